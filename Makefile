@@ -1,0 +1,40 @@
+# `make demo` and `make test` need nothing done before: they set up .venv and, as root on Debian, the system packages.
+PYTHON ?= python3
+JOBS ?= 2
+PY := .venv/bin/python
+# compiled modules are kept: the tests start many processes
+export PYTHONDONTWRITEBYTECODE :=
+PACKAGES := emu stub xenbridge repl bench tools
+
+.PHONY: setup demo test test-fast lint bench soak docs clean
+
+setup:
+	@PYTHON=$(PYTHON) tools/setup
+
+# the tour image under a real gdb, as an annotated transcript
+demo: setup
+	@$(PY) tools/demo.py
+
+test: setup
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs
+
+# without what is marked `slow`: under two minutes
+test-fast: setup
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m 'not slow'
+
+lint: setup
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy $(PACKAGES)
+	.venv/bin/lint-imports
+
+# each figure beside the one of QEMU's stub in the same run
+bench: setup
+	@$(PY) -m bench
+
+# the property tests with a thousand times the examples; no time limit
+soak: setup
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m hypothesis --hypothesis-profile soak --timeout 0
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

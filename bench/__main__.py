@@ -1,0 +1,86 @@
+"""`python -m bench`: measures every figure on both sides and prints the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.figures import FIGURES, Figure, start_up
+from bench.sides import BenchError, Side, sides
+
+#: Exit statuses, as those of `v2e`: 0 all was measured, 2 wrong usage or a missing program.
+MEASURED, UNUSABLE = 0, 2
+
+
+def sample(figure: Figure, sides: Sequence[Side], repetitions: int, folder: Path) -> dict[str, list[float]]:
+    """`repetitions` samples of each side, in turns, so that a busy host hits both."""
+    values: dict[str, list[float]] = {side.name: [] for side in sides}
+    for _ in range(repetitions):
+        for side in sides:
+            values[side.name].append(figure.measure(side, folder))
+    return values
+
+
+def row(figure: Figure, medians: dict[str, float]) -> str:
+    """One line of the table: both medians and v2e's as a multiple of QEMU's."""
+    cells = f"{figure.name:<36}{figure.unit:>8}" + "".join(f"{value:>11.4g}" for value in medians.values())
+    ratio = ""
+    if len(medians) == 2:
+        ours, theirs = medians.values()
+        ratio = f"{ours / theirs:>9.2f}x"
+    return f"{cells}{ratio}  {'more' if figure.higher_is_better else 'less'} is better{_aim(figure)}"
+
+
+def _aim(figure: Figure) -> str:
+    return f"; aim: {figure.aim}" if figure.aim else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns an exit status."""
+    parser = argparse.ArgumentParser(prog="v2e bench", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="samples of each figure (default 5)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only figures whose name contains TEXT")
+    parser.add_argument("--json", action="store_true", help="print the samples as JSON")
+    options = parser.parse_args(arguments)
+    if options.runs < 1:
+        parser.error(f"--runs {options.runs}: 1 is the least")
+    chosen = [figure for figure in FIGURES if options.only in figure.name]
+    if not chosen:
+        parser.error(f"--only {options.only!r} matches no figure: {', '.join(f.name for f in FIGURES)}")
+    if shutil.which("gdb") is None:
+        print("bench: gdb is not installed (Debian: apt-get install gdb)", file=sys.stderr)
+        return UNUSABLE
+    both = shutil.which("qemu-system-i386") is not None
+    if not both:
+        print("bench: QEMU is not installed (Debian: apt-get install qemu-system-x86): v2e alone", file=sys.stderr)
+    measured = sides(("v2e", "qemu") if both else ("v2e",))
+    results = []
+    if not options.json:
+        names = "".join(f"{side.name:>11}" for side in measured)
+        print(f"{f'median of {options.runs}':<36}{'unit':>8}{names}{'ratio' if both else '':>10}")
+    try:
+        with tempfile.TemporaryDirectory(prefix="v2e-bench-") as folder:
+            for side in measured:
+                start_up(side, Path(folder))  # not counted: brings programs and their files into memory
+            for figure in chosen:
+                samples = sample(figure, measured, options.runs, Path(folder))
+                results.append({"name": figure.name, "unit": figure.unit, "samples": samples})
+                if not options.json:
+                    medians = {name: statistics.median(values) for name, values in samples.items()}
+                    print(row(figure, medians), flush=True)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return UNUSABLE
+    if options.json:
+        print(json.dumps(results, indent=1))
+    return MEASURED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The two sides of each figure: v2e and QEMU, started the same way and stopped by the same hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+#: The end of a debug-exit write of 0, on both sides: (0 << 1) | 1.
+GUEST_EXIT_STATUS = 1
+START_SECONDS = 30.0
+RUN_SECONDS = 120.0
+MEMORY = "64M"
+
+
+class BenchError(Exception):
+    """One sentence: what could not be measured and why."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A machine stopped at reset with a gdb port open: the address for `target remote`, the process id."""
+
+    address: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Side:
+    """How one emulator is started. `firmware` is `seabios` or a ROM; `disk` a raw hard disk image or None."""
+
+    name: str
+    program: tuple[str, ...]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of this process, less what would have Python compile its sources anew in every process."""
+        return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+    def arguments(self, firmware: str, disk: Path | None) -> list[str]:
+        raise BenchError(f"{self.name} has no command line")
+
+    def run(self, firmware: str, disk: Path | None) -> float:
+        """Seconds from the start of the process to its end by the guest's debug-exit write."""
+        command = [*self.program, *self.arguments(firmware, disk)]
+        begin = time.perf_counter()
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=self.environment,
+            timeout=RUN_SECONDS,
+            check=False,
+        )
+        seconds = time.perf_counter() - begin
+        if done.returncode != GUEST_EXIT_STATUS:
+            said = done.stderr.decode(errors="replace").strip() or "nothing"
+            raise BenchError(f"{self.name} ended with status {done.returncode} and said: {said}")
+        return seconds
+
+    def _serving(self, port: int) -> list[str]:
+        raise BenchError(f"{self.name} has no gdb stub")
+
+    @contextlib.contextmanager
+    def serve(self, firmware: str, disk: Path | None) -> Iterator[Served]:
+        """The machine under its gdb stub, stopped at reset."""
+        port = _free_port()
+        command = [*self.program, *self.arguments(firmware, disk), *self._serving(port)]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+        )
+        try:
+            _wait_listening(port, process, self.name)
+            yield Served(f"127.0.0.1:{port}", process.pid)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+class V2e(Side):
+    """This project, by its command line."""
+
+    def __init__(self) -> None:
+        super().__init__("v2e", (sys.executable, "-m", "repl.cli", "run"))
+
+    def arguments(self, firmware: str, disk: Path | None) -> list[str]:
+        drive = [] if disk is None else ["--disk", str(disk)]
+        return ["--machine", "isapc", "--memory", MEMORY, "--firmware", firmware, *drive, "--headless"]
+
+    def _serving(self, port: int) -> list[str]:
+        return ["--wait", "--gdb", str(port)]
+
+
+class Qemu(Side):
+    """QEMU's i386 TCG, without the devices that v2e's isapc lacks."""
+
+    def __init__(self) -> None:
+        super().__init__("QEMU", ("qemu-system-i386",))
+
+    def arguments(self, firmware: str, disk: Path | None) -> list[str]:
+        drive = [] if disk is None else ["-drive", f"file={disk},format=raw,if=ide,snapshot=on"]
+        rom = [] if firmware == "seabios" else ["-bios", firmware]
+        devices = ["-nodefaults", "-device", "isa-vga", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
+        quiet = ["-display", "none", "-monitor", "none", "-serial", "none", "-no-reboot"]
+        return ["-accel", "tcg", "-machine", "isapc", "-m", MEMORY, *rom, *drive, *devices, *quiet]
+
+    def _serving(self, port: int) -> list[str]:
+        return ["-S", "-gdb", f"tcp:127.0.0.1:{port}"]
+
+
+def resident(pid: int) -> float:
+    """MiB of memory that a process holds resident (`VmRSS` of proc(5))."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise BenchError(f"process {pid} has no VmRSS")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_listening(port: int, process: subprocess.Popen[bytes], name: str) -> None:
+    """Wait for the port without connecting to it: a stub may take its first client for the only one."""
+    wanted = f"0100007F:{port:04X}"
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if any(fields[1] == wanted and fields[3] == "0A" for fields in map(str.split, lines)):
+            return
+        if process.poll() is not None:
+            said = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
+            raise BenchError(f"{name} ended with status {process.returncode} before it served gdb: {said}")
+        time.sleep(0.005)
+    raise BenchError(f"{name} did not open port {port} in {START_SECONDS:g} s")
+
+
+def sides(names: Sequence[str]) -> tuple[Side, ...]:
+    """The sides of these names, in order."""
+    known: dict[str, type[V2e] | type[Qemu]] = {"v2e": V2e, "qemu": Qemu}
+    return tuple(known[name]() for name in names)

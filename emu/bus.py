@@ -1,0 +1,130 @@
+"""The port and MMIO maps: who answers an address; read, write, and peek without side effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class BusDevice(Protocol):
+    """What devices look like to a bus. `offset` counts from the range's first address; `size` is 1, 2, 4 (MMIO: 8)
+    and never more than the width the range was mapped with. Values are unsigned."""
+
+    def read(self, offset: int, size: int) -> int: ...
+    def write(self, offset: int, value: int, size: int) -> None: ...
+    def peek(self, offset: int, size: int) -> int:
+        """What a read would return, with no side effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """`count` addresses from `first`; `width`: the widest access the device takes whole, wider ones are split."""
+
+    first: int
+    count: int
+    name: str
+    device: BusDevice
+    width: int
+
+
+class BusConflict(Exception):
+    """Two devices claim one address."""
+
+
+class Ports:
+    """The 64 KiB of I/O ports. An unclaimed port reads all ones and swallows writes, as a floating ISA bus does."""
+
+    def __init__(self) -> None:
+        self.ranges: list[Range] = []
+        self._map: list[Range | None] = [None] * 0x10000
+        #: told (port, size, value, is_write) of each access when set; for the journal and port breakpoints
+        self.trace: Callable[[int, int, int, bool], None] | None = None
+
+    def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 1) -> None:
+        """Raises BusConflict when a port is taken."""
+        entry = Range(first, count, name, device, width)
+        for port in range(first, first + count):
+            taken = self._map[port]
+            if taken is not None:
+                raise BusConflict(f"port {port:#x} of {name} belongs to {taken.name}")
+            self._map[port] = entry
+        self.ranges.append(entry)
+        self.ranges.sort(key=lambda r: r.first)
+
+    def port_in(self, port: int, size: int) -> int:
+        entry = self._map[port]
+        if size == 1 or (entry is not None and entry.width >= size and port + size <= entry.first + entry.count):
+            value = 0xFFFFFFFF >> (32 - 8 * size) if entry is None else entry.device.read(port - entry.first, size)
+        else:
+            value = 0
+            for i in range(size):
+                part = self._map[(port + i) & 0xFFFF]
+                byte = 0xFF if part is None else part.device.read((port + i & 0xFFFF) - part.first, 1)
+                value |= byte << 8 * i
+        if self.trace is not None:
+            self.trace(port, size, value, False)
+        return value
+
+    def port_out(self, port: int, size: int, value: int) -> None:
+        if self.trace is not None:
+            self.trace(port, size, value, True)
+        entry = self._map[port]
+        if size == 1 or (entry is not None and entry.width >= size and port + size <= entry.first + entry.count):
+            if entry is not None:
+                entry.device.write(port - entry.first, value, size)
+            return
+        for i in range(size):
+            part = self._map[(port + i) & 0xFFFF]
+            if part is not None:
+                part.device.write((port + i & 0xFFFF) - part.first, value >> 8 * i & 0xFF, 1)
+
+    def peek(self, port: int, size: int = 1) -> int | None:
+        """What a read would give, without side effects; None when nothing answers."""
+        entry = self._map[port]
+        return None if entry is None else entry.device.peek(port - entry.first, size)
+
+    def owner(self, port: int) -> str | None:
+        entry = self._map[port]
+        return None if entry is None else entry.name
+
+
+class Mmio:
+    """Physical addresses that are neither RAM nor ROM. Unclaimed ones read all ones and swallow writes."""
+
+    def __init__(self) -> None:
+        self.ranges: list[Range] = []
+
+    def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 4) -> None:
+        """Raises BusConflict when an address is taken."""
+        for other in self.ranges:
+            if first < other.first + other.count and other.first < first + count:
+                raise BusConflict(f"{name} at {first:#x} overlaps {other.name}")
+        self.ranges.append(Range(first, count, name, device, width))
+        self.ranges.sort(key=lambda r: r.first)
+
+    def find(self, address: int) -> Range | None:
+        for entry in self.ranges:
+            if entry.first <= address < entry.first + entry.count:
+                return entry
+        return None
+
+    def mmio_read(self, address: int, size: int) -> int:
+        entry = self.find(address)
+        if entry is None:
+            return (1 << 8 * size) - 1
+        if entry.width >= size:
+            return entry.device.read(address - entry.first, size)
+        half = size // 2
+        return self.mmio_read(address, half) | self.mmio_read(address + half, half) << 8 * half
+
+    def mmio_write(self, address: int, size: int, value: int) -> None:
+        entry = self.find(address)
+        if entry is None:
+            return
+        if entry.width >= size:
+            entry.device.write(address - entry.first, value, size)
+            return
+        half = size // 2
+        self.mmio_write(address, half, value & ((1 << 8 * half) - 1))
+        self.mmio_write(address + half, half, value >> 8 * half)

@@ -1,0 +1,506 @@
+"""The inspection and control API over a machine: registers, memory, views, breakpoints, steps, stop reasons.
+
+Every method runs on the thread that owns the machine; `emu.worker` lets other threads in. Breakpoints belong here, so
+that all front ends see one session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+from emu.engine import Access, Watch
+from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
+from emu.machine import Machine, MachineError, MachineExit, MachineState, MachineStop
+from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
+from emu.until import SCREEN_PERIOD_NS, TAIL, Until
+from emu.views import FingerprintView
+from emu.x86 import disasm
+from emu.x86.modes import code_bits
+
+__all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
+
+UNBOUNDED = 1 << 62
+_WATCH_ACCESS = {BreakKind.WRITE: Access.WRITE, BreakKind.READ: Access.READ, BreakKind.ACCESS: Access.BOTH}
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What an action asks of the machine: `budget` more instructions, stopping also at the linear addresses `at`."""
+
+    budget: int = UNBOUNDED
+    at: frozenset[int] = frozenset()
+    skip: bool = False
+
+
+_Action = Generator[_Request, MachineExit, Stop]
+_Part = Generator[_Request, MachineExit, "Stop | None"]
+
+
+class Debugger(Inspector):
+    """One debugging session on one machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
+        self.machine = machine
+        self.step_into_interrupts = False  #: True: a step that meets an interrupt stops in its handler
+        self.poll: Callable[[], bool] = lambda: False  #: True when `pump` should return early
+        self._breakpoints: dict[int, Breakpoint] = {}
+        self._next_id = 1
+        self._action: _Action | None = None
+        self._request: _Request | None = None
+        self._target = 0
+        self._limit: int | None = None
+        self._until: Until | None = None
+        self._until_met = False
+        self._armed: frozenset[int] = frozenset()
+        self._watch_ids: dict[Watch, list[int]] = {}
+        self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
+        self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
+
+    def fingerprint(self) -> FingerprintView:
+        return self.machine.fingerprint()
+
+    # -- breakpoints
+
+    def breakpoint_list(self) -> tuple[Breakpoint, ...]:
+        return tuple(self._breakpoints.values())
+
+    def add_breakpoint(
+        self,
+        kind: BreakKind,
+        address: int,
+        length: int = 1,
+        *,
+        owner: str = "prompt",
+        temporary: bool = False,
+        spec: str = "",
+    ) -> Breakpoint:
+        """At linear `address`. Raises DebuggerError for an address over 64 bits or a length that is not positive."""
+        if not 0 <= address < 1 << 64:
+            raise DebuggerError(f"address {address:#x} does not fit in 64 bits")
+        if length < 1:
+            raise DebuggerError(f"a length of {length} bytes cannot be watched: use 1 or more")
+        point = Breakpoint(self._next_id, kind, address, length, True, temporary, owner, spec or f"{address:#x}")
+        self._next_id += 1
+        self._breakpoints[point.id] = point
+        self._arm_watches()
+        return point
+
+    def _point(self, id: int) -> Breakpoint:
+        point = self._breakpoints.get(id)
+        if point is None:
+            raise DebuggerError(f"there is no breakpoint {id}")
+        return point
+
+    def remove_breakpoint(self, id: int) -> None:
+        self._point(id)
+        del self._breakpoints[id]
+        self._arm_watches()
+
+    def enable_breakpoint(self, id: int, enabled: bool) -> None:
+        self._point(id).enabled = enabled
+        self._arm_watches()
+
+    def remove_owned(self, owner: str) -> None:
+        """Remove all that front end `owner` has set."""
+        self._breakpoints = {i: p for i, p in self._breakpoints.items() if p.owner != owner}
+        self._arm_watches()
+
+    def _arm_watches(self) -> None:
+        watches: dict[Watch, list[int]] = {}
+        for point in self._breakpoints.values():
+            if point.enabled and point.kind is not BreakKind.EXECUTE:
+                watch = Watch(point.address, point.length, _WATCH_ACCESS[point.kind])
+                watches.setdefault(watch, []).append(point.id)
+        if watches != self._watch_ids:
+            self._watch_ids = watches
+            self.machine.executor.set_watchpoints(tuple(watches))
+
+    def _execute_points(self) -> frozenset[int]:
+        points = {p.address for p in self._breakpoints.values() if p.enabled and p.kind is BreakKind.EXECUTE}
+        if self._until is not None and self._until.kind == "pc":
+            points.add(self._until.value)
+        return frozenset(points)
+
+    def _arm(self, extra: frozenset[int]) -> None:
+        wanted = self._execute_points() | extra
+        if wanted != self._armed:
+            self._armed = wanted
+            self.machine.executor.set_breakpoints(wanted)
+
+    # -- control
+
+    @property
+    def running(self) -> bool:
+        return self._action is not None
+
+    def set_limit(self, retired: int | None) -> None:
+        """End any run with LIMIT when `retired` instructions have retired since reset."""
+        self._limit = retired
+
+    def set_until(self, condition: Until | None) -> None:
+        """End any run with EVENT when `condition` holds."""
+        self._until, self._until_met = condition, False
+        self._screen_timer.cancel()
+        self.machine.on_text = self._text_sent if condition and condition.kind in ("serial", "debugcon") else None
+        if condition and condition.kind == "text":
+            self._screen_timer.arm(self.machine.clock.now)
+
+    def _text_sent(self, name: str) -> None:
+        until = self._until
+        if until is None or until.kind != name or until.pattern is None or self._until_met:
+            return
+        if until.pattern.search(self.machine.output(name)[-TAIL:]):
+            self._until_met = True
+            self.machine.request_stop()
+
+    def _look_at_screen(self, deadline: int) -> None:
+        until = self._until
+        if until is None or until.pattern is None or until.kind != "text":
+            return
+        if until.pattern.search(self.machine.screen().text):
+            self._until_met = True
+            self.machine.request_stop()
+        else:
+            self._screen_timer.arm(deadline + SCREEN_PERIOD_NS)
+
+    def begin_continue(self) -> None:
+        self._begin(self._continue())
+
+    def begin_step(self, count: int = 1) -> None:
+        self._begin(self._step(count))
+
+    def begin_over(self) -> None:
+        """One instruction, but a CALL, INT, LOOP or repeated string instruction as a whole."""
+        self._begin(self._over())
+
+    def begin_range(self, start: int, end: int) -> None:
+        """Step while the linear PC is in [start, end), at least once."""
+        self._begin(self._range(start, end))
+
+    def begin_until(self, address: int) -> None:
+        """Run to linear `address`, or to a breakpoint."""
+        self._begin(self._to(address))
+
+    def _begin(self, action: _Action) -> None:
+        if self._action is not None:
+            action.close()
+            raise DebuggerError("the guest is running: stop it first")
+        self._action = action
+        self._request = None
+
+    def pump(self, instructions: int = UNBOUNDED) -> Stop | None:
+        """Run a piece of the action, at most `instructions`; the Stop when it ends, else None."""
+        action = self._action
+        if action is None:
+            raise DebuggerError("the guest is not running")
+        try:
+            if self._request is None:
+                self.forget()
+                self._ask(next(action))
+            left = instructions
+            while left > 0:
+                exit = self._run_piece(left)
+                if exit is None:
+                    if self.poll():
+                        return None
+                    left = 0
+                    continue
+                before = self.machine.executor.retired
+                self._ask(action.send(exit))
+                left -= max(1, self.machine.executor.retired - before)
+                if self.poll():
+                    return None
+        except StopIteration as end:
+            return self._finish(end.value)
+        return None
+
+    def _ask(self, request: _Request) -> None:
+        self._request = request
+        self._target = self.machine.executor.retired + request.budget
+
+    def _run_piece(self, instructions: int) -> MachineExit | None:
+        """Advance the current request; its exit, or None when there is more to run (or somebody waits)."""
+        request = self._request
+        assert request is not None
+        executor = self.machine.executor
+        self._arm(request.at)
+        bound = min(self._target, executor.retired + instructions)
+        for limit in (self._limit, self._until.value if self._until and self._until.kind == "insns" else None):
+            if limit is not None:
+                bound = min(bound, limit)
+        self.forget()
+        start = executor.retired
+        exit = self.machine.run(bound, skip_breakpoint=request.skip)
+        if request.skip and executor.retired != start:
+            self._request = _Request(request.budget, request.at)
+        if exit.reason is MachineStop.LIMIT and executor.retired < self._target and not self._bounded():
+            return None
+        if exit.reason is MachineStop.REQUEST and not self._until_met:
+            return None
+        return exit
+
+    def _bounded(self) -> bool:
+        """True when the limit or an `insns:` event has been reached."""
+        retired = self.machine.executor.retired
+        if self._limit is not None and retired >= self._limit:
+            return True
+        return self._until is not None and self._until.kind == "insns" and retired >= self._until.value
+
+    def run(self) -> Stop:
+        """Pump the action to its end, on this thread."""
+        while True:
+            stop = self.pump()
+            if stop is not None:
+                return stop
+
+    def stop(self) -> Stop:
+        """End the running action: INTERRUPTED."""
+        return self._finish(self._stop_at(StopKind.INTERRUPTED, "interrupted"))
+
+    def _finish(self, stop: Stop) -> Stop:
+        if self._action is not None:
+            self._action.close()
+        self._action = self._request = None
+        self.forget()
+        for id in stop.breakpoints:
+            if (point := self._breakpoints.get(id)) is not None and point.temporary:
+                self.remove_breakpoint(id)
+        if self._until_met or stop.kind is StopKind.EVENT:
+            self.set_until(None)
+        self.last_stop = stop
+        self.machine.journal.add(stop.retired, "stop", stop.text)
+        return stop
+
+    # -- actions
+
+    def _here(self) -> tuple[int, int]:
+        """Linear PC and linear stack pointer: where a handler must come back to."""
+        state = self.machine.cpu_state()
+        return state.linear_pc, (state.regs[4] if state.long64 else (state.ss.base + state.regs[4]) & 0xFFFFFFFF)
+
+    def _pass_interrupts(self) -> _Part:
+        """Let interrupts that come before the next instruction run through their handlers."""
+        machine = self.machine
+        machine.service()
+        while machine.interrupt_due or machine.executor.halted:
+            if self.step_into_interrupts:
+                return None
+            here = self._here()
+            while True:
+                exit = yield _Request(at=frozenset((here[0],)))
+                if exit.reason is not MachineStop.BREAKPOINT or exit.exit is None:
+                    return self._classify(exit) or self._limit_stop()
+                if self._here() == here:
+                    break
+                stop = self._classify(exit)
+                if stop is not None:
+                    return stop
+                exit = yield _Request(1, skip=True)  # the address was met on another stack: go on
+                if (stop := self._classify(exit)) is not None:
+                    return stop
+            machine.service()
+        return None
+
+    def _one(self) -> _Part:
+        """One instruction; a Stop when something else came first."""
+        stop = yield from self._pass_interrupts()
+        if stop is not None:
+            return stop
+        exit = yield _Request(1, skip=True)
+        return self._classify(exit)
+
+    def _continue(self) -> _Action:
+        if self.machine.executor.linear_pc in self._execute_points():
+            stop = yield from self._one()
+            if stop is not None:
+                return stop
+        while True:
+            exit = yield _Request()
+            stop = self._classify(exit)
+            if stop is None and exit.reason is MachineStop.BREAKPOINT:
+                stop = yield from self._one()
+            if stop is not None:
+                return stop
+
+    def _step(self, count: int) -> _Action:
+        for done in range(count):
+            stop = yield from self._one()
+            if stop is None and done < count - 1:
+                stop = self._breakpoint_here()
+            if stop is not None:
+                return stop
+        return self._stop_at(StopKind.STEP, "step")
+
+    def _over(self) -> _Action:
+        state = self.machine.cpu_state()
+        raw = self._try_code(state.linear_pc)
+        bits = code_bits(state)
+        if not disasm.is_call_like(raw, bits):
+            stop = yield from self._one()
+            return stop or self._stop_at(StopKind.STEP, "step")
+        pc, sp = self._here()
+        after = pc + disasm.length(raw, bits)
+        stop = yield from self._one()
+        while stop is None:
+            here = self._here()
+            if here[0] == after and here[1] >= sp:
+                return self._stop_at(StopKind.STEP, "step")
+            exit = yield _Request(at=frozenset((after,)), skip=here[0] == after)
+            if exit.reason is MachineStop.BREAKPOINT and self._here()[0] == after and self._here()[1] >= sp:
+                return self._breakpoint_here() or self._stop_at(StopKind.STEP, "step")
+            stop = self._classify(exit)
+        return stop
+
+    def _range(self, start: int, end: int) -> _Action:
+        while True:
+            stop = yield from self._one()
+            if stop is None and not start <= self.machine.executor.linear_pc < end:
+                stop = self._stop_at(StopKind.STEP, "step")
+            stop = stop or self._breakpoint_here()
+            if stop is not None:
+                return stop
+
+    def _to(self, address: int) -> _Action:
+        stop = yield from self._one()
+        while stop is None and self.machine.executor.linear_pc != address:
+            exit = yield _Request(at=frozenset((address,)))
+            stop = self._classify(exit)
+        return stop or self._stop_at(StopKind.STEP, f"reached {address:#x}")
+
+    def _try_code(self, linear: int) -> bytes:
+        return self.read_linear(linear, self.readable(linear, MAX_INSTRUCTION))
+
+    # -- stop reasons
+
+    def _stop_at(self, kind: StopKind, text: str, **more: object) -> Stop:
+        executor = self.machine.executor
+        return Stop(kind, text, executor.linear_pc, executor.retired, **more)  # type: ignore[arg-type]
+
+    def _where(self) -> str:
+        state = self.machine.cpu_state()
+        return f"{state.cs.selector:04x}:{state.rip:04x}"
+
+    def _breakpoint_here(self) -> Stop | None:
+        """The Stop of the enabled breakpoints at the linear PC whose ignore counts are used up."""
+        pc = self.machine.executor.linear_pc
+        hit = []
+        for point in self._breakpoints.values():
+            if point.enabled and point.kind is BreakKind.EXECUTE and point.address == pc:
+                point.hits += 1
+                if point.ignore > 0:
+                    point.ignore -= 1
+                else:
+                    hit.append(point.id)
+        if hit:
+            names = ", ".join(str(id) for id in hit)
+            return self._stop_at(StopKind.BREAKPOINT, f"breakpoint {names} at {self._where()}", breakpoints=tuple(hit))
+        if self._until is not None and self._until.kind == "pc" and self._until.value == pc:
+            return self._stop_at(StopKind.EVENT, f"{self._until.spec} at {self._where()}")
+        return None
+
+    def _limit_stop(self) -> Stop | None:
+        retired = self.machine.executor.retired
+        if self._until is not None and self._until.kind == "insns" and retired >= self._until.value:
+            return self._stop_at(StopKind.EVENT, f"{retired} instructions retired")
+        if self._limit is not None and retired >= self._limit:
+            return self._stop_at(StopKind.LIMIT, f"the budget of {self._limit} instructions ran out at {self._where()}")
+        return None
+
+    def _classify(self, exit: MachineExit) -> Stop | None:
+        """The Stop an exit of the machine means, None when the action goes on."""
+        match exit.reason:
+            case MachineStop.LIMIT:
+                return self._limit_stop()
+            case MachineStop.REQUEST:
+                if self._until_met and self._until is not None:
+                    return self._stop_at(StopKind.EVENT, f"{self._until.spec} at {self._where()}")
+                return None
+            case MachineStop.BREAKPOINT:
+                return self._breakpoint_here()
+            case MachineStop.WATCHPOINT:
+                return self._watch_stop(exit)
+            case MachineStop.EXIT:
+                return self._stop_at(StopKind.EXIT, f"the guest ended with code {exit.code}", exit_code=exit.code)
+            case MachineStop.POWEROFF:
+                return self._stop_at(StopKind.POWEROFF, "the guest powered off")
+            case MachineStop.SHUTDOWN:
+                faults = exit.exit.faults if exit.exit else ()
+                return self._stop_at(StopKind.SHUTDOWN, "triple fault: " + fault_chain(faults), faults=faults)
+            case MachineStop.DEADLOCK:
+                return self._stop_at(StopKind.DEADLOCK, f"{exit.detail} at {self._where()}: nothing can wake the CPU")
+            case MachineStop.FAILURE:
+                return self._stop_at(StopKind.FAILURE, f"{exit.detail} at {self._where()}")
+
+    def _watch_stop(self, exit: MachineExit) -> Stop | None:
+        hit = exit.exit.hit if exit.exit else None
+        if hit is None:
+            return None
+        ids = []
+        for id in self._watch_ids.get(hit.watch, ()):
+            point = self._breakpoints[id]
+            point.hits += 1
+            if point.ignore > 0:
+                point.ignore -= 1
+            else:
+                ids.append(id)
+        if not ids:
+            return None
+        verb = "wrote" if hit.access is Access.WRITE else "read"
+        names = ", ".join(str(id) for id in ids)
+        what = f"{verb} {hit.value:#x} ({hit.size} bytes) at {hit.address:#x}"
+        text = f"watchpoint {names}: {what}, now at {self._where()}"
+        return self._stop_at(StopKind.WATCHPOINT, text, breakpoints=tuple(ids), hit=hit)
+
+    # -- the machine as a whole
+
+    def _not_running(self) -> None:
+        if self._action is not None:
+            self._finish(self._stop_at(StopKind.INTERRUPTED, "interrupted"))
+
+    def reset(self) -> None:
+        """Power-on; breakpoints stay. A running guest is stopped."""
+        self._not_running()
+        self.machine.reset()
+        self.forget()
+        self.last_stop = self._stop_at(StopKind.PAUSED, "reset")
+
+    def save(self) -> MachineState:
+        return self.machine.save()
+
+    def restore(self, state: MachineState) -> None:
+        """A running guest is stopped."""
+        self._not_running()
+        self.machine.restore(state)
+        self.forget()
+        self.last_stop = self._stop_at(StopKind.PAUSED, "restored")
+
+    def type_text(self, text: str) -> None:
+        """Type on the guest's keyboard (US layout)."""
+        self._feed("text", text)
+
+    def press(self, keys: str) -> None:
+        """Strokes separated by blanks, keys of one stroke joined by `+`: "ctrl+alt+delete enter"."""
+        self._feed("keys", keys)
+
+    def send_serial(self, text: str) -> None:
+        """To the guest's COM1."""
+        self._feed("serial", text)
+
+    def _feed(self, kind: str, data: str) -> None:
+        try:
+            self.machine.feed(kind, data)
+        except MachineError as error:
+            raise DebuggerError(str(error)) from None
+
+    def port_in(self, port: int, size: int = 1) -> int:
+        """A real IN, with its side effects on the device."""
+        self.machine.service()
+        return self.machine.port_in(port, size)
+
+    def port_out(self, port: int, size: int, value: int) -> None:
+        """A real OUT, with its side effects on the device."""
+        self.machine.service()
+        self.machine.port_out(port, size, value)
+        self.forget()

@@ -1,0 +1,108 @@
+"""QEMU's firmware configuration device: how a firmware learns its machine and gets its files.
+
+Port interface as QEMU's docs/specs/fw_cfg.rst describes it: a 16-bit selector at offset 0 (write only), an 8-bit data
+register at offset 1. Selecting an item rewinds it; reads past its end give 0. The DMA interface is not offered, and
+the ID item says so.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from emu.views import DeviceView, FieldView
+
+# Item keys, from the specification's "Select" and "Signature, ID and file directory" sections and QEMU's
+# include/standard-headers/linux/qemu_fw_cfg.h.
+SIGNATURE = 0x00  #: "QEMU"
+ID = 0x01  #: 32-bit feature bitmap: bit 0 the traditional interface, bit 1 DMA
+NB_CPUS = 0x05
+BOOT_MENU = 0x0E
+MAX_CPUS = 0x0F
+FILE_DIR = 0x19
+FILE_FIRST = 0x20
+KEY_MASK = 0x3FFF  #: bit 14 (write channel) and bit 15 (architecture-local) select the namespace
+ARCH_LOCAL = 0x8000
+IRQ0_OVERRIDE = ARCH_LOCAL + 2
+MAX_NAME = 56  #: bytes of a file's name with its NUL
+
+
+@dataclass(slots=True)
+class State:
+    """`selected` is the key last written, `offset` the next byte to read."""
+
+    selected: int = 0
+    offset: int = 0
+
+
+class FwCfg:
+    """`files` are offered through the directory in order of name; `cpus` is the number of processors."""
+
+    def __init__(self, files: Mapping[str, bytes], cpus: int = 1) -> None:
+        items = {
+            SIGNATURE: b"QEMU",
+            ID: struct.pack("<I", 1),
+            NB_CPUS: struct.pack("<H", cpus),
+            MAX_CPUS: struct.pack("<H", cpus),
+            BOOT_MENU: struct.pack("<H", 0),
+            IRQ0_OVERRIDE: struct.pack("<I", 1),
+        }
+        directory = bytearray(struct.pack(">I", len(files)))
+        for key, (name, data) in enumerate(sorted(files.items()), FILE_FIRST):
+            encoded = name.encode("ascii")
+            if len(encoded) >= MAX_NAME:
+                raise ValueError(f"fw_cfg file name {name!r} has {len(encoded)} bytes, {MAX_NAME - 1} is the most")
+            directory += struct.pack(f">IHH{MAX_NAME}s", len(data), key, 0, encoded)
+            items[key] = data
+        items[FILE_DIR] = bytes(directory)
+        self._items = items
+        self._names = tuple(sorted(files))
+        self._state = State()
+
+    def reset(self) -> None:
+        self._state = State()
+
+    def _byte(self, advance: bool) -> int:
+        state = self._state
+        data = self._items.get(state.selected, b"")
+        value = data[state.offset] if state.offset < len(data) else 0
+        if advance and state.offset < len(data):
+            state.offset += 1
+        return value
+
+    def read(self, offset: int, size: int) -> int:
+        """Offset 1 is data; the selector reads all ones. A 16-bit read at offset 0 gives both ports' bytes."""
+        if offset == 1:
+            return self._byte(True)
+        return 0xFF if size == 1 else 0xFF | self._byte(True) << 8
+
+    def peek(self, offset: int, size: int) -> int:
+        if offset == 1:
+            return self._byte(False)
+        return 0xFF if size == 1 else 0xFF | self._byte(False) << 8
+
+    def write(self, offset: int, value: int, size: int) -> None:
+        """Only the 16-bit write of the selector does anything: data is read-only here, as in QEMU since 2.4."""
+        if offset == 0 and size == 2:
+            self._state = State(value & (KEY_MASK | ARCH_LOCAL), 0)
+
+    def save(self) -> State:
+        return State(self._state.selected, self._state.offset)
+
+    def restore(self, state: State) -> None:
+        self._state = State(state.selected, state.offset)
+
+    def view(self) -> DeviceView:
+        state = self._state
+        size = len(self._items.get(state.selected, b""))
+        return DeviceView(
+            "fw_cfg",
+            "QEMU firmware configuration",
+            "ports 510h-511h",
+            (
+                FieldView("selected", state.selected, f"item {state.selected:#06x}, {size} bytes"),
+                FieldView("offset", state.offset, "next byte"),
+                FieldView("files", len(self._names), ", ".join(self._names)),
+            ),
+        )

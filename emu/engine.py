@@ -1,0 +1,153 @@
+"""The Executor protocol: run until a budget is spent or something stops it; state in, state out.
+
+Everything above knows CPUs only through this file. Counting, stopping, breakpoints and interrupt delivery are the
+engine's; when to run and for how long is the machine's.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from emu.x86.state import CpuState
+
+
+class EngineError(Exception):
+    """An engine cannot be had, or cannot go on; the text says why and what to do."""
+
+
+class ExitReason(enum.Enum):
+    """Why `Executor.run` came back."""
+
+    BUDGET = "budget"  #: the asked number of instructions retired
+    REQUEST = "request"  #: request_stop()
+    HALT = "halt"  #: HLT retired (or the CPU was halted and nothing deliverable is pending)
+    SHUTDOWN = "shutdown"  #: triple fault; `Exit.faults` has the chain
+    BREAKPOINT = "breakpoint"  #: about to execute an address of set_breakpoints(); not yet executed
+    WATCHPOINT = "watchpoint"  #: the instruction just retired accessed a watched range
+    FAILURE = "failure"  #: the engine cannot execute the state; `Exit.detail` says why
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+    BOTH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Watch `length` bytes from linear `address` for `access`."""
+
+    address: int
+    length: int
+    access: Access
+
+
+@dataclass(frozen=True, slots=True)
+class WatchHit:
+    """What the instruction did: `address` linear, `size` and `value` of the access."""
+
+    watch: Watch
+    address: int
+    size: int
+    value: int
+    access: Access
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An exception or software interrupt on its way to its handler. `code` is None where the vector pushes none."""
+
+    vector: int
+    code: int | None
+    cs: int
+    rip: int
+    linear: int
+    cr2: int
+    software: bool  #: raised by INT n, INT3 or INTO
+    retired: int  #: instructions retired before the one that raised it
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The end of a run: `executed` instructions retired in it. A faulting instruction counts 1, each iteration of a
+    repeated string instruction counts 1, HLT counts 1, an execution stopped by a breakpoint 0."""
+
+    reason: ExitReason
+    executed: int
+    hit: WatchHit | None = None
+    faults: tuple[Fault, ...] = ()
+    detail: str = ""
+
+
+class PortIo(Protocol):
+    """What IN and OUT reach. Sizes are 1, 2 or 4 bytes."""
+
+    def port_in(self, port: int, size: int) -> int: ...
+    def port_out(self, port: int, size: int, value: int) -> None: ...
+
+
+class Executor(Protocol):
+    """A CPU that executes. Made and used by one thread, except for `request_stop`."""
+
+    name: str
+
+    @property
+    def retired(self) -> int:
+        """Instructions retired since reset, exact at any instant; inside a device callback, those before the one
+        that is executing."""
+
+    def run(self, budget: int, *, skip_breakpoint: bool = False) -> Exit:
+        """Execute at most `budget` (>= 1) instructions. With `skip_breakpoint` the first instruction executed is not
+        checked against the breakpoints (it is being resumed from)."""
+
+    def request_stop(self) -> None:
+        """From any thread or callback: stop before the next instruction (REP iteration); never in mid-instruction."""
+
+    def state(self) -> CpuState:
+        """A copy of the CPU's state. Not inside callbacks."""
+
+    def load(self, state: CpuState) -> None:
+        """Replace the CPU's state. Not inside callbacks."""
+
+    @property
+    def linear_pc(self) -> int:
+        """CS base + RIP, cheaply."""
+
+    @property
+    def halted(self) -> bool:
+        """HLT retired and nothing has woken the CPU since."""
+
+    def set_retired(self, count: int) -> None:
+        """Continue counting from `count` (after a restore)."""
+
+    def set_interrupt(self, vector: int | None) -> None:
+        """Drive INTR: `vector` is what the controller would answer to an acknowledge now; None lowers the line.
+        Allowed in callbacks. Delivered at the first instruction boundary where IF, shadow and TPR allow."""
+
+    def take_interrupt(self) -> int | None:
+        """The vector delivered since the last call (so that its controller can be acknowledged), else None."""
+
+    def interruptible(self) -> bool:
+        """True if a pending INTR would be delivered before the next instruction (IF=1, no shadow)."""
+
+    def set_a20(self, enabled: bool) -> None:
+        """The A20 gate. Allowed in callbacks."""
+
+    def set_breakpoints(self, linear: Iterable[int]) -> None:
+        """Replace the set of execution breakpoints; memory is never written. A repeated string instruction is checked
+        on arrival, not at each iteration."""
+
+    def set_watchpoints(self, watches: Iterable[Watch]) -> None:
+        """Replace the set of data watchpoints."""
+
+    def memory_changed(self, physical: int, length: int) -> None:
+        """The host wrote guest memory: drop translations made from it. Allowed in callbacks."""
+
+    def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
+        """Called for each exception and software interrupt before it is delivered."""
+
+    def close(self) -> None:
+        """Free what the engine holds."""

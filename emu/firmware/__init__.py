@@ -1,0 +1,1 @@
+"""What the CPU starts in: ROM images found and placed."""

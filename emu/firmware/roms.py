@@ -1,0 +1,55 @@
+"""Finding firmware: Debian's SeaBIOS, a file, and the built-in tour ROM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SEABIOS_DIRECTORIES = (Path("/usr/share/seabios"), Path("/usr/share/qemu"))
+MAX_FIRMWARE = 16 << 20
+
+
+class FirmwareError(Exception):
+    """One sentence: which firmware cannot be used and what to do."""
+
+
+def _search(name: str, package: str) -> Path:
+    for directory in SEABIOS_DIRECTORIES:
+        if (path := directory / name).is_file():
+            return path
+    where = " or ".join(str(d) for d in SEABIOS_DIRECTORIES)
+    raise FirmwareError(f"{name} is not in {where}: install the Debian package {package} or name a file")
+
+
+def find_firmware(name: str) -> Path:
+    """`seabios` or a path. Raises FirmwareError."""
+    return _search("bios.bin", "seabios") if name == "seabios" else Path(name)
+
+
+def find_vga_rom() -> Path:
+    """SeaVGABIOS for a plain ISA VGA. Raises FirmwareError."""
+    return _search("vgabios-isavga.bin", "seabios")
+
+
+def read_rom(path: Path, what: str = "firmware") -> bytes:
+    """A ROM image: a multiple of 4 KiB is made by padding at the front, as the last byte must stay at the top.
+
+    Raises FirmwareError for a file that is missing, empty, a directory, unreadable or over 16 MiB.
+    """
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise FirmwareError(f"{what} {path} is a directory: name a ROM image")
+        if size == 0:
+            raise FirmwareError(f"{what} {path} is empty: name a ROM image")
+        if size > MAX_FIRMWARE:
+            raise FirmwareError(f"{what} {path} has {size} bytes, more than {MAX_FIRMWARE}: name a ROM image")
+        return path.read_bytes()
+    except OSError as error:
+        raise FirmwareError(f"{what} {path} cannot be read: {error.strerror}") from error
+
+
+def tour_rom() -> bytes:
+    """The built-in tour image."""
+    from emu.firmware.tour import rom
+
+    return rom()

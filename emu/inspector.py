@@ -1,0 +1,250 @@
+"""Inspection of any subject: registers, memory, segments, tables, pages, disassembly. Never a side effect.
+
+Every method runs on the thread that owns the subject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from emu.subject import MemoryUnavailable, Subject
+from emu.views import (
+    DeviceView,
+    InstructionView,
+    PageWalkView,
+    RegistersView,
+    RegisterView,
+    ScreenView,
+    SegmentView,
+    TableEntryView,
+)
+from emu.x86 import descriptors, disasm, paging, segviews
+from emu.x86.modes import Mode, code_bits, mode_of
+from emu.x86.registers import REGISTERS, RegisterError, flag_names
+from emu.x86.state import CR0_PE, EFER_LMA, RFLAGS_VM, SEGMENTS, CpuState
+
+MAX_INSTRUCTION = 15  #: bytes (SDM vol. 2A, 2.3.11)
+
+
+class DebuggerError(Exception):
+    """One sentence for the user."""
+
+
+class Inspector:
+    """Views over a subject, with the CPU's state cached until `forget`."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._cpu: CpuState | None = None
+
+    def forget(self) -> None:
+        """The subject has moved on: read its CPU anew."""
+        self._cpu = None
+
+    # -- CPU
+
+    @property
+    def read_only(self) -> bool:
+        return self.subject.read_only
+
+    def cpu(self) -> CpuState:
+        """The CPU's state, cached while it stands still: do not modify."""
+        if self._cpu is None:
+            self._cpu = self.subject.cpu_state()
+        return self._cpu
+
+    def load_cpu(self, state: CpuState) -> None:
+        self.subject.load_cpu(state)
+        self._cpu = None
+
+    def mode(self) -> Mode:
+        return mode_of(self.cpu())
+
+    def read_register(self, name: str) -> int:
+        """Raises DebuggerError for a name that is not in `emu.x86.registers.REGISTERS`."""
+        register = REGISTERS.get(name)
+        if register is None:
+            raise DebuggerError(f"no register is called {name!r}")
+        return register.get(self.cpu())
+
+    def write_register(self, name: str, value: int) -> None:
+        """As the CPU would be loaded: a selector in protected mode takes its descriptor from the table.
+
+        Raises DebuggerError where the CPU does not allow the value."""
+        register = REGISTERS.get(name)
+        if register is None:
+            raise DebuggerError(f"no register is called {name!r}")
+        state = self.cpu().copy()
+        try:
+            if name in SEGMENTS and state.cr0 & CR0_PE and not state.rflags & RFLAGS_VM:
+                descriptors.load_selector(state, name, value, self._try_linear)
+            elif register.set is None:
+                raise DebuggerError(f"{name} is derived from other registers and cannot be written")
+            else:
+                register.set(state, value)
+        except RegisterError as error:
+            raise DebuggerError(str(error)) from None
+        self.load_cpu(state)
+
+    # -- memory: peeks, without side effects on devices
+
+    def translate(self, linear: int) -> int | None:
+        """The physical address of `linear`, None when it is not mapped."""
+        return paging.translate(self.cpu(), self._try_physical, linear)
+
+    def _pieces(self, address: int, length: int) -> Generator[tuple[int, int, int], None, None]:
+        """(linear, physical, length) of each page's part; ends early where nothing is mapped."""
+        mask = (1 << 64) - 1 if self.cpu().long64 else 0xFFFFFFFF
+        done = 0
+        while done < length:
+            linear = (address + done) & mask
+            physical = self.translate(linear)
+            if physical is None:
+                return
+            count = min(length - done, 0x1000 - (linear & 0xFFF))
+            yield linear, physical, count
+            done += count
+
+    def readable(self, address: int, length: int) -> int:
+        """How many of `length` bytes from linear `address` can be read, from the first on."""
+        done = 0
+        for _, physical, count in self._pieces(address, length):
+            have = self.subject.readable_physical(physical, count)
+            done += have
+            if have < count:
+                break
+        return done
+
+    def read_linear(self, address: int, length: int) -> bytes:
+        """Raises MemoryUnavailable with the linear address of the first byte that cannot be read."""
+        out = bytearray()
+        for linear, physical, count in self._pieces(address, length):
+            have = self.subject.readable_physical(physical, count)
+            if have < count:
+                raise MemoryUnavailable(linear + have, "no memory behind this address")
+            out += self.subject.read_physical(physical, count)
+        if len(out) < length:
+            raise MemoryUnavailable(address + len(out), "not mapped")
+        return bytes(out)
+
+    def _try_physical(self, address: int, length: int) -> bytes | None:
+        try:
+            return self.subject.read_physical(address, length)
+        except MemoryUnavailable:
+            return None
+
+    def _try_linear(self, address: int, length: int) -> bytes | None:
+        try:
+            return self.read_linear(address, length)
+        except MemoryUnavailable:
+            return None
+
+    def write_linear(self, address: int, data: bytes) -> None:
+        """ROM is written too, as a debugger may. Raises MemoryUnavailable with nothing written."""
+        have = self.readable(address, len(data))
+        if have < len(data):
+            raise MemoryUnavailable(address + have, "no memory behind this address")
+        done = 0
+        for _, physical, count in list(self._pieces(address, len(data))):
+            self.subject.write_physical(physical, data[done : done + count])
+            done += count
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        return self.subject.read_physical(address, length)
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        self.subject.write_physical(address, data)
+
+    # -- views
+
+    def registers(self) -> RegistersView:
+        state = self.cpu()
+        wide = code_bits(state) == 64
+        names = (
+            "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags"
+            if wide
+            else "eax ebx ecx edx esi edi ebp esp eip eflags"
+        )
+        rows = [REGISTERS[name] for name in names.split()]
+        return RegistersView(
+            mode_of(state).label,
+            state.linear_pc,
+            tuple(RegisterView(r.name, r.bits, r.get(state)) for r in rows),
+            flag_names(REGISTERS["eflags"], state.rflags),
+        )
+
+    def _register_views(self, names: str) -> tuple[RegisterView, ...]:
+        state = self.cpu()
+        rows = (REGISTERS[name] for name in names.split())
+        return tuple(RegisterView(r.name, r.bits, r.get(state), flag_names(r, r.get(state))) for r in rows)
+
+    def control(self) -> tuple[RegisterView, ...]:
+        return self._register_views("cr0 cr2 cr3 cr4 cr8 efer")
+
+    def debug_registers(self) -> tuple[RegisterView, ...]:
+        return self._register_views("dr0 dr1 dr2 dr3 dr6 dr7")
+
+    def segments(self) -> tuple[SegmentView, ...]:
+        return segviews.segment_views(self.cpu(), self._try_linear, self.subject.unknown())
+
+    def _table(self, base: int, limit: int) -> bytes:
+        length = limit + 1
+        return self.read_linear(base, min(length, self.readable(base, length)))
+
+    def gdt(self) -> tuple[TableEntryView, ...]:
+        state = self.cpu()
+        raw = self._table(state.gdtr.base, state.gdtr.limit)
+        return descriptors.table_entries(raw, state.gdtr.base, self._long_mode())
+
+    def ldt(self) -> tuple[TableEntryView, ...]:
+        """Empty when LDTR is null or unusable."""
+        ldtr = self.cpu().ldtr
+        if not ldtr.present or not ldtr.selector & ~3:
+            return ()
+        return descriptors.table_entries(self._table(ldtr.base, ldtr.limit), ldtr.base, self._long_mode())
+
+    def idt(self) -> tuple[TableEntryView, ...]:
+        """In real mode the IVT, at IDTR's base."""
+        state = self.cpu()
+        if not state.cr0 & CR0_PE:
+            return self.ivt()
+        return descriptors.idt_entries(self._table(state.idtr.base, min(state.idtr.limit, 0xFFF)), self._long_mode())
+
+    def ivt(self) -> tuple[TableEntryView, ...]:
+        """256 real-mode vectors: at IDTR's base in real mode, else at linear 0."""
+        state = self.cpu()
+        base, limit = (0, 0x3FF) if state.cr0 & CR0_PE else (state.idtr.base, min(state.idtr.limit, 0x3FF))
+        return descriptors.ivt_entries(self._table(base, limit))
+
+    def _long_mode(self) -> bool:
+        return bool(self.cpu().efer & EFER_LMA)
+
+    def page_walk(self, linear: int) -> PageWalkView:
+        return paging.walk(self.cpu(), self._try_physical, linear)
+
+    def disassemble(
+        self, linear: int | None = None, count: int = 8, bits: int | None = None
+    ) -> tuple[InstructionView, ...]:
+        """`count` instructions from `linear` (default: the next one), by CS's own width unless `bits` is given."""
+        state = self.cpu()
+        start = state.linear_pc if linear is None else linear
+        length = self.readable(start, count * MAX_INSTRUCTION)
+        if length == 0:
+            raise MemoryUnavailable(start, "no memory behind this address")
+        offset = (start - state.cs.base) & (0xFFFFFFFFFFFFFFFF if state.long64 else 0xFFFFFFFF)
+        code = self.read_linear(start, length)
+        return disasm.decode(code, start, bits or code_bits(state), offset, count, current=state.linear_pc)
+
+    def screen(self) -> ScreenView:
+        return self.subject.screen()
+
+    def devices(self) -> tuple[DeviceView, ...]:
+        return self.subject.devices()
+
+    def device(self, name: str) -> DeviceView:
+        """Raises DebuggerError when the machine has no such device."""
+        for view in self.devices():
+            if view.name == name:
+                return view
+        names = " ".join(view.name for view in self.devices())
+        raise DebuggerError(f"no device is called {name!r}: there are {names}")

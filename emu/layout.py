@@ -1,0 +1,42 @@
+"""Every magic address and port of the PC, once, with its source."""
+
+# Physical memory of a PC/AT (IBM PC/AT Technical Reference, "System memory map").
+CONVENTIONAL_END = 0xA0000  #: 640 KiB of RAM
+VGA_WINDOW = 0xA0000  #: display memory, 128 KiB (IBM VGA Technical Reference)
+VGA_WINDOW_SIZE = 0x20000
+OPTION_ROM_BASE = 0xC0000  #: adapter ROMs, scanned in 2 KiB steps (BIOS Boot Specification 1.01, 3.3)
+OPTION_ROM_END = 0xE0000
+BIOS_LOW_END = 0x100000  #: the firmware's last 128 KiB end here
+BIOS_LOW_MAX = 0x20000
+EXTENDED_BASE = 0x100000
+RESET_TOP = 1 << 32  #: the firmware's last byte is at 4 GiB - 1 (SDM vol. 3A, 10.1.4: first fetch at FFFFFFF0h)
+
+# I/O ports (IBM PC/AT Technical Reference, "I/O address map").
+PIC_MASTER = 0x20
+PIT = 0x40
+KBC_DATA = 0x60
+PORT_61 = 0x61
+KBC_COMMAND = 0x64
+RTC = 0x70
+POST_CODE = 0x80
+SYSTEM_CONTROL_A = 0x92  #: PS/2 system control port A: fast A20 and reset
+PIC_SLAVE = 0xA0
+DEBUGCON_BOCHS = 0xE9  #: Bochs "port e9 hack"
+DEBUG_EXIT = 0xF4  #: QEMU isa-debug-exit's customary address
+IDE_PRIMARY = 0x1F0
+COM1 = 0x3F8
+VGA_MONO_CRTC = 0x3B4
+VGA_PORTS = 0x3C0
+IDE_PRIMARY_CONTROL = 0x3F6
+DEBUGCON_SEABIOS = 0x402  #: SeaBIOS CONFIG_DEBUG_IO; QEMU isa-debugcon's customary address
+ELCR = 0x4D0
+FW_CFG = 0x510  #: QEMU docs/specs/fw_cfg.rst, "x86, x86_64 Register Locations"
+RESET_CONTROL = 0xCF9
+
+# IRQ inputs of the 8259 pair.
+IRQ_PIT = 0
+IRQ_KEYBOARD = 1
+IRQ_COM1 = 4
+IRQ_RTC = 8
+IRQ_MOUSE = 12
+IRQ_IDE_PRIMARY = 14

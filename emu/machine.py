@@ -1,0 +1,520 @@
+"""The PC: builds memory, buses, devices and an engine, runs them together, saves and restores the whole."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from emu import layout
+from emu.bus import Mmio, Ports
+from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
+from emu.devices.debugports import DebugConsole, DebugExit, PostCode
+from emu.devices.fwcfg import FwCfg
+from emu.devices.i8042 import I8042
+from emu.devices.ide import IdeChannel
+from emu.devices.keyboard import Keyboard
+from emu.devices.pic8259 import Pic8259Pair
+from emu.devices.pit8254 import Pit8254, Port61
+from emu.devices.rtc146818 import Rtc, pc_nvram
+from emu.devices.syscontrol import A20Gate, Port92, ResetControl
+from emu.devices.uart16550 import Uart16550
+from emu.devices.vga import Vga
+from emu.engine import Executor, Exit, ExitReason, Fault
+from emu.irq import IntrPin
+from emu.journal import Journal
+from emu.media import Disk
+from emu.memory import Kind, Part, PhysicalMemory
+from emu.screen import screen_view
+from emu.subject import MemoryUnavailable
+from emu.views import DeviceView, FingerprintView, RegionView, ScreenView
+from emu.x86.state import CpuState
+
+OUTPUT_KEPT = 1 << 20  #: characters of each console's output kept for views and matching
+
+
+class MachineError(Exception):
+    """One sentence: what cannot be built or restored, and why."""
+
+
+@dataclass(slots=True)
+class MachineConfig:
+    """What a machine is built from. `memory` is RAM in bytes, whole MiB. `firmware` is a ROM image whose last byte is
+    at 4 GiB - 1; with `shadow` its low copy (below 1 MiB) and the option ROMs are writable, as on QEMU's isapc.
+
+    `option_roms` stand at C0000h from the start; `fw_cfg` files are handed to a firmware that asks for them
+    (SeaBIOS clears C0000h and deploys "vgaroms/*" and "genroms/*" itself). Without any the device is absent."""
+
+    memory: int = 64 << 20
+    firmware: bytes = b""
+    shadow: bool = True
+    option_roms: Sequence[bytes] = ()
+    fw_cfg: dict[str, bytes] = field(default_factory=dict)
+    disks: Sequence[Disk] = ()
+    boot: str = "disk"
+    serial_out: Callable[[bytes], None] | None = None
+    debugcon_out: Callable[[bytes], None] | None = None
+    slice: int | None = None  #: how many instructions the engine is asked for at a time; must change nothing
+
+
+class MachineStop(enum.Enum):
+    """Why `Machine.run` came back."""
+
+    LIMIT = "limit"
+    REQUEST = "request"
+    BREAKPOINT = "breakpoint"
+    WATCHPOINT = "watchpoint"
+    SHUTDOWN = "shutdown"
+    DEADLOCK = "deadlock"  #: halted, and nothing can wake the CPU
+    EXIT = "exit"  #: the debug-exit port was written
+    POWEROFF = "poweroff"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineExit:
+    """`exit` is the engine's part of the story where it had one; `code` what the debug-exit port was given."""
+
+    reason: MachineStop
+    exit: Exit | None = None
+    code: int | None = None
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class MachineState:
+    """The whole machine as one value: equal states continue equally."""
+
+    retired: int
+    cpu: CpuState
+    clock: ClockState
+    memory: bytes
+    devices: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InputRecord:
+    """A person's input, stamped with the virtual time (ns) at which the guest could first see it."""
+
+    virtual_ns: int
+    kind: str  #: "keys" (names), "text" or "serial"
+    data: str
+
+
+class Device(Protocol):
+    """What the machine needs of each device besides its bus face."""
+
+    def save(self) -> Any: ...
+    def restore(self, state: Any) -> None: ...
+    def view(self) -> DeviceView: ...
+    def reset(self) -> None: ...
+
+
+_EXIT_STOPS = {
+    ExitReason.BREAKPOINT: MachineStop.BREAKPOINT,
+    ExitReason.WATCHPOINT: MachineStop.WATCHPOINT,
+    ExitReason.SHUTDOWN: MachineStop.SHUTDOWN,
+    ExitReason.FAILURE: MachineStop.FAILURE,
+}
+
+
+def _parts(config: MachineConfig) -> list[Part]:
+    if config.memory < 1 << 20 or config.memory % (1 << 20):
+        raise MachineError(f"memory of {config.memory} bytes: a whole number of MiB from 1M on is needed")
+    if config.memory > 3 << 30:
+        raise MachineError(f"memory of {config.memory} bytes: 3G is the most")
+    if not config.firmware:
+        raise MachineError("no firmware: the CPU would have nothing to execute at its reset vector")
+    rom = config.firmware
+    rom = b"\xff" * (-len(rom) % 0x1000) + rom
+    low = rom[-layout.BIOS_LOW_MAX :]
+    options = b"".join(r + b"\xff" * (-len(r) % 2048) for r in config.option_roms)
+    top = layout.BIOS_LOW_END - len(low)
+    room = top - layout.OPTION_ROM_BASE
+    if len(options) > room:
+        raise MachineError(f"the option ROMs have {len(options)} bytes, {room} fit between C0000h and the firmware")
+    kind: Kind = "ram" if config.shadow else "rom"
+    return [
+        Part(0, layout.CONVENTIONAL_END, "ram", "conventional"),
+        Part(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, "ram", "vga"),
+        Part(layout.OPTION_ROM_BASE, room, kind, "option-rom", options.ljust(room, b"\xff")),
+        Part(top, len(low), kind, "firmware-low", low),
+        *([Part(1 << 20, config.memory - (1 << 20), "ram", "extended")] if config.memory > 1 << 20 else []),
+        Part(layout.RESET_TOP - len(rom), len(rom), "rom", "firmware", rom),
+    ]
+
+
+class Machine:
+    """An isapc. Everything but `request_stop` belongs to one thread. Implements `emu.subject.Subject`."""
+
+    read_only = False
+
+    def __init__(self, config: MachineConfig, make_executor: Callable[[Machine], Executor]) -> None:
+        self.config = config
+        self.memory = PhysicalMemory(_parts(config))
+        self.ports = Ports()
+        self.mmio = Mmio()
+        self.journal = Journal()
+        self.pin = IntrPin()
+        self.on_text: Callable[[str], None] | None = None  #: told "serial" or "debugcon" after each byte sent
+        #: asked to let the host's time pass while the CPU is idle: (ns of virtual time, None: until something happens)
+        #: -> True when it passed. Without it idle time is skipped.
+        self.idle: Callable[[int | None], bool] | None = None
+        self.inputs: list[InputRecord] = []
+        self._replay: deque[InputRecord] = deque()
+        self._output: dict[str, bytearray] = {"serial": bytearray(), "debugcon": bytearray()}
+        self._stop = False
+        self._ended: MachineExit | None = None
+        self._reset: str | None = None
+        self.executor = make_executor(self)
+        self.clock = Clock(lambda: self.executor.retired)
+        self.clock.on_replan = self.executor.request_stop
+        self.memory.on_write.append(self.executor.memory_changed)
+        self._replay_timer = self.clock.timer("host.replay", self._replay_due, host=True)
+        self._build_devices()
+        self.pin.connect(self.pic, self.executor)
+        self.pin.on_delivery = lambda v: self.journal.add(self.executor.retired, "interrupt", f"vector {v:#04x}")
+        self.executor.on_fault(self._on_fault)
+
+    # -- building
+
+    def _build_devices(self) -> None:
+        clock, config, ports = self.clock, self.config, self.ports
+        self.pic = Pic8259Pair(self.pin)
+        irq = [partial(self.pic.set_irq, n) for n in range(16)]
+        self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
+        self.port61 = Port61(self.pit, clock)
+        nvram = pc_nvram(config.memory, disks=[d.sectors for d in config.disks], boot=config.boot)
+        self.rtc = Rtc(clock, irq[layout.IRQ_RTC], nvram)
+        self.a20 = A20Gate(self.executor.set_a20)
+        self.keyboard = Keyboard(clock)
+        self.kbc = I8042(
+            clock, irq[layout.IRQ_KEYBOARD], irq[layout.IRQ_MOUSE], self.a20.keyboard,
+            partial(self.request_reset, "cpu"), self.keyboard,
+        )  # fmt: skip
+        self.port92 = Port92(self.a20, self.request_reset)
+        self.reset_control = ResetControl(self.request_reset)
+        self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], partial(self._sent, "serial", config.serial_out))
+        self.vga = Vga(clock, self.memory.window(layout.VGA_WINDOW))
+        drives = [*config.disks, None, None][:2]
+        self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], (drives[0], drives[1]))
+        self.debugcon = DebugConsole(partial(self._sent, "debugcon", config.debugcon_out))
+        self.post = PostCode()
+        self.debug_exit = DebugExit(self._exit)
+        ports.map(layout.PIC_MASTER, 2, self.pic.master, "pic")
+        ports.map(layout.PIC_SLAVE, 2, self.pic.slave, "pic")
+        ports.map(layout.PIT, 4, self.pit, "pit")
+        ports.map(layout.PORT_61, 1, self.port61, "port61")
+        ports.map(layout.KBC_DATA, 1, self.kbc.data, "kbc")
+        ports.map(layout.KBC_COMMAND, 1, self.kbc.command, "kbc")
+        ports.map(layout.RTC, 2, self.rtc, "rtc")
+        ports.map(layout.SYSTEM_CONTROL_A, 1, self.port92, "port92")
+        ports.map(layout.RESET_CONTROL, 1, self.reset_control, "reset")
+        ports.map(layout.COM1, 8, self.com1, "com1")
+        ports.map(layout.VGA_MONO_CRTC, 0x3E0 - layout.VGA_MONO_CRTC, self.vga, "vga")
+        ports.map(layout.IDE_PRIMARY, 8, self.ide, "ide0", width=4)
+        ports.map(layout.IDE_PRIMARY_CONTROL, 1, self.ide.control, "ide0")
+        ports.map(layout.DEBUGCON_BOCHS, 1, self.debugcon, "debugcon")
+        ports.map(layout.DEBUGCON_SEABIOS, 1, self.debugcon, "debugcon")
+        ports.map(layout.POST_CODE, 1, self.post, "post")
+        ports.map(layout.DEBUG_EXIT, 1, self.debug_exit, "debug-exit", width=4)
+        self.device_table: dict[str, Device] = {
+            "pic": self.pic, "pit": self.pit, "port61": self.port61, "rtc": self.rtc, "keyboard": self.keyboard,
+            "kbc": self.kbc, "a20": self.a20, "port92": self.port92, "reset": self.reset_control, "com1": self.com1,
+            "vga": self.vga, "ide0": self.ide, "debugcon": self.debugcon, "post": self.post,
+            "debug-exit": self.debug_exit,
+        }  # fmt: skip
+        if config.fw_cfg:
+            fw_cfg = self.device_table["fw_cfg"] = FwCfg(config.fw_cfg)
+            ports.map(layout.FW_CFG, 2, fw_cfg, "fw_cfg", width=2)
+
+    # -- what the CPU reaches
+
+    def port_in(self, port: int, size: int) -> int:
+        return self.ports.port_in(port, size)
+
+    def port_out(self, port: int, size: int, value: int) -> None:
+        self.ports.port_out(port, size, value)
+
+    def timestamp(self) -> int:
+        """The TSC: one count a virtual nanosecond."""
+        return self.clock.now
+
+    def _on_fault(self, fault: Fault) -> None:
+        kind = "int" if fault.software else "exception"
+        code = "" if fault.code is None else f" error {fault.code:#x}"
+        cr2 = f" cr2 {fault.cr2:#x}" if fault.vector == 14 and not fault.software else ""
+        self.journal.add(fault.retired, kind, f"{fault.vector:#04x}{code}{cr2} at {fault.cs:04x}:{fault.rip:x}")
+
+    # -- what devices ask of the machine
+
+    def request_reset(self, kind: str) -> None:
+        """`cpu` (INIT-like) or `system`, after the running instruction."""
+        self._reset = "system" if "system" in (kind, self._reset) else "cpu"
+        self.executor.request_stop()
+
+    def _exit(self, code: int) -> None:
+        self._ended = MachineExit(MachineStop.EXIT, code=code)
+        self.executor.request_stop()
+
+    def power_off(self) -> None:
+        self._ended = MachineExit(MachineStop.POWEROFF)
+        self.executor.request_stop()
+
+    def _sent(self, name: str, sink: Callable[[bytes], None] | None, byte: int) -> None:
+        kept = self._output[name]
+        kept.append(byte)
+        if len(kept) > OUTPUT_KEPT:
+            del kept[: OUTPUT_KEPT // 2]
+        if sink is not None:
+            sink(bytes((byte,)))
+        if self.on_text is not None:
+            self.on_text(name)
+
+    # -- running
+
+    def request_stop(self) -> None:
+        """From any thread or signal handler: `run` returns REQUEST before the next instruction."""
+        self._stop = True
+        self.executor.request_stop()
+
+    def service(self) -> None:
+        """Bring the devices to this instant: interrupts taken are acknowledged, due timers fire, resets happen."""
+        self.pin.settle()
+        self.clock.run_due()
+        if self._reset is not None:
+            kind, self._reset = self._reset, None
+            self._do_reset(kind)
+
+    @property
+    def interrupt_due(self) -> bool:
+        """True when an interrupt will be delivered before the next instruction. Call `service` first."""
+        return self.pic.pending_vector() is not None and self.executor.interruptible()
+
+    def run(self, until: int, *, skip_breakpoint: bool = False) -> MachineExit:
+        """Run until `until` instructions have retired in all, or something stops it. With `skip_breakpoint` a
+        breakpoint on the first instruction executed is passed over."""
+        executor, clock = self.executor, self.clock
+        cap = self.config.slice or (1 << 62)
+        while True:
+            self.service()
+            if self._ended is not None:
+                ended, self._ended = self._ended, None
+                return ended
+            if self._stop:
+                self._stop = False
+                return MachineExit(MachineStop.REQUEST)
+            budget = min(until - executor.retired, cap)
+            if budget <= 0:
+                return MachineExit(MachineStop.LIMIT)
+            deadline = clock.next_deadline()
+            if executor.halted and not self.interrupt_due:
+                if (blocked := self._idle(deadline)) is not None:
+                    return blocked
+                continue
+            if deadline is not None:
+                budget = min(budget, -((clock.now - deadline) // NS_PER_INSTRUCTION))
+            clock.horizon = deadline
+            before = executor.retired
+            exit = executor.run(budget, skip_breakpoint=skip_breakpoint)
+            if executor.retired != before:
+                skip_breakpoint = False
+            if exit.reason in _EXIT_STOPS:
+                self.pin.settle()
+                return MachineExit(_EXIT_STOPS[exit.reason], exit, detail=exit.detail)
+
+    def _idle(self, deadline: int | None) -> MachineExit | None:
+        """The CPU is halted. Carry it to `deadline` (ns), or say why it will sleep for ever."""
+        if not self.executor.interruptible():
+            return MachineExit(MachineStop.DEADLOCK, detail="HLT with interrupts off")
+        if self.idle is not None:
+            wait = None if deadline is None else deadline - self.clock.now
+            if not self.idle(wait):
+                self._stop = False
+                return MachineExit(MachineStop.REQUEST)
+        elif deadline is None:
+            return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no device will ever interrupt")
+        if deadline is not None:
+            self.clock.skip_to(deadline)
+        return None
+
+    def _do_reset(self, kind: str) -> None:
+        self.journal.add(self.executor.retired, "reset", kind)
+        state = CpuState()
+        state.a20 = self.executor.state().a20
+        if kind == "system":
+            state.a20 = True
+            for device in self.device_table.values():
+                device.reset()
+            for part in _parts(self.config):
+                if part.content:
+                    self.memory.write(part.base, part.content)
+        self.executor.load(state)
+        self.pin.update()
+
+    def reset(self) -> None:
+        """Power-on: memory cleared, devices and CPU reset, counters at zero."""
+        self._ended = self._reset = None
+        self._stop = False
+        self.memory.clear(_parts(self.config))
+        self.executor.set_retired(0)
+        self.clock.restore(ClockState())
+        self._do_reset("system")
+        self.journal.clear()
+        for kept in self._output.values():
+            kept.clear()
+
+    # -- input
+
+    def feed(self, kind: str, data: str) -> None:
+        """A person's input now: `keys` (names joined by '+', strokes by blanks), `text` typed on the keyboard, or
+        `serial`. Recorded. Raises MachineError for a key that does not exist."""
+        record = InputRecord(self.clock.now, kind, data)
+        self._apply(record)
+        self.inputs.append(record)
+        self.journal.add(self.executor.retired, "input", f"{kind} {data!r}")
+
+    def replay(self, records: Sequence[InputRecord]) -> None:
+        """Feed recorded inputs at their instants."""
+        self._replay = deque(sorted(records, key=lambda r: r.virtual_ns))
+        if self._replay:
+            self._replay_timer.arm(self._replay[0].virtual_ns)
+
+    def _replay_due(self, _deadline: int) -> None:
+        while self._replay and self._replay[0].virtual_ns <= self.clock.now:
+            self._apply(self._replay.popleft())
+        if self._replay:
+            self._replay_timer.arm(self._replay[0].virtual_ns)
+
+    def _apply(self, record: InputRecord) -> None:
+        if record.kind == "serial":
+            self.com1.receive(record.data.encode("latin-1", "replace"))
+        elif record.kind == "text":
+            self.keyboard.type_text(record.data)
+        else:
+            strokes = [stroke.split("+") for stroke in record.data.split()]
+            try:
+                for keys in strokes:
+                    self.keyboard.chord(keys)
+            except KeyError as error:
+                raise MachineError(f"no key is called {error.args[0]!r}") from error
+
+    # -- the whole as a value
+
+    def save(self) -> MachineState:
+        """A copy of everything that decides how the run goes on."""
+        self.service()
+        devices = {name: device.save() for name, device in self.device_table.items()}
+        devices.update({f"disk{i}": disk.save() for i, disk in enumerate(self.config.disks)})
+        return MachineState(
+            self.executor.retired, self.executor.state(), self.clock.save(), self.memory.save(), devices
+        )
+
+    def restore(self, state: MachineState) -> None:
+        """Continue from `state`. Raises ValueError or KeyError when it is of a differently built machine."""
+        self.memory.restore(state.memory)
+        self.executor.set_retired(state.retired)
+        self.executor.load(state.cpu)
+        self.executor.take_interrupt()
+        self.clock.restore(state.clock)
+        for name, device in self.device_table.items():
+            device.restore(state.devices[name])
+        for i, disk in enumerate(self.config.disks):
+            disk.restore(state.devices[f"disk{i}"])
+        self._ended = self._reset = None
+        self.pin.update()
+
+    def fingerprint(self) -> FingerprintView:
+        """Hashes of RAM, CPU and devices, BLAKE2b-128."""
+        self.service()
+        ram = hashlib.blake2b(digest_size=16)
+        for region in self.memory.regions:
+            if region.kind == "ram":
+                ram.update(self.memory.view[region.offset : region.offset + region.size])
+        states = [(name, device.save()) for name, device in sorted(self.device_table.items())]
+        states += [(f"disk{i}", disk.save()) for i, disk in enumerate(self.config.disks)]
+        return FingerprintView(
+            self.executor.retired, self.clock.now, ram.hexdigest(), _digest(self.executor.state()), _digest(states)
+        )
+
+    # -- Subject
+
+    def cpu_count(self) -> int:
+        return 1
+
+    def cpu_state(self, cpu: int = 0) -> CpuState:
+        self.service()
+        return self.executor.state()
+
+    def unknown(self, cpu: int = 0) -> frozenset[str]:
+        return frozenset()
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        return self.memory.read(address, length)
+
+    def readable_physical(self, address: int, length: int) -> int:
+        return self.memory.available(address, length)
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        self.memory.write(address, data)
+
+    def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
+        self.executor.load(state)
+        self.pin.update()
+
+    def memory_map(self) -> tuple[RegionView, ...]:
+        return tuple(RegionView(r.base, r.base + r.size - 1, r.kind, r.name) for r in self.memory.regions)
+
+    def port_map(self) -> tuple[RegionView, ...]:
+        return tuple(RegionView(r.first, r.first + r.count - 1, "port", r.name) for r in self.ports.ranges)
+
+    def devices(self) -> tuple[DeviceView, ...]:
+        self.service()
+        return tuple(device.view() for device in self.device_table.values())
+
+    def screen(self) -> ScreenView:
+        return screen_view(self.vga.save(), self.memory.window(layout.VGA_WINDOW))
+
+    def output(self, name: str) -> str:
+        """What `serial` or `debugcon` has sent, as Latin-1 text."""
+        return self._output[name].decode("latin-1")
+
+    def serial_text(self) -> str:
+        return self.output("serial")
+
+    def debugcon_text(self) -> str:
+        return self.output("debugcon")
+
+    def close(self) -> None:
+        self.executor.close()
+
+
+def _digest(value: object) -> str:
+    return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()
+
+
+def build_machine(config: MachineConfig) -> Machine:
+    """A machine on the emulator. Raises MachineError, or EngineError when Unicorn is not the build v2e knows."""
+    from emu.unicorn_engine import UnicornEngine
+
+    def make(machine: Machine) -> Executor:
+        return UnicornEngine(machine.memory.regions, machine, machine.mmio, timestamp=machine.timestamp)
+
+    return Machine(config, make)
+
+
+__all__ = [
+    "InputRecord",
+    "Machine",
+    "MachineConfig",
+    "MachineError",
+    "MachineExit",
+    "MachineState",
+    "MachineStop",
+    "MemoryUnavailable",
+    "build_machine",
+]

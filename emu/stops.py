@@ -1,0 +1,78 @@
+"""Stop reasons and breakpoints: the values in which the debugger speaks of control."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from emu.engine import Fault, WatchHit
+
+VECTOR_NAMES = (
+    "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "#9", "#TS", "#NP", "#SS", "#GP", "#PF", "#15",
+    "#MF", "#AC", "#MC", "#XM",
+)  # fmt: skip
+
+
+class StopKind(enum.Enum):
+    PAUSED = "paused"  #: at reset, or after a restore: not run yet
+    BREAKPOINT = "breakpoint"
+    WATCHPOINT = "watchpoint"
+    STEP = "step"
+    INTERRUPTED = "interrupted"
+    LIMIT = "limit"
+    EVENT = "event"  #: what `set_until` waited for
+    EXIT = "exit"
+    POWEROFF = "poweroff"
+    SHUTDOWN = "shutdown"
+    DEADLOCK = "deadlock"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why the guest stands still. `text` is one sentence; `retired` counts from reset."""
+
+    kind: StopKind
+    text: str
+    linear_pc: int
+    retired: int
+    breakpoints: tuple[int, ...] = ()  #: ids hit
+    hit: WatchHit | None = None
+    exit_code: int | None = None  #: what was written to the debug-exit port
+    faults: tuple[Fault, ...] = ()  #: the chain that led to a shutdown
+
+
+class BreakKind(enum.Enum):
+    EXECUTE = "break"
+    WRITE = "watch"
+    READ = "rwatch"
+    ACCESS = "awatch"
+
+
+@dataclass(slots=True)
+class Breakpoint:
+    """`address` is linear, `length` in bytes (1 for execution). `ignore` hits are passed over. `owner` is the front
+    end that set it ("prompt", "gdb"), `spec` what the user typed."""
+
+    id: int
+    kind: BreakKind
+    address: int
+    length: int = 1
+    enabled: bool = True
+    temporary: bool = False
+    owner: str = "prompt"
+    spec: str = ""
+    hits: int = 0
+    ignore: int = 0
+
+
+def fault_chain(faults: tuple[Fault, ...]) -> str:
+    """"#GP(0x8) at f000:1234, then #DF(0x0) at f000:1234"."""
+    if not faults:
+        return "no fault was recorded"
+    parts = []
+    for fault in faults:
+        name = VECTOR_NAMES[fault.vector] if fault.vector < len(VECTOR_NAMES) else f"vector {fault.vector:#x}"
+        code = "" if fault.code is None else f"({fault.code:#x})"
+        parts.append(f"{name}{code} at {fault.cs:04x}:{fault.rip:04x}")
+    return ", then ".join(parts)

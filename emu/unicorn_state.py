@@ -1,0 +1,160 @@
+"""CpuState to and from Unicorn's live CPU structure, hidden parts included."""
+
+from __future__ import annotations
+
+from emu.unicorn_overlay import (
+    CC_OP_EFLAGS,
+    HF2_NMI,
+    HF2_VINTR,
+    HF_ADDSEG,
+    HF_CPL,
+    HF_CS32,
+    HF_CS64,
+    HF_INHIBIT_IRQ,
+    HF_LMA,
+    HF_MP_EM_TS,
+    HF_MP_SHIFT,
+    HF_OSFXSR,
+    HF_PE,
+    HF_SMAP,
+    HF_SS32,
+    MSR_ARRAYS,
+    MSR_FIELDS,
+    NO_EXCEPTION,
+    EnvSegment,
+    Overlay,
+)
+from emu.x86.state import CR0_PE, EFER_LMA, RFLAGS_DF, RFLAGS_VM, CpuState, Fpu, Segment, Table
+
+RFLAGS_RF = 1 << 16
+ARITHMETIC_FLAGS = 0x8D5  #: OF SF ZF AF PF CF (SDM vol. 1, 3.4.3.1)
+RFLAGS_KEPT = 0x3F7FD7  #: every defined flag; bit 1 is always set
+CR4_OSFXSR = 1 << 9
+CR4_SMAP = 1 << 21
+UNUSABLE = 1 << 16  #: access rights bit of VMX for a segment register that holds no descriptor
+FSW_TOP = 7 << 11
+#: MSRs after RESET where not 0: PAT (SDM vol. 3A, 12.12.4).
+MSR_RESET = {0x277: 0x0007040600070406}
+
+_SEGMENT_NAMES = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
+_MASK64 = (1 << 64) - 1
+
+
+def _read_segment(segment: EnvSegment) -> Segment:
+    flags = segment.flags >> 8
+    access = flags & 0xF0FF
+    return Segment(segment.selector, segment.base, segment.limit, access if access & 0x80 else access | UNUSABLE)
+
+
+def _write_segment(target: EnvSegment, source: Segment) -> None:
+    access = source.access & 0xF0FF
+    if source.access & UNUSABLE:
+        access &= ~0x80
+    target.selector, target.base, target.limit, target.flags = source.selector, source.base, source.limit, access << 8
+
+
+def read_state(overlay: Overlay, *, halted: bool) -> CpuState:
+    """A copy of the whole state. `halted` is kept by the engine: Unicorn forgets it when it starts."""
+    env = overlay.env
+    state = CpuState()
+    state.regs = list(env.regs)
+    state.rip = env.eip
+    state.rflags = overlay.call.read_eflags(overlay.env_address) | env.eflags & (RFLAGS_VM | RFLAGS_RF) | 2
+    for name, segment in zip(_SEGMENT_NAMES, overlay.segments(), strict=True):
+        setattr(state, name, _read_segment(segment))
+    state.gdtr, state.idtr = Table(env.gdt.base, env.gdt.limit), Table(env.idt.base, env.idt.limit)
+    state.cr0, state.cr2, state.cr3, state.cr4 = env.cr[0], env.cr[2], env.cr[3], env.cr[4]
+    state.cr8 = env.v_tpr & 0xF
+    state.dr = list(env.dr)
+    state.dr[4] = state.dr[5] = 0
+    state.efer = env.efer
+    msrs = {msr: getattr(env, name) for msr, name in MSR_FIELDS.items()}
+    msrs.update({msr: getattr(env, name)[index] for msr, (name, index) in MSR_ARRAYS.items()})
+    state.msrs = msrs
+    state.fpu = _read_fpu(overlay)
+    state.halted = halted
+    state.shadow = bool(env.hflags & HF_INHIBIT_IRQ)
+    state.nmi_blocked = bool(env.hflags2 & HF2_NMI)
+    state.a20 = bool(env.a20_mask & 1 << 20)
+    return state
+
+
+def _read_fpu(overlay: Overlay) -> Fpu:
+    env = overlay.env
+    top = env.fpstt & 7
+    fpu = Fpu(fcw=env.fpuc, fsw=env.fpus & ~FSW_TOP | top << 11, mxcsr=env.mxcsr)
+    fpu.ftw = sum(1 << i for i, empty in enumerate(env.fptags) if not empty)
+    fpu.fop, fpu.fip, fpu.fcs, fpu.fdp, fpu.fds = env.fpop, env.fpip, env.fpcs, env.fpdp, env.fpds
+    fpu.st = [(r := env.fpregs[top + i & 7]).low | r.high << 64 for i in range(8)]
+    fpu.xmm = [(x := env.xmm[i]).low | x.high << 64 for i in range(16)]
+    return fpu
+
+
+def write_state(overlay: Overlay, state: CpuState) -> None:
+    """Replace the whole state (all but `halted`), recompute what Unicorn derives from it, and drop its TLB."""
+    env, call, address = overlay.env, overlay.call, overlay.env_address
+    env.regs[:] = [value & _MASK64 for value in state.regs]
+    env.eip = state.rip
+    rflags = state.rflags & RFLAGS_KEPT | 2
+    env.cc_src, env.cc_dst, env.cc_src2, env.cc_op = rflags & ARITHMETIC_FLAGS, 0, 0, CC_OP_EFLAGS
+    env.df = -1 if rflags & RFLAGS_DF else 1
+    env.eflags = rflags & ~(ARITHMETIC_FLAGS | RFLAGS_DF)
+    for name, target in zip(_SEGMENT_NAMES, overlay.segments(), strict=True):
+        _write_segment(target, state.segment(name))
+    env.gdt.base, env.gdt.limit = state.gdtr.base, state.gdtr.limit
+    env.idt.base, env.idt.limit = state.idtr.base, state.idtr.limit
+    env.cr[0], env.cr[2], env.cr[3], env.cr[4] = state.cr0 | 0x10, state.cr2, state.cr3, state.cr4
+    env.v_tpr = state.cr8 & 0xF
+    env.efer = state.efer
+    if list(env.dr) != state.dr:
+        call.update_dr7(address, 0x400)  # takes the old breakpoints out before their addresses go
+        for i in (0, 1, 2, 3, 6):
+            env.dr[i] = state.dr[i]
+        call.update_dr7(address, state.dr[7] & 0xFFFFFFFF)
+    for msr, field in MSR_FIELDS.items():
+        setattr(env, field, state.msrs.get(msr, MSR_RESET.get(msr, 0)))
+    for msr, (field, index) in MSR_ARRAYS.items():
+        getattr(env, field)[index] = state.msrs.get(msr, 0)
+    _write_fpu(overlay, state.fpu)
+    env.a20_mask = -1 if state.a20 else ~(1 << 20)
+    env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state)
+    env.hflags2 = env.hflags2 & ~HF2_NMI | HF2_VINTR | (HF2_NMI if state.nmi_blocked else 0)
+    env.old_exception, env.error_code, env.exception_is_int = NO_EXCEPTION, 0, 0
+    overlay.request.value = 0
+    call.tlb_flush(overlay.cpu)
+
+
+_HF_DERIVED = (
+    HF_CPL | HF_INHIBIT_IRQ | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_PE | HF_MP_EM_TS | HF_LMA | HF_CS64 | HF_OSFXSR | HF_SMAP
+)
+
+
+def _hflags(state: CpuState) -> int:
+    """The bits of hflags that follow from the architectural state."""
+    value = state.cpl | (HF_INHIBIT_IRQ if state.shadow else 0)
+    value |= (HF_PE if state.cr0 & CR0_PE else 0) | state.cr0 << HF_MP_SHIFT - 1 & HF_MP_EM_TS
+    value |= (HF_OSFXSR if state.cr4 & CR4_OSFXSR else 0) | (HF_SMAP if state.cr4 & CR4_SMAP else 0)
+    if state.efer & EFER_LMA:
+        value |= HF_LMA
+    if state.long64:
+        return value | HF_CS64 | HF_CS32 | HF_SS32
+    value |= (HF_CS32 if state.cs.big else 0) | (HF_SS32 if state.ss.big else 0)
+    flat = not (state.ds.base | state.es.base | state.ss.base)
+    if not state.cr0 & CR0_PE or state.rflags & RFLAGS_VM or not state.cs.big or not flat:
+        value |= HF_ADDSEG
+    return value
+
+
+def _write_fpu(overlay: Overlay, fpu: Fpu) -> None:
+    env, call, address = overlay.env, overlay.call, overlay.env_address
+    top = fpu.fsw >> 11 & 7
+    env.fpstt, env.fpus = top, fpu.fsw & ~FSW_TOP
+    call.load_fcw(address, fpu.fcw)
+    call.load_mxcsr(address, fpu.mxcsr)
+    env.fptags[:] = [not fpu.ftw >> i & 1 for i in range(8)]
+    env.fpop, env.fpip, env.fpcs, env.fpdp, env.fpds = fpu.fop, fpu.fip, fpu.fcs, fpu.fdp, fpu.fds
+    for i in range(8):
+        register = env.fpregs[top + i & 7]
+        register.low, register.high = fpu.st[i] & _MASK64, fpu.st[i] >> 64 & 0xFFFF
+    for i in range(16):
+        env.xmm[i].low, env.xmm[i].high = fpu.xmm[i] & _MASK64, fpu.xmm[i] >> 64

@@ -1,0 +1,290 @@
+"""The x86-64 machine code that Unicorn calls before each instruction and for each exception, and the page they share.
+
+Three callbacks must not be Python: the *gate*, because it runs before every instruction, and the two deliveries,
+because the engine leaves them by longjmp when delivering an exception faults in turn. They are position-independent
+byte strings with the addresses they need patched in; `Control` is the memory through which Python steers the gate.
+
+The gate decides, before an instruction, in this order:
+
+1. Is this a restart? A store into the running translation makes the engine drop it and execute the instruction again,
+   so the gate is called twice. It is one when address, RCX and RSP are those of the instruction counted last while
+   translations have been dropped since; its count is taken back. (A repeated string instruction changes RCX, a call
+   of itself RSP.)
+2. `remaining` is 0, or a stop is asked for: stop the engine. Nothing of the instruction has happened yet.
+3. An interrupt is pending, EFLAGS.IF is set and no STI or MOV SS shadow is on: raise the engine's own request for it
+   and leave the translation, so that it is delivered here, wherever translations and slices begin and end.
+4. The address is in the table of breakpoints (and not skipped once): stop.
+5. Count it and let it execute.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterable
+from typing import Final
+
+#: Multiplier of the breakpoint table's hash: 2**64 divided by the golden ratio, odd (multiplicative hashing).
+HASH: Final = 0x9E3779B97F4A7C15
+EMPTY: Final = (1 << 64) - 1  #: a free slot of the table; no instruction begins at the last byte of the address space
+
+STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_PAGING = 1, 2, 3, 4
+
+
+class Control(ctypes.Structure):
+    """The first bytes of the shared page. `vector` is at offset 100, where the engine looks for the vector of a
+    virtual interrupt in a VMCB (AMD APM vol. 2, table B-1: V_INTR_VECTOR, control area offset 064h)."""
+
+    _fields_ = (
+        ("remaining", ctypes.c_uint64),  # instructions that may still be counted
+        ("last", ctypes.c_uint64),  # linear address of the instruction counted last
+        ("invalidated", ctypes.c_uint64),  # the engine's count of dropped translations at that time
+        ("rcx", ctypes.c_uint64),
+        ("rsp", ctypes.c_uint64),
+        # The next 8 bytes are tested as one: 0 lets an instruction pass on the short way.
+        ("stop", ctypes.c_uint8),  # request_stop(), from any thread
+        ("halt_run", ctypes.c_uint8),  # a callback wants this run to end
+        ("interrupt", ctypes.c_uint8),  # INTR is high
+        ("leave", ctypes.c_uint8),  # translations changed under the running one: leave it
+        ("breakpoints", ctypes.c_uint8),  # the table has entries
+        ("paging", ctypes.c_uint8),  # compare CR0, CR3 and CR4 with the copies below
+        ("_pad", ctypes.c_uint8 * 2),
+        ("taken", ctypes.c_uint8),  # an interrupt was delivered
+        ("suppress", ctypes.c_uint8),  # do not deliver the exception being reported
+        ("taken_vector", ctypes.c_uint8),
+        ("_pad2", ctypes.c_uint8),
+        ("reason", ctypes.c_uint32),  # STOP_*
+        ("skip", ctypes.c_uint64),  # linear address not to be checked once ...
+        ("skip_rsp", ctypes.c_uint64),  # ... while RSP has this value
+        ("table", ctypes.c_uint64),  # address of the breakpoint table
+        ("mask", ctypes.c_uint64),  # its size in entries, a power of two, less 1
+        ("_pad3", ctypes.c_uint8 * 12),
+        ("vector", ctypes.c_uint32),
+        ("cr0", ctypes.c_uint64),
+        ("cr3", ctypes.c_uint64),
+        ("cr4", ctypes.c_uint64),
+    )
+
+    remaining: int
+    last: int
+    invalidated: int
+    rcx: int
+    rsp: int
+    stop: int
+    halt_run: int
+    interrupt: int
+    leave: int
+    breakpoints: int
+    paging: int
+    taken: int
+    suppress: int
+    taken_vector: int
+    reason: int
+    skip: int
+    skip_rsp: int
+    table: int
+    mask: int
+    vector: int
+    cr0: int
+    cr3: int
+    cr4: int
+
+
+def offset(name: str) -> int:
+    """Where a field of `Control` is, in bytes."""
+    value: int = getattr(Control, name).offset
+    return value
+
+
+class Code:
+    """A few instructions being put together: bytes, labels, and short or near jumps to labels."""
+
+    def __init__(self) -> None:
+        self._out = bytearray()
+        self._labels: dict[str, int] = {}
+        self._jumps: list[tuple[int, str]] = []
+
+    def add(self, text: str, *values: int | bytes) -> Code:
+        """Opcode bytes in hex; an int in `values` follows as one byte, bytes as they are."""
+        self._out += bytes.fromhex(text)
+        for value in values:
+            self._out += value if isinstance(value, bytes) else bytes((value & 0xFF,))
+        return self
+
+    def label(self, name: str) -> Code:
+        self._labels[name] = len(self._out)
+        return self
+
+    def jump(self, condition: str, label: str) -> Code:
+        """`condition` is one of jmp, je, jne; always the near form, rel32."""
+        self._out += {"jmp": b"\xe9", "je": b"\x0f\x84", "jne": b"\x0f\x85"}[condition] + bytes(4)
+        self._jumps.append((len(self._out) - 4, label))
+        return self
+
+    def bytes(self) -> bytes:
+        for at, label in self._jumps:
+            self._out[at : at + 4] = (self._labels[label] - at - 4).to_bytes(4, "little", signed=True)
+        return bytes(self._out)
+
+
+def _u64(value: int) -> bytes:
+    return value.to_bytes(8, "little")
+
+
+def _s32(value: int) -> bytes:
+    return value.to_bytes(4, "little", signed=True)
+
+
+def gate(
+    *, control: int, env: int, invalidated: int, emu_stop: int, eflags: int, hflags: int, cr: int, request: int
+) -> bytes:
+    """The CODE hook `(uc, address, size, user_data)`. `control`, `env`, `invalidated` (the count of dropped
+    translations) and `emu_stop` are addresses; `eflags`, `hflags`, `cr` (CR0) and `request` (the CPU's
+    interrupt_request) are offsets from env. The high half of the decrementer that makes translations give way is at
+    env - 14.
+
+    Registers: rdi uc, rsi address, rcx control, r8 env, rax invalidated, r9 RCX, r10 RSP of the guest.
+    """
+    c = Code()
+    c.add("48b9", _u64(control))  # mov rcx, control
+    c.add("49b8", _u64(env))  # mov r8, env
+    c.add("48a1", _u64(invalidated))  # mov rax, [invalidated]
+    c.add("4d8b48", 8)  # mov r9, [r8+8]
+    c.add("4d8b50", 32)  # mov r10, [r8+32]
+    c.add("483b71", offset("last")).jump("je", "same")  # cmp rsi, [last]
+    c.label("fresh")
+    c.add("488379", offset("remaining"), 0).jump("je", "budget")  # cmp qword [remaining], 0
+    c.add("488379", offset("stop"), 0).jump("jne", "attention")  # cmp qword [stop...], 0
+    c.label("go")
+    c.add("48ff49", offset("remaining"))  # dec [remaining]
+    c.add("488971", offset("last"))  # mov [last], rsi
+    c.add("488941", offset("invalidated"))  # mov [invalidated], rax
+    c.add("4c8949", offset("rcx"))  # mov [rcx], r9
+    c.add("4c8951", offset("rsp"))  # mov [rsp], r10
+    c.add("c3")
+
+    c.label("same")
+    c.add("483b41", offset("invalidated")).jump("je", "fresh")  # cmp rax, [invalidated]
+    c.add("4c3b49", offset("rcx")).jump("jne", "fresh")
+    c.add("4c3b51", offset("rsp")).jump("jne", "fresh")
+    c.add("48ff41", offset("remaining"))  # inc [remaining]
+    c.add("488971", offset("skip"))  # its breakpoint was checked the first time
+    c.add("4c8951", offset("skip_rsp"))
+    c.jump("jmp", "fresh")
+
+    c.label("attention")
+    c.add("668379", offset("stop"), 0).jump("jne", "asked")  # cmp word [stop, halt_run], 0
+    c.add("8079", offset("interrupt"), 0).jump("je", "no_interrupt")
+    c.add("41f780", _s32(eflags), _s32(0x200)).jump("je", "no_interrupt")  # IF
+    c.add("41f780", _s32(hflags), _s32(0x8)).jump("jne", "no_interrupt")  # HF_INHIBIT_IRQ
+    c.add("c641", offset("interrupt"), 0)
+    c.add("c641", offset("taken"), 1)
+    c.add("c641", offset("halt_run"), 1)  # stop at the handler's first instruction: the controller must learn of it
+    c.add("8b51", offset("vector")).add("8851", offset("taken_vector"))  # mov edx, [vector]; mov [taken_vector], dl
+    c.add("418188", _s32(request), _s32(0x100))  # or dword [r8+request], CPU_INTERRUPT_VIRQ
+    c.label("give_way")
+    c.add("6641c740f2ffff")  # mov word [r8-14], -1
+    c.add("c3")
+
+    c.label("no_interrupt")
+    c.add("8079", offset("leave"), 0).jump("je", "no_leave")
+    c.add("c641", offset("leave"), 0).jump("jmp", "give_way")
+
+    c.label("no_leave")
+    c.add("8079", offset("paging"), 0).jump("je", "no_paging")
+    for name, at in (("cr0", cr), ("cr3", cr + 24), ("cr4", cr + 32)):
+        c.add("498b90", _s32(at))  # mov rdx, [r8+cr]
+        c.add("483b91", _s32(offset(name))).jump("jne", "paging_changed")  # cmp rdx, [copy]
+    c.label("no_paging")
+    c.add("8079", offset("breakpoints"), 0).jump("je", "go")
+    c.add("4889f2")  # mov rdx, rsi
+    c.add("41f780", _s32(hflags), _s32(0x8000))  # HF_CS64: elsewhere linear addresses have 32 bits
+    c.add("750289d2")  # jne +2; mov edx, edx
+    c.add("483b51", offset("skip")).jump("jne", "look_up")
+    c.add("4c3b51", offset("skip_rsp")).jump("jne", "look_up")
+    c.add("48c741", offset("skip"), _s32(-1)).jump("jmp", "go")
+    c.label("look_up")
+    c.add("49bb", _u64(HASH))  # mov r11, HASH
+    c.add("4c0fafda")  # imul r11, rdx
+    c.add("49c1eb20")  # shr r11, 32
+    c.add("4c8b41", offset("table"))  # mov r8, [table]
+    c.label("probe")
+    c.add("4c2359", offset("mask"))  # and r11, [mask]
+    c.add("4b3914d8").jump("je", "hit")  # cmp [r8+r11*8], rdx
+    c.add("4b833cd8ff").jump("je", "go")  # cmp qword [r8+r11*8], -1
+    c.add("49ffc3").jump("jmp", "probe")  # inc r11
+
+    for label, reason in (
+        ("hit", STOP_BREAKPOINT), ("budget", STOP_BUDGET), ("asked", STOP_ASKED), ("paging_changed", STOP_PAGING),
+    ):  # fmt: skip
+        c.label(label).add("c741", offset("reason"), _s32(reason)).jump("jmp", "quit")
+    c.label("quit")
+    c.add("48b8", _u64(emu_stop)).add("ffe0")  # uc_emu_stop(uc): the check behind this hook leaves at once
+    return c.bytes()
+
+
+def deliver_exception(*, control: int, cpu: int, do_interrupt: int) -> bytes:
+    """The INTR hook `(uc, number, user_data)`: deliver the CPU's pending exception through the IVT or IDT, unless
+    `Control.suppress` says that a later run will meet it again."""
+    c = Code()
+    c.add("48b8", _u64(control))  # mov rax, control
+    c.add("8078", offset("suppress"), 0).jump("jne", "out")  # cmp byte [suppress], 0
+    c.add("48bf", _u64(cpu))  # mov rdi, cpu
+    c.add("48b8", _u64(do_interrupt)).add("ffe0")  # jmp x86_cpu_do_interrupt
+    c.label("out").add("c3")
+    return c.bytes()
+
+
+def deliver_invalid(*, cpu: int, do_interrupt: int) -> bytes:
+    """The INSN_INVALID hook `(uc, user_data) -> bool`: deliver #UD likewise, and say that it was handled."""
+    c = Code()
+    c.add("4883ec08")  # sub rsp, 8: keep the stack aligned at the call
+    c.add("48bf", _u64(cpu))  # mov rdi, cpu
+    c.add("48b8", _u64(do_interrupt)).add("ffd0")  # call x86_cpu_do_interrupt
+    c.add("b801000000")  # mov eax, 1
+    c.add("4883c408c3")  # add rsp, 8; ret
+    return c.bytes()
+
+
+class CodePages:
+    """Executable memory for the thunks, freed with the object."""
+
+    def __init__(self) -> None:
+        self._map = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._base = ctypes.addressof(ctypes.c_uint8.from_buffer(self._map))
+        self._used = 0
+
+    def place(self, code: bytes) -> int:
+        """Copy `code` in; returns its address. Raises ValueError when the page is full."""
+        at = -(-self._used // 16) * 16
+        if at + len(code) > len(self._map):
+            raise ValueError(f"{len(code)} bytes of machine code do not fit behind {at}")
+        self._map[at : at + len(code)] = code
+        self._used = at + len(code)
+        return self._base + at
+
+
+class BreakpointTable:
+    """The open-addressing hash set of linear addresses that the gate searches."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._slots = (ctypes.c_uint64 * 1)(EMPTY)
+        self.replace(())
+
+    def replace(self, addresses: Iterable[int]) -> None:
+        """Hold exactly `addresses` (linear, below 2**64 - 1)."""
+        wanted = {a & EMPTY for a in addresses} - {EMPTY}
+        size = 16
+        while size < 4 * len(wanted):
+            size *= 2
+        slots = (ctypes.c_uint64 * size)(*([EMPTY] * size))
+        for address in wanted:
+            at = address * HASH % (1 << 64) >> 32
+            while slots[at % size] != EMPTY:
+                at += 1
+            slots[at % size] = address
+        self._control.breakpoints = 0
+        self._control.table, self._control.mask = ctypes.addressof(slots), size - 1
+        self._slots = slots
+        self._control.breakpoints = 1 if wanted else 0

@@ -1,0 +1,154 @@
+"""Frozen values that front ends show. They hold facts, not layout, which is the front ends' business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentView:
+    """A segment register: what the CPU has cached and what its selector's table says now.
+
+    `table_*` are None in real and V86 mode (there the comparison is with selector*16, limit 0xffff), for a null
+    selector, or when the table cannot be read; `note` says which. `differs` names the fields (base, limit, access)
+    in which cache and table disagree. Fields named in `unknown` (a dump without hidden state) mean nothing.
+    """
+
+    name: str
+    selector: int
+    base: int
+    limit: int
+    access: int
+    text: str  #: the decoded access rights: "code16 r-x DPL 0 accessed"
+    table_base: int | None = None
+    table_limit: int | None = None
+    table_access: int | None = None
+    differs: tuple[str, ...] = ()
+    note: str = ""
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TableEntryView:
+    """One GDT, LDT, IDT or IVT entry. `selector` is its offset in the table (IDT, IVT: the vector)."""
+
+    index: int
+    selector: int
+    raw: bytes
+    kind: str  #: "code32", "data16", "tss32 busy", "ldt", "call gate 32", "interrupt gate 32", "null", ...
+    base: int | None  #: linear; for gates and vectors the target offset
+    limit: int | None  #: bytes
+    access: int | None
+    target: int | None  #: gates and vectors: the target's selector or segment
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageLevelView:
+    """One step of a page walk: physical address of the entry, its value, decoded flags."""
+
+    level: str  #: PML4E, PDPTE, PDE, PTE
+    index: int
+    address: int
+    entry: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageWalkView:
+    """`physical` is None where the walk ends in a not-present or reserved entry; `fault` says which and why."""
+
+    linear: int
+    physical: int | None
+    page_size: int | None
+    writable: bool
+    user: bool
+    executable: bool
+    levels: tuple[PageLevelView, ...]
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionView:
+    """A decoded instruction. `offset` is within CS when known."""
+
+    linear: int
+    offset: int
+    raw: bytes
+    text: str
+    current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FieldView:
+    """A named bit field in the chip's words: ("IMR", 0xb8, "masked: IRQ 3 4 5 7")."""
+
+    name: str
+    value: int | str | bool
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """A device: its chip, where it is, its registers decoded."""
+
+    name: str
+    chip: str
+    where: str
+    fields: tuple[FieldView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenView:
+    """What the display shows. `rows` is text (trailing blanks kept), `attributes` one byte a cell, row by row.
+    `cursor` is (row, column) or None when hidden or off screen. `mode` says "text 80x25", "off" or what it is."""
+
+    mode: str
+    rows: tuple[str, ...]
+    attributes: tuple[bytes, ...] = ()
+    cursor: tuple[int, int] | None = None
+
+    @property
+    def text(self) -> str:
+        """The rows, right-stripped, joined by newlines: what `--until text:` is matched on."""
+        return "\n".join(row.rstrip() for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionView:
+    """A range of the physical memory or port map."""
+
+    first: int
+    last: int
+    kind: str  #: ram, rom, mmio, port, hole
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FingerprintView:
+    """Two equal runs print the same. Hashes are hex."""
+
+    retired: int
+    virtual_ns: int
+    ram: str
+    cpu: str
+    devices: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterView:
+    name: str
+    bits: int
+    value: int
+    text: str = ""  #: decoded flags where the register has any: "PE ET NE PG"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistersView:
+    """The general view: mode word, the registers in the mode's width, flags decoded."""
+
+    mode: str
+    linear_pc: int
+    registers: tuple[RegisterView, ...]
+    flags: str = ""
+    extra: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""x86 as data and pure functions: registers, descriptors, modes, paging, disassembly."""

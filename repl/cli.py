@@ -1,0 +1,202 @@
+"""The `v2e` command: its sub-commands and options, and what its exit status says.
+
+Nothing heavy is imported before the options are known to be good, so that a wrong word costs nothing and a short run
+starts at once. `repl.launch` builds what the options ask for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from repl.options import UsageError
+
+#: Ours: wrong usage or an unusable file. The others are in `repl.launch`.
+STATUS_USAGE = 2
+#: An error in v2e itself (sysexits.h: EX_SOFTWARE); even, as all of ours.
+STATUS_INTERNAL = 70
+
+_EPILOG = """exit status: odd is the guest's own, (code << 1) | 1 after a write of code to port 0xf4; 0 the event was
+reached, the guest powered off, or a person left; 2 wrong usage or an unusable file; 4 the guest died;
+6 the budget ran out"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+class _Script(argparse.Action):
+    """-c and -x, in the order in which they stand."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        namespace.script = [*namespace.script, (self.const, values)]
+
+
+def _machine_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("image", nargs="?", metavar="IMAGE", help="disk image to boot; without one, and without --disk or --firmware, "
+        "the built-in tour of the CPU's modes (`tour`)")  # fmt: skip
+    add("--disk", action="append", default=[], metavar="FILE", help="hard disk image; may be repeated")
+    add("--boot", default="disk", metavar="WHAT", help="disk")
+    add("--firmware", metavar="NAME", help="seabios or a file")
+    add("--option-rom", action="append", default=[], metavar="FILE", help="option ROM; may be repeated")
+    add("--machine", default="isapc", metavar="NAME", help="isapc")
+    add("--cpu", metavar="MODEL", help="CPU model")
+    add("--memory", default="64M", metavar="SIZE", help="1M to 3G (default: 64M)")
+    add("--cpus", default="1", metavar="N", help="1")
+    add("--hypervisor", default="none", metavar="NAME", help="none")
+    add("--policy", default="emulated", metavar="NAME", help="emulated")
+    add("--clock", default="virtual", metavar="NAME", help="virtual")
+    add("--serial", default="null", metavar="TO", help="COM1: null (default), stdio or a file")
+    add("--debugcon", default="null", metavar="TO", help="ports 0x402 and 0xe9: null (default), stdio or a file")
+    add("--write", action="store_true", help="keep the guest's writes in the image files")
+    add("--limit", metavar="N", help="instruction budget")
+    add("--slice", metavar="N", help="instructions the engine is asked for at a time (changes nothing)")
+    add("--debug", action="store_true", help="show tracebacks")
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="v2e run", description="Boot IMAGE on an emulated PC.", epilog=_EPILOG, allow_abbrev=False)
+    _machine_options(parser)
+    add = parser.add_argument
+    add("--gdb", metavar="ADDRESS", help="serve gdb at HOST:PORT, PORT, 0 for a free one, a socket path, stdio, or "
+        "off (default: 127.0.0.1:1234 at a prompt, off in scripts)")  # fmt: skip
+    add("--wait", action="store_true", help="start stopped, until gdb or the prompt continues")
+    add("--headless", action="store_true", help="no prompt: run until the guest ends or gdb kills it")
+    add("--until", metavar="EVENT", help="text:REGEX, serial:REGEX, debugcon:REGEX, pc:ADDR, insns:N or exit; then "
+        "the -c commands run, and it ends")  # fmt: skip
+    add("-c", action=_Script, const="-c", dest="script", default=[], metavar="COMMAND", help="run a command instead "
+        "of the prompt; may be repeated")  # fmt: skip
+    add("-x", action=_Script, const="-x", dest="script", metavar="FILE", help="run the commands in FILE")
+    add("--json", action="store_true", help="results as JSON, one document a command")
+    return parser
+
+
+def _gdb_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="v2e gdb", usage="v2e gdb [OPTIONS] [IMAGE] [-- GDB ARGUMENTS]", allow_abbrev=False, epilog=_EPILOG,
+        description="The machine of `v2e run`, stopped at reset, with gdb attached and v2e's helper loaded.",
+    )  # fmt: skip
+    _machine_options(parser)
+    return parser
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = _run_parser().parse_args(arguments)
+    from repl.launch import run
+
+    return run(options)
+
+
+def _gdb(arguments: Sequence[str]) -> int:
+    at = list(arguments).index("--") if "--" in arguments else len(arguments)
+    options = _gdb_parser().parse_args(arguments[:at])
+    from repl.gdbsession import run_gdb
+
+    return run_gdb(options, arguments[at + 1 :])
+
+
+def _doctor(arguments: Sequence[str]) -> int:
+    parser = _Parser(prog="v2e doctor", description="What this host offers.", allow_abbrev=False)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(arguments)
+    from repl.doctor import doctor
+
+    return doctor(options.json)
+
+
+def _bench(arguments: Sequence[str]) -> int:
+    from repl.doctor import bench
+
+    return bench(arguments)
+
+
+COMMANDS = {
+    "run": (_run, "boot an image; prompt, script, or headless"),
+    "gdb": (_gdb, "the same with gdb attached and our helper loaded"),
+    "doctor": (_doctor, "what this host offers"),
+    "bench": (_bench, "the benchmarks"),
+}
+
+
+def _overview() -> str:
+    lines = [f"  v2e {name:<8}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["A debugger for what an x86 PC does before an operating system takes over.", "", *lines, "",
+                      "`v2e COMMAND --help` says more; `v2e --version` the version."])  # fmt: skip
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("v2e")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    names = ", ".join(COMMANDS)
+    if not arguments:
+        raise UsageError(f"say what to do: {names}; `v2e --help` explains")
+    word, rest = arguments[0], arguments[1:]
+    if word in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if word in ("-V", "--version"):
+        print(f"v2e {_version()}")
+        return 0
+    if word not in COMMANDS:
+        raise UsageError(f"there is no sub-command {word!r}: {names}")
+    return COMMANDS[word][0](rest)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `v2e`; returns the exit status. Errors are one line on stderr; with --debug their traceback is too."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a screen may hold what the locale cannot say
+    try:
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except UsageError as error:
+        if debug:
+            raise
+        print(f"v2e: {_one_line(error)}", file=sys.stderr)
+        return STATUS_USAGE
+    except BrokenPipeError:
+        # The reader of stdout has gone, as `head` does: nothing is left to say, nor to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        # Die by the signal, so that a shell script that runs us stops too.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+        return STATUS_INTERNAL
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"v2e: internal error, please report it: {type(error).__name__}: {_one_line(error)} "
+            "(--debug shows the traceback)",
+            file=sys.stderr,
+        )
+        return STATUS_INTERNAL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

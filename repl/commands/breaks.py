@@ -1,0 +1,113 @@
+"""Breakpoints and watchpoints: unlimited, never written into memory, shared with gdb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from emu.stops import BreakKind, Breakpoint
+from repl.command import Argument, CommandError, Result, command
+from repl.kinds import ADDRESS_TEXT, BREAKPOINT, NUMBER
+
+if TYPE_CHECKING:
+    from repl.session import Session
+
+Args = Mapping[str, Any]
+
+#: More bytes than this are not watched as one range.
+MAX_WATCH = 1 << 20
+OWNER = "prompt"
+
+_ADDRESS = Argument("address", ADDRESS_TEXT)
+_LENGTH = Argument("length", NUMBER, optional=True)
+_NUMBERS = Argument("number", BREAKPOINT, optional=True, many=True)
+
+
+def _set(session: Session, args: Args, kind: BreakKind, temporary: bool = False) -> Result:
+    address, spec = args["address"]
+    length = args.get("length") or 1
+    if not 1 <= length <= MAX_WATCH:
+        raise CommandError(f"cannot watch {length} bytes: 1 to {MAX_WATCH} is possible")
+    point = session.debugger.add_breakpoint(kind, address, length, owner=OWNER, temporary=temporary, spec=spec)
+    return Result((_copy(point),))
+
+
+def _copy(point: Breakpoint) -> Breakpoint:
+    # Views leave the machine's thread, and a breakpoint's counters move on.
+    return Breakpoint(
+        point.id, point.kind, point.address, point.length, point.enabled, point.temporary, point.owner, point.spec,
+        point.hits, point.ignore,
+    )  # fmt: skip
+
+
+@command("break", "breaks", "stop before the instruction at ADDRESS", _ADDRESS, aliases=("b", "vb", "lb"))
+def set_break(session: Session, args: Args) -> Result:
+    return _set(session, args, BreakKind.EXECUTE)
+
+
+@command("tbreak", "breaks", "stop once before the instruction at ADDRESS", _ADDRESS, aliases=("tb",))
+def tbreak(session: Session, args: Args) -> Result:
+    return _set(session, args, BreakKind.EXECUTE, temporary=True)
+
+
+@command("watch", "breaks", "stop behind an instruction that writes to LENGTH bytes at ADDRESS", _ADDRESS, _LENGTH,
+         aliases=("watch write",))  # fmt: skip
+def watch(session: Session, args: Args) -> Result:
+    return _set(session, args, BreakKind.WRITE)
+
+
+@command("rwatch", "breaks", "stop behind an instruction that reads from LENGTH bytes at ADDRESS", _ADDRESS, _LENGTH,
+         aliases=("watch read",))  # fmt: skip
+def rwatch(session: Session, args: Args) -> Result:
+    return _set(session, args, BreakKind.READ)
+
+
+@command("awatch", "breaks", "stop behind an instruction that reads or writes LENGTH bytes at ADDRESS", _ADDRESS,
+         _LENGTH)  # fmt: skip
+def awatch(session: Session, args: Args) -> Result:
+    return _set(session, args, BreakKind.ACCESS)
+
+
+def _chosen(session: Session, numbers: tuple[int, ...], own: bool = False) -> list[Breakpoint]:
+    """The breakpoints of these numbers, of none: all (`own`: all the prompt's). Raises CommandError."""
+    points = {point.id: point for point in session.debugger.breakpoint_list()}
+    if not numbers:
+        return [p for p in points.values() if not own or p.owner == OWNER]
+    for number in numbers:
+        if number not in points:
+            known = ", ".join(str(n) for n in points) or "none"
+            raise CommandError(f"there is no breakpoint {number}; there is: {known}")
+    return [points[n] for n in dict.fromkeys(numbers)]
+
+
+@command("delete", "breaks", "delete breakpoints by NUMBER (without: all set here)", _NUMBERS,
+         aliases=("d", "del", "clear"))  # fmt: skip
+def delete(session: Session, args: Args) -> Result:
+    points = _chosen(session, args["number"], own=True)
+    for point in points:
+        if point.owner != OWNER:
+            raise CommandError(f"breakpoint {point.id} belongs to {point.owner}: delete it there, or disable it here")
+    for point in points:
+        session.debugger.remove_breakpoint(point.id)
+    return Result()
+
+
+@command("enable", "breaks", "enable breakpoints by NUMBER (without: all)", _NUMBERS, aliases=("bpe",))
+def enable(session: Session, args: Args) -> Result:
+    for point in _chosen(session, args["number"]):
+        session.debugger.enable_breakpoint(point.id, True)
+    return Result()
+
+
+@command("disable", "breaks", "disable breakpoints by NUMBER (without: all)", _NUMBERS, aliases=("bpd",))
+def disable(session: Session, args: Args) -> Result:
+    for point in _chosen(session, args["number"]):
+        session.debugger.enable_breakpoint(point.id, False)
+    return Result()
+
+
+@command("breaks", "breaks", "list breakpoints and watchpoints, gdb's too",
+         aliases=("info breakpoints", "info break", "info watchpoints", "blist"))  # fmt: skip
+def breaks(session: Session, args: Args) -> Result:
+    points = session.debugger.breakpoint_list()
+    return Result((tuple(_copy(p) for p in points),)) if points else Result(text="no breakpoints")

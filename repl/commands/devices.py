@@ -1,0 +1,93 @@
+"""Devices, screen and keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from repl.command import Argument, CommandError, Result, command
+from repl.kinds import DEVICE, KEYS, NUMBER, PORT, TYPED
+from repl.shown import ValueView
+
+if TYPE_CHECKING:
+    from repl.session import Session
+
+Args = Mapping[str, Any]
+
+_PORT_SIZES = {"": 1, "b": 1, "h": 2, "w": 2, "l": 4, "d": 4}
+#: What `irq` shows of the journal.
+INTERRUPT_KINDS = ("interrupt", "exception", "int")
+RECENT = 12
+
+
+@command("screen", "devices", "show what the display shows")
+def screen(session: Session, args: Args) -> Result:
+    return Result((session.debugger.screen(),))
+
+
+@command(
+    "type", "devices", "type TEXT on the guest's keyboard (US layout)", Argument("text", TYPED),
+    details="`type root\\n` ends with Enter. Quotes keep blanks at the ends; \\t \\b \\e: Tab, Backspace, Escape.",
+)  # fmt: skip
+def type_text(session: Session, args: Args) -> Result:
+    session.debugger.type_text(args["text"])
+    return Result()
+
+
+@command(
+    "key", "devices", "press keys: joined by + at once, divided by blanks one after another", Argument("keys", KEYS),
+    aliases=("sendkey",), details="`key ctrl+alt+delete`, `key down down enter`.",
+)  # fmt: skip
+def key(session: Session, args: Args) -> Result:
+    session.debugger.press(args["keys"])
+    return Result()
+
+
+@command("dev", "devices", "show the devices; with NAME one of them, its registers decoded",
+         Argument("name", DEVICE, optional=True), aliases=("info device", "info devices"))  # fmt: skip
+def dev(session: Session, args: Args) -> Result:
+    if args["name"] is not None:
+        return Result((session.debugger.device(args["name"]),))
+    return Result((session.debugger.devices(),))
+
+
+@command("irq", "devices", "show the interrupt controllers, and the last interrupts and exceptions",
+         aliases=("info pic", "info irq"))  # fmt: skip
+def irq(session: Session, args: Args) -> Result:
+    controllers = [v for v in session.debugger.devices() if "8259" in v.chip or "APIC" in v.chip.upper()]
+    events = [e for e in session.debugger.machine.journal if e.kind in INTERRUPT_KINDS]
+    return Result((*controllers, tuple(events[-RECENT:])))
+
+
+@command("serial", "devices", "show what the guest has sent to COM1")
+def serial(session: Session, args: Args) -> Result:
+    text = session.debugger.machine.serial_text().replace("\r\n", "\n")
+    return Result(text="".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text).rstrip("\n"))
+
+
+def _size(args: Args, word: str) -> int:
+    if args["slash"] not in _PORT_SIZES:
+        raise CommandError(f"{word}/{args['slash']}: the size is /b for 1, /w for 2 or /l for 4 bytes")
+    return _PORT_SIZES[args["slash"]]
+
+
+@command(
+    "in", "devices", "read I/O port PORT as the CPU would, with the side effects on the device",
+    Argument("port", PORT), slash="b|w|l", aliases=("inp", "i"),
+)  # fmt: skip
+def port_in(session: Session, args: Args) -> Result:
+    size = _size(args, "in")
+    value = session.debugger.port_in(args["port"], size)
+    return Result((ValueView(f"port {args['port']:#x}", value, 8 * size),))
+
+
+@command(
+    "out", "devices", "write VALUE to I/O port PORT as the CPU would", Argument("port", PORT),
+    Argument("value", NUMBER), slash="b|w|l", aliases=("outp", "o"),
+)  # fmt: skip
+def port_out(session: Session, args: Args) -> Result:
+    size, value = _size(args, "out"), args["value"]
+    if not 0 <= value < 1 << 8 * size:
+        raise CommandError(f"{value:#x} does not fit in {size} byte{'s' * (size > 1)}: write out/w or out/l")
+    session.debugger.port_out(args["port"], size, value)
+    return Result()

@@ -1,0 +1,62 @@
+"""What happened, and keeping states of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from repl.command import Argument, CommandError, Result, command
+from repl.kinds import COUNT, EVENT_KIND, NAME, SNAPSHOT
+
+if TYPE_CHECKING:
+    from repl.session import Session
+
+Args = Mapping[str, Any]
+
+_DEFAULT_EVENTS = 20
+_DEFAULT_NAME = "default"
+
+
+@command(
+    "journal", "record", "show the last COUNT events (default 20), of one KIND",
+    Argument("count", COUNT, optional=True), Argument("kind", EVENT_KIND, optional=True), aliases=("events",),
+)  # fmt: skip
+def journal(session: Session, args: Args) -> Result:
+    events = tuple(session.debugger.machine.journal)
+    if args["kind"] is not None:
+        events = tuple(e for e in events if e.kind == args["kind"])
+    if not events:
+        return Result(text="nothing has happened yet" if args["kind"] is None else f"no event of kind {args['kind']}")
+    return Result((events[-(args["count"] or _DEFAULT_EVENTS) :],))
+
+
+@command(
+    "fingerprint", "record", "print retired instructions, virtual time and hashes of RAM, CPU and devices",
+    details="Two equal runs print the same.",
+)  # fmt: skip
+def fingerprint(session: Session, args: Args) -> Result:
+    return Result((session.debugger.fingerprint(),))
+
+
+@command(
+    "save", "record", "keep the machine's whole state in memory, under NAME", Argument("name", NAME, optional=True),
+    aliases=("savevm",),
+)  # fmt: skip
+def save(session: Session, args: Args) -> Result:
+    name = args["name"] or _DEFAULT_NAME
+    state = session.snapshots.states[name] = session.debugger.save()
+    return Result(text=f"saved {name!r} at {state.retired} instructions")
+
+
+@command(
+    "restore", "record", "put the machine back into the state saved as NAME", Argument("name", SNAPSHOT, optional=True),
+    aliases=("loadvm",),
+)  # fmt: skip
+def restore(session: Session, args: Args) -> Result:
+    name = args["name"] or _DEFAULT_NAME
+    state = session.snapshots.states.get(name)
+    if state is None:
+        known = ", ".join(sorted(session.snapshots.states)) or "none"
+        raise CommandError(f"nothing is saved as {name!r}; there is: {known}")
+    session.debugger.restore(state)
+    return Result((session.position(),))

@@ -1,0 +1,102 @@
+"""CPU, segments and tables: what the CPU has cached, and what memory says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from repl.command import Argument, CommandError, Result, command
+from repl.kinds import ADDRESS, ASSIGNMENT, NUMBER
+
+if TYPE_CHECKING:
+    from repl.session import Session
+
+Args = Mapping[str, Any]
+
+
+@command(
+    "regs", "segments", "show the general registers, in the current mode's width",
+    aliases=("r", "registers", "info registers", "info cpu"),
+)  # fmt: skip
+def regs(session: Session, args: Args) -> Result:
+    return Result((session.debugger.registers(),))
+
+
+@command(
+    "sreg", "segments", "show the segment registers: what the CPU has cached, and what the table says now",
+    aliases=("segments", "info segments", "info sreg"),
+    details=(
+        "For each register: the selector; base, limit and access rights in the descriptor cache; beside them what a\n"
+        "reload of the same selector would give: selector * 16 and 64 KiB in real and V86 mode, else the descriptor.\n"
+        "What differs is marked with *: that is how big real mode, bases that are no selector * 16, and tables that\n"
+        "were changed behind the CPU's back show."
+    ),
+)  # fmt: skip
+def sreg(session: Session, args: Args) -> Result:
+    return Result((session.debugger.segments(),))
+
+
+@command("creg", "segments", "show the control registers and EFER, decoded", aliases=("info creg", "info control"))
+def creg(session: Session, args: Args) -> Result:
+    return Result((session.debugger.control(),))
+
+
+@command("dreg", "segments", "show the debug registers, decoded", aliases=("info dreg",))
+def dreg(session: Session, args: Args) -> Result:
+    return Result((session.debugger.debug_registers(),))
+
+
+def _table(entries: tuple[Any, ...], name: str, index: int | None) -> Result:
+    if not entries:
+        return Result(text=f"the {name} is empty, or its memory cannot be read")
+    if index is None:
+        return Result((entries,))
+    chosen = tuple(e for e in entries if e.index == index)
+    if not chosen:
+        raise CommandError(f"the {name} has no entry {index}: its last one is {entries[-1].index}")
+    return Result((chosen,))
+
+
+_INDEX = Argument("index", NUMBER, optional=True)
+
+
+@command("gdt", "segments", "show the global descriptor table, decoded", _INDEX, aliases=("info gdt",))
+def gdt(session: Session, args: Args) -> Result:
+    return _table(session.debugger.gdt(), "GDT", args["index"])
+
+
+@command("ldt", "segments", "show the local descriptor table, decoded", _INDEX, aliases=("info ldt",))
+def ldt(session: Session, args: Args) -> Result:
+    return _table(session.debugger.ldt(), "LDT", args["index"])
+
+
+@command("idt", "segments", "show the interrupt descriptor table (in real mode the vectors)", _INDEX,
+         aliases=("info idt",))  # fmt: skip
+def idt(session: Session, args: Args) -> Result:
+    return _table(session.debugger.idt(), "IDT", args["index"])
+
+
+@command("ivt", "segments", "show the real-mode interrupt vectors", _INDEX, aliases=("info ivt",))
+def ivt(session: Session, args: Args) -> Result:
+    return _table(session.debugger.ivt(), "IVT", args["index"])
+
+
+@command(
+    "page", "segments", "walk the page tables for ADDRESS: every level's entry, decoded", Argument("address", ADDRESS),
+    aliases=("info page", "gva2gpa"),
+)  # fmt: skip
+def page(session: Session, args: Args) -> Result:
+    return Result((session.debugger.page_walk(args["address"]),))
+
+
+@command(
+    "set", "segments", "set REGISTER to VALUE, as the CPU would be loaded",
+    Argument("register value", ASSIGNMENT),
+    details=(
+        "`set eax 5` and `set $eax = 5` mean the same. Loading a selector in protected mode takes base, limit and\n"
+        "access rights from the descriptor table, and is refused where the CPU would fault."
+    ),
+)  # fmt: skip
+def set_register(session: Session, args: Args) -> Result:
+    session.write_register(*args["register value"])
+    return Result()

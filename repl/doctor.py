@@ -1,0 +1,125 @@
+"""`v2e doctor`: what this host offers. `v2e bench`: the benchmarks of a source tree."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom
+from repl.command import Result
+from repl.options import UsageError
+from repl.render import Style, result_text, wants_colour
+from repl.render import result_json as to_json
+from repl.shown import FindingView
+
+#: gdb older than this lacks what the stub's target descriptions use; Debian 12 has 13.
+GDB_FLOOR = 13
+STATUS_OK, STATUS_USAGE = 0, 2
+_PATIENCE = 10.0
+
+
+def _tool_version(program: str, argument: str) -> str | None:
+    """The first line `program argument` prints, None when it cannot be run."""
+    path = shutil.which(program)
+    if path is None:
+        return None
+    try:
+        done = subprocess.run([path, argument], capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (done.stdout or done.stderr).partition("\n")[0].strip() or "version unknown"
+
+
+def _engine() -> FindingView:
+    """Builds a machine and runs the first instructions of the tour: calibration happens on the way."""
+    try:
+        from importlib.metadata import version
+
+        from emu.debugger import Debugger
+        from emu.engine import EngineError
+        from emu.firmware.roms import tour_rom
+        from emu.machine import MachineConfig, MachineError, build_machine
+    except ImportError as error:
+        return FindingView("engine", False, f"cannot be loaded: {error}")
+    try:
+        machine = build_machine(MachineConfig(memory=1 << 20, firmware=tour_rom()))
+        try:
+            debugger = Debugger(machine)
+            debugger.begin_step(100)
+            stop = debugger.run()
+            worked = stop.retired == 100
+        finally:
+            machine.close()
+    except (EngineError, MachineError, OSError) as error:
+        return FindingView("engine", False, str(error))
+    text = f"Unicorn {version('unicorn')}, calibrated"
+    return FindingView("engine", worked, text if worked else f"{text}, but a test run ended early: {stop.text}")
+
+
+def _gdb() -> FindingView:
+    line = _tool_version("gdb", "--version")
+    if line is None:
+        return FindingView("gdb", None, "not installed: `v2e gdb` needs it (Debian package gdb)")
+    major = re.search(r"(\d+)\.\d", line)
+    old = major is None or int(major[1]) < GDB_FLOOR
+    return FindingView("gdb", not old, f"{line} ({GDB_FLOOR} or newer is needed)" if old else line)
+
+
+def _nasm() -> FindingView:
+    line = _tool_version("nasm", "-v")
+    return FindingView("nasm", True if line else None, line or "not installed: tests of boot code in source need it")
+
+
+def _firmware(name: str, find: Callable[[], Path]) -> FindingView:
+    try:
+        return FindingView(name, True, str(find()))
+    except FirmwareError as error:
+        return FindingView(name, None, str(error))
+
+
+def _kvm() -> FindingView:
+    device = "/dev/kvm"
+    if not os.path.exists(device):
+        return FindingView("kvm", None, f"{device} is not there; this version has no kvm backend")
+    usable = "can be opened" if os.access(device, os.R_OK | os.W_OK) else "may not be opened by this user"
+    return FindingView("kvm", None, f"{device} {usable}; this version has no kvm backend")
+
+
+def _terminal() -> FindingView:
+    if not sys.stdout.isatty():
+        return FindingView("terminal", None, "stdout is no terminal: no colours")
+    colours = "colours" if wants_colour(sys.stdout) else "no colours (NO_COLOR or TERM says so)"
+    return FindingView("terminal", True, f"{os.environ.get('TERM', 'TERM is not set')}: {colours}")
+
+
+def findings() -> tuple[FindingView, ...]:
+    """All that is looked at."""
+    return (
+        _engine(), _gdb(), _nasm(), _firmware("SeaBIOS", lambda: find_firmware("seabios")),
+        _firmware("VGA BIOS", find_vga_rom), _kvm(), _terminal(),
+    )  # fmt: skip
+
+
+def doctor(json: bool) -> int:
+    """Print the findings; 0 if the engine works, else 2."""
+    found = findings()
+    result = Result((found,))
+    print(to_json("doctor", result) if json else result_text(result, Style(wants_colour(sys.stdout))))
+    return STATUS_OK if found[0].ok else STATUS_USAGE
+
+
+def bench(arguments: Sequence[str]) -> int:
+    """Run the bench package in a process of its own, as nothing below it may import it. Raises UsageError."""
+    try:
+        found = importlib.util.find_spec("bench.__main__")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise UsageError("the benchmarks are not installed: run `make bench` in the source tree")
+    return subprocess.run([sys.executable, "-m", "bench", *arguments], check=False).returncode

@@ -1,0 +1,146 @@
+"""The types of arguments commands take: how each is read and completed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repl.command import CommandError, Kind
+
+if TYPE_CHECKING:
+    from repl.session import Session
+
+#: Names completed where an expression is typed.
+REGISTER_WORDS = (
+    *(f"{size}{name}" for size in ("e", "", "r") for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip")),
+    *(f"{name}{half}" for name in "abcd" for half in "lh"),
+    *(f"r{n}" for n in range(8, 16)),
+    *("eflags", "rflags", "pc", "es", "cs", "ss", "ds", "fs", "gs", "efer"),
+    *(f"cr{n}" for n in (0, 2, 3, 4, 8)),
+    *(f"dr{n}" for n in (0, 1, 2, 3, 6, 7)),
+)
+_HEX = "0123456789abcdefABCDEF"
+_MAX_COUNT = 1_000_000_000_000
+
+
+def _number(session: Session, text: str) -> int:
+    return session.evaluate(text)
+
+
+def _limited(what: str, low: int, high: int) -> Kind:
+    def parse(session: Session, text: str) -> int:
+        value = session.evaluate(text)
+        if not low <= value <= high:
+            raise CommandError(f"{what} {text.strip()} is out of range: {low} to {high:#x} is possible")
+        return value
+
+    return Kind(what, f"{what}, an expression from {low} to {high:#x}", parse)
+
+
+def _expression_words(session: Session, prefix: str) -> Iterable[str]:
+    dollar = "$" if prefix.startswith("$") else ""
+    yield from (dollar + name for name in REGISTER_WORDS)
+    yield from session.symbols.names()
+
+
+def _address(session: Session, text: str) -> int:
+    return session.address(text)
+
+
+def _address_text(session: Session, text: str) -> tuple[int, str]:
+    return session.address(text), text.strip().lstrip("*")
+
+
+def _assignment(session: Session, text: str) -> tuple[str, int]:
+    match = re.match(r"\s*\$?(\w+)\s*=?\s*(.*\S)\s*$", text)
+    if match is None:
+        raise CommandError(f"{text.strip()!r} does not name a register and a value: write `set eax 5`")
+    return match[1].lower(), session.evaluate(match[2])
+
+
+def _text(session: Session, text: str) -> str:
+    return text
+
+
+def _word(session: Session, text: str) -> str:
+    return text.strip("\"'")
+
+
+def _path(session: Session, text: str) -> Path:
+    return Path(text.strip("\"'")).expanduser()
+
+
+def _path_words(session: Session, prefix: str) -> Iterable[str]:
+    directory, _ = os.path.split(prefix)
+    try:
+        entries = sorted(os.scandir(directory or "."), key=lambda e: e.name)
+    except OSError:
+        return
+    for entry in entries:
+        yield os.path.join(directory, entry.name) + ("/" if entry.is_dir() else "")
+
+
+def _device_words(session: Session, prefix: str) -> Iterable[str]:
+    return (view.name for view in session.call(session.debugger.devices))
+
+
+def _breakpoint_words(session: Session, prefix: str) -> Iterable[str]:
+    return (str(point.id) for point in session.debugger.breakpoint_list())
+
+
+def _bytes_or_number(session: Session, text: str) -> int | bytes:
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        return _unescaped(text[1:-1]).encode("utf-8")
+    return session.evaluate(text)
+
+
+def _unescaped(text: str) -> str:
+    """`\\n`, `\\r`, `\\t`, `\\\\`, `\\"`, `\\0` and `\\xHH` as C has them. Raises CommandError for another one."""
+    plain = {"n": "\n", "r": "\r", "t": "\t", "e": "\x1b", "b": "\b", "0": "\0", "\\": "\\", '"': '"', "'": "'"}
+    out, at = "", 0
+    while at < len(text):
+        character = text[at]
+        at += 1
+        if character != "\\":
+            out += character
+            continue
+        escape = text[at : at + 1]
+        at += 1
+        if escape in plain and escape:
+            out += plain[escape]
+        elif escape == "x" and len(digits := text[at : at + 2]) == 2 and set(digits) <= set(_HEX):
+            out += chr(int(digits, 16))
+            at += 2
+        else:
+            raise CommandError(f'there is no escape \\{escape}; \\n \\r \\t \\b \\e \\0 \\\\ \\" and \\xHH are known')
+    return out
+
+
+def _typed(session: Session, text: str) -> str:
+    text = text.strip()
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1]
+    return _unescaped(text)
+
+
+ADDRESS = Kind("address", "a linear address, or seg:off", _address, _expression_words)
+ADDRESS_TEXT = Kind("address", "a linear address, or seg:off", _address_text, _expression_words)
+NUMBER = Kind("number", "an expression", _number, _expression_words)
+EXPRESSION = Kind("expression", "an expression, blanks included", _number, _expression_words, rest=True)
+COUNT = _limited("count", 1, _MAX_COUNT)
+PORT = _limited("port", 0, 0xFFFF)
+ASSIGNMENT = Kind("register value", "a register's name, and an expression", _assignment, _expression_words, rest=True)
+VALUE = Kind("value", 'an expression, or text in "double quotes"', _bytes_or_number, _expression_words)
+DEVICE = Kind("device", "a device's name", _word, _device_words)
+BREAKPOINT = Kind("number", "a breakpoint's number", _number, _breakpoint_words)
+NAME = Kind("name", "any word", _word)
+SNAPSHOT = Kind("name", "a snapshot's name", _word, lambda session, prefix: sorted(session.snapshots.states))
+PATH = Kind("file", "a file's path", _path, _path_words)
+TYPED = Kind("text", "text to type, with \\n for Enter; quotes keep blanks at its ends", _typed, rest=True)
+KEYS = Kind("keys", "keys joined by +, strokes divided by blanks", _text, rest=True)
+COMMAND = Kind("command", "a command's name", _text, lambda session, prefix: session.table.words, rest=True)
+EVENT_KIND = Kind("kind", "a kind of event", _word, lambda session, prefix: (
+    "interrupt", "exception", "int", "mode", "reset", "input", "stop"))  # fmt: skip

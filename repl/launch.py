@@ -1,0 +1,431 @@
+"""`v2e run`: builds machine, debugger, thread, gdb server and front end from the options, and runs them to an end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, BinaryIO
+
+from emu.debugger import Debugger
+from emu.engine import EngineError
+from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom, read_rom, tour_rom
+from emu.inspector import DebuggerError
+from emu.machine import MachineConfig, MachineError, build_machine
+from emu.media import Disk, MediaError
+from emu.stops import Stop, StopKind
+from emu.until import Until, UntilError, parse_until
+from emu.worker import Worker
+from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, choose, parse_count, parse_memory
+from repl.render import Style, result_text, wants_colour
+from repl.script import Line, Printer, ScriptError, file_lines, run_lines, stream_lines
+from repl.session import Session
+
+if TYPE_CHECKING:
+    from stub.server import Server
+
+STATUS_OK, STATUS_USAGE, STATUS_DIED, STATUS_BUDGET = 0, 2, 4, 6
+#: Stops that end a run nobody looks at.
+_DIED = frozenset((StopKind.SHUTDOWN, StopKind.DEADLOCK, StopKind.FAILURE))
+_ENDS = _DIED | {StopKind.EXIT, StopKind.POWEROFF, StopKind.EVENT, StopKind.LIMIT}
+#: Seconds between two looks at whether gdb has left a dead guest.
+_LOOK = 0.2
+#: What building a machine may fail with: each is one sentence.
+_BUILD_FAILURES = (MachineError, EngineError, FirmwareError, MediaError, UntilError)
+#: The name of the built-in image.
+TOUR = "tour"
+#: Sizes of floppy disk images, in bytes (KiB: 160 180 320 360 720 1200 1440 2880).
+_FLOPPY_SIZES = frozenset(k << 10 for k in (160, 180, 320, 360, 720, 1200, 1440, 2880))
+
+
+def notice(text: str) -> None:
+    """One line on stderr."""
+    print(f"v2e: {text}", file=sys.stderr, flush=True)
+
+
+# -- options to configuration
+
+
+def check_choices(options: argparse.Namespace) -> None:
+    """Values that this version does not have. Raises UsageError."""
+    choose("--machine", options.machine, ("isapc",), ("pc",))
+    choose("--boot", options.boot, ("disk",), ("floppy", "cdrom"))
+    choose("--hypervisor", options.hypervisor, ("none",), ("model", "kvm", "xen"))
+    choose("--policy", options.policy, ("emulated",), ("native", "auto", "learn", "dwell:"))
+    choose("--clock", options.clock, ("virtual",), ("host",))
+    choose("--cpus", options.cpus, ("1",))
+    if options.cpu is not None:
+        choose("--cpu", options.cpu, ("max",), ("486", "pentium", "pentium2", "pentium3", "qemu64"))
+
+
+def _disk(path: str, write: bool) -> Disk:
+    return Disk.open(Path(path), write=write)
+
+
+def _image(path: str, write: bool) -> Disk:
+    """IMAGE, by size and content. This version boots hard disks."""
+    disk = _disk(path, write)
+    size = os.path.getsize(path)
+    if size in _FLOPPY_SIZES:
+        notice(f"{path} has the size of a floppy disk; this version boots it as a hard disk")
+    return disk
+
+
+def machine_config(options: argparse.Namespace) -> MachineConfig:
+    """The machine the options ask for, without its outputs. Raises UsageError, or one of the builders' errors."""
+    check_choices(options)
+    memory = parse_memory(options.memory)
+    piece = None if options.slice is None else parse_count("--slice", options.slice)
+    image = options.image
+    if image == TOUR and not os.path.exists(image):
+        if options.firmware is not None:
+            raise UsageError(f"--firmware {options.firmware}: the tour is a ROM of its own and takes no firmware")
+        image, tour = None, True
+    else:
+        tour = image is None and not options.disk and options.firmware is None
+    disks = [_image(image, options.write)] if image is not None else []
+    disks += [_disk(path, options.write) for path in options.disk]
+    config = MachineConfig(memory=memory, disks=disks, boot=options.boot, slice=piece)
+    roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
+    if tour:
+        config.firmware, config.shadow = tour_rom(), False
+    else:
+        _firmware(options.firmware, config, roms)
+    return config
+
+
+def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, bytes]]) -> None:
+    """Put the firmware in place. SeaBIOS is handed its VGA BIOS and the option ROMs through fw_cfg, as it deploys them
+    itself; any other firmware finds the option ROMs at C0000h."""
+    if name == "builtin":
+        raise UsageError("--firmware builtin is not available in this version: use seabios or a file")
+    if name is None:
+        try:
+            path = find_firmware("seabios")
+        except FirmwareError as error:
+            raise UsageError(f"an image needs a firmware, and there is none: {error}") from None
+        notice(f"using SeaBIOS ({path}), as there is no built-in firmware yet")
+        name = "seabios"
+    config.firmware = read_rom(find_firmware(name), "firmware")
+    if name == "seabios":
+        config.fw_cfg = {"vgaroms/vgabios.bin": read_rom(find_vga_rom(), "VGA BIOS")}
+        config.fw_cfg.update((f"genroms/{file}"[:55], data) for file, data in roms)
+    else:
+        config.option_roms = [data for _, data in roms]
+
+
+class Sink:
+    """Where a serial line or debug console goes. A failing write is kept for the end, never thrown into the guest."""
+
+    def __init__(self, option: str, stream: BinaryIO | None) -> None:
+        self.option, self._stream = option, stream
+        self.error: str | None = None
+
+    def __call__(self, data: bytes) -> None:
+        if self.error is not None:
+            return
+        try:
+            if self._stream is not None:
+                self._stream.write(data)
+            else:
+                # At a prompt sys.stdout is one that keeps the line being typed below the output.
+                sys.stdout.write(data.decode("latin-1"))
+        except (OSError, ValueError) as error:
+            self.error = f"{self.option}: {getattr(error, 'strerror', None) or error}"
+
+    def close(self) -> None:
+        if self._stream is not None and self._stream.fileno() > 2:
+            self._stream.close()
+
+
+def open_sink(option: str, value: str, at_prompt: bool) -> Sink | None:
+    """`null`, `stdio` or a file. Raises UsageError when the file cannot be written."""
+    if value == "null":
+        return None
+    if value == "stdio":
+        return Sink(option, None if at_prompt else open(1, "wb", buffering=0, closefd=False))
+    try:
+        return Sink(option, open(value, "wb", buffering=0))
+    except OSError as error:
+        raise UsageError(f"{option} {value!r} cannot be written: {error.strerror}") from None
+
+
+# -- the rig
+
+
+class Rig:
+    """A machine with its debugger, its thread, the commands, and perhaps a gdb server. Closed as a whole."""
+
+    def __init__(self, config: MachineConfig, *, paced: bool) -> None:
+        try:
+            self.machine = build_machine(config)
+        except _BUILD_FAILURES as error:
+            raise UsageError(str(error)) from error
+        self.config = config
+        self.debugger = Debugger(self.machine)
+        self.worker = Worker(self.debugger, paced=paced)
+        self.server: Server | None = None
+        self.guest_code: int | None = None
+        self._stops: SimpleQueue[Stop | None] = SimpleQueue()
+        self.worker.add_listener(self._note)
+        self.worker.start()
+
+    @functools.cached_property
+    def session(self) -> Session:
+        """The commands' view of it; made when first used, as a headless run needs none."""
+        from repl.commands import all_commands
+
+        return Session(self.debugger, self.worker, all_commands())
+
+    def _note(self, stop: Stop) -> None:
+        if stop.kind is StopKind.EXIT:
+            self.guest_code = stop.exit_code
+        self._stops.put(stop)
+
+    def killed(self) -> None:
+        """A gdb client wants the guest ended for good."""
+        self._stops.put(None)
+
+    def wait_end(self) -> Stop | None:
+        """The stop that ends the run; None when a client killed the guest. Other stops are for who caused them.
+
+        A guest that died is kept while a gdb client is there: it wants to see why, and may restart it."""
+        died: Stop | None = None
+        while True:
+            try:
+                stop = self._stops.get(timeout=None if died is None else _LOOK)
+            except Empty:
+                if self.server is not None and self.server.connected:
+                    continue
+                if not self.worker.running:
+                    return died
+                died = None
+                continue
+            if stop is None:
+                return died
+            if stop.kind in _DIED and self.server is not None and self.server.connected:
+                died = stop
+            elif stop.kind in _ENDS:
+                return stop
+
+    def monitor(self, line: str) -> str:
+        """A command for gdb's `monitor`: what it says. Raises one of the session's FAILURES."""
+        session = self.session.shared(may_resume=False, resumed_by="gdb")
+        return result_text(session.execute(line), Style())
+
+    def status(self, stop: Stop | None) -> int:
+        """The exit status after `stop`; says on stderr why the guest died or what ran out."""
+        if self.guest_code is not None:
+            return (self.guest_code << 1 | 1) & 0xFF
+        if stop is not None and stop.kind in _DIED:
+            notice(f"the guest died: {stop.text} (after {stop.retired} instructions)")
+            return STATUS_DIED
+        if stop is not None and stop.kind is StopKind.LIMIT:
+            notice(stop.text)
+            return STATUS_BUDGET
+        return STATUS_OK
+
+    def close(self) -> None:
+        """Stop all. Guest writes kept with --write are in their files afterwards."""
+        if self.server is not None:
+            self.server.close()
+        self.worker.close()
+        self.machine.close()
+        for disk in self.config.disks:
+            disk.close()
+
+
+@contextlib.contextmanager
+def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool = False) -> Iterator[Rig]:
+    """Build what the options ask for, outputs included. Raises UsageError."""
+    sinks: list[Sink] = []
+    try:
+        config = machine_config(options)
+        for option in ("serial", "debugcon"):
+            sink = open_sink(f"--{option}", getattr(options, option), at_prompt)
+            if sink is not None:
+                sinks.append(sink)
+                setattr(config, f"{option}_out", sink)
+        rig = Rig(config, paced=paced)
+    except _BUILD_FAILURES as error:
+        raise UsageError(str(error)) from error
+    try:
+        if options.limit is not None:
+            limit = parse_count("--limit", options.limit)
+            rig.worker.call(lambda: rig.debugger.set_limit(limit))
+        yield rig
+    finally:
+        rig.close()
+        for sink in sinks:
+            sink.close()
+            if sink.error is not None:
+                notice(f"output was lost: {sink.error}")
+
+
+def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
+    """Serve gdb on the rig, and say where on stderr. Returns the address as gdb takes it. Raises UsageError when it
+    cannot be had."""
+    from stub.serve import serve_debugger
+    from stub.server import STDIO, ServerError
+
+    try:
+        server = serve_debugger(
+            rig.debugger,
+            rig.worker,
+            address,
+            run_command=rig.monitor,
+            on_kill=rig.killed,
+            on_error=lambda error: notice(f"in the gdb server: {type(error).__name__}: {error}"),
+        )
+        shown = server.start()
+    except ServerError as error:
+        raise UsageError(f"--gdb {address}: {error}") from error
+    rig.server = server
+    if shown == STDIO:
+        # The client is gone when its pipe ends, and nobody else can come.
+
+        def wait() -> None:
+            server.wait()
+            rig.killed()
+
+        threading.Thread(target=wait, name="v2e-gdb-end", daemon=True).start()
+    elif announce:
+        print(f"gdb: target remote {shown}", file=sys.stderr, flush=True)
+    return shown
+
+
+# -- front ends
+
+
+def _script(options: argparse.Namespace) -> tuple[Line, ...]:
+    """The lines of -c and -x, in their order."""
+    lines: list[Line] = []
+    for option, value in options.script:
+        lines += [Line(value, "-c")] if option == "-c" else file_lines(Path(value))
+    return tuple(lines)
+
+
+def _run_script(rig: Rig, lines: tuple[Line, ...], printer: Printer) -> int:
+    """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
+    try:
+        run_lines(rig.session, lines, printer)
+    except ScriptError as error:
+        notice(str(error))
+        return STATUS_USAGE
+    return STATUS_OK
+
+
+def _feed_serial(rig: Rig) -> None:
+    """Send what comes on stdin to the guest's COM1."""
+
+    def pump() -> None:
+        while data := os.read(0, 4096):
+            text = data.decode("latin-1")
+            try:
+                rig.worker.call(lambda text=text: rig.debugger.send_serial(text))  # type: ignore[misc]
+            except DebuggerError:
+                return
+
+    threading.Thread(target=pump, name="v2e-serial-input", daemon=True).start()
+
+
+def _prompt(rig: Rig) -> None:
+    """The interactive prompt, until the person leaves."""
+    from platformdirs import user_config_path, user_state_path
+
+    from repl.prompt import Prompt
+
+    style = Style(wants_colour(sys.stdout))
+    startup = user_config_path("v2e") / "startup"
+    if startup.is_file():
+        _run_script(rig, file_lines(startup), Printer(sys.stdout, style))
+    rig.session.waits = False
+    Prompt(rig.session, style=style, history=user_state_path("v2e") / "history").run()
+
+
+def _check_combinations(options: argparse.Namespace, script: bool, interactive: bool) -> None:
+    stdio = [f"--{name} stdio" for name in ("serial", "debugcon", "gdb") if getattr(options, name) == "stdio"]
+    if options.json:
+        stdio.append("--json")
+    if options.gdb == "stdio":
+        if script:
+            stdio.append("-c and -x")
+        if len(stdio) > 1:
+            raise UsageError(f"{' and '.join(stdio)} cannot share stdout")
+    elif options.json and len(stdio) > 1:
+        raise UsageError(f"{' and '.join(stdio)} cannot share stdout")
+    if options.wait and not interactive and not script and options.gdb in (None, "off"):
+        raise UsageError("--wait without a prompt needs --gdb ADDRESS: nobody could let the guest go on")
+
+
+def run(options: argparse.Namespace) -> int:
+    """`v2e run`. Returns the exit status; raises UsageError."""
+    try:
+        until = None if options.until is None else parse_until(options.until)
+        lines = _script(options)
+    except (UntilError, ScriptError) as error:
+        raise UsageError(str(error)) from error
+    piped = sys.stdin is None or not sys.stdin.isatty()
+    headless = options.headless or options.gdb == "stdio"
+    interactive = not (piped or headless or options.script or until)
+    _check_combinations(options, bool(options.script), interactive)
+    address = options.gdb or (DEFAULT_GDB if interactive else GDB_OFF)
+    with rig_for(options, paced=interactive, at_prompt=interactive) as rig:
+        if address != GDB_OFF:
+            try:
+                serve(rig, address)
+            except UsageError as error:
+                if options.gdb is not None:
+                    raise
+                notice(f"gdb is not served: {error}")
+        if interactive:
+            return _run_interactive(rig, options)
+        printer = Printer(sys.stdout, Style(wants_colour(sys.stdout)), options.json)
+        if not until and not headless and not options.script:
+            found = _run_piped(rig, printer)
+            if found is not None:
+                return found
+        if options.script and not until:
+            failed = _run_script(rig, lines, printer)
+            return rig.status(rig.debugger.last_stop) or failed
+        return _run_to_end(rig, options, until, lines, printer)
+
+
+def _run_interactive(rig: Rig, options: argparse.Namespace) -> int:
+    if not options.wait:
+        rig.worker.resume(rig.debugger.begin_continue)
+    _prompt(rig)
+    return rig.status(None)  # whatever became of the guest, a person saw it
+
+
+def _run_piped(rig: Rig, printer: Printer) -> int | None:
+    """Commands from a pipe, on the stopped machine; None when there is none at all: then the guest just runs."""
+    if sys.stdin is None:
+        return None
+    try:
+        if run_lines(rig.session, stream_lines(sys.stdin), printer) == 0:
+            return None
+    except ScriptError as error:
+        notice(str(error))
+        return rig.status(rig.debugger.last_stop) or STATUS_USAGE
+    return rig.status(rig.debugger.last_stop)
+
+
+def _run_to_end(
+    rig: Rig, options: argparse.Namespace, until: Until | None, lines: tuple[Line, ...], printer: Printer
+) -> int:
+    """Headless: to the event, the guest's end, or a client's kill; then the commands."""
+    rig.worker.call(lambda: rig.debugger.set_until(until))
+    if options.serial == "stdio" and options.gdb != "stdio" and sys.stdin is not None:
+        _feed_serial(rig)
+    if not options.wait:
+        rig.worker.resume(rig.debugger.begin_continue)
+    stop = rig.wait_end()
+    failed = _run_script(rig, lines, printer) if stop is not None else STATUS_OK
+    return rig.status(stop) or failed

@@ -1,0 +1,52 @@
+"""The values of command-line options: what is a size, a choice that this version has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+MIB = 1 << 20
+MEMORY_MIN, MEMORY_MAX = 1 * MIB, 3072 * MIB
+#: Where gdb is awaited at a prompt.
+DEFAULT_GDB = "127.0.0.1:1234"
+GDB_OFF = "off"
+
+_SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class UsageError(Exception):
+    """What was asked cannot be done; one sentence for stderr, status 2."""
+
+
+def parse_memory(text: str) -> int:
+    """`--memory`: bytes. A whole number of MiB from 1M to 3G, with a suffix. Raises UsageError."""
+    match = re.fullmatch(r"([0-9]+)([kKmMgG])(?:i?[bB])?", text)
+    if match is None:
+        raise UsageError(f"--memory {text!r} is not a size: write a number with k, M or G, as 64M")
+    size = int(match[1][:20]) * _SUFFIXES[match[2].lower()]
+    if not MEMORY_MIN <= size <= MEMORY_MAX:
+        raise UsageError(f"--memory {text} is out of range: 1M to 3G is possible")
+    if size % MIB:
+        raise UsageError(f"--memory {text} is not a whole number of MiB")
+    return size
+
+
+def parse_count(option: str, text: str) -> int:
+    """A positive number, decimal or 0x. Raises UsageError."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is not a number") from None
+    if not 1 <= value < 1 << 62:
+        raise UsageError(f"{option} {text} is out of range: 1 is the least, 2**62 too many")
+    return value
+
+
+def choose(option: str, value: str, available: Sequence[str], later: Sequence[str] = ()) -> str:
+    """`value` if this version has it. `later` are values the option will have. Raises UsageError."""
+    if value in available:
+        return value
+    have = f"{', '.join(available[:-1])} or {available[-1]}" if len(available) > 1 else available[0]
+    if any(value == name or (name.endswith(":") and value.startswith(name)) for name in later):
+        raise UsageError(f"{option} {value} is not available in this version: use {have}")
+    raise UsageError(f"{option} {value!r} is unknown: use {have}")

@@ -1,0 +1,418 @@
+"""Views to text, coloured or plain, and to JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from emu.journal import Event
+from emu.stops import BreakKind, Breakpoint, Stop, StopKind
+from emu.views import (
+    DeviceView,
+    FingerprintView,
+    InstructionView,
+    PageWalkView,
+    RegionView,
+    RegistersView,
+    RegisterView,
+    ScreenView,
+    SegmentView,
+    TableEntryView,
+)
+from repl.command import Result
+from repl.shown import CodeView, FindingView, MemoryView, PositionView, ValueView
+
+#: SGR codes (ECMA-48, 8.3.117) by what they stand for.
+_COLOURS = {"head": "1", "differs": "1;31", "note": "2", "here": "1;32", "name": "36", "error": "31", "good": "32"}
+#: This many table entries of one content in a row are shown as the first and the last.
+_FOLD = 4
+_SGR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """True for a terminal that shows colour, unless NO_COLOR says no (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in (None, "", "dumb")
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, which a guest could use against the terminal."""
+    return "".join(c if c.isprintable() else "." for c in text)
+
+
+class Style:
+    """Colours, or none."""
+
+    def __init__(self, colour: bool = False) -> None:
+        self.colour = colour
+
+    def __call__(self, kind: str, text: str) -> str:
+        return f"\x1b[{_COLOURS[kind]}m{text}\x1b[0m" if self.colour and text else text
+
+
+def width(text: str) -> int:
+    """Characters shown, colours not counted."""
+    return len(_SGR.sub("", text))
+
+
+def aligned(rows: Iterable[Sequence[str]], gap: str = "  ") -> list[str]:
+    """Rows of cells as lines, columns aligned left; blanks at line ends dropped."""
+    rows = [list(row) for row in rows]
+    columns = max((len(row) for row in rows), default=0)
+    widths = [max((width(row[i]) for row in rows if i < len(row) - 1), default=0) for i in range(columns)]
+    return [gap.join(cell + " " * (widths[i] - width(cell)) for i, cell in enumerate(row)).rstrip() for row in rows]
+
+
+def hexadecimal(value: int, bits: int | None = 32) -> str:
+    """Hex digits for `bits`; more where the value needs them."""
+    return f"{value:0{(bits or 32) // 4}x}"
+
+
+def _wide(*values: int | None) -> int:
+    return 64 if any(v is not None and v > 0xFFFFFFFF for v in values) else 32
+
+
+# -- one function a view; a list of equal views is given at once, so that columns align
+
+
+def _segments(views: Sequence[SegmentView], style: Style) -> list[str]:
+    bits = _wide(*(v.base for v in views), *(v.table_base for v in views))
+    tables = any(v.table_base is not None or v.table_access is not None for v in views)
+    head = ["", "sel", " base", " limit", " access", "rights"]
+    head += ["table: base", "limit", "access", ""] if tables else []
+    rows = [[style("head", cell) for cell in head]]
+    for view in views:
+
+        def cell(field: str, text: str, view: SegmentView = view) -> str:
+            if field in view.unknown:
+                return style("note", " " + "?" * len(text))
+            return style("differs", "*" + text) if field in view.differs else " " + text
+
+        def table(field: str, value: int | None, digits: int, view: SegmentView = view) -> str:
+            text = "-" if value is None else hexadecimal(value, digits)
+            return style("differs", text) if field in view.differs and value is not None else text
+
+        selector = "????" if "selector" in view.unknown else f"{view.selector:04x}"
+        rows.append([
+            style("name", view.name), selector, cell("base", hexadecimal(view.base, bits)),
+            cell("limit", hexadecimal(view.limit)), cell("access", f"{view.access:04x}"), view.text,
+        ])  # fmt: skip
+        if tables:
+            rows[-1] += [
+                table("base", view.table_base, bits),
+                table("limit", view.table_limit, 32),
+                table("access", view.table_access, 16),
+            ]
+        rows[-1].append(style("note", view.note))
+    return aligned(rows)
+
+
+def _entries(views: Sequence[TableEntryView], style: Style) -> list[str]:
+    rows = [[style("head", c) for c in ("index", "sel", "raw", "kind", "")]]
+    shown = 0
+    while shown < len(views):
+        view = views[shown]
+        alike = 1
+        while shown + alike < len(views) and views[shown + alike].raw == view.raw:
+            alike += 1
+        detail = "" if view.text == view.kind else view.text
+        rows.append([str(view.index), f"{view.selector:04x}", view.raw.hex(), style("name", view.kind), detail])
+        if alike >= _FOLD:
+            last = views[shown + alike - 1]
+            rows.append([str(last.index), f"{last.selector:04x}", style("note", f"... {alike - 1} more like it")])
+            shown += alike
+        else:
+            shown += 1
+    return aligned(rows)
+
+
+def _register_list(views: Sequence[RegisterView], style: Style) -> list[str]:
+    # Upper halves are shown where one of them is in use.
+    wide = _wide(*(v.value for v in views))
+    return aligned([style("name", v.name), hexadecimal(v.value, min(v.bits, wide)), v.text] for v in views)
+
+
+def _registers(views: Sequence[RegistersView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        cells = [f"{style('name', f'{r.name:<6}')} {hexadecimal(r.value, r.bits)}" for r in view.registers]
+        lines.append(f"{style('head', view.mode)}, linear pc {hexadecimal(view.linear_pc)}")
+        lines += aligned(cells[at : at + 4] for at in range(0, len(cells), 4))
+        lines.append(f"{style('name', 'flags')}  {view.flags or '-'}")
+        lines += [f"{style('name', name)} {value:#x}" for name, value in view.extra.items()]
+    return lines
+
+
+def _page_walks(views: Sequence[PageWalkView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        rows = [
+            [style("name", v.level), f"[{v.index}]", f"at {hexadecimal(v.address)}", hexadecimal(v.entry, 64), v.text]
+            for v in view.levels
+        ]
+        lines += aligned(rows)
+        linear = hexadecimal(view.linear, _wide(view.linear))
+        if view.physical is None:
+            lines.append(f"linear {linear} is not mapped: {style('differs', view.fault)}")
+            continue
+        page = f"{view.page_size >> 10} KiB page" if view.page_size else "no paging"
+        rights = f"{'user' if view.user else 'supervisor'} r{'w' if view.writable else '-'}"
+        rights += "x" if view.executable else "-"
+        rights = f", {rights}" if view.levels else ""
+        fault = f"; {style('differs', view.fault)}" if view.fault else ""
+        lines.append(f"linear {linear} -> physical {hexadecimal(view.physical, _wide(view.physical))}: "
+                     f"{page}{rights}{fault}")  # fmt: skip
+    return lines
+
+
+def _code(views: Sequence[CodeView], style: Style) -> list[str]:
+    return [line for view in views for line in _instructions(view.instructions, style, view)]
+
+
+def _instructions(views: Sequence[InstructionView], style: Style, around: CodeView | None = None) -> list[str]:
+    rows = []
+    for view in views:
+        far = label = ""
+        if around is not None and view.offset <= around.limit:
+            far = f"{around.selector:04x}:{hexadecimal(view.offset, 16 if view.offset < 65536 else 32)}"
+        if around is not None and view.linear in around.labels:
+            label = style("note", f"<{around.labels[view.linear]}>")
+        text = style("here", view.text) if view.current else view.text
+        linear = hexadecimal(view.linear, _wide(view.linear))
+        rows.append(["=>" if view.current else "  ", linear, far, view.raw.hex(), text, label])
+    return aligned(rows)
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:#x}" if isinstance(value, int) else printable(str(value))
+
+
+def _devices(views: Sequence[DeviceView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        lines.append(f"{style('head', view.name)}: {view.chip}, {view.where}")
+        lines += aligned(
+            ["  " + style("name", field.name), _value_text(field.value), printable(field.text)] for field in view.fields
+        )
+    return lines
+
+
+def _screens(views: Sequence[ScreenView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        cursor = f", cursor at row {view.cursor[0]}, column {view.cursor[1]}" if view.cursor else ""
+        title = f"-- {view.mode}{cursor} "
+        across = max((len(row) for row in view.rows), default=0)
+        lines.append(style("note", title.ljust(across, "-")))
+        shown = [printable(row).rstrip() for row in view.rows]
+        while shown and not shown[-1]:
+            shown.pop()
+        lines += shown
+        lines.append(style("note", "-" * max(across, len(title))))
+    return lines
+
+
+def _regions(views: Sequence[RegionView], style: Style) -> list[str]:
+    ports = all(v.kind == "port" for v in views)
+    bits = 16 if ports else _wide(*(v.last for v in views))
+    return aligned(
+        [f"{hexadecimal(v.first, bits)}-{hexadecimal(v.last, bits)}", style("name", v.kind), v.name] for v in views
+    )
+
+
+def _fingerprints(views: Sequence[FingerprintView], style: Style) -> list[str]:
+    return [
+        line
+        for v in views
+        for line in aligned([
+            [style("name", "retired"), str(v.retired)], [style("name", "virtual ns"), str(v.virtual_ns)],
+            [style("name", "ram"), v.ram], [style("name", "cpu"), v.cpu], [style("name", "devices"), v.devices],
+        ])
+    ]  # fmt: skip
+
+
+def _events(views: Sequence[Event], style: Style) -> list[str]:
+    return aligned([f"{v.retired:>12}", style("name", v.kind), printable(v.text)] for v in views)
+
+
+def _breakpoints(views: Sequence[Breakpoint], style: Style) -> list[str]:
+    rows = []
+    for v in views:
+        kind = {BreakKind.EXECUTE: "break", BreakKind.WRITE: "watch", BreakKind.READ: "rwatch"}.get(v.kind, "awatch")
+        length = "" if v.kind is BreakKind.EXECUTE else f"{v.length} byte{'s' * (v.length > 1)}"
+        state = [*(["once"] if v.temporary else []), *([] if v.enabled else ["disabled"])]
+        state += [f"{v.hits} hit{'s' * (v.hits > 1)}"] if v.hits else []
+        state += [f"ignores {v.ignore}"] if v.ignore else []
+        spec = f"({v.spec})" if v.spec and v.spec != f"{v.address:#x}" else ""
+        owner = "" if v.owner == "prompt" else f"by {v.owner}"
+        rows.append([str(v.id), style("name", kind), hexadecimal(v.address, _wide(v.address)), length, spec,
+                     " ".join([owner, ", ".join(state)]).strip()])  # fmt: skip
+    return aligned(rows)
+
+
+_BAD_STOPS = (StopKind.SHUTDOWN, StopKind.DEADLOCK, StopKind.FAILURE)
+
+
+def _stops(views: Sequence[Stop], style: Style) -> list[str]:
+    # A step's own sentence says nothing that the position does not.
+    return [
+        style("differs" if view.kind in _BAD_STOPS else "head", sentence(view.text))
+        for view in views
+        if view.kind is not StopKind.STEP
+    ]
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def _positions(views: Sequence[PositionView], style: Style) -> list[str]:
+    lines = []
+    for v in views:
+        if v.running:
+            lines.append(f"the guest runs: {v.mode}, {v.retired} instructions")
+            continue
+        far = f"{v.selector:04x}:{hexadecimal(v.offset, 16 if v.offset < 65536 else _wide(v.offset))}"
+        label = f" <{v.label}>" if v.label else ""
+        code = f"  {v.next.text}" if v.next else ""
+        lines.append(f"{style('here', far)} linear {hexadecimal(v.linear, _wide(v.linear))}{label} [{v.mode}]{code}")
+    return lines
+
+
+_UNIT_DIGITS = {1: 2, 2: 4, 4: 8, 8: 16}
+
+
+def _memory(views: Sequence[MemoryView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        lines += _strings(view, style) if view.format == "s" else _units(view, style)
+        if view.lost is not None:
+            lines.append(style("note", f"{hexadecimal(view.lost, _wide(view.lost))}: cannot be read"))
+    return lines
+
+
+def _strings(view: MemoryView, style: Style) -> list[str]:
+    lines, address = [], view.address
+    for piece in view.data.removesuffix(b"\0").split(b"\0"):
+        text = "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\x{b:02x}" for b in piece)
+        lines.append(f'{style("name", hexadecimal(address, _wide(address)))}  "{text}"')
+        address += len(piece) + 1
+    return lines
+
+
+def _units(view: MemoryView, style: Style) -> list[str]:
+    units = [int.from_bytes(view.data[at : at + view.unit], "little") for at in range(0, len(view.data), view.unit)]
+    cells = [_unit(unit, view.unit, view.format) for unit in units]
+    column = max(map(len, cells))
+    across = {"t": max(1, 8 // view.unit), "a": 2, "c": 8}.get(view.format, 16 // view.unit)
+    lines = []
+    for at in range(0, len(cells), across):
+        address = view.address + at * view.unit
+        text = " ".join(cell.rjust(column) for cell in cells[at : at + across])
+        raw = view.data[at * view.unit : (at + across) * view.unit]
+        shown = "".join(chr(b) if 32 <= b < 127 else "." for b in raw)
+        row = f"{style('name', hexadecimal(address, _wide(address)))}  {text}"
+        if view.format == "x":
+            full = across * (column + 1) - 1
+            row += " " * (full - len(text)) + "  " + style("note", shown)
+        lines.append(row.rstrip())
+    if view.address in view.labels and lines:
+        lines.insert(0, style("note", f"<{view.labels[view.address]}>"))
+    return lines
+
+
+def _unit(value: int, size: int, format: str) -> str:
+    bits = 8 * size
+    signed = value - (1 << bits) if value >> bits - 1 else value
+    if format == "c":
+        byte = value & 0xFF
+        return f"{value} {chr(byte)!r}" if 32 <= byte < 127 else str(value)
+    return {
+        "x": f"{value:0{_UNIT_DIGITS[size]}x}", "d": str(signed), "u": str(value), "o": f"0{value:o}",
+        "t": f"{value:0{bits}b}", "a": f"{value:#x}",
+    }[format]  # fmt: skip
+
+
+def _values(views: Sequence[ValueView], style: Style) -> list[str]:
+    rows = []
+    for v in views:
+        name = f"{style('name', v.name)} = " if v.name else ""
+        if v.value < 0:
+            rows.append(f"{name}{v.value} = -{-v.value:#x}")
+        else:
+            number = f"0x{hexadecimal(v.value, v.bits)}" if v.bits else f"{v.value:#x}"
+            rows.append(f"{name}{number} = {v.value}")
+    return rows
+
+
+def _findings(views: Sequence[FindingView], style: Style) -> list[str]:
+    words = {True: style("good", "ok"), False: style("error", "bad"), None: style("note", "-")}
+    return aligned([words[v.ok], style("name", v.name), v.text] for v in views)
+
+
+_RENDERERS: dict[type, Callable[[Any, Style], list[str]]] = {
+    SegmentView: _segments, TableEntryView: _entries, RegisterView: _register_list, RegistersView: _registers,
+    PageWalkView: _page_walks, CodeView: _code, InstructionView: _instructions, DeviceView: _devices,
+    ScreenView: _screens, RegionView: _regions, FingerprintView: _fingerprints, Event: _events,
+    Breakpoint: _breakpoints, Stop: _stops, PositionView: _positions, MemoryView: _memory, ValueView: _values,
+    FindingView: _findings,
+}  # fmt: skip
+
+
+def view_lines(view: object, style: Style) -> list[str]:
+    """One view, or a tuple of equal views as one table, as lines."""
+    views: tuple[Any, ...] = view if isinstance(view, tuple) else (view,)
+    return _RENDERERS[type(views[0])](views, style) if views else []
+
+
+def result_text(result: Result, style: Style) -> str:
+    """A command's result as text, without a newline at its end."""
+    lines = [line for view in result.views for line in view_lines(view, style)]
+    return "\n".join([*lines, *([result.text] if result.text else [])])
+
+
+# -- JSON
+
+
+def plain(value: object) -> Any:
+    """`value` as JSON has it: dataclasses as objects, bytes as hex, enumerations by value."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, enum.Flag):
+        return [member.name.lower() for member in value if member.name]
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, (bytes, bytearray)):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value
+
+
+def _tagged(view: object) -> Any:
+    if isinstance(view, tuple):
+        return [_tagged(item) for item in view]
+    name = type(view).__name__.removesuffix("View").lower()
+    return {"view": name, **plain(view)}
+
+
+def result_json(line: str, result: Result) -> str:
+    """A command's result as one JSON document in one line: command, views (each says which it is), text."""
+    document: dict[str, Any] = {"command": line.strip(), "views": [_tagged(view) for view in result.views]}
+    if result.text:
+        document["text"] = result.text
+    return json.dumps(document)
+
+
+def error_json(line: str, error: str) -> str:
+    """A failed command as one JSON document in one line."""
+    return json.dumps({"command": line.strip(), "error": error})

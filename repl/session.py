@@ -1,0 +1,198 @@
+"""What commands act on: the debugger and its thread, symbols, snapshots, and what this front end may do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from emu.debugger import Debugger
+from emu.inspector import DebuggerError
+from emu.machine import MachineState
+from emu.stops import Stop
+from emu.subject import MemoryUnavailable
+from emu.worker import Worker
+from emu.x86.modes import code_bits
+from repl.command import CommandError, Result, Table
+from repl.expr import SEGMENT_REGISTERS, ExpressionError, evaluate
+from repl.shown import PositionView
+from repl.symbols import SymbolError, Symbols
+
+T = TypeVar("T")
+
+#: What a command may fail with: each is one sentence for the user.
+FAILURES = (CommandError, ExpressionError, DebuggerError, MemoryUnavailable, SymbolError, OSError)
+
+#: Parts of registers that have their own names: register, shift, width in bits (SDM vol. 1, 3.4.1).
+_PARTS = {
+    **{f"{n}x": (f"r{n}x", 0, 16) for n in "abcd"},
+    **{f"{n}l": (f"r{n}x", 0, 8) for n in "abcd"},
+    **{f"{n}h": (f"r{n}x", 8, 8) for n in "abcd"},
+    **{f"e{n}x": (f"r{n}x", 0, 32) for n in "abcd"},
+    **{n: (f"r{n}", 0, 16) for n in ("si", "di", "bp", "sp")},
+    **{f"{n}l": (f"r{n}", 0, 8) for n in ("si", "di", "bp", "sp")},
+    **{f"e{n}": (f"r{n}", 0, 32) for n in ("si", "di", "bp", "sp")},
+    **{f"r{n}{suffix}": (f"r{n}", 0, bits) for n in range(8, 16) for suffix, bits in (("d", 32), ("w", 16), ("b", 8))},
+    "ip": ("rip", 0, 16),
+    "eip": ("rip", 0, 32),
+    "flags": ("rflags", 0, 16),
+    "eflags": ("rflags", 0, 32),
+}
+
+
+@dataclass
+class Snapshots:
+    """Machine states saved under names, in memory, for the length of the session."""
+
+    states: dict[str, MachineState] = field(default_factory=dict)
+
+
+class Session:
+    """One front end's view of one debugging session.
+
+    `waits`: a command that makes the guest run returns when it has stopped (scripts); otherwise at once (the prompt,
+    which announces stops when they come). Where `may_resume` is false, `resumed_by` says who runs the guest.
+    """
+
+    def __init__(
+        self,
+        debugger: Debugger,
+        worker: Worker,
+        table: Table,
+        *,
+        waits: bool = True,
+        may_resume: bool = True,
+        resumed_by: str = "",
+        symbols: Symbols | None = None,
+        snapshots: Snapshots | None = None,
+    ) -> None:
+        self.debugger, self.worker, self.table = debugger, worker, table
+        self.waits, self.may_resume, self.resumed_by = waits, may_resume, resumed_by
+        self.symbols = symbols or Symbols()
+        self.snapshots = snapshots or Snapshots()
+        self.scope = DebuggerScope(debugger, self.symbols)
+        self.examined = ("x", 0)  #: format and unit `x` used last; unit 0: not yet
+
+    def shared(self, *, may_resume: bool, resumed_by: str) -> Session:
+        """A session for another front end of the same machine, with the same symbols and snapshots."""
+        return Session(
+            self.debugger, self.worker, self.table, may_resume=may_resume, resumed_by=resumed_by,
+            symbols=self.symbols, snapshots=self.snapshots,
+        )  # fmt: skip
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Run `work` on the machine's thread, between two instructions."""
+        return self.worker.call(work)
+
+    def execute(self, line: str) -> Result:
+        """Run one command line. Raises one of FAILURES."""
+        return self.table.execute(self, line)
+
+    def resume(self, begin: Callable[[], None]) -> Result:
+        """Make the guest run. With `waits`, the result shows why it stopped; Ctrl-C stops it."""
+        if self.worker.running:
+            raise CommandError("the guest runs already; `stop` or Ctrl-C stops it")
+        self.worker.resume(begin)
+        if not self.waits:
+            return Result()
+        try:
+            stop = self.worker.wait()
+        except KeyboardInterrupt:
+            self.worker.interrupt()
+            stop = self.worker.wait()
+        assert stop is not None  # without a timeout
+        return self.stop_result(stop)
+
+    def stop_result(self, stop: Stop) -> Result:
+        """What is shown at a stop: why, and where."""
+        return Result((stop, self.call(self.position)))
+
+    # -- on the machine's thread
+
+    def position(self) -> PositionView:
+        """Where the CPU is and what comes next."""
+        cpu = self.debugger.cpu()
+        try:
+            following = self.debugger.disassemble(count=1)
+        except (MemoryUnavailable, DebuggerError):
+            following = ()
+        machine = self.debugger.machine
+        return PositionView(
+            self.debugger.mode().label, cpu.cs.selector, cpu.rip, cpu.linear_pc, machine.executor.retired,
+            machine.clock.now, self.debugger.running, self.symbols.describe(cpu.linear_pc),
+            following[0] if following else None,
+        )  # fmt: skip
+
+    def evaluate(self, text: str) -> int:
+        """The value of an expression. Raises ExpressionError."""
+        return evaluate(text, self.scope)
+
+    def write_register(self, name: str, value: int) -> None:
+        """Set a register or a named part of one; a part's neighbours keep their bits. Raises CommandError, or
+        DebuggerError where the CPU does not allow the value."""
+        whole, shift, bits = _PARTS.get(name, (name, 0, 0))
+        if bits:
+            if not -(1 << bits - 1) <= value < 1 << bits:
+                raise CommandError(f"{name} has {bits} bits: {value:#x} does not fit")
+            mask = (1 << bits) - 1 << shift
+            # A write to a 32-bit register clears the upper half, as the CPU's own does (SDM vol. 1, 3.4.1.1).
+            kept = 0 if bits == 32 and whole != "rflags" else self.debugger.read_register(whole) & ~mask
+            value = kept | value << shift & mask
+        self.debugger.write_register(whole, value)
+
+    def address(self, text: str) -> int:
+        """A linear address: an expression within what the current mode can address. Raises ExpressionError."""
+        value = self.evaluate(text)
+        top = (1 << 64) - 1 if self.debugger.cpu().long64 else (1 << 32) - 1
+        if not 0 <= value <= top:
+            raise ExpressionError(f"address {text.strip()} = {value:#x} is out of range: {top:#x} is the last one")
+        return value
+
+
+class DebuggerScope:
+    """Names and brackets by the debugger's machine. Implements `repl.expr.Scope`."""
+
+    def __init__(self, debugger: Debugger, symbols: Symbols) -> None:
+        self._debugger, self._symbols = debugger, symbols
+
+    def register(self, name: str) -> int | None:
+        whole, shift, bits = _PARTS.get(name, (name, 0, 64))
+        if name == "pc":
+            return self._debugger.cpu().linear_pc
+        try:
+            return self._debugger.read_register(whole) >> shift & (1 << bits) - 1
+        except DebuggerError:
+            return None
+
+    def symbol(self, name: str) -> int | None:
+        return self._symbols.lookup(name)
+
+    def cached_base(self, register: str) -> int:
+        return self._debugger.cpu().segment(register).base
+
+    def segment_base(self, selector: int) -> int:
+        """In real and V86 mode selector * 16. Else the cached base if a segment register holds the selector (that is
+        what the CPU uses), then the descriptor table's."""
+        if not 0 <= selector <= 0xFFFF:
+            raise ExpressionError(f"segment {selector:#x} is out of range: 0xffff is the last one")
+        if self._debugger.mode().real_addressing:
+            return selector << 4
+        cpu = self._debugger.cpu()
+        for name in SEGMENT_REGISTERS:
+            if (segment := cpu.segment(name)).selector == selector and selector & ~3:
+                return segment.base
+        entries = self._debugger.ldt() if selector & 4 else self._debugger.gdt()
+        for entry in entries:
+            if entry.selector & ~7 == selector & ~7 and entry.base is not None and entry.access and selector & ~3:
+                return entry.base
+        which = "LDT" if selector & 4 else "GDT"
+        raise ExpressionError(f"selector {selector:#06x} names no segment in the {which}")
+
+    def load(self, address: int, size: int) -> int:
+        try:
+            return int.from_bytes(self._debugger.read_linear(address, size), "little")
+        except MemoryUnavailable as error:
+            raise ExpressionError(f"cannot read {size} bytes at {address:#x}: {error.why}") from None
+
+    def word_size(self) -> int:
+        return code_bits(self._debugger.cpu()) // 8

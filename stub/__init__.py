@@ -1,0 +1,1 @@
+"""gdb's side: the remote serial protocol, from bytes to a target."""

@@ -1,0 +1,279 @@
+"""A Debugger, and the Worker that owns its machine, as a target. The linear program counter rule lives here.
+
+gdb knows no CS: it compares `eip` with the addresses of its breakpoints and decodes at it. So `eip` is the linear
+address CS base + offset, and the offset is the register `ip`; `pc_is_offset` turns that round for clients that add the
+base themselves. All methods run on the thread that owns the machine, except where they say otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
+from emu.engine import Access
+from emu.subject import MemoryUnavailable
+from emu.worker import Worker
+from emu.x86.modes import code_bits, mode_of
+from emu.x86.registers import REGISTERS
+from emu.x86.state import CpuState
+from stub.registers import X86Register, describe
+from stub.target import (
+    SIGNAL_ABRT,
+    SIGNAL_INT,
+    SIGNAL_TRAP,
+    Description,
+    Register,
+    StopReason,
+    StopReport,
+    TargetError,
+)
+
+OWNER = "gdb"
+#: The one CPU there is; ids count from 1.
+CPU_THREAD = 1
+_WATCH_KINDS = {
+    StopReason.WATCH: BreakKind.WRITE,
+    StopReason.RWATCH: BreakKind.READ,
+    StopReason.AWATCH: BreakKind.ACCESS,
+}
+_ACCESSES = {
+    StopReason.WATCH: Access.WRITE,
+    StopReason.RWATCH: Access.READ,
+    StopReason.AWATCH: Access.BOTH,
+}
+_SIGNALS = {
+    StopKind.INTERRUPTED: SIGNAL_INT,
+    StopKind.SHUTDOWN: SIGNAL_ABRT,
+    StopKind.DEADLOCK: SIGNAL_ABRT,
+    StopKind.FAILURE: SIGNAL_ABRT,
+}
+#: Stops that gdb has asked for, or that its own message says enough about.
+_PLAIN = frozenset((StopKind.PAUSED, StopKind.STEP, StopKind.INTERRUPTED))
+#: Stops after which there is nothing to run on.
+_ENDS = frozenset((StopKind.EXIT, StopKind.POWEROFF, StopKind.SHUTDOWN, StopKind.DEADLOCK, StopKind.FAILURE))
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (DebuggerError, MemoryUnavailable) as error:
+        raise TargetError(str(error)) from None
+
+
+class DebuggerTarget:
+    """Implements every protocol of `stub.target`."""
+
+    def __init__(self, debugger: Debugger, worker: Worker, *, on_kill: Callable[[], None] = lambda: None) -> None:
+        """`on_kill` is called, on the machine's thread, when a client has killed the guest."""
+        self._debugger = debugger
+        self._worker = worker
+        self._on_kill = on_kill
+        self._listener: Callable[[StopReport], None] | None = None
+        self._descriptions: dict[int, Description] = {}
+        self._software: dict[int, int] = {}  #: linear address to breakpoint id
+        self._hardware: dict[int, int] = {}
+        self._watches: dict[tuple[StopReason, int, int], int] = {}
+        self.pc_is_offset = False
+
+    # -- Target
+
+    @property
+    def running(self) -> bool:
+        return self._debugger.running
+
+    def set_listener(self, listener: Callable[[StopReport], None] | None) -> None:
+        self._worker.remove_listener(self._stopped)
+        self._listener = listener
+        if listener is not None:
+            self._worker.add_listener(self._stopped)
+
+    def _stopped(self, stop: Stop) -> None:
+        if self._listener is not None:
+            self._listener(self._report(stop))
+
+    def report(self) -> StopReport:
+        return self._report(self._debugger.last_stop)
+
+    def halt(self) -> None:
+        if self._debugger.running:
+            self._debugger.stop()
+
+    def threads(self) -> tuple[int, ...]:
+        return (CPU_THREAD,)
+
+    def thread_name(self, thread: int) -> str:
+        return f"CPU {thread - 1}"
+
+    def thread_text(self, thread: int) -> str:
+        state = self._debugger.cpu()
+        return f"{mode_of(state).label} mode{', halted' if state.halted else ''}"
+
+    def _report(self, stop: Stop) -> StopReport:
+        signal = _SIGNALS.get(stop.kind, SIGNAL_TRAP)
+        note = "" if stop.kind in _PLAIN else stop.text
+        match stop.kind:
+            case StopKind.EXIT | StopKind.POWEROFF:
+                return StopReport(signal, exit_code=stop.exit_code or 0, note=note)
+            case StopKind.BREAKPOINT:
+                return self._breakpoint_report(stop)
+            case StopKind.WATCHPOINT:
+                return self._watch_report(stop)
+        return StopReport(signal, note=note)
+
+    def _breakpoint_report(self, stop: Stop) -> StopReport:
+        for reason, points in ((StopReason.SWBREAK, self._software), (StopReason.HWBREAK, self._hardware)):
+            if points.get(stop.linear_pc) in stop.breakpoints:
+                return StopReport(reason=reason)
+        return StopReport(note=stop.text)  # the prompt's: gdb would pass over a reason it knows no breakpoint for
+
+    def _watch_report(self, stop: Stop) -> StopReport:
+        hit = stop.hit
+        if hit is not None:
+            for (reason, address, length), _ in self._watches.items():
+                near = address < hit.address + hit.size and hit.address < address + length
+                if near and hit.access & _ACCESSES[reason]:
+                    return StopReport(reason=reason, address=max(address, hit.address))
+        return StopReport(note=stop.text)
+
+    # -- registers
+
+    def describe(self) -> Description:
+        bits = code_bits(self._debugger.cpu())
+        if bits not in self._descriptions:
+            self._descriptions[bits] = describe(bits)
+        return self._descriptions[bits]
+
+    def _value(self, state: CpuState, register: Register) -> bytes:
+        assert isinstance(register, X86Register)
+        if register.is_pc:
+            value = (state.rip if self.pc_is_offset else state.linear_pc) & (1 << register.bits) - 1
+        else:
+            value = register.read(state)
+        return value.to_bytes(register.bits // 8, "little")
+
+    def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
+        state = self._debugger.cpu()
+        return [self._value(state, register) for register in description.registers]
+
+    def read_register(self, thread: int, register: Register) -> bytes | None:
+        return self._value(self._debugger.cpu(), register)
+
+    def write_register(self, thread: int, register: Register, data: bytes) -> None:
+        self._may_write()
+        assert isinstance(register, X86Register)
+        value = int.from_bytes(data, "little")
+        if register.is_pc:
+            self.write_pc(thread, value)
+            return
+        for part in register.parts:
+            new = value >> part.low & (1 << part.bits) - 1
+            state = self._debugger.cpu()
+            if len(register.parts) > 1 and new == REGISTERS[part.name].get(state) & (1 << part.bits) - 1:
+                continue  # gdb writes a struct whole when one member changes
+            with _refusals():
+                self._debugger.write_register(part.name, new)
+
+    def write_pc(self, thread: int, address: int) -> None:
+        self._may_write()
+        state = self._debugger.cpu()
+        offset = address
+        if not state.long64:
+            if not self.pc_is_offset:
+                offset = (address - state.cs.base) & 0xFFFFFFFF
+            if offset > state.cs.limit:
+                raise TargetError(self._unreachable(state, address))
+        with _refusals():
+            self._debugger.write_register("rip", offset)
+
+    def _unreachable(self, state: CpuState, address: int) -> str:
+        base, limit = state.cs.base, state.cs.limit
+        what = "offset" if self.pc_is_offset else "linear address"
+        return (
+            f"{what} {address:#x} is out of reach of CS {state.cs.selector:04x} (base {base:#x}, limit {limit:#x}, "
+            f"so linear {base:#x} to {(base + limit) & 0xFFFFFFFF:#x}): write cs or cs_base first"
+        )
+
+    def _may_write(self) -> None:
+        if self._debugger.running:
+            raise TargetError("the guest runs: interrupt it before writing registers")
+        if self._debugger.read_only:
+            raise TargetError("this subject is read-only")
+
+    # -- memory
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        debugger = self._debugger
+        if not length:
+            return b""
+        with _refusals():
+            try:
+                return debugger.read_linear(address, length)
+            except MemoryUnavailable:
+                # One byte at least, so that the first that cannot be read is named.
+                return debugger.read_linear(address, max(1, debugger.readable(address, length)))
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        if self._debugger.read_only:
+            raise TargetError("this subject is read-only")
+        with _refusals():
+            self._debugger.write_linear(address, data)
+
+    # -- control
+
+    def resume(self) -> None:
+        self._begin(self._debugger.begin_continue)
+
+    def step(self, thread: int) -> None:
+        self._begin(self._debugger.begin_step)
+
+    def step_range(self, thread: int, start: int, end: int) -> None:
+        self._begin(lambda: self._debugger.begin_range(start, end))
+
+    def _begin(self, begin: Callable[[], None]) -> None:
+        with _refusals():
+            self._worker.resume(begin)
+
+    def interrupt(self) -> None:
+        self._worker.interrupt()
+
+    def restart(self) -> None:
+        with _refusals():
+            self._debugger.reset()
+
+    def kill(self) -> None:
+        self._on_kill()
+
+    def detach(self) -> None:
+        if not self._debugger.running and not self._debugger.read_only and self._debugger.last_stop.kind not in _ENDS:
+            self.resume()
+
+    # -- breakpoints: owned by the debugger, under gdb's name
+
+    def insert_software_breakpoint(self, address: int) -> None:
+        self._software[address] = self._add(BreakKind.EXECUTE, address, 1)
+
+    def remove_software_breakpoint(self, address: int) -> None:
+        self._drop(self._software.pop(address))
+
+    def insert_hardware_breakpoint(self, address: int) -> None:
+        self._hardware[address] = self._add(BreakKind.EXECUTE, address, 1)
+
+    def remove_hardware_breakpoint(self, address: int) -> None:
+        self._drop(self._hardware.pop(address))
+
+    def insert_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
+        self._watches[reason, address, length] = self._add(_WATCH_KINDS[reason], address, length)
+
+    def remove_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
+        self._drop(self._watches.pop((reason, address, length)))
+
+    def _add(self, kind: BreakKind, address: int, length: int) -> int:
+        with _refusals():
+            return self._debugger.add_breakpoint(kind, address, length, owner=OWNER).id
+
+    def _drop(self, id: int) -> None:
+        # The prompt may have deleted it meanwhile.
+        if any(point.id == id for point in self._debugger.breakpoint_list()):
+            self._debugger.remove_breakpoint(id)

@@ -1,0 +1,65 @@
+"""What a client is told of a target: the answer to qSupported and target.xml, generated, never written by hand.
+
+Formats: "Debugging with GDB", sections "General Query Packets" (qSupported) and "Target Description Format".
+"""
+
+from __future__ import annotations
+
+from xml.sax.saxutils import quoteattr
+
+from stub.target import Description, EnumType, Feature, FlagsType, Register, StructType, Type, UnionType, VectorType
+
+
+def supported(features: tuple[str, ...]) -> str:
+    """The answer to qSupported, each feature once, in the given order."""
+    return ";".join(dict.fromkeys(features))
+
+
+def target_xml(description: Description) -> str:
+    """The target description document."""
+    body = "".join(_feature(feature) for feature in description.features)
+    return (
+        '<?xml version="1.0"?>\n<!DOCTYPE target SYSTEM "gdb-target.dtd">\n<target version="1.0">'
+        f"<architecture>{description.architecture}</architecture>\n"
+        # Without it gdb takes the guest for a process of its own host's operating system.
+        f"<osabi>none</osabi>\n{body}</target>\n"
+    )
+
+
+def _feature(feature: Feature) -> str:
+    types = "".join(_type(type) for type in feature.types)
+    registers = "".join(_register(register) for register in feature.registers)
+    return f"<feature name={quoteattr(feature.name)}>\n{types}{registers}</feature>\n"
+
+
+def _register(register: Register) -> str:
+    attributes = [
+        f"name={quoteattr(register.name)}",
+        f'bitsize="{register.bits}"',
+        f"type={quoteattr(register.type)}",
+    ]
+    if register.group:
+        attributes.append(f"group={quoteattr(register.group)}")
+    if not register.saved:
+        attributes.append('save-restore="no"')
+    return f"<reg {' '.join(attributes)}/>\n"
+
+
+def _type(type: Type) -> str:
+    match type:
+        case FlagsType():
+            rows = "".join(f'<field name={quoteattr(b.name)} start="{b.low}" end="{b.high}"/>' for b in type.fields)
+            return f'<flags id={quoteattr(type.id)} size="{type.size}">{rows}</flags>\n'
+        case EnumType():
+            rows = "".join(f'<evalue name={quoteattr(name)} value="{value}"/>' for name, value in type.values)
+            return f'<enum id={quoteattr(type.id)} size="{type.size}">{rows}</enum>\n'
+        case StructType():
+            return f"<struct id={quoteattr(type.id)}>{_members(type)}</struct>\n"
+        case UnionType():
+            return f"<union id={quoteattr(type.id)}>{_members(type)}</union>\n"
+        case VectorType():
+            return f'<vector id={quoteattr(type.id)} type={quoteattr(type.type)} count="{type.count}"/>\n'
+
+
+def _members(type: StructType | UnionType) -> str:
+    return "".join(f"<field name={quoteattr(name)} type={quoteattr(kind)}/>" for name, kind in type.fields)

@@ -1,0 +1,235 @@
+"""What every handler works with: the connection's context, the kinds of answer, and the packets about the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from stub import messages
+from stub.packet import PACKET_SIZE
+from stub.target import Description, Detaches, HasRegisters, Kills, Restarts, StopReport, Target, TargetError
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The target has been resumed: the answer is a stop reply, later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """The packet has no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """Print `output`, then what the injected runner makes of the command `text` ("": nothing to run), or `failure`."""
+
+    text: str
+    output: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The target stands still again, restarted: answered by a stop reply, or not at all."""
+
+    replies: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The client has given up the guest (`D`, `k`). `payload` is the answer, None for none. A kill is carried out when
+    the connection ends, after the answer is out; in extended mode the client may restart the guest instead."""
+
+    payload: bytes | None
+    killed: bool
+
+
+Answer = bytes | Running | Silent | Monitor | Stopped | Gone
+
+OK = b"OK"
+#: "Standard Replies": the empty packet says that a packet is not supported.
+UNSUPPORTED = b""
+#: Characters of framing, escapes and run-length encoding, which error texts cannot carry.
+_PLAIN = str.maketrans({"#": "", "$": "", "*": "x", "}": ")", "{": "(", "\n": " "})
+
+
+def error_text(text: str) -> bytes:
+    """`E.text` ("Standard Replies")."""
+    return b"E." + text.translate(_PLAIN).encode("ascii", "replace")
+
+
+@dataclass
+class Context:
+    """A connection as handlers see it."""
+
+    target: Target
+    supported: Callable[[Context], str]  #: what qSupported answers, derived from the active handlers
+    release_points: Callable[[Context], None]  #: takes away the breakpoints of this client
+    has_runner: bool = False  #: there is somebody to run monitor commands
+    client: set[str] = field(default_factory=set)  #: features that the client announced, with their `+`
+    extended: bool = False
+    no_ack: bool = False
+    thread: int = 1  #: `Hg`
+    description: Description | None = None  #: the one the client numbers registers by
+    fetched: bool = False  #: the client has read `description`
+    document_name: tuple[str, str] = ("", "")  #: object and annex that qXfer reads
+    document: bytes = b""  #: and its text
+    points: set[tuple[int, int, int]] = field(default_factory=set)  #: (type, address, kind) inserted by this client
+
+    def layout(self) -> Description:
+        """The registers as the client numbers them. Raises TargetError when the target has none."""
+        if self.description is None:
+            if not isinstance(self.target, HasRegisters):
+                raise TargetError("this target has no registers")
+            self.description = self.target.describe().standard()
+        return self.description
+
+    def forget_layout(self) -> None:
+        """The target is another one (restarted): until the client reads the description, it keeps its own view."""
+        if not self.fetched:
+            self.description = None
+
+    def release(self) -> None:
+        """Take away what this client has inserted."""
+        self.release_points(self)
+
+    def error(self, text: str) -> bytes:
+        """The error reply to a packet for which old clients take only numbers ("Standard Replies")."""
+        return error_text(text) if "error-message+" in self.client else b"E01"
+
+    def chosen(self, thread: int) -> int:
+        """`thread` where the client names one, else any. Raises TargetError for one that does not exist."""
+        threads = self.target.threads()
+        if thread in (0, -1):
+            return threads[0]
+        if thread not in threads:
+            raise TargetError(f"there is no thread {thread}: the threads are {', '.join(map(str, threads))}")
+        return thread
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """Answers one kind of message. Active when the target implements all of `requires`; `features` says what that
+    adds to qSupported's answer. `packet` is the form shown in documents."""
+
+    packet: str
+    message: type[Any]
+    run: Callable[[Context, Any], Answer]
+    requires: tuple[type[Any], ...] = ()
+    features: Callable[[Context], tuple[str, ...]] = lambda context: ()
+
+    def active(self, target: Target) -> bool:
+        return all(isinstance(target, protocol) for protocol in self.requires)
+
+
+def constant(*features: str) -> Callable[[Context], tuple[str, ...]]:
+    """Features that need nothing but their handler."""
+    return lambda context: features
+
+
+def query_supported(context: Context, message: messages.QuerySupported) -> Answer:
+    context.client = {feature for feature in message.features if feature.endswith("+")}
+    return context.supported(context).encode("ascii")
+
+
+def start_no_ack(context: Context, message: messages.StartNoAck) -> Answer:
+    context.no_ack = True
+    return OK
+
+
+def must_reply_empty(context: Context, message: messages.MustReplyEmpty) -> Answer:
+    return UNSUPPORTED
+
+
+def extended_mode(context: Context, message: messages.ExtendedMode) -> Answer:
+    context.extended = True
+    return OK
+
+
+def set_thread(context: Context, message: messages.SetThread) -> Answer:
+    thread = context.chosen(message.thread)
+    if message.op == "g":
+        context.thread = thread
+    return OK
+
+
+def thread_alive(context: Context, message: messages.ThreadAlive) -> Answer:
+    context.chosen(message.thread)
+    return OK
+
+
+def current_thread(context: Context, message: messages.CurrentThread) -> Answer:
+    return b"QC%x" % context.thread
+
+
+def query_attached(context: Context, message: messages.QueryAttached) -> Answer:
+    # The machine was there before the client: quitting gdb detaches, it does not kill.
+    return b"1"
+
+
+def first_threads(context: Context, message: messages.FirstThreads) -> Answer:
+    return b"m" + b",".join(b"%x" % thread for thread in context.target.threads())
+
+
+def next_threads(context: Context, message: messages.NextThreads) -> Answer:
+    return b"l"
+
+
+def thread_extra(context: Context, message: messages.ThreadExtra) -> Answer:
+    thread = context.chosen(message.thread)
+    return f"{context.target.thread_name(thread)}: {context.target.thread_text(thread)}".encode().hex().encode()
+
+
+def symbols_available(context: Context, message: messages.SymbolsAvailable) -> Answer:
+    return OK  # none are needed
+
+
+def kill(context: Context, message: messages.Kill) -> Answer:
+    context.target.halt()
+    return Gone(OK if message.replies else None, killed=True)
+
+
+def detach(context: Context, message: messages.Detach) -> Answer:
+    assert isinstance(context.target, Detaches)
+    context.release()
+    context.target.detach()
+    return Gone(OK, killed=False)
+
+
+def restart(context: Context, message: messages.Restart) -> Answer:
+    assert isinstance(context.target, Restarts)
+    context.target.halt()
+    context.target.restart()
+    context.forget_layout()
+    return Stopped(message.replies)
+
+
+HANDLERS = (
+    Handler("qSupported", messages.QuerySupported, query_supported, features=constant(f"PacketSize={PACKET_SIZE:x}")),
+    Handler("QStartNoAckMode", messages.StartNoAck, start_no_ack, features=constant("QStartNoAckMode+")),
+    Handler("vMustReplyEmpty", messages.MustReplyEmpty, must_reply_empty),
+    Handler("!", messages.ExtendedMode, extended_mode, (Restarts,)),
+    Handler("H", messages.SetThread, set_thread),
+    Handler("T", messages.ThreadAlive, thread_alive),
+    Handler("qC", messages.CurrentThread, current_thread),
+    Handler("qAttached", messages.QueryAttached, query_attached),
+    Handler("qfThreadInfo", messages.FirstThreads, first_threads),
+    Handler("qsThreadInfo", messages.NextThreads, next_threads),
+    Handler("qThreadExtraInfo", messages.ThreadExtra, thread_extra),
+    Handler("qSymbol", messages.SymbolsAvailable, symbols_available),
+    Handler("k, vKill", messages.Kill, kill, (Kills,)),
+    Handler("D", messages.Detach, detach, (Detaches,)),
+    Handler("R, vRun", messages.Restart, restart, (Restarts,)),
+)
+
+
+def console(text: str) -> bytes:
+    """An `O` packet's payload ("Stop Reply Packets"): text for the client's console."""
+    return b"O" + text.encode("utf-8").hex().encode("ascii")
+
+
+def note(report: StopReport) -> bytes | None:
+    """The report's words as a console packet."""
+    return console(report.note + "\n") if report.note else None

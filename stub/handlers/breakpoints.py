@@ -1,0 +1,108 @@
+"""Z, z: breakpoints and watchpoints. They live in the target, never in guest memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stub import messages
+from stub.handlers.base import OK, UNSUPPORTED, Answer, Context, Handler, error_text
+from stub.target import (
+    HardwareBreakpoints,
+    SoftwareBreakpoints,
+    StopReason,
+    Target,
+    TargetError,
+    Watchpoints,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A packet's type number: what the target must be able to do, how a stop names it, what it adds to qSupported."""
+
+    requires: type[Any]
+    reason: StopReason
+    feature: str = ""
+
+
+#: "Packets", z0 to z4.
+KINDS = {
+    0: Kind(SoftwareBreakpoints, StopReason.SWBREAK, "swbreak+"),
+    1: Kind(HardwareBreakpoints, StopReason.HWBREAK, "hwbreak+"),
+    2: Kind(Watchpoints, StopReason.WATCH),
+    3: Kind(Watchpoints, StopReason.RWATCH),
+    4: Kind(Watchpoints, StopReason.AWATCH),
+}
+
+
+def features(context: Context) -> tuple[str, ...]:
+    return tuple(k.feature for k in KINDS.values() if k.feature and isinstance(context.target, k.requires))
+
+
+def _supported(context: Context, type: int) -> bool:
+    return type in KINDS and isinstance(context.target, KINDS[type].requires)
+
+
+def _key(message: messages.InsertPoint | messages.RemovePoint) -> tuple[int, int, int]:
+    """The kind of a breakpoint is the size of a patched instruction, which means nothing here."""
+    return message.type, message.address, message.kind if message.type >= 2 else 0
+
+
+def insert(context: Context, message: messages.InsertPoint) -> Answer:
+    if not _supported(context, message.type):
+        return UNSUPPORTED
+    if message.extra:
+        return error_text("conditions and commands are not evaluated here: leave that to the client")
+    key = _key(message)
+    if key in context.points:
+        return OK  # "the operations should be implemented in an idempotent way"
+    try:
+        _insert(context.target, key)
+    except TargetError as error:
+        return error_text(str(error))
+    context.points.add(key)
+    return OK
+
+
+def remove(context: Context, message: messages.RemovePoint) -> Answer:
+    if not _supported(context, message.type):
+        return UNSUPPORTED
+    key = _key(message)
+    if key in context.points:
+        context.points.discard(key)
+        _remove(context.target, key)
+    return OK
+
+
+def remove_all(context: Context) -> None:
+    """Take away what this client has inserted."""
+    for key in sorted(context.points):
+        _remove(context.target, key)
+    context.points.clear()
+
+
+def _insert(target: Target, key: tuple[int, int, int]) -> None:
+    type, address, length = key
+    if type == 0 and isinstance(target, SoftwareBreakpoints):
+        target.insert_software_breakpoint(address)
+    elif type == 1 and isinstance(target, HardwareBreakpoints):
+        target.insert_hardware_breakpoint(address)
+    elif isinstance(target, Watchpoints):
+        target.insert_watchpoint(KINDS[type].reason, address, length)
+
+
+def _remove(target: Target, key: tuple[int, int, int]) -> None:
+    type, address, length = key
+    if type == 0 and isinstance(target, SoftwareBreakpoints):
+        target.remove_software_breakpoint(address)
+    elif type == 1 and isinstance(target, HardwareBreakpoints):
+        target.remove_hardware_breakpoint(address)
+    elif isinstance(target, Watchpoints):
+        target.remove_watchpoint(KINDS[type].reason, address, length)
+
+
+HANDLERS = (
+    Handler("Z0, Z1, Z2, Z3, Z4", messages.InsertPoint, insert, features=features),
+    Handler("z0, z1, z2, z3, z4", messages.RemovePoint, remove),
+)

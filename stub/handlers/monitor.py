@@ -1,0 +1,61 @@
+"""qRcmd: gdb's `monitor`. A few words of our own about the session; all else is a command of the injected runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stub import messages
+from stub.handlers.base import Answer, Context, Handler, Monitor
+from stub.target import ShowsPc, TargetError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the stub itself: returns what to print."""
+
+    usage: str
+    help: str
+    run: Callable[[Context, list[str]], str]
+
+
+def show_pc(context: Context, words: list[str]) -> str:
+    """`monitor pc`, `monitor pc linear`, `monitor pc offset`."""
+    target = context.target
+    if not isinstance(target, ShowsPc):
+        raise TargetError("this target knows only one kind of program counter")
+    if words and (len(words) > 1 or words[0] not in ("linear", "offset")):
+        raise TargetError("monitor pc takes `linear` or `offset`")
+    if words:
+        target.pc_is_offset = words[0] == "offset"
+    if target.pc_is_offset:
+        return "eip is the offset in CS; breakpoints are linear addresses. `monitor pc linear` changes that.\n"
+    return "eip is the linear address CS base + offset; the offset is $ip. `monitor pc offset` changes that.\n"
+
+
+COMMANDS = {
+    "pc": Command("pc [linear|offset]", "what eip shows: the linear address (the default) or the offset in CS", show_pc)
+}
+
+
+def help_text() -> str:
+    rows = "".join(f"  {command.usage:<24} {command.help}\n" for command in COMMANDS.values())
+    return f"Commands of the gdb connection:\n{rows}"
+
+
+def monitor(context: Context, message: messages.MonitorCommand) -> Answer:
+    words = message.text.split()
+    command = COMMANDS.get(words[0]) if words else None
+    if command is not None:
+        try:
+            return Monitor("", command.run(context, words[1:]))
+        except TargetError as error:
+            return Monitor("", failure=str(error))
+    if not words or words == ["help"]:
+        return Monitor("help" if context.has_runner else "", help_text())
+    if not context.has_runner:
+        return Monitor("", failure=f"{words[0]!r} is no command here: try `monitor help`")
+    return Monitor(message.text)
+
+
+HANDLERS = (Handler("qRcmd", messages.MonitorCommand, monitor),)

@@ -1,0 +1,75 @@
+"""qXfer: documents read in pieces: the target description and the threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from xml.sax.saxutils import escape as xml
+from xml.sax.saxutils import quoteattr
+
+from stub import messages
+from stub.features import target_xml
+from stub.handlers.base import UNSUPPORTED, Answer, Context, Handler, error_text
+from stub.packet import PACKET_SIZE, escape
+from stub.target import HasRegisters, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An object of qXfer:OBJECT:read. `make(context, annex)` gives its text, or None for an unknown annex."""
+
+    make: Callable[[Context, str], str | None]
+    requires: tuple[type[Any], ...] = ()
+
+    def active(self, target: Target) -> bool:
+        return all(isinstance(target, protocol) for protocol in self.requires)
+
+
+def description(context: Context, annex: str) -> str | None:
+    """The registers of the present mode: from now on the client numbers registers by this description."""
+    if annex != "target.xml" or not isinstance(context.target, HasRegisters):
+        return None
+    context.description = context.target.describe()
+    context.fetched = True
+    return target_xml(context.description)
+
+
+def threads(context: Context, annex: str) -> str | None:
+    if annex:
+        return None
+    target = context.target
+    rows = (
+        f'<thread id="{thread:x}" core="{thread - 1}" name={quoteattr(target.thread_name(thread))}>'
+        f"{xml(target.thread_text(thread))}</thread>"
+        for thread in target.threads()
+    )
+    return f'<?xml version="1.0"?>\n<threads>{"".join(rows)}</threads>\n'
+
+
+DOCUMENTS = {
+    "features": Document(description, (HasRegisters,)),
+    "threads": Document(threads),
+}
+
+
+def features(context: Context) -> tuple[str, ...]:
+    return tuple(f"qXfer:{name}:read+" for name, document in DOCUMENTS.items() if document.active(context.target))
+
+
+def transfer(context: Context, message: messages.Transfer) -> Answer:
+    document = DOCUMENTS.get(message.object)
+    if document is None or not document.active(context.target):
+        return UNSUPPORTED
+    # Made afresh at each start of a read; the pieces that follow are of the same text.
+    if message.offset == 0 or (message.object, message.annex) != context.document_name:
+        text = document.make(context, message.annex)
+        if text is None:
+            # "General Query Packets", qXfer: E00 is a malformed request or a wrong annex.
+            return b"E00" if "error-message+" not in context.client else error_text(f"no annex {message.annex!r}")
+        context.document_name, context.document = (message.object, message.annex), text.encode("utf-8")
+    end = message.offset + min(message.length, PACKET_SIZE // 2 - 1)
+    return (b"m" if end < len(context.document) else b"l") + escape(context.document[message.offset : end])
+
+
+HANDLERS = (Handler("qXfer:OBJECT:read", messages.Transfer, transfer, features=features),)

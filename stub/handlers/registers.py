@@ -1,0 +1,77 @@
+"""g, G, p, P: registers, in the numbering of the target description that the client has read."""
+
+from __future__ import annotations
+
+from stub import messages
+from stub.handlers.base import OK, Answer, Context, Handler, error_text
+from stub.target import HasRegisters, Register, TargetError
+
+
+def hex_value(value: bytes | None, register: Register) -> str:
+    """The register's bytes in hex; `x` for each digit that cannot be known ("Packets", `g`)."""
+    return "xx" * register.size if value is None else value.hex()
+
+
+def read_registers(context: Context, message: messages.ReadRegisters) -> Answer:
+    target = context.target
+    assert isinstance(target, HasRegisters)
+    layout = context.layout()
+    values = target.read_registers(context.thread, layout)
+    if None not in values:
+        return b"".join(value for value in values if value is not None).hex().encode("ascii")
+    return "".join(map(hex_value, values, layout.registers)).encode("ascii")
+
+
+def write_registers(context: Context, message: messages.WriteRegisters) -> Answer:
+    target = context.target
+    assert isinstance(target, HasRegisters)
+    layout = context.layout()
+    data, offset = message.data, 0
+    for register, now in zip(layout.registers, target.read_registers(context.thread, layout), strict=True):
+        value = data[offset : offset + register.size]
+        offset += register.size
+        if len(value) < register.size:
+            break  # a short packet leaves the rest as it is
+        # Only what differs is written: derived and read-only registers come back as they went out.
+        if value != now:
+            _write(target, context.thread, register, value)
+    return OK
+
+
+def _register(context: Context, number: int) -> Register:
+    registers = context.layout().registers
+    if number >= len(registers):
+        raise TargetError(f"there is no register {number:#x}: the last is {len(registers) - 1:#x}")
+    return registers[number]
+
+
+def read_register(context: Context, message: messages.ReadRegister) -> Answer:
+    assert isinstance(context.target, HasRegisters)
+    try:
+        register = _register(context, message.number)
+    except TargetError as error:
+        return context.error(str(error))
+    return hex_value(context.target.read_register(context.thread, register), register).encode("ascii")
+
+
+def _write(target: HasRegisters, thread: int, register: Register, data: bytes) -> None:
+    if len(data) != register.size:
+        raise TargetError(f"{register.name} has {register.size} bytes, not {len(data)}")
+    target.write_register(thread, register, data)
+
+
+def write_register(context: Context, message: messages.WriteRegister) -> Answer:
+    assert isinstance(context.target, HasRegisters)
+    try:
+        _write(context.target, context.thread, _register(context, message.number), message.data)
+    except TargetError as error:
+        return error_text(str(error))
+    return OK
+
+
+HANDLERS = (
+    Handler("g", messages.ReadRegisters, read_registers, (HasRegisters,)),
+    Handler("G", messages.WriteRegisters, write_registers, (HasRegisters,)),
+    Handler("p", messages.ReadRegister, read_register, (HasRegisters,)),
+    Handler("P", messages.WriteRegister, write_register, (HasRegisters,)),
+)

@@ -1,0 +1,97 @@
+"""?, c, C, s, S, vCont: run, step, and say why the target stands still."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stub import messages
+from stub.handlers.base import Answer, Context, Handler, Running, constant
+from stub.handlers.registers import hex_value
+from stub.target import Continues, HasRegisters, Steps, StepsRange, StopReason, StopReport, Target, TargetError
+
+#: Reasons that are sent only to a client that has announced them ("General Query Packets", qSupported).
+ANNOUNCED = {StopReason.SWBREAK: "swbreak+", StopReason.HWBREAK: "hwbreak+"}
+#: vCont actions, by the capability each needs ("Packets", vCont). gdb ignores vCont without all of c, C, s and S.
+ACTIONS: tuple[tuple[str, type], ...] = (
+    ("c", Continues),
+    ("C", Continues),
+    ("s", Steps),
+    ("S", Steps),
+    ("t", Continues),
+    ("r", StepsRange),
+)
+
+
+def stop_reply(context: Context, report: StopReport) -> bytes:
+    """The report as a `T` or `W` packet ("Stop Reply Packets"), with the expedited registers."""
+    if report.exit_code is not None:
+        return b"W%02x" % (report.exit_code & 0xFF)
+    parts = [f"T{report.signal:02x}"]
+    if report.reason in ANNOUNCED:
+        if ANNOUNCED[report.reason] in context.client:
+            parts.append(f"{report.reason.value}:;")
+    elif report.reason is not StopReason.NONE:
+        parts.append(f"{report.reason.value}:{report.address:x};")
+    parts.append(f"thread:{report.thread:x};core:{report.thread - 1:x};")
+    target = context.target
+    if context.fetched and isinstance(target, HasRegisters):
+        for number, register in context.layout().expedited:
+            value = target.read_register(report.thread, register)
+            parts.append(f"{number:x}:{hex_value(value, register)};")
+    return "".join(parts).encode("ascii")
+
+
+def query_stop(context: Context, message: messages.QueryStop) -> Answer:
+    context.target.halt()
+    # A guest that has ended can still be looked at, so a client that comes later is not told that it exited.
+    report = replace(context.target.report(), exit_code=None)
+    context.thread = report.thread
+    return stop_reply(context, report)
+
+
+def actions(target: Target) -> tuple[str, ...]:
+    """The vCont actions that the target can do."""
+    return tuple(letter for letter, protocol in ACTIONS if isinstance(target, protocol))
+
+
+def query_resume(context: Context, message: messages.QueryResume) -> Answer:
+    return "".join(("vCont", *(f";{letter}" for letter in actions(context.target)))).encode("ascii")
+
+
+def resume(context: Context, message: messages.Resume) -> Answer:
+    target = context.target
+    assert isinstance(target, Continues)
+    # Signals mean nothing to a PC: C and S are c and s ("Packets", C).
+    action, thread = _chosen(context, message.actions)
+    if target.running and action.kind in "sr":
+        raise TargetError("the guest runs, continued elsewhere: interrupt it before stepping")
+    if message.address is not None and not target.running:
+        assert isinstance(target, HasRegisters)
+        target.write_pc(thread, message.address)
+    if action.kind == "t":
+        target.interrupt()
+    elif action.kind == "s" and isinstance(target, Steps):
+        target.step(thread)
+    elif action.kind == "r" and isinstance(target, StepsRange):
+        target.step_range(thread, action.start, action.end)
+    elif action.kind != "c":
+        raise TargetError(f"this target cannot do {action.kind}")
+    elif not target.running:
+        target.resume()
+    return Running()
+
+
+def _chosen(context: Context, wanted: tuple[messages.Action, ...]) -> tuple[messages.Action, int]:
+    """The action that decides: a step of one thread comes before letting all run."""
+    for action in wanted:
+        if action.thread is not None and action.kind in "sr":
+            return action, context.chosen(action.thread)
+    first = wanted[0]
+    return first, context.chosen(first.thread or 0)
+
+
+HANDLERS = (
+    Handler("?", messages.QueryStop, query_stop),
+    Handler("vCont?", messages.QueryResume, query_resume, (Continues, Steps), constant("vContSupported+")),
+    Handler("vCont, c, C, s, S", messages.Resume, resume, (Continues,)),
+)

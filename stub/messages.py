@@ -1,0 +1,419 @@
+"""The packets a client sends, one dataclass each, and their parser. Nothing here knows what a packet does.
+
+Sections cited are those of "Debugging with GDB" (gdb 16), appendix "GDB Remote Serial Protocol". All numbers in
+packets are hexadecimal without prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+class MessageError(Exception):
+    """The packet is of a known kind but malformed; the text is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A packet no parser knows. The answer is the empty packet ("Standard Replies")."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySupported:
+    """`qSupported[:feature;...]` ("General Query Packets"): what the client can do."""
+
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartNoAck:
+    """`QStartNoAckMode` ("Packet Acknowledgment")."""
+
+
+@dataclass(frozen=True, slots=True)
+class MustReplyEmpty:
+    """`vMustReplyEmpty` ("Packets"): the answer shows what an unknown packet gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendedMode:
+    """`!` ("Packets"): the session survives the guest's end; restart is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryStop:
+    """`?` ("Packets"): why the target stands still."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRegisters:
+    """`g` ("Packets")."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRegisters:
+    """`G XX...` ("Packets"): all registers in the target description's order."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRegister:
+    """`p n` ("Packets")."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRegister:
+    """`P n=r` ("Packets"): `data` in the target's byte order."""
+
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMemory:
+    """`m addr,length` ("Packets"): `length` bytes, answered in hex."""
+
+    address: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMemoryBinary:
+    """`x addr,length` ("Packets"): answered as `b` and binary data."""
+
+    address: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteMemory:
+    """`M addr,length:hex` and `X addr,length:binary` ("Packets")."""
+
+    address: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a thread is to do: `kind` is `c` continue, `s` step, `r` step while the PC is in [start, end), `t` stop.
+    `signal` is gdb's number of a signal to deliver (0: none), `thread` None for all."""
+
+    kind: str
+    signal: int = 0
+    start: int = 0
+    end: int = 0
+    thread: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """`vCont;action...` ("Packets"), and `c` `C` `s` `S`, which may name an `address` to resume at."""
+
+    actions: tuple[Action, ...]
+    address: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResume:
+    """`vCont?` ("Packets")."""
+
+
+@dataclass(frozen=True, slots=True)
+class InsertPoint:
+    """`Z type,addr,kind` ("Packets"): 0 software, 1 hardware breakpoint, 2 write, 3 read, 4 access watchpoint. `kind`
+    is the breakpoint's size or the bytes watched; `extra` what follows (conditions, commands)."""
+
+    type: int
+    address: int
+    kind: int
+    extra: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePoint:
+    """`z type,addr,kind` ("Packets")."""
+
+    type: int
+    address: int
+    kind: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetThread:
+    """`H op thread-id` ("Packets"): `op` is `g` or `c`; `thread` 0 is any, -1 all."""
+
+    op: str
+    thread: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadAlive:
+    """`T thread-id` ("Packets")."""
+
+    thread: int
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentThread:
+    """`qC` ("General Query Packets")."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAttached:
+    """`qAttached[:pid]` ("General Query Packets")."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstThreads:
+    """`qfThreadInfo` ("General Query Packets")."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextThreads:
+    """`qsThreadInfo` ("General Query Packets")."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadExtra:
+    """`qThreadExtraInfo,thread-id` ("General Query Packets")."""
+
+    thread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """`qXfer:object:read:annex:offset,length` ("General Query Packets")."""
+
+    object: str
+    annex: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorCommand:
+    """`qRcmd,hex` ("General Query Packets"): gdb's `monitor`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolsAvailable:
+    """`qSymbol::` ("General Query Packets"): the client offers to look up symbols."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """`k` and `vKill;pid` ("Packets"). `replies`: the second form is answered, the first is not."""
+
+    replies: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """`D[;pid]` ("Packets")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """`R XX` ("Packets", extended mode, no reply) and `vRun;...` (answered with a stop reply)."""
+
+    replies: bool
+
+
+Message = (
+    Unknown | QuerySupported | StartNoAck | MustReplyEmpty | ExtendedMode | QueryStop | ReadRegisters | WriteRegisters
+    | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | WriteMemory | Resume | QueryResume | InsertPoint
+    | RemovePoint | SetThread | ThreadAlive | CurrentThread | QueryAttached | FirstThreads | NextThreads | ThreadExtra
+    | Transfer | MonitorCommand | SymbolsAvailable | Kill | Detach | Restart
+)  # fmt: skip
+
+_NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")
+#: "Packets", thread-id: a hex number, -1 for all, 0 for any; `p` forms belong to the multiprocess feature.
+_THREAD = re.compile(rb"-1|[0-9a-fA-F]{1,16}")
+
+
+def _number(text: bytes, what: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise MessageError(f"the {what} is not a hexadecimal number of at most 16 digits")
+    return int(text, 16)
+
+
+def _thread(text: bytes) -> int:
+    if not _THREAD.fullmatch(text):
+        raise MessageError("the thread is not a hexadecimal number or -1")
+    return int(text, 16)
+
+
+def _pair(text: bytes, first: str, second: str) -> tuple[int, int]:
+    left, comma, right = text.partition(b",")
+    if not comma:
+        raise MessageError(f"there is no comma between {first} and {second}")
+    return _number(left, first), _number(right, second)
+
+
+def _hex(text: bytes, what: str) -> bytes:
+    try:
+        return bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        raise MessageError(f"the {what} is not in hexadecimal digits, two for each byte") from None
+
+
+def _query_supported(rest: bytes) -> Message:
+    return QuerySupported(tuple(f for f in rest.lstrip(b":").decode("latin-1").split(";") if f))
+
+
+def _write_register(rest: bytes) -> Message:
+    number, equals, data = rest.partition(b"=")
+    if not equals:
+        raise MessageError("there is no = between register and value")
+    return WriteRegister(_number(number, "register number"), _hex(data, "value"))
+
+
+def _write_memory(rest: bytes) -> Message:
+    head, data = _colon(rest)
+    address, length = _pair(head, "address", "length")
+    return _sized(address, length, _hex(data, "data"))
+
+
+def _write_binary(rest: bytes) -> Message:
+    head, data = _colon(rest)
+    address, length = _pair(head, "address", "length")
+    return _sized(address, length, data)
+
+
+def _colon(rest: bytes) -> tuple[bytes, bytes]:
+    head, colon, data = rest.partition(b":")
+    if not colon:
+        raise MessageError("there is no colon between length and data")
+    return head, data
+
+
+def _sized(address: int, length: int, data: bytes) -> WriteMemory:
+    if length != len(data):
+        raise MessageError(f"the length says {length} bytes and {len(data)} follow")
+    return WriteMemory(address, data)
+
+
+def _address(rest: bytes) -> int | None:
+    return _number(rest, "address") if rest else None
+
+
+def _with_signal(kind: str, rest: bytes) -> Message:
+    signal, semicolon, address = rest.partition(b";")
+    where = _number(address, "address") if semicolon else None
+    return Resume((Action(kind, _number(signal, "signal")),), where)
+
+
+def _vcont(rest: bytes) -> Message:
+    actions = tuple(_action(part) for part in rest.split(b";") if part)
+    if not actions:
+        raise MessageError("vCont names no action")
+    return Resume(actions)
+
+
+def _action(text: bytes) -> Action:
+    body, colon, who = text.partition(b":")
+    thread = _thread(who) if colon else None
+    thread = None if thread == -1 else thread
+    kind, rest = chr(body[0]) if body else "", body[1:]
+    if kind in ("c", "s", "t") and not rest:
+        return Action(kind, thread=thread)
+    if kind in ("C", "S"):
+        return Action(kind.lower(), _number(rest, "signal"), thread=thread)
+    if kind == "r":
+        start, end = _pair(rest, "start", "end")
+        return Action(kind, start=start, end=end, thread=thread)
+    raise MessageError("vCont names an action that is none of c, C, s, S, t, r")
+
+
+def _point(rest: bytes) -> tuple[int, int, int, bytes]:
+    place, _, extra = rest.partition(b";")
+    parts = place.split(b",")
+    if len(parts) != 3:
+        raise MessageError("a breakpoint packet has a type, an address and a kind")
+    return _number(parts[0], "type"), _number(parts[1], "address"), _number(parts[2], "kind"), extra
+
+
+def _set_thread(rest: bytes) -> Message:
+    if rest[:1] not in (b"g", b"c"):
+        raise MessageError("H is followed by g or c")
+    return SetThread(chr(rest[0]), _thread(rest[1:]))
+
+
+def _transfer(rest: bytes) -> Message:
+    parts = rest.decode("latin-1").split(":")
+    if len(parts) < 4 or parts[1] != "read":
+        return Unknown(b"qXfer:" + rest)
+    offset, length = _pair(parts[-1].encode("latin-1"), "offset", "length")
+    return Transfer(parts[0], ":".join(parts[2:-1]), offset, length)
+
+
+def _monitor(rest: bytes) -> Message:
+    return MonitorCommand(_hex(rest, "command").decode("utf-8", "replace"))
+
+
+_Parser = Callable[[bytes], Message]
+#: One-letter packets.
+_LETTERS: dict[int, _Parser] = {
+    ord("!"): lambda rest: ExtendedMode(),
+    ord("?"): lambda rest: QueryStop(),
+    ord("g"): lambda rest: ReadRegisters(),
+    ord("G"): lambda rest: WriteRegisters(_hex(rest, "value")),
+    ord("p"): lambda rest: ReadRegister(_number(rest, "register number")),
+    ord("P"): _write_register,
+    ord("m"): lambda rest: ReadMemory(*_pair(rest, "address", "length")),
+    ord("x"): lambda rest: ReadMemoryBinary(*_pair(rest, "address", "length")),
+    ord("M"): _write_memory,
+    ord("X"): _write_binary,
+    ord("c"): lambda rest: Resume((Action("c"),), _address(rest)),
+    ord("s"): lambda rest: Resume((Action("s"),), _address(rest)),
+    ord("C"): lambda rest: _with_signal("c", rest),
+    ord("S"): lambda rest: _with_signal("s", rest),
+    ord("Z"): lambda rest: InsertPoint(*_point(rest)),
+    ord("z"): lambda rest: RemovePoint(*_point(rest)[:3]),
+    ord("H"): _set_thread,
+    ord("T"): lambda rest: ThreadAlive(_thread(rest)),
+    ord("k"): lambda rest: Kill(replies=False),
+    ord("D"): lambda rest: Detach(),
+    ord("R"): lambda rest: Restart(replies=False),
+}
+#: Named packets, by what precedes their first `:` `;` or `,`; the parser gets the rest behind that character.
+_NAMES: dict[bytes, _Parser] = {
+    b"qSupported": _query_supported,
+    b"QStartNoAckMode": lambda rest: StartNoAck(),
+    b"vMustReplyEmpty": lambda rest: MustReplyEmpty(),
+    b"vCont": _vcont,
+    b"vCont?": lambda rest: QueryResume(),
+    b"vKill": lambda rest: Kill(replies=True),
+    b"vRun": lambda rest: Restart(replies=True),
+    b"qC": lambda rest: CurrentThread(),
+    b"qAttached": lambda rest: QueryAttached(),
+    b"qfThreadInfo": lambda rest: FirstThreads(),
+    b"qsThreadInfo": lambda rest: NextThreads(),
+    b"qThreadExtraInfo": lambda rest: ThreadExtra(_thread(rest)),
+    b"qXfer": _transfer,
+    b"qRcmd": _monitor,
+    b"qSymbol": lambda rest: SymbolsAvailable(),
+}
+_NAME = re.compile(rb"[^:;,]*")
+
+
+def parse(payload: bytes) -> Message:
+    """The message in a packet's unescaped payload. Raises MessageError for a malformed one of a known kind."""
+    if not payload:
+        return Unknown(payload)
+    if payload[0] in b"qQv":
+        match = _NAME.match(payload)
+        name = match[0] if match else b""
+        named = _NAMES.get(name)
+        return named(payload[len(name) + 1 :]) if named else Unknown(payload)
+    letter = _LETTERS.get(payload[0])
+    return letter(payload[1:]) if letter else Unknown(payload)

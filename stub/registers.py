@@ -1,0 +1,185 @@
+"""gdb's view of an x86 CPU's registers in each mode, made from emu's register table.
+
+The features org.gnu.gdb.i386.* have the registers, order and widths that gdb requires ("Debugging with GDB", "Standard
+Target Features", "i386 Features"); all else is in features of our own, org.v2e.x86.*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emu.x86.flags import Flag
+from emu.x86.registers import MSRS, REGISTERS
+from emu.x86.state import GENERAL, CpuState
+from stub.target import Bits, Description, Feature, FlagsType, Register, StructType, Type, UnionType, VectorType
+
+#: Code widths by the architecture that decodes them.
+ARCHITECTURES = {16: "i8086", 32: "i386", 64: "i386:x86-64"}
+#: gdb numbers the 64-bit registers otherwise than the CPU encodes them.
+GENERAL_64 = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *GENERAL[8:])
+SEGMENT_ORDER = ("cs", "ss", "ds", "es", "fs", "gs")
+FPU_CONTROL = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
+#: Sent with every stop reply, so that a step costs no further packet, and `mode` for the helper.
+EXPEDITED = frozenset(("eip", "rip", "esp", "rsp", "ebp", "rbp", "eflags", "cs", "ss", "ip", "mode"))
+#: Registers whose named bits are not all there is to see in them: shown as numbers.
+NUMBERS = frozenset(("cr3", "apic_base"))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`bits` bits at bit `low` of a register that gdb sees: those of `name` in REGISTERS."""
+
+    name: str
+    low: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class X86Register(Register):
+    """A register made of registers of the table. `is_pc`: shown as its target's convention says."""
+
+    parts: tuple[Part, ...] = ()
+    is_pc: bool = False
+
+    def read(self, state: CpuState) -> int:
+        """The value, at most `bits` wide."""
+        value = 0
+        for part in self.parts:
+            value |= (REGISTERS[part.name].get(state) & (1 << part.bits) - 1) << part.low
+        return value
+
+
+def _plain(name: str, bits: int, type: str, *, source: str = "", group: str = "", ours: bool = False) -> X86Register:
+    parts = (Part(source or name, 0, bits),)
+    is_pc = name in ("eip", "rip")
+    return X86Register(name, bits, type, group, name in EXPEDITED, not ours, parts, is_pc)
+
+
+def _flags_type(id: str, size: int, flags: tuple[Flag, ...]) -> FlagsType:
+    return FlagsType(id, size, tuple(Bits(f.name, f.low_bit, f.high_bit) for f in flags))
+
+
+def _core(wide: bool) -> Feature:
+    """org.gnu.gdb.i386.core, whole: gdb rejects it if a register is missing."""
+    bits = 64 if wide else 32
+    pointers = {"esp", "ebp", "rsp", "rbp"}
+    names = GENERAL_64 if wide else tuple("e" + name[1:] for name in GENERAL[:8])
+    registers = [_plain(n, bits, "data_ptr" if n in pointers else f"int{bits}") for n in names]
+    registers.append(_plain("rip" if wide else "eip", bits, "code_ptr"))
+    registers.append(_plain("eflags", 32, "x86_eflags"))
+    registers += [_plain(name, 32, "int32") for name in SEGMENT_ORDER]
+    registers += [_plain(f"st{i}", 80, "i387_ext") for i in range(8)]
+    registers += [_plain(name, 32, "int", group="float") for name in FPU_CONTROL]
+    return Feature(
+        "org.gnu.gdb.i386.core", tuple(registers), (_flags_type("x86_eflags", 4, REGISTERS["eflags"].flags),)
+    )
+
+
+def _sse(wide: bool) -> Feature:
+    vectors: tuple[tuple[str, str, int], ...] = (
+        ("v4_float", "ieee_single", 4),
+        ("v2_double", "ieee_double", 2),
+        ("v16_int8", "int8", 16),
+        ("v8_int16", "int16", 8),
+        ("v4_int32", "int32", 4),
+        ("v2_int64", "int64", 2),
+    )
+    types: tuple[Type, ...] = (
+        *(VectorType(name, element, count) for name, element, count in vectors),
+        UnionType("vec128", (*((name, name) for name, _, _ in vectors), ("uint128", "uint128"))),
+        _flags_type("x86_mxcsr", 4, REGISTERS["mxcsr"].flags),
+    )
+    registers = tuple(_plain(f"xmm{i}", 128, "vec128") for i in range(16 if wide else 8))
+    return Feature("org.gnu.gdb.i386.sse", (*registers, _plain("mxcsr", 32, "x86_mxcsr", group="vector")), types)
+
+
+def _ours(name: str, registers: list[X86Register], types: tuple[Type, ...] = ()) -> Feature:
+    return Feature(f"org.v2e.x86.{name}", tuple(registers), types)
+
+
+def _state(bits: int) -> Feature:
+    """Where the CPU is: `ip` is the offset in CS, `mode` the width of the next instruction."""
+    ip = _plain("ip", bits, f"uint{bits}", source="rip", group="pointer", ours=True)
+    return _ours("state", [ip, *(_plain(name, 32, "int", group="system", ours=True) for name in ("mode", "cpl"))])
+
+
+def _access() -> FlagsType:
+    return _flags_type("x86_access", 4, REGISTERS["cs_attr"].flags)
+
+
+def _segments(bits: int) -> Feature:
+    """The descriptor caches. In 64-bit mode gdb has fs_base and gs_base in a feature of its own."""
+    registers = []
+    for name in SEGMENT_ORDER:
+        if bits == 32 or name not in ("fs", "gs"):
+            registers.append(_plain(f"{name}_base", bits, "data_ptr", group="segment", ours=True))
+        registers.append(_plain(f"{name}_limit", 32, "uint32", group="segment", ours=True))
+        registers.append(_plain(f"{name}_attr", 32, "x86_access", group="segment", ours=True))
+    return _ours("segments", registers, (_access(),))
+
+
+def _struct(name: str, id: str, fields: list[tuple[str, str, str, int]]) -> tuple[X86Register, StructType]:
+    """A register of packed members: (member, its type, its source in the table, bits)."""
+    low, parts = 0, []
+    for _, _, source, bits in fields:
+        parts.append(Part(source, low, bits))
+        low += bits
+    register = X86Register(name, low, id, "system", False, False, tuple(parts))
+    return register, StructType(id, tuple((member, type) for member, type, _, _ in fields))
+
+
+def _tables(bits: int) -> Feature:
+    registers, types = [], {}
+    for name in ("gdtr", "idtr"):
+        register, struct = _struct(
+            name, "x86_table", [("base", "data_ptr", f"{name}_base", bits), ("limit", "uint16", f"{name}_limit", 16)]
+        )
+        registers.append(register)
+        types[struct.id] = struct
+    for name in ("ldtr", "tr"):
+        register, struct = _struct(
+            name,
+            "x86_system_segment",
+            [
+                ("selector", "uint16", name, 16),
+                ("base", "data_ptr", f"{name}_base", bits),
+                ("limit", "uint32", f"{name}_limit", 32),
+                ("attr", "x86_access", f"{name}_attr", 32),
+            ],
+        )
+        registers.append(register)
+        types[struct.id] = struct
+    return _ours("tables", registers, (_access(), *types.values()))
+
+
+def _system(feature: str, names: tuple[str, ...], bits: int) -> Feature:
+    registers, types = [], []
+    for name in names:
+        entry = REGISTERS[name]
+        # EFER and the other MSRs have 64 bits in every mode; control and debug registers follow the mode.
+        width = bits if feature in ("control", "debug") and name != "efer" else 64 if entry.bits > 32 else 32
+        type = f"uint{width}"
+        if entry.flags and name not in NUMBERS:
+            type = f"x86_{name}"
+            types.append(_flags_type(type, width // 8, entry.flags))
+        registers.append(_plain(name, width, type, group="system", ours=True))
+    return _ours(feature, registers, tuple(types))
+
+
+def describe(code_bits: int) -> Description:
+    """The registers as gdb is to see them while the CPU's next instruction is `code_bits` (16, 32 or 64) wide."""
+    wide = code_bits == 64
+    bits = 64 if wide else 32
+    features = [_core(wide), _sse(wide)]
+    if wide:
+        bases = tuple(_plain(name, 64, "data_ptr") for name in ("fs_base", "gs_base"))
+        features.append(Feature("org.gnu.gdb.i386.segments", bases))
+    features += [
+        _state(bits),
+        _segments(bits),
+        _tables(bits),
+        _system("control", ("cr0", "cr2", "cr3", "cr4", "cr8", "efer"), bits),
+        _system("debug", ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7"), bits),
+        _system("msrs", tuple(MSRS), bits),
+    ]
+    return Description(ARCHITECTURES[code_bits], tuple(features))

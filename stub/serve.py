@@ -1,0 +1,41 @@
+"""Puts the room together: a gdb server for a debugger and the worker that owns its machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emu.debugger import Debugger
+from emu.worker import Worker
+from stub.adapter import DebuggerTarget
+from stub.server import Server
+from stub.session import Session
+
+
+def serve_debugger(
+    debugger: Debugger,
+    worker: Worker,
+    address: str,
+    *,
+    run_command: Callable[[str], str] | None = None,
+    on_kill: Callable[[], None] = lambda: None,
+    on_error: Callable[[BaseException], None] = lambda error: None,
+    pipes: tuple[int, int] = (0, 1),
+) -> Server:
+    """A server at `address` (see `stub.server.parse_address`), not started yet: `start` gives gdb's form of it.
+
+    `run_command` runs a `monitor` command and returns its output; it is called on a thread of its own, and what it
+    raises is shown to the person. `on_kill` is called on the machine's thread when a client has killed the guest;
+    `on_error` for what went wrong inside. Raises ServerError for an address that makes no sense.
+    """
+    target = DebuggerTarget(debugger, worker, on_kill=on_kill)
+
+    def make_session(compressed: bool, on_output: Callable[[], None]) -> Session:
+        return Session(
+            target,
+            has_runner=run_command is not None,
+            compressed=compressed,
+            on_error=on_error,
+            on_output=on_output,
+        )
+
+    return Server(address, make_session, call=worker.call, run_command=run_command, on_error=on_error, pipes=pipes)

@@ -1,0 +1,340 @@
+"""One client's connection as a state machine, without I/O: bytes in, bytes and events out.
+
+State      what the client believes                       goes to
+NEW        connected, nothing said yet                    STOPPED at the first packet, when the target is halted
+STOPPED    the target stands still, gdb may ask           RUNNING (resume), MONITOR (qRcmd), ENDED (exit, k, D)
+RUNNING    it waits for a stop reply                      STOPPED (stop), ENDED (guest exited, k, D)
+MONITOR    it waits for a command's output                STOPPED (finished), RUNNING and ENDED never
+ENDED      there is no guest (extended mode: may restart) STOPPED (vRun, R)
+CLOSED     it has gone, or is to go                       -
+
+In RUNNING, questions (memory, registers) are still answered: the target answers between two instructions. In MONITOR,
+packets wait. Everything here runs on the thread that owns the target.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stub import messages
+from stub.features import supported
+from stub.handlers import base, breakpoints, memory, monitor, qxfer, registers, resume
+from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stopped, error_text
+from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame
+from stub.target import Continues, Kills, StopReport, Target, TargetError
+
+#: While more than this waits to be sent, no further packet is handled: a client that does not read costs no memory.
+HIGH_WATER = 4 * PACKET_SIZE
+#: Packets remembered for a failure's report.
+LOG_LENGTH = 200
+#: Bytes of a packet shown in it.
+LOG_WIDTH = 160
+#: All packets that are answered, in the order of qSupported's answer.
+ALL_HANDLERS: tuple[Handler, ...] = (
+    *base.HANDLERS,
+    *registers.HANDLERS,
+    *memory.HANDLERS,
+    *resume.HANDLERS,
+    *breakpoints.HANDLERS,
+    *qxfer.HANDLERS,
+    *monitor.HANDLERS,
+)
+
+
+class State(enum.Enum):
+    """See the module's head."""
+
+    NEW = "new"
+    STOPPED = "stopped"
+    RUNNING = "running"
+    MONITOR = "monitor"
+    ENDED = "ended"
+    CLOSED = "closed"
+
+
+MOVES: dict[State, frozenset[State]] = {
+    State.NEW: frozenset((State.STOPPED, State.CLOSED)),
+    State.STOPPED: frozenset((State.STOPPED, State.RUNNING, State.MONITOR, State.ENDED, State.CLOSED)),
+    State.RUNNING: frozenset((State.STOPPED, State.ENDED, State.CLOSED)),
+    State.MONITOR: frozenset((State.STOPPED, State.CLOSED)),
+    State.ENDED: frozenset((State.STOPPED, State.ENDED, State.CLOSED)),
+    State.CLOSED: frozenset((State.CLOSED,)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunCommand:
+    """Run this monitor command, off the target's thread, and call `Session.command_finished`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Send what is left, then close the connection."""
+
+
+Event = RunCommand | Close
+
+
+def _ignore(error: Exception) -> None:
+    """The default of `on_error`."""
+
+
+class Session:
+    """The protocol engine of one connection."""
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        has_runner: bool = False,
+        compressed: bool = False,
+        on_error: Callable[[Exception], None] = _ignore,
+        on_output: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`has_runner`: RunCommand events are served. `compressed`: run-length encode replies (worth it on slow links).
+        `on_error` is told of an exception in a handler, which the client sees as an error reply. `on_output` is told of
+        output that no input has called for: a stop reply."""
+        self.target = target
+        self.state = State.NEW
+        self.log: deque[str] = deque(maxlen=LOG_LENGTH)
+        self._decoder = Decoder()
+        self._out = bytearray()
+        self._last = b""  #: the last packet sent, for a NAK
+        self._compressed = compressed
+        self._on_error = on_error
+        self._on_output = on_output
+        self._killed = False
+        self._starting = False  #: within a resume handler
+        self._early: StopReport | None = None  #: a stop that came before the resume had returned
+        self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
+        self._context = Context(target, self._supported, breakpoints.remove_all, has_runner)
+        target.set_listener(self.stopped)
+
+    # -- bytes
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Bytes from the client (b"" to go on after output has drained). Never raises."""
+        self._decoder.receive_data(data)
+        events: list[Event] = []
+        while self.state not in (State.CLOSED, State.MONITOR) and len(self._out) < HIGH_WATER:
+            event = self._decoder.next_event()
+            if event is None:
+                break
+            match event:
+                case Packet(payload):
+                    self._packet(payload, events)
+                case Interrupt():
+                    self._interrupt()
+                case Nak():
+                    if not self._context.no_ack:
+                        self._out += self._last
+                case Damaged(why):
+                    self._damaged(why)
+                case Ack():
+                    pass
+        return events
+
+    def data_to_send(self) -> bytes:
+        """Bytes for the client, once."""
+        out = bytes(self._out)
+        self._out.clear()
+        return out
+
+    @property
+    def wants_data(self) -> bool:
+        """False while input should be left with the client: output waits, or a command runs."""
+        return len(self._out) < HIGH_WATER and self._decoder.buffered <= 2 * PACKET_SIZE
+
+    @property
+    def stalled(self) -> bool:
+        """True when packets that have come in wait for `data_to_send`; then `receive_data(b"")` goes on."""
+        return len(self._out) >= HIGH_WATER and self._decoder.buffered > 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held in both directions."""
+        return len(self._out) + self._decoder.buffered
+
+    # -- the target's and the world's side
+
+    def stopped(self, report: StopReport) -> None:
+        """The target has stopped, for whatever reason. Told to the client only if it waits for that."""
+        if self._starting:
+            self._early = report
+        elif self.state is State.RUNNING:
+            words = base.note(report)
+            if words is not None:
+                self._send(words)
+            self._context.thread = report.thread
+            self._send(self._stop_reply(report))
+            self._on_output()
+
+    def command_finished(self, output: str, failure: str = "") -> list[Event]:
+        """What the monitor command of a RunCommand printed, and why it failed ("" if it did not)."""
+        if self.state is not State.MONITOR:
+            return []
+        self._move(State.STOPPED)
+        self._finish_command(output, failure)
+        return self.receive_data(b"")
+
+    def disconnected(self) -> None:
+        """The client is gone. Its breakpoints go with it; the guest stays as it is, unless the client killed it."""
+        if self.state is not State.CLOSED or self._killed:
+            self._move(State.CLOSED)
+            self.target.set_listener(None)
+            self._context.release()
+            if self._killed and isinstance(self.target, Kills):
+                self._killed = False
+                self.target.kill()
+
+    # -- inside
+
+    def _supported(self, context: Context) -> str:
+        features = tuple(f for handler in self._handlers.values() for f in handler.features(context))
+        echo = ("error-message+",) if "error-message+" in context.client else ()
+        return supported(features + echo)
+
+    def _move(self, state: State) -> None:
+        assert state in MOVES[self.state], f"{self.state} -> {state}"
+        self.state = state
+
+    def _send(self, payload: bytes) -> None:
+        self._note("->", payload)
+        self._last = frame(compress(payload) if self._compressed else payload)
+        self._out += self._last
+
+    def _note(self, arrow: str, payload: bytes) -> None:
+        shown = payload[:LOG_WIDTH].decode("latin-1")
+        text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
+        self.log.append(f"{arrow} {text}{f' ... {len(payload)} bytes' if len(payload) > LOG_WIDTH else ''}")
+
+    def _damaged(self, why: str) -> None:
+        self._note("<-", f"({why})".encode())
+        if self._context.no_ack:
+            self._send(error_text(f"{why} came in"))  # a NAK means nothing here, and silence would hang the client
+        elif "PacketSize" in why:
+            self._out += b"+"
+            self._send(error_text(why))  # a NAK would only bring it again
+        else:
+            self._out += b"-"
+
+    def _interrupt(self) -> None:
+        self._note("<-", b"(Ctrl-C)")
+        if self.state is State.RUNNING and isinstance(self.target, Continues):
+            self.target.interrupt()
+
+    def _packet(self, payload: bytes, events: list[Event]) -> None:
+        if not self._context.no_ack:
+            self._out += b"+"
+        self._note("<-", payload)
+        if self.state is State.NEW:
+            self.target.halt()
+            self._move(State.STOPPED)
+        self._starting, self._early = True, None
+        try:
+            answer = self._answer(payload)
+        finally:
+            self._starting = False
+        self._reply(answer, events)
+
+    def _answer(self, payload: bytes) -> Answer:
+        try:
+            message = messages.parse(payload)
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                return base.UNSUPPORTED
+            refusal = self._refusal(message)
+            return handler.run(self._context, message) if refusal is None else refusal
+        except messages.MessageError as error:
+            return error_text(f"malformed packet: {error}")
+        except TargetError as error:
+            return error_text(str(error))
+        except Exception as error:
+            self._on_error(error)
+            return error_text(f"internal error in {payload[:12]!r}: {type(error).__name__}: {error}")
+
+    def _refusal(self, message: messages.Message) -> Answer | None:
+        """The answer to what does not fit the state, None when it fits."""
+        match message:
+            case messages.Resume() | messages.MonitorCommand() | messages.Restart() if self.state is State.RUNNING:
+                return error_text("the guest runs: interrupt it first")
+            case messages.QueryStop() if self.state is State.ENDED:
+                return b"W00"  # the client has killed it or seen it exit
+            case messages.Resume() if self.state is State.ENDED:
+                return error_text("the guest has ended: restart it with `run`")
+        return None
+
+    def _reply(self, answer: Answer, events: list[Event]) -> None:
+        match answer:
+            case bytes():
+                if self.state is State.RUNNING and answer[:1] == b"T":
+                    self._move(State.STOPPED)  # `?` while it ran has stopped it
+                self._send(answer)
+            case Running():
+                self._move(State.RUNNING)
+                if self._early is not None:
+                    self.stopped(self._early)
+            case Silent():
+                pass
+            case Monitor(text, output, failure):
+                if output:
+                    self._print(output)
+                if text:
+                    self._move_to_monitor()
+                    events.append(RunCommand(text))
+                else:
+                    self._finish_command("", failure)
+            case Stopped(replies):
+                self._killed = False
+                self._move(State.STOPPED)
+                if replies:
+                    self._send(resume.stop_reply(self._context, self.target.report()))
+            case Gone(payload, killed):
+                self._leave(payload, killed, events)
+
+    def _move_to_monitor(self) -> None:
+        if self.state is State.ENDED:
+            self._move(State.STOPPED)
+        self._move(State.MONITOR)
+
+    def _leave(self, payload: bytes | None, killed: bool, events: list[Event]) -> None:
+        self._killed = killed
+        self._context.release()
+        if payload is not None:
+            self._send(payload)
+        # `k` closes even in extended mode: it has no answer by which a client could go on.
+        if self._context.extended and payload is not None:
+            self._move(State.ENDED)
+            return
+        self._move(State.CLOSED)
+        self.target.set_listener(None)
+        events.append(Close())
+
+    def _stop_reply(self, report: StopReport) -> bytes:
+        reply = resume.stop_reply(self._context, report)
+        self._move(State.ENDED if report.exit_code is not None else State.STOPPED)
+        return reply
+
+    def _print(self, text: str) -> None:
+        """`O` packets, each within PacketSize."""
+        step = PACKET_SIZE // 4
+        data = text.encode("utf-8", "replace")
+        for start in range(0, len(data), step):
+            self._send(b"O" + data[start : start + step].hex().encode("ascii"))
+
+    def _finish_command(self, output: str, failure: str) -> None:
+        """The output and the final OK. A client of old knows no error texts here ("General Query Packets", qRcmd):
+        it gets the failure as output."""
+        if output:
+            self._print(output if output.endswith("\n") else output + "\n")
+        if failure and "error-message+" in self._context.client:
+            self._send(error_text(failure))
+            return
+        if failure:
+            self._print(failure + "\n")
+        self._send(base.OK)

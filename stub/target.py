@@ -1,0 +1,297 @@
+"""What a target must offer the stub, and the optional capabilities, each a protocol of its own.
+
+A packet is answered, and advertised, only when the target implements the protocol that its handler requires. All
+methods are called on one thread, the one that owns the target.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+#: gdb's own signal numbers (gdb's include/gdb/signals.def), not the host's.
+SIGNAL_NONE, SIGNAL_INT, SIGNAL_TRAP, SIGNAL_ABRT = 0, 2, 5, 6
+
+
+class TargetError(Exception):
+    """The target refuses; one sentence says what and why."""
+
+
+# -- the target description
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """A named bit field of a flags type, `low` to `high` inclusive."""
+
+    name: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlagsType:
+    """Named bits of a register of `size` bytes."""
+
+    id: str
+    size: int
+    fields: tuple[Bits, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EnumType:
+    """Named values of a register of `size` bytes."""
+
+    id: str
+    size: int
+    values: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StructType:
+    """(name, type) members, packed in this order."""
+
+    id: str
+    fields: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnionType:
+    """(name, type) views of the same bytes."""
+
+    id: str
+    fields: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorType:
+    """`count` elements of `type`."""
+
+    id: str
+    type: str
+    count: int
+
+
+Type = FlagsType | EnumType | StructType | UnionType | VectorType
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A register as the client sees it: `bits` wide (a multiple of 8), little-endian. `type` names a predefined type or
+    one of its feature's. `expedited`: sent along with every stop reply. `saved`: gdb saves and restores it around
+    calls that it makes in the guest."""
+
+    name: str
+    bits: int
+    type: str = "int"
+    group: str = ""
+    expedited: bool = False
+    saved: bool = True
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.bits // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A named set of registers with the types they use."""
+
+    name: str
+    registers: tuple[Register, ...]
+    types: tuple[Type, ...] = ()
+
+
+@dataclass(frozen=True)
+class Description:
+    """An architecture and its registers, numbered through all features from 0."""
+
+    architecture: str
+    features: tuple[Feature, ...]
+    registers: tuple[Register, ...] = field(init=False)
+    expedited: tuple[tuple[int, Register], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        registers = tuple(r for f in self.features for r in f.registers)
+        object.__setattr__(self, "registers", registers)
+        object.__setattr__(self, "expedited", tuple((n, r) for n, r in enumerate(registers) if r.expedited))
+
+    def standard(self) -> Description:
+        """Only what a client knows without having read the description: gdb's own features."""
+        return Description(self.architecture, tuple(f for f in self.features if f.name.startswith("org.gnu.gdb.")))
+
+
+# -- stops
+
+
+class StopReason(enum.Enum):
+    """The reasons that a stop reply can name; the value is its word there."""
+
+    NONE = ""
+    SWBREAK = "swbreak"
+    HWBREAK = "hwbreak"
+    WATCH = "watch"
+    RWATCH = "rwatch"
+    AWATCH = "awatch"
+
+
+@dataclass(frozen=True, slots=True)
+class StopReport:
+    """Why the target stands still. `signal` is gdb's number; `address` (linear) goes with the watchpoint reasons.
+    `exit_code` is not None when the guest has ended by itself. `note` is a sentence for the person, "" for none."""
+
+    signal: int = SIGNAL_TRAP
+    reason: StopReason = StopReason.NONE
+    address: int = 0
+    exit_code: int | None = None
+    thread: int = 1
+    note: str = ""
+
+
+@runtime_checkable
+class Target(Protocol):
+    """The least a target is: something with threads that stands still or runs."""
+
+    @property
+    def running(self) -> bool:
+        """True while it executes, on whoever's behalf."""
+
+    def set_listener(self, listener: Callable[[StopReport], None] | None) -> None:
+        """`listener(report)` is called at each stop, on the target's thread; None takes it away."""
+
+    def report(self) -> StopReport:
+        """Why it stands still now."""
+
+    def halt(self) -> None:
+        """Stand still when this returns; nothing happens if it does already."""
+
+    def threads(self) -> tuple[int, ...]:
+        """Ids of its threads (one a CPU), from 1."""
+
+    def thread_name(self, thread: int) -> str:
+        """What to call the thread."""
+
+    def thread_text(self, thread: int) -> str:
+        """What the thread is doing, in a few words."""
+
+
+@runtime_checkable
+class HasRegisters(Protocol):
+    """`g` `G` `p` `P`, the target description and expedited registers."""
+
+    def describe(self) -> Description:
+        """The registers as they are to be seen in the present mode."""
+
+    def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
+        """The value of each register, little-endian; None for one that cannot be known."""
+
+    def read_register(self, thread: int, register: Register) -> bytes | None:
+        """One of the description's registers."""
+
+    def write_register(self, thread: int, register: Register, data: bytes) -> None:
+        """`data` has the register's size. Raises TargetError where the CPU does not allow the value."""
+
+    def write_pc(self, thread: int, address: int) -> None:
+        """Continue at `address`, in the form in which the PC is shown. Raises TargetError."""
+
+
+@runtime_checkable
+class HasMemory(Protocol):
+    """`m` `M` `x` `X`. Never touches devices."""
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        """At most `length` bytes, up to the first that cannot be read. Raises TargetError when the first cannot."""
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """Raises TargetError, with nothing written."""
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """`c` `C`, `vCont;c` and Ctrl-C."""
+
+    def resume(self) -> None:
+        """Run; the listener is told of the stop. Raises TargetError."""
+
+    def interrupt(self) -> None:
+        """Ask a running target to stop. The listener is told."""
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """`s` `S` and `vCont;s`."""
+
+    def step(self, thread: int) -> None:
+        """One instruction; the listener is told of the stop, also of one within this call. Raises TargetError."""
+
+
+@runtime_checkable
+class StepsRange(Protocol):
+    """`vCont;r`."""
+
+    def step_range(self, thread: int, start: int, end: int) -> None:
+        """Step until the PC leaves [start, end), at least once. Raises TargetError."""
+
+
+@runtime_checkable
+class SoftwareBreakpoints(Protocol):
+    """`Z0` `z0`."""
+
+    def insert_software_breakpoint(self, address: int) -> None:
+        """Called once for an address until it is removed. Raises TargetError."""
+
+    def remove_software_breakpoint(self, address: int) -> None: ...
+
+
+@runtime_checkable
+class HardwareBreakpoints(Protocol):
+    """`Z1` `z1`."""
+
+    def insert_hardware_breakpoint(self, address: int) -> None:
+        """Called once for an address until it is removed. Raises TargetError."""
+
+    def remove_hardware_breakpoint(self, address: int) -> None: ...
+
+
+@runtime_checkable
+class Watchpoints(Protocol):
+    """`Z2` `Z3` `Z4` and their `z`. `reason` is WATCH, RWATCH or AWATCH."""
+
+    def insert_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
+        """Called once for equal arguments until they are removed. Raises TargetError."""
+
+    def remove_watchpoint(self, reason: StopReason, address: int, length: int) -> None: ...
+
+
+@runtime_checkable
+class Restarts(Protocol):
+    """`R`, `vRun`."""
+
+    def restart(self) -> None:
+        """Back to power-on, standing still."""
+
+
+@runtime_checkable
+class Kills(Protocol):
+    """`k`, `vKill`."""
+
+    def kill(self) -> None:
+        """The client wants the guest ended for good."""
+
+
+@runtime_checkable
+class Detaches(Protocol):
+    """`D`."""
+
+    def detach(self) -> None:
+        """The client leaves: let the guest run on."""
+
+
+@runtime_checkable
+class ShowsPc(Protocol):
+    """`monitor pc`: two conventions of what the PC register shows."""
+
+    pc_is_offset: bool  #: False: the linear address CS base + offset; True: the offset in CS

@@ -1,0 +1,99 @@
+"""The benchmark table: what is measured on which guest, and that both sides really run it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import guests
+from bench.__main__ import main, row
+from bench.figures import FIGURES, Figure
+from bench.sides import BenchError, Qemu, V2e
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def disassemble(code: bytes, address: int) -> list[tuple[int, str]]:
+    import capstone
+
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_16)
+    return [(i.address, f"{i.mnemonic} {i.op_str}".strip()) for i in decoder.disasm(code, address)]
+
+
+def test_the_loop_jumps_to_the_address_that_the_breakpoint_figure_uses():
+    code = disassemble(guests.LOOP_CODE, guests.BOOT_ADDRESS)
+    assert code[-1][1] == f"jmp {guests.LOOP_ADDRESS:#x}"
+    assert (guests.LOOP_ADDRESS, "inc ecx") in code
+    assert code[0][1] == "cli"
+
+
+def test_the_exit_guest_writes_0_to_the_debug_exit_port():
+    assert [text for _, text in disassemble(guests.EXIT_CODE, 0)] == ["mov al, 0", "out 0xf4, al", "hlt"]
+
+
+def test_the_rom_starts_at_the_reset_vector(tmp_path):
+    rom = guests.exit_rom(tmp_path / "rom").read_bytes()
+    assert len(rom) == 0x10000
+    assert rom[-16:].startswith(guests.EXIT_CODE)
+
+
+def test_a_disk_has_the_boot_signature_and_whole_cylinders(tmp_path):
+    disk = guests.loop_disk(tmp_path / "disk").read_bytes()
+    assert disk[510:512] == b"\x55\xaa"
+    assert len(disk) % (16 * 63 * 512) == 0
+
+
+def test_a_row_has_the_ratio_of_ours_to_theirs():
+    figure = Figure("steps", "1/s", True, lambda side, folder: 0.0, "above QEMU's")
+    line = row(figure, {"v2e": 300.0, "QEMU": 200.0})
+    assert line.split()[:5] == ["steps", "1/s", "300", "200", "1.50x"]
+    assert line.endswith("more is better; aim: above QEMU's")
+
+
+def test_figures_have_names_of_their_own():
+    assert len({figure.name for figure in FIGURES}) == len(FIGURES)
+
+
+@pytest.mark.parametrize("arguments", [["--runs", "0"], ["--only", "no such figure"], ["--frobnicate"]])
+def test_wrong_usage_ends_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_without_gdb_it_says_so(monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    assert main([]) == 2
+    assert "gdb is not installed" in capsys.readouterr().err
+
+
+def test_a_side_that_does_not_run_the_guest_is_an_error_with_its_words(tmp_path):
+    with pytest.raises(BenchError, match=r"v2e ended with status 2 and said: .*absent"):
+        V2e().run("absent.rom", None)
+
+
+def test_both_sides_run_the_rom_to_the_guests_exit(tmp_path):
+    rom = str(guests.exit_rom(tmp_path / "rom"))
+    assert V2e().run(rom, None) > 0
+    try:
+        assert Qemu().run(rom, None) > 0
+    except FileNotFoundError:
+        pytest.skip("QEMU is not installed (Debian: apt-get install qemu-system-x86)")
+
+
+@pytest.mark.slow
+def test_every_figure_can_be_measured():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--runs", "1", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if "is not installed" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert [result["name"] for result in results] == [figure.name for figure in FIGURES]
+    assert all(value > 0 for result in results for values in result["samples"].values() for value in values)

@@ -1,0 +1,20 @@
+"""Shared set-up of this project's own tests. The fixtures `machine`, `gdb` and so on come from repl.pytest_plugin."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+# Examples are judged by their number, never by their time: machines differ.
+settings.register_profile("v2e", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("soak", parent=settings.get_profile("v2e"), max_examples=100_000)
+settings.load_profile("v2e")
+
+pytest_plugins = ["pytester"]
+
+
+def pytest_configure(config):
+    # The entry point registers the plugin as `v2e`; a checkout that is not installed registers it here.
+    if not config.pluginmanager.has_plugin("v2e"):
+        from repl import pytest_plugin
+
+        config.pluginmanager.register(pytest_plugin, "v2e")

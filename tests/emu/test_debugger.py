@@ -1,0 +1,365 @@
+"""Control and inspection of a running machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from asm import assemble
+from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
+from emu.subject import MemoryUnavailable
+from emu.until import parse_until
+from machines import debugger, rom
+
+#: A PIT interrupt every 100 us; the handler counts at 600h. The main loop counts at 500h.
+TICKING = rom(
+    """
+    mov ss, ax
+    mov sp, 0x7000
+    mov word [8*4], tick
+    mov word [8*4+2], 0xf000
+    mov al, 0x11
+    out 0x20, al
+    mov al, 8
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 0xfe
+    out 0x21, al
+    mov al, 0x34
+    out 0x43, al
+    mov al, 119
+    out 0x40, al
+    mov al, 0
+    out 0x40, al
+    sti
+main:
+    inc dword [0x500]
+    nop
+    jmp main
+tick:
+    push ax
+    inc dword [0x600]
+    mov al, 0x20
+    out 0x20, al
+    pop ax
+    iret
+    """
+)
+
+
+def cont(session: Debugger) -> Stop:
+    session.begin_continue()
+    return session.run()
+
+
+def step(session: Debugger, count: int = 1) -> Stop:
+    session.begin_step(count)
+    return session.run()
+
+
+def dword(session: Debugger, address: int) -> int:
+    return int.from_bytes(session.read_linear(address, 4), "little")
+
+
+def test_a_machine_begins_at_the_reset_vector() -> None:
+    session = debugger(rom("hlt"))
+    assert session.last_stop.kind is StopKind.PAUSED
+    assert session.cpu().linear_pc == 0xFFFFFFF0
+    assert session.disassemble(count=1)[0].text.startswith("ljmp")
+
+
+def test_halt_with_interrupts_off_is_a_deadlock_that_says_where() -> None:
+    stop = cont(debugger(rom("hlt")))
+    assert stop.kind is StopKind.DEADLOCK
+    assert "HLT with interrupts off at f000:" in stop.text
+
+
+def test_the_debug_exit_port_ends_the_run_with_its_code() -> None:
+    stop = cont(debugger(rom("mov al, 42\nout 0xf4, al\nhlt")))
+    assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 42)
+
+
+def test_a_triple_fault_tells_the_chain_of_faults() -> None:
+    session = debugger(
+        rom("o32 lidt [cs:idt]\nmov eax, cr0\nor al, 1\nmov cr0, eax\nud2\nhlt", "idt: dw 0\ndd 0")
+    )
+    stop = cont(session)
+    assert stop.kind is StopKind.SHUTDOWN
+    assert [f.vector for f in stop.faults][:1] == [6]
+    assert stop.text.startswith("triple fault: #UD at f000:")
+
+
+def test_a_breakpoint_stops_before_its_instruction_and_continue_goes_past_it() -> None:
+    session = debugger(rom("mov cx, 3\nl: inc word [0x500]\nloop l\nmov al, 0\nout 0xf4, al"))
+    assert cont_to(session, "inc") == 0
+    assert cont_to(session, "inc") == 1
+    assert cont_to(session, "inc") == 2
+    assert cont(session).kind is StopKind.EXIT
+
+
+def cont_to(session: Debugger, mnemonic: str) -> int:
+    if not session.breakpoint_list():
+        address = next(i.linear for i in session.disassemble(0xF0000, 8) if i.text.startswith(mnemonic))
+        session.add_breakpoint(BreakKind.EXECUTE, address)
+    stop = cont(session)
+    assert stop.kind is StopKind.BREAKPOINT
+    return dword(session, 0x500)
+
+
+def test_ignore_counts_are_used_up_before_a_stop() -> None:
+    session = debugger(rom("l: inc word [0x500]\njmp l"))
+    target = next(i.linear for i in session.disassemble(0xF0000, 8) if i.text.startswith("inc"))
+    point = session.add_breakpoint(BreakKind.EXECUTE, target)
+    point.ignore = 5
+    cont(session)
+    assert (dword(session, 0x500), point.hits) == (5, 6)
+
+
+def test_a_temporary_breakpoint_is_gone_after_its_hit() -> None:
+    session = debugger(rom("nop\nnop\nhlt"))
+    session.add_breakpoint(BreakKind.EXECUTE, 0xF0003, temporary=True)
+    cont(session)
+    assert session.breakpoint_list() == ()
+
+
+def test_a_disabled_breakpoint_does_not_stop() -> None:
+    session = debugger(rom("nop\nnop\nmov al, 1\nout 0xf4, al"))
+    point = session.add_breakpoint(BreakKind.EXECUTE, 0xF0005)
+    session.enable_breakpoint(point.id, False)
+    assert cont(session).kind is StopKind.EXIT
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "expected"),
+    [
+        (BreakKind.WRITE, "mov ax, [0x500]\nmov word [0x500], 0x1234", ("wrote", 0x1234)),
+        (BreakKind.READ, "mov word [0x500], 7\nmov ax, [0x500]", ("read", 7)),
+        (BreakKind.ACCESS, "mov word [0x500], 9", ("wrote", 9)),
+    ],
+)
+def test_a_watchpoint_stops_after_the_access_it_watches(
+    kind: BreakKind, code: str, expected: tuple[str, int]
+) -> None:
+    session = debugger(rom(code + "\nhere: hlt"))
+    session.add_breakpoint(kind, 0x500, 2)
+    stop = cont(session)
+    assert stop.kind is StopKind.WATCHPOINT
+    assert stop.hit is not None
+    assert (stop.text.split(": ")[1].split()[0], stop.hit.value) == expected
+
+
+def test_a_watch_of_one_byte_sees_a_wider_access_that_covers_it() -> None:
+    session = debugger(rom("mov dword [0x500], 0x11223344\nhlt"))
+    session.add_breakpoint(BreakKind.WRITE, 0x503, 1)
+    assert cont(session).kind is StopKind.WATCHPOINT
+
+
+def test_a_step_that_meets_an_interrupt_runs_through_its_handler() -> None:
+    session = debugger(TICKING)
+    main = next(i.linear for i in session.disassemble(0xF0000, 40) if i.text.startswith("inc"))
+    session.add_breakpoint(BreakKind.EXECUTE, main)
+    cont(session)
+    session.remove_breakpoint(session.breakpoint_list()[0].id)
+    pcs = set()
+    while dword(session, 0x600) < 3:
+        assert step(session).kind is StopKind.STEP
+        pcs.add(session.cpu().linear_pc - main)
+    assert pcs <= set(range(9))  # never inside the handler
+    assert len(pcs) == 3
+
+
+def test_stepping_inside_interrupts_when_asked() -> None:
+    session = debugger(TICKING)
+    session.step_into_interrupts = True
+    step(session, 8)
+    handler = int.from_bytes(session.read_linear(8 * 4, 2), "little")
+    seen = set()
+    for _ in range(6000):
+        step(session)
+        seen.add(session.cpu().rip)
+        if handler + 1 in seen:
+            break
+    assert handler + 1 in seen
+
+
+def test_stepping_changes_nothing_of_the_run() -> None:
+    count = 20_000
+    ran, stepped = debugger(TICKING), debugger(TICKING)
+    ran.set_until(parse_until(f"insns:{count}"))
+    cont(ran)
+    while stepped.machine.executor.retired < count - 200:
+        step(stepped)
+    stepped.set_until(parse_until(f"insns:{count}"))
+    cont(stepped)
+    assert stepped.fingerprint() == ran.fingerprint()
+
+
+def test_next_steps_over_a_call_and_over_a_repeated_string() -> None:
+    session = debugger(
+        rom("mov ss, ax\nmov sp, 0x7000\ncall f\nmov cx, 5\nrep lodsb\nhlt\nf: inc word [0x500]\nret")
+    )
+    seen = []
+    for _ in range(9):
+        seen.append(session.disassemble(count=1)[0].text.split()[0])
+        session.begin_over()
+        session.run()
+    assert seen == ["ljmp", "cli", "xor", "mov", "mov", "mov", "call", "mov", "rep"]
+    assert session.disassemble(count=1)[0].text == "hlt"
+    assert dword(session, 0x500) == 1
+
+
+def test_next_over_a_call_stops_at_a_breakpoint_inside_it() -> None:
+    session = debugger(rom("mov ss, ax\nmov sp, 0x7000\ncall f\nhlt\nf: inc word [0x500]\nret"))
+    step(session, 6)
+    assert session.disassemble(count=1)[0].text.startswith("call")
+    target = next(i.linear for i in session.disassemble(count=8) if i.text.startswith("inc"))
+    session.add_breakpoint(BreakKind.EXECUTE, target)
+    session.begin_over()
+    assert session.run().kind is StopKind.BREAKPOINT
+
+
+def test_next_over_a_recursive_call_stops_in_the_same_frame() -> None:
+    session = debugger(
+        rom("mov ss, ax\nmov sp, 0x7000\nmov cx, 3\ncall f\nhlt\nf: dec cx\njz out\ncall f\nafter: nop\nout: ret")
+    )
+    step(session, 9)  # into f: dec, jz, then the inner call
+    while not session.disassemble(count=1)[0].text.startswith("call"):
+        step(session)
+    before = session.cpu().regs[4]
+    session.begin_over()
+    session.run()
+    assert session.cpu().regs[4] == before
+
+
+def test_a_range_step_leaves_when_the_pc_does() -> None:
+    session = debugger(rom("mov cx, 100\nl: loop l\nhlt"))
+    step(session, 5)
+    loop = session.cpu().linear_pc
+    session.begin_range(loop, loop + 2)
+    session.run()
+    assert session.disassemble(count=1)[0].text == "hlt"
+    assert session.cpu().regs[1] & 0xFFFF == 0
+
+
+def test_a_budget_that_runs_out_is_a_limit_stop() -> None:
+    session = debugger(rom("jmp $"))
+    session.set_limit(1000)
+    stop = cont(session)
+    assert (stop.kind, stop.retired) == (StopKind.LIMIT, 1000)
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"), [("debugcon:^hi$", StopKind.EVENT), ("insns:77", StopKind.EVENT), ("pc:0xf0003", StopKind.EVENT)]
+)
+def test_events_end_a_run(spec: str, kind: StopKind) -> None:
+    session = debugger(rom("nop\nnop\nmov al, 'h'\nout 0xe9, al\nmov al, 'i'\nout 0xe9, al\njmp $"))
+    session.set_until(parse_until(spec))
+    session.set_limit(100_000)
+    assert cont(session).kind is kind
+
+
+def test_a_console_event_stops_at_the_instruction_that_wrote_its_last_character() -> None:
+    session = debugger(rom("mov al, 'h'\nout 0xe9, al\nmov al, 'i'\nout 0xe9, al\nmov al, '!'\nout 0xe9, al\njmp $"))
+    session.set_until(parse_until("debugcon:hi"))
+    cont(session)
+    assert session.machine.debugcon_text() == "hi"
+
+
+def test_reading_what_is_not_there_names_the_address() -> None:
+    session = debugger(rom("hlt"))
+    with pytest.raises(MemoryUnavailable) as caught:
+        session.read_linear(0xFFFF0, 0x20000)
+    assert caught.value.address == 0x100000
+    assert session.readable(0xFFFF0, 0x20000) == 0x10
+
+
+def test_a_debugger_may_write_rom_and_the_guest_may_not() -> None:
+    session = debugger(rom("mov bx, 0xf000\nmov ds, bx\nmov byte [0x8000], 0x55\nmov al, [0x8000]\nout 0xf4, al"))
+    stop = cont(session)
+    assert stop.exit_code == 0xF4  # what the image has there
+    session.write_linear(0xF8000, b"\xaa")
+    assert session.read_linear(0xF8000, 1) == b"\xaa"
+
+
+def test_code_written_by_the_debugger_is_executed() -> None:
+    session = debugger(rom("mov ax, 0\njmp 0:0x600"))
+    session.write_linear(0x600, assemble("bits 16\nmov al, 1\nout 0xf4, al\njmp $"))
+    step(session, 5)
+    session.write_linear(0x600, assemble("bits 16\nmov al, 9\nout 0xf4, al\njmp $"))
+    assert cont(session).exit_code == 9
+
+
+def test_registers_are_written_as_the_cpu_would_load_them() -> None:
+    session = debugger(rom("hlt"))
+    session.write_register("ax", 0x1234)
+    session.write_register("ds", 0x40)
+    assert session.cpu().regs[0] & 0xFFFF == 0x1234
+    assert session.cpu().ds.base == 0x400
+    with pytest.raises(DebuggerError, match="no register is called 'zork'"):
+        session.write_register("zork", 1)
+
+
+def test_big_real_mode_shows_in_the_segment_table() -> None:
+    session = debugger(
+        rom(
+            "o32 lgdt [cs:gdtr]\nmov eax, cr0\nor al, 1\nmov cr0, eax\nmov bx, 8\nmov ds, bx\nand al, 0xfe\nmov cr0, eax"
+            "\nxor bx, bx\nmov ds, bx\nhlt",
+            "gdt: dq 0, 0x00cf93000000ffff\ngdtr: dw 15\ndd 0xf0000+gdt",
+        )
+    )
+    cont(session)
+    views = {v.name: v for v in session.segments()}
+    assert views["ds"].limit == 0xFFFFFFFF
+    assert "limit" in views["ds"].differs
+    assert views["es"].differs == ()
+    assert session.mode().label == "big real"
+
+
+def test_a_reset_keeps_breakpoints_and_starts_anew() -> None:
+    session = debugger(rom("inc word [0x500]\nhlt"))
+    session.add_breakpoint(BreakKind.EXECUTE, 0xF0003)
+    cont(session)
+    session.reset()
+    assert session.machine.executor.retired == 0
+    assert session.cpu().linear_pc == 0xFFFFFFF0
+    assert cont(session).kind is StopKind.BREAKPOINT
+    assert dword(session, 0x500) == 0
+
+
+def test_a_cpu_reset_by_port_92_keeps_memory_and_comes_back_to_the_reset_vector() -> None:
+    session = debugger(rom("inc word [0x500]\ncmp word [0x500], 2\nje done\nmov al, 1\nout 0x92, al\nhlt\ndone: mov al, 5\nout 0xf4, al"))
+    assert cont(session).exit_code == 5
+
+
+def test_a_saved_machine_continues_to_the_same_end() -> None:
+    session = debugger(TICKING)
+    session.set_until(parse_until("insns:5000"))
+    cont(session)
+    saved = session.save()
+    ends = []
+    for _ in range(2):
+        session.set_until(parse_until("insns:20000"))
+        cont(session)
+        ends.append(session.fingerprint())
+        session.restore(saved)
+    assert ends[0] == ends[1]
+
+
+def test_typed_keys_reach_the_guest_and_a_replay_repeats_them() -> None:
+    code = "mov al, 0xae\nout 0x64, al\nl: in al, 0x64\ntest al, 1\njz l\nin al, 0x60\nmov [0x500], al\nout 0xe9, al\njmp l"
+    ends = []
+    session = debugger(rom(code))
+    session.set_until(parse_until("insns:30000"))
+    cont(session)
+    session.type_text("a")
+    session.set_until(parse_until("insns:3000000"))
+    cont(session)
+    ends.append(session.fingerprint())
+    assert session.machine.debugcon_text() != ""
+    again = debugger(rom(code))
+    again.machine.replay(session.machine.inputs)
+    again.set_until(parse_until("insns:3000000"))
+    cont(again)
+    assert again.fingerprint() == ends[0]

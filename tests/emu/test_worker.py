@@ -1,0 +1,164 @@
+"""The thread that owns a machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from emu.debugger import Debugger, DebuggerError, Stop, StopKind
+from emu.machine import MachineConfig, build_machine
+from emu.worker import Worker, WorkerClosed
+from machines import rom
+
+LOOP = rom("jmp $")
+COUNT = rom("mov cx, 0\nl: inc dword [0x500]\njmp l")
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    worker = Worker(Debugger(build_machine(MachineConfig(memory=1 << 20, firmware=COUNT, shadow=False))))
+    worker.start()
+    yield worker
+    worker.close()
+
+
+def test_a_call_returns_its_value_and_raises_its_error_in_the_caller(worker: Worker) -> None:
+    assert worker.call(lambda: 42) == 42
+    with pytest.raises(DebuggerError, match="no register is called 'nope'"):
+        worker.call(lambda: worker.debugger.read_register("nope"))
+
+
+def test_an_interrupt_stops_a_running_guest_and_tells_the_listeners(worker: Worker) -> None:
+    stops: list[Stop] = []
+    worker.add_listener(stops.append)
+    worker.resume(worker.debugger.begin_continue)
+    assert worker.running
+    worker.interrupt()
+    stop = worker.wait(10)
+    assert stop is not None
+    assert stop.kind is StopKind.INTERRUPTED
+    assert stops == [stop]
+
+
+def test_a_call_is_served_while_the_guest_runs_and_leaves_it_running(worker: Worker) -> None:
+    worker.resume(worker.debugger.begin_continue)
+    first = worker.call(lambda: worker.debugger.machine.executor.retired, timeout=10)
+    time.sleep(0.05)
+    second = worker.call(lambda: worker.debugger.machine.executor.retired, timeout=10)
+    assert worker.running
+    assert second > first
+    worker.interrupt()
+    worker.wait(10)
+
+
+def test_an_interrupt_of_a_stopped_guest_does_not_stop_the_next_run_at_once(worker: Worker) -> None:
+    worker.interrupt()
+    worker.call(lambda: None)
+    worker.resume(lambda: worker.debugger.begin_step(100))
+    stop = worker.wait(10)
+    assert stop is not None
+    assert stop.kind is StopKind.STEP
+
+
+def test_resuming_a_running_guest_is_refused(worker: Worker) -> None:
+    worker.resume(worker.debugger.begin_continue)
+    with pytest.raises(DebuggerError, match="the guest is running"):
+        worker.resume(worker.debugger.begin_continue)
+    worker.interrupt()
+    worker.wait(10)
+
+
+def test_a_reset_by_one_front_end_is_a_stop_for_the_others(worker: Worker) -> None:
+    stops: list[Stop] = []
+    worker.resume(worker.debugger.begin_continue)
+    worker.add_listener(stops.append)
+    worker.call(worker.debugger.reset)
+    assert worker.wait(10) is not None
+    assert [s.kind for s in stops] == [StopKind.PAUSED]
+
+
+def test_many_threads_can_call_at_once(worker: Worker) -> None:
+    worker.resume(worker.debugger.begin_continue)
+    seen: list[int] = []
+
+    def ask() -> None:
+        for _ in range(20):
+            seen.append(worker.call(lambda: worker.debugger.cpu().rip, timeout=30))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(seen) == 80
+    worker.interrupt()
+    worker.wait(10)
+
+
+def test_after_close_a_call_says_so(worker: Worker) -> None:
+    worker.close()
+    with pytest.raises(WorkerClosed, match="has been closed"):
+        worker.call(lambda: None)
+
+
+def test_closing_stops_a_running_guest() -> None:
+    worker = Worker(Debugger(build_machine(MachineConfig(memory=1 << 20, firmware=LOOP, shadow=False))))
+    worker.start()
+    worker.resume(worker.debugger.begin_continue)
+    worker.close()
+    assert not worker._thread.is_alive()
+
+
+def test_a_paced_guest_sleeps_real_time_and_its_virtual_time_is_the_same() -> None:
+    # 20 ticks of the PIT's default 18.2 Hz would be 1.1 s; two ticks are enough to see that time passes.
+    source = """
+        mov al, 0x11
+        out 0x20, al
+        mov al, 8
+        out 0x21, al
+        mov al, 4
+        out 0x21, al
+        mov al, 1
+        out 0x21, al
+        mov al, 0xfe
+        out 0x21, al
+        mov word [8*4], tick
+        mov word [8*4+2], 0xf000
+        mov ax, 0
+        mov ss, ax
+        mov sp, 0x7000
+        mov al, 0x34
+        out 0x43, al
+        mov al, 0
+        out 0x40, al
+        out 0x40, al
+        sti
+        hlt
+        hlt
+        mov al, 3
+        out 0xf4, al
+        hlt
+    tick:
+        mov al, 0x20
+        out 0x20, al
+        iret
+    """
+    elapsed, virtual = [], []
+    for paced in (False, True):
+        worker = Worker(
+            Debugger(build_machine(MachineConfig(memory=1 << 20, firmware=rom(source), shadow=False))), paced=paced
+        )
+        worker.start()
+        start = time.monotonic()
+        worker.resume(worker.debugger.begin_continue)
+        stop = worker.wait(30)
+        elapsed.append(time.monotonic() - start)
+        assert stop is not None
+        assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 3)
+        virtual.append(worker.debugger.machine.clock.now)
+        worker.close()
+    assert virtual[0] == virtual[1]
+    assert elapsed[1] >= 0.9 * virtual[1] / 1e9

@@ -1,0 +1,65 @@
+"""Small machines for tests: ROMs from a few lines of nasm, real firmware from Debian packages."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from asm import assemble
+from emu.debugger import Debugger
+from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom, read_rom
+from emu.machine import MachineConfig, build_machine
+from emu.media import Disk
+
+
+@functools.cache
+def rom(body: str, data: str = "") -> bytes:
+    """A 64 KiB ROM: real mode, CS F000h, interrupts off, DS 0; `body` runs first, `data` follows it."""
+    return assemble(
+        f"""
+        bits 16
+        org 0
+        start:
+        cli
+        xor ax, ax
+        mov ds, ax
+        {body}
+        {data}
+        times 0xfff0-($-$$) db 0xf4
+        bits 16
+        jmp 0xf000:start
+        times 0x10000-($-$$) db 0
+        """
+    )
+
+
+def debugger(firmware: bytes, **config: object) -> Debugger:
+    """A debugger on a 1 MiB isapc with `firmware` as true ROM."""
+    options: dict[str, object] = {"memory": 1 << 20, "shadow": False, **config}
+    return Debugger(build_machine(MachineConfig(firmware=firmware, **options)))  # type: ignore[arg-type]
+
+
+@functools.cache
+def seabios() -> tuple[bytes, bytes]:
+    """SeaBIOS and SeaVGABIOS; skips when the package is missing."""
+    try:
+        return read_rom(find_firmware("seabios")), read_rom(find_vga_rom())
+    except FirmwareError as error:
+        pytest.skip(str(error))
+
+
+def seabios_debugger(sector: bytes, **config: object) -> Debugger:
+    """SeaBIOS on isapc with a hard disk whose first sector is `sector`."""
+    bios, vga = seabios()
+    disk = Disk.from_bytes(sector.ljust(1 << 20, b"\0"))
+    options: dict[str, object] = {"memory": 16 << 20, "fw_cfg": {"vgaroms/vgabios.bin": vga}, "disks": (disk,), **config}
+    return Debugger(build_machine(MachineConfig(firmware=bios, **options)))  # type: ignore[arg-type]
+
+
+def syslinux(name: str) -> bytes:
+    """A file of Debian's syslinux-common; skips when it is missing."""
+    for path in sorted(Path("/usr/lib/syslinux").rglob(name)):
+        return path.read_bytes()
+    pytest.skip(f"{name} is not installed: apt-get install syslinux-common")

@@ -1,0 +1,78 @@
+"""Sessions on small machines, for the tests of commands and front ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from emu.worker import Worker
+from machines import debugger, rom
+from repl.commands import all_commands
+from repl.session import Session
+
+#: Counts at 500h for ever, through a subroutine at 20h.
+COUNTING = """
+    mov ss, ax
+    mov sp, 0x7000
+main:
+    call count
+    jmp main
+    times 0x20-($-$$) nop
+count:
+    inc word [0x500]
+    ret
+"""
+#: Protected mode through a GDT at F000:0100; CS 8 based at F0000h, DS 10h flat. Then it spins at `there`, and `back`.
+PROTECTED = """
+    lgdt [cs:gdtr]
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    jmp 8:there
+there:
+    mov ax, 0x10
+    mov ds, ax
+    mov es, ax
+    hlt
+    times 0x100-($-$$) nop
+gdt:
+    dq 0
+    dw 0xffff, 0x0000, 0x9b0f, 0x0000
+    dw 0xffff, 0x0000, 0x9300, 0x008f
+gdtr:
+    dw gdtr - gdt - 1
+    dd 0xf0000 + gdt
+"""
+
+
+@pytest.fixture
+def session_for() -> Iterator[Callable[[str], Session]]:
+    """Makes a session, waiting for stops as scripts do, on a machine whose ROM is the given nasm text."""
+    made: list[Worker] = []
+
+    def make(source: str = COUNTING) -> Session:
+        target = debugger(rom(source))
+        worker = Worker(target)
+        worker.start()
+        made.append(worker)
+        return Session(target, worker, all_commands())
+
+    yield make
+    for worker in made:
+        worker.close()
+        worker.debugger.machine.close()
+
+
+@pytest.fixture
+def session(session_for: Callable[[str], Session]) -> Session:
+    """A session on the counting machine."""
+    return session_for(COUNTING)
+
+
+@pytest.fixture
+def say(session: Session) -> Callable[[str], str]:
+    """Runs a command line in the session and returns what it prints."""
+    from repl.render import Style, result_text
+
+    return lambda line: result_text(session.execute(line), Style())

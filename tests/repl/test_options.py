@@ -1,0 +1,44 @@
+"""Values of command-line options."""
+
+from __future__ import annotations
+
+import pytest
+
+from repl.options import UsageError, choose, parse_count, parse_memory
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64M", 64 << 20), ("1M", 1 << 20), ("1g", 1 << 30), ("3G", 3 << 30), ("2048k", 2 << 20),
+                       ("16MiB", 16 << 20), ("16MB", 16 << 20)],
+)  # fmt: skip
+def test_a_size_with_a_suffix_is_bytes(text, size):
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "64", "M", "-1M", "0M", "1500k", "512k", "4G", "64X", "1e3M", "64 M", "٣M", "9" * 40 + "G", "0x40M"]
+)
+def test_a_nonsense_size_is_refused_by_name(text):
+    with pytest.raises(UsageError) as caught:
+        parse_memory(text)
+    assert "--memory" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("1000000", 1_000_000), ("1_000", 1000), ("0x10", 16)])
+def test_a_count_is_positive(text, count):
+    assert parse_count("--limit", text) == count
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "", "1.5", str(1 << 62)])
+def test_a_count_that_is_none_is_refused_by_name(text):
+    with pytest.raises(UsageError, match="--limit"):
+        parse_count("--limit", text)
+
+
+def test_a_value_of_a_later_version_is_told_from_an_unknown_one():
+    assert choose("--policy", "emulated", ("emulated",), ("auto", "dwell:")) == "emulated"
+    with pytest.raises(UsageError, match="--policy dwell:8 is not available in this version: use emulated"):
+        choose("--policy", "dwell:8", ("emulated",), ("auto", "dwell:"))
+    with pytest.raises(UsageError, match="--policy 'fast' is unknown: use emulated"):
+        choose("--policy", "fast", ("emulated",), ("auto", "dwell:"))

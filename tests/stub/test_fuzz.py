@@ -1,0 +1,109 @@
+"""Nothing that comes in makes a session raise, hang or grow."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stub.packet import PACKET_SIZE, frame
+from stub.session import HIGH_WATER, Close, RunCommand, Session
+from stub_fakes import GDB_FEATURES, FakeTarget, client
+
+#: A session as gdb has it: attach, look, breakpoint, run, step, detach.
+SESSION = [
+    GDB_FEATURES, "vMustReplyEmpty", "QStartNoAckMode", "!", "Hg0", "qXfer:features:read:target.xml:0,1ffff", "qTStatus", "?",
+    "qXfer:threads:read::0,1000", "qAttached", "Hc-1", "qC", "g", "m10100,40", "x10100,40", "X10100,3:}\x03a", "Z0,10180,1",
+    "Z2,500,4", "vCont?", "vCont;c", "p8", "P0=78563412", "z0,10180,1", "vCont;s:1;c", "vCont;r10181,10190:1",
+    "qRcmd,7063", "G00000000", "vKill;1", "vRun;", "R00", "c", "D;1",
+]  # fmt: skip
+RECORDED = [frame(packet.encode("latin-1")) for packet in SESSION]
+
+
+def serve(session: Session, data: bytes) -> int:
+    """What a server does with bytes; how much is held at most."""
+    events = session.receive_data(data)
+    worst = session.buffered
+    while session.data_to_send():
+        events += session.receive_data(b"")
+        worst = max(worst, session.buffered)
+    for event in events:
+        if isinstance(event, RunCommand):
+            session.command_finished("done")
+        assert isinstance(event, RunCommand | Close)
+    return worst
+
+
+@given(st.lists(st.binary(max_size=60), max_size=12))
+def test_random_bytes(chunks: list[bytes]) -> None:
+    session = Session(FakeTarget(), has_runner=True)
+    for chunk in chunks:
+        serve(session, chunk)
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=255), max_size=20).map(lambda s: s.encode("latin-1")), max_size=20))
+def test_random_packets(payloads: list[bytes]) -> None:
+    errors: list[Exception] = []
+    session = Session(FakeTarget(), has_runner=True, on_error=errors.append)
+    for payload in payloads:
+        serve(session, frame(payload))
+    assert errors == []
+
+
+@given(st.data())
+def test_mutated_sessions(data: st.DataObject) -> None:
+    errors: list[Exception] = []
+    target = FakeTarget()
+    session = Session(target, has_runner=True, on_error=errors.append)
+    packets = data.draw(st.lists(st.sampled_from(SESSION), min_size=1, max_size=15))
+    for packet in packets:
+        payload = packet.encode("latin-1")
+        at, drop = data.draw(st.integers(0, len(payload))), data.draw(st.integers(0, 3))
+        noise = data.draw(
+            st.sampled_from([b"", b"", b"", b"0", b"ffffffffffffffff", b",", b";", b":", b"-1", b"\0", b"}"])
+        )
+        serve(session, frame(payload[:at] + noise + payload[at + drop :]))
+        if target.active:
+            serve(session, b"\x03")
+    session.disconnected()
+    assert errors == []
+    assert target.points == set()
+
+
+def test_the_recorded_session_itself_is_answered() -> None:
+    peer = client(has_runner=True)
+    for packet in SESSION:
+        answers = peer.ask(packet)
+        if packet == "c":
+            answers = peer.incoming(peer.raw(b"\x03"))
+        expects = packet not in ("R00",)
+        assert bool(answers) == expects, packet
+        assert not any(answer.startswith(b"E.internal") for answer in answers)
+
+
+def test_a_client_killed_at_every_byte_leaves_no_breakpoints_and_no_listener() -> None:
+    whole = b"".join(RECORDED)
+    for end in range(len(whole)):
+        target = FakeTarget()
+        session = Session(target, has_runner=True)
+        serve(session, whole[:end])
+        session.disconnected()
+        assert target.points == set(), whole[:end]
+        assert target.listener is None
+
+
+def test_ten_megabytes_of_random_bytes_do_not_grow_memory() -> None:
+    rng = random.Random(3)
+    session = Session(FakeTarget(), has_runner=True)
+    worst = 0
+    for _ in range(160):
+        worst = max(worst, serve(session, rng.randbytes(0x10000)))
+    assert worst < HIGH_WATER + 3 * PACKET_SIZE
+    assert b"QC1" in client_after(session)
+
+
+def client_after(session: Session) -> bytes:
+    """The answer to a question once the noise is over."""
+    session.receive_data(b"#00" + frame(b"qC"))
+    return session.data_to_send()

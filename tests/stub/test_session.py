@@ -1,0 +1,475 @@
+"""A whole connection in bytes, without a socket."""
+
+from __future__ import annotations
+
+import pytest
+
+from stub.packet import PACKET_SIZE, frame
+from stub.session import HIGH_WATER, Close, RunCommand, State
+from stub.target import SIGNAL_ABRT, StopReason, StopReport
+from stub_fakes import GDB_FEATURES, RAM, BareTarget, Client, FakeTarget, client
+
+#: (what the client sends, what comes back), in one session on a FakeTarget, raw.
+CONVERSATIONS: dict[str, list[tuple[bytes, bytes]]] = {
+    "acknowledged": [
+        (b"+$vMustReplyEmpty#3a", b"+$#00"),
+        (b"+$Hg0#df", b"+$OK#9a"),
+        (b"-", b"$OK#9a"),
+        (b"+$Hg0#00", b"-"),
+        (b"$Hg0#df", b"+$OK#9a"),
+    ],
+    "not acknowledged": [
+        (b"$QStartNoAckMode#b0", b"+$OK#9a"),
+        (b"+$qC#b4", b"$QC1#c5"),
+        (b"-", b""),
+        (b"$qC#b4$?#3f", b"$QC1#c5" + frame(b"T05thread:1;core:0;")),
+    ],
+    "stepping": [
+        (frame(b"?"), b"+" + frame(b"T05thread:1;core:0;")),
+        (frame(b"vCont;s:1;c"), b"+" + frame(b"T05thread:1;core:0;")),
+        (frame(b"p8"), b"+" + frame(b"01010100")),
+        (frame(b"s10200"), b"+" + frame(b"T05thread:1;core:0;")),
+        (frame(b"p8"), b"+" + frame(b"01020100")),
+        (frame(b"vCont;r10201,10210:1;c:1"), b"+" + frame(b"T05thread:1;core:0;")),
+        (frame(b"p8"), b"+" + frame(b"10020100")),
+    ],
+    "memory": [
+        (frame(b"m41,3"), b"+" + frame(b"414243")),
+        (frame(b"M41,2:ffee"), b"+" + frame(b"OK")),
+        (frame(b"m1fffe,10"), b"+" + frame(b"feff")),
+        (frame(b"m20000,1"), b"+" + frame(b"E01")),
+        (frame(b"x41,3"), b"+" + frame(b"b\xff\xeeC")),
+        (frame(b"x23,2"), b"+" + frame(b"b}\x03}\x04")),
+        (frame(b"X1ffff,2:ab"), b"+" + frame(b"E.0x20000: not mapped")),
+        (frame(b"m10,0"), b"+" + frame(b"")),
+    ],
+    "malformed": [
+        (frame(b"mzz,1"), b"+" + frame(b"E.malformed packet: the address is not a hexadecimal number of at most 16 digits")),
+        (frame(b"\xff\xfe"), b"+" + frame(b"")),
+        (frame(b"Hg7"), b"+" + frame(b"E.there is no thread 7: the threads are 1")),
+        (frame(b"pfff"), b"+" + frame(b"E01")),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_conversation(name: str) -> None:
+    peer = client()
+    for sent, expected in CONVERSATIONS[name]:
+        assert peer.raw(sent) == expected, sent
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_conversation_in_single_bytes(name: str) -> None:
+    peer = client()
+    for sent, expected in CONVERSATIONS[name]:
+        assert b"".join(peer.raw(bytes((byte,))) for byte in sent) == expected, sent
+
+
+def test_breakpoints_are_inserted_once_and_removed_once() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    assert [peer.one("Z0,10180,1") for _ in range(2)] == [b"OK", b"OK"]
+    assert peer.one("Z0,10180,2") == b"OK"  # another kind of breakpoint instruction is the same place
+    assert target.points == {(0, 0x10180)}
+    assert [peer.one("z0,10180,1") for _ in range(2)] == [b"OK", b"OK"]
+    assert target.points == set()
+
+
+@pytest.mark.parametrize(
+    ("packet", "point"),
+    [
+        ("1,10180,1", (1, 0x10180)),
+        ("2,500,4", (StopReason.WATCH, 0x500, 4)),
+        ("3,500,10", (StopReason.RWATCH, 0x500, 0x10)),
+        ("4,500,1", (StopReason.AWATCH, 0x500, 1)),
+    ],
+)
+def test_each_kind_of_breakpoint_reaches_the_target(packet: str, point: tuple[object, ...]) -> None:
+    target = FakeTarget()
+    peer = client(target)
+    assert peer.one("Z" + packet) == b"OK"
+    assert target.points == {point}
+    assert peer.one("z" + packet) == b"OK"
+    assert target.points == set()
+
+
+def test_conditions_are_refused_and_unknown_kinds_unsupported() -> None:
+    peer = client()
+    assert peer.one("Z0,7c00,1;X1,22").startswith(b"E.conditions")
+    assert peer.one("Z5,7c00,1") == b""
+
+
+@pytest.mark.parametrize(("kind", "word"), [(0, b"swbreak"), (1, b"hwbreak")])
+def test_breakpoint_stops_name_their_reason_to_a_client_that_knows_it(kind: int, word: bytes) -> None:
+    knows, old = client(), client()
+    knows.ask(GDB_FEATURES)
+    for peer in (knows, old):
+        peer.ask(f"Z{kind},10180,1")
+    assert knows.one("c") == b"T05" + word + b":;thread:1;core:0;"
+    assert old.one("vCont;c") == b"T05thread:1;core:0;"
+
+
+@pytest.mark.parametrize("reason", [StopReason.WATCH, StopReason.RWATCH, StopReason.AWATCH])
+def test_watchpoint_stops_name_the_address(reason: StopReason) -> None:
+    target = FakeTarget()
+    peer = client(target)
+    assert peer.ask("c") == []
+    target.stop(StopReport(reason=reason, address=0x502))
+    assert peer.incoming(peer.session.data_to_send()) == [b"T05%b:502;thread:1;core:0;" % reason.value.encode()]
+
+
+def test_stop_reply_carries_registers_once_the_description_was_read() -> None:
+    peer = client()
+    peer.ask("qXfer:features:read:target.xml:0,1ffff")
+    reply = peer.one("s")
+    # eip is register 8 of gdb's i386 core, little-endian, and linear; cs is register 10.
+    assert b";8:01010100;" in reply
+    assert b";a:00100000;" in reply
+
+
+def test_ctrl_c_interrupts_only_what_the_client_waits_for() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("?")
+    assert peer.raw(b"\x03") == b""
+    assert peer.ask("c") == []
+    assert peer.incoming(peer.raw(b"\x03")) == [b"T02thread:1;core:0;"]
+    assert target.calls == ["interrupt"]
+
+
+def test_ctrl_c_right_behind_the_resume_counts() -> None:
+    peer = client()
+    assert peer.incoming(peer.raw(frame(b"vCont;c") + b"\x03")) == [b"T02thread:1;core:0;"]
+
+
+def test_a_stop_the_client_does_not_wait_for_is_not_told() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("?")
+    target.active = True  # continued at the prompt
+    target.stop(StopReport(note="breakpoint 1"))
+    assert peer.session.data_to_send() == b""
+
+
+def test_a_client_that_comes_while_the_guest_runs_finds_it_stopped() -> None:
+    target = FakeTarget()
+    target.active = True
+    peer = client(target)
+    assert target.running  # connecting alone stops nothing
+    assert peer.one("?") == b"T02thread:1;core:0;"
+    assert target.calls == ["halt"]
+
+
+def test_continue_joins_a_guest_that_the_prompt_has_continued_and_step_does_not() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("?")
+    target.active = True
+    assert peer.one("vCont;s:1").startswith(b"E.the guest runs")
+    assert peer.ask("vCont;c") == []
+    target.stop(StopReport())
+    assert peer.incoming(peer.session.data_to_send()) == [b"T05thread:1;core:0;"]
+
+
+def test_memory_is_readable_and_resume_refused_while_it_runs() -> None:
+    peer = client()
+    peer.ask("c")
+    assert peer.one("m41,2") == b"4142"
+    assert peer.one("c").startswith(b"E.the guest runs")
+    assert peer.session.state is State.RUNNING
+
+
+def test_a_stop_in_words_comes_before_the_stop_reply() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("c")
+    target.stop(StopReport(SIGNAL_ABRT, note="triple fault: #GP(0)"))
+    console, stop = peer.incoming(peer.session.data_to_send())
+    assert bytes.fromhex(console[1:].decode()) == b"triple fault: #GP(0)\n"
+    assert stop == b"T06thread:1;core:0;"
+
+
+def test_the_guest_s_exit_ends_the_session_but_not_for_a_later_client() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("!")
+    peer.ask("c")
+    target.stop(StopReport(exit_code=0x35))
+    assert peer.incoming(peer.session.data_to_send()) == [b"W35"]
+    assert peer.one("?") == b"W00"
+    assert peer.one("c").startswith(b"E.the guest has ended")
+    assert peer.one("vRun;") == b"T05thread:1;core:0;"
+    assert peer.one("s").startswith(b"T05")
+    target.last = StopReport(exit_code=0x35)
+    assert client(target).one("?") == b"T05thread:1;core:0;"
+
+
+def test_restart_without_reply() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    assert peer.ask("R00") == []
+    assert target.calls == ["restart"]
+
+
+def test_kill_is_acknowledged_before_the_connection_closes_and_then_carried_out() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("Z0,7c00,1")
+    assert peer.raw(frame(b"k")) == b"+"
+    assert peer.events == [Close()]
+    assert "kill" not in target.calls
+    peer.session.disconnected()
+    assert target.calls == ["kill"]
+    assert target.points == set()
+
+
+def test_vkill_is_answered() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    assert peer.one("vKill;1") == b"OK"
+    assert peer.events == [Close()]
+
+
+def test_a_killed_guest_can_be_restarted_in_extended_mode() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("!")
+    assert peer.one("vKill;1") == b"OK"
+    assert peer.events == []
+    assert peer.one("vRun;") == b"T05thread:1;core:0;"
+    peer.session.disconnected()
+    assert "kill" not in target.calls
+
+
+def test_killed_in_extended_mode_and_left_is_killed() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("!")
+    peer.ask("vKill;1")
+    peer.session.disconnected()
+    assert target.calls == ["kill"]
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_detach_takes_the_breakpoints_away_and_lets_the_guest_run(extended: bool) -> None:
+    target = FakeTarget()
+    peer = client(target)
+    if extended:
+        peer.ask("!")
+    peer.ask("Z0,10180,1")
+    assert peer.one("D") == b"OK"
+    assert target.points == set()
+    assert target.running
+    assert peer.events == ([] if extended else [Close()])
+    target.stop(StopReport())
+    assert peer.session.data_to_send() == b""
+
+
+def test_a_client_that_vanishes_takes_its_breakpoints_and_leaves_the_guest_as_it_is() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("Z1,10,1")
+    peer.ask("Z2,500,4")
+    peer.ask("c")
+    peer.session.disconnected()
+    peer.session.disconnected()
+    assert target.points == set()
+    assert target.running
+    assert target.listener is None
+
+
+def test_registers_are_written_only_where_they_differ() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("qXfer:features:read:target.xml:0,1ffff")
+    values = peer.one("g").decode()
+    assert peer.one("G" + "44332211" + values[8:]) == b"OK"
+    assert target.calls == [("eax", 0x11223344)]
+
+
+def test_a_refused_register_write_says_why_in_plain_characters() -> None:
+    peer = client()
+    peer.ask("qXfer:features:read:target.xml:0,1ffff")
+    number = [r.name for r in FakeTarget().describe().registers].index("mode")
+    assert peer.one(f"P{number:x}=00000000") == b"E.mode is derived: it cannot be written 1"
+    assert peer.one("P0=00") == b"E.eax has 4 bytes, not 1"
+
+
+def test_registers_keep_the_numbering_that_the_client_has_read() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("qXfer:features:read:target.xml:0,1ffff")
+    before = peer.one("g")
+    target.cpu.efer, target.cpu.cs.access, target.cpu.cs.base = 1 << 10, 0x209B, 0  # now in 64-bit mode
+    target.cpu.cr0 |= 1
+    assert len(peer.one("g")) == len(before)
+    peer.ask("qXfer:features:read:target.xml:0,1ffff")
+    assert len(peer.one("g")) > len(before)
+
+
+def test_a_client_without_the_description_gets_what_it_knows() -> None:
+    # eax..gs 16 * 4, st0-7 8 * 10, x87 control 8 * 4, xmm0-7 8 * 16, mxcsr 4 bytes: gdb's default i386 registers.
+    assert len(client().one("g")) == 2 * (64 + 80 + 32 + 128 + 4)
+
+
+def test_documents_come_in_pieces_of_one_text() -> None:
+    peer = client()
+    whole = peer.one("qXfer:features:read:target.xml:0,1ffff")
+    assert whole[:1] == b"l"
+    pieces, offset = b"", 0
+    while True:
+        piece = peer.one(f"qXfer:features:read:target.xml:{offset:x},100")
+        pieces += piece[1:]
+        offset += len(piece) - 1
+        if piece[:1] == b"l":
+            break
+        assert piece[:1] == b"m"
+        assert len(piece) == 0x101
+    assert pieces == whole[1:]
+    assert peer.one(f"qXfer:features:read:target.xml:{offset + 5:x},100") == b"l"
+
+
+def test_wrong_annex_and_unknown_object() -> None:
+    peer = client()
+    assert peer.one("qXfer:features:read:other.xml:0,100") == b"E00"
+    assert peer.one("qXfer:auxv:read::0,100") == b""
+
+
+def test_threads_are_described() -> None:
+    peer = client()
+    assert peer.one("qfThreadInfo") == b"m1"
+    assert peer.one("qsThreadInfo") == b"l"
+    assert b'<thread id="1" core="0" name="CPU 0">waits &amp; &lt;sees&gt;</thread>' in peer.one(
+        "qXfer:threads:read::0,fff"
+    )
+    assert bytes.fromhex(peer.one("qThreadExtraInfo,1").decode()) == b"CPU 0: waits & <sees>"
+    assert peer.one("T1") == b"OK"
+
+
+def ask_monitor(peer: Client, command: str) -> list[bytes]:
+    return peer.ask("qRcmd," + command.encode().hex())
+
+
+def shown(answers: list[bytes]) -> str:
+    return b"".join(bytes.fromhex(a[1:].decode()) for a in answers if a[:1] == b"O" and a != b"OK").decode()
+
+
+def test_monitor_help_names_our_commands_and_then_runs_the_runner_s_help() -> None:
+    peer = client(has_runner=True)
+    assert "pc [linear|offset]" in shown(ask_monitor(peer, "help"))
+    assert peer.events == [RunCommand("help")]
+
+
+def test_monitor_runs_elsewhere_and_packets_wait_for_its_end() -> None:
+    peer = client(has_runner=True)
+    assert ask_monitor(peer, "sreg cs") == []
+    assert peer.events == [RunCommand("sreg cs")]
+    assert peer.ask("qC") == []
+    assert peer.session.command_finished("cs 1000\n") == []
+    answers = peer.incoming(peer.session.data_to_send())
+    assert shown(answers[:-2]) == "cs 1000\n"
+    assert answers[-2:] == [b"OK", b"QC1"]
+
+
+def test_a_failed_monitor_command_shows_its_text() -> None:
+    old, new = client(has_runner=True), client(has_runner=True)
+    new.ask(GDB_FEATURES + ";error-message+")
+    for peer in (old, new):
+        ask_monitor(peer, "foo")
+        peer.session.command_finished("", "no command is called foo")
+    answers = old.incoming(old.session.data_to_send())
+    assert (shown(answers), answers[-1]) == ("no command is called foo\n", b"OK")
+    assert new.incoming(new.session.data_to_send()) == [b"E.no command is called foo"]
+
+
+def test_monitor_without_a_runner_still_has_its_own_words() -> None:
+    peer = client()
+    assert "monitor help" in shown(ask_monitor(peer, "foo"))
+    assert shown(ask_monitor(peer, "help")).startswith("Commands of the gdb connection")
+    assert peer.session.state is State.STOPPED
+
+
+def test_monitor_pc_switches_the_convention() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    assert "linear address CS base + offset; the offset is $ip" in shown(ask_monitor(peer, "pc"))
+    ask_monitor(peer, "pc offset")
+    assert target.pc_is_offset
+    assert "takes" in shown(ask_monitor(peer, "pc sideways"))
+    ask_monitor(peer, "pc linear")
+    assert not target.pc_is_offset
+
+
+def test_long_monitor_output_fits_into_packets() -> None:
+    peer = client(has_runner=True)
+    text = "é" * PACKET_SIZE
+    ask_monitor(peer, "u")
+    peer.session.command_finished(text)
+    answers = peer.incoming(peer.session.data_to_send())
+    assert max(map(len, answers)) <= PACKET_SIZE
+    assert shown(answers) == text + "\n"
+
+
+def test_a_flood_of_large_reads_waits_for_the_client_to_read() -> None:
+    peer = client()
+    flood = frame(b"m0,10000") * 400
+    peer.session.receive_data(flood)
+    assert peer.session.buffered < HIGH_WATER + 2 * PACKET_SIZE + len(flood)
+    assert peer.session.stalled
+    count = 0
+    while out := peer.session.data_to_send():
+        count += len(peer.incoming(out))
+        peer.session.receive_data(b"")
+    assert count == 400
+
+
+def test_replies_are_compressed_when_asked_for() -> None:
+    target = FakeTarget()
+    target.memory[0:64] = bytes(64)
+    peer = client(target, compressed=True)
+    raw = peer.raw(frame(b"m0,40"))
+    assert len(raw) < 20
+    assert peer.incoming(raw) == [b"00" * 64]
+
+
+def test_an_error_in_a_handler_is_reported_and_the_session_goes_on() -> None:
+    class Broken(FakeTarget):
+        def read_memory(self, address: int, length: int) -> bytes:
+            raise ZeroDivisionError("oops")
+
+    seen: list[Exception] = []
+    peer = client(Broken(), on_error=seen.append)
+    assert peer.one("m0,1") == b"E.internal error in b'm0,1': ZeroDivisionError: oops"
+    assert isinstance(seen[0], ZeroDivisionError)
+    assert peer.one("qC") == b"QC1"
+
+
+def test_too_long_a_packet_gets_words_and_not_a_request_to_repeat_it() -> None:
+    peer = client()
+    raw = peer.raw(frame(b"X0,%x:" % RAM + b"a" * (PACKET_SIZE + 1)))
+    assert raw == b"+" + frame(b"E.a packet longer than 131072 bytes (PacketSize)")
+
+
+def test_a_damaged_packet_without_acknowledgements_gets_words() -> None:
+    peer = client()
+    peer.ask("QStartNoAckMode")
+    assert peer.incoming(peer.raw(b"$g#00")) == [b"E.a packet with a wrong checksum came in"]
+
+
+def test_a_bare_target_is_offered_and_answered_nothing_it_lacks() -> None:
+    peer = client(BareTarget())
+    assert peer.one("qSupported") == b"PacketSize=20000;QStartNoAckMode+;qXfer:threads:read+"
+    for packet in ("g", "p0", "P0=0", "m0,1", "x0,1", "X0,0:", "c", "vCont?", "vCont;c", "Z0,0,1", "z2,0,1", "k", "D", "R00",
+                   "!", "vRun;", "qXfer:features:read:target.xml:0,100"):  # fmt: skip
+        assert peer.one(packet) == b"", packet
+    assert peer.one("?") == b"T05thread:1;core:0;"
+
+
+def test_the_log_remembers_packets_in_plain_text() -> None:
+    peer = client()
+    peer.ask("X0,1:\x01")
+    peer.ask("m0,10000")
+    log = list(peer.session.log)
+    assert log[:2] == [r"<- X0,1:\x01", "-> OK"]
+    assert log[3].endswith("... 131072 bytes")

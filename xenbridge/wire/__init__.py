@@ -1,0 +1,1 @@
+"""construct schemas of Xen's formats."""
