@@ -21,7 +21,7 @@ from emu.views import (
 from emu.x86 import descriptors, disasm, paging, segviews
 from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.registers import REGISTERS, RegisterError, flag_names
-from emu.x86.state import CR0_PE, EFER_LMA, RFLAGS_VM, SEGMENTS, CpuState
+from emu.x86.state import CR0_PE, EFER_LMA, SEGMENTS, CpuState
 
 MAX_INSTRUCTION = 15  #: bytes (SDM vol. 2A, 2.3.11)
 
@@ -76,7 +76,7 @@ class Inspector:
             raise DebuggerError(f"no register is called {name!r}")
         state = self.cpu().copy()
         try:
-            if name in SEGMENTS and state.cr0 & CR0_PE and not state.rflags & RFLAGS_VM:
+            if name in (*SEGMENTS, "ldtr", "tr"):
                 descriptors.load_selector(state, name, value, self._try_linear)
             elif register.set is None:
                 raise DebuggerError(f"{name} is derived from other registers and cannot be written")

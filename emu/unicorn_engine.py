@@ -386,6 +386,8 @@ class UnicornEngine:
                 if not control.remaining:
                     return ExitReason.BUDGET, ""
                 self._halted = False
+            if self._watch.stale:
+                self._watch.translate()
             control.reason = 0
             control.invalidated = self._ov.invalidated.value
             code = call.emu_start(self._handle, env.eip, 0, 0, 0)
@@ -409,9 +411,8 @@ class UnicornEngine:
                     return ExitReason.HALT, ""
             elif reason == STOP_ASKED:
                 control.halt_run = 0
-                if control.stop or not self._watch.stale:
+                if control.stop or control.taken or self._error is not None or not self._watch.stale or self._watch.hit:
                     return ExitReason.REQUEST, "interrupt delivered" if control.taken else ""
-                self._watch.translate()
             else:
                 return ExitReason.FAILURE, f"unicorn stopped without a reason at {self.linear_pc:#x}"
 

@@ -55,7 +55,7 @@ class Watchpoints:
         self._watches: tuple[Watch, ...] = ()
         self._hooks: list[int] = []
         self._pieces: dict[int, tuple[Watch, _Piece]] = {}
-        self._hit: WatchHit | None = None
+        self.hit: WatchHit | None = None
         self.stale = False
         self._on_access = _MEMORY(self._access)
         self._on_entry = _MEMORY(self._entry)
@@ -68,12 +68,12 @@ class Watchpoints:
         """Watch exactly `watches`."""
         if watches == self._watches:
             return
-        self._watches, self._hit = watches, None
+        self._watches, self.hit = watches, None
         self.translate()
 
     def take_hit(self) -> WatchHit | None:
         """The first hit since the last call."""
-        hit, self._hit = self._hit, None
+        hit, self.hit = self.hit, None
         return hit
 
     def translate(self) -> None:
@@ -121,10 +121,10 @@ class Watchpoints:
     def _access(self, _uc: int, kind: int, address: int, size: int, value: int, number: int) -> None:
         watch, piece = self._pieces[number]
         linear = piece.linear + address - piece.physical
-        if self._hit is None and linear < watch.address + watch.length and linear + size > watch.address:
+        if self.hit is None and linear < watch.address + watch.length and linear + size > watch.address:
             access = Access.WRITE if kind == 17 else Access.READ
-            self._hit = WatchHit(watch, linear, size, value & (1 << 8 * size) - 1, access)
-        if self._hit is not None:
+            self.hit = WatchHit(watch, linear, size, value & (1 << 8 * size) - 1, access)
+        if self.hit is not None:
             self._control.halt_run = 1
 
     def _entry(self, _uc: int, _kind: int, _address: int, _size: int, _value: int, _data: int) -> None:

@@ -60,9 +60,11 @@ def width(text: str) -> int:
 
 
 def aligned(rows: Iterable[Sequence[str]], gap: str = "  ") -> list[str]:
-    """Rows of cells as lines, columns aligned left; blanks at line ends dropped."""
+    """Rows of cells as lines, columns aligned left; columns without text and blanks at line ends are dropped."""
     rows = [list(row) for row in rows]
-    columns = max((len(row) for row in rows), default=0)
+    used = sorted({i for row in rows for i, cell in enumerate(row) if cell})
+    rows = [[row[i] for i in used if i < len(row)] for row in rows]
+    columns = len(used)
     widths = [max((width(row[i]) for row in rows if i < len(row) - 1), default=0) for i in range(columns)]
     return [gap.join(cell + " " * (widths[i] - width(cell)) for i, cell in enumerate(row)).rstrip() for row in rows]
 

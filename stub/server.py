@@ -170,7 +170,7 @@ class _Connection:
             self._wake()
 
     def drain(self) -> bool:
-        """On the server's thread: send what was left over."""
+        """On the server's thread: send what was left over. True when all of it has gone out."""
         with self._lock:
             return self._send()
 
@@ -187,7 +187,7 @@ class _Connection:
             self._pending = self._pending[sent:]
         if self.dead:
             self._pending = b""
-        return True
+        return not self.dead
 
     def feed(self, data: bytes) -> list[Event]:
         """On the target's thread: let the session handle `data`."""

@@ -109,6 +109,7 @@ class Session:
         self._on_error = on_error
         self._on_output = on_output
         self._killed = False
+        self.stalled = False  #: packets may wait until `data_to_send` was called; then `receive_data(b"")` goes on
         self._starting = False  #: within a resume handler
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
@@ -121,7 +122,11 @@ class Session:
         """Bytes from the client (b"" to go on after output has drained). Never raises."""
         self._decoder.receive_data(data)
         events: list[Event] = []
-        while self.state not in (State.CLOSED, State.MONITOR) and len(self._out) < HIGH_WATER:
+        self.stalled = False
+        while self.state not in (State.CLOSED, State.MONITOR):
+            if len(self._out) >= HIGH_WATER:
+                self.stalled = True
+                break
             event = self._decoder.next_event()
             if event is None:
                 break
@@ -149,11 +154,6 @@ class Session:
     def wants_data(self) -> bool:
         """False while input should be left with the client: output waits, or a command runs."""
         return len(self._out) < HIGH_WATER and self._decoder.buffered <= 2 * PACKET_SIZE
-
-    @property
-    def stalled(self) -> bool:
-        """True when packets that have come in wait for `data_to_send`; then `receive_data(b"")` goes on."""
-        return len(self._out) >= HIGH_WATER and self._decoder.buffered > 0
 
     @property
     def buffered(self) -> int:

@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from emu.clock import Clock
+from emu.devices.i8042_registers import AUX_INT, AUX_OFF, INPUT_PORT, KBD_INT, KBD_OFF, SYS_FLAG, TRANSLATE, State, view
 from emu.devices.keyboard_tables import KEYS, TRANSLATION
-from emu.views import DeviceView, FieldView
-
-# status register (port 64h)
-OBF, IBF, SYS, A2, UNLOCKED, AUXB, TIMEOUT, PARITY = (1 << i for i in range(8))
-# command byte (RAM byte 0)
-KBD_INT, AUX_INT, SYS_FLAG, KBD_OFF, AUX_OFF, TRANSLATE = 0x01, 0x02, 0x04, 0x10, 0x20, 0x40
+from emu.views import DeviceView
 
 #: From a write until the controller's program has read its input buffer and acted: tens of instructions of 2.5 us.
 CONTROLLER_NS = 20_000
@@ -30,9 +25,6 @@ FRAME_NS = 660_000
 TIMEOUT_NS = 15_000_000
 #: F0h-FFh hold output port lines low for about 6 us.
 PULSE_NS = 6_000
-#: Port 1 of the chip: keyboard and auxiliary data lines idle high, 512 KiB of RAM, jumper not installed, colour
-#: display, keyboard not locked.
-INPUT_PORT = 0xB3
 VERSION = ord("1")  #: A1h, firmware revision, an ASCII character
 _DIGIT_CODES = [KEYS[c].set1 for c in "0123456789abcdef"]
 _SPACE_CODE = KEYS["space"].set1
@@ -49,34 +41,6 @@ class Ps2Device(Protocol):
     def busy(self) -> bool: ...
     def take(self) -> int: ...
     def receive(self, byte: int) -> None: ...
-
-
-@dataclass(slots=True)
-class State:
-    """`output` and `input` are the two data bus buffers; `pending` the controller's own bytes still to give; `sending`
-    (byte, to aux) is on its way to a device, `arriving` says from which device a byte is being clocked in. `argument`
-    is the command whose data byte is awaited. `poll` is C1h or C2h while the status shows the input port."""
-
-    ram: list[int] = field(default_factory=lambda: [0] * 32)
-    output: int = 0
-    output_full: bool = False
-    output_aux: bool = False
-    input: int = 0
-    input_full: bool = False
-    a2: bool = False
-    timeout: bool = False
-    pending: list[int] = field(default_factory=list)
-    argument: int | None = None
-    poll: int | None = None
-    sending: tuple[int, bool] | None = None
-    arriving: str | None = None
-    release: bool = False
-    a20: bool = True
-    pulse: int = 0
-    password: list[int] = field(default_factory=list)
-    loading: list[int] | None = None
-    locked: bool = False
-    matched: int = 0
 
 
 class Face:
@@ -149,7 +113,7 @@ class I8042:
 
     def read(self, offset: int, size: int) -> int:
         if offset == 4:
-            return self._status()
+            return self.state.status()
         s = self.state
         value = s.output
         if s.output_full:
@@ -159,7 +123,7 @@ class I8042:
         return value
 
     def peek(self, offset: int, size: int) -> int:
-        return self._status() if offset == 4 else self.state.output
+        return self.state.status() if offset == 4 else self.state.output
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Software must see IBF clear first: a byte that the controller has not read yet is overwritten."""
@@ -168,14 +132,6 @@ class I8042:
         s.poll = None
         if s.sending is None:
             self._input_timer.arm(self._clock.now + CONTROLLER_NS)
-
-    def _status(self) -> int:
-        s = self.state
-        value = (OBF if s.output_full else 0) | (IBF if s.input_full else 0) | (A2 if s.a2 else 0)
-        value |= SYS if s.ram[0] & SYS_FLAG else 0
-        if s.poll is not None:
-            return value | (INPUT_PORT << 4 & 0xF0 if s.poll == 0xC1 else INPUT_PORT & 0xF0)
-        return value | UNLOCKED | (AUXB if s.output_aux else 0) | (TIMEOUT if s.timeout else 0)
 
     # -- the output buffer
 
@@ -337,16 +293,6 @@ class I8042:
 
     # -- output port
 
-    def output_port(self) -> int:
-        """Bit 7-0: keyboard data, keyboard clock, IRQ12, IRQ1, aux clock, aux data, A20, reset (low is active)."""
-        s = self.state
-        value = 0x01 | 0x04 | 0x80
-        value |= 0x02 if s.a20 and not s.pulse & 2 else 0
-        value |= 0 if s.ram[0] & AUX_OFF else 0x08
-        value |= 0x10 if s.output_full and not s.output_aux else 0
-        value |= 0x20 if s.output_full and s.output_aux else 0
-        return value | (0 if s.ram[0] & KBD_OFF else 0x40)
-
     def _write_output_port(self, value: int) -> None:
         """Bits 0 and 1; the other lines belong to the controller's program."""
         self._set_a20(bool(value & 2))
@@ -390,7 +336,7 @@ class I8042:
         s = self.state
         status_word = 0x08 | (0x20 if s.release else 0)  # bit 3 reads 1; F0, bit 5, remembers the break prefix
         codes: list[int] = []
-        for byte in (*s.ram[:16], INPUT_PORT, self.output_port(), status_word):
+        for byte in (*s.ram[:16], INPUT_PORT, s.output_port(), status_word):
             codes += (_DIGIT_CODES[byte >> 4], _DIGIT_CODES[byte & 15], _SPACE_CODE)
         self._answer(*codes)
 
@@ -407,31 +353,7 @@ class I8042:
         return (0 if command_byte & KBD_OFF else 1) | (0 if command_byte & AUX_OFF else 2)
 
     def view(self) -> DeviceView:
-        s = self.state
-        status, command, port = self._status(), s.ram[0], self.output_port()
-        names = ("OBF", "IBF", "SYS", "A2", "unlocked", "AUXB", "timeout", "parity")
-        command_names = ("KBD int", "AUX int", "SYS", "", "KBD disabled", "AUX disabled", "translate", "")
-        port_names = ("no reset", "A20", "aux data", "aux clock", "IRQ1", "IRQ12", "kbd clock", "kbd data")
-        return DeviceView(
-            "kbc",
-            "Intel 8042 keyboard controller",
-            "ports 60h, 64h; IRQ 1, 12",
-            (
-                FieldView("status", status, _bits(status, names)),
-                FieldView("command byte", command, _bits(command, command_names)),
-                FieldView("output buffer", s.output, "full" if s.output_full else "empty"),
-                FieldView("input buffer", s.input, "full" if s.input_full else "empty"),
-                FieldView("input port", INPUT_PORT),
-                FieldView("output port", port, _bits(port, port_names)),
-                FieldView("awaits data of", "" if s.argument is None else f"{s.argument:02X}h"),
-                FieldView("password", "enabled" if s.locked else "loaded" if s.password else "none"),
-                FieldView("RAM", bytes(s.ram).hex(" ")),
-            ),
-        )
-
-
-def _bits(value: int, names: tuple[str, ...]) -> str:
-    return " ".join(name for i, name in enumerate(names) if value >> i & 1 and name)
+        return view(self.state)
 
 
 #: Commands without a data byte. Others (00h-1Fh, 40h-5Fh, 80h-A0h and so on) are no operations, as on the chip.
@@ -451,7 +373,7 @@ _PLAIN: dict[int, Callable[[I8042], None]] = {
     0xC0: lambda c: c._answer(INPUT_PORT),
     0xC1: lambda c: c._poll_input(0xC1),
     0xC2: lambda c: c._poll_input(0xC2),
-    0xD0: lambda c: c._answer(c.output_port()),
+    0xD0: lambda c: c._answer(c.state.output_port()),
     0xDD: lambda c: c._set_a20(False),
     0xDF: lambda c: c._set_a20(True),
     0xE0: lambda c: c._answer(c._test_inputs()),

@@ -9,61 +9,59 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from emu.clock import Clock
-from emu.views import DeviceView, FieldView
-
-CLOCK_HZ = 1_843_200
-FIFO_SIZE = 16
-
-# interrupt enable register (IER)
-IER_RDA, IER_THRE, IER_LINE, IER_MODEM = 0x01, 0x02, 0x04, 0x08
-# interrupt identification register (IIR), highest priority first
-IIR_LINE, IIR_RDA, IIR_TIMEOUT, IIR_THRE, IIR_MODEM, IIR_NONE = 0x06, 0x04, 0x0C, 0x02, 0x00, 0x01
-IIR_FIFOS = 0xC0
-# FIFO control register (FCR)
-FCR_ENABLE, FCR_CLEAR_RX, FCR_CLEAR_TX, FCR_DMA, FCR_TRIGGER = 0x01, 0x02, 0x04, 0x08, 0xC0
-TRIGGERS = (1, 4, 8, 14)
-# line control register (LCR)
-LCR_WORD, LCR_STOP, LCR_PARITY, LCR_EVEN, LCR_STICK, LCR_BREAK, LCR_DLAB = 0x03, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80
-# modem control register (MCR)
-MCR_DTR, MCR_RTS, MCR_OUT1, MCR_OUT2, MCR_LOOP = 0x01, 0x02, 0x04, 0x08, 0x10
-# line status register (LSR)
-LSR_DR, LSR_OE, LSR_PE, LSR_FE, LSR_BI, LSR_THRE, LSR_TEMT, LSR_FIFO_ERROR = (1 << i for i in range(8))
-LSR_ERRORS = LSR_OE | LSR_PE | LSR_FE | LSR_BI
-# modem status register (MSR)
-MSR_CTS, MSR_DSR, MSR_RI, MSR_DCD = 0x10, 0x20, 0x40, 0x80
-MSR_TERI = 0x04
-
-RBR_THR_DLL, IER_DLM, IIR_FCR, LCR, MCR, LSR, MSR, SCR = range(8)
-
-
-@dataclass(slots=True)
-class State:
-    """`rx` and `incoming` hold a character in bits 7-0 and its LSR error bits in bits 15-8. `rsr` is a received
-    character that found the FIFO full. `tsr` is the character being shifted out. `errors` are LSR bits 1-4 as read.
-    `modem` are the input lines as MSR bits 7-4, `delta` MSR bits 3-0. `incoming` is still on the far side's wire."""
-
-    ier: int = 0
-    fcr: int = 0
-    lcr: int = 0
-    mcr: int = 0
-    scr: int = 0
-    divisor: int = 1
-    rx: list[int] = field(default_factory=list)
-    rsr: int | None = None
-    tx: list[int] = field(default_factory=list)
-    tsr: int | None = None
-    thre: bool = True
-    thre_interrupt: bool = False
-    two_bytes: bool = False
-    first_interrupt: bool = False
-    timed_out: bool = False
-    errors: int = 0
-    modem: int = MSR_CTS | MSR_DSR | MSR_DCD
-    delta: int = 0
-    incoming: list[int] = field(default_factory=list)
+from emu.devices.uart16550_registers import (
+    FCR_CLEAR_RX,
+    FCR_CLEAR_TX,
+    FCR_DMA,
+    FCR_ENABLE,
+    FCR_TRIGGER,
+    FIFO_SIZE,
+    IER_DLM,
+    IER_LINE,
+    IER_MODEM,
+    IER_RDA,
+    IER_THRE,
+    IIR_FCR,
+    IIR_FIFOS,
+    IIR_LINE,
+    IIR_MODEM,
+    IIR_NONE,
+    IIR_RDA,
+    IIR_THRE,
+    IIR_TIMEOUT,
+    LCR,
+    LCR_BREAK,
+    LCR_DLAB,
+    LSR,
+    LSR_BI,
+    LSR_DR,
+    LSR_FE,
+    LSR_FIFO_ERROR,
+    LSR_OE,
+    LSR_PE,
+    LSR_TEMT,
+    LSR_THRE,
+    MCR,
+    MCR_DTR,
+    MCR_LOOP,
+    MCR_OUT1,
+    MCR_OUT2,
+    MCR_RTS,
+    MSR,
+    MSR_CTS,
+    MSR_DCD,
+    MSR_DSR,
+    MSR_RI,
+    MSR_TERI,
+    RBR_THR_DLL,
+    SCR,
+    TRIGGERS,
+    State,
+    view,
+)
+from emu.views import DeviceView
 
 
 class Uart16550:
@@ -101,32 +99,9 @@ class Uart16550:
         self.state = copy.deepcopy(state)
         self._drive()
 
-    # -- times
-
-    @property
-    def _divisor(self) -> int:
-        """The divisor in effect. The data sheet defines 1 to 65535; 0 divides by 3, as the manuals of compatible
-        Super I/O chips (SMSC FDC37C66x, "Programmable baud rate generator") say."""
-        return self.state.divisor or 3
-
-    def _half_bits(self, count: int) -> int:
-        """The time of `count` half bits, ns."""
-        return count * self._divisor * 16 * 1_000_000_000 // (2 * CLOCK_HZ)
-
-    def _stop_half_bits(self) -> int:
-        lcr = self.state.lcr
-        if not lcr & LCR_STOP:
-            return 2
-        return 3 if not lcr & LCR_WORD else 4  # one and a half with 5 data bits
-
     def character_ns(self) -> int:
         """Start, data, parity and stop bits at the programmed rate."""
-        lcr = self.state.lcr
-        data = 5 + (lcr & LCR_WORD)
-        return self._half_bits(2 * (1 + data + bool(lcr & LCR_PARITY)) + self._stop_half_bits())
-
-    def _mask(self) -> int:
-        return (1 << 5 + (self.state.lcr & LCR_WORD)) - 1
+        return self.state.character_ns()
 
     # -- registers
 
@@ -278,14 +253,14 @@ class Uart16550:
     def _shift(self, start: int) -> None:
         """The next character into the shift register; its first bit leaves at `start`."""
         s = self.state
-        s.tsr = s.tx.pop(0) & self._mask()
+        s.tsr = s.tx.pop(0) & self.state.mask()
         length = self.character_ns()
         self._tx_timer.arm(start + length)
         if s.tx:
             return
         if s.fcr & FCR_ENABLE and not s.two_bytes and not s.first_interrupt:
             # a lone byte in the FIFO: "empty" shows one character time less its last stop bit later (8.11)
-            self._thre_timer.arm(start + length - self._half_bits(2))
+            self._thre_timer.arm(start + length - s.half_bits_ns(2))
         else:
             self._empty()
 
@@ -334,7 +309,7 @@ class Uart16550:
     def _arrived(self, deadline: int) -> None:
         s = self.state
         entry = s.incoming.pop(0)
-        self._received(entry & (0xFF00 | self._mask()))
+        self._received(entry & (0xFF00 | self.state.mask()))
         if s.incoming:
             self._rx_timer.arm(deadline + self.character_ns())
 
@@ -427,36 +402,4 @@ class Uart16550:
         self._lines_changed(before)
 
     def view(self) -> DeviceView:
-        s = self.state
-        lsr, msr, iir = self._line_status(), self._modem_lines() | s.delta, self.peek(IIR_FCR, 1)
-        sources = {IIR_LINE: "receiver line status", IIR_RDA: "received data available",
-                   IIR_TIMEOUT: "character timeout", IIR_THRE: "transmitter holding register empty",
-                   IIR_MODEM: "modem status", IIR_NONE: "none pending"}  # fmt: skip
-        parity = ("odd", "even", "mark", "space")[s.lcr >> 4 & 3] if s.lcr & LCR_PARITY else "no"
-        rate = CLOCK_HZ // (16 * self._divisor)
-        stop = self._stop_half_bits() / 2
-        fifo = f"on, trigger {TRIGGERS[s.fcr >> 6]}" if s.fcr & FCR_ENABLE else "off"
-        return DeviceView(
-            self.name,
-            "PC16550D UART",
-            "8 ports",
-            (
-                FieldView("IER", s.ier, _bits(s.ier, "RDA THRE line modem")),
-                FieldView("IIR", iir, sources[iir & 0x0F]),
-                FieldView("FCR", s.fcr, fifo),
-                FieldView("LCR", s.lcr, f"{5 + (s.lcr & LCR_WORD)} data, {parity} parity, {stop:g} stop"
-                          + (", break" if s.lcr & LCR_BREAK else "") + (", DLAB" if s.lcr & LCR_DLAB else "")),
-                FieldView("MCR", s.mcr, _bits(s.mcr, "DTR RTS OUT1 OUT2 loopback")),
-                FieldView("LSR", lsr, _bits(lsr, "DR OE PE FE BI THRE TEMT FIFO-error")),
-                FieldView("MSR", msr, _bits(msr, "DCTS DDSR TERI DDCD CTS DSR RI DCD")),
-                FieldView("SCR", s.scr),
-                FieldView("divisor", s.divisor, f"{rate} baud"),
-                FieldView("receive FIFO", len(s.rx), bytes(entry & 0xFF for entry in s.rx).hex(" ")),
-                FieldView("transmit FIFO", len(s.tx), "shifting" if s.tsr is not None else "line idle"),
-                FieldView("still to arrive", len(s.incoming)),
-            ),
-        )  # fmt: skip
-
-
-def _bits(value: int, names: str) -> str:
-    return " ".join(name for i, name in enumerate(names.split()) if value >> i & 1)
+        return view(self.state, self.name, self.peek(IIR_FCR, 1), self._line_status(), self.peek(MSR, 1))

@@ -18,7 +18,7 @@
 ;         12 bytes of name padded with zeros; ends with an address of 0
 ;   FFF0  reset vector
 ;
-; Map of the RAM it uses (linear addresses)
+; Map of the RAM it uses (linear addresses; it needs 4 MiB)
 ;   0000 IVT   0500 variables   1000 GDT   5008-5FF8 stack of 16-bit protected mode   6000-6800 stack of V86
 ;   6800-7000 stack of the other modes   7800-8000 ring 0 stack of V86   9000 TSS   9100 64-bit TSS
 ;   10000 page directory (4 MiB pages)   11000 PDPT (PAE)   12000 page directory (2 MiB pages)
@@ -461,8 +461,9 @@ setup_timer:
         rdmsr
         and ah, ~0x08                   ; bit 11: APIC global enable
         wrmsr
-.pic:                                   ; 8259A data sheet, initialization command words
-        mov al, 0x11                    ; ICW1: edge triggered, cascade, ICW4 follows
+.pic:   mov al, 0x30                    ; the timer may have run since reset: counter 0 waits for a count now, and
+        out 0x43, al                    ; ICW1 forgets the edges it has made
+        mov al, 0x11                    ; 8259A data sheet: ICW1: edge triggered, cascade, ICW4 follows
         out 0x20, al
         out 0xA0, al
         mov al, TIMER_VECTOR            ; ICW2: vector base

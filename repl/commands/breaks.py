@@ -25,7 +25,7 @@ _NUMBERS = Argument("number", BREAKPOINT, optional=True, many=True)
 
 def _set(session: Session, args: Args, kind: BreakKind, temporary: bool = False) -> Result:
     address, spec = args["address"]
-    length = args.get("length") or 1
+    length = 1 if args.get("length") is None else args["length"]
     if not 1 <= length <= MAX_WATCH:
         raise CommandError(f"cannot watch {length} bytes: 1 to {MAX_WATCH} is possible")
     point = session.debugger.add_breakpoint(kind, address, length, owner=OWNER, temporary=temporary, spec=spec)

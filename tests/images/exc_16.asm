@@ -8,7 +8,6 @@
 IDT             equ 0x8000
 TSS             equ 0xA000
 TSS16           equ 0xA100
-TSS16_B         equ 0xA200
 RING0_STACK     equ 0x6800
 USER_STACK      equ 0x6000
 
@@ -19,7 +18,7 @@ GUEST_SERVICES 32
 FRAMES32
 PROTECTED_START
         mov edi, TSS
-        mov ecx, 0x300 / 4
+        mov ecx, 0x200 / 4
         xor eax, eax
         rep stosd
         mov dword [TSS + 4], RING0_STACK
@@ -225,23 +224,6 @@ user_tss16:
         TEST 32, 'user-tss16'
         int 0x30
         TO_RING0 32
-        mov word [TSS16_B + 14], task16 - rom           ; IP, FLAGS, SP, ES, CS, SS, DS
-        mov word [TSS16_B + 16], 2
-        mov word [TSS16_B + 26], 0x5000
-        mov word [TSS16_B + 34], DATA32
-        mov word [TSS16_B + 36], CODE16
-        mov word [TSS16_B + 38], STACK16
-        mov word [TSS16_B + 40], DATA32
-        mov eax, TSS_SEL
-        and byte [GDT + TSS_SEL + 5], ~2
-        ltr ax
-        TEST 32, 'call-task16'
-        jmp CODE32_ROM:(.low - rom)
-.low:   call TASK16:0
-        call mark32
-        db ' back', 0
-        str eax
-        call hex4_32
         TEST 32, 'end'
         mov al, 0
         jmp finish32
@@ -313,17 +295,6 @@ gate16_user:
         mov eax, [ss:esp + 8]           ; SP, SS
         call hex8_16
         o16 retf 4
-task16:
-        call mark16
-        db ' task16 tr=', 0
-        str ax
-        call hex4_16
-        mov ax, sp
-        call mark16
-        db ' sp=', 0
-        call hex4_16
-        iret
-        jmp task16
 
 ; Handlers of 16-bit gates, with a 16- or 32-bit stack segment of base 0
 %macro FRAME16 2                        ; vector, 1 if there is a code
@@ -438,8 +409,6 @@ TSS_SEL         equ $ - gdt
         SEGMENT TSS, 0x67, 0x89, 0
 TSS16_SEL       equ $ - gdt
         SEGMENT TSS16, 0x2B, 0x81, 0
-TASK16          equ $ - gdt
-        SEGMENT TSS16_B, 0x2B, 0x81, 0
 GATE32          equ $ - gdt
         dw gate32 - rom, CODE32_ROM, 0x8C00, 0
 GATE16_CALL     equ $ - gdt

@@ -23,27 +23,6 @@ count:
     inc word [0x500]
     ret
 """
-#: Protected mode through a GDT at F000:0100; CS 8 based at F0000h, DS 10h flat. Then it spins at `there`, and `back`.
-PROTECTED = """
-    lgdt [cs:gdtr]
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    jmp 8:there
-there:
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
-    hlt
-    times 0x100-($-$$) nop
-gdt:
-    dq 0
-    dw 0xffff, 0x0000, 0x9b0f, 0x0000
-    dw 0xffff, 0x0000, 0x9300, 0x008f
-gdtr:
-    dw gdtr - gdt - 1
-    dd 0xf0000 + gdt
-"""
 
 
 @pytest.fixture

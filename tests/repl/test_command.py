@@ -70,7 +70,7 @@ def test_a_line_finds_its_command(line, name, slash, rest):
     ("line", "named"),
     [
         ("nonsense", "'nonsense'"),
-        ("regz", "'regs'"),  # the nearest is offered
+        ("fingerprnt", "'fingerprint'"),  # the nearest is offered
         ("s/4", "slash"),
         ("info", "registers"),
         ("info nonsense", "'nonsense'"),

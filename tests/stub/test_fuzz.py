@@ -13,10 +13,10 @@ from stub_fakes import GDB_FEATURES, FakeTarget, client
 
 #: A session as gdb has it: attach, look, breakpoint, run, step, detach.
 SESSION = [
-    GDB_FEATURES, "vMustReplyEmpty", "QStartNoAckMode", "!", "Hg0", "qXfer:features:read:target.xml:0,1ffff", "qTStatus", "?",
-    "qXfer:threads:read::0,1000", "qAttached", "Hc-1", "qC", "g", "m10100,40", "x10100,40", "X10100,3:}\x03a", "Z0,10180,1",
-    "Z2,500,4", "vCont?", "vCont;c", "p8", "P0=78563412", "z0,10180,1", "vCont;s:1;c", "vCont;r10181,10190:1",
-    "qRcmd,7063", "G00000000", "vKill;1", "vRun;", "R00", "c", "D;1",
+    GDB_FEATURES, "vMustReplyEmpty", "QStartNoAckMode", "!", "Hg0", "qXfer:features:read:target.xml:0,1ffff",
+    "qTStatus", "?", "qXfer:threads:read::0,1000", "qAttached", "Hc-1", "qC", "g", "m10100,40", "x10100,40",
+    "X10100,3:}\x03a", "Z0,10180,1", "Z2,500,4", "vCont?", "vCont;c", "p8", "P0=78563412", "z0,10180,1", "vCont;s:1;c",
+    "vCont;r10181,10190:1", "qRcmd,7063", "G00000000", "vKill;1", "vRun;", "R00", "c", "D;1",
 ]  # fmt: skip
 RECORDED = [frame(packet.encode("latin-1")) for packet in SESSION]
 

@@ -44,7 +44,10 @@ CONVERSATIONS: dict[str, list[tuple[bytes, bytes]]] = {
         (frame(b"m10,0"), b"+" + frame(b"")),
     ],
     "malformed": [
-        (frame(b"mzz,1"), b"+" + frame(b"E.malformed packet: the address is not a hexadecimal number of at most 16 digits")),
+        (
+            frame(b"mzz,1"),
+            b"+" + frame(b"E.malformed packet: the address is not a hexadecimal number of at most 16 digits"),
+        ),
         (frame(b"\xff\xfe"), b"+" + frame(b"")),
         (frame(b"Hg7"), b"+" + frame(b"E.there is no thread 7: the threads are 1")),
         (frame(b"pfff"), b"+" + frame(b"E01")),
@@ -422,6 +425,7 @@ def test_a_flood_of_large_reads_waits_for_the_client_to_read() -> None:
         count += len(peer.incoming(out))
         peer.session.receive_data(b"")
     assert count == 400
+    assert not peer.session.stalled
 
 
 def test_replies_are_compressed_when_asked_for() -> None:
@@ -460,8 +464,8 @@ def test_a_damaged_packet_without_acknowledgements_gets_words() -> None:
 def test_a_bare_target_is_offered_and_answered_nothing_it_lacks() -> None:
     peer = client(BareTarget())
     assert peer.one("qSupported") == b"PacketSize=20000;QStartNoAckMode+;qXfer:threads:read+"
-    for packet in ("g", "p0", "P0=0", "m0,1", "x0,1", "X0,0:", "c", "vCont?", "vCont;c", "Z0,0,1", "z2,0,1", "k", "D", "R00",
-                   "!", "vRun;", "qXfer:features:read:target.xml:0,100"):  # fmt: skip
+    for packet in ("g", "p0", "P0=00", "m0,1", "x0,1", "X0,0:", "c", "vCont?", "vCont;c", "Z0,0,1", "z2,0,1", "k", "D",
+                   "R00", "!", "vRun;", "qXfer:features:read:target.xml:0,100"):  # fmt: skip
         assert peer.one(packet) == b"", packet
     assert peer.one("?") == b"T05thread:1;core:0;"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emu.devices.i8042 import CONTROLLER_NS, FRAME_NS, PULSE_NS, TIMEOUT_NS, I8042
+from emu.devices.i8042 import CONTROLLER_NS, FRAME_NS, I8042, PULSE_NS, TIMEOUT_NS
 from emu.devices.keyboard import BAT_NS, Keyboard
 from virtual_time import VirtualTime
 
@@ -278,10 +278,10 @@ def test_output_port_reports_and_drives_a20():
 def test_output_port_shows_the_interrupt_lines():
     bench = Bench(aux=Mouse())
     bench.command(0xD2, 0x12)
-    assert bench.kbc.output_port() & 0x30 == 0x10
+    assert bench.kbc.state.output_port() & 0x30 == 0x10
     bench.get()
     bench.command(0xD3, 0x12)
-    assert bench.kbc.output_port() & 0x30 == 0x20
+    assert bench.kbc.state.output_port() & 0x30 == 0x20
 
 
 def test_dd_and_df_switch_a20():

@@ -40,6 +40,7 @@ def test_the_reset_vector_reads_as_the_far_jump_that_it_is() -> None:
         ("eb06", 16, 0x00, "jmp 0x8"),
         ("eb06", 16, 0x10000, "jmp 0x8"),
         ("eb06", 32, 0x00, "jmp 0x8"),
+        ("eb06", 64, 0x00, "jmp 0x8"),
     ],
 )
 def test_branch_targets_are_offsets_in_cs_wrapped_to_the_operand_size(
@@ -142,6 +143,7 @@ def test_next_steps_over_calls_interrupts_loops_and_repeated_strings(code: str, 
         ("40e8", 32),  # INC EAX, not REX
         ("f3", 16),
         ("f3", 64),
+        ("0f", 64),
         ("f36b0000", 16),  # IMUL
         ("f3a0", 16),  # MOV AL, moffs
         ("f3a8", 16),  # TEST

@@ -165,6 +165,19 @@ def test_l_and_d_together_are_refused_in_ia32e_mode() -> None:
         load_selector(state, "cs", 0x08, lambda address, length: raw)
 
 
+def test_l_and_d_together_are_just_32_bit_code_in_legacy_mode() -> None:
+    raw = build_descriptor(Descriptor(0, 0xFFFFFFFF, 0xE09A))
+    state = protected()
+    load_selector(state, "cs", 0x08, lambda address, length: raw)
+    assert state.cs.access == 0xE09B
+
+
+def test_ia32e_mode_changes_between_its_sub_modes_by_the_code_segment() -> None:
+    state = protected(efer=0xD00, code=0xA09B)
+    load_selector(state, "cs", 0x08, memory)
+    assert (state.cs.access, state.long64) == (0xC09B, False)
+
+
 def test_big_real_limits_survive_a_selector_load_in_real_mode() -> None:
     state = CpuState(ds=Segment(8, 0, 0xFFFFFFFF, 0xC093))
     load_selector(state, "ds", 0x1234, lambda address, length: None)

@@ -268,6 +268,7 @@ def test_paging_enables_and_disables_ia32e_mode_when_lme_is_set() -> None:
         (LONG, {}, "cr4", 0x1020, "LA57 in cr4 cannot be changed in IA-32e mode"),
         (None, {}, "cr4", 1 << 17, "PCIDE in cr4 needs IA-32e mode"),
         (LONG, {"cr3": 0x1018}, "cr4", 0x20020, "PCIDE in cr4 needs IA-32e mode and bits 11:0 of cr3 clear"),
+        (LONG, {"cr3": 0x1008}, "cr4", 0x20020, "PCIDE in cr4 needs IA-32e mode and bits 11:0 of cr3 clear"),
         (None, {}, "cr4", 1 << 23, "CET in cr4 needs WP in cr0"),
         (None, {}, "cr3", 1 << 32, "cr3 = 0x100000000 needs IA-32e mode"),
         (LONG, {}, "cr3", 1 << 52, "cr3 = 0x10000000000000 sets reserved bits"),

@@ -1,0 +1,106 @@
+"""No guest breaks a device: any accesses at any times keep values in range, peeks pure, and states restorable."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emu.devices.i8042 import I8042
+from emu.devices.ide import IdeChannel
+from emu.devices.keyboard import Keyboard
+from emu.devices.uart16550 import Uart16550
+from emu.devices.vga import Vga
+from emu.media import Disk
+from virtual_time import VirtualTime
+
+#: (which port, size exponent, value or None for a read, ns that pass)
+ACCESS = st.tuples(
+    st.integers(0, 43),
+    st.integers(0, 2),
+    st.none() | st.integers(0, 0xFF) | st.integers(0, 0xFFFFFFFF),
+    st.sampled_from([0, 1_000, 30_000, 700_000, 30_000_000]),
+)
+ACCESSES = st.lists(ACCESS, max_size=60)
+
+
+class Device(VirtualTime):
+    """One device with its ports, and sizes they take."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.sizes = (1,)
+        self.ports = list(range(8))
+        if kind == "8042":
+            self.keyboard = Keyboard(self.clock)
+            self.device = I8042(self.clock, self.line, self.line, self.line, lambda: None, self.keyboard)
+            self.ports = [0, 4]
+        elif kind == "uart":
+            self.device = Uart16550(self.clock, self.line, self.sent)
+            self.device.receive(bytes(range(40)))
+        elif kind == "ide":
+            disk = Disk.from_bytes(bytes(512 * 300))
+            self.device = IdeChannel(self.clock, self.line, (disk, None))
+            self.sizes = (1, 2, 4)
+        else:
+            self.device = Vga(self.clock, bytearray(0x20000))
+            self.ports = list(range(44))
+
+    def line(self, level: bool) -> None:
+        assert isinstance(level, bool)
+
+    def sent(self, value: int) -> None:
+        assert 0 <= value <= 0xFF
+
+    def access(self, port: int, exponent: int, value: int | None, ns: int) -> int | None:
+        self.advance(ns)
+        offset = self.ports[port % len(self.ports)]
+        size = self.sizes[exponent % len(self.sizes)]
+        if offset + size > 8 and size > 1:
+            size = 1
+        if value is not None:
+            self.device.write(offset, value & (1 << 8 * size) - 1, size)
+            return None
+        before = self.device.save()
+        peeked = self.device.peek(offset, size)
+        assert self.device.save() == before
+        read = self.device.read(offset, size)
+        assert 0 <= read < 1 << 8 * size
+        assert read == peeked
+        self.device.view()
+        return read
+
+
+def check(kind: str, first: list, second: list) -> None:
+    """After `first` a copy of the state on another device continues with `second` as the original does."""
+    original, copy = Device(kind), Device(kind)
+    for access in first:
+        original.access(*access)
+    copy.device.restore(original.device.save())
+    if kind == "8042":
+        copy.keyboard.restore(original.keyboard.save())
+    copy.clock.restore(original.clock.save())
+    for access in second:
+        assert copy.access(*access) == original.access(*access)
+    assert copy.device.save() == original.device.save()
+
+
+@given(ACCESSES, ACCESSES)
+def test_8042_and_keyboard(first, second):
+    check("8042", first, second)
+
+
+@given(ACCESSES, ACCESSES)
+def test_uart(first, second):
+    check("uart", first, second)
+
+
+@given(ACCESSES, ACCESSES)
+def test_vga(first, second):
+    check("vga", first, second)
+
+
+@given(ACCESSES)
+def test_ide(accesses):
+    device = Device("ide")
+    for access in accesses:
+        device.access(*access)

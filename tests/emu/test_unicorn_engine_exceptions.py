@@ -1,0 +1,272 @@
+"""Exceptions are delivered as the SDM says, recorded, and counted alike at any slice."""
+
+from __future__ import annotations
+
+import pytest
+
+from asm import assemble
+from bare_cpu import CODE, TABLES, BareCpu, bare_cpu
+from emu.engine import ExitReason
+
+SLICES = (1, 2, 3, 7, 1000)
+IDT = 0x2000
+
+#: 32-bit: every vector below 34h leads to its own stub, which writes vector, error code (or -1) and the saved EIP to
+#: ports, sets the saved EIP to EBX and returns; vectors of WITH_CODE drop their code.
+STUBS = """
+%macro stub 1
+    %if %1=8 || (%1>=10 && %1<=14) || %1=17
+    push dword %1
+    %else
+    push dword -1
+    push dword %1
+    %endif
+    jmp join
+    align 16
+%endmacro
+align 16
+stubs:
+%assign i 0
+%rep 0x34
+stub i
+%assign i i+1
+%endrep
+join:
+    pop eax
+    out 0x80, eax
+    pop eax
+    out 0x81, eax
+    mov eax, [esp]
+    out 0x82, eax
+    mov [esp], ebx
+    iretd
+"""
+
+
+def protected(body: str, tail: str = "") -> BareCpu:
+    """32-bit flat code with the stubs; EBX is where handlers return to (set it before each fault)."""
+    source = f"""
+        mov edi, {IDT}
+        mov eax, stubs
+        mov ecx, 0x34
+    fill:
+        mov [edi], ax
+        mov word [edi+2], 8
+        mov dword [edi+4], 0x8e00
+        add eax, 16
+        add edi, 8
+        loop fill
+        lidt [idtr]
+        {body}
+        hlt
+    idtr: dw 0x34 * 8 - 1
+        dd {IDT}
+        {tail}
+        {STUBS}
+    """
+    return bare_cpu(source, 32)
+
+
+def reported(cpu: BareCpu) -> list[tuple[int, int, int]]:
+    """(vector, error code, saved EIP) of each exception that reached its stub."""
+    values = [value for _, port, _, value in cpu.outs if port in (0x80, 0x81, 0x82)]
+    return [(values[i], values[i + 1], values[i + 2]) for i in range(0, len(values), 3)]
+
+
+NONE = 0xFFFFFFFF
+
+#: body with label `at` (the faulting instruction) and `on` (where to go on); vector, code, saved EIP ("at" or "on")
+CASES = {
+    "divide error": ("xor ecx, ecx\nat: div ecx\non:", 0, NONE, "at"),
+    "int3": ("at: int3\non:", 3, NONE, "on"),
+    "int n": ("at: int 0x30\non:", 0x30, NONE, "on"),
+    "into": ("mov al, 0x7f\nadd al, 1\nat: into\non:", 4, NONE, "on"),
+    "bound": ("mov dword [0x5000], 1\nmov dword [0x5004], 2\nmov eax, 5\nat: bound eax, [0x5000]\non:", 5, NONE, "at"),
+    "invalid opcode": ("at: ud2\non:", 6, NONE, "at"),
+    "int 6": ("at: int 6\non:", 6, NONE, "on"),
+    "no FPU": ("mov eax, cr0\nor eax, 4\nmov cr0, eax\nat: fld1\non:", 7, NONE, "at"),
+    "selector past the GDT": ("mov ax, 0x100\nat: mov ds, ax\non:", 13, 0x100, "at"),
+    "prefixed int n": ("at: es int 0x30\non:", 0x30, NONE, "on"),
+    # SDM vol. 3A, 6.13: IDT bit set; the saved EIP is that of the INT, which has not completed
+    "int n past the IDT": ("at: int 0x90\non:", 13, 0x90 * 8 + 2, "at"),
+    "prefixed int n past the IDT": ("at: es int 0x90\non:", 13, 0x90 * 8 + 2, "at"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_handler_sees_vector_code_and_address(name: str) -> None:
+    body, vector, code, saved = CASES[name]
+    results = []
+    for size in SLICES:
+        cpu = protected("mov ebx, on\n" + body, "dd at, on")
+        assert cpu.run(slice=size).reason is ExitReason.HALT
+        results.append((cpu.engine.retired, cpu.outs, cpu.faults, cpu.engine.state(), cpu.memory.save()))
+    assert all(result == results[0] for result in results)
+    at = _labels(cpu)[saved]
+    assert reported(cpu) == [(vector, code, at)]
+
+
+def _labels(cpu: BareCpu) -> dict[str, int]:
+    idtr = CODE + cpu.read(CODE, 0x200).index((0x34 * 8 - 1).to_bytes(2, "little") + IDT.to_bytes(4, "little"))
+    return {"at": cpu.read32(idtr + 6), "on": cpu.read32(idtr + 10)}
+
+
+def test_faults_are_recorded_before_they_are_delivered() -> None:
+    cpu = protected("mov ebx, on\nnop\nat: int 0x90\non: mov ebx, on2\nat2: int 0x30\non2:", "dd at, on")
+    before = 3 + 8 * 0x33 + 8
+    cpu.run()
+    at = _labels(cpu)["at"]
+    first, second, third = cpu.faults
+    assert (first.vector, first.code, first.software, first.linear) == (0x90, None, True, at)
+    assert (second.vector, second.code, second.software, second.linear) == (13, 0x90 * 8 + 2, False, at)
+    assert (third.vector, third.code, third.software) == (0x30, None, True)
+    assert first.retired == second.retired
+    assert first.retired - cpu.outs[0][0] < 0
+    assert first.cs == 8
+    assert before > 0
+
+
+def test_a_real_mode_fault_goes_through_the_ivt_without_code() -> None:
+    cpu = bare_cpu("mov word [0], h\nmov word [2], 0\nxor bl, bl\nat: div bl\nhlt\nh: pop ax\nhlt")
+    assert cpu.run().reason is ExitReason.HALT
+    [fault] = cpu.faults
+    assert (fault.vector, fault.code, fault.retired, fault.software) == (0, None, 3, False)
+    assert cpu.engine.state().regs[0] == fault.rip == fault.linear
+
+
+def test_an_illegal_access_before_the_handler_exists_is_a_triple_fault_with_its_chain() -> None:
+    cpu = bare_cpu("nop\nmov ax, 0x100\nmov ds, ax\nhlt", 32)
+    state = cpu.engine.state()
+    state.idtr.limit = 0
+    cpu.engine.load(state)
+    exit = cpu.engine.run(100)
+    assert exit.reason is ExitReason.SHUTDOWN
+    assert exit.executed == 3
+    assert [(f.vector, f.code) for f in exit.faults] == [(13, 0x100), (8, 0)]
+    assert cpu.engine.run(100).executed == 0
+    cpu.engine.load(state)
+    assert cpu.engine.run(1).reason is ExitReason.BUDGET
+
+
+@pytest.mark.parametrize("size", SLICES)
+def test_page_faults_carry_cr2_and_code(size: int) -> None:
+    cpu = bare_cpu(
+        f"""
+        lidt [idtr]
+        mov byte [0x5123], 1
+        nop
+        mov byte [0x6456], 1
+        hlt
+        handler:
+        pop rax
+        out 0x81, eax
+        mov rax, cr2
+        out 0x82, eax
+        mov rsi, rax
+        shr rsi, 12
+        or dword [{TABLES + 0x3000} + rsi*8], 3
+        invlpg [rax]
+        iretq
+        idtr: dw 0xfff
+        dd {IDT}
+        dd 0, handler
+        """,
+        64,
+    )
+    cpu.write(TABLES + 0x3000 + 8 * 5, (0x5000).to_bytes(8, "little"))  # not present
+    cpu.write(TABLES + 0x3000 + 8 * 6, (0x6001).to_bytes(8, "little"))  # read-only; WP is clear: no fault
+    image = cpu.read(CODE, 0x100)
+    handler = image[image.index((0xFFF).to_bytes(2, "little") + IDT.to_bytes(4, "little")) + 10 :][:4]
+    entry = int.from_bytes(handler, "little") | 0x18 << 16 | 0x8E00 << 32
+    cpu.write(IDT + 14 * 16, entry.to_bytes(8, "little"))
+    assert cpu.run(slice=size).reason is ExitReason.HALT
+    assert [(port, value) for _, port, _, value in cpu.outs] == [(0x81, 2), (0x82, 0x5123)]
+    assert [(f.vector, f.code, f.cr2) for f in cpu.faults] == [(14, 2, 0x5123)]
+    assert cpu.engine.retired == 2 + 9 + 4
+
+
+@pytest.mark.parametrize("size", SLICES)
+def test_a_faulting_fetch_counts_once_and_keeps_budgets_exact(size: int) -> None:
+    results = []
+    for chunk in (size, 5):
+        cpu = bare_cpu(
+            f"""
+            lidt [idtr]
+            mov rax, 0x8000
+            call rax
+            hlt
+            handler:
+            add rsp, 8
+            or dword [{TABLES + 0x3000 + 8 * 8}], 3
+            invlpg [0x8000]
+            iretq
+            idtr: dw 0xfff
+            dd {IDT}
+            dd 0, handler
+            """,
+            64,
+        )
+        cpu.write(0x8000, assemble("bits 64\nnop\nret"))
+        cpu.write(TABLES + 0x3000 + 8 * 8, (0x8000).to_bytes(8, "little"))
+        image = cpu.read(CODE, 0x100)
+        handler = image[image.index((0xFFF).to_bytes(2, "little") + IDT.to_bytes(4, "little")) + 10 :][:4]
+        entry = int.from_bytes(handler, "little") | 0x18 << 16 | 0x8E00 << 32
+        cpu.write(IDT + 14 * 16, entry.to_bytes(8, "little"))
+        counts = []
+        while (exit := cpu.engine.run(chunk)).reason is not ExitReason.HALT:
+            assert exit.executed == chunk
+            counts.append(cpu.engine.retired)
+        results.append((cpu.engine.retired, cpu.faults, cpu.engine.state(), cpu.memory.save()))
+    assert results[0] == results[1]
+    assert [(f.vector, f.linear, f.retired) for f in cpu.faults] == [(14, 0x8000, 3)]
+    assert cpu.engine.retired == 3 + 1 + 4 + 2 + 1
+
+
+def test_endless_fetch_faults_can_be_stopped() -> None:
+    # The #PF handler itself is not mapped: only the budget ends this, long before the stack runs out.
+    cpu = bare_cpu("jmp [target]\ntarget: dq 0x8000", 64)
+    state = cpu.engine.state()
+    state.idtr.base, state.idtr.limit = IDT, 0xFFF
+    state.regs[4] = 0x3FFFF0
+    cpu.engine.load(state)
+    cpu.write(TABLES + 0x3000 + 8 * 8, bytes(8))
+    cpu.write(IDT + 14 * 16, (0x8000 | 0x18 << 16 | 0x8E00 << 32).to_bytes(8, "little"))
+    assert cpu.engine.run(50).executed == 50
+    cpu.engine.on_fault(lambda _: cpu.engine.request_stop())
+    assert cpu.engine.run(1000).executed == 1
+
+
+@pytest.mark.parametrize("size", SLICES)
+def test_single_step_traps_come_after_each_instruction(size: int) -> None:
+    cpu = protected(
+        "mov ebx, 0\npushfd\nor dword [esp], 0x100\npopfd\nnop\nnop\nhlt",
+    )
+    cpu.write(IDT + 8, bytes(8))
+    handler = assemble("bits 32\ninc dword [0x5000]\niretd")
+    cpu.write(0x6000, handler)
+    cpu.engine.run(3 + 8 * 0x33 + 8)
+    while cpu.engine.state().idtr.base != IDT:
+        cpu.engine.run(1)
+    cpu.write(IDT + 8, (0x6000 | 8 << 16 | 0x8E00 << 32).to_bytes(8, "little"))
+    cpu.run(slice=size)
+    # after each of the two NOPs; the flag set by POPF takes effect behind the following instruction
+    assert cpu.read32(0x5000) == 2
+
+
+def test_an_execution_breakpoint_of_dr0_is_met_before_its_instruction() -> None:
+    cpu = protected("mov ebx, on\nmov eax, at\nmov dr0, eax\nmov eax, 1\nmov dr7, eax\nnop\nat: inc ecx\non:", "dd at, on")
+    for size in (1000,):
+        assert cpu.run(slice=size).reason is ExitReason.HALT
+    assert reported(cpu) == [(1, NONE, _labels(cpu)["at"])]
+    assert cpu.engine.state().dr[6] & 0xF == 1
+
+
+def test_a_loaded_debug_register_breaks_too() -> None:
+    cpu = protected("mov ebx, on\nnop\nat: inc ecx\non:", "dd at, on")
+    state = cpu.engine.state()
+    state.dr[0], state.dr[7] = _labels(cpu)["at"], 0x401
+    cpu.engine.load(state)
+    assert cpu.run().reason is ExitReason.HALT
+    assert reported(cpu) == [(1, NONE, _labels(cpu)["at"])]
+    state = cpu.engine.state()
+    assert (state.dr[0], state.dr[7]) == (_labels(cpu)["at"], 0x401)

@@ -1,0 +1,220 @@
+"""External interrupts: the instruction before which they are taken is the architecture's, whatever the slices are."""
+
+from __future__ import annotations
+
+import pytest
+
+from bare_cpu import CODE, BareCpu, bare_cpu
+from emu.engine import Exit, ExitReason
+
+SLICES = (1, 2, 3, 7, 1000)
+
+#: Real mode: the handler of vector 20h tells where it interrupted through port 21h, which also lowers the line.
+HANDLER = """
+    mov word [0x80], handler
+    mov word [0x82], 0
+    jmp start
+handler:
+    push bp
+    mov bp, sp
+    push ax
+    mov ax, [bp+2]
+    out 0x21, ax
+    pop ax
+    pop bp
+    iret
+start:
+"""
+
+
+def with_line(source: str, bits: int = 16) -> tuple[BareCpu, list[tuple[int, int]]]:
+    """A CPU whose INTR rises by a write to port 70h and falls by one to port 21h; and what is written there, counted."""
+    cpu = bare_cpu(source, bits)
+    taken: list[tuple[int, int]] = []
+
+    def out(port: int, _size: int, value: int) -> None:
+        if port == 0x70:
+            cpu.engine.set_interrupt(0x20)
+        elif port == 0x21:
+            assert cpu.engine.take_interrupt() == 0x20
+            cpu.engine.set_interrupt(None)
+            taken.append((cpu.engine.retired, value))
+
+    cpu.on_out = out
+    return cpu, taken
+
+
+#: source after HANDLER; the label `here` is where the interrupt must be taken (SDM vol. 3A, 6.8.1 and 6.8.3).
+SEQUENCES = {
+    "sti delays by one instruction": "out 0x70, al\nsti\nnop\nhere: nop\nhlt",
+    "sti; ret": "call f\nhere: nop\nhlt\nf: out 0x70, al\nsti\nret",
+    "sti; jmp": "out 0x70, al\nsti\njmp here\nnop\nhere: inc ax\nhlt",
+    "sti; call": "out 0x70, al\nsti\ncall here\nhlt\nhere: ret",
+    "a second sti does not delay further": "out 0x70, al\nsti\nsti\nhere: nop\nhlt",
+    "popf does not delay": "out 0x70, al\npush 0x202\npopf\nhere: nop\nhlt",
+    "iret does not delay": "out 0x70, al\npush 0x202\npush cs\npush here\niret\nnop\nhere: nop\nhlt",
+    "mov ss delays": "sti\nnop\nxor ax, ax\ncli\nout 0x70, al\npush 0x202\npush here0\nret\nhere0: popf\nhere: mov ss, ax\nhlt",
+    "mov ss shadow": "xor ax, ax\nsti\nnop\nmov ss, ax\nout 0x70, al\nhere: nop\nhlt",
+    "raised with interrupts on": "sti\nnop\nout 0x70, al\nhere: inc ax\nhlt",
+    "raised as the last instruction of a block": "sti\nnop\nout 0x70, al\nhere: jmp next\nnext: hlt",
+    "sti; hlt": "out 0x70, al\nsti\nhlt\nhere: nop\nhlt",
+    "between iterations": "sti\nmov dx, 0x70\nmov cx, 5\nmov si, 0\nhere: rep outsb\nhlt",
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_an_interrupt_is_taken_at_the_same_instruction_at_any_slice(name: str) -> None:
+    source = HANDLER + SEQUENCES[name]
+    results = []
+    for size in SLICES:
+        cpu, taken = with_line(source + "\nmark: db 0", 16)
+        while True:
+            exit = cpu.run(slice=size)
+            assert exit.reason is ExitReason.HALT
+            if not (cpu.engine.state().rflags & 0x200 and not taken):
+                break
+        results.append((cpu.engine.retired, tuple(taken), cpu.engine.state(), cpu.memory.save()))
+    assert all(result == results[0] for result in results)
+    assert results[0][1]
+    # where `here` is: assemble once more with its address as data
+    from asm import assemble
+
+    image = assemble(f"bits 16\n{source}\ndw here", CODE)
+    assert {at for _, at in results[0][1]} == {int.from_bytes(image[-2:], "little")}
+
+
+def test_sti_cli_takes_nothing() -> None:
+    cpu, taken = with_line(HANDLER + "out 0x70, al\nsti\ncli\nnop\nhlt")
+    assert cpu.run().reason is ExitReason.HALT
+    assert not taken
+
+
+def test_a_lowered_line_is_not_taken() -> None:
+    cpu = bare_cpu(HANDLER + "out 0x70, al\nout 0x71, al\nsti\nnop\nnop\nhlt")
+    cpu.on_out = lambda port, size, value: cpu.engine.set_interrupt(0x20 if port == 0x70 else None)
+    assert cpu.run().reason is ExitReason.HALT
+    assert cpu.engine.take_interrupt() is None
+
+
+def test_the_run_ends_at_the_first_instruction_of_the_handler() -> None:
+    cpu, _ = with_line(HANDLER + "sti\nnop\nout 0x70, al\nnop\nhlt")
+    exit = cpu.engine.run(1000)
+    assert exit == Exit(ExitReason.REQUEST, 3 + 3, detail="interrupt delivered")
+    assert cpu.engine.take_interrupt() == 0x20
+    assert cpu.engine.take_interrupt() is None
+    assert cpu.engine.state().regs[4] == 0x7000 - 6
+
+
+def test_hlt_ends_the_run_and_an_interrupt_ends_the_halt() -> None:
+    cpu, taken = with_line(HANDLER + "sti\nhlt\ninc ax\ncli\nhlt")
+    assert cpu.engine.run(1000).reason is ExitReason.HALT
+    assert cpu.engine.halted
+    assert cpu.engine.run(1000) == Exit(ExitReason.HALT, 0)
+    cpu.engine.set_interrupt(0x20)
+    assert cpu.run().reason is ExitReason.HALT
+    assert len(taken) == 1
+    assert cpu.engine.state().regs[0] == 1
+    cpu.engine.set_interrupt(0x20)
+    assert cpu.engine.run(1000) == Exit(ExitReason.HALT, 0)  # interrupts are off now
+    assert not cpu.engine.interruptible()
+
+
+def test_a_halted_state_that_is_loaded_is_halted() -> None:
+    cpu, taken = with_line(HANDLER + "sti\nhlt\ninc ax\ncli\nhlt")
+    cpu.run()
+    state = cpu.engine.state()
+    assert state.halted
+    other, taken = with_line(HANDLER + "sti\nhlt\ninc ax\ncli\nhlt")
+    other.write(0, cpu.read(0, 0x400))
+    other.engine.load(state)
+    assert other.engine.run(10) == Exit(ExitReason.HALT, 0)
+    other.engine.set_interrupt(0x20)
+    assert other.run().reason is ExitReason.HALT
+    assert len(taken) == 1
+
+
+def test_interruptible_says_whether_the_next_instruction_would_be_preceded_by_one() -> None:
+    cpu = bare_cpu("nop\nsti\nnop\nnop\nhlt")
+    seen = []
+    for _ in range(4):
+        seen.append(cpu.engine.interruptible())
+        cpu.engine.run(1)
+    assert seen == [False, False, False, True]
+
+
+def test_the_shadow_survives_save_and_load() -> None:
+    cpu, _ = with_line(HANDLER + "out 0x70, al\nsti\nret_: nop\nnop\nhlt")
+    cpu.engine.run(3 + 2)
+    state = cpu.engine.state()
+    assert state.shadow
+    cpu.engine.load(state)
+    assert not cpu.engine.interruptible()
+    cpu.engine.run(1)
+    assert not cpu.engine.state().shadow
+    assert cpu.engine.interruptible()
+
+
+def test_an_interrupt_comes_before_a_breakpoint_on_the_same_instruction() -> None:
+    # SDM vol. 3A, table 6-2: external interrupts have priority over faults from fetching the next instruction.
+    cpu, taken = with_line(HANDLER + "sti\nnop\nout 0x70, al\nhere: nop\nhlt")
+    at = CODE + len(_assembled(HANDLER + "sti\nnop\nout 0x70, al\n"))
+    cpu.engine.set_breakpoints([at])
+    exit = cpu.run()
+    assert exit.reason is ExitReason.BREAKPOINT
+    assert len(taken) == 1
+    assert cpu.engine.linear_pc == at
+
+
+def test_a_breakpoint_resumed_from_is_not_met_again_behind_an_interrupt() -> None:
+    cpu, taken = with_line(HANDLER + "sti\nnop\nhere: nop\ncli\nhlt")
+    at = CODE + len(_assembled(HANDLER + "sti\nnop\n"))
+    cpu.engine.set_breakpoints([at])
+    assert cpu.run().reason is ExitReason.BREAKPOINT
+    cpu.engine.set_interrupt(0x20)
+    assert cpu.engine.run(100, skip_breakpoint=True).reason is ExitReason.REQUEST
+    assert cpu.run().reason is ExitReason.HALT
+    assert len(taken) == 1
+
+
+def test_an_interrupt_whose_delivery_faults_is_not_taken_twice() -> None:
+    # Protected mode without any IDT entry: the delivery raises #GP, that #DF, that shutdown.
+    cpu, _ = with_line("out 0x70, al\nsti\nnop\nnop\nhlt", 32)
+    exit = cpu.run()
+    assert exit.reason is ExitReason.SHUTDOWN
+    assert cpu.engine.take_interrupt() == 0x20
+    assert cpu.engine.run(10).reason is ExitReason.SHUTDOWN
+    assert cpu.engine.run(10).executed == 0
+
+
+@pytest.mark.parametrize(("bits", "gate"), [(32, 8), (64, 16)])
+@pytest.mark.parametrize("size", SLICES)
+def test_interrupts_are_taken_through_the_idt(bits: int, gate: int, size: int) -> None:
+    selector = {32: 8, 64: 0x18}[bits]
+    source = f"""
+        lidt [idtr]
+        out 0x70, al
+        sti
+        nop
+        here: nop
+        cli
+        hlt
+        handler:
+        mov eax, [{"esp" if bits == 32 else "rsp"}]
+        out 0x21, eax
+        iret{"d" if bits == 32 else "q"}
+        idtr: dw 0x20 * {gate} + {gate} - 1
+        dd 0x2000
+    """
+    cpu, taken = with_line(source, bits)
+    image = _assembled(f"{source}\ndd handler, here", bits)
+    handler, here = (int.from_bytes(image[i : i + 4], "little") for i in (len(image) - 8, len(image) - 4))
+    entry = handler & 0xFFFF | selector << 16 | 0x8E00 << 32 | handler >> 16 << 48
+    cpu.write(0x2000 + 0x20 * gate, entry.to_bytes(8, "little"))
+    assert cpu.run(slice=size).reason is ExitReason.HALT
+    assert taken == [(5, here)]
+
+
+def _assembled(source: str, bits: int = 16) -> bytes:
+    from asm import assemble
+
+    return assemble(f"bits {bits}\n{source}", CODE)

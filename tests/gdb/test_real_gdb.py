@@ -1,0 +1,319 @@
+"""A real gdb on a real server: what people do to boot code with it, and what used to hurt them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from emu.firmware import tour
+from repl.harness import Gdb, GdbError, Server
+from stub.gdb import helper_path
+
+#: gdb's words for the instruction at each stop of the tour, by the width the CPU executes it with; from `ndisasm -b`.
+DECODED = {
+    "pm16": "mov    $0x20,%ax",
+    "pm32": "mov    $0x10,%eax",
+    "long64": "mov    $0x10,%eax",
+    "real-again": "xor    %ax,%ax",
+}
+WIDTH = {"pm32": 32, "pse": 32, "pae": 32, "long64": 64, "compat": 32}
+
+#: A boot ROM without a BIOS: a loop with a call at CS base F0000h.
+LOOP = """
+    bits 16
+    org 0
+    start:
+        cli
+        xor ax, ax
+        mov ds, ax
+        mov ss, ax
+        mov sp, 0x1000
+    again:
+        inc word [0x500]
+        call work
+        mov cx, 5
+    spin:
+        loop spin
+        jmp again
+    times 0x100-($-$$) nop
+    work:
+        inc word [0x502]
+        ret
+    times 0xfff0-($-$$) db 0xf4
+        jmp 0xf000:start
+    times 0x10000-($-$$) db 0
+    """
+WORK = 0xF0100
+boot_loop = pytest.mark.boot(firmware=LOOP)
+DIES = LOOP.replace("call work", "lidt [cs:0xff00]\n ud2")
+EXITS = LOOP.replace("call work", "mov al, 3\n out 0xf4, al")
+
+
+@pytest.fixture
+def stops() -> dict[str, int]:
+    return {stop.name: stop.linear for stop in tour.stops()}
+
+
+@pytest.fixture
+def helped(v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]) -> Gdb:
+    """gdb with the helper, on the marker's machine."""
+    return start_gdb(v2e_server(), arguments=["-x", str(helper_path())])
+
+
+def batch(*commands: str) -> str:
+    """What `gdb -batch` prints for console commands."""
+    gdb = shutil.which("gdb")
+    if gdb is None:
+        pytest.skip("gdb is not installed")
+    words = [word for command in commands for word in ("-ex", command)]
+    done = subprocess.run(
+        [gdb, "-nx", "-batch", *words],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    assert "internal-error" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_first_instruction_of_the_cpu(gdb: Gdb) -> None:
+    assert gdb.value("$pc") == 0xFFFFFFF0
+    assert "ljmp   $0xf000," in gdb.cmd("x/i $pc")
+    assert gdb.value("$ip") == 0xFFF0
+    assert gdb.value("$cs") == 0xF000
+    assert gdb.value("$cs_base") == 0xFFFF0000
+
+
+def test_every_mode_s_breakpoint_is_recognised_without_the_helper(gdb: Gdb, stops: dict[str, int]) -> None:
+    for number, (name, linear) in enumerate(stops.items(), 1):
+        gdb.cmd(f"hbreak *{linear:#x}")
+        text = gdb.cmd("continue")
+        assert f"Breakpoint {number}, " in text, name
+        assert gdb.value("$pc") & 0xFFFFFFFF == linear
+        assert gdb.value("$mode") == WIDTH.get(name, 16)
+    assert "exited normally" in gdb.cmd("continue")
+
+
+def test_the_helper_decodes_right_at_the_first_stop_in_each_mode(helped: Gdb, stops: dict[str, int]) -> None:
+    for linear in stops.values():
+        helped.cmd(f"break *{linear:#x}")
+    helped.cmd("watch *(int *)0x500")  # the tour's tick counter: watchpoints survive the change, too
+    hits = 0
+    for name, linear in stops.items():
+        while helped.value("$pc") != linear:
+            hits += "Hardware watchpoint" in helped.cmd("continue")
+        width = WIDTH.get(name, 16)
+        architecture = {16: "i8086", 32: "i386", 64: "i386:x86-64"}[width]
+        assert f'"auto" (currently "{architecture}")' in helped.cmd("show architecture"), name
+        if name in DECODED:
+            assert DECODED[name] in helped.cmd("x/i $pc")
+        assert helped.value("sizeof($pc)") == (8 if width == 64 else 4)
+    assert hits == len(stops)
+    assert helped.cmd("info breakpoints").count("breakpoint already hit 1 time") == len(stops)
+
+
+def test_hidden_state_is_shown_in_its_own_words(gdb: Gdb, stops: dict[str, int]) -> None:
+    gdb.cmd(f"hbreak *{stops['pm32']:#x}")
+    gdb.cmd("continue")
+    assert "PE" in gdb.cmd("print $cr0")
+    assert "{base = 0x1000, limit = " in gdb.cmd("print $gdtr")
+    assert "DB" in gdb.cmd("print $cs_attr")
+    assert "limit = " in gdb.cmd("print $tr")
+    text = gdb.cmd("info registers")
+    for name in ("eax", "eip", "eflags", "ip", "mode", "cs_base", "ds_limit", "ss_attr", "gdtr", "idtr", "ldtr", "tr", "cr4",
+                 "dr7", "efer"):  # fmt: skip
+        assert f"\n{name} " in "\n" + text
+
+
+def test_big_real_mode_shows_in_the_limit(gdb: Gdb, stops: dict[str, int]) -> None:
+    gdb.cmd(f"hbreak *{stops['pm16']:#x}")
+    gdb.cmd("continue")
+    assert gdb.value("$cs_base") != gdb.value("$cs") * 16
+    assert gdb.value("$ip") + gdb.value("$cs_base") == gdb.value("$pc")
+
+
+@boot_loop
+def test_breakpoints_count_ignore_and_condition(gdb: Gdb) -> None:
+    gdb.cmd(f"break *{WORK:#x}")
+    assert "Breakpoint 1, " in gdb.cmd("continue")
+    assert gdb.value("*(short *)0x502") == 0
+    gdb.cmd("ignore 1 10")
+    gdb.cmd("continue")
+    assert gdb.value("*(short *)0x502") == 11
+    gdb.cmd("condition 1 *(short *)0x500 == 20")
+    gdb.cmd("continue")
+    assert gdb.value("*(short *)0x500") == 20
+    assert gdb.value(f"*(unsigned char *){WORK:#x}") == 0xFF  # the opcode of INC: nothing was patched
+
+
+@boot_loop
+def test_adjacent_breakpoints_do_not_disturb_the_pc(gdb: Gdb) -> None:
+    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{WORK + 4:#x}")
+    gdb.cmd(f"break *{WORK + 1:#x}")  # in the middle of an instruction: never reached
+    for pc in (WORK, WORK + 4, WORK, WORK + 4):
+        gdb.cmd("continue")
+        assert gdb.value("$pc") == pc
+
+
+@boot_loop
+def test_stepping(gdb: Gdb) -> None:
+    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd("continue")
+    gdb.cmd("stepi")
+    assert gdb.value("$pc") == WORK + 4
+    gdb.cmd("stepi")
+    assert "mov    $0x5,%cx" in gdb.cmd("x/i $pc")
+    spin = gdb.value("$pc") + 3
+    gdb.cmd(f"until *{spin + 2:#x}")
+    assert gdb.value("$pc") == spin + 2
+    assert gdb.value("$ecx") == 0
+    before = gdb.value("*(short *)0x500")
+    gdb.cmd("delete")
+    gdb.cmd("stepi 1000")
+    # One turn: inc, call, inc, ret, mov, 5 times loop, jmp.
+    assert gdb.value("*(short *)0x500") - before == pytest.approx(1000 / 11, abs=1)
+
+
+@boot_loop
+@pytest.mark.parametrize(("command", "word"), [("watch", "Hardware watchpoint"), ("awatch", "Hardware access"),
+                                               ("rwatch", "Hardware read watchpoint")])  # fmt: skip
+def test_watchpoints(gdb: Gdb, command: str, word: str) -> None:
+    gdb.cmd(f"{command} *(short *)0x502")
+    text = gdb.cmd("continue")
+    assert word in text
+    assert gdb.value("$pc") == WORK + 4
+
+
+@boot_loop
+def test_ctrl_c(gdb: Gdb) -> None:
+    gdb.start("continue")
+    gdb.interrupt()
+    text = gdb.wait_stop()
+    assert "SIGINT" in text
+    assert 0xF0000 <= gdb.value("$pc") < 0xF0110
+
+
+@boot_loop
+def test_memory_is_written_and_dumped(gdb: Gdb, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 1024
+    (tmp_path / "in").write_bytes(data)
+    gdb.cmd(f"restore {tmp_path / 'in'} binary 0x20000")
+    gdb.cmd(f"dump binary memory {tmp_path / 'out'} 0x20000 0x60000")
+    assert (tmp_path / "out").read_bytes() == data
+    assert "0x12345678" in gdb.cmd("print/x *(int *)0x30000 = 0x12345678")
+    assert gdb.value("*(int *)0x30000") == 0x12345678
+    with pytest.raises(GdbError, match="Cannot access memory at address"):
+        gdb.cmd("x/4x 0xe0000000")
+
+
+@boot_loop
+def test_the_pc_is_written_as_a_linear_address(gdb: Gdb) -> None:
+    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd("continue")
+    gdb.cmd(f"set $pc = {WORK + 4:#x}")
+    assert gdb.value("$ip") in (0x100, 0x104)  # gdb keeps what it has read until it asks again
+    gdb.cmd("maintenance flush register-cache")
+    assert gdb.value("$ip") == 0x104
+    with pytest.raises(GdbError, match=r"out of reach of CS f000 \(base 0xf0000, limit 0xffff"):
+        gdb.cmd("set $pc = 0x7c00")
+
+
+@boot_loop
+def test_the_helper_reads_registers_again_after_a_write(helped: Gdb) -> None:
+    helped.cmd("stepi")
+    helped.cmd("set $cs = 0x1000")
+    assert helped.value("$cs_base") == 0x10000
+    assert helped.value("$pc") == 0x10000
+
+
+@boot_loop
+def test_what_the_cpu_refuses_is_said(gdb: Gdb) -> None:
+    with pytest.raises(GdbError, match="sets PG without PE"):
+        gdb.cmd("set $cr0 = 0x80000000")
+    gdb.cmd("set $cr4 = 0x10")
+    assert "PSE" in gdb.cmd("print $cr4")
+
+
+@boot_loop
+def test_monitor(gdb: Gdb) -> None:
+    text = gdb.cmd("monitor help")
+    assert "pc [linear|offset]" in text
+    assert "regs" in text
+    assert "f000" in gdb.cmd("monitor sreg").lower()
+    gdb.cmd("stepi")
+    gdb.cmd("monitor pc offset")
+    gdb.cmd("maintenance flush register-cache")
+    assert gdb.value("$pc") == 0
+
+
+@boot_loop
+def test_detach_takes_breakpoints_away_and_a_second_session_finds_the_guest(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
+) -> None:
+    server = v2e_server()
+    first = start_gdb(server)
+    first.cmd(f"break *{WORK:#x}")
+    first.cmd("continue")
+    assert "detached" in first.cmd("detach")
+    second = start_gdb(server)
+    assert 0xF0000 <= second.value("$pc") < 0xF0110  # it ran on, and connecting stopped it
+    seen = second.value("*(short *)0x500")
+    second.cmd("stepi 11")
+    assert (second.value("*(short *)0x500") - seen) & 0xFFFF == 1
+
+
+@boot_loop
+def test_a_second_gdb_is_told_why_it_cannot_connect(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
+) -> None:
+    server = v2e_server()
+    first = start_gdb(server)
+    text = batch(f"target remote {server.address}")
+    assert "another client is connected" in text
+    assert first.value("$pc") == 0xFFFFFFF0
+
+
+@boot_loop
+def test_restart_in_extended_mode(v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]) -> None:
+    server = v2e_server()
+    gdb = start_gdb()
+    gdb.connect(server.address, extended=True)
+    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd("continue")
+    gdb.cmd("run")
+    assert gdb.value("$pc") == WORK  # through the reset vector to the breakpoint again
+    assert gdb.value("*(short *)0x502") == 0
+
+
+@boot_loop
+def test_kill_ends_the_server_and_gdb_survives(v2e_server: Callable[..., Server]) -> None:
+    server = v2e_server()
+    assert "killed" in batch(f"target remote {server.address}", "stepi", "kill")
+    assert server.wait() == 0
+
+
+@boot_loop
+def test_batch_mode_ends_by_detaching(v2e_server: Callable[..., Server]) -> None:
+    server = v2e_server()
+    assert "0xfffffff0" in batch(f"target remote {server.address}", "print/x $pc")
+    assert "detached" in batch(f"target remote {server.address}", "info registers eip")
+
+
+@pytest.mark.boot(firmware=DIES)
+def test_a_triple_fault_is_told_in_words(gdb: Gdb) -> None:
+    text = gdb.cmd("continue")
+    assert "triple fault" in text
+    assert "SIGABRT" in text
+    assert gdb.value("$cs") == 0xF000  # and can be looked at
+
+
+@pytest.mark.boot(firmware=EXITS)
+def test_the_guest_s_exit_code(gdb: Gdb) -> None:
+    assert "exited with code 03" in gdb.cmd("continue")

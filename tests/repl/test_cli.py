@@ -1,0 +1,440 @@
+"""`v2e` as a process: what it prints, where, and with which status it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import repl
+from machines import rom
+from repl.cli import main
+
+V2E = (sys.executable, "-m", "repl.cli")
+ROOT = Path(repl.__file__).parent.parent
+SECONDS = 120
+
+#: Sends 'ok' on COM1, waits until the line is idle, and ends by writing the code 5 to port F4h.
+EXITING = """
+    mov ss, ax
+    mov sp, 0x7000
+    mov dx, 0x3f8
+    mov al, 'o'
+    call send
+    mov al, 'k'
+    call send
+    mov al, 5
+    out 0xf4, al
+    hlt
+send:
+    out dx, al
+    add dx, 5
+wait_idle:
+    in al, dx
+    test al, 0x40
+    jz wait_idle
+    sub dx, 5
+    ret
+"""
+SPINNING = "jmp $"
+#: INT 3 with an IDT limit of 0: #BP cannot be delivered, nor #DF (SDM vol. 3A, 6.15, interrupt 8).
+TRIPLE = "lidt [cs:empty]\nint3\nempty: dw 0\ndd 0"
+DEADLOCK = "hlt"
+
+
+def v2e(*arguments, stdin="", cwd=None, env=None):
+    """Run `v2e` to its end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+    return subprocess.run(
+        [*V2E, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=SECONDS, check=False,
+        cwd=cwd, env=environment,
+    )  # fmt: skip
+
+
+def refused(done):
+    """The one sentence of a refusal: status 2, one line on stderr, nothing on stdout."""
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("v2e: ")
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+@pytest.fixture
+def firmware(tmp_path):
+    """Makes a firmware file of nasm text."""
+
+    def make(source):
+        path = tmp_path / "firmware.bin"
+        path.write_bytes(rom(source))
+        return path
+
+    return make
+
+
+# -- wrong usage and unusable files
+
+
+def test_an_image_that_is_not_there_is_named(tmp_path):
+    assert str(tmp_path / "missing.img") in refused(v2e("run", tmp_path / "missing.img"))
+
+
+def test_an_empty_image_is_named(tmp_path):
+    (tmp_path / "empty.img").touch()
+    assert "is empty" in refused(v2e("run", "--disk", tmp_path / "empty.img"))
+
+
+def test_a_directory_is_no_image(tmp_path):
+    assert "is a directory" in refused(v2e("run", tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_an_unreadable_image_is_named(tmp_path):
+    path = tmp_path / "secret.img"
+    path.write_bytes(bytes(512))
+    path.chmod(0)
+    assert "secret.img" in refused(v2e("run", path))
+
+
+def test_a_file_that_cannot_be_read_is_named_even_to_root(tmp_path):
+    """A FIFO is no image either, and must not be waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe" in refused(v2e("run", tmp_path / "pipe"))
+
+
+def test_a_port_in_use_is_said():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = refused(v2e("run", "tour", "--headless", "--gdb", port))
+    assert str(port) in text
+    assert "in use" in text
+
+
+def test_an_unknown_option_is_named():
+    assert "--nonsense" in refused(v2e("run", "--nonsense"))
+
+
+@pytest.mark.parametrize("size", ["0", "12X", "-5M", "100G", "64"])
+def test_a_nonsense_size_is_named(size, capsys):
+    assert main(["run", f"--memory={size}"]) == 2
+    assert capsys.readouterr().err.startswith(f"v2e: --memory {size}" if size == "100G" else f"v2e: --memory '{size}'")
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [("nonsense", "'nonsense'"), ("x 0x100000000", "out of range"), ("break 7c00", "0x7c00"), ("x 0xe0000000", "0xe0000000")],
+)
+def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
+    done = v2e("run", "tour", "-c", command, "-c", "print 1")
+    assert named in refused(done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "run, gdb, doctor, bench"),
+        (["inspect", "file"], "'inspect'"),
+        (["attach"], "'attach'"),
+        (["run", "a", "b"], "b"),
+        (["run", "--memory"], "--memory"),
+        (["run", "--mem", "64M"], "--mem"),  # no abbreviations: they would become promises
+        (["run", "--floppy", "a"], "--floppy"),
+        (["run", "--machine", "pc"], "--machine pc is not available"),
+        (["run", "--machine", "amiga"], "'amiga' is unknown"),
+        (["run", "--boot", "cdrom"], "--boot cdrom"),
+        (["run", "--cpu", "486"], "--cpu 486"),
+        (["run", "--cpus", "2"], "--cpus"),
+        (["run", "--hypervisor", "kvm"], "--hypervisor kvm"),
+        (["run", "--policy", "dwell:8"], "--policy dwell:8"),
+        (["run", "--clock", "host"], "--clock host"),
+        (["run", "--limit", "0"], "--limit"),
+        (["run", "--limit", "many"], "'many'"),
+        (["run", "--slice", "-1"], "--slice"),
+        (["run", "--until", "nonsense"], "'nonsense'"),
+        (["run", "--until", "text:("], "("),
+        (["run", "--until", "pc:zz"], "zz"),
+        (["run", "-x", "/nonexistent/file"], "/nonexistent/file"),
+        (["run", "--serial", "/nonexistent/log"], "/nonexistent/log"),
+        (["run", "--firmware", "/nonexistent/bios"], "/nonexistent/bios"),
+        (["run", "--firmware", "builtin"], "builtin"),
+        (["run", "--option-rom", "/nonexistent/rom"], "/nonexistent/rom"),
+        (["run", "tour", "--firmware", "seabios"], "tour"),
+        (["run", "--gdb", "nonsense", "--headless"], "nonsense"),
+        (["run", "--gdb", "99999", "--headless"], "99999"),
+        (["run", "--gdb", "/nonexistent/socket", "--headless"], "/nonexistent/socket"),
+        (["run", "--wait", "--headless"], "--gdb"),
+        (["run", "--json", "--serial", "stdio"], "stdout"),
+        (["run", "--gdb", "stdio", "-c", "regs"], "stdout"),
+        (["run", "--gdb", "stdio", "--debugcon", "stdio"], "stdout"),
+        (["gdb", "--serial", "stdio"], "--serial"),
+        (["gdb", "--headless"], "--headless"),
+        (["doctor", "more"], "more"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_sentence(arguments, named, capsys):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("v2e: ")
+    assert named in captured.err
+
+
+def test_the_address_nobody_asked_for_may_be_taken(firmware):
+    """At a prompt the default port is a service, not a demand; here, in a script, it is not even tried."""
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 1234)):
+        assert v2e("run", "--firmware", firmware(EXITING), "-c", "continue").returncode == 11
+
+
+def test_help_goes_to_stdout_and_is_no_error(capsys):
+    assert main(["--help"]) == 0
+    captured = capsys.readouterr()
+    assert "v2e doctor" in captured.out
+    assert captured.err == ""
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--help"])
+    assert ended.value.code == 0
+    assert "--until EVENT" in capsys.readouterr().out
+
+
+# -- exit statuses
+
+
+def test_the_guests_own_code_is_odd(firmware):
+    done = v2e("run", "--firmware", firmware(EXITING), "--headless")
+    assert (done.returncode, done.stdout, done.stderr) == (5 << 1 | 1, "", "")
+
+
+def test_the_guests_code_wins_over_an_event_and_a_failed_command(firmware):
+    path = firmware(EXITING)
+    assert v2e("run", "--firmware", path, "--until", "insns:1", "-c", "continue").returncode == 11
+    done = v2e("run", "--firmware", path, "-c", "continue", "-c", "nonsense")
+    assert done.returncode == 11
+    assert "nonsense" in done.stderr
+
+
+def test_a_reached_event_is_0_and_then_the_commands_run(firmware):
+    done = v2e("run", "--firmware", firmware(EXITING), "--until", "serial:ok", "-c", "serial", "-c", "print dx")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == ["ok", "0x3fd = 1021"]
+    assert done.stderr == ""
+
+
+def test_a_triple_fault_is_4_and_says_the_chain(firmware):
+    done = v2e("run", "--firmware", firmware(TRIPLE), "--headless")
+    assert done.returncode == 4
+    assert re.search(r"triple fault: .*#BP.* at f000:.*then.*#DF", done.stderr) or "#GP" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_hlt_with_interrupts_off_is_4(firmware):
+    done = v2e("run", "--firmware", firmware(DEADLOCK), "--until", "text:never", "-c", "print 1")
+    assert done.returncode == 4
+    assert "HLT with interrupts off at f000:" in done.stderr
+    assert done.stdout == "0x1 = 1\n"  # the commands look at the dead guest
+
+
+def test_a_spent_budget_is_6(firmware):
+    path = firmware(SPINNING)
+    done = v2e("run", "--firmware", path, "--until", "text:never", "--limit", "1000", "-c", "fingerprint")
+    assert done.returncode == 6
+    assert "1000 instructions" in done.stderr
+    assert done.stdout.startswith("retired     1000\n")
+    assert v2e("run", "--firmware", path, "--limit", "1000", "-c", "continue").returncode == 6
+
+
+def test_ctrl_c_ends_a_headless_run_by_the_signal(firmware):
+    command = [*V2E, "run", "--firmware", firmware(SPINNING), "--headless", "--gdb", "0"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("gdb: target remote 127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(SECONDS) == -signal.SIGINT
+    assert process.stderr.read() == ""
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    process = subprocess.Popen([*V2E, "run", "tour", "-c", "help", "-c", "help"], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(SECONDS) == 0
+    assert process.stderr.read() == ""
+
+
+# -- scripts and outputs
+
+
+def test_without_until_commands_run_at_reset_on_a_stopped_machine():
+    done = v2e("run", "-c", "status")
+    assert done.stdout.splitlines() == ["Not started", "f000:fff0 linear fffffff0 [real]  ljmp 0xf000:0x253"] or (
+        "linear fffffff0" in done.stdout and done.stdout.startswith("Not started")
+    )
+    assert done.returncode == 0
+
+
+def test_c_and_x_run_in_their_order(tmp_path):
+    (tmp_path / "file").write_text("print 2\n")
+    done = v2e("run", "tour", "-c", "print 1", "-x", tmp_path / "file", "-c", "print 3")
+    assert done.stdout.splitlines() == ["0x1 = 1", "0x2 = 2", "0x3 = 3"]
+
+
+def test_a_pipe_is_a_plain_line_loop_without_prompts():
+    done = v2e("run", "tour", stdin="print 1\nstep\nquit\nprint 2\n")
+    assert done.stdout.splitlines()[0] == "0x1 = 1"
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == ""
+
+
+def test_without_commands_and_without_a_terminal_the_guest_just_runs(firmware):
+    assert v2e("run", "--firmware", firmware(EXITING)).returncode == 11
+
+
+def test_with_json_stdout_is_json_only():
+    done = v2e("run", "tour", "--json", "--until", "insns:10", "-c", "regs", "-c", "sreg", "-c", "nonsense")
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [d["command"] for d in documents] == ["regs", "sreg", "nonsense"]
+    assert "error" in documents[2]
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_serial_line_goes_to_stdout_or_a_file(firmware, tmp_path):
+    path = firmware(EXITING)
+    assert v2e("run", "--firmware", path, "--headless", "--serial", "stdio").stdout == "ok"
+    log = tmp_path / "log"
+    assert v2e("run", "--firmware", path, "--headless", "--serial", log).stdout == ""
+    assert log.read_text() == "ok"
+
+
+def test_slices_change_nothing():
+    arguments = ("run", "tour", "--until", "insns:60000", "-c", "fingerprint")
+    prints = {v2e(*arguments, *more).stdout for more in ((), ("--slice", "137"))}
+    assert len(prints) == 1
+    assert "retired     60000" in prints.pop()
+
+
+def test_no_image_is_the_tour():
+    done = v2e("run", "--until", "insns:10", "-c", "x/s 0xf0000")
+    assert "tour" in done.stdout
+
+
+def test_a_file_called_tour_is_that_file(tmp_path):
+    (tmp_path / "tour").touch()
+    assert "tour is empty" in refused(v2e("run", "tour", cwd=tmp_path))
+
+
+def test_a_headless_run_loads_neither_prompt_nor_socket_nor_picture_code(firmware):
+    """They would cost half of the start-up time."""
+    code = (
+        "import sys; from repl.cli import main; status = main(sys.argv[1:]); "
+        "print(sorted({'prompt_toolkit', 'capstone', 'PIL', 'construct', 'socket', 'asyncio'} & set(sys.modules)));"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "run", "tour", "--until", "insns:1", "--headless"],
+                          capture_output=True, text=True, timeout=SECONDS, check=False, cwd=ROOT)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "[]\n")
+
+
+# -- gdb, doctor, the terminal
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_a_client_that_kills_the_guest_ends_a_headless_run(firmware):
+    command = [*V2E, "run", "--firmware", firmware(SPINNING), "--headless", "--wait", "--gdb", "0"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr is not None
+    address = process.stderr.readline().removeprefix("gdb: target remote ").strip()
+    gdb = ["gdb", "-nx", "-q", "-batch", "-ex", f"target remote {address}", "-ex", "monitor regs", "-ex",
+           "monitor continue", "-ex", "kill"]  # fmt: skip
+    done = subprocess.run(gdb, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert "real, linear pc fffffff0" in done.stdout + done.stderr
+    assert "gdb runs and stops the guest" in done.stdout + done.stderr
+    assert process.wait(SECONDS) == 0
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_v2e_gdb_attaches_at_reset_and_ends_with_gdb(firmware):
+    done = v2e("gdb", "--firmware", firmware(EXITING), "--", "-nx", "-batch", "-ex", "p/x $pc", "-ex", "continue")
+    assert "$1 = 0xfffffff0" in done.stdout
+    assert done.returncode == 11
+
+
+def fake_gdb(tmp_path, script):
+    path = tmp_path / "gdb"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+
+def test_v2e_gdb_gives_the_persons_arguments_last(tmp_path):
+    env = fake_gdb(tmp_path, 'for a in "$@"; do echo "$a"; done')
+    done = v2e("gdb", "tour", "--", "-ex", "continue", env=env)
+    arguments = done.stdout.splitlines()
+    assert arguments[0] == "-q"
+    assert Path(arguments[arguments.index("-x") + 1]).is_file()
+    assert arguments[-2:] == ["-ex", "continue"]
+    assert any(a.startswith("target remote /") for a in arguments)
+    assert done.returncode == 0
+
+
+def test_a_gdb_that_fails_is_status_2(tmp_path):
+    text = refused(v2e("gdb", "tour", env=fake_gdb(tmp_path, "exit 3")))
+    assert "status 3" in text
+
+
+def test_without_gdb_v2e_gdb_says_what_to_install(tmp_path):
+    assert "gdb is not installed" in refused(v2e("gdb", "tour", env={"PATH": str(tmp_path)}))
+
+
+def test_doctor_finds_a_working_engine():
+    done = v2e("doctor", "--json")
+    assert done.returncode == 0
+    findings = {f["name"]: f for f in json.loads(done.stdout)["views"][0]}
+    assert findings["engine"]["ok"] is True
+    assert {"gdb", "nasm", "SeaBIOS", "kvm", "terminal"} <= set(findings)
+
+
+def test_at_a_terminal_there_is_a_prompt_and_ctrl_d_leaves(firmware, tmp_path):
+    path = firmware(SPINNING)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm", HOME=str(tmp_path), PYTHONPATH=str(ROOT))
+        for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+            os.environ.pop(name, None)
+        os.execv(sys.executable, [*V2E, "run", "--firmware", str(path), "--gdb", "off"])
+    seen = b""
+
+    def expect(text):
+        nonlocal seen
+        end = time.monotonic() + SECONDS
+        while text not in seen and time.monotonic() < end:
+            if select.select([terminal], [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):
+                    seen += os.read(terminal, 65536)
+        assert text in seen
+
+    expect(b"v2e>")
+    os.write(terminal, b"status\r")
+    expect(b"the guest runs: real")
+    os.write(terminal, b"\x03")
+    expect(b"nterrupted")
+    os.write(terminal, b"\x04")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+    assert "status" in (tmp_path / ".local" / "state" / "v2e" / "history").read_text()

@@ -1,0 +1,341 @@
+"""A real machine behind the stub: the linear program counter, stop reasons, breakpoints, what the CPU refuses."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from emu.debugger import BreakKind, Debugger
+from emu.firmware import tour
+from emu.worker import Worker
+from machines import debugger as make_debugger
+from machines import rom
+from stub.adapter import DebuggerTarget
+from stub.serve import serve_debugger
+from stub.session import Session
+from stub_fakes import GDB_FEATURES, Client
+
+PATIENCE = 20
+#: F000:0100 is `inc word [0x500]`; then a far jump to the same code at another CS base, F010:0000.
+LOOP = rom(
+    """
+    jmp place
+    times 0x100-($-$$) nop
+    place:
+    inc word [0x500]
+    mov ax, [0x500]
+    jmp 0xf012:0
+    times 0x120-($-$$) nop
+    inc word [0x502]
+    jmp 0xf000:0x100
+    """
+)
+
+
+class Rig:
+    """A session on a machine with its worker; `ask` runs on the machine's thread, as a server does."""
+
+    def __init__(self, firmware: bytes, **config: object) -> None:
+        self.debugger: Debugger = make_debugger(firmware, **config)
+        self.worker = Worker(self.debugger)
+        self.worker.start()
+        self.killed = threading.Event()
+        self.target = DebuggerTarget(self.debugger, self.worker, on_kill=self.killed.set)
+        self.ready = threading.Semaphore(0)
+        self.errors: list[Exception] = []
+        self.session = Session(self.target, on_error=self.errors.append, on_output=self.ready.release)
+        self.client = Client(self.session)
+        self.ask(GDB_FEATURES)
+        self.ask("qXfer:features:read:target.xml:0,1ffff")
+        self.names = [r.name for r in self.target.describe().registers]
+
+    def on_machine(self, fn: Callable[[], list[bytes]]) -> list[bytes]:
+        return self.worker.call(fn, PATIENCE)
+
+    def ask(self, payload: str) -> list[bytes]:
+        return self.on_machine(lambda: self.client.ask(payload))
+
+    def one(self, payload: str) -> bytes:
+        (answer,) = self.ask(payload)
+        return answer
+
+    def resume(self, payload: str = "vCont;c") -> list[bytes]:
+        """Resume and wait for the stop: what the client is sent then."""
+        assert self.ask(payload) == []
+        return self.wait()
+
+    def wait(self) -> list[bytes]:
+        assert self.ready.acquire(timeout=PATIENCE)
+        return self.on_machine(lambda: self.client.incoming(self.session.data_to_send()))
+
+    def register(self, name: str) -> int:
+        raw = bytes.fromhex(self.one(f"p{self.names.index(name):x}").decode())
+        return int.from_bytes(raw, "little")
+
+    def write(self, name: str, value: int) -> bytes:
+        number = self.names.index(name)
+        size = self.target.describe().registers[number].size
+        return self.one(f"P{number:x}={value.to_bytes(size, 'little').hex()}")
+
+
+@pytest.fixture
+def rigs() -> Iterator[Callable[..., Rig]]:
+    made: list[Rig] = []
+
+    def make(firmware: bytes, **config: object) -> Rig:
+        made.append(Rig(firmware, **config))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.worker.close()
+        assert rig.errors == []
+
+
+@pytest.fixture
+def rig(rigs: Callable[..., Rig]) -> Rig:
+    return rigs(LOOP)
+
+
+def test_eip_is_linear_and_ip_the_offset(rig: Rig) -> None:
+    # SDM vol. 3A, 10.1.4: the first instruction is at FFFFFFF0, CS base FFFF0000, EIP FFF0.
+    assert rig.register("eip") == 0xFFFFFFF0
+    assert rig.register("ip") == 0xFFF0
+    assert rig.register("cs") == 0xF000
+    rig.target.pc_is_offset = True
+    assert rig.register("eip") == 0xFFF0
+
+
+@pytest.mark.parametrize("linear", [0xF0100, 0xF0120])
+@pytest.mark.parametrize(("kind", "word"), [(0, b"swbreak:;"), (1, b"hwbreak:;")])
+def test_breakpoints_at_any_cs_base_stop_with_eip_on_their_address(
+    rig: Rig, linear: int, kind: int, word: bytes
+) -> None:
+    assert rig.one(f"Z{kind},{linear:x},1") == b"OK"
+    (stop,) = rig.resume()
+    assert word in stop
+    assert rig.register("eip") == linear
+    before = rig.debugger.last_stop.retired
+    rig.resume()
+    assert rig.register("eip") == linear
+    assert rig.debugger.last_stop.retired == before + 5  # once around
+
+
+def test_memory_is_never_patched(rig: Rig) -> None:
+    before = rig.one("mf0100,10")
+    rig.ask("Z0,f0100,1")
+    rig.resume()
+    assert rig.one("mf0100,10") == before
+
+
+@pytest.mark.parametrize(("kind", "word", "count"), [(2, "watch", 1), (3, "rwatch", 1), (4, "awatch", 1)])
+def test_watchpoints_name_the_address(rig: Rig, kind: int, word: str, count: int) -> None:
+    assert rig.one(f"Z{kind},500,2") == b"OK"
+    (stop,) = rig.resume()
+    assert f";{word}:500;".encode() in b";" + stop[3:]
+    assert rig.one("m500,2") == b"0100"
+
+
+def test_a_watchpoint_reports_an_address_inside_what_gdb_watches(rig: Rig) -> None:
+    assert rig.one("Z2,501,1") == b"OK"  # the word written at 500h covers it
+    (stop,) = rig.resume()
+    assert stop.startswith(b"T05watch:501;")
+
+
+def test_a_prompt_s_breakpoint_is_told_in_words_and_without_a_reason_gdb_would_pass_over(rig: Rig) -> None:
+    rig.worker.call(lambda: rig.debugger.add_breakpoint(BreakKind.EXECUTE, 0xF0100))
+    console, stop = rig.resume()
+    assert bytes.fromhex(console[1:].decode()).decode().startswith("breakpoint 1 at f000:0100")
+    assert b"break" not in stop
+    assert stop.startswith(b"T05")
+
+
+def test_steps_and_ranges(rig: Rig) -> None:
+    rig.resume("vCont;s:1;c")
+    assert rig.register("eip") == 0xF0000
+    rig.ask("Z1,f0100,1")
+    rig.resume()
+    rig.ask("z1,f0100,1")
+    rig.resume("vCont;rf0100,f0107:1")
+    assert rig.register("eip") == 0xF0107
+    rig.resume("s")
+    assert (rig.register("eip"), rig.register("ip"), rig.register("cs")) == (0xF0120, 0, 0xF012)
+
+
+def test_ctrl_c_stops_a_guest_that_runs(rig: Rig) -> None:
+    assert rig.ask("vCont;c") == []
+    assert rig.one("m500,0") == b""  # it answers while it runs
+    rig.on_machine(lambda: rig.client.incoming(rig.client.raw(b"\x03")))
+    (stop,) = rig.wait()
+    assert stop.startswith(b"T02")
+    assert not rig.worker.running
+
+
+def test_registers_cannot_be_written_while_it_runs(rig: Rig) -> None:
+    rig.ask("vCont;c")
+    assert rig.write("eax", 5) == b"E.the guest runs: interrupt it before writing registers"
+    rig.worker.interrupt()
+    rig.wait()
+    assert rig.write("eax", 5) == b"OK"
+
+
+def test_writing_eip_sets_the_offset_that_cs_makes_of_it(rig: Rig) -> None:
+    rig.ask("Z1,f0120,1")
+    rig.resume()  # CS base F0120h
+    assert rig.write("eip", 0xF0130) == b"OK"
+    assert rig.register("ip") == 0x10
+    assert rig.register("eip") == 0xF0130
+
+
+@pytest.mark.parametrize("linear", [0x7C00, 0xF011F, 0x100120, 0xFFFFFFF0])
+def test_an_eip_that_cs_cannot_reach_is_refused(rig: Rig, linear: int) -> None:
+    rig.ask("Z1,f0120,1")
+    rig.resume()
+    answer = rig.write("eip", linear).decode()
+    assert answer.startswith(f"E.linear address {linear:#x} is out of reach of CS f012 (base 0xf0120, limit 0xffff")
+    assert rig.register("eip") == 0xF0120
+
+
+def test_writing_eip_as_an_offset(rig: Rig) -> None:
+    rig.target.pc_is_offset = True
+    assert rig.write("eip", 0x1234) == b"OK"
+    assert rig.register("ip") == 0x1234
+    assert rig.write("eip", 0x12345).startswith(b"E.offset 0x12345 is out of reach")
+
+
+def test_resume_at_an_address(rig: Rig) -> None:
+    rig.ask("Z1,f0100,1")
+    rig.resume()
+    rig.resume("sf0104")
+    assert rig.register("eip") == 0xF0107
+
+
+def test_a_segment_register_takes_its_cache_along(rig: Rig) -> None:
+    assert rig.write("ds", 0x1234) == b"OK"
+    assert rig.register("ds_base") == 0x12340
+
+
+def test_members_of_a_struct_are_written_alone(rig: Rig) -> None:
+    before = rig.register("tr")
+    assert rig.write("gdtr", 0x0017_00012340) == b"OK"
+    assert rig.debugger.cpu().gdtr.base == 0x12340
+    assert rig.debugger.cpu().gdtr.limit == 0x17
+    assert rig.register("tr") == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("cr0", 0x80000000, "sets PG without PE"),
+        ("mode", 32, "derived"),
+        ("cs_attr", 0x92000, "reserved"),
+        ("efer", 1 << 40, "reserved bits"),
+        ("ds", 0x12345, "does not fit"),
+    ],
+)
+def test_what_the_cpu_does_not_allow_is_refused_in_words(rig: Rig, name: str, value: int, why: str) -> None:
+    before = rig.one("g")
+    answer = rig.write(name, value).decode()
+    assert answer.startswith("E.")
+    assert why in answer
+    assert rig.one("g") == before
+
+
+def test_writing_back_what_g_said_changes_nothing(rig: Rig) -> None:
+    values = rig.one("g").decode()
+    assert rig.one("G" + values) == b"OK"
+    assert rig.one("g").decode() == values
+
+
+def test_memory_reads_stop_before_the_first_unreadable_byte(rig: Rig) -> None:
+    # 1 MiB of memory, ROM at its end, then nothing up to the ROM below 4 GiB.
+    assert len(rig.one("mffff8,10")) == 2 * 8
+    assert rig.one("m100000,1") == b"E01"
+    assert rig.one("M100000,1:00").startswith(b"E.0x100000: no memory")
+    # Linear addresses wrap at 4 GiB outside 64-bit mode.
+    assert len(rig.one("mfffffff8,10")) == 2 * 16
+
+
+def test_two_clients_of_the_debugger_do_not_share_breakpoints(rig: Rig) -> None:
+    mine = rig.worker.call(lambda: rig.debugger.add_breakpoint(BreakKind.EXECUTE, 0xF0100))
+    rig.ask("Z0,f0100,1")
+    rig.ask("Z2,500,2")
+    assert {p.owner for p in rig.debugger.breakpoint_list()} == {"prompt", "gdb"}
+    rig.worker.call(rig.session.disconnected)
+    assert [p.id for p in rig.debugger.breakpoint_list()] == [mine.id]
+
+
+def test_a_breakpoint_that_the_prompt_has_deleted_can_still_be_removed(rig: Rig) -> None:
+    rig.ask("Z0,f0100,1")
+    (point,) = rig.debugger.breakpoint_list()
+    rig.worker.call(lambda: rig.debugger.remove_breakpoint(point.id))
+    assert rig.one("z0,f0100,1") == b"OK"
+
+
+def test_exit_code_of_the_guest(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(rom("mov al, 0x2a\n out 0xf4, al\n hlt"))
+    console, stop = rig.resume()
+    assert console[:1] == b"O"
+    assert stop == b"W2a"
+
+
+def test_a_triple_fault_is_told_in_words_with_its_chain(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(rom("lidt [cs:none]\n ud2", "none: dw 0\n dd 0"))
+    console, stop = rig.resume()
+    assert stop.startswith(b"T06")
+    text = bytes.fromhex(console[1:].decode()).decode()
+    assert "triple fault" in text
+    assert "UD" in text
+    answers = rig.ask("vCont;c") or rig.wait()  # asked again, it answers again
+    assert answers
+
+
+def test_a_halt_that_nothing_ends_is_told_in_words(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(rom("cli\n hlt"))
+    console, stop = rig.resume()
+    assert stop.startswith(b"T06")
+    assert bytes.fromhex(console[1:].decode()).startswith(b"HLT with interrupts off at f000:")
+
+
+def test_restart_and_kill(rig: Rig) -> None:
+    rig.ask("!")
+    rig.resume("s")
+    assert rig.one("vRun;").startswith(b"T05")
+    assert rig.register("eip") == 0xFFFFFFF0
+    rig.ask("vKill;1")
+    assert not rig.killed.is_set()
+    rig.worker.call(rig.session.disconnected)
+    assert rig.killed.is_set()
+
+
+def test_detach_lets_it_run(rig: Rig) -> None:
+    assert rig.one("D") == b"OK"
+    assert rig.worker.running
+
+
+def test_the_description_follows_the_mode(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(tour.rom(), memory=16 << 20)
+    for name, architecture, pc in (
+        ("pm32", "i386", "eip"),
+        ("long64", "i386:x86-64", "rip"),
+        ("real-again", "i8086", "eip"),
+    ):
+        linear = next(s.linear for s in tour.stops() if s.name == name)
+        rig.ask(f"Z1,{linear:x},1")
+        rig.resume()
+        xml = rig.one("qXfer:features:read:target.xml:0,1ffff").decode()
+        assert f"<architecture>{architecture}</architecture>" in xml
+        rig.names = [r.name for r in rig.target.describe().registers]
+        assert rig.register(pc) == linear
+
+
+def test_the_whole_with_a_socket(rig: Rig) -> None:
+    server = serve_debugger(rig.debugger, rig.worker, "0", run_command=lambda text: text.upper())
+    rig.worker.call(rig.session.disconnected)
+    try:
+        assert server.start().startswith("127.0.0.1:")
+        assert not server.connected
+    finally:
+        server.close()

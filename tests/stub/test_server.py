@@ -1,0 +1,375 @@
+"""The server with real sockets and pipes, on a target in memory."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stub.packet import frame
+from stub.server import Address, Server, ServerError, parse_address
+from stub.session import Session
+from stub.target import StopReport
+from stub_fakes import Client, FakeTarget
+
+PATIENCE = 20  #: seconds until a test that hangs fails
+
+
+class Bench:
+    """A server on a FakeTarget that any thread may call, one at a time."""
+
+    def __init__(self) -> None:
+        self.target = FakeTarget()
+        self.lock = threading.RLock()
+        self.errors: list[BaseException] = []
+        self.servers: list[Server] = []
+
+    def call(self, fn: Callable[[], object]) -> object:
+        with self.lock:
+            return fn()
+
+    def session(self, compressed: bool, on_output: Callable[[], None]) -> Session:
+        return Session(
+            self.target, has_runner=True, compressed=compressed, on_output=on_output, on_error=self.errors.append
+        )
+
+    def serve(self, address: str = "127.0.0.1:0", **options: object) -> str:
+        server = Server(address, self.session, call=self.call, on_error=self.errors.append, **options)  # type: ignore[arg-type]
+        shown = server.start()
+        self.servers.append(server)
+        return shown
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    for server in made.servers:
+        server.close()
+    assert made.errors == []
+
+
+class Peer:
+    """A client on a socket."""
+
+    def __init__(self, address: str) -> None:
+        if address.startswith("/"):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.connect(address)
+        else:
+            host, _, port = address.rpartition(":")
+            self.socket = socket.create_connection((host.strip("[]"), int(port)))
+        self.socket.settimeout(PATIENCE)
+        self.client = Client(Session(FakeTarget()))  # for its decoder
+        self.waiting: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def receive(self) -> bytes:
+        """The next packet; EOFError at the end."""
+        while not self.waiting:
+            data = self.socket.recv(1 << 16)
+            if not data:
+                raise EOFError
+            self.waiting = self.client.incoming(data)
+        return self.waiting.pop(0)
+
+    def ask(self, payload: bytes) -> bytes:
+        self.send(frame(payload))
+        return self.receive()
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def until_free(address: str) -> Peer:
+    """A client that is served, when the one before has been noticed to be gone."""
+    for _ in range(1000):
+        peer = Peer(address)
+        if peer.ask(b"qC") == b"QC1":
+            return peer
+        peer.close()
+    raise AssertionError("still busy")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("1234", Address("127.0.0.1", 1234)),
+        (":1234", Address("127.0.0.1", 1234)),
+        ("0", Address("127.0.0.1", 0)),
+        ("0.0.0.0:0", Address("0.0.0.0", 0)),
+        ("[::1]:99", Address("::1", 99)),
+        ("tcp:localhost:99", Address("localhost", 99)),
+        ("./s", Address(path="./s")),
+        ("unix:s", Address(path="s")),
+        ("stdio", Address()),
+    ],
+)
+def test_addresses(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "host:", "1:65536", "-1", "localhost", "1.5", "/" + "x" * 200, "unix:", "h:²"]
+)
+def test_bad_addresses_are_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(ServerError, match=r"\w+ \w+ \w+"):
+        parse_address(text)
+
+
+def test_tcp_on_the_loopback_interface_with_a_free_port(bench: Bench) -> None:
+    address = bench.serve("0")
+    assert address.startswith("127.0.0.1:")
+    peer = Peer(address)
+    assert peer.ask(b"qC") == b"QC1"
+
+
+def test_ack_and_answer_leave_in_one_send(bench: Bench) -> None:
+    peer = Peer(bench.serve())
+    peer.send(frame(b"qC"))
+    assert peer.socket.recv(100) == b"+" + frame(b"QC1")
+
+
+def test_unix_socket_is_private_and_removed_at_the_end(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "gdb.sock"
+    assert bench.serve(str(path)) == str(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    peer = Peer(str(path))
+    assert peer.ask(b"qC") == b"QC1"
+    bench.servers[0].close()
+    assert not path.exists()
+
+
+def test_a_socket_left_over_by_a_killed_server_is_replaced(bench: Bench, tmp_path: Path) -> None:
+    path = str(tmp_path / "gdb.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    bench.serve(path)
+    assert Peer(path).ask(b"qC") == b"QC1"
+
+
+def test_addresses_in_use_are_refused_in_a_sentence(bench: Bench, tmp_path: Path) -> None:
+    port, path = bench.serve(), str(tmp_path / "gdb.sock")
+    bench.serve(path)
+    with pytest.raises(ServerError, match=f"port {port.rpartition(':')[2]} on 127.0.0.1 is in use by another program"):
+        bench.serve(port)
+    with pytest.raises(ServerError, match="is in use by another program"):
+        bench.serve(path)
+    plain = tmp_path / "file"
+    plain.write_text("keep")
+    with pytest.raises(ServerError, match="not a socket"):
+        bench.serve(str(plain))
+    assert plain.read_text() == "keep"
+    with pytest.raises(ServerError, match="cannot be served"):
+        bench.serve(str(tmp_path / "no" / "dir"))
+    with pytest.raises(ServerError, match="not an address of this computer"):
+        bench.serve("192.0.2.1:0")
+
+
+@pytest.fixture
+def pipes() -> Iterator[tuple[int, int, int, int]]:
+    (server_in, client_out), (client_in, server_out) = os.pipe(), os.pipe()
+    yield server_in, server_out, client_in, client_out
+    for fd in (server_in, server_out, client_in):
+        os.close(fd)
+
+
+def test_stdio_serves_compressed_and_ends_with_its_input(bench: Bench, pipes: tuple[int, int, int, int]) -> None:
+    server_in, server_out, client_in, client_out = pipes
+    bench.target.memory[0:0x8000] = bytes(0x8000)
+    assert bench.serve("stdio", pipes=(server_in, server_out)) == "stdio"
+    os.write(client_out, frame(b"m0,8000"))
+    client, found, size = Client(Session(FakeTarget())), [], 0
+    while not found:
+        data = os.read(client_in, 4096)
+        size += len(data)
+        found = client.incoming(data)
+    assert found == [b"00" * 0x8000]
+    assert size < 0x2000
+    os.close(client_out)
+    assert bench.servers[0].wait(PATIENCE)
+
+
+def test_a_second_client_is_told_and_the_first_is_not_disturbed(bench: Bench) -> None:
+    address = bench.serve()
+    first = Peer(address)
+    assert first.ask(b"qC") == b"QC1"
+    second = Peer(address)
+    answer = second.ask(b"qSupported:swbreak+")
+    assert answer.startswith(b"E.another client is connected (127.0.0.1:")
+    assert answer.endswith(b"): disconnect it first")
+    with pytest.raises(EOFError):
+        second.receive()
+    assert first.ask(b"qC") == b"QC1"
+    first.close()
+    assert until_free(address).ask(b"qC") == b"QC1"
+
+
+def test_silent_extra_clients_do_not_pile_up(bench: Bench) -> None:
+    address = bench.serve()
+    first = Peer(address)
+    first.ask(b"qC")
+    others = [Peer(address) for _ in range(20)]
+    assert first.ask(b"qC") == b"QC1"
+    assert others[-1].ask(b"?").startswith(b"E.another")
+
+
+@pytest.mark.parametrize("cut", [b"", b"$", b"$Z0,7c00", b"$qC#", b"\x03"])
+def test_a_client_that_vanishes_makes_room_for_the_next(bench: Bench, cut: bytes) -> None:
+    address = bench.serve()
+    peer = Peer(address)
+    assert peer.ask(b"Z0,500,1") == b"OK"
+    peer.send(cut)
+    peer.close()
+    until_free(address)
+    assert bench.target.points == set()
+
+
+def test_a_reset_connection_makes_room_for_the_next(bench: Bench) -> None:
+    address = bench.serve()
+    peer = Peer(address)
+    peer.ask(b"qC")
+    # SO_LINGER with a time of 0: close sends RST (tcp(7), socket(7)).
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, (1).to_bytes(4, "little") + bytes(4))
+    peer.send(frame(b"m0,10000") * 50)
+    peer.close()
+    until_free(address)
+
+
+def test_a_stop_reaches_the_client_that_waits(bench: Bench) -> None:
+    peer = Peer(bench.serve())
+    peer.ask(b"?")
+    peer.send(frame(b"vCont;c"))
+    while not bench.target.running:
+        pass
+    bench.call(lambda: bench.target.stop(StopReport()))
+    assert peer.receive() == b"T05thread:1;core:0;"
+
+
+def test_ctrl_c_reaches_a_running_guest(bench: Bench) -> None:
+    peer = Peer(bench.serve())
+    peer.send(frame(b"vCont;c") + b"\x03")
+    assert peer.receive() == b"T02thread:1;core:0;"
+
+
+def test_a_client_that_does_not_read_holds_up_nobody_and_costs_little(bench: Bench) -> None:
+    address = bench.serve()
+    peer = Peer(address)
+    peer.socket.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        while True:
+            peer.socket.sendall(frame(b"m0,10000") * 1000)
+    assert bench.call(lambda: 5) == 5
+    with bench.lock:
+        connection = bench.servers[0]._connection
+        assert connection is not None
+        assert connection.session is not None
+        assert connection.session.buffered < 2 << 20
+    second = Peer(address)
+    assert second.ask(b"?").startswith(b"E.another client")
+    peer.close()
+    until_free(address)
+
+
+def test_a_flood_of_questions_is_answered_to_the_last(bench: Bench) -> None:
+    peer = Peer(bench.serve())
+    sender = threading.Thread(target=peer.send, args=(frame(b"m0,8000") * 1000 + frame(b"qC"),))
+    sender.start()
+    count = 0
+    while peer.receive() != b"QC1":
+        count += 1
+    sender.join(PATIENCE)
+    assert count == 1000
+
+
+def test_ten_megabytes_of_random_bytes_and_then_a_question(bench: Bench) -> None:
+    address = bench.serve()
+    peer = Peer(address)
+    rng = random.Random(4)
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                if not peer.socket.recv(1 << 16):
+                    return
+            except OSError:
+                return
+
+    done = threading.Event()
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(160):
+        data = rng.randbytes(0x10000)
+        # A random `k` or `D` packet would end the connection rightly; there is none with this seed.
+        peer.send(data)
+    done.set()
+    peer.send(b"#00" + frame(b"qC"))
+    peer.socket.shutdown(socket.SHUT_WR)
+    reader.join(PATIENCE)
+    peer.close()
+    assert until_free(address).ask(b"qC") == b"QC1"
+
+
+def test_monitor_runs_on_a_thread_of_its_own(bench: Bench) -> None:
+    threads: list[str] = []
+
+    def run(command: str) -> str:
+        threads.append(threading.current_thread().name)
+        # The target's thread is free meanwhile.
+        assert bench.call(lambda: 1) == 1
+        if command == "bad":
+            raise ValueError("no command is called bad")
+        return f"ran {command}"
+
+    peer = Peer(bench.serve(run_command=run))
+    assert peer.ask(b"qRcmd," + b"sreg".hex().encode()) == b"O" + b"ran sreg\n".hex().encode()
+    assert peer.receive() == b"OK"
+    assert peer.ask(b"qRcmd," + b"bad".hex().encode()) == b"O" + b"no command is called bad\n".hex().encode()
+    assert peer.receive() == b"OK"
+    assert set(threads) == {"v2e-gdb-monitor"}
+
+
+def test_kill_is_acknowledged_then_closed_then_carried_out(bench: Bench) -> None:
+    address = bench.serve()
+    peer = Peer(address)
+    peer.send(frame(b"k"))
+    assert peer.socket.recv(10) == b"+"
+    assert peer.socket.recv(10) == b""
+    until_free(address)
+    assert bench.target.calls.count("kill") == 1
+
+
+def test_a_failing_target_costs_the_client_but_not_the_server(bench: Bench) -> None:
+    address = bench.serve()
+    peer = Peer(address)
+    peer.ask(b"qC")
+    bench.target.halt = None  # type: ignore[method-assign, assignment]
+    bench.servers[0]._connection.session.state = type(bench.servers[0]._connection.session.state).NEW  # type: ignore[union-attr]
+    peer.send(frame(b"qC"))
+    with pytest.raises(EOFError):
+        peer.receive()
+    assert [type(error) for error in bench.errors] == [TypeError]
+    bench.errors.clear()
+    del bench.target.halt
+    until_free(address)
+
+
+def test_close_disconnects_and_frees_the_port(bench: Bench) -> None:
+    address = bench.serve()
+    peer = Peer(address)
+    peer.ask(b"qC")
+    assert bench.servers[0].packet_log() == ("<- qC", "-> QC1")
+    bench.servers[0].close()
+    with pytest.raises(EOFError):
+        peer.receive()
+    with pytest.raises(ConnectionRefusedError):
+        Peer(address)
+    bench.serve(address)
