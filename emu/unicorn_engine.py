@@ -298,9 +298,6 @@ class UnicornEngine:
                 self._call.emu_stop(self._handle)
                 return
             control.remaining -= 1
-            if control.stop:
-                control.reason = STOP_ASKED
-                self._call.emu_stop(self._handle)
         elif vector == VECTOR_DB and env.dr[6] & DR6_EXECUTED and not env.eflags & RFLAGS_TF and linear != last:
             # An execution breakpoint of DR0 to DR3, met before the instruction.
             counted = 0
@@ -318,6 +315,11 @@ class UnicornEngine:
         self._faults.append(fault)
         if self._on_fault is not None:
             self._on_fault(fault)
+        if control.stop or control.halt_run:
+            # Behind the delivery. The gate would do it before the handler's first instruction, but where the handler
+            # cannot even be fetched it is never called.
+            control.reason = STOP_ASKED
+            self._call.emu_stop(self._handle)
 
     # -- running
 

@@ -15,7 +15,6 @@ from emu.engine import Access
 from emu.subject import MemoryUnavailable
 from emu.worker import Worker
 from emu.x86.modes import code_bits, mode_of
-from emu.x86.registers import REGISTERS
 from emu.x86.state import CpuState
 from stub.registers import X86Register, describe
 from stub.target import (
@@ -169,8 +168,7 @@ class DebuggerTarget:
             return
         for part in register.parts:
             new = value >> part.low & (1 << part.bits) - 1
-            state = self._debugger.cpu()
-            if len(register.parts) > 1 and new == REGISTERS[part.name].get(state) & (1 << part.bits) - 1:
+            if len(register.parts) > 1 and new == part.read(self._debugger.cpu()):
                 continue  # gdb writes a struct whole when one member changes
             with _refusals():
                 self._debugger.write_register(part.name, new)

@@ -6,7 +6,8 @@ Target Features", "i386 Features"); all else is in features of our own, org.v2e.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from emu.x86.flags import Flag
 from emu.x86.registers import MSRS, REGISTERS
@@ -33,26 +34,33 @@ class Part:
     low: int
     bits: int
 
+    def read(self, state: CpuState) -> int:
+        """Its value, unshifted, at most `bits` wide."""
+        return REGISTERS[self.name].get(state) & (1 << self.bits) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class X86Register(Register):
-    """A register made of registers of the table. `is_pc`: shown as its target's convention says."""
+    """A register made of registers of the table. `read` gives its value, at most `bits` wide. `is_pc`: shown as its
+    target's convention says."""
 
     parts: tuple[Part, ...] = ()
     is_pc: bool = False
+    read: Callable[[CpuState], int] = field(default=lambda state: 0, compare=False)
 
-    def read(self, state: CpuState) -> int:
-        """The value, at most `bits` wide."""
-        value = 0
-        for part in self.parts:
-            value |= (REGISTERS[part.name].get(state) & (1 << part.bits) - 1) << part.low
-        return value
+
+def _reader(parts: tuple[Part, ...]) -> Callable[[CpuState], int]:
+    """How to read the parts, put together; made once, since every stop reads many registers."""
+    if len(parts) > 1:
+        return lambda state: sum(part.read(state) << part.low for part in parts)
+    (part,) = parts
+    return REGISTERS[part.name].get if REGISTERS[part.name].bits <= part.bits else part.read
 
 
 def _plain(name: str, bits: int, type: str, *, source: str = "", group: str = "", ours: bool = False) -> X86Register:
     parts = (Part(source or name, 0, bits),)
     is_pc = name in ("eip", "rip")
-    return X86Register(name, bits, type, group, name in EXPEDITED, not ours, parts, is_pc)
+    return X86Register(name, bits, type, group, name in EXPEDITED, not ours, parts, is_pc, _reader(parts))
 
 
 def _flags_type(id: str, size: int, flags: tuple[Flag, ...]) -> FlagsType:
@@ -124,7 +132,7 @@ def _struct(name: str, id: str, fields: list[tuple[str, str, str, int]]) -> tupl
     for _, _, source, bits in fields:
         parts.append(Part(source, low, bits))
         low += bits
-    register = X86Register(name, low, id, "system", False, False, tuple(parts))
+    register = X86Register(name, low, id, "system", False, False, tuple(parts), False, _reader(tuple(parts)))
     return register, StructType(id, tuple((member, type) for member, type, _, _ in fields))
 
 

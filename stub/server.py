@@ -14,6 +14,7 @@ import select
 import socket
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -237,7 +238,7 @@ class Server:
         self._peer = ""
         self._refused: list[_SocketLink] = []
         self._closing = False
-        self._events: list[tuple[_Connection, list[Event]]] = []
+        self._events: deque[tuple[_Connection, list[Event]]] = deque()  #: of monitor commands that have ended
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -263,7 +264,7 @@ class Server:
         """The last packets of the client that is served: `<-` from it, `->` to it."""
         connection = self._connection
         session = connection.session if connection else None
-        return tuple(session.log) if session else ()
+        return session.log if session else ()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until the server has ended (standard input at its end, or `close`); False if it still serves."""
@@ -271,7 +272,7 @@ class Server:
         return not self._thread.is_alive()
 
     def close(self) -> None:
-        """End: the client is disconnected, the address free."""
+        """End: the client is disconnected, the address free. Not on the target's thread, which is needed for it."""
         self._closing = True
         self._wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
@@ -377,10 +378,11 @@ class Server:
                 connection.dead = True
             elif data:
                 events = self._on_target(connection, lambda: connection.feed(data))
-        late, self._events = self._events, []
-        for owner, more in [(connection, events), *late]:
+        self._handle(connection, events)
+        while self._events:
+            owner, late = self._events.popleft()
             if owner is connection:
-                self._handle(connection, more)
+                self._handle(connection, late)
         if connection.dead or (connection.closing and not connection.pending):
             self._disconnect()
 

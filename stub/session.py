@@ -80,6 +80,10 @@ class Close:
 Event = RunCommand | Close
 
 
+def _printable(byte: int) -> str:
+    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
+
+
 def _ignore(error: Exception) -> None:
     """The default of `on_error`."""
 
@@ -101,7 +105,7 @@ class Session:
         output that no input has called for: a stop reply."""
         self.target = target
         self.state = State.NEW
-        self.log: deque[str] = deque(maxlen=LOG_LENGTH)
+        self._log: deque[tuple[str, bytes, int]] = deque(maxlen=LOG_LENGTH)
         self._decoder = Decoder()
         self._out = bytearray()
         self._last = b""  #: the last packet sent, for a NAK
@@ -160,6 +164,14 @@ class Session:
         """Bytes held in both directions."""
         return len(self._out) + self._decoder.buffered
 
+    @property
+    def log(self) -> tuple[str, ...]:
+        """The last packets: `<-` from the client, `->` to it, in printable characters, long ones cut."""
+        return tuple(
+            f"{arrow} {''.join(map(_printable, head))}{f' ... {length} bytes' if length > LOG_WIDTH else ''}"
+            for arrow, head, length in tuple(self._log)
+        )
+
     # -- the target's and the world's side
 
     def stopped(self, report: StopReport) -> None:
@@ -209,9 +221,7 @@ class Session:
         self._out += self._last
 
     def _note(self, arrow: str, payload: bytes) -> None:
-        shown = payload[:LOG_WIDTH].decode("latin-1")
-        text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
-        self.log.append(f"{arrow} {text}{f' ... {len(payload)} bytes' if len(payload) > LOG_WIDTH else ''}")
+        self._log.append((arrow, payload[:LOG_WIDTH], len(payload)))
 
     def _damaged(self, why: str) -> None:
         self._note("<-", f"({why})".encode())

@@ -23,5 +23,6 @@ def assemble(source: str, org: int | None = None) -> bytes:
         path.write_text(text)
         done = subprocess.run([nasm, "-f", "bin", "-o", out, path], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ValueError(f"nasm: {done.stderr}\n{text}")
+            errors = [line for line in done.stderr.splitlines() if "error" in line]
+            raise ValueError("\n".join([*errors, text]))
         return out.read_bytes()

@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def assemble_image(name: str) -> bytes:
         pytest.skip("nasm is not installed")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.bin")
-        command = [nasm, "-f", "bin", "-I", f"{IMAGES}/", "-o", out, IMAGES / f"{name}.asm"]
+        command: list[str | Path] = [nasm, "-f", "bin", "-I", f"{IMAGES}/", "-o", out, IMAGES / f"{name}.asm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ValueError(f"nasm: {done.stderr}")
@@ -84,9 +84,7 @@ def run_qemu(
     return _cached(program, rom, disk, options, lambda folder: _qemu(program, options, rom, disk, folder, timeout))
 
 
-def run_bochs(
-    rom: bytes | None = None, disk: bytes | None = None, *, timeout: float = TIMEOUT
-) -> OracleResult:
+def run_bochs(rom: bytes | None = None, disk: bytes | None = None, *, timeout: float = TIMEOUT) -> OracleResult:
     """Run `rom` (in place of the BIOS) or boot `disk` (first hard disk) under Bochs until it ends.
 
     Raises OracleMissing, OracleFailed.
@@ -118,7 +116,13 @@ def _find(name: str) -> Path:
     return Path(path)
 
 
-def _cached(program, rom, disk, options, run) -> OracleResult:  # type: ignore[no-untyped-def]
+def _cached(
+    program: Path,
+    rom: bytes | None,
+    disk: bytes | None,
+    options: Sequence[str],
+    run: Callable[[Path], OracleResult],
+) -> OracleResult:
     stat = program.resolve().stat()
     key = hashlib.sha256(repr((program.name, stat.st_size, stat.st_mtime_ns, options)).encode())
     key.update(Path(__file__).read_bytes())

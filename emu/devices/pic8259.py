@@ -351,7 +351,6 @@ class Pic8259Pair:
             return self._slave_vector(7) if self._cascaded(7) else master.vector(7)
         master.serve(n)
         if not self._cascaded(n):
-            self._cascade()
             return master.vector(n)
         vector = self._slave_vector(n)
         request = slave.request()

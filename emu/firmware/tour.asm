@@ -83,18 +83,17 @@ bits %1
 putc%1:
         push REG(ax)
         push REG(bx)
+        push REG(cx)
         push REG(dx)
         push DST
         mov bl, al
-        mov dx, 0x3FD                   ; line status register
-.full: in al, dx
-        test al, 0x20                   ; THRE: transmitter holding register empty
-        jz .full
+        mov bh, 0x20                    ; THRE: transmitter holding register empty
+        call wait%1
         mov dx, 0x3F8
         mov al, bl
         out dx, al
         cmp al, 13
-        je .done                       ; the screen needs no carriage return
+        je .done                        ; the screen needs no carriage return
         cmp al, 10
         je .line
 %if %1 == 16
@@ -109,13 +108,13 @@ putc%1:
 %endif
         inc word [V(cursor)]
         jmp .show
-.line: mov ax, [V(cursor)]             ; to the start of the next row of 80 cells
+.line:  mov ax, [V(cursor)]             ; to the start of the next row of 80 cells
         mov bl, 80
         div bl
         inc al
         mul bl
         mov [V(cursor)], ax
-.show: mov bx, [V(cursor)]
+.show:  mov bx, [V(cursor)]
         mov dx, 0x3D4
         mov al, 0x0E                    ; cursor location high
         mov ah, bh
@@ -123,11 +122,24 @@ putc%1:
         mov al, 0x0F                    ; cursor location low
         mov ah, bl
         out dx, ax
-.done: pop DST
+.done:  pop DST
         pop REG(dx)
+        pop REG(cx)
         pop REG(bx)
         pop REG(ax)
         ret
+
+; Wait until a bit of BH is set in the UART's line status. A character takes 87 us: to look at the port without a
+; pause would only cost an emulator time. Clobbers AL, CX, DX.
+wait%1:
+        mov dx, 0x3FD
+.look:  in al, dx
+        test al, bh
+        jnz .set
+        mov REG(cx), 500
+.pause: loop .pause
+        jmp .look
+.set:   ret
 
 ; Print the zero-terminated string at SI (in CS) or at linear ESI/RSI.
 puts%1:
@@ -144,7 +156,7 @@ puts%1:
         jz .done
         call putc%1
         jmp .next
-.done: pop SRC
+.done:  pop SRC
         pop REG(ax)
         ret
 
@@ -160,7 +172,7 @@ say%1:
         add al, '0'
         call putc%1
         xchg al, ah
-.ones: add al, '0'
+.ones:  add al, '0'
         call putc%1
         mov al, 13
         call putc%1
@@ -181,7 +193,7 @@ tick%1:
         out 0x40, al
         mov al, PIT_COUNT >> 8
         out 0x40, al
-.wait: sti
+.wait:  sti
         hlt                             ; in STI's shadow: an interrupt that is pending already wakes it
         cli
         mov eax, [V(ticks)]
@@ -196,7 +208,7 @@ tick%1:
 fail%1:
 %if %1 == 16
         call .here
-.here: pop si                          ; IP in this code segment, whatever its base
+.here:  pop si                          ; IP in this code segment, whatever its base
         add si, s_failed - .here
 %else
         mov esi, F(s_failed)
@@ -205,15 +217,13 @@ fail%1:
         mov al, 1
 finish%1:                               ; end with code AL
         mov ah, al
-        mov dx, 0x3FD
-.sent:  in al, dx
-        test al, 0x40                   ; TEMT: the last character has left
-        jz .sent
+        mov bh, 0x40                    ; TEMT: the last character has left
+        call wait%1
         mov al, ah
         out 0xF4, al                    ; debug exit
 %if %1 == 16
-        call .base                     ; Bochs knows no debug exit but ends on this word at port 8900h
-.base: pop si
+        call .base                      ; Bochs knows no debug exit but ends on this word at port 8900h
+.base:  pop si
         add si, s_shutdown - .base
 %else
         mov esi, F(s_shutdown)
@@ -230,7 +240,7 @@ finish%1:                               ; end with code AL
         test al, al
         jnz .next
         cli
-.stop: hlt
+.stop:  hlt
         jmp .stop
 %endmacro
 
@@ -461,8 +471,17 @@ setup_timer:
         rdmsr
         and ah, ~0x08                   ; bit 11: APIC global enable
         wrmsr
-.pic:   mov al, 0x30                    ; the timer may have run since reset: counter 0 waits for a count now, and
-        out 0x43, al                    ; ICW1 forgets the edges it has made
+.pic:   mov al, 0x30                    ; the timer may run periodically since reset: make it end in mode 0, and let
+        out 0x43, al                    ; ICW1 forget the requests it has made
+        mov al, 2
+        out 0x40, al
+        mov al, 0
+        out 0x40, al
+.runs:  mov al, 0xE2                    ; 8254 data sheet, read-back command: latch the status of counter 0
+        out 0x43, al
+        in al, 0x40
+        test al, 0x80                   ; OUT
+        jz .runs
         mov al, 0x11                    ; 8259A data sheet: ICW1: edge triggered, cascade, ICW4 follows
         out 0x20, al
         out 0xA0, al

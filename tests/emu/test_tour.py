@@ -35,8 +35,9 @@ LINES = (
 )
 
 
-def debugger(**config: int) -> Debugger:
-    made = Debugger(build_machine(MachineConfig(memory=4 << 20, firmware=tour.rom(), shadow=False, **config)))
+def debugger(size: int | None = None) -> Debugger:
+    """Asks the engine for `size` instructions at a time."""
+    made = Debugger(build_machine(MachineConfig(memory=4 << 20, firmware=tour.rom(), shadow=False, slice=size)))
     made.set_limit(LIMIT)
     return made
 
@@ -125,7 +126,7 @@ def test_the_paged_stop_is_where_linear_and_physical_addresses_differ() -> None:
 
 @pytest.mark.parametrize("size", [137, 1000])
 def test_the_run_does_not_depend_on_slices(size: int) -> None:
-    whole, sliced = debugger(), debugger(slice=size)
+    whole, sliced = debugger(), debugger(size)
     for run in (whole, sliced):
         run.begin_continue()
         run.run()

@@ -17,7 +17,7 @@ from stub.gdb import helper_path
 DECODED = {
     "pm16": "mov    $0x20,%ax",
     "pm32": "mov    $0x10,%eax",
-    "long64": "mov    $0x10,%eax",
+    "long64": "mov    $0x10,%ax",
     "real-again": "xor    %ax,%ax",
 }
 WIDTH = {"pm32": 32, "pse": 32, "pae": 32, "long64": 64, "compat": 32}
@@ -49,7 +49,7 @@ LOOP = """
     """
 WORK = 0xF0100
 boot_loop = pytest.mark.boot(firmware=LOOP)
-DIES = LOOP.replace("call work", "lidt [cs:0xff00]\n ud2")
+DIES = LOOP.replace("call work", "lidt [cs:none]\n ud2\n none: dq 0")
 EXITS = LOOP.replace("call work", "mov al, 3\n out 0xf4, al")
 
 
@@ -114,7 +114,7 @@ def test_the_helper_decodes_right_at_the_first_stop_in_each_mode(helped: Gdb, st
         if name in DECODED:
             assert DECODED[name] in helped.cmd("x/i $pc")
         assert helped.value("sizeof($pc)") == (8 if width == 64 else 4)
-    assert hits == len(stops)
+    assert hits == len(stops) - 1  # one tick between each two stops
     assert helped.cmd("info breakpoints").count("breakpoint already hit 1 time") == len(stops)
 
 
@@ -126,8 +126,8 @@ def test_hidden_state_is_shown_in_its_own_words(gdb: Gdb, stops: dict[str, int])
     assert "DB" in gdb.cmd("print $cs_attr")
     assert "limit = " in gdb.cmd("print $tr")
     text = gdb.cmd("info registers")
-    for name in ("eax", "eip", "eflags", "ip", "mode", "cs_base", "ds_limit", "ss_attr", "gdtr", "idtr", "ldtr", "tr", "cr4",
-                 "dr7", "efer"):  # fmt: skip
+    for name in ("eax", "eip", "eflags", "ip", "mode", "cs_base", "ds_limit", "ss_attr", "gdtr", "idtr", "ldtr", "tr",
+                 "cr4", "dr7", "efer"):  # fmt: skip
         assert f"\n{name} " in "\n" + text
 
 

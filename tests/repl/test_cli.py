@@ -27,10 +27,13 @@ V2E = (sys.executable, "-m", "repl.cli")
 ROOT = Path(repl.__file__).parent.parent
 SECONDS = 120
 
-#: Sends 'ok' on COM1, waits until the line is idle, and ends by writing the code 5 to port F4h.
+#: Sends 'ok' on COM1 in characters of 8 bits, waits until the line is idle, and ends by writing the code 5 to port F4h.
 EXITING = """
     mov ss, ax
     mov sp, 0x7000
+    mov dx, 0x3fb
+    mov al, 3
+    out dx, al
     mov dx, 0x3f8
     mov al, 'o'
     call send
@@ -137,7 +140,12 @@ def test_a_nonsense_size_is_named(size, capsys):
 
 @pytest.mark.parametrize(
     ("command", "named"),
-    [("nonsense", "'nonsense'"), ("x 0x100000000", "out of range"), ("break 7c00", "0x7c00"), ("x 0xe0000000", "0xe0000000")],
+    [
+        ("nonsense", "'nonsense'"),
+        ("x 0x100000000", "out of range"),
+        ("break 7c00", "0x7c00"),
+        ("x 0xe0000000", "0xe0000000"),
+    ],
 )
 def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
     done = v2e("run", "tour", "-c", command, "-c", "print 1")
@@ -238,7 +246,7 @@ def test_a_reached_event_is_0_and_then_the_commands_run(firmware):
 def test_a_triple_fault_is_4_and_says_the_chain(firmware):
     done = v2e("run", "--firmware", firmware(TRIPLE), "--headless")
     assert done.returncode == 4
-    assert re.search(r"triple fault: .*#BP.* at f000:.*then.*#DF", done.stderr) or "#GP" in done.stderr
+    assert re.search(r"triple fault: #BP at f000:\w+, then #GP\S* at f000:\w+, then #DF", done.stderr)
     assert done.stderr.count("\n") == 1
 
 
@@ -282,9 +290,9 @@ def test_a_reader_that_goes_away_is_no_error():
 
 def test_without_until_commands_run_at_reset_on_a_stopped_machine():
     done = v2e("run", "-c", "status")
-    assert done.stdout.splitlines() == ["Not started", "f000:fff0 linear fffffff0 [real]  ljmp 0xf000:0x253"] or (
-        "linear fffffff0" in done.stdout and done.stdout.startswith("Not started")
-    )
+    first, second = done.stdout.splitlines()
+    assert first == "Not started"
+    assert second.startswith("f000:fff0 linear fffffff0 [real]  ljmp 0xf000:")
     assert done.returncode == 0
 
 

@@ -14,11 +14,12 @@ from repl.expr import ExpressionError, evaluate, parse_number
 class FakeScope:
     """Real mode; CS's cached base is not selector * 16, as after reset."""
 
-    registers = {"eax": 0x1234, "ah": 0x12, "di": 0x10, "ip": 0xFFF0, "cs": 0xF000, "es": 0xB800}
-    symbols = {"start": 0x7C00, "start.loop": 0x7C03, "FOO": 5, "di_table": 0x900}
-    bases = {"cs": 0xFFFF0000, "es": 0xB8000}
-    memory = bytes(range(256))
-    width = 2
+    def __init__(self):
+        self.registers = {"eax": 0x1234, "ah": 0x12, "di": 0x10, "ip": 0xFFF0, "cs": 0xF000, "es": 0xB800}
+        self.symbols = {"start": 0x7C00, "start.loop": 0x7C03, "FOO": 5, "di_table": 0x900}
+        self.bases = {"cs": 0xFFFF0000, "es": 0xB8000}
+        self.memory = bytes(range(256))
+        self.width = 2
 
     def register(self, name):
         return self.registers.get(name)

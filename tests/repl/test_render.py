@@ -8,7 +8,7 @@ import json
 import pytest
 
 from emu.journal import Event
-from emu.stops import Breakpoint, BreakKind, Stop, StopKind
+from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import (
     DeviceView,
     FieldView,
@@ -41,7 +41,7 @@ EXAMPLES = (
     PageWalkView(0x400000, 0x400000, 4 << 20, True, False, True, (PageLevelView("PDE", 1, 0x1004, 0x83, "P RW PS"),)),
     INSTRUCTION,
     CodeView((INSTRUCTION,), 0xF000, 0xFFFF, {0xF0000: "start"}),
-    DeviceView("pic", "8259A", "ports 20h", (FieldView("IMR", 0xFF, "masked"), FieldView("on", True), FieldView("x", "y"))),
+    DeviceView("pic", "8259A", "20h", (FieldView("IMR", 0xFF, "masked"), FieldView("on", True), FieldView("x", "y"))),
     ScreenView("text 80x25", ("hello".ljust(80), " " * 80), cursor=(0, 5)),
     RegionView(0, 0x9FFFF, "ram", "conventional"),
     FingerprintView(5, 50, "a", "b", "c"),

@@ -474,6 +474,6 @@ def test_the_log_remembers_packets_in_plain_text() -> None:
     peer = client()
     peer.ask("X0,1:\x01")
     peer.ask("m0,10000")
-    log = list(peer.session.log)
-    assert log[:2] == [r"<- X0,1:\x01", "-> OK"]
+    log = peer.session.log
+    assert list(log[:2]) == [r"<- X0,1:\x01", "-> OK"]
     assert log[3].endswith("... 131072 bytes")

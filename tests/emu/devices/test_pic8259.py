@@ -131,12 +131,25 @@ def test_without_icw4_the_vector_is_the_low_half_of_the_8080_call_address(
 
 
 def test_low_bits_of_icw2_are_replaced_by_the_level_in_8086_mode(pic: Pic8259Pair) -> None:
-    init(pic)
     pic.master.write(0, 0x11, 1)
     for icw in (0x37, 0x04, 0x01):
         pic.master.write(1, icw, 1)
-    pulse(pic, 1)
-    assert pic.acknowledge() == 0x31
+    pulse(pic, 4)
+    assert pic.acknowledge() == 0x34
+
+
+def test_icw4_can_select_8080_mode_too(pic: Pic8259Pair) -> None:
+    pic.master.write(0, 0x71, 1)
+    for icw in (0x12, 0x04, 0x00):
+        pic.master.write(1, icw, 1)
+    pulse(pic, 3)
+    assert pic.acknowledge() == 0x40 | 3 << 3
+
+
+def test_icw1_sets_the_slave_mode_address_to_7(pic: Pic8259Pair) -> None:
+    assert {f.name: f.text for f in pic.slave.view().fields}["ICW3"] == "slave ID 2"
+    pic.slave.write(0, 0x11, 1)
+    assert {f.name: f.text for f in pic.slave.view().fields}["ICW3"] == "slave ID 7"
 
 
 # -- requests, "Edge and Level Triggered Modes"
@@ -148,6 +161,14 @@ def test_edge_request_is_taken_once_though_the_line_stays_high(pic: Pic8259Pair)
     pic.master.write(0, 0x20, 1)
     assert pic.pending_vector() is None
     assert irr(pic.master) == 0
+
+
+def test_driving_a_high_line_high_again_is_no_edge(pic: Pic8259Pair) -> None:
+    pulse(pic, 1)
+    pic.acknowledge()
+    pic.master.write(0, 0x20, 1)
+    pic.set_irq(1, True)
+    assert pic.pending_vector() is None
 
 
 def test_request_removed_before_inta_gives_the_default_ir7_without_service(pic: Pic8259Pair) -> None:
@@ -420,6 +441,13 @@ def test_slave_answers_only_to_its_own_id(pic: Pic8259Pair) -> None:
     assert isr(pic.slave) == 0
 
 
+def test_default_ir7_is_left_to_a_slave_on_ir7(pic: Pic8259Pair) -> None:
+    pic.master.write(0, 0x11, 1)
+    for icw in (0x08, 0x80, 0x01):
+        pic.master.write(1, icw, 1)
+    assert pic.acknowledge() == 0xFF, "the only slave has ID 2"
+
+
 def test_input_that_icw3_calls_no_slave_gets_the_masters_vector(pic: Pic8259Pair) -> None:
     pic.master.write(0, 0x11, 1)
     for icw in (0x08, 0x00, 0x01):
@@ -456,6 +484,16 @@ def test_delivery_by_the_engine_is_in_service_at_the_next_look() -> None:
     assert engine.vector is None
 
 
+def test_save_catches_up_with_a_delivery_first() -> None:
+    pin, engine = IntrPin(), FakeEngine()
+    pic = Pic8259Pair(pin)
+    pin.connect(pic, engine)  # type: ignore[arg-type]
+    init(pic)
+    pulse(pic, 3)
+    engine.deliver()
+    assert pic.save().master.isr == 0x08
+
+
 def test_peek_settles_and_changes_nothing_else() -> None:
     pin, engine = IntrPin(), FakeEngine()
     pic = Pic8259Pair(pin)
@@ -490,6 +528,15 @@ def test_state_and_lines_come_back() -> None:
     assert other.acknowledge() == 0x0D
     other_line.set(False)
     assert not other.save().master.inputs & 0x20
+
+
+def test_restore_drives_the_pin(pic: Pic8259Pair) -> None:
+    pulse(pic, 5)
+    pin, engine = IntrPin(), FakeEngine()
+    other = Pic8259Pair(pin)
+    pin.connect(other, engine)  # type: ignore[arg-type]
+    other.restore(pic.save())
+    assert engine.vector == 0x0D
 
 
 def test_restore_refuses_other_lines(pic: Pic8259Pair) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -591,7 +592,7 @@ def test_port_61_refresh_bit_toggles_each_18_pulses(b: Bench) -> None:
         b.wait(1)
         bits.append(b.port61.read(0, 1) >> 4 & 1)
     changes = [i for i in range(1, 400) if bits[i] != bits[i - 1]]
-    assert {after - before for before, after in zip(changes, changes[1:], strict=False)} == {18}
+    assert {after - before for before, after in pairwise(changes)} == {18}
     b.wait(18 * 1001)
     assert b.port61.read(0, 1) >> 4 & 1 != bits[-1], "an odd number of periods in one stride"
 
@@ -626,11 +627,11 @@ class PerPulse:
     def __init__(self, mode: int, bcd: bool, gate: bool, held: int) -> None:
         self.mode, self.modulus, self.gate = mode, 10_000 if bcd else 65536, gate
         self.out = mode != 0
-        self.count: int | None = None  # written
+        self.count = 0  # written; 0: nothing yet
         self.pending = False  # to be loaded by the next pulse
         self.edge = False
         self.frozen = False  # mode 0, between two bytes
-        self.n: int | None = None  # loaded
+        self.n: int | None = None  # loaded; None before the first load
         self.t = 0  # counting pulses since the load; modes 2 and 3: within the (half) period
         self.strobe = False
         self.held = held
@@ -656,8 +657,7 @@ class PerPulse:
         mode, edge, self.edge = self.mode, self.edge, False
         if mode in (4, 5):
             self.out = True
-        if self.pending or (edge and self.count is not None):
-            assert self.count is not None
+        if self.pending or (edge and self.count):
             self.pending, self.n, self.t = False, self.count, 0
             if mode:
                 self.out = mode != 1
@@ -744,3 +744,44 @@ def test_irq0_edges_equal_the_pulse_by_pulse_simulation(mode: int, first: int, s
         if model.out != before:
             expected.append((pulse, model.out))
     assert expected == b.edges
+
+
+ACCESS = st.tuples(
+    st.sampled_from(["write", "read", "gate", "wait"]),
+    st.integers(0, 3),
+    st.integers(0, 255) | st.sampled_from([0, 1, 2, 0x34, 0x36, 0x30, 0x38, 0x3A, 0x32, 0x35, 0xC2, 0xCE]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ACCESS, max_size=40), st.lists(ACCESS, max_size=15))
+def test_any_accesses_keep_peek_pure_and_the_state_restorable(
+    first: list[tuple[str, int, int]], second: list[tuple[str, int, int]]
+) -> None:
+    def access(bench: Bench, kind: str, offset: int, value: int) -> tuple[int, int]:
+        if kind == "wait":
+            bench.wait(value * value * 10)
+        elif kind == "gate":
+            bench.port61.write(0, value, 1)
+        elif kind == "write":
+            bench.pit.write(offset, value, 1)
+        before = bench.pit.save()
+        peeked = bench.pit.peek(offset, 1), bench.port61.peek(0, 1)
+        bench.pit.view()
+        assert bench.pit.save() == before
+        if kind == "read":
+            assert bench.pit.read(offset, 1) == peeked[0] <= 0xFF
+        return peeked
+
+    b, other = Bench(), Bench()
+    for step in first:
+        access(b, *step)
+    other.pit.restore(b.pit.save())
+    other.port61.restore(b.port61.save())
+    other.clock.restore(b.clock.save())
+    other.pulse = b.pulse
+    b.edges.clear()
+    other.edges.clear()
+    assert [access(b, *step) for step in second] == [access(other, *step) for step in second]
+    assert b.edges == other.edges
+    assert b.pit.save() == other.pit.save()

@@ -13,11 +13,13 @@ from emu.devices.vga import Vga
 from emu.media import Disk
 from virtual_time import VirtualTime
 
+#: opcodes that start something: 8042, keyboard, ATA
+COMMANDS = (0x20, 0x24, 0x30, 0x39, 0x60, 0x90, 0x91, 0xA5, 0xA6, 0xAC, 0xAE, 0xC4, 0xC5, 0xC6, 0xD1, 0xD4, 0xEC, 0xF0)
 #: (which port, size exponent, value or None for a read, ns that pass)
 ACCESS = st.tuples(
     st.integers(0, 43),
     st.integers(0, 2),
-    st.none() | st.integers(0, 0xFF) | st.integers(0, 0xFFFFFFFF),
+    st.none() | st.sampled_from(COMMANDS) | st.integers(0, 0xFF) | st.integers(0, 0xFFFFFFFF),
     st.sampled_from([0, 1_000, 30_000, 700_000, 30_000_000]),
 )
 ACCESSES = st.lists(ACCESS, max_size=60)
