@@ -11,22 +11,22 @@ import ctypes
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from ctypes import c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
-from typing import Any, Final, Protocol
+from ctypes import c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from typing import Any, Protocol
 
 import unicorn
 from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
-from emu.engine import EngineError, Exit, ExitReason, Fault, PortIo, Watch, WatchHit
+from emu.engine import EngineError, Exit, ExitReason, Fault, PortIo, Watch
 from emu.unicorn_overlay import (
+    CPU_ENV,
     CPU_INTERRUPT_REQUEST,
     CPU_INTERRUPT_VIRQ,
     DOUBLE_FAULT,
     ENV_CR,
     ENV_EFLAGS,
     ENV_HFLAGS,
-    CPU_ENV,
     HF_CS64,
     HF_INHIBIT_IRQ,
     HIDDEN_PAGE,
@@ -353,8 +353,8 @@ class UnicornEngine:
         control = self._control
         self._base, self._budget = self.retired, budget
         control.remaining = budget
-        if skip_breakpoint:
-            control.skip, control.skip_rsp = self.linear_pc, self._env.regs[4]
+        # A skip that was never met (its breakpoint is gone) must not let a later arrival pass.
+        control.skip, control.skip_rsp = (self.linear_pc, self._env.regs[4]) if skip_breakpoint else (EMPTY, 0)
         self._running, self._live = True, 1
         try:
             reason, detail = self._loop()

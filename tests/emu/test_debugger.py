@@ -365,3 +365,15 @@ def test_typed_keys_reach_the_guest_and_a_replay_repeats_them() -> None:
     again.set_until(parse_until("insns:3000000"))
     cont(again)
     assert again.fingerprint() == ends[0]
+
+
+def test_a_step_with_no_breakpoint_set_does_not_let_a_later_one_pass() -> None:
+    # What gdb does at each hit: remove, step, set again, continue.
+    session = debugger(rom("l: inc word [0x500]\njmp l"))
+    target = next(i.linear for i in session.disassemble(0xF0000, 8) if i.text.startswith("inc"))
+    for expected in range(4):
+        point = session.add_breakpoint(BreakKind.EXECUTE, target)
+        assert cont(session).kind is StopKind.BREAKPOINT
+        assert dword(session, 0x500) == expected
+        session.remove_breakpoint(point.id)
+        step(session)
