@@ -138,6 +138,8 @@ class UnicornEngine:
         self._running = False
         self._halted = False
         self._shutdown = False
+        self._interrupted = False  # the run before ended by an interrupt ahead of the instruction to be resumed from
+        self._returning = False  # that instruction has not been executed yet
         self._faults: deque[Fault] = deque(maxlen=FAULTS_KEPT)
         self._on_fault: Callable[[Fault], None] | None = None
         self._map()
@@ -353,8 +355,13 @@ class UnicornEngine:
         control = self._control
         self._base, self._budget = self.retired, budget
         control.remaining = budget
-        # A skip that was never met (its breakpoint is gone) must not let a later arrival pass.
-        control.skip, control.skip_rsp = (self.linear_pc, self._env.regs[4]) if skip_breakpoint else (EMPTY, 0)
+        # An interrupt may have come before the instruction to be resumed from. Then its skip waits for the handler's
+        # return. Any other skip ends with its run: one never met must not let a later arrival pass.
+        if skip_breakpoint and not self._interrupted:
+            control.skip, control.skip_rsp = self.linear_pc, self._env.regs[4]
+        elif not self._returning:
+            control.skip = EMPTY
+        self._interrupted, took_before = False, control.taken
         self._running, self._live = True, 1
         try:
             reason, detail = self._loop()
@@ -366,6 +373,10 @@ class UnicornEngine:
             raise error
         executed = budget - control.remaining
         hit = self._watch.take_hit()
+        if control.skip != EMPTY and not executed and control.taken and not took_before:
+            self._interrupted = self._returning = True
+        elif control.skip == EMPTY or hit is not None or reason is ExitReason.BREAKPOINT:
+            self._returning = False
         if hit is not None:
             return Exit(ExitReason.WATCHPOINT, executed, hit=hit)
         if reason is ExitReason.BUDGET and control.stop:
@@ -452,6 +463,7 @@ class UnicornEngine:
         write_state(self._ov, state)
         self._halted, self._shutdown = state.halted, False
         self._control.last = self._control.skip = EMPTY
+        self._interrupted = self._returning = False
         self._watch.translate()
 
     # -- interrupts
@@ -511,6 +523,7 @@ class UnicornEngine:
     def set_breakpoints(self, linear: Iterable[int]) -> None:
         """See Executor."""
         self._table.replace(linear)
+        self._interrupted = self._returning = False
 
     def set_watchpoints(self, watches: Iterable[Watch]) -> None:
         """See Executor."""

@@ -26,7 +26,6 @@ from emu.unicorn_overlay import (
 )
 from emu.x86.state import CR0_PE, EFER_LMA, RFLAGS_DF, RFLAGS_VM, CpuState, Fpu, Segment, Table
 
-RFLAGS_RF = 1 << 16
 ARITHMETIC_FLAGS = 0x8D5  #: OF SF ZF AF PF CF (SDM vol. 1, 3.4.3.1)
 RFLAGS_KEPT = 0x3F7FD7  #: every defined flag; bit 1 is always set
 CR4_OSFXSR = 1 << 9
@@ -36,6 +35,7 @@ FSW_TOP = 7 << 11
 #: MSRs after RESET where not 0: PAT (SDM vol. 3A, 12.12.4).
 MSR_RESET = {0x277: 0x0007040600070406}
 
+TSS_BUSY = 2  #: in the type of a TSS (SDM vol. 3A, 8.2.2)
 _SEGMENT_NAMES = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 _MASK64 = (1 << 64) - 1
 
@@ -54,14 +54,17 @@ def _write_segment(target: EnvSegment, source: Segment) -> None:
 
 
 def read_state(overlay: Overlay, *, halted: bool) -> CpuState:
-    """A copy of the whole state. `halted` is kept by the engine: Unicorn forgets it when it starts."""
+    """A copy of the whole state, between runs: Unicorn collects the flags into env.eflags when it leaves a run, and
+    distributes them when it begins one. `halted` is kept by the engine: Unicorn forgets it when it starts."""
     env = overlay.env
     state = CpuState()
     state.regs = list(env.regs)
     state.rip = env.eip
-    state.rflags = overlay.call.read_eflags(overlay.env_address) | env.eflags & (RFLAGS_VM | RFLAGS_RF) | 2
+    state.rflags = env.eflags | 2
     for name, segment in zip(_SEGMENT_NAMES, overlay.segments(), strict=True):
         setattr(state, name, _read_segment(segment))
+    if state.tr.present and state.tr.access & 0x1F in (1, 9):
+        state.tr.access |= TSS_BUSY  # a loaded TSS is busy (SDM vol. 2A, LTR); Unicorn says so in memory only
     state.gdtr, state.idtr = Table(env.gdt.base, env.gdt.limit), Table(env.idt.base, env.idt.limit)
     state.cr0, state.cr2, state.cr3, state.cr4 = env.cr[0], env.cr[2], env.cr[3], env.cr[4]
     state.cr8 = env.v_tpr & 0xF
@@ -98,9 +101,11 @@ def write_state(overlay: Overlay, state: CpuState) -> None:
     rflags = state.rflags & RFLAGS_KEPT | 2
     env.cc_src, env.cc_dst, env.cc_src2, env.cc_op = rflags & ARITHMETIC_FLAGS, 0, 0, CC_OP_EFLAGS
     env.df = -1 if rflags & RFLAGS_DF else 1
-    env.eflags = rflags & ~(ARITHMETIC_FLAGS | RFLAGS_DF)
+    env.eflags = rflags
     for name, target in zip(_SEGMENT_NAMES, overlay.segments(), strict=True):
         _write_segment(target, state.segment(name))
+    if state.tr.present and state.tr.access & 0x1F in (3, 11):
+        overlay.segments()[-1].flags &= ~(TSS_BUSY << 8)  # Unicorn takes only an available TSS for a loaded one
     env.gdt.base, env.gdt.limit = state.gdtr.base, state.gdtr.limit
     env.idt.base, env.idt.limit = state.idtr.base, state.idtr.limit
     env.cr[0], env.cr[2], env.cr[3], env.cr[4] = state.cr0 | 0x10, state.cr2, state.cr3, state.cr4

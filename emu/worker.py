@@ -62,6 +62,7 @@ class Worker:
         self._stopped.set()
         self._closed = False
         self._interrupt = False
+        self.error: Exception | None = None  #: the last defect of ours that was met on the machine's thread
         self._origin: float | None = None
         self._thread = threading.Thread(target=self._main, name="v2e-machine", daemon=True)
         debugger.poll = self._poll
@@ -154,12 +155,19 @@ class Worker:
         if self._interrupt:
             self._interrupt = False
             return debugger.stop()
-        return debugger.pump(PIECE)
+        try:
+            return debugger.pump(PIECE)
+        except Exception as error:  # a defect of ours must leave a session that can still be looked at
+            self.error = error
+            return debugger.fail(f"v2e itself failed ({type(error).__name__}: {error}); please report it")
 
     def _announce(self, stop: Stop) -> None:
         self._stopped.set()
         for listener in tuple(self._listeners):
-            listener(stop)
+            try:
+                listener(stop)
+            except Exception as error:  # one front end's defect must not end the others' session
+                self.error = error
 
     def _poll(self) -> bool:
         """True when the running action should come back to the queue."""

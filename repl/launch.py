@@ -61,7 +61,7 @@ def check_choices(options: argparse.Namespace) -> None:
     choose("--clock", options.clock, ("virtual",), ("host",))
     choose("--cpus", options.cpus, ("1",))
     if options.cpu is not None:
-        choose("--cpu", options.cpu, ("max",), ("486", "pentium", "pentium2", "pentium3", "qemu64"))
+        choose("--cpu", options.cpu, ("qemu64",), ("486", "pentium", "pentium2", "pentium3", "max"))
 
 
 def _disk(path: str, write: bool) -> Disk:
@@ -183,6 +183,10 @@ class Rig:
 
         return Session(self.debugger, self.worker, all_commands())
 
+    @functools.cached_property
+    def _monitor_session(self) -> Session:
+        return self.session.shared(may_resume=False, resumed_by="gdb")
+
     def _note(self, stop: Stop) -> None:
         if stop.kind is StopKind.EXIT:
             self.guest_code = stop.exit_code
@@ -216,8 +220,7 @@ class Rig:
 
     def monitor(self, line: str) -> str:
         """A command for gdb's `monitor`: what it says. Raises one of the session's FAILURES."""
-        session = self.session.shared(may_resume=False, resumed_by="gdb")
-        return result_text(session.execute(line), Style())
+        return result_text(self._monitor_session.execute(line), Style())
 
     def status(self, stop: Stop | None) -> int:
         """The exit status after `stop`; says on stderr why the guest died or what ran out."""

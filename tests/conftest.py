@@ -9,8 +9,6 @@ settings.register_profile("v2e", deadline=None, suppress_health_check=[HealthChe
 settings.register_profile("soak", parent=settings.get_profile("v2e"), max_examples=100_000)
 settings.load_profile("v2e")
 
-pytest_plugins = ["pytester"]
-
 
 def pytest_configure(config):
     # The entry point registers the plugin as `v2e`; a checkout that is not installed registers it here.

@@ -351,8 +351,8 @@ class Pit8254:
             self._timer.arm(instant_of(self._next_edge))
 
     def _at(self, index: int, now: int) -> Counter:
-        """Counter `index` as of `now`. Counter 0 is copied, as its edges are still to be told to `irq0`; the others have
-        nobody to tell, and how far they have been carried does not show."""
+        """Counter `index` as of `now`. Counter 0 is copied, its edges being still to be told to `irq0`; the others
+        have nobody to tell, and how far they have been carried does not show."""
         counter = self._counters[index] if index else replace(self._counters[0])
         counter.advance(pulses_at(now))
         return counter

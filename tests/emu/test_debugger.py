@@ -377,3 +377,25 @@ def test_a_step_with_no_breakpoint_set_does_not_let_a_later_one_pass() -> None:
         assert dword(session, 0x500) == expected
         session.remove_breakpoint(point.id)
         step(session)
+
+
+@pytest.mark.parametrize(("kind", "data"), [("keys", "a zork"), ("text", "a\x01")])
+def test_keys_that_do_not_exist_are_refused_and_nothing_is_typed(kind: str, data: str) -> None:
+    session = debugger(rom("jmp $"))
+    before = session.machine.keyboard.save()
+    with pytest.raises(DebuggerError, match="no key is called"):
+        session.press(data) if kind == "keys" else session.type_text(data)
+    assert session.machine.keyboard.save() == before
+    assert session.machine.inputs == []
+
+
+def test_a_loaded_task_register_is_busy_in_the_cache() -> None:
+    session = debugger(
+        rom(
+            "o32 lgdt [cs:gdtr]\nmov eax, cr0\nor al, 1\nmov cr0, eax\nmov bx, 8\nltr bx\nhlt",
+            "gdt: dq 0, 0x0000890006000067\ngdtr: dw 15\ndd 0x700",
+        )
+    )
+    session.write_linear(0x708, bytes.fromhex("6700000600890000"))
+    cont(session)
+    assert (session.cpu().tr.selector, session.cpu().tr.access, session.cpu().tr.base) == (8, 0x8B, 0x600)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from asm import assemble
 from emu.debugger import Debugger, DebuggerError, Stop, StopKind
 from emu.machine import MachineConfig, build_machine
 from emu.worker import Worker, WorkerClosed
@@ -78,6 +79,35 @@ def test_a_reset_by_one_front_end_is_a_stop_for_the_others(worker: Worker) -> No
     worker.call(worker.debugger.reset)
     assert worker.wait(10) is not None
     assert [s.kind for s in stops] == [StopKind.PAUSED]
+
+
+def test_a_defect_on_the_machines_thread_is_a_stop_and_not_a_hang(worker: Worker) -> None:
+    def broken(*_what: object) -> None:
+        raise ZeroDivisionError("boom")
+
+    worker.debugger.machine.ports.trace = broken
+    worker.debugger.write_linear(0x600, assemble("bits 16\nout 0x80, al\njmp $"))
+    worker.call(lambda: worker.debugger.write_register("cs", 0x60))
+    worker.call(lambda: worker.debugger.write_register("ip", 0))
+    worker.resume(worker.debugger.begin_continue)
+    stop = worker.wait(10)
+    assert stop is not None
+    assert stop.kind is StopKind.FAILURE
+    assert "ZeroDivisionError: boom" in stop.text
+    assert worker.call(lambda: worker.debugger.cpu().linear_pc) >= 0x600
+
+
+def test_a_listener_that_raises_does_not_end_the_session(worker: Worker) -> None:
+    def broken(_stop: Stop) -> None:
+        raise ValueError("no")
+
+    seen: list[Stop] = []
+    worker.add_listener(broken)
+    worker.add_listener(seen.append)
+    worker.resume(worker.debugger.begin_step)
+    assert worker.wait(10) is not None
+    assert worker.call(lambda: 1) == 1
+    assert len(seen) == 1
 
 
 def test_many_threads_can_call_at_once(worker: Worker) -> None:
