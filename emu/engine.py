@@ -31,6 +31,8 @@ class ExitReason(enum.Enum):
 
 
 class Access(enum.Flag):
+    """Kinds of data access."""
+
     READ = 1
     WRITE = 2
     BOTH = 3

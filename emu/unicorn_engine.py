@@ -20,7 +20,9 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.engine import EngineError, Exit, ExitReason, Fault, PortIo, Watch
 from emu.unicorn_overlay import (
+    ANY_LENGTH,
     CPU_ENV,
+    CPU_INTERRUPT_HALT,
     CPU_INTERRUPT_REQUEST,
     CPU_INTERRUPT_VIRQ,
     DOUBLE_FAULT,
@@ -355,6 +357,10 @@ class UnicornEngine:
         control = self._control
         self._base, self._budget = self.retired, budget
         control.remaining = budget
+        if budget == 1:
+            # A translation of one instruction: whatever follows is not translated again for each step into it.
+            control.step = 1
+            self._ov.cflags_next.value = 1
         # An interrupt may have come before the instruction to be resumed from. Then its skip waits for the handler's
         # return. Any other skip ends with its run: one never met must not let a later arrival pass.
         if skip_breakpoint and not self._interrupted:
@@ -367,7 +373,9 @@ class UnicornEngine:
             reason, detail = self._loop()
         finally:
             self._running, self._live = False, 0
-            control.halt_run = 0
+            control.halt_run = control.step = 0
+            self._ov.cflags_next.value = ANY_LENGTH
+            self._ov.request.value &= ~CPU_INTERRUPT_HALT
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -419,6 +427,9 @@ class UnicornEngine:
             elif reason == STOP_PAGING:
                 self._watch.translate()
             elif self._ov.halted.value:
+                if control.step and not self._ov.request.value & CPU_INTERRUPT_HALT:
+                    # The step's request has been taken; HLT leaves by an exception, ahead of it.
+                    return ExitReason.BUDGET, ""
                 self._halted = True
                 if control.halt_run:
                     return ExitReason.HALT, ""

@@ -28,7 +28,7 @@ UC_TCG = 0x300  #: TCGContext *tcg_ctx
 TCG_INVALIDATED = 0xD8
 
 # Offsets in CPUState.
-CPU_EXIT_REQUEST = 0x15
+CPU_CFLAGS_NEXT = 0x18  #: uint32_t cflags_next_tb: of the next translation, its length in instructions; -1: any
 CPU_INTERRUPT_REQUEST = 0x1C
 CPU_ENV_POINTER = 0x128  #: void *env_ptr, followed by IcountDecr *icount_decr_ptr
 CPU_HALTED = 0x8198
@@ -59,7 +59,9 @@ HF2_GIF = 1 << 0
 HF2_NMI = 1 << 2
 HF2_VINTR = 1 << 3
 
-CPU_INTERRUPT_VIRQ = 0x100
+CPU_INTERRUPT_VIRQ = 0x100  #: a virtual interrupt: delivered from the VMCB where IF and the shadow allow
+CPU_INTERRUPT_HALT = 0x20  #: makes the main loop return as if HLT had been executed
+ANY_LENGTH = 0xFFFFFFFF
 CC_OP_EFLAGS = 1  #: cc_op when cc_src holds the arithmetic flags themselves
 NO_EXCEPTION = -1  #: old_exception outside the delivery of one
 DOUBLE_FAULT = 8  #: old_exception after a triple fault
@@ -302,6 +304,7 @@ class Overlay:
             _expect(_peek(at, what), expected, what)
         self.env: Env = Env.from_address(self.env_address)
         self.request = c_uint32.from_address(self.cpu + CPU_INTERRUPT_REQUEST)
+        self.cflags_next = c_uint32.from_address(self.cpu + CPU_CFLAGS_NEXT)
         self.halted = c_uint32.from_address(self.cpu + CPU_HALTED)
         self.invalidated_address = _peek(handle + UC_TCG, "the translator's address") + TCG_INVALIDATED
         self.invalidated = c_uint64.from_address(self.invalidated_address)
@@ -316,6 +319,8 @@ class Overlay:
         _expect((env.dr[6], env.dr[7]), (0xFFFF0FF0, 0x400), "DR6 and DR7")
         _expect(env.hflags2 & HF2_GIF, HF2_GIF, "hflags2")
         _expect(env.a20_mask, -1, "the A20 mask")
+        _expect(self.cflags_next.value, ANY_LENGTH, "cflags_next_tb")
+        _expect((self.request.value, self.halted.value), (0, 0), "interrupt_request and halted")
         value = c_uint64(0)
         for number, (name, read) in enumerate(_PROBES.items()):
             wide = 0x0000_5A00_1234_0000 | number << 4

@@ -14,7 +14,8 @@ The gate decides, before an instruction, in this order:
 3. An interrupt is pending, EFLAGS.IF is set and no STI or MOV SS shadow is on: raise the engine's own request for it
    and leave the translation, so that it is delivered here, wherever translations and slices begin and end.
 4. The address is in the table of breakpoints (and not skipped once): stop.
-5. Count it and let it execute.
+5. Count it and let it execute. In a single step, raise a request that makes the engine return behind it, so that it
+   need not translate what follows only to be stopped there.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Control(ctypes.Structure):
         ("leave", ctypes.c_uint8),  # translations changed under the running one: leave it
         ("breakpoints", ctypes.c_uint8),  # the table has entries
         ("paging", ctypes.c_uint8),  # compare CR0, CR3 and CR4 with the copies below
-        ("_pad", ctypes.c_uint8 * 2),
+        ("step", ctypes.c_uint8),  # have the engine return right behind the next instruction
+        ("_pad", ctypes.c_uint8),
         ("taken", ctypes.c_uint8),  # an interrupt was delivered
         ("suppress", ctypes.c_uint8),  # do not deliver the exception being reported
         ("taken_vector", ctypes.c_uint8),
@@ -76,6 +78,7 @@ class Control(ctypes.Structure):
     leave: int
     breakpoints: int
     paging: int
+    step: int
     taken: int
     suppress: int
     taken_vector: int
@@ -183,6 +186,7 @@ def gate(
     c.add("8b51", offset("vector")).add("8851", offset("taken_vector"))  # mov edx, [vector]; mov [taken_vector], dl
     c.add("418188", _s32(request), _s32(0x100))  # or dword [r8+request], CPU_INTERRUPT_VIRQ
     c.label("give_way")
+    c.add("c641", offset("step"), 0)  # the instruction will be met again in a longer translation: stop behind that
     c.add("6641c740f2ffff")  # mov word [r8-14], -1
     c.add("c3")
 
@@ -196,13 +200,16 @@ def gate(
         c.add("498b90", _s32(at))  # mov rdx, [r8+cr]
         c.add("483b91", _s32(offset(name))).jump("jne", "paging_changed")  # cmp rdx, [copy]
     c.label("no_paging")
-    c.add("8079", offset("breakpoints"), 0).jump("je", "go")
+    c.add("8079", offset("breakpoints"), 0).jump("je", "pass")
     c.add("4889f2")  # mov rdx, rsi
     c.add("41f780", _s32(hflags), _s32(0x8000))  # HF_CS64: elsewhere linear addresses have 32 bits
     c.add("750289d2")  # jne +2; mov edx, edx
     c.add("483b51", offset("skip")).jump("jne", "look_up")
     c.add("4c3b51", offset("skip_rsp")).jump("jne", "look_up")
-    c.add("48c741", offset("skip"), _s32(-1)).jump("jmp", "go")
+    c.add("48c741", offset("skip"), _s32(-1))
+    c.label("pass")
+    c.add("8079", offset("step"), 0).jump("je", "go")
+    c.add("418188", _s32(request), _s32(0x20)).jump("jmp", "go")  # or dword [r8+request], CPU_INTERRUPT_HALT
     c.label("look_up")
     c.add("49bb", _u64(HASH))  # mov r11, HASH
     c.add("4c0fafda")  # imul r11, rdx
@@ -211,7 +218,7 @@ def gate(
     c.label("probe")
     c.add("4c2359", offset("mask"))  # and r11, [mask]
     c.add("4b3914d8").jump("je", "hit")  # cmp [r8+r11*8], rdx
-    c.add("4b833cd8ff").jump("je", "go")  # cmp qword [r8+r11*8], -1
+    c.add("4b833cd8ff").jump("je", "pass")  # cmp qword [r8+r11*8], -1
     c.add("49ffc3").jump("jmp", "probe")  # inc r11
 
     for label, reason in (

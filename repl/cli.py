@@ -62,7 +62,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--debug", action="store_true", help="show tracebacks")
 
 
-def _run_parser() -> argparse.ArgumentParser:
+def run_parser() -> argparse.ArgumentParser:
+    """The parser of `v2e run`'s options."""
     parser = _Parser(prog="v2e run", description="Boot IMAGE on an emulated PC.", epilog=_EPILOG, allow_abbrev=False)
     _machine_options(parser)
     add = parser.add_argument
@@ -89,7 +90,7 @@ def _gdb_parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = _run_parser().parse_args(arguments)
+    options = run_parser().parse_args(arguments)
     from repl.launch import run
 
     return run(options)

@@ -37,7 +37,7 @@ _ENDS = _DIED | {StopKind.EXIT, StopKind.POWEROFF, StopKind.EVENT, StopKind.LIMI
 #: Seconds between two looks at whether gdb has left a dead guest.
 _LOOK = 0.2
 #: What building a machine may fail with: each is one sentence.
-_BUILD_FAILURES = (MachineError, EngineError, FirmwareError, MediaError, UntilError)
+BUILD_FAILURES = (MachineError, EngineError, FirmwareError, MediaError, UntilError)
 #: The name of the built-in image.
 TOUR = "tour"
 #: Sizes of floppy disk images, in bytes (KiB: 160 180 320 360 720 1200 1440 2880).
@@ -165,7 +165,7 @@ class Rig:
     def __init__(self, config: MachineConfig, *, paced: bool) -> None:
         try:
             self.machine = build_machine(config)
-        except _BUILD_FAILURES as error:
+        except BUILD_FAILURES as error:
             raise UsageError(str(error)) from error
         self.config = config
         self.debugger = Debugger(self.machine)
@@ -256,7 +256,7 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
                 sinks.append(sink)
                 setattr(config, f"{option}_out", sink)
         rig = Rig(config, paced=paced)
-    except _BUILD_FAILURES as error:
+    except BUILD_FAILURES as error:
         raise UsageError(str(error)) from error
     try:
         if options.limit is not None:
