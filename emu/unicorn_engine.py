@@ -22,7 +22,7 @@ from emu.engine import EngineError, Exit, ExitReason, Fault, PortIo, Watch
 from emu.unicorn_overlay import (
     ANY_LENGTH,
     CPU_ENV,
-    CPU_INTERRUPT_HALT,
+    CPU_EXIT_REQUEST,
     CPU_INTERRUPT_REQUEST,
     CPU_INTERRUPT_VIRQ,
     DOUBLE_FAULT,
@@ -35,12 +35,14 @@ from emu.unicorn_overlay import (
     NO_EXCEPTION,
     PHYSICAL_END,
     PROBE_NAMES,
+    UC_INVALID_ERROR,
     VERSION,
     Overlay,
 )
 from emu.unicorn_state import read_state, write_state
 from emu.unicorn_thunks import (
     EMPTY,
+    STEP_DONE,
     STOP_ASKED,
     STOP_BREAKPOINT,
     STOP_BUDGET,
@@ -201,7 +203,8 @@ class UnicornEngine:
                 gate(
                     control=control, env=ov.env_address, invalidated=ov.invalidated_address,
                     emu_stop=self._call.emu_stop_address, eflags=ENV_EFLAGS, hflags=ENV_HFLAGS, cr=ENV_CR,
-                    request=CPU_INTERRUPT_REQUEST - CPU_ENV,
+                    request=CPU_INTERRUPT_REQUEST - CPU_ENV, exit_request=CPU_EXIT_REQUEST - CPU_ENV,
+                    invalid_error=UC_INVALID_ERROR,
                 )
             ),
         )  # fmt: skip
@@ -375,7 +378,6 @@ class UnicornEngine:
             self._running, self._live = False, 0
             control.halt_run = control.step = 0
             self._ov.cflags_next.value = ANY_LENGTH
-            self._ov.request.value &= ~CPU_INTERRUPT_HALT
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -416,7 +418,7 @@ class UnicornEngine:
             reason = control.reason
             if env.old_exception == DOUBLE_FAULT:
                 self._shutdown = True
-            elif code:
+            elif code and code != STEP_DONE:
                 return ExitReason.FAILURE, f"{call.strerror(code).decode()} at {self.linear_pc:#x}"
             elif reason == STOP_BUDGET:
                 return ExitReason.BUDGET, ""
@@ -427,9 +429,6 @@ class UnicornEngine:
             elif reason == STOP_PAGING:
                 self._watch.translate()
             elif self._ov.halted.value:
-                if control.step and not self._ov.request.value & CPU_INTERRUPT_HALT:
-                    # The step's request has been taken; HLT leaves by an exception, ahead of it.
-                    return ExitReason.BUDGET, ""
                 self._halted = True
                 if control.halt_run:
                     return ExitReason.HALT, ""
@@ -437,6 +436,8 @@ class UnicornEngine:
                 control.halt_run = 0
                 if control.stop or control.taken or self._error is not None or not self._watch.stale or self._watch.hit:
                     return ExitReason.REQUEST, "interrupt delivered" if control.taken else ""
+            elif code == STEP_DONE:
+                return ExitReason.BUDGET, ""
             else:
                 return ExitReason.FAILURE, f"unicorn stopped without a reason at {self.linear_pc:#x}"
 

@@ -24,10 +24,12 @@ VERSION: Final = "2.1.4"
 # Offsets in struct uc_struct.
 UC_CPU = 0x1B8  #: CPUState *cpu
 UC_TCG = 0x300  #: TCGContext *tcg_ctx
+UC_INVALID_ERROR = 0x590  #: int invalid_error: what uc_emu_start will return; not 0: the main loop ends
 #: In TCGContext: tb_phys_invalidate_count, the number of translations dropped so far.
 TCG_INVALIDATED = 0xD8
 
 # Offsets in CPUState.
+CPU_EXIT_REQUEST = 0x15  #: bool exit_request: the main loop returns before the next translation
 CPU_CFLAGS_NEXT = 0x18  #: uint32_t cflags_next_tb: of the next translation, its length in instructions; -1: any
 CPU_INTERRUPT_REQUEST = 0x1C
 CPU_ENV_POINTER = 0x128  #: void *env_ptr, followed by IcountDecr *icount_decr_ptr
@@ -60,7 +62,6 @@ HF2_NMI = 1 << 2
 HF2_VINTR = 1 << 3
 
 CPU_INTERRUPT_VIRQ = 0x100  #: a virtual interrupt: delivered from the VMCB where IF and the shadow allow
-CPU_INTERRUPT_HALT = 0x20  #: makes the main loop return as if HLT had been executed
 ANY_LENGTH = 0xFFFFFFFF
 CC_OP_EFLAGS = 1  #: cc_op when cc_src holds the arithmetic flags themselves
 NO_EXCEPTION = -1  #: old_exception outside the delivery of one
@@ -305,6 +306,7 @@ class Overlay:
         self.env: Env = Env.from_address(self.env_address)
         self.request = c_uint32.from_address(self.cpu + CPU_INTERRUPT_REQUEST)
         self.cflags_next = c_uint32.from_address(self.cpu + CPU_CFLAGS_NEXT)
+        self.exit_request = c_uint8.from_address(self.cpu + CPU_EXIT_REQUEST)
         self.halted = c_uint32.from_address(self.cpu + CPU_HALTED)
         self.invalidated_address = _peek(handle + UC_TCG, "the translator's address") + TCG_INVALIDATED
         self.invalidated = c_uint64.from_address(self.invalidated_address)

@@ -14,8 +14,8 @@ The gate decides, before an instruction, in this order:
 3. An interrupt is pending, EFLAGS.IF is set and no STI or MOV SS shadow is on: raise the engine's own request for it
    and leave the translation, so that it is delivered here, wherever translations and slices begin and end.
 4. The address is in the table of breakpoints (and not skipped once): stop.
-5. Count it and let it execute. In a single step, raise a request that makes the engine return behind it, so that it
-   need not translate what follows only to be stopped there.
+5. Count it and let it execute. In a single step, also ask the engine's main loop to return with the error STEP_DONE:
+   it looks when the translation of this one instruction has ended, before it translates what follows.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from typing import Final
 HASH: Final = 0x9E3779B97F4A7C15
 EMPTY: Final = (1 << 64) - 1  #: a free slot of the table; no instruction begins at the last byte of the address space
 
+#: What uc_emu_start returns behind a single step; no uc_err has this number.
+STEP_DONE: Final = 0x100
+#: `Control.reason`: why the gate stopped the engine.
 STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_PAGING = 1, 2, 3, 4
 
 
@@ -139,12 +142,22 @@ def _s32(value: int) -> bytes:
 
 
 def gate(
-    *, control: int, env: int, invalidated: int, emu_stop: int, eflags: int, hflags: int, cr: int, request: int
+    *,
+    control: int,
+    env: int,
+    invalidated: int,
+    emu_stop: int,
+    eflags: int,
+    hflags: int,
+    cr: int,
+    request: int,
+    exit_request: int,
+    invalid_error: int,
 ) -> bytes:
     """The CODE hook `(uc, address, size, user_data)`. `control`, `env`, `invalidated` (the count of dropped
-    translations) and `emu_stop` are addresses; `eflags`, `hflags`, `cr` (CR0) and `request` (the CPU's
-    interrupt_request) are offsets from env. The high half of the decrementer that makes translations give way is at
-    env - 14.
+    translations) and `emu_stop` are addresses; `eflags`, `hflags`, `cr` (CR0), `request` (the CPU's
+    interrupt_request) and `exit_request` are offsets from env, `invalid_error` is one from uc. The high half of the
+    decrementer that makes translations give way is at env - 14.
 
     Registers: rdi uc, rsi address, rcx control, r8 env, rax invalidated, r9 RCX, r10 RSP of the guest.
     """
@@ -209,7 +222,9 @@ def gate(
     c.add("48c741", offset("skip"), _s32(-1))
     c.label("pass")
     c.add("8079", offset("step"), 0).jump("je", "go")
-    c.add("418188", _s32(request), _s32(0x20)).jump("jmp", "go")  # or dword [r8+request], CPU_INTERRUPT_HALT
+    c.add("49b8", _u64(env))  # mov r8, env: the search has used it
+    c.add("41c680", _s32(exit_request), 1)  # mov byte [r8+exit_request], 1
+    c.add("c787", _s32(invalid_error), _s32(STEP_DONE)).jump("jmp", "go")  # mov dword [rdi+invalid_error], STEP_DONE
     c.label("look_up")
     c.add("49bb", _u64(HASH))  # mov r11, HASH
     c.add("4c0fafda")  # imul r11, rdx

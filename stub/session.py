@@ -160,6 +160,11 @@ class Session:
         return len(self._out) < HIGH_WATER and self._decoder.buffered <= 2 * PACKET_SIZE
 
     @property
+    def answered(self) -> bool:
+        """True while it is the client's turn: all it has said is answered, and the target stands still."""
+        return self.state in (State.STOPPED, State.ENDED) and not self._out
+
+    @property
     def buffered(self) -> int:
         """Bytes held in both directions."""
         return len(self._out) + self._decoder.buffered
