@@ -39,6 +39,7 @@ soak: setup
 # the pages that are written by programs
 docs: setup
 	$(PY) -m repl.reference
+	$(PY) -m stub.reference
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

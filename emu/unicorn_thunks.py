@@ -25,6 +25,8 @@ import mmap
 from collections.abc import Iterable
 from typing import Final
 
+from emu.unicorn_layout import offset_of
+
 #: Multiplier of the breakpoint table's hash: 2**64 divided by the golden ratio, odd (multiplicative hashing).
 HASH: Final = 0x9E3779B97F4A7C15
 EMPTY: Final = (1 << 64) - 1  #: a free slot of the table; no instruction begins at the last byte of the address space
@@ -98,8 +100,7 @@ class Control(ctypes.Structure):
 
 def offset(name: str) -> int:
     """Where a field of `Control` is, in bytes."""
-    value: int = getattr(Control, name).offset
-    return value
+    return offset_of(Control, name)
 
 
 class Code:

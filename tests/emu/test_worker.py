@@ -11,7 +11,7 @@ import pytest
 from asm import assemble
 from emu.debugger import Debugger, DebuggerError, Stop, StopKind
 from emu.machine import MachineConfig, build_machine
-from emu.worker import Worker, WorkerClosed
+from emu.worker import FIRST_PIECE, Worker, WorkerClosed
 from machines import rom
 
 LOOP = rom("jmp $")
@@ -70,6 +70,30 @@ def test_resuming_a_running_guest_is_refused(worker: Worker) -> None:
         worker.resume(worker.debugger.begin_continue)
     worker.interrupt()
     worker.wait(10)
+
+
+def test_an_action_that_ends_soon_has_ended_when_resume_returns(worker: Worker) -> None:
+    stops: list[Stop] = []
+    worker.add_listener(stops.append)
+    worker.resume(lambda: worker.debugger.begin_step(3))
+    assert not worker.running
+    assert [stop.kind for stop in stops] == [StopKind.STEP]
+    worker.resume(lambda: worker.debugger.begin_step(FIRST_PIECE + 10))  # the rest is run like any other
+    worker.wait(10)
+    assert [stop.retired for stop in stops] == [3, FIRST_PIECE + 13]
+
+
+def test_resuming_does_not_wait_for_a_guest_that_sleeps() -> None:
+    source = "cli\nmov al, 0xff\nout 0x21, al\nsti\nl: hlt\njmp l"  # halted, and nothing will come
+    worker = Worker(
+        Debugger(build_machine(MachineConfig(memory=1 << 20, firmware=rom(source), shadow=False))), paced=True
+    )
+    worker.start()
+    worker.resume(worker.debugger.begin_continue)  # would never return from the idle guest
+    assert worker.running
+    worker.interrupt()
+    assert worker.wait(10) is not None
+    worker.close()
 
 
 def test_a_reset_by_one_front_end_is_a_stop_for_the_others(worker: Worker) -> None:
