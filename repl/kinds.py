@@ -55,10 +55,16 @@ def _address_text(session: Session, text: str) -> tuple[int, str]:
 
 
 def _assignment(session: Session, text: str) -> tuple[str, int]:
-    match = re.match(r"\s*\$?(\w+)\s*=?\s*(.*\S)\s*$", text)
+    match = re.match(r"\s*\$?(\w+)(?:\s*=\s*|\s+)(.*\S)\s*$", text)
     if match is None:
         raise CommandError(f"{text.strip()!r} does not name a register and a value: write `set eax 5`")
     return match[1].lower(), session.evaluate(match[2])
+
+
+def _over_or_into(session: Session, text: str) -> str:
+    if text not in ("over", "into"):
+        raise CommandError(f"{text!r} is neither `over` nor `into`")
+    return text
 
 
 def _text(session: Session, text: str) -> str:
@@ -134,6 +140,7 @@ COUNT = _limited("count", 1, _MAX_COUNT)
 PORT = _limited("port", 0, 0xFFFF)
 ASSIGNMENT = Kind("register value", "a register's name, and an expression", _assignment, _expression_words, rest=True)
 VALUE = Kind("value", 'an expression, or text in "double quotes"', _bytes_or_number, _expression_words)
+HANDLERS = Kind("over or into", "`over` or `into`", _over_or_into, lambda session, prefix: ("over", "into"))
 DEVICE = Kind("device", "a device's name", _word, _device_words)
 BREAKPOINT = Kind("number", "a breakpoint's number", _number, _breakpoint_words)
 NAME = Kind("name", "any word", _word)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import io
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from emu.debugger import Debugger
 from emu.engine import EngineError
@@ -123,9 +124,25 @@ def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, byt
 class Sink:
     """Where a serial line or debug console goes. A failing write is kept for the end, never thrown into the guest."""
 
-    def __init__(self, option: str, stream: BinaryIO | None) -> None:
-        self.option, self._stream = option, stream
+    def __init__(self, option: str, target: str, at_prompt: bool) -> None:
+        """`target`: `stdio` or a file's path. Nothing is opened yet."""
+        self.option, self._target, self._at_prompt = option, target, at_prompt
+        self._stream: io.FileIO | None = None
         self.error: str | None = None
+
+    def open(self, inputs: Iterable[Path]) -> None:
+        """Raises UsageError when the file cannot be written, or is one of `inputs`; then it is untouched."""
+        if self._target == "stdio":
+            # At a prompt sys.stdout is one that keeps the line being typed below the output.
+            self._stream = None if self._at_prompt else io.FileIO(1, "wb", closefd=False)
+            return
+        for path in inputs:
+            if os.path.exists(self._target) and os.path.exists(path) and os.path.samefile(path, self._target):
+                raise UsageError(f"{self.option} {self._target!r} is an image of this run: name another file")
+        try:
+            self._stream = io.FileIO(self._target, "wb")
+        except OSError as error:
+            raise UsageError(f"{self.option} {self._target!r} cannot be written: {error.strerror}") from None
 
     def __call__(self, data: bytes) -> None:
         if self.error is not None:
@@ -134,7 +151,6 @@ class Sink:
             if self._stream is not None:
                 self._stream.write(data)
             else:
-                # At a prompt sys.stdout is one that keeps the line being typed below the output.
                 sys.stdout.write(data.decode("latin-1"))
         except (OSError, ValueError) as error:
             self.error = f"{self.option}: {getattr(error, 'strerror', None) or error}"
@@ -142,18 +158,6 @@ class Sink:
     def close(self) -> None:
         if self._stream is not None and self._stream.fileno() > 2:
             self._stream.close()
-
-
-def open_sink(option: str, value: str, at_prompt: bool) -> Sink | None:
-    """`null`, `stdio` or a file. Raises UsageError when the file cannot be written."""
-    if value == "null":
-        return None
-    if value == "stdio":
-        return Sink(option, None if at_prompt else open(1, "wb", buffering=0, closefd=False))
-    try:
-        return Sink(option, open(value, "wb", buffering=0))
-    except OSError as error:
-        raise UsageError(f"{option} {value!r} cannot be written: {error.strerror}") from None
 
 
 # -- the rig
@@ -251,14 +255,16 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
     try:
         config = machine_config(options)
         for option in ("serial", "debugcon"):
-            sink = open_sink(f"--{option}", getattr(options, option), at_prompt)
-            if sink is not None:
-                sinks.append(sink)
-                setattr(config, f"{option}_out", sink)
+            if (target := getattr(options, option)) != "null":
+                sinks.append(Sink(f"--{option}", target, at_prompt))
+                setattr(config, f"{option}_out", sinks[-1])
         rig = Rig(config, paced=paced)
     except BUILD_FAILURES as error:
         raise UsageError(str(error)) from error
     try:
+        images = [options.image, *options.disk, *options.option_rom, options.firmware]
+        for sink in sinks:
+            sink.open(Path(name) for name in images if name is not None)
         if options.limit is not None:
             limit = parse_count("--limit", options.limit)
             rig.worker.call(lambda: rig.debugger.set_limit(limit))

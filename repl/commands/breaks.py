@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 Args = Mapping[str, Any]
 
-#: More bytes than this are not watched as one range.
-MAX_WATCH = 1 << 20
 OWNER = "prompt"
 
 _ADDRESS = Argument("address", ADDRESS_TEXT)
@@ -26,8 +24,6 @@ _NUMBERS = Argument("number", BREAKPOINT, optional=True, many=True)
 def _set(session: Session, args: Args, kind: BreakKind, temporary: bool = False) -> Result:
     address, spec = args["address"]
     length = 1 if args.get("length") is None else args["length"]
-    if not 1 <= length <= MAX_WATCH:
-        raise CommandError(f"cannot watch {length} bytes: 1 to {MAX_WATCH} is possible")
     point = session.debugger.add_breakpoint(kind, address, length, owner=OWNER, temporary=temporary, spec=spec)
     return Result((_copy(point),))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import Argument, Result, command
-from repl.kinds import ADDRESS, COUNT
+from repl.kinds import ADDRESS, COUNT, HANDLERS
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -36,6 +36,17 @@ def step(session: Session, args: Args) -> Result:
 )  # fmt: skip
 def next_instruction(session: Session, args: Args) -> Result:
     return Result(session.resume(session.debugger.begin_over).views, again="next")
+
+
+@command(
+    "handlers", "run", "whether a step that meets an interrupt runs over its handler or into it",
+    Argument("over or into", HANDLERS, optional=True),
+    details="`over`, the default, runs through the handler and stops behind it. Without an argument it says which.",
+)  # fmt: skip
+def handlers(session: Session, args: Args) -> Result:
+    if (choice := args["over or into"]) is not None:
+        session.debugger.step_into_interrupts = choice == "into"
+    return Result(text="into" if session.debugger.step_into_interrupts else "over")
 
 
 @command("until", "run", "run to ADDRESS, or to a breakpoint", Argument("address", ADDRESS), aliases=("advance",),

@@ -504,3 +504,41 @@ def test_at_a_terminal_there_is_a_prompt_and_ctrl_d_leaves(firmware, tmp_path):
     assert os.waitstatus_to_exitcode(status) == 0
     os.close(terminal)
     assert "status" in (tmp_path / ".local" / "state" / "v2e" / "history").read_text()
+
+
+def test_a_third_disk_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "d.img").write_bytes(bytes(512))
+    disk = ("--disk", str(tmp_path / "d.img"))
+    done = v2e("run", "--firmware", "seabios", *disk, *disk, *disk, "--headless")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "3 disks: the one IDE channel of this machine takes 2" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--serial", "--debugcon"])
+def test_an_output_that_is_an_image_of_the_run_is_refused_and_untouched(option, tmp_path):
+    image = tmp_path / "d.img"
+    image.write_bytes(b"x" * 512)
+    done = v2e("run", "--firmware", "seabios", str(image), option, str(image), "-c", "quit")
+    assert done.returncode == 2
+    assert "is an image of this run" in done.stderr
+    assert image.read_bytes() == b"x" * 512
+
+
+def test_an_output_is_not_emptied_by_a_run_that_does_not_begin(tmp_path):
+    output = tmp_path / "serial.txt"
+    output.write_text("precious")
+    assert v2e("run", "--memory", "nonsense", "--serial", str(output), "-c", "quit").returncode == 2
+    assert v2e("run", "--firmware", str(tmp_path / "none"), "--serial", str(output), "-c", "quit").returncode == 2
+    assert output.read_text() == "precious"
+
+
+@pytest.mark.parametrize("typo", ["set cr80", "set eax", "set cr01"])
+def test_a_register_run_together_with_its_value_is_refused(typo):
+    done = v2e("run", "-c", typo)
+    assert done.returncode == 2
+    assert "does not name a register and a value" in done.stderr
+
+
+def test_a_step_can_be_told_to_go_into_handlers():
+    done = v2e("run", "-c", "handlers", "-c", "handlers into", "-c", "handlers")
+    assert done.stdout.split() == ["over", "into", "into"]

@@ -256,8 +256,9 @@ def test_memory_reads_stop_before_the_first_unreadable_byte(rig: Rig) -> None:
     assert len(rig.one("mffff8,10")) == 2 * 8
     assert rig.one("m100000,1") == b"E01"
     assert rig.one("M100000,1:00").startswith(b"E.0x100000: no memory")
-    # Linear addresses wrap at 4 GiB outside 64-bit mode.
-    assert len(rig.one("mfffffff8,10")) == 2 * 16
+    # The linear address space ends at 4 GiB outside 64-bit mode.
+    assert len(rig.one("mfffffff8,10")) == 2 * 8
+    assert rig.one("m100000000,1") == b"E01"
 
 
 def test_two_clients_of_the_debugger_do_not_share_breakpoints(rig: Rig) -> None:

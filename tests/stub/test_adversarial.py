@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from emu.debugger import Debugger
+from emu.debugger import MAX_WATCH, Debugger
 from emu.machine import MachineConfig, build_machine
 from emu.worker import Worker
 from machines import rom
-from stub.adapter import MAX_WATCHED, DebuggerTarget
+from stub.adapter import DebuggerTarget
 from stub.packet import PACKET_SIZE
 from stub.session import Session
 from stub_fakes import GDB_FEATURES, Client
@@ -19,14 +19,17 @@ from stub_fakes import GDB_FEATURES, Client
 PATIENCE = 20  #: seconds until a test that hangs fails
 HUGE = "f" * 16
 REFUSED = [
-    f"Z2,500,{HUGE}", f"Z3,{HUGE},{HUGE}", f"Z4,0,{MAX_WATCHED + 1:x}", "Z2,500,0", f"Z0,{HUGE}{HUGE},1", "Z0,7c00",
-    f"M0,{HUGE}:00", f"X0,{HUGE}:a", "M0,1:0", "vCont", "vCont;", "vCont;q", "vCont;s:9", "vCont;r", "vCont;r1",
+    f"Z2,500,{HUGE}", f"Z3,{HUGE},{HUGE}", f"Z4,0,{MAX_WATCH + 1:x}", "Z2,500,0", f"Z0,{HUGE}{HUGE},1", "Z0,7c00",
+    f"m{HUGE},{HUGE}", f"x{HUGE},1", f"M{HUGE},1:00", f"M0,{HUGE}:00",
+    f"X0,{HUGE}:a", "M0,1:0",
+    "vCont", "vCont;", "vCont;q", "vCont;s:9", "vCont;r", "vCont;r1",
     "vCont;r1,2,3", "vCont;C", "vCont;s:p1.1", "cdead0000", "sdead0000", "S", f"Hg{HUGE}", "Hx1", f"T{HUGE}",
     f"p{HUGE}",
     "P0=", f"P{HUGE}=00", "G000", "qXfer:features:read:none:0,1", "qXfer:features:read:target.xml:x,1", "qRcmd,0",
 ]  # fmt: skip
 #: Taken as far as it goes.
-CUT = [f"m0,{HUGE}", f"m{HUGE},{HUGE}", f"x0,{HUGE}", f"x{HUGE},ffffffff", f"qXfer:features:read:target.xml:0,{HUGE}",
+CUT = [f"m0,{HUGE}", f"mfffffff0,{HUGE}", f"x0,{HUGE}", "xfffffff0,ffffffff",
+       f"qXfer:features:read:target.xml:0,{HUGE}",
        f"qXfer:features:read:target.xml:{HUGE},{HUGE}", f"Z0,{HUGE},1", f"Z1,{HUGE},{HUGE}",
        f"vCont;r{HUGE},{HUGE}", "vRun" + ";41" * 10000]  # fmt: skip
 
@@ -75,5 +78,5 @@ def test_is_answered_in_measure(client: Asker, packet: str) -> None:
 
 
 def test_the_longest_watchpoint_that_is_taken_works(client: Asker) -> None:
-    assert client.one(f"Z2,0,{MAX_WATCHED:x}") == b"OK"
+    assert client.one(f"Z2,0,{MAX_WATCH:x}") == b"OK"
     assert client.one("vCont;c").startswith(b"T05watch:500;")
