@@ -18,7 +18,8 @@ import unicorn
 from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
-from emu.engine import EngineError, Exit, ExitReason, Fault, PortIo, Watch, WatchHit
+from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, PortIo, Watch, WatchHit
+from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_overlay import (
     CPU_INTERRUPT_REQUEST,
     CPU_INTERRUPT_VIRQ,
@@ -26,6 +27,7 @@ from emu.unicorn_overlay import (
     ENV_CR,
     ENV_EFLAGS,
     ENV_HFLAGS,
+    ENV_SEGS,
     CPU_ENV,
     HF_CS64,
     HF_INHIBIT_IRQ,
@@ -103,12 +105,18 @@ _WRITE = ctypes.CFUNCTYPE(None, c_void_p, c_uint64, ctypes.c_uint, c_uint64, c_v
 
 class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
-    all ones. `timestamp` is what RDTSC returns. Raises EngineError when this Unicorn is not the one known here."""
+    all ones. `timestamp` is what RDTSC returns. `checks`: see `emu.unicorn_checks`. Raises EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
 
     def __init__(
-        self, regions: Sequence[MappedRegion], io: PortIo, mmio: MmioBus | None, *, timestamp: Callable[[], int]
+        self,
+        regions: Sequence[MappedRegion],
+        io: PortIo,
+        mmio: MmioBus | None,
+        *,
+        timestamp: Callable[[], int],
+        checks: CheckLevel = CheckLevel.AUTO,
     ) -> None:
         if unicorn.__version__ != VERSION:
             raise EngineError(
@@ -143,6 +151,9 @@ class UnicornEngine:
         self._map()
         self._install()
         self._watch = Watchpoints(self._ov, self._control, self._add_hook, self.state, self._read_physical)
+        places = [(region.base, region.base + region.size, region.host_address) for region in self._regions]
+        reader = code_reader(self._ov, places, self._watch.read_linear)
+        self._checks = Checks(self._ov, self._control, checks, reader, self._failed)
         self.load(CpuState())
 
     # -- setting up
@@ -196,7 +207,8 @@ class UnicornEngine:
             self._code.place(
                 gate(
                     control=control, env=ov.env_address, invalidated=ov.invalidated_address,
-                    emu_stop=self._call.emu_stop_address, eflags=ENV_EFLAGS, hflags=ENV_HFLAGS, cr=ENV_CR,
+                    emu_stop=self._call.emu_stop_address, eflags=ENV_EFLAGS, hflags=ENV_HFLAGS, segs=ENV_SEGS, cr=ENV_CR,
+                    raise_exception=self._call.address("raise_exception_err_x86_64"),
                     request=CPU_INTERRUPT_REQUEST - CPU_ENV,
                 )
             ),

@@ -40,6 +40,7 @@ ENV_ICOUNT_DECR = -0x10
 # Offsets in CPUX86State.
 ENV_EFLAGS = 0x88
 ENV_HFLAGS = 0xB0
+ENV_SEGS = 0xB8  #: 24 bytes each: selector, base (at 8), limit (at 16), flags
 ENV_CR = 0x1A8
 
 # hflags and hflags2 (qemu/target/i386/cpu.h, HF_*, HF2_*).
@@ -271,7 +272,7 @@ class Internals:
         self.load_mxcsr = f("helper_ldmxcsr_x86_64", None, p, u32)
         self.load_fcw = f("helper_fldcw_x86_64", None, p, u32)
         self._address: dict[str, int] = {}
-        for name in ("uc_emu_stop", "x86_cpu_do_interrupt_x86_64"):
+        for name in ("uc_emu_stop", "x86_cpu_do_interrupt_x86_64", "raise_exception_err_x86_64"):
             self._address[name] = ctypes.cast(library[name], c_void_p).value or 0
 
     def address(self, name: str) -> int:

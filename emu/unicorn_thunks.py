@@ -14,7 +14,8 @@ The gate decides, before an instruction, in this order:
 3. An interrupt is pending, EFLAGS.IF is set and no STI or MOV SS shadow is on: raise the engine's own request for it
    and leave the translation, so that it is delivered here, wherever translations and slices begin and end.
 4. The address is in the table of breakpoints (and not skipped once): stop.
-5. Count it and let it execute.
+5. Count it. If the segment caches are not those for which `checks` was decided, or `checks` is set, ask the checker;
+   an exception that it answers is raised in place of the instruction (`emu.unicorn_checks`). Else let it execute.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from typing import Final
 #: Multiplier of the breakpoint table's hash: 2**64 divided by the golden ratio, odd (multiplicative hashing).
 HASH: Final = 0x9E3779B97F4A7C15
 EMPTY: Final = (1 << 64) - 1  #: a free slot of the table; no instruction begins at the last byte of the address space
+
+#: What the checks depend on in hflags besides the caches: CPL, PE, CS64 (the default sizes are in the caches), and
+#: IOPL and VM, which are not hflags, are asked for by the checker where they matter.
+CHECKED_MODE: Final = 0x8083
 
 STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_PAGING = 1, 2, 3, 4
 
@@ -63,6 +68,11 @@ class Control(ctypes.Structure):
         ("cr0", ctypes.c_uint64),
         ("cr3", ctypes.c_uint64),
         ("cr4", ctypes.c_uint64),
+        ("checker", ctypes.c_uint64),  # address of the function asked before an instruction executes, 0: nobody
+        ("caches", ctypes.c_uint64 * 6),  # limit and flags of ES CS SS DS FS GS for which `checks` was decided
+        ("mode", ctypes.c_uint32),  # and the bits CHECKED_MODE of hflags
+        ("checks", ctypes.c_uint8),  # ask before each instruction even while those are the same
+        ("_pad4", ctypes.c_uint8 * 3),
     )
 
     remaining: int
@@ -88,6 +98,10 @@ class Control(ctypes.Structure):
     cr0: int
     cr3: int
     cr4: int
+    checker: int
+    caches: ctypes.Array[ctypes.c_uint64]
+    mode: int
+    checks: int
 
 
 def offset(name: str) -> int:
@@ -136,11 +150,21 @@ def _s32(value: int) -> bytes:
 
 
 def gate(
-    *, control: int, env: int, invalidated: int, emu_stop: int, eflags: int, hflags: int, cr: int, request: int
+    *,
+    control: int,
+    env: int,
+    invalidated: int,
+    emu_stop: int,
+    raise_exception: int,
+    eflags: int,
+    hflags: int,
+    segs: int,
+    cr: int,
+    request: int,
 ) -> bytes:
     """The CODE hook `(uc, address, size, user_data)`. `control`, `env`, `invalidated` (the count of dropped
-    translations) and `emu_stop` are addresses; `eflags`, `hflags`, `cr` (CR0) and `request` (the CPU's
-    interrupt_request) are offsets from env. The high half of the decrementer that makes translations give way is at
+    translations), `emu_stop` and `raise_exception` are addresses; `eflags`, `hflags`, `segs` (the segment caches), `cr`
+    (CR0) and `request` (the CPU's interrupt_request) are offsets from env. The high half of the decrementer that makes translations give way is at
     env - 14.
 
     Registers: rdi uc, rsi address, rcx control, r8 env, rax invalidated, r9 RCX, r10 RSP of the guest.
@@ -161,7 +185,24 @@ def gate(
     c.add("488941", offset("invalidated"))  # mov [invalidated], rax
     c.add("4c8949", offset("rcx"))  # mov [rcx], r9
     c.add("4c8951", offset("rsp"))  # mov [rsp], r10
+    for i in range(6):
+        c.add("498b90", _s32(segs + 24 * i + 16))  # mov rdx, [r8+limit and flags]
+        c.add("483b91", _s32(offset("caches") + 8 * i)).jump("jne", "check")  # cmp rdx, [copy]
+    c.add("418b90", _s32(hflags)).add("81e2", _s32(CHECKED_MODE))  # mov edx, [r8+hflags]; and edx, CHECKED_MODE
+    c.add("3b91", _s32(offset("mode"))).jump("jne", "check")
+    c.add("80b9", _s32(offset("checks")), 0).jump("jne", "check")
     c.add("c3")
+
+    # rax = checker(uc, address): 0, or a vector and its error code in the high half
+    c.label("check")
+    c.add("488b81", _s32(offset("checker")))  # mov rax, [checker]
+    c.add("4885c0").jump("je", "checked")
+    c.add("4883ec08").add("ffd0").add("4883c408")  # sub rsp, 8; call rax; add rsp, 8
+    c.add("4885c0").jump("je", "checked")
+    c.add("48bf", _u64(env))  # mov rdi, env
+    c.add("0fb6f0").add("48c1e820").add("89c2")  # movzx esi, al; shr rax, 32; mov edx, eax
+    c.add("48b8", _u64(raise_exception)).add("ffe0")  # leaves by longjmp
+    c.label("checked").add("c3")
 
     c.label("same")
     c.add("483b41", offset("invalidated")).jump("je", "fresh")  # cmp rax, [invalidated]
