@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_uint64, c_void_p
+from ctypes import c_int, c_uint32, c_uint64, c_void_p
 from typing import Final
 
 from emu.engine import CheckLevel
-from emu.unicorn_overlay import ENV_SEGS, HF_CS64, HF_PE, EnvSegment, Overlay
+from emu.unicorn_overlay import ENV_SEGS, HF_CPL, HF_CS64, HF_PE, EnvSegment, Overlay
 from emu.unicorn_thunks import CHECKED_MODE, Control
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
 from emu.x86.segcheck import FLAT, VECTOR_GP, Violation, fetch, harmless, operands, target
 from emu.x86.state import CR0_PG, RFLAGS_VM
 
 _CHECKER = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint64)
+_PERMISSION = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint32, c_int)
+TSS_MAP = 0x66  #: offset of the I/O map base in a 32- or 64-bit TSS (SDM vol. 3A, 8.2.1, 8.7)
 #: In real and V86 mode CS may be read and written, whatever its cache says; limits hold (SDM vol. 3A, 21.1.1).
 REAL_CODE_RIGHTS: Final = 0x93
+PRIVILEGED: Final = frozenset((0x6C, 0x6D))
 MASK32 = (1 << 32) - 1
 LONGEST = 15
 
@@ -63,8 +66,34 @@ class Checks:
         self._bits = self._stack_bits = 16
         self._vm = False
         self._callback = _CHECKER(self._check)
+        self._ports = _PERMISSION(self._permission)
         if level is not CheckLevel.OFF:
             control.checker = ctypes.cast(self._callback, c_void_p).value or 0
+
+    @property
+    def permission_address(self) -> int:
+        """Of the function asked before a port access that IOPL does not allow."""
+        return ctypes.cast(self._ports, c_void_p).value or 0
+
+    def _permission(self, _uc: int, port: int, size: int) -> int:
+        try:
+            return 0 if self._level is CheckLevel.OFF or self._port_allowed(port, size) else VECTOR_GP
+        except BaseException as error:  # noqa: BLE001
+            self._failed(error)
+            return 0
+
+    def _port_allowed(self, port: int, size: int) -> bool:
+        """Every bit of the TSS's map for the ports must be 0, and the map is read two bytes at a time, both within the
+        TSS's limit (SDM vol. 1, 19.5.2)."""
+        tr = self._ov.env.tr
+        kind = tr.flags >> 8 & 0x9D
+        if kind != 0x89 or tr.limit < TSS_MAP + 1:
+            return False
+        start = int.from_bytes(self._read(tr.base + TSS_MAP, 2), "little") + (port >> 3)
+        if start + 1 > tr.limit:
+            return False
+        bits = int.from_bytes(self._read(tr.base + start & MASK32, 2), "little") >> (port & 7)
+        return not bits & (1 << size) - 1
 
     def _check(self, _uc: int, address: int) -> int:
         try:
@@ -84,25 +113,30 @@ class Checks:
 
     def _classify(self, raw: list[int], vm: bool) -> None:
         env, control = self._ov.env, self._control
-        control.caches[:] = self._raw = raw
+        self._raw = raw
+        for i, value in enumerate(raw):
+            control.caches[i] = value
         control.mode = env.hflags & CHECKED_MODE
         self._vm = vm
         self._caches = [_Cache(segment) for segment in env.segs]
         code, stack = self._caches[CS], self._caches[SS]
         self._bits, self._stack_bits = (32 if c.access & 0x4000 else 16 for c in (code, stack))
         real = not env.hflags & HF_PE or vm
+        if real:
+            code.access = code.access & 0x4000 | REAL_CODE_RIGHTS
         if env.hflags & HF_CS64:
             control.checks = 0
+        elif self._level is CheckLevel.FULL:
+            control.checks = 1
         elif real:
-            code.access = code.access & 0x4000 | REAL_CODE_RIGHTS
             usual = all(c.access & 0x80 and c.limit >= 0xFFFF and c.access & 0xE == 2 for c in self._caches)
-            control.checks = 0 if usual and self._level is CheckLevel.AUTO else 1
+            control.checks = 0 if usual else 1
         else:
             control.checks = 0
             for i, cache in enumerate(self._caches):
                 if harmless(cache, code=i == CS):
                     continue
-                if i not in (CS, SS, DS) and not cache.access & 0x80 and self._level is CheckLevel.AUTO:
+                if i not in (CS, SS, DS) and not cache.access & 0x80:
                     continue
                 control.checks = 1
 
@@ -115,6 +149,10 @@ class Checks:
             found = fetch(code, env.eip, instruction.length)
             if found is not None:
                 return found
+        if instruction.opcode in PRIVILEGED:
+            found = self._privileged(instruction)
+            if found is not None:
+                return found
         if not instruction.references and (instruction.branch is None or not limited):
             return None
         regs = [value & MASK32 for value in self._registers]
@@ -122,6 +160,18 @@ class Checks:
         if found is not None or instruction.branch is None or not limited:
             return found
         return self._branch(instruction, env.eip, regs)
+
+    def _privileged(self, instruction: Instruction) -> Violation | None:
+        """INS: Unicorn writes its operand once before it asks for the port."""
+        env = self._ov.env
+        if instruction.repeat and not env.regs[1] & instruction.address_mask:
+            return None
+        above = env.hflags & HF_CPL > env.eflags >> 12 & 3
+        if env.hflags & HF_PE and (self._vm or above):
+            size = instruction.operand_size if instruction.opcode & 1 else 1
+            if not self._port_allowed(env.regs[2] & 0xFFFF, size):
+                return Violation(VECTOR_GP)
+        return None
 
     def _branch(self, instruction: Instruction, ip: int, regs: list[int]) -> Violation | None:
         env = self._ov.env

@@ -11,16 +11,17 @@ import ctypes
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from ctypes import c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
-from typing import Any, Final, Protocol
+from ctypes import c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from typing import Any, Protocol
 
 import unicorn
 from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
-from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, PortIo, Watch, WatchHit
+from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, PortIo, Watch
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_overlay import (
+    CPU_ENV,
     CPU_INTERRUPT_REQUEST,
     CPU_INTERRUPT_VIRQ,
     DOUBLE_FAULT,
@@ -28,7 +29,6 @@ from emu.unicorn_overlay import (
     ENV_EFLAGS,
     ENV_HFLAGS,
     ENV_SEGS,
-    CPU_ENV,
     HF_CS64,
     HF_INHIBIT_IRQ,
     HIDDEN_PAGE,
@@ -51,6 +51,7 @@ from emu.unicorn_thunks import (
     deliver_exception,
     deliver_invalid,
     gate,
+    port_access,
 )
 from emu.unicorn_watch import Watchpoints
 from emu.x86.state import CR0_PE, RFLAGS_IF, RFLAGS_TF, CpuState
@@ -105,7 +106,8 @@ _WRITE = ctypes.CFUNCTYPE(None, c_void_p, c_uint64, ctypes.c_uint, c_uint64, c_v
 
 class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
-    all ones. `timestamp` is what RDTSC returns. `checks`: see `emu.unicorn_checks`. Raises EngineError when this Unicorn is not the one known here."""
+    all ones. `timestamp` is what RDTSC returns. `checks`: see `emu.unicorn_checks`. Raises EngineError when this
+    Unicorn is not the one known here."""
 
     name = "unicorn"
 
@@ -149,11 +151,11 @@ class UnicornEngine:
         self._faults: deque[Fault] = deque(maxlen=FAULTS_KEPT)
         self._on_fault: Callable[[Fault], None] | None = None
         self._map()
-        self._install()
         self._watch = Watchpoints(self._ov, self._control, self._add_hook, self.state, self._read_physical)
         places = [(region.base, region.base + region.size, region.host_address) for region in self._regions]
         reader = code_reader(self._ov, places, self._watch.read_linear)
         self._checks = Checks(self._ov, self._control, checks, reader, self._failed)
+        self._install()
         self.load(CpuState())
 
     # -- setting up
@@ -181,9 +183,7 @@ class UnicornEngine:
         for first, end in _holes(self._regions):
             self._check(call.mmio_map(handle, first, end - first, read, first, write, first), f"map I/O at {first:#x}")
 
-    def _add_hook(
-        self, kind: int, callback: Any, begin: int = 1, end: int = 0, *extra: int, user_data: int = 0
-    ) -> int:
+    def _add_hook(self, kind: int, callback: Any, begin: int = 1, end: int = 0, *extra: int, user_data: int = 0) -> int:
         """A hook for linear or physical [begin, end] (all when end < begin); returns its handle. `callback` is an
         address or a ctypes function that the caller keeps alive."""
         hook = c_size_t()
@@ -207,8 +207,10 @@ class UnicornEngine:
             self._code.place(
                 gate(
                     control=control, env=ov.env_address, invalidated=ov.invalidated_address,
-                    emu_stop=self._call.emu_stop_address, eflags=ENV_EFLAGS, hflags=ENV_HFLAGS, segs=ENV_SEGS, cr=ENV_CR,
-                    raise_exception=self._call.address("raise_exception_err_x86_64"),
+                    emu_stop=self._call.emu_stop_address, eflags=ENV_EFLAGS, hflags=ENV_HFLAGS, segs=ENV_SEGS,
+                    cr=ENV_CR,
+                    cpu=ov.cpu, raise_exception=self._call.address("raise_exception_err_x86_64"),
+                    leave=self._call.address("cpu_loop_exit_noexc_x86_64"),
                     request=CPU_INTERRUPT_REQUEST - CPU_ENV,
                 )
             ),
@@ -221,12 +223,19 @@ class UnicornEngine:
             unicorn_const.UC_HOOK_INTR,
             self._code.place(deliver_exception(control=control, cpu=ov.cpu, do_interrupt=deliver)),
         )
-        add(
-            unicorn_const.UC_HOOK_INSN_INVALID, self._code.place(deliver_invalid(cpu=ov.cpu, do_interrupt=deliver))
-        )
+        add(unicorn_const.UC_HOOK_INSN_INVALID, self._code.place(deliver_invalid(cpu=ov.cpu, do_interrupt=deliver)))
         insn = unicorn_const.UC_HOOK_INSN
-        add(insn, _IN(self._in), x86_const.UC_X86_INS_IN)
-        add(insn, _OUT(self._out), x86_const.UC_X86_INS_OUT)
+        for kind, access in (
+            (x86_const.UC_X86_INS_IN, _IN(self._in)), (x86_const.UC_X86_INS_OUT, _OUT(self._out)),
+        ):  # fmt: skip
+            self._keep.append(access)
+            thunk = port_access(
+                env=ov.env_address, cpu=ov.cpu, permission=self._checks.permission_address,
+                access=ctypes.cast(access, c_void_p).value or 0, eflags=ENV_EFLAGS, hflags=ENV_HFLAGS,
+                raise_exception=self._call.address("raise_exception_err_x86_64"),
+                leave=self._call.address("cpu_loop_exit_noexc_x86_64"),
+            )  # fmt: skip
+            add(insn, self._code.place(thunk), kind)
         add(insn, _RDTSC(self._rdtsc), x86_const.UC_X86_INS_RDTSC)
         add(insn, _RDTSC(self._rdtsc), x86_const.UC_X86_INS_RDTSCP)
 

@@ -238,7 +238,9 @@ def _function(library: Any, name: str, result: Any, *arguments: Any) -> Callable
     try:
         function = library[name]
     except AttributeError as error:
-        raise EngineError(f"this build of Unicorn does not export {name}; install unicorn {VERSION} from PyPI") from error
+        raise EngineError(
+            f"this build of Unicorn does not export {name}; install unicorn {VERSION} from PyPI"
+        ) from error
     function.restype, function.argtypes = result, arguments
     made: Callable[..., Any] = function
     return made
@@ -272,7 +274,12 @@ class Internals:
         self.load_mxcsr = f("helper_ldmxcsr_x86_64", None, p, u32)
         self.load_fcw = f("helper_fldcw_x86_64", None, p, u32)
         self._address: dict[str, int] = {}
-        for name in ("uc_emu_stop", "x86_cpu_do_interrupt_x86_64", "raise_exception_err_x86_64"):
+        for name in (
+            "uc_emu_stop",
+            "x86_cpu_do_interrupt_x86_64",
+            "raise_exception_err_x86_64",
+            "cpu_loop_exit_noexc_x86_64",
+        ):
             self._address[name] = ctypes.cast(library[name], c_void_p).value or 0
 
     def address(self, name: str) -> int:

@@ -33,6 +33,9 @@ EMPTY: Final = (1 << 64) - 1  #: a free slot of the table; no instruction begins
 #: IOPL and VM, which are not hflags, are asked for by the checker where they matter.
 CHECKED_MODE: Final = 0x8083
 
+#: What a checker answers when it has executed the instruction itself and moved EIP.
+INSTEAD: Final = 0x100
+
 STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_PAGING = 1, 2, 3, 4
 
 
@@ -135,6 +138,14 @@ class Code:
         self._jumps.append((len(self._out) - 4, label))
         return self
 
+    def __len__(self) -> int:
+        return len(self._out)
+
+    def near(self, end: int, label: str) -> Code:
+        """The jump whose rel32 ends at `end` goes to `label`."""
+        self._jumps.append((end - 4, label))
+        return self
+
     def bytes(self) -> bytes:
         for at, label in self._jumps:
             self._out[at : at + 4] = (self._labels[label] - at - 4).to_bytes(4, "little", signed=True)
@@ -149,13 +160,53 @@ def _s32(value: int) -> bytes:
     return value.to_bytes(4, "little", signed=True)
 
 
+def _leave_by(c: Code, env: int, cpu: int, raise_exception: int, leave: int) -> None:
+    """Act on the answer in rax: 0 goes to the label `checked`; INSTEAD leaves the translation for where EIP is now; any
+    other raises the vector in its low byte with the error code in its high half."""
+    c.add("4885c0").jump("je", "checked")
+    c.add("483d", _s32(INSTEAD)).jump("jne", "raise")  # cmp rax, INSTEAD
+    c.add("48bf", _u64(cpu)).add("48b8", _u64(leave)).add("ffe0")  # jmp cpu_loop_exit_noexc(cpu)
+    c.label("raise")
+    c.add("48bf", _u64(env))  # mov rdi, env
+    c.add("0fb6f0").add("48c1e820").add("89c2")  # movzx esi, al; shr rax, 32; mov edx, eax
+    c.add("48b8", _u64(raise_exception)).add("ffe0")  # leaves by longjmp
+
+
+def port_access(
+    *, env: int, cpu: int, permission: int, access: int, raise_exception: int, leave: int, eflags: int, hflags: int
+) -> bytes:
+    """The IN and OUT hooks `(uc, port, size, ...)`: where CPL exceeds IOPL, or in V86 mode, `permission(uc, port,
+    size)` is asked before `access` is called (SDM vol. 1, 19.5). Its answer is that of the checker."""
+    c = Code()
+    c.add("49ba", _u64(env))  # mov r10, env
+    c.add("418b82", _s32(hflags))  # mov eax, [r10+hflags]
+    c.add("a880").jump("je", "access")  # test al, HF_PE
+    c.add("458b9a", _s32(eflags))  # mov r11d, [r10+eflags]
+    c.add("41f7c3", _s32(1 << 17)).jump("jne", "ask")  # test r11d, VM
+    c.add("83e003")  # and eax, 3
+    c.add("41c1eb0c").add("4183e303")  # shr r11d, 12; and r11d, 3
+    c.add("4439d8").add("0f86", _s32(0))  # cmp eax, r11d; jbe access, patched below
+    below = len(c)
+    c.label("ask")
+    c.add("5756").add("5251").add("4150")  # push rdi, rsi, rdx, rcx, r8: the stack is aligned behind five
+    c.add("48b8", _u64(permission)).add("ffd0")  # mov rax, permission; call rax
+    c.add("4158").add("595a").add("5e5f")  # pop r8, rcx, rdx, rsi, rdi
+    _leave_by(c, env, cpu, raise_exception, leave)
+    c.label("checked").label("access")
+    c.near(below, "access")
+    c.add("48b8", _u64(access)).add("ffe0")  # jmp access
+    return c.bytes()
+
+
 def gate(
     *,
     control: int,
     env: int,
     invalidated: int,
     emu_stop: int,
+    cpu: int,
     raise_exception: int,
+    leave: int,
     eflags: int,
     hflags: int,
     segs: int,
@@ -163,9 +214,9 @@ def gate(
     request: int,
 ) -> bytes:
     """The CODE hook `(uc, address, size, user_data)`. `control`, `env`, `invalidated` (the count of dropped
-    translations), `emu_stop` and `raise_exception` are addresses; `eflags`, `hflags`, `segs` (the segment caches), `cr`
-    (CR0) and `request` (the CPU's interrupt_request) are offsets from env. The high half of the decrementer that makes translations give way is at
-    env - 14.
+    translations), `cpu`, `emu_stop`, `raise_exception` and `leave` (cpu_loop_exit_noexc) are addresses; `eflags`,
+    `hflags`, `segs` (the segment caches), `cr` (CR0) and `request` (the CPU's interrupt_request) are offsets from env.
+    The high half of the decrementer that makes translations give way is at env - 14.
 
     Registers: rdi uc, rsi address, rcx control, r8 env, rax invalidated, r9 RCX, r10 RSP of the guest.
     """
@@ -193,15 +244,12 @@ def gate(
     c.add("80b9", _s32(offset("checks")), 0).jump("jne", "check")
     c.add("c3")
 
-    # rax = checker(uc, address): 0, or a vector and its error code in the high half
+    # rax = checker(uc, address)
     c.label("check")
     c.add("488b81", _s32(offset("checker")))  # mov rax, [checker]
     c.add("4885c0").jump("je", "checked")
     c.add("4883ec08").add("ffd0").add("4883c408")  # sub rsp, 8; call rax; add rsp, 8
-    c.add("4885c0").jump("je", "checked")
-    c.add("48bf", _u64(env))  # mov rdi, env
-    c.add("0fb6f0").add("48c1e820").add("89c2")  # movzx esi, al; shr rax, 32; mov edx, eax
-    c.add("48b8", _u64(raise_exception)).add("ffe0")  # leaves by longjmp
+    _leave_by(c, env, cpu, raise_exception, leave)
     c.label("checked").add("c3")
 
     c.label("same")

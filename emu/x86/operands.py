@@ -107,7 +107,7 @@ def _one_byte() -> dict[int, tuple[str, str]]:
         0x68: ("", "z"),
         0x6A: ("", "b"),
     }
-    table |= {op: ("", "b") for op in (*range(0x70, 0x80), *range(0xE0, 0xE8), *range(0xB0, 0xB8), 0xEB, 0xA8, 0xCD)}
+    table |= dict.fromkeys((*range(112, 128), *range(224, 232), *range(176, 184), 235, 168, 205), ("", "b"))
     table |= {
         0x80: ("mb", "b"),
         0x81: ("mv", "z"),
@@ -126,7 +126,7 @@ def _one_byte() -> dict[int, tuple[str, str]]:
     }
     table |= {0x8C: ("ww", ""), 0x8D: ("-b", ""), 0x8E: ("rw", ""), 0x8F: ("wv", "")}
     table |= {0x9A: ("", "p"), 0xEA: ("", "p"), 0xA9: ("", "z"), 0xE8: ("", "z"), 0xE9: ("", "z")}
-    table |= {op: ("", "o") for op in range(0xA0, 0xA4)} | {op: ("", "z") for op in range(0xB8, 0xC0)}
+    table |= dict.fromkeys(range(160, 164), ("", "o")) | dict.fromkeys(range(184, 192), ("", "z"))
     table |= {
         0xC0: ("mb", "b"),
         0xC1: ("mv", "b"),
@@ -137,7 +137,7 @@ def _one_byte() -> dict[int, tuple[str, str]]:
     }
     table |= {0xC6: ("wb", "b"), 0xC7: ("wv", "z"), 0xC8: ("", "e"), 0xD4: ("", "b"), 0xD5: ("", "b")}
     table |= {0xD0: ("mb", ""), 0xD1: ("mv", ""), 0xD2: ("mb", ""), 0xD3: ("mv", "")}
-    table |= {op: ("x87", "") for op in range(0xD8, 0xE0)}
+    table |= dict.fromkeys(range(216, 224), ("x87", ""))
     table |= {0xF6: ("group", ""), 0xF7: ("group", ""), 0xFE: ("group", ""), 0xFF: ("group", "")}
     return table
 
@@ -156,20 +156,20 @@ def _two_byte() -> dict[int, tuple[str, str]]:
         0xAF: ("rv", ""), 0xB0: ("mb", ""), 0xB1: ("mv", ""), 0xB2: ("rp", ""), 0xB4: ("rp", ""), 0xB5: ("rp", ""),
         0xB6: ("rb", ""), 0xB7: ("rw", ""), 0xB8: ("rv", ""), 0xBA: ("group", "b"), 0xBC: ("rv", ""), 0xBD: ("rv", ""),
         0xBE: ("rb", ""), 0xBF: ("rw", ""), 0xC0: ("mb", ""), 0xC1: ("mv", ""), 0xC2: ("rS", "b"), 0xC3: ("wd", ""),
-        0xC4: ("rw", "b"), 0xC5: ("ro", "b"), 0xC6: ("ro", "b"), 0xC7: ("group", ""), 0xD6: ("wq", ""), 0xE7: ("wM", ""),
-        0xE6: ("sse", ""), 0xF0: ("ro", ""), 0xF7: ("-b", ""), 0x5A: ("sse", ""), 0x5B: ("ro", ""),
+        0xC4: ("rw", "b"), 0xC5: ("ro", "b"), 0xC6: ("ro", "b"), 0xC7: ("group", ""), 0xD6: ("wq", ""),
+        0xE7: ("wM", ""), 0xE6: ("sse", ""), 0xF0: ("ro", ""), 0xF7: ("-b", ""), 0x5A: ("sse", ""), 0x5B: ("ro", ""),
         0x71: ("-b", "b"), 0x72: ("-b", "b"), 0x73: ("-b", "b"), 0x50: ("-b", ""), 0xD7: ("-b", ""),
         0x20: ("-b", ""), 0x21: ("-b", ""), 0x22: ("-b", ""), 0x23: ("-b", ""),
     }  # fmt: skip
-    table |= {op: ("-b", "") for op in range(0x18, 0x20)}
-    table |= {op: ("rv", "") for op in range(0x40, 0x50)}
-    table |= {op: ("rS", "") for op in (0x51, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F)}
-    table |= {op: ("sse", "") for op in (0x52, 0x53)} | {op: ("ro", "") for op in range(0x54, 0x58)}
-    table |= {op: ("sse", "") for op in (0x60, 0x61, 0x62)}  # punpckl: 4 bytes with MMX, 16 with SSE
-    table |= {op: ("rM", "") for op in (*range(0x63, 0x6E), *range(0x74, 0x77), 0xD0, *range(0xD1, 0xD6))}
-    table |= {op: ("rM", "") for op in (*range(0xD8, 0xE6), *range(0xE8, 0xF0), *range(0xF1, 0xF7), *range(0xF8, 0xFF))}
-    table |= {op: ("", "z") for op in range(0x80, 0x90)} | {op: ("wb", "") for op in range(0x90, 0xA0)}
-    table |= {op: ("ro", "") for op in (0x6C, 0x6D, 0x7C, 0x7D)}
+    table |= dict.fromkeys(range(24, 32), ("-b", ""))
+    table |= dict.fromkeys(range(64, 80), ("rv", ""))
+    table |= dict.fromkeys((81, 88, 89, 92, 93, 94, 95), ("rS", ""))
+    table |= dict.fromkeys((82, 83), ("sse", "")) | dict.fromkeys(range(84, 88), ("ro", ""))
+    table |= dict.fromkeys((96, 97, 98), ("sse", ""))  # punpckl: 4 bytes with MMX, 16 with SSE
+    table |= dict.fromkeys((*range(99, 110), *range(116, 119), 208, *range(209, 214)), ("rM", ""))
+    table |= dict.fromkeys((*range(216, 230), *range(232, 240), *range(241, 247), *range(248, 255)), ("rM", ""))
+    table |= dict.fromkeys(range(128, 144), ("", "z")) | dict.fromkeys(range(144, 160), ("wb", ""))
+    table |= dict.fromkeys((108, 109, 124, 125), ("ro", ""))
     return table
 
 
@@ -277,7 +277,7 @@ def _decode(r: _Reader, bits: int, stack_bits: int) -> Instruction:
             sub = r.byte()
             opcode = op << 8 | sub
             spec, imm = ("ro" if opsize66 else "rq"), ("b" if op == 0x3A else "")
-            if op == 0x38 and sub in (0xF0, 0xF1) and not rep == 0xF2:
+            if op == 0x38 and sub in (0xF0, 0xF1) and rep != 0xF2:
                 spec = "rv" if sub == 0xF0 else "wv"  # MOVBE
         elif op in NO_MODRM_0F:
             spec, imm = "", ""

@@ -116,11 +116,8 @@ def target(instruction: Instruction, ip: int, regs: Sequence[int], rflags: int, 
     if branch is Branch.LOOP:
         count = regs[1] & instruction.address_mask
         kind = instruction.condition
-        if kind == 3:
-            taken = count == 0
-        else:
-            taken = count != 1 and (kind == 2 or bool(rflags & 0x40) == (kind == 1))
-        if not taken:
+        looping = count != 1 and (kind == 2 or bool(rflags & 0x40) == (kind == 1))
+        if not (count == 0 if kind == 3 else looping):
             return None
     return ip + instruction.length + instruction.displacement & width
 

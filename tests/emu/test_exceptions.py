@@ -123,11 +123,6 @@ class Gap:
 
 GAPS = (
     Gap("exc_pm", ("dr-write", "dr-write-misses", "dr-read"), "data breakpoints do not fire (vol. 3B, 18.2.4)"),
-    Gap(
-        "exc_pm",
-        ("user-out-denied", "user-in-denied", "user-in-denied-word", "user-in-beyond-bitmap", "v86-out-denied"),
-        "IN and OUT do not ask the TSS's I/O permission bitmap (vol. 1, 19.5.2)",
-    ),
     Gap("exc_pm", ("v86-pushfd",), "PUSHFD pushes EFLAGS.VM as 1; it is pushed as 0 (vol. 2B, PUSHFD)"),
     Gap("exc_task16", ("call-task16", "end"), "a task's 16-bit TSS is read with the wrong layout (vol. 3A, 8.6)"),
 )
