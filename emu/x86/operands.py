@@ -148,8 +148,8 @@ def _one_byte() -> dict[int, tuple[str, str]]:
 def _two_byte() -> dict[int, tuple[str, str]]:
     table: dict[int, tuple[str, str]] = {
         0x00: ("group", ""), 0x01: ("group", ""), 0x02: ("rw", ""), 0x03: ("rw", ""), 0x0D: ("-b", ""),
-        0x10: ("rS", ""), 0x11: ("wS", ""), 0x12: ("rq", ""), 0x13: ("wq", ""), 0x14: ("ro", ""), 0x15: ("ro", ""),
-        0x16: ("rq", ""), 0x17: ("wq", ""), 0x28: ("ro", ""), 0x29: ("wo", ""), 0x2A: ("sse", ""), 0x2B: ("wo", ""),
+        0x10: ("rS", ""), 0x11: ("wS", ""), 0x12: ("sse", ""), 0x13: ("wq", ""), 0x14: ("ro", ""), 0x15: ("ro", ""),
+        0x16: ("sse", ""), 0x17: ("wq", ""), 0x28: ("ro", ""), 0x29: ("wo", ""), 0x2A: ("sse", ""), 0x2B: ("wo", ""),
         0x2C: ("sse", ""), 0x2D: ("sse", ""), 0x2E: ("sse", ""), 0x2F: ("sse", ""), 0x6E: ("rd", ""), 0x6F: ("sse", ""),
         0x70: ("sse", "b"), 0x7E: ("sse", ""), 0x7F: ("sse", ""), 0xA3: ("rv", ""), 0xAB: ("mv", ""), 0xB3: ("mv", ""),
         0xBB: ("mv", ""), 0xA4: ("mv", "b"), 0xA5: ("mv", ""), 0xAC: ("mv", "b"), 0xAD: ("mv", ""), 0xAE: ("group", ""),
@@ -200,6 +200,7 @@ X87: Final[tuple[tuple[str, ...], ...]] = (
 )
 #: Opcodes of "sse" by mandatory prefix: none, 66, F3, F2.
 _SSE: Final[dict[int, tuple[str, str, str, str]]] = {
+    0x12: ("rq", "rq", "ro", "rq"), 0x16: ("rq", "rq", "ro", "rq"),
     0x2A: ("rq", "rq", "rd", "rd"), 0x2C: ("rq", "ro", "rd", "rq"), 0x2D: ("rq", "ro", "rd", "rq"),
     0x2E: ("rd", "rq", "rd", "rd"), 0x2F: ("rd", "rq", "rd", "rd"), 0x52: ("ro", "ro", "rd", "ro"),
     0x53: ("ro", "ro", "rd", "ro"), 0x5A: ("rq", "ro", "rd", "rq"), 0x60: ("rd", "ro", "rd", "rd"),
