@@ -36,5 +36,10 @@ bench: setup
 soak: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m hypothesis --hypothesis-profile soak --timeout 0
 
+# the pages that are written by programs
+docs: setup
+	$(PY) -m repl.reference
+	$(PY) -m stub.reference
+
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -259,6 +259,10 @@ class Debugger(Inspector):
         """End the running action: INTERRUPTED."""
         return self._finish(self._stop_at(StopKind.INTERRUPTED, "interrupted"))
 
+    def fail(self, text: str) -> Stop:
+        """End the running action: FAILURE, with `text`."""
+        return self._finish(self._stop_at(StopKind.FAILURE, text))
+
     def _finish(self, stop: Stop) -> Stop:
         if self._action is not None:
             self._action.close()

@@ -39,6 +39,8 @@ class CheckLevel(enum.Enum):
 
 
 class Access(enum.Flag):
+    """Kinds of data access."""
+
     READ = 1
     WRITE = 2
     BOTH = 3

@@ -17,7 +17,7 @@ from emu.devices.debugports import DebugConsole, DebugExit, PostCode
 from emu.devices.fwcfg import FwCfg
 from emu.devices.i8042 import I8042
 from emu.devices.ide import IdeChannel
-from emu.devices.keyboard import Keyboard
+from emu.devices.keyboard import Keyboard, UnknownKey
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pit8254 import Pit8254, Port61
 from emu.devices.rtc146818 import Rtc, pc_nvram
@@ -392,17 +392,19 @@ class Machine:
             self._replay_timer.arm(self._replay[0].virtual_ns)
 
     def _apply(self, record: InputRecord) -> None:
-        if record.kind == "serial":
-            self.com1.receive(record.data.encode("latin-1", "replace"))
-        elif record.kind == "text":
-            self.keyboard.type_text(record.data)
-        else:
-            strokes = [stroke.split("+") for stroke in record.data.split()]
-            try:
+        try:
+            if record.kind == "serial":
+                self.com1.receive(record.data.encode("latin-1", "replace"))
+            elif record.kind == "text":
+                self.keyboard.type_text(record.data)
+            else:
+                strokes = [stroke.split("+") for stroke in record.data.split()]
+                for keys in strokes:
+                    self.keyboard.check(keys)
                 for keys in strokes:
                     self.keyboard.chord(keys)
-            except KeyError as error:
-                raise MachineError(f"no key is called {error.args[0]!r}") from error
+        except UnknownKey as error:
+            raise MachineError(f"no key is called {error.args[0]!r}, so nothing was typed") from None
 
     # -- the whole as a value
 

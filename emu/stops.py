@@ -14,6 +14,8 @@ VECTOR_NAMES = (
 
 
 class StopKind(enum.Enum):
+    """What ended a run."""
+
     PAUSED = "paused"  #: at reset, or after a restore: not run yet
     BREAKPOINT = "breakpoint"
     WATCHPOINT = "watchpoint"
@@ -43,6 +45,8 @@ class Stop:
 
 
 class BreakKind(enum.Enum):
+    """What a breakpoint watches for; the value is the prompt's word for it."""
+
     EXECUTE = "break"
     WRITE = "watch"
     READ = "rwatch"
@@ -67,7 +71,7 @@ class Breakpoint:
 
 
 def fault_chain(faults: tuple[Fault, ...]) -> str:
-    """"#GP(0x8) at f000:1234, then #DF(0x0) at f000:1234"."""
+    """ "#GP(0x8) at f000:1234, then #DF(0x0) at f000:1234"."""
     if not faults:
         return "no fault was recorded"
     parts = []

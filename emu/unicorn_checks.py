@@ -12,11 +12,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_int, c_uint32, c_uint64, c_void_p
-from typing import Final
+from typing import Any, Final
 
 from emu.engine import CheckLevel
-from emu.unicorn_overlay import ENV_SEGS, HF_CPL, HF_CS64, HF_PE, EnvSegment, Overlay
-from emu.unicorn_thunks import CHECKED_MODE, Control
+from emu.unicorn_layout import HF_CPL, HF_CS64, HF_PE, Env, EnvSegment, offset_of
+from emu.unicorn_memory import MappedRegion
+from emu.unicorn_overlay import Overlay
+from emu.unicorn_thunks import CHECKED_MODE, Control, port_access
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
 from emu.x86.segcheck import FLAT, VECTOR_GP, Violation, fetch, harmless, operands, target
 from emu.x86.state import CR0_PG, RFLAGS_VM
@@ -59,7 +61,8 @@ class Checks:
         self._caches: list[_Cache] = []
         #: Limit and flags of each segment register, live, and as seen last.
         self._live = [
-            c_uint64.from_address(overlay.env_address + ENV_SEGS + ctypes.sizeof(EnvSegment) * i + 16) for i in range(6)
+            c_uint64.from_address(overlay.env_address + offset_of(Env, "segs") + ctypes.sizeof(EnvSegment) * i + 16)
+            for i in range(6)
         ]
         self._raw: list[int] = []
         self._registers = (c_uint64 * 8).from_address(overlay.env_address)
@@ -70,10 +73,11 @@ class Checks:
         if level is not CheckLevel.OFF:
             control.checker = ctypes.cast(self._callback, c_void_p).value or 0
 
-    @property
-    def permission_address(self) -> int:
-        """Of the function asked before a port access that IOPL does not allow."""
-        return ctypes.cast(self._ports, c_void_p).value or 0
+    def port_thunk(self, access: Any) -> bytes:
+        """Machine code in front of the IN or OUT callback `access`: asks where IOPL does not allow it."""
+        permission, behind = (ctypes.cast(f, c_void_p).value or 0 for f in (self._ports, access))
+        ov = self._ov
+        return port_access(env=ov.env_address, permission=permission, access=behind, **ov.check_addresses())
 
     def _permission(self, _uc: int, port: int, size: int) -> int:
         try:
@@ -190,15 +194,16 @@ class Checks:
 
 
 def code_reader(
-    overlay: Overlay, regions: Sequence[tuple[int, int, int]], read_linear: Callable[[int, int], bytes]
+    overlay: Overlay, regions: Sequence[MappedRegion], read_linear: Callable[[int, int], bytes]
 ) -> Callable[[int, int], bytes]:
-    """A reader of linear memory that is quick without paging. `regions` are (base, end, host address)."""
+    """A reader of linear memory that is quick without paging."""
     env = overlay.env
-    ordered = sorted(regions, key=lambda region: region[0] != 0)  # low RAM holds most code
+    places = [(region.base, region.base + region.size, region.host_address) for region in regions]
+    places.sort(key=lambda place: place[0] != 0)  # low RAM holds most code
 
     def read(linear: int, length: int) -> bytes:
         if env.a20_mask == -1 and not env.cr[0] & CR0_PG:
-            for base, end, host in ordered:
+            for base, end, host in places:
                 if base <= linear and linear + length <= end:
                     return ctypes.string_at(host + linear - base, length)
         return read_linear(linear, length)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from emu.unicorn_overlay import (
+import ctypes
+import struct
+from typing import Final
+
+from emu.unicorn_layout import (
     CC_OP_EFLAGS,
     HF2_NMI,
     HF2_VINTR,
@@ -21,61 +25,81 @@ from emu.unicorn_overlay import (
     MSR_ARRAYS,
     MSR_FIELDS,
     NO_EXCEPTION,
+    Env,
     EnvSegment,
-    Overlay,
+    offset_of,
 )
-from emu.x86.state import CR0_PE, EFER_LMA, RFLAGS_DF, RFLAGS_VM, CpuState, Fpu, Segment, Table
+from emu.unicorn_overlay import Overlay
+from emu.x86.state import CR0_PE, EFER_LMA, RFLAGS_DF, RFLAGS_VM, SEGMENTS, CpuState, Fpu, Segment, Table
 
-RFLAGS_RF = 1 << 16
-ARITHMETIC_FLAGS = 0x8D5  #: OF SF ZF AF PF CF (SDM vol. 1, 3.4.3.1)
-RFLAGS_KEPT = 0x3F7FD7  #: every defined flag; bit 1 is always set
-CR4_OSFXSR = 1 << 9
-CR4_SMAP = 1 << 21
-UNUSABLE = 1 << 16  #: access rights bit of VMX for a segment register that holds no descriptor
-FSW_TOP = 7 << 11
+ARITHMETIC_FLAGS: Final = 0x8D5  #: OF SF ZF AF PF CF (SDM vol. 1, 3.4.3.1)
+RFLAGS_KEPT: Final = 0x3F7FD7  #: every defined flag; bit 1 is always set
+CR0_ET: Final = 1 << 4
+CR4_OSFXSR: Final = 1 << 9
+CR4_SMAP: Final = 1 << 21
+ACCESS_BITS: Final = 0xF0FF
+ACCESS_PRESENT: Final = 1 << 7
+SYSTEM_TYPE: Final = 0x1F  #: type and S
+UNUSABLE: Final = 1 << 16  #: access rights bit of VMX for a segment register that holds no descriptor
+FSW_TOP: Final = 7 << 11
+DR7_FIXED: Final = 1 << 10
+TSS_BUSY: Final = 2  #: in the type of a TSS (SDM vol. 3A, 8.2.2)
 #: MSRs after RESET where not 0: PAT (SDM vol. 3A, 12.12.4).
-MSR_RESET = {0x277: 0x0007040600070406}
+MSR_RESET: Final = {0x277: 0x0007040600070406}
 
-_SEGMENT_NAMES = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
-_MASK64 = (1 << 64) - 1
+_SEGMENT_NAMES: Final = (*SEGMENTS, "ldtr", "tr")
+_MASK64: Final = (1 << 64) - 1
 
-
-def _read_segment(segment: EnvSegment) -> Segment:
-    flags = segment.flags >> 8
-    access = flags & 0xF0FF
-    return Segment(segment.selector, segment.base, segment.limit, access if access & 0x80 else access | UNUSABLE)
-
-
-def _write_segment(target: EnvSegment, source: Segment) -> None:
-    access = source.access & 0xF0FF
-    if source.access & UNUSABLE:
-        access &= ~0x80
-    target.selector, target.base, target.limit, target.flags = source.selector, source.base, source.limit, access << 8
+# Reading field by field through ctypes takes four times as long as unpacking the same bytes.
+_HEAD_END: Final = offset_of(Env, "a20_mask") + 4
+_HEAD: Final = struct.Struct("<16QQQ32x2I" + 10 * "I4xQ2I" + "9Qi")
+assert _HEAD.size == _HEAD_END, "the layout of Env and what is unpacked from it have come apart"
+_SEGMENT_AT: Final = 20  #: index of ES's selector among the values of _HEAD
+_CR_AT: Final = _SEGMENT_AT + 10 * 4
+_FPREGS: Final = struct.Struct("<" + 8 * "QH6x")
+_XMM: Final = struct.Struct("<" + 16 * "2Q48x")
+_MSR_BLOCKS: Final = tuple(
+    (offset_of(Env, first), struct.Struct(form), msrs)
+    for first, form, msrs in (
+        ("sysenter_cs", "<I4x3Q8x4Q24xQ", (0x174, 0x175, 0x176, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084,
+                                           0xC0000102, 0xC0000103)),
+        ("pat", "<Q", (0x277,)),
+        ("mtrr_fixed", "<28Q", (*(m for m, (name, _) in MSR_ARRAYS.items() if name == "mtrr_fixed"), 0x2FF,
+                                *range(0x200, 0x210))),
+    )
+)  # fmt: skip
 
 
 def read_state(overlay: Overlay, *, halted: bool) -> CpuState:
-    """A copy of the whole state. `halted` is kept by the engine: Unicorn forgets it when it starts."""
+    """A copy of the whole state, between runs: Unicorn collects the flags into env.eflags when it leaves a run, and
+    distributes them when it begins one. `halted` is kept by the engine: Unicorn forgets it when it starts."""
     env = overlay.env
+    head = _HEAD.unpack(ctypes.string_at(overlay.env_address, _HEAD_END))
+    hflags, hflags2 = head[18:20]
     state = CpuState()
-    state.regs = list(env.regs)
-    state.rip = env.eip
-    state.rflags = overlay.call.read_eflags(overlay.env_address) | env.eflags & (RFLAGS_VM | RFLAGS_RF) | 2
-    for name, segment in zip(_SEGMENT_NAMES, overlay.segments(), strict=True):
-        setattr(state, name, _read_segment(segment))
-    state.gdtr, state.idtr = Table(env.gdt.base, env.gdt.limit), Table(env.idt.base, env.idt.limit)
-    state.cr0, state.cr2, state.cr3, state.cr4 = env.cr[0], env.cr[2], env.cr[3], env.cr[4]
+    state.regs, state.rip, state.rflags = list(head[:16]), head[16], head[17] | 2
+    at = _SEGMENT_AT
+    for name in _SEGMENT_NAMES:
+        selector, base, limit, flags = head[at : at + 4]
+        access = flags >> 8 & ACCESS_BITS
+        setattr(state, name, Segment(selector, base, limit, access if access & ACCESS_PRESENT else access | UNUSABLE))
+        at += 4
+    if state.tr.present and state.tr.access & SYSTEM_TYPE in (1, 9):
+        state.tr.access |= TSS_BUSY  # a loaded TSS is busy (SDM vol. 2A, LTR); Unicorn says so in memory only
+    state.gdtr, state.idtr = Table(head[at + 1], head[at + 2]), Table(head[at + 5], head[at + 6])
+    state.cr0, state.cr2, state.cr3, state.cr4 = (head[_CR_AT + i] for i in (0, 2, 3, 4))
     state.cr8 = env.v_tpr & 0xF
     state.dr = list(env.dr)
     state.dr[4] = state.dr[5] = 0
     state.efer = env.efer
-    msrs = {msr: getattr(env, name) for msr, name in MSR_FIELDS.items()}
-    msrs.update({msr: getattr(env, name)[index] for msr, (name, index) in MSR_ARRAYS.items()})
-    state.msrs = msrs
+    for offset, block, msrs in _MSR_BLOCKS:
+        values = block.unpack(ctypes.string_at(overlay.env_address + offset, block.size))
+        state.msrs.update(zip(msrs, values, strict=True))
     state.fpu = _read_fpu(overlay)
     state.halted = halted
-    state.shadow = bool(env.hflags & HF_INHIBIT_IRQ)
-    state.nmi_blocked = bool(env.hflags2 & HF2_NMI)
-    state.a20 = bool(env.a20_mask & 1 << 20)
+    state.shadow = bool(hflags & HF_INHIBIT_IRQ)
+    state.nmi_blocked = bool(hflags2 & HF2_NMI)
+    state.a20 = bool(head[-1] & 1 << 20)
     return state
 
 
@@ -83,10 +107,13 @@ def _read_fpu(overlay: Overlay) -> Fpu:
     env = overlay.env
     top = env.fpstt & 7
     fpu = Fpu(fcw=env.fpuc, fsw=env.fpus & ~FSW_TOP | top << 11, mxcsr=env.mxcsr)
-    fpu.ftw = sum(1 << i for i, empty in enumerate(env.fptags) if not empty)
+    fpu.ftw = sum(1 << i for i, empty in enumerate(bytes(env.fptags)) if not empty)
     fpu.fop, fpu.fip, fpu.fcs, fpu.fdp, fpu.fds = env.fpop, env.fpip, env.fpcs, env.fpdp, env.fpds
-    fpu.st = [(r := env.fpregs[top + i & 7]).low | r.high << 64 for i in range(8)]
-    fpu.xmm = [(x := env.xmm[i]).low | x.high << 64 for i in range(16)]
+    words = _FPREGS.unpack(ctypes.string_at(overlay.env_address + offset_of(Env, "fpregs"), _FPREGS.size))
+    registers = [low | high << 64 for low, high in zip(words[::2], words[1::2], strict=True)]
+    fpu.st = registers[top:] + registers[:top]
+    words = _XMM.unpack(ctypes.string_at(overlay.env_address + offset_of(Env, "xmm"), _XMM.size))
+    fpu.xmm = [low | high << 64 for low, high in zip(words[::2], words[1::2], strict=True)]
     return fpu
 
 
@@ -95,19 +122,20 @@ def write_state(overlay: Overlay, state: CpuState) -> None:
     env, call, address = overlay.env, overlay.call, overlay.env_address
     env.regs[:] = [value & _MASK64 for value in state.regs]
     env.eip = state.rip
-    rflags = state.rflags & RFLAGS_KEPT | 2
+    env.eflags = rflags = state.rflags & RFLAGS_KEPT | 2
     env.cc_src, env.cc_dst, env.cc_src2, env.cc_op = rflags & ARITHMETIC_FLAGS, 0, 0, CC_OP_EFLAGS
     env.df = -1 if rflags & RFLAGS_DF else 1
-    env.eflags = rflags & ~(ARITHMETIC_FLAGS | RFLAGS_DF)
     for name, target in zip(_SEGMENT_NAMES, overlay.segments(), strict=True):
         _write_segment(target, state.segment(name))
+    if state.tr.present and state.tr.access & SYSTEM_TYPE in (3, 11):
+        env.tr.flags &= ~(TSS_BUSY << 8)  # Unicorn takes only an available TSS for a loaded one
     env.gdt.base, env.gdt.limit = state.gdtr.base, state.gdtr.limit
     env.idt.base, env.idt.limit = state.idtr.base, state.idtr.limit
-    env.cr[0], env.cr[2], env.cr[3], env.cr[4] = state.cr0 | 0x10, state.cr2, state.cr3, state.cr4
+    env.cr[0], env.cr[2], env.cr[3], env.cr[4] = state.cr0 | CR0_ET, state.cr2, state.cr3, state.cr4
     env.v_tpr = state.cr8 & 0xF
     env.efer = state.efer
     if list(env.dr) != state.dr:
-        call.update_dr7(address, 0x400)  # takes the old breakpoints out before their addresses go
+        call.update_dr7(address, DR7_FIXED)  # takes the old breakpoints out before their addresses go
         for i in (0, 1, 2, 3, 6):
             env.dr[i] = state.dr[i]
         call.update_dr7(address, state.dr[7] & 0xFFFFFFFF)
@@ -118,15 +146,22 @@ def write_state(overlay: Overlay, state: CpuState) -> None:
     _write_fpu(overlay, state.fpu)
     env.a20_mask = -1 if state.a20 else ~(1 << 20)
     env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state)
+    # VINTR makes reads of CR8 return v_tpr; without it they ask an APIC that is not there.
     env.hflags2 = env.hflags2 & ~HF2_NMI | HF2_VINTR | (HF2_NMI if state.nmi_blocked else 0)
     env.old_exception, env.error_code, env.exception_is_int = NO_EXCEPTION, 0, 0
     overlay.request.value = 0
     call.tlb_flush(overlay.cpu)
 
 
-_HF_DERIVED = (
-    HF_CPL | HF_INHIBIT_IRQ | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_PE | HF_MP_EM_TS | HF_LMA | HF_CS64 | HF_OSFXSR | HF_SMAP
-)
+def _write_segment(target: EnvSegment, source: Segment) -> None:
+    access = source.access & ACCESS_BITS
+    if source.access & UNUSABLE:
+        access &= ~ACCESS_PRESENT
+    target.selector, target.base, target.limit, target.flags = source.selector, source.base, source.limit, access << 8
+
+
+_HF_CODE: Final = HF_CPL | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_LMA | HF_CS64
+_HF_DERIVED: Final = _HF_CODE | HF_INHIBIT_IRQ | HF_PE | HF_MP_EM_TS | HF_OSFXSR | HF_SMAP
 
 
 def _hflags(state: CpuState) -> int:

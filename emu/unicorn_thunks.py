@@ -15,7 +15,9 @@ The gate decides, before an instruction, in this order:
    and leave the translation, so that it is delivered here, wherever translations and slices begin and end.
 4. The address is in the table of breakpoints (and not skipped once): stop.
 5. Count it. If the segment caches are not those for which `checks` was decided, or `checks` is set, ask the checker;
-   an exception that it answers is raised in place of the instruction (`emu.unicorn_checks`). Else let it execute.
+   an exception that it answers is raised in place of the instruction (`emu.unicorn_checks`). In a single step, also
+   ask the engine's main loop to return with the error STEP_DONE: it looks when the translation of this one instruction
+   has ended, before it translates what follows.
 """
 
 from __future__ import annotations
@@ -25,17 +27,19 @@ import mmap
 from collections.abc import Iterable
 from typing import Final
 
+from emu.unicorn_layout import offset_of
+
 #: Multiplier of the breakpoint table's hash: 2**64 divided by the golden ratio, odd (multiplicative hashing).
 HASH: Final = 0x9E3779B97F4A7C15
 EMPTY: Final = (1 << 64) - 1  #: a free slot of the table; no instruction begins at the last byte of the address space
 
-#: What the checks depend on in hflags besides the caches: CPL, PE, CS64 (the default sizes are in the caches), and
-#: IOPL and VM, which are not hflags, are asked for by the checker where they matter.
+#: What uc_emu_start returns behind a single step; no uc_err has this number.
+STEP_DONE: Final = 0x100
+#: What the checks depend on in hflags besides the caches: CPL, PE and CS64. VM changes only with CPL.
 CHECKED_MODE: Final = 0x8083
-
 #: What a checker answers when it has executed the instruction itself and moved EIP.
-INSTEAD: Final = 0x100
-
+INSTEAD: Final = 0x200
+#: `Control.reason`: why the gate stopped the engine.
 STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_PAGING = 1, 2, 3, 4
 
 
@@ -56,7 +60,8 @@ class Control(ctypes.Structure):
         ("leave", ctypes.c_uint8),  # translations changed under the running one: leave it
         ("breakpoints", ctypes.c_uint8),  # the table has entries
         ("paging", ctypes.c_uint8),  # compare CR0, CR3 and CR4 with the copies below
-        ("_pad", ctypes.c_uint8 * 2),
+        ("step", ctypes.c_uint8),  # have the engine return right behind the next instruction
+        ("_pad", ctypes.c_uint8),
         ("taken", ctypes.c_uint8),  # an interrupt was delivered
         ("suppress", ctypes.c_uint8),  # do not deliver the exception being reported
         ("taken_vector", ctypes.c_uint8),
@@ -89,6 +94,7 @@ class Control(ctypes.Structure):
     leave: int
     breakpoints: int
     paging: int
+    step: int
     taken: int
     suppress: int
     taken_vector: int
@@ -109,8 +115,7 @@ class Control(ctypes.Structure):
 
 def offset(name: str) -> int:
     """Where a field of `Control` is, in bytes."""
-    value: int = getattr(Control, name).offset
-    return value
+    return offset_of(Control, name)
 
 
 class Code:
@@ -212,11 +217,14 @@ def gate(
     segs: int,
     cr: int,
     request: int,
+    exit_request: int,
+    invalid_error: int,
 ) -> bytes:
     """The CODE hook `(uc, address, size, user_data)`. `control`, `env`, `invalidated` (the count of dropped
-    translations), `cpu`, `emu_stop`, `raise_exception` and `leave` (cpu_loop_exit_noexc) are addresses; `eflags`,
-    `hflags`, `segs` (the segment caches), `cr` (CR0) and `request` (the CPU's interrupt_request) are offsets from env.
-    The high half of the decrementer that makes translations give way is at env - 14.
+    translations), `emu_stop`, `cpu`, `raise_exception` and `leave` (cpu_loop_exit_noexc) are addresses; `eflags`,
+    `hflags`, `segs` (the segment caches), `cr` (CR0), `request` (the CPU's interrupt_request) and `exit_request` are
+    offsets from env, `invalid_error` is one from uc. The high half of the decrementer that makes translations give way
+    is at env - 14.
 
     Registers: rdi uc, rsi address, rcx control, r8 env, rax invalidated, r9 RCX, r10 RSP of the guest.
     """
@@ -236,6 +244,7 @@ def gate(
     c.add("488941", offset("invalidated"))  # mov [invalidated], rax
     c.add("4c8949", offset("rcx"))  # mov [rcx], r9
     c.add("4c8951", offset("rsp"))  # mov [rsp], r10
+    c.add("49b8", _u64(env))  # mov r8, env: the search has used it
     for i in range(6):
         c.add("498b90", _s32(segs + 24 * i + 16))  # mov rdx, [r8+limit and flags]
         c.add("483b91", _s32(offset("caches") + 8 * i)).jump("jne", "check")  # cmp rdx, [copy]
@@ -272,6 +281,7 @@ def gate(
     c.add("8b51", offset("vector")).add("8851", offset("taken_vector"))  # mov edx, [vector]; mov [taken_vector], dl
     c.add("418188", _s32(request), _s32(0x100))  # or dword [r8+request], CPU_INTERRUPT_VIRQ
     c.label("give_way")
+    c.add("c641", offset("step"), 0)  # the instruction will be met again in a longer translation: stop behind that
     c.add("6641c740f2ffff")  # mov word [r8-14], -1
     c.add("c3")
 
@@ -285,13 +295,18 @@ def gate(
         c.add("498b90", _s32(at))  # mov rdx, [r8+cr]
         c.add("483b91", _s32(offset(name))).jump("jne", "paging_changed")  # cmp rdx, [copy]
     c.label("no_paging")
-    c.add("8079", offset("breakpoints"), 0).jump("je", "go")
+    c.add("8079", offset("breakpoints"), 0).jump("je", "pass")
     c.add("4889f2")  # mov rdx, rsi
     c.add("41f780", _s32(hflags), _s32(0x8000))  # HF_CS64: elsewhere linear addresses have 32 bits
     c.add("750289d2")  # jne +2; mov edx, edx
     c.add("483b51", offset("skip")).jump("jne", "look_up")
     c.add("4c3b51", offset("skip_rsp")).jump("jne", "look_up")
-    c.add("48c741", offset("skip"), _s32(-1)).jump("jmp", "go")
+    c.add("48c741", offset("skip"), _s32(-1))
+    c.label("pass")
+    c.add("8079", offset("step"), 0).jump("je", "go")
+    c.add("49b8", _u64(env))  # mov r8, env: the search has used it
+    c.add("41c680", _s32(exit_request), 1)  # mov byte [r8+exit_request], 1
+    c.add("c787", _s32(invalid_error), _s32(STEP_DONE)).jump("jmp", "go")  # mov dword [rdi+invalid_error], STEP_DONE
     c.label("look_up")
     c.add("49bb", _u64(HASH))  # mov r11, HASH
     c.add("4c0fafda")  # imul r11, rdx
@@ -300,7 +315,7 @@ def gate(
     c.label("probe")
     c.add("4c2359", offset("mask"))  # and r11, [mask]
     c.add("4b3914d8").jump("je", "hit")  # cmp [r8+r11*8], rdx
-    c.add("4b833cd8ff").jump("je", "go")  # cmp qword [r8+r11*8], -1
+    c.add("4b833cd8ff").jump("je", "pass")  # cmp qword [r8+r11*8], -1
     c.add("49ffc3").jump("jmp", "probe")  # inc r11
 
     for label, reason in (

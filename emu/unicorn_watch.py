@@ -26,6 +26,7 @@ PAGE: Final = 0x1000
 #: Unicorn's hook types (include/unicorn/unicorn.h): reads are seen after the access, writes before it.
 HOOK_READ_AFTER: Final = 1 << 13
 HOOK_WRITE: Final = 1 << 11
+MEM_WRITE: Final = 17  #: the callback's `type` of a write
 
 _MEMORY = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_uint64, c_int, c_int64, c_void_p)
 
@@ -46,16 +47,15 @@ class Watchpoints:
         self,
         overlay: Overlay,
         control: Control,
-        add_hook: Callable[..., int],
         state: Callable[[], CpuState],
         read_physical: Callable[[int, int], bytes | None],
     ) -> None:
-        self._ov, self._control, self._add = overlay, control, add_hook
+        self._ov, self._control = overlay, control
         self._state, self._read = state, read_physical
         self._watches: tuple[Watch, ...] = ()
         self._hooks: list[int] = []
         self._pieces: dict[int, tuple[Watch, _Piece]] = {}
-        self.hit: WatchHit | None = None
+        self.hit: WatchHit | None = None  #: the first since the last run
         self.stale = False
         self._on_access = _MEMORY(self._access)
         self._on_entry = _MEMORY(self._entry)
@@ -94,7 +94,7 @@ class Watchpoints:
             for watch in self._watches:
                 self._place(watch, state, entries)
             for entry in entries:
-                self._hooks.append(self._add(HOOK_WRITE, self._on_entry, entry - LONGEST_ACCESS + 1, entry + 7))
+                self._hooks.append(self._ov.add_hook(HOOK_WRITE, self._on_entry, entry - LONGEST_ACCESS + 1, entry + 7))
         # Memory hooks are compiled into translations.
         self._ov.call.tb_flush(self._ov.cpu)
 
@@ -114,7 +114,7 @@ class Watchpoints:
                 number = len(self._pieces) + 1
                 self._pieces[number] = (watch, _Piece(physical, linear, length))
                 self._hooks.append(
-                    self._add(kinds, self._on_access, physical, physical + length - 1, user_data=number)
+                    self._ov.add_hook(kinds, self._on_access, physical, physical + length - 1, user_data=number)
                 )
             first += length
 
@@ -122,7 +122,7 @@ class Watchpoints:
         watch, piece = self._pieces[number]
         linear = piece.linear + address - piece.physical
         if self.hit is None and linear < watch.address + watch.length and linear + size > watch.address:
-            access = Access.WRITE if kind == 17 else Access.READ
+            access = Access.WRITE if kind == MEM_WRITE else Access.READ
             self.hit = WatchHit(watch, linear, size, value & (1 << 8 * size) - 1, access)
         if self.hit is not None:
             self._control.halt_run = 1

@@ -137,6 +137,8 @@ class FingerprintView:
 
 @dataclass(frozen=True, slots=True)
 class RegisterView:
+    """A register: its width in bits, its value, its flags in words."""
+
     name: str
     bits: int
     value: int

@@ -14,6 +14,8 @@ from emu.debugger import Debugger, DebuggerError, Stop
 T = TypeVar("T")
 #: Instructions between two looks at the queue. A posted request also stops the engine, so this bounds a lost race only.
 PIECE = 2_000_000
+#: Instructions run within `resume` itself: a step, or a breakpoint close by, costs no change of threads.
+FIRST_PIECE = 2_000
 
 
 class WorkerClosed(DebuggerError):
@@ -62,6 +64,8 @@ class Worker:
         self._stopped.set()
         self._closed = False
         self._interrupt = False
+        self._brief = False  #: in a first piece, which must not sleep
+        self.error: Exception | None = None  #: the last defect of ours that was met on the machine's thread
         self._origin: float | None = None
         self._thread = threading.Thread(target=self._main, name="v2e-machine", daemon=True)
         debugger.poll = self._poll
@@ -103,13 +107,21 @@ class Worker:
         self.post(lambda: None)
 
     def resume(self, begin: Callable[[], None]) -> None:
-        """Begin an action (one of the debugger's `begin_*`) and run it. Raises DebuggerError if one is running."""
+        """Begin an action (one of the debugger's `begin_*`) and run it; where it ends within a few instructions, the
+        listeners have been told when this returns. Raises DebuggerError if one is running."""
 
         def start() -> None:
             begin()
             self._interrupt = False
             self._origin = None
             self._stopped.clear()
+            self._brief = True
+            try:
+                stop = self._piece(FIRST_PIECE)
+            finally:
+                self._brief = False
+            if stop is not None:
+                self._announce(stop)
 
         self.call(start)
 
@@ -141,7 +153,7 @@ class Worker:
     def _main(self) -> None:
         while self._serve(block=True):
             while self.debugger.running:
-                stop = self._piece()
+                stop = self._piece(PIECE)
                 if stop is not None:
                     self._announce(stop)
                 elif not self._serve(block=False):
@@ -149,17 +161,24 @@ class Worker:
                     return
         self._drain()
 
-    def _piece(self) -> Stop | None:
+    def _piece(self, instructions: int) -> Stop | None:
         debugger = self.debugger
         if self._interrupt:
             self._interrupt = False
             return debugger.stop()
-        return debugger.pump(PIECE)
+        try:
+            return debugger.pump(instructions)
+        except Exception as error:  # a defect of ours must leave a session that can still be looked at
+            self.error = error
+            return debugger.fail(f"v2e itself failed ({type(error).__name__}: {error}); please report it")
 
     def _announce(self, stop: Stop) -> None:
         self._stopped.set()
         for listener in tuple(self._listeners):
-            listener(stop)
+            try:
+                listener(stop)
+            except Exception as error:  # one front end's defect must not end the others' session
+                self.error = error
 
     def _poll(self) -> bool:
         """True when the running action should come back to the queue."""
@@ -193,6 +212,8 @@ class Worker:
 
     def _sleep(self, virtual_ns: int | None) -> bool:
         """Let the host's time pass while the guest idles; False when something was posted meanwhile."""
+        if self._brief:
+            return False
         timeout: float | None = None
         if virtual_ns is not None:
             now = time.monotonic()

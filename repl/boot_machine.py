@@ -11,10 +11,9 @@ from emu.machine import build_machine
 from emu.until import UntilError, parse_until
 from emu.views import SegmentView
 from emu.x86.registers import REGISTERS
-from repl.cli import _run_parser as run_parser
+from repl.cli import run_parser
 from repl.harness import HarnessError, replay_command
-from repl.launch import _BUILD_FAILURES as BUILD_FAILURES
-from repl.launch import machine_config
+from repl.launch import BUILD_FAILURES, machine_config
 from repl.options import UsageError
 from repl.render import Style, printable, view_lines
 

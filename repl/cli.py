@@ -62,7 +62,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--debug", action="store_true", help="show tracebacks")
 
 
-def _run_parser() -> argparse.ArgumentParser:
+def run_parser() -> argparse.ArgumentParser:
+    """The parser of `v2e run`'s options."""
     parser = _Parser(prog="v2e run", description="Boot IMAGE on an emulated PC.", epilog=_EPILOG, allow_abbrev=False)
     _machine_options(parser)
     add = parser.add_argument
@@ -89,7 +90,7 @@ def _gdb_parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = _run_parser().parse_args(arguments)
+    options = run_parser().parse_args(arguments)
     from repl.launch import run
 
     return run(options)
@@ -158,24 +159,38 @@ def _dispatch(arguments: Sequence[str]) -> int:
     return COMMANDS[word][0](rest)
 
 
+def _traceback() -> None:
+    from traceback import print_exc
+
+    print_exc()
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _prepare_streams() -> None:
+    """Make stdout and stderr writable whatever was done to them."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller, as `>&-` does
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a screen may hold what the locale cannot say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `v2e`; returns the exit status. Errors are one line on stderr; with --debug their traceback is too."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a screen may hold what the locale cannot say
+    _prepare_streams()
     try:
         status = _dispatch(arguments)
         sys.stdout.flush()
         return status
     except UsageError as error:
         if debug:
-            raise
+            _traceback()
         print(f"v2e: {_one_line(error)}", file=sys.stderr)
         return STATUS_USAGE
     except BrokenPipeError:
@@ -189,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STATUS_INTERNAL
     except Exception as error:
         if debug:
-            raise
+            _traceback()
         print(
             f"v2e: internal error, please report it: {type(error).__name__}: {_one_line(error)} "
             "(--debug shows the traceback)",

@@ -37,7 +37,7 @@ _ENDS = _DIED | {StopKind.EXIT, StopKind.POWEROFF, StopKind.EVENT, StopKind.LIMI
 #: Seconds between two looks at whether gdb has left a dead guest.
 _LOOK = 0.2
 #: What building a machine may fail with: each is one sentence.
-_BUILD_FAILURES = (MachineError, EngineError, FirmwareError, MediaError, UntilError)
+BUILD_FAILURES = (MachineError, EngineError, FirmwareError, MediaError, UntilError)
 #: The name of the built-in image.
 TOUR = "tour"
 #: Sizes of floppy disk images, in bytes (KiB: 160 180 320 360 720 1200 1440 2880).
@@ -61,7 +61,7 @@ def check_choices(options: argparse.Namespace) -> None:
     choose("--clock", options.clock, ("virtual",), ("host",))
     choose("--cpus", options.cpus, ("1",))
     if options.cpu is not None:
-        choose("--cpu", options.cpu, ("max",), ("486", "pentium", "pentium2", "pentium3", "qemu64"))
+        choose("--cpu", options.cpu, ("qemu64",), ("486", "pentium", "pentium2", "pentium3", "max"))
 
 
 def _disk(path: str, write: bool) -> Disk:
@@ -165,7 +165,7 @@ class Rig:
     def __init__(self, config: MachineConfig, *, paced: bool) -> None:
         try:
             self.machine = build_machine(config)
-        except _BUILD_FAILURES as error:
+        except BUILD_FAILURES as error:
             raise UsageError(str(error)) from error
         self.config = config
         self.debugger = Debugger(self.machine)
@@ -182,6 +182,10 @@ class Rig:
         from repl.commands import all_commands
 
         return Session(self.debugger, self.worker, all_commands())
+
+    @functools.cached_property
+    def _monitor_session(self) -> Session:
+        return self.session.shared(may_resume=False, resumed_by="gdb")
 
     def _note(self, stop: Stop) -> None:
         if stop.kind is StopKind.EXIT:
@@ -216,8 +220,7 @@ class Rig:
 
     def monitor(self, line: str) -> str:
         """A command for gdb's `monitor`: what it says. Raises one of the session's FAILURES."""
-        session = self.session.shared(may_resume=False, resumed_by="gdb")
-        return result_text(session.execute(line), Style())
+        return result_text(self._monitor_session.execute(line), Style())
 
     def status(self, stop: Stop | None) -> int:
         """The exit status after `stop`; says on stderr why the guest died or what ran out."""
@@ -253,7 +256,7 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
                 sinks.append(sink)
                 setattr(config, f"{option}_out", sink)
         rig = Rig(config, paced=paced)
-    except _BUILD_FAILURES as error:
+    except BUILD_FAILURES as error:
         raise UsageError(str(error)) from error
     try:
         if options.limit is not None:

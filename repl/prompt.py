@@ -134,9 +134,12 @@ class Prompt:
             self._emit(text)
 
     def _stopped(self, stop: Stop) -> None:
-        # On the machine's thread, where an exception would end it: a notice must not.
-        self._position = self._session.position()
-        self._say(Result((stop, self._position)))
+        # On the machine's thread, which a failing notice must not end.
+        try:
+            self._position = self._session.position()
+            self._say(Result((stop, self._position)))
+        except FAILURES as error:
+            self._emit(self._style("error", f"{stop.text}; {error}"))
         self._prompt.app.invalidate()
 
     def _look(self) -> None:

@@ -13,6 +13,7 @@ from emu.stops import Stop
 from emu.subject import MemoryUnavailable
 from emu.worker import Worker
 from emu.x86.modes import code_bits
+from emu.x86.registers import REGISTERS
 from repl.command import CommandError, Result, Table
 from repl.expr import SEGMENT_REGISTERS, ExpressionError, evaluate
 from repl.shown import PositionView
@@ -22,22 +23,6 @@ T = TypeVar("T")
 
 #: What a command may fail with: each is one sentence for the user.
 FAILURES = (CommandError, ExpressionError, DebuggerError, MemoryUnavailable, SymbolError, OSError)
-
-#: Parts of registers that have their own names: register, shift, width in bits (SDM vol. 1, 3.4.1).
-_PARTS = {
-    **{f"{n}x": (f"r{n}x", 0, 16) for n in "abcd"},
-    **{f"{n}l": (f"r{n}x", 0, 8) for n in "abcd"},
-    **{f"{n}h": (f"r{n}x", 8, 8) for n in "abcd"},
-    **{f"e{n}x": (f"r{n}x", 0, 32) for n in "abcd"},
-    **{n: (f"r{n}", 0, 16) for n in ("si", "di", "bp", "sp")},
-    **{f"{n}l": (f"r{n}", 0, 8) for n in ("si", "di", "bp", "sp")},
-    **{f"e{n}": (f"r{n}", 0, 32) for n in ("si", "di", "bp", "sp")},
-    **{f"r{n}{suffix}": (f"r{n}", 0, bits) for n in range(8, 16) for suffix, bits in (("d", 32), ("w", 16), ("b", 8))},
-    "ip": ("rip", 0, 16),
-    "eip": ("rip", 0, 32),
-    "flags": ("rflags", 0, 16),
-    "eflags": ("rflags", 0, 32),
-}
 
 
 @dataclass
@@ -128,17 +113,14 @@ class Session:
         return evaluate(text, self.scope)
 
     def write_register(self, name: str, value: int) -> None:
-        """Set a register or a named part of one; a part's neighbours keep their bits. Raises CommandError, or
-        DebuggerError where the CPU does not allow the value."""
-        whole, shift, bits = _PARTS.get(name, (name, 0, 0))
-        if bits:
-            if not -(1 << bits - 1) <= value < 1 << bits:
-                raise CommandError(f"{name} has {bits} bits: {value:#x} does not fit")
-            mask = (1 << bits) - 1 << shift
-            # A write to a 32-bit register clears the upper half, as the CPU's own does (SDM vol. 1, 3.4.1.1).
-            kept = 0 if bits == 32 and whole != "rflags" else self.debugger.read_register(whole) & ~mask
-            value = kept | value << shift & mask
-        self.debugger.write_register(whole, value)
+        """Set a register or a named part of one; a part's neighbours keep their bits. Negative values are stored in
+        two's complement. Raises CommandError, or DebuggerError where the CPU does not allow the value."""
+        register = REGISTERS.get(name)
+        if register is not None:
+            if not -(1 << register.bits - 1) <= value < 1 << register.bits:
+                raise CommandError(f"{name} has {register.bits} bits: {value:#x} does not fit")
+            value &= (1 << register.bits) - 1
+        self.debugger.write_register(name, value)
 
     def address(self, text: str) -> int:
         """A linear address: an expression within what the current mode can address. Raises ExpressionError."""
@@ -156,11 +138,8 @@ class DebuggerScope:
         self._debugger, self._symbols = debugger, symbols
 
     def register(self, name: str) -> int | None:
-        whole, shift, bits = _PARTS.get(name, (name, 0, 64))
-        if name == "pc":
-            return self._debugger.cpu().linear_pc
         try:
-            return self._debugger.read_register(whole) >> shift & (1 << bits) - 1
+            return self._debugger.read_register(name)
         except DebuggerError:
             return None
 

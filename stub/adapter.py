@@ -31,6 +31,8 @@ from stub.target import (
 OWNER = "gdb"
 #: The one CPU there is; ids count from 1.
 CPU_THREAD = 1
+#: Bytes of the longest watchpoint: the engine keeps something for each page of one.
+MAX_WATCHED = 1 << 20
 _WATCH_KINDS = {
     StopReason.WATCH: BreakKind.WRITE,
     StopReason.RWATCH: BreakKind.READ,
@@ -262,6 +264,8 @@ class DebuggerTarget:
         self._drop(self._hardware.pop(address))
 
     def insert_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
+        if length > MAX_WATCHED:
+            raise TargetError(f"{length} bytes cannot be watched at once: {MAX_WATCHED} are the most")
         self._watches[reason, address, length] = self._add(_WATCH_KINDS[reason], address, length)
 
     def remove_watchpoint(self, reason: StopReason, address: int, length: int) -> None:

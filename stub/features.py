@@ -10,6 +10,20 @@ from xml.sax.saxutils import quoteattr
 from stub.target import Description, EnumType, Feature, FlagsType, Register, StructType, Type, UnionType, VectorType
 
 
+#: What is advertised, in words; for documents and nothing else, since what is advertised follows from the handlers.
+MEANINGS = {
+    "PacketSize": "bytes of the longest packet, in hex",
+    "QStartNoAckMode": "the packet",
+    "qXfer:features:read": "the target description",
+    "qXfer:threads:read": "the threads",
+    "binary-upload": "the packet `x`",
+    "error-message": "errors are sentences (`E.text`); said to clients that say it",
+    "hwbreak": "stop replies name hardware breakpoints, to clients that say it",
+    "swbreak": "stop replies name software breakpoints, to clients that say it",
+    "vContSupported": "the packet `vCont?`",
+}
+
+
 def supported(features: tuple[str, ...]) -> str:
     """The answer to qSupported, each feature once, in the given order."""
     return ";".join(dict.fromkeys(features))

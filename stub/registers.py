@@ -1,5 +1,8 @@
 """gdb's view of an x86 CPU's registers in each mode, made from emu's register table.
 
+gdb 13's i386 code ignores the groups of a target description (all but floating point and vectors are "general" to it),
+so `info registers system` is the helper's doing; only groups that gdb knows are given here, for other clients.
+
 The features org.gnu.gdb.i386.* have the registers, order and widths that gdb requires ("Debugging with GDB", "Standard
 Target Features", "i386 Features"); all else is in features of our own, org.v2e.x86.*.
 """
@@ -107,7 +110,7 @@ def _ours(name: str, registers: list[X86Register], types: tuple[Type, ...] = ())
 
 def _state(bits: int) -> Feature:
     """Where the CPU is: `ip` is the offset in CS, `mode` the width of the next instruction."""
-    ip = _plain("ip", bits, f"uint{bits}", source="rip", group="pointer", ours=True)
+    ip = _plain("ip", bits, f"uint{bits}", source="rip", ours=True)
     return _ours("state", [ip, *(_plain(name, 32, "int", group="system", ours=True) for name in ("mode", "cpl"))])
 
 
@@ -120,9 +123,9 @@ def _segments(bits: int) -> Feature:
     registers = []
     for name in SEGMENT_ORDER:
         if bits == 32 or name not in ("fs", "gs"):
-            registers.append(_plain(f"{name}_base", bits, "data_ptr", group="segment", ours=True))
-        registers.append(_plain(f"{name}_limit", 32, "uint32", group="segment", ours=True))
-        registers.append(_plain(f"{name}_attr", 32, "x86_access", group="segment", ours=True))
+            registers.append(_plain(f"{name}_base", bits, "data_ptr", ours=True))
+        registers.append(_plain(f"{name}_limit", 32, "uint32", ours=True))
+        registers.append(_plain(f"{name}_attr", 32, "x86_access", ours=True))
     return _ours("segments", registers, (_access(),))
 
 

@@ -14,6 +14,7 @@ import select
 import socket
 import stat
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from stub.session import Close, Event, RunCommand, Session
 T = TypeVar("T")
 #: Bytes taken from a client at a time.
 CHUNK = 0x10000
+#: After an answer the target's thread waits this long (ms) for the next packet, since gdb sends them in bursts and each
+#: change of threads costs as much as the packet; and no longer than this in all (s), as others want the target, too.
+LINGER_MS, LINGER_SECONDS = 2, 0.02
 #: Clients that are told that another one is served, until they go; more replace the oldest.
 MAX_REFUSED = 8
 #: Bytes of a Unix socket's path (unix(7), sun_path), without the final zero.
@@ -149,6 +153,8 @@ class _Connection:
         self._wake = wake
         self._lock = threading.Lock()
         self._pending = b""
+        self._ready = select.poll()
+        self._ready.register(link.fileno(), _READ)
         self.closing = False  #: close when all is sent
         self.dead = False
 
@@ -191,9 +197,32 @@ class _Connection:
         return not self.dead
 
     def feed(self, data: bytes) -> list[Event]:
-        """On the target's thread: let the session handle `data`."""
+        """On the target's thread: let the session handle `data`, and what comes right behind the answer."""
         session = self.session
         assert session is not None
+        events = self._feed(session, data)
+        end = time.monotonic() + LINGER_SECONDS
+        while not events and session.answered and not self._pending and time.monotonic() < end:
+            data = self.receive(LINGER_MS)
+            if not data:
+                break
+            events = self._feed(session, data)
+        return events
+
+    def receive(self, milliseconds: int = 0) -> bytes:
+        """What has come, b"" for nothing within this time. Notes the client's end in `dead`."""
+        try:
+            if milliseconds and not self._ready.poll(milliseconds):
+                return b""
+            data = self.link.receive()
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""
+        self.dead = not data
+        return data
+
+    def _feed(self, session: Session, data: bytes) -> list[Event]:
         events = session.receive_data(data)
         while self.flush() and session.stalled:
             events += session.receive_data(b"")
@@ -368,15 +397,8 @@ class Server:
             if connection.link.write_fileno() in ready and connection.drain() and not connection.closing:
                 events = self._on_target(connection, lambda: connection.feed(b""))
         elif connection.link.fileno() in ready and not connection.closing:
-            try:
-                data = connection.link.receive()
-            except BlockingIOError:
-                data = None
-            except OSError:
-                data = b""
-            if data == b"":
-                connection.dead = True
-            elif data:
+            data = connection.receive()
+            if data:
                 events = self._on_target(connection, lambda: connection.feed(data))
         self._handle(connection, events)
         while self._events:

@@ -24,7 +24,7 @@ from stub.features import supported
 from stub.handlers import base, breakpoints, memory, monitor, qxfer, registers, resume
 from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stopped, error_text
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame
-from stub.target import Continues, Kills, StopReport, Target, TargetError
+from stub.target import Kills, StopReport, Target, TargetError
 
 #: While more than this waits to be sent, no further packet is handled: a client that does not read costs no memory.
 HIGH_WATER = 4 * PACKET_SIZE
@@ -160,6 +160,11 @@ class Session:
         return len(self._out) < HIGH_WATER and self._decoder.buffered <= 2 * PACKET_SIZE
 
     @property
+    def answered(self) -> bool:
+        """True while it is the client's turn: all it has said is answered, and the target stands still."""
+        return self.state in (State.STOPPED, State.ENDED) and not self._out
+
+    @property
     def buffered(self) -> int:
         """Bytes held in both directions."""
         return len(self._out) + self._decoder.buffered
@@ -235,8 +240,8 @@ class Session:
 
     def _interrupt(self) -> None:
         self._note("<-", b"(Ctrl-C)")
-        if self.state is State.RUNNING and isinstance(self.target, Continues):
-            self.target.interrupt()
+        if self.state is State.RUNNING and self._context.continues is not None:
+            self._context.continues.interrupt()
 
     def _packet(self, payload: bytes, events: list[Event]) -> None:
         if not self._context.no_ack:

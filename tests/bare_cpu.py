@@ -104,7 +104,9 @@ def flat_state(_memory: PhysicalMemory | None = None) -> CpuState:
 
 
 GDT = 0x800
-TABLES = 0x100000  #: page tables of long_state: identity for the first 4 MiB in 4 KiB pages, ROM's 2 MiB, 2 MiB at 1 GiB
+TABLES = (
+    0x100000  #: page tables of long_state: identity for the first 4 MiB in 4 KiB pages, ROM's 2 MiB, 2 MiB at 1 GiB
+)
 
 
 def gdt() -> bytes:

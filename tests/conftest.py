@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+
 from hypothesis import HealthCheck, settings
 
 # Examples are judged by their number, never by their time: machines differ.
@@ -9,10 +12,11 @@ settings.register_profile("v2e", deadline=None, suppress_health_check=[HealthChe
 settings.register_profile("soak", parent=settings.get_profile("v2e"), max_examples=100_000)
 settings.load_profile("v2e")
 
-pytest_plugins = ["pytester"]
-
 
 def pytest_configure(config):
+    # A job in the background of a shell inherits an ignored SIGINT and hands it on to what the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # The entry point registers the plugin as `v2e`; a checkout that is not installed registers it here.
     if not config.pluginmanager.has_plugin("v2e"):
         from repl import pytest_plugin

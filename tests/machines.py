@@ -54,7 +54,12 @@ def seabios_debugger(sector: bytes, **config: object) -> Debugger:
     """SeaBIOS on isapc with a hard disk whose first sector is `sector`."""
     bios, vga = seabios()
     disk = Disk.from_bytes(sector.ljust(1 << 20, b"\0"))
-    options: dict[str, object] = {"memory": 16 << 20, "fw_cfg": {"vgaroms/vgabios.bin": vga}, "disks": (disk,), **config}
+    options: dict[str, object] = {
+        "memory": 16 << 20,
+        "fw_cfg": {"vgaroms/vgabios.bin": vga},
+        "disks": (disk,),
+        **config,
+    }
     return Debugger(build_machine(MachineConfig(firmware=bios, **options)))  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from repl.cli import _run_parser
+from repl.cli import run_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,7 +40,7 @@ def test_the_guide_names_every_option_of_run_that_does_something():
     guide = (ROOT / "docs" / "guide.md").read_text()
     #: these have one value only in this version
     single = {"--cpu", "--cpus", "--hypervisor", "--policy", "--clock", "--boot"}
-    options = {word for action in _run_parser()._actions for word in action.option_strings if word.startswith("-")}
+    options = {word for action in run_parser()._actions for word in action.option_strings if word.startswith("-")}
     assert {o for o in options - single - {"-h", "--help"} if f"`{o}" not in guide} == set()
 
 

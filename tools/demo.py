@@ -18,7 +18,7 @@ WIDTH = 112
 
 #: What a reader should look at, by the tour's name of the stop.
 REMARKS = {
-    "real": "Real mode, right after the far jump at the reset vector: every base is selector * 16 and every limit 64 KiB.",
+    "real": "Real mode, behind the far jump at the reset vector: every base is selector * 16, every limit 64 KiB.",
     "big-real": "Real mode again, but segment caches loaded in protected mode are still there: 4 GiB limits that no "
     "selector explains. v2e marks them.",
     "pm16": "16-bit protected mode. The bases are not selector * 16, so a debugger that multiplies would be lost; "

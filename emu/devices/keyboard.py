@@ -221,6 +221,11 @@ class Keyboard:
             self._repeat.cancel()
         self._send(self._break(key))
 
+    def check(self, names: Iterable[str]) -> None:
+        """Raises UnknownKey for a name that no key has; types nothing."""
+        for name in names:
+            _key(name)
+
     def chord(self, names: Iterable[str]) -> None:
         """Type keys that are held together: pressed in order, released in reverse order. Raises UnknownKey before
         any of them is pressed."""

@@ -315,10 +315,12 @@ class Pit8254:
         self._timer = clock.timer("pit", self._edge)
         self._counters: list[Counter] = []
         self._next_edge: int | None = None
+        self.revision = 0  #: changes with everything but time that can change a pin
         self.reset()
 
     def reset(self) -> None:
         """Power-on."""
+        self.revision += 1
         pulse = pulses_at(self._clock.now)
         self._counters = [Counter(gate=i != 2, pulse=pulse) for i in range(3)]
         self._counters[1].write_control(0x14)
@@ -351,8 +353,8 @@ class Pit8254:
             self._timer.arm(instant_of(self._next_edge))
 
     def _at(self, index: int, now: int) -> Counter:
-        """Counter `index` as of `now`. Counter 0 is copied, as its edges are still to be told to `irq0`; the others have
-        nobody to tell, and how far they have been carried does not show."""
+        """Counter `index` as of `now`. Counter 0 is copied, its edges being still to be told to `irq0`; the others
+        have nobody to tell, and how far they have been carried does not show."""
         counter = self._counters[index] if index else replace(self._counters[0])
         counter.advance(pulses_at(now))
         return counter
@@ -372,6 +374,7 @@ class Pit8254:
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Port 40h + `offset`: a count byte, or at 43h a control word, a counter latch or a read-back command."""
+        self.revision += 1
         self._catch_up(pulses_at(self._clock.now))
         before = self._counters[0].out
         if offset < 3:
@@ -397,6 +400,7 @@ class Pit8254:
 
     def set_gate(self, index: int, level: bool) -> None:
         """Drive GATE of counter `index` (0-2)."""
+        self.revision += 1
         self._catch_up(pulses_at(self._clock.now))
         before = self._counters[0].out
         self._counters[index].set_gate(level)
@@ -425,6 +429,7 @@ class Pit8254:
 
     def restore(self, state: State) -> None:
         """Also arms the timer, so it may come before or after the clock's restore. Does not drive `irq0`."""
+        self.revision += 1
         self._counters = [replace(c) for c in state.counters]
         self._replan()
 
@@ -471,6 +476,7 @@ class Port61:
         self._pit = pit
         self._clock = clock
         self._state = Port61State()
+        self._shown, self._shown_pulse, self._shown_revision = 0, -1, -1
 
     def reset(self) -> None:
         """Power-on: all writable bits are 0, GATE of counter 2 is low."""
@@ -481,8 +487,13 @@ class Port61:
 
     def peek(self, offset: int, size: int) -> int:
         """A read of this port has no side effects."""
-        now = self._clock.now
-        return self._state.value | REFRESH_TOGGLE * self._pit.toggle(1, now) | TIMER2_OUT * self._pit.out(2, now)
+        # Delay loops poll this port far more often than the pins change: what they show is kept for a CLK pulse.
+        pulse = pulses_at(self._clock.now)
+        if self._pit.revision != self._shown_revision or pulse != self._shown_pulse:
+            now = self._clock.now
+            self._shown = REFRESH_TOGGLE * self._pit.toggle(1, now) | TIMER2_OUT * self._pit.out(2, now)
+            self._shown_pulse, self._shown_revision = pulse, self._pit.revision
+        return self._state.value | self._shown
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Bits 4-7 are read-only."""

@@ -8,7 +8,20 @@ from typing import Any
 
 from stub import messages
 from stub.packet import PACKET_SIZE
-from stub.target import Description, Detaches, HasRegisters, Kills, Restarts, StopReport, Target, TargetError
+from stub.target import (
+    Continues,
+    Description,
+    Detaches,
+    HasMemory,
+    HasRegisters,
+    Kills,
+    Restarts,
+    Steps,
+    StepsRange,
+    StopReport,
+    Target,
+    TargetError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +90,27 @@ class Context:
     document_name: tuple[str, str] = ("", "")  #: object and annex that qXfer reads
     document: bytes = b""  #: and its text
     points: set[tuple[int, int, int]] = field(default_factory=set)  #: (type, address, kind) inserted by this client
+    # The target again, as what it can do, or None: asking a protocol at each packet costs more than the packet.
+    registers: HasRegisters | None = field(init=False)
+    memory: HasMemory | None = field(init=False)
+    continues: Continues | None = field(init=False)
+    steps: Steps | None = field(init=False)
+    steps_range: StepsRange | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        target = self.target
+        self.registers = target if isinstance(target, HasRegisters) else None
+        self.memory = target if isinstance(target, HasMemory) else None
+        self.continues = target if isinstance(target, Continues) else None
+        self.steps = target if isinstance(target, Steps) else None
+        self.steps_range = target if isinstance(target, StepsRange) else None
 
     def layout(self) -> Description:
         """The registers as the client numbers them. Raises TargetError when the target has none."""
         if self.description is None:
-            if not isinstance(self.target, HasRegisters):
+            if self.registers is None:
                 raise TargetError("this target has no registers")
-            self.description = self.target.describe().standard()
+            self.description = self.registers.describe().standard()
         return self.description
 
     def forget_layout(self) -> None:
@@ -112,9 +139,10 @@ class Context:
 @dataclass(frozen=True, slots=True)
 class Handler:
     """Answers one kind of message. Active when the target implements all of `requires`; `features` says what that
-    adds to qSupported's answer. `packet` is the form shown in documents."""
+    adds to qSupported's answer. `forms` says how its packets are written and what each is for, as documents show
+    it; small words are what they begin with, capital ones stand for something."""
 
-    packet: str
+    forms: tuple[tuple[str, str], ...]
     message: type[Any]
     run: Callable[[Context, Any], Answer]
     requires: tuple[type[Any], ...] = ()
@@ -207,21 +235,58 @@ def restart(context: Context, message: messages.Restart) -> Answer:
 
 
 HANDLERS = (
-    Handler("qSupported", messages.QuerySupported, query_supported, features=constant(f"PacketSize={PACKET_SIZE:x}")),
-    Handler("QStartNoAckMode", messages.StartNoAck, start_no_ack, features=constant("QStartNoAckMode+")),
-    Handler("vMustReplyEmpty", messages.MustReplyEmpty, must_reply_empty),
-    Handler("!", messages.ExtendedMode, extended_mode, (Restarts,)),
-    Handler("H", messages.SetThread, set_thread),
-    Handler("T", messages.ThreadAlive, thread_alive),
-    Handler("qC", messages.CurrentThread, current_thread),
-    Handler("qAttached", messages.QueryAttached, query_attached),
-    Handler("qfThreadInfo", messages.FirstThreads, first_threads),
-    Handler("qsThreadInfo", messages.NextThreads, next_threads),
-    Handler("qThreadExtraInfo", messages.ThreadExtra, thread_extra),
-    Handler("qSymbol", messages.SymbolsAvailable, symbols_available),
-    Handler("k, vKill", messages.Kill, kill, (Kills,)),
-    Handler("D", messages.Detach, detach, (Detaches,)),
-    Handler("R, vRun", messages.Restart, restart, (Restarts,)),
+    Handler(
+        (("qSupported:FEATURE;...", "what the client can do; answered with what is served here"),),
+        messages.QuerySupported,
+        query_supported,
+        features=constant(f"PacketSize={PACKET_SIZE:x}"),
+    ),
+    Handler(
+        (("QStartNoAckMode", "no more `+` and `-`"),),
+        messages.StartNoAck,
+        start_no_ack,
+        features=constant("QStartNoAckMode+"),
+    ),
+    Handler(
+        (("vMustReplyEmpty", "answered by the empty packet, as any unknown one"),),
+        messages.MustReplyEmpty,
+        must_reply_empty,
+    ),
+    Handler(
+        (("!", "extended mode: the session outlives the guest, which can be restarted"),),
+        messages.ExtendedMode,
+        extended_mode,
+        (Restarts,),
+    ),
+    Handler(
+        (("Hg THREAD", "the thread of `g`, `p` and such"), ("Hc THREAD", "taken, and meaningless beside `vCont`")),
+        messages.SetThread,
+        set_thread,
+    ),
+    Handler((("T THREAD", "is this thread alive?"),), messages.ThreadAlive, thread_alive),
+    Handler((("qC", "the current thread"),), messages.CurrentThread, current_thread),
+    Handler(
+        (("qAttached", "1: the machine was there before the client, so quitting detaches"),),
+        messages.QueryAttached,
+        query_attached,
+    ),
+    Handler((("qfThreadInfo", "the threads: one a CPU"),), messages.FirstThreads, first_threads),
+    Handler((("qsThreadInfo", "no more threads"),), messages.NextThreads, next_threads),
+    Handler((("qThreadExtraInfo,THREAD", "name, mode and state of a CPU"),), messages.ThreadExtra, thread_extra),
+    Handler((("qSymbol::", "no symbols are needed"),), messages.SymbolsAvailable, symbols_available),
+    Handler(
+        (("k", "end the guest; acknowledged, then the connection closes"), ("vKill;PID", "end the guest")),
+        messages.Kill,
+        kill,
+        (Kills,),
+    ),
+    Handler((("D", "leave: this client's breakpoints go, the guest runs on"),), messages.Detach, detach, (Detaches,)),
+    Handler(
+        (("R XX", "restart from power-on, without an answer"), ("vRun;...", "restart, answered by a stop reply")),
+        messages.Restart,
+        restart,
+        (Restarts,),
+    ),
 )
 
 

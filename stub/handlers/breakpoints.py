@@ -19,8 +19,10 @@ from stub.target import (
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A packet's type number: what the target must be able to do, how a stop names it, what it adds to qSupported."""
+    """A packet's type number: what it is, what the target must be able to do, how a stop names it, what it adds to
+    qSupported."""
 
+    what: str
     requires: type[Any]
     reason: StopReason
     feature: str = ""
@@ -28,11 +30,11 @@ class Kind:
 
 #: "Packets", z0 to z4.
 KINDS = {
-    0: Kind(SoftwareBreakpoints, StopReason.SWBREAK, "swbreak+"),
-    1: Kind(HardwareBreakpoints, StopReason.HWBREAK, "hwbreak+"),
-    2: Kind(Watchpoints, StopReason.WATCH),
-    3: Kind(Watchpoints, StopReason.RWATCH),
-    4: Kind(Watchpoints, StopReason.AWATCH),
+    0: Kind("a software breakpoint", SoftwareBreakpoints, StopReason.SWBREAK, "swbreak+"),
+    1: Kind("a hardware breakpoint", HardwareBreakpoints, StopReason.HWBREAK, "hwbreak+"),
+    2: Kind("a write watchpoint of KIND bytes", Watchpoints, StopReason.WATCH),
+    3: Kind("a read watchpoint of KIND bytes", Watchpoints, StopReason.RWATCH),
+    4: Kind("an access watchpoint of KIND bytes", Watchpoints, StopReason.AWATCH),
 }
 
 
@@ -103,6 +105,15 @@ def _remove(target: Target, key: tuple[int, int, int]) -> None:
 
 
 HANDLERS = (
-    Handler("Z0, Z1, Z2, Z3, Z4", messages.InsertPoint, insert, features=features),
-    Handler("z0, z1, z2, z3, z4", messages.RemovePoint, remove),
+    Handler(
+        tuple((f"Z{type},ADDR,KIND", f"set {kind.what}") for type, kind in KINDS.items()),
+        messages.InsertPoint,
+        insert,
+        features=features,
+    ),
+    Handler(
+        tuple((f"z{type},ADDR,KIND", f"take away {kind.what}") for type, kind in KINDS.items()),
+        messages.RemovePoint,
+        remove,
+    ),
 )

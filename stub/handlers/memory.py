@@ -9,33 +9,49 @@ from stub.target import HasMemory, TargetError
 
 
 def read_memory(context: Context, message: messages.ReadMemory) -> Answer:
-    assert isinstance(context.target, HasMemory)
+    memory = context.memory
+    assert memory is not None
     try:
         # The reply may be shorter than asked for: "Packets", `m`.
-        data = context.target.read_memory(message.address, min(message.length, PACKET_SIZE // 2))
+        data = memory.read_memory(message.address, min(message.length, PACKET_SIZE // 2))
     except TargetError as error:
         return context.error(str(error))
     return data.hex().encode("ascii")
 
 
 def read_memory_binary(context: Context, message: messages.ReadMemoryBinary) -> Answer:
-    assert isinstance(context.target, HasMemory)
+    memory = context.memory
+    assert memory is not None
     # Each byte may need an escape, and `b` precedes them.
-    return b"b" + escape(context.target.read_memory(message.address, min(message.length, PACKET_SIZE // 2 - 1)))
+    return b"b" + escape(memory.read_memory(message.address, min(message.length, PACKET_SIZE // 2 - 1)))
 
 
 def write_memory(context: Context, message: messages.WriteMemory) -> Answer:
-    assert isinstance(context.target, HasMemory)
+    memory = context.memory
+    assert memory is not None
     if message.data:
         try:
-            context.target.write_memory(message.address, message.data)
+            memory.write_memory(message.address, message.data)
         except TargetError as error:
             return error_text(str(error))
     return OK
 
 
 HANDLERS = (
-    Handler("m", messages.ReadMemory, read_memory, (HasMemory,)),
-    Handler("x", messages.ReadMemoryBinary, read_memory_binary, (HasMemory,), constant("binary-upload+")),
-    Handler("M, X", messages.WriteMemory, write_memory, (HasMemory,)),
+    Handler(
+        (("m ADDR,LENGTH", "read linear memory, answered in hex"),), messages.ReadMemory, read_memory, (HasMemory,)
+    ),
+    Handler(
+        (("x ADDR,LENGTH", "the same, answered by `b` and bytes"),),
+        messages.ReadMemoryBinary,
+        read_memory_binary,
+        (HasMemory,),
+        constant("binary-upload+"),
+    ),
+    Handler(
+        (("M ADDR,LENGTH:HEX", "write linear memory"), ("X ADDR,LENGTH:BYTES", "the same from bytes")),
+        messages.WriteMemory,
+        write_memory,
+        (HasMemory,),
+    ),
 )

@@ -58,4 +58,10 @@ def monitor(context: Context, message: messages.MonitorCommand) -> Answer:
     return Monitor(message.text)
 
 
-HANDLERS = (Handler("qRcmd", messages.MonitorCommand, monitor),)
+HANDLERS = (
+    Handler(
+        (("qRcmd,HEX", "gdb's `monitor`: a word of the connection, or a command of the prompt"),),
+        messages.MonitorCommand,
+        monitor,
+    ),
+)

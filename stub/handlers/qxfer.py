@@ -19,6 +19,7 @@ from stub.target import HasRegisters, Target
 class Document:
     """An object of qXfer:OBJECT:read. `make(context, annex)` gives its text, or None for an unknown annex."""
 
+    help: str
     make: Callable[[Context, str], str | None]
     requires: tuple[type[Any], ...] = ()
 
@@ -28,9 +29,9 @@ class Document:
 
 def description(context: Context, annex: str) -> str | None:
     """The registers of the present mode: from now on the client numbers registers by this description."""
-    if annex != "target.xml" or not isinstance(context.target, HasRegisters):
+    if annex != "target.xml" or context.registers is None:
         return None
-    context.description = context.target.describe()
+    context.description = context.registers.describe()
     context.fetched = True
     return target_xml(context.description)
 
@@ -48,8 +49,10 @@ def threads(context: Context, annex: str) -> str | None:
 
 
 DOCUMENTS = {
-    "features": Document(description, (HasRegisters,)),
-    "threads": Document(threads),
+    "features": Document(
+        "the target description of the present mode (annex `target.xml`), made afresh", description, (HasRegisters,)
+    ),
+    "threads": Document("the threads with their modes", threads),
 }
 
 
@@ -72,4 +75,11 @@ def transfer(context: Context, message: messages.Transfer) -> Answer:
     return (b"m" if end < len(context.document) else b"l") + escape(context.document[message.offset : end])
 
 
-HANDLERS = (Handler("qXfer:OBJECT:read", messages.Transfer, transfer, features=features),)
+HANDLERS = (
+    Handler(
+        tuple((f"qXfer:{name}:read:ANNEX:OFFSET,LENGTH", document.help) for name, document in DOCUMENTS.items()),
+        messages.Transfer,
+        transfer,
+        features=features,
+    ),
+)

@@ -13,8 +13,8 @@ def hex_value(value: bytes | None, register: Register) -> str:
 
 
 def read_registers(context: Context, message: messages.ReadRegisters) -> Answer:
-    target = context.target
-    assert isinstance(target, HasRegisters)
+    target = context.registers
+    assert target is not None
     layout = context.layout()
     values = target.read_registers(context.thread, layout)
     if None not in values:
@@ -23,8 +23,8 @@ def read_registers(context: Context, message: messages.ReadRegisters) -> Answer:
 
 
 def write_registers(context: Context, message: messages.WriteRegisters) -> Answer:
-    target = context.target
-    assert isinstance(target, HasRegisters)
+    target = context.registers
+    assert target is not None
     layout = context.layout()
     data, offset = message.data, 0
     for register, now in zip(layout.registers, target.read_registers(context.thread, layout), strict=True):
@@ -46,12 +46,13 @@ def _register(context: Context, number: int) -> Register:
 
 
 def read_register(context: Context, message: messages.ReadRegister) -> Answer:
-    assert isinstance(context.target, HasRegisters)
+    target = context.registers
+    assert target is not None
     try:
         register = _register(context, message.number)
     except TargetError as error:
         return context.error(str(error))
-    return hex_value(context.target.read_register(context.thread, register), register).encode("ascii")
+    return hex_value(target.read_register(context.thread, register), register).encode("ascii")
 
 
 def _write(target: HasRegisters, thread: int, register: Register, data: bytes) -> None:
@@ -61,17 +62,23 @@ def _write(target: HasRegisters, thread: int, register: Register, data: bytes) -
 
 
 def write_register(context: Context, message: messages.WriteRegister) -> Answer:
-    assert isinstance(context.target, HasRegisters)
+    target = context.registers
+    assert target is not None
     try:
-        _write(context.target, context.thread, _register(context, message.number), message.data)
+        _write(target, context.thread, _register(context, message.number), message.data)
     except TargetError as error:
         return error_text(str(error))
     return OK
 
 
 HANDLERS = (
-    Handler("g", messages.ReadRegisters, read_registers, (HasRegisters,)),
-    Handler("G", messages.WriteRegisters, write_registers, (HasRegisters,)),
-    Handler("p", messages.ReadRegister, read_register, (HasRegisters,)),
-    Handler("P", messages.WriteRegister, write_register, (HasRegisters,)),
+    Handler(
+        (("g", "all registers, in the target description's order"),),
+        messages.ReadRegisters,
+        read_registers,
+        (HasRegisters,),
+    ),
+    Handler((("G HEX", "write the registers that differ"),), messages.WriteRegisters, write_registers, (HasRegisters,)),
+    Handler((("p N", "one register"),), messages.ReadRegister, read_register, (HasRegisters,)),
+    Handler((("P N=HEX", "write one register"),), messages.WriteRegister, write_register, (HasRegisters,)),
 )

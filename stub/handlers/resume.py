@@ -12,14 +12,14 @@ from stub.target import Continues, HasRegisters, Steps, StepsRange, StopReason, 
 #: Reasons that are sent only to a client that has announced them ("General Query Packets", qSupported).
 ANNOUNCED = {StopReason.SWBREAK: "swbreak+", StopReason.HWBREAK: "hwbreak+"}
 #: vCont actions, by the capability each needs ("Packets", vCont). gdb ignores vCont without all of c, C, s and S.
-ACTIONS: tuple[tuple[str, type], ...] = (
-    ("c", Continues),
-    ("C", Continues),
-    ("s", Steps),
-    ("S", Steps),
-    ("t", Continues),
-    ("r", StepsRange),
-)
+ACTIONS: dict[str, tuple[type, str]] = {
+    "c": (Continues, "continue"),
+    "C": (Continues, "continue; signals mean nothing to a PC"),
+    "s": (Steps, "one instruction; an interrupt that comes first runs through its handler"),
+    "S": (Steps, "the same as `vCont;s`"),
+    "t": (Continues, "stop"),
+    "r": (StepsRange, "`r START,END`: step while the PC is in the range"),
+}
 
 
 def stop_reply(context: Context, report: StopReport) -> bytes:
@@ -33,8 +33,8 @@ def stop_reply(context: Context, report: StopReport) -> bytes:
     elif report.reason is not StopReason.NONE:
         parts.append(f"{report.reason.value}:{report.address:x};")
     parts.append(f"thread:{report.thread:x};core:{report.thread - 1:x};")
-    target = context.target
-    if context.fetched and isinstance(target, HasRegisters):
+    target = context.registers
+    if context.fetched and target is not None:
         for number, register in context.layout().expedited:
             value = target.read_register(report.thread, register)
             parts.append(f"{number:x}:{hex_value(value, register)};")
@@ -51,7 +51,7 @@ def query_stop(context: Context, message: messages.QueryStop) -> Answer:
 
 def actions(target: Target) -> tuple[str, ...]:
     """The vCont actions that the target can do."""
-    return tuple(letter for letter, protocol in ACTIONS if isinstance(target, protocol))
+    return tuple(letter for letter, (protocol, _) in ACTIONS.items() if isinstance(target, protocol))
 
 
 def query_resume(context: Context, message: messages.QueryResume) -> Answer:
@@ -59,25 +59,26 @@ def query_resume(context: Context, message: messages.QueryResume) -> Answer:
 
 
 def resume(context: Context, message: messages.Resume) -> Answer:
-    target = context.target
-    assert isinstance(target, Continues)
+    target, continues = context.target, context.continues
+    assert continues is not None
     # Signals mean nothing to a PC: C and S are c and s ("Packets", C).
     action, thread = _chosen(context, message.actions)
     if target.running and action.kind in "sr":
         raise TargetError("the guest runs, continued elsewhere: interrupt it before stepping")
     if message.address is not None and not target.running:
-        assert isinstance(target, HasRegisters)
-        target.write_pc(thread, message.address)
+        if context.registers is None:
+            raise TargetError("this target has no program counter to set")
+        context.registers.write_pc(thread, message.address)
     if action.kind == "t":
-        target.interrupt()
-    elif action.kind == "s" and isinstance(target, Steps):
-        target.step(thread)
-    elif action.kind == "r" and isinstance(target, StepsRange):
-        target.step_range(thread, action.start, action.end)
+        continues.interrupt()
+    elif action.kind == "s" and context.steps is not None:
+        context.steps.step(thread)
+    elif action.kind == "r" and context.steps_range is not None:
+        context.steps_range.step_range(thread, action.start, action.end)
     elif action.kind != "c":
         raise TargetError(f"this target cannot do {action.kind}")
     elif not target.running:
-        target.resume()
+        continues.resume()
     return Running()
 
 
@@ -91,7 +92,24 @@ def _chosen(context: Context, wanted: tuple[messages.Action, ...]) -> tuple[mess
 
 
 HANDLERS = (
-    Handler("?", messages.QueryStop, query_stop),
-    Handler("vCont?", messages.QueryResume, query_resume, (Continues, Steps), constant("vContSupported+")),
-    Handler("vCont, c, C, s, S", messages.Resume, resume, (Continues,)),
+    Handler((("?", "halt, and say why it stands still"),), messages.QueryStop, query_stop),
+    Handler(
+        (("vCont?", "the actions of `vCont`"),),
+        messages.QueryResume,
+        query_resume,
+        (Continues, Steps),
+        constant("vContSupported+"),
+    ),
+    Handler(
+        (
+            *((f"vCont;{letter}", what) for letter, (_, what) in ACTIONS.items()),
+            ("c [ADDR]", "continue"),
+            ("C SIGNAL[;ADDR]", "continue; signals mean nothing to a PC"),
+            ("s [ADDR]", "step"),
+            ("S SIGNAL[;ADDR]", "step"),
+        ),
+        messages.Resume,
+        resume,
+        (Continues,),
+    ),
 )

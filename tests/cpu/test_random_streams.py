@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 import oracles
-from asm import assemble_text
+from asm import assemble
 from cpu.random_streams import MODES, Stream
 from emu.debugger import Debugger
 from emu.engine import CheckLevel
@@ -23,7 +23,7 @@ LIMIT = 20_000_000
 def compare(mode: str, seed: int) -> None:
     stream = Stream(mode, seed)
     text = stream.text()
-    rom = assemble_text(text)
+    rom = assemble(text)
     expected = oracles.bochs(rom).lines
     run = Debugger(build_machine(MachineConfig(memory=16 << 20, firmware=rom, checks=CheckLevel.FULL)))
     run.set_limit(LIMIT)

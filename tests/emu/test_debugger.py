@@ -82,9 +82,7 @@ def test_the_debug_exit_port_ends_the_run_with_its_code() -> None:
 
 
 def test_a_triple_fault_tells_the_chain_of_faults() -> None:
-    session = debugger(
-        rom("o32 lidt [cs:idt]\nmov eax, cr0\nor al, 1\nmov cr0, eax\nud2\nhlt", "idt: dw 0\ndd 0")
-    )
+    session = debugger(rom("o32 lidt [cs:idt]\nmov eax, cr0\nor al, 1\nmov cr0, eax\nud2\nhlt", "idt: dw 0\ndd 0"))
     stop = cont(session)
     assert stop.kind is StopKind.SHUTDOWN
     assert [f.vector for f in stop.faults][:1] == [6]
@@ -139,9 +137,7 @@ def test_a_disabled_breakpoint_does_not_stop() -> None:
         (BreakKind.ACCESS, "mov word [0x500], 9", ("wrote", 9)),
     ],
 )
-def test_a_watchpoint_stops_after_the_access_it_watches(
-    kind: BreakKind, code: str, expected: tuple[str, int]
-) -> None:
+def test_a_watchpoint_stops_after_the_access_it_watches(kind: BreakKind, code: str, expected: tuple[str, int]) -> None:
     session = debugger(rom(code + "\nhere: hlt"))
     session.add_breakpoint(kind, 0x500, 2)
     stop = cont(session)
@@ -199,9 +195,7 @@ def test_stepping_changes_nothing_of_the_run() -> None:
 
 
 def test_next_steps_over_a_call_and_over_a_repeated_string() -> None:
-    session = debugger(
-        rom("mov ss, ax\nmov sp, 0x7000\ncall f\nmov cx, 5\nrep lodsb\nhlt\nf: inc word [0x500]\nret")
-    )
+    session = debugger(rom("mov ss, ax\nmov sp, 0x7000\ncall f\nmov cx, 5\nrep lodsb\nhlt\nf: inc word [0x500]\nret"))
     seen = []
     for _ in range(9):
         seen.append(session.disassemble(count=1)[0].text.split()[0])
@@ -306,8 +300,8 @@ def test_registers_are_written_as_the_cpu_would_load_them() -> None:
 def test_big_real_mode_shows_in_the_segment_table() -> None:
     session = debugger(
         rom(
-            "o32 lgdt [cs:gdtr]\nmov eax, cr0\nor al, 1\nmov cr0, eax\nmov bx, 8\nmov ds, bx\nand al, 0xfe\nmov cr0, eax"
-            "\nxor bx, bx\nmov ds, bx\nhlt",
+            "o32 lgdt [cs:gdtr]\nmov eax, cr0\nor al, 1\nmov cr0, eax\nmov bx, 8\nmov ds, bx\n"
+            "and al, 0xfe\nmov cr0, eax\nxor bx, bx\nmov ds, bx\nhlt",
             "gdt: dq 0, 0x00cf93000000ffff\ngdtr: dw 15\ndd 0xf0000+gdt",
         )
     )
@@ -331,7 +325,12 @@ def test_a_reset_keeps_breakpoints_and_starts_anew() -> None:
 
 
 def test_a_cpu_reset_by_port_92_keeps_memory_and_comes_back_to_the_reset_vector() -> None:
-    session = debugger(rom("inc word [0x500]\ncmp word [0x500], 2\nje done\nmov al, 1\nout 0x92, al\nhlt\ndone: mov al, 5\nout 0xf4, al"))
+    session = debugger(
+        rom(
+            "inc word [0x500]\ncmp word [0x500], 2\nje done\nmov al, 1\nout 0x92, al\nhlt\n"
+            "done: mov al, 5\nout 0xf4, al"
+        )
+    )
     assert cont(session).exit_code == 5
 
 
@@ -350,7 +349,7 @@ def test_a_saved_machine_continues_to_the_same_end() -> None:
 
 
 def test_typed_keys_reach_the_guest_and_a_replay_repeats_them() -> None:
-    code = "mov al, 0xae\nout 0x64, al\nl: in al, 0x64\ntest al, 1\njz l\nin al, 0x60\nmov [0x500], al\nout 0xe9, al\njmp l"
+    code = "mov al, 0xae\nout 0x64, al\nl: in al, 0x64\ntest al, 1\njz l\nin al, 0x60\nout 0xe9, al\njmp l"
     ends = []
     session = debugger(rom(code))
     session.set_until(parse_until("insns:30000"))
@@ -365,3 +364,37 @@ def test_typed_keys_reach_the_guest_and_a_replay_repeats_them() -> None:
     again.set_until(parse_until("insns:3000000"))
     cont(again)
     assert again.fingerprint() == ends[0]
+
+
+def test_a_step_with_no_breakpoint_set_does_not_let_a_later_one_pass() -> None:
+    # What gdb does at each hit: remove, step, set again, continue.
+    session = debugger(rom("l: inc word [0x500]\njmp l"))
+    target = next(i.linear for i in session.disassemble(0xF0000, 8) if i.text.startswith("inc"))
+    for expected in range(4):
+        point = session.add_breakpoint(BreakKind.EXECUTE, target)
+        assert cont(session).kind is StopKind.BREAKPOINT
+        assert dword(session, 0x500) == expected
+        session.remove_breakpoint(point.id)
+        step(session)
+
+
+@pytest.mark.parametrize(("kind", "data"), [("keys", "a zork"), ("text", "a\x01")])
+def test_keys_that_do_not_exist_are_refused_and_nothing_is_typed(kind: str, data: str) -> None:
+    session = debugger(rom("jmp $"))
+    before = session.machine.keyboard.save()
+    with pytest.raises(DebuggerError, match="no key is called"):
+        session.press(data) if kind == "keys" else session.type_text(data)
+    assert session.machine.keyboard.save() == before
+    assert session.machine.inputs == []
+
+
+def test_a_loaded_task_register_is_busy_in_the_cache() -> None:
+    session = debugger(
+        rom(
+            "o32 lgdt [cs:gdtr]\nmov eax, cr0\nor al, 1\nmov cr0, eax\nmov bx, 8\nltr bx\nhlt",
+            "gdt: dq 0, 0x0000890006000067\ngdtr: dw 15\ndd 0x700",
+        )
+    )
+    session.write_linear(0x708, bytes.fromhex("6700000600890000"))
+    cont(session)
+    assert (session.cpu().tr.selector, session.cpu().tr.access, session.cpu().tr.base) == (8, 0x8B, 0x600)

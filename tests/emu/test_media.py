@@ -190,3 +190,7 @@ def test_geometry_comes_from_a_bios_parameter_block():
     boot[11:13] = struct.pack("<H", 512)
     boot[24:28] = struct.pack("<HH", 18, 2)
     assert Disk.from_bytes(bytes(boot)).geometry() == Geometry(80, 2, 18)
+    boot[0:3] = b"\xe9\x00\x00"
+    assert Disk.from_bytes(bytes(boot)).geometry() == Geometry(80, 2, 18)
+    boot[0:3] = b"\xeb\x3c\x00"
+    assert Disk.from_bytes(bytes(boot)).geometry() != Geometry(80, 2, 18)

@@ -10,7 +10,11 @@ from emu.subject import MemoryUnavailable
 
 def memory() -> PhysicalMemory:
     return PhysicalMemory(
-        [Part(0, 0x2000, "ram", "low"), Part(0x2000, 0x1000, "rom", "rom", b"ROM!"), Part(0x8000, 0x1000, "ram", "high")]
+        [
+            Part(0, 0x2000, "ram", "low"),
+            Part(0x2000, 0x1000, "rom", "rom", b"ROM!"),
+            Part(0x8000, 0x1000, "ram", "high"),
+        ]
     )
 
 

@@ -72,6 +72,8 @@ def test_cursor_is_found_by_its_location_registers():
     state = text_state()
     state.crtc[0x0E], state.crtc[0x0F] = 0, 85
     assert screen_view(state, text_memory()).cursor == (1, 5)
+    state.crtc[0x0F] = 80
+    assert screen_view(state, text_memory()).cursor == (1, 0)
 
 
 @pytest.mark.parametrize(

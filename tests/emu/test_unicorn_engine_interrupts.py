@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from asm import assemble
 from bare_cpu import CODE, BareCpu, bare_cpu
 from emu.engine import Exit, ExitReason
 
@@ -77,8 +78,6 @@ def test_an_interrupt_is_taken_at_the_same_instruction_at_any_slice(name: str) -
     assert all(result == results[0] for result in results)
     assert results[0][1]
     # where `here` is: assemble once more with its address as data
-    from asm import assemble
-
     image = assemble(f"bits 16\n{source}\ndw here", CODE)
     assert {at for _, at in results[0][1]} == {int.from_bytes(image[-2:], "little")}
 
@@ -165,15 +164,39 @@ def test_an_interrupt_comes_before_a_breakpoint_on_the_same_instruction() -> Non
     assert cpu.engine.linear_pc == at
 
 
-def test_a_breakpoint_resumed_from_is_not_met_again_behind_an_interrupt() -> None:
+@pytest.mark.parametrize("size", SLICES)
+def test_a_breakpoint_resumed_from_is_not_met_again_behind_an_interrupt(size: int) -> None:
     cpu, taken = with_line(HANDLER + "sti\nnop\nhere: nop\ncli\nhlt")
     at = CODE + len(_assembled(HANDLER + "sti\nnop\n"))
     cpu.engine.set_breakpoints([at])
     assert cpu.run().reason is ExitReason.BREAKPOINT
     cpu.engine.set_interrupt(0x20)
-    assert cpu.engine.run(100, skip_breakpoint=True).reason is ExitReason.REQUEST
-    assert cpu.run().reason is ExitReason.HALT
+    assert cpu.engine.run(size, skip_breakpoint=True) == Exit(ExitReason.REQUEST, 0, detail="interrupt delivered")
+    # who resumes has executed nothing yet and asks for the skip again
+    assert cpu.engine.run(1, skip_breakpoint=True) == Exit(ExitReason.BUDGET, 1)
+    assert cpu.run(slice=size).reason is ExitReason.HALT
     assert len(taken) == 1
+
+
+def test_a_breakpoint_on_the_handler_is_met_when_an_interrupt_precedes_the_resumed_instruction() -> None:
+    cpu, _ = with_line(HANDLER + "sti\nnop\nhere: nop\ncli\nhlt")
+    at = CODE + len(_assembled(HANDLER + "sti\nnop\n"))
+    cpu.engine.set_breakpoints([at])
+    assert cpu.run().reason is ExitReason.BREAKPOINT
+    handler = int.from_bytes(cpu.read(0x80, 2), "little")
+    cpu.engine.set_breakpoints([at, handler])
+    cpu.engine.set_interrupt(0x20)
+    assert cpu.engine.run(9, skip_breakpoint=True).executed == 0
+    assert cpu.engine.run(9, skip_breakpoint=True) == Exit(ExitReason.BREAKPOINT, 0)
+    assert cpu.engine.linear_pc == handler
+    assert cpu.engine.run(1, skip_breakpoint=True) == Exit(ExitReason.BUDGET, 1)
+
+
+def test_a_skip_whose_breakpoint_is_gone_does_not_let_a_later_arrival_pass() -> None:
+    cpu = bare_cpu("l: inc ax\njmp l")
+    assert cpu.engine.run(2, skip_breakpoint=True) == Exit(ExitReason.BUDGET, 2)
+    cpu.engine.set_breakpoints([CODE])
+    assert cpu.engine.run(9) == Exit(ExitReason.BREAKPOINT, 0)
 
 
 def test_an_interrupt_whose_delivery_faults_is_not_taken_twice() -> None:
@@ -215,6 +238,4 @@ def test_interrupts_are_taken_through_the_idt(bits: int, gate: int, size: int) -
 
 
 def _assembled(source: str, bits: int = 16) -> bytes:
-    from asm import assemble
-
     return assemble(f"bits {bits}\n{source}", CODE)

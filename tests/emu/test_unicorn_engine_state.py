@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bare_cpu import CODE, BareCpu, bare_cpu, flat_state, long_state, real_state
 from emu.engine import ExitReason
 from emu.firmware.tour import rom as tour_rom
-from emu.machine import MachineConfig, build_machine
+from emu.machine import MachineConfig, MachineStop, build_machine
 from emu.unicorn_overlay import MSR_ARRAYS, MSR_FIELDS
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, GENERAL, RFLAGS_VM, CpuState, Fpu, Segment, Table
 
@@ -68,13 +68,16 @@ def fpus(draw: st.DrawFn) -> Fpu:
 def states(draw: st.DrawFn) -> CpuState:
     regs = st.lists(_integers(64), min_size=16, max_size=16)
     dr = draw(st.lists(_integers(64), min_size=4, max_size=4))
+    tr = draw(segments(0))
+    if tr.present and tr.type in (1, 9):
+        tr.access |= 2  # no CPU has an available TSS loaded
     return CpuState(
         regs=draw(regs),
         rip=draw(_integers(64)),
         rflags=draw(_integers(22)) & 0x3F7FD5 | 2,
         **{name: draw(segments(0x10)) for name in ("es", "cs", "ss", "ds", "fs", "gs")},
         ldtr=draw(segments(0)),
-        tr=draw(segments(0)),
+        tr=tr,
         gdtr=Table(draw(_integers(64)), draw(_integers(16))),
         idtr=Table(draw(_integers(64)), draw(_integers(16))),
         cr0=draw(_integers(32)) | 0x10,
@@ -117,8 +120,9 @@ def test_the_tour_through_every_mode_is_the_same_when_the_state_is_reloaded_all_
         flags = reloaded.executor._env.hflags  # type: ignore[attr-defined]
         reloaded.executor.load(reloaded.executor.state())
         assert reloaded.executor._env.hflags == flags  # type: ignore[attr-defined]
-        if exit.reason.value != "limit":
+        if exit.reason is not MachineStop.LIMIT:
             break
+    assert exit.reason is MachineStop.EXIT, exit
     assert reloaded.fingerprint() == plain.fingerprint()
     assert reloaded.serial_text() == plain.serial_text()
 

@@ -9,7 +9,13 @@ from emu.until import UntilError, parse_until
 
 @pytest.mark.parametrize(
     ("spec", "value"),
-    [("pc:0x7c00", 0x7C00), ("pc:31744", 0x7C00), ("pc:f000:fff0", 0xFFFF0), ("pc:0:7c00", 0x7C00), ("insns:1_000", 1000)],
+    [
+        ("pc:0x7c00", 0x7C00),
+        ("pc:31744", 0x7C00),
+        ("pc:f000:fff0", 0xFFFF0),
+        ("pc:0:7c00", 0x7C00),
+        ("insns:1_000", 1000),
+    ],
 )
 def test_numbers_are_read_as_written(spec: str, value: int) -> None:
     assert parse_until(spec).value == value

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from asm import assemble
 from emu.debugger import Debugger, DebuggerError, Stop, StopKind
 from emu.machine import MachineConfig, build_machine
-from emu.worker import Worker, WorkerClosed
+from emu.worker import FIRST_PIECE, Worker, WorkerClosed
 from machines import rom
 
 LOOP = rom("jmp $")
@@ -71,6 +72,30 @@ def test_resuming_a_running_guest_is_refused(worker: Worker) -> None:
     worker.wait(10)
 
 
+def test_an_action_that_ends_soon_has_ended_when_resume_returns(worker: Worker) -> None:
+    stops: list[Stop] = []
+    worker.add_listener(stops.append)
+    worker.resume(lambda: worker.debugger.begin_step(3))
+    assert not worker.running
+    assert [stop.kind for stop in stops] == [StopKind.STEP]
+    worker.resume(lambda: worker.debugger.begin_step(FIRST_PIECE + 10))  # the rest is run like any other
+    worker.wait(10)
+    assert [stop.retired for stop in stops] == [3, FIRST_PIECE + 13]
+
+
+def test_resuming_does_not_wait_for_a_guest_that_sleeps() -> None:
+    source = "cli\nmov al, 0xff\nout 0x21, al\nsti\nl: hlt\njmp l"  # halted, and nothing will come
+    worker = Worker(
+        Debugger(build_machine(MachineConfig(memory=1 << 20, firmware=rom(source), shadow=False))), paced=True
+    )
+    worker.start()
+    worker.resume(worker.debugger.begin_continue)  # would never return from the idle guest
+    assert worker.running
+    worker.interrupt()
+    assert worker.wait(10) is not None
+    worker.close()
+
+
 def test_a_reset_by_one_front_end_is_a_stop_for_the_others(worker: Worker) -> None:
     stops: list[Stop] = []
     worker.resume(worker.debugger.begin_continue)
@@ -78,6 +103,35 @@ def test_a_reset_by_one_front_end_is_a_stop_for_the_others(worker: Worker) -> No
     worker.call(worker.debugger.reset)
     assert worker.wait(10) is not None
     assert [s.kind for s in stops] == [StopKind.PAUSED]
+
+
+def test_a_defect_on_the_machines_thread_is_a_stop_and_not_a_hang(worker: Worker) -> None:
+    def broken(*_what: object) -> None:
+        raise ZeroDivisionError("boom")
+
+    worker.debugger.machine.ports.trace = broken
+    worker.debugger.write_linear(0x600, assemble("bits 16\nout 0x80, al\njmp $"))
+    worker.call(lambda: worker.debugger.write_register("cs", 0x60))
+    worker.call(lambda: worker.debugger.write_register("ip", 0))
+    worker.resume(worker.debugger.begin_continue)
+    stop = worker.wait(10)
+    assert stop is not None
+    assert stop.kind is StopKind.FAILURE
+    assert "ZeroDivisionError: boom" in stop.text
+    assert worker.call(lambda: worker.debugger.cpu().linear_pc) >= 0x600
+
+
+def test_a_listener_that_raises_does_not_end_the_session(worker: Worker) -> None:
+    def broken(_stop: Stop) -> None:
+        raise ValueError("no")
+
+    seen: list[Stop] = []
+    worker.add_listener(broken)
+    worker.add_listener(seen.append)
+    worker.resume(worker.debugger.begin_step)
+    assert worker.wait(10) is not None
+    assert worker.call(lambda: 1) == 1
+    assert len(seen) == 1
 
 
 def test_many_threads_can_call_at_once(worker: Worker) -> None:

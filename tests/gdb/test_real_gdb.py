@@ -118,6 +118,94 @@ def test_the_helper_decodes_right_at_the_first_stop_in_each_mode(helped: Gdb, st
     assert helped.cmd("info breakpoints").count("breakpoint already hit 1 time") == len(stops)
 
 
+#: Reports where it is and goes on for ever, with its data segment elsewhere than its code.
+SECTOR = """
+    bits 16
+    org 0x7c00
+    start:
+        mov ax, 0x1000
+        mov ds, ax
+    turn:
+        inc word [0x10]
+        jmp turn
+    times 510-($-$$) db 0
+    dw 0xaa55
+    """
+
+
+@pytest.mark.boot(image=SECTOR, firmware="seabios")
+def test_a_boot_sector_s_breakpoint_under_seabios_is_met_by_its_number_and_left_again(gdb: Gdb) -> None:
+    gdb.cmd("break *0x7c00")
+    assert "Breakpoint 1, 0x00007c00" in gdb.cmd("continue")
+    assert "mov    $0x1000,%ax" in gdb.cmd("x/i $pc")
+    gdb.cmd("break *0x7c05")
+    for turn in range(3):
+        assert "Breakpoint 2, 0x00007c05" in gdb.cmd("continue")
+        assert gdb.value("*(short *)($ds_base + 0x10)") == turn
+    assert "breakpoint already hit 1 time" in gdb.cmd("info breakpoints 1")
+
+
+def test_software_breakpoints_where_the_base_of_cs_is_not_0(gdb: Gdb, stops: dict[str, int]) -> None:
+    met = 0
+    for linear in stops.values():
+        gdb.cmd(f"break *{linear:#x}")
+    for number, linear in enumerate(stops.values(), 1):
+        assert f"Breakpoint {number}, " in gdb.cmd("continue")
+        assert gdb.value("$pc") & 0xFFFFFFFF == linear
+        met += gdb.value("$cs_base") != 0
+    assert met >= 3
+
+
+@boot_loop
+def test_groups_of_registers_with_the_helper(helped: Gdb) -> None:
+    def shown(group: str) -> set[str]:
+        return {line.split()[0] for line in helped.cmd(f"info registers {group}").splitlines()}
+
+    assert {"eax", "eip", "eflags", "gs", "ip", "mode"} <= shown("general")
+    assert not {"cr0", "cs_base", "st0"} & shown("general")
+    assert {"cr0", "cr4", "gdtr", "dr7", "efer"} <= shown("system")
+    assert "eax" not in shown("system")
+    assert {"cs", "cs_base", "cs_limit", "cs_attr", "ldtr"} <= shown("segment")
+    assert shown("eax $cs_base") == {"eax", "cs_base"}
+    assert {"eax", "cr0", "cs_base"} <= shown("")
+    assert "st0" in shown("float")
+    with pytest.raises(GdbError, match="Invalid register `nope'"):
+        helped.cmd("info registers nope")
+
+
+@boot_loop
+def test_the_cpu_is_a_thread_that_says_its_mode(gdb: Gdb) -> None:
+    text = gdb.cmd("info threads")
+    assert "Thread 1" in text
+    assert '"CPU 0"' in text
+    assert "(real mode)" in text
+
+
+@boot_loop
+def test_registers_are_written(gdb: Gdb) -> None:
+    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd("continue")
+    gdb.cmd("set $eax = 0x12345678")
+    gdb.cmd("set $al = 1")
+    gdb.cmd("stepi")
+    assert gdb.value("$eax") == 0x12345601
+    gdb.cmd("set $eflags = 0x3")
+    assert "CF" in gdb.cmd("print $eflags")
+    with pytest.raises(GdbError, match="mode is derived from other registers"):
+        gdb.cmd("set $mode = 32")
+
+
+@boot_loop
+def test_a_watchpoint_of_every_kind_goes_on_and_says_what_changed(gdb: Gdb) -> None:
+    gdb.cmd("watch *(short *)0x502")
+    for turn in range(1, 4):
+        text = gdb.cmd("continue")
+        assert f"New value = {turn}" in text
+    gdb.cmd("delete")
+    gdb.cmd("rwatch *(short *)0x502")
+    assert "Value = " in gdb.cmd("continue")
+
+
 def test_hidden_state_is_shown_in_its_own_words(gdb: Gdb, stops: dict[str, int]) -> None:
     gdb.cmd(f"hbreak *{stops['pm32']:#x}")
     gdb.cmd("continue")
@@ -198,6 +286,9 @@ def test_ctrl_c(gdb: Gdb) -> None:
     text = gdb.wait_stop()
     assert "SIGINT" in text
     assert 0xF0000 <= gdb.value("$pc") < 0xF0110
+    gdb.start("continue")  # and again
+    gdb.interrupt()
+    assert "SIGINT" in gdb.wait_stop()
 
 
 @boot_loop

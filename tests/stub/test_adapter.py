@@ -63,8 +63,10 @@ class Rig:
 
     def resume(self, payload: str = "vCont;c") -> list[bytes]:
         """Resume and wait for the stop: what the client is sent then."""
-        assert self.ask(payload) == []
-        return self.wait()
+        at_once = self.ask(payload)  # where it stops within the resuming packet
+        if at_once:
+            assert self.ready.acquire(timeout=PATIENCE)
+        return at_once or self.wait()
 
     def wait(self) -> list[bytes]:
         assert self.ready.acquire(timeout=PATIENCE)

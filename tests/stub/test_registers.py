@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import xml.etree.ElementTree as ET
+from typing import Any
 
 import pytest
 
 from emu.x86.state import CpuState, Segment
 from stub.features import target_xml
+from stub.gdb import helper_path
 from stub.registers import X86Register, describe
 from stub.target import Register
 
@@ -127,6 +130,32 @@ def test_every_register_fits_its_width(bits: int) -> None:
 def test_a_step_needs_no_more_than_the_stop_reply() -> None:
     names = {register.name for _, register in describe(32).expedited}
     assert names == {"eip", "esp", "ebp", "eflags", "cs", "ss", "ip", "mode"}
+
+
+def helper_groups() -> dict[str, set[str]]:
+    """What the helper, which only gdb can import, has for groups."""
+    tree = ast.parse(helper_path().read_text("utf-8"))
+    wanted = ("SEGMENTS", "GROUPS")
+    found: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in wanted:
+            exec(ast.unparse(node), found)
+    return {name: set(members) for name, members in found["GROUPS"].items()}
+
+
+def test_the_helper_s_groups_are_those_of_the_description() -> None:
+    features: dict[str, set[str]] = {}
+    for bits in (16, 32, 64):
+        for feature in describe(bits).features:
+            names = {r.name for r in feature.registers if not r.name.startswith(("st", "xmm", "f", "mxcsr"))}
+            names |= {r.name for r in feature.registers if r.name in ("fs", "gs", "star", "fmask") or "fs_" in r.name}
+            features.setdefault(feature.name.rpartition(".")[2], set()).update(names)
+    ours = features["segments"] | features["tables"]
+    assert helper_groups() == {
+        "general": features["core"] | features["state"],
+        "segment": ours | {"cs", "ss", "ds", "es", "fs", "gs"},
+        "system": features["tables"] | features["control"] | features["debug"] | features["msrs"],
+    }
 
 
 def test_only_gdb_s_registers_are_saved_around_calls() -> None:

@@ -337,6 +337,69 @@ def test_monitor_runs_on_a_thread_of_its_own(bench: Bench) -> None:
     assert set(threads) == {"v2e-gdb-monitor"}
 
 
+def test_packets_that_follow_at_once_are_handled_without_another_call_of_the_target_s_thread(bench: Bench) -> None:
+    calls, connected = 0, threading.Event()
+
+    def call(fn: Callable[[], object]) -> object:
+        nonlocal calls
+        calls += 1
+        assert connected.wait(PATIENCE)
+        # What comes while the target's thread is busy is waiting when it has answered.
+        peer.send(frame(b"qC") * 3)
+        return fn()
+
+    server = Server("127.0.0.1:0", bench.session, call=call, on_error=bench.errors.append)
+    bench.servers.append(server)
+    peer = Peer(server.start())
+    connected.set()
+    for _ in range(6):
+        assert peer.receive() == b"QC1"
+    assert calls == 2  # one to connect, which brought three packets, one for these and three more
+
+
+def test_a_client_that_never_pauses_does_not_keep_the_target_s_thread(bench: Bench) -> None:
+    address = bench.serve()
+    peer = Peer(address)
+    peer.ask(b"QStartNoAckMode")
+    stop = threading.Event()
+
+    def chatter() -> None:
+        while not stop.is_set():
+            peer.ask(b"qC")
+
+    talker = threading.Thread(target=chatter)
+    talker.start()
+    for _ in range(20):
+        assert bench.lock.acquire(timeout=PATIENCE)
+        bench.lock.release()
+    second = Peer(address)
+    assert second.ask(b"?").startswith(b"E.another client")
+    stop.set()
+    talker.join(PATIENCE)
+    assert not talker.is_alive()
+
+
+def test_a_flood_of_ctrl_c_stops_the_guest_once_and_costs_nothing(bench: Bench) -> None:
+    peer = Peer(bench.serve())
+    peer.ask(b"QStartNoAckMode")
+    peer.send(b"\x03" * 100_000)  # nothing runs: nothing to stop
+    peer.send(frame(b"vCont;c") + b"\x03" * 100_000 + frame(b"qC"))
+    assert peer.receive() == b"T02thread:1;core:0;"
+    assert peer.receive() == b"QC1"
+    assert bench.target.calls.count("interrupt") == 1
+
+
+def test_half_open_clients_and_one_that_says_nothing_do_not_keep_others_out_for_ever(bench: Bench) -> None:
+    address = bench.serve()
+    first = Peer(address)
+    first.socket.shutdown(socket.SHUT_WR)  # it still reads, and will never say anything
+    until_free(address).close()
+    second = until_free(address)
+    second.send(b"$qC")
+    second.socket.shutdown(socket.SHUT_RDWR)
+    until_free(address)
+
+
 def test_kill_is_acknowledged_then_closed_then_carried_out(bench: Bench) -> None:
     address = bench.serve()
     peer = Peer(address)

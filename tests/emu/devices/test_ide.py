@@ -379,10 +379,20 @@ def test_write_protected_medium_refuses_with_wp():
     assert bench.inb(ERROR) == 0x40 | ABRT
 
 
+def test_write_that_begins_past_the_end_asks_for_no_data():
+    bench = Bench()
+    bench.address(SECTORS, 1)
+    assert bench.run(0x30) & (ERR | DRQ) == ERR
+    assert bench.inb(ERROR) == IDNF
+
+
 def test_verify_reads_without_transferring():
     bench = Bench()
-    bench.address(SECTORS - 1, 1)
+    bench.address(SECTORS - 2, 2)
     assert bench.run(0x40) == READY
+    assert bench.inb(LOW) | bench.inb(MID) << 8 | bench.inb(HIGH) << 16 == SECTORS - 1
+    bench.address(SECTORS, 1)
+    assert bench.run(0x40) & ERR
     bench.address(SECTORS - 1, 2)
     assert bench.run(0x40) & ERR
     assert bench.inb(ERROR) == IDNF

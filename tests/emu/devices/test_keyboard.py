@@ -74,6 +74,8 @@ def test_command_in_place_of_an_option_byte_is_taken_as_a_command():
     bench = Bench()
     assert bench.send(0xED, 0xEE) == [0xFA, 0xEE]
     assert bench.keyboard.state.leds == 0
+    assert bench.send(0xED, 0xED, 0x04) == [0xFA, 0xFA, 0xFA]
+    assert bench.keyboard.state.leds == 4
 
 
 def test_unknown_command_is_asked_for_again():

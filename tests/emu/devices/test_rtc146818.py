@@ -149,6 +149,14 @@ def test_number_out_of_range_is_mended_by_the_next_carry(b: Bench) -> None:
     assert b.time() == "2020-01-01 00:11:00"
 
 
+def test_months_out_of_range_have_31_days(b: Bench) -> None:
+    b.set(second=0x59, minute=0x59, hour=0x23, day=0x30, month=0x13)
+    b.wait(SECOND)
+    assert b.time() == "2020-13-31 00:00:00"
+    b.wait(86400 * SECOND)
+    assert b.time() == "2021-01-01 00:00:00"
+
+
 def test_top_bit_of_the_seconds_byte_is_read_only(b: Bench) -> None:
     b.write(0, 0xA5)
     assert b.read(0) == 0x25
@@ -484,6 +492,7 @@ def word(ram: bytes, at: int) -> int:
 
 def test_memory_bytes() -> None:
     ram = pc_nvram(64 << 20)
+    assert len(ram) == 128
     assert word(ram, 0x15) == 640
     assert word(ram, 0x17) == word(ram, 0x30) == 63 * 1024
     assert word(ram, 0x34) == 48 << 4

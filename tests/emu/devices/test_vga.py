@@ -182,6 +182,7 @@ def test_mode_3_has_449_lines_at_70_hz():
     assert (timing.lines, timing.shown, timing.retrace_start, timing.retrace_end) == (449, 400, 412, 414)
     assert 1e9 / (timing.line_ns * timing.lines) == pytest.approx(70.09, abs=0.01)
     assert 1e6 / timing.line_ns == pytest.approx(31.47, abs=0.01)  # kHz
+    assert timing.visible_ns == 720 * 1_000_000_000 // 28_322_000
 
 
 def test_retrace_bit_is_up_for_two_lines_of_each_frame():
@@ -221,6 +222,7 @@ def test_retrace_interrupt_is_latched_until_cleared():
     assert not bench.inb(0x3C2) & 0x80
     bench.set(0x3D4, 0x11, 0x1E)
     bench.advance(20_000_000)
+    bench.set(0x3D4, 0x0F, 0)  # another register clears nothing
     assert bench.inb(0x3C2) & 0x80
     bench.set(0x3D4, 0x11, 0x0E)
     bench.set(0x3D4, 0x11, 0x1E)

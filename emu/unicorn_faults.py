@@ -1,0 +1,105 @@
+"""Exceptions and software interrupts on their way to the guest's handlers: recorded, counted, put right.
+
+These callbacks run before the thunks that deliver (`emu.unicorn_thunks`), between two instructions; asking the engine
+to stop here is exact too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Callable
+from ctypes import c_int, c_uint32, c_void_p
+from typing import Final
+
+from emu.engine import Fault
+from emu.unicorn_callbacks import MASK32, Callbacks
+from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS64, NO_EXCEPTION
+from emu.unicorn_overlay import Overlay
+from emu.unicorn_thunks import STOP_ASKED, STOP_BUDGET, Control
+from emu.x86.state import CR0_PE, RFLAGS_TF
+
+FAULTS_KEPT: Final = 8
+VECTOR_DB, VECTOR_UD, VECTOR_PF = 1, 6, 14
+#: Exceptions that push an error code in protected mode (SDM vol. 3A, table 6-1).
+WITH_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
+DR6_EXECUTED: Final = 0xF  #: B0 to B3 (SDM vol. 3B, 17.2.3)
+
+_INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
+_INVALID = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
+
+
+class Faults:
+    """The recorder of one engine. `counted` returns the instructions counted so far, the running one included."""
+
+    def __init__(self, overlay: Overlay, control: Control, callbacks: Callbacks, counted: Callable[[], int]) -> None:
+        self._ov, self._control, self._callbacks, self._counted = overlay, control, callbacks, counted
+        self._ring: deque[Fault] = deque(maxlen=FAULTS_KEPT)
+        self.tell: Callable[[Fault], None] | None = None
+        #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
+        self.on_exception = _INTR(self._exception)
+        self.on_invalid = _INVALID(self._invalid)
+
+    def chain(self) -> tuple[Fault, ...]:
+        """The recorded faults of the instruction that raised the last one."""
+        return tuple(f for f in self._ring if f.retired == self._ring[-1].retired)
+
+    def _invalid(self, uc: int, _data: int) -> int:
+        self._exception(uc, VECTOR_UD, 0)
+        return 0  # not handled here: the delivering hook comes next
+
+    def _exception(self, _uc: int, vector: int, _data: int) -> None:
+        try:
+            self._record(vector)
+        except BaseException as error:  # noqa: BLE001 - raised again by run()
+            self._callbacks.failed(error)
+        if self._control.stop or self._control.halt_run:
+            # The gate would stop at the handler's first instruction, the same place; but where the handler cannot
+            # even be fetched the gate is never called.
+            self._stop(STOP_ASKED)
+
+    def _stop(self, reason: int) -> None:
+        self._control.reason = reason
+        self._ov.call.emu_stop(self._ov.uc)
+
+    def _record(self, vector: int) -> None:
+        env, control, request = self._ov.env, self._control, self._ov.request
+        software = env.exception_is_int != 0
+        long64 = env.hflags & HF_CS64
+        base, width = (0, (1 << 64) - 1) if long64 else (env.segs[1].base, MASK32)
+        last = control.last & width
+        if software:
+            # Unicorn has moved EIP behind the instruction. A fault during the delivery must save its beginning; the
+            # delivery itself saves exception_next_eip.
+            env.eip = last - base & width
+        linear = base + env.eip & width
+        running = 1  # the instruction that raised it has been counted and has not retired
+        if request.value & CPU_INTERRUPT_VIRQ:
+            # The delivery of an external interrupt faulted. It has been acknowledged, so it does not come again.
+            request.value &= ~CPU_INTERRUPT_VIRQ
+            running = 0
+        elif vector == VECTOR_PF and not software and linear != last:
+            # An instruction fetch faulted: the gate has not seen this instruction.
+            if not control.remaining:
+                # It belongs to the next run, which will meet it again.
+                control.suppress = 1
+                env.old_exception = NO_EXCEPTION
+                self._stop(STOP_BUDGET)
+                return
+            control.remaining -= 1
+        elif vector == VECTOR_DB and env.dr[6] & DR6_EXECUTED and not env.eflags & RFLAGS_TF and linear != last:
+            running = 0  # an execution breakpoint of DR0 to DR3, met before the instruction
+        pushes_code = env.cr[0] & CR0_PE and not software and vector in WITH_CODE
+        fault = Fault(
+            vector=vector,
+            code=env.error_code & MASK32 if pushes_code else None,
+            cs=env.segs[1].selector,
+            rip=env.eip,
+            linear=linear,
+            cr2=env.cr[2],
+            software=software,
+            retired=self._counted() - running,
+        )
+        self._ring.append(fault)
+        if self.tell is not None:
+            self.tell(fault)

@@ -1,0 +1,89 @@
+"""The guest's physical memory as Unicorn sees it: RAM, ROM, MMIO everywhere else, and stale translations."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+from emu.engine import EngineError
+from emu.unicorn_callbacks import Callbacks
+from emu.unicorn_layout import PHYSICAL_END
+from emu.unicorn_overlay import Overlay
+
+PROT_ALL: Final = 7  #: UC_PROT_ALL
+#: Above this many bytes all translations are dropped instead of those of the range.
+FLUSH_ALL: Final = 1 << 20
+
+
+class MappedRegion(Protocol):
+    """A range of physical memory backed by this process's: `host_address` is where its bytes are."""
+
+    @property
+    def base(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def kind(self) -> str:
+        """`ram`, or `rom`: guest writes are discarded."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def host_address(self) -> int: ...
+
+
+class GuestMemory:
+    """The map of one engine. Raises EngineError when Unicorn refuses a region."""
+
+    def __init__(self, overlay: Overlay, regions: Sequence[MappedRegion], callbacks: Callbacks) -> None:
+        self._ov, self._regions = overlay, tuple(regions)
+        call, uc = overlay.call, overlay.uc
+        #: (base, size, address in Unicorn's own numbering of RAM, by which it finds translations)
+        self._ram: list[tuple[int, int, int]] = []
+        for region in self._regions:
+            self.map_host(region.base, region.size, region.host_address, region.name)
+            if region.kind == "rom":
+                # The memory system then discards writes, which keeps translations and bytes as they are; Unicorn's
+                # own protection would ask a hook and write all the same.
+                call.set_readonly(call.find_region(uc, region.base), True)
+            self._ram.append((region.base, region.size, call.ram_address(uc, region.host_address)))
+        for first, end in _holes(self._regions):
+            code = call.mmio_map(uc, first, end - first, callbacks.mmio_read, first, callbacks.mmio_write, first)
+            overlay.check(code, f"map I/O at {first:#x}")
+
+    def map_host(self, base: int, size: int, host_address: int, name: str) -> None:
+        """Back physical [base, base + size) by this process's memory."""
+        code = self._ov.call.mem_map_ptr(self._ov.uc, base, size, PROT_ALL, host_address)
+        self._ov.check(code, f"map {name} at {base:#x}+{size:#x}")
+
+    def changed(self, physical: int, length: int, *, running: bool) -> None:
+        """Drop the translations made from the range. While an instruction runs, its own translation goes on to the
+        end; the caller sees to leaving it."""
+        if length > FLUSH_ALL and not running:
+            self._ov.call.tb_flush(self._ov.cpu)
+            return
+        for base, size, ram in self._ram:
+            first, end = max(physical, base), min(physical + length, base + size)
+            if first < end:
+                self._ov.call.invalidate_range(self._ov.uc, ram + first - base, ram + end - base)
+
+    def read(self, address: int, length: int) -> bytes | None:
+        """Bytes of RAM or ROM; None where there is neither, or where the range leaves a region."""
+        for region in self._regions:
+            if region.base <= address and address + length <= region.base + region.size:
+                return ctypes.string_at(region.host_address + address - region.base, length)
+        return None
+
+
+def _holes(regions: Sequence[MappedRegion]) -> Iterator[tuple[int, int]]:
+    """The physical ranges [first, end) below PHYSICAL_END that no region covers."""
+    at = 0
+    for region in sorted(regions, key=lambda r: r.base):
+        if region.base > at:
+            yield at, region.base
+        at = region.base + region.size
+    if at > PHYSICAL_END:
+        raise EngineError(f"a region ends at {at:#x}, past the {PHYSICAL_END:#x} bytes this CPU can address")
+    if at < PHYSICAL_END:
+        yield at, PHYSICAL_END

@@ -1,0 +1,73 @@
+"""docs/packets.md says what is answered, all of it and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stub import messages
+from stub.features import MEANINGS
+from stub.reference import TARGET, page
+from stub.session import ALL_HANDLERS
+from stub_fakes import GDB_FEATURES, client
+
+ROOT = Path(__file__).resolve().parents[2]
+#: What the words of a packet's form stand for in these tests.
+WORDS = {
+    "FEATURE;...": "swbreak+", "ADDR": "10100", "LENGTH": "4", "KIND": "1", "HEX": "70630000", "BYTES": "aaaa", "THREAD": "1",
+    "PID": "1", "SIGNAL": "05", "ANNEX": "", "OFFSET": "0", "N": "0", ";...": ";", " ": "",
+}  # fmt: skip
+FORMS = [(form, handler) for handler in ALL_HANDLERS for form, _ in handler.forms]
+#: Packets whose right answer is the empty one, or none, or comes when the guest stops.
+QUIET = ("vMustReplyEmpty", "k", "R XX", "vCont;c", "vCont;C", "c [ADDR]", "C SIGNAL[;ADDR]", "vCont;t")
+
+
+def example(form: str) -> str:
+    """A packet of this form."""
+    text = re.sub(r"\[.*?\]", "", form).replace(" XX", "00")
+    if re.fullmatch("vCont;[CS]", text):
+        text += "05"
+    if text == "vCont;r":
+        text += "10100,10101"
+    for word in sorted(WORDS, key=len, reverse=True):
+        text = re.sub(rf"(?<![A-Za-z]){re.escape(word)}(?![A-Za-z])" if word.isalpha() else re.escape(word),
+                      WORDS[word], text)  # fmt: skip
+    return text.replace("features:read::", "features:read:target.xml:")
+
+
+def test_the_page_is_the_one_the_tables_make() -> None:
+    assert (ROOT / TARGET).read_text("utf-8") == page(), "run `python -m stub.reference`"
+
+
+def test_every_packet_that_is_understood_is_documented() -> None:
+    documented = {re.split("[:;,]", form)[0] for form, _ in FORMS}
+    assert {name.decode() for name in messages._NAMES} <= documented
+    assert {chr(letter) for letter in messages._LETTERS} <= {form[0] for form in documented}
+
+
+@pytest.mark.parametrize(("form", "handler"), FORMS, ids=[form for form, _ in FORMS])
+def test_every_documented_packet_is_answered_by_its_handler(form: str, handler: object) -> None:
+    packet = example(form)
+    message = messages.parse(packet.encode())
+    assert type(message) is handler.message  # type: ignore[attr-defined]
+    peer = client(has_runner=True)
+    peer.ask(GDB_FEATURES)
+    answers = peer.ask(packet)
+    if form == "qRcmd,HEX":
+        assert len(peer.events) == 1  # what the command prints comes later
+    elif form not in QUIET:
+        assert answers, packet
+        assert answers[0] != b"", packet
+        assert not answers[0].startswith(b"E"), (packet, answers)
+
+
+def test_every_handler_is_documented_and_each_form_once() -> None:
+    assert all(handler.forms for handler in ALL_HANDLERS)
+    assert len({form for form, _ in FORMS}) == len(FORMS)
+
+
+def test_every_advertised_feature_is_explained_and_every_explanation_is_of_one() -> None:
+    features = client().one(GDB_FEATURES + ";error-message+").decode().split(";")
+    assert {feature.partition("=")[0].removesuffix("+") for feature in features} == set(MEANINGS)
