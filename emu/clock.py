@@ -25,11 +25,12 @@ class ClockState:
 class Timer:
     """One deadline of one device. `callback(deadline_ns)` runs at the first instruction boundary at or after it."""
 
-    __slots__ = ("_clock", "callback", "deadline", "host", "name", "order")
+    __slots__ = ("_clock", "callback", "deadline", "host", "name", "order", "wakes")
 
     def __init__(self, clock: Clock, name: str, order: int, callback: Callable[[int], None], host: bool) -> None:
         self._clock, self.name, self.order, self.callback, self.host = clock, name, order, callback, host
         self.deadline: int | None = None  #: absolute, ns; None while not armed
+        self.wakes = True  #: False: it only looks, and cannot make a device interrupt an idle CPU
 
     def arm(self, deadline: int) -> None:
         """Fire at virtual time `deadline` (ns, absolute); replaces an earlier arming."""
@@ -79,6 +80,10 @@ class Clock:
         while heap and heap[0][2].deadline != heap[0][0]:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
+
+    def can_wake(self) -> bool:
+        """True when a timer is armed that may make something happen to an idle CPU."""
+        return any(timer.wakes and timer.deadline is not None for timer in self._timers.values())
 
     def run_due(self) -> None:
         """Fire what is due at `now`, in order of deadline, then of creation."""

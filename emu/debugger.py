@@ -21,7 +21,12 @@ from emu.x86.modes import code_bits
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
 UNBOUNDED = 1 << 62
+MAX_WATCH = 1 << 20  #: bytes; each page of a watched range is translated and followed
 _WATCH_ACCESS = {BreakKind.WRITE: Access.WRITE, BreakKind.READ: Access.READ, BreakKind.ACCESS: Access.BOTH}
+
+
+#: Exits after which the screen will not change any more: `text:` is matched once again.
+_LAST_LOOK = (MachineStop.DEADLOCK, MachineStop.SHUTDOWN, MachineStop.POWEROFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class Debugger(Inspector):
         self._armed: frozenset[int] = frozenset()
         self._watch_ids: dict[Watch, list[int]] = {}
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
+        self._screen_timer.wakes = False
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
 
     def fingerprint(self) -> FingerprintView:
@@ -79,8 +85,8 @@ class Debugger(Inspector):
         """At linear `address`. Raises DebuggerError for an address over 64 bits or a length that is not positive."""
         if not 0 <= address < 1 << 64:
             raise DebuggerError(f"address {address:#x} does not fit in 64 bits")
-        if length < 1:
-            raise DebuggerError(f"a length of {length} bytes cannot be watched: use 1 or more")
+        if not 1 <= length <= MAX_WATCH:
+            raise DebuggerError(f"a length of {length} bytes cannot be watched: use 1 to {MAX_WATCH}")
         point = Breakpoint(self._next_id, kind, address, length, True, temporary, owner, spec or f"{address:#x}")
         self._next_id += 1
         self._breakpoints[point.id] = point
@@ -155,14 +161,20 @@ class Debugger(Inspector):
             self._until_met = True
             self.machine.request_stop()
 
-    def _look_at_screen(self, deadline: int) -> None:
+    def _until_spec(self) -> str:
+        return self._until.spec if self._until is not None else ""
+
+    def _screen_matches(self) -> bool:
         until = self._until
         if until is None or until.pattern is None or until.kind != "text":
-            return
-        if until.pattern.search(self.machine.screen().text):
+            return False
+        return until.pattern.search(self.machine.screen().text) is not None
+
+    def _look_at_screen(self, deadline: int) -> None:
+        if self._screen_matches():
             self._until_met = True
             self.machine.request_stop()
-        else:
+        elif self._until is not None and self._until.kind == "text":
             self._screen_timer.arm(deadline + SCREEN_PERIOD_NS)
 
     def begin_continue(self) -> None:
@@ -346,13 +358,14 @@ class Debugger(Inspector):
             return stop or self._stop_at(StopKind.STEP, "step")
         pc, sp = self._here()
         after = pc + disasm.length(raw, bits)
+        # Deeper calls of a recursion come by with a lower stack pointer. INT 25h and 26h leave the flags behind.
+        lowest = sp - bits // 8 if disasm.is_interrupt(raw, bits) else sp
         stop = yield from self._one()
+        if stop is None and self._here()[0] == after:
+            return self._stop_at(StopKind.STEP, "step")  # done, or a CALL of the next instruction to learn its address
         while stop is None:
-            here = self._here()
-            if here[0] == after and here[1] >= sp:
-                return self._stop_at(StopKind.STEP, "step")
-            exit = yield _Request(at=frozenset((after,)), skip=here[0] == after)
-            if exit.reason is MachineStop.BREAKPOINT and self._here()[0] == after and self._here()[1] >= sp:
+            exit = yield _Request(at=frozenset((after,)), skip=self._here()[0] == after)
+            if exit.reason is MachineStop.BREAKPOINT and self._here()[0] == after and self._here()[1] >= lowest:
                 return self._breakpoint_here() or self._stop_at(StopKind.STEP, "step")
             stop = self._classify(exit)
         return stop
@@ -414,6 +427,8 @@ class Debugger(Inspector):
 
     def _classify(self, exit: MachineExit) -> Stop | None:
         """The Stop an exit of the machine means, None when the action goes on."""
+        if exit.reason in _LAST_LOOK and self._screen_matches():
+            return self._stop_at(StopKind.EVENT, f"{self._until_spec()} at {self._where()}")
         match exit.reason:
             case MachineStop.LIMIT:
                 return self._limit_stop()

@@ -23,6 +23,7 @@ from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.registers import REGISTERS, RegisterError, flag_names
 from emu.x86.state import CR0_PE, EFER_LMA, SEGMENTS, CpuState
 
+PHYSICAL_BITS = 40  #: of the engine's CPU (CPUID 80000008h, EAX 7:0)
 MAX_INSTRUCTION = 15  #: bytes (SDM vol. 2A, 2.3.11)
 
 
@@ -90,20 +91,20 @@ class Inspector:
 
     def translate(self, linear: int) -> int | None:
         """The physical address of `linear`, None when it is not mapped."""
-        return paging.translate(self.cpu(), self._try_physical, linear)
+        return paging.translate(self.cpu(), self._try_physical, linear, PHYSICAL_BITS)
 
     def _pieces(self, address: int, length: int) -> Generator[tuple[int, int, int], None, None]:
         """(linear, physical, length) of each page's part; ends early where nothing is mapped."""
-        mask = (1 << 64) - 1 if self.cpu().long64 else 0xFFFFFFFF
-        done = 0
-        while done < length:
-            linear = (address + done) & mask
-            physical = self.translate(linear)
+        end = address + length
+        # The linear address space ends at 4 GiB outside 64-bit mode: nothing is above, and nothing wraps.
+        space = 1 << 64 if self.cpu().long64 else 1 << 32
+        while address < min(end, space):
+            physical = self.translate(address)
             if physical is None:
                 return
-            count = min(length - done, 0x1000 - (linear & 0xFFF))
-            yield linear, physical, count
-            done += count
+            count = min(end - address, 0x1000 - (address & 0xFFF))
+            yield address, physical, count
+            address += count
 
     def readable(self, address: int, length: int) -> int:
         """How many of `length` bytes from linear `address` can be read, from the first on."""
@@ -220,7 +221,7 @@ class Inspector:
         return bool(self.cpu().efer & EFER_LMA)
 
     def page_walk(self, linear: int) -> PageWalkView:
-        return paging.walk(self.cpu(), self._try_physical, linear)
+        return paging.walk(self.cpu(), self._try_physical, linear, PHYSICAL_BITS)
 
     def disassemble(
         self, linear: int | None = None, count: int = 8, bits: int | None = None

@@ -32,8 +32,11 @@ from emu.memory import Kind, Part, PhysicalMemory
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, RegionView, ScreenView
-from emu.x86.state import CpuState
+from emu.x86.state import CR0_CACHE, CpuState
 
+#: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
+IDLE_LIMIT_NS = 3600 * 1_000_000_000
+MAX_DISKS = 2
 OUTPUT_KEPT = 1 << 20  #: characters of each console's output kept for views and matching
 
 
@@ -128,6 +131,8 @@ def _parts(config: MachineConfig) -> list[Part]:
         raise MachineError(f"memory of {config.memory} bytes: a whole number of MiB from 1M on is needed")
     if config.memory > 3 << 30:
         raise MachineError(f"memory of {config.memory} bytes: 3G is the most")
+    if len(config.disks) > MAX_DISKS:
+        raise MachineError(f"{len(config.disks)} disks: the one IDE channel of this machine takes {MAX_DISKS}")
     if not config.firmware:
         raise MachineError("no firmware: the CPU would have nothing to execute at its reset vector")
     rom = config.firmware
@@ -171,6 +176,7 @@ class Machine:
         self._stop = False
         self._ended: MachineExit | None = None
         self._reset: str | None = None
+        self._awake_at = 0  # virtual ns at which the CPU last executed
         self.executor = make_executor(self)
         self.clock = Clock(lambda: self.executor.retired)
         self.clock.on_replan = self.executor.request_stop
@@ -321,6 +327,7 @@ class Machine:
                 budget = min(budget, -((clock.now - deadline) // NS_PER_INSTRUCTION))
             clock.horizon = deadline
             before = executor.retired
+            self._awake_at = clock.now
             exit = executor.run(budget, skip_breakpoint=skip_breakpoint)
             if executor.retired != before:
                 skip_breakpoint = False
@@ -337,17 +344,23 @@ class Machine:
             if not self.idle(wait):
                 self._stop = False
                 return MachineExit(MachineStop.REQUEST)
-        elif deadline is None:
+        elif not self.clock.can_wake():
             return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no device will ever interrupt")
+        elif self.clock.now - self._awake_at > IDLE_LIMIT_NS and not self.rtc.alarm_enabled:
+            return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no interrupt for an hour of virtual time")
         if deadline is not None:
             self.clock.skip_to(deadline)
         return None
 
     def _do_reset(self, kind: str) -> None:
         self.journal.add(self.executor.retired, "reset", kind)
-        state = CpuState()
-        state.a20 = self.executor.state().a20
-        if kind == "system":
+        state, before = CpuState(), self.executor.state()
+        state.a20 = before.a20
+        if kind == "cpu":
+            # INIT leaves the FPU, the MSRs and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
+            state.fpu, state.msrs = before.fpu, before.msrs
+            state.cr0 = state.cr0 & ~CR0_CACHE | before.cr0 & CR0_CACHE
+        else:
             state.a20 = True
             for device in self.device_table.values():
                 device.reset()
@@ -364,6 +377,7 @@ class Machine:
         self.memory.clear(_parts(self.config))
         self.executor.set_retired(0)
         self.clock.restore(ClockState())
+        self._awake_at = 0
         self._do_reset("system")
         self.journal.clear()
         for kept in self._output.values():
@@ -424,6 +438,7 @@ class Machine:
         self.executor.load(state.cpu)
         self.executor.take_interrupt()
         self.clock.restore(state.clock)
+        self._awake_at = self.clock.now
         for name, device in self.device_table.items():
             device.restore(state.devices[name])
         for i, disk in enumerate(self.config.disks):

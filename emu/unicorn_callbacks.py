@@ -43,9 +43,8 @@ class Callbacks:
         self._io, self._bus, self._timestamp, self._env, self._control = io, bus, timestamp, env, control
         self.error: BaseException | None = None
         #: (instruction, function) of each INSN hook; kept alive here
-        self.instructions: tuple[tuple[int, Any], ...] = (
-            (INSN_IN, _IN(self._in)),
-            (INSN_OUT, _OUT(self._out)),
+        self.ports: tuple[tuple[int, Any], ...] = ((INSN_IN, _IN(self._in)), (INSN_OUT, _OUT(self._out)))
+        self.others: tuple[tuple[int, Any], ...] = (
             (INSN_RDTSC, _RDTSC(self._rdtsc)),
             (INSN_RDTSCP, _RDTSC(self._rdtsc)),
         )

@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_int, c_uint32, c_uint64, c_void_p
-from typing import Any, Final
+from ctypes import c_uint64, c_void_p
+from typing import Final
 
 from emu.engine import CheckLevel
 from emu.unicorn_layout import HF_CPL, HF_CS64, HF_PE, Env, EnvSegment, offset_of
 from emu.unicorn_memory import MappedRegion
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_thunks import CHECKED_MODE, Control, port_access
+from emu.unicorn_thunks import CHECKED_MODE, Control
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
 from emu.x86.segcheck import FLAT, VECTOR_GP, Violation, fetch, harmless, operands, target
 from emu.x86.state import CR0_PG, RFLAGS_VM
 
 _CHECKER = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint64)
-_PERMISSION = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint32, c_int)
 TSS_MAP = 0x66  #: offset of the I/O map base in a 32- or 64-bit TSS (SDM vol. 3A, 8.2.1, 8.7)
 #: In real and V86 mode CS may be read and written, whatever its cache says; limits hold (SDM vol. 3A, 21.1.1).
 REAL_CODE_RIGHTS: Final = 0x93
@@ -69,22 +68,8 @@ class Checks:
         self._bits = self._stack_bits = 16
         self._vm = False
         self._callback = _CHECKER(self._check)
-        self._ports = _PERMISSION(self._permission)
         if level is not CheckLevel.OFF:
             control.checker = ctypes.cast(self._callback, c_void_p).value or 0
-
-    def port_thunk(self, access: Any) -> bytes:
-        """Machine code in front of the IN or OUT callback `access`: asks where IOPL does not allow it."""
-        permission, behind = (ctypes.cast(f, c_void_p).value or 0 for f in (self._ports, access))
-        ov = self._ov
-        return port_access(env=ov.env_address, permission=permission, access=behind, **ov.check_addresses())
-
-    def _permission(self, _uc: int, port: int, size: int) -> int:
-        try:
-            return 0 if self._level is CheckLevel.OFF or self._port_allowed(port, size) else VECTOR_GP
-        except BaseException as error:  # noqa: BLE001
-            self._failed(error)
-            return 0
 
     def _port_allowed(self, port: int, size: int) -> bool:
         """Every bit of the TSS's map for the ports must be 0, and the map is read two bytes at a time, both within the

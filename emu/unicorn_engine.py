@@ -17,7 +17,7 @@ from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, PortIo, Watch
-from emu.unicorn_callbacks import INSN_IN, INSN_OUT, MASK32, Callbacks, MmioBus
+from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_faults import Faults
 from emu.unicorn_layout import (
@@ -37,17 +37,20 @@ from emu.unicorn_thunks import (
     STOP_ASKED,
     STOP_BREAKPOINT,
     STOP_BUDGET,
-    STOP_PAGING,
+    STOP_CHANGED,
     BreakpointTable,
     CodePages,
     Control,
     deliver_exception,
     deliver_invalid,
     gate,
+    port_check,
 )
 from emu.unicorn_watch import Watchpoints
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
 
+#: Bytes of host memory for translations; when they are full all are dropped. Unicorn's own choice is 1 GiB.
+TRANSLATIONS_SIZE: Final = 32 << 20
 PAGE: Final = 0x1000
 RSP: Final = 4
 #: REP and REPNE, and the string instructions they repeat (SDM vol. 2B, "REP"): INS OUTS MOVS CMPS STOS LODS SCAS.
@@ -81,6 +84,7 @@ class UnicornEngine:
                 f"install it with pip install unicorn=={VERSION}"
             )
         self._uc = unicorn.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
+        self._uc.ctl_set_tcg_buffer_size(TRANSLATIONS_SIZE)
         # Without this every run ends by a page walk to its `until` address, which clobbers CR2.
         self._uc.ctl_exits_enabled(True)
         self._uc.ctl_set_exits([])
@@ -126,11 +130,12 @@ class UnicornEngine:
         ov.add_hook(invalid, self._faults.on_invalid)
         ov.add_hook(intr, code.place(deliver_exception(control=control, cpu=ov.cpu, do_interrupt=deliver)))
         ov.add_hook(invalid, code.place(deliver_invalid(cpu=ov.cpu, do_interrupt=deliver)))
-        for number, function in self._callbacks.instructions:
-            hook: Any = function
-            if number in (INSN_IN, INSN_OUT):
-                hook = code.place(self._checks.port_thunk(function))
-            ov.add_hook(unicorn_const.UC_HOOK_INSN, hook, instruction=number)
+        for number, function in self._callbacks.ports:
+            callback = ctypes.cast(function, ctypes.c_void_p).value or 0
+            checked = code.place(port_check(callback=callback, **ov.port_check_addresses()))
+            ov.add_hook(unicorn_const.UC_HOOK_INSN, checked, instruction=number)
+        for number, function in self._callbacks.others:
+            ov.add_hook(unicorn_const.UC_HOOK_INSN, function, instruction=number)
 
     def _prove(self) -> None:
         """Execute a few instructions in the hidden page and see that they are counted and stopped where they should."""
@@ -249,7 +254,7 @@ class UnicornEngine:
                 if not self._repeating():
                     return ExitReason.BREAKPOINT, ""
                 control.skip, control.skip_rsp = self.linear_pc, env.regs[RSP]
-            elif reason == STOP_PAGING:
+            elif reason == STOP_CHANGED:
                 watch.stale = True
             elif self._ov.halted.value:
                 self._halted = True
@@ -260,7 +265,10 @@ class UnicornEngine:
                 if self._asked() or not watch.stale:
                     return ExitReason.REQUEST, "interrupt delivered" if control.taken else ""
             elif code == STEP_DONE:
-                return ExitReason.BUDGET, ""
+                if not control.trap:
+                    return ExitReason.BUDGET, ""
+                # The step met a data breakpoint: the gate delivers it, and then finds the budget spent.
+                control.step = 0
             else:
                 return ExitReason.FAILURE, f"unicorn stopped without a reason at {self.linear_pc:#x}"
 
@@ -302,7 +310,9 @@ class UnicornEngine:
         write_state(self._ov, state)
         self._halted, self._shutdown = state.halted, False
         self._control.last = self._control.skip = EMPTY
+        self._control.trap = 0
         self._interrupted = self._returning = False
+        self._faults.forget()
         self._watch.translate()
 
     # -- interrupts

@@ -17,13 +17,15 @@ from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS64, NO_EXCEPTION
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_thunks import STOP_ASKED, STOP_BUDGET, Control
-from emu.x86.state import CR0_PE, RFLAGS_TF
+from emu.x86.state import CR0_PE, EFER_LMA
 
 FAULTS_KEPT: Final = 8
 VECTOR_DB, VECTOR_UD, VECTOR_PF = 1, 6, 14
+#: Exceptions whose code names a selector and has EXT, bit 0, and IDT, bit 1 (SDM vol. 3A, 6.13): #TS #NP #SS #GP.
+WITH_SELECTOR: Final = frozenset((10, 11, 12, 13))
+CODE_EXT, CODE_IDT = 1 << 0, 1 << 1
 #: Exceptions that push an error code in protected mode (SDM vol. 3A, table 6-1).
 WITH_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
-DR6_EXECUTED: Final = 0xF  #: B0 to B3 (SDM vol. 3B, 17.2.3)
 
 _INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
 _INVALID = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
@@ -36,6 +38,8 @@ class Faults:
         self._ov, self._control, self._callbacks, self._counted = overlay, control, callbacks, counted
         self._ring: deque[Fault] = deque(maxlen=FAULTS_KEPT)
         self.tell: Callable[[Fault], None] | None = None
+        #: (instructions counted, linear address, software) of the event recorded last
+        self._before: tuple[int, int, bool] | None = None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
         self.on_exception = _INTR(self._exception)
         self.on_invalid = _INVALID(self._invalid)
@@ -43,6 +47,10 @@ class Faults:
     def chain(self) -> tuple[Fault, ...]:
         """The recorded faults of the instruction that raised the last one."""
         return tuple(f for f in self._ring if f.retired == self._ring[-1].retired)
+
+    def forget(self) -> None:
+        """The CPU has been given another state: what was being delivered is not."""
+        self._before = None
 
     def _invalid(self, uc: int, _data: int) -> int:
         self._exception(uc, VECTOR_UD, 0)
@@ -74,10 +82,11 @@ class Faults:
             env.eip = last - base & width
         linear = base + env.eip & width
         running = 1  # the instruction that raised it has been counted and has not retired
+        external = False  # the event that the processor was delivering came from no INT instruction
         if request.value & CPU_INTERRUPT_VIRQ:
             # The delivery of an external interrupt faulted. It has been acknowledged, so it does not come again.
             request.value &= ~CPU_INTERRUPT_VIRQ
-            running = 0
+            running, external = 0, True
         elif vector == VECTOR_PF and not software and linear != last:
             # An instruction fetch faulted: the gate has not seen this instruction.
             if not control.remaining:
@@ -87,8 +96,13 @@ class Faults:
                 self._stop(STOP_BUDGET)
                 return
             control.remaining -= 1
-        elif vector == VECTOR_DB and env.dr[6] & DR6_EXECUTED and not env.eflags & RFLAGS_TF and linear != last:
-            running = 0  # an execution breakpoint of DR0 to DR3, met before the instruction
+        elif vector == VECTOR_DB and self._execution_breakpoint(linear):
+            running = 0  # met before its instruction
+        now = self._counted()
+        external = external or self._before == (now, linear, False)
+        self._before = now, linear, software
+        if vector in WITH_SELECTOR and not software:
+            env.error_code = self._selector_code(env.error_code, external)
         pushes_code = env.cr[0] & CR0_PE and not software and vector in WITH_CODE
         fault = Fault(
             vector=vector,
@@ -98,8 +112,21 @@ class Faults:
             linear=linear,
             cr2=env.cr[2],
             software=software,
-            retired=self._counted() - running,
+            retired=now - running,
         )
         self._ring.append(fault)
         if self.tell is not None:
             self.tell(fault)
+
+    def _execution_breakpoint(self, linear: int) -> bool:
+        """True when DR6 reports an enabled execution breakpoint of DR0 to DR3 at `linear`."""
+        dr = self._ov.env.dr
+        return any(
+            dr[6] >> n & 1 and dr[7] >> 2 * n & 3 and not dr[7] >> 16 + 4 * n & 3 and dr[n] == linear for n in range(4)
+        )
+
+    def _selector_code(self, code: int, external: bool) -> int:
+        """The code as the SDM has it: Unicorn leaves EXT out, and scales an index into a 64-bit IDT by 16."""
+        if code & CODE_IDT and self._ov.env.efer & EFER_LMA:
+            code = code >> 4 << 3 | CODE_IDT
+        return code | CODE_EXT if external else code

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from ctypes import c_int, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import c_int, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from typing import Any, Final
 
 from emu.engine import EngineError
@@ -21,6 +21,7 @@ from emu.unicorn_layout import (
     CPU_CFLAGS_NEXT,
     CPU_ENV,
     CPU_ENV_POINTER,
+    CPU_EXCEPTION_INDEX,
     CPU_EXIT_REQUEST,
     CPU_HALTED,
     CPU_INTERRUPT_REQUEST,
@@ -65,8 +66,8 @@ def _function(library: Any, name: str, result: Any, *arguments: Any) -> Callable
     return made
 
 
-def _address(function: Callable[..., Any]) -> int:
-    return ctypes.cast(function, c_void_p).value or 0  # type: ignore[arg-type]
+def _address(function: Any) -> int:
+    return ctypes.cast(function, c_void_p).value or 0
 
 
 class Internals:
@@ -96,8 +97,9 @@ class Internals:
         self.load_mxcsr = f("helper_ldmxcsr_x86_64", None, p, u32)
         self.load_fcw = f("helper_fldcw_x86_64", None, p, u32)
         # called by machine code only
-        self.emu_stop_address = ctypes.cast(self.emu_stop, c_void_p).value or 0  # type: ignore[arg-type]
+        self.emu_stop_address = _address(self.emu_stop)
         self.do_interrupt_address = _address(f("x86_cpu_do_interrupt_x86_64", None, p))
+        self.port_check_addresses = tuple(_address(f(f"helper_check_io{size}_x86_64", None, p, u32)) for size in "bwl")
         self.raise_exception_address = _address(f("raise_exception_err_x86_64", None, p, c_int, c_int))
         self.leave_address = _address(f("cpu_loop_exit_noexc_x86_64", None, p))
 
@@ -136,6 +138,8 @@ class Overlay:
         _expect(env.a20_mask, -1, "the A20 mask")
         _expect(self.cflags_next.value, ANY_LENGTH, "cflags_next_tb")
         _expect((self.request.value, self.halted.value), (0, 0), "interrupt_request and halted")
+        index = c_int32.from_address(self.cpu + CPU_EXCEPTION_INDEX).value
+        _expect(index, NO_EXCEPTION, "exception_index")
         value = c_uint64(0)
         for number, (name, read) in enumerate(_PROBES.items()):
             wide = 0x0000_5A00_1234_0000 | number << 4
@@ -175,6 +179,15 @@ class Overlay:
         self.env.features[FEAT_1_ECX] &= ~CPUID_RDRAND
         self.env.features[FEAT_1_EDX] &= ~CPUID_APIC
 
+    def port_check_addresses(self) -> dict[str, Any]:
+        """What `emu.unicorn_thunks.port_check` must know."""
+        return {
+            "env": self.env_address,
+            "eflags": offset_of(Env, "eflags"),
+            "hflags": offset_of(Env, "hflags"),
+            "checks": self.call.port_check_addresses,
+        }
+
     def gate_addresses(self) -> dict[str, int]:
         """What `emu.unicorn_thunks.gate` must know, by the names of its arguments."""
         return {
@@ -182,21 +195,18 @@ class Overlay:
             "invalidated": self.invalidated_address,
             "emu_stop": self.call.emu_stop_address,
             "segs": offset_of(Env, "segs"),
-            **self.check_addresses(),
-            "cr": offset_of(Env, "cr"),
-            "request": CPU_INTERRUPT_REQUEST - CPU_ENV,
-            "exit_request": CPU_EXIT_REQUEST - CPU_ENV,
-            "invalid_error": UC_INVALID_ERROR,
-        }
-
-    def check_addresses(self) -> dict[str, int]:
-        """What the gate and `emu.unicorn_thunks.port_access` need to raise an exception and to know the mode."""
-        return {
             "cpu": self.cpu,
             "raise_exception": self.call.raise_exception_address,
             "leave": self.call.leave_address,
             "eflags": offset_of(Env, "eflags"),
             "hflags": offset_of(Env, "hflags"),
+            "cr": offset_of(Env, "cr"),
+            "dr": offset_of(Env, "dr"),
+            "error_code": offset_of(Env, "error_code"),
+            "exception": CPU_EXCEPTION_INDEX - CPU_ENV,
+            "request": CPU_INTERRUPT_REQUEST - CPU_ENV,
+            "exit_request": CPU_EXIT_REQUEST - CPU_ENV,
+            "invalid_error": UC_INVALID_ERROR,
         }
 
     def check(self, code: int, what: str) -> None:

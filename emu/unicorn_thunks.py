@@ -10,11 +10,13 @@ The gate decides, before an instruction, in this order:
    so the gate is called twice. It is one when address, RCX and RSP are those of the instruction counted last while
    translations have been dropped since; its count is taken back. (A repeated string instruction changes RCX, a call
    of itself RSP.)
-2. `remaining` is 0, or a stop is asked for: stop the engine. Nothing of the instruction has happened yet.
-3. An interrupt is pending, EFLAGS.IF is set and no STI or MOV SS shadow is on: raise the engine's own request for it
+2. Something that watchpoints depend on has changed (DR7; with any set, CR0, CR3, CR4, DR0 to DR3): stop the engine, to
+   be resumed at once. A data breakpoint of the guest's was met: raise #DB here, a trap behind its instruction.
+3. `remaining` is 0, or a stop is asked for: stop the engine. Nothing of the instruction has happened yet.
+4. An interrupt is pending, EFLAGS.IF is set and no STI or MOV SS shadow is on: raise the engine's own request for it
    and leave the translation, so that it is delivered here, wherever translations and slices begin and end.
-4. The address is in the table of breakpoints (and not skipped once): stop.
-5. Count it. If the segment caches are not those for which `checks` was decided, or `checks` is set, ask the checker;
+5. The address is in the table of breakpoints (and not skipped once): stop.
+6. Count it. If the segment caches are not those for which `checks` was decided, or `checks` is set, ask the checker;
    an exception that it answers is raised in place of the instruction (`emu.unicorn_checks`). In a single step, also
    ask the engine's main loop to return with the error STEP_DONE: it looks when the translation of this one instruction
    has ended, before it translates what follows.
@@ -40,7 +42,7 @@ CHECKED_MODE: Final = 0x8083
 #: What a checker answers when it has executed the instruction itself and moved EIP.
 INSTEAD: Final = 0x200
 #: `Control.reason`: why the gate stopped the engine.
-STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_PAGING = 1, 2, 3, 4
+STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED = 1, 2, 3, 4
 
 
 class Control(ctypes.Structure):
@@ -59,9 +61,9 @@ class Control(ctypes.Structure):
         ("interrupt", ctypes.c_uint8),  # INTR is high
         ("leave", ctypes.c_uint8),  # translations changed under the running one: leave it
         ("breakpoints", ctypes.c_uint8),  # the table has entries
-        ("paging", ctypes.c_uint8),  # compare CR0, CR3 and CR4 with the copies below
+        ("paging", ctypes.c_uint8),  # compare CR0, CR3, CR4 and DR0 to DR3 with the copies below
         ("step", ctypes.c_uint8),  # have the engine return right behind the next instruction
-        ("_pad", ctypes.c_uint8),
+        ("trap", ctypes.c_uint8),  # a data breakpoint of DR0 to DR3 was met: raise #DB
         ("taken", ctypes.c_uint8),  # an interrupt was delivered
         ("suppress", ctypes.c_uint8),  # do not deliver the exception being reported
         ("taken_vector", ctypes.c_uint8),
@@ -71,11 +73,13 @@ class Control(ctypes.Structure):
         ("skip_rsp", ctypes.c_uint64),  # ... while RSP has this value
         ("table", ctypes.c_uint64),  # address of the breakpoint table
         ("mask", ctypes.c_uint64),  # its size in entries, a power of two, less 1
-        ("_pad3", ctypes.c_uint8 * 12),
+        ("dr7", ctypes.c_uint32),  # copy to compare
+        ("_pad3", ctypes.c_uint8 * 8),
         ("vector", ctypes.c_uint32),
         ("cr0", ctypes.c_uint64),
         ("cr3", ctypes.c_uint64),
         ("cr4", ctypes.c_uint64),
+        ("dr", ctypes.c_uint64 * 4),
         ("checker", ctypes.c_uint64),  # address of the function asked before an instruction executes, 0: nobody
         ("caches", ctypes.c_uint64 * 6),  # limit and flags of ES CS SS DS FS GS for which `checks` was decided
         ("mode", ctypes.c_uint32),  # and the bits CHECKED_MODE of hflags
@@ -95,6 +99,7 @@ class Control(ctypes.Structure):
     breakpoints: int
     paging: int
     step: int
+    trap: int
     taken: int
     suppress: int
     taken_vector: int
@@ -103,10 +108,12 @@ class Control(ctypes.Structure):
     skip_rsp: int
     table: int
     mask: int
+    dr7: int
     vector: int
     cr0: int
     cr3: int
     cr4: int
+    dr: ctypes.Array[ctypes.c_uint64]
     checker: int
     caches: ctypes.Array[ctypes.c_uint64]
     mode: int
@@ -138,17 +145,9 @@ class Code:
         return self
 
     def jump(self, condition: str, label: str) -> Code:
-        """`condition` is one of jmp, je, jne; always the near form, rel32."""
-        self._out += {"jmp": b"\xe9", "je": b"\x0f\x84", "jne": b"\x0f\x85"}[condition] + bytes(4)
+        """`condition` is one of jmp, je, jne, jbe; always the near form, rel32."""
+        self._out += {"jmp": b"\xe9", "je": b"\x0f\x84", "jne": b"\x0f\x85", "jbe": b"\x0f\x86"}[condition] + bytes(4)
         self._jumps.append((len(self._out) - 4, label))
-        return self
-
-    def __len__(self) -> int:
-        return len(self._out)
-
-    def near(self, end: int, label: str) -> Code:
-        """The jump whose rel32 ends at `end` goes to `label`."""
-        self._jumps.append((end - 4, label))
         return self
 
     def bytes(self) -> bytes:
@@ -177,32 +176,6 @@ def _leave_by(c: Code, env: int, cpu: int, raise_exception: int, leave: int) -> 
     c.add("48b8", _u64(raise_exception)).add("ffe0")  # leaves by longjmp
 
 
-def port_access(
-    *, env: int, cpu: int, permission: int, access: int, raise_exception: int, leave: int, eflags: int, hflags: int
-) -> bytes:
-    """The IN and OUT hooks `(uc, port, size, ...)`: where CPL exceeds IOPL, or in V86 mode, `permission(uc, port,
-    size)` is asked before `access` is called (SDM vol. 1, 19.5). Its answer is that of the checker."""
-    c = Code()
-    c.add("49ba", _u64(env))  # mov r10, env
-    c.add("418b82", _s32(hflags))  # mov eax, [r10+hflags]
-    c.add("a880").jump("je", "access")  # test al, HF_PE
-    c.add("458b9a", _s32(eflags))  # mov r11d, [r10+eflags]
-    c.add("41f7c3", _s32(1 << 17)).jump("jne", "ask")  # test r11d, VM
-    c.add("83e003")  # and eax, 3
-    c.add("41c1eb0c").add("4183e303")  # shr r11d, 12; and r11d, 3
-    c.add("4439d8").add("0f86", _s32(0))  # cmp eax, r11d; jbe access, patched below
-    below = len(c)
-    c.label("ask")
-    c.add("5756").add("5251").add("4150")  # push rdi, rsi, rdx, rcx, r8: the stack is aligned behind five
-    c.add("48b8", _u64(permission)).add("ffd0")  # mov rax, permission; call rax
-    c.add("4158").add("595a").add("5e5f")  # pop r8, rcx, rdx, rsi, rdi
-    _leave_by(c, env, cpu, raise_exception, leave)
-    c.label("checked").label("access")
-    c.near(below, "access")
-    c.add("48b8", _u64(access)).add("ffe0")  # jmp access
-    return c.bytes()
-
-
 def gate(
     *,
     control: int,
@@ -216,15 +189,19 @@ def gate(
     hflags: int,
     segs: int,
     cr: int,
+    dr: int,
+    error_code: int,
+    exception: int,
     request: int,
     exit_request: int,
     invalid_error: int,
 ) -> bytes:
-    """The CODE hook `(uc, address, size, user_data)`. `control`, `env`, `invalidated` (the count of dropped
-    translations), `emu_stop`, `cpu`, `raise_exception` and `leave` (cpu_loop_exit_noexc) are addresses; `eflags`,
-    `hflags`, `segs` (the segment caches), `cr` (CR0), `request` (the CPU's interrupt_request) and `exit_request` are
-    offsets from env, `invalid_error` is one from uc. The high half of the decrementer that makes translations give way
-    is at env - 14.
+    """The CODE hook `(uc, address, size, user_data)`.
+
+    Addresses: `control`; `env`; `invalidated`, the count of dropped translations; `emu_stop`; `cpu`; `raise_exception`;
+    `leave` (cpu_loop_exit_noexc). Offsets from env: `eflags`, `hflags`, `segs` (the segment caches), `cr` (CR0), `dr`
+    (DR0), `error_code`, `exception` (exception_index), `request` (interrupt_request), `exit_request`. Offset from uc:
+    `invalid_error`. The high half of the decrementer that makes translations give way is at env - 14.
 
     Registers: rdi uc, rsi address, rcx control, r8 env, rax invalidated, r9 RCX, r10 RSP of the guest.
     """
@@ -236,6 +213,7 @@ def gate(
     c.add("4d8b50", 32)  # mov r10, [r8+32]
     c.add("483b71", offset("last")).jump("je", "same")  # cmp rsi, [last]
     c.label("fresh")
+    c.add("8b51", offset("dr7")).add("413b90", _s32(dr + 56)).jump("jne", "changed")  # mov edx, [dr7]; cmp edx, [DR7]
     c.add("488379", offset("remaining"), 0).jump("je", "budget")  # cmp qword [remaining], 0
     c.add("488379", offset("stop"), 0).jump("jne", "attention")  # cmp qword [stop...], 0
     c.label("go")
@@ -271,6 +249,7 @@ def gate(
     c.jump("jmp", "fresh")
 
     c.label("attention")
+    c.add("8079", offset("trap"), 0).jump("jne", "trap")
     c.add("668379", offset("stop"), 0).jump("jne", "asked")  # cmp word [stop, halt_run], 0
     c.add("8079", offset("interrupt"), 0).jump("je", "no_interrupt")
     c.add("41f780", _s32(eflags), _s32(0x200)).jump("je", "no_interrupt")  # IF
@@ -291,9 +270,10 @@ def gate(
 
     c.label("no_leave")
     c.add("8079", offset("paging"), 0).jump("je", "no_paging")
-    for name, at in (("cr0", cr), ("cr3", cr + 24), ("cr4", cr + 32)):
-        c.add("498b90", _s32(at))  # mov rdx, [r8+cr]
-        c.add("483b91", _s32(offset(name))).jump("jne", "paging_changed")  # cmp rdx, [copy]
+    copies = [(offset("cr0"), cr), (offset("cr3"), cr + 24), (offset("cr4"), cr + 32)]
+    for copy, live in copies + [(offset("dr") + 8 * i, dr + 8 * i) for i in range(4)]:
+        c.add("498b90", _s32(live))  # mov rdx, [r8+live]
+        c.add("483b91", _s32(copy)).jump("jne", "changed")  # cmp rdx, [copy]
     c.label("no_paging")
     c.add("8079", offset("breakpoints"), 0).jump("je", "pass")
     c.add("4889f2")  # mov rdx, rsi
@@ -318,8 +298,16 @@ def gate(
     c.add("4b833cd8ff").jump("je", "pass")  # cmp qword [r8+r11*8], -1
     c.add("49ffc3").jump("jmp", "probe")  # inc r11
 
+    c.label("trap")
+    c.add("c641", offset("trap"), 0)
+    c.add("41c780", _s32(exception), _s32(1))  # mov dword [r8+exception_index], #DB
+    c.add("41c780", _s32(error_code), _s32(0))
+    c.add("41c780", _s32(error_code + 4), _s32(0)).jump("jmp", "give_way")  # exception_is_int
+
+    c.label("budget")
+    c.add("8079", offset("trap"), 0).jump("jne", "trap")
     for label, reason in (
-        ("hit", STOP_BREAKPOINT), ("budget", STOP_BUDGET), ("asked", STOP_ASKED), ("paging_changed", STOP_PAGING),
+        ("spent", STOP_BUDGET), ("hit", STOP_BREAKPOINT), ("asked", STOP_ASKED), ("changed", STOP_CHANGED),
     ):  # fmt: skip
         c.label(label).add("c741", offset("reason"), _s32(reason)).jump("jmp", "quit")
     c.label("quit")
@@ -347,6 +335,28 @@ def deliver_invalid(*, cpu: int, do_interrupt: int) -> bytes:
     c.add("48b8", _u64(do_interrupt)).add("ffd0")  # call x86_cpu_do_interrupt
     c.add("b801000000")  # mov eax, 1
     c.add("4883c408c3")  # add rsp, 8; ret
+    return c.bytes()
+
+
+def port_check(*, env: int, eflags: int, hflags: int, checks: tuple[int, int, int], callback: int) -> bytes:
+    """An IN or OUT hook `(uc, port, size, ...)` that goes on to `callback`, but asks the TSS's I/O permission bitmap
+    first where CPL > IOPL or in V86 mode (SDM vol. 1, 19.5). `checks` are the addresses of the engine's functions
+    `(env, port)` for 1, 2 and 4 bytes, which leave by longjmp to raise #GP(0): hence machine code."""
+    c = Code()
+    c.add("48b8", _u64(env))  # mov rax, env
+    c.add("f680", _s32(hflags), 0x80).jump("je", "go")  # test byte [rax+hflags], HF_PE
+    c.add("448b90", _s32(eflags))  # mov r10d, [rax+eflags]
+    c.add("41f7c2", _s32(1 << 17)).jump("jne", "check")  # VM
+    c.add("448b88", _s32(hflags)).add("4183e103")  # mov r9d, [rax+hflags]; and r9d, 3: CPL
+    c.add("41c1ea0c").add("4183e203")  # shr r10d, 12; and r10d, 3: IOPL
+    c.add("4539d1").jump("jbe", "go")  # cmp r9d, r10d
+    c.label("check")
+    c.add("5756525141504889c7")  # push rdi, rsi, rdx, rcx, r8 (the stack is aligned then); mov rdi, rax
+    c.add("48b8", _u64(checks[0])).add("83fa01").jump("je", "call")  # cmp edx, 1
+    c.add("48b8", _u64(checks[1])).add("83fa02").jump("je", "call")
+    c.add("48b8", _u64(checks[2]))
+    c.label("call").add("ffd0").add("4158595a5e5f")  # call rax; pop r8, rcx, rdx, rsi, rdi
+    c.label("go").add("48b8", _u64(callback)).add("ffe0")  # jmp callback
     return c.bytes()
 
 

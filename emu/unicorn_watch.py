@@ -3,7 +3,8 @@
 Unicorn's memory hooks compare the first physical byte of an access. So each watched linear range is widened downwards
 by the longest access less one, cut at page boundaries, translated, and hooked; a callback computes the linear address
 back and compares for real. The translation is made again when CR0, CR3, CR4 or the A20 gate change, and when one of
-the page-table entries it came from is written.
+the page-table entries it came from is written. The guest's own data breakpoints (DR0 to DR3), which Unicorn ignores,
+are watched in the same way.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import ctypes
 from collections.abc import Callable
 from ctypes import c_int, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from emu.engine import Access, Watch, WatchHit
 from emu.unicorn_overlay import Overlay
@@ -23,9 +24,11 @@ from emu.x86.state import CR0_PG, CpuState
 #: The engine splits accesses into ones of at most 8 bytes; 16 leaves room.
 LONGEST_ACCESS: Final = 16
 PAGE: Final = 0x1000
+ENTRY_SIZE: Final = 8  #: of a page-table entry; a 4-byte one's neighbour is watched too
 #: Unicorn's hook types (include/unicorn/unicorn.h): reads are seen after the access, writes before it.
 HOOK_READ_AFTER: Final = 1 << 13
 HOOK_WRITE: Final = 1 << 11
+DR7_WRITE, DR7_READ_WRITE = 1, 3  #: R/W fields of DR7 for data
 MEM_WRITE: Final = 17  #: the callback's `type` of a write
 
 _MEMORY = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_uint64, c_int, c_int64, c_void_p)
@@ -33,11 +36,12 @@ _MEMORY = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_uint64, c_int, c_int64, c_vo
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """`length` bytes at `physical` seen at `linear`, hooked for the watches in `watches`."""
+    """A hooked range: what begins at `physical` is seen at `linear`."""
 
+    watch: Watch
+    trap: int | None  #: the number of the guest's debug register, None for a watchpoint of ours
     physical: int
     linear: int
-    length: int
 
 
 class Watchpoints:
@@ -54,7 +58,7 @@ class Watchpoints:
         self._state, self._read = state, read_physical
         self._watches: tuple[Watch, ...] = ()
         self._hooks: list[int] = []
-        self._pieces: dict[int, tuple[Watch, _Piece]] = {}
+        self._pieces: dict[int, _Piece] = {}
         self.hit: WatchHit | None = None  #: the first since the last run
         self.stale = False
         self._on_access = _MEMORY(self._access)
@@ -79,26 +83,34 @@ class Watchpoints:
     def translate(self) -> None:
         """Hook where the watched ranges are now."""
         self.stale = False
-        if not self._watches and not self._hooks:
+        control, env = self._control, self._ov.env
+        control.dr7 = env.dr[7] & 0xFFFFFFFF
+        wanted: list[tuple[Watch, int | None]] = [(watch, None) for watch in self._watches]
+        wanted += [(watch, number) for number, watch in data_breakpoints(list(env.dr))]
+        if not wanted and not self._hooks:
             return
         for hook in self._hooks:
             self._ov.call.hook_del(self._ov.uc, hook)
         self._hooks.clear()
         self._pieces.clear()
-        control, env = self._control, self._ov.env
         control.cr0, control.cr3, control.cr4 = env.cr[0], env.cr[3], env.cr[4]
-        control.paging = 1 if self._watches else 0
-        if self._watches:
+        for i in range(4):
+            control.dr[i] = env.dr[i]
+        control.paging = 1 if wanted else 0
+        if wanted:
             state = self._state()
             entries: set[int] = set()
-            for watch in self._watches:
-                self._place(watch, state, entries)
+            for watch, trap in wanted:
+                self._place(watch, trap, state, entries)
             for entry in entries:
-                self._hooks.append(self._ov.add_hook(HOOK_WRITE, self._on_entry, entry - LONGEST_ACCESS + 1, entry + 7))
+                self._hook(HOOK_WRITE, self._on_entry, entry - LONGEST_ACCESS + 1, entry + ENTRY_SIZE - 1)
         # Memory hooks are compiled into translations.
         self._ov.call.tb_flush(self._ov.cpu)
 
-    def _place(self, watch: Watch, state: CpuState, entries: set[int]) -> None:
+    def _hook(self, kind: int, callback: Any, first: int, last: int, number: int = 0) -> None:
+        self._hooks.append(self._ov.add_hook(kind, callback, first, last, user_data=number))
+
+    def _place(self, watch: Watch, trap: int | None, state: CpuState, entries: set[int]) -> None:
         width = (1 << 64) - 1 if state.long64 else (1 << 32) - 1
         first, end = watch.address - LONGEST_ACCESS + 1, watch.address + watch.length
         kinds = (HOOK_READ_AFTER if Access.READ in watch.access else 0) | (
@@ -112,20 +124,23 @@ class Watchpoints:
             physical = translate(state, self._read, linear)
             if physical is not None:
                 number = len(self._pieces) + 1
-                self._pieces[number] = (watch, _Piece(physical, linear, length))
-                self._hooks.append(
-                    self._ov.add_hook(kinds, self._on_access, physical, physical + length - 1, user_data=number)
-                )
+                self._pieces[number] = _Piece(watch, trap, physical, linear)
+                self._hook(kinds, self._on_access, physical, physical + length - 1, number)
             first += length
 
     def _access(self, _uc: int, kind: int, address: int, size: int, value: int, number: int) -> None:
-        watch, piece = self._pieces[number]
-        linear = piece.linear + address - piece.physical
-        if self.hit is None and linear < watch.address + watch.length and linear + size > watch.address:
+        piece = self._pieces[number]
+        watch, linear = piece.watch, piece.linear + address - piece.physical
+        if linear >= watch.address + watch.length or linear + size <= watch.address:
+            return
+        if piece.trap is not None:
+            self._ov.env.dr[6] |= 1 << piece.trap
+            self._control.trap = 1
+            return
+        if self.hit is None:
             access = Access.WRITE if kind == MEM_WRITE else Access.READ
             self.hit = WatchHit(watch, linear, size, value & (1 << 8 * size) - 1, access)
-        if self.hit is not None:
-            self._control.halt_run = 1
+        self._control.halt_run = 1
 
     def _entry(self, _uc: int, _kind: int, _address: int, _size: int, _value: int, _data: int) -> None:
         self.stale = True
@@ -141,3 +156,15 @@ class Watchpoints:
                 break
             out += data
         return bytes(out)
+
+
+def data_breakpoints(dr: list[int]) -> list[tuple[int, Watch]]:
+    """The enabled data breakpoints of debug registers `dr` (DR0 to DR7), by number (SDM vol. 3B, 18.2.4, 18.2.5)."""
+    found = []
+    for number in range(4):
+        enabled, kind = dr[7] >> 2 * number & 3, dr[7] >> 16 + 4 * number & 3
+        if enabled and kind in (DR7_WRITE, DR7_READ_WRITE):
+            length = (1, 2, 8, 4)[dr[7] >> 18 + 4 * number & 3]
+            access = Access.WRITE if kind == DR7_WRITE else Access.BOTH
+            found.append((number, Watch(dr[number] & ~(length - 1), length, access)))
+    return found

@@ -29,9 +29,12 @@ class Until:
 
 def _number(text: str, what: str) -> int:
     try:
-        return int(text.replace("_", ""), 0)
+        value = int(text.replace("_", ""), 0)
     except ValueError:
         raise UntilError(f"{what} {text!r} is not a number: write 31744 or 0x7c00") from None
+    if not 0 <= value < 1 << 64:
+        raise UntilError(f"{what} {text} is not between 0 and 2**64 - 1")
+    return value
 
 
 def parse_until(spec: str) -> Until:

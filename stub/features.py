@@ -9,7 +9,6 @@ from xml.sax.saxutils import quoteattr
 
 from stub.target import Description, EnumType, Feature, FlagsType, Register, StructType, Type, UnionType, VectorType
 
-
 #: What is advertised, in words; for documents and nothing else, since what is advertised follows from the handlers.
 MEANINGS = {
     "PacketSize": "bytes of the longest packet, in hex",

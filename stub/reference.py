@@ -27,8 +27,8 @@ The protocol is that of "Debugging with GDB", appendix "GDB Remote Serial Protoc
 empty answer. Numbers are hexadecimal; capital words stand for something. Addresses are linear, and so is the program
 counter (`eip`, `rip`): CS base + offset.
 """
-_STOPS = """Every stop reply is `T` with gdb's signal (05 SIGTRAP; 02 SIGINT after Ctrl-C; 06 SIGABRT where the guest died),
-the thread, its CPU and the registers
+_STOPS = """Every stop reply is `T` with gdb's signal (05 SIGTRAP; 02 SIGINT after Ctrl-C; 06 SIGABRT where the guest
+died), the thread, its CPU and the registers
 {expedited};
 `W` with the code when the guest has ended by itself. What there is to say in words comes before it as an `O` packet.
 """

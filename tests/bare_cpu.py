@@ -104,9 +104,8 @@ def flat_state(_memory: PhysicalMemory | None = None) -> CpuState:
 
 
 GDT = 0x800
-TABLES = (
-    0x100000  #: page tables of long_state: identity for the first 4 MiB in 4 KiB pages, ROM's 2 MiB, 2 MiB at 1 GiB
-)
+#: Page tables of long_state: the first 4 MiB identity-mapped in 4 KiB pages, and the 2 MiB around ROM.
+TABLES = 0x100000
 
 
 def gdt() -> bytes:

@@ -304,6 +304,11 @@ class Rtc:
         self._settle()
 
     @property
+    def alarm_enabled(self) -> bool:
+        """True when the alarm may interrupt, be it a day ahead."""
+        return bool(self._state.ram[REG_B] & B_AIE)
+
+    @property
     def nmi_masked(self) -> bool:
         """Bit 7 of port 70h: NMI does not reach the CPU."""
         return self._state.nmi_masked

@@ -102,6 +102,12 @@ def is_rep_string(raw: bytes, bits: int) -> bool:
     return bool(prefixes & {0xF2, 0xF3}) and bool(body) and body[0] in _STRINGS
 
 
+def is_interrupt(raw: bytes, bits: int) -> bool:
+    """True for INT n."""
+    body = _split(raw, bits)[1]
+    return bool(body) and body[0] == _INT
+
+
 def is_call_like(raw: bytes, bits: int) -> bool:
     """True for what `next` runs to its end: CALL, INT n, INT3, INTO, SYSCALL, a repeated string instruction, LOOP.
 

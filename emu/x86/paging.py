@@ -65,11 +65,13 @@ def walk(
     return _walk(state, read_physical, linear, physical_bits, levels)
 
 
-def translate(state: CpuState, read_physical: ReadPhysical, linear: int) -> int | None:
+def translate(
+    state: CpuState, read_physical: ReadPhysical, linear: int, physical_bits: int = MAX_PHYSICAL_BITS
+) -> int | None:
     """The physical address of `linear`, or None where no page is mapped. A20 is applied. Never raises."""
     if not state.cr0 & CR0_PG:
         return _a20(state, linear & 0xFFFFFFFF)
-    return _walk(state, read_physical, linear, MAX_PHYSICAL_BITS, None).physical
+    return _walk(state, read_physical, linear, physical_bits, None).physical
 
 
 def _a20(state: CpuState, physical: int) -> int:

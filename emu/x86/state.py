@@ -15,11 +15,14 @@ GENERAL = (
 
 CR0_PE = 1 << 0
 CR0_WP = 1 << 16
+CR0_CACHE = 3 << 29  #: NW and CD
 CR0_PG = 1 << 31
 CR4_PSE = 1 << 4
 CR4_PAE = 1 << 5
 EFER_LME = 1 << 8
 EFER_LMA = 1 << 10
+#: EDX after RESET: family 6, model 6, stepping 3, as CPUID of the engine's CPU says (SDM vol. 3A, 10.1.2).
+RESET_SIGNATURE = 0x663
 RFLAGS_TF = 1 << 8
 RFLAGS_IF = 1 << 9
 RFLAGS_DF = 1 << 10
@@ -94,7 +97,7 @@ class CpuState:
     The default value is the state after RESET (SDM vol. 3A, table 10-1). Integers are unsigned.
     """
 
-    regs: list[int] = field(default_factory=lambda: [0] * 16)  #: GENERAL order, 64-bit
+    regs: list[int] = field(default_factory=lambda: [0, 0, RESET_SIGNATURE, *[0] * 13])  #: GENERAL order, 64-bit
     rip: int = 0xFFF0
     rflags: int = 2
     es: Segment = field(default_factory=Segment)
@@ -115,7 +118,7 @@ class CpuState:
     dr: list[int] = field(default_factory=lambda: [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400])  #: DR0-3, DR6 and DR7 used
     efer: int = 0
     msrs: dict[int, int] = field(default_factory=dict)  #: MSR number to value, those the engine keeps beside the above
-    fpu: Fpu = field(default_factory=Fpu)
+    fpu: Fpu = field(default_factory=lambda: Fpu(fcw=0x40, ftw=0xFF))
     halted: bool = False
     shadow: bool = False  #: STI or MOV SS interrupt shadow covers the next instruction
     nmi_blocked: bool = False

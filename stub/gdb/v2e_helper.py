@@ -106,7 +106,7 @@ GROUPS = {
 }
 
 
-class InfoRegisters(gdb.Command):
+class InfoRegisters(gdb.Command):  # type: ignore[misc]  # only gdb knows its own module
     """List of integer registers and their contents, for selected stack frame.
     One or more register names as argument means describe the given registers.
     One or more register group names as argument means describe the registers

@@ -7,7 +7,7 @@ from dataclasses import replace
 from stub import messages
 from stub.handlers.base import Answer, Context, Handler, Running, constant
 from stub.handlers.registers import hex_value
-from stub.target import Continues, HasRegisters, Steps, StepsRange, StopReason, StopReport, Target, TargetError
+from stub.target import Continues, Steps, StepsRange, StopReason, StopReport, Target, TargetError
 
 #: Reasons that are sent only to a client that has announced them ("General Query Packets", qSupported).
 ANNOUNCED = {StopReason.SWBREAK: "swbreak+", StopReason.HWBREAK: "hwbreak+"}

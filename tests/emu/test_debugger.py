@@ -6,9 +6,11 @@ import pytest
 
 from asm import assemble
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
+from emu.machine import MachineError
+from emu.media import Disk
 from emu.subject import MemoryUnavailable
 from emu.until import parse_until
-from machines import debugger, rom
+from machines import debugger, rom, seabios_debugger
 
 #: A PIT interrupt every 100 us; the handler counts at 600h. The main loop counts at 500h.
 TICKING = rom(
@@ -398,3 +400,104 @@ def test_a_loaded_task_register_is_busy_in_the_cache() -> None:
     session.write_linear(0x708, bytes.fromhex("6700000600890000"))
     cont(session)
     assert (session.cpu().tr.selector, session.cpu().tr.access, session.cpu().tr.base) == (8, 0x8B, 0x600)
+
+
+def test_next_over_a_call_of_the_next_instruction_stops_there() -> None:
+    session = debugger(rom("mov ss, ax\nmov sp, 0x7000\ncall .n\n.n: pop si\nhlt"))
+    step(session, 6)
+    assert session.disassemble(count=1)[0].text.startswith("call")
+    session.begin_over()
+    session.run()
+    assert session.disassemble(count=1)[0].text == "pop si"
+
+
+def test_next_over_an_int_whose_service_leaves_the_flags_on_the_stack_comes_back() -> None:
+    # INT 25h and 26h of DOS return by RETF.
+    session = debugger(
+        rom(
+            "mov ss, ax\nmov sp, 0x7000\nmov word [0x25*4], service\nmov word [0x25*4+2], 0xf000\nint 0x25\npopf\nhlt",
+            "service: retf",
+        )
+    )
+    step(session, 8)
+    assert session.disassemble(count=1)[0].text.startswith("int")
+    session.begin_over()
+    session.run()
+    assert session.disassemble(count=1)[0].text == "popf"
+
+
+MASKED = "mov al, 0xff\nout 0x21, al\nmov al, 0x34\nout 0x43, al\nmov al, 0\nout 0x40, al\nout 0x40, al\nsti\nhlt\n"
+
+
+def test_a_cpu_that_only_masked_interrupts_could_wake_is_a_deadlock() -> None:
+    session = debugger(rom(MASKED))
+    session.set_limit(1000)
+    stop = cont(session)
+    assert stop.kind is StopKind.DEADLOCK
+    assert "no interrupt for an hour" in stop.text
+
+
+@pytest.mark.parametrize("spec", ["text:foo", "serial:foo"])
+def test_watching_for_text_keeps_no_dead_guest_alive(spec: str) -> None:
+    # Without the PIT's power-on count nothing at all would tick: RTC and PIT are silent.
+    session = debugger(rom("mov al, 0x30\nout 0x43, al\nsti\nhlt"))
+    session.set_until(parse_until(spec))
+    assert cont(session).kind is StopKind.DEADLOCK
+
+
+def test_text_on_the_screen_is_seen_even_if_the_guest_dies_at_once() -> None:
+    session = seabios_text()
+    session.set_until(parse_until("text:hello"))
+    session.set_limit(50_000_000)
+    assert cont(session).kind is StopKind.EVENT
+
+
+def seabios_text() -> Debugger:
+    code = """
+        bits 16
+        org 0x7c00
+        mov ax, 0xb800
+        mov es, ax
+        mov si, text
+        mov di, 160
+        mov cx, 5
+        next: cs lodsb
+        stosb
+        inc di
+        loop next
+        cli
+        hlt
+        text: db 'hello'
+        times 510-($-$$) db 0
+        dw 0xaa55
+    """
+    return seabios_debugger(assemble(code))
+
+
+@pytest.mark.parametrize("length", [0, (1 << 20) + 1, 1 << 40])
+def test_a_watch_too_long_to_follow_is_refused(length: int) -> None:
+    session = debugger(rom("hlt"))
+    with pytest.raises(DebuggerError, match="cannot be watched: use 1 to 1048576"):
+        session.add_breakpoint(BreakKind.WRITE, 0x1000, length)
+
+
+def test_there_is_nothing_above_4_gib_outside_64_bit_mode() -> None:
+    session = debugger(rom("hlt"))
+    assert session.readable(0x100000000, 4) == 0
+    assert session.readable(0xFFFFFFFC, 8) == 4
+
+
+def test_reset_tells_the_processor_and_init_keeps_its_fpu() -> None:
+    session = debugger(
+        rom("cmp word [0x500], 0\njne again\ninc word [0x500]\nfninit\nfld1\nmov al, 1\nout 0x92, al\nhlt\nagain: hlt")
+    )
+    assert session.cpu().regs[2] == 0x663
+    assert session.cpu().fpu.fcw == 0x40
+    cont(session)
+    assert session.cpu().fpu.fcw == 0x37F
+    assert session.cpu().fpu.st[0] == 0x3FFF << 64 | 1 << 63
+
+
+def test_three_disks_are_one_too_many() -> None:
+    with pytest.raises(MachineError, match="3 disks: the one IDE channel of this machine takes 2"):
+        debugger(rom("hlt"), disks=[Disk.from_bytes(bytes(512))] * 3)

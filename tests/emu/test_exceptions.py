@@ -67,7 +67,7 @@ DIFFERENCES = (
             "gp-delivering-ud-null",
             "np-delivering-db",
         ),
-        "qemu",
+        "bochs",
         "a fault in delivering an event that is not INT n, INT3 or INTO sets EXT, bit 0 of the code (vol. 3A, 6.13); "
         "QEMU never does",
     ),
@@ -87,7 +87,7 @@ DIFFERENCES = (
     Difference(
         "exc_long",
         ("int-gate-absent", "int-gate-16-bit-type", "int-gate-task", "int-beyond-idt", "user-int-dpl-0"),
-        "qemu",
+        "bochs",
         "the index in an IDT code is the vector, scaled by 8 (vol. 3A, 6.13); QEMU scales it by 16",
     ),
     Difference(
@@ -122,7 +122,6 @@ class Gap:
 
 
 GAPS = (
-    Gap("exc_pm", ("dr-write", "dr-write-misses", "dr-read"), "data breakpoints do not fire (vol. 3B, 18.2.4)"),
     Gap("exc_pm", ("v86-pushfd",), "PUSHFD pushes EFLAGS.VM as 1; it is pushed as 0 (vol. 2B, PUSHFD)"),
     Gap("exc_task16", ("call-task16", "end"), "a task's 16-bit TSS is read with the wrong layout (vol. 3A, 8.6)"),
 )

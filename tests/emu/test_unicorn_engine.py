@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
+from asm import assemble
 from bare_cpu import CODE, RAM, ROM, BareCpu, bare_cpu, long_state
-from emu.engine import Access, EngineError, Exit, ExitReason, Watch
+from emu.engine import Access, EngineError, Exit, ExitReason, Watch, WatchHit
 
 SLICES = (1, 2, 3, 7, 1000)
 
@@ -39,10 +40,13 @@ LOOPS = {
         "mov dx, 5\no: mov di, t\nmov si, u\nmov cx, 8\nrep movsb\ncall t\ndec dx\njnz o\nhlt\n"
         "t: times 8 nop\nret\nu: times 8 inc bx"
     ),
-    "faults": "mov word [0], h\nmov word [2], 0\nmov cx, 7\nl: xor bl, bl\ndiv bl\nloop l\nhlt\nh: add sp, 6\npush 0x0\npush 0\npush l2\niret\nl2: loop l\nhlt",
+    "faults": (
+        "mov word [0], h\nmov word [2], 0\nmov cx, 7\nl: xor bl, bl\ndiv bl\nloop l\nhlt\n"
+        "h: add sp, 6\npush 0\npush 0\npush l2\niret\nl2: loop l\nhlt"
+    ),
     "invalid opcodes": (
-        "mov word [24], h\nmov word [26], 0\nmov cx, 7\nl: ud2\nloop l\nhlt\nh: push bp\nmov bp, sp\nadd word [bp+2], 2\n"
-        "pop bp\niret"
+        "mov word [24], h\nmov word [26], 0\nmov cx, 7\nl: ud2\nloop l\nhlt\n"
+        "h: push bp\nmov bp, sp\nadd word [bp+2], 2\npop bp\niret"
     ),
 }
 
@@ -105,9 +109,10 @@ def test_port_accesses_carry_the_count_before_their_instruction() -> None:
 
 
 def test_port_values_have_the_width_of_the_access() -> None:
-    cpu = bare_cpu("mov eax, 0x12345678\nout 0x70, al\nout 0x70, ax\nout 0x70, eax\nin al, 0x60\nin ax, 0x60\nin eax, 0x60\nhlt")
-    seen = []
-    cpu.on_in = lambda port, size: seen.append(cpu.engine.retired) or (1 << 8 * size) - 1  # type: ignore[func-returns-value]
+    cpu = bare_cpu(
+        "mov eax, 0x12345678\nout 0x70, al\nout 0x70, ax\nout 0x70, eax\nin al, 0x60\nin ax, 0x60\nin eax, 0x60\nhlt"
+    )
+    cpu.on_in = lambda port, size: (1 << 8 * size) - 1
     cpu.run()
     assert [(size, value) for _, _, size, value in cpu.outs] == [(1, 0x78), (2, 0x5678), (4, 0x12345678)]
     assert [size for _, _, size in cpu.ins] == [1, 2, 4]
@@ -313,13 +318,10 @@ def test_a_watch_hit_says_what_was_accessed() -> None:
     cpu = bare_cpu("mov dword [0x3000], 0x11223344\nmov ax, [0x3001]\nmov bl, [0x3004]\nmov byte [0x2fff], 9\nhlt")
     watch = Watch(0x3001, 2, Access.BOTH)
     cpu.engine.set_watchpoints([watch])
-    first = cpu.engine.run(99)
-    assert (first.reason, first.executed) == (ExitReason.WATCHPOINT, 1)
-    assert first.hit is not None
-    assert (first.hit.address, first.hit.size, first.hit.value, first.hit.access) == (0x3000, 4, 0x11223344, Access.WRITE)
-    second = cpu.engine.run(99)
-    assert second.hit is not None
-    assert (second.hit.address, second.hit.size, second.hit.value, second.hit.access) == (0x3001, 2, 0x2233, Access.READ)
+    wrote = WatchHit(watch, 0x3000, 4, 0x11223344, Access.WRITE)
+    read = WatchHit(watch, 0x3001, 2, 0x2233, Access.READ)
+    assert cpu.engine.run(99) == Exit(ExitReason.WATCHPOINT, 1, hit=wrote)
+    assert cpu.engine.run(99) == Exit(ExitReason.WATCHPOINT, 1, hit=read)
     assert cpu.engine.run(99) == Exit(ExitReason.HALT, 3)
 
 
@@ -436,8 +438,6 @@ def test_rom_keeps_its_bytes_and_its_writer_goes_on() -> None:
 
 def test_code_in_rom_runs_and_survives_stores_into_itself() -> None:
     cpu = bare_cpu(f"mov rax, {ROM + 0x100}\ncall rax\nhlt", 64)
-    from asm import assemble
-
     cpu.write(ROM + 0x100, assemble("bits 64\nmov byte [rel x+2], 9\nx: add rbx, 1\nret", ROM + 0x100))
     assert cpu.run().reason is ExitReason.HALT
     assert cpu.engine.state().regs[3] == 1
@@ -465,6 +465,44 @@ def test_a_stop_from_an_mmio_callback_does_not_repeat_the_access() -> None:
     assert [cpu.read32(0x3000 + 4 * i) for i in range(16)] == list(range(16))
     assert [value for _, _, _, value in cpu.mmio if value is not None] == [17]
     assert next(numbers) == 17
+
+
+def test_device_and_rom_accesses_do_not_depend_on_slices() -> None:
+    source = f"""
+        mov ebx, {RAM:#x}
+        mov ecx, [ebx]
+        mov [ebx+4], ecx
+        inc word [ebx+8]
+        mov dword [{ROM:#x}], 1
+        rdtsc
+        mov [0x3000], eax
+        mov dx, 0x1f0
+        mov edi, 0x3010
+        mov ecx, 5
+        rep insd
+        mov esi, 0x3010
+        mov ecx, 5
+        rep outsw
+        mov esi, {RAM:#x}
+        mov ecx, 3
+        rep movsb
+        fld tword [{ROM:#x}]
+        movups xmm0, [{ROM:#x}]
+        movups [0x3100], xmm0
+        hlt
+    """
+    results = []
+    for size in SLICES:
+        cpu = bare_cpu(source, 32)
+        state = cpu.engine.state()
+        state.cr4 |= 1 << 9
+        cpu.engine.load(state)
+        cpu.on_in = lambda port, size: port * 3
+        cpu.on_mmio_read = lambda address, size: address & (1 << 8 * size) - 1
+        assert cpu.run(slice=size).reason is ExitReason.HALT
+        results.append((cpu.engine.retired, cpu.ins, cpu.outs, cpu.mmio, cpu.engine.state(), cpu.memory.save()))
+    assert all(result == results[0] for result in results)
+    assert [len(results[0][i]) for i in (1, 2, 3)] == [5, 5, 7]
 
 
 def test_memory_changed_by_the_host_is_executed_as_it_is_now() -> None:

@@ -81,7 +81,12 @@ CASES = {
     "int3": ("site: int3\non:", 3, NONE, "on"),
     "int n": ("site: int 0x30\non:", 0x30, NONE, "on"),
     "into": ("mov al, 0x7f\nadd al, 1\nsite: into\non:", 4, NONE, "on"),
-    "bound": ("mov dword [0x5000], 1\nmov dword [0x5004], 2\nmov eax, 5\nsite: bound eax, [0x5000]\non:", 5, NONE, "site"),
+    "bound": (
+        "mov dword [0x5000], 1\nmov dword [0x5004], 2\nmov eax, 5\nsite: bound eax, [0x5000]\non:",
+        5,
+        NONE,
+        "site",
+    ),
     "invalid opcode": ("site: ud2\non:", 6, NONE, "site"),
     "int 6": ("site: int 6\non:", 6, NONE, "on"),
     "no FPU": ("mov eax, cr0\nor eax, 4\nmov cr0, eax\nsite: fld1\non:", 7, NONE, "site"),
@@ -249,7 +254,9 @@ def test_single_step_traps_come_after_each_instruction(size: int) -> None:
 
 
 def test_an_execution_breakpoint_of_dr0_is_met_before_its_instruction() -> None:
-    cpu = protected("mov ebx, on\nmov eax, site\nmov dr0, eax\nmov eax, 1\nmov dr7, eax\nnop\nsite: inc ecx\non:", "dd site, on")
+    cpu = protected(
+        "mov ebx, on\nmov eax, site\nmov dr0, eax\nmov eax, 1\nmov dr7, eax\nnop\nsite: inc ecx\non:", "dd site, on"
+    )
     assert cpu.run().reason is ExitReason.HALT
     assert reported(cpu) == [(1, NONE, _labels(cpu)["site"])]
     assert cpu.engine.state().dr[6] & 0xF == 1
@@ -264,3 +271,118 @@ def test_a_loaded_debug_register_breaks_too() -> None:
     assert reported(cpu) == [(1, NONE, _labels(cpu)["site"])]
     state = cpu.engine.state()
     assert (state.dr[0], state.dr[7]) == (_labels(cpu)["site"], 0x401)
+
+
+@pytest.mark.parametrize("size", SLICES)
+def test_data_breakpoints_trap_behind_the_access(size: int) -> None:
+    # SDM vol. 3B, 18.2.4: DR7 R/W 01 with LEN 11 in DR1: writes to 4 bytes; #DB is a trap, DR6.B1 says which
+    cpu = protected(
+        """
+        mov ebx, hit
+        mov eax, 0x5000
+        mov dr1, eax
+        mov eax, 0x00d00004
+        mov dr7, eax
+        mov eax, [0x5000]
+        mov byte [0x5004], 1
+        mov byte [0x5003], 1
+        site: nop
+        ud2
+        hit:
+        mov ebx, on
+        mov eax, 0x6000
+        mov dr1, eax
+        mov byte [0x5003], 1
+        mov dword [0x5ffe], 1
+        on:
+        """,
+        "dd on, 0",
+    )
+    assert cpu.run(slice=size).reason is ExitReason.HALT
+    assert [vector for vector, _, _ in reported(cpu)] == [1, 1]
+    assert reported(cpu)[1][2] == _labels(cpu)["site"]  # the words behind the IDTR hold `on` here
+    assert [fault.retired for fault in cpu.faults] == [out[0] - 5 for out in cpu.outs if out[1] == 0x80]
+    assert cpu.engine.state().dr[6] & 0xF == 2
+
+
+def test_a_data_breakpoint_of_a_loaded_state_traps_in_a_single_step() -> None:
+    cpu = protected("mov ebx, on\nmov byte [0x5000], 1\nsite: nop\non:", "dd site, on")
+    while cpu.read(cpu.engine.linear_pc, 2) != b"\xc6\x05":
+        cpu.engine.run(1)
+    state = cpu.engine.state()
+    state.dr[2], state.dr[7] = 0x5000, 0x01000420  # R/W2 01, LEN2 00
+    cpu.engine.load(state)
+    assert cpu.engine.run(1).executed == 1
+    assert [(fault.vector, fault.rip) for fault in cpu.faults] == [(1, _labels(cpu)["site"])]
+    assert cpu.run().reason is ExitReason.HALT
+    assert reported(cpu) == [(1, NONE, _labels(cpu)["site"])]
+
+
+USER = """
+    mov eax, 0x28
+    ltr ax
+    mov ax, 0x3b
+    mov word [0x3000 + 0x66], 0x68
+    mov byte [0x3000 + 0x68 + 0x70 / 8], 1
+    mov byte [0x3000 + 0x68 + 0x100 / 8], 0xff
+    mov dword [0x3000 + 4], 0x7000
+    mov dword [0x3000 + 8], 0x10
+    push 0x43
+    push 0x6800
+    push {flags}
+    push 0x3b
+    push user
+    iretd
+    user:
+    mov al, 1
+    {access}
+    site: {then}
+    on: ud2
+"""
+
+
+@pytest.mark.parametrize("size", SLICES)
+@pytest.mark.parametrize(
+    ("access", "flags", "vectors"),
+    [
+        ("out 0x70, al", 0x2, [13]),
+        ("in ax, 0x6f", 0x2, [13]),
+        ("in eax, 0x6d", 0x2, [13]),
+        ("out 0x71, al", 0x2, []),
+        ("out 0x70, al", 0x3002, []),  # IOPL 3
+        ("mov dx, 0x2000\nin al, dx", 0x2, [13]),  # beyond the TSS
+    ],
+)
+def test_ports_outside_ring_0_ask_iopl_and_the_permission_bitmap(
+    access: str, flags: int, vectors: list[int], size: int
+) -> None:
+    # SDM vol. 1, 19.5.1 and 19.5.2
+    cpu = protected(USER.format(flags=flags, access=access, then="nop"), "dd site, on")
+    words = (
+        0,
+        0x00CF9B000000FFFF,
+        0x00CF93000000FFFF,
+        0,
+        0,
+        0x0000890030000080,
+        0,
+        0x00CFFB000000FFFF,
+        0x00CFF3000000FFFF,
+    )
+    table = b"".join(word.to_bytes(8, "little") for word in words)
+    cpu.write(0x800, table)
+    state = cpu.engine.state()
+    state.gdtr.limit = len(table) - 1
+    cpu.engine.load(state)
+    cpu.run(2000, slice=size)
+    found = [fault.vector for fault in cpu.faults if fault.vector in (6, 13)]
+    assert found[: len(vectors) or 1] == (vectors or [6])
+    user = [port for _, port, _, _ in cpu.outs if port in (0x70, 0x71)]
+    assert bool(user) == (not vectors and access.startswith("out"))
+
+
+def test_a_fault_in_delivering_an_exception_sets_ext_in_its_code() -> None:
+    # SDM vol. 3A, 6.13: EXT says that the event being delivered came from no INT instruction.
+    cpu = protected("mov ebx, on\nmov word [0x2000 + 6 * 8 + 4], 0x0e00\nsite: ud2\non:", "dd site, on")
+    assert cpu.run().reason is ExitReason.HALT
+    assert reported(cpu) == [(11, 6 * 8 + 2 + 1, _labels(cpu)["site"])]

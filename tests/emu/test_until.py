@@ -38,6 +38,8 @@ def test_patterns_match_at_line_starts(kind: str) -> None:
         ("text:(", "no regular expression"),
         ("pc:zz", "'zz' is not a number"),
         ("insns:0", "less than 1"),
+        ("pc:-1", "not between 0 and"),
+        ("pc:0x10000000000000000", "not between 0 and"),
         ("insns:x", "'x' is not a number"),
     ],
 )

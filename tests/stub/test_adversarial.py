@@ -21,7 +21,8 @@ HUGE = "f" * 16
 REFUSED = [
     f"Z2,500,{HUGE}", f"Z3,{HUGE},{HUGE}", f"Z4,0,{MAX_WATCHED + 1:x}", "Z2,500,0", f"Z0,{HUGE}{HUGE},1", "Z0,7c00",
     f"M0,{HUGE}:00", f"X0,{HUGE}:a", "M0,1:0", "vCont", "vCont;", "vCont;q", "vCont;s:9", "vCont;r", "vCont;r1",
-    "vCont;r1,2,3", "vCont;C", "vCont;s:p1.1", "cdead0000", "sdead0000", "S", f"Hg{HUGE}", "Hx1", f"T{HUGE}", f"p{HUGE}",
+    "vCont;r1,2,3", "vCont;C", "vCont;s:p1.1", "cdead0000", "sdead0000", "S", f"Hg{HUGE}", "Hx1", f"T{HUGE}",
+    f"p{HUGE}",
     "P0=", f"P{HUGE}=00", "G000", "qXfer:features:read:none:0,1", "qXfer:features:read:target.xml:x,1", "qRcmd,0",
 ]  # fmt: skip
 #: Taken as far as it goes.
