@@ -410,7 +410,7 @@ digest:                                 ; 32-bit values in either size of code; 
         cmp byte [gs:0x61C], 0
         je .whole
         xor eax, eax                    ; which flags are defined is not known behind an exception
-.whole:
+.whole: mov [ss:ebp], eax               ; undefined flags are not to stay in memory
         rol edx, 5
         add edx, eax
         rol edx, 5
