@@ -30,6 +30,14 @@ class ExitReason(enum.Enum):
     FAILURE = "failure"  #: the engine cannot execute the state; `Exit.detail` says why
 
 
+class CheckLevel(enum.Enum):
+    """How much of what Unicorn leaves out is put back by asking before instructions. See docs/fidelity.md."""
+
+    OFF = "off"
+    AUTO = "auto"  #: wherever it does not slow ordinary code
+    FULL = "full"  #: everywhere
+
+
 class Access(enum.Flag):
     """Kinds of data access."""
 

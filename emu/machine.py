@@ -24,7 +24,7 @@ from emu.devices.rtc146818 import Rtc, pc_nvram
 from emu.devices.syscontrol import A20Gate, Port92, ResetControl
 from emu.devices.uart16550 import Uart16550
 from emu.devices.vga import Vga
-from emu.engine import Executor, Exit, ExitReason, Fault
+from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault
 from emu.irq import IntrPin
 from emu.journal import Journal
 from emu.media import Disk
@@ -61,6 +61,7 @@ class MachineConfig:
     boot: str = "disk"
     serial_out: Callable[[bytes], None] | None = None
     debugcon_out: Callable[[bytes], None] | None = None
+    checks: CheckLevel = CheckLevel.AUTO
     slice: int | None = None  #: how many instructions the engine is asked for at a time; must change nothing
 
 
@@ -519,7 +520,9 @@ def build_machine(config: MachineConfig) -> Machine:
     from emu.unicorn_engine import UnicornEngine
 
     def make(machine: Machine) -> Executor:
-        return UnicornEngine(machine.memory.regions, machine, machine.mmio, timestamp=machine.timestamp)
+        return UnicornEngine(
+            machine.memory.regions, machine, machine.mmio, timestamp=machine.timestamp, checks=config.checks
+        )
 
     return Machine(config, make)
 

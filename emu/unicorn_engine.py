@@ -16,8 +16,9 @@ import unicorn
 from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
-from emu.engine import EngineError, Exit, ExitReason, Fault, PortIo, Watch
+from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, PortIo, Watch
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
+from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_faults import Faults
 from emu.unicorn_layout import (
     ANY_LENGTH,
@@ -63,12 +64,19 @@ FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_co
 
 class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
-    all ones. `timestamp` is what RDTSC returns. Raises EngineError when this Unicorn is not the one known here."""
+    all ones. `timestamp` is what RDTSC returns. `checks`: see `emu.unicorn_checks`. Raises EngineError when this
+    Unicorn is not the one known here."""
 
     name = "unicorn"
 
     def __init__(
-        self, regions: Sequence[MappedRegion], io: PortIo, mmio: MmioBus | None, *, timestamp: Callable[[], int]
+        self,
+        regions: Sequence[MappedRegion],
+        io: PortIo,
+        mmio: MmioBus | None,
+        *,
+        timestamp: Callable[[], int],
+        checks: CheckLevel = CheckLevel.AUTO,
     ) -> None:
         if unicorn.__version__ != VERSION:
             raise EngineError(
@@ -103,6 +111,8 @@ class UnicornEngine:
         self._faults = Faults(self._ov, self._control, self._callbacks, lambda: self.retired + self._live)
         self._memory = GuestMemory(self._ov, regions, self._callbacks)
         self._watch = Watchpoints(self._ov, self._control, self.state, self._memory.read)
+        reader = code_reader(self._ov, regions, self._watch.read_linear)
+        self._checks = Checks(self._ov, self._control, checks, reader, self._callbacks.failed)
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE

@@ -92,6 +92,7 @@ class Internals:
         self.invalidate_range = f("tb_invalidate_phys_range_x86_64", None, p, u64, u64)
         self.tb_flush = f("tb_flush_x86_64", None, p)
         self.tlb_flush = f("tlb_flush_x86_64", None, p)
+        self.read_eflags = f("helper_read_eflags_x86_64", u64, p)  # in a callback, where env lacks the lazy flags
         self.update_dr7 = f("cpu_x86_update_dr7_x86_64", None, p, u32)
         self.load_mxcsr = f("helper_ldmxcsr_x86_64", None, p, u32)
         self.load_fcw = f("helper_fldcw_x86_64", None, p, u32)
@@ -99,6 +100,8 @@ class Internals:
         self.emu_stop_address = _address(self.emu_stop)
         self.do_interrupt_address = _address(f("x86_cpu_do_interrupt_x86_64", None, p))
         self.port_check_addresses = tuple(_address(f(f"helper_check_io{size}_x86_64", None, p, u32)) for size in "bwl")
+        self.raise_exception_address = _address(f("raise_exception_err_x86_64", None, p, c_int, c_int))
+        self.leave_address = _address(f("cpu_loop_exit_noexc_x86_64", None, p))
 
 
 class Overlay:
@@ -191,6 +194,10 @@ class Overlay:
             "env": self.env_address,
             "invalidated": self.invalidated_address,
             "emu_stop": self.call.emu_stop_address,
+            "segs": offset_of(Env, "segs"),
+            "cpu": self.cpu,
+            "raise_exception": self.call.raise_exception_address,
+            "leave": self.call.leave_address,
             "eflags": offset_of(Env, "eflags"),
             "hflags": offset_of(Env, "hflags"),
             "cr": offset_of(Env, "cr"),

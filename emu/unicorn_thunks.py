@@ -16,8 +16,10 @@ The gate decides, before an instruction, in this order:
 4. An interrupt is pending, EFLAGS.IF is set and no STI or MOV SS shadow is on: raise the engine's own request for it
    and leave the translation, so that it is delivered here, wherever translations and slices begin and end.
 5. The address is in the table of breakpoints (and not skipped once): stop.
-6. Count it and let it execute. In a single step, also ask the engine's main loop to return with the error STEP_DONE:
-   it looks when the translation of this one instruction has ended, before it translates what follows.
+6. Count it. If the segment caches are not those for which `checks` was decided, or `checks` is set, ask the checker;
+   an exception that it answers is raised in place of the instruction (`emu.unicorn_checks`). In a single step, also
+   ask the engine's main loop to return with the error STEP_DONE: it looks when the translation of this one instruction
+   has ended, before it translates what follows.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ EMPTY: Final = (1 << 64) - 1  #: a free slot of the table; no instruction begins
 
 #: What uc_emu_start returns behind a single step; no uc_err has this number.
 STEP_DONE: Final = 0x100
+#: What the checks depend on in hflags besides the caches: CPL, PE and CS64. VM changes only with CPL.
+CHECKED_MODE: Final = 0x8083
+#: What a checker answers when it has executed the instruction itself and moved EIP.
+INSTEAD: Final = 0x200
 #: `Control.reason`: why the gate stopped the engine.
 STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED = 1, 2, 3, 4
 
@@ -74,6 +80,11 @@ class Control(ctypes.Structure):
         ("cr3", ctypes.c_uint64),
         ("cr4", ctypes.c_uint64),
         ("dr", ctypes.c_uint64 * 4),
+        ("checker", ctypes.c_uint64),  # address of the function asked before an instruction executes, 0: nobody
+        ("caches", ctypes.c_uint64 * 6),  # limit and flags of ES CS SS DS FS GS for which `checks` was decided
+        ("mode", ctypes.c_uint32),  # and the bits CHECKED_MODE of hflags
+        ("checks", ctypes.c_uint8),  # ask before each instruction even while those are the same
+        ("_pad4", ctypes.c_uint8 * 3),
     )
 
     remaining: int
@@ -103,6 +114,10 @@ class Control(ctypes.Structure):
     cr3: int
     cr4: int
     dr: ctypes.Array[ctypes.c_uint64]
+    checker: int
+    caches: ctypes.Array[ctypes.c_uint64]
+    mode: int
+    checks: int
 
 
 def offset(name: str) -> int:
@@ -149,14 +164,30 @@ def _s32(value: int) -> bytes:
     return value.to_bytes(4, "little", signed=True)
 
 
+def _leave_by(c: Code, env: int, cpu: int, raise_exception: int, leave: int) -> None:
+    """Act on the answer in rax: 0 goes to the label `checked`; INSTEAD leaves the translation for where EIP is now; any
+    other raises the vector in its low byte with the error code in its high half."""
+    c.add("4885c0").jump("je", "checked")
+    c.add("483d", _s32(INSTEAD)).jump("jne", "raise")  # cmp rax, INSTEAD
+    c.add("48bf", _u64(cpu)).add("48b8", _u64(leave)).add("ffe0")  # jmp cpu_loop_exit_noexc(cpu)
+    c.label("raise")
+    c.add("48bf", _u64(env))  # mov rdi, env
+    c.add("0fb6f0").add("48c1e820").add("89c2")  # movzx esi, al; shr rax, 32; mov edx, eax
+    c.add("48b8", _u64(raise_exception)).add("ffe0")  # leaves by longjmp
+
+
 def gate(
     *,
     control: int,
     env: int,
     invalidated: int,
     emu_stop: int,
+    cpu: int,
+    raise_exception: int,
+    leave: int,
     eflags: int,
     hflags: int,
+    segs: int,
     cr: int,
     dr: int,
     error_code: int,
@@ -167,10 +198,10 @@ def gate(
 ) -> bytes:
     """The CODE hook `(uc, address, size, user_data)`.
 
-    Addresses: `control`; `env`; `invalidated`, the count of dropped translations; `emu_stop`. Offsets from env:
-    `eflags`, `hflags`, `cr` (CR0), `dr` (DR0), `error_code`, `exception` (exception_index), `request`
-    (interrupt_request), `exit_request`. Offset from uc: `invalid_error`. The high half of the decrementer that makes
-    translations give way is at env - 14.
+    Addresses: `control`; `env`; `invalidated`, the count of dropped translations; `emu_stop`; `cpu`; `raise_exception`;
+    `leave` (cpu_loop_exit_noexc). Offsets from env: `eflags`, `hflags`, `segs` (the segment caches), `cr` (CR0), `dr`
+    (DR0), `error_code`, `exception` (exception_index), `request` (interrupt_request), `exit_request`. Offset from uc:
+    `invalid_error`. The high half of the decrementer that makes translations give way is at env - 14.
 
     Registers: rdi uc, rsi address, rcx control, r8 env, rax invalidated, r9 RCX, r10 RSP of the guest.
     """
@@ -191,7 +222,22 @@ def gate(
     c.add("488941", offset("invalidated"))  # mov [invalidated], rax
     c.add("4c8949", offset("rcx"))  # mov [rcx], r9
     c.add("4c8951", offset("rsp"))  # mov [rsp], r10
+    c.add("49b8", _u64(env))  # mov r8, env: the search has used it
+    for i in range(6):
+        c.add("498b90", _s32(segs + 24 * i + 16))  # mov rdx, [r8+limit and flags]
+        c.add("483b91", _s32(offset("caches") + 8 * i)).jump("jne", "check")  # cmp rdx, [copy]
+    c.add("418b90", _s32(hflags)).add("81e2", _s32(CHECKED_MODE))  # mov edx, [r8+hflags]; and edx, CHECKED_MODE
+    c.add("3b91", _s32(offset("mode"))).jump("jne", "check")
+    c.add("80b9", _s32(offset("checks")), 0).jump("jne", "check")
     c.add("c3")
+
+    # rax = checker(uc, address)
+    c.label("check")
+    c.add("488b81", _s32(offset("checker")))  # mov rax, [checker]
+    c.add("4885c0").jump("je", "checked")
+    c.add("4883ec08").add("ffd0").add("4883c408")  # sub rsp, 8; call rax; add rsp, 8
+    _leave_by(c, env, cpu, raise_exception, leave)
+    c.label("checked").add("c3")
 
     c.label("same")
     c.add("483b41", offset("invalidated")).jump("je", "fresh")  # cmp rax, [invalidated]

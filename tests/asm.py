@@ -11,6 +11,9 @@ import pytest
 from repl.harness import HarnessError, MissingTool
 from repl.harness import assemble as assemble_file
 
+#: Where the files that test sources include are.
+IMAGES = Path(__file__).parent / "images"
+
 
 @functools.cache
 def assemble(source: str, org: int | None = None) -> bytes:
@@ -20,7 +23,7 @@ def assemble(source: str, org: int | None = None) -> bytes:
         path = Path(folder, "source.asm")
         path.write_text(text)
         try:
-            return assemble_file(path, Path(folder, "out.bin")).read_bytes()
+            return assemble_file(path, Path(folder, "out.bin"), (IMAGES,)).read_bytes()
         except MissingTool as missing:
             pytest.skip(str(missing))
         except HarnessError as error:
