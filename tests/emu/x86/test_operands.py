@@ -63,10 +63,9 @@ def test_lengths_and_explicit_operands_are_those_of_capstone(bits: int) -> None:
         if escape and code[len(prefixes) + 1] in (0x38, 0x3A, 0x0F):
             continue
         found = next(engine.disasm(code[:15], 0), None)
-        if (
-            found is None
-            or (found.mnemonic.startswith(("v", "x", "enc", "k"))
-            and not found.mnemonic.startswith(("verr", "verw", "xchg", "xadd", "xor", "xlat")))
+        if found is None or (
+            found.mnemonic.startswith(("v", "x", "enc", "k"))
+            and not found.mnemonic.startswith(("verr", "verw", "xchg", "xadd", "xor", "xlat"))
         ):
             continue
         if {0xF2, 0xF3} & set(prefixes) and 0x66 in prefixes:
