@@ -59,6 +59,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--write", action="store_true", help="keep the guest's writes in the image files")
     add("--limit", metavar="N", help="instruction budget")
     add("--slice", metavar="N", help="instructions the engine is asked for at a time (changes nothing)")
+    add("--checks", default="auto", metavar="auto|full|off", help="which segment checks are made (docs/fidelity.md)")
     add("--debug", action="store_true", help="show tracebacks")
 
 

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from emu.debugger import Debugger
-from emu.engine import EngineError
+from emu.engine import CheckLevel, EngineError
 from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom, read_rom, tour_rom
 from emu.inspector import DebuggerError
 from emu.machine import MachineConfig, MachineError, build_machine
@@ -92,7 +92,8 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         tour = image is None and not options.disk and options.firmware is None
     disks = [_image(image, options.write)] if image is not None else []
     disks += [_disk(path, options.write) for path in options.disk]
-    config = MachineConfig(memory=memory, disks=disks, boot=options.boot, slice=piece)
+    checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
+    config = MachineConfig(memory=memory, disks=disks, boot=options.boot, slice=piece, checks=checks)
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:
         config.firmware, config.shadow = tour_rom(), False

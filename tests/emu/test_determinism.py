@@ -82,7 +82,7 @@ def test_the_boot_sector_ran_on_real_firmware() -> None:
     assert debugger.machine.executor.retired > 1_000_000
 
 
-@pytest.mark.parametrize("length", [10, 137, 1000, 100_000])
+@pytest.mark.parametrize("length", [pytest.param(10, marks=pytest.mark.slow), 137, 1000, 100_000])
 def test_the_length_of_slices_changes_nothing(length: int) -> None:
     assert finish(session(slice=length)) == reference()
 

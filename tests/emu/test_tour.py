@@ -124,6 +124,7 @@ def test_the_paged_stop_is_where_linear_and_physical_addresses_differ() -> None:
     assert run.translate(stop.linear) == stop.linear - 0xC0000000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [137, 1000])
 def test_the_run_does_not_depend_on_slices(size: int) -> None:
     whole, sliced = debugger(), debugger(size)

@@ -110,6 +110,7 @@ def test_random_states_come_back_as_they_went_in(bare: BareCpu, state: CpuState)
         assert getattr(found, field.name) == getattr(state, field.name), field.name
 
 
+@pytest.mark.slow
 def test_the_tour_through_every_mode_is_the_same_when_the_state_is_reloaded_all_the_way() -> None:
     plain = build_machine(MachineConfig(firmware=tour_rom(), memory=4 << 20))
     plain.run(50_000_000)

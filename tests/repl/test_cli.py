@@ -542,3 +542,27 @@ def test_a_register_run_together_with_its_value_is_refused(typo):
 def test_a_step_can_be_told_to_go_into_handlers():
     done = v2e("run", "-c", "handlers", "-c", "handlers into", "-c", "handlers")
     assert done.stdout.split() == ["over", "into", "into"]
+
+
+#: Writes beyond the 64 KiB of a real-mode segment: #GP to a handler that tells it by code 1; code 2 if nothing faulted.
+PAST_64K = """
+    mov ss, ax
+    mov sp, 0x7000
+    mov word [13*4], fault
+    mov word [13*4+2], 0xf000
+    mov word [0xffff], ax
+    mov al, 2
+    out 0xf4, al
+fault:
+    mov al, 1
+    out 0xf4, al
+"""
+
+
+@pytest.mark.parametrize(("level", "code"), [("full", 1), ("off", 2)])
+def test_the_level_of_checks_decides_whether_a_limit_faults(level, code, firmware):
+    assert v2e("run", "--firmware", firmware(PAST_64K), "--checks", level, "--headless").returncode == code << 1 | 1
+
+
+def test_an_unknown_level_of_checks_is_refused():
+    assert "--checks 'most' is unknown: use off, auto or full" in refused(v2e("run", "--checks", "most"))
