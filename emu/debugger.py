@@ -13,7 +13,7 @@ from emu.engine import Access, Watch
 from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
 from emu.machine import Machine, MachineError, MachineExit, MachineState, MachineStop
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
-from emu.until import SCREEN_PERIOD_NS, TAIL, Until
+from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
 from emu.views import FingerprintView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
@@ -58,6 +58,7 @@ class Debugger(Inspector):
         self._limit: int | None = None
         self._until: Until | None = None
         self._until_met = False
+        self._looked_at = -1  # instructions retired when the screen was last looked at
         self._armed: frozenset[int] = frozenset()
         self._watch_ids: dict[Watch, list[int]] = {}
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
@@ -147,7 +148,7 @@ class Debugger(Inspector):
 
     def set_until(self, condition: Until | None) -> None:
         """End any run with EVENT when `condition` holds."""
-        self._until, self._until_met = condition, False
+        self._until, self._until_met, self._looked_at = condition, False, -1
         self._screen_timer.cancel()
         self.machine.on_text = self._text_sent if condition and condition.kind in ("serial", "debugcon") else None
         if condition and condition.kind == "text":
@@ -171,7 +172,11 @@ class Debugger(Inspector):
         return until.pattern.search(self.machine.screen().text) is not None
 
     def _look_at_screen(self, deadline: int) -> None:
-        if self._screen_matches():
+        # An idle CPU changes no screen: while it sleeps there is little to look at, and looking costs.
+        executed, self._looked_at = self.machine.executor.retired != self._looked_at, self.machine.executor.retired
+        if not executed:
+            self._screen_timer.arm(deadline + SCREEN_IDLE_PERIODS * SCREEN_PERIOD_NS)
+        elif self._screen_matches():
             self._until_met = True
             self.machine.request_stop()
         elif self._until is not None and self._until.kind == "text":

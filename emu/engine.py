@@ -78,6 +78,7 @@ class Fault:
     cr2: int
     software: bool  #: raised by INT n, INT3 or INTO
     retired: int  #: instructions retired before the one that raised it
+    interrupt: int | None = None  #: raised in delivering the external interrupt with this vector
 
 
 @dataclass(frozen=True, slots=True)

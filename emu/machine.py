@@ -255,7 +255,9 @@ class Machine:
         kind = "int" if fault.software else "exception"
         code = "" if fault.code is None else f" error {fault.code:#x}"
         cr2 = f" cr2 {fault.cr2:#x}" if fault.vector == 14 and not fault.software else ""
-        self.journal.add(fault.retired, kind, f"{fault.vector:#04x}{code}{cr2} at {fault.cs:04x}:{fault.rip:x}")
+        during = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
+        where = f"{fault.cs:04x}:{fault.rip:x}"
+        self.journal.add(fault.retired, kind, f"{fault.vector:#04x}{code}{cr2}{during} at {where}")
 
     # -- what devices ask of the machine
 

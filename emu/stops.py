@@ -78,5 +78,6 @@ def fault_chain(faults: tuple[Fault, ...]) -> str:
     for fault in faults:
         name = VECTOR_NAMES[fault.vector] if fault.vector < len(VECTOR_NAMES) else f"vector {fault.vector:#x}"
         code = "" if fault.code is None else f"({fault.code:#x})"
-        parts.append(f"{name}{code} at {fault.cs:04x}:{fault.rip:04x}")
+        what = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
+        parts.append(f"{name}{code}{what} at {fault.cs:04x}:{fault.rip:04x}")
     return ", then ".join(parts)

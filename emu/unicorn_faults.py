@@ -36,7 +36,7 @@ class Faults:
 
     def __init__(self, overlay: Overlay, control: Control, callbacks: Callbacks, counted: Callable[[], int]) -> None:
         self._ov, self._control, self._callbacks, self._counted = overlay, control, callbacks, counted
-        self._ring: deque[Fault] = deque(maxlen=FAULTS_KEPT)
+        self._ring: deque[tuple[int, Fault]] = deque(maxlen=FAULTS_KEPT)  # with the instructions counted by then
         self.tell: Callable[[Fault], None] | None = None
         #: (instructions counted, linear address, software) of the event recorded last
         self._before: tuple[int, int, bool] | None = None
@@ -45,8 +45,8 @@ class Faults:
         self.on_invalid = _INVALID(self._invalid)
 
     def chain(self) -> tuple[Fault, ...]:
-        """The recorded faults of the instruction that raised the last one."""
-        return tuple(f for f in self._ring if f.retired == self._ring[-1].retired)
+        """The recorded faults of the instruction, or of the interrupt's delivery, that raised the last one."""
+        return tuple(fault for now, fault in self._ring if now == self._ring[-1][0])
 
     def forget(self) -> None:
         """The CPU has been given another state: what was being delivered is not."""
@@ -81,12 +81,13 @@ class Faults:
             # delivery itself saves exception_next_eip.
             env.eip = last - base & width
         linear = base + env.eip & width
+        interrupt: int | None = None
         running = 1  # the instruction that raised it has been counted and has not retired
         external = False  # the event that the processor was delivering came from no INT instruction
         if request.value & CPU_INTERRUPT_VIRQ:
             # The delivery of an external interrupt faulted. It has been acknowledged, so it does not come again.
             request.value &= ~CPU_INTERRUPT_VIRQ
-            running, external = 0, True
+            running, external, interrupt = 0, True, control.vector
         elif vector == VECTOR_PF and not software and linear != last:
             # An instruction fetch faulted: the gate has not seen this instruction.
             if not control.remaining:
@@ -99,6 +100,8 @@ class Faults:
         elif vector == VECTOR_DB and self._execution_breakpoint(linear):
             running = 0  # met before its instruction
         now = self._counted()
+        if self._ring and self._ring[-1][0] == now and self._ring[-1][1].retired == now:
+            running = 0  # a fault of the fault of an interrupt's delivery
         external = external or self._before == (now, linear, False)
         self._before = now, linear, software
         if vector in WITH_SELECTOR and not software:
@@ -113,8 +116,9 @@ class Faults:
             cr2=env.cr[2],
             software=software,
             retired=now - running,
+            interrupt=interrupt,
         )
-        self._ring.append(fault)
+        self._ring.append((now, fault))
         if self.tell is not None:
             self.tell(fault)
 

@@ -9,6 +9,7 @@ from typing import Literal
 KINDS = ("text", "serial", "debugcon", "pc", "insns", "exit")
 #: How often the screen is looked at, in virtual ns: instants are defined by virtual time, so that runs agree.
 SCREEN_PERIOD_NS = 2_000_000
+SCREEN_IDLE_PERIODS = 16  #: so many periods pass between looks while the CPU does not execute
 #: Only this many of the last characters of a console are searched, so that a chatty guest stays fast.
 TAIL = 8192
 

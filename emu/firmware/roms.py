@@ -39,6 +39,8 @@ def read_rom(path: Path, what: str = "firmware") -> bytes:
         size = path.stat().st_size
         if path.is_dir():
             raise FirmwareError(f"{what} {path} is a directory: name a ROM image")
+        if not path.is_file():
+            raise FirmwareError(f"{what} {path} is not a regular file: name a ROM image")
         if size == 0:
             raise FirmwareError(f"{what} {path} is empty: name a ROM image")
         if size > MAX_FIRMWARE:

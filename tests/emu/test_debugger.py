@@ -50,6 +50,42 @@ tick:
     """
 )
 
+#: The same at the PIT's slowest, 18.2 Hz, and the main loop sleeps.
+TICKING_IDLE = rom(
+    """
+    mov ss, ax
+    mov sp, 0x7000
+    mov word [8*4], tick
+    mov word [8*4+2], 0xf000
+    mov al, 0x11
+    out 0x20, al
+    mov al, 8
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 0xfe
+    out 0x21, al
+    mov al, 0x34
+    out 0x43, al
+    mov al, 0
+    out 0x40, al
+    out 0x40, al
+    sti
+main:
+    hlt
+    jmp main
+tick:
+    push ax
+    inc dword [0x600]
+    mov al, 0x20
+    out 0x20, al
+    pop ax
+    iret
+    """
+)
+
 
 def cont(session: Debugger) -> Stop:
     session.begin_continue()
@@ -501,3 +537,64 @@ def test_reset_tells_the_processor_and_init_keeps_its_fpu() -> None:
 def test_three_disks_are_one_too_many() -> None:
     with pytest.raises(MachineError, match="3 disks: the one IDE channel of this machine takes 2"):
         debugger(rom("hlt"), disks=[Disk.from_bytes(bytes(512))] * 3)
+
+
+def test_an_interrupt_without_an_idt_tells_the_whole_chain() -> None:
+    session = debugger(
+        rom(
+            """
+            o32 lgdt [cs:gdtr]
+            mov al, 0x11
+            out 0x20, al
+            mov al, 8
+            out 0x21, al
+            mov al, 4
+            out 0x21, al
+            mov al, 1
+            out 0x21, al
+            mov al, 0xfe
+            out 0x21, al
+            mov al, 0x34
+            out 0x43, al
+            mov al, 0
+            out 0x40, al
+            out 0x40, al
+            mov eax, cr0
+            or al, 1
+            mov cr0, eax
+            jmp dword 8:0xf0000+pm
+            bits 32
+            pm: mov bx, 16
+            mov ss, bx
+            mov ds, bx
+            mov esp, 0x7000
+            sti
+            jmp $
+            """,
+            "gdt: dq 0, 0x00cf9b000000ffff, 0x00cf93000000ffff\ngdtr: dw 23\ndd 0xf0000+gdt",
+        )
+    )
+    stop = cont(session)
+    assert stop.kind is StopKind.SHUTDOWN
+    # The gate of vector 8 is no gate: #GP with IDT and EXT set (SDM vol. 3A, 6.13), whose gate is none either.
+    assert [(f.vector, f.code, f.interrupt) for f in stop.faults] == [(13, 8 * 8 + 3, 8), (8, 0, None)]
+    assert stop.text.startswith("triple fault: #GP(0x43) in delivering interrupt 0x08 at 0008:")
+
+
+def test_waiting_for_text_of_an_idle_guest_ends_by_its_budget_and_not_by_patience() -> None:
+    looks = 0
+    session = debugger(TICKING_IDLE)
+    screen = session.machine.screen
+
+    def counted() -> object:
+        nonlocal looks
+        looks += 1
+        return screen()
+
+    session.machine.screen = counted  # type: ignore[method-assign,assignment]
+    session.set_until(parse_until("text:never"))
+    session.set_limit(2000)
+    assert cont(session).kind is StopKind.LIMIT
+    ticks = dword(session, 0x600)
+    assert ticks > 100
+    assert looks <= 2 * ticks
