@@ -104,6 +104,8 @@ class Executor(Protocol):
     """A CPU that executes. Made and used by one thread, except for `request_stop`."""
 
     name: str
+    #: What a person should know about how it runs: a sentence, empty when there is nothing to tell.
+    notice: str
 
     @property
     def retired(self) -> int:
@@ -156,6 +158,16 @@ class Executor(Protocol):
 
     def memory_changed(self, physical: int, length: int) -> None:
         """The host wrote guest memory: drop translations made from it. Allowed in callbacks."""
+
+    def hold_input(self, port: int, value: int, until: int | None) -> None:
+        """Only in PortIo.port_in: byte reads of `port` would give `value`, and do nothing else, while fewer than
+        `until` instructions have retired (None: while the run lasts) and no other access reaches PortIo. The engine
+        may answer them by itself."""
+
+    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
+        """Only in PortIo.port_in: the next byte reads of `port` would give `data`, one after another, as long as no
+        other access reaches PortIo. The engine may answer them by itself; it calls `taken` with their number before
+        any other access reaches PortIo and before `run` returns."""
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """Called for each exception and software interrupt before it is delivered."""

@@ -19,7 +19,7 @@ from emu.devices.i8042 import I8042
 from emu.devices.ide import IdeChannel
 from emu.devices.keyboard import Keyboard, UnknownKey
 from emu.devices.pic8259 import Pic8259Pair
-from emu.devices.pit8254 import Pit8254, Port61
+from emu.devices.pit8254 import Pit8254, Port61, instant_of, pulses_at
 from emu.devices.rtc146818 import Rtc, pc_nvram
 from emu.devices.syscontrol import A20Gate, Port92, ResetControl
 from emu.devices.uart16550 import Uart16550
@@ -34,6 +34,9 @@ from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, RegionView, ScreenView
 from emu.x86.state import CR0_CACHE, CpuState
 
+#: Port B, RTC index (floating), port A, fw_cfg's data. A read has no side effect but to advance the last, and what it
+#: gives changes only by writes to ports, by timers and, that of port B, with the timer's clock.
+POLLED = frozenset((layout.PORT_61, layout.RTC, layout.SYSTEM_CONTROL_A, layout.FW_CFG + 1))
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 2
@@ -235,14 +238,31 @@ class Machine:
             "vga": self.vga, "ide0": self.ide, "debugcon": self.debugcon, "post": self.post,
             "debug-exit": self.debug_exit,
         }  # fmt: skip
+        self._fw_cfg: FwCfg | None = None
         if config.fw_cfg:
-            fw_cfg = self.device_table["fw_cfg"] = FwCfg(config.fw_cfg)
+            fw_cfg = self._fw_cfg = self.device_table["fw_cfg"] = FwCfg(config.fw_cfg)
             ports.map(layout.FW_CFG, 2, fw_cfg, "fw_cfg", width=2)
 
     # -- what the CPU reaches
 
     def port_in(self, port: int, size: int) -> int:
-        return self.ports.port_in(port, size)
+        value = self.ports.port_in(port, size)
+        if port in POLLED and size == 1 and self.ports.trace is None:
+            self._answer_ahead(port, value)
+        return value
+
+    def _answer_ahead(self, port: int, value: int) -> None:
+        """Let the engine answer the next reads of a port that firmware polls or copies from."""
+        if port == layout.FW_CFG + 1:
+            if self._fw_cfg is not None and (rest := self._fw_cfg.rest()):
+                self.executor.stream_input(port, rest, self._fw_cfg.skip)
+        elif port == layout.PORT_61:
+            # Its pins change with the timer's clock pulses.
+            now = self.clock.now
+            left = instant_of(pulses_at(now) + 1) - now
+            self.executor.hold_input(port, value, self.executor.retired - (-left // NS_PER_INSTRUCTION))
+        else:
+            self.executor.hold_input(port, value, None)
 
     def port_out(self, port: int, size: int, value: int) -> None:
         self.ports.port_out(port, size, value)

@@ -42,6 +42,8 @@ class Callbacks:
     ) -> None:
         self._io, self._bus, self._timestamp, self._env, self._control = io, bus, timestamp, env, control
         self.error: BaseException | None = None
+        #: called before each port access that reaches Python
+        self.before_port: Callable[[], None] | None = None
         #: (instruction, function) of each INSN hook; kept alive here
         self.ports: tuple[tuple[int, Any], ...] = ((INSN_IN, _IN(self._in)), (INSN_OUT, _OUT(self._out)))
         self.others: tuple[tuple[int, Any], ...] = (
@@ -64,15 +66,27 @@ class Callbacks:
         return error
 
     def _in(self, _uc: int, port: int, size: int, _data: int) -> int:
+        return self.port_in(port, size)
+
+    def _out(self, _uc: int, port: int, size: int, value: int, _data: int) -> None:
+        self.port_out(port, size, value & (1 << 8 * size) - 1)
+
+    def port_in(self, port: int, size: int) -> int:
+        """IN reached Python."""
         try:
+            if self.before_port is not None:
+                self.before_port()
             return self._io.port_in(port, size)
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self.failed(error)
             return MASK32
 
-    def _out(self, _uc: int, port: int, size: int, value: int, _data: int) -> None:
+    def port_out(self, port: int, size: int, value: int) -> None:
+        """OUT reached Python."""
         try:
-            self._io.port_out(port, size, value & (1 << 8 * size) - 1)
+            if self.before_port is not None:
+                self.before_port()
+            self._io.port_out(port, size, value)
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self.failed(error)
 

@@ -1,25 +1,27 @@
 """UnicornEngine: the Executor that runs any x86 state in this process. The only module that imports unicorn.
 
-How it stays exact: Unicorn's own stop and count can end a run in the middle of an instruction. Here a few lines of
-machine code (`emu.unicorn_thunks`) run before every instruction and do the counting, stopping, breakpoints and
-interrupts; Unicorn is only ever told to stop from there, where nothing of the instruction has happened.
+How it stays exact: Unicorn's own stop and count can end a run in the middle of an instruction. Here one of two run
+loops does the counting, stopping, breakpoints and interrupts, and Unicorn is only ever told to stop where nothing of
+an instruction has happened. The fast one is a C helper that does so at the beginning of each translated block
+(`emu.unicorn_fast`); the other is a few lines of machine code before every instruction (`emu.unicorn_gate`). Both
+count and stop alike. The environment variable V2E_ENGINE=gate asks for the second.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
-
-import unicorn
-from unicorn import unicorn_const, x86_const
-from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, PortIo, Watch
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
+from emu.unicorn_fast import ALWAYS, FORCED, HELPER, TRANSLATIONS, FastLoop, Helper, Statistics, detacher
 from emu.unicorn_faults import Faults
+from emu.unicorn_gate import GateLoop
 from emu.unicorn_layout import (
     ANY_LENGTH,
     DOUBLE_FAULT,
@@ -43,29 +45,30 @@ from emu.unicorn_thunks import (
     Control,
     deliver_exception,
     deliver_invalid,
-    gate,
-    port_check,
 )
 from emu.unicorn_watch import Watchpoints
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
+
+# isort: split
+# The imports above have loaded the C helper, which is of use only when it is there before Unicorn.
+import unicorn
+from unicorn import unicorn_const, x86_const
+from unicorn.unicorn_py3.unicorn import uclib
+
+if isinstance(HELPER, Helper):
+    HELPER.fit(uclib._name)
 
 #: Bytes of host memory for translations; when they are full all are dropped. Unicorn's own choice is 1 GiB.
 TRANSLATIONS_SIZE: Final = 32 << 20
 PAGE: Final = 0x1000
 RSP: Final = 4
-#: REP and REPNE, and the string instructions they repeat (SDM vol. 2B, "REP"): INS OUTS MOVS CMPS STOS LODS SCAS.
-REPEATS: Final = frozenset((0xF2, 0xF3))
-STRING_OPCODES: Final = frozenset((*range(0x6C, 0x70), *range(0xA4, 0xA8), *range(0xAA, 0xB0)))
-PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
-REX: Final = range(0x40, 0x50)
-LONGEST_INSTRUCTION: Final = 15
 FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_const.UC_ERR_FETCH_PROT))
 
 
 class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
-    all ones. `timestamp` is what RDTSC returns. `checks`: see `emu.unicorn_checks`. Raises EngineError when this
-    Unicorn is not the one known here."""
+    all ones. `timestamp` is what RDTSC returns. `checks`: see `emu.unicorn_checks`. `translations` is how many
+    translated blocks the fast loop keeps. Raises EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
 
@@ -77,6 +80,7 @@ class UnicornEngine:
         *,
         timestamp: Callable[[], int],
         checks: CheckLevel = CheckLevel.AUTO,
+        translations: int = TRANSLATIONS,
     ) -> None:
         if unicorn.__version__ != VERSION:
             raise EngineError(
@@ -110,30 +114,47 @@ class UnicornEngine:
         self._callbacks = Callbacks(io, mmio, timestamp, self._env, self._control)
         self._faults = Faults(self._ov, self._control, self._callbacks, lambda: self.retired + self._live)
         self._memory = GuestMemory(self._ov, regions, self._callbacks)
-        self._watch = Watchpoints(self._ov, self._control, self.state, self._memory.read)
-        reader = code_reader(self._ov, regions, self._watch.read_linear)
-        self._checks = Checks(self._ov, self._control, checks, reader, self._callbacks.failed)
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
+        self._loop = self._choose_loop(translations)
+        self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
+        reader = code_reader(self._ov, regions, self._watch.read_linear)
+        self._checks = Checks(self._ov, self._control, checks, reader, self._callbacks.failed)
         self._install()
         self._prove()
         self.load(CpuState())
 
+    def _choose_loop(self, translations: int) -> FastLoop | GateLoop:
+        helper = HELPER
+        if os.environ.get("V2E_ENGINE", "") == "gate":
+            helper = FORCED
+        elif isinstance(helper, Helper):
+            try:
+                helper.prove(self._ov, self._control, memoryview(self._page))
+            except EngineError as error:
+                helper = str(error)
+        if isinstance(helper, str):
+            self.notice = "" if helper is FORCED else f"the engine runs without its C helper, slower: {helper}"
+            return GateLoop(self._ov, self._control, self._code, self._callbacks, self._read_linear)
+        self.notice = ""
+        loop = FastLoop(helper, self._ov, self._control, self._memory.numbered, self._callbacks, translations)
+        # Once, and before Unicorn frees what another engine may then be given.
+        loop.close = weakref.finalize(self, detacher(helper, self._handle))
+        return loop
+
+    def _read_linear(self, linear: int, length: int) -> bytes:
+        return self._watch.read_linear(linear, length)
+
     def _install(self) -> None:
         ov, code = self._ov, self._code
         control, deliver = ctypes.addressof(self._control), self._call.do_interrupt_address
-        ov.add_hook(unicorn_const.UC_HOOK_CODE, code.place(gate(control=control, **ov.gate_addresses())))
         # The recording hooks come before the delivering ones: Unicorn calls them in this order.
         intr, invalid = unicorn_const.UC_HOOK_INTR, unicorn_const.UC_HOOK_INSN_INVALID
         ov.add_hook(intr, self._faults.on_exception)
         ov.add_hook(invalid, self._faults.on_invalid)
         ov.add_hook(intr, code.place(deliver_exception(control=control, cpu=ov.cpu, do_interrupt=deliver)))
         ov.add_hook(invalid, code.place(deliver_invalid(cpu=ov.cpu, do_interrupt=deliver)))
-        for number, function in self._callbacks.ports:
-            callback = ctypes.cast(function, ctypes.c_void_p).value or 0
-            checked = code.place(port_check(callback=callback, **ov.port_check_addresses()))
-            ov.add_hook(unicorn_const.UC_HOOK_INSN, checked, instruction=number)
         for number, function in self._callbacks.others:
             ov.add_hook(unicorn_const.UC_HOOK_INSN, function, instruction=number)
 
@@ -146,7 +167,7 @@ class UnicornEngine:
         self.load(state)
         story = [(exit := self.run(n)).reason.value + f" {exit.executed} {self._env.regs[0]}" for n in (2, 1, 9)]
         self._page[at : at + len(program)] = bytes(len(program))
-        self._call.tb_flush(self._ov.cpu)
+        self._loop.flush()
         self.set_retired(0)
         expected = ["budget 2 2", "budget 1 3", "halt 1 3"]
         if story != expected:
@@ -156,6 +177,16 @@ class UnicornEngine:
             )
 
     # -- running
+
+    @property
+    def run_loop(self) -> str:
+        """`fast` or `gate`."""
+        return self._loop.name
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What the fast loop did."""
+        return self._loop.statistics() if isinstance(self._loop, FastLoop) else None
 
     @property
     def retired(self) -> int:
@@ -200,7 +231,7 @@ class UnicornEngine:
         self._interrupted, took_before = False, control.taken
         self._running, self._live = True, 1
         try:
-            reason, detail = self._loop()
+            reason, detail = self._execute()
         finally:
             self._running, self._live = False, 0
             control.halt_run = control.step = 0
@@ -223,9 +254,9 @@ class UnicornEngine:
         faults = self._faults.chain() if reason is ExitReason.SHUTDOWN else ()
         return Exit(reason, executed, faults=faults, detail=detail)
 
-    def _loop(self) -> tuple[ExitReason, str]:
+    def _execute(self) -> tuple[ExitReason, str]:
         """Enter Unicorn until there is a reason to return."""
-        control, env, call, watch = self._control, self._env, self._call, self._watch
+        control, env, enter, watch = self._control, self._env, self._loop.enter, self._watch
         while True:
             if self._shutdown:
                 return ExitReason.SHUTDOWN, ""
@@ -240,8 +271,7 @@ class UnicornEngine:
             if watch.stale:
                 watch.translate()
             control.reason = 0
-            control.invalidated = self._ov.invalidated.value
-            code = call.emu_start(self._handle, env.eip, 0, 0, 0)
+            code = enter()
             control.suppress = 0
             reason = control.reason
             if env.old_exception == DOUBLE_FAULT:
@@ -251,7 +281,7 @@ class UnicornEngine:
             elif reason == STOP_BUDGET:
                 return ExitReason.BUDGET, ""
             elif reason == STOP_BREAKPOINT:
-                if not self._repeating():
+                if not self._loop.repeating():
                     return ExitReason.BREAKPOINT, ""
                 control.skip, control.skip_rsp = self.linear_pc, env.regs[RSP]
             elif reason == STOP_CHANGED:
@@ -282,19 +312,6 @@ class UnicornEngine:
             return f"the instruction {at} cannot be fetched: no RAM or ROM is there"
         return f"unicorn cannot go on {at}: {self._call.strerror(code).decode()}"
 
-    def _repeating(self) -> bool:
-        """True when the breakpoint just met is on a string instruction that goes on repeating."""
-        pc, long64 = self.linear_pc, bool(self._env.hflags & HF_CS64)
-        if self._control.last & (EMPTY if long64 else MASK32) != pc:
-            return False
-        repeats = False
-        for byte in self._watch.read_linear(pc, LONGEST_INSTRUCTION):
-            if byte in REPEATS:
-                repeats = True
-            elif byte not in PREFIXES and not (long64 and byte in REX):
-                return repeats and byte in STRING_OPCODES
-        return False
-
     def request_stop(self) -> None:
         """See Executor. A request made while nothing runs ends the next run before its first instruction."""
         self._control.stop = 1
@@ -313,6 +330,7 @@ class UnicornEngine:
         self._control.trap = 0
         self._interrupted = self._returning = False
         self._faults.forget()
+        self._loop.forget()
         self._watch.translate()
 
     # -- interrupts
@@ -353,15 +371,26 @@ class UnicornEngine:
 
     def memory_changed(self, physical: int, length: int) -> None:
         """See Executor."""
-        self._memory.changed(physical, length, running=self._running)
+        self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
         if self._running:
             self._control.leave = 1
+
+    # -- ports
+
+    def hold_input(self, port: int, value: int, until: int | None) -> None:
+        """See Executor."""
+        self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until)
+
+    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
+        """See Executor."""
+        self._loop.stream(port, data, taken)
 
     # -- debugging
 
     def set_breakpoints(self, linear: Iterable[int]) -> None:
         """See Executor."""
-        self._table.replace(linear)
+        if self._table.replace(linear):
+            self._loop.breakpoints_changed()
         self._interrupted = self._returning = False
 
     def set_watchpoints(self, watches: Iterable[Watch]) -> None:
@@ -374,6 +403,7 @@ class UnicornEngine:
 
     def close(self) -> None:
         """See Executor. The engine must not be used afterwards."""
+        self._loop.close()
         self._uc = None
 
 

@@ -25,11 +25,14 @@ CPU_CFLAGS_NEXT = 0x18  #: uint32_t cflags_next_tb: of the next translation, its
 CPU_INTERRUPT_REQUEST = 0x1C
 CPU_ENV_POINTER = 0x128  #: void *env_ptr, followed by IcountDecr *icount_decr_ptr
 CPU_HALTED = 0x8198
+CPU_CAN_DO_IO = 0x819C  #: uint32_t can_do_io: not 0 while a device may be accessed
 CPU_EXCEPTION_INDEX = 0x81A0  #: int32_t exception_index: the exception the main loop is to deliver, or -1
 CPU_UC = 0x81A8  #: struct uc_struct *uc
 CPU_ENV = 0x8A50  #: CPUX86State itself, in X86CPU
 #: From env: CPUNegativeOffsetState.icount_decr; its high half < 0 makes translations give way.
 ENV_ICOUNT_DECR = -0x10
+#: From env: CPUTLBDescFast of each of the three MMU modes, just before.
+ENV_TLB = -0x40
 
 # hflags and hflags2 (qemu/target/i386/cpu.h, HF_*, HF2_*).
 HF_CPL = 3 << 0

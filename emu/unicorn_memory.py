@@ -12,8 +12,6 @@ from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay
 
 PROT_ALL: Final = 7  #: UC_PROT_ALL
-#: Above this many bytes all translations are dropped instead of those of the range.
-FLUSH_ALL: Final = 1 << 20
 
 
 class MappedRegion(Protocol):
@@ -57,16 +55,19 @@ class GuestMemory:
         code = self._ov.call.mem_map_ptr(self._ov.uc, base, size, PROT_ALL, host_address)
         self._ov.check(code, f"map {name} at {base:#x}+{size:#x}")
 
-    def changed(self, physical: int, length: int, *, running: bool) -> None:
-        """Drop the translations made from the range. While an instruction runs, its own translation goes on to the
-        end; the caller sees to leaving it."""
-        if length > FLUSH_ALL and not running:
-            self._ov.call.tb_flush(self._ov.cpu)
-            return
+    def ranges(self, physical: int, length: int) -> list[tuple[int, int]]:
+        """Where in Unicorn's numbering of RAM the bytes are: [first, end) of each part."""
+        found = []
         for base, size, ram in self._ram:
             first, end = max(physical, base), min(physical + length, base + size)
             if first < end:
-                self._ov.call.invalidate_range(self._ov.uc, ram + first - base, ram + end - base)
+                found.append((ram + first - base, ram + end - base))
+        return found
+
+    @property
+    def numbered(self) -> int:
+        """The end of Unicorn's numbering of RAM."""
+        return max((ram + size for _, size, ram in self._ram), default=0)
 
     def read(self, address: int, length: int) -> bytes | None:
         """Bytes of RAM or ROM; None where there is neither, or where the range leaves a region."""

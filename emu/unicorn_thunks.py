@@ -55,15 +55,18 @@ class Control(ctypes.Structure):
         ("invalidated", ctypes.c_uint64),  # the engine's count of dropped translations at that time
         ("rcx", ctypes.c_uint64),
         ("rsp", ctypes.c_uint64),
-        # The next 8 bytes are tested as one: 0 lets an instruction pass on the short way.
+        ("_pad", ctypes.c_uint8 * 7),
+        # The gate tests the eight bytes from `stop` as one, the fast loop the seven from `checks`: 0 lets an
+        # instruction or a block pass on the short way.
+        ("checks", ctypes.c_uint8),  # ask the checker before each instruction even while the caches are the same
         ("stop", ctypes.c_uint8),  # request_stop(), from any thread
         ("halt_run", ctypes.c_uint8),  # a callback wants this run to end
         ("interrupt", ctypes.c_uint8),  # INTR is high
         ("leave", ctypes.c_uint8),  # translations changed under the running one: leave it
+        ("trap", ctypes.c_uint8),  # a data breakpoint of DR0 to DR3 was met: raise #DB
+        ("step", ctypes.c_uint8),  # have the engine return right behind the next instruction
         ("breakpoints", ctypes.c_uint8),  # the table has entries
         ("paging", ctypes.c_uint8),  # compare CR0, CR3, CR4 and DR0 to DR3 with the copies below
-        ("step", ctypes.c_uint8),  # have the engine return right behind the next instruction
-        ("trap", ctypes.c_uint8),  # a data breakpoint of DR0 to DR3 was met: raise #DB
         ("taken", ctypes.c_uint8),  # an interrupt was delivered
         ("suppress", ctypes.c_uint8),  # do not deliver the exception being reported
         ("taken_vector", ctypes.c_uint8),
@@ -74,7 +77,6 @@ class Control(ctypes.Structure):
         ("table", ctypes.c_uint64),  # address of the breakpoint table
         ("mask", ctypes.c_uint64),  # its size in entries, a power of two, less 1
         ("dr7", ctypes.c_uint32),  # copy to compare
-        ("_pad3", ctypes.c_uint8 * 8),
         ("vector", ctypes.c_uint32),
         ("cr0", ctypes.c_uint64),
         ("cr3", ctypes.c_uint64),
@@ -83,8 +85,7 @@ class Control(ctypes.Structure):
         ("checker", ctypes.c_uint64),  # address of the function asked before an instruction executes, 0: nobody
         ("caches", ctypes.c_uint64 * 6),  # limit and flags of ES CS SS DS FS GS for which `checks` was decided
         ("mode", ctypes.c_uint32),  # and the bits CHECKED_MODE of hflags
-        ("checks", ctypes.c_uint8),  # ask before each instruction even while those are the same
-        ("_pad4", ctypes.c_uint8 * 3),
+        ("_pad4", ctypes.c_uint32),
     )
 
     remaining: int
@@ -384,11 +385,15 @@ class BreakpointTable:
     def __init__(self, control: Control) -> None:
         self._control = control
         self._slots = (ctypes.c_uint64 * 1)(EMPTY)
+        self._held: set[int] | None = None
         self.replace(())
 
-    def replace(self, addresses: Iterable[int]) -> None:
-        """Hold exactly `addresses` (linear, below 2**64 - 1)."""
+    def replace(self, addresses: Iterable[int]) -> bool:
+        """Hold exactly `addresses` (linear, below 2**64 - 1); False when nothing changes."""
         wanted = {a & EMPTY for a in addresses} - {EMPTY}
+        if wanted == self._held:
+            return False
+        self._held = wanted
         size = 16
         while size < 4 * len(wanted):
             size *= 2
@@ -402,3 +407,4 @@ class BreakpointTable:
         self._control.table, self._control.mask = ctypes.addressof(slots), size - 1
         self._slots = slots
         self._control.breakpoints = 1 if wanted else 0
+        return True

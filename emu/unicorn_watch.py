@@ -13,7 +13,7 @@ import ctypes
 from collections.abc import Callable
 from ctypes import c_int, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Protocol
 
 from emu.engine import Access, Watch, WatchHit
 from emu.unicorn_overlay import Overlay
@@ -44,6 +44,14 @@ class _Piece:
     linear: int
 
 
+class Loop(Protocol):
+    """What a run loop does for memory hooks."""
+
+    def memory_hook(self, callback: int, number: int) -> tuple[int, int]: ...
+    def forget_hooks(self) -> None: ...
+    def flush(self) -> None: ...
+
+
 class Watchpoints:
     """The watchpoints of one engine. `stale` asks the run loop for a new translation."""
 
@@ -51,18 +59,19 @@ class Watchpoints:
         self,
         overlay: Overlay,
         control: Control,
+        loop: Loop,
         state: Callable[[], CpuState],
         read_physical: Callable[[int, int], bytes | None],
     ) -> None:
-        self._ov, self._control = overlay, control
+        self._ov, self._control, self._loop = overlay, control, loop
         self._state, self._read = state, read_physical
         self._watches: tuple[Watch, ...] = ()
         self._hooks: list[int] = []
         self._pieces: dict[int, _Piece] = {}
         self.hit: WatchHit | None = None  #: the first since the last run
         self.stale = False
-        self._on_access = _MEMORY(self._access)
-        self._on_entry = _MEMORY(self._entry)
+        self._callbacks = _MEMORY(self._access), _MEMORY(self._entry)
+        self._on_access, self._on_entry = (ctypes.cast(c, c_void_p).value or 0 for c in self._callbacks)
 
     @property
     def active(self) -> bool:
@@ -92,6 +101,7 @@ class Watchpoints:
         for hook in self._hooks:
             self._ov.call.hook_del(self._ov.uc, hook)
         self._hooks.clear()
+        self._loop.forget_hooks()
         self._pieces.clear()
         control.cr0, control.cr3, control.cr4 = env.cr[0], env.cr[3], env.cr[4]
         for i in range(4):
@@ -105,10 +115,11 @@ class Watchpoints:
             for entry in entries:
                 self._hook(HOOK_WRITE, self._on_entry, entry - LONGEST_ACCESS + 1, entry + ENTRY_SIZE - 1)
         # Memory hooks are compiled into translations.
-        self._ov.call.tb_flush(self._ov.cpu)
+        self._loop.flush()
 
-    def _hook(self, kind: int, callback: Any, first: int, last: int, number: int = 0) -> None:
-        self._hooks.append(self._ov.add_hook(kind, callback, first, last, user_data=number))
+    def _hook(self, kind: int, callback: int, first: int, last: int, number: int = 0) -> None:
+        address, data = self._loop.memory_hook(callback, number)
+        self._hooks.append(self._ov.add_hook(kind, address, first, last, user_data=data))
 
     def _place(self, watch: Watch, trap: int | None, state: CpuState, entries: set[int]) -> None:
         width = (1 << 64) - 1 if state.long64 else (1 << 32) - 1

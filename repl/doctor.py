@@ -54,11 +54,14 @@ def _engine() -> FindingView:
             debugger.begin_step(100)
             stop = debugger.run()
             worked = stop.retired == 100
+            notice = machine.executor.notice
         finally:
             machine.close()
     except (EngineError, MachineError, OSError) as error:
         return FindingView("engine", False, str(error))
     text = f"Unicorn {version('unicorn')}, calibrated"
+    if notice:
+        text += f"; {notice}"
     return FindingView("engine", worked, text if worked else f"{text}, but a test run ended early: {stop.text}")
 
 

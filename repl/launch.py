@@ -260,6 +260,8 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
                 sinks.append(Sink(f"--{option}", target, at_prompt))
                 setattr(config, f"{option}_out", sinks[-1])
         rig = Rig(config, paced=paced)
+        if rig.machine.executor.notice:
+            notice(rig.machine.executor.notice)
     except BUILD_FAILURES as error:
         raise UsageError(str(error)) from error
     try:

@@ -77,6 +77,14 @@ class FwCfg:
             return self._byte(True)
         return 0xFF if size == 1 else 0xFF | self._byte(True) << 8
 
+    def rest(self) -> bytes:
+        """What further byte reads of the data port would give, as far as it goes."""
+        return self._items.get(self._state.selected, b"")[self._state.offset :]
+
+    def skip(self, count: int) -> None:
+        """As if `count` bytes had been read, at most what is left."""
+        self._state.offset += count
+
     def peek(self, offset: int, size: int) -> int:
         if offset == 1:
             return self._byte(False)

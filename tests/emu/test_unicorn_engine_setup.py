@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import emu.unicorn_engine
+import emu.unicorn_gate
 import emu.unicorn_overlay
 from bare_cpu import CODE, RAM, TABLES, bare_cpu
 from emu.engine import EngineError, Exit, ExitReason
@@ -57,7 +58,8 @@ def test_a_missing_function_is_refused() -> None:
 
 
 def test_an_engine_that_does_not_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emu.unicorn_engine, "gate", lambda **_: b"\xc3")
+    monkeypatch.setenv("V2E_ENGINE", "gate")
+    monkeypatch.setattr(emu.unicorn_gate, "gate", lambda **_: b"\xc3")
     with pytest.raises(EngineError, match="does not count and stop as it should"):
         engine()
 

@@ -1,0 +1,411 @@
+/* Counting and stopping: the check at the beginning of each block, and every way out of one. */
+#include "fast.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* Leave the block that is about to begin. Nothing of it has happened, and its EIP is in place. */
+void leave_block(engine *e)
+{
+    AT(int32_t, e->cpu, at.cpu_exception_index) = -1;
+    real_cpu_loop_exit(e->cpu);
+    __builtin_unreachable();
+}
+
+static __attribute__((noreturn)) void stop_run(engine *e, uint32_t reason)
+{
+    e->control->reason = reason;
+    real_uc_emu_stop(e->uc);
+    leave_block(e);
+}
+
+/* The breakpoint on the first instruction of `block` has been reported or passed over; when the block has to begin
+ * again without having executed that instruction, it is not to be met a second time. */
+void keep_skip(engine *e, const tb *block)
+{
+    e->control->skip = block->flags & HF_CS64 ? block->pc : (uint32_t)block->pc;
+    e->control->skip_rsp = AT(uint64_t, e->env, at.env_rsp);
+}
+
+/* True when the breakpoint on the first instruction of `s` ends the run. A repeated string instruction is reported
+ * on arrival only; the one to be resumed from is passed over once, by the block that then runs. */
+static int breakpoint_met(engine *e, const slot *s, int64_t most)
+{
+    struct control *c = e->control;
+    uint64_t linear = s->block->flags & HF_CS64 ? s->block->pc : (uint32_t)s->block->pc;
+
+    if (c->skip == linear && c->skip_rsp == AT(uint64_t, e->env, at.env_rsp)) {
+        if (s->insns <= most)
+            c->skip = EMPTY;
+        return 0;
+    }
+    return !(s->repeats && c->last == s->block->pc);
+}
+
+/* True when something changed that watchpoints are placed by. */
+static int watched_changed(const engine *e)
+{
+    const struct control *c = e->control;
+    const uint64_t *cr = &AT(uint64_t, e->env, at.env_cr), *dr = &AT(uint64_t, e->env, at.env_dr);
+
+    if (!c->paging)
+        return 0;
+    if (cr[0] != c->cr0 || cr[3] != c->cr3 || cr[4] != c->cr4)
+        return 1;
+    for (int i = 0; i < 4; i++)
+        if (dr[i] != c->dr[i])
+            return 1;
+    return 0;
+}
+
+static void decide_by(const engine *e, struct decision *d)
+{
+    const uint8_t *segment = e->env + at.env_segs + 16; /* limit and flags */
+
+    for (int i = 0; i < 6; i++, segment += 24)
+        d->caches[i] = *(const uint64_t *)(const void *)segment;
+    d->mode = AT(uint32_t, e->env, at.env_hflags) & CHECKED_MODE;
+    d->vm = AT(uint64_t, e->env, at.env_eflags) & EFLAGS_VM;
+}
+
+/* True when the checker has to be asked before the next instruction: always, or because the segment caches or the mode
+ * are not those it knows. Firmware goes back and forth between a few modes; those found harmless once are remembered,
+ * so that not each change asks Python. */
+static int to_be_checked(engine *e)
+{
+    struct control *c = e->control;
+    uint32_t known = e->decisions < DECISIONS ? e->decisions : DECISIONS;
+    struct decision now;
+
+    if (!c->checker)
+        return 0;
+    decide_by(e, &now);
+    if (!memcmp(now.caches, c->caches, sizeof now.caches) && now.mode == c->mode)
+        return c->checks;
+    for (uint32_t i = 0; i < known; i++) {
+        if (!memcmp(&now, &e->harmless[i], sizeof now)) {
+            memcpy(c->caches, now.caches, sizeof now.caches);
+            c->mode = now.mode;
+            c->checks = 0;
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Ask the checker about the one instruction of the running block, and act on its answer. */
+static void check(engine *e, const slot *s)
+{
+    struct decision by;
+    uint64_t answer;
+
+    decide_by(e, &by);
+    answer = e->control->checker(e->uc, s->block->pc);
+    if (!e->control->checks && !memcmp(by.caches, e->control->caches, sizeof by.caches))
+        e->harmless[e->decisions++ % DECISIONS] = by;
+    if (!answer)
+        return;
+    engine_left(e);
+    if (answer == INSTEAD)
+        leave_block(e);
+    real_raise_exception_err(e->env, (int)(answer & 0xff), (int)(answer >> 32));
+}
+
+/* The order of the questions is that of the gate of emu/unicorn_thunks.py, so that both loops stop alike. */
+static __attribute__((noinline)) void look(engine *e, slot *s)
+{
+    struct control *c = e->control;
+    int64_t most;
+    int checked;
+
+    e->slow++;
+    *e->eip = s->eip;
+    engine_left(e);
+    /* Unicorn itself wants the block left: a callback stopped the engine, or an access failed. */
+    if (*e->decrementer < 0)
+        leave_block(e);
+    if ((uint32_t)(&AT(uint64_t, e->env, at.env_dr))[7] != c->dr7)
+        stop_run(e, STOP_CHANGED);
+    /* A data breakpoint of DR0 to DR3 was met: a trap behind its instruction. */
+    if (c->trap) {
+        c->trap = c->step = 0;
+        AT(uint64_t, e->env, at.env_error_code) = 0; /* and exception_is_int */
+        AT(int32_t, e->cpu, at.cpu_exception_index) = 1;
+        c->leave |= LOOK;
+        real_cpu_loop_exit(e->cpu);
+    }
+    if (c->remaining <= 0)
+        stop_run(e, STOP_BUDGET);
+    if (c->stop || c->halt_run)
+        stop_run(e, STOP_ASKED);
+    /* An interrupt is delivered at the first boundary where the CPU takes it, whatever chained blocks to each other.
+     * This is looked for at each block while INTR is high: IF changes and shadows end only with a block. */
+    if (c->interrupt && AT(uint64_t, e->env, at.env_eflags) & EFLAGS_IF &&
+        !(AT(uint32_t, e->env, at.env_hflags) & HF_INHIBIT_IRQ)) {
+        c->interrupt = 0;
+        c->taken = 1;
+        c->halt_run = 1; /* stop at the handler's first instruction: the controller must learn of it */
+        c->taken_vector = (uint8_t)c->vector;
+        c->step = 0;
+        AT(uint32_t, e->cpu, at.cpu_interrupt_request) |= INTERRUPT_VIRQ;
+        leave_block(e);
+    }
+    if (watched_changed(e))
+        stop_run(e, STOP_CHANGED);
+    checked = to_be_checked(e);
+    if (c->leave & LEAVE_BLOCK) {
+        c->leave = checked ? LOOK : 0;
+        if (c->step) /* what comes instead is to be of one instruction too */
+            AT(uint32_t, e->cpu, at.cpu_cflags_next_tb) = 1;
+        leave_block(e);
+    }
+    most = checked ? 1 : c->remaining;
+    if (s->breakpoint && breakpoint_met(e, s, most))
+        stop_run(e, STOP_BREAKPOINT);
+    /* Too long for what is left, or to be checked one by one: the next block is one of exactly so many. */
+    if (s->insns > most) {
+        e->partial++;
+        AT(uint32_t, e->cpu, at.cpu_cflags_next_tb) = (uint32_t)most;
+        leave_block(e);
+    }
+    c->leave = 0;
+    /* A single step: the CPU loop is to return behind this instruction, before it translates what follows. */
+    if (c->step && s->insns == 1) {
+        AT(uint8_t, e->cpu, at.cpu_exit_request) = 1;
+        AT(uint32_t, e->uc, at.uc_invalid_error) = STEP_DONE;
+    }
+    c->remaining -= s->insns;
+    e->running = s;
+    *e->can_do_io = s->io;
+    if (checked)
+        check(e, s);
+}
+
+/* Called at the beginning of each block of an attached engine. */
+__attribute__((visibility("hidden"), used)) void v2e_check_block(uint8_t *argument)
+{
+    slot *s = (slot *)(argument - 1);
+    engine *e = s->engine;
+    struct control *c = e->control;
+    int64_t left = c->remaining - s->need;
+
+    if (likely((left | (int64_t)*e->decrementer) >= 0 && !ATTENTION(c))) {
+        c->remaining = left;
+        e->running = s;
+        *e->eip = s->eip; /* chained blocks do not store it */
+        *e->can_do_io = s->io;
+        return;
+    }
+    look(e, s);
+}
+
+/* void helper_check_exit_request(void *, uint32_t): Unicorn's own check gets the address of struct uc_struct, which is
+ * even. It is jumped to, as it looks at its return address. */
+__asm__(".text\n"
+        ".globl helper_check_exit_request_x86_64\n"
+        ".type helper_check_exit_request_x86_64, @function\n"
+        "helper_check_exit_request_x86_64:\n"
+        "    testb $1, %dil\n"
+        "    jne v2e_check_block\n"
+        "    movq real_helper_check_exit_request@GOTPCREL(%rip), %rax\n"
+        "    jmp *(%rax)\n"
+        ".size helper_check_exit_request_x86_64, .-helper_check_exit_request_x86_64\n");
+
+/* ---- Ways out */
+
+/* A block is left in the middle: give back what did not run. A faulting instruction counts, a store that must be done
+ * again because it changes its own block does not, nor does the instruction under a breakpoint of DR0 to DR3. */
+static void unwind(engine *e)
+{
+    slot *s = e->running;
+    tb *block = s->block;
+    uint64_t pc = *e->eip + block->cs_base, previous = EMPTY;
+    int index = -1, done;
+
+    e->unwound++;
+    e->running = NULL;
+    if (e->unwinding) /* the host address tells even when EIP is another task's by now */
+        index = index_of_host(block, e->unwinding, &pc);
+    if (index < 0)
+        index = index_of_pc(block, pc, &previous);
+    else
+        index_of_pc(block, pc, &previous);
+    if (index < 0) { /* behind the last instruction: HLT, a single-step trap */
+        e->control->last = s->last;
+        return;
+    }
+    done = index + 1;
+    if (AT(int32_t, e->cpu, at.cpu_exception_index) == -1 &&
+        AT(uint32_t, e->cpu, at.cpu_cflags_next_tb) != NO_CFLAGS) {
+        done = index;
+        if (!index && s->breakpoint)
+            keep_skip(e, block);
+    } else if (AT(int32_t, e->cpu, at.cpu_exception_index) == EXCP_DEBUG) {
+        done = index;
+    }
+    e->control->last = done > index ? pc : previous;
+    e->control->remaining += block->icount - done;
+}
+
+/* Every longjmp out of a block or out of the making of one comes through here. */
+REPLACES void cpu_loop_exit_x86_64(void *cpu)
+{
+    engine *e = engine_of_cpu(cpu);
+
+    if (e) {
+        translating = NULL;
+        if (e->running)
+            unwind(e);
+        e->unwinding = e->synchronised = 0;
+        if (AT(int32_t, e->cpu, at.cpu_exception_index) >= 0)
+            e->control->leave |= LOOK; /* its delivery loads segments */
+        /* Unicorn disables its memory hooks while it takes an unaligned access apart, and a fault in there leaves
+         * them so until the CPU loop is entered again: make it. */
+        if (e->control->paging)
+            AT(uint8_t, e->cpu, at.cpu_exit_request) = 1;
+    }
+    real_cpu_loop_exit(cpu);
+}
+
+REPLACES int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit)
+{
+    engine *e = engine_of_cpu(cpu);
+
+    if (e) {
+        if (will_exit)
+            e->unwinding = host;
+        else
+            e->synchronised = host;
+    }
+    return real_cpu_restore_state(cpu, host, will_exit);
+}
+
+/* The next block is being looked up: the running one reached its end. */
+REPLACES tb *tb_htable_lookup_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32_t flags, uint32_t cflags)
+{
+    engine *e = engine_of_cpu(cpu);
+
+    if (e)
+        engine_left(e);
+    return real_tb_htable_lookup(cpu, pc, cs_base, flags, cflags);
+}
+
+REPLACES int x86_cpu_exec_interrupt_x86_64(void *cpu, int request)
+{
+    engine *e = engine_of_cpu(cpu);
+
+    if (e) {
+        engine_left(e);
+        e->control->leave |= LOOK;
+    }
+    return real_x86_cpu_exec_interrupt(cpu, request);
+}
+
+/* ---- Device accesses
+ *
+ * A device must see the exact count, and a stop it asks for must come right behind its instruction. So it is accessed
+ * from blocks of one instruction only: any other block is left before anything has happened, and where it has to be
+ * cut is remembered for all later translations.
+ */
+
+/* `host` is an address in the running block. Returns when it is not (an access from within the CPU's own work). */
+void retry_alone(engine *e, uint64_t host)
+{
+    tb *block = real_tcg_tb_lookup(e->tcg, host);
+    uint64_t pc = 0, previous = EMPTY;
+    int index = block ? index_of_host(block, host, &pc) : -1;
+
+    if (index < 0 || !e->running || e->running->block != block)
+        return;
+    e->retried++;
+    real_cpu_restore_state(e->cpu, host, 1);
+    e->control->remaining += block->icount - index;
+    if (index) {
+        index_of_pc(block, pc, &previous);
+        e->control->last = previous;
+        remember_cut(e, block->pc, block->flags, index);
+    } else if (e->running->breakpoint) {
+        keep_skip(e, block);
+    }
+    remember_cut(e, pc, block->flags, 1);
+    e->running = NULL;
+    e->unwinding = e->synchronised = 0;
+    if (!(block->cflags & CF_NOCACHE))
+        real_tb_phys_invalidate(e->tcg, block, EMPTY);
+    leave_block(e);
+}
+
+REPLACES void cpu_io_recompile_x86_64(void *cpu, uint64_t host)
+{
+    engine *e = engine_of_cpu(cpu);
+
+    if (e)
+        retry_alone(e, host);
+    else
+        real_cpu_io_recompile(cpu, host);
+}
+
+/* What a watchpoint's memory hook gets as user data. */
+struct memory_hook {
+    engine *engine;
+    void (*callback)(void *uc, int kind, uint64_t address, int size, int64_t value, void *number);
+    void *number;
+};
+
+/* The hook itself. It is called before a store and behind a load, from where the access is tried again alone: then the
+ * run can end right behind the instruction. */
+API void v2e_fast_memory_hook(void *uc, int kind, uint64_t address, int size, int64_t value, void *data)
+{
+    struct memory_hook *hook = data;
+    engine *e = hook->engine;
+
+    if (!*e->can_do_io && e->synchronised)
+        retry_alone(e, e->synchronised);
+    hook->callback(uc, kind, address, size, value, hook->number);
+}
+
+/* ---- What changes seldom: control and debug registers, segment caches, mode
+ *
+ * `look` compares it with what was decided by it. These are the ways in which an instruction or a task switch changes
+ * any of it; each ends its block, but for a load of a data segment register, which is made to.
+ */
+
+static engine *look_behind(void *env)
+{
+    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+
+    if (e)
+        e->control->leave |= LOOK;
+    return e;
+}
+
+#define LOOK_BEHIND(name, parameters, arguments)                                                                       \
+    REPLACES void name##_x86_64 parameters                                                                             \
+    {                                                                                                                  \
+        look_behind(env);                                                                                              \
+        real_##name arguments;                                                                                         \
+    }
+LOOK_BEHIND(cpu_x86_update_cr0, (void *env, uint32_t a), (env, a))
+LOOK_BEHIND(cpu_x86_update_cr3, (void *env, uint64_t a), (env, a))
+LOOK_BEHIND(cpu_x86_update_cr4, (void *env, uint32_t a), (env, a))
+LOOK_BEHIND(cpu_x86_update_dr7, (void *env, uint32_t a), (env, a))
+LOOK_BEHIND(helper_set_dr, (void *env, int a, uint64_t b), (env, a, b))
+LOOK_BEHIND(helper_ljmp_protected, (void *env, uint64_t a, uint64_t b, uint64_t c), (env, a, b, c))
+LOOK_BEHIND(helper_lcall_protected, (void *env, uint64_t a, uint64_t b, uint64_t c, uint64_t d), (env, a, b, c, d))
+LOOK_BEHIND(helper_iret_real, (void *env, uint64_t a), (env, a))
+LOOK_BEHIND(helper_iret_protected, (void *env, uint64_t a, uint64_t b), (env, a, b))
+LOOK_BEHIND(helper_lret_protected, (void *env, uint64_t a, uint64_t b), (env, a, b))
+LOOK_BEHIND(helper_syscall, (void *env, uint64_t a), (env, a))
+LOOK_BEHIND(helper_sysret, (void *env, uint64_t a), (env, a))
+LOOK_BEHIND(helper_sysenter, (void *env, uint64_t a), (env, a))
+LOOK_BEHIND(helper_sysexit, (void *env, uint64_t a), (env, a))
+LOOK_BEHIND(helper_rsm, (void *env), (env))
+
+REPLACES void helper_load_seg_x86_64(void *env, int segment, int selector)
+{
+    engine *e = look_behind(env);
+
+    if (e && e->control->checker && !*e->can_do_io)
+        retry_alone(e, (uint64_t)__builtin_return_address(0));
+    real_helper_load_seg(env, segment, selector);
+}

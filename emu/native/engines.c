@@ -1,0 +1,212 @@
+/* The table of engines, the real functions behind the replaced ones, and what Python calls. */
+#define _GNU_SOURCE
+#include "fast.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+struct layout at;
+
+#define DEFINE(result, name, arguments) result(*real_##name) arguments;
+REAL(DEFINE)
+#undef DEFINE
+int (*real_uc_emu_stop)(void *);
+static int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
+
+/* ---- The table. Records are used again and never freed, so that a thread that found one can go on looking at it. */
+
+#define ENGINES 256
+static engine table[ENGINES];
+static engine *recent = table; /* a hint: any thread may change it at any time */
+
+engine *engine_of_cpu(const void *cpu)
+{
+    engine *e = recent;
+
+    if (likely(e->cpu == cpu))
+        return e;
+    for (e = table; e < table + ENGINES; e++)
+        if (e->cpu == cpu)
+            return recent = e;
+    return NULL;
+}
+
+engine *engine_of_uc(const void *uc)
+{
+    engine *e = recent;
+
+    if (likely(e->uc == uc))
+        return e;
+    for (e = table; e < table + ENGINES; e++)
+        if (e->uc == uc)
+            return recent = e;
+    return NULL;
+}
+
+/* The control structure knows the instruction counted last; while blocks run that is only noted here. */
+void engine_left(engine *e)
+{
+    if (e->running) {
+        e->control->last = e->running->last;
+        e->running = NULL;
+    }
+}
+
+/* ---- Loading */
+
+struct found {
+    const char *part;
+    int loaded;
+};
+
+static int look_for(struct dl_phdr_info *info, size_t size, void *data)
+{
+    struct found *f = data;
+
+    (void)size;
+    if (info->dlpi_name && strstr(info->dlpi_name, f->part))
+        f->loaded = 1;
+    return 0;
+}
+
+static int unicorn_came_first;
+
+/* Loaded too late the helper would be bound to by nobody. */
+__attribute__((constructor)) static void note_the_order(void)
+{
+    struct found f = {"libunicorn", 0};
+
+    dl_iterate_phdr(look_for, &f);
+    unicorn_came_first = f.loaded;
+}
+
+API int v2e_fast_too_late(void)
+{
+    return unicorn_came_first;
+}
+
+/* Find every function in the library at `path`, which is loaded. Returns NULL, or the name of one that is missing; the
+ * others are found all the same, as Unicorn may call their replacements. */
+API const char *v2e_fast_open(const char *path, const struct layout *layout)
+{
+    void *library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+    const char *missing = NULL;
+
+    if (!library)
+        return "any function: the library is not loaded";
+#define RESOLVE(result, name, arguments)                                                                               \
+    if (!(*(void **)&real_##name = dlsym(library, #name "_x86_64")))                                                   \
+        missing = #name "_x86_64";
+    REAL(RESOLVE)
+#undef RESOLVE
+    if (!(*(void **)&real_uc_emu_stop = dlsym(library, "uc_emu_stop")))
+        missing = "uc_emu_stop";
+    if (!(*(void **)&real_uc_emu_start = dlsym(library, "uc_emu_start")))
+        missing = "uc_emu_start";
+    at = *layout;
+    return missing;
+}
+
+/* ---- Engines come and go */
+
+static void *reserve(uint64_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+API void v2e_fast_detach(void *uc)
+{
+    engine *e = engine_of_uc(uc);
+
+    if (!e || !e->uc)
+        return;
+    e->uc = e->cpu = NULL;
+    if (e->slots)
+        munmap(e->slots, e->capacity * sizeof(slot));
+    if (e->cuts)
+        munmap(e->cuts, CUTS * sizeof(struct cut));
+    if (e->has_code)
+        munmap(e->has_code, e->pages);
+    memset(e, 0, sizeof *e);
+}
+
+/* Serve the engine `uc`: keep at most `translations` of them, know `ram` bytes of Unicorn's RAM numbering, and call
+ * `in` and `out` for ports that `cells` do not answer. Returns NULL when there is no room. */
+API engine *v2e_fast_attach(void *uc, struct control *control, struct cells *cells, uint32_t translations,
+                            uint64_t ram, port_in *in, port_out *out)
+{
+    engine *e;
+
+    v2e_fast_detach(uc);
+    for (e = table; e < table + ENGINES && e->uc; e++)
+        ;
+    if (e == table + ENGINES)
+        return NULL;
+    e->capacity = translations;
+    e->slots = reserve(e->capacity * sizeof(slot));
+    e->cuts = reserve(CUTS * sizeof(struct cut));
+    e->pages = ram / PAGE + 1;
+    e->has_code = reserve(e->pages);
+    if (!e->slots || !e->cuts || !e->has_code) {
+        if (e->slots)
+            munmap(e->slots, e->capacity * sizeof(slot));
+        if (e->cuts)
+            munmap(e->cuts, CUTS * sizeof(struct cut));
+        if (e->has_code)
+            munmap(e->has_code, e->pages);
+        memset(e, 0, sizeof *e);
+        return NULL;
+    }
+    e->control = control;
+    e->cells = cells;
+    e->cpu = AT(uint8_t *, uc, at.uc_cpu);
+    e->tcg = AT(uint8_t *, uc, at.uc_tcg);
+    e->env = e->cpu + at.cpu_env;
+    e->decrementer = &AT(int32_t, e->env, at.env_icount_decr);
+    e->can_do_io = &AT(uint32_t, e->cpu, at.cpu_can_do_io);
+    e->eip = &AT(uint64_t, e->env, at.env_eip);
+    e->in = in;
+    e->out = out;
+    e->uc = uc; /* from here on it is found */
+    real_tb_flush(e->cpu);
+    return e;
+}
+
+/* Run until there is a reason to stop; what uc_emu_start returns. */
+API int v2e_fast_run(engine *e)
+{
+    int error;
+
+    e->running = NULL;
+    e->unwinding = e->synchronised = 0;
+    e->cells->generation++; /* timers may have fired */
+    error = real_uc_emu_start(e->uc, *e->eip, 0, 0, 0);
+    engine_left(e);
+    return error;
+}
+
+/* The size of the structure shared with Python, and where its last field is: both sides must agree. */
+API uint64_t v2e_fast_control(void)
+{
+    return sizeof(struct control) << 32 | offsetof(struct control, mode);
+}
+
+API void v2e_fast_statistics(const engine *e, uint64_t values[8])
+{
+    values[0] = e->translations;
+    values[1] = e->partial;
+    values[2] = e->retried;
+    values[3] = e->unwound;
+    values[4] = e->flushes;
+    values[5] = e->slow;
+    values[6] = e->used;
+    values[7] = 0;
+    for (uint64_t page = 0; page < e->pages; page++)
+        values[7] += e->has_code[page];
+}

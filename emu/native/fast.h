@@ -1,0 +1,247 @@
+/* What the parts of the helper share: the layout of Unicorn's structures, an engine's record, and the real functions.
+ *
+ * The helper is a shared library loaded, for everyone to see, before libunicorn. libunicorn exports its internal
+ * functions and calls them through its procedure linkage table, so the dynamic linker binds those calls to functions
+ * of the same name in here. Nothing of Unicorn is changed in memory or on disk. Each replacement does its part for
+ * engines that were attached (v2e_fast_attach) and is the original for all others.
+ *
+ * x86-64, ELF, glibc. The names and structures are those of Unicorn 2.1.4 (a QEMU 5.0 inside): qemu/accel/tcg/
+ * cpu-exec.c, translate-all.c, cputlb.c, include/exec/exec-all.h.
+ */
+#ifndef V2E_FAST_H
+#define V2E_FAST_H
+
+#include <stdint.h>
+
+#define API __attribute__((visibility("default")))      /* called by Python */
+#define REPLACES __attribute__((visibility("default"))) /* found by libunicorn in place of its own */
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define AT(type, base, offset) (*(type *)((uint8_t *)(base) + (offset)))
+
+#define PAGE 0x1000ull
+#define EMPTY UINT64_MAX      /* no linear address: no instruction begins at the last byte */
+#define NEVER ((int64_t)1 << 62) /* more instructions than any run has left: always take the slow way */
+
+/* Constants of QEMU. */
+#define HF_CPL 0x3u
+#define HF_INHIBIT_IRQ 0x8u
+#define HF_PE 0x80u
+#define HF_CS64 0x8000u
+#define EFLAGS_IF 0x200u
+#define EFLAGS_IOPL_SHIFT 12
+#define EFLAGS_VM 0x20000u
+#define CF_NOCACHE 0x10000u
+#define CF_INVALID 0x40000u
+#define NO_CFLAGS UINT32_MAX
+#define EXCP_DEBUG 0x10002
+#define INTERRUPT_VIRQ 0x100u
+#define TLB_NOTDIRTY 0x400ull
+#define MMU_MODES 3
+#define PROT_WRITE_BIT 2
+
+/* Where Unicorn keeps things; filled in by Python, which has them calibrated (emu/unicorn_overlay.py). */
+struct layout {
+    uint32_t uc_cpu, uc_tcg, uc_invalid_error;
+    uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_env;
+    uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
+        env_error_code;
+    int32_t env_icount_decr, env_tlb; /* these two lie below env */
+};
+extern struct layout at;
+
+/* TranslationBlock, as far as it is used. The unwind data follow the machine code. */
+typedef struct tb {
+    uint64_t pc, cs_base;
+    uint32_t flags;
+    uint16_t size, icount;
+    uint32_t cflags, trace;
+    uint8_t *code;
+    uint64_t code_size;
+    struct tb *original;
+    uint64_t page_next[2], page_addr[2];
+} tb;
+
+/* CPUTLBEntry and CPUTLBDescFast. */
+typedef struct {
+    uint64_t read, write, code, physical, addend, pad[3];
+} tlb_entry;
+typedef struct {
+    uint64_t mask; /* (entries - 1) * sizeof(tlb_entry) */
+    tlb_entry *table;
+} tlb_fast;
+
+/* Shared with Python: emu/unicorn_thunks.py, Control. */
+struct control {
+    int64_t remaining; /* instructions that may still be counted */
+    uint64_t last;     /* linear address of the instruction counted last, where it is known */
+    uint64_t invalidated, rcx, rsp;
+    uint8_t pad[7], checks;
+    uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
+    uint8_t taken, suppress, taken_vector, pad2;
+    uint32_t reason;
+    uint64_t skip, skip_rsp, table, mask;
+    uint32_t dr7;
+    uint32_t vector; /* at offset 100: where the CPU looks for the vector of a virtual interrupt */
+    uint64_t cr0, cr3, cr4, dr[4];
+    uint64_t (*checker)(void *uc, uint64_t address);
+    uint64_t caches[6];
+    uint32_t mode, pad4;
+} __attribute__((packed));
+enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED };
+#define STEP_DONE 0x100
+#define INSTEAD 0x200 /* a checker's answer: it has executed the instruction itself */
+#define CHECKED_MODE 0x8083u
+/* `leave`: 1, set by Python, the block is to be looked up again; 2, something that only `look` compares has changed. */
+#define LEAVE_BLOCK 1
+#define LOOK 2
+/* Not 0: there is something to look at before the next block. The seven bytes from `checks` to `step`; breakpoints and
+ * paging are looked at otherwise. */
+#define ATTENTION(control) (*(const uint64_t *)(const void *)&(control)->checks << 8)
+
+/* One per translation. The translation hands its address, with bit 0 set, to the check at its beginning. */
+typedef struct slot {
+    int64_t need; /* `insns`, or NEVER */
+    struct engine *engine;
+    uint64_t eip;  /* of the first instruction */
+    tb *block;
+    uint64_t last; /* linear address of the last instruction */
+    uint32_t io;   /* 1: device accesses may happen in it, as it has one instruction */
+    uint16_t insns;
+    uint8_t breakpoint; /* one is on the first instruction */
+    uint8_t repeats;    /* the first instruction is a repeated string instruction */
+    uint64_t pad;
+} __attribute__((aligned(64))) slot;
+
+#define CUTS (1u << 14)
+struct cut {
+    uint64_t pc;
+    uint32_t flags, insns;
+};
+
+/* Byte reads of ports that need no Python: shared with it, emu/unicorn_fast.py. An answer holds while nothing else has
+ * entered Python through a port (`generation`) and more than `floor` instructions are left to the run. */
+#define CELLS 64
+struct cell {
+    uint16_t port;
+    uint8_t value;
+    uint8_t streams; /* the answers are the `left` bytes at `data` */
+    uint32_t generation;
+    int64_t floor;
+    const uint8_t *data;
+    uint64_t left;
+};
+struct cells {
+    uint32_t generation, pad;
+    struct cell cell[CELLS];
+};
+
+/* What the checker's decision depends on: limit and flags of the segment registers, CPL, PE, CS64 and VM. */
+#define DECISIONS 64
+struct decision {
+    uint64_t caches[6];
+    uint32_t mode, vm;
+};
+
+typedef uint32_t port_in(uint32_t port, int size);
+typedef void port_out(uint32_t port, int size, uint32_t value);
+
+typedef struct engine {
+    struct control *control;
+    uint8_t *uc, *cpu, *env, *tcg;
+    /* Often used fields of the above. */
+    int32_t *decrementer; /* < 0: Unicorn wants the block left */
+    uint32_t *can_do_io;
+    uint64_t *eip;
+    slot *running; /* the block entered last; NULL when it was left otherwise than by its end */
+    slot *slots;
+    uint32_t used, capacity;
+    uint32_t checks;        /* calls of the check emitted in the translation being made */
+    uint64_t unwinding;     /* host address a register state was just unwound to, for good */
+    uint64_t synchronised;  /* the same for a memory hook, which goes on */
+    struct cut *cuts;
+    uint8_t *has_code; /* per page of Unicorn's RAM numbering */
+    uint64_t pages;
+    port_in *in;
+    port_out *out;
+    struct cells *cells;
+    struct decision harmless[DECISIONS]; /* those for which nothing has to be checked */
+    uint32_t decisions;                  /* how many there were; the oldest are overwritten */
+    uint64_t translations, partial, retried, unwound, flushes, slow; /* statistics */
+} engine;
+
+/* ---- engines.c */
+engine *engine_of_cpu(const void *cpu);
+engine *engine_of_uc(const void *uc);
+void engine_left(engine *e); /* the running block ended: remember its last instruction */
+
+#define REAL(X)                                                                                                        \
+    X(void, helper_check_exit_request, (void *, uint32_t))                                                             \
+    X(void, tcg_gen_callN, (void *, void *, void *, int, void **))                                                     \
+    X(uint64_t, tcg_const_i64, (void *, int64_t))                                                                      \
+    X(void, gen_intermediate_code, (void *, tb *, int))                                                                \
+    X(tb *, tb_gen_code, (void *, uint64_t, uint64_t, uint32_t, int))                                                  \
+    X(tb *, tb_htable_lookup, (void *, uint64_t, uint64_t, uint32_t, uint32_t))                                        \
+    X(tb *, tcg_tb_lookup, (void *, uint64_t))                                                                         \
+    X(void, tb_phys_invalidate, (void *, tb *, uint64_t))                                                              \
+    X(void, tb_flush, (void *))                                                                                        \
+    X(void, cpu_loop_exit, (void *))                                                                                   \
+    X(int, cpu_restore_state, (void *, uint64_t, int))                                                                 \
+    X(int, x86_cpu_exec_interrupt, (void *, int))                                                                      \
+    X(void, cpu_io_recompile, (void *, uint64_t))                                                                      \
+    X(void, cpu_x86_update_cr0, (void *, uint32_t))                                                                    \
+    X(void, cpu_x86_update_cr3, (void *, uint64_t))                                                                    \
+    X(void, cpu_x86_update_cr4, (void *, uint32_t))                                                                    \
+    X(void, cpu_x86_update_dr7, (void *, uint32_t))                                                                    \
+    X(void, helper_set_dr, (void *, int, uint64_t))                                                                    \
+    X(void, helper_load_seg, (void *, int, int))                                                                       \
+    X(void, helper_ljmp_protected, (void *, uint64_t, uint64_t, uint64_t))                                             \
+    X(void, helper_lcall_protected, (void *, uint64_t, uint64_t, uint64_t, uint64_t))                                  \
+    X(void, helper_iret_real, (void *, uint64_t))                                                                      \
+    X(void, helper_iret_protected, (void *, uint64_t, uint64_t))                                                       \
+    X(void, helper_lret_protected, (void *, uint64_t, uint64_t))                                                       \
+    X(void, helper_syscall, (void *, uint64_t))                                                                        \
+    X(void, helper_sysret, (void *, uint64_t))                                                                         \
+    X(void, helper_sysenter, (void *, uint64_t))                                                                      \
+    X(void, helper_sysexit, (void *, uint64_t))                                                                        \
+    X(void, helper_rsm, (void *))                                                                                      \
+    X(void, raise_exception_err, (void *, int, int))                                                                   \
+    X(void, helper_check_iob, (void *, uint32_t))                                                                      \
+    X(void, helper_check_iow, (void *, uint32_t))                                                                      \
+    X(void, helper_check_iol, (void *, uint32_t))                                                                      \
+    X(uint64_t, helper_inb, (void *, uint32_t))                                                                        \
+    X(uint64_t, helper_inw, (void *, uint32_t))                                                                        \
+    X(uint64_t, helper_inl, (void *, uint32_t))                                                                        \
+    X(void, helper_outb, (void *, uint32_t, uint32_t))                                                                 \
+    X(void, helper_outw, (void *, uint32_t, uint32_t))                                                                 \
+    X(void, helper_outl, (void *, uint32_t, uint32_t))                                                                 \
+    X(void, helper_rdtsc, (void *))                                                                                    \
+    X(void, helper_rdtscp, (void *))                                                                                   \
+    X(void, tlb_set_page_with_attrs, (void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t))                       \
+    X(void, tlb_reset_dirty, (void *, uint64_t, uint64_t))                                                             \
+    X(void, tlb_set_dirty, (void *, uint64_t))                                                                         \
+    X(void, tlb_unprotect_code, (void *, uint64_t))                                                                    \
+    X(void, tb_invalidate_phys_page_fast, (void *, void *, uint64_t, int, uint64_t))                                   \
+    X(void, tb_invalidate_phys_range, (void *, uint64_t, uint64_t))                                                    \
+    X(uint8_t *, qemu_map_ram_ptr, (void *, void *, uint64_t))                                                         \
+    X(uint64_t, qemu_ram_addr_from_host, (void *, void *))
+
+#define DECLARE(result, name, arguments) extern result(*real_##name) arguments;
+REAL(DECLARE)
+#undef DECLARE
+extern int (*real_uc_emu_stop)(void *);
+
+/* ---- count.c */
+void retry_alone(engine *e, uint64_t host);
+void keep_skip(engine *e, const tb *block);
+__attribute__((noreturn)) void leave_block(engine *e);
+
+/* ---- translate.c */
+extern __thread engine *translating;
+int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous);
+int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
+void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
+int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
+void forget_translations(engine *e);
+
+#endif

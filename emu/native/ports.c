@@ -1,0 +1,90 @@
+/* Port I/O and the time-stamp counter. */
+#include "fast.h"
+
+static engine *engine_of_env(void *env)
+{
+    return engine_of_cpu((uint8_t *)env - at.cpu_env);
+}
+
+#define ALONE(e)                                                                                                       \
+    if (unlikely(!*(e)->can_do_io))                                                                                    \
+        retry_alone(e, (uint64_t)__builtin_return_address(0));
+
+/* True when a cell answers a byte read of `port`. */
+static int answered(engine *e, uint32_t port, uint8_t *value)
+{
+    struct cell *cell = &e->cells->cell[port % CELLS];
+
+    if (cell->generation != e->cells->generation || cell->port != port || e->control->remaining <= cell->floor)
+        return 0;
+    if (cell->streams) {
+        if (!cell->left)
+            return 0;
+        cell->left--;
+        *value = *cell->data++;
+    } else {
+        *value = cell->value;
+    }
+    return 1;
+}
+
+/* The permission of the ports: IOPL, and where that does not do the TSS's bitmap, which Unicorn's own check asks. It
+ * raises #GP(0) (SDM vol. 1, 19.5). */
+static void ask_permission(engine *e, uint32_t port, void (*ask)(void *, uint32_t))
+{
+    uint32_t hflags = AT(uint32_t, e->env, at.env_hflags);
+    uint64_t eflags = AT(uint64_t, e->env, at.env_eflags);
+
+    if (hflags & HF_PE && (eflags & EFLAGS_VM || (hflags & HF_CPL) > (eflags >> EFLAGS_IOPL_SHIFT & 3)))
+        ask(e->env, port);
+}
+
+#define IN(name, size, type, ask)                                                                                           \
+    REPLACES uint64_t helper_##name##_x86_64(void *env, uint32_t port)                                                 \
+    {                                                                                                                  \
+        engine *e = engine_of_env(env);                                                                                \
+        uint8_t value;                                                                                                 \
+                                                                                                                       \
+        if (!e)                                                                                                        \
+            return real_helper_##name(env, port);                                                                      \
+        ALONE(e)                                                                                                       \
+        ask_permission(e, port & 0xffff, real_helper_check_io##ask);                                                   \
+        if (size == 1 && answered(e, port & 0xffff, &value))                                                           \
+            return value;                                                                                              \
+        e->cells->generation++;                                                                                        \
+        return (type)e->in(port & 0xffff, size);                                                                       \
+    }
+#define OUT(name, size, type, ask)                                                                                          \
+    REPLACES void helper_##name##_x86_64(void *env, uint32_t port, uint32_t value)                                     \
+    {                                                                                                                  \
+        engine *e = engine_of_env(env);                                                                                \
+                                                                                                                       \
+        if (!e) {                                                                                                      \
+            real_helper_##name(env, port, value);                                                                      \
+            return;                                                                                                    \
+        }                                                                                                              \
+        ALONE(e)                                                                                                       \
+        ask_permission(e, port & 0xffff, real_helper_check_io##ask);                                                   \
+        e->cells->generation++;                                                                                        \
+        e->out(port & 0xffff, size, (type)value);                                                                      \
+    }
+IN(inb, 1, uint8_t, b)
+IN(inw, 2, uint16_t, w)
+IN(inl, 4, uint32_t, l)
+OUT(outb, 1, uint8_t, b)
+OUT(outw, 2, uint16_t, w)
+OUT(outl, 4, uint32_t, l)
+
+/* The real ones call Unicorn's hooks, where Python answers with virtual time. */
+#define TIME(name)                                                                                                     \
+    REPLACES void helper_##name##_x86_64(void *env)                                                                    \
+    {                                                                                                                  \
+        engine *e = engine_of_env(env);                                                                                \
+                                                                                                                       \
+        if (e) {                                                                                                       \
+            ALONE(e)                                                                                                   \
+        }                                                                                                              \
+        real_helper_##name(env);                                                                                       \
+    }
+TIME(rdtsc)
+TIME(rdtscp)

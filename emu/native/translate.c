@@ -1,0 +1,383 @@
+/* Translation: one slot for each block, where blocks are cut, and which pages hold code. */
+#include "fast.h"
+
+#include <string.h>
+
+/* The engine whose block is being made by this thread. */
+__thread engine *translating;
+
+/* ---- Unwind data: for each instruction the differences of its linear address, its flags' state and the end of its
+ * machine code, as signed LEB128 numbers behind the code (encode_search of translate-all.c). */
+
+static int64_t signed_leb(const uint8_t **data)
+{
+    const uint8_t *p = *data;
+    int64_t value = 0;
+    int shift = 0;
+    uint8_t byte;
+
+    do {
+        byte = *p++;
+        value |= (int64_t)((uint64_t)(byte & 0x7f) << shift);
+        shift += 7;
+    } while (byte & 0x80);
+    if (shift < 64 && byte & 0x40)
+        value |= (int64_t)(UINT64_MAX << shift);
+    *data = p;
+    return value;
+}
+
+/* Which instruction of the block is at linear `pc`, -1 if none; `previous` gets the address of the one before. */
+int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous)
+{
+    const uint8_t *data = block->code + block->code_size;
+    uint64_t here = block->pc, before = EMPTY;
+
+    for (int i = 0; i < block->icount; i++) {
+        here += (uint64_t)signed_leb(&data);
+        signed_leb(&data);
+        signed_leb(&data);
+        if (here == pc) {
+            *previous = before;
+            return i;
+        }
+        before = here;
+    }
+    return -1;
+}
+
+/* Which instruction of the block the return address `host` is in, -1 if none; its linear address in `pc`. */
+int index_of_host(const tb *block, uint64_t host, uint64_t *pc)
+{
+    const uint8_t *data = block->code + block->code_size;
+    uint64_t end = (uint64_t)block->code, here = block->pc;
+
+    host -= 2; /* from the return address back into the call, as cpu_restore_state does */
+    if (host < end)
+        return -1;
+    for (int i = 0; i < block->icount; i++) {
+        here += (uint64_t)signed_leb(&data);
+        signed_leb(&data);
+        end += (uint64_t)signed_leb(&data);
+        if (end > host) {
+            *pc = here;
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* ---- Cuts: how many instructions a block beginning at an address may have at most. Another address in the same place
+ * of the table makes this one forgotten, which costs time and nothing else. */
+
+static struct cut *cut_for(engine *e, uint64_t pc)
+{
+    return &e->cuts[(uint32_t)(pc * 0x9E3779B97F4A7C15ull >> 32) % CUTS];
+}
+
+void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns)
+{
+    struct cut *cut = cut_for(e, pc);
+
+    cut->pc = pc;
+    cut->flags = flags;
+    cut->insns = insns;
+}
+
+/* Blocks end before a page does, so that each depends on one page only, and no fetch fault comes from its middle: an
+ * instruction has at most 15 bytes. One that lies on both sides makes a block of its own. */
+static int most_instructions(engine *e, const tb *block, int most)
+{
+    const struct cut *cut = cut_for(e, block->pc);
+    int fit = (int)((PAGE - block->pc % PAGE) / 15);
+
+    if (most > fit)
+        most = fit ? fit : 1;
+    if (cut->pc == block->pc && cut->flags == block->flags && cut->insns && most > (int)cut->insns)
+        most = (int)cut->insns;
+    return most;
+}
+
+/* ---- Breakpoints. A block begins at each, so that only the beginnings of blocks are looked up. */
+
+int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags)
+{
+    const struct control *c = e->control;
+    const uint64_t *table = (const uint64_t *)c->table;
+
+    if (!c->breakpoints)
+        return 0;
+    if (!(flags & HF_CS64))
+        pc = (uint32_t)pc;
+    for (uint64_t i = pc * 0x9E3779B97F4A7C15ull >> 32;; i++) {
+        uint64_t entry = table[i & c->mask];
+
+        if (entry == pc || entry == EMPTY)
+            return entry == pc;
+    }
+}
+
+/* The first instruction of the block, other than its first, that a breakpoint is on; 0 if none. */
+static int inner_breakpoint(const engine *e, const tb *block)
+{
+    const uint8_t *data = block->code + block->code_size;
+    uint64_t here = block->pc;
+
+    if (!e->control->breakpoints)
+        return 0;
+    for (int i = 0; i < block->icount; i++) {
+        here += (uint64_t)signed_leb(&data);
+        signed_leb(&data);
+        signed_leb(&data);
+        if (i && is_breakpoint(e, here, block->flags))
+            return i;
+    }
+    return 0;
+}
+
+/* The set of breakpoints changed. */
+API void v2e_fast_breakpoints(engine *e)
+{
+    for (uint32_t i = 0; i < e->used; i++) {
+        slot *s = &e->slots[i];
+
+        if (s->block->cflags & CF_INVALID)
+            continue;
+        s->breakpoint = (uint8_t)is_breakpoint(e, s->block->pc, s->block->flags);
+        s->need = s->breakpoint ? NEVER : s->insns;
+        if (inner_breakpoint(e, s->block))
+            real_tb_phys_invalidate(e->tcg, s->block, EMPTY);
+    }
+}
+
+/* ---- Pages that hold code
+ *
+ * Stores to them must be noticed. Unicorn never lets a store into executable memory take the short way again; here the
+ * pages that hold code are known by their place in RAM, whichever linear addresses lead there.
+ */
+
+static uint8_t *code_flag(engine *e, uint64_t ram)
+{
+    return ram / PAGE < e->pages ? &e->has_code[ram / PAGE] : NULL;
+}
+
+static uint64_t host_of(engine *e, uint64_t ram)
+{
+    return (uint64_t)real_qemu_map_ram_ptr(e->uc, NULL, ram & ~(PAGE - 1)) & ~(PAGE - 1);
+}
+
+static void page_has_code(engine *e, uint64_t ram)
+{
+    uint8_t *flag = code_flag(e, ram);
+
+    if (flag && !*flag) {
+        *flag = 1;
+        real_tlb_reset_dirty(e->cpu, host_of(e, ram), PAGE);
+    }
+}
+
+/* The page holds no code any more: let stores through its TLB entries take the short way. */
+static void page_is_plain(engine *e, uint64_t ram)
+{
+    const tlb_fast *tlb = &AT(tlb_fast, e->env, at.env_tlb);
+    uint64_t host = host_of(e, ram);
+
+    for (int mode = 0; mode < MMU_MODES; mode++) {
+        uint64_t entries = tlb[mode].mask / sizeof(tlb_entry) + 1;
+
+        for (const tlb_entry *t = tlb[mode].table; entries--; t++) {
+            uint64_t page = t->write & ~(PAGE - 1);
+
+            if ((t->write & (PAGE - 1)) == TLB_NOTDIRTY && page + t->addend == host)
+                real_tlb_set_dirty(e->cpu, page);
+        }
+    }
+}
+
+REPLACES void tlb_unprotect_code_x86_64(void *uc, uint64_t ram)
+{
+    engine *e = engine_of_uc(uc);
+    uint8_t *flag = e ? code_flag(e, ram) : NULL;
+
+    if (flag) {
+        *flag = 0;
+        page_is_plain(e, ram);
+    } else {
+        real_tlb_unprotect_code(uc, ram);
+    }
+}
+
+/* A store took the long way, to a page whose code has gone since. */
+REPLACES void tb_invalidate_phys_page_fast_x86_64(void *uc, void *pages, uint64_t ram, int size, uint64_t host)
+{
+    engine *e = engine_of_uc(uc);
+    uint8_t *flag = e ? code_flag(e, ram) : NULL;
+
+    if (flag && !*flag)
+        page_is_plain(e, ram);
+    else
+        real_tb_invalidate_phys_page_fast(uc, pages, ram, size, host);
+}
+
+REPLACES void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t linear, uint64_t physical, uint32_t attributes,
+                                             int protection, int mode, uint64_t size)
+{
+    engine *e = engine_of_cpu(cpu);
+
+    real_tlb_set_page_with_attrs(cpu, linear, physical, attributes, protection, mode, size);
+    if (e && protection & PROT_WRITE_BIT) {
+        const tlb_fast *tlb = &AT(tlb_fast, e->env, at.env_tlb) + mode;
+        uint64_t page = linear & ~(PAGE - 1);
+        uint64_t entries = tlb->mask / sizeof(tlb_entry) + 1;
+        tlb_entry *t = tlb->table + (page / PAGE & (entries - 1));
+
+        if (t->write == (page | TLB_NOTDIRTY)) {
+            uint8_t *flag = code_flag(e, real_qemu_ram_addr_from_host(e->uc, (void *)(t->addend + page)));
+
+            if (flag && !*flag)
+                t->write = page;
+        }
+    }
+}
+
+/* The host wrote [first, end) of Unicorn's RAM numbering: drop translations made from it. */
+API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end)
+{
+    while (first < end) {
+        uint64_t next = (first & ~(PAGE - 1)) + PAGE, stop = next < end ? next : end;
+        const uint8_t *flag = code_flag(e, first);
+
+        if (!flag || *flag)
+            real_tb_invalidate_phys_range(e->uc, first, stop);
+        first = stop;
+    }
+}
+
+/* ---- Making a block */
+
+void forget_translations(engine *e)
+{
+    engine_left(e);
+    e->flushes++;
+    e->used = 0;
+    memset(e->has_code, 0, e->pages);
+}
+
+REPLACES void tb_flush_x86_64(void *cpu)
+{
+    engine *e = engine_of_cpu(cpu);
+
+    if (e)
+        forget_translations(e);
+    real_tb_flush(cpu);
+}
+
+/* For Python, whose call of tb_flush would reach the original. */
+API void v2e_fast_flush(engine *e)
+{
+    tb_flush_x86_64(e->cpu);
+}
+
+/* Unicorn emits a call of its check at the beginning of each block and behind each load and store. The first gets the
+ * block's slot; the others, which stop in the middle of instructions, are left out. */
+REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int count, void **arguments)
+{
+    engine *e = translating;
+    extern void helper_check_exit_request_x86_64(void *, uint32_t);
+
+    if (e && e->tcg == tcg && function == (void *)helper_check_exit_request_x86_64) {
+        if (e->checks++ == 0) {
+            uint64_t address = real_tcg_const_i64(tcg, (int64_t)&e->slots[e->used] | 1);
+            void *both[2] = {(uint8_t *)tcg + address, arguments[1]};
+
+            real_tcg_gen_callN(tcg, function, result, count, both);
+        }
+        return;
+    }
+    real_tcg_gen_callN(tcg, function, result, count, arguments);
+}
+
+REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
+{
+    engine *e = engine_of_cpu(cpu);
+
+    if (!e) {
+        real_gen_intermediate_code(cpu, block, most);
+        return;
+    }
+    e->checks = 0;
+    translating = e;
+    real_gen_intermediate_code(cpu, block, most_instructions(e, block, most));
+    translating = NULL;
+}
+
+/* True when the block is one repeated string instruction (REP INS OUTS MOVS CMPS STOS LODS SCAS). */
+static int repeats(engine *e, const tb *block)
+{
+    int repeated = 0;
+
+    if (block->icount != 1 || block->page_addr[0] == EMPTY)
+        return 0;
+    for (uint64_t i = 0; i < block->size; i++) {
+        uint64_t offset = block->pc % PAGE + i;
+        uint64_t page = offset < PAGE ? block->page_addr[0] : block->page_addr[1];
+        uint8_t byte = *(const uint8_t *)(host_of(e, page) + offset % PAGE);
+
+        switch (byte) {
+        case 0xf2: case 0xf3:
+            repeated = 1;
+            break;
+        case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0:
+            break;
+        default:
+            if (block->flags & HF_CS64 && (byte & 0xf0) == 0x40)
+                break;
+            return repeated && ((byte >= 0x6c && byte <= 0x6f) || (byte >= 0xa4 && byte <= 0xa7) ||
+                                (byte >= 0xaa && byte <= 0xaf));
+        }
+    }
+    return 0;
+}
+
+REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32_t flags, int cflags)
+{
+    engine *e = engine_of_cpu(cpu);
+    const uint8_t *data;
+    tb *block;
+    slot *s;
+    int inner;
+
+    if (!e)
+        return real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
+    if (e->used == e->capacity) { /* no slot is left: begin anew, as when the translation buffer is full */
+        tb_flush_x86_64(cpu);
+        leave_block(e);
+    }
+    block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
+    while ((inner = inner_breakpoint(e, block))) {
+        remember_cut(e, block->pc, block->flags, (uint32_t)inner);
+        real_tb_phys_invalidate(e->tcg, block, EMPTY);
+        block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
+    }
+    e->translations++;
+    s = &e->slots[e->used++];
+    s->engine = e;
+    s->eip = block->pc - block->cs_base;
+    s->block = block;
+    s->insns = block->icount;
+    s->io = block->icount == 1;
+    s->repeats = (uint8_t)repeats(e, block);
+    s->breakpoint = (uint8_t)is_breakpoint(e, block->pc, block->flags);
+    s->need = s->breakpoint ? NEVER : s->insns;
+    data = block->code + block->code_size;
+    s->last = block->pc;
+    for (int i = 0; i < block->icount; i++) {
+        s->last += (uint64_t)signed_leb(&data);
+        signed_leb(&data);
+        signed_leb(&data);
+    }
+    for (int i = 0; i < 2; i++)
+        if (block->page_addr[i] != EMPTY)
+            page_has_code(e, block->page_addr[i]);
+    return block;
+}

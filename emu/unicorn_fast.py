@@ -1,0 +1,346 @@
+"""The C helper (emu/native) seen from Python: loading it before Unicorn, proving it, and one engine's use of it.
+
+The helper counts and stops at the beginnings of translated blocks instead of before each instruction. It replaces
+internal functions of libunicorn by being loaded first, so `load` has to be called before the first `import unicorn`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from ctypes import c_char_p, c_int, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any, Final
+
+from emu.engine import EngineError
+from emu.unicorn_callbacks import Callbacks
+from emu.unicorn_layout import (
+    CPU_CAN_DO_IO,
+    CPU_CFLAGS_NEXT,
+    CPU_ENV,
+    CPU_EXCEPTION_INDEX,
+    CPU_EXIT_REQUEST,
+    CPU_INTERRUPT_REQUEST,
+    ENV_ICOUNT_DECR,
+    ENV_TLB,
+    HIDDEN_PAGE,
+    UC_CPU,
+    UC_INVALID_ERROR,
+    UC_TCG,
+    VERSION,
+    Env,
+    offset_of,
+)
+from emu.unicorn_overlay import Overlay
+from emu.unicorn_thunks import EMPTY, STOP_BUDGET, Control, offset
+
+ENV_RSP: Final = 0x20
+#: GNU build ID of libunicorn.so.2 in the wheel of VERSION for x86-64 Linux with glibc.
+BUILD_ID: Final = bytes.fromhex("44285d3e80527122e9e361928189385906ec813e")
+#: How many translations an engine keeps before it begins anew; each takes 64 bytes here and about 1 KiB in Unicorn.
+TRANSLATIONS: Final = 1 << 18
+
+#: Why there is no helper when that is as asked.
+FORCED: Final = "V2E_ENGINE=gate asks for that"
+
+PORT_IN = ctypes.CFUNCTYPE(c_uint32, c_uint32, c_int)
+PORT_OUT = ctypes.CFUNCTYPE(None, c_uint32, c_int, c_uint32)
+
+#: NOP; NOP; IN AL,80h; NOP; INC BYTE of the next instruction, a NOP in the same block; and a jump to itself.
+_PROOF = bytes.fromhex("90 90 e480 90 fe0500000000 90 ebfe")
+_PROOF_AT = 0x800
+_HLT = 0xF4
+_PROOF_STORED = _PROOF_AT + 11
+#: Runs of so many instructions, and where each must end.
+_PROOF_RUNS = {1: 1, 2: 4, 50: 12}
+
+
+class _Layout(ctypes.Structure):
+    """struct layout of emu/native/fast.h."""
+
+    _fields_ = (
+        *((name, c_uint32) for name in (
+            "uc_cpu", "uc_tcg", "uc_invalid_error", "cpu_exit_request", "cpu_cflags_next_tb",
+            "cpu_interrupt_request", "cpu_can_do_io", "cpu_exception_index", "cpu_env", "env_eip", "env_eflags",
+            "env_hflags", "env_cr", "env_rsp", "env_segs", "env_dr", "env_error_code",
+        )),
+        ("env_icount_decr", c_int32),
+        ("env_tlb", c_int32),
+    )  # fmt: skip
+
+
+CELLS: Final = 64
+#: As long as the run lasts.
+ALWAYS: Final = -1
+
+
+class Cell(ctypes.Structure):
+    """struct cell of emu/native/fast.h: an answer to byte reads of a port."""
+
+    _fields_ = (
+        ("port", c_uint16), ("value", c_uint8), ("streams", c_uint8), ("generation", c_uint32), ("floor", c_int64),
+        ("data", c_void_p), ("left", c_uint64),
+    )  # fmt: skip
+    port: int
+    value: int
+    streams: int
+    generation: int
+    floor: int
+    data: int
+    left: int
+
+
+class Cells(ctypes.Structure):
+    """struct cells."""
+
+    _fields_ = (("generation", c_uint32), ("_pad", c_uint32), ("cell", Cell * CELLS))
+    generation: int
+    cell: ctypes.Array[Cell]
+
+
+class MemoryHook(ctypes.Structure):
+    """struct memory_hook of emu/native/count.c."""
+
+    _fields_ = (("engine", c_void_p), ("callback", c_void_p), ("number", c_void_p))
+
+
+class Statistics(ctypes.Structure):
+    """What the helper did for an engine: for benchmarks and tests."""
+
+    _fields_ = tuple(
+        (name, c_uint64)
+        for name in ("translations", "partial", "retried", "unwound", "flushes", "slow", "slots", "code_pages")
+    )
+    translations: int
+    partial: int  #: blocks cut to the instructions that were left
+    retried: int  #: blocks left before a device access
+    unwound: int  #: blocks left in the middle otherwise
+    flushes: int
+    slow: int  #: blocks that needed a closer look at their beginning
+    slots: int
+    code_pages: int
+
+
+class Helper:
+    """The loaded library. Raises EngineError when it does not fit this Unicorn."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        def f(name: str, result: Any, *arguments: Any) -> Any:
+            function = getattr(library, f"v2e_fast_{name}")
+            function.restype, function.argtypes = result, arguments
+            return function
+
+        p = c_void_p
+        self.open = f("open", c_char_p, c_char_p, p)
+        self.too_late = f("too_late", c_int)
+        self.attach = f("attach", p, p, p, p, c_uint32, c_uint64, PORT_IN, PORT_OUT)
+        self.detach = f("detach", None, p)
+        self.run = f("run", c_int, p)
+        self.breakpoints = f("breakpoints", None, p)
+        self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
+        self.flush = f("flush", None, p)
+        self.statistics = f("statistics", None, p, p)
+        self.control = f("control", c_uint64)
+        self.memory_hook_address = ctypes.cast(library.v2e_fast_memory_hook, c_void_p).value or 0
+        self._refusal: str | None = None  # empty once it is proved to work
+
+    def _fit(self, unicorn_path: str) -> None:
+        env = [offset_of(Env, name) for name in ("eip", "eflags", "hflags", "cr")]
+        more = [offset_of(Env, name) for name in ("segs", "dr", "error_code")]
+        layout = _Layout(
+            UC_CPU, UC_TCG, UC_INVALID_ERROR, CPU_EXIT_REQUEST, CPU_CFLAGS_NEXT, CPU_INTERRUPT_REQUEST, CPU_CAN_DO_IO,
+            CPU_EXCEPTION_INDEX, CPU_ENV, *env, ENV_RSP, *more, ENV_ICOUNT_DECR, ENV_TLB,
+        )  # fmt: skip
+        missing = self.open(unicorn_path.encode(), ctypes.byref(layout))
+        if missing is not None:
+            raise EngineError(f"this build of Unicorn does not export {missing.decode()}")
+        with open(unicorn_path, "rb") as file:
+            if BUILD_ID not in file.read(0x1000):
+                raise EngineError(f"{unicorn_path} is not the library in PyPI's wheel of unicorn {VERSION}")
+        if self.control() != ctypes.sizeof(Control) << 32 | offset("mode"):
+            raise EngineError("the helper was built from other sources than this package; install it again")
+
+    def fit(self, path: str) -> None:
+        """Find Unicorn's functions in its library, loaded from `path`. Has to come before the first engine is made,
+        as Unicorn calls the helper from then on."""
+        try:
+            self._fit(path)
+        except EngineError as error:
+            self._refusal = str(error)
+
+    def prove(self, overlay: Overlay, control: Control, page: memoryview) -> None:
+        """Once in a process: execute a few instructions of which every mechanism has its share, on a new engine whose
+        hidden page is `page`. Raises EngineError when the helper is not to be used."""
+        if self._refusal is None:
+            try:
+                self._prove(overlay, control, page)
+                self._refusal = ""
+            except EngineError as error:
+                self._refusal = str(error)
+        if self._refusal:
+            raise EngineError(self._refusal)
+
+    def _prove(self, overlay: Overlay, control: Control, page: memoryview) -> None:
+        seen: list[int] = []
+
+        def read(_port: int, _size: int) -> int:
+            seen.append(control.remaining)
+            return 0
+
+        env = overlay.env
+        before = env.eip
+        page[_PROOF_AT : _PROOF_AT + len(_PROOF)] = _PROOF
+        # Unicorn itself allows device accesses again when it leaves a block; the first instruction here is HLT.
+        allowed = c_uint32.from_address(overlay.cpu + CPU_CAN_DO_IO)
+        page[_PROOF_AT - 1] = _HLT
+        env.eip, allowed.value = HIDDEN_PAGE + _PROOF_AT - 1, 0
+        overlay.call.emu_start(overlay.uc, env.eip, 0, 0, 0)
+        overlay.halted.value = 0
+        if allowed.value != 1:
+            raise EngineError(f"Unicorn {VERSION} keeps can_do_io elsewhere than the helper thinks")
+        cells, port_in = Cells(), PORT_IN(read)
+        engine = self.attach(
+            overlay.uc, ctypes.addressof(control), ctypes.addressof(cells), 64, 0, port_in, PORT_OUT()
+        )  # fmt: skip
+        if not engine:
+            raise EngineError("the helper has no memory left")
+        env.eip, control.dr7 = HIDDEN_PAGE + _PROOF_AT, env.dr[7] & 0xFFFFFFFF
+        places, reasons = [], []
+        for part in _PROOF_RUNS:
+            control.remaining, control.reason = part, 0
+            self.run(engine)
+            places.append(env.eip - HIDDEN_PAGE - _PROOF_AT)
+            reasons.append(control.reason)
+        counts = Statistics()
+        self.statistics(engine, ctypes.byref(counts))
+        found = (places, reasons, page[_PROOF_STORED], seen, counts.retried > 0, counts.unwound > 0)
+        self.detach(overlay.uc)
+        overlay.call.tb_flush(overlay.cpu)
+        page[_PROOF_AT - 1 : _PROOF_AT + len(_PROOF)] = bytes(1 + len(_PROOF))
+        env.eip, control.remaining, control.reason, control.last = before, 0, 0, EMPTY
+        expected = (list(_PROOF_RUNS.values()), [STOP_BUDGET] * 3, 0x91, [0], True, True)
+        if found != expected:
+            raise EngineError(f"Unicorn does not call the helper as it should ({found!r} instead of {expected!r})")
+
+
+def load() -> Helper | str:
+    """The helper, loaded; or the sentence that says why there is none. Nothing of Unicorn is touched."""
+    if os.environ.get("V2E_ENGINE", "") == "gate":
+        return FORCED
+    if sys.platform != "linux" or platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc":
+        return f"it is for x86-64 Linux with glibc, not for {platform.machine()} {sys.platform}"
+    folder = Path(__file__).parent / "native"
+    path = next((p for suffix in EXTENSION_SUFFIXES if (p := folder / f"_fast{suffix}").exists()), None)
+    if path is None:
+        return "it was not built; install a C compiler and then this package again"
+    try:
+        helper = Helper(ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL))
+    except (OSError, AttributeError) as error:
+        return f"{path} cannot be loaded: {error}"
+    if helper.too_late():
+        return "unicorn was imported before emu.unicorn_engine; import that first"
+    return helper
+
+
+HELPER: Final = load()
+
+
+class FastLoop:
+    """The run loop of one engine in the helper. See `emu.unicorn_gate.GateLoop` for the other."""
+
+    name = "fast"
+
+    def __init__(
+        self, helper: Helper, overlay: Overlay, control: Control, ram: int, callbacks: Callbacks, translations: int
+    ) -> None:
+        self._helper, self._control = helper, control
+        #: Forgets the engine; set by whoever knows when it goes.
+        self.close: Callable[[], object] = detacher(helper, overlay.uc)
+        self._callbacks = PORT_IN(callbacks.port_in), PORT_OUT(callbacks.port_out)
+        callbacks.before_port = self.settle
+        self._hooks: list[MemoryHook] = []
+        self._cells = Cells()
+        #: bytes handed out as a stream: the port, how many, the bytes, and whom to tell how many were taken
+        self._stream: tuple[int, int, object, Callable[[int], None]] | None = None
+        self._engine = helper.attach(
+            overlay.uc, ctypes.addressof(control), ctypes.addressof(self._cells), translations, ram, *self._callbacks
+        )  # fmt: skip
+        if not self._engine:
+            raise EngineError("too many engines at once, or no memory left for another one's translations")
+
+    def enter(self) -> int:
+        """Run until the helper or Unicorn stops; uc_emu_start's error code."""
+        code: int = self._helper.run(self._engine)
+        if self._stream is not None:
+            self.settle()
+        return code
+
+    def hold(self, port: int, value: int, floor: int) -> None:
+        """See Executor.hold_input; `floor` is how many instructions are then left of the run."""
+        cell = self._cells.cell[port % CELLS]
+        cell.port, cell.value, cell.streams, cell.floor = port, value, 0, floor
+        cell.generation = self._cells.generation
+
+    def stream(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
+        """See Executor.stream_input."""
+        self.settle()
+        kept = ctypes.c_char_p(data)
+        cell = self._cells.cell[port % CELLS]
+        cell.port, cell.streams, cell.floor = port, 1, ALWAYS
+        cell.data, cell.left = ctypes.cast(kept, c_void_p).value or 0, len(data)
+        cell.generation = self._cells.generation
+        self._stream = port, len(data), kept, taken
+
+    def settle(self) -> None:
+        """Tell who handed out a stream what has been taken of it, and end it."""
+        if self._stream is not None:
+            port, length, _, taken = self._stream
+            self._stream = None
+            cell = self._cells.cell[port % CELLS]
+            if cell.port == port and cell.streams:
+                cell.streams = 0
+                cell.generation = self._cells.generation - 1
+                taken(length - cell.left)
+
+    def repeating(self) -> bool:
+        """The helper reports a repeated string instruction on arrival only."""
+        return False
+
+    def breakpoints_changed(self) -> None:
+        self._helper.breakpoints(self._engine)
+
+    def forget(self) -> None:
+        """The CPU has been given another state: look at all of it before the next block."""
+        self._control.leave = 1
+
+    def memory_changed(self, ranges: Sequence[tuple[int, int]], *, running: bool) -> None:
+        """Drop the translations made from the ranges."""
+        for first, end in ranges:
+            self._helper.memory_changed(self._engine, first, end)
+
+    def flush(self) -> None:
+        """Drop all translations."""
+        self._helper.flush(self._engine)
+
+    def memory_hook(self, callback: int, number: int) -> tuple[int, int]:
+        """What to give Unicorn for a memory hook: the function, and its user data, kept until `forget_hooks`."""
+        hook = MemoryHook(self._engine, callback, number)
+        self._hooks.append(hook)
+        return self._helper.memory_hook_address, ctypes.addressof(hook)
+
+    def forget_hooks(self) -> None:
+        self._hooks.clear()
+
+    def statistics(self) -> Statistics:
+        values = Statistics()
+        self._helper.statistics(self._engine, ctypes.byref(values))
+        return values
+
+
+def detacher(helper: Helper, handle: int) -> Callable[[], None]:
+    """Forgets the engine at `handle`, without keeping its objects alive."""
+    return lambda: helper.detach(handle)

@@ -1,0 +1,99 @@
+"""The run loop for any platform: a CODE hook in machine code before every instruction (emu/unicorn_thunks.py)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from emu.unicorn_callbacks import MASK32, Callbacks
+from emu.unicorn_layout import HF_CS64
+from emu.unicorn_overlay import Overlay
+from emu.unicorn_thunks import EMPTY, CodePages, Control, gate, port_check
+
+#: Above this many bytes all translations are dropped instead of those of the range.
+FLUSH_ALL: Final = 1 << 20
+#: REP and REPNE, and the string instructions they repeat (SDM vol. 2B, "REP"): INS OUTS MOVS CMPS STOS LODS SCAS.
+REPEATS: Final = frozenset((0xF2, 0xF3))
+STRING_OPCODES: Final = frozenset((*range(0x6C, 0x70), *range(0xA4, 0xA8), *range(0xAA, 0xB0)))
+PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
+REX: Final = range(0x40, 0x50)
+LONGEST_INSTRUCTION: Final = 15
+HOOK_CODE, HOOK_INSN = 1 << 2, 1 << 1  #: include/unicorn/unicorn.h, UC_HOOK_CODE, UC_HOOK_INSN
+
+
+class GateLoop:
+    """`read_linear` gives as many of the bytes at a linear address as are mapped memory."""
+
+    name = "gate"
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        control: Control,
+        code: CodePages,
+        callbacks: Callbacks,
+        read_linear: Callable[[int, int], bytes],
+    ) -> None:
+        self._ov, self._control, self._read = overlay, control, read_linear
+        place = code.place
+        overlay.add_hook(HOOK_CODE, place(gate(control=ctypes.addressof(control), **overlay.gate_addresses())))
+        for number, function in callbacks.ports:
+            callback = ctypes.cast(function, ctypes.c_void_p).value or 0
+            checked = place(port_check(callback=callback, **overlay.port_check_addresses()))
+            overlay.add_hook(HOOK_INSN, checked, instruction=number)
+
+    def enter(self) -> int:
+        """Run until the gate or Unicorn stops; uc_emu_start's error code."""
+        self._control.invalidated = self._ov.invalidated.value
+        code: int = self._ov.call.emu_start(self._ov.uc, self._ov.env.eip, 0, 0, 0)
+        return code
+
+    def forget(self) -> None:
+        """The CPU has been given another state. The gate compares it all before each instruction."""
+
+    def hold(self, port: int, value: int, floor: int) -> None:
+        """Each access is asked for."""
+
+    def stream(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
+        """Each access is asked for."""
+
+    def repeating(self) -> bool:
+        """True when the breakpoint just met is on a string instruction that goes on repeating."""
+        env = self._ov.env
+        long64 = env.hflags & HF_CS64
+        pc = env.eip if long64 else env.segs[1].base + env.eip & MASK32
+        if self._control.last & (EMPTY if long64 else MASK32) != pc:
+            return False
+        repeats = False
+        for byte in self._read(pc, LONGEST_INSTRUCTION):
+            if byte in REPEATS:
+                repeats = True
+            elif byte not in PREFIXES and not (long64 and byte in REX):
+                return repeats and byte in STRING_OPCODES
+        return False
+
+    def breakpoints_changed(self) -> None:
+        """The gate looks each address up."""
+
+    def memory_changed(self, ranges: Sequence[tuple[int, int]], *, running: bool) -> None:
+        """Drop the translations made from the ranges. While an instruction runs, its own goes on to the end."""
+        if not running and sum(end - first for first, end in ranges) > FLUSH_ALL:
+            self.flush()
+            return
+        for first, end in ranges:
+            self._ov.call.invalidate_range(self._ov.uc, first, end)
+
+    def flush(self) -> None:
+        """Drop all translations."""
+        self._ov.call.tb_flush(self._ov.cpu)
+
+    def memory_hook(self, callback: int, number: int) -> tuple[int, int]:
+        """What to give Unicorn for a memory hook: the function, and its user data."""
+        return callback, number
+
+    def forget_hooks(self) -> None:
+        """Unicorn has what it needs."""
+
+    def close(self) -> None:
+        """The machine code goes with its pages."""
