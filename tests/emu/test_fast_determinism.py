@@ -12,7 +12,9 @@ from emu.until import parse_until
 from emu.views import FingerprintView
 from machines import seabios_debugger
 
-pytestmark = pytest.mark.skipif(isinstance(HELPER, str), reason="there is no helper")
+pytestmark = pytest.mark.skipif(
+    isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
+)
 
 #: Where the comparison ends: in the firmware's work, behind its option ROMs and the disk.
 RETIRED = 7_000_000
