@@ -34,7 +34,7 @@ class CheckLevel(enum.Enum):
     """How much of what Unicorn leaves out is put back by asking before instructions. See docs/fidelity.md."""
 
     OFF = "off"
-    AUTO = "auto"  #: wherever it does not slow ordinary code
+    AUTO = "auto"  #: wherever it does not slow ordinary code: everywhere with the C helper
     FULL = "full"  #: everywhere
 
 

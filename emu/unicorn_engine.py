@@ -119,8 +119,7 @@ class UnicornEngine:
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations)
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
-        reader = code_reader(self._ov, regions, self._watch.read_linear)
-        self._checks = Checks(self._ov, self._control, checks, reader, self._callbacks.failed)
+        self._check_segments(checks, regions)
         self._install()
         self._prove()
         self.load(CpuState())
@@ -142,6 +141,14 @@ class UnicornEngine:
         # Once, and before Unicorn frees what another engine may then be given.
         loop.close = weakref.finalize(self, detacher(helper, self._handle))
         return loop
+
+    def _check_segments(self, level: CheckLevel, regions: Sequence[MappedRegion]) -> None:
+        if isinstance(self._loop, FastLoop):
+            if level is not CheckLevel.OFF:
+                self._loop.check_segments()
+        else:
+            reader = code_reader(self._ov, regions, self._watch.read_linear)
+            self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
 
     def _read_linear(self, linear: int, length: int) -> bytes:
         return self._watch.read_linear(linear, length)

@@ -133,6 +133,8 @@ API void v2e_fast_detach(void *uc)
         munmap(e->cuts, CUTS * sizeof(struct cut));
     if (e->has_code)
         munmap(e->has_code, e->pages);
+    if (e->records)
+        munmap(e->records, RECORDS_SIZE);
     memset(e, 0, sizeof *e);
 }
 
@@ -153,13 +155,17 @@ API engine *v2e_fast_attach(void *uc, struct control *control, struct cells *cel
     e->cuts = reserve(CUTS * sizeof(struct cut));
     e->pages = ram / PAGE + 1;
     e->has_code = reserve(e->pages);
-    if (!e->slots || !e->cuts || !e->has_code) {
+    e->records = reserve(RECORDS_SIZE);
+    e->classes = 1;
+    if (!e->slots || !e->cuts || !e->has_code || !e->records) {
         if (e->slots)
             munmap(e->slots, e->capacity * sizeof(slot));
         if (e->cuts)
             munmap(e->cuts, CUTS * sizeof(struct cut));
         if (e->has_code)
             munmap(e->has_code, e->pages);
+        if (e->records)
+            munmap(e->records, RECORDS_SIZE);
         memset(e, 0, sizeof *e);
         return NULL;
     }
@@ -197,7 +203,7 @@ API uint64_t v2e_fast_control(void)
     return sizeof(struct control) << 32 | offsetof(struct control, mode);
 }
 
-API void v2e_fast_statistics(const engine *e, uint64_t values[8])
+API void v2e_fast_statistics(const engine *e, uint64_t values[12])
 {
     values[0] = e->translations;
     values[1] = e->partial;
@@ -209,4 +215,8 @@ API void v2e_fast_statistics(const engine *e, uint64_t values[8])
     values[7] = 0;
     for (uint64_t page = 0; page < e->pages; page++)
         values[7] += e->has_code[page];
+    values[8] = e->begun;
+    values[9] = e->made;
+    values[10] = e->guarded;
+    values[11] = e->asked;
 }

@@ -260,6 +260,7 @@ void forget_translations(engine *e)
     engine_left(e);
     e->flushes++;
     e->used = 0;
+    e->records_used = 0;
     memset(e->has_code, 0, e->pages);
 }
 
@@ -306,9 +307,11 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
         return;
     }
     e->checks = 0;
+    e->making = block;
     translating = e;
     real_gen_intermediate_code(cpu, block, most_instructions(e, block, most));
     translating = NULL;
+    e->making = NULL;
 }
 
 /* True when the block is one repeated string instruction (REP INS OUTS MOVS CMPS STOS LODS SCAS). */
@@ -349,7 +352,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
 
     if (!e)
         return real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
-    if (e->used == e->capacity) { /* no slot is left: begin anew, as when the translation buffer is full */
+    if (e->used == e->capacity || records_full(e)) { /* begin anew, as when the translation buffer is full */
         tb_flush_x86_64(cpu);
         leave_block(e);
     }
@@ -360,6 +363,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
         block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
     }
     e->translations++;
+    e->made += block->icount;
     s = &e->slots[e->used++];
     s->engine = e;
     s->eip = block->pc - block->cs_base;
