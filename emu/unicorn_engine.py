@@ -375,6 +375,10 @@ class UnicornEngine:
         if self._running:
             self._control.leave = 1
 
+    def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
+        """See Executor."""
+        return self._loop.mark_writes(host_address, pages, marks, self._memory.places())
+
     # -- ports
 
     def hold_input(self, port: int, value: int, until: int | None) -> None:

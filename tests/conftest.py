@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Examples are judged by their number, never by their time: machines differ.
@@ -22,3 +23,14 @@ def pytest_configure(config):
         from repl import pytest_plugin
 
         config.pluginmanager.register(pytest_plugin, "v2e")
+
+
+@pytest.fixture(params=["gate", "fast"])
+def run_loop(request, monkeypatch):
+    """The run loop of the engines that the test makes; the test runs once with each."""
+    from emu.unicorn_engine import HELPER
+
+    if request.param == "fast" and isinstance(HELPER, str):
+        pytest.skip(f"there is no helper: {HELPER}")
+    monkeypatch.setenv("V2E_ENGINE", request.param)
+    return request.param

@@ -143,6 +143,11 @@ struct decision {
     uint32_t mode, vm;
 };
 
+/* A range of physical memory, and where its bytes are in this process; shared with emu/unicorn_fast.py. */
+struct place {
+    uint64_t base, size, host;
+};
+
 typedef uint32_t port_in(uint32_t port, int size);
 typedef void port_out(uint32_t port, int size, uint32_t value);
 
@@ -162,6 +167,10 @@ typedef struct engine {
     struct cut *cuts;
     uint8_t *has_code; /* per page of Unicorn's RAM numbering */
     uint64_t pages;
+    uint8_t *marks; /* per page of the guest's memory from `marked` on in this process: written */
+    uint64_t marked, marked_pages;
+    const struct place *places;
+    uint32_t place_count;
     port_in *in;
     port_out *out;
     struct cells *cells;
@@ -223,6 +232,11 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, tlb_unprotect_code, (void *, uint64_t))                                                                    \
     X(void, tb_invalidate_phys_page_fast, (void *, void *, uint64_t, int, uint64_t))                                   \
     X(void, tb_invalidate_phys_range, (void *, uint64_t, uint64_t))                                                    \
+    X(void, x86_stb_phys, (void *, uint64_t, uint8_t))                                                                 \
+    X(void, x86_stw_phys, (void *, uint64_t, uint32_t))                                                                \
+    X(void, x86_stl_phys, (void *, uint64_t, uint32_t))                                                                \
+    X(void, x86_stl_phys_notdirty, (void *, uint64_t, uint32_t))                                                       \
+    X(void, x86_stq_phys, (void *, uint64_t, uint64_t))                                                                \
     X(uint8_t *, qemu_map_ram_ptr, (void *, void *, uint64_t))                                                         \
     X(uint64_t, qemu_ram_addr_from_host, (void *, void *))
 
@@ -235,6 +249,10 @@ extern int (*real_uc_emu_stop)(void *);
 void retry_alone(engine *e, uint64_t host);
 void keep_skip(engine *e, const tb *block);
 __attribute__((noreturn)) void leave_block(engine *e);
+
+/* ---- dirty.c */
+int is_unmarked(const engine *e, uint64_t host);
+void mark_written(const engine *e, uint64_t host);
 
 /* ---- translate.c */
 extern __thread engine *translating;

@@ -201,18 +201,22 @@ REPLACES void tlb_unprotect_code_x86_64(void *uc, uint64_t ram)
 
     if (flag) {
         *flag = 0;
-        page_is_plain(e, ram);
+        if (!is_unmarked(e, host_of(e, ram)))
+            page_is_plain(e, ram);
     } else {
         real_tlb_unprotect_code(uc, ram);
     }
 }
 
-/* A store took the long way, to a page whose code has gone since. */
+/* A store took the long way: to a page that holds code, to one whose code has gone since, or to one that was not written
+ * since the last checkpoint. */
 REPLACES void tb_invalidate_phys_page_fast_x86_64(void *uc, void *pages, uint64_t ram, int size, uint64_t host)
 {
     engine *e = engine_of_uc(uc);
     uint8_t *flag = e ? code_flag(e, ram) : NULL;
 
+    if (flag)
+        mark_written(e, host_of(e, ram));
     if (flag && !*flag)
         page_is_plain(e, ram);
     else
@@ -232,9 +236,10 @@ REPLACES void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t linear, uint64_
         tlb_entry *t = tlb->table + (page / PAGE & (entries - 1));
 
         if (t->write == (page | TLB_NOTDIRTY)) {
-            uint8_t *flag = code_flag(e, real_qemu_ram_addr_from_host(e->uc, (void *)(t->addend + page)));
+            uint64_t host = t->addend + page;
+            uint8_t *flag = code_flag(e, real_qemu_ram_addr_from_host(e->uc, (void *)host));
 
-            if (flag && !*flag)
+            if (flag && !*flag && !is_unmarked(e, host))
                 t->write = page;
         }
     }
