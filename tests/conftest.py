@@ -14,6 +14,12 @@ settings.register_profile("soak", parent=settings.get_profile("v2e"), max_exampl
 settings.load_profile("v2e")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--streams", type=int, default=10, metavar="N", help="seeds of random instruction streams, beyond the first"
+    )
+
+
 def pytest_configure(config):
     # A job in the background of a shell inherits an ignored SIGINT and hands it on to what the tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
