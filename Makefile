@@ -33,7 +33,7 @@ bench: setup
 	@$(PY) -m bench
 
 # the property tests with a thousand times the examples, and STREAMS random instruction streams in each mode against
-# Bochs, each of about 35,000 instructions; no time limit
+# Bochs, each of about 42,000 instructions; no time limit
 STREAMS ?= 1000
 soak: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m hypothesis --hypothesis-profile soak --timeout 0

@@ -370,7 +370,9 @@ class UnicornEngine:
             self._control.halt_run = 1
 
     def memory_changed(self, physical: int, length: int) -> None:
-        """See Executor."""
+        """See Executor. Of an engine that was closed nothing is left to be changed."""
+        if self._uc is None:
+            return
         self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
         if self._running:
             self._control.leave = 1

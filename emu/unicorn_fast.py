@@ -337,8 +337,11 @@ class FastLoop:
         """See Executor; `places` are the (base, size, address in this process) of the regions."""
         self._places = (Place * len(places))(*(Place(*place) for place in places))
         self._helper.mark_writes(self._engine, host, pages, marks, ctypes.byref(self._places), len(places))
-        helper, engine = self._helper, self._engine
-        return lambda: helper.rearm(engine)
+        return self._rearm
+
+    def _rearm(self) -> None:
+        if getattr(self.close, "alive", True):  # its record in the helper may be another engine's since
+            self._helper.rearm(self._engine)
 
     def flush(self) -> None:
         """Drop all translations."""

@@ -133,6 +133,8 @@ API void v2e_fast_detach(void *uc)
         munmap(e->cuts, CUTS * sizeof(struct cut));
     if (e->has_code)
         munmap(e->has_code, e->pages);
+    if (e->linear)
+        munmap(e->linear, e->pages * sizeof *e->linear);
     memset(e, 0, sizeof *e);
 }
 
@@ -153,13 +155,16 @@ API engine *v2e_fast_attach(void *uc, struct control *control, struct cells *cel
     e->cuts = reserve(CUTS * sizeof(struct cut));
     e->pages = ram / PAGE + 1;
     e->has_code = reserve(e->pages);
-    if (!e->slots || !e->cuts || !e->has_code) {
+    e->linear = reserve(e->pages * sizeof *e->linear);
+    if (!e->slots || !e->cuts || !e->has_code || !e->linear) {
         if (e->slots)
             munmap(e->slots, e->capacity * sizeof(slot));
         if (e->cuts)
             munmap(e->cuts, CUTS * sizeof(struct cut));
         if (e->has_code)
             munmap(e->has_code, e->pages);
+        if (e->linear)
+            munmap(e->linear, e->pages * sizeof *e->linear);
         memset(e, 0, sizeof *e);
         return NULL;
     }

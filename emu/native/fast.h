@@ -166,6 +166,7 @@ typedef struct engine {
     uint64_t synchronised;  /* the same for a memory hook, which goes on */
     struct cut *cuts;
     uint8_t *has_code; /* per page of Unicorn's RAM numbering */
+    uint64_t *linear;  /* the same: the number of the linear page by which it was made writable last */
     uint64_t pages;
     uint8_t *marks; /* per page of the guest's memory from `marked` on in this process: written */
     uint64_t marked, marked_pages;
@@ -228,7 +229,6 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdtscp, (void *))                                                                                   \
     X(void, tlb_set_page_with_attrs, (void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t))                       \
     X(void, tlb_reset_dirty, (void *, uint64_t, uint64_t))                                                             \
-    X(void, tlb_set_dirty, (void *, uint64_t))                                                                         \
     X(void, tlb_unprotect_code, (void *, uint64_t))                                                                    \
     X(void, tb_invalidate_phys_page_fast, (void *, void *, uint64_t, int, uint64_t))                                   \
     X(void, tb_invalidate_phys_range, (void *, uint64_t, uint64_t))                                                    \

@@ -14,7 +14,7 @@ import pytest
 from asm import assemble
 from bare_cpu import RAM, TABLES, BareCpu, bare_cpu
 from emu.debugger import Debugger
-from emu.engine import ExitReason
+from emu.engine import Access, ExitReason, Watch
 from emu.machine import Machine
 from emu.memory import PhysicalMemory
 from emu.pages import PAGE, ZERO, Pages
@@ -139,6 +139,28 @@ def test_writes_through_aliases_mark_the_page_that_is_there() -> None:
     before = cpu.memory.save()
     cpu.run()
     assert changed(before, whole(cpu.memory)) == [0x12]
+
+
+@both_loops
+def test_watched_pages_are_saved_too() -> None:
+    cpu = marking("l: inc dword [0x12000]\nmov [0x13004], eax\ninc eax\njmp l", 32)
+    cpu.engine.set_watchpoints([Watch(0x12000, 4, Access.WRITE)])
+    for _ in range(20):
+        before = cpu.memory.save()
+        cpu.engine.run(4)
+        cpu.engine.run(4)
+        assert changed(before, whole(cpu.memory))[:1] == [0x12]
+
+
+@both_loops
+def test_a_closed_machine_can_still_be_saved() -> None:
+    run = debugger(rom("l: inc word [0x500]\njmp l"))
+    run_to(run, 100)
+    run.machine.close()
+    others = [debugger(rom("hlt")) for _ in range(2)]
+    run.machine.memory.write(0x600, b"x")
+    assert whole(run.machine.memory).page(0)[0x600] == ord("x")
+    assert others[0].fingerprint() == others[1].fingerprint()
 
 
 @both_loops
