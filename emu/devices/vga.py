@@ -9,9 +9,10 @@ A0000h-BFFFFh: text and one-byte-a-pixel modes show what the guest wrote; the pl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from emu.clock import Clock
+from emu.devices.copied import copied
 from emu.views import DeviceView, FieldView
 
 #: the first port of the range the adapter is mapped at; offsets count from it
@@ -65,13 +66,6 @@ class State:
     dac_reading: bool = False
     interrupt_cleared: int = 0  #: virtual time, ns, at which CR11 bit 4 was last 0
 
-    def copy(self) -> State:
-        """With lists of its own. copy.deepcopy would look at each number: checkpoints are taken often."""
-        return replace(
-            self, sequencer=self.sequencer.copy(), graphics=self.graphics.copy(), crtc=self.crtc.copy(),
-            attribute=self.attribute.copy(), dac=self.dac.copy(), dac_latch=self.dac_latch.copy(),
-        )  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -102,10 +96,10 @@ class Vga:
         self.state = State()
 
     def save(self) -> State:
-        return self.state.copy()
+        return copied(self.state)
 
     def restore(self, state: State) -> None:
-        self.state = state.copy()
+        self.state = copied(state)
 
     # -- decoding
 

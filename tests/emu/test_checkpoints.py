@@ -8,6 +8,7 @@ import gc
 import pickle
 import random
 import sys
+from dataclasses import fields
 
 import pytest
 
@@ -259,6 +260,37 @@ def test_reset_begins_from_zeros_and_content() -> None:
     assert whole(run.machine.memory) != before
     run.reset()
     assert whole(run.machine.memory) == before
+
+
+def test_a_state_of_a_device_shares_nothing_that_can_change() -> None:
+    run = seabios_debugger(bytes(512))
+    run_to(run, 3_000_000)
+    for name, device in run.machine.device_table.items():
+        state = device.save()
+        for part in [state, *[drive for drive in getattr(state, "drives", ()) if drive is not None]]:
+            ours = {id(value) for value in changeable(part)}
+            again = device.save()
+            for other in [again, *[drive for drive in getattr(again, "drives", ()) if drive is not None]]:
+                assert ours.isdisjoint(id(value) for value in changeable(other)), name
+
+
+def changeable(state: object) -> list[object]:
+    """The containers in it, which hold no others."""
+    values = [getattr(state, field.name) for field in fields(state)]  # type: ignore[arg-type]
+    return [value for value in values if isinstance(value, list | dict | bytearray)]
+
+
+def test_a_state_stays_what_it_was_while_the_machine_goes_on() -> None:
+    run = seabios_debugger(bytes(510) + b"\x55\xaa")
+    kept = []
+    for retired in (100_000, 400_000, 900_000, 3_000_000, 6_900_000):
+        run_to(run, retired)
+        state = run.save()
+        kept.append((state, pickle.dumps(state)))
+    for state, _ in reversed(kept):
+        run.restore(state)
+        run_to(run, state.retired + 50_000)
+    assert all(pickle.loads(data) == state for state, data in kept)
 
 
 # -- what it costs
