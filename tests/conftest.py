@@ -16,7 +16,7 @@ settings.load_profile("v2e")
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--streams", type=int, default=10, metavar="N", help="seeds of random instruction streams, beyond the first"
+        "--streams", type=int, default=8, metavar="N", help="seeds of random instruction streams, beyond the first"
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
 from emu.debugger import Debugger, StopKind
-from emu.engine import Access, Watch
+from emu.engine import Access, CheckLevel, Watch
+from emu.firmware import tour
+from emu.machine import MachineConfig, build_machine
 from emu.unicorn_engine import HELPER, UnicornEngine
 from emu.views import FingerprintView
 from machines import reading_debugger, seabios_debugger
@@ -118,6 +121,53 @@ def test_watchpoints_stop_where_they_stop_single_steps(boot: Guest, start: int) 
 @pytest.mark.slow
 def test_1000_points_of_saving_and_restoring_change_nothing(boot: Guest) -> None:
     check_saving(boot, 1000)
+
+
+# -- and through every mode of the CPU
+
+
+def tour_debugger(**config: Any) -> Debugger:
+    # Without checks, which are no part of the loop and take most of the time.
+    config = {"memory": 4 << 20, "firmware": tour.rom(), "shadow": False, "checks": CheckLevel.OFF, **config}
+    return Debugger(build_machine(MachineConfig(**config)))
+
+
+def finish_tour(debugger: Debugger) -> None:
+    debugger.set_until(None)
+    debugger.set_limit(20_000_000)
+    debugger.begin_continue()
+    assert (stop := debugger.run()).kind is StopKind.EXIT, stop.text
+    assert "tour: done" in debugger.machine.serial_text() + debugger.machine.debugcon_text() + debugger.screen().text
+
+
+@pytest.fixture(scope="module")
+def all_modes() -> Guest:
+    return Guest(tour_debugger, finish_tour)
+
+
+@in_fast_loop
+@pytest.mark.parametrize("length", [pytest.param(13, marks=pytest.mark.slow), 777, 12345])
+def test_the_length_of_slices_changes_nothing_in_any_mode(all_modes: Guest, length: int) -> None:
+    check_slices(all_modes, length)
+
+
+@in_fast_loop
+def test_saving_and_restoring_changes_nothing_in_any_mode(all_modes: Guest) -> None:
+    check_saving(all_modes, 150)
+
+
+@in_fast_loop
+def test_flushes_change_nothing_in_any_mode(all_modes: Guest) -> None:
+    check_flushes(all_modes, 100)
+
+
+@in_fast_loop
+def test_all_modes_are_saved_exactly(all_modes: Guest) -> None:
+    debugger = all_modes.make()
+    for retired in all_modes.points(200, seed=3):
+        run_to(debugger, retired)
+        assert bytes(debugger.machine.memory.save()) == bytes(debugger.machine.memory.view)
+    assert all_modes.end(debugger) == all_modes.plain()
 
 
 def test_without_the_helper_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
