@@ -159,6 +159,11 @@ class Executor(Protocol):
     def memory_changed(self, physical: int, length: int) -> None:
         """The host wrote guest memory: drop translations made from it. Allowed in callbacks."""
 
+    def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
+        """The `pages` pages of 4 KiB from `host_address` in this process are the guest's RAM and ROM, and at address
+        `marks` is a byte for each: from now on set that of each page this CPU writes, through whatever address, page
+        walks included. Gives a function to be called whenever bytes were cleared, or None: this CPU cannot tell."""
+
     def hold_input(self, port: int, value: int, until: int | None) -> None:
         """Only in PortIo.port_in: byte reads of `port` would give `value`, and do nothing else, while fewer than
         `until` instructions have retired (None: while the run lasts) and no other access reaches PortIo. The engine

@@ -377,10 +377,16 @@ class UnicornEngine:
             self._control.halt_run = 1
 
     def memory_changed(self, physical: int, length: int) -> None:
-        """See Executor."""
+        """See Executor. Of an engine that was closed nothing is left to be changed."""
+        if self._uc is None:
+            return
         self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
         if self._running:
             self._control.leave = 1
+
+    def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
+        """See Executor."""
+        return self._loop.mark_writes(host_address, pages, marks, self._memory.places())
 
     # -- ports
 

@@ -110,6 +110,12 @@ class MemoryHook(ctypes.Structure):
     _fields_ = (("engine", c_void_p), ("callback", c_void_p), ("number", c_void_p))
 
 
+class Place(ctypes.Structure):
+    """struct place of emu/native/fast.h: a range of physical memory, and where its bytes are in this process."""
+
+    _fields_ = (("base", c_uint64), ("size", c_uint64), ("host", c_uint64))
+
+
 class Statistics(ctypes.Structure):
     """What the helper did for an engine: for benchmarks and tests."""
 
@@ -162,6 +168,8 @@ class Helper:
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
         self.flush = f("flush", None, p)
+        self.mark_writes = f("mark_writes", None, p, c_uint64, c_uint64, p, p, c_uint32)
+        self.rearm = f("rearm", None, p)
         self.statistics = f("statistics", None, p, p)
         self.checks = f("checks", None, p, c_int)
         #: the tables of instructions, which the library refers to
@@ -297,6 +305,7 @@ class FastLoop:
         self._hooks: list[MemoryHook] = []
         self._cells = Cells()
         #: bytes handed out as a stream: the port, how many, the bytes, and whom to tell how many were taken
+        self._places: object = None  # kept, as the helper looks into it
         self._stream: tuple[int, int, object, Callable[[int], None]] | None = None
         self._engine = helper.attach(
             overlay.uc, ctypes.addressof(control), ctypes.addressof(self._cells), translations, ram, *self._callbacks
@@ -357,6 +366,18 @@ class FastLoop:
         """Drop the translations made from the ranges."""
         for first, end in ranges:
             self._helper.memory_changed(self._engine, first, end)
+
+    def mark_writes(
+        self, host: int, pages: int, marks: int, places: Sequence[tuple[int, int, int]]
+    ) -> Callable[[], None] | None:
+        """See Executor; `places` are the (base, size, address in this process) of the regions."""
+        self._places = (Place * len(places))(*(Place(*place) for place in places))
+        self._helper.mark_writes(self._engine, host, pages, marks, ctypes.byref(self._places), len(places))
+        return self._rearm
+
+    def _rearm(self) -> None:
+        if getattr(self.close, "alive", True):  # its record in the helper may be another engine's since
+            self._helper.rearm(self._engine)
 
     def flush(self) -> None:
         """Drop all translations."""

@@ -142,6 +142,11 @@ struct cells {
 /* Bytes of address space for what instructions have to be checked for. */
 #define RECORDS_SIZE (64ull << 20)
 
+/* A range of physical memory, and where its bytes are in this process; shared with emu/unicorn_fast.py. */
+struct place {
+    uint64_t base, size, host;
+};
+
 typedef uint32_t port_in(uint32_t port, int size);
 typedef void port_out(uint32_t port, int size, uint32_t value);
 
@@ -160,7 +165,12 @@ typedef struct engine {
     uint64_t synchronised;  /* the same for a memory hook, which goes on */
     struct cut *cuts;
     uint8_t *has_code; /* per page of Unicorn's RAM numbering */
+    uint64_t *linear;  /* the same: the number of the linear page by which it was made writable last */
     uint64_t pages;
+    uint8_t *marks; /* per page of the guest's memory from `marked` on in this process: written */
+    uint64_t marked, marked_pages;
+    const struct place *places;
+    uint32_t place_count;
     port_in *in;
     port_out *out;
     struct cells *cells;
@@ -229,10 +239,14 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdtscp, (void *))                                                                                   \
     X(void, tlb_set_page_with_attrs, (void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t))                       \
     X(void, tlb_reset_dirty, (void *, uint64_t, uint64_t))                                                             \
-    X(void, tlb_set_dirty, (void *, uint64_t))                                                                         \
     X(void, tlb_unprotect_code, (void *, uint64_t))                                                                    \
     X(void, tb_invalidate_phys_page_fast, (void *, void *, uint64_t, int, uint64_t))                                   \
     X(void, tb_invalidate_phys_range, (void *, uint64_t, uint64_t))                                                    \
+    X(void, x86_stb_phys, (void *, uint64_t, uint8_t))                                                                 \
+    X(void, x86_stw_phys, (void *, uint64_t, uint32_t))                                                                \
+    X(void, x86_stl_phys, (void *, uint64_t, uint32_t))                                                                \
+    X(void, x86_stl_phys_notdirty, (void *, uint64_t, uint32_t))                                                       \
+    X(void, x86_stq_phys, (void *, uint64_t, uint64_t))                                                                \
     X(uint8_t *, qemu_map_ram_ptr, (void *, void *, uint64_t))                                                         \
     X(uint64_t, qemu_ram_addr_from_host, (void *, void *))
 
@@ -246,6 +260,10 @@ void retry_alone(engine *e, uint64_t host);
 void keep_skip(engine *e, const tb *block);
 __attribute__((noreturn)) void leave_block(engine *e);
 int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
+
+/* ---- dirty.c */
+int is_unmarked(const engine *e, uint64_t host);
+void mark_written(const engine *e, uint64_t host);
 
 /* ---- translate.c */
 extern __thread engine *translating;
