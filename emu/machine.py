@@ -35,9 +35,10 @@ from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, RegionView, ScreenView
 from emu.x86.state import CR0_CACHE, CpuState
 
-#: Port B, RTC index (floating), port A, fw_cfg's data. A read has no side effect but to advance the last, and what it
-#: gives changes only by writes to ports, by timers and, that of port B, with the timer's clock.
-POLLED = frozenset((layout.PORT_61, layout.RTC, layout.SYSTEM_CONTROL_A, layout.FW_CFG + 1))
+#: Port B, RTC index (floating), keyboard status, port A, fw_cfg's data. A read has no side effect but to advance the
+#: last, and what it gives changes only by writes to ports, by reads of others that have effects, by timers and, that of
+#: port B, with the timer's clock.
+POLLED = frozenset((layout.PORT_61, layout.RTC, layout.KBC_COMMAND, layout.SYSTEM_CONTROL_A, layout.FW_CFG + 1))
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 2

@@ -78,6 +78,8 @@ class _Layout(ctypes.Structure):
 CELLS: Final = 64
 #: As long as the run lasts.
 ALWAYS: Final = -1
+#: More instructions than a run has left.
+NOT_AT_ALL: Final = (1 << 63) - 1
 
 
 class Cell(ctypes.Structure):
@@ -326,6 +328,8 @@ class FastLoop:
 
     def hold(self, port: int, value: int, floor: int) -> None:
         """See Executor.hold_input; `floor` is how many instructions are then left of the run."""
+        # The access being answered does nothing, so that what was held before it still holds.
+        self._cells.generation -= 1
         cell = self._cells.cell[port % CELLS]
         cell.port, cell.value, cell.streams, cell.floor = port, value, 0, floor
         cell.generation = self._cells.generation
@@ -347,8 +351,7 @@ class FastLoop:
             self._stream = None
             cell = self._cells.cell[port % CELLS]
             if cell.port == port and cell.streams:
-                cell.streams = 0
-                cell.generation = self._cells.generation - 1
+                cell.streams, cell.floor = 0, NOT_AT_ALL
                 taken(length - cell.left)
 
     def repeating(self) -> bool:
