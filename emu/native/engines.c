@@ -206,6 +206,7 @@ API int v2e_fast_run(engine *e)
     e->running = NULL;
     e->unwinding = e->synchronised = 0;
     e->cells->generation++; /* timers may have fired */
+    e->cells->time_known = 0; /* idle time may have been skipped */
     error = real_uc_emu_start(e->uc, *e->eip, 0, 0, 0);
     engine_left(e);
     return error;

@@ -33,6 +33,7 @@
 #define EFLAGS_IF 0x200u
 #define EFLAGS_IOPL_SHIFT 12
 #define EFLAGS_VM 0x20000u
+#define CR4_TSD 4u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
 #define NO_CFLAGS UINT32_MAX
@@ -47,7 +48,7 @@ struct layout {
     uint32_t uc_cpu, uc_tcg, uc_invalid_error;
     uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
-        env_error_code, env_cc_op;
+        env_error_code, env_tsc_aux, env_cc_op;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;
@@ -131,7 +132,12 @@ struct cell {
     uint64_t left;
 };
 struct cells {
-    uint32_t generation, pad;
+    uint32_t generation;
+    /* RDTSC in this run, once Python has answered one (`time_known`): `time` was the answer when `time_left`
+     * instructions were left to the run, and each takes `tick` more. */
+    uint32_t time_known, tick, pad;
+    uint64_t time;
+    int64_t time_left;
     struct cell cell[CELLS];
 };
 
@@ -190,6 +196,8 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
 
 #define REAL(X)                                                                                                        \
     X(void, helper_check_exit_request, (void *, uint32_t))                                                             \
+    X(void, helper_pause, (void *, int))                                                                               \
+    X(void, tcg_gen_lookup_and_goto_ptr, (void *))                                                                     \
     X(void, tcg_gen_callN, (void *, void *, void *, int, void **))                                                     \
     X(uint64_t, tcg_const_i64, (void *, int64_t))                                                                      \
     X(uint64_t, tcg_const_i32, (void *, int32_t))                                                                      \
