@@ -143,6 +143,7 @@ class Helper:
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
         self.flush = f("flush", None, p)
+        self.transfers = f("transfers", c_int, p, p)
         self.statistics = f("statistics", None, p, p)
         self.control = f("control", c_uint64)
         self.memory_hook_address = ctypes.cast(library.v2e_fast_memory_hook, c_void_p).value or 0

@@ -76,6 +76,16 @@ class GuestMemory:
                 return ctypes.string_at(region.host_address + address - region.base, length)
         return None
 
+    def write(self, address: int, data: bytes) -> list[tuple[int, int]]:
+        """Store into RAM, as a guest's write would: ROM and holes take nothing. Returns what `ranges` does."""
+        for region in self._regions:
+            if region.base <= address and address + len(data) <= region.base + region.size:
+                if region.kind == "rom":
+                    return []
+                ctypes.memmove(region.host_address + address - region.base, data, len(data))
+                return self.ranges(address, len(data))
+        return []
+
 
 def _holes(regions: Sequence[MappedRegion]) -> Iterator[tuple[int, int]]:
     """The physical ranges [first, end) below PHYSICAL_END that no region covers."""

@@ -205,6 +205,10 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_sysenter, (void *, uint64_t))                                                                      \
     X(void, helper_sysexit, (void *, uint64_t))                                                                        \
     X(void, helper_rsm, (void *))                                                                                      \
+    X(uint64_t, helper_get_dr, (void *, int))                                                                          \
+    X(uint64_t, helper_read_eflags, (void *))                                                                          \
+    X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
+    X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
     X(void, raise_exception_err, (void *, int, int))                                                                   \
     X(void, helper_check_iob, (void *, uint32_t))                                                                      \
     X(void, helper_check_iow, (void *, uint32_t))                                                                      \
@@ -235,6 +239,10 @@ extern int (*real_uc_emu_stop)(void *);
 void retry_alone(engine *e, uint64_t host);
 void keep_skip(engine *e, const tb *block);
 __attribute__((noreturn)) void leave_block(engine *e);
+engine *look_behind(void *env);
+
+/* ---- tasks.c */
+int interrupt_delivered(void *cpu, int request);
 
 /* ---- translate.c */
 extern __thread engine *translating;

@@ -1,7 +1,7 @@
 """One instruction a check: our machine and Bochs print the same exceptions and effects for the images cpu_*.asm.
 
 Bochs is the oracle, as QEMU's TCG checks neither limits nor types. Where the two differ DIFFERENCES says who is right
-and by which section of the SDM, and what is not kept yet stands in GAPS; an entry that no longer holds fails.
+and by which section of the SDM; an entry that no longer holds fails.
 """
 
 from __future__ import annotations
@@ -86,18 +86,6 @@ DIFFERENCES = (
 )
 
 
-@dataclass(frozen=True)
-class Gap:
-    """`tests` of `image` that our machine gets wrong."""
-
-    image: str
-    tests: tuple[str, ...]
-    why: str
-
-
-GAPS = (Gap("cpu_io", ("v86-pushfd",), "PUSHFD pushes EFLAGS.VM as 1; it is pushed as 0 (vol. 2B, PUSHFD)"),)
-
-
 def by_test(lines: tuple[str, ...]) -> dict[str, str]:
     """What each check printed, without RF in pushed flags (tests/emu/test_exceptions.py says why); a name used again
     has its number behind it."""
@@ -136,7 +124,7 @@ def bochs(image: str) -> dict[str, str]:
 
 
 def listed(image: str) -> set[str]:
-    return {test for entry in (*DIFFERENCES, *GAPS) if entry.image == image for test in entry.tests}
+    return {test for entry in DIFFERENCES if entry.image == image for test in entry.tests}
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -157,18 +145,6 @@ def test_ours_does_what_bochs_does(image: str) -> None:
 @pytest.mark.parametrize(("image", "test"), [(entry.image, test) for entry in DIFFERENCES for test in entry.tests])
 def test_a_difference_is_one_still(image: str, test: str) -> None:
     assert ours(image)[test] != bochs(image)[test]
-
-
-@pytest.mark.parametrize(
-    ("image", "test"),
-    [
-        pytest.param(gap.image, test, id=f"{gap.image}-{test}", marks=pytest.mark.xfail(reason=gap.why, strict=True))
-        for gap in GAPS
-        for test in gap.tests
-    ],
-)
-def test_a_known_gap_is_closed(image: str, test: str) -> None:
-    assert ours(image).get(test) == bochs(image)[test]
 
 
 @pytest.mark.parametrize("image", IMAGES)
