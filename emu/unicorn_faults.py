@@ -27,8 +27,9 @@ WITH_SELECTOR: Final = frozenset((10, 11, 12, 13))
 CODE_EXT, CODE_IDT = 1 << 0, 1 << 1
 #: Exceptions that push an error code in protected mode (SDM vol. 3A, table 6-1).
 WITH_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
-#: Fault-class exceptions, whose pushed flags have RF set (SDM vol. 3A, table 6-1; vol. 3B, 17.3.1.1).
-FAULT_CLASS: Final = frozenset((0, 5, 6, 7, 10, 11, 12, 13, 14, 16, 17, 19, 21))
+#: Fault-class exceptions, whose pushed flags have RF set (SDM vol. 3A, table 6-1; vol. 3B, 17.3.1.1); and #DF, which
+#: comes of two faults.
+FAULT_CLASS: Final = frozenset((0, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19, 21))
 RFLAGS_RF, DR7_GD, DR6_BD = 1 << 16, 1 << 13, 1 << 13
 
 _INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
