@@ -83,7 +83,7 @@ class Transfers:
         write_transfer(self._ov, core.state, core.cpl)
         self._control.leave |= LEAVE_LOOK
 
-    def _attempt(self, core: Core, action: Callable[[], bool]) -> tuple[int, int] | None | bool:
+    def _attempt(self, core: Core, action: Callable[[], bool]) -> tuple[int, int] | bool:
         """Do it: True done, False not to be done here, or the vector and code to raise."""
         task = core.state.tr
         try:
@@ -115,7 +115,10 @@ class Transfers:
         if vector == VECTOR_GP and not software and not code and env.cr[4] & (CR4_VME | CR4_PVI):
             core = self._core()
             data = self._linear(core.state.linear_pc, LONGEST)
-            if self._finish(self._attempt(core, lambda: emulate(core, data))):
+            result = self._attempt(core, lambda: emulate(core, data))
+            if result and result != (VECTOR_GP, 0):  # that one is on its way
+                self._finish(result)
+                env.old_exception = NO_EXCEPTION
                 return
         if software and virtual and env.cr[4] & CR4_VME and self._int_n():
             core = self._core()
@@ -129,9 +132,7 @@ class Transfers:
         core.state.rip = saved
         self._finish(self._attempt(core, lambda: bool(deliver(core, vector, code, software=software)) or True))
 
-    def _finish(self, result: tuple[int, int] | None | bool) -> bool:
-        if not result:
-            return False
+    def _finish(self, result: tuple[int, int] | bool) -> None:
         if isinstance(result, tuple):
             self.refusal.vector, self.refusal.code = result
             self.raising = True
@@ -141,7 +142,6 @@ class Transfers:
         else:
             self._ov.env.old_exception = NO_EXCEPTION
             self._control.suppress = SUPPRESS_DONE
-        return True
 
     def _int_n(self) -> bool:
         env = self._ov.env
@@ -236,5 +236,3 @@ class Transfers:
 
 def _flat(segment: EnvSegment) -> bool:
     return segment.limit == FLAT_LIMIT and not segment.flags >> 10 & 1
-
-

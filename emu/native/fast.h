@@ -207,6 +207,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
+    X(uint32_t, cpu_ldl_data_ra, (void *, uint64_t, uint64_t))                                                         \
     X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
     X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
     X(void, raise_exception_err, (void *, int, int))                                                                   \

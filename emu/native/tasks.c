@@ -11,6 +11,8 @@ typedef uint64_t transfer(void *env, uint32_t kind, uint64_t a, uint64_t b);
 #define HF_SMAP 0x800000u
 #define EFLAGS_NT 0x4000u
 #define EFLAGS_RF 0x10000u
+#define EFLAGS_VIRTUAL 0x180000u /* VIF and VIP */
+#define DESCRIPTOR_BIG 0x400000u
 #define DR6_BD 0x2000u
 #define DR7_GD 0x2000u
 #define MMU_KERNEL 2
@@ -138,11 +140,27 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
     real_helper_lcall_protected(env, selector, offset, shift, next);
 }
 
+/* IRET of ring 0 loads VIF and VIP (SDM vol. 2A, IRET), where Unicorn keeps them; it keeps what is put in place here.
+ * Its return to V86 loads them itself. */
+static void load_virtual_flags(void *env, uint64_t host)
+{
+    const struct segment *ss = segment_of(env, SS);
+    uint64_t esp = AT(uint64_t, env, at.env_rsp), *flags = &AT(uint64_t, env, at.env_eflags);
+    uint32_t mask = ss->flags & DESCRIPTOR_BIG ? UINT32_MAX : 0xffff, image;
+
+    real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + (esp & mask)), host); /* the first to fault */
+    image = real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + ((esp + 8) & mask)), host);
+    if (!(image & EFLAGS_VM))
+        *flags = (*flags & ~(uint64_t)EFLAGS_VIRTUAL) | (image & EFLAGS_VIRTUAL);
+}
+
 REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t next)
 {
     look_behind(env);
     if (legacy(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !flat(segment_of(env, SS))))
         ask(env, IRET, 2u << (shift & 1), (uint32_t)next, (uint64_t)__builtin_return_address(0));
+    if (legacy(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL))
+        load_virtual_flags(env, (uint64_t)__builtin_return_address(0));
     real_helper_iret_protected(env, shift, next);
 }
 

@@ -19,7 +19,15 @@ from emu.machine import MachineConfig, build_machine
 from emu.stops import Stop, StopKind
 
 #: Image -> how many checks it prints.
-IMAGES = {"cpu_seg32": 465, "cpu_real": 125, "cpu_stack": 221, "cpu_io": 136}
+IMAGES = {
+    "cpu_seg32": 465,
+    "cpu_real": 125,
+    "cpu_stack": 221,
+    "cpu_io": 136,
+    "cpu_task": 966,
+    "cpu_gate": 708,
+    "cpu_virtual": 936,
+}
 #: Much above the longest image's length (500,000).
 LIMIT = 3_000_000
 
@@ -37,6 +45,10 @@ _PIECES = (
     "a fault is reported with the state before the instruction (vol. 3A, 6.5); Bochs has stored the first part of an "
     "operand that it writes in pieces"
 )
+#: Ways into a task in cpu_task; an exception's #TS becomes #DF, whoever is looked at first.
+_WAYS = ("call", "jmp", "call-gate", "jmp-gate", "int", "iret")
+#: Ways through a gate in cpu_gate: bytes of the first part of the frame, and of the whole.
+_FRAMES = {"int": (4, 20), "int16": (2, 10), "ud": (4, 20), "call": (4, 24), "call16": (2, 14), "v86": (4, 36)}
 DIFFERENCES = (
     Difference(
         "cpu_seg32",
@@ -82,6 +94,23 @@ DIFFERENCES = (
         "cpu_stack",
         ("call-far-16-wraps",),
         "SP wraps from 0 as it does for PUSH and near CALL; Bochs refuses 8 bytes where it lets two PUSHes pass",
+    ),
+    Difference(
+        "cpu_task",
+        tuple(f"{way}-{bits}-cs-rpl-3" for way in _WAYS for bits in (32, 16)),
+        "a CS whose RPL is not its DPL is found before SS is looked at (vol. 3A, table 7-1, steps 8 and 9); Bochs looks at "
+        "SS first",
+    ),
+    Difference(
+        "cpu_gate",
+        tuple(
+            f"{way}-{stack}-{at}"
+            for way, (step, end) in _FRAMES.items()
+            for stack in ("esp", "sp", "down")
+            for at in range(step, end, 2)
+        )
+        + ("v86-down-low",),
+        _PIECES,
     ),
 )
 
