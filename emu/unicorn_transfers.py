@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64, c_void_p
+from functools import partial
 from typing import Final
 
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CPL, HF_LMA, HF_PE, HF_SMAP, NO_EXCEPTION, EnvSegment
@@ -83,11 +84,11 @@ class Transfers:
         write_transfer(self._ov, core.state, core.cpl)
         self._control.leave |= LEAVE_LOOK
 
-    def _attempt(self, core: Core, action: Callable[[], bool]) -> tuple[int, int] | bool:
+    def _attempt(self, core: Core, action: Callable[[], bool | None]) -> tuple[int, int] | bool:
         """Do it: True done, False not to be done here, or the vector and code to raise."""
         task = core.state.tr
         try:
-            if not action():
+            if action() is False:
                 return False
             self._commit(core)
             if core.debug_trap:
@@ -105,9 +106,8 @@ class Transfers:
     def event(self, vector: int, *, software: bool, external: bool, code: int | None) -> None:
         """The INTR hook's event, recorded, with EIP at its instruction: deliver it here when it is unusual, and tell
         the delivering thunk by `Control.suppress`."""
-        control, env = self._control, self._ov.env
+        env = self._ov.env
         self.raising = False
-        control.suppress = 0
         if not env.hflags & HF_PE or env.hflags & HF_LMA:
             return
         saved = env.exception_next_eip if software else env.eip
@@ -115,7 +115,7 @@ class Transfers:
         if vector == VECTOR_GP and not software and not code and env.cr[4] & (CR4_VME | CR4_PVI):
             core = self._core()
             data = self._linear(core.state.linear_pc, LONGEST)
-            result = self._attempt(core, lambda: emulate(core, data))
+            result = self._attempt(core, partial(emulate, core, data))
             if result and result != (VECTOR_GP, 0):  # that one is on its way
                 self._finish(result)
                 env.old_exception = NO_EXCEPTION
@@ -124,13 +124,13 @@ class Transfers:
             core = self._core()
             core.state.rip = saved
             if redirected(core, vector):
-                self._finish(self._attempt(core, lambda: bool(redirect(core, vector)) or True))
+                self._finish(self._attempt(core, partial(redirect, core, vector)))
                 return
         if self._usual(vector):
             return
         core = self._core(int(external))
         core.state.rip = saved
-        self._finish(self._attempt(core, lambda: bool(deliver(core, vector, code, software=software)) or True))
+        self._finish(self._attempt(core, partial(deliver, core, vector, code, software=software)))
 
     def _finish(self, result: tuple[int, int] | bool) -> None:
         if isinstance(result, tuple):
@@ -213,18 +213,18 @@ class Transfers:
             if self._usual(a):
                 return 0
             core = self._core(1)
-            action: Callable[[], bool] = lambda: bool(deliver(core, a, None, software=False)) or True  # noqa: E731
+            action: Callable[[], bool | None] = partial(deliver, core, a, None, software=False)
         else:
             core = self._core()
             source = Source.JUMP if kind == KIND_JUMP else Source.CALL
             if kind in (KIND_JUMP, KIND_CALL):
                 core.state.rip = b
-                action = lambda: transfer(core, a & 0xFFFF, source)  # noqa: E731
+                action = partial(transfer, core, a & 0xFFFF, source)
             elif kind == KIND_IRET:
                 core.state.rip = b if core.state.rflags & 1 << 14 else core.state.rip
-                action = lambda: interrupt_return(core, a)  # noqa: E731
+                action = partial(interrupt_return, core, a)
             else:
-                action = lambda: far_return(core, a, b)  # noqa: E731
+                action = partial(far_return, core, a, b)
         result = self._attempt(core, action)
         if isinstance(result, tuple):
             self.raising = True

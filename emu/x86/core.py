@@ -172,7 +172,7 @@ class Core:
         return Entry(selector, address, raw, parse_descriptor(raw))
 
     def load(self, entry: Entry, rpl: int | None = None) -> Segment:
-        """The segment register's new contents; the descriptor's accessed bit is set in memory (SDM vol. 3A, 3.4.5.1)."""
+        """The segment register's new contents; the descriptor's accessed bit is set (SDM vol. 3A, 3.4.5.1)."""
         segment = entry.segment(rpl)
         if entry.access & ACCESS_S and not entry.access & 1:
             self.write(entry.address + 5, 1, entry.raw[5] | 1)

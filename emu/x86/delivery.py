@@ -95,8 +95,7 @@ def _inwards(core: Core, entry: Entry, gate: Gate, saved: list[int], size: int) 
         raise CpuFault(VECTOR_SS, stack.selector & 0xFFFC | ext)
     _check_target(core, entry, gate.offset)
     esp = core.push_all(stack, esp, frame, size, user=False)
-    keep = 0 if stack.big else state.regs[ESP] & 0xFFFF0000
-    state.regs[ESP] = esp if stack.big else keep & 0 | esp & 0xFFFF
+    state.regs[ESP] = esp if stack.big else esp & 0xFFFF
     if core.vm:
         for name in ("es", "ds", "fs", "gs"):
             setattr(state, name, null_segment())
