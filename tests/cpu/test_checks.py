@@ -98,8 +98,8 @@ DIFFERENCES = (
     Difference(
         "cpu_task",
         tuple(f"{way}-{bits}-cs-rpl-3" for way in _WAYS for bits in (32, 16)),
-        "a CS whose RPL is not its DPL is found before SS is looked at (vol. 3A, table 7-1, steps 8 and 9); Bochs looks "
-        "at SS first",
+        "a CS whose RPL is not its DPL is found before SS is looked at (vol. 3A, table 7-1, steps 8 and 9); Bochs "
+        "looks at SS first",
     ),
     Difference(
         "cpu_gate",
