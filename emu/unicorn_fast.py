@@ -179,6 +179,7 @@ class Helper:
         self.flush = f("flush", None, p)
         self.mark_writes = f("mark_writes", None, p, c_uint64, c_uint64, p, p, c_uint32)
         self.rearm = f("rearm", None, p)
+        self.transfers = f("transfers", c_int, p, p)
         self.statistics = f("statistics", None, p, p)
         self.checks = f("checks", None, p, c_int)
         #: the tables of instructions, which the library refers to

@@ -93,6 +93,7 @@ struct control {
 } __attribute__((packed));
 enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED };
 #define STEP_DONE 0x100
+#define INSTEAD 0x200 /* an answer of Python's: it has executed the instruction itself */
 /* `leave`: 1, set by Python, the block is to be looked up again; 2, something that only `look` compares has changed. */
 #define LEAVE_BLOCK 1
 #define LOOK 2
@@ -239,6 +240,10 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_sysenter, (void *, uint64_t))                                                                      \
     X(void, helper_sysexit, (void *, uint64_t))                                                                        \
     X(void, helper_rsm, (void *))                                                                                      \
+    X(uint64_t, helper_get_dr, (void *, int))                                                                          \
+    X(uint64_t, helper_read_eflags, (void *))                                                                          \
+    X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
+    X(void, raise_exception_err, (void *, int, int))                                                                   \
     X(void, helper_check_iob, (void *, uint32_t))                                                                      \
     X(void, helper_check_iow, (void *, uint32_t))                                                                      \
     X(void, helper_check_iol, (void *, uint32_t))                                                                      \
@@ -281,6 +286,10 @@ void mark_written(const engine *e, uint64_t host);
 /* ---- entry.c */
 void emit_check(engine *e, slot *s);
 void emit_slow_way(engine *e, const slot *s);
+engine *look_behind(void *env);
+
+/* ---- tasks.c */
+int interrupt_delivered(void *cpu, int request);
 
 /* ---- translate.c */
 extern __thread engine *translating;

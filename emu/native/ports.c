@@ -88,8 +88,8 @@ static void read_time(void *env, void (*ask)(void *), int with_aux, uint64_t hos
     engine *e = engine_of_env(env);
     uint64_t *regs, time;
 
-    if (e && unlikely(!*e->can_do_io))
-        retry_alone(e, host);
+    if (e)
+        be_alone(e, host);
     if (!e || !time_known(e)) {
         ask(env);
         return;
