@@ -9,7 +9,7 @@ setup(
         # Without a compiler, or where it cannot be built, the package installs without it and runs slower.
         Extension(
             "emu.native._fast",
-            sources=[f"emu/native/{name}.c" for name in ("count", "engines", "ports", "translate")],
+            sources=[f"emu/native/{name}.c" for name in ("count", "engines", "ports", "system", "translate")],
             depends=["emu/native/fast.h"],
             extra_compile_args=["-O2", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wextra"],
             libraries=["dl"],

@@ -36,6 +36,7 @@ from emu.unicorn_layout import (
     offset_of,
 )
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_system import System
 from emu.unicorn_thunks import EMPTY, STOP_BUDGET, Control, offset
 
 ENV_RSP: Final = 0x20
@@ -139,6 +140,7 @@ class Helper:
         self.too_late = f("too_late", c_int)
         self.attach = f("attach", p, p, p, p, c_uint32, c_uint64, PORT_IN, PORT_OUT)
         self.detach = f("detach", None, p)
+        self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
@@ -271,6 +273,10 @@ class FastLoop:
         )  # fmt: skip
         if not self._engine:
             raise EngineError("too many engines at once, or no memory left for another one's translations")
+
+    def serve(self, system: System) -> None:
+        """Let `system` do the system instructions."""
+        self._helper.system(self._engine, ctypes.cast(system.callback, c_void_p))
 
     def enter(self) -> int:
         """Run until the helper or Unicorn stops; uc_emu_start's error code."""

@@ -23,6 +23,7 @@ from emu.media import Disk, MediaError
 from emu.stops import Stop, StopKind
 from emu.until import Until, UntilError, parse_until
 from emu.worker import Worker
+from emu.x86.cpuid import MODELS
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, choose, parse_count, parse_memory
 from repl.render import Style, result_text, wants_colour
 from repl.script import Line, Printer, ScriptError, file_lines, run_lines, stream_lines
@@ -61,8 +62,7 @@ def check_choices(options: argparse.Namespace) -> None:
     choose("--policy", options.policy, ("emulated",), ("native", "auto", "learn", "dwell:"))
     choose("--clock", options.clock, ("virtual",), ("host",))
     choose("--cpus", options.cpus, ("1",))
-    if options.cpu is not None:
-        choose("--cpu", options.cpu, ("qemu64",), ("486", "pentium", "pentium2", "pentium3", "max"))
+    choose("--cpu", options.cpu, tuple(MODELS))
 
 
 def _disk(path: str, write: bool) -> Disk:
@@ -93,7 +93,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     disks = [_image(image, options.write)] if image is not None else []
     disks += [_disk(path, options.write) for path in options.disk]
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
-    config = MachineConfig(memory=memory, disks=disks, boot=options.boot, slice=piece, checks=checks)
+    config = MachineConfig(memory=memory, disks=disks, boot=options.boot, slice=piece, checks=checks, cpu=options.cpu)
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:
         config.firmware, config.shadow = tour_rom(), False

@@ -395,10 +395,6 @@ LOOK_BEHIND(helper_lcall_protected, (void *env, uint64_t a, uint64_t b, uint64_t
 LOOK_BEHIND(helper_iret_real, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(helper_iret_protected, (void *env, uint64_t a, uint64_t b), (env, a, b))
 LOOK_BEHIND(helper_lret_protected, (void *env, uint64_t a, uint64_t b), (env, a, b))
-LOOK_BEHIND(helper_syscall, (void *env, uint64_t a), (env, a))
-LOOK_BEHIND(helper_sysret, (void *env, uint64_t a), (env, a))
-LOOK_BEHIND(helper_sysenter, (void *env, uint64_t a), (env, a))
-LOOK_BEHIND(helper_sysexit, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(helper_rsm, (void *env), (env))
 
 REPLACES void helper_load_seg_x86_64(void *env, int segment, int selector)

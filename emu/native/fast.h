@@ -80,10 +80,10 @@ struct control {
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
     uint8_t taken, suppress, taken_vector, pad2;
     uint32_t reason;
-    uint64_t skip, skip_rsp, table, mask;
+    uint64_t skip, msr_map, skip_rsp, table;
     uint32_t dr7;
     uint32_t vector; /* at offset 100: where the CPU looks for the vector of a virtual interrupt */
-    uint64_t cr0, cr3, cr4, dr[4];
+    uint64_t mask, cr0, cr3, cr4, dr[4], event;
     uint64_t (*checker)(void *uc, uint64_t address);
     uint64_t caches[6];
     uint32_t mode, pad4;
@@ -145,6 +145,7 @@ struct decision {
 
 typedef uint32_t port_in(uint32_t port, int size);
 typedef void port_out(uint32_t port, int size, uint32_t value);
+typedef uint64_t system_call(uint32_t operation, uint64_t operand);
 
 typedef struct engine {
     struct control *control;
@@ -164,6 +165,7 @@ typedef struct engine {
     uint64_t pages;
     port_in *in;
     port_out *out;
+    system_call *system;
     struct cells *cells;
     struct decision harmless[DECISIONS]; /* those for which nothing has to be checked */
     uint32_t decisions;                  /* how many there were; the oldest are overwritten */
@@ -200,10 +202,15 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_iret_real, (void *, uint64_t))                                                                      \
     X(void, helper_iret_protected, (void *, uint64_t, uint64_t))                                                       \
     X(void, helper_lret_protected, (void *, uint64_t, uint64_t))                                                       \
-    X(void, helper_syscall, (void *, uint64_t))                                                                        \
-    X(void, helper_sysret, (void *, uint64_t))                                                                         \
-    X(void, helper_sysenter, (void *, uint64_t))                                                                      \
-    X(void, helper_sysexit, (void *, uint64_t))                                                                        \
+    X(void, helper_syscall, (void *, int))                                                                             \
+    X(void, helper_sysret, (void *, int))                                                                              \
+    X(void, helper_sysenter, (void *, int))                                                                            \
+    X(void, helper_sysexit, (void *, int))                                                                             \
+    X(void, helper_rdmsr, (void *))                                                                                    \
+    X(void, helper_wrmsr, (void *))                                                                                    \
+    X(void, helper_rdpmc, (void *))                                                                                    \
+    X(void, helper_write_crN, (void *, int, uint64_t))                                                                 \
+    X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
     X(void, helper_rsm, (void *))                                                                                      \
     X(void, raise_exception_err, (void *, int, int))                                                                   \
     X(void, helper_check_iob, (void *, uint32_t))                                                                      \

@@ -1,4 +1,4 @@
-/* Port I/O and the time-stamp counter. */
+/* Port I/O. */
 #include "fast.h"
 
 static engine *engine_of_env(void *env)
@@ -74,17 +74,3 @@ IN(inl, 4, uint32_t, l)
 OUT(outb, 1, uint8_t, b)
 OUT(outw, 2, uint16_t, w)
 OUT(outl, 4, uint32_t, l)
-
-/* The real ones call Unicorn's hooks, where Python answers with virtual time. */
-#define TIME(name)                                                                                                     \
-    REPLACES void helper_##name##_x86_64(void *env)                                                                    \
-    {                                                                                                                  \
-        engine *e = engine_of_env(env);                                                                                \
-                                                                                                                       \
-        if (e) {                                                                                                       \
-            ALONE(e)                                                                                                   \
-        }                                                                                                              \
-        real_helper_##name(env);                                                                                       \
-    }
-TIME(rdtsc)
-TIME(rdtscp)
