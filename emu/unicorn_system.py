@@ -107,17 +107,19 @@ class System:
 
     def loaded(self, state: CpuState) -> None:
         """Unicorn has been given `state`: take what it must not know."""
-        own = (n for n in (*self._msrs, m.TSC_ADJUST) if n == m.SYSENTER_CS or not _in_unicorn(n))
-        resets = {n: self._msrs[n].reset if n in self._msrs else 0 for n in own}
-        self._values = {n: state.msrs.get(n, reset) for n, reset in resets.items()}
-        self._values.pop(m.TSC, None)  # the offset is kept
+        own = (n for n in (*self._msrs, m.TSC_ADJUST, m.SYSENTER_CS) if n == m.SYSENTER_CS or not _in_unicorn(n))
+        self._values = {n: state.msrs.get(n, self._reset(n)) for n in own}
         self._sce = state.efer & EFER_SCE
         self._env.efer &= ~EFER_SCE
         self._env.sysenter_cs = 0
 
+    def _reset(self, number: int) -> int:
+        return self._msrs[number].reset if number in self._msrs else 0
+
     def fill(self, state: CpuState) -> None:
-        """Add to `state`, read from Unicorn, what it does not know."""
-        state.msrs.update(self._values)
+        """Add to `state`, read from Unicorn, what it does not know and is not as after RESET."""
+        own = {n: value for n, value in self._values.items() if value != self._reset(n)}
+        state.msrs.update(own)
         state.efer |= self._sce
 
     def tsc(self) -> int:
