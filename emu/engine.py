@@ -100,6 +100,16 @@ class PortIo(Protocol):
     def port_out(self, port: int, size: int, value: int) -> None: ...
 
 
+class MsrDevice(Protocol):
+    """A device behind model-specific registers, as a local APIC is."""
+
+    def read_msr(self, number: int) -> int | None:
+        """The 64-bit value; None: #GP(0)."""
+
+    def write_msr(self, number: int, value: int) -> bool:
+        """False: the value is refused, #GP(0)."""
+
+
 class Executor(Protocol):
     """A CPU that executes. Made and used by one thread, except for `request_stop`."""
 
@@ -173,6 +183,9 @@ class Executor(Protocol):
         """Only in PortIo.port_in: the next byte reads of `port` would give `data`, one after another, as long as no
         other access reaches PortIo. The engine may answer them by itself; it calls `taken` with their number before
         any other access reaches PortIo and before `run` returns."""
+
+    def claim_msr(self, number: int, device: MsrDevice) -> None:
+        """From now on RDMSR and WRMSR of `number` go to `device`, which keeps the value, whatever the CPU model."""
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """Called for each exception and software interrupt before it is delivered."""

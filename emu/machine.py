@@ -35,6 +35,8 @@ from emu.pages import Pages
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, RegionView, ScreenView
+from emu.x86.cpuid import DEFAULT_MODEL, MODELS
+from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CR0_CACHE, CpuState
 
 COM1_LSR = layout.COM1 + LSR
@@ -47,6 +49,7 @@ POLLED = frozenset(
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 2
+RDX = 2  #: in CpuState.regs
 OUTPUT_KEPT = 1 << 20  #: characters of each console's output kept for views and matching
 
 
@@ -74,6 +77,7 @@ class MachineConfig:
     serial_out: Callable[[bytes], None] | None = None
     debugcon_out: Callable[[bytes], None] | None = None
     checks: CheckLevel = CheckLevel.AUTO
+    cpu: str = DEFAULT_MODEL  #: a name of `emu.x86.cpuid.MODELS`
     slice: int | None = None  #: how many instructions the engine is asked for at a time; must change nothing
 
 
@@ -404,12 +408,14 @@ class Machine:
         if payload is not None:
             # No firmware is there to tell an INIT from a reset: both start the payload anew.
             kind = "system"
+        state.regs[RDX] = MODELS[self.config.cpu].signature
         if kind == "cpu":
             # INIT leaves the FPU, the MSRs and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
             state.fpu, state.msrs = before.fpu, before.msrs
             state.cr0 = state.cr0 & ~CR0_CACHE | before.cr0 & CR0_CACHE
         else:
             state.a20 = True
+            state.msrs[TSC_ADJUST] = -self.clock.now % (1 << 64)  # RESET clears the TSC
             for device in self.device_table.values():
                 device.reset()
             for part in _parts(self.config):
@@ -579,11 +585,19 @@ def build_machine(config: MachineConfig) -> Machine:
     """A machine on the emulator. Raises MachineError, or EngineError when Unicorn is not the build v2e knows."""
     from emu.unicorn_engine import UnicornEngine
 
+    if config.cpu not in MODELS:
+        raise MachineError(f"no CPU model is called {config.cpu!r}: use one of {', '.join(MODELS)}")
+
     def make(machine: Machine) -> Executor:
         return UnicornEngine(
-            machine.memory.regions, machine, machine.mmio, timestamp=machine.timestamp, checks=config.checks,
+            machine.memory.regions,
+            machine,
+            machine.mmio,
+            timestamp=machine.timestamp,
+            checks=config.checks,
+            model=MODELS[config.cpu],
             tick=NS_PER_INSTRUCTION,
-        )  # fmt: skip
+        )
 
     return Machine(config, make)
 

@@ -16,14 +16,16 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, PortIo, Watch
+from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, MsrDevice, PortIo, Watch
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_fast import ALWAYS, FORCED, HELPER, TRANSLATIONS, FastLoop, Helper, Statistics, detacher
 from emu.unicorn_faults import Faults
 from emu.unicorn_gate import GateLoop
+from emu.unicorn_intercepts import Intercepts
 from emu.unicorn_layout import (
     ANY_LENGTH,
+    CPU_MODELS,
     DOUBLE_FAULT,
     HF_CS64,
     HF_INHIBIT_IRQ,
@@ -33,6 +35,7 @@ from emu.unicorn_layout import (
 from emu.unicorn_memory import GuestMemory, MappedRegion
 from emu.unicorn_overlay import PROBE_NAMES, Overlay
 from emu.unicorn_state import read_state, write_state
+from emu.unicorn_system import System
 from emu.unicorn_thunks import (
     EMPTY,
     STEP_DONE,
@@ -48,6 +51,7 @@ from emu.unicorn_thunks import (
 )
 from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
+from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
 
 # isort: split
@@ -62,14 +66,14 @@ if isinstance(HELPER, Helper):
 #: Bytes of host memory for translations; when they are full all are dropped. Unicorn's own choice is 1 GiB.
 TRANSLATIONS_SIZE: Final = 32 << 20
 PAGE: Final = 0x1000
-RSP: Final = 4
+RDX, RSP = 2, 4
 FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_const.UC_ERR_FETCH_PROT))
 
 
 class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
-    all ones. `timestamp` is what RDTSC returns; it grows by `tick` with each instruction of a run (0: however it
-    likes). `checks`: see `emu.unicorn_checks`. `translations` is how many
+    all ones. `timestamp` is what RDTSC returns before the guest writes it; it grows by `tick` with each instruction of
+    a run (0: however it likes). `model` is the CPU's. `checks`: see `emu.unicorn_checks`. `translations` is how many
     translated blocks the fast loop keeps. Raises EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
@@ -82,6 +86,7 @@ class UnicornEngine:
         *,
         timestamp: Callable[[], int],
         checks: CheckLevel = CheckLevel.AUTO,
+        model: CpuModel = MODELS[DEFAULT_MODEL],
         translations: int = TRANSLATIONS,
         tick: int = 0,
     ) -> None:
@@ -91,6 +96,7 @@ class UnicornEngine:
                 f"install it with pip install unicorn=={VERSION}"
             )
         self._uc = unicorn.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
+        self._uc.ctl_set_cpu_model(CPU_MODELS[model.name])
         self._uc.ctl_set_tcg_buffer_size(TRANSLATIONS_SIZE)
         # Without this every run ends by a page walk to its `until` address, which clobbers CR2.
         self._uc.ctl_exits_enabled(True)
@@ -98,8 +104,8 @@ class UnicornEngine:
         self._handle: int = self._uc._uch.value
         self._ov = Overlay(uclib, self._handle)
         self._call, self._env = self._ov.call, self._ov.env
-        self._ov.verify(_register_numbers(), self._uc.msr_write)
-        self._ov.hide_features()
+        self._ov.verify(_register_numbers(), self._uc.msr_write, model)
+        self._ov.set_features(model)
 
         self._base = 0  # instructions retired before this run
         self._budget = 0
@@ -114,7 +120,8 @@ class UnicornEngine:
         self._control = Control.from_buffer(self._page)
         self._table = BreakpointTable(self._control)
         self._code = CodePages()
-        self._callbacks = Callbacks(io, mmio, timestamp, self._env, self._control)
+        self._callbacks = Callbacks(io, mmio, self._control)
+        self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
         self._faults = Faults(self._ov, self._control, self._callbacks, lambda: self.retired + self._live)
         self._memory = GuestMemory(self._ov, regions, self._callbacks)
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
@@ -123,6 +130,12 @@ class UnicornEngine:
         self._loop = self._choose_loop(translations, tick)
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
         reader = code_reader(self._ov, regions, self._watch.read_linear)
+        self._loop.serve(self._system)
+        if isinstance(self._loop, GateLoop):
+            intercepts = Intercepts(
+                self._ov, self._control, self._code, self._system, self._memory, reader, HIDDEN_PAGE + PAGE
+            )
+            self._faults.intercept = intercepts.take
         self._check_segments(checks, reader)
         self._transfers = Transfers(
             self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed
@@ -130,7 +143,9 @@ class UnicornEngine:
         self._faults.transfers = self._transfers
         self._install()
         self._prove()
-        self.load(CpuState())
+        reset = CpuState()
+        reset.regs[RDX] = model.signature
+        self.load(reset)
 
     def _choose_loop(self, translations: int, tick: int) -> FastLoop | GateLoop:
         helper = HELPER
@@ -178,8 +193,6 @@ class UnicornEngine:
         ov.add_hook(invalid, self._faults.on_invalid)
         ov.add_hook(intr, code.place(deliver_exception(**delivery)))
         ov.add_hook(invalid, code.place(deliver_invalid(**delivery)))
-        for number, function in self._callbacks.others:
-            ov.add_hook(unicorn_const.UC_HOOK_INSN, function, instruction=number)
         if isinstance(HELPER, Helper):
             if not HELPER.transfers(ov.env_address, self._transfers.callback):
                 raise EngineError("too many engines at once")
@@ -347,11 +360,14 @@ class UnicornEngine:
 
     def state(self) -> CpuState:
         """See Executor."""
-        return read_state(self._ov, halted=self._halted)
+        state = read_state(self._ov, halted=self._halted)
+        self._system.fill(state)
+        return state
 
     def load(self, state: CpuState) -> None:
         """See Executor."""
         write_state(self._ov, state)
+        self._system.loaded(state)
         self._halted, self._shutdown = state.halted, False
         self._control.last = self._control.skip = EMPTY
         self._control.trap = 0
@@ -430,6 +446,10 @@ class UnicornEngine:
     def set_watchpoints(self, watches: Iterable[Watch]) -> None:
         """See Executor."""
         self._watch.replace(tuple(watches))
+
+    def claim_msr(self, number: int, device: MsrDevice) -> None:
+        """See Executor."""
+        self._system.claim(number, device)
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """See Executor."""

@@ -37,6 +37,7 @@ from emu.unicorn_layout import (
     offset_of,
 )
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_system import System
 from emu.unicorn_thunks import EMPTY, STOP_BUDGET, Control, offset
 
 ENV_RSP: Final = 0x20
@@ -76,6 +77,8 @@ class _Layout(ctypes.Structure):
 
 
 CELLS: Final = 64
+#: `Cells.time_known`: by which instruction Python has told the time.
+TIME_BY_TSC, TIME_BY_TSCP = 1, 2
 #: As long as the run lasts.
 ALWAYS: Final = -1
 #: More instructions than a run has left.
@@ -173,6 +176,7 @@ class Helper:
         self.too_late = f("too_late", c_int)
         self.attach = f("attach", p, p, p, p, c_uint32, c_uint64, PORT_IN, PORT_OUT)
         self.detach = f("detach", None, p)
+        self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
@@ -321,6 +325,7 @@ class FastLoop:
         self._callbacks = PORT_IN(callbacks.port_in), PORT_OUT(callbacks.port_out)
         callbacks.before_port = self.settle
         callbacks.told_time = self._hold_time
+        callbacks.set_time = self._forget_time
         self._hooks: list[MemoryHook] = []
         self._cells = Cells(tick=tick)
         #: bytes handed out as a stream: the port, how many, the bytes, and whom to tell how many were taken
@@ -331,6 +336,10 @@ class FastLoop:
         )  # fmt: skip
         if not self._engine:
             raise EngineError("too many engines at once, or no memory left for another one's translations")
+
+    def serve(self, system: System) -> None:
+        """Let `system` do the system instructions."""
+        self._helper.system(self._engine, ctypes.cast(system.callback, c_void_p))
 
     def check_segments(self) -> None:
         """From now on check segments before instructions (emu/native/checks.c)."""
@@ -351,10 +360,14 @@ class FastLoop:
         cell.port, cell.value, cell.streams, cell.floor = port, value, 0, floor
         cell.generation = self._cells.generation
 
-    def _hold_time(self, value: int) -> None:
-        """RDTSC was answered with `value`; the helper answers on, where it knows how time goes on."""
+    def _hold_time(self, value: int, by_tscp: bool) -> None:
+        """RDTSC or RDTSCP was answered with `value`; the helper answers on, where it knows how time goes on."""
         cells = self._cells
-        cells.time, cells.time_left, cells.time_known = value, self._control.remaining, 1
+        cells.time, cells.time_left = value, self._control.remaining
+        cells.time_known |= TIME_BY_TSCP if by_tscp else TIME_BY_TSC
+
+    def _forget_time(self) -> None:
+        self._cells.time_known = 0
 
     def stream(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
         """See Executor.stream_input."""

@@ -45,10 +45,12 @@ class Faults:
         self.tell: Callable[[Fault], None] | None = None
         #: delivers what Unicorn does not; set when there is one
         self.transfers: Transfers | None = None
+        #: asked first: the vector to deliver, or -1 when the instruction has been done after all
+        self.intercept: Callable[[int], int] | None = None
         #: (instructions counted, linear address, software) of the event recorded last
         self._before: tuple[int, int, bool] | None = None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
-        self.on_exception = _INTR(self._exception)
+        self.on_exception = _INTR(self._hooked)
         self.on_invalid = _INVALID(self._invalid)
 
     def chain(self) -> tuple[Fault, ...]:
@@ -60,12 +62,23 @@ class Faults:
         self._before = None
 
     def _invalid(self, uc: int, _data: int) -> int:
-        self._exception(uc, VECTOR_UD, 0)
-        return 0  # not handled here: the delivering hook comes next
+        if self._exception(uc, VECTOR_UD, 0):
+            return 0  # not handled here: the delivering hook comes next
+        self._control.suppress = 0
+        return 1
 
-    def _exception(self, _uc: int, vector: int, _data: int) -> None:
+    def _hooked(self, uc: int, vector: int, data: int) -> None:
+        self._exception(uc, vector, data)
+
+    def _exception(self, _uc: int, vector: int, _data: int) -> bool:
+        """False when nothing is to be delivered."""
         try:
             self._control.suppress = 0
+            if self.intercept is not None:
+                vector = self.intercept(vector)
+                if vector < 0:
+                    self._control.suppress = 1
+                    return False
             self._record(vector)
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self._callbacks.failed(error)
@@ -73,6 +86,7 @@ class Faults:
             # The gate would stop at the handler's first instruction, the same place; but where the handler cannot
             # even be fetched the gate is never called.
             self._stop(STOP_ASKED)
+        return True
 
     def _stop(self, reason: int) -> None:
         self._control.reason = reason

@@ -25,6 +25,7 @@ from emu.media import Disk, MediaError
 from emu.stops import Stop, StopKind
 from emu.until import Until, UntilError, parse_until
 from emu.worker import Worker
+from emu.x86.cpuid import MODELS
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, choose, parse_count, parse_memory
 from repl.render import Style, result_text, wants_colour
 from repl.script import Line, Printer, ScriptError, file_lines, run_lines, stream_lines
@@ -67,8 +68,7 @@ def check_choices(options: argparse.Namespace) -> None:
         for name, given in (("--initrd", bool(options.initrd)), ("--append", options.append is not None)):
             if given:
                 raise UsageError(f"{name} belongs to a kernel: name one with --kernel FILE")
-    if options.cpu is not None:
-        choose("--cpu", options.cpu, ("qemu64",), ("486", "pentium", "pentium2", "pentium3", "max"))
+    choose("--cpu", options.cpu, tuple(MODELS))
 
 
 def _disk(path: str, write: bool) -> Disk:
@@ -99,7 +99,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     disks = [_image(image, options.write)] if image is not None else []
     disks += [_disk(path, options.write) for path in options.disk]
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
-    config = MachineConfig(memory=memory, disks=disks, boot=options.boot, slice=piece, checks=checks)
+    config = MachineConfig(memory=memory, disks=disks, boot=options.boot, slice=piece, checks=checks, cpu=options.cpu)
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:
         if options.kernel is not None:

@@ -83,10 +83,10 @@ struct control {
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
     uint8_t taken, suppress, taken_vector, pad2;
     uint32_t reason;
-    uint64_t skip, skip_rsp, table, mask;
+    uint64_t skip, msr_map, skip_rsp, table;
     uint32_t dr7;
     uint32_t vector; /* at offset 100: where the CPU looks for the vector of a virtual interrupt */
-    uint64_t cr0, cr3, cr4, dr[4];
+    uint64_t mask, cr0, cr3, cr4, dr[4], event;
     uint64_t (*checker)(void *uc, uint64_t address);
     uint64_t caches[6];
     uint32_t mode, pad4;
@@ -134,7 +134,7 @@ struct cell {
 };
 struct cells {
     uint32_t generation;
-    /* RDTSC in this run, once Python has answered one (`time_known`): `time` was the answer when `time_left`
+    /* RDTSC in this run, once Python has answered one (`time_known`, TIME_BY_*): `time` was the answer when `time_left`
      * instructions were left to the run, and each takes `tick` more. */
     uint32_t time_known, tick, pad;
     uint64_t time;
@@ -153,8 +153,10 @@ struct place {
     uint64_t base, size, host;
 };
 
+enum { TIME_BY_TSC = 1, TIME_BY_TSCP };
 typedef uint32_t port_in(uint32_t port, int size);
 typedef void port_out(uint32_t port, int size, uint32_t value);
+typedef uint64_t system_call(uint32_t operation, uint64_t operand);
 
 typedef struct engine {
     struct control *control;
@@ -180,6 +182,7 @@ typedef struct engine {
     uint32_t place_count;
     port_in *in;
     port_out *out;
+    system_call *system;
     struct cells *cells;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
@@ -235,10 +238,15 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_iret_real, (void *, uint64_t))                                                                      \
     X(void, helper_iret_protected, (void *, uint64_t, uint64_t))                                                       \
     X(void, helper_lret_protected, (void *, uint64_t, uint64_t))                                                       \
-    X(void, helper_syscall, (void *, uint64_t))                                                                        \
-    X(void, helper_sysret, (void *, uint64_t))                                                                         \
-    X(void, helper_sysenter, (void *, uint64_t))                                                                      \
-    X(void, helper_sysexit, (void *, uint64_t))                                                                        \
+    X(void, helper_syscall, (void *, int))                                                                             \
+    X(void, helper_sysret, (void *, int))                                                                              \
+    X(void, helper_sysenter, (void *, int))                                                                            \
+    X(void, helper_sysexit, (void *, int))                                                                             \
+    X(void, helper_rdmsr, (void *))                                                                                    \
+    X(void, helper_wrmsr, (void *))                                                                                    \
+    X(void, helper_rdpmc, (void *))                                                                                    \
+    X(void, helper_write_crN, (void *, int, uint64_t))                                                                 \
+    X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
