@@ -9,8 +9,8 @@ setup(
         # Without a compiler, or where it cannot be built, the package installs without it and runs slower.
         Extension(
             "emu.native._fast",
-            sources=[f"emu/native/{name}.c" for name in ("count", "engines", "ports", "translate")],
-            depends=["emu/native/fast.h"],
+            sources=[f"emu/native/{name}.c" for name in ("count", "engines", "ports", "translate", "vga")],
+            depends=["emu/native/fast.h", "emu/native/vga.h"],
             extra_compile_args=["-O2", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wextra"],
             libraries=["dl"],
             optional=True,

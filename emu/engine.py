@@ -100,6 +100,18 @@ class PortIo(Protocol):
     def port_out(self, port: int, size: int, value: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class SharedDisplay:
+    """The window of a display that an engine may serve by itself instead of asking the MMIO bus: `size` bytes from
+    physical `base`, as the structure at host address `shared` says (emu/devices/vga_memory.py). `frame_buffer` is the
+    physical address at which display memory stands as a whole."""
+
+    base: int
+    size: int
+    shared: int
+    frame_buffer: int
+
+
 class Executor(Protocol):
     """A CPU that executes. Made and used by one thread, except for `request_stop`."""
 
@@ -158,6 +170,9 @@ class Executor(Protocol):
 
     def memory_changed(self, physical: int, length: int) -> None:
         """The host wrote guest memory: drop translations made from it. Allowed in callbacks."""
+
+    def display_changed(self) -> None:
+        """What is behind the window of the SharedDisplay has changed. Allowed in callbacks."""
 
     def hold_input(self, port: int, value: int, until: int | None) -> None:
         """Only in PortIo.port_in: byte reads of `port` would give `value`, and do nothing else, while fewer than

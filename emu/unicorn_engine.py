@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, PortIo, Watch
+from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, PortIo, SharedDisplay, Watch
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_fast import ALWAYS, FORCED, HELPER, TRANSLATIONS, FastLoop, Helper, Statistics, detacher
@@ -68,7 +68,8 @@ FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_co
 class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
     all ones. `timestamp` is what RDTSC returns. `checks`: see `emu.unicorn_checks`. `translations` is how many
-    translated blocks the fast loop keeps. Raises EngineError when this Unicorn is not the one known here."""
+    translated blocks the fast loop keeps. `display` is served without a call of Python where that can be. Raises
+    EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
 
@@ -81,6 +82,7 @@ class UnicornEngine:
         timestamp: Callable[[], int],
         checks: CheckLevel = CheckLevel.AUTO,
         translations: int = TRANSLATIONS,
+        display: SharedDisplay | None = None,
     ) -> None:
         if unicorn.__version__ != VERSION:
             raise EngineError(
@@ -118,6 +120,8 @@ class UnicornEngine:
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations)
+        if display is not None and isinstance(self._loop, FastLoop):
+            self._loop.serve_display(self._memory, display)
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
         reader = code_reader(self._ov, regions, self._watch.read_linear)
         self._checks = Checks(self._ov, self._control, checks, reader, self._callbacks.failed)
@@ -374,6 +378,10 @@ class UnicornEngine:
         self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
         if self._running:
             self._control.leave = 1
+
+    def display_changed(self) -> None:
+        """See Executor."""
+        self._call.tlb_flush(self._ov.cpu)
 
     # -- ports
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emu.devices.vga import FIRST_PORT, Vga
+from emu.devices.vga_memory import PLANES, DisplayMemory
 from virtual_time import VirtualTime
 
 #: CRT controller 00h-18h of mode 3 (720x400 text), as IBM's BIOS tables have it
@@ -14,7 +15,7 @@ MODE_3 = bytes.fromhex("5f4f50825581bf1f004f0d0e000000009c8e8f281f96b9a3ff")
 class Bench(VirtualTime):
     def __init__(self, misc: int = 0x67) -> None:
         super().__init__()
-        self.vga = Vga(self.clock, bytearray(0x20000))
+        self.vga = Vga(self.clock, DisplayMemory(bytearray(PLANES)))
         self.out(0x3C2, misc)
 
     def out(self, port: int, value: int) -> None:
@@ -251,5 +252,5 @@ def test_state_is_copied_both_ways():
 
 def test_view_says_what_the_registers_mean():
     fields = {field.name: field for field in Bench().mode_3().vga.view().fields}
-    assert fields["misc output"].text == "CRTC at 3D4h"
+    assert fields["misc output"].text == "CRTC at 3D4h, memory on, 28.322 MHz, sync for 400 lines"
     assert fields["CRTC"].text == "400 of 449 lines, 70.1 Hz, 0-7 protected"
