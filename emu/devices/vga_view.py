@@ -23,7 +23,7 @@ def view(state: State, timing: Timing, memory: int) -> DeviceView:
     return DeviceView(
         "vga",
         "IBM VGA with Bochs VBE",
-        "ports 3B4h-3DFh, 1CEh-1D1h; memory A0000h-BFFFFh, frame buffer E0000000h",
+        "ports 3B4h-3DFh, 1CEh-1D1h; memory A0000h-BFFFFh",
         (
             *_general(state),
             *_sequencer(state),

@@ -6,13 +6,17 @@ Where a peer differs from IBM's reference the entry in DIFFERENCES says why; one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 import oracles
+from asm import assemble
+from emu.debugger import BreakKind
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
+from emu.stops import StopKind
 from emu.views import FingerprintView
-from machines import rom
+from machines import debugger, rom, seabios, seabios_debugger
 
 #: The images take some 15,000 instructions.
 LIMIT = 1_000_000
@@ -179,3 +183,82 @@ def test_the_debugger_writes_to_the_window_as_the_cpu_does() -> None:
     machine.write_physical(0x9FFFE, b"\x01\x02\x03\x04")
     assert machine.read_physical(0x9FFFE, 4) == b"\x01\x02\x03\x04"
     assert machine.display.memory[0:4] == b"\x03\x03\x03\x03"
+
+
+WATCHED = """
+        mov dx, 0x3c2
+        mov al, 0x67
+        out dx, al
+        mov dx, 0x3c4
+        mov ax, 0x0f02
+        out dx, ax
+        mov ax, {memory}
+        out dx, ax
+        mov dx, 0x3ce
+        mov ax, 0x0506
+        out dx, ax
+        mov ax, 0xff08
+        out dx, ax
+        mov ax, 0xa000
+        mov es, ax
+        xor di, di
+        mov cx, 64
+        mov al, 5
+        rep stosb
+        mov ax, [es:0x20]
+        mov [es:0x7], ax        ; unaligned
+        mov [es:0x21], ax
+        mov al, 0
+        out 0xf4, al
+        hlt
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("memory", ["0x0604", "0x0e04"], ids=["by functions", "plain memory"])
+def test_watchpoints_in_the_window_hit_at_each_access(memory: str, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("V2E_ENGINE", loop)
+    made = debugger(rom(WATCHED.format(memory=memory)))
+    made.add_breakpoint(BreakKind.ACCESS, 0xA0020, 2)
+    hits = []
+    while True:
+        made.begin_continue()
+        stop = made.run()
+        if stop.kind is not StopKind.WATCHPOINT:
+            break
+        hits.append((stop.retired, stop.linear_pc & 0xFFFF))
+    assert stop.exit_code == 0
+    at = rom(WATCHED.format(memory=memory))
+    after = [at.index(b"\x26\xa1\x20\x00") + 4, at.index(b"\x26\xa3\x21\x00") + 4]
+    assert [pc for _, pc in hits[2:]] == after
+    assert [retired for retired, _ in hits] == [55, 56, 88, 90]
+
+
+VGABIOS = Path("/usr/share/vgabios/vgabios.bin")
+SET_VBE = """
+        MODE 0x4F00
+        mov [0x8200], ax
+        mov ax, 0x4F02
+        mov bx, 0x4115          ; 800 by 600 in 24 bits, with the frame buffer
+        int 0x10
+        mov [0x8202], ax
+        DONE
+"""
+
+
+@pytest.mark.parametrize("which", ["SeaVGABIOS for isa-vga", "SeaVGABIOS for the standard VGA", "the Bochs VGABIOS"])
+def test_the_video_firmwares_find_the_extensions(which: str) -> None:
+    sea = seabios()[1]
+    if which.startswith("the"):
+        if not VGABIOS.exists():
+            pytest.skip(f"{VGABIOS} is not installed: apt-get install vgabios")
+        sea = VGABIOS.read_bytes()
+    elif which.endswith("VGA"):
+        sea = Path("/usr/share/seabios/vgabios-stdvga.bin").read_bytes()
+    image = assemble(f'%include "vga_picture.inc"\nPICTURE\nmov es, ax\nmov di, 0x8000\n{SET_VBE}')
+    machine = seabios_debugger(image, fw_cfg={"vgaroms/vgabios.bin": sea}).machine
+    assert machine.run(60_000_000).reason is MachineStop.DEADLOCK
+    assert machine.read_physical(0x8200, 4) == b"\x4f\x00\x4f\x00"  # supported, done
+    assert machine.read_physical(0x8000, 4) == b"VESA"
+    assert int.from_bytes(machine.read_physical(0x8012, 2), "little") == 256  # of 64 KiB
+    assert machine.screen().mode == "graphics 800x600, 24 bits a pixel"
