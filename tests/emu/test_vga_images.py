@@ -15,6 +15,7 @@ from asm import assemble
 from emu.debugger import BreakKind
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.stops import StopKind
+from emu.unicorn_fast import HELPER, Helper
 from emu.views import FingerprintView
 from machines import debugger, rom, seabios, seabios_debugger
 
@@ -23,6 +24,7 @@ LIMIT = 1_000_000
 #: isapc's own display is another one.
 ISA_VGA = ("-vga", "none", "-device", "isa-vga,vgamem_mb=16")
 LOOPS = ("", "gate")
+HELPER_THERE = isinstance(HELPER, Helper)
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,46 @@ def test_watchpoints_in_the_window_hit_at_each_access(memory: str, loop: str, mo
     after = [at.index(b"\x26\xa1\x20\x00") + 4, at.index(b"\x26\xa3\x21\x00") + 4]
     assert [pc for _, pc in hits[2:]] == after
     assert [retired for retired, _ in hits] == [55, 56, 88, 90]
+
+
+RETRACES = """
+        mov dx, 0x3c2
+        mov al, 0x67
+        out dx, al
+        mov dx, 0x3da
+        mov cx, 3
+.wait:  mov bx, 50              ; so that the portable loop has less to ask
+.pause: dec bx
+        jnz .pause
+        in al, dx
+        test al, 8
+        jz .wait
+.end:   in al, dx
+        test al, 8
+        jnz .end
+        loop .wait
+        mov al, 0
+        out 0xf4, al
+        hlt
+"""
+
+
+def test_polling_for_the_retrace_takes_as_long_in_both_loops_and_is_seldom_python(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends, asked = set(), {}
+    for loop in LOOPS:
+        monkeypatch.setenv("V2E_ENGINE", loop)
+        machine = debugger(rom(RETRACES)).machine
+        read, calls = machine.vga.read, []
+        machine.vga.read = lambda offset, size, read=read, calls=calls: (calls.append(offset), read(offset, size))[1]
+        assert machine.run(50_000_000).code == 0
+        ends.add((machine.executor.retired, machine.clock.now))
+        asked[loop] = len(calls)
+    assert len(ends) == 1
+    assert 41_000_000 < ends.pop()[1] < 43_500_000  # three frames of 70 Hz, less blanking
+    if HELPER_THERE:
+        assert asked[""] < asked["gate"] / 10
 
 
 VGABIOS = Path("/usr/share/vgabios/vgabios.bin")

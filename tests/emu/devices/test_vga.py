@@ -206,6 +206,57 @@ def test_display_bit_is_up_in_horizontal_and_vertical_blanking():
     assert bench.inb(0x3DA) & 9 == 1
 
 
+def test_the_status_is_steady_up_to_the_next_edge_and_no_longer():
+    timing = Bench().mode_3().vga.timing()
+    now, edges = 0, 0
+    while now < timing.line_ns * timing.lines:
+        left = timing.steady(now)
+        values = {timing.status(now + part) for part in (0, left // 2, left - 1)}
+        assert len(values) == 1
+        edges += timing.status(now + left) not in values
+        now += left
+    assert now == timing.line_ns * timing.lines
+    # two in each line on display but that blanking of the last runs into the rest, two of retrace, one of the frame
+    assert edges == 2 * timing.shown + 2
+
+
+def test_half_line_clocking_doubles_the_vertical_timing():
+    bench = Bench().mode_3()
+    bench.set(0x3D4, 0x17, 0xA7)
+    timing = bench.vga.timing()
+    assert (timing.lines, timing.shown, timing.retrace_start, timing.retrace_end) == (898, 800, 824, 828)
+
+
+def test_subsystem_enable_takes_display_memory_away_too():
+    bench = Bench()
+    bench.set(0x3CE, 6, 5)
+    bench.vga.memory.write(0, 0x55, 1)
+    bench.out(0x3C3, 0)
+    assert bench.vga.memory.read(0, 1) == 0xFF
+
+
+def test_reset_disables_vbe_and_keeps_memory():
+    bench = Bench()
+    bench.vga.vbe.write(0, 3, 2)
+    bench.vga.vbe.write(1, 8, 2)
+    bench.vga.vbe.write(0, 4, 2)
+    bench.vga.vbe.write(2, 1, 2)
+    bench.vga.memory.write(5, 0x55, 1)
+    assert bench.vga.memory.memory[5] == 0x55
+    bench.vga.reset()
+    bench.vga.vbe.write(0, 4, 2)
+    assert (bench.vga.vbe.read(1, 2), bench.vga.memory.memory[5]) == (0, 0x55)
+
+
+def test_vbe_ports_are_16_bits_wide():
+    bench = Bench()
+    bench.vga.vbe.write(0, 0, 2)
+    assert [bench.vga.vbe.read(offset, 2) for offset in (0, 1, 2)] == [0, 0xB0C5, 0xB0C5]
+    assert bench.vga.vbe.read(1, 1) == 0xFF
+    bench.vga.vbe.write(0, 5, 1)
+    assert bench.vga.vbe.read(0, 2) == 0
+
+
 def test_retrace_runs_before_the_crtc_is_programmed():
     bench = Bench()
     seen = set()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import random
 from ctypes import c_uint, c_uint64, c_void_p
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.devices.vga_memory import PLANES, DisplayMemory, place
@@ -218,8 +219,12 @@ REGISTERS = st.fixed_dictionaries(
 )  # fmt: skip
 VBE = st.none() | st.tuples(st.integers(0, 7), st.booleans())
 OFFSETS = st.integers(0, 0x1FFF8) | st.integers(0, 64) | st.integers(0x18000, 0x18040)
-ACCESSES = st.lists(st.tuples(st.sampled_from([1, 2, 4, 8]), OFFSETS, st.none() | st.integers(0, 2**64 - 1)))
-STEPS = st.lists(st.tuples(REGISTERS, VBE, ACCESSES), max_size=6)
+ACCESSES = st.lists(
+    st.tuples(st.sampled_from([1, 2, 4, 8]), OFFSETS, st.none() | st.integers(0, 2**64 - 1)), min_size=3
+)
+STEPS = st.lists(st.tuples(REGISTERS, VBE, ACCESSES), min_size=1, max_size=6)
+#: What memory holds at first, so that latches are no zeros.
+NOISE = random.Random(1).randbytes(2 * PLANES)
 
 
 class InC:
@@ -241,10 +246,12 @@ class InC:
         self._write(None, offset, size, value & (1 << 8 * size) - 1, ctypes.addressof(self.display.shared))
 
 
-@given(STEPS)
-def test_the_c_helper_does_what_the_model_does(steps):
-    size = 2 * PLANES
-    model, helper = DisplayMemory(bytearray(size)), InC(size)
+@settings(max_examples=300)
+@given(STEPS, st.integers(0, 2**32 - 1))
+def test_the_c_helper_does_what_the_model_does(steps, latch):
+    model, helper = DisplayMemory(bytearray(NOISE)), InC(len(NOISE))
+    helper.display.memory[:] = NOISE
+    model.shared.latch = helper.display.shared.latch = latch
     sequencer, graphics = [3, 1, 15, 0, 6], list(PLAIN)
     for registers, vbe, accesses in steps:
         for name, value in registers.items():
