@@ -31,16 +31,21 @@ from emu.irq import IntrPin
 from emu.journal import Journal
 from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory
+from emu.pages import Pages
 from emu.picture import picture
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
 from emu.x86.state import CR0_CACHE, CpuState
 
-#: Port B, RTC index (floating), port A, fw_cfg's data, the VGA's status. A read has no side effect but to advance
-#: fw_cfg's, none at the second time, and what it gives changes only by writes to ports, by timers and, that of port B
-#: and of the VGA, with virtual time.
-POLLED = frozenset((layout.PORT_61, layout.RTC, layout.SYSTEM_CONTROL_A, layout.FW_CFG + 1, layout.VGA_STATUS))
+#: Port B, RTC index (floating), keyboard status, port A, fw_cfg's data, the VGA's status. A read has no side effect but
+#: to advance fw_cfg's, none at the second time, and what it gives changes only by writes to ports, by reads of others
+#: that have effects, by timers and, that of port B and of the VGA, with virtual time.
+POLLED = frozenset(
+    (
+        layout.PORT_61, layout.RTC, layout.KBC_COMMAND, layout.SYSTEM_CONTROL_A, layout.FW_CFG + 1, layout.VGA_STATUS,
+    )
+)  # fmt: skip
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 2
@@ -103,7 +108,7 @@ class MachineState:
     retired: int
     cpu: CpuState
     clock: ClockState
-    memory: bytes
+    memory: Pages
     devices: dict[str, Any] = field(default_factory=dict)
 
 
@@ -183,6 +188,7 @@ class Machine:
         self._stop = False
         self._ended: MachineExit | None = None
         self._reset: str | None = None
+        self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
         self.display = DisplayMemory(self.memory.window(layout.VGA_FRAME_BUFFER))
         self.executor = make_executor(self)
@@ -190,6 +196,7 @@ class Machine:
         self.clock = Clock(lambda: self.executor.retired)
         self.clock.on_replan = self.executor.request_stop
         self.memory.on_write.append(self.executor.memory_changed)
+        self.memory.add_writer(self.executor.mark_writes)
         self._replay_timer = self.clock.timer("host.replay", self._replay_due, host=True)
         self._build_devices()
         self.pin.connect(self.pic, self.executor)
@@ -459,13 +466,22 @@ class Machine:
     # -- the whole as a value
 
     def save(self) -> MachineState:
-        """A copy of everything that decides how the run goes on."""
+        """Everything that decides how the run goes on. Parts that did not change since the last state are the same
+        objects in both, so a state is to be kept and looked at, not changed."""
         self.service()
         devices = {name: device.save() for name, device in self.device_table.items()}
         devices.update({f"disk{i}": disk.save() for i, disk in enumerate(self.config.disks)})
-        return MachineState(
-            self.executor.retired, self.executor.state(), self.clock.save(), self.memory.save(), devices
-        )
+        cpu, clock = self.executor.state(), self.clock.save()
+        if (last := self._last) is not None:
+            cpu = last.cpu if cpu == last.cpu else cpu
+            clock = last.clock if clock == last.clock else clock
+            for name, old in last.devices.items():
+                if devices[name] == old:
+                    devices[name] = old
+            if all(devices[name] is old for name, old in last.devices.items()):
+                devices = last.devices
+        self._last = MachineState(self.executor.retired, cpu, clock, self.memory.save(), devices)
+        return self._last
 
     def restore(self, state: MachineState) -> None:
         """Continue from `state`. Raises ValueError or KeyError when it is of a differently built machine."""
@@ -480,6 +496,7 @@ class Machine:
         for i, disk in enumerate(self.config.disks):
             disk.restore(state.devices[f"disk{i}"])
         self._ended = self._reset = None
+        self._last = state
         self.pin.update()
 
     def fingerprint(self) -> FingerprintView:

@@ -8,11 +8,11 @@ stand is the machine's choice.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 from emu.clock import Clock
 from emu.devices import bochs_vbe
+from emu.devices.copied import copied
 from emu.devices.vga_memory import DisplayMemory
 from emu.devices.vga_registers import (
     ATTRIBUTE_MASKS,
@@ -54,10 +54,10 @@ class Vga:
 
     def save(self) -> State:
         self.state.latch = self.memory.shared.latch
-        return copy.deepcopy(self.state)
+        return _copy(self.state)
 
     def restore(self, state: State) -> None:
-        self.state = copy.deepcopy(state)
+        self.state = _copy(state)
         self.memory.shared.latch = state.latch
         self._program()
 
@@ -211,6 +211,12 @@ class Vga:
 
     def view(self) -> DeviceView:
         return view(self.save(), self.timing(), self.memory.size)
+
+
+def _copy(state: State) -> State:
+    copy = copied(state)
+    copy.vbe = copied(state.vbe)
+    return copy
 
 
 class VbePorts:

@@ -304,3 +304,18 @@ def test_the_video_firmwares_find_the_extensions(which: str) -> None:
     assert machine.read_physical(0x8000, 4) == b"VESA"
     assert int.from_bytes(machine.read_physical(0x8012, 2), "little") == 256  # of 64 KiB
     assert machine.screen().mode == "graphics 800x600, 24 bits a pixel"
+
+
+@pytest.mark.parametrize("memory", ["0x0604", "0x0e04"], ids=["by functions", "plain memory"])
+def test_checkpoints_on_the_way_change_nothing_and_hold_what_was_drawn(memory: str) -> None:
+    whole = debugger(rom(WATCHED.format(memory=memory))).machine
+    assert whole.run(LIMIT).code == 0
+    machine = debugger(rom(WATCHED.format(memory=memory))).machine
+    states = []
+    while machine.run(machine.executor.retired + 7).code is None:
+        states.append(machine.save())
+    assert machine.fingerprint() == whole.fingerprint()
+    for state in states[::3]:
+        machine.restore(state)
+        assert machine.run(LIMIT).code == 0
+        assert machine.fingerprint() == whole.fingerprint()
