@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import guests
+from bench import guests, kernels
 from bench.sides import BenchError, Side, resident
 
 DUMP_BYTES = 64 << 20
@@ -32,6 +32,7 @@ class Figure:
     higher_is_better: bool
     measure: Measure
     aim: str = ""
+    icount: bool = False  #: measured on QEMU with `-icount shift=0` too
 
 
 def _gdb(address: str, folder: Path, prepare: str, timed: str, amount: float) -> tuple[float, float]:
@@ -156,5 +157,7 @@ FIGURES = (
     Figure("planar fill, write mode 0", "ms", False, fill_write_mode_0, "5x QEMU's"),
     Figure("planar fill, write mode 2", "ms", False, fill_write_mode_2, "5x QEMU's"),
     Figure("256-colour fill", "ms", False, fill_chained, "5x QEMU's"),
+    Figure("decompression of Linux 686", "s", False, kernels.decompression, "1x", icount=True),
+    Figure("Linux 686 to userspace", "s", False, kernels.to_userspace, "1x", icount=True),
     Figure("memory of an idle 64 MiB machine", "MiB", False, memory, "150 MiB"),
 )
