@@ -110,6 +110,18 @@ class MsrDevice(Protocol):
         """False: the value is refused, #GP(0)."""
 
 
+@dataclass(frozen=True, slots=True)
+class SharedDisplay:
+    """The window of a display that an engine may serve by itself instead of asking the MMIO bus: `size` bytes from
+    physical `base`, as the structure at host address `shared` says (emu/devices/vga_memory.py). `frame_buffer` is the
+    physical address at which display memory stands as a whole."""
+
+    base: int
+    size: int
+    shared: int
+    frame_buffer: int
+
+
 class Executor(Protocol):
     """A CPU that executes. Made and used by one thread, except for `request_stop`."""
 
@@ -168,6 +180,9 @@ class Executor(Protocol):
 
     def memory_changed(self, physical: int, length: int) -> None:
         """The host wrote guest memory: drop translations made from it. Allowed in callbacks."""
+
+    def display_changed(self) -> None:
+        """What is behind the window of the SharedDisplay has changed. Allowed in callbacks."""
 
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
         """The `pages` pages of 4 KiB from `host_address` in this process are the guest's RAM and ROM, and at address

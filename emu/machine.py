@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -25,27 +26,33 @@ from emu.devices.syscontrol import A20Gate, Port92, ResetControl
 from emu.devices.uart16550 import Uart16550
 from emu.devices.uart16550_registers import LSR, LSR_ERRORS
 from emu.devices.vga import Vga
-from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault
+from emu.devices.vga_memory import DisplayMemory
+from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault, SharedDisplay
 from emu.firmware.payload import Payload
 from emu.irq import IntrPin
 from emu.journal import Journal
 from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory
 from emu.pages import Pages
+from emu.picture import picture
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
-from emu.views import DeviceView, FingerprintView, RegionView, ScreenView
+from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CR0_CACHE, CpuState
 
 COM1_LSR = layout.COM1 + LSR
-#: Port B, RTC index (floating), keyboard status, port A, COM1's line status, fw_cfg's data. A read has no side effect
-#: but to advance the last and to clear errors of the line, and what it gives changes only by writes to ports, by reads
-#: of others that have effects, by timers and, that of port B, with the timer's clock.
+#: Port B, RTC index (floating), keyboard status, port A, COM1's line status, fw_cfg's data, the VGA's status. A read
+#: has no side effect but to advance fw_cfg's and to clear errors of the line, none at the second time, and what it
+#: gives changes only by writes to ports, by reads of others that have effects, by timers and, that of port B and of
+#: the VGA, with virtual time.
 POLLED = frozenset(
-    (layout.PORT_61, layout.RTC, layout.KBC_COMMAND, layout.SYSTEM_CONTROL_A, COM1_LSR, layout.FW_CFG + 1)
-)
+    (
+        layout.PORT_61, layout.RTC, layout.KBC_COMMAND, layout.SYSTEM_CONTROL_A, COM1_LSR, layout.FW_CFG + 1,
+        layout.VGA_STATUS,
+    )
+)  # fmt: skip
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 2
@@ -164,10 +171,10 @@ def _parts(config: MachineConfig) -> list[Part]:
     kind: Kind = "ram" if config.shadow and rom else "rom"
     return [
         Part(0, layout.CONVENTIONAL_END, "ram", "conventional"),
-        Part(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, "ram", "vga"),
         Part(layout.OPTION_ROM_BASE, room, kind, "option-rom", options.ljust(room, b"\xff")),
         *([Part(top, len(low), kind, "firmware-low", low)] if low else []),
         *([Part(1 << 20, config.memory - (1 << 20), "ram", "extended")] if config.memory > 1 << 20 else []),
+        Part(layout.VGA_FRAME_BUFFER, layout.VGA_MEMORY, "ram", "vga"),
         *([Part(layout.RESET_TOP - len(rom), len(rom), "rom", "firmware", rom)] if rom else []),
     ]
 
@@ -196,7 +203,9 @@ class Machine:
         self._reset: str | None = None
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
+        self.display = DisplayMemory(self.memory.window(layout.VGA_FRAME_BUFFER))
         self.executor = make_executor(self)
+        self.display.remapped = self.executor.display_changed
         self.clock = Clock(lambda: self.executor.retired)
         self.clock.on_replan = self.executor.request_stop
         self.memory.on_write.append(self.executor.memory_changed)
@@ -235,7 +244,9 @@ class Machine:
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], partial(self._sent, "serial", config.serial_out))
         # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
         self.com1.immediate = True
-        self.vga = Vga(clock, self.memory.window(layout.VGA_WINDOW))
+        self.display.written = lambda at, count: self.executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
+        self.vga = Vga(clock, self.display)
+        self.mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, self.display, "vga", width=8)
         drives = [*config.disks, None, None][:2]
         self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], (drives[0], drives[1]))
         self.debugcon = DebugConsole(partial(self._sent, "debugcon", config.debugcon_out))
@@ -252,6 +263,7 @@ class Machine:
         ports.map(layout.RESET_CONTROL, 1, self.reset_control, "reset")
         ports.map(layout.COM1, 8, self.com1, "com1")
         ports.map(layout.VGA_MONO_CRTC, 0x3E0 - layout.VGA_MONO_CRTC, self.vga, "vga")
+        ports.map(layout.VBE_PORTS, 4, self.vga.vbe, "vbe", width=2)
         ports.map(layout.IDE_PRIMARY, 8, self.ide, "ide0", width=4)
         ports.map(layout.IDE_PRIMARY_CONTROL, 1, self.ide.control, "ide0")
         ports.map(layout.DEBUGCON_BOCHS, 1, self.debugcon, "debugcon")
@@ -285,10 +297,15 @@ class Machine:
         elif port == layout.PORT_61:
             # Its pins change with the timer's clock pulses, but for those that only decrement.
             now = self.clock.now
-            left = instant_of(pulses_at(now) + self.port61.quiet_pulses() + 1) - now
-            self.executor.hold_input(port, value, self.executor.retired - (-left // NS_PER_INSTRUCTION))
+            self._hold(port, value, instant_of(pulses_at(now) + self.port61.quiet_pulses() + 1) - now)
+        elif port == layout.VGA_STATUS:
+            self._hold(port, value, self.vga.steady())
         elif port != COM1_LSR or not value & LSR_ERRORS:
             self.executor.hold_input(port, value, None)
+
+    def _hold(self, port: int, value: int, left: int) -> None:
+        """The port gives `value` for `left` ns more."""
+        self.executor.hold_input(port, value, self.executor.retired - (-left // NS_PER_INSTRUCTION))
 
     def port_out(self, port: int, size: int, value: int) -> None:
         self.ports.port_out(port, size, value)
@@ -538,20 +555,46 @@ class Machine:
         return frozenset()
 
     def read_physical(self, address: int, length: int) -> bytes:
-        return self.memory.read(address, length)
+        """What the CPU would read, without side effects; of the VGA's window too."""
+        if not _meets_window(address, length):
+            return self.memory.read(address, length)
+        return b"".join(
+            bytes(self.display.peek(at - layout.VGA_WINDOW + i, 1) for i in range(count))
+            if _meets_window(at, 1)
+            else self.memory.read(at, count)
+            for at, count in _split(address, length)
+        )
 
     def readable_physical(self, address: int, length: int) -> int:
-        return self.memory.available(address, length)
+        readable = 0
+        for at, count in _split(address, length):
+            part = count if _meets_window(at, 1) else self.memory.available(at, count)
+            readable += part
+            if part < count:
+                break
+        return readable
 
     def write_physical(self, address: int, data: bytes) -> None:
-        self.memory.write(address, data)
+        """As the CPU would write to the VGA's window, as the host writes elsewhere."""
+        have = self.readable_physical(address, len(data))
+        if have < len(data):
+            raise MemoryUnavailable(address + have, "no memory at this physical address")
+        for at, count in _split(address, len(data)):
+            part = data[at - address : at - address + count]
+            if _meets_window(at, 1):
+                for i, byte in enumerate(part):
+                    self.display.write(at - layout.VGA_WINDOW + i, byte, 1)
+            else:
+                self.memory.write(at, part)
 
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
         self.executor.load(state)
         self.pin.update()
 
     def memory_map(self) -> tuple[RegionView, ...]:
-        return tuple(RegionView(r.base, r.base + r.size - 1, r.kind, r.name) for r in self.memory.regions)
+        memory = [RegionView(r.base, r.base + r.size - 1, r.kind, r.name) for r in self.memory.regions]
+        memory += [RegionView(r.first, r.first + r.count - 1, "mmio", r.name) for r in self.mmio.ranges]
+        return tuple(sorted(memory, key=lambda r: r.first))
 
     def port_map(self) -> tuple[RegionView, ...]:
         return tuple(RegionView(r.first, r.first + r.count - 1, "port", r.name) for r in self.ports.ranges)
@@ -561,7 +604,10 @@ class Machine:
         return tuple(device.view() for device in self.device_table.values())
 
     def screen(self) -> ScreenView:
-        return screen_view(self.vga.save(), self.memory.window(layout.VGA_WINDOW))
+        return screen_view(self.vga.state, self.display.memory)
+
+    def picture(self) -> PictureView:
+        return picture(self.vga.state, self.display.memory)
 
     def output(self, name: str) -> str:
         """What `serial` or `debugcon` has sent, as Latin-1 text."""
@@ -575,6 +621,19 @@ class Machine:
 
     def close(self) -> None:
         self.executor.close()
+
+
+def _meets_window(address: int, length: int) -> bool:
+    return address < layout.VGA_WINDOW + layout.VGA_WINDOW_SIZE and address + length > layout.VGA_WINDOW
+
+
+def _split(address: int, length: int) -> Iterator[tuple[int, int]]:
+    """(address, bytes) of the parts of a physical range before, in and behind the VGA's window."""
+    end = address + length
+    for edge in (layout.VGA_WINDOW, layout.VGA_WINDOW + layout.VGA_WINDOW_SIZE, end):
+        if address < min(edge, end):
+            yield address, min(edge, end) - address
+            address = min(edge, end)
 
 
 def _digest(value: object) -> str:
@@ -596,6 +655,12 @@ def build_machine(config: MachineConfig) -> Machine:
             timestamp=machine.timestamp,
             checks=config.checks,
             model=MODELS[config.cpu],
+            display=SharedDisplay(
+                layout.VGA_WINDOW,
+                layout.VGA_WINDOW_SIZE,
+                ctypes.addressof(machine.display.shared),
+                layout.VGA_FRAME_BUFFER,
+            ),
             tick=NS_PER_INSTRUCTION,
         )
 

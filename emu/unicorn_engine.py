@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, MsrDevice, PortIo, Watch
+from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, MsrDevice, PortIo, SharedDisplay, Watch
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_fast import ALWAYS, FORCED, HELPER, TRANSLATIONS, FastLoop, Helper, Statistics, detacher
@@ -74,7 +74,8 @@ class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
     all ones. `timestamp` is what RDTSC returns before the guest writes it; it grows by `tick` with each instruction of
     a run (0: however it likes). `model` is the CPU's. `checks`: see `emu.unicorn_checks`. `translations` is how many
-    translated blocks the fast loop keeps. Raises EngineError when this Unicorn is not the one known here."""
+    translated blocks the fast loop keeps. `display` is served without a call of Python where that can be. Raises
+    EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
 
@@ -88,6 +89,7 @@ class UnicornEngine:
         checks: CheckLevel = CheckLevel.AUTO,
         model: CpuModel = MODELS[DEFAULT_MODEL],
         translations: int = TRANSLATIONS,
+        display: SharedDisplay | None = None,
         tick: int = 0,
     ) -> None:
         if unicorn.__version__ != VERSION:
@@ -128,6 +130,8 @@ class UnicornEngine:
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations, tick)
+        if display is not None and isinstance(self._loop, FastLoop):
+            self._loop.serve_display(self._memory, display)
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
         reader = code_reader(self._ov, regions, self._watch.read_linear)
         self._loop.serve(self._system)
@@ -419,6 +423,10 @@ class UnicornEngine:
         self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
         if self._running:
             self._control.leave = 1
+
+    def display_changed(self) -> None:
+        """See Executor."""
+        self._call.tlb_flush(self._ov.cpu)
 
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
         """See Executor."""

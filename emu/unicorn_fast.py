@@ -16,7 +16,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Final
 
-from emu.engine import EngineError
+from emu.devices.vga_memory import Shared
+from emu.engine import EngineError, SharedDisplay
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_fast_checks import instruction_maps
 from emu.unicorn_layout import (
@@ -36,6 +37,7 @@ from emu.unicorn_layout import (
     Env,
     offset_of,
 )
+from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_system import System
 from emu.unicorn_thunks import EMPTY, STOP_BUDGET, Control, offset
@@ -79,6 +81,8 @@ class _Layout(ctypes.Structure):
 CELLS: Final = 64
 #: `Cells.time_known`: by which instruction Python has told the time.
 TIME_BY_TSC, TIME_BY_TSCP = 1, 2
+#: Beyond Unicorn's numbering of RAM.
+NO_RAM: Final = 1 << 62
 #: As long as the run lasts.
 ALWAYS: Final = -1
 #: More instructions than a run has left.
@@ -191,6 +195,11 @@ class Helper:
         library.v2e_decode_maps(ctypes.byref(self._maps))
         self.decode = library.v2e_decode
         self.control = f("control", c_uint64)
+        self.display = f("display", None, p, p, c_uint64, c_uint64)
+        self.display_read = ctypes.cast(library.v2e_vga_read, c_void_p).value or 0
+        self.display_write = ctypes.cast(library.v2e_vga_write, c_void_p).value or 0
+        library.v2e_vga_layout.restype = c_uint64
+        self.display_layout: Callable[[], int] = library.v2e_vga_layout
         self.memory_hook_address = ctypes.cast(library.v2e_fast_memory_hook, c_void_p).value or 0
         self._refusal: str | None = None  # empty once it is proved to work
 
@@ -209,6 +218,8 @@ class Helper:
                 raise EngineError(f"{unicorn_path} is not the library in PyPI's wheel of unicorn {VERSION}")
         if self.control() != ctypes.sizeof(Control) << 32 | offset("mode"):
             raise EngineError("the helper was built from other sources than this package; install it again")
+        if self.display_layout() != ctypes.sizeof(Shared) << 32 | offset_of(Shared, "direct"):
+            raise EngineError("the helper was built for another display than this package's; install it again")
 
     def fit(self, path: str) -> None:
         """Find Unicorn's functions in its library, loaded from `path`. Has to come before the first engine is made,
@@ -388,6 +399,13 @@ class FastLoop:
             if cell.port == port and cell.streams:
                 cell.streams, cell.floor = 0, NOT_AT_ALL
                 taken(length - cell.left)
+
+    def serve_display(self, memory: GuestMemory, display: SharedDisplay) -> None:
+        """Let the helper answer the display's window."""
+        helper = self._helper
+        memory.serve(display.base, display.size, helper.display_read, helper.display_write, display.shared)
+        ram = memory.ranges(display.frame_buffer, 1)
+        helper.display(self._engine, display.shared, display.base, ram[0][0] if ram else NO_RAM)
 
     def repeating(self) -> bool:
         """The helper reports a repeated string instruction on arrival only."""

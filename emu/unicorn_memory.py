@@ -12,6 +12,8 @@ from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay
 
 PROT_ALL: Final = 7  #: UC_PROT_ALL
+#: Holes end and begin at these: the display's window, which may be served by others than the rest.
+CUTS: Final = (0xA0000, 0xC0000)
 
 
 class MappedRegion(Protocol):
@@ -54,6 +56,13 @@ class GuestMemory:
         for first, end in _holes(self._regions):
             code = call.mmio_map(uc, first, end - first, callbacks.mmio_read, first, callbacks.mmio_write, first)
             overlay.check(code, f"map I/O at {first:#x}")
+
+    def serve(self, base: int, size: int, read: int, write: int, data: int) -> None:
+        """Let functions of C answer the MMIO hole [base, base + size), with `data` as their user data. See
+        uc_mmio_map."""
+        call, uc = self._ov.call, self._ov.uc
+        self._ov.check(call.mem_unmap(uc, base, size), f"unmap I/O at {base:#x}")
+        self._ov.check(call.mmio_map(uc, base, size, read, data, write, data), f"map I/O at {base:#x}")
 
     def map_host(self, base: int, size: int, host_address: int, name: str) -> None:
         """Back physical [base, base + size) by this process's memory."""
@@ -112,10 +121,15 @@ def _holes(regions: Sequence[MappedRegion]) -> Iterator[tuple[int, int]]:
     """The physical ranges [first, end) below PHYSICAL_END that no region covers."""
     at = 0
     for region in sorted(regions, key=lambda r: r.base):
-        if region.base > at:
-            yield at, region.base
+        yield from _cut(at, region.base)
         at = region.base + region.size
     if at > PHYSICAL_END:
         raise EngineError(f"a region ends at {at:#x}, past the {PHYSICAL_END:#x} bytes this CPU can address")
-    if at < PHYSICAL_END:
-        yield at, PHYSICAL_END
+    yield from _cut(at, PHYSICAL_END)
+
+
+def _cut(first: int, end: int) -> Iterator[tuple[int, int]]:
+    while first < end:
+        stop = min((cut for cut in (*CUTS, end) if cut > first), default=end)
+        yield first, min(stop, end)
+        first = stop

@@ -184,6 +184,14 @@ static void unwind(engine *e)
     e->control->remaining += block->icount - done;
 }
 
+/* Unicorn disables its memory hooks while it takes an unaligned access apart, and leaving in there keeps them so until
+ * the CPU loop is entered again: make it, where watchpoints depend on them. */
+static void enable_hooks(const engine *e)
+{
+    if (e->control->paging)
+        AT(uint8_t, e->cpu, at.cpu_exit_request) = 1;
+}
+
 /* Every longjmp out of a block or out of the making of one comes through here. */
 REPLACES void cpu_loop_exit_x86_64(void *cpu)
 {
@@ -196,10 +204,7 @@ REPLACES void cpu_loop_exit_x86_64(void *cpu)
         e->unwinding = e->synchronised = 0;
         if (AT(int32_t, e->cpu, at.cpu_exception_index) >= 0)
             e->control->leave |= LOOK; /* its delivery loads segments */
-        /* Unicorn disables its memory hooks while it takes an unaligned access apart, and a fault in there leaves
-         * them so until the CPU loop is entered again: make it. */
-        if (e->control->paging)
-            AT(uint8_t, e->cpu, at.cpu_exit_request) = 1;
+        enable_hooks(e);
     }
     real_cpu_loop_exit(cpu);
 }
@@ -271,6 +276,7 @@ static void retry_alone(engine *e, uint64_t host)
     e->unwinding = e->synchronised = 0;
     if (!(block->cflags & CF_NOCACHE))
         real_tb_phys_invalidate(e->tcg, block, EMPTY);
+    enable_hooks(e);
     leave_block(e);
 }
 

@@ -11,6 +11,8 @@
 #ifndef V2E_FAST_H
 #define V2E_FAST_H
 
+#include "vga.h"
+
 #include <stdint.h>
 
 #define API __attribute__((visibility("default")))      /* called by Python */
@@ -40,6 +42,7 @@
 #define EXCP_DEBUG 0x10002
 #define INTERRUPT_VIRQ 0x100u
 #define TLB_NOTDIRTY 0x400ull
+#define TLB_MMIO 0x200ull
 #define MMU_MODES 3
 #define PROT_WRITE_BIT 2
 
@@ -184,6 +187,8 @@ typedef struct engine {
     port_out *out;
     system_call *system;
     struct cells *cells;
+    struct display *display; /* NULL: none is served here */
+    uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
     uint32_t classes, signatures[CLASSES];
@@ -264,6 +269,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdtsc, (void *))                                                                                    \
     X(void, helper_rdtscp, (void *))                                                                                   \
     X(void, tlb_set_page_with_attrs, (void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t))                       \
+    X(void, tlb_flush, (void *))                                                                                       \
     X(void, tlb_reset_dirty, (void *, uint64_t, uint64_t))                                                             \
     X(void, tlb_unprotect_code, (void *, uint64_t))                                                                    \
     X(void, tb_invalidate_phys_page_fast, (void *, void *, uint64_t, int, uint64_t))                                   \
@@ -306,6 +312,11 @@ int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
+API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
+
+/* ---- vga.c */
+void expose_display(engine *e, uint64_t physical, uint64_t page, tlb_entry *entry);
+int exposed(const engine *e, uint64_t ram);
 
 /* ---- checks.c */
 int reclassify(engine *e);
