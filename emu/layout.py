@@ -12,6 +12,7 @@ EXTENDED_BASE = 0x100000
 RESET_TOP = 1 << 32  #: the firmware's last byte is at 4 GiB - 1 (SDM vol. 3A, 10.1.4: first fetch at FFFFFFF0h)
 
 # I/O ports (IBM PC/AT Technical Reference, "I/O address map").
+DMA_LOW = 0x00  #: 8237A, channels 0-3
 PIC_MASTER = 0x20
 PIT = 0x40
 KBC_DATA = 0x60
@@ -19,8 +20,10 @@ PORT_61 = 0x61
 KBC_COMMAND = 0x64
 RTC = 0x70
 POST_CODE = 0x80
+DMA_PAGES = 0x81  #: 74LS612; its first byte, 80h, is the POST code port
 SYSTEM_CONTROL_A = 0x92  #: PS/2 system control port A: fast A20 and reset
 PIC_SLAVE = 0xA0
+DMA_HIGH = 0xC0  #: 8237A, channels 4-7, registers two ports apart
 DEBUGCON_BOCHS = 0xE9  #: Bochs "port e9 hack"
 DEBUG_EXIT = 0xF4  #: QEMU isa-debug-exit's customary address
 IDE_PRIMARY = 0x1F0

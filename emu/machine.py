@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 from emu import layout
 from emu.bus import Mmio, Ports
+from emu.busmaster import BusMaster
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.devices.debugports import DebugConsole, DebugExit, PostCode
+from emu.devices.dma8237 import DmaPair
 from emu.devices.fwcfg import FwCfg
 from emu.devices.i8042 import I8042
 from emu.devices.ide import IdeChannel
@@ -196,6 +198,8 @@ class Machine:
         clock, config, ports = self.clock, self.config, self.ports
         self.pic = Pic8259Pair(self.pin)
         irq = [partial(self.pic.set_irq, n) for n in range(16)]
+        bus = BusMaster(self.memory, self.mmio)
+        self.dma = DmaPair(bus.read, bus.write)
         self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
         self.port61 = Port61(self.pit, clock)
         nvram = pc_nvram(config.memory, disks=[d.sectors for d in config.disks], boot=config.boot)
@@ -215,6 +219,9 @@ class Machine:
         self.debugcon = DebugConsole(partial(self._sent, "debugcon", config.debugcon_out))
         self.post = PostCode()
         self.debug_exit = DebugExit(self._exit)
+        ports.map(layout.DMA_LOW, 16, self.dma.low, "dma")
+        ports.map(layout.DMA_PAGES, 15, self.dma.pages, "dma")
+        ports.map(layout.DMA_HIGH, 32, self.dma.high, "dma")
         ports.map(layout.PIC_MASTER, 2, self.pic.master, "pic")
         ports.map(layout.PIC_SLAVE, 2, self.pic.slave, "pic")
         ports.map(layout.PIT, 4, self.pit, "pit")
@@ -233,6 +240,7 @@ class Machine:
         ports.map(layout.POST_CODE, 1, self.post, "post")
         ports.map(layout.DEBUG_EXIT, 1, self.debug_exit, "debug-exit", width=4)
         self.device_table: dict[str, Device] = {
+            "dma": self.dma,
             "pic": self.pic, "pit": self.pit, "port61": self.port61, "rtc": self.rtc, "keyboard": self.keyboard,
             "kbc": self.kbc, "a20": self.a20, "port92": self.port92, "reset": self.reset_control, "com1": self.com1,
             "vga": self.vga, "ide0": self.ide, "debugcon": self.debugcon, "post": self.post,
