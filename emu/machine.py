@@ -16,6 +16,8 @@ from emu.busmaster import BusMaster
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.devices.debugports import DebugConsole, DebugExit, PostCode
 from emu.devices.dma8237 import DmaPair
+from emu.devices.fdc82077 import Fdc82077
+from emu.devices.floppy_drive import LARGEST, format_of
 from emu.devices.fwcfg import FwCfg
 from emu.devices.i8042 import I8042
 from emu.devices.ide import IdeChannel
@@ -29,7 +31,7 @@ from emu.devices.vga import Vga
 from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault
 from emu.irq import IntrPin
 from emu.journal import Journal
-from emu.media import Disk
+from emu.media import SECTOR, Disk
 from emu.memory import Kind, Part, PhysicalMemory
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
@@ -41,7 +43,8 @@ from emu.x86.state import CR0_CACHE, CpuState
 POLLED = frozenset((layout.PORT_61, layout.RTC, layout.SYSTEM_CONTROL_A, layout.FW_CFG + 1))
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
-MAX_DISKS = 2
+MAX_DISKS = 4  #: drives of both IDE channels, CD-ROM drives included
+MAX_FLOPPIES = 2
 OUTPUT_KEPT = 1 << 20  #: characters of each console's output kept for views and matching
 
 
@@ -63,7 +66,9 @@ class MachineConfig:
     option_roms: Sequence[bytes] = ()
     fw_cfg: dict[str, bytes] = field(default_factory=dict)
     disks: Sequence[Disk] = ()
-    boot: str = "disk"
+    floppies: Sequence[Disk] = ()  #: A: and B:
+    cdroms: Sequence[Disk] = ()
+    boot: str | Sequence[str] = "disk"  #: floppy, disk, cdrom: one, or the first choices in order
     serial_out: Callable[[bytes], None] | None = None
     debugcon_out: Callable[[bytes], None] | None = None
     checks: CheckLevel = CheckLevel.AUTO
@@ -136,8 +141,13 @@ def _parts(config: MachineConfig) -> list[Part]:
         raise MachineError(f"memory of {config.memory} bytes: a whole number of MiB from 1M on is needed")
     if config.memory > 3 << 30:
         raise MachineError(f"memory of {config.memory} bytes: 3G is the most")
-    if len(config.disks) > MAX_DISKS:
-        raise MachineError(f"{len(config.disks)} disks: the one IDE channel of this machine takes {MAX_DISKS}")
+    if (drives := len(config.disks) + len(config.cdroms)) > MAX_DISKS:
+        raise MachineError(f"{drives} disks and CDs: the two IDE channels take {MAX_DISKS} drives")
+    if len(config.floppies) > MAX_FLOPPIES:
+        raise MachineError(f"{len(config.floppies)} floppy disks: there are {MAX_FLOPPIES} drives")
+    for disk in config.floppies:
+        if disk.sectors * SECTOR > LARGEST:
+            raise MachineError(f"{disk.name} has {disk.sectors * SECTOR} bytes: the largest floppy disk has {LARGEST}")
     if not config.firmware:
         raise MachineError("no firmware: the CPU would have nothing to execute at its reset vector")
     rom = config.firmware
@@ -157,6 +167,22 @@ def _parts(config: MachineConfig) -> list[Part]:
         *([Part(1 << 20, config.memory - (1 << 20), "ram", "extended")] if config.memory > 1 << 20 else []),
         Part(layout.RESET_TOP - len(rom), len(rom), "rom", "firmware", rom),
     ]
+
+
+_ChannelMedia = tuple[tuple[Disk | None, Disk | None], tuple[bool, bool]]
+
+
+def _ide_places(config: MachineConfig) -> tuple[_ChannelMedia, _ChannelMedia]:
+    """The media of each channel's devices 0 and 1, and which are CDs: these take the second channel first."""
+    places: list[Disk | None] = [*config.disks, None, None, None, None][:4]
+    packet = [False] * 4
+    for disk in config.cdroms:
+        at = next(place for place in (2, 3, 1, 0) if places[place] is None)
+        places[at], packet[at] = disk, True
+    return (
+        ((places[0], places[1]), (packet[0], packet[1])),
+        ((places[2], places[3]), (packet[2], packet[3])),
+    )
 
 
 class Machine:
@@ -202,7 +228,10 @@ class Machine:
         self.dma = DmaPair(bus.read, bus.write)
         self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
         self.port61 = Port61(self.pit, clock)
-        nvram = pc_nvram(config.memory, disks=[d.sectors for d in config.disks], boot=config.boot)
+        nvram = pc_nvram(
+            config.memory, disks=[d.sectors for d in config.disks[:2]], boot=config.boot,
+            floppies=[format_of(disk).drive for disk in config.floppies],
+        )  # fmt: skip
         self.rtc = Rtc(clock, irq[layout.IRQ_RTC], nvram)
         self.a20 = A20Gate(self.executor.set_a20)
         self.keyboard = Keyboard(clock)
@@ -214,8 +243,10 @@ class Machine:
         self.reset_control = ResetControl(self.request_reset)
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], partial(self._sent, "serial", config.serial_out))
         self.vga = Vga(clock, self.memory.window(layout.VGA_WINDOW))
-        drives = [*config.disks, None, None][:2]
-        self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], (drives[0], drives[1]))
+        (disks0, packet0), (disks1, packet1) = _ide_places(config)
+        self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], disks0, "ide0", packet0)
+        self.ide1 = IdeChannel(clock, irq[layout.IRQ_IDE_SECONDARY], disks1, "ide1", packet1)
+        self.fdc = Fdc82077(clock, irq[layout.IRQ_FDC], self.dma, config.floppies)
         self.debugcon = DebugConsole(partial(self._sent, "debugcon", config.debugcon_out))
         self.post = PostCode()
         self.debug_exit = DebugExit(self._exit)
@@ -235,12 +266,16 @@ class Machine:
         ports.map(layout.VGA_MONO_CRTC, 0x3E0 - layout.VGA_MONO_CRTC, self.vga, "vga")
         ports.map(layout.IDE_PRIMARY, 8, self.ide, "ide0", width=4)
         ports.map(layout.IDE_PRIMARY_CONTROL, 1, self.ide.control, "ide0")
+        ports.map(layout.IDE_SECONDARY, 8, self.ide1, "ide1", width=4)
+        ports.map(layout.IDE_SECONDARY_CONTROL, 1, self.ide1.control, "ide1")
+        ports.map(layout.FDC, 4, self.fdc.registers, "fdc")
+        ports.map(layout.FDC_CHANGE, 1, self.fdc.change, "fdc")
         ports.map(layout.DEBUGCON_BOCHS, 1, self.debugcon, "debugcon")
         ports.map(layout.DEBUGCON_SEABIOS, 1, self.debugcon, "debugcon")
         ports.map(layout.POST_CODE, 1, self.post, "post")
         ports.map(layout.DEBUG_EXIT, 1, self.debug_exit, "debug-exit", width=4)
         self.device_table: dict[str, Device] = {
-            "dma": self.dma,
+            "dma": self.dma, "fdc": self.fdc, "ide1": self.ide1,
             "pic": self.pic, "pit": self.pit, "port61": self.port61, "rtc": self.rtc, "keyboard": self.keyboard,
             "kbc": self.kbc, "a20": self.a20, "port92": self.port92, "reset": self.reset_control, "com1": self.com1,
             "vga": self.vga, "ide0": self.ide, "debugcon": self.debugcon, "post": self.post,
@@ -452,11 +487,20 @@ class Machine:
 
     # -- the whole as a value
 
+    def _media(self) -> list[tuple[str, Disk]]:
+        """Every medium under the name that its state has."""
+        config = self.config
+        return (
+            [(f"disk{i}", disk) for i, disk in enumerate(config.disks)]
+            + [(f"floppy{i}", disk) for i, disk in enumerate(config.floppies)]
+            + [(f"cdrom{i}", disk) for i, disk in enumerate(config.cdroms)]
+        )
+
     def save(self) -> MachineState:
         """A copy of everything that decides how the run goes on."""
         self.service()
         devices = {name: device.save() for name, device in self.device_table.items()}
-        devices.update({f"disk{i}": disk.save() for i, disk in enumerate(self.config.disks)})
+        devices.update({name: disk.save() for name, disk in self._media()})
         return MachineState(
             self.executor.retired, self.executor.state(), self.clock.save(), self.memory.save(), devices
         )
@@ -471,8 +515,8 @@ class Machine:
         self._awake_at = self.clock.now
         for name, device in self.device_table.items():
             device.restore(state.devices[name])
-        for i, disk in enumerate(self.config.disks):
-            disk.restore(state.devices[f"disk{i}"])
+        for name, disk in self._media():
+            disk.restore(state.devices[name])
         self._ended = self._reset = None
         self.pin.update()
 
@@ -484,7 +528,7 @@ class Machine:
             if region.kind == "ram":
                 ram.update(self.memory.view[region.offset : region.offset + region.size])
         states = [(name, device.save()) for name, device in sorted(self.device_table.items())]
-        states += [(f"disk{i}", disk.save()) for i, disk in enumerate(self.config.disks)]
+        states += [(name, disk.save()) for name, disk in self._media()]
         return FingerprintView(
             self.executor.retired, self.clock.now, ram.hexdigest(), _digest(self.executor.state()), _digest(states)
         )

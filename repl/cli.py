@@ -41,10 +41,12 @@ class _Script(argparse.Action):
 
 def _machine_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("image", nargs="?", metavar="IMAGE", help="disk image to boot; without one, and without --disk or --firmware, "
-        "the built-in tour of the CPU's modes (`tour`)")  # fmt: skip
+    add("image", nargs="?", metavar="IMAGE", help="image to boot: a floppy disk, CD or hard disk, by size and "
+        "content; without any image and without --firmware the built-in tour of the CPU's modes (`tour`)")  # fmt: skip
     add("--disk", action="append", default=[], metavar="FILE", help="hard disk image; may be repeated")
-    add("--boot", default="disk", metavar="WHAT", help="disk")
+    add("--floppy", action="append", default=[], metavar="FILE", help="floppy disk image; A:, then B:")
+    add("--cdrom", action="append", default=[], metavar="FILE", help="CD image (ISO 9660 or any 2048-byte sectors)")
+    add("--boot", metavar="floppy|disk|cdrom", help="what to boot first (default: IMAGE)")
     add("--firmware", metavar="NAME", help="seabios or a file")
     add("--option-rom", action="append", default=[], metavar="FILE", help="option ROM; may be repeated")
     add("--machine", default="isapc", metavar="NAME", help="isapc")
