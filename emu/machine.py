@@ -22,6 +22,8 @@ from emu.devices.fwcfg import FwCfg
 from emu.devices.i8042 import I8042
 from emu.devices.ide import IdeChannel
 from emu.devices.keyboard import Keyboard, UnknownKey
+from emu.devices.lpt import ParallelPort
+from emu.devices.mouse import Mouse, UnknownAction
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pit8254 import Pit8254, Port61, instant_of, pulses_at
 from emu.devices.rtc146818 import Rtc, pc_nvram
@@ -71,6 +73,7 @@ class MachineConfig:
     boot: str | Sequence[str] = "disk"  #: floppy, disk, cdrom: one, or the first choices in order
     serial_out: Callable[[bytes], None] | None = None
     debugcon_out: Callable[[bytes], None] | None = None
+    parallel_out: Callable[[bytes], None] | None = None
     checks: CheckLevel = CheckLevel.AUTO
     slice: int | None = None  #: how many instructions the engine is asked for at a time; must change nothing
 
@@ -115,7 +118,7 @@ class InputRecord:
     """A person's input, stamped with the virtual time (ns) at which the guest could first see it."""
 
     virtual_ns: int
-    kind: str  #: "keys" (names), "text" or "serial"
+    kind: str  #: "keys" (names), "text", "mouse" (an action) or "serial"
     data: str
 
 
@@ -197,13 +200,15 @@ class Machine:
         self.mmio = Mmio()
         self.journal = Journal()
         self.pin = IntrPin()
-        self.on_text: Callable[[str], None] | None = None  #: told "serial" or "debugcon" after each byte sent
+        self.on_text: Callable[[str], None] | None = None  #: told "serial", "debugcon" and so on after each byte sent
         #: asked to let the host's time pass while the CPU is idle: (ns of virtual time, None: until something happens)
         #: -> True when it passed. Without it idle time is skipped.
         self.idle: Callable[[int | None], bool] | None = None
         self.inputs: list[InputRecord] = []
         self._replay: deque[InputRecord] = deque()
-        self._output: dict[str, bytearray] = {"serial": bytearray(), "debugcon": bytearray()}
+        self._output: dict[str, bytearray] = {
+            name: bytearray() for name in ("serial", "serial2", "parallel", "debugcon")
+        }
         self._stop = False
         self._ended: MachineExit | None = None
         self._reset: str | None = None
@@ -235,13 +240,18 @@ class Machine:
         self.rtc = Rtc(clock, irq[layout.IRQ_RTC], nvram)
         self.a20 = A20Gate(self.executor.set_a20)
         self.keyboard = Keyboard(clock)
+        self.mouse = Mouse(clock)
         self.kbc = I8042(
             clock, irq[layout.IRQ_KEYBOARD], irq[layout.IRQ_MOUSE], self.a20.keyboard,
-            partial(self.request_reset, "cpu"), self.keyboard,
+            partial(self.request_reset, "cpu"), self.keyboard, self.mouse,
         )  # fmt: skip
         self.port92 = Port92(self.a20, self.request_reset)
         self.reset_control = ResetControl(self.request_reset)
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], partial(self._sent, "serial", config.serial_out))
+        self.com2 = Uart16550(clock, irq[layout.IRQ_COM2], partial(self._sent, "serial2", None), "com2")
+        self.lpt1 = ParallelPort(
+            clock, irq[layout.IRQ_LPT1], partial(self._sent, "parallel", config.parallel_out)
+        )  # fmt: skip
         self.vga = Vga(clock, self.memory.window(layout.VGA_WINDOW))
         (disks0, packet0), (disks1, packet1) = _ide_places(config)
         self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], disks0, "ide0", packet0)
@@ -263,6 +273,8 @@ class Machine:
         ports.map(layout.SYSTEM_CONTROL_A, 1, self.port92, "port92")
         ports.map(layout.RESET_CONTROL, 1, self.reset_control, "reset")
         ports.map(layout.COM1, 8, self.com1, "com1")
+        ports.map(layout.COM2, 8, self.com2, "com2")
+        ports.map(layout.LPT1, 3, self.lpt1, "lpt1")
         ports.map(layout.VGA_MONO_CRTC, 0x3E0 - layout.VGA_MONO_CRTC, self.vga, "vga")
         ports.map(layout.IDE_PRIMARY, 8, self.ide, "ide0", width=4)
         ports.map(layout.IDE_PRIMARY_CONTROL, 1, self.ide.control, "ide0")
@@ -275,7 +287,8 @@ class Machine:
         ports.map(layout.POST_CODE, 1, self.post, "post")
         ports.map(layout.DEBUG_EXIT, 1, self.debug_exit, "debug-exit", width=4)
         self.device_table: dict[str, Device] = {
-            "dma": self.dma, "fdc": self.fdc, "ide1": self.ide1,
+            "mouse": self.mouse, "com2": self.com2, "lpt1": self.lpt1, "dma": self.dma, "fdc": self.fdc,
+            "ide1": self.ide1,
             "pic": self.pic, "pit": self.pit, "port61": self.port61, "rtc": self.rtc, "keyboard": self.keyboard,
             "kbc": self.kbc, "a20": self.a20, "port92": self.port92, "reset": self.reset_control, "com1": self.com1,
             "vga": self.vga, "ide0": self.ide, "debugcon": self.debugcon, "post": self.post,
@@ -451,8 +464,8 @@ class Machine:
     # -- input
 
     def feed(self, kind: str, data: str) -> None:
-        """A person's input now: `keys` (names joined by '+', strokes by blanks), `text` typed on the keyboard, or
-        `serial`. Recorded. Raises MachineError for a key that does not exist."""
+        """A person's input now: `keys` (names joined by '+', strokes by blanks), `text` typed on the keyboard,
+        `mouse` (see Mouse.do), or `serial`. Recorded. Raises MachineError for a key that does not exist."""
         record = InputRecord(self.clock.now, kind, data)
         self._apply(record)
         self.inputs.append(record)
@@ -476,6 +489,8 @@ class Machine:
                 self.com1.receive(record.data.encode("latin-1", "replace"))
             elif record.kind == "text":
                 self.keyboard.type_text(record.data)
+            elif record.kind == "mouse":
+                self.mouse.do(record.data)
             else:
                 strokes = [stroke.split("+") for stroke in record.data.split()]
                 for keys in strokes:
@@ -484,6 +499,8 @@ class Machine:
                     self.keyboard.chord(keys)
         except UnknownKey as error:
             raise MachineError(f"no key is called {error.args[0]!r}, so nothing was typed") from None
+        except UnknownAction as error:
+            raise MachineError(str(error)) from None
 
     # -- the whole as a value
 

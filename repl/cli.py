@@ -58,6 +58,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--clock", default="virtual", metavar="NAME", help="virtual")
     add("--serial", default="null", metavar="TO", help="COM1: null (default), stdio or a file")
     add("--debugcon", default="null", metavar="TO", help="ports 0x402 and 0xe9: null (default), stdio or a file")
+    add("--parallel", default="null", metavar="TO", help="printer at LPT1: null (default), stdio or a file")
     add("--write", action="store_true", help="keep the guest's writes in the image files")
     add("--limit", metavar="N", help="instruction budget")
     add("--slice", metavar="N", help="instructions the engine is asked for at a time (changes nothing)")

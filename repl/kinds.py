@@ -148,6 +148,8 @@ SNAPSHOT = Kind("name", "a snapshot's name", _word, lambda session, prefix: sort
 PATH = Kind("file", "a file's path", _path, _path_words)
 TYPED = Kind("text", "text to type, with \\n for Enter; quotes keep blanks at its ends", _typed, rest=True)
 KEYS = Kind("keys", "keys joined by +, strokes divided by blanks", _text, rest=True)
+MOUSE = Kind("action", "what the mouse does", _text, lambda session, prefix: (
+    "move", "wheel", "click", "down", "up", "left", "right", "middle", "side", "extra"), rest=True)  # fmt: skip
 COMMAND = Kind("command", "a command's name", _text, lambda session, prefix: session.table.words, rest=True)
 EVENT_KIND = Kind("kind", "a kind of event", _word, lambda session, prefix: (
     "interrupt", "exception", "int", "mode", "reset", "input", "stop"))  # fmt: skip

@@ -245,7 +245,7 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
     sinks: list[Sink] = []
     try:
         config = machine_config(options)
-        for option in ("serial", "debugcon"):
+        for option in ("serial", "debugcon", "parallel"):
             if (target := getattr(options, option)) != "null":
                 sinks.append(Sink(f"--{option}", target, at_prompt))
                 setattr(config, f"{option}_out", sinks[-1])
@@ -352,7 +352,9 @@ def _prompt(rig: Rig) -> None:
 
 
 def _check_combinations(options: argparse.Namespace, script: bool, interactive: bool) -> None:
-    stdio = [f"--{name} stdio" for name in ("serial", "debugcon", "gdb") if getattr(options, name) == "stdio"]
+    stdio = [
+        f"--{name} stdio" for name in ("serial", "debugcon", "parallel", "gdb") if getattr(options, name) == "stdio"
+    ]
     if options.json:
         stdio.append("--json")
     if options.gdb == "stdio":
