@@ -284,7 +284,7 @@ class Mouse:
         down = " ".join(name for name, bit in BUTTONS.items() if s.buttons & bit)
         return DeviceView(
             "mouse",
-            f"IBM PS/2 {kind}" if not s.identity else f"IntelliMouse, as {kind}",
+            f"IBM {kind}" if not s.identity else f"IntelliMouse, as {kind}",
             "behind the 8042",
             (
                 FieldView("mode", mode, "enabled" if s.enabled else "disabled"),

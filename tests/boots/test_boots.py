@@ -1,0 +1,40 @@
+"""Real loaders and firmware boot: each row of the table reaches its text within its budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from boots.table import BOOTS, MILLION, Boot
+from emu.firmware.roms import FirmwareError, find_firmware
+from repl.boot_machine import BootMachine
+
+
+def _machine(boot: Boot, folder: Path) -> BootMachine:
+    try:
+        find_firmware("seabios")
+    except FirmwareError as error:
+        pytest.skip(str(error))
+    options = list(boot.firmware)
+    for path in options[1::2]:
+        if path.startswith("/") and not Path(path).exists():
+            pytest.skip(f"{path} is not installed")
+    if boot.build is not None:
+        options += [boot.option, str(boot.build(folder / "image.img"))]
+    return BootMachine(options, until=f"text:{boot.expected}", limit=boot.budget * MILLION)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "boot", [pytest.param(boot, id=boot.name, marks=[pytest.mark.slow] if boot.slow else []) for boot in BOOTS]
+)
+def test_it_boots(boot: Boot, tmp_path: Path) -> None:
+    machine = _machine(boot, tmp_path)
+    try:
+        machine.run()
+        if boot.keys:
+            machine.type(boot.keys.encode().decode("unicode_escape"))
+            machine.run(until=f"text:{boot.answer}")
+    finally:
+        machine.close()
