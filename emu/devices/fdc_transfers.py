@@ -294,7 +294,7 @@ class Transfers:
     def _give(self, op: Operation, data: bytes, drive: FloppyDrive) -> None:
         """A sector to the host."""
         s = self._chip.state
-        if s.non_dma:
+        if s.non_dma and data:
             s.buffer, s.position, s.direction = data, 0, "in"
             self._chip.set_interrupt(True)
             self._later("window", self._clock.now + HASTE * drive.data_ns(_size(op), self._chip.rate))
@@ -307,7 +307,7 @@ class Transfers:
     def _fetch(self, op: Operation, length: int, end: int) -> None:
         """Bytes from the host; they must be there at `end`."""
         s = self._chip.state
-        if s.non_dma:
+        if s.non_dma and length:
             self._got, s.position, s.direction = b"", length, "out"
             self._chip.set_interrupt(True)
             self._later("window", max(end, self._clock.now + HASTE * length * 8_000_000 // self._chip.rate))
