@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oracles import assemble_image
+from asm import assemble
 
 SYSLINUX = Path("/usr/lib/syslinux")
 #: 20 cylinders of 16 heads and 63 sectors, so that all BIOSes agree on the geometry.
@@ -67,8 +67,30 @@ def syslinux_floppy(out: Path, config: str, files: Mapping[str, Path | bytes]) -
 
 
 def small_floppy() -> bytes:
-    """A bootable diskette of 160 KiB that says hello and from which drive."""
-    return assemble_image("hello_mbr").ljust(160 << 10, b"\0")
+    """A bootable diskette of 160 KiB that says hello and halts."""
+    sector = assemble(
+        """
+        bits 16
+        org 0x7c00
+        jmp 0:start
+        start:
+        mov si, text
+        cld
+        next: cs lodsb
+        test al, al
+        jz done
+        mov ah, 0x0e
+        mov bx, 7
+        int 0x10
+        jmp next
+        done: hlt
+        jmp done
+        text: db "hello from the diskette", 0
+        times 510-($-$$) db 0
+        dw 0xaa55
+        """
+    )
+    return sector.ljust(160 << 10, b"\0")
 
 
 def memdisk_floppy(mode: str) -> Callable[[Path], Path]:

@@ -37,6 +37,11 @@ def _mbr(name: str) -> Callable[[Path], Path]:
     return lambda out: images.padded(need(SYSLINUX / "mbr" / name, "syslinux-common"), out)
 
 
+def _memdisk(way: str) -> str:
+    """What memdisk says about the way it goes, and then the diskette in its memory."""
+    return f"Using {way} access to high memory[^$]*hello from the diskette"
+
+
 _GRUB = "/usr/lib/grub-rescue/grub-rescue-"
 _BOCHS = ("--firmware", "/usr/share/bochs/BIOS-bochs-legacy", "--option-rom", "/usr/share/vgabios/vgabios.bin")
 
@@ -45,10 +50,10 @@ BOOTS = (
     Boot("mbr.bin", _mbr("mbr.bin"), "--disk", "Missing operating system", 300),
     Boot("handoff.bin", _mbr("diag/handoff/handoff.bin"), "--disk", "DL: 80  DS: 0000", 300),
     Boot("install-mbr", images.install_mbr, "--disk", "MBR", 300),
-    Boot("syslinux", images.meminfo_floppy, "--floppy", "boot:", 600, "\\n", "INT 15h AX=E820"),
-    Boot("memdisk bigraw", images.memdisk_floppy("bigraw"), "--floppy", "hello from the boot sector, drive 00", 900),
-    Boot("memdisk raw", images.memdisk_floppy("raw"), "--floppy", "hello from the boot sector, drive 00", 900),
-    Boot("memdisk safeint", images.memdisk_floppy("safeint"), "--floppy", "hello from the boot sector, drive 00", 900),
+    Boot("syslinux", images.meminfo_floppy, "--floppy", "boot:", 600, "\\n", "DOS RAM: 639K"),
+    Boot("memdisk bigraw", images.memdisk_floppy("bigraw"), "--floppy", _memdisk("big real mode raw"), 900),
+    Boot("memdisk raw", images.memdisk_floppy("raw"), "--floppy", _memdisk("raw"), 900),
+    Boot("memdisk safeint", images.memdisk_floppy("safeint"), "--floppy", _memdisk("safe INT 15h"), 900),
     Boot("memtest86+", _file("/boot/memtest86+ia32.bin", "memtest86+"), "--floppy", "Memtest86\\+ v6", 600),
     Boot("grub floppy", _file(f"{_GRUB}floppy.img", "grub-rescue-pc"), "--floppy", "GNU GRUB", 2000, slow=True),
     Boot("grub cd", _file(f"{_GRUB}cdrom.iso", "grub-rescue-pc"), "--cdrom", "GNU GRUB", 2000, slow=True),

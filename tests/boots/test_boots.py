@@ -38,3 +38,24 @@ def test_it_boots(boot: Boot, tmp_path: Path) -> None:
             machine.run(until=f"text:{boot.answer}")
     finally:
         machine.close()
+
+
+@pytest.mark.parametrize(("name", "at"), [("grub-legacy", 12_345_678), ("isolinux cd", 9_876_543)])
+def test_a_state_taken_in_the_middle_of_a_boot_continues_equally(name: str, at: int, tmp_path: Path) -> None:
+    """Floppy controller, DMA and CD-ROM drive are in the middle of their work; pieces of any size change nothing."""
+    boot = next(row for row in BOOTS if row.name == name)
+    first, second = _machine(boot, tmp_path), _machine(boot, tmp_path)
+    end = at + 6_000_000
+    try:
+        machine, other = first.debugger.machine, second.debugger.machine
+        machine.run(at)
+        state = machine.save()
+        machine.run(end)
+        other.restore(state)
+        for retired in range(at + 777_777, end, 777_777):
+            other.run(retired)
+        other.run(end)
+        assert other.fingerprint() == machine.fingerprint()
+    finally:
+        first.close()
+        second.close()
