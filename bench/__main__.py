@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import loops, requests
 from bench.figures import FIGURES, Figure, start_up
 from bench.sides import BenchError, Side, sides
 
@@ -51,8 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.runs < 1:
         parser.error(f"--runs {options.runs}: 1 is the least")
     chosen = [figure for figure in FIGURES if options.only in figure.name]
-    if not chosen:
-        parser.error(f"--only {options.only!r} matches no figure: {', '.join(f.name for f in FIGURES)}")
+    chosen_loops = [loop for loop in loops.LOOPS if options.only in loop.name]
+    posting = options.only in requests.NAME
+    if not chosen and not chosen_loops and not posting:
+        names = ", ".join((*(f.name for f in (*FIGURES, *loops.LOOPS)), requests.NAME))
+        parser.error(f"--only {options.only!r} matches no figure: {names}")
     if shutil.which("gdb") is None:
         print("bench: gdb is not installed (Debian: apt-get install gdb)", file=sys.stderr)
         return UNUSABLE
@@ -60,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not both:
         print("bench: QEMU is not installed (Debian: apt-get install qemu-system-x86): v2e alone", file=sys.stderr)
     measured = sides(("v2e", "qemu") if both else ("v2e",))
+    running = sides(("v2e", "qemu", "icount") if both else ("v2e",))
     results = []
     if not options.json:
         names = "".join(f"{side.name:>11}" for side in measured)
@@ -74,6 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if not options.json:
                     medians = {name: statistics.median(values) for name, values in samples.items()}
                     print(row(figure, medians), flush=True)
+            if chosen_loops and not options.json:
+                print(f"loops, beside {', '.join(side.name for side in running[1:]) or 'nothing'}")
+            for loop in chosen_loops:
+                samples = loops.sample(loop, running, options.runs, Path(folder))
+                results.append({"name": loop.name, "unit": "MIPS", "samples": samples})
+                if not options.json:
+                    print(loops.row(loop, samples), flush=True)
+            if posting:
+                rates = [requests.rate() for _ in range(options.runs)]
+                results.append({"name": requests.NAME, "unit": "1/s", "samples": {"v2e": rates}})
+                if not options.json:
+                    print(requests.row(rates, statistics.median(rates)), flush=True)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return UNUSABLE

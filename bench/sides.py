@@ -118,6 +118,17 @@ class Qemu(Side):
         return ["-S", "-gdb", f"tcp:127.0.0.1:{port}"]
 
 
+class Counting(Qemu):
+    """QEMU's TCG with virtual time that counts instructions, which is what v2e's is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "name", "QEMU -icount")
+
+    def arguments(self, firmware: str, disk: Path | None) -> list[str]:
+        return [*super().arguments(firmware, disk), "-icount", "shift=0"]
+
+
 def resident(pid: int) -> float:
     """MiB of memory that a process holds resident (`VmRSS` of proc(5))."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -149,5 +160,5 @@ def _wait_listening(port: int, process: subprocess.Popen[bytes], name: str) -> N
 
 def sides(names: Sequence[str]) -> tuple[Side, ...]:
     """The sides of these names, in order."""
-    known: dict[str, type[V2e] | type[Qemu]] = {"v2e": V2e, "qemu": Qemu}
+    known: dict[str, type[V2e] | type[Qemu]] = {"v2e": V2e, "qemu": Qemu, "icount": Counting}
     return tuple(known[name]() for name in names)

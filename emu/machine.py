@@ -35,14 +35,16 @@ from emu.irq import IntrPin
 from emu.journal import Journal
 from emu.media import SECTOR, Disk
 from emu.memory import Kind, Part, PhysicalMemory
+from emu.pages import Pages
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, RegionView, ScreenView
 from emu.x86.state import CR0_CACHE, CpuState
 
-#: Port B, RTC index (floating), port A, fw_cfg's data. A read has no side effect but to advance the last, and what it
-#: gives changes only by writes to ports, by timers and, that of port B, with the timer's clock.
-POLLED = frozenset((layout.PORT_61, layout.RTC, layout.SYSTEM_CONTROL_A, layout.FW_CFG + 1))
+#: Port B, RTC index (floating), keyboard status, port A, fw_cfg's data. A read has no side effect but to advance the
+#: last, and what it gives changes only by writes to ports, by reads of others that have effects, by timers and, that of
+#: port B, with the timer's clock.
+POLLED = frozenset((layout.PORT_61, layout.RTC, layout.KBC_COMMAND, layout.SYSTEM_CONTROL_A, layout.FW_CFG + 1))
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 4  #: drives of both IDE channels, CD-ROM drives included
@@ -109,7 +111,7 @@ class MachineState:
     retired: int
     cpu: CpuState
     clock: ClockState
-    memory: bytes
+    memory: Pages
     devices: dict[str, Any] = field(default_factory=dict)
 
 
@@ -212,11 +214,13 @@ class Machine:
         self._stop = False
         self._ended: MachineExit | None = None
         self._reset: str | None = None
+        self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
         self.executor = make_executor(self)
         self.clock = Clock(lambda: self.executor.retired)
         self.clock.on_replan = self.executor.request_stop
         self.memory.on_write.append(self.executor.memory_changed)
+        self.memory.add_writer(self.executor.mark_writes)
         self._replay_timer = self.clock.timer("host.replay", self._replay_due, host=True)
         self._build_devices()
         self.pin.connect(self.pic, self.executor)
@@ -514,13 +518,22 @@ class Machine:
         )
 
     def save(self) -> MachineState:
-        """A copy of everything that decides how the run goes on."""
+        """Everything that decides how the run goes on. Parts that did not change since the last state are the same
+        objects in both, so a state is to be kept and looked at, not changed."""
         self.service()
         devices = {name: device.save() for name, device in self.device_table.items()}
         devices.update({name: disk.save() for name, disk in self._media()})
-        return MachineState(
-            self.executor.retired, self.executor.state(), self.clock.save(), self.memory.save(), devices
-        )
+        cpu, clock = self.executor.state(), self.clock.save()
+        if (last := self._last) is not None:
+            cpu = last.cpu if cpu == last.cpu else cpu
+            clock = last.clock if clock == last.clock else clock
+            for name, old in last.devices.items():
+                if devices[name] == old:
+                    devices[name] = old
+            if all(devices[name] is old for name, old in last.devices.items()):
+                devices = last.devices
+        self._last = MachineState(self.executor.retired, cpu, clock, self.memory.save(), devices)
+        return self._last
 
     def restore(self, state: MachineState) -> None:
         """Continue from `state`. Raises ValueError or KeyError when it is of a differently built machine."""
@@ -535,6 +548,7 @@ class Machine:
         for name, disk in self._media():
             disk.restore(state.devices[name])
         self._ended = self._reset = None
+        self._last = state
         self.pin.update()
 
     def fingerprint(self) -> FingerprintView:

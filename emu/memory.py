@@ -1,18 +1,18 @@
-"""One private mapping of all RAM and ROM, and the physical addresses its parts stand at."""
+"""One private mapping of all RAM and ROM, the physical addresses its parts stand at, and which pages were written."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from emu.pages import GROUP, PAGE, ZERO, Pages
 from emu.subject import MemoryUnavailable
 
-PAGE = 0x1000
-CHUNK = 0x10000  #: restore compares and writes in pieces of this size
+_ZEROS = ZERO * GROUP
 Kind = Literal["ram", "rom"]
 
 
@@ -40,7 +40,11 @@ class Region:
 
 
 class PhysicalMemory:
-    """RAM and ROM. Pages the guest never touches cost no host memory."""
+    """RAM and ROM. Pages the guest never touches cost no host memory.
+
+    `save` takes time and memory by the pages written since the last `save` or `restore`. They are known by a mark each:
+    writes of the host mark theirs here, CPUs mark theirs where they can (`add_writer`). Where a CPU cannot, and where
+    somebody holds a window, pages are compared instead."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         ordered = sorted(parts, key=lambda p: p.base)
@@ -50,18 +54,32 @@ class PhysicalMemory:
         for low, high in pairwise(ordered):
             if low.base + low.size > high.base:
                 raise ValueError(f"{high.name} at {high.base:#x} overlaps {low.name}")
-        self._size = sum(p.size for p in ordered)
-        self._map = mmap.mmap(-1, self._size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self.view = memoryview(self._map)
+        self.size = sum(p.size for p in ordered)
+        self._map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._bytes = memoryview(self._map)
+        self.view = self._bytes.toreadonly()  #: all bytes, in order of address
+        self._count = self.size // PAGE
+        #: A byte a page of the mapping, not 0: written since `_base`, which is what all memory was then.
+        self._marks = mmap.mmap(-1, self._count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._base = Pages.zeros(self._count)
+        self._writers: list[Callable[[], None] | None] = []  # for each CPU: have it mark anew; None: it cannot mark
+        self._windows: set[tuple[int, int]] = set()  # (first page, end) that are written past us
         start = ctypes.addressof(ctypes.c_uint8.from_buffer(self._map))
         regions, offset = [], 0
         for part in ordered:
             regions.append(Region(part.base, part.size, part.kind, part.name, start + offset, offset))
-            self.view[offset : offset + len(part.content)] = part.content
+            self._put(offset, part.content)
             offset += part.size
         self.regions: tuple[Region, ...] = tuple(regions)
         #: told (physical, length) of each write by the host, so that engines drop stale translations
         self.on_write: list[Callable[[int, int], None]] = []
+
+    def _put(self, offset: int, data: bytes | memoryview) -> None:
+        """Write to the mapping, and mark it."""
+        if data:
+            self._bytes[offset : offset + len(data)] = data
+            first, end = offset // PAGE, (offset + len(data) - 1) // PAGE + 1
+            self._marks[first:end] = b"\1" * (end - first)
 
     def _find(self, address: int) -> Region | None:
         for region in self.regions:
@@ -109,7 +127,7 @@ class PhysicalMemory:
             assert region is not None
             start = region.offset + address + done - region.base
             count = min(len(data) - done, region.offset + region.size - start)
-            self.view[start : start + count] = data[done : done + count]
+            self._put(start, data[done : done + count])
             done += count
         for tell in self.on_write:
             tell(address, len(data))
@@ -129,36 +147,98 @@ class PhysicalMemory:
             done += count
 
     def window(self, base: int) -> memoryview:
-        """The live bytes of the region that begins at physical `base`."""
+        """The live bytes of the region that begins at physical `base`. `save` compares them, whoever writes."""
         for region in self.regions:
             if region.base == base:
-                return self.view[region.offset : region.offset + region.size]
+                self._windows.add((region.offset // PAGE, (region.offset + region.size) // PAGE))
+                return self._bytes[region.offset : region.offset + region.size]
         raise KeyError(f"no region begins at {base:#x}")
 
-    def save(self) -> bytes:
-        """All RAM and ROM bytes, in order of address."""
-        return bytes(self.view)
+    # -- all of it as a value
 
-    def restore(self, data: bytes) -> None:
-        """Only what differs is written. Raises ValueError when `data` is of a machine with other memory."""
-        if len(data) != self._size:
-            raise ValueError(f"the state holds {len(data)} bytes of memory, this machine has {self._size}")
-        source = memoryview(data)
-        for region in self.regions:
-            end = region.offset + region.size
-            for start in range(region.offset, end, CHUNK):
-                stop = min(start + CHUNK, end)
-                if self.view[start:stop] != source[start:stop]:
-                    self.view[start:stop] = source[start:stop]
-                    for tell in self.on_write:
-                        tell(region.base + start - region.offset, stop - start)
+    def add_writer(self, mark_writes: Callable[[int, int, int], Callable[[], None] | None]) -> None:
+        """Tell a CPU of this memory where to mark what it writes: `mark_writes` is `Executor.mark_writes`."""
+        marks = ctypes.addressof(ctypes.c_uint8.from_buffer(self._marks))
+        self._writers.append(mark_writes(self.regions[0].host_address, self._count, marks))
+
+    @property
+    def exact(self) -> bool:
+        """Written pages are known; else `save` compares all."""
+        return bool(self._writers) and None not in self._writers
+
+    def _suspects(self) -> Iterator[int]:
+        """The pages that may differ from `_base`, in any order, some more than once."""
+        if not self.exact:
+            for first in range(0, self._count, GROUP):
+                end = min(first + GROUP, self._count)
+                if not self._base.empty(first // GROUP) or self._map[first * PAGE : end * PAGE] != _ZEROS:
+                    yield from range(first, end)
+            return
+        for first, end in self._windows:
+            yield from range(first, end)
+        at = self._marks.find(b"\1")
+        while at >= 0:
+            yield at
+            at = self._marks.find(b"\1", at + 1)
+
+    def _settle(self, base: Pages) -> None:
+        """What the memory holds now is `base`: mark what is written from here on."""
+        self._base = base
+        self._marks[:] = bytes(self._count)
+        for rearm in self._writers:
+            if rearm is not None:
+                rearm()
+
+    def save(self) -> Pages:
+        """All RAM and ROM, in order of address."""
+        base, changes = self._base, {}
+        for index in self._suspects():
+            page = self._map[index * PAGE : (index + 1) * PAGE]
+            if page != base.page(index):
+                changes[index] = ZERO if page == ZERO else page
+        if changes or self._marks.find(b"\1") >= 0:
+            self._settle(base.replaced(changes))
+        return self._base
+
+    def restore(self, saved: Pages) -> None:
+        """Only what differs is written. Raises ValueError when `saved` is of a machine with other memory."""
+        if saved.count != self._count:
+            raise ValueError(f"the state holds {len(saved)} bytes of memory, this machine has {self.size}")
+        written = []
+        for index in sorted({*self._suspects(), *self._base.unlike(saved)}):
+            at, page = index * PAGE, saved.page(index)
+            if self._map[at : at + PAGE] != page:
+                self._bytes[at : at + PAGE] = page
+                written.append(index)
+        self._settle(saved)
+        self._tell_pages(written)
+
+    def _tell_pages(self, indexes: Iterable[int]) -> None:
+        """Tell the engines, once for each run of neighbours in a region. `indexes` are in order."""
+        regions = iter(self.regions)
+        region = next(regions)
+        first = end = -1
+        for offset in (*(i * PAGE for i in indexes), self.size):
+            if offset == end and offset < region.offset + region.size:
+                end += PAGE
+                continue
+            if first >= 0:
+                for tell in self.on_write:
+                    tell(region.base + first - region.offset, end - first)
+            if offset == self.size:
+                return
+            while offset >= region.offset + region.size:
+                region = next(regions)
+            first, end = offset, offset + PAGE
 
     def clear(self, contents: Sequence[Part]) -> None:
         """Power-on: zeros, and each part's content where it has one. Gives the host its pages back."""
         self._map.madvise(mmap.MADV_DONTNEED)
+        self._settle(Pages.zeros(self._count))
         for part in contents:
-            window = self.window(part.base)
-            window[: len(part.content)] = part.content
+            region = self._find(part.base)
+            assert region is not None
+            self._put(region.offset + part.base - region.base, part.content)
         for region in self.regions:
             for tell in self.on_write:
                 tell(region.base, region.size)

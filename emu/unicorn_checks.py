@@ -1,4 +1,6 @@
-"""The checks that Unicorn leaves out, made before an instruction executes: segments and near branches.
+"""The portable loop's checks of what Unicorn leaves out, before an instruction executes: segments and near branches.
+
+With the C helper emu/native/checks.c makes them; both follow `emu.x86.operands` and the SDM sections named there.
 
 The gate (`emu.unicorn_thunks`) compares the segment caches and the mode with those seen last. While they are the same
 and harmless, that is all; otherwise it calls `_check` here before each instruction, which answers with the exception to

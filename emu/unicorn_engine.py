@@ -119,8 +119,7 @@ class UnicornEngine:
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations)
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
-        reader = code_reader(self._ov, regions, self._watch.read_linear)
-        self._checks = Checks(self._ov, self._control, checks, reader, self._callbacks.failed)
+        self._check_segments(checks, regions)
         self._install()
         self._prove()
         self.load(CpuState())
@@ -142,6 +141,14 @@ class UnicornEngine:
         # Once, and before Unicorn frees what another engine may then be given.
         loop.close = weakref.finalize(self, detacher(helper, self._handle))
         return loop
+
+    def _check_segments(self, level: CheckLevel, regions: Sequence[MappedRegion]) -> None:
+        if isinstance(self._loop, FastLoop):
+            if level is not CheckLevel.OFF:
+                self._loop.check_segments()
+        else:
+            reader = code_reader(self._ov, regions, self._watch.read_linear)
+            self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
 
     def _read_linear(self, linear: int, length: int) -> bytes:
         return self._watch.read_linear(linear, length)
@@ -370,10 +377,16 @@ class UnicornEngine:
             self._control.halt_run = 1
 
     def memory_changed(self, physical: int, length: int) -> None:
-        """See Executor."""
+        """See Executor. Of an engine that was closed nothing is left to be changed."""
+        if self._uc is None:
+            return
         self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
         if self._running:
             self._control.leave = 1
+
+    def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
+        """See Executor."""
+        return self._loop.mark_writes(host_address, pages, marks, self._memory.places())
 
     # -- ports
 

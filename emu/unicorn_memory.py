@@ -64,6 +64,10 @@ class GuestMemory:
                 found.append((ram + first - base, ram + end - base))
         return found
 
+    def places(self) -> list[tuple[int, int, int]]:
+        """(base, size, address in this process) of each region."""
+        return [(region.base, region.size, region.host_address) for region in self._regions]
+
     @property
     def numbered(self) -> int:
         """The end of Unicorn's numbering of RAM."""

@@ -6,9 +6,7 @@ static engine *engine_of_env(void *env)
     return engine_of_cpu((uint8_t *)env - at.cpu_env);
 }
 
-#define ALONE(e)                                                                                                       \
-    if (unlikely(!*(e)->can_do_io))                                                                                    \
-        retry_alone(e, (uint64_t)__builtin_return_address(0));
+#define ALONE(e) be_alone(e, (uint64_t)__builtin_return_address(0));
 
 /* True when a cell answers a byte read of `port`. */
 static int answered(engine *e, uint32_t port, uint8_t *value)

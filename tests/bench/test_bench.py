@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import guests
+from bench import guests, loops, requests
 from bench.__main__ import main, row
 from bench.figures import FIGURES, Figure
 from bench.sides import BenchError, Qemu, V2e
@@ -54,6 +54,19 @@ def test_a_row_has_the_ratio_of_ours_to_theirs():
     assert line.endswith("more is better; aim: above QEMU's")
 
 
+@pytest.mark.parametrize("loop", loops.LOOPS, ids=lambda loop: loop.name)
+def test_a_loop_makes_its_turns_and_counts_its_instructions(loop, tmp_path):
+    from emu.machine import MachineConfig, MachineStop, build_machine
+
+    retired = []
+    for turns in (1, 101):
+        rom = loops.rom(tmp_path / "rom", loop, turns).read_bytes()
+        machine = build_machine(MachineConfig(memory=1 << 20, firmware=rom))
+        assert machine.run(1_000_000).reason is MachineStop.EXIT
+        retired.append(machine.executor.retired)
+    assert retired[1] - retired[0] == 100 * loop.instructions
+
+
 def test_figures_have_names_of_their_own():
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)
 
@@ -95,5 +108,5 @@ def test_every_figure_can_be_measured():
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    assert [result["name"] for result in results] == [figure.name for figure in FIGURES]
+    assert [result["name"] for result in results] == [*(f.name for f in (*FIGURES, *loops.LOOPS)), requests.NAME]
     assert all(value > 0 for result in results for values in result["samples"].values() for value in values)
