@@ -40,7 +40,7 @@ class State:
     actions: list[tuple[str, int, int, int]] = field(default_factory=list)
     rates: list[int] = field(default_factory=list)
     command: int | None = None
-    testing: bool = True
+    testing: bool = False
     enabled: bool = False
     remote: bool = False
     wrap: bool = False
@@ -67,10 +67,11 @@ class Mouse:
         self.reset()
 
     def reset(self) -> None:
-        """Power-on: the basic assurance test, then AAh and the ID 00h."""
+        """Power-on. The result of the test (AAh, 00h) would be sent while the controller inhibits the interface, and
+        is not kept for later: BIOSes that enable it, as BIOS-bochs, take the next byte for the keyboard's."""
         self._sampler.cancel()
+        self._bat.cancel()
         self.state = State()
-        self._bat.arm(self._clock.now + BAT_NS)
 
     def save(self) -> State:
         return copy.deepcopy(self.state)
@@ -121,6 +122,8 @@ class Mouse:
         elif plain is None:
             self._answer(RESEND)
         else:
+            if byte == 0xFF:
+                s.responses.clear()  # as a keyboard's: an unsent result of the test at power-on is not sent
             self._answer(ACK)
             plain(self)
 
