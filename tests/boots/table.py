@@ -16,7 +16,8 @@ MILLION = 1_000_000
 class Boot:
     """`build` makes the image at a path or names one that exists; None: no image. `option` is how it is given.
     `expected` is a regular expression for the screen. `keys` are typed then, and `answer` must come. `budget` is in
-    millions of instructions; `slow` boots are left out of `make test-fast`; `fails` says what keeps one from passing yet."""
+    millions of instructions; `slow` boots are left out of `make test-fast`; `fails` says what
+    keeps one from passing yet."""
 
     name: str
     build: Callable[[Path], Path] | None
