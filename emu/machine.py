@@ -27,7 +27,7 @@ from emu.devices.mouse import Mouse, UnknownAction
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pit8254 import Pit8254, Port61, instant_of, pulses_at
 from emu.devices.rtc146818 import Rtc, pc_nvram
-from emu.devices.syscontrol import A20Gate, Port92, ResetControl
+from emu.devices.syscontrol import A20Gate, Port92, ResetControl, ResetFace
 from emu.devices.uart16550 import Uart16550
 from emu.devices.vga import Vga
 from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault
@@ -275,7 +275,7 @@ class Machine:
         ports.map(layout.KBC_COMMAND, 1, self.kbc.command, "kbc")
         ports.map(layout.RTC, 2, self.rtc, "rtc")
         ports.map(layout.SYSTEM_CONTROL_A, 1, self.port92, "port92")
-        ports.map(layout.RESET_CONTROL, 1, self.reset_control, "reset")
+        ports.map(layout.RESET_CONTROL - 1, 4, ResetFace(self.reset_control), "reset", width=4)
         ports.map(layout.COM1, 8, self.com1, "com1")
         ports.map(layout.COM2, 8, self.com2, "com2")
         ports.map(layout.LPT1, 3, self.lpt1, "lpt1")
