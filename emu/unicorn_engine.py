@@ -46,6 +46,7 @@ from emu.unicorn_thunks import (
     deliver_exception,
     deliver_invalid,
 )
+from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
 
@@ -67,7 +68,8 @@ FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_co
 
 class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
-    all ones. `timestamp` is what RDTSC returns. `checks`: see `emu.unicorn_checks`. `translations` is how many
+    all ones. `timestamp` is what RDTSC returns; it grows by `tick` with each instruction of a run (0: however it
+    likes). `checks`: see `emu.unicorn_checks`. `translations` is how many
     translated blocks the fast loop keeps. Raises EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
@@ -81,6 +83,7 @@ class UnicornEngine:
         timestamp: Callable[[], int],
         checks: CheckLevel = CheckLevel.AUTO,
         translations: int = TRANSLATIONS,
+        tick: int = 0,
     ) -> None:
         if unicorn.__version__ != VERSION:
             raise EngineError(
@@ -117,14 +120,19 @@ class UnicornEngine:
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
-        self._loop = self._choose_loop(translations)
+        self._loop = self._choose_loop(translations, tick)
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
-        self._check_segments(checks, regions)
+        reader = code_reader(self._ov, regions, self._watch.read_linear)
+        self._check_segments(checks, reader)
+        self._transfers = Transfers(
+            self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed
+        )
+        self._faults.transfers = self._transfers
         self._install()
         self._prove()
         self.load(CpuState())
 
-    def _choose_loop(self, translations: int) -> FastLoop | GateLoop:
+    def _choose_loop(self, translations: int, tick: int) -> FastLoop | GateLoop:
         helper = HELPER
         if os.environ.get("V2E_ENGINE", "") == "gate":
             helper = FORCED
@@ -137,33 +145,45 @@ class UnicornEngine:
             self.notice = "" if helper is FORCED else f"the engine runs without its C helper, slower: {helper}"
             return GateLoop(self._ov, self._control, self._code, self._callbacks, self._read_linear)
         self.notice = ""
-        loop = FastLoop(helper, self._ov, self._control, self._memory.numbered, self._callbacks, translations)
+        loop = FastLoop(helper, self._ov, self._control, self._memory.numbered, self._callbacks, translations, tick)
         # Once, and before Unicorn frees what another engine may then be given.
         loop.close = weakref.finalize(self, detacher(helper, self._handle))
         return loop
 
-    def _check_segments(self, level: CheckLevel, regions: Sequence[MappedRegion]) -> None:
+    def _check_segments(self, level: CheckLevel, reader: Callable[[int, int], bytes]) -> None:
         if isinstance(self._loop, FastLoop):
             if level is not CheckLevel.OFF:
                 self._loop.check_segments()
         else:
-            reader = code_reader(self._ov, regions, self._watch.read_linear)
             self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
 
     def _read_linear(self, linear: int, length: int) -> bytes:
         return self._watch.read_linear(linear, length)
 
+    def _write_physical(self, address: int, data: bytes) -> None:
+        """What the CPU itself stores, while an instruction runs."""
+        self._loop.memory_changed(self._memory.write(address, data), running=True)
+        self._control.leave |= 1
+
     def _install(self) -> None:
         ov, code = self._ov, self._code
-        control, deliver = ctypes.addressof(self._control), self._call.do_interrupt_address
+        delivery = {
+            "control": ctypes.addressof(self._control), "cpu": ov.cpu, "do_interrupt": self._call.do_interrupt_address,
+            "env": ov.env_address, "refusal": ctypes.addressof(self._transfers.refusal),
+            "raise_": self._call.raise_exception_address,
+        }  # fmt: skip
         # The recording hooks come before the delivering ones: Unicorn calls them in this order.
         intr, invalid = unicorn_const.UC_HOOK_INTR, unicorn_const.UC_HOOK_INSN_INVALID
         ov.add_hook(intr, self._faults.on_exception)
         ov.add_hook(invalid, self._faults.on_invalid)
-        ov.add_hook(intr, code.place(deliver_exception(control=control, cpu=ov.cpu, do_interrupt=deliver)))
-        ov.add_hook(invalid, code.place(deliver_invalid(cpu=ov.cpu, do_interrupt=deliver)))
+        ov.add_hook(intr, code.place(deliver_exception(**delivery)))
+        ov.add_hook(invalid, code.place(deliver_invalid(**delivery)))
         for number, function in self._callbacks.others:
             ov.add_hook(unicorn_const.UC_HOOK_INSN, function, instruction=number)
+        if isinstance(HELPER, Helper):
+            if not HELPER.transfers(ov.env_address, self._transfers.callback):
+                raise EngineError("too many engines at once")
+            self._forget_transfers = weakref.finalize(self, HELPER.transfers, ov.env_address, None)
 
     def _prove(self) -> None:
         """Execute a few instructions in the hidden page and see that they are counted and stopped where they should."""
@@ -386,6 +406,7 @@ class UnicornEngine:
 
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
         """See Executor."""
+        self._memory.mark_writes(host_address, pages, marks)
         return self._loop.mark_writes(host_address, pages, marks, self._memory.places())
 
     # -- ports
@@ -416,6 +437,8 @@ class UnicornEngine:
 
     def close(self) -> None:
         """See Executor. The engine must not be used afterwards."""
+        if isinstance(HELPER, Helper):
+            self._forget_transfers()
         self._loop.close()
         self._uc = None
 

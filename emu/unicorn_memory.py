@@ -31,12 +31,17 @@ class MappedRegion(Protocol):
     def host_address(self) -> int: ...
 
 
+PAGE: Final = 0x1000
+
+
 class GuestMemory:
     """The map of one engine. Raises EngineError when Unicorn refuses a region."""
 
     def __init__(self, overlay: Overlay, regions: Sequence[MappedRegion], callbacks: Callbacks) -> None:
         self._ov, self._regions = overlay, tuple(regions)
         call, uc = overlay.call, overlay.uc
+        #: host address, number and marks of the pages whose writes are noted
+        self._marked = 0, 0, 0
         #: (base, size, address in Unicorn's own numbering of RAM, by which it finds translations)
         self._ram: list[tuple[int, int, int]] = []
         for region in self._regions:
@@ -79,6 +84,28 @@ class GuestMemory:
             if region.base <= address and address + length <= region.base + region.size:
                 return ctypes.string_at(region.host_address + address - region.base, length)
         return None
+
+    def write(self, address: int, data: bytes) -> list[tuple[int, int]]:
+        """Store into RAM, as a guest's write would: ROM and holes take nothing. Returns what `ranges` does."""
+        for region in self._regions:
+            if region.base <= address and address + len(data) <= region.base + region.size:
+                if region.kind == "rom":
+                    return []
+                host = region.host_address + address - region.base
+                ctypes.memmove(host, data, len(data))
+                self._mark(host, len(data))
+                return self.ranges(address, len(data))
+        return []
+
+    def mark_writes(self, host: int, pages: int, marks: int) -> None:
+        """Have `write` set the byte at `marks` of each of the `pages` pages from `host` that it stores to."""
+        self._marked = host, pages, marks
+
+    def _mark(self, host: int, length: int) -> None:
+        first, pages, marks = self._marked
+        for page in range((host - first) // PAGE, (host + length - 1 - first) // PAGE + 1):
+            if 0 <= page < pages:
+                ctypes.memset(marks + page, 1, 1)
 
 
 def _holes(regions: Sequence[MappedRegion]) -> Iterator[tuple[int, int]]:

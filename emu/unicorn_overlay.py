@@ -93,6 +93,8 @@ class Internals:
         self.tb_flush = f("tb_flush_x86_64", None, p)
         self.tlb_flush = f("tlb_flush_x86_64", None, p)
         self.read_eflags = f("helper_read_eflags_x86_64", u64, p)  # in a callback, where env lacks the lazy flags
+        self.to_host = f("tlb_vaddr_to_host_x86_64", p, p, u64, c_int, c_int)
+        self.update_cr3 = f("cpu_x86_update_cr3_x86_64", None, p, u64)
         self.update_dr7 = f("cpu_x86_update_dr7_x86_64", None, p, u32)
         self.load_mxcsr = f("helper_ldmxcsr_x86_64", None, p, u32)
         self.load_fcw = f("helper_fldcw_x86_64", None, p, u32)

@@ -316,27 +316,41 @@ def gate(
     return c.bytes()
 
 
-def deliver_exception(*, control: int, cpu: int, do_interrupt: int) -> bytes:
+def deliver_exception(*, control: int, cpu: int, do_interrupt: int, env: int, refusal: int, raise_: int) -> bytes:
     """The INTR hook `(uc, number, user_data)`: deliver the CPU's pending exception through the IVT or IDT, unless
-    `Control.suppress` says that a later run will meet it again."""
+    `Control.suppress` says that a later run will meet it again, that it has been delivered, or (2) that the vector and
+    code at `refusal` are raised instead."""
     c = Code()
     c.add("48b8", _u64(control))  # mov rax, control
     c.add("8078", offset("suppress"), 0).jump("jne", "out")  # cmp byte [suppress], 0
     c.add("48bf", _u64(cpu))  # mov rdi, cpu
     c.add("48b8", _u64(do_interrupt)).add("ffe0")  # jmp x86_cpu_do_interrupt
-    c.label("out").add("c3")
+    _refuse(c, env, refusal, raise_)
+    c.label("return").add("c3")
     return c.bytes()
 
 
-def deliver_invalid(*, cpu: int, do_interrupt: int) -> bytes:
+def deliver_invalid(*, control: int, cpu: int, do_interrupt: int, env: int, refusal: int, raise_: int) -> bytes:
     """The INSN_INVALID hook `(uc, user_data) -> bool`: deliver #UD likewise, and say that it was handled."""
     c = Code()
     c.add("4883ec08")  # sub rsp, 8: keep the stack aligned at the call
+    c.add("48b8", _u64(control))
+    c.add("8078", offset("suppress"), 0).jump("jne", "out")
     c.add("48bf", _u64(cpu))  # mov rdi, cpu
     c.add("48b8", _u64(do_interrupt)).add("ffd0")  # call x86_cpu_do_interrupt
+    c.jump("jmp", "return")
+    _refuse(c, env, refusal, raise_)
+    c.label("return")
     c.add("b801000000")  # mov eax, 1
     c.add("4883c408c3")  # add rsp, 8; ret
     return c.bytes()
+
+
+def _refuse(c: Code, env: int, refusal: int, raise_: int) -> None:
+    """At `out`, with control in rax: raise what is at `refusal`, by longjmp, if suppress is 2; else to `return`."""
+    c.label("out").add("8078", offset("suppress"), 2).jump("jne", "return")
+    c.add("48b8", _u64(refusal)).add("8b30").add("8b5004")  # mov esi, [rax]; mov edx, [rax+4]
+    c.add("48bf", _u64(env)).add("48b8", _u64(raise_)).add("ffd0")  # call raise_exception_err
 
 
 def port_check(*, env: int, eflags: int, hflags: int, checks: tuple[int, int, int], callback: int) -> bytes:

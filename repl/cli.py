@@ -42,11 +42,16 @@ class _Script(argparse.Action):
 def _machine_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("image", nargs="?", metavar="IMAGE", help="image to boot: a floppy disk, CD or hard disk, by size and "
-        "content; without any image and without --firmware the built-in tour of the CPU's modes (`tour`)")  # fmt: skip
+        "content; without an image, --firmware and --kernel the built-in tour of the CPU modes (`tour`)")  # fmt: skip
     add("--disk", action="append", default=[], metavar="FILE", help="hard disk image; may be repeated")
     add("--floppy", action="append", default=[], metavar="FILE", help="floppy disk image; A:, then B:")
     add("--cdrom", action="append", default=[], metavar="FILE", help="CD image (ISO 9660 or any 2048-byte sectors)")
     add("--boot", metavar="floppy|disk|cdrom", help="what to boot first (default: IMAGE)")
+    add("--kernel", metavar="FILE", help="Linux bzImage or multiboot image, entered directly, "
+        "without firmware")  # fmt: skip
+    add("--initrd", action="append", default=[], metavar="FILE", help="its initial RAM disk; of a multiboot image a "
+        "module, and may be repeated")  # fmt: skip
+    add("--append", metavar="TEXT", help="its command line")
     add("--firmware", metavar="NAME", help="seabios or a file")
     add("--option-rom", action="append", default=[], metavar="FILE", help="option ROM; may be repeated")
     add("--machine", default="isapc", metavar="NAME", help="isapc")

@@ -235,6 +235,8 @@ REPLACES int x86_cpu_exec_interrupt_x86_64(void *cpu, int request)
         engine_left(e);
         e->control->leave |= LOOK;
     }
+    if (interrupt_delivered(cpu, request))
+        return 1;
     return real_x86_cpu_exec_interrupt(cpu, request);
 }
 
@@ -316,10 +318,10 @@ API void v2e_fast_memory_hook(void *uc, int kind, uint64_t address, int size, in
 /* ---- What changes seldom: control and debug registers, segment caches, mode
  *
  * `look` compares it with what was decided by it. These are the ways in which an instruction or a task switch changes
- * any of it; each ends its block, but for a load of a data segment register, which is made to.
+ * any of it; each ends its block, but for a load of a data segment register, which is made to. More are in tasks.c.
  */
 
-static engine *look_behind(void *env)
+engine *look_behind(void *env)
 {
     engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
 
@@ -338,12 +340,7 @@ LOOK_BEHIND(cpu_x86_update_cr0, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_cr3, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_cr4, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_dr7, (void *env, uint32_t a), (env, a))
-LOOK_BEHIND(helper_set_dr, (void *env, int a, uint64_t b), (env, a, b))
-LOOK_BEHIND(helper_ljmp_protected, (void *env, uint64_t a, uint64_t b, uint64_t c), (env, a, b, c))
-LOOK_BEHIND(helper_lcall_protected, (void *env, uint64_t a, uint64_t b, uint64_t c, uint64_t d), (env, a, b, c, d))
 LOOK_BEHIND(helper_iret_real, (void *env, uint64_t a), (env, a))
-LOOK_BEHIND(helper_iret_protected, (void *env, uint64_t a, uint64_t b), (env, a, b))
-LOOK_BEHIND(helper_lret_protected, (void *env, uint64_t a, uint64_t b), (env, a, b))
 LOOK_BEHIND(helper_syscall, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(helper_sysret, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(helper_sysenter, (void *env, uint64_t a), (env, a))

@@ -33,6 +33,7 @@
 #define EFLAGS_IF 0x200u
 #define EFLAGS_IOPL_SHIFT 12
 #define EFLAGS_VM 0x20000u
+#define CR4_TSD 4u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
 #define NO_CFLAGS UINT32_MAX
@@ -47,7 +48,7 @@ struct layout {
     uint32_t uc_cpu, uc_tcg, uc_invalid_error;
     uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
-        env_error_code, env_cc_op;
+        env_error_code, env_tsc_aux, env_cc_op;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;
@@ -92,6 +93,7 @@ struct control {
 } __attribute__((packed));
 enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED };
 #define STEP_DONE 0x100
+#define INSTEAD 0x200 /* an answer of Python's: it has executed the instruction itself */
 /* `leave`: 1, set by Python, the block is to be looked up again; 2, something that only `look` compares has changed. */
 #define LEAVE_BLOCK 1
 #define LOOK 2
@@ -131,7 +133,12 @@ struct cell {
     uint64_t left;
 };
 struct cells {
-    uint32_t generation, pad;
+    uint32_t generation;
+    /* RDTSC in this run, once Python has answered one (`time_known`): `time` was the answer when `time_left`
+     * instructions were left to the run, and each takes `tick` more. */
+    uint32_t time_known, tick, pad;
+    uint64_t time;
+    int64_t time_left;
     struct cell cell[CELLS];
 };
 
@@ -190,6 +197,8 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
 
 #define REAL(X)                                                                                                        \
     X(void, helper_check_exit_request, (void *, uint32_t))                                                             \
+    X(void, helper_pause, (void *, int))                                                                               \
+    X(void, tcg_gen_lookup_and_goto_ptr, (void *))                                                                     \
     X(void, tcg_gen_callN, (void *, void *, void *, int, void **))                                                     \
     X(uint64_t, tcg_const_i64, (void *, int64_t))                                                                      \
     X(uint64_t, tcg_const_i32, (void *, int32_t))                                                                      \
@@ -231,6 +240,10 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_sysenter, (void *, uint64_t))                                                                      \
     X(void, helper_sysexit, (void *, uint64_t))                                                                        \
     X(void, helper_rsm, (void *))                                                                                      \
+    X(uint64_t, helper_get_dr, (void *, int))                                                                          \
+    X(uint64_t, helper_read_eflags, (void *))                                                                          \
+    X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
+    X(void, raise_exception_err, (void *, int, int))                                                                   \
     X(void, helper_check_iob, (void *, uint32_t))                                                                      \
     X(void, helper_check_iow, (void *, uint32_t))                                                                      \
     X(void, helper_check_iol, (void *, uint32_t))                                                                      \
@@ -273,6 +286,10 @@ void mark_written(const engine *e, uint64_t host);
 /* ---- entry.c */
 void emit_check(engine *e, slot *s);
 void emit_slow_way(engine *e, const slot *s);
+engine *look_behind(void *env);
+
+/* ---- tasks.c */
+int interrupt_delivered(void *cpu, int request);
 
 /* ---- translate.c */
 extern __thread engine *translating;

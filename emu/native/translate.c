@@ -306,6 +306,7 @@ REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int 
 {
     engine *e = translating;
     extern void helper_check_exit_request_x86_64(void *, uint32_t);
+    extern void helper_pause_x86_64(void *, int);
 
     if (e && e->tcg == tcg && function == (void *)helper_check_exit_request_x86_64) {
         if (e->checks++ == 0)
@@ -313,6 +314,20 @@ REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int 
         return;
     }
     real_tcg_gen_callN(tcg, function, result, count, arguments);
+    if (e && e->tcg == tcg && function == (void *)helper_pause_x86_64)
+        real_tcg_gen_lookup_and_goto_ptr(tcg);
+}
+
+/* PAUSE: Unicorn's leaves the CPU loop, and Unicorn's own loop around it is slow to enter it again. Nothing here waits
+ * for another thread, so the block just ends: see tcg_gen_callN above, which has the next one looked up. */
+REPLACES void helper_pause_x86_64(void *env, int length)
+{
+    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+
+    if (e)
+        *e->eip += (uint64_t)length;
+    else
+        real_helper_pause(env, length);
 }
 
 REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
