@@ -253,7 +253,7 @@ def test_what_a_window_wrote_is_saved() -> None:
     run.machine.memory.window(layout.VGA_FRAME_BUFFER)[5] = 7
     now = whole(run.machine.memory)
     [page] = changed(before.memory, now)
-    assert now[page * 0x1000 + 5] == 7
+    assert bytes(now)[page * PAGE + 5] == 7
 
 
 def test_reset_begins_from_zeros_and_content() -> None:
