@@ -56,7 +56,7 @@ BOOTS = (
     Boot("memdisk bigraw", images.memdisk_floppy("bigraw"), "--floppy", _memdisk("big real mode raw"), 900),
     Boot("memdisk raw", images.memdisk_floppy("raw"), "--floppy", _memdisk("raw"), 900),
     Boot("memdisk safeint", images.memdisk_floppy("safeint"), "--floppy", _memdisk("safe INT 15h"), 900),
-    Boot("memtest86+", _file("/boot/memtest86+ia32.bin", "memtest86+"), "--floppy", "Memtest86\\+ v6", 600),
+    Boot("memtest86+", _file("/boot/memtest86+ia32.bin", "memtest86+"), "--floppy", "Memtest86\\+ v6", 600, slow=True),
     Boot("grub floppy", _file(f"{_GRUB}floppy.img", "grub-rescue-pc"), "--floppy", "GNU GRUB", 2000, slow=True),
     Boot("grub cd", _file(f"{_GRUB}cdrom.iso", "grub-rescue-pc"), "--cdrom", "GNU GRUB", 2000, slow=True),
     Boot("grub-legacy", images.grub_legacy_floppy, "--floppy", "grub>", 600),

@@ -313,6 +313,7 @@ def idle(memory: int) -> Debugger:
     return run
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_checkpoints_of_an_idle_machine_cost_little() -> None:
     machine: Machine = idle(64 * MIB).machine
     kept = [machine.save() for _ in range(100)]

@@ -168,7 +168,7 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "--machine", "amiga"], "'amiga' is unknown"),
         (["run", "--boot", "cdrom"], "--boot cdrom: no cdrom image is given"),
         (["run", "--boot", "usb"], "'usb' is unknown"),
-        (["run", "--cpu", "486"], "--cpu 486"),
+        (["run", "--cpu", "8086"], "--cpu"),
         (["run", "--cpus", "2"], "--cpus"),
         (["run", "--hypervisor", "kvm"], "--hypervisor kvm"),
         (["run", "--policy", "dwell:8"], "--policy dwell:8"),
@@ -243,7 +243,7 @@ def test_the_guests_code_wins_over_an_event_and_a_failed_command(firmware):
 def test_a_reached_event_is_0_and_then_the_commands_run(firmware):
     done = v2e("run", "--firmware", firmware(EXITING), "--until", "serial:ok", "-c", "serial", "-c", "print dx")
     assert done.returncode == 0
-    assert done.stdout.splitlines() == ["ok", "0x3fd = 1021"]
+    assert done.stdout.splitlines() == ["ok", "0x3f8 = 1016"]
     assert done.stderr == ""
 
 
