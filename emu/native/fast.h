@@ -172,6 +172,7 @@ typedef struct engine {
     slot *slots;
     uint32_t used, capacity;
     uint32_t checks;        /* checks asked for in the translation being made */
+    uint8_t *end_if;    /* the label behind the check of an operand */
     uint8_t *slow_way, *go_on; /* the labels of the one that was emitted there */
     uint64_t unwinding;     /* host address a register state was just unwound to, for good */
     uint64_t synchronised;  /* the same for a memory hook, which goes on */
@@ -209,6 +210,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, tcg_gen_lookup_and_goto_ptr, (void *))                                                                     \
     X(void, tcg_gen_callN, (void *, void *, void *, int, void **))                                                     \
     X(uint64_t, tcg_const_i64, (void *, int64_t))                                                                      \
+    X(void, tcg_gen_andi_i64, (void *, uint64_t, uint64_t, int64_t))                                                   \
     X(uint64_t, tcg_const_i32, (void *, int32_t))                                                                      \
     X(void, tcg_temp_free_internal, (void *, void *))                                                                  \
     X(void, tcg_gen_op2, (void *, uint32_t, uint64_t, uint64_t))                                                       \
@@ -300,6 +302,8 @@ void mark_written(const engine *e, uint64_t host);
 /* ---- entry.c */
 void emit_check(engine *e, slot *s);
 void emit_slow_way(engine *e, const slot *s);
+void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
+void emit_end_if(engine *e);
 engine *look_behind(void *env);
 
 /* ---- tasks.c */
