@@ -123,17 +123,25 @@ struct cut {
     uint32_t flags, insns;
 };
 
-/* Byte reads of ports that need no Python: shared with it, emu/unicorn_fast.py. An answer holds while nothing else has
+/* Reads of ports that need no Python: shared with it, emu/unicorn_fast.py. An answer holds while nothing else has
  * entered Python through a port (`generation`) and more than `floor` instructions are left to the run. */
 #define CELLS 64
 struct cell {
     uint16_t port;
-    uint8_t value;
-    uint8_t streams; /* the answers are the `left` bytes at `data` */
+    uint8_t value;   /* of byte reads, unless: */
+    uint8_t streams; /* the answers are the `left` bytes at `data`, taken by reads of these sizes (a sum of 1, 2 and 4) */
     uint32_t generation;
     int64_t floor;
     const uint8_t *data;
     uint64_t left;
+};
+/* Writes to a port that need no Python at once, under the same condition: they fill the `room` bytes at `data`. */
+struct sink {
+    uint16_t port;
+    uint8_t sizes, pad; /* a sum of 1, 2 and 4 */
+    uint32_t generation;
+    uint8_t *data;
+    uint64_t room;
 };
 struct cells {
     uint32_t generation;
@@ -142,6 +150,7 @@ struct cells {
     uint32_t time_known, tick, pad;
     uint64_t time;
     int64_t time_left;
+    struct sink sink;
     struct cell cell[CELLS];
 };
 
