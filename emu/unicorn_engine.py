@@ -124,7 +124,9 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
-        self._faults = Faults(self._ov, self._control, self._callbacks, lambda: self.retired + self._live)
+        self._faults = Faults(
+            self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
+        )
         self._memory = GuestMemory(self._ov, regions, self._callbacks)
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
@@ -132,7 +134,7 @@ class UnicornEngine:
         self._loop = self._choose_loop(translations, tick)
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)
-        self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
+        self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read, self._callbacks)
         reader = code_reader(self._ov, regions, self._watch.read_linear)
         self._loop.serve(self._system)
         if isinstance(self._loop, GateLoop):

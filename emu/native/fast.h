@@ -84,7 +84,7 @@ struct control {
     uint64_t invalidated, rcx, rsp;
     uint8_t pad[7], checks;
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
-    uint8_t taken, suppress, taken_vector, pad2;
+    uint8_t taken, suppress, taken_vector, ports;
     uint32_t reason;
     uint64_t skip, msr_map, skip_rsp, table;
     uint32_t dr7;
@@ -252,6 +252,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdpmc, (void *))                                                                                    \
     X(void, helper_write_crN, (void *, int, uint64_t))                                                                 \
     X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
+    X(void, helper_bpt_io, (void *, uint32_t, uint32_t, uint64_t))                                                     \
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
