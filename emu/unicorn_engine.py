@@ -53,6 +53,7 @@ from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
+from emu.x86.vectors import denied
 
 # isort: split
 # The imports above have loaded the C helper, which is of use only when it is there before Unicorn.
@@ -142,7 +143,7 @@ class UnicornEngine:
                 self._ov, self._control, self._code, self._system, self._memory, reader, HIDDEN_PAGE + PAGE
             )
             self._faults.intercept = intercepts.take
-        self._check_segments(checks, reader)
+        self._check(checks, model, reader)
         self._transfers = Transfers(
             self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed
         )
@@ -171,10 +172,9 @@ class UnicornEngine:
         loop.close = weakref.finalize(self, detacher(helper, self._handle))
         return loop
 
-    def _check_segments(self, level: CheckLevel, reader: Callable[[int, int], bytes]) -> None:
+    def _check(self, level: CheckLevel, model: CpuModel, reader: Callable[[int, int], bytes]) -> None:
         if isinstance(self._loop, FastLoop):
-            if level is not CheckLevel.OFF:
-                self._loop.check_segments()
+            self._loop.check(segments=level is not CheckLevel.OFF, denied=denied(model))
         else:
             self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
 

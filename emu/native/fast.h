@@ -36,6 +36,7 @@
 #define EFLAGS_IOPL_SHIFT 12
 #define EFLAGS_VM 0x20000u
 #define CR4_TSD 4u
+#define CR4_OSFXSR 0x200u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
 #define NO_CFLAGS UINT32_MAX
@@ -191,6 +192,7 @@ typedef struct engine {
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
+    uint8_t denied; /* extensions of the instruction set that the CPU model lacks */
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;
