@@ -36,6 +36,7 @@
 #define EFLAGS_IOPL_SHIFT 12
 #define EFLAGS_VM 0x20000u
 #define CR4_TSD 4u
+#define CR4_OSFXSR 0x200u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
 #define NO_CFLAGS UINT32_MAX
@@ -84,7 +85,7 @@ struct control {
     uint64_t invalidated, rcx, rsp;
     uint8_t pad[7], checks;
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
-    uint8_t taken, suppress, taken_vector, pad2;
+    uint8_t taken, suppress, taken_vector, ports;
     uint32_t reason;
     uint64_t skip, msr_map, skip_rsp, table;
     uint32_t dr7;
@@ -201,6 +202,7 @@ typedef struct engine {
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
+    uint8_t denied; /* extensions of the instruction set that the CPU model lacks */
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;
@@ -263,6 +265,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdpmc, (void *))                                                                                    \
     X(void, helper_write_crN, (void *, int, uint64_t))                                                                 \
     X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
+    X(void, helper_bpt_io, (void *, uint32_t, uint32_t, uint64_t))                                                     \
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
