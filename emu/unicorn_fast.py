@@ -206,7 +206,7 @@ class Helper:
         self.rearm = f("rearm", None, p)
         self.transfers = f("transfers", c_int, p, p)
         self.statistics = f("statistics", None, p, p)
-        self.checks = f("checks", None, p, c_int)
+        self.checks = f("checks", None, p, c_int, c_uint32)
         #: the tables of instructions, which the library refers to
         self._maps = instruction_maps()
         library.v2e_decode_maps(ctypes.byref(self._maps))
@@ -372,9 +372,10 @@ class FastLoop:
         """Let `system` do the system instructions."""
         self._helper.system(self._engine, ctypes.cast(system.callback, c_void_p))
 
-    def check_segments(self) -> None:
-        """From now on check segments before instructions (emu/native/checks.c)."""
-        self._helper.checks(self._engine, 1)
+    def check(self, *, segments: bool, denied: int) -> None:
+        """From now on check segments before instructions, and refuse those of the extensions `denied`, a mask of
+        `emu.x86.vectors` (emu/native/checks.c)."""
+        self._helper.checks(self._engine, segments, denied)
 
     def enter(self) -> int:
         """Run until the helper or Unicorn stops; uc_emu_start's error code."""

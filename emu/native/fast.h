@@ -36,6 +36,7 @@
 #define EFLAGS_IOPL_SHIFT 12
 #define EFLAGS_VM 0x20000u
 #define CR4_TSD 4u
+#define CR4_OSFXSR 0x200u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
 #define NO_CFLAGS UINT32_MAX
@@ -84,7 +85,7 @@ struct control {
     uint64_t invalidated, rcx, rsp;
     uint8_t pad[7], checks;
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
-    uint8_t taken, suppress, taken_vector, pad2;
+    uint8_t taken, suppress, taken_vector, ports;
     uint32_t reason;
     uint64_t skip, msr_map, skip_rsp, table;
     uint32_t dr7;
@@ -181,6 +182,7 @@ typedef struct engine {
     slot *slots;
     uint32_t used, capacity;
     uint32_t checks;        /* checks asked for in the translation being made */
+    uint8_t *end_if;    /* the label behind the check of an operand */
     uint8_t *slow_way, *go_on; /* the labels of the one that was emitted there */
     uint64_t unwinding;     /* host address a register state was just unwound to, for good */
     uint64_t synchronised;  /* the same for a memory hook, which goes on */
@@ -200,6 +202,7 @@ typedef struct engine {
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
+    uint8_t denied; /* extensions of the instruction set that the CPU model lacks */
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;
@@ -218,6 +221,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, tcg_gen_lookup_and_goto_ptr, (void *))                                                                     \
     X(void, tcg_gen_callN, (void *, void *, void *, int, void **))                                                     \
     X(uint64_t, tcg_const_i64, (void *, int64_t))                                                                      \
+    X(void, tcg_gen_andi_i64, (void *, uint64_t, uint64_t, int64_t))                                                   \
     X(uint64_t, tcg_const_i32, (void *, int32_t))                                                                      \
     X(void, tcg_temp_free_internal, (void *, void *))                                                                  \
     X(void, tcg_gen_op2, (void *, uint32_t, uint64_t, uint64_t))                                                       \
@@ -261,6 +265,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdpmc, (void *))                                                                                    \
     X(void, helper_write_crN, (void *, int, uint64_t))                                                                 \
     X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
+    X(void, helper_bpt_io, (void *, uint32_t, uint32_t, uint64_t))                                                     \
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
@@ -309,6 +314,8 @@ void mark_written(const engine *e, uint64_t host);
 /* ---- entry.c */
 void emit_check(engine *e, slot *s);
 void emit_slow_way(engine *e, const slot *s);
+void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
+void emit_end_if(engine *e);
 engine *look_behind(void *env);
 
 /* ---- tasks.c */

@@ -15,7 +15,8 @@ static int answered(engine *e, uint32_t port, uint32_t size, uint32_t *value)
 {
     struct cell *cell = &e->cells->cell[port % CELLS];
 
-    if (cell->generation != e->cells->generation || cell->port != port || e->control->remaining <= cell->floor)
+    if (cell->generation != e->cells->generation || cell->port != port || e->control->remaining <= cell->floor ||
+        e->control->ports)
         return 0;
     if (cell->streams) {
         if (!(cell->streams & size) || cell->left < size)
@@ -93,3 +94,11 @@ IN(inl, 4, uint32_t, l)
 OUT(outb, 1, uint8_t, b)
 OUT(outw, 2, uint16_t, w)
 OUT(outl, 4, uint32_t, l)
+
+/* Breakpoints on ports: Python compares them (emu/unicorn_watch.py), as the trap of a repeated instruction is behind the
+ * iteration, CR4.DE is asked and an address loses the low bits that its length covers (SDM vol. 3B, 18.2.5). */
+REPLACES void helper_bpt_io_x86_64(void *env, uint32_t port, uint32_t size, uint64_t next)
+{
+    if (!engine_of_env(env))
+        real_helper_bpt_io(env, port, size, next);
+}
