@@ -355,7 +355,7 @@ def test_the_view_in_the_middle_of_a_block_has_what_is_left_of_it(reading: Guest
 
 # -- a CD-ROM drive on the second channel
 
-#: TEST UNIT READY, which is told of the reset; READ(10) of 3 frames from 5 on in blocks of at most 1,000 bytes to 2000h;
+#: TEST UNIT READY, which is told of the reset; READ(10) of frames 5 to 7 in blocks of 1,000 bytes at most to 2000h,
 #: INQUIRY, whose answer the byte count splits into 4 and 1, to 5000h. The lengths of the blocks go to 600h.
 CD_GUEST = """
     mov es, ax
