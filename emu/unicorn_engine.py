@@ -64,8 +64,9 @@ from unicorn.unicorn_py3.unicorn import uclib
 if isinstance(HELPER, Helper):
     HELPER.fit(uclib._name)
 
-#: Bytes of host memory for translations; when they are full all are dropped. Unicorn's own choice is 1 GiB.
-TRANSLATIONS_SIZE: Final = 32 << 20
+#: Bytes of address space for translations; when they are full all are dropped. Unicorn's own choice is 1 GiB. A boot of
+#: Linux fills about 60 MiB.
+TRANSLATIONS_SIZE: Final = 128 << 20
 PAGE: Final = 0x1000
 RDX, RSP = 2, 4
 FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_const.UC_ERR_FETCH_PROT))

@@ -561,6 +561,63 @@ def test_ram_ends_where_mmio_begins() -> None:
     both_agree(source, 32, prepare)
 
 
+def test_devices_in_memory_are_accessed_at_their_instruction_whatever_block_went_before():
+    # IN, the REP STOSB and the jumps make blocks of one instruction, some on purpose; the ADD and the loads stand in
+    # the middle of longer ones.
+    source = f"""
+        mov edi, {RAM:#x}
+        mov edx, 6
+        l: in al, 0x55
+        nop
+        add dword [{RAM:#x}], eax
+        mov ecx, 3
+        rep stosb
+        sub edi, 3
+        jmp near m
+        m: mov ebx, [edi + 4]
+        dec edx
+        jnz l
+        hlt
+    """
+    seen = {}
+    for name, sizes in (("gate", (1_000_000,)), ("fast", SLICES)):
+        for size in sizes:
+            cpu = make(name, source, 32)
+            assert cpu.run(slice=size).reason is ExitReason.HALT
+            seen[name, size] = (cpu.mmio, cpu.ins, cpu.engine.retired, cpu.engine.state())
+            cpu.engine.close()
+    assert all(found == seen["gate", 1_000_000] for found in seen.values())
+    assert len(seen["gate", 1_000_000][0]) == 6 * (2 + 3 + 1)
+
+
+def test_blocks_hold_all_instructions_that_fit_before_the_end_of_a_page():
+    # A loop of 12 instructions whose last byte is the last but two of page 2, behind a jump there.
+    body = assemble("bits 32\nl: " + "inc eax\n" * 10 + "dec ecx\njnz l")
+    cpu = make("fast", f"mov ecx, 1000\nmov edx, {0x3000 - 2 - len(body):#x}\njmp edx", 32)
+    cpu.write(0x3000 - 2 - len(body), body + b"\x90\xf4")
+    before = cpu.engine.statistics
+    assert cpu.run().reason is ExitReason.HALT
+    assert cpu.engine.retired == 3 + 12 * 1000 + 2
+    after = cpu.engine.statistics
+    assert before is not None and after is not None
+    # the beginning (again once the class of its segments is known), the loop, the rest of its page
+    assert after.translations - before.translations <= 4
+    cpu.engine.close()
+
+
+@pytest.mark.parametrize("beyond", range(1, 6))
+def test_a_loop_across_the_end_of_a_page_runs_alike(beyond):
+    # An ADD of 6 bytes ends so many bytes into the next page, and the loop changes the last one.
+    last = 0x3000 - 1 + beyond
+    body = assemble(f"bits 32\nl: inc eax\nadd ebx, 0x1234567\nxor esi, ebx\ninc byte [{last}]\ndec ecx\njnz l\nhlt")
+    start = last - 6
+
+    def prepare(cpu: BareCpu) -> None:
+        cpu.write(start, body)
+
+    both_agree(f"mov ecx, 30\nmov edx, {start:#x}\njmp edx", 32, prepare)
+
+
 # -- answers ahead of Python
 
 
