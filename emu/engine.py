@@ -128,6 +128,8 @@ class Executor(Protocol):
     name: str
     #: What a person should know about how it runs: a sentence, empty when there is nothing to tell.
     notice: str
+    #: What it does not keep of what x86 promises (docs/fidelity.md), a few words each.
+    unkept: tuple[str, ...]
 
     @property
     def retired(self) -> int:

@@ -52,6 +52,7 @@ from emu.unicorn_thunks import (
 from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
+from emu.x86.fidelity import unkept
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
 from emu.x86.vectors import denied
 
@@ -135,6 +136,7 @@ class UnicornEngine:
         self._loop = self._choose_loop(translations, tick)
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)
+        self.unkept = unkept(helper=isinstance(self._loop, FastLoop))
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read, self._callbacks)
         reader = code_reader(self._ov, regions, self._watch.read_linear)
         self._loop.serve(self._system)
