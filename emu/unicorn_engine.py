@@ -13,7 +13,7 @@ import ctypes
 import mmap
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, MsrDevice, PortIo, SharedDisplay, Watch
@@ -462,6 +462,19 @@ class UnicornEngine:
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """See Executor."""
         self._system.claim(number, device)
+
+    def msr_names(self) -> Mapping[str, int]:
+        """See Executor."""
+        return self._system.msr_names()
+
+    def read_msr(self, number: int) -> int | None:
+        """See Executor."""
+        return self._system.read_msr(number)
+
+    def write_msr(self, number: int, value: int) -> bool:
+        """See Executor."""
+        self._loop.forget()
+        return self._system.write_msr(number, value)
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """See Executor."""
