@@ -443,9 +443,13 @@ class UnicornEngine:
         """See Executor."""
         self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until)
 
-    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
+    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """See Executor."""
-        self._loop.stream(port, data, taken)
+        self._loop.stream(port, data, taken, sizes)
+
+    def stream_output(self, port: int, room: int, written: Callable[[bytes], None], sizes: int = 1) -> None:
+        """See Executor."""
+        self._loop.collect(port, room, written, sizes)
 
     # -- debugging
 

@@ -236,6 +236,11 @@ static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32
     return reduce(r, &in, ip, sign);
 }
 
+static int number_of(const engine *e, const uint64_t *reg)
+{
+    return reg == &zero ? -1 : (int)(reg - &AT(uint64_t, e->env, 0));
+}
+
 /* Emit the check of the instruction at `pc`, which is about to be translated. */
 static void emit(engine *e, void *tcg, uint64_t pc)
 {
@@ -267,13 +272,21 @@ static void emit(engine *e, void *tcg, uint64_t pc)
         e->records_used += REFERENCES * sizeof(struct reference);
     e->records_used = (e->records_used + 15) & ~(uint64_t)15;
 
+    e->guarded++;
+    /* Ask inline where that is a sum and a comparison: for a 64 KiB segment, whose limit is at least so much. */
+    int quick = found > 0 && r->quick.limit && !r->quick.shift;
+
+    if (quick)
+        emit_if_beyond(e, number_of(e, r->quick.base), number_of(e, r->quick.index), r->quick.displacement,
+                       r->quick.mask, 0xffff - r->quick.beyond);
     uint64_t record = real_tcg_const_i64(tcg, (int64_t)(uintptr_t)r | 3), size = real_tcg_const_i32(tcg, 0);
     void *both[2] = {(uint8_t *)tcg + record, (uint8_t *)tcg + size};
 
-    e->guarded++;
     real_tcg_gen_callN(tcg, (void *)helper_check_exit_request_x86_64, NULL, 2, both);
     real_tcg_temp_free_internal(tcg, both[0]);
     real_tcg_temp_free_internal(tcg, both[1]);
+    if (quick)
+        emit_end_if(e);
 }
 
 REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_t b)
