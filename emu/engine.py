@@ -7,7 +7,7 @@ engine's; when to run and for how long is the machine's.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -128,6 +128,8 @@ class Executor(Protocol):
     name: str
     #: What a person should know about how it runs: a sentence, empty when there is nothing to tell.
     notice: str
+    #: What it does not keep of what x86 promises (docs/fidelity.md), a few words each.
+    unkept: tuple[str, ...]
 
     @property
     def retired(self) -> int:
@@ -207,6 +209,15 @@ class Executor(Protocol):
 
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """From now on RDMSR and WRMSR of `number` go to `device`, which keeps the value, whatever the CPU model."""
+
+    def msr_names(self) -> Mapping[str, int]:
+        """The numbers of the CPU model's MSRs, by their names in lower case."""
+
+    def read_msr(self, number: int) -> int | None:
+        """What RDMSR would answer in ring 0; None where it would raise #GP(0). Not inside callbacks."""
+
+    def write_msr(self, number: int, value: int) -> bool:
+        """WRMSR of 64 bits in ring 0; False where it would raise #GP(0), with nothing changed. Not inside callbacks."""
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """Called for each exception and software interrupt before it is delivered."""

@@ -13,7 +13,7 @@ import ctypes
 import mmap
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, MsrDevice, PortIo, SharedDisplay, Watch
@@ -52,6 +52,7 @@ from emu.unicorn_thunks import (
 from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
+from emu.x86.fidelity import unkept
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
 from emu.x86.vectors import denied
 
@@ -136,6 +137,7 @@ class UnicornEngine:
         self._loop = self._choose_loop(translations, tick)
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)
+        self.unkept = unkept(helper=isinstance(self._loop, FastLoop))
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read, self._callbacks)
         reader = code_reader(self._ov, regions, self._watch.read_linear)
         self._loop.serve(self._system)
@@ -465,6 +467,19 @@ class UnicornEngine:
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """See Executor."""
         self._system.claim(number, device)
+
+    def msr_names(self) -> Mapping[str, int]:
+        """See Executor."""
+        return self._system.msr_names()
+
+    def read_msr(self, number: int) -> int | None:
+        """See Executor."""
+        return self._system.read_msr(number)
+
+    def write_msr(self, number: int, value: int) -> bool:
+        """See Executor."""
+        self._loop.forget()
+        return self._system.write_msr(number, value)
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """See Executor."""

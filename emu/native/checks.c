@@ -183,6 +183,21 @@ static void simplify(struct record *r, uint32_t sign)
     r->quick.limit = &AT(uint32_t, r->engine->env, at.env_segs + 24u * ref->segment + 16);
 }
 
+/* A far transfer of real or V86 mode, whose CS keeps its limit; of protected mode tasks.c looks at them. */
+static uint32_t far_branch(const struct instruction *in)
+{
+    switch (in->opcode) {
+    case 0xea: case 0x9a:
+        return BRANCH_FAR;
+    case 0xff:
+        return (in->reg == 3 || in->reg == 5) && in->rm == NONE ? BRANCH_OPERAND : BRANCH_NONE;
+    case 0xca: case 0xcb: case 0xcf:
+        return BRANCH_RETURN;
+    default:
+        return BRANCH_NONE;
+    }
+}
+
 /* Put what has to be looked at of `in` into `r`. Returns 0 when that is nothing. */
 static int reduce(struct record *r, const struct instruction *in, uint32_t ip, uint32_t sign)
 {
@@ -195,7 +210,9 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->condition = in->condition;
     r->displacement = in->immediate;
     r->address_mask = in->address_mask;
-    r->branch = limited ? in->branch : BRANCH_NONE;
+    r->branch = BRANCH_NONE;
+    if (limited)
+        r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine) ? in->branch : (uint8_t)far_branch(in);
     r->fetch = code == CODE_CHECK || (code == CODE_64K && (uint64_t)ip + in->length > 0x10000);
     r->input = in->opcode == 0x6c || in->opcode == 0x6d;
     r->undefined = in->extension & r->engine->denied;
@@ -359,8 +376,7 @@ static uint64_t arithmetic_flags(engine *e, uint64_t host)
     return real_cpu_cc_compute_all(e->env, (int)AT(uint32_t, e->env, at.env_cc_op));
 }
 
-/* True when the near branch is taken and leads beyond CS: the branch itself faults (SDM vol. 2A: JMP, Jcc, LOOP, RET).
- */
+/* True when the branch is taken and leads beyond CS: the branch itself faults (SDM vol. 2A: JMP, Jcc, LOOP, RET). */
 static int branches_out(engine *e, const struct record *r, uint64_t host)
 {
     struct cache code = cache_of(e, CS);
@@ -379,6 +395,8 @@ static int branches_out(engine *e, const struct record *r, uint64_t host)
                                       : (uint32_t)real_cpu_ldl_data_ra(e->env, linear, host);
         }
         return (to & width) > code.limit;
+    case BRANCH_FAR:
+        return (r->displacement & width) > code.limit;
     default:
         to = ((uint32_t)(r->pc - code.base) + r->length + r->displacement) & width;
     }

@@ -10,7 +10,7 @@
 #define LONGEST 15
 #define REFERENCES 80 /* ENTER with 31 levels has 63 */
 enum { READS = 1, WRITES = 2, XLAT = 4, REPEATED = 8 };
-enum { BRANCH_NONE, BRANCH_ALWAYS, BRANCH_CONDITION, BRANCH_LOOP, BRANCH_OPERAND, BRANCH_RETURN };
+enum { BRANCH_NONE, BRANCH_ALWAYS, BRANCH_CONDITION, BRANCH_LOOP, BRANCH_OPERAND, BRANCH_RETURN, BRANCH_FAR };
 
 /* One memory operand; shared with Python (emu/unicorn_fast_checks.py). NONE: no such register. */
 struct reference {
