@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import enum
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -531,6 +530,8 @@ class Machine:
 
     def fingerprint(self) -> FingerprintView:
         """Hashes of RAM, CPU and devices, BLAKE2b-128."""
+        import hashlib  # of use here alone, and slow to load
+
         self.service()
         ram = hashlib.blake2b(digest_size=16)
         for region in self.memory.regions:
@@ -637,6 +638,8 @@ def _split(address: int, length: int) -> Iterator[tuple[int, int]]:
 
 
 def _digest(value: object) -> str:
+    import hashlib
+
     return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()
 
 
