@@ -6,7 +6,7 @@ import ctypes
 import enum
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory
 from emu.pages import Pages
 from emu.picture import picture
+from emu.record import dataclass
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from emu.record import dataclass
 from emu.views import DeviceView, FieldView
 
 #: What the console reads as, so that software finds it.
