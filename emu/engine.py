@@ -199,6 +199,11 @@ class Executor(Protocol):
         other access reaches PortIo. The engine may answer them by itself; it calls `taken` with their number before
         any other access reaches PortIo and before `run` returns."""
 
+    def collect_output(self, port: int, written: Callable[[bytes], None]) -> None:
+        """Only in PortIo.port_out: as long as no other access reaches PortIo, byte writes to `port` do nothing that
+        anybody has to see at once. The engine may keep them; it calls `written` with the bytes before any other access
+        reaches PortIo and before `run` returns."""
+
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """From now on RDMSR and WRMSR of `number` go to `device`, which keeps the value, whatever the CPU model."""
 

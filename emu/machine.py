@@ -53,6 +53,8 @@ POLLED = frozenset(
         layout.VGA_STATUS,
     )
 )  # fmt: skip
+#: Ports of the debug console. A write to one changes nothing that a port can tell.
+CONSOLES = frozenset((layout.DEBUGCON_BOCHS, layout.DEBUGCON_SEABIOS))
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 2
@@ -241,7 +243,8 @@ class Machine:
         )  # fmt: skip
         self.port92 = Port92(self.a20, self.request_reset)
         self.reset_control = ResetControl(self.request_reset)
-        self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], partial(self._sent, "serial", config.serial_out))
+        serial = partial(self._sent, "serial", config.serial_out)
+        self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], lambda byte: serial(bytes((byte,))))
         # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
         self.com1.immediate = True
         self.display.written = lambda at, count: self.executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
@@ -309,6 +312,8 @@ class Machine:
 
     def port_out(self, port: int, size: int, value: int) -> None:
         self.ports.port_out(port, size, value)
+        if port in CONSOLES and size == 1 and self.on_text is None and self.ports.trace is None:
+            self.executor.collect_output(port, self.debugcon.written)
 
     def timestamp(self) -> int:
         """The TSC: one count a virtual nanosecond."""
@@ -337,13 +342,13 @@ class Machine:
         self._ended = MachineExit(MachineStop.POWEROFF)
         self.executor.request_stop()
 
-    def _sent(self, name: str, sink: Callable[[bytes], None] | None, byte: int) -> None:
+    def _sent(self, name: str, sink: Callable[[bytes], None] | None, data: bytes) -> None:
         kept = self._output[name]
-        kept.append(byte)
+        kept += data
         if len(kept) > OUTPUT_KEPT:
             del kept[: OUTPUT_KEPT // 2]
         if sink is not None:
-            sink(bytes((byte,)))
+            sink(data)
         if self.on_text is not None:
             self.on_text(name)
 

@@ -443,6 +443,10 @@ class UnicornEngine:
         """See Executor."""
         self._loop.stream(port, data, taken)
 
+    def collect_output(self, port: int, written: Callable[[bytes], None]) -> None:
+        """See Executor."""
+        self._loop.collect(port, written)
+
     # -- debugging
 
     def set_breakpoints(self, linear: Iterable[int]) -> None:

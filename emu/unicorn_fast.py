@@ -78,6 +78,10 @@ class _Layout(ctypes.Structure):
 
 
 CELLS: Final = 64
+#: Bytes of output kept before Python is told of them.
+WRITTEN: Final = 512
+#: `Cells.outlet` when no port is collected.
+NO_PORT: Final = 0x10000
 #: `Cells.time_known`: by which instruction Python has told the time.
 TIME_BY_TSC, TIME_BY_TSCP = 1, 2
 #: Beyond Unicorn's numbering of RAM.
@@ -110,6 +114,7 @@ class Cells(ctypes.Structure):
     _fields_ = (
         ("generation", c_uint32), ("time_known", c_uint32), ("tick", c_uint32), ("_pad", c_uint32),
         ("time", c_uint64), ("time_left", c_int64), ("cell", Cell * CELLS),
+        ("outlet", c_uint32), ("collected", c_uint32), ("written", c_uint8 * WRITTEN),
     )  # fmt: skip
     generation: int
     time_known: int
@@ -117,6 +122,9 @@ class Cells(ctypes.Structure):
     time: int
     time_left: int
     cell: ctypes.Array[Cell]
+    outlet: int
+    collected: int
+    written: ctypes.Array[c_uint8]
 
 
 class MemoryHook(ctypes.Structure):
@@ -340,7 +348,9 @@ class FastLoop:
         callbacks.told_time = self._hold_time
         callbacks.set_time = self._forget_time
         self._hooks: list[MemoryHook] = []
-        self._cells = Cells(tick=tick)
+        self._cells = Cells(tick=tick, outlet=NO_PORT)
+        #: told of the bytes collected from a port
+        self._written: Callable[[bytes], None] | None = None
         #: bytes handed out as a stream: the port, how many, the bytes, and whom to tell how many were taken
         self._places: object = None  # kept, as the helper looks into it
         self._stream: tuple[int, int, object, Callable[[int], None]] | None = None
@@ -361,7 +371,7 @@ class FastLoop:
     def enter(self) -> int:
         """Run until the helper or Unicorn stops; uc_emu_start's error code."""
         code: int = self._helper.run(self._engine)
-        if self._stream is not None:
+        if self._stream is not None or self._written is not None:
             self.settle()
         return code
 
@@ -392,8 +402,20 @@ class FastLoop:
         cell.generation = self._cells.generation
         self._stream = port, len(data), kept, taken
 
+    def collect(self, port: int, written: Callable[[bytes], None]) -> None:
+        """See Executor.collect_output."""
+        self.settle()
+        self._cells.outlet, self._written = port, written
+
     def settle(self) -> None:
-        """Tell who handed out a stream what has been taken of it, and end it."""
+        """Tell who handed out a stream what has been taken of it, and whose output was collected what was written;
+        end both."""
+        if self._written is not None:
+            cells, written = self._cells, self._written
+            data = bytes(cells.written[: cells.collected])
+            cells.outlet, cells.collected, self._written = NO_PORT, 0, None
+            if data:
+                written(data)
         if self._stream is not None:
             port, length, _, taken = self._stream
             self._stream = None

@@ -62,6 +62,9 @@ class GateLoop:
     def stream(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
         """Each access is asked for."""
 
+    def collect(self, port: int, written: Callable[[bytes], None]) -> None:
+        """Each access is asked for."""
+
     def repeating(self) -> bool:
         """True when the breakpoint just met is on a string instruction that goes on repeating."""
         env = self._ov.env

@@ -126,6 +126,8 @@ struct cut {
 /* Byte reads of ports that need no Python: shared with it, emu/unicorn_fast.py. An answer holds while nothing else has
  * entered Python through a port (`generation`) and more than `floor` instructions are left to the run. */
 #define CELLS 64
+#define WRITTEN 512
+#define NO_PORT 0x10000 /* in `outlet` */
 struct cell {
     uint16_t port;
     uint8_t value;
@@ -143,6 +145,9 @@ struct cells {
     uint64_t time;
     int64_t time_left;
     struct cell cell[CELLS];
+    /* Byte writes to `outlet` are kept here until Python is told, as long as there is room. */
+    uint32_t outlet, collected;
+    uint8_t written[WRITTEN];
 };
 
 /* Classes of the segment caches (checks.c): their number stands in hflags from this bit on, where QEMU has none. */

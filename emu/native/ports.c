@@ -26,6 +26,17 @@ static int answered(engine *e, uint32_t port, uint8_t *value)
     return 1;
 }
 
+/* True when a byte written to `port` is kept, for Python to be told of later. */
+static int collected(engine *e, uint32_t port, uint8_t value)
+{
+    struct cells *c = e->cells;
+
+    if (port != c->outlet || c->collected == WRITTEN)
+        return 0;
+    c->written[c->collected++] = value;
+    return 1;
+}
+
 /* The permission of the ports: IOPL, and where that does not do the TSS's bitmap, which Unicorn's own check asks. It
  * raises #GP(0) (SDM vol. 1, 19.5). */
 static void ask_permission(engine *e, uint32_t port, void (*ask)(void *, uint32_t))
@@ -63,6 +74,8 @@ static void ask_permission(engine *e, uint32_t port, void (*ask)(void *, uint32_
         }                                                                                                              \
         ALONE(e)                                                                                                       \
         ask_permission(e, port & 0xffff, real_helper_check_io##ask);                                                   \
+        if (size == 1 && collected(e, port & 0xffff, (uint8_t)value))                                                  \
+            return;                                                                                                    \
         e->cells->generation++;                                                                                        \
         e->out(port & 0xffff, size, (type)value);                                                                      \
     }
