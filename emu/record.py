@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from operator import attrgetter
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -76,7 +77,13 @@ def _compiled_initialiser(cls: type, fields: tuple[dataclasses.Field[Any], ...],
             continue
         elif f.default is not dataclasses.MISSING:
             value = f"_default_{f.name}"
-        body.append(f"_set(self, {f.name!r}, {value})" if frozen else f"self.{f.name} = {value}")
+        if not frozen:
+            body.append(f"self.{f.name} = {value}")
+        elif isinstance(slot := getattr(cls, f.name, None), MemberDescriptorType):
+            names[f"_set_{f.name}"] = slot.__set__  # half of what object.__setattr__ takes
+            body.append(f"_set_{f.name}(self, {value})")
+        else:
+            body.append(f"_set(self, {f.name!r}, {value})")
     if hasattr(cls, "__post_init__"):
         body.append("self.__post_init__()")
     source = f"def __init__({', '.join(parameters)}):\n " + "\n ".join(body or ["pass"])

@@ -19,6 +19,7 @@ from asm import assemble
 from bare_cpu import CODE, RAM, BareCpu, bare_cpu, real_state
 from emu.engine import Access, ExitReason, Watch
 from emu.unicorn_engine import HELPER, UnicornEngine
+from emu.x86.state import CpuState
 
 pytestmark = pytest.mark.skipif(
     isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
