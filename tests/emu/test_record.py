@@ -33,7 +33,7 @@ def classes(decorator: Any) -> dict[str, type]:
         b: tuple[int, ...] = ()
 
     @decorator(slots=True)
-    class Derived(Slotted):  # type: ignore[misc, valid-type]
+    class Derived(Slotted):
         d: int = 9
         e: int = field(init=False, default=3)
 
