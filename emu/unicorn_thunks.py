@@ -216,6 +216,8 @@ def gate(
     c.add("48a1", _u64(invalidated))  # mov rax, [invalidated]
     c.add("4d8b48", 8)  # mov r9, [r8+8]
     c.add("4d8b50", 32)  # mov r10, [r8+32]
+    # exception_is_int, behind the error code, outlives an INT, and Unicorn would move EIP by it at the next intercept
+    c.add("41c780", _s32(error_code + 4), bytes(4))  # mov dword [r8+error_code+4], 0
     c.add("483b71", offset("last")).jump("je", "same")  # cmp rsi, [last]
     c.label("fresh")
     c.add("8b51", offset("dr7")).add("413b90", _s32(dr + 56)).jump("jne", "changed")  # mov edx, [dr7]; cmp edx, [DR7]

@@ -27,7 +27,7 @@ struct instruction {
     struct reference references[REFERENCES];
 };
 
-/* Of an opcode: access r w m -, or G X S for the other tables; size and immediate by letter. */
+/* Of an opcode: access r w m c -, or G X S for the other tables; size and immediate by letter. */
 struct spec {
     char access, size, immediate;
 };

@@ -190,7 +190,7 @@ static void string(struct instruction *in, int override)
 }
 
 /* Stack and string operands, and what kind of near branch it is. */
-static void implicit(struct instruction *in, int override)
+static void implicit(struct instruction *in, int override, int opsize66)
 {
     uint32_t op = in->opcode;
 
@@ -222,6 +222,9 @@ static void implicit(struct instruction *in, int override)
         break;
     case 0xd7:
         through(in, override == NONE ? DS : override, 1, READS | XLAT, in->address_mask, BX, 0);
+        break;
+    case 0x0ff7: /* MASKMOVQ, MASKMOVDQU: whatever the mask */
+        through(in, override == NONE ? DS : override, opsize66 ? 16 : 8, WRITES, in->address_mask, DI, 0);
         break;
     case 0xc8:
         enter(in);
@@ -421,7 +424,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     if (r.at > LONGEST) /* #GP(0), which the engine raises */
         in->count = 0;
     else
-        implicit(in, override);
+        implicit(in, override, opsize66);
     return 1;
 }
 

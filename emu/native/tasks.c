@@ -2,6 +2,7 @@
  * unusual, left to Unicorn where they are not. And what debug registers and PUSHF lack. */
 #include "fast.h"
 
+#include <pthread.h>
 #include <stddef.h>
 
 enum { JUMP = 1, CALL, IRET, RETF, INTERRUPT };
@@ -34,12 +35,14 @@ static struct {
     void *env;
     transfer *ask;
 } asked[ENGINES];
+static pthread_mutex_t coming_and_going = PTHREAD_MUTEX_INITIALIZER;
 
 /* Ask `ask` about the CPU at `env`; NULL forgets it. Returns 0 when there is no room. */
 API int v2e_fast_transfers(void *env, transfer *ask)
 {
     int room = -1;
 
+    pthread_mutex_lock(&coming_and_going);
     for (int i = 0; i < ENGINES; i++) {
         if (asked[i].env == env) {
             room = i;
@@ -48,11 +51,12 @@ API int v2e_fast_transfers(void *env, transfer *ask)
         if (!asked[i].env && room < 0)
             room = i;
     }
-    if (room < 0)
-        return 0;
-    asked[room].ask = ask;
-    asked[room].env = ask ? env : NULL;
-    return 1;
+    if (room >= 0) {
+        asked[room].ask = ask;
+        asked[room].env = ask ? env : NULL;
+    }
+    pthread_mutex_unlock(&coming_and_going);
+    return room >= 0;
 }
 
 static transfer *whom(const void *env)
@@ -178,31 +182,34 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
     real_helper_lcall_protected(env, selector, offset, shift, next);
 }
 
-/* IRET of ring 0 loads VIF and VIP (SDM vol. 2A, IRET), where Unicorn keeps them; it keeps what is put in place here.
- * Its return to V86 loads them itself. */
-static void load_virtual_flags(void *env, uint64_t host)
+/* EFLAGS in the frame of a 32-bit IRET. */
+static uint32_t flags_to_return_to(void *env, uint64_t host)
 {
     const struct segment *ss = segment_of(env, SS);
-    uint64_t esp = AT(uint64_t, env, at.env_rsp), *flags = &AT(uint64_t, env, at.env_eflags);
-    uint32_t mask = ss->flags & DESCRIPTOR_BIG ? UINT32_MAX : 0xffff, image;
+    uint64_t esp = AT(uint64_t, env, at.env_rsp);
+    uint32_t mask = ss->flags & DESCRIPTOR_BIG ? UINT32_MAX : 0xffff;
 
     real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + (esp & mask)), host); /* the first to fault */
-    image = real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + ((esp + 8) & mask)), host);
-    if (!(image & EFLAGS_VM))
-        *flags = (*flags & ~(uint64_t)EFLAGS_VIRTUAL) | (image & EFLAGS_VIRTUAL);
+    return real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + ((esp + 8) & mask)), host);
 }
 
 REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t next)
 {
-    uint64_t host = (uint64_t)__builtin_return_address(0);
+    uint64_t host = (uint64_t)__builtin_return_address(0), *flags = &AT(uint64_t, env, at.env_eflags);
+    uint32_t image;
+    int virtual_too;
 
     look_behind(env);
     if (legacy(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !flat(segment_of(env, SS)) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
         ask(env, IRET, 2u << (shift & 1), (uint32_t)next, host);
-    if (legacy(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL))
-        load_virtual_flags(env, host);
+    /* IRET of ring 0 loads VIF and VIP (SDM vol. 2A, IRET), which Unicorn keeps as they are; its return to V86 loads them
+     * itself. Nothing of it happens where the IRET faults, and then nobody comes back here. */
+    virtual_too = legacy(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL);
+    image = virtual_too ? flags_to_return_to(env, host) : 0;
     real_helper_iret_protected(env, shift, next);
+    if (virtual_too && !(image & EFLAGS_VM))
+        *flags = (*flags & ~(uint64_t)EFLAGS_VIRTUAL) | (image & EFLAGS_VIRTUAL);
 }
 
 REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t parameters)

@@ -4,7 +4,7 @@
 in which the CPU checks them. The tables follow SDM vol. 2D, appendix A (opcode maps, tables A-2 to A-6; escape opcodes,
 A.5); letters:
 
-    access  r read, w write, m read and write, - addressed only
+    access  r read, w write, m read and write, c within its segment whatever its type, - addressed only
     size    b 1, w 2, d 4, q 8, t 10, o 16 bytes; v operand size; p far pointer, 2 + v; a two of v; s 6;
             e x87 environment, 14 or 28; f x87 state, 94 or 108; x 512 (FXSAVE); S by SSE prefix: 16, F3 4, F2 8;
             M 8, with prefix 66 16
@@ -184,7 +184,7 @@ GROUPS: Final[dict[int, tuple[str, ...]]] = {
     0xFF: ("mv", "mv", "rv", "rp", "rv", "rp", "rv", ""),
     0x0F00: ("ww", "ww", "rw", "rw", "rw", "rw", "", ""),
     0x0F01: ("ws", "ws", "rs", "rs", "ww", "", "rw", "-b"),
-    0x0FAE: ("wx", "rx", "rd", "wd", "", "", "", "-b"),
+    0x0FAE: ("wx", "rx", "rd", "wd", "", "", "", "cb"),
     0x0FBA: ("", "", "", "", "rv", "mv", "mv", "mv"),
     0x0FC7: ("", "mq", "", "", "", "", "", ""),
 }
@@ -326,7 +326,7 @@ def _decode(r: _Reader, bits: int, stack_bits: int) -> Instruction:
         length = {"b": 1, "w": 2, "z": osz, "p": osz + 2, "e": 3}[imm]
         relative = immediate = r.number(length, signed=imm in "bz")
     state = _Stack(out, stack_mask, osz)
-    branch, condition = _implicit(opcode, reg, rm, immediate, override, mask, osz, bool(rep), state)
+    branch, condition = _implicit(opcode, reg, rm, immediate, override, mask, osz, bool(rep), opsize66, state)
     if r.at > LONGEST:
         return Instruction(r.at, opcode)  # #GP(0), which the engine raises
     return Instruction(
@@ -402,6 +402,7 @@ def _implicit(
     mask: int,
     osz: int,
     rep: bool,
+    opsize66: bool,
     stack: _Stack,
 ) -> tuple[Branch | None, int]:
     """Append stack and string operands; the kind of near branch."""
@@ -427,6 +428,9 @@ def _implicit(
             out.append(target)
     elif op == 0xD7:
         out.append(Reference(DS if override is None else override, 1, True, False, mask, BX, xlat=True))
+    elif op == 0x0FF7:  # MASKMOVQ, MASKMOVDQU: whatever the mask
+        size = 16 if opsize66 else 8
+        out.append(Reference(DS if override is None else override, size, False, True, mask, DI))
     elif op == 0xC8:
         _enter(immediate, stack)
     elif op == 0xC9:

@@ -271,6 +271,26 @@ def test_msrs_are_saved_and_restored() -> None:
     assert cpu.engine.state() == state
 
 
+@pytest.mark.parametrize(
+    "instruction", ["mov ecx, 0x277\nrdmsr", "mov ecx, 0x10\nwrmsr", "mov ecx, 0\nrdpmc", "mov cr4, eax"]
+)
+def test_an_int_before_an_instruction_leaves_nothing_behind(instruction: str) -> None:
+    """What INT n leaves in Unicorn's state must not move EIP at the next intercept."""
+    call = "mov word [0x84], handler\nmov word [0x86], 0\nint 0x21\nxor eax, eax"
+    source = f"{call}\n{instruction}\nmov bx, 7\nhlt\nhandler: iret"
+    cpu = bare_cpu(source, 16)
+    assert cpu.run(1000).reason is ExitReason.HALT
+    assert cpu.engine.state().regs[3] == 7
+
+
+@pytest.mark.parametrize("flags", [0x80002, 0x100002])
+def test_an_iret_that_faults_leaves_vif_and_vip_alone(flags: int) -> None:
+    source = f"push dword {flags:#x}\npush dword 0x10\npush dword 0\niretd"
+    cpu = run(source, 32, "max")
+    assert cpu.faults[0].vector == GP
+    assert cpu.engine.state().rflags & 0x180000 == 0
+
+
 class Claimed:
     def __init__(self) -> None:
         self.written: list[tuple[int, int]] = []

@@ -161,6 +161,38 @@ def test_the_class_follows_a_segment_loaded_in_the_middle_of_a_block() -> None:
     assert cpu.engine.state().fs.limit == MASK32
 
 
+def test_a_limited_segment_loaded_in_the_middle_of_a_block_is_checked_at_once() -> None:
+    """32-bit code: a load of FS does not end Unicorn's block."""
+    cpu = bare_cpu("push dword 0x28\npop fs\nmov eax, [fs:0xfffe]\nhlt", 32)
+    assert cpu.run().reason is ExitReason.SHUTDOWN
+    assert (cpu.faults[0].vector, cpu.faults[0].retired) == (13, 2)
+
+
+@pytest.mark.parametrize("instruction", ["maskmovq mm0, mm1", "maskmovdqu xmm0, xmm1"])
+def test_a_masked_store_is_checked_whatever_its_mask(instruction: str) -> None:
+    """SDM vol. 2B, MASKMOVQ: the implicit operand at DS:EDI."""
+    source = f"mov eax, cr4\nor eax, 0x200\nmov cr4, eax\nmov edi, {{}}\nfs {instruction}\nhlt"
+    assert guarded(source.format(0xFF0), fs=SMALL).faults == []
+    cpu = bare_cpu(source.format(0xFF9), 32)
+    state = cpu.engine.state()
+    state.fs = SMALL
+    cpu.engine.load(state)
+    assert cpu.run().reason is ExitReason.SHUTDOWN
+    assert cpu.faults[0].vector == 13
+
+
+def test_clflush_is_checked_as_a_byte_and_may_name_code_that_cannot_be_read() -> None:
+    """SDM vol. 2A, CLFLUSH."""
+    execute_only = Segment(0x28, 0, 0xFFF, 0x4099)
+    assert guarded("clflush [fs:0xfff]\nhlt", fs=execute_only).faults == []
+    cpu = bare_cpu("clflush [fs:0x1000]\nhlt", 32)
+    state = cpu.engine.state()
+    state.fs = execute_only
+    cpu.engine.load(state)
+    assert cpu.run().reason is ExitReason.SHUTDOWN
+    assert cpu.faults[0].vector == 13
+
+
 def test_more_classes_than_numbers_begin_anew() -> None:
     """Six registers of three kinds make 729 combinations; hflags has room for 31."""
     cpu = bare_cpu("l: mov al, [0x100]\nmov al, [es:0x100]\nmov al, [fs:0x100]\nmov al, [gs:0x100]\nhlt", 32)
