@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from emu.pages import GROUP, PAGE, ZERO, Pages
+from emu.record import dataclass
 from emu.subject import MemoryUnavailable
 
 _ZEROS = ZERO * GROUP

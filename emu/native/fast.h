@@ -111,7 +111,7 @@ typedef struct slot {
     uint64_t eip;  /* of the first instruction; nothing stores it when the block is entered by a jump from another */
     tb *block;
     uint64_t last; /* linear address of the last instruction */
-    uint32_t io;   /* 1: device accesses may happen in it, as it has one instruction */
+    uint32_t io;   /* 1: ports may be accessed in it, as it has one instruction */
     uint16_t insns;
     uint8_t breakpoint; /* one is on the first instruction */
     uint8_t repeats;    /* the first instruction is a repeated string instruction */
@@ -183,6 +183,7 @@ typedef struct engine {
     uint32_t used, capacity;
     uint32_t checks;        /* checks asked for in the translation being made */
     uint8_t *end_if;    /* the label behind the check of an operand */
+    int single;             /* that one is of one instruction on purpose: device accesses may happen in it */
     uint8_t *slow_way, *go_on; /* the labels of the one that was emitted there */
     uint64_t unwinding;     /* host address a register state was just unwound to, for good */
     uint64_t synchronised;  /* the same for a memory hook, which goes on */
@@ -219,6 +220,8 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_check_exit_request, (void *, uint32_t))                                                             \
     X(void, helper_pause, (void *, int))                                                                               \
     X(void, tcg_gen_lookup_and_goto_ptr, (void *))                                                                     \
+    X(void, tcg_gen_goto_tb, (void *, unsigned))                                                                       \
+    X(void, tb_exec_lock, (void *))                                                                                    \
     X(void, tcg_gen_callN, (void *, void *, void *, int, void **))                                                     \
     X(uint64_t, tcg_const_i64, (void *, int64_t))                                                                      \
     X(void, tcg_gen_andi_i64, (void *, uint64_t, uint64_t, int64_t))                                                   \
@@ -264,7 +267,6 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_wrmsr, (void *))                                                                                    \
     X(void, helper_rdpmc, (void *))                                                                                    \
     X(void, helper_write_crN, (void *, int, uint64_t))                                                                 \
-    X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
     X(void, helper_bpt_io, (void *, uint32_t, uint32_t, uint64_t))                                                     \
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
@@ -286,6 +288,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, tlb_set_page_with_attrs, (void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t))                       \
     X(void, tlb_flush, (void *))                                                                                       \
     X(void, tlb_reset_dirty, (void *, uint64_t, uint64_t))                                                             \
+    X(void, tlb_reset_dirty_by_vaddr, (void *, uint64_t, uint64_t))                                                    \
     X(void, tlb_unprotect_code, (void *, uint64_t))                                                                    \
     X(void, tb_invalidate_phys_page_fast, (void *, void *, uint64_t, int, uint64_t))                                   \
     X(void, tb_invalidate_phys_range, (void *, uint64_t, uint64_t))                                                    \
@@ -301,6 +304,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
 REAL(DECLARE)
 #undef DECLARE
 extern int (*real_uc_emu_stop)(void *);
+extern void (*real_cpu_exit)(void *);
 
 /* ---- count.c */
 void be_alone(engine *e, uint64_t host);

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+from emu.record import dataclass
 from emu.x86.operands import SS, Branch, Instruction
 
 FLAT: Final = 0xFFFFFFFF

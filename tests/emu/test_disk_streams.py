@@ -1,4 +1,4 @@
-"""Sectors moved by REP INSW, INSD, OUTSW and OUTSD: what the engine does of it by itself changes nothing."""
+"""Sectors and frames moved by REP INSW, INSD, OUTSW and OUTSD: what the engine does of it by itself changes nothing."""
 
 from __future__ import annotations
 
@@ -351,3 +351,102 @@ def test_the_view_in_the_middle_of_a_block_has_what_is_left_of_it(reading: Guest
     assert machine.memory.read(0x2000, moved) == sectors(1, 1)[:moved]
     assert machine.executor.state().regs[7] == 0x2000 + moved
     machine.close()
+
+
+# -- a CD-ROM drive on the second channel
+
+#: TEST UNIT READY, which is told of the reset; READ(10) of frames 5 to 7 in blocks of 1,000 bytes at most to 2000h,
+#: INQUIRY, whose answer the byte count splits into 4 and 1, to 5000h. The lengths of the blocks go to 600h.
+CD_GUEST = """
+    mov es, ax
+    mov ss, ax
+    mov sp, 0x7000
+    cld
+    push cs
+    pop ds
+    mov bx, 0x600
+    mov di, 0x2000
+    mov si, packet
+    mov cx, 1000
+    call send
+    mov cx, 1000
+    call send
+    mov di, 0x5000
+    mov cx, 4
+    call send
+    mov al, 0x55
+    out 0xf4, al
+    hlt
+
+send:
+    mov dx, 0x174
+    mov al, cl
+    out dx, al
+    inc dx
+    mov al, ch
+    out dx, al
+    inc dx
+    mov al, 0xa0
+    out dx, al
+    inc dx
+    out dx, al
+    call poll
+    mov dx, 0x170
+    mov cx, 6
+    rep outsw
+.block:
+    call poll
+    test al, 8
+    jz .done
+    mov dx, 0x174
+    in al, dx
+    mov cl, al
+    inc dx
+    in al, dx
+    mov ch, al
+    mov [es:bx], cx
+    add bx, 2
+    inc cx
+    shr cx, 1
+    mov dx, 0x170
+    rep insw
+    jmp .block
+.done:
+    ret
+
+poll:
+    mov dx, 0x177
+.again:
+    in al, dx
+    test al, 0x80
+    jnz .again
+    ret
+
+packet:
+    db 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+    db 0x28, 0, 0, 0, 0, 5, 0, 0, 3, 0, 0, 0
+    db 0x12, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0
+"""
+FRAMES = struct.pack("<16384H", *range(16384))
+
+
+def finished_cd(trace: bool = False, **config: Any) -> FingerprintView:
+    guest = debugger(rom(CD_GUEST), cdroms=(Disk.from_bytes(FRAMES),), **config)
+    machine = guest.machine
+    if trace:
+        machine.ports.trace = lambda port, size, value, is_write: None
+    finish(guest)
+    assert machine.memory.read(0x2000, 3 * 2048) == FRAMES[5 * 2048 : 8 * 2048]
+    blocks = struct.unpack("<16H", machine.memory.read(0x600, 32))
+    assert [length for length in blocks if length] == [1000] * 6 + [144, 4, 1]
+    fingerprint = guest.fingerprint()
+    machine.close()
+    return fingerprint
+
+
+@needs_helper
+def test_packets_and_blocks_of_a_cd_are_the_same_in_both_loops_and_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("V2E_ENGINE", "gate")
+    gate = finished_cd()
+    monkeypatch.setenv("V2E_ENGINE", "fast")
+    assert [finished_cd(), finished_cd(trace=True), finished_cd(slice=1), finished_cd(slice=97)] == [gate] * 4

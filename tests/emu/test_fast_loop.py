@@ -20,6 +20,7 @@ from asm import assemble
 from bare_cpu import CODE, RAM, TABLES, BareCpu, bare_cpu, real_state
 from emu.engine import Access, ExitReason, Watch
 from emu.unicorn_engine import HELPER, UnicornEngine
+from emu.x86.state import CpuState
 
 pytestmark = pytest.mark.skipif(
     isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
@@ -561,6 +562,63 @@ def test_ram_ends_where_mmio_begins() -> None:
     both_agree(source, 32, prepare)
 
 
+def test_devices_in_memory_are_accessed_at_their_instruction_whatever_block_went_before():
+    # IN, the REP STOSB and the jumps make blocks of one instruction, some on purpose; the ADD and the loads stand in
+    # the middle of longer ones.
+    source = f"""
+        mov edi, {RAM:#x}
+        mov edx, 6
+        l: in al, 0x55
+        nop
+        add dword [{RAM:#x}], eax
+        mov ecx, 3
+        rep stosb
+        sub edi, 3
+        jmp near m
+        m: mov ebx, [edi + 4]
+        dec edx
+        jnz l
+        hlt
+    """
+    seen = {}
+    for name, sizes in (("gate", (1_000_000,)), ("fast", SLICES)):
+        for size in sizes:
+            cpu = make(name, source, 32)
+            assert cpu.run(slice=size).reason is ExitReason.HALT
+            seen[name, size] = (cpu.mmio, cpu.ins, cpu.engine.retired, cpu.engine.state())
+            cpu.engine.close()
+    assert all(found == seen["gate", 1_000_000] for found in seen.values())
+    assert len(seen["gate", 1_000_000][0]) == 6 * (2 + 3 + 1)
+
+
+def test_blocks_hold_all_instructions_that_fit_before_the_end_of_a_page():
+    # A loop of 12 instructions whose last byte is the last but two of page 2, behind a jump there.
+    body = assemble("bits 32\nl: " + "inc eax\n" * 10 + "dec ecx\njnz l")
+    cpu = make("fast", f"mov ecx, 1000\nmov edx, {0x3000 - 2 - len(body):#x}\njmp edx", 32)
+    cpu.write(0x3000 - 2 - len(body), body + b"\x90\xf4")
+    before = cpu.engine.statistics
+    assert cpu.run().reason is ExitReason.HALT
+    assert cpu.engine.retired == 3 + 12 * 1000 + 2
+    after = cpu.engine.statistics
+    assert before is not None and after is not None
+    # the beginning (again once the class of its segments is known), the loop, the rest of its page
+    assert after.translations - before.translations <= 4
+    cpu.engine.close()
+
+
+@pytest.mark.parametrize("beyond", range(1, 6))
+def test_a_loop_across_the_end_of_a_page_runs_alike(beyond):
+    # An ADD of 6 bytes ends so many bytes into the next page, and the loop changes the last one.
+    last = 0x3000 - 1 + beyond
+    body = assemble(f"bits 32\nl: inc eax\nadd ebx, 0x1234567\nxor esi, ebx\ninc byte [{last}]\ndec ecx\njnz l\nhlt")
+    start = last - 6
+
+    def prepare(cpu: BareCpu) -> None:
+        cpu.write(start, body)
+
+    both_agree(f"mov ecx, 30\nmov edx, {start:#x}\njmp edx", 32, prepare)
+
+
 # -- answers ahead of Python
 
 
@@ -619,6 +677,61 @@ def test_a_stream_is_read_once_and_what_was_taken_is_told_before_anything_else(s
     assert (told, at) == ([50], [80])
 
 
+#: What the Fifo gives.
+FIFO_BYTES = bytes(i * 7 & 0xFF for i in range(3 * 4096))
+#: 600 bytes to port 402h, one to E9h, five to 402h, a read; then the same bytes again.
+PRINTING = (
+    "mov bp, 2\nagain: mov dx, 0x402\nmov cx, 600\nl: out dx, al\ninc al\nloop l\nout 0xe9, al\n"
+    "times 5 out dx, al\nin al, 0x80\nadd bl, al\ndec bp\njnz again\nhlt"
+)
+
+
+@pytest.mark.parametrize("size", SLICES)
+def test_collected_output_is_told_in_order_before_anything_else(size: int) -> None:
+    def story(name: str, length: int) -> tuple[list[tuple[int, int]], CpuState, int]:
+        seen: list[tuple[int, int]] = []
+        asked = [0]
+        cpu = make(name, PRINTING, 16)
+
+        def write(port: int, _size: int, value: int) -> None:
+            asked[0] += 1
+            seen.append((port, value))
+            if port == 0x402:
+                cpu.engine.stream_output(port, 512, lambda data: seen.extend((0x402, byte) for byte in data))
+
+        def read(port: int, _size: int) -> int:
+            seen.append((port, -1))
+            return len(seen) & 0xFF  # what the guest gets depends on what was told before
+
+        cpu.on_out, cpu.on_in = write, read
+        at = 0
+        while cpu.engine.run(length).reason is not ExitReason.HALT:
+            assert cpu.engine.retired > at
+            at = cpu.engine.retired
+        return seen, cpu.engine.state(), asked[0]
+
+    seen, state, _ = story("gate", 1000)
+    found, found_state, asked = story("fast", size)
+    assert (found, found_state) == (seen, state)
+    assert len(seen) == 2 * (600 + 1 + 5 + 1)
+    if size > 10_000:
+        assert asked == 2 * (2 + 1 + 1)  # 512 are kept at a time
+
+
+def test_words_are_not_collected() -> None:
+    cpu = make("fast", "mov dx, 0x402\nout dx, al\nout dx, ax\nout dx, al\nhlt", 16)
+    seen: list[object] = []
+
+    def write(port: int, size: int, value: int) -> None:
+        seen.append(size)
+        if size == 1:
+            cpu.engine.stream_output(port, 512, seen.append)
+
+    cpu.on_out = write
+    assert cpu.engine.run(100).reason is ExitReason.HALT
+    assert seen == [1, 2, 1]
+
+
 class Fifo:
     """A device on port 1F0h that streams both ways by words and double-words, but for the last of `events` bytes each
     way; `log` has the positions at which other ports were accessed."""
@@ -631,8 +744,7 @@ class Fifo:
 
     def _offer_input(self) -> None:
         left = self.events - self.at % self.events - 2
-        data = bytes((self.at + i) * 7 & 0xFF for i in range(left))
-        self.cpu.engine.stream_input(0x1F0, data, self._taken, 2 | 4)
+        self.cpu.engine.stream_input(0x1F0, FIFO_BYTES[self.at : self.at + left], self._taken, 2 | 4)
 
     def _taken(self, count: int) -> None:
         self.at += count
@@ -642,7 +754,7 @@ class Fifo:
             self.log.append((self.cpu.engine.retired, self.at, len(self.got)))
             return 0
         self.asked += 1
-        value = int.from_bytes(bytes((self.at + i) * 7 & 0xFF for i in range(size)), "little")
+        value = int.from_bytes(FIFO_BYTES[self.at : self.at + size], "little")
         self.at += size
         self._offer_input()
         return value
@@ -689,7 +801,7 @@ STREAMING = """
 
 
 @pytest.mark.parametrize("size", SLICES)
-@pytest.mark.parametrize("events", [8, 64, 512, 65536])
+@pytest.mark.parametrize("events", [8, 64, 512, 4096])
 def test_streams_of_words_both_ways_are_told_before_anything_else(size: int, events: int) -> None:
     results, asked = [], []
     for name, length in (("gate", 1000), ("fast", size)):
@@ -711,7 +823,7 @@ def test_a_word_whose_destination_faults_stays_with_the_device() -> None:
         cpu.write(TABLES + 0x3000 + 8 * 5, bytes(8))  # page 5000h is not present, and there are no handlers
         fifo = Fifo(cpu, 512)
         assert cpu.run().reason is ExitReason.SHUTDOWN
-        assert cpu.read(0x4FF0, 16) == bytes(i * 7 & 0xFF for i in range(16))
+        assert cpu.read(0x4FF0, 16) == FIFO_BYTES[:16]
         results.append((fifo.at, cpu.engine.retired, [(fault.vector, fault.cr2) for fault in cpu.faults]))
     assert results[0] == results[1]
     assert (results[1][0], results[1][2][0]) == (16, (14, 0x5000))
