@@ -22,7 +22,7 @@ from emu.unicorn_memory import MappedRegion
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_thunks import CHECKED_MODE, Control
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
-from emu.x86.segcheck import FLAT, VECTOR_GP, Violation, fetch, harmless, operands, target
+from emu.x86.segcheck import FLAT, VECTOR_GP, Violation, far_branch, fetch, harmless, operands, target
 from emu.x86.state import CR0_PG, RFLAGS_VM
 
 _CHECKER = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint64)
@@ -144,6 +144,8 @@ class Checks:
             found = self._privileged(instruction)
             if found is not None:
                 return found
+        if limited and (self._vm or not env.hflags & HF_PE):
+            instruction = far_branch(instruction)
         if not instruction.references and (instruction.branch is None or not limited):
             return None
         regs = [value & MASK32 for value in self._registers]

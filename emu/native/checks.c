@@ -171,8 +171,8 @@ static void simplify(struct record *r, uint32_t sign)
     const uint64_t *regs = &AT(uint64_t, r->engine->env, 0);
 
     r->quick.limit = NULL;
-    if (r->count != 1 || r->undefined || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) || ref->bits != NONE ||
-        (sign >> 2 * ref->segment & 3) != DATA_64K)
+    if (r->count != 1 || r->undefined || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) ||
+        ref->bits != NONE || (sign >> 2 * ref->segment & 3) != DATA_64K)
         return;
     r->quick.base = ref->base == NONE ? &zero : regs + ref->base;
     r->quick.index = ref->index == NONE ? &zero : regs + ref->index;
@@ -482,7 +482,7 @@ __attribute__((visibility("hidden"), used)) void v2e_check_operands(uint8_t *arg
     check(r, (uint64_t)__builtin_return_address(0));
 }
 
-/* `enabled`: segments are checked. `denied`: instructions of these extensions, bits of emu/x86/vectors.py, are undefined. */
+/* `enabled`: segments are checked. `denied`: bits of emu/x86/vectors.py, whose instructions are undefined. */
 API void v2e_fast_checks(engine *e, int enabled, uint32_t denied)
 {
     e->checked = enabled;

@@ -34,7 +34,10 @@ GAPS: Final = (
         "transfer",
         "far transfers beyond the new CS fault at the target",
     ),
-    Gap("the same in real mode", "far transfers of real mode beyond CS fault at the target"),
+    Gap(
+        "the same in real and V86 mode",
+        "far transfers of real mode beyond CS fault at the target, but with --checks full",
+    ),
     Gap("INS denied before its operand is written", "INS denied before its operand is written, but with --checks full"),
     Gap(
         "V86 with CR4.VME: VIF, VIP, interrupt redirection; ring 3 with CR4.PVI", "VIF and VIP loaded by IRET of ring 0"

@@ -35,6 +35,7 @@ class Branch(enum.Enum):
     LOOP = "loop"  #: LOOP, LOOPcc, JCXZ: `Instruction.condition` is the opcode's low two bits
     OPERAND = "operand"  #: JMP, CALL to the value of a register or of the first reference
     RETURN = "return"  #: RET: the value of the first reference
+    FAR = "far"  #: of real and V86 mode, JMP and CALL to an immediate pointer: `segcheck.far_branch`
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ before any effect of it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -109,6 +110,8 @@ def target(instruction: Instruction, ip: int, regs: Sequence[int], rflags: int, 
     if branch is Branch.OPERAND:
         value = loaded if instruction.rm is None else regs[instruction.rm]
         return None if value is None else value & width
+    if branch is Branch.FAR:
+        return instruction.immediate & width
     if branch is Branch.RETURN:
         return None if loaded is None else loaded & width
     if branch is Branch.CONDITION and not condition(instruction.condition, rflags):
@@ -120,6 +123,18 @@ def target(instruction: Instruction, ip: int, regs: Sequence[int], rflags: int, 
         if not (count == 0 if kind == 3 else looping):
             return None
     return ip + instruction.length + instruction.displacement & width
+
+
+def far_branch(instruction: Instruction) -> Instruction:
+    """The instruction with the kind of branch that a far transfer is in real and V86 mode, where CS keeps its limit."""
+    branch = None
+    if instruction.opcode in (0xEA, 0x9A):
+        branch = Branch.FAR
+    elif instruction.opcode in (0xCA, 0xCB, 0xCF):
+        branch = Branch.RETURN
+    elif instruction.opcode == 0xFF and instruction.reg in (3, 5) and instruction.rm is None:
+        branch = Branch.OPERAND
+    return instruction if branch is None else dataclasses.replace(instruction, branch=branch)
 
 
 def condition(code: int, rflags: int) -> bool:
