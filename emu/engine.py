@@ -7,7 +7,7 @@ engine's; when to run and for how long is the machine's.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,6 +100,28 @@ class PortIo(Protocol):
     def port_out(self, port: int, size: int, value: int) -> None: ...
 
 
+class MemoryRegion(Protocol):
+    """A range of physical memory backed by this process's, as emu.memory.Region is."""
+
+    @property
+    def base(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def kind(self) -> str:
+        """`ram`, or `rom`: guest writes are discarded, or go where `written` says."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def host_address(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def written(self) -> int | None:
+        """What takes the guest's writes instead: its distance from `host_address` is its distance from `offset`."""
+
+
 class Executor(Protocol):
     """A CPU that executes. Made and used by one thread, except for `request_stop`."""
 
@@ -158,6 +180,9 @@ class Executor(Protocol):
 
     def memory_changed(self, physical: int, length: int) -> None:
         """The host wrote guest memory: drop translations made from it. Allowed in callbacks."""
+
+    def remap(self, regions: Sequence[MemoryRegion]) -> None:
+        """Replace the map of RAM and ROM. Not inside callbacks."""
 
     def hold_input(self, port: int, value: int, until: int | None) -> None:
         """Only in PortIo.port_in: byte reads of `port` would give `value`, and do nothing else, while fewer than

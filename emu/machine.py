@@ -472,9 +472,8 @@ class Machine:
         """Hashes of RAM, CPU and devices, BLAKE2b-128."""
         self.service()
         ram = hashlib.blake2b(digest_size=16)
-        for region in self.memory.regions:
-            if region.kind == "ram":
-                ram.update(self.memory.view[region.offset : region.offset + region.size])
+        for part in self.memory.ram():
+            ram.update(part)
         states = [(name, device.save()) for name, device in sorted(self.device_table.items())]
         states += [(f"disk{i}", disk.save()) for i, disk in enumerate(self.config.disks)]
         return FingerprintView(

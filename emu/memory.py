@@ -1,10 +1,11 @@
-"""One private mapping of all RAM and ROM, and the physical addresses its parts stand at."""
+"""One private mapping of all RAM and ROM, and the physical addresses its parts stand at, which chipsets change."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -12,24 +13,42 @@ from typing import Literal
 from emu.subject import MemoryUnavailable
 
 PAGE = 0x1000
+#: Promise no host memory before the guest touches it (Linux, asm-generic/mman.h; CPython 3.11 has no name for it).
+MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 CHUNK = 0x10000  #: restore compares and writes in pieces of this size
 Kind = Literal["ram", "rom"]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part to be mapped: `size` bytes (whole pages) at physical `base`, beginning with `content`."""
+    """A part of the mapping: `size` bytes (whole pages), beginning with `content`. It stands at physical `base`; with
+    `mapped` False nowhere, until `PhysicalMemory.place` puts it somewhere."""
 
     base: int
     size: int
     kind: Kind
     name: str
     content: bytes = b""
+    mapped: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`size` bytes of the part `part` from its byte `skip` on, at physical `base`. `kind` "rom" drops the guest's
+    writes; with `writes` they go to the same place of that part instead (chipsets copy their ROM to RAM this way)."""
+
+    base: int
+    size: int
+    part: str
+    kind: Kind
+    skip: int = 0
+    writes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A mapped part. `host_address` is where its bytes are in this process, `offset` where in the mapping."""
+    """A mapped part. `host_address` is where its bytes are in this process, `offset` where in the mapping; `written`
+    is the offset of what takes the guest's writes instead, None when there is nothing special about them."""
 
     base: int
     size: int
@@ -37,6 +56,7 @@ class Region:
     name: str
     host_address: int
     offset: int
+    written: int | None = None
 
 
 class PhysicalMemory:
@@ -47,21 +67,49 @@ class PhysicalMemory:
         for part in ordered:
             if part.base % PAGE or part.size % PAGE or part.size <= 0:
                 raise ValueError(f"{part.name}: {part.base:#x}+{part.size:#x} is not whole pages")
-        for low, high in pairwise(ordered):
-            if low.base + low.size > high.base:
-                raise ValueError(f"{high.name} at {high.base:#x} overlaps {low.name}")
         self._size = sum(p.size for p in ordered)
-        self._map = mmap.mmap(-1, self._size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._map = mmap.mmap(-1, self._size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
         self.view = memoryview(self._map)
-        start = ctypes.addressof(ctypes.c_uint8.from_buffer(self._map))
-        regions, offset = [], 0
+        self._start = ctypes.addressof(ctypes.c_uint8.from_buffer(self._map))
+        self._parts: dict[str, tuple[Part, int]] = {}
+        offset = 0
         for part in ordered:
-            regions.append(Region(part.base, part.size, part.kind, part.name, start + offset, offset))
+            if part.name in self._parts:
+                raise ValueError(f"two parts are called {part.name}")
+            self._parts[part.name] = part, offset
             self.view[offset : offset + len(part.content)] = part.content
             offset += part.size
-        self.regions: tuple[Region, ...] = tuple(regions)
+        self.regions: tuple[Region, ...] = ()
+        self.place([Place(p.base, p.size, p.name, p.kind) for p in ordered if p.mapped])
         #: told (physical, length) of each write by the host, so that engines drop stale translations
         self.on_write: list[Callable[[int, int], None]] = []
+
+    def place(self, places: Sequence[Place]) -> None:
+        """Replace the whole map. Raises ValueError for places that overlap or leave their part, KeyError for a part
+        that does not exist. Nobody is told: the engine takes `regions` by itself."""
+        regions = []
+        for place in sorted(places, key=lambda p: p.base):
+            part, offset = self._parts[place.part]
+            if place.base % PAGE or place.size % PAGE or place.skip + place.size > part.size:
+                raise ValueError(f"{place.part}: {place.base:#x}+{place.size:#x} is not whole pages of it")
+            at = offset + place.skip
+            written = self._parts[place.writes][1] + place.skip if place.writes else None
+            regions.append(Region(place.base, place.size, place.kind, place.part, self._start + at, at, written))
+        for low, high in pairwise(regions):
+            if low.base + low.size > high.base:
+                raise ValueError(f"{high.name} at {high.base:#x} overlaps {low.name}")
+        self.regions = tuple(regions)
+
+    def part(self, name: str) -> memoryview:
+        """The live bytes of a part, wherever it stands. Raises KeyError when there is none of this name."""
+        part, offset = self._parts[name]
+        return self.view[offset : offset + part.size]
+
+    def ram(self) -> Iterator[memoryview]:
+        """The live bytes of each part that is RAM, mapped or not."""
+        for name, (part, _) in self._parts.items():
+            if part.kind == "ram":
+                yield self.part(name)
 
     def _find(self, address: int) -> Region | None:
         for region in self.regions:
@@ -130,21 +178,27 @@ class PhysicalMemory:
         if len(data) != self._size:
             raise ValueError(f"the state holds {len(data)} bytes of memory, this machine has {self._size}")
         source = memoryview(data)
-        for region in self.regions:
-            end = region.offset + region.size
-            for start in range(region.offset, end, CHUNK):
+        for part, offset in self._parts.values():
+            end = offset + part.size
+            for start in range(offset, end, CHUNK):
                 stop = min(start + CHUNK, end)
                 if self.view[start:stop] != source[start:stop]:
                     self.view[start:stop] = source[start:stop]
-                    for tell in self.on_write:
-                        tell(region.base + start - region.offset, stop - start)
+                    self._tell(start, stop)
+
+    def _tell(self, start: int, stop: int) -> None:
+        """Bytes [start, stop) of the mapping have changed: say at which addresses."""
+        for region in self.regions:
+            first, end = max(start, region.offset), min(stop, region.offset + region.size)
+            if first < end:
+                for tell in self.on_write:
+                    tell(region.base + first - region.offset, end - first)
 
     def clear(self, contents: Sequence[Part]) -> None:
         """Power-on: zeros, and each part's content where it has one. Gives the host its pages back."""
         self._map.madvise(mmap.MADV_DONTNEED)
         for part in contents:
-            window = self.window(part.base)
-            window[: len(part.content)] = part.content
+            self.part(part.name)[: len(part.content)] = part.content
         for region in self.regions:
             for tell in self.on_write:
                 tell(region.base, region.size)

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, PortIo, Watch
+from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, MemoryRegion, PortIo, Watch
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_fast import ALWAYS, FORCED, HELPER, TRANSLATIONS, FastLoop, Helper, Statistics, detacher
@@ -30,7 +30,7 @@ from emu.unicorn_layout import (
     HIDDEN_PAGE,
     VERSION,
 )
-from emu.unicorn_memory import GuestMemory, MappedRegion
+from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import PROBE_NAMES, Overlay
 from emu.unicorn_state import read_state, write_state
 from emu.unicorn_thunks import (
@@ -74,7 +74,7 @@ class UnicornEngine:
 
     def __init__(
         self,
-        regions: Sequence[MappedRegion],
+        regions: Sequence[MemoryRegion],
         io: PortIo,
         mmio: MmioBus | None,
         *,
@@ -119,7 +119,7 @@ class UnicornEngine:
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations)
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
-        reader = code_reader(self._ov, regions, self._watch.read_linear)
+        reader = code_reader(self._ov, self._memory, self._watch.read_linear)
         self._checks = Checks(self._ov, self._control, checks, reader, self._callbacks.failed)
         self._install()
         self._prove()
@@ -374,6 +374,15 @@ class UnicornEngine:
         self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
         if self._running:
             self._control.leave = 1
+
+    def remap(self, regions: Sequence[MemoryRegion]) -> None:
+        """See Executor."""
+        if self._running:
+            raise EngineError("remap() was called inside a callback of a run")
+        self._memory.remap(regions)
+        self._call.tlb_flush(self._ov.cpu)
+        self._loop.flush()
+        self._watch.stale = self._watch.active
 
     # -- ports
 

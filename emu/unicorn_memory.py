@@ -4,51 +4,109 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from ctypes import c_int, c_int64, c_uint64, c_void_p
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
-from emu.engine import EngineError
+from emu.engine import EngineError, MemoryRegion
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay
 
 PROT_ALL: Final = 7  #: UC_PROT_ALL
+#: Memory that is not mapped from the start, such as the frame buffer of a PCI card.
+LATER: Final = 64 << 20
+#: Holes are cut at multiples of this up to 4 GiB, and at 1 MiB, so that a change leaves distant ones alone: taking one
+#: out costs Unicorn time for each of its pages.
+CUT: Final = 64 << 20
 
 
-class MappedRegion(Protocol):
-    """A range of physical memory backed by this process's: `host_address` is where its bytes are."""
+_WRITE = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_uint64, c_int, c_int64, c_void_p)
+HOOK_WRITE: Final = 1 << 11  #: UC_HOOK_MEM_WRITE
+LONGEST_ACCESS: Final = 16
 
-    @property
-    def base(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def kind(self) -> str:
-        """`ram`, or `rom`: guest writes are discarded."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def host_address(self) -> int: ...
+def _store_elsewhere(
+    region: MemoryRegion, host: int, _uc: int, _kind: int, address: int, size: int, value: int, _data: int
+) -> None:
+    """A memory hook: put what is written in `region` to the host's bytes from `host` on."""
+    data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+    first, end = max(address, region.base), min(address + size, region.base + region.size)
+    if first < end:
+        ctypes.memmove(host + first - region.base, data[first - address : end - address], end - first)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What stands at [base, end): memory of this process (`host` its address), or MMIO (`host` None)."""
+
+    base: int
+    end: int
+    host: int | None
+    readonly: bool
+    name: str
 
 
 class GuestMemory:
     """The map of one engine. Raises EngineError when Unicorn refuses a region."""
 
-    def __init__(self, overlay: Overlay, regions: Sequence[MappedRegion], callbacks: Callbacks) -> None:
-        self._ov, self._regions = overlay, tuple(regions)
-        call, uc = overlay.call, overlay.uc
+    def __init__(self, overlay: Overlay, regions: Sequence[MemoryRegion], callbacks: Callbacks) -> None:
+        self._ov, self._callbacks = overlay, callbacks
+        self._regions: tuple[MemoryRegion, ...] = ()
+        self._entries: tuple[_Entry, ...] = ()
         #: (base, size, address in Unicorn's own numbering of RAM, by which it finds translations)
         self._ram: list[tuple[int, int, int]] = []
-        for region in self._regions:
-            self.map_host(region.base, region.size, region.host_address, region.name)
-            if region.kind == "rom":
+        #: (base, end, host address) of each region, that of low RAM, which holds most code, first
+        self.places: list[tuple[int, int, int]] = []
+        self._redirects: list[tuple[int, Any]] = []
+        self.remap(regions)
+
+    def remap(self, regions: Sequence[MemoryRegion]) -> bool:
+        """Replace the map; True when anything was taken out of it. Not while Unicorn runs, and the caller drops all
+        translations: numbers of RAM are used again."""
+        call, ov = self._ov.call, self._ov
+        wanted = [
+            _Entry(r.base, r.base + r.size, r.host_address, r.kind == "rom", r.name)
+            for r in sorted(regions, key=lambda r: r.base)
+        ]
+        wanted += [_Entry(first, end, None, False, "I/O") for first, end in _holes(regions)]
+        stays = set(wanted)
+        gone = [entry for entry in self._entries if entry not in stays]
+        for entry in gone:
+            ov.check(call.mem_unmap(ov.uc, entry.base, entry.end - entry.base), f"unmap {entry.name}")
+        present = set(self._entries)
+        for entry in wanted:
+            if entry in present:
+                continue
+            if entry.host is None:
+                read, write = self._callbacks.mmio_read, self._callbacks.mmio_write
+                code = call.mmio_map(ov.uc, entry.base, entry.end - entry.base, read, entry.base, write, entry.base)
+                ov.check(code, f"map I/O at {entry.base:#x}")
+                continue
+            self.map_host(entry.base, entry.end - entry.base, entry.host, entry.name)
+            if entry.readonly:
                 # The memory system then discards writes, which keeps translations and bytes as they are; Unicorn's
                 # own protection would ask a hook and write all the same.
-                call.set_readonly(call.find_region(uc, region.base), True)
-            self._ram.append((region.base, region.size, call.ram_address(uc, region.host_address)))
-        for first, end in _holes(self._regions):
-            code = call.mmio_map(uc, first, end - first, callbacks.mmio_read, first, callbacks.mmio_write, first)
-            overlay.check(code, f"map I/O at {first:#x}")
+                call.set_readonly(call.find_region(ov.uc, entry.base), True)
+        self._regions, self._entries = tuple(regions), tuple(wanted)
+        self._redirect()
+        self._ram = [(r.base, r.size, call.ram_address(ov.uc, r.host_address)) for r in regions]
+        self.places = [(r.base, r.base + r.size, r.host_address) for r in sorted(regions, key=lambda r: r.base)]
+        return bool(gone)
+
+    def _redirect(self) -> None:
+        """Hook the writes to regions that have them go elsewhere; Unicorn itself discards them."""
+        for hook, _ in self._redirects:
+            self._ov.call.hook_del(self._ov.uc, hook)
+        self._redirects.clear()
+        for region in self._regions:
+            if region.written is not None:
+                function = _WRITE(
+                    partial(_store_elsewhere, region, region.host_address + region.written - region.offset)
+                )
+                first, last = region.base - LONGEST_ACCESS + 1, region.base + region.size - 1
+                self._redirects.append((self._ov.add_hook(HOOK_WRITE, function, first, last), function))
 
     def map_host(self, base: int, size: int, host_address: int, name: str) -> None:
         """Back physical [base, base + size) by this process's memory."""
@@ -66,8 +124,8 @@ class GuestMemory:
 
     @property
     def numbered(self) -> int:
-        """The end of Unicorn's numbering of RAM."""
-        return max((ram + size for _, size, ram in self._ram), default=0)
+        """The end of Unicorn's numbering of RAM, with room for what is mapped later."""
+        return max((ram + size for _, size, ram in self._ram), default=0) + LATER
 
     def read(self, address: int, length: int) -> bytes | None:
         """Bytes of RAM or ROM; None where there is neither, or where the range leaves a region."""
@@ -77,14 +135,24 @@ class GuestMemory:
         return None
 
 
-def _holes(regions: Sequence[MappedRegion]) -> Iterator[tuple[int, int]]:
-    """The physical ranges [first, end) below PHYSICAL_END that no region covers."""
+def _holes(regions: Sequence[MemoryRegion]) -> Iterator[tuple[int, int]]:
+    """The physical ranges [first, end) below PHYSICAL_END that no region covers, cut."""
     at = 0
     for region in sorted(regions, key=lambda r: r.base):
-        if region.base > at:
-            yield at, region.base
+        yield from _cut(at, region.base)
         at = region.base + region.size
     if at > PHYSICAL_END:
         raise EngineError(f"a region ends at {at:#x}, past the {PHYSICAL_END:#x} bytes this CPU can address")
-    if at < PHYSICAL_END:
-        yield at, PHYSICAL_END
+    yield from _cut(at, PHYSICAL_END)
+
+
+def _cut(first: int, end: int) -> Iterator[tuple[int, int]]:
+    while first < end:
+        if first < 1 << 20:
+            stop = 1 << 20
+        elif first < 1 << 32:
+            stop = first // CUT * CUT + CUT
+        else:
+            stop = end
+        yield first, min(stop, end)
+        first = stop

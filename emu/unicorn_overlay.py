@@ -83,6 +83,7 @@ class Internals:
         self.hook_add = f("uc_hook_add", c_int, p, p, c_int, p, p, u64, u64)  # variadic: an INSN hook's number follows
         self.hook_del = f("uc_hook_del", c_int, p, c_size_t)
         self.mem_map_ptr = f("uc_mem_map_ptr", c_int, p, u64, c_size_t, u32, p)
+        self.mem_unmap = f("uc_mem_unmap", c_int, p, u64, c_size_t)
         self.mmio_map = f("uc_mmio_map", c_int, p, u64, c_size_t, p, p, p, p)
         self.strerror = f("uc_strerror", ctypes.c_char_p, c_int)
         self.reg_write = f("uc_reg_write", c_int, p, c_int, p)
