@@ -29,6 +29,7 @@ from emu.irq import IntrPin
 from emu.journal import Journal
 from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory
+from emu.pc import PcChipset, pc_files, pc_parts
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, RegionView, ScreenView
@@ -40,6 +41,7 @@ POLLED = frozenset((layout.PORT_61, layout.RTC, layout.SYSTEM_CONTROL_A, layout.
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 2
+MACHINES = ("isapc", "pc")
 OUTPUT_KEPT = 1 << 20  #: characters of each console's output kept for views and matching
 
 
@@ -55,6 +57,7 @@ class MachineConfig:
     `option_roms` stand at C0000h from the start; `fw_cfg` files are handed to a firmware that asks for them
     (SeaBIOS clears C0000h and deploys "vgaroms/*" and "genroms/*" itself). Without any the device is absent."""
 
+    machine: str = "isapc"  #: or "pc": i440FX and PIIX3
     memory: int = 64 << 20
     firmware: bytes = b""
     shadow: bool = True
@@ -134,6 +137,8 @@ def _parts(config: MachineConfig) -> list[Part]:
         raise MachineError(f"memory of {config.memory} bytes: a whole number of MiB from 1M on is needed")
     if config.memory > 3 << 30:
         raise MachineError(f"memory of {config.memory} bytes: 3G is the most")
+    if config.machine not in MACHINES:
+        raise MachineError(f"machine {config.machine!r} is unknown: use {' or '.join(MACHINES)}")
     if len(config.disks) > MAX_DISKS:
         raise MachineError(f"{len(config.disks)} disks: the one IDE channel of this machine takes {MAX_DISKS}")
     if not config.firmware:
@@ -144,6 +149,8 @@ def _parts(config: MachineConfig) -> list[Part]:
     options = b"".join(r + b"\xff" * (-len(r) % 2048) for r in config.option_roms)
     top = layout.BIOS_LOW_END - len(low)
     room = top - layout.OPTION_ROM_BASE
+    if config.machine == "pc" and len(options) <= room:
+        return pc_parts(config.memory, rom, options)
     if len(options) > room:
         raise MachineError(f"the option ROMs have {len(options)} bytes, {room} fit between C0000h and the firmware")
     kind: Kind = "ram" if config.shadow else "rom"
@@ -158,7 +165,9 @@ def _parts(config: MachineConfig) -> list[Part]:
 
 
 class Machine:
-    """An isapc. Everything but `request_stop` belongs to one thread. Implements `emu.subject.Subject`."""
+    """An isapc, or a pc with its `chipset`. Everything but `request_stop` belongs to one thread.
+
+    Implements `emu.subject.Subject`."""
 
     read_only = False
 
@@ -195,7 +204,15 @@ class Machine:
     def _build_devices(self) -> None:
         clock, config, ports = self.clock, self.config, self.ports
         self.pic = Pic8259Pair(self.pin)
-        irq = [partial(self.pic.set_irq, n) for n in range(16)]
+        self.reset_control = ResetControl(self.request_reset)
+        irq: list[Callable[[bool], None]] = [partial(self.pic.set_irq, n) for n in range(16)]
+        self.chipset: PcChipset | None = None
+        if config.machine == "pc":
+            self.chipset = PcChipset(
+                clock, ports, self.mmio, self.memory, self.executor, self.pic.set_irq, self.reset_control,
+                self.power_off,
+            )  # fmt: skip
+            irq = self.chipset.isa_irq
         self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
         self.port61 = Port61(self.pit, clock)
         nvram = pc_nvram(config.memory, disks=[d.sectors for d in config.disks], boot=config.boot)
@@ -207,9 +224,8 @@ class Machine:
             partial(self.request_reset, "cpu"), self.keyboard,
         )  # fmt: skip
         self.port92 = Port92(self.a20, self.request_reset)
-        self.reset_control = ResetControl(self.request_reset)
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], partial(self._sent, "serial", config.serial_out))
-        self.vga = Vga(clock, self.memory.window(layout.VGA_WINDOW))
+        self.vga = Vga(clock, self.memory.part("vga"))
         drives = [*config.disks, None, None][:2]
         self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], (drives[0], drives[1]))
         self.debugcon = DebugConsole(partial(self._sent, "debugcon", config.debugcon_out))
@@ -223,7 +239,8 @@ class Machine:
         ports.map(layout.KBC_COMMAND, 1, self.kbc.command, "kbc")
         ports.map(layout.RTC, 2, self.rtc, "rtc")
         ports.map(layout.SYSTEM_CONTROL_A, 1, self.port92, "port92")
-        ports.map(layout.RESET_CONTROL, 1, self.reset_control, "reset")
+        if self.chipset is None:
+            ports.map(layout.RESET_CONTROL, 1, self.reset_control, "reset")
         ports.map(layout.COM1, 8, self.com1, "com1")
         ports.map(layout.VGA_MONO_CRTC, 0x3E0 - layout.VGA_MONO_CRTC, self.vga, "vga")
         ports.map(layout.IDE_PRIMARY, 8, self.ide, "ide0", width=4)
@@ -239,9 +256,19 @@ class Machine:
             "debug-exit": self.debug_exit,
         }  # fmt: skip
         self._fw_cfg: FwCfg | None = None
-        if config.fw_cfg:
-            fw_cfg = self._fw_cfg = self.device_table["fw_cfg"] = FwCfg(config.fw_cfg)
-            ports.map(layout.FW_CFG, 2, fw_cfg, "fw_cfg", width=2)
+        if (chipset := self.chipset) is not None:
+            chipset.add_ide((self.ide, None))
+            ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
+            self.device_table.update(chipset.device_table)
+            fw_cfg = FwCfg({**pc_files(config.memory), **config.fw_cfg}, memory=chipset.dma)
+        elif config.fw_cfg:
+            fw_cfg = FwCfg(config.fw_cfg)
+        else:
+            return
+        self._fw_cfg = self.device_table["fw_cfg"] = fw_cfg
+        ports.map(layout.FW_CFG, 2, fw_cfg, "fw_cfg", width=2)
+        if fw_cfg.dma is not None:
+            ports.map(layout.FW_CFG_DMA, 8, fw_cfg.dma, "fw_cfg-dma", width=4)
 
     # -- what the CPU reaches
 
@@ -318,6 +345,8 @@ class Machine:
         if self._reset is not None:
             kind, self._reset = self._reset, None
             self._do_reset(kind)
+        if self.chipset is not None:
+            self.chipset.apply()
 
     @property
     def interrupt_due(self) -> bool:
@@ -386,8 +415,10 @@ class Machine:
             state.a20 = True
             for device in self.device_table.values():
                 device.reset()
+            if self.chipset is not None:
+                self.chipset.apply()
             for part in _parts(self.config):
-                if part.content:
+                if part.content and part.mapped:
                     self.memory.write(part.base, part.content)
         self.executor.load(state)
         self.pin.update()
@@ -463,6 +494,8 @@ class Machine:
         self._awake_at = self.clock.now
         for name, device in self.device_table.items():
             device.restore(state.devices[name])
+        if self.chipset is not None:
+            self.chipset.apply()
         for i, disk in enumerate(self.config.disks):
             disk.restore(state.devices[f"disk{i}"])
         self._ended = self._reset = None
@@ -516,7 +549,7 @@ class Machine:
         return tuple(device.view() for device in self.device_table.values())
 
     def screen(self) -> ScreenView:
-        return screen_view(self.vga.save(), self.memory.window(layout.VGA_WINDOW))
+        return screen_view(self.vga.save(), self.memory.part("vga"))
 
     def output(self, name: str) -> str:
         """What `serial` or `debugcon` has sent, as Latin-1 text."""
@@ -549,6 +582,7 @@ def build_machine(config: MachineConfig) -> Machine:
 
 
 __all__ = [
+    "MACHINES",
     "InputRecord",
     "Machine",
     "MachineConfig",

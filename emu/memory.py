@@ -35,14 +35,14 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Place:
     """`size` bytes of the part `part` from its byte `skip` on, at physical `base`. `kind` "rom" drops the guest's
-    writes; with `writes` they go to the same place of that part instead (chipsets copy their ROM to RAM this way)."""
+    writes; `writes` is (part, its first byte) that takes them instead (chipsets copy their ROM to RAM this way)."""
 
     base: int
     size: int
     part: str
     kind: Kind
     skip: int = 0
-    writes: str = ""
+    writes: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class PhysicalMemory:
             if place.base % PAGE or place.size % PAGE or place.skip + place.size > part.size:
                 raise ValueError(f"{place.part}: {place.base:#x}+{place.size:#x} is not whole pages of it")
             at = offset + place.skip
-            written = self._parts[place.writes][1] + place.skip if place.writes else None
+            written = None if place.writes is None else self._parts[place.writes[0]][1] + place.writes[1]
             regions.append(Region(place.base, place.size, place.kind, place.part, self._start + at, at, written))
         for low, high in pairwise(regions):
             if low.base + low.size > high.base:

@@ -47,7 +47,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--boot", default="disk", metavar="WHAT", help="disk")
     add("--firmware", metavar="NAME", help="seabios or a file")
     add("--option-rom", action="append", default=[], metavar="FILE", help="option ROM; may be repeated")
-    add("--machine", default="isapc", metavar="NAME", help="isapc")
+    add("--machine", default="isapc", metavar="NAME", help="isapc or pc (i440FX, PIIX3, ACPI)")
     add("--cpu", metavar="MODEL", help="CPU model")
     add("--memory", default="64M", metavar="SIZE", help="1M to 3G (default: 64M)")
     add("--cpus", default="1", metavar="N", help="1")

@@ -60,7 +60,7 @@ def place(memory: PhysicalMemory, engine: UnicornEngine, *shadow: Place) -> None
 ROM = Place(SHADOW, SIZE, "rom", "rom")
 RAM = Place(SHADOW, SIZE, "shadow", "ram")
 READ_ONLY = Place(SHADOW, SIZE, "shadow", "rom")
-COPY = Place(SHADOW, SIZE, "rom", "rom", writes="shadow")
+COPY = Place(SHADOW, SIZE, "rom", "rom", writes=("shadow", 0))
 
 
 def ax_at_shadow(engine: UnicornEngine) -> int:
