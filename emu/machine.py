@@ -25,7 +25,7 @@ from emu.devices.syscontrol import A20Gate, Port92, ResetControl
 from emu.devices.uart16550 import Uart16550
 from emu.devices.vga import Vga
 from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault
-from emu.irq import IntrPin
+from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
 from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory
@@ -195,7 +195,9 @@ class Machine:
         self.memory.on_write.append(self.executor.memory_changed)
         self._replay_timer = self.clock.timer("host.replay", self._replay_due, host=True)
         self._build_devices()
-        self.pin.connect(self.pic, self.executor)
+        #: what drives INTR
+        self.controller: InterruptController = self.pic if self.chipset is None else self.chipset.lapic
+        self.pin.connect(self.controller, self.executor)
         self.pin.on_delivery = lambda v: self.journal.add(self.executor.retired, "interrupt", f"vector {v:#04x}")
         self.executor.on_fault(self._on_fault)
 
@@ -209,8 +211,8 @@ class Machine:
         self.chipset: PcChipset | None = None
         if config.machine == "pc":
             self.chipset = PcChipset(
-                clock, ports, self.mmio, self.memory, self.executor, self.pic.set_irq, self.reset_control,
-                self.power_off,
+                clock, ports, self.mmio, self.memory, self.executor, self.pin, self.pic, self.reset_control,
+                self.power_off, partial(self.request_reset, "cpu"),
             )  # fmt: skip
             irq = self.chipset.isa_irq
         self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
@@ -351,7 +353,7 @@ class Machine:
     @property
     def interrupt_due(self) -> bool:
         """True when an interrupt will be delivered before the next instruction. Call `service` first."""
-        return self.pic.pending_vector() is not None and self.executor.interruptible()
+        return self.controller.pending_vector() is not None and self.executor.interruptible()
 
     def run(self, until: int, *, skip_breakpoint: bool = False) -> MachineExit:
         """Run until `until` instructions have retired in all, or something stops it. With `skip_breakpoint` a
@@ -411,6 +413,8 @@ class Machine:
             # INIT leaves the FPU, the MSRs and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
             state.fpu, state.msrs = before.fpu, before.msrs
             state.cr0 = state.cr0 & ~CR0_CACHE | before.cr0 & CR0_CACHE
+            if self.chipset is not None:
+                self.chipset.lapic.init()
         else:
             state.a20 = True
             for device in self.device_table.values():
@@ -575,8 +579,9 @@ def build_machine(config: MachineConfig) -> Machine:
 
     def make(machine: Machine) -> Executor:
         return UnicornEngine(
-            machine.memory.regions, machine, machine.mmio, timestamp=machine.timestamp, checks=config.checks
-        )
+            machine.memory.regions, machine, machine.mmio, timestamp=machine.timestamp, checks=config.checks,
+            apic=config.machine == "pc",
+        )  # fmt: skip
 
     return Machine(config, make)
 

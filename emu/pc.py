@@ -9,14 +9,19 @@ from emu import layout
 from emu.bus import Mmio, Ports
 from emu.clock import Clock
 from emu.devices.busmaster_ide import IdeFunction
+from emu.devices.hpet import Hpet
 from emu.devices.i440fx import HostBridge, Segment
 from emu.devices.ide import IdeChannel
+from emu.devices.ioapic import IoApic
+from emu.devices.lapic import Lapic
 from emu.devices.pci import PciFunction, PciHost
+from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.piix3 import IsaBridge
 from emu.devices.piix4_pm import PM_SIZE, SMB_SIZE, PowerManagement
 from emu.devices.syscontrol import ResetControl
 from emu.engine import Executor
 from emu.firmware.acpi import acpi_files, e820_file
+from emu.irq import IntrPin
 from emu.memory import Kind, Part, PhysicalMemory, Place, Region
 
 SHADOW, SMRAM, DISPLAY, ROM_LOW, OPTION = "shadow", "smram", "vga", "firmware-low", "option-rom"
@@ -68,7 +73,7 @@ class BusMasterAccess:
 
 
 class PcChipset:
-    """`isa_irq[n]` is what ISA devices drive IRQ n by; `irq(n, level)` is what the interrupt controllers are told."""
+    """`isa_irq[n]` is what ISA devices drive IRQ n by; the local APIC is what drives the CPU's INTR."""
 
     def __init__(
         self,
@@ -77,26 +82,46 @@ class PcChipset:
         mmio: Mmio,
         memory: PhysicalMemory,
         executor: Executor,
-        irq: Callable[[int, bool], None],
+        pin: IntrPin,
+        pic: Pic8259Pair,
         reset_control: ResetControl,
         power_off: Callable[[], None],
+        init: Callable[[], None],
     ) -> None:
+        """`init`: INIT for the CPU."""
         self._ports, self._mmio, self._memory, self._executor = ports, mmio, memory, executor
         self._initial = memory.regions
         self._stale = self._decode_stale = False
         self.dma = BusMasterAccess(memory)
         self.host = PciHost(reset_control)
         self.bridge = HostBridge(self._remap)
-        self.isa = IsaBridge(irq)
+        self.lapic = Lapic(clock, pin, lambda: clock.now)
+        self.ioapic = IoApic(pin, self.lapic.send)
+        self.lapic.pic, self.lapic.on_eoi = pic, self.ioapic.end_of_interrupt
+        self.lapic.io_extint = lambda: self.ioapic.extint
+        self.lapic.on_base, self.lapic.on_init = self._decode, init
+        self._pic = pic
+        self.isa = IsaBridge(self._irq)
         self.isa_irq = [self.isa.isa_line(n) for n in range(16)]
+        self.hpet = Hpet(clock, self.ioapic.set_irq, (self.isa_irq[0], self.isa_irq[8]))
+        self.isa_irq[0], self.isa_irq[8] = self.hpet.displaced(0), self.hpet.displaced(1)
         self.pm = PowerManagement(clock, self.isa_irq[layout.IRQ_SCI], power_off, self._decode)
         self.ide: IdeFunction | None = None
         self.functions: dict[str, PciFunction] = {}
         self.add(0, 0, self.bridge)
         self.add(1, 0, self.isa)
         self.add(1, 3, self.pm, wired=False)
+        mmio.map(layout.IOAPIC, 0x20, self.ioapic, "ioapic")
+        mmio.map(layout.HPET, 0x400, self.hpet, "hpet", width=8)
+        self._decode()
         ports.map(layout.PCI_CONFIG, 8, self.host, "pci", width=4)
         ports.map(layout.APM_CONTROL, 2, self.pm.apm, "apm")
+
+    def _irq(self, n: int, level: bool) -> None:
+        """An ISA line, at both kinds of controllers: the 8254 is on input 2 of the I/O APIC (MP 1.4, table 5-1)."""
+        self._pic.set_irq(n, level)
+        if n != 2:
+            self.ioapic.set_irq(n or 2, level)
 
     def add(self, device: int, function: int, chip: PciFunction, *, wired: bool = True) -> None:
         """Put a function on the bus. `wired`: its INTx pin reaches the PIRQ lines."""
@@ -116,7 +141,9 @@ class PcChipset:
     @property
     def device_table(self) -> dict[str, Any]:
         """What is saved and shown, by name."""
-        return {"pci": self.host, **self.functions}
+        return {
+            "lapic": self.lapic, "ioapic": self.ioapic, "hpet": self.hpet, "pci": self.host, **self.functions,
+        }  # fmt: skip
 
     # -- what stands where
 
@@ -129,6 +156,8 @@ class PcChipset:
         """A BAR has changed. Ports and MMIO follow at once, as no instruction fetches from there."""
         self._ports.release_claims()
         self._mmio.release_claims()
+        if (apic := self.lapic.mmio_base) is not None:
+            self._mmio.claim(apic, 0x1000, self.lapic, "lapic")
         for window in self.host.windows():
             bar = window.bar
             if bar.face is not None:

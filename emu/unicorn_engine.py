@@ -68,7 +68,8 @@ FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_co
 class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
     all ones. `timestamp` is what RDTSC returns. `checks`: see `emu.unicorn_checks`. `translations` is how many
-    translated blocks the fast loop keeps. Raises EngineError when this Unicorn is not the one known here."""
+    translated blocks the fast loop keeps. `apic`: CPUID says that there is a local APIC, as the machine has one. Raises
+    EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
 
@@ -81,6 +82,7 @@ class UnicornEngine:
         timestamp: Callable[[], int],
         checks: CheckLevel = CheckLevel.AUTO,
         translations: int = TRANSLATIONS,
+        apic: bool = False,
     ) -> None:
         if unicorn.__version__ != VERSION:
             raise EngineError(
@@ -96,7 +98,7 @@ class UnicornEngine:
         self._ov = Overlay(uclib, self._handle)
         self._call, self._env = self._ov.call, self._ov.env
         self._ov.verify(_register_numbers(), self._uc.msr_write)
-        self._ov.hide_features()
+        self._ov.hide_features(apic=apic)
 
         self._base = 0  # instructions retired before this run
         self._budget = 0

@@ -174,11 +174,12 @@ class Overlay:
             write_msr(msr, probe)
             _expect(getattr(env, field)[index], probe, f"MSR {msr:#x}")
 
-    def hide_features(self) -> None:
+    def hide_features(self, *, apic: bool) -> None:
         """Take out of CPUID what this CPU should not have: RDRAND, whose numbers come from the host (the instruction
-        then raises #UD), and the local APIC, which nothing provides."""
+        then raises #UD), and without `apic` the local APIC."""
         self.env.features[FEAT_1_ECX] &= ~CPUID_RDRAND
-        self.env.features[FEAT_1_EDX] &= ~CPUID_APIC
+        if not apic:
+            self.env.features[FEAT_1_EDX] &= ~CPUID_APIC
 
     def port_check_addresses(self) -> dict[str, Any]:
         """What `emu.unicorn_thunks.port_check` must know."""
