@@ -32,9 +32,12 @@ lint: setup
 bench: setup
 	@$(PY) -m bench
 
-# the property tests with a thousand times the examples; no time limit
+# the property tests with a thousand times the examples, and STREAMS random instruction streams in each mode against
+# Bochs, each of about 42,000 instructions; no time limit
+STREAMS ?= 1000
 soak: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m hypothesis --hypothesis-profile soak --timeout 0
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs tests/cpu/test_random_streams.py --streams $(STREAMS) --timeout 0
 
 # the pages that are written by programs
 docs: setup

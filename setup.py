@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from setuptools import Extension, setup
+
+NATIVE = Path("emu", "native")
 
 setup(
     ext_modules=[
         # Without a compiler, or where it cannot be built, the package installs without it and runs slower.
         Extension(
             "emu.native._fast",
-            sources=[f"emu/native/{name}.c" for name in ("count", "engines", "ports", "translate")],
-            depends=["emu/native/fast.h"],
+            sources=sorted(map(str, NATIVE.glob("*.c"))),
+            depends=sorted(map(str, NATIVE.glob("*.h"))),
             extra_compile_args=["-O2", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wextra"],
             libraries=["dl"],
             optional=True,

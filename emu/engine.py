@@ -34,7 +34,7 @@ class CheckLevel(enum.Enum):
     """How much of what Unicorn leaves out is put back by asking before instructions. See docs/fidelity.md."""
 
     OFF = "off"
-    AUTO = "auto"  #: wherever it does not slow ordinary code
+    AUTO = "auto"  #: wherever it does not slow ordinary code: everywhere with the C helper
     FULL = "full"  #: everywhere
 
 
@@ -183,6 +183,11 @@ class Executor(Protocol):
 
     def remap(self, regions: Sequence[MemoryRegion]) -> None:
         """Replace the map of RAM and ROM. Not inside callbacks."""
+
+    def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
+        """The `pages` pages of 4 KiB from `host_address` in this process are the guest's RAM and ROM, and at address
+        `marks` is a byte for each: from now on set that of each page this CPU writes, through whatever address, page
+        walks included. Gives a function to be called whenever bytes were cleared, or None: this CPU cannot tell."""
 
     def hold_input(self, port: int, value: int, until: int | None) -> None:
         """Only in PortIo.port_in: byte reads of `port` would give `value`, and do nothing else, while fewer than

@@ -29,6 +29,7 @@ from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
 from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory
+from emu.pages import Pages
 from emu.pc import PcChipset, pc_files, pc_parts
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
@@ -102,7 +103,7 @@ class MachineState:
     retired: int
     cpu: CpuState
     clock: ClockState
-    memory: bytes
+    memory: Pages
     devices: dict[str, Any] = field(default_factory=dict)
 
 
@@ -188,11 +189,13 @@ class Machine:
         self._stop = False
         self._ended: MachineExit | None = None
         self._reset: str | None = None
+        self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
         self.executor = make_executor(self)
         self.clock = Clock(lambda: self.executor.retired)
         self.clock.on_replan = self.executor.request_stop
         self.memory.on_write.append(self.executor.memory_changed)
+        self.memory.add_writer(self.executor.mark_writes)
         self._replay_timer = self.clock.timer("host.replay", self._replay_due, host=True)
         self._build_devices()
         #: what drives INTR
@@ -227,7 +230,7 @@ class Machine:
         )  # fmt: skip
         self.port92 = Port92(self.a20, self.request_reset)
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], partial(self._sent, "serial", config.serial_out))
-        self.vga = Vga(clock, self.memory.part("vga"))
+        self.vga = Vga(clock, self.memory.window(layout.VGA_WINDOW))
         drives = [*config.disks, None, None][:2]
         self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], (drives[0], drives[1]))
         self.debugcon = DebugConsole(partial(self._sent, "debugcon", config.debugcon_out))
@@ -480,13 +483,22 @@ class Machine:
     # -- the whole as a value
 
     def save(self) -> MachineState:
-        """A copy of everything that decides how the run goes on."""
+        """Everything that decides how the run goes on. Parts that did not change since the last state are the same
+        objects in both, so a state is to be kept and looked at, not changed."""
         self.service()
         devices = {name: device.save() for name, device in self.device_table.items()}
         devices.update({f"disk{i}": disk.save() for i, disk in enumerate(self.config.disks)})
-        return MachineState(
-            self.executor.retired, self.executor.state(), self.clock.save(), self.memory.save(), devices
-        )
+        cpu, clock = self.executor.state(), self.clock.save()
+        if (last := self._last) is not None:
+            cpu = last.cpu if cpu == last.cpu else cpu
+            clock = last.clock if clock == last.clock else clock
+            for name, old in last.devices.items():
+                if devices[name] == old:
+                    devices[name] = old
+            if all(devices[name] is old for name, old in last.devices.items()):
+                devices = last.devices
+        self._last = MachineState(self.executor.retired, cpu, clock, self.memory.save(), devices)
+        return self._last
 
     def restore(self, state: MachineState) -> None:
         """Continue from `state`. Raises ValueError or KeyError when it is of a differently built machine."""
@@ -503,6 +515,7 @@ class Machine:
         for i, disk in enumerate(self.config.disks):
             disk.restore(state.devices[f"disk{i}"])
         self._ended = self._reset = None
+        self._last = state
         self.pin.update()
 
     def fingerprint(self) -> FingerprintView:

@@ -1,4 +1,4 @@
-"""One private mapping of all RAM and ROM, and the physical addresses its parts stand at, which chipsets change."""
+"""One private mapping of all RAM and ROM, where its parts stand (chipsets move them), which pages were written."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from emu.pages import GROUP, PAGE, ZERO, Pages
 from emu.subject import MemoryUnavailable
 
-PAGE = 0x1000
+_ZEROS = ZERO * GROUP
 #: Promise no host memory before the guest touches it (Linux, asm-generic/mman.h; CPython 3.11 has no name for it).
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
-CHUNK = 0x10000  #: restore compares and writes in pieces of this size
 Kind = Literal["ram", "rom"]
 
 
@@ -60,16 +60,27 @@ class Region:
 
 
 class PhysicalMemory:
-    """RAM and ROM. Pages the guest never touches cost no host memory."""
+    """RAM and ROM. Pages the guest never touches cost no host memory.
+
+    `save` takes time and memory by the pages written since the last `save` or `restore`. They are known by a mark each:
+    writes of the host mark theirs here, CPUs mark theirs where they can (`add_writer`). Where a CPU cannot, and where
+    somebody holds a window, pages are compared instead."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         ordered = sorted(parts, key=lambda p: p.base)
         for part in ordered:
             if part.base % PAGE or part.size % PAGE or part.size <= 0:
                 raise ValueError(f"{part.name}: {part.base:#x}+{part.size:#x} is not whole pages")
-        self._size = sum(p.size for p in ordered)
-        self._map = mmap.mmap(-1, self._size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
-        self.view = memoryview(self._map)
+        self.size = sum(p.size for p in ordered)
+        self._map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+        self._bytes = memoryview(self._map)
+        self.view = self._bytes.toreadonly()  #: all bytes, in order of address
+        self._count = self.size // PAGE
+        #: A byte a page of the mapping, not 0: written since `_base`, which is what all memory was then.
+        self._marks = mmap.mmap(-1, self._count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._base = Pages.zeros(self._count)
+        self._writers: list[Callable[[], None] | None] = []  # for each CPU: have it mark anew; None: it cannot mark
+        self._windows: set[tuple[int, int]] = set()  # (first page, end) that are written past us
         self._start = ctypes.addressof(ctypes.c_uint8.from_buffer(self._map))
         self._parts: dict[str, tuple[Part, int]] = {}
         offset = 0
@@ -77,7 +88,7 @@ class PhysicalMemory:
             if part.name in self._parts:
                 raise ValueError(f"two parts are called {part.name}")
             self._parts[part.name] = part, offset
-            self.view[offset : offset + len(part.content)] = part.content
+            self._put(offset, part.content)
             offset += part.size
         self.regions: tuple[Region, ...] = ()
         self.place([Place(p.base, p.size, p.name, p.kind) for p in ordered if p.mapped])
@@ -92,8 +103,11 @@ class PhysicalMemory:
             part, offset = self._parts[place.part]
             if place.base % PAGE or place.size % PAGE or place.skip + place.size > part.size:
                 raise ValueError(f"{place.part}: {place.base:#x}+{place.size:#x} is not whole pages of it")
-            at = offset + place.skip
-            written = None if place.writes is None else self._parts[place.writes[0]][1] + place.writes[1]
+            at, written = offset + place.skip, None
+            if place.writes is not None:
+                # What takes them is no memory that a CPU marks.
+                written = self._parts[place.writes[0]][1] + place.writes[1]
+                self._windows.add((written // PAGE, (written + place.size) // PAGE))
             regions.append(Region(place.base, place.size, place.kind, place.part, self._start + at, at, written))
         for low, high in pairwise(regions):
             if low.base + low.size > high.base:
@@ -101,15 +115,22 @@ class PhysicalMemory:
         self.regions = tuple(regions)
 
     def part(self, name: str) -> memoryview:
-        """The live bytes of a part, wherever it stands. Raises KeyError when there is none of this name."""
+        """The bytes of a part, wherever it stands, to be looked at. Raises KeyError when there is none of this name."""
         part, offset = self._parts[name]
         return self.view[offset : offset + part.size]
 
     def ram(self) -> Iterator[memoryview]:
-        """The live bytes of each part that is RAM, mapped or not."""
+        """The bytes of each part that is RAM, mapped or not."""
         for name, (part, _) in self._parts.items():
             if part.kind == "ram":
                 yield self.part(name)
+
+    def _put(self, offset: int, data: bytes | memoryview) -> None:
+        """Write to the mapping, and mark it."""
+        if data:
+            self._bytes[offset : offset + len(data)] = data
+            first, end = offset // PAGE, (offset + len(data) - 1) // PAGE + 1
+            self._marks[first:end] = b"\1" * (end - first)
 
     def _find(self, address: int) -> Region | None:
         for region in self.regions:
@@ -157,37 +178,91 @@ class PhysicalMemory:
             assert region is not None
             start = region.offset + address + done - region.base
             count = min(len(data) - done, region.offset + region.size - start)
-            self.view[start : start + count] = data[done : done + count]
+            self._put(start, data[done : done + count])
             done += count
         for tell in self.on_write:
             tell(address, len(data))
 
     def window(self, base: int) -> memoryview:
-        """The live bytes of the region that begins at physical `base`."""
+        """The live bytes of the region that begins at physical `base` now. `save` compares them, whoever writes."""
         for region in self.regions:
             if region.base == base:
-                return self.view[region.offset : region.offset + region.size]
+                self._windows.add((region.offset // PAGE, (region.offset + region.size) // PAGE))
+                return self._bytes[region.offset : region.offset + region.size]
         raise KeyError(f"no region begins at {base:#x}")
 
-    def save(self) -> bytes:
-        """All RAM and ROM bytes, in order of address."""
-        return bytes(self.view)
+    # -- all of it as a value
 
-    def restore(self, data: bytes) -> None:
-        """Only what differs is written. Raises ValueError when `data` is of a machine with other memory."""
-        if len(data) != self._size:
-            raise ValueError(f"the state holds {len(data)} bytes of memory, this machine has {self._size}")
-        source = memoryview(data)
-        for part, offset in self._parts.values():
-            end = offset + part.size
-            for start in range(offset, end, CHUNK):
-                stop = min(start + CHUNK, end)
-                if self.view[start:stop] != source[start:stop]:
-                    self.view[start:stop] = source[start:stop]
-                    self._tell(start, stop)
+    def add_writer(self, mark_writes: Callable[[int, int, int], Callable[[], None] | None]) -> None:
+        """Tell a CPU of this memory where to mark what it writes: `mark_writes` is `Executor.mark_writes`."""
+        marks = ctypes.addressof(ctypes.c_uint8.from_buffer(self._marks))
+        self._writers.append(mark_writes(self._start, self._count, marks))
+
+    @property
+    def exact(self) -> bool:
+        """Written pages are known; else `save` compares all."""
+        return bool(self._writers) and None not in self._writers
+
+    def _suspects(self) -> Iterator[int]:
+        """The pages that may differ from `_base`, in any order, some more than once."""
+        if not self.exact:
+            for first in range(0, self._count, GROUP):
+                end = min(first + GROUP, self._count)
+                if not self._base.empty(first // GROUP) or self._map[first * PAGE : end * PAGE] != _ZEROS:
+                    yield from range(first, end)
+            return
+        for first, end in self._windows:
+            yield from range(first, end)
+        at = self._marks.find(b"\1")
+        while at >= 0:
+            yield at
+            at = self._marks.find(b"\1", at + 1)
+
+    def _settle(self, base: Pages) -> None:
+        """What the memory holds now is `base`: mark what is written from here on."""
+        self._base = base
+        self._marks[:] = bytes(self._count)
+        for rearm in self._writers:
+            if rearm is not None:
+                rearm()
+
+    def save(self) -> Pages:
+        """All RAM and ROM, in order of address."""
+        base, changes = self._base, {}
+        for index in self._suspects():
+            page = self._map[index * PAGE : (index + 1) * PAGE]
+            if page != base.page(index):
+                changes[index] = ZERO if page == ZERO else page
+        if changes or self._marks.find(b"\1") >= 0:
+            self._settle(base.replaced(changes))
+        return self._base
+
+    def restore(self, saved: Pages) -> None:
+        """Only what differs is written. Raises ValueError when `saved` is of a machine with other memory."""
+        if saved.count != self._count:
+            raise ValueError(f"the state holds {len(saved)} bytes of memory, this machine has {self.size}")
+        written = []
+        for index in sorted({*self._suspects(), *self._base.unlike(saved)}):
+            at, page = index * PAGE, saved.page(index)
+            if self._map[at : at + PAGE] != page:
+                self._bytes[at : at + PAGE] = page
+                written.append(index)
+        self._settle(saved)
+        self._tell_pages(written)
+
+    def _tell_pages(self, indexes: Sequence[int]) -> None:
+        """Tell the engines, once for each run of neighbours, wherever it is mapped. `indexes` are in order."""
+        first = end = -1
+        for index in (*indexes, self._count + 1):
+            if index == end:
+                end += 1
+                continue
+            if first >= 0:
+                self._tell(first * PAGE, end * PAGE)
+            first, end = index, index + 1
 
     def _tell(self, start: int, stop: int) -> None:
-        """Bytes [start, stop) of the mapping have changed: say at which addresses."""
+        """Bytes [start, stop) of the mapping have changed."""
         for region in self.regions:
             first, end = max(start, region.offset), min(stop, region.offset + region.size)
             if first < end:
@@ -197,8 +272,9 @@ class PhysicalMemory:
     def clear(self, contents: Sequence[Part]) -> None:
         """Power-on: zeros, and each part's content where it has one. Gives the host its pages back."""
         self._map.madvise(mmap.MADV_DONTNEED)
+        self._settle(Pages.zeros(self._count))
         for part in contents:
-            self.part(part.name)[: len(part.content)] = part.content
+            self._put(self._parts[part.name][1], part.content)
         for region in self.regions:
             for tell in self.on_write:
                 tell(region.base, region.size)

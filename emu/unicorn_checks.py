@@ -1,4 +1,6 @@
-"""The checks that Unicorn leaves out, made before an instruction executes: segments and near branches.
+"""The portable loop's checks of what Unicorn leaves out, before an instruction executes: segments and near branches.
+
+With the C helper emu/native/checks.c makes them; both follow `emu.x86.operands` and the SDM sections named there.
 
 The gate (`emu.unicorn_thunks`) compares the segment caches and the mode with those seen last. While they are the same
 and harmless, that is all; otherwise it calls `_check` here before each instruction, which answers with the exception to
@@ -186,8 +188,8 @@ def code_reader(
 
     def read(linear: int, length: int) -> bytes:
         if env.a20_mask == -1 and not env.cr[0] & CR0_PG:
-            for base, end, host in memory.places:
-                if base <= linear and linear + length <= end:
+            for base, size, host in memory.places():
+                if base <= linear and linear + length <= base + size:
                     return ctypes.string_at(host + linear - base, length)
         return read_linear(linear, length)
 

@@ -104,6 +104,7 @@ class UnicornEngine:
         self._budget = 0
         self._live = 0  # 1 while a callback runs inside an instruction that is counted already
         self._running = False
+        self._marking: tuple[int, int, int] | None = None  # of mark_writes, for another map
         self._halted = False
         self._shutdown = False
         self._interrupted = False  # the run before ended by an interrupt ahead of the instruction to be resumed from
@@ -121,8 +122,7 @@ class UnicornEngine:
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations)
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
-        reader = code_reader(self._ov, self._memory, self._watch.read_linear)
-        self._checks = Checks(self._ov, self._control, checks, reader, self._callbacks.failed)
+        self._check_segments(checks)
         self._install()
         self._prove()
         self.load(CpuState())
@@ -144,6 +144,14 @@ class UnicornEngine:
         # Once, and before Unicorn frees what another engine may then be given.
         loop.close = weakref.finalize(self, detacher(helper, self._handle))
         return loop
+
+    def _check_segments(self, level: CheckLevel) -> None:
+        if isinstance(self._loop, FastLoop):
+            if level is not CheckLevel.OFF:
+                self._loop.check_segments()
+        else:
+            reader = code_reader(self._ov, self._memory, self._watch.read_linear)
+            self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
 
     def _read_linear(self, linear: int, length: int) -> bytes:
         return self._watch.read_linear(linear, length)
@@ -372,7 +380,9 @@ class UnicornEngine:
             self._control.halt_run = 1
 
     def memory_changed(self, physical: int, length: int) -> None:
-        """See Executor."""
+        """See Executor. Of an engine that was closed nothing is left to be changed."""
+        if self._uc is None:
+            return
         self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
         if self._running:
             self._control.leave = 1
@@ -382,9 +392,16 @@ class UnicornEngine:
         if self._running:
             raise EngineError("remap() was called inside a callback of a run")
         self._memory.remap(regions)
+        if self._marking is not None:
+            self._loop.mark_writes(*self._marking, self._memory.places())
         self._call.tlb_flush(self._ov.cpu)
         self._loop.flush()
         self._watch.stale = self._watch.active
+
+    def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
+        """See Executor."""
+        self._marking = host_address, pages, marks
+        return self._loop.mark_writes(host_address, pages, marks, self._memory.places())
 
     # -- ports
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from emu.engine import EngineError
 from emu.unicorn_callbacks import Callbacks
+from emu.unicorn_fast_checks import instruction_maps
 from emu.unicorn_layout import (
     CPU_CAN_DO_IO,
     CPU_CFLAGS_NEXT,
@@ -67,6 +68,7 @@ class _Layout(ctypes.Structure):
             "uc_cpu", "uc_tcg", "uc_invalid_error", "cpu_exit_request", "cpu_cflags_next_tb",
             "cpu_interrupt_request", "cpu_can_do_io", "cpu_exception_index", "cpu_env", "env_eip", "env_eflags",
             "env_hflags", "env_cr", "env_rsp", "env_segs", "env_dr", "env_error_code",
+            "env_cc_op",
         )),
         ("env_icount_decr", c_int32),
         ("env_tlb", c_int32),
@@ -108,12 +110,31 @@ class MemoryHook(ctypes.Structure):
     _fields_ = (("engine", c_void_p), ("callback", c_void_p), ("number", c_void_p))
 
 
+class Place(ctypes.Structure):
+    """struct place of emu/native/fast.h: a range of physical memory, and where its bytes are in this process."""
+
+    _fields_ = (("base", c_uint64), ("size", c_uint64), ("host", c_uint64))
+
+
 class Statistics(ctypes.Structure):
     """What the helper did for an engine: for benchmarks and tests."""
 
     _fields_ = tuple(
         (name, c_uint64)
-        for name in ("translations", "partial", "retried", "unwound", "flushes", "slow", "slots", "code_pages")
+        for name in (
+            "translations",
+            "partial",
+            "retried",
+            "unwound",
+            "flushes",
+            "slow",
+            "slots",
+            "code_pages",
+            "begun",
+            "made",
+            "guarded",
+            "asked",
+        )
     )
     translations: int
     partial: int  #: blocks cut to the instructions that were left
@@ -123,6 +144,10 @@ class Statistics(ctypes.Structure):
     slow: int  #: blocks that needed a closer look at their beginning
     slots: int
     code_pages: int
+    begun: int  #: instructions whose translation was seen to begin
+    made: int  #: instructions in all translations; the same number where none was given up
+    guarded: int  #: instructions translated with a check of their segments before them
+    asked: int  #: how often such a check took the long way
 
 
 class Helper:
@@ -143,14 +168,21 @@ class Helper:
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
         self.flush = f("flush", None, p)
+        self.mark_writes = f("mark_writes", None, p, c_uint64, c_uint64, p, p, c_uint32)
+        self.rearm = f("rearm", None, p)
         self.statistics = f("statistics", None, p, p)
+        self.checks = f("checks", None, p, c_int)
+        #: the tables of instructions, which the library refers to
+        self._maps = instruction_maps()
+        library.v2e_decode_maps(ctypes.byref(self._maps))
+        self.decode = library.v2e_decode
         self.control = f("control", c_uint64)
         self.memory_hook_address = ctypes.cast(library.v2e_fast_memory_hook, c_void_p).value or 0
         self._refusal: str | None = None  # empty once it is proved to work
 
     def _fit(self, unicorn_path: str) -> None:
         env = [offset_of(Env, name) for name in ("eip", "eflags", "hflags", "cr")]
-        more = [offset_of(Env, name) for name in ("segs", "dr", "error_code")]
+        more = [offset_of(Env, name) for name in ("segs", "dr", "error_code", "cc_op")]
         layout = _Layout(
             UC_CPU, UC_TCG, UC_INVALID_ERROR, CPU_EXIT_REQUEST, CPU_CFLAGS_NEXT, CPU_INTERRUPT_REQUEST, CPU_CAN_DO_IO,
             CPU_EXCEPTION_INDEX, CPU_ENV, *env, ENV_RSP, *more, ENV_ICOUNT_DECR, ENV_TLB,
@@ -217,12 +249,20 @@ class Helper:
             reasons.append(control.reason)
         counts = Statistics()
         self.statistics(engine, ctypes.byref(counts))
-        found = (places, reasons, page[_PROOF_STORED], seen, counts.retried > 0, counts.unwound > 0)
+        found = (
+            places,
+            reasons,
+            page[_PROOF_STORED],
+            seen,
+            counts.retried > 0,
+            counts.unwound > 0,
+            counts.begun >= counts.made > 0,
+        )
         self.detach(overlay.uc)
         overlay.call.tb_flush(overlay.cpu)
         page[_PROOF_AT - 1 : _PROOF_AT + len(_PROOF)] = bytes(1 + len(_PROOF))
         env.eip, control.remaining, control.reason, control.last = before, 0, 0, EMPTY
-        expected = (list(_PROOF_RUNS.values()), [STOP_BUDGET] * 3, 0x91, [0], True, True)
+        expected = (list(_PROOF_RUNS.values()), [STOP_BUDGET] * 3, 0x91, [0], True, True, True)
         if found != expected:
             raise EngineError(f"Unicorn does not call the helper as it should ({found!r} instead of {expected!r})")
 
@@ -265,12 +305,17 @@ class FastLoop:
         self._hooks: list[MemoryHook] = []
         self._cells = Cells()
         #: bytes handed out as a stream: the port, how many, the bytes, and whom to tell how many were taken
+        self._places: object = None  # kept, as the helper looks into it
         self._stream: tuple[int, int, object, Callable[[int], None]] | None = None
         self._engine = helper.attach(
             overlay.uc, ctypes.addressof(control), ctypes.addressof(self._cells), translations, ram, *self._callbacks
         )  # fmt: skip
         if not self._engine:
             raise EngineError("too many engines at once, or no memory left for another one's translations")
+
+    def check_segments(self) -> None:
+        """From now on check segments before instructions (emu/native/checks.c)."""
+        self._helper.checks(self._engine, 1)
 
     def enter(self) -> int:
         """Run until the helper or Unicorn stops; uc_emu_start's error code."""
@@ -321,6 +366,18 @@ class FastLoop:
         """Drop the translations made from the ranges."""
         for first, end in ranges:
             self._helper.memory_changed(self._engine, first, end)
+
+    def mark_writes(
+        self, host: int, pages: int, marks: int, places: Sequence[tuple[int, int, int]]
+    ) -> Callable[[], None] | None:
+        """See Executor; `places` are the (base, size, address in this process) of the regions."""
+        self._places = (Place * len(places))(*(Place(*place) for place in places))
+        self._helper.mark_writes(self._engine, host, pages, marks, ctypes.byref(self._places), len(places))
+        return self._rearm
+
+    def _rearm(self) -> None:
+        if getattr(self.close, "alive", True):  # its record in the helper may be another engine's since
+            self._helper.rearm(self._engine)
 
     def flush(self) -> None:
         """Drop all translations."""

@@ -84,6 +84,12 @@ class GateLoop:
         for first, end in ranges:
             self._ov.call.invalidate_range(self._ov.uc, first, end)
 
+    def mark_writes(
+        self, host: int, pages: int, marks: int, places: Sequence[tuple[int, int, int]]
+    ) -> Callable[[], None] | None:
+        """Unicorn's own code stores without a trace."""
+        return None
+
     def flush(self) -> None:
         """Drop all translations."""
         self._ov.call.tb_flush(self._ov.cpu)

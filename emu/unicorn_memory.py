@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Iterator, Sequence
 from ctypes import c_int, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final
 
 from emu.engine import EngineError, MemoryRegion
@@ -15,6 +17,7 @@ from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay
 
 PROT_ALL: Final = 7  #: UC_PROT_ALL
+SPARE: Final = 0x1000
 #: Memory that is not mapped from the start, such as the frame buffer of a PCI card.
 LATER: Final = 64 << 20
 #: Holes are cut at multiples of this up to 4 GiB, and at 1 MiB, so that a change leaves distant ones alone: taking one
@@ -57,9 +60,13 @@ class GuestMemory:
         self._entries: tuple[_Entry, ...] = ()
         #: (base, size, address in Unicorn's own numbering of RAM, by which it finds translations)
         self._ram: list[tuple[int, int, int]] = []
-        #: (base, end, host address) of each region, that of low RAM, which holds most code, first
-        self.places: list[tuple[int, int, int]] = []
+        self._places: list[tuple[int, int, int]] = []
         self._redirects: list[tuple[int, Any]] = []
+        # Until the first block is freed Unicorn numbers a new one behind the smallest (find_ram_offset in its exec.c),
+        # so that two may have the same numbers. From then on it looks for a gap.
+        page = mmap.mmap(-1, SPARE)
+        self.map_host(0, SPARE, ctypes.addressof(ctypes.c_uint8.from_buffer(page)), "a spare page")
+        overlay.check(overlay.call.mem_unmap(overlay.uc, 0, SPARE), "unmap a spare page")
         self.remap(regions)
 
     def remap(self, regions: Sequence[MemoryRegion]) -> bool:
@@ -92,7 +99,10 @@ class GuestMemory:
         self._regions, self._entries = tuple(regions), tuple(wanted)
         self._redirect()
         self._ram = [(r.base, r.size, call.ram_address(ov.uc, r.host_address)) for r in regions]
-        self.places = [(r.base, r.base + r.size, r.host_address) for r in sorted(regions, key=lambda r: r.base)]
+        numbers = sorted({(number, number + size) for _, size, number in self._ram})
+        if any(one[1] > other[0] for one, other in pairwise(numbers)):
+            raise EngineError(f"unicorn numbers two pieces of RAM alike: {numbers}")
+        self._places = [(r.base, r.size, r.host_address) for r in sorted(regions, key=lambda r: r.base)]
         return bool(gone)
 
     def _redirect(self) -> None:
@@ -121,6 +131,10 @@ class GuestMemory:
             if first < end:
                 found.append((ram + first - base, ram + end - base))
         return found
+
+    def places(self) -> list[tuple[int, int, int]]:
+        """(base, size, address in this process) of each region, that of low RAM, which holds most code, first."""
+        return self._places
 
     @property
     def numbered(self) -> int:

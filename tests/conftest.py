@@ -5,12 +5,19 @@ from __future__ import annotations
 import signal
 import threading
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Examples are judged by their number, never by their time: machines differ.
 settings.register_profile("v2e", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("soak", parent=settings.get_profile("v2e"), max_examples=100_000)
 settings.load_profile("v2e")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--streams", type=int, default=8, metavar="N", help="seeds of random instruction streams, beyond the first"
+    )
 
 
 def pytest_configure(config):
@@ -22,3 +29,14 @@ def pytest_configure(config):
         from repl import pytest_plugin
 
         config.pluginmanager.register(pytest_plugin, "v2e")
+
+
+@pytest.fixture(params=["gate", "fast"])
+def run_loop(request, monkeypatch):
+    """The run loop of the engines that the test makes; the test runs once with each."""
+    from emu.unicorn_engine import HELPER
+
+    if request.param == "fast" and isinstance(HELPER, str):
+        pytest.skip(f"there is no helper: {HELPER}")
+    monkeypatch.setenv("V2E_ENGINE", request.param)
+    return request.param

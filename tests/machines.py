@@ -63,6 +63,50 @@ def seabios_debugger(sector: bytes, **config: object) -> Debugger:
     return Debugger(build_machine(MachineConfig(firmware=bios, **options)))  # type: ignore[arg-type]
 
 
+#: A boot sector that prints by INT 10h, reads itself by INT 13h, waits for a tick and ends the run with 55h.
+READING = """
+    bits 16
+    org 0x7c00
+    xor ax, ax
+    mov ds, ax
+    mov es, ax
+    mov ss, ax
+    mov sp, 0x7c00
+    sti
+    mov si, text
+print:
+    lodsb
+    or al, al
+    jz read
+    mov ah, 0x0e
+    mov bx, 7
+    int 0x10
+    jmp print
+read:
+    mov ax, 0x0201
+    mov cx, 1
+    mov dx, 0x80
+    mov bx, 0x8000
+    int 0x13
+    mov ax, [0x46c]
+wait_tick:
+    hlt
+    cmp ax, [0x46c]
+    je wait_tick
+    mov al, [0x81fe]
+    out 0xf4, al
+    hlt
+text: db 'boot sector reached', 0
+    times 510-($-$$) db 0
+    dw 0xaa55
+"""
+
+
+def reading_debugger(**config: object) -> Debugger:
+    """SeaBIOS with READING as its boot sector."""
+    return seabios_debugger(assemble(READING), **config)
+
+
 def syslinux(name: str) -> bytes:
     """A file of Debian's syslinux-common; skips when it is missing."""
     for path in sorted(Path("/usr/lib/syslinux").rglob(name)):

@@ -8,11 +8,11 @@ controllers of AT clones, whose manuals call them "disable/enable address line A
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Protocol
 
 from emu.clock import Clock
+from emu.devices.copied import copied
 from emu.devices.i8042_registers import AUX_INT, AUX_OFF, INPUT_PORT, KBD_INT, KBD_OFF, SYS_FLAG, TRANSLATE, State, view
 from emu.devices.keyboard_tables import KEYS, TRANSLATION
 from emu.views import DeviceView
@@ -102,11 +102,11 @@ class I8042:
         self._a20(True)
 
     def save(self) -> State:
-        return copy.deepcopy(self.state)
+        return copied(self.state)
 
     def restore(self, state: State) -> None:
         """Drives the interrupt lines to their saved levels. Timers come back with the clock, A20 with its gate."""
-        self.state = copy.deepcopy(state)
+        self.state = copied(state)
         self._drive_irqs()
 
     # -- the ports

@@ -8,12 +8,12 @@ give FFh.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from emu.clock import Clock
+from emu.devices.copied import copied
 from emu.devices.ide_commands import COMMANDS
 from emu.devices.ide_drive import COMMAND, DEV, DEVICE, DRQ, DmaEngine, Drive, DriveState
 from emu.media import Disk
@@ -96,9 +96,7 @@ class IdeChannel:
         self._select(0)
 
     def save(self) -> State:
-        return State(
-            self._selected, self._control, [None if d is None else copy.deepcopy(d.state) for d in self._drives]
-        )
+        return State(self._selected, self._control, [None if d is None else copied(d.state) for d in self._drives])
 
     def restore(self, state: State) -> None:
         """Drives INTRQ to its saved level; timers come back with the clock. Raises ValueError when the state is of a
@@ -109,7 +107,7 @@ class IdeChannel:
         self._control = state.control
         for drive, saved in zip(self._drives, state.drives, strict=True):
             if drive is not None and saved is not None:
-                drive.state = copy.deepcopy(saved)
+                drive.state = copied(saved)
         self._select(state.selected)
 
     # -- selection and interrupt

@@ -6,11 +6,11 @@ Source: IBM PS/2 Hardware Interface Technical Reference, "Keyboards (101- and 10
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from emu.clock import Clock
+from emu.devices.copied import copied
 from emu.devices.keyboard_tables import ALIASES, KEYS, Key, key_of_char
 from emu.views import DeviceView, FieldView
 
@@ -77,11 +77,11 @@ class Keyboard:
         self._bat.arm(self._clock.now + BAT_NS)
 
     def save(self) -> State:
-        return copy.deepcopy(self.state)
+        return copied(self.state)
 
     def restore(self, state: State) -> None:
         """The timers are restored with the clock."""
-        self.state = copy.deepcopy(state)
+        self.state = copied(state)
 
     # -- the cable
 

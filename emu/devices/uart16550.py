@@ -7,10 +7,10 @@ the IBM PC/AT Serial/Parallel Adapter wires it. Clock: 1.8432 MHz.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 from emu.clock import Clock
+from emu.devices.copied import copied
 from emu.devices.uart16550_registers import (
     FCR_CLEAR_RX,
     FCR_CLEAR_TX,
@@ -92,11 +92,11 @@ class Uart16550:
         self._drive()
 
     def save(self) -> State:
-        return copy.deepcopy(self.state)
+        return copied(self.state)
 
     def restore(self, state: State) -> None:
         """Drives the interrupt line to its saved level; timers come back with the clock."""
-        self.state = copy.deepcopy(state)
+        self.state = copied(state)
         self._drive()
 
     def character_ns(self) -> int:

@@ -8,11 +8,11 @@ A0000h-BFFFFh: text and one-byte-a-pixel modes show what the guest wrote; the pl
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from emu.clock import Clock
+from emu.devices.copied import copied
 from emu.views import DeviceView, FieldView
 
 #: the first port of the range the adapter is mapped at; offsets count from it
@@ -96,10 +96,10 @@ class Vga:
         self.state = State()
 
     def save(self) -> State:
-        return copy.deepcopy(self.state)
+        return copied(self.state)
 
     def restore(self, state: State) -> None:
-        self.state = copy.deepcopy(state)
+        self.state = copied(state)
 
     # -- decoding
 

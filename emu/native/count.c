@@ -2,7 +2,6 @@
 #include "fast.h"
 
 #include <stddef.h>
-#include <string.h>
 
 /* Leave the block that is about to begin. Nothing of it has happened, and its EIP is in place. */
 void leave_block(engine *e)
@@ -58,65 +57,11 @@ static int watched_changed(const engine *e)
     return 0;
 }
 
-static void decide_by(const engine *e, struct decision *d)
-{
-    const uint8_t *segment = e->env + at.env_segs + 16; /* limit and flags */
-
-    for (int i = 0; i < 6; i++, segment += 24)
-        d->caches[i] = *(const uint64_t *)(const void *)segment;
-    d->mode = AT(uint32_t, e->env, at.env_hflags) & CHECKED_MODE;
-    d->vm = AT(uint64_t, e->env, at.env_eflags) & EFLAGS_VM;
-}
-
-/* True when the checker has to be asked before the next instruction: always, or because the segment caches or the mode
- * are not those it knows. Firmware goes back and forth between a few modes; those found harmless once are remembered,
- * so that not each change asks Python. */
-static int to_be_checked(engine *e)
-{
-    struct control *c = e->control;
-    uint32_t known = e->decisions < DECISIONS ? e->decisions : DECISIONS;
-    struct decision now;
-
-    if (!c->checker)
-        return 0;
-    decide_by(e, &now);
-    if (!memcmp(now.caches, c->caches, sizeof now.caches) && now.mode == c->mode)
-        return c->checks;
-    for (uint32_t i = 0; i < known; i++) {
-        if (!memcmp(&now, &e->harmless[i], sizeof now)) {
-            memcpy(c->caches, now.caches, sizeof now.caches);
-            c->mode = now.mode;
-            c->checks = 0;
-            return 0;
-        }
-    }
-    return 1;
-}
-
-/* Ask the checker about the one instruction of the running block, and act on its answer. */
-static void check(engine *e, const slot *s)
-{
-    struct decision by;
-    uint64_t answer;
-
-    decide_by(e, &by);
-    answer = e->control->checker(e->uc, s->block->pc);
-    if (!e->control->checks && !memcmp(by.caches, e->control->caches, sizeof by.caches))
-        e->harmless[e->decisions++ % DECISIONS] = by;
-    if (!answer)
-        return;
-    engine_left(e);
-    if (answer == INSTEAD)
-        leave_block(e);
-    real_raise_exception_err(e->env, (int)(answer & 0xff), (int)(answer >> 32));
-}
-
 /* The order of the questions is that of the gate of emu/unicorn_thunks.py, so that both loops stop alike. */
 static __attribute__((noinline)) void look(engine *e, slot *s)
 {
     struct control *c = e->control;
-    int64_t most;
-    int checked;
+    int64_t most = c->remaining;
 
     e->slow++;
     *e->eip = s->eip;
@@ -152,17 +97,16 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
     }
     if (watched_changed(e))
         stop_run(e, STOP_CHANGED);
-    checked = to_be_checked(e);
-    if (c->leave & LEAVE_BLOCK) {
-        c->leave = checked ? LOOK : 0;
+    /* The segment caches are of another class than the block was made for. */
+    if (reclassify(e) || c->leave & LEAVE_BLOCK) {
+        c->leave = 0;
         if (c->step) /* what comes instead is to be of one instruction too */
             AT(uint32_t, e->cpu, at.cpu_cflags_next_tb) = 1;
         leave_block(e);
     }
-    most = checked ? 1 : c->remaining;
     if (s->breakpoint && breakpoint_met(e, s, most))
         stop_run(e, STOP_BREAKPOINT);
-    /* Too long for what is left, or to be checked one by one: the next block is one of exactly so many. */
+    /* Too long for what is left: the next block is one of exactly so many. */
     if (s->insns > most) {
         e->partial++;
         AT(uint32_t, e->cpu, at.cpu_cflags_next_tb) = (uint32_t)most;
@@ -177,8 +121,6 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
     c->remaining -= s->insns;
     e->running = s;
     *e->can_do_io = s->io;
-    if (checked)
-        check(e, s);
 }
 
 /* Called at the beginning of each block of an attached engine. */
@@ -200,13 +142,18 @@ __attribute__((visibility("hidden"), used)) void v2e_check_block(uint8_t *argume
 }
 
 /* void helper_check_exit_request(void *, uint32_t): Unicorn's own check gets the address of struct uc_struct, which is
- * even. It is jumped to, as it looks at its return address. */
+ * even; a slot's has bit 0 set, a record's of checks.c bits 0 and 1. They are jumped to, as they look at their return
+ * address. */
 __asm__(".text\n"
         ".globl helper_check_exit_request_x86_64\n"
         ".type helper_check_exit_request_x86_64, @function\n"
         "helper_check_exit_request_x86_64:\n"
         "    testb $1, %dil\n"
-        "    jne v2e_check_block\n"
+        "    je 1f\n"
+        "    testb $2, %dil\n"
+        "    je v2e_check_block\n"
+        "    jmp v2e_check_operands\n"
+        "1:\n"
         "    movq real_helper_check_exit_request@GOTPCREL(%rip), %rax\n"
         "    jmp *(%rax)\n"
         ".size helper_check_exit_request_x86_64, .-helper_check_exit_request_x86_64\n");
@@ -405,7 +352,7 @@ REPLACES void helper_load_seg_x86_64(void *env, int segment, int selector)
 {
     engine *e = look_behind(env);
 
-    if (e && e->control->checker && !*e->can_do_io)
+    if (e && e->checked && !*e->can_do_io) /* the class is another for the rest of the block */
         retry_alone(e, (uint64_t)__builtin_return_address(0));
     real_helper_load_seg(env, segment, selector);
 }

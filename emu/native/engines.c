@@ -120,6 +120,18 @@ static void *reserve(uint64_t bytes)
     return memory == MAP_FAILED ? NULL : memory;
 }
 
+static void release(engine *e)
+{
+    void *memory[] = {e->slots, e->cuts, e->has_code, e->linear, e->records};
+    uint64_t bytes[] = {e->capacity * sizeof(slot), CUTS * sizeof(struct cut), e->pages,
+                        e->pages * sizeof *e->linear, RECORDS_SIZE};
+
+    for (unsigned i = 0; i < sizeof memory / sizeof *memory; i++)
+        if (memory[i])
+            munmap(memory[i], bytes[i]);
+    memset(e, 0, sizeof *e);
+}
+
 API void v2e_fast_detach(void *uc)
 {
     engine *e = engine_of_uc(uc);
@@ -127,13 +139,7 @@ API void v2e_fast_detach(void *uc)
     if (!e || !e->uc)
         return;
     e->uc = e->cpu = NULL;
-    if (e->slots)
-        munmap(e->slots, e->capacity * sizeof(slot));
-    if (e->cuts)
-        munmap(e->cuts, CUTS * sizeof(struct cut));
-    if (e->has_code)
-        munmap(e->has_code, e->pages);
-    memset(e, 0, sizeof *e);
+    release(e);
 }
 
 /* Serve the engine `uc`: keep at most `translations` of them, know `ram` bytes of Unicorn's RAM numbering, and call
@@ -153,14 +159,11 @@ API engine *v2e_fast_attach(void *uc, struct control *control, struct cells *cel
     e->cuts = reserve(CUTS * sizeof(struct cut));
     e->pages = ram / PAGE + 1;
     e->has_code = reserve(e->pages);
-    if (!e->slots || !e->cuts || !e->has_code) {
-        if (e->slots)
-            munmap(e->slots, e->capacity * sizeof(slot));
-        if (e->cuts)
-            munmap(e->cuts, CUTS * sizeof(struct cut));
-        if (e->has_code)
-            munmap(e->has_code, e->pages);
-        memset(e, 0, sizeof *e);
+    e->linear = reserve(e->pages * sizeof *e->linear);
+    e->records = reserve(RECORDS_SIZE);
+    e->classes = 1;
+    if (!e->slots || !e->cuts || !e->has_code || !e->linear || !e->records) {
+        release(e);
         return NULL;
     }
     e->control = control;
@@ -197,7 +200,7 @@ API uint64_t v2e_fast_control(void)
     return sizeof(struct control) << 32 | offsetof(struct control, mode);
 }
 
-API void v2e_fast_statistics(const engine *e, uint64_t values[8])
+API void v2e_fast_statistics(const engine *e, uint64_t values[12])
 {
     values[0] = e->translations;
     values[1] = e->partial;
@@ -209,4 +212,8 @@ API void v2e_fast_statistics(const engine *e, uint64_t values[8])
     values[7] = 0;
     for (uint64_t page = 0; page < e->pages; page++)
         values[7] += e->has_code[page];
+    values[8] = e->begun;
+    values[9] = e->made;
+    values[10] = e->guarded;
+    values[11] = e->asked;
 }

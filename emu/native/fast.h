@@ -26,6 +26,8 @@
 /* Constants of QEMU. */
 #define HF_CPL 0x3u
 #define HF_INHIBIT_IRQ 0x8u
+#define HF_CS32 0x10u
+#define HF_SS32 0x20u
 #define HF_PE 0x80u
 #define HF_CS64 0x8000u
 #define EFLAGS_IF 0x200u
@@ -45,7 +47,7 @@ struct layout {
     uint32_t uc_cpu, uc_tcg, uc_invalid_error;
     uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
-        env_error_code;
+        env_error_code, env_cc_op;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;
@@ -90,8 +92,6 @@ struct control {
 } __attribute__((packed));
 enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED };
 #define STEP_DONE 0x100
-#define INSTEAD 0x200 /* a checker's answer: it has executed the instruction itself */
-#define CHECKED_MODE 0x8083u
 /* `leave`: 1, set by Python, the block is to be looked up again; 2, something that only `look` compares has changed. */
 #define LEAVE_BLOCK 1
 #define LOOK 2
@@ -136,11 +136,15 @@ struct cells {
     struct cell cell[CELLS];
 };
 
-/* What the checker's decision depends on: limit and flags of the segment registers, CPL, PE, CS64 and VM. */
-#define DECISIONS 64
-struct decision {
-    uint64_t caches[6];
-    uint32_t mode, vm;
+/* Classes of the segment caches (checks.c): their number stands in hflags from this bit on, where QEMU has none. */
+#define CLASS_SHIFT 27
+#define CLASSES 32u
+/* Bytes of address space for what instructions have to be checked for. */
+#define RECORDS_SIZE (64ull << 20)
+
+/* A range of physical memory, and where its bytes are in this process; shared with emu/unicorn_fast.py. */
+struct place {
+    uint64_t base, size, host;
 };
 
 typedef uint32_t port_in(uint32_t port, int size);
@@ -161,13 +165,22 @@ typedef struct engine {
     uint64_t synchronised;  /* the same for a memory hook, which goes on */
     struct cut *cuts;
     uint8_t *has_code; /* per page of Unicorn's RAM numbering */
+    uint64_t *linear;  /* the same: the number of the linear page by which it was made writable last */
     uint64_t pages;
+    uint8_t *marks; /* per page of the guest's memory from `marked` on in this process: written */
+    uint64_t marked, marked_pages;
+    const struct place *places;
+    uint32_t place_count;
     port_in *in;
     port_out *out;
     struct cells *cells;
-    struct decision harmless[DECISIONS]; /* those for which nothing has to be checked */
-    uint32_t decisions;                  /* how many there were; the oldest are overwritten */
-    uint64_t translations, partial, retried, unwound, flushes, slow; /* statistics */
+    /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
+    int checked;
+    uint32_t classes, signatures[CLASSES];
+    uint8_t *records;
+    uint64_t records_used;
+    const tb *making; /* the block being translated */
+    uint64_t translations, partial, retried, unwound, flushes, slow, begun, made, guarded, asked; /* statistics */
 } engine;
 
 /* ---- engines.c */
@@ -179,6 +192,14 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_check_exit_request, (void *, uint32_t))                                                             \
     X(void, tcg_gen_callN, (void *, void *, void *, int, void **))                                                     \
     X(uint64_t, tcg_const_i64, (void *, int64_t))                                                                      \
+    X(uint64_t, tcg_const_i32, (void *, int32_t))                                                                      \
+    X(void, tcg_temp_free_internal, (void *, void *))                                                                  \
+    X(void, tcg_gen_op2, (void *, uint32_t, uint64_t, uint64_t))                                                       \
+    X(uint32_t, cpu_ldub_code, (void *, uint64_t))                                                                     \
+    X(uint32_t, cpu_lduw_data_ra, (void *, uint64_t, uint64_t))                                                        \
+    X(uint32_t, cpu_ldl_data_ra, (void *, uint64_t, uint64_t))                                                         \
+    X(uint32_t, cpu_cc_compute_all, (void *, int))                                                                     \
+    X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
     X(void, gen_intermediate_code, (void *, tb *, int))                                                                \
     X(tb *, tb_gen_code, (void *, uint64_t, uint64_t, uint32_t, int))                                                  \
     X(tb *, tb_htable_lookup, (void *, uint64_t, uint64_t, uint32_t, uint32_t))                                        \
@@ -205,7 +226,6 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_sysenter, (void *, uint64_t))                                                                      \
     X(void, helper_sysexit, (void *, uint64_t))                                                                        \
     X(void, helper_rsm, (void *))                                                                                      \
-    X(void, raise_exception_err, (void *, int, int))                                                                   \
     X(void, helper_check_iob, (void *, uint32_t))                                                                      \
     X(void, helper_check_iow, (void *, uint32_t))                                                                      \
     X(void, helper_check_iol, (void *, uint32_t))                                                                      \
@@ -219,10 +239,14 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdtscp, (void *))                                                                                   \
     X(void, tlb_set_page_with_attrs, (void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t))                       \
     X(void, tlb_reset_dirty, (void *, uint64_t, uint64_t))                                                             \
-    X(void, tlb_set_dirty, (void *, uint64_t))                                                                         \
     X(void, tlb_unprotect_code, (void *, uint64_t))                                                                    \
     X(void, tb_invalidate_phys_page_fast, (void *, void *, uint64_t, int, uint64_t))                                   \
     X(void, tb_invalidate_phys_range, (void *, uint64_t, uint64_t))                                                    \
+    X(void, x86_stb_phys, (void *, uint64_t, uint8_t))                                                                 \
+    X(void, x86_stw_phys, (void *, uint64_t, uint32_t))                                                                \
+    X(void, x86_stl_phys, (void *, uint64_t, uint32_t))                                                                \
+    X(void, x86_stl_phys_notdirty, (void *, uint64_t, uint32_t))                                                       \
+    X(void, x86_stq_phys, (void *, uint64_t, uint64_t))                                                                \
     X(uint8_t *, qemu_map_ram_ptr, (void *, void *, uint64_t))                                                         \
     X(uint64_t, qemu_ram_addr_from_host, (void *, void *))
 
@@ -235,6 +259,11 @@ extern int (*real_uc_emu_stop)(void *);
 void retry_alone(engine *e, uint64_t host);
 void keep_skip(engine *e, const tb *block);
 __attribute__((noreturn)) void leave_block(engine *e);
+int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
+
+/* ---- dirty.c */
+int is_unmarked(const engine *e, uint64_t host);
+void mark_written(const engine *e, uint64_t host);
 
 /* ---- translate.c */
 extern __thread engine *translating;
@@ -243,5 +272,9 @@ int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
+
+/* ---- checks.c */
+int reclassify(engine *e);
+int records_full(const engine *e);
 
 #endif

@@ -176,21 +176,34 @@ static void page_has_code(engine *e, uint64_t ram)
     }
 }
 
-/* The page holds no code any more: let stores through its TLB entries take the short way. */
+/* Let stores by this entry take the short way, if it leads to the page at `host`. */
+static int make_plain(tlb_entry *t, uint64_t host)
+{
+    uint64_t page = t->write & ~(PAGE - 1);
+
+    if ((t->write & (PAGE - 1)) != TLB_NOTDIRTY || page + t->addend != host)
+        return 0;
+    t->write = page;
+    return 1;
+}
+
+/* Stores to the page need not be noticed any more: let those through its TLB entries take the short way. The entry made
+ * last for the page is most likely the one in use; any other one that a store comes through has all looked at. */
 static void page_is_plain(engine *e, uint64_t ram)
 {
     const tlb_fast *tlb = &AT(tlb_fast, e->env, at.env_tlb);
     uint64_t host = host_of(e, ram);
+    int found = 0;
 
+    for (int mode = 0; mode < MMU_MODES; mode++)
+        found |= make_plain(tlb[mode].table + (e->linear[ram / PAGE] & tlb[mode].mask / sizeof(tlb_entry)), host);
+    if (found)
+        return;
     for (int mode = 0; mode < MMU_MODES; mode++) {
         uint64_t entries = tlb[mode].mask / sizeof(tlb_entry) + 1;
 
-        for (const tlb_entry *t = tlb[mode].table; entries--; t++) {
-            uint64_t page = t->write & ~(PAGE - 1);
-
-            if ((t->write & (PAGE - 1)) == TLB_NOTDIRTY && page + t->addend == host)
-                real_tlb_set_dirty(e->cpu, page);
-        }
+        for (tlb_entry *t = tlb[mode].table; entries--; t++)
+            make_plain(t, host);
     }
 }
 
@@ -201,18 +214,22 @@ REPLACES void tlb_unprotect_code_x86_64(void *uc, uint64_t ram)
 
     if (flag) {
         *flag = 0;
-        page_is_plain(e, ram);
+        if (!is_unmarked(e, host_of(e, ram)))
+            page_is_plain(e, ram);
     } else {
         real_tlb_unprotect_code(uc, ram);
     }
 }
 
-/* A store took the long way, to a page whose code has gone since. */
+/* A store took the long way: to a page that holds code, to one whose code has gone since, or to one that was not written
+ * since the last checkpoint. */
 REPLACES void tb_invalidate_phys_page_fast_x86_64(void *uc, void *pages, uint64_t ram, int size, uint64_t host)
 {
     engine *e = engine_of_uc(uc);
     uint8_t *flag = e ? code_flag(e, ram) : NULL;
 
+    if (flag)
+        mark_written(e, host_of(e, ram));
     if (flag && !*flag)
         page_is_plain(e, ram);
     else
@@ -232,9 +249,13 @@ REPLACES void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t linear, uint64_
         tlb_entry *t = tlb->table + (page / PAGE & (entries - 1));
 
         if (t->write == (page | TLB_NOTDIRTY)) {
-            uint8_t *flag = code_flag(e, real_qemu_ram_addr_from_host(e->uc, (void *)(t->addend + page)));
+            uint64_t host = t->addend + page, ram = real_qemu_ram_addr_from_host(e->uc, (void *)host);
+            uint8_t *flag = code_flag(e, ram);
 
-            if (flag && !*flag)
+            if (!flag)
+                return;
+            e->linear[ram / PAGE] = page / PAGE;
+            if (!*flag && !is_unmarked(e, host))
                 t->write = page;
         }
     }
@@ -260,6 +281,7 @@ void forget_translations(engine *e)
     engine_left(e);
     e->flushes++;
     e->used = 0;
+    e->records_used = 0;
     memset(e->has_code, 0, e->pages);
 }
 
@@ -306,9 +328,11 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
         return;
     }
     e->checks = 0;
+    e->making = block;
     translating = e;
     real_gen_intermediate_code(cpu, block, most_instructions(e, block, most));
     translating = NULL;
+    e->making = NULL;
 }
 
 /* True when the block is one repeated string instruction (REP INS OUTS MOVS CMPS STOS LODS SCAS). */
@@ -349,7 +373,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
 
     if (!e)
         return real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
-    if (e->used == e->capacity) { /* no slot is left: begin anew, as when the translation buffer is full */
+    if (e->used == e->capacity || records_full(e)) { /* begin anew, as when the translation buffer is full */
         tb_flush_x86_64(cpu);
         leave_block(e);
     }
@@ -360,6 +384,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
         block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
     }
     e->translations++;
+    e->made += block->icount;
     s = &e->slots[e->used++];
     s->engine = e;
     s->eip = block->pc - block->cs_base;

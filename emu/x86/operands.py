@@ -199,7 +199,7 @@ X87: Final[tuple[tuple[str, ...], ...]] = (
     ("rw", "ww", "ww", "ww", "rt", "rq", "wt", "wq"),
 )
 #: Opcodes of "sse" by mandatory prefix: none, 66, F3, F2.
-_SSE: Final[dict[int, tuple[str, str, str, str]]] = {
+SSE: Final[dict[int, tuple[str, str, str, str]]] = {
     0x12: ("rq", "rq", "ro", "rq"), 0x16: ("rq", "rq", "ro", "rq"),
     0x2A: ("rq", "rq", "rd", "rd"), 0x2C: ("rq", "ro", "rd", "rq"), 0x2D: ("rq", "ro", "rd", "rq"),
     0x2E: ("rd", "rq", "rd", "rd"), 0x2F: ("rd", "rq", "rd", "rd"), 0x52: ("ro", "ro", "rd", "ro"),
@@ -299,7 +299,7 @@ def _decode(r: _Reader, bits: int, stack_bits: int) -> Instruction:
         elif spec == "x87":
             spec = X87[opcode - 0xD8][reg]
         elif spec == "sse":
-            spec = _SSE[op][3 if rep == 0xF2 else 2 if rep == 0xF3 else 1 if opsize66 else 0]
+            spec = SSE[op][3 if rep == 0xF2 else 2 if rep == 0xF3 else 1 if opsize66 else 0]
         if modrm >> 6 == 3 or (opcode in range(0x0F20, 0x0F24)):
             rm = modrm & 7
         else:

@@ -33,7 +33,7 @@ class Stream:
     seed: int
     blocks: int = 250
     length: int = 30
-    passes: int = 6
+    passes: int = 7
     undefined: int = 0
     lines: list[str] = field(default_factory=list)
 
@@ -267,6 +267,11 @@ class Stream:
         text = self.text()
         begin = text.index(f"        BLOCK {number}\n")
         return text[begin : text.index(f"\nend{number}:")]
+
+    def lengths(self) -> list[int]:
+        """How many instructions each block has."""
+        bodies = self.text().split("        BLOCK ")[1:]
+        return [body[: body.index("\nend")].count("\n") for body in bodies]
 
     def text(self) -> str:
         """The whole image as nasm source."""

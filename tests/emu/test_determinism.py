@@ -8,52 +8,14 @@ import random
 
 import pytest
 
-from asm import assemble
 from emu.debugger import BreakKind, Debugger, StopKind
-from emu.until import parse_until
 from emu.views import FingerprintView
-from machines import seabios_debugger
-
-BOOT = """
-    bits 16
-    org 0x7c00
-    xor ax, ax
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov sp, 0x7c00
-    sti
-    mov si, text
-print:
-    lodsb
-    or al, al
-    jz read
-    mov ah, 0x0e
-    mov bx, 7
-    int 0x10
-    jmp print
-read:
-    mov ax, 0x0201
-    mov cx, 1
-    mov dx, 0x80
-    mov bx, 0x8000
-    int 0x13
-    mov ax, [0x46c]
-wait_tick:
-    hlt
-    cmp ax, [0x46c]
-    je wait_tick
-    mov al, [0x81fe]
-    out 0xf4, al
-    hlt
-text: db 'boot sector reached', 0
-    times 510-($-$$) db 0
-    dw 0xaa55
-"""
+from machines import reading_debugger
+from reproducible import run_to
 
 
 def session(**config: object) -> Debugger:
-    return seabios_debugger(assemble(BOOT), **config)
+    return reading_debugger(**config)
 
 
 def finish(debugger: Debugger) -> FingerprintView:
@@ -62,12 +24,6 @@ def finish(debugger: Debugger) -> FingerprintView:
     stop = debugger.run()
     assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0x55), stop.text
     return debugger.fingerprint()
-
-
-def run_to(debugger: Debugger, retired: int) -> None:
-    debugger.set_until(parse_until(f"insns:{retired}"))
-    debugger.begin_continue()
-    assert debugger.run().kind is StopKind.EVENT
 
 
 @functools.cache

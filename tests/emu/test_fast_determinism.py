@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
-from emu.debugger import BreakKind, Debugger, StopKind
+from emu.debugger import Debugger, StopKind
+from emu.engine import Access, CheckLevel, Watch
+from emu.firmware import tour
+from emu.machine import MachineConfig, build_machine
 from emu.unicorn_engine import HELPER, UnicornEngine
-from emu.until import parse_until
 from emu.views import FingerprintView
-from machines import seabios_debugger
+from machines import reading_debugger, seabios_debugger
+from reproducible import (
+    Guest,
+    check_asynchronous_stops,
+    check_breakpoints,
+    check_flushes,
+    check_saving,
+    check_slices,
+    check_watchpoints,
+    run_to,
+    stack_watch,
+)
 
 pytestmark = pytest.mark.skipif(
     isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
@@ -18,7 +32,6 @@ pytestmark = pytest.mark.skipif(
 
 #: Where the comparison ends: in the firmware's work, behind its option ROMs and the disk.
 RETIRED = 7_000_000
-LENGTHS = (13, 777, 1000, 12345, 10**6, 10**8)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, loop: str, trace: bool = False, **config: object) -> FingerprintView:
@@ -35,20 +48,8 @@ def run(monkeypatch: pytest.MonkeyPatch, loop: str, trace: bool = False, **confi
     return fingerprint
 
 
-def run_to(debugger: Debugger, retired: int) -> None:
-    debugger.set_until(parse_until(f"insns:{retired}"))
-    debugger.begin_continue()
-    assert debugger.run().kind is StopKind.EVENT
-
-
 def test_both_loops_give_the_same_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "fast") == run(monkeypatch, "gate")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("length", LENGTHS)
-def test_the_length_of_slices_changes_nothing(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
-    assert run(monkeypatch, "fast", slice=length) == run(monkeypatch, "fast")
 
 
 def test_asking_devices_at_each_access_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,41 +57,117 @@ def test_asking_devices_at_each_access_changes_nothing(monkeypatch: pytest.Monke
     assert run(monkeypatch, "fast", trace=True) == run(monkeypatch, "fast")
 
 
-def test_flushes_at_many_instants_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+# -- the fast loop against itself, to the end of the boot sector
+
+
+def finish(debugger: Debugger) -> None:
+    debugger.set_until(None)
+    debugger.set_limit(50_000_000)
+    debugger.begin_continue()
+    stop = debugger.run()
+    assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0x55), stop.text
+
+
+@pytest.fixture(scope="module")
+def boot() -> Guest:
+    return Guest(reading_debugger, finish)
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("V2E_ENGINE", "fast")
-    debugger = seabios_debugger(bytes(510) + b"\x55\xaa")
-    executor = debugger.machine.executor
-    assert isinstance(executor, UnicornEngine)
-    for retired in range(100_000, RETIRED, 137_777):
+
+
+in_fast_loop = pytest.mark.usefixtures("fast")
+
+
+@in_fast_loop
+@pytest.mark.parametrize("length", [pytest.param(13, marks=pytest.mark.slow), 777, 1000, 12345, 10**6, 10**8])
+def test_the_length_of_slices_changes_nothing(boot: Guest, length: int) -> None:
+    check_slices(boot, length)
+
+
+@in_fast_loop
+def test_flushes_at_200_instants_change_nothing(boot: Guest) -> None:
+    check_flushes(boot, 200)
+
+
+@in_fast_loop
+@pytest.mark.slow
+def test_5000_stops_from_a_thread_change_nothing(boot: Guest) -> None:
+    check_asynchronous_stops(boot, 5000)
+
+
+#: In SeaBIOS's protected-mode work, in its real-mode work, and in the VGA BIOS and boot sector.
+STARTS = (400_000, 3_000_000, 6_800_000)
+
+
+@in_fast_loop
+@pytest.mark.slow
+@pytest.mark.parametrize("start", STARTS)
+def test_breakpoints_stop_where_single_steps_pass(boot: Guest, start: int) -> None:
+    check_breakpoints(boot, start, steps=60_000, count=5000)
+
+
+@in_fast_loop
+@pytest.mark.slow
+@pytest.mark.parametrize("start", STARTS[:2])  # the VGA BIOS has too few accesses left
+def test_watchpoints_stop_where_they_stop_single_steps(boot: Guest, start: int) -> None:
+    bios_data = Watch(0x400, 0x100, Access.BOTH)
+    check_watchpoints(boot, start, (stack_watch(boot, start), bios_data), count=5000)
+
+
+@in_fast_loop
+@pytest.mark.slow
+def test_1000_points_of_saving_and_restoring_change_nothing(boot: Guest) -> None:
+    check_saving(boot, 1000)
+
+
+# -- and through every mode of the CPU
+
+
+def tour_debugger(**config: Any) -> Debugger:
+    # Without checks, which are no part of the loop and take most of the time.
+    config = {"memory": 4 << 20, "firmware": tour.rom(), "shadow": False, "checks": CheckLevel.OFF, **config}
+    return Debugger(build_machine(MachineConfig(**config)))
+
+
+def finish_tour(debugger: Debugger) -> None:
+    debugger.set_until(None)
+    debugger.set_limit(20_000_000)
+    debugger.begin_continue()
+    assert (stop := debugger.run()).kind is StopKind.EXIT, stop.text
+    assert "tour: done" in debugger.machine.serial_text() + debugger.machine.debugcon_text() + debugger.screen().text
+
+
+@pytest.fixture(scope="module")
+def all_modes() -> Guest:
+    return Guest(tour_debugger, finish_tour)
+
+
+@in_fast_loop
+@pytest.mark.parametrize("length", [pytest.param(13, marks=pytest.mark.slow), 777, 12345])
+def test_the_length_of_slices_changes_nothing_in_any_mode(all_modes: Guest, length: int) -> None:
+    check_slices(all_modes, length)
+
+
+@in_fast_loop
+def test_saving_and_restoring_changes_nothing_in_any_mode(all_modes: Guest) -> None:
+    check_saving(all_modes, 150)
+
+
+@in_fast_loop
+def test_flushes_change_nothing_in_any_mode(all_modes: Guest) -> None:
+    check_flushes(all_modes, 100)
+
+
+@in_fast_loop
+def test_all_modes_are_saved_exactly(all_modes: Guest) -> None:
+    debugger = all_modes.make()
+    for retired in all_modes.points(200, seed=3):
         run_to(debugger, retired)
-        executor._loop.flush()
-    run_to(debugger, RETIRED)
-    assert debugger.fingerprint() == run(monkeypatch, "fast")
-
-
-def test_a_breakpoint_meets_what_single_steps_meet_in_firmware(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("V2E_ENGINE", "fast")
-    steps = seabios_debugger(bytes(512))
-    run_to(steps, 400_000)
-    seen = []
-    for _ in range(3000):
-        seen.append((steps.machine.executor.retired, steps.machine.executor.linear_pc))
-        steps.begin_step(1)
-        steps.run()
-    counts: dict[int, int] = {}
-    for _, pc in seen:
-        counts[pc] = counts.get(pc, 0) + 1
-    counts.pop(seen[0][1])  # a continue from there would pass over it
-    for pc in sorted(counts, key=lambda pc: counts[pc])[:3]:
-        other = seabios_debugger(bytes(512))
-        run_to(other, 400_000)
-        other.add_breakpoint(BreakKind.EXECUTE, pc)
-        met = []
-        for _ in range(counts[pc]):
-            other.begin_continue()
-            assert other.run().kind is StopKind.BREAKPOINT
-            met.append(other.machine.executor.retired)
-        assert met == [retired for retired, at in seen if at == pc]
+        assert bytes(debugger.machine.memory.save()) == bytes(debugger.machine.memory.view)
+    assert all_modes.end(debugger) == all_modes.plain()
 
 
 def test_without_the_helper_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_restore_brings_back_every_byte_and_tells_only_what_differed() -> None:
     ram.on_write.append(lambda *what: told.append(what))
     ram.restore(saved)
     assert ram.save() == saved
-    assert told == [(0, 0x2000)]
+    assert told == [(0, 0x1000)]
 
 
 def test_a_state_of_another_size_is_refused() -> None:

@@ -44,20 +44,26 @@ def test_a_segment_that_is_loaded_later_is_checked_from_then_on() -> None:
     assert cpu.run().reason is ExitReason.HALT
 
 
-def test_flat_code_with_unused_null_segments_is_not_asked_before_each_instruction() -> None:
-    asked = []
-    cpu = limited("times 50 inc eax\nhlt", gs=Segment(0, 0, 0, 0x10000))
-    original = cpu.engine._checks._violation  # type: ignore[attr-defined]
-    cpu.engine._checks._violation = lambda at: asked.append(at) or original(at)  # type: ignore[attr-defined]
+def asked_in_the_gate(monkeypatch: pytest.MonkeyPatch, source: str, **segments: Segment) -> tuple[list[int], BareCpu]:
+    """Run, and the addresses at which the portable loop asked its checker."""
+    monkeypatch.setenv("V2E_ENGINE", "gate")
+    asked: list[int] = []
+    cpu = limited(source, **segments)
+    checks = cpu.engine._checks
+    original = checks._violation
+    checks._violation = lambda at: asked.append(at) or original(at)  # type: ignore[method-assign,func-returns-value]
     assert cpu.run().reason is ExitReason.HALT
+    return asked, cpu
+
+
+def test_flat_code_with_unused_null_segments_is_not_asked_before_each_instruction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, _ = asked_in_the_gate(monkeypatch, "times 50 inc eax\nhlt", gs=Segment(0, 0, 0, 0x10000))
     assert asked == []
 
 
-def test_code_with_a_limited_data_segment_is() -> None:
-    asked = []
-    state = flat_state()
-    cpu = limited("times 50 inc eax\nhlt", ds=Segment(0x18, 0, 0xFFFF, 0x93))
-    original = cpu.engine._checks._violation  # type: ignore[attr-defined]
-    cpu.engine._checks._violation = lambda at: asked.append(at) or original(at)  # type: ignore[attr-defined]
-    assert cpu.run().reason is ExitReason.HALT
-    assert asked == list(range(state.rip, state.rip + 51))
+def test_code_with_a_limited_data_segment_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, _ = asked_in_the_gate(monkeypatch, "times 50 inc eax\nhlt", ds=Segment(0x18, 0, 0xFFFF, 0x93))
+    start = flat_state().rip
+    assert asked == list(range(start, start + 51))

@@ -1,0 +1,454 @@
+/* Segment limits, types and null selectors, fetches and near branches beyond CS (SDM vol. 3A, 5.3 to 5.5; vol. 1, 6.2).
+ *
+ * The segment caches are put into a class: for each register, which accesses can never break it. The class is part of
+ * what a block is translated for, as five bits of hflags that QEMU leaves free, so that blocks of another class are
+ * never entered. An instruction is decoded when it is translated. If something of it can break a segment of the class,
+ * a call of `v2e_check_operands` is emitted before it, with a record of what to look at; there the live caches and
+ * registers decide, and the exception comes before any effect. Flat code, and byte accesses of 64 KiB segments by
+ * 16-bit addresses, get no call. A change of the caches reclassifies at the next block (`look`).
+ */
+#include "checks.h"
+
+#include <string.h>
+
+/* QEMU's TCG opcode that begins each instruction's part of a block; its arguments are the linear address and the state
+ * of the flags (include/tcg/tcg-opc.h, in this build's order; proved at start-up). */
+#define INSN_START 0x81
+
+/* Flags of a descriptor cache: the high double-word of a descriptor (SDM vol. 3A, 3.4.5). */
+#define SEG_WRITABLE (1u << 9) /* of data; of code: readable */
+#define SEG_EXPAND_DOWN (1u << 10)
+#define SEG_CODE (1u << 11)
+#define SEG_PRESENT (1u << 15)
+#define SEG_BIG (1u << 22)
+#define FLAT UINT32_MAX
+#define EXCP_SS 12
+#define EXCP_GP 13
+
+enum { ES, CS, SS, DS, FS, GS };
+
+/* What a class knows of a segment register, two bits each, ES first; then two for fetches and branches. */
+enum { DATA_CHECK, DATA_64K, DATA_FLAT, DATA_READ };
+enum { CODE_CHECK, CODE_64K, CODE_FLAT };
+#define CODE_AT 12
+#define SIGNED_ALL 0x80000000u /* a signature in use is never 0 */
+#define ALL_FLAT (SIGNED_ALL | CODE_FLAT << CODE_AT | 0xaaau)
+
+struct cache {
+    uint64_t base;
+    uint32_t limit, flags;
+};
+
+/* One operand of a 64 KiB segment, which is what most checks are about: all that has to be asked is whether its last
+ * byte is within the limit. */
+struct quick {
+    const uint64_t *base, *index; /* registers, or a zero */
+    const uint32_t *limit;        /* NULL: there is more to look at */
+    uint32_t displacement, mask;
+    uint32_t shift, beyond; /* of the index; size - 1 */
+};
+
+/* A record: which instruction, and what of it. */
+struct record {
+    struct quick quick;
+    engine *engine;
+    uint64_t pc;
+    uint8_t length;  /* 0: not decoded yet, as it lies on two pages */
+    uint8_t branch, condition, rm, fetch, input, operand_size, bits, stack_bits, count;
+    uint16_t spare;
+    uint32_t displacement, address_mask;
+    struct reference references[];
+};
+#define RECORD_MOST (sizeof(struct record) + REFERENCES * sizeof(struct reference))
+
+static struct cache cache_of(const engine *e, int segment)
+{
+    const uint8_t *at_segment = e->env + at.env_segs + 24 * segment;
+    struct cache c;
+
+    c.base = AT(uint64_t, at_segment, 8);
+    c.limit = AT(uint32_t, at_segment, 16);
+    c.flags = AT(uint32_t, at_segment, 20);
+    return c;
+}
+
+/* In real and V86 mode CS may be read and written, whatever its cache says; limits hold (SDM vol. 3A, 21.1.1). */
+static int real_mode(const engine *e)
+{
+    return !(AT(uint32_t, e->env, at.env_hflags) & HF_PE) || AT(uint64_t, e->env, at.env_eflags) & EFLAGS_VM;
+}
+
+static uint32_t data_class(struct cache c)
+{
+    if (!(c.flags & SEG_PRESENT))
+        return DATA_CHECK;
+    if (c.flags & SEG_CODE)
+        return c.flags & SEG_WRITABLE && c.limit == FLAT ? DATA_READ : DATA_CHECK;
+    if (c.flags & SEG_EXPAND_DOWN)
+        return DATA_CHECK;
+    if (!(c.flags & SEG_WRITABLE))
+        return c.limit == FLAT ? DATA_READ : DATA_CHECK;
+    return c.limit == FLAT ? DATA_FLAT : c.limit >= 0xffff ? DATA_64K : DATA_CHECK;
+}
+
+static uint32_t signature(const engine *e)
+{
+    uint32_t found = SIGNED_ALL;
+    int real = real_mode(e);
+
+    if (!e->checked || AT(uint32_t, e->env, at.env_hflags) & HF_CS64)
+        return ALL_FLAT;
+    for (int i = 0; i < 6; i++) {
+        struct cache c = cache_of(e, i);
+
+        if (i == CS) {
+            if (real)
+                c.flags = SEG_PRESENT | SEG_WRITABLE;
+            found |= (c.limit == FLAT ? CODE_FLAT : c.limit >= 0xffff ? CODE_64K : CODE_CHECK) << CODE_AT;
+        }
+        found |= data_class(c) << 2 * i;
+    }
+    return found;
+}
+
+/* Class 0 checks nothing. When the numbers run out all translations go, and numbering begins anew. */
+static uint32_t class_of(engine *e, uint32_t sign)
+{
+    if (sign == ALL_FLAT)
+        return 0;
+    for (uint32_t i = 1; i < e->classes; i++)
+        if (e->signatures[i] == sign)
+            return i;
+    if (e->classes == CLASSES) {
+        real_tb_flush(e->cpu);
+        forget_translations(e);
+        e->classes = 1;
+    }
+    e->signatures[e->classes] = sign;
+    return e->classes++;
+}
+
+/* True when the caches have left the class by which blocks are looked up: from now on another one is. */
+int reclassify(engine *e)
+{
+    uint32_t *hflags = &AT(uint32_t, e->env, at.env_hflags);
+    uint64_t flushes = e->flushes;
+    uint32_t class = class_of(e, signature(e));
+
+    if (class == *hflags >> CLASS_SHIFT && flushes == e->flushes)
+        return 0;
+    *hflags = (*hflags & ~(UINT32_MAX << CLASS_SHIFT)) | class << CLASS_SHIFT;
+    return 1;
+}
+
+/* ---- When an instruction is translated */
+
+/* True when no registers and no cache of the class make this access a violation. */
+static int never_breaks(const struct reference *ref, uint32_t sign)
+{
+    switch (sign >> 2 * ref->segment & 3) {
+    case DATA_FLAT:
+        return 1;
+    case DATA_READ:
+        return !(ref->kind & WRITES);
+    case DATA_64K:
+        if (ref->base == NONE && ref->index == NONE && ref->bits == NONE && !(ref->kind & XLAT))
+            return (ref->displacement & ref->mask) + ref->size <= 0x10000 && (ref->displacement & ref->mask) <= 0xffff;
+        return ref->mask == 0xffff && ref->size == 1;
+    default:
+        return 0;
+    }
+}
+
+static const uint64_t zero;
+
+/* See whether the one reference of `r` can be asked the quick way. */
+static void simplify(struct record *r, uint32_t sign)
+{
+    const struct reference *ref = r->references;
+    const uint64_t *regs = &AT(uint64_t, r->engine->env, 0);
+
+    r->quick.limit = NULL;
+    if (r->count != 1 || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) || ref->bits != NONE ||
+        (sign >> 2 * ref->segment & 3) != DATA_64K)
+        return;
+    r->quick.base = ref->base == NONE ? &zero : regs + ref->base;
+    r->quick.index = ref->index == NONE ? &zero : regs + ref->index;
+    r->quick.displacement = ref->displacement;
+    r->quick.mask = ref->mask;
+    r->quick.shift = (uint32_t)__builtin_ctz(ref->scale);
+    r->quick.beyond = ref->size - 1u;
+    r->quick.limit = &AT(uint32_t, r->engine->env, at.env_segs + 24u * ref->segment + 16);
+}
+
+/* Put what has to be looked at of `in` into `r`. Returns 0 when that is nothing. */
+static int reduce(struct record *r, const struct instruction *in, uint32_t ip, uint32_t sign)
+{
+    uint32_t code = sign >> CODE_AT & 3;
+    int limited = code == CODE_CHECK || (code == CODE_64K && in->operand_size == 4);
+
+    r->length = in->length;
+    r->operand_size = in->operand_size;
+    r->rm = in->rm;
+    r->condition = in->condition;
+    r->displacement = in->immediate;
+    r->address_mask = in->address_mask;
+    r->branch = limited ? in->branch : BRANCH_NONE;
+    r->fetch = code == CODE_CHECK || (code == CODE_64K && (uint64_t)ip + in->length > 0x10000);
+    r->input = in->opcode == 0x6c || in->opcode == 0x6d;
+    r->count = 0;
+    for (int i = 0; i < in->count; i++)
+        /* the target of a branch through memory is taken from the first reference */
+        if (!never_breaks(&in->references[i], sign) ||
+            (i == 0 && (r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
+            r->references[r->count++] = in->references[i];
+    simplify(r, sign);
+    return r->count || r->branch || r->fetch || r->input;
+}
+
+static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32_t sign)
+{
+    static __thread struct instruction in;
+    uint32_t ip = (uint32_t)(r->pc - cache_of(r->engine, CS).base);
+
+    if (!decode(bytes, length, r->bits, r->stack_bits, &in))
+        return -1;
+    return reduce(r, &in, ip, sign);
+}
+
+/* Emit the check of the instruction at `pc`, which is about to be translated. */
+static void emit(engine *e, void *tcg, uint64_t pc)
+{
+    extern void helper_check_exit_request_x86_64(void *, uint32_t);
+    uint32_t flags = e->making->flags, sign = e->signatures[flags >> CLASS_SHIFT];
+    struct record *r = (struct record *)(void *)(e->records + e->records_used);
+    uint8_t bytes[LONGEST];
+    uint64_t here = flags & HF_CS64 ? pc : (uint32_t)pc;
+    int length = 0, found;
+
+    if (flags & HF_CS64)
+        return;
+    r->engine = e;
+    r->pc = here;
+    r->bits = flags & HF_CS32 ? 32 : 16;
+    r->stack_bits = flags & HF_SS32 ? 32 : 16;
+    /* Only bytes of the block's own page are known to be there; what goes beyond it is a block of its own. */
+    while (length < LONGEST && (here + (uint64_t)length) / PAGE == here / PAGE) {
+        bytes[length] = (uint8_t)real_cpu_ldub_code(e->env, here + (uint64_t)length);
+        length++;
+    }
+    found = decode_for(r, bytes, length, sign);
+    if (!found)
+        return;
+    if (found < 0)
+        r->length = r->count = 0, r->quick.limit = NULL;
+    e->records_used += sizeof *r + r->count * sizeof(struct reference);
+    if (found < 0) /* room for what it will turn out to be */
+        e->records_used += REFERENCES * sizeof(struct reference);
+    e->records_used = (e->records_used + 15) & ~(uint64_t)15;
+
+    uint64_t record = real_tcg_const_i64(tcg, (int64_t)(uintptr_t)r | 3), size = real_tcg_const_i32(tcg, 0);
+    void *both[2] = {(uint8_t *)tcg + record, (uint8_t *)tcg + size};
+
+    e->guarded++;
+    real_tcg_gen_callN(tcg, (void *)helper_check_exit_request_x86_64, NULL, 2, both);
+    real_tcg_temp_free_internal(tcg, both[0]);
+    real_tcg_temp_free_internal(tcg, both[1]);
+}
+
+REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_t b)
+{
+    engine *e = translating;
+
+    real_tcg_gen_op2(tcg, opcode, a, b);
+    if (opcode == INSN_START && e && e->tcg == tcg && e->making) {
+        e->begun++;
+        if (e->checked)
+            emit(e, tcg, a);
+    }
+}
+
+/* True when a block of the longest kind may not find room for its records. */
+int records_full(const engine *e)
+{
+    return e->records_used + 512 * RECORD_MOST > RECORDS_SIZE;
+}
+
+/* ---- When it executes */
+
+static uint32_t reg(const engine *e, int number)
+{
+    return (uint32_t)(&AT(uint64_t, e->env, 0))[number];
+}
+
+static uint32_t effective(const engine *e, const struct reference *ref)
+{
+    uint32_t value = ref->displacement;
+
+    if (ref->base != NONE)
+        value += reg(e, ref->base);
+    if (ref->index != NONE)
+        value += reg(e, ref->index) * ref->scale;
+    if (ref->kind & XLAT)
+        value += reg(e, 0) & 0xff;
+    if (ref->bits != NONE) { /* SDM vol. 2A, "BT": the operand is taken from the element that holds the bit */
+        int32_t bit = ref->size == 2 ? (int16_t)reg(e, ref->bits) : (int32_t)reg(e, ref->bits);
+
+        value += (uint32_t)((bit >> (ref->size == 2 ? 4 : 5)) * ref->size);
+    }
+    return value & ref->mask;
+}
+
+/* True when all bytes are inside the segment (SDM vol. 3A, 5.3). Offsets do not wrap: an operand that goes past the
+ * highest offset is outside, but for segments of 4 GiB, where the SDM leaves it open. */
+static int within(struct cache c, uint32_t address, uint32_t size)
+{
+    uint64_t last = (uint64_t)address + size - 1;
+
+    if ((c.flags & (SEG_CODE | SEG_EXPAND_DOWN)) == SEG_EXPAND_DOWN)
+        return address > c.limit && last <= (c.flags & SEG_BIG ? FLAT : 0xffff);
+    return last <= c.limit || c.limit == FLAT;
+}
+
+/* The vector that an access raises, 0 if none. Error codes are 0: they never name the selector (SDM vol. 3A, 6.15). */
+static int violation(const engine *e, const struct reference *ref)
+{
+    struct cache c = cache_of(e, ref->segment);
+    int vector = ref->segment == SS ? EXCP_SS : EXCP_GP;
+
+    if (ref->segment == CS && real_mode(e))
+        c.flags = (c.flags & SEG_BIG) | SEG_PRESENT | SEG_WRITABLE;
+    if (!(c.flags & SEG_PRESENT))
+        return vector;
+    if (ref->kind & WRITES && (c.flags & (SEG_CODE | SEG_WRITABLE)) != SEG_WRITABLE)
+        return EXCP_GP;
+    if (ref->kind & READS && (c.flags & (SEG_CODE | SEG_WRITABLE)) == SEG_CODE)
+        return EXCP_GP;
+    return within(c, effective(e, ref), ref->size) ? 0 : vector;
+}
+
+/* Condition of Jcc (SDM vol. 1, appendix B). */
+static int holds(uint32_t condition, uint64_t flags)
+{
+    int cf = flags & 1, pf = flags >> 2 & 1, zf = flags >> 6 & 1, sf = flags >> 7 & 1, of = flags >> 11 & 1;
+    const int value[8] = {of, cf, zf, cf | zf, sf, pf, sf ^ of, zf | (sf ^ of)};
+
+    return value[condition >> 1] != (int)(condition & 1);
+}
+
+/* The arithmetic flags before the instruction, which QEMU computes late; the block's unwind data say how. */
+static uint64_t arithmetic_flags(engine *e, uint64_t host)
+{
+    cpu_restore_state_x86_64(e->cpu, host, 0);
+    return real_cpu_cc_compute_all(e->env, (int)AT(uint32_t, e->env, at.env_cc_op));
+}
+
+/* True when the near branch is taken and leads beyond CS: the branch itself faults (SDM vol. 2A: JMP, Jcc, LOOP, RET).
+ */
+static int branches_out(engine *e, const struct record *r, uint64_t host)
+{
+    struct cache code = cache_of(e, CS);
+    uint32_t width = r->operand_size == 2 ? 0xffff : FLAT, to, count;
+    const struct reference *first = r->references;
+    uint64_t linear;
+
+    switch (r->branch) {
+    case BRANCH_RETURN:
+    case BRANCH_OPERAND:
+        if (r->branch == BRANCH_OPERAND && r->rm != NONE) {
+            to = reg(e, r->rm);
+        } else {
+            linear = (uint32_t)(cache_of(e, first->segment).base + effective(e, first));
+            to = r->operand_size == 2 ? (uint32_t)real_cpu_lduw_data_ra(e->env, linear, host)
+                                      : (uint32_t)real_cpu_ldl_data_ra(e->env, linear, host);
+        }
+        return (to & width) > code.limit;
+    default:
+        to = ((uint32_t)(r->pc - code.base) + r->length + r->displacement) & width;
+    }
+    if (to <= code.limit)
+        return 0;
+    if (r->branch == BRANCH_CONDITION)
+        return holds(r->condition, arithmetic_flags(e, host));
+    if (r->branch == BRANCH_LOOP) {
+        count = reg(e, 1) & r->address_mask;
+        if (r->condition == 3) /* JCXZ */
+            return count == 0;
+        if (count == 1)
+            return 0;
+        return r->condition == 2 || (arithmetic_flags(e, host) >> 6 & 1) == (r->condition == 1);
+    }
+    return 1;
+}
+
+/* INS: Unicorn writes its operand once before it asks for the port, which is to be denied first. */
+static void ask_for_input(engine *e, const struct record *r, uint64_t host)
+{
+    uint32_t hflags = AT(uint32_t, e->env, at.env_hflags), port = reg(e, 2) & 0xffff;
+    uint64_t eflags = AT(uint64_t, e->env, at.env_eflags);
+
+    if (!(hflags & HF_PE) || !(eflags & EFLAGS_VM || (hflags & HF_CPL) > (eflags >> EFLAGS_IOPL_SHIFT & 3)))
+        return;
+    cpu_restore_state_x86_64(e->cpu, host, 1);
+    if (r->references[0].size == 1)
+        real_helper_check_iob(e->env, port);
+    else if (r->operand_size == 2)
+        real_helper_check_iow(e->env, port);
+    else
+        real_helper_check_iol(e->env, port);
+    e->unwinding = 0;
+}
+
+/* The record of an instruction on two pages, now that both are there. Returns 0 when nothing has to be looked at. */
+static int complete(engine *e, struct record *r)
+{
+    uint32_t sign = e->signatures[AT(uint32_t, e->env, at.env_hflags) >> CLASS_SHIFT];
+    uint8_t bytes[LONGEST];
+    int length = e->running->block->size < LONGEST ? e->running->block->size : LONGEST;
+
+    for (int i = 0; i < length; i++)
+        bytes[i] = (uint8_t)real_cpu_ldub_code(e->env, (uint32_t)(r->pc + (uint64_t)i));
+    return decode_for(r, bytes, length, sign) > 0;
+}
+
+static __attribute__((noinline)) void check(struct record *r, uint64_t host)
+{
+    engine *e = r->engine;
+    int vector = 0;
+
+    e->asked++;
+    if (unlikely(!r->length) && !complete(e, r))
+        return;
+    if (r->fetch && (uint64_t)(uint32_t)(r->pc - cache_of(e, CS).base) + r->length - 1 > cache_of(e, CS).limit)
+        vector = EXCP_GP;
+    if (r->input && !vector && !(r->references[0].kind & REPEATED && !(reg(e, 1) & r->address_mask)))
+        ask_for_input(e, r, host);
+    for (int i = 0; i < r->count && !vector; i++)
+        if (!(r->references[i].kind & REPEATED) || reg(e, 1) & r->address_mask)
+            vector = violation(e, &r->references[i]);
+    if (!vector && r->branch && branches_out(e, r, host))
+        vector = EXCP_GP;
+    if (unlikely(vector))
+        real_raise_exception_err_ra(e->env, vector, 0, host);
+}
+
+__attribute__((visibility("hidden"), used)) void v2e_check_operands(uint8_t *argument)
+{
+    struct record *r = (struct record *)(void *)(argument - 3);
+    const struct quick *q = &r->quick;
+
+    if (likely(q->limit != NULL)) {
+        uint32_t offset = (q->displacement + (uint32_t)*q->base + ((uint32_t)*q->index << q->shift)) & q->mask;
+
+        if (likely((uint64_t)offset + q->beyond <= *q->limit))
+            return;
+    }
+    check(r, (uint64_t)__builtin_return_address(0));
+}
+
+API void v2e_fast_checks(engine *e, int enabled)
+{
+    e->checked = enabled;
+    e->signatures[0] = ALL_FLAT;
+    e->control->leave |= LEAVE_BLOCK;
+}

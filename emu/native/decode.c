@@ -1,0 +1,417 @@
+/* Which memory an instruction of 16- or 32-bit code names: emu/x86/operands.py in C, by the tables of that module.
+ *
+ * SDM vol. 2A, chapter 2 (prefixes, ModRM, SIB) and vol. 2D, appendix A (opcode maps). 64-bit code is not decoded.
+ */
+#include "checks.h"
+
+#include <string.h>
+
+enum { ES, CS, SS, DS, FS, GS };
+enum { AX, CX, DX, BX, SP, BP, SI, DI };
+
+static const struct maps *maps;
+
+/* The tables, kept by Python as long as the process lives. */
+API void v2e_decode_maps(const struct maps *given)
+{
+    maps = given;
+}
+
+struct reader {
+    const uint8_t *code;
+    int at, length;
+    int ended; /* the bytes end before the instruction does */
+};
+
+static uint32_t byte(struct reader *r)
+{
+    if (r->at >= r->length) {
+        r->ended = 1;
+        return 0;
+    }
+    return r->code[r->at++];
+}
+
+/* Little-endian, `size` bytes, zero-extended. */
+static uint32_t number(struct reader *r, int size)
+{
+    uint32_t value = 0;
+
+    for (int i = 0; i < size; i++)
+        value |= byte(r) << 8 * i;
+    return value;
+}
+
+static uint32_t signed_number(struct reader *r, int size)
+{
+    uint32_t value = number(r, size);
+
+    return size == 1 ? (uint32_t)(int8_t)value : size == 2 ? (uint32_t)(int16_t)value : value;
+}
+
+static struct reference *append(struct instruction *in)
+{
+    struct reference *ref = &in->references[in->count++];
+
+    memset(ref, 0, sizeof *ref);
+    ref->base = ref->index = ref->bits = NONE;
+    ref->scale = 1;
+    ref->mask = in->address_mask;
+    return ref;
+}
+
+/* A reference through a register, with a displacement. */
+static struct reference *through(struct instruction *in, int segment, uint32_t size, int kind, uint32_t mask,
+                                 int base, uint32_t displacement)
+{
+    struct reference *ref = append(in);
+
+    ref->segment = (uint8_t)segment;
+    ref->size = (uint16_t)size;
+    ref->kind = (uint8_t)kind;
+    ref->mask = mask;
+    ref->base = (uint8_t)base;
+    ref->displacement = displacement;
+    return ref;
+}
+
+static int kind_of(char access)
+{
+    return (access == 'r' || access == 'm' ? READS : 0) | (access == 'w' || access == 'm' ? WRITES : 0);
+}
+
+/* Bytes of an operand by its size letter: emu/x86/operands.py has the key. */
+static uint32_t size_of(char letter, uint32_t osz, int opsize66, int rep)
+{
+    switch (letter) {
+    case 'b': return 1;
+    case 'w': return 2;
+    case 'd': return 4;
+    case 'q': return 8;
+    case 't': return 10;
+    case 'o': return 16;
+    case 's': return 6;
+    case 'x': return 512;
+    case 'v': return osz;
+    case 'p': return osz + 2;
+    case 'a': return 2 * osz;
+    case 'e': return osz == 2 ? 14 : 28;
+    case 'f': return osz == 2 ? 94 : 108;
+    case 'S': return rep == 0xf3 ? 4 : rep == 0xf2 ? 8 : 16;
+    default: return opsize66 ? 16 : 8; /* M */
+    }
+}
+
+/* 16-bit addressing: base and index (SDM vol. 2A, table 2-1). */
+static const uint8_t forms16[8][2] = {{BX, SI}, {BX, DI}, {BP, SI}, {BP, DI}, {SI, NONE}, {DI, NONE}, {BP, NONE},
+                                      {BX, NONE}};
+
+/* Fill in the reference that ModRM names. `popped` is added where the base is ESP: POP computes its destination with
+ * the pointer already incremented (SDM vol. 2B, "POP"). */
+static void modrm_memory(struct reader *r, uint32_t modrm, uint32_t popped, struct reference *ref)
+{
+    uint32_t mod = modrm >> 6, low = modrm & 7;
+
+    ref->segment = DS;
+    if (ref->mask == 0xffff) {
+        if (mod == 0 && low == 6) {
+            ref->displacement = number(r, 2);
+            return;
+        }
+        ref->base = forms16[low][0];
+        ref->index = forms16[low][1];
+        ref->displacement = mod ? signed_number(r, (int)mod) : 0;
+        if (ref->base == BP)
+            ref->segment = SS;
+        return;
+    }
+    ref->base = (uint8_t)low;
+    if (low == SP) {
+        uint32_t sib = byte(r);
+
+        ref->base = sib & 7;
+        ref->index = sib >> 3 & 7;
+        ref->scale = (uint8_t)(1u << (sib >> 6));
+        if (ref->index == SP)
+            ref->index = NONE;
+    }
+    if (mod == 0 && ref->base == BP) {
+        ref->base = NONE;
+        ref->displacement = number(r, 4);
+        return;
+    }
+    ref->displacement = mod == 0 ? 0 : signed_number(r, mod == 1 ? 1 : 4);
+    if (ref->base == SP)
+        ref->displacement += popped;
+    if (ref->base == SP || ref->base == BP)
+        ref->segment = SS;
+}
+
+static void push(struct instruction *in, int count)
+{
+    for (int i = 1; i <= count; i++)
+        through(in, SS, in->operand_size, WRITES, in->stack_mask, SP, (uint32_t)-(in->operand_size * i));
+}
+
+static void pop(struct instruction *in, int count)
+{
+    for (int i = 0; i < count; i++)
+        through(in, SS, in->operand_size, READS, in->stack_mask, SP, (uint32_t)(in->operand_size * i));
+}
+
+/* ENTER (SDM vol. 2A): push BP, the frame pointers of outer levels, BP again; then the new top must be writable. */
+static void enter(struct instruction *in)
+{
+    uint32_t frame = in->immediate & 0xffff, level = in->immediate >> 16 & 31, n = in->operand_size, pushes = 1;
+
+    push(in, 1);
+    for (uint32_t i = 1; i < level; i++) {
+        pushes++;
+        through(in, SS, n, READS, in->stack_mask, BP, (uint32_t)-(n * i));
+        through(in, SS, n, WRITES, in->stack_mask, SP, (uint32_t)-(n * pushes));
+    }
+    if (level) {
+        pushes++;
+        through(in, SS, n, WRITES, in->stack_mask, SP, (uint32_t)-(n * pushes));
+    }
+    through(in, SS, n, WRITES, in->stack_mask, SP, (uint32_t)-(n * pushes) - frame);
+}
+
+static void string(struct instruction *in, int override)
+{
+    uint32_t op = in->opcode, size = op & 1 ? in->operand_size : 1;
+    int writes = op == 0xa4 || op == 0xa5 || op == 0xaa || op == 0xab || op == 0x6c || op == 0x6d;
+    int repeated = in->repeat ? REPEATED : 0;
+
+    if (op == 0xa4 || op == 0xa5 || op == 0xa6 || op == 0xa7 || op == 0xac || op == 0xad || op == 0x6e || op == 0x6f)
+        through(in, override == NONE ? DS : override, size, READS | repeated, in->address_mask, SI, 0);
+    if (op != 0xac && op != 0xad && op != 0x6e && op != 0x6f)
+        through(in, ES, size, (writes ? WRITES : READS) | repeated, in->address_mask, DI, 0);
+}
+
+/* Stack and string operands, and what kind of near branch it is. */
+static void implicit(struct instruction *in, int override)
+{
+    uint32_t op = in->opcode;
+
+    switch (op) {
+    case 0x06: case 0x0e: case 0x16: case 0x1e: case 0x50 ... 0x57: case 0x68: case 0x6a: case 0x9c: case 0x0fa0:
+    case 0x0fa8:
+        push(in, 1);
+        break;
+    case 0x07: case 0x17: case 0x1f: case 0x58 ... 0x5f: case 0x9d: case 0x0fa1: case 0x0fa9:
+        pop(in, 1);
+        break;
+    case 0x8f: /* the source is checked first */
+        pop(in, 1);
+        if (in->count > 1) {
+            struct reference first = in->references[in->count - 1];
+
+            memmove(in->references + 1, in->references, (size_t)(in->count - 1) * sizeof first);
+            in->references[0] = first;
+        }
+        break;
+    case 0x60:
+        push(in, 8);
+        break;
+    case 0x61:
+        pop(in, 8);
+        break;
+    case 0xa4 ... 0xa7: case 0xaa ... 0xaf: case 0x6c ... 0x6f:
+        string(in, override);
+        break;
+    case 0xd7:
+        through(in, override == NONE ? DS : override, 1, READS | XLAT, in->address_mask, BX, 0);
+        break;
+    case 0xc8:
+        enter(in);
+        break;
+    case 0xc9:
+        through(in, SS, in->operand_size, READS, in->stack_mask, BP, 0);
+        break;
+    case 0xc2: case 0xc3:
+        pop(in, 1);
+        in->branch = BRANCH_RETURN;
+        break;
+    case 0xca: case 0xcb:
+        pop(in, 2);
+        break;
+    case 0xcf:
+        pop(in, 3);
+        break;
+    case 0x9a:
+        push(in, 2);
+        break;
+    case 0xff:
+        if (in->reg == 3 && in->rm == NONE)
+            push(in, 2);
+        if (in->reg == 2 || in->reg == 6)
+            push(in, 1);
+        if (in->reg == 2 || in->reg == 4)
+            in->branch = BRANCH_OPERAND;
+        break;
+    case 0xe8:
+        push(in, 1);
+        in->branch = BRANCH_ALWAYS;
+        break;
+    case 0xe9: case 0xeb:
+        in->branch = BRANCH_ALWAYS;
+        break;
+    case 0x70 ... 0x7f: case 0x0f80 ... 0x0f8f:
+        in->branch = BRANCH_CONDITION;
+        in->condition = op & 15;
+        break;
+    case 0xe0 ... 0xe3:
+        in->branch = BRANCH_LOOP;
+        in->condition = op & 3;
+        break;
+    default:
+        break;
+    }
+}
+
+static struct spec lookup(uint32_t opcode, uint32_t reg, int rep, int opsize66)
+{
+    const struct spec *map = opcode >= 0x0f00 ? maps->two_byte : maps->one_byte;
+    struct spec spec = map[opcode & 0xff];
+
+    if (spec.access == 'G') {
+        for (uint32_t i = 0; i < GROUPS; i++)
+            if (maps->groups[i].opcode == opcode) {
+                char immediate = spec.immediate;
+
+                spec = maps->groups[i].specs[reg];
+                spec.immediate = immediate;
+                break;
+            }
+        if ((opcode == 0xf6 || opcode == 0xf7) && reg < 2)
+            spec.immediate = opcode == 0xf6 ? 'b' : 'z';
+    } else if (spec.access == 'X') {
+        spec = maps->x87[opcode - 0xd8][reg];
+    } else if (spec.access == 'S') {
+        for (uint32_t i = 0; i < SSE_FORMS; i++)
+            if (maps->sse[i].opcode == (opcode & 0xff)) {
+                char immediate = spec.immediate;
+
+                spec = maps->sse[i].specs[rep == 0xf2 ? 3 : rep == 0xf3 ? 2 : opsize66 ? 1 : 0];
+                spec.immediate = immediate;
+                break;
+            }
+    }
+    return spec;
+}
+
+/* The instruction at the beginning of `code`. Returns 0 when the bytes end before it does. */
+int decode(const uint8_t *code, int length, int bits, int stack_bits, struct instruction *in)
+{
+    struct reader r = {code, 0, length, 0};
+    int opsize66 = 0, addr67 = 0, rep = 0, override = NONE;
+    struct spec spec = {0, 0, 0};
+    uint32_t op;
+
+    memset(in, 0, offsetof(struct instruction, references));
+    in->rm = NONE;
+    for (;;) {
+        op = byte(&r);
+        if (r.ended)
+            return 0;
+        if (op == 0x26 || op == 0x2e || op == 0x36 || op == 0x3e)
+            override = (int)(op >> 3 & 3);
+        else if (op == 0x64 || op == 0x65)
+            override = (int)(op - 0x60);
+        else if (op == 0x66)
+            opsize66 = 1;
+        else if (op == 0x67)
+            addr67 = 1;
+        else if (op == 0xf2 || op == 0xf3)
+            rep = (int)op;
+        else if (op != 0xf0)
+            break;
+    }
+    in->operand_size = (bits == 32) != opsize66 ? 4 : 2;
+    in->address_mask = (bits == 32) != addr67 ? 0xffffffff : 0xffff;
+    in->stack_mask = stack_bits == 32 ? 0xffffffff : 0xffff;
+    in->opcode = op;
+    in->repeat = rep != 0;
+    if (op == 0x0f) {
+        op = byte(&r);
+        in->opcode = 0x0f00 | op;
+    }
+    if (in->opcode == 0x0f38 || in->opcode == 0x0f3a) {
+        uint32_t sub = byte(&r);
+
+        in->opcode = op << 8 | sub;
+        spec = (struct spec){'r', opsize66 ? 'o' : 'q', op == 0x3a ? 'b' : 0};
+        if (op == 0x38 && (sub == 0xf0 || sub == 0xf1) && rep != 0xf2) /* MOVBE */
+            spec = (struct spec){sub == 0xf0 ? 'r' : 'w', 'v', 0};
+    } else {
+        spec = lookup(in->opcode, 0, rep, opsize66);
+        if (maps->modrm[in->opcode >= 0x0f00][op]) {
+            if (r.at >= r.length)
+                return 0;
+            spec = lookup(in->opcode, code[r.at] >> 3 & 7, rep, opsize66);
+        }
+    }
+    if (in->opcode > 0x0fff || maps->modrm[in->opcode >= 0x0f00][op]) {
+        uint32_t modrm = byte(&r);
+
+        in->reg = modrm >> 3 & 7;
+        if (modrm >> 6 == 3 || (in->opcode >= 0x0f20 && in->opcode < 0x0f24)) {
+            in->rm = modrm & 7;
+        } else {
+            struct reference *ref = append(in);
+
+            modrm_memory(&r, modrm, in->opcode == 0x8f ? in->operand_size : 0, ref);
+            if (spec.access && spec.access != '-') {
+                ref->size = (uint16_t)size_of(spec.size, in->operand_size, opsize66, rep);
+                ref->kind = (uint8_t)kind_of(spec.access);
+                if (override != NONE)
+                    ref->segment = (uint8_t)override;
+                if (in->opcode == 0x0fa3 || in->opcode == 0x0fab || in->opcode == 0x0fb3 || in->opcode == 0x0fbb)
+                    ref->bits = (uint8_t)in->reg;
+            } else {
+                in->count--;
+            }
+        }
+    }
+    switch (spec.immediate) {
+    case 0:
+        break;
+    case 'o': {
+        uint32_t at = number(&r, in->address_mask > 0xffff ? 4 : 2);
+
+        through(in, override == NONE ? DS : override, op & 1 ? in->operand_size : 1, op < 0xa2 ? READS : WRITES,
+                in->address_mask, NONE, at);
+        break;
+    }
+    case 'b':
+        in->immediate = signed_number(&r, 1);
+        break;
+    case 'z':
+        in->immediate = signed_number(&r, (int)in->operand_size);
+        break;
+    case 'w':
+        in->immediate = number(&r, 2);
+        break;
+    case 'e':
+        in->immediate = number(&r, 3);
+        break;
+    default: /* p */
+        in->immediate = number(&r, (int)in->operand_size);
+        number(&r, 2);
+    }
+    if (r.ended)
+        return 0;
+    in->length = (uint8_t)r.at;
+    if (r.at > LONGEST) /* #GP(0), which the engine raises */
+        in->count = 0;
+    else
+        implicit(in, override);
+    return 1;
+}
+
+/* For the test that compares this decoder with emu/x86/operands.py. */
+API int v2e_decode(const uint8_t *code, int length, int bits, int stack_bits, struct instruction *in)
+{
+    return decode(code, length, bits, stack_bits, in);
+}

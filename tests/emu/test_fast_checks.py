@@ -1,0 +1,178 @@
+"""Segment checks in the C helper: its decoder against emu.x86.operands, and what gets a check at all.
+
+What the checks decide is compared with Bochs in tests/cpu/test_checks.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bare_cpu import BareCpu, bare_cpu
+from emu.engine import ExitReason
+from emu.unicorn_engine import HELPER
+from emu.unicorn_fast import Helper
+from emu.unicorn_fast_checks import NONE, Instruction
+from emu.x86 import operands
+from emu.x86.operands import Branch
+from emu.x86.state import Segment
+
+pytestmark = pytest.mark.skipif(not isinstance(HELPER, Helper), reason=f"no C helper: {HELPER}")
+
+READ, WRITE, XLAT, REPEATED = 1, 2, 4, 8
+BRANCHES = (None, *Branch)
+MASK32 = 0xFFFFFFFF
+SMALL = Segment(0x18, 0x8000, 0xFFF, 0x4093)
+
+prefixes = st.lists(st.sampled_from(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf2\xf3\xf0"), max_size=3).map(bytes)
+opcodes = st.one_of(
+    st.integers(0, 255).map(lambda b: bytes((b,))),
+    st.integers(0, 255).map(lambda b: bytes((0x0F, b))),
+    st.tuples(st.sampled_from((0x38, 0x3A)), st.integers(0, 255)).map(lambda p: bytes((0x0F, *p))),
+)
+codes = st.builds(lambda p, o, r: (p + o + r)[:18], prefixes, opcodes, st.binary(max_size=14))
+
+
+def by_helper(code: bytes, bits: int, stack_bits: int) -> tuple[object, ...] | None:
+    assert isinstance(HELPER, Helper)
+    found = Instruction()
+    if not HELPER.decode(code, len(code), bits, stack_bits, ctypes.byref(found)):
+        return None
+    references = [
+        (r.segment, r.size, r.kind, r.mask, r.base, r.index, r.scale, r.bits, r.displacement & r.mask)
+        for r in found.references[: found.count]
+    ]
+    return (found.length, found.operand_size, found.branch, found.condition, bool(found.repeat), references)
+
+
+def by_tables(code: bytes, bits: int, stack_bits: int) -> tuple[object, ...] | None:
+    found = operands.decode(code, bits, stack_bits)
+    if found.length is None:
+        return None
+    references = [
+        (
+            r.segment, r.size,
+            READ * r.read | WRITE * r.write | XLAT * r.xlat | REPEATED * r.repeated,
+            r.mask,
+            *(NONE if number is None else number for number in (r.base, r.index)),
+            r.scale if r.index is not None else None,
+            NONE if r.bits is None else r.bits,
+            r.displacement & r.mask,
+        )
+        for r in found.references
+    ]  # fmt: skip
+    return (
+        found.length, found.operand_size, BRANCHES.index(found.branch), found.condition, found.repeat, references
+    )  # fmt: skip
+
+
+def without_scale(found: tuple[object, ...] | None) -> tuple[object, ...] | None:
+    """A scale means something only beside an index."""
+    if found is None:
+        return None
+    references = [tuple(None if i == 6 and r[5] == NONE else x for i, x in enumerate(r)) for r in found[-1]]  # type: ignore[attr-defined]
+    return (*found[:-1], references)
+
+
+@pytest.mark.hypothesis
+@settings(max_examples=4000)
+@given(codes, st.sampled_from((16, 32)), st.sampled_from((16, 32)))
+@example(bytes.fromhex("c8100003"), 32, 32)
+@example(bytes.fromhex("8f4424fc"), 32, 32)
+@example(bytes.fromhex("f30fbd00"), 16, 16)
+def test_the_helper_decodes_as_the_tables_say(code: bytes, bits: int, stack_bits: int) -> None:
+    expected = by_tables(code, bits, stack_bits)
+    if expected is not None and isinstance(expected[0], int) and expected[0] > operands.LONGEST:
+        return  # #GP(0) by the engine, whatever it names
+    assert without_scale(by_helper(code, bits, stack_bits)) == without_scale(expected)
+
+
+#: Each value of reg with memory forms of each mod, a SIB byte and a register.
+MODRMS = [reg << 3 | form for reg in range(8) for form in (0x04, 0x06, 0x45, 0x84, 0xC1)]
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("first", range(0, 512, 64))
+def test_the_helper_decodes_every_opcode_as_the_tables_say(first: int, bits: int) -> None:
+    for number in range(first, first + 64):
+        lead = bytes((number,)) if number < 256 else bytes((0x0F, number & 0xFF))
+        for prefix in (b"", b"\x66", b"\x67", b"\xf2", b"\xf3"):
+            for modrm in MODRMS:
+                code = prefix + lead + bytes((modrm, 0x24, 1, 2, 3, 4, 5, 6, 7, 8))
+                assert without_scale(by_helper(code, bits, bits)) == without_scale(by_tables(code, bits, bits)), code
+
+
+def guarded(source: str, bits: int = 32, **segments: Segment) -> BareCpu:
+    cpu = bare_cpu(source, bits)
+    state = cpu.engine.state()
+    for name, segment in segments.items():
+        setattr(state, name, segment)
+    cpu.engine.load(state)
+    assert cpu.run().reason is ExitReason.HALT
+    return cpu
+
+
+def counts(cpu: BareCpu) -> tuple[int, int]:
+    statistics = cpu.engine.statistics
+    assert statistics is not None
+    return statistics.guarded, statistics.asked
+
+
+def test_flat_code_gets_no_checks() -> None:
+    cpu = guarded("push eax\nmov [0x9000], eax\nmov esi, 0x9000\nlodsd\ncs mov eax, [esi]\npop eax\nhlt")
+    assert counts(cpu) == (0, 0)
+
+
+def test_null_segments_beside_flat_ones_cost_nothing_until_they_are_used() -> None:
+    cpu = guarded("mov [0x9000], eax\nmov eax, [0x9000]\nhlt", gs=Segment(0, 0, 0, 0x10000))
+    assert counts(cpu) == (0, 0)
+
+
+def test_only_accesses_through_the_limited_segment_are_checked() -> None:
+    cpu = guarded("mov ecx, 100\nl: mov [0x9000], eax\nmov eax, [fs:16]\ndec ecx\njnz l\nhlt", fs=SMALL)
+    assert counts(cpu)[1] == 100
+
+
+def test_writing_through_flat_code_is_checked_and_reading_is_not() -> None:
+    cpu = bare_cpu("cs mov eax, [0x9000]\ncs mov [0x9000], eax\nhlt", 32)
+    assert cpu.run().reason is not ExitReason.HALT
+    assert counts(cpu) == (1, 1)
+
+
+def test_a_check_in_the_middle_of_a_block_leaves_what_came_before_it() -> None:
+    cpu = bare_cpu("mov ecx, 7\ninc ebx\nadd ebx, ecx\nmov eax, [fs:0xffe]\ninc ebx\nhlt", 32)
+    state = cpu.engine.state()
+    state.fs = SMALL
+    state.idtr.limit = 0
+    cpu.engine.load(state)
+    exit = cpu.run()
+    assert exit.reason is ExitReason.SHUTDOWN
+    assert (exit.faults[0].vector, exit.faults[0].retired) == (13, 3)
+    assert cpu.engine.state().regs[3] & MASK32 == 8
+
+
+def test_the_class_follows_a_segment_loaded_in_the_middle_of_a_block() -> None:
+    """In 16-bit code a load of DS does not end Unicorn's block."""
+    source = "mov ax, [8]\npush word 0x10\npop fs\nmov ax, [fs:0x2000]\nhlt"
+    cpu = guarded(source, 32, fs=SMALL)
+    assert cpu.engine.state().fs.limit == MASK32
+
+
+def test_more_classes_than_numbers_begin_anew() -> None:
+    """Six registers of three kinds make 729 combinations; hflags has room for 31."""
+    cpu = bare_cpu("l: mov al, [0x100]\nmov al, [es:0x100]\nmov al, [fs:0x100]\nmov al, [gs:0x100]\nhlt", 32)
+    start = cpu.engine.state()
+    kinds = [Segment(0x10, 0, limit, 0x4093) for limit in (0xFFF, 0xFFFF, MASK32)]
+    for n in range(81):
+        state = cpu.engine.state()
+        state.rip, state.halted = start.rip, False
+        for i, name in enumerate(("ds", "es", "fs", "gs")):
+            setattr(state, name, kinds[n // 3**i % 3])
+        cpu.engine.load(state)
+        assert cpu.run().reason is ExitReason.HALT
+    statistics = cpu.engine.statistics
+    assert statistics is not None
+    assert statistics.flushes >= 2
