@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import loops, requests
 from bench.figures import FIGURES, Figure, start_up
-from bench.sides import BenchError, Side, sides
+from bench.sides import BenchError, FigureUnavailable, Side, sides
 
 #: Exit statuses, as those of `v2e`: 0 all was measured, 2 wrong usage or a missing program.
 MEASURED, UNUSABLE = 0, 2
@@ -28,13 +29,14 @@ def sample(figure: Figure, sides: Sequence[Side], repetitions: int, folder: Path
 
 
 def row(figure: Figure, medians: dict[str, float]) -> str:
-    """One line of the table: both medians and v2e's as a multiple of QEMU's."""
-    cells = f"{figure.name:<36}{figure.unit:>8}" + "".join(f"{value:>11.4g}" for value in medians.values())
+    """One line of the table: the medians, v2e's as a multiple of QEMU's, and that of QEMU's deterministic mode."""
+    cells = f"{figure.name:<36}{figure.unit:>8}" + "".join(f"{value:>11.4g}" for value in list(medians.values())[:2])
     ratio = ""
-    if len(medians) == 2:
-        ours, theirs = medians.values()
+    if len(medians) >= 2:
+        ours, theirs = list(medians.values())[:2]
         ratio = f"{ours / theirs:>9.2f}x"
-    return f"{cells}{ratio}  {'more' if figure.higher_is_better else 'less'} is better{_aim(figure)}"
+    third = f" (QEMU -icount shift=0: {medians['icount']:.4g} {figure.unit})" if "icount" in medians else ""
+    return f"{cells}{ratio}{third}  {'more' if figure.higher_is_better else 'less'} is better{_aim(figure)}"
 
 
 def _aim(figure: Figure) -> str:
@@ -51,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.runs < 1:
         parser.error(f"--runs {options.runs}: 1 is the least")
     chosen = [figure for figure in FIGURES if options.only in figure.name]
-    if not chosen:
-        parser.error(f"--only {options.only!r} matches no figure: {', '.join(f.name for f in FIGURES)}")
+    chosen_loops = [loop for loop in loops.LOOPS if options.only in loop.name]
+    posting = options.only in requests.NAME
+    if not chosen and not chosen_loops and not posting:
+        names = ", ".join((*(f.name for f in (*FIGURES, *loops.LOOPS)), requests.NAME))
+        parser.error(f"--only {options.only!r} matches no figure: {names}")
     if shutil.which("gdb") is None:
         print("bench: gdb is not installed (Debian: apt-get install gdb)", file=sys.stderr)
         return UNUSABLE
@@ -60,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not both:
         print("bench: QEMU is not installed (Debian: apt-get install qemu-system-x86): v2e alone", file=sys.stderr)
     measured = sides(("v2e", "qemu") if both else ("v2e",))
+    running = (*measured, *sides(("icount",))) if both else measured
     results = []
     if not options.json:
         names = "".join(f"{side.name:>11}" for side in measured)
@@ -69,11 +75,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for side in measured:
                 start_up(side, Path(folder))  # not counted: brings programs and their files into memory
             for figure in chosen:
-                samples = sample(figure, measured, options.runs, Path(folder))
+                try:
+                    samples = sample(figure, running if figure.icount else measured, options.runs, Path(folder))
+                except FigureUnavailable as missing:
+                    print(f"bench: {figure.name} is left out: {missing}", file=sys.stderr)
+                    continue
                 results.append({"name": figure.name, "unit": figure.unit, "samples": samples})
                 if not options.json:
                     medians = {name: statistics.median(values) for name, values in samples.items()}
                     print(row(figure, medians), flush=True)
+            if chosen_loops and not options.json:
+                print(f"loops, beside {', '.join(side.name for side in running[1:]) or 'nothing'}")
+            for loop in chosen_loops:
+                samples = loops.sample(loop, running, options.runs, Path(folder))
+                results.append({"name": loop.name, "unit": "MIPS", "samples": samples})
+                if not options.json:
+                    print(loops.row(loop, samples), flush=True)
+            if posting:
+                rates = [requests.rate() for _ in range(options.runs)]
+                results.append({"name": requests.NAME, "unit": "1/s", "samples": {"v2e": rates}})
+                if not options.json:
+                    print(requests.row(rates, statistics.median(rates)), flush=True)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return UNUSABLE

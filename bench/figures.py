@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import guests
+from bench import guests, kernels
 from bench.sides import BenchError, Side, resident
 
 DUMP_BYTES = 64 << 20
@@ -30,6 +30,7 @@ class Figure:
     higher_is_better: bool
     measure: Measure
     aim: str = ""
+    icount: bool = False  #: measured on QEMU with `-icount shift=0` too
 
 
 def _gdb(address: str, folder: Path, prepare: str, timed: str, amount: float) -> tuple[float, float]:
@@ -127,5 +128,7 @@ FIGURES = (
     Figure("single stepi", "1/s", True, stepi_single),
     Figure("breakpoint hits with ignore", "1/s", True, breakpoint_hits),
     Figure("dump of 64 MiB", "MB/s", True, dump),
+    Figure("decompression of Linux 686", "s", False, kernels.decompression, "1x", icount=True),
+    Figure("Linux 686 to userspace", "s", False, kernels.to_userspace, "1x", icount=True),
     Figure("memory of an idle 64 MiB machine", "MiB", False, memory, "150 MiB"),
 )

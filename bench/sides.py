@@ -7,8 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,24 @@ GUEST_EXIT_STATUS = 1
 START_SECONDS = 30.0
 RUN_SECONDS = 120.0
 MEMORY = "64M"
+KERNEL_MEMORY = "128M"
 
 
 class BenchError(Exception):
     """One sentence: what could not be measured and why."""
+
+
+class FigureUnavailable(BenchError):
+    """A figure cannot be measured for want of what it runs; the others can."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A Linux kernel to enter, its initrd and its command line."""
+
+    file: Path
+    initrd: Path
+    append: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,33 @@ class Side:
             raise BenchError(f"{self.name} ended with status {done.returncode} and said: {said}")
         return seconds
 
+    def kernel_arguments(self, kernel: Kernel) -> list[str]:
+        raise BenchError(f"{self.name} runs no kernels")
+
+    def kernel_to(self, kernel: Kernel, text: bytes) -> float:
+        """Seconds from the start of the process until the guest has sent `text` on its serial line."""
+        command = [*self.program, *self.kernel_arguments(kernel)]
+        begin = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment
+        )
+        assert process.stdout is not None
+        alarm = threading.Timer(RUN_SECONDS, process.kill)
+        alarm.start()
+        said = b""
+        try:
+            while text not in said:
+                # a text may come in two pieces
+                piece = os.read(process.stdout.fileno(), 1 << 16)
+                if not piece:
+                    raise BenchError(f"{self.name}'s guest never said {text!r}; its last words: {said[-200:]!r}")
+                said += piece
+            return time.perf_counter() - begin
+        finally:
+            alarm.cancel()
+            process.kill()
+            process.communicate()
+
     def _serving(self, port: int) -> list[str]:
         raise BenchError(f"{self.name} has no gdb stub")
 
@@ -97,6 +139,10 @@ class V2e(Side):
         drive = [] if disk is None else ["--disk", str(disk)]
         return ["--machine", "isapc", "--memory", MEMORY, "--firmware", firmware, *drive, "--headless"]
 
+    def kernel_arguments(self, kernel: Kernel) -> list[str]:
+        files = ["--kernel", str(kernel.file), "--initrd", str(kernel.initrd), "--append", kernel.append]
+        return ["--machine", "isapc", "--memory", KERNEL_MEMORY, *files, "--serial", "stdio", "--headless"]
+
     def _serving(self, port: int) -> list[str]:
         return ["--wait", "--gdb", str(port)]
 
@@ -104,8 +150,13 @@ class V2e(Side):
 class Qemu(Side):
     """QEMU's i386 TCG, without the devices that v2e's isapc lacks."""
 
-    def __init__(self) -> None:
-        super().__init__("QEMU", ("qemu-system-i386",))
+    def __init__(self, name: str = "QEMU", *options: str) -> None:
+        super().__init__(name, ("qemu-system-i386", *options))
+
+    def kernel_arguments(self, kernel: Kernel) -> list[str]:
+        files = ["-kernel", str(kernel.file), "-initrd", str(kernel.initrd), "-append", kernel.append]
+        machine = ["-accel", "tcg", "-machine", "isapc", "-cpu", "qemu32", "-m", KERNEL_MEMORY, "-nodefaults"]
+        return [*machine, *files, "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]
 
     def arguments(self, firmware: str, disk: Path | None) -> list[str]:
         drive = [] if disk is None else ["-drive", f"file={disk},format=raw,if=ide,snapshot=on"]
@@ -149,5 +200,9 @@ def _wait_listening(port: int, process: subprocess.Popen[bytes], name: str) -> N
 
 def sides(names: Sequence[str]) -> tuple[Side, ...]:
     """The sides of these names, in order."""
-    known: dict[str, type[V2e] | type[Qemu]] = {"v2e": V2e, "qemu": Qemu}
+    known: dict[str, Callable[[], Side]] = {
+        "v2e": V2e,
+        "qemu": Qemu,
+        "icount": lambda: Qemu("icount", "-icount", "shift=0"),
+    }
     return tuple(known[name]() for name in names)

@@ -191,8 +191,8 @@ class Executor(Protocol):
 
     def hold_input(self, port: int, value: int, until: int | None) -> None:
         """Only in PortIo.port_in: byte reads of `port` would give `value`, and do nothing else, while fewer than
-        `until` instructions have retired (None: while the run lasts) and no other access reaches PortIo. The engine
-        may answer them by itself."""
+        `until` instructions have retired (None: while the run lasts) and no access reaches PortIo that does anything
+        (one answered with this call does not). The engine may answer them by itself."""
 
     def stream_input(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
         """Only in PortIo.port_in: the next byte reads of `port` would give `data`, one after another, as long as no

@@ -23,8 +23,10 @@ from emu.devices.pit8254 import Pit8254, Port61, instant_of, pulses_at
 from emu.devices.rtc146818 import Rtc, pc_nvram
 from emu.devices.syscontrol import A20Gate, Port92, ResetControl
 from emu.devices.uart16550 import Uart16550
+from emu.devices.uart16550_registers import LSR, LSR_ERRORS
 from emu.devices.vga import Vga
 from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault
+from emu.firmware.payload import Payload
 from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
 from emu.media import Disk
@@ -36,9 +38,13 @@ from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, RegionView, ScreenView
 from emu.x86.state import CR0_CACHE, CpuState
 
-#: Port B, RTC index (floating), port A, fw_cfg's data. A read has no side effect but to advance the last, and what it
-#: gives changes only by writes to ports, by timers and, that of port B, with the timer's clock.
-POLLED = frozenset((layout.PORT_61, layout.RTC, layout.SYSTEM_CONTROL_A, layout.FW_CFG + 1))
+COM1_LSR = layout.COM1 + LSR
+#: Port B, RTC index (floating), keyboard status, port A, COM1's line status, fw_cfg's data. A read has no side effect
+#: but to advance the last and to clear errors of the line, and what it gives changes only by writes to ports, by reads
+#: of others that have effects, by timers and, that of port B, with the timer's clock.
+POLLED = frozenset(
+    (layout.PORT_61, layout.RTC, layout.KBC_COMMAND, layout.SYSTEM_CONTROL_A, COM1_LSR, layout.FW_CFG + 1)
+)
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 2
@@ -56,11 +62,13 @@ class MachineConfig:
     at 4 GiB - 1; with `shadow` its low copy (below 1 MiB) and the option ROMs are writable, as on QEMU's isapc.
 
     `option_roms` stand at C0000h from the start; `fw_cfg` files are handed to a firmware that asks for them
-    (SeaBIOS clears C0000h and deploys "vgaroms/*" and "genroms/*" itself). Without any the device is absent."""
+    (SeaBIOS clears C0000h and deploys "vgaroms/*" and "genroms/*" itself). Without any the device is absent.
+    `payload` takes the firmware's place: it is in memory, and the CPU in its state, after each reset."""
 
     machine: str = "isapc"  #: or "pc": i440FX and PIIX3
     memory: int = 64 << 20
     firmware: bytes = b""
+    payload: Payload | None = None
     shadow: bool = True
     option_roms: Sequence[bytes] = ()
     fw_cfg: dict[str, bytes] = field(default_factory=dict)
@@ -142,7 +150,9 @@ def _parts(config: MachineConfig) -> list[Part]:
         raise MachineError(f"machine {config.machine!r} is unknown: use {' or '.join(MACHINES)}")
     if len(config.disks) > MAX_DISKS:
         raise MachineError(f"{len(config.disks)} disks: the one IDE channel of this machine takes {MAX_DISKS}")
-    if not config.firmware:
+    if config.payload is not None and config.firmware:
+        raise MachineError("a firmware and a payload: the CPU can start in one of them")
+    if not config.firmware and config.payload is None:
         raise MachineError("no firmware: the CPU would have nothing to execute at its reset vector")
     rom = config.firmware
     rom = b"\xff" * (-len(rom) % 0x1000) + rom
@@ -154,14 +164,14 @@ def _parts(config: MachineConfig) -> list[Part]:
         return pc_parts(config.memory, rom, options)
     if len(options) > room:
         raise MachineError(f"the option ROMs have {len(options)} bytes, {room} fit between C0000h and the firmware")
-    kind: Kind = "ram" if config.shadow else "rom"
+    kind: Kind = "ram" if config.shadow and rom else "rom"
     return [
         Part(0, layout.CONVENTIONAL_END, "ram", "conventional"),
         Part(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, "ram", "vga"),
         Part(layout.OPTION_ROM_BASE, room, kind, "option-rom", options.ljust(room, b"\xff")),
-        Part(top, len(low), kind, "firmware-low", low),
+        *([Part(top, len(low), kind, "firmware-low", low)] if low else []),
         *([Part(1 << 20, config.memory - (1 << 20), "ram", "extended")] if config.memory > 1 << 20 else []),
-        Part(layout.RESET_TOP - len(rom), len(rom), "rom", "firmware", rom),
+        *([Part(layout.RESET_TOP - len(rom), len(rom), "rom", "firmware", rom)] if rom else []),
     ]
 
 
@@ -203,8 +213,15 @@ class Machine:
         self.pin.connect(self.controller, self.executor)
         self.pin.on_delivery = lambda v: self.journal.add(self.executor.retired, "interrupt", f"vector {v:#04x}")
         self.executor.on_fault(self._on_fault)
+        if config.payload is not None:
+            self.executor.load(self._place(config.payload))
 
     # -- building
+
+    def _place(self, payload: Payload) -> CpuState:
+        for address, data in payload.pieces:
+            self.memory.write(address, data)
+        return payload.state.copy()
 
     def _build_devices(self) -> None:
         clock, config, ports = self.clock, self.config, self.ports
@@ -230,6 +247,8 @@ class Machine:
         )  # fmt: skip
         self.port92 = Port92(self.a20, self.request_reset)
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], partial(self._sent, "serial", config.serial_out))
+        # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
+        self.com1.immediate = True
         self.vga = Vga(clock, self.memory.window(layout.VGA_WINDOW))
         drives = [*config.disks, None, None][:2]
         self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], (drives[0], drives[1]))
@@ -289,11 +308,11 @@ class Machine:
             if self._fw_cfg is not None and (rest := self._fw_cfg.rest()):
                 self.executor.stream_input(port, rest, self._fw_cfg.skip)
         elif port == layout.PORT_61:
-            # Its pins change with the timer's clock pulses.
+            # Its pins change with the timer's clock pulses, but for those that only decrement.
             now = self.clock.now
-            left = instant_of(pulses_at(now) + 1) - now
+            left = instant_of(pulses_at(now) + self.port61.quiet_pulses() + 1) - now
             self.executor.hold_input(port, value, self.executor.retired - (-left // NS_PER_INSTRUCTION))
-        else:
+        elif port != COM1_LSR or not value & LSR_ERRORS:
             self.executor.hold_input(port, value, None)
 
     def port_out(self, port: int, size: int, value: int) -> None:
@@ -412,6 +431,10 @@ class Machine:
         self.journal.add(self.executor.retired, "reset", kind)
         state, before = CpuState(), self.executor.state()
         state.a20 = before.a20
+        payload = self.config.payload
+        if payload is not None:
+            # No firmware is there to tell an INIT from a reset: both start the payload anew.
+            kind = "system"
         if kind == "cpu":
             # INIT leaves the FPU, the MSRs and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
             state.fpu, state.msrs = before.fpu, before.msrs
@@ -427,6 +450,8 @@ class Machine:
             for part in _parts(self.config):
                 if part.content and part.mapped:
                     self.memory.write(part.base, part.content)
+            if payload is not None:
+                state = self._place(payload)
         self.executor.load(state)
         self.pin.update()
 
@@ -593,7 +618,7 @@ def build_machine(config: MachineConfig) -> Machine:
     def make(machine: Machine) -> Executor:
         return UnicornEngine(
             machine.memory.regions, machine, machine.mmio, timestamp=machine.timestamp, checks=config.checks,
-            apic=config.machine == "pc",
+            tick=NS_PER_INSTRUCTION, apic=config.machine == "pc",
         )  # fmt: skip
 
     return Machine(config, make)

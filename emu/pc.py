@@ -29,8 +29,8 @@ FLOATING = "floating"  #: what an address gives that nobody answers, where only 
 
 
 def pc_parts(memory: int, firmware: bytes, option_roms: bytes) -> list[Part]:
-    """RAM of `memory` bytes, the firmware (whole pages) at the top and, its last 128 KiB, below 1 MiB, the option ROMs
-    at C0000h; DRAM behind both for the PAM registers."""
+    """RAM of `memory` bytes, the firmware (whole pages, if any) at the top and, its last 128 KiB, below 1 MiB, the
+    option ROMs at C0000h; DRAM behind both for the PAM registers."""
     low = firmware[-layout.BIOS_LOW_MAX :]
     options = option_roms + b"\xff" * (-len(option_roms) % 0x4000)
     return [
@@ -40,9 +40,9 @@ def pc_parts(memory: int, firmware: bytes, option_roms: bytes) -> list[Part]:
         Part(layout.SHADOW_BASE, layout.BIOS_LOW_END - layout.SHADOW_BASE, "ram", SHADOW, mapped=False),
         Part(layout.SHADOW_BASE, 0x10000, "rom", FLOATING, b"\xff" * 0x10000, mapped=False),
         *([Part(layout.OPTION_ROM_BASE, len(options), "rom", OPTION, options)] if options else []),
-        Part(layout.BIOS_LOW_END - len(low), len(low), "rom", ROM_LOW, low),
+        *([Part(layout.BIOS_LOW_END - len(low), len(low), "rom", ROM_LOW, low)] if low else []),
         *([Part(1 << 20, memory - (1 << 20), "ram", "extended")] if memory > 1 << 20 else []),
-        Part(layout.RESET_TOP - len(firmware), len(firmware), "rom", "firmware", firmware),
+        *([Part(layout.RESET_TOP - len(firmware), len(firmware), "rom", "firmware", firmware)] if firmware else []),
     ]
 
 

@@ -44,11 +44,13 @@ class Callbacks:
         self.error: BaseException | None = None
         #: called before each port access that reaches Python
         self.before_port: Callable[[], None] | None = None
+        #: told each time stamp that RDTSC is answered with
+        self.told_time: Callable[[int], None] | None = None
         #: (instruction, function) of each INSN hook; kept alive here
         self.ports: tuple[tuple[int, Any], ...] = ((INSN_IN, _IN(self._in)), (INSN_OUT, _OUT(self._out)))
         self.others: tuple[tuple[int, Any], ...] = (
             (INSN_RDTSC, _RDTSC(self._rdtsc)),
-            (INSN_RDTSCP, _RDTSC(self._rdtsc)),
+            (INSN_RDTSCP, _RDTSC(self._rdtscp)),
         )
         #: uc_mmio_map's functions; their user data is the physical address of the range
         self.mmio_read = _READ(self._read)
@@ -109,6 +111,12 @@ class Callbacks:
         try:
             value = self._timestamp()
             self._env.regs[0], self._env.regs[2] = value & MASK32, value >> 32 & MASK32
+            if self.told_time is not None:
+                self.told_time(value)
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self.failed(error)
         return 1
+
+    def _rdtscp(self, uc: int, data: int) -> int:
+        self._env.regs[1] = self._env.tsc_aux & MASK32
+        return self._rdtsc(uc, data)

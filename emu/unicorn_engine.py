@@ -67,9 +67,10 @@ FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_co
 
 class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
-    all ones. `timestamp` is what RDTSC returns. `checks`: see `emu.unicorn_checks`. `translations` is how many
-    translated blocks the fast loop keeps. `apic`: CPUID says that there is a local APIC, as the machine has one. Raises
-    EngineError when this Unicorn is not the one known here."""
+    all ones. `timestamp` is what RDTSC returns; it grows by `tick` with each instruction of a run (0: however it
+    likes). `checks`: see `emu.unicorn_checks`. `translations` is how many translated blocks the fast loop keeps.
+    `apic`: CPUID says that there is a local APIC, as the machine has one. Raises EngineError when this Unicorn is not
+    the one known here."""
 
     name = "unicorn"
 
@@ -82,6 +83,7 @@ class UnicornEngine:
         timestamp: Callable[[], int],
         checks: CheckLevel = CheckLevel.AUTO,
         translations: int = TRANSLATIONS,
+        tick: int = 0,
         apic: bool = False,
     ) -> None:
         if unicorn.__version__ != VERSION:
@@ -120,14 +122,14 @@ class UnicornEngine:
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
-        self._loop = self._choose_loop(translations)
+        self._loop = self._choose_loop(translations, tick)
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
         self._check_segments(checks)
         self._install()
         self._prove()
         self.load(CpuState())
 
-    def _choose_loop(self, translations: int) -> FastLoop | GateLoop:
+    def _choose_loop(self, translations: int, tick: int) -> FastLoop | GateLoop:
         helper = HELPER
         if os.environ.get("V2E_ENGINE", "") == "gate":
             helper = FORCED
@@ -140,7 +142,7 @@ class UnicornEngine:
             self.notice = "" if helper is FORCED else f"the engine runs without its C helper, slower: {helper}"
             return GateLoop(self._ov, self._control, self._code, self._callbacks, self._read_linear)
         self.notice = ""
-        loop = FastLoop(helper, self._ov, self._control, self._memory.numbered, self._callbacks, translations)
+        loop = FastLoop(helper, self._ov, self._control, self._memory.numbered, self._callbacks, translations, tick)
         # Once, and before Unicorn frees what another engine may then be given.
         loop.close = weakref.finalize(self, detacher(helper, self._handle))
         return loop

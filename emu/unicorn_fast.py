@@ -67,7 +67,7 @@ class _Layout(ctypes.Structure):
         *((name, c_uint32) for name in (
             "uc_cpu", "uc_tcg", "uc_invalid_error", "cpu_exit_request", "cpu_cflags_next_tb",
             "cpu_interrupt_request", "cpu_can_do_io", "cpu_exception_index", "cpu_env", "env_eip", "env_eflags",
-            "env_hflags", "env_cr", "env_rsp", "env_segs", "env_dr", "env_error_code",
+            "env_hflags", "env_cr", "env_rsp", "env_segs", "env_dr", "env_error_code", "env_tsc_aux",
             "env_cc_op",
         )),
         ("env_icount_decr", c_int32),
@@ -78,6 +78,8 @@ class _Layout(ctypes.Structure):
 CELLS: Final = 64
 #: As long as the run lasts.
 ALWAYS: Final = -1
+#: More instructions than a run has left.
+NOT_AT_ALL: Final = (1 << 63) - 1
 
 
 class Cell(ctypes.Structure):
@@ -99,8 +101,15 @@ class Cell(ctypes.Structure):
 class Cells(ctypes.Structure):
     """struct cells."""
 
-    _fields_ = (("generation", c_uint32), ("_pad", c_uint32), ("cell", Cell * CELLS))
+    _fields_ = (
+        ("generation", c_uint32), ("time_known", c_uint32), ("tick", c_uint32), ("_pad", c_uint32),
+        ("time", c_uint64), ("time_left", c_int64), ("cell", Cell * CELLS),
+    )  # fmt: skip
     generation: int
+    time_known: int
+    tick: int
+    time: int
+    time_left: int
     cell: ctypes.Array[Cell]
 
 
@@ -182,7 +191,7 @@ class Helper:
 
     def _fit(self, unicorn_path: str) -> None:
         env = [offset_of(Env, name) for name in ("eip", "eflags", "hflags", "cr")]
-        more = [offset_of(Env, name) for name in ("segs", "dr", "error_code", "cc_op")]
+        more = [offset_of(Env, name) for name in ("segs", "dr", "error_code", "tsc_aux", "cc_op")]
         layout = _Layout(
             UC_CPU, UC_TCG, UC_INVALID_ERROR, CPU_EXIT_REQUEST, CPU_CFLAGS_NEXT, CPU_INTERRUPT_REQUEST, CPU_CAN_DO_IO,
             CPU_EXCEPTION_INDEX, CPU_ENV, *env, ENV_RSP, *more, ENV_ICOUNT_DECR, ENV_TLB,
@@ -295,15 +304,24 @@ class FastLoop:
     name = "fast"
 
     def __init__(
-        self, helper: Helper, overlay: Overlay, control: Control, ram: int, callbacks: Callbacks, translations: int
+        self,
+        helper: Helper,
+        overlay: Overlay,
+        control: Control,
+        ram: int,
+        callbacks: Callbacks,
+        translations: int,
+        tick: int = 0,
     ) -> None:
+        """`tick` is what RDTSC's answer grows by with each instruction; 0: each is asked for."""
         self._helper, self._control = helper, control
         #: Forgets the engine; set by whoever knows when it goes.
         self.close: Callable[[], object] = detacher(helper, overlay.uc)
         self._callbacks = PORT_IN(callbacks.port_in), PORT_OUT(callbacks.port_out)
         callbacks.before_port = self.settle
+        callbacks.told_time = self._hold_time
         self._hooks: list[MemoryHook] = []
-        self._cells = Cells()
+        self._cells = Cells(tick=tick)
         #: bytes handed out as a stream: the port, how many, the bytes, and whom to tell how many were taken
         self._places: object = None  # kept, as the helper looks into it
         self._stream: tuple[int, int, object, Callable[[int], None]] | None = None
@@ -326,9 +344,16 @@ class FastLoop:
 
     def hold(self, port: int, value: int, floor: int) -> None:
         """See Executor.hold_input; `floor` is how many instructions are then left of the run."""
+        # The access being answered does nothing, so that what was held before it still holds.
+        self._cells.generation -= 1
         cell = self._cells.cell[port % CELLS]
         cell.port, cell.value, cell.streams, cell.floor = port, value, 0, floor
         cell.generation = self._cells.generation
+
+    def _hold_time(self, value: int) -> None:
+        """RDTSC was answered with `value`; the helper answers on, where it knows how time goes on."""
+        cells = self._cells
+        cells.time, cells.time_left, cells.time_known = value, self._control.remaining, 1
 
     def stream(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
         """See Executor.stream_input."""
@@ -347,8 +372,7 @@ class FastLoop:
             self._stream = None
             cell = self._cells.cell[port % CELLS]
             if cell.port == port and cell.streams:
-                cell.streams = 0
-                cell.generation = self._cells.generation - 1
+                cell.streams, cell.floor = 0, NOT_AT_ALL
                 taken(length - cell.left)
 
     def repeating(self) -> bool:

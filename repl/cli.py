@@ -41,10 +41,15 @@ class _Script(argparse.Action):
 
 def _machine_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("image", nargs="?", metavar="IMAGE", help="disk image to boot; without one, and without --disk or --firmware, "
-        "the built-in tour of the CPU's modes (`tour`)")  # fmt: skip
+    add("image", nargs="?", metavar="IMAGE", help="disk image to boot; without one, and without --disk, --kernel or "
+        "--firmware, the built-in tour of the CPU's modes (`tour`)")  # fmt: skip
     add("--disk", action="append", default=[], metavar="FILE", help="hard disk image; may be repeated")
     add("--boot", default="disk", metavar="WHAT", help="disk")
+    add("--kernel", metavar="FILE", help="Linux bzImage or multiboot image, entered directly, "
+        "without firmware")  # fmt: skip
+    add("--initrd", action="append", default=[], metavar="FILE", help="its initial RAM disk; of a multiboot image a "
+        "module, and may be repeated")  # fmt: skip
+    add("--append", metavar="TEXT", help="its command line")
     add("--firmware", metavar="NAME", help="seabios or a file")
     add("--option-rom", action="append", default=[], metavar="FILE", help="option ROM; may be repeated")
     add("--machine", default="isapc", metavar="NAME", help="isapc or pc (i440FX, PIIX3, ACPI)")

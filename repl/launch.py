@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from emu.debugger import Debugger
 from emu.engine import CheckLevel, EngineError
+from emu.firmware.kernels import load_kernel
+from emu.firmware.payload import KernelError
 from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom, read_rom, tour_rom
 from emu.inspector import DebuggerError
 from emu.machine import MACHINES, MachineConfig, MachineError, build_machine
@@ -38,7 +40,7 @@ _ENDS = _DIED | {StopKind.EXIT, StopKind.POWEROFF, StopKind.EVENT, StopKind.LIMI
 #: Seconds between two looks at whether gdb has left a dead guest.
 _LOOK = 0.2
 #: What building a machine may fail with: each is one sentence.
-BUILD_FAILURES = (MachineError, EngineError, FirmwareError, MediaError, UntilError)
+BUILD_FAILURES = (MachineError, EngineError, FirmwareError, KernelError, MediaError, UntilError)
 #: The name of the built-in image.
 TOUR = "tour"
 #: Sizes of floppy disk images, in bytes (KiB: 160 180 320 360 720 1200 1440 2880).
@@ -61,6 +63,10 @@ def check_choices(options: argparse.Namespace) -> None:
     choose("--policy", options.policy, ("emulated",), ("native", "auto", "learn", "dwell:"))
     choose("--clock", options.clock, ("virtual",), ("host",))
     choose("--cpus", options.cpus, ("1",))
+    if options.kernel is None:
+        for name, given in (("--initrd", bool(options.initrd)), ("--append", options.append is not None)):
+            if given:
+                raise UsageError(f"{name} belongs to a kernel: name one with --kernel FILE")
     if options.cpu is not None:
         choose("--cpu", options.cpu, ("qemu64",), ("486", "pentium", "pentium2", "pentium3", "max"))
 
@@ -89,7 +95,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
             raise UsageError(f"--firmware {options.firmware}: the tour is a ROM of its own and takes no firmware")
         image, tour = None, True
     else:
-        tour = image is None and not options.disk and options.firmware is None
+        tour = image is None and not options.disk and options.firmware is None and options.kernel is None
     disks = [_image(image, options.write)] if image is not None else []
     disks += [_disk(path, options.write) for path in options.disk]
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
@@ -98,7 +104,20 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     )
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:
+        if options.kernel is not None:
+            raise UsageError("the tour and --kernel: the machine can start in one of them")
         config.firmware, config.shadow = tour_rom(), False
+    elif options.kernel is not None:
+        if options.firmware is not None:
+            raise UsageError(
+                "--kernel with --firmware is not available in this version: leave --firmware out to enter the kernel "
+                "directly, or boot a disk that has a boot loader"
+            )
+        if roms:
+            raise UsageError(
+                "--option-rom and --kernel: no firmware runs that would call the ROM, so leave one of them out"
+            )
+        config.payload = load_kernel(Path(options.kernel), map(Path, options.initrd), options.append or "", memory)
     else:
         _firmware(options.firmware, config, roms)
     return config
@@ -267,7 +286,9 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
     except BUILD_FAILURES as error:
         raise UsageError(str(error)) from error
     try:
-        images = [options.image, *options.disk, *options.option_rom, options.firmware]
+        images = [
+            options.image, *options.disk, *options.option_rom, options.firmware, options.kernel, *options.initrd
+        ]  # fmt: skip
         for sink in sinks:
             sink.open(Path(name) for name in images if name is not None)
         if options.limit is not None:

@@ -38,6 +38,7 @@ _MODE_NAMES = (
 _RW_NAMES = ("none", "LSB", "MSB", "LSB then MSB")
 
 #: The count that makes counter 1 ask for a DRAM refresh each 15.085 us, as every PC's POST programs it.
+MAX_QUIET = 0xFFFF  #: CLK pulses
 REFRESH_COUNT = 18
 
 
@@ -171,7 +172,7 @@ class Counter:
                 self.done = True
                 self._set_out(mode < 2)
 
-    def _quiet(self) -> int | None:
+    def quiet(self) -> int | None:
         """How many of the coming CLK pulses do nothing but decrement; None: all of them, or they do nothing at all."""
         mode = self.mode
         if self.load or (self.trigger and self.written) or (mode in (4, 5) and not self.out):
@@ -195,7 +196,7 @@ class Counter:
             return
         self.pulse = pulse
         while left:
-            quiet = self._quiet()
+            quiet = self.quiet()
             if quiet is None:
                 self.trigger = False
                 if self.counting and self.done:
@@ -215,7 +216,7 @@ class Counter:
     def next_edge(self) -> int | None:
         """The CLK pulse at which OUT changes next if nothing is written and GATE stays; None: never."""
         ahead = replace(self)
-        while (quiet := ahead._quiet()) is not None:
+        while (quiet := ahead.quiet()) is not None:
             ahead._decrement(quiet)
             ahead._clk()
             ahead.pulse += quiet + 1
@@ -330,15 +331,17 @@ class Pit8254:
 
     # -- time ------------------------------------------------------------------------------------------------------
 
-    def _catch_up(self, pulse: int) -> None:
-        """All counters to `pulse`, telling `irq0` of each edge of counter 0 on the way."""
+    def _catch_up(self, pulse: int, index: int = 0) -> None:
+        """Counter 0 to `pulse`, telling `irq0` of each edge on the way, and counter `index`. Nobody is told of what the
+        others do, so they are carried on when somebody asks."""
         counter = self._counters[0]
         while self._next_edge is not None and self._next_edge <= pulse:
             counter.advance(self._next_edge)
             self._next_edge = counter.next_edge()
             self._irq0(counter.out)
-        for counter in self._counters:
-            counter.advance(pulse)
+        counter.advance(pulse)
+        if index:
+            self._counters[index].advance(pulse)
 
     def _replan(self) -> None:
         self._next_edge = self._counters[0].next_edge()
@@ -351,6 +354,11 @@ class Pit8254:
         self._catch_up(pulses_at(deadline))
         if self._next_edge is not None:
             self._timer.arm(instant_of(self._next_edge))
+
+    def quiet(self, index: int, now: int) -> int:
+        """For how many CLK pulses from `now` on the OUT pin of counter `index` surely stays as it is; at most 65535."""
+        quiet = self._at(index, now).quiet()
+        return MAX_QUIET if quiet is None else quiet
 
     def _at(self, index: int, now: int) -> Counter:
         """Counter `index` as of `now`. Counter 0 is copied, its edges being still to be told to `irq0`; the others
@@ -365,7 +373,7 @@ class Pit8254:
         """Port 40h + `offset`. The control word register is write-only: the data bus stays high-impedance."""
         if offset == 3:
             return 0xFF
-        self._catch_up(pulses_at(self._clock.now))
+        self._catch_up(pulses_at(self._clock.now), offset)
         return self._counters[offset].read()
 
     def peek(self, offset: int, size: int) -> int:
@@ -375,13 +383,15 @@ class Pit8254:
     def write(self, offset: int, value: int, size: int) -> None:
         """Port 40h + `offset`: a count byte, or at 43h a control word, a counter latch or a read-back command."""
         self.revision += 1
-        self._catch_up(pulses_at(self._clock.now))
+        pulse = pulses_at(self._clock.now)
+        self._catch_up(pulse, offset if offset < 3 else value >> 6 if value >> 6 < 3 else 0)
         before = self._counters[0].out
         if offset < 3:
             self._counters[offset].write_count(value)
         elif value >> 6 == _READ_BACK:
             for i, counter in enumerate(self._counters):
                 if value & 2 << i:
+                    counter.advance(pulse)
                     if not value & _RB_NO_COUNT:
                         counter.latch_count()
                     if not value & _RB_NO_STATUS:
@@ -401,7 +411,7 @@ class Pit8254:
     def set_gate(self, index: int, level: bool) -> None:
         """Drive GATE of counter `index` (0-2)."""
         self.revision += 1
-        self._catch_up(pulses_at(self._clock.now))
+        self._catch_up(pulses_at(self._clock.now), index)
         before = self._counters[0].out
         self._counters[index].set_gate(level)
         self._replan()
@@ -494,6 +504,11 @@ class Port61:
             self._shown = REFRESH_TOGGLE * self._pit.toggle(1, now) | TIMER2_OUT * self._pit.out(2, now)
             self._shown_pulse, self._shown_revision = pulse, self._pit.revision
         return self._state.value | self._shown
+
+    def quiet_pulses(self) -> int:
+        """For how many CLK pulses from now on a read gives the same, unless a port is written."""
+        now = self._clock.now
+        return min(self._pit.quiet(1, now), self._pit.quiet(2, now))
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Bits 4-7 are read-only."""

@@ -75,6 +75,8 @@ class Uart16550:
         self, clock: Clock, irq: Callable[[bool], None], transmit: Callable[[int], None], name: str = "com1"
     ) -> None:
         self._clock, self._irq, self._transmit, self.name = clock, irq, transmit, name
+        #: characters leave as soon as they are written, whatever rate is programmed, as if the line had no end
+        self.immediate = False
         self._tx_timer = clock.timer(f"{name}.tx", self._sent)
         self._thre_timer = clock.timer(f"{name}.thre", self._thre_due)
         self._rx_timer = clock.timer(f"{name}.rx", self._arrived)
@@ -254,6 +256,11 @@ class Uart16550:
         """The next character into the shift register; its first bit leaves at `start`."""
         s = self.state
         s.tsr = s.tx.pop(0) & self.state.mask()
+        if self.immediate:
+            if not s.tx:
+                self._empty()
+            self._sent(start)
+            return
         length = self.character_ns()
         self._tx_timer.arm(start + length)
         if s.tx:

@@ -120,25 +120,15 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
     }
     c->remaining -= s->insns;
     e->running = s;
-    *e->can_do_io = s->io;
 }
 
-/* Called at the beginning of each block of an attached engine. */
+/* The slow way out of the check (entry.c), which has counted the block already. Returns to go on with it. */
 __attribute__((visibility("hidden"), used)) void v2e_check_block(uint8_t *argument)
 {
     slot *s = (slot *)(argument - 1);
-    engine *e = s->engine;
-    struct control *c = e->control;
-    int64_t left = c->remaining - s->need;
 
-    if (likely((left | (int64_t)*e->decrementer) >= 0 && !ATTENTION(c))) {
-        c->remaining = left;
-        e->running = s;
-        *e->eip = s->eip; /* chained blocks do not store it */
-        *e->can_do_io = s->io;
-        return;
-    }
-    look(e, s);
+    s->engine->control->remaining += s->need;
+    look(s->engine, s);
 }
 
 /* void helper_check_exit_request(void *, uint32_t): Unicorn's own check gets the address of struct uc_struct, which is
@@ -256,7 +246,7 @@ REPLACES int x86_cpu_exec_interrupt_x86_64(void *cpu, int request)
  */
 
 /* `host` is an address in the running block. Returns when it is not (an access from within the CPU's own work). */
-void retry_alone(engine *e, uint64_t host)
+static void retry_alone(engine *e, uint64_t host)
 {
     tb *block = real_tcg_tb_lookup(e->tcg, host);
     uint64_t pc = 0, previous = EMPTY;
@@ -280,6 +270,18 @@ void retry_alone(engine *e, uint64_t host)
     if (!(block->cflags & CF_NOCACHE))
         real_tb_phys_invalidate(e->tcg, block, EMPTY);
     leave_block(e);
+}
+
+/* To be called before a device access, from the running block's `host`. Returns where it may happen; EIP is then that of
+ * the instruction, for whoever is asked about it. */
+void be_alone(engine *e, uint64_t host)
+{
+    if (!e->running)
+        return;
+    if (!e->running->io)
+        retry_alone(e, host);
+    else
+        *e->eip = e->running->eip;
 }
 
 REPLACES void cpu_io_recompile_x86_64(void *cpu, uint64_t host)
@@ -306,7 +308,7 @@ API void v2e_fast_memory_hook(void *uc, int kind, uint64_t address, int size, in
     struct memory_hook *hook = data;
     engine *e = hook->engine;
 
-    if (!*e->can_do_io && e->synchronised)
+    if (e->running && !e->running->io && e->synchronised)
         retry_alone(e, e->synchronised);
     hook->callback(uc, kind, address, size, value, hook->number);
 }
@@ -352,7 +354,7 @@ REPLACES void helper_load_seg_x86_64(void *env, int segment, int selector)
 {
     engine *e = look_behind(env);
 
-    if (e && e->checked && !*e->can_do_io) /* the class is another for the rest of the block */
-        retry_alone(e, (uint64_t)__builtin_return_address(0));
+    if (e && e->checked) /* the class is another for the rest of the block */
+        be_alone(e, (uint64_t)__builtin_return_address(0));
     real_helper_load_seg(env, segment, selector);
 }

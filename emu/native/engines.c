@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +121,9 @@ static void *reserve(uint64_t bytes)
     return memory == MAP_FAILED ? NULL : memory;
 }
 
+/* Python lets go of its lock around each call, so engines may come and go in several threads at once. */
+static pthread_mutex_t coming_and_going = PTHREAD_MUTEX_INITIALIZER;
+
 static void release(engine *e)
 {
     void *memory[] = {e->slots, e->cuts, e->has_code, e->linear, e->records};
@@ -138,18 +142,17 @@ API void v2e_fast_detach(void *uc)
 
     if (!e || !e->uc)
         return;
+    pthread_mutex_lock(&coming_and_going);
     e->uc = e->cpu = NULL;
     release(e);
+    pthread_mutex_unlock(&coming_and_going);
 }
 
-/* Serve the engine `uc`: keep at most `translations` of them, know `ram` bytes of Unicorn's RAM numbering, and call
- * `in` and `out` for ports that `cells` do not answer. Returns NULL when there is no room. */
-API engine *v2e_fast_attach(void *uc, struct control *control, struct cells *cells, uint32_t translations,
-                            uint64_t ram, port_in *in, port_out *out)
+static engine *claim(void *uc, struct control *control, struct cells *cells, uint32_t translations, uint64_t ram,
+                     port_in *in, port_out *out)
 {
     engine *e;
 
-    v2e_fast_detach(uc);
     for (e = table; e < table + ENGINES && e->uc; e++)
         ;
     if (e == table + ENGINES)
@@ -181,6 +184,20 @@ API engine *v2e_fast_attach(void *uc, struct control *control, struct cells *cel
     return e;
 }
 
+/* Serve the engine `uc`: keep at most `translations` of them, know `ram` bytes of Unicorn's RAM numbering, and call
+ * `in` and `out` for ports that `cells` do not answer. Returns NULL when there is no room. */
+API engine *v2e_fast_attach(void *uc, struct control *control, struct cells *cells, uint32_t translations,
+                            uint64_t ram, port_in *in, port_out *out)
+{
+    engine *e;
+
+    v2e_fast_detach(uc);
+    pthread_mutex_lock(&coming_and_going);
+    e = claim(uc, control, cells, translations, ram, in, out);
+    pthread_mutex_unlock(&coming_and_going);
+    return e;
+}
+
 /* Run until there is a reason to stop; what uc_emu_start returns. */
 API int v2e_fast_run(engine *e)
 {
@@ -189,6 +206,7 @@ API int v2e_fast_run(engine *e)
     e->running = NULL;
     e->unwinding = e->synchronised = 0;
     e->cells->generation++; /* timers may have fired */
+    e->cells->time_known = 0; /* idle time may have been skipped */
     error = real_uc_emu_start(e->uc, *e->eip, 0, 0, 0);
     engine_left(e);
     return error;

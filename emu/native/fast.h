@@ -33,6 +33,7 @@
 #define EFLAGS_IF 0x200u
 #define EFLAGS_IOPL_SHIFT 12
 #define EFLAGS_VM 0x20000u
+#define CR4_TSD 4u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
 #define NO_CFLAGS UINT32_MAX
@@ -47,7 +48,7 @@ struct layout {
     uint32_t uc_cpu, uc_tcg, uc_invalid_error;
     uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
-        env_error_code, env_cc_op;
+        env_error_code, env_tsc_aux, env_cc_op;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;
@@ -95,15 +96,14 @@ enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED };
 /* `leave`: 1, set by Python, the block is to be looked up again; 2, something that only `look` compares has changed. */
 #define LEAVE_BLOCK 1
 #define LOOK 2
-/* Not 0: there is something to look at before the next block. The seven bytes from `checks` to `step`; breakpoints and
- * paging are looked at otherwise. */
-#define ATTENTION(control) (*(const uint64_t *)(const void *)&(control)->checks << 8)
+/* The seven bytes from `checks` to `step` are looked at before each block, as one word (entry.c); breakpoints and paging
+ * are looked at otherwise. */
 
 /* One per translation. The translation hands its address, with bit 0 set, to the check at its beginning. */
 typedef struct slot {
     int64_t need; /* `insns`, or NEVER */
     struct engine *engine;
-    uint64_t eip;  /* of the first instruction */
+    uint64_t eip;  /* of the first instruction; nothing stores it when the block is entered by a jump from another */
     tb *block;
     uint64_t last; /* linear address of the last instruction */
     uint32_t io;   /* 1: device accesses may happen in it, as it has one instruction */
@@ -132,7 +132,12 @@ struct cell {
     uint64_t left;
 };
 struct cells {
-    uint32_t generation, pad;
+    uint32_t generation;
+    /* RDTSC in this run, once Python has answered one (`time_known`): `time` was the answer when `time_left`
+     * instructions were left to the run, and each takes `tick` more. */
+    uint32_t time_known, tick, pad;
+    uint64_t time;
+    int64_t time_left;
     struct cell cell[CELLS];
 };
 
@@ -160,7 +165,8 @@ typedef struct engine {
     slot *running; /* the block entered last; NULL when it was left otherwise than by its end */
     slot *slots;
     uint32_t used, capacity;
-    uint32_t checks;        /* calls of the check emitted in the translation being made */
+    uint32_t checks;        /* checks asked for in the translation being made */
+    uint8_t *slow_way, *go_on; /* the labels of the one that was emitted there */
     uint64_t unwinding;     /* host address a register state was just unwound to, for good */
     uint64_t synchronised;  /* the same for a memory hook, which goes on */
     struct cut *cuts;
@@ -190,6 +196,8 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
 
 #define REAL(X)                                                                                                        \
     X(void, helper_check_exit_request, (void *, uint32_t))                                                             \
+    X(void, helper_pause, (void *, int))                                                                               \
+    X(void, tcg_gen_lookup_and_goto_ptr, (void *))                                                                     \
     X(void, tcg_gen_callN, (void *, void *, void *, int, void **))                                                     \
     X(uint64_t, tcg_const_i64, (void *, int64_t))                                                                      \
     X(uint64_t, tcg_const_i32, (void *, int32_t))                                                                      \
@@ -200,6 +208,11 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(uint32_t, cpu_ldl_data_ra, (void *, uint64_t, uint64_t))                                                         \
     X(uint32_t, cpu_cc_compute_all, (void *, int))                                                                     \
     X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
+    X(uint8_t *, tcg_temp_new_internal, (void *, int, int))                                                            \
+    X(uint8_t *, gen_new_label, (void *))                                                                              \
+    X(void, tcg_gen_op1, (void *, int, uint64_t))                                                                      \
+    X(void, tcg_gen_op3, (void *, int, uint64_t, uint64_t, uint64_t))                                                  \
+    X(void, tcg_gen_brcondi_i64, (void *, int, uint64_t, int64_t, void *))                                             \
     X(void, gen_intermediate_code, (void *, tb *, int))                                                                \
     X(tb *, tb_gen_code, (void *, uint64_t, uint64_t, uint32_t, int))                                                  \
     X(tb *, tb_htable_lookup, (void *, uint64_t, uint64_t, uint32_t, uint32_t))                                        \
@@ -256,7 +269,7 @@ REAL(DECLARE)
 extern int (*real_uc_emu_stop)(void *);
 
 /* ---- count.c */
-void retry_alone(engine *e, uint64_t host);
+void be_alone(engine *e, uint64_t host);
 void keep_skip(engine *e, const tb *block);
 __attribute__((noreturn)) void leave_block(engine *e);
 int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
@@ -264,6 +277,10 @@ int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
 /* ---- dirty.c */
 int is_unmarked(const engine *e, uint64_t host);
 void mark_written(const engine *e, uint64_t host);
+
+/* ---- entry.c */
+void emit_check(engine *e, slot *s);
+void emit_slow_way(engine *e, const slot *s);
 
 /* ---- translate.c */
 extern __thread engine *translating;

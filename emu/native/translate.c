@@ -300,23 +300,34 @@ API void v2e_fast_flush(engine *e)
     tb_flush_x86_64(e->cpu);
 }
 
-/* Unicorn emits a call of its check at the beginning of each block and behind each load and store. The first gets the
- * block's slot; the others, which stop in the middle of instructions, are left out. */
+/* Unicorn emits a call of its check at the beginning of each block and behind each load and store. Ours takes the place
+ * of the first (entry.c); the others, which stop in the middle of instructions, are left out. */
 REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int count, void **arguments)
 {
     engine *e = translating;
     extern void helper_check_exit_request_x86_64(void *, uint32_t);
+    extern void helper_pause_x86_64(void *, int);
 
     if (e && e->tcg == tcg && function == (void *)helper_check_exit_request_x86_64) {
-        if (e->checks++ == 0) {
-            uint64_t address = real_tcg_const_i64(tcg, (int64_t)&e->slots[e->used] | 1);
-            void *both[2] = {(uint8_t *)tcg + address, arguments[1]};
-
-            real_tcg_gen_callN(tcg, function, result, count, both);
-        }
+        if (e->checks++ == 0)
+            emit_check(e, &e->slots[e->used]);
         return;
     }
     real_tcg_gen_callN(tcg, function, result, count, arguments);
+    if (e && e->tcg == tcg && function == (void *)helper_pause_x86_64)
+        real_tcg_gen_lookup_and_goto_ptr(tcg);
+}
+
+/* PAUSE: Unicorn's leaves the CPU loop, and Unicorn's own loop around it is slow to enter it again. Nothing here waits
+ * for another thread, so the block just ends: see tcg_gen_callN above, which has the next one looked up. */
+REPLACES void helper_pause_x86_64(void *env, int length)
+{
+    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+
+    if (e)
+        *e->eip += (uint64_t)length;
+    else
+        real_helper_pause(env, length);
 }
 
 REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
@@ -331,6 +342,8 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
     e->making = block;
     translating = e;
     real_gen_intermediate_code(cpu, block, most_instructions(e, block, most));
+    if (e->checks)
+        emit_slow_way(e, &e->slots[e->used]);
     translating = NULL;
     e->making = NULL;
 }

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import guests
+from bench import guests, loops, requests
 from bench.__main__ import main, row
 from bench.figures import FIGURES, Figure
-from bench.sides import BenchError, Qemu, V2e
+from bench.sides import BenchError, Kernel, Qemu, Side, V2e
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +52,33 @@ def test_a_row_has_the_ratio_of_ours_to_theirs():
     line = row(figure, {"v2e": 300.0, "QEMU": 200.0})
     assert line.split()[:5] == ["steps", "1/s", "300", "200", "1.50x"]
     assert line.endswith("more is better; aim: above QEMU's")
+
+
+@pytest.mark.parametrize("loop", loops.LOOPS, ids=lambda loop: loop.name)
+def test_a_loop_makes_its_turns_and_counts_its_instructions(loop, tmp_path):
+    from emu.machine import MachineConfig, MachineStop, build_machine
+
+    retired = []
+    for turns in (1, 101):
+        rom = loops.rom(tmp_path / "rom", loop, turns).read_bytes()
+        machine = build_machine(MachineConfig(memory=1 << 20, firmware=rom))
+        assert machine.run(1_000_000).reason is MachineStop.EXIT
+        retired.append(machine.executor.retired)
+    assert retired[1] - retired[0] == 100 * loop.instructions
+
+
+def test_a_row_of_three_sides_tells_the_third_behind_the_ratio():
+    figure = Figure("boot", "s", False, lambda side, folder: 0.0, icount=True)
+    line = row(figure, {"v2e": 3.0, "QEMU": 2.0, "icount": 5.0})
+    assert line.split("  ")[-1] == "less is better"
+    assert "1.50x (QEMU -icount shift=0: 5 s)" in line
+
+
+def test_a_guest_that_never_says_the_text_is_an_error_with_its_last_words(tmp_path):
+    side = Side("echo", ("echo", "nothing of it"))
+    object.__setattr__(side, "kernel_arguments", lambda kernel: [])
+    with pytest.raises(BenchError, match=r"never said b'userspace'; its last words: b'nothing of it"):
+        side.kernel_to(Kernel(tmp_path, tmp_path, ""), b"userspace")
 
 
 def test_figures_have_names_of_their_own():
@@ -95,5 +122,6 @@ def test_every_figure_can_be_measured():
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    assert [result["name"] for result in results] == [figure.name for figure in FIGURES]
+    names = [figure.name for figure in FIGURES if f"{figure.name} is left out" not in done.stderr]
+    assert [result["name"] for result in results] == [*names, *(loop.name for loop in loops.LOOPS), requests.NAME]
     assert all(value > 0 for result in results for values in result["samples"].values() for value in values)

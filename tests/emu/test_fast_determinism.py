@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from asm import assemble
 from emu.debugger import Debugger, StopKind
 from emu.engine import Access, CheckLevel, Watch
 from emu.firmware import tour
-from emu.machine import MachineConfig, build_machine
+from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.unicorn_engine import HELPER, UnicornEngine
 from emu.views import FingerprintView
 from machines import reading_debugger, seabios_debugger
@@ -178,3 +179,22 @@ def test_without_the_helper_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) 
     debugger = seabios_debugger(bytes(512))
     assert debugger.machine.executor.notice == "the engine runs without its C helper, slower: it was not built"
     assert os.environ.get("V2E_ENGINE") is None
+
+
+def test_polls_of_several_ports_in_turn_do_not_end_each_others_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("V2E_ENGINE", "fast")
+    asked: list[int] = []
+    port_in = Machine.port_in
+
+    def counted(machine: Machine, port: int, size: int) -> int:
+        asked.append(port)
+        return port_in(machine, port, size)
+
+    monkeypatch.setattr(Machine, "port_in", counted)
+    source = "bits 16\nmov cx, 500\nl: in al, 0x64\nin al, 0x92\nin al, 0x70\nloop l\nmov al, 0\nout 0xf4, al"
+    code = assemble(source, 0)
+    rom = code.ljust(0xFFF0, b"\xff") + bytes.fromhex("ea000000f0").ljust(16, b"\xff")
+    machine = build_machine(MachineConfig(memory=1 << 20, firmware=rom))
+    assert machine.run(100_000).reason is MachineStop.EXIT
+    assert set(asked) == {0x64, 0x92, 0x70}
+    assert len(asked) < 100

@@ -675,3 +675,48 @@ def test_another_build_of_unicorn_is_refused() -> None:
 def test_another_layout_of_unicorn_is_refused() -> None:
     code = f"import emu.unicorn_layout as l; l.CPU_CAN_DO_IO += 8; {SHOW}"
     assert fresh(code).startswith("gate the engine runs without its C helper, slower: Unicorn 2.1.4 keeps can_do_io")
+
+
+# -- the check at the beginning of a block
+
+
+def test_chained_blocks_pass_their_check_without_leaving_translated_code():
+    cpu = make("fast", "mov ecx, 100000\nl: add eax, ebx\nxor ebx, eax\ndec ecx\njnz l\nhlt", 32)
+    assert cpu.run(10_000_000).reason is ExitReason.HALT
+    assert cpu.engine.retired == 1 + 4 * 100_000 + 1
+    statistics = cpu.engine.statistics
+    assert statistics is not None
+    assert statistics.slow < 100
+    cpu.engine.close()
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_a_port_access_in_a_chained_block_is_seen_at_its_instruction(bits):
+    source = "mov ecx, 20\nl: nop\njmp x\nx: in al, 0x55\nnop\nout 0x56, al\ndec ecx\njnz l\nhlt"
+    seen: dict[str, list[tuple[int, int]]] = {}
+    for name in ("gate", "fast"):
+        cpu = make(name, source, bits)
+        places = seen[name] = []
+
+        def note(cpu: BareCpu = cpu, places: list[tuple[int, int]] = places) -> int:
+            places.append((cpu.engine.retired, cpu.engine.linear_pc))
+            return 0
+
+        cpu.on_in = lambda port, size, note=note: note()
+        cpu.on_out = lambda port, size, value, note=note: note()
+        assert cpu.run().reason is ExitReason.HALT
+        cpu.engine.close()
+    assert seen["fast"] == seen["gate"]
+    assert len(seen["fast"]) == 40
+
+
+def test_a_stop_asked_for_in_a_chain_of_blocks_comes_at_the_next_one():
+    cpu = make("fast", "l: inc eax\njmp m\nm: jmp l", 32)
+    timer = threading.Timer(0.05, cpu.engine.request_stop)
+    timer.start()
+    exit = cpu.engine.run(1 << 40)
+    timer.join()
+    assert exit.reason is ExitReason.REQUEST
+    assert 0 < exit.executed < 1 << 40
+    assert cpu.engine.state().regs[0] == (exit.executed + 2) // 3 % (1 << 32)
+    cpu.engine.close()

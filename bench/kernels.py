@@ -1,0 +1,39 @@
+"""What a Linux kernel takes: Debian's 686 kernel, decompressed and to its userspace, on each side's isapc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.assets import AssetMissing, Linux, linux_686
+from bench.initramfs import userspace
+from bench.sides import FigureUnavailable, Kernel, Side
+
+#: What isapc has: no APIC, no ACPI, no PCI. SYSENTER does nothing here yet, so the vDSO that uses it is left out.
+APPEND = "console=ttyS0 earlyprintk=serial,ttyS0,115200 nolapic noapic acpi=off pci=off tsc=unstable vdso32=0"
+#: The decompressed kernel's first words, and the userspace's.
+FIRST_TEXT, USERSPACE_TEXT = b"Linux version", b"userspace: "
+
+
+def _files() -> Linux:
+    try:
+        return linux_686()
+    except AssetMissing as missing:
+        raise FigureUnavailable(str(missing)) from missing
+
+
+def _seconds(side: Side, folder: Path, text: bytes) -> float:
+    files = _files()
+    initrd = folder / "initrd"
+    if not initrd.exists():
+        initrd.write_bytes(userspace(files.busybox.read_bytes()))
+    return side.kernel_to(Kernel(files.kernel, initrd, APPEND), text)
+
+
+def decompression(side: Side, folder: Path) -> float:
+    """Process start to the decompressed kernel's first text on the serial line, s."""
+    return _seconds(side, folder, FIRST_TEXT)
+
+
+def to_userspace(side: Side, folder: Path) -> float:
+    """Process start to the first text of the userspace on the serial line, s."""
+    return _seconds(side, folder, USERSPACE_TEXT)

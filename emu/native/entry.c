@@ -1,0 +1,105 @@
+/* The check at the beginning of each block, emitted as TCG operations: what every block executes, and so what the speed
+ * of short blocks depends on. `look` of count.c, called from the block's end, does the rest. */
+#include "fast.h"
+
+#include <stddef.h>
+
+/* Opcodes of this build (tcg/tcg-opc.h of QEMU 5.0), the type of a temporary and a condition (tcg/tcg.h). A build with
+ * others is refused by its build ID (emu/unicorn_fast.py). */
+enum {
+    SET_LABEL = 1,
+    BR = 3,
+    LD32U_I64 = 71,
+    LD32S_I64 = 72,
+    LD_I64 = 73,
+    ST32_I64 = 76,
+    ST_I64 = 77,
+    SUB_I64 = 79,
+    OR_I64 = 88,
+    NEG_I64 = 114
+};
+enum { TCG_I64 = 1, LESS = 2 };
+
+/* A temporary is known to operations by its address, and to functions by its distance from the context. */
+static uint64_t new_temporary(engine *e)
+{
+    return (uint64_t)real_tcg_temp_new_internal(e->tcg, TCG_I64, 0);
+}
+
+static uint64_t constant(engine *e, const void *value)
+{
+    return (uint64_t)e->tcg + real_tcg_const_i64(e->tcg, (int64_t)value);
+}
+
+static void free_temporary(engine *e, uint64_t t)
+{
+    real_tcg_temp_free_internal(e->tcg, (void *)t);
+}
+
+/* struct TCGLabel: bit 0 of the first byte says that it has its place, the 16 bits at offset 2 count jumps to it. */
+static void place_label(engine *e, uint8_t *label)
+{
+    label[0] |= 1;
+    real_tcg_gen_op1(e->tcg, SET_LABEL, (uint64_t)label);
+}
+
+static void jump(engine *e, uint8_t *label)
+{
+    AT(uint16_t, label, 2)++;
+    real_tcg_gen_op1(e->tcg, BR, (uint64_t)label);
+}
+
+/* remaining -= need; if (remaining < 0 || decrementer < 0 || attention) goto slow; running = slot;
+ * can_do_io = slot->io
+ *
+ * `remaining` is stored before the jump, as no temporary outlives one; the slow way takes it back. One jump asks all
+ * three: a number below 0 has its highest bit set, and so has the negative of the attention word, whose own is clear. */
+void emit_check(engine *e, slot *s)
+{
+    uint64_t left = new_temporary(e), t = new_temporary(e), base = constant(e, e->control), other = constant(e, s);
+
+    e->slow_way = real_gen_new_label(e->tcg);
+    e->go_on = real_gen_new_label(e->tcg);
+    real_tcg_gen_op3(e->tcg, LD_I64, left, base, offsetof(struct control, remaining));
+    real_tcg_gen_op3(e->tcg, LD_I64, t, other, offsetof(slot, need));
+    real_tcg_gen_op3(e->tcg, SUB_I64, left, left, t);
+    real_tcg_gen_op3(e->tcg, ST_I64, left, base, offsetof(struct control, remaining));
+    /* the attention word: a byte of padding, and the seven from `checks` to `step`, the highest, which is 0 or 1 */
+    real_tcg_gen_op3(e->tcg, LD_I64, t, base, offsetof(struct control, checks) - 1);
+    real_tcg_gen_op2(e->tcg, NEG_I64, t, t);
+    real_tcg_gen_op3(e->tcg, OR_I64, left, left, t);
+    free_temporary(e, base);
+    base = constant(e, e->decrementer);
+    real_tcg_gen_op3(e->tcg, LD32S_I64, t, base, 0);
+    real_tcg_gen_op3(e->tcg, OR_I64, left, left, t);
+    real_tcg_gen_brcondi_i64(e->tcg, LESS, left - (uint64_t)e->tcg, 0, e->slow_way);
+    free_temporary(e, base);
+    free_temporary(e, other);
+    free_temporary(e, left);
+    free_temporary(e, t);
+    place_label(e, e->go_on);
+    t = new_temporary(e);
+    base = constant(e, &e->running);
+    other = constant(e, s);
+    real_tcg_gen_op3(e->tcg, ST_I64, other, base, 0);
+    free_temporary(e, base);
+    base = constant(e, e->can_do_io);
+    real_tcg_gen_op3(e->tcg, LD32U_I64, t, other, offsetof(slot, io));
+    real_tcg_gen_op3(e->tcg, ST32_I64, t, base, 0);
+    free_temporary(e, base);
+    free_temporary(e, other);
+    free_temporary(e, t);
+}
+
+/* At the block's end, out of the way: the call of `look` for what the jump of `emit_check` comes with. */
+void emit_slow_way(engine *e, const slot *s)
+{
+    extern void helper_check_exit_request_x86_64(void *, uint32_t);
+    void *both[2];
+
+    place_label(e, e->slow_way);
+    both[0] = e->tcg + real_tcg_const_i64(e->tcg, (int64_t)s | 1);
+    both[1] = e->tcg + real_tcg_const_i32(e->tcg, 0); /* which Unicorn's own takes */
+    real_tcg_gen_callN(e->tcg, (void *)helper_check_exit_request_x86_64, NULL, 2, both);
+    jump(e, e->go_on);
+}

@@ -1,0 +1,42 @@
+"""Linux for tests: Debian's 686 kernel with a userspace that prints an md5 and ends the run."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+
+import pytest
+
+from bench.assets import AssetMissing, linux_686
+from bench.initramfs import userspace
+from emu.debugger import Debugger
+from emu.firmware.linux import load
+from emu.firmware.payload import Payload
+from emu.machine import MachineConfig, build_machine
+
+MEMORY = 128 << 20
+#: What isapc has; vdso32=0 as long as SYSENTER does nothing (docs/fidelity.md).
+APPEND = "console=ttyS0 nolapic noapic acpi=off pci=off tsc=unstable nokaslr vdso32=0"
+
+
+@functools.cache
+def payload() -> Payload:
+    """Kernel and userspace; skips when they cannot be had."""
+    try:
+        files = linux_686()
+    except AssetMissing as missing:
+        pytest.skip(str(missing))
+    return load(files.kernel.name, files.kernel.read_bytes(), userspace(files.busybox.read_bytes()), APPEND, MEMORY)
+
+
+@functools.cache
+def userspace_line() -> str:
+    """What the userspace prints, as the host computes it."""
+    digest = hashlib.md5(linux_686().busybox.read_bytes(), usedforsecurity=False).hexdigest()
+    return f"userspace: i686 {digest} /bin/busybox"
+
+
+def linux(**config: object) -> Debugger:
+    """A debugger on a machine about to execute the kernel's first instruction."""
+    options: dict[str, object] = {"memory": MEMORY, "payload": payload(), **config}
+    return Debugger(build_machine(MachineConfig(**options)))  # type: ignore[arg-type]
