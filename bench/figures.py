@@ -17,6 +17,8 @@ STEPS = 1000
 SINGLE_STEPS = 300
 HITS = 1000
 GDB_SECONDS = 300
+#: Full screens drawn, enough to be above the noise of two process starts.
+PLANAR_FRAMES, CHAINED_FRAMES = 100, 1000
 
 Measure = Callable[[Side, Path], float]
 
@@ -120,6 +122,30 @@ def dump(side: Side, folder: Path) -> float:
     return rate
 
 
+def _fill(side: Side, folder: Path, write_mode: int | None) -> float:
+    """ms a frame, process start not counted."""
+    path, many = folder / "fill.rom", PLANAR_FRAMES if write_mode is not None else CHAINED_FRAMES
+    seconds = [
+        side.run(str(guests.fill_rom(path, write_mode=write_mode, frames=frames)), None) for frames in (1, 1 + many)
+    ]
+    return (seconds[1] - seconds[0]) / many * 1000
+
+
+def fill_write_mode_0(side: Side, folder: Path) -> float:
+    """A full screen of 640 by 480 in 16 colours, write mode 0, ms."""
+    return _fill(side, folder, 0)
+
+
+def fill_write_mode_2(side: Side, folder: Path) -> float:
+    """The same in write mode 2, ms."""
+    return _fill(side, folder, 2)
+
+
+def fill_chained(side: Side, folder: Path) -> float:
+    """A full screen of 320 by 200 in 256 chained colours, ms."""
+    return _fill(side, folder, None)
+
+
 FIGURES = (
     Figure("start-up to the first instruction", "s", False, start_up, "0.25 s"),
     Figure("reset to 7C00h under SeaBIOS", "s", False, seabios),
@@ -128,6 +154,9 @@ FIGURES = (
     Figure("single stepi", "1/s", True, stepi_single),
     Figure("breakpoint hits with ignore", "1/s", True, breakpoint_hits),
     Figure("dump of 64 MiB", "MB/s", True, dump),
+    Figure("planar fill, write mode 0", "ms", False, fill_write_mode_0, "5x QEMU's"),
+    Figure("planar fill, write mode 2", "ms", False, fill_write_mode_2, "5x QEMU's"),
+    Figure("256-colour fill", "ms", False, fill_chained, "5x QEMU's"),
     Figure("decompression of Linux 686", "s", False, kernels.decompression, "1x", icount=True),
     Figure("Linux 686 to userspace", "s", False, kernels.to_userspace, "1x", icount=True),
     Figure("memory of an idle 64 MiB machine", "MiB", False, memory, "150 MiB"),

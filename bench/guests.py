@@ -25,6 +25,30 @@ def exit_rom(path: Path) -> Path:
     return path
 
 
+#: Of a mode's screen: bytes of each plane of 640 by 480, bytes of 320 by 200.
+PLANE_BYTES, CHAINED_BYTES = 640 * 480 // 8, 320 * 200
+#: Ports and values, words to 3C4h and 3CEh: sequencer running, all planes, memory mode, A0000h, mode, all bits.
+_VGA_WORDS = "0300 0f02 {memory:02x}04 0506 {mode:02x}05 ff08"
+
+
+def fill_rom(path: Path, *, write_mode: int | None, frames: int) -> Path:
+    """A ROM that fills the screen of the VGA `frames` times, a byte at a time (REP STOSB), and ends the run: planes in
+    `write_mode`, or, with None, 256 chained colours."""
+    memory, mode = (0x06, write_mode) if write_mode is not None else (0x0E, 0x40)
+    words = [bytes.fromhex(word) for word in _VGA_WORDS.format(memory=memory, mode=mode).split()]
+    code = bytes.fromhex("fa bac203 b0e3 ee")  # cli; misc output: memory on
+    for number, word in enumerate(words):
+        code += b"\xba" + (b"\xc4\x03" if number < 3 else b"\xce\x03") + b"\xb8" + word[::-1] + b"\xef"
+    count = PLANE_BYTES if write_mode is not None else CHAINED_BYTES
+    # mov ax, 0a000h; mov es, ax; mov bp, frames; cld; turn: xor di, di; mov cx, count; mov ax, bp; rep stosb; dec bp
+    code += bytes.fromhex("b800a0 8ec0 bd") + frames.to_bytes(2, "little") + bytes.fromhex("fc 31ff b9")
+    code += count.to_bytes(2, "little") + bytes.fromhex("89e8 f3aa 4d 75f4") + EXIT_CODE
+    start = ROM_SIZE - 0x200
+    jump = b"\xe9" + (start - (ROM_SIZE - 16) - 3 & 0xFFFF).to_bytes(2, "little")
+    path.write_bytes((b"\xff" * start + code).ljust(ROM_SIZE - 16, b"\xff") + jump.ljust(16, b"\xff"))
+    return path
+
+
 def disk(path: Path, code: bytes) -> Path:
     """A hard disk whose boot sector is `code`."""
     sector = code.ljust(SECTOR - 2, b"\0") + b"\x55\xaa"

@@ -122,6 +122,28 @@ class MemoryRegion(Protocol):
         """What takes the guest's writes instead: its distance from `host_address` is its distance from `offset`."""
 
 
+class MsrDevice(Protocol):
+    """A device behind model-specific registers, as a local APIC is."""
+
+    def read_msr(self, number: int) -> int | None:
+        """The 64-bit value; None: #GP(0)."""
+
+    def write_msr(self, number: int, value: int) -> bool:
+        """False: the value is refused, #GP(0)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedDisplay:
+    """The window of a display that an engine may serve by itself instead of asking the MMIO bus: `size` bytes from
+    physical `base`, as the structure at host address `shared` says (emu/devices/vga_memory.py). `memory` is the host
+    address of display memory, which is a region as well wherever it is mapped as a whole."""
+
+    base: int
+    size: int
+    shared: int
+    memory: int
+
+
 class Executor(Protocol):
     """A CPU that executes. Made and used by one thread, except for `request_stop`."""
 
@@ -184,6 +206,9 @@ class Executor(Protocol):
     def remap(self, regions: Sequence[MemoryRegion]) -> None:
         """Replace the map of RAM and ROM. Not inside callbacks."""
 
+    def display_changed(self) -> None:
+        """What is behind the window of the SharedDisplay has changed. Allowed in callbacks."""
+
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
         """The `pages` pages of 4 KiB from `host_address` in this process are the guest's RAM and ROM, and at address
         `marks` is a byte for each: from now on set that of each page this CPU writes, through whatever address, page
@@ -198,6 +223,15 @@ class Executor(Protocol):
         """Only in PortIo.port_in: the next byte reads of `port` would give `data`, one after another, as long as no
         other access reaches PortIo. The engine may answer them by itself; it calls `taken` with their number before
         any other access reaches PortIo and before `run` returns."""
+
+    def time_stamp(self) -> int:
+        """The 64-bit time-stamp counter, as RDTSC would give it; at any time."""
+
+    def on_time_stamp(self, callback: Callable[[], None] | None) -> None:
+        """Called after each instruction that has set the time-stamp counter."""
+
+    def claim_msr(self, number: int, device: MsrDevice) -> None:
+        """From now on RDMSR and WRMSR of `number` go to `device`, which keeps the value, whatever the CPU model."""
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """Called for each exception and software interrupt before it is delivered."""

@@ -12,6 +12,7 @@ from emu.views import (
     DeviceView,
     InstructionView,
     PageWalkView,
+    PictureView,
     RegistersView,
     RegisterView,
     ScreenView,
@@ -238,6 +239,10 @@ class Inspector:
 
     def screen(self) -> ScreenView:
         return self.subject.screen()
+
+    def picture(self) -> PictureView:
+        """The display's pixels, in any mode."""
+        return self.subject.picture()
 
     def devices(self) -> tuple[DeviceView, ...]:
         return self.subject.devices()

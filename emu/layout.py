@@ -4,6 +4,8 @@
 CONVENTIONAL_END = 0xA0000  #: 640 KiB of RAM
 VGA_WINDOW = 0xA0000  #: display memory, 128 KiB (IBM VGA Technical Reference)
 VGA_WINDOW_SIZE = 0x20000
+VGA_FRAME_BUFFER = 0xE0000000  #: VBE_DISPI_LFB_PHYSICAL_ADDRESS (Bochs VBE Display API); QEMU isa-vga has it there
+VGA_MEMORY = 16 << 20
 OPTION_ROM_BASE = 0xC0000  #: adapter ROMs, scanned in 2 KiB steps (BIOS Boot Specification 1.01, 3.3)
 OPTION_ROM_END = 0xE0000
 BIOS_LOW_END = 0x100000  #: the firmware's last 128 KiB end here
@@ -27,6 +29,8 @@ IDE_PRIMARY = 0x1F0
 COM1 = 0x3F8
 VGA_MONO_CRTC = 0x3B4
 VGA_PORTS = 0x3C0
+VGA_STATUS = 0x3DA  #: input status 1, of a colour adapter
+VBE_PORTS = 0x1CE  #: VBE_DISPI_IOPORT_INDEX (Bochs VBE Display API); QEMU has the data at 1D0h as well
 IDE_PRIMARY_CONTROL = 0x3F6
 DEBUGCON_SEABIOS = 0x402  #: SeaBIOS CONFIG_DEBUG_IO; QEMU isa-debugcon's customary address
 ELCR = 0x4D0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -25,7 +26,8 @@ from emu.devices.syscontrol import A20Gate, Port92, ResetControl
 from emu.devices.uart16550 import Uart16550
 from emu.devices.uart16550_registers import LSR, LSR_ERRORS
 from emu.devices.vga import Vga
-from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault
+from emu.devices.vga_memory import DisplayMemory
+from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault, SharedDisplay
 from emu.firmware.payload import Payload
 from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
@@ -33,22 +35,30 @@ from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory
 from emu.pages import Pages
 from emu.pc import PcChipset, pc_files, pc_parts
+from emu.picture import picture
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
-from emu.views import DeviceView, FingerprintView, RegionView, ScreenView
+from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
+from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
+from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CR0_CACHE, CpuState
 
 COM1_LSR = layout.COM1 + LSR
-#: Port B, RTC index (floating), keyboard status, port A, COM1's line status, fw_cfg's data. A read has no side effect
-#: but to advance the last and to clear errors of the line, and what it gives changes only by writes to ports, by reads
-#: of others that have effects, by timers and, that of port B, with the timer's clock.
+#: Port B, RTC index (floating), keyboard status, port A, COM1's line status, fw_cfg's data, the VGA's status. A read
+#: has no side effect but to advance fw_cfg's and to clear errors of the line, none at the second time, and what it
+#: gives changes only by writes to ports, by reads of others that have effects, by timers and, that of port B and of
+#: the VGA, with virtual time.
 POLLED = frozenset(
-    (layout.PORT_61, layout.RTC, layout.KBC_COMMAND, layout.SYSTEM_CONTROL_A, COM1_LSR, layout.FW_CFG + 1)
-)
+    (
+        layout.PORT_61, layout.RTC, layout.KBC_COMMAND, layout.SYSTEM_CONTROL_A, COM1_LSR, layout.FW_CFG + 1,
+        layout.VGA_STATUS,
+    )
+)  # fmt: skip
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 2
 MACHINES = ("isapc", "pc")
+RDX = 2  #: in CpuState.regs
 OUTPUT_KEPT = 1 << 20  #: characters of each console's output kept for views and matching
 
 
@@ -77,6 +87,7 @@ class MachineConfig:
     serial_out: Callable[[bytes], None] | None = None
     debugcon_out: Callable[[bytes], None] | None = None
     checks: CheckLevel = CheckLevel.AUTO
+    cpu: str = DEFAULT_MODEL  #: a name of `emu.x86.cpuid.MODELS`
     slice: int | None = None  #: how many instructions the engine is asked for at a time; must change nothing
 
 
@@ -167,10 +178,10 @@ def _parts(config: MachineConfig) -> list[Part]:
     kind: Kind = "ram" if config.shadow and rom else "rom"
     return [
         Part(0, layout.CONVENTIONAL_END, "ram", "conventional"),
-        Part(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, "ram", "vga"),
         Part(layout.OPTION_ROM_BASE, room, kind, "option-rom", options.ljust(room, b"\xff")),
         *([Part(top, len(low), kind, "firmware-low", low)] if low else []),
         *([Part(1 << 20, config.memory - (1 << 20), "ram", "extended")] if config.memory > 1 << 20 else []),
+        Part(layout.VGA_FRAME_BUFFER, layout.VGA_MEMORY, "ram", "vga"),
         *([Part(layout.RESET_TOP - len(rom), len(rom), "rom", "firmware", rom)] if rom else []),
     ]
 
@@ -201,7 +212,9 @@ class Machine:
         self._reset: str | None = None
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
+        self.display = DisplayMemory(self.memory.window(layout.VGA_FRAME_BUFFER))
         self.executor = make_executor(self)
+        self.display.remapped = self.executor.display_changed
         self.clock = Clock(lambda: self.executor.retired)
         self.clock.on_replan = self.executor.request_stop
         self.memory.on_write.append(self.executor.memory_changed)
@@ -232,7 +245,7 @@ class Machine:
         if config.machine == "pc":
             self.chipset = PcChipset(
                 clock, ports, self.mmio, self.memory, self.executor, self.pin, self.pic, self.reset_control,
-                self.power_off, partial(self.request_reset, "cpu"),
+                self.power_off, partial(self.request_reset, "cpu"), cpu_model(config),
             )  # fmt: skip
             irq = self.chipset.isa_irq
         self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
@@ -249,7 +262,9 @@ class Machine:
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], partial(self._sent, "serial", config.serial_out))
         # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
         self.com1.immediate = True
-        self.vga = Vga(clock, self.memory.window(layout.VGA_WINDOW))
+        self.display.written = lambda at, count: self.executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
+        self.vga = Vga(clock, self.display)
+        self.mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, self.display, "vga", width=8)
         drives = [*config.disks, None, None][:2]
         self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], (drives[0], drives[1]))
         self.debugcon = DebugConsole(partial(self._sent, "debugcon", config.debugcon_out))
@@ -267,6 +282,7 @@ class Machine:
             ports.map(layout.RESET_CONTROL, 1, self.reset_control, "reset")
         ports.map(layout.COM1, 8, self.com1, "com1")
         ports.map(layout.VGA_MONO_CRTC, 0x3E0 - layout.VGA_MONO_CRTC, self.vga, "vga")
+        ports.map(layout.VBE_PORTS, 4, self.vga.vbe, "vbe", width=2)
         ports.map(layout.IDE_PRIMARY, 8, self.ide, "ide0", width=4)
         ports.map(layout.IDE_PRIMARY_CONTROL, 1, self.ide.control, "ide0")
         ports.map(layout.DEBUGCON_BOCHS, 1, self.debugcon, "debugcon")
@@ -310,10 +326,15 @@ class Machine:
         elif port == layout.PORT_61:
             # Its pins change with the timer's clock pulses, but for those that only decrement.
             now = self.clock.now
-            left = instant_of(pulses_at(now) + self.port61.quiet_pulses() + 1) - now
-            self.executor.hold_input(port, value, self.executor.retired - (-left // NS_PER_INSTRUCTION))
+            self._hold(port, value, instant_of(pulses_at(now) + self.port61.quiet_pulses() + 1) - now)
+        elif port == layout.VGA_STATUS:
+            self._hold(port, value, self.vga.steady())
         elif port != COM1_LSR or not value & LSR_ERRORS:
             self.executor.hold_input(port, value, None)
+
+    def _hold(self, port: int, value: int, left: int) -> None:
+        """The port gives `value` for `left` ns more."""
+        self.executor.hold_input(port, value, self.executor.retired - (-left // NS_PER_INSTRUCTION))
 
     def port_out(self, port: int, size: int, value: int) -> None:
         self.ports.port_out(port, size, value)
@@ -435,6 +456,7 @@ class Machine:
         if payload is not None:
             # No firmware is there to tell an INIT from a reset: both start the payload anew.
             kind = "system"
+        state.regs[RDX] = MODELS[self.config.cpu].signature
         if kind == "cpu":
             # INIT leaves the FPU, the MSRs and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
             state.fpu, state.msrs = before.fpu, before.msrs
@@ -443,6 +465,7 @@ class Machine:
                 self.chipset.lapic.init()
         else:
             state.a20 = True
+            state.msrs[TSC_ADJUST] = -self.clock.now % (1 << 64)  # RESET clears the TSC
             for device in self.device_table.values():
                 device.reset()
             if self.chipset is not None:
@@ -567,21 +590,51 @@ class Machine:
     def unknown(self, cpu: int = 0) -> frozenset[str]:
         return frozenset()
 
+    def _shows_display(self, address: int) -> bool:
+        """The VGA answers there: no memory of a chipset is in front of its window."""
+        return _meets_window(address, 1) and not self.memory.available(address, 1)
+
     def read_physical(self, address: int, length: int) -> bytes:
-        return self.memory.read(address, length)
+        """What the CPU would read, without side effects; of the VGA's window too."""
+        if not _meets_window(address, length):
+            return self.memory.read(address, length)
+        return b"".join(
+            bytes(self.display.peek(at - layout.VGA_WINDOW + i, 1) for i in range(count))
+            if self._shows_display(at)
+            else self.memory.read(at, count)
+            for at, count in _split(address, length)
+        )
 
     def readable_physical(self, address: int, length: int) -> int:
-        return self.memory.available(address, length)
+        readable = 0
+        for at, count in _split(address, length):
+            part = count if self._shows_display(at) else self.memory.available(at, count)
+            readable += part
+            if part < count:
+                break
+        return readable
 
     def write_physical(self, address: int, data: bytes) -> None:
-        self.memory.write(address, data)
+        """As the CPU would write to the VGA's window, as the host writes elsewhere."""
+        have = self.readable_physical(address, len(data))
+        if have < len(data):
+            raise MemoryUnavailable(address + have, "no memory at this physical address")
+        for at, count in _split(address, len(data)):
+            part = data[at - address : at - address + count]
+            if self._shows_display(at):
+                for i, byte in enumerate(part):
+                    self.display.write(at - layout.VGA_WINDOW + i, byte, 1)
+            else:
+                self.memory.write(at, part)
 
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
         self.executor.load(state)
         self.pin.update()
 
     def memory_map(self) -> tuple[RegionView, ...]:
-        return tuple(RegionView(r.base, r.base + r.size - 1, r.kind, r.name) for r in self.memory.regions)
+        memory = [RegionView(r.base, r.base + r.size - 1, r.kind, r.name) for r in self.memory.regions]
+        memory += [RegionView(r.first, r.first + r.count - 1, "mmio", r.name) for r in self.mmio.ranges]
+        return tuple(sorted(memory, key=lambda r: r.first))
 
     def port_map(self) -> tuple[RegionView, ...]:
         return tuple(RegionView(r.first, r.first + r.count - 1, "port", r.name) for r in self.ports.ranges)
@@ -591,7 +644,10 @@ class Machine:
         return tuple(device.view() for device in self.device_table.values())
 
     def screen(self) -> ScreenView:
-        return screen_view(self.vga.save(), self.memory.part("vga"))
+        return screen_view(self.vga.state, self.display.memory)
+
+    def picture(self) -> PictureView:
+        return picture(self.vga.state, self.display.memory)
 
     def output(self, name: str) -> str:
         """What `serial` or `debugcon` has sent, as Latin-1 text."""
@@ -607,19 +663,53 @@ class Machine:
         self.executor.close()
 
 
+def _meets_window(address: int, length: int) -> bool:
+    return address < layout.VGA_WINDOW + layout.VGA_WINDOW_SIZE and address + length > layout.VGA_WINDOW
+
+
+def _split(address: int, length: int) -> Iterator[tuple[int, int]]:
+    """(address, bytes) of the parts of a physical range before, in and behind the VGA's window."""
+    end = address + length
+    for edge in (layout.VGA_WINDOW, layout.VGA_WINDOW + layout.VGA_WINDOW_SIZE, end):
+        if address < min(edge, end):
+            yield address, min(edge, end) - address
+            address = min(edge, end)
+
+
 def _digest(value: object) -> str:
     return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()
+
+
+def cpu_model(config: MachineConfig) -> CpuModel:
+    """The CPU of the machine. Raises MachineError when there is none of its name."""
+    if config.cpu not in MODELS:
+        raise MachineError(f"no CPU model is called {config.cpu!r}: use one of {', '.join(MODELS)}")
+    model = MODELS[config.cpu]
+    return model.with_apic() if config.machine == "pc" else model
 
 
 def build_machine(config: MachineConfig) -> Machine:
     """A machine on the emulator. Raises MachineError, or EngineError when Unicorn is not the build v2e knows."""
     from emu.unicorn_engine import UnicornEngine
 
+    model = cpu_model(config)
+
     def make(machine: Machine) -> Executor:
         return UnicornEngine(
-            machine.memory.regions, machine, machine.mmio, timestamp=machine.timestamp, checks=config.checks,
-            tick=NS_PER_INSTRUCTION, apic=config.machine == "pc",
-        )  # fmt: skip
+            machine.memory.regions,
+            machine,
+            machine.mmio,
+            timestamp=machine.timestamp,
+            checks=config.checks,
+            model=model,
+            display=SharedDisplay(
+                layout.VGA_WINDOW,
+                layout.VGA_WINDOW_SIZE,
+                ctypes.addressof(machine.display.shared),
+                machine.display.shared.memory,
+            ),
+            tick=NS_PER_INSTRUCTION,
+        )
 
     return Machine(config, make)
 

@@ -23,6 +23,7 @@ from emu.engine import Executor
 from emu.firmware.acpi import acpi_files, e820_file
 from emu.irq import IntrPin
 from emu.memory import Kind, Part, PhysicalMemory, Place, Region
+from emu.x86.cpuid import CpuModel
 
 SHADOW, SMRAM, DISPLAY, ROM_LOW, OPTION = "shadow", "smram", "vga", "firmware-low", "option-rom"
 FLOATING = "floating"  #: what an address gives that nobody answers, where only writes go somewhere
@@ -35,13 +36,13 @@ def pc_parts(memory: int, firmware: bytes, option_roms: bytes) -> list[Part]:
     options = option_roms + b"\xff" * (-len(option_roms) % 0x4000)
     return [
         Part(0, layout.CONVENTIONAL_END, "ram", "conventional"),
-        Part(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, "ram", DISPLAY),
         Part(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, "ram", SMRAM, mapped=False),
         Part(layout.SHADOW_BASE, layout.BIOS_LOW_END - layout.SHADOW_BASE, "ram", SHADOW, mapped=False),
         Part(layout.SHADOW_BASE, 0x10000, "rom", FLOATING, b"\xff" * 0x10000, mapped=False),
         *([Part(layout.OPTION_ROM_BASE, len(options), "rom", OPTION, options)] if options else []),
         *([Part(layout.BIOS_LOW_END - len(low), len(low), "rom", ROM_LOW, low)] if low else []),
         *([Part(1 << 20, memory - (1 << 20), "ram", "extended")] if memory > 1 << 20 else []),
+        Part(layout.VGA_FRAME_BUFFER, layout.VGA_MEMORY, "ram", DISPLAY),
         *([Part(layout.RESET_TOP - len(firmware), len(firmware), "rom", "firmware", firmware)] if firmware else []),
     ]
 
@@ -87,15 +88,19 @@ class PcChipset:
         reset_control: ResetControl,
         power_off: Callable[[], None],
         init: Callable[[], None],
+        model: CpuModel,
     ) -> None:
-        """`init`: INIT for the CPU."""
+        """`init`: INIT for the CPU, which is a `model`."""
         self._ports, self._mmio, self._memory, self._executor = ports, mmio, memory, executor
         self._initial = memory.regions
         self._stale = self._decode_stale = False
         self.dma = BusMasterAccess(memory)
         self.host = PciHost(reset_control)
         self.bridge = HostBridge(self._remap)
-        self.lapic = Lapic(clock, pin, lambda: clock.now)
+        self.lapic = Lapic(clock, pin, executor.time_stamp, model)
+        for number in self.lapic.msrs:
+            executor.claim_msr(number, self.lapic)
+        executor.on_time_stamp(self.lapic.timer.time_set)
         self.ioapic = IoApic(pin, self.lapic.send)
         self.lapic.pic, self.lapic.on_eoi = pic, self.ioapic.end_of_interrupt
         self.lapic.io_extint = lambda: self.ioapic.extint
@@ -183,7 +188,8 @@ class PcChipset:
         outside = [r for r in self._initial if not low <= r.base < end]
         roms = [r for r in self._initial if layout.SHADOW_BASE <= r.base < end]
         places = [Place(r.base, r.size, r.name, r.kind) for r in outside]
-        places.append(Place(low, layout.VGA_WINDOW_SIZE, SMRAM if self.bridge.smram else DISPLAY, "ram"))
+        if self.bridge.smram:
+            places.append(Place(low, layout.VGA_WINDOW_SIZE, SMRAM, "ram"))
         for segment in self.bridge.segments():
             skip = segment.base - layout.SHADOW_BASE
             if segment.read:

@@ -1,84 +1,109 @@
-"""What the display shows, from the VGA's registers and its memory window: text rows in Unicode, or the mode's name.
+"""What the display shows as text, from the VGA's registers and memory: rows in Unicode, or the mode's name.
 
-Source: IBM PS/2 Hardware Interface Technical Reference, "Video Subsystem" (VGA): CRT controller registers 01h, 07h,
-09h-0Fh, 12h, 13h, 17h, 18h; sequencer register 1; graphics register 6; attribute register 10h.
+Source: IBM PS/2 Hardware Interface Technical Reference, "Video Subsystem" (VGA); `emu.scanout` has the addressing. The
+picture is made by `emu.picture`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from emu.devices.vga import ATTR_PAS, State
+from emu.devices import bochs_vbe
+from emu.devices.vga_memory import place
+from emu.devices.vga_registers import State
+from emu.devices.vga_timing import shown_lines
+from emu.scanout import (
+    CR9_TWICE,
+    CR17_ROW_13,
+    Addresses,
+    characters,
+    is_graphics,
+    line_compare,
+    pitch,
+    row_height,
+    shows,
+    start_address,
+)
 from emu.views import ScreenView
 
 #: The glyphs of code page 437 below 20h and at 7Fh, which text encodings take for control characters.
 _LOW_GLYPHS: Final = " ☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬↨↑↓→←∟↔▲▼"
 CP437: Final = _LOW_GLYPHS + bytes(range(0x20, 0x7F)).decode("ascii") + "⌂" + bytes(range(0x80, 0x100)).decode("cp437")
-
-#: Window of display memory by graphics register 6 bits 3-2: offset in A0000h-BFFFFh, and size.
-_WINDOWS: Final = ((0, 0x20000), (0, 0x10000), (0x10000, 0x8000), (0x18000, 0x8000))
+#: Counters below this are at even offsets of the first 16 KiB of the planes, in word mode: one after another in memory.
+NEAR: Final = 0x2000
 
 
 def screen_view(state: State, memory: memoryview | bytearray | bytes) -> ScreenView:
-    """`memory` is the 128 KiB from A0000h. A screen that is off has no rows; neither has one in a graphics mode."""
-    if not _shows(state):
-        return ScreenView("off", ())
-    if state.graphics[6] & 1 or state.attribute[0x10] & 1:
+    """`memory` is display memory. A screen that is off has no rows; neither has one in a graphics mode."""
+    mode = mode_name(state)
+    if not mode.startswith("text"):
+        return ScreenView(mode, ())
+    return _text(state, memory, mode)
+
+
+def mode_name(state: State) -> str:
+    """`off`, `text COLUMNSxROWS`, or `graphics WIDTHxHEIGHT`, with VBE the bits of a pixel."""
+    if not shows(state):
+        return "off"
+    if state.vbe.enabled:
+        r = state.vbe.registers
+        return f"graphics {r[bochs_vbe.XRES]}x{r[bochs_vbe.YRES]}, {r[bochs_vbe.BPP]} bits a pixel"
+    if is_graphics(state):
         width, height = _graphics_size(state)
-        return ScreenView(f"graphics {width}x{height}", ())
-    return _text(state, memory)
-
-
-def _shows(state: State) -> bool:
-    """The sequencer runs and its screen is on, retraces are enabled, the palette is given to the display."""
-    running = state.sequencer[0] & 3 == 3 and not state.sequencer[1] & 0x20
-    return running and bool(state.crtc[0x17] & 0x80) and bool(state.attribute_index & ATTR_PAS)
+        return f"graphics {width}x{height}"
+    return f"text {characters(state)}x{_rows(state)}"
 
 
 def _lines(state: State) -> int:
-    overflow = state.crtc[7]
-    return (state.crtc[0x12] | (overflow & 2) << 7 | (overflow & 0x40) << 3) + 1
+    return shown_lines(state.crtc) // (2 if state.crtc[9] & CR9_TWICE else 1)
+
+
+def _rows(state: State) -> int:
+    return max(1, _lines(state) // row_height(state))
 
 
 def _graphics_size(state: State) -> tuple[int, int]:
-    cr = state.crtc
-    width = (cr[1] + 1) * 8
+    """In pixels, each of which may be several dots and lines."""
+    width = characters(state) * 8
     if state.graphics[5] & 0x40 or state.attribute[0x10] & 0x40:  # 256 colours: two dots a pixel
         width //= 2
     height = _lines(state)
-    if cr[9] & 0x80:
-        height //= 2
-    if cr[0x17] & 1:  # else the row scan counter addresses banks (CGA modes), and each line is one of its own
-        height //= (cr[9] & 31) + 1
+    if state.crtc[0x17] & CR17_ROW_13:  # else the row scan counter addresses banks, and each line is one of its own
+        height //= row_height(state)
     return width, height
 
 
-def _text(state: State, memory: memoryview | bytearray | bytes) -> ScreenView:
+def _text(state: State, memory: memoryview | bytearray | bytes, mode: str) -> ScreenView:
     cr = state.crtc
-    columns = cr[1] + 1
-    height = (cr[9] & 31) + 1
-    lines = _lines(state) // (2 if cr[9] & 0x80 else 1)
-    count = max(1, lines // height)
-    overflow = cr[7]
-    compare = cr[0x18] | (overflow & 0x10) << 4 | (cr[9] & 0x40) << 3
-    pitch = cr[0x13] * 2  # characters from one row to the next; the register counts words of two
-    base, size = _WINDOWS[state.graphics[6] >> 2 & 3]
-    cells = size // 2
-    start = cr[0x0C] << 8 | cr[0x0D]
+    columns, height, step = characters(state), row_height(state), pitch(state)
+    compare = line_compare(state) // (2 if cr[9] & CR9_TWICE else 1)
+    start = start_address(state)
     cursor_at = cr[0x0E] << 8 | cr[0x0F]
     cursor_on = not cr[0x0A] & 0x20 and cr[0x0A] & 31 <= min(cr[0x0B] & 31, height - 1)
+    addresses = Addresses(state)
     rows: list[str] = []
     attributes: list[bytes] = []
     cursor: tuple[int, int] | None = None
     split = (compare + 1) // height  # rows from here on show memory from address 0
-    window = bytes(memory[base : base + size])
-    for row in range(count):
-        first = start + row * pitch if row < split or compare >= lines else (row - split) * pitch
-        at = first % cells
-        line = window[2 * at : 2 * (at + columns)]
-        line += window[: 2 * columns - len(line)]
-        rows.append("".join([CP437[c] for c in line[::2]]))
-        attributes.append(line[1::2])
+    for row in range(_rows(state)):
+        first = start + row * step if row < split or compare >= _lines(state) else (row - split) * step
+        codes, colours = cells(memory, addresses, first, columns)
+        rows.append("".join([CP437[c] for c in codes]))
+        attributes.append(colours)
         if cursor_on and cursor is None and first <= cursor_at < first + columns:
             cursor = (row, cursor_at - first)
-    return ScreenView(f"text {columns}x{count}", tuple(rows), tuple(attributes), cursor)
+    return ScreenView(mode, tuple(rows), tuple(attributes), cursor)
+
+
+def cells(memory: memoryview | bytearray | bytes, addresses: Addresses, first: int, count: int) -> tuple[bytes, bytes]:
+    """Character codes (plane 0) and attributes (plane 1) of `count` cells from counter `first` on."""
+    if addresses.word and addresses.plain and addresses.divisor == 1 and first + count <= NEAR:
+        codes, colours = bytearray(count), bytearray(count)
+        for skip in (0, 1):  # every second cell is in the same half, four bytes from the last one
+            begin = place(2 * (first + skip))
+            wanted = (count - skip + 1) // 2
+            half = bytes(memory[begin : begin + 4 * wanted])
+            codes[skip::2], colours[skip::2] = half[0::4], half[1::4]
+        return bytes(codes), bytes(colours)
+    at_each = [place(addresses.offset(first + i // addresses.divisor)) for i in range(count)]
+    return bytes([memory[at] for at in at_each]), bytes([memory[at + 1] for at in at_each])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from emu.views import DeviceView, RegionView, ScreenView
+from emu.views import DeviceView, PictureView, RegionView, ScreenView
 from emu.x86.state import CpuState
 
 
@@ -46,3 +46,4 @@ class Subject(Protocol):
     def devices(self) -> tuple[DeviceView, ...]: ...
 
     def screen(self) -> ScreenView: ...
+    def picture(self) -> PictureView: ...

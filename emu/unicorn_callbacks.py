@@ -1,4 +1,4 @@
-"""What the guest reaches by calling back into Python: ports, MMIO, the time stamp counter.
+"""What the guest reaches by calling back into Python: ports and MMIO.
 
 No exception may pass through the engine's C frames, so each callback keeps the first one for the run to raise again,
 and asks the gate to end the run before the next instruction. The functions are raw ctypes ones: the binding's own
@@ -13,16 +13,14 @@ from ctypes import c_int, c_uint, c_uint32, c_uint64, c_void_p
 from typing import Any, Final, Protocol
 
 from emu.engine import PortIo
-from emu.unicorn_layout import Env
 from emu.unicorn_thunks import Control
 
 MASK32: Final = (1 << 32) - 1
 #: Instruction numbers of an INSN hook (include/unicorn/x86.h, UC_X86_INS_*).
-INSN_IN, INSN_OUT, INSN_RDTSC, INSN_RDTSCP = 218, 500, 608, 609
+INSN_IN, INSN_OUT = 218, 500
 
 _IN = ctypes.CFUNCTYPE(c_uint32, c_void_p, c_uint32, c_int, c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_int, c_uint32, c_void_p)
-_RDTSC = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
 _READ = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint64, c_uint, c_void_p)
 _WRITE = ctypes.CFUNCTYPE(None, c_void_p, c_uint64, c_uint, c_uint64, c_void_p)
 
@@ -37,21 +35,17 @@ class MmioBus(Protocol):
 class Callbacks:
     """The callbacks of one engine. `error` is the first exception one of them met since it was taken last."""
 
-    def __init__(
-        self, io: PortIo, bus: MmioBus | None, timestamp: Callable[[], int], env: Env, control: Control
-    ) -> None:
-        self._io, self._bus, self._timestamp, self._env, self._control = io, bus, timestamp, env, control
+    def __init__(self, io: PortIo, bus: MmioBus | None, control: Control) -> None:
+        self._io, self._bus, self._control = io, bus, control
         self.error: BaseException | None = None
         #: called before each port access that reaches Python
         self.before_port: Callable[[], None] | None = None
-        #: told each time stamp that RDTSC is answered with
-        self.told_time: Callable[[int], None] | None = None
+        #: told each time stamp that RDTSC (False) or RDTSCP (True) is answered with
+        self.told_time: Callable[[int, bool], None] | None = None
+        #: told that the time-stamp counter has been written
+        self.set_time: Callable[[], None] | None = None
         #: (instruction, function) of each INSN hook; kept alive here
         self.ports: tuple[tuple[int, Any], ...] = ((INSN_IN, _IN(self._in)), (INSN_OUT, _OUT(self._out)))
-        self.others: tuple[tuple[int, Any], ...] = (
-            (INSN_RDTSC, _RDTSC(self._rdtsc)),
-            (INSN_RDTSCP, _RDTSC(self._rdtscp)),
-        )
         #: uc_mmio_map's functions; their user data is the physical address of the range
         self.mmio_read = _READ(self._read)
         self.mmio_write = _WRITE(self._write)
@@ -106,17 +100,3 @@ class Callbacks:
                 self._bus.mmio_write((base or 0) + offset, size, value & (1 << 8 * size) - 1)
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self.failed(error)
-
-    def _rdtsc(self, _uc: int, _data: int) -> int:
-        try:
-            value = self._timestamp()
-            self._env.regs[0], self._env.regs[2] = value & MASK32, value >> 32 & MASK32
-            if self.told_time is not None:
-                self.told_time(value)
-        except BaseException as error:  # noqa: BLE001 - raised again by run()
-            self.failed(error)
-        return 1
-
-    def _rdtscp(self, uc: int, data: int) -> int:
-        self._env.regs[1] = self._env.tsc_aux & MASK32
-        return self._rdtsc(uc, data)

@@ -16,14 +16,27 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, MemoryRegion, PortIo, Watch
+from emu.engine import (
+    CheckLevel,
+    EngineError,
+    Exit,
+    ExitReason,
+    Fault,
+    MemoryRegion,
+    MsrDevice,
+    PortIo,
+    SharedDisplay,
+    Watch,
+)
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_fast import ALWAYS, FORCED, HELPER, TRANSLATIONS, FastLoop, Helper, Statistics, detacher
 from emu.unicorn_faults import Faults
 from emu.unicorn_gate import GateLoop
+from emu.unicorn_intercepts import Intercepts
 from emu.unicorn_layout import (
     ANY_LENGTH,
+    CPU_MODELS,
     DOUBLE_FAULT,
     HF_CS64,
     HF_INHIBIT_IRQ,
@@ -33,6 +46,7 @@ from emu.unicorn_layout import (
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import PROBE_NAMES, Overlay
 from emu.unicorn_state import read_state, write_state
+from emu.unicorn_system import System
 from emu.unicorn_thunks import (
     EMPTY,
     STEP_DONE,
@@ -46,7 +60,9 @@ from emu.unicorn_thunks import (
     deliver_exception,
     deliver_invalid,
 )
+from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
+from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
 
 # isort: split
@@ -61,16 +77,16 @@ if isinstance(HELPER, Helper):
 #: Bytes of host memory for translations; when they are full all are dropped. Unicorn's own choice is 1 GiB.
 TRANSLATIONS_SIZE: Final = 32 << 20
 PAGE: Final = 0x1000
-RSP: Final = 4
+RDX, RSP = 2, 4
 FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_const.UC_ERR_FETCH_PROT))
 
 
 class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
-    all ones. `timestamp` is what RDTSC returns; it grows by `tick` with each instruction of a run (0: however it
-    likes). `checks`: see `emu.unicorn_checks`. `translations` is how many translated blocks the fast loop keeps.
-    `apic`: CPUID says that there is a local APIC, as the machine has one. Raises EngineError when this Unicorn is not
-    the one known here."""
+    all ones. `timestamp` is what RDTSC returns before the guest writes it; it grows by `tick` with each instruction of
+    a run (0: however it likes). `model` is the CPU's. `checks`: see `emu.unicorn_checks`. `translations` is how many
+    translated blocks the fast loop keeps. `display` is served without a call of Python where that can be. Raises
+    EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
 
@@ -82,7 +98,9 @@ class UnicornEngine:
         *,
         timestamp: Callable[[], int],
         checks: CheckLevel = CheckLevel.AUTO,
+        model: CpuModel = MODELS[DEFAULT_MODEL],
         translations: int = TRANSLATIONS,
+        display: SharedDisplay | None = None,
         tick: int = 0,
         apic: bool = False,
     ) -> None:
@@ -92,6 +110,7 @@ class UnicornEngine:
                 f"install it with pip install unicorn=={VERSION}"
             )
         self._uc = unicorn.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
+        self._uc.ctl_set_cpu_model(CPU_MODELS[model.name])
         self._uc.ctl_set_tcg_buffer_size(TRANSLATIONS_SIZE)
         # Without this every run ends by a page walk to its `until` address, which clobbers CR2.
         self._uc.ctl_exits_enabled(True)
@@ -99,8 +118,8 @@ class UnicornEngine:
         self._handle: int = self._uc._uch.value
         self._ov = Overlay(uclib, self._handle)
         self._call, self._env = self._ov.call, self._ov.env
-        self._ov.verify(_register_numbers(), self._uc.msr_write)
-        self._ov.hide_features(apic=apic)
+        self._ov.verify(_register_numbers(), self._uc.msr_write, model)
+        self._ov.set_features(model)
 
         self._base = 0  # instructions retired before this run
         self._budget = 0
@@ -116,18 +135,35 @@ class UnicornEngine:
         self._control = Control.from_buffer(self._page)
         self._table = BreakpointTable(self._control)
         self._code = CodePages()
-        self._callbacks = Callbacks(io, mmio, timestamp, self._env, self._control)
+        self._callbacks = Callbacks(io, mmio, self._control)
+        self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
         self._faults = Faults(self._ov, self._control, self._callbacks, lambda: self.retired + self._live)
         self._memory = GuestMemory(self._ov, regions, self._callbacks)
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations, tick)
+        self._display = display
+        if display is not None and isinstance(self._loop, FastLoop):
+            self._loop.serve_display(self._memory, display)
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
-        self._check_segments(checks)
+        reader = code_reader(self._ov, self._memory, self._watch.read_linear)
+        self._loop.serve(self._system)
+        if isinstance(self._loop, GateLoop):
+            intercepts = Intercepts(
+                self._ov, self._control, self._code, self._system, self._memory, reader, HIDDEN_PAGE + PAGE
+            )
+            self._faults.intercept = intercepts.take
+        self._check_segments(checks, reader)
+        self._transfers = Transfers(
+            self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed
+        )
+        self._faults.transfers = self._transfers
         self._install()
         self._prove()
-        self.load(CpuState())
+        reset = CpuState()
+        reset.regs[RDX] = model.signature
+        self.load(reset)
 
     def _choose_loop(self, translations: int, tick: int) -> FastLoop | GateLoop:
         helper = HELPER
@@ -147,28 +183,38 @@ class UnicornEngine:
         loop.close = weakref.finalize(self, detacher(helper, self._handle))
         return loop
 
-    def _check_segments(self, level: CheckLevel) -> None:
+    def _check_segments(self, level: CheckLevel, reader: Callable[[int, int], bytes]) -> None:
         if isinstance(self._loop, FastLoop):
             if level is not CheckLevel.OFF:
                 self._loop.check_segments()
         else:
-            reader = code_reader(self._ov, self._memory, self._watch.read_linear)
             self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
 
     def _read_linear(self, linear: int, length: int) -> bytes:
         return self._watch.read_linear(linear, length)
 
+    def _write_physical(self, address: int, data: bytes) -> None:
+        """What the CPU itself stores, while an instruction runs."""
+        self._loop.memory_changed(self._memory.write(address, data), running=True)
+        self._control.leave |= 1
+
     def _install(self) -> None:
         ov, code = self._ov, self._code
-        control, deliver = ctypes.addressof(self._control), self._call.do_interrupt_address
+        delivery = {
+            "control": ctypes.addressof(self._control), "cpu": ov.cpu, "do_interrupt": self._call.do_interrupt_address,
+            "env": ov.env_address, "refusal": ctypes.addressof(self._transfers.refusal),
+            "raise_": self._call.raise_exception_address,
+        }  # fmt: skip
         # The recording hooks come before the delivering ones: Unicorn calls them in this order.
         intr, invalid = unicorn_const.UC_HOOK_INTR, unicorn_const.UC_HOOK_INSN_INVALID
         ov.add_hook(intr, self._faults.on_exception)
         ov.add_hook(invalid, self._faults.on_invalid)
-        ov.add_hook(intr, code.place(deliver_exception(control=control, cpu=ov.cpu, do_interrupt=deliver)))
-        ov.add_hook(invalid, code.place(deliver_invalid(cpu=ov.cpu, do_interrupt=deliver)))
-        for number, function in self._callbacks.others:
-            ov.add_hook(unicorn_const.UC_HOOK_INSN, function, instruction=number)
+        ov.add_hook(intr, code.place(deliver_exception(**delivery)))
+        ov.add_hook(invalid, code.place(deliver_invalid(**delivery)))
+        if isinstance(HELPER, Helper):
+            if not HELPER.transfers(ov.env_address, self._transfers.callback):
+                raise EngineError("too many engines at once")
+            self._forget_transfers = weakref.finalize(self, HELPER.transfers, ov.env_address, None)
 
     def _prove(self) -> None:
         """Execute a few instructions in the hidden page and see that they are counted and stopped where they should."""
@@ -332,11 +378,14 @@ class UnicornEngine:
 
     def state(self) -> CpuState:
         """See Executor."""
-        return read_state(self._ov, halted=self._halted)
+        state = read_state(self._ov, halted=self._halted)
+        self._system.fill(state)
+        return state
 
     def load(self, state: CpuState) -> None:
         """See Executor."""
         write_state(self._ov, state)
+        self._system.loaded(state)
         self._halted, self._shutdown = state.halted, False
         self._control.last = self._control.skip = EMPTY
         self._control.trap = 0
@@ -396,13 +445,20 @@ class UnicornEngine:
         self._memory.remap(regions)
         if self._marking is not None:
             self._loop.mark_writes(*self._marking, self._memory.places())
+        if self._display is not None and isinstance(self._loop, FastLoop):
+            self._loop.serve_display(self._memory, self._display)
         self._call.tlb_flush(self._ov.cpu)
         self._loop.flush()
         self._watch.stale = self._watch.active
 
+    def display_changed(self) -> None:
+        """See Executor."""
+        self._call.tlb_flush(self._ov.cpu)
+
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
         """See Executor."""
         self._marking = host_address, pages, marks
+        self._memory.mark_writes(host_address, pages, marks)
         return self._loop.mark_writes(host_address, pages, marks, self._memory.places())
 
     # -- ports
@@ -427,12 +483,26 @@ class UnicornEngine:
         """See Executor."""
         self._watch.replace(tuple(watches))
 
+    def time_stamp(self) -> int:
+        """See Executor."""
+        return self._system.tsc()
+
+    def on_time_stamp(self, callback: Callable[[], None] | None) -> None:
+        """See Executor."""
+        self._system.tell_time_stamp = callback
+
+    def claim_msr(self, number: int, device: MsrDevice) -> None:
+        """See Executor."""
+        self._system.claim(number, device)
+
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """See Executor."""
         self._faults.tell = callback
 
     def close(self) -> None:
         """See Executor. The engine must not be used afterwards."""
+        if isinstance(HELPER, Helper):
+            self._forget_transfers()
         self._loop.close()
         self._uc = None
 

@@ -16,7 +16,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Final
 
-from emu.engine import EngineError
+from emu.devices.vga_memory import Shared
+from emu.engine import EngineError, SharedDisplay
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_fast_checks import instruction_maps
 from emu.unicorn_layout import (
@@ -36,7 +37,9 @@ from emu.unicorn_layout import (
     Env,
     offset_of,
 )
+from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_system import System
 from emu.unicorn_thunks import EMPTY, STOP_BUDGET, Control, offset
 
 ENV_RSP: Final = 0x20
@@ -76,6 +79,10 @@ class _Layout(ctypes.Structure):
 
 
 CELLS: Final = 64
+#: `Cells.time_known`: by which instruction Python has told the time.
+TIME_BY_TSC, TIME_BY_TSCP = 1, 2
+#: Beyond Unicorn's numbering of RAM.
+NO_RAM: Final = 1 << 62
 #: As long as the run lasts.
 ALWAYS: Final = -1
 #: More instructions than a run has left.
@@ -173,12 +180,14 @@ class Helper:
         self.too_late = f("too_late", c_int)
         self.attach = f("attach", p, p, p, p, c_uint32, c_uint64, PORT_IN, PORT_OUT)
         self.detach = f("detach", None, p)
+        self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
         self.flush = f("flush", None, p)
         self.mark_writes = f("mark_writes", None, p, c_uint64, c_uint64, p, p, c_uint32)
         self.rearm = f("rearm", None, p)
+        self.transfers = f("transfers", c_int, p, p)
         self.statistics = f("statistics", None, p, p)
         self.checks = f("checks", None, p, c_int)
         #: the tables of instructions, which the library refers to
@@ -186,6 +195,11 @@ class Helper:
         library.v2e_decode_maps(ctypes.byref(self._maps))
         self.decode = library.v2e_decode
         self.control = f("control", c_uint64)
+        self.display = f("display", None, p, p, c_uint64, c_uint64)
+        self.display_read = ctypes.cast(library.v2e_vga_read, c_void_p).value or 0
+        self.display_write = ctypes.cast(library.v2e_vga_write, c_void_p).value or 0
+        library.v2e_vga_layout.restype = c_uint64
+        self.display_layout: Callable[[], int] = library.v2e_vga_layout
         self.memory_hook_address = ctypes.cast(library.v2e_fast_memory_hook, c_void_p).value or 0
         self._refusal: str | None = None  # empty once it is proved to work
 
@@ -204,6 +218,8 @@ class Helper:
                 raise EngineError(f"{unicorn_path} is not the library in PyPI's wheel of unicorn {VERSION}")
         if self.control() != ctypes.sizeof(Control) << 32 | offset("mode"):
             raise EngineError("the helper was built from other sources than this package; install it again")
+        if self.display_layout() != ctypes.sizeof(Shared) << 32 | offset_of(Shared, "direct"):
+            raise EngineError("the helper was built for another display than this package's; install it again")
 
     def fit(self, path: str) -> None:
         """Find Unicorn's functions in its library, loaded from `path`. Has to come before the first engine is made,
@@ -320,6 +336,7 @@ class FastLoop:
         self._callbacks = PORT_IN(callbacks.port_in), PORT_OUT(callbacks.port_out)
         callbacks.before_port = self.settle
         callbacks.told_time = self._hold_time
+        callbacks.set_time = self._forget_time
         self._hooks: list[MemoryHook] = []
         self._cells = Cells(tick=tick)
         #: bytes handed out as a stream: the port, how many, the bytes, and whom to tell how many were taken
@@ -330,6 +347,10 @@ class FastLoop:
         )  # fmt: skip
         if not self._engine:
             raise EngineError("too many engines at once, or no memory left for another one's translations")
+
+    def serve(self, system: System) -> None:
+        """Let `system` do the system instructions."""
+        self._helper.system(self._engine, ctypes.cast(system.callback, c_void_p))
 
     def check_segments(self) -> None:
         """From now on check segments before instructions (emu/native/checks.c)."""
@@ -350,10 +371,14 @@ class FastLoop:
         cell.port, cell.value, cell.streams, cell.floor = port, value, 0, floor
         cell.generation = self._cells.generation
 
-    def _hold_time(self, value: int) -> None:
-        """RDTSC was answered with `value`; the helper answers on, where it knows how time goes on."""
+    def _hold_time(self, value: int, by_tscp: bool) -> None:
+        """RDTSC or RDTSCP was answered with `value`; the helper answers on, where it knows how time goes on."""
         cells = self._cells
-        cells.time, cells.time_left, cells.time_known = value, self._control.remaining, 1
+        cells.time, cells.time_left = value, self._control.remaining
+        cells.time_known |= TIME_BY_TSCP if by_tscp else TIME_BY_TSC
+
+    def _forget_time(self) -> None:
+        self._cells.time_known = 0
 
     def stream(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
         """See Executor.stream_input."""
@@ -374,6 +399,13 @@ class FastLoop:
             if cell.port == port and cell.streams:
                 cell.streams, cell.floor = 0, NOT_AT_ALL
                 taken(length - cell.left)
+
+    def serve_display(self, memory: GuestMemory, display: SharedDisplay) -> None:
+        """Let the helper answer the display's window; again whenever the map of memory has changed."""
+        helper = self._helper
+        memory.serve(display.base, display.size, helper.display_read, helper.display_write, display.shared)
+        ram = memory.number(display.memory)
+        helper.display(self._engine, display.shared, display.base, NO_RAM if ram is None else ram)
 
     def repeating(self) -> bool:
         """The helper reports a repeated string instruction on arrival only."""

@@ -17,6 +17,7 @@ from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS64, NO_EXCEPTION
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_thunks import STOP_ASKED, STOP_BUDGET, Control
+from emu.unicorn_transfers import Transfers
 from emu.x86.state import CR0_PE, EFER_LMA
 
 FAULTS_KEPT: Final = 8
@@ -26,6 +27,10 @@ WITH_SELECTOR: Final = frozenset((10, 11, 12, 13))
 CODE_EXT, CODE_IDT = 1 << 0, 1 << 1
 #: Exceptions that push an error code in protected mode (SDM vol. 3A, table 6-1).
 WITH_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
+#: Fault-class exceptions, whose pushed flags have RF set (SDM vol. 3A, table 6-1; vol. 3B, 17.3.1.1); and #DF, which
+#: comes of two faults.
+FAULT_CLASS: Final = frozenset((0, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19, 21))
+RFLAGS_RF, DR7_GD, DR6_BD = 1 << 16, 1 << 13, 1 << 13
 
 _INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
 _INVALID = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
@@ -38,10 +43,14 @@ class Faults:
         self._ov, self._control, self._callbacks, self._counted = overlay, control, callbacks, counted
         self._ring: deque[tuple[int, Fault]] = deque(maxlen=FAULTS_KEPT)  # with the instructions counted by then
         self.tell: Callable[[Fault], None] | None = None
+        #: delivers what Unicorn does not; set when there is one
+        self.transfers: Transfers | None = None
+        #: asked first: the vector to deliver, or -1 when the instruction has been done after all
+        self.intercept: Callable[[int], int] | None = None
         #: (instructions counted, linear address, software) of the event recorded last
         self._before: tuple[int, int, bool] | None = None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
-        self.on_exception = _INTR(self._exception)
+        self.on_exception = _INTR(self._hooked)
         self.on_invalid = _INVALID(self._invalid)
 
     def chain(self) -> tuple[Fault, ...]:
@@ -53,11 +62,23 @@ class Faults:
         self._before = None
 
     def _invalid(self, uc: int, _data: int) -> int:
-        self._exception(uc, VECTOR_UD, 0)
-        return 0  # not handled here: the delivering hook comes next
+        if self._exception(uc, VECTOR_UD, 0):
+            return 0  # not handled here: the delivering hook comes next
+        self._control.suppress = 0
+        return 1
 
-    def _exception(self, _uc: int, vector: int, _data: int) -> None:
+    def _hooked(self, uc: int, vector: int, data: int) -> None:
+        self._exception(uc, vector, data)
+
+    def _exception(self, _uc: int, vector: int, _data: int) -> bool:
+        """False when nothing is to be delivered."""
         try:
+            self._control.suppress = 0
+            if self.intercept is not None:
+                vector = self.intercept(vector)
+                if vector < 0:
+                    self._control.suppress = 1
+                    return False
             self._record(vector)
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self._callbacks.failed(error)
@@ -65,6 +86,7 @@ class Faults:
             # The gate would stop at the handler's first instruction, the same place; but where the handler cannot
             # even be fetched the gate is never called.
             self._stop(STOP_ASKED)
+        return True
 
     def _stop(self, reason: int) -> None:
         self._control.reason = reason
@@ -88,7 +110,12 @@ class Faults:
             # The delivery of an external interrupt faulted. It has been acknowledged, so it does not come again.
             request.value &= ~CPU_INTERRUPT_VIRQ
             running, external, interrupt = 0, True, control.vector
-        elif vector == VECTOR_PF and not software and linear != last:
+        elif (
+            vector == VECTOR_PF
+            and not software
+            and linear != last
+            and not (self.transfers is not None and self.transfers.raising)
+        ):
             # An instruction fetch faulted: the gate has not seen this instruction.
             if not control.remaining:
                 # It belongs to the next run, which will meet it again.
@@ -121,6 +148,12 @@ class Faults:
         self._ring.append((now, fault))
         if self.tell is not None:
             self.tell(fault)
+        if vector == VECTOR_DB:
+            env.dr[7] &= ~DR7_GD
+        elif not software and vector in FAULT_CLASS:
+            env.eflags |= RFLAGS_RF
+        if self.transfers is not None:
+            self.transfers.event(vector, software=software, external=external, code=fault.code)
 
     def _execution_breakpoint(self, linear: int) -> bool:
         """True when DR6 reports an enabled execution breakpoint of DR0 to DR3 at `linear`."""

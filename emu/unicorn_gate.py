@@ -9,6 +9,7 @@ from typing import Final
 from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_layout import HF_CS64
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_system import System
 from emu.unicorn_thunks import EMPTY, CodePages, Control, gate, port_check
 
 #: Above this many bytes all translations are dropped instead of those of the range.
@@ -42,6 +43,9 @@ class GateLoop:
             callback = ctypes.cast(function, ctypes.c_void_p).value or 0
             checked = place(port_check(callback=callback, **overlay.port_check_addresses()))
             overlay.add_hook(HOOK_INSN, checked, instruction=number)
+
+    def serve(self, system: System) -> None:
+        """`emu.unicorn_intercepts` has the system instructions done."""
 
     def enter(self) -> int:
         """Run until the gate or Unicorn stops; uc_emu_start's error code."""

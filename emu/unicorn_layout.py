@@ -10,6 +10,8 @@ import ctypes
 from ctypes import c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 from typing import Final
 
+from emu.x86.cpuid import APIC, LM, RDRAND, SVM, TSC_DEADLINE, VME, X2APIC
+
 VERSION: Final = "2.1.4"
 
 # Offsets in struct uc_struct.
@@ -45,6 +47,7 @@ HF_MP_SHIFT = 9  #: CR0.MP, EM, TS (bits 1 to 3) are copied to bits 9 to 11
 HF_MP_EM_TS = 7 << HF_MP_SHIFT
 HF_LMA = 1 << 14
 HF_CS64 = 1 << 15
+HF_GUEST = 1 << 21  #: an SVM guest: intercepts are looked at
 HF_OSFXSR = 1 << 22
 HF_SMAP = 1 << 23
 HF2_GIF = 1 << 0
@@ -155,11 +158,15 @@ class Env(ctypes.Structure):
         ("old_exception", c_int32),
         ("_align5", c_uint32),
         ("vm_vmcb", c_uint64),
-        ("_svm", c_uint8 * (0x15B4 - 0x1588)),
+        ("_tsc_offset", c_uint64),
+        ("intercept", c_uint64),  # of instructions, from exit code 60h on, and ...
+        ("_intercept_cr_read", c_uint16),
+        ("intercept_cr_write", c_uint16),  # ... of MOV to a control register
+        ("_svm", c_uint8 * (0x15B4 - 0x159C)),
         ("v_tpr", c_uint8),
         ("_common", c_uint8 * (0x1600 - 0x15B5)),
-        ("features", c_uint64 * 7),  # CPUID words in the order of FeatureWord
-        ("_more", c_uint8 * (0x18B0 - 0x1638)),
+        ("features", c_uint64 * 8),  # CPUID words in the order of FeatureWord
+        ("_more", c_uint8 * (0x18B0 - 0x1640)),
         ("mtrr_fixed", c_uint64 * 11),
         ("mtrr_deftype", c_uint64),
         ("mtrr_var", c_uint64 * 16),  # PHYSBASE0, PHYSMASK0, PHYSBASE1, ...
@@ -201,14 +208,25 @@ class Env(ctypes.Structure):
     dr: ctypes.Array[c_uint64]
     old_exception: int
     vm_vmcb: int
+    intercept: int
+    intercept_cr_write: int
+    star: int
+    lstar: int
+    cstar: int
+    fmask: int
+    sysenter_esp: int
+    sysenter_eip: int
+    tsc_aux: int
     v_tpr: int
     features: ctypes.Array[c_uint64]
 
 
-# Indexes of Env.features (qemu/target/i386/cpu.h, FeatureWord), and the bits this module knows there (SDM vol. 2A,
-# table 3-8 and 3-11).
-FEAT_1_EDX, FEAT_1_ECX, FEAT_8000_0001_EDX = 0, 1, 6
-CPUID_FPU, CPUID_APIC, CPUID_SSE3, CPUID_RDRAND, CPUID_LM = 1 << 0, 1 << 9, 1 << 0, 1 << 30, 1 << 29
+#: Unicorn's numbers of the CPU models of `emu.x86.cpuid` (include/unicorn/x86.h, uc_cpu_x86).
+CPU_MODELS: Final = {"486": 7, "pentium": 8, "pentium2": 9, "pentium3": 10, "qemu64": 0, "max": 19}
+#: Indexes of Env.features (qemu/target/i386/cpu.h, FeatureWord): the words of `emu.x86.cpuid.CpuModel`.
+FEATURES: Final = {"edx1": 0, "ecx1": 1, "ebx7": 2, "ecx7": 3, "edx8": 6, "ecx8": 7}
+#: Bits in which Unicorn's words differ from the models': it always sets LM in 64-bit mode, and what is taken out.
+FEATURES_CHANGED: Final = {"edx1": APIC | VME, "ecx1": RDRAND | X2APIC | TSC_DEADLINE, "edx8": LM | APIC, "ecx8": SVM}
 
 #: MSR number -> field of Env, for those the engine keeps and executes RDMSR and WRMSR on (SDM vol. 4, tables 2-2, 2-3).
 MSR_FIELDS: Final[dict[int, str]] = {

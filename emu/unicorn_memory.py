@@ -20,14 +20,17 @@ PROT_ALL: Final = 7  #: UC_PROT_ALL
 SPARE: Final = 0x1000
 #: Memory that is not mapped from the start, such as the frame buffer of a PCI card.
 LATER: Final = 64 << 20
-#: Holes are cut at multiples of this up to 4 GiB, and at 1 MiB, so that a change leaves distant ones alone: taking one
-#: out costs Unicorn time for each of its pages.
+#: Holes end and begin at the first two: the display's window, which may be served by others than the rest. So that a
+#: change leaves distant holes alone (taking one out costs Unicorn time for each of its pages) they are cut at 1 MiB as
+#: well, and at multiples of CUT up to 4 GiB.
+CUTS: Final = (0xA0000, 0xC0000, 0x100000)
 CUT: Final = 64 << 20
 
 
 _WRITE = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_uint64, c_int, c_int64, c_void_p)
 HOOK_WRITE: Final = 1 << 11  #: UC_HOOK_MEM_WRITE
 LONGEST_ACCESS: Final = 16
+PAGE: Final = 0x1000
 
 
 def _store_elsewhere(
@@ -58,6 +61,10 @@ class GuestMemory:
         self._ov, self._callbacks = overlay, callbacks
         self._regions: tuple[MemoryRegion, ...] = ()
         self._entries: tuple[_Entry, ...] = ()
+        #: functions of C by the first address of the hole that they answer
+        self._served: dict[int, tuple[int, int, int]] = {}
+        #: host address, number and marks of the pages whose writes are noted
+        self._marked = 0, 0, 0
         #: (base, size, address in Unicorn's own numbering of RAM, by which it finds translations)
         self._ram: list[tuple[int, int, int]] = []
         self._places: list[tuple[int, int, int]] = []
@@ -87,9 +94,7 @@ class GuestMemory:
             if entry in present:
                 continue
             if entry.host is None:
-                read, write = self._callbacks.mmio_read, self._callbacks.mmio_write
-                code = call.mmio_map(ov.uc, entry.base, entry.end - entry.base, read, entry.base, write, entry.base)
-                ov.check(code, f"map I/O at {entry.base:#x}")
+                self._map_hole(entry.base, entry.end - entry.base)
                 continue
             self.map_host(entry.base, entry.end - entry.base, entry.host, entry.name)
             if entry.readonly:
@@ -118,6 +123,22 @@ class GuestMemory:
                 first, last = region.base - LONGEST_ACCESS + 1, region.base + region.size - 1
                 self._redirects.append((self._ov.add_hook(HOOK_WRITE, function, first, last), function))
 
+    def _map_hole(self, base: int, size: int) -> None:
+        call, uc = self._ov.call, self._ov.uc
+        ours = self._callbacks.mmio_read, self._callbacks.mmio_write, base
+        read, write, data = self._served.get(base, ours)
+        self._ov.check(call.mmio_map(uc, base, size, read, data, write, data), f"map I/O at {base:#x}")
+
+    def serve(self, base: int, size: int, read: int, write: int, data: int) -> None:
+        """Let functions of C answer the MMIO hole [base, base + size), which is one of ours, whenever no memory stands
+        there; `data` is their user data. See uc_mmio_map."""
+        if self._served.get(base) == (read, write, data):
+            return
+        self._served[base] = read, write, data
+        if any(entry.host is None and (entry.base, entry.end) == (base, base + size) for entry in self._entries):
+            self._ov.check(self._ov.call.mem_unmap(self._ov.uc, base, size), f"unmap I/O at {base:#x}")
+            self._map_hole(base, size)
+
     def map_host(self, base: int, size: int, host_address: int, name: str) -> None:
         """Back physical [base, base + size) by this process's memory."""
         code = self._ov.call.mem_map_ptr(self._ov.uc, base, size, PROT_ALL, host_address)
@@ -131,6 +152,13 @@ class GuestMemory:
             if first < end:
                 found.append((ram + first - base, ram + end - base))
         return found
+
+    def number(self, host: int) -> int | None:
+        """Where in Unicorn's numbering of RAM the byte at this host address is; None where no region has it."""
+        for region, (_, _, ram) in zip(self._regions, self._ram, strict=True):
+            if region.host_address <= host < region.host_address + region.size:
+                return ram + host - region.host_address
+        return None
 
     def places(self) -> list[tuple[int, int, int]]:
         """(base, size, address in this process) of each region, that of low RAM, which holds most code, first."""
@@ -148,6 +176,30 @@ class GuestMemory:
                 return ctypes.string_at(region.host_address + address - region.base, length)
         return None
 
+    def write(self, address: int, data: bytes) -> list[tuple[int, int]]:
+        """Store into RAM, as a guest's write would: ROM and holes take nothing. Returns what `ranges` does."""
+        for region in self._regions:
+            if region.base <= address and address + len(data) <= region.base + region.size:
+                host = region.host_address + address - region.base
+                if region.written is not None:
+                    ctypes.memmove(host + region.written - region.offset, data, len(data))
+                if region.kind == "rom":
+                    return []
+                ctypes.memmove(host, data, len(data))
+                self._mark(host, len(data))
+                return self.ranges(address, len(data))
+        return []
+
+    def mark_writes(self, host: int, pages: int, marks: int) -> None:
+        """Have `write` set the byte at `marks` of each of the `pages` pages from `host` that it stores to."""
+        self._marked = host, pages, marks
+
+    def _mark(self, host: int, length: int) -> None:
+        first, pages, marks = self._marked
+        for page in range((host - first) // PAGE, (host + length - 1 - first) // PAGE + 1):
+            if 0 <= page < pages:
+                ctypes.memset(marks + page, 1, 1)
+
 
 def _holes(regions: Sequence[MemoryRegion]) -> Iterator[tuple[int, int]]:
     """The physical ranges [first, end) below PHYSICAL_END that no region covers, cut."""
@@ -162,8 +214,8 @@ def _holes(regions: Sequence[MemoryRegion]) -> Iterator[tuple[int, int]]:
 
 def _cut(first: int, end: int) -> Iterator[tuple[int, int]]:
     while first < end:
-        if first < 1 << 20:
-            stop = 1 << 20
+        if first < CUTS[-1]:
+            stop = min(cut for cut in CUTS if cut > first)
         elif first < 1 << 32:
             stop = first // CUT * CUT + CUT
         else:

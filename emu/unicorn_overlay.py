@@ -26,15 +26,9 @@ from emu.unicorn_layout import (
     CPU_HALTED,
     CPU_INTERRUPT_REQUEST,
     CPU_UC,
-    CPUID_APIC,
-    CPUID_FPU,
-    CPUID_LM,
-    CPUID_RDRAND,
-    CPUID_SSE3,
     ENV_ICOUNT_DECR,
-    FEAT_1_ECX,
-    FEAT_1_EDX,
-    FEAT_8000_0001_EDX,
+    FEATURES,
+    FEATURES_CHANGED,
     HF2_GIF,
     HF_CS64,
     HF_LMA,
@@ -51,6 +45,7 @@ from emu.unicorn_layout import (
     EnvSegment,
     offset_of,
 )
+from emu.x86.cpuid import CpuModel
 
 
 def _function(library: Any, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
@@ -94,6 +89,10 @@ class Internals:
         self.tb_flush = f("tb_flush_x86_64", None, p)
         self.tlb_flush = f("tlb_flush_x86_64", None, p)
         self.read_eflags = f("helper_read_eflags_x86_64", u64, p)  # in a callback, where env lacks the lazy flags
+        self.to_host = f("tlb_vaddr_to_host_x86_64", p, p, u64, c_int, c_int)
+        self.update_cr3 = f("cpu_x86_update_cr3_x86_64", None, p, u64)
+        self.update_cr0 = f("cpu_x86_update_cr0_x86_64", None, p, u32)
+        self.update_cr4 = f("cpu_x86_update_cr4_x86_64", None, p, u32)
         self.update_dr7 = f("cpu_x86_update_dr7_x86_64", None, p, u32)
         self.load_mxcsr = f("helper_ldmxcsr_x86_64", None, p, u32)
         self.load_fcw = f("helper_fldcw_x86_64", None, p, u32)
@@ -122,12 +121,13 @@ class Overlay:
         self.env: Env = Env.from_address(self.env_address)
         self.request = c_uint32.from_address(self.cpu + CPU_INTERRUPT_REQUEST)
         self.cflags_next = c_uint32.from_address(self.cpu + CPU_CFLAGS_NEXT)
+        self.exception_index = c_int32.from_address(self.cpu + CPU_EXCEPTION_INDEX)
         self.exit_request = c_uint8.from_address(self.cpu + CPU_EXIT_REQUEST)
         self.halted = c_uint32.from_address(self.cpu + CPU_HALTED)
         self.invalidated_address = _peek(handle + UC_TCG, "the translator's address") + TCG_INVALIDATED
         self.invalidated = c_uint64.from_address(self.invalidated_address)
 
-    def verify(self, registers: dict[str, int], write_msr: Callable[[int, int], None]) -> None:
+    def verify(self, registers: dict[str, int], write_msr: Callable[[int, int], None], model: CpuModel) -> None:
         """Write a different value to everything through the public API and look where it lands. `registers` maps the
         names used here to the API's register numbers. The CPU is left in disorder: load a state afterwards."""
         env = self.env
@@ -139,8 +139,7 @@ class Overlay:
         _expect(env.a20_mask, -1, "the A20 mask")
         _expect(self.cflags_next.value, ANY_LENGTH, "cflags_next_tb")
         _expect((self.request.value, self.halted.value), (0, 0), "interrupt_request and halted")
-        index = c_int32.from_address(self.cpu + CPU_EXCEPTION_INDEX).value
-        _expect(index, NO_EXCEPTION, "exception_index")
+        _expect(self.exception_index.value, NO_EXCEPTION, "exception_index")
         value = c_uint64(0)
         for number, (name, read) in enumerate(_PROBES.items()):
             wide = 0x0000_5A00_1234_0000 | number << 4
@@ -159,12 +158,9 @@ class Overlay:
         for name, index in (("fp0", 0), ("fp7", 7)):
             self.call.reg_write(self.uc, registers[name], st)
             _expect((env.fpregs[index].low, env.fpregs[index].high), (st[0], st[1]), name.upper())
-        for word, bit, what in (
-            (FEAT_1_EDX, CPUID_FPU, "CPUID.1:EDX"),
-            (FEAT_1_ECX, CPUID_SSE3, "CPUID.1:ECX"),
-            (FEAT_8000_0001_EDX, CPUID_LM, "CPUID.80000001:EDX"),
-        ):
-            _expect(env.features[word] & bit, bit, what)
+        for name, word in FEATURES.items():
+            changed = FEATURES_CHANGED.get(name, 0)
+            _expect(env.features[word] & ~changed, getattr(model, name) & ~changed, f"CPUID's word {name}")
         for msr, field in MSR_FIELDS.items():
             probe = 0x5A00 | msr & 0xFF
             write_msr(msr, probe)
@@ -174,12 +170,10 @@ class Overlay:
             write_msr(msr, probe)
             _expect(getattr(env, field)[index], probe, f"MSR {msr:#x}")
 
-    def hide_features(self, *, apic: bool) -> None:
-        """Take out of CPUID what this CPU should not have: RDRAND, whose numbers come from the host (the instruction
-        then raises #UD), and without `apic` the local APIC."""
-        self.env.features[FEAT_1_ECX] &= ~CPUID_RDRAND
-        if not apic:
-            self.env.features[FEAT_1_EDX] &= ~CPUID_APIC
+    def set_features(self, model: CpuModel) -> None:
+        """Let CPUID, and the instructions that Unicorn makes depend on it, be those of `model`."""
+        for name, word in FEATURES.items():
+            self.env.features[word] = getattr(model, name)
 
     def port_check_addresses(self) -> dict[str, Any]:
         """What `emu.unicorn_thunks.port_check` must know."""

@@ -193,3 +193,27 @@ def _write_fpu(overlay: Overlay, fpu: Fpu) -> None:
         register.low, register.high = fpu.st[i] & _MASK64, fpu.st[i] >> 64 & 0xFFFF
     for i in range(16):
         env.xmm[i].low, env.xmm[i].high = fpu.xmm[i] & _MASK64, fpu.xmm[i] >> 64
+
+
+def write_transfer(overlay: Overlay, state: CpuState, cpl: int) -> None:
+    """Replace what a transfer of control or a task switch changes, and recompute what Unicorn derives from it. For
+    callbacks: the FPU, the MSRs and pending events stay as they are."""
+    env, call, address = overlay.env, overlay.call, overlay.env_address
+    for i in range(8):
+        env.regs[i] = state.regs[i] & _MASK64
+    env.eip = state.rip
+    env.eflags = rflags = state.rflags & RFLAGS_KEPT | 2
+    env.cc_src, env.cc_dst, env.cc_src2, env.cc_op = rflags & ARITHMETIC_FLAGS, 0, 0, CC_OP_EFLAGS
+    env.df = -1 if rflags & RFLAGS_DF else 1
+    env.eflags = rflags & ~(ARITHMETIC_FLAGS | RFLAGS_DF)
+    for name, target in zip(_SEGMENT_NAMES, overlay.segments(), strict=True):
+        _write_segment(target, state.segment(name))
+    if state.tr.present and state.tr.access & SYSTEM_TYPE in (3, 11):
+        env.tr.flags &= ~(TSS_BUSY << 8)
+    env.cr[0] = state.cr0 | CR0_ET
+    if env.cr[3] != state.cr3:
+        call.update_cr3(address, state.cr3)
+    env.dr[6] = state.dr[6]
+    if env.dr[7] != state.dr[7]:
+        call.update_dr7(address, state.dr[7] & 0xFFFFFFFF)
+    env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state) & ~HF_CPL | cpl

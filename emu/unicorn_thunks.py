@@ -46,8 +46,8 @@ STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED = 1, 2, 3, 4
 
 
 class Control(ctypes.Structure):
-    """The first bytes of the shared page. `vector` is at offset 100, where the engine looks for the vector of a
-    virtual interrupt in a VMCB (AMD APM vol. 2, table B-1: V_INTR_VECTOR, control area offset 064h)."""
+    """The first bytes of the shared page. It is a VMCB to the engine: `vector` is at offset 100, where it looks for the
+    vector of a virtual interrupt (AMD APM vol. 2, table B-1: V_INTR_VECTOR, 064h); two more fields name theirs."""
 
     _fields_ = (
         ("remaining", ctypes.c_uint64),  # instructions that may still be counted
@@ -73,15 +73,17 @@ class Control(ctypes.Structure):
         ("_pad2", ctypes.c_uint8),
         ("reason", ctypes.c_uint32),  # STOP_*
         ("skip", ctypes.c_uint64),  # linear address not to be checked once ...
+        ("msr_map", ctypes.c_uint64),  # physical address of the map of intercepted MSRs (MSRPM_BASE_PA, 048h)
         ("skip_rsp", ctypes.c_uint64),  # ... while RSP has this value
         ("table", ctypes.c_uint64),  # address of the breakpoint table
-        ("mask", ctypes.c_uint64),  # its size in entries, a power of two, less 1
         ("dr7", ctypes.c_uint32),  # copy to compare
         ("vector", ctypes.c_uint32),
+        ("mask", ctypes.c_uint64),  # the table's size in entries, a power of two, less 1
         ("cr0", ctypes.c_uint64),
         ("cr3", ctypes.c_uint64),
         ("cr4", ctypes.c_uint64),
         ("dr", ctypes.c_uint64 * 4),
+        ("event", ctypes.c_uint64),  # the engine notes here what it delivers (EVENTINJ, 0A8h)
         ("checker", ctypes.c_uint64),  # address of the function asked before an instruction executes, 0: nobody
         ("caches", ctypes.c_uint64 * 6),  # limit and flags of ES CS SS DS FS GS for which `checks` was decided
         ("mode", ctypes.c_uint32),  # and the bits CHECKED_MODE of hflags
@@ -108,6 +110,7 @@ class Control(ctypes.Structure):
     skip: int
     skip_rsp: int
     table: int
+    msr_map: int
     mask: int
     dr7: int
     vector: int
@@ -316,27 +319,57 @@ def gate(
     return c.bytes()
 
 
-def deliver_exception(*, control: int, cpu: int, do_interrupt: int) -> bytes:
+def deliver_exception(*, control: int, cpu: int, do_interrupt: int, env: int, refusal: int, raise_: int) -> bytes:
     """The INTR hook `(uc, number, user_data)`: deliver the CPU's pending exception through the IVT or IDT, unless
-    `Control.suppress` says that a later run will meet it again."""
+    `Control.suppress` says that a later run will meet it again, that it has been delivered, or (2) that the vector and
+    code at `refusal` are raised instead."""
     c = Code()
     c.add("48b8", _u64(control))  # mov rax, control
     c.add("8078", offset("suppress"), 0).jump("jne", "out")  # cmp byte [suppress], 0
     c.add("48bf", _u64(cpu))  # mov rdi, cpu
     c.add("48b8", _u64(do_interrupt)).add("ffe0")  # jmp x86_cpu_do_interrupt
-    c.label("out").add("c3")
+    _refuse(c, env, refusal, raise_)
+    c.label("return").add("c3")
     return c.bytes()
 
 
-def deliver_invalid(*, cpu: int, do_interrupt: int) -> bytes:
+def system_hook(*, callback: int, operation: int, env: int, raise_exception: int) -> bytes:
+    """An INSN hook that asks `callback(operation, 0)` (`emu.unicorn_system`): on 0 it says that the instruction is
+    done, on anything else it raises that exception and leaves by longjmp."""
+    c = Code()
+    c.add("4883ec08")  # sub rsp, 8: keep the stack aligned at the call
+    c.add("bf", _s32(operation)).add("31f6")  # mov edi, operation; xor esi, esi
+    c.add("48b8", _u64(callback)).add("ffd0")  # call callback
+    c.add("4885c0").jump("jne", "raise")  # test rax, rax
+    c.add("b801000000").add("4883c408c3")  # mov eax, 1; add rsp, 8; ret
+    c.label("raise")
+    c.add("48bf", _u64(env))  # mov rdi, env
+    c.add("0fb6f0").add("48c1e820").add("89c2")  # movzx esi, al; shr rax, 32; mov edx, eax
+    c.add("48b8", _u64(raise_exception)).add("ffd0")
+    return c.bytes()
+
+
+def deliver_invalid(*, control: int, cpu: int, do_interrupt: int, env: int, refusal: int, raise_: int) -> bytes:
     """The INSN_INVALID hook `(uc, user_data) -> bool`: deliver #UD likewise, and say that it was handled."""
     c = Code()
     c.add("4883ec08")  # sub rsp, 8: keep the stack aligned at the call
+    c.add("48b8", _u64(control))
+    c.add("8078", offset("suppress"), 0).jump("jne", "out")
     c.add("48bf", _u64(cpu))  # mov rdi, cpu
     c.add("48b8", _u64(do_interrupt)).add("ffd0")  # call x86_cpu_do_interrupt
+    c.jump("jmp", "return")
+    _refuse(c, env, refusal, raise_)
+    c.label("return")
     c.add("b801000000")  # mov eax, 1
     c.add("4883c408c3")  # add rsp, 8; ret
     return c.bytes()
+
+
+def _refuse(c: Code, env: int, refusal: int, raise_: int) -> None:
+    """At `out`, with control in rax: raise what is at `refusal`, by longjmp, if suppress is 2; else to `return`."""
+    c.label("out").add("8078", offset("suppress"), 2).jump("jne", "return")
+    c.add("48b8", _u64(refusal)).add("8b30").add("8b5004")  # mov esi, [rax]; mov edx, [rax+4]
+    c.add("48bf", _u64(env)).add("48b8", _u64(raise_)).add("ffd0")  # call raise_exception_err
 
 
 def port_check(*, env: int, eflags: int, hflags: int, checks: tuple[int, int, int], callback: int) -> bytes:

@@ -115,6 +115,17 @@ class ScreenView:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureView:
+    """What the display shows, as a picture: `pixels` is 3 bytes a pixel, red, green, blue, row by row from the top.
+    `mode` as that of ScreenView. Size 0 by 0 when the screen is off."""
+
+    mode: str
+    width: int
+    height: int
+    pixels: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RegionView:
     """A range of the physical memory or port map."""
 

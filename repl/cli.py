@@ -53,7 +53,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--firmware", metavar="NAME", help="seabios or a file")
     add("--option-rom", action="append", default=[], metavar="FILE", help="option ROM; may be repeated")
     add("--machine", default="isapc", metavar="NAME", help="isapc or pc (i440FX, PIIX3, ACPI)")
-    add("--cpu", metavar="MODEL", help="CPU model")
+    add("--cpu", default="max", metavar="MODEL", help="486, pentium, pentium2, pentium3, qemu64 or max (default: max)")
     add("--memory", default="64M", metavar="SIZE", help="1M to 3G (default: 64M)")
     add("--cpus", default="1", metavar="N", help="1")
     add("--hypervisor", default="none", metavar="NAME", help="none")
@@ -79,6 +79,7 @@ def run_parser() -> argparse.ArgumentParser:
     add("--headless", action="store_true", help="no prompt: run until the guest ends or gdb kills it")
     add("--until", metavar="EVENT", help="text:REGEX, serial:REGEX, debugcon:REGEX, pc:ADDR, insns:N or exit; then "
         "the -c commands run, and it ends")  # fmt: skip
+    add("--screenshot", metavar="FILE", help="write what the display shows at the end to FILE, as PNG")
     add("-c", action=_Script, const="-c", dest="script", default=[], metavar="COMMAND", help="run a command instead "
         "of the prompt; may be repeated")  # fmt: skip
     add("-x", action=_Script, const="-x", dest="script", metavar="FILE", help="run the commands in FILE")

@@ -62,16 +62,18 @@ class Kind:
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument. `many`: one or more of the kind (none if optional too), given to the function as a tuple."""
+    """One argument. `many`: one or more of the kind (none if optional too), given to the function as a tuple. `form`:
+    how it is shown in the usage, where its name does not say it."""
 
     name: str
     kind: Kind
     optional: bool = False
     many: bool = False
+    form: str = ""
 
     @property
     def usage(self) -> str:
-        word = self.name.upper() + ("..." if self.many else "")
+        word = (self.form or self.name.upper()) + ("..." if self.many else "")
         return f"[{word}]" if self.optional else word
 
 

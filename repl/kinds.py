@@ -89,6 +89,19 @@ def _path_words(session: Session, prefix: str) -> Iterable[str]:
         yield os.path.join(directory, entry.name) + ("/" if entry.is_dir() else "")
 
 
+def _png_option(session: Session, text: str) -> Path:
+    match = re.match(r"--png[ =]\s*(.*\S)\s*$", text)
+    if match is None:
+        raise CommandError(f"{text.strip()!r} is not what `screen` knows: `screen --png FILE` writes a picture")
+    return _path(session, match[1])
+
+
+def _png_words(session: Session, prefix: str) -> Iterable[str]:
+    if prefix.startswith("--png "):
+        return [f"--png {word}" for word in _path_words(session, prefix.removeprefix("--png ").lstrip())]
+    return ["--png "]
+
+
 def _device_words(session: Session, prefix: str) -> Iterable[str]:
     return (view.name for view in session.call(session.debugger.devices))
 
@@ -146,6 +159,7 @@ BREAKPOINT = Kind("number", "a breakpoint's number", _number, _breakpoint_words)
 NAME = Kind("name", "any word", _word)
 SNAPSHOT = Kind("name", "a snapshot's name", _word, lambda session, prefix: sorted(session.snapshots.states))
 PATH = Kind("file", "a file's path", _path, _path_words)
+PNG = Kind("--png FILE", "--png and the path of a file to write", _png_option, _png_words, rest=True)
 TYPED = Kind("text", "text to type, with \\n for Enter; quotes keep blanks at its ends", _typed, rest=True)
 KEYS = Kind("keys", "keys joined by +, strokes divided by blanks", _text, rest=True)
 COMMAND = Kind("command", "a command's name", _text, lambda session, prefix: session.table.words, rest=True)

@@ -25,8 +25,10 @@ from emu.media import Disk, MediaError
 from emu.stops import Stop, StopKind
 from emu.until import Until, UntilError, parse_until
 from emu.worker import Worker
+from emu.x86.cpuid import MODELS
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, choose, parse_count, parse_memory
-from repl.render import Style, result_text, wants_colour
+from repl.plots import PlotError, write_png
+from repl.render import Style, result_text, terminal_style
 from repl.script import Line, Printer, ScriptError, file_lines, run_lines, stream_lines
 from repl.session import Session
 
@@ -67,8 +69,7 @@ def check_choices(options: argparse.Namespace) -> None:
         for name, given in (("--initrd", bool(options.initrd)), ("--append", options.append is not None)):
             if given:
                 raise UsageError(f"{name} belongs to a kernel: name one with --kernel FILE")
-    if options.cpu is not None:
-        choose("--cpu", options.cpu, ("qemu64",), ("486", "pentium", "pentium2", "pentium3", "max"))
+    choose("--cpu", options.cpu, tuple(MODELS))
 
 
 def _disk(path: str, write: bool) -> Disk:
@@ -100,8 +101,9 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     disks += [_disk(path, options.write) for path in options.disk]
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
     config = MachineConfig(
-        machine=options.machine, memory=memory, disks=disks, boot=options.boot, slice=piece, checks=checks
-    )
+        machine=options.machine, memory=memory, disks=disks, boot=options.boot, slice=piece, checks=checks,
+        cpu=options.cpu,
+    )  # fmt: skip
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:
         if options.kernel is not None:
@@ -376,7 +378,7 @@ def _prompt(rig: Rig) -> None:
 
     from repl.prompt import Prompt
 
-    style = Style(wants_colour(sys.stdout))
+    style = terminal_style(sys.stdout)
     startup = user_config_path("v2e") / "startup"
     if startup.is_file():
         _run_script(rig, file_lines(startup), Printer(sys.stdout, style))
@@ -411,6 +413,7 @@ def run(options: argparse.Namespace) -> int:
     interactive = not (piped or headless or options.script or until)
     _check_combinations(options, bool(options.script), interactive)
     address = options.gdb or (DEFAULT_GDB if interactive else GDB_OFF)
+    _check_screenshot(options.screenshot)
     with rig_for(options, paced=interactive, at_prompt=interactive) as rig:
         if address != GDB_OFF:
             try:
@@ -420,16 +423,48 @@ def run(options: argparse.Namespace) -> int:
                     raise
                 notice(f"gdb is not served: {error}")
         if interactive:
-            return _run_interactive(rig, options)
-        printer = Printer(sys.stdout, Style(wants_colour(sys.stdout)), options.json)
-        if not until and not headless and not options.script:
-            found = _run_piped(rig, printer)
-            if found is not None:
-                return found
-        if options.script and not until:
-            failed = _run_script(rig, lines, printer)
-            return rig.status(rig.debugger.last_stop) or failed
-        return _run_to_end(rig, options, until, lines, printer)
+            status = _run_interactive(rig, options)
+        else:
+            status = _run_unattended(rig, options, until, lines, headless=headless)
+        if options.screenshot is not None:
+            failed = _screenshot(rig, Path(options.screenshot))
+            status = status or failed
+        return status
+
+
+def _run_unattended(
+    rig: Rig, options: argparse.Namespace, until: Until | None, lines: tuple[Line, ...], *, headless: bool
+) -> int:
+    printer = Printer(sys.stdout, terminal_style(sys.stdout), options.json)
+    if not until and not headless and not options.script:
+        found = _run_piped(rig, printer)
+        if found is not None:
+            return found
+    if options.script and not until:
+        failed = _run_script(rig, lines, printer)
+        return rig.status(rig.debugger.last_stop) or failed
+    return _run_to_end(rig, options, until, lines, printer)
+
+
+def _check_screenshot(name: str | None) -> None:
+    """Raises UsageError, before anything runs, for a file that could not be written at the end."""
+    if name is None:
+        return
+    path = Path(name)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--screenshot {name}: there is no folder for a file of this name")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"--screenshot {name}: the file may not be written")
+
+
+def _screenshot(rig: Rig, path: Path) -> int:
+    """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
+    try:
+        write_png(rig.worker.call(rig.debugger.picture), path)
+    except (PlotError, DebuggerError) as error:
+        notice(f"--screenshot: {error}")
+        return STATUS_USAGE
+    return STATUS_OK
 
 
 def _run_interactive(rig: Rig, options: argparse.Namespace) -> int:

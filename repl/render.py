@@ -7,6 +7,7 @@ import enum
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -17,6 +18,7 @@ from emu.views import (
     FingerprintView,
     InstructionView,
     PageWalkView,
+    PictureView,
     RegionView,
     RegistersView,
     RegisterView,
@@ -25,6 +27,7 @@ from emu.views import (
     TableEntryView,
 )
 from repl.command import Result
+from repl.plots import half_blocks
 from repl.shown import CodeView, FindingView, MemoryView, PositionView, ValueView
 
 #: SGR codes (ECMA-48, 8.3.117) by what they stand for.
@@ -45,13 +48,21 @@ def printable(text: str) -> str:
 
 
 class Style:
-    """Colours, or none."""
+    """Colours, or none. `columns` is how wide pictures may be drawn, 0: not at all; `truecolour`: in 24-bit colours."""
 
-    def __init__(self, colour: bool = False) -> None:
-        self.colour = colour
+    def __init__(self, colour: bool = False, columns: int = 0, *, truecolour: bool = False) -> None:
+        self.colour, self.columns, self.truecolour = colour, columns, truecolour
 
     def __call__(self, kind: str, text: str) -> str:
         return f"\x1b[{_COLOURS[kind]}m{text}\x1b[0m" if self.colour and text else text
+
+
+def terminal_style(stream: TextIO) -> Style:
+    """What `stream` can show: colours and pictures on a terminal that has them."""
+    if not wants_colour(stream):
+        return Style()
+    truecolour = os.environ.get("COLORTERM") in ("truecolor", "24bit")
+    return Style(True, shutil.get_terminal_size().columns, truecolour=truecolour)
 
 
 def width(text: str) -> int:
@@ -220,6 +231,16 @@ def _screens(views: Sequence[ScreenView], style: Style) -> list[str]:
     return lines
 
 
+def _pictures(views: Sequence[PictureView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        drawn = f", {view.width}x{view.height} dots" if view.pixels else ""
+        lines.append(style("note", f"-- {view.mode}{drawn} --"))
+        if style.columns:
+            lines += half_blocks(view, style.columns, truecolour=style.truecolour)
+    return lines
+
+
 def _regions(views: Sequence[RegionView], style: Style) -> list[str]:
     ports = all(v.kind == "port" for v in views)
     bits = 16 if ports else _wide(*(v.last for v in views))
@@ -362,7 +383,7 @@ def _findings(views: Sequence[FindingView], style: Style) -> list[str]:
 _RENDERERS: dict[type, Callable[[Any, Style], list[str]]] = {
     SegmentView: _segments, TableEntryView: _entries, RegisterView: _register_list, RegistersView: _registers,
     PageWalkView: _page_walks, CodeView: _code, InstructionView: _instructions, DeviceView: _devices,
-    ScreenView: _screens, RegionView: _regions, FingerprintView: _fingerprints, Event: _events,
+    ScreenView: _screens, PictureView: _pictures, RegionView: _regions, FingerprintView: _fingerprints, Event: _events,
     Breakpoint: _breakpoints, Stop: _stops, PositionView: _positions, MemoryView: _memory, ValueView: _values,
     FindingView: _findings,
 }  # fmt: skip
@@ -403,6 +424,8 @@ def plain(value: object) -> Any:
 def _tagged(view: object) -> Any:
     if isinstance(view, tuple):
         return [_tagged(item) for item in view]
+    if isinstance(view, PictureView):  # the pixels are what `screen --png` is for
+        return {"view": "screen", "mode": view.mode, "rows": [], "width": view.width, "height": view.height}
     name = type(view).__name__.removesuffix("View").lower()
     return {"view": name, **plain(view)}
 

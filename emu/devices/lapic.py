@@ -16,6 +16,8 @@ from emu.clock import Clock
 from emu.devices.lapic_timer import LapicTimer, TimerState
 from emu.irq import InterruptController, IntrPin
 from emu.views import DeviceView, FieldView
+from emu.x86.cpuid import TSC_DEADLINE, CpuModel
+from emu.x86.cpuid import X2APIC as X2APIC_FEATURE
 
 # Delivery modes (figure 11-12).
 FIXED, LOWEST, SMI, NMI, INIT, STARTUP, EXTINT = 0, 1, 2, 4, 5, 6, 7
@@ -36,7 +38,6 @@ VERSION = 0x14 | 5 << 16
 BASE_MSR, BSP, X2APIC, ENABLED = 0x1B, 1 << 8, 1 << 10, 1 << 11
 DEADLINE_MSR, X2APIC_FIRST, X2APIC_LAST = 0x6E0, 0x800, 0x8FF
 DEFAULT_BASE = 0xFEE00000
-PHYSICAL_BITS = 40
 # Error status register (11.5.3).
 SEND_VECTOR, RECEIVE_VECTOR, ILLEGAL_REGISTER = 0x20, 0x40, 0x80
 
@@ -57,7 +58,7 @@ class State:
     """ISR, TMR and IRR are 256-bit masks; `errors` are those that the next write of ESR shows. `waiting`: INIT has
     come, and the CPU waits for a SIPI (never the bootstrap processor's state after reset)."""
 
-    base: int = DEFAULT_BASE | BSP | ENABLED
+    base: int
     id: int = 0
     tpr: int = 0
     ldr: int = 0
@@ -75,12 +76,14 @@ class State:
 
 class Lapic:
     """Drives INTR in the 8259's place: its own vectors first, then the 8259's where LINT0 or the I/O APIC lets it
-    through. `tsc()` is the time stamp counter. Set `on_eoi`, `on_base`, `on_init`, `on_nmi`, `io_extint` after making
+    through. `tsc()` is the time stamp counter; of the CPU `model` is taken whether there is a local APIC (else it is
+    never enabled), and which modes it has. Set `on_eoi`, `on_base`, `on_init`, `on_nmi`, `io_extint` after making
     it."""
 
-    def __init__(self, clock: Clock, pin: IntrPin, tsc: Callable[[], int]) -> None:
-        self._pin = pin
-        self._state = State()
+    def __init__(self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel) -> None:
+        self._pin, self._model = pin, model
+        self._base = DEFAULT_BASE | BSP | (ENABLED if model.has_apic else 0)  # after a reset
+        self._state = State(self._base)
         self.pic: InterruptController | None = None
         self.on_eoi: Callable[[int], None] = lambda vector: None  #: EOI of a level triggered vector, to the I/O APIC
         self.on_base: Callable[[], None] = lambda: None  #: `mmio_base` has changed
@@ -88,6 +91,15 @@ class Lapic:
         self.io_extint: Callable[[], bool] = lambda: False
         self.timer = LapicTimer(clock, tsc, self._timer_fired)
         self.timer.state = self._state.timer
+
+    @property
+    def msrs(self) -> tuple[int, ...]:
+        """The numbers of the model-specific registers that it answers. IA32_APIC_BASE came with the P6 (11.4.4)."""
+        if not self._model.has_apic or self._model.family < 6:
+            return ()
+        deadline = (DEADLINE_MSR,) if self._model.ecx1 & TSC_DEADLINE else ()
+        x2apic = range(X2APIC_FIRST, X2APIC_LAST + 1) if self._model.ecx1 & X2APIC_FEATURE else ()
+        return (BASE_MSR, *deadline, *x2apic)
 
     # -- where it is
 
@@ -264,7 +276,7 @@ class Lapic:
             s.esr, s.errors = s.errors, 0
         elif R_LVT_TIMER <= register <= R_LVT_ERROR:
             which = register - R_LVT_TIMER
-            s.lvt[which] = value & LVT_BITS[which] | (0 if s.svr & SOFTWARE_ENABLE else MASKED)
+            s.lvt[which] = value & self._lvt_bits(which) | (0 if s.svr & SOFTWARE_ENABLE else MASKED)
             if which == TIMER:
                 self.timer.set_mode(s.lvt[TIMER] >> 17 & 3, masked=bool(s.lvt[TIMER] & MASKED))
         elif register == R_INITIAL:
@@ -274,6 +286,10 @@ class Lapic:
         else:
             return False
         return True
+
+    def _lvt_bits(self, which: int) -> int:
+        deadline = 1 << 18 if which == TIMER and not self._model.ecx1 & TSC_DEADLINE else 0
+        return LVT_BITS[which] & ~deadline
 
     def read(self, offset: int, size: int) -> int:
         self._pin.settle()
@@ -355,7 +371,9 @@ class Lapic:
     def _write_base(self, value: int) -> bool:
         """Reserved bits, x2APIC without the APIC, and x2APIC back to xAPIC directly are refused (11.12.5)."""
         s = self._state
-        if value & ~((1 << PHYSICAL_BITS) - 1) or value & 0x2FF or value & (X2APIC | ENABLED) == X2APIC:
+        if value >> self._model.physical_bits or value & 0x2FF or value & (X2APIC | ENABLED) == X2APIC:
+            return False
+        if value & X2APIC and not self._model.ecx1 & X2APIC_FEATURE:
             return False
         if self.x2apic and value & ENABLED and not value & X2APIC:
             return False
@@ -379,7 +397,7 @@ class Lapic:
         self._pin.update()
 
     def reset(self) -> None:
-        self._state = State()
+        self._state = State(self._base)
         self.timer.attach(self._state.timer)
         self.on_base()
 

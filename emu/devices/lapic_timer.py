@@ -88,6 +88,11 @@ class LapicTimer:
             s.target = value
             self.replan(masked=s.masked)
 
+    def time_set(self) -> None:
+        """The time-stamp counter was written: it reaches the deadline at another time."""
+        if self.state.mode == DEADLINE:
+            self.replan(masked=self.state.masked)
+
     def deadline_value(self) -> int:
         """What IA32_TSC_DEADLINE reads: 0 when nothing is awaited."""
         s = self.state

@@ -184,6 +184,14 @@ static void unwind(engine *e)
     e->control->remaining += block->icount - done;
 }
 
+/* Unicorn disables its memory hooks while it takes an unaligned access apart, and leaving in there keeps them so until
+ * the CPU loop is entered again: make it, where watchpoints depend on them. */
+static void enable_hooks(const engine *e)
+{
+    if (e->control->paging)
+        AT(uint8_t, e->cpu, at.cpu_exit_request) = 1;
+}
+
 /* Every longjmp out of a block or out of the making of one comes through here. */
 REPLACES void cpu_loop_exit_x86_64(void *cpu)
 {
@@ -196,10 +204,7 @@ REPLACES void cpu_loop_exit_x86_64(void *cpu)
         e->unwinding = e->synchronised = 0;
         if (AT(int32_t, e->cpu, at.cpu_exception_index) >= 0)
             e->control->leave |= LOOK; /* its delivery loads segments */
-        /* Unicorn disables its memory hooks while it takes an unaligned access apart, and a fault in there leaves
-         * them so until the CPU loop is entered again: make it. */
-        if (e->control->paging)
-            AT(uint8_t, e->cpu, at.cpu_exit_request) = 1;
+        enable_hooks(e);
     }
     real_cpu_loop_exit(cpu);
 }
@@ -235,6 +240,8 @@ REPLACES int x86_cpu_exec_interrupt_x86_64(void *cpu, int request)
         engine_left(e);
         e->control->leave |= LOOK;
     }
+    if (interrupt_delivered(cpu, request))
+        return 1;
     return real_x86_cpu_exec_interrupt(cpu, request);
 }
 
@@ -269,6 +276,7 @@ static void retry_alone(engine *e, uint64_t host)
     e->unwinding = e->synchronised = 0;
     if (!(block->cflags & CF_NOCACHE))
         real_tb_phys_invalidate(e->tcg, block, EMPTY);
+    enable_hooks(e);
     leave_block(e);
 }
 
@@ -316,10 +324,10 @@ API void v2e_fast_memory_hook(void *uc, int kind, uint64_t address, int size, in
 /* ---- What changes seldom: control and debug registers, segment caches, mode
  *
  * `look` compares it with what was decided by it. These are the ways in which an instruction or a task switch changes
- * any of it; each ends its block, but for a load of a data segment register, which is made to.
+ * any of it; each ends its block, but for a load of a data segment register, which is made to. More are in tasks.c.
  */
 
-static engine *look_behind(void *env)
+engine *look_behind(void *env)
 {
     engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
 
@@ -338,16 +346,7 @@ LOOK_BEHIND(cpu_x86_update_cr0, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_cr3, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_cr4, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_dr7, (void *env, uint32_t a), (env, a))
-LOOK_BEHIND(helper_set_dr, (void *env, int a, uint64_t b), (env, a, b))
-LOOK_BEHIND(helper_ljmp_protected, (void *env, uint64_t a, uint64_t b, uint64_t c), (env, a, b, c))
-LOOK_BEHIND(helper_lcall_protected, (void *env, uint64_t a, uint64_t b, uint64_t c, uint64_t d), (env, a, b, c, d))
 LOOK_BEHIND(helper_iret_real, (void *env, uint64_t a), (env, a))
-LOOK_BEHIND(helper_iret_protected, (void *env, uint64_t a, uint64_t b), (env, a, b))
-LOOK_BEHIND(helper_lret_protected, (void *env, uint64_t a, uint64_t b), (env, a, b))
-LOOK_BEHIND(helper_syscall, (void *env, uint64_t a), (env, a))
-LOOK_BEHIND(helper_sysret, (void *env, uint64_t a), (env, a))
-LOOK_BEHIND(helper_sysenter, (void *env, uint64_t a), (env, a))
-LOOK_BEHIND(helper_sysexit, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(helper_rsm, (void *env), (env))
 
 REPLACES void helper_load_seg_x86_64(void *env, int segment, int selector)

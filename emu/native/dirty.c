@@ -25,6 +25,8 @@ void mark_written(const engine *e, uint64_t host)
 /* Marks have been cleared: let stores through every TLB entry take the long way again. */
 API void v2e_fast_rearm(engine *e)
 {
+    if (e->display && e->display->direct) /* its pages stand in the TLB under another address: see expose_display */
+        real_tlb_flush(e->cpu);
     real_tlb_reset_dirty(e->cpu, e->marked, e->marked_pages * PAGE);
 }
 

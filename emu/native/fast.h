@@ -11,6 +11,8 @@
 #ifndef V2E_FAST_H
 #define V2E_FAST_H
 
+#include "vga.h"
+
 #include <stdint.h>
 
 #define API __attribute__((visibility("default")))      /* called by Python */
@@ -40,6 +42,7 @@
 #define EXCP_DEBUG 0x10002
 #define INTERRUPT_VIRQ 0x100u
 #define TLB_NOTDIRTY 0x400ull
+#define TLB_MMIO 0x200ull
 #define MMU_MODES 3
 #define PROT_WRITE_BIT 2
 
@@ -83,16 +86,17 @@ struct control {
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
     uint8_t taken, suppress, taken_vector, pad2;
     uint32_t reason;
-    uint64_t skip, skip_rsp, table, mask;
+    uint64_t skip, msr_map, skip_rsp, table;
     uint32_t dr7;
     uint32_t vector; /* at offset 100: where the CPU looks for the vector of a virtual interrupt */
-    uint64_t cr0, cr3, cr4, dr[4];
+    uint64_t mask, cr0, cr3, cr4, dr[4], event;
     uint64_t (*checker)(void *uc, uint64_t address);
     uint64_t caches[6];
     uint32_t mode, pad4;
 } __attribute__((packed));
 enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED };
 #define STEP_DONE 0x100
+#define INSTEAD 0x200 /* an answer of Python's: it has executed the instruction itself */
 /* `leave`: 1, set by Python, the block is to be looked up again; 2, something that only `look` compares has changed. */
 #define LEAVE_BLOCK 1
 #define LOOK 2
@@ -133,7 +137,7 @@ struct cell {
 };
 struct cells {
     uint32_t generation;
-    /* RDTSC in this run, once Python has answered one (`time_known`): `time` was the answer when `time_left`
+    /* RDTSC in this run, once Python has answered one (`time_known`, TIME_BY_*): `time` was the answer when `time_left`
      * instructions were left to the run, and each takes `tick` more. */
     uint32_t time_known, tick, pad;
     uint64_t time;
@@ -152,8 +156,10 @@ struct place {
     uint64_t base, size, host;
 };
 
+enum { TIME_BY_TSC = 1, TIME_BY_TSCP };
 typedef uint32_t port_in(uint32_t port, int size);
 typedef void port_out(uint32_t port, int size, uint32_t value);
+typedef uint64_t system_call(uint32_t operation, uint64_t operand);
 
 typedef struct engine {
     struct control *control;
@@ -179,7 +185,10 @@ typedef struct engine {
     uint32_t place_count;
     port_in *in;
     port_out *out;
+    system_call *system;
     struct cells *cells;
+    struct display *display; /* NULL: none is served here */
+    uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
     uint32_t classes, signatures[CLASSES];
@@ -234,11 +243,20 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_iret_real, (void *, uint64_t))                                                                      \
     X(void, helper_iret_protected, (void *, uint64_t, uint64_t))                                                       \
     X(void, helper_lret_protected, (void *, uint64_t, uint64_t))                                                       \
-    X(void, helper_syscall, (void *, uint64_t))                                                                        \
-    X(void, helper_sysret, (void *, uint64_t))                                                                         \
-    X(void, helper_sysenter, (void *, uint64_t))                                                                      \
-    X(void, helper_sysexit, (void *, uint64_t))                                                                        \
+    X(void, helper_syscall, (void *, int))                                                                             \
+    X(void, helper_sysret, (void *, int))                                                                              \
+    X(void, helper_sysenter, (void *, int))                                                                            \
+    X(void, helper_sysexit, (void *, int))                                                                             \
+    X(void, helper_rdmsr, (void *))                                                                                    \
+    X(void, helper_wrmsr, (void *))                                                                                    \
+    X(void, helper_rdpmc, (void *))                                                                                    \
+    X(void, helper_write_crN, (void *, int, uint64_t))                                                                 \
+    X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
     X(void, helper_rsm, (void *))                                                                                      \
+    X(uint64_t, helper_get_dr, (void *, int))                                                                          \
+    X(uint64_t, helper_read_eflags, (void *))                                                                          \
+    X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
+    X(void, raise_exception_err, (void *, int, int))                                                                   \
     X(void, helper_check_iob, (void *, uint32_t))                                                                      \
     X(void, helper_check_iow, (void *, uint32_t))                                                                      \
     X(void, helper_check_iol, (void *, uint32_t))                                                                      \
@@ -251,6 +269,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdtsc, (void *))                                                                                    \
     X(void, helper_rdtscp, (void *))                                                                                   \
     X(void, tlb_set_page_with_attrs, (void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t))                       \
+    X(void, tlb_flush, (void *))                                                                                       \
     X(void, tlb_reset_dirty, (void *, uint64_t, uint64_t))                                                             \
     X(void, tlb_unprotect_code, (void *, uint64_t))                                                                    \
     X(void, tb_invalidate_phys_page_fast, (void *, void *, uint64_t, int, uint64_t))                                   \
@@ -281,6 +300,10 @@ void mark_written(const engine *e, uint64_t host);
 /* ---- entry.c */
 void emit_check(engine *e, slot *s);
 void emit_slow_way(engine *e, const slot *s);
+engine *look_behind(void *env);
+
+/* ---- tasks.c */
+int interrupt_delivered(void *cpu, int request);
 
 /* ---- translate.c */
 extern __thread engine *translating;
@@ -289,6 +312,11 @@ int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
+API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
+
+/* ---- vga.c */
+void expose_display(engine *e, uint64_t physical, uint64_t page, tlb_entry *entry);
+int exposed(const engine *e, uint64_t ram);
 
 /* ---- checks.c */
 int reclassify(engine *e);

@@ -1,4 +1,4 @@
-/* Port I/O and the time-stamp counter. */
+/* Port I/O. */
 #include "fast.h"
 
 static engine *engine_of_env(void *env)
@@ -72,42 +72,3 @@ IN(inl, 4, uint32_t, l)
 OUT(outb, 1, uint8_t, b)
 OUT(outw, 2, uint16_t, w)
 OUT(outl, 4, uint32_t, l)
-
-/* Python's answer to an RDTSC earlier in this run tells the time, and RDTSC is allowed (SDM vol. 2B: CR4.TSD leaves it
- * to CPL 0). Loops that wait by the counter ask millions of times. */
-static int time_known(const engine *e)
-{
-    const struct cells *c = e->cells;
-
-    return c->tick && c->time_known &&
-           !((&AT(uint64_t, e->env, at.env_cr))[4] & CR4_TSD && AT(uint32_t, e->env, at.env_hflags) & HF_CPL);
-}
-
-static void read_time(void *env, void (*ask)(void *), int with_aux, uint64_t host)
-{
-    engine *e = engine_of_env(env);
-    uint64_t *regs, time;
-
-    if (e && unlikely(!*e->can_do_io))
-        retry_alone(e, host);
-    if (!e || !time_known(e)) {
-        ask(env);
-        return;
-    }
-    time = e->cells->time + (uint64_t)(e->cells->time_left - e->control->remaining) * e->cells->tick;
-    regs = &AT(uint64_t, e->env, at.env_rsp) - 4;
-    regs[0] = (uint32_t)time;
-    regs[2] = time >> 32;
-    if (with_aux)
-        regs[1] = (uint32_t)AT(uint64_t, e->env, at.env_tsc_aux);
-}
-
-REPLACES void helper_rdtsc_x86_64(void *env)
-{
-    read_time(env, real_helper_rdtsc, 0, (uint64_t)__builtin_return_address(0));
-}
-
-REPLACES void helper_rdtscp_x86_64(void *env)
-{
-    read_time(env, real_helper_rdtscp, 1, (uint64_t)__builtin_return_address(0));
-}

@@ -172,7 +172,10 @@ static void page_has_code(engine *e, uint64_t ram)
 
     if (flag && !*flag) {
         *flag = 1;
-        real_tlb_reset_dirty(e->cpu, host_of(e, ram), PAGE);
+        if (exposed(e, ram))
+            real_tlb_flush(e->cpu);
+        else
+            real_tlb_reset_dirty(e->cpu, host_of(e, ram), PAGE);
     }
 }
 
@@ -242,12 +245,14 @@ REPLACES void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t linear, uint64_
     engine *e = engine_of_cpu(cpu);
 
     real_tlb_set_page_with_attrs(cpu, linear, physical, attributes, protection, mode, size);
-    if (e && protection & PROT_WRITE_BIT) {
+    if (e) {
         const tlb_fast *tlb = &AT(tlb_fast, e->env, at.env_tlb) + mode;
         uint64_t page = linear & ~(PAGE - 1);
         uint64_t entries = tlb->mask / sizeof(tlb_entry) + 1;
         tlb_entry *t = tlb->table + (page / PAGE & (entries - 1));
 
+        if (e->display)
+            expose_display(e, physical & ~(PAGE - 1), page, t);
         if (t->write == (page | TLB_NOTDIRTY)) {
             uint64_t host = t->addend + page, ram = real_qemu_ram_addr_from_host(e->uc, (void *)host);
             uint8_t *flag = code_flag(e, ram);

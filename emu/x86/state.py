@@ -21,7 +21,7 @@ CR4_PSE = 1 << 4
 CR4_PAE = 1 << 5
 EFER_LME = 1 << 8
 EFER_LMA = 1 << 10
-#: EDX after RESET: family 6, model 6, stepping 3, as CPUID of the engine's CPU says (SDM vol. 3A, 10.1.2).
+#: EDX after RESET of a state made for no model in particular: family 6, model 6, stepping 3 (SDM vol. 3A, 10.1.2).
 RESET_SIGNATURE = 0x663
 RFLAGS_TF = 1 << 8
 RFLAGS_IF = 1 << 9

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import Argument, CommandError, Result, command
-from repl.kinds import DEVICE, KEYS, NUMBER, PORT, TYPED
+from repl.kinds import DEVICE, KEYS, NUMBER, PNG, PORT, TYPED
+from repl.plots import PlotError, write_png
 from repl.shown import ValueView
 
 if TYPE_CHECKING:
@@ -20,9 +21,21 @@ INTERRUPT_KINDS = ("interrupt", "exception", "int")
 RECENT = 12
 
 
-@command("screen", "devices", "show what the display shows")
+@command(
+    "screen", "devices", "show what the display shows; with --png write it to FILE as a picture",
+    Argument("png", PNG, optional=True, form="--png FILE"),
+    details="A graphics mode is drawn on a terminal with colours, and named elsewhere. Each dot and scan line of the "
+    "mode is a pixel of the picture; what blinks is shown lit.",
+)  # fmt: skip
 def screen(session: Session, args: Args) -> Result:
-    return Result((session.debugger.screen(),))
+    if args["png"] is not None:
+        try:
+            write_png(session.debugger.picture(), args["png"])
+        except PlotError as error:
+            raise CommandError(str(error)) from None
+        return Result()
+    view = session.debugger.screen()
+    return Result((session.debugger.picture() if view.mode.startswith("graphics") else view,))
 
 
 @command(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import machines
-from emu.devices.vga import State
+from emu.devices.vga_memory import PLANES, place
+from emu.devices.vga_registers import State
 from emu.screen import CP437, screen_view
 
 MODE_3 = bytes.fromhex("5f4f50825581bf1f004f0d0e000000009c8e8f281f96b9a3ff")
@@ -19,13 +20,21 @@ def text_state() -> State:
     return state
 
 
-def text_memory(*rows: str, base: int = 0x18000, pitch: int = 80) -> bytearray:
-    memory = bytearray(b"\0" * 0x20000)
-    memory[base : base + 0x8000] = b"\x20\x07" * 0x4000
+def text_memory(*rows: str, pitch: int = 80, first: int = 0) -> bytearray:
+    """Display memory with the rows from the counter `first` on: in word mode a character at each even offset of plane
+    0, its attribute at the same of plane 1."""
+    memory = bytearray(PLANES)
+    for counter in range(0x4000):
+        memory[place(2 * counter) : place(2 * counter) + 2] = b"\x20\x07"
     for number, row in enumerate(rows):
         for column, char in enumerate(row):
-            memory[base + 2 * (number * pitch + column)] = ord(char)
+            memory[place(word_offset(first + number * pitch + column))] = ord(char)
     return memory
+
+
+def word_offset(counter: int) -> int:
+    """Word mode, 256 KiB: bit 15 of the counter comes round to bit 0."""
+    return (counter << 1 | counter >> 15 & 1) & 0xFFFF
 
 
 def test_80_columns_and_25_rows_of_blanks_and_text():
@@ -36,7 +45,7 @@ def test_80_columns_and_25_rows_of_blanks_and_text():
 
 def test_attributes_are_one_byte_a_cell():
     memory = text_memory("x")
-    memory[0x18001] = 0x4F
+    memory[place(0) + 1] = 0x4F
     view = screen_view(text_state(), memory)
     assert view.attributes[0][:2] == b"\x4f\x07"
     assert len(view.attributes) == 25
@@ -54,18 +63,20 @@ def test_offset_register_is_half_the_pitch():
     assert screen_view(state, text_memory("one", "two", pitch=120)).rows[1].rstrip() == "two"
 
 
-def test_memory_wraps_at_the_windows_end():
+def test_word_mode_goes_on_at_odd_offsets_behind_64_kib():
+    # IBM's table of the address counter's bits: in word mode bit 15 of the counter is bit 0 of the address
     state = text_state()
-    state.crtc[0x0C], state.crtc[0x0D] = 0x3F, 0xFE  # two characters before the end
-    memory = text_memory("cd")
-    memory[0x1FFFC], memory[0x1FFFE] = ord("a"), ord("b")
-    assert screen_view(state, memory).rows[0].rstrip() == "abcd"
+    state.crtc[0x0C], state.crtc[0x0D] = 0x7F, 0xFE
+    memory = text_memory("abcd", first=0x7FFE)
+    assert memory[place(0xFFFE)] == ord("b")
+    assert memory[place(0x0001)] == ord("c")
+    assert screen_view(state, memory).rows[0][:4] == "abcd"
 
 
-def test_mono_memory_is_at_b0000():
+def test_the_window_of_the_cpu_is_nothing_to_the_screen():
     state = text_state()
-    state.graphics[6] = 0x0A
-    assert screen_view(state, text_memory("mono", base=0x10000)).rows[0].rstrip() == "mono"
+    state.graphics[6] = 0x0A  # B0000h
+    assert screen_view(state, text_memory("mono")).rows[0].rstrip() == "mono"
 
 
 def test_cursor_is_found_by_its_location_registers():
@@ -125,7 +136,7 @@ def test_screen_that_is_off_shows_nothing(how):
 
 
 def test_power_on_is_off():
-    assert screen_view(State(), bytes(0x20000)).mode == "off"
+    assert screen_view(State(), bytes(PLANES)).mode == "off"
 
 
 def test_code_page_437_has_a_glyph_for_every_code():

@@ -301,7 +301,7 @@ def test_memory_is_written_and_dumped(gdb: Gdb, tmp_path: Path) -> None:
     assert "0x12345678" in gdb.cmd("print/x *(int *)0x30000 = 0x12345678")
     assert gdb.value("*(int *)0x30000") == 0x12345678
     with pytest.raises(GdbError, match="Cannot access memory at address"):
-        gdb.cmd("x/4x 0xe0000000")
+        gdb.cmd("x/4x 0xd0000000")
 
 
 @boot_loop

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import repl
 from machines import rom
@@ -145,7 +146,7 @@ def test_a_nonsense_size_is_named(size, capsys):
         ("nonsense", "'nonsense'"),
         ("x 0x100000000", "out of range"),
         ("break 7c00", "0x7c00"),
-        ("x 0xe0000000", "0xe0000000"),
+        ("x 0xd0000000", "0xd0000000"),
     ],
 )
 def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
@@ -565,3 +566,34 @@ def test_the_level_of_checks_decides_whether_a_limit_faults(level, code, firmwar
 
 def test_an_unknown_level_of_checks_is_refused():
     assert "--checks 'most' is unknown: use off, auto or full" in refused(v2e("run", "--checks", "most"))
+
+
+# -- pictures
+
+
+def test_a_screenshot_is_written_at_the_end_whatever_the_status(tmp_path):
+    path = tmp_path / "tour.png"
+    done = v2e("run", "tour", "--headless", "--screenshot", path)
+    assert (done.returncode, done.stderr) == (1, "")
+    with Image.open(path) as image:
+        assert image.size == (720, 400)
+        assert image.getcolors(2)  # letters on black
+
+
+def test_a_screenshot_without_a_picture_is_said(tmp_path):
+    done = v2e("run", "tour", "--screenshot", tmp_path / "a.png", "-c", "step")
+    assert (done.returncode, done.stderr) == (2, "v2e: --screenshot: there is no picture: the screen is off\n")
+
+
+@pytest.mark.parametrize("name", ["none/a.png", "."])
+def test_a_screenshot_that_could_not_be_written_is_refused_before_anything_runs(name, tmp_path):
+    text = refused(v2e("run", "tour", "--headless", "--debugcon", "stdio", "--screenshot", tmp_path / name))
+    assert "--screenshot" in text
+
+
+def test_the_command_screen_writes_a_picture_too(tmp_path):
+    done = v2e("run", "tour", "--until", "exit", "-c", f"screen --png {tmp_path}/a b.png")
+    assert (done.returncode, done.stdout) == (1, "")
+    with Image.open(tmp_path / "a b.png") as image:
+        assert image.size == (720, 400)
+    assert "--png FILE" in refused(v2e("run", "tour", "-c", "screen --gif a"))

@@ -16,6 +16,7 @@ from emu.views import (
     InstructionView,
     PageLevelView,
     PageWalkView,
+    PictureView,
     RegionView,
     RegistersView,
     RegisterView,
@@ -25,7 +26,18 @@ from emu.views import (
 )
 from repl import render
 from repl.command import Result
-from repl.render import Style, aligned, plain, printable, result_json, result_text, view_lines, wants_colour, width
+from repl.render import (
+    Style,
+    aligned,
+    plain,
+    printable,
+    result_json,
+    result_text,
+    terminal_style,
+    view_lines,
+    wants_colour,
+    width,
+)
 from repl.shown import CodeView, FindingView, MemoryView, PositionView, ValueView
 
 CS = SegmentView("cs", 8, 0xF0000, 0xFFFF, 0x9B, "code16 r-x DPL 0 accessed", 0, 0xFFFF, 0x9B, ("base",), "")
@@ -43,6 +55,7 @@ EXAMPLES = (
     CodeView((INSTRUCTION,), 0xF000, 0xFFFF, {0xF0000: "start"}),
     DeviceView("pic", "8259A", "20h", (FieldView("IMR", 0xFF, "masked"), FieldView("on", True), FieldView("x", "y"))),
     ScreenView("text 80x25", ("hello".ljust(80), " " * 80), cursor=(0, 5)),
+    PictureView("graphics 320x200", 2, 2, bytes(12)),
     RegionView(0, 0x9FFFF, "ram", "conventional"),
     FingerprintView(5, 50, "a", "b", "c"),
     Event(5, "interrupt", "vector 0x08"),
@@ -112,6 +125,28 @@ def test_a_guest_cannot_send_control_characters_to_the_terminal():
     assert printable("a\x1b]0;title\x07b") == "a.]0;title.b"
     view = ScreenView("text 80x25", ("\x1b[2Jboo",))
     assert not any("\x1b" in line for line in view_lines(view, Style()))
+
+
+def test_a_picture_is_drawn_only_where_there_is_room_for_it_and_json_has_no_pixels():
+    picture = PictureView("graphics 320x200", 2, 2, bytes(12))
+    assert view_lines(picture, Style(True, 40))[1].count("\u2580") == 8
+    assert len(view_lines(picture, Style(True))) == 1
+    (document,) = json.loads(result_json("screen", Result((picture,))))["views"]
+    assert document == {"view": "screen", "mode": "graphics 320x200", "rows": [], "width": 2, "height": 2}
+
+
+@pytest.mark.parametrize(
+    ("colorterm", "no_color", "expected"),
+    [("truecolor", None, (True, True, True)), ("", None, (True, True, False)), ("24bit", "1", (False, False, False))],
+)
+def test_a_terminal_shows_pictures_unless_no_color(colorterm, no_color, expected, monkeypatch):
+    monkeypatch.setenv("COLORTERM", colorterm)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color or "")
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    style = terminal_style(terminal)
+    assert (style.colour, style.columns > 0, style.truecolour) == expected
 
 
 def test_the_blank_end_of_a_screen_is_not_shown():

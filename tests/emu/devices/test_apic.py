@@ -10,6 +10,7 @@ from emu.devices.hpet import Hpet
 from emu.devices.ioapic import IoApic
 from emu.devices.lapic import Lapic, Message
 from emu.irq import IntrPin
+from emu.x86.cpuid import MODELS
 from virtual_time import VirtualTime
 
 SELF = 1 << 18
@@ -20,7 +21,7 @@ class Apics:
 
     def __init__(self) -> None:
         self.time = VirtualTime()
-        self.lapic = Lapic(self.time.clock, IntrPin(), lambda: self.time.clock.now)
+        self.lapic = Lapic(self.time.clock, IntrPin(), lambda: self.time.clock.now, MODELS["max"].with_apic())
         self.ioapic = IoApic(IntrPin(), self.lapic.send)
         self.lapic.on_eoi = self.ioapic.end_of_interrupt
         self.inits = 0

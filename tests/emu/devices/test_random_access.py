@@ -10,6 +10,7 @@ from emu.devices.ide import IdeChannel
 from emu.devices.keyboard import Keyboard
 from emu.devices.uart16550 import Uart16550
 from emu.devices.vga import Vga
+from emu.devices.vga_memory import PLANES, DisplayMemory
 from emu.media import Disk
 from virtual_time import VirtualTime
 
@@ -44,7 +45,7 @@ class Device(VirtualTime):
             self.device = IdeChannel(self.clock, self.line, (disk, None))
             self.sizes = (1, 2, 4)
         else:
-            self.device = Vga(self.clock, bytearray(0x20000))
+            self.device = Vga(self.clock, DisplayMemory(bytearray(PLANES)))
             self.ports = list(range(44))
 
     def line(self, level: bool) -> None:

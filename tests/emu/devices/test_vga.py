@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emu.devices.vga import FIRST_PORT, Vga
+from emu.devices.vga_memory import PLANES, DisplayMemory
 from virtual_time import VirtualTime
 
 #: CRT controller 00h-18h of mode 3 (720x400 text), as IBM's BIOS tables have it
@@ -14,7 +15,7 @@ MODE_3 = bytes.fromhex("5f4f50825581bf1f004f0d0e000000009c8e8f281f96b9a3ff")
 class Bench(VirtualTime):
     def __init__(self, misc: int = 0x67) -> None:
         super().__init__()
-        self.vga = Vga(self.clock, bytearray(0x20000))
+        self.vga = Vga(self.clock, DisplayMemory(bytearray(PLANES)))
         self.out(0x3C2, misc)
 
     def out(self, port: int, value: int) -> None:
@@ -205,6 +206,57 @@ def test_display_bit_is_up_in_horizontal_and_vertical_blanking():
     assert bench.inb(0x3DA) & 9 == 1
 
 
+def test_the_status_is_steady_up_to_the_next_edge_and_no_longer():
+    timing = Bench().mode_3().vga.timing()
+    now, edges = 0, 0
+    while now < timing.line_ns * timing.lines:
+        left = timing.steady(now)
+        values = {timing.status(now + part) for part in (0, left // 2, left - 1)}
+        assert len(values) == 1
+        edges += timing.status(now + left) not in values
+        now += left
+    assert now == timing.line_ns * timing.lines
+    # two in each line on display but that blanking of the last runs into the rest, two of retrace, one of the frame
+    assert edges == 2 * timing.shown + 2
+
+
+def test_half_line_clocking_doubles_the_vertical_timing():
+    bench = Bench().mode_3()
+    bench.set(0x3D4, 0x17, 0xA7)
+    timing = bench.vga.timing()
+    assert (timing.lines, timing.shown, timing.retrace_start, timing.retrace_end) == (898, 800, 824, 828)
+
+
+def test_subsystem_enable_takes_display_memory_away_too():
+    bench = Bench()
+    bench.set(0x3CE, 6, 5)
+    bench.vga.memory.write(0, 0x55, 1)
+    bench.out(0x3C3, 0)
+    assert bench.vga.memory.read(0, 1) == 0xFF
+
+
+def test_reset_disables_vbe_and_keeps_memory():
+    bench = Bench()
+    bench.vga.vbe.write(0, 3, 2)
+    bench.vga.vbe.write(1, 8, 2)
+    bench.vga.vbe.write(0, 4, 2)
+    bench.vga.vbe.write(2, 1, 2)
+    bench.vga.memory.write(5, 0x55, 1)
+    assert bench.vga.memory.memory[5] == 0x55
+    bench.vga.reset()
+    bench.vga.vbe.write(0, 4, 2)
+    assert (bench.vga.vbe.read(1, 2), bench.vga.memory.memory[5]) == (0, 0x55)
+
+
+def test_vbe_ports_are_16_bits_wide():
+    bench = Bench()
+    bench.vga.vbe.write(0, 0, 2)
+    assert [bench.vga.vbe.read(offset, 2) for offset in (0, 1, 2)] == [0, 0xB0C5, 0xB0C5]
+    assert bench.vga.vbe.read(1, 1) == 0xFF
+    bench.vga.vbe.write(0, 5, 1)
+    assert bench.vga.vbe.read(0, 2) == 0
+
+
 def test_retrace_runs_before_the_crtc_is_programmed():
     bench = Bench()
     seen = set()
@@ -251,5 +303,5 @@ def test_state_is_copied_both_ways():
 
 def test_view_says_what_the_registers_mean():
     fields = {field.name: field for field in Bench().mode_3().vga.view().fields}
-    assert fields["misc output"].text == "CRTC at 3D4h"
+    assert fields["misc output"].text == "CRTC at 3D4h, memory on, 28.322 MHz, sync for 400 lines"
     assert fields["CRTC"].text == "400 of 449 lines, 70.1 Hz, 0-7 protected"

@@ -1,0 +1,114 @@
+/* System instructions, done by emu/unicorn_system.py: it is called in place of Unicorn's own function, and answers 0 or
+ * the exception to raise. Blocks end behind all of them but RDMSR, WRMSR, RDPMC, RDTSC and RDTSCP, which stand alone in
+ * their blocks: they ask for the exact count, or may change what the next instruction does. */
+#include "fast.h"
+
+/* The numbers of emu/unicorn_system.py. */
+enum { RDMSR = 1, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP };
+
+static engine *engine_of_env(const void *env)
+{
+    return engine_of_cpu((const uint8_t *)env - at.cpu_env);
+}
+
+/* `host` is the return address into the block: what is raised is found there by unwinding. */
+static void ask(engine *e, uint32_t operation, uint64_t operand, uint64_t host)
+{
+    uint64_t answer = e->system(operation, operand);
+
+    if (answer)
+        real_raise_exception_err_ra(e->env, (int)(answer & 0xff), (int)(answer >> 32), host);
+}
+
+#define HOST ((uint64_t)__builtin_return_address(0))
+
+#define COUNTED(name, operation)                                                                                       \
+    REPLACES void helper_##name##_x86_64(void *env)                                                                    \
+    {                                                                                                                  \
+        engine *e = engine_of_env(env);                                                                                \
+                                                                                                                       \
+        if (!e) {                                                                                                      \
+            real_helper_##name(env);                                                                                   \
+            return;                                                                                                    \
+        }                                                                                                              \
+        be_alone(e, HOST);                                                                                             \
+        ask(e, operation, 0, HOST);                                                                                    \
+    }
+COUNTED(rdmsr, RDMSR)
+COUNTED(wrmsr, WRMSR)
+COUNTED(rdpmc, RDPMC)
+
+/* Python's answer to the same instruction earlier in this run tells the time, and it is allowed (SDM vol. 2B: CR4.TSD
+ * leaves it to CPL 0). Loops that wait by the counter ask millions of times. */
+static int time_known(const engine *e, uint32_t operation)
+{
+    const struct cells *c = e->cells;
+
+    return c->tick && c->time_known & (operation == GET_TSCP ? TIME_BY_TSCP : TIME_BY_TSC) &&
+           !((&AT(uint64_t, e->env, at.env_cr))[4] & CR4_TSD && AT(uint32_t, e->env, at.env_hflags) & HF_CPL);
+}
+
+static void read_time(void *env, void (*real)(void *), uint32_t operation, uint64_t host)
+{
+    engine *e = engine_of_env(env);
+    uint64_t *regs, time;
+
+    if (!e) {
+        real(env);
+        return;
+    }
+    be_alone(e, host);
+    if (!time_known(e, operation)) {
+        ask(e, operation, 0, host);
+        return;
+    }
+    time = e->cells->time + (uint64_t)(e->cells->time_left - e->control->remaining) * e->cells->tick;
+    regs = &AT(uint64_t, e->env, at.env_rsp) - 4;
+    regs[0] = (uint32_t)time;
+    regs[2] = time >> 32;
+    if (operation == GET_TSCP)
+        regs[1] = (uint32_t)AT(uint64_t, e->env, at.env_tsc_aux);
+}
+
+REPLACES void helper_rdtsc_x86_64(void *env)
+{
+    read_time(env, real_helper_rdtsc, GET_TSC, HOST);
+}
+
+REPLACES void helper_rdtscp_x86_64(void *env)
+{
+    read_time(env, real_helper_rdtscp, GET_TSCP, HOST);
+}
+
+/* These load CS, SS and CPL. The operand is the instruction's length, or the operand size. */
+#define TRANSFER(name, operation)                                                                                      \
+    REPLACES void helper_##name##_x86_64(void *env, int operand)                                                       \
+    {                                                                                                                  \
+        engine *e = engine_of_env(env);                                                                                \
+                                                                                                                       \
+        if (!e) {                                                                                                      \
+            real_helper_##name(env, operand);                                                                          \
+            return;                                                                                                    \
+        }                                                                                                              \
+        e->control->leave |= LOOK;                                                                                     \
+        ask(e, operation, (uint64_t)(uint32_t)operand, HOST);                                                          \
+    }
+TRANSFER(syscall, SYSCALL)
+TRANSFER(sysenter, SYSENTER)
+TRANSFER(sysret, SYSRET)
+TRANSFER(sysexit, SYSEXIT)
+
+/* MOV to CR4: only whether the value is allowed is asked. */
+REPLACES void helper_write_crN_x86_64(void *env, int number, uint64_t value)
+{
+    engine *e = engine_of_env(env);
+
+    if (e && number == 4)
+        ask(e, MOV_CR4, value, HOST);
+    real_helper_write_crN(env, number, value);
+}
+
+API void v2e_fast_system(engine *e, system_call *system)
+{
+    e->system = system;
+}

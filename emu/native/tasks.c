@@ -1,0 +1,223 @@
+/* Far transfers and interrupts that Unicorn gets wrong: asked of Python (emu/unicorn_transfers.py) where they are
+ * unusual, left to Unicorn where they are not. And what debug registers and PUSHF lack. */
+#include "fast.h"
+
+#include <stddef.h>
+
+enum { JUMP = 1, CALL, IRET, RETF, INTERRUPT };
+typedef uint64_t transfer(void *env, uint32_t kind, uint64_t a, uint64_t b);
+
+#define HF_LMA 0x4000u
+#define HF_SMAP 0x800000u
+#define EFLAGS_NT 0x4000u
+#define EFLAGS_RF 0x10000u
+#define EFLAGS_VIRTUAL 0x180000u /* VIF and VIP */
+#define DESCRIPTOR_BIG 0x400000u
+#define DR6_BD 0x2000u
+#define DR7_GD 0x2000u
+#define MMU_KERNEL 2
+#define MMU_KERNEL_SMAP 0
+/* SegmentCache, and those of env behind ES CS SS DS FS GS. */
+struct segment {
+    uint32_t selector, pad;
+    uint64_t base;
+    uint32_t limit, flags;
+};
+enum { SS = 2, LDT = 6, GDT = 8 };
+
+/* Whom to ask, for engines of either run loop. Entries are used again and never freed. */
+#define ENGINES 256
+static struct {
+    void *env;
+    transfer *ask;
+} asked[ENGINES];
+
+/* Ask `ask` about the CPU at `env`; NULL forgets it. Returns 0 when there is no room. */
+API int v2e_fast_transfers(void *env, transfer *ask)
+{
+    int room = -1;
+
+    for (int i = 0; i < ENGINES; i++) {
+        if (asked[i].env == env) {
+            room = i;
+            break;
+        }
+        if (!asked[i].env && room < 0)
+            room = i;
+    }
+    if (room < 0)
+        return 0;
+    asked[room].ask = ask;
+    asked[room].env = ask ? env : NULL;
+    return 1;
+}
+
+static transfer *whom(const void *env)
+{
+    for (int i = 0; i < ENGINES; i++)
+        if (asked[i].env == env)
+            return asked[i].ask;
+    return NULL;
+}
+
+static struct segment *segment_of(void *env, int index)
+{
+    return &AT(struct segment, env, at.env_segs) + index;
+}
+
+/* Expand-up with a limit of 4 GiB. */
+static int flat(const struct segment *s)
+{
+    return s->limit == UINT32_MAX && !(s->flags & 0x400);
+}
+
+static int legacy(void *env)
+{
+    return !(AT(uint32_t, env, at.env_hflags) & HF_LMA);
+}
+
+/* Ask, with EIP and the flags' state of the instruction that called from `host`; act on the answer. Returns when the
+ * original has to do it. */
+static void ask(void *env, uint32_t kind, uint64_t a, uint64_t b, uint64_t host)
+{
+    uint8_t *cpu = (uint8_t *)env - at.cpu_env;
+    engine *e = engine_of_cpu(cpu);
+    transfer *f = whom(env);
+    extern void cpu_loop_exit_x86_64(void *);
+    uint64_t answer;
+
+    if (!f)
+        return;
+    real_cpu_restore_state(cpu, host, 0);
+    answer = f(env, kind, a, b);
+    if (!answer)
+        return;
+    if (e && e->running)
+        e->unwinding = host;
+    if (answer == INSTEAD) {
+        AT(int32_t, cpu, at.cpu_exception_index) = -1;
+        cpu_loop_exit_x86_64(cpu);
+        __builtin_unreachable();
+    }
+    real_raise_exception_err(env, (int)(answer & 0xff), (int)(answer >> 32));
+}
+
+/* True when `selector` names a task, a task gate or, in `gates`, a call gate. A page fault is the instruction's. */
+static int rare(void *env, uint32_t selector, int gates, uint64_t host)
+{
+    const struct segment *table = segment_of(env, selector & 4 ? LDT : GDT);
+    int index = AT(uint32_t, env, at.env_hflags) & HF_SMAP ? MMU_KERNEL_SMAP : MMU_KERNEL;
+    uint32_t access;
+
+    selector &= 0xffff;
+    if (selector < 4 || (selector | 7) > table->limit)
+        return 0;
+    access = real_cpu_ldl_mmuidx_ra(env, (uint32_t)(table->base + (selector & ~7u) + 4), index, host) >> 8 & 0x1f;
+    return access == 1 || access == 3 || access == 5 || access == 9 || access == 11 ||
+           (gates && (access == 4 || access == 12));
+}
+
+/* The originals find the instruction by their return address, so each is called last, as a jump. */
+
+REPLACES void helper_ljmp_protected_x86_64(void *env, uint64_t selector, uint64_t offset, uint64_t next)
+{
+    uint64_t host = (uint64_t)__builtin_return_address(0);
+
+    look_behind(env);
+    if (legacy(env) && rare(env, (uint32_t)selector, 0, host))
+        ask(env, JUMP, selector & 0xffff, (uint32_t)next, host);
+    real_helper_ljmp_protected(env, selector, offset, next);
+}
+
+REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64_t offset, uint64_t shift,
+                                            uint64_t next)
+{
+    uint64_t host = (uint64_t)__builtin_return_address(0);
+
+    look_behind(env);
+    if (legacy(env) && rare(env, (uint32_t)selector, 1, host))
+        ask(env, CALL, selector & 0xffff, (uint32_t)next, host);
+    real_helper_lcall_protected(env, selector, offset, shift, next);
+}
+
+/* IRET of ring 0 loads VIF and VIP (SDM vol. 2A, IRET), where Unicorn keeps them; it keeps what is put in place here.
+ * Its return to V86 loads them itself. */
+static void load_virtual_flags(void *env, uint64_t host)
+{
+    const struct segment *ss = segment_of(env, SS);
+    uint64_t esp = AT(uint64_t, env, at.env_rsp), *flags = &AT(uint64_t, env, at.env_eflags);
+    uint32_t mask = ss->flags & DESCRIPTOR_BIG ? UINT32_MAX : 0xffff, image;
+
+    real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + (esp & mask)), host); /* the first to fault */
+    image = real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + ((esp + 8) & mask)), host);
+    if (!(image & EFLAGS_VM))
+        *flags = (*flags & ~(uint64_t)EFLAGS_VIRTUAL) | (image & EFLAGS_VIRTUAL);
+}
+
+REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t next)
+{
+    look_behind(env);
+    if (legacy(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !flat(segment_of(env, SS))))
+        ask(env, IRET, 2u << (shift & 1), (uint32_t)next, (uint64_t)__builtin_return_address(0));
+    if (legacy(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL))
+        load_virtual_flags(env, (uint64_t)__builtin_return_address(0));
+    real_helper_iret_protected(env, shift, next);
+}
+
+REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t parameters)
+{
+    /* Only a return outwards has a frame that nobody has looked at, and there is none from ring 3. */
+    look_behind(env);
+    if (legacy(env) && !flat(segment_of(env, SS)) && (AT(uint32_t, env, at.env_hflags) & HF_CPL) < 3)
+        ask(env, RETF, 2u << (shift & 1), (uint32_t)parameters & 0xffff, (uint64_t)__builtin_return_address(0));
+    real_helper_lret_protected(env, shift, parameters);
+}
+
+/* An interrupt is about to be delivered (INTERRUPT_VIRQ). Returns 1 when Python did it. */
+int interrupt_delivered(void *cpu, int request)
+{
+    uint8_t *env = (uint8_t *)cpu + at.cpu_env;
+    transfer *f = request & INTERRUPT_VIRQ ? whom(env) : NULL;
+    uint64_t answer;
+
+    if (!f || !legacy(env) || !(AT(uint32_t, env, at.env_hflags) & HF_PE) ||
+        !(AT(uint64_t, env, at.env_eflags) & EFLAGS_IF) || AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ)
+        return 0;
+    answer = f(env, INTERRUPT, 0, 0);
+    if (answer && answer != INSTEAD)
+        real_raise_exception_err(env, (int)(answer & 0xff), (int)(answer >> 32));
+    return answer == INSTEAD;
+}
+
+/* ---- Debug registers and PUSHF */
+
+/* General detect: #DB before the move (SDM vol. 3B, 17.2.4). The handler runs with GD clear. */
+static void detect(void *env, uint64_t host)
+{
+    uint64_t *dr = &AT(uint64_t, env, at.env_dr);
+
+    if (!(dr[7] & DR7_GD))
+        return;
+    dr[7] &= ~(uint64_t)DR7_GD;
+    dr[6] |= DR6_BD;
+    real_raise_exception_err_ra(env, 1, 0, host);
+}
+
+REPLACES void helper_set_dr_x86_64(void *env, int number, uint64_t value)
+{
+    look_behind(env);
+    detect(env, (uint64_t)__builtin_return_address(0));
+    real_helper_set_dr(env, number, value);
+}
+
+REPLACES uint64_t helper_get_dr_x86_64(void *env, int number)
+{
+    detect(env, (uint64_t)__builtin_return_address(0));
+    return real_helper_get_dr(env, number);
+}
+
+/* PUSHF pushes VM and RF as 0 (SDM vol. 2B, PUSHF). */
+REPLACES uint64_t helper_read_eflags_x86_64(void *env)
+{
+    return real_helper_read_eflags(env) & ~(uint64_t)(EFLAGS_VM | EFLAGS_RF);
+}

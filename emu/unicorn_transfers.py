@@ -1,0 +1,238 @@
+"""Transfers of control that Unicorn gets wrong, executed here: tasks, call gates, stacks with limits, V86 extensions.
+
+The SDM's pseudo-code is in `emu.x86` (`tasks`, `delivery`, `farcalls`, `virtual8086`). This file decides which events
+are so unusual that it is asked, and carries the state in and out. Exceptions and INT n come by the INTR hook
+(`emu.unicorn_faults`); far CALL, JMP, RETF, IRET and interrupts by the C helper (`emu/native/tasks.c`), which asks only
+where it matters. Ordinary gates, with stacks of 4 GiB, stay with Unicorn.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import c_uint32, c_uint64, c_void_p
+from functools import partial
+from typing import Final
+
+from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CPL, HF_LMA, HF_PE, HF_SMAP, NO_EXCEPTION, EnvSegment
+from emu.unicorn_memory import GuestMemory
+from emu.unicorn_overlay import Overlay
+from emu.unicorn_state import read_state, write_transfer
+from emu.unicorn_thunks import INSTEAD, Control
+from emu.x86.core import VECTOR_DB, VECTOR_GP, Core, CpuFault
+from emu.x86.delivery import deliver
+from emu.x86.farcalls import far_return, interrupt_return, transfer
+from emu.x86.state import RFLAGS_VM
+from emu.x86.tasks import TASK_GATE, Source
+from emu.x86.virtual8086 import CR4_PVI, CR4_VME, INT_N, emulate, opcode, redirect, redirected
+
+#: What the helper asks about: emu/native/tasks.c.
+KIND_JUMP, KIND_CALL, KIND_IRET, KIND_RETF, KIND_INTERRUPT = range(1, 6)
+#: `Control.suppress`: the event has been delivered here; or `Refusal` is to be raised in its place.
+SUPPRESS_DONE, SUPPRESS_RAISE = 1, 2
+LEAVE_LOOK: Final = 2  #: `Control.leave`: segment caches may have changed
+FLAT_LIMIT: Final = (1 << 32) - 1
+MMU_KERNEL, MMU_KERNEL_SMAP = 2, 0  #: MMU_KNOSMAP_IDX, MMU_KSMAP_IDX of qemu/target/i386/cpu.h
+LONGEST: Final = 15
+RFLAGS_IOPL: Final = 3 << 12
+RFLAGS_OUTSIDE_READ_EFLAGS: Final = 3 << 16  #: RF and VM
+
+TRANSFER = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint32, c_uint64, c_uint64)
+
+
+class Refusal(ctypes.Structure):
+    """What machine code raises when `Control.suppress` is SUPPRESS_RAISE."""
+
+    _fields_ = (("vector", c_uint32), ("code", c_uint32))
+    vector: int
+    code: int
+
+
+class Transfers:
+    """Those of one engine. `write_physical` stores into RAM and drops translations; `read_linear` returns as many
+    bytes as are mapped; `failed` takes an exception that must not leave a callback."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        control: Control,
+        memory: GuestMemory,
+        write_physical: Callable[[int, bytes], None],
+        read_linear: Callable[[int, int], bytes],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._ov, self._control, self._failed = overlay, control, failed
+        self._read, self._write, self._linear = memory.read, write_physical, read_linear
+        self.refusal = Refusal()
+        #: set while a fault raised here is on its way to the recorder
+        self.raising = False
+        self.callback = TRANSFER(self._asked)
+
+    # -- state
+
+    def _core(self, external: int = 0) -> Core:
+        ov = self._ov
+        state = read_state(ov, halted=False)
+        state.rflags = ov.call.read_eflags(ov.env_address) & ~RFLAGS_OUTSIDE_READ_EFLAGS | (
+            ov.env.eflags & RFLAGS_OUTSIDE_READ_EFLAGS | 2
+        )
+        core = Core(state, self._read, self._write, external)
+        core.cpl = ov.env.hflags & HF_CPL
+        return core
+
+    def _commit(self, core: Core) -> None:
+        write_transfer(self._ov, core.state, core.cpl)
+        self._control.leave |= LEAVE_LOOK
+
+    def _attempt(self, core: Core, action: Callable[[], bool | None]) -> tuple[int, int] | bool:
+        """Do it: True done, False not to be done here, or the vector and code to raise."""
+        task = core.state.tr
+        try:
+            if action() is False:
+                return False
+            self._commit(core)
+            if core.debug_trap:
+                return VECTOR_DB, 0
+            return True
+        except CpuFault as fault:
+            if core.state.tr is not task:
+                self._commit(core)  # the new task's fault
+            if fault.cr2 is not None:
+                self._ov.env.cr[2] = fault.cr2
+            return fault.vector, fault.code
+
+    # -- exceptions and software interrupts
+
+    def event(self, vector: int, *, software: bool, external: bool, code: int | None) -> None:
+        """The INTR hook's event, recorded, with EIP at its instruction: deliver it here when it is unusual, and tell
+        the delivering thunk by `Control.suppress`."""
+        env = self._ov.env
+        self.raising = False
+        if not env.hflags & HF_PE or env.hflags & HF_LMA:
+            return
+        saved = env.exception_next_eip if software else env.eip
+        virtual = bool(env.eflags & RFLAGS_VM)
+        if vector == VECTOR_GP and not software and not code and env.cr[4] & (CR4_VME | CR4_PVI):
+            core = self._core()
+            data = self._linear(core.state.linear_pc, LONGEST)
+            result = self._attempt(core, partial(emulate, core, data))
+            if result and result != (VECTOR_GP, 0):  # that one is on its way
+                self._finish(result)
+                env.old_exception = NO_EXCEPTION
+                return
+        if software and virtual and env.cr[4] & CR4_VME and self._int_n():
+            core = self._core()
+            core.state.rip = saved
+            if redirected(core, vector):
+                self._finish(self._attempt(core, partial(redirect, core, vector)))
+                return
+        if self._usual(vector):
+            return
+        core = self._core(int(external))
+        core.state.rip = saved
+        self._finish(self._attempt(core, partial(deliver, core, vector, code, software=software)))
+
+    def _finish(self, result: tuple[int, int] | bool) -> None:
+        if isinstance(result, tuple):
+            self.refusal.vector, self.refusal.code = result
+            self.raising = True
+            self._control.suppress = SUPPRESS_RAISE
+            if result[0] == VECTOR_DB:
+                self._ov.env.old_exception = NO_EXCEPTION
+        else:
+            self._ov.env.old_exception = NO_EXCEPTION
+            self._control.suppress = SUPPRESS_DONE
+
+    def _int_n(self) -> bool:
+        env = self._ov.env
+        return opcode(self._linear(env.segs[1].base + env.eip, LONGEST))[0] == INT_N
+
+    # -- what is usual
+
+    def _peek(self, linear: int, length: int) -> int | None:
+        """Guest memory whose translation is cached by Unicorn, without side effects."""
+        env = self._ov.env
+        if linear & 0xFFF > 0x1000 - length:
+            return None
+        index = MMU_KERNEL_SMAP if env.hflags & HF_SMAP else MMU_KERNEL
+        host = self._ov.call.to_host(self._ov.env_address, linear & FLAT_LIMIT, 0, index)
+        return int.from_bytes(ctypes.string_at(host, length), "little") if host else None
+
+    def _descriptor(self, selector: int) -> int | None:
+        env = self._ov.env
+        table = env.ldt if selector & 4 else env.gdt
+        if selector | 7 > table.limit:
+            return None
+        return self._peek(table.base + (selector & 0xFFF8), 8)
+
+    def _usual(self, vector: int) -> bool:
+        """True when Unicorn delivers `vector` rightly: by an interrupt or trap gate to a stack without limits."""
+        env = self._ov.env
+        if vector * 8 + 7 > env.idt.limit:
+            return True
+        gate = self._peek(env.idt.base + vector * 8, 8)
+        if gate is None or gate >> 40 & 0x1F == TASK_GATE:
+            return False
+        if not gate >> 47 & 1 or gate >> 40 & 0x1F not in (6, 7, 14, 15):
+            return True
+        code = self._descriptor(gate >> 16 & 0xFFFF)
+        if code is None:
+            return False
+        cpl, dpl = env.hflags & HF_CPL, code >> 45 & 3
+        if code >> 42 & 1 or dpl >= cpl:
+            return _flat(env.segs[2])
+        tr = env.tr
+        wide = 4 if tr.flags >> 8 & 8 else 2
+        at = tr.base + 2 * wide * dpl + wide
+        selector = self._peek(at + wide, 2)
+        if selector is None or not selector & 0xFFFC or 2 * wide * dpl + 2 * wide + 1 > tr.limit:
+            return False
+        stack = self._descriptor(selector)
+        # present, writable, expand-up, the handler's ring, G, and a limit of 4 GiB
+        return (
+            stack is not None
+            and selector & 3 == dpl
+            and stack >> 40 & 0xFE == 0x92 | dpl << 5
+            and bool(stack >> 55 & 1)
+            and stack & 0xFFFF == 0xFFFF
+            and stack >> 48 & 0xF == 0xF
+        )
+
+    # -- the helper's questions
+
+    def _asked(self, _env: int, kind: int, a: int, b: int) -> int:
+        try:
+            return self._answer(kind, a, b)
+        except BaseException as error:  # noqa: BLE001 - raised again by run()
+            self._failed(error)
+            return 0
+
+    def _answer(self, kind: int, a: int, b: int) -> int:
+        if kind == KIND_INTERRUPT:
+            a = self._control.vector
+            if self._usual(a):
+                return 0
+            core = self._core(1)
+            action: Callable[[], bool | None] = partial(deliver, core, a, None, software=False)
+        else:
+            core = self._core()
+            source = Source.JUMP if kind == KIND_JUMP else Source.CALL
+            if kind in (KIND_JUMP, KIND_CALL):
+                core.state.rip = b
+                action = partial(transfer, core, a & 0xFFFF, source)
+            elif kind == KIND_IRET:
+                core.state.rip = b if core.state.rflags & 1 << 14 else core.state.rip
+                action = partial(interrupt_return, core, a)
+            else:
+                action = partial(far_return, core, a, b)
+        result = self._attempt(core, action)
+        if isinstance(result, tuple):
+            self.raising = True
+            return result[0] | result[1] << 32
+        if result and kind == KIND_INTERRUPT:
+            self._ov.request.value &= ~CPU_INTERRUPT_VIRQ
+        return INSTEAD if result else 0
+
+
+def _flat(segment: EnvSegment) -> bool:
+    return segment.limit == FLAT_LIMIT and not segment.flags >> 10 & 1
