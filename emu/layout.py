@@ -14,6 +14,7 @@ EXTENDED_BASE = 0x100000
 RESET_TOP = 1 << 32  #: the firmware's last byte is at 4 GiB - 1 (SDM vol. 3A, 10.1.4: first fetch at FFFFFFF0h)
 
 # I/O ports (IBM PC/AT Technical Reference, "I/O address map").
+DMA_LOW = 0x00  #: 8237A, channels 0-3
 PIC_MASTER = 0x20
 PIT = 0x40
 KBC_DATA = 0x60
@@ -21,17 +22,25 @@ PORT_61 = 0x61
 KBC_COMMAND = 0x64
 RTC = 0x70
 POST_CODE = 0x80
+DMA_PAGES = 0x81  #: 74LS612; its first byte, 80h, is the POST code port
 SYSTEM_CONTROL_A = 0x92  #: PS/2 system control port A: fast A20 and reset
 PIC_SLAVE = 0xA0
+DMA_HIGH = 0xC0  #: 8237A, channels 4-7, registers two ports apart
 DEBUGCON_BOCHS = 0xE9  #: Bochs "port e9 hack"
 DEBUG_EXIT = 0xF4  #: QEMU isa-debug-exit's customary address
+IDE_SECONDARY = 0x170
 IDE_PRIMARY = 0x1F0
 COM1 = 0x3F8
+COM2 = 0x2F8
+LPT1 = 0x378
 VGA_MONO_CRTC = 0x3B4
 VGA_PORTS = 0x3C0
 VGA_STATUS = 0x3DA  #: input status 1, of a colour adapter
 VBE_PORTS = 0x1CE  #: VBE_DISPI_IOPORT_INDEX (Bochs VBE Display API); QEMU has the data at 1D0h as well
+IDE_SECONDARY_CONTROL = 0x376
+FDC = 0x3F2  #: DOR, TDR, MSR, FIFO
 IDE_PRIMARY_CONTROL = 0x3F6
+FDC_CHANGE = 0x3F7  #: DIR and CCR
 DEBUGCON_SEABIOS = 0x402  #: SeaBIOS CONFIG_DEBUG_IO; QEMU isa-debugcon's customary address
 ELCR = 0x4D0
 FW_CFG = 0x510  #: QEMU docs/specs/fw_cfg.rst, "x86, x86_64 Register Locations"
@@ -40,10 +49,14 @@ RESET_CONTROL = 0xCF9
 # IRQ inputs of the 8259 pair.
 IRQ_PIT = 0
 IRQ_KEYBOARD = 1
+IRQ_COM2 = 3
 IRQ_COM1 = 4
+IRQ_FDC = 6
+IRQ_LPT1 = 7
 IRQ_RTC = 8
 IRQ_MOUSE = 12
 IRQ_IDE_PRIMARY = 14
+IRQ_IDE_SECONDARY = 15
 
 # The `pc` machine (i440FX and PIIX3).
 PCI_CONFIG = 0xCF8  #: CONFADD and CONFDATA (PCI 2.1, 3.7.4.1)

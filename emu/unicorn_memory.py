@@ -16,8 +16,8 @@ from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay
 
+PAGE: Final = 0x1000
 PROT_ALL: Final = 7  #: UC_PROT_ALL
-SPARE: Final = 0x1000
 #: Memory that is not mapped from the start, such as the frame buffer of a PCI card.
 LATER: Final = 64 << 20
 #: Holes end and begin at the first two: the display's window, which may be served by others than the rest. So that a
@@ -30,7 +30,6 @@ CUT: Final = 64 << 20
 _WRITE = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_uint64, c_int, c_int64, c_void_p)
 HOOK_WRITE: Final = 1 << 11  #: UC_HOOK_MEM_WRITE
 LONGEST_ACCESS: Final = 16
-PAGE: Final = 0x1000
 
 
 def _store_elsewhere(
@@ -71,9 +70,9 @@ class GuestMemory:
         self._redirects: list[tuple[int, Any]] = []
         # Until the first block is freed Unicorn numbers a new one behind the smallest (find_ram_offset in its exec.c),
         # so that two may have the same numbers. From then on it looks for a gap.
-        page = mmap.mmap(-1, SPARE)
-        self.map_host(0, SPARE, ctypes.addressof(ctypes.c_uint8.from_buffer(page)), "a spare page")
-        overlay.check(overlay.call.mem_unmap(overlay.uc, 0, SPARE), "unmap a spare page")
+        page = mmap.mmap(-1, PAGE)
+        self.map_host(0, PAGE, ctypes.addressof(ctypes.c_uint8.from_buffer(page)), "a spare page")
+        overlay.check(overlay.call.mem_unmap(overlay.uc, 0, PAGE), "unmap a spare page")
         self.remap(regions)
 
     def remap(self, regions: Sequence[MemoryRegion]) -> bool:

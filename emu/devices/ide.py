@@ -1,4 +1,4 @@
-"""An ATA channel with one or two hard disks in PIO: the host's registers, device selection, INTRQ, the data port.
+"""An ATA channel with one or two drives in PIO: the host's registers, device selection, INTRQ, the data port.
 
 Sources: ATA-4 (T13 1153D) 9.16 "Single device configurations", ATA-6 (T13 1410D) clauses 7 "Interface register
 definitions", 9.2 "Software reset protocol", 9.10 "EXECUTE DEVICE DIAGNOSTIC protocol". The data port is 16 bits wide
@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from emu.clock import Clock
+from emu.devices.atapi_commands import PACKETS
 from emu.devices.copied import copied
+from emu.devices.ide_cdrom import Cdrom
 from emu.devices.ide_commands import COMMANDS
 from emu.devices.ide_drive import COMMAND, DEV, DEVICE, DRQ, DmaEngine, Drive, DriveState
 from emu.media import Disk
@@ -72,11 +74,17 @@ class IdeChannel:
         irq: Callable[[bool], None],
         drives: tuple[Disk | None, Disk | None],
         name: str = "ide0",
+        packet: tuple[bool, bool] = (False, False),
     ) -> None:
+        """`packet`: which of the drives are CD-ROM drives."""
         self._irq, self.name = irq, name
         self.control = ControlFace(self)
         self._drives = tuple(
-            None if disk is None else Drive(clock, disk, i, name, self._drive_irq, COMMANDS)
+            None
+            if disk is None
+            else Cdrom(clock, disk, i, name, self._drive_irq, PACKETS)
+            if packet[i]
+            else Drive(clock, disk, i, name, self._drive_irq, COMMANDS)
             for i, disk in enumerate(drives)
         )
         self._engine: BusMaster | None = None
@@ -261,11 +269,13 @@ class IdeChannel:
         fields = [FieldView("selected", self._selected), FieldView("device control", self._control, control)]
         for i, drive in enumerate(self._drives):
             fields += [FieldView(f"device {i}", "absent")] if drive is None else _drive_fields(i, drive)
-        return DeviceView(self.name, "ATA channel, hard disks", "8 ports and 3F6h", tuple(fields))
+        return DeviceView(self.name, "ATA channel", "8 ports and a control port", tuple(fields))
 
 
 def _drive_fields(index: int, drive: Drive) -> list[FieldView]:
     s = drive.state
+    if isinstance(drive, Cdrom):
+        return _cdrom_fields(index, drive)
     geometry = f"{drive.cylinders}/{s.heads}/{s.sectors}"
     left = len(s.buffer) - s.position
     phase = f"data {s.direction}, {left} bytes of the block left, {s.remaining} sectors" if s.direction else "idle"
@@ -277,6 +287,23 @@ def _drive_fields(index: int, drive: Drive) -> list[FieldView]:
         FieldView(f"{index}.task file", bytes(s.registers).hex(" "), task),
         FieldView(f"{index}.device", s.device, "LBA" if s.device & 0x40 else "CHS"),
         FieldView(f"{index}.command", s.command, phase),
+        FieldView(f"{index}.INTRQ", s.intrq),
+    ]
+
+
+def _cdrom_fields(index: int, drive: Cdrom) -> list[FieldView]:
+    s = drive.state
+    tray = "tray open" if s.open else "tray closed"
+    left = len(s.buffer) - s.position
+    phase = f"data {s.direction}, {left} bytes of the block left, {s.frames} frames" if s.direction else "idle"
+    return [
+        FieldView(f"device {index}", drive.disk.name, f"CD-ROM, {drive.frames} frames, {tray}"),
+        FieldView(f"{index}.status", s.status, _bits(s.status, _STATUS_NAMES)),
+        FieldView(f"{index}.error", s.error, f"sense key {s.error >> 4}" if s.status & 1 else ""),
+        FieldView(f"{index}.interrupt reason", s.registers[1], _bits(s.registers[1], ("CoD", "IO", "REL"))),
+        FieldView(f"{index}.byte count", s.registers[3] | s.registers[4] << 8),
+        FieldView(f"{index}.packet", s.packet.hex(" "), phase),
+        FieldView(f"{index}.sense", "/".join(f"{part:02x}" for part in s.sense)),
         FieldView(f"{index}.INTRQ", s.intrq),
     ]
 
