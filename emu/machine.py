@@ -265,6 +265,8 @@ class Machine:
     # -- building
 
     def _place(self, payload: Payload) -> CpuState:
+        if self.chipset is not None:
+            self.chipset.set_up()
         for address, data in payload.pieces:
             self.memory.write(address, data)
         return payload.state.copy()

@@ -16,8 +16,8 @@ from emu.devices.ioapic import IoApic
 from emu.devices.lapic import Lapic
 from emu.devices.pci import PciFunction, PciHost
 from emu.devices.pic8259 import Pic8259Pair
-from emu.devices.piix3 import IsaBridge
-from emu.devices.piix4_pm import PM_SIZE, SMB_SIZE, PowerManagement
+from emu.devices.piix3 import PIRQRC, IsaBridge
+from emu.devices.piix4_pm import PM_SIZE, PMBA, PMREGMISC, SMB_SIZE, PowerManagement
 from emu.devices.syscontrol import ResetControl
 from emu.engine import Executor
 from emu.firmware.acpi import acpi_files, e820_file
@@ -27,6 +27,8 @@ from emu.x86.cpuid import CpuModel
 
 SHADOW, SMRAM, DISPLAY, ROM_LOW, OPTION = "shadow", "smram", "vga", "firmware-low", "option-rom"
 FLOATING = "floating"  #: what an address gives that nobody answers, where only writes go somewhere
+
+PIRQ_IRQS = (10, 10, 11, 11)  #: where `set_up` routes PIRQA# to PIRQD#
 
 
 def pc_parts(memory: int, firmware: bytes, option_roms: bytes) -> list[Part]:
@@ -149,6 +151,17 @@ class PcChipset:
         return {
             "lapic": self.lapic, "ioapic": self.ioapic, "hpet": self.hpet, "pci": self.host, **self.functions,
         }  # fmt: skip
+
+    def set_up(self) -> None:
+        """The registers as a firmware leaves them to an operating system, where none runs: PM ports where the FADT
+        has them, PIRQ lines at two level triggered IRQs, the 8259 and NMI by way of the local APIC (MultiProcessor
+        Specification 1.4, 3.6.2.2, virtual wire mode)."""
+        self.pm.config_write(PMBA, layout.ACPI_PM, 4)
+        self.pm.config_write(PMREGMISC, 1, 1)
+        for pirq, irq in enumerate(PIRQ_IRQS):
+            self.isa.config_write(PIRQRC + pirq, irq, 1)
+            self._pic.elcr.write(irq >> 3, self._pic.elcr.peek(irq >> 3, 1) | 1 << (irq & 7), 1)
+        self.lapic.virtual_wire()
 
     # -- what stands where
 

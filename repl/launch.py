@@ -101,7 +101,9 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
             raise UsageError(
                 "--option-rom and --kernel: no firmware runs that would call the ROM, so leave one of them out"
             )
-        config.payload = load_kernel(Path(options.kernel), map(Path, options.initrd), options.append or "", memory)
+        config.payload = load_kernel(
+            Path(options.kernel), map(Path, options.initrd), options.append or "", memory, acpi=options.machine == "pc"
+        )
     else:
         _firmware(options.firmware, config, roms)
     return config

@@ -383,6 +383,13 @@ class Lapic:
         self.on_base()
         return True
 
+    def virtual_wire(self) -> None:
+        """As a firmware leaves it: on, LINT0 the 8259's INTR, LINT1 NMI."""
+        if self.enabled:
+            self._set(R_SVR, 0x1FF)
+            self._set(R_LVT_TIMER + LINT0, EXTINT << 8)
+            self._set(R_LVT_TIMER + LINT1, NMI << 8)
+
     # -- state
 
     def _initialise(self, *, keep_id: bool) -> None:

@@ -7,6 +7,7 @@ SeaBIOS's src/fw/romfile_loader.h.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from emu import layout
@@ -19,6 +20,9 @@ ZONE_HIGH, ZONE_FSEG = 1, 2
 ENTRY = 128
 OEM, TABLE_OEM, CREATOR = b"V2E   ", b"V2EPC   ", b"V2E "
 HEADER = 36
+#: The word with the segment of the extended BIOS data area, whose first byte is its size in KiB (IBM PS/2 and PC BIOS
+#: Interface Technical Reference, "BIOS data area").
+BDA_EBDA, EBDA, EBDA_KIB = 0x40E, 0x9FC00, 1
 #: WBINVD works, C1 is supported; the power button is a fixed one, there is no sleep button; the PM timer has 24 bits.
 FADT_FLAGS = 0x0001 | 0x0004 | 0x0020
 
@@ -116,3 +120,38 @@ def acpi_files() -> dict[str, bytes]:
 def e820_file(memory: int) -> bytes:
     """etc/e820: RAM below 4 GiB, as pairs of 64-bit base and length, and a type (1 RAM)."""
     return struct.pack("<QQI", 0, memory, 1)
+
+
+#: How much RAM at its end is kept for the tables where no firmware finds a place for them.
+ROOM = 0x10000
+
+
+def linked(files: Mapping[str, bytes], addresses: Mapping[str, int]) -> dict[str, bytes]:
+    """What a firmware makes of `acpi_files` that it has put at `addresses`, by name: the commands carried out."""
+    made = {name: bytearray(files[name]) for name in addresses}
+    commands = files[LOADER_FILE]
+    for at in range(0, len(commands), ENTRY):
+        kind, name = struct.unpack_from("<I56s", commands, at)
+        data = made[name.rstrip(b"\0").decode("ascii")]
+        if kind == ADD_POINTER:
+            other, offset, size = struct.unpack_from("<56sIB", commands, at + 60)
+            value = int.from_bytes(data[offset : offset + size], "little")
+            value += addresses[other.rstrip(b"\0").decode("ascii")]
+            data[offset : offset + size] = value.to_bytes(size, "little")
+        elif kind == ADD_CHECKSUM:
+            offset, start, length = struct.unpack_from("<III", commands, at + 60)
+            data[offset] = data[offset] - sum(data[start : start + length]) & 0xFF
+    return {name: bytes(data) for name, data in made.items()}
+
+
+def placed_tables(tables: int) -> list[tuple[int, bytes]]:
+    """(physical address, bytes) of the tables with nothing of a firmware's but an extended BIOS data area, where ACPI
+    1.0b, 5.2.4.1, has the RSDP looked for first; they stand at `tables`, ROOM bytes of RAM."""
+    rsdp = EBDA + 16
+    made = linked(acpi_files(), {RSDP_FILE: rsdp, TABLES_FILE: tables})
+    return [
+        (BDA_EBDA, (EBDA >> 4).to_bytes(2, "little")),
+        (EBDA, bytes((EBDA_KIB,))),
+        (rsdp, made[RSDP_FILE]),
+        (tables, made[TABLES_FILE]),
+    ]

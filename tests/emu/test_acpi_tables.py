@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from emu.firmware import aml
-from emu.firmware.acpi import acpi_files
+from emu.firmware.acpi import ROOM, acpi_files, placed_tables
 from emu.firmware.acpi_dsdt import dsdt_body
 
 
@@ -42,6 +42,33 @@ def test_the_files_are_the_same_each_time_and_their_commands_name_them():
     for at in range(0, len(files["etc/table-loader"]), 128):
         kind, name = struct.unpack_from("<I56s", files["etc/table-loader"], at)
         assert kind in (1, 2, 3) and name.rstrip(b"\0").decode() in files
+
+
+def test_without_firmware_the_tables_are_found_as_the_specification_says():
+    """ACPI 1.0b, 5.2.4.1 (RSDP: in the first KiB of the EBDA, at a 16-byte boundary), 5.2.5 to 5.2.8: from there on
+    by pointers, each table with its signature and a sum of 0."""
+    tables = 0x7FF0000
+    memory = bytearray(0x8000000)
+    for address, data in placed_tables(tables):
+        memory[address : address + len(data)] = data
+    ebda = int.from_bytes(memory[0x40E:0x410], "little") << 4
+    rsdp = next(at for at in range(ebda, ebda + 1024, 16) if memory[at : at + 8] == b"RSD PTR ")
+    assert sum(memory[rsdp : rsdp + 20]) & 0xFF == 0
+
+    def long(at: int) -> int:
+        return int.from_bytes(memory[at : at + 4], "little")
+
+    def table(at: int, signature: bytes) -> int:
+        assert tables <= at < tables + ROOM and memory[at : at + 4] == signature
+        assert sum(memory[at : at + long(at + 4)]) & 0xFF == 0
+        return at
+
+    rsdt = table(long(rsdp + 16), b"RSDT")
+    listed = [long(at) for at in range(rsdt + 36, rsdt + long(rsdt + 4), 4)]
+    fadt, _, _ = (table(at, name) for at, name in zip(listed, (b"FACP", b"APIC", b"HPET"), strict=True))
+    table(long(fadt + 40), b"DSDT")
+    facs = long(fadt + 36)
+    assert facs % 64 == 0 and memory[facs : facs + 4] == b"FACS"
 
 
 def test_iasl_reads_the_dsdt_and_finds_nothing_wrong(tmp_path):
