@@ -14,7 +14,7 @@ from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
 from emu.machine import Machine, MachineError, MachineExit, MachineState, MachineStop
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
-from emu.views import FingerprintView
+from emu.views import FingerprintView, RegisterView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
 
@@ -521,6 +521,28 @@ class Debugger(Inspector):
             self.machine.feed(kind, data)
         except MachineError as error:
             raise DebuggerError(str(error)) from None
+
+    def msrs(self) -> tuple[RegisterView, ...]:
+        """The model-specific registers that the CPU model has, with their numbers."""
+        executor = self.machine.executor
+        values = ((name, number, executor.read_msr(number)) for name, number in executor.msr_names().items())
+        return tuple(
+            RegisterView(name, 64, value, f"{number:x}h") for name, number, value in values if value is not None
+        )
+
+    def msr(self, number: int) -> int:
+        """What RDMSR would answer in ring 0. Raises DebuggerError where the CPU would fault."""
+        value = self.machine.executor.read_msr(number)
+        if value is None:
+            raise DebuggerError(f"the CPU has no MSR {number:#x}: RDMSR would raise #GP(0)")
+        return value
+
+    def write_msr(self, number: int, value: int) -> None:
+        """WRMSR in ring 0. Raises DebuggerError where the CPU would fault."""
+        self.msr(number)
+        if not self.machine.executor.write_msr(number, value):
+            raise DebuggerError(f"MSR {number:#x} does not take {value:#x}: WRMSR would raise #GP(0)")
+        self.forget()
 
     def port_in(self, port: int, size: int = 1) -> int:
         """A real IN, with its side effects on the device."""

@@ -7,7 +7,7 @@ engine's; when to run and for how long is the machine's.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -150,6 +150,8 @@ class Executor(Protocol):
     name: str
     #: What a person should know about how it runs: a sentence, empty when there is nothing to tell.
     notice: str
+    #: What it does not keep of what x86 promises (docs/fidelity.md), a few words each.
+    unkept: tuple[str, ...]
 
     @property
     def retired(self) -> int:
@@ -219,10 +221,16 @@ class Executor(Protocol):
         `until` instructions have retired (None: while the run lasts) and no access reaches PortIo that does anything
         (one answered with this call does not). The engine may answer them by itself."""
 
-    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
-        """Only in PortIo.port_in: the next byte reads of `port` would give `data`, one after another, as long as no
-        other access reaches PortIo. The engine may answer them by itself; it calls `taken` with their number before
-        any other access reaches PortIo and before `run` returns."""
+    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
+        """Only in PortIo.port_in: the next reads of `port`, of any of `sizes` (a sum of 1, 2 and 4 bytes), would give
+        `data`, one after another, as long as no other access reaches PortIo. The engine may answer them by itself; it
+        calls `taken` with the number of bytes before any other access reaches PortIo and before `run` returns. A read
+        of which `data` has only a part reaches PortIo."""
+
+    def stream_output(self, port: int, room: int, written: Callable[[bytes], None], sizes: int = 1) -> None:
+        """Only in PortIo: the next writes of `port`, of any of `sizes`, would do nothing but to append to what is
+        written, up to `room` bytes, as long as no other access reaches PortIo. The engine may collect them; it calls
+        `written` with the bytes when `stream_input` would call `taken`. The two replace each other."""
 
     def time_stamp(self) -> int:
         """The 64-bit time-stamp counter, as RDTSC would give it; at any time."""
@@ -232,6 +240,15 @@ class Executor(Protocol):
 
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """From now on RDMSR and WRMSR of `number` go to `device`, which keeps the value, whatever the CPU model."""
+
+    def msr_names(self) -> Mapping[str, int]:
+        """The numbers of the CPU model's MSRs, by their names in lower case."""
+
+    def read_msr(self, number: int) -> int | None:
+        """What RDMSR would answer in ring 0; None where it would raise #GP(0). Not inside callbacks."""
+
+    def write_msr(self, number: int, value: int) -> bool:
+        """WRMSR of 64 bits in ring 0; False where it would raise #GP(0), with nothing changed. Not inside callbacks."""
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """Called for each exception and software interrupt before it is delivered."""

@@ -60,6 +60,19 @@ POLLED = frozenset(
         layout.VGA_STATUS,
     )
 )  # fmt: skip
+#: Status and data ports of ATA channels, and the channel's base. The alternate status has no side effect; the status
+#: none when INTRQ is clear.
+IDE_STATUS = 7
+IDE_POLLED = {
+    port: base
+    for base, control in (
+        (layout.IDE_PRIMARY, layout.IDE_PRIMARY_CONTROL),
+        (layout.IDE_SECONDARY, layout.IDE_SECONDARY_CONTROL),
+    )
+    for port in (base, base + IDE_STATUS, control)
+}
+#: Sizes of accesses to the data port that move words: Executor.stream_input.
+WORDS = 2 | 4
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 4  #: drives of both IDE channels, CD-ROM drives included
@@ -341,6 +354,8 @@ class Machine:
         ports.map(layout.IDE_SECONDARY_CONTROL, 1, self.ide1.control, "ide1")
         ports.map(layout.FDC, 4, self.fdc.registers, "fdc")
         ports.map(layout.FDC_CHANGE, 1, self.fdc.change, "fdc")
+        #: the ATA channels by their first port
+        self._channels = {layout.IDE_PRIMARY: self.ide, layout.IDE_SECONDARY: self.ide1}
         ports.map(layout.DEBUGCON_BOCHS, 1, self.debugcon, "debugcon")
         ports.map(layout.DEBUGCON_SEABIOS, 1, self.debugcon, "debugcon")
         ports.map(layout.POST_CODE, 1, self.post, "post")
@@ -372,9 +387,28 @@ class Machine:
 
     def port_in(self, port: int, size: int) -> int:
         value = self.ports.port_in(port, size)
-        if port in POLLED and size == 1 and self.ports.trace is None:
-            self._answer_ahead(port, value)
+        if self.ports.trace is None:
+            if port in POLLED and size == 1:
+                self._answer_ahead(port, value)
+            elif port in IDE_POLLED:
+                self._answer_ide_ahead(port, size, value)
         return value
+
+    def _answer_ide_ahead(self, port: int, size: int, value: int) -> None:
+        """Let the engine move data words, and answer polls of a status that stays until a timer's event."""
+        base = IDE_POLLED[port]
+        channel = self._channels[base]
+        if port != base and size == 1 and not (port == base + IDE_STATUS and channel.acknowledged):
+            self.executor.hold_input(port, value, None)
+        self._offer_data(base)
+
+    def _offer_data(self, base: int) -> None:
+        """In a PIO data phase of the channel at `base` the engine may move all words of the block but the last."""
+        channel = self._channels[base]
+        if data := channel.readable():
+            self.executor.stream_input(base, data, channel.taken, WORDS)
+        elif room := channel.room():
+            self.executor.stream_output(base, room, channel.written, WORDS)
 
     def _answer_ahead(self, port: int, value: int) -> None:
         """Let the engine answer the next reads of a port that firmware polls or copies from."""
@@ -396,6 +430,8 @@ class Machine:
 
     def port_out(self, port: int, size: int, value: int) -> None:
         self.ports.port_out(port, size, value)
+        if port in self._channels and self.ports.trace is None:
+            self._offer_data(port)
 
     def timestamp(self) -> int:
         """The TSC: one count a virtual nanosecond."""

@@ -13,7 +13,7 @@ import ctypes
 import mmap
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from emu.engine import (
@@ -63,7 +63,9 @@ from emu.unicorn_thunks import (
 from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
+from emu.x86.fidelity import unkept
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
+from emu.x86.vectors import denied
 
 # isort: split
 # The imports above have loaded the C helper, which is of use only when it is there before Unicorn.
@@ -74,8 +76,9 @@ from unicorn.unicorn_py3.unicorn import uclib
 if isinstance(HELPER, Helper):
     HELPER.fit(uclib._name)
 
-#: Bytes of host memory for translations; when they are full all are dropped. Unicorn's own choice is 1 GiB.
-TRANSLATIONS_SIZE: Final = 32 << 20
+#: Bytes of address space for translations; when they are full all are dropped. Unicorn's own choice is 1 GiB. A boot of
+#: Linux fills about 60 MiB.
+TRANSLATIONS_SIZE: Final = 128 << 20
 PAGE: Final = 0x1000
 RDX, RSP = 2, 4
 FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_const.UC_ERR_FETCH_PROT))
@@ -137,7 +140,9 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
-        self._faults = Faults(self._ov, self._control, self._callbacks, lambda: self.retired + self._live)
+        self._faults = Faults(
+            self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
+        )
         self._memory = GuestMemory(self._ov, regions, self._callbacks)
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
@@ -146,7 +151,8 @@ class UnicornEngine:
         self._display = display
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)
-        self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
+        self.unkept = unkept(helper=isinstance(self._loop, FastLoop))
+        self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read, self._callbacks)
         reader = code_reader(self._ov, self._memory, self._watch.read_linear)
         self._loop.serve(self._system)
         if isinstance(self._loop, GateLoop):
@@ -154,7 +160,7 @@ class UnicornEngine:
                 self._ov, self._control, self._code, self._system, self._memory, reader, HIDDEN_PAGE + PAGE
             )
             self._faults.intercept = intercepts.take
-        self._check_segments(checks, reader)
+        self._check(checks, model, reader)
         self._transfers = Transfers(
             self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed
         )
@@ -183,10 +189,9 @@ class UnicornEngine:
         loop.close = weakref.finalize(self, detacher(helper, self._handle))
         return loop
 
-    def _check_segments(self, level: CheckLevel, reader: Callable[[int, int], bytes]) -> None:
+    def _check(self, level: CheckLevel, model: CpuModel, reader: Callable[[int, int], bytes]) -> None:
         if isinstance(self._loop, FastLoop):
-            if level is not CheckLevel.OFF:
-                self._loop.check_segments()
+            self._loop.check(segments=level is not CheckLevel.OFF, denied=denied(model))
         else:
             self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
 
@@ -467,9 +472,13 @@ class UnicornEngine:
         """See Executor."""
         self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until)
 
-    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
+    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """See Executor."""
-        self._loop.stream(port, data, taken)
+        self._loop.stream(port, data, taken, sizes)
+
+    def stream_output(self, port: int, room: int, written: Callable[[bytes], None], sizes: int = 1) -> None:
+        """See Executor."""
+        self._loop.collect(port, room, written, sizes)
 
     # -- debugging
 
@@ -494,6 +503,19 @@ class UnicornEngine:
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """See Executor."""
         self._system.claim(number, device)
+
+    def msr_names(self) -> Mapping[str, int]:
+        """See Executor."""
+        return self._system.msr_names()
+
+    def read_msr(self, number: int) -> int | None:
+        """See Executor."""
+        return self._system.read_msr(number)
+
+    def write_msr(self, number: int, value: int) -> bool:
+        """See Executor."""
+        self._loop.forget()
+        return self._system.write_msr(number, value)
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """See Executor."""

@@ -131,12 +131,28 @@ class System:
 
     # -- model-specific registers
 
+    def msr_names(self) -> dict[str, int]:
+        """The registers that the model has, by name."""
+        return {msr.name: number for number, msr in self._msrs.items()}
+
+    def read_msr(self, number: int) -> int | None:
+        """What RDMSR would answer in ring 0, None for #GP(0)."""
+        device = self._claimed.get(number)
+        return self._read(number) if device is None else device.read_msr(number)
+
+    def write_msr(self, number: int, value: int) -> bool:
+        """WRMSR of ring 0; False for #GP(0), with nothing changed."""
+        device = self._claimed.get(number)
+        if device is not None:
+            return device.write_msr(number, value)
+        msr = self._msrs.get(number)
+        kept = None if msr is None or msr.write is None else msr.write(value, self._read(number) or 0)
+        return kept is not None and not self._store(number, kept)
+
     def _rdmsr(self, _operand: int) -> int:
         if not self._msrs:
             return UD
-        number = self._env.regs[RCX] & MASK32
-        device = self._claimed.get(number)
-        value = self._read(number) if device is None else device.read_msr(number)
+        value = self.read_msr(self._env.regs[RCX] & MASK32)
         if value is None:
             return GP
         self._answer(value)
@@ -166,17 +182,8 @@ class System:
         if not self._msrs:
             return UD
         regs = self._env.regs
-        number, value = regs[RCX] & MASK32, regs[RAX] & MASK32 | (regs[RDX] & MASK32) << 32
-        device = self._claimed.get(number)
-        if device is not None:
-            return 0 if device.write_msr(number, value) else GP
-        msr = self._msrs.get(number)
-        if msr is None or msr.write is None:
-            return GP
-        kept = msr.write(value, self._read(number) or 0)
-        if kept is None:
-            return GP
-        return self._store(number, kept)
+        value = regs[RAX] & MASK32 | (regs[RDX] & MASK32) << 32
+        return 0 if self.write_msr(regs[RCX] & MASK32, value) else GP
 
     def _store(self, number: int, value: int) -> int:
         env = self._env

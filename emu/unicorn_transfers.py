@@ -178,6 +178,11 @@ class Transfers:
         code = self._descriptor(gate >> 16 & 0xFFFF)
         if code is None:
             return False
+        limit = code & 0xFFFF | code >> 32 & 0xF0000
+        if (gate & 0xFFFF | (gate >> 48 << 16 if gate >> 43 & 1 else 0)) > (
+            limit << 12 | 0xFFF if code >> 55 & 1 else limit
+        ):
+            return False
         cpl, dpl = env.hflags & HF_CPL, code >> 45 & 3
         if code >> 42 & 1 or dpl >= cpl:
             return _flat(env.segs[2])
@@ -218,8 +223,8 @@ class Transfers:
             core = self._core()
             source = Source.JUMP if kind == KIND_JUMP else Source.CALL
             if kind in (KIND_JUMP, KIND_CALL):
-                core.state.rip = b
-                action = partial(transfer, core, a & 0xFFFF, source)
+                core.state.rip = b & FLAT_LIMIT
+                action = partial(transfer, core, a & 0xFFFF, source, a >> 32, 4 if b >> 32 else 2)
             elif kind == KIND_IRET:
                 core.state.rip = b if core.state.rflags & 1 << 14 else core.state.rip
                 action = partial(interrupt_return, core, a)

@@ -36,8 +36,9 @@ def _tool_version(program: str, argument: str) -> str | None:
     return (done.stdout or done.stderr).partition("\n")[0].strip() or "version unknown"
 
 
-def _engine() -> FindingView:
-    """Builds a machine and runs the first instructions of the tour: calibration happens on the way."""
+def _engine() -> tuple[FindingView, ...]:
+    """Builds a machine and runs the first instructions of the tour: calibration happens on the way. The findings of
+    the engine, and of the checks that it does not make here."""
     try:
         from importlib.metadata import version
 
@@ -46,7 +47,7 @@ def _engine() -> FindingView:
         from emu.firmware.roms import tour_rom
         from emu.machine import MachineConfig, MachineError, build_machine
     except ImportError as error:
-        return FindingView("engine", False, f"cannot be loaded: {error}")
+        return (FindingView("engine", False, f"cannot be loaded: {error}"),)
     try:
         machine = build_machine(MachineConfig(memory=1 << 20, firmware=tour_rom()))
         try:
@@ -54,15 +55,17 @@ def _engine() -> FindingView:
             debugger.begin_step(100)
             stop = debugger.run()
             worked = stop.retired == 100
-            notice = machine.executor.notice
+            notice, unkept = machine.executor.notice, machine.executor.unkept
         finally:
             machine.close()
     except (EngineError, MachineError, OSError) as error:
-        return FindingView("engine", False, str(error))
+        return (FindingView("engine", False, str(error)),)
     text = f"Unicorn {version('unicorn')}, calibrated"
     if notice:
         text += f"; {notice}"
-    return FindingView("engine", worked, text if worked else f"{text}, but a test run ended early: {stop.text}")
+    engine = FindingView("engine", worked, text if worked else f"{text}, but a test run ended early: {stop.text}")
+    missing = f"not made on this host (docs/fidelity.md): {'; '.join(unkept)}" if unkept else "all are made"
+    return engine, FindingView("checks", None if unkept else True, missing)
 
 
 def _gdb() -> FindingView:
@@ -104,7 +107,7 @@ def _terminal() -> FindingView:
 def findings() -> tuple[FindingView, ...]:
     """All that is looked at."""
     return (
-        _engine(), _gdb(), _nasm(), _firmware("SeaBIOS", lambda: find_firmware("seabios")),
+        *_engine(), _gdb(), _nasm(), _firmware("SeaBIOS", lambda: find_firmware("seabios")),
         _firmware("VGA BIOS", find_vga_rom), _kvm(), _terminal(),
     )  # fmt: skip
 

@@ -145,8 +145,23 @@ def _typed(session: Session, text: str) -> str:
     return _unescaped(text)
 
 
+def _msr_words(session: Session, prefix: str) -> Iterable[str]:
+    return session.call(lambda: tuple(session.debugger.machine.executor.msr_names()))
+
+
+def _msr(session: Session, text: str) -> int:
+    name = text.strip().lower().removeprefix("ia32_").removeprefix("msr_")
+    number = session.debugger.machine.executor.msr_names().get(name)
+    if number is None:
+        number = session.evaluate(text)
+        if not 0 <= number <= 0xFFFFFFFF:
+            raise CommandError(f"MSR {number:#x} is out of range: 0xffffffff is the last one")
+    return number
+
+
 ADDRESS = Kind("address", "a linear address, or seg:off", _address, _expression_words)
 ADDRESS_TEXT = Kind("address", "a linear address, or seg:off", _address_text, _expression_words)
+MSR = Kind("msr", "a name like efer, or a number, an expression", _msr, _msr_words)
 NUMBER = Kind("number", "an expression", _number, _expression_words)
 EXPRESSION = Kind("expression", "an expression, blanks included", _number, _expression_words, rest=True)
 COUNT = _limited("count", 1, _MAX_COUNT)

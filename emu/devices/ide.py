@@ -25,6 +25,8 @@ from emu.views import DeviceView, FieldView
 NIEN, SRST, HOB = 0x02, 0x04, 0x80
 DIAGNOSTIC = 0x90
 FLOATING = 0xFF
+#: Bytes that `readable` gives at once: they are copied each time an access interrupts the reading.
+AHEAD = 4096
 
 _STATUS_NAMES = ("ERR", "IDX", "CORR", "DRQ", "DSC", "DF", "DRDY", "BSY")
 _ERROR_NAMES = ("AMNF", "TK0NF", "ABRT", "MCR", "IDNF", "MC", "UNC/WP", "ICRC")
@@ -93,6 +95,8 @@ class IdeChannel:
         self._control = 0
         #: who answers data and register accesses: the selected device, or device 0 for an absent device 1
         self._active: Drive | None = None
+        #: the last read of the status register had the effect of clearing INTRQ
+        self.acknowledged = False
         self._select(0)
 
     def reset(self) -> None:
@@ -179,6 +183,39 @@ class IdeChannel:
         if end == len(s.buffer):
             drive.block_ended()
 
+    # -- the data port in blocks: what an engine may do by itself, without the last word, with which things happen
+
+    def readable(self) -> bytes:
+        """What further 16- and 32-bit reads of the data port would give, up to the last word of the block, as far as
+        `AHEAD` goes."""
+        drive = self._active
+        if drive is None or not drive.state.status & DRQ or drive.state.direction != "in":
+            return b""
+        s = drive.state
+        return bytes(s.buffer[s.position : s.position + min(_before_last_word(s), AHEAD)])
+
+    def taken(self, count: int) -> None:
+        """As if `count` of those bytes had been read."""
+        if self._active is not None:
+            self._active.state.position += count
+
+    def room(self) -> int:
+        """How many bytes may be written to the data port, by 16- and 32-bit accesses, before the last word of the
+        block."""
+        drive = self._drives[self._selected]
+        if drive is None or not drive.state.status & DRQ or drive.state.direction != "out":
+            return 0
+        return _before_last_word(drive.state)
+
+    def written(self, data: bytes) -> None:
+        """As if `data`, at most `room()` bytes, had been written."""
+        drive = self._drives[self._selected]
+        if drive is not None:
+            s = drive.state
+            assert isinstance(s.buffer, bytearray)
+            s.buffer[s.position : s.position + len(data)] = data
+            s.position += len(data)
+
     # -- the ports
 
     def read(self, offset: int, size: int) -> int:
@@ -187,6 +224,7 @@ class IdeChannel:
         if size > 1:  # 8-bit registers: the bus splits the access
             return int.from_bytes(bytes(self.read(offset + i, 1) for i in range(size)), "little")
         if offset == COMMAND and (drive := self._drives[self._selected]) is not None:
+            self.acknowledged = drive.state.intrq
             return drive.read_status()
         return self._register(offset)
 
@@ -270,6 +308,11 @@ class IdeChannel:
         for i, drive in enumerate(self._drives):
             fields += [FieldView(f"device {i}", "absent")] if drive is None else _drive_fields(i, drive)
         return DeviceView(self.name, "ATA channel", "8 ports and a control port", tuple(fields))
+
+
+def _before_last_word(s: DriveState) -> int:
+    """Bytes of the block that are left, but for its last word, or its last byte where the length is odd."""
+    return max(len(s.buffer) - s.position - 1, 0) & ~1
 
 
 def _drive_fields(index: int, drive: Drive) -> list[FieldView]:

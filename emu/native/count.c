@@ -148,7 +148,27 @@ __asm__(".text\n"
         "    jmp *(%rax)\n"
         ".size helper_check_exit_request_x86_64, .-helper_check_exit_request_x86_64\n");
 
+/* The CPU loop is about to enter a block. Device accesses are allowed outside of blocks, and in those that say so. */
+REPLACES void tb_exec_lock_x86_64(void *uc)
+{
+    engine *e = engine_of_uc(uc);
+
+    real_tb_exec_lock(uc);
+    if (e)
+        *e->can_do_io = 0;
+}
+
 /* ---- Ways out */
+
+/* Unicorn wants the running block left: it sets `decrementer`, which the next block's `look` looks at. */
+REPLACES void cpu_exit(void *cpu)
+{
+    engine *e = engine_of_cpu(cpu);
+
+    real_cpu_exit(cpu);
+    if (e)
+        e->control->leave |= LOOK;
+}
 
 /* A block is left in the middle: give back what did not run. A faulting instruction counts, a store that must be done
  * again because it changes its own block does not, nor does the instruction under a breakpoint of DR0 to DR3. */
@@ -239,6 +259,7 @@ REPLACES int x86_cpu_exec_interrupt_x86_64(void *cpu, int request)
     if (e) {
         engine_left(e);
         e->control->leave |= LOOK;
+        *e->can_do_io = 1; /* its delivery is no block's work */
     }
     if (interrupt_delivered(cpu, request))
         return 1;

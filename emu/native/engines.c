@@ -16,6 +16,7 @@ struct layout at;
 REAL(DEFINE)
 #undef DEFINE
 int (*real_uc_emu_stop)(void *);
+void (*real_cpu_exit)(void *);
 static int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 
 /* ---- The table. Records are used again and never freed, so that a thread that found one can go on looking at it. */
@@ -106,6 +107,8 @@ API const char *v2e_fast_open(const char *path, const struct layout *layout)
 #undef RESOLVE
     if (!(*(void **)&real_uc_emu_stop = dlsym(library, "uc_emu_stop")))
         missing = "uc_emu_stop";
+    if (!(*(void **)&real_cpu_exit = dlsym(library, "cpu_exit")))
+        missing = "cpu_exit";
     if (!(*(void **)&real_uc_emu_start = dlsym(library, "uc_emu_start")))
         missing = "uc_emu_start";
     at = *layout;
@@ -212,10 +215,10 @@ API int v2e_fast_run(engine *e)
     return error;
 }
 
-/* The size of the structure shared with Python, and where its last field is: both sides must agree. */
+/* The sizes of structures shared with Python, and where the last field of one is: both sides must agree. */
 API uint64_t v2e_fast_control(void)
 {
-    return sizeof(struct control) << 32 | offsetof(struct control, mode);
+    return sizeof(struct control) << 48 | sizeof(struct cells) << 16 | offsetof(struct control, mode);
 }
 
 API void v2e_fast_statistics(const engine *e, uint64_t values[12])

@@ -9,16 +9,18 @@
 enum {
     SET_LABEL = 1,
     BR = 3,
-    LD32U_I64 = 71,
-    LD32S_I64 = 72,
+    MOV_I64 = 63,
     LD_I64 = 73,
     ST32_I64 = 76,
     ST_I64 = 77,
+    ADD_I64 = 78,
     SUB_I64 = 79,
     OR_I64 = 88,
     NEG_I64 = 114
 };
-enum { TCG_I64 = 1, LESS = 2 };
+enum { TCG_I64 = 1, LESS = 2, NOT_ABOVE = 12 };
+/* In TCGContext: the temporaries that are the general registers, by their distance from it. */
+#define CPU_REGS 0x9998
 
 /* A temporary is known to operations by its address, and to functions by its distance from the context. */
 static uint64_t new_temporary(engine *e)
@@ -49,11 +51,24 @@ static void jump(engine *e, uint8_t *label)
     real_tcg_gen_op1(e->tcg, BR, (uint64_t)label);
 }
 
-/* remaining -= need; if (remaining < 0 || decrementer < 0 || attention) goto slow; running = slot;
- * can_do_io = slot->io
+/* Store a constant to a field of the CPU where device accesses are allowed. */
+static void allow_devices(engine *e, int64_t allowed)
+{
+    uint64_t t = constant(e, (void *)allowed), base = constant(e, e->can_do_io);
+
+    real_tcg_gen_op3(e->tcg, ST32_I64, t, base, 0);
+    free_temporary(e, base);
+    free_temporary(e, t);
+}
+
+/* remaining -= need; if (remaining < 0 || attention) goto slow; running = slot
  *
- * `remaining` is stored before the jump, as no temporary outlives one; the slow way takes it back. One jump asks all
- * three: a number below 0 has its highest bit set, and so has the negative of the attention word, whose own is clear. */
+ * `remaining` is stored before the jump, as no temporary outlives one; the slow way takes it back. One jump asks both:
+ * a number below 0 has its highest bit set, and so has the negative of the attention word, whose own is clear. That
+ * Unicorn wants the block left is told by the attention word too: cpu_exit of count.c.
+ *
+ * Blocks are entered with device accesses forbidden (tb_exec_lock of count.c). One that was made of one instruction on
+ * purpose allows them, and forbids them again where it goes on to another block. */
 void emit_check(engine *e, slot *s)
 {
     uint64_t left = new_temporary(e), t = new_temporary(e), base = constant(e, e->control), other = constant(e, s);
@@ -68,27 +83,38 @@ void emit_check(engine *e, slot *s)
     real_tcg_gen_op3(e->tcg, LD_I64, t, base, offsetof(struct control, checks) - 1);
     real_tcg_gen_op2(e->tcg, NEG_I64, t, t);
     real_tcg_gen_op3(e->tcg, OR_I64, left, left, t);
-    free_temporary(e, base);
-    base = constant(e, e->decrementer);
-    real_tcg_gen_op3(e->tcg, LD32S_I64, t, base, 0);
-    real_tcg_gen_op3(e->tcg, OR_I64, left, left, t);
     real_tcg_gen_brcondi_i64(e->tcg, LESS, left - (uint64_t)e->tcg, 0, e->slow_way);
     free_temporary(e, base);
     free_temporary(e, other);
     free_temporary(e, left);
     free_temporary(e, t);
     place_label(e, e->go_on);
-    t = new_temporary(e);
     base = constant(e, &e->running);
     other = constant(e, s);
     real_tcg_gen_op3(e->tcg, ST_I64, other, base, 0);
     free_temporary(e, base);
-    base = constant(e, e->can_do_io);
-    real_tcg_gen_op3(e->tcg, LD32U_I64, t, other, offsetof(slot, io));
-    real_tcg_gen_op3(e->tcg, ST32_I64, t, base, 0);
-    free_temporary(e, base);
     free_temporary(e, other);
-    free_temporary(e, t);
+    if (e->single)
+        allow_devices(e, 1);
+}
+
+/* The two ways from one block to another that do not go through the CPU loop. */
+REPLACES void tcg_gen_goto_tb_x86_64(void *tcg, unsigned way)
+{
+    engine *e = translating;
+
+    if (e && e->tcg == tcg && e->single)
+        allow_devices(e, 0);
+    real_tcg_gen_goto_tb(tcg, way);
+}
+
+REPLACES void tcg_gen_lookup_and_goto_ptr_x86_64(void *tcg)
+{
+    engine *e = translating;
+
+    if (e && e->tcg == tcg && e->single)
+        allow_devices(e, 0);
+    real_tcg_gen_lookup_and_goto_ptr(tcg);
 }
 
 /* At the block's end, out of the way: the call of `look` for what the jump of `emit_check` comes with. */
@@ -102,4 +128,30 @@ void emit_slow_way(engine *e, const slot *s)
     both[1] = e->tcg + real_tcg_const_i32(e->tcg, 0); /* which Unicorn's own takes */
     real_tcg_gen_callN(e->tcg, (void *)helper_check_exit_request_x86_64, NULL, 2, both);
     jump(e, e->go_on);
+}
+
+/* if (((base + index + displacement) & mask) > most) { ... emit_end_if
+ *
+ * What stands between is skipped, and belongs to the instruction being translated, so that a call there is unwound to
+ * it. Registers by number, below 0: none. */
+void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most)
+{
+    uint64_t tcg = (uint64_t)e->tcg, sum = new_temporary(e), part = constant(e, (void *)(uintptr_t)displacement);
+    const uint64_t *regs = &AT(uint64_t, e->tcg, CPU_REGS);
+
+    real_tcg_gen_op2(e->tcg, MOV_I64, sum, part);
+    if (base >= 0)
+        real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, tcg + regs[base]);
+    if (index >= 0)
+        real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, tcg + regs[index]);
+    real_tcg_gen_andi_i64(e->tcg, sum - tcg, sum - tcg, mask);
+    e->end_if = real_gen_new_label(e->tcg);
+    real_tcg_gen_brcondi_i64(e->tcg, NOT_ABOVE, sum - tcg, most, e->end_if);
+    free_temporary(e, sum);
+    free_temporary(e, part);
+}
+
+void emit_end_if(engine *e)
+{
+    place_label(e, e->end_if);
 }

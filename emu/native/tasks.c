@@ -13,8 +13,11 @@ typedef uint64_t transfer(void *env, uint32_t kind, uint64_t a, uint64_t b);
 #define EFLAGS_RF 0x10000u
 #define EFLAGS_VIRTUAL 0x180000u /* VIF and VIP */
 #define DESCRIPTOR_BIG 0x400000u
+#define DESCRIPTOR_GRANULAR 0x800000u
+#define DESCRIPTOR_CODE 0x1800u /* S and code */
 #define DR6_BD 0x2000u
 #define DR7_GD 0x2000u
+#define EXCP_GP 13
 #define MMU_KERNEL 2
 #define MMU_KERNEL_SMAP 0
 /* SegmentCache, and those of env behind ES CS SS DS FS GS. */
@@ -117,6 +120,39 @@ static int rare(void *env, uint32_t selector, int gates, uint64_t host)
            (gates && (access == 4 || access == 12));
 }
 
+/* True when `offset` is beyond the code segment that `selector` names: #GP(0) in the transfer, if nothing else of it is
+ * wrong (SDM vol. 2A, JMP, CALL, RET, IRET). */
+static int beyond(void *env, uint32_t selector, uint32_t offset, uint64_t host)
+{
+    const struct segment *table = segment_of(env, selector & 4 ? LDT : GDT);
+    int index = AT(uint32_t, env, at.env_hflags) & HF_SMAP ? MMU_KERNEL_SMAP : MMU_KERNEL;
+    uint32_t low, high, limit;
+
+    selector &= 0xffff;
+    if (selector < 4 || (selector | 7) > table->limit)
+        return 0;
+    low = real_cpu_ldl_mmuidx_ra(env, (uint32_t)(table->base + (selector & ~7u)), index, host);
+    high = real_cpu_ldl_mmuidx_ra(env, (uint32_t)(table->base + (selector & ~7u) + 4), index, host);
+    if ((high & DESCRIPTOR_CODE) != DESCRIPTOR_CODE)
+        return 0;
+    limit = (low & 0xffff) | (high & 0xf0000);
+    if (high & DESCRIPTOR_GRANULAR)
+        limit = limit << 12 | 0xfff;
+    return offset > limit;
+}
+
+/* The same of the address on the stack to which RETF or IRET of operands of `size` bytes returns. */
+static int returns_beyond(void *env, int size, uint64_t host)
+{
+    const struct segment *ss = segment_of(env, SS);
+    uint32_t esp = (uint32_t)AT(uint64_t, env, at.env_rsp), mask = ss->flags & DESCRIPTOR_BIG ? UINT32_MAX : 0xffff;
+    uint32_t offset, image;
+
+    offset = real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + (esp & mask)), host);
+    image = real_cpu_lduw_data_ra(env, (uint32_t)(ss->base + ((esp + (uint32_t)size) & mask)), host);
+    return beyond(env, image, size == 2 ? offset & 0xffff : offset, host);
+}
+
 /* The originals find the instruction by their return address, so each is called last, as a jump. */
 
 REPLACES void helper_ljmp_protected_x86_64(void *env, uint64_t selector, uint64_t offset, uint64_t next)
@@ -124,8 +160,9 @@ REPLACES void helper_ljmp_protected_x86_64(void *env, uint64_t selector, uint64_
     uint64_t host = (uint64_t)__builtin_return_address(0);
 
     look_behind(env);
-    if (legacy(env) && rare(env, (uint32_t)selector, 0, host))
-        ask(env, JUMP, selector & 0xffff, (uint32_t)next, host);
+    if (legacy(env) && (rare(env, (uint32_t)selector, 1, host) ||
+                        beyond(env, (uint32_t)selector, (uint32_t)offset, host)))
+        ask(env, JUMP, (selector & 0xffff) | offset << 32, (uint32_t)next, host);
     real_helper_ljmp_protected(env, selector, offset, next);
 }
 
@@ -135,8 +172,9 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
     uint64_t host = (uint64_t)__builtin_return_address(0);
 
     look_behind(env);
-    if (legacy(env) && rare(env, (uint32_t)selector, 1, host))
-        ask(env, CALL, selector & 0xffff, (uint32_t)next, host);
+    if (legacy(env) && (rare(env, (uint32_t)selector, 1, host) ||
+                        beyond(env, (uint32_t)selector, (uint32_t)offset, host)))
+        ask(env, CALL, (selector & 0xffff) | offset << 32, (uint32_t)next | (shift & 1) << 32, host);
     real_helper_lcall_protected(env, selector, offset, shift, next);
 }
 
@@ -156,20 +194,26 @@ static void load_virtual_flags(void *env, uint64_t host)
 
 REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t next)
 {
+    uint64_t host = (uint64_t)__builtin_return_address(0);
+
     look_behind(env);
-    if (legacy(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !flat(segment_of(env, SS))))
-        ask(env, IRET, 2u << (shift & 1), (uint32_t)next, (uint64_t)__builtin_return_address(0));
+    if (legacy(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !flat(segment_of(env, SS)) ||
+                        returns_beyond(env, 2 << (shift & 1), host)))
+        ask(env, IRET, 2u << (shift & 1), (uint32_t)next, host);
     if (legacy(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL))
-        load_virtual_flags(env, (uint64_t)__builtin_return_address(0));
+        load_virtual_flags(env, host);
     real_helper_iret_protected(env, shift, next);
 }
 
 REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t parameters)
 {
+    uint64_t host = (uint64_t)__builtin_return_address(0);
+
     /* Only a return outwards has a frame that nobody has looked at, and there is none from ring 3. */
     look_behind(env);
-    if (legacy(env) && !flat(segment_of(env, SS)) && (AT(uint32_t, env, at.env_hflags) & HF_CPL) < 3)
-        ask(env, RETF, 2u << (shift & 1), (uint32_t)parameters & 0xffff, (uint64_t)__builtin_return_address(0));
+    if (legacy(env) && ((!flat(segment_of(env, SS)) && (AT(uint32_t, env, at.env_hflags) & HF_CPL) < 3) ||
+                        returns_beyond(env, 2 << (shift & 1), host)))
+        ask(env, RETF, 2u << (shift & 1), (uint32_t)parameters & 0xffff, host);
     real_helper_lret_protected(env, shift, parameters);
 }
 
@@ -189,7 +233,7 @@ int interrupt_delivered(void *cpu, int request)
     return answer == INSTEAD;
 }
 
-/* ---- Debug registers and PUSHF */
+/* ---- Debug registers, LTR and PUSHF */
 
 /* General detect: #DB before the move (SDM vol. 3B, 17.2.4). The handler runs with GD clear. */
 static void detect(void *env, uint64_t host)
@@ -214,6 +258,14 @@ REPLACES uint64_t helper_get_dr_x86_64(void *env, int number)
 {
     detect(env, (uint64_t)__builtin_return_address(0));
     return real_helper_get_dr(env, number);
+}
+
+/* LTR of a null selector: #GP(0) (SDM vol. 2A, LTR); Unicorn loads it. */
+REPLACES void helper_ltr_x86_64(void *env, int selector)
+{
+    if (!(selector & 0xfffc))
+        real_raise_exception_err_ra(env, EXCP_GP, 0, (uint64_t)__builtin_return_address(0));
+    real_helper_ltr(env, selector);
 }
 
 /* PUSHF pushes VM and RF as 0 (SDM vol. 2B, PUSHF). */

@@ -1,7 +1,10 @@
 /* Translation: one slot for each block, where blocks are cut, and which pages hold code. */
-#include "fast.h"
+#include "checks.h"
 
 #include <string.h>
+
+/* Bytes before the end of a page where instructions are decoded to see which of them fit. */
+#define NEAR_END 256
 
 /* The engine whose block is being made by this thread. */
 __thread engine *translating;
@@ -84,13 +87,37 @@ void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns)
     cut->insns = insns;
 }
 
+/* How many instructions from the block's first on end in its page, up to the first near branch; at most `most`. */
+static int instructions_in_page(engine *e, const tb *block, int most)
+{
+    static __thread struct instruction in;
+    uint64_t offset = block->pc % PAGE;
+    uint8_t bytes[NEAR_END];
+    int length = 0, at = 0, count = 0;
+
+    while (offset + (uint64_t)length < PAGE) {
+        bytes[length] = (uint8_t)real_cpu_ldub_code(e->env, block->pc + (uint64_t)length);
+        length++;
+    }
+    while (count < most && decode(bytes + at, length - at, block->flags & HF_CS32 ? 32 : 16, 32, &in)) {
+        count++;
+        at += in.length;
+        if (in.branch != BRANCH_NONE)
+            break;
+    }
+    return count;
+}
+
 /* Blocks end before a page does, so that each depends on one page only, and no fetch fault comes from its middle: an
- * instruction has at most 15 bytes. One that lies on both sides makes a block of its own. */
+ * instruction has at most 15 bytes, and near the end they are decoded. One that lies on both sides makes a block of its
+ * own. */
 static int most_instructions(engine *e, const tb *block, int most)
 {
     const struct cut *cut = cut_for(e, block->pc);
-    int fit = (int)((PAGE - block->pc % PAGE) / 15);
+    int left = (int)(PAGE - block->pc % PAGE), fit = left / LONGEST;
 
+    if (most > fit && most > 1 && left <= NEAR_END && !(block->flags & HF_CS64))
+        fit = instructions_in_page(e, block, most);
     if (most > fit)
         most = fit ? fit : 1;
     if (cut->pc == block->pc && cut->flags == block->flags && cut->insns && most > (int)cut->insns)
@@ -266,6 +293,14 @@ REPLACES void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t linear, uint64_
     }
 }
 
+/* Unicorn has the stores to a page take the long way at each translation made from it, and looks through the TLB for
+ * that; `page_has_code` does so once. */
+REPLACES void tlb_reset_dirty_by_vaddr_x86_64(void *cpu, uint64_t linear, uint64_t size)
+{
+    if (!engine_of_cpu(cpu))
+        real_tlb_reset_dirty_by_vaddr(cpu, linear, size);
+}
+
 /* The host wrote [first, end) of Unicorn's RAM numbering: drop translations made from it. */
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end)
 {
@@ -311,7 +346,7 @@ REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int 
 {
     engine *e = translating;
     extern void helper_check_exit_request_x86_64(void *, uint32_t);
-    extern void helper_pause_x86_64(void *, int);
+    extern void helper_pause_x86_64(void *, int), tcg_gen_lookup_and_goto_ptr_x86_64(void *);
 
     if (e && e->tcg == tcg && function == (void *)helper_check_exit_request_x86_64) {
         if (e->checks++ == 0)
@@ -320,7 +355,7 @@ REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int 
     }
     real_tcg_gen_callN(tcg, function, result, count, arguments);
     if (e && e->tcg == tcg && function == (void *)helper_pause_x86_64)
-        real_tcg_gen_lookup_and_goto_ptr(tcg);
+        tcg_gen_lookup_and_goto_ptr_x86_64(tcg);
 }
 
 /* PAUSE: Unicorn's leaves the CPU loop, and Unicorn's own loop around it is slow to enter it again. Nothing here waits
@@ -343,10 +378,12 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
         real_gen_intermediate_code(cpu, block, most);
         return;
     }
+    most = most_instructions(e, block, most);
     e->checks = 0;
+    e->single = most == 1;
     e->making = block;
     translating = e;
-    real_gen_intermediate_code(cpu, block, most_instructions(e, block, most));
+    real_gen_intermediate_code(cpu, block, most);
     if (e->checks)
         emit_slow_way(e, &e->slots[e->used]);
     translating = NULL;

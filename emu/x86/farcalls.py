@@ -23,12 +23,15 @@ from emu.x86.tasks import AVAILABLE, BUSY, TASK_GATE, Source, check_available, s
 CALL_GATES: Final = frozenset((4, 12))
 
 
-def transfer(core: Core, selector: int, source: Source) -> bool:
-    """JMP or CALL to `selector`; `core.state.rip` is the next instruction. False, with nothing done, when it names
-    neither a task, a task gate nor (CALL) a call gate."""
+def transfer(core: Core, selector: int, source: Source, offset: int = 0, size: int = 4) -> bool:
+    """JMP or CALL to `selector` and `offset`; `core.state.rip` is the next instruction, `size` the operand's in bytes.
+    False, with nothing done, when it names neither a task nor a gate, and the offset is not all that is wrong."""
     entry = core.entry(selector) if selector & 0xFFFC else None
-    kind = None if entry is None else entry.system_type
-    if entry is None or kind is None:
+    if entry is None:
+        return False
+    kind = entry.system_type
+    if kind is None:
+        _direct(core, entry, offset, 0 if source is Source.JUMP else 2 * size)
         return False
     code = selector & 0xFFFC
     reachable = entry.dpl >= max(core.cpl, selector & 3)
@@ -39,17 +42,45 @@ def transfer(core: Core, selector: int, source: Source) -> bool:
             raise CpuFault(VECTOR_NP, code)
         switch(core, entry, source)
         return True
-    if kind == TASK_GATE or (kind in CALL_GATES and source is Source.CALL):
+    if kind == TASK_GATE or kind in CALL_GATES:
         if not reachable:
             raise CpuFault(VECTOR_GP, code)
         if not entry.present:
             raise CpuFault(VECTOR_NP, code)
         if kind == TASK_GATE:
             switch(core, check_available(core, parse_gate(entry.raw).selector), source)
-        else:
+        elif source is Source.CALL:
             _call_gate(core, entry)
+        else:
+            _jump_gate(core, entry)
         return True
     return False
+
+
+def _direct(core: Core, entry: Entry, offset: int, pushed: int) -> None:
+    """JMP or CALL to a code segment: raise what an offset beyond it raises, unless something else is wrong earlier
+    (SDM vol. 2A, JMP, CALL: CONFORMING-CODE-SEGMENT, NONCONFORMING-CODE-SEGMENT). `pushed` bytes are the frame."""
+    same_ring = entry.selector & 3 <= core.cpl and entry.dpl == core.cpl
+    allowed = entry.dpl <= core.cpl if entry.conforming else same_ring
+    if entry.code and allowed and entry.present and offset > entry.descriptor.limit:
+        if pushed and not core.has_room(core.state.ss, core.state.regs[ESP], pushed):
+            raise CpuFault(VECTOR_SS)
+        raise CpuFault(VECTOR_GP)
+
+
+def _jump_gate(core: Core, through: Entry) -> None:
+    """JMP through a call gate, which stays in its ring (SDM vol. 2A, JMP, CALL-GATE)."""
+    gate = parse_gate(through.raw)
+    code = gate.selector & 0xFFFC
+    entry = core.entry(gate.selector) if code else None
+    if entry is None or not entry.code or (entry.dpl > core.cpl if entry.conforming else entry.dpl != core.cpl):
+        raise CpuFault(VECTOR_GP, code)
+    if not entry.present:
+        raise CpuFault(VECTOR_NP, code)
+    if gate.offset > entry.descriptor.limit:
+        raise CpuFault(VECTOR_GP)
+    core.state.cs = core.load(entry, core.cpl)
+    core.state.rip = gate.offset
 
 
 def _call_gate(core: Core, through: Entry) -> None:
@@ -104,8 +135,10 @@ def interrupt_return(core: Core, size: int) -> bool:
     _frame(core, 3 * size)
     if size == 4 and core.cpl == 0 and _stacked(core, 8, 4, user) & RFLAGS_VM:
         _frame(core, 9 * size)
-    elif _stacked(core, size, 2, user) & 3 > core.cpl:
-        _frame(core, 5 * size)
+    else:
+        if _stacked(core, size, 2, user) & 3 > core.cpl:
+            _frame(core, 5 * size)
+        _return_address(core, size, 3 * size)
     return False
 
 
@@ -114,7 +147,29 @@ def far_return(core: Core, size: int, parameters: int) -> bool:
     _frame(core, 2 * size)
     if _stacked(core, size, 2, core.cpl == 3) & 3 > core.cpl:
         _frame(core, 4 * size + parameters)
+    _return_address(core, size, 2 * size + parameters)
     return False
+
+
+def _return_address(core: Core, size: int, outer: int) -> None:
+    """Raise #GP(0) when the offset on the stack is beyond its code segment and nothing is wrong that is looked at
+    earlier: that segment, and of a return outwards SS, which is `outer` bytes and an ESP up the stack (SDM vol. 2B,
+    RET; vol. 2A, IRET)."""
+    user = core.cpl == 3
+    selector = _stacked(core, size, 2, user)
+    entry = core.entry(selector) if selector & 0xFFFC else None
+    rpl = selector & 3
+    if entry is None or not entry.code or not entry.present or rpl < core.cpl:
+        return
+    if entry.dpl > rpl if entry.conforming else entry.dpl != rpl:
+        return
+    if rpl > core.cpl:
+        stack_selector = _stacked(core, outer + size, 2, user)
+        stack = core.entry(stack_selector) if stack_selector & 0xFFFC else None
+        if stack is None or stack_selector & 3 != rpl or stack.dpl != rpl or not (stack.writable and stack.present):
+            return
+    if _stacked(core, 0, size, user) > entry.descriptor.limit:
+        raise CpuFault(VECTOR_GP)
 
 
 def _stacked(core: Core, offset: int, size: int, user: bool) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import Argument, CommandError, Result, command
-from repl.kinds import ADDRESS, ASSIGNMENT, NUMBER
+from repl.kinds import ADDRESS, ASSIGNMENT, MSR, NUMBER
+from repl.shown import ValueView
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -44,6 +45,26 @@ def creg(session: Session, args: Args) -> Result:
 @command("dreg", "segments", "show the debug registers, decoded", aliases=("info dreg",))
 def dreg(session: Session, args: Args) -> Result:
     return Result((session.debugger.debug_registers(),))
+
+
+@command(
+    "msr", "segments", "show all model-specific registers, or read or write one by its name or number",
+    Argument("msr", MSR, optional=True, form="NAME|NUMBER"), Argument("value", NUMBER, optional=True),
+    aliases=("info msr",),
+    details="As RDMSR and WRMSR in ring 0: what would raise #GP(0) is refused.",
+)  # fmt: skip
+def msr(session: Session, args: Args) -> Result:
+    number, value = args["msr"], args["value"]
+    if number is None:
+        found = session.debugger.msrs()
+        return Result((found,)) if found else Result(text="this CPU model has no model-specific registers")
+    if value is not None:
+        if not -(1 << 63) <= value < 1 << 64:
+            raise CommandError(f"an MSR has 64 bits: {value:#x} does not fit")
+        session.debugger.write_msr(number, value & (1 << 64) - 1)
+        return Result()
+    names = {n: name for name, n in session.debugger.machine.executor.msr_names().items()}
+    return Result((ValueView(names.get(number, f"msr {number:#x}"), session.debugger.msr(number), 64),))
 
 
 def _table(entries: tuple[Any, ...], name: str, index: int | None) -> Result:

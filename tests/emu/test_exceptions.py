@@ -49,7 +49,7 @@ DIFFERENCES = (
         "STI; MOV SS: loading SS inhibits interrupts for the next instruction (vol. 3A, 6.8.3) though STI's own shadow "
         "covers the load already; QEMU does not begin a second shadow within the first",
     ),
-    Difference("exc_pm", ("gp-ltr-null",), "qemu", "LTR of a null selector is #GP(0) (vol. 2A, LTR)"),
+    Difference("exc_pm", ("gp-ltr-null",), "bochs", "LTR of a null selector is #GP(0) (vol. 2A, LTR)"),
     Difference("exc_pm", ("dr-general-detect",), "bochs", "QEMU has no DR7.GD (vol. 3B, 18.2.4)"),
     Difference(
         "exc_pm",

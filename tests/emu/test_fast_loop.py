@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from asm import assemble
-from bare_cpu import CODE, RAM, BareCpu, bare_cpu, real_state
+from bare_cpu import CODE, RAM, TABLES, BareCpu, bare_cpu, real_state
 from emu.engine import Access, ExitReason, Watch
 from emu.unicorn_engine import HELPER, UnicornEngine
 
@@ -560,6 +561,63 @@ def test_ram_ends_where_mmio_begins() -> None:
     both_agree(source, 32, prepare)
 
 
+def test_devices_in_memory_are_accessed_at_their_instruction_whatever_block_went_before():
+    # IN, the REP STOSB and the jumps make blocks of one instruction, some on purpose; the ADD and the loads stand in
+    # the middle of longer ones.
+    source = f"""
+        mov edi, {RAM:#x}
+        mov edx, 6
+        l: in al, 0x55
+        nop
+        add dword [{RAM:#x}], eax
+        mov ecx, 3
+        rep stosb
+        sub edi, 3
+        jmp near m
+        m: mov ebx, [edi + 4]
+        dec edx
+        jnz l
+        hlt
+    """
+    seen = {}
+    for name, sizes in (("gate", (1_000_000,)), ("fast", SLICES)):
+        for size in sizes:
+            cpu = make(name, source, 32)
+            assert cpu.run(slice=size).reason is ExitReason.HALT
+            seen[name, size] = (cpu.mmio, cpu.ins, cpu.engine.retired, cpu.engine.state())
+            cpu.engine.close()
+    assert all(found == seen["gate", 1_000_000] for found in seen.values())
+    assert len(seen["gate", 1_000_000][0]) == 6 * (2 + 3 + 1)
+
+
+def test_blocks_hold_all_instructions_that_fit_before_the_end_of_a_page():
+    # A loop of 12 instructions whose last byte is the last but two of page 2, behind a jump there.
+    body = assemble("bits 32\nl: " + "inc eax\n" * 10 + "dec ecx\njnz l")
+    cpu = make("fast", f"mov ecx, 1000\nmov edx, {0x3000 - 2 - len(body):#x}\njmp edx", 32)
+    cpu.write(0x3000 - 2 - len(body), body + b"\x90\xf4")
+    before = cpu.engine.statistics
+    assert cpu.run().reason is ExitReason.HALT
+    assert cpu.engine.retired == 3 + 12 * 1000 + 2
+    after = cpu.engine.statistics
+    assert before is not None and after is not None
+    # the beginning (again once the class of its segments is known), the loop, the rest of its page
+    assert after.translations - before.translations <= 4
+    cpu.engine.close()
+
+
+@pytest.mark.parametrize("beyond", range(1, 6))
+def test_a_loop_across_the_end_of_a_page_runs_alike(beyond):
+    # An ADD of 6 bytes ends so many bytes into the next page, and the loop changes the last one.
+    last = 0x3000 - 1 + beyond
+    body = assemble(f"bits 32\nl: inc eax\nadd ebx, 0x1234567\nxor esi, ebx\ninc byte [{last}]\ndec ecx\njnz l\nhlt")
+    start = last - 6
+
+    def prepare(cpu: BareCpu) -> None:
+        cpu.write(start, body)
+
+    both_agree(f"mov ecx, 30\nmov edx, {start:#x}\njmp edx", 32, prepare)
+
+
 # -- answers ahead of Python
 
 
@@ -616,6 +674,119 @@ def test_a_stream_is_read_once_and_what_was_taken_is_told_before_anything_else(s
         assert cpu.read(0x3000, at[0]) == data[: at[0]]
     assert cpu.read(0x3000, 80) == data[:80]
     assert (told, at) == ([50], [80])
+
+
+#: What the Fifo gives.
+FIFO_BYTES = bytes(i * 7 & 0xFF for i in range(3 * 4096))
+
+
+class Fifo:
+    """A device on port 1F0h that streams both ways by words and double-words, but for the last of `events` bytes each
+    way; `log` has the positions at which other ports were accessed."""
+
+    def __init__(self, cpu: BareCpu, events: int) -> None:
+        self.cpu, self.events, self.got, self.at = cpu, events, bytearray(), 0
+        self.asked = 0
+        self.log: list[tuple[int, int, int]] = []
+        cpu.on_in, cpu.on_out = self.read, self.write
+
+    def _offer_input(self) -> None:
+        left = self.events - self.at % self.events - 2
+        self.cpu.engine.stream_input(0x1F0, FIFO_BYTES[self.at : self.at + left], self._taken, 2 | 4)
+
+    def _taken(self, count: int) -> None:
+        self.at += count
+
+    def read(self, port: int, size: int) -> int:
+        if port != 0x1F0:
+            self.log.append((self.cpu.engine.retired, self.at, len(self.got)))
+            return 0
+        self.asked += 1
+        value = int.from_bytes(FIFO_BYTES[self.at : self.at + size], "little")
+        self.at += size
+        self._offer_input()
+        return value
+
+    def write(self, port: int, size: int, value: int) -> None:
+        if port != 0x1F0:
+            self.log.append((self.cpu.engine.retired, self.at, len(self.got)))
+            return
+        self.asked += 1
+        self.got += value.to_bytes(4, "little")[:size]
+        room = self.events - len(self.got) % self.events - 2
+        self.cpu.engine.stream_output(0x1F0, room, self.got.extend, 2 | 4)
+
+
+STREAMING = """
+    mov dx, 0x1f0
+    mov di, 0x3000
+    mov cx, 200
+    rep insw
+    out 0x80, al
+    mov cx, 77
+    rep insd
+    in al, dx
+    stosb
+    in ax, dx
+    in al, 0x60
+    mov cx, 300
+    rep insd
+    mov si, 0x3000
+    mov cx, 201
+    rep outsw
+    in al, 0x60
+    mov cx, 99
+    rep outsd
+    out dx, al
+    out dx, eax
+    mov cx, 250
+    rep outsd
+    out dx, ax
+    in ax, dx
+    out dx, ax
+    hlt
+"""
+
+
+@pytest.mark.parametrize("size", SLICES)
+@pytest.mark.parametrize("events", [8, 64, 512, 4096])
+def test_streams_of_words_both_ways_are_told_before_anything_else(size: int, events: int) -> None:
+    results, asked = [], []
+    for name, length in (("gate", 1000), ("fast", size)):
+        cpu = make(name, STREAMING, 16)
+        fifo = Fifo(cpu, events)
+        assert cpu.run(slice=length).reason is ExitReason.HALT
+        results.append((cpu.engine.retired, cpu.engine.state(), cpu.memory.save(), fifo.log, fifo.at, fifo.got))
+        asked.append(fifo.asked)
+    assert results[0] == results[1]
+    assert asked[0] > 1100
+    if size > 1000 and events > 100:
+        assert asked[1] < 50
+
+
+def test_a_word_whose_destination_faults_stays_with_the_device() -> None:
+    results = []
+    for name in ("gate", "fast"):
+        cpu = make(name, "mov dx, 0x1f0\nmov edi, 0x4ff0\nmov ecx, 20\nrep insw\nhlt", 64)
+        cpu.write(TABLES + 0x3000 + 8 * 5, bytes(8))  # page 5000h is not present, and there are no handlers
+        fifo = Fifo(cpu, 512)
+        assert cpu.run().reason is ExitReason.SHUTDOWN
+        assert cpu.read(0x4FF0, 16) == FIFO_BYTES[:16]
+        results.append((fifo.at, cpu.engine.retired, [(fault.vector, fault.cr2) for fault in cpu.faults]))
+    assert results[0] == results[1]
+    assert (results[1][0], results[1][2][0]) == (16, (14, 0x5000))
+
+
+def test_a_word_beyond_the_segments_limit_stays_with_the_device() -> None:
+    cpu = make("fast", "mov dx, 0x1f0\nmov di, 0x3000\nmov cx, 20\nrep insw\nhlt", 16)
+    cpu.write(13 * 4, (0x2000).to_bytes(4, "little"))
+    cpu.write(0x2000, b"\xf4")
+    state = cpu.engine.state()
+    state.es = replace(state.es, limit=0x3007)
+    cpu.engine.load(state)
+    fifo = Fifo(cpu, 512)
+    assert cpu.run().reason is ExitReason.HALT
+    assert (fifo.at, cpu.engine.state().regs[1], [fault.vector for fault in cpu.faults]) == (8, 16, [13])
 
 
 # -- determinism of the instruction set

@@ -190,6 +190,14 @@ start:
         SEQUENCE 'o32-ret-beyond', {push dword 0x10000}, {o32 ret}
         mov sp, STACK
         SEQUENCE 'o32-loop-beyond-not', {mov cx, 1}, {db 0x66, 0xE2, 0}
+        CHECK 'o32-jmp-far-beyond', jmp dword (ROM >> 4):0x12345
+        CHECK 'o32-jmp-far-top', jmp dword (ROM >> 4):0xFFFFFFFF
+        SEQUENCE 'o32-jmp-far-memory', {mov dword [es:8], 0x10000}, {mov word [es:12], ROM >> 4}, {o32 jmp far [es:8]}
+        SEQUENCE 'o32-call-far-memory', {mov dword [es:8], 0x10000}, {mov word [es:12], ROM >> 4}, {o32 call far [es:8]}
+        CHECK 'o32-call-far-beyond', call dword (ROM >> 4):0x10000
+        STACKED 'o32-retf-beyond', 0x8000, {push dword ROM >> 4}, {push dword 0x10000}, {o32 retf}
+        STACKED 'o32-retf-4-beyond', 0x8000, {push dword ROM >> 4}, {push dword 0x10000}, {o32 retf 4}
+        STACKED 'o32-iret-beyond', 0x8000, {push dword 2}, {push dword ROM >> 4}, {push dword 0x10000}, {o32 iret}
         SEQUENCE 'runs-off-the-end', {mov word [es:0xFFFE], 0x9090}, {jmp AREA:0xFFFE}
         SEQUENCE 'two-bytes-at-the-end', {mov byte [es:0xFFFF], 0xB0}, {jmp AREA:0xFFFF}
         SEQUENCE 'jump-wraps', {mov dword [es:0xFFFC], 0x0002EBF4}, {mov word [es:0], 0x9090}, {jmp AREA:0xFFFD}

@@ -469,6 +469,16 @@ def test_doctor_finds_a_working_engine():
     assert {"gdb", "nasm", "SeaBIOS", "kvm", "terminal"} <= set(findings)
 
 
+@pytest.mark.parametrize("loop", ["fast", "gate"])
+def test_doctor_says_which_checks_are_not_made(loop: str) -> None:
+    environment = {"V2E_ENGINE": "gate"} if loop == "gate" else {}
+    done = v2e("doctor", "--json", env=environment)
+    text = {f["name"]: f for f in json.loads(done.stdout)["views"][0]}["checks"]["text"]
+    assert "VIF and VIP are both set" in text
+    if loop == "gate":
+        assert "DR7.GD" in text
+
+
 def test_at_a_terminal_there_is_a_prompt_and_ctrl_d_leaves(firmware, tmp_path):
     path = firmware(SPINNING)
     pid, terminal = pty.fork()

@@ -17,7 +17,8 @@ from repl.reference import TARGET, reference
 TABLE = all_commands()
 #: What the project promises at the prompt.
 PROMISED = """
-regs sreg creg dreg gdt ldt idt ivt page x xp u write set break tbreak watch rwatch awatch delete enable disable breaks
+regs sreg creg dreg msr gdt ldt idt ivt page x xp u write set break tbreak watch rwatch awatch delete enable disable
+breaks
 continue step next until screen type key dev irq map in out journal fingerprint save restore reset symbols help quit
 """
 

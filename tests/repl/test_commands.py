@@ -280,3 +280,35 @@ def test_a_command_while_the_guest_runs_is_answered_and_a_second_run_refused(ses
     session.execute("stop")
     stop = session.worker.wait(10)
     assert stop is not None and stop.kind is StopKind.INTERRUPTED
+
+
+def test_msr_reads_and_writes_by_name_and_by_number(session, say):
+    assert say("msr pat").startswith("pat = 0x0007040600070406")
+    assert say("msr IA32_PAT") == say("msr 0x277") == say("msr pat")
+    say("msr sysenter_cs 0x1234")
+    assert session.debugger.cpu().msrs[0x174] == 0x1234
+    say("msr efer 0x100")
+    assert session.debugger.cpu().efer == 0x100
+    listed = say("msr")
+    assert "sysenter_cs" in listed and "0000000000001234" in listed.replace("_", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("msr 0x12345", "no MSR 0x12345"),
+        ("msr pat 0xff", "does not take 0xff"),
+        ("msr mtrrcap 1", "does not take 0x1"),
+        ("msr pat 0x10000000000000000", "64 bits"),
+        ("msr 0x100000000", "out of range"),
+        ("msr nonsense", "nonsense"),
+    ],
+)
+def test_msr_refuses_what_would_fault(session, line, part):
+    before = session.debugger.cpu().copy()
+    assert part in failure(session, line)
+    assert session.debugger.cpu() == before
+
+
+def test_msr_completes_the_names_of_the_model(session):
+    assert {"efer", "pat", "tsc_aux"} <= set(session.table.complete(session, "msr ")[1])

@@ -1,0 +1,73 @@
+"""Which promises of x86 are not kept, for `v2e doctor`; docs/fidelity.md says more, and a test compares the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One row of docs/fidelity.md: `promise` is its first column, `unkept` what is missing. `always`: with the C helper
+    too, else only in the portable loop."""
+
+    promise: str
+    unkept: str
+    always: bool = False
+
+
+GAPS: Final = (
+    Gap(
+        "second half of the frame of RETF and IRET to an outer ring, and of IRET to V86",
+        "limits of the second half of the frame of RETF and IRET outwards",
+    ),
+    Gap("parameters of call gates", "limits of the parameters of call gates"),
+    Gap(
+        "stack too small for a gate's frame, null or bad SS0 in the TSS: #SS, #TS or #DF, with code and EXT",
+        "inner stacks of call gates and external interrupts",
+    ),
+    Gap("null and not-present segments: #GP(0)", "null ES, FS and GS beside flat segments, but with --checks full"),
+    Gap("writes through CS of flat code", "writes through CS of flat code, but with --checks full"),
+    Gap("64 KiB limits of real and V86 mode", "64 KiB limits of real and V86 mode, but with --checks full"),
+    Gap(
+        "far transfer (JMP, CALL, RETF, IRET, gates) to an offset beyond the new CS in protected mode: #GP(0) in the "
+        "transfer",
+        "far transfers beyond the new CS fault at the target",
+    ),
+    Gap("the same in real mode", "far transfers of real mode beyond CS fault at the target"),
+    Gap("INS denied before its operand is written", "INS denied before its operand is written, but with --checks full"),
+    Gap(
+        "V86 with CR4.VME: VIF, VIP, interrupt redirection; ring 3 with CR4.PVI", "VIF and VIP loaded by IRET of ring 0"
+    ),
+    Gap(
+        "VIF and VIP both set: #GP(0) before the next instruction",
+        "#GP(0) before the next instruction when VIF and VIP are both set",
+        always=True,
+    ),
+    Gap("PUSHF pushes VM and RF as 0", "PUSHF pushing VM and RF as 0"),
+    Gap(
+        "the same by far CALL and JMP, task gates of the GDT, and IRET with NT",
+        "task switches by far CALL and JMP and by IRET with NT",
+    ),
+    Gap("DR7.GD", "DR7.GD"),
+    Gap(
+        "RF in the flags that a fault pushes",
+        "RF in the flags pushed by an interrupt in the middle of a repeated string instruction",
+        always=True,
+    ),
+    Gap("LTR and LLDT: null, wrong, busy and absent descriptors", "LTR of a null selector"),
+    Gap(
+        "RDTSC, RDTSCP, RDPMC on virtual time; CR4.TSD, CR4.PCE; writes to the TSC",
+        "event selection of RDPMC's counters",
+        always=True,
+    ),
+    Gap(
+        "MMX, SSE, SSE2 and SSE3 denied by the model: #UD, and RDMSR and WRMSR of a 486 in every ring",
+        "MMX to SSE3 instructions that the CPU model lacks",
+    ),
+)
+
+
+def unkept(*, helper: bool) -> tuple[str, ...]:
+    """What is missing with the C helper, or in the portable loop."""
+    return tuple(gap.unkept for gap in GAPS if gap.always or not helper)
