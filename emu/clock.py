@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from emu.record import dataclass
 
 #: The virtual CPU retires 100 million instructions a second.
 NS_PER_INSTRUCTION = 10

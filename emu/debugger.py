@@ -7,11 +7,11 @@ that all front ends see one session.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 
 from emu.engine import Access, Watch
 from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
 from emu.machine import Machine, MachineError, MachineExit, MachineState, MachineStop
+from emu.record import dataclass
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
 from emu.views import FingerprintView, RegisterView

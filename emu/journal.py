@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from emu.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import enum
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Protocol
 
@@ -42,6 +41,7 @@ from emu.memory import Kind, Part, PhysicalMemory
 from emu.pages import Pages
 from emu.pc import PcChipset, pc_files, pc_parts
 from emu.picture import picture
+from emu.record import dataclass
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
@@ -60,6 +60,9 @@ POLLED = frozenset(
         layout.VGA_STATUS,
     )
 )  # fmt: skip
+#: Ports of the debug console. A write to one changes nothing that a port can tell.
+CONSOLES = frozenset((layout.DEBUGCON_BOCHS, layout.DEBUGCON_SEABIOS))
+CONSOLE_ROOM = 512  #: bytes of its text that may be collected before the device is told
 #: Status and data ports of ATA channels, and the channel's base. The alternate status has no side effect; the status
 #: none when INTRQ is clear.
 IDE_STATUS = 7
@@ -313,7 +316,8 @@ class Machine:
             partial(self.request_reset, "cpu"), self.keyboard, self.mouse,
         )  # fmt: skip
         self.port92 = Port92(self.a20, self.request_reset)
-        self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], partial(self._sent, "serial", config.serial_out))
+        serial = partial(self._sent, "serial", config.serial_out)
+        self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], lambda byte: serial(bytes((byte,))))
         # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
         self.com1.immediate = True
         self.display.written = lambda at, count: self.executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
@@ -430,6 +434,8 @@ class Machine:
 
     def port_out(self, port: int, size: int, value: int) -> None:
         self.ports.port_out(port, size, value)
+        if port in CONSOLES and size == 1 and self.on_text is None and self.ports.trace is None:
+            self.executor.stream_output(port, CONSOLE_ROOM, self.debugcon.written)
         if port in self._channels and self.ports.trace is None:
             self._offer_data(port)
 
@@ -460,13 +466,13 @@ class Machine:
         self._ended = MachineExit(MachineStop.POWEROFF)
         self.executor.request_stop()
 
-    def _sent(self, name: str, sink: Callable[[bytes], None] | None, byte: int) -> None:
+    def _sent(self, name: str, sink: Callable[[bytes], None] | None, data: bytes) -> None:
         kept = self._output[name]
-        kept.append(byte)
+        kept += data
         if len(kept) > OUTPUT_KEPT:
             del kept[: OUTPUT_KEPT // 2]
         if sink is not None:
-            sink(bytes((byte,)))
+            sink(data)
         if self.on_text is not None:
             self.on_text(name)
 
@@ -675,6 +681,8 @@ class Machine:
 
     def fingerprint(self) -> FingerprintView:
         """Hashes of RAM, CPU and devices, BLAKE2b-128."""
+        import hashlib  # of use here alone, and slow to load
+
         self.service()
         ram = hashlib.blake2b(digest_size=16)
         for part in self.memory.ram():
@@ -784,6 +792,8 @@ def _split(address: int, length: int) -> Iterator[tuple[int, int]]:
 
 
 def _digest(value: object) -> str:
+    import hashlib
+
     return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()
 
 

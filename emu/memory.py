@@ -6,11 +6,11 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from emu.pages import GROUP, PAGE, ZERO, Pages
+from emu.record import dataclass
 from emu.subject import MemoryUnavailable
 
 _ZEROS = ZERO * GROUP

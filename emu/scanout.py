@@ -7,11 +7,11 @@ Source: IBM PS/2 Hardware Interface Technical Reference, "Video Subsystem" (VGA)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from emu.devices.vga_memory import place
 from emu.devices.vga_registers import ATTR_PAS, State
 from emu.devices.vga_timing import shown_lines
+from emu.record import dataclass
 
 COUNTER = 0xFFFF  #: the address counter has 16 bits
 CR9_TWICE, CR14_DOUBLEWORD, CR14_COUNT_BY_4 = 0x80, 0x40, 0x20

@@ -81,6 +81,11 @@ if isinstance(HELPER, Helper):
 TRANSLATIONS_SIZE: Final = 128 << 20
 PAGE: Final = 0x1000
 RDX, RSP = 2, 4
+#: Looked up once: an enumeration's members cost several times a global name.
+BUDGET, REQUEST, HALT = ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.HALT
+SHUTDOWN, BREAKPOINT, FAILURE = ExitReason.SHUTDOWN, ExitReason.BREAKPOINT, ExitReason.FAILURE
+#: How most steps end.
+STEPPED: Final = Exit(BUDGET, 1)
 FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_const.UC_ERR_FETCH_PROT))
 
 
@@ -121,6 +126,8 @@ class UnicornEngine:
         self._handle: int = self._uc._uch.value
         self._ov = Overlay(uclib, self._handle)
         self._call, self._env = self._ov.call, self._ov.env
+        # Views that would be made anew at each look.
+        self._regs, self._cs = self._env.regs, self._env.segs[1]
         self._ov.verify(_register_numbers(), self._uc.msr_write, model)
         self._ov.set_features(model)
 
@@ -260,7 +267,7 @@ class UnicornEngine:
     def linear_pc(self) -> int:
         """See Executor."""
         env = self._env
-        return env.eip if env.hflags & HF_CS64 else env.segs[1].base + env.eip & MASK32
+        return env.eip if env.hflags & HF_CS64 else self._cs.base + env.eip & MASK32
 
     @property
     def halted(self) -> bool:
@@ -279,7 +286,8 @@ class UnicornEngine:
         if self._running:
             raise EngineError("run() was called inside a callback of a run")
         control = self._control
-        self._base, self._budget = self.retired, budget
+        # what `retired` says between runs
+        self._base, self._budget = self._base + self._budget - control.remaining, budget
         control.remaining = budget
         if budget == 1:
             # A translation of one instruction: whatever follows is not translated again for each step into it.
@@ -288,7 +296,7 @@ class UnicornEngine:
         # An interrupt may have come before the instruction to be resumed from. Then its skip waits for the handler's
         # return. Any other skip ends with its run: one never met must not let a later arrival pass.
         if skip_breakpoint and not self._interrupted:
-            control.skip, control.skip_rsp = self.linear_pc, self._env.regs[RSP]
+            control.skip, control.skip_rsp = self.linear_pc, self._regs[RSP]
         elif not self._returning:
             control.skip = EMPTY
         self._interrupted, took_before = False, control.taken
@@ -299,22 +307,23 @@ class UnicornEngine:
             self._running, self._live = False, 0
             control.halt_run = control.step = 0
             self._ov.cflags_next.value = ANY_LENGTH
-        error = self._callbacks.take_error()
-        if error is not None:
+        if self._callbacks.error is not None and (error := self._callbacks.take_error()) is not None:
             raise error
         executed = budget - control.remaining
-        hit = self._watch.take_hit()
+        hit = None if self._watch.hit is None else self._watch.take_hit()
         if control.skip != EMPTY and not executed and control.taken and not took_before:
             self._interrupted = self._returning = True
-        elif control.skip == EMPTY or hit is not None or reason is ExitReason.BREAKPOINT:
+        elif control.skip == EMPTY or hit is not None or reason is BREAKPOINT:
             self._returning = False
         if hit is not None:
             return Exit(ExitReason.WATCHPOINT, executed, hit=hit)
-        if reason is ExitReason.BUDGET and control.stop:
-            reason = ExitReason.REQUEST
-        if reason is ExitReason.REQUEST:
+        if reason is BUDGET and control.stop:
+            reason = REQUEST
+        if reason is REQUEST:
             control.stop = 0
-        faults = self._faults.chain() if reason is ExitReason.SHUTDOWN else ()
+        if reason is BUDGET and executed == 1:
+            return STEPPED
+        faults = self._faults.chain() if reason is SHUTDOWN else ()
         return Exit(reason, executed, faults=faults, detail=detail)
 
     def _execute(self) -> tuple[ExitReason, str]:
@@ -322,14 +331,14 @@ class UnicornEngine:
         control, env, enter, watch = self._control, self._env, self._loop.enter, self._watch
         while True:
             if self._shutdown:
-                return ExitReason.SHUTDOWN, ""
+                return SHUTDOWN, ""
             if control.stop:
-                return ExitReason.REQUEST, ""
+                return REQUEST, ""
             if self._halted:
                 if not (control.interrupt and self.interruptible()):
-                    return ExitReason.HALT, ""
+                    return HALT, ""
                 if not control.remaining:
-                    return ExitReason.BUDGET, ""
+                    return BUDGET, ""
                 self._halted = False
             if watch.stale:
                 watch.translate()
@@ -340,30 +349,30 @@ class UnicornEngine:
             if env.old_exception == DOUBLE_FAULT:
                 self._shutdown = True
             elif code and code != STEP_DONE:
-                return ExitReason.FAILURE, self._failure(code)
+                return FAILURE, self._failure(code)
             elif reason == STOP_BUDGET:
-                return ExitReason.BUDGET, ""
+                return BUDGET, ""
             elif reason == STOP_BREAKPOINT:
                 if not self._loop.repeating():
-                    return ExitReason.BREAKPOINT, ""
-                control.skip, control.skip_rsp = self.linear_pc, env.regs[RSP]
+                    return BREAKPOINT, ""
+                control.skip, control.skip_rsp = self.linear_pc, self._regs[RSP]
             elif reason == STOP_CHANGED:
                 watch.stale = True
             elif self._ov.halted.value:
                 self._halted = True
                 if control.halt_run:
-                    return ExitReason.HALT, ""
+                    return HALT, ""
             elif reason == STOP_ASKED:
                 control.halt_run = 0
                 if self._asked() or not watch.stale:
-                    return ExitReason.REQUEST, "interrupt delivered" if control.taken else ""
+                    return REQUEST, "interrupt delivered" if control.taken else ""
             elif code == STEP_DONE:
                 if not control.trap:
-                    return ExitReason.BUDGET, ""
+                    return BUDGET, ""
                 # The step met a data breakpoint: the gate delivers it, and then finds the budget spent.
                 control.step = 0
             else:
-                return ExitReason.FAILURE, f"unicorn stopped without a reason at {self.linear_pc:#x}"
+                return FAILURE, f"unicorn stopped without a reason at {self.linear_pc:#x}"
 
     def _asked(self) -> bool:
         """True when the stop is one to return for, not only to translate the watchpoints again."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from ctypes import c_char_p, c_int, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
@@ -313,8 +312,11 @@ def load() -> Helper | str:
     """The helper, loaded; or the sentence that says why there is none. Nothing of Unicorn is touched."""
     if os.environ.get("V2E_ENGINE", "") == "gate":
         return FORCED
-    if sys.platform != "linux" or platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc":
-        return f"it is for x86-64 Linux with glibc, not for {platform.machine()} {sys.platform}"
+    machine = os.uname().machine
+    # The module `platform` would read through the interpreter's file for the second.
+    glibc = "CS_GNU_LIBC_VERSION" in os.confstr_names and (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    if sys.platform != "linux" or machine != "x86_64" or not glibc:
+        return f"it is for x86-64 Linux with glibc, not for {machine} {sys.platform}"
     folder = Path(__file__).parent / "native"
     path = next((p for suffix in EXTENSION_SUFFIXES if (p := folder / f"_fast{suffix}").exists()), None)
     if path is None:
@@ -380,7 +382,8 @@ class FastLoop:
     def enter(self) -> int:
         """Run until the helper or Unicorn stops; uc_emu_start's error code."""
         code: int = self._helper.run(self._engine)
-        self.settle()
+        if self._stream is not None or self._written is not None:
+            self.settle()
         return code
 
     def hold(self, port: int, value: int, floor: int) -> None:

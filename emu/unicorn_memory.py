@@ -6,12 +6,12 @@ import ctypes
 import mmap
 from collections.abc import Iterator, Sequence
 from ctypes import c_int, c_int64, c_uint64, c_void_p
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
 from emu.engine import EngineError, MemoryRegion
+from emu.record import dataclass
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay

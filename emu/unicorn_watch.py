@@ -12,10 +12,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import c_int, c_int64, c_uint64, c_void_p
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from emu.engine import Access, Watch, WatchHit
+from emu.record import dataclass
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_layout import HF_IOBPT
 from emu.unicorn_overlay import Overlay

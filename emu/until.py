@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+from emu.record import dataclass
 
 KINDS = ("text", "serial", "debugcon", "pc", "insns", "exit")
 #: How often the screen is looked at, in virtual ns: instants are defined by virtual time, so that runs agree.

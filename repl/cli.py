@@ -7,6 +7,7 @@ starts at once. `repl.launch` builds what the options ask for.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -194,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     _prepare_streams()
+    # Little of what is loaded and built is ever garbage; `repl.launch.Rig` lets it be looked for when it is there.
+    gc.disable()
     try:
         status = _dispatch(arguments)
         sys.stdout.flush()
@@ -221,6 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return STATUS_INTERNAL
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import gc
 import io
 import os
 import sys
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from emu.debugger import Debugger
 from emu.engine import CheckLevel, EngineError
-from emu.firmware.kernels import load_kernel
 from emu.firmware.payload import KernelError
 from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom, read_rom, tour_rom
 from emu.inspector import DebuggerError
@@ -28,12 +28,10 @@ from emu.worker import Worker
 from emu.x86.cpuid import MODELS
 from repl.media import open_media
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, choose, parse_count, parse_memory
-from repl.plots import PlotError, write_png
-from repl.render import Style, result_text, terminal_style
-from repl.script import Line, Printer, ScriptError, file_lines, run_lines, stream_lines
-from repl.session import Session
 
 if TYPE_CHECKING:
+    from repl.script import Line, Printer
+    from repl.session import Session
     from stub.server import Server
 
 STATUS_OK, STATUS_USAGE, STATUS_DIED, STATUS_BUDGET = 0, 2, 4, 6
@@ -101,6 +99,8 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
             raise UsageError(
                 "--option-rom and --kernel: no firmware runs that would call the ROM, so leave one of them out"
             )
+        from emu.firmware.kernels import load_kernel
+
         config.payload = load_kernel(
             Path(options.kernel), map(Path, options.initrd), options.append or "", memory, acpi=options.machine == "pc"
         )
@@ -188,12 +188,14 @@ class Rig:
         self.guest_code: int | None = None
         self._stops: SimpleQueue[Stop | None] = SimpleQueue()
         self.worker.add_listener(self._note)
+        gc.enable()
         self.worker.start()
 
     @functools.cached_property
     def session(self) -> Session:
         """The commands' view of it; made when first used, as a headless run needs none."""
         from repl.commands import all_commands
+        from repl.session import Session
 
         return Session(self.debugger, self.worker, all_commands())
 
@@ -234,6 +236,8 @@ class Rig:
 
     def monitor(self, line: str) -> str:
         """A command for gdb's `monitor`: what it says. Raises one of the session's FAILURES."""
+        from repl.render import Style, result_text
+
         return result_text(self._monitor_session.execute(line), Style())
 
     def status(self, stop: Stop | None) -> int:
@@ -331,15 +335,31 @@ def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
 
 
 def _script(options: argparse.Namespace) -> tuple[Line, ...]:
-    """The lines of -c and -x, in their order."""
+    """The lines of -c and -x, in their order. Raises UsageError for a file that cannot be read."""
+    if not options.script:
+        return ()
+    from repl.script import Line, ScriptError, file_lines
+
     lines: list[Line] = []
-    for option, value in options.script:
-        lines += [Line(value, "-c")] if option == "-c" else file_lines(Path(value))
+    try:
+        for option, value in options.script:
+            lines += [Line(value, "-c")] if option == "-c" else file_lines(Path(value))
+    except ScriptError as error:
+        raise UsageError(str(error)) from error
     return tuple(lines)
+
+
+def _printer(options: argparse.Namespace) -> Printer:
+    from repl.render import terminal_style
+    from repl.script import Printer
+
+    return Printer(sys.stdout, terminal_style(sys.stdout), options.json)
 
 
 def _run_script(rig: Rig, lines: tuple[Line, ...], printer: Printer) -> int:
     """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
+    from repl.script import ScriptError, run_lines
+
     try:
         run_lines(rig.session, lines, printer)
     except ScriptError as error:
@@ -367,6 +387,8 @@ def _prompt(rig: Rig) -> None:
     from platformdirs import user_config_path, user_state_path
 
     from repl.prompt import Prompt
+    from repl.render import terminal_style
+    from repl.script import Printer, file_lines
 
     style = terminal_style(sys.stdout)
     startup = user_config_path("v2e") / "startup"
@@ -397,9 +419,9 @@ def run(options: argparse.Namespace) -> int:
     """`v2e run`. Returns the exit status; raises UsageError."""
     try:
         until = None if options.until is None else parse_until(options.until)
-        lines = _script(options)
-    except (UntilError, ScriptError) as error:
+    except UntilError as error:
         raise UsageError(str(error)) from error
+    lines = _script(options)
     piped = sys.stdin is None or not sys.stdin.isatty()
     headless = options.headless or options.gdb == "stdio"
     interactive = not (piped or headless or options.script or until)
@@ -427,15 +449,14 @@ def run(options: argparse.Namespace) -> int:
 def _run_unattended(
     rig: Rig, options: argparse.Namespace, until: Until | None, lines: tuple[Line, ...], *, headless: bool
 ) -> int:
-    printer = Printer(sys.stdout, terminal_style(sys.stdout), options.json)
     if not until and not headless and not options.script:
-        found = _run_piped(rig, printer)
+        found = _run_piped(rig, options)
         if found is not None:
             return found
     if options.script and not until:
-        failed = _run_script(rig, lines, printer)
+        failed = _run_script(rig, lines, _printer(options))
         return rig.status(rig.debugger.last_stop) or failed
-    return _run_to_end(rig, options, until, lines, printer)
+    return _run_to_end(rig, options, until, lines)
 
 
 def _check_screenshot(name: str | None) -> None:
@@ -451,6 +472,8 @@ def _check_screenshot(name: str | None) -> None:
 
 def _screenshot(rig: Rig, path: Path) -> int:
     """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
+    from repl.plots import PlotError, write_png
+
     try:
         write_png(rig.worker.call(rig.debugger.picture), path)
     except (PlotError, DebuggerError) as error:
@@ -466,12 +489,14 @@ def _run_interactive(rig: Rig, options: argparse.Namespace) -> int:
     return rig.status(None)  # whatever became of the guest, a person saw it
 
 
-def _run_piped(rig: Rig, printer: Printer) -> int | None:
+def _run_piped(rig: Rig, options: argparse.Namespace) -> int | None:
     """Commands from a pipe, on the stopped machine; None when there is none at all: then the guest just runs."""
     if sys.stdin is None:
         return None
+    from repl.script import ScriptError, run_lines, stream_lines
+
     try:
-        if run_lines(rig.session, stream_lines(sys.stdin), printer) == 0:
+        if run_lines(rig.session, stream_lines(sys.stdin), _printer(options)) == 0:
             return None
     except ScriptError as error:
         notice(str(error))
@@ -479,9 +504,7 @@ def _run_piped(rig: Rig, printer: Printer) -> int | None:
     return rig.status(rig.debugger.last_stop)
 
 
-def _run_to_end(
-    rig: Rig, options: argparse.Namespace, until: Until | None, lines: tuple[Line, ...], printer: Printer
-) -> int:
+def _run_to_end(rig: Rig, options: argparse.Namespace, until: Until | None, lines: tuple[Line, ...]) -> int:
     """Headless: to the event, the guest's end, or a client's kill; then the commands."""
     rig.worker.call(lambda: rig.debugger.set_until(until))
     if options.serial == "stdio" and options.gdb != "stdio" and sys.stdin is not None:
@@ -489,5 +512,5 @@ def _run_to_end(
     if not options.wait:
         rig.worker.resume(rig.debugger.begin_continue)
     stop = rig.wait_end()
-    failed = _run_script(rig, lines, printer) if stop is not None else STATUS_OK
+    failed = _run_script(rig, lines, _printer(options)) if lines and stop is not None else STATUS_OK
     return rig.status(stop) or failed

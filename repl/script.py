@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from emu.record import dataclass
 from repl.command import Result
 from repl.render import Style, error_json, result_json, result_text
 from repl.session import FAILURES, Session

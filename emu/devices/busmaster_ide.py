@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from emu.devices.ide import IdeChannel
 from emu.devices.pci import Bar, PciFunction, PciState
+from emu.record import dataclass
 from emu.views import DeviceView, FieldView
 
 # Command register.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from emu.record import dataclass
 from emu.views import DeviceView, FieldView
 
 #: What the console reads as, so that software finds it.
@@ -24,9 +24,9 @@ class ConsoleState:
 
 
 class DebugConsole:
-    """Each byte written goes to `sink`; a read gives E9h. One device serves both ports."""
+    """What is written goes to `sink`; a read gives E9h. One device serves both ports."""
 
-    def __init__(self, sink: Callable[[int], None]) -> None:
+    def __init__(self, sink: Callable[[bytes], None]) -> None:
         self._sink = sink
         self.state = ConsoleState()
 
@@ -37,8 +37,12 @@ class DebugConsole:
         return CONSOLE_PRESENT
 
     def write(self, offset: int, value: int, size: int) -> None:
-        self.state.written += 1
-        self._sink(value & 0xFF)
+        self.written(bytes((value & 0xFF,)))
+
+    def written(self, data: bytes) -> None:
+        """So many writes of a byte, in this order."""
+        self.state.written += len(data)
+        self._sink(data)
 
     def reset(self) -> None:
         self.state = ConsoleState()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from emu.devices.dma8237_registers import (
     AUTOINIT,
@@ -33,6 +32,7 @@ from emu.devices.dma8237_registers import (
     State,
     controller_fields,
 )
+from emu.record import dataclass
 from emu.views import DeviceView
 
 #: Which page register (port - 80h) belongs to channel 0-7 (IBM PC/AT Technical Reference, "Page register addresses").

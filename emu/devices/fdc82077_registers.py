@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from emu.devices.floppy_drive import DriveState
+from emu.record import dataclass
 from emu.views import FieldView
 
 # digital output register

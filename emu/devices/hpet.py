@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from emu import layout
 from emu.clock import Clock
+from emu.record import dataclass
 from emu.views import DeviceView, FieldView
 
 TICK_NS = 10

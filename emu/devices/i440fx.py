@@ -6,9 +6,9 @@ Source: Intel 440FX PCIset, 82441FX PMC data sheet 290549: 3.2.18 PAM[6:0], 3.2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from emu.devices.pci import PciFunction, PciState
+from emu.record import dataclass
 from emu.views import DeviceView, FieldView
 
 PMCCFG, DRAMT, PAM0, SMRAM = 0x50, 0x58, 0x59, 0x72

@@ -9,7 +9,7 @@ give FFh.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from emu.clock import Clock
@@ -19,6 +19,7 @@ from emu.devices.ide_cdrom import Cdrom
 from emu.devices.ide_commands import COMMANDS
 from emu.devices.ide_drive import COMMAND, DEV, DEVICE, DRQ, DmaEngine, Drive, DriveState
 from emu.media import Disk
+from emu.record import dataclass
 from emu.views import DeviceView, FieldView
 
 # device control register

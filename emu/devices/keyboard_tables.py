@@ -7,8 +7,9 @@ not a table of its own: each of its codes is what a keyboard controller makes of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from emu.record import dataclass
 
 #: What an 8042 with translation on makes of a set 2 byte 00h-7Fh (IBM PC/AT Technical Reference, 8042 "scan code
 #: translation"; values without a key as measured on the chip). Higher bytes pass unchanged, but for 83h and 84h.

@@ -7,9 +7,9 @@ input clock is one count a virtual nanosecond, as QEMU's (hw/intc/apic_common.c)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from emu.clock import Clock
+from emu.record import dataclass
 from emu.views import FieldView
 
 ONE_SHOT, PERIODIC, DEADLINE = 0, 1, 2

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from emu.clock import Clock
+from emu.record import dataclass
 from emu.views import DeviceView, FieldView
 
 DATA, STATUS, CONTROL = range(3)

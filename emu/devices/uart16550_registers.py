@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from emu.record import dataclass
 from emu.views import DeviceView, FieldView
 
 CLOCK_HZ = 1_843_200

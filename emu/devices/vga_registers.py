@@ -5,9 +5,10 @@ Source: IBM PS/2 Hardware Interface Technical Reference, "Video Subsystem" (VGA)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from emu.devices.bochs_vbe import VbeState
+from emu.record import dataclass
 
 # miscellaneous output register
 MISC_COLOUR, MISC_RAM, MISC_CLOCK = 0x01, 0x02, 0x0C

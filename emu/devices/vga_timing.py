@@ -7,7 +7,8 @@ register 1, miscellaneous output register.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from emu.record import dataclass
 
 #: Hz, by misc output bits 3-2. Two are for external clocks, which the adapter does not have: they run at the first's.
 DOT_CLOCKS = (25_175_000, 28_322_000, 25_175_000, 25_175_000)

@@ -7,7 +7,6 @@ Offsets, names and rules are those of the kernel's Documentation/arch/x86/boot.r
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from emu.firmware.payload import (
     CONVENTIONAL_USABLE,
@@ -18,6 +17,7 @@ from emu.firmware.payload import (
     flat_state,
     memory_map,
 )
+from emu.record import dataclass
 
 # Offsets in the file, and, from SETUP_SECTS on, in the zero page too.
 EXT_MEM_K, ALT_MEM_K, E820_ENTRIES = 0x002, 0x1E0, 0x1E8

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 from emu import layout
+from emu.record import dataclass
 from emu.x86.state import CR0_PE, CpuState, Segment, Table
 
 PAGE = 0x1000

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.resources
 import struct
-from dataclasses import dataclass
+
+from emu.record import dataclass
 
 #: Offset of the table of stops in the ROM: 16 bytes an entry, a little-endian linear address and 12 bytes of name
 #: padded with zeros; an address of 0 ends it (the head of tour.asm).

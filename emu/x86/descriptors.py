@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from emu.record import dataclass
 from emu.views import TableEntryView
 from emu.x86.modes import mode_of
 from emu.x86.register_writes import ACCESS_G, ACCESS_UNUSABLE, RegisterError, null_segment, write_selector

@@ -7,11 +7,11 @@ Pure data and functions; where a value is kept is the engine's business. Numbers
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final
 
+from emu.record import dataclass
 from emu.x86 import cpuid
 from emu.x86.cpuid import CpuModel
 

@@ -18,8 +18,9 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from emu.record import dataclass
 
 ES, CS, SS, DS, FS, GS = range(6)
 AX, CX, DX, BX, SP, BP, SI, DI = range(8)

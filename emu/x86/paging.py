@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from emu.record import dataclass
 from emu.views import PageLevelView, PageWalkView
 from emu.x86.state import CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, EFER_LMA, CpuState
 

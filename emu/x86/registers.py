@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from emu.record import dataclass
 from emu.x86 import flags as bits_of
 from emu.x86 import register_writes as writes
 from emu.x86.flags import Flag

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from asm import assemble
+from emu import layout
 from emu.debugger import Debugger, StopKind
 from emu.engine import Access, CheckLevel, Watch
 from emu.firmware import tour
@@ -56,6 +57,32 @@ def test_both_loops_give_the_same_fingerprint(monkeypatch: pytest.MonkeyPatch) -
 def test_asking_devices_at_each_access_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     # A trace of port accesses must see each of them, so nothing is answered ahead.
     assert run(monkeypatch, "fast", trace=True) == run(monkeypatch, "fast")
+
+
+def test_the_consoles_text_is_the_same_whoever_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def printed(waiting: bool) -> tuple[str, bytes, int]:
+        monkeypatch.setenv("V2E_ENGINE", "fast")
+        sunk, asked = bytearray(), [0]
+        debugger = seabios_debugger(bytes(510) + b"\x55\xaa", debugcon_out=sunk.extend)
+        machine = debugger.machine
+        port_out = machine.ports.port_out
+
+        def counted(port: int, size: int, value: int) -> None:
+            asked[0] += port == layout.DEBUGCON_SEABIOS
+            port_out(port, size, value)
+
+        monkeypatch.setattr(machine.ports, "port_out", counted)
+        if waiting:
+            machine.on_text = lambda name: None
+        assert machine.run(RETIRED).reason is MachineStop.LIMIT
+        assert machine.debugcon.save().written == len(sunk)
+        return machine.debugcon_text(), bytes(sunk), asked[0]
+
+    text, sunk, asked = printed(waiting=True)
+    assert (text.encode("latin-1"), asked) == (sunk, len(sunk))
+    found, found_sunk, found_asked = printed(waiting=False)
+    assert (found, found_sunk) == (text, sunk)
+    assert found_asked < asked / 4
 
 
 # -- the fast loop against itself, to the end of the boot sector

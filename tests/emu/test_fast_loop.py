@@ -20,6 +20,7 @@ from asm import assemble
 from bare_cpu import CODE, RAM, TABLES, BareCpu, bare_cpu, real_state
 from emu.engine import Access, ExitReason, Watch
 from emu.unicorn_engine import HELPER, UnicornEngine
+from emu.x86.state import CpuState
 
 pytestmark = pytest.mark.skipif(
     isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
@@ -678,6 +679,57 @@ def test_a_stream_is_read_once_and_what_was_taken_is_told_before_anything_else(s
 
 #: What the Fifo gives.
 FIFO_BYTES = bytes(i * 7 & 0xFF for i in range(3 * 4096))
+#: 600 bytes to port 402h, one to E9h, five to 402h, a read; then the same bytes again.
+PRINTING = (
+    "mov bp, 2\nagain: mov dx, 0x402\nmov cx, 600\nl: out dx, al\ninc al\nloop l\nout 0xe9, al\n"
+    "times 5 out dx, al\nin al, 0x80\nadd bl, al\ndec bp\njnz again\nhlt"
+)
+
+
+@pytest.mark.parametrize("size", SLICES)
+def test_collected_output_is_told_in_order_before_anything_else(size: int) -> None:
+    def story(name: str, length: int) -> tuple[list[tuple[int, int]], CpuState, int]:
+        seen: list[tuple[int, int]] = []
+        asked = [0]
+        cpu = make(name, PRINTING, 16)
+
+        def write(port: int, _size: int, value: int) -> None:
+            asked[0] += 1
+            seen.append((port, value))
+            if port == 0x402:
+                cpu.engine.stream_output(port, 512, lambda data: seen.extend((0x402, byte) for byte in data))
+
+        def read(port: int, _size: int) -> int:
+            seen.append((port, -1))
+            return len(seen) & 0xFF  # what the guest gets depends on what was told before
+
+        cpu.on_out, cpu.on_in = write, read
+        at = 0
+        while cpu.engine.run(length).reason is not ExitReason.HALT:
+            assert cpu.engine.retired > at
+            at = cpu.engine.retired
+        return seen, cpu.engine.state(), asked[0]
+
+    seen, state, _ = story("gate", 1000)
+    found, found_state, asked = story("fast", size)
+    assert (found, found_state) == (seen, state)
+    assert len(seen) == 2 * (600 + 1 + 5 + 1)
+    if size > 10_000:
+        assert asked == 2 * (2 + 1 + 1)  # 512 are kept at a time
+
+
+def test_words_are_not_collected() -> None:
+    cpu = make("fast", "mov dx, 0x402\nout dx, al\nout dx, ax\nout dx, al\nhlt", 16)
+    seen: list[object] = []
+
+    def write(port: int, size: int, value: int) -> None:
+        seen.append(size)
+        if size == 1:
+            cpu.engine.stream_output(port, 512, seen.append)
+
+    cpu.on_out = write
+    assert cpu.engine.run(100).reason is ExitReason.HALT
+    assert seen == [1, 2, 1]
 
 
 class Fifo:

@@ -7,14 +7,14 @@ from emu.devices.debugports import DebugConsole, DebugExit, PostCode
 
 
 def test_console_sends_each_byte_and_reads_e9():
-    sent: list[int] = []
+    sent: list[bytes] = []
     ports = Ports()
     console = DebugConsole(sent.append)
     ports.map(0xE9, 1, console, "debugcon")
     ports.map(0x402, 1, console, "debugcon")
     ports.port_out(0x402, 1, 0x41)
     ports.port_out(0xE9, 1, 0x42)
-    assert (sent, ports.port_in(0xE9, 1), ports.port_in(0x402, 1)) == ([0x41, 0x42], 0xE9, 0xE9)
+    assert (sent, ports.port_in(0xE9, 1), ports.port_in(0x402, 1)) == ([b"A", b"B"], 0xE9, 0xE9)
     assert console.save().written == 2
 
 

@@ -1,0 +1,129 @@
+"""Classes made by `emu.record.dataclass` behave as those of the standard decorator, on the same definitions."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any
+
+import pytest
+
+import emu.record
+from emu.engine import Access, Watch
+
+
+def classes(decorator: Any) -> dict[str, type]:
+    @decorator
+    class Plain:
+        a: int
+        b: str = "x"
+
+    @decorator(slots=True)
+    class Slotted:
+        a: int = 1
+        b: list[int] = field(default_factory=list)
+        c: int = field(default=5, repr=False, compare=False)
+
+    @decorator(frozen=True, slots=True)
+    class Frozen:
+        a: int
+        b: tuple[int, ...] = ()
+
+    @decorator(slots=True)
+    class Derived(Slotted):
+        d: int = 9
+        e: int = field(init=False, default=3)
+
+        def __post_init__(self) -> None:
+            self.e = self.d + 1
+
+    @decorator(frozen=True)
+    class Own:
+        a: int
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 7
+
+        def __repr__(self) -> str:
+            return "own"
+
+    @decorator(slots=True)
+    class Empty:
+        pass
+
+    made: tuple[type, ...] = (Plain, Slotted, Frozen, Derived, Own, Empty)
+    return {c.__name__: c for c in made}
+
+
+OURS, THEIRS = classes(emu.record.dataclass), classes(dataclasses.dataclass)
+
+CASES = [
+    ("Plain", (1,), {}), ("Plain", (1, "y"), {}), ("Plain", (), {"a": 2, "b": "z"}), ("Plain", (), {}),
+    ("Plain", (1, 2, 3), {}), ("Plain", (1,), {"q": 1}), ("Slotted", (), {}), ("Slotted", (2, [3]), {"c": 4}),
+    ("Frozen", (1,), {}), ("Frozen", (1, (2, 3)), {}), ("Derived", (), {}), ("Derived", (1, [2], 3, 4), {}),
+    ("Derived", (), {"e": 1}), ("Own", (1,), {}), ("Empty", (), {}), ("Empty", (1,), {}),
+]  # fmt: skip
+
+
+def outcome(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Exception as error:
+        return type(error)
+
+
+def facts(kinds: dict[str, type], name: str, values: Any, named: Any) -> list[Any]:
+    """What can be seen of an object made so, twice: the first call of a class compiles its __init__."""
+    kind: Any = kinds[name]
+    seen: list[Any] = []
+    for _ in range(2):
+        thing = outcome(lambda: kind(*values, **named))
+        if isinstance(thing, type):
+            seen.append(thing)
+            continue
+        names = [f.name for f in dataclasses.fields(thing)]
+        first = names[0] if names else "none"
+        seen += [
+            repr(thing),
+            [getattr(thing, n) for n in names],
+            dataclasses.asdict(thing),
+            kind.__match_args__,
+            thing == kind(*values, **named),
+            (thing == 1, thing != 1),
+            outcome(lambda: hash(thing)),  # noqa: B023
+            outcome(lambda: dataclasses.replace(thing, **{first: 8})),  # noqa: B023
+            outcome(lambda: setattr(thing, first, 8)),  # noqa: B023
+            outcome(lambda: delattr(thing, first)),  # noqa: B023
+            hasattr(kind(*values, **named), "__dict__"),
+            copy.deepcopy(kind(*values, **named)) == kind(*values, **named),
+        ]
+    return [repr(s) if name in repr(s) else s for s in seen]
+
+
+@pytest.mark.parametrize(("name", "values", "named"), CASES)
+def test_objects_behave_as_the_standard_ones(name: str, values: Any, named: Any) -> None:
+    assert facts(OURS, name, values, named) == facts(THEIRS, name, values, named)
+
+
+def test_each_object_has_its_own_default_values() -> None:
+    one, other = OURS["Slotted"](), OURS["Slotted"]()
+    one.b.append(1)
+    assert other.b == []
+
+
+def test_frozen_objects_with_slots_can_be_pickled() -> None:
+    watch = Watch(0x1000, 4, Access.READ)
+    assert pickle.loads(pickle.dumps(watch)) == watch
+
+
+def test_objects_of_other_values_differ() -> None:
+    for kinds in (OURS, THEIRS):
+        assert kinds["Plain"](1) != kinds["Plain"](2)
+        assert kinds["Slotted"](c=1) == kinds["Slotted"](c=2)
+        assert kinds["Slotted"]() != kinds["Derived"]()
