@@ -170,5 +170,6 @@ FIGURES = (
     Figure("16 MiB from the disk by PIO", "s", False, read_disk),
     Figure("decompression of Linux 686", "s", False, kernels.decompression, "1x", icount=True),
     Figure("Linux 686 to userspace", "s", False, kernels.to_userspace, "1x", icount=True),
+    Figure("Linux 686 on pc to userspace", "s", False, kernels.to_userspace_on_pc, "1.2x", icount=True),
     Figure("memory of an idle 64 MiB machine", "MiB", False, memory, "150 MiB"),
 )

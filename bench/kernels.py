@@ -1,4 +1,4 @@
-"""What a Linux kernel takes: Debian's 686 kernel, decompressed and to its userspace, on each side's isapc."""
+"""What a Linux kernel takes: Debian's 686 kernel, decompressed and to its userspace, on each side's isapc and pc."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from bench.sides import FigureUnavailable, Kernel, Side
 
 #: What isapc has: no APIC, no ACPI, no PCI. SYSENTER does nothing here yet, so the vDSO that uses it is left out.
 APPEND = "console=ttyS0 earlyprintk=serial,ttyS0,115200 nolapic noapic acpi=off pci=off tsc=unstable vdso32=0"
+#: On the pc the kernel finds everything by itself.
+PC_APPEND = "console=ttyS0 earlyprintk=serial,ttyS0,115200"
 #: The decompressed kernel's first words, and the userspace's.
 FIRST_TEXT, USERSPACE_TEXT = b"Linux version", b"userspace: "
 
@@ -21,12 +23,12 @@ def _files() -> Linux:
         raise FigureUnavailable(str(missing)) from missing
 
 
-def _seconds(side: Side, folder: Path, text: bytes) -> float:
+def _seconds(side: Side, folder: Path, text: bytes, machine: str = "isapc") -> float:
     files = _files()
     initrd = folder / "initrd"
     if not initrd.exists():
         initrd.write_bytes(userspace(files.busybox.read_bytes()))
-    return side.kernel_to(Kernel(files.kernel, initrd, APPEND), text)
+    return side.kernel_to(Kernel(files.kernel, initrd, PC_APPEND if machine == "pc" else APPEND, machine), text)
 
 
 def decompression(side: Side, folder: Path) -> float:
@@ -37,3 +39,8 @@ def decompression(side: Side, folder: Path) -> float:
 def to_userspace(side: Side, folder: Path) -> float:
     """Process start to the first text of the userspace on the serial line, s."""
     return _seconds(side, folder, USERSPACE_TEXT)
+
+
+def to_userspace_on_pc(side: Side, folder: Path) -> float:
+    """As `to_userspace`, on the pc: ACPI, I/O APIC, local APIC, HPET."""
+    return _seconds(side, folder, USERSPACE_TEXT, "pc")

@@ -31,11 +31,12 @@ class FigureUnavailable(BenchError):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A Linux kernel to enter, its initrd and its command line."""
+    """A Linux kernel to enter, its initrd and its command line, and the machine to do it on."""
 
     file: Path
     initrd: Path
     append: str
+    machine: str = "isapc"
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class V2e(Side):
 
     def kernel_arguments(self, kernel: Kernel) -> list[str]:
         files = ["--kernel", str(kernel.file), "--initrd", str(kernel.initrd), "--append", kernel.append]
-        return ["--machine", "isapc", "--memory", KERNEL_MEMORY, *files, "--serial", "stdio", "--headless"]
+        return ["--machine", kernel.machine, "--memory", KERNEL_MEMORY, *files, "--serial", "stdio", "--headless"]
 
     def _serving(self, port: int) -> list[str]:
         return ["--wait", "--gdb", str(port)]
@@ -155,7 +156,7 @@ class Qemu(Side):
 
     def kernel_arguments(self, kernel: Kernel) -> list[str]:
         files = ["-kernel", str(kernel.file), "-initrd", str(kernel.initrd), "-append", kernel.append]
-        machine = ["-accel", "tcg", "-machine", "isapc", "-cpu", "qemu32", "-m", KERNEL_MEMORY, "-nodefaults"]
+        machine = ["-accel", "tcg", "-machine", kernel.machine, "-cpu", "qemu32", "-m", KERNEL_MEMORY, "-nodefaults"]
         return [*machine, *files, "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]
 
     def arguments(self, firmware: str, disk: Path | None) -> list[str]:

@@ -39,6 +39,7 @@ class Ports:
     def __init__(self) -> None:
         self.ranges: list[Range] = []
         self._map: list[Range | None] = [None] * 0x10000
+        self._claims: list[Range] = []
         #: told (port, size, value, is_write) of each access when set; for the journal and port breakpoints
         self.trace: Callable[[int, int, int, bool], None] | None = None
 
@@ -52,6 +53,24 @@ class Ports:
             self._map[port] = entry
         self.ranges.append(entry)
         self.ranges.sort(key=lambda r: r.first)
+
+    def claim(self, first: int, count: int, device: BusDevice, name: str, width: int = 1) -> None:
+        """As `map`, for a range whose place the guest chooses: of it, the ports that are free."""
+        entry = Range(first, count, name, device, width)
+        for port in range(first, min(first + count, 0x10000)):
+            if self._map[port] is None:
+                self._map[port] = entry
+        self._claims.append(entry)
+        self.ranges = sorted([*self.ranges, entry], key=lambda r: r.first)
+
+    def release_claims(self) -> None:
+        """Give back all that `claim` took."""
+        for entry in self._claims:
+            for port in range(entry.first, min(entry.first + entry.count, 0x10000)):
+                if self._map[port] is entry:
+                    self._map[port] = None
+        self.ranges = [entry for entry in self.ranges if entry not in self._claims]
+        self._claims.clear()
 
     def port_in(self, port: int, size: int) -> int:
         entry = self._map[port]
@@ -95,6 +114,7 @@ class Mmio:
 
     def __init__(self) -> None:
         self.ranges: list[Range] = []
+        self._claims: list[Range] = []
 
     def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 4) -> None:
         """Raises BusConflict when an address is taken."""
@@ -104,8 +124,16 @@ class Mmio:
         self.ranges.append(Range(first, count, name, device, width))
         self.ranges.sort(key=lambda r: r.first)
 
+    def claim(self, first: int, count: int, device: BusDevice, name: str, width: int = 4) -> None:
+        """As `map`, for a range whose place the guest chooses: what is mapped, or was claimed before, comes first."""
+        self._claims.append(Range(first, count, name, device, width))
+
+    def release_claims(self) -> None:
+        """Give back all that `claim` took."""
+        self._claims.clear()
+
     def find(self, address: int) -> Range | None:
-        for entry in self.ranges:
+        for entry in (*self.ranges, *self._claims):
             if entry.first <= address < entry.first + entry.count:
                 return entry
         return None

@@ -7,7 +7,7 @@ engine's; when to run and for how long is the machine's.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from emu.record import dataclass
@@ -100,6 +100,28 @@ class PortIo(Protocol):
     def port_out(self, port: int, size: int, value: int) -> None: ...
 
 
+class MemoryRegion(Protocol):
+    """A range of physical memory backed by this process's, as emu.memory.Region is."""
+
+    @property
+    def base(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def kind(self) -> str:
+        """`ram`, or `rom`: guest writes are discarded, or go where `written` says."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def host_address(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def written(self) -> int | None:
+        """What takes the guest's writes instead: its distance from `host_address` is its distance from `offset`."""
+
+
 class MsrDevice(Protocol):
     """A device behind model-specific registers, as a local APIC is."""
 
@@ -113,13 +135,13 @@ class MsrDevice(Protocol):
 @dataclass(frozen=True, slots=True)
 class SharedDisplay:
     """The window of a display that an engine may serve by itself instead of asking the MMIO bus: `size` bytes from
-    physical `base`, as the structure at host address `shared` says (emu/devices/vga_memory.py). `frame_buffer` is the
-    physical address at which display memory stands as a whole."""
+    physical `base`, as the structure at host address `shared` says (emu/devices/vga_memory.py). `memory` is the host
+    address of display memory, which is a region as well wherever it is mapped as a whole."""
 
     base: int
     size: int
     shared: int
-    frame_buffer: int
+    memory: int
 
 
 class Executor(Protocol):
@@ -183,6 +205,9 @@ class Executor(Protocol):
     def memory_changed(self, physical: int, length: int) -> None:
         """The host wrote guest memory: drop translations made from it. Allowed in callbacks."""
 
+    def remap(self, regions: Sequence[MemoryRegion]) -> None:
+        """Replace the map of RAM and ROM. Not inside callbacks."""
+
     def display_changed(self) -> None:
         """What is behind the window of the SharedDisplay has changed. Allowed in callbacks."""
 
@@ -206,6 +231,12 @@ class Executor(Protocol):
         """Only in PortIo: the next writes of `port`, of any of `sizes`, would do nothing but to append to what is
         written, up to `room` bytes, as long as no other access reaches PortIo. The engine may collect them; it calls
         `written` with the bytes when `stream_input` would call `taken`. The two replace each other."""
+
+    def time_stamp(self) -> int:
+        """The 64-bit time-stamp counter, as RDTSC would give it; at any time."""
+
+    def on_time_stamp(self, callback: Callable[[], None] | None) -> None:
+        """Called after each instruction that has set the time-stamp counter."""
 
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """From now on RDMSR and WRMSR of `number` go to `device`, which keeps the value, whatever the CPU model."""

@@ -34,17 +34,18 @@ from emu.devices.vga import Vga
 from emu.devices.vga_memory import DisplayMemory
 from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault, SharedDisplay
 from emu.firmware.payload import Payload
-from emu.irq import IntrPin
+from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
 from emu.media import SECTOR, Disk
 from emu.memory import Kind, Part, PhysicalMemory
 from emu.pages import Pages
+from emu.pc import PcChipset, pc_files, pc_parts
 from emu.picture import picture
 from emu.record import dataclass
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
-from emu.x86.cpuid import DEFAULT_MODEL, MODELS
+from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CR0_CACHE, CpuState
 
@@ -79,6 +80,7 @@ WORDS = 2 | 4
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 MAX_DISKS = 4  #: drives of both IDE channels, CD-ROM drives included
 MAX_FLOPPIES = 2
+MACHINES = ("isapc", "pc")
 RDX = 2  #: in CpuState.regs
 OUTPUT_KEPT = 1 << 20  #: characters of each console's output kept for views and matching
 
@@ -96,6 +98,7 @@ class MachineConfig:
     (SeaBIOS clears C0000h and deploys "vgaroms/*" and "genroms/*" itself). Without any the device is absent.
     `payload` takes the firmware's place: it is in memory, and the CPU in its state, after each reset."""
 
+    machine: str = "isapc"  #: or "pc": i440FX and PIIX3
     memory: int = 64 << 20
     firmware: bytes = b""
     payload: Payload | None = None
@@ -180,6 +183,8 @@ def _parts(config: MachineConfig) -> list[Part]:
         raise MachineError(f"memory of {config.memory} bytes: a whole number of MiB from 1M on is needed")
     if config.memory > 3 << 30:
         raise MachineError(f"memory of {config.memory} bytes: 3G is the most")
+    if config.machine not in MACHINES:
+        raise MachineError(f"machine {config.machine!r} is unknown: use {' or '.join(MACHINES)}")
     if (drives := len(config.disks) + len(config.cdroms)) > MAX_DISKS:
         raise MachineError(f"{drives} disks and CDs: the two IDE channels take {MAX_DISKS} drives")
     if len(config.floppies) > MAX_FLOPPIES:
@@ -197,6 +202,8 @@ def _parts(config: MachineConfig) -> list[Part]:
     options = b"".join(r + b"\xff" * (-len(r) % 2048) for r in config.option_roms)
     top = layout.BIOS_LOW_END - len(low)
     room = top - layout.OPTION_ROM_BASE
+    if config.machine == "pc" and len(options) <= room:
+        return pc_parts(config.memory, rom, options)
     if len(options) > room:
         raise MachineError(f"the option ROMs have {len(options)} bytes, {room} fit between C0000h and the firmware")
     kind: Kind = "ram" if config.shadow and rom else "rom"
@@ -227,7 +234,9 @@ def _ide_places(config: MachineConfig) -> tuple[_ChannelMedia, _ChannelMedia]:
 
 
 class Machine:
-    """An isapc. Everything but `request_stop` belongs to one thread. Implements `emu.subject.Subject`."""
+    """An isapc, or a pc with its `chipset`. Everything but `request_stop` belongs to one thread.
+
+    Implements `emu.subject.Subject`."""
 
     read_only = False
 
@@ -261,7 +270,9 @@ class Machine:
         self.memory.add_writer(self.executor.mark_writes)
         self._replay_timer = self.clock.timer("host.replay", self._replay_due, host=True)
         self._build_devices()
-        self.pin.connect(self.pic, self.executor)
+        #: what drives INTR
+        self.controller: InterruptController = self.pic if self.chipset is None else self.chipset.lapic
+        self.pin.connect(self.controller, self.executor)
         self.pin.on_delivery = lambda v: self.journal.add(self.executor.retired, "interrupt", f"vector {v:#04x}")
         self.executor.on_fault(self._on_fault)
         if config.payload is not None:
@@ -270,6 +281,8 @@ class Machine:
     # -- building
 
     def _place(self, payload: Payload) -> CpuState:
+        if self.chipset is not None:
+            self.chipset.set_up()
         for address, data in payload.pieces:
             self.memory.write(address, data)
         return payload.state.copy()
@@ -277,7 +290,15 @@ class Machine:
     def _build_devices(self) -> None:
         clock, config, ports = self.clock, self.config, self.ports
         self.pic = Pic8259Pair(self.pin)
-        irq = [partial(self.pic.set_irq, n) for n in range(16)]
+        self.reset_control = ResetControl(self.request_reset)
+        irq: list[Callable[[bool], None]] = [partial(self.pic.set_irq, n) for n in range(16)]
+        self.chipset: PcChipset | None = None
+        if config.machine == "pc":
+            self.chipset = PcChipset(
+                clock, ports, self.mmio, self.memory, self.executor, self.pin, self.pic, self.reset_control,
+                self.power_off, partial(self.request_reset, "cpu"), cpu_model(config),
+            )  # fmt: skip
+            irq = self.chipset.isa_irq
         bus = BusMaster(self.memory, self.mmio)
         self.dma = DmaPair(bus.read, bus.write)
         self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
@@ -295,7 +316,6 @@ class Machine:
             partial(self.request_reset, "cpu"), self.keyboard, self.mouse,
         )  # fmt: skip
         self.port92 = Port92(self.a20, self.request_reset)
-        self.reset_control = ResetControl(self.request_reset)
         serial = partial(self._sent, "serial", config.serial_out)
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], lambda byte: serial(bytes((byte,))))
         # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
@@ -325,7 +345,8 @@ class Machine:
         ports.map(layout.KBC_COMMAND, 1, self.kbc.command, "kbc")
         ports.map(layout.RTC, 2, self.rtc, "rtc")
         ports.map(layout.SYSTEM_CONTROL_A, 1, self.port92, "port92")
-        ports.map(layout.RESET_CONTROL - 1, 4, ResetFace(self.reset_control), "reset", width=4)
+        if self.chipset is None:
+            ports.map(layout.RESET_CONTROL - 1, 4, ResetFace(self.reset_control), "reset", width=4)
         ports.map(layout.COM1, 8, self.com1, "com1")
         ports.map(layout.COM2, 8, self.com2, "com2")
         ports.map(layout.LPT1, 3, self.lpt1, "lpt1")
@@ -352,9 +373,19 @@ class Machine:
             "debug-exit": self.debug_exit,
         }  # fmt: skip
         self._fw_cfg: FwCfg | None = None
-        if config.fw_cfg:
-            fw_cfg = self._fw_cfg = self.device_table["fw_cfg"] = FwCfg(config.fw_cfg)
-            ports.map(layout.FW_CFG, 2, fw_cfg, "fw_cfg", width=2)
+        if (chipset := self.chipset) is not None:
+            chipset.add_ide((self.ide, self.ide1))
+            ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
+            self.device_table.update(chipset.device_table)
+            fw_cfg = FwCfg({**pc_files(config.memory), **config.fw_cfg}, memory=chipset.dma)
+        elif config.fw_cfg:
+            fw_cfg = FwCfg(config.fw_cfg)
+        else:
+            return
+        self._fw_cfg = self.device_table["fw_cfg"] = fw_cfg
+        ports.map(layout.FW_CFG, 2, fw_cfg, "fw_cfg", width=2)
+        if fw_cfg.dma is not None:
+            ports.map(layout.FW_CFG_DMA, 8, fw_cfg.dma, "fw_cfg-dma", width=4)
 
     # -- what the CPU reaches
 
@@ -459,11 +490,13 @@ class Machine:
         if self._reset is not None:
             kind, self._reset = self._reset, None
             self._do_reset(kind)
+        if self.chipset is not None:
+            self.chipset.apply()
 
     @property
     def interrupt_due(self) -> bool:
         """True when an interrupt will be delivered before the next instruction. Call `service` first."""
-        return self.pic.pending_vector() is not None and self.executor.interruptible()
+        return self.controller.pending_vector() is not None and self.executor.interruptible()
 
     def run(self, until: int, *, skip_breakpoint: bool = False) -> MachineExit:
         """Run until `until` instructions have retired in all, or something stops it. With `skip_breakpoint` a
@@ -528,13 +561,17 @@ class Machine:
             # INIT leaves the FPU, the MSRs and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
             state.fpu, state.msrs = before.fpu, before.msrs
             state.cr0 = state.cr0 & ~CR0_CACHE | before.cr0 & CR0_CACHE
+            if self.chipset is not None:
+                self.chipset.lapic.init()
         else:
             state.a20 = True
             state.msrs[TSC_ADJUST] = -self.clock.now % (1 << 64)  # RESET clears the TSC
             for device in self.device_table.values():
                 device.reset()
+            if self.chipset is not None:
+                self.chipset.apply()
             for part in _parts(self.config):
-                if part.content:
+                if part.content and part.mapped:
                     self.memory.write(part.base, part.content)
             if payload is not None:
                 state = self._place(payload)
@@ -634,6 +671,8 @@ class Machine:
         self._awake_at = self.clock.now
         for name, device in self.device_table.items():
             device.restore(state.devices[name])
+        if self.chipset is not None:
+            self.chipset.apply()
         for name, disk in self._media():
             disk.restore(state.devices[name])
         self._ended = self._reset = None
@@ -646,9 +685,8 @@ class Machine:
 
         self.service()
         ram = hashlib.blake2b(digest_size=16)
-        for region in self.memory.regions:
-            if region.kind == "ram":
-                ram.update(self.memory.view[region.offset : region.offset + region.size])
+        for part in self.memory.ram():
+            ram.update(part)
         states = [(name, device.save()) for name, device in sorted(self.device_table.items())]
         states += [(name, disk.save()) for name, disk in self._media()]
         return FingerprintView(
@@ -667,13 +705,17 @@ class Machine:
     def unknown(self, cpu: int = 0) -> frozenset[str]:
         return frozenset()
 
+    def _shows_display(self, address: int) -> bool:
+        """The VGA answers there: no memory of a chipset is in front of its window."""
+        return _meets_window(address, 1) and not self.memory.available(address, 1)
+
     def read_physical(self, address: int, length: int) -> bytes:
         """What the CPU would read, without side effects; of the VGA's window too."""
         if not _meets_window(address, length):
             return self.memory.read(address, length)
         return b"".join(
             bytes(self.display.peek(at - layout.VGA_WINDOW + i, 1) for i in range(count))
-            if _meets_window(at, 1)
+            if self._shows_display(at)
             else self.memory.read(at, count)
             for at, count in _split(address, length)
         )
@@ -681,7 +723,7 @@ class Machine:
     def readable_physical(self, address: int, length: int) -> int:
         readable = 0
         for at, count in _split(address, length):
-            part = count if _meets_window(at, 1) else self.memory.available(at, count)
+            part = count if self._shows_display(at) else self.memory.available(at, count)
             readable += part
             if part < count:
                 break
@@ -694,7 +736,7 @@ class Machine:
             raise MemoryUnavailable(address + have, "no memory at this physical address")
         for at, count in _split(address, len(data)):
             part = data[at - address : at - address + count]
-            if _meets_window(at, 1):
+            if self._shows_display(at):
                 for i, byte in enumerate(part):
                     self.display.write(at - layout.VGA_WINDOW + i, byte, 1)
             else:
@@ -755,12 +797,19 @@ def _digest(value: object) -> str:
     return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()
 
 
+def cpu_model(config: MachineConfig) -> CpuModel:
+    """The CPU of the machine. Raises MachineError when there is none of its name."""
+    if config.cpu not in MODELS:
+        raise MachineError(f"no CPU model is called {config.cpu!r}: use one of {', '.join(MODELS)}")
+    model = MODELS[config.cpu]
+    return model.with_apic() if config.machine == "pc" else model
+
+
 def build_machine(config: MachineConfig) -> Machine:
     """A machine on the emulator. Raises MachineError, or EngineError when Unicorn is not the build v2e knows."""
     from emu.unicorn_engine import UnicornEngine
 
-    if config.cpu not in MODELS:
-        raise MachineError(f"no CPU model is called {config.cpu!r}: use one of {', '.join(MODELS)}")
+    model = cpu_model(config)
 
     def make(machine: Machine) -> Executor:
         return UnicornEngine(
@@ -769,12 +818,12 @@ def build_machine(config: MachineConfig) -> Machine:
             machine.mmio,
             timestamp=machine.timestamp,
             checks=config.checks,
-            model=MODELS[config.cpu],
+            model=model,
             display=SharedDisplay(
                 layout.VGA_WINDOW,
                 layout.VGA_WINDOW_SIZE,
                 ctypes.addressof(machine.display.shared),
-                layout.VGA_FRAME_BUFFER,
+                machine.display.shared.memory,
             ),
             tick=NS_PER_INSTRUCTION,
         )
@@ -783,6 +832,7 @@ def build_machine(config: MachineConfig) -> Machine:
 
 
 __all__ = [
+    "MACHINES",
     "InputRecord",
     "Machine",
     "MachineConfig",

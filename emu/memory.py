@@ -1,10 +1,11 @@
-"""One private mapping of all RAM and ROM, the physical addresses its parts stand at, and which pages were written."""
+"""One private mapping of all RAM and ROM, where its parts stand (chipsets move them), which pages were written."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -13,23 +14,41 @@ from emu.record import dataclass
 from emu.subject import MemoryUnavailable
 
 _ZEROS = ZERO * GROUP
+#: Promise no host memory before the guest touches it (Linux, asm-generic/mman.h; CPython 3.11 has no name for it).
+MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 Kind = Literal["ram", "rom"]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part to be mapped: `size` bytes (whole pages) at physical `base`, beginning with `content`."""
+    """A part of the mapping: `size` bytes (whole pages), beginning with `content`. It stands at physical `base`; with
+    `mapped` False nowhere, until `PhysicalMemory.place` puts it somewhere."""
 
     base: int
     size: int
     kind: Kind
     name: str
     content: bytes = b""
+    mapped: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`size` bytes of the part `part` from its byte `skip` on, at physical `base`. `kind` "rom" drops the guest's
+    writes; `writes` is (part, its first byte) that takes them instead (chipsets copy their ROM to RAM this way)."""
+
+    base: int
+    size: int
+    part: str
+    kind: Kind
+    skip: int = 0
+    writes: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A mapped part. `host_address` is where its bytes are in this process, `offset` where in the mapping."""
+    """A mapped part. `host_address` is where its bytes are in this process, `offset` where in the mapping; `written`
+    is the offset of what takes the guest's writes instead, None when there is nothing special about them."""
 
     base: int
     size: int
@@ -37,6 +56,7 @@ class Region:
     name: str
     host_address: int
     offset: int
+    written: int | None = None
 
 
 class PhysicalMemory:
@@ -51,11 +71,8 @@ class PhysicalMemory:
         for part in ordered:
             if part.base % PAGE or part.size % PAGE or part.size <= 0:
                 raise ValueError(f"{part.name}: {part.base:#x}+{part.size:#x} is not whole pages")
-        for low, high in pairwise(ordered):
-            if low.base + low.size > high.base:
-                raise ValueError(f"{high.name} at {high.base:#x} overlaps {low.name}")
         self.size = sum(p.size for p in ordered)
-        self._map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
         self._bytes = memoryview(self._map)
         self.view = self._bytes.toreadonly()  #: all bytes, in order of address
         self._count = self.size // PAGE
@@ -64,15 +81,49 @@ class PhysicalMemory:
         self._base = Pages.zeros(self._count)
         self._writers: list[Callable[[], None] | None] = []  # for each CPU: have it mark anew; None: it cannot mark
         self._windows: set[tuple[int, int]] = set()  # (first page, end) that are written past us
-        start = ctypes.addressof(ctypes.c_uint8.from_buffer(self._map))
-        regions, offset = [], 0
+        self._start = ctypes.addressof(ctypes.c_uint8.from_buffer(self._map))
+        self._parts: dict[str, tuple[Part, int]] = {}
+        offset = 0
         for part in ordered:
-            regions.append(Region(part.base, part.size, part.kind, part.name, start + offset, offset))
+            if part.name in self._parts:
+                raise ValueError(f"two parts are called {part.name}")
+            self._parts[part.name] = part, offset
             self._put(offset, part.content)
             offset += part.size
-        self.regions: tuple[Region, ...] = tuple(regions)
+        self.regions: tuple[Region, ...] = ()
+        self.place([Place(p.base, p.size, p.name, p.kind) for p in ordered if p.mapped])
         #: told (physical, length) of each write by the host, so that engines drop stale translations
         self.on_write: list[Callable[[int, int], None]] = []
+
+    def place(self, places: Sequence[Place]) -> None:
+        """Replace the whole map. Raises ValueError for places that overlap or leave their part, KeyError for a part
+        that does not exist. Nobody is told: the engine takes `regions` by itself."""
+        regions = []
+        for place in sorted(places, key=lambda p: p.base):
+            part, offset = self._parts[place.part]
+            if place.base % PAGE or place.size % PAGE or place.skip + place.size > part.size:
+                raise ValueError(f"{place.part}: {place.base:#x}+{place.size:#x} is not whole pages of it")
+            at, written = offset + place.skip, None
+            if place.writes is not None:
+                # What takes them is no memory that a CPU marks.
+                written = self._parts[place.writes[0]][1] + place.writes[1]
+                self._windows.add((written // PAGE, (written + place.size) // PAGE))
+            regions.append(Region(place.base, place.size, place.kind, place.part, self._start + at, at, written))
+        for low, high in pairwise(regions):
+            if low.base + low.size > high.base:
+                raise ValueError(f"{high.name} at {high.base:#x} overlaps {low.name}")
+        self.regions = tuple(regions)
+
+    def part(self, name: str) -> memoryview:
+        """The bytes of a part, wherever it stands, to be looked at. Raises KeyError when there is none of this name."""
+        part, offset = self._parts[name]
+        return self.view[offset : offset + part.size]
+
+    def ram(self) -> Iterator[memoryview]:
+        """The bytes of each part that is RAM, mapped or not."""
+        for name, (part, _) in self._parts.items():
+            if part.kind == "ram":
+                yield self.part(name)
 
     def _put(self, offset: int, data: bytes | memoryview) -> None:
         """Write to the mapping, and mark it."""
@@ -147,7 +198,7 @@ class PhysicalMemory:
             done += count
 
     def window(self, base: int) -> memoryview:
-        """The live bytes of the region that begins at physical `base`. `save` compares them, whoever writes."""
+        """The live bytes of the region that begins at physical `base` now. `save` compares them, whoever writes."""
         for region in self.regions:
             if region.base == base:
                 self._windows.add((region.offset // PAGE, (region.offset + region.size) // PAGE))
@@ -159,7 +210,7 @@ class PhysicalMemory:
     def add_writer(self, mark_writes: Callable[[int, int, int], Callable[[], None] | None]) -> None:
         """Tell a CPU of this memory where to mark what it writes: `mark_writes` is `Executor.mark_writes`."""
         marks = ctypes.addressof(ctypes.c_uint8.from_buffer(self._marks))
-        self._writers.append(mark_writes(self.regions[0].host_address, self._count, marks))
+        self._writers.append(mark_writes(self._start, self._count, marks))
 
     @property
     def exact(self) -> bool:
@@ -213,32 +264,31 @@ class PhysicalMemory:
         self._settle(saved)
         self._tell_pages(written)
 
-    def _tell_pages(self, indexes: Iterable[int]) -> None:
-        """Tell the engines, once for each run of neighbours in a region. `indexes` are in order."""
-        regions = iter(self.regions)
-        region = next(regions)
+    def _tell_pages(self, indexes: Sequence[int]) -> None:
+        """Tell the engines, once for each run of neighbours, wherever it is mapped. `indexes` are in order."""
         first = end = -1
-        for offset in (*(i * PAGE for i in indexes), self.size):
-            if offset == end and offset < region.offset + region.size:
-                end += PAGE
+        for index in (*indexes, self._count + 1):
+            if index == end:
+                end += 1
                 continue
             if first >= 0:
+                self._tell(first * PAGE, end * PAGE)
+            first, end = index, index + 1
+
+    def _tell(self, start: int, stop: int) -> None:
+        """Bytes [start, stop) of the mapping have changed."""
+        for region in self.regions:
+            first, end = max(start, region.offset), min(stop, region.offset + region.size)
+            if first < end:
                 for tell in self.on_write:
                     tell(region.base + first - region.offset, end - first)
-            if offset == self.size:
-                return
-            while offset >= region.offset + region.size:
-                region = next(regions)
-            first, end = offset, offset + PAGE
 
     def clear(self, contents: Sequence[Part]) -> None:
         """Power-on: zeros, and each part's content where it has one. Gives the host its pages back."""
         self._map.madvise(mmap.MADV_DONTNEED)
         self._settle(Pages.zeros(self._count))
         for part in contents:
-            region = self._find(part.base)
-            assert region is not None
-            self._put(region.offset + part.base - region.base, part.content)
+            self._put(self._parts[part.name][1], part.content)
         for region in self.regions:
             for tell in self.on_write:
                 tell(region.base, region.size)

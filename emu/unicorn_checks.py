@@ -12,13 +12,13 @@ what ordinary code runs with, and asking Python before each instruction is fifty
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ctypes import c_uint64, c_void_p
 from typing import Final
 
 from emu.engine import CheckLevel
 from emu.unicorn_layout import HF_CPL, HF_CS64, HF_PE, Env, EnvSegment, offset_of
-from emu.unicorn_memory import MappedRegion
+from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_thunks import CHECKED_MODE, Control
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
@@ -183,17 +183,15 @@ class Checks:
 
 
 def code_reader(
-    overlay: Overlay, regions: Sequence[MappedRegion], read_linear: Callable[[int, int], bytes]
+    overlay: Overlay, memory: GuestMemory, read_linear: Callable[[int, int], bytes]
 ) -> Callable[[int, int], bytes]:
     """A reader of linear memory that is quick without paging."""
     env = overlay.env
-    places = [(region.base, region.base + region.size, region.host_address) for region in regions]
-    places.sort(key=lambda place: place[0] != 0)  # low RAM holds most code
 
     def read(linear: int, length: int) -> bytes:
         if env.a20_mask == -1 and not env.cr[0] & CR0_PG:
-            for base, end, host in places:
-                if base <= linear and linear + length <= end:
+            for base, size, host in memory.places():
+                if base <= linear and linear + length <= base + size:
                     return ctypes.string_at(host + linear - base, length)
         return read_linear(linear, length)
 

@@ -16,7 +16,18 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from emu.engine import CheckLevel, EngineError, Exit, ExitReason, Fault, MsrDevice, PortIo, SharedDisplay, Watch
+from emu.engine import (
+    CheckLevel,
+    EngineError,
+    Exit,
+    ExitReason,
+    Fault,
+    MemoryRegion,
+    MsrDevice,
+    PortIo,
+    SharedDisplay,
+    Watch,
+)
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_fast import ALWAYS, FORCED, HELPER, TRANSLATIONS, FastLoop, Helper, Statistics, detacher
@@ -32,7 +43,7 @@ from emu.unicorn_layout import (
     HIDDEN_PAGE,
     VERSION,
 )
-from emu.unicorn_memory import GuestMemory, MappedRegion
+from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import PROBE_NAMES, Overlay
 from emu.unicorn_state import read_state, write_state
 from emu.unicorn_system import System
@@ -89,7 +100,7 @@ class UnicornEngine:
 
     def __init__(
         self,
-        regions: Sequence[MappedRegion],
+        regions: Sequence[MemoryRegion],
         io: PortIo,
         mmio: MmioBus | None,
         *,
@@ -99,6 +110,7 @@ class UnicornEngine:
         translations: int = TRANSLATIONS,
         display: SharedDisplay | None = None,
         tick: int = 0,
+        apic: bool = False,
     ) -> None:
         if unicorn.__version__ != VERSION:
             raise EngineError(
@@ -123,6 +135,7 @@ class UnicornEngine:
         self._budget = 0
         self._live = 0  # 1 while a callback runs inside an instruction that is counted already
         self._running = False
+        self._marking: tuple[int, int, int] | None = None  # of mark_writes, for another map
         self._halted = False
         self._shutdown = False
         self._interrupted = False  # the run before ended by an interrupt ahead of the instruction to be resumed from
@@ -142,11 +155,12 @@ class UnicornEngine:
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations, tick)
+        self._display = display
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)
         self.unkept = unkept(helper=isinstance(self._loop, FastLoop))
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read, self._callbacks)
-        reader = code_reader(self._ov, regions, self._watch.read_linear)
+        reader = code_reader(self._ov, self._memory, self._watch.read_linear)
         self._loop.serve(self._system)
         if isinstance(self._loop, GateLoop):
             intercepts = Intercepts(
@@ -438,12 +452,26 @@ class UnicornEngine:
         if self._running:
             self._control.leave = 1
 
+    def remap(self, regions: Sequence[MemoryRegion]) -> None:
+        """See Executor."""
+        if self._running:
+            raise EngineError("remap() was called inside a callback of a run")
+        self._memory.remap(regions)
+        if self._marking is not None:
+            self._loop.mark_writes(*self._marking, self._memory.places())
+        if self._display is not None and isinstance(self._loop, FastLoop):
+            self._loop.serve_display(self._memory, self._display)
+        self._call.tlb_flush(self._ov.cpu)
+        self._loop.flush()
+        self._watch.stale = self._watch.active
+
     def display_changed(self) -> None:
         """See Executor."""
         self._call.tlb_flush(self._ov.cpu)
 
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
         """See Executor."""
+        self._marking = host_address, pages, marks
         self._memory.mark_writes(host_address, pages, marks)
         return self._loop.mark_writes(host_address, pages, marks, self._memory.places())
 
@@ -472,6 +500,14 @@ class UnicornEngine:
     def set_watchpoints(self, watches: Iterable[Watch]) -> None:
         """See Executor."""
         self._watch.replace(tuple(watches))
+
+    def time_stamp(self) -> int:
+        """See Executor."""
+        return self._system.tsc()
+
+    def on_time_stamp(self, callback: Callable[[], None] | None) -> None:
+        """See Executor."""
+        self._system.tell_time_stamp = callback
 
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """See Executor."""

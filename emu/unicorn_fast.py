@@ -438,11 +438,11 @@ class FastLoop:
                 taken(length - cell.left)
 
     def serve_display(self, memory: GuestMemory, display: SharedDisplay) -> None:
-        """Let the helper answer the display's window."""
+        """Let the helper answer the display's window; again whenever the map of memory has changed."""
         helper = self._helper
         memory.serve(display.base, display.size, helper.display_read, helper.display_write, display.shared)
-        ram = memory.ranges(display.frame_buffer, 1)
-        helper.display(self._engine, display.shared, display.base, ram[0][0] if ram else NO_RAM)
+        ram = memory.number(display.memory)
+        helper.display(self._engine, display.shared, display.base, NO_RAM if ram is None else ram)
 
     def repeating(self) -> bool:
         """The helper reports a repeated string instruction on arrival only."""

@@ -10,7 +10,7 @@ import ctypes
 from ctypes import c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 from typing import Final
 
-from emu.x86.cpuid import APIC, LM, RDRAND, SVM, VME
+from emu.x86.cpuid import APIC, LM, RDRAND, SVM, TSC_DEADLINE, VME, X2APIC
 
 VERSION: Final = "2.1.4"
 
@@ -227,7 +227,7 @@ CPU_MODELS: Final = {"486": 7, "pentium": 8, "pentium2": 9, "pentium3": 10, "qem
 #: Indexes of Env.features (qemu/target/i386/cpu.h, FeatureWord): the words of `emu.x86.cpuid.CpuModel`.
 FEATURES: Final = {"edx1": 0, "ecx1": 1, "ebx7": 2, "ecx7": 3, "edx8": 6, "ecx8": 7}
 #: Bits in which Unicorn's words differ from the models': it always sets LM in 64-bit mode, and what is taken out.
-FEATURES_CHANGED: Final = {"edx1": APIC | VME, "ecx1": RDRAND, "edx8": LM | APIC, "ecx8": SVM}
+FEATURES_CHANGED: Final = {"edx1": APIC | VME, "ecx1": RDRAND | X2APIC | TSC_DEADLINE, "edx8": LM | APIC, "ecx8": SVM}
 
 #: MSR number -> field of Env, for those the engine keeps and executes RDMSR and WRMSR on (SDM vol. 4, tables 2-2, 2-3).
 MSR_FIELDS: Final[dict[int, str]] = {

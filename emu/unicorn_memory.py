@@ -5,72 +5,138 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Iterator, Sequence
+from ctypes import c_int, c_int64, c_uint64, c_void_p
+from functools import partial
 from itertools import pairwise
-from typing import Final, Protocol
+from typing import Any, Final
 
-from emu.engine import EngineError
+from emu.engine import EngineError, MemoryRegion
+from emu.record import dataclass
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay
 
 PAGE: Final = 0x1000
 PROT_ALL: Final = 7  #: UC_PROT_ALL
-#: Holes end and begin at these: the display's window, which may be served by others than the rest.
-CUTS: Final = (0xA0000, 0xC0000)
+#: Memory that is not mapped from the start, such as the frame buffer of a PCI card.
+LATER: Final = 64 << 20
+#: Holes end and begin at the first two: the display's window, which may be served by others than the rest. So that a
+#: change leaves distant holes alone (taking one out costs Unicorn time for each of its pages) they are cut at 1 MiB as
+#: well, and at multiples of CUT up to 4 GiB.
+CUTS: Final = (0xA0000, 0xC0000, 0x100000)
+CUT: Final = 64 << 20
 
 
-class MappedRegion(Protocol):
-    """A range of physical memory backed by this process's: `host_address` is where its bytes are."""
+_WRITE = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_uint64, c_int, c_int64, c_void_p)
+HOOK_WRITE: Final = 1 << 11  #: UC_HOOK_MEM_WRITE
+LONGEST_ACCESS: Final = 16
 
-    @property
-    def base(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def kind(self) -> str:
-        """`ram`, or `rom`: guest writes are discarded."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def host_address(self) -> int: ...
+def _store_elsewhere(
+    region: MemoryRegion, host: int, _uc: int, _kind: int, address: int, size: int, value: int, _data: int
+) -> None:
+    """A memory hook: put what is written in `region` to the host's bytes from `host` on."""
+    data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+    first, end = max(address, region.base), min(address + size, region.base + region.size)
+    if first < end:
+        ctypes.memmove(host + first - region.base, data[first - address : end - address], end - first)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What stands at [base, end): memory of this process (`host` its address), or MMIO (`host` None)."""
+
+    base: int
+    end: int
+    host: int | None
+    readonly: bool
+    name: str
 
 
 class GuestMemory:
     """The map of one engine. Raises EngineError when Unicorn refuses a region."""
 
-    def __init__(self, overlay: Overlay, regions: Sequence[MappedRegion], callbacks: Callbacks) -> None:
-        self._ov, self._regions = overlay, tuple(regions)
-        call, uc = overlay.call, overlay.uc
+    def __init__(self, overlay: Overlay, regions: Sequence[MemoryRegion], callbacks: Callbacks) -> None:
+        self._ov, self._callbacks = overlay, callbacks
+        self._regions: tuple[MemoryRegion, ...] = ()
+        self._entries: tuple[_Entry, ...] = ()
+        #: functions of C by the first address of the hole that they answer
+        self._served: dict[int, tuple[int, int, int]] = {}
         #: host address, number and marks of the pages whose writes are noted
         self._marked = 0, 0, 0
         #: (base, size, address in Unicorn's own numbering of RAM, by which it finds translations)
         self._ram: list[tuple[int, int, int]] = []
+        self._places: list[tuple[int, int, int]] = []
+        self._redirects: list[tuple[int, Any]] = []
         # Until the first block is freed Unicorn numbers a new one behind the smallest (find_ram_offset in its exec.c),
         # so that two may have the same numbers. From then on it looks for a gap.
         page = mmap.mmap(-1, PAGE)
         self.map_host(0, PAGE, ctypes.addressof(ctypes.c_uint8.from_buffer(page)), "a spare page")
-        overlay.check(call.mem_unmap(uc, 0, PAGE), "unmap a spare page")
-        for region in self._regions:
-            self.map_host(region.base, region.size, region.host_address, region.name)
-            if region.kind == "rom":
+        overlay.check(overlay.call.mem_unmap(overlay.uc, 0, PAGE), "unmap a spare page")
+        self.remap(regions)
+
+    def remap(self, regions: Sequence[MemoryRegion]) -> bool:
+        """Replace the map; True when anything was taken out of it. Not while Unicorn runs, and the caller drops all
+        translations: numbers of RAM are used again."""
+        call, ov = self._ov.call, self._ov
+        wanted = [
+            _Entry(r.base, r.base + r.size, r.host_address, r.kind == "rom", r.name)
+            for r in sorted(regions, key=lambda r: r.base)
+        ]
+        wanted += [_Entry(first, end, None, False, "I/O") for first, end in _holes(regions)]
+        stays = set(wanted)
+        gone = [entry for entry in self._entries if entry not in stays]
+        for entry in gone:
+            ov.check(call.mem_unmap(ov.uc, entry.base, entry.end - entry.base), f"unmap {entry.name}")
+        present = set(self._entries)
+        for entry in wanted:
+            if entry in present:
+                continue
+            if entry.host is None:
+                self._map_hole(entry.base, entry.end - entry.base)
+                continue
+            self.map_host(entry.base, entry.end - entry.base, entry.host, entry.name)
+            if entry.readonly:
                 # The memory system then discards writes, which keeps translations and bytes as they are; Unicorn's
                 # own protection would ask a hook and write all the same.
-                call.set_readonly(call.find_region(uc, region.base), True)
-            self._ram.append((region.base, region.size, call.ram_address(uc, region.host_address)))
-        numbers = sorted((number, number + size) for _, size, number in self._ram)
+                call.set_readonly(call.find_region(ov.uc, entry.base), True)
+        self._regions, self._entries = tuple(regions), tuple(wanted)
+        self._redirect()
+        self._ram = [(r.base, r.size, call.ram_address(ov.uc, r.host_address)) for r in regions]
+        numbers = sorted({(number, number + size) for _, size, number in self._ram})
         if any(one[1] > other[0] for one, other in pairwise(numbers)):
             raise EngineError(f"unicorn numbers two pieces of RAM alike: {numbers}")
-        for first, end in _holes(self._regions):
-            code = call.mmio_map(uc, first, end - first, callbacks.mmio_read, first, callbacks.mmio_write, first)
-            overlay.check(code, f"map I/O at {first:#x}")
+        self._places = [(r.base, r.size, r.host_address) for r in sorted(regions, key=lambda r: r.base)]
+        return bool(gone)
+
+    def _redirect(self) -> None:
+        """Hook the writes to regions that have them go elsewhere; Unicorn itself discards them."""
+        for hook, _ in self._redirects:
+            self._ov.call.hook_del(self._ov.uc, hook)
+        self._redirects.clear()
+        for region in self._regions:
+            if region.written is not None:
+                function = _WRITE(
+                    partial(_store_elsewhere, region, region.host_address + region.written - region.offset)
+                )
+                first, last = region.base - LONGEST_ACCESS + 1, region.base + region.size - 1
+                self._redirects.append((self._ov.add_hook(HOOK_WRITE, function, first, last), function))
+
+    def _map_hole(self, base: int, size: int) -> None:
+        call, uc = self._ov.call, self._ov.uc
+        ours = self._callbacks.mmio_read, self._callbacks.mmio_write, base
+        read, write, data = self._served.get(base, ours)
+        self._ov.check(call.mmio_map(uc, base, size, read, data, write, data), f"map I/O at {base:#x}")
 
     def serve(self, base: int, size: int, read: int, write: int, data: int) -> None:
-        """Let functions of C answer the MMIO hole [base, base + size), with `data` as their user data. See
-        uc_mmio_map."""
-        call, uc = self._ov.call, self._ov.uc
-        self._ov.check(call.mem_unmap(uc, base, size), f"unmap I/O at {base:#x}")
-        self._ov.check(call.mmio_map(uc, base, size, read, data, write, data), f"map I/O at {base:#x}")
+        """Let functions of C answer the MMIO hole [base, base + size), which is one of ours, whenever no memory stands
+        there; `data` is their user data. See uc_mmio_map."""
+        if self._served.get(base) == (read, write, data):
+            return
+        self._served[base] = read, write, data
+        if any(entry.host is None and (entry.base, entry.end) == (base, base + size) for entry in self._entries):
+            self._ov.check(self._ov.call.mem_unmap(self._ov.uc, base, size), f"unmap I/O at {base:#x}")
+            self._map_hole(base, size)
 
     def map_host(self, base: int, size: int, host_address: int, name: str) -> None:
         """Back physical [base, base + size) by this process's memory."""
@@ -86,14 +152,21 @@ class GuestMemory:
                 found.append((ram + first - base, ram + end - base))
         return found
 
+    def number(self, host: int) -> int | None:
+        """Where in Unicorn's numbering of RAM the byte at this host address is; None where no region has it."""
+        for region, (_, _, ram) in zip(self._regions, self._ram, strict=True):
+            if region.host_address <= host < region.host_address + region.size:
+                return ram + host - region.host_address
+        return None
+
     def places(self) -> list[tuple[int, int, int]]:
-        """(base, size, address in this process) of each region."""
-        return [(region.base, region.size, region.host_address) for region in self._regions]
+        """(base, size, address in this process) of each region, that of low RAM, which holds most code, first."""
+        return self._places
 
     @property
     def numbered(self) -> int:
-        """The end of Unicorn's numbering of RAM."""
-        return max((ram + size for _, size, ram in self._ram), default=0)
+        """The end of Unicorn's numbering of RAM, with room for what is mapped later."""
+        return max((ram + size for _, size, ram in self._ram), default=0) + LATER
 
     def read(self, address: int, length: int) -> bytes | None:
         """Bytes of RAM or ROM; None where there is neither, or where the range leaves a region."""
@@ -106,9 +179,11 @@ class GuestMemory:
         """Store into RAM, as a guest's write would: ROM and holes take nothing. Returns what `ranges` does."""
         for region in self._regions:
             if region.base <= address and address + len(data) <= region.base + region.size:
+                host = region.host_address + address - region.base
+                if region.written is not None:
+                    ctypes.memmove(host + region.written - region.offset, data, len(data))
                 if region.kind == "rom":
                     return []
-                host = region.host_address + address - region.base
                 ctypes.memmove(host, data, len(data))
                 self._mark(host, len(data))
                 return self.ranges(address, len(data))
@@ -125,8 +200,8 @@ class GuestMemory:
                 ctypes.memset(marks + page, 1, 1)
 
 
-def _holes(regions: Sequence[MappedRegion]) -> Iterator[tuple[int, int]]:
-    """The physical ranges [first, end) below PHYSICAL_END that no region covers."""
+def _holes(regions: Sequence[MemoryRegion]) -> Iterator[tuple[int, int]]:
+    """The physical ranges [first, end) below PHYSICAL_END that no region covers, cut."""
     at = 0
     for region in sorted(regions, key=lambda r: r.base):
         yield from _cut(at, region.base)
@@ -138,6 +213,11 @@ def _holes(regions: Sequence[MappedRegion]) -> Iterator[tuple[int, int]]:
 
 def _cut(first: int, end: int) -> Iterator[tuple[int, int]]:
     while first < end:
-        stop = min((cut for cut in (*CUTS, end) if cut > first), default=end)
+        if first < CUTS[-1]:
+            stop = min(cut for cut in CUTS if cut > first)
+        elif first < 1 << 32:
+            stop = first // CUT * CUT + CUT
+        else:
+            stop = end
         yield first, min(stop, end)
         first = stop

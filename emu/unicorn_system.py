@@ -76,6 +76,8 @@ class System:
         self._values: dict[int, int] = {}
         self._sce = 0
         self._claimed: dict[int, MsrDevice] = {}
+        #: told when the guest has set the time-stamp counter
+        self.tell_time_stamp: Callable[[], None] | None = None
         self._operations: dict[int, Callable[[int], int]] = {
             RDMSR: self._rdmsr,
             WRMSR: self._wrmsr,
@@ -187,8 +189,10 @@ class System:
         env = self._env
         if number in (m.TSC, m.TSC_ADJUST) and self._callbacks.set_time is not None:
             self._callbacks.set_time()
-        if number == m.TSC:
-            self._values[m.TSC_ADJUST] = value - self._timestamp() & MASK64
+        if number in (m.TSC, m.TSC_ADJUST):
+            self._values[m.TSC_ADJUST] = value - self._timestamp() & MASK64 if number == m.TSC else value
+            if self.tell_time_stamp is not None:
+                self.tell_time_stamp()
         elif number == m.EFER:
             return self._store_efer(value)
         elif number in (m.FS_BASE, m.GS_BASE):

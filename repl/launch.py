@@ -20,7 +20,7 @@ from emu.engine import CheckLevel, EngineError
 from emu.firmware.payload import KernelError
 from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom, read_rom, tour_rom
 from emu.inspector import DebuggerError
-from emu.machine import MachineConfig, MachineError, build_machine
+from emu.machine import MACHINES, MachineConfig, MachineError, build_machine
 from emu.media import Disk, MediaError
 from emu.stops import Stop, StopKind
 from emu.until import Until, UntilError, parse_until
@@ -56,7 +56,7 @@ def notice(text: str) -> None:
 
 def check_choices(options: argparse.Namespace) -> None:
     """Values that this version does not have. Raises UsageError."""
-    choose("--machine", options.machine, ("isapc",), ("pc",))
+    choose("--machine", options.machine, MACHINES)
     choose("--hypervisor", options.hypervisor, ("none",), ("model", "kvm", "xen"))
     choose("--policy", options.policy, ("emulated",), ("native", "auto", "learn", "dwell:"))
     choose("--clock", options.clock, ("virtual",), ("host",))
@@ -82,7 +82,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         media = (*options.floppy, *options.disk, *options.cdrom)
         tour = image is None and not media and options.firmware is None and options.kernel is None
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
-    config = MachineConfig(memory=memory, slice=piece, checks=checks, cpu=options.cpu)
+    config = MachineConfig(machine=options.machine, memory=memory, slice=piece, checks=checks, cpu=options.cpu)
     open_media(options, config)
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:
@@ -101,7 +101,9 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
             )
         from emu.firmware.kernels import load_kernel
 
-        config.payload = load_kernel(Path(options.kernel), map(Path, options.initrd), options.append or "", memory)
+        config.payload = load_kernel(
+            Path(options.kernel), map(Path, options.initrd), options.append or "", memory, acpi=options.machine == "pc"
+        )
     else:
         _firmware(options.firmware, config, roms)
     return config
@@ -114,12 +116,12 @@ def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, byt
         raise UsageError("--firmware builtin is not available in this version: use seabios or a file")
     if name is None:
         try:
-            path = find_firmware("seabios")
+            path = find_firmware("seabios", config.machine)
         except FirmwareError as error:
             raise UsageError(f"an image needs a firmware, and there is none: {error}") from None
         notice(f"using SeaBIOS ({path}), as there is no built-in firmware yet")
         name = "seabios"
-    config.firmware = read_rom(find_firmware(name), "firmware")
+    config.firmware = read_rom(find_firmware(name, config.machine), "firmware")
     if name == "seabios":
         config.fw_cfg = {"vgaroms/vgabios.bin": read_rom(find_vga_rom(), "VGA BIOS")}
         config.fw_cfg.update((f"genroms/{file}"[:55], data) for file, data in roms)

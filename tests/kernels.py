@@ -10,7 +10,7 @@ import pytest
 from bench.assets import AssetMissing, linux_686
 from bench.initramfs import userspace
 from emu.debugger import Debugger
-from emu.firmware.linux import load
+from emu.firmware.kernels import load
 from emu.firmware.payload import Payload
 from emu.machine import MachineConfig, build_machine
 
@@ -19,14 +19,21 @@ MEMORY = 128 << 20
 APPEND = "console=ttyS0 nolapic noapic acpi=off pci=off tsc=unstable nokaslr vdso32=0"
 
 
+#: What each machine lets the kernel find by itself, and not.
+APPENDS = {"isapc": APPEND, "pc": "console=ttyS0 nokaslr"}
+
+
 @functools.cache
-def payload() -> Payload:
+def payload(machine: str = "isapc") -> Payload:
     """Kernel and userspace; skips when they cannot be had."""
     try:
         files = linux_686()
     except AssetMissing as missing:
         pytest.skip(str(missing))
-    return load(files.kernel.name, files.kernel.read_bytes(), userspace(files.busybox.read_bytes()), APPEND, MEMORY)
+    return load(
+        files.kernel.name, files.kernel.read_bytes(), [("initrd", userspace(files.busybox.read_bytes()))],
+        APPENDS[machine], MEMORY, acpi=machine == "pc",
+    )  # fmt: skip
 
 
 @functools.cache
@@ -38,5 +45,6 @@ def userspace_line() -> str:
 
 def linux(**config: object) -> Debugger:
     """A debugger on a machine about to execute the kernel's first instruction."""
-    options: dict[str, object] = {"memory": MEMORY, "payload": payload(), **config}
+    machine = str(config.get("machine", "isapc"))
+    options: dict[str, object] = {"memory": MEMORY, "payload": payload(machine), **config}
     return Debugger(build_machine(MachineConfig(**options)))  # type: ignore[arg-type]

@@ -9,15 +9,17 @@ give FFh.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Protocol
 
 from emu.clock import Clock
 from emu.devices.atapi_commands import PACKETS
 from emu.devices.copied import copied
 from emu.devices.ide_cdrom import Cdrom
 from emu.devices.ide_commands import COMMANDS
-from emu.devices.ide_drive import COMMAND, DEV, DEVICE, DRQ, Drive, DriveState
+from emu.devices.ide_drive import COMMAND, DEV, DEVICE, DRQ, DmaEngine, Drive, DriveState
 from emu.media import Disk
+from emu.record import dataclass
 from emu.views import DeviceView, FieldView
 
 # device control register
@@ -38,6 +40,15 @@ class State:
     selected: int = 0
     control: int = 0
     drives: list[DriveState | None] = field(default_factory=lambda: [None, None])
+
+
+class BusMaster(DmaEngine, Protocol):
+    """The bus master of this channel."""
+
+    on_start: Callable[[], None]
+
+    def interrupt(self) -> None:
+        """INTRQ rose."""
 
 
 class ControlFace:
@@ -79,6 +90,8 @@ class IdeChannel:
             else Drive(clock, disk, i, name, self._drive_irq, COMMANDS)
             for i, disk in enumerate(drives)
         )
+        self._engine: BusMaster | None = None
+        self._level = False  # of `irq`, for its rising edges
         self._selected = 0
         self._control = 0
         #: who answers data and register accesses: the selected device, or device 0 for an absent device 1
@@ -118,9 +131,26 @@ class IdeChannel:
         self._active = self._drives[index] or (self._drives[0] if index else None)
         self._drive_irq()
 
+    def attach_dma(self, engine: BusMaster) -> None:
+        """Give the drives a bus master."""
+        self._engine = engine
+        for drive in self._drives:
+            if drive is not None:
+                drive.dma = engine
+        engine.on_start = self._dma_started
+
+    def _dma_started(self) -> None:
+        drive = self._drives[self._selected]
+        if drive is not None:
+            drive.dma_started()
+
     def _drive_irq(self) -> None:
         drive = self._drives[self._selected]
-        self._irq(drive is not None and drive.state.intrq and not self._control & NIEN)
+        level = drive is not None and drive.state.intrq and not self._control & NIEN
+        if level and not self._level and self._engine is not None:
+            self._engine.interrupt()
+        self._level = level
+        self._irq(level)
 
     # -- the data port
 
@@ -278,7 +308,7 @@ class IdeChannel:
         fields = [FieldView("selected", self._selected), FieldView("device control", self._control, control)]
         for i, drive in enumerate(self._drives):
             fields += [FieldView(f"device {i}", "absent")] if drive is None else _drive_fields(i, drive)
-        return DeviceView(self.name, "ATA channel, PIO", "8 ports and a control port", tuple(fields))
+        return DeviceView(self.name, "ATA channel", "8 ports and a control port", tuple(fields))
 
 
 def _before_last_word(s: DriveState) -> int:

@@ -7,12 +7,12 @@ protocol", 9.12 "Signature and persistence"; SPC-2 (T10 1236D) 7.20 "REQUEST SEN
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from emu.clock import Clock
 from emu.devices.ide_commands import COMMANDS as DISK_COMMANDS
 from emu.devices.ide_drive import ABRT, BLOCK_NS, COMMAND_NS, DEV, DRDY, DRQ, DSC, ERR, Drive, DriveState
 from emu.media import SECTOR, Disk, DiskError
+from emu.record import dataclass
 
 FRAME = 2048  #: bytes of user data in a sector
 # interrupt reason, in the count register

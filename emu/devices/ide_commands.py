@@ -23,6 +23,14 @@ def _write_sectors(drive: Drive) -> None:
     drive.begin("out", 1)
 
 
+def _read_dma(drive: Drive) -> None:
+    drive.begin_dma("dma in")
+
+
+def _write_dma(drive: Drive) -> None:
+    drive.begin_dma("dma out")
+
+
 def _read_multiple(drive: Drive) -> None:
     if drive.state.multiple:
         drive.begin("in", drive.state.multiple)
@@ -126,6 +134,8 @@ def _set_features(drive: Drive) -> None:
         s.revert = subcommand == 0xCC
     elif subcommand == 0x03 and (count in (0, 1) or 0x08 <= count <= 0x0C):
         s.pio_mode = count & 7 if count >= 8 else 0  # 00001b mmm: PIO flow control mode; 0 and 1: the default
+    elif subcommand == 0x03 and drive.dma is not None and (count in range(0x20, 0x23) or count in range(0x40, 0x43)):
+        s.dma_mode = count
     else:
         drive.fail(ABRT)
         return
@@ -198,6 +208,8 @@ COMMANDS: dict[int, Callable[[Drive], None]] = {
     0x00: _nop,
     **dict.fromkeys(range(0x10, 0x20), _recalibrate),
     0x20: _read_sectors, 0x21: _read_sectors, 0x24: _read_sectors,
+    0xC8: _read_dma, 0xC9: _read_dma, 0x25: _read_dma,
+    0xCA: _write_dma, 0xCB: _write_dma, 0x35: _write_dma,
     0x27: _native_max, 0xF8: _native_max,
     0x29: _read_multiple, 0xC4: _read_multiple,
     0x30: _write_sectors, 0x31: _write_sectors, 0x34: _write_sectors,

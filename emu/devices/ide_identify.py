@@ -21,7 +21,9 @@ def identify_data(drive: Drive) -> bytes:
     _put_text(words, 23, 4, FIRMWARE)
     _put_text(words, 27, 20, MODEL)
     words[47] = 0x8000 | MAX_MULTIPLE
-    words[49] = 0x2E00  # standby timer as specified, IORDY supported and may be disabled, LBA; no DMA
+    words[49] = 0x2E00  # standby timer as specified, IORDY supported and may be disabled, LBA
+    if drive.dma is not None:
+        words[49] |= 0x0100
     words[50] = 0x4000
     words[51] = 0x0200  # PIO mode 2
     words[53] = 0x0003  # words 54-58 and 64-70 are valid
@@ -30,6 +32,11 @@ def identify_data(drive: Drive) -> bytes:
     words[59] = 0x0100 | s.multiple if s.multiple else 0
     lba28 = min(disk.sectors, MAX_LBA28)
     words[60], words[61] = lba28 & 0xFFFF, lba28 >> 16
+    if drive.dma is not None:
+        words[53] |= 0x0004  # word 88 is valid
+        words[63] = 0x0007 | (0x100 << (s.dma_mode & 7) if s.dma_mode & 0x20 else 0)  # multiword DMA modes 0-2
+        words[65] = words[66] = 120  # shortest and recommended multiword DMA cycle, ns
+        words[88] = 0x0007 | (0x100 << (s.dma_mode & 7) if s.dma_mode & 0x40 else 0)  # Ultra DMA modes 0-2
     words[64] = 0x0003  # PIO modes 3 and 4
     words[67] = words[68] = 120  # shortest PIO cycle without and with IORDY, ns
     words[80] = 0x007E  # ATA-1 to ATA-6

@@ -100,8 +100,9 @@ def check_cmdline(name: str, header: Header, append: str) -> bytes:
     return append.encode() + b"\0"
 
 
-def load(name: str, image: bytes, initrd: bytes, append: str, memory: int) -> Payload:
-    """What a boot loader does for a bzImage on a PC with `memory` bytes of RAM; `initrd` may be empty.
+def load(name: str, image: bytes, initrd: bytes, append: str, memory: int, kept: int = 0) -> Payload:
+    """What a boot loader does for a bzImage on a PC with `memory` bytes of RAM; `initrd` may be empty. For `kept` see
+    `memory_map`.
 
     Raises KernelError when `image` is no bzImage, or kernel, initrd or command line do not fit.
     """
@@ -120,7 +121,7 @@ def load(name: str, image: bytes, initrd: bytes, append: str, memory: int) -> Pa
     if initrd:
         where = place_initrd(name, header, end, len(initrd), memory)
         pieces.append((where, initrd))
-    pieces.append((ZERO_PAGE, _zero_page(image, header, where, len(initrd), memory)))
+    pieces.append((ZERO_PAGE, _zero_page(image, header, where, len(initrd), memory_map(memory, kept))))
     # boot.rst: ESI the zero page; EBP, EDI and EBX zero; interrupts off; CS 10h and DS, ES, SS 18h flat.
     state = flat_state(header.entry, GDT, esi=ZERO_PAGE, esp=ZERO_PAGE)
     return Payload(f"Linux {header.release}".rstrip(), tuple(pieces), state)
@@ -145,16 +146,17 @@ def place_initrd(name: str, header: Header, end: int, size: int, memory: int) ->
     return where
 
 
-def _zero_page(image: bytes, header: Header, initrd: int, initrd_size: int, memory: int) -> bytes:
+def _zero_page(
+    image: bytes, header: Header, initrd: int, initrd_size: int, ranges: list[tuple[int, int, int]]
+) -> bytes:
     page = bytearray(PAGE)
     page[SETUP_SECTS : header.end] = image[SETUP_SECTS : header.end]
     page[LOADER_TYPE] = LOADER_UNDEFINED
-    extended = (memory - HIGH) >> 10
+    extended = next((length for base, length, _ in ranges if base == HIGH), 0) >> 10
     struct.pack_into("<H", page, EXT_MEM_K, min(extended, 0xFFFF))
     struct.pack_into("<I", page, ALT_MEM_K, extended)
     struct.pack_into("<I", page, CMD_LINE_PTR, CMD_LINE)
     struct.pack_into("<II", page, RAMDISK_IMAGE, initrd, initrd_size)
-    ranges = memory_map(memory)
     page[E820_ENTRIES] = len(ranges)
     for number, (base, length, kind) in enumerate(ranges):
         struct.pack_into("<QQI", page, E820_TABLE + 20 * number, base, length, kind)

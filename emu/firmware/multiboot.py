@@ -35,7 +35,9 @@ def find_header(image: bytes) -> int | None:
     return None
 
 
-def load(name: str, image: bytes, modules: Sequence[tuple[str, bytes]], append: str, memory: int) -> Payload:
+def load(
+    name: str, image: bytes, modules: Sequence[tuple[str, bytes]], append: str, memory: int, kept: int = 0
+) -> Payload:
     """What a boot loader does for a multiboot image; `modules` are (string, bytes).
 
     Raises KernelError when `image` is none, is truncated, asks for what there is not, or does not fit."""
@@ -69,7 +71,7 @@ def load(name: str, image: bytes, modules: Sequence[tuple[str, bytes]], append: 
         pieces.append((where, data))
         placed.append((where, where + len(data), string))
         where = where + len(data) + PAGE - 1 & -PAGE
-    pieces += [(GDT, flat_gdt()), (INFO, _information(name, placed, append, memory))]
+    pieces += [(GDT, flat_gdt()), (INFO, _information(name, placed, append, memory, kept))]
     state = flat_state(entry, GDT, eax=MAGIC_FOR_KERNEL, ebx=INFO, esp=GDT)
     return Payload(f"multiboot {name}", tuple(pieces), state)
 
@@ -126,7 +128,7 @@ def _check_size(name: str, size: int) -> None:
         raise KernelError(f"kernel {name} asks for {size} bytes of memory in one piece: 3G is the most a machine has")
 
 
-def _information(name: str, modules: Sequence[tuple[int, int, str]], append: str, memory: int) -> bytes:
+def _information(name: str, modules: Sequence[tuple[int, int, str]], append: str, memory: int, kept: int) -> bytes:
     """The boot information at INFO with all it points to (3.3)."""
     tail = bytearray()
 
@@ -138,7 +140,7 @@ def _information(name: str, modules: Sequence[tuple[int, int, str]], append: str
     line = put(f"{name} {append}".rstrip().encode("ascii", "replace") + b"\0")
     strings = [put(string.encode("ascii", "replace") + b"\0") for _, _, string in modules]
     listed = put(b"".join(struct.pack("<4I", a, b, s, 0) for (a, b, _), s in zip(modules, strings, strict=True)))
-    entries = b"".join(struct.pack("<IQQI", 20, *part) for part in memory_map(memory))
+    entries = b"".join(struct.pack("<IQQI", 20, *part) for part in memory_map(memory, kept))
     ranges, loader = put(entries), put(LOADER_NAME)
     info = bytearray(INFO_SIZE)
     flags = INFO_MEMORY | INFO_CMDLINE | INFO_MODULES | INFO_MMAP | INFO_LOADER

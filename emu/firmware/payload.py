@@ -52,12 +52,14 @@ def read_file(path: Path, what: str) -> bytes:
         raise KernelError(f"{what} {path} cannot be read: {error.strerror}") from error
 
 
-def memory_map(memory: int) -> list[tuple[int, int, int]]:
-    """(base, length, type) of `memory` bytes of RAM, in order of address, without the holes."""
+def memory_map(memory: int, kept: int = 0) -> list[tuple[int, int, int]]:
+    """(base, length, type) of `memory` bytes of RAM and `kept` more behind it that are not the kernel's, in order of
+    address, without the holes."""
     return [
         (0, CONVENTIONAL_USABLE, E820_RAM),
         (CONVENTIONAL_USABLE, layout.CONVENTIONAL_END - CONVENTIONAL_USABLE, E820_RESERVED),
         *([(layout.EXTENDED_BASE, memory - layout.EXTENDED_BASE, E820_RAM)] if memory > layout.EXTENDED_BASE else []),
+        *([(memory, kept, E820_RESERVED)] if kept else []),
     ]
 
 

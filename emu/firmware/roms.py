@@ -20,9 +20,12 @@ def _search(name: str, package: str) -> Path:
     raise FirmwareError(f"{name} is not in {where}: install the Debian package {package} or name a file")
 
 
-def find_firmware(name: str) -> Path:
-    """`seabios` or a path. Raises FirmwareError."""
-    return _search("bios.bin", "seabios") if name == "seabios" else Path(name)
+def find_firmware(name: str, machine: str = "isapc") -> Path:
+    """`seabios` or a path. Debian's bios.bin is built without what the `pc` machine has, bios-256k.bin with it. Raises
+    FirmwareError."""
+    if name != "seabios":
+        return Path(name)
+    return _search("bios-256k.bin" if machine == "pc" else "bios.bin", "seabios")
 
 
 def find_vga_rom() -> Path:

@@ -1,13 +1,14 @@
 """The CPU models: what CPUID says of each, and which registers' bits follow from that.
 
 The words are those of the chips as QEMU's models of the same names give them, which tests/cpu/test_system.py compares;
-with VME, which QEMU does not execute, and without what this PC's CPU does not have: a local APIC, RDRAND (its numbers
-would come from the host) and SVM.
+with VME, which QEMU does not execute, and without what the CPU of `isapc` does not have: a local APIC (`with_apic` adds
+it), RDRAND (its numbers would come from the host) and SVM.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -19,6 +20,7 @@ SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36 = (1 << n for n in range(11, 18))
 MMX, FXSR, SSE, SSE2 = (1 << n for n in range(23, 27))
 # CPUID.1:ECX (table 3-10).
 SSE3, MONITOR, SMX, CX16, PCID = 1 << 0, 1 << 3, 1 << 6, 1 << 13, 1 << 17
+X2APIC, TSC_DEADLINE = 1 << 21, 1 << 24
 XSAVE, RDRAND = 1 << 26, 1 << 30
 # CPUID.7.0:EBX, ECX (table 3-8).
 FSGSBASE, TSC_ADJUST, SMEP, SMAP = 1 << 0, 1 << 1, 1 << 7, 1 << 20
@@ -86,6 +88,21 @@ class CpuModel:
             (self.ecx7 & PKU, 22),
         )  # fmt: skip
         return sum(1 << bit for present, bit in bits if present)
+
+    @property
+    def has_apic(self) -> bool:
+        """CPUID names a local APIC."""
+        return bool(self.edx1 & APIC)
+
+    def with_apic(self) -> CpuModel:
+        """The same with its local APIC, which came with the Pentium (SDM vol. 3A, 11.1); "max" has its x2APIC mode and
+        TSC-deadline timer too. AMD repeats the bit in leaf 80000001h (APM vol. 3, E.4.2)."""
+        if self.family < 5:
+            return self
+        newest = X2APIC | TSC_DEADLINE if self.edx8 & RDTSCP and self.intel else 0
+        return replace(
+            self, edx1=self.edx1 | APIC, ecx1=self.ecx1 | newest, edx8=self.edx8 | (0 if self.intel else APIC)
+        )
 
     @property
     def rdpmc(self) -> bool:

@@ -119,10 +119,15 @@ def test_a_file_that_is_no_kernel_is_named(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_linux_boots_to_a_userspace_that_computes_the_md5_the_host_does():
-    debugger = kernels.linux()
+@pytest.mark.parametrize("machine", ["isapc", "pc"])
+def test_linux_boots_to_a_userspace_that_computes_the_md5_the_host_does(machine: str):
+    debugger = kernels.linux(machine=machine)
     debugger.set_limit(12_000_000_000)
     debugger.begin_continue()
     stop = debugger.run()
     assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0), stop.text
     assert kernels.userspace_line() in debugger.machine.serial_text()
+    if machine == "pc":
+        said = debugger.machine.serial_text()
+        for found in ("ACPI: Using IOAPIC for interrupt routing", "TSC deadline timer available", "hpet0: at MMIO"):
+            assert found in said

@@ -1,0 +1,228 @@
+"""The chipset of `--machine pc`: PCI bus 0 with i440FX, PIIX3 and PIIX4 functions, what its registers put where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from emu import layout
+from emu.bus import Mmio, Ports
+from emu.clock import Clock
+from emu.devices.busmaster_ide import IdeFunction
+from emu.devices.hpet import Hpet
+from emu.devices.i440fx import HostBridge, Segment
+from emu.devices.ide import IdeChannel
+from emu.devices.ioapic import IoApic
+from emu.devices.lapic import Lapic
+from emu.devices.pci import PciFunction, PciHost
+from emu.devices.pic8259 import Pic8259Pair
+from emu.devices.piix3 import PIRQRC, IsaBridge
+from emu.devices.piix4_pm import PM_SIZE, PMBA, PMREGMISC, SMB_SIZE, PowerManagement
+from emu.devices.syscontrol import ResetControl
+from emu.engine import Executor
+from emu.firmware.acpi import acpi_files, e820_file
+from emu.irq import IntrPin
+from emu.memory import Kind, Part, PhysicalMemory, Place, Region
+from emu.x86.cpuid import CpuModel
+
+SHADOW, SMRAM, DISPLAY, ROM_LOW, OPTION = "shadow", "smram", "vga", "firmware-low", "option-rom"
+FLOATING = "floating"  #: what an address gives that nobody answers, where only writes go somewhere
+
+PIRQ_IRQS = (10, 10, 11, 11)  #: where `set_up` routes PIRQA# to PIRQD#
+
+
+def pc_parts(memory: int, firmware: bytes, option_roms: bytes) -> list[Part]:
+    """RAM of `memory` bytes, the firmware (whole pages, if any) at the top and, its last 128 KiB, below 1 MiB, the
+    option ROMs at C0000h; DRAM behind both for the PAM registers."""
+    low = firmware[-layout.BIOS_LOW_MAX :]
+    options = option_roms + b"\xff" * (-len(option_roms) % 0x4000)
+    return [
+        Part(0, layout.CONVENTIONAL_END, "ram", "conventional"),
+        Part(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, "ram", SMRAM, mapped=False),
+        Part(layout.SHADOW_BASE, layout.BIOS_LOW_END - layout.SHADOW_BASE, "ram", SHADOW, mapped=False),
+        Part(layout.SHADOW_BASE, 0x10000, "rom", FLOATING, b"\xff" * 0x10000, mapped=False),
+        *([Part(layout.OPTION_ROM_BASE, len(options), "rom", OPTION, options)] if options else []),
+        *([Part(layout.BIOS_LOW_END - len(low), len(low), "rom", ROM_LOW, low)] if low else []),
+        *([Part(1 << 20, memory - (1 << 20), "ram", "extended")] if memory > 1 << 20 else []),
+        Part(layout.VGA_FRAME_BUFFER, layout.VGA_MEMORY, "ram", DISPLAY),
+        *([Part(layout.RESET_TOP - len(firmware), len(firmware), "rom", "firmware", firmware)] if firmware else []),
+    ]
+
+
+def pc_files(memory: int) -> dict[str, bytes]:
+    """What fw_cfg has for a firmware: the memory map and the ACPI tables."""
+    return {"etc/e820": e820_file(memory), **acpi_files()}
+
+
+class BusMasterAccess:
+    """Physical memory for DMA: RAM is read and written, ROM only read; anything else aborts. A device's transfer sees
+    the map of this instant."""
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self._memory = memory
+
+    def read(self, address: int, length: int) -> bytes | None:
+        return self._memory.try_read(address, length)
+
+    def write(self, address: int, data: bytes) -> bool:
+        if self._memory.available(address, len(data)) < len(data):
+            return False
+        end = address + len(data)
+        for region in self._memory.regions:
+            first, last = max(address, region.base), min(end, region.base + region.size)
+            if first < last and region.kind == "ram":
+                self._memory.write(first, data[first - address : last - address])
+        return True
+
+
+class PcChipset:
+    """`isa_irq[n]` is what ISA devices drive IRQ n by; the local APIC is what drives the CPU's INTR."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        ports: Ports,
+        mmio: Mmio,
+        memory: PhysicalMemory,
+        executor: Executor,
+        pin: IntrPin,
+        pic: Pic8259Pair,
+        reset_control: ResetControl,
+        power_off: Callable[[], None],
+        init: Callable[[], None],
+        model: CpuModel,
+    ) -> None:
+        """`init`: INIT for the CPU, which is a `model`."""
+        self._ports, self._mmio, self._memory, self._executor = ports, mmio, memory, executor
+        self._initial = memory.regions
+        self._stale = self._decode_stale = False
+        self.dma = BusMasterAccess(memory)
+        self.host = PciHost(reset_control)
+        self.bridge = HostBridge(self._remap)
+        self.lapic = Lapic(clock, pin, executor.time_stamp, model)
+        for number in self.lapic.msrs:
+            executor.claim_msr(number, self.lapic)
+        executor.on_time_stamp(self.lapic.timer.time_set)
+        self.ioapic = IoApic(pin, self.lapic.send)
+        self.lapic.pic, self.lapic.on_eoi = pic, self.ioapic.end_of_interrupt
+        self.lapic.io_extint = lambda: self.ioapic.extint
+        self.lapic.on_base, self.lapic.on_init = self._decode, init
+        self._pic = pic
+        self.isa = IsaBridge(self._irq)
+        self.isa_irq = [self.isa.isa_line(n) for n in range(16)]
+        self.hpet = Hpet(clock, self.ioapic.set_irq, (self.isa_irq[0], self.isa_irq[8]))
+        self.isa_irq[0], self.isa_irq[8] = self.hpet.displaced(0), self.hpet.displaced(1)
+        self.pm = PowerManagement(clock, self.isa_irq[layout.IRQ_SCI], power_off, self._decode)
+        self.ide: IdeFunction | None = None
+        self.functions: dict[str, PciFunction] = {}
+        self.add(0, 0, self.bridge)
+        self.add(1, 0, self.isa)
+        self.add(1, 3, self.pm, wired=False)
+        mmio.map(layout.IOAPIC, 0x20, self.ioapic, "ioapic")
+        mmio.map(layout.HPET, 0x400, self.hpet, "hpet", width=8)
+        self._decode()
+        ports.map(layout.PCI_CONFIG, 8, self.host, "pci", width=4)
+        ports.map(layout.APM_CONTROL, 2, self.pm.apm, "apm")
+
+    def _irq(self, n: int, level: bool) -> None:
+        """An ISA line, at both kinds of controllers: the 8254 is on input 2 of the I/O APIC (MP 1.4, table 5-1)."""
+        self._pic.set_irq(n, level)
+        if n != 2:
+            self.ioapic.set_irq(n or 2, level)
+
+    def add(self, device: int, function: int, chip: PciFunction, *, wired: bool = True) -> None:
+        """Put a function on the bus. `wired`: its INTx pin reaches the PIRQ lines."""
+        self.host.add(device, function, chip)
+        self.functions[chip.name] = chip
+        chip.on_map = self._decode
+        pin = chip.config[0x3D]
+        if wired and pin:
+            chip.on_intx = self.isa.pci_line(device, pin)
+
+    def add_ide(self, channels: Sequence[IdeChannel | None]) -> IdeFunction:
+        """The IDE function over the channels that are there."""
+        self.ide = IdeFunction(self.dma, channels)
+        self.add(1, 1, self.ide, wired=False)
+        return self.ide
+
+    @property
+    def device_table(self) -> dict[str, Any]:
+        """What is saved and shown, by name."""
+        return {
+            "lapic": self.lapic, "ioapic": self.ioapic, "hpet": self.hpet, "pci": self.host, **self.functions,
+        }  # fmt: skip
+
+    def set_up(self) -> None:
+        """The registers as a firmware leaves them to an operating system, where none runs: PM ports where the FADT
+        has them, PIRQ lines at two level triggered IRQs, the 8259 and NMI by way of the local APIC (MultiProcessor
+        Specification 1.4, 3.6.2.2, virtual wire mode)."""
+        self.pm.config_write(PMBA, layout.ACPI_PM, 4)
+        self.pm.config_write(PMREGMISC, 1, 1)
+        for pirq, irq in enumerate(PIRQ_IRQS):
+            self.isa.config_write(PIRQRC + pirq, irq, 1)
+            self._pic.elcr.write(irq >> 3, self._pic.elcr.peek(irq >> 3, 1) | 1 << (irq & 7), 1)
+        self.lapic.virtual_wire()
+
+    # -- what stands where
+
+    def _remap(self) -> None:
+        """PAM or SMRAM have changed: the map follows before the next instruction."""
+        self._stale = True
+        self._executor.request_stop()
+
+    def _decode(self) -> None:
+        """A BAR has changed. Ports and MMIO follow at once, as no instruction fetches from there."""
+        self._ports.release_claims()
+        self._mmio.release_claims()
+        if (apic := self.lapic.mmio_base) is not None:
+            self._mmio.claim(apic, 0x1000, self.lapic, "lapic")
+        for window in self.host.windows():
+            bar = window.bar
+            if bar.face is not None:
+                bus = self._ports if bar.io else self._mmio
+                bus.claim(window.base, bar.size, bar.face, window.name, bar.width)
+        if (base := self.pm.pm_base) is not None:
+            self._ports.claim(base, PM_SIZE, self.pm.pm, "piix4-pm", width=4)
+        if (base := self.pm.smbus_base) is not None:
+            self._ports.claim(base, SMB_SIZE, self.pm.smbus, "piix4-smbus")
+
+    def apply(self) -> None:
+        """Put RAM and ROM where the registers say. Not while the engine runs."""
+        if not self._stale:
+            return
+        self._stale = False
+        before = self._memory.regions
+        self._memory.place(self._places())
+        if self._memory.regions != before:
+            self._executor.remap(self._memory.regions)
+
+    def _places(self) -> list[Place]:
+        low, end = layout.VGA_WINDOW, layout.BIOS_LOW_END
+        outside = [r for r in self._initial if not low <= r.base < end]
+        roms = [r for r in self._initial if layout.SHADOW_BASE <= r.base < end]
+        places = [Place(r.base, r.size, r.name, r.kind) for r in outside]
+        if self.bridge.smram:
+            places.append(Place(low, layout.VGA_WINDOW_SIZE, SMRAM, "ram"))
+        for segment in self.bridge.segments():
+            skip = segment.base - layout.SHADOW_BASE
+            if segment.read:
+                kind: Kind = "ram" if segment.write else "rom"
+                places.append(Place(segment.base, segment.size, SHADOW, kind, skip))
+            else:
+                places += _rom_places(roms, segment)
+        return places
+
+
+def _rom_places(roms: Sequence[Region], segment: Segment) -> list[Place]:
+    """Where PCI answers the reads of a segment: the ROMs in it. Where there is none a read gives all ones. DRAM may
+    take the writes."""
+    found, at, end = [], segment.base, segment.base + segment.size
+    for rom in [*(r for r in roms if r.base < end and r.base + r.size > at), None]:
+        first = end if rom is None else max(at, rom.base)
+        if segment.write and at < first:
+            found.append(Place(at, first - at, FLOATING, "rom", 0, (SHADOW, at - layout.SHADOW_BASE)))
+        if rom is not None:
+            at = min(end, rom.base + rom.size)
+            writes = (SHADOW, first - layout.SHADOW_BASE) if segment.write else None
+            found.append(Place(first, at - first, rom.name, "rom", first - rom.base, writes))
+    return found
