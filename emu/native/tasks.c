@@ -197,19 +197,26 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
 {
     uint64_t host = (uint64_t)__builtin_return_address(0), *flags = &AT(uint64_t, env, at.env_eflags);
     uint32_t image;
-    int virtual_too;
+    engine *e;
 
-    look_behind(env);
+    e = look_behind(env);
     if (legacy(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !flat(segment_of(env, SS)) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
         ask(env, IRET, 2u << (shift & 1), (uint32_t)next, host);
     /* IRET of ring 0 loads VIF and VIP (SDM vol. 2A, IRET), which Unicorn keeps as they are; its return to V86 loads them
      * itself. Nothing of it happens where the IRET faults, and then nobody comes back here. */
-    virtual_too = legacy(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL);
-    image = virtual_too ? flags_to_return_to(env, host) : 0;
-    real_helper_iret_protected(env, shift, next);
-    if (virtual_too && !(image & EFLAGS_VM))
+    image = legacy(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL) ? flags_to_return_to(env, host)
+                                                                                      : (uint32_t)*flags;
+    if (!(image & EFLAGS_VM) && (image ^ *flags) & EFLAGS_VIRTUAL) {
+        /* It finds its instruction by its return address, which is in the block only where it is jumped to. */
+        cpu_restore_state_x86_64((uint8_t *)env - at.cpu_env, host, 1);
+        real_helper_iret_protected(env, shift, next);
+        if (e)
+            e->unwinding = 0;
         *flags = (*flags & ~(uint64_t)EFLAGS_VIRTUAL) | (image & EFLAGS_VIRTUAL);
+        return;
+    }
+    real_helper_iret_protected(env, shift, next);
 }
 
 REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t parameters)
