@@ -19,6 +19,8 @@ HITS = 1000
 GDB_SECONDS = 300
 #: Full screens drawn, enough to be above the noise of two process starts.
 PLANAR_FRAMES, CHAINED_FRAMES = 100, 1000
+#: 16 MiB.
+READ_COMMANDS = 128
 
 Measure = Callable[[Side, Path], float]
 
@@ -146,6 +148,14 @@ def fill_chained(side: Side, folder: Path) -> float:
     return _fill(side, folder, None)
 
 
+def read_disk(side: Side, folder: Path) -> float:
+    """16 MiB of the first hard disk by READ SECTORS, polling and REP INSW, s; process start not counted."""
+    image = guests.blank_disk(folder / "blank.img", (READ_COMMANDS + 1) * guests.COMMAND_SECTORS)
+    rom = folder / "read.rom"
+    first, all_ = (side.run(str(guests.read_rom(rom, commands)), image) for commands in (1, 1 + READ_COMMANDS))
+    return all_ - first
+
+
 FIGURES = (
     Figure("start-up to the first instruction", "s", False, start_up, "0.25 s"),
     Figure("reset to 7C00h under SeaBIOS", "s", False, seabios),
@@ -157,6 +167,7 @@ FIGURES = (
     Figure("planar fill, write mode 0", "ms", False, fill_write_mode_0, "5x QEMU's"),
     Figure("planar fill, write mode 2", "ms", False, fill_write_mode_2, "5x QEMU's"),
     Figure("256-colour fill", "ms", False, fill_chained, "5x QEMU's"),
+    Figure("16 MiB from the disk by PIO", "s", False, read_disk),
     Figure("decompression of Linux 686", "s", False, kernels.decompression, "1x", icount=True),
     Figure("Linux 686 to userspace", "s", False, kernels.to_userspace, "1x", icount=True),
     Figure("memory of an idle 64 MiB machine", "MiB", False, memory, "150 MiB"),

@@ -43,9 +43,41 @@ def fill_rom(path: Path, *, write_mode: int | None, frames: int) -> Path:
     # mov ax, 0a000h; mov es, ax; mov bp, frames; cld; turn: xor di, di; mov cx, count; mov ax, bp; rep stosb; dec bp
     code += bytes.fromhex("b800a0 8ec0 bd") + frames.to_bytes(2, "little") + bytes.fromhex("fc 31ff b9")
     code += count.to_bytes(2, "little") + bytes.fromhex("89e8 f3aa 4d 75f4") + EXIT_CODE
+    return _from_reset(path, code)
+
+
+#: Of one READ SECTORS command: a count of 0 (ATA-6, 8.27.4).
+COMMAND_SECTORS = 256
+#: To before the number of commands: cli; cld; es and si 0; mov bp, commands
+_READ_START = bytes.fromhex("fafc 31c0 8ec0 31f6 bd")
+_READ_CODE = bytes.fromhex(
+    "baf603 b002 ee baf601 b0e0 ee"  # 3F6h: nIEN; 1F6h: device 0, LBA
+    "baf201 b000 ee 42 ee"  # command: count 0, LBA bits 7-0: 0
+    "42 89f0 ee 42 88e0 ee 4242 b020 ee"  # LBA bits 23-8: si; READ SECTORS
+    "bb0001"  # mov bx, 256
+    "ec a880 75fb a808 7417"  # sector: in al, dx; while BSY; without DRQ to hlt
+    "b2f0 bf0080 b90001 f36d b2f7"  # di 8000h, cx 256; rep insw; dx 1F7h again
+    "4b 75e8 46 4d 75cc"  # dec bx, to sector; inc si; dec bp, to command
+)
+
+
+def _from_reset(path: Path, code: bytes) -> Path:
+    """A ROM that executes `code`, at most 496 bytes, from the reset vector on."""
     start = ROM_SIZE - 0x200
     jump = b"\xe9" + (start - (ROM_SIZE - 16) - 3 & 0xFFFF).to_bytes(2, "little")
     path.write_bytes((b"\xff" * start + code).ljust(ROM_SIZE - 16, b"\xff") + jump.ljust(16, b"\xff"))
+    return path
+
+
+def read_rom(path: Path, commands: int) -> Path:
+    """A ROM that reads `commands` times 256 sectors of the first disk by PIO, polling, and ends the run."""
+    return _from_reset(path, _READ_START + commands.to_bytes(2, "little") + _READ_CODE + EXIT_CODE)
+
+
+def blank_disk(path: Path, sectors: int) -> Path:
+    """A hard disk of zeros."""
+    with open(path, "wb") as file:
+        file.truncate(sectors * SECTOR)
     return path
 
 

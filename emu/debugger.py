@@ -508,6 +508,10 @@ class Debugger(Inspector):
         """Strokes separated by blanks, keys of one stroke joined by `+`: "ctrl+alt+delete enter"."""
         self._feed("keys", keys)
 
+    def move_mouse(self, action: str) -> None:
+        """`move DX DY`, `wheel N`, or `down`, `up`, `click` with a button's name."""
+        self._feed("mouse", action)
+
     def send_serial(self, text: str) -> None:
         """To the guest's COM1."""
         self._feed("serial", text)

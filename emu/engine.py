@@ -194,10 +194,16 @@ class Executor(Protocol):
         `until` instructions have retired (None: while the run lasts) and no access reaches PortIo that does anything
         (one answered with this call does not). The engine may answer them by itself."""
 
-    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
-        """Only in PortIo.port_in: the next byte reads of `port` would give `data`, one after another, as long as no
-        other access reaches PortIo. The engine may answer them by itself; it calls `taken` with their number before
-        any other access reaches PortIo and before `run` returns."""
+    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
+        """Only in PortIo.port_in: the next reads of `port`, of any of `sizes` (a sum of 1, 2 and 4 bytes), would give
+        `data`, one after another, as long as no other access reaches PortIo. The engine may answer them by itself; it
+        calls `taken` with the number of bytes before any other access reaches PortIo and before `run` returns. A read
+        of which `data` has only a part reaches PortIo."""
+
+    def stream_output(self, port: int, room: int, written: Callable[[bytes], None], sizes: int = 1) -> None:
+        """Only in PortIo: the next writes of `port`, of any of `sizes`, would do nothing but to append to what is
+        written, up to `room` bytes, as long as no other access reaches PortIo. The engine may collect them; it calls
+        `written` with the bytes when `stream_input` would call `taken`. The two replace each other."""
 
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """From now on RDMSR and WRMSR of `number` go to `device`, which keeps the value, whatever the CPU model."""

@@ -13,16 +13,22 @@ from typing import Any, Protocol
 
 from emu import layout
 from emu.bus import Mmio, Ports
+from emu.busmaster import BusMaster
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.devices.debugports import DebugConsole, DebugExit, PostCode
+from emu.devices.dma8237 import DmaPair
+from emu.devices.fdc82077 import Fdc82077
+from emu.devices.floppy_drive import LARGEST, format_of
 from emu.devices.fwcfg import FwCfg
 from emu.devices.i8042 import I8042
 from emu.devices.ide import IdeChannel
 from emu.devices.keyboard import Keyboard, UnknownKey
+from emu.devices.lpt import ParallelPort
+from emu.devices.mouse import Mouse, UnknownAction
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pit8254 import Pit8254, Port61, instant_of, pulses_at
 from emu.devices.rtc146818 import Rtc, pc_nvram
-from emu.devices.syscontrol import A20Gate, Port92, ResetControl
+from emu.devices.syscontrol import A20Gate, Port92, ResetControl, ResetFace
 from emu.devices.uart16550 import Uart16550
 from emu.devices.uart16550_registers import LSR, LSR_ERRORS
 from emu.devices.vga import Vga
@@ -31,7 +37,7 @@ from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault, SharedDisp
 from emu.firmware.payload import Payload
 from emu.irq import IntrPin
 from emu.journal import Journal
-from emu.media import Disk
+from emu.media import SECTOR, Disk
 from emu.memory import Kind, Part, PhysicalMemory
 from emu.pages import Pages
 from emu.picture import picture
@@ -53,9 +59,23 @@ POLLED = frozenset(
         layout.VGA_STATUS,
     )
 )  # fmt: skip
+#: Status and data ports of ATA channels, and the channel's base. The alternate status has no side effect; the status
+#: none when INTRQ is clear.
+IDE_STATUS = 7
+IDE_POLLED = {
+    port: base
+    for base, control in (
+        (layout.IDE_PRIMARY, layout.IDE_PRIMARY_CONTROL),
+        (layout.IDE_SECONDARY, layout.IDE_SECONDARY_CONTROL),
+    )
+    for port in (base, base + IDE_STATUS, control)
+}
+#: Sizes of accesses to the data port that move words: Executor.stream_input.
+WORDS = 2 | 4
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
-MAX_DISKS = 2
+MAX_DISKS = 4  #: drives of both IDE channels, CD-ROM drives included
+MAX_FLOPPIES = 2
 RDX = 2  #: in CpuState.regs
 OUTPUT_KEPT = 1 << 20  #: characters of each console's output kept for views and matching
 
@@ -80,9 +100,12 @@ class MachineConfig:
     option_roms: Sequence[bytes] = ()
     fw_cfg: dict[str, bytes] = field(default_factory=dict)
     disks: Sequence[Disk] = ()
-    boot: str = "disk"
+    floppies: Sequence[Disk] = ()  #: A: and B:
+    cdroms: Sequence[Disk] = ()
+    boot: str | Sequence[str] = "disk"  #: floppy, disk, cdrom: one, or the first choices in order
     serial_out: Callable[[bytes], None] | None = None
     debugcon_out: Callable[[bytes], None] | None = None
+    parallel_out: Callable[[bytes], None] | None = None
     checks: CheckLevel = CheckLevel.AUTO
     cpu: str = DEFAULT_MODEL  #: a name of `emu.x86.cpuid.MODELS`
     slice: int | None = None  #: how many instructions the engine is asked for at a time; must change nothing
@@ -128,7 +151,7 @@ class InputRecord:
     """A person's input, stamped with the virtual time (ns) at which the guest could first see it."""
 
     virtual_ns: int
-    kind: str  #: "keys" (names), "text" or "serial"
+    kind: str  #: "keys" (names), "text", "mouse" (an action) or "serial"
     data: str
 
 
@@ -154,8 +177,13 @@ def _parts(config: MachineConfig) -> list[Part]:
         raise MachineError(f"memory of {config.memory} bytes: a whole number of MiB from 1M on is needed")
     if config.memory > 3 << 30:
         raise MachineError(f"memory of {config.memory} bytes: 3G is the most")
-    if len(config.disks) > MAX_DISKS:
-        raise MachineError(f"{len(config.disks)} disks: the one IDE channel of this machine takes {MAX_DISKS}")
+    if (drives := len(config.disks) + len(config.cdroms)) > MAX_DISKS:
+        raise MachineError(f"{drives} disks and CDs: the two IDE channels take {MAX_DISKS} drives")
+    if len(config.floppies) > MAX_FLOPPIES:
+        raise MachineError(f"{len(config.floppies)} floppy disks: there are {MAX_FLOPPIES} drives")
+    for disk in config.floppies:
+        if disk.sectors * SECTOR > LARGEST:
+            raise MachineError(f"{disk.name} has {disk.sectors * SECTOR} bytes: the largest floppy disk has {LARGEST}")
     if config.payload is not None and config.firmware:
         raise MachineError("a firmware and a payload: the CPU can start in one of them")
     if not config.firmware and config.payload is None:
@@ -179,6 +207,22 @@ def _parts(config: MachineConfig) -> list[Part]:
     ]
 
 
+_ChannelMedia = tuple[tuple[Disk | None, Disk | None], tuple[bool, bool]]
+
+
+def _ide_places(config: MachineConfig) -> tuple[_ChannelMedia, _ChannelMedia]:
+    """The media of each channel's devices 0 and 1, and which are CDs: these take the second channel first."""
+    places: list[Disk | None] = [*config.disks, None, None, None, None][:4]
+    packet = [False] * 4
+    for disk in config.cdroms:
+        at = next(place for place in (2, 3, 1, 0) if places[place] is None)
+        places[at], packet[at] = disk, True
+    return (
+        ((places[0], places[1]), (packet[0], packet[1])),
+        ((places[2], places[3]), (packet[2], packet[3])),
+    )
+
+
 class Machine:
     """An isapc. Everything but `request_stop` belongs to one thread. Implements `emu.subject.Subject`."""
 
@@ -191,13 +235,15 @@ class Machine:
         self.mmio = Mmio()
         self.journal = Journal()
         self.pin = IntrPin()
-        self.on_text: Callable[[str], None] | None = None  #: told "serial" or "debugcon" after each byte sent
+        self.on_text: Callable[[str], None] | None = None  #: told "serial", "debugcon" and so on after each byte sent
         #: asked to let the host's time pass while the CPU is idle: (ns of virtual time, None: until something happens)
         #: -> True when it passed. Without it idle time is skipped.
         self.idle: Callable[[int | None], bool] | None = None
         self.inputs: list[InputRecord] = []
         self._replay: deque[InputRecord] = deque()
-        self._output: dict[str, bytearray] = {"serial": bytearray(), "debugcon": bytearray()}
+        self._output: dict[str, bytearray] = {
+            name: bytearray() for name in ("serial", "serial2", "parallel", "debugcon")
+        }
         self._stop = False
         self._ended: MachineExit | None = None
         self._reset: str | None = None
@@ -229,15 +275,21 @@ class Machine:
         clock, config, ports = self.clock, self.config, self.ports
         self.pic = Pic8259Pair(self.pin)
         irq = [partial(self.pic.set_irq, n) for n in range(16)]
+        bus = BusMaster(self.memory, self.mmio)
+        self.dma = DmaPair(bus.read, bus.write)
         self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
         self.port61 = Port61(self.pit, clock)
-        nvram = pc_nvram(config.memory, disks=[d.sectors for d in config.disks], boot=config.boot)
+        nvram = pc_nvram(
+            config.memory, disks=[d.sectors for d in config.disks[:2]], boot=config.boot,
+            floppies=[format_of(disk).drive for disk in config.floppies],
+        )  # fmt: skip
         self.rtc = Rtc(clock, irq[layout.IRQ_RTC], nvram)
         self.a20 = A20Gate(self.executor.set_a20)
         self.keyboard = Keyboard(clock)
+        self.mouse = Mouse(clock)
         self.kbc = I8042(
             clock, irq[layout.IRQ_KEYBOARD], irq[layout.IRQ_MOUSE], self.a20.keyboard,
-            partial(self.request_reset, "cpu"), self.keyboard,
+            partial(self.request_reset, "cpu"), self.keyboard, self.mouse,
         )  # fmt: skip
         self.port92 = Port92(self.a20, self.request_reset)
         self.reset_control = ResetControl(self.request_reset)
@@ -247,11 +299,20 @@ class Machine:
         self.display.written = lambda at, count: self.executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
         self.vga = Vga(clock, self.display)
         self.mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, self.display, "vga", width=8)
-        drives = [*config.disks, None, None][:2]
-        self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], (drives[0], drives[1]))
+        self.com2 = Uart16550(clock, irq[layout.IRQ_COM2], partial(self._sent, "serial2", None), "com2")
+        self.lpt1 = ParallelPort(
+            clock, irq[layout.IRQ_LPT1], partial(self._sent, "parallel", config.parallel_out)
+        )  # fmt: skip
+        (disks0, packet0), (disks1, packet1) = _ide_places(config)
+        self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], disks0, "ide0", packet0)
+        self.ide1 = IdeChannel(clock, irq[layout.IRQ_IDE_SECONDARY], disks1, "ide1", packet1)
+        self.fdc = Fdc82077(clock, irq[layout.IRQ_FDC], self.dma, config.floppies)
         self.debugcon = DebugConsole(partial(self._sent, "debugcon", config.debugcon_out))
         self.post = PostCode()
         self.debug_exit = DebugExit(self._exit)
+        ports.map(layout.DMA_LOW, 16, self.dma.low, "dma")
+        ports.map(layout.DMA_PAGES, 15, self.dma.pages, "dma")
+        ports.map(layout.DMA_HIGH, 32, self.dma.high, "dma")
         ports.map(layout.PIC_MASTER, 2, self.pic.master, "pic")
         ports.map(layout.PIC_SLAVE, 2, self.pic.slave, "pic")
         ports.map(layout.PIT, 4, self.pit, "pit")
@@ -260,17 +321,27 @@ class Machine:
         ports.map(layout.KBC_COMMAND, 1, self.kbc.command, "kbc")
         ports.map(layout.RTC, 2, self.rtc, "rtc")
         ports.map(layout.SYSTEM_CONTROL_A, 1, self.port92, "port92")
-        ports.map(layout.RESET_CONTROL, 1, self.reset_control, "reset")
+        ports.map(layout.RESET_CONTROL - 1, 4, ResetFace(self.reset_control), "reset", width=4)
         ports.map(layout.COM1, 8, self.com1, "com1")
+        ports.map(layout.COM2, 8, self.com2, "com2")
+        ports.map(layout.LPT1, 3, self.lpt1, "lpt1")
         ports.map(layout.VGA_MONO_CRTC, 0x3E0 - layout.VGA_MONO_CRTC, self.vga, "vga")
         ports.map(layout.VBE_PORTS, 4, self.vga.vbe, "vbe", width=2)
         ports.map(layout.IDE_PRIMARY, 8, self.ide, "ide0", width=4)
         ports.map(layout.IDE_PRIMARY_CONTROL, 1, self.ide.control, "ide0")
+        ports.map(layout.IDE_SECONDARY, 8, self.ide1, "ide1", width=4)
+        ports.map(layout.IDE_SECONDARY_CONTROL, 1, self.ide1.control, "ide1")
+        ports.map(layout.FDC, 4, self.fdc.registers, "fdc")
+        ports.map(layout.FDC_CHANGE, 1, self.fdc.change, "fdc")
+        #: the ATA channels by their first port
+        self._channels = {layout.IDE_PRIMARY: self.ide, layout.IDE_SECONDARY: self.ide1}
         ports.map(layout.DEBUGCON_BOCHS, 1, self.debugcon, "debugcon")
         ports.map(layout.DEBUGCON_SEABIOS, 1, self.debugcon, "debugcon")
         ports.map(layout.POST_CODE, 1, self.post, "post")
         ports.map(layout.DEBUG_EXIT, 1, self.debug_exit, "debug-exit", width=4)
         self.device_table: dict[str, Device] = {
+            "mouse": self.mouse, "com2": self.com2, "lpt1": self.lpt1, "dma": self.dma, "fdc": self.fdc,
+            "ide1": self.ide1,
             "pic": self.pic, "pit": self.pit, "port61": self.port61, "rtc": self.rtc, "keyboard": self.keyboard,
             "kbc": self.kbc, "a20": self.a20, "port92": self.port92, "reset": self.reset_control, "com1": self.com1,
             "vga": self.vga, "ide0": self.ide, "debugcon": self.debugcon, "post": self.post,
@@ -285,9 +356,28 @@ class Machine:
 
     def port_in(self, port: int, size: int) -> int:
         value = self.ports.port_in(port, size)
-        if port in POLLED and size == 1 and self.ports.trace is None:
-            self._answer_ahead(port, value)
+        if self.ports.trace is None:
+            if port in POLLED and size == 1:
+                self._answer_ahead(port, value)
+            elif port in IDE_POLLED:
+                self._answer_ide_ahead(port, size, value)
         return value
+
+    def _answer_ide_ahead(self, port: int, size: int, value: int) -> None:
+        """Let the engine move data words, and answer polls of a status that stays until a timer's event."""
+        base = IDE_POLLED[port]
+        channel = self._channels[base]
+        if port != base and size == 1 and not (port == base + IDE_STATUS and channel.acknowledged):
+            self.executor.hold_input(port, value, None)
+        self._offer_data(base)
+
+    def _offer_data(self, base: int) -> None:
+        """In a PIO data phase of the channel at `base` the engine may move all words of the block but the last."""
+        channel = self._channels[base]
+        if data := channel.readable():
+            self.executor.stream_input(base, data, channel.taken, WORDS)
+        elif room := channel.room():
+            self.executor.stream_output(base, room, channel.written, WORDS)
 
     def _answer_ahead(self, port: int, value: int) -> None:
         """Let the engine answer the next reads of a port that firmware polls or copies from."""
@@ -309,6 +399,8 @@ class Machine:
 
     def port_out(self, port: int, size: int, value: int) -> None:
         self.ports.port_out(port, size, value)
+        if port in self._channels and self.ports.trace is None:
+            self._offer_data(port)
 
     def timestamp(self) -> int:
         """The TSC: one count a virtual nanosecond."""
@@ -459,8 +551,8 @@ class Machine:
     # -- input
 
     def feed(self, kind: str, data: str) -> None:
-        """A person's input now: `keys` (names joined by '+', strokes by blanks), `text` typed on the keyboard, or
-        `serial`. Recorded. Raises MachineError for a key that does not exist."""
+        """A person's input now: `keys` (names joined by '+', strokes by blanks), `text` typed on the keyboard,
+        `mouse` (see Mouse.do), or `serial`. Recorded. Raises MachineError for a key that does not exist."""
         record = InputRecord(self.clock.now, kind, data)
         self._apply(record)
         self.inputs.append(record)
@@ -484,6 +576,8 @@ class Machine:
                 self.com1.receive(record.data.encode("latin-1", "replace"))
             elif record.kind == "text":
                 self.keyboard.type_text(record.data)
+            elif record.kind == "mouse":
+                self.mouse.do(record.data)
             else:
                 strokes = [stroke.split("+") for stroke in record.data.split()]
                 for keys in strokes:
@@ -492,15 +586,26 @@ class Machine:
                     self.keyboard.chord(keys)
         except UnknownKey as error:
             raise MachineError(f"no key is called {error.args[0]!r}, so nothing was typed") from None
+        except UnknownAction as error:
+            raise MachineError(str(error)) from None
 
     # -- the whole as a value
+
+    def _media(self) -> list[tuple[str, Disk]]:
+        """Every medium under the name that its state has."""
+        config = self.config
+        return (
+            [(f"disk{i}", disk) for i, disk in enumerate(config.disks)]
+            + [(f"floppy{i}", disk) for i, disk in enumerate(config.floppies)]
+            + [(f"cdrom{i}", disk) for i, disk in enumerate(config.cdroms)]
+        )
 
     def save(self) -> MachineState:
         """Everything that decides how the run goes on. Parts that did not change since the last state are the same
         objects in both, so a state is to be kept and looked at, not changed."""
         self.service()
         devices = {name: device.save() for name, device in self.device_table.items()}
-        devices.update({f"disk{i}": disk.save() for i, disk in enumerate(self.config.disks)})
+        devices.update({name: disk.save() for name, disk in self._media()})
         cpu, clock = self.executor.state(), self.clock.save()
         if (last := self._last) is not None:
             cpu = last.cpu if cpu == last.cpu else cpu
@@ -523,8 +628,8 @@ class Machine:
         self._awake_at = self.clock.now
         for name, device in self.device_table.items():
             device.restore(state.devices[name])
-        for i, disk in enumerate(self.config.disks):
-            disk.restore(state.devices[f"disk{i}"])
+        for name, disk in self._media():
+            disk.restore(state.devices[name])
         self._ended = self._reset = None
         self._last = state
         self.pin.update()
@@ -537,7 +642,7 @@ class Machine:
             if region.kind == "ram":
                 ram.update(self.memory.view[region.offset : region.offset + region.size])
         states = [(name, device.save()) for name, device in sorted(self.device_table.items())]
-        states += [(f"disk{i}", disk.save()) for i, disk in enumerate(self.config.disks)]
+        states += [(name, disk.save()) for name, disk in self._media()]
         return FingerprintView(
             self.executor.retired, self.clock.now, ram.hexdigest(), _digest(self.executor.state()), _digest(states)
         )

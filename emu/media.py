@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 SECTOR = 512
@@ -42,6 +42,9 @@ class Disk:
         self.write_through = write
         self.write_protected = protected  #: the guest's writes fail, as with a set write-protect jumper
         self._fd, self._data = fd, data
+        self._size = sectors * SECTOR  # bytes that the host has; a last sector that is not whole reads zeros behind
+        #: told the sentence of the first DiskError; the guest sees a device error each time
+        self.on_error: Callable[[str], None] | None = None
         self._overlay: dict[int, bytes] = {}
 
     @classmethod
@@ -73,13 +76,16 @@ class Disk:
         except OSError as error:
             os.close(fd)
             raise MediaError(f"{name}: its size cannot be told ({error.strerror}); give a raw disk image") from None
-        return cls(name, fd, b"", size // SECTOR, write=write, protected=False)
+        disk = cls(name, fd, b"", -(-size // SECTOR), write=write, protected=False)
+        disk._size = size
+        return disk
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "memory", *, protected: bool = False) -> Disk:
         """An image in memory, under an overlay. Raises MediaError for a size that no disk has."""
         _check_size(name, len(data))
-        return cls(name, None, bytes(data), len(data) // SECTOR, write=False, protected=protected)
+        sectors = -(-len(data) // SECTOR)
+        return cls(name, None, bytes(data).ljust(sectors * SECTOR, b"\0"), sectors, write=False, protected=protected)
 
     def read(self, lba: int, count: int) -> bytes:
         """`count` sectors from `lba`. Raises DiskError, and ValueError beyond the end, which a drive must prevent."""
@@ -113,9 +119,10 @@ class Disk:
             try:
                 written = os.pwrite(self._fd, sector, (lba + i) * SECTOR)
             except OSError as error:
-                raise DiskError(f"{self.name}: sector {lba + i} cannot be written: {error.strerror}") from None
+                raise self._error(f"sector {lba + i} cannot be written: {error.strerror}") from None
             if written != SECTOR:
-                raise DiskError(f"{self.name}: sector {lba + i} was written in part; the host's disk may be full")
+                raise self._error(f"sector {lba + i} was written in part; the host's disk may be full")
+            self._size = max(self._size, (lba + i + 1) * SECTOR)
 
     def flush(self) -> None:
         """Written sectors are on the host's medium on return. Raises DiskError. Nothing to do for an overlay."""
@@ -123,7 +130,7 @@ class Disk:
             try:
                 os.fsync(self._fd)
             except OSError as error:
-                raise DiskError(f"{self.name}: cannot be flushed: {error.strerror}") from None
+                raise self._error(f"cannot be flushed: {error.strerror}") from None
 
     def geometry(self) -> Geometry:
         """The translation its contents were made with, from the partition table or the BIOS parameter block; else the
@@ -134,6 +141,10 @@ class Disk:
             heads, sectors = found
             return Geometry(min(self.sectors // (heads * sectors), 1 << 16), heads, sectors)
         return self.drive_geometry()
+
+    def bpb_geometry(self) -> tuple[int, int] | None:
+        """Heads and sectors a track from a DOS boot sector; None without one."""
+        return _bpb_geometry(self.read(0, 1))
 
     def drive_geometry(self) -> Geometry:
         """The default CHS translation an ATA drive of this size reports: at most 16383/16/63 (ATA-4, 6.2), never more
@@ -154,6 +165,13 @@ class Disk:
             os.close(self._fd)
             self._fd = None
 
+    def _error(self, text: str) -> DiskError:
+        sentence = f"{self.name}: {text}"
+        if self.on_error is not None:
+            self.on_error(sentence)
+            self.on_error = None
+        return DiskError(sentence)
+
     def _check_range(self, lba: int, count: int) -> None:
         if lba < 0 or count < 0 or lba + count > self.sectors:
             raise ValueError(f"sectors {lba} to {lba + count - 1}: {self.name} has {self.sectors}")
@@ -165,21 +183,15 @@ class Disk:
         try:
             data = os.pread(self._fd, wanted, lba * SECTOR)
         except OSError as error:
-            raise DiskError(f"{self.name}: sector {lba} cannot be read: {error.strerror}") from None
-        if len(data) != wanted:
-            raise DiskError(f"{self.name}: sector {lba + len(data) // SECTOR} is missing; the file has become shorter")
-        return data
+            raise self._error(f"sector {lba} cannot be read: {error.strerror}") from None
+        if len(data) < min(wanted, self._size - lba * SECTOR):
+            raise self._error(f"sector {lba + len(data) // SECTOR} is missing; the file has become shorter")
+        return data.ljust(wanted, b"\0")
 
 
 def _check_size(name: str, size: int) -> None:
     if size == 0:
         raise MediaError(f"{name} is empty; a disk image has at least one sector of {SECTOR} bytes")
-    if size % SECTOR:
-        padded = -(-size // SECTOR) * SECTOR
-        raise MediaError(
-            f"{name} has {size} bytes, not a multiple of {SECTOR}: pad it, as with "
-            f"`truncate -s {padded} {Path(name).name}`"
-        )
 
 
 def _partition_geometry(sector: bytes) -> tuple[int, int] | None:

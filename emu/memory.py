@@ -132,6 +132,20 @@ class PhysicalMemory:
         for tell in self.on_write:
             tell(address, len(data))
 
+    def write_ram(self, address: int, data: bytes) -> None:
+        """As a bus master writes: what is ROM stays. Raises MemoryUnavailable with nothing written."""
+        have = self.available(address, len(data))
+        if have < len(data):
+            raise MemoryUnavailable(address + have, "no memory at this physical address")
+        done = 0
+        while done < len(data):
+            region = self._find(address + done)
+            assert region is not None
+            count = min(len(data) - done, region.base + region.size - address - done)
+            if region.kind == "ram":
+                self.write(address + done, data[done : done + count])
+            done += count
+
     def window(self, base: int) -> memoryview:
         """The live bytes of the region that begins at physical `base`. `save` compares them, whoever writes."""
         for region in self.regions:

@@ -40,6 +40,8 @@ class Callbacks:
         self.error: BaseException | None = None
         #: called before each port access that reaches Python
         self.before_port: Callable[[], None] | None = None
+        #: called behind each access with port and size while breakpoints on ports are enabled
+        self.after_port: Callable[[int, int], None] | None = None
         #: told each time stamp that RDTSC (False) or RDTSCP (True) is answered with
         self.told_time: Callable[[int, bool], None] | None = None
         #: told that the time-stamp counter has been written
@@ -72,7 +74,10 @@ class Callbacks:
         try:
             if self.before_port is not None:
                 self.before_port()
-            return self._io.port_in(port, size)
+            value = self._io.port_in(port, size)
+            if self.after_port is not None:
+                self.after_port(port, size)
+            return value
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self.failed(error)
             return MASK32
@@ -83,6 +88,8 @@ class Callbacks:
             if self.before_port is not None:
                 self.before_port()
             self._io.port_out(port, size, value)
+            if self.after_port is not None:
+                self.after_port(port, size)
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self.failed(error)
 

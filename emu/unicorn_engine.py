@@ -53,6 +53,7 @@ from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
+from emu.x86.vectors import denied
 
 # isort: split
 # The imports above have loaded the C helper, which is of use only when it is there before Unicorn.
@@ -125,7 +126,9 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
-        self._faults = Faults(self._ov, self._control, self._callbacks, lambda: self.retired + self._live)
+        self._faults = Faults(
+            self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
+        )
         self._memory = GuestMemory(self._ov, regions, self._callbacks)
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
@@ -133,7 +136,7 @@ class UnicornEngine:
         self._loop = self._choose_loop(translations, tick)
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)
-        self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read)
+        self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read, self._callbacks)
         reader = code_reader(self._ov, regions, self._watch.read_linear)
         self._loop.serve(self._system)
         if isinstance(self._loop, GateLoop):
@@ -141,7 +144,7 @@ class UnicornEngine:
                 self._ov, self._control, self._code, self._system, self._memory, reader, HIDDEN_PAGE + PAGE
             )
             self._faults.intercept = intercepts.take
-        self._check_segments(checks, reader)
+        self._check(checks, model, reader)
         self._transfers = Transfers(
             self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed
         )
@@ -170,10 +173,9 @@ class UnicornEngine:
         loop.close = weakref.finalize(self, detacher(helper, self._handle))
         return loop
 
-    def _check_segments(self, level: CheckLevel, reader: Callable[[int, int], bytes]) -> None:
+    def _check(self, level: CheckLevel, model: CpuModel, reader: Callable[[int, int], bytes]) -> None:
         if isinstance(self._loop, FastLoop):
-            if level is not CheckLevel.OFF:
-                self._loop.check_segments()
+            self._loop.check(segments=level is not CheckLevel.OFF, denied=denied(model))
         else:
             self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
 
@@ -440,9 +442,13 @@ class UnicornEngine:
         """See Executor."""
         self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until)
 
-    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
+    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """See Executor."""
-        self._loop.stream(port, data, taken)
+        self._loop.stream(port, data, taken, sizes)
+
+    def stream_output(self, port: int, room: int, written: Callable[[bytes], None], sizes: int = 1) -> None:
+        """See Executor."""
+        self._loop.collect(port, room, written, sizes)
 
     # -- debugging
 

@@ -83,6 +83,8 @@ CELLS: Final = 64
 TIME_BY_TSC, TIME_BY_TSCP = 1, 2
 #: Beyond Unicorn's numbering of RAM.
 NO_RAM: Final = 1 << 62
+#: Bytes that the helper collects of a port before it asks.
+COLLECTED: Final = 8192
 #: As long as the run lasts.
 ALWAYS: Final = -1
 #: More instructions than a run has left.
@@ -90,7 +92,7 @@ NOT_AT_ALL: Final = (1 << 63) - 1
 
 
 class Cell(ctypes.Structure):
-    """struct cell of emu/native/fast.h: an answer to byte reads of a port."""
+    """struct cell of emu/native/fast.h: an answer to reads of a port."""
 
     _fields_ = (
         ("port", c_uint16), ("value", c_uint8), ("streams", c_uint8), ("generation", c_uint32), ("floor", c_int64),
@@ -105,18 +107,33 @@ class Cell(ctypes.Structure):
     left: int
 
 
+class Sink(ctypes.Structure):
+    """struct sink: where writes to a port are collected."""
+
+    _fields_ = (
+        ("port", c_uint16), ("sizes", c_uint8), ("_pad", c_uint8), ("generation", c_uint32),
+        ("data", c_void_p), ("room", c_uint64),
+    )  # fmt: skip
+    port: int
+    sizes: int
+    generation: int
+    data: int
+    room: int
+
+
 class Cells(ctypes.Structure):
     """struct cells."""
 
     _fields_ = (
         ("generation", c_uint32), ("time_known", c_uint32), ("tick", c_uint32), ("_pad", c_uint32),
-        ("time", c_uint64), ("time_left", c_int64), ("cell", Cell * CELLS),
+        ("time", c_uint64), ("time_left", c_int64), ("sink", Sink), ("cell", Cell * CELLS),
     )  # fmt: skip
     generation: int
     time_known: int
     tick: int
     time: int
     time_left: int
+    sink: Sink
     cell: ctypes.Array[Cell]
 
 
@@ -189,7 +206,7 @@ class Helper:
         self.rearm = f("rearm", None, p)
         self.transfers = f("transfers", c_int, p, p)
         self.statistics = f("statistics", None, p, p)
-        self.checks = f("checks", None, p, c_int)
+        self.checks = f("checks", None, p, c_int, c_uint32)
         #: the tables of instructions, which the library refers to
         self._maps = instruction_maps()
         library.v2e_decode_maps(ctypes.byref(self._maps))
@@ -216,7 +233,7 @@ class Helper:
         with open(unicorn_path, "rb") as file:
             if BUILD_ID not in file.read(0x1000):
                 raise EngineError(f"{unicorn_path} is not the library in PyPI's wheel of unicorn {VERSION}")
-        if self.control() != ctypes.sizeof(Control) << 32 | offset("mode"):
+        if self.control() != ctypes.sizeof(Control) << 48 | ctypes.sizeof(Cells) << 16 | offset("mode"):
             raise EngineError("the helper was built from other sources than this package; install it again")
         if self.display_layout() != ctypes.sizeof(Shared) << 32 | offset_of(Shared, "direct"):
             raise EngineError("the helper was built for another display than this package's; install it again")
@@ -342,6 +359,9 @@ class FastLoop:
         #: bytes handed out as a stream: the port, how many, the bytes, and whom to tell how many were taken
         self._places: object = None  # kept, as the helper looks into it
         self._stream: tuple[int, int, object, Callable[[int], None]] | None = None
+        #: where writes are collected, and whom to tell what was written while that is so
+        self._collected = ctypes.create_string_buffer(COLLECTED)
+        self._written: Callable[[bytes], None] | None = None
         self._engine = helper.attach(
             overlay.uc, ctypes.addressof(control), ctypes.addressof(self._cells), translations, ram, *self._callbacks
         )  # fmt: skip
@@ -352,15 +372,15 @@ class FastLoop:
         """Let `system` do the system instructions."""
         self._helper.system(self._engine, ctypes.cast(system.callback, c_void_p))
 
-    def check_segments(self) -> None:
-        """From now on check segments before instructions (emu/native/checks.c)."""
-        self._helper.checks(self._engine, 1)
+    def check(self, *, segments: bool, denied: int) -> None:
+        """From now on check segments before instructions, and refuse those of the extensions `denied`, a mask of
+        `emu.x86.vectors` (emu/native/checks.c)."""
+        self._helper.checks(self._engine, segments, denied)
 
     def enter(self) -> int:
         """Run until the helper or Unicorn stops; uc_emu_start's error code."""
         code: int = self._helper.run(self._engine)
-        if self._stream is not None:
-            self.settle()
+        self.settle()
         return code
 
     def hold(self, port: int, value: int, floor: int) -> None:
@@ -380,18 +400,32 @@ class FastLoop:
     def _forget_time(self) -> None:
         self._cells.time_known = 0
 
-    def stream(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
+    def stream(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int) -> None:
         """See Executor.stream_input."""
         self.settle()
         kept = ctypes.c_char_p(data)
         cell = self._cells.cell[port % CELLS]
-        cell.port, cell.streams, cell.floor = port, 1, ALWAYS
+        cell.port, cell.streams, cell.floor = port, sizes, ALWAYS
         cell.data, cell.left = ctypes.cast(kept, c_void_p).value or 0, len(data)
         cell.generation = self._cells.generation
         self._stream = port, len(data), kept, taken
 
+    def collect(self, port: int, room: int, written: Callable[[bytes], None], sizes: int) -> None:
+        """See Executor.stream_output."""
+        self.settle()
+        sink = self._cells.sink
+        sink.port, sink.sizes, sink.room = port, sizes, min(room, COLLECTED)
+        sink.data = ctypes.addressof(self._collected)
+        sink.generation = self._cells.generation
+        self._written = written
+
     def settle(self) -> None:
-        """Tell who handed out a stream what has been taken of it, and end it."""
+        """Tell who handed out a stream what has been taken of it, or who takes one what was written, and end it."""
+        if self._written is not None:
+            written, self._written = self._written, None
+            self._cells.sink.sizes = 0
+            if count := self._cells.sink.data - ctypes.addressof(self._collected):
+                written(ctypes.string_at(self._collected, count))
         if self._stream is not None:
             port, length, _, taken = self._stream
             self._stream = None

@@ -6,7 +6,7 @@ import ctypes
 from ctypes import c_char, c_uint8, c_uint16, c_uint32
 from typing import Final
 
-from emu.x86 import operands
+from emu.x86 import operands, vectors
 
 #: No register, in a reference or for ModRM.
 NONE: Final = 0xFF
@@ -42,6 +42,8 @@ class Maps(ctypes.Structure):
         ("groups", Group * len(operands.GROUPS)),
         ("x87", Spec * 8 * 8),
         ("sse", Form * len(operands.SSE)),
+        ("extensions", c_uint8 * 4 * 256),
+        ("fences", c_uint8 * 8 * 2),
     )
 
 
@@ -60,7 +62,8 @@ class Instruction(ctypes.Structure):
     _fields_ = (
         ("opcode", c_uint32), ("immediate", c_uint32), ("address_mask", c_uint32), ("stack_mask", c_uint32),
         ("length", c_uint8), ("operand_size", c_uint8), ("reg", c_uint8), ("rm", c_uint8), ("branch", c_uint8),
-        ("condition", c_uint8), ("repeat", c_uint8), ("count", c_uint8), ("references", Reference * 80),
+        ("condition", c_uint8), ("repeat", c_uint8), ("count", c_uint8), ("extension", c_uint8),
+        ("references", Reference * 80),
     )  # fmt: skip
 
 
@@ -93,4 +96,10 @@ def instruction_maps() -> Maps:
         form.opcode = opcode
         for prefix, entry in enumerate(by_prefix):
             form.specs[prefix] = _spec(entry)
+    for opcode, letters in vectors.TWO_BYTE.items():
+        for prefix, letter in enumerate(letters):
+            maps.extensions[opcode][prefix] = vectors.EXTENSIONS[letter]
+    for row_of_fences, letters in zip(maps.fences, (vectors.FENCES_MEMORY, vectors.FENCES_REGISTER), strict=True):
+        for reg, letter in enumerate(letters):
+            row_of_fences[reg] = vectors.EXTENSIONS[letter]
     return maps

@@ -14,13 +14,16 @@ from typing import Final
 
 from emu.engine import Fault
 from emu.unicorn_callbacks import MASK32, Callbacks
-from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS64, NO_EXCEPTION
+from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS32, HF_CS64, NO_EXCEPTION
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_thunks import STOP_ASKED, STOP_BUDGET, Control
 from emu.unicorn_transfers import Transfers
+from emu.x86.repeats import finished_repeat
 from emu.x86.state import CR0_PE, EFER_LMA
 
 FAULTS_KEPT: Final = 8
+LONGEST: Final = 15  #: bytes of an instruction
+RCX: Final = 1
 VECTOR_DB, VECTOR_UD, VECTOR_PF = 1, 6, 14
 #: Exceptions whose code names a selector and has EXT, bit 0, and IDT, bit 1 (SDM vol. 3A, 6.13): #TS #NP #SS #GP.
 WITH_SELECTOR: Final = frozenset((10, 11, 12, 13))
@@ -37,10 +40,19 @@ _INVALID = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
 
 
 class Faults:
-    """The recorder of one engine. `counted` returns the instructions counted so far, the running one included."""
+    """The recorder of one engine. `counted` returns the instructions counted so far, the running one included;
+    `read_linear` as many of the bytes asked for as are mapped."""
 
-    def __init__(self, overlay: Overlay, control: Control, callbacks: Callbacks, counted: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        overlay: Overlay,
+        control: Control,
+        callbacks: Callbacks,
+        counted: Callable[[], int],
+        read_linear: Callable[[int, int], bytes],
+    ) -> None:
         self._ov, self._control, self._callbacks, self._counted = overlay, control, callbacks, counted
+        self._read_linear = read_linear
         self._ring: deque[tuple[int, Fault]] = deque(maxlen=FAULTS_KEPT)  # with the instructions counted by then
         self.tell: Callable[[Fault], None] | None = None
         #: delivers what Unicorn does not; set when there is one
@@ -126,6 +138,8 @@ class Faults:
             control.remaining -= 1
         elif vector == VECTOR_DB and self._execution_breakpoint(linear):
             running = 0  # met before its instruction
+        elif vector == VECTOR_DB and not software and linear == last:
+            env.eip = env.eip + self._finished(linear) & width
         now = self._counted()
         if self._ring and self._ring[-1][0] == now and self._ring[-1][1].retired == now:
             running = 0  # a fault of the fault of an interrupt's delivery
@@ -150,6 +164,8 @@ class Faults:
             self.tell(fault)
         if vector == VECTOR_DB:
             env.dr[7] &= ~DR7_GD
+            if not software:
+                control.trap = 0  # DR6 has what else was met at this boundary
         elif not software and vector in FAULT_CLASS:
             env.eflags |= RFLAGS_RF
         if self.transfers is not None:
@@ -161,6 +177,13 @@ class Faults:
         return any(
             dr[6] >> n & 1 and dr[7] >> 2 * n & 3 and not dr[7] >> 16 + 4 * n & 3 and dr[n] == linear for n in range(4)
         )
+
+    def _finished(self, linear: int) -> int:
+        """What to add to EIP for a trap behind the last iteration of a repeated instruction: Unicorn goes back to the
+        instruction to find that there is none left."""
+        env = self._ov.env
+        bits = 64 if env.hflags & HF_CS64 else 32 if env.hflags & HF_CS32 else 16
+        return finished_repeat(self._read_linear(linear, LONGEST), bits, env.regs[RCX])
 
     def _selector_code(self, code: int, external: bool) -> int:
         """The code as the SDM has it: Unicorn leaves EXT out, and scales an index into a 64-bit IDT by 16."""

@@ -59,8 +59,11 @@ class GateLoop:
     def hold(self, port: int, value: int, floor: int) -> None:
         """Each access is asked for."""
 
-    def stream(self, port: int, data: bytes, taken: Callable[[int], None]) -> None:
+    def stream(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int) -> None:
         """Each access is asked for."""
+
+    def collect(self, port: int, room: int, written: Callable[[bytes], None], sizes: int) -> None:
+        """Each access is told."""
 
     def repeating(self) -> bool:
         """True when the breakpoint just met is on a string instruction that goes on repeating."""

@@ -17,6 +17,7 @@ from emu.unicorn_callbacks import MASK32
 from emu.unicorn_layout import DOUBLE_FAULT, HF_CS64, HF_GUEST, HF_INHIBIT_IRQ, NO_EXCEPTION
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_state import CR4_OSFXSR
 from emu.unicorn_system import (
     EXECUTE,
     GET_TSC,
@@ -130,6 +131,7 @@ class Intercepts:
         answer = self._system.execute(operation, operand)
         if operation == MOV_CR4 and not answer:
             self._ov.call.update_cr4(self._ov.env_address, operand)
+            env.cr[4] |= operand & CR4_OSFXSR  # as emu/native/system.c
         if answer:
             return self._instead(answer & 0xFF, answer >> 32)
         if operation not in (SYSRET, SYSEXIT):

@@ -50,6 +50,7 @@ HF_CS64 = 1 << 15
 HF_GUEST = 1 << 21  #: an SVM guest: intercepts are looked at
 HF_OSFXSR = 1 << 22
 HF_SMAP = 1 << 23
+HF_IOBPT = 1 << 24  #: a breakpoint on ports is enabled in DR7
 HF2_GIF = 1 << 0
 HF2_NMI = 1 << 2
 HF2_VINTR = 1 << 3

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final, Protocol
 
 from emu.engine import EngineError
@@ -11,6 +13,7 @@ from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay
 
+PAGE: Final = 0x1000
 PROT_ALL: Final = 7  #: UC_PROT_ALL
 #: Holes end and begin at these: the display's window, which may be served by others than the rest.
 CUTS: Final = (0xA0000, 0xC0000)
@@ -33,9 +36,6 @@ class MappedRegion(Protocol):
     def host_address(self) -> int: ...
 
 
-PAGE: Final = 0x1000
-
-
 class GuestMemory:
     """The map of one engine. Raises EngineError when Unicorn refuses a region."""
 
@@ -46,6 +46,11 @@ class GuestMemory:
         self._marked = 0, 0, 0
         #: (base, size, address in Unicorn's own numbering of RAM, by which it finds translations)
         self._ram: list[tuple[int, int, int]] = []
+        # Until the first block is freed Unicorn numbers a new one behind the smallest (find_ram_offset in its exec.c),
+        # so that two may have the same numbers. From then on it looks for a gap.
+        page = mmap.mmap(-1, PAGE)
+        self.map_host(0, PAGE, ctypes.addressof(ctypes.c_uint8.from_buffer(page)), "a spare page")
+        overlay.check(call.mem_unmap(uc, 0, PAGE), "unmap a spare page")
         for region in self._regions:
             self.map_host(region.base, region.size, region.host_address, region.name)
             if region.kind == "rom":
@@ -53,6 +58,9 @@ class GuestMemory:
                 # own protection would ask a hook and write all the same.
                 call.set_readonly(call.find_region(uc, region.base), True)
             self._ram.append((region.base, region.size, call.ram_address(uc, region.host_address)))
+        numbers = sorted((number, number + size) for _, size, number in self._ram)
+        if any(one[1] > other[0] for one, other in pairwise(numbers)):
+            raise EngineError(f"unicorn numbers two pieces of RAM alike: {numbers}")
         for first, end in _holes(self._regions):
             code = call.mmio_map(uc, first, end - first, callbacks.mmio_read, first, callbacks.mmio_write, first)
             overlay.check(code, f"map I/O at {first:#x}")

@@ -8,6 +8,7 @@ from typing import Final
 
 from emu.unicorn_layout import (
     CC_OP_EFLAGS,
+    FEATURES,
     HF2_NMI,
     HF2_VINTR,
     HF_ADDSEG,
@@ -30,6 +31,7 @@ from emu.unicorn_layout import (
     offset_of,
 )
 from emu.unicorn_overlay import Overlay
+from emu.x86.cpuid import SSE
 from emu.x86.state import CR0_PE, EFER_LMA, RFLAGS_DF, RFLAGS_VM, SEGMENTS, CpuState, Fpu, Segment, Table
 
 ARITHMETIC_FLAGS: Final = 0x8D5  #: OF SF ZF AF PF CF (SDM vol. 1, 3.4.3.1)
@@ -145,7 +147,7 @@ def write_state(overlay: Overlay, state: CpuState) -> None:
         getattr(env, field)[index] = state.msrs.get(msr, 0)
     _write_fpu(overlay, state.fpu)
     env.a20_mask = -1 if state.a20 else ~(1 << 20)
-    env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state)
+    env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state, env)
     # VINTR makes reads of CR8 return v_tpr; without it they ask an APIC that is not there.
     env.hflags2 = env.hflags2 & ~HF2_NMI | HF2_VINTR | (HF2_NMI if state.nmi_blocked else 0)
     env.old_exception, env.error_code, env.exception_is_int = NO_EXCEPTION, 0, 0
@@ -164,11 +166,12 @@ _HF_CODE: Final = HF_CPL | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_LMA | HF_CS64
 _HF_DERIVED: Final = _HF_CODE | HF_INHIBIT_IRQ | HF_PE | HF_MP_EM_TS | HF_OSFXSR | HF_SMAP
 
 
-def _hflags(state: CpuState) -> int:
+def _hflags(state: CpuState, env: Env) -> int:
     """The bits of hflags that follow from the architectural state."""
+    sse = env.features[FEATURES["edx1"]] & SSE  # a CPU without it has CR4.OSFXSR for FXSAVE
     value = state.cpl | (HF_INHIBIT_IRQ if state.shadow else 0)
     value |= (HF_PE if state.cr0 & CR0_PE else 0) | state.cr0 << HF_MP_SHIFT - 1 & HF_MP_EM_TS
-    value |= (HF_OSFXSR if state.cr4 & CR4_OSFXSR else 0) | (HF_SMAP if state.cr4 & CR4_SMAP else 0)
+    value |= (HF_OSFXSR if sse and state.cr4 & CR4_OSFXSR else 0) | (HF_SMAP if state.cr4 & CR4_SMAP else 0)
     if state.efer & EFER_LMA:
         value |= HF_LMA
     if state.long64:
@@ -216,4 +219,4 @@ def write_transfer(overlay: Overlay, state: CpuState, cpl: int) -> None:
     env.dr[6] = state.dr[6]
     if env.dr[7] != state.dr[7]:
         call.update_dr7(address, state.dr[7] & 0xFFFFFFFF)
-    env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state) & ~HF_CPL | cpl
+    env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state, env) & ~HF_CPL | cpl

@@ -70,7 +70,7 @@ class Control(ctypes.Structure):
         ("taken", ctypes.c_uint8),  # an interrupt was delivered
         ("suppress", ctypes.c_uint8),  # do not deliver the exception being reported
         ("taken_vector", ctypes.c_uint8),
-        ("_pad2", ctypes.c_uint8),
+        ("ports", ctypes.c_uint8),  # a breakpoint on ports is enabled in DR7: each access is to reach Python
         ("reason", ctypes.c_uint32),  # STOP_*
         ("skip", ctypes.c_uint64),  # linear address not to be checked once ...
         ("msr_map", ctypes.c_uint64),  # physical address of the map of intercepted MSRs (MSRPM_BASE_PA, 048h)
@@ -106,6 +106,7 @@ class Control(ctypes.Structure):
     taken: int
     suppress: int
     taken_vector: int
+    ports: int
     reason: int
     skip: int
     skip_rsp: int

@@ -4,7 +4,7 @@ Unicorn's memory hooks compare the first physical byte of an access. So each wat
 by the longest access less one, cut at page boundaries, translated, and hooked; a callback computes the linear address
 back and compares for real. The translation is made again when CR0, CR3, CR4 or the A20 gate change, and when one of
 the page-table entries it came from is written. The guest's own data breakpoints (DR0 to DR3), which Unicorn ignores,
-are watched in the same way.
+are watched in the same way; those on ports are compared behind each access that a port callback makes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from emu.engine import Access, Watch, WatchHit
+from emu.unicorn_callbacks import Callbacks
+from emu.unicorn_layout import HF_IOBPT
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_thunks import Control
 from emu.x86.paging import translate, walk
@@ -28,7 +30,11 @@ ENTRY_SIZE: Final = 8  #: of a page-table entry; a 4-byte one's neighbour is wat
 #: Unicorn's hook types (include/unicorn/unicorn.h): reads are seen after the access, writes before it.
 HOOK_READ_AFTER: Final = 1 << 13
 HOOK_WRITE: Final = 1 << 11
-DR7_WRITE, DR7_READ_WRITE = 1, 3  #: R/W fields of DR7 for data
+DR7_WRITE, DR7_IO, DR7_READ_WRITE = 1, 2, 3  #: R/W fields of DR7
+CR4_DE: Final = 1 << 3
+DR6_B: Final = 0xF
+#: LEN fields of DR7, bytes (SDM vol. 3B, 18.2.4; 10b is undefined outside 64-bit mode, and 8 here)
+_LENGTHS: Final = (1, 2, 8, 4)
 MEM_WRITE: Final = 17  #: the callback's `type` of a write
 
 _MEMORY = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_uint64, c_int, c_int64, c_void_p)
@@ -62,8 +68,9 @@ class Watchpoints:
         loop: Loop,
         state: Callable[[], CpuState],
         read_physical: Callable[[int, int], bytes | None],
+        callbacks: Callbacks,
     ) -> None:
-        self._ov, self._control, self._loop = overlay, control, loop
+        self._ov, self._control, self._loop, self._ports = overlay, control, loop, callbacks
         self._state, self._read = state, read_physical
         self._watches: tuple[Watch, ...] = ()
         self._hooks: list[int] = []
@@ -94,6 +101,10 @@ class Watchpoints:
         self.stale = False
         control, env = self._control, self._ov.env
         control.dr7 = env.dr[7] & 0xFFFFFFFF
+        on_ports = any(_enabled(env.dr[7], n) == DR7_IO for n in range(4))
+        self._ports.after_port = self._port if on_ports else None
+        control.ports = on_ports
+        env.hflags &= ~HF_IOBPT  # Unicorn's own compares otherwise: see emu/native/ports.c
         wanted: list[tuple[Watch, int | None]] = [(watch, None) for watch in self._watches]
         wanted += [(watch, number) for number, watch in data_breakpoints(list(env.dr))]
         if not wanted and not self._hooks:
@@ -145,13 +156,33 @@ class Watchpoints:
         if linear >= watch.address + watch.length or linear + size <= watch.address:
             return
         if piece.trap is not None:
-            self._ov.env.dr[6] |= 1 << piece.trap
-            self._control.trap = 1
+            self._met(1 << piece.trap)
             return
         if self.hit is None:
             access = Access.WRITE if kind == MEM_WRITE else Access.READ
             self.hit = WatchHit(watch, linear, size, value & (1 << 8 * size) - 1, access)
         self._control.halt_run = 1
+
+    def _met(self, which: int) -> None:
+        """Raise #DB behind the running instruction, or iteration of a repeated one, with these of DR6.B0 to B3: what
+        was met there, not what was before (SDM vol. 3B, 18.2.3: they may be cleared)."""
+        dr, control = self._ov.env.dr, self._control
+        if not control.trap:
+            dr[6] &= ~DR6_B
+        dr[6] |= which
+        control.trap = 1
+
+    def _port(self, port: int, size: int) -> None:
+        """An instruction has accessed `size` ports from `port` (SDM vol. 3B, 18.2.5)."""
+        env = self._ov.env
+        which = 0
+        for number in range(4):
+            length = _LENGTHS[env.dr[7] >> 18 + 4 * number & 3]
+            first = env.dr[number] & ~(length - 1)
+            if _enabled(env.dr[7], number) == DR7_IO and first < port + size and port < first + length:
+                which |= 1 << number
+        if which and env.cr[4] & CR4_DE:
+            self._met(which)
 
     def _entry(self, _uc: int, _kind: int, _address: int, _size: int, _value: int, _data: int) -> None:
         self.stale = True
@@ -169,13 +200,18 @@ class Watchpoints:
         return bytes(out)
 
 
+def _enabled(dr7: int, number: int) -> int | None:
+    """R/W of breakpoint `number`; None when it is not enabled."""
+    return dr7 >> 16 + 4 * number & 3 if dr7 >> 2 * number & 3 else None
+
+
 def data_breakpoints(dr: list[int]) -> list[tuple[int, Watch]]:
     """The enabled data breakpoints of debug registers `dr` (DR0 to DR7), by number (SDM vol. 3B, 18.2.4, 18.2.5)."""
     found = []
     for number in range(4):
-        enabled, kind = dr[7] >> 2 * number & 3, dr[7] >> 16 + 4 * number & 3
-        if enabled and kind in (DR7_WRITE, DR7_READ_WRITE):
-            length = (1, 2, 8, 4)[dr[7] >> 18 + 4 * number & 3]
+        kind = _enabled(dr[7], number)
+        if kind in (DR7_WRITE, DR7_READ_WRITE):
+            length = _LENGTHS[dr[7] >> 18 + 4 * number & 3]
             access = Access.WRITE if kind == DR7_WRITE else Access.BOTH
             found.append((number, Watch(dr[number] & ~(length - 1), length, access)))
     return found

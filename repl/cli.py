@@ -41,10 +41,12 @@ class _Script(argparse.Action):
 
 def _machine_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("image", nargs="?", metavar="IMAGE", help="disk image to boot; without one, and without --disk, --kernel or "
-        "--firmware, the built-in tour of the CPU's modes (`tour`)")  # fmt: skip
+    add("image", nargs="?", metavar="IMAGE", help="image to boot: a floppy disk, CD or hard disk, by size and "
+        "content; without an image, --firmware and --kernel the built-in tour of the CPU modes (`tour`)")  # fmt: skip
     add("--disk", action="append", default=[], metavar="FILE", help="hard disk image; may be repeated")
-    add("--boot", default="disk", metavar="WHAT", help="disk")
+    add("--floppy", action="append", default=[], metavar="FILE", help="floppy disk image; A:, then B:")
+    add("--cdrom", action="append", default=[], metavar="FILE", help="CD image (ISO 9660 or any 2048-byte sectors)")
+    add("--boot", metavar="floppy|disk|cdrom", help="what to boot first (default: IMAGE)")
     add("--kernel", metavar="FILE", help="Linux bzImage or multiboot image, entered directly, "
         "without firmware")  # fmt: skip
     add("--initrd", action="append", default=[], metavar="FILE", help="its initial RAM disk; of a multiboot image a "
@@ -61,6 +63,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--clock", default="virtual", metavar="NAME", help="virtual")
     add("--serial", default="null", metavar="TO", help="COM1: null (default), stdio or a file")
     add("--debugcon", default="null", metavar="TO", help="ports 0x402 and 0xe9: null (default), stdio or a file")
+    add("--parallel", default="null", metavar="TO", help="printer at LPT1: null (default), stdio or a file")
     add("--write", action="store_true", help="keep the guest's writes in the image files")
     add("--limit", metavar="N", help="instruction budget")
     add("--slice", metavar="N", help="instructions the engine is asked for at a time (changes nothing)")

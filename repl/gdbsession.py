@@ -52,7 +52,7 @@ def run_gdb(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     gdb = shutil.which("gdb")
     if gdb is None:
         raise UsageError("gdb is not installed: install it (Debian package gdb), or use `v2e run --gdb ADDRESS --wait`")
-    for option in ("serial", "debugcon"):
+    for option in ("serial", "debugcon", "parallel"):
         if getattr(options, option) == "stdio":
             raise UsageError(f"--{option} stdio would write into gdb's terminal: name a file")
     with rig_for(options, paced=True) as rig:

@@ -162,6 +162,8 @@ PATH = Kind("file", "a file's path", _path, _path_words)
 PNG = Kind("--png FILE", "--png and the path of a file to write", _png_option, _png_words, rest=True)
 TYPED = Kind("text", "text to type, with \\n for Enter; quotes keep blanks at its ends", _typed, rest=True)
 KEYS = Kind("keys", "keys joined by +, strokes divided by blanks", _text, rest=True)
+MOUSE = Kind("action", "what the mouse does", _text, lambda session, prefix: (
+    "move", "wheel", "click", "down", "up", "left", "right", "middle", "side", "extra"), rest=True)  # fmt: skip
 COMMAND = Kind("command", "a command's name", _text, lambda session, prefix: session.table.words, rest=True)
 EVENT_KIND = Kind("kind", "a kind of event", _word, lambda session, prefix: (
     "interrupt", "exception", "int", "mode", "reset", "input", "stop"))  # fmt: skip

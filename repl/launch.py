@@ -26,6 +26,7 @@ from emu.stops import Stop, StopKind
 from emu.until import Until, UntilError, parse_until
 from emu.worker import Worker
 from emu.x86.cpuid import MODELS
+from repl.media import open_media
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, choose, parse_count, parse_memory
 from repl.plots import PlotError, write_png
 from repl.render import Style, result_text, terminal_style
@@ -45,8 +46,6 @@ _LOOK = 0.2
 BUILD_FAILURES = (MachineError, EngineError, FirmwareError, KernelError, MediaError, UntilError)
 #: The name of the built-in image.
 TOUR = "tour"
-#: Sizes of floppy disk images, in bytes (KiB: 160 180 320 360 720 1200 1440 2880).
-_FLOPPY_SIZES = frozenset(k << 10 for k in (160, 180, 320, 360, 720, 1200, 1440, 2880))
 
 
 def notice(text: str) -> None:
@@ -60,7 +59,6 @@ def notice(text: str) -> None:
 def check_choices(options: argparse.Namespace) -> None:
     """Values that this version does not have. Raises UsageError."""
     choose("--machine", options.machine, ("isapc",), ("pc",))
-    choose("--boot", options.boot, ("disk",), ("floppy", "cdrom"))
     choose("--hypervisor", options.hypervisor, ("none",), ("model", "kvm", "xen"))
     choose("--policy", options.policy, ("emulated",), ("native", "auto", "learn", "dwell:"))
     choose("--clock", options.clock, ("virtual",), ("host",))
@@ -72,19 +70,6 @@ def check_choices(options: argparse.Namespace) -> None:
     choose("--cpu", options.cpu, tuple(MODELS))
 
 
-def _disk(path: str, write: bool) -> Disk:
-    return Disk.open(Path(path), write=write)
-
-
-def _image(path: str, write: bool) -> Disk:
-    """IMAGE, by size and content. This version boots hard disks."""
-    disk = _disk(path, write)
-    size = os.path.getsize(path)
-    if size in _FLOPPY_SIZES:
-        notice(f"{path} has the size of a floppy disk; this version boots it as a hard disk")
-    return disk
-
-
 def machine_config(options: argparse.Namespace) -> MachineConfig:
     """The machine the options ask for, without its outputs. Raises UsageError, or one of the builders' errors."""
     check_choices(options)
@@ -94,13 +79,13 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     if image == TOUR and not os.path.exists(image):
         if options.firmware is not None:
             raise UsageError(f"--firmware {options.firmware}: the tour is a ROM of its own and takes no firmware")
-        image, tour = None, True
+        options.image, tour = None, True
     else:
-        tour = image is None and not options.disk and options.firmware is None and options.kernel is None
-    disks = [_image(image, options.write)] if image is not None else []
-    disks += [_disk(path, options.write) for path in options.disk]
+        media = (*options.floppy, *options.disk, *options.cdrom)
+        tour = image is None and not media and options.firmware is None and options.kernel is None
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
-    config = MachineConfig(memory=memory, disks=disks, boot=options.boot, slice=piece, checks=checks, cpu=options.cpu)
+    config = MachineConfig(memory=memory, slice=piece, checks=checks, cpu=options.cpu)
+    open_media(options, config)
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:
         if options.kernel is not None:
@@ -193,6 +178,8 @@ class Rig:
         except BUILD_FAILURES as error:
             raise UsageError(str(error)) from error
         self.config = config
+        for disk in self._media():
+            disk.on_error = notice
         self.debugger = Debugger(self.machine)
         self.worker = Worker(self.debugger, paced=paced)
         self.server: Server | None = None
@@ -265,8 +252,11 @@ class Rig:
             self.server.close()
         self.worker.close()
         self.machine.close()
-        for disk in self.config.disks:
+        for disk in self._media():
             disk.close()
+
+    def _media(self) -> list[Disk]:
+        return [*self.config.floppies, *self.config.disks, *self.config.cdroms]
 
 
 @contextlib.contextmanager
@@ -275,7 +265,7 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
     sinks: list[Sink] = []
     try:
         config = machine_config(options)
-        for option in ("serial", "debugcon"):
+        for option in ("serial", "debugcon", "parallel"):
             if (target := getattr(options, option)) != "null":
                 sinks.append(Sink(f"--{option}", target, at_prompt))
                 setattr(config, f"{option}_out", sinks[-1])
@@ -286,7 +276,8 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
         raise UsageError(str(error)) from error
     try:
         images = [
-            options.image, *options.disk, *options.option_rom, options.firmware, options.kernel, *options.initrd
+            options.image, *options.floppy, *options.disk, *options.cdrom, *options.option_rom, options.firmware,
+            options.kernel, *options.initrd,
         ]  # fmt: skip
         for sink in sinks:
             sink.open(Path(name) for name in images if name is not None)
@@ -384,7 +375,9 @@ def _prompt(rig: Rig) -> None:
 
 
 def _check_combinations(options: argparse.Namespace, script: bool, interactive: bool) -> None:
-    stdio = [f"--{name} stdio" for name in ("serial", "debugcon", "gdb") if getattr(options, name) == "stdio"]
+    stdio = [
+        f"--{name} stdio" for name in ("serial", "debugcon", "parallel", "gdb") if getattr(options, name) == "stdio"
+    ]
     if options.json:
         stdio.append("--json")
     if options.gdb == "stdio":

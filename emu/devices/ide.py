@@ -1,4 +1,4 @@
-"""An ATA channel with one or two hard disks in PIO: the host's registers, device selection, INTRQ, the data port.
+"""An ATA channel with one or two drives in PIO: the host's registers, device selection, INTRQ, the data port.
 
 Sources: ATA-4 (T13 1153D) 9.16 "Single device configurations", ATA-6 (T13 1410D) clauses 7 "Interface register
 definitions", 9.2 "Software reset protocol", 9.10 "EXECUTE DEVICE DIAGNOSTIC protocol". The data port is 16 bits wide
@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from emu.clock import Clock
+from emu.devices.atapi_commands import PACKETS
 from emu.devices.copied import copied
+from emu.devices.ide_cdrom import Cdrom
 from emu.devices.ide_commands import COMMANDS
 from emu.devices.ide_drive import COMMAND, DEV, DEVICE, DRQ, Drive, DriveState
 from emu.media import Disk
@@ -22,6 +24,8 @@ from emu.views import DeviceView, FieldView
 NIEN, SRST, HOB = 0x02, 0x04, 0x80
 DIAGNOSTIC = 0x90
 FLOATING = 0xFF
+#: Bytes that `readable` gives at once: they are copied each time an access interrupts the reading.
+AHEAD = 4096
 
 _STATUS_NAMES = ("ERR", "IDX", "CORR", "DRQ", "DSC", "DF", "DRDY", "BSY")
 _ERROR_NAMES = ("AMNF", "TK0NF", "ABRT", "MCR", "IDNF", "MC", "UNC/WP", "ICRC")
@@ -62,17 +66,25 @@ class IdeChannel:
         irq: Callable[[bool], None],
         drives: tuple[Disk | None, Disk | None],
         name: str = "ide0",
+        packet: tuple[bool, bool] = (False, False),
     ) -> None:
+        """`packet`: which of the drives are CD-ROM drives."""
         self._irq, self.name = irq, name
         self.control = ControlFace(self)
         self._drives = tuple(
-            None if disk is None else Drive(clock, disk, i, name, self._drive_irq, COMMANDS)
+            None
+            if disk is None
+            else Cdrom(clock, disk, i, name, self._drive_irq, PACKETS)
+            if packet[i]
+            else Drive(clock, disk, i, name, self._drive_irq, COMMANDS)
             for i, disk in enumerate(drives)
         )
         self._selected = 0
         self._control = 0
         #: who answers data and register accesses: the selected device, or device 0 for an absent device 1
         self._active: Drive | None = None
+        #: the last read of the status register had the effect of clearing INTRQ
+        self.acknowledged = False
         self._select(0)
 
     def reset(self) -> None:
@@ -142,6 +154,39 @@ class IdeChannel:
         if end == len(s.buffer):
             drive.block_ended()
 
+    # -- the data port in blocks: what an engine may do by itself, without the last word, with which things happen
+
+    def readable(self) -> bytes:
+        """What further 16- and 32-bit reads of the data port would give, up to the last word of the block, as far as
+        `AHEAD` goes."""
+        drive = self._active
+        if drive is None or not drive.state.status & DRQ or drive.state.direction != "in":
+            return b""
+        s = drive.state
+        return bytes(s.buffer[s.position : s.position + min(_before_last_word(s), AHEAD)])
+
+    def taken(self, count: int) -> None:
+        """As if `count` of those bytes had been read."""
+        if self._active is not None:
+            self._active.state.position += count
+
+    def room(self) -> int:
+        """How many bytes may be written to the data port, by 16- and 32-bit accesses, before the last word of the
+        block."""
+        drive = self._drives[self._selected]
+        if drive is None or not drive.state.status & DRQ or drive.state.direction != "out":
+            return 0
+        return _before_last_word(drive.state)
+
+    def written(self, data: bytes) -> None:
+        """As if `data`, at most `room()` bytes, had been written."""
+        drive = self._drives[self._selected]
+        if drive is not None:
+            s = drive.state
+            assert isinstance(s.buffer, bytearray)
+            s.buffer[s.position : s.position + len(data)] = data
+            s.position += len(data)
+
     # -- the ports
 
     def read(self, offset: int, size: int) -> int:
@@ -150,6 +195,7 @@ class IdeChannel:
         if size > 1:  # 8-bit registers: the bus splits the access
             return int.from_bytes(bytes(self.read(offset + i, 1) for i in range(size)), "little")
         if offset == COMMAND and (drive := self._drives[self._selected]) is not None:
+            self.acknowledged = drive.state.intrq
             return drive.read_status()
         return self._register(offset)
 
@@ -232,11 +278,18 @@ class IdeChannel:
         fields = [FieldView("selected", self._selected), FieldView("device control", self._control, control)]
         for i, drive in enumerate(self._drives):
             fields += [FieldView(f"device {i}", "absent")] if drive is None else _drive_fields(i, drive)
-        return DeviceView(self.name, "ATA channel, PIO hard disks", "8 ports and 3F6h", tuple(fields))
+        return DeviceView(self.name, "ATA channel, PIO", "8 ports and a control port", tuple(fields))
+
+
+def _before_last_word(s: DriveState) -> int:
+    """Bytes of the block that are left, but for its last word, or its last byte where the length is odd."""
+    return max(len(s.buffer) - s.position - 1, 0) & ~1
 
 
 def _drive_fields(index: int, drive: Drive) -> list[FieldView]:
     s = drive.state
+    if isinstance(drive, Cdrom):
+        return _cdrom_fields(index, drive)
     geometry = f"{drive.cylinders}/{s.heads}/{s.sectors}"
     left = len(s.buffer) - s.position
     phase = f"data {s.direction}, {left} bytes of the block left, {s.remaining} sectors" if s.direction else "idle"
@@ -248,6 +301,23 @@ def _drive_fields(index: int, drive: Drive) -> list[FieldView]:
         FieldView(f"{index}.task file", bytes(s.registers).hex(" "), task),
         FieldView(f"{index}.device", s.device, "LBA" if s.device & 0x40 else "CHS"),
         FieldView(f"{index}.command", s.command, phase),
+        FieldView(f"{index}.INTRQ", s.intrq),
+    ]
+
+
+def _cdrom_fields(index: int, drive: Cdrom) -> list[FieldView]:
+    s = drive.state
+    tray = "tray open" if s.open else "tray closed"
+    left = len(s.buffer) - s.position
+    phase = f"data {s.direction}, {left} bytes of the block left, {s.frames} frames" if s.direction else "idle"
+    return [
+        FieldView(f"device {index}", drive.disk.name, f"CD-ROM, {drive.frames} frames, {tray}"),
+        FieldView(f"{index}.status", s.status, _bits(s.status, _STATUS_NAMES)),
+        FieldView(f"{index}.error", s.error, f"sense key {s.error >> 4}" if s.status & 1 else ""),
+        FieldView(f"{index}.interrupt reason", s.registers[1], _bits(s.registers[1], ("CoD", "IO", "REL"))),
+        FieldView(f"{index}.byte count", s.registers[3] | s.registers[4] << 8),
+        FieldView(f"{index}.packet", s.packet.hex(" "), phase),
+        FieldView(f"{index}.sense", "/".join(f"{part:02x}" for part in s.sense)),
         FieldView(f"{index}.INTRQ", s.intrq),
     ]
 

@@ -147,7 +147,8 @@ class Keyboard:
             s.kinds = {key.set3: _KIND_OF_COMMAND[byte] for key in KEYS.values()}
             s.responses.append(ACK)
         elif byte == 0xFF:
-            s.responses.append(ACK)
+            # what it has not sent, as the result of the test at power-on, goes with its output buffer
+            s.responses = [ACK]
             self._defaults()
             s.scanning, s.testing = True, True
             self._bat.arm(self._clock.now + BAT_NS)

@@ -184,3 +184,23 @@ class ResetControl:
         value = self._state.value
         text = "system reset" if value & SYSTEM_RESET else "CPU reset"
         return DeviceView("reset", "reset control (RST_CNT)", "port CF9h", (FieldView("RST_CNT", value, text),))
+
+
+class ResetFace:
+    """Ports CF8h to CFBh where no PCI bridge is: byte accesses to CF9h reach the reset control register. A dword at
+    CF8h, as software looking for PCI writes it, is one cycle and reaches nothing (Intel 82371SB data sheet, "RC")."""
+
+    def __init__(self, control: ResetControl) -> None:
+        self._control = control
+
+    def read(self, offset: int, size: int) -> int:
+        return self.peek(offset, size)
+
+    def peek(self, offset: int, size: int) -> int:
+        if offset == 1 and size == 1:
+            return self._control.peek(0, 1)
+        return (1 << 8 * size) - 1
+
+    def write(self, offset: int, value: int, size: int) -> None:
+        if offset == 1 and size == 1:
+            self._control.write(0, value, 1)

@@ -1,4 +1,5 @@
-/* Segment limits, types and null selectors, fetches and near branches beyond CS (SDM vol. 3A, 5.3 to 5.5; vol. 1, 6.2).
+/* Segment limits, types and null selectors, fetches and near branches beyond CS (SDM vol. 3A, 5.3 to 5.5; vol. 1, 6.2);
+ * instructions that the CPU model does not have.
  *
  * The segment caches are put into a class: for each register, which accesses can never break it. The class is part of
  * what a block is translated for, as five bits of hflags that QEMU leaves free, so that blocks of another class are
@@ -22,6 +23,7 @@
 #define SEG_PRESENT (1u << 15)
 #define SEG_BIG (1u << 22)
 #define FLAT UINT32_MAX
+#define EXCP_UD 6
 #define EXCP_SS 12
 #define EXCP_GP 13
 
@@ -54,8 +56,8 @@ struct record {
     engine *engine;
     uint64_t pc;
     uint8_t length;  /* 0: not decoded yet, as it lies on two pages */
-    uint8_t branch, condition, rm, fetch, input, operand_size, bits, stack_bits, count;
-    uint16_t spare;
+    uint8_t branch, condition, rm, fetch, input, operand_size, bits, stack_bits, count, undefined;
+    uint8_t spare;
     uint32_t displacement, address_mask;
     struct reference references[];
 };
@@ -169,7 +171,7 @@ static void simplify(struct record *r, uint32_t sign)
     const uint64_t *regs = &AT(uint64_t, r->engine->env, 0);
 
     r->quick.limit = NULL;
-    if (r->count != 1 || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) || ref->bits != NONE ||
+    if (r->count != 1 || r->undefined || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) || ref->bits != NONE ||
         (sign >> 2 * ref->segment & 3) != DATA_64K)
         return;
     r->quick.base = ref->base == NONE ? &zero : regs + ref->base;
@@ -196,6 +198,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->branch = limited ? in->branch : BRANCH_NONE;
     r->fetch = code == CODE_CHECK || (code == CODE_64K && (uint64_t)ip + in->length > 0x10000);
     r->input = in->opcode == 0x6c || in->opcode == 0x6d;
+    r->undefined = in->extension & r->engine->denied;
     r->count = 0;
     for (int i = 0; i < in->count; i++)
         /* the target of a branch through memory is taken from the first reference */
@@ -203,7 +206,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
             (i == 0 && (r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
             r->references[r->count++] = in->references[i];
     simplify(r, sign);
-    return r->count || r->branch || r->fetch || r->input;
+    return r->count || r->branch || r->fetch || r->input || r->undefined;
 }
 
 static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32_t sign)
@@ -214,6 +217,11 @@ static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32
     if (!decode(bytes, length, r->bits, r->stack_bits, &in))
         return -1;
     return reduce(r, &in, ip, sign);
+}
+
+static int number_of(const engine *e, const uint64_t *reg)
+{
+    return reg == &zero ? -1 : (int)(reg - &AT(uint64_t, e->env, 0));
 }
 
 /* Emit the check of the instruction at `pc`, which is about to be translated. */
@@ -247,13 +255,21 @@ static void emit(engine *e, void *tcg, uint64_t pc)
         e->records_used += REFERENCES * sizeof(struct reference);
     e->records_used = (e->records_used + 15) & ~(uint64_t)15;
 
+    e->guarded++;
+    /* Ask inline where that is a sum and a comparison: for a 64 KiB segment, whose limit is at least so much. */
+    int quick = found > 0 && r->quick.limit && !r->quick.shift;
+
+    if (quick)
+        emit_if_beyond(e, number_of(e, r->quick.base), number_of(e, r->quick.index), r->quick.displacement,
+                       r->quick.mask, 0xffff - r->quick.beyond);
     uint64_t record = real_tcg_const_i64(tcg, (int64_t)(uintptr_t)r | 3), size = real_tcg_const_i32(tcg, 0);
     void *both[2] = {(uint8_t *)tcg + record, (uint8_t *)tcg + size};
 
-    e->guarded++;
     real_tcg_gen_callN(tcg, (void *)helper_check_exit_request_x86_64, NULL, 2, both);
     real_tcg_temp_free_internal(tcg, both[0]);
     real_tcg_temp_free_internal(tcg, both[1]);
+    if (quick)
+        emit_end_if(e);
 }
 
 REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_t b)
@@ -263,7 +279,7 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
     real_tcg_gen_op2(tcg, opcode, a, b);
     if (opcode == INSN_START && e && e->tcg == tcg && e->making) {
         e->begun++;
-        if (e->checked)
+        if (e->checked || e->denied)
             emit(e, tcg, a);
     }
 }
@@ -421,6 +437,8 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         return;
     if (r->fetch && (uint64_t)(uint32_t)(r->pc - cache_of(e, CS).base) + r->length - 1 > cache_of(e, CS).limit)
         vector = EXCP_GP;
+    else if (r->undefined)
+        vector = EXCP_UD;
     if (r->input && !vector && !(r->references[0].kind & REPEATED && !(reg(e, 1) & r->address_mask)))
         ask_for_input(e, r, host);
     for (int i = 0; i < r->count && !vector; i++)
@@ -446,9 +464,11 @@ __attribute__((visibility("hidden"), used)) void v2e_check_operands(uint8_t *arg
     check(r, (uint64_t)__builtin_return_address(0));
 }
 
-API void v2e_fast_checks(engine *e, int enabled)
+/* `enabled`: segments are checked. `denied`: instructions of these extensions, bits of emu/x86/vectors.py, are undefined. */
+API void v2e_fast_checks(engine *e, int enabled, uint32_t denied)
 {
     e->checked = enabled;
+    e->denied = (uint8_t)denied;
     e->signatures[0] = ALL_FLAT;
     e->control->leave |= LEAVE_BLOCK;
 }

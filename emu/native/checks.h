@@ -23,6 +23,7 @@ struct reference {
 struct instruction {
     uint32_t opcode, immediate, address_mask, stack_mask;
     uint8_t length, operand_size, reg, rm, branch, condition, repeat, count;
+    uint8_t extension; /* of emu/x86/vectors.py, a bit */
     struct reference references[REFERENCES];
 };
 
@@ -30,6 +31,7 @@ struct instruction {
 struct spec {
     char access, size, immediate;
 };
+#define EXTENSION_SSE3 8
 #define GROUPS 9
 #define SSE_FORMS 18
 struct maps {
@@ -44,6 +46,7 @@ struct maps {
         uint32_t opcode;
         struct spec specs[4];
     } sse[SSE_FORMS];
+    uint8_t extensions[256][4], fences[2][8];
 };
 
 int decode(const uint8_t *code, int length, int bits, int stack_bits, struct instruction *in);

@@ -301,6 +301,20 @@ static struct spec lookup(uint32_t opcode, uint32_t reg, int rep, int opsize66)
     return spec;
 }
 
+/* The extension that the instruction came with (emu/x86/vectors.py), as a bit; 0 for the rest. */
+static uint8_t extension_of(const struct instruction *in, int rep, int opsize66)
+{
+    uint32_t op = in->opcode;
+
+    if (op == 0x0fae)
+        return maps->fences[in->rm != NONE][in->reg];
+    if (op >= 0x0f00 && op <= 0x0fff)
+        return maps->extensions[op & 0xff][opsize66 ? 1 : rep == 0xf3 ? 2 : rep == 0xf2 ? 3 : 0];
+    if ((op == 0xdb || op == 0xdd || op == 0xdf) && in->reg == 1 && in->rm == NONE) /* FISTTP */
+        return EXTENSION_SSE3;
+    return 0;
+}
+
 /* The instruction at the beginning of `code`. Returns 0 when the bytes end before it does. */
 int decode(const uint8_t *code, int length, int bits, int stack_bits, struct instruction *in)
 {
@@ -403,6 +417,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     if (r.ended)
         return 0;
     in->length = (uint8_t)r.at;
+    in->extension = extension_of(in, rep, opsize66);
     if (r.at > LONGEST) /* #GP(0), which the engine raises */
         in->count = 0;
     else

@@ -215,10 +215,10 @@ API int v2e_fast_run(engine *e)
     return error;
 }
 
-/* The size of the structure shared with Python, and where its last field is: both sides must agree. */
+/* The sizes of structures shared with Python, and where the last field of one is: both sides must agree. */
 API uint64_t v2e_fast_control(void)
 {
-    return sizeof(struct control) << 32 | offsetof(struct control, mode);
+    return sizeof(struct control) << 48 | sizeof(struct cells) << 16 | offsetof(struct control, mode);
 }
 
 API void v2e_fast_statistics(const engine *e, uint64_t values[12])

@@ -9,14 +9,18 @@
 enum {
     SET_LABEL = 1,
     BR = 3,
+    MOV_I64 = 63,
     LD_I64 = 73,
     ST32_I64 = 76,
     ST_I64 = 77,
+    ADD_I64 = 78,
     SUB_I64 = 79,
     OR_I64 = 88,
     NEG_I64 = 114
 };
-enum { TCG_I64 = 1, LESS = 2 };
+enum { TCG_I64 = 1, LESS = 2, NOT_ABOVE = 12 };
+/* In TCGContext: the temporaries that are the general registers, by their distance from it. */
+#define CPU_REGS 0x9998
 
 /* A temporary is known to operations by its address, and to functions by its distance from the context. */
 static uint64_t new_temporary(engine *e)
@@ -124,4 +128,30 @@ void emit_slow_way(engine *e, const slot *s)
     both[1] = e->tcg + real_tcg_const_i32(e->tcg, 0); /* which Unicorn's own takes */
     real_tcg_gen_callN(e->tcg, (void *)helper_check_exit_request_x86_64, NULL, 2, both);
     jump(e, e->go_on);
+}
+
+/* if (((base + index + displacement) & mask) > most) { ... emit_end_if
+ *
+ * What stands between is skipped, and belongs to the instruction being translated, so that a call there is unwound to
+ * it. Registers by number, below 0: none. */
+void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most)
+{
+    uint64_t tcg = (uint64_t)e->tcg, sum = new_temporary(e), part = constant(e, (void *)(uintptr_t)displacement);
+    const uint64_t *regs = &AT(uint64_t, e->tcg, CPU_REGS);
+
+    real_tcg_gen_op2(e->tcg, MOV_I64, sum, part);
+    if (base >= 0)
+        real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, tcg + regs[base]);
+    if (index >= 0)
+        real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, tcg + regs[index]);
+    real_tcg_gen_andi_i64(e->tcg, sum - tcg, sum - tcg, mask);
+    e->end_if = real_gen_new_label(e->tcg);
+    real_tcg_gen_brcondi_i64(e->tcg, NOT_ABOVE, sum - tcg, most, e->end_if);
+    free_temporary(e, sum);
+    free_temporary(e, part);
+}
+
+void emit_end_if(engine *e)
+{
+    place_label(e, e->end_if);
 }

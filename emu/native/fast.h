@@ -36,6 +36,7 @@
 #define EFLAGS_IOPL_SHIFT 12
 #define EFLAGS_VM 0x20000u
 #define CR4_TSD 4u
+#define CR4_OSFXSR 0x200u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
 #define NO_CFLAGS UINT32_MAX
@@ -84,7 +85,7 @@ struct control {
     uint64_t invalidated, rcx, rsp;
     uint8_t pad[7], checks;
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
-    uint8_t taken, suppress, taken_vector, pad2;
+    uint8_t taken, suppress, taken_vector, ports;
     uint32_t reason;
     uint64_t skip, msr_map, skip_rsp, table;
     uint32_t dr7;
@@ -123,17 +124,25 @@ struct cut {
     uint32_t flags, insns;
 };
 
-/* Byte reads of ports that need no Python: shared with it, emu/unicorn_fast.py. An answer holds while nothing else has
+/* Reads of ports that need no Python: shared with it, emu/unicorn_fast.py. An answer holds while nothing else has
  * entered Python through a port (`generation`) and more than `floor` instructions are left to the run. */
 #define CELLS 64
 struct cell {
     uint16_t port;
-    uint8_t value;
-    uint8_t streams; /* the answers are the `left` bytes at `data` */
+    uint8_t value;   /* of byte reads, unless: */
+    uint8_t streams; /* the answers are the `left` bytes at `data`, taken by reads of these sizes (a sum of 1, 2 and 4) */
     uint32_t generation;
     int64_t floor;
     const uint8_t *data;
     uint64_t left;
+};
+/* Writes to a port that need no Python at once, under the same condition: they fill the `room` bytes at `data`. */
+struct sink {
+    uint16_t port;
+    uint8_t sizes, pad; /* a sum of 1, 2 and 4 */
+    uint32_t generation;
+    uint8_t *data;
+    uint64_t room;
 };
 struct cells {
     uint32_t generation;
@@ -142,6 +151,7 @@ struct cells {
     uint32_t time_known, tick, pad;
     uint64_t time;
     int64_t time_left;
+    struct sink sink;
     struct cell cell[CELLS];
 };
 
@@ -173,6 +183,7 @@ typedef struct engine {
     uint32_t used, capacity;
     uint32_t checks;        /* checks asked for in the translation being made */
     int single;             /* that one is of one instruction on purpose: device accesses may happen in it */
+    uint8_t *end_if;    /* the label behind the check of an operand */
     uint8_t *slow_way, *go_on; /* the labels of the one that was emitted there */
     uint64_t unwinding;     /* host address a register state was just unwound to, for good */
     uint64_t synchronised;  /* the same for a memory hook, which goes on */
@@ -192,6 +203,7 @@ typedef struct engine {
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
+    uint8_t denied; /* extensions of the instruction set that the CPU model lacks */
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;
@@ -212,6 +224,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, tb_exec_lock, (void *))                                                                                    \
     X(void, tcg_gen_callN, (void *, void *, void *, int, void **))                                                     \
     X(uint64_t, tcg_const_i64, (void *, int64_t))                                                                      \
+    X(void, tcg_gen_andi_i64, (void *, uint64_t, uint64_t, int64_t))                                                   \
     X(uint64_t, tcg_const_i32, (void *, int32_t))                                                                      \
     X(void, tcg_temp_free_internal, (void *, void *))                                                                  \
     X(void, tcg_gen_op2, (void *, uint32_t, uint64_t, uint64_t))                                                       \
@@ -255,6 +268,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdpmc, (void *))                                                                                    \
     X(void, helper_write_crN, (void *, int, uint64_t))                                                                 \
     X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
+    X(void, helper_bpt_io, (void *, uint32_t, uint32_t, uint64_t))                                                     \
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
@@ -305,6 +319,8 @@ void mark_written(const engine *e, uint64_t host);
 /* ---- entry.c */
 void emit_check(engine *e, slot *s);
 void emit_slow_way(engine *e, const slot *s);
+void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
+void emit_end_if(engine *e);
 engine *look_behind(void *env);
 
 /* ---- tasks.c */

@@ -1,6 +1,8 @@
 /* Port I/O. */
 #include "fast.h"
 
+#include <string.h>
+
 static engine *engine_of_env(void *env)
 {
     return engine_of_cpu((uint8_t *)env - at.cpu_env);
@@ -8,21 +10,39 @@ static engine *engine_of_env(void *env)
 
 #define ALONE(e) be_alone(e, (uint64_t)__builtin_return_address(0));
 
-/* True when a cell answers a byte read of `port`. */
-static int answered(engine *e, uint32_t port, uint8_t *value)
+/* True when a cell answers a read of `size` bytes from `port`; all of `value` is then set. */
+static int answered(engine *e, uint32_t port, uint32_t size, uint32_t *value)
 {
     struct cell *cell = &e->cells->cell[port % CELLS];
 
-    if (cell->generation != e->cells->generation || cell->port != port || e->control->remaining <= cell->floor)
+    if (cell->generation != e->cells->generation || cell->port != port || e->control->remaining <= cell->floor ||
+        e->control->ports)
         return 0;
     if (cell->streams) {
-        if (!cell->left)
+        if (!(cell->streams & size) || cell->left < size)
             return 0;
-        cell->left--;
-        *value = *cell->data++;
+        *value = 0;
+        memcpy(value, cell->data, size);
+        cell->data += size;
+        cell->left -= size;
     } else {
+        if (size != 1)
+            return 0;
         *value = cell->value;
     }
+    return 1;
+}
+
+/* True when a write of `size` bytes to `port` has been put into the buffer that collects them. */
+static int collected(engine *e, uint32_t port, uint32_t size, uint32_t value)
+{
+    struct sink *sink = &e->cells->sink;
+
+    if (sink->generation != e->cells->generation || sink->port != port || !(sink->sizes & size) || sink->room < size)
+        return 0;
+    memcpy(sink->data, &value, size);
+    sink->data += size;
+    sink->room -= size;
     return 1;
 }
 
@@ -41,13 +61,13 @@ static void ask_permission(engine *e, uint32_t port, void (*ask)(void *, uint32_
     REPLACES uint64_t helper_##name##_x86_64(void *env, uint32_t port)                                                 \
     {                                                                                                                  \
         engine *e = engine_of_env(env);                                                                                \
-        uint8_t value;                                                                                                 \
+        uint32_t value;                                                                                                \
                                                                                                                        \
         if (!e)                                                                                                        \
             return real_helper_##name(env, port);                                                                      \
         ALONE(e)                                                                                                       \
         ask_permission(e, port & 0xffff, real_helper_check_io##ask);                                                   \
-        if (size == 1 && answered(e, port & 0xffff, &value))                                                           \
+        if (answered(e, port & 0xffff, size, &value))                                                                  \
             return value;                                                                                              \
         e->cells->generation++;                                                                                        \
         return (type)e->in(port & 0xffff, size);                                                                       \
@@ -63,6 +83,8 @@ static void ask_permission(engine *e, uint32_t port, void (*ask)(void *, uint32_
         }                                                                                                              \
         ALONE(e)                                                                                                       \
         ask_permission(e, port & 0xffff, real_helper_check_io##ask);                                                   \
+        if (collected(e, port & 0xffff, size, value))                                                                  \
+            return;                                                                                                    \
         e->cells->generation++;                                                                                        \
         e->out(port & 0xffff, size, (type)value);                                                                      \
     }
@@ -72,3 +94,11 @@ IN(inl, 4, uint32_t, l)
 OUT(outb, 1, uint8_t, b)
 OUT(outw, 2, uint16_t, w)
 OUT(outl, 4, uint32_t, l)
+
+/* Breakpoints on ports: Python compares them (emu/unicorn_watch.py), as the trap of a repeated instruction is behind the
+ * iteration, CR4.DE is asked and an address loses the low bits that its length covers (SDM vol. 3B, 18.2.5). */
+REPLACES void helper_bpt_io_x86_64(void *env, uint32_t port, uint32_t size, uint64_t next)
+{
+    if (!engine_of_env(env))
+        real_helper_bpt_io(env, port, size, next);
+}

@@ -106,6 +106,8 @@ REPLACES void helper_write_crN_x86_64(void *env, int number, uint64_t value)
     if (e && number == 4)
         ask(e, MOV_CR4, value, HOST);
     real_helper_write_crN(env, number, value);
+    if (e && number == 4) /* Unicorn has the bit with SSE only, but it came with FXSAVE (SDM vol. 3A, 2.5) */
+        (&AT(uint64_t, e->env, at.env_cr))[4] |= value & CR4_OSFXSR;
 }
 
 API void v2e_fast_system(engine *e, system_call *system)

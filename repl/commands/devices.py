@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import Argument, CommandError, Result, command
-from repl.kinds import DEVICE, KEYS, NUMBER, PNG, PORT, TYPED
+from repl.kinds import DEVICE, KEYS, MOUSE, NUMBER, PNG, PORT, TYPED
 from repl.plots import PlotError, write_png
 from repl.shown import ValueView
 
@@ -53,6 +53,16 @@ def type_text(session: Session, args: Args) -> Result:
 )  # fmt: skip
 def key(session: Session, args: Args) -> Result:
     session.debugger.press(args["keys"])
+    return Result()
+
+
+@command(
+    "mouse", "devices", "move and click the PS/2 mouse", Argument("action", MOUSE),
+    details="`mouse move 10 -5` (counts to the right and up), `mouse wheel 1`, `mouse click left`; `down` and `up` "
+    "hold a button: left, right, middle, side, extra.",
+)  # fmt: skip
+def mouse(session: Session, args: Args) -> Result:
+    session.debugger.move_mouse(args["action"])
     return Result()
 
 

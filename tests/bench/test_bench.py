@@ -67,6 +67,17 @@ def test_a_loop_makes_its_turns_and_counts_its_instructions(loop, tmp_path):
     assert retired[1] - retired[0] == 100 * loop.instructions
 
 
+def test_the_reading_guest_reads_as_many_sectors_as_it_is_asked(tmp_path):
+    from emu.machine import MachineConfig, MachineStop, build_machine
+    from emu.media import Disk
+
+    data = b"".join(n.to_bytes(4, "little") * 128 for n in range(600))
+    rom = guests.read_rom(tmp_path / "rom", 2).read_bytes()
+    machine = build_machine(MachineConfig(memory=1 << 20, firmware=rom, disks=(Disk.from_bytes(data),)))
+    assert machine.run(10_000_000).reason is MachineStop.EXIT
+    assert machine.memory.read(0x8000, 512) == (511).to_bytes(4, "little") * 128
+
+
 def test_a_row_of_three_sides_tells_the_third_behind_the_ratio():
     figure = Figure("boot", "s", False, lambda side, folder: 0.0, icount=True)
     line = row(figure, {"v2e": 3.0, "QEMU": 2.0, "icount": 5.0})

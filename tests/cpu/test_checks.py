@@ -29,6 +29,7 @@ IMAGES = {
     "cpu_gate": 708,
     "cpu_virtual": 936,
     "cpu_msr": 107,
+    "cpu_debug": 80,
 }
 #: Much above the longest image's length (500,000).
 LIMIT = 3_000_000

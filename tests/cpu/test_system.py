@@ -10,6 +10,7 @@ from bare_cpu import CODE, STACK, BareCpu, bare_cpu, flat_state
 from emu.debugger import Debugger
 from emu.engine import ExitReason
 from emu.machine import MachineConfig, MachineError, build_machine
+from emu.unicorn_fast import HELPER
 
 EFER, STAR, LSTAR, _, FMASK = (0xC0000080 + n for n in range(5))
 UD, GP = 6, 13
@@ -152,6 +153,82 @@ def test_what_a_model_denies_faults(source: str, bits: int, model: str, ring: in
         assert cpu.faults[0].linear == CODE + len(cpu_bytes(source, bits))
         return
     assert fault(f"{source}\n{end}", bits, model, ring) == vector
+
+
+#: One instruction of each extension and form: what SDM vol. 2 says each came with.
+EXTENSIONS = {
+    "mmx": ("emms", "movd mm0, eax", "movq mm1, [0x5000]", "paddb mm0, mm1", "psllw mm0, 3", "pmulhw mm2, [0x5000]"),
+    "sse": (
+        "movups xmm0, [0x5000]", "addss xmm0, xmm1", "xorps xmm0, xmm0", "rsqrtps xmm0, xmm1", "cvtpi2ps xmm0, mm0",
+        "pavgb mm0, mm1", "pshufw mm0, mm1, 3", "pinsrw mm0, eax, 1", "pmovmskb eax, mm0", "psadbw mm0, mm1",
+        "movntq [0x5000], mm0", "movntps [0x5000], xmm0", "ldmxcsr [0x5000]", "stmxcsr [0x5000]", "sfence",
+        "shufps xmm0, xmm1, 0", "cmpps xmm0, xmm1, 0",
+    ),
+    "sse2": (
+        "movupd xmm0, [0x5000]", "addpd xmm0, xmm1", "addsd xmm0, xmm1", "movdqa xmm0, xmm1", "movdqu xmm0, [0x5000]",
+        "paddb xmm0, xmm1", "paddq mm0, mm1", "pmuludq mm0, mm1", "psubq mm0, mm1", "psllw xmm0, 3",
+        "pshufd xmm0, xmm1, 3",
+        "movd xmm0, eax", "movq xmm0, [0x5000]", "movnti [0x5000], eax", "lfence", "mfence", "cvtps2pd xmm0, xmm1",
+        "movq2dq xmm0, mm0", "movdq2q mm0, xmm0", "cvtdq2pd xmm0, xmm1", "pslldq xmm0, 1", "punpcklqdq xmm0, xmm1",
+    ),
+    "sse3": (
+        "haddps xmm0, xmm1", "haddpd xmm0, xmm1", "addsubps xmm0, xmm1", "movddup xmm0, xmm1", "movsldup xmm0, xmm1",
+        "movshdup xmm0, xmm1", "lddqu xmm0, [0x5000]", "fisttp dword [0x5000]", "fisttp word [0x5000]",
+        "fisttp qword [0x5000]",
+    ),
+}  # fmt: skip
+#: What each model has (SDM vol. 2A, table 3-11; AMD64 APM vol. 3, E.3.2).
+HAS = {
+    "486": (), "pentium": ("mmx",), "pentium2": ("mmx",), "pentium3": ("mmx", "sse"),
+    "qemu64": ("mmx", "sse", "sse2", "sse3"), "max": ("mmx", "sse", "sse2", "sse3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("model", HAS)
+def test_a_model_knows_the_vector_instructions_of_its_time(model: str, bits: int, loop: str) -> None:
+    if loop == "gate":
+        pytest.skip("made by the C helper: docs/fidelity.md")
+    if isinstance(HELPER, str):
+        pytest.skip(HELPER)
+    setup = "mov eax, 0x1F80\nmov [0x5000], eax\n"
+    if model not in ("486", "pentium"):
+        setup += "mov eax, 0x200\nmov cr4, eax\n"
+    for extension, instructions in EXTENSIONS.items():
+        for instruction in instructions:
+            found = fault(f"{setup}{instruction}", bits, model)
+            assert found == (None if extension in HAS[model] else UD), instruction
+
+
+@pytest.mark.parametrize(
+    "source", ["nop", "db 0x0F, 0x1F, 0", "pause", "prefetchnta [0x5000]", "fxch st1", "bswap eax"]
+)
+def test_what_only_looks_like_a_vector_instruction_is_left_alone(source: str) -> None:
+    assert fault(source, 32, "pentium2") is None
+
+
+@pytest.mark.parametrize("instruction", ["rdmsr", "wrmsr"])
+def test_a_486_has_no_msrs_in_any_ring(instruction: str, loop: str) -> None:
+    if loop == "gate" or isinstance(HELPER, str):
+        pytest.skip("made by the C helper: docs/fidelity.md")
+    assert fault(instruction, 32, "486", ring=3) == UD
+    assert fault(instruction, 32, "pentium", ring=3) == GP
+
+
+def test_a_vector_instruction_on_two_pages_is_refused_too(loop: str) -> None:
+    if loop == "gate" or isinstance(HELPER, str):
+        pytest.skip("made by the C helper: docs/fidelity.md")
+    pad = 0x1000 - 1  # the opcode's second byte is on the next page
+    cpu = run(f"jmp there\ntimes {pad}-($-$$) nop\nthere: paddb mm0, mm1\nhlt", 32, "486")
+    assert (cpu.faults[0].vector, cpu.faults[0].linear) == (UD, CODE + pad)
+
+
+def test_osfxsr_can_be_set_without_sse() -> None:
+    cpu = run("mov eax, 0x200\nmov cr4, eax\nhlt", 32, "pentium2")
+    state = cpu.engine.state()
+    assert state.cr4 == 0x200
+    cpu.engine.load(state)
+    assert cpu.engine.state().cr4 == 0x200
 
 
 def cpu_bytes(source: str, bits: int) -> bytes:

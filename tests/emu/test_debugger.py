@@ -534,9 +534,9 @@ def test_reset_tells_the_processor_and_init_keeps_its_fpu() -> None:
     assert session.cpu().fpu.st[0] == 0x3FFF << 64 | 1 << 63
 
 
-def test_three_disks_are_one_too_many() -> None:
-    with pytest.raises(MachineError, match="3 disks: the one IDE channel of this machine takes 2"):
-        debugger(rom("hlt"), disks=[Disk.from_bytes(bytes(512))] * 3)
+def test_five_disks_are_one_too_many() -> None:
+    with pytest.raises(MachineError, match="5 disks and CDs: the two IDE channels take 4 drives"):
+        debugger(rom("hlt"), disks=[Disk.from_bytes(bytes(512))] * 5)
 
 
 def test_an_interrupt_without_an_idt_tells_the_whole_chain() -> None:

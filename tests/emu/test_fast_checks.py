@@ -78,7 +78,7 @@ def without_scale(found: tuple[object, ...] | None) -> tuple[object, ...] | None
 
 
 @pytest.mark.hypothesis
-@settings(max_examples=4000)
+@settings(max_examples=1500)
 @given(codes, st.sampled_from((16, 32)), st.sampled_from((16, 32)))
 @example(bytes.fromhex("c8100003"), 32, 32)
 @example(bytes.fromhex("8f4424fc"), 32, 32)

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from asm import assemble
-from bare_cpu import CODE, RAM, BareCpu, bare_cpu, real_state
+from bare_cpu import CODE, RAM, TABLES, BareCpu, bare_cpu, real_state
 from emu.engine import Access, ExitReason, Watch
 from emu.unicorn_engine import HELPER, UnicornEngine
 
@@ -673,6 +674,119 @@ def test_a_stream_is_read_once_and_what_was_taken_is_told_before_anything_else(s
         assert cpu.read(0x3000, at[0]) == data[: at[0]]
     assert cpu.read(0x3000, 80) == data[:80]
     assert (told, at) == ([50], [80])
+
+
+#: What the Fifo gives.
+FIFO_BYTES = bytes(i * 7 & 0xFF for i in range(3 * 4096))
+
+
+class Fifo:
+    """A device on port 1F0h that streams both ways by words and double-words, but for the last of `events` bytes each
+    way; `log` has the positions at which other ports were accessed."""
+
+    def __init__(self, cpu: BareCpu, events: int) -> None:
+        self.cpu, self.events, self.got, self.at = cpu, events, bytearray(), 0
+        self.asked = 0
+        self.log: list[tuple[int, int, int]] = []
+        cpu.on_in, cpu.on_out = self.read, self.write
+
+    def _offer_input(self) -> None:
+        left = self.events - self.at % self.events - 2
+        self.cpu.engine.stream_input(0x1F0, FIFO_BYTES[self.at : self.at + left], self._taken, 2 | 4)
+
+    def _taken(self, count: int) -> None:
+        self.at += count
+
+    def read(self, port: int, size: int) -> int:
+        if port != 0x1F0:
+            self.log.append((self.cpu.engine.retired, self.at, len(self.got)))
+            return 0
+        self.asked += 1
+        value = int.from_bytes(FIFO_BYTES[self.at : self.at + size], "little")
+        self.at += size
+        self._offer_input()
+        return value
+
+    def write(self, port: int, size: int, value: int) -> None:
+        if port != 0x1F0:
+            self.log.append((self.cpu.engine.retired, self.at, len(self.got)))
+            return
+        self.asked += 1
+        self.got += value.to_bytes(4, "little")[:size]
+        room = self.events - len(self.got) % self.events - 2
+        self.cpu.engine.stream_output(0x1F0, room, self.got.extend, 2 | 4)
+
+
+STREAMING = """
+    mov dx, 0x1f0
+    mov di, 0x3000
+    mov cx, 200
+    rep insw
+    out 0x80, al
+    mov cx, 77
+    rep insd
+    in al, dx
+    stosb
+    in ax, dx
+    in al, 0x60
+    mov cx, 300
+    rep insd
+    mov si, 0x3000
+    mov cx, 201
+    rep outsw
+    in al, 0x60
+    mov cx, 99
+    rep outsd
+    out dx, al
+    out dx, eax
+    mov cx, 250
+    rep outsd
+    out dx, ax
+    in ax, dx
+    out dx, ax
+    hlt
+"""
+
+
+@pytest.mark.parametrize("size", SLICES)
+@pytest.mark.parametrize("events", [8, 64, 512, 4096])
+def test_streams_of_words_both_ways_are_told_before_anything_else(size: int, events: int) -> None:
+    results, asked = [], []
+    for name, length in (("gate", 1000), ("fast", size)):
+        cpu = make(name, STREAMING, 16)
+        fifo = Fifo(cpu, events)
+        assert cpu.run(slice=length).reason is ExitReason.HALT
+        results.append((cpu.engine.retired, cpu.engine.state(), cpu.memory.save(), fifo.log, fifo.at, fifo.got))
+        asked.append(fifo.asked)
+    assert results[0] == results[1]
+    assert asked[0] > 1100
+    if size > 1000 and events > 100:
+        assert asked[1] < 50
+
+
+def test_a_word_whose_destination_faults_stays_with_the_device() -> None:
+    results = []
+    for name in ("gate", "fast"):
+        cpu = make(name, "mov dx, 0x1f0\nmov edi, 0x4ff0\nmov ecx, 20\nrep insw\nhlt", 64)
+        cpu.write(TABLES + 0x3000 + 8 * 5, bytes(8))  # page 5000h is not present, and there are no handlers
+        fifo = Fifo(cpu, 512)
+        assert cpu.run().reason is ExitReason.SHUTDOWN
+        assert cpu.read(0x4FF0, 16) == FIFO_BYTES[:16]
+        results.append((fifo.at, cpu.engine.retired, [(fault.vector, fault.cr2) for fault in cpu.faults]))
+    assert results[0] == results[1]
+    assert (results[1][0], results[1][2][0]) == (16, (14, 0x5000))
+
+
+def test_a_word_beyond_the_segments_limit_stays_with_the_device() -> None:
+    cpu = make("fast", "mov dx, 0x1f0\nmov di, 0x3000\nmov cx, 20\nrep insw\nhlt", 16)
+    cpu.write(13 * 4, (0x2000).to_bytes(4, "little"))
+    cpu.write(0x2000, b"\xf4")
+    state = cpu.engine.state()
+    state.es = replace(state.es, limit=0x3007)
+    cpu.engine.load(state)
+    fifo = Fifo(cpu, 512)
+    assert cpu.run().reason is ExitReason.HALT
+    assert (fifo.at, cpu.engine.state().regs[1], [fault.vector for fault in cpu.faults]) == (8, 16, [13])
 
 
 # -- determinism of the instruction set

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
@@ -47,11 +48,44 @@ def test_empty_image_is_refused(tmp_path):
     assert "is empty" in refusal(tmp_path / "empty.img")
 
 
-def test_odd_size_is_refused_with_the_size_and_a_remedy(tmp_path):
-    (tmp_path / "odd.img").write_bytes(bytes(1000))
-    text = refusal(tmp_path / "odd.img")
-    assert "1000 bytes" in text
-    assert "truncate -s 1024 odd.img" in text
+def test_a_last_sector_that_is_not_whole_reads_zeros_behind_it(tmp_path):
+    image = tmp_path / "odd.img"
+    image.write_bytes(b"a" * 1000)
+    disk = Disk.open(image)
+    assert (disk.sectors, disk.read(0, 2)) == (2, b"a" * 1000 + bytes(24))
+    disk.write(1, b"b" * 512)
+    assert image.stat().st_size == 1000
+    written = Disk.open(image, write=True)
+    written.write(1, b"c" * 512)
+    assert (written.read(1, 1), image.read_bytes()) == (b"c" * 512, b"a" * 512 + b"c" * 512)
+
+
+def test_the_host_s_failure_is_said_once_and_reported_each_time(tmp_path):
+    image = tmp_path / "short.img"
+    image.write_bytes(bytes(2048))
+    disk, said = Disk.open(image), []
+    disk.on_error = said.append
+    os.truncate(image, 512)
+    for _ in range(2):
+        with pytest.raises(DiskError):
+            disk.read(1, 1)
+    assert said == [f"{image}: sector 1 is missing; the file has become shorter"]
+
+
+def test_a_host_disk_that_is_full_leaves_the_sectors_behind_the_failed_one_alone(tmp_path, monkeypatch):
+    image = tmp_path / "full.img"
+    image.write_bytes(b"o" * 2048)
+    disk, real = Disk.open(image, write=True), os.pwrite
+
+    def pwrite(fd, data, offset):
+        if offset >= 1024:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(DiskError, match="sector 2 cannot be written: No space left on device"):
+        disk.write(0, b"n" * 2048)
+    assert image.read_bytes() == b"n" * 1024 + b"o" * 1024
 
 
 def deny(monkeypatch, denied: int) -> None:

@@ -95,7 +95,7 @@ def test_it(machine):
         [
             "*- v2e screen -*",
             "tour: real, tick 1",
-            "tour: big real, tick 2",
+            "tour: big real, tick*",
             "*- v2e segments -*",
             "ds *[*]ffffffff*",
             "*- v2e last events -*",

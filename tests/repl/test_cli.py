@@ -163,11 +163,12 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "a", "b"], "b"),
         (["run", "--memory"], "--memory"),
         (["run", "--mem", "64M"], "--mem"),  # no abbreviations: they would become promises
-        (["run", "--floppy", "a"], "--floppy"),
+        (["run", "--floppy", "/nonexistent/a"], "/nonexistent/a: no such image"),
         (["run", "--machine", "pc"], "--machine pc is not available"),
         (["run", "--machine", "amiga"], "'amiga' is unknown"),
-        (["run", "--boot", "cdrom"], "--boot cdrom"),
-        (["run", "--cpu", "486"], "--cpu 486"),
+        (["run", "--boot", "cdrom"], "--boot cdrom: no cdrom image is given"),
+        (["run", "--boot", "usb"], "'usb' is unknown"),
+        (["run", "--cpu", "8086"], "--cpu"),
         (["run", "--cpus", "2"], "--cpus"),
         (["run", "--hypervisor", "kvm"], "--hypervisor kvm"),
         (["run", "--policy", "dwell:8"], "--policy dwell:8"),
@@ -242,7 +243,7 @@ def test_the_guests_code_wins_over_an_event_and_a_failed_command(firmware):
 def test_a_reached_event_is_0_and_then_the_commands_run(firmware):
     done = v2e("run", "--firmware", firmware(EXITING), "--until", "serial:ok", "-c", "serial", "-c", "print dx")
     assert done.returncode == 0
-    assert done.stdout.splitlines() == ["ok", "0x3fd = 1021"]
+    assert done.stdout.splitlines() == ["ok", "0x3f8 = 1016"]
     assert done.stderr == ""
 
 
@@ -507,12 +508,12 @@ def test_at_a_terminal_there_is_a_prompt_and_ctrl_d_leaves(firmware, tmp_path):
     assert "status" in (tmp_path / ".local" / "state" / "v2e" / "history").read_text()
 
 
-def test_a_third_disk_is_refused_in_a_sentence(tmp_path):
+def test_a_fifth_disk_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "d.img").write_bytes(bytes(512))
     disk = ("--disk", str(tmp_path / "d.img"))
-    done = v2e("run", "--firmware", "seabios", *disk, *disk, *disk, "--headless")
+    done = v2e("run", "--firmware", "seabios", *disk, *disk, *disk, *disk, *disk, "--headless")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "3 disks: the one IDE channel of this machine takes 2" in done.stderr
+    assert "5 images are disk images: 4 can be there" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--serial", "--debugcon"])

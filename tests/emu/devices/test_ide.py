@@ -674,3 +674,67 @@ def test_view_says_what_the_registers_mean():
     fields = {field.name: field for field in bench.channel.view().fields}
     assert fields["0.status"].text == "DRQ DSC DRDY"
     assert fields["device 1"].value == "absent"
+
+
+# -- the data port in blocks
+
+
+def test_a_block_read_ahead_is_what_single_reads_give_and_leaves_the_last_word():
+    bench = Bench()
+    assert bench.channel.readable() == b""
+    bench.address(5, 2)
+    bench.run(0x20)
+    single = Bench()
+    single.address(5, 2)
+    single.run(0x20)
+    expected = single.words()
+    first = bench.words(1)
+    rest = bench.channel.readable()
+    assert first + rest == expected[:-2]
+    bench.channel.taken(100)
+    assert bench.channel.readable() == rest[100:]
+    assert bench.words(2, 4) == expected[102:110]
+    bench.channel.taken(len(bench.channel.readable()))
+    assert (bench.channel.readable(), bench.alternate) == (b"", READY | DRQ)
+    assert bench.words(1) == expected[-2:]
+    assert bench.alternate & (BSY | DRQ) == BSY
+    assert bench.channel.readable() == b""
+
+
+def test_a_block_written_in_pieces_is_the_block_of_single_writes():
+    data = bytes(range(256)) * 2
+    bench = Bench()
+    assert bench.channel.room() == 0
+    bench.address(7, 1)
+    bench.run(0x30)
+    assert (bench.channel.room(), bench.channel.readable()) == (510, b"")
+    bench.write_data(data[:4], 4)
+    assert bench.channel.room() == 506
+    bench.channel.written(data[4:110])
+    bench.write_data(data[110:112])
+    bench.channel.written(data[112:510])
+    assert (bench.channel.room(), bench.alternate) == (0, READY | DRQ)
+    bench.write_data(data[510:])
+    assert bench.alternate & BSY
+    bench.advance(BLOCK_NS)
+    assert bench.disk.read(7, 1) == data
+
+
+def test_the_channel_tells_whether_a_read_of_the_status_acknowledged():
+    bench = Bench()
+    bench.address(5, 1)
+    bench.run(0x20)
+    bench.inb(STATUS)
+    assert bench.channel.acknowledged
+    bench.inb(STATUS)
+    assert not bench.channel.acknowledged
+
+
+def test_an_absent_device_1_offers_the_data_of_device_0_and_takes_none():
+    # ATA-4, 9.16.1
+    bench = Bench()
+    bench.address(5, 1)
+    bench.run(0x20)
+    bench.out(DEVICE, 0xF0)
+    assert len(bench.channel.readable()) == 510
+    assert bench.channel.room() == 0

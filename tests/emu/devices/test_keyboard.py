@@ -351,3 +351,14 @@ def test_state_is_copied_both_ways():
     bench.keyboard.restore(saved)
     bench.taken()
     assert saved.queue == [0x1C]
+
+
+def test_reset_forgets_an_unsent_result_of_the_test_at_power_on():
+    """BIOS-bochs enables the interface, resets the keyboard and takes the next byte for the acknowledge."""
+    time = VirtualTime()
+    keyboard = Keyboard(time.clock)
+    time.advance(500_000_000)
+    assert keyboard.ready
+    keyboard.receive(0xFF)
+    assert keyboard.take() == 0xFA
+    assert not keyboard.ready

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emu.devices.syscontrol import A20Gate, Port92, ResetControl
+from emu.devices.syscontrol import A20Gate, Port92, ResetControl, ResetFace
 
 
 class Board:
@@ -117,3 +117,14 @@ def test_views_say_what_is_on(board: Board) -> None:
     assert board.port92.view().fields[0].text == "A20"
     board.cf9.write(0, 2, 1)
     assert board.cf9.view().fields[0].text == "system reset"
+
+
+def test_a_dword_to_the_pci_address_port_is_no_reset():
+    """BIOS-bochs looks for PCI with 80000C00h at CF8h, whose second byte would be a reset."""
+    asked = []
+    face = ResetFace(ResetControl(asked.append))
+    face.write(0, 0x80000C00, 4)
+    assert asked == []
+    assert face.read(0, 4) == 0xFFFFFFFF
+    face.write(1, 0x06, 1)
+    assert len(asked) == 1

@@ -1,0 +1,27 @@
+"""Repeated string instructions at the boundary behind an iteration (SDM vol. 2B, REP)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
+REPEATS: Final = frozenset((0xF2, 0xF3))
+ADDRESS_SIZE: Final = 0x67
+REX: Final = range(0x40, 0x50)
+#: INS OUTS MOVS CMPS STOS LODS SCAS.
+STRINGS: Final = frozenset((*range(0x6C, 0x70), *range(0xA4, 0xA8), *range(0xAA, 0xB0)))
+
+
+def finished_repeat(code: bytes, bits: int, count: int) -> int:
+    """The length of the repeated string instruction at the beginning of `code` when its counter, CX, ECX or RCX of
+    `count`, is 0; 0 when it is no such instruction or goes on. `bits` is the code's size: 16, 32 or 64."""
+    repeated = narrow = False
+    for at, byte in enumerate(code):
+        if byte in PREFIXES or (bits == 64 and byte in REX):
+            repeated = repeated or byte in REPEATS
+            narrow = narrow or byte == ADDRESS_SIZE
+            continue
+        width = {16: (16, 32), 32: (32, 16), 64: (64, 32)}[bits][narrow]
+        done = repeated and byte in STRINGS and not count & (1 << width) - 1
+        return at + 1 if done else 0
+    return 0

@@ -1,0 +1,55 @@
+"""Which extension each MMX and SSE instruction, RDMSR and WRMSR came with: a CPU model without it answers with #UD.
+
+The letters of an opcode behind 0Fh stand for its forms without a mandatory prefix, with 66, with F3, with F2:
+m MMX, s SSE, 2 SSE2, 3 SSE3, r MSRs, - none (another instruction, or reserved). SDM vol. 2A to 2C, "CPUID Feature
+Flag" of each instruction; vol. 2D, tables A-3 and A-4. Of later extensions (0F 38 and 0F 3A) Unicorn asks CPUID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from emu.x86 import cpuid
+from emu.x86.cpuid import CpuModel
+
+#: By letter, as bits of a mask.
+EXTENSIONS: Final[Mapping[str, int]] = MappingProxyType({"-": 0, "m": 1, "s": 2, "2": 4, "3": 8, "r": 16})
+
+_RANGES: Final = (
+    (0x10, 0x11, "s2s2"), (0x12, 0x12, "s233"), (0x13, 0x15, "s2--"), (0x16, 0x16, "s23-"), (0x17, 0x17, "s2--"),
+    (0x28, 0x29, "s2--"), (0x2A, 0x2A, "s2s2"), (0x2B, 0x2B, "s2--"), (0x2C, 0x2D, "s2s2"), (0x2E, 0x2F, "s2--"),
+    (0x30, 0x30, "rrrr"), (0x32, 0x32, "rrrr"),
+    (0x50, 0x50, "s2--"), (0x51, 0x51, "s2s2"), (0x52, 0x53, "s-s-"), (0x54, 0x57, "s2--"), (0x58, 0x59, "s2s2"),
+    (0x5A, 0x5A, "2222"), (0x5B, 0x5B, "222-"), (0x5C, 0x5F, "s2s2"),
+    (0x60, 0x6B, "m2--"), (0x6C, 0x6D, "-2--"), (0x6E, 0x6E, "m2--"), (0x6F, 0x6F, "m22-"),
+    (0x70, 0x70, "s222"), (0x71, 0x76, "m2--"), (0x77, 0x77, "m---"), (0x7C, 0x7D, "-3-3"), (0x7E, 0x7E, "m22-"),
+    (0x7F, 0x7F, "m22-"),
+    (0xC2, 0xC2, "s2s2"), (0xC3, 0xC3, "2---"), (0xC4, 0xC6, "s2--"),
+    (0xD0, 0xD0, "-3-3"), (0xD1, 0xD3, "m2--"), (0xD4, 0xD4, "22--"), (0xD5, 0xD5, "m2--"), (0xD6, 0xD6, "-222"),
+    (0xD7, 0xD7, "s2--"), (0xD8, 0xD9, "m2--"), (0xDA, 0xDA, "s2--"), (0xDB, 0xDD, "m2--"), (0xDE, 0xDE, "s2--"),
+    (0xDF, 0xDF, "m2--"),
+    (0xE0, 0xE0, "s2--"), (0xE1, 0xE2, "m2--"), (0xE3, 0xE4, "s2--"), (0xE5, 0xE5, "m2--"), (0xE6, 0xE6, "-222"),
+    (0xE7, 0xE7, "s2--"), (0xE8, 0xE9, "m2--"), (0xEA, 0xEA, "s2--"), (0xEB, 0xED, "m2--"), (0xEE, 0xEE, "s2--"),
+    (0xEF, 0xEF, "m2--"),
+    (0xF0, 0xF0, "---3"), (0xF1, 0xF3, "m2--"), (0xF4, 0xF4, "22--"), (0xF5, 0xF5, "m2--"), (0xF6, 0xF7, "s2--"),
+    (0xF8, 0xFA, "m2--"), (0xFB, 0xFB, "22--"), (0xFC, 0xFE, "m2--"),
+)  # fmt: skip
+
+#: Opcode behind 0Fh -> the four letters.
+TWO_BYTE: Final[Mapping[int, str]] = MappingProxyType(
+    {opcode: letters for first, last, letters in _RANGES for opcode in range(first, last + 1)}
+)
+#: 0F AE by ModRM.reg, of memory (LDMXCSR, STMXCSR) and of registers (LFENCE, MFENCE, SFENCE).
+FENCES_MEMORY: Final = "--ss----"
+FENCES_REGISTER: Final = "-----22s"
+
+
+def denied(model: CpuModel) -> int:
+    """The mask of extensions that `model` lacks."""
+    words = (
+        ("m", model.edx1 & cpuid.MMX), ("s", model.edx1 & cpuid.SSE), ("2", model.edx1 & cpuid.SSE2),
+        ("3", model.ecx1 & cpuid.SSE3), ("r", model.edx1 & cpuid.MSR),
+    )  # fmt: skip
+    return sum(EXTENSIONS[letter] for letter, present in words if not present)
