@@ -8,8 +8,8 @@ from bench.assets import AssetMissing, Linux, linux_686
 from bench.initramfs import userspace
 from bench.sides import FigureUnavailable, Kernel, Side
 
-#: What isapc has: no APIC, no ACPI, no PCI. SYSENTER does nothing here yet, so the vDSO that uses it is left out.
-APPEND = "console=ttyS0 earlyprintk=serial,ttyS0,115200 nolapic noapic acpi=off pci=off tsc=unstable vdso32=0"
+#: What isapc has: no APIC, no ACPI, no PCI.
+APPEND = "console=ttyS0 earlyprintk=serial,ttyS0,115200 nolapic noapic acpi=off pci=off tsc=unstable"
 #: On the pc the kernel finds everything by itself.
 PC_APPEND = "console=ttyS0 earlyprintk=serial,ttyS0,115200"
 #: The decompressed kernel's first words, and the userspace's.

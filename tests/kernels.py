@@ -15,8 +15,8 @@ from emu.firmware.payload import Payload
 from emu.machine import MachineConfig, build_machine
 
 MEMORY = 128 << 20
-#: What isapc has; vdso32=0 as long as SYSENTER does nothing (docs/fidelity.md).
-APPEND = "console=ttyS0 nolapic noapic acpi=off pci=off tsc=unstable nokaslr vdso32=0"
+#: What isapc has.
+APPEND = "console=ttyS0 nolapic noapic acpi=off pci=off tsc=unstable nokaslr"
 
 
 #: What each machine lets the kernel find by itself, and not.
