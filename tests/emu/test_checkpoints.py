@@ -326,6 +326,7 @@ def test_a_hundred_thousand_checkpoints_of_an_idle_machine_cost_little() -> None
     assert all(state == kept[0] for state in kept)
 
 
+@pytest.mark.slow
 @both_loops
 def test_writing_and_saving_for_ever_keeps_only_what_is_held() -> None:
     run = debugger(rom("mov ax, 0x1000\nmov es, ax\nl: inc word [es:di]\nadd di, 4\njmp l"), memory=4 * MIB)

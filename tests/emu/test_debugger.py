@@ -190,6 +190,7 @@ def test_a_watch_of_one_byte_sees_a_wider_access_that_covers_it() -> None:
     assert cont(session).kind is StopKind.WATCHPOINT
 
 
+@pytest.mark.slow
 def test_a_step_that_meets_an_interrupt_runs_through_its_handler() -> None:
     session = debugger(TICKING)
     main = next(i.linear for i in session.disassemble(0xF0000, 40) if i.text.startswith("inc"))
@@ -465,6 +466,7 @@ def test_next_over_an_int_whose_service_leaves_the_flags_on_the_stack_comes_back
 MASKED = "mov al, 0xff\nout 0x21, al\nmov al, 0x34\nout 0x43, al\nmov al, 0\nout 0x40, al\nout 0x40, al\nsti\nhlt\n"
 
 
+@pytest.mark.slow
 def test_a_cpu_that_only_masked_interrupts_could_wake_is_a_deadlock() -> None:
     session = debugger(rom(MASKED))
     session.set_limit(1000)

@@ -65,6 +65,7 @@ def test_stepping_through_the_boot_sectors_bios_calls_changes_nothing() -> None:
     assert finish(debugger) == reference()
 
 
+@pytest.mark.slow
 def test_breakpoints_and_watchpoints_change_nothing() -> None:
     debugger = session()
     debugger.add_breakpoint(BreakKind.EXECUTE, 0x7C00).ignore = 1 << 30

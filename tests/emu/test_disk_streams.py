@@ -319,6 +319,7 @@ def test_flushes_change_nothing(reading: Guest) -> None:
     check_flushes(reading, 100)
 
 
+@pytest.mark.slow
 @in_fast_loop
 def test_states_taken_in_the_middle_of_a_block_go_on_as_the_run_did(reading: Guest) -> None:
     check_saving(reading, 200)

@@ -179,6 +179,7 @@ def test_the_length_of_slices_changes_nothing_in_any_mode(all_modes: Guest, leng
     check_slices(all_modes, length)
 
 
+@pytest.mark.slow
 @in_fast_loop
 def test_saving_and_restoring_changes_nothing_in_any_mode(all_modes: Guest) -> None:
     check_saving(all_modes, 150)
@@ -189,6 +190,7 @@ def test_flushes_change_nothing_in_any_mode(all_modes: Guest) -> None:
     check_flushes(all_modes, 100)
 
 
+@pytest.mark.slow
 @in_fast_loop
 def test_all_modes_are_saved_exactly(all_modes: Guest) -> None:
     debugger = all_modes.make()

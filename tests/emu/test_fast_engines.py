@@ -155,6 +155,7 @@ def plain() -> object:
     return debugger.fingerprint()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [30, 1000])
 def test_seabios_runs_alike_with_a_table_of_few_translations(
     slots: int, plain: object, monkeypatch: pytest.MonkeyPatch

@@ -35,10 +35,12 @@ def test_the_probe_prints_what_it_prints_under_qemu():
     assert lines[-1] == "done"
 
 
+@pytest.mark.slow
 def test_slices_leave_no_trace_in_the_probe():
     assert ours() == ours(slice=997) == ours(slice=13)
 
 
+@pytest.mark.slow
 def test_both_run_loops_print_the_same(monkeypatch):
     fast = ours()
     monkeypatch.setenv("V2E_ENGINE", "gate")

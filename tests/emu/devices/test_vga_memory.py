@@ -246,6 +246,7 @@ class InC:
         self._write(None, offset, size, value & (1 << 8 * size) - 1, ctypes.addressof(self.display.shared))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(STEPS, st.integers(0, 2**32 - 1))
 def test_the_c_helper_does_what_the_model_does(steps, latch):
