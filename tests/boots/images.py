@@ -27,7 +27,7 @@ def need(path: str | Path, package: str) -> Path:
 def _run(*command: str | Path) -> None:
     program = str(command[0])
     if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
+        pytest.skip(f"{program} is not installed: make setup, as root, installs it")
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "MTOOLS_SKIP_CHECK": "1"}
     )

@@ -19,7 +19,7 @@ def _machine(boot: Boot, folder: Path) -> BootMachine:
     options = list(boot.firmware)
     for path in options[1::2]:
         if path.startswith("/") and not Path(path).exists():
-            pytest.skip(f"{path} is not installed")
+            pytest.skip(f"{path} is not installed: make setup, as root, installs it")
     if boot.build is not None:
         options += [boot.option, str(boot.build(folder / "image.img"))]
     return BootMachine(options, until=f"text:{boot.expected}", limit=boot.budget * MILLION)
