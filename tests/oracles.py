@@ -84,13 +84,21 @@ def run_qemu(
     return _cached(program, rom, disk, options, lambda folder: _qemu(program, options, rom, disk, folder, timeout))
 
 
-def run_bochs(rom: bytes | None = None, disk: bytes | None = None, *, timeout: float = TIMEOUT) -> OracleResult:
-    """Run `rom` (in place of the BIOS) or boot `disk` (first hard disk) under Bochs until it ends.
+def run_bochs(
+    rom: bytes | None = None,
+    disk: bytes | None = None,
+    *,
+    settings: str = "",
+    timeout: float = TIMEOUT,
+) -> OracleResult:
+    """Run `rom` (in place of the BIOS) or boot `disk` (first hard disk) under Bochs until it ends. `settings` are
+    lines of its configuration behind ours.
 
     Raises OracleMissing, OracleFailed.
     """
     program = _find(_BOCHS)
-    return _cached(program, rom, disk, ["1"], lambda folder: _bochs(program, rom, disk, folder, timeout))
+    settings = _BOCHSRC + settings
+    return _cached(program, rom, disk, [settings], lambda folder: _bochs(program, rom, disk, settings, folder, timeout))
 
 
 def qemu(rom: bytes | None = None, disk: bytes | None = None) -> OracleResult:
@@ -198,15 +206,17 @@ sound: driver=dummy
 """
 
 
-def _bochs(program: Path, rom: bytes | None, disk: bytes | None, folder: Path, timeout: float) -> OracleResult:
-    settings = _BOCHSRC
+def _bochs(
+    program: Path, rom: bytes | None, disk: bytes | None, settings: str, folder: Path, timeout: float
+) -> OracleResult:
     if rom is not None:
         (folder / "rom").write_bytes(rom)
         settings += "romimage: file=rom\n"
     if disk is not None:
         (folder / "disk").write_bytes(disk)
         cylinders = len(disk) // (16 * 63 * 512)
-        settings += "romimage: file=$BXSHARE/BIOS-bochs-latest\nvgaromimage: file=$BXSHARE/VGABIOS-lgpl-latest\n"
+        if rom is None:
+            settings += "romimage: file=$BXSHARE/BIOS-bochs-latest\nvgaromimage: file=$BXSHARE/VGABIOS-lgpl-latest\n"
         settings += "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\nboot: disk\n"
         settings += f"ata0-master: type=disk, path=disk, mode=flat, cylinders={cylinders}, heads=16, spt=63\n"
     (folder / "bochsrc").write_text(settings)
