@@ -39,15 +39,23 @@ def ours(image: str, **config: object) -> Machine:
     return machine
 
 
-def peer(name: str, image: str, arguments: Sequence[str] = (), **qemu: str) -> dict[str, str]:
-    """What `name`, QEMU or Bochs, prints; skips the test where it is not installed. `arguments` and `qemu` are for
-    QEMU alone."""
+def peer(
+    name: str,
+    image: str,
+    arguments: Sequence[str] = (),
+    disk: bytes | None = None,
+    floppy: bytes | None = None,
+    machine: str = "isapc",
+    cpu: str = "qemu64,-apic",
+) -> dict[str, str]:
+    """What `name`, QEMU or Bochs, prints; skips the test where it is not installed. `arguments`, `machine` and `cpu`
+    are for QEMU alone."""
     rom = oracles.assemble_image(image)
     try:
         result = (
-            oracles.run_qemu(rom, arguments=arguments, **qemu)  # type: ignore[arg-type]
+            oracles.run_qemu(rom, disk, floppy=floppy, machine=machine, cpu=cpu, arguments=arguments)
             if name == "QEMU"
-            else oracles.run_bochs(rom)
+            else oracles.run_bochs(rom, disk, floppy=floppy)
         )
     except oracles.OracleMissing as missing:
         pytest.skip(str(missing))

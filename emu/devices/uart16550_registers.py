@@ -35,9 +35,9 @@ RBR_THR_DLL, IER_DLM, IIR_FCR, LCR, MCR, LSR, MSR, SCR = range(8)
 @dataclass(slots=True)
 class State:
     """`rx` and `incoming` hold a character in bits 7-0 and its LSR error bits in bits 15-8. `rbr` is the character last
-    read without FIFOs, which the receiver buffer still holds. `tsr` is the character being shifted out. `errors` are LSR
-    bits 1-4 as read. `modem` are the input lines as MSR bits 7-4, `delta` MSR bits 3-0. `incoming` is still on the far
-    side's wire."""
+    read without FIFOs, which the receiver buffer still holds. `tsr` is the character being shifted out. `errors` are
+    LSR bits 1-4 as read. `modem` are the input lines as MSR bits 7-4, `delta` MSR bits 3-0. `incoming` is still on
+    the far side's wire."""
 
     ier: int = 0
     fcr: int = 0

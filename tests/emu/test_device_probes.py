@@ -1,7 +1,8 @@
 """The devices of every PC asked by guests: the probes print the same here, under QEMU's TCG and under Bochs 2.7.
 
 Where a peer does not do what the chip's data sheet says, DIFFERENCES names the checks, what it does, and the source;
-an entry that no longer holds fails. HITR is IBM's PS/2 Hardware Interface Technical Reference. BY_THE_DATA_SHEET has the values of checks in which no peer agrees with us.
+an entry that no longer holds fails. HITR is IBM's PS/2 Hardware Interface Technical Reference. BY_THE_DATA_SHEET has
+the values of checks in which no peer agrees with us.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import functools
 
 import pytest
 
+from emu.media import Disk
 from probes import QEMU_TIME, Difference, checks, explained, ours, peer
 
 #: Image -> how many checks it prints.
 IMAGES = {
     "probe_pit": 69, "probe_pic": 38, "probe_uart": 33, "probe_kbc": 40, "probe_cmos": 25, "probe_dma": 11,
+    "probe_ata": 37, "probe_fdc": 27, "probe_fdc_more": 8,
 }  # fmt: skip
 
 _QEMU_PIT_GATE = (
@@ -152,6 +155,57 @@ DIFFERENCES = (
     Difference(
         "probe_dma", "Bochs", ("memory-to-memory", "memory-to-memory-status", "temporary", "after-transfer"), "the same"
     ),
+    # -- ATA
+    Difference("probe_ata", "QEMU", ("read-lba",), "counts the address on behind the last sector (ATA-1: that of the last)"),
+    Difference("probe_ata", "Bochs", ("read-lba",), "the same"),
+    Difference(
+        "probe_ata", "QEMU",
+        (
+            "read-beyond-end", "read-across-end", "read-chs-sector-0", "verify-beyond-end", "verify-ext-beyond-end",
+            "write-beyond-end",
+        ),
+        "an address that does not exist is IDNF (ATA-6, error outputs of the commands); QEMU aborts, verifies, takes the data",
+    ),
+    Difference(
+        "probe_ata", "Bochs",
+        (
+            "read-beyond-end", "read-across-end", "read-chs-sector-0", "verify-beyond-end", "verify-ext-beyond-end",
+            "write-beyond-end",
+        ),
+        "the same, but for a write, which it aborts",
+    ),
+    Difference("probe_ata", "QEMU", ("standby",), "CHECK POWER MODE gives 0 in standby (ATA-6, CHECK POWER MODE)"),
+    Difference("probe_ata", "Bochs", ("standby",), "the same"),
+    Difference("probe_ata", "QEMU", ("buffer",), "has no sector buffer to write and read (ATA-6, READ BUFFER, WRITE BUFFER)"),
+    Difference("probe_ata", "Bochs", ("buffer",), "the same"),
+    Difference("probe_ata", "QEMU", ("interrupt",), "8259A: the request outlasts the line"),
+    Difference("probe_ata", "Bochs", ("high-order-bytes",), "has no HOB (ATA-6, device control register)"),
+    Difference("probe_ata", "Bochs", ("initialize-parameters",), "takes its own geometry alone"),
+    # -- 82077AA
+    Difference(
+        "probe_fdc", "QEMU", ("read", "read-terminal-count", "read-multi-track", "write"),
+        "SE is of seeks, implied ones too (82077AA, status register 0); there was none",
+    ),
+    Difference("probe_fdc_more", "QEMU", ("verify", "read-track"), "the same"),
+    Difference("probe_fdc", "QEMU", ("dumpreg", "lock", "perpendicular"),
+               "mixes the bytes of SPECIFY, and shifts the perpendicular bits (82077AA, DUMPREG)"),
+    Difference("probe_fdc", "QEMU", ("read-past-eot",), "EN without TC (82077AA, status register 1)"),
+    Difference("probe_fdc", "QEMU", ("read-no-sector",), "ND, not EN, and ST0's head is 0"),
+    Difference("probe_fdc", "QEMU", ("read-wrong-cylinder",), "ND and WC without implied seek; it seeks"),
+    Difference("probe_fdc", "QEMU", ("read-wrong-rate",), "SE, which is not of this command"),
+    Difference("probe_fdc", "QEMU", ("format",), "formats nothing"),
+    Difference("probe_fdc", "QEMU", ("no-drive",), "EC and AT: track 0 is not found (82077AA, RECALIBRATE)"),
+    Difference("probe_fdc", "QEMU", ("dor-in-reset",), "MSR has RQM in reset (82077AA, main status register: 0)"),
+    Difference("probe_fdc", "Bochs", ("version", "dumpreg", "lock", "perpendicular"), "is an older chip, the 8272A"),
+    Difference("probe_fdc", "Bochs", ("read-past-eot",), "goes on into the next head"),
+    Difference("probe_fdc", "Bochs", ("read-wrong-cylinder",), "seeks (82077AA, status register 2: WC)"),
+    Difference("probe_fdc", "Bochs", ("read-wrong-rate",), "reads at any data rate"),
+    Difference("probe_fdc", "Bochs", ("implied-seek",), "SE is set by an implied seek (status register 0)"),
+    Difference("probe_fdc", "Bochs", ("format",), "C, H, R, N have \"no meaning\" behind FORMAT; the sectors agree"),
+    Difference(
+        "probe_fdc_more", "QEMU", ("deleted", "read-deleted", "scan-equal", "relative-seek"),
+        "has no deleted data marks, compares nothing in SCAN, and keeps PCN at 0",
+    ),
 )  # fmt: skip
 
 #: Values from the data sheets, where no peer agrees.
@@ -175,6 +229,24 @@ BY_THE_DATA_SHEET = {
     },
     # year, month, day, hour, minute, second, day of the week; the flag without its interrupt
     "probe_cmos": {"carry": "20010100000001", "binary": "150A1F140000", "periodic-flag": "40"},
+    # 5 stays; status and error: IDNF; mode 00h is standby
+    "probe_ata": {
+        "read-lba": "480005400005000040", "read-beyond-end": "41100F", "read-across-end": "07FF4110010008",
+        "read-chs-sector-0": "4110", "verify-beyond-end": "4110", "verify-ext-beyond-end": "4110",
+        "write-beyond-end": "4110", "standby": "4000", "buffer": "48BC9A",
+    },
+    # ST0, ST1, ST2, C, H, R, N: EN; ND and WC; MA; SPECIFY's bytes, EOT, LOCK and perpendicular, CONFIGURE, PRETRK
+    "probe_fdc": {
+        "read-past-eot": "/408000010001020011", "read-wrong-cylinder": "/40041007000102",
+        "read-wrong-rate": "/40010000000102", "dumpreg": "/00000000AF0400001700",
+        "lock": "/10/00000000AF0400801700/00", "perpendicular": "/00000000AF0400041700",
+        "format": "/04000000000002/0400000A010102E5E5",
+    },
+    # Bochs has none of these: CM without counting on, CM and the sector behind; SH; PCN by the steps asked for
+    "probe_fdc_more": {
+        "deleted": "/00000001000102/00004000000502/000040010001020005", "read-deleted": "/00000001000102",
+        "scan-equal": "/00000801000102", "relative-seek": "/2003/20FD", "verify": "/00000001000102",
+    },
     # 17 bytes A0h to B0h; TC of channel 1 once; the last byte; 3011h and FFFFh
     "probe_dma": {
         "memory-to-memory": "A0B000", "memory-to-memory-status": "0200", "temporary": "B0",
@@ -183,9 +255,25 @@ BY_THE_DATA_SHEET = {
 }  # fmt: skip
 
 
+#: Sectors of the disk of probe_ata, and of the diskette of probe_fdc; each begins with its number and 55AAh.
+DISK, DISKETTE = 2048, 2880
+#: What Bochs does not implement ends its run: verify, deleted data, scan.
+QEMU_ALONE = {"probe_fdc_more"}
+
+
+def numbered(sectors: int) -> bytes:
+    return b"".join(i.to_bytes(2, "big") + b"\x55\xaa" + bytes(508) for i in range(sectors))
+
+
+def media(image: str) -> dict[str, object]:
+    if image == "probe_ata":
+        return {"disks": (Disk.from_bytes(numbered(DISK)),)}
+    return {"floppies": (Disk.from_bytes(numbered(DISKETTE)),)} if image.startswith("probe_fdc") else {}
+
+
 @functools.cache
 def printed(image: str) -> dict[str, str]:
-    machine = ours(image)
+    machine = ours(image, **media(image))
     machine.close()
     return checks(machine.debugcon_text())
 
@@ -193,7 +281,14 @@ def printed(image: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", ["QEMU", "Bochs"])
 @pytest.mark.parametrize("image", IMAGES)
 def test_the_probe_prints_what_the_peers_print(image: str, name: str) -> None:
-    mine, theirs = printed(image), peer(name, image, QEMU_TIME)
+    if name == "Bochs" and image in QEMU_ALONE:
+        pytest.skip("Bochs's controller has none of these commands")
+    mine = printed(image)
+    theirs = peer(
+        name, image, QEMU_TIME,
+        disk=numbered(DISK) if image == "probe_ata" else None,
+        floppy=numbered(DISKETTE) if image.startswith("probe_fdc") else None,
+    )  # fmt: skip
     assert len(mine) == IMAGES[image]
     assert mine.keys() == theirs.keys()
     assert {check for check in mine if mine[check] != theirs[check]} == explained(DIFFERENCES, image, name)
