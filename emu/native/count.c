@@ -350,7 +350,7 @@ API void v2e_fast_memory_hook(void *uc, int kind, uint64_t address, int size, in
 
 engine *look_behind(void *env)
 {
-    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+    engine *e = engine_of_env(env);
 
     if (e)
         e->control->leave |= LOOK;

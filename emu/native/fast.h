@@ -12,6 +12,7 @@
 #define V2E_FAST_H
 
 #include "vga.h"
+#include "x86.h"
 
 #include <stdint.h>
 
@@ -31,12 +32,9 @@
 #define HF_CS32 0x10u
 #define HF_SS32 0x20u
 #define HF_PE 0x80u
+#define HF_LMA 0x4000u
 #define HF_CS64 0x8000u
-#define EFLAGS_IF 0x200u
-#define EFLAGS_IOPL_SHIFT 12
-#define EFLAGS_VM 0x20000u
-#define CR4_TSD 4u
-#define CR4_OSFXSR 0x200u
+#define HF_SMAP 0x800000u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
 #define NO_CFLAGS UINT32_MAX
@@ -213,6 +211,10 @@ typedef struct engine {
 
 /* ---- engines.c */
 engine *engine_of_cpu(const void *cpu);
+static inline engine *engine_of_env(const void *env)
+{
+    return engine_of_cpu((const uint8_t *)env - at.cpu_env);
+}
 engine *engine_of_uc(const void *uc);
 void engine_left(engine *e); /* the running block ended: remember its last instruction */
 
@@ -309,6 +311,7 @@ extern void (*real_cpu_exit)(void *);
 /* ---- count.c */
 void be_alone(engine *e, uint64_t host);
 void keep_skip(engine *e, const tb *block);
+engine *look_behind(void *env);
 __attribute__((noreturn)) void leave_block(engine *e);
 int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
 
@@ -321,7 +324,6 @@ void emit_check(engine *e, slot *s);
 void emit_slow_way(engine *e, const slot *s);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
 void emit_end_if(engine *e);
-engine *look_behind(void *env);
 
 /* ---- tasks.c */
 int interrupt_delivered(void *cpu, int request);

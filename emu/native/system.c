@@ -6,11 +6,6 @@
 /* The numbers of emu/unicorn_system.py. */
 enum { RDMSR = 1, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP };
 
-static engine *engine_of_env(const void *env)
-{
-    return engine_of_cpu((const uint8_t *)env - at.cpu_env);
-}
-
 /* `host` is the return address into the block: what is raised is found there by unwinding. */
 static void ask(engine *e, uint32_t operation, uint64_t operand, uint64_t host)
 {

@@ -362,7 +362,7 @@ REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int 
  * for another thread, so the block just ends: see tcg_gen_callN above, which has the next one looked up. */
 REPLACES void helper_pause_x86_64(void *env, int length)
 {
-    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+    engine *e = engine_of_env(env);
 
     if (e)
         *e->eip += (uint64_t)length;
