@@ -150,7 +150,9 @@ class Debugger(Inspector):
         """End any run with EVENT when `condition` holds."""
         self._until, self._until_met, self._looked_at = condition, False, -1
         self._screen_timer.cancel()
-        self.machine.on_text = self._text_sent if condition and condition.kind in ("serial", "debugcon") else None
+        self.machine.outputs.on_text = (
+            self._text_sent if condition and condition.kind in ("serial", "debugcon") else None
+        )
         if condition and condition.kind == "text":
             self._screen_timer.arm(self.machine.clock.now)
 
@@ -547,10 +549,10 @@ class Debugger(Inspector):
     def port_in(self, port: int, size: int = 1) -> int:
         """A real IN, with its side effects on the device."""
         self.machine.service()
-        return self.machine.port_in(port, size)
+        return self.machine.cpu_ports.port_in(port, size)
 
     def port_out(self, port: int, size: int, value: int) -> None:
         """A real OUT, with its side effects on the device."""
         self.machine.service()
-        self.machine.port_out(port, size, value)
+        self.machine.cpu_ports.port_out(port, size, value)
         self.forget()

@@ -4,117 +4,38 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import field
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from emu import layout
+from emu.answers import CpuPorts
+from emu.board import Board
 from emu.bus import Mmio, Ports
-from emu.busmaster import BusMaster
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
-from emu.devices.debugports import DebugConsole, DebugExit, PostCode
-from emu.devices.dma8237 import DmaPair
-from emu.devices.fdc82077 import Fdc82077
-from emu.devices.floppy_drive import LARGEST, format_of
-from emu.devices.fwcfg import FwCfg
-from emu.devices.i8042 import I8042
-from emu.devices.ide import IdeChannel
-from emu.devices.keyboard import Keyboard, UnknownKey
-from emu.devices.lpt import ParallelPort
-from emu.devices.mouse import Mouse, UnknownAction
-from emu.devices.pic8259 import Pic8259Pair
-from emu.devices.pit8254 import Pit8254, Port61, instant_of, pulses_at
-from emu.devices.rtc146818 import Rtc, pc_nvram
-from emu.devices.syscontrol import A20Gate, Port92, ResetControl, ResetFace
-from emu.devices.uart16550 import Uart16550
-from emu.devices.uart16550_registers import LSR, LSR_ERRORS
-from emu.devices.vga import Vga
+from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.vga_memory import DisplayMemory
-from emu.engine import CheckLevel, Executor, Exit, ExitReason, Fault, SharedDisplay
+from emu.engine import Executor, Exit, ExitReason, Fault, SharedDisplay
 from emu.firmware.payload import Payload
+from emu.inputs import InputRecord, Inputs
 from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
-from emu.media import SECTOR, Disk
-from emu.memory import Kind, Part, PhysicalMemory
+from emu.media import Disk
+from emu.memory import PhysicalMemory
+from emu.outputs import Outputs
 from emu.pages import Pages
-from emu.pc import PcChipset, pc_files, pc_parts
 from emu.picture import picture
 from emu.record import dataclass
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
-from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
+from emu.x86.cpuid import MODELS
 from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CR0_CACHE, CpuState
 
-COM1_LSR = layout.COM1 + LSR
-#: Port B, RTC index (floating), keyboard status, port A, COM1's line status, fw_cfg's data, the VGA's status. A read
-#: has no side effect but to advance fw_cfg's and to clear errors of the line, none at the second time, and what it
-#: gives changes only by writes to ports, by reads of others that have effects, by timers and, that of port B and of
-#: the VGA, with virtual time.
-POLLED = frozenset(
-    (
-        layout.PORT_61, layout.RTC, layout.KBC_COMMAND, layout.SYSTEM_CONTROL_A, COM1_LSR, layout.FW_CFG + 1,
-        layout.VGA_STATUS,
-    )
-)  # fmt: skip
-#: Ports of the debug console. A write to one changes nothing that a port can tell.
-CONSOLES = frozenset((layout.DEBUGCON_BOCHS, layout.DEBUGCON_SEABIOS))
-CONSOLE_ROOM = 512  #: bytes of its text that may be collected before the device is told
-#: Status and data ports of ATA channels, and the channel's base. The alternate status has no side effect; the status
-#: none when INTRQ is clear.
-IDE_STATUS = 7
-IDE_POLLED = {
-    port: base
-    for base, control in (
-        (layout.IDE_PRIMARY, layout.IDE_PRIMARY_CONTROL),
-        (layout.IDE_SECONDARY, layout.IDE_SECONDARY_CONTROL),
-    )
-    for port in (base, base + IDE_STATUS, control)
-}
-#: Sizes of accesses to the data port that move words: Executor.stream_input.
-WORDS = 2 | 4
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
-MAX_DISKS = 4  #: drives of both IDE channels, CD-ROM drives included
-MAX_FLOPPIES = 2
-MACHINES = ("isapc", "pc")
 RDX = 2  #: in CpuState.regs
-OUTPUT_KEPT = 1 << 20  #: characters of each console's output kept for views and matching
-
-
-class MachineError(Exception):
-    """One sentence: what cannot be built or restored, and why."""
-
-
-@dataclass(slots=True)
-class MachineConfig:
-    """What a machine is built from. `memory` is RAM in bytes, whole MiB. `firmware` is a ROM image whose last byte is
-    at 4 GiB - 1; with `shadow` its low copy (below 1 MiB) and the option ROMs are writable, as on QEMU's isapc.
-
-    `option_roms` stand at C0000h from the start; `fw_cfg` files are handed to a firmware that asks for them
-    (SeaBIOS clears C0000h and deploys "vgaroms/*" and "genroms/*" itself). Without any the device is absent.
-    `payload` takes the firmware's place: it is in memory, and the CPU in its state, after each reset."""
-
-    machine: str = "isapc"  #: or "pc": i440FX and PIIX3
-    memory: int = 64 << 20
-    firmware: bytes = b""
-    payload: Payload | None = None
-    shadow: bool = True
-    option_roms: Sequence[bytes] = ()
-    fw_cfg: dict[str, bytes] = field(default_factory=dict)
-    disks: Sequence[Disk] = ()
-    floppies: Sequence[Disk] = ()  #: A: and B:
-    cdroms: Sequence[Disk] = ()
-    boot: str | Sequence[str] = "disk"  #: floppy, disk, cdrom: one, or the first choices in order
-    serial_out: Callable[[bytes], None] | None = None
-    debugcon_out: Callable[[bytes], None] | None = None
-    parallel_out: Callable[[bytes], None] | None = None
-    checks: CheckLevel = CheckLevel.AUTO
-    cpu: str = DEFAULT_MODEL  #: a name of `emu.x86.cpuid.MODELS`
-    slice: int | None = None  #: how many instructions the engine is asked for at a time; must change nothing
 
 
 class MachineStop(enum.Enum):
@@ -152,24 +73,6 @@ class MachineState:
     devices: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class InputRecord:
-    """A person's input, stamped with the virtual time (ns) at which the guest could first see it."""
-
-    virtual_ns: int
-    kind: str  #: "keys" (names), "text", "mouse" (an action) or "serial"
-    data: str
-
-
-class Device(Protocol):
-    """What the machine needs of each device besides its bus face."""
-
-    def save(self) -> Any: ...
-    def restore(self, state: Any) -> None: ...
-    def view(self) -> DeviceView: ...
-    def reset(self) -> None: ...
-
-
 _EXIT_STOPS = {
     ExitReason.BREAKPOINT: MachineStop.BREAKPOINT,
     ExitReason.WATCHPOINT: MachineStop.WATCHPOINT,
@@ -178,63 +81,8 @@ _EXIT_STOPS = {
 }
 
 
-def _parts(config: MachineConfig) -> list[Part]:
-    if config.memory < 1 << 20 or config.memory % (1 << 20):
-        raise MachineError(f"memory of {config.memory} bytes: a whole number of MiB from 1M on is needed")
-    if config.memory > 3 << 30:
-        raise MachineError(f"memory of {config.memory} bytes: 3G is the most")
-    if config.machine not in MACHINES:
-        raise MachineError(f"machine {config.machine!r} is unknown: use {' or '.join(MACHINES)}")
-    if (drives := len(config.disks) + len(config.cdroms)) > MAX_DISKS:
-        raise MachineError(f"{drives} disks and CDs: the two IDE channels take {MAX_DISKS} drives")
-    if len(config.floppies) > MAX_FLOPPIES:
-        raise MachineError(f"{len(config.floppies)} floppy disks: there are {MAX_FLOPPIES} drives")
-    for disk in config.floppies:
-        if disk.sectors * SECTOR > LARGEST:
-            raise MachineError(f"{disk.name} has {disk.sectors * SECTOR} bytes: the largest floppy disk has {LARGEST}")
-    if config.payload is not None and config.firmware:
-        raise MachineError("a firmware and a payload: the CPU can start in one of them")
-    if not config.firmware and config.payload is None:
-        raise MachineError("no firmware: the CPU would have nothing to execute at its reset vector")
-    rom = config.firmware
-    rom = b"\xff" * (-len(rom) % 0x1000) + rom
-    low = rom[-layout.BIOS_LOW_MAX :]
-    options = b"".join(r + b"\xff" * (-len(r) % 2048) for r in config.option_roms)
-    top = layout.BIOS_LOW_END - len(low)
-    room = top - layout.OPTION_ROM_BASE
-    if config.machine == "pc" and len(options) <= room:
-        return pc_parts(config.memory, rom, options)
-    if len(options) > room:
-        raise MachineError(f"the option ROMs have {len(options)} bytes, {room} fit between C0000h and the firmware")
-    kind: Kind = "ram" if config.shadow and rom else "rom"
-    return [
-        Part(0, layout.CONVENTIONAL_END, "ram", "conventional"),
-        Part(layout.OPTION_ROM_BASE, room, kind, "option-rom", options.ljust(room, b"\xff")),
-        *([Part(top, len(low), kind, "firmware-low", low)] if low else []),
-        *([Part(1 << 20, config.memory - (1 << 20), "ram", "extended")] if config.memory > 1 << 20 else []),
-        Part(layout.VGA_FRAME_BUFFER, layout.VGA_MEMORY, "ram", "vga"),
-        *([Part(layout.RESET_TOP - len(rom), len(rom), "rom", "firmware", rom)] if rom else []),
-    ]
-
-
-_ChannelMedia = tuple[tuple[Disk | None, Disk | None], tuple[bool, bool]]
-
-
-def _ide_places(config: MachineConfig) -> tuple[_ChannelMedia, _ChannelMedia]:
-    """The media of each channel's devices 0 and 1, and which are CDs: these take the second channel first."""
-    places: list[Disk | None] = [*config.disks, None, None, None, None][:4]
-    packet = [False] * 4
-    for disk in config.cdroms:
-        at = next(place for place in (2, 3, 1, 0) if places[place] is None)
-        places[at], packet[at] = disk, True
-    return (
-        ((places[0], places[1]), (packet[0], packet[1])),
-        ((places[2], places[3]), (packet[2], packet[3])),
-    )
-
-
 class Machine:
-    """An isapc, or a pc with its `chipset`. Everything but `request_stop` belongs to one thread.
+    """Memory, a board of devices and an engine. Everything but `request_stop` belongs to one thread.
 
     Implements `emu.subject.Subject`."""
 
@@ -242,20 +90,16 @@ class Machine:
 
     def __init__(self, config: MachineConfig, make_executor: Callable[[Machine], Executor]) -> None:
         self.config = config
-        self.memory = PhysicalMemory(_parts(config))
+        self.memory = PhysicalMemory(memory_parts(config))
         self.ports = Ports()
         self.mmio = Mmio()
         self.journal = Journal()
         self.pin = IntrPin()
-        self.on_text: Callable[[str], None] | None = None  #: told "serial", "debugcon" and so on after each byte sent
+        self.outputs = Outputs()
+        self.cpu_ports = CpuPorts(self.ports, self.outputs)
         #: asked to let the host's time pass while the CPU is idle: (ns of virtual time, None: until something happens)
         #: -> True when it passed. Without it idle time is skipped.
         self.idle: Callable[[int | None], bool] | None = None
-        self.inputs: list[InputRecord] = []
-        self._replay: deque[InputRecord] = deque()
-        self._output: dict[str, bytearray] = {
-            name: bytearray() for name in ("serial", "serial2", "parallel", "debugcon")
-        }
         self._stop = False
         self._ended: MachineExit | None = None
         self._reset: str | None = None
@@ -268,10 +112,14 @@ class Machine:
         self.clock.on_replan = self.executor.request_stop
         self.memory.on_write.append(self.executor.memory_changed)
         self.memory.add_writer(self.executor.mark_writes)
-        self._replay_timer = self.clock.timer("host.replay", self._replay_due, host=True)
-        self._build_devices()
+        self.board = Board(
+            config, self.clock, self.ports, self.mmio, self.memory, self.executor, self.pin, self.display,
+            self.outputs, self,
+        )  # fmt: skip
+        self.inputs = Inputs(self.board, self.clock)
+        self.cpu_ports.attach(self.board, self.clock, self.executor)
         #: what drives INTR
-        self.controller: InterruptController = self.pic if self.chipset is None else self.chipset.lapic
+        self.controller: InterruptController = self.board.controller
         self.pin.connect(self.controller, self.executor)
         self.pin.on_delivery = lambda v: self.journal.add(self.executor.retired, "interrupt", f"vector {v:#04x}")
         self.executor.on_fault(self._on_fault)
@@ -281,163 +129,13 @@ class Machine:
     # -- building
 
     def _place(self, payload: Payload) -> CpuState:
-        if self.chipset is not None:
-            self.chipset.set_up()
+        if self.board.chipset is not None:
+            self.board.chipset.set_up()
         for address, data in payload.pieces:
             self.memory.write(address, data)
         return payload.state.copy()
 
-    def _build_devices(self) -> None:
-        clock, config, ports = self.clock, self.config, self.ports
-        self.pic = Pic8259Pair(self.pin)
-        self.reset_control = ResetControl(self.request_reset)
-        irq: list[Callable[[bool], None]] = [partial(self.pic.set_irq, n) for n in range(16)]
-        self.chipset: PcChipset | None = None
-        if config.machine == "pc":
-            self.chipset = PcChipset(
-                clock, ports, self.mmio, self.memory, self.executor, self.pin, self.pic, self.reset_control,
-                self.power_off, partial(self.request_reset, "cpu"), cpu_model(config),
-            )  # fmt: skip
-            irq = self.chipset.isa_irq
-        bus = BusMaster(self.memory, self.mmio)
-        self.dma = DmaPair(bus.read, bus.write)
-        self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
-        self.port61 = Port61(self.pit, clock)
-        nvram = pc_nvram(
-            config.memory, disks=[d.sectors for d in config.disks[:2]], boot=config.boot,
-            floppies=[format_of(disk).drive for disk in config.floppies],
-        )  # fmt: skip
-        self.rtc = Rtc(clock, irq[layout.IRQ_RTC], nvram)
-        self.a20 = A20Gate(self.executor.set_a20)
-        self.keyboard = Keyboard(clock)
-        self.mouse = Mouse(clock)
-        self.kbc = I8042(
-            clock, irq[layout.IRQ_KEYBOARD], irq[layout.IRQ_MOUSE], self.a20.keyboard,
-            partial(self.request_reset, "cpu"), self.keyboard, self.mouse,
-        )  # fmt: skip
-        self.port92 = Port92(self.a20, self.request_reset)
-        serial = partial(self._sent, "serial", config.serial_out)
-        self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], lambda byte: serial(bytes((byte,))))
-        # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
-        self.com1.immediate = True
-        self.display.written = lambda at, count: self.executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
-        self.vga = Vga(clock, self.display)
-        self.mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, self.display, "vga", width=8)
-        self.com2 = Uart16550(clock, irq[layout.IRQ_COM2], partial(self._sent, "serial2", None), "com2")
-        self.lpt1 = ParallelPort(
-            clock, irq[layout.IRQ_LPT1], partial(self._sent, "parallel", config.parallel_out)
-        )  # fmt: skip
-        (disks0, packet0), (disks1, packet1) = _ide_places(config)
-        self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], disks0, "ide0", packet0)
-        self.ide1 = IdeChannel(clock, irq[layout.IRQ_IDE_SECONDARY], disks1, "ide1", packet1)
-        self.fdc = Fdc82077(clock, irq[layout.IRQ_FDC], self.dma, config.floppies)
-        self.debugcon = DebugConsole(partial(self._sent, "debugcon", config.debugcon_out))
-        self.post = PostCode()
-        self.debug_exit = DebugExit(self._exit)
-        ports.map(layout.DMA_LOW, 16, self.dma.low, "dma")
-        ports.map(layout.DMA_PAGES, 15, self.dma.pages, "dma")
-        ports.map(layout.DMA_HIGH, 32, self.dma.high, "dma")
-        ports.map(layout.PIC_MASTER, 2, self.pic.master, "pic")
-        ports.map(layout.PIC_SLAVE, 2, self.pic.slave, "pic")
-        ports.map(layout.PIT, 4, self.pit, "pit")
-        ports.map(layout.PORT_61, 1, self.port61, "port61")
-        ports.map(layout.KBC_DATA, 1, self.kbc.data, "kbc")
-        ports.map(layout.KBC_COMMAND, 1, self.kbc.command, "kbc")
-        ports.map(layout.RTC, 2, self.rtc, "rtc")
-        ports.map(layout.SYSTEM_CONTROL_A, 1, self.port92, "port92")
-        if self.chipset is None:
-            ports.map(layout.RESET_CONTROL - 1, 4, ResetFace(self.reset_control), "reset", width=4)
-        ports.map(layout.COM1, 8, self.com1, "com1")
-        ports.map(layout.COM2, 8, self.com2, "com2")
-        ports.map(layout.LPT1, 3, self.lpt1, "lpt1")
-        ports.map(layout.VGA_MONO_CRTC, 0x3E0 - layout.VGA_MONO_CRTC, self.vga, "vga")
-        ports.map(layout.VBE_PORTS, 4, self.vga.vbe, "vbe", width=2)
-        ports.map(layout.IDE_PRIMARY, 8, self.ide, "ide0", width=4)
-        ports.map(layout.IDE_PRIMARY_CONTROL, 1, self.ide.control, "ide0")
-        ports.map(layout.IDE_SECONDARY, 8, self.ide1, "ide1", width=4)
-        ports.map(layout.IDE_SECONDARY_CONTROL, 1, self.ide1.control, "ide1")
-        ports.map(layout.FDC, 4, self.fdc.registers, "fdc")
-        ports.map(layout.FDC_CHANGE, 1, self.fdc.change, "fdc")
-        #: the ATA channels by their first port
-        self._channels = {layout.IDE_PRIMARY: self.ide, layout.IDE_SECONDARY: self.ide1}
-        ports.map(layout.DEBUGCON_BOCHS, 1, self.debugcon, "debugcon")
-        ports.map(layout.DEBUGCON_SEABIOS, 1, self.debugcon, "debugcon")
-        ports.map(layout.POST_CODE, 1, self.post, "post")
-        ports.map(layout.DEBUG_EXIT, 1, self.debug_exit, "debug-exit", width=4)
-        self.device_table: dict[str, Device] = {
-            "mouse": self.mouse, "com2": self.com2, "lpt1": self.lpt1, "dma": self.dma, "fdc": self.fdc,
-            "ide1": self.ide1,
-            "pic": self.pic, "pit": self.pit, "port61": self.port61, "rtc": self.rtc, "keyboard": self.keyboard,
-            "kbc": self.kbc, "a20": self.a20, "port92": self.port92, "reset": self.reset_control, "com1": self.com1,
-            "vga": self.vga, "ide0": self.ide, "debugcon": self.debugcon, "post": self.post,
-            "debug-exit": self.debug_exit,
-        }  # fmt: skip
-        self._fw_cfg: FwCfg | None = None
-        if (chipset := self.chipset) is not None:
-            chipset.add_ide((self.ide, self.ide1))
-            ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
-            self.device_table.update(chipset.device_table)
-            fw_cfg = FwCfg({**pc_files(config.memory), **config.fw_cfg}, memory=chipset.dma)
-        elif config.fw_cfg:
-            fw_cfg = FwCfg(config.fw_cfg)
-        else:
-            return
-        self._fw_cfg = self.device_table["fw_cfg"] = fw_cfg
-        ports.map(layout.FW_CFG, 2, fw_cfg, "fw_cfg", width=2)
-        if fw_cfg.dma is not None:
-            ports.map(layout.FW_CFG_DMA, 8, fw_cfg.dma, "fw_cfg-dma", width=4)
-
     # -- what the CPU reaches
-
-    def port_in(self, port: int, size: int) -> int:
-        value = self.ports.port_in(port, size)
-        if self.ports.trace is None:
-            if port in POLLED and size == 1:
-                self._answer_ahead(port, value)
-            elif port in IDE_POLLED:
-                self._answer_ide_ahead(port, size, value)
-        return value
-
-    def _answer_ide_ahead(self, port: int, size: int, value: int) -> None:
-        """Let the engine move data words, and answer polls of a status that stays until a timer's event."""
-        base = IDE_POLLED[port]
-        channel = self._channels[base]
-        if port != base and size == 1 and not (port == base + IDE_STATUS and channel.acknowledged):
-            self.executor.hold_input(port, value, None)
-        self._offer_data(base)
-
-    def _offer_data(self, base: int) -> None:
-        """In a PIO data phase of the channel at `base` the engine may move all words of the block but the last."""
-        channel = self._channels[base]
-        if data := channel.readable():
-            self.executor.stream_input(base, data, channel.taken, WORDS)
-        elif room := channel.room():
-            self.executor.stream_output(base, room, channel.written, WORDS)
-
-    def _answer_ahead(self, port: int, value: int) -> None:
-        """Let the engine answer the next reads of a port that firmware polls or copies from."""
-        if port == layout.FW_CFG + 1:
-            if self._fw_cfg is not None and (rest := self._fw_cfg.rest()):
-                self.executor.stream_input(port, rest, self._fw_cfg.skip)
-        elif port == layout.PORT_61:
-            # Its pins change with the timer's clock pulses, but for those that only decrement.
-            now = self.clock.now
-            self._hold(port, value, instant_of(pulses_at(now) + self.port61.quiet_pulses() + 1) - now)
-        elif port == layout.VGA_STATUS:
-            self._hold(port, value, self.vga.steady())
-        elif port != COM1_LSR or not value & LSR_ERRORS:
-            self.executor.hold_input(port, value, None)
-
-    def _hold(self, port: int, value: int, left: int) -> None:
-        """The port gives `value` for `left` ns more."""
-        self.executor.hold_input(port, value, self.executor.retired - (-left // NS_PER_INSTRUCTION))
-
-    def port_out(self, port: int, size: int, value: int) -> None:
-        self.ports.port_out(port, size, value)
-        if port in CONSOLES and size == 1 and self.on_text is None and self.ports.trace is None:
-            self.executor.stream_output(port, CONSOLE_ROOM, self.debugcon.written)
-        if port in self._channels and self.ports.trace is None:
-            self._offer_data(port)
 
     def timestamp(self) -> int:
         """The TSC: one count a virtual nanosecond."""
@@ -458,23 +156,13 @@ class Machine:
         self._reset = "system" if "system" in (kind, self._reset) else "cpu"
         self.executor.request_stop()
 
-    def _exit(self, code: int) -> None:
+    def exit(self, code: int) -> None:
         self._ended = MachineExit(MachineStop.EXIT, code=code)
         self.executor.request_stop()
 
     def power_off(self) -> None:
         self._ended = MachineExit(MachineStop.POWEROFF)
         self.executor.request_stop()
-
-    def _sent(self, name: str, sink: Callable[[bytes], None] | None, data: bytes) -> None:
-        kept = self._output[name]
-        kept += data
-        if len(kept) > OUTPUT_KEPT:
-            del kept[: OUTPUT_KEPT // 2]
-        if sink is not None:
-            sink(data)
-        if self.on_text is not None:
-            self.on_text(name)
 
     # -- running
 
@@ -490,8 +178,8 @@ class Machine:
         if self._reset is not None:
             kind, self._reset = self._reset, None
             self._do_reset(kind)
-        if self.chipset is not None:
-            self.chipset.apply()
+        if self.board.chipset is not None:
+            self.board.chipset.apply()
 
     @property
     def interrupt_due(self) -> bool:
@@ -542,7 +230,7 @@ class Machine:
                 return MachineExit(MachineStop.REQUEST)
         elif not self.clock.can_wake():
             return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no device will ever interrupt")
-        elif self.clock.now - self._awake_at > IDLE_LIMIT_NS and not self.rtc.alarm_enabled:
+        elif self.clock.now - self._awake_at > IDLE_LIMIT_NS and not self.board.rtc.alarm_enabled:
             return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no interrupt for an hour of virtual time")
         if deadline is not None:
             self.clock.skip_to(deadline)
@@ -561,16 +249,16 @@ class Machine:
             # INIT leaves the FPU, the MSRs and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
             state.fpu, state.msrs = before.fpu, before.msrs
             state.cr0 = state.cr0 & ~CR0_CACHE | before.cr0 & CR0_CACHE
-            if self.chipset is not None:
-                self.chipset.lapic.init()
+            if self.board.chipset is not None:
+                self.board.chipset.lapic.init()
         else:
             state.a20 = True
             state.msrs[TSC_ADJUST] = -self.clock.now % (1 << 64)  # RESET clears the TSC
-            for device in self.device_table.values():
+            for device in self.board.device_table.values():
                 device.reset()
-            if self.chipset is not None:
-                self.chipset.apply()
-            for part in _parts(self.config):
+            if self.board.chipset is not None:
+                self.board.chipset.apply()
+            for part in memory_parts(self.config):
                 if part.content and part.mapped:
                     self.memory.write(part.base, part.content)
             if payload is not None:
@@ -582,55 +270,20 @@ class Machine:
         """Power-on: memory cleared, devices and CPU reset, counters at zero."""
         self._ended = self._reset = None
         self._stop = False
-        self.memory.clear(_parts(self.config))
+        self.memory.clear(memory_parts(self.config))
         self.executor.set_retired(0)
         self.clock.restore(ClockState())
         self._awake_at = 0
         self._do_reset("system")
         self.journal.clear()
-        for kept in self._output.values():
-            kept.clear()
+        self.outputs.clear()
 
     # -- input
 
     def feed(self, kind: str, data: str) -> None:
-        """A person's input now: `keys` (names joined by '+', strokes by blanks), `text` typed on the keyboard,
-        `mouse` (see Mouse.do), or `serial`. Recorded. Raises MachineError for a key that does not exist."""
-        record = InputRecord(self.clock.now, kind, data)
-        self._apply(record)
-        self.inputs.append(record)
+        """A person's input now: see Inputs.feed."""
+        self.inputs.feed(kind, data)
         self.journal.add(self.executor.retired, "input", f"{kind} {data!r}")
-
-    def replay(self, records: Sequence[InputRecord]) -> None:
-        """Feed recorded inputs at their instants."""
-        self._replay = deque(sorted(records, key=lambda r: r.virtual_ns))
-        if self._replay:
-            self._replay_timer.arm(self._replay[0].virtual_ns)
-
-    def _replay_due(self, _deadline: int) -> None:
-        while self._replay and self._replay[0].virtual_ns <= self.clock.now:
-            self._apply(self._replay.popleft())
-        if self._replay:
-            self._replay_timer.arm(self._replay[0].virtual_ns)
-
-    def _apply(self, record: InputRecord) -> None:
-        try:
-            if record.kind == "serial":
-                self.com1.receive(record.data.encode("latin-1", "replace"))
-            elif record.kind == "text":
-                self.keyboard.type_text(record.data)
-            elif record.kind == "mouse":
-                self.mouse.do(record.data)
-            else:
-                strokes = [stroke.split("+") for stroke in record.data.split()]
-                for keys in strokes:
-                    self.keyboard.check(keys)
-                for keys in strokes:
-                    self.keyboard.chord(keys)
-        except UnknownKey as error:
-            raise MachineError(f"no key is called {error.args[0]!r}, so nothing was typed") from None
-        except UnknownAction as error:
-            raise MachineError(str(error)) from None
 
     # -- the whole as a value
 
@@ -647,7 +300,7 @@ class Machine:
         """Everything that decides how the run goes on. Parts that did not change since the last state are the same
         objects in both, so a state is to be kept and looked at, not changed."""
         self.service()
-        devices = {name: device.save() for name, device in self.device_table.items()}
+        devices = {name: device.save() for name, device in self.board.device_table.items()}
         devices.update({name: disk.save() for name, disk in self._media()})
         cpu, clock = self.executor.state(), self.clock.save()
         if (last := self._last) is not None:
@@ -669,10 +322,10 @@ class Machine:
         self.executor.take_interrupt()
         self.clock.restore(state.clock)
         self._awake_at = self.clock.now
-        for name, device in self.device_table.items():
+        for name, device in self.board.device_table.items():
             device.restore(state.devices[name])
-        if self.chipset is not None:
-            self.chipset.apply()
+        if self.board.chipset is not None:
+            self.board.chipset.apply()
         for name, disk in self._media():
             disk.restore(state.devices[name])
         self._ended = self._reset = None
@@ -687,7 +340,7 @@ class Machine:
         ram = hashlib.blake2b(digest_size=16)
         for part in self.memory.ram():
             ram.update(part)
-        states = [(name, device.save()) for name, device in sorted(self.device_table.items())]
+        states = [(name, device.save()) for name, device in sorted(self.board.device_table.items())]
         states += [(name, disk.save()) for name, disk in self._media()]
         return FingerprintView(
             self.executor.retired, self.clock.now, ram.hexdigest(), _digest(self.executor.state()), _digest(states)
@@ -756,23 +409,23 @@ class Machine:
 
     def devices(self) -> tuple[DeviceView, ...]:
         self.service()
-        return tuple(device.view() for device in self.device_table.values())
+        return tuple(device.view() for device in self.board.device_table.values())
 
     def screen(self) -> ScreenView:
-        return screen_view(self.vga.state, self.display.memory)
+        return screen_view(self.board.vga.state, self.display.memory)
 
     def picture(self) -> PictureView:
-        return picture(self.vga.state, self.display.memory)
+        return picture(self.board.vga.state, self.display.memory)
 
     def output(self, name: str) -> str:
-        """What `serial` or `debugcon` has sent, as Latin-1 text."""
-        return self._output[name].decode("latin-1")
+        """What `serial`, `serial2`, `parallel` or `debugcon` has sent, as Latin-1 text."""
+        return self.outputs.text(name)
 
     def serial_text(self) -> str:
-        return self.output("serial")
+        return self.outputs.text("serial")
 
     def debugcon_text(self) -> str:
-        return self.output("debugcon")
+        return self.outputs.text("debugcon")
 
     def close(self) -> None:
         self.executor.close()
@@ -797,14 +450,6 @@ def _digest(value: object) -> str:
     return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()
 
 
-def cpu_model(config: MachineConfig) -> CpuModel:
-    """The CPU of the machine. Raises MachineError when there is none of its name."""
-    if config.cpu not in MODELS:
-        raise MachineError(f"no CPU model is called {config.cpu!r}: use one of {', '.join(MODELS)}")
-    model = MODELS[config.cpu]
-    return model.with_apic() if config.machine == "pc" else model
-
-
 def build_machine(config: MachineConfig) -> Machine:
     """A machine on the emulator. Raises MachineError, or EngineError when Unicorn is not the build v2e knows."""
     from emu.unicorn_engine import UnicornEngine
@@ -814,7 +459,7 @@ def build_machine(config: MachineConfig) -> Machine:
     def make(machine: Machine) -> Executor:
         return UnicornEngine(
             machine.memory.regions,
-            machine,
+            machine.cpu_ports,
             machine.mmio,
             timestamp=machine.timestamp,
             checks=config.checks,

@@ -268,7 +268,7 @@ def test_reset_begins_from_zeros_and_content() -> None:
 def test_a_state_of_a_device_shares_nothing_that_can_change() -> None:
     run = seabios_debugger(bytes(512))
     run_to(run, 3_000_000)
-    for name, device in run.machine.device_table.items():
+    for name, device in run.machine.board.device_table.items():
         state = device.save()
         for part in [state, *[drive for drive in getattr(state, "drives", ()) if drive is not None]]:
             ours = {id(value) for value in changeable(part)}

@@ -399,7 +399,7 @@ def test_typed_keys_reach_the_guest_and_a_replay_repeats_them() -> None:
     ends.append(session.fingerprint())
     assert session.machine.debugcon_text() != ""
     again = debugger(rom(code))
-    again.machine.replay(session.machine.inputs)
+    again.machine.inputs.replay(session.machine.inputs.records)
     again.set_until(parse_until("insns:3000000"))
     cont(again)
     assert again.fingerprint() == ends[0]
@@ -420,11 +420,11 @@ def test_a_step_with_no_breakpoint_set_does_not_let_a_later_one_pass() -> None:
 @pytest.mark.parametrize(("kind", "data"), [("keys", "a zork"), ("text", "a\x01")])
 def test_keys_that_do_not_exist_are_refused_and_nothing_is_typed(kind: str, data: str) -> None:
     session = debugger(rom("jmp $"))
-    before = session.machine.keyboard.save()
+    before = session.machine.board.keyboard.save()
     with pytest.raises(DebuggerError, match="no key is called"):
         session.press(data) if kind == "keys" else session.type_text(data)
-    assert session.machine.keyboard.save() == before
-    assert session.machine.inputs == []
+    assert session.machine.board.keyboard.save() == before
+    assert session.machine.inputs.records == []
 
 
 def test_a_loaded_task_register_is_busy_in_the_cache() -> None:

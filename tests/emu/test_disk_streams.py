@@ -346,9 +346,9 @@ def test_watchpoints_on_the_buffers_stop_at_each_word(reading: Guest) -> None:
 def test_the_view_in_the_middle_of_a_block_has_what_is_left_of_it(reading: Guest) -> None:
     guest = make()
     machine = guest.machine
-    while machine.ide._active is None or not 0 < machine.ide._active.state.position < 500:
+    while machine.board.ide._active is None or not 0 < machine.board.ide._active.state.position < 500:
         run_to(guest, machine.executor.retired + 50)
-    moved = machine.ide._active.state.position
+    moved = machine.board.ide._active.state.position
     assert machine.memory.read(0x2000, moved) == sectors(1, 1)[:moved]
     assert machine.executor.state().regs[7] == 0x2000 + moved
     machine.close()

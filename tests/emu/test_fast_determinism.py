@@ -9,10 +9,11 @@ import pytest
 
 from asm import assemble
 from emu import layout
+from emu.answers import CpuPorts
 from emu.debugger import Debugger, StopKind
 from emu.engine import Access, CheckLevel, Watch
 from emu.firmware import tour
-from emu.machine import Machine, MachineConfig, MachineStop, build_machine
+from emu.machine import MachineConfig, MachineStop, build_machine
 from emu.unicorn_engine import HELPER, UnicornEngine
 from emu.views import FingerprintView
 from machines import reading_debugger, seabios_debugger
@@ -73,9 +74,9 @@ def test_the_consoles_text_is_the_same_whoever_waits_for_it(monkeypatch: pytest.
 
         monkeypatch.setattr(machine.ports, "port_out", counted)
         if waiting:
-            machine.on_text = lambda name: None
+            machine.outputs.on_text = lambda name: None
         assert machine.run(RETIRED).reason is MachineStop.LIMIT
-        assert machine.debugcon.save().written == len(sunk)
+        assert machine.board.debugcon.save().written == len(sunk)
         return machine.debugcon_text(), bytes(sunk), asked[0]
 
     text, sunk, asked = printed(waiting=True)
@@ -213,13 +214,13 @@ def test_without_the_helper_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) 
 def test_polls_of_several_ports_in_turn_do_not_end_each_others_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("V2E_ENGINE", "fast")
     asked: list[int] = []
-    port_in = Machine.port_in
+    port_in = CpuPorts.port_in
 
-    def counted(machine: Machine, port: int, size: int) -> int:
+    def counted(ports: CpuPorts, port: int, size: int) -> int:
         asked.append(port)
-        return port_in(machine, port, size)
+        return port_in(ports, port, size)
 
-    monkeypatch.setattr(Machine, "port_in", counted)
+    monkeypatch.setattr(CpuPorts, "port_in", counted)
     source = "bits 16\nmov cx, 500\nl: in al, 0x64\nin al, 0x92\nin al, 0x70\nloop l\nmov al, 0\nout 0xf4, al"
     code = assemble(source, 0)
     rom = code.ljust(0xFFF0, b"\xff") + bytes.fromhex("ea000000f0").ljust(16, b"\xff")

@@ -267,11 +267,11 @@ def test_dma_to_nowhere_is_an_error_and_touches_nothing():
 
 def test_the_pm_timer_counts_3579545_a_virtual_second_and_overflows_into_an_sci_status():
     machine = pc(rom("jmp $"))
-    machine.chipset.pm.write_pm(3, 0)
+    machine.board.chipset.pm.write_pm(3, 0)
     at = 0
     for retired in (1_000_000, 3_000_000):
         machine.run(retired)
-        at = int.from_bytes(bytes(machine.chipset.pm.read_pm(8 + i) for i in range(4)), "little")
+        at = int.from_bytes(bytes(machine.board.chipset.pm.read_pm(8 + i) for i in range(4)), "little")
         assert at == retired * 10 * 3_579_545 // 1_000_000_000 & 0xFFFFFF
 
 

@@ -165,4 +165,4 @@ tick:
     """
     machine, end = guest(body, cpu="486")
     assert (end.reason, end.code) == (MachineStop.EXIT, 0x20)
-    assert machine.chipset is not None and machine.chipset.lapic.mmio_base is None
+    assert machine.board.chipset is not None and machine.board.chipset.lapic.mmio_base is None

@@ -172,11 +172,11 @@ def test_looking_at_the_window_shows_what_the_cpu_would_read_and_loads_no_latch(
     before = rom(STATE).index(b"\x90\x26\xa2")
     while machine.executor.linear_pc & 0xFFFF != before:
         machine.run(machine.executor.retired + 1)
-    latch = machine.vga.save().latch
+    latch = machine.board.vga.save().latch
     assert machine.read_physical(0xA0010, 2) == b"\x12\x34"
     assert machine.read_physical(0xA0000 - 2, 4)[2:] == b"\0\0"
     assert machine.readable_physical(0x9FFF0, 0x40) == 0x40
-    assert machine.vga.save().latch == latch == 0x12121212
+    assert machine.board.vga.save().latch == latch == 0x12121212
 
 
 def test_the_debugger_writes_to_the_window_as_the_cpu_does() -> None:
@@ -265,8 +265,11 @@ def test_polling_for_the_retrace_takes_as_long_in_both_loops_and_is_seldom_pytho
     for loop in LOOPS:
         monkeypatch.setenv("V2E_ENGINE", loop)
         machine = debugger(rom(RETRACES)).machine
-        read, calls = machine.vga.read, []
-        machine.vga.read = lambda offset, size, read=read, calls=calls: (calls.append(offset), read(offset, size))[1]
+        read, calls = machine.board.vga.read, []
+        machine.board.vga.read = lambda offset, size, read=read, calls=calls: (
+            calls.append(offset),
+            read(offset, size),
+        )[1]
         assert machine.run(50_000_000).code == 0
         ends.add((machine.executor.retired, machine.clock.now))
         asked[loop] = len(calls)

@@ -1,0 +1,186 @@
+"""The devices of a machine: built, wired to their interrupt lines, and put on the buses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from emu import layout
+from emu.bus import BusDevice, Mmio, Ports
+from emu.busmaster import BusMaster
+from emu.clock import Clock
+from emu.configuration import MachineConfig, cpu_model, ide_places
+from emu.devices.debugports import DebugConsole, DebugExit, PostCode
+from emu.devices.dma8237 import DmaPair
+from emu.devices.fdc82077 import Fdc82077
+from emu.devices.floppy_drive import format_of
+from emu.devices.fwcfg import FwCfg
+from emu.devices.i8042 import I8042
+from emu.devices.ide import IdeChannel
+from emu.devices.keyboard import Keyboard
+from emu.devices.lpt import ParallelPort
+from emu.devices.mouse import Mouse
+from emu.devices.pic8259 import Pic8259Pair
+from emu.devices.pit8254 import Pit8254, Port61
+from emu.devices.rtc146818 import Rtc, pc_nvram
+from emu.devices.syscontrol import A20Gate, Port92, ResetControl, ResetFace
+from emu.devices.uart16550 import Uart16550
+from emu.devices.vga import Vga
+from emu.devices.vga_memory import DisplayMemory
+from emu.engine import Executor
+from emu.irq import InterruptController, IntrPin
+from emu.memory import PhysicalMemory
+from emu.outputs import Outputs
+from emu.pc import PcChipset, pc_files
+from emu.views import DeviceView
+
+
+class Device(Protocol):
+    """What the machine needs of each device besides its bus face."""
+
+    def save(self) -> Any: ...
+    def restore(self, state: Any) -> None: ...
+    def view(self) -> DeviceView: ...
+    def reset(self) -> None: ...
+
+
+class Orders(Protocol):
+    """What devices ask of the machine that they are in."""
+
+    def request_reset(self, kind: str) -> None: ...
+    def power_off(self) -> None: ...
+    def exit(self, code: int) -> None: ...
+
+
+class Board:
+    """An isapc's devices, or those of a pc with its `chipset`; `device_table` is what is saved and shown, by name."""
+
+    def __init__(
+        self,
+        config: MachineConfig,
+        clock: Clock,
+        ports: Ports,
+        mmio: Mmio,
+        memory: PhysicalMemory,
+        executor: Executor,
+        pin: IntrPin,
+        display: DisplayMemory,
+        outputs: Outputs,
+        orders: Orders,
+    ) -> None:
+        self.pic = Pic8259Pair(pin)
+        self.reset_control = ResetControl(orders.request_reset)
+        irq: list[Callable[[bool], None]] = [partial(self.pic.set_irq, n) for n in range(16)]
+        self.chipset: PcChipset | None = None
+        if config.machine == "pc":
+            self.chipset = PcChipset(
+                clock, ports, mmio, memory, executor, pin, self.pic, self.reset_control, orders.power_off,
+                partial(orders.request_reset, "cpu"), cpu_model(config),
+            )  # fmt: skip
+            irq = self.chipset.isa_irq
+        bus = BusMaster(memory, mmio)
+        self.dma = DmaPair(bus.read, bus.write)
+        self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
+        self.port61 = Port61(self.pit, clock)
+        nvram = pc_nvram(
+            config.memory, disks=[d.sectors for d in config.disks[:2]], boot=config.boot,
+            floppies=[format_of(disk).drive for disk in config.floppies],
+        )  # fmt: skip
+        self.rtc = Rtc(clock, irq[layout.IRQ_RTC], nvram)
+        self.a20 = A20Gate(executor.set_a20)
+        self.keyboard = Keyboard(clock)
+        self.mouse = Mouse(clock)
+        self.kbc = I8042(
+            clock, irq[layout.IRQ_KEYBOARD], irq[layout.IRQ_MOUSE], self.a20.keyboard,
+            partial(orders.request_reset, "cpu"), self.keyboard, self.mouse,
+        )  # fmt: skip
+        self.port92 = Port92(self.a20, orders.request_reset)
+        serial = partial(outputs.sent, "serial", config.serial_out)
+        self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], lambda byte: serial(bytes((byte,))))
+        # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
+        self.com1.immediate = True
+        display.written = lambda at, count: executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
+        self.vga = Vga(clock, display)
+        mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, display, "vga", width=8)
+        self.com2 = Uart16550(clock, irq[layout.IRQ_COM2], partial(outputs.sent, "serial2", None), "com2")
+        self.lpt1 = ParallelPort(
+            clock, irq[layout.IRQ_LPT1], partial(outputs.sent, "parallel", config.parallel_out)
+        )  # fmt: skip
+        (disks0, packet0), (disks1, packet1) = ide_places(config)
+        self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], disks0, "ide0", packet0)
+        self.ide1 = IdeChannel(clock, irq[layout.IRQ_IDE_SECONDARY], disks1, "ide1", packet1)
+        self.fdc = Fdc82077(clock, irq[layout.IRQ_FDC], self.dma, config.floppies)
+        self.debugcon = DebugConsole(partial(outputs.sent, "debugcon", config.debugcon_out))
+        self.post = PostCode()
+        self.debug_exit = DebugExit(orders.exit)
+        #: the ATA channels by their first port
+        self.channels = {layout.IDE_PRIMARY: self.ide, layout.IDE_SECONDARY: self.ide1}
+        self._map(ports)
+        self.device_table: dict[str, Device] = {
+            "mouse": self.mouse, "com2": self.com2, "lpt1": self.lpt1, "dma": self.dma, "fdc": self.fdc,
+            "ide1": self.ide1,
+            "pic": self.pic, "pit": self.pit, "port61": self.port61, "rtc": self.rtc, "keyboard": self.keyboard,
+            "kbc": self.kbc, "a20": self.a20, "port92": self.port92, "reset": self.reset_control, "com1": self.com1,
+            "vga": self.vga, "ide0": self.ide, "debugcon": self.debugcon, "post": self.post,
+            "debug-exit": self.debug_exit,
+        }  # fmt: skip
+        self.fw_cfg = self._add_fw_cfg(config, ports)
+        if (chipset := self.chipset) is not None:
+            chipset.add_ide((self.ide, self.ide1))
+            ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
+            self.device_table.update(chipset.device_table)
+
+    def _map(self, ports: Ports) -> None:
+        """Put the devices' ports on the bus: first port, how many, the device's face, its name, the widest access."""
+        faces: list[tuple[int, int, BusDevice, str, int]] = [
+            (layout.DMA_LOW, 16, self.dma.low, "dma", 1),
+            (layout.DMA_PAGES, 15, self.dma.pages, "dma", 1),
+            (layout.DMA_HIGH, 32, self.dma.high, "dma", 1),
+            (layout.PIC_MASTER, 2, self.pic.master, "pic", 1),
+            (layout.PIC_SLAVE, 2, self.pic.slave, "pic", 1),
+            (layout.PIT, 4, self.pit, "pit", 1),
+            (layout.PORT_61, 1, self.port61, "port61", 1),
+            (layout.KBC_DATA, 1, self.kbc.data, "kbc", 1),
+            (layout.KBC_COMMAND, 1, self.kbc.command, "kbc", 1),
+            (layout.RTC, 2, self.rtc, "rtc", 1),
+            (layout.SYSTEM_CONTROL_A, 1, self.port92, "port92", 1),
+            (layout.COM1, 8, self.com1, "com1", 1),
+            (layout.COM2, 8, self.com2, "com2", 1),
+            (layout.LPT1, 3, self.lpt1, "lpt1", 1),
+            (layout.VGA_MONO_CRTC, 0x3E0 - layout.VGA_MONO_CRTC, self.vga, "vga", 1),
+            (layout.VBE_PORTS, 4, self.vga.vbe, "vbe", 2),
+            (layout.IDE_PRIMARY, 8, self.ide, "ide0", 4),
+            (layout.IDE_PRIMARY_CONTROL, 1, self.ide.control, "ide0", 1),
+            (layout.IDE_SECONDARY, 8, self.ide1, "ide1", 4),
+            (layout.IDE_SECONDARY_CONTROL, 1, self.ide1.control, "ide1", 1),
+            (layout.FDC, 4, self.fdc.registers, "fdc", 1),
+            (layout.FDC_CHANGE, 1, self.fdc.change, "fdc", 1),
+            (layout.DEBUGCON_BOCHS, 1, self.debugcon, "debugcon", 1),
+            (layout.DEBUGCON_SEABIOS, 1, self.debugcon, "debugcon", 1),
+            (layout.POST_CODE, 1, self.post, "post", 1),
+            (layout.DEBUG_EXIT, 1, self.debug_exit, "debug-exit", 4),
+        ]
+        for first, count, face, name, width in faces:
+            ports.map(first, count, face, name, width=width)
+        if self.chipset is None:
+            ports.map(layout.RESET_CONTROL - 1, 4, ResetFace(self.reset_control), "reset", width=4)
+
+    def _add_fw_cfg(self, config: MachineConfig, ports: Ports) -> FwCfg | None:
+        """A pc has it always, an isapc where there are files for its firmware."""
+        if self.chipset is not None:
+            fw_cfg = FwCfg({**pc_files(config.memory), **config.fw_cfg}, memory=self.chipset.dma)
+        elif config.fw_cfg:
+            fw_cfg = FwCfg(config.fw_cfg)
+        else:
+            return None
+        self.device_table["fw_cfg"] = fw_cfg
+        ports.map(layout.FW_CFG, 2, fw_cfg, "fw_cfg", width=2)
+        if fw_cfg.dma is not None:
+            ports.map(layout.FW_CFG_DMA, 8, fw_cfg.dma, "fw_cfg-dma", width=4)
+        return fw_cfg
+
+    @property
+    def controller(self) -> InterruptController:
+        """What drives the CPU's INTR."""
+        return self.pic if self.chipset is None else self.chipset.lapic
