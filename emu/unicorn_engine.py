@@ -189,7 +189,8 @@ class UnicornEngine:
                 helper = str(error)
         if isinstance(helper, str):
             self.notice = "" if helper is FORCED else f"the engine runs without its C helper, slower: {helper}"
-            return GateLoop(self._ov, self._control, self._code, self._callbacks, self._read_linear)
+            repeat = ctypes.cast(self._faults.on_interrupt, ctypes.c_void_p).value or 0
+            return GateLoop(self._ov, self._control, self._code, self._callbacks, self._read_linear, repeat)
         self.notice = ""
         loop = FastLoop(helper, self._ov, self._control, self._memory.numbered, self._callbacks, translations, tick)
         # Once, and before Unicorn frees what another engine may then be given.

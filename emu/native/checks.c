@@ -131,7 +131,7 @@ static const uint64_t zero;
 static void simplify(struct record *r, uint32_t sign)
 {
     const struct reference *ref = r->references;
-    const uint64_t *regs = &AT(uint64_t, r->engine->env, 0);
+    const uint64_t *regs = registers(r->engine->env);
 
     r->quick.limit = NULL;
     if (r->count != 1 || r->undefined || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) ||
@@ -201,7 +201,21 @@ static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32
 
 static int number_of(const engine *e, const uint64_t *reg)
 {
-    return reg == &zero ? -1 : (int)(reg - &AT(uint64_t, e->env, 0));
+    return reg == &zero ? -1 : (int)(reg - registers(e->env));
+}
+
+/* #GP(0) when the byte at `eip` is beyond CS, before the page fault that fetching it may raise (SDM vol. 3A, table 6-2).
+ * For what Unicorn fetches before any check of ours executes: the first byte of a block that is not in its cache, and of
+ * the second page of an instruction on two. `pc` is the instruction's, which counts as any that faults. */
+void refuse_fetch(engine *e, uint64_t pc, uint64_t eip, uint32_t flags)
+{
+    if (!e->checked || flags & HF_CS64 || likely((uint32_t)eip <= segment_of(e->env, CS)->limit))
+        return;
+    if (e->control->remaining <= 0) /* the next run will meet it again */
+        stop_run(e, STOP_BUDGET);
+    e->control->remaining--;
+    e->control->last = pc;
+    real_raise_exception_err(e->env, EXCP_GP, 0);
 }
 
 /* Emit the check of the instruction at `pc`, which is about to be translated. */
@@ -228,6 +242,8 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     found = decode_for(r, bytes, length, sign);
     if (!found)
         return;
+    if (found < 0 && length < LONGEST)
+        refuse_fetch(e, pc, here + (uint64_t)length - segment_of(e->env, CS)->base, flags);
     if (found < 0)
         r->length = r->count = 0, r->quick.limit = NULL;
     e->records_used += sizeof *r + r->count * sizeof(struct reference);
@@ -274,7 +290,7 @@ int records_full(const engine *e)
 
 static uint32_t reg(const engine *e, int number)
 {
-    return (uint32_t)(&AT(uint64_t, e->env, 0))[number];
+    return (uint32_t)registers(e->env)[number];
 }
 
 static uint32_t effective(const engine *e, const struct reference *ref)
@@ -410,12 +426,13 @@ static int complete(engine *e, struct record *r)
 static __attribute__((noinline)) void check(struct record *r, uint64_t host)
 {
     engine *e = r->engine;
+    const struct segment *cs = segment_of(e->env, CS);
     int vector = 0;
 
     e->asked++;
     if (unlikely(!r->length) && !complete(e, r))
         return;
-    if (r->fetch && (uint64_t)(uint32_t)(r->pc - segment_of(e->env, CS)->base) + r->length - 1 > segment_of(e->env, CS)->limit)
+    if (r->fetch && (uint64_t)(uint32_t)(r->pc - cs->base) + r->length - 1 > cs->limit)
         vector = EXCP_GP;
     else if (r->undefined)
         vector = EXCP_UD;

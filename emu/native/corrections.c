@@ -1,5 +1,5 @@
-/* Instructions of which Unicorn leaves one rule out, kept before its own function or behind it: moves to and from debug
- * registers, LTR, PUSHF. Every engine has them, whichever run loop it uses. */
+/* Rules of single instructions and of the boundary between two that Unicorn leaves out. The replaced functions, moves
+ * to and from debug registers, LTR and PUSHF, serve every engine, whichever run loop it uses. */
 #include "fast.h"
 
 /* General detect: #DB before the move (SDM vol. 3B, 17.2.4). The handler runs with GD clear. */
@@ -39,4 +39,28 @@ REPLACES void helper_ltr_x86_64(void *env, int selector)
 REPLACES uint64_t helper_read_eflags_x86_64(void *env)
 {
     return real_helper_read_eflags(env) & ~(uint64_t)(EFLAGS_VM | EFLAGS_RF);
+}
+
+/* True when VIF and VIP are both set where they are looked at: #GP(0) at the beginning of the next instruction, so that
+ * the monitor handles the pending interrupt (SDM vol. 3A, 20.3.2 and 20.4). Only IRET, SYSRET and a task switch come
+ * here with both, as STI and POPF refuse to set VIF then; all of them have `look` look. */
+int virtual_interrupt_due(const engine *e)
+{
+    uint64_t flags = AT(uint64_t, e->env, at.env_eflags), cr4 = (&AT(uint64_t, e->env, at.env_cr))[4];
+
+    return (flags & (EFLAGS_VIF | EFLAGS_VIP)) == (EFLAGS_VIF | EFLAGS_VIP) &&
+           cr4 & (flags & EFLAGS_VM ? CR4_VME : CR4_PVI) && (AT(uint32_t, e->env, at.env_hflags) & HF_CPL) == 3 &&
+           (flags >> EFLAGS_IOPL_SHIFT & 3) < 3;
+}
+
+/* An interrupt comes behind an iteration of the repeated string instruction of `s`: RF is pushed as 1 (SDM vol. 3B,
+ * 17.3.1.1). But behind the last one the instruction has ended, which Unicorn goes back to it to find out. */
+void mark_repeat(engine *e, const slot *s)
+{
+    uint64_t count = registers(e->env)[CX];
+
+    if (s->repeats < 8 ? count & ((1ull << 8 * s->repeats) - 1) : count)
+        AT(uint64_t, e->env, at.env_eflags) |= EFLAGS_RF;
+    else
+        *e->eip += s->block->size;
 }

@@ -55,6 +55,12 @@ struct layout {
 };
 extern struct layout at;
 
+/* The general registers, by the numbers of x86.h. */
+static inline uint64_t *registers(void *env)
+{
+    return &AT(uint64_t, env, at.env_rsp) - SP;
+}
+
 /* TranslationBlock, as far as it is used. The unwind data follow the machine code. */
 typedef struct tb {
     uint64_t pc, cs_base;
@@ -112,7 +118,7 @@ typedef struct slot {
     uint32_t io;   /* 1: ports may be accessed in it, as it has one instruction */
     uint16_t insns;
     uint8_t breakpoint; /* one is on the first instruction */
-    uint8_t repeats;    /* the first instruction is a repeated string instruction */
+    uint8_t repeats;    /* the first instruction is a repeated string instruction: the bytes of its counter */
     uint64_t pad;
 } __attribute__((aligned(64))) slot;
 
@@ -313,7 +319,12 @@ void be_alone(engine *e, uint64_t host);
 void keep_skip(engine *e, const tb *block);
 engine *look_behind(void *env);
 __attribute__((noreturn)) void leave_block(engine *e);
+__attribute__((noreturn)) void stop_run(engine *e, uint32_t reason);
 int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
+
+/* ---- corrections.c */
+void mark_repeat(engine *e, const slot *s);
+int virtual_interrupt_due(const engine *e);
 
 /* ---- dirty.c */
 int is_unmarked(const engine *e, uint64_t host);
@@ -344,5 +355,6 @@ int exposed(const engine *e, uint64_t ram);
 /* ---- checks.c */
 int reclassify(engine *e);
 int records_full(const engine *e);
+void refuse_fetch(engine *e, uint64_t pc, uint64_t eip, uint32_t flags);
 
 #endif

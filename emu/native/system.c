@@ -58,11 +58,11 @@ static void read_time(void *env, void (*real)(void *), uint32_t operation, uint6
         return;
     }
     time = e->cells->time + (uint64_t)(e->cells->time_left - e->control->remaining) * e->cells->tick;
-    regs = &AT(uint64_t, e->env, at.env_rsp) - 4;
-    regs[0] = (uint32_t)time;
-    regs[2] = time >> 32;
+    regs = registers(e->env);
+    regs[AX] = (uint32_t)time;
+    regs[DX] = time >> 32;
     if (operation == GET_TSCP)
-        regs[1] = (uint32_t)AT(uint64_t, e->env, at.env_tsc_aux);
+        regs[CX] = (uint32_t)AT(uint64_t, e->env, at.env_tsc_aux);
 }
 
 REPLACES void helper_rdtsc_x86_64(void *env)

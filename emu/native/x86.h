@@ -16,6 +16,8 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT };
 #define EFLAGS_VIP 0x100000u
 
 /* CR4 (vol. 3A, 2.5) */
+#define CR4_VME 1u
+#define CR4_PVI 2u
 #define CR4_TSD 4u
 #define CR4_OSFXSR 0x200u
 
