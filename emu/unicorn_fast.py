@@ -191,6 +191,7 @@ class Helper:
             function.restype, function.argtypes = result, arguments
             return function
 
+        self.library = library
         p = c_void_p
         self.open = f("open", c_char_p, c_char_p, p)
         self.too_late = f("too_late", c_int)
