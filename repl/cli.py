@@ -26,8 +26,21 @@ reached, the guest powered off, or a person left; 2 wrong usage or an unusable f
 6 the budget ran out"""
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """As argparse makes for each option to check it, without asking `shutil` for the width: its import, of every
+    archive format, takes longer than the options."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+    except (ValueError, OSError):
+        columns = 80
+    return argparse.HelpFormatter(prog, width=max(columns, 20) - 2)
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are one sentence."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(formatter_class=_formatter, **more)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)

@@ -13,10 +13,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from emu.record import dataclass
+from emu.record import dataclass, field
 from repl.expr import ExpressionError
 
 if TYPE_CHECKING:

@@ -188,6 +188,7 @@ class Rig:
         self.guest_code: int | None = None
         self._stops: SimpleQueue[Stop | None] = SimpleQueue()
         self.worker.add_listener(self._note)
+        gc.freeze()  # what was loaded and built stays: no need to look through it
         gc.enable()
         self.worker.start()
 

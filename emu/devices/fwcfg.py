@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Protocol
 
-from emu.record import dataclass
+from emu.record import dataclass, replace
 from emu.views import DeviceView, FieldView
 
 # Item keys, from the specification's "Select" and "Signature, ID and file directory" sections and QEMU's

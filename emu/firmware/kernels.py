@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from emu.firmware import linux, multiboot
 from emu.firmware.acpi import ROOM, placed_tables
 from emu.firmware.payload import KernelError, Payload, read_file
+from emu.record import replace
 
 
 def load_kernel(path: Path, initrds: Iterable[Path], append: str, memory: int, *, acpi: bool = False) -> Payload:
