@@ -106,7 +106,7 @@ class Board:
         self.com1.immediate = True
         display.written = lambda at, count: executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
         self.vga = Vga(clock, display)
-        mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, display, "vga", width=8)
+        mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, display, "vga", width=8, masters=True)
         self.com2 = Uart16550(clock, irq[layout.IRQ_COM2], partial(outputs.sent, "serial2", None), "com2")
         self.lpt1 = ParallelPort(
             clock, irq[layout.IRQ_LPT1], partial(outputs.sent, "parallel", config.parallel_out)
@@ -132,6 +132,7 @@ class Board:
         self.fw_cfg = self._add_fw_cfg(config, ports)
         if (chipset := self.chipset) is not None:
             chipset.add_ide((self.ide, self.ide1))
+            chipset.add_virtio(config.virtio)
             ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
             self.device_table.update(chipset.device_table)
 

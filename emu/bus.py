@@ -20,13 +20,15 @@ class BusDevice(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """`count` addresses from `first`; `width`: the widest access the device takes whole, wider ones are split."""
+    """`count` addresses from `first`; `width`: the widest access the device takes whole, wider ones are split;
+    `masters`: bus masters reach it too."""
 
     first: int
     count: int
     name: str
     device: BusDevice
     width: int
+    masters: bool = False
 
 
 class BusConflict(Exception):
@@ -116,12 +118,14 @@ class Mmio:
         self.ranges: list[Range] = []
         self._claims: list[Range] = []
 
-    def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 4) -> None:
-        """Raises BusConflict when an address is taken."""
+    def map(
+        self, first: int, count: int, device: BusDevice, name: str, width: int = 4, *, masters: bool = False
+    ) -> None:
+        """`masters`: for bus masters as well. Raises BusConflict when an address is taken."""
         for other in self.ranges:
             if first < other.first + other.count and other.first < first + count:
                 raise BusConflict(f"{name} at {first:#x} overlaps {other.name}")
-        self.ranges.append(Range(first, count, name, device, width))
+        self.ranges.append(Range(first, count, name, device, width, masters))
         self.ranges.sort(key=lambda r: r.first)
 
     def claim(self, first: int, count: int, device: BusDevice, name: str, width: int = 4) -> None:

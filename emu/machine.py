@@ -317,6 +317,7 @@ class Machine:
         return (
             [(f"disk{i}", disk) for i, disk in enumerate(config.disks)]
             + [(f"floppy{i}", disk) for i, disk in enumerate(config.floppies)]
+            + [(f"virtio-disk{i}", disk) for i, disk in enumerate(config.virtio)]
             + [(f"cdrom{i}", disk) for i, disk in enumerate(config.cdroms)]
         )
 

@@ -60,6 +60,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--disk", action="append", default=[], metavar="FILE", help="hard disk image; may be repeated")
     add("--floppy", action="append", default=[], metavar="FILE", help="floppy disk image; A:, then B:")
     add("--cdrom", action="append", default=[], metavar="FILE", help="CD image (ISO 9660 or any 2048-byte sectors)")
+    add("--virtio", action="append", default=[], metavar="FILE", help="disk image behind a virtio-blk device, with "
+        "--machine pc; may be repeated")  # fmt: skip
     add("--boot", metavar="floppy|disk|cdrom", help="what to boot first (default: IMAGE)")
     add("--kernel", metavar="FILE", help="Linux bzImage or multiboot image, entered directly, "
         "without firmware")  # fmt: skip

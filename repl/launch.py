@@ -79,7 +79,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
             raise UsageError(f"--firmware {options.firmware}: the tour is a ROM of its own and takes no firmware")
         options.image, tour = None, True
     else:
-        media = (*options.floppy, *options.disk, *options.cdrom)
+        media = (*options.floppy, *options.disk, *options.cdrom, *options.virtio)
         tour = image is None and not media and options.firmware is None and options.kernel is None
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
     config = MachineConfig(machine=options.machine, memory=memory, slice=piece, checks=checks, cpu=options.cpu)
@@ -263,7 +263,7 @@ class Rig:
             disk.close()
 
     def _media(self) -> list[Disk]:
-        return [*self.config.floppies, *self.config.disks, *self.config.cdroms]
+        return [*self.config.floppies, *self.config.disks, *self.config.cdroms, *self.config.virtio]
 
 
 @contextlib.contextmanager
@@ -283,8 +283,8 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
         raise UsageError(str(error)) from error
     try:
         images = [
-            options.image, *options.floppy, *options.disk, *options.cdrom, *options.option_rom, options.firmware,
-            options.kernel, *options.initrd,
+            options.image, *options.floppy, *options.disk, *options.cdrom, *options.virtio, *options.option_rom,
+            options.firmware, options.kernel, *options.initrd,
         ]  # fmt: skip
         for sink in sinks:
             sink.open(Path(name) for name in images if name is not None)
