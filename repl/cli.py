@@ -48,8 +48,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--floppy", action="append", default=[], metavar="FILE", help="floppy disk image; A:, then B:")
     add("--cdrom", action="append", default=[], metavar="FILE", help="CD image (ISO 9660 or any 2048-byte sectors)")
     add("--boot", metavar="floppy|disk|cdrom", help="what to boot first (default: IMAGE)")
-    add("--kernel", metavar="FILE", help="Linux bzImage or multiboot image, entered directly, "
-        "without firmware")  # fmt: skip
+    add("--kernel", metavar="FILE", help="Linux bzImage or multiboot image, entered directly; "
+        "with --firmware behind its POST")  # fmt: skip
     add("--initrd", action="append", default=[], metavar="FILE", help="its initial RAM disk; of a multiboot image a "
         "module, and may be repeated")  # fmt: skip
     add("--append", metavar="TEXT", help="its command line")
