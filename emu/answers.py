@@ -36,6 +36,8 @@ IDE_POLLED = {
     )
     for port in (base, base + IDE_STATUS, control)
 }
+#: Bytes of a fw_cfg file that are offered at a time: a kernel has many, and each offer is a copy.
+FW_CFG_AHEAD = 1 << 16
 #: Sizes of accesses to the data port that move words: Executor.stream_input.
 WORDS = 2 | 4
 
@@ -78,7 +80,7 @@ class CpuPorts:
     def _answer_ahead(self, port: int, value: int) -> None:
         """Let the engine answer the next reads of a port that firmware polls or copies from."""
         if port == layout.FW_CFG + 1:
-            if self._board.fw_cfg is not None and (rest := self._board.fw_cfg.rest()):
+            if self._board.fw_cfg is not None and (rest := self._board.fw_cfg.rest(FW_CFG_AHEAD)):
                 self._executor.stream_input(port, rest, self._board.fw_cfg.skip)
         elif port == layout.PORT_61:
             # Its pins change with the timer's clock pulses, but for those that only decrement.

@@ -63,8 +63,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--virtio", action="append", default=[], metavar="FILE", help="disk image behind a virtio-blk device, with "
         "--machine pc; may be repeated")  # fmt: skip
     add("--boot", metavar="floppy|disk|cdrom", help="what to boot first (default: IMAGE)")
-    add("--kernel", metavar="FILE", help="Linux bzImage or multiboot image, entered directly, "
-        "without firmware")  # fmt: skip
+    add("--kernel", metavar="FILE", help="Linux bzImage or multiboot image, entered directly; "
+        "with --firmware behind its POST")  # fmt: skip
     add("--initrd", action="append", default=[], metavar="FILE", help="its initial RAM disk; of a multiboot image a "
         "module, and may be repeated")  # fmt: skip
     add("--append", metavar="TEXT", help="its command line")
