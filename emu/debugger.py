@@ -14,9 +14,10 @@ from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState,
 from emu.record import dataclass
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
-from emu.views import FingerprintView, RegisterView
+from emu.views import EntryView, FingerprintView, RegisterView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
+from emu.x86.vmentry import Rules
 
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
@@ -573,6 +574,25 @@ class Debugger(Inspector):
         if not self.machine.executor.write_msr(number, value):
             raise DebuggerError(f"MSR {number:#x} does not take {value:#x}: WRMSR would raise #GP(0)")
         self.forget()
+
+    def why(self, rules: Rules) -> EntryView:
+        """Whether a CPU that goes by `rules` can enter the present state, why not, and which near instruction ends
+        that. Inspection: nothing of the guest changes."""
+        broken = rules.broken(self.cpu())
+        ahead = self._ahead(rules) if broken else ""
+        return EntryView(rules.name, rules.title, tuple(str(b) for b in broken), ahead)
+
+    def _ahead(self, rules: Rules) -> str:
+        from emu.foresight import REACH, foresee  # of use here alone
+
+        found = foresee(self.machine, rules.enterable)
+        self.forget()
+        if found is None:
+            return f"no instruction among the next {REACH}, up to the first that reaches a device, changes that"
+        linear, bits = found.before.linear_pc, code_bits(found.before)
+        (shown,) = disasm.decode(found.code, linear, bits, found.before.rip, 1)
+        loads = ", ".join(name.upper() for name in found.loads())
+        return f"`{shown.text}` at {linear:#x} loads {loads}: behind it the state can be entered"
 
     def port_in(self, port: int, size: int = 1) -> int:
         """A real IN, with its side effects on the device."""

@@ -167,6 +167,10 @@ class Machine:
 
     # -- running
 
+    def seal(self, touched: Callable[[], None] | None) -> None:
+        """From now on no access reaches a device: `touched` is called instead. None: the devices are there again."""
+        self.ports.sealed = self.mmio.sealed = touched
+
     def request_stop(self) -> None:
         """From any thread or signal handler: `run` returns REQUEST before the next instruction."""
         self._stop = True

@@ -89,6 +89,17 @@ class FieldView:
 
 
 @dataclass(frozen=True, slots=True)
+class EntryView:
+    """Whether a CPU that goes by the rules `title` can enter the present state natively: `broken` is each rule that
+    does not hold, in a sentence; without any it can. `ahead`: what will make it enterable, where that is near."""
+
+    rules: str
+    title: str
+    broken: tuple[str, ...]
+    ahead: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceView:
     """A device: its chip, where it is, its registers decoded."""
 

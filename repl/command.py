@@ -27,6 +27,7 @@ GROUPS = {
     "memory": "memory and code",
     "breaks": "breakpoints",
     "run": "running",
+    "transitions": "emulated and native",
     "devices": "devices, screen and keyboard",
     "record": "what happened, saving",
     "general": "general",
