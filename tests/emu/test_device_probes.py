@@ -156,7 +156,7 @@ DIFFERENCES = (
         "probe_dma", "Bochs", ("memory-to-memory", "memory-to-memory-status", "temporary", "after-transfer"), "the same"
     ),
     # -- ATA
-    Difference("probe_ata", "QEMU", ("read-lba",), "counts the address on behind the last sector (ATA-1: that of the last)"),
+    Difference("probe_ata", "QEMU", ("read-lba",), "counts on; the address is the last sector's (ATA-1)"),
     Difference("probe_ata", "Bochs", ("read-lba",), "the same"),
     Difference(
         "probe_ata", "QEMU",
@@ -164,7 +164,7 @@ DIFFERENCES = (
             "read-beyond-end", "read-across-end", "read-chs-sector-0", "verify-beyond-end", "verify-ext-beyond-end",
             "write-beyond-end",
         ),
-        "an address that does not exist is IDNF (ATA-6, error outputs of the commands); QEMU aborts, verifies, takes the data",
+        "an address that does not exist is IDNF (ATA-6, error outputs); it aborts, verifies, takes the data",
     ),
     Difference(
         "probe_ata", "Bochs",
@@ -176,7 +176,7 @@ DIFFERENCES = (
     ),
     Difference("probe_ata", "QEMU", ("standby",), "CHECK POWER MODE gives 0 in standby (ATA-6, CHECK POWER MODE)"),
     Difference("probe_ata", "Bochs", ("standby",), "the same"),
-    Difference("probe_ata", "QEMU", ("buffer",), "has no sector buffer to write and read (ATA-6, READ BUFFER, WRITE BUFFER)"),
+    Difference("probe_ata", "QEMU", ("buffer",), "has no buffer (ATA-6, READ BUFFER, WRITE BUFFER)"),
     Difference("probe_ata", "Bochs", ("buffer",), "the same"),
     Difference("probe_ata", "QEMU", ("interrupt",), "8259A: the request outlasts the line"),
     Difference("probe_ata", "Bochs", ("high-order-bytes",), "has no HOB (ATA-6, device control register)"),
