@@ -99,15 +99,11 @@ def run_qemu(
     """
     program = _find(_QEMU)
     options = ["-accel", "tcg", "-M", machine, "-cpu", cpu, "-m", "16", "-no-reboot", *arguments]
-<<<<<<< HEAD
-    media = Media(rom, disk, floppy)
-    return _cached(program, media, options, lambda folder: _qemu(program, options, media, folder, timeout))
-=======
     key = [*options, drive] if drive != "if=ide,index=0" else options
+    media = Media(rom, disk, floppy)
     return _cached(
-        program, rom, disk, key, lambda folder: _qemu(program, options, rom, disk, drive, complaint, folder, timeout)
+        program, media, key, lambda folder: _qemu(program, options, media, drive, complaint, folder, timeout)
     )
->>>>>>> main
 
 
 def run_bochs(
@@ -195,20 +191,15 @@ def _run(command: Sequence[str | Path], folder: Path, typed: str, timeout: float
     return done.returncode, done.stdout.decode("ascii", "replace")
 
 
-<<<<<<< HEAD
-def _qemu(program: Path, options: Sequence[str], media: Media, folder: Path, timeout: float) -> OracleResult:
-=======
 def _qemu(
     program: Path,
     options: Sequence[str],
-    rom: bytes | None,
-    disk: bytes | None,
+    media: Media,
     drive: str,
     complaint: str,
     folder: Path,
     timeout: float,
 ) -> OracleResult:
->>>>>>> main
     command: list[str | Path] = [program, *options, "-display", "none", "-monitor", "none", "-net", "none"]
     command += ["-serial", "file:serial", "-chardev", "file,id=debug,path=debug"]
     command += ["-device", "isa-debugcon,iobase=0xe9,chardev=debug"]
@@ -216,16 +207,10 @@ def _qemu(
     media.write(folder)
     if media.rom is not None:
         command += ["-bios", "rom"]
-<<<<<<< HEAD
     if media.disk is not None:
-        command += ["-drive", "file=disk,format=raw,if=ide,index=0"]
+        command += ["-drive", f"file=disk,format=raw,{drive}"]
     if media.floppy is not None:
         command += ["-drive", "file=floppy,format=raw,if=floppy,index=0"]
-=======
-    if disk is not None:
-        (folder / "disk").write_bytes(disk)
-        command += ["-drive", f"file=disk,format=raw,{drive}"]
->>>>>>> main
     status, said = _run(command, folder, "", timeout)
     if not (status & 1 or status == 0) or "qemu-system" in said.replace(f"qemu-system-x86_64: {complaint}", ""):
         raise OracleFailed(f"QEMU ended with status {status}: {said}")

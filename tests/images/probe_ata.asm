@@ -37,7 +37,6 @@ BUFFER  equ 0x2000
         CHECK 'software-reset'                  ; signature
         OUTB CONTROL, 6
         PAUSE_US 20
-        SHOW_MASKED CONTROL, 0x80
         OUTB CONTROL, 2
         call not_busy
         RESULT
