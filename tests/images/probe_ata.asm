@@ -1,36 +1,7 @@
 ; An ATA disk asked by a guest: reset, registers, commands with and without data, errors, power, 48-bit addresses. The
 ; disk is the first channel's device 0; each sector begins with its number and 55AAh.
 %include "probe.inc"
-
-BASE    equ 0x1F0
-CONTROL equ 0x3F6
-BUFFER  equ 0x2000
-
-%macro TASK 5                           ; count, low, mid, high, device
-        OUTB BASE + 2, %1
-        OUTB BASE + 3, %2
-        OUTB BASE + 4, %3
-        OUTB BASE + 5, %4
-        OUTB BASE + 6, %5
-%endmacro
-%macro COMMAND 1                        ; and wait until it is not busy
-        OUTB BASE + 7, %1
-        call not_busy
-%endmacro
-; status without IDX, CORR and DSC (which later standards leave to the command), error when ERR is set
-%macro RESULT 0
-        call result
-%endmacro
-%macro SHOW_TASK 0                      ; count, low, mid, high, device's drive and head or address bits
-        SHOWB BASE + 2
-        SHOWB BASE + 3
-        SHOWB BASE + 4
-        SHOWB BASE + 5
-        SHOW_MASKED BASE + 6, 0x5F
-%endmacro
-%macro READ_BLOCK 0                     ; a sector, its first four bytes printed
-        call read_block
-%endmacro
+%include "ata.inc"
 
         OUTB BASE + 6, 0xA0
         call not_busy
@@ -264,68 +235,5 @@ BUFFER  equ 0x2000
 
         PROBE_DONE
 
-not_busy:
-        PAUSE_US 2
-        mov si, 600
-.next:  INB CONTROL
-        test al, 0x80
-        jz .end
-        PAUSE_US 1000
-        dec si
-        jnz .next
-        mov al, '-'
-        out 0xE9, al
-.end:   ret
-result:
-        INB BASE + 7
-        and al, 0xE9
-        push ax
-        call hex2_16
-        pop ax
-        test al, 1
-        jz .end
-        INB BASE + 1
-        call hex2_16
-.end:   ret
-drq:                                    ; Z and "-": the device wants to move no data
-        INB CONTROL
-        test al, 8
-        jnz .end
-        mov al, '-'
-        out 0xE9, al
-        cmp al, al
-.end:   ret
-recover:                                ; out of a data phase that should not be
-        INB CONTROL
-        test al, 8
-        jz .end
-        OUTB CONTROL, 6
-        PAUSE_US 20
-        OUTB CONTROL, 2
-        call not_busy
-.end:   ret
-read_block:
-        call not_busy
-        call drq
-        jz recover
-        mov di, BUFFER
-        mov cx, 256
-        mov dx, BASE
-        rep insw
-        mov al, [BUFFER]
-        call hex2_16
-        mov al, [BUFFER + 1]
-        call hex2_16
-        jmp not_busy
-write_block:                            ; words of AX
-        push ax
-        call drq
-        pop ax
-        jz recover
-        mov cx, 256
-        mov dx, BASE
-.next:  out dx, ax
-        loop .next
-        jmp not_busy
-
+        ATA_ROUTINES
         RESET_VECTOR start
