@@ -33,6 +33,7 @@ IMAGES = {
     "cpu_far": 101,
     "cpu_repeat": 59,
     "cpu_fetch": 68,
+    "cpu_tsc": 11,
 }
 #: Much above the longest image's length (500,000).
 LIMIT = 3_000_000
