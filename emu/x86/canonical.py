@@ -40,7 +40,7 @@ def _prefixes(code: bytes) -> tuple[int, bool, bytes]:
 
 
 def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> bool:
-    """True when the first address that is not canonical of the 64-bit instruction in `code` is one of the stack segment,
+    """True when the first address that is not canonical of the 64-bit instruction in `code` is of the stack segment,
     for #SS(0) in place of #GP(0). `regs` are the 16 general registers, `bases` those of ES CS SS DS FS GS."""
     rex, narrow, rest = _prefixes(code)
     found = decode(rest, 32, 32)
@@ -65,7 +65,7 @@ def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> 
 
 
 def taken_back(code: bytes) -> int | None:
-    """What to add to RSP to undo the near branch in `code`, whose target turned out not to be canonical: the fault is the
+    """What to add to RSP to undo the near branch in `code`, which went to no canonical address: the fault is the
     branch's, before any effect (vol. 2A, CALL, JMP; vol. 2B, RET). None when it is no near branch."""
     _, _, rest = _prefixes(code)
     rest = rest.lstrip(bytes(KEPT))
