@@ -56,7 +56,8 @@ class Control(ctypes.Structure):
         ("invalidated", ctypes.c_uint64),  # the engine's count of dropped translations at that time
         ("rcx", ctypes.c_uint64),
         ("rsp", ctypes.c_uint64),
-        ("_pad", ctypes.c_uint8 * 7),
+        ("masked", ctypes.c_uint8),  # fast loop: INTR is high, but IF was clear when that was looked at last
+        ("_pad", ctypes.c_uint8 * 6),
         # The gate tests the eight bytes from `stop` as one, the fast loop the seven from `checks`: 0 lets an
         # instruction or a block pass on the short way.
         ("checks", ctypes.c_uint8),  # ask the checker before each instruction even while the caches are the same
@@ -99,6 +100,7 @@ class Control(ctypes.Structure):
     stop: int
     halt_run: int
     interrupt: int
+    masked: int
     leave: int
     breakpoints: int
     paging: int

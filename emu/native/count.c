@@ -83,10 +83,13 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
         stop_run(e, STOP_BUDGET);
     if (c->stop || c->halt_run)
         stop_run(e, STOP_ASKED);
-    /* An interrupt is delivered at the first boundary where the CPU takes it, whatever chained blocks to each other.
-     * This is looked for at each block while INTR is high: IF changes and shadows end only with a block. */
-    if (c->interrupt && AT(uint64_t, e->env, at.env_eflags) & EFLAGS_IF &&
-        !(AT(uint32_t, e->env, at.env_hflags) & HF_INHIBIT_IRQ)) {
+    /* An interrupt is delivered at the first boundary where the CPU takes it, whatever chained blocks to each other:
+     * shadows end only with a block, and while IF is clear all that may set it have the next block looked at. */
+    if (c->masked || c->interrupt) {
+        c->masked = !(AT(uint64_t, e->env, at.env_eflags) & EFLAGS_IF);
+        c->interrupt = !c->masked;
+    }
+    if (c->interrupt && !(AT(uint32_t, e->env, at.env_hflags) & HF_INHIBIT_IRQ)) {
         if (s->repeats && c->last == s->block->pc)
             mark_repeat(e, s);
         c->interrupt = 0;
@@ -379,6 +382,28 @@ LOOK_BEHIND(cpu_x86_update_cr4, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_dr7, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(helper_iret_real, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(helper_rsm, (void *env), (env))
+
+/* STI and POPF, of which few set IF while an interrupt waits for that. Other ways to it are among those above and in
+ * system.c and tasks.c. */
+static void look_for_interrupt(void *env)
+{
+    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+
+    if (e && e->control->masked)
+        e->control->leave |= LOOK;
+}
+
+REPLACES void helper_sti_x86_64(void *env)
+{
+    look_for_interrupt(env);
+    real_helper_sti(env);
+}
+
+REPLACES void helper_write_eflags_x86_64(void *env, uint64_t value, uint32_t mask)
+{
+    look_for_interrupt(env);
+    real_helper_write_eflags(env, value, mask);
+}
 
 REPLACES void helper_load_seg_x86_64(void *env, int segment, int selector)
 {

@@ -14,6 +14,7 @@
 #include "vga.h"
 #include "x86.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define API __attribute__((visibility("default")))      /* called by Python */
@@ -48,9 +49,9 @@
 /* Where Unicorn keeps things; filled in by Python, which has them calibrated (emu/unicorn_overlay.py). */
 struct layout {
     uint32_t uc_cpu, uc_tcg, uc_invalid_error;
-    uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_env;
+    uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_halted, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
-        env_error_code, env_tsc_aux, env_cc_op;
+        env_error_code, env_tsc_aux, env_cc_op, env_old_exception;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;
@@ -87,7 +88,7 @@ struct control {
     int64_t remaining; /* instructions that may still be counted */
     uint64_t last;     /* linear address of the instruction counted last, where it is known */
     uint64_t invalidated, rcx, rsp;
-    uint8_t pad[7], checks;
+    uint8_t masked, pad[6], checks;
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
     uint8_t taken, suppress, taken_vector, ports;
     uint32_t reason;
@@ -276,6 +277,8 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdpmc, (void *))                                                                                    \
     X(void, helper_write_crN, (void *, int, uint64_t))                                                                 \
     X(void, helper_bpt_io, (void *, uint32_t, uint32_t, uint64_t))                                                     \
+    X(void, helper_sti, (void *))                                                                                      \
+    X(void, helper_write_eflags, (void *, uint64_t, uint32_t))                                                         \
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(void, helper_ltr, (void *, int))                                                                                 \
@@ -312,6 +315,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
 REAL(DECLARE)
 #undef DECLARE
 extern int (*real_uc_emu_stop)(void *);
+extern int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 extern void (*real_cpu_exit)(void *);
 
 /* ---- count.c */
