@@ -281,15 +281,8 @@ cases:
 cases_end:
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-UCODE32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xFB, 0xC
-UDATA32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xF3, 0xC
+GDT32
+GDT32_USER
 CODE_ROM        equ $ - gdt
         SEGMENT ROM, 0xFFFF, 0x9A, 0x4
 DATA_ABSENT     equ $ - gdt
@@ -315,8 +308,5 @@ FAULT_TASKS     equ $ - gdt
   %assign n n + 1
 %endrep
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

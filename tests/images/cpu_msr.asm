@@ -128,15 +128,8 @@ PROTECTED_START
         jmp finish32
 
 bits 16
-gdtr:   dw gdt_end - gdt - 1
-        dd GDT
-idtr:   dw VECTORS * 8 - 1
-        dd IDT
+TABLE_REGISTERS32
         align 8
-gdt:    dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
+GDT32
 gdt_end:
 RESET_VECTOR start

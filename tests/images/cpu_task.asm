@@ -365,15 +365,8 @@ cases:
         SELECTORS 'gs', 0x5C, 0
 cases_end:
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-UCODE32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xFB, 0xC
-UDATA32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xF3, 0xC
+GDT32
+GDT32_USER
 DATA16          equ $ - gdt
         SEGMENT 0, 0xFFFF, 0x93, 0x0
 CODE_ROM        equ $ - gdt
@@ -407,8 +400,5 @@ FAULT_TASKS     equ $ - gdt
   %assign n n + 1
 %endrep
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start
