@@ -59,11 +59,7 @@ WRITE           equ 1
 IO              equ 2
 ACCESS          equ 3
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         mov eax, CR4_DE
         mov cr4, eax

@@ -44,11 +44,7 @@ BEYOND          equ 0x1000              ; the first offset beyond
 %%after:
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         mov edi, TSS
         mov ecx, 0x100 / 4

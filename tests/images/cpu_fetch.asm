@@ -66,11 +66,7 @@ V86_NEXT_ENTRY  equ PAGE_TABLE + ((CODE >> 12) + 16) * 4        ; behind the 64 
 %%next:
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         FRESH_TSS TSS, 0x68, 0x6800, 0x68
         mov eax, TSS_SEL

@@ -73,11 +73,7 @@ BUFFER          equ 0x20000
 %%user:
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         FRESH_TSS TSS, 0x2100, RING0_STACK, MAP
         ; denied: 80h; 90h-91h; 97h; 9Fh; A3h

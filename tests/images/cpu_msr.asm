@@ -14,11 +14,7 @@ IDT             equ 0x8000
         CHECKS {%1}, {mov ecx, %2}, {rdmsr}
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 CHECK_SERVICES
 PROTECTED_START
 ; ----- unknown numbers

@@ -84,11 +84,7 @@ LOCAL_WRITE     equ 1 | 1 << 16         ; DR7: DR0, on writes of a byte
         PENDING {'none-', %1}, 0, %2, %3
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
 
         mov edi, SOURCE

@@ -6,11 +6,7 @@
 
 IDT             equ 0x8000
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 CHECK_SERVICES
 PROTECTED_START
         mov eax, cr0

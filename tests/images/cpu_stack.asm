@@ -57,11 +57,7 @@ EDGE            equ 0x1000
         STACKED {%1, '-16-straddles'}, UP16FULL, 0x77770000 + 0x10000 - %2 + 1, {%3}
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         FRESH_TSS TSS, 0x200, RING0_STACK, 0x68
         mov eax, TSS_SEL

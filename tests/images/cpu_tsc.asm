@@ -42,11 +42,7 @@ CR4_TSD         equ 4
         %1
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         FRESH_TSS TSS, 0x68, 0x6800, 0x68
         mov eax, TSS_SEL

@@ -11,11 +11,7 @@ index           equ 0x620
 setting         equ 0x624               ; bits: 0 and 1 CR4.VME and PVI, 2 IOPL, 3 VIF, 4 VIP, 5 ring 3 instead of V86
 USER_STACK      equ 0x5000
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         FRESH_TSS TSS, 0x100, 0x6800, 0x88        ; the redirection bitmap is at 68h
         mov byte [TSS + 0x68 + 0x32 / 8], 1 << 2        ; INT 32h is not redirected

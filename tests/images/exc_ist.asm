@@ -223,13 +223,7 @@ nested_fault:
 FRAMES64
 
         align 8
-gdt:            dq 0
-CODE64          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xA
-DATA            equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
+GDT64
 UDATA           equ ($ - gdt) | 3
         SEGMENT 0, 0xFFFFF, 0xF3, 0xC
 UCODE64         equ ($ - gdt) | 3
@@ -238,8 +232,5 @@ TSS_SEL         equ $ - gdt
         SEGMENT TSS, 0x67, 0x89, 0
         dq 0
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 16 - 1
-                dd IDT
+TABLE_REGISTERS64
 RESET_VECTOR start

@@ -12,11 +12,7 @@ USER_STACK      equ 0x6000
 PAGE_DIR        equ 0x10000
 PAGE_TABLE      equ 0x11000
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 
 PROTECTED_START
         mov esi, F(ldt)

@@ -7,11 +7,7 @@ IDT             equ 0x8000
 TSS             equ 0xA000
 TSS16           equ 0xA100
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         mov edi, TSS
         mov ecx, 0x200 / 4
