@@ -31,6 +31,16 @@ from emu.engine import (
 )
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
+from emu.unicorn_control import (
+    EMPTY,
+    STEP_DONE,
+    STOP_ASKED,
+    STOP_BREAKPOINT,
+    STOP_BUDGET,
+    STOP_CHANGED,
+    BreakpointTable,
+    Control,
+)
 from emu.unicorn_fast import (
     ALWAYS,
     AT_BREAKPOINT,
@@ -69,19 +79,7 @@ from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_state
 from emu.unicorn_system import System
-from emu.unicorn_thunks import (
-    EMPTY,
-    STEP_DONE,
-    STOP_ASKED,
-    STOP_BREAKPOINT,
-    STOP_BUDGET,
-    STOP_CHANGED,
-    BreakpointTable,
-    CodePages,
-    Control,
-    deliver_exception,
-    deliver_invalid,
-)
+from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
 from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel

@@ -18,6 +18,7 @@ from typing import Any, Final
 from emu.devices.vga_memory import Shared
 from emu.engine import EngineError, SharedDisplay
 from emu.unicorn_callbacks import Callbacks
+from emu.unicorn_control import EMPTY, STOP_BUDGET, Control, offset
 from emu.unicorn_fast_checks import instruction_maps
 from emu.unicorn_layout import (
     CPU_CAN_DO_IO,
@@ -40,7 +41,6 @@ from emu.unicorn_layout import (
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_system import System
-from emu.unicorn_thunks import EMPTY, STOP_BUDGET, Control, offset
 
 ENV_RSP: Final = 0x20
 #: GNU build ID of libunicorn.so.2 in the wheel of VERSION for x86-64 Linux with glibc.

@@ -14,9 +14,9 @@ from typing import Final
 
 from emu.engine import Fault
 from emu.unicorn_callbacks import MASK32, Callbacks
+from emu.unicorn_control import STOP_ASKED, STOP_BUDGET, Control
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS32, HF_CS64, NO_EXCEPTION
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_thunks import STOP_ASKED, STOP_BUDGET, Control
 from emu.unicorn_transfers import Transfers
 from emu.x86.canonical import by_stack_segment, taken_back
 from emu.x86.msrs import canonical

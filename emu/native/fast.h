@@ -83,7 +83,7 @@ typedef struct {
     tlb_entry *table;
 } tlb_fast;
 
-/* Shared with Python: emu/unicorn_thunks.py, Control. */
+/* Shared with Python: emu/unicorn_control.py, Control. */
 struct control {
     int64_t remaining; /* instructions that may still be counted */
     uint64_t last;     /* linear address of the instruction counted last, where it is known */
