@@ -226,7 +226,7 @@ def decoded64(code: bytes) -> Instruction | None:
     return found if HELPER.decode(code, len(code), 64, 32, ctypes.byref(found)) else None
 
 
-@settings(max_examples=2000)
+@settings(max_examples=300)
 @given(codes64)
 @example(bytes.fromhex("48b81122334455667788"))
 @example(bytes.fromhex("48a11122334455667788"))
