@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 from emu import layout
 from emu.board import Board
 from emu.bus import Ports
@@ -51,6 +53,11 @@ class CpuPorts:
     def attach(self, board: Board, clock: Clock, executor: Executor) -> None:
         """The devices are built: from now on the CPU may run."""
         self._board, self._clock, self._executor = board, clock, executor
+        self._ports.on_trace = self._traced
+        self._traced(self._ports.trace is not None)
+
+    def _traced(self, traced: bool) -> None:
+        self._executor.serve_ports(None if traced else ctypes.addressof(self._board.shared_ports))
 
     def port_in(self, port: int, size: int) -> int:
         value = self._ports.port_in(port, size)

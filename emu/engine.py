@@ -229,6 +229,10 @@ class Executor(Protocol):
         `until` instructions have retired (None: while the run lasts) and no access reaches PortIo that does anything
         (one answered with this call does not). The engine may answer them by itself."""
 
+    def serve_ports(self, address: int | None) -> None:
+        """From now on accesses may be answered by the structure of emu/devices/shared_ports.py at `address`, where it
+        says how, and change it, instead of reaching PortIo. None: each is to reach that."""
+
     def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """Only in PortIo.port_in: the next reads of `port`, of any of `sizes` (a sum of 1, 2 and 4 bytes), would give
         `data`, one after another, as long as no other access reaches PortIo. The engine may answer them by itself; it

@@ -47,6 +47,12 @@ class GateLoop:
             checked = place(port_check(callback=callback, **overlay.port_check_addresses()))
             overlay.add_hook(HOOK_INSN, checked, instruction=number)
 
+    def begins(self, end: int) -> None:
+        """Nobody asks for the time but Python."""
+
+    def serve_ports(self, address: int | None) -> None:
+        """Each access is asked for."""
+
     def serve(self, system: System) -> None:
         """`emu.unicorn_intercepts` has the system instructions done."""
 
