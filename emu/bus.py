@@ -43,16 +43,14 @@ class Ports:
         self._map: list[Range | None] = [None] * 0x10000
         self._claims: list[Range] = []
         self._trace: Callable[[int, int, int, bool], None] | None = None
-        self.on_trace: Callable[[bool], None] = lambda traced: (
-            None
-        )  #: told whether accesses are traced when that changes
-        #: while set, nothing is read or written: it is called instead, and reads give all ones
-        self.sealed: Callable[[], None] | None = None
+        self._sealed: Callable[[], None] | None = None
+        #: told `unwatched` when it may have changed
+        self.on_watch: Callable[[bool], None] = lambda unwatched: None
 
     @property
     def unwatched(self) -> bool:
         """Accesses may be answered ahead: nobody wants to know of each, and the devices are there."""
-        return self.trace is None and self.sealed is None
+        return self._trace is None and self._sealed is None
 
     @property
     def trace(self) -> Callable[[int, int, int, bool], None] | None:
@@ -62,7 +60,17 @@ class Ports:
     @trace.setter
     def trace(self, told: Callable[[int, int, int, bool], None] | None) -> None:
         self._trace = told
-        self.on_trace(told is not None)
+        self.on_watch(self.unwatched)
+
+    @property
+    def sealed(self) -> Callable[[], None] | None:
+        """While set, nothing is read or written: it is called instead, and reads give all ones."""
+        return self._sealed
+
+    @sealed.setter
+    def sealed(self, called: Callable[[], None] | None) -> None:
+        self._sealed = called
+        self.on_watch(self.unwatched)
 
     def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 1) -> None:
         """Raises BusConflict when a port is taken."""
@@ -94,8 +102,8 @@ class Ports:
         self._claims.clear()
 
     def port_in(self, port: int, size: int) -> int:
-        if self.sealed is not None:
-            self.sealed()
+        if self._sealed is not None:
+            self._sealed()
             return (1 << 8 * size) - 1
         entry = self._map[port]
         if size == 1 or (entry is not None and entry.width >= size and port + size <= entry.first + entry.count):
@@ -111,8 +119,8 @@ class Ports:
         return value
 
     def port_out(self, port: int, size: int, value: int) -> None:
-        if self.sealed is not None:
-            self.sealed()
+        if self._sealed is not None:
+            self._sealed()
             return
         if self._trace is not None:
             self._trace(port, size, value, True)

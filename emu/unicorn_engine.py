@@ -534,9 +534,9 @@ class UnicornEngine:
 
     # -- ports
 
-    def hold_input(self, port: int, value: int, until: int | None) -> None:
+    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
         """See Executor."""
-        self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until)
+        self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until, answered)
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""

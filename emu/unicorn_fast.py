@@ -412,10 +412,10 @@ class FastLoop:
             self.settle()
         return ended
 
-    def hold(self, port: int, value: int, floor: int) -> None:
+    def hold(self, port: int, value: int, floor: int, answered: bool) -> None:
         """See Executor.hold_input; `floor` is how many instructions are then left of the run."""
-        # The access being answered does nothing, so that what was held before it still holds.
-        self._cells.generation -= 1
+        if answered:  # the access does nothing, so that what was held before it still holds
+            self._cells.generation -= 1
         cell = self._cells.cell[port % CELLS]
         cell.port, cell.value, cell.streams, cell.floor = port, value, 0, floor
         cell.generation = self._cells.generation

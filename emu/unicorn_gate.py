@@ -65,7 +65,7 @@ class GateLoop:
     def forget(self) -> None:
         """The CPU has been given another state. The gate compares it all before each instruction."""
 
-    def hold(self, port: int, value: int, floor: int) -> None:
+    def hold(self, port: int, value: int, floor: int, answered: bool) -> None:
         """Each access is asked for."""
 
     def stream(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int) -> None:
