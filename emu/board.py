@@ -24,6 +24,7 @@ from emu.devices.mouse import Mouse
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pit8254 import Pit8254, Port61
 from emu.devices.rtc146818 import Rtc, pc_nvram
+from emu.devices.shared_ports import SharedPorts
 from emu.devices.syscontrol import A20Gate, Port92, ResetControl, ResetFace
 from emu.devices.uart16550 import Uart16550
 from emu.devices.vga import Vga
@@ -85,7 +86,8 @@ class Board:
             irq = self.chipset.isa_irq
         bus = BusMaster(memory, mmio)
         self.dma = DmaPair(bus.read, bus.write)
-        self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
+        self.shared_ports = SharedPorts()
+        self.pit = Pit8254(clock, irq[layout.IRQ_PIT], self.shared_ports)
         self.port61 = Port61(self.pit, clock)
         nvram = pc_nvram(
             config.memory, disks=[d.sectors for d in config.disks[:2]], boot=config.boot,
@@ -116,7 +118,7 @@ class Board:
         self.ide1 = IdeChannel(clock, irq[layout.IRQ_IDE_SECONDARY], disks1, "ide1", packet1)
         self.fdc = Fdc82077(clock, irq[layout.IRQ_FDC], self.dma, config.floppies)
         self.debugcon = DebugConsole(partial(outputs.sent, "debugcon", config.debugcon_out))
-        self.post = PostCode()
+        self.post = PostCode(self.shared_ports)
         self.debug_exit = DebugExit(orders.exit)
         #: the ATA channels by their first port
         self.channels = {layout.IDE_PRIMARY: self.ide, layout.IDE_SECONDARY: self.ide1}

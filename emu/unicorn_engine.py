@@ -315,7 +315,7 @@ class UnicornEngine:
         if self._go is not None and not self._special():
             self._running, self._live = True, 1
             try:
-                ended = self._go(budget, skip_breakpoint)
+                ended = self._go(budget, skip_breakpoint, self._base + budget)
             finally:
                 self._running, self._live = False, 0
             if ended == SPENT:
@@ -366,6 +366,7 @@ class UnicornEngine:
         """What stands in the control structure when a run begins."""
         control = self._control
         control.remaining = budget
+        self._loop.begins(self._base + budget)
         if budget == 1:
             # A translation of one instruction: whatever follows is not translated again for each step into it.
             control.step = 1
@@ -531,9 +532,13 @@ class UnicornEngine:
 
     # -- ports
 
-    def hold_input(self, port: int, value: int, until: int | None) -> None:
+    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
         """See Executor."""
-        self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until)
+        self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until, answered)
+
+    def serve_ports(self, address: int | None) -> None:
+        """See Executor."""
+        self._loop.serve_ports(address)
 
     def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """See Executor."""

@@ -48,6 +48,12 @@ class GateLoop:
             checked = place(port_check(callback=callback, **overlay.port_check_addresses()))
             overlay.add_hook(HOOK_INSN, checked, instruction=number)
 
+    def begins(self, end: int) -> None:
+        """Nobody asks for the time but Python."""
+
+    def serve_ports(self, address: int | None) -> None:
+        """Each access is asked for."""
+
     def serve(self, system: System) -> None:
         """`emu.unicorn_intercepts` has the system instructions done."""
 
@@ -60,7 +66,7 @@ class GateLoop:
     def forget(self) -> None:
         """The CPU has been given another state. The gate compares it all before each instruction."""
 
-    def hold(self, port: int, value: int, floor: int) -> None:
+    def hold(self, port: int, value: int, floor: int, answered: bool) -> None:
         """Each access is asked for."""
 
     def stream(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int) -> None:

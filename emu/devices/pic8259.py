@@ -101,7 +101,8 @@ class Chip:
     def request(self) -> int | None:
         """The input that an acknowledge would serve now; None: INT is low."""
         s = self.state
-        requests = self.irr & ~s.imr
+        # `irr`, which costs as much again as all of this: it is asked with each change of a line
+        requests = s.inputs & (s.edges | (0xFF if s.icw1 & ICW1_LTIM else s.elcr)) & ~s.imr
         if not requests or not s.ready or s.expects:
             return None
         # In special mask mode a masked level in service holds nothing back.
@@ -306,14 +307,16 @@ class Pic8259Pair:
             self._irq2 = level
         else:
             self._chips[n >> 3].set_input(n & 7, level)
-        self._changed()
+        self._changed(n >= 8 or n == CASCADE)
 
     def _cascade(self) -> None:
         master, slave = self._chips
         master.set_input(CASCADE, self._irq2 or slave.request() is not None)
 
-    def _changed(self) -> None:
-        self._cascade()
+    def _changed(self, slave: bool = True) -> None:
+        """Drive INT. What happens to the master alone (`slave` False) does not change the slave's."""
+        if slave:
+            self._cascade()
         self._pin.update()
 
     # -- INTR and INTA ---------------------------------------------------------------------------------------------
@@ -365,13 +368,13 @@ class Pic8259Pair:
     def _read(self, index: int, offset: int) -> int:
         self._pin.settle()
         value = self._chips[index].read(offset)
-        self._changed()
+        self._changed(bool(index))
         return value
 
     def _write(self, index: int, offset: int, value: int) -> None:
         self._pin.settle()
         self._chips[index].write(offset, value)
-        self._changed()
+        self._changed(bool(index))
 
     def _look(self, index: int) -> Chip:
         """What the engine has delivered is caught up with first; nothing else changes."""
