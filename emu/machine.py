@@ -123,6 +123,8 @@ class Machine:
         self.pin.connect(self.controller, self.executor)
         self.pin.on_delivery = lambda v: self.journal.add(self.executor.retired, "interrupt", f"vector {v:#04x}")
         self.executor.on_fault(self._on_fault)
+        if self.board.chipset is not None:
+            self.board.chipset.smm.told = lambda text: self.journal.add(self.executor.retired, "smm", text)
         if config.payload is not None:
             self.executor.load(self._place(config.payload))
 
@@ -178,8 +180,10 @@ class Machine:
         if self._reset is not None:
             kind, self._reset = self._reset, None
             self._do_reset(kind)
-        if self.board.chipset is not None:
-            self.board.chipset.apply()
+        if (chipset := self.board.chipset) is not None:
+            if sentence := chipset.smm.service():
+                self._ended = MachineExit(MachineStop.SHUTDOWN, detail=sentence)
+            chipset.apply()
 
     @property
     def interrupt_due(self) -> bool:
@@ -263,8 +267,14 @@ class Machine:
                     self.memory.write(part.base, part.content)
             if payload is not None:
                 state = self._place(payload)
-        self.executor.load(state)
+        self._load(state)
         self.pin.update()
+
+    def _load(self, state: CpuState) -> None:
+        """Replace the CPU's state, and show the chipset whether it is one of system management mode."""
+        self.executor.load(state)
+        if self.board.chipset is not None:
+            self.board.chipset.smm.loaded(state.smm)
 
     def reset(self) -> None:
         """Power-on: memory cleared, devices and CPU reset, counters at zero."""
@@ -326,6 +336,7 @@ class Machine:
         for name, device in self.board.device_table.items():
             device.restore(state.devices[name])
         if self.board.chipset is not None:
+            self.board.chipset.smm.loaded(state.cpu.smm)
             self.board.chipset.apply()
         for name, disk in self._media():
             disk.restore(state.devices[name])
@@ -397,7 +408,7 @@ class Machine:
                 self.memory.write(at, part)
 
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
-        self.executor.load(state)
+        self._load(state)
         self.pin.update()
 
     def memory_map(self) -> tuple[RegionView, ...]:

@@ -26,7 +26,8 @@ from emu.firmware.acpi import acpi_files, e820_file
 from emu.irq import IntrPin
 from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory, Place, Region
-from emu.x86.cpuid import CpuModel
+from emu.smm import SystemManagement
+from emu.x86.cpuid import LM, CpuModel
 
 SHADOW, SMRAM, DISPLAY, ROM_LOW, OPTION = "shadow", "smram", "vga", "firmware-low", "option-rom"
 FLOATING = "floating"  #: what an address gives that nobody answers, where only writes go somewhere
@@ -79,7 +80,8 @@ class PcChipset:
         self._ports, self._mmio, self._memory, self._executor, self._clock = ports, mmio, memory, executor, clock
         self._initial = memory.regions
         self._stale = self._decode_stale = False
-        self.dma = PciMaster(BusMaster(memory, mmio))
+        masters = BusMaster(memory, mmio)
+        self.dma = PciMaster(masters)
         self.host = PciHost(reset_control)
         self.bridge = HostBridge(self._remap)
         self.lapic = Lapic(clock, pin, executor.time_stamp, model)
@@ -90,12 +92,17 @@ class PcChipset:
         self.lapic.pic, self.lapic.on_eoi = pic, self.ioapic.end_of_interrupt
         self.lapic.io_extint = lambda: self.ioapic.extint
         self.lapic.on_base, self.lapic.on_init = self._decode, init
+        self.lapic.on_nmi, pin.before_update = executor.raise_nmi, self.lapic.sample
+        self.lapic.on_task_priority = executor.set_task_priority
+        executor.on_task_priority(self.lapic.set_task_priority)
+        self.smm = SystemManagement(executor, masters, self._smm, long_mode=bool(model.edx8 & LM))
         self._pic = pic
         self.isa = IsaBridge(self._irq)
         self.isa_irq = [self.isa.isa_line(n) for n in range(16)]
+        self.lapic.on_smi = self.smm.smi
         self.hpet = Hpet(clock, self.ioapic.set_irq, (self.isa_irq[0], self.isa_irq[8]))
         self.isa_irq[0], self.isa_irq[8] = self.hpet.displaced(0), self.hpet.displaced(1)
-        self.pm = PowerManagement(clock, self.isa_irq[layout.IRQ_SCI], power_off, self._decode)
+        self.pm = PowerManagement(clock, self.isa_irq[layout.IRQ_SCI], power_off, self._decode, self.smm.smi)
         self.ide: IdeFunction | None = None
         self.functions: dict[str, PciFunction] = {}
         self.add(0, 0, self.bridge)
@@ -137,7 +144,8 @@ class PcChipset:
     def device_table(self) -> dict[str, Any]:
         """What is saved and shown, by name."""
         return {
-            "lapic": self.lapic, "ioapic": self.ioapic, "hpet": self.hpet, "pci": self.host, **self.functions,
+            "lapic": self.lapic, "ioapic": self.ioapic, "hpet": self.hpet, "pci": self.host, "smm": self.smm,
+            **self.functions,
         }  # fmt: skip
 
     def set_up(self) -> None:
@@ -157,6 +165,11 @@ class PcChipset:
         """PAM or SMRAM have changed: the map follows before the next instruction."""
         self._stale = True
         self._executor.request_stop()
+
+    def _smm(self, inside: bool) -> None:
+        """The CPU has entered or left system management mode, between two runs."""
+        self.bridge.set_smm(inside)
+        self.apply()
 
     def _decode(self) -> None:
         """A BAR has changed. Ports and MMIO follow at once, as no instruction fetches from there."""

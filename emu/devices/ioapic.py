@@ -33,6 +33,11 @@ class State:
     entries: list[int] = field(default_factory=lambda: [MASK] * INPUTS)
 
 
+def _by_level(entry: int) -> bool:
+    """SMI, NMI and INIT are edges always (3.2.4, bits 10:8)."""
+    return bool(entry & LEVEL) and entry >> 8 & 7 in (FIXED, LOWEST)
+
+
 class IoApic:
     """MMIO at FEC00000h. `send` hands a message to the local APICs: True when one accepts it."""
 
@@ -50,9 +55,9 @@ class IoApic:
         self._pin.settle()
         entry = s.entries[n]
         # An edge at a masked input is lost (3.2.4, bit 16); a level waits.
-        if not before and not entry & LEVEL and not entry & MASK and entry >> 8 & 7 != EXTINT:
+        if not before and not entry & MASK and entry >> 8 & 7 != EXTINT and not _by_level(entry):
             self._deliver(n)
-        elif entry & LEVEL:
+        elif _by_level(entry):
             self._service(n)
         self._pin.update()
 
@@ -62,8 +67,8 @@ class IoApic:
     def _service(self, n: int) -> None:
         """A level triggered input is sent while it is active and no EOI is awaited."""
         entry = self._state.entries[n]
-        ready = entry & LEVEL and not entry & (MASK | REMOTE_IRR) and entry >> 8 & 7 != EXTINT
-        if ready and self._active(n) and self._deliver(n) and entry >> 8 & 7 in (FIXED, LOWEST):
+        ready = _by_level(entry) and not entry & (MASK | REMOTE_IRR)
+        if ready and self._active(n) and self._deliver(n):
             self._state.entries[n] |= REMOTE_IRR
 
     def _deliver(self, n: int) -> bool:

@@ -189,12 +189,10 @@ class PowerManagement(PciFunction):
         s.apm = bytes(apm)
         if offset:
             return
-        if value == ACPI_ENABLE:
-            s.control |= SCI_EN
-        elif value == ACPI_DISABLE:
-            s.control &= ~SCI_EN
-        self._changed()
-        if self._smi is not None and self.word(DEVACTB, 4) & APMC_EN:
+        if value in (ACPI_ENABLE, ACPI_DISABLE):
+            s.control = s.control & ~SCI_EN | (SCI_EN if value == ACPI_ENABLE else 0)
+            self._changed()
+        elif self._smi is not None and self.word(DEVACTB, 4) & APMC_EN:
             self._smi()
 
     # -- state
