@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field
 
 from emu import layout
 from emu.devices.floppy_drive import LARGEST
@@ -11,8 +10,7 @@ from emu.engine import CheckLevel
 from emu.firmware.payload import Payload
 from emu.media import SECTOR, Disk
 from emu.memory import Kind, Part
-from emu.pc import pc_parts
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 
 MACHINES = ("isapc", "pc")
@@ -84,6 +82,8 @@ def memory_parts(config: MachineConfig) -> list[Part]:
     top = layout.BIOS_LOW_END - len(low)
     room = top - layout.OPTION_ROM_BASE
     if config.machine == "pc" and len(options) <= room:
+        from emu.pc import pc_parts  # it loads a chipset
+
         return pc_parts(config.memory, rom, options)
     if len(options) > room:
         raise MachineError(f"the option ROMs have {len(options)} bytes, {room} fit between C0000h and the firmware")

@@ -120,6 +120,10 @@ class PcChipset:
         if n != 2:
             self.ioapic.set_irq(n or 2, level)
 
+    def unmaskable(self) -> bool:
+        """An interrupt line may wake the CPU whatever IF says: an APIC makes it NMI, SMI or INIT."""
+        return self.lapic.unmaskable or self.ioapic.unmaskable
+
     def add(self, device: int, function: int, chip: PciFunction, *, wired: bool = True) -> None:
         """Put a function on the bus. `wired`: its INTx pin reaches the PIRQ lines."""
         self.host.add(device, function, chip)

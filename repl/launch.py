@@ -89,15 +89,18 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         if options.kernel is not None:
             raise UsageError("the tour and --kernel: the machine can start in one of them")
         config.firmware, config.shadow = tour_rom(), False
+    elif options.kernel is not None and options.firmware is not None:
+        from emu.firmware import kernelrom
+        from emu.firmware.kernels import load_kernel_after_post
+
+        kernel = load_kernel_after_post(Path(options.kernel), map(Path, options.initrd), options.append or "", memory)
+        # the last ROM's bootstrap is the one that counts
+        _firmware(options.firmware, config, [*roms, ("kernel.rom", kernelrom.rom())])
+        config.fw_cfg[kernelrom.FILE] = kernel.file()
     elif options.kernel is not None:
-        if options.firmware is not None:
-            raise UsageError(
-                "--kernel with --firmware is not available in this version: leave --firmware out to enter the kernel "
-                "directly, or boot a disk that has a boot loader"
-            )
         if roms:
             raise UsageError(
-                "--option-rom and --kernel: no firmware runs that would call the ROM, so leave one of them out"
+                "--option-rom and --kernel: no firmware runs that would call the ROM: name one with --firmware"
             )
         from emu.firmware.kernels import load_kernel
 
@@ -188,6 +191,7 @@ class Rig:
         self.guest_code: int | None = None
         self._stops: SimpleQueue[Stop | None] = SimpleQueue()
         self.worker.add_listener(self._note)
+        gc.freeze()  # what was loaded and built stays: no need to look through it
         gc.enable()
         self.worker.start()
 

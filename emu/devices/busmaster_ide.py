@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import field
 
 from emu.devices.ide import IdeChannel
 from emu.devices.pci import Bar, Dma, PciFunction, PciState
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 # Command register.

@@ -6,11 +6,10 @@ Source: Intel 82093AA data sheet 290566, 3.1 (IOREGSEL, IOWIN), 3.2.4 (redirecti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field, replace
 
-from emu.devices.lapic import FIXED, LOWEST, MODE_NAMES, Message
+from emu.devices.lapic import FIXED, LOWEST, MODE_NAMES, PINS, Message
 from emu.irq import IntrPin
-from emu.record import dataclass
+from emu.record import dataclass, field, replace
 from emu.views import DeviceView, FieldView
 
 INPUTS = 24
@@ -86,6 +85,11 @@ class IoApic:
     def extint(self) -> bool:
         """An unmasked input hands the 8259's INTR through."""
         return any(e >> 8 & 7 == EXTINT and not e & MASK and self._active(n) for n, e in enumerate(self._state.entries))
+
+    @property
+    def unmaskable(self) -> bool:
+        """An unmasked input makes NMI, SMI or INIT of what comes."""
+        return any(not entry & MASK and entry >> 8 & 7 in PINS for entry in self._state.entries)
 
     def end_of_interrupt(self, vector: int) -> None:
         """The EOI message of a level triggered vector."""

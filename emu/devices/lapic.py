@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import field
 
 from emu.clock import Clock
 from emu.devices.lapic_timer import LapicTimer, TimerState
 from emu.irq import InterruptController, IntrPin
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 from emu.x86.cpuid import TSC_DEADLINE, CpuModel
 from emu.x86.cpuid import X2APIC as X2APIC_FEATURE
 
 # Delivery modes (figure 11-12).
 FIXED, LOWEST, SMI, NMI, INIT, STARTUP, EXTINT = 0, 1, 2, 4, 5, 6, 7
+#: Those that reach a pin of the CPU of their own.
+PINS = frozenset((SMI, NMI, INIT))
 MODE_NAMES = ("fixed", "lowest", "SMI", "reserved", "NMI", "INIT", "SIPI", "ExtINT")
 # Registers, by offset / 10h (table 11-1).
 R_ID, R_VERSION, R_TPR, R_APR, R_PPR, R_EOI, R_LDR, R_DFR, R_SVR = 0x02, 0x03, 0x08, 0x09, 0x0A, 0x0B, 0x0D, 0x0E, 0x0F
@@ -225,6 +226,12 @@ class Lapic:
                 s.lvt[LINT0] |= REMOTE_IRR
         elif level != low and before == low:
             self._accept(mode, entry & 0xFF, False)
+
+    @property
+    def unmaskable(self) -> bool:
+        """LINT0 makes NMI, SMI or INIT of what comes."""
+        entry = self._state.lvt[LINT0]
+        return self.enabled and not entry & MASKED and entry >> 8 & 7 in PINS
 
     def set_task_priority(self, value: int) -> None:
         """CR8 was written: 0 to 15, bits 7:4 of the TPR (11.8.6)."""

@@ -9,13 +9,13 @@ no MSI-X capability, as of QEMU's devices with `vectors=0`.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import field
 
 from emu.clock import Clock
 from emu.devices.pci import COMMAND, Bar, Dma, PciFunction, PciState
 from emu.devices.virtqueue import BadQueue, Chain, QueueState, Virtqueue, legacy_layout
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 VENDOR_VIRTIO = 0x1AF4
@@ -63,7 +63,7 @@ class State:
     queues: list[QueueState] = field(default_factory=list)
 
 
-class VirtioPci(PciFunction):
+class VirtioPci(PciFunction, ABC):
     """Subclasses handle the buffers. `offered` are feature bits, `queues` the sizes of the queues; `latency` is the
     virtual time, ns, from a notification to the first buffer and from one buffer to the next."""
 
@@ -118,13 +118,13 @@ class VirtioPci(PciFunction):
         """The driver has accepted a feature."""
         return bool(self._state.features & bit)
 
+    @abstractmethod
     def handle(self, chain: Chain) -> int:
         """Do what a buffer asks for; returns how many bytes were written into it. Raises BadQueue."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_config(self, offset: int) -> int:
         """A byte of the device's configuration, within its size."""
-        raise NotImplementedError
 
     def write_config(self, offset: int, value: int) -> None:
         """A byte of it is written. Nothing can be changed there unless a device says so."""

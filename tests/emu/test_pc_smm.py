@@ -105,3 +105,69 @@ def test_the_debugger_shows_system_management_mode():
     assert view.fields[0].text == "the CPU is in it"
     (event,) = (event for event in machine.journal if event.kind == "smm")
     assert event.text.startswith("SMI at f000:") and event.text.endswith("SMBASE 0x30000")
+
+
+WATCHDOG = """
+    ; vector 2 at 0:8; the 8254 counts 1193 clocks and starts anew; the 8259 lets IRQ 0 through to LINT0, which is NMI
+    mov word [8], handler
+    mov word [10], 0xf000
+    mov ax, ds
+    mov bx, 0xffff
+    mov fs, bx
+    mov al, 0x34
+    out 0x43, al
+    mov al, 0xa9
+    out 0x40, al
+    mov al, 4
+    out 0x40, al
+    mov al, 0x11
+    out 0x20, al
+    mov al, 0x20
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 3
+    out 0x21, al
+    mov al, 0xfe
+    out 0x21, al
+    mov sp, 0x2000
+    mov word [0x500], 0
+    lgdt [cs:gdtr]
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    mov bx, 8
+    mov fs, bx
+    and al, 0xfe
+    mov cr0, eax
+    mov ebx, 0xfee00000
+    mov dword [fs:ebx + 0xf0], 0x1ff
+    mov dword [fs:ebx + 0x350], 0x400
+    hlt
+    hlt
+    hlt
+    mov al, [0x500]
+    out 0xf4, al
+    hlt
+handler:
+    inc word [0x500]
+    mov al, 0x20                ; EOI: the 8259's line falls when its request is taken, and may rise again
+    out 0x20, al
+    mov al, 0x0c
+    out 0x20, al
+    in al, 0x20
+    iret
+gdtr:
+    dw 15
+    dd 0xf0000 + gdt
+gdt:
+    dq 0, 0x00cf93000000ffff
+"""
+
+
+def test_the_8254_as_nmi_by_lint0_wakes_a_cpu_that_halts_with_interrupts_off():
+    """As a kernel's NMI watchdog has it. The poll takes the request, so that INTR falls and rises again."""
+    machine = pc(rom(WATCHDOG))
+    end = machine.run(100_000)
+    assert (end.reason, end.code) == (MachineStop.EXIT, 3), end
+    assert machine.clock.now > 2_000_000  # ns: three periods of a millisecond, the first one begun
