@@ -106,7 +106,7 @@ class Machine:
         self._reset: str | None = None
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
-        self.display = DisplayMemory(self.memory.window(layout.VGA_FRAME_BUFFER))
+        self.display = DisplayMemory(self.memory.live("vga"))
         self.executor = make_executor(self)
         self.display.remapped = self.executor.display_changed
         self.clock = Clock(lambda: self.executor.retired)
