@@ -1,6 +1,6 @@
 """The Intel 82441FX (i440FX) host bridge: what stands at A0000h-FFFFFh is chosen by its PAM and SMRAM registers.
 
-Source: Intel 440FX PCIset, 82441FX PMC data sheet 290549: 3.2.18 PAM[6:0], 3.2.19 SMRAM register.
+Source: Intel 440FX PCIset, 82441FX PMC data sheet 290549, chapter 3: PCI configuration registers, by their names.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class HostBridge(PciFunction):
         )  # fmt: skip
         self._on_remap = on_remap
         self._in_smm = False
-        # Memory access enable and bus master are hardwired to 1 (3.2.3); medium DEVSEL# timing (3.2.4).
+        # Memory access enable and bus master are hardwired to 1 (PCICMD); medium DEVSEL# timing (PCISTS).
         self.preset(0x04, 0x0006, 2, writable=0x0300)
         self.preset(0x06, 0x0280, 2, clears=0xF900)
         self.preset(0x0D, 0, 1, writable=0xF8)  # master latency timer

@@ -1,6 +1,6 @@
 """The Intel 82093AA I/O APIC: 24 inputs, a redirection entry each.
 
-Source: Intel 82093AA data sheet 290566, 3.1 (IOREGSEL, IOWIN), 3.2.4 (redirection table), 2.4 (edge and level).
+Source: Intel 82093AA data sheet 290566, 3.1 (IOREGSEL, IOWIN), 3.2.4 (redirection table, edges and levels).
 """
 
 from __future__ import annotations
