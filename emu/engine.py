@@ -262,6 +262,20 @@ class Executor(Protocol):
     def write_msr(self, number: int, value: int) -> bool:
         """WRMSR of 64 bits in ring 0; False where it would raise #GP(0), with nothing changed. Not inside callbacks."""
 
+    def on_rsm(self, callback: Callable[[], None] | None) -> None:
+        """Called when RSM has retired in system management mode (`CpuState.smm`; elsewhere it is #UD). The run ends
+        before the next instruction; to give the CPU its new state is the caller's."""
+
+    def on_task_priority(self, callback: Callable[[int], None] | None) -> None:
+        """Called with CR8's new value, 0 to 15, when the guest or `load` has set it."""
+
+    def set_task_priority(self, value: int) -> None:
+        """What CR8 reads from now on, 0 to 15. Allowed in callbacks."""
+
+    def raise_nmi(self) -> None:
+        """An edge at NMI, which is kept while NMIs are blocked. Allowed in callbacks: the run ends, and the next one
+        begins with the delivery."""
+
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """Called for each exception and software interrupt before it is delivered."""
 

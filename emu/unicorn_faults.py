@@ -25,8 +25,9 @@ from emu.x86.state import CR0_PE, EFER_LMA
 
 FAULTS_KEPT: Final = 8
 LONGEST: Final = 15  #: bytes of an instruction
-RCX, RSP = 1, 4
-VECTOR_DB, VECTOR_UD, VECTOR_SS, VECTOR_GP, VECTOR_PF = 1, 6, 12, 13, 14
+RCX: Final = 1
+RSP: Final = 4
+VECTOR_DB, VECTOR_NMI, VECTOR_UD, VECTOR_SS, VECTOR_GP, VECTOR_PF = 1, 2, 6, 12, 13, 14
 #: Exceptions whose code names a selector and has EXT, bit 0, and IDT, bit 1 (SDM vol. 3A, 6.13): #TS #NP #SS #GP.
 WITH_SELECTOR: Final = frozenset((10, 11, 12, 13))
 CODE_EXT, CODE_IDT = 1 << 0, 1 << 1
@@ -64,6 +65,10 @@ class Faults:
         self.intercept: Callable[[int], int] | None = None
         #: (instructions counted, linear address, software) of the event recorded last
         self._before: tuple[int, int, bool] | None = None
+        #: asked of each #UD that no INT raised: True when it was RSM in system management mode, where the run ends
+        self.resume: Callable[[], bool] | None = None
+        #: (instructions counted, linear address) at which an NMI waits to be delivered
+        self.nmi: tuple[int, int] | None = None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
         self.on_exception = _INTR(self._hooked)
         self.on_invalid = _INVALID(self._invalid)
@@ -91,6 +96,10 @@ class Faults:
         """False when nothing is to be delivered."""
         try:
             self._control.suppress = 0
+            if vector == VECTOR_UD and self.resume is not None and not self._ov.env.exception_is_int and self.resume():
+                self._control.suppress = 1
+                self._stop(STOP_ASKED)
+                return False
             if self.intercept is not None:
                 vector = self.intercept(vector)
                 if vector < 0:
@@ -135,6 +144,9 @@ class Faults:
             # The delivery of an external interrupt faulted. It has been acknowledged, so it does not come again.
             request.value &= ~CPU_INTERRUPT_VIRQ
             running, external, interrupt = 0, True, control.vector
+        elif self.nmi == (self._counted(), linear) and not software:
+            # The delivery of an NMI faulted, before anything was executed.
+            running, external, interrupt = 0, True, VECTOR_NMI
         elif (
             vector == VECTOR_PF
             and not software
