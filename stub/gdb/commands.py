@@ -1,0 +1,2 @@
+"""x"""
+def install(guest): pass
