@@ -19,8 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from .cpu import BP, SP, Cpu, Load, Read, Segment
 from .decode import CS, SS, decode
-from .walk import BP, SP, Cpu, Kind, Load, Read, Segment, Walker, Way
+from .walk import Kind, Walker, Way
 
 REACH = 0x1000
 SCANNED = 48

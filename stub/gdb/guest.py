@@ -6,7 +6,7 @@ from typing import Any
 
 import gdb
 
-from .walk import Cpu, Segment
+from .cpu import Cpu, Segment
 
 #: In the order in which instructions number them.
 GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")

@@ -6,15 +6,16 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import gdb
 import gdb.frames
 import gdb.unwinder
 from gdb.FrameDecorator import FrameDecorator
 
+import gdb
+
+from .cpu import SP, Cpu
 from .decode import CS, SS
 from .frames import Caller, Frames, How
 from .guest import GENERAL, SEGMENTS, Guest
-from .walk import SP, Cpu
 
 #: Registers that are the same in all frames of one stack; those of callers are given in addition.
 SHARED = (

@@ -1,4 +1,4 @@
-"""What gdb loads, by `gdb -x` or `source`: all that v2e has for gdb. It runs inside gdb and needs none of v2e's packages.
+"""What gdb loads by `gdb -x` or `source`: all that v2e has for gdb. Runs inside gdb and needs none of v2e's packages.
 
 Each part is loaded by itself: a gdb that lacks what a part needs says so in one sentence, and has the others.
 """
@@ -26,10 +26,10 @@ PARTS = (
 
 
 def load() -> None:
-    """Load all parts, anew if they are loaded already."""
+    """Load all parts, once: their listeners would answer twice."""
+    if PACKAGE in sys.modules:
+        return
     folder = Path(__file__).resolve().parent
-    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-        del sys.modules[name]
     spec = importlib.util.spec_from_file_location(
         PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
@@ -41,7 +41,7 @@ def load() -> None:
     for name, lost in PARTS:
         try:
             importlib.import_module(f"{PACKAGE}.{name}").install(guest)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, gdb.error) as error:
             gdb.write(f"v2e: this gdb ({gdb.VERSION}) lacks something ({error}): {lost}.\n")
 
 

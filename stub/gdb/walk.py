@@ -14,55 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .cpu import AX, BP, BX, CX, DI, DX, SI, SP, Cpu, Load, Read, Segment
 from .decode import CS, DS, ES, FS, GS, LONGEST, SS, Instruction, decode
 
-AX, CX, DX, BX, SP, BP, SI, DI = range(8)
-#: `read(linear, length)`: guest memory without side effects, None where there is none.
-Read = Callable[[int, int], "bytes | None"]
 #: Instructions looked at before the search is given up, and ways of jumps that wait to be tried.
 BUDGET, WAITING = 3000, 64
 #: What a call leaves undefined in the calling conventions of i386 C compilers.
 _CLOBBERED = (AX, CX, DX)
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A segment register's selector and what the CPU has cached for it. `big`: the D or B bit."""
-
-    selector: int | None
-    base: int | None
-    big: bool = False
-
-
-#: `load(selector)`: what a protected-mode CPU would cache, None where the tables do not say.
-Load = Callable[[int], "Segment | None"]
-
-
-@dataclass(slots=True)
-class Cpu:
-    """Registers as far as they are known. `general` in the order of their encoding, `segments` likewise (ES to GS).
-    `protected` is CR0.PE without EFLAGS.VM."""
-
-    general: list[int | None]
-    segments: list[Segment]
-    ip: int
-    flags: int | None = None
-    protected: bool = False
-    cpl: int = 0
-
-    @property
-    def pc(self) -> int | None:
-        """The linear address of the next instruction."""
-        base = self.segments[CS].base
-        return None if base is None else (base + self.ip) & 0xFFFFFFFF
-
-    @property
-    def stack(self) -> int | None:
-        """The linear address of the top of the stack."""
-        base, offset = self.segments[SS].base, self.general[SP]
-        if base is None or offset is None:
-            return None
-        return (base + (offset if self.segments[SS].big else offset & 0xFFFF)) & 0xFFFFFFFF
 
 
 class Kind(Enum):
@@ -229,8 +187,8 @@ class Walker:
         assert linear is not None
         code = self._read(linear, LONGEST)
         i = None if code is None else decode(code, cpu.segments[CS].big)
-        if i is None:
-            raise _End
+        if i is None or code is None or not any(code[:8]):
+            raise _End  # not code; zeros are memory that holds nothing
         cpu.ip = self._wrap(cpu, cpu.ip + i.length, 4)
         code_width = 4 if cpu.segments[CS].big else 2
         size, op = i.operand, i.opcode
@@ -407,7 +365,7 @@ class Walker:
         if 0xA4 <= op <= 0xA7 or 0xAA <= op <= 0xAF or 0x6C <= op <= 0x6F:
             spoilt = {AX, CX, SI, DI}
         elif i.mod >= 0:
-            byte = op < 0x40 and not op & 1 or op in (0x80, 0x88, 0x8A, 0xC0, 0xC6, 0xD0, 0xD2, 0xF6, 0xFE)
+            byte = (op < 0x40 and not op & 1) or op in (0x80, 0x88, 0x8A, 0xC0, 0xC6, 0xD0, 0xD2, 0xF6, 0xFE)
             spoilt = {i.reg} | ({i.rm} if i.mod == 3 else set())
             if byte:  # AL to BL and AH to BH are parts of the first four
                 spoilt = {register & 3 for register in spoilt}
