@@ -42,6 +42,7 @@ class LinFunction(gdb.Function):  # type: ignore[misc]
     def invoke(self, *arguments: Any) -> int:
         if len(arguments) not in (1, 2):
             raise gdb.GdbError('$lin takes an offset in CS, or a segment register\'s name and an offset: $lin("ds", 4)')
+        protected_mode()  # says so if there is no target
         name = arguments[0].string() if len(arguments) == 2 else "cs"
         if name.lstrip("$") not in SEGMENTS:
             raise gdb.GdbError(f"{name!r} is no segment register: {', '.join(SEGMENTS)}")
@@ -50,7 +51,9 @@ class LinFunction(gdb.Function):  # type: ignore[misc]
 
 
 def protected_mode() -> bool:
-    """CR0.PE without EFLAGS.VM. Raises gdb.error without a target of v2e's."""
+    """CR0.PE without EFLAGS.VM. Raises gdb.GdbError without a target of v2e's."""
+    if gdb.parse_and_eval("$cs_base").type.code == gdb.TYPE_CODE_VOID:
+        raise gdb.GdbError("no v2e is connected that has segments")
     return bool(int(gdb.parse_and_eval("(int)$cr0")) & 1) and not int(gdb.parse_and_eval("(int)$eflags")) >> 17 & 1
 
 
