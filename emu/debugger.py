@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 
+from emu.breakpoints import Counted
 from emu.engine import Access, Watch
 from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
 from emu.machine import Machine, MachineError, MachineExit, MachineState, MachineStop
 from emu.record import dataclass
-from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
+from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind, fault_chain
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
 from emu.views import FingerprintView, RegisterView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
+from emu.x86.state import CpuState
 
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
@@ -38,6 +40,8 @@ class _Request:
     skip: bool = False
 
 
+#: Until something stops it; the same from where a breakpoint was met that did not.
+_GO, _GO_ON = _Request(), _Request(skip=True)
 _Action = Generator[_Request, MachineExit, Stop]
 _Part = Generator[_Request, MachineExit, "Stop | None"]
 
@@ -60,10 +64,16 @@ class Debugger(Inspector):
         self._until_met = False
         self._looked_at = -1  # instructions retired when the screen was last looked at
         self._armed: frozenset[int] = frozenset()
+        self._passed_at = -1  # instructions retired at the breakpoint passed last
+        self._met: Stop | None = None  #: that of the breakpoints `_passed` has looked at last
         self._watch_ids: dict[Watch, list[int]] = {}
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
         self._screen_timer.wakes = False
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
+
+    def live_cpu(self) -> CpuState:
+        """See Inspector."""
+        return self.machine.executor.live()
 
     def fingerprint(self) -> FingerprintView:
         return self.machine.fingerprint()
@@ -82,13 +92,18 @@ class Debugger(Inspector):
         owner: str = "prompt",
         temporary: bool = False,
         spec: str = "",
+        condition: Condition | None = None,
+        action: Callable[[], None] | None = None,
     ) -> Breakpoint:
-        """At linear `address`. Raises DebuggerError for an address over 64 bits or a length that is not positive."""
+        """At linear `address`. With `action` it never stops: that is done at each hit.
+
+        Raises DebuggerError for an address over 64 bits or a length that is not positive."""
         if not 0 <= address < 1 << 64:
             raise DebuggerError(f"address {address:#x} does not fit in 64 bits")
         if not 1 <= length <= MAX_WATCH:
             raise DebuggerError(f"a length of {length} bytes cannot be watched: use 1 to {MAX_WATCH}")
         point = Breakpoint(self._next_id, kind, address, length, True, temporary, owner, spec or f"{address:#x}")
+        point.condition, point.action = condition, action
         self._next_id += 1
         self._breakpoints[point.id] = point
         self._arm_watches()
@@ -108,6 +123,11 @@ class Debugger(Inspector):
     def enable_breakpoint(self, id: int, enabled: bool) -> None:
         self._point(id).enabled = enabled
         self._arm_watches()
+
+    def set_condition(self, id: int, condition: Condition | None, action: Callable[[], None] | None = None) -> None:
+        """What the breakpoint depends on, and what it does instead of stopping."""
+        point = self._point(id)
+        point.condition, point.action = condition, action
 
     def remove_owned(self, owner: str) -> None:
         """Remove all that front end `owner` has set."""
@@ -208,6 +228,7 @@ class Debugger(Inspector):
             raise DebuggerError("the guest is running: stop it first")
         self._action = action
         self._request = None
+        self._passed_at = -1
 
     def pump(self, instructions: int = UNBOUNDED) -> Stop | None:
         """Run a piece of the action, at most `instructions`; the Stop when it ends, else None."""
@@ -251,7 +272,9 @@ class Debugger(Inspector):
                 bound = min(bound, limit)
         self.forget()
         start = executor.retired
-        exit = self.machine.run(bound, skip_breakpoint=request.skip)
+        passed = self._passed if not request.at else None
+        skip = request.skip or self._passed_at == start  # a piece may end right behind a breakpoint that was passed
+        exit = self.machine.run(bound, skip_breakpoint=skip, passed=passed)
         if request.skip and executor.retired != start:
             self._request = _Request(request.budget, request.at)
         if exit.reason is MachineStop.LIMIT and executor.retired < self._target and not self._bounded():
@@ -335,17 +358,13 @@ class Debugger(Inspector):
         return self._classify(exit)
 
     def _continue(self) -> _Action:
-        if self.machine.executor.linear_pc in self._execute_points():
-            stop = yield from self._one()
-            if stop is not None:
-                return stop
+        met = self.machine.executor.linear_pc in self._execute_points()
         while True:
-            exit = yield _Request()
+            exit = yield _GO_ON if met else _GO
             stop = self._classify(exit)
-            if stop is None and exit.reason is MachineStop.BREAKPOINT:
-                stop = yield from self._one()
             if stop is not None:
                 return stop
+            met = exit.reason is MachineStop.BREAKPOINT
 
     def _step(self, count: int) -> _Action:
         for done in range(count):
@@ -406,20 +425,26 @@ class Debugger(Inspector):
         state = self.machine.cpu_state()
         return f"{state.cs.selector:04x}:{state.rip:04x}"
 
+    def _passed(self) -> bool:
+        """True when none of the breakpoints just met stops: the machine goes on by itself."""
+        self.forget()
+        self._met = self._breakpoint_here()
+        if self._met is None:
+            self._passed_at = self.machine.executor.retired
+        return self._met is None
+
     def _breakpoint_here(self) -> Stop | None:
         """The Stop of the enabled breakpoints at the linear PC whose ignore counts are used up."""
         pc = self.machine.executor.linear_pc
-        hit = []
+        counted = Counted()
         for point in self._breakpoints.values():
-            if point.enabled and point.kind is BreakKind.EXECUTE and point.address == pc:
-                point.hits += 1
-                if point.ignore > 0:
-                    point.ignore -= 1
-                else:
-                    hit.append(point.id)
-        if hit:
-            names = ", ".join(str(id) for id in hit)
-            return self._stop_at(StopKind.BREAKPOINT, f"breakpoint {names} at {self._where()}", breakpoints=tuple(hit))
+            if point.address == pc and point.enabled and point.kind is BreakKind.EXECUTE:
+                counted.add(point)
+        if counted.stops:
+            text = f"{counted.names('breakpoint')} at {self._where()}{counted.failures}"
+            return self._stop_at(
+                StopKind.BREAKPOINT, text, breakpoints=tuple(counted.stops), failed=bool(counted.failures)
+            )
         if self._until is not None and self._until.kind == "pc" and self._until.value == pc:
             return self._stop_at(StopKind.EVENT, f"{self._until.spec} at {self._where()}")
         return None
@@ -444,7 +469,8 @@ class Debugger(Inspector):
                     return self._stop_at(StopKind.EVENT, f"{self._until.spec} at {self._where()}")
                 return None
             case MachineStop.BREAKPOINT:
-                return self._breakpoint_here()
+                met, self._met = self._met, None
+                return met or self._breakpoint_here()
             case MachineStop.WATCHPOINT:
                 return self._watch_stop(exit)
             case MachineStop.EXIT:
@@ -463,21 +489,15 @@ class Debugger(Inspector):
         hit = exit.exit.hit if exit.exit else None
         if hit is None:
             return None
-        ids = []
+        counted = Counted()
         for id in self._watch_ids.get(hit.watch, ()):
-            point = self._breakpoints[id]
-            point.hits += 1
-            if point.ignore > 0:
-                point.ignore -= 1
-            else:
-                ids.append(id)
-        if not ids:
+            counted.add(self._breakpoints[id])
+        if not counted.stops:
             return None
         verb = "wrote" if hit.access is Access.WRITE else "read"
-        names = ", ".join(str(id) for id in ids)
         what = f"{verb} {hit.value:#x} ({hit.size} bytes) at {hit.address:#x}"
-        text = f"watchpoint {names}: {what}, now at {self._where()}"
-        return self._stop_at(StopKind.WATCHPOINT, text, breakpoints=tuple(ids), hit=hit)
+        text = f"{counted.names('watchpoint')}: {what}, now at {self._where()}{counted.failures}"
+        return self._stop_at(StopKind.WATCHPOINT, text, breakpoints=tuple(counted.stops), hit=hit)
 
     # -- the machine as a whole
 

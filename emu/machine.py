@@ -186,9 +186,11 @@ class Machine:
         """True when an interrupt will be delivered before the next instruction. Call `service` first."""
         return self.controller.pending_vector() is not None and self.executor.interruptible()
 
-    def run(self, until: int, *, skip_breakpoint: bool = False) -> MachineExit:
+    def run(
+        self, until: int, *, skip_breakpoint: bool = False, passed: Callable[[], bool] | None = None
+    ) -> MachineExit:
         """Run until `until` instructions have retired in all, or something stops it. With `skip_breakpoint` a
-        breakpoint on the first instruction executed is passed over."""
+        breakpoint on the first instruction executed is passed over; any other one is where `passed` says True."""
         executor, clock = self.executor, self.clock
         cap = self.config.slice or (1 << 62)
         while True:
@@ -217,6 +219,9 @@ class Machine:
                 skip_breakpoint = False
             if exit.reason in _EXIT_STOPS:
                 self.pin.settle()
+                if passed is not None and exit.reason is ExitReason.BREAKPOINT and passed():
+                    skip_breakpoint = True
+                    continue
                 return MachineExit(_EXIT_STOPS[exit.reason], exit, detail=exit.detail)
 
     def _idle(self, deadline: int | None) -> MachineExit | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 from emu.engine import Fault, WatchHit
 from emu.record import dataclass
@@ -42,6 +43,7 @@ class Stop:
     hit: WatchHit | None = None
     exit_code: int | None = None  #: what was written to the debug-exit port
     faults: tuple[Fault, ...] = ()  #: the chain that led to a shutdown
+    failed: bool = False  #: a condition or an action could not be evaluated; `text` says why
 
 
 class BreakKind(enum.Enum):
@@ -53,10 +55,23 @@ class BreakKind(enum.Enum):
     ACCESS = "awatch"
 
 
+class ConditionFailed(Exception):
+    """A condition or an action cannot be evaluated; one sentence. The guest stops there, and the stop says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Stop only where `holds` does: called on the machine's thread while the guest stands at the place, it changes
+    nothing, and may raise ConditionFailed. `text` is what people are shown of it."""
+
+    text: str
+    holds: Callable[[], bool]
+
+
 @dataclass(slots=True)
 class Breakpoint:
-    """`address` is linear, `length` in bytes (1 for execution). `ignore` hits are passed over. `owner` is the front
-    end that set it ("prompt", "gdb"), `spec` what the user typed."""
+    """`address` is linear, `length` in bytes (1 for execution). `ignore` hits are passed over; a hit whose condition
+    does not hold is none. `owner` is the front end that set it ("prompt", "gdb"), `spec` what the user typed."""
 
     id: int
     kind: BreakKind
@@ -68,6 +83,8 @@ class Breakpoint:
     spec: str = ""
     hits: int = 0
     ignore: int = 0
+    condition: Condition | None = None  #: what it depends on, besides
+    action: Callable[[], None] | None = None  #: done instead of stopping
 
 
 def fault_chain(faults: tuple[Fault, ...]) -> str:

@@ -14,7 +14,7 @@ import mmap
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from emu.engine import (
     CheckLevel,
@@ -43,6 +43,7 @@ from emu.unicorn_layout import (
     HIDDEN_PAGE,
     VERSION,
 )
+from emu.unicorn_live import LiveState
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import PROBE_NAMES, Overlay
 from emu.unicorn_state import read_state, write_state
@@ -147,6 +148,7 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
+        self._live_state = LiveState(self._ov, self.state, self._system.efer)
         self._faults = Faults(
             self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
         )
@@ -395,6 +397,10 @@ class UnicornEngine:
         state = read_state(self._ov, halted=self._halted)
         self._system.fill(state)
         return state
+
+    def live(self) -> CpuState:
+        """See Executor."""
+        return cast(CpuState, self._live_state)
 
     def load(self, state: CpuState) -> None:
         """See Executor."""
