@@ -12,26 +12,27 @@ class Counted:
         self.stops: list[int] = []
         self._why: list[str] = []
 
-    def add(self, point: Breakpoint) -> None:
-        """`point` is met. Its condition comes first, then its counts, then its action. What cannot be evaluated stops:
-        passing on would hide that it never holds."""
+    def add(self, point: Breakpoint) -> bool:
+        """`point` is met; True when it stops. Its condition comes first, then its counts, then its action. What cannot
+        be evaluated stops: passing on would hide that it never holds."""
         try:
             if point.condition is not None and not point.condition.holds():
-                return
+                return False
             point.hits += 1
             if point.ignore > 0:
                 point.ignore -= 1
-                return
+                return False
             if point.action is not None:
                 point.action()
-                return
+                return False
         except ConditionFailed as error:
             self._why.append(f"{point.id}: {error}")
         self.stops.append(point.id)
+        return True
 
     def names(self, what: str) -> str:
         """ "breakpoint 1, 2"."""
-        return f"{what} {', '.join(map(str, self.stops))}"
+        return f"{what} {', '.join(map(str, dict.fromkeys(self.stops)))}"
 
     @property
     def failures(self) -> str:

@@ -73,6 +73,17 @@ class Inspector:
             out += self.subject.read_physical(physical, min(length - len(out), 0x1000 - (at & 0xFFF)))
         return bytes(out)
 
+    def try_glance(self, address: int, length: int) -> bytes | None:
+        """As `glance`, or None."""
+        try:
+            return self.glance(address, length)
+        except MemoryUnavailable:
+            return None
+
+    def place(self, address: int) -> int | None:
+        """As `translate`, by the page tables and registers of this moment."""
+        return paging.translate(self.live_cpu(), self._try_physical, address, PHYSICAL_BITS)
+
     def load_cpu(self, state: CpuState) -> None:
         self.subject.load_cpu(state)
         self._cpu = None

@@ -48,6 +48,7 @@ class MachineStop(enum.Enum):
     EXIT = "exit"  #: the debug-exit port was written
     POWEROFF = "poweroff"
     FAILURE = "failure"
+    EVENT = "event"  #: a change of mode or task, see Executor.set_event_stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class MachineState:
 _EXIT_STOPS = {
     ExitReason.BREAKPOINT: MachineStop.BREAKPOINT,
     ExitReason.WATCHPOINT: MachineStop.WATCHPOINT,
+    ExitReason.EVENT: MachineStop.EVENT,
     ExitReason.SHUTDOWN: MachineStop.SHUTDOWN,
     ExitReason.FAILURE: MachineStop.FAILURE,
 }
@@ -122,7 +124,10 @@ class Machine:
         #: what drives INTR
         self.controller: InterruptController = self.board.controller
         self.pin.connect(self.controller, self.executor)
-        self.pin.on_delivery = lambda v: self.journal.add(self.executor.retired, "interrupt", f"vector {v:#04x}")
+        #: told of each fault and software interrupt before, and of each hardware interrupt behind its delivery
+        self.caught_fault: Callable[[Fault], None] | None = None
+        self.caught_interrupt: Callable[[int], None] | None = None
+        self.pin.on_delivery = self._on_interrupt
         self.executor.on_fault(self._on_fault)
         if config.payload is not None:
             self.executor.load(self._place(config.payload))
@@ -149,6 +154,13 @@ class Machine:
         during = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
         where = f"{fault.cs:04x}:{fault.rip:x}"
         self.journal.add(fault.retired, kind, f"{fault.vector:#04x}{code}{cr2}{during} at {where}")
+        if self.caught_fault is not None:
+            self.caught_fault(fault)
+
+    def _on_interrupt(self, vector: int) -> None:
+        self.journal.add(self.executor.retired, "interrupt", f"vector {vector:#04x}")
+        if self.caught_interrupt is not None:
+            self.caught_interrupt(vector)
 
     # -- what devices ask of the machine
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
+from emu.catches import Catch
 from emu.engine import Fault, WatchHit
 from emu.record import dataclass
 
@@ -20,6 +21,7 @@ class StopKind(enum.Enum):
     PAUSED = "paused"  #: at reset, or after a restore: not run yet
     BREAKPOINT = "breakpoint"
     WATCHPOINT = "watchpoint"
+    CATCH = "catch"  #: an event that a breakpoint waits for
     STEP = "step"
     INTERRUPTED = "interrupted"
     LIMIT = "limit"
@@ -53,6 +55,7 @@ class BreakKind(enum.Enum):
     WRITE = "watch"
     READ = "rwatch"
     ACCESS = "awatch"
+    CATCH = "catch"  #: an event: Breakpoint.catch
 
 
 class ConditionFailed(Exception):
@@ -85,6 +88,7 @@ class Breakpoint:
     ignore: int = 0
     condition: Condition | None = None  #: what it depends on, besides
     action: Callable[[], None] | None = None  #: done instead of stopping
+    catch: Catch | None = None
 
 
 def fault_chain(faults: tuple[Fault, ...]) -> str:

@@ -204,6 +204,7 @@ class Helper:
         self.detach = f("detach", None, p)
         self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
+        self.class_of = f("class_of", c_uint32, c_char_p, c_int, c_int)
         self.go = f("go", c_uint32, p, c_int64, c_int)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
