@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from emu.debugger import Debugger
 from emu.engine import CheckLevel, EngineError
 from emu.firmware.payload import KernelError
-from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom, read_rom, tour_rom
+from emu.firmware.roms import FirmwareError, builtin_bios, find_firmware, find_vga_rom, read_rom, tour_rom
 from emu.inspector import DebuggerError
 from emu.machine import MACHINES, MachineConfig, MachineError, build_machine
 from emu.media import Disk, MediaError
@@ -113,7 +113,9 @@ def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, byt
     """Put the firmware in place. SeaBIOS is handed its VGA BIOS and the option ROMs through fw_cfg, as it deploys them
     itself; any other firmware finds the option ROMs at C0000h."""
     if name == "builtin":
-        raise UsageError("--firmware builtin is not available in this version: use seabios or a file")
+        config.firmware, config.bios = builtin_bios(), True
+        config.option_roms = [data for _, data in roms]
+        return
     if name is None:
         try:
             path = find_firmware("seabios", config.machine)
