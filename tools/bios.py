@@ -13,7 +13,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "emu/firmware/bios"
 
 def assemble(out: Path) -> None:
     """Write the ROM to `out`. Raises CalledProcessError where nasm refuses the source, OSError without nasm."""
-    from emu.firmware.bios.font import font
+    from tools.bios_font import font
 
     with tempfile.TemporaryDirectory() as folder:
         for height in (8, 14, 16):
