@@ -1,8 +1,9 @@
-"""Real kernels to run, from Debian's packages: fetched once by apt into the user's cache, without being installed."""
+"""Real kernels and loaders to run, from Debian's packages: fetched once by apt into the user's cache, not installed."""
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import re
 import shutil
@@ -15,6 +16,12 @@ from platformdirs import user_cache_path
 
 #: Seconds for one call of apt: an update of an architecture's lists takes a few.
 APT_SECONDS = 300
+LINUX = {"i386": "linux-image-686", "amd64": "linux-image-amd64"}
+BUSYBOX = "busybox-static"
+XEN, U_BOOT, GRUB = "xen-hypervisor-4.17-amd64", "u-boot-qemu", "grub-pc-bin"
+INSTALLER = "debian-installer-12-netboot-i386"
+#: What is fetched of each of Debian's architectures, all at one time. A kernel's package is what its name depends on.
+PACKAGES = {"i386": (LINUX["i386"], BUSYBOX), "amd64": (LINUX["amd64"], BUSYBOX, XEN, U_BOOT, GRUB, INSTALLER)}
 
 
 class AssetMissing(Exception):
@@ -23,61 +30,111 @@ class AssetMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Linux:
-    """Debian's kernel for i686 without PAE, and its static busybox for i386."""
+    """Debian's kernel and its static busybox, both of one architecture."""
 
     kernel: Path
     busybox: Path
 
 
-def linux_686() -> Linux:
-    """Raises AssetMissing where there is no apt, no archive, or no room."""
-    folder = user_cache_path("v2e") / "assets" / "i386"
+def linux(architecture: str = "i386") -> Linux:
+    """i386 is the kernel for i686 without PAE, amd64 the 64-bit one. Raises AssetMissing where there is no apt, no
+    archive, or no room."""
+    return Linux(file(architecture, LINUX[architecture], "boot/vmlinuz-*"), file(architecture, BUSYBOX, "bin/busybox"))
+
+
+def xen() -> Path:
+    """The hypervisor, a multiboot image compressed by gzip. Raises AssetMissing."""
+    return file("amd64", XEN, "boot/xen-*-amd64.gz")
+
+
+def u_boot() -> Path:
+    """U-Boot for QEMU's PC, a ROM. Raises AssetMissing."""
+    return file("amd64", U_BOOT, "usr/lib/u-boot/qemu-x86/u-boot.rom")
+
+
+def grub_modules() -> Path:
+    """The folder of GRUB's modules for a BIOS, what `grub-mkimage -d` takes. Raises AssetMissing."""
+    return file("amd64", GRUB, "usr/lib/grub/i386-pc/kernel.img").parent
+
+
+def installer() -> tuple[Path, Path]:
+    """Kernel and initrd of Debian's text installer for i386. Raises AssetMissing."""
+    folder = "usr/lib/debian-installer/images/*/i386/text/debian-installer/i386"
+    return file("amd64", INSTALLER, f"{folder}/linux"), file("amd64", INSTALLER, f"{folder}/initrd.gz")
+
+
+def file(architecture: str, package: str, pattern: str) -> Path:
+    """The last of a package's files that match. Raises AssetMissing."""
+    found = sorted((_fetched(architecture) / package).glob(pattern))
+    if not found:
+        raise AssetMissing(f"the package {package} of Debian's {architecture} was not fetched or has no {pattern}")
+    return found[-1]
+
+
+@functools.cache
+def _fetched(architecture: str) -> Path:
+    """The folder that holds one for each package. Those that cannot be had are asked for once in a process."""
+    folder = user_cache_path("v2e") / "assets" / architecture / "packages"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # processes that want it at the same time wait for the first
-            if not (found := _find(folder)):
-                _fetch(folder)
-                found = _find(folder)
+            if missing := [name for name in PACKAGES[architecture] if not (folder / name).is_dir()]:
+                _fetch(folder, architecture, missing)
     except OSError as error:
         raise AssetMissing(f"{folder} cannot be used: {error.strerror}") from error
-    if found is None:
-        raise AssetMissing("the packages of Debian's linux-image-686 and busybox-static do not hold what is expected")
-    return found
+    return folder
 
 
-def _find(folder: Path) -> Linux | None:
-    kernels, busybox = sorted(folder.glob("root/boot/vmlinuz-*")), folder / "root" / "bin" / "busybox"
-    return Linux(kernels[-1], busybox) if kernels and busybox.is_file() else None
-
-
-def _fetch(folder: Path) -> None:
-    """Debian's i386 lists are read into a place of our own, so that the system's apt knows nothing of it."""
+def _fetch(folder: Path, architecture: str, packages: Sequence[str]) -> None:
+    """An architecture's lists are read into a place of our own, so that the system's apt knows nothing of it."""
     for program in ("apt-get", "apt-cache", "dpkg-deb"):
         if shutil.which(program) is None:
-            raise AssetMissing(f"{program} is not there to fetch Debian's linux-image-686 with")
+            raise AssetMissing(f"{program} is not there to fetch Debian's {packages[0]} with")
     state = folder / "apt"
     for part in ("lists/partial", "cache/archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
     options = [
-        "APT::Architecture=i386", "APT::Architectures=i386", f"Dir::State={state}", "Dir::State::status=/dev/null",
-        f"Dir::State::lists={state / 'lists'}", f"Dir::Cache={state / 'cache'}", "APT::Sandbox::User=root",
+        f"APT::Architecture={architecture}", f"APT::Architectures={architecture}", f"Dir::State={state}",
+        "Dir::State::status=/dev/null", f"Dir::State::lists={state / 'lists'}", f"Dir::Cache={state / 'cache'}",
+        "APT::Sandbox::User=root",
     ]  # fmt: skip
     settings = [word for option in options for word in ("-o", option)]
-    # An update that misses some of the lists ends with an error; whether the needed ones are there is seen next.
-    _run(["apt-get", *settings, "update", "-qq"], folder, check=False)
-    depends = _run(["apt-cache", *settings, "depends", "linux-image-686"], folder)
-    wanted = re.search(r"Depends: (linux-image-\S+-686)\b", depends)
-    if wanted is None:
-        raise AssetMissing("apt knows no i386 package linux-image-686: is Debian's archive reachable?")
-    _run(["apt-get", *settings, "download", "-qq", wanted[1], "busybox-static"], folder)
-    for package in folder.glob("*.deb"):
-        _run(["dpkg-deb", "-x", str(package), str(folder / "part")], folder)
-        package.unlink()
-    # Modules take most of the room and are not needed.
-    shutil.rmtree(folder / "part" / "lib", ignore_errors=True)
-    os.rename(folder / "part", folder / "root")
-    shutil.rmtree(state)
+    try:
+        # An update that misses some of the lists ends with an error; whether the needed ones are there is seen next.
+        _run(["apt-get", *settings, "update", "-qq"], folder, check=False)
+        failures = []
+        for package in packages:
+            try:
+                _fetch_one(folder, settings, package)
+            except AssetMissing as missing:
+                failures.append(missing)
+        if len(failures) == len(packages):
+            raise failures[0]
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def _fetch_one(folder: Path, settings: Sequence[str], package: str) -> None:
+    """Extract `package` into a folder of its name, which appears when it is complete."""
+    name = package
+    if package in LINUX.values():
+        depends = _run(["apt-cache", *settings, "depends", package], folder)
+        wanted = re.search(r"Depends: (linux-image-\d\S+)", depends)
+        if wanted is None:
+            raise AssetMissing(f"apt knows no package {package}: is Debian's archive reachable?")
+        name = wanted[1]
+    part = folder / "part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    _run(["apt-get", *settings, "download", "-qq", name], part)
+    for archive in part.glob("*.deb"):
+        _run(["dpkg-deb", "-x", str(archive), str(part)], folder)
+        archive.unlink()
+    if name != package:
+        # Modules take most of the room and are not needed.
+        shutil.rmtree(part / "lib", ignore_errors=True)
+    os.rename(part, folder / package)
 
 
 def _run(command: Sequence[str], folder: Path, *, check: bool = True) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.assets import AssetMissing, Linux, linux_686
+from bench.assets import AssetMissing, Linux, linux
 from bench.initramfs import userspace
 from bench.sides import FigureUnavailable, Kernel, Side
 
@@ -18,7 +18,7 @@ FIRST_TEXT, USERSPACE_TEXT = b"Linux version", b"userspace: "
 
 def _files() -> Linux:
     try:
-        return linux_686()
+        return linux()
     except AssetMissing as missing:
         raise FigureUnavailable(str(missing)) from missing
 

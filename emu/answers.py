@@ -36,6 +36,8 @@ IDE_POLLED = {
     )
     for port in (base, base + IDE_STATUS, control)
 }
+#: Bytes of a fw_cfg file that are offered at a time: a kernel has many, and each offer is a copy.
+FW_CFG_AHEAD = 1 << 16
 #: Sizes of accesses to the data port that move words: Executor.stream_input.
 WORDS = 2 | 4
 
@@ -52,7 +54,7 @@ class CpuPorts:
 
     def port_in(self, port: int, size: int) -> int:
         value = self._ports.port_in(port, size)
-        if self._ports.trace is None:
+        if self._ports.unwatched:
             if port in POLLED and size == 1:
                 self._answer_ahead(port, value)
             elif port in IDE_POLLED:
@@ -78,7 +80,7 @@ class CpuPorts:
     def _answer_ahead(self, port: int, value: int) -> None:
         """Let the engine answer the next reads of a port that firmware polls or copies from."""
         if port == layout.FW_CFG + 1:
-            if self._board.fw_cfg is not None and (rest := self._board.fw_cfg.rest()):
+            if self._board.fw_cfg is not None and (rest := self._board.fw_cfg.rest(FW_CFG_AHEAD)):
                 self._executor.stream_input(port, rest, self._board.fw_cfg.skip)
         elif port == layout.PORT_61:
             # Its pins change with the timer's clock pulses, but for those that only decrement.
@@ -95,7 +97,7 @@ class CpuPorts:
 
     def port_out(self, port: int, size: int, value: int) -> None:
         self._ports.port_out(port, size, value)
-        if port in CONSOLES and size == 1 and self._outputs.on_text is None and self._ports.trace is None:
+        if port in CONSOLES and size == 1 and self._outputs.on_text is None and self._ports.unwatched:
             self._executor.stream_output(port, CONSOLE_ROOM, self._board.debugcon.written)
-        if port in self._board.channels and self._ports.trace is None:
+        if port in self._board.channels and self._ports.unwatched:
             self._offer_data(port)

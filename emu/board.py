@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from emu import layout
 from emu.bus import BusDevice, Mmio, Ports
@@ -32,8 +32,10 @@ from emu.engine import Executor
 from emu.irq import InterruptController, IntrPin
 from emu.memory import PhysicalMemory
 from emu.outputs import Outputs
-from emu.pc import PcChipset, pc_files
 from emu.views import DeviceView
+
+if TYPE_CHECKING:
+    from emu.pc import PcChipset
 
 
 class Device(Protocol):
@@ -76,6 +78,8 @@ class Board:
         irq: list[Callable[[bool], None]] = [partial(self.pic.set_irq, n) for n in range(16)]
         self.chipset: PcChipset | None = None
         if config.machine == "pc":
+            from emu.pc import PcChipset  # a dozen modules that an isapc starts without
+
             self.chipset = PcChipset(
                 clock, ports, mmio, memory, executor, pin, self.pic, self.reset_control, orders.power_off,
                 partial(orders.request_reset, "cpu"), cpu_model(config),
@@ -107,7 +111,7 @@ class Board:
         self.com1.immediate = True
         display.written = lambda at, count: executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
         self.vga = Vga(clock, display)
-        mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, display, "vga", width=8)
+        mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, display, "vga", width=8, masters=True)
         self.com2 = Uart16550(clock, irq[layout.IRQ_COM2], sends("serial2", None), "com2")
         self.lpt1 = ParallelPort(clock, irq[layout.IRQ_LPT1], sends("parallel", config.parallel_out))
         (disks0, packet0), (disks1, packet1) = ide_places(config)
@@ -131,6 +135,7 @@ class Board:
         self.fw_cfg = self._add_fw_cfg(config, ports)
         if (chipset := self.chipset) is not None:
             chipset.add_ide((self.ide, self.ide1))
+            chipset.add_virtio(config.virtio)
             ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
             self.device_table.update(chipset.device_table)
         if config.bios:
@@ -174,6 +179,8 @@ class Board:
     def _add_fw_cfg(self, config: MachineConfig, ports: Ports) -> FwCfg | None:
         """A pc has it always, an isapc where there are files for its firmware."""
         if self.chipset is not None:
+            from emu.pc import pc_files
+
             fw_cfg = FwCfg({**pc_files(config.memory), **config.fw_cfg}, memory=self.chipset.dma)
         elif config.fw_cfg:
             fw_cfg = FwCfg(config.fw_cfg)
@@ -199,7 +206,7 @@ class Board:
 
         hardware = Hardware(
             bus.read, bus.write, lambda: self.a20.enabled, ports.port_in, ports.port_out, lambda: clock.now, note,
-            self.vga.memory, self.fdc.drives, config.disks,
+            self.vga.memory, self.fdc.drives, [*config.disks, *config.virtio],
             [drive for channel in (self.ide, self.ide1) for drive in channel.cdroms], config.memory,
             self.chipset is not None,
         )  # fmt: skip

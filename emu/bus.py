@@ -20,13 +20,15 @@ class BusDevice(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """`count` addresses from `first`; `width`: the widest access the device takes whole, wider ones are split."""
+    """`count` addresses from `first`; `width`: the widest access the device takes whole, wider ones are split;
+    `masters`: bus masters reach it too."""
 
     first: int
     count: int
     name: str
     device: BusDevice
     width: int
+    masters: bool = False
 
 
 class BusConflict(Exception):
@@ -42,6 +44,13 @@ class Ports:
         self._claims: list[Range] = []
         #: told (port, size, value, is_write) of each access when set; for the journal and port breakpoints
         self.trace: Callable[[int, int, int, bool], None] | None = None
+        #: while set, nothing is read or written: it is called instead, and reads give all ones
+        self.sealed: Callable[[], None] | None = None
+
+    @property
+    def unwatched(self) -> bool:
+        """Accesses may be answered ahead: nobody wants to know of each, and the devices are there."""
+        return self.trace is None and self.sealed is None
 
     def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 1) -> None:
         """Raises BusConflict when a port is taken."""
@@ -73,6 +82,9 @@ class Ports:
         self._claims.clear()
 
     def port_in(self, port: int, size: int) -> int:
+        if self.sealed is not None:
+            self.sealed()
+            return (1 << 8 * size) - 1
         entry = self._map[port]
         if size == 1 or (entry is not None and entry.width >= size and port + size <= entry.first + entry.count):
             value = 0xFFFFFFFF >> (32 - 8 * size) if entry is None else entry.device.read(port - entry.first, size)
@@ -87,6 +99,9 @@ class Ports:
         return value
 
     def port_out(self, port: int, size: int, value: int) -> None:
+        if self.sealed is not None:
+            self.sealed()
+            return
         if self.trace is not None:
             self.trace(port, size, value, True)
         entry = self._map[port]
@@ -115,13 +130,16 @@ class Mmio:
     def __init__(self) -> None:
         self.ranges: list[Range] = []
         self._claims: list[Range] = []
+        self.sealed: Callable[[], None] | None = None  #: as of Ports
 
-    def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 4) -> None:
-        """Raises BusConflict when an address is taken."""
+    def map(
+        self, first: int, count: int, device: BusDevice, name: str, width: int = 4, *, masters: bool = False
+    ) -> None:
+        """`masters`: for bus masters as well. Raises BusConflict when an address is taken."""
         for other in self.ranges:
             if first < other.first + other.count and other.first < first + count:
                 raise BusConflict(f"{name} at {first:#x} overlaps {other.name}")
-        self.ranges.append(Range(first, count, name, device, width))
+        self.ranges.append(Range(first, count, name, device, width, masters))
         self.ranges.sort(key=lambda r: r.first)
 
     def claim(self, first: int, count: int, device: BusDevice, name: str, width: int = 4) -> None:
@@ -139,6 +157,9 @@ class Mmio:
         return None
 
     def mmio_read(self, address: int, size: int) -> int:
+        if self.sealed is not None:
+            self.sealed()
+            return (1 << 8 * size) - 1
         entry = self.find(address)
         if entry is None:
             return (1 << 8 * size) - 1
@@ -148,6 +169,9 @@ class Mmio:
         return self.mmio_read(address, half) | self.mmio_read(address + half, half) << 8 * half
 
     def mmio_write(self, address: int, size: int, value: int) -> None:
+        if self.sealed is not None:
+            self.sealed()
+            return
         entry = self.find(address)
         if entry is None:
             return

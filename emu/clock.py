@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import field
 
-from emu.record import dataclass
+from emu.record import dataclass, field
 
 #: The virtual CPU retires 100 million instructions a second.
 NS_PER_INSTRUCTION = 10

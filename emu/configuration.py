@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field
 
 from emu import layout
 from emu.devices.floppy_drive import LARGEST
@@ -11,13 +10,13 @@ from emu.engine import CheckLevel
 from emu.firmware.payload import Payload
 from emu.media import SECTOR, Disk
 from emu.memory import Kind, Part
-from emu.pc import pc_parts
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 
 MACHINES = ("isapc", "pc")
 MAX_DISKS = 4  #: drives of both IDE channels, CD-ROM drives included
 MAX_FLOPPIES = 2
+MAX_VIRTIO = 16
 
 
 class MachineError(Exception):
@@ -44,6 +43,7 @@ class MachineConfig:
     disks: Sequence[Disk] = ()
     floppies: Sequence[Disk] = ()  #: A: and B:
     cdroms: Sequence[Disk] = ()
+    virtio: Sequence[Disk] = ()  #: disks of a pc behind virtio-blk, a PCI device each
     boot: str | Sequence[str] = "disk"  #: floppy, disk, cdrom: one, or the first choices in order
     serial_out: Callable[[bytes], None] | None = None
     debugcon_out: Callable[[bytes], None] | None = None
@@ -63,6 +63,10 @@ def memory_parts(config: MachineConfig) -> list[Part]:
         raise MachineError(f"machine {config.machine!r} is unknown: use {' or '.join(MACHINES)}")
     if (drives := len(config.disks) + len(config.cdroms)) > MAX_DISKS:
         raise MachineError(f"{drives} disks and CDs: the two IDE channels take {MAX_DISKS} drives")
+    if config.virtio and config.machine != "pc":
+        raise MachineError(f"virtio disks are PCI devices, which the machine {config.machine} has not: use pc")
+    if len(config.virtio) > MAX_VIRTIO:
+        raise MachineError(f"{len(config.virtio)} virtio disks: there is room for {MAX_VIRTIO}")
     if len(config.floppies) > MAX_FLOPPIES:
         raise MachineError(f"{len(config.floppies)} floppy disks: there are {MAX_FLOPPIES} drives")
     for disk in config.floppies:
@@ -79,6 +83,8 @@ def memory_parts(config: MachineConfig) -> list[Part]:
     top = layout.BIOS_LOW_END - len(low)
     room = top - layout.OPTION_ROM_BASE
     if config.machine == "pc" and len(options) <= room:
+        from emu.pc import pc_parts  # it loads a chipset
+
         return pc_parts(config.memory, rom, options)
     if len(options) > room:
         raise MachineError(f"the option ROMs have {len(options)} bytes, {room} fit between C0000h and the firmware")

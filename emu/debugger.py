@@ -10,17 +10,19 @@ from collections.abc import Callable, Generator
 
 from emu.engine import Access, Watch
 from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
-from emu.machine import Machine, MachineError, MachineExit, MachineState, MachineStop
+from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
 from emu.record import dataclass
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
-from emu.views import FingerprintView, RegisterView
+from emu.views import EntryView, FingerprintView, RegisterView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
+from emu.x86.vmentry import Rules
 
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
 UNBOUNDED = 1 << 62
+PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
 MAX_WATCH = 1 << 20  #: bytes; each page of a watched range is translated and followed
 _WATCH_ACCESS = {BreakKind.WRITE: Access.WRITE, BreakKind.READ: Access.READ, BreakKind.ACCESS: Access.BOTH}
 
@@ -60,6 +62,8 @@ class Debugger(Inspector):
         self._until_met = False
         self._looked_at = -1  # instructions retired when the screen was last looked at
         self._armed: frozenset[int] = frozenset()
+        self._points: frozenset[int] | None = None  # of `_execute_points`, while nothing changes them
+        self._plain = 0  # steps that an action may do by itself before it asks for the next
         self._watch_ids: dict[Watch, list[int]] = {}
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
         self._screen_timer.wakes = False
@@ -115,6 +119,7 @@ class Debugger(Inspector):
         self._arm_watches()
 
     def _arm_watches(self) -> None:
+        self._points = None
         watches: dict[Watch, list[int]] = {}
         for point in self._breakpoints.values():
             if point.enabled and point.kind is not BreakKind.EXECUTE:
@@ -125,13 +130,17 @@ class Debugger(Inspector):
             self.machine.executor.set_watchpoints(tuple(watches))
 
     def _execute_points(self) -> frozenset[int]:
-        points = {p.address for p in self._breakpoints.values() if p.enabled and p.kind is BreakKind.EXECUTE}
-        if self._until is not None and self._until.kind == "pc":
-            points.add(self._until.value)
-        return frozenset(points)
+        if self._points is None:
+            points = {p.address for p in self._breakpoints.values() if p.enabled and p.kind is BreakKind.EXECUTE}
+            if self._until is not None and self._until.kind == "pc":
+                points.add(self._until.value)
+            self._points = frozenset(points)
+        return self._points
 
     def _arm(self, extra: frozenset[int]) -> None:
-        wanted = self._execute_points() | extra
+        wanted = self._execute_points()
+        if extra:
+            wanted |= extra
         if wanted != self._armed:
             self._armed = wanted
             self.machine.executor.set_breakpoints(wanted)
@@ -148,7 +157,7 @@ class Debugger(Inspector):
 
     def set_until(self, condition: Until | None) -> None:
         """End any run with EVENT when `condition` holds."""
-        self._until, self._until_met, self._looked_at = condition, False, -1
+        self._until, self._until_met, self._looked_at, self._points = condition, False, -1, None
         self._screen_timer.cancel()
         self.machine.outputs.on_text = (
             self._text_sent if condition and condition.kind in ("serial", "debugcon") else None
@@ -214,11 +223,15 @@ class Debugger(Inspector):
         action = self._action
         if action is None:
             raise DebuggerError("the guest is not running")
+        executor = self.machine.executor
+        left = instructions
         try:
             if self._request is None:
                 self.forget()
+                before = executor.retired
+                self._plain = self._plain_steps(left)
                 self._ask(next(action))
-            left = instructions
+                left -= executor.retired - before
             while left > 0:
                 exit = self._run_piece(left)
                 if exit is None:
@@ -226,14 +239,23 @@ class Debugger(Inspector):
                         return None
                     left = 0
                     continue
-                before = self.machine.executor.retired
+                before = executor.retired
+                self._plain = self._plain_steps(left)
                 self._ask(action.send(exit))
-                left -= max(1, self.machine.executor.retired - before)
+                left -= max(1, executor.retired - before)
                 if self.poll():
                     return None
         except StopIteration as end:
             return self._finish(end.value)
         return None
+
+    def _plain_steps(self, left: int) -> int:
+        """How many steps an action may do by itself, so that a limit is kept and whoever waits gets in."""
+        if self._limit is not None:
+            left = min(left, self._limit - self.machine.executor.retired)
+        if self._until is not None and self._until.kind == "insns":
+            left = min(left, self._until.value - self.machine.executor.retired)
+        return min(left, PLAIN_STEPS)
 
     def _ask(self, request: _Request) -> None:
         self._request = request
@@ -328,6 +350,9 @@ class Debugger(Inspector):
 
     def _one(self) -> _Part:
         """One instruction; a Stop when something else came first."""
+        if self._plain > 0 and (exit := self.machine.step()) is not None:
+            self._plain -= 1
+            return self._classify(exit)
         stop = yield from self._pass_interrupts()
         if stop is not None:
             return stop
@@ -403,8 +428,8 @@ class Debugger(Inspector):
         return Stop(kind, text, executor.linear_pc, executor.retired, **more)  # type: ignore[arg-type]
 
     def _where(self) -> str:
-        state = self.machine.cpu_state()
-        return f"{state.cs.selector:04x}:{state.rip:04x}"
+        cs, ip = self.machine.executor.cs_ip
+        return f"{cs:04x}:{ip:04x}"
 
     def _breakpoint_here(self) -> Stop | None:
         """The Stop of the enabled breakpoints at the linear PC whose ignore counts are used up."""
@@ -425,6 +450,8 @@ class Debugger(Inspector):
         return None
 
     def _limit_stop(self) -> Stop | None:
+        if self._until is None and self._limit is None:
+            return None
         retired = self.machine.executor.retired
         if self._until is not None and self._until.kind == "insns" and retired >= self._until.value:
             return self._stop_at(StopKind.EVENT, f"{retired} instructions retired")
@@ -434,6 +461,8 @@ class Debugger(Inspector):
 
     def _classify(self, exit: MachineExit) -> Stop | None:
         """The Stop an exit of the machine means, None when the action goes on."""
+        if exit is LIMIT:
+            return self._limit_stop()
         if exit.reason in _LAST_LOOK and self._screen_matches():
             return self._stop_at(StopKind.EVENT, f"{self._until_spec()} at {self._where()}")
         match exit.reason:
@@ -545,6 +574,25 @@ class Debugger(Inspector):
         if not self.machine.executor.write_msr(number, value):
             raise DebuggerError(f"MSR {number:#x} does not take {value:#x}: WRMSR would raise #GP(0)")
         self.forget()
+
+    def why(self, rules: Rules) -> EntryView:
+        """Whether a CPU that goes by `rules` can enter the present state, why not, and which near instruction ends
+        that. Inspection: nothing of the guest changes."""
+        broken = rules.broken(self.cpu())
+        ahead = self._ahead(rules) if broken else ""
+        return EntryView(rules.name, rules.title, tuple(str(b) for b in broken), ahead)
+
+    def _ahead(self, rules: Rules) -> str:
+        from emu.foresight import REACH, foresee  # of use here alone
+
+        found = foresee(self.machine, rules.enterable)
+        self.forget()
+        if found is None:
+            return f"no instruction among the next {REACH}, up to the first that reaches a device, changes that"
+        linear, bits = found.before.linear_pc, code_bits(found.before)
+        (shown,) = disasm.decode(found.code, linear, bits, found.before.rip, 1)
+        loads = ", ".join(name.upper() for name in found.loads())
+        return f"`{shown.text}` at {linear:#x} loads {loads}: behind it the state can be entered"
 
     def port_in(self, port: int, size: int = 1) -> int:
         """A real IN, with its side effects on the device."""

@@ -176,8 +176,16 @@ class Executor(Protocol):
         """CS base + RIP, cheaply."""
 
     @property
+    def cs_ip(self) -> tuple[int, int]:
+        """The selector of CS and RIP, cheaply."""
+
+    @property
     def halted(self) -> bool:
         """HLT retired and nothing has woken the CPU since."""
+
+    def undisturbed(self) -> bool:
+        """True when a run would begin with the next instruction: the CPU is not halted, no interrupt comes before it
+        or has been delivered without `take_interrupt` being asked."""
 
     def set_retired(self, count: int) -> None:
         """Continue counting from `count` (after a restore)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from emu.record import dataclass
 
@@ -41,6 +41,11 @@ class Journal:
 
     def last(self, count: int) -> tuple[Event, ...]:
         return self._told()[-count:]
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Hold `events`, and no others."""
+        self._events.clear()
+        self._events.extend(events)
 
     def clear(self) -> None:
         self._events.clear()

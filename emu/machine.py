@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import enum
 from collections.abc import Callable, Iterator
-from dataclasses import field
 from typing import Any
 
 from emu import layout
@@ -24,8 +23,7 @@ from emu.media import Disk
 from emu.memory import PhysicalMemory
 from emu.outputs import Outputs
 from emu.pages import Pages
-from emu.picture import picture
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
@@ -79,6 +77,9 @@ _EXIT_STOPS = {
     ExitReason.SHUTDOWN: MachineStop.SHUTDOWN,
     ExitReason.FAILURE: MachineStop.FAILURE,
 }
+_BUDGET = ExitReason.BUDGET
+#: How `run` and `step` end when nothing else happened.
+LIMIT = MachineExit(MachineStop.LIMIT)
 
 
 class Machine:
@@ -169,6 +170,10 @@ class Machine:
 
     # -- running
 
+    def seal(self, touched: Callable[[], None] | None) -> None:
+        """From now on no access reaches a device: `touched` is called instead. None: the devices are there again."""
+        self.ports.sealed = self.mmio.sealed = touched
+
     def request_stop(self) -> None:
         """From any thread or signal handler: `run` returns REQUEST before the next instruction."""
         self._stop = True
@@ -202,25 +207,48 @@ class Machine:
             if self._stop:
                 self._stop = False
                 return MachineExit(MachineStop.REQUEST)
-            budget = min(until - executor.retired, cap)
+            before = executor.retired
+            budget = min(until - before, cap)
             if budget <= 0:
-                return MachineExit(MachineStop.LIMIT)
+                return LIMIT
             deadline = clock.next_deadline()
             if executor.halted and not self.interrupt_due:
                 if (blocked := self._idle(deadline)) is not None:
                     return blocked
                 continue
+            now = self._awake_at = before * NS_PER_INSTRUCTION + clock.skipped
             if deadline is not None:
-                budget = min(budget, -((clock.now - deadline) // NS_PER_INSTRUCTION))
+                budget = min(budget, -((now - deadline) // NS_PER_INSTRUCTION))
             clock.horizon = deadline
-            before = executor.retired
-            self._awake_at = clock.now
             exit = executor.run(budget, skip_breakpoint=skip_breakpoint)
-            if executor.retired != before:
+            if skip_breakpoint and executor.retired != before:
                 skip_breakpoint = False
-            if exit.reason in _EXIT_STOPS:
+            if exit.reason is not _BUDGET and exit.reason in _EXIT_STOPS:
                 self.pin.settle()
                 return MachineExit(_EXIT_STOPS[exit.reason], exit, detail=exit.detail)
+
+    def step(self) -> MachineExit | None:
+        """One instruction, whatever breakpoint is on it, where nothing comes before it: as `run` would with
+        `skip_breakpoint`, in a fraction of the time. None: something does, nothing was done, and it is for `run`."""
+        executor, clock = self.executor, self.clock
+        if self._stop or self._ended is not None or self._reset is not None or not executor.undisturbed():
+            return None
+        start, deadline = executor.retired, clock.next_deadline()
+        now = start * NS_PER_INSTRUCTION + clock.skipped
+        if deadline is not None and deadline <= now:
+            return None
+        if self.board.chipset is not None:
+            self.board.chipset.apply()
+        clock.horizon, self._awake_at = deadline, now
+        exit = executor.run(1, skip_breakpoint=True)
+        if exit.reason is _BUDGET:
+            # Whatever else the instruction did to the machine would have asked for the run's end.
+            if deadline is None or deadline > now + NS_PER_INSTRUCTION:
+                return LIMIT
+        elif exit.reason in _EXIT_STOPS:
+            self.pin.settle()
+            return MachineExit(_EXIT_STOPS[exit.reason], exit, detail=exit.detail)
+        return self.run(start + 1, skip_breakpoint=executor.retired == start)
 
     def _idle(self, deadline: int | None) -> MachineExit | None:
         """The CPU is halted. Carry it to `deadline` (ns), or say why it will sleep for ever."""
@@ -296,6 +324,7 @@ class Machine:
         return (
             [(f"disk{i}", disk) for i, disk in enumerate(config.disks)]
             + [(f"floppy{i}", disk) for i, disk in enumerate(config.floppies)]
+            + [(f"virtio-disk{i}", disk) for i, disk in enumerate(config.virtio)]
             + [(f"cdrom{i}", disk) for i, disk in enumerate(config.cdroms)]
         )
 
@@ -418,6 +447,8 @@ class Machine:
         return screen_view(self.board.vga.state, self.display.memory)
 
     def picture(self) -> PictureView:
+        from emu.picture import picture  # drawing is for those who look
+
         return picture(self.board.vga.state, self.display.memory)
 
     def output(self, name: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import field
 from typing import NamedTuple
 
-from emu.record import dataclass
+from emu.record import dataclass, field
 
 SECTOR = 512
 

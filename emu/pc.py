@@ -7,6 +7,7 @@ from typing import Any
 
 from emu import layout
 from emu.bus import Mmio, Ports
+from emu.busmaster import BusMaster, PciMaster
 from emu.clock import Clock
 from emu.devices.busmaster_ide import IdeFunction
 from emu.devices.hpet import Hpet
@@ -19,15 +20,18 @@ from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.piix3 import PIRQRC, IsaBridge
 from emu.devices.piix4_pm import PM_SIZE, PMBA, PMREGMISC, SMB_SIZE, PowerManagement
 from emu.devices.syscontrol import ResetControl
+from emu.devices.virtio_blk import VirtioBlk
 from emu.engine import Executor
 from emu.firmware.acpi import acpi_files, e820_file
 from emu.irq import IntrPin
+from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory, Place, Region
 from emu.x86.cpuid import CpuModel
 
 SHADOW, SMRAM, DISPLAY, ROM_LOW, OPTION = "shadow", "smram", "vga", "firmware-low", "option-rom"
 FLOATING = "floating"  #: what an address gives that nobody answers, where only writes go somewhere
 
+VIRTIO_FIRST = 3  #: PCI device number of the first virtio disk; VGA's is 2
 PIRQ_IRQS = (10, 10, 11, 11)  #: where `set_up` routes PIRQA# to PIRQD#
 
 
@@ -54,27 +58,6 @@ def pc_files(memory: int) -> dict[str, bytes]:
     return {"etc/e820": e820_file(memory), **acpi_files()}
 
 
-class BusMasterAccess:
-    """Physical memory for DMA: RAM is read and written, ROM only read; anything else aborts. A device's transfer sees
-    the map of this instant."""
-
-    def __init__(self, memory: PhysicalMemory) -> None:
-        self._memory = memory
-
-    def read(self, address: int, length: int) -> bytes | None:
-        return self._memory.try_read(address, length)
-
-    def write(self, address: int, data: bytes) -> bool:
-        if self._memory.available(address, len(data)) < len(data):
-            return False
-        end = address + len(data)
-        for region in self._memory.regions:
-            first, last = max(address, region.base), min(end, region.base + region.size)
-            if first < last and region.kind == "ram":
-                self._memory.write(first, data[first - address : last - address])
-        return True
-
-
 class PcChipset:
     """`isa_irq[n]` is what ISA devices drive IRQ n by; the local APIC is what drives the CPU's INTR."""
 
@@ -93,10 +76,10 @@ class PcChipset:
         model: CpuModel,
     ) -> None:
         """`init`: INIT for the CPU, which is a `model`."""
-        self._ports, self._mmio, self._memory, self._executor = ports, mmio, memory, executor
+        self._ports, self._mmio, self._memory, self._executor, self._clock = ports, mmio, memory, executor, clock
         self._initial = memory.regions
         self._stale = self._decode_stale = False
-        self.dma = BusMasterAccess(memory)
+        self.dma = PciMaster(BusMaster(memory, mmio))
         self.host = PciHost(reset_control)
         self.bridge = HostBridge(self._remap)
         self.lapic = Lapic(clock, pin, executor.time_stamp, model)
@@ -144,6 +127,11 @@ class PcChipset:
         self.ide = IdeFunction(self.dma, channels)
         self.add(1, 1, self.ide, wired=False)
         return self.ide
+
+    def add_virtio(self, disks: Sequence[Disk]) -> None:
+        """A virtio block device for each, where QEMU's pc puts the first of its own without a network card."""
+        for number, disk in enumerate(disks):
+            self.add(VIRTIO_FIRST + number, 0, VirtioBlk(self._clock, self.dma, disk, number))
 
     @property
     def device_table(self) -> dict[str, Any]:

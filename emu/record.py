@@ -1,19 +1,22 @@
-"""`dataclass` for the classes of this program: those of `dataclasses`, made without compiling.
+"""`dataclass` for the classes of this program: those of `dataclasses`, made without compiling and without that module.
 
-The standard decorator compiles up to seven functions from source for each class: a third of the time that a run took
-until its first instruction. Here `__init__` is compiled when the first instance is made, and the others are closures.
-Fields, slots, `fields`, `replace` and `match` are the standard module's own. For a type checker the two are one.
+The standard decorator compiles up to seven functions from source for each class, and its module imports `inspect` with
+half of Python's own compiler: together more than the rest of what a run does before its first instruction. Here
+`__init__` is compiled when the first instance is made, the others are closures, and what the standard module's own
+functions look at is made when they do. For a type checker the two are one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from operator import attrgetter
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
+    from dataclasses import field as field
+    from dataclasses import fields as fields
+    from dataclasses import replace as replace
 else:
 
     def dataclass(cls: type | None = None, /, *, frozen: bool = False, slots: bool = False) -> Any:
@@ -22,51 +25,143 @@ else:
             return lambda cls: _made(cls, frozen, slots)
         return _made(cls, frozen, slots)
 
+    def field(
+        *, default: Any = None, default_factory: Any = None, init: bool = True, repr: bool = True, compare: bool = True
+    ) -> Any:
+        """`dataclasses.field` of the options that are used here. A default is never None."""
+        return Field(_MISSING if default is None else default, default_factory, init, repr, compare)
+
+    def fields(thing: Any) -> tuple[Field, ...]:
+        """The fields of an object or a class made by `dataclass`, in order."""
+        return thing.__record_fields__
+
+    def replace(thing: Any, /, **changes: Any) -> Any:
+        """A copy of an object in which `changes` differ. Raises TypeError for what `__init__` does not take."""
+        for f in thing.__record_fields__:
+            if f.init:
+                if f.name not in changes:
+                    changes[f.name] = getattr(thing, f.name)
+            elif f.name in changes:
+                raise ValueError(f"field {f.name} is not one of __init__")
+        return thing.__class__(**changes)
+
+
+class _Missing:
+    """The default of a field that has none."""
+
+
+_MISSING: Final = _Missing()
+
+
+class Field:
+    """A field: its name and type as they stand in the class, its default or what makes it."""
+
+    __slots__ = ("compare", "default", "factory", "init", "name", "repr", "type")
+
+    def __init__(self, default: Any, factory: Any, init: bool = True, repr: bool = True, compare: bool = True) -> None:
+        self.name, self.type = "", ""
+        self.default, self.factory, self.init, self.repr, self.compare = default, factory, init, repr, compare
+
+
+class _StandardFields:
+    """`__dataclass_fields__`, by which the functions of `dataclasses` know a class, made when it is looked at."""
+
+    def __init__(self, own: tuple[Field, ...]) -> None:
+        self._own = own
+        self._made: Any = None
+
+    def __get__(self, _thing: object, _cls: type) -> Any:
+        if self._made is None:
+            import dataclasses
+
+            made = []
+            for f in self._own:
+                named: dict[str, Any] = {"init": f.init, "repr": f.repr, "compare": f.compare}
+                if f.default is not _MISSING:
+                    named["default"] = f.default
+                elif f.factory is not None:
+                    named["default_factory"] = f.factory
+                made.append((f.name, f.type, dataclasses.field(**named)))
+            known = dataclasses.make_dataclass("Known", made, init=False, repr=False, eq=False)
+            self._made = getattr(known, "__dataclass_fields__")  # noqa: B009 - which is not of every type
+        return self._made
+
 
 def _made(cls: type, frozen: bool, slots: bool) -> type:
-    made: type = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots)(cls)
-    fields = dataclasses.fields(made)
+    every = {f.name: f for base in reversed(cls.__mro__[1:]) for f in base.__dict__.get("__record_fields__", ())}
+    for name, kind in cls.__annotations__.items():
+        given = cls.__dict__.get(name, _MISSING)
+        f = given if isinstance(given, Field) else Field(given, None)
+        f.name, f.type = name, kind
+        every[name] = f
+        if f is given and f.default is not _MISSING:
+            setattr(cls, name, f.default)
+        elif f is given:
+            delattr(cls, name)
+    own = tuple(every.values())
+    made = _with_slots(cls, own) if slots else cls
+    for name, value in (
+        ("__record_fields__", own),
+        ("__dataclass_fields__", _StandardFields(own)),
+        ("__match_args__", tuple(f.name for f in own if f.init)),
+    ):
+        setattr(made, name, value)
     methods: dict[str, Any] = {
-        "__init__": _initialiser(made, fields, frozen),
-        "__repr__": _shower([f.name for f in fields if f.repr]),
-        "__eq__": _comparer(compared := tuple(f.name for f in fields if f.compare)),
+        "__init__": _initialiser(made, own, frozen),
+        "__repr__": _shower([f.name for f in own if f.repr]),
+        "__eq__": _comparer(compared := tuple(f.name for f in own if f.compare)),
     }
-    own = made.__dict__
+    written = made.__dict__
     if frozen:
         methods.update(_FROZEN)
         methods["__hash__"] = _hasher(compared)
         if slots:
-            methods["__getstate__"], methods["__setstate__"] = _pickled(tuple(f.name for f in fields))
-    elif "__eq__" not in own:
+            methods["__getstate__"], methods["__setstate__"] = _pickled(tuple(f.name for f in own))
+    elif "__eq__" not in written:
         methods["__hash__"] = None
     for name, method in methods.items():
         # A class with __eq__ and no __hash__ has been given None for it by Python.
-        if name not in own or (name == "__hash__" and own[name] is None):
+        if name not in written or (name == "__hash__" and written[name] is None):
             setattr(made, name, method)
     return made
 
 
-def _initialiser(cls: type, fields: tuple[dataclasses.Field[Any], ...], frozen: bool) -> Any:
+def _with_slots(cls: type, own: tuple[Field, ...]) -> type:
+    """The class anew, with its fields in slots but for those that a base has there."""
+    inherited = {name for base in cls.__mro__[1:] for name in base.__dict__.get("__slots__", ())}
+    names = tuple(f.name for f in own)
+    kept = {
+        name: value
+        for name, value in cls.__dict__.items()
+        if name not in names and name not in ("__dict__", "__weakref__")
+    }
+    kept["__slots__"] = tuple(name for name in names if name not in inherited)
+    made = type(cls)(cls.__name__, cls.__bases__, kept)
+    made.__qualname__ = cls.__qualname__
+    return made
+
+
+def _initialiser(cls: type, own: tuple[Field, ...], frozen: bool) -> Any:
     """__init__, which puts the compiled one in its place when it is called first."""
 
     def __init__(self: Any, /, *values: Any, **named: Any) -> None:
-        compiled = _compiled_initialiser(cls, fields, frozen)
+        compiled = _compiled_initialiser(cls, own, frozen)
         cls.__init__ = compiled  # type: ignore[misc]
         compiled(self, *values, **named)
 
     return __init__
 
 
-def _compiled_initialiser(cls: type, fields: tuple[dataclasses.Field[Any], ...], frozen: bool) -> Any:
-    names: dict[str, Any] = {"_missing": dataclasses.MISSING, "_set": object.__setattr__}
+def _compiled_initialiser(cls: type, own: tuple[Field, ...], frozen: bool) -> Any:
+    names: dict[str, Any] = {"_missing": _MISSING, "_set": object.__setattr__}
     parameters, body = ["self"], []
-    for f in fields:
+    for f in own:
         value = f.name
-        if f.default is not dataclasses.MISSING:
+        if f.default is not _MISSING:
             names[f"_default_{f.name}"] = f.default
             default = f"=_default_{f.name}"
-        elif f.default_factory is not dataclasses.MISSING:
-            names[f"_make_{f.name}"] = f.default_factory
+        elif f.factory is not None:
+            names[f"_make_{f.name}"] = f.factory
             default = "=_missing"
             value = f"_make_{f.name}() if {f.name} is _missing else {f.name}" if f.init else f"_make_{f.name}()"
         else:
@@ -75,7 +170,7 @@ def _compiled_initialiser(cls: type, fields: tuple[dataclasses.Field[Any], ...],
             parameters.append(f.name + default)
         elif not default:
             continue
-        elif f.default is not dataclasses.MISSING:
+        elif f.default is not _MISSING:
             value = f"_default_{f.name}"
         if not frozen:
             body.append(f"self.{f.name} = {value}")
@@ -127,11 +222,15 @@ def _hasher(names: tuple[str, ...]) -> Any:
 
 
 def _set_frozen(self: Any, name: str, value: object) -> None:
-    raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+    from dataclasses import FrozenInstanceError
+
+    raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
 
 def _delete_frozen(self: Any, name: str) -> None:
-    raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+    from dataclasses import FrozenInstanceError
+
+    raise FrozenInstanceError(f"cannot delete field {name!r}")
 
 
 _FROZEN = {"__setattr__": _set_frozen, "__delattr__": _delete_frozen}

@@ -1,4 +1,4 @@
-"""UnicornEngine: the Executor that runs any x86 state in this process. The only module that imports unicorn.
+"""UnicornEngine: the Executor that runs any x86 state in this process.
 
 How it stays exact: Unicorn's own stop and count can end a run in the middle of an instruction. Here one of two run
 loops does the counting, stopping, breakpoints and interrupts, and Unicorn is only ever told to stop where nothing of
@@ -14,7 +14,8 @@ import mmap
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from emu.engine import (
     CheckLevel,
@@ -30,7 +31,20 @@ from emu.engine import (
 )
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
-from emu.unicorn_fast import ALWAYS, FORCED, HELPER, TRANSLATIONS, FastLoop, Helper, Statistics, detacher
+from emu.unicorn_fast import (
+    ALWAYS,
+    AT_BREAKPOINT,
+    CODE_SHIFT,
+    FORCED,
+    HELPER,
+    NOT_BEGUN,
+    SPENT,
+    TRANSLATIONS,
+    FastLoop,
+    Helper,
+    Statistics,
+    detacher,
+)
 from emu.unicorn_faults import Faults
 from emu.unicorn_gate import GateLoop
 from emu.unicorn_intercepts import Intercepts
@@ -43,8 +57,16 @@ from emu.unicorn_layout import (
     HIDDEN_PAGE,
     VERSION,
 )
+from emu.unicorn_library import (
+    ERR_FETCH_PROT,
+    ERR_FETCH_UNMAPPED,
+    HOOK_INSN_INVALID,
+    HOOK_INTR,
+    REGISTERS,
+    Library,
+)
 from emu.unicorn_memory import GuestMemory
-from emu.unicorn_overlay import PROBE_NAMES, Overlay
+from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_state
 from emu.unicorn_system import System
 from emu.unicorn_thunks import (
@@ -67,14 +89,10 @@ from emu.x86.fidelity import unkept
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
 from emu.x86.vectors import denied
 
-# isort: split
-# The imports above have loaded the C helper, which is of use only when it is there before Unicorn.
-import unicorn
-from unicorn import unicorn_const, x86_const
-from unicorn.unicorn_py3.unicorn import uclib
-
+#: Opened behind the C helper, which the imports have loaded: that is of use only when it is there before Unicorn.
+LIBRARY: Final = Library()
 if isinstance(HELPER, Helper):
-    HELPER.fit(uclib._name)
+    HELPER.fit(LIBRARY.path)
 
 #: Bytes of address space for translations; when they are full all are dropped. Unicorn's own choice is 1 GiB. A boot of
 #: Linux fills about 60 MiB.
@@ -86,7 +104,7 @@ BUDGET, REQUEST, HALT = ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.HALT
 SHUTDOWN, BREAKPOINT, FAILURE = ExitReason.SHUTDOWN, ExitReason.BREAKPOINT, ExitReason.FAILURE
 #: How most steps end.
 STEPPED: Final = Exit(BUDGET, 1)
-FETCH_ERRORS: Final = frozenset((unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_const.UC_ERR_FETCH_PROT))
+FETCH_ERRORS: Final = frozenset((ERR_FETCH_UNMAPPED, ERR_FETCH_PROT))
 
 
 class UnicornEngine:
@@ -112,23 +130,18 @@ class UnicornEngine:
         tick: int = 0,
         apic: bool = False,
     ) -> None:
-        if unicorn.__version__ != VERSION:
+        if LIBRARY.version != VERSION:
             raise EngineError(
-                f"unicorn {unicorn.__version__} is installed and only {VERSION} is known; "
+                f"unicorn {LIBRARY.version} is installed and only {VERSION} is known; "
                 f"install it with pip install unicorn=={VERSION}"
             )
-        self._uc = unicorn.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
-        self._uc.ctl_set_cpu_model(CPU_MODELS[model.name])
-        self._uc.ctl_set_tcg_buffer_size(TRANSLATIONS_SIZE)
-        # Without this every run ends by a page walk to its `until` address, which clobbers CR2.
-        self._uc.ctl_exits_enabled(True)
-        self._uc.ctl_set_exits([])
-        self._handle: int = self._uc._uch.value
-        self._ov = Overlay(uclib, self._handle)
+        self._handle = LIBRARY.new_engine(CPU_MODELS[model.name], TRANSLATIONS_SIZE)
+        self._end = LIBRARY.close_with(self, self._handle)
+        self._ov = Overlay(LIBRARY.functions, self._handle)
         self._call, self._env = self._ov.call, self._ov.env
         # Views that would be made anew at each look.
         self._regs, self._cs = self._env.regs, self._env.segs[1]
-        self._ov.verify(_register_numbers(), self._uc.msr_write, model)
+        self._ov.verify(REGISTERS, partial(LIBRARY.write_msr, self._handle), model)
         self._ov.set_features(model)
 
         self._base = 0  # instructions retired before this run
@@ -155,6 +168,8 @@ class UnicornEngine:
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations, tick)
+        #: runs with what goes with them in one call, of the fast loop
+        self._go = self._loop.go if isinstance(self._loop, FastLoop) else None
         self._display = display
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)
@@ -189,7 +204,8 @@ class UnicornEngine:
                 helper = str(error)
         if isinstance(helper, str):
             self.notice = "" if helper is FORCED else f"the engine runs without its C helper, slower: {helper}"
-            return GateLoop(self._ov, self._control, self._code, self._callbacks, self._read_linear)
+            repeat = ctypes.cast(self._faults.on_interrupt, ctypes.c_void_p).value or 0
+            return GateLoop(self._ov, self._control, self._code, self._callbacks, self._read_linear, repeat)
         self.notice = ""
         loop = FastLoop(helper, self._ov, self._control, self._memory.numbered, self._callbacks, translations, tick)
         # Once, and before Unicorn frees what another engine may then be given.
@@ -218,7 +234,7 @@ class UnicornEngine:
             "raise_": self._call.raise_exception_address,
         }  # fmt: skip
         # The recording hooks come before the delivering ones: Unicorn calls them in this order.
-        intr, invalid = unicorn_const.UC_HOOK_INTR, unicorn_const.UC_HOOK_INSN_INVALID
+        intr, invalid = HOOK_INTR, HOOK_INSN_INVALID
         ov.add_hook(intr, self._faults.on_exception)
         ov.add_hook(invalid, self._faults.on_invalid)
         ov.add_hook(intr, code.place(deliver_exception(**delivery)))
@@ -270,9 +286,19 @@ class UnicornEngine:
         return env.eip if env.hflags & HF_CS64 else self._cs.base + env.eip & MASK32
 
     @property
+    def cs_ip(self) -> tuple[int, int]:
+        """See Executor."""
+        return self._cs.selector, self._env.eip
+
+    @property
     def halted(self) -> bool:
         """See Executor."""
         return self._halted
+
+    def undisturbed(self) -> bool:
+        """See Executor."""
+        control = self._control
+        return not (self._halted or control.taken or (control.interrupt and self.interruptible()))
 
     def set_retired(self, count: int) -> None:
         """See Executor."""
@@ -285,24 +311,32 @@ class UnicornEngine:
             raise ValueError(f"a budget of {budget} instructions: at least 1 is needed")
         if self._running:
             raise EngineError("run() was called inside a callback of a run")
-        control = self._control
         # what `retired` says between runs
-        self._base, self._budget = self._base + self._budget - control.remaining, budget
-        control.remaining = budget
-        if budget == 1:
-            # A translation of one instruction: whatever follows is not translated again for each step into it.
-            control.step = 1
-            self._ov.cflags_next.value = 1
-        # An interrupt may have come before the instruction to be resumed from. Then its skip waits for the handler's
-        # return. Any other skip ends with its run: one never met must not let a later arrival pass.
-        if skip_breakpoint and not self._interrupted:
-            control.skip, control.skip_rsp = self.linear_pc, self._regs[RSP]
-        elif not self._returning:
-            control.skip = EMPTY
-        self._interrupted, took_before = False, control.taken
+        self._base, self._budget = self._base + self._budget - self._control.remaining, budget
+        ended = NOT_BEGUN
+        if self._go is not None and not self._special():
+            self._running, self._live = True, 1
+            try:
+                ended = self._go(budget, skip_breakpoint)
+            finally:
+                self._running, self._live = False, 0
+            if ended == SPENT:
+                return STEPPED if budget == 1 else Exit(BUDGET, budget)
+            if ended == AT_BREAKPOINT:
+                return Exit(BREAKPOINT, budget - self._control.remaining)
+        return self._run_on(budget, skip_breakpoint, None if ended == NOT_BEGUN else ended >> CODE_SHIFT)
+
+    def _run_on(self, budget: int, skip_breakpoint: bool, entered: int | None) -> Exit:
+        """What `run` has to do where its end is not one of the plain ones; `entered` is what Unicorn returned if it has
+        been entered."""
+        control = self._control
+        took_before = control.taken if entered is None else 0
+        if entered is None:
+            self._prepare(budget, skip_breakpoint)
+        self._interrupted = False
         self._running, self._live = True, 1
         try:
-            reason, detail = self._execute()
+            reason, detail = self._execute(entered)
         finally:
             self._running, self._live = False, 0
             control.halt_run = control.step = 0
@@ -326,26 +360,46 @@ class UnicornEngine:
         faults = self._faults.chain() if reason is SHUTDOWN else ()
         return Exit(reason, executed, faults=faults, detail=detail)
 
-    def _execute(self) -> tuple[ExitReason, str]:
-        """Enter Unicorn until there is a reason to return."""
+    def _special(self) -> bool:
+        """True when a run begins otherwise than behind an instruction like any other."""
+        return self._halted or self._shutdown or self._interrupted or self._returning or self._watch.stale
+
+    def _prepare(self, budget: int, skip_breakpoint: bool) -> None:
+        """What stands in the control structure when a run begins."""
+        control = self._control
+        control.remaining = budget
+        if budget == 1:
+            # A translation of one instruction: whatever follows is not translated again for each step into it.
+            control.step = 1
+            self._ov.cflags_next.value = 1
+        # An interrupt may have come before the instruction to be resumed from. Then its skip waits for the handler's
+        # return. Any other skip ends with its run: one never met must not let a later arrival pass.
+        if skip_breakpoint and not self._interrupted:
+            control.skip, control.skip_rsp = self.linear_pc, self._regs[RSP]
+        elif not self._returning:
+            control.skip = EMPTY
+
+    def _execute(self, entered: int | None) -> tuple[ExitReason, str]:
+        """Enter Unicorn until there is a reason to return; `entered`: see `_run_on`."""
         control, env, enter, watch = self._control, self._env, self._loop.enter, self._watch
         while True:
-            if self._shutdown:
-                return SHUTDOWN, ""
-            if control.stop:
-                return REQUEST, ""
-            if self._halted:
-                if not (control.interrupt and self.interruptible()):
-                    return HALT, ""
-                if not control.remaining:
-                    return BUDGET, ""
-                self._halted = False
-            if watch.stale:
-                watch.translate()
-            control.reason = 0
-            code = enter()
-            control.suppress = 0
-            reason = control.reason
+            if entered is None:
+                if self._shutdown:
+                    return SHUTDOWN, ""
+                if control.stop:
+                    return REQUEST, ""
+                if self._halted:
+                    if not (control.interrupt and self.interruptible()):
+                        return HALT, ""
+                    if not control.remaining:
+                        return BUDGET, ""
+                    self._halted = False
+                if watch.stale:
+                    watch.translate()
+                control.reason = 0
+                entered = enter()
+                control.suppress = 0
+            reason, code, entered = control.reason, entered, None
             if env.old_exception == DOUBLE_FAULT:
                 self._shutdown = True
             elif code and code != STEP_DONE:
@@ -412,11 +466,13 @@ class UnicornEngine:
 
     def set_interrupt(self, vector: int | None) -> None:
         """See Executor. TPR does not block it: an 8259 reaches the CPU past the local APIC (SDM vol. 3A, 11.8.3)."""
+        control = self._control
+        control.masked = 0
         if vector is None:
-            self._control.interrupt = 0
+            control.interrupt = 0
         else:
-            self._control.vector = vector
-            self._control.interrupt = 1
+            control.vector = vector
+            control.interrupt = 1
 
     def take_interrupt(self) -> int | None:
         """See Executor."""
@@ -446,7 +502,7 @@ class UnicornEngine:
 
     def memory_changed(self, physical: int, length: int) -> None:
         """See Executor. Of an engine that was closed nothing is left to be changed."""
-        if self._uc is None:
+        if not self._end.alive:
             return
         self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
         if self._running:
@@ -535,8 +591,4 @@ class UnicornEngine:
         if isinstance(HELPER, Helper):
             self._forget_transfers()
         self._loop.close()
-        self._uc = None
-
-
-def _register_numbers() -> dict[str, Any]:
-    return {name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in PROBE_NAMES}
+        self._end()

@@ -25,6 +25,7 @@ from emu.unicorn_layout import (
     CPU_ENV,
     CPU_EXCEPTION_INDEX,
     CPU_EXIT_REQUEST,
+    CPU_HALTED,
     CPU_INTERRUPT_REQUEST,
     ENV_ICOUNT_DECR,
     ENV_TLB,
@@ -68,14 +69,18 @@ class _Layout(ctypes.Structure):
     _fields_ = (
         *((name, c_uint32) for name in (
             "uc_cpu", "uc_tcg", "uc_invalid_error", "cpu_exit_request", "cpu_cflags_next_tb",
-            "cpu_interrupt_request", "cpu_can_do_io", "cpu_exception_index", "cpu_env", "env_eip", "env_eflags",
-            "env_hflags", "env_cr", "env_rsp", "env_segs", "env_dr", "env_error_code", "env_tsc_aux",
-            "env_cc_op",
+            "cpu_interrupt_request", "cpu_can_do_io", "cpu_exception_index", "cpu_halted", "cpu_env",
+            "env_eip", "env_eflags", "env_hflags", "env_cr", "env_rsp", "env_segs", "env_dr", "env_error_code",
+            "env_tsc_aux", "env_cc_op", "env_old_exception",
         )),
         ("env_icount_decr", c_int32),
         ("env_tlb", c_int32),
     )  # fmt: skip
 
+
+#: How a run ended: the numbers of emu/native/runs.c.
+NOT_BEGUN, SPENT, AT_BREAKPOINT, NOT_PLAIN = range(4)
+CODE_SHIFT: Final = 8
 
 CELLS: Final = 64
 #: `Cells.time_known`: by which instruction Python has told the time.
@@ -191,6 +196,7 @@ class Helper:
             function.restype, function.argtypes = result, arguments
             return function
 
+        self.library = library
         p = c_void_p
         self.open = f("open", c_char_p, c_char_p, p)
         self.too_late = f("too_late", c_int)
@@ -198,6 +204,7 @@ class Helper:
         self.detach = f("detach", None, p)
         self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
+        self.go = f("go", c_uint32, p, c_int64, c_int)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
         self.flush = f("flush", None, p)
@@ -220,11 +227,14 @@ class Helper:
         self._refusal: str | None = None  # empty once it is proved to work
 
     def _fit(self, unicorn_path: str) -> None:
+        sizes = ctypes.sizeof(Control) << 48 | ctypes.sizeof(_Layout) << 32 | ctypes.sizeof(Cells) << 16
+        if self.control() != sizes | offset("mode"):
+            raise EngineError("the helper was built from other sources than this package; install it again")
         env = [offset_of(Env, name) for name in ("eip", "eflags", "hflags", "cr")]
-        more = [offset_of(Env, name) for name in ("segs", "dr", "error_code", "tsc_aux", "cc_op")]
+        more = [offset_of(Env, name) for name in ("segs", "dr", "error_code", "tsc_aux", "cc_op", "old_exception")]
         layout = _Layout(
             UC_CPU, UC_TCG, UC_INVALID_ERROR, CPU_EXIT_REQUEST, CPU_CFLAGS_NEXT, CPU_INTERRUPT_REQUEST, CPU_CAN_DO_IO,
-            CPU_EXCEPTION_INDEX, CPU_ENV, *env, ENV_RSP, *more, ENV_ICOUNT_DECR, ENV_TLB,
+            CPU_EXCEPTION_INDEX, CPU_HALTED, CPU_ENV, *env, ENV_RSP, *more, ENV_ICOUNT_DECR, ENV_TLB,
         )  # fmt: skip
         missing = self.open(unicorn_path.encode(), ctypes.byref(layout))
         if missing is not None:
@@ -232,8 +242,6 @@ class Helper:
         with open(unicorn_path, "rb") as file:
             if BUILD_ID not in file.read(0x1000):
                 raise EngineError(f"{unicorn_path} is not the library in PyPI's wheel of unicorn {VERSION}")
-        if self.control() != ctypes.sizeof(Control) << 48 | ctypes.sizeof(Cells) << 16 | offset("mode"):
-            raise EngineError("the helper was built from other sources than this package; install it again")
         if self.display_layout() != ctypes.sizeof(Shared) << 32 | offset_of(Shared, "direct"):
             raise EngineError("the helper was built for another display than this package's; install it again")
 
@@ -349,7 +357,7 @@ class FastLoop:
         tick: int = 0,
     ) -> None:
         """`tick` is what RDTSC's answer grows by with each instruction; 0: each is asked for."""
-        self._helper, self._control = helper, control
+        self._helper, self._control, self._go = helper, control, helper.go
         #: Forgets the engine; set by whoever knows when it goes.
         self.close: Callable[[], object] = detacher(helper, overlay.uc)
         self._callbacks = PORT_IN(callbacks.port_in), PORT_OUT(callbacks.port_out)
@@ -385,6 +393,14 @@ class FastLoop:
         if self._stream is not None or self._written is not None:
             self.settle()
         return code
+
+    def go(self, budget: int, skip: bool) -> int:
+        """A run of `budget` instructions with what goes with it: one of NOT_BEGUN, SPENT, AT_BREAKPOINT and NOT_PLAIN,
+        the last with what `enter` returns from CODE_SHIFT on (emu/native/runs.c)."""
+        ended: int = self._go(self._engine, budget, skip)
+        if self._stream is not None or self._written is not None:
+            self.settle()
+        return ended
 
     def hold(self, port: int, value: int, floor: int) -> None:
         """See Executor.hold_input; `floor` is how many instructions are then left of the run."""

@@ -18,7 +18,7 @@ from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS32, HF_CS64, NO_EXCEPTIO
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_thunks import STOP_ASKED, STOP_BUDGET, Control
 from emu.unicorn_transfers import Transfers
-from emu.x86.repeats import finished_repeat
+from emu.x86.repeats import behind_iteration
 from emu.x86.state import CR0_PE, EFER_LMA
 
 FAULTS_KEPT: Final = 8
@@ -37,6 +37,7 @@ RFLAGS_RF, DR7_GD, DR6_BD = 1 << 16, 1 << 13, 1 << 13
 
 _INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
 _INVALID = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
+_INTERRUPT = ctypes.CFUNCTYPE(None)
 
 
 class Faults:
@@ -64,6 +65,8 @@ class Faults:
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
         self.on_exception = _INTR(self._hooked)
         self.on_invalid = _INVALID(self._invalid)
+        #: the gate takes an interrupt before the instruction that was executed last
+        self.on_interrupt = _INTERRUPT(self._interrupted)
 
     def chain(self) -> tuple[Fault, ...]:
         """The recorded faults of the instruction, or of the interrupt's delivery, that raised the last one."""
@@ -139,7 +142,7 @@ class Faults:
         elif vector == VECTOR_DB and self._execution_breakpoint(linear):
             running = 0  # met before its instruction
         elif vector == VECTOR_DB and not software and linear == last:
-            env.eip = env.eip + self._finished(linear) & width
+            self._behind_iteration(linear)
         now = self._counted()
         if self._ring and self._ring[-1][0] == now and self._ring[-1][1].retired == now:
             running = 0  # a fault of the fault of an interrupt's delivery
@@ -178,12 +181,24 @@ class Faults:
             dr[6] >> n & 1 and dr[7] >> 2 * n & 3 and not dr[7] >> 16 + 4 * n & 3 and dr[n] == linear for n in range(4)
         )
 
-    def _finished(self, linear: int) -> int:
-        """What to add to EIP for a trap behind the last iteration of a repeated instruction: Unicorn goes back to the
-        instruction to find that there is none left."""
+    def _behind_iteration(self, linear: int) -> None:
+        """An event comes behind an iteration of the instruction at `linear`, if that is a repeated one: RF is pushed as
+        1 (SDM vol. 3B, 17.3.1.1). But behind the last one it has ended, and EIP is that of the next instruction, where
+        Unicorn goes back to find that there is no iteration left."""
         env = self._ov.env
         bits = 64 if env.hflags & HF_CS64 else 32 if env.hflags & HF_CS32 else 16
-        return finished_repeat(self._read_linear(linear, LONGEST), bits, env.regs[RCX])
+        ended = behind_iteration(self._read_linear(linear, LONGEST), bits, env.regs[RCX])
+        if ended == 0:
+            env.eflags |= RFLAGS_RF
+        elif ended:
+            env.eip = env.eip + ended & (1 << bits) - 1
+
+    def _interrupted(self) -> None:
+        try:
+            env = self._ov.env
+            self._behind_iteration(env.eip if env.hflags & HF_CS64 else env.segs[1].base + env.eip & MASK32)
+        except BaseException as error:  # noqa: BLE001 - raised again by run()
+            self._callbacks.failed(error)
 
     def _selector_code(self, code: int, external: bool) -> int:
         """The code as the SDM has it: Unicorn leaves EXT out, and scales an index into a 64-bit IDT by 16."""

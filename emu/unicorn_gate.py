@@ -24,7 +24,8 @@ HOOK_CODE, HOOK_INSN = 1 << 2, 1 << 1  #: include/unicorn/unicorn.h, UC_HOOK_COD
 
 
 class GateLoop:
-    """`read_linear` gives as many of the bytes at a linear address as are mapped memory."""
+    """`read_linear` gives as many of the bytes at a linear address as are mapped memory. `repeat` is the address of a
+    function to call for an interrupt before the instruction that was executed last."""
 
     name = "gate"
 
@@ -35,10 +36,12 @@ class GateLoop:
         code: CodePages,
         callbacks: Callbacks,
         read_linear: Callable[[int, int], bytes],
+        repeat: int,
     ) -> None:
         self._ov, self._control, self._read = overlay, control, read_linear
         place = code.place
-        overlay.add_hook(HOOK_CODE, place(gate(control=ctypes.addressof(control), **overlay.gate_addresses())))
+        addresses = {"control": ctypes.addressof(control), "repeat": repeat, **overlay.gate_addresses()}
+        overlay.add_hook(HOOK_CODE, place(gate(**addresses)))
         for number, function in callbacks.ports:
             callback = ctypes.cast(function, ctypes.c_void_p).value or 0
             checked = place(port_check(callback=callback, **overlay.port_check_addresses()))

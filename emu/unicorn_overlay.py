@@ -257,8 +257,6 @@ _PROBES: Final[dict[str, Callable[[Env], int]]] = {
     "fop": lambda env: env.fpop,
 }  # fmt: skip
 _PROBE_BITS: Final = {"fpcw": 16, "mxcsr": 32, "fcs": 16, "fds": 16, "fop": 11, "fip": 32, "fdp": 32}
-#: The registers `verify` writes, by the API's names in lower case.
-PROBE_NAMES: Final = (*_PROBES, "eflags", "xmm0", "xmm15", "fp0", "fp7")
 
 
 def _peek(address: int, what: str) -> int:

@@ -14,7 +14,8 @@ The gate decides, before an instruction, in this order:
    be resumed at once. A data breakpoint of the guest's was met: raise #DB here, a trap behind its instruction.
 3. `remaining` is 0, or a stop is asked for: stop the engine. Nothing of the instruction has happened yet.
 4. An interrupt is pending, EFLAGS.IF is set and no STI or MOV SS shadow is on: raise the engine's own request for it
-   and leave the translation, so that it is delivered here, wherever translations and slices begin and end.
+   and leave the translation, so that it is delivered here, wherever translations and slices begin and end. Behind an
+   iteration of a repeated instruction EIP and RF are put right first (`emu.unicorn_faults`).
 5. The address is in the table of breakpoints (and not skipped once): stop.
 6. Count it. If the segment caches are not those for which `checks` was decided, or `checks` is set, ask the checker;
    an exception that it answers is raised in place of the instruction (`emu.unicorn_checks`). In a single step, also
@@ -55,7 +56,8 @@ class Control(ctypes.Structure):
         ("invalidated", ctypes.c_uint64),  # the engine's count of dropped translations at that time
         ("rcx", ctypes.c_uint64),
         ("rsp", ctypes.c_uint64),
-        ("_pad", ctypes.c_uint8 * 7),
+        ("masked", ctypes.c_uint8),  # fast loop: INTR is high, but IF was clear when that was looked at last
+        ("_pad", ctypes.c_uint8 * 6),
         # The gate tests the eight bytes from `stop` as one, the fast loop the seven from `checks`: 0 lets an
         # instruction or a block pass on the short way.
         ("checks", ctypes.c_uint8),  # ask the checker before each instruction even while the caches are the same
@@ -98,6 +100,7 @@ class Control(ctypes.Structure):
     stop: int
     halt_run: int
     interrupt: int
+    masked: int
     leave: int
     breakpoints: int
     paging: int
@@ -184,6 +187,7 @@ def _leave_by(c: Code, env: int, cpu: int, raise_exception: int, leave: int) -> 
 def gate(
     *,
     control: int,
+    repeat: int,
     env: int,
     invalidated: int,
     emu_stop: int,
@@ -203,8 +207,9 @@ def gate(
 ) -> bytes:
     """The CODE hook `(uc, address, size, user_data)`.
 
-    Addresses: `control`; `env`; `invalidated`, the count of dropped translations; `emu_stop`; `cpu`; `raise_exception`;
-    `leave` (cpu_loop_exit_noexc). Offsets from env: `eflags`, `hflags`, `segs` (the segment caches), `cr` (CR0), `dr`
+    Addresses: `control`; `repeat`, called for an interrupt that comes before the instruction executed last; `env`;
+    `invalidated`, the count of dropped translations; `emu_stop`; `cpu`; `raise_exception`; `leave`
+    (cpu_loop_exit_noexc). Offsets from env: `eflags`, `hflags`, `segs` (the segment caches), `cr` (CR0), `dr`
     (DR0), `error_code`, `exception` (exception_index), `request` (interrupt_request), `exit_request`. Offset from uc:
     `invalid_error`. The high half of the decrementer that makes translations give way is at env - 14.
 
@@ -261,6 +266,10 @@ def gate(
     c.add("8079", offset("interrupt"), 0).jump("je", "no_interrupt")
     c.add("41f780", _s32(eflags), _s32(0x200)).jump("je", "no_interrupt")  # IF
     c.add("41f780", _s32(hflags), _s32(0x8)).jump("jne", "no_interrupt")  # HF_INHIBIT_IRQ
+    c.add("483b71", offset("last")).jump("jne", "interrupt")  # cmp rsi, [last]
+    c.add("51").add("4150").add("4883ec08")  # push rcx; push r8; sub rsp, 8
+    c.add("48b8", _u64(repeat)).add("ffd0").add("4883c408").add("4158").add("59")  # call repeat; pop r8; pop rcx
+    c.label("interrupt")
     c.add("c641", offset("interrupt"), 0)
     c.add("c641", offset("taken"), 1)
     c.add("c641", offset("halt_run"), 1)  # stop at the handler's first instruction: the controller must learn of it

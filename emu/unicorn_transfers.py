@@ -24,7 +24,7 @@ from emu.x86.delivery import deliver
 from emu.x86.farcalls import far_return, interrupt_return, transfer
 from emu.x86.state import RFLAGS_VM
 from emu.x86.tasks import TASK_GATE, Source
-from emu.x86.virtual8086 import CR4_PVI, CR4_VME, INT_N, emulate, opcode, redirect, redirected
+from emu.x86.virtual8086 import CR4_PVI, CR4_VME, INT_N, RFLAGS_VIF, RFLAGS_VIP, emulate, opcode, redirect, redirected
 
 #: What the helper asks about: emu/native/tasks.c.
 KIND_JUMP, KIND_CALL, KIND_IRET, KIND_RETF, KIND_INTERRUPT = range(1, 6)
@@ -112,7 +112,9 @@ class Transfers:
             return
         saved = env.exception_next_eip if software else env.eip
         virtual = bool(env.eflags & RFLAGS_VM)
-        if vector == VECTOR_GP and not software and not code and env.cr[4] & (CR4_VME | CR4_PVI):
+        refused = vector == VECTOR_GP and not software and not code
+        # With VIF and VIP both set no instruction begins: the refusal is that of the boundary (SDM vol. 3A, 20.3.2).
+        if refused and env.cr[4] & (CR4_VME | CR4_PVI) and ~env.eflags & (RFLAGS_VIF | RFLAGS_VIP):
             core = self._core()
             data = self._linear(core.state.linear_pc, LONGEST)
             result = self._attempt(core, partial(emulate, core, data))

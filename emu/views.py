@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-
-from emu.record import dataclass
+from emu.record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +86,17 @@ class FieldView:
     name: str
     value: int | str | bool
     text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryView:
+    """Whether a CPU that goes by the rules `title` can enter the present state natively: `broken` is each rule that
+    does not hold, in a sentence; without any it can. `ahead`: what will make it enterable, where that is near."""
+
+    rules: str
+    title: str
+    broken: tuple[str, ...]
+    ahead: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,21 @@ reached, the guest powered off, or a person left; 2 wrong usage or an unusable f
 6 the budget ran out"""
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """As argparse makes for each option to check it, without asking `shutil` for the width: its import, of every
+    archive format, takes longer than the options."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+    except (ValueError, OSError):
+        columns = 80
+    return argparse.HelpFormatter(prog, width=max(columns, 20) - 2)
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are one sentence."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(formatter_class=_formatter, **more)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
@@ -47,9 +60,11 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--disk", action="append", default=[], metavar="FILE", help="hard disk image; may be repeated")
     add("--floppy", action="append", default=[], metavar="FILE", help="floppy disk image; A:, then B:")
     add("--cdrom", action="append", default=[], metavar="FILE", help="CD image (ISO 9660 or any 2048-byte sectors)")
+    add("--virtio", action="append", default=[], metavar="FILE", help="disk image behind a virtio-blk device, with "
+        "--machine pc; may be repeated")  # fmt: skip
     add("--boot", metavar="floppy|disk|cdrom", help="what to boot first (default: IMAGE)")
-    add("--kernel", metavar="FILE", help="Linux bzImage or multiboot image, entered directly, "
-        "without firmware")  # fmt: skip
+    add("--kernel", metavar="FILE", help="Linux bzImage or multiboot image, entered directly; "
+        "with --firmware behind its POST")  # fmt: skip
     add("--initrd", action="append", default=[], metavar="FILE", help="its initial RAM disk; of a multiboot image a "
         "module, and may be repeated")  # fmt: skip
     add("--append", metavar="TEXT", help="its command line")

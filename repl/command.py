@@ -13,10 +13,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from emu.record import dataclass
+from emu.record import dataclass, field
 from repl.expr import ExpressionError
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ GROUPS = {
     "memory": "memory and code",
     "breaks": "breakpoints",
     "run": "running",
+    "transitions": "emulated and native",
     "devices": "devices, screen and keyboard",
     "record": "what happened, saving",
     "general": "general",

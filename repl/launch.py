@@ -79,7 +79,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
             raise UsageError(f"--firmware {options.firmware}: the tour is a ROM of its own and takes no firmware")
         options.image, tour = None, True
     else:
-        media = (*options.floppy, *options.disk, *options.cdrom)
+        media = (*options.floppy, *options.disk, *options.cdrom, *options.virtio)
         tour = image is None and not media and options.firmware is None and options.kernel is None
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
     config = MachineConfig(machine=options.machine, memory=memory, slice=piece, checks=checks, cpu=options.cpu)
@@ -89,15 +89,18 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         if options.kernel is not None:
             raise UsageError("the tour and --kernel: the machine can start in one of them")
         config.firmware, config.shadow = tour_rom(), False
+    elif options.kernel is not None and options.firmware is not None:
+        from emu.firmware import kernelrom
+        from emu.firmware.kernels import load_kernel_after_post
+
+        kernel = load_kernel_after_post(Path(options.kernel), map(Path, options.initrd), options.append or "", memory)
+        # the last ROM's bootstrap is the one that counts
+        _firmware(options.firmware, config, [*roms, ("kernel.rom", kernelrom.rom())])
+        config.fw_cfg[kernelrom.FILE] = kernel.file()
     elif options.kernel is not None:
-        if options.firmware is not None:
-            raise UsageError(
-                "--kernel with --firmware is not available in this version: leave --firmware out to enter the kernel "
-                "directly, or boot a disk that has a boot loader"
-            )
         if roms:
             raise UsageError(
-                "--option-rom and --kernel: no firmware runs that would call the ROM, so leave one of them out"
+                "--option-rom and --kernel: no firmware runs that would call the ROM: name one with --firmware"
             )
         from emu.firmware.kernels import load_kernel
 
@@ -110,19 +113,12 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
 
 
 def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, bytes]]) -> None:
-    """Put the firmware in place. SeaBIOS is handed its VGA BIOS and the option ROMs through fw_cfg, as it deploys them
+    """Put the firmware in place, the built-in BIOS unless another is named. SeaBIOS is handed its VGA BIOS and the option ROMs through fw_cfg, as it deploys them
     itself; any other firmware finds the option ROMs at C0000h."""
-    if name == "builtin":
+    if name in (None, "builtin"):
         config.firmware, config.bios = builtin_bios(), True
         config.option_roms = [data for _, data in roms]
         return
-    if name is None:
-        try:
-            path = find_firmware("seabios", config.machine)
-        except FirmwareError as error:
-            raise UsageError(f"an image needs a firmware, and there is none: {error}") from None
-        notice(f"using SeaBIOS ({path}), as there is no built-in firmware yet")
-        name = "seabios"
     config.firmware = read_rom(find_firmware(name, config.machine), "firmware")
     if name == "seabios":
         config.fw_cfg = {"vgaroms/vgabios.bin": read_rom(find_vga_rom(), "VGA BIOS")}
@@ -190,6 +186,7 @@ class Rig:
         self.guest_code: int | None = None
         self._stops: SimpleQueue[Stop | None] = SimpleQueue()
         self.worker.add_listener(self._note)
+        gc.freeze()  # what was loaded and built stays: no need to look through it
         gc.enable()
         self.worker.start()
 
@@ -264,7 +261,7 @@ class Rig:
             disk.close()
 
     def _media(self) -> list[Disk]:
-        return [*self.config.floppies, *self.config.disks, *self.config.cdroms]
+        return [*self.config.floppies, *self.config.disks, *self.config.cdroms, *self.config.virtio]
 
 
 @contextlib.contextmanager
@@ -284,8 +281,8 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
         raise UsageError(str(error)) from error
     try:
         images = [
-            options.image, *options.floppy, *options.disk, *options.cdrom, *options.option_rom, options.firmware,
-            options.kernel, *options.initrd,
+            options.image, *options.floppy, *options.disk, *options.cdrom, *options.virtio, *options.option_rom,
+            options.firmware, options.kernel, *options.initrd,
         ]  # fmt: skip
         for sink in sinks:
             sink.open(Path(name) for name in images if name is not None)

@@ -1,4 +1,4 @@
-"""The media of a run: which drive IMAGE belongs in, the files of --floppy, --disk and --cdrom, what to boot from."""
+"""The media of a run: which drive IMAGE belongs in, the files of --floppy, --disk and so on, what to boot from."""
 
 from __future__ import annotations
 
@@ -44,12 +44,15 @@ def open_media(options: argparse.Namespace, config: MachineConfig) -> None:
                 found[kind].append(opened[-1])
             if len(found[kind]) > _MOST[kind]:
                 raise UsageError(f"{len(found[kind])} images are {kind} images: {_MOST[kind]} can be there")
-        config.boot = _order(options.boot, image, found)
+        virtio = [Disk.open(Path(path), write=options.write) for path in options.virtio]
+        opened += virtio
+        config.boot = _order(options.boot, image, {**found, "disk": found["disk"] + virtio})
     except BaseException:
         for disk in opened:
             disk.close()
         raise
     config.floppies, config.disks, config.cdroms = found["floppy"], found["disk"], found["cdrom"]
+    config.virtio = virtio
 
 
 def _order(wanted: str | None, image: str | None, found: dict[str, list[Disk]]) -> list[str]:

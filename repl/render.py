@@ -15,6 +15,7 @@ from emu.journal import Event
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import (
     DeviceView,
+    EntryView,
     FingerprintView,
     InstructionView,
     PageWalkView,
@@ -264,6 +265,17 @@ def _events(views: Sequence[Event], style: Style) -> list[str]:
     return aligned([f"{v.retired:>12}", style("name", v.kind), printable(v.text)] for v in views)
 
 
+def _entry_checks(views: Sequence[EntryView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        verdict = style("differs", "no") if view.broken else style("good", "yes")
+        lines.append(f"{style('name', view.rules)} ({view.title}): {verdict}")
+        lines += [f"  {text}" for text in view.broken]
+        if view.ahead:
+            lines.append(style("note", f"  ahead: {view.ahead}"))
+    return lines
+
+
 def _breakpoints(views: Sequence[Breakpoint], style: Style) -> list[str]:
     rows = []
     for v in views:
@@ -385,7 +397,7 @@ _RENDERERS: dict[type, Callable[[Any, Style], list[str]]] = {
     PageWalkView: _page_walks, CodeView: _code, InstructionView: _instructions, DeviceView: _devices,
     ScreenView: _screens, PictureView: _pictures, RegionView: _regions, FingerprintView: _fingerprints, Event: _events,
     Breakpoint: _breakpoints, Stop: _stops, PositionView: _positions, MemoryView: _memory, ValueView: _values,
-    FindingView: _findings,
+    FindingView: _findings, EntryView: _entry_checks,
 }  # fmt: skip
 
 

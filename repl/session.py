@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
 from typing import TypeVar
 
 from emu.debugger import Debugger
 from emu.inspector import DebuggerError
 from emu.machine import MachineState
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.stops import Stop
 from emu.subject import MemoryUnavailable
 from emu.worker import Worker

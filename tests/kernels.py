@@ -7,7 +7,8 @@ import hashlib
 
 import pytest
 
-from bench.assets import AssetMissing, linux_686
+from bench.assets import AssetMissing
+from bench.assets import linux as linux_files
 from bench.initramfs import userspace
 from emu.debugger import Debugger
 from emu.firmware.kernels import load
@@ -27,7 +28,7 @@ APPENDS = {"isapc": APPEND, "pc": "console=ttyS0 nokaslr"}
 def payload(machine: str = "isapc") -> Payload:
     """Kernel and userspace; skips when they cannot be had."""
     try:
-        files = linux_686()
+        files = linux_files()
     except AssetMissing as missing:
         pytest.skip(str(missing))
     return load(
@@ -39,7 +40,7 @@ def payload(machine: str = "isapc") -> Payload:
 @functools.cache
 def userspace_line() -> str:
     """What the userspace prints, as the host computes it."""
-    digest = hashlib.md5(linux_686().busybox.read_bytes(), usedforsecurity=False).hexdigest()
+    digest = hashlib.md5(linux_files().busybox.read_bytes(), usedforsecurity=False).hexdigest()
     return f"userspace: i686 {digest} /bin/busybox"
 
 

@@ -10,7 +10,7 @@ import pytest
 from asm import assemble
 from emu.debugger import Debugger
 from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom, read_rom
-from emu.machine import MachineConfig, build_machine
+from emu.machine import Machine, MachineConfig, build_machine
 from emu.media import Disk
 
 
@@ -61,6 +61,23 @@ def seabios_debugger(sector: bytes, **config: object) -> Debugger:
         **config,
     }
     return Debugger(build_machine(MachineConfig(firmware=bios, **options)))  # type: ignore[arg-type]
+
+
+def pc(firmware: bytes, **config: object) -> Machine:
+    """A machine `pc` of 2 MiB."""
+    options: dict[str, object] = {"memory": 2 << 20, **config}
+    return build_machine(MachineConfig(machine="pc", firmware=firmware, **options))  # type: ignore[arg-type]
+
+
+def seabios_pc(sector: bytes, **config: object) -> Machine:
+    """SeaBIOS on pc with a hard disk whose first sector is `sector`; skips when the package is missing."""
+    try:
+        bios, vga = read_rom(find_firmware("seabios", "pc")), read_rom(find_vga_rom())
+    except FirmwareError as error:
+        pytest.skip(str(error))
+    disk = Disk.from_bytes(sector.ljust(1 << 20, b"\0"))
+    options: dict[str, object] = {"memory": 64 << 20, "fw_cfg": {"vgaroms/vgabios.bin": vga}, "disks": (disk,)}
+    return pc(bios, **{**options, **config})
 
 
 #: A boot sector that prints by INT 10h, reads itself by INT 13h, waits for a tick and ends the run with 55h.

@@ -72,16 +72,22 @@ def run_qemu(
     machine: str = "isapc",
     cpu: str = "qemu64,-apic",
     arguments: Sequence[str] = (),
+    drive: str = "if=ide,index=0",
+    complaint: str = "",
     timeout: float = TIMEOUT,
 ) -> OracleResult:
-    """Run `rom` (in place of SeaBIOS) or boot `disk` (first hard disk) under QEMU's TCG until it ends.
+    """Run `rom` (in place of SeaBIOS) or boot `disk` (first hard disk) under QEMU's TCG until it ends. `drive`: how the
+    disk is attached; `complaint`: what QEMU is expected to say of the guest.
 
     `-apic`: TCG hands the 8259's INTR to LINT0 even of an APIC that is switched off, and LINT0 is masked at reset.
     Raises OracleMissing, OracleFailed.
     """
     program = _find(_QEMU)
     options = ["-accel", "tcg", "-M", machine, "-cpu", cpu, "-m", "16", "-no-reboot", *arguments]
-    return _cached(program, rom, disk, options, lambda folder: _qemu(program, options, rom, disk, folder, timeout))
+    key = [*options, drive] if drive != "if=ide,index=0" else options
+    return _cached(
+        program, rom, disk, key, lambda folder: _qemu(program, options, rom, disk, drive, complaint, folder, timeout)
+    )
 
 
 def run_bochs(rom: bytes | None = None, disk: bytes | None = None, *, timeout: float = TIMEOUT) -> OracleResult:
@@ -164,7 +170,14 @@ def _run(command: Sequence[str | Path], folder: Path, typed: str, timeout: float
 
 
 def _qemu(
-    program: Path, options: Sequence[str], rom: bytes | None, disk: bytes | None, folder: Path, timeout: float
+    program: Path,
+    options: Sequence[str],
+    rom: bytes | None,
+    disk: bytes | None,
+    drive: str,
+    complaint: str,
+    folder: Path,
+    timeout: float,
 ) -> OracleResult:
     command: list[str | Path] = [program, *options, "-display", "none", "-monitor", "none", "-net", "none"]
     command += ["-serial", "file:serial", "-chardev", "file,id=debug,path=debug"]
@@ -175,9 +188,9 @@ def _qemu(
         command += ["-bios", "rom"]
     if disk is not None:
         (folder / "disk").write_bytes(disk)
-        command += ["-drive", "file=disk,format=raw,if=ide,index=0"]
+        command += ["-drive", f"file=disk,format=raw,{drive}"]
     status, said = _run(command, folder, "", timeout)
-    if not (status & 1 or status == 0) or "qemu-system" in said:
+    if not (status & 1 or status == 0) or "qemu-system" in said.replace(f"qemu-system-x86_64: {complaint}", ""):
         raise OracleFailed(f"QEMU ended with status {status}: {said}")
     return OracleResult(_text(folder / "serial"), _text(folder / "debug"), status, status == 0)
 

@@ -6,10 +6,9 @@ brought into range as QEMU's adapter does: widths to multiples of 8, heights to 
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import Final
 
-from emu.record import dataclass
+from emu.record import dataclass, field
 
 ID, XRES, YRES, BPP, ENABLE, BANK, VIRT_WIDTH, VIRT_HEIGHT, X_OFFSET, Y_OFFSET, MEMORY_64K = range(11)
 REGISTERS: Final = (

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import field
-from typing import Protocol
 
 from emu.devices.ide import IdeChannel
-from emu.devices.pci import Bar, PciFunction, PciState
-from emu.record import dataclass
+from emu.devices.pci import Bar, Dma, PciFunction, PciState
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 # Command register.
@@ -22,16 +20,6 @@ START, TO_MEMORY = 0x01, 0x08
 ACTIVE, ERROR, INTERRUPT, CAPABLE = 0x01, 0x02, 0x04, 0x60
 #: Descriptor: base, byte count (0 is 64 KiB), end of table.
 PRD_SIZE, EOT = 8, 0x80
-
-
-class Dma(Protocol):
-    """Physical memory as a bus master reaches it."""
-
-    def read(self, address: int, length: int) -> bytes | None:
-        """None: a master abort, somewhere in the range."""
-
-    def write(self, address: int, data: bytes) -> bool:
-        """False: a master abort."""
 
 
 @dataclass(slots=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-
 from emu.devices.floppy_drive import DriveState
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import FieldView
 
 # digital output register

@@ -9,11 +9,10 @@ FORMAT TRACK makes besides, and deleted data marks, are kept in the drive's stat
 from __future__ import annotations
 
 import copy
-from dataclasses import field
 from typing import NamedTuple
 
 from emu.media import SECTOR, Disk
-from emu.record import dataclass
+from emu.record import dataclass, field
 
 #: Bytes of an MFM sector: sync 12, address mark 4, ID 4, CRC 2; then gap 22, sync 12, data mark 4, data, CRC 2.
 ID_BYTES, DATA_BYTES = 22, 40

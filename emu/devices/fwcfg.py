@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Protocol
 
-from emu.record import dataclass
+from emu.record import dataclass, replace
 from emu.views import DeviceView, FieldView
 
 # Item keys, from the specification's "Select" and "Signature, ID and file directory" sections and QEMU's
@@ -97,9 +96,10 @@ class FwCfg:
             return self._byte(True)
         return 0xFF if size == 1 else 0xFF | self._byte(True) << 8
 
-    def rest(self) -> bytes:
-        """What further byte reads of the data port would give, as far as it goes."""
-        return self._items.get(self._state.selected, b"")[self._state.offset :]
+    def rest(self, most: int | None = None) -> bytes:
+        """What further byte reads of the data port would give, as far as it goes, `most` bytes of it."""
+        at = self._state.offset
+        return self._items.get(self._state.selected, b"")[at : None if most is None else at + most]
 
     def skip(self, count: int) -> None:
         """As if `count` bytes had been read, at most what is left."""
@@ -171,13 +171,13 @@ class DmaRegister:
         failed = False
         if control & DMA_READ:
             # Past the end of an item are zeros; no item is larger than what the guest's memory can take.
-            data = self._config.rest()[:length]
+            data = self._config.rest(length)
             self._config.skip(len(data))
             failed = not self._fill(target, data, length)
         elif control & DMA_WRITE:
             failed = True  # no item can be written
         elif control & DMA_SKIP:
-            self._config.skip(min(length, len(self._config.rest())))
+            self._config.skip(len(self._config.rest(length)))
         self._memory.write(address, struct.pack(">I", DMA_ERROR if failed else 0))
 
     def _fill(self, target: int, data: bytes, length: int) -> bool:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import field
 
 from emu import layout
 from emu.clock import Clock
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 TICK_NS = 10

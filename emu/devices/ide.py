@@ -9,7 +9,6 @@ give FFh.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
 from typing import Protocol
 
 from emu.clock import Clock
@@ -19,7 +18,7 @@ from emu.devices.ide_cdrom import Cdrom
 from emu.devices.ide_commands import COMMANDS
 from emu.devices.ide_drive import COMMAND, DEV, DEVICE, DRQ, DmaEngine, Drive, DriveState
 from emu.media import Disk
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 # device control register

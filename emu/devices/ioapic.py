@@ -6,11 +6,10 @@ Source: Intel 82093AA data sheet 290566, 3.1 (IOREGSEL, IOWIN), 3.2.4 (redirecti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field, replace
 
 from emu.devices.lapic import FIXED, LOWEST, MODE_NAMES, Message
 from emu.irq import IntrPin
-from emu.record import dataclass
+from emu.record import dataclass, field, replace
 from emu.views import DeviceView, FieldView
 
 INPUTS = 24

@@ -7,12 +7,11 @@ Source: IBM PS/2 Hardware Interface Technical Reference, "Keyboards (101- and 10
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import field
 
 from emu.clock import Clock
 from emu.devices.copied import copied
 from emu.devices.keyboard_tables import ALIASES, KEYS, Key, key_of_char
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 ACK, RESEND, ECHO, BAT_OK = 0xFA, 0xFE, 0xEE, 0xAA

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import field
 
 from emu.clock import Clock
 from emu.devices.lapic_timer import LapicTimer, TimerState
 from emu.irq import InterruptController, IntrPin
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 from emu.x86.cpuid import TSC_DEADLINE, CpuModel
 from emu.x86.cpuid import X2APIC as X2APIC_FEATURE

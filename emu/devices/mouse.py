@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import field
 
 from emu.clock import Clock
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 ACK, RESEND, ERROR, BAT_OK = 0xFA, 0xFE, 0xFC, 0xAA

@@ -34,6 +34,19 @@ class Face(Protocol):
     def peek(self, offset: int, size: int) -> int: ...
 
 
+class Dma(Protocol):
+    """Physical memory as a PCI bus master reaches it: where nothing answers its cycle is aborted."""
+
+    def read(self, address: int, length: int) -> bytes | None:
+        """None: a master abort, somewhere in the range."""
+
+    def write(self, address: int, data: bytes) -> bool:
+        """False: a master abort, with nothing written. ROM takes the cycle, and keeps what it has."""
+
+    def reaches(self, address: int, length: int) -> bool:
+        """Something answers every byte of the range."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
     """`size` bytes, a power of two; `width` is the widest access that `face` takes whole. `memory` names the RAM that
@@ -133,6 +146,10 @@ class PciFunction:
     def config_read(self, offset: int, size: int) -> int:
         """Without side effects."""
         return self.word(offset, size)
+
+    def config_load(self, offset: int, size: int) -> int:
+        """As the bus reads, for chips whose registers do something then."""
+        return self.config_read(offset, size)
 
     def config_write(self, offset: int, value: int, size: int) -> None:
         """Of each byte, the bits that can be written."""
@@ -242,7 +259,8 @@ class PciHost:
     def read(self, offset: int, size: int) -> int:
         if offset == 1 and size == 1:
             return self._passed.read(0, 1)
-        return self.peek(offset, size)
+        chip, register = self._target(offset, size)
+        return self.peek(offset, size) if offset < 4 or chip is None else chip.config_load(register, size)
 
     def peek(self, offset: int, size: int) -> int:
         if offset < 4:

@@ -7,10 +7,8 @@ INT is the master's IR2, both see the same INTA.
 
 from __future__ import annotations
 
-from dataclasses import field, replace
-
 from emu.irq import IntrPin, Line
-from emu.record import dataclass
+from emu.record import dataclass, field, replace
 from emu.views import DeviceView, FieldView
 
 #: ICW1 (8259A, figure 7); D4 = 1 tells it from OCW2 and OCW3.

@@ -7,10 +7,9 @@ pins reach PIRQA#-PIRQD# is the board's: here as on QEMU's pc, (device - 1 + pin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
 
 from emu.devices.pci import PciFunction, PciState
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 PIRQRC = 0x60

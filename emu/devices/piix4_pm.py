@@ -9,11 +9,10 @@ one, as SeaBIOS counts on it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field, replace
 
 from emu.clock import Clock
 from emu.devices.pci import PciFunction, PciState
-from emu.record import dataclass
+from emu.record import dataclass, field, replace
 from emu.views import DeviceView, FieldView
 
 #: Hz: a quarter of the 14.318 MHz crystal.

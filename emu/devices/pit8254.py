@@ -10,10 +10,9 @@ Nothing is done per tick. A counter holds its state as of one CLK pulse and is c
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from emu.clock import Clock
-from emu.record import dataclass
+from emu.record import dataclass, replace
 from emu.views import DeviceView, FieldView
 
 #: CLK of all three counters, Hz (the AT's 14.318 MHz crystal divided by 12).

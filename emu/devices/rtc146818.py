@@ -11,11 +11,10 @@ Time is computed when looked at. A timer is armed only while an enabled interrup
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field, replace
 from datetime import datetime
 
 from emu.clock import Clock
-from emu.record import dataclass
+from emu.record import dataclass, field, replace
 from emu.views import DeviceView, FieldView
 
 #: What the clock shows at virtual time 0: a fixed date, so that equal runs read equal times. It was a Wednesday.

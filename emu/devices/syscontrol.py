@@ -8,9 +8,8 @@ A20 gate: IBM PC/AT Technical Reference (6280070), "Keyboard Controller", output
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from emu.record import dataclass
+from emu.record import dataclass, replace
 from emu.views import DeviceView, FieldView
 
 #: What an injected `reset(kind)` is told: INIT of the CPU alone, or the reset of the whole board.

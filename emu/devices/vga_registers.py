@@ -5,10 +5,8 @@ Source: IBM PS/2 Hardware Interface Technical Reference, "Video Subsystem" (VGA)
 
 from __future__ import annotations
 
-from dataclasses import field
-
 from emu.devices.bochs_vbe import VbeState
-from emu.record import dataclass
+from emu.record import dataclass, field
 
 # miscellaneous output register
 MISC_COLOUR, MISC_RAM, MISC_CLOCK = 0x01, 0x02, 0x0C

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import field
 
 from emu import layout
 from emu.firmware.acpi_dsdt import dsdt_body
-from emu.record import dataclass
+from emu.record import dataclass, field
 
 RSDP_FILE, TABLES_FILE, LOADER_FILE = "etc/acpi/rsdp", "etc/acpi/tables", "etc/table-loader"
 #: Linker commands and zones.

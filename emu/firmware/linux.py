@@ -1,7 +1,7 @@
-"""Starting a Linux bzImage by the 32-bit boot protocol: setup header, zero page, command line, initrd.
+"""Starting a Linux bzImage by the 32-bit and the 16-bit boot protocol: setup header, zero page, command line, initrd.
 
 Offsets, names and rules are those of the kernel's Documentation/arch/x86/boot.rst ("The Real-Mode Kernel Header",
-"32-bit Boot Protocol") and zero-page.rst.
+"32-bit Boot Protocol", "Memory Layout", "Running the Kernel") and zero-page.rst.
 """
 
 from __future__ import annotations
@@ -100,6 +100,12 @@ def check_cmdline(name: str, header: Header, append: str) -> bytes:
     return append.encode() + b"\0"
 
 
+def end_of(header: Header, code: bytes) -> int:
+    """The address behind what the kernel uses before it knows the memory map. Beyond its file that is what its header
+    asks for: decompression in place, BSS and early page tables."""
+    return max(HIGH + len(code), header.pref_address + header.init_size if header.init_size else 0)
+
+
 def load(name: str, image: bytes, initrd: bytes, append: str, memory: int, kept: int = 0) -> Payload:
     """What a boot loader does for a bzImage on a PC with `memory` bytes of RAM; `initrd` may be empty. For `kept` see
     `memory_map`.
@@ -109,8 +115,7 @@ def load(name: str, image: bytes, initrd: bytes, append: str, memory: int, kept:
     header = parse(name, image)
     line = check_cmdline(name, header, append)
     code = image[header.setup :]
-    # Beyond its file a kernel uses what its header asks for: decompression in place, BSS and early page tables.
-    end = max(HIGH + len(code), header.pref_address + header.init_size)
+    end = end_of(header, code)
     if end > memory:
         raise KernelError(
             f"kernel {name} needs memory up to {end:#x}, and there are {memory >> 20} MiB: "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+from emu.firmware.kernelrom import FIRMWARE_KEPT, AfterPost, enter_multiboot
 from emu.firmware.payload import PAGE, KernelError, Payload, flat_gdt, flat_state, memory_map
 
 MAGIC, MAGIC_FOR_KERNEL = 0x1BADB002, 0x2BADB002
@@ -23,6 +24,8 @@ LOADER_NAME = b"v2e\0"
 #: The boot information: a page at 90000h, where its strings and lists follow it, and the GDT in the page before.
 INFO, GDT = 0x90000, 0x8F000
 INFO_END = 0x9FC00
+#: The same behind a firmware, which may keep more at the end of conventional memory; and how much room its map has.
+INFO_AFTER_POST, MAP_ROOM = 0x20000, 128 * 24
 HIGH = 0x100000
 
 
@@ -41,6 +44,36 @@ def load(
     """What a boot loader does for a multiboot image; `modules` are (string, bytes).
 
     Raises KernelError when `image` is none, is truncated, asks for what there is not, or does not fit."""
+    pieces, entry, placed = _place(name, image, modules, append, memory, GDT)
+    ranges = b"".join(struct.pack("<IQQI", 20, *part) for part in memory_map(memory, kept))
+    information, _ = _information(name, placed, append, INFO, ranges)
+    # lower memory is what conventional RAM has, upper what follows 1 MiB up to the first hole, both in KiB
+    struct.pack_into("<II", information, 4, memory_map(memory)[0][1] >> 10, (memory - HIGH) >> 10)
+    pieces += [(GDT, flat_gdt()), (INFO, bytes(information))]
+    state = flat_state(entry, GDT, eax=MAGIC_FOR_KERNEL, ebx=INFO, esp=GDT)
+    return Payload(f"multiboot {name}", tuple(pieces), state)
+
+
+def load_after_post(
+    name: str, image: bytes, modules: Sequence[tuple[str, bytes]], append: str, memory: int
+) -> AfterPost:
+    """The same behind a firmware, which knows what memory there is.
+
+    Raises KernelError as `load`, and for an image that is not all above 1 MiB, as the firmware is below."""
+    pieces, entry, placed = _place(name, image, modules, append, memory - FIRMWARE_KEPT, 0)
+    information, where = _information(name, placed, append, INFO_AFTER_POST, bytes(MAP_ROOM))
+    pieces += [(INFO_AFTER_POST - PAGE, flat_gdt()), (INFO_AFTER_POST, bytes(information))]
+    return AfterPost(f"multiboot {name}", tuple(pieces), enter_multiboot(entry, INFO_AFTER_POST, where, MAP_ROOM))
+
+
+_Pieces = list[tuple[int, bytes]]
+_Modules = list[tuple[int, int, str]]  # first address, address behind, string
+
+
+def _place(
+    name: str, image: bytes, modules: Sequence[tuple[str, bytes]], append: str, memory: int, low_end: int
+) -> tuple[_Pieces, int, _Modules]:
+    """Image and modules in memory, the entry, and where the modules are. Below 1 MiB there is room up to `low_end`."""
     at = find_header(image)
     if at is None:
         raise KernelError(f"kernel {name} has no multiboot header in its first {SEARCHED} bytes: name another file")
@@ -54,10 +87,10 @@ def load(
         raise KernelError(f"--append {append!r} holds what is not ASCII: a kernel's command line is ASCII")
     pieces, entry = _kludge(name, image, at) if flags & FLAG_ADDRESSES else _elf(name, image)
     for address, data in pieces:
-        if not ((address >= HIGH and address + len(data) <= memory) or address + len(data) <= GDT):
+        if not ((address >= HIGH and address + len(data) <= memory) or address + len(data) <= low_end):
             raise KernelError(
-                f"kernel {name} has a part at {address:#x} to {address + len(data):#x}, which is not free RAM of a "
-                f"machine with {memory >> 20} MiB: give more --memory, or link it at {HIGH:#x}"
+                f"kernel {name} has a part at {address:#x} to {address + len(data):#x}, which is not free RAM: "
+                f"{memory >> 20} MiB are there, so give more --memory, or link it at {HIGH:#x}"
             )
     end = max(address + len(data) for address, data in pieces)
     where = max(HIGH, end + PAGE - 1 & -PAGE)
@@ -71,9 +104,7 @@ def load(
         pieces.append((where, data))
         placed.append((where, where + len(data), string))
         where = where + len(data) + PAGE - 1 & -PAGE
-    pieces += [(GDT, flat_gdt()), (INFO, _information(name, placed, append, memory, kept))]
-    state = flat_state(entry, GDT, eax=MAGIC_FOR_KERNEL, ebx=INFO, esp=GDT)
-    return Payload(f"multiboot {name}", tuple(pieces), state)
+    return pieces, entry, placed
 
 
 def _kludge(name: str, image: bytes, at: int) -> tuple[list[tuple[int, bytes]], int]:
@@ -128,27 +159,26 @@ def _check_size(name: str, size: int) -> None:
         raise KernelError(f"kernel {name} asks for {size} bytes of memory in one piece: 3G is the most a machine has")
 
 
-def _information(name: str, modules: Sequence[tuple[int, int, str]], append: str, memory: int, kept: int) -> bytes:
-    """The boot information at INFO with all it points to (3.3)."""
+def _information(name: str, modules: _Modules, append: str, base: int, ranges: bytes) -> tuple[bytearray, int]:
+    """The boot information at `base` with all it points to (3.3), lower and upper memory left 0, and the address of the
+    map of memory in it, which is `ranges`."""
     tail = bytearray()
 
     def put(data: bytes) -> int:
         tail.extend(bytes(-len(tail) % 4))
         tail.extend(data)
-        return INFO + INFO_SIZE + len(tail) - len(data)
+        return base + INFO_SIZE + len(tail) - len(data)
 
     line = put(f"{name} {append}".rstrip().encode("ascii", "replace") + b"\0")
     strings = [put(string.encode("ascii", "replace") + b"\0") for _, _, string in modules]
     listed = put(b"".join(struct.pack("<4I", a, b, s, 0) for (a, b, _), s in zip(modules, strings, strict=True)))
-    entries = b"".join(struct.pack("<IQQI", 20, *part) for part in memory_map(memory, kept))
-    ranges, loader = put(entries), put(LOADER_NAME)
+    where, loader = put(ranges), put(LOADER_NAME)
     info = bytearray(INFO_SIZE)
     flags = INFO_MEMORY | INFO_CMDLINE | INFO_MODULES | INFO_MMAP | INFO_LOADER
-    # lower memory is what conventional RAM has, upper what follows 1 MiB up to the first hole, both in KiB
-    struct.pack_into("<III", info, 0, flags, memory_map(memory)[0][1] >> 10, (memory - HIGH) >> 10)
+    struct.pack_into("<I", info, 0, flags)
     struct.pack_into("<III", info, 16, line, len(modules), listed)
-    struct.pack_into("<II", info, 44, len(entries), ranges)
+    struct.pack_into("<II", info, 44, len(ranges), where)
     struct.pack_into("<I", info, 64, loader)
-    if INFO + INFO_SIZE + len(tail) > INFO_END:
+    if INFO_SIZE + len(tail) > INFO_END - INFO:
         raise KernelError(f"--append and the modules' names take {len(tail)} bytes, too many: shorten them")
-    return bytes(info + tail)
+    return info + tail, where

@@ -9,25 +9,10 @@
  * 16-bit addresses, get no call. A change of the caches reclassifies at the next block (`look`).
  */
 #include "checks.h"
+#include "segments.h"
+#include "tcg.h"
 
 #include <string.h>
-
-/* QEMU's TCG opcode that begins each instruction's part of a block; its arguments are the linear address and the state
- * of the flags (include/tcg/tcg-opc.h, in this build's order; proved at start-up). */
-#define INSN_START 0x81
-
-/* Flags of a descriptor cache: the high double-word of a descriptor (SDM vol. 3A, 3.4.5). */
-#define SEG_WRITABLE (1u << 9) /* of data; of code: readable */
-#define SEG_EXPAND_DOWN (1u << 10)
-#define SEG_CODE (1u << 11)
-#define SEG_PRESENT (1u << 15)
-#define SEG_BIG (1u << 22)
-#define FLAT UINT32_MAX
-#define EXCP_UD 6
-#define EXCP_SS 12
-#define EXCP_GP 13
-
-enum { ES, CS, SS, DS, FS, GS };
 
 /* What a class knows of a segment register, two bits each, ES first; then two for fetches and branches. */
 enum { DATA_CHECK, DATA_64K, DATA_FLAT, DATA_READ };
@@ -35,11 +20,6 @@ enum { CODE_CHECK, CODE_64K, CODE_FLAT };
 #define CODE_AT 12
 #define SIGNED_ALL 0x80000000u /* a signature in use is never 0 */
 #define ALL_FLAT (SIGNED_ALL | CODE_FLAT << CODE_AT | 0xaaau)
-
-struct cache {
-    uint64_t base;
-    uint32_t limit, flags;
-};
 
 /* One operand of a 64 KiB segment, which is what most checks are about: all that has to be asked is whether its last
  * byte is within the limit. */
@@ -63,24 +43,7 @@ struct record {
 };
 #define RECORD_MOST (sizeof(struct record) + REFERENCES * sizeof(struct reference))
 
-static struct cache cache_of(const engine *e, int segment)
-{
-    const uint8_t *at_segment = e->env + at.env_segs + 24 * segment;
-    struct cache c;
-
-    c.base = AT(uint64_t, at_segment, 8);
-    c.limit = AT(uint32_t, at_segment, 16);
-    c.flags = AT(uint32_t, at_segment, 20);
-    return c;
-}
-
-/* In real and V86 mode CS may be read and written, whatever its cache says; limits hold (SDM vol. 3A, 21.1.1). */
-static int real_mode(const engine *e)
-{
-    return !(AT(uint32_t, e->env, at.env_hflags) & HF_PE) || AT(uint64_t, e->env, at.env_eflags) & EFLAGS_VM;
-}
-
-static uint32_t data_class(struct cache c)
+static uint32_t data_class(struct segment c)
 {
     if (!(c.flags & SEG_PRESENT))
         return DATA_CHECK;
@@ -96,12 +59,12 @@ static uint32_t data_class(struct cache c)
 static uint32_t signature(const engine *e)
 {
     uint32_t found = SIGNED_ALL;
-    int real = real_mode(e);
+    int real = real_mode(e->env);
 
     if (!e->checked || AT(uint32_t, e->env, at.env_hflags) & HF_CS64)
         return ALL_FLAT;
     for (int i = 0; i < 6; i++) {
-        struct cache c = cache_of(e, i);
+        struct segment c = *segment_of(e->env, i);
 
         if (i == CS) {
             if (real)
@@ -168,7 +131,7 @@ static const uint64_t zero;
 static void simplify(struct record *r, uint32_t sign)
 {
     const struct reference *ref = r->references;
-    const uint64_t *regs = &AT(uint64_t, r->engine->env, 0);
+    const uint64_t *regs = registers(r->engine->env);
 
     r->quick.limit = NULL;
     if (r->count != 1 || r->undefined || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) ||
@@ -212,7 +175,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->address_mask = in->address_mask;
     r->branch = BRANCH_NONE;
     if (limited)
-        r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine) ? in->branch : (uint8_t)far_branch(in);
+        r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine->env) ? in->branch : (uint8_t)far_branch(in);
     r->fetch = code == CODE_CHECK || (code == CODE_64K && (uint64_t)ip + in->length > 0x10000);
     r->input = in->opcode == 0x6c || in->opcode == 0x6d;
     r->undefined = in->extension & r->engine->denied;
@@ -229,7 +192,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
 static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32_t sign)
 {
     static __thread struct instruction in;
-    uint32_t ip = (uint32_t)(r->pc - cache_of(r->engine, CS).base);
+    uint32_t ip = (uint32_t)(r->pc - segment_of(r->engine->env, CS)->base);
 
     if (!decode(bytes, length, r->bits, r->stack_bits, &in))
         return -1;
@@ -238,7 +201,21 @@ static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32
 
 static int number_of(const engine *e, const uint64_t *reg)
 {
-    return reg == &zero ? -1 : (int)(reg - &AT(uint64_t, e->env, 0));
+    return reg == &zero ? -1 : (int)(reg - registers(e->env));
+}
+
+/* #GP(0) when the byte at `eip` is beyond CS, before the page fault that fetching it may raise (SDM vol. 3A, table 6-2).
+ * For what Unicorn fetches before any check of ours executes: the first byte of a block that is not in its cache, and of
+ * the second page of an instruction on two. `pc` is the instruction's, which counts as any that faults. */
+void refuse_fetch(engine *e, uint64_t pc, uint64_t eip, uint32_t flags)
+{
+    if (!e->checked || flags & HF_CS64 || likely((uint32_t)eip <= segment_of(e->env, CS)->limit))
+        return;
+    if (e->control->remaining <= 0) /* the next run will meet it again */
+        stop_run(e, STOP_BUDGET);
+    e->control->remaining--;
+    e->control->last = pc;
+    real_raise_exception_err(e->env, EXCP_GP, 0);
 }
 
 /* Emit the check of the instruction at `pc`, which is about to be translated. */
@@ -265,6 +242,8 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     found = decode_for(r, bytes, length, sign);
     if (!found)
         return;
+    if (found < 0 && length < LONGEST)
+        refuse_fetch(e, pc, here + (uint64_t)length - segment_of(e->env, CS)->base, flags);
     if (found < 0)
         r->length = r->count = 0, r->quick.limit = NULL;
     e->records_used += sizeof *r + r->count * sizeof(struct reference);
@@ -311,7 +290,7 @@ int records_full(const engine *e)
 
 static uint32_t reg(const engine *e, int number)
 {
-    return (uint32_t)(&AT(uint64_t, e->env, 0))[number];
+    return (uint32_t)registers(e->env)[number];
 }
 
 static uint32_t effective(const engine *e, const struct reference *ref)
@@ -323,7 +302,7 @@ static uint32_t effective(const engine *e, const struct reference *ref)
     if (ref->index != NONE)
         value += reg(e, ref->index) * ref->scale;
     if (ref->kind & XLAT)
-        value += reg(e, 0) & 0xff;
+        value += reg(e, AX) & 0xff;
     if (ref->bits != NONE) { /* SDM vol. 2A, "BT": the operand is taken from the element that holds the bit */
         int32_t bit = ref->size == 2 ? (int16_t)reg(e, ref->bits) : (int32_t)reg(e, ref->bits);
 
@@ -334,7 +313,7 @@ static uint32_t effective(const engine *e, const struct reference *ref)
 
 /* True when all bytes are inside the segment (SDM vol. 3A, 5.3). Offsets do not wrap: an operand that goes past the
  * highest offset is outside, but for segments of 4 GiB, where the SDM leaves it open. */
-static int within(struct cache c, uint32_t address, uint32_t size)
+static int within(struct segment c, uint32_t address, uint32_t size)
 {
     uint64_t last = (uint64_t)address + size - 1;
 
@@ -346,10 +325,10 @@ static int within(struct cache c, uint32_t address, uint32_t size)
 /* The vector that an access raises, 0 if none. Error codes are 0: they never name the selector (SDM vol. 3A, 6.15). */
 static int violation(const engine *e, const struct reference *ref)
 {
-    struct cache c = cache_of(e, ref->segment);
+    struct segment c = *segment_of(e->env, ref->segment);
     int vector = ref->segment == SS ? EXCP_SS : EXCP_GP;
 
-    if (ref->segment == CS && real_mode(e))
+    if (ref->segment == CS && real_mode(e->env))
         c.flags = (c.flags & SEG_BIG) | SEG_PRESENT | SEG_WRITABLE;
     if (!(c.flags & SEG_PRESENT))
         return vector;
@@ -379,7 +358,7 @@ static uint64_t arithmetic_flags(engine *e, uint64_t host)
 /* True when the branch is taken and leads beyond CS: the branch itself faults (SDM vol. 2A: JMP, Jcc, LOOP, RET). */
 static int branches_out(engine *e, const struct record *r, uint64_t host)
 {
-    struct cache code = cache_of(e, CS);
+    struct segment code = *segment_of(e->env, CS);
     uint32_t width = r->operand_size == 2 ? 0xffff : FLAT, to, count;
     const struct reference *first = r->references;
     uint64_t linear;
@@ -390,7 +369,7 @@ static int branches_out(engine *e, const struct record *r, uint64_t host)
         if (r->branch == BRANCH_OPERAND && r->rm != NONE) {
             to = reg(e, r->rm);
         } else {
-            linear = (uint32_t)(cache_of(e, first->segment).base + effective(e, first));
+            linear = (uint32_t)(segment_of(e->env, first->segment)->base + effective(e, first));
             to = r->operand_size == 2 ? (uint32_t)real_cpu_lduw_data_ra(e->env, linear, host)
                                       : (uint32_t)real_cpu_ldl_data_ra(e->env, linear, host);
         }
@@ -405,7 +384,7 @@ static int branches_out(engine *e, const struct record *r, uint64_t host)
     if (r->branch == BRANCH_CONDITION)
         return holds(r->condition, arithmetic_flags(e, host));
     if (r->branch == BRANCH_LOOP) {
-        count = reg(e, 1) & r->address_mask;
+        count = reg(e, CX) & r->address_mask;
         if (r->condition == 3) /* JCXZ */
             return count == 0;
         if (count == 1)
@@ -418,10 +397,9 @@ static int branches_out(engine *e, const struct record *r, uint64_t host)
 /* INS: Unicorn writes its operand once before it asks for the port, which is to be denied first. */
 static void ask_for_input(engine *e, const struct record *r, uint64_t host)
 {
-    uint32_t hflags = AT(uint32_t, e->env, at.env_hflags), port = reg(e, 2) & 0xffff;
-    uint64_t eflags = AT(uint64_t, e->env, at.env_eflags);
+    uint32_t port = reg(e, DX) & 0xffff;
 
-    if (!(hflags & HF_PE) || !(eflags & EFLAGS_VM || (hflags & HF_CPL) > (eflags >> EFLAGS_IOPL_SHIFT & 3)))
+    if (!asks_for_ports(e->env))
         return;
     cpu_restore_state_x86_64(e->cpu, host, 1);
     if (r->references[0].size == 1)
@@ -448,19 +426,20 @@ static int complete(engine *e, struct record *r)
 static __attribute__((noinline)) void check(struct record *r, uint64_t host)
 {
     engine *e = r->engine;
+    const struct segment *cs = segment_of(e->env, CS);
     int vector = 0;
 
     e->asked++;
     if (unlikely(!r->length) && !complete(e, r))
         return;
-    if (r->fetch && (uint64_t)(uint32_t)(r->pc - cache_of(e, CS).base) + r->length - 1 > cache_of(e, CS).limit)
+    if (r->fetch && (uint64_t)(uint32_t)(r->pc - cs->base) + r->length - 1 > cs->limit)
         vector = EXCP_GP;
     else if (r->undefined)
         vector = EXCP_UD;
-    if (r->input && !vector && !(r->references[0].kind & REPEATED && !(reg(e, 1) & r->address_mask)))
+    if (r->input && !vector && !(r->references[0].kind & REPEATED && !(reg(e, CX) & r->address_mask)))
         ask_for_input(e, r, host);
     for (int i = 0; i < r->count && !vector; i++)
-        if (!(r->references[i].kind & REPEATED) || reg(e, 1) & r->address_mask)
+        if (!(r->references[i].kind & REPEATED) || reg(e, CX) & r->address_mask)
             vector = violation(e, &r->references[i]);
     if (!vector && r->branch && branches_out(e, r, host))
         vector = EXCP_GP;

@@ -11,7 +11,7 @@ void leave_block(engine *e)
     __builtin_unreachable();
 }
 
-static __attribute__((noreturn)) void stop_run(engine *e, uint32_t reason)
+void stop_run(engine *e, uint32_t reason)
 {
     e->control->reason = reason;
     real_uc_emu_stop(e->uc);
@@ -83,10 +83,15 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
         stop_run(e, STOP_BUDGET);
     if (c->stop || c->halt_run)
         stop_run(e, STOP_ASKED);
-    /* An interrupt is delivered at the first boundary where the CPU takes it, whatever chained blocks to each other.
-     * This is looked for at each block while INTR is high: IF changes and shadows end only with a block. */
-    if (c->interrupt && AT(uint64_t, e->env, at.env_eflags) & EFLAGS_IF &&
-        !(AT(uint32_t, e->env, at.env_hflags) & HF_INHIBIT_IRQ)) {
+    /* An interrupt is delivered at the first boundary where the CPU takes it, whatever chained blocks to each other:
+     * shadows end only with a block, and while IF is clear all that may set it have the next block looked at. */
+    if (c->masked || c->interrupt) {
+        c->masked = !(AT(uint64_t, e->env, at.env_eflags) & EFLAGS_IF);
+        c->interrupt = !c->masked;
+    }
+    if (c->interrupt && !(AT(uint32_t, e->env, at.env_hflags) & HF_INHIBIT_IRQ)) {
+        if (s->repeats && c->last == s->block->pc)
+            mark_repeat(e, s);
         c->interrupt = 0;
         c->taken = 1;
         c->halt_run = 1; /* stop at the handler's first instruction: the controller must learn of it */
@@ -99,13 +104,19 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
         stop_run(e, STOP_CHANGED);
     /* The segment caches are of another class than the block was made for. */
     if (reclassify(e) || c->leave & LEAVE_BLOCK) {
-        c->leave = 0;
+        c->leave = virtual_interrupt_due(e) ? LOOK : 0;
         if (c->step) /* what comes instead is to be of one instruction too */
             AT(uint32_t, e->cpu, at.cpu_cflags_next_tb) = 1;
         leave_block(e);
     }
     if (s->breakpoint && breakpoint_met(e, s, most))
         stop_run(e, STOP_BREAKPOINT);
+    if (c->leave && virtual_interrupt_due(e)) { /* a fault of the instruction, which counts */
+        c->remaining--;
+        c->last = s->block->pc;
+        c->step = 0;
+        real_raise_exception_err(e->env, EXCP_GP, 0);
+    }
     /* Too long for what is left: the next block is one of exactly so many. */
     if (s->insns > most) {
         e->partial++;
@@ -247,8 +258,10 @@ REPLACES tb *tb_htable_lookup_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, u
 {
     engine *e = engine_of_cpu(cpu);
 
-    if (e)
+    if (e) {
         engine_left(e);
+        refuse_fetch(e, pc, pc - cs_base, flags);
+    }
     return real_tb_htable_lookup(cpu, pc, cs_base, flags, cflags);
 }
 
@@ -350,7 +363,7 @@ API void v2e_fast_memory_hook(void *uc, int kind, uint64_t address, int size, in
 
 engine *look_behind(void *env)
 {
-    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+    engine *e = engine_of_env(env);
 
     if (e)
         e->control->leave |= LOOK;
@@ -369,6 +382,28 @@ LOOK_BEHIND(cpu_x86_update_cr4, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_dr7, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(helper_iret_real, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(helper_rsm, (void *env), (env))
+
+/* STI and POPF, of which few set IF while an interrupt waits for that. Other ways to it are among those above and in
+ * system.c and tasks.c. */
+static void look_for_interrupt(void *env)
+{
+    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+
+    if (e && e->control->masked)
+        e->control->leave |= LOOK;
+}
+
+REPLACES void helper_sti_x86_64(void *env)
+{
+    look_for_interrupt(env);
+    real_helper_sti(env);
+}
+
+REPLACES void helper_write_eflags_x86_64(void *env, uint64_t value, uint32_t mask)
+{
+    look_for_interrupt(env);
+    real_helper_write_eflags(env, value, mask);
+}
 
 REPLACES void helper_load_seg_x86_64(void *env, int segment, int selector)
 {

@@ -6,9 +6,6 @@
 
 #include <string.h>
 
-enum { ES, CS, SS, DS, FS, GS };
-enum { AX, CX, DX, BX, SP, BP, SI, DI };
-
 static const struct maps *maps;
 
 /* The tables, kept by Python as long as the process lives. */

@@ -17,7 +17,7 @@ REAL(DEFINE)
 #undef DEFINE
 int (*real_uc_emu_stop)(void *);
 void (*real_cpu_exit)(void *);
-static int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
+int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 
 /* ---- The table. Records are used again and never freed, so that a thread that found one can go on looking at it. */
 
@@ -201,24 +201,10 @@ API engine *v2e_fast_attach(void *uc, struct control *control, struct cells *cel
     return e;
 }
 
-/* Run until there is a reason to stop; what uc_emu_start returns. */
-API int v2e_fast_run(engine *e)
-{
-    int error;
-
-    e->running = NULL;
-    e->unwinding = e->synchronised = 0;
-    e->cells->generation++; /* timers may have fired */
-    e->cells->time_known = 0; /* idle time may have been skipped */
-    error = real_uc_emu_start(e->uc, *e->eip, 0, 0, 0);
-    engine_left(e);
-    return error;
-}
-
 /* The sizes of structures shared with Python, and where the last field of one is: both sides must agree. */
 API uint64_t v2e_fast_control(void)
 {
-    return sizeof(struct control) << 48 | sizeof(struct cells) << 16 | offsetof(struct control, mode);
+    return sizeof(struct control) << 48 | sizeof(struct layout) << 32 | sizeof(struct cells) << 16 | offsetof(struct control, mode);
 }
 
 API void v2e_fast_statistics(const engine *e, uint64_t values[12])

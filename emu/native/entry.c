@@ -1,26 +1,9 @@
 /* The check at the beginning of each block, emitted as TCG operations: what every block executes, and so what the speed
  * of short blocks depends on. `look` of count.c, called from the block's end, does the rest. */
 #include "fast.h"
+#include "tcg.h"
 
 #include <stddef.h>
-
-/* Opcodes of this build (tcg/tcg-opc.h of QEMU 5.0), the type of a temporary and a condition (tcg/tcg.h). A build with
- * others is refused by its build ID (emu/unicorn_fast.py). */
-enum {
-    SET_LABEL = 1,
-    BR = 3,
-    MOV_I64 = 63,
-    LD_I64 = 73,
-    ST32_I64 = 76,
-    ST_I64 = 77,
-    ADD_I64 = 78,
-    SUB_I64 = 79,
-    OR_I64 = 88,
-    NEG_I64 = 114
-};
-enum { TCG_I64 = 1, LESS = 2, NOT_ABOVE = 12 };
-/* In TCGContext: the temporaries that are the general registers, by their distance from it. */
-#define CPU_REGS 0x9998
 
 /* A temporary is known to operations by its address, and to functions by its distance from the context. */
 static uint64_t new_temporary(engine *e)

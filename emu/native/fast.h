@@ -12,7 +12,9 @@
 #define V2E_FAST_H
 
 #include "vga.h"
+#include "x86.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define API __attribute__((visibility("default")))      /* called by Python */
@@ -31,12 +33,9 @@
 #define HF_CS32 0x10u
 #define HF_SS32 0x20u
 #define HF_PE 0x80u
+#define HF_LMA 0x4000u
 #define HF_CS64 0x8000u
-#define EFLAGS_IF 0x200u
-#define EFLAGS_IOPL_SHIFT 12
-#define EFLAGS_VM 0x20000u
-#define CR4_TSD 4u
-#define CR4_OSFXSR 0x200u
+#define HF_SMAP 0x800000u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
 #define NO_CFLAGS UINT32_MAX
@@ -50,12 +49,18 @@
 /* Where Unicorn keeps things; filled in by Python, which has them calibrated (emu/unicorn_overlay.py). */
 struct layout {
     uint32_t uc_cpu, uc_tcg, uc_invalid_error;
-    uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_env;
+    uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_halted, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
-        env_error_code, env_tsc_aux, env_cc_op;
+        env_error_code, env_tsc_aux, env_cc_op, env_old_exception;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;
+
+/* The general registers, by the numbers of x86.h. */
+static inline uint64_t *registers(void *env)
+{
+    return &AT(uint64_t, env, at.env_rsp) - SP;
+}
 
 /* TranslationBlock, as far as it is used. The unwind data follow the machine code. */
 typedef struct tb {
@@ -83,7 +88,7 @@ struct control {
     int64_t remaining; /* instructions that may still be counted */
     uint64_t last;     /* linear address of the instruction counted last, where it is known */
     uint64_t invalidated, rcx, rsp;
-    uint8_t pad[7], checks;
+    uint8_t masked, pad[6], checks;
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
     uint8_t taken, suppress, taken_vector, ports;
     uint32_t reason;
@@ -114,7 +119,7 @@ typedef struct slot {
     uint32_t io;   /* 1: ports may be accessed in it, as it has one instruction */
     uint16_t insns;
     uint8_t breakpoint; /* one is on the first instruction */
-    uint8_t repeats;    /* the first instruction is a repeated string instruction */
+    uint8_t repeats;    /* the first instruction is a repeated string instruction: the bytes of its counter */
     uint64_t pad;
 } __attribute__((aligned(64))) slot;
 
@@ -213,6 +218,10 @@ typedef struct engine {
 
 /* ---- engines.c */
 engine *engine_of_cpu(const void *cpu);
+static inline engine *engine_of_env(const void *env)
+{
+    return engine_of_cpu((const uint8_t *)env - at.cpu_env);
+}
 engine *engine_of_uc(const void *uc);
 void engine_left(engine *e); /* the running block ended: remember its last instruction */
 
@@ -268,6 +277,8 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rdpmc, (void *))                                                                                    \
     X(void, helper_write_crN, (void *, int, uint64_t))                                                                 \
     X(void, helper_bpt_io, (void *, uint32_t, uint32_t, uint64_t))                                                     \
+    X(void, helper_sti, (void *))                                                                                      \
+    X(void, helper_write_eflags, (void *, uint64_t, uint32_t))                                                         \
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(void, helper_ltr, (void *, int))                                                                                 \
@@ -304,13 +315,20 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
 REAL(DECLARE)
 #undef DECLARE
 extern int (*real_uc_emu_stop)(void *);
+extern int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 extern void (*real_cpu_exit)(void *);
 
 /* ---- count.c */
 void be_alone(engine *e, uint64_t host);
 void keep_skip(engine *e, const tb *block);
+engine *look_behind(void *env);
 __attribute__((noreturn)) void leave_block(engine *e);
+__attribute__((noreturn)) void stop_run(engine *e, uint32_t reason);
 int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
+
+/* ---- corrections.c */
+void mark_repeat(engine *e, const slot *s);
+int virtual_interrupt_due(const engine *e);
 
 /* ---- dirty.c */
 int is_unmarked(const engine *e, uint64_t host);
@@ -321,7 +339,6 @@ void emit_check(engine *e, slot *s);
 void emit_slow_way(engine *e, const slot *s);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
 void emit_end_if(engine *e);
-engine *look_behind(void *env);
 
 /* ---- tasks.c */
 int interrupt_delivered(void *cpu, int request);
@@ -342,5 +359,6 @@ int exposed(const engine *e, uint64_t ram);
 /* ---- checks.c */
 int reclassify(engine *e);
 int records_full(const engine *e);
+void refuse_fetch(engine *e, uint64_t pc, uint64_t eip, uint32_t flags);
 
 #endif

@@ -1,12 +1,7 @@
 /* Port I/O. */
-#include "fast.h"
+#include "segments.h"
 
 #include <string.h>
-
-static engine *engine_of_env(void *env)
-{
-    return engine_of_cpu((uint8_t *)env - at.cpu_env);
-}
 
 #define ALONE(e) be_alone(e, (uint64_t)__builtin_return_address(0));
 
@@ -46,14 +41,10 @@ static int collected(engine *e, uint32_t port, uint32_t size, uint32_t value)
     return 1;
 }
 
-/* The permission of the ports: IOPL, and where that does not do the TSS's bitmap, which Unicorn's own check asks. It
- * raises #GP(0) (SDM vol. 1, 19.5). */
+/* The permission of the ports: Unicorn's own check asks the TSS's bitmap, and raises #GP(0). */
 static void ask_permission(engine *e, uint32_t port, void (*ask)(void *, uint32_t))
 {
-    uint32_t hflags = AT(uint32_t, e->env, at.env_hflags);
-    uint64_t eflags = AT(uint64_t, e->env, at.env_eflags);
-
-    if (hflags & HF_PE && (eflags & EFLAGS_VM || (hflags & HF_CPL) > (eflags >> EFLAGS_IOPL_SHIFT & 3)))
+    if (asks_for_ports(e->env))
         ask(e->env, port);
 }
 

@@ -6,11 +6,6 @@
 /* The numbers of emu/unicorn_system.py. */
 enum { RDMSR = 1, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP };
 
-static engine *engine_of_env(const void *env)
-{
-    return engine_of_cpu((const uint8_t *)env - at.cpu_env);
-}
-
 /* `host` is the return address into the block: what is raised is found there by unwinding. */
 static void ask(engine *e, uint32_t operation, uint64_t operand, uint64_t host)
 {
@@ -63,11 +58,11 @@ static void read_time(void *env, void (*real)(void *), uint32_t operation, uint6
         return;
     }
     time = e->cells->time + (uint64_t)(e->cells->time_left - e->control->remaining) * e->cells->tick;
-    regs = &AT(uint64_t, e->env, at.env_rsp) - 4;
-    regs[0] = (uint32_t)time;
-    regs[2] = time >> 32;
+    regs = registers(e->env);
+    regs[AX] = (uint32_t)time;
+    regs[DX] = time >> 32;
     if (operation == GET_TSCP)
-        regs[1] = (uint32_t)AT(uint64_t, e->env, at.env_tsc_aux);
+        regs[CX] = (uint32_t)AT(uint64_t, e->env, at.env_tsc_aux);
 }
 
 REPLACES void helper_rdtsc_x86_64(void *env)

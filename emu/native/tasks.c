@@ -1,6 +1,6 @@
 /* Far transfers and interrupts that Unicorn gets wrong: asked of Python (emu/unicorn_transfers.py) where they are
- * unusual, left to Unicorn where they are not. And what debug registers and PUSHF lack. */
-#include "fast.h"
+ * unusual, left to Unicorn where they are not. */
+#include "segments.h"
 
 #include <pthread.h>
 #include <stddef.h>
@@ -8,26 +8,10 @@
 enum { JUMP = 1, CALL, IRET, RETF, INTERRUPT };
 typedef uint64_t transfer(void *env, uint32_t kind, uint64_t a, uint64_t b);
 
-#define HF_LMA 0x4000u
-#define HF_SMAP 0x800000u
-#define EFLAGS_NT 0x4000u
-#define EFLAGS_RF 0x10000u
-#define EFLAGS_VIRTUAL 0x180000u /* VIF and VIP */
-#define DESCRIPTOR_BIG 0x400000u
-#define DESCRIPTOR_GRANULAR 0x800000u
-#define DESCRIPTOR_CODE 0x1800u /* S and code */
-#define DR6_BD 0x2000u
-#define DR7_GD 0x2000u
-#define EXCP_GP 13
+#define EFLAGS_VIRTUAL (EFLAGS_VIF | EFLAGS_VIP)
+#define DESCRIPTOR_CODE (SEG_NO_SYSTEM | SEG_CODE)
 #define MMU_KERNEL 2
 #define MMU_KERNEL_SMAP 0
-/* SegmentCache, and those of env behind ES CS SS DS FS GS. */
-struct segment {
-    uint32_t selector, pad;
-    uint64_t base;
-    uint32_t limit, flags;
-};
-enum { SS = 2, LDT = 6, GDT = 8 };
 
 /* Whom to ask, for engines of either run loop. Entries are used again and never freed. */
 #define ENGINES 256
@@ -65,22 +49,6 @@ static transfer *whom(const void *env)
         if (asked[i].env == env)
             return asked[i].ask;
     return NULL;
-}
-
-static struct segment *segment_of(void *env, int index)
-{
-    return &AT(struct segment, env, at.env_segs) + index;
-}
-
-/* Expand-up with a limit of 4 GiB. */
-static int flat(const struct segment *s)
-{
-    return s->limit == UINT32_MAX && !(s->flags & 0x400);
-}
-
-static int legacy(void *env)
-{
-    return !(AT(uint32_t, env, at.env_hflags) & HF_LMA);
 }
 
 /* Ask, with EIP and the flags' state of the instruction that called from `host`; act on the answer. Returns when the
@@ -140,7 +108,7 @@ static int beyond(void *env, uint32_t selector, uint32_t offset, uint64_t host)
     if ((high & DESCRIPTOR_CODE) != DESCRIPTOR_CODE)
         return 0;
     limit = (low & 0xffff) | (high & 0xf0000);
-    if (high & DESCRIPTOR_GRANULAR)
+    if (high & SEG_GRANULAR)
         limit = limit << 12 | 0xfff;
     return offset > limit;
 }
@@ -149,7 +117,7 @@ static int beyond(void *env, uint32_t selector, uint32_t offset, uint64_t host)
 static int returns_beyond(void *env, int size, uint64_t host)
 {
     const struct segment *ss = segment_of(env, SS);
-    uint32_t esp = (uint32_t)AT(uint64_t, env, at.env_rsp), mask = ss->flags & DESCRIPTOR_BIG ? UINT32_MAX : 0xffff;
+    uint32_t esp = (uint32_t)AT(uint64_t, env, at.env_rsp), mask = stack_mask(ss);
     uint32_t offset, image;
 
     offset = real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + (esp & mask)), host);
@@ -164,7 +132,7 @@ REPLACES void helper_ljmp_protected_x86_64(void *env, uint64_t selector, uint64_
     uint64_t host = (uint64_t)__builtin_return_address(0);
 
     look_behind(env);
-    if (legacy(env) && (rare(env, (uint32_t)selector, 1, host) ||
+    if (legacy_mode(env) && (rare(env, (uint32_t)selector, 1, host) ||
                         beyond(env, (uint32_t)selector, (uint32_t)offset, host)))
         ask(env, JUMP, (selector & 0xffff) | offset << 32, (uint32_t)next, host);
     real_helper_ljmp_protected(env, selector, offset, next);
@@ -176,7 +144,7 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
     uint64_t host = (uint64_t)__builtin_return_address(0);
 
     look_behind(env);
-    if (legacy(env) && (rare(env, (uint32_t)selector, 1, host) ||
+    if (legacy_mode(env) && (rare(env, (uint32_t)selector, 1, host) ||
                         beyond(env, (uint32_t)selector, (uint32_t)offset, host)))
         ask(env, CALL, (selector & 0xffff) | offset << 32, (uint32_t)next | (shift & 1) << 32, host);
     real_helper_lcall_protected(env, selector, offset, shift, next);
@@ -187,7 +155,7 @@ static uint32_t flags_to_return_to(void *env, uint64_t host)
 {
     const struct segment *ss = segment_of(env, SS);
     uint64_t esp = AT(uint64_t, env, at.env_rsp);
-    uint32_t mask = ss->flags & DESCRIPTOR_BIG ? UINT32_MAX : 0xffff;
+    uint32_t mask = stack_mask(ss);
 
     real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + (esp & mask)), host); /* the first to fault */
     return real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + ((esp + 8) & mask)), host);
@@ -200,12 +168,12 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
     engine *e;
 
     e = look_behind(env);
-    if (legacy(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !flat(segment_of(env, SS)) ||
+    if (legacy_mode(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !is_flat(segment_of(env, SS)) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
         ask(env, IRET, 2u << (shift & 1), (uint32_t)next, host);
     /* IRET of ring 0 loads VIF and VIP (SDM vol. 2A, IRET), which Unicorn keeps as they are; its return to V86 loads them
      * itself. Nothing of it happens where the IRET faults, and then nobody comes back here. */
-    image = legacy(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL) ? flags_to_return_to(env, host)
+    image = legacy_mode(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL) ? flags_to_return_to(env, host)
                                                                                       : (uint32_t)*flags;
     if (!(image & EFLAGS_VM) && (image ^ *flags) & EFLAGS_VIRTUAL) {
         /* It finds its instruction by its return address, which is in the block only where it is jumped to. */
@@ -225,7 +193,7 @@ REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t p
 
     /* Only a return outwards has a frame that nobody has looked at, and there is none from ring 3. */
     look_behind(env);
-    if (legacy(env) && ((!flat(segment_of(env, SS)) && (AT(uint32_t, env, at.env_hflags) & HF_CPL) < 3) ||
+    if (legacy_mode(env) && ((!is_flat(segment_of(env, SS)) && (AT(uint32_t, env, at.env_hflags) & HF_CPL) < 3) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
         ask(env, RETF, 2u << (shift & 1), (uint32_t)parameters & 0xffff, host);
     real_helper_lret_protected(env, shift, parameters);
@@ -238,52 +206,11 @@ int interrupt_delivered(void *cpu, int request)
     transfer *f = request & INTERRUPT_VIRQ ? whom(env) : NULL;
     uint64_t answer;
 
-    if (!f || !legacy(env) || !(AT(uint32_t, env, at.env_hflags) & HF_PE) ||
+    if (!f || !legacy_mode(env) || !(AT(uint32_t, env, at.env_hflags) & HF_PE) ||
         !(AT(uint64_t, env, at.env_eflags) & EFLAGS_IF) || AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ)
         return 0;
     answer = f(env, INTERRUPT, 0, 0);
     if (answer && answer != INSTEAD)
         real_raise_exception_err(env, (int)(answer & 0xff), (int)(answer >> 32));
     return answer == INSTEAD;
-}
-
-/* ---- Debug registers, LTR and PUSHF */
-
-/* General detect: #DB before the move (SDM vol. 3B, 17.2.4). The handler runs with GD clear. */
-static void detect(void *env, uint64_t host)
-{
-    uint64_t *dr = &AT(uint64_t, env, at.env_dr);
-
-    if (!(dr[7] & DR7_GD))
-        return;
-    dr[7] &= ~(uint64_t)DR7_GD;
-    dr[6] |= DR6_BD;
-    real_raise_exception_err_ra(env, 1, 0, host);
-}
-
-REPLACES void helper_set_dr_x86_64(void *env, int number, uint64_t value)
-{
-    look_behind(env);
-    detect(env, (uint64_t)__builtin_return_address(0));
-    real_helper_set_dr(env, number, value);
-}
-
-REPLACES uint64_t helper_get_dr_x86_64(void *env, int number)
-{
-    detect(env, (uint64_t)__builtin_return_address(0));
-    return real_helper_get_dr(env, number);
-}
-
-/* LTR of a null selector: #GP(0) (SDM vol. 2A, LTR); Unicorn loads it. */
-REPLACES void helper_ltr_x86_64(void *env, int selector)
-{
-    if (!(selector & 0xfffc))
-        real_raise_exception_err_ra(env, EXCP_GP, 0, (uint64_t)__builtin_return_address(0));
-    real_helper_ltr(env, selector);
-}
-
-/* PUSHF pushes VM and RF as 0 (SDM vol. 2B, PUSHF). */
-REPLACES uint64_t helper_read_eflags_x86_64(void *env)
-{
-    return real_helper_read_eflags(env) & ~(uint64_t)(EFLAGS_VM | EFLAGS_RF);
 }

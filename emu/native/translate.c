@@ -362,7 +362,7 @@ REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int 
  * for another thread, so the block just ends: see tcg_gen_callN above, which has the next one looked up. */
 REPLACES void helper_pause_x86_64(void *env, int length)
 {
-    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+    engine *e = engine_of_env(env);
 
     if (e)
         *e->eip += (uint64_t)length;
@@ -390,10 +390,11 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
     e->making = NULL;
 }
 
-/* True when the block is one repeated string instruction (REP INS OUTS MOVS CMPS STOS LODS SCAS). */
+/* How many bytes the counter of the block has when that is one repeated string instruction (REP INS OUTS MOVS CMPS STOS
+ * LODS SCAS); 0 when it is not. */
 static int repeats(engine *e, const tb *block)
 {
-    int repeated = 0;
+    int repeated = 0, bytes = block->flags & HF_CS64 ? 8 : block->flags & HF_CS32 ? 4 : 2;
 
     if (block->icount != 1 || block->page_addr[0] == EMPTY)
         return 0;
@@ -406,13 +407,18 @@ static int repeats(engine *e, const tb *block)
         case 0xf2: case 0xf3:
             repeated = 1;
             break;
-        case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0:
+        case 0x67:
+            bytes = block->flags & (HF_CS64 | HF_CS32) ? (block->flags & HF_CS64 ? 4 : 2) : 4;
+            break;
+        case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0xf0:
             break;
         default:
             if (block->flags & HF_CS64 && (byte & 0xf0) == 0x40)
                 break;
             return repeated && ((byte >= 0x6c && byte <= 0x6f) || (byte >= 0xa4 && byte <= 0xa7) ||
-                                (byte >= 0xaa && byte <= 0xaf));
+                                (byte >= 0xaa && byte <= 0xaf))
+                       ? bytes
+                       : 0;
         }
     }
     return 0;

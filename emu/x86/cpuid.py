@@ -8,11 +8,10 @@ it), RDRAND (its numbers would come from the host) and SVM.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from emu.record import dataclass
+from emu.record import dataclass, replace
 
 # CPUID.1:EDX (SDM vol. 2A, table 3-11).
 FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC = (1 << n for n in range(10))

@@ -46,7 +46,10 @@ GAPS: Final = (
     Gap(
         "VIF and VIP both set: #GP(0) before the next instruction",
         "#GP(0) before the next instruction when VIF and VIP are both set",
-        always=True,
+    ),
+    Gap(
+        "fetch past the limit of CS to an absent page: #GP(0), not #PF",
+        "#GP(0) before #PF for a fetch past the limit of CS to an absent page",
     ),
     Gap("PUSHF pushes VM and RF as 0", "PUSHF pushing VM and RF as 0"),
     Gap(
@@ -54,11 +57,6 @@ GAPS: Final = (
         "task switches by far CALL and JMP and by IRET with NT",
     ),
     Gap("DR7.GD", "DR7.GD"),
-    Gap(
-        "RF in the flags that a fault pushes",
-        "RF in the flags pushed by an interrupt in the middle of a repeated string instruction",
-        always=True,
-    ),
     Gap("LTR and LLDT: null, wrong, busy and absent descriptors", "LTR of a null selector"),
     Gap(
         "RDTSC, RDTSCP, RDPMC on virtual time; CR4.TSD, CR4.PCE; writes to the TSC",

@@ -12,9 +12,9 @@ REX: Final = range(0x40, 0x50)
 STRINGS: Final = frozenset((*range(0x6C, 0x70), *range(0xA4, 0xA8), *range(0xAA, 0xB0)))
 
 
-def finished_repeat(code: bytes, bits: int, count: int) -> int:
-    """The length of the repeated string instruction at the beginning of `code` when its counter, CX, ECX or RCX of
-    `count`, is 0; 0 when it is no such instruction or goes on. `bits` is the code's size: 16, 32 or 64."""
+def behind_iteration(code: bytes, bits: int, count: int) -> int | None:
+    """None when `code` does not begin with a repeated string instruction; else its length when its counter, CX, ECX or
+    RCX of `count`, is 0, and 0 when it goes on. `bits` is the code's size: 16, 32 or 64."""
     repeated = narrow = False
     for at, byte in enumerate(code):
         if byte in PREFIXES or (bits == 64 and byte in REX):
@@ -22,6 +22,7 @@ def finished_repeat(code: bytes, bits: int, count: int) -> int:
             narrow = narrow or byte == ADDRESS_SIZE
             continue
         width = {16: (16, 32), 32: (32, 16), 64: (64, 32)}[bits][narrow]
-        done = repeated and byte in STRINGS and not count & (1 << width) - 1
-        return at + 1 if done else 0
-    return 0
+        if not (repeated and byte in STRINGS):
+            return None
+        return 0 if count & (1 << width) - 1 else at + 1
+    return None

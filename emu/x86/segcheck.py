@@ -6,11 +6,10 @@ before any effect of it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from emu.record import dataclass
+from emu.record import dataclass, replace
 from emu.x86.operands import SS, Branch, Instruction
 
 FLAT: Final = 0xFFFFFFFF
@@ -134,7 +133,7 @@ def far_branch(instruction: Instruction) -> Instruction:
         branch = Branch.RETURN
     elif instruction.opcode == 0xFF and instruction.reg in (3, 5) and instruction.rm is None:
         branch = Branch.OPERAND
-    return instruction if branch is None else dataclasses.replace(instruction, branch=branch)
+    return instruction if branch is None else replace(instruction, branch=branch)
 
 
 def condition(code: int, rflags: int) -> bool:

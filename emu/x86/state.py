@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import field, fields
 from typing import Any
 
-from emu.record import dataclass
+from emu.record import dataclass, field, fields
 
 #: Segment registers in the order of the SDM's encoding (vol. 2A, table 2-1: ES 0, CS 1, SS 2, DS 3, FS 4, GS 5).
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")

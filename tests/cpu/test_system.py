@@ -6,14 +6,15 @@ import pytest
 
 import oracles
 from asm import assemble
-from bare_cpu import CODE, STACK, BareCpu, bare_cpu, flat_state
+from bare_cpu import CODE, GDT, STACK, TABLES, BareCpu, bare_cpu, flat_state
 from emu.debugger import Debugger
 from emu.engine import ExitReason
 from emu.machine import MachineConfig, MachineError, build_machine
 from emu.unicorn_fast import HELPER
+from emu.x86.state import Table
 
 EFER, STAR, LSTAR, _, FMASK = (0xC0000080 + n for n in range(5))
-UD, GP = 6, 13
+DB, UD, GP = 1, 6, 13
 
 
 @pytest.fixture(params=["fast", "gate"], autouse=True)
@@ -72,8 +73,29 @@ def test_sysret_to_64_bit_code_enters_ring_3_with_the_flags_of_r11(model: str) -
     state = cpu.engine.state()
     assert cpu.faults[0].linear == 0x2000
     assert (cpu.faults[0].vector, cpu.faults[0].cs) == (14, 0x3B)
-    # RF is not taken either, but the fault has set it.
     assert (state.ss.selector, state.rflags & 0x20247) == (0x33, 0x247), "VM is not taken"
+
+
+@pytest.mark.parametrize(("leave", "vector"), [("o64 sysret", DB), ("iretq", UD)])
+def test_sysret_does_not_take_rf_from_r11_as_iret_does_from_its_frame(leave: str, vector: int) -> None:
+    """RF would pass over the execution breakpoint on the instruction returned to, an UD2."""
+    user, flags = 0x2000, 0x10202
+    frame = f"push 0x33\npush {STACK}\npush {flags}\npush 0x3b\npush {user}"
+    breakpoint = f"mov eax, {user}\nmov dr0, rax\nmov eax, 0x401\nmov dr7, rax"
+    source = f"{SETUP64}{breakpoint}\nmov ecx, {user}\nmov r11d, {flags}\n{frame}\n{leave}"
+    cpu = bare_cpu(source, 64)
+    cpu.write(user, b"\x0f\x0b")
+    for table in range(TABLES, TABLES + 0x5000, 8):  # user pages
+        entry = int.from_bytes(cpu.read(table, 8), "little")
+        if entry & 1:
+            cpu.write(table, (entry | 4).to_bytes(8, "little"))
+    state = cpu.engine.state()
+    state.gdtr = Table(GDT, 0x3F)
+    cpu.write(GDT + 0x30, (0x00CFF3000000FFFF).to_bytes(8, "little") + (0x00AFFB000000FFFF).to_bytes(8, "little"))
+    cpu.engine.load(state)
+    while not cpu.faults and cpu.engine.run(1).reason is ExitReason.BUDGET:
+        assert cpu.engine.retired < 100
+    assert [(f.vector, f.linear, f.cs) for f in cpu.faults][:1] == [(vector, user, 0x3B)]
 
 
 def test_intel_checks_the_target_of_sysret_in_ring_0() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emu.bus import Mmio
-from emu.busmaster import BusMaster
+from emu.busmaster import BusMaster, PciMaster
 from emu.memory import Part, PhysicalMemory
 
 
@@ -23,7 +23,8 @@ class Register:
 def made():
     memory = PhysicalMemory([Part(0, 0x1000, "ram", "ram"), Part(0x1000, 0x1000, "rom", "rom", b"ROM")])
     mmio, register = Mmio(), Register()
-    mmio.map(0x4000, 2, register, "register")
+    mmio.map(0x4000, 2, register, "register", masters=True)
+    mmio.map(0x5000, 2, Register(), "not for masters")
     return memory, register, BusMaster(memory, mmio)
 
 
@@ -43,3 +44,18 @@ def test_writes_change_ram_and_registers_and_nothing_else():
     assert told == [(0xFFE, 2)]
     bus.write(0x3FFF, b"xyz!")
     assert register.written == [(0, ord("y")), (1, ord("z"))]
+
+
+def test_registers_that_are_not_for_masters_float():
+    _, _, bus = made()
+    assert bus.read(0x4FFF, 3) == b"\xff" * 3
+    assert not bus.answered(0x5000, 1)
+
+
+def test_a_pci_master_is_aborted_where_nothing_answers_with_nothing_written():
+    memory, register, bus = made()
+    pci = PciMaster(bus)
+    assert pci.read(0xFFF, 2) == b"\0R" and pci.read(0x1FFF, 2) is None and pci.read(0x4000, 2) == b"\x50\x51"
+    assert not pci.write(0x3FFF, b"xy") and register.written == []
+    assert pci.write(0xFFF, b"ab") and memory.read(0xFFF, 2) == b"aR"
+    assert not pci.reaches(1 << 63, 1 << 32) and pci.reaches(0, 0x2000)

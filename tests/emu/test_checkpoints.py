@@ -8,6 +8,7 @@ import gc
 import pickle
 import random
 import sys
+from ctypes import c_uint64, c_void_p
 from dataclasses import fields
 
 import pytest
@@ -20,6 +21,7 @@ from emu.engine import Access, ExitReason, Watch
 from emu.machine import Machine
 from emu.memory import PhysicalMemory
 from emu.pages import PAGE, ZERO, Pages
+from emu.unicorn_fast import HELPER, Helper
 from machines import debugger, rom, seabios_debugger
 from reproducible import resident, run_to
 
@@ -92,6 +94,25 @@ def test_accessed_and_dirty_bits_of_page_tables_are_writes() -> None:
     cpu.run()
     # The dirty bit of one entry, and the data.
     assert changed(middle, whole(cpu.memory)) == [0x13, tables[3]]
+
+
+@pytest.mark.skipif(not isinstance(HELPER, Helper), reason=f"the portable loop has no marks: {HELPER}")
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("x86_stw_phys", 2), ("x86_stl_phys", 4), ("x86_stl_phys_notdirty", 4), ("x86_stq_phys", 8)],
+)
+def test_what_the_cpu_stores_by_physical_address_across_two_pages_marks_both(name: str, size: int) -> None:
+    """Page-table entries are aligned; SVM's and SMM's areas need not be. So the function is called as Unicorn would."""
+    assert isinstance(HELPER, Helper)
+    cpu = marking("hlt", 32)
+    store = getattr(HELPER.library, f"{name}_x86_64")
+    store.restype, store.argtypes = None, [c_void_p, c_uint64, c_uint64]
+    for address, pages in ((0x12FFF, [0x12, 0x13]), (0x13000 - size, [0x12]), (0x13000, [0x13])):
+        before = cpu.memory.save()
+        value = int.from_bytes(bytes(b ^ 0x55 for b in cpu.read(address, size)), "little")
+        store(cpu.engine._ov.cpu, address, value)
+        assert cpu.read(address, size) == value.to_bytes(size, "little")
+        assert changed(before, whole(cpu.memory)) == pages
 
 
 @both_loops

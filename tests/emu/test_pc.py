@@ -6,10 +6,9 @@ import pytest
 
 from asm import assemble
 from emu.debugger import Debugger
-from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom, read_rom
 from emu.machine import Machine, MachineConfig, MachineExit, MachineStop, build_machine
 from emu.media import Disk
-from machines import rom
+from machines import pc, rom, seabios_pc
 
 BOOT = """
 bits 16
@@ -22,20 +21,6 @@ hlt
 times 510-($-$$) db 0
 dw 0xaa55
 """
-
-
-def pc(firmware: bytes, **config: object) -> Machine:
-    options: dict[str, object] = {"memory": 2 << 20, **config}
-    return build_machine(MachineConfig(machine="pc", firmware=firmware, **options))  # type: ignore[arg-type]
-
-
-def seabios_pc(sector: bytes, **config: object) -> Machine:
-    try:
-        bios, vga = read_rom(find_firmware("seabios", "pc")), read_rom(find_vga_rom())
-    except FirmwareError as error:
-        pytest.skip(str(error))
-    disk = Disk.from_bytes(sector.ljust(1 << 20, b"\0"))
-    return pc(bios, memory=64 << 20, fw_cfg={"vgaroms/vgabios.bin": vga}, disks=(disk,), **config)
 
 
 def run(machine: Machine, limit: int = 50_000_000) -> MachineExit:

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import pickle
 from collections.abc import Callable
-from dataclasses import field
 from typing import Any
 
 import pytest
@@ -15,7 +14,9 @@ import emu.record
 from emu.engine import Access, Watch
 
 
-def classes(decorator: Any) -> dict[str, type]:
+def classes(module: Any) -> dict[str, type]:
+    decorator, field = module.dataclass, module.field
+
     @decorator
     class Plain:
         a: int
@@ -61,7 +62,7 @@ def classes(decorator: Any) -> dict[str, type]:
     return {c.__name__: c for c in made}
 
 
-OURS, THEIRS = classes(emu.record.dataclass), classes(dataclasses.dataclass)
+OURS, THEIRS = classes(emu.record), classes(dataclasses)
 
 CASES = [
     ("Plain", (1,), {}), ("Plain", (1, "y"), {}), ("Plain", (), {"a": 2, "b": "z"}), ("Plain", (), {}),
@@ -78,7 +79,7 @@ def outcome(make: Callable[[], Any]) -> Any:
         return type(error)
 
 
-def facts(kinds: dict[str, type], name: str, values: Any, named: Any) -> list[Any]:
+def facts(module: Any, kinds: dict[str, type], name: str, values: Any, named: Any) -> list[Any]:
     """What can be seen of an object made so, twice: the first call of a class compiles its __init__."""
     kind: Any = kinds[name]
     seen: list[Any] = []
@@ -98,6 +99,9 @@ def facts(kinds: dict[str, type], name: str, values: Any, named: Any) -> list[An
             (thing == 1, thing != 1),
             outcome(lambda: hash(thing)),  # noqa: B023
             outcome(lambda: dataclasses.replace(thing, **{first: 8})),  # noqa: B023
+            outcome(lambda: module.replace(thing, **{first: 8})),  # noqa: B023
+            outcome(lambda: module.replace(thing, e=8)),  # noqa: B023
+            [(f.name, f.type, f.init, f.repr, f.compare) for f in module.fields(thing)],
             outcome(lambda: setattr(thing, first, 8)),  # noqa: B023
             outcome(lambda: delattr(thing, first)),  # noqa: B023
             hasattr(kind(*values, **named), "__dict__"),
@@ -108,7 +112,7 @@ def facts(kinds: dict[str, type], name: str, values: Any, named: Any) -> list[An
 
 @pytest.mark.parametrize(("name", "values", "named"), CASES)
 def test_objects_behave_as_the_standard_ones(name: str, values: Any, named: Any) -> None:
-    assert facts(OURS, name, values, named) == facts(THEIRS, name, values, named)
+    assert facts(emu.record, OURS, name, values, named) == facts(dataclasses, THEIRS, name, values, named)
 
 
 def test_each_object_has_its_own_default_values() -> None:

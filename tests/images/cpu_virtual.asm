@@ -111,14 +111,7 @@ back:   mov al, '='
         inc dword [index]
         cmp dword [index], (cases_end - cases) / 32
         jb check
-.next:  inc dword [setting]
-        mov eax, [setting]              ; VIF and VIP together are #GP before an instruction, which is not kept
-        and eax, 0x18
-        cmp eax, 0x18
-        jne .differ
-        test byte [setting], 3
-        jnz .next
-.differ:
+        inc dword [setting]
         cmp dword [setting], 64
         jb next_setting
         TEST 32, 'end'

@@ -95,13 +95,14 @@ def test_it(machine):
         [
             "*- v2e screen -*",
             "tour: real, tick 1",
-            "tour: big real, tick*",
+            "tour: big real, tick",  # a character goes to the port, where the run ends, before the screen
             "*- v2e segments -*",
             "ds *[*]ffffffff*",
             "*- v2e last events -*",
             "*interrupt*vector 0x20*",
             "*- v2e serial -*",
             "tour: real, tick 1",
+            "tour: big real, tick 2",
             "*- v2e position -*",
             "*linear 0x*",
             "*- v2e replay -*",
@@ -268,15 +269,14 @@ def test_a_missing_nasm_fails_or_skips_as_the_ini_option_says(suite, pytester, m
     assert "nasm is not installed (Debian: apt-get install nasm)" in result.stdout.str()
 
 
-def test_the_plugin_imports_no_emulator():
+def test_the_plugin_imports_nothing_of_the_emulator_but_what_replaces_dataclass():
     check = (
         "import sys, repl.pytest_plugin\n"
-        "light = ('emu', 'emu.record')\n"
         "rooms = ('unicorn', 'pygdbmi', 'emu', 'stub')\n"
-        "print([m for m in sys.modules if m.partition('.')[0] in rooms and m not in light])"
+        "print(sorted(m for m in sys.modules if m.partition('.')[0] in rooms))"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == "['emu', 'emu.record']\n"
 
 
 def test_suites_without_the_fixtures_run_as_before(pytester):

@@ -312,3 +312,13 @@ def test_msr_refuses_what_would_fault(session, line, part):
 
 def test_msr_completes_the_names_of_the_model(session):
     assert {"efer", "pat", "tsc_aux"} <= set(session.table.complete(session, "msr ")[1])
+
+
+def test_why_names_each_broken_rule_and_what_ends_it(session_for):
+    said = session_for(PROTECTED)
+    text = result_text(said.execute("why"), Style())
+    assert "vtx2006 (VT-x of 2006, without unrestricted guest): no" in text
+    assert "CS base 0xffff0000 is not selector 0xf000 << 4 (SDM 3C 26.3.1.2, virtual-8086)" in text
+    assert "ahead: `ljmp 0xf000:0x0` at 0xfffffff0 loads CS" in text
+    assert "svm (AMD SVM): yes" in text
+    assert failure(said, "why vmx") == "no rules are called 'vmx': use one of vtx2006, vtx, svm"

@@ -40,13 +40,12 @@ def test_files_that_cannot_be_used_are_named(capsys: pytest.CaptureFixture[str],
 
 
 def test_a_kernel_and_something_else_to_start_in_are_refused(capsys: pytest.CaptureFixture[str], image: str):
-    assert "--kernel with --firmware" in refusal(capsys, "--kernel", image, "--firmware", "seabios")
     assert "the tour and --kernel" in refusal(capsys, "--kernel", image, "tour")
-    assert "leave one of them out" in refusal(capsys, "--kernel", image, "--option-rom", oracles.__file__)
+    assert "name one with --firmware" in refusal(capsys, "--kernel", image, "--option-rom", oracles.__file__)
 
 
 def test_memory_too_small_for_the_kernel_is_refused(capsys: pytest.CaptureFixture[str], image: str):
-    assert "is not free RAM of a machine with 1 MiB" in refusal(capsys, "--kernel", image, "--memory", "1M")
+    assert "is not free RAM: 1 MiB are there" in refusal(capsys, "--kernel", image, "--memory", "1M")
 
 
 def test_several_initrds_are_modules_in_order(image: str, tmp_path: Path):

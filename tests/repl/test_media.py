@@ -55,6 +55,14 @@ def test_a_hybrid_image_is_a_disk_when_said_so(files):
     assert ([len(config.disks), len(config.cdroms)], config.boot) == ([1, 0], ["disk"])
 
 
+def test_virtio_disks_are_disks_to_boot_from(files):
+    config = opened(
+        "--virtio", files / "disk", "--virtio", files / "cdrom", "--floppy", files / "floppy", "--boot", "disk"
+    )
+    assert ([disk.sectors for disk in config.virtio], config.boot) == ([10, 160], ["disk", "floppy"])
+    assert not config.disks
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

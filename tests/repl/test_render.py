@@ -11,6 +11,7 @@ from emu.journal import Event
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import (
     DeviceView,
+    EntryView,
     FieldView,
     FingerprintView,
     InstructionView,
@@ -66,6 +67,8 @@ EXAMPLES = (
     MemoryView("linear", 0, 1, "x", b"abc"),
     ValueView("", -5),
     FindingView("kvm", None, "not there"),
+    EntryView("vtx2006", "VT-x of 2006", ("SS is unusable (SDM 3C 26.3.1.2)",), "`mov ss, ax` at 0x7c00 loads SS"),
+    EntryView("svm", "AMD SVM", ()),
 )
 
 

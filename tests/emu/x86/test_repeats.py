@@ -1,10 +1,10 @@
-"""Where a repeated string instruction has no iteration left (SDM vol. 2B, REP; vol. 2A, 2.1.1)."""
+"""Whether a repeated string instruction has an iteration left (SDM vol. 2B, REP; vol. 2A, 2.1.1)."""
 
 from __future__ import annotations
 
 import pytest
 
-from emu.x86.repeats import finished_repeat
+from emu.x86.repeats import behind_iteration
 
 
 @pytest.mark.parametrize(
@@ -12,9 +12,9 @@ from emu.x86.repeats import finished_repeat
     [
         ("f3a4", 32, 0, 2), ("f3a4", 32, 1, 0), ("f3a4", 32, 0x10000, 0), ("f3a4", 16, 0x10000, 2),
         ("67f3a4", 32, 0x10000, 3), ("67f3a4", 16, 0x10000, 0), ("f3a4", 64, 1 << 32, 0), ("67f348ab", 64, 1 << 32, 4),
-        ("2ef266af", 32, 0, 4), ("f36c", 32, 0, 2), ("f36f", 32, 0, 2), ("f390", 32, 0, 0), ("a4", 32, 0, 0),
-        ("f3", 32, 0, 0), ("", 32, 0, 0), ("f348a4", 32, 0, 0), ("f3a8", 32, 0, 0),
+        ("2ef266af", 32, 0, 4), ("f36c", 32, 0, 2), ("f36f", 32, 0, 2), ("f390", 32, 0, None), ("a4", 32, 0, None),
+        ("f3", 32, 0, None), ("", 32, 0, None), ("f348a4", 32, 0, None), ("f3a8", 32, 0, None),
     ],
 )  # fmt: skip
-def test_a_repeat_is_finished_when_its_counter_is_zero(code: str, bits: int, count: int, length: int) -> None:
-    assert finished_repeat(bytes.fromhex(code), bits, count) == length
+def test_a_repeat_has_ended_when_its_counter_is_zero(code: str, bits: int, count: int, length: int | None) -> None:
+    assert behind_iteration(bytes.fromhex(code), bits, count) == length

@@ -1,0 +1,66 @@
+/* Rules of single instructions and of the boundary between two that Unicorn leaves out. The replaced functions, moves
+ * to and from debug registers, LTR and PUSHF, serve every engine, whichever run loop it uses. */
+#include "fast.h"
+
+/* General detect: #DB before the move (SDM vol. 3B, 17.2.4). The handler runs with GD clear. */
+static void detect(void *env, uint64_t host)
+{
+    uint64_t *dr = &AT(uint64_t, env, at.env_dr);
+
+    if (!(dr[7] & DR7_GD))
+        return;
+    dr[7] &= ~(uint64_t)DR7_GD;
+    dr[6] |= DR6_BD;
+    real_raise_exception_err_ra(env, EXCP_DB, 0, host);
+}
+
+REPLACES void helper_set_dr_x86_64(void *env, int number, uint64_t value)
+{
+    look_behind(env);
+    detect(env, (uint64_t)__builtin_return_address(0));
+    real_helper_set_dr(env, number, value);
+}
+
+REPLACES uint64_t helper_get_dr_x86_64(void *env, int number)
+{
+    detect(env, (uint64_t)__builtin_return_address(0));
+    return real_helper_get_dr(env, number);
+}
+
+/* LTR of a null selector: #GP(0) (SDM vol. 2A, LTR); Unicorn loads it. */
+REPLACES void helper_ltr_x86_64(void *env, int selector)
+{
+    if (!(selector & 0xfffc))
+        real_raise_exception_err_ra(env, EXCP_GP, 0, (uint64_t)__builtin_return_address(0));
+    real_helper_ltr(env, selector);
+}
+
+/* PUSHF pushes VM and RF as 0 (SDM vol. 2B, PUSHF). */
+REPLACES uint64_t helper_read_eflags_x86_64(void *env)
+{
+    return real_helper_read_eflags(env) & ~(uint64_t)(EFLAGS_VM | EFLAGS_RF);
+}
+
+/* True when VIF and VIP are both set where they are looked at: #GP(0) at the beginning of the next instruction, so that
+ * the monitor handles the pending interrupt (SDM vol. 3A, 20.3.2 and 20.4). Only IRET, SYSRET and a task switch come
+ * here with both, as STI and POPF refuse to set VIF then; all of them have `look` look. */
+int virtual_interrupt_due(const engine *e)
+{
+    uint64_t flags = AT(uint64_t, e->env, at.env_eflags), cr4 = (&AT(uint64_t, e->env, at.env_cr))[4];
+
+    return (flags & (EFLAGS_VIF | EFLAGS_VIP)) == (EFLAGS_VIF | EFLAGS_VIP) &&
+           cr4 & (flags & EFLAGS_VM ? CR4_VME : CR4_PVI) && (AT(uint32_t, e->env, at.env_hflags) & HF_CPL) == 3 &&
+           (flags >> EFLAGS_IOPL_SHIFT & 3) < 3;
+}
+
+/* An interrupt comes behind an iteration of the repeated string instruction of `s`: RF is pushed as 1 (SDM vol. 3B,
+ * 17.3.1.1). But behind the last one the instruction has ended, which Unicorn goes back to it to find out. */
+void mark_repeat(engine *e, const slot *s)
+{
+    uint64_t count = registers(e->env)[CX];
+
+    if (s->repeats < 8 ? count & ((1ull << 8 * s->repeats) - 1) : count)
+        AT(uint64_t, e->env, at.env_eflags) |= EFLAGS_RF;
+    else
+        *e->eip += s->block->size;
+}

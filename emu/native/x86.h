@@ -1,0 +1,44 @@
+/* Names of the architecture: registers, flags, control bits, vectors, descriptors (SDM vol. 1 and 3A). */
+#ifndef V2E_X86_H
+#define V2E_X86_H
+
+enum { AX, CX, DX, BX, SP, BP, SI, DI };
+/* Segment registers by their numbers in instructions; LDTR, TR and GDTR as QEMU numbers them behind those. */
+enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT };
+
+/* EFLAGS (vol. 1, 3.4.3) */
+#define EFLAGS_IF 0x200u
+#define EFLAGS_IOPL_SHIFT 12
+#define EFLAGS_NT 0x4000u
+#define EFLAGS_RF 0x10000u
+#define EFLAGS_VM 0x20000u
+#define EFLAGS_VIF 0x80000u
+#define EFLAGS_VIP 0x100000u
+
+/* CR4 (vol. 3A, 2.5) */
+#define CR4_VME 1u
+#define CR4_PVI 2u
+#define CR4_TSD 4u
+#define CR4_OSFXSR 0x200u
+
+/* Debug registers (vol. 3B, 17.2) */
+#define DR6_BD 0x2000u
+#define DR7_GD 0x2000u
+
+/* Vectors (vol. 3A, 6.15) */
+#define EXCP_DB 1
+#define EXCP_UD 6
+#define EXCP_SS 12
+#define EXCP_GP 13
+
+/* The high double-word of a descriptor, which is also the flags of a descriptor cache (vol. 3A, 3.4.5) */
+#define SEG_WRITABLE (1u << 9) /* of data; of code: readable */
+#define SEG_EXPAND_DOWN (1u << 10)
+#define SEG_CODE (1u << 11)
+#define SEG_NO_SYSTEM (1u << 12) /* the S bit: code or data */
+#define SEG_PRESENT (1u << 15)
+#define SEG_BIG (1u << 22)
+#define SEG_GRANULAR (1u << 23)
+#define FLAT UINT32_MAX /* the limit of 4 GiB */
+
+#endif

@@ -1,0 +1,269 @@
+"""Which CPU states a hypervisor's CPU can enter natively, and each rule that a state breaks, in words with its values.
+
+Section numbers are those of the SDM, vol. 3C, chapter 26 (27 in editions from 2022 on), and of AMD's APM, vol. 2. Rules
+about what a hypervisor sets up itself (CR0.NE, CR4.VMXE, the I/O bitmaps) are not the guest's and are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+
+from emu.record import dataclass
+from emu.x86.modes import REAL_LIMIT
+from emu.x86.register_writes import ACCESS_UNUSABLE
+from emu.x86.state import (
+    CR0_PE,
+    CR0_PG,
+    CR4_PAE,
+    EFER_LMA,
+    EFER_LME,
+    RFLAGS_VM,
+    SEGMENTS,
+    CpuState,
+    Segment,
+)
+
+CR0_NW, CR0_CD = 1 << 29, 1 << 30
+#: Flags that are always 0, and the one that is always 1 (SDM vol. 1, 3.4.3).
+RFLAGS_ZERO = ~((1 << 22) - 1) | 1 << 15 | 1 << 5 | 1 << 3
+RFLAGS_ONE = 1 << 1
+#: Access rights of each segment in virtual-8086 mode: read/write data, accessed, S, DPL 3, present (26.3.1.2).
+V86_ACCESS = 0xF3
+TYPE_CODE, TYPE_CONFORMING, TYPE_READABLE, TYPE_ACCESSED = 8, 4, 2, 1
+TYPE_STACKS = (3, 7)  #: read/write data, accessed; up and down
+TYPE_LDT = 2
+TYPE_BUSY16, TYPE_BUSY = 3, 11
+ACCESS_S, ACCESS_RESERVED, ACCESS_G = 0x10, 0xF00, 0x8000
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A rule that does not hold: `register` is what would have to be loaded anew ("ss", "cr0", "rflags"), `text` says
+    it with the values, `source` is the rule's section."""
+
+    register: str
+    text: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.source})"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What one kind of CPU demands of a state that it is to enter: `name` for commands, `title` for people."""
+
+    name: str
+    title: str
+    check: Callable[[CpuState], Iterator[Broken]]
+
+    def broken(self, state: CpuState) -> tuple[Broken, ...]:
+        """Every rule that `state` breaks; empty: it can run natively."""
+        return tuple(self.check(state))
+
+    def enterable(self, state: CpuState) -> bool:
+        """As not `broken`, at the first rule's cost where one is broken."""
+        return next(self.check(state), None) is None
+
+
+def usable(segment: Segment) -> bool:
+    """The cache can be used for accesses. A cache of a null selector has no rights at all."""
+    return not segment.access & ACCESS_UNUSABLE and bool(segment.access & 0xFF)
+
+
+# -- VT-x
+
+
+def _vtx2006(state: CpuState) -> Iterator[Broken]:
+    if not state.cr0 & CR0_PE or state.rflags & RFLAGS_VM:
+        yield from _as_v86(state)
+    else:
+        yield from _protected(state, unrestricted=False)
+    yield from _vtx_common(state)
+
+
+def _vtx(state: CpuState) -> Iterator[Broken]:
+    if state.cr0 & CR0_PE and state.rflags & RFLAGS_VM:
+        yield from _as_v86(state)
+    else:
+        yield from _protected(state, unrestricted=True)
+    yield from _vtx_common(state)
+
+
+def _as_v86(state: CpuState) -> Iterator[Broken]:
+    """Virtual-8086 mode, and real mode where it can only run as that: the hypervisor gives each segment DPL 3 and CS
+    a data segment's type, everything else must be as real mode loads it."""
+    real = not state.cr0 & CR0_PE
+    source = "SDM 3C 26.3.1.2, virtual-8086"
+    note = "real mode runs as virtual 8086 here: " if real else ""
+    for name in SEGMENTS:
+        s, upper = state.segment(name), name.upper()
+        if not usable(s):
+            yield Broken(name, f"{note}{upper} is unusable", source)
+            continue
+        if s.base != s.selector << 4:
+            yield Broken(name, f"{note}{upper} base {s.base:#x} is not selector {s.selector:#x} << 4", source)
+        if s.limit != REAL_LIMIT:
+            big = ", big real mode" if real and s.limit > REAL_LIMIT else ""
+            yield Broken(name, f"{note}{upper} limit {s.limit:#x} is not 0xffff{big}", source)
+        access = s.access | 0x60
+        if name == "cs":
+            access = access & ~0xF | 3
+        if access != V86_ACCESS:
+            yield Broken(name, f"{note}{upper} access rights {s.access:#x} are not {V86_ACCESS:#x} but for DPL", source)
+
+
+def _protected(state: CpuState, *, unrestricted: bool) -> Iterator[Broken]:
+    source = "SDM 3C 26.3.1.2"
+    cs, ss = state.cs, state.ss
+    if not unrestricted and (cs.selector ^ ss.selector) & 3:
+        yield Broken("ss", f"SS.RPL {ss.selector & 3} is not CS.RPL {cs.selector & 3}", source)
+    yield from _code(state, unrestricted, source)
+    yield from _stack(state, unrestricted, source)
+    for name in ("ds", "es", "fs", "gs"):
+        yield from _data(name, state.segment(name), unrestricted, source)
+    yield from _task(state, source)
+
+
+def _code(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]:
+    cs, ss = state.cs, state.ss
+    if not usable(cs):
+        yield Broken("cs", "CS is unusable", source)
+        return
+    if unrestricted and cs.type == TYPE_STACKS[0]:
+        if cs.dpl:
+            yield Broken("cs", f"CS is a data segment with DPL {cs.dpl}, not 0", source)
+    elif not cs.type & TYPE_CODE or not cs.type & TYPE_ACCESSED:
+        what = "accessed code" if not unrestricted else "accessed code or data of a real mode"
+        yield Broken("cs", f"CS type {cs.type:#x} is not {what}: no far transfer has loaded it yet", source)
+    elif cs.type & TYPE_CONFORMING:
+        if cs.dpl > ss.dpl:
+            yield Broken("cs", f"conforming CS has DPL {cs.dpl}, above SS.DPL {ss.dpl}", source)
+    elif cs.dpl != ss.dpl:
+        yield Broken("cs", f"CS.DPL {cs.dpl} is not SS.DPL {ss.dpl}", source)
+    if state.efer & EFER_LMA and cs.long and cs.big:
+        yield Broken("cs", "CS has both L and D in IA-32e mode", source)
+    yield from _cache("cs", cs, source)
+
+
+def _stack(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]:
+    ss = state.ss
+    if not unrestricted and ss.dpl != ss.selector & 3:
+        yield Broken("ss", f"SS.DPL {ss.dpl} is not SS.RPL {ss.selector & 3} of selector {ss.selector:#x}", source)
+    if unrestricted and ss.dpl and (not state.cr0 & CR0_PE or state.cs.type == TYPE_STACKS[0]):
+        yield Broken("ss", f"SS.DPL {ss.dpl} is not 0 in real mode", source)
+    if usable(ss):
+        if ss.type not in TYPE_STACKS:
+            yield Broken("ss", f"SS type {ss.type:#x} is not accessed read/write data", source)
+        yield from _cache("ss", ss, source)
+
+
+def _data(name: str, s: Segment, unrestricted: bool, source: str) -> Iterator[Broken]:
+    if not usable(s):
+        return
+    upper = name.upper()
+    if not s.type & TYPE_ACCESSED:
+        yield Broken(name, f"{upper} type {s.type:#x} is not accessed", source)
+    if s.type & TYPE_CODE and not s.type & TYPE_READABLE:
+        yield Broken(name, f"{upper} type {s.type:#x} is execute-only code", source)
+    rpl = s.selector & 3
+    if not unrestricted and s.type <= TYPE_BUSY and s.dpl < rpl:
+        yield Broken(name, f"{upper}.DPL {s.dpl} is below RPL {rpl} of selector {s.selector:#x}", source)
+    yield from _cache(name, s, source)
+
+
+def _cache(name: str, s: Segment, source: str, *, system: bool = False) -> Iterator[Broken]:
+    """What holds for each usable cache: S, P, reserved rights, and a limit that G can express."""
+    upper = name.upper()
+    if bool(s.access & ACCESS_S) == system:
+        yield Broken(name, f"{upper} is {'no' if system else 'a'} system segment", source)
+    if not s.present:
+        yield Broken(name, f"{upper} is not present", source)
+    if s.access & ACCESS_RESERVED:
+        yield Broken(name, f"{upper} access rights {s.access:#x} have reserved bits", source)
+    if s.limit >> 20 and not s.access & ACCESS_G:
+        yield Broken(name, f"{upper} limit {s.limit:#x} needs G=1", source)
+    if s.limit & 0xFFF != 0xFFF and s.access & ACCESS_G:
+        yield Broken(name, f"{upper} limit {s.limit:#x} needs G=0", source)
+
+
+def _task(state: CpuState, source: str) -> Iterator[Broken]:
+    tr, ldtr = state.tr, state.ldtr
+    if not usable(tr):
+        yield Broken("tr", "TR is unusable", source)
+    else:
+        if tr.selector & 4:
+            yield Broken("tr", f"TR selector {tr.selector:#x} is in the LDT", source)
+        if tr.type != TYPE_BUSY and (tr.type != TYPE_BUSY16 or state.efer & EFER_LMA):
+            yield Broken("tr", f"TR type {tr.type:#x} is not a busy TSS", source)
+        yield from _cache("tr", tr, source, system=True)
+    if usable(ldtr):
+        if ldtr.selector & 4:
+            yield Broken("ldtr", f"LDTR selector {ldtr.selector:#x} is in the LDT", source)
+        if ldtr.type != TYPE_LDT:
+            yield Broken("ldtr", f"LDTR type {ldtr.type:#x} is not an LDT", source)
+        yield from _cache("ldtr", ldtr, source, system=True)
+
+
+def _vtx_common(state: CpuState) -> Iterator[Broken]:
+    """Control registers, tables, RIP, RFLAGS and activity: the same with and without unrestricted guest."""
+    controls = "SDM 3C 26.3.1.1"
+    long = bool(state.efer & EFER_LMA)
+    if state.cr0 & CR0_PG and not state.cr0 & CR0_PE:
+        yield Broken("cr0", f"CR0 {state.cr0:#x} has PG without PE", controls)
+    if state.cr0 & CR0_PG and long != bool(state.efer & EFER_LME):
+        yield Broken("efer", f"EFER {state.efer:#x}: LMA is not LME with paging on", controls)
+    if long and not state.cr4 & CR4_PAE:
+        yield Broken("cr4", f"CR4 {state.cr4:#x} has no PAE in IA-32e mode", controls)
+    if long and not state.cr0 & CR0_PG:
+        yield Broken("cr0", f"CR0 {state.cr0:#x} has no PG in IA-32e mode", controls)
+    for name, table in (("gdtr", state.gdtr), ("idtr", state.idtr)):
+        if table.limit > 0xFFFF:
+            yield Broken(name, f"{name.upper()} limit {table.limit:#x} is above 0xffff", "SDM 3C 26.3.1.3")
+        if not _canonical(table.base):
+            yield Broken(name, f"{name.upper()} base {table.base:#x} is not canonical", "SDM 3C 26.3.1.3")
+    flags = "SDM 3C 26.3.1.4"
+    if not state.long64 and state.rip >> 32:
+        yield Broken("rip", f"RIP {state.rip:#x} has more than 32 bits outside 64-bit mode", flags)
+    if state.rflags & RFLAGS_ZERO & (1 << 64) - 1 or not state.rflags & RFLAGS_ONE:
+        yield Broken("rflags", f"RFLAGS {state.rflags:#x} has reserved bits set, or bit 1 clear", flags)
+    if state.rflags & RFLAGS_VM and (long or not state.cr0 & CR0_PE):
+        yield Broken("rflags", "RFLAGS.VM is set outside protected mode", flags)
+    activity = "SDM 3C 26.3.1.5"
+    if state.halted and state.ss.dpl:
+        yield Broken("ss", f"halted with SS.DPL {state.ss.dpl}, not 0", activity)
+    if state.halted and state.shadow:
+        yield Broken("rflags", "halted in the shadow of STI or MOV SS", activity)
+
+
+def _canonical(address: int) -> bool:
+    return address >> 47 in (0, 0x1FFFF)
+
+
+# -- SVM
+
+
+def _svm(state: CpuState) -> Iterator[Broken]:
+    """VMRUN's consistency checks: AMD takes segments as they are, big real mode and paged real mode too."""
+    source = "APM 2, 15.5.1"
+    if state.cr0 & CR0_NW and not state.cr0 & CR0_CD:
+        yield Broken("cr0", f"CR0 {state.cr0:#x} has NW without CD", source)
+    for name, value in (("cr0", state.cr0), ("dr6", state.dr[6]), ("dr7", state.dr[7])):
+        if value >> 32:
+            yield Broken(name, f"{name.upper()} {value:#x} has more than 32 bits", source)
+    if state.efer & EFER_LME and state.cr0 & CR0_PG:
+        if not state.cr4 & CR4_PAE:
+            yield Broken("cr4", f"EFER.LME and CR0.PG are set, and CR4 {state.cr4:#x} has no PAE", source)
+        if not state.cr0 & CR0_PE:
+            yield Broken("cr0", f"EFER.LME and CR0.PG are set, and CR0 {state.cr0:#x} has no PE", source)
+        if state.cr4 & CR4_PAE and state.cs.long and state.cs.big:
+            yield Broken("cs", "CS has both L and D in long mode", source)
+
+
+VTX2006 = Rules("vtx2006", "VT-x of 2006, without unrestricted guest", _vtx2006)
+VTX = Rules("vtx", "VT-x with unrestricted guest", _vtx)
+SVM = Rules("svm", "AMD SVM", _svm)
+#: The CPUs whose rules are known from their documents, by name.
+RULES: Mapping[str, Rules] = MappingProxyType({rules.name: rules for rules in (VTX2006, VTX, SVM)})
+__all__ = ["RULES", "SVM", "VTX", "VTX2006", "Broken", "Rules", "usable"]

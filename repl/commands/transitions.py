@@ -1,0 +1,34 @@
+"""Between emulator and native CPU: whether the state can go there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from repl.command import Argument, CommandError, Result, command
+from repl.kinds import RULES
+
+if TYPE_CHECKING:
+    from repl.session import Session
+
+Args = Mapping[str, Any]
+
+
+@command(
+    "why", "transitions", "say whether a CPU's virtualisation can run the present state natively, and if not why",
+    Argument("rules", RULES, optional=True), aliases=("info why",),
+    details=(
+        "RULES: vtx2006 is VT-x without unrestricted guest, where real mode must look like virtual 8086 mode; vtx has\n"
+        "unrestricted guest; svm is AMD's. Without RULES each is asked. Every rule that is broken is said with its\n"
+        "values and its section, and which of the next instructions will make the state enterable, if one does.\n"
+        "The look ahead changes nothing of the guest and stops before the first access to a device."
+    ),
+)  # fmt: skip
+def why(session: Session, args: Args) -> Result:
+    from emu.x86 import vmentry
+
+    name = args["rules"]
+    if name is not None and name not in vmentry.RULES:
+        raise CommandError(f"no rules are called {name!r}: use one of {', '.join(vmentry.RULES)}")
+    chosen = vmentry.RULES.values() if name is None else (vmentry.RULES[name],)
+    return Result((tuple(session.debugger.why(rules) for rules in chosen),))

@@ -1,0 +1,169 @@
+"""Which states VT-x and SVM take: each rule, by the SDM's and the APM's words, broken alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from emu.x86.state import CpuState, Segment
+from emu.x86.vmentry import RULES, SVM, VTX, VTX2006
+
+Change = Callable[[CpuState], None]
+
+
+def real(selector: int = 0x1200) -> CpuState:
+    """Real mode as any loader runs in it."""
+    state = CpuState(rip=0x7C00)
+    state.cs = Segment(0, 0, 0xFFFF, 0x9B)
+    for name in ("ss", "ds", "es", "fs", "gs"):
+        setattr(state, name, Segment(selector, selector << 4, 0xFFFF, 0x93))
+    return state
+
+
+def flat() -> CpuState:
+    """32-bit protected mode, ring 0, flat."""
+    state = CpuState(rip=0x100000, cr0=0x60000011)
+    state.cs = Segment(8, 0, 0xFFFFFFFF, 0xC09B)
+    for name in ("ss", "ds", "es", "fs", "gs"):
+        setattr(state, name, Segment(16, 0, 0xFFFFFFFF, 0xC093))
+    return state
+
+
+def long() -> CpuState:
+    """64-bit mode, ring 0."""
+    state = flat()
+    state.cr0 |= 1 << 31
+    state.cr4, state.efer = 0x20, 0x500
+    state.cs = Segment(8, 0, 0xFFFFFFFF, 0xA09B)
+    return state
+
+
+def v86() -> CpuState:
+    state = flat()
+    state.rflags = 0x20002
+    for name in ("cs", "ss", "ds", "es", "fs", "gs"):
+        setattr(state, name, Segment(0x1200, 0x12000, 0xFFFF, 0xF3))
+    return state
+
+
+def put(**parts: object) -> Change:
+    """Set `cs_base=1`, `rip=...` in a state."""
+
+    def change(state: CpuState) -> None:
+        for name, value in parts.items():
+            where, _, field = name.partition("_")
+            if field:
+                setattr(state.segment(where) if where not in ("gdtr", "idtr") else getattr(state, where), field, value)
+            else:
+                setattr(state, name, value)
+
+    return change
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("made", [real, flat, long, v86])
+def test_the_plain_states_of_each_mode_are_enterable_everywhere(rules: object, made: Callable[[], CpuState]) -> None:
+    assert [str(b) for b in rules.broken(made())] == []
+    assert rules.enterable(made())
+
+
+#: A state, one change, and what each CPU says of it: "" where it takes the state.
+CASES: list[tuple[str, Callable[[], CpuState], Change, str, str]] = [
+    # 26.3.1.2, virtual-8086: base, limit, access rights of the six segments; of real mode only where that is its cloak
+    ("big real", real, put(ds_limit=0xFFFFFFFF, ds_access=0x8093), "ds limit 0xffffffff big real", ""),
+    ("real based", real, put(ss_base=0x12340), "ss base 0x12340 is not selector 0x1200 << 4", ""),
+    ("real 32-bit code", real, put(cs_access=0x409B), "cs access rights 0x409b", ""),
+    ("real unusable", real, put(es_access=0x10000), "es is unusable", ""),
+    ("reset", real, put(cs_selector=0xF000, cs_base=0xFFFF0000), "cs base 0xffff0000", ""),
+    ("v86 based", v86, put(cs_base=0), "cs base 0x0 is not selector 0x1200", "cs base 0x0 is not selector 0x1200"),
+    ("v86 limit", v86, put(gs_limit=0xFFFFF), "gs limit 0xfffff", "gs limit 0xfffff"),
+    # protected: CS's type and DPL, SS's DPL and RPL
+    ("pe just set", flat, put(cs_access=0x93, cs_limit=0xFFFF), "cs type 0x3 is not accessed code", ""),
+    ("pe just set, read only", flat, put(cs_access=0x91), "cs type 0x1", "cs type 0x1"),
+    ("unaccessed code", flat, put(cs_access=0xC09A), "cs type 0xa", "cs type 0xa"),
+    ("stale ss", flat, put(ss_selector=0x1203), "ss.rpl 3 is not cs.rpl 0; ss.dpl 0 is not ss.rpl 3", ""),
+    ("code's dpl", flat, put(cs_access=0xC0FB), "cs.dpl 3 is not ss.dpl 0", "cs.dpl 3 is not ss.dpl 0"),
+    ("conforming above", flat, put(cs_access=0xC0FF), "conforming cs has dpl 3", "conforming cs has dpl 3"),
+    ("data as cs, ring 3", flat, put(cs_access=0xF3), "cs type 0x3", "cs is a data segment with dpl 3"),
+    ("stack read only", flat, put(ss_access=0xC091), "ss type 0x1", "ss type 0x1"),
+    ("stack absent", flat, put(ss_access=0xC013), "ss is not present", "ss is not present"),
+    # data: accessed, readable, DPL, S, P
+    ("data unaccessed", flat, put(ds_access=0xC092), "ds type 0x2 is not accessed", "ds type 0x2 is not accessed"),
+    ("execute-only", flat, put(es_access=0xC099), "es type 0x9 is execute-only", "es type 0x9 is execute-only"),
+    ("data's dpl", flat, put(ds_selector=0x1203), "ds.dpl 0 is below rpl 3", ""),
+    ("system data", flat, put(fs_access=0xC083), "fs is a system segment", "fs is a system segment"),
+    ("absent data", flat, put(gs_access=0xC013), "gs is not present", "gs is not present"),
+    ("reserved", flat, put(ds_access=0xC193), "ds access rights 0xc193 have reserved", "ds access rights 0xc193"),
+    ("needs G", flat, put(ds_access=0x4093), "ds limit 0xffffffff needs g=1", "ds limit 0xffffffff needs g=1"),
+    ("needs no G", flat, put(ds_limit=0x12345, ds_access=0xC093), "ds limit 0x12345 needs g=0", "needs g=0"),
+    # task and local table
+    ("idle tss", flat, put(tr_access=0x89), "tr type 0x9 is not a busy tss", "tr type 0x9 is not a busy tss"),
+    ("no tss", flat, put(tr_access=0x10000), "tr is unusable", "tr is unusable"),
+    ("tss in ldt", flat, put(tr_selector=0x2C), "tr selector 0x2c is in the ldt", "tr selector 0x2c"),
+    ("16-bit tss", flat, put(tr_access=0x83), "", ""),
+    ("16-bit tss in IA-32e", long, put(tr_access=0x83), "tr type 0x3", "tr type 0x3"),
+    ("ldt's type", flat, put(ldtr_access=0x8B), "ldtr type 0xb is not an ldt", "ldtr type 0xb"),
+    ("ldt in ldt", flat, put(ldtr_selector=0xC), "ldtr selector 0xc is in the ldt", "ldtr selector 0xc"),
+    # 26.3.1.1, .3, .4, .5
+    ("paging without PE", real, put(cr0=0xE0000010), "cr0 0xe0000010 has pg without pe", "has pg without pe"),
+    ("LMA alone", flat, put(efer=0x400), "has no pae; has no pg", "has no pae; has no pg"),
+    ("LMA not LME", long, put(efer=0x400), "lma is not lme", "lma is not lme"),
+    ("LA without PAE", long, put(cr4=0), "cr4 0x0 has no pae", "cr4 0x0 has no pae"),
+    ("L and D", long, put(cs_access=0xE09B), "cs has both l and d", "cs has both l and d"),
+    ("table's limit", flat, put(idtr_limit=0x10000), "idtr limit 0x10000", "idtr limit 0x10000"),
+    ("table's base", long, put(gdtr_base=1 << 47), "gdtr base 0x800000000000", "gdtr base 0x800000000000"),
+    ("rip", flat, put(rip=1 << 32), "rip 0x100000000", "rip 0x100000000"),
+    ("flags", flat, put(rflags=0x8002), "rflags 0x8002", "rflags 0x8002"),
+    ("bit 1", flat, put(rflags=0), "rflags 0x0", "rflags 0x0"),
+    ("halted in ring 3", flat, put(halted=True, ss_access=0xC0F3), "halted with ss.dpl 3", "halted with ss.dpl 3"),
+    ("halted in shadow", flat, put(halted=True, shadow=True), "halted in the shadow", "halted in the shadow"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("made", "change", "old", "new"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_each_rule_of_vt_x_is_told_with_its_values(
+    made: Callable[[], CpuState], change: Change, old: str, new: str
+) -> None:
+    state = made()
+    change(state)
+    for rules, expected in ((VTX2006, old), (VTX, new)):
+        said = "; ".join(str(b) for b in rules.broken(state)).lower()
+        assert bool(said) == bool(expected) != rules.enterable(state), said
+        for part in expected.split("; "):
+            words = part.split(" big real")
+            assert words[0] in said, (rules.name, said)
+            assert len(words) == 1 or "big real mode" in said
+
+
+def test_each_broken_rule_names_the_register_to_load_and_its_section() -> None:
+    state = real()
+    put(ss_base=0x12340, ds_limit=0xFFFFFFFF)(state)
+    broken = VTX2006.broken(state)
+    assert [b.register for b in broken] == ["ss", "ds"]
+    assert str(broken[0]) == (
+        "real mode runs as virtual 8086 here: SS base 0x12340 is not selector 0x1200 << 4"
+        " (SDM 3C 26.3.1.2, virtual-8086)"
+    )
+
+
+#: AMD's checks (APM vol. 2, 15.5.1): of the segments only L with D in long mode.
+AMD: list[tuple[Callable[[], CpuState], Change, str]] = [
+    (real, put(ss_base=0x12340, ds_limit=0xFFFFFFFF, ds_access=0x8093), ""),
+    (real, put(cr0=0xE0000010), ""),  # paged real mode
+    (flat, put(cs_access=0x93, tr_access=0x89), ""),
+    (real, put(cr0=0x20000010), "cr0"),
+    (long, put(cs_access=0xE09B), "cs"),
+    (long, put(cr4=0), "cr4"),
+    (long, put(cr0=0xE0000010), "cr0"),
+    (flat, put(cr0=0x1_0000_0011), "cr0"),
+]
+
+
+@pytest.mark.parametrize(("made", "change", "register"), AMD)
+def test_svm_checks_controls_and_hardly_any_segment(
+    made: Callable[[], CpuState], change: Change, register: str
+) -> None:
+    state = made()
+    change(state)
+    assert [b.register for b in SVM.broken(state)] == ([register] if register else [])
