@@ -113,8 +113,8 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
 
 
 def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, bytes]]) -> None:
-    """Put the firmware in place, the built-in BIOS unless another is named. SeaBIOS is handed its VGA BIOS and the option ROMs through fw_cfg, as it deploys them
-    itself; any other firmware finds the option ROMs at C0000h."""
+    """Put the firmware in place, the built-in BIOS unless another is named. SeaBIOS is handed its VGA BIOS and the
+    option ROMs through fw_cfg, as it deploys them itself; any other firmware finds the option ROMs at C0000h."""
     if name in (None, "builtin"):
         config.firmware, config.bios = builtin_bios(), True
         config.option_roms = [data for _, data in roms]

@@ -129,9 +129,9 @@ def _ascii() -> dict[int, list[int]]:
 
 
 def _marked(base: list[int], mark: str) -> list[int]:
-    """A letter with a mark above; a capital is made two rows lower for it."""
+    """A letter with a mark above; a capital is made a row lower for it, and its mark is one row."""
     if any(base[:2]):
-        base = [0, 0, base[0], base[1], base[3], base[5], base[6], 0]
+        return [_rows(mark)[0], *base[:2], *base[3:7], 0]
     return [m | b for m, b in zip(_rows(mark), base, strict=True)]
 
 

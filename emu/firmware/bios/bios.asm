@@ -15,7 +15,7 @@
 ; 1.01 (option ROMs).
 ;
 ; Assemble: python -m tools.bios, which draws the fonts and runs nasm.
-cpu 486
+cpu 586                                 ; for CPUID, where there is one; all else is a 486's
 bits 16
 
 SERVICE_PORT    equ 0x0C90              ; emu/layout.py: BIOS_SERVICE
@@ -507,6 +507,7 @@ post:
 
         call keyboard_init
         call shadow
+        call local_apic
         CALL_SERVICE post_service
         mov ax, 0x0003
         int 0x10
@@ -529,6 +530,14 @@ keyboard_init:
         call kbc_command
         mov al, 0x64                    ; no interrupts yet, system flag, pointing device off, scan code set 1
         call kbc_write
+        mov al, 0xD1                    ; the 8042 lets go of A20, so that port 92h alone decides
+        call kbc_command
+        mov al, 0xDD
+        call kbc_write
+        in al, 0x92
+        and al, 0xFE
+        or al, 2
+        out 0x92, al
         mov al, 0xF6                    ; the keyboard's defaults
         call kbc_write
         call kbc_read
@@ -588,6 +597,50 @@ pci_read:                               ; EAX of configuration address EAX
         mov dl, 0xFC
         in eax, dx
         ret
+
+; Where an i440FX is and the CPU has a local APIC: on, LINT0 the 8259's INTR, LINT1 NMI (MultiProcessor Specification
+; 1.4, 3.6.2.2, virtual wire mode). Its page is reached by a flat segment.
+local_apic:
+        mov eax, 0x80000000
+        call pci_read
+        cmp eax, 0x12378086
+        jne .end
+        pushfd                          ; CPUID is there when bit 21 can be changed
+        pop eax
+        mov ecx, eax
+        xor eax, 1 << 21
+        push eax
+        popfd
+        pushfd
+        pop eax
+        xor eax, ecx
+        test eax, 1 << 21
+        jz .end
+        mov eax, 1
+        cpuid
+        test dh, 2                      ; a local APIC
+        jz .end
+        o32 lgdt [cs:gdt_pointer]
+        mov eax, cr0
+        inc ax
+        mov cr0, eax
+        mov bx, 8
+        mov ds, bx
+        mov dword [dword 0xFEE000F0], 0x1FF
+        mov dword [dword 0xFEE00350], 0x700
+        mov dword [dword 0xFEE00360], 0x400
+        mov bl, 16
+        mov ds, bx
+        dec ax
+        mov cr0, eax
+        xor ax, ax
+        mov ds, ax
+.end:   ret
+align 4
+gdt:    dq 0, 0x00CF93000000FFFF, 0x000093000000FFFF
+gdt_pointer:
+        dw 23
+        dd 0xF0000 + gdt
 
 OPTION_SEGMENT  equ 0xC000
 OPTION_END      equ 0xF000
@@ -659,7 +712,7 @@ AT 0xE6F2
         jmp int_19
 AT 0xE6F5                               ; the system configuration: INT 15h, AH=C0h
         dw 8
-        db 0xFC, 0x01, 0                ; AT, submodel, revision
+        db 0xFC, 0, 1                   ; AT, submodel, revision
         db 0x74                         ; second 8259A, clock, INT 15h/4Fh is called, an EBDA
         db 0x40, 0, 0, 0                ; INT 16h/09h
 AT 0xE739

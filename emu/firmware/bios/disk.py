@@ -34,6 +34,7 @@ from emu.media import SECTOR
 DISKETTE_TABLE = (0xF000, 0xEFC7)  #: in the ROM
 #: AH=08h, BL, by the capacity in KiB that the drive belongs to
 DRIVE_TYPES = {360: 1, 1200: 2, 720: 3, 1440: 4, 2880: 5}
+DISKETTE_DRIVES = 2  #: places for them; what is not there answers as such
 MOST_SECTORS = 128  #: of one call
 DMA_PAGE = 0x10000
 
@@ -97,7 +98,7 @@ class Disks:
         number, ah = f.dl, f.ah
         drive = self.find(number)
         call = self._calls.get(ah)
-        if drive is None and ah in (0x08, 0x15) and number < FIRST_DISK:
+        if drive is None and ah in (0x08, 0x15) and number < DISKETTE_DRIVES:
             self._absent_diskette(f)
         elif drive is None and ah == 0x00 and number < FIRST_DISK:
             f.name = ("reset: drive %02Xh", number)
@@ -221,7 +222,8 @@ class Disks:
         g = drive.geometry
         if g is None:
             raise DriveError(INVALID, 0)
-        last = g.cylinders - 1
+        # The last cylinder of a fixed disk is kept for diagnostics.
+        last = max(g.cylinders - (2 if isinstance(drive, HardDisk) else 1), 0)
         f.al = 0
         f.ch, f.cl = last & 0xFF, last >> 2 & 0xC0 | g.sectors
         f.dh, f.dl = g.heads - 1, self.count(drive.number)

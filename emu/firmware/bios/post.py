@@ -83,7 +83,7 @@ class Post:
             disk.forget()
             g = disk.geometry
             control = 0xC0 | (g.heads > 8) << 3
-            table = struct.pack("<HBBBHBB4xHBB", g.cylinders, g.heads, 0, 0, 0xFFFF, 0, control, 0, g.sectors, 0)
+            table = struct.pack("<HBHHBB3xHBB", g.cylinders, g.heads, 0, 0xFFFF, 0, control, 0, g.sectors, 0)
             h.write(at, table)
 
     def _set_ticks(self) -> None:
