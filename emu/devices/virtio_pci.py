@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import field
 
 from emu.clock import Clock
 from emu.devices.pci import COMMAND, Bar, Dma, PciFunction, PciState
 from emu.devices.virtqueue import BadQueue, Chain, QueueState, Virtqueue, legacy_layout
-from emu.record import dataclass
+from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 VENDOR_VIRTIO = 0x1AF4
