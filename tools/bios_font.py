@@ -128,14 +128,16 @@ def _ascii() -> dict[int, list[int]]:
     return {0x20 + i: [int(byte, 16) for byte in line.split(", ")] for i, line in enumerate(lines)}
 
 
-def _marked(base: list[int], mark: str) -> list[int]:
-    """A letter with a mark above; a capital is made a row lower for it, and its mark is one row."""
-    if any(base[:2]):
-        return [_rows(mark)[0], *base[:2], *base[3:7], 0]
-    return [m | b for m, b in zip(_rows(mark), base, strict=True)]
+def _marked(base: list[int], mark: str, height: int) -> list[int]:
+    """A letter with a mark above. Capitals take all rows: their marks are one row, in the first line of a high cell
+    (a ninth row here), and in a low one the letter is made a row lower."""
+    if not any(base[:2]):
+        return [m | b for m, b in zip(_rows(mark), base, strict=True)]
+    above = _rows(mark)[0]
+    return [above, *base[:2], *base[3:7], 0] if height == 8 else [*base, above]
 
 
-def _glyphs() -> dict[int, list[int]]:
+def _glyphs(height: int) -> dict[int, list[int]]:
     glyphs = _ascii()
     letters = {chr(code): rows for code, rows in glyphs.items()}
     letters["i"] = _rows(DOTLESS_I)
@@ -143,7 +145,7 @@ def _glyphs() -> dict[int, list[int]]:
         name = unicodedata.name(bytes((code,)).decode("cp437"))
         if (found := re.match(r"LATIN (SMALL|CAPITAL) LETTER (\w) WITH (\w+)", name)) and found[3] in MARKS:
             letter = found[2].lower() if found[1] == "SMALL" else found[2]
-            glyphs[code] = _marked(letters[letter], MARKS[found[3]])
+            glyphs[code] = _marked(letters[letter], MARKS[found[3]], height)
     glyphs.update({code: _rows(text) for code, text in DRAWN.items()})
     return glyphs
 
@@ -151,9 +153,11 @@ def _glyphs() -> dict[int, list[int]]:
 def _tall(rows: list[int], height: int) -> bytes:
     repeats, above = ROWS[height]
     out = bytearray(above)
-    for row, count in zip(rows, repeats, strict=True):
+    for row, count in zip(rows[:8], repeats, strict=True):
         # The strokes of higher cells are two dots wide.
         out += bytes((row | row >> 1 if height > 8 else row,)) * count
+    if len(rows) > 8:
+        out[0] = rows[8]
     return bytes(out.ljust(height, b"\0"))[:height]
 
 
@@ -220,7 +224,7 @@ def _integral(code: int, height: int) -> bytes:
 
 def font(height: int) -> bytes:
     """256 characters of 8, 14 or 16 bytes, a line each, bit 7 leftmost."""
-    glyphs = _glyphs()
+    glyphs = _glyphs(height)
     out = bytearray()
     for code in range(256):
         if code in ARMS:
