@@ -37,7 +37,7 @@ BANK = 0x10000
 #: In the ROM: strings, and the list of modes (bios.asm).
 OEM_STRING, ROM_SEGMENT = 0xE010, 0xF000
 MODES_IN_BLOCK = 34  #: the list follows the 34 bytes that VBE 1.x has, in the caller's block
-MODE_SUPPORTED, MODE_TTY, MODE_COLOUR, MODE_GRAPHICS, MODE_LINEAR = 0x01 | 0x02, 0x04, 0x08, 0x10, 0x80
+MODE_SUPPORTED, MODE_COLOUR, MODE_GRAPHICS, MODE_NOT_VGA, MODE_LINEAR = 0x01 | 0x02, 0x08, 0x10, 0x20, 0x80
 PLANAR_MODEL, PACKED_MODEL, DIRECT_MODEL = 3, 4, 6
 
 
@@ -103,7 +103,7 @@ class Vbe:
         line = _line_bytes(width, bits)
         planar = bits == 4
         model = PLANAR_MODEL if planar else PACKED_MODEL if bits == 8 else DIRECT_MODEL
-        attributes = MODE_SUPPORTED | MODE_COLOUR | MODE_GRAPHICS | (0 if planar else MODE_LINEAR)
+        attributes = MODE_SUPPORTED | MODE_COLOUR | MODE_GRAPHICS | (0 if planar else MODE_NOT_VGA | MODE_LINEAR)
         pages = self._memory() // max(1, line * height * (4 if planar else 1)) - 1
         masks = MASKS.get(bits, (0,) * 8)
         block = struct.pack(
@@ -162,7 +162,8 @@ class Vbe:
         f.name = ("VBE window %s", "position" if f.bh else f"to {f.dx}")
         if f.bl or f.bh > 1:
             return FAILED
-        if not self._enabled():
+        enable = self._setter.read_vbe(bochs_vbe.ENABLE)
+        if not enable & bochs_vbe.ENABLED or enable & bochs_vbe.LFB_ENABLED:
             return INVALID_IN_MODE
         if f.bh:
             f.dx = self._setter.read_vbe(bochs_vbe.BANK)

@@ -15,7 +15,7 @@ from emu.firmware.bios.planes import Planes
 from emu.firmware.bios.vbe import Vbe
 from emu.firmware.bios.video_fonts import VideoFonts
 from emu.firmware.bios.video_graphics import GraphicsScreen
-from emu.firmware.bios.video_modes import CHAIN_4, MODES, TEXT, Mode
+from emu.firmware.bios.video_modes import MODES, TEXT, Mode
 from emu.firmware.bios.video_palette import VideoPalette
 from emu.firmware.bios.video_set import GRAPHICS_FONT, HIGH_FONT, ModeSetter
 from emu.firmware.bios.video_text import TextScreen
@@ -86,7 +86,7 @@ class Video:
         return self._hardware.byte(bda.ROWS) + 1
 
     def _start(self, page: int) -> int:
-        return self._hardware.word(bda.PAGE_BYTES) * page
+        return 0 if self._mode().single else self._hardware.word(bda.PAGE_BYTES) * page
 
     def _cursor(self, page: int) -> tuple[int, int]:
         """Column, row."""
@@ -217,8 +217,6 @@ class Video:
                 cells[0::2] = bytes((f.al,)) * count
                 self._text.set_cells(start, first, cells)
             return
-        if mode.kind == CHAIN_4:
-            page = 0
         glyph = self._glyph(mode, f.al)
         for i in range(min(f.cx, self._columns() - column)):
             self._graphics.draw(mode, self._start(page), (column + i, row), glyph, f.bl)
@@ -227,13 +225,13 @@ class Video:
         mode = self._mode()
         f.name = ("write pixel: x %d, y %d, colour %02Xh", f.cx, f.dx, f.al)
         if mode.kind != TEXT and f.cx < self._columns() * 8:
-            self._graphics.set_pixel(mode, self._start(f.bh if mode.page_bytes else 0), f.cx, f.dx, f.al)
+            self._graphics.set_pixel(mode, self._start(f.bh), f.cx, f.dx, f.al)
 
     def _read_pixel(self, f: Frame) -> None:
         mode = self._mode()
         f.name = ("read pixel: x %d, y %d", f.cx, f.dx)
         if mode.kind != TEXT and f.cx < self._columns() * 8:
-            f.al = self._graphics.pixel(mode, self._start(f.bh if mode.page_bytes else 0), f.cx, f.dx)
+            f.al = self._graphics.pixel(mode, self._start(f.bh), f.cx, f.dx)
             f.result = ("colour %02Xh", f.al)
 
     def _teletype(self, f: Frame) -> None:
@@ -277,8 +275,7 @@ class Video:
                 attribute = self._text.cells(start, at, 1)[1]
             self._text.set_cells(start, at, bytes((character, attribute)))
         else:
-            start = self._start(page) if mode.page_bytes else 0
-            self._graphics.draw(mode, start, place, self._glyph(mode, character), colour)
+            self._graphics.draw(mode, self._start(page), place, self._glyph(mode, character), colour)
 
     def _current_mode(self, f: Frame) -> None:
         h = self._hardware

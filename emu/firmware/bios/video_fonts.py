@@ -81,7 +81,7 @@ class VideoFonts:
         if bl == 0x10:
             switches = h.byte(bda.VIDEO_SWITCHES)
             f.bh = int(h.word(bda.CRTC_PORT) == 0x3B4)
-            f.bl, f.ch, f.cl = control >> 5 & 3, switches >> 4, switches & 15
+            f.bl, f.ch, f.cl = control >> 5 & 3, 0, switches & 15  # nothing is at the feature connector
             return
         if bl == 0x30 and f.al < 3:
             flags = flags & ~0x90 | {0: 0x80, 1: 0x00, 2: 0x10}[f.al]
@@ -139,7 +139,7 @@ class VideoFonts:
         out[37] = h.byte(bda.DISPLAY_CODE)
         colours = 16 if mode.kind == TEXT and number != 7 else 1 << mode.bits if mode.bits < 8 else 0
         out[39:41] = (256 if mode.bits == 8 else colours).to_bytes(2, "little")
-        out[41] = 8 if mode.page_bytes else 1
+        out[41] = 1 if mode.single else 8
         lines = 400 if mode.kind == TEXT else mode.rows * mode.height
         out[42] = {200: 0, 350: 1, 400: 2, 480: 3}.get(lines, 0)
         out[45] = 0x11

@@ -34,9 +34,9 @@ class Mode:
     palette: int
 
     @property
-    def width(self) -> int:
-        """Of the screen, in pixels of graphics."""
-        return self.columns * 8
+    def single(self) -> bool:
+        """It has one page."""
+        return self.number in (4, 5, 6, 0x11, 0x12, 0x13)
 
 
 def _hex(text: str) -> bytes:
@@ -106,10 +106,14 @@ _ALL: Sequence[Mode] = (
         _EGA_MONO_ATTRIBUTES, 0,
     ),
     _mode(0x10, PLANAR, (80, 25, 14), 0x8000, 4, 0xA000, 0xA3, "010f0006", _EGA_350, _PLANAR_GRAPHICS, _EGA_16, 2),
-    _mode(0x11, PLANAR, (80, 30, 16), 0, 1, 0xA000, 0xE3, "010f0006", _VGA_2, _PLANAR_GRAPHICS, _VGA_2_ATTRIBUTES, 2),
-    _mode(0x12, PLANAR, (80, 30, 16), 0, 4, 0xA000, 0xE3, "010f0006", _VGA_480, _PLANAR_GRAPHICS, _EGA_16, 2),
     _mode(
-        0x13, CHAIN_4, (40, 25, 8), 0, 8, 0xA000, 0x63, "010f000e", _VGA_256, _CHAINED_GRAPHICS, _VGA_256_ATTRIBUTES, 3
+        0x11, PLANAR, (80, 30, 16), 0xA000, 1, 0xA000, 0xE3, "010f0006", _VGA_2, _PLANAR_GRAPHICS, _VGA_2_ATTRIBUTES,
+        2,
+    ),
+    _mode(0x12, PLANAR, (80, 30, 16), 0xA000, 4, 0xA000, 0xE3, "010f0006", _VGA_480, _PLANAR_GRAPHICS, _EGA_16, 2),
+    _mode(
+        0x13, CHAIN_4, (40, 25, 8), 0x2000, 8, 0xA000, 0x63, "010f000e", _VGA_256, _CHAINED_GRAPHICS,
+        _VGA_256_ATTRIBUTES, 3,
     ),
 )  # fmt: skip
 MODES = {mode.number: mode for mode in _ALL}
