@@ -28,7 +28,7 @@ class Boot:
     answer: str = ""
     slow: bool = False
     fails: str = ""
-    firmware: tuple[str, ...] = ("--firmware", "seabios")
+    firmware: tuple[str, ...] = ("--firmware", "seabios")  #: and, unless it is another, the built-in BIOS
 
 
 def _file(path: str, package: str) -> Callable[[Path], Path]:
