@@ -182,4 +182,4 @@ MOUSE = Kind("action", "what the mouse does", _text, lambda session, prefix: (
     "move", "wheel", "click", "down", "up", "left", "right", "middle", "side", "extra"), rest=True)  # fmt: skip
 COMMAND = Kind("command", "a command's name", _text, lambda session, prefix: session.table.words, rest=True)
 EVENT_KIND = Kind("kind", "a kind of event", _word, lambda session, prefix: (
-    "interrupt", "exception", "int", "mode", "reset", "input", "stop"))  # fmt: skip
+    "interrupt", "exception", "int", "bios", "mode", "reset", "input", "stop"))  # fmt: skip
