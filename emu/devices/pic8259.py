@@ -79,14 +79,16 @@ class Pic8259Pair:
             self._irq2 = level
         else:
             self._chips[n >> 3].set_input(n & 7, level)
-        self._changed()
+        self._changed(n >= 8 or n == CASCADE)
 
     def _cascade(self) -> None:
         master, slave = self._chips
         master.set_input(CASCADE, self._irq2 or slave.request() is not None)
 
-    def _changed(self) -> None:
-        self._cascade()
+    def _changed(self, slave: bool = True) -> None:
+        """Drive INT. What happens to the master alone (`slave` False) does not change the slave's."""
+        if slave:
+            self._cascade()
         self._pin.update()
 
     # -- INTR and INTA ---------------------------------------------------------------------------------------------
@@ -138,13 +140,13 @@ class Pic8259Pair:
     def _read(self, index: int, offset: int) -> int:
         self._pin.settle()
         value = self._chips[index].read(offset)
-        self._changed()
+        self._changed(bool(index))
         return value
 
     def _write(self, index: int, offset: int, value: int) -> None:
         self._pin.settle()
         self._chips[index].write(offset, value)
-        self._changed()
+        self._changed(bool(index))
 
     def _look(self, index: int) -> Chip:
         """What the engine has delivered is caught up with first; nothing else changes."""

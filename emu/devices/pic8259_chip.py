@@ -93,7 +93,8 @@ class Chip:
     def request(self) -> int | None:
         """The input that an acknowledge would serve now; None: INT is low."""
         s = self.state
-        requests = self.irr & ~s.imr
+        # `irr`, which costs as much again as all of this: it is asked with each change of a line
+        requests = s.inputs & (s.edges | (0xFF if s.icw1 & ICW1_LTIM else s.elcr)) & ~s.imr
         if not requests or not s.ready or s.expects:
             return None
         # In special mask mode a masked level in service holds nothing back.

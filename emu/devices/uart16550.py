@@ -253,6 +253,18 @@ class Uart16550:
         if s.tsr is None:
             self._shift(self._clock.now)
 
+    @property
+    def passes_on(self) -> bool:
+        """What is written to THR leaves at once and changes nothing else: neither a register nor the interrupt line."""
+        s = self.state
+        idle = self.immediate and s.thre and s.thre_interrupt and s.tsr is None
+        return idle and not (s.lcr & (LCR_DLAB | LCR_BREAK) or s.mcr & MCR_LOOP or s.ier & IER_THRE)
+
+    def written(self, data: bytes) -> None:
+        """Bytes that were written to THR while `passes_on`."""
+        for value in data:
+            self._write_thr(value)
+
     def _shift(self, start: int) -> None:
         """The next character into the shift register; its first bit leaves at `start`."""
         s = self.state
