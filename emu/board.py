@@ -24,6 +24,7 @@ from emu.devices.mouse import Mouse
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pit8254 import Pit8254, Port61
 from emu.devices.rtc146818 import Rtc, pc_nvram
+from emu.devices.shared_ports import SharedPorts
 from emu.devices.syscontrol import A20Gate, Port92, ResetControl, ResetFace
 from emu.devices.uart16550 import Uart16550
 from emu.devices.vga import Vga
@@ -87,7 +88,8 @@ class Board:
             irq = self.chipset.isa_irq
         bus = BusMaster(memory, mmio)
         self.dma = DmaPair(bus.read, bus.write)
-        self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
+        self.shared_ports = SharedPorts()
+        self.pit = Pit8254(clock, irq[layout.IRQ_PIT], self.shared_ports)
         self.port61 = Port61(self.pit, clock)
         nvram = pc_nvram(
             config.memory, disks=[d.sectors for d in config.disks[:2]], boot=config.boot,
@@ -109,7 +111,7 @@ class Board:
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], sends("serial", config.serial_out))
         # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
         self.com1.immediate = True
-        display.written = lambda at, count: executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
+        display.written = partial(memory.changed, "vga")
         self.vga = Vga(clock, display)
         mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, display, "vga", width=8, masters=True)
         self.com2 = Uart16550(clock, irq[layout.IRQ_COM2], sends("serial2", None), "com2")
@@ -119,7 +121,7 @@ class Board:
         self.ide1 = IdeChannel(clock, irq[layout.IRQ_IDE_SECONDARY], disks1, "ide1", packet1)
         self.fdc = Fdc82077(clock, irq[layout.IRQ_FDC], self.dma, config.floppies)
         self.debugcon = DebugConsole(partial(outputs.sent, "debugcon", config.debugcon_out))
-        self.post = PostCode()
+        self.post = PostCode(self.shared_ports)
         self.debug_exit = DebugExit(orders.exit)
         #: the ATA channels by their first port
         self.channels = {layout.IDE_PRIMARY: self.ide, layout.IDE_SECONDARY: self.ide1}
@@ -135,6 +137,7 @@ class Board:
         self.fw_cfg = self._add_fw_cfg(config, ports)
         if (chipset := self.chipset) is not None:
             chipset.add_ide((self.ide, self.ide1))
+            chipset.add_vga(self.vga)
             chipset.add_virtio(config.virtio)
             ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
             self.device_table.update(chipset.device_table)
