@@ -113,9 +113,9 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
 
 
 def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, bytes]]) -> None:
-    """Put the firmware in place, the built-in BIOS unless another is named. SeaBIOS finds its VGA BIOS in the ROM BAR of
-    a pc's VGA, else as the option ROMs in fw_cfg, and deploys them itself; any other firmware finds the option ROMs at
-    C0000h."""
+    """Put the firmware in place, the built-in BIOS unless another is named. SeaBIOS finds its VGA BIOS in the ROM BAR
+    of a pc's VGA, else as the option ROMs in fw_cfg, and deploys them itself; any other firmware finds the option ROMs
+    at C0000h."""
     if name in (None, "builtin"):
         config.firmware, config.bios = builtin_bios(), True
         config.option_roms = [data for _, data in roms]
