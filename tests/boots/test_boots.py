@@ -13,8 +13,6 @@ from boots.images import USERSPACE, asset
 from boots.machines import machine_of, walk
 from boots.table import BOOTS, Boot
 
-SEABIOS, BUILTIN = ("--firmware", "seabios"), ("--firmware", "builtin")
-
 
 def _rows() -> list[object]:
     """(row, firmware), each a test."""
@@ -48,12 +46,10 @@ def _check_digest(serial: str) -> None:
 @pytest.mark.parametrize(
     ("name", "firmware", "at"),
     [
-        ("grub-legacy", "seabios", 12_345_678),
-        ("isolinux cd", "seabios", 9_876_543),
-        ("grub-legacy", "builtin", 600_001),
-        ("isolinux cd", "builtin", 2_345_678),
+        ("grub-legacy", "seabios", 12_345_678), ("isolinux cd", "seabios", 9_876_543),
+        ("grub-legacy", "builtin", 600_001), ("isolinux cd", "builtin", 2_345_678),
     ],
-)
+)  # fmt: skip
 def test_a_state_taken_in_the_middle_of_a_boot_continues_equally(
     name: str, firmware: str, at: int, tmp_path: Path
 ) -> None:
