@@ -14,6 +14,7 @@ from ctypes import c_void_p
 from typing import Final
 
 from emu.unicorn_callbacks import MASK32
+from emu.unicorn_control import Control
 from emu.unicorn_layout import DOUBLE_FAULT, HF_CS64, HF_GUEST, HF_INHIBIT_IRQ, NO_EXCEPTION
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
@@ -37,7 +38,7 @@ from emu.unicorn_system import (
     WRMSR,
     System,
 )
-from emu.unicorn_thunks import CodePages, Control, system_hook
+from emu.unicorn_thunks import CodePages, system_hook
 from emu.x86.state import RFLAGS_TF
 
 HOOK_INSN: Final = 1 << 1  #: include/unicorn/unicorn.h, UC_HOOK_INSN

@@ -348,20 +348,18 @@ class Drive:
             count = min(s.remaining, DMA_SECTORS)
             try:
                 if s.direction == "dma in":
-                    data = self._readable(s.lba, count)
+                    data = self._readable(count)
                     count = len(data) // SECTOR
                     moved = dma.to_memory(data) // SECTOR
-                    if moved:
-                        self._advance(moved)
                 else:
                     data = dma.from_memory(count * SECTOR)
                     moved = len(data) // SECTOR
-                    for i in range(moved):
-                        self.disk.write(s.lba, data[i * SECTOR : (i + 1) * SECTOR])
-                        self._advance(1)
-            except DiskError:
-                self._stop_at(s.lba, UNC if s.direction == "dma in" else ABRT, 0 if s.direction == "dma in" else DF)
+                    self.disk.write(s.lba, data[: moved * SECTOR])
+            except DiskError as error:
+                self._failed(error)
                 return
+            if moved:
+                self._advance(moved)
             if moved < count:
                 return
         if s.direction == "dma out" and not s.write_cache:
@@ -372,12 +370,16 @@ class Drive:
                 return
         self.done()
 
-    def _readable(self, lba: int, count: int) -> bytes:
-        """The sectors, or the first alone where one of them cannot be read. Raises DiskError when it is that."""
+    def _readable(self, count: int) -> bytes:
+        """The next `count` sectors, or those before the first that cannot be read. Raises DiskError when it is the
+        first of them."""
+        s = self.state
         try:
-            return self.disk.read(lba, count)
-        except DiskError:
-            return self.disk.read(lba, 1)
+            return self.disk.read(s.lba, count)
+        except DiskError as error:
+            if error.lba is None or error.lba <= s.lba:
+                raise
+            return self.disk.read(s.lba, error.lba - s.lba)
 
     def send(self, data: bytes) -> None:
         """One block that is not sectors of the medium: IDENTIFY DEVICE, READ BUFFER."""
@@ -400,8 +402,8 @@ class Drive:
             return
         try:
             s.buffer = self.disk.read(s.lba, count)
-        except DiskError:
-            self._stop_at(s.lba, UNC)
+        except DiskError as error:
+            self._failed(error)
             return
         s.position, s.status = 0, DRDY | DSC | DRQ
         self._interrupt()
@@ -425,8 +427,8 @@ class Drive:
             self.disk.write(s.lba, bytes(s.buffer[: fits * SECTOR]))
             if not s.write_cache:
                 self.disk.flush()
-        except DiskError:
-            self._stop_at(s.lba, ABRT, DF)
+        except DiskError as error:
+            self._failed(error)
             return
         if fits * SECTOR < len(s.buffer):
             self._stop_at(self.disk.sectors, IDNF)
@@ -457,6 +459,15 @@ class Drive:
         s.remaining -= count
         self.put_address(s.lba - 1, ext)
         self._put_count(s.remaining, ext)
+
+    def _failed(self, error: DiskError) -> None:
+        """The medium: with the address of the first sector that could not be moved (ATA-6, error outputs)."""
+        s = self.state
+        at = s.lba if error.lba is None else error.lba
+        if s.direction in ("in", "dma in"):
+            self._stop_at(at, UNC)
+        else:
+            self._stop_at(at, ABRT, DF)
 
     def _stop_at(self, lba: int, error: int, status: int = 0) -> None:
         s = self.state

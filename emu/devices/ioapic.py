@@ -24,12 +24,13 @@ EXTINT = 7
 
 @dataclass(slots=True)
 class State:
-    """`inputs` has a bit for each input that is high."""
+    """`inputs` has a bit for each input that is high, `raised` counts how often each has become so."""
 
     select: int = 0
     id: int = 0
     inputs: int = 0
     entries: list[int] = field(default_factory=lambda: [MASK] * INPUTS)
+    raised: list[int] = field(default_factory=lambda: [0] * INPUTS)
 
 
 def _by_level(entry: int) -> bool:
@@ -48,6 +49,7 @@ class IoApic:
         """Drive input `n`."""
         s = self._state
         before = self._active(n)
+        s.raised[n] += level and not s.inputs >> n & 1
         s.inputs = s.inputs & ~(1 << n) | level << n
         if self._active(n) == before:
             return
@@ -141,10 +143,10 @@ class IoApic:
         self._state = State(inputs=self._state.inputs)
 
     def save(self) -> State:
-        return replace(self._state, entries=list(self._state.entries))
+        return _copied(self._state)
 
     def restore(self, state: State) -> None:
-        self._state = replace(state, entries=list(state.entries))
+        self._state = _copied(state)
 
     def view(self) -> DeviceView:
         fields = [FieldView("ID", self._state.id, f"version {VERSION & 0xFF:02x}h, {INPUTS} inputs")]
@@ -158,3 +160,7 @@ class IoApic:
             text = " ".join(words) + "".join(f", {name}" for bit, name in flags if entry & bit)
             fields.append(FieldView(f"input {n}", entry, text + (", asserted" if self._active(n) else "")))
         return DeviceView("ioapic", "Intel 82093AA I/O APIC", "FEC00000h", tuple(fields))
+
+
+def _copied(state: State) -> State:
+    return replace(state, entries=list(state.entries), raised=list(state.raised))
