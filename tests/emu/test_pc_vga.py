@@ -7,6 +7,7 @@ import pytest
 from asm import assemble
 from emu import layout
 from emu.devices.pci import BAR0, COMMAND, MEMORY_SPACE
+from emu.firmware.roms import builtin_bios
 from emu.machine import Machine, MachineStop
 from emu.media import Disk
 from machines import READING, pc, rom, seabios_pc
@@ -186,3 +187,12 @@ def test_a_frame_buffer_that_moves_under_paging_disturbs_no_exception():
     moved(machine, 0x90000000)
     end = machine.run(20_000)
     assert (end.reason, end.code, machine.debugcon_text()) == (MachineStop.EXIT, 1, "!!!")
+
+
+def test_the_built_in_bios_tells_where_the_frame_buffer_is():
+    disk = Disk.from_bytes(assemble_image("vga_pci").ljust(1 << 20, b"\0"))
+    machine = pc(builtin_bios(), memory=16 << 20, bios=True, disks=(disk,))
+    assert machine.run(100_000_000).code == 0x10
+    said = machine.debugcon_text().splitlines()
+    for line in ("PhysBasePtr is BAR 0 00000001", "moved CAFE1234", "dispi ID 0000B0C5", "colour 5 00020103"):
+        assert line in said, said

@@ -16,7 +16,7 @@ MEMORY_BASE, MEMORY_END = 0xFD000000, 0xFEC00000
 ISA_BRIDGE, PIRQRC = 1 << 3, 0x60
 #: Lines A to D: one level triggered IRQ for two each.
 PIRQ_IRQS = (10, 10, 11, 11)
-PIIX3_IDE, PIIX4_PM = 0x70108086, 0x71138086
+PIIX3_IDE, PIIX4_PM, PCI_VGA = 0x70108086, 0x71138086, 0x11111234
 IDETIM, DECODE_BOTH = 0x40, 0x80008000
 PMBA, PMREGMISC = 0x40, 0x80
 IO, MEMORY, MASTER = 1, 2, 4
@@ -47,6 +47,16 @@ class PciConfig:
             for function in range(8 if many else 1):
                 if self.read(device << 3 | function, 0, 2) != 0xFFFF:
                     yield device << 3 | function
+
+
+def frame_buffer(hardware: Hardware) -> int:
+    """Physical address of the linear frame buffer: BAR 0 of a PCI VGA, else where an ISA one has it."""
+    config = PciConfig(hardware)
+    kept = hardware.port_in(layout.PCI_CONFIG, 4)
+    found = (config.read(devfn, 0x10, 4) & ~15 for devfn in config.functions() if config.read(devfn, 0, 4) == PCI_VGA)
+    base = next(found, layout.VGA_FRAME_BUFFER)
+    hardware.port_out(layout.PCI_CONFIG, 4, kept)
+    return base
 
 
 def set_up_pci(hardware: Hardware) -> None:
