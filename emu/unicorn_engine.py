@@ -619,7 +619,12 @@ class UnicornEngine:
         """See Executor."""
         if self._running:
             raise EngineError("remap() was called inside a callback of a run")
+        env, exception = self._env, self._ov.exception_index.value
+        kept = env.old_exception, env.error_code, env.exception_is_int, env.cr[2]
         enough = self._memory.remap(regions, self._drop)
+        # Unicorn looks what it unmaps up in the guest's page tables, and has page faults where it is not mapped.
+        env.old_exception, env.error_code, env.exception_is_int, env.cr[2] = kept
+        self._ov.exception_index.value = exception
         if self._marking is not None:
             self._loop.mark_writes(*self._marking, self._memory.places())
         if self._display is not None and isinstance(self._loop, FastLoop):
