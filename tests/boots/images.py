@@ -171,13 +171,8 @@ def core_disk(out: Path) -> Path:
 CORE_MODULES = ("biosdisk", "normal", "minicmd", "echo", "ls")
 
 
-def xen(out: Path) -> Path:
-    """As Debian has it, compressed."""
-    return asset(assets.xen)
-
-
 def xen_plain(out: Path) -> Path:
-    """The multiboot image that it is, for loaders that do not decompress."""
+    """The hypervisor as the multiboot image that it is, for loaders that do not decompress."""
     out.write_bytes(gzip.decompress(asset(assets.xen).read_bytes()))
     return out
 

@@ -111,7 +111,10 @@ BOOTS = (
     Boot("install-mbr", "text:MBR", 300, _disk(images.install_mbr)),
     Boot(
         "syslinux", "text:boot:", 600, _floppy(images.meminfo_floppy),
-        dialog=(("nosuch\n", "text:Loading nosuch\\.\\.\\. failed"), ("\n", "text:DOS RAM: 639K")),
+        dialog=(
+            ("nosuch\n", "text:Loading nosuch\\.\\.\\. failed[^$]*boot:$"),
+            ("meminfo.c32\n", "text:DOS RAM: 639K"),
+        ),
     ),
     Boot("memdisk bigraw", _memdisk("big real mode raw"), 900, _floppy(images.memdisk_floppy("bigraw"))),
     Boot("memdisk raw", _memdisk("raw"), 900, _floppy(images.memdisk_floppy("raw"))),
@@ -141,9 +144,9 @@ BOOTS = (
         "u-boot", "serial:Hit any key", 600, machine="pc", memory="256M", firmwares=("u-boot",),
         dialog=((" ", "serial:=> $"), ("version\n", "serial:U-Boot 2023[^$]*=> $")),
     ),
-    Boot("xen", _NO_DOM0, 900, kernel=Kernel(images.xen, _XEN), machine="pc"),
+    Boot("xen", _NO_DOM0, 900, kernel=Kernel(images.xen_plain, _XEN), machine="pc"),
     Boot(
-        "xen directly", _NO_DOM0, 900, kernel=Kernel(images.xen, f"no-real-mode {_XEN}"), machine="pc",
+        "xen directly", _NO_DOM0, 900, kernel=Kernel(images.xen_plain, f"no-real-mode {_XEN}"), machine="pc",
         firmwares=(DIRECT,),
     ),
     Boot(
