@@ -13,6 +13,8 @@ from boots.images import USERSPACE, asset
 from boots.machines import machine_of, walk
 from boots.table import BOOTS, Boot
 
+SEABIOS, BUILTIN = ("--firmware", "seabios"), ("--firmware", "builtin")
+
 
 def _rows() -> list[object]:
     """(row, firmware), each a test."""
@@ -45,10 +47,12 @@ def _check_digest(serial: str) -> None:
 
 #: Row, firmware, instruction at which the state is taken, instructions to the comparison. What is under way then: the
 #: floppy controller with DMA, the CD-ROM drive's packets, kernels that are decompressed, probe their devices, and run
-#: their userspace.
+#: their userspace; services of the built-in BIOS.
 MIDDLES = [
     ("grub-legacy", "seabios", 12_345_678, 6_000_000),
     ("isolinux cd", "seabios", 9_876_543, 6_000_000),
+    ("grub-legacy", "builtin", 600_001, 6_000_000),
+    ("isolinux cd", "builtin", 2_345_678, 6_000_000),
     ("core.img", "seabios", 7_250_000, 6_000_000),
     ("core.img on pc", "seabios", 7_250_000, 6_000_000),
     pytest.param("linux 686", "none", 1_234_567_890, 60_000_000, marks=pytest.mark.slow),
