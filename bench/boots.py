@@ -32,7 +32,7 @@ def qemu_arguments(boot: Any, firmware: str, options: list[str]) -> list[str]:
     words += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
     if boot.machine == "isapc":
         words += ["-cpu", "qemu64,-apic"]
-    if firmware not in ("seabios", "none"):
+    if firmware not in ("seabios", "builtin", "none"):  # QEMU has SeaBIOS in place of ours
         words += ["-bios", given["--firmware"]]
     drives = {"--floppy": "if=floppy", "--disk": "if=ide", "--cdrom": "if=ide,media=cdrom"}
     for option, drive in drives.items():
