@@ -177,6 +177,16 @@ def xen_plain(out: Path) -> Path:
     return out
 
 
+def installer_kernel(out: Path) -> Path:
+    """Of Debian's text installer."""
+    return asset(assets.installer)[0]
+
+
+def installer_initrd(out: Path) -> Path:
+    """Of Debian's text installer."""
+    return asset(assets.installer)[1]
+
+
 def userspace_file(architecture: str, end: str, out: Path) -> Path:
     """The initrd that says USERSPACE and ends as `end` says: see `bench.initramfs.userspace`."""
     out.write_bytes(userspace(asset(lambda: assets.linux(architecture)).busybox.read_bytes(), end))

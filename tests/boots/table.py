@@ -157,6 +157,12 @@ BOOTS = (
         "linux 686 on pc", "exit", 12_000, kernel=_linux("i386", "console=ttyS0", "poweroff"), machine="pc",
         memory="128M", firmwares=(DIRECT, "seabios"), says=(images.USERSPACE, *_FOUND_ON_PC), slow=True,
     ),
+    # without nomodeset the kernel would drive the display itself, and show its text as a picture
+    Boot(
+        "installer", "text:Select a language[^$]*English", 40_000, machine="pc", memory="512M", slow=True,
+        kernel=Kernel(images.installer_kernel, "vga=normal fb=false nomodeset quiet", images.installer_initrd),
+        firmwares=("seabios",),
+    ),
     Boot(
         "linux amd64 on pc", "exit", 12_000, kernel=_linux("amd64", "console=ttyS0", "poweroff"), machine="pc",
         memory="256M", firmwares=(DIRECT, "seabios"), says=(images.USERSPACE, *_FOUND_ON_PC), slow=True,
