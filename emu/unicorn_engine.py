@@ -91,7 +91,7 @@ from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 from emu.x86.fidelity import unkept
-from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
+from emu.x86.state import CR0_PE, CR0_PG, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
 from emu.x86.vectors import denied
 
 #: Opened behind the C helper, which the imports have loaded: that is of use only when it is there before Unicorn.
@@ -619,12 +619,14 @@ class UnicornEngine:
         """See Executor."""
         if self._running:
             raise EngineError("remap() was called inside a callback of a run")
-        env, exception = self._env, self._ov.exception_index.value
-        kept = env.old_exception, env.error_code, env.exception_is_int, env.cr[2]
-        enough = self._memory.remap(regions, self._drop)
-        # Unicorn looks what it unmaps up in the guest's page tables, and has page faults where it is not mapped.
-        env.old_exception, env.error_code, env.exception_is_int, env.cr[2] = kept
-        self._ov.exception_index.value = exception
+        # For each page that it takes out or puts in Unicorn translates the same linear address, as the CPU would: with
+        # paging that sets accessed bits, or faults, which counts as a fault of the guest that is being delivered.
+        env, cr0 = self._env, self._env.cr[0]
+        env.cr[0] = cr0 & ~CR0_PG
+        try:
+            enough = self._memory.remap(regions, self._drop)
+        finally:
+            env.cr[0] = cr0
         if self._marking is not None:
             self._loop.mark_writes(*self._marking, self._memory.places())
         if self._display is not None and isinstance(self._loop, FastLoop):
