@@ -169,7 +169,7 @@ class Debugger(Inspector):
         until = self._until
         if until is None or until.kind != name or until.pattern is None or self._until_met:
             return
-        if until.pattern.search(self.machine.output(name)[-TAIL:]):
+        if until.pattern.search(self.machine.outputs.text(name, TAIL)):
             self._until_met = True
             self.machine.request_stop()
 
