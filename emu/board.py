@@ -106,7 +106,7 @@ class Board:
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], lambda byte: serial(bytes((byte,))))
         # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
         self.com1.immediate = True
-        display.written = lambda at, count: executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
+        display.written = partial(memory.changed, "vga")
         self.vga = Vga(clock, display)
         mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, display, "vga", width=8, masters=True)
         self.com2 = Uart16550(clock, irq[layout.IRQ_COM2], partial(outputs.sent, "serial2", None), "com2")
@@ -134,6 +134,7 @@ class Board:
         self.fw_cfg = self._add_fw_cfg(config, ports)
         if (chipset := self.chipset) is not None:
             chipset.add_ide((self.ide, self.ide1))
+            chipset.add_vga(self.vga)
             chipset.add_virtio(config.virtio)
             ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
             self.device_table.update(chipset.device_table)

@@ -48,6 +48,7 @@ class MachineStop(enum.Enum):
     EXIT = "exit"  #: the debug-exit port was written
     POWEROFF = "poweroff"
     FAILURE = "failure"
+    EVENT = "event"  #: a change of mode or task, see Executor.set_event_stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class MachineState:
 _EXIT_STOPS = {
     ExitReason.BREAKPOINT: MachineStop.BREAKPOINT,
     ExitReason.WATCHPOINT: MachineStop.WATCHPOINT,
+    ExitReason.EVENT: MachineStop.EVENT,
     ExitReason.SHUTDOWN: MachineStop.SHUTDOWN,
     ExitReason.FAILURE: MachineStop.FAILURE,
 }
@@ -106,7 +108,7 @@ class Machine:
         self._reset: str | None = None
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
-        self.display = DisplayMemory(self.memory.window(layout.VGA_FRAME_BUFFER))
+        self.display = DisplayMemory(self.memory.live("vga"))
         self.executor = make_executor(self)
         self.display.remapped = self.executor.display_changed
         self.clock = Clock(lambda: self.executor.retired)
@@ -122,8 +124,13 @@ class Machine:
         #: what drives INTR
         self.controller: InterruptController = self.board.controller
         self.pin.connect(self.controller, self.executor)
-        self.pin.on_delivery = lambda v: self.journal.add(self.executor.retired, "interrupt", f"vector {v:#04x}")
+        #: told of each fault and software interrupt before, and of each hardware interrupt behind its delivery
+        self.caught_fault: Callable[[Fault], None] | None = None
+        self.caught_interrupt: Callable[[int], None] | None = None
+        self.pin.on_delivery = self._on_interrupt
         self.executor.on_fault(self._on_fault)
+        if self.board.chipset is not None:
+            self.board.chipset.smm.told = lambda text: self.journal.add(self.executor.retired, "smm", text)
         if config.payload is not None:
             self.executor.load(self._place(config.payload))
 
@@ -149,6 +156,13 @@ class Machine:
         during = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
         where = f"{fault.cs:04x}:{fault.rip:x}"
         self.journal.add(fault.retired, kind, f"{fault.vector:#04x}{code}{cr2}{during} at {where}")
+        if self.caught_fault is not None:
+            self.caught_fault(fault)
+
+    def _on_interrupt(self, vector: int) -> None:
+        self.journal.add(self.executor.retired, "interrupt", f"vector {vector:#04x}")
+        if self.caught_interrupt is not None:
+            self.caught_interrupt(vector)
 
     # -- what devices ask of the machine
 
@@ -183,17 +197,21 @@ class Machine:
         if self._reset is not None:
             kind, self._reset = self._reset, None
             self._do_reset(kind)
-        if self.board.chipset is not None:
-            self.board.chipset.apply()
+        if (chipset := self.board.chipset) is not None:
+            if sentence := chipset.smm.service():
+                self._ended = MachineExit(MachineStop.SHUTDOWN, detail=sentence)
+            chipset.apply()
 
     @property
     def interrupt_due(self) -> bool:
         """True when an interrupt will be delivered before the next instruction. Call `service` first."""
         return self.controller.pending_vector() is not None and self.executor.interruptible()
 
-    def run(self, until: int, *, skip_breakpoint: bool = False) -> MachineExit:
+    def run(
+        self, until: int, *, skip_breakpoint: bool = False, passed: Callable[[], bool] | None = None
+    ) -> MachineExit:
         """Run until `until` instructions have retired in all, or something stops it. With `skip_breakpoint` a
-        breakpoint on the first instruction executed is passed over."""
+        breakpoint on the first instruction executed is passed over; any other one is where `passed` says True."""
         executor, clock = self.executor, self.clock
         cap = self.config.slice or (1 << 62)
         while True:
@@ -222,6 +240,9 @@ class Machine:
                 skip_breakpoint = False
             if exit.reason is not _BUDGET and exit.reason in _EXIT_STOPS:
                 self.pin.settle()
+                if passed is not None and exit.reason is ExitReason.BREAKPOINT and passed():
+                    skip_breakpoint = True
+                    continue
                 return MachineExit(_EXIT_STOPS[exit.reason], exit, detail=exit.detail)
 
     def step(self) -> MachineExit | None:
@@ -249,7 +270,8 @@ class Machine:
 
     def _idle(self, deadline: int | None) -> MachineExit | None:
         """The CPU is halted. Carry it to `deadline` (ns), or say why it will sleep for ever."""
-        if not self.executor.interruptible():
+        chipset = self.board.chipset
+        if not self.executor.interruptible() and (chipset is None or not chipset.unmaskable()):
             return MachineExit(MachineStop.DEADLOCK, detail="HLT with interrupts off")
         if self.idle is not None:
             wait = None if deadline is None else deadline - self.clock.now
@@ -291,8 +313,14 @@ class Machine:
                     self.memory.write(part.base, part.content)
             if payload is not None:
                 state = self._place(payload)
-        self.executor.load(state)
+        self._load(state)
         self.pin.update()
+
+    def _load(self, state: CpuState) -> None:
+        """Replace the CPU's state, and show the chipset whether it is one of system management mode."""
+        self.executor.load(state)
+        if self.board.chipset is not None:
+            self.board.chipset.smm.loaded(state.smm)
 
     def reset(self) -> None:
         """Power-on: memory cleared, devices and CPU reset, counters at zero."""
@@ -354,6 +382,7 @@ class Machine:
         for name, device in self.board.device_table.items():
             device.restore(state.devices[name])
         if self.board.chipset is not None:
+            self.board.chipset.smm.loaded(state.cpu.smm)
             self.board.chipset.apply()
         for name, disk in self._media():
             disk.restore(state.devices[name])
@@ -425,7 +454,7 @@ class Machine:
                 self.memory.write(at, part)
 
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
-        self.executor.load(state)
+        self._load(state)
         self.pin.update()
 
     def memory_map(self) -> tuple[RegionView, ...]:

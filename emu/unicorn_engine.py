@@ -15,9 +15,10 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from emu.engine import (
+    Change,
     CheckLevel,
     EngineError,
     Exit,
@@ -31,6 +32,18 @@ from emu.engine import (
 )
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
+from emu.unicorn_control import (
+    EMPTY,
+    STEP_DONE,
+    STOP_ASKED,
+    STOP_BREAKPOINT,
+    STOP_BUDGET,
+    STOP_CHANGED,
+    STOP_EVENT,
+    BreakpointTable,
+    Control,
+)
+from emu.unicorn_events import EventStops
 from emu.unicorn_fast import (
     ALWAYS,
     AT_BREAKPOINT,
@@ -50,11 +63,14 @@ from emu.unicorn_gate import GateLoop
 from emu.unicorn_intercepts import Intercepts
 from emu.unicorn_layout import (
     ANY_LENGTH,
+    CPU_INTERRUPT_NMI,
     CPU_MODELS,
     DOUBLE_FAULT,
+    HF2_NMI,
     HF_CS64,
     HF_INHIBIT_IRQ,
     HIDDEN_PAGE,
+    NO_EXCEPTION,
     VERSION,
 )
 from emu.unicorn_library import (
@@ -65,23 +81,12 @@ from emu.unicorn_library import (
     REGISTERS,
     Library,
 )
+from emu.unicorn_live import LiveState
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_state
 from emu.unicorn_system import System
-from emu.unicorn_thunks import (
-    EMPTY,
-    STEP_DONE,
-    STOP_ASKED,
-    STOP_BREAKPOINT,
-    STOP_BUDGET,
-    STOP_CHANGED,
-    BreakpointTable,
-    CodePages,
-    Control,
-    deliver_exception,
-    deliver_invalid,
-)
+from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
 from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
@@ -99,9 +104,16 @@ if isinstance(HELPER, Helper):
 TRANSLATIONS_SIZE: Final = 128 << 20
 PAGE: Final = 0x1000
 RDX, RSP = 2, 4
+#: RSM behind any prefixes but LOCK, with which it is undefined (SDM vol. 2B, RSM).
+RSM: Final = b"\x0f\xaa"
+PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3))
+REX: Final = range(0x40, 0x50)
+LONGEST: Final = 15  #: bytes of an instruction
 #: Looked up once: an enumeration's members cost several times a global name.
 BUDGET, REQUEST, HALT = ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.HALT
 SHUTDOWN, BREAKPOINT, FAILURE = ExitReason.SHUTDOWN, ExitReason.BREAKPOINT, ExitReason.FAILURE
+#: Ends of a run that a change of mode or task comes before.
+_CHANGES: Final = frozenset((BUDGET, REQUEST, ExitReason.EVENT))
 #: How most steps end.
 STEPPED: Final = Exit(BUDGET, 1)
 FETCH_ERRORS: Final = frozenset((ERR_FETCH_UNMAPPED, ERR_FETCH_PROT))
@@ -151,6 +163,10 @@ class UnicornEngine:
         self._marking: tuple[int, int, int] | None = None  # of mark_writes, for another map
         self._halted = False
         self._shutdown = False
+        self._smm = self._smm_nmi = False
+        self._smbase = 0
+        self._nmi = False  # an NMI may be pending: one that came while they were blocked is delivered behind IRET
+        self._tell_rsm: Callable[[], None] | None = None
         self._interrupted = False  # the run before ended by an interrupt ahead of the instruction to be resumed from
         self._returning = False  # that instruction has not been executed yet
 
@@ -160,6 +176,7 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
+        self._live_state = LiveState(self._ov, self.state, self._system.efer)
         self._faults = Faults(
             self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
         )
@@ -176,6 +193,7 @@ class UnicornEngine:
         self.unkept = unkept(helper=isinstance(self._loop, FastLoop))
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read, self._callbacks)
         reader = code_reader(self._ov, self._memory, self._watch.read_linear)
+        self._events = EventStops(self._ov, self._control, self._memory, self.live(), reader)
         self._loop.serve(self._system)
         if isinstance(self._loop, GateLoop):
             intercepts = Intercepts(
@@ -187,6 +205,7 @@ class UnicornEngine:
             self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed
         )
         self._faults.transfers = self._transfers
+        self._faults.resume = self._resume
         self._install()
         self._prove()
         reset = CpuState()
@@ -298,7 +317,7 @@ class UnicornEngine:
     def undisturbed(self) -> bool:
         """See Executor."""
         control = self._control
-        return not (self._halted or control.taken or (control.interrupt and self.interruptible()))
+        return not (self._halted or self._nmi or control.taken or (control.interrupt and self.interruptible()))
 
     def set_retired(self, count: int) -> None:
         """See Executor."""
@@ -311,6 +330,28 @@ class UnicornEngine:
             raise ValueError(f"a budget of {budget} instructions: at least 1 is needed")
         if self._running:
             raise EngineError("run() was called inside a callback of a run")
+        if self._events.any and isinstance(self._loop, GateLoop):
+            return self._run_looking(budget, skip_breakpoint)
+        return self._run(budget, skip_breakpoint)
+
+    def _run_looking(self, budget: int, skip: bool) -> Exit:
+        """The portable loop, where instructions are to be looked at before they are executed."""
+        control, done = self._control, 0
+        while True:
+            pc = self.linear_pc
+            passed = (skip and not self._interrupted) or (
+                self._returning and control.skip == pc and control.skip_rsp == self._regs[RSP]
+            )
+            waits = self._halted or (control.interrupt and self.interruptible())
+            if self._events.met(pc) and not waits and not passed and not self._loop.repeating():
+                return Exit(BREAKPOINT, done)
+            exit = self._run(1, skip)
+            done += exit.executed
+            skip = skip and not exit.executed
+            if exit.reason is not BUDGET or done == budget:
+                return Exit(exit.reason, done, exit.hit, exit.faults, exit.detail, exit.change, exit.task)
+
+    def _run(self, budget: int, skip_breakpoint: bool) -> Exit:
         # what `retired` says between runs
         self._base, self._budget = self._base + self._budget - self._control.remaining, budget
         ended = NOT_BEGUN
@@ -333,6 +374,8 @@ class UnicornEngine:
         took_before = control.taken if entered is None else 0
         if entered is None:
             self._prepare(budget, skip_breakpoint)
+            if control.changes:
+                self._events.see()
         self._interrupted = False
         self._running, self._live = True, 1
         try:
@@ -343,14 +386,19 @@ class UnicornEngine:
             self._ov.cflags_next.value = ANY_LENGTH
         if self._callbacks.error is not None and (error := self._callbacks.take_error()) is not None:
             raise error
+        if self._nmi and not self._ov.request.value & CPU_INTERRUPT_NMI:
+            self._nmi = False  # delivered behind an IRET
         executed = budget - control.remaining
         hit = None if self._watch.hit is None else self._watch.take_hit()
         if control.skip != EMPTY and not executed and control.taken and not took_before:
             self._interrupted = self._returning = True
         elif control.skip == EMPTY or hit is not None or reason is BREAKPOINT:
             self._returning = False
+        change = self._events.changed() if control.changes else Change.NONE
         if hit is not None:
-            return Exit(ExitReason.WATCHPOINT, executed, hit=hit)
+            return Exit(ExitReason.WATCHPOINT, executed, hit=hit, change=change, task=self._events.task)
+        if change and reason in _CHANGES:
+            return Exit(ExitReason.EVENT, executed, change=change, task=self._events.task)
         if reason is BUDGET and control.stop:
             reason = REQUEST
         if reason is REQUEST:
@@ -362,7 +410,15 @@ class UnicornEngine:
 
     def _special(self) -> bool:
         """True when a run begins otherwise than behind an instruction like any other."""
-        return self._halted or self._shutdown or self._interrupted or self._returning or self._watch.stale
+        return (
+            self._halted
+            or self._shutdown
+            or self._interrupted
+            or self._returning
+            or self._watch.stale
+            or bool(self._control.changes)
+            or (self._nmi and not self._env.hflags2 & HF2_NMI)
+        )
 
     def _prepare(self, budget: int, skip_breakpoint: bool) -> None:
         """What stands in the control structure when a run begins."""
@@ -398,8 +454,11 @@ class UnicornEngine:
                 if watch.stale:
                     watch.translate()
                 control.reason = 0
+                if self._nmi and not env.hflags2 & HF2_NMI:
+                    # Delivered before the first instruction.
+                    self._nmi, self._faults.nmi = False, (self.retired + self._live, self.linear_pc)
                 entered = enter()
-                control.suppress = 0
+                control.suppress, self._faults.nmi = 0, None
             reason, code, entered = control.reason, entered, None
             if env.old_exception == DOUBLE_FAULT:
                 self._shutdown = True
@@ -413,6 +472,8 @@ class UnicornEngine:
                 control.skip, control.skip_rsp = self.linear_pc, self._regs[RSP]
             elif reason == STOP_CHANGED:
                 watch.stale = True
+            elif reason == STOP_EVENT:
+                return ExitReason.EVENT, ""
             elif self._ov.halted.value:
                 self._halted = True
                 if control.halt_run:
@@ -448,14 +509,22 @@ class UnicornEngine:
     def state(self) -> CpuState:
         """See Executor."""
         state = read_state(self._ov, halted=self._halted)
+        state.smm, state.smm_nmi, state.smbase = self._smm, self._smm_nmi, self._smbase
         self._system.fill(state)
         return state
+
+    def live(self) -> CpuState:
+        """See Executor."""
+        return cast(CpuState, self._live_state)
 
     def load(self, state: CpuState) -> None:
         """See Executor."""
         write_state(self._ov, state)
         self._system.loaded(state)
-        self._halted, self._shutdown = state.halted, False
+        self._nmi = state.nmi_pending
+        wakes = state.nmi_pending and not state.nmi_blocked
+        self._halted, self._shutdown = state.halted and not wakes, False
+        self._smm, self._smm_nmi, self._smbase = state.smm, state.smm_nmi, state.smbase
         self._control.last = self._control.skip = EMPTY
         self._control.trap = 0
         self._interrupted = self._returning = False
@@ -486,6 +555,43 @@ class UnicornEngine:
         """See Executor."""
         return bool(self._env.eflags & RFLAGS_IF and not self._env.hflags & HF_INHIBIT_IRQ)
 
+    def on_task_priority(self, callback: Callable[[int], None] | None) -> None:
+        """See Executor."""
+        self._system.tell_task_priority = callback
+
+    def set_task_priority(self, value: int) -> None:
+        """See Executor."""
+        self._env.v_tpr = value & 0xF
+
+    def raise_nmi(self) -> None:
+        """See Executor."""
+        self._ov.request.value |= CPU_INTERRUPT_NMI
+        self._nmi = True
+        if not self._env.hflags2 & HF2_NMI:
+            self._halted = False
+        self._control.stop = 1
+
+    def on_rsm(self, callback: Callable[[], None] | None) -> None:
+        """See Executor."""
+        self._tell_rsm = callback
+
+    def _resume(self) -> bool:
+        """An instruction is undefined: is it RSM, in system management mode?"""
+        if not self._smm:
+            return False
+        env = self._env
+        code = self._read_linear(self.linear_pc, LONGEST)
+        at = 0
+        while at < len(code) and (code[at] in PREFIXES or (env.hflags & HF_CS64 and code[at] in REX)):
+            at += 1
+        if code[at : at + 2] != RSM:
+            return False
+        env.old_exception, env.error_code = NO_EXCEPTION, 0
+        self._control.stop = 1
+        if self._tell_rsm is not None:
+            self._tell_rsm()
+        return True
+
     # -- memory
 
     def set_a20(self, enabled: bool) -> None:
@@ -513,14 +619,19 @@ class UnicornEngine:
         """See Executor."""
         if self._running:
             raise EngineError("remap() was called inside a callback of a run")
-        self._memory.remap(regions)
+        enough = self._memory.remap(regions, self._drop)
         if self._marking is not None:
             self._loop.mark_writes(*self._marking, self._memory.places())
         if self._display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, self._display)
         self._call.tlb_flush(self._ov.cpu)
-        self._loop.flush()
+        self._events.remapped()
+        if not enough or not isinstance(self._loop, FastLoop):
+            self._loop.flush()  # blocks of the gate may cross into what was taken out
         self._watch.stale = self._watch.active
+
+    def _drop(self, ranges: list[tuple[int, int]]) -> None:
+        self._loop.memory_changed(ranges, running=False)
 
     def display_changed(self) -> None:
         """See Executor."""
@@ -556,6 +667,12 @@ class UnicornEngine:
         """See Executor."""
         if self._table.replace(linear):
             self._loop.breakpoints_changed()
+        self._interrupted = self._returning = False
+
+    def set_event_stops(self, classes: int, physical: Iterable[int], changes: Change) -> None:
+        """See Executor."""
+        if self._events.replace(classes, physical, changes):
+            self._loop.flush()
         self._interrupted = self._returning = False
 
     def set_watchpoints(self, watches: Iterable[Watch]) -> None:

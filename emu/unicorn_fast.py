@@ -19,6 +19,7 @@ from emu.devices.shared_ports import SharedPorts
 from emu.devices.vga_memory import Shared
 from emu.engine import EngineError, SharedDisplay
 from emu.unicorn_callbacks import Callbacks
+from emu.unicorn_control import EMPTY, STOP_BUDGET, Control, offset
 from emu.unicorn_fast_checks import instruction_maps
 from emu.unicorn_layout import (
     CPU_CAN_DO_IO,
@@ -41,7 +42,6 @@ from emu.unicorn_layout import (
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_system import System
-from emu.unicorn_thunks import EMPTY, STOP_BUDGET, Control, offset
 
 ENV_RSP: Final = 0x20
 #: GNU build ID of libunicorn.so.2 in the wheel of VERSION for x86-64 Linux with glibc.
@@ -207,6 +207,7 @@ class Helper:
         self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
         self.go = f("go", c_uint32, p, c_int64, c_int, c_uint64)
+        self.class_of = f("class_of", c_uint32, c_char_p, c_int, c_int)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
         self.flush = f("flush", None, p)

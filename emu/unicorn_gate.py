@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from emu.unicorn_callbacks import MASK32, Callbacks
+from emu.unicorn_control import EMPTY, Control
 from emu.unicorn_layout import HF_CS64
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_system import System
-from emu.unicorn_thunks import EMPTY, CodePages, Control, gate, port_check
+from emu.unicorn_thunks import CodePages, gate, port_check
 
 #: Above this many bytes all translations are dropped instead of those of the range.
 FLUSH_ALL: Final = 1 << 20

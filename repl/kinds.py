@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emu.catches import Catch
+from repl.catches import WORDS, parse_catch
 from repl.command import CommandError, Kind
 
 if TYPE_CHECKING:
@@ -110,6 +112,24 @@ def _breakpoint_words(session: Session, prefix: str) -> Iterable[str]:
     return (str(point.id) for point in session.debugger.breakpoint_list())
 
 
+def _conditional(text: str) -> tuple[str, str]:
+    """What stands before and behind the last word `if`."""
+    match = re.match(r"(.*?)(?:^|\s)if\s+(.*\S)\s*$", text)
+    return (match[1], match[2]) if match else (text, "")
+
+
+def _place(session: Session, text: str) -> tuple[int, str, str]:
+    place, condition = _conditional(text)
+    if not place.strip():
+        raise CommandError("there is no address before `if`")
+    return *_address_text(session, place), condition
+
+
+def _event(session: Session, text: str) -> tuple[Catch, str]:
+    event, condition = _conditional(text)
+    return parse_catch(session, event), condition
+
+
 def _bytes_or_number(session: Session, text: str) -> int | bytes:
     if len(text) >= 2 and text[0] == text[-1] == '"':
         return _unescaped(text[1:-1]).encode("utf-8")
@@ -138,6 +158,11 @@ def _unescaped(text: str) -> str:
     return out
 
 
+def _quoted(session: Session, text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
 def _typed(session: Session, text: str) -> str:
     text = text.strip()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
@@ -161,6 +186,8 @@ def _msr(session: Session, text: str) -> int:
 
 ADDRESS = Kind("address", "a linear address, or seg:off", _address, _expression_words)
 ADDRESS_TEXT = Kind("address", "a linear address, or seg:off", _address_text, _expression_words)
+PLACE = Kind("address", "a linear address, or seg:off; `if` and an expression", _place, _expression_words, rest=True)
+EVENT = Kind("event", "an event; `if` and an expression", _event, lambda session, prefix: WORDS, rest=True)
 MSR = Kind("msr", "a name like efer, or a number, an expression", _msr, _msr_words)
 NUMBER = Kind("number", "an expression", _number, _expression_words)
 EXPRESSION = Kind("expression", "an expression, blanks included", _number, _expression_words, rest=True)
@@ -180,6 +207,7 @@ TYPED = Kind("text", "text to type, with \\n for Enter; quotes keep blanks at it
 KEYS = Kind("keys", "keys joined by +, strokes divided by blanks", _text, rest=True)
 MOUSE = Kind("action", "what the mouse does", _text, lambda session, prefix: (
     "move", "wheel", "click", "down", "up", "left", "right", "middle", "side", "extra"), rest=True)  # fmt: skip
+LINE = Kind("line", "the beginning of a command; double quotes around it keep a blank at its end", _quoted, rest=True)
 COMMAND = Kind("command", "a command's name", _text, lambda session, prefix: session.table.words, rest=True)
 EVENT_KIND = Kind("kind", "a kind of event", _word, lambda session, prefix: (
     "interrupt", "exception", "int", "mode", "reset", "input", "stop"))  # fmt: skip

@@ -113,8 +113,8 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
 
 
 def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, bytes]]) -> None:
-    """Put the firmware in place. SeaBIOS is handed its VGA BIOS and the option ROMs through fw_cfg, as it deploys them
-    itself; any other firmware finds the option ROMs at C0000h."""
+    """Put the firmware in place. SeaBIOS finds its VGA BIOS in the ROM BAR of a pc's VGA, else as the option ROMs in
+    fw_cfg, and deploys them itself; any other firmware finds the option ROMs at C0000h."""
     if name == "builtin":
         raise UsageError("--firmware builtin is not available in this version: use seabios or a file")
     if name is None:
@@ -126,7 +126,11 @@ def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, byt
         name = "seabios"
     config.firmware = read_rom(find_firmware(name, config.machine), "firmware")
     if name == "seabios":
-        config.fw_cfg = {"vgaroms/vgabios.bin": read_rom(find_vga_rom(), "VGA BIOS")}
+        vga_rom = read_rom(find_vga_rom(config.machine), "VGA BIOS")
+        if config.machine == "pc":
+            config.vga_rom = vga_rom
+        else:
+            config.fw_cfg = {"vgaroms/vgabios.bin": vga_rom}
         config.fw_cfg.update((f"genroms/{file}"[:55], data) for file, data in roms)
     else:
         config.option_roms = [data for _, data in roms]

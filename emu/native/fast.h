@@ -84,7 +84,7 @@ typedef struct {
     tlb_entry *table;
 } tlb_fast;
 
-/* Shared with Python: emu/unicorn_thunks.py, Control. */
+/* Shared with Python: emu/unicorn_control.py, Control. */
 struct control {
     int64_t remaining; /* instructions that may still be counted */
     uint64_t last;     /* linear address of the instruction counted last, where it is known */
@@ -100,8 +100,14 @@ struct control {
     uint64_t (*checker)(void *uc, uint64_t address);
     uint64_t caches[6];
     uint32_t mode, pad4;
+    /* events.c: the classes of instructions to stop at, the changes to stop behind, places in RAM to stop at; and the
+     * mode and the task register, as when the run began */
+    uint32_t classes, changes;
+    uint64_t physical;
+    uint32_t physical_count, seen_mode;
+    uint64_t seen_task;
 } __attribute__((packed));
-enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED };
+enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED, STOP_EVENT };
 #define STEP_DONE 0x100
 #define INSTEAD 0x200 /* an answer of Python's: it has executed the instruction itself */
 /* `leave`: 1, set by Python, the block is to be looked up again; 2, something that only `look` compares has changed. */
@@ -337,6 +343,11 @@ int virtual_interrupt_due(const engine *e);
 /* ---- dirty.c */
 int is_unmarked(const engine *e, uint64_t host);
 void mark_written(const engine *e, uint64_t host);
+
+/* ---- events.c */
+int is_event(engine *e, const tb *block, uint64_t pc);
+int mode_or_task_changed(const engine *e);
+void task_register_loaded(void *env);
 
 /* ---- entry.c */
 void emit_check(engine *e, slot *s);
