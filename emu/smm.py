@@ -40,6 +40,11 @@ class SystemManagement:
     def _rsm(self) -> None:
         self._resume = True
 
+    @property
+    def due(self) -> bool:
+        """`service` will do something."""
+        return self._resume or (self._state.pending and not self._inside)
+
     def service(self) -> str:
         """Between two instructions: enter or leave, as asked. A sentence when the CPU shuts down."""
         if self._resume:
