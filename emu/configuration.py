@@ -36,6 +36,7 @@ class MachineConfig:
     machine: str = "isapc"  #: or "pc": i440FX and PIIX3
     memory: int = 64 << 20
     firmware: bytes = b""
+    bios: bool = False  #: `firmware` is the built-in BIOS, whose services are there
     payload: Payload | None = None
     shadow: bool = True
     option_roms: Sequence[bytes] = ()

@@ -45,6 +45,10 @@ DEBUGCON_SEABIOS = 0x402  #: SeaBIOS CONFIG_DEBUG_IO; QEMU isa-debugcon's custom
 ELCR = 0x4D0
 FW_CFG = 0x510  #: QEMU docs/specs/fw_cfg.rst, "x86, x86_64 Register Locations"
 RESET_CONTROL = 0xCF9
+#: Where the built-in BIOS asks for its services (emu/firmware/bios). No device of a PC is there: ISA cards decode 100h
+#: to 3FFh and the aliases of these, so 0C00h to 0CFFh belong to the system board (EISA Specification 3.12, "I/O
+#: address map"), on which neither chipset has anything at C90h.
+BIOS_SERVICE = 0xC90
 
 # IRQ inputs of the 8259 pair.
 IRQ_PIT = 0

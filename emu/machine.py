@@ -117,7 +117,7 @@ class Machine:
         self.memory.add_writer(self.executor.mark_writes)
         self.board = Board(
             config, self.clock, self.ports, self.mmio, self.memory, self.executor, self.pin, self.display,
-            self.outputs, self,
+            self.outputs, self, self._note,
         )  # fmt: skip
         self.inputs = Inputs(self.board, self.clock)
         self.cpu_ports.attach(self.board, self.clock, self.executor)
@@ -148,6 +148,9 @@ class Machine:
     def timestamp(self) -> int:
         """The TSC: one count a virtual nanosecond."""
         return self.clock.now
+
+    def _note(self, kind: str, text: Callable[[], str]) -> None:
+        self.journal.add_lazy(self.executor.retired, kind, text)
 
     def _on_fault(self, fault: Fault) -> None:
         kind = "int" if fault.software else "exception"

@@ -210,4 +210,4 @@ MOUSE = Kind("action", "what the mouse does", _text, lambda session, prefix: (
 LINE = Kind("line", "the beginning of a command; double quotes around it keep a blank at its end", _quoted, rest=True)
 COMMAND = Kind("command", "a command's name", _text, lambda session, prefix: session.table.words, rest=True)
 EVENT_KIND = Kind("kind", "a kind of event", _word, lambda session, prefix: (
-    "interrupt", "exception", "int", "mode", "reset", "input", "stop"))  # fmt: skip
+    "interrupt", "exception", "int", "bios", "mode", "reset", "input", "stop"))  # fmt: skip

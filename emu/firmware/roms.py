@@ -58,3 +58,10 @@ def tour_rom() -> bytes:
     from emu.firmware.tour import rom
 
     return rom()
+
+
+def builtin_bios() -> bytes:
+    """The ROM of the built-in BIOS. Its services have to be there too: MachineConfig.bios."""
+    from emu.firmware.bios.rom import rom
+
+    return rom()

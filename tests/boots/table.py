@@ -40,7 +40,7 @@ class Boot:
     kernel: Kernel | None = None
     machine: str = "isapc"
     memory: str = "64M"
-    firmwares: tuple[str, ...] = ("seabios",)
+    firmwares: tuple[str, ...] = ("seabios", "builtin")
     dialog: tuple[tuple[str, str], ...] = ()
     says: tuple[str, ...] = ()
     slow: bool = False
@@ -141,7 +141,7 @@ BOOTS = (
         "u-boot", "serial:Hit any key", 600, machine="pc", memory="256M", firmwares=("u-boot",),
         dialog=((" ", "serial:=> $"), ("version\n", "serial:U-Boot 2023[^$]*=> $")),
     ),
-    Boot("xen", _NO_DOM0, 900, kernel=Kernel(images.xen, _XEN), machine="pc"),
+    Boot("xen", _NO_DOM0, 900, kernel=Kernel(images.xen, _XEN), machine="pc", firmwares=("seabios",)),
     Boot(
         "xen directly", _NO_DOM0, 900, kernel=Kernel(images.xen, f"no-real-mode {_XEN}"), machine="pc",
         firmwares=(DIRECT,),

@@ -13,6 +13,8 @@ from boots.images import USERSPACE, asset
 from boots.machines import machine_of, walk
 from boots.table import BOOTS, Boot
 
+SEABIOS, BUILTIN = ("--firmware", "seabios"), ("--firmware", "builtin")
+
 
 def _rows() -> list[object]:
     """(row, firmware), each a test."""
@@ -43,11 +45,22 @@ def _check_digest(serial: str) -> None:
     assert found[2] == hashlib.md5(busybox.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-@pytest.mark.parametrize(("name", "at"), [("grub-legacy", 12_345_678), ("isolinux cd", 9_876_543)])
-def test_a_state_taken_in_the_middle_of_a_boot_continues_equally(name: str, at: int, tmp_path: Path) -> None:
-    """Floppy controller, DMA and CD-ROM drive are in the middle of their work; pieces of any size change nothing."""
+@pytest.mark.parametrize(
+    ("name", "firmware", "at"),
+    [
+        ("grub-legacy", "seabios", 12_345_678),
+        ("isolinux cd", "seabios", 9_876_543),
+        ("grub-legacy", "builtin", 600_001),
+        ("isolinux cd", "builtin", 2_345_678),
+    ],
+)
+def test_a_state_taken_in_the_middle_of_a_boot_continues_equally(
+    name: str, firmware: str, at: int, tmp_path: Path
+) -> None:
+    """Floppy controller, DMA and CD-ROM drive are in the middle of their work, or services of the BIOS; pieces of any
+    size change nothing."""
     boot = next(row for row in BOOTS if row.name == name)
-    first, second = (machine_of(boot, "seabios", tmp_path) for _ in range(2))
+    first, second = (machine_of(boot, firmware, tmp_path) for _ in range(2))
     end = at + 6_000_000
     try:
         machine, other = first.debugger.machine, second.debugger.machine
