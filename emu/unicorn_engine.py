@@ -330,7 +330,7 @@ class UnicornEngine:
             raise ValueError(f"a budget of {budget} instructions: at least 1 is needed")
         if self._running:
             raise EngineError("run() was called inside a callback of a run")
-        if self._events.any and isinstance(self._loop, GateLoop):
+        if self._go is None and self._events.any:
             return self._run_looking(budget, skip_breakpoint)
         return self._run(budget, skip_breakpoint)
 
