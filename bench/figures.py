@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import guests, kernels
-from bench.sides import BenchError, Side, resident
+from bench.sides import BenchError, Bus, FigureUnavailable, Side, resident
+from repl.harness import MissingTool
 
 DUMP_BYTES = 64 << 20
 STEPS = 1000
@@ -156,6 +157,28 @@ def read_disk(side: Side, folder: Path) -> float:
     return all_ - first
 
 
+def _read_pc_disk(side: Side, folder: Path, bus: Bus) -> float:
+    image = guests.blank_disk(folder / "blank.img", (READ_COMMANDS + 1) * guests.COMMAND_SECTORS)
+    seconds = []
+    for commands in (1, 1 + READ_COMMANDS):
+        try:
+            rom = guests.pc_disk_rom(folder / "read.rom", commands, virtio=bus == "virtio")
+        except MissingTool as missing:
+            raise FigureUnavailable(str(missing)) from None
+        seconds.append(side.run(str(rom), image, bus))
+    return seconds[1] - seconds[0]
+
+
+def read_disk_by_dma(side: Side, folder: Path) -> float:
+    """16 MiB of the first hard disk of a pc by READ DMA, 128 KiB a command, s; process start not counted."""
+    return _read_pc_disk(side, folder, "pci")
+
+
+def read_disk_by_virtio(side: Side, folder: Path) -> float:
+    """The same by virtio-blk, 128 KiB a request."""
+    return _read_pc_disk(side, folder, "virtio")
+
+
 FIGURES = (
     Figure("start-up to the first instruction", "s", False, start_up, "0.25 s"),
     Figure("reset to 7C00h under SeaBIOS", "s", False, seabios),
@@ -168,6 +191,8 @@ FIGURES = (
     Figure("planar fill, write mode 2", "ms", False, fill_write_mode_2, "5x QEMU's"),
     Figure("256-colour fill", "ms", False, fill_chained, "5x QEMU's"),
     Figure("16 MiB from the disk by PIO", "s", False, read_disk),
+    Figure("16 MiB from the disk by DMA", "s", False, read_disk_by_dma),
+    Figure("16 MiB from the disk by virtio", "s", False, read_disk_by_virtio),
     Figure("decompression of Linux 686", "s", False, kernels.decompression, "1x", icount=True),
     Figure("Linux 686 to userspace", "s", False, kernels.to_userspace, "1x", icount=True),
     Figure("Linux 686 on pc to userspace", "s", False, kernels.to_userspace_on_pc, "1.2x", icount=True),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from repl.harness import assemble
+
 #: Where a boot sector is loaded (BIOS Boot Specification 1.01, 6.5.1).
 BOOT_ADDRESS = 0x7C00
 #: The loop of `loop_disk`: an address it passes through once a turn.
@@ -72,6 +74,15 @@ def _from_reset(path: Path, code: bytes) -> Path:
 def read_rom(path: Path, commands: int) -> Path:
     """A ROM that reads `commands` times 256 sectors of the first disk by PIO, polling, and ends the run."""
     return _from_reset(path, _READ_START + commands.to_bytes(2, "little") + _READ_CODE + EXIT_CODE)
+
+
+def pc_disk_rom(path: Path, commands: int, *, virtio: bool) -> Path:
+    """A ROM for `pc` that reads `commands` times 256 sectors of the first disk by bus-master DMA, or of a virtio disk,
+    and ends the run. Raises MissingTool without nasm."""
+    source = path.with_suffix(".asm")
+    defines = f"%define COMMANDS {commands}\n" + ("%define VIRTIO\n" if virtio else "")
+    source.write_text(f'{defines}%include "disk_pc.asm"\n')
+    return assemble(source, path, (Path(__file__).parent,))
 
 
 def blank_disk(path: Path, sectors: int) -> Path:

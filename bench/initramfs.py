@@ -9,12 +9,17 @@ from dataclasses import dataclass
 
 DIRECTORY, FILE, CHARACTER_DEVICE = 0o040755, 0o100755, 0o020600
 TRAILER = "TRAILER!!!"
-#: Prints what `userspace_line` gives, and ends the run with code 0 at the debug-exit port (F4h is 244).
+#: Prints the machine's name and an md5; then comes one of ENDS.
 INIT = b"""#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs none /dev
 echo userspace: $(/bin/busybox uname -m) $(/bin/busybox md5sum /bin/busybox)
-/bin/busybox printf '\\000' | /bin/busybox dd of=/dev/port bs=1 seek=244 count=1 conv=notrunc 2>/dev/null
 """
+#: `exit` is code 0 at the debug-exit port (F4h is 244), `poweroff` ACPI's soft off.
+ENDS = {
+    "exit": b"/bin/busybox printf '\\000' | "
+    b"/bin/busybox dd of=/dev/port bs=1 seek=244 count=1 conv=notrunc 2>/dev/null\n",
+    "poweroff": b"/bin/busybox poweroff -f\n",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +44,14 @@ def archive(entries: list[Entry]) -> bytes:
     return bytes(out)
 
 
-def userspace(busybox: bytes) -> bytes:
-    """The initramfs: INIT as its first process."""
+def userspace(busybox: bytes, end: str = "exit") -> bytes:
+    """The initramfs: INIT as its first process, which ends as ENDS has it."""
     return archive(
         [
             Entry("dev", DIRECTORY),
             Entry("dev/console", CHARACTER_DEVICE, device=(5, 1)),
             Entry("bin", DIRECTORY),
             Entry("bin/busybox", FILE, busybox),
-            Entry("init", FILE, INIT),
+            Entry("init", FILE, INIT + ENDS[end]),
         ]
     )

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 #: The end of a debug-exit write of 0, on both sides: (0 << 1) | 1.
 GUEST_EXIT_STATUS = 1
@@ -19,6 +20,11 @@ START_SECONDS = 30.0
 RUN_SECONDS = 120.0
 MEMORY = "64M"
 KERNEL_MEMORY = "128M"
+
+
+#: The machine of each way to attach a disk: IDE of an isapc or a pc, or virtio-blk.
+Bus = Literal["isa", "pci", "virtio"]
+MACHINES: dict[Bus, str] = {"isa": "isapc", "pci": "pc", "virtio": "pc"}
 
 
 class BenchError(Exception):
@@ -59,12 +65,12 @@ class Side:
         """That of this process, less what would have Python compile its sources anew in every process."""
         return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
-    def arguments(self, firmware: str, disk: Path | None) -> list[str]:
+    def arguments(self, firmware: str, disk: Path | None, bus: Bus = "isa") -> list[str]:
         raise BenchError(f"{self.name} has no command line")
 
-    def run(self, firmware: str, disk: Path | None) -> float:
+    def run(self, firmware: str, disk: Path | None, bus: Bus = "isa") -> float:
         """Seconds from the start of the process to its end by the guest's debug-exit write."""
-        command = [*self.program, *self.arguments(firmware, disk)]
+        command = [*self.program, *self.arguments(firmware, disk, bus)]
         begin = time.perf_counter()
         done = subprocess.run(
             command,
@@ -136,9 +142,9 @@ class V2e(Side):
     def __init__(self) -> None:
         super().__init__("v2e", (sys.executable, "-m", "repl.cli", "run"))
 
-    def arguments(self, firmware: str, disk: Path | None) -> list[str]:
-        drive = [] if disk is None else ["--disk", str(disk)]
-        return ["--machine", "isapc", "--memory", MEMORY, "--firmware", firmware, *drive, "--headless"]
+    def arguments(self, firmware: str, disk: Path | None, bus: Bus = "isa") -> list[str]:
+        drive = [] if disk is None else ["--virtio" if bus == "virtio" else "--disk", str(disk)]
+        return ["--machine", MACHINES[bus], "--memory", MEMORY, "--firmware", firmware, *drive, "--headless"]
 
     def kernel_arguments(self, kernel: Kernel) -> list[str]:
         files = ["--kernel", str(kernel.file), "--initrd", str(kernel.initrd), "--append", kernel.append]
@@ -159,12 +165,15 @@ class Qemu(Side):
         machine = ["-accel", "tcg", "-machine", kernel.machine, "-cpu", "qemu32", "-m", KERNEL_MEMORY, "-nodefaults"]
         return [*machine, *files, "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]
 
-    def arguments(self, firmware: str, disk: Path | None) -> list[str]:
-        drive = [] if disk is None else ["-drive", f"file={disk},format=raw,if=ide,snapshot=on"]
+    def arguments(self, firmware: str, disk: Path | None, bus: Bus = "isa") -> list[str]:
+        interface = "none,id=disk" if bus == "virtio" else "ide"
+        drive = [] if disk is None else ["-drive", f"file={disk},format=raw,if={interface},snapshot=on"]
+        if bus == "virtio":
+            drive += ["-device", "virtio-blk-pci,drive=disk,vectors=0"]
         rom = [] if firmware == "seabios" else ["-bios", firmware]
         devices = ["-nodefaults", "-device", "isa-vga", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
         quiet = ["-display", "none", "-monitor", "none", "-serial", "none", "-no-reboot"]
-        return ["-accel", "tcg", "-machine", "isapc", "-m", MEMORY, *rom, *drive, *devices, *quiet]
+        return ["-accel", "tcg", "-machine", MACHINES[bus], "-m", MEMORY, *rom, *drive, *devices, *quiet]
 
     def _serving(self, port: int) -> list[str]:
         return ["-S", "-gdb", f"tcp:127.0.0.1:{port}"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 from emu import layout
 from emu.board import Board
 from emu.bus import Ports
@@ -24,7 +26,7 @@ POLLED = frozenset(
 )  # fmt: skip
 #: Ports of the debug console. A write to one changes nothing that a port can tell.
 CONSOLES = frozenset((layout.DEBUGCON_BOCHS, layout.DEBUGCON_SEABIOS))
-CONSOLE_ROOM = 512  #: bytes of its text that may be collected before the device is told
+CONSOLE_ROOM = 512  #: bytes of its text, or COM1's, that may be collected before the device is told
 #: Status and data ports of ATA channels, and the channel's base. The alternate status has no side effect; the status
 #: none when INTRQ is clear.
 IDE_STATUS = 7
@@ -51,6 +53,11 @@ class CpuPorts:
     def attach(self, board: Board, clock: Clock, executor: Executor) -> None:
         """The devices are built: from now on the CPU may run."""
         self._board, self._clock, self._executor = board, clock, executor
+        self._ports.on_watch = self._share_ports
+        self._share_ports(self._ports.unwatched)
+
+    def _share_ports(self, allowed: bool) -> None:
+        self._executor.serve_ports(ctypes.addressof(self._board.shared_ports) if allowed else None)
 
     def port_in(self, port: int, size: int) -> int:
         value = self._ports.port_in(port, size)
@@ -101,3 +108,13 @@ class CpuPorts:
             self._executor.stream_output(port, CONSOLE_ROOM, self._board.debugcon.written)
         if port in self._board.channels and self._ports.unwatched:
             self._offer_data(port)
+        if port == layout.COM1 and size == 1 and self._ports.unwatched and self._board.com1.passes_on:
+            self._offer_line()
+
+    def _offer_line(self) -> None:
+        """COM1 has sent a byte and would send more: these may be collected, and its status asked before each stays."""
+        com1 = self._board.com1
+        if self._outputs.on_text is None:
+            self._executor.stream_output(layout.COM1, CONSOLE_ROOM, com1.written)
+        if not (status := com1.peek(LSR, 1)) & LSR_ERRORS:
+            self._executor.hold_input(COM1_LSR, status, None, answered=False)

@@ -24,6 +24,7 @@ from emu.devices.mouse import Mouse
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pit8254 import Pit8254, Port61
 from emu.devices.rtc146818 import Rtc, pc_nvram
+from emu.devices.shared_ports import SharedPorts
 from emu.devices.syscontrol import A20Gate, Port92, ResetControl, ResetFace
 from emu.devices.uart16550 import Uart16550
 from emu.devices.vga import Vga
@@ -70,7 +71,9 @@ class Board:
         display: DisplayMemory,
         outputs: Outputs,
         orders: Orders,
+        note: Callable[[str, Callable[[], str]], None],
     ) -> None:
+        """`note`: an event of a kind, and what makes its text."""
         self.pic = Pic8259Pair(pin)
         self.reset_control = ResetControl(orders.request_reset)
         irq: list[Callable[[bool], None]] = [partial(self.pic.set_irq, n) for n in range(16)]
@@ -85,7 +88,8 @@ class Board:
             irq = self.chipset.isa_irq
         bus = BusMaster(memory, mmio)
         self.dma = DmaPair(bus.read, bus.write)
-        self.pit = Pit8254(clock, irq[layout.IRQ_PIT])
+        self.shared_ports = SharedPorts()
+        self.pit = Pit8254(clock, irq[layout.IRQ_PIT], self.shared_ports)
         self.port61 = Port61(self.pit, clock)
         nvram = pc_nvram(
             config.memory, disks=[d.sectors for d in config.disks[:2]], boot=config.boot,
@@ -100,23 +104,24 @@ class Board:
             partial(orders.request_reset, "cpu"), self.keyboard, self.mouse,
         )  # fmt: skip
         self.port92 = Port92(self.a20, orders.request_reset)
-        serial = partial(outputs.sent, "serial", config.serial_out)
-        self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], lambda byte: serial(bytes((byte,))))
+
+        def sends(name: str, sink: Callable[[bytes], None] | None) -> Callable[[int], None]:
+            return lambda byte: outputs.sent(name, sink, bytes((byte,)))
+
+        self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], sends("serial", config.serial_out))
         # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
         self.com1.immediate = True
-        display.written = lambda at, count: executor.memory_changed(layout.VGA_FRAME_BUFFER + at, count)
+        display.written = partial(memory.changed, "vga")
         self.vga = Vga(clock, display)
         mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, display, "vga", width=8, masters=True)
-        self.com2 = Uart16550(clock, irq[layout.IRQ_COM2], partial(outputs.sent, "serial2", None), "com2")
-        self.lpt1 = ParallelPort(
-            clock, irq[layout.IRQ_LPT1], partial(outputs.sent, "parallel", config.parallel_out)
-        )  # fmt: skip
+        self.com2 = Uart16550(clock, irq[layout.IRQ_COM2], sends("serial2", None), "com2")
+        self.lpt1 = ParallelPort(clock, irq[layout.IRQ_LPT1], sends("parallel", config.parallel_out))
         (disks0, packet0), (disks1, packet1) = ide_places(config)
         self.ide = IdeChannel(clock, irq[layout.IRQ_IDE_PRIMARY], disks0, "ide0", packet0)
         self.ide1 = IdeChannel(clock, irq[layout.IRQ_IDE_SECONDARY], disks1, "ide1", packet1)
         self.fdc = Fdc82077(clock, irq[layout.IRQ_FDC], self.dma, config.floppies)
         self.debugcon = DebugConsole(partial(outputs.sent, "debugcon", config.debugcon_out))
-        self.post = PostCode()
+        self.post = PostCode(self.shared_ports)
         self.debug_exit = DebugExit(orders.exit)
         #: the ATA channels by their first port
         self.channels = {layout.IDE_PRIMARY: self.ide, layout.IDE_SECONDARY: self.ide1}
@@ -132,9 +137,12 @@ class Board:
         self.fw_cfg = self._add_fw_cfg(config, ports)
         if (chipset := self.chipset) is not None:
             chipset.add_ide((self.ide, self.ide1))
+            chipset.add_vga(self.vga)
             chipset.add_virtio(config.virtio)
             ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
             self.device_table.update(chipset.device_table)
+        if config.bios:
+            self._add_bios(config, clock, ports, bus, partial(note, "bios"))
 
     def _map(self, ports: Ports) -> None:
         """Put the devices' ports on the bus: first port, how many, the device's face, its name, the widest access."""
@@ -186,6 +194,27 @@ class Board:
         if fw_cfg.dma is not None:
             ports.map(layout.FW_CFG_DMA, 8, fw_cfg.dma, "fw_cfg-dma", width=4)
         return fw_cfg
+
+    def _add_bios(
+        self,
+        config: MachineConfig,
+        clock: Clock,
+        ports: Ports,
+        bus: BusMaster,
+        note: Callable[[Callable[[], str]], None],
+    ) -> None:
+        # Most of the machines that tests build have another firmware.
+        from emu.firmware.bios.device import BiosServices
+        from emu.firmware.bios.hardware import Hardware
+
+        hardware = Hardware(
+            bus.read, bus.write, lambda: self.a20.enabled, ports.port_in, ports.port_out, lambda: clock.now, note,
+            self.vga.memory, self.fdc.drives, [*config.disks, *config.virtio],
+            [drive for channel in (self.ide, self.ide1) for drive in channel.cdroms], config.memory,
+            self.chipset is not None,
+        )  # fmt: skip
+        bios = self.device_table["bios"] = BiosServices(hardware)
+        ports.map(layout.BIOS_SERVICE, 4, bios, "bios", width=4)
 
     @property
     def controller(self) -> InterruptController:

@@ -42,15 +42,35 @@ class Ports:
         self.ranges: list[Range] = []
         self._map: list[Range | None] = [None] * 0x10000
         self._claims: list[Range] = []
-        #: told (port, size, value, is_write) of each access when set; for the journal and port breakpoints
-        self.trace: Callable[[int, int, int, bool], None] | None = None
-        #: while set, nothing is read or written: it is called instead, and reads give all ones
-        self.sealed: Callable[[], None] | None = None
+        self._trace: Callable[[int, int, int, bool], None] | None = None
+        self._sealed: Callable[[], None] | None = None
+        #: told `unwatched` when it may have changed
+        self.on_watch: Callable[[bool], None] = lambda unwatched: None
 
     @property
     def unwatched(self) -> bool:
         """Accesses may be answered ahead: nobody wants to know of each, and the devices are there."""
-        return self.trace is None and self.sealed is None
+        return self._trace is None and self._sealed is None
+
+    @property
+    def trace(self) -> Callable[[int, int, int, bool], None] | None:
+        """Told (port, size, value, is_write) of each access when set; for the journal and port breakpoints."""
+        return self._trace
+
+    @trace.setter
+    def trace(self, told: Callable[[int, int, int, bool], None] | None) -> None:
+        self._trace = told
+        self.on_watch(self.unwatched)
+
+    @property
+    def sealed(self) -> Callable[[], None] | None:
+        """While set, nothing is read or written: it is called instead, and reads give all ones."""
+        return self._sealed
+
+    @sealed.setter
+    def sealed(self, called: Callable[[], None] | None) -> None:
+        self._sealed = called
+        self.on_watch(self.unwatched)
 
     def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 1) -> None:
         """Raises BusConflict when a port is taken."""
@@ -82,8 +102,8 @@ class Ports:
         self._claims.clear()
 
     def port_in(self, port: int, size: int) -> int:
-        if self.sealed is not None:
-            self.sealed()
+        if self._sealed is not None:
+            self._sealed()
             return (1 << 8 * size) - 1
         entry = self._map[port]
         if size == 1 or (entry is not None and entry.width >= size and port + size <= entry.first + entry.count):
@@ -94,16 +114,16 @@ class Ports:
                 part = self._map[(port + i) & 0xFFFF]
                 byte = 0xFF if part is None else part.device.read((port + i & 0xFFFF) - part.first, 1)
                 value |= byte << 8 * i
-        if self.trace is not None:
-            self.trace(port, size, value, False)
+        if self._trace is not None:
+            self._trace(port, size, value, False)
         return value
 
     def port_out(self, port: int, size: int, value: int) -> None:
-        if self.sealed is not None:
-            self.sealed()
+        if self._sealed is not None:
+            self._sealed()
             return
-        if self.trace is not None:
-            self.trace(port, size, value, True)
+        if self._trace is not None:
+            self._trace(port, size, value, True)
         entry = self._map[port]
         if size == 1 or (entry is not None and entry.width >= size and port + size <= entry.first + entry.count):
             if entry is not None:

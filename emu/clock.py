@@ -48,6 +48,7 @@ class Clock:
     def __init__(self, retired: Callable[[], int]) -> None:
         self._retired = retired
         self.skipped = 0
+        self.on_skip: Callable[[int], None] = lambda skipped: None  #: told `skipped` when it has changed
         self._timers: dict[str, Timer] = {}
         self._heap: list[tuple[int, int, Timer]] = []
         self.horizon: int | None = None  #: the deadline the running slice was planned for, ns
@@ -96,6 +97,7 @@ class Clock:
     def skip_to(self, deadline: int) -> None:
         """Jump to `deadline` (ns) without executing; never backwards."""
         self.skipped += max(0, deadline - self.now)
+        self.on_skip(self.skipped)
 
     def save(self) -> ClockState:
         timers = {n: t.deadline for n, t in self._timers.items() if t.deadline is not None and not t.host}
@@ -104,6 +106,7 @@ class Clock:
     def restore(self, state: ClockState) -> None:
         """Raises KeyError when the state names a timer this machine lacks."""
         self.skipped = state.skipped
+        self.on_skip(self.skipped)
         self._heap = [entry for entry in self._heap if entry[2].host]
         heapq.heapify(self._heap)
         for timer in self._timers.values():

@@ -17,6 +17,7 @@ MACHINES = ("isapc", "pc")
 MAX_DISKS = 4  #: drives of both IDE channels, CD-ROM drives included
 MAX_FLOPPIES = 2
 MAX_VIRTIO = 16
+MAX_VGA_ROM = 1 << 20
 
 
 class MachineError(Exception):
@@ -35,6 +36,7 @@ class MachineConfig:
     machine: str = "isapc"  #: or "pc": i440FX and PIIX3
     memory: int = 64 << 20
     firmware: bytes = b""
+    bios: bool = False  #: `firmware` is the built-in BIOS, whose services are there
     payload: Payload | None = None
     shadow: bool = True
     option_roms: Sequence[bytes] = ()
@@ -43,6 +45,7 @@ class MachineConfig:
     floppies: Sequence[Disk] = ()  #: A: and B:
     cdroms: Sequence[Disk] = ()
     virtio: Sequence[Disk] = ()  #: disks of a pc behind virtio-blk, a PCI device each
+    vga_rom: bytes = b""  #: the VGA BIOS in the ROM BAR of a pc's VGA
     boot: str | Sequence[str] = "disk"  #: floppy, disk, cdrom: one, or the first choices in order
     serial_out: Callable[[bytes], None] | None = None
     debugcon_out: Callable[[bytes], None] | None = None
@@ -81,10 +84,12 @@ def memory_parts(config: MachineConfig) -> list[Part]:
     options = b"".join(r + b"\xff" * (-len(r) % 2048) for r in config.option_roms)
     top = layout.BIOS_LOW_END - len(low)
     room = top - layout.OPTION_ROM_BASE
+    if len(config.vga_rom) > MAX_VGA_ROM:
+        raise MachineError(f"a VGA BIOS of {len(config.vga_rom)} bytes: {MAX_VGA_ROM} is the most")
     if config.machine == "pc" and len(options) <= room:
         from emu.pc import pc_parts  # it loads a chipset
 
-        return pc_parts(config.memory, rom, options)
+        return pc_parts(config.memory, rom, options, config.vga_rom)
     if len(options) > room:
         raise MachineError(f"the option ROMs have {len(options)} bytes, {room} fit between C0000h and the firmware")
     kind: Kind = "ram" if config.shadow and rom else "rom"

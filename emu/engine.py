@@ -247,10 +247,14 @@ class Executor(Protocol):
         `marks` is a byte for each: from now on set that of each page this CPU writes, through whatever address, page
         walks included. Gives a function to be called whenever bytes were cleared, or None: this CPU cannot tell."""
 
-    def hold_input(self, port: int, value: int, until: int | None) -> None:
-        """Only in PortIo.port_in: byte reads of `port` would give `value`, and do nothing else, while fewer than
+    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
+        """Only in PortIo: byte reads of `port` would give `value`, and do nothing else, while fewer than
         `until` instructions have retired (None: while the run lasts) and no access reaches PortIo that does anything
-        (one answered with this call does not). The engine may answer them by itself."""
+        (one that is `answered` with this call does not). The engine may answer them by itself."""
+
+    def serve_ports(self, address: int | None) -> None:
+        """From now on accesses may be answered by the structure of emu/devices/shared_ports.py at `address`, where it
+        says how, and change it, instead of reaching PortIo. None: each is to reach that."""
 
     def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """Only in PortIo.port_in: the next reads of `port`, of any of `sizes` (a sum of 1, 2 and 4 bytes), would give
@@ -280,6 +284,20 @@ class Executor(Protocol):
 
     def write_msr(self, number: int, value: int) -> bool:
         """WRMSR of 64 bits in ring 0; False where it would raise #GP(0), with nothing changed. Not inside callbacks."""
+
+    def on_rsm(self, callback: Callable[[], None] | None) -> None:
+        """Called when RSM has retired in system management mode (`CpuState.smm`; elsewhere it is #UD). The run ends
+        before the next instruction; to give the CPU its new state is the caller's."""
+
+    def on_task_priority(self, callback: Callable[[int], None] | None) -> None:
+        """Called with CR8's new value, 0 to 15, when the guest or `load` has set it."""
+
+    def set_task_priority(self, value: int) -> None:
+        """What CR8 reads from now on, 0 to 15. Allowed in callbacks."""
+
+    def raise_nmi(self) -> None:
+        """An edge at NMI, which is kept while NMIs are blocked. Allowed in callbacks: the run ends, and the next one
+        begins with the delivery."""
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """Called for each exception and software interrupt before it is delivered."""

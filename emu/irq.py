@@ -30,6 +30,7 @@ class IntrPin:
         self._controller: InterruptController | None = None
         self._executor: Executor | None = None
         self.on_delivery: Callable[[int], None] | None = None  #: told each vector delivered
+        self.before_update: Callable[[], None] = lambda: None  #: told before INTR is driven anew
 
     def connect(self, controller: InterruptController, executor: Executor) -> None:
         self._controller, self._executor = controller, executor
@@ -43,11 +44,13 @@ class IntrPin:
             self._controller.acknowledge()
             if self.on_delivery is not None:
                 self.on_delivery(vector)
+            self.before_update()
             self._executor.set_interrupt(self._controller.pending_vector())
 
     def update(self) -> None:
         """Tell the engine what the controller asks for now."""
         if self._executor is not None and self._controller is not None:
+            self.before_update()
             self._executor.set_interrupt(self._controller.pending_vector())
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from emu.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`kind` is one word (interrupt, exception, int, mode, reset, input, stop); `text` says it in the field's words."""
+    """`kind` is one word (interrupt, exception, int, bios, mode, reset, input, stop); `text` says it in words."""
 
     retired: int
     kind: str
@@ -21,19 +21,26 @@ class Journal:
     """The last `size` events, oldest first."""
 
     def __init__(self, size: int = 256) -> None:
-        self._events: deque[Event] = deque(maxlen=size)
+        self._events: deque[Event | tuple[int, str, Callable[[], str]]] = deque(maxlen=size)
 
     def add(self, retired: int, kind: str, text: str) -> None:
         self._events.append(Event(retired, kind, text))
 
+    def add_lazy(self, retired: int, kind: str, text: Callable[[], str]) -> None:
+        """As `add`; `text` is called when somebody looks, and gives the same at any time."""
+        self._events.append((retired, kind, text))
+
     def __iter__(self) -> Iterator[Event]:
-        return iter(tuple(self._events))
+        return iter(self._told())
+
+    def _told(self) -> tuple[Event, ...]:
+        return tuple(e if isinstance(e, Event) else Event(e[0], e[1], e[2]()) for e in self._events)
 
     def __len__(self) -> int:
         return len(self._events)
 
     def last(self, count: int) -> tuple[Event, ...]:
-        return tuple(self._events)[-count:]
+        return self._told()[-count:]
 
     def put(self, events: Sequence[Event]) -> None:
         """Hold `events`, and no others."""

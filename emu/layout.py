@@ -45,6 +45,10 @@ DEBUGCON_SEABIOS = 0x402  #: SeaBIOS CONFIG_DEBUG_IO; QEMU isa-debugcon's custom
 ELCR = 0x4D0
 FW_CFG = 0x510  #: QEMU docs/specs/fw_cfg.rst, "x86, x86_64 Register Locations"
 RESET_CONTROL = 0xCF9
+#: Where the built-in BIOS asks for its services (emu/firmware/bios). No device of a PC is there: ISA cards decode 100h
+#: to 3FFh and the aliases of these, so 0C00h to 0CFFh belong to the system board (EISA Specification 3.12, "I/O
+#: address map"), on which neither chipset has anything at C90h.
+BIOS_SERVICE = 0xC90
 
 # IRQ inputs of the 8259 pair.
 IRQ_PIT = 0
@@ -60,7 +64,7 @@ IRQ_IDE_SECONDARY = 15
 
 # The `pc` machine (i440FX and PIIX3).
 PCI_CONFIG = 0xCF8  #: CONFADD and CONFDATA (PCI 2.1, 3.7.4.1)
-APM_CONTROL = 0xB2  #: with the status at B3h (Intel 82371AB data sheet, 7.4.1)
+APM_CONTROL = 0xB2  #: with the status at B3h (Intel 82371AB data sheet, APMC and APMS)
 FW_CFG_DMA = 0x514  #: QEMU docs/specs/fw_cfg.rst, "x86, x86_64 Register Locations"
 ACPI_PM = 0x600  #: where SeaBIOS puts the PM ports; the FADT says so (SeaBIOS src/fw/dev-piix.h)
 IRQ_SCI = 9
@@ -68,5 +72,5 @@ IOAPIC = 0xFEC00000  #: Intel 82093AA data sheet, 3.0
 HPET = 0xFED00000  #: IA-PC HPET 1.0a, 3.2.4
 HPET_ID = 0x8086A201  #: its capability register, low half: Intel, legacy replacement, 64 bits, 3 timers, revision 1
 LAPIC = 0xFEE00000  #: SDM vol. 3A, 11.4.1
-SHADOW_BASE = 0xC0000  #: DRAM that PAM registers switch in (Intel 82441FX data sheet, 3.2.18)
+SHADOW_BASE = 0xC0000  #: DRAM that PAM registers switch in (Intel 82441FX data sheet, PAM[6:0])
 RTC_CENTURY = 0x32  #: the byte of CMOS RAM with the century (IBM PS/2 Hardware Interface Technical Reference)

@@ -108,7 +108,7 @@ class Machine:
         self._reset: str | None = None
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
-        self.display = DisplayMemory(self.memory.window(layout.VGA_FRAME_BUFFER))
+        self.display = DisplayMemory(self.memory.live("vga"))
         self.executor = make_executor(self)
         self.display.remapped = self.executor.display_changed
         self.clock = Clock(lambda: self.executor.retired)
@@ -117,7 +117,7 @@ class Machine:
         self.memory.add_writer(self.executor.mark_writes)
         self.board = Board(
             config, self.clock, self.ports, self.mmio, self.memory, self.executor, self.pin, self.display,
-            self.outputs, self,
+            self.outputs, self, self._note,
         )  # fmt: skip
         self.inputs = Inputs(self.board, self.clock)
         self.cpu_ports.attach(self.board, self.clock, self.executor)
@@ -129,6 +129,8 @@ class Machine:
         self.caught_interrupt: Callable[[int], None] | None = None
         self.pin.on_delivery = self._on_interrupt
         self.executor.on_fault(self._on_fault)
+        if self.board.chipset is not None:
+            self.board.chipset.smm.told = lambda text: self.journal.add(self.executor.retired, "smm", text)
         if config.payload is not None:
             self.executor.load(self._place(config.payload))
 
@@ -146,6 +148,9 @@ class Machine:
     def timestamp(self) -> int:
         """The TSC: one count a virtual nanosecond."""
         return self.clock.now
+
+    def _note(self, kind: str, text: Callable[[], str]) -> None:
+        self.journal.add_lazy(self.executor.retired, kind, text)
 
     def _on_fault(self, fault: Fault) -> None:
         kind = "int" if fault.software else "exception"
@@ -195,8 +200,10 @@ class Machine:
         if self._reset is not None:
             kind, self._reset = self._reset, None
             self._do_reset(kind)
-        if self.board.chipset is not None:
-            self.board.chipset.apply()
+        if (chipset := self.board.chipset) is not None:
+            if sentence := chipset.smm.service():
+                self._ended = MachineExit(MachineStop.SHUTDOWN, detail=sentence)
+            chipset.apply()
 
     @property
     def interrupt_due(self) -> bool:
@@ -266,7 +273,8 @@ class Machine:
 
     def _idle(self, deadline: int | None) -> MachineExit | None:
         """The CPU is halted. Carry it to `deadline` (ns), or say why it will sleep for ever."""
-        if not self.executor.interruptible():
+        chipset = self.board.chipset
+        if not self.executor.interruptible() and (chipset is None or not chipset.unmaskable()):
             return MachineExit(MachineStop.DEADLOCK, detail="HLT with interrupts off")
         if self.idle is not None:
             wait = None if deadline is None else deadline - self.clock.now
@@ -308,8 +316,14 @@ class Machine:
                     self.memory.write(part.base, part.content)
             if payload is not None:
                 state = self._place(payload)
-        self.executor.load(state)
+        self._load(state)
         self.pin.update()
+
+    def _load(self, state: CpuState) -> None:
+        """Replace the CPU's state, and show the chipset whether it is one of system management mode."""
+        self.executor.load(state)
+        if self.board.chipset is not None:
+            self.board.chipset.smm.loaded(state.smm)
 
     def reset(self) -> None:
         """Power-on: memory cleared, devices and CPU reset, counters at zero."""
@@ -371,6 +385,7 @@ class Machine:
         for name, device in self.board.device_table.items():
             device.restore(state.devices[name])
         if self.board.chipset is not None:
+            self.board.chipset.smm.loaded(state.cpu.smm)
             self.board.chipset.apply()
         for name, disk in self._media():
             disk.restore(state.devices[name])
@@ -442,7 +457,7 @@ class Machine:
                 self.memory.write(at, part)
 
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
-        self.executor.load(state)
+        self._load(state)
         self.pin.update()
 
     def memory_map(self) -> tuple[RegionView, ...]:

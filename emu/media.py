@@ -17,7 +17,12 @@ class MediaError(Exception):
 
 
 class DiskError(Exception):
-    """The host failed to read or write sectors; a drive reports it to its guest."""
+    """The host failed to read or write sectors; a drive reports it to its guest. `lba` is the first sector that could
+    not be moved, where that is known."""
+
+    def __init__(self, text: str, lba: int | None = None) -> None:
+        super().__init__(text)
+        self.lba = lba
 
 
 class Geometry(NamedTuple):
@@ -109,7 +114,7 @@ class Disk:
             raise ValueError(f"{len(data)} bytes are no whole sectors")
         self._check_range(lba, count)
         if self.write_protected:
-            raise DiskError(f"{self.name} is write-protected")
+            raise DiskError(f"{self.name} is write-protected", lba)
         if not self.write_through:
             for i in range(count):
                 self._overlay[lba + i] = bytes(data[i * SECTOR : (i + 1) * SECTOR])
@@ -120,9 +125,9 @@ class Disk:
             try:
                 written = os.pwrite(self._fd, sector, (lba + i) * SECTOR)
             except OSError as error:
-                raise self._error(f"sector {lba + i} cannot be written: {error.strerror}") from None
+                raise self._error(f"sector {lba + i} cannot be written: {error.strerror}", lba + i) from None
             if written != SECTOR:
-                raise self._error(f"sector {lba + i} was written in part; the host's disk may be full")
+                raise self._error(f"sector {lba + i} was written in part; the host's disk may be full", lba + i)
             self._size = max(self._size, (lba + i + 1) * SECTOR)
 
     def flush(self) -> None:
@@ -166,12 +171,12 @@ class Disk:
             os.close(self._fd)
             self._fd = None
 
-    def _error(self, text: str) -> DiskError:
+    def _error(self, text: str, lba: int | None = None) -> DiskError:
         sentence = f"{self.name}: {text}"
         if self.on_error is not None:
             self.on_error(sentence)
             self.on_error = None
-        return DiskError(sentence)
+        return DiskError(sentence, lba)
 
     def _check_range(self, lba: int, count: int) -> None:
         if lba < 0 or count < 0 or lba + count > self.sectors:
@@ -184,9 +189,10 @@ class Disk:
         try:
             data = os.pread(self._fd, wanted, lba * SECTOR)
         except OSError as error:
-            raise self._error(f"sector {lba} cannot be read: {error.strerror}") from None
+            raise self._error(f"sector {lba} cannot be read: {error.strerror}", lba) from None
         if len(data) < min(wanted, self._size - lba * SECTOR):
-            raise self._error(f"sector {lba + len(data) // SECTOR} is missing; the file has become shorter")
+            missing = lba + len(data) // SECTOR
+            raise self._error(f"sector {missing} is missing; the file has become shorter", missing)
         return data.ljust(wanted, b"\0")
 
 

@@ -114,6 +114,11 @@ class PhysicalMemory:
                 raise ValueError(f"{high.name} at {high.base:#x} overlaps {low.name}")
         self.regions = tuple(regions)
 
+    @property
+    def parts(self) -> frozenset[str]:
+        """The names of all parts, mapped or not."""
+        return frozenset(self._parts)
+
     def part(self, name: str) -> memoryview:
         """The bytes of a part, wherever it stands, to be looked at. Raises KeyError when there is none of this name."""
         part, offset = self._parts[name]
@@ -204,6 +209,18 @@ class PhysicalMemory:
                 self._windows.add((region.offset // PAGE, (region.offset + region.size) // PAGE))
                 return self._bytes[region.offset : region.offset + region.size]
         raise KeyError(f"no region begins at {base:#x}")
+
+    def live(self, name: str) -> memoryview:
+        """The live bytes of a part, wherever it stands. `save` compares them, whoever writes. Raises KeyError when
+        there is none of this name."""
+        part, offset = self._parts[name]
+        self._windows.add((offset // PAGE, (offset + part.size) // PAGE))
+        return self._bytes[offset : offset + part.size]
+
+    def changed(self, name: str, at: int, count: int) -> None:
+        """Tell the engines of bytes of a part that were changed through `live`, wherever they stand now."""
+        offset = self._parts[name][1] + at
+        self._tell(offset, offset + count)
 
     # -- all of it as a value
 

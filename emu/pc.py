@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from emu import layout
@@ -15,29 +15,34 @@ from emu.devices.i440fx import HostBridge, Segment
 from emu.devices.ide import IdeChannel
 from emu.devices.ioapic import IoApic
 from emu.devices.lapic import Lapic
-from emu.devices.pci import PciFunction, PciHost
+from emu.devices.pci import BAR0, COMMAND, IO_SPACE, MEMORY_SPACE, Bar, PciFunction, PciHost
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.piix3 import PIRQRC, IsaBridge
 from emu.devices.piix4_pm import PM_SIZE, PMBA, PMREGMISC, SMB_SIZE, PowerManagement
 from emu.devices.syscontrol import ResetControl
+from emu.devices.vga import Vga
+from emu.devices.vga_pci import REGISTERS, VgaFunction
 from emu.devices.virtio_blk import VirtioBlk
 from emu.engine import Executor
 from emu.firmware.acpi import acpi_files, e820_file
 from emu.irq import IntrPin
 from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory, Place, Region
-from emu.x86.cpuid import CpuModel
+from emu.smm import SystemManagement
+from emu.x86.cpuid import LM, CpuModel
 
 SHADOW, SMRAM, DISPLAY, ROM_LOW, OPTION = "shadow", "smram", "vga", "firmware-low", "option-rom"
+VGA_ROM = "vga-rom"
 FLOATING = "floating"  #: what an address gives that nobody answers, where only writes go somewhere
 
-VIRTIO_FIRST = 3  #: PCI device number of the first virtio disk; VGA's is 2
+VGA_DEVICE, VIRTIO_FIRST = 2, 3  #: PCI device numbers of the VGA and of the first virtio disk
 PIRQ_IRQS = (10, 10, 11, 11)  #: where `set_up` routes PIRQA# to PIRQD#
 
 
-def pc_parts(memory: int, firmware: bytes, option_roms: bytes) -> list[Part]:
+def pc_parts(memory: int, firmware: bytes, option_roms: bytes, vga_rom: bytes = b"") -> list[Part]:
     """RAM of `memory` bytes, the firmware (whole pages, if any) at the top and, its last 128 KiB, below 1 MiB, the
-    option ROMs at C0000h; DRAM behind both for the PAM registers."""
+    option ROMs at C0000h; DRAM behind both for the PAM registers. The frame buffer and the VGA BIOS stand where BARs
+    say."""
     low = firmware[-layout.BIOS_LOW_MAX :]
     options = option_roms + b"\xff" * (-len(option_roms) % 0x4000)
     return [
@@ -48,9 +53,19 @@ def pc_parts(memory: int, firmware: bytes, option_roms: bytes) -> list[Part]:
         *([Part(layout.OPTION_ROM_BASE, len(options), "rom", OPTION, options)] if options else []),
         *([Part(layout.BIOS_LOW_END - len(low), len(low), "rom", ROM_LOW, low)] if low else []),
         *([Part(1 << 20, memory - (1 << 20), "ram", "extended")] if memory > 1 << 20 else []),
-        Part(layout.VGA_FRAME_BUFFER, layout.VGA_MEMORY, "ram", DISPLAY),
+        Part(layout.VGA_FRAME_BUFFER, layout.VGA_MEMORY, "ram", DISPLAY, mapped=False),
+        *(
+            [Part(layout.VGA_FRAME_BUFFER, _rom_size(vga_rom), "rom", VGA_ROM, vga_rom, mapped=False)]
+            if vga_rom
+            else []
+        ),
         *([Part(layout.RESET_TOP - len(firmware), len(firmware), "rom", "firmware", firmware)] if firmware else []),
     ]
+
+
+def _rom_size(rom: bytes) -> int:
+    """A power of two of whole pages, for a BAR; 0 without a ROM."""
+    return max(0x1000, 1 << (len(rom) - 1).bit_length()) if rom else 0
 
 
 def pc_files(memory: int) -> dict[str, bytes]:
@@ -78,8 +93,10 @@ class PcChipset:
         """`init`: INIT for the CPU, which is a `model`."""
         self._ports, self._mmio, self._memory, self._executor, self._clock = ports, mmio, memory, executor, clock
         self._initial = memory.regions
-        self._stale = self._decode_stale = False
-        self.dma = PciMaster(BusMaster(memory, mmio))
+        self._stale = False
+        self._shown: list[tuple[int, Bar]] = []  # the BARs with memory behind them
+        masters = BusMaster(memory, mmio)
+        self.dma = PciMaster(masters)
         self.host = PciHost(reset_control)
         self.bridge = HostBridge(self._remap)
         self.lapic = Lapic(clock, pin, executor.time_stamp, model)
@@ -90,12 +107,17 @@ class PcChipset:
         self.lapic.pic, self.lapic.on_eoi = pic, self.ioapic.end_of_interrupt
         self.lapic.io_extint = lambda: self.ioapic.extint
         self.lapic.on_base, self.lapic.on_init = self._decode, init
+        self.lapic.on_nmi, pin.before_update = executor.raise_nmi, self.lapic.sample
+        self.lapic.on_task_priority = executor.set_task_priority
+        executor.on_task_priority(self.lapic.set_task_priority)
+        self.smm = SystemManagement(executor, masters, self._smm, long_mode=bool(model.edx8 & LM))
         self._pic = pic
         self.isa = IsaBridge(self._irq)
         self.isa_irq = [self.isa.isa_line(n) for n in range(16)]
+        self.lapic.on_smi = self.smm.smi
         self.hpet = Hpet(clock, self.ioapic.set_irq, (self.isa_irq[0], self.isa_irq[8]))
         self.isa_irq[0], self.isa_irq[8] = self.hpet.displaced(0), self.hpet.displaced(1)
-        self.pm = PowerManagement(clock, self.isa_irq[layout.IRQ_SCI], power_off, self._decode)
+        self.pm = PowerManagement(clock, self.isa_irq[layout.IRQ_SCI], power_off, self._decode, self.smm.smi)
         self.ide: IdeFunction | None = None
         self.functions: dict[str, PciFunction] = {}
         self.add(0, 0, self.bridge)
@@ -113,6 +135,10 @@ class PcChipset:
         if n != 2:
             self.ioapic.set_irq(n or 2, level)
 
+    def unmaskable(self) -> bool:
+        """An interrupt line may wake the CPU whatever IF says: an APIC makes it NMI, SMI or INIT."""
+        return self.lapic.unmaskable or self.ioapic.unmaskable
+
     def add(self, device: int, function: int, chip: PciFunction, *, wired: bool = True) -> None:
         """Put a function on the bus. `wired`: its INTx pin reaches the PIRQ lines."""
         self.host.add(device, function, chip)
@@ -128,6 +154,12 @@ class PcChipset:
         self.add(1, 1, self.ide, wired=False)
         return self.ide
 
+    def add_vga(self, vga: Vga) -> None:
+        """The display's PCI function."""
+        rom = len(self._memory.part(VGA_ROM)) if VGA_ROM in self._memory.parts else 0
+        self.vga = VgaFunction(vga, DISPLAY, layout.VGA_MEMORY, VGA_ROM, rom)
+        self.add(VGA_DEVICE, 0, self.vga)
+
     def add_virtio(self, disks: Sequence[Disk]) -> None:
         """A virtio block device for each, where QEMU's pc puts the first of its own without a network card."""
         for number, disk in enumerate(disks):
@@ -137,7 +169,8 @@ class PcChipset:
     def device_table(self) -> dict[str, Any]:
         """What is saved and shown, by name."""
         return {
-            "lapic": self.lapic, "ioapic": self.ioapic, "hpet": self.hpet, "pci": self.host, **self.functions,
+            "lapic": self.lapic, "ioapic": self.ioapic, "hpet": self.hpet, "pci": self.host, "smm": self.smm,
+            **self.functions,
         }  # fmt: skip
 
     def set_up(self) -> None:
@@ -149,6 +182,10 @@ class PcChipset:
         for pirq, irq in enumerate(PIRQ_IRQS):
             self.isa.config_write(PIRQRC + pirq, irq, 1)
             self._pic.elcr.write(irq >> 3, self._pic.elcr.peek(irq >> 3, 1) | 1 << (irq & 7), 1)
+        self.vga.config_write(BAR0, layout.VGA_FRAME_BUFFER, 4)
+        self.vga.config_write(BAR0 + 4 * REGISTERS, layout.VGA_FRAME_BUFFER + layout.VGA_MEMORY, 4)
+        self.vga.config_write(COMMAND, IO_SPACE | MEMORY_SPACE, 2)
+        self.apply()
         self.lapic.virtual_wire()
 
     # -- what stands where
@@ -158,8 +195,17 @@ class PcChipset:
         self._stale = True
         self._executor.request_stop()
 
+    def _smm(self, inside: bool) -> None:
+        """The CPU has entered or left system management mode, between two runs."""
+        self.bridge.set_smm(inside)
+        self.apply()
+
     def _decode(self) -> None:
         """A BAR has changed. Ports and MMIO follow at once, as no instruction fetches from there."""
+        memory = [(window.base, window.bar) for window in self.host.windows() if window.bar.memory]
+        if memory != self._shown:
+            self._shown = memory
+            self._remap()
         self._ports.release_claims()
         self._mmio.release_claims()
         if (apic := self.lapic.mmio_base) is not None:
@@ -198,7 +244,25 @@ class PcChipset:
                 places.append(Place(segment.base, segment.size, SHADOW, kind, skip))
             else:
                 places += _rom_places(roms, segment)
+        for base, bar in self._shown:
+            for first, size in self._free(base, bar.size, places):
+                places.append(Place(first, size, bar.memory, "rom" if bar.rom else "ram", first - base))
         return places
+
+    def _free(self, base: int, size: int, places: Sequence[Place]) -> Iterator[tuple[int, int]]:
+        """What of a range nothing else answers: RAM, ROM and the chipset's registers come first."""
+        taken = [(p.base, p.base + p.size) for p in places]
+        taken += [(r.first & ~0xFFF, -(-(r.first + r.count) // 0x1000) * 0x1000) for r in self._mmio.ranges]
+        if (apic := self.lapic.mmio_base) is not None:
+            taken.append((apic, apic + 0x1000))
+        at, end = base, base + size
+        for first, last in sorted(taken):
+            if first < end and last > at:
+                if first > at:
+                    yield at, first - at
+                at = max(at, last)
+        if at < end:
+            yield at, end - at
 
 
 def _rom_places(roms: Sequence[Region], segment: Segment) -> list[Place]:

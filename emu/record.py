@@ -91,6 +91,8 @@ def _made(cls: type, frozen: bool, slots: bool) -> type:
     every = {f.name: f for base in reversed(cls.__mro__[1:]) for f in base.__dict__.get("__record_fields__", ())}
     for name, kind in cls.__annotations__.items():
         given = cls.__dict__.get(name, _MISSING)
+        if type(given).__module__ == "dataclasses":
+            raise TypeError(f"{cls.__qualname__}.{name}: fields here are made by emu.record.field")
         f = given if isinstance(given, Field) else Field(given, None)
         f.name, f.type = name, kind
         every[name] = f

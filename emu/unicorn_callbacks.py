@@ -13,7 +13,7 @@ from ctypes import c_int, c_uint, c_uint32, c_uint64, c_void_p
 from typing import Any, Final, Protocol
 
 from emu.engine import PortIo
-from emu.unicorn_thunks import Control
+from emu.unicorn_control import Control
 
 MASK32: Final = (1 << 32) - 1
 #: Instruction numbers of an INSN hook (include/unicorn/x86.h, UC_X86_INS_*).

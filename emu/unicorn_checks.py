@@ -17,10 +17,10 @@ from ctypes import c_uint64, c_void_p
 from typing import Final
 
 from emu.engine import CheckLevel
+from emu.unicorn_control import CHECKED_MODE, Control
 from emu.unicorn_layout import HF_CPL, HF_CS64, HF_PE, Env, EnvSegment, offset_of
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_thunks import CHECKED_MODE, Control
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
 from emu.x86.segcheck import FLAT, VECTOR_GP, Violation, far_branch, fetch, harmless, operands, target
 from emu.x86.state import CR0_PG, RFLAGS_VM

@@ -32,6 +32,17 @@ from emu.engine import (
 )
 from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
 from emu.unicorn_checks import Checks, code_reader
+from emu.unicorn_control import (
+    EMPTY,
+    STEP_DONE,
+    STOP_ASKED,
+    STOP_BREAKPOINT,
+    STOP_BUDGET,
+    STOP_CHANGED,
+    STOP_EVENT,
+    BreakpointTable,
+    Control,
+)
 from emu.unicorn_events import EventStops
 from emu.unicorn_fast import (
     ALWAYS,
@@ -52,11 +63,14 @@ from emu.unicorn_gate import GateLoop
 from emu.unicorn_intercepts import Intercepts
 from emu.unicorn_layout import (
     ANY_LENGTH,
+    CPU_INTERRUPT_NMI,
     CPU_MODELS,
     DOUBLE_FAULT,
+    HF2_NMI,
     HF_CS64,
     HF_INHIBIT_IRQ,
     HIDDEN_PAGE,
+    NO_EXCEPTION,
     VERSION,
 )
 from emu.unicorn_library import (
@@ -72,20 +86,7 @@ from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_state
 from emu.unicorn_system import System
-from emu.unicorn_thunks import (
-    EMPTY,
-    STEP_DONE,
-    STOP_ASKED,
-    STOP_BREAKPOINT,
-    STOP_BUDGET,
-    STOP_CHANGED,
-    STOP_EVENT,
-    BreakpointTable,
-    CodePages,
-    Control,
-    deliver_exception,
-    deliver_invalid,
-)
+from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
 from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
@@ -103,6 +104,11 @@ if isinstance(HELPER, Helper):
 TRANSLATIONS_SIZE: Final = 128 << 20
 PAGE: Final = 0x1000
 RDX, RSP = 2, 4
+#: RSM behind any prefixes but LOCK, with which it is undefined (SDM vol. 2B, RSM).
+RSM: Final = b"\x0f\xaa"
+PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3))
+REX: Final = range(0x40, 0x50)
+LONGEST: Final = 15  #: bytes of an instruction
 #: Looked up once: an enumeration's members cost several times a global name.
 BUDGET, REQUEST, HALT = ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.HALT
 SHUTDOWN, BREAKPOINT, FAILURE = ExitReason.SHUTDOWN, ExitReason.BREAKPOINT, ExitReason.FAILURE
@@ -157,6 +163,10 @@ class UnicornEngine:
         self._marking: tuple[int, int, int] | None = None  # of mark_writes, for another map
         self._halted = False
         self._shutdown = False
+        self._smm = self._smm_nmi = False
+        self._smbase = 0
+        self._nmi = False  # an NMI may be pending: one that came while they were blocked is delivered behind IRET
+        self._tell_rsm: Callable[[], None] | None = None
         self._interrupted = False  # the run before ended by an interrupt ahead of the instruction to be resumed from
         self._returning = False  # that instruction has not been executed yet
 
@@ -195,6 +205,7 @@ class UnicornEngine:
             self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed
         )
         self._faults.transfers = self._transfers
+        self._faults.resume = self._resume
         self._install()
         self._prove()
         reset = CpuState()
@@ -306,7 +317,7 @@ class UnicornEngine:
     def undisturbed(self) -> bool:
         """See Executor."""
         control = self._control
-        return not (self._halted or control.taken or (control.interrupt and self.interruptible()))
+        return not (self._halted or self._nmi or control.taken or (control.interrupt and self.interruptible()))
 
     def set_retired(self, count: int) -> None:
         """See Executor."""
@@ -347,7 +358,7 @@ class UnicornEngine:
         if self._go is not None and not self._special():
             self._running, self._live = True, 1
             try:
-                ended = self._go(budget, skip_breakpoint)
+                ended = self._go(budget, skip_breakpoint, self._base + budget)
             finally:
                 self._running, self._live = False, 0
             if ended == SPENT:
@@ -375,6 +386,8 @@ class UnicornEngine:
             self._ov.cflags_next.value = ANY_LENGTH
         if self._callbacks.error is not None and (error := self._callbacks.take_error()) is not None:
             raise error
+        if self._nmi and not self._ov.request.value & CPU_INTERRUPT_NMI:
+            self._nmi = False  # delivered behind an IRET
         executed = budget - control.remaining
         hit = None if self._watch.hit is None else self._watch.take_hit()
         if control.skip != EMPTY and not executed and control.taken and not took_before:
@@ -397,15 +410,21 @@ class UnicornEngine:
 
     def _special(self) -> bool:
         """True when a run begins otherwise than behind an instruction like any other."""
-        return bool(
-            self._halted or self._shutdown or self._interrupted or self._returning or self._watch.stale
-            or self._control.changes
-        )  # fmt: skip
+        return (
+            self._halted
+            or self._shutdown
+            or self._interrupted
+            or self._returning
+            or self._watch.stale
+            or bool(self._control.changes)
+            or (self._nmi and not self._env.hflags2 & HF2_NMI)
+        )
 
     def _prepare(self, budget: int, skip_breakpoint: bool) -> None:
         """What stands in the control structure when a run begins."""
         control = self._control
         control.remaining = budget
+        self._loop.begins(self._base + budget)
         if budget == 1:
             # A translation of one instruction: whatever follows is not translated again for each step into it.
             control.step = 1
@@ -435,8 +454,11 @@ class UnicornEngine:
                 if watch.stale:
                     watch.translate()
                 control.reason = 0
+                if self._nmi and not env.hflags2 & HF2_NMI:
+                    # Delivered before the first instruction.
+                    self._nmi, self._faults.nmi = False, (self.retired + self._live, self.linear_pc)
                 entered = enter()
-                control.suppress = 0
+                control.suppress, self._faults.nmi = 0, None
             reason, code, entered = control.reason, entered, None
             if env.old_exception == DOUBLE_FAULT:
                 self._shutdown = True
@@ -487,6 +509,7 @@ class UnicornEngine:
     def state(self) -> CpuState:
         """See Executor."""
         state = read_state(self._ov, halted=self._halted)
+        state.smm, state.smm_nmi, state.smbase = self._smm, self._smm_nmi, self._smbase
         self._system.fill(state)
         return state
 
@@ -498,7 +521,10 @@ class UnicornEngine:
         """See Executor."""
         write_state(self._ov, state)
         self._system.loaded(state)
-        self._halted, self._shutdown = state.halted, False
+        self._nmi = state.nmi_pending
+        wakes = state.nmi_pending and not state.nmi_blocked
+        self._halted, self._shutdown = state.halted and not wakes, False
+        self._smm, self._smm_nmi, self._smbase = state.smm, state.smm_nmi, state.smbase
         self._control.last = self._control.skip = EMPTY
         self._control.trap = 0
         self._interrupted = self._returning = False
@@ -529,6 +555,43 @@ class UnicornEngine:
         """See Executor."""
         return bool(self._env.eflags & RFLAGS_IF and not self._env.hflags & HF_INHIBIT_IRQ)
 
+    def on_task_priority(self, callback: Callable[[int], None] | None) -> None:
+        """See Executor."""
+        self._system.tell_task_priority = callback
+
+    def set_task_priority(self, value: int) -> None:
+        """See Executor."""
+        self._env.v_tpr = value & 0xF
+
+    def raise_nmi(self) -> None:
+        """See Executor."""
+        self._ov.request.value |= CPU_INTERRUPT_NMI
+        self._nmi = True
+        if not self._env.hflags2 & HF2_NMI:
+            self._halted = False
+        self._control.stop = 1
+
+    def on_rsm(self, callback: Callable[[], None] | None) -> None:
+        """See Executor."""
+        self._tell_rsm = callback
+
+    def _resume(self) -> bool:
+        """An instruction is undefined: is it RSM, in system management mode?"""
+        if not self._smm:
+            return False
+        env = self._env
+        code = self._read_linear(self.linear_pc, LONGEST)
+        at = 0
+        while at < len(code) and (code[at] in PREFIXES or (env.hflags & HF_CS64 and code[at] in REX)):
+            at += 1
+        if code[at : at + 2] != RSM:
+            return False
+        env.old_exception, env.error_code = NO_EXCEPTION, 0
+        self._control.stop = 1
+        if self._tell_rsm is not None:
+            self._tell_rsm()
+        return True
+
     # -- memory
 
     def set_a20(self, enabled: bool) -> None:
@@ -556,15 +619,19 @@ class UnicornEngine:
         """See Executor."""
         if self._running:
             raise EngineError("remap() was called inside a callback of a run")
-        self._memory.remap(regions)
+        enough = self._memory.remap(regions, self._drop)
         if self._marking is not None:
             self._loop.mark_writes(*self._marking, self._memory.places())
         if self._display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, self._display)
         self._call.tlb_flush(self._ov.cpu)
         self._events.remapped()
-        self._loop.flush()
+        if not enough or not isinstance(self._loop, FastLoop):
+            self._loop.flush()  # blocks of the gate may cross into what was taken out
         self._watch.stale = self._watch.active
+
+    def _drop(self, ranges: list[tuple[int, int]]) -> None:
+        self._loop.memory_changed(ranges, running=False)
 
     def display_changed(self) -> None:
         """See Executor."""
@@ -578,9 +645,13 @@ class UnicornEngine:
 
     # -- ports
 
-    def hold_input(self, port: int, value: int, until: int | None) -> None:
+    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
         """See Executor."""
-        self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until)
+        self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until, answered)
+
+    def serve_ports(self, address: int | None) -> None:
+        """See Executor."""
+        self._loop.serve_ports(address)
 
     def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """See Executor."""

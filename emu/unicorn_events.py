@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from emu.engine import Change
+from emu.unicorn_control import Control
 from emu.unicorn_layout import HF_CS32, HF_CS64, HF_LMA, HF_PE
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_thunks import Control
 from emu.x86.classes import InstructionClass, classify
 from emu.x86.paging import translate
 from emu.x86.state import RFLAGS_VM, CpuState

@@ -15,9 +15,11 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Final
 
+from emu.devices.shared_ports import SharedPorts
 from emu.devices.vga_memory import Shared
 from emu.engine import EngineError, SharedDisplay
 from emu.unicorn_callbacks import Callbacks
+from emu.unicorn_control import EMPTY, STOP_BUDGET, Control, offset
 from emu.unicorn_fast_checks import instruction_maps
 from emu.unicorn_layout import (
     CPU_CAN_DO_IO,
@@ -40,7 +42,6 @@ from emu.unicorn_layout import (
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_system import System
-from emu.unicorn_thunks import EMPTY, STOP_BUDGET, Control, offset
 
 ENV_RSP: Final = 0x20
 #: GNU build ID of libunicorn.so.2 in the wheel of VERSION for x86-64 Linux with glibc.
@@ -130,13 +131,14 @@ class Cells(ctypes.Structure):
 
     _fields_ = (
         ("generation", c_uint32), ("time_known", c_uint32), ("tick", c_uint32), ("_pad", c_uint32),
-        ("time", c_uint64), ("time_left", c_int64), ("sink", Sink), ("cell", Cell * CELLS),
+        ("time", c_uint64), ("time_left", c_int64), ("end", c_uint64), ("sink", Sink), ("cell", Cell * CELLS),
     )  # fmt: skip
     generation: int
     time_known: int
     tick: int
     time: int
     time_left: int
+    end: int
     sink: Sink
     cell: ctypes.Array[Cell]
 
@@ -204,8 +206,8 @@ class Helper:
         self.detach = f("detach", None, p)
         self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
+        self.go = f("go", c_uint32, p, c_int64, c_int, c_uint64)
         self.class_of = f("class_of", c_uint32, c_char_p, c_int, c_int)
-        self.go = f("go", c_uint32, p, c_int64, c_int)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
         self.flush = f("flush", None, p)
@@ -219,6 +221,8 @@ class Helper:
         library.v2e_decode_maps(ctypes.byref(self._maps))
         self.decode = library.v2e_decode
         self.control = f("control", c_uint64)
+        self.ports = f("ports", None, p, p)
+        self.ports_layout = f("ports_layout", c_uint64)
         self.display = f("display", None, p, p, c_uint64, c_uint64)
         self.display_read = ctypes.cast(library.v2e_vga_read, c_void_p).value or 0
         self.display_write = ctypes.cast(library.v2e_vga_write, c_void_p).value or 0
@@ -243,6 +247,8 @@ class Helper:
         with open(unicorn_path, "rb") as file:
             if BUILD_ID not in file.read(0x1000):
                 raise EngineError(f"{unicorn_path} is not the library in PyPI's wheel of unicorn {VERSION}")
+        if self.ports_layout() != ctypes.sizeof(SharedPorts):
+            raise EngineError("the helper was built for other shared ports than this package's; install it again")
         if self.display_layout() != ctypes.sizeof(Shared) << 32 | offset_of(Shared, "direct"):
             raise EngineError("the helper was built for another display than this package's; install it again")
 
@@ -395,18 +401,22 @@ class FastLoop:
             self.settle()
         return code
 
-    def go(self, budget: int, skip: bool) -> int:
-        """A run of `budget` instructions with what goes with it: one of NOT_BEGUN, SPENT, AT_BREAKPOINT and NOT_PLAIN,
-        the last with what `enter` returns from CODE_SHIFT on (emu/native/runs.c)."""
-        ended: int = self._go(self._engine, budget, skip)
+    def begins(self, end: int) -> None:
+        """A run begins at whose end `end` instructions will have retired."""
+        self._cells.end = end
+
+    def go(self, budget: int, skip: bool, end: int) -> int:
+        """A run of `budget` instructions up to `end`, and what goes with it. How it ended: NOT_BEGUN, SPENT,
+        AT_BREAKPOINT, or NOT_PLAIN with what `enter` returns from CODE_SHIFT on (emu/native/runs.c)."""
+        ended: int = self._go(self._engine, budget, skip, end)
         if self._stream is not None or self._written is not None:
             self.settle()
         return ended
 
-    def hold(self, port: int, value: int, floor: int) -> None:
+    def hold(self, port: int, value: int, floor: int, answered: bool) -> None:
         """See Executor.hold_input; `floor` is how many instructions are then left of the run."""
-        # The access being answered does nothing, so that what was held before it still holds.
-        self._cells.generation -= 1
+        if answered:  # the access does nothing, so that what was held before it still holds
+            self._cells.generation -= 1
         cell = self._cells.cell[port % CELLS]
         cell.port, cell.value, cell.streams, cell.floor = port, value, 0, floor
         cell.generation = self._cells.generation
@@ -453,6 +463,11 @@ class FastLoop:
             if cell.port == port and cell.streams:
                 cell.streams, cell.floor = 0, NOT_AT_ALL
                 taken(length - cell.left)
+
+    def serve_ports(self, address: int | None) -> None:
+        """See Executor."""
+        if self._cells.tick:
+            self._helper.ports(self._engine, address)
 
     def serve_display(self, memory: GuestMemory, display: SharedDisplay) -> None:
         """Let the helper answer the display's window; again whenever the map of memory has changed."""

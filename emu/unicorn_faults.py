@@ -14,17 +14,20 @@ from typing import Final
 
 from emu.engine import Fault
 from emu.unicorn_callbacks import MASK32, Callbacks
+from emu.unicorn_control import STOP_ASKED, STOP_BUDGET, Control
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS32, HF_CS64, NO_EXCEPTION
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_thunks import STOP_ASKED, STOP_BUDGET, Control
 from emu.unicorn_transfers import Transfers
+from emu.x86.canonical import by_stack_segment, taken_back
+from emu.x86.msrs import canonical
 from emu.x86.repeats import behind_iteration
 from emu.x86.state import CR0_PE, EFER_LMA
 
 FAULTS_KEPT: Final = 8
 LONGEST: Final = 15  #: bytes of an instruction
 RCX: Final = 1
-VECTOR_DB, VECTOR_UD, VECTOR_PF = 1, 6, 14
+RSP: Final = 4
+VECTOR_DB, VECTOR_NMI, VECTOR_UD, VECTOR_SS, VECTOR_GP, VECTOR_PF = 1, 2, 6, 12, 13, 14
 #: Exceptions whose code names a selector and has EXT, bit 0, and IDT, bit 1 (SDM vol. 3A, 6.13): #TS #NP #SS #GP.
 WITH_SELECTOR: Final = frozenset((10, 11, 12, 13))
 CODE_EXT, CODE_IDT = 1 << 0, 1 << 1
@@ -62,6 +65,10 @@ class Faults:
         self.intercept: Callable[[int], int] | None = None
         #: (instructions counted, linear address, software) of the event recorded last
         self._before: tuple[int, int, bool] | None = None
+        #: asked of each #UD that no INT raised: True when it was RSM in system management mode, where the run ends
+        self.resume: Callable[[], bool] | None = None
+        #: (instructions counted, linear address) at which an NMI waits to be delivered
+        self.nmi: tuple[int, int] | None = None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
         self.on_exception = _INTR(self._hooked)
         self.on_invalid = _INVALID(self._invalid)
@@ -89,6 +96,10 @@ class Faults:
         """False when nothing is to be delivered."""
         try:
             self._control.suppress = 0
+            if vector == VECTOR_UD and self.resume is not None and not self._ov.env.exception_is_int and self.resume():
+                self._control.suppress = 1
+                self._stop(STOP_ASKED)
+                return False
             if self.intercept is not None:
                 vector = self.intercept(vector)
                 if vector < 0:
@@ -117,6 +128,14 @@ class Faults:
             # Unicorn has moved EIP behind the instruction. A fault during the delivery must save its beginning; the
             # delivery itself saves exception_next_eip.
             env.eip = last - base & width
+        elif vector == VECTOR_GP and long64 and not env.error_code and not request.value & CPU_INTERRUPT_VIRQ:
+            if canonical(env.eip):
+                vector = self._by_stack_segment()
+            elif not control.remaining:
+                self._leave_to_the_next_run()
+                return
+            else:
+                self._take_branch_back(last)
         linear = base + env.eip & width
         interrupt: int | None = None
         running = 1  # the instruction that raised it has been counted and has not retired
@@ -125,6 +144,9 @@ class Faults:
             # The delivery of an external interrupt faulted. It has been acknowledged, so it does not come again.
             request.value &= ~CPU_INTERRUPT_VIRQ
             running, external, interrupt = 0, True, control.vector
+        elif self.nmi == (self._counted(), linear) and not software:
+            # The delivery of an NMI faulted, before anything was executed.
+            running, external, interrupt = 0, True, VECTOR_NMI
         elif (
             vector == VECTOR_PF
             and not software
@@ -133,10 +155,7 @@ class Faults:
         ):
             # An instruction fetch faulted: the gate has not seen this instruction.
             if not control.remaining:
-                # It belongs to the next run, which will meet it again.
-                control.suppress = 1
-                env.old_exception = NO_EXCEPTION
-                self._stop(STOP_BUDGET)
+                self._leave_to_the_next_run()
                 return
             control.remaining -= 1
         elif vector == VECTOR_DB and self._execution_breakpoint(linear):
@@ -173,6 +192,29 @@ class Faults:
             env.eflags |= RFLAGS_RF
         if self.transfers is not None:
             self.transfers.event(vector, software=software, external=external, code=fault.code)
+
+    def _leave_to_the_next_run(self) -> None:
+        """The fetch that faulted belongs to the next run, which will meet it again."""
+        self._control.suppress = 1
+        self._ov.env.old_exception = NO_EXCEPTION
+        self._stop(STOP_BUDGET)
+
+    def _by_stack_segment(self) -> int:
+        """#SS in place of #GP when it is by way of the stack segment that an address is not canonical."""
+        env = self._ov.env
+        bases = [segment.base for segment in env.segs]
+        if not by_stack_segment(self._read_linear(env.eip, LONGEST), list(env.regs), bases):
+            return VECTOR_GP
+        self._ov.exception_index.value = VECTOR_SS
+        return VECTOR_SS
+
+    def _take_branch_back(self, last: int) -> None:
+        """The instruction at `last` went to an address that is not canonical: a near branch faults itself."""
+        env = self._ov.env
+        pops = taken_back(self._read_linear(last, LONGEST))
+        if pops is not None:
+            env.eip = last
+            env.regs[RSP] = env.regs[RSP] + pops & (1 << 64) - 1
 
     def _execution_breakpoint(self, linear: int) -> bool:
         """True when DR6 reports an enabled execution breakpoint of DR0 to DR3 at `linear`."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from emu.unicorn_callbacks import MASK32, Callbacks
+from emu.unicorn_control import EMPTY, Control
 from emu.unicorn_layout import HF_CS64
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_system import System
-from emu.unicorn_thunks import EMPTY, CodePages, Control, gate, port_check
+from emu.unicorn_thunks import CodePages, gate, port_check
 
 #: Above this many bytes all translations are dropped instead of those of the range.
 FLUSH_ALL: Final = 1 << 20
@@ -47,6 +48,12 @@ class GateLoop:
             checked = place(port_check(callback=callback, **overlay.port_check_addresses()))
             overlay.add_hook(HOOK_INSN, checked, instruction=number)
 
+    def begins(self, end: int) -> None:
+        """Nobody asks for the time but Python."""
+
+    def serve_ports(self, address: int | None) -> None:
+        """Each access is asked for."""
+
     def serve(self, system: System) -> None:
         """`emu.unicorn_intercepts` has the system instructions done."""
 
@@ -59,7 +66,7 @@ class GateLoop:
     def forget(self) -> None:
         """The CPU has been given another state. The gate compares it all before each instruction."""
 
-    def hold(self, port: int, value: int, floor: int) -> None:
+    def hold(self, port: int, value: int, floor: int, answered: bool) -> None:
         """Each access is asked for."""
 
     def stream(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int) -> None:

@@ -14,6 +14,7 @@ from ctypes import c_void_p
 from typing import Final
 
 from emu.unicorn_callbacks import MASK32
+from emu.unicorn_control import Control
 from emu.unicorn_layout import DOUBLE_FAULT, HF_CS64, HF_GUEST, HF_INHIBIT_IRQ, NO_EXCEPTION
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
@@ -25,6 +26,7 @@ from emu.unicorn_system import (
     GP,
     MASK64,
     MOV_CR4,
+    MOV_CR8,
     RDMSR,
     RDPMC,
     RFLAGS_RF,
@@ -36,16 +38,16 @@ from emu.unicorn_system import (
     WRMSR,
     System,
 )
-from emu.unicorn_thunks import CodePages, Control, system_hook
+from emu.unicorn_thunks import CodePages, system_hook
 from emu.x86.state import RFLAGS_TF
 
 HOOK_INSN: Final = 1 << 1  #: include/unicorn/unicorn.h, UC_HOOK_INSN
 #: Instruction numbers of an INSN hook (include/unicorn/x86.h, UC_X86_INS_*).
 INSN_RDTSC, INSN_RDTSCP, INSN_SYSCALL, INSN_SYSENTER = 608, 609, 699, 700
 #: Exit codes (AMD64 APM vol. 2, appendix C) as exceptions, and the bits that ask for them (VMCB, 00Ch to 010h).
-EXIT_WRITE_CR4, EXIT_RDPMC, EXIT_MSR, EXIT_SHUTDOWN = 0x114, 0x16F, 0x17C, 0x17F
+EXIT_WRITE_CR4, EXIT_WRITE_CR8, EXIT_RDPMC, EXIT_MSR, EXIT_SHUTDOWN = 0x114, 0x118, 0x16F, 0x17C, 0x17F
 INTERCEPT: Final = 1 << (EXIT_RDPMC - 0x160) | 1 << (EXIT_MSR - 0x160)
-INTERCEPT_CR_WRITE: Final = 1 << 4
+INTERCEPT_CR_WRITE: Final = 1 << 4 | 1 << 8
 MSR_MAP_SIZE: Final = 0x2000  #: two bits an MSR: all are intercepted (APM vol. 2, 15.11)
 PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 REX: Final = range(0x40, 0x50)
@@ -132,6 +134,8 @@ class Intercepts:
         if operation == MOV_CR4 and not answer:
             self._ov.call.update_cr4(self._ov.env_address, operand)
             env.cr[4] |= operand & CR4_OSFXSR  # as emu/native/system.c
+        if operation == MOV_CR8 and not answer:
+            env.v_tpr = operand
         if answer:
             return self._instead(answer & 0xFF, answer >> 32)
         if operation not in (SYSRET, SYSEXIT):
@@ -155,7 +159,8 @@ class Intercepts:
     def _asked(self, vector: int) -> tuple[int, int, int]:
         """The operation that the exception stands for (0: none), its operand, and the instruction's length."""
         env = self._env
-        if vector not in (UD, GP, EXIT_WRITE_CR4, EXIT_RDPMC, EXIT_MSR) or (env.exception_is_int and vector < 0x100):
+        known = (UD, GP, EXIT_WRITE_CR4, EXIT_WRITE_CR8, EXIT_RDPMC, EXIT_MSR)
+        if vector not in known or (env.exception_is_int and vector < 0x100):
             return 0, 0, 0
         prefixes, rex, code = self._decode()
         size = 2 if rex & REX_W else 1
@@ -163,9 +168,10 @@ class Intercepts:
             return WRMSR if env.error_code else RDMSR, 0, prefixes + 2
         if vector == EXIT_RDPMC:
             return RDPMC, 0, prefixes + 2
-        if vector == EXIT_WRITE_CR4:
+        if vector in (EXIT_WRITE_CR4, EXIT_WRITE_CR8):
             value = env.regs[code[2] & 7 | (8 if rex & REX_B else 0)]
-            return MOV_CR4, value if env.hflags & HF_CS64 else value & MASK32, prefixes + 3
+            operation = MOV_CR4 if vector == EXIT_WRITE_CR4 else MOV_CR8
+            return operation, value if env.hflags & HF_CS64 else value & MASK32, prefixes + 3
         if vector == UD and code[:2] == b"\x0f\x07":
             return SYSRET, size, 0
         if vector == GP and code[:2] == b"\x0f\x35" and not env.error_code:

@@ -55,6 +55,7 @@ HF2_GIF = 1 << 0
 HF2_NMI = 1 << 2
 HF2_VINTR = 1 << 3
 
+CPU_INTERRUPT_NMI = 0x200  #: delivered wherever HF2_NMI allows
 CPU_INTERRUPT_VIRQ = 0x100  #: a virtual interrupt: delivered from the VMCB where IF and the shadow allow
 ANY_LENGTH = 0xFFFFFFFF
 CC_OP_EFLAGS = 1  #: cc_op when cc_src holds the arithmetic flags themselves

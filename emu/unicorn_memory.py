@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import c_int, c_int64, c_uint64, c_void_p
 from functools import partial
 from itertools import pairwise
@@ -75,9 +75,12 @@ class GuestMemory:
         overlay.check(overlay.call.mem_unmap(overlay.uc, 0, PAGE), "unmap a spare page")
         self.remap(regions)
 
-    def remap(self, regions: Sequence[MemoryRegion]) -> bool:
-        """Replace the map; True when anything was taken out of it. Not while Unicorn runs, and the caller drops all
-        translations: numbers of RAM are used again."""
+    def remap(
+        self, regions: Sequence[MemoryRegion], drop: Callable[[list[tuple[int, int]]], None] | None = None
+    ) -> bool:
+        """Replace the map, not while Unicorn runs. `drop` is told the numbers of RAM that are taken out of it, as they
+        are used again: translations made from them must go. False when that is not enough, and all must: memory hooks,
+        which are looked for when a block is translated, have come or gone."""
         call, ov = self._ov.call, self._ov
         wanted = [
             _Entry(r.base, r.base + r.size, r.host_address, r.kind == "rom", r.name)
@@ -86,6 +89,9 @@ class GuestMemory:
         wanted += [_Entry(first, end, None, False, "I/O") for first, end in _holes(regions)]
         stays = set(wanted)
         gone = [entry for entry in self._entries if entry not in stays]
+        if drop is not None:
+            bases = {entry.base for entry in gone if entry.host is not None}
+            drop([(number, number + size) for base, size, number in self._ram if base in bases])
         for entry in gone:
             ov.check(call.mem_unmap(ov.uc, entry.base, entry.end - entry.base), f"unmap {entry.name}")
         present = set(self._entries)
@@ -101,13 +107,14 @@ class GuestMemory:
                 # own protection would ask a hook and write all the same.
                 call.set_readonly(call.find_region(ov.uc, entry.base), True)
         self._regions, self._entries = tuple(regions), tuple(wanted)
+        hooked = bool(self._redirects)
         self._redirect()
         self._ram = [(r.base, r.size, call.ram_address(ov.uc, r.host_address)) for r in regions]
         numbers = sorted({(number, number + size) for _, size, number in self._ram})
         if any(one[1] > other[0] for one, other in pairwise(numbers)):
             raise EngineError(f"unicorn numbers two pieces of RAM alike: {numbers}")
         self._places = [(r.base, r.size, r.host_address) for r in sorted(regions, key=lambda r: r.base)]
-        return bool(gone)
+        return not hooked and not self._redirects
 
     def _redirect(self) -> None:
         """Hook the writes to regions that have them go elsewhere; Unicorn itself discards them."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from emu.unicorn_layout import (
     CC_OP_EFLAGS,
+    CPU_INTERRUPT_NMI,
     FEATURES,
     HF2_NMI,
     HF2_VINTR,
@@ -101,6 +102,7 @@ def read_state(overlay: Overlay, *, halted: bool) -> CpuState:
     state.halted = halted
     state.shadow = bool(hflags & HF_INHIBIT_IRQ)
     state.nmi_blocked = bool(hflags2 & HF2_NMI)
+    state.nmi_pending = bool(overlay.request.value & CPU_INTERRUPT_NMI)
     state.a20 = bool(head[-1] & 1 << 20)
     return state
 
@@ -151,7 +153,7 @@ def write_state(overlay: Overlay, state: CpuState) -> None:
     # VINTR makes reads of CR8 return v_tpr; without it they ask an APIC that is not there.
     env.hflags2 = env.hflags2 & ~HF2_NMI | HF2_VINTR | (HF2_NMI if state.nmi_blocked else 0)
     env.old_exception, env.error_code, env.exception_is_int = NO_EXCEPTION, 0, 0
-    overlay.request.value = 0
+    overlay.request.value = CPU_INTERRUPT_NMI if state.nmi_pending else 0
     call.tlb_flush(overlay.cpu)
 
 

@@ -1,6 +1,6 @@
 """System instructions of one engine: what Unicorn leaves out or gets wrong, in one implementation for both run loops.
 
-RDMSR, WRMSR, RDPMC, RDTSC, RDTSCP, SYSCALL, SYSRET, SYSENTER, SYSEXIT, and MOV to CR4. Each method is called
+RDMSR, WRMSR, RDPMC, RDTSC, RDTSCP, SYSCALL, SYSRET, SYSENTER, SYSEXIT, and MOV to CR4 and CR8. Each method is called
 with the CPU at the instruction and answers 0 when it has been done, or the exception to raise in its place: the vector,
 with the error code from bit 32 on. The fast loop calls from within the instruction (emu/native/system.c), the gate from
 hooks and intercepts (`emu.unicorn_intercepts`). SDM and APM below: Intel's and AMD's manuals.
@@ -37,7 +37,7 @@ from emu.x86.cpuid import RDTSCP, SEP, TSC, CpuModel
 from emu.x86.state import CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, RFLAGS_DF, RFLAGS_IF, RFLAGS_VM, CpuState
 
 #: What is asked of `System.execute`; emu/native/system.c has the same numbers.
-RDMSR, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP = range(1, 11)
+RDMSR, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP, MOV_CR8 = range(1, 12)
 EXECUTE: Final = ctypes.CFUNCTYPE(c_uint64, c_uint32, c_uint64)
 
 UD: Final = 6
@@ -78,6 +78,8 @@ class System:
         self._claimed: dict[int, MsrDevice] = {}
         #: told when the guest has set the time-stamp counter
         self.tell_time_stamp: Callable[[], None] | None = None
+        #: told what CR8 has been set to
+        self.tell_task_priority: Callable[[int], None] | None = None
         self._operations: dict[int, Callable[[int], int]] = {
             RDMSR: self._rdmsr,
             WRMSR: self._wrmsr,
@@ -89,6 +91,7 @@ class System:
             SYSEXIT: self._sysexit,
             GET_TSC: self._rdtsc,
             GET_TSCP: self._rdtscp,
+            MOV_CR8: self._mov_cr8,
         }
         #: for machine code and the C helper: (operation, operand) -> answer
         self.callback = EXECUTE(self.execute)
@@ -109,11 +112,19 @@ class System:
 
     def loaded(self, state: CpuState) -> None:
         """Unicorn has been given `state`: take what it must not know."""
+        before = self._values.get(m.TSC_ADJUST)
         own = (n for n in (*self._msrs, m.TSC_ADJUST, m.SYSENTER_CS) if n == m.SYSENTER_CS or not _in_unicorn(n))
         self._values = {n: state.msrs.get(n, self._reset(n)) for n in own}
         self._sce = state.efer & EFER_SCE
         self._env.efer &= ~EFER_SCE
         self._env.sysenter_cs = 0
+        if before is not None and before != self._values[m.TSC_ADJUST] and self.tell_time_stamp is not None:
+            self.tell_time_stamp()
+        device, base = self._claimed.get(m.APIC_BASE), state.msrs.get(m.APIC_BASE)
+        if device is not None and base is not None and base != device.read_msr(m.APIC_BASE):
+            device.write_msr(m.APIC_BASE, base)
+        if self.tell_task_priority is not None:
+            self.tell_task_priority(state.cr8 & 0xF)
 
     def _reset(self, number: int) -> int:
         return self._msrs[number].reset if number in self._msrs else 0
@@ -122,6 +133,9 @@ class System:
         """Add to `state`, read from Unicorn, what it does not know and is not as after RESET."""
         own = {n: value for n, value in self._values.items() if value != self._reset(n)}
         state.msrs.update(own)
+        device = self._claimed.get(m.APIC_BASE)
+        if device is not None and (base := device.read_msr(m.APIC_BASE)) is not None:
+            state.msrs[m.APIC_BASE] = base
         state.efer |= self._sce
 
     def efer(self) -> int:
@@ -268,6 +282,14 @@ class System:
         env = self._env
         if value & ~self.model.cr4_bits or (env.efer & EFER_LMA and not value & CR4_PAE):
             return GP
+        return 0
+
+    def _mov_cr8(self, value: int) -> int:
+        """Bits 63:4 are reserved (SDM vol. 3A, 2.5)."""
+        if value >> 4:
+            return GP
+        if self.tell_task_priority is not None:
+            self.tell_task_priority(value)
         return 0
 
     # -- fast system calls

@@ -14,11 +14,11 @@ from ctypes import c_uint32, c_uint64, c_void_p
 from functools import partial
 from typing import Final
 
+from emu.unicorn_control import INSTEAD, Control
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CPL, HF_LMA, HF_PE, HF_SMAP, NO_EXCEPTION, EnvSegment
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_transfer
-from emu.unicorn_thunks import INSTEAD, Control
 from emu.x86.core import VECTOR_DB, VECTOR_GP, Core, CpuFault
 from emu.x86.delivery import deliver
 from emu.x86.farcalls import far_return, interrupt_return, transfer

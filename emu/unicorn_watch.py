@@ -17,9 +17,9 @@ from typing import Final, Protocol
 from emu.engine import Access, Watch, WatchHit
 from emu.record import dataclass
 from emu.unicorn_callbacks import Callbacks
+from emu.unicorn_control import Control
 from emu.unicorn_layout import HF_IOBPT
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_thunks import Control
 from emu.x86.paging import translate, walk
 from emu.x86.state import CR0_PG, CpuState
 

@@ -164,6 +164,11 @@ def _unescaped(text: str) -> str:
     return out
 
 
+def _quoted(session: Session, text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
 def _typed(session: Session, text: str) -> str:
     text = text.strip()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
@@ -209,6 +214,7 @@ TYPED = Kind("text", "text to type, with \\n for Enter; quotes keep blanks at it
 KEYS = Kind("keys", "keys joined by +, strokes divided by blanks", _text, rest=True)
 MOUSE = Kind("action", "what the mouse does", _text, lambda session, prefix: (
     "move", "wheel", "click", "down", "up", "left", "right", "middle", "side", "extra"), rest=True)  # fmt: skip
+LINE = Kind("line", "the beginning of a command; double quotes around it keep a blank at its end", _quoted, rest=True)
 COMMAND = Kind("command", "a command's name", _text, lambda session, prefix: session.table.words, rest=True)
 EVENT_KIND = Kind("kind", "a kind of event", _word, lambda session, prefix: (
-    "interrupt", "exception", "int", "mode", "reset", "input", "stop"))  # fmt: skip
+    "interrupt", "exception", "int", "bios", "mode", "reset", "input", "stop"))  # fmt: skip

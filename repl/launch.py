@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from emu.debugger import Debugger
 from emu.engine import CheckLevel, EngineError
 from emu.firmware.payload import KernelError
-from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom, read_rom, tour_rom
+from emu.firmware.roms import FirmwareError, builtin_bios, find_firmware, find_vga_rom, read_rom, tour_rom
 from emu.inspector import DebuggerError
 from emu.machine import MACHINES, MachineConfig, MachineError, build_machine
 from emu.media import Disk, MediaError
@@ -113,20 +113,20 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
 
 
 def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, bytes]]) -> None:
-    """Put the firmware in place. SeaBIOS is handed its VGA BIOS and the option ROMs through fw_cfg, as it deploys them
-    itself; any other firmware finds the option ROMs at C0000h."""
-    if name == "builtin":
-        raise UsageError("--firmware builtin is not available in this version: use seabios or a file")
-    if name is None:
-        try:
-            path = find_firmware("seabios", config.machine)
-        except FirmwareError as error:
-            raise UsageError(f"an image needs a firmware, and there is none: {error}") from None
-        notice(f"using SeaBIOS ({path}), as there is no built-in firmware yet")
-        name = "seabios"
+    """Put the firmware in place, the built-in BIOS unless another is named. SeaBIOS finds its VGA BIOS in the ROM BAR
+    of a pc's VGA, else as the option ROMs in fw_cfg, and deploys them itself; any other firmware finds the option ROMs
+    at C0000h."""
+    if name in (None, "builtin"):
+        config.firmware, config.bios = builtin_bios(), True
+        config.option_roms = [data for _, data in roms]
+        return
     config.firmware = read_rom(find_firmware(name, config.machine), "firmware")
     if name == "seabios":
-        config.fw_cfg = {"vgaroms/vgabios.bin": read_rom(find_vga_rom(), "VGA BIOS")}
+        vga_rom = read_rom(find_vga_rom(config.machine), "VGA BIOS")
+        if config.machine == "pc":
+            config.vga_rom = vga_rom
+        else:
+            config.fw_cfg = {"vgaroms/vgabios.bin": vga_rom}
         config.fw_cfg.update((f"genroms/{file}"[:55], data) for file, data in roms)
     else:
         config.option_roms = [data for _, data in roms]

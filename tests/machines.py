@@ -72,11 +72,11 @@ def pc(firmware: bytes, **config: object) -> Machine:
 def seabios_pc(sector: bytes, **config: object) -> Machine:
     """SeaBIOS on pc with a hard disk whose first sector is `sector`; skips when the package is missing."""
     try:
-        bios, vga = read_rom(find_firmware("seabios", "pc")), read_rom(find_vga_rom())
+        bios, vga = read_rom(find_firmware("seabios", "pc")), read_rom(find_vga_rom("pc"))
     except FirmwareError as error:
         pytest.skip(str(error))
     disk = Disk.from_bytes(sector.ljust(1 << 20, b"\0"))
-    options: dict[str, object] = {"memory": 64 << 20, "fw_cfg": {"vgaroms/vgabios.bin": vga}, "disks": (disk,)}
+    options: dict[str, object] = {"memory": 64 << 20, "vga_rom": vga, "disks": (disk,)}
     return pc(bios, **{**options, **config})
 
 

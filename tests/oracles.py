@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -51,6 +52,19 @@ class OracleResult:
         return tuple(line for line in self.debugcon.splitlines() if line)
 
 
+class Media(NamedTuple):
+    """What a run is given; `write` puts it into its folder, in files of these names."""
+
+    rom: bytes | None
+    disk: bytes | None
+    floppy: bytes | None
+
+    def write(self, folder: Path) -> None:
+        for name, data in self._asdict().items():
+            if data is not None:
+                (folder / name).write_bytes(data)
+
+
 def assemble_image(name: str) -> bytes:
     """The bytes of tests/images/<name>.asm. Skips the test when nasm is not installed."""
     nasm = shutil.which("nasm")
@@ -69,6 +83,7 @@ def run_qemu(
     rom: bytes | None = None,
     disk: bytes | None = None,
     *,
+    floppy: bytes | None = None,
     machine: str = "isapc",
     cpu: str = "qemu64,-apic",
     arguments: Sequence[str] = (),
@@ -85,18 +100,26 @@ def run_qemu(
     program = _find(_QEMU)
     options = ["-accel", "tcg", "-M", machine, "-cpu", cpu, "-m", "16", "-no-reboot", *arguments]
     key = [*options, drive] if drive != "if=ide,index=0" else options
+    media = Media(rom, disk, floppy)
     return _cached(
-        program, rom, disk, key, lambda folder: _qemu(program, options, rom, disk, drive, complaint, folder, timeout)
+        program, media, key, lambda folder: _qemu(program, options, media, drive, complaint, folder, timeout)
     )
 
 
-def run_bochs(rom: bytes | None = None, disk: bytes | None = None, *, timeout: float = TIMEOUT) -> OracleResult:
+def run_bochs(
+    rom: bytes | None = None,
+    disk: bytes | None = None,
+    *,
+    floppy: bytes | None = None,
+    timeout: float = TIMEOUT,
+) -> OracleResult:
     """Run `rom` (in place of the BIOS) or boot `disk` (first hard disk) under Bochs until it ends.
 
     Raises OracleMissing, OracleFailed.
     """
     program = _find(_BOCHS)
-    return _cached(program, rom, disk, ["1"], lambda folder: _bochs(program, rom, disk, folder, timeout))
+    media = Media(rom, disk, floppy)
+    return _cached(program, media, ["1"], lambda folder: _bochs(program, media, folder, timeout))
 
 
 def qemu(rom: bytes | None = None, disk: bytes | None = None) -> OracleResult:
@@ -124,15 +147,14 @@ def _find(name: str) -> Path:
 
 def _cached(
     program: Path,
-    rom: bytes | None,
-    disk: bytes | None,
+    media: Media,
     options: Sequence[str],
     run: Callable[[Path], OracleResult],
 ) -> OracleResult:
     stat = program.resolve().stat()
     key = hashlib.sha256(repr((program.name, stat.st_size, stat.st_mtime_ns, options)).encode())
     key.update(Path(__file__).read_bytes())
-    for image in (rom, disk):
+    for image in media:
         key.update(b"-" if image is None else hashlib.sha256(image).digest())
     cache = Path(tempfile.gettempdir(), f"v2e-oracles-{os.getuid()}")
     cache.mkdir(mode=0o700, exist_ok=True)
@@ -172,8 +194,7 @@ def _run(command: Sequence[str | Path], folder: Path, typed: str, timeout: float
 def _qemu(
     program: Path,
     options: Sequence[str],
-    rom: bytes | None,
-    disk: bytes | None,
+    media: Media,
     drive: str,
     complaint: str,
     folder: Path,
@@ -183,12 +204,13 @@ def _qemu(
     command += ["-serial", "file:serial", "-chardev", "file,id=debug,path=debug"]
     command += ["-device", "isa-debugcon,iobase=0xe9,chardev=debug"]
     command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
-    if rom is not None:
-        (folder / "rom").write_bytes(rom)
+    media.write(folder)
+    if media.rom is not None:
         command += ["-bios", "rom"]
-    if disk is not None:
-        (folder / "disk").write_bytes(disk)
+    if media.disk is not None:
         command += ["-drive", f"file=disk,format=raw,{drive}"]
+    if media.floppy is not None:
+        command += ["-drive", "file=floppy,format=raw,if=floppy,index=0"]
     status, said = _run(command, folder, "", timeout)
     if not (status & 1 or status == 0) or "qemu-system" in said.replace(f"qemu-system-x86_64: {complaint}", ""):
         raise OracleFailed(f"QEMU ended with status {status}: {said}")
@@ -211,17 +233,19 @@ sound: driver=dummy
 """
 
 
-def _bochs(program: Path, rom: bytes | None, disk: bytes | None, folder: Path, timeout: float) -> OracleResult:
+def _bochs(program: Path, media: Media, folder: Path, timeout: float) -> OracleResult:
     settings = _BOCHSRC
-    if rom is not None:
-        (folder / "rom").write_bytes(rom)
+    media.write(folder)
+    if media.rom is not None:
         settings += "romimage: file=rom\n"
-    if disk is not None:
-        (folder / "disk").write_bytes(disk)
-        cylinders = len(disk) // (16 * 63 * 512)
-        settings += "romimage: file=$BXSHARE/BIOS-bochs-latest\nvgaromimage: file=$BXSHARE/VGABIOS-lgpl-latest\n"
+    if media.disk is not None:
+        cylinders = len(media.disk) // (16 * 63 * 512)
+        if media.rom is None:
+            settings += "romimage: file=$BXSHARE/BIOS-bochs-latest\nvgaromimage: file=$BXSHARE/VGABIOS-lgpl-latest\n"
         settings += "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\nboot: disk\n"
         settings += f"ata0-master: type=disk, path=disk, mode=flat, cylinders={cylinders}, heads=16, spt=63\n"
+    if media.floppy is not None:
+        settings += "floppya: 1_44=floppy, status=inserted\n"
     (folder / "bochsrc").write_text(settings)
     # Debian's build has the debugger in it: it waits for a command at reset, and at the end.
     _, said = _run([program, "-q", "-f", "bochsrc"], folder, "c\nq\n", timeout)

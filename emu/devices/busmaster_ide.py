@@ -1,7 +1,8 @@
 """The PIIX3 IDE function with its bus master: descriptor tables in memory, one engine a channel.
 
-Source: Intel 82371SB data sheet 290550, 2.4 (function 1: IDETIM, BMIBA) and 2.7 (BMICX, BMISX, BMIDTPX); Programming
-Interface for Bus Master IDE Controller 1.0 (SFF-8038i): physical region descriptors, the meaning of the status bits.
+Source: Intel 82371SB data sheet 290550, chapter 2: function 1 (IDETIM, BMIBA) and its ports (BMICX, BMISX, BMIDTPX);
+Programming Interface for Bus Master IDE Controller 1.0 (SFF-8038i): physical region descriptors, the meaning of the
+status bits.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class Engine:
         self.state.status = self.state.status & ~ACTIVE | ERROR
 
     def _end(self) -> None:
-        """After a transfer: ACTIVE falls when the last region has been used up (SFF-8038i, 2.0)."""
+        """After a transfer: ACTIVE falls when the last region has been used up (SFF-8038i)."""
         if not self.state.status & ERROR:
             self.room()
             if self.state.finished:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+from emu.devices.shared_ports import SharedPorts
 from emu.record import dataclass
 from emu.views import DeviceView, FieldView
 
@@ -108,28 +109,28 @@ class PostState:
 class PostCode:
     """Keeps the last byte written; reads give it back."""
 
-    def __init__(self) -> None:
-        self.state = PostState()
+    def __init__(self, shared: SharedPorts | None = None) -> None:
+        """The byte is kept in `shared`, which an engine may write for the guest."""
+        self._shared = SharedPorts() if shared is None else shared
 
     def read(self, offset: int, size: int) -> int:
-        return self.state.code
+        return self._shared.post
 
     def peek(self, offset: int, size: int) -> int:
-        return self.state.code
+        return self._shared.post
 
     def write(self, offset: int, value: int, size: int) -> None:
-        self.state.code = value & 0xFF
+        self._shared.post = value & 0xFF
 
     def reset(self) -> None:
-        self.state = PostState()
+        self._shared.post = 0
 
     def save(self) -> PostState:
-        return copy.copy(self.state)
+        return PostState(self._shared.post)
 
     def restore(self, state: PostState) -> None:
-        self.state = copy.copy(state)
+        self._shared.post = state.code
 
     def view(self) -> DeviceView:
-        return DeviceView(
-            "post", "POST code", "port 80h", (FieldView("code", self.state.code, f"{self.state.code:02x}h"),)
-        )
+        code = self._shared.post
+        return DeviceView("post", "POST code", "port 80h", (FieldView("code", code, f"{code:02x}h"),))

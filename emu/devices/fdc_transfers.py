@@ -257,7 +257,9 @@ class Transfers:
         if op.code == VERIFY and self._verify_is_done(op, last):
             op.ended = True
         if op.ended or marked or met:
-            self._step_address(op, track_ends)
+            # behind the other kind of data mark: "Address not incremented. Next sector not searched for."
+            if not marked:
+                self._step_address(op, track_ends)
             self._end(op)
         elif last and scan:
             self._end(op)

@@ -1,6 +1,6 @@
 """The Intel 82441FX (i440FX) host bridge: what stands at A0000h-FFFFFh is chosen by its PAM and SMRAM registers.
 
-Source: Intel 440FX PCIset, 82441FX PMC data sheet 290549: 3.2.18 PAM[6:0], 3.2.19 SMRAM register.
+Source: Intel 440FX PCIset, 82441FX PMC data sheet 290549, chapter 3: PCI configuration registers, by their names.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class HostBridge(PciFunction):
             "i440fx", "Intel 82441FX host bridge", (0x8086, 0x1237), 0x060000, revision=2, command=0x0302
         )  # fmt: skip
         self._on_remap = on_remap
-        self.in_smm = False
-        # Memory access enable and bus master are hardwired to 1 (3.2.3); medium DEVSEL# timing (3.2.4).
+        self._in_smm = False
+        # Memory access enable and bus master are hardwired to 1 (PCICMD); medium DEVSEL# timing (PCISTS).
         self.preset(0x04, 0x0006, 2, writable=0x0300)
         self.preset(0x06, 0x0280, 2, clears=0xF900)
         self.preset(0x0D, 0, 1, writable=0xF8)  # master latency timer
@@ -77,15 +77,22 @@ class HostBridge(PciFunction):
             found.append(Segment(base, size, bool(bits & READ), bool(bits & WRITE)))
         return found
 
+    def set_smm(self, inside: bool) -> None:
+        """SMIACT#: the CPU's accesses are those of system management mode."""
+        if inside != self._in_smm:
+            before, self._in_smm = self.smram, inside
+            if self.smram != before:
+                self._on_remap()
+
     @property
     def smram(self) -> bool:
         """A0000h-BFFFFh is SMM memory, not the display's, for the CPU as it is now."""
         bits = self.config[SMRAM]
-        return bool(bits & G_SMRAME and (bits & D_OPEN or self.in_smm))
+        return bool(bits & G_SMRAME and (bits & D_OPEN or self._in_smm))
 
     def reset(self) -> None:
         self._writable[SMRAM] = D_OPEN | D_CLS | D_LCK | G_SMRAME
-        self.in_smm = False
+        self._in_smm = False
         super().reset()
         self._on_remap()
 

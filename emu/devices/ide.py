@@ -99,6 +99,10 @@ class IdeChannel:
         self.acknowledged = False
         self._select(0)
 
+    @property
+    def cdroms(self) -> list[Cdrom]:
+        return [drive for drive in self._drives if isinstance(drive, Cdrom)]
+
     def reset(self) -> None:
         """Power-on (and the hardware reset line)."""
         for drive in self._drives:

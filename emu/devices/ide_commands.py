@@ -69,8 +69,8 @@ def _verify(drive: Drive) -> None:
     for at in range(lba, lba + good, 256):
         try:
             drive.disk.read(at, min(256, lba + good - at))
-        except DiskError:
-            drive.put_address(at, ext)
+        except DiskError as error:
+            drive.put_address(at if error.lba is None else error.lba, ext)
             drive.fail(UNC)
             return
     if good < count:

@@ -1,13 +1,13 @@
 """The Intel 82093AA I/O APIC: 24 inputs, a redirection entry each.
 
-Source: Intel 82093AA data sheet 290566, 3.1 (IOREGSEL, IOWIN), 3.2.4 (redirection table), 2.4 (edge and level).
+Source: Intel 82093AA data sheet 290566, 3.1 (IOREGSEL, IOWIN), 3.2.4 (redirection table, edges and levels).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from emu.devices.lapic import FIXED, LOWEST, MODE_NAMES, Message
+from emu.devices.lapic import FIXED, LOWEST, MODE_NAMES, PINS, Message
 from emu.irq import IntrPin
 from emu.record import dataclass, field, replace
 from emu.views import DeviceView, FieldView
@@ -24,12 +24,18 @@ EXTINT = 7
 
 @dataclass(slots=True)
 class State:
-    """`inputs` has a bit for each input that is high."""
+    """`inputs` has a bit for each input that is high, `raised` counts how often each has become so."""
 
     select: int = 0
     id: int = 0
     inputs: int = 0
     entries: list[int] = field(default_factory=lambda: [MASK] * INPUTS)
+    raised: list[int] = field(default_factory=lambda: [0] * INPUTS)
+
+
+def _by_level(entry: int) -> bool:
+    """SMI, NMI and INIT are edges always (3.2.4, bits 10:8)."""
+    return bool(entry & LEVEL) and entry >> 8 & 7 in (FIXED, LOWEST)
 
 
 class IoApic:
@@ -43,15 +49,16 @@ class IoApic:
         """Drive input `n`."""
         s = self._state
         before = self._active(n)
+        s.raised[n] += level and not s.inputs >> n & 1
         s.inputs = s.inputs & ~(1 << n) | level << n
         if self._active(n) == before:
             return
         self._pin.settle()
         entry = s.entries[n]
         # An edge at a masked input is lost (3.2.4, bit 16); a level waits.
-        if not before and not entry & LEVEL and not entry & MASK and entry >> 8 & 7 != EXTINT:
+        if not before and not entry & MASK and entry >> 8 & 7 != EXTINT and not _by_level(entry):
             self._deliver(n)
-        elif entry & LEVEL:
+        elif _by_level(entry):
             self._service(n)
         self._pin.update()
 
@@ -61,8 +68,8 @@ class IoApic:
     def _service(self, n: int) -> None:
         """A level triggered input is sent while it is active and no EOI is awaited."""
         entry = self._state.entries[n]
-        ready = entry & LEVEL and not entry & (MASK | REMOTE_IRR) and entry >> 8 & 7 != EXTINT
-        if ready and self._active(n) and self._deliver(n) and entry >> 8 & 7 in (FIXED, LOWEST):
+        ready = _by_level(entry) and not entry & (MASK | REMOTE_IRR)
+        if ready and self._active(n) and self._deliver(n):
             self._state.entries[n] |= REMOTE_IRR
 
     def _deliver(self, n: int) -> bool:
@@ -80,6 +87,11 @@ class IoApic:
     def extint(self) -> bool:
         """An unmasked input hands the 8259's INTR through."""
         return any(e >> 8 & 7 == EXTINT and not e & MASK and self._active(n) for n, e in enumerate(self._state.entries))
+
+    @property
+    def unmaskable(self) -> bool:
+        """An unmasked input makes NMI, SMI or INIT of what comes."""
+        return any(not entry & MASK and entry >> 8 & 7 in PINS for entry in self._state.entries)
 
     def end_of_interrupt(self, vector: int) -> None:
         """The EOI message of a level triggered vector."""
@@ -131,10 +143,10 @@ class IoApic:
         self._state = State(inputs=self._state.inputs)
 
     def save(self) -> State:
-        return replace(self._state, entries=list(self._state.entries))
+        return _copied(self._state)
 
     def restore(self, state: State) -> None:
-        self._state = replace(state, entries=list(state.entries))
+        self._state = _copied(state)
 
     def view(self) -> DeviceView:
         fields = [FieldView("ID", self._state.id, f"version {VERSION & 0xFF:02x}h, {INPUTS} inputs")]
@@ -148,3 +160,7 @@ class IoApic:
             text = " ".join(words) + "".join(f", {name}" for bit, name in flags if entry & bit)
             fields.append(FieldView(f"input {n}", entry, text + (", asserted" if self._active(n) else "")))
         return DeviceView("ioapic", "Intel 82093AA I/O APIC", "FEC00000h", tuple(fields))
+
+
+def _copied(state: State) -> State:
+    return replace(state, entries=list(state.entries), raised=list(state.raised))

@@ -21,6 +21,8 @@ from emu.x86.cpuid import X2APIC as X2APIC_FEATURE
 
 # Delivery modes (figure 11-12).
 FIXED, LOWEST, SMI, NMI, INIT, STARTUP, EXTINT = 0, 1, 2, 4, 5, 6, 7
+#: Those that reach a pin of the CPU of their own.
+PINS = frozenset((SMI, NMI, INIT))
 MODE_NAMES = ("fixed", "lowest", "SMI", "reserved", "NMI", "INIT", "SIPI", "ExtINT")
 # Registers, by offset / 10h (table 11-1).
 R_ID, R_VERSION, R_TPR, R_APR, R_PPR, R_EOI, R_LDR, R_DFR, R_SVR = 0x02, 0x03, 0x08, 0x09, 0x0A, 0x0B, 0x0D, 0x0E, 0x0F
@@ -31,6 +33,8 @@ LVT_NAMES = ("timer", "thermal", "performance", "LINT0", "LINT1", "error")
 #: What of each LVT entry can be written: vector, mask, and delivery mode, trigger and polarity where there are any.
 LVT_BITS = (0x700FF, 0x107FF, 0x107FF, 0x1A7FF, 0x1A7FF, 0x100FF)
 MASKED = 1 << 16
+#: Of the entries of LINT0 and LINT1.
+LOW_ACTIVE, REMOTE_IRR, LEVEL = 1 << 13, 1 << 14, 1 << 15
 SOFTWARE_ENABLE = 0x100
 #: Version 14h, LVT entries 0-5 (11.4.8).
 VERSION = 0x14 | 5 << 16
@@ -38,6 +42,11 @@ VERSION = 0x14 | 5 << 16
 BASE_MSR, BSP, X2APIC, ENABLED = 0x1B, 1 << 8, 1 << 10, 1 << 11
 DEADLINE_MSR, X2APIC_FIRST, X2APIC_LAST = 0x6E0, 0x800, 0x8FF
 DEFAULT_BASE = 0xFEE00000
+#: Bits of registers that x2APIC lets software set, but for those of the LVT.
+X2_BITS = {
+    R_TPR: 0xFF, R_SVR: 0x1FF, R_ICR_LOW: 0xFFFFFFFF << 32 | 0xCCFFF, R_INITIAL: 0xFFFFFFFF, R_DIVIDE: 0x0B,
+    R_SELF_IPI: 0xFF,
+}  # fmt: skip
 # Error status register (11.5.3).
 SEND_VECTOR, RECEIVE_VECTOR, ILLEGAL_REGISTER = 0x20, 0x40, 0x80
 
@@ -72,13 +81,13 @@ class State:
     icr: int = 0
     lvt: list[int] = field(default_factory=lambda: [MASKED] * 6)
     timer: TimerState = field(default_factory=TimerState)
+    lint0: bool = False  #: the 8259's INTR, as it was last seen
 
 
 class Lapic:
     """Drives INTR in the 8259's place: its own vectors first, then the 8259's where LINT0 or the I/O APIC lets it
     through. `tsc()` is the time stamp counter; of the CPU `model` is taken whether there is a local APIC (else it is
-    never enabled), and which modes it has. Set `on_eoi`, `on_base`, `on_init`, `on_nmi`, `io_extint` after making
-    it."""
+    never enabled), and which modes it has. Set what begins with `on_`, and `io_extint`, after making it."""
 
     def __init__(self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel) -> None:
         self._pin, self._model = pin, model
@@ -88,6 +97,9 @@ class Lapic:
         self.on_eoi: Callable[[int], None] = lambda vector: None  #: EOI of a level triggered vector, to the I/O APIC
         self.on_base: Callable[[], None] = lambda: None  #: `mmio_base` has changed
         self.on_init: Callable[[], None] = lambda: None  #: INIT for this CPU
+        self.on_nmi: Callable[[], None] = lambda: None  #: the same of NMI
+        self.on_smi: Callable[[], None] = lambda: None  #: the same of SMI
+        self.on_task_priority: Callable[[int], None] = lambda value: None  #: what CR8 shows has changed
         self.io_extint: Callable[[], bool] = lambda: False
         self.timer = LapicTimer(clock, tsc, self._timer_fired)
         self.timer.state = self._state.timer
@@ -191,8 +203,43 @@ class Lapic:
             s.tmr = s.tmr | 1 << vector if level else s.tmr & ~(1 << vector)
         elif mode == INIT:
             self.on_init()
-        # NMI and SMI reach no pin of this CPU; a SIPI means nothing to a CPU that waits for none.
-        return True
+        elif mode == NMI:
+            self.on_nmi()
+        elif mode == SMI:
+            self.on_smi()
+        return True  # a SIPI means nothing to a CPU that waits for none
+
+    def sample(self) -> None:
+        """LINT0, which the 8259's INTR drives, in the modes that latch it: to be called when that may have changed."""
+        s = self._state
+        if self.pic is None:
+            return
+        level, before = self.pic.pending_vector() is not None, s.lint0
+        s.lint0 = level
+        entry = s.lvt[LINT0]
+        mode = entry >> 8 & 7
+        if not self.enabled or entry & MASKED or mode == EXTINT:
+            return
+        low = bool(entry & LOW_ACTIVE)
+        if mode == FIXED and entry & LEVEL:
+            if level != low and not entry & REMOTE_IRR and self._accept(FIXED, entry & 0xFF, True):
+                s.lvt[LINT0] |= REMOTE_IRR
+        elif level != low and before == low:
+            self._accept(mode, entry & 0xFF, False)
+
+    @property
+    def unmaskable(self) -> bool:
+        """LINT0 makes NMI, SMI or INIT of what comes."""
+        entry = self._state.lvt[LINT0]
+        return self.enabled and not entry & MASKED and entry >> 8 & 7 in PINS
+
+    def set_task_priority(self, value: int) -> None:
+        """CR8 was written: 0 to 15, bits 7:4 of the TPR (11.8.6)."""
+        s = self._state
+        if s.tpr >> 4 != value:
+            self._pin.settle()
+            s.tpr = value << 4
+            self._pin.update()
 
     def _local(self, which: int, mode: int | None = None) -> None:
         """An entry of the local vector table is triggered."""
@@ -233,7 +280,9 @@ class Lapic:
             return
         vector = s.isr.bit_length() - 1
         s.isr &= ~(1 << vector)
-        if s.tmr >> vector & 1 and not s.svr & 1 << 12:
+        if s.tmr >> vector & 1:
+            if s.lvt[LINT0] & 0xFF == vector:
+                s.lvt[LINT0] &= ~REMOTE_IRR
             self.on_eoi(vector)
 
     # -- registers
@@ -265,10 +314,11 @@ class Lapic:
         s = self._state
         if register == R_TPR:
             s.tpr = value & 0xFF
+            self.on_task_priority(s.tpr >> 4)
         elif register == R_EOI:
             self._end_of_interrupt()
         elif register == R_SVR:
-            s.svr = value & 0x11FF
+            s.svr = value & 0x1FF
             if not value & SOFTWARE_ENABLE:
                 s.lvt = [entry | MASKED for entry in s.lvt]  # 11.4.7.2
                 self.timer.replan(masked=True)
@@ -276,7 +326,8 @@ class Lapic:
             s.esr, s.errors = s.errors, 0
         elif R_LVT_TIMER <= register <= R_LVT_ERROR:
             which = register - R_LVT_TIMER
-            s.lvt[which] = value & self._lvt_bits(which) | (0 if s.svr & SOFTWARE_ENABLE else MASKED)
+            kept = s.lvt[which] & REMOTE_IRR if value & LEVEL else 0
+            s.lvt[which] = value & self._lvt_bits(which) | kept | (0 if s.svr & SOFTWARE_ENABLE else MASKED)
             if which == TIMER:
                 self.timer.set_mode(s.lvt[TIMER] >> 17 & 3, masked=bool(s.lvt[TIMER] & MASKED))
         elif register == R_INITIAL:
@@ -355,18 +406,22 @@ class Lapic:
             self.timer.set_deadline(value)
             return True
         register = number - X2APIC_FIRST
-        if not self.x2apic or (register != R_ICR_LOW and value >> 32):
+        if not self.x2apic or value & ~self._x2_bits(register):
             return False
         if register == R_ICR_LOW:
             s.icr = value & (0xFFFFFFFF << 32 | 0xCCFFF)
             self._command(s.icr, s.icr >> 32)
         elif register == R_SELF_IPI:
             self._command(value & 0xFF | 1 << 18, 0)
-        elif register in (R_EOI, R_ESR):
-            return not value and self._set(register, value)
         else:
             return self._set(register, value)
         return True
+
+    def _x2_bits(self, register: int) -> int:
+        """What may be set in a write of a register's MSR; other bits are reserved (11.12.1.2, 11.12.9, 11.12.11)."""
+        if R_LVT_TIMER <= register <= R_LVT_ERROR:
+            return self._lvt_bits(register - R_LVT_TIMER)
+        return X2_BITS.get(register, 0)
 
     def _write_base(self, value: int) -> bool:
         """Reserved bits, x2APIC without the APIC, and x2APIC back to xAPIC directly are refused (11.12.5)."""

@@ -40,6 +40,7 @@ class State:
     actions: list[tuple[str, int, int, int]] = field(default_factory=list)
     rates: list[int] = field(default_factory=list)
     command: int | None = None
+    refused: bool = False  #: the last input was invalid
     testing: bool = False
     enabled: bool = False
     remote: bool = False
@@ -120,8 +121,9 @@ class Mouse:
         if byte == 0xFE:
             s.responses += s.last
         elif plain is None:
-            self._answer(RESEND)
+            self._refuse()
         else:
+            s.refused = False
             if byte == 0xFF:
                 s.responses.clear()  # as a keyboard's: an unsent result of the test at power-on is not sent
             self._answer(ACK)
@@ -140,11 +142,17 @@ class Mouse:
             elif s.rates == _KNOCK_FIVE and s.identity == 3:
                 s.identity = 4
         else:
-            # a wrong value is asked for once more (IBM, "Invalid input")
             s.command = command
-            self._answer(RESEND)
+            self._refuse()
             return
+        s.refused = False
         self._answer(ACK)
+
+    def _refuse(self) -> None:
+        """An invalid input is asked for again; a second one in a row is an error (IBM, "Error Handling")."""
+        s = self.state
+        self._answer(ERROR if s.refused else RESEND)
+        s.refused = not s.refused
 
     def _reset_command(self) -> None:
         self._defaults()

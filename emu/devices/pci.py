@@ -15,7 +15,15 @@ from emu.views import DeviceView, FieldView
 
 # Offsets in the configuration header (PCI, figure 6-1).
 VENDOR, DEVICE, COMMAND, STATUS, REVISION, CLASS, HEADER_TYPE = 0x00, 0x02, 0x04, 0x06, 0x08, 0x09, 0x0E
-BAR0, SUBSYSTEM_VENDOR, SUBSYSTEM, CAPABILITIES, INTERRUPT_LINE, INTERRUPT_PIN = 0x10, 0x2C, 0x2E, 0x34, 0x3C, 0x3D
+BAR0, ROM_BAR, SUBSYSTEM_VENDOR, SUBSYSTEM, CAPABILITIES, INTERRUPT_LINE, INTERRUPT_PIN = (
+    0x10,
+    0x30,
+    0x2C,
+    0x2E,
+    0x34,
+    0x3C,
+    0x3D,
+)
 # Command register (PCI, table 6-1).
 IO_SPACE, MEMORY_SPACE, BUS_MASTER, INTX_DISABLE = 0x0001, 0x0002, 0x0004, 0x0400
 STATUS_CAPABILITIES = 0x0010
@@ -50,7 +58,7 @@ class Dma(Protocol):
 @dataclass(frozen=True, slots=True)
 class Bar:
     """`size` bytes, a power of two; `width` is the widest access that `face` takes whole. `memory` names the RAM that
-    stands there instead of a face (a frame buffer)."""
+    stands there instead of a face (a frame buffer, a ROM)."""
 
     size: int
     io: bool
@@ -58,6 +66,7 @@ class Bar:
     width: int = 4
     prefetchable: bool = False
     memory: str = ""
+    rom: bool = False  #: that memory takes no writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,7 @@ class PciFunction:
         self.on_map: Callable[[], None] = lambda: None
         self.on_intx: Callable[[bool], None] = lambda level: None
         self.bars: dict[int, Bar] = {}
+        self.rom: Bar | None = None
         self.intx = False
         self._initial = bytearray(256)
         self._writable = bytearray(256)
@@ -129,6 +139,11 @@ class PciFunction:
         kind = 1 if bar.io else 8 if bar.prefetchable else 0
         self.preset(BAR0 + 4 * index, kind, 4, writable=ONES & ~(bar.size - 1))
 
+    def add_rom(self, bar: Bar) -> None:
+        """The expansion ROM; its own bit 0 enables it (PCI, 6.2.5.2)."""
+        self.rom = bar
+        self.preset(ROM_BAR, 0, 4, writable=ONES & ~(bar.size - 1) | 1)
+
     def add_capability(self, offset: int, number: int, body: bytes, *, writable: bytes = b"") -> None:
         """A capability at `offset`, before those that were added earlier (PCI 2.2, 6.7)."""
         head = bytes((number, self._initial[CAPABILITIES]))
@@ -156,7 +171,7 @@ class PciFunction:
         for i, byte in enumerate(value.to_bytes(size, "little"), offset):
             mask, old = self._writable[i], self.config[i]
             self.config[i] = (old & ~mask | byte & mask) & ~(byte & self._clears[i])
-        if offset < BAR0 + 24 and offset + size > COMMAND:
+        if offset < ROM_BAR + 4 and offset + size > COMMAND:
             self.on_map()
         if offset <= COMMAND + 1 < offset + size:
             self._drive()
@@ -173,6 +188,11 @@ class PciFunction:
             top = 0x10000 if bar.io else 1 << 32
             if command & (IO_SPACE if bar.io else MEMORY_SPACE) and base and base + bar.size <= top:
                 found.append(Window(base, bar, self.name))
+        value = self.word(ROM_BAR, 4)
+        if self.rom is not None and command & MEMORY_SPACE and value & 1:
+            base = value & ~(self.rom.size - 1) & ONES
+            if base and base + self.rom.size <= 1 << 32:
+                found.append(Window(base, self.rom, self.name))
         return found
 
     @property
@@ -217,6 +237,9 @@ class PciFunction:
         for index, bar in self.bars.items():
             value, kind = self.word(BAR0 + 4 * index, 4), "ports" if bar.io else "memory"
             fields.append(FieldView(f"BAR{index}", value, f"{bar.size:#x} bytes of {kind}"))
+        if self.rom is not None:
+            on = "enabled" if self.word(ROM_BAR, 4) & 1 else "disabled"
+            fields.append(FieldView("ROM", self.word(ROM_BAR, 4), f"{self.rom.size:#x} bytes, {on}"))
         if self.config[INTERRUPT_PIN]:
             pin = f"INT{chr(64 + self.config[INTERRUPT_PIN])}# {'asserted' if self.intx else 'inactive'}"
             fields.append(FieldView("interrupt", self.config[INTERRUPT_LINE], pin))

@@ -101,7 +101,8 @@ class Chip:
     def request(self) -> int | None:
         """The input that an acknowledge would serve now; None: INT is low."""
         s = self.state
-        requests = self.irr & ~s.imr
+        # `irr`, which costs as much again as all of this: it is asked with each change of a line
+        requests = s.inputs & (s.edges | (0xFF if s.icw1 & ICW1_LTIM else s.elcr)) & ~s.imr
         if not requests or not s.ready or s.expects:
             return None
         # In special mask mode a masked level in service holds nothing back.
@@ -259,11 +260,13 @@ class Chip:
 
 @dataclass(slots=True)
 class State:
-    """Both chips and the levels of every line handed out, by IRQ and in the order they were asked for."""
+    """Both chips and the levels of every line handed out, by IRQ and in the order they were asked for. `raised` counts
+    how often each IRQ has gone high, which no guest can see."""
 
     master: ChipState
     slave: ChipState
     lines: list[list[bool]] = field(default_factory=list)
+    raised: list[int] = field(default_factory=lambda: [0] * 16)
 
 
 class Pic8259Pair:
@@ -275,6 +278,7 @@ class Pic8259Pair:
         self._chips = (Chip(True), Chip(False))
         self._lines: list[list[Line]] = [[] for _ in range(16)]
         self._irq2 = False
+        self.raised = [0] * 16  #: how often each IRQ has gone high since reset
         self.master = ChipPorts(self, 0)
         self.slave = ChipPorts(self, 1)
         self.elcr = EdgeLevelControl(self)
@@ -282,9 +286,15 @@ class Pic8259Pair:
     def reset(self) -> None:
         """Power-on. The chips' registers are undefined until ICW1; here they request nothing. Inputs stay."""
         self._pin.settle()
+        self.raised = [0] * 16
         for chip in self._chips:
             chip.state = ChipState(inputs=chip.state.inputs)
         self._changed()
+
+    @property
+    def chips(self) -> tuple[Chip, Chip]:
+        """Master and slave, to look at."""
+        return self._chips
 
     # -- lines -----------------------------------------------------------------------------------------------------
 
@@ -302,18 +312,22 @@ class Pic8259Pair:
     def set_irq(self, n: int, level: bool) -> None:
         """Drive IRQ `n` (0-15). IRQ 2 is ORed with the slave's INT, which owns that input in a PC."""
         self._pin.settle()
+        was = self._irq2 if n == CASCADE else bool(self._chips[n >> 3].state.inputs >> (n & 7) & 1)
+        self.raised[n] += level and not was
         if n == CASCADE:
             self._irq2 = level
         else:
             self._chips[n >> 3].set_input(n & 7, level)
-        self._changed()
+        self._changed(n >= 8 or n == CASCADE)
 
     def _cascade(self) -> None:
         master, slave = self._chips
         master.set_input(CASCADE, self._irq2 or slave.request() is not None)
 
-    def _changed(self) -> None:
-        self._cascade()
+    def _changed(self, slave: bool = True) -> None:
+        """Drive INT. What happens to the master alone (`slave` False) does not change the slave's."""
+        if slave:
+            self._cascade()
         self._pin.update()
 
     # -- INTR and INTA ---------------------------------------------------------------------------------------------
@@ -365,13 +379,13 @@ class Pic8259Pair:
     def _read(self, index: int, offset: int) -> int:
         self._pin.settle()
         value = self._chips[index].read(offset)
-        self._changed()
+        self._changed(bool(index))
         return value
 
     def _write(self, index: int, offset: int, value: int) -> None:
         self._pin.settle()
         self._chips[index].write(offset, value)
-        self._changed()
+        self._changed(bool(index))
 
     def _look(self, index: int) -> Chip:
         """What the engine has delivered is caught up with first; nothing else changes."""
@@ -388,7 +402,8 @@ class Pic8259Pair:
     def save(self) -> State:
         self._pin.settle()
         master, slave = self._chips
-        return State(replace(master.state), replace(slave.state), [[w.level for w in wires] for wires in self._lines])
+        lines = [[wire.level for wire in wires] for wires in self._lines]
+        return State(replace(master.state), replace(slave.state), lines, list(self.raised))
 
     def restore(self, state: State) -> None:
         """Also sets the lines' levels, without driving them. Raises ValueError if other lines were handed out."""
@@ -396,6 +411,7 @@ class Pic8259Pair:
             raise ValueError("the saved interrupt lines are not this machine's: restore into an equal machine")
         for chip, saved in zip(self._chips, (state.master, state.slave), strict=True):
             chip.state = replace(saved)
+        self.raised = list(state.raised)
         for wires, levels in zip(self._lines, state.lines, strict=True):
             for wire, level in zip(wires, levels, strict=True):
                 wire.level = level

@@ -1,7 +1,7 @@
 """The Intel 82371SB (PIIX3) PCI-to-ISA bridge: PIRQ routing, and the ISA interrupt lines that it shares with PCI.
 
-Source: Intel 82371SB data sheet 290550, 2.3 (function 0: 2.3.11 PIRQRC[A:D], 2.3.9 XBCS, 2.3.14 MSTAT ff.). How device
-pins reach PIRQA#-PIRQD# is the board's: here as on QEMU's pc, (device - 1 + pin) modulo 4.
+Source: Intel 82371SB data sheet 290550, chapter 2: registers of function 0, by their names (PIRQRC[A:D], XBCS,
+MSTAT). How device pins reach PIRQA#-PIRQD# is the board's: here as on QEMU's pc, (device - 1 + pin) modulo 4.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from emu.views import DeviceView, FieldView
 PIRQRC = 0x60
 #: PIRQRC: 1 routes nothing.
 ROUTE_OFF = 0x80
-#: IRQs a PIRQ may be routed to (table in 2.3.11); the others are reserved and route nothing.
+#: IRQs a PIRQ may be routed to (PIRQRC); the others are reserved and route nothing.
 ROUTABLE = frozenset((3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15))
 
 
@@ -39,7 +39,7 @@ class IsaBridge(PciFunction):
         self._irq = irq
         self._isa = [False] * 16
         self._asserted: set[tuple[int, int]] = set()
-        # I/O, memory and bus master are hardwired to 1 (2.3.3).
+        # I/O, memory and bus master are hardwired to 1 (PCICMD).
         self.preset(0x04, 0x0007, 2, writable=0x0108)
         self.preset(0x06, 0x0200, 2, clears=0x7800)
         self.preset(0x4C, 0x4D, 1, writable=0xFF)  # ISA I/O recovery timer

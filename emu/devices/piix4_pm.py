@@ -1,9 +1,8 @@
 """ACPI power management of the Intel 82371AB (PIIX4), function 3, and the APM ports B2h and B3h.
 
-Source: Intel 82371AB data sheet 290562, chapter 7 (7.1 configuration registers, 7.2 power management I/O, 7.3 SMBus
-I/O, 7.4.1 APM), and ACPI 1.0b, 4.7.3 (PM1 event and control, PM timer). That the APM commands F1h and F0h switch
-SCI_EN is a firmware's work on a board with SMM; QEMU's PIIX4 does it in the device (hw/acpi/piix4.c), and so does this
-one, as SeaBIOS counts on it.
+Source: Intel 82371AB data sheet 290562, the registers of function 3 by their names, 11.6.2 (PM timer), and ACPI 1.0b,
+4.7.3 (PM1 event and control, PM timer). That the APM commands F1h and F0h switch SCI_EN is a firmware's work on a
+board with SMM; QEMU's PIIX4 does it in the device (hw/acpi/piix4.c), and so does this one, as SeaBIOS counts on it.
 """
 
 from __future__ import annotations
@@ -188,12 +187,10 @@ class PowerManagement(PciFunction):
         s.apm = bytes(apm)
         if offset:
             return
-        if value == ACPI_ENABLE:
-            s.control |= SCI_EN
-        elif value == ACPI_DISABLE:
-            s.control &= ~SCI_EN
-        self._changed()
-        if self._smi is not None and self.word(DEVACTB, 4) & APMC_EN:
+        if value in (ACPI_ENABLE, ACPI_DISABLE):
+            s.control = s.control & ~SCI_EN | (SCI_EN if value == ACPI_ENABLE else 0)
+            self._changed()
+        elif self._smi is not None and self.word(DEVACTB, 4) & APMC_EN:
             self._smi()
 
     # -- state

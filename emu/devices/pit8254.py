@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from emu.clock import Clock
+from emu.devices.shared_ports import SharedPorts
 from emu.record import dataclass, replace
 from emu.views import DeviceView, FieldView
 
@@ -215,6 +216,12 @@ class Counter:
 
     def next_edge(self) -> int | None:
         """The CLK pulse at which OUT changes next if nothing is written and GATE stays; None: never."""
+        if self.mode == 2 and self.loaded > 1 and self.counting and not self.load and not self.trigger:
+            # The usual clock: low at the count of 1, high again at the next.
+            if self.out and self.ce > 1:
+                return self.pulse + self.ce - 1
+            if not self.out and self.ce == 1:
+                return self.pulse + 1
         ahead = replace(self)
         while (quiet := ahead.quiet()) is not None:
             ahead._decrement(quiet)
@@ -310,8 +317,12 @@ class Pit8254:
     software depends that finds a firmware which never programs it.
     """
 
-    def __init__(self, clock: Clock, irq0: Callable[[bool], None]) -> None:
+    def __init__(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None = None) -> None:
+        """From `shared` an engine may answer counter 0's latch commands and their reads."""
         self._clock = clock
+        self._shared = SharedPorts() if shared is None else shared
+        clock.on_skip = self._skipped
+        self._skipped(clock.skipped)
         self._irq0 = irq0
         self._timer = clock.timer("pit", self._edge)
         self._counters: list[Counter] = []
@@ -327,7 +338,32 @@ class Pit8254:
         self._counters[1].write_control(0x14)
         self._counters[1].write_count(REFRESH_COUNT)
         self._replan()
+        self._share()
         self._irq0(True)
+
+    # -- what an engine may answer by itself -------------------------------------------------------------------------
+
+    def _skipped(self, skipped: int) -> None:
+        self._shared.skipped = skipped
+
+    def _share(self) -> None:
+        """Say how counter 0 goes on, if an engine may answer for it."""
+        c, shared = self._counters[0], self._shared
+        left = c.latch_left if c.latch is not None else 0
+        shared.ready = ready = (
+            c.mode == 2 and c.rw == 3 and not c.bcd and c.counting and c.loaded > 1 and c.ce > 0
+            and not (c.load or c.trigger or c.null_count) and c.status is None and c.read_high == (left == 1)
+        )  # fmt: skip
+        if ready:
+            shared.pulse, shared.ce, shared.loaded = c.pulse, c.ce, c.loaded
+            shared.latch, shared.left = c.latch or 0, left
+
+    def _take_back(self) -> None:
+        """Know what was latched and read meanwhile."""
+        shared = self._shared
+        if shared.ready:
+            c, left = self._counters[0], shared.left
+            c.latch, c.latch_left, c.read_high = shared.latch if left else None, left, left == 1
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -363,6 +399,8 @@ class Pit8254:
     def _at(self, index: int, now: int) -> Counter:
         """Counter `index` as of `now`. Counter 0 is copied, its edges being still to be told to `irq0`; the others
         have nobody to tell, and how far they have been carried does not show."""
+        if not index:
+            self._take_back()
         counter = self._counters[index] if index else replace(self._counters[0])
         counter.advance(pulses_at(now))
         return counter
@@ -374,7 +412,12 @@ class Pit8254:
         if offset == 3:
             return 0xFF
         self._catch_up(pulses_at(self._clock.now), offset)
-        return self._counters[offset].read()
+        if offset:
+            return self._counters[offset].read()
+        self._take_back()
+        value = self._counters[0].read()
+        self._share()
+        return value
 
     def peek(self, offset: int, size: int) -> int:
         """What `read` would return."""
@@ -382,6 +425,11 @@ class Pit8254:
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Port 40h + `offset`: a count byte, or at 43h a control word, a counter latch or a read-back command."""
+        self._take_back()
+        self._write(offset, value)
+        self._share()
+
+    def _write(self, offset: int, value: int) -> None:
         self.revision += 1
         pulse = pulses_at(self._clock.now)
         self._catch_up(pulse, offset if offset < 3 else value >> 6 if value >> 6 < 3 else 0)
@@ -415,6 +463,9 @@ class Pit8254:
         before = self._counters[0].out
         self._counters[index].set_gate(level)
         self._replan()
+        if not index:
+            self._take_back()
+            self._share()
         if self._counters[0].out != before:
             self._irq0(self._counters[0].out)
 
@@ -430,6 +481,7 @@ class Pit8254:
 
     def save(self) -> State:
         """The state now. An edge that is due but not yet told to `irq0` stays ahead."""
+        self._take_back()
         pulse = pulses_at(self._clock.now)
         counters = [replace(c) for c in self._counters]
         counters[0].advance(pulse if self._next_edge is None else min(pulse, self._next_edge - 1))
@@ -442,6 +494,7 @@ class Pit8254:
         self.revision += 1
         self._counters = [replace(c) for c in state.counters]
         self._replan()
+        self._share()
 
     def view(self) -> DeviceView:
         now = self._clock.now

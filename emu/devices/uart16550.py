@@ -132,7 +132,9 @@ class Uart16550:
         if offset == RBR_THR_DLL:
             if s.lcr & LCR_DLAB:
                 return s.divisor & 0xFF
-            return s.rx[0] & 0xFF if s.rx else 0
+            if s.rx:
+                return s.rx[0] & 0xFF
+            return 0 if s.fcr & FCR_ENABLE else s.rbr
         if offset == IER_DLM:
             return s.divisor >> 8 if s.lcr & LCR_DLAB else s.ier
         if offset == IIR_FCR:
@@ -195,7 +197,6 @@ class Uart16550:
     def _clear_rx(self) -> None:
         s = self.state
         s.rx.clear()
-        s.rsr = None
         s.errors &= LSR_OE
         s.timed_out = False
         self._timeout_timer.cancel()
@@ -251,6 +252,18 @@ class Uart16550:
         self._drive()
         if s.tsr is None:
             self._shift(self._clock.now)
+
+    @property
+    def passes_on(self) -> bool:
+        """What is written to THR leaves at once and changes nothing else: neither a register nor the interrupt line."""
+        s = self.state
+        idle = self.immediate and s.thre and s.thre_interrupt and s.tsr is None
+        return idle and not (s.lcr & (LCR_DLAB | LCR_BREAK) or s.mcr & MCR_LOOP or s.ier & IER_THRE)
+
+    def written(self, data: bytes) -> None:
+        """Bytes that were written to THR while `passes_on`."""
+        for value in data:
+            self._write_thr(value)
 
     def _shift(self, start: int) -> None:
         """The next character into the shift register; its first bit leaves at `start`."""
@@ -333,20 +346,17 @@ class Uart16550:
             if len(s.rx) == 1:
                 s.errors |= entry >> 8
         else:
-            if s.rsr is not None:
-                s.errors |= LSR_OE  # the character in the shift register is lost, the FIFO is not touched
-            s.rsr = entry
+            s.errors |= LSR_OE  # it is lost in the shift register: "not transferred to the FIFO" (8.4)
         self._restart_timeout()
         self._drive()
 
     def _read_rbr(self) -> int:
         s = self.state
         if not s.rx:
-            return 0
+            return self.peek(RBR_THR_DLL, 1)
         value = s.rx.pop(0) & 0xFF
-        if s.rsr is not None:
-            s.rx.append(s.rsr)
-            s.rsr = None
+        if not s.fcr & FCR_ENABLE:
+            s.rbr = value
         if s.rx:
             s.errors |= s.rx[0] >> 8  # revealed when its character is at the top
         s.timed_out = False

@@ -32,9 +32,10 @@ RBR_THR_DLL, IER_DLM, IIR_FCR, LCR, MCR, LSR, MSR, SCR = range(8)
 
 @dataclass(slots=True)
 class State:
-    """`rx` and `incoming` hold a character in bits 7-0 and its LSR error bits in bits 15-8. `rsr` is a received
-    character that found the FIFO full. `tsr` is the character being shifted out. `errors` are LSR bits 1-4 as read.
-    `modem` are the input lines as MSR bits 7-4, `delta` MSR bits 3-0. `incoming` is still on the far side's wire."""
+    """`rx` and `incoming` hold a character in bits 7-0 and its LSR error bits in bits 15-8. `rbr` is the character last
+    read without FIFOs, which the receiver buffer still holds. `tsr` is the character being shifted out. `errors` are
+    LSR bits 1-4 as read. `modem` are the input lines as MSR bits 7-4, `delta` MSR bits 3-0. `incoming` is still on
+    the far side's wire."""
 
     ier: int = 0
     fcr: int = 0
@@ -43,7 +44,7 @@ class State:
     scr: int = 0
     divisor: int = 1
     rx: list[int] = field(default_factory=list)
-    rsr: int | None = None
+    rbr: int = 0
     tx: list[int] = field(default_factory=list)
     tsr: int | None = None
     thre: bool = True

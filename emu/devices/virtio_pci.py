@@ -9,6 +9,7 @@ no MSI-X capability, as of QEMU's devices with `vectors=0`.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from emu.clock import Clock
@@ -62,7 +63,7 @@ class State:
     queues: list[QueueState] = field(default_factory=list)
 
 
-class VirtioPci(PciFunction):
+class VirtioPci(PciFunction, ABC):
     """Subclasses handle the buffers. `offered` are feature bits, `queues` the sizes of the queues; `latency` is the
     virtual time, ns, from a notification to the first buffer and from one buffer to the next."""
 
@@ -117,13 +118,13 @@ class VirtioPci(PciFunction):
         """The driver has accepted a feature."""
         return bool(self._state.features & bit)
 
+    @abstractmethod
     def handle(self, chain: Chain) -> int:
         """Do what a buffer asks for; returns how many bytes were written into it. Raises BadQueue."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_config(self, offset: int) -> int:
         """A byte of the device's configuration, within its size."""
-        raise NotImplementedError
 
     def write_config(self, offset: int, value: int) -> None:
         """A byte of it is written. Nothing can be changed there unless a device says so."""

@@ -28,9 +28,9 @@ def find_firmware(name: str, machine: str = "isapc") -> Path:
     return _search("bios-256k.bin" if machine == "pc" else "bios.bin", "seabios")
 
 
-def find_vga_rom() -> Path:
-    """SeaVGABIOS for a plain ISA VGA. Raises FirmwareError."""
-    return _search("vgabios-isavga.bin", "seabios")
+def find_vga_rom(machine: str = "isapc") -> Path:
+    """SeaVGABIOS for a plain ISA VGA, or for the PCI one of a `pc`. Raises FirmwareError."""
+    return _search("vgabios-stdvga.bin" if machine == "pc" else "vgabios-isavga.bin", "seabios")
 
 
 def read_rom(path: Path, what: str = "firmware") -> bytes:
@@ -56,5 +56,12 @@ def read_rom(path: Path, what: str = "firmware") -> bytes:
 def tour_rom() -> bytes:
     """The built-in tour image."""
     from emu.firmware.tour import rom
+
+    return rom()
+
+
+def builtin_bios() -> bytes:
+    """The ROM of the built-in BIOS. Its services have to be there too: MachineConfig.bios."""
+    from emu.firmware.bios.rom import rom
 
     return rom()

@@ -1,6 +1,7 @@
 /* Which memory an instruction of 16- or 32-bit code names: emu/x86/operands.py in C, by the tables of that module.
  *
- * SDM vol. 2A, chapter 2 (prefixes, ModRM, SIB) and vol. 2D, appendix A (opcode maps). 64-bit code is not decoded.
+ * SDM vol. 2A, chapter 2 (prefixes, ModRM, SIB) and vol. 2D, appendix A (opcode maps). Of 64-bit code the lengths are
+ * found and the near branches, nothing else; VEX and what is no instruction there have none.
  */
 #include "checks.h"
 
@@ -315,11 +316,27 @@ static uint8_t extension_of(const struct instruction *in, int rep, int opsize66)
     return 0;
 }
 
-/* The instruction at the beginning of `code`. Returns 0 when the bytes end before it does. */
+/* Of 64-bit code: VEX, EVEX, what was dropped with bytes behind its opcode (SDM vol. 2D, A.3, "i64"), what only some
+ * vendors have, and near branches with an operand size prefix, on which Intel and AMD differ. */
+static int unknown_in_64(uint32_t opcode, int opsize66)
+{
+    switch (opcode) {
+    case 0x62: case 0x82: case 0x9a: case 0xc4: case 0xc5: case 0xd4: case 0xd5: case 0xea:
+    case 0x0f0f: case 0x0f78: case 0x0f79: case 0x0fa6: case 0x0fa7:
+        return 1;
+    case 0xe8: case 0xe9: case 0x0f80 ... 0x0f8f:
+        return opsize66;
+    default:
+        return 0;
+    }
+}
+
+/* The instruction at the beginning of `code`. Returns 0 when the bytes end before it does, or its length is not known.
+ * `bits` is 16, 32 or 64. */
 int decode(const uint8_t *code, int length, int bits, int stack_bits, struct instruction *in)
 {
     struct reader r = {code, 0, length, 0};
-    int opsize66 = 0, addr67 = 0, rep = 0, override = NONE;
+    int opsize66 = 0, addr67 = 0, rep = 0, override = NONE, wide = 0;
     struct spec spec = {0, 0, 0};
     uint32_t op;
 
@@ -329,6 +346,10 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
         op = byte(&r);
         if (r.ended)
             return 0;
+        if (bits == 64 && op >> 4 == 4) { /* REX counts right before the opcode only */
+            wide = op & 8;
+            continue;
+        }
         if (op == 0x26 || op == 0x2e || op == 0x36 || op == 0x3e)
             override = (int)(op >> 3 & 3);
         else if (op == 0x64 || op == 0x65)
@@ -341,9 +362,10 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
             rep = (int)op;
         else if (op != 0xf0)
             break;
+        wide = 0;
     }
-    in->operand_size = (bits == 32) != opsize66 ? 4 : 2;
-    in->address_mask = (bits == 32) != addr67 ? 0xffffffff : 0xffff;
+    in->operand_size = wide || (bits != 16) != opsize66 ? 4 : 2; /* immediates of 64-bit operands have 32 bits */
+    in->address_mask = bits == 64 || (bits == 32) != addr67 ? 0xffffffff : 0xffff;
     in->stack_mask = stack_bits == 32 ? 0xffffffff : 0xffff;
     in->opcode = op;
     in->repeat = rep != 0;
@@ -351,6 +373,8 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
         op = byte(&r);
         in->opcode = 0x0f00 | op;
     }
+    if (bits == 64 && unknown_in_64(in->opcode, opsize66))
+        return 0;
     if (in->opcode == 0x0f38 || in->opcode == 0x0f3a) {
         uint32_t sub = byte(&r);
 
@@ -394,6 +418,8 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     case 'o': {
         uint32_t at = number(&r, in->address_mask > 0xffff ? 4 : 2);
 
+        if (bits == 64 && !addr67)
+            number(&r, 4);
         through(in, override == NONE ? DS : override, op & 1 ? in->operand_size : 1, op < 0xa2 ? READS : WRITES,
                 in->address_mask, NONE, at);
         break;
@@ -403,6 +429,8 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
         break;
     case 'z':
         in->immediate = signed_number(&r, (int)in->operand_size);
+        if (wide && in->opcode >= 0xb8 && in->opcode <= 0xbf)
+            number(&r, 4);
         break;
     case 'w':
         in->immediate = number(&r, 2);

@@ -11,6 +11,7 @@
 #ifndef V2E_FAST_H
 #define V2E_FAST_H
 
+#include "shared_ports.h"
 #include "vga.h"
 #include "x86.h"
 
@@ -83,7 +84,7 @@ typedef struct {
     tlb_entry *table;
 } tlb_fast;
 
-/* Shared with Python: emu/unicorn_thunks.py, Control. */
+/* Shared with Python: emu/unicorn_control.py, Control. */
 struct control {
     int64_t remaining; /* instructions that may still be counted */
     uint64_t last;     /* linear address of the instruction counted last, where it is known */
@@ -162,6 +163,7 @@ struct cells {
     uint32_t time_known, tick, pad;
     uint64_t time;
     int64_t time_left;
+    uint64_t end; /* instructions retired when the run has none left */
     struct sink sink;
     struct cell cell[CELLS];
 };
@@ -210,6 +212,7 @@ typedef struct engine {
     port_out *out;
     system_call *system;
     struct cells *cells;
+    struct shared_ports *ports; /* NULL: none are answered here */
     struct display *display; /* NULL: none is served here */
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
@@ -364,6 +367,8 @@ void forget_translations(engine *e);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
 
 /* ---- vga.c */
+int shared_in(engine *e, uint32_t port, uint32_t *value);
+int shared_out(engine *e, uint32_t port, uint32_t value);
 void expose_display(engine *e, uint64_t physical, uint64_t page, tlb_entry *entry);
 int exposed(const engine *e, uint64_t ram);
 

@@ -4,7 +4,7 @@
 #include "fast.h"
 
 /* The numbers of emu/unicorn_system.py. */
-enum { RDMSR = 1, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP };
+enum { RDMSR = 1, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP, MOV_CR8 };
 
 /* `host` is the return address into the block: what is raised is found there by unwinding. */
 static void ask(engine *e, uint32_t operation, uint64_t operand, uint64_t host)
@@ -93,13 +93,17 @@ TRANSFER(sysenter, SYSENTER)
 TRANSFER(sysret, SYSRET)
 TRANSFER(sysexit, SYSEXIT)
 
-/* MOV to CR4: only whether the value is allowed is asked. */
+/* MOV to CR4: only whether the value is allowed is asked. MOV to CR8 reaches the local APIC. */
 REPLACES void helper_write_crN_x86_64(void *env, int number, uint64_t value)
 {
     engine *e = engine_of_env(env);
 
     if (e && number == 4)
         ask(e, MOV_CR4, value, HOST);
+    if (e && number == 8) {
+        be_alone(e, HOST);
+        ask(e, MOV_CR8, value, HOST);
+    }
     real_helper_write_crN(env, number, value);
     if (e && number == 4) /* Unicorn has the bit with SSE only, but it came with FXSAVE (SDM vol. 3A, 2.5) */
         (&AT(uint64_t, e->env, at.env_cr))[4] |= value & CR4_OSFXSR;

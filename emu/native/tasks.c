@@ -125,6 +125,20 @@ static int returns_beyond(void *env, int size, uint64_t host)
     return beyond(env, image, size == 2 ? offset & 0xffff : offset, host);
 }
 
+/* #GP(0) when RETF or IRET of 64-bit operands would go to an address that is not canonical (SDM vol. 2A,
+ * IRET; vol. 2B, RET). */
+static void refuse_return(void *env, uint64_t shift, uint64_t host)
+{
+    uint64_t rsp = AT(uint64_t, env, at.env_rsp), high;
+
+    if (shift != 2 || legacy_mode(env))
+        return;
+    real_cpu_ldl_data_ra(env, rsp, host); /* the first to fault */
+    high = real_cpu_ldl_data_ra(env, rsp + 4, host) >> 15;
+    if (high && high != 0x1ffff)
+        real_raise_exception_err_ra(env, EXCP_GP, 0, host);
+}
+
 /* The originals find the instruction by their return address, so each is called last, as a jump. */
 
 REPLACES void helper_ljmp_protected_x86_64(void *env, uint64_t selector, uint64_t offset, uint64_t next)
@@ -168,6 +182,7 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
     engine *e;
 
     e = look_behind(env);
+    refuse_return(env, shift, host);
     if (legacy_mode(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !is_flat(segment_of(env, SS)) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
         ask(env, IRET, 2u << (shift & 1), (uint32_t)next, host);
@@ -193,6 +208,7 @@ REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t p
 
     /* Only a return outwards has a frame that nobody has looked at, and there is none from ring 3. */
     look_behind(env);
+    refuse_return(env, shift, host);
     if (legacy_mode(env) && ((!is_flat(segment_of(env, SS)) && (AT(uint32_t, env, at.env_hflags) & HF_CPL) < 3) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
         ask(env, RETF, 2u << (shift & 1), (uint32_t)parameters & 0xffff, host);

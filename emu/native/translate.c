@@ -93,13 +93,13 @@ static int instructions_in_page(engine *e, const tb *block, int most)
     static __thread struct instruction in;
     uint64_t offset = block->pc % PAGE;
     uint8_t bytes[NEAR_END];
-    int length = 0, at = 0, count = 0;
+    int length = 0, at = 0, count = 0, bits = block->flags & HF_CS64 ? 64 : block->flags & HF_CS32 ? 32 : 16;
 
     while (offset + (uint64_t)length < PAGE) {
         bytes[length] = (uint8_t)real_cpu_ldub_code(e->env, block->pc + (uint64_t)length);
         length++;
     }
-    while (count < most && decode(bytes + at, length - at, block->flags & HF_CS32 ? 32 : 16, 32, &in)) {
+    while (count < most && decode(bytes + at, length - at, bits, 32, &in)) {
         count++;
         at += in.length;
         if (in.branch != BRANCH_NONE)
@@ -116,8 +116,11 @@ static int most_instructions(engine *e, const tb *block, int most)
     const struct cut *cut = cut_for(e, block->pc);
     int left = (int)(PAGE - block->pc % PAGE), fit = left / LONGEST;
 
-    if (most > fit && most > 1 && left <= NEAR_END && !(block->flags & HF_CS64))
-        fit = instructions_in_page(e, block, most);
+    if (most > fit && most > 1 && left <= NEAR_END) {
+        int decoded = instructions_in_page(e, block, most);
+
+        fit = decoded > fit ? decoded : fit; /* decoding ends at what it does not know */
+    }
     if (most > fit)
         most = fit ? fit : 1;
     if (cut->pc == block->pc && cut->flags == block->flags && cut->insns && most > (int)cut->insns)

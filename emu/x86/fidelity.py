@@ -51,6 +51,15 @@ GAPS: Final = (
         "fetch past the limit of CS to an absent page: #GP(0), not #PF",
         "#GP(0) before #PF for a fetch past the limit of CS to an absent page",
     ),
+    Gap(
+        "long mode: a gate's target or a stack of the TSS that is not canonical: #GP or #SS of the event",
+        "in long mode gates to, and stacks of the TSS at, addresses that are not canonical",
+        always=True,
+    ),
+    Gap(
+        "RETF and IRETQ to a non-canonical address: #GP(0) in the instruction",
+        "RETF and IRETQ to addresses that are not canonical fault at the target",
+    ),
     Gap("PUSHF pushes VM and RF as 0", "PUSHF pushing VM and RF as 0"),
     Gap(
         "the same by far CALL and JMP, task gates of the GDT, and IRET with NT",

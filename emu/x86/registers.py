@@ -313,6 +313,8 @@ def _sse() -> Iterator[Register]:
 def _derived() -> Iterator[Register]:
     yield _register("pc", 64, "derived", lambda s: s.linear_pc, None, "linear address of the next instruction")
     yield _register("mode", 32, "derived", code_bits, None, "width of the next instruction: 16, 32 or 64")
+    yield _register("smm", 1, "derived", lambda s: int(s.smm), None, "1 in system management mode")
+    yield _register("smbase", 32, "derived", lambda s: s.smbase, None, "where RSM and the next SMI find SMRAM")
     yield _register("cpl", 2, "derived", lambda s: s.cpl, None, "current privilege level")
 
 

@@ -123,6 +123,10 @@ class CpuState:
     halted: bool = False
     shadow: bool = False  #: STI or MOV SS interrupt shadow covers the next instruction
     nmi_blocked: bool = False
+    nmi_pending: bool = False  #: an NMI has come, and waits for the next boundary or for IRET
+    smm: bool = False  #: system management mode
+    smm_nmi: bool = False  #: NMIs were blocked when it was entered
+    smbase: int = 0x30000
     a20: bool = True  #: address line 20 enabled (gate outside the CPU, carried here because engines mask by it)
 
     @property

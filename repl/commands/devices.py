@@ -74,8 +74,7 @@ def dev(session: Session, args: Args) -> Result:
     return Result((session.debugger.devices(),))
 
 
-@command("irq", "devices", "show the interrupt controllers, and the last interrupts and exceptions",
-         aliases=("info pic", "info irq"))  # fmt: skip
+@command("irq", "devices", "show the interrupt controllers, and the last interrupts and exceptions")
 def irq(session: Session, args: Args) -> Result:
     controllers = [v for v in session.debugger.devices() if "8259" in v.chip or "APIC" in v.chip.upper()]
     events = [e for e in session.debugger.machine.journal if e.kind in INTERRUPT_KINDS]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import GROUPS, Argument, Command, Result, Table, command
-from repl.kinds import COMMAND
+from repl.kinds import COMMAND, LINE
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -42,6 +42,16 @@ def describe(entry: Command) -> str:
 def help_command(session: Session, args: Args) -> Result:
     name = (args["command"] or "").strip()
     return Result(text=describe(session.table.find(name)) if name else overview(session.table))
+
+
+@command(
+    "complete", "general", "list what the command line LINE may become, each as a whole line", Argument("line", LINE),
+    details="As gdb's command of that name; gdb's `v2e COMMAND` completes by it.",
+)  # fmt: skip
+def complete(session: Session, args: Args) -> Result:
+    line = args["line"]
+    typed, words = session.table.complete(session, line)
+    return Result(text="\n".join(line.removesuffix(typed) + word for word in dict.fromkeys(words)))
 
 
 @command("quit", "general", "leave", aliases=("q", "exit"), front=True, resumes=True)

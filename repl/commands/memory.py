@@ -212,7 +212,7 @@ def symbols(session: Session, args: Args) -> Result:
     return Result(text=f"{count} symbols from {args['file']}")
 
 
-@command("map", "memory", "show the maps of physical memory and of I/O ports", aliases=("info mtree", "info map"))
+@command("map", "memory", "show the maps of physical memory and of I/O ports", aliases=("info map",))
 def show_map(session: Session, args: Args) -> Result:
     subject = session.debugger.subject
     return Result((subject.memory_map(), subject.port_map()))

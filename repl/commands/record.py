@@ -31,6 +31,21 @@ def journal(session: Session, args: Args) -> Result:
 
 
 @command(
+    "bios", "record", "show the last COUNT calls (default 20) of the built-in BIOS's services",
+    Argument("count", COUNT, optional=True),
+    details="Each with what it was asked and what came of it, as `journal` has them too. What only asks whether a key "
+    "was pressed (INT 16h, AH=01h and 11h) while none was, and for ticks (INT 1Ah, AH=00h), is none.",
+)  # fmt: skip
+def bios(session: Session, args: Args) -> Result:
+    machine = session.debugger.machine
+    calls = tuple(e for e in machine.journal if e.kind == "bios")
+    if calls:
+        return Result((calls[-(args["count"] or _DEFAULT_EVENTS) :],))
+    there = any(device.name == "bios" for device in session.debugger.devices())
+    return Result(text="no service has been called" if there else "the firmware is not the built-in BIOS")
+
+
+@command(
     "fingerprint", "record", "print retired instructions, virtual time and hashes of RAM, CPU and devices",
     details="Two equal runs print the same.",
 )  # fmt: skip

@@ -136,3 +136,20 @@ def test_every_figure_can_be_measured():
     names = [figure.name for figure in FIGURES if f"{figure.name} is left out" not in done.stderr]
     assert [result["name"] for result in results] == [*names, *(loop.name for loop in loops.LOOPS), requests.NAME]
     assert all(value > 0 for result in results for values in result["samples"].values() for value in values)
+
+
+@pytest.mark.parametrize("virtio", (False, True))
+def test_the_roms_that_read_a_disk_of_a_pc_read_what_is_there(virtio, tmp_path):
+    from emu.machine import MachineConfig, MachineStop, build_machine
+    from emu.media import Disk
+
+    rom = guests.pc_disk_rom(tmp_path / "read.rom", 2, virtio=virtio).read_bytes()
+    content = b"".join(n.to_bytes(4, "little") * 128 for n in range(2 * guests.COMMAND_SECTORS))
+    disk = (Disk.from_bytes(content),)
+    config = MachineConfig(machine="pc", memory=2 << 20, firmware=rom)
+    config.virtio, config.disks = (disk, ()) if virtio else ((), disk)
+    machine = build_machine(config)
+    end = machine.run(10_000_000)
+    assert (end.reason, end.code) == (MachineStop.EXIT, 0)
+    half = len(content) // 2
+    assert machine.read_physical(0x20000 if virtio else 0x10000, half) == content[half:]

@@ -1,20 +1,29 @@
-"""Boot images from what Debian packages hold: floppies by mtools and syslinux, CDs by xorriso, plain files padded."""
+"""Boot images from what Debian packages hold: floppies by mtools and syslinux, CDs by xorriso, GRUB's core, plain files
+padded, userspaces."""
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from asm import assemble
+from bench import assets
+from bench.initramfs import userspace
+
+T = TypeVar("T")
 
 SYSLINUX = Path("/usr/lib/syslinux")
 #: 20 cylinders of 16 heads and 63 sectors, so that all BIOSes agree on the geometry.
 DISK_SIZE = 20 * 16 * 63 * 512
+#: What the userspace says; the digest is checked by the test.
+USERSPACE = "userspace: (\\w+) ([0-9a-f]{32}) /bin/busybox"
 
 
 def need(path: str | Path, package: str) -> Path:
@@ -22,6 +31,14 @@ def need(path: str | Path, package: str) -> Path:
     if not Path(path).exists():
         pytest.skip(f"{path} is not installed: apt-get install {package}")
     return Path(path)
+
+
+def asset(find: Callable[[], T]) -> T:
+    """What `bench.assets` finds; skips the test when it cannot be had."""
+    try:
+        return find()
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
 
 
 def _run(*command: str | Path) -> None:
@@ -138,4 +155,34 @@ def isolinux_iso(out: Path) -> Path:
         "xorriso", "-as", "mkisofs", "-quiet", "-o", out, "-isohybrid-mbr", "/usr/lib/ISOLINUX/isohdpfx.bin",
         "-c", "boot.cat", "-b", "isolinux.bin", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", folder,
     )  # fmt: skip
+    return out
+
+
+def core_disk(out: Path) -> Path:
+    """GRUB's boot sector and, in the sectors behind it, a core of our choice: its shell, no configuration."""
+    modules = asset(assets.grub_modules)
+    core = out.with_suffix(".core")
+    _run("grub-mkimage", "-O", "i386-pc", "-d", modules, "-o", core, "-p", "(hd0)/boot/grub", *CORE_MODULES)
+    # boot.img looks for the core in sector 1 unless an installer has written another number
+    out.write_bytes(((modules / "boot.img").read_bytes() + core.read_bytes()).ljust(DISK_SIZE, b"\0"))
+    return out
+
+
+CORE_MODULES = ("biosdisk", "normal", "minicmd", "echo", "ls")
+
+
+def xen(out: Path) -> Path:
+    """As Debian has it, compressed."""
+    return asset(assets.xen)
+
+
+def xen_plain(out: Path) -> Path:
+    """The multiboot image that it is, for loaders that do not decompress."""
+    out.write_bytes(gzip.decompress(asset(assets.xen).read_bytes()))
+    return out
+
+
+def userspace_file(architecture: str, end: str, out: Path) -> Path:
+    """The initrd that says USERSPACE and ends as `end` says: see `bench.initramfs.userspace`."""
+    out.write_bytes(userspace(asset(lambda: assets.linux(architecture)).busybox.read_bytes(), end))
     return out

@@ -33,7 +33,10 @@ IMAGES = {
     "cpu_far": 101,
     "cpu_repeat": 59,
     "cpu_fetch": 68,
+    "cpu_tsc": 11,
 }
+#: Images that take seconds in slices.
+_LONG = ("cpu_task", "cpu_gate", "cpu_virtual")
 #: Much above the longest image's length (500,000).
 LIMIT = 3_000_000
 
@@ -213,7 +216,9 @@ def test_a_difference_is_one_still(image: str, test: str) -> None:
     assert ours(image)[test] != bochs(image)[test]
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize(
+    "image", [pytest.param(name, marks=pytest.mark.slow) if name in _LONG else name for name in IMAGES]
+)
 def test_checks_do_not_depend_on_slices(image: str) -> None:
     stop, lines, fingerprint = run_ours(image)
     assert run_ours(image, 137) == (stop, lines, fingerprint)

@@ -16,7 +16,7 @@ from emu.engine import ExitReason
 from emu.unicorn_engine import HELPER
 from emu.unicorn_fast import Helper
 from emu.unicorn_fast_checks import NONE, Instruction
-from emu.x86 import operands
+from emu.x86 import disasm, operands
 from emu.x86.operands import Branch
 from emu.x86.state import Segment
 
@@ -208,3 +208,55 @@ def test_more_classes_than_numbers_begin_anew() -> None:
     statistics = cpu.engine.statistics
     assert statistics is not None
     assert statistics.flushes >= 2
+
+
+# -- 64-bit code: lengths only
+
+codes64 = st.builds(
+    lambda p, o, r: (p + o + r)[:18],
+    st.lists(st.sampled_from(b"\x66\x67\xf2\xf3\x64\x2e\x40\x41\x48\x4f"), max_size=3).map(bytes),
+    opcodes,
+    st.binary(min_size=14, max_size=14),
+)
+
+
+def decoded64(code: bytes) -> Instruction | None:
+    assert isinstance(HELPER, Helper)
+    found = Instruction()
+    return found if HELPER.decode(code, len(code), 64, 32, ctypes.byref(found)) else None
+
+
+@settings(max_examples=300)
+@given(codes64)
+@example(bytes.fromhex("48b81122334455667788"))
+@example(bytes.fromhex("48a11122334455667788"))
+@example(bytes.fromhex("6748a111223344"))
+@example(bytes.fromhex("66b81122"))
+@example(bytes.fromhex("6648c7001122334455"))
+@example(bytes.fromhex("488d0511223344"))
+@example(bytes.fromhex("4066f390"))
+@example(bytes.fromhex("f6040901"))
+def test_lengths_of_64_bit_code_are_those_of_the_disassembler(code: bytes) -> None:
+    """Where both know one. capstone takes RET n with an operand size prefix for longer than it is."""
+    ours, theirs = decoded64(code), disasm.length(code, 64)
+    if ours is not None and theirs and ours.opcode != 0xC2:
+        assert ours.length == theirs
+
+
+@pytest.mark.parametrize(
+    "code", ["c5f877", "c4e27918c0", "62f17c4810c0", "9a1122334455667788", "66e811223344", "660f8411223344"]
+)
+def test_what_has_no_sure_length_has_none(code: str) -> None:
+    assert decoded64(bytes.fromhex(code)) is None
+
+
+def test_blocks_of_64_bit_code_go_on_to_the_end_of_their_page() -> None:
+    """255 bytes of NOP at the end of a page, then 255 in the next: one translation a page and not one each 15 bytes."""
+    source = "jmp there\ntimes 0xf01-($-$$) nop\nthere: times 510 nop\nhlt"
+    cpu = bare_cpu(source, 64)
+    before = cpu.engine.statistics
+    assert cpu.run().reason is ExitReason.HALT
+    after = cpu.engine.statistics
+    assert before is not None
+    assert after is not None
+    assert after.translations - before.translations <= 4

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from emu.machine import Machine, MachineConfig, MachineExit, MachineStop, build_machine
+from emu.x86.msrs import TSC_ADJUST
+from emu.x86.registers import REGISTERS
 from machines import rom
 
 #: `msr NUMBER, HIGH, LOW` writes one. Vector 40h and #GP tell the debug-exit port 40h and 13.
@@ -166,3 +168,28 @@ tick:
     machine, end = guest(body, cpu="486")
     assert (end.reason, end.code) == (MachineStop.EXIT, 0x20)
     assert machine.board.chipset is not None and machine.board.chipset.lapic.mmio_base is None
+
+
+def test_the_debugger_s_apic_base_is_the_local_apic_s():
+    machine, _ = guest("msr 0x1b, 0, 0xfed20900\njmp $")
+    state = machine.cpu_state()
+    register = REGISTERS["apic_base"]
+    assert register.get(state) == 0xFED20900
+    register.set(state, 0xFEE00900)
+    machine.load_cpu(state)
+    assert register.get(machine.cpu_state()) == 0xFEE00900
+    assert machine.executor.read_msr(0x1B) == 0xFEE00900
+    machine.reset()
+    assert register.get(machine.cpu_state()) == 0xFEE00900
+
+
+def test_a_counter_set_by_the_debugger_moves_the_deadline():
+    """With its deadline hours ahead the CPU is stopped in a loop, and the counter set to just before it."""
+    machine, end = guest(X2APIC + "msr 0x6e0, 5, 0\nsti\njmp $")
+    assert end.reason is MachineStop.LIMIT
+    state = machine.cpu_state()
+    state.msrs[TSC_ADJUST] = (5 << 32) - machine.clock.now - 1000
+    machine.load_cpu(state)
+    end = machine.run(machine.executor.retired + 10_000)
+    assert (end.reason, end.code) == (MachineStop.EXIT, 0x40)
+    assert 5 << 32 <= tsc_at_interrupt(machine) < (5 << 32) + 1000

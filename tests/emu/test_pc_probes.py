@@ -10,7 +10,7 @@ from oracles import OracleMissing, assemble_image, run_qemu
 #: Lines of QEMU 7.2 that are not ours, and why.
 DIFFERENT = {
     # QEMU has zeros there as ROM ("pc.rom"). No device of the board answers, which reads all ones (82441FX data sheet,
-    # 3.2.18: "accesses are forwarded to PCI"; PCI 2.1, 3.7.4.1 and 6.3.1: a master abort reads ones).
+    # PAM[6:0]: "accesses are forwarded to PCI"; PCI 2.1, 3.7.4.1 and 6.3.1: a master abort reads ones).
     "pam other segment 00000000": "pam other segment FFFFFFFF",
     # QEMU sends and delivers vectors below 16. "Send illegal vector" is SDM vol. 3A, 11.5.3.
     "esr send vector 00000000": "esr send vector 00000020",

@@ -115,6 +115,14 @@ def test_objects_behave_as_the_standard_ones(name: str, values: Any, named: Any)
     assert facts(emu.record, OURS, name, values, named) == facts(dataclasses, THEIRS, name, values, named)
 
 
+def test_a_standard_field_is_refused() -> None:
+    class Mixed:
+        a: list[int] = dataclasses.field(default_factory=list)
+
+    with pytest.raises(TypeError, match=r"Mixed\.a: fields here are made by emu\.record\.field"):
+        emu.record.dataclass(Mixed)
+
+
 def test_each_object_has_its_own_default_values() -> None:
     one, other = OURS["Slotted"](), OURS["Slotted"]()
     one.b.append(1)

@@ -74,6 +74,7 @@ def ax_at_shadow(engine: UnicornEngine) -> int:
 def run(memory: PhysicalMemory, engine: UnicornEngine, source: str) -> int:
     """AX after `source`, which runs in low RAM with DS F000h."""
     memory.write(CODE, assemble(f"bits 16\nmov ax, 0xf000\nmov ds, ax\n{source}\nhlt", CODE))
+    engine.memory_changed(CODE, 0x100)
     engine.load(real_state())
     assert engine.run(100_000).reason is ExitReason.HALT
     return engine.state().regs[0] & 0xFFFF

@@ -45,7 +45,8 @@ def with_line(source: str, bits: int = 16) -> tuple[BareCpu, list[tuple[int, int
     return cpu, taken
 
 
-#: source after HANDLER; the label `here` is where the interrupt must be taken (SDM vol. 3A, 6.8.1 and 6.8.3).
+#: source after HANDLER; the label `here` is where the interrupt must be taken (SDM vol. 3A, 6.8.1 and 6.8.3), the label
+#: `last` where the last of several must be.
 SEQUENCES = {
     "sti delays by one instruction": "out 0x70, al\nsti\nnop\nhere: nop\nhlt",
     "sti; ret": "call f\nhere: nop\nhlt\nf: out 0x70, al\nsti\nret",
@@ -59,7 +60,7 @@ SEQUENCES = {
     "raised with interrupts on": "sti\nnop\nout 0x70, al\nhere: inc ax\nhlt",
     "raised as the last instruction of a block": "sti\nnop\nout 0x70, al\nhere: jmp next\nnext: hlt",
     "sti; hlt": "out 0x70, al\nsti\nhlt\nhere: nop\nhlt",
-    "between iterations": "sti\nmov dx, 0x70\nmov cx, 5\nmov si, 0\nhere: rep outsb\nhlt",
+    "between iterations": "sti\nmov dx, 0x70\nmov cx, 5\nmov si, 0\nhere: rep outsb\nlast: hlt",
 }
 
 
@@ -77,9 +78,12 @@ def test_an_interrupt_is_taken_at_the_same_instruction_at_any_slice(name: str) -
         results.append((cpu.engine.retired, tuple(taken), cpu.engine.state(), cpu.memory.save()))
     assert all(result == results[0] for result in results)
     assert results[0][1]
-    # where `here` is: assemble once more with its address as data
-    image = assemble(f"bits 16\n{source}\ndw here", CODE)
-    assert {at for _, at in results[0][1]} == {int.from_bytes(image[-2:], "little")}
+    # where the labels are: assemble once more with their addresses as data
+    last = "last" if "last:" in source else "here"
+    image = assemble(f"bits 16\n{source}\ndw here, {last}", CODE)
+    *before, end = [at for _, at in results[0][1]]
+    assert set(before) <= {int.from_bytes(image[-4:-2], "little")}
+    assert end == int.from_bytes(image[-2:], "little")
 
 
 def test_sti_cli_takes_nothing() -> None:

@@ -5,7 +5,6 @@ Where a peer differs from IBM's reference the entry in DIFFERENCES says why; one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from emu.stops import StopKind
 from emu.unicorn_fast import HELPER, Helper
 from emu.views import FingerprintView
 from machines import debugger, rom, seabios, seabios_debugger
+from probes import Difference, checks, explained, peer
 
 #: The images take some 15,000 instructions.
 LIMIT = 1_000_000
@@ -27,25 +27,21 @@ LOOPS = ("", "gate")
 HELPER_THERE = isinstance(HELPER, Helper)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Checks in which one of the peers is not as IBM's reference and the other; `why` says what it does."""
-
-    peer: str
-    checks: tuple[str, ...]
-    why: str
-
-
 DIFFERENCES = (
-    Difference("QEMU", ("crtc-10", "crtc-23"), "keeps the reserved bits 6 of 0Ah and 4 of 17h"),
-    Difference("Bochs", ("crtc-10", "crtc-23"), "the same"),
-    Difference("QEMU", ("dac-mask",), "has no pel mask"),
-    Difference("Bochs", ("dac-incomplete",), "changes each component as it is written, not the colour with the third"),
-    Difference("Bochs", ("write-3",), "does not rotate the data of write mode 3"),
-    Difference("Bochs", ("chain-4-map-mask",), "writes chained bytes whatever the map mask"),
-    Difference("Bochs", ("graphics-6",), "keeps no chain odd/even bit"),
-    Difference("Bochs", ("vbe-id",), "begins with the oldest ID"),
-    Difference("Bochs", ("vbe-bits",), "has 8 bits at most without a window of its own"),
+    Difference("vga_probe", "QEMU", ("crtc-10", "crtc-23"), "keeps the reserved bits 6 of 0Ah and 4 of 17h"),
+    Difference("vga_probe", "Bochs", ("crtc-10", "crtc-23"), "the same"),
+    Difference("vga_probe", "QEMU", ("dac-mask",), "has no pel mask"),
+    Difference(
+        "vga_probe",
+        "Bochs",
+        ("dac-incomplete",),
+        "changes each component as it is written, not the colour with the third",
+    ),
+    Difference("vga_probe", "Bochs", ("write-3",), "does not rotate the data of write mode 3"),
+    Difference("vga_probe", "Bochs", ("chain-4-map-mask",), "writes chained bytes whatever the map mask"),
+    Difference("vga_probe", "Bochs", ("graphics-6",), "keeps no chain odd/even bit"),
+    Difference("vga_probe", "Bochs", ("vbe-id",), "begins with the oldest ID"),
+    Difference("vga_probe", "Bochs", ("vbe-bits",), "has 8 bits at most without a window of its own"),
 )
 
 
@@ -58,26 +54,13 @@ def ours(image: str, monkeypatch: pytest.MonkeyPatch, loop: str = "", slice: int
     return machine
 
 
-def checks(text: str) -> dict[str, str]:
-    return dict(line.rsplit(" ", 1) for line in text.splitlines() if " " in line)
-
-
-def peer(name: str, image: str) -> dict[str, str]:
-    assembled = oracles.assemble_image(image)
-    try:
-        result = oracles.run_qemu(assembled, arguments=ISA_VGA) if name == "QEMU" else oracles.run_bochs(assembled)
-    except oracles.OracleMissing as missing:
-        pytest.skip(str(missing))
-    return checks("\n".join(result.lines))
-
-
 @pytest.mark.parametrize("name", ["QEMU", "Bochs"])
 def test_the_probe_prints_what_the_peers_print(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine, theirs = checks(ours("vga_probe", monkeypatch).debugcon_text()), peer(name, "vga_probe")
+    mine, theirs = checks(ours("vga_probe", monkeypatch).debugcon_text()), peer(name, "vga_probe", ISA_VGA)
     assert len(mine) == 77
     assert mine.keys() == theirs.keys()
     differ = {check for check in mine if mine[check] != theirs[check]}
-    assert differ == {check for d in DIFFERENCES if d.peer == name for check in d.checks}
+    assert differ == explained(DIFFERENCES, "vga_probe", name)
 
 
 def test_where_the_peers_differ_we_follow_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +76,7 @@ def test_where_the_peers_differ_we_follow_the_reference(monkeypatch: pytest.Monk
 
 def test_code_in_the_frame_buffer_is_never_stale_whichever_way_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = checks(ours("vga_code", monkeypatch).debugcon_text())
-    theirs = peer("QEMU", "vga_code")
+    theirs = peer("QEMU", "vga_code", ISA_VGA)
     # QEMU goes on with stale code where its device's function and not the CPU writes
     assert {check for check in mine if mine[check] != theirs[check]} == {"chain-4"}
     assert (mine["changed-by-window"], mine["chain-4"]) == ("03", "0812")

@@ -58,3 +58,27 @@ def test_slices_leave_no_trace_in_the_driver():
 def test_an_isapc_has_no_place_for_it():
     with pytest.raises(MachineError, match="PCI"):
         build_machine(MachineConfig(firmware=b"\xf4" * 0x10000, virtio=(Disk.from_bytes(PATTERN),)))
+
+
+def test_slices_leave_no_trace_in_a_boot_with_system_management_mode():
+    """SeaBIOS reads the virtio disk by SMIs and RSM; its VGA BIOS comes from a ROM BAR."""
+    seen = []
+    for piece in (None, 997, 123_456):
+        disk = Disk.from_bytes(assemble(READING).ljust(1 << 20, b"\0"))
+        machine = seabios_pc(b"\0", disks=(), virtio=(disk,), slice=piece)
+        assert machine.run(100_000_000).code == 0x55
+        seen.append(machine.fingerprint())
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_state_taken_in_the_middle_of_the_boot_continues_equally():
+    one, other = (
+        seabios_pc(b"\0", disks=(), virtio=(Disk.from_bytes(assemble(READING).ljust(1 << 20, b"\0")),)) for _ in "12"
+    )
+    for at in (405_700, 3_000_000, 7_120_000):
+        one.run(at)
+        other.restore(one.save())
+        assert other.fingerprint() == one.fingerprint()
+    for machine in (one, other):
+        assert machine.run(100_000_000).code == 0x55
+    assert one.fingerprint() == other.fingerprint()

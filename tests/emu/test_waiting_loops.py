@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from emu.bus import Ports
 from emu.debugger import Debugger
 from emu.stops import StopKind
 from emu.unicorn_engine import HELPER, UnicornEngine
@@ -123,3 +124,45 @@ def test_a_message_at_9600_baud_costs_its_instructions_only(monkeypatch: pytest.
         assert made.machine.serial_text() == "a message on the line"
         # a character would take a million ns; here it takes the dozen instructions around it
         assert made.machine.clock.now < 10_000
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, loop: str, body: str, *, told: bool = False) -> tuple[Debugger, list[int]]:
+    """As `run`, with the ports whose writes reached Python; `told`: somebody waits for each character."""
+    reached: list[int] = []
+    real = Ports.port_out
+
+    def port_out(ports: Ports, port: int, size: int, value: int) -> None:
+        reached.append(port)
+        real(ports, port, size, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ports, "port_out", port_out)
+        patch.setenv("V2E_ENGINE", loop)
+        made = debugger(rom(body))
+        if told:
+            made.machine.outputs.on_text = lambda name: None
+        made.set_limit(10_000_000)
+        made.begin_continue()
+        assert made.run().kind is StopKind.EXIT
+    return made, reached
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_characters_sent_by_polling_are_collected_unless_somebody_waits_for_them(
+    monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    body = SERIAL + f"message: db '{'a message on the line ' * 20}', 0"
+    fast, reached = counted(monkeypatch, "fast", body, told=told)
+    gate, _ = counted(monkeypatch, "gate", body)
+    assert fast.machine.serial_text() == gate.machine.serial_text() == "a message on the line " * 20
+    assert fast.fingerprint() == gate.fingerprint()
+    assert reached.count(0x3F8) == (441 if told else 2)  # one of them the divisor
+
+
+def test_characters_that_interrupt_or_come_back_are_not_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    for port, value in ((0x3F9, 2), (0x3FC, 0x10), (0x3FB, 0x43)):  # IER: THRE; MCR: loop; LCR: break
+        body = SERIAL.replace("    mov si, message", f"mov dx, {port}\nmov al, {value}\nout dx, al\nmov si, message")
+        body += "message: db 'a message', 0"
+        fast, reached = counted(monkeypatch, "fast", body)
+        assert reached.count(0x3F8) == 1 + len("a message")
+        assert fast.fingerprint() == counted(monkeypatch, "gate", body)[0].fingerprint()

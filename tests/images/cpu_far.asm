@@ -44,11 +44,7 @@ BEYOND          equ 0x1000              ; the first offset beyond
 %%after:
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         mov edi, TSS
         mov ecx, 0x100 / 4
@@ -228,15 +224,8 @@ outcome:
 user:   ud2
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-UCODE32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xFB, 0xC
-UDATA32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xF3, 0xC
+GDT32
+GDT32_USER
 TSS_SEL         equ $ - gdt
         SEGMENT TSS, 0x67, 0x89, 0
 TSS2_SEL        equ $ - gdt
@@ -270,8 +259,5 @@ GATE_BEYOND     equ $ - gdt
         db 0, 0xEC
         dw 0
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

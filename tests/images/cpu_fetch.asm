@@ -66,19 +66,9 @@ V86_NEXT_ENTRY  equ PAGE_TABLE + ((CODE >> 12) + 16) * 4        ; behind the 64 
 %%next:
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
-        mov edi, TSS
-        mov ecx, 0x68 / 4
-        xor eax, eax
-        rep stosd
-        mov dword [TSS + 4], 0x6800
-        mov dword [TSS + 8], DATA32
-        mov word [TSS + 0x66], 0x68
+        FRESH_TSS TSS, 0x68, 0x6800, 0x68
         mov eax, TSS_SEL
         ltr ax
         mov edi, PAGE_DIR
@@ -153,11 +143,7 @@ next_page:                              ; whether the next ones are there
         ret
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
+GDT32
 TSS_SEL         equ $ - gdt
         SEGMENT TSS, 0x67, 0x89, 0
 LIMIT_FFF_32    equ $ - gdt
@@ -177,8 +163,5 @@ LIMIT_FFE_32    equ $ - gdt
 LIMIT_FFE_16    equ $ - gdt
         SEGMENT CODE, 0xFFE, 0x9B, 0
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

@@ -73,19 +73,9 @@ BUFFER          equ 0x20000
 %%user:
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
-        mov edi, TSS
-        mov ecx, 0x2100 / 4
-        xor eax, eax
-        rep stosd
-        mov dword [TSS + 4], RING0_STACK
-        mov dword [TSS + 8], DATA32
-        mov word [TSS + 0x66], MAP
+        FRESH_TSS TSS, 0x2100, RING0_STACK, MAP
         ; denied: 80h; 90h-91h; 97h; 9Fh; A3h
         mov byte [TSS + MAP + 0x80 / 8], 0x01
         mov byte [TSS + MAP + 0x90 / 8], 0x83
@@ -313,20 +303,10 @@ outcome86:
 bits 32
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-UCODE32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xFB, 0xC
-UDATA32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xF3, 0xC
+GDT32
+GDT32_USER
 TSS_SEL         equ $ - gdt
         SEGMENT TSS, MAP + 0x80, 0x89, 0
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

@@ -14,11 +14,7 @@ IDT             equ 0x8000
         CHECKS {%1}, {mov ecx, %2}, {rdmsr}
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 CHECK_SERVICES
 PROTECTED_START
 ; ----- unknown numbers
@@ -128,15 +124,8 @@ PROTECTED_START
         jmp finish32
 
 bits 16
-gdtr:   dw gdt_end - gdt - 1
-        dd GDT
-idtr:   dw VECTORS * 8 - 1
-        dd IDT
+TABLE_REGISTERS32
         align 8
-gdt:    dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
+GDT32
 gdt_end:
 RESET_VECTOR start

@@ -84,11 +84,7 @@ LOCAL_WRITE     equ 1 | 1 << 16         ; DR7: DR0, on writes of a byte
         PENDING {'none-', %1}, 0, %2, %3
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
 
         mov edi, SOURCE
@@ -159,14 +155,7 @@ outcome:
         ret
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
+GDT32
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

@@ -6,11 +6,7 @@
 
 IDT             equ 0x8000
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 CHECK_SERVICES
 PROTECTED_START
         mov eax, cr0
@@ -395,11 +391,7 @@ stack_again:                            ; after a POP that faulted
         jmp eax
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
+GDT32
 UP              equ $ - gdt
         SEGMENT AREA, EDGE - 1, 0x93, 0x4
 UP_PAGES        equ $ - gdt
@@ -425,10 +417,7 @@ CODE_XO         equ $ - gdt
 CODE_LOW        equ $ - gdt
         SEGMENT ROM, CS_LIMIT, 0x9B, 0x4
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
         times 0xF000 - 4 - ($ - $$) db 0x90
 falls_off:                              ; four one-byte instructions to the limit, then the next is outside
         nop

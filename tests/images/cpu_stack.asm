@@ -57,19 +57,9 @@ EDGE            equ 0x1000
         STACKED {%1, '-16-straddles'}, UP16FULL, 0x77770000 + 0x10000 - %2 + 1, {%3}
 %endmacro
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
-        mov edi, TSS
-        mov ecx, 0x200 / 4
-        xor eax, eax
-        rep stosd
-        mov dword [TSS + 4], RING0_STACK
-        mov dword [TSS + 8], DATA32
-        mov word [TSS + 0x66], 0x68
+        FRESH_TSS TSS, 0x200, RING0_STACK, 0x68
         mov eax, TSS_SEL
         ltr ax
         push dword UDATA32
@@ -208,15 +198,8 @@ sum:    rol edx, 5
         ret
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-UCODE32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xFB, 0xC
-UDATA32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xF3, 0xC
+GDT32
+GDT32_USER
 UP32            equ ($ - gdt) | 3
         SEGMENT AREA, EDGE - 1, 0xF3, 0x4
 DOWN32          equ ($ - gdt) | 3
@@ -232,8 +215,5 @@ UREAD           equ ($ - gdt) | 3
 TSS_SEL         equ $ - gdt
         SEGMENT TSS, 0x67, 0x89, 0
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

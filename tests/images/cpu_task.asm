@@ -6,6 +6,7 @@
 ; LDTR, DR6.BT, types of the descriptors of the main and the new task, and a digest of those two TSSs.
 %include "guest.inc"
 %include "exc_frames32.inc"
+%include "cpu_tasks32.inc"
 
 IDT             equ 0x8000
 TSS_MAIN        equ 0xA000
@@ -15,11 +16,7 @@ index           equ 0x620
 way             equ 0x624
 kind            equ 0x628               ; 0: 32-bit TSS, 1: 16-bit
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         mov dword [way], 0
 next_way:
@@ -129,31 +126,13 @@ task_fault:
         jmp back
 
 ; On with the next check, from whatever task
-back:   mov eax, DATA32
-        mov ds, eax
-        mov es, eax
-        mov ss, eax
-        mov esp, STACK
-        inc dword [index]
-        cmp dword [index], (cases_end - cases) / 32
-        jb check
+NEXT_CHECK
         inc dword [kind]
         cmp dword [kind], 2
         jb next_kind
-        inc dword [way]
-        cmp dword [way], (ways_end - ways) / 8
-        jb next_way
-        TEST 32, 'end'
-        mov al, 0
-        jmp finish32
+NEXT_WAY
 
-print_text:                             ; ESI
-        lodsb
-        cmp al, 0
-        je .end
-        out 0xE9, al
-        jmp print_text
-.end:   ret
+PRINT_TEXT
 
 print_state:
         pushfd
@@ -209,49 +188,7 @@ sum:    rol edx, 5
         ret
 
 ; The main task runs, everything is as at the beginning
-reset:
-        cld
-        push dword 2
-        popfd
-        mov eax, 0xFFFF0FF0
-        mov dr6, eax
-        mov esi, F(gdt)
-        mov edi, GDT
-        mov ecx, (gdt_end - gdt) / 4
-        rep movsd
-        xor eax, eax
-        lldt ax
-        mov edi, TSS_MAIN
-        mov ecx, 0xA00 / 4
-        rep stosd
-        mov eax, DATA32
-        mov fs, eax
-        mov gs, eax
-        mov ebx, 0                      ; the faults' TSSs
-.fault: mov edi, ebx
-        shl edi, 8
-        add edi, TSS_FAULTS
-        mov dword [edi + 0x20], F(task_fault)
-        mov dword [edi + 0x24], 2
-        movzx eax, byte [F(vectors) + ebx]
-        mov [edi + 0x34], eax
-        mov ecx, edi
-        sub ecx, TSS_FAULTS
-        shr ecx, 4
-        add ecx, 0x4800
-        mov [edi + 0x38], ecx
-        mov ecx, DATA32
-        mov [edi + 0x48], ecx
-        mov dword [edi + 0x4C], CODE32
-        mov [edi + 0x50], ecx
-        mov [edi + 0x54], ecx
-        lea ecx, [FAULT_TASKS + ebx * 8]
-        shl ecx, 16
-        mov [IDT + eax * 8], ecx
-        mov dword [IDT + eax * 8 + 4], 0x8500
-        inc ebx
-        cmp ebx, vectors_end - vectors
-        jb .fault
+FRESH_TASKS
         SET_GATE 0x31, rom, TASK_NEW, 0x85
         SET_GATE 0, rom, TASK_NEW, 0x85
         cmp dword [kind], 0
@@ -365,15 +302,8 @@ cases:
         SELECTORS 'gs', 0x5C, 0
 cases_end:
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-UCODE32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xFB, 0xC
-UDATA32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xF3, 0xC
+GDT32
+GDT32_USER
 DATA16          equ $ - gdt
         SEGMENT 0, 0xFFFF, 0x93, 0x0
 CODE_ROM        equ $ - gdt
@@ -407,8 +337,5 @@ FAULT_TASKS     equ $ - gdt
   %assign n n + 1
 %endrep
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

@@ -11,19 +11,9 @@ index           equ 0x620
 setting         equ 0x624               ; bits: 0 and 1 CR4.VME and PVI, 2 IOPL, 3 VIF, 4 VIP, 5 ring 3 instead of V86
 USER_STACK      equ 0x5000
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
-        mov edi, TSS
-        mov ecx, 0x100 / 4
-        xor eax, eax
-        rep stosd
-        mov dword [TSS + 4], 0x6800
-        mov dword [TSS + 8], DATA32
-        mov word [TSS + 0x66], 0x88     ; the redirection bitmap is at 68h
+        FRESH_TSS TSS, 0x100, 0x6800, 0x88        ; the redirection bitmap is at 68h
         mov byte [TSS + 0x68 + 0x32 / 8], 1 << 2        ; INT 32h is not redirected
         mov eax, TSS_SEL
         ltr ax
@@ -182,11 +172,7 @@ cases:
 cases_end:
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
+GDT32
 UDATA32         equ ($ - gdt) | 3
         SEGMENT 0, 0xFFFFF, 0xF3, 0xC
 UCODE_ROM       equ ($ - gdt) | 3
@@ -194,8 +180,5 @@ UCODE_ROM       equ ($ - gdt) | 3
 TSS_SEL         equ $ - gdt
         SEGMENT TSS, 0x88, 0x89, 0
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

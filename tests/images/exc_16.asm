@@ -11,19 +11,9 @@ TSS16           equ 0xA100
 RING0_STACK     equ 0x6800
 USER_STACK      equ 0x6000
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
-        mov edi, TSS
-        mov ecx, 0x200 / 4
-        xor eax, eax
-        rep stosd
-        mov dword [TSS + 4], RING0_STACK
-        mov dword [TSS + 8], DATA32
-        mov word [TSS + 0x66], 0x68
+        FRESH_TSS TSS, 0x200, RING0_STACK, 0x68
         mov eax, TSS_SEL
         ltr ax
         jmp CODE32_ROM:(low - rom)      ; EIP below 64 KiB from here on, so that a 16-bit frame can hold it
@@ -390,11 +380,7 @@ frame16:
         iret
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
+GDT32
 CODE32_ROM      equ $ - gdt
         SEGMENT ROM, 0xFFFF, 0x9B, 0x4
 CODE16          equ $ - gdt
@@ -418,8 +404,5 @@ GATE16_USER     equ ($ - gdt) | 3
 GATE32_USER     equ ($ - gdt) | 3
         dw gate32_user - rom, CODE32_ROM, 0xEC02, 0
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

@@ -1,50 +1,8 @@
 ; Exceptions and interrupts in long mode: 64-bit gates, interrupt stack table, stack alignment, ring 3, compatibility
 ; mode, 64-bit error codes and CR2. ROM: QEMU -bios, v2e run --firmware. Ends with debug exit 0.
-;
-; A line a test on port E9h: its name, then for each exception or interrupt taken in it, as the CPU pushed it
-;   vector:code@CS.RIP/fRFLAGS/hHHHH/sSS:RSP/uSS:RSP[/cCR2]
-; code is "-" where the vector pushes none; h: NT, IF and TF in the handler; s: SS in the handler and RSP on entry;
-; u: the interrupted stack, which long mode always pushes.
+; Output as exc_frames64.inc says.
 %include "guest.inc"
-
-RESUME          equ 0x600               ; dq: where a handler returns to instead of the pushed RIP, once
-GO_TO           equ 0x608               ; dq: where a handler goes to in ring 0 instead of returning, once
-GDT             equ 0x1000
-IDT             equ 0x8000
-TSS             equ 0xA000
-STACK           equ 0x7000
-RING0_STACK     equ 0x6800
-USER_STACK      equ 0x6000
-IST1            equ 0x5805              ; not aligned: the CPU aligns it
-IST2            equ 0x5400
-PML4            equ 0x10000
-PDPT            equ 0x11000
-PAGE_DIR             equ 0x12000
-PAGE_TABLE           equ 0x13000
-VECTORS         equ 0x40
-
-%define F(label) (ROM + (label - rom))
-
-%macro FAULTS 2+
-        TEST 64, %1
-        mov qword [RESUME], %%after + ROM
-        %2
-%%after:
-        mov qword [RESUME], 0
-%endmacro
-%macro FAULTS_32 2+
-        TEST 32, %1
-        mov dword [RESUME], %%after + ROM
-        %2
-%%after:
-        mov dword [RESUME], 0
-%endmacro
-; Gate %1: %2 label, %3 selector, %4 type byte, %5 IST
-%macro SET_GATE 5
-        mov dword [IDT + (%1) * 16], ((%2 - rom) & 0xFFFF) | ((%3) << 16)
-        mov dword [IDT + (%1) * 16 + 4], ((%4) << 8) | (ROM & 0xFFFF0000) | (%5)
-%endmacro
-%define STUB(v) (stubs + (v) * 16)
+%include "exc_frames64.inc"
 
 org 0
 rom:
@@ -52,98 +10,7 @@ GUEST_SERVICES 16
 GUEST_SERVICES 32
 GUEST_SERVICES 64
 
-bits 16
-start:
-        cli
-        cld
-        xor ax, ax
-        mov ds, ax
-        mov es, ax
-        mov ss, ax
-        mov sp, STACK
-        SETUP_PIC
-        mov si, gdt
-        mov di, GDT
-        mov cx, gdt_end - gdt
-.copy:  mov al, [cs:si]
-        stosb
-        inc si
-        loop .copy
-        o32 lgdt [cs:gdtr]
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        jmp dword CODE32:F(protected)
-bits 32
-protected:
-        mov eax, DATA
-        mov ds, eax
-        mov es, eax
-        mov ss, eax
-        mov esp, STACK
-        xor eax, eax
-        mov edi, RESUME
-        mov ecx, 4
-        rep stosd
-        mov edi, PML4
-        mov ecx, 0x4000 / 4
-        rep stosd
-        mov edi, TSS
-        mov ecx, 0x80 / 4
-        rep stosd
-        mov dword [PML4], PDPT | 7
-        mov dword [PML4 + 511 * 8], PDPT | 7
-        mov dword [PDPT], PAGE_DIR | 7
-        mov dword [PDPT + 510 * 8], PAGE_DIR | 7
-        mov dword [PAGE_DIR], PAGE_TABLE | 7
-        mov dword [PAGE_DIR + 8], 0x402087   ; 2 MiB page with a reserved bit set (13)
-        mov edi, PAGE_TABLE
-        mov eax, 7
-        mov ecx, 512
-.pte:   mov [edi], eax
-        add edi, 8
-        add eax, 0x1000
-        loop .pte
-        mov dword [PAGE_TABLE + 0x100 * 8], 0                ; not present
-        mov dword [PAGE_TABLE + 0x101 * 8], 0x101005         ; read-only
-        mov dword [PAGE_TABLE + 0x102 * 8], 0x102003         ; supervisor
-        mov dword [PAGE_TABLE + 0x103 * 8 + 4], 0x80000000   ; NX
-        mov edi, IDT
-        mov ecx, VECTORS
-        mov eax, F(stubs)
-.gate:  mov [edi], ax
-        mov word [edi + 2], CODE64
-        mov word [edi + 4], 0x8E00
-        mov edx, eax
-        shr edx, 16
-        mov [edi + 6], dx
-        mov dword [edi + 8], 0
-        mov dword [edi + 12], 0
-        add edi, 16
-        add eax, 16
-        loop .gate
-        mov dword [TSS + 4], RING0_STACK
-        mov dword [TSS + 0x24], IST1
-        mov dword [TSS + 0x2C], IST2
-        mov word [TSS + 0x66], 0x68
-        mov eax, PML4
-        mov cr3, eax
-        mov eax, cr4
-        or eax, 0x20
-        mov cr4, eax
-        mov ecx, 0xC0000080
-        rdmsr
-        or eax, 0x901                   ; NXE, LME, SCE
-        wrmsr
-        mov eax, cr0
-        or eax, 0x80010000
-        mov cr0, eax
-        lidt [F(idtr)]
-        jmp CODE64:F(long64)
-bits 64
-long64:
-        mov eax, TSS_SEL
-        ltr ax
+LONG_START
         TEST 64, 'int3'
         int3
         TEST 64, 'int-n'
@@ -379,120 +246,10 @@ compat_done:
         mov al, 0
         jmp finish64
 
-%assign vector 0
-        align 16
-stubs:
-%rep VECTORS
-  %if vector == 8 || (vector >= 10 && vector <= 14) || vector == 17
-        nop
-        nop
-  %else
-        push byte -1
-  %endif
-        push byte vector
-        jmp near taken
-        align 16
-%assign vector vector + 1
-%endrep
-
-taken:
-        pushfq
-        push rax
-        push rbx
-        push rcx
-        push rdi
-                                        ; [rsp] RDI, RCX, RBX, RAX, +32 own RFLAGS, +40 vector, +48 code, +56 RIP,
-                                        ; +64 CS, +72 RFLAGS, +80 RSP, +88 SS
-        mov al, ' '
-        out 0xE9, al
-        mov al, [rsp + 40]
-        call hex2_64
-        mov al, ':'
-        out 0xE9, al
-        mov rax, [rsp + 48]
-        cmp rax, -1
-        je .none
-        call hex4_64
-        jmp .code
-.none:  mov al, '-'
-        out 0xE9, al
-.code:  mov al, '@'
-        out 0xE9, al
-        mov rax, [rsp + 64]
-        call hex4_64
-        mov al, '.'
-        out 0xE9, al
-        mov rax, [rsp + 56]
-        call hex16_64
-        call mark64
-        db '/f', 0
-        mov rax, [rsp + 72]
-        call hex8_64
-        call mark64
-        db '/h', 0
-        mov rax, [rsp + 32]
-        and eax, 0x4300
-        call hex4_64
-        call mark64
-        db '/s', 0
-        mov eax, ss
-        call hex4_64
-        mov al, ':'
-        out 0xE9, al
-        lea rax, [rsp + 56]
-        cmp qword [rsp + 48], -1
-        je .entry
-        sub rax, 8
-.entry: call hex16_64
-        call mark64
-        db '/u', 0
-        mov rax, [rsp + 88]
-        call hex4_64
-        mov al, ':'
-        out 0xE9, al
-        mov rax, [rsp + 80]
-        call hex16_64
-        cmp byte [rsp + 40], 14
-        jne .end
-        call mark64
-        db '/c', 0
-        mov rax, cr2
-        call hex16_64
-.end:   cmp byte [rsp + 40], 0x20       ; the timer
-        jne .resume
-        mov al, 0x20
-        out 0x20, al
-.resume:
-        xor eax, eax
-        xchg rax, [GO_TO]
-        test rax, rax
-        jnz .ring0
-        xchg rax, [RESUME]
-        test rax, rax
-        jz .back
-        mov [rsp + 56], rax
-.back:  pop rdi
-        pop rcx
-        pop rbx
-        pop rax
-        popfq
-        lea rsp, [rsp + 16]
-        iretq
-.ring0: mov ecx, DATA
-        mov ds, ecx
-        mov es, ecx
-        mov ss, ecx
-        mov esp, STACK
-        jmp rax
+FRAMES64
 
         align 8
-gdt:            dq 0
-CODE64          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xA
-DATA            equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
+GDT64
 UCODE32         equ ($ - gdt) | 3
         SEGMENT 0, 0xFFFFF, 0xFB, 0xC
 UDATA           equ ($ - gdt) | 3
@@ -507,8 +264,5 @@ TSS_SEL         equ $ - gdt
         SEGMENT TSS, 0x67, 0x89, 0
         dq 0
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 16 - 1
-                dd IDT
+TABLE_REGISTERS64
 RESET_VECTOR start

@@ -12,24 +12,14 @@ USER_STACK      equ 0x6000
 PAGE_DIR        equ 0x10000
 PAGE_TABLE      equ 0x11000
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 
 PROTECTED_START
         mov esi, F(ldt)
         mov edi, LDT
         mov ecx, 16
         rep movsb
-        mov edi, TSS
-        mov ecx, TSS_SIZE / 4
-        xor eax, eax
-        rep stosd
-        mov dword [TSS + 4], RING0_STACK
-        mov dword [TSS + 8], DATA32
-        mov word [TSS + 0x66], 0x68
+        FRESH_TSS TSS, TSS_SIZE, RING0_STACK, 0x68
         mov byte [TSS + 0x68 + 0x80 / 8], 0x01          ; port 80h is denied, others below 400h allowed
         mov byte [TSS + TSS_SIZE - 4], 0xFF
 
@@ -639,15 +629,8 @@ gate_ring0:                             ; [esp] EIP, CS, two parameters, ESP, SS
         retf 8
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-UCODE32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xFB, 0xC
-UDATA32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xF3, 0xC
+GDT32
+GDT32_USER
 CODE_ABSENT     equ $ - gdt
         SEGMENT 0, 0xFFFFF, 0x1B, 0xC
 DATA_ABSENT     equ $ - gdt
@@ -681,9 +664,6 @@ ldt:
         SEGMENT 0, 0xFFFFF, 0x13, 0xC   ; 04: absent
         SEGMENT 0, 0xFFFFF, 0x93, 0xC   ; 0C
 TSS_SIZE        equ 0x68 + 0x80 + 4     ; bitmap of ports 0-3FFh and its closing byte
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 bounds:         dd 2, 7
 RESET_VECTOR start

@@ -17,11 +17,7 @@ USER_STACK      equ 0x6000
 PAGE_DIR        equ 0x10000
 PAGE_TABLE      equ 0x11000
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         mov edi, TSS_MAIN
         mov ecx, 0x300 / 4
@@ -277,15 +273,8 @@ jumped          equ 0x610
 repair          equ 0x614
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-UCODE32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xFB, 0xC
-UDATA32         equ ($ - gdt) | 3
-        SEGMENT 0, 0xFFFFF, 0xF3, 0xC
+GDT32
+GDT32_USER
 DATA_ABSENT     equ $ - gdt
         SEGMENT 0, 0xFFFFF, 0x13, 0xC
 MAIN            equ $ - gdt
@@ -301,8 +290,5 @@ TASK_SHORT      equ $ - gdt
 TASK_GATE_BAD   equ $ - gdt
         dw 0, 0x1238, 0x8500, 0
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

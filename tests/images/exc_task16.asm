@@ -7,11 +7,7 @@ IDT             equ 0x8000
 TSS             equ 0xA000
 TSS16           equ 0xA100
 
-org 0
-rom:
-GUEST_SERVICES 16
-GUEST_SERVICES 32
-FRAMES32
+ROM32
 PROTECTED_START
         mov edi, TSS
         mov ecx, 0x200 / 4
@@ -87,11 +83,7 @@ print:
         ret
 
         align 8
-gdt:            dq 0
-CODE32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x9B, 0xC
-DATA32          equ $ - gdt
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
+GDT32
 CODE16          equ $ - gdt
         SEGMENT ROM, 0xFFFF, 0x9B, 0x0
 STACK16         equ $ - gdt
@@ -101,8 +93,5 @@ TSS_SEL         equ $ - gdt
 TASK16          equ $ - gdt
         SEGMENT TSS16, 0x2B, 0x81, 0
 gdt_end:
-gdtr:           dw gdt_end - gdt - 1
-                dd GDT
-idtr:           dw VECTORS * 8 - 1
-                dd IDT
+TABLE_REGISTERS32
 RESET_VECTOR start

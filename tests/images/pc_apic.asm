@@ -337,7 +337,7 @@ flat:
     cli
     logged "one-shot"
     apicw 0x320, 0x20045
-    apicw 0x380, 100000
+    apicw 0x380, 20000000
     mov ecx, 3
 .periods:
     sti

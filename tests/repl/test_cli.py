@@ -181,7 +181,6 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "-x", "/nonexistent/file"], "/nonexistent/file"),
         (["run", "--serial", "/nonexistent/log"], "/nonexistent/log"),
         (["run", "--firmware", "/nonexistent/bios"], "/nonexistent/bios"),
-        (["run", "--firmware", "builtin"], "builtin"),
         (["run", "--option-rom", "/nonexistent/rom"], "/nonexistent/rom"),
         (["run", "tour", "--firmware", "seabios"], "tour"),
         (["run", "--gdb", "nonsense", "--headless"], "nonsense"),

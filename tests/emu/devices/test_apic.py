@@ -314,3 +314,130 @@ def test_legacy_replacement_takes_irq_0_and_8_from_the_8254_and_the_rtc():
     assert timers.events == []
     timers.put(0x10, 0)
     assert ("isa", 0, True) in timers.events
+
+
+class Intr:
+    """An 8259's INTR."""
+
+    def __init__(self) -> None:
+        self.level = False
+
+    def pending_vector(self) -> int | None:
+        return 0x20 if self.level else None
+
+    def acknowledge(self) -> int:
+        self.level = False
+        return 0x20
+
+
+@pytest.fixture
+def wired(apics):
+    """With an 8259 at LINT0, and what the pins of the CPU were told."""
+    apics.told = []
+    apics.lapic.on_nmi = lambda: apics.told.append("NMI")
+    apics.lapic.on_smi = lambda: apics.told.append("SMI")
+    apics.lapic.on_init = lambda: apics.told.append("INIT")
+    apics.intr = apics.lapic.pic = Intr()
+
+    def drive(level: bool) -> None:
+        apics.intr.level = level
+        apics.lapic.sample()
+
+    apics.drive = drive
+    return apics
+
+
+@pytest.mark.parametrize(("mode", "name"), ((2, "SMI"), (4, "NMI"), (5, "INIT")))
+def test_the_pins_of_the_cpu_are_reached_from_everywhere_also_of_an_apic_switched_off_by_software(wired, mode, name):
+    """SDM vol. 3A, 11.4.7.2: it responds normally to INIT, NMI, SMI and SIPI messages."""
+    wired.put(0xF0, 0xFF)
+    wired.put(0x300, 1 << 14 | mode << 8)
+    assert wired.told == [name]
+    wired.entry(4, mode << 8)
+    wired.ioapic.set_irq(4, True)
+    assert wired.told == [name] * 2
+
+
+def test_a_redirection_entry_of_nmi_is_an_edge_whatever_its_trigger_mode(wired):
+    wired.entry(4, 1 << 15 | 4 << 8)
+    for level in (True, True, False, True):
+        wired.ioapic.set_irq(4, level)
+    assert wired.told == ["NMI"] * 2 and not wired.entry_low(4) >> 14 & 1
+
+
+@pytest.mark.parametrize(("mode", "name"), ((2, "SMI"), (4, "NMI"), (5, "INIT")))
+def test_lint0_drives_pins_at_edges(wired, mode, name):
+    wired.put(0x350, mode << 8)
+    for level in (True, True, False, True):
+        wired.drive(level)
+    assert wired.told == [name] * 2
+    wired.put(0x350, 1 << 16 | mode << 8)
+    wired.drive(False)
+    wired.drive(True)
+    assert wired.told == [name] * 2
+    assert wired.take() is None  # the 8259 itself is not handed through
+
+
+def test_lint0_fixed_and_edge_is_a_vector_for_each_rise(wired):
+    wired.put(0x350, 0x51)
+    wired.drive(True)
+    assert wired.take() == 0x51 and wired.take() is None
+    wired.put(0xB0, 0)
+    wired.lapic.sample()
+    assert wired.take() is None
+    wired.drive(False)
+    wired.drive(True)
+    assert wired.take() == 0x51
+
+
+def test_lint0_fixed_and_level_asks_again_after_eoi_while_it_is_high(wired):
+    """SDM vol. 3A, 11.5.1: the remote IRR flag is set when it is accepted, and reset by the EOI."""
+    wired.put(0x350, 1 << 15 | 0x51)
+    wired.drive(True)
+    assert wired.get(0x350) >> 14 & 1 and wired.take() == 0x51
+    wired.lapic.sample()
+    assert wired.take() is None
+    wired.put(0xB0, 0)
+    assert not wired.get(0x350) >> 14 & 1
+    wired.lapic.sample()
+    assert wired.take() == 0x51
+    wired.drive(False)
+    wired.put(0xB0, 0)
+    wired.lapic.sample()
+    assert wired.take() is None and not wired.get(0x350) >> 14 & 1
+
+
+def test_lint0_of_a_low_active_pin(wired):
+    wired.drive(True)
+    wired.put(0x350, 1 << 13 | 4 << 8)
+    wired.drive(False)
+    assert wired.told == ["NMI"]
+
+
+def test_cr8_is_the_upper_half_of_the_tpr(apics):
+    shown = []
+    apics.lapic.on_task_priority = shown.append
+    apics.put(0x80, 0x53)
+    assert shown == [5]
+    apics.lapic.set_task_priority(5)
+    assert apics.get(0x80) == 0x53  # it is that already: the low half stays
+    apics.lapic.set_task_priority(7)
+    assert apics.get(0x80) == 0x70
+    apics.put(0x300, SELF | 0x61)
+    assert apics.take() is None
+    apics.lapic.set_task_priority(0)
+    assert apics.take() == 0x61
+
+
+RESERVED = ((0x808, 0x100), (0x80F, 0x200), (0x80F, 0x1000), (0x828, 1), (0x80B, 1), (0x832, 1 << 12), (0x835, 1 << 14),
+            (0x837, 1 << 8), (0x83E, 4), (0x83F, 0x100), (0x830, 1 << 12), (0x838, 1 << 32))  # fmt: skip
+READ_ONLY = (0x802, 0x803, 0x80A, 0x80D, 0x810, 0x818, 0x820, 0x839)
+
+
+@pytest.mark.parametrize(("number", "value"), (*RESERVED, *((number, 0) for number in READ_ONLY)))
+def test_x2apic_refuses_reserved_bits_and_writes_of_what_is_read_only(apics, number, value):
+    """SDM vol. 3A, 11.12.1.2 and table 11-6."""
+    assert apics.lapic.write_msr(0x1B, 0xFEE00D00)
+    before = apics.lapic.save()
+    assert not apics.lapic.write_msr(number, value)
+    assert apics.lapic.save() == before

@@ -120,6 +120,12 @@ def test_resolution():
     assert bench.send(0xE8, 4) == [ACK, 0xFE]
 
 
+def test_a_second_invalid_input_is_an_error_and_a_valid_one_forgets_the_first():
+    bench = Bench()
+    assert bench.send(0xE8, 9, 9, 2, 0x55, 0x55) == [ACK, 0xFE, 0xFC, ACK, 0xFE, 0xFC]
+    assert bench.send(0x55, 0xF5, 0x55) == [0xFE, ACK, 0xFE]
+
+
 def test_wrap_mode_echoes_all_but_its_end():
     bench = Bench()
     assert bench.send(0xEE, 0x12, 0xF4, 0xEC) == [ACK, 0x12, 0xF4, ACK]

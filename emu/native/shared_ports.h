@@ -1,0 +1,14 @@
+/* Ports answered without Python: shared with emu/devices/shared_ports.py, which says what each field means. */
+#ifndef V2E_SHARED_PORTS_H
+#define V2E_SHARED_PORTS_H
+
+#include <stdint.h>
+
+struct shared_ports {
+    uint64_t skipped, pulse;
+    uint32_t loaded, ce;
+    uint16_t latch;
+    uint8_t left, ready, post, pad[3];
+};
+
+#endif

@@ -1,0 +1,79 @@
+"""64-bit mode: what an address that is not canonical raises, and in which instruction (SDM vol. 1, 3.3.7.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from emu.x86.msrs import canonical
+from emu.x86.operands import decode
+
+SS, FS, GS = 2, 4, 5
+RSP: Final = 4
+MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
+#: Prefixes without a meaning for addresses: segments but FS and GS, which 64-bit mode ignores (vol. 2A, 2.1.1).
+IGNORED: Final = frozenset((0x26, 0x2E, 0x36, 0x3E))
+KEPT: Final = frozenset((0x64, 0x65, 0x66, 0xF0, 0xF2, 0xF3))
+ADDRESS_SIZE: Final = 0x67
+REX_B, REX_X = 1, 2
+#: Opcodes that touch memory and have no ModRM.
+IMPLICIT: Final = frozenset(
+    (
+        *range(0x50, 0x60), 0x68, 0x6A, *range(0x6C, 0x70), 0x9C, 0x9D, *range(0xA0, 0xB0), 0xC2, 0xC3,
+        *range(0xC8, 0xCC), 0xCF, 0xD7, 0xE8, 0x0FA0, 0x0FA1, 0x0FA8, 0x0FA9,
+    )
+)  # fmt: skip
+
+
+def _prefixes(code: bytes) -> tuple[int, bool, bytes]:
+    """REX or 0, whether addresses have 32 bits, and the instruction without both."""
+    kept, narrow = bytearray(), False
+    for at, byte in enumerate(code):
+        if byte in KEPT:
+            kept.append(byte)
+        elif byte == ADDRESS_SIZE:
+            narrow = True
+        elif byte not in IGNORED:
+            rex = byte if byte >> 4 == 4 else 0
+            return rex, narrow, bytes(kept) + code[at + (rex != 0) :]
+    return 0, narrow, bytes(kept)
+
+
+def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> bool:
+    """True when the first address that is not canonical of the 64-bit instruction in `code` is of the stack segment,
+    for #SS(0) in place of #GP(0). `regs` are the 16 general registers, `bases` those of ES CS SS DS FS GS."""
+    rex, narrow, rest = _prefixes(code)
+    found = decode(rest, 32, 32)
+    for number, ref in enumerate(found.references):
+        explicit = number == 0 and found.rm is None and found.opcode not in IMPLICIT
+        if explicit and narrow:
+            continue
+        base, index, segment = ref.base, ref.index, ref.segment
+        if explicit and rex & REX_B and base is not None:
+            base += 8
+            segment = segment if segment in (FS, GS) else 3
+        if explicit and rex & REX_X and index is not None:
+            index += 8
+        address = (ref.displacement & MASK32 ^ 1 << 31) - (1 << 31)
+        address += 0 if base is None else regs[base]
+        address += 0 if index is None else regs[index] * ref.scale
+        if segment in (FS, GS):
+            address += bases[segment]
+        if not canonical(address & MASK64):
+            return segment == SS
+    return False
+
+
+def taken_back(code: bytes) -> int | None:
+    """What to add to RSP to undo the near branch in `code`, which went to no canonical address: the fault is the
+    branch's, before any effect (vol. 2A, CALL, JMP; vol. 2B, RET). None when it is no near branch."""
+    _, _, rest = _prefixes(code)
+    rest = rest.lstrip(bytes(KEPT))
+    opcode, operand = rest[:1], rest[1:]
+    if opcode == b"\xff" and operand:
+        return {2: 8, 4: 0}.get(operand[0] >> 3 & 7)
+    if opcode == b"\xc2":
+        return -8 - int.from_bytes(operand[:2], "little")
+    if opcode == b"\x0f":
+        return 0 if operand[:1] and operand[0] >> 4 == 8 else None
+    return {b"\xe8": 8, b"\xe9": 0, b"\xeb": 0, b"\xc3": -8}.get(opcode)

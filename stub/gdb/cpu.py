@@ -1,0 +1,53 @@
+"""A CPU's registers as far as they are known in a frame. Knows no gdb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .decode import CS, SS
+
+#: General registers as instructions number them.
+AX, CX, DX, BX, SP, BP, SI, DI = range(8)
+#: `read(linear, length)`: guest memory without side effects, None where there is none.
+Read = Callable[[int, int], "bytes | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment register's selector and what the CPU has cached for it. `big`: the D or B bit."""
+
+    selector: int | None
+    base: int | None
+    big: bool = False
+
+
+#: `load(selector)`: what a protected-mode CPU would cache, None where the tables do not say.
+Load = Callable[[int], "Segment | None"]
+
+
+@dataclass(slots=True)
+class Cpu:
+    """Registers as far as they are known. `general` in the order of their encoding, `segments` likewise (ES to GS).
+    `protected` is CR0.PE without EFLAGS.VM."""
+
+    general: list[int | None]
+    segments: list[Segment]
+    ip: int
+    flags: int | None = None
+    protected: bool = False
+    cpl: int = 0
+
+    @property
+    def pc(self) -> int | None:
+        """The linear address of the next instruction."""
+        base = self.segments[CS].base
+        return None if base is None else (base + self.ip) & 0xFFFFFFFF
+
+    @property
+    def stack(self) -> int | None:
+        """The linear address of the top of the stack."""
+        base, offset = self.segments[SS].base, self.general[SP]
+        if base is None or offset is None:
+            return None
+        return (base + (offset if self.segments[SS].big else offset & 0xFFFF)) & 0xFFFFFFFF

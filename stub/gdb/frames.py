@@ -1,0 +1,201 @@
+"""Who called: the frame above one in 16-bit code, and in 32-bit code without symbols. Knows no gdb.
+
+Three rules, in this order; the first that finds a return address wins, and the last two are marked in backtraces:
+
+1. the way: the function's own code, followed to its RET, RETF or IRET (walk.py), says where the return address stands,
+   and an instruction that ends there must be the CALL, far CALL or INT that pushed it. Behind IRET the interrupt may
+   have come from a device: then only the FLAGS word is checked;
+2. the frame pointer: at [BP] stands a frame whose return address is behind a direct CALL of a function that begins with
+   PUSH BP; MOV BP,SP or ENTER, at most `REACH` bytes before;
+3. a guess: the nearest word within `SCANNED` words of the stack that is a return address behind a direct CALL of
+   something at most `REACH` bytes before the instruction, or an INT's frame with a plausible FLAGS word. Addresses
+   behind indirect calls are never guessed.
+
+Where none applies, the stack ends: no memory there, a loop that never returns, a mode switch on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .cpu import BP, SP, Cpu, Load, Read, Segment
+from .decode import CS, SS, decode
+from .walk import Kind, Walker, Way
+
+REACH = 0x1000
+SCANNED = 48
+#: The longest call: segment, operand size and address size prefixes, FF, ModR/M, SIB, 4 bytes; shorter ones first.
+_LENGTHS = range(1, 11)
+#: Bits of FLAGS that are constant (SDM vol. 1, 3.4.3): bit 1 is set, 3, 5 and 15 are clear, as are 22 to 31.
+_FLAGS_MASK, _FLAGS_VALUE = 0xFFC0802A, 0x2
+
+
+class How(Enum):
+    """By which rule a caller was found; the value is what a backtrace says, "" where nothing needs to be said."""
+
+    WAY = ""
+    INTERRUPTED = "interrupted here"
+    FRAME = "by the frame pointer"
+    GUESS = "guessed"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An instruction that pushes a return address: `target` is the linear address it leads to, None where the
+    instruction does not say."""
+
+    kind: Kind
+    size: int
+    target: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The frame above: `cpu` as it is behind the return; `slot` the linear address of the return address."""
+
+    cpu: Cpu
+    slot: int
+    how: How
+
+
+def plausible_flags(flags: int | None) -> bool:
+    """Whether a word can have been pushed by an interrupt."""
+    return flags is not None and flags & _FLAGS_MASK == _FLAGS_VALUE
+
+
+def call_before(read: Read, segment: Segment, ip: int, kind: Kind, size: int, protected: bool) -> Call | None:
+    """The instruction of that kind that ends at offset `ip` and pushes words of `size` bytes, None if there is none.
+
+    An IRET frame is pushed by INT, INT3 and INTO, and by PUSHF and a far CALL.
+    """
+    if segment.base is None:
+        return None
+    for length in _LENGTHS:
+        if length > ip:
+            return None
+        code = read((segment.base + ip - length) & 0xFFFFFFFF, length)
+        i = None if code is None else decode(code, segment.big)
+        if i is None or i.length != length:
+            continue
+        mask = 0xFFFFFFFF if segment.big else 0xFFFF
+        if kind is Kind.NEAR and i.operand == size:
+            if i.opcode == 0xE8:
+                return Call(kind, size, (segment.base + (ip + i.immediate & mask)) & 0xFFFFFFFF)
+            if i.opcode == 0xFF and i.reg == 2:
+                return Call(kind, size, None)
+        far = i.opcode == 0x9A or (i.opcode == 0xFF and i.reg == 3 and i.is_memory)
+        if kind is Kind.FAR and far and i.operand == size:
+            direct = i.opcode == 0x9A and not protected
+            offset = i.immediate & (1 << 8 * size) - 1
+            return Call(kind, size, ((i.selector << 4) + offset) & 0xFFFFFFFF if direct else None)
+        if kind is Kind.INTERRUPT:
+            pushed = read((segment.base + ip - length - 1) & 0xFFFFFFFF, 1) if far else None
+            if i.opcode in (0xCC, 0xCD, 0xCE) or pushed == b"\x9c":
+                return Call(kind, size, None)
+    return None
+
+
+def _has_prologue(read: Read, linear: int, wide: bool) -> bool:
+    """PUSH (E)BP; MOV (E)BP,(E)SP in both encodings, with or without an operand size prefix, or ENTER."""
+    code = read(linear, 5) or b""
+    first = decode(code, wide)
+    if first is None:
+        return False
+    second = decode(code[first.length :], wide)
+    if first.opcode == 0xC8:
+        return True
+    if first.opcode != 0x55 or second is None or second.mod != 3:
+        return False
+    return (second.opcode, second.reg, second.rm) in ((0x89, SP, BP), (0x8B, BP, SP))
+
+
+class Frames:
+    """Finds callers in one memory."""
+
+    def __init__(self, read: Read, load: Load) -> None:
+        """`load(selector)` gives what protected mode would cache, None where the tables do not say."""
+        self._read = read
+        self._load = load
+        self._walker = Walker(read, load)
+
+    def caller(self, cpu: Cpu) -> Caller | None:
+        """The frame above that of `cpu`, which is not changed; None where the stack ends."""
+        if cpu.pc is None or cpu.stack is None:
+            return None
+        way = self._walker.way_out(cpu, lambda way: self._how(way) is not None)
+        if way is not None:
+            how = self._how(way)
+            assert how is not None
+            return Caller(way.cpu, way.slot, how)
+        return self._by_frame_pointer(cpu) or self._guess(cpu)
+
+    def _how(self, way: Way) -> How | None:
+        cpu = way.cpu
+        if call_before(self._read, cpu.segments[CS], cpu.ip, way.kind, way.size, cpu.protected):
+            # An INT's frame, too, has FLAGS.
+            return How.WAY if way.kind is not Kind.INTERRUPT or plausible_flags(cpu.flags) else None
+        if way.kind is Kind.INTERRUPT and plausible_flags(cpu.flags) and cpu.pc is not None:
+            code = self._read(cpu.pc, 15)
+            return How.INTERRUPTED if code is not None and decode(code, cpu.segments[CS].big) else None
+        return None
+
+    def _return_at(self, cpu: Cpu, offset: int, kind: Kind, size: int) -> tuple[Cpu, Call, int] | None:
+        """The CPU behind a return whose address stands at `offset` in the stack segment."""
+        stack = cpu.segments[SS]
+        if stack.base is None:
+            return None
+        mask = 0xFFFFFFFF if stack.big else 0xFFFF
+        count = {Kind.NEAR: 1, Kind.FAR: 2, Kind.INTERRUPT: 3}[kind]
+        linear = (stack.base + (offset & mask)) & 0xFFFFFFFF
+        data = self._read(linear, size * count)
+        if data is None:
+            return None
+        words = [int.from_bytes(data[n : n + size], "little") for n in range(0, len(data), size)]
+        segments = list(cpu.segments)
+        if kind is not Kind.NEAR:
+            selector = words[1] & 0xFFFF
+            segment = self._load(selector) if cpu.protected else Segment(selector, selector << 4)
+            if segment is None:
+                return None
+            segments[CS] = segment
+        if kind is Kind.INTERRUPT and not plausible_flags(words[2]):
+            return None
+        call = call_before(self._read, segments[CS], words[0], kind, size, cpu.protected)
+        if call is None:
+            return None
+        general: list[int | None] = [None] * 8
+        general[SP] = (offset + size * count) & mask
+        flags = words[2] if kind is Kind.INTERRUPT else cpu.flags
+        return Cpu(general, segments, words[0], flags, cpu.protected, cpu.cpl), call, linear
+
+    def _leads_here(self, cpu: Cpu, call: Call) -> bool:
+        return call.target is not None and cpu.pc is not None and 0 <= cpu.pc - call.target <= REACH
+
+    def _by_frame_pointer(self, cpu: Cpu) -> Caller | None:
+        pointer = cpu.general[BP]
+        if pointer is None or cpu.segments[SS].base is None:
+            return None
+        for kind, size in ((Kind.NEAR, 2), (Kind.NEAR, 4), (Kind.FAR, 2), (Kind.FAR, 4)):
+            found = self._return_at(cpu, pointer + size, kind, size)
+            if found is None:
+                continue
+            behind, call, slot = found
+            if self._leads_here(cpu, call) and call.target is not None:
+                if not _has_prologue(self._read, call.target, cpu.segments[CS].big):
+                    continue
+                saved = self._read(slot - size, size)
+                behind.general[BP] = None if saved is None else int.from_bytes(saved, "little")
+                return Caller(behind, slot, How.FRAME)
+        return None
+
+    def _guess(self, cpu: Cpu) -> Caller | None:
+        offset = cpu.general[SP]
+        if offset is None:
+            return None
+        for word in range(SCANNED):
+            for kind, size in ((Kind.NEAR, 2), (Kind.NEAR, 4), (Kind.FAR, 2), (Kind.INTERRUPT, 2)):
+                found = self._return_at(cpu, offset + 2 * word, kind, size)
+                if found is not None and (kind is Kind.INTERRUPT or self._leads_here(cpu, found[1])):
+                    return Caller(found[0], found[2], How.GUESS)
+        return None

@@ -1,0 +1,68 @@
+"""Convenience functions: `$seg(SELECTOR, OFFSET)` and `$lin(...)`, linear addresses for gdb's expressions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gdb
+
+from .guest import SEGMENTS, Guest
+
+
+class SegFunction(gdb.Function):  # type: ignore[misc]  # only gdb knows its own module
+    """$seg(SELECTOR, OFFSET): the linear address of OFFSET in the segment SELECTOR.
+    In real and virtual-8086 mode the base is SELECTOR * 16; in protected mode the
+    descriptor tables say it, as they are now in memory. `x/8i $seg(0xf000, 0xe05b)'."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__("seg")
+        self._guest = guest
+
+    def invoke(self, selector: Any, offset: Any) -> int:
+        number = int(selector)
+        if not 0 <= number <= 0xFFFF:
+            raise gdb.GdbError(f"a selector has 16 bits: {number:#x} has more")
+        if protected_mode():
+            self._guest.cpu(gdb.selected_frame())  # reads where the tables are
+            segment = self._guest.descriptor(number)
+            if segment is None or segment.base is None:
+                raise gdb.GdbError(f"selector {number:04x} names no present segment in the tables")
+            return (segment.base + int(offset)) & 0xFFFFFFFF
+        return ((number << 4) + int(offset)) & 0xFFFFFFFF
+
+
+class LinFunction(gdb.Function):  # type: ignore[misc]
+    """$lin("SEGMENT", OFFSET): the linear address of OFFSET in what a segment register
+    has cached, whatever mode or tables say. $lin(OFFSET) is in CS.
+    `x/4xb $lin("ds", $esi)', `x/s $lin("es", $di)'."""
+
+    def __init__(self) -> None:
+        super().__init__("lin")
+
+    def invoke(self, *arguments: Any) -> int:
+        if len(arguments) not in (1, 2):
+            raise gdb.GdbError('$lin takes an offset in CS, or a segment register\'s name and an offset: $lin("ds", 4)')
+        protected_mode()  # says so if there is no target
+        name = arguments[0].string() if len(arguments) == 2 else "cs"
+        if name.lstrip("$") not in SEGMENTS:
+            raise gdb.GdbError(f"{name!r} is no segment register: {', '.join(SEGMENTS)}")
+        base = int(gdb.parse_and_eval(f"(unsigned long long)${name.lstrip('$')}_base")) if not flat(name) else 0
+        return base + (int(arguments[-1]) & 0xFFFFFFFFFFFFFFFF)
+
+
+def protected_mode() -> bool:
+    """CR0.PE without EFLAGS.VM. Raises gdb.GdbError without a target of v2e's."""
+    if gdb.parse_and_eval("$cs_base").type.code == gdb.TYPE_CODE_VOID:
+        raise gdb.GdbError("no v2e is connected that has segments")
+    return bool(int(gdb.parse_and_eval("(int)$cr0")) & 1) and not int(gdb.parse_and_eval("(int)$eflags")) >> 17 & 1
+
+
+def flat(name: str) -> bool:
+    """Whether 64-bit mode ignores the segment's base (SDM vol. 1, 3.2.4)."""
+    return name.lstrip("$") not in ("fs", "gs") and int(gdb.parse_and_eval("$mode")) == 64
+
+
+def install(guest: Guest) -> None:
+    """Register both with gdb."""
+    SegFunction(guest)
+    LinFunction()

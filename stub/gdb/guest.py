@@ -1,0 +1,138 @@
+"""The guest's registers and memory as gdb has them, for the parts that look at both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gdb
+
+from .cpu import Cpu, Segment
+
+#: In the order in which instructions number them.
+GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
+PAGE = 256
+#: The D or B bit of the access rights as *_attr have them (SDM vol. 3C, table 25-2).
+_BIG = 1 << 14
+
+
+class Guest:
+    """One inferior. Memory is read in pages, once a stop: a backtrace asks for the same bytes many times."""
+
+    order = SEGMENTS
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytes | None] = {}
+        self._types: dict[str, Any] = {}
+        self._tables: tuple[int, int, int, int] = (0, 0, 0, 0)
+        for event in (gdb.events.cont, gdb.events.stop, gdb.events.memory_changed, gdb.events.exited):
+            event.connect(self._forget)
+        gdb.events.register_changed.connect(self._forget)
+
+    def _forget(self, event: object) -> None:
+        self._pages.clear()
+
+    # -- memory
+
+    def read(self, linear: int, length: int) -> bytes | None:
+        """None where one of the bytes cannot be read; the stub never touches a device for it."""
+        first, last = linear // PAGE, (linear + length - 1) // PAGE
+        data = b""
+        for number in range(first, last + 1):
+            page = self._page(number)
+            if page is None:
+                return None
+            data += page
+        begin = linear - first * PAGE
+        return data[begin : begin + length]
+
+    def _page(self, number: int) -> bytes | None:
+        if number not in self._pages:
+            try:
+                page = gdb.selected_inferior().read_memory(number * PAGE & 0xFFFFFFFF, PAGE).tobytes()
+            except gdb.MemoryError:
+                page = None
+            self._pages[number] = page
+        return self._pages[number]
+
+    # -- registers
+
+    def type_of(self, frame: Any, name: str) -> Any:
+        """The register's type, None if the target has no such register."""
+        if name not in self._types:
+            try:
+                self._types[name] = frame.read_register(name).type
+            except (gdb.error, ValueError):
+                return None
+        return self._types[name]
+
+    def _value(self, frame: Any, name: str) -> int | None:
+        """None where the frame does not know it. Raises gdb.error where the target has no such register."""
+        try:
+            value = frame.read_register(name)
+            self._types.setdefault(name, value.type)
+            return None if value.is_optimized_out else int(value) & 0xFFFFFFFF
+        except gdb.error as error:
+            if "optimized out" in str(error) or "saved" in str(error):
+                return None
+            raise
+        except ValueError:
+            raise gdb.error(f"the target has no register {name}") from None
+
+    def _need(self, frame: Any, name: str) -> int:
+        value = self._value(frame, name)
+        if value is None:
+            raise gdb.error(f"register {name} is not known in this frame")
+        return value
+
+    def cpu(self, frame: Any) -> Cpu | None:
+        """The registers of a gdb.Frame or gdb.PendingFrame, None in 64-bit code and where eip is shown as an offset.
+        Raises gdb.error where the target is not v2e's, or the frame does not know them."""
+        mode = self._need(frame, "mode")
+        if mode == 64:
+            return None
+        segments = []
+        for name in SEGMENTS:
+            big = mode == 32 if name == "cs" else False
+            if name == "ss":
+                big = bool((self._value(frame, "ss_attr") or 0) & _BIG)
+            segments.append(Segment(self._value(frame, name), self._value(frame, f"{name}_base"), big))
+        flags = self._value(frame, "eflags")
+        protected = bool((self._value(frame, "cr0") or 0) & 1) and not (flags or 0) >> 17 & 1
+        selector = segments[1].selector or 0
+        cpl = selector & 3 if protected else 3 if (flags or 0) >> 17 & 1 else 0
+        cpu = Cpu(
+            [self._value(frame, name) for name in GENERAL], segments, self._need(frame, "ip"), flags, protected, cpl
+        )
+        if cpu.pc != self._need(frame, "eip"):
+            return None
+        if protected:
+            self._tables = self._read_tables(frame)
+        return cpu
+
+    def _read_tables(self, frame: Any) -> tuple[int, int, int, int]:
+        """Base and limit of the GDT and of the LDT."""
+        gdtr, ldtr = frame.read_register("gdtr"), frame.read_register("ldtr")
+        usable = int(ldtr["selector"]) & ~3
+        return (
+            int(gdtr["base"]) & 0xFFFFFFFF,
+            int(gdtr["limit"]) & 0xFFFF,
+            int(ldtr["base"]) & 0xFFFFFFFF,
+            int(ldtr["limit"]) & 0xFFFFFFFF if usable else 0,
+        )
+
+    def descriptor(self, selector: int) -> Segment | None:
+        """What loading `selector` in protected mode gives by the tables (SDM vol. 3A, 3.4.5), None where it faults."""
+        base, limit = self._tables[2:] if selector & 4 else self._tables[:2]
+        index = selector & 0xFFF8
+        if not selector & ~3:
+            return None
+        if index + 7 > limit:
+            return None
+        data = self.read((base + index) & 0xFFFFFFFF, 8)
+        if data is None:
+            return None
+        low, high = int.from_bytes(data[:4], "little"), int.from_bytes(data[4:], "little")
+        if not high & 1 << 15 or not high & 1 << 12:  # absent, or a system descriptor
+            return None
+        return Segment(selector, low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000, bool(high & 1 << 22))

@@ -1,0 +1,253 @@
+"""Callers found by the gdb helper, against calls that were really made: an independent record while code is stepped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from asm import assemble
+from emu.debugger import BreakKind, Debugger
+from emu.subject import MemoryUnavailable
+from emu.x86.state import CpuState
+from machines import debugger, rom, seabios_debugger
+from stub.gdb.cpu import Cpu, Segment
+from stub.gdb.frames import Frames, How
+
+SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
+CALLS = {"call", "lcall", "int", "int1", "int3", "into"}
+
+
+def cpu_of(state: CpuState) -> Cpu:
+    segments = [Segment(s.selector, s.base, bool(s.access & 1 << 14)) for s in map(state.segment, SEGMENTS)]
+    protected = bool(state.cr0 & 1) and not state.rflags >> 17 & 1
+    return Cpu([r & 0xFFFFFFFF for r in state.regs[:8]], segments, state.rip, state.rflags, protected, state.cpl)
+
+
+def frames_of(run: Debugger) -> Frames:
+    def read(linear: int, length: int) -> bytes | None:
+        try:
+            return run.read_linear(linear, length)
+        except MemoryUnavailable:
+            return None
+
+    def load(selector: int) -> Segment | None:
+        table = run.cpu().gdtr
+        data = read(table.base + (selector & 0xFFF8), 8)
+        if data is None or not selector & ~3 or (selector & 0xFFF8) + 7 > table.limit:
+            return None
+        value = int.from_bytes(data, "little")
+        return Segment(selector, value >> 16 & 0xFFFFFF | value >> 32 & 0xFF000000, bool(value >> 54 & 1))
+
+    return Frames(read, load)
+
+
+@dataclass
+class Count:
+    """How often the caller was named, and what was wrong."""
+
+    right: int = 0
+    silent: int = 0
+    guessed: int = 0
+    wrong: list[str] = None  # type: ignore[assignment]  # made below
+
+
+def stack_of(state: CpuState) -> int:
+    mask = 0xFFFFFFFF if state.ss.access & 1 << 14 else 0xFFFF
+    return (state.ss.base + (state.regs[4] & mask)) & 0xFFFFFFFF
+
+
+def judge(run: Debugger, done: Callable[[CpuState], bool], every: int = 1, limit: int = 20000) -> Count:
+    """Step until `done`, asking for the caller at each `every`th instruction while a call is open. The record is of the
+    calls executed: an entry is taken away when its return address is reached with the stack it was pushed from."""
+    frames, count = frames_of(run), Count(wrong=[])
+    calls: list[tuple[int, int]] = []
+    for number in range(limit):
+        state = run.cpu()
+        if done(state):
+            return count
+        if calls and number % every == 0:
+            caller = frames.caller(cpu_of(state))
+            if caller is None:
+                count.silent += 1
+            elif caller.cpu.pc == calls[-1][0]:
+                count.right += 1
+                count.guessed += caller.how is How.GUESS
+            else:
+                count.wrong.append(f"at {state.linear_pc:#x}: {caller.cpu.pc:#x} {caller.how}, not {calls[-1][0]:#x}")
+        instruction = run.disassemble(state.linear_pc, 1)[0]
+        run.begin_step()
+        run.run()
+        after = run.cpu()
+        behind = (state.linear_pc + len(instruction.raw), stack_of(state))
+        if instruction.text.split()[0] in CALLS:
+            calls.append(behind)
+        elif calls and after.linear_pc == calls[-1][0]:
+            calls.pop()
+    raise AssertionError(f"not done after {limit} instructions")
+
+
+#: Every form of call: near and far, direct and indirect, o32, INT, with and without a frame, loops, stack arguments.
+FORMS = rom(
+    """
+    mov ss, ax
+    mov sp, 0x7000
+    mov word [0x84], service
+    mov word [0x86], cs
+    call plain
+    mov bx, plain
+    call bx
+    mov word [0x500], far_one
+    mov word [0x502], cs
+    call far [0x500]
+    call 0xf000:far_one
+    push 3
+    push 4
+    call framed
+    add sp, 4
+    push 5
+    call pops
+    call dword wide
+    int 0x21
+    pushf
+    call far [0x84]
+    call switched
+    hlt
+    """,
+    """
+    plain:
+        push ax
+        push es
+        mov cx, 2
+    .turn:
+        push cx
+        call leaf
+        pop cx
+        loop .turn
+        test al, 1
+        jz .other
+        pop es
+        pop ax
+        ret
+    .other:
+        pop es
+        pop ax
+        ret
+    leaf:
+        inc ax
+        ret
+    far_one:
+        pusha
+        call leaf
+        popa
+        retf
+    framed:
+        push bp
+        mov bp, sp
+        sub sp, 20
+        push si
+        mov si, [bp+4]
+        call leaf
+        pop si
+        mov sp, bp
+        pop bp
+        ret
+    pops:
+        enter 6, 0
+        call leaf
+        leave
+        ret 2
+    wide:
+        push ebp
+        mov ebp, esp
+        sub esp, 8
+        call dword wide_leaf
+        o32 leave
+        o32 ret
+    wide_leaf:
+        mov eax, [esp]
+        o32 ret
+    service:
+        push ds
+        push bx
+        xor bx, bx
+        mov ds, bx
+        call leaf
+        or word [bx], 1
+        pop bx
+        pop ds
+        iret
+    switched:                     ; a stack of its own, as a BIOS has
+        mov ax, ss
+        mov dx, 0x5000
+        mov bx, sp
+        mov ss, dx
+        mov sp, 0x100
+        push ax
+        push bx
+        call leaf
+        pop bx
+        pop ax
+        mov ss, ax
+        mov sp, bx
+        ret
+    """,
+)
+
+
+def test_the_caller_is_right_at_every_instruction_of_every_form_of_call() -> None:
+    run = debugger(FORMS)
+    count = judge(run, lambda state: state.halted)
+    assert count.wrong == []
+    assert (count.silent, count.guessed) == (0, 0)
+    assert count.right > 100
+
+
+SECTOR = assemble(
+    """
+    bits 16
+    org 0x7c00
+        xor ax, ax
+        mov ds, ax
+        mov es, ax
+        mov ss, ax
+        mov sp, 0x7c00
+    begin:
+        call load
+        call say
+    done:
+        hlt
+        jmp done
+    load:
+        push bp
+        mov bp, sp
+        mov ax, 0x0201
+        mov bx, 0x8000
+        mov cx, 2
+        mov dx, 0x80
+        int 0x13
+        pop bp
+        ret
+    say:
+        mov ax, 0x0e41
+        mov bx, 7
+        int 0x10
+        ret
+        times 510-($-$$) db 0
+        dw 0xaa55
+    """
+)
+
+
+@pytest.mark.slow
+def test_the_caller_is_never_wrong_in_seabios_disk_and_video_services() -> None:
+    run = seabios_debugger(SECTOR)
+    point = run.add_breakpoint(BreakKind.EXECUTE, 0x7C0B)
+    run.begin_continue()
+    run.run()
+    run.remove_breakpoint(point.id)
+    count = judge(run, lambda state: state.linear_pc == 0x7C11, every=3)
+    assert count.wrong == []
+    assert count.guessed + count.silent <= count.right // 50
+    assert count.right > 1000
