@@ -120,6 +120,15 @@ def test_nexti_runs_over_near_far_int_and_advance_over_rep(helped: Gdb) -> None:
 
 
 @calls
+def test_nexti_with_a_count_sees_what_the_guest_has_written_meanwhile(helped: Gdb) -> None:
+    helped.cmd("tbreak *0xf0000")
+    helped.cmd("continue")
+    # Behind the 7th is the first call; gdb reports nothing of what happens between.
+    helped.cmd("nexti 8")
+    assert "lcall" in helped.cmd("x/i $pc")
+
+
+@calls
 def test_until_and_advance_stay_in_the_frame(helped: Gdb) -> None:
     helped.cmd(f"tbreak *{NEAR:#x}")
     helped.cmd("continue")
@@ -441,6 +450,23 @@ def test_a_backtrace_inside_seabios_int_13h_names_the_boot_sector(
         gdb.cmd("finish")
         gdb.cmd("next")  # over `call print_char`, INT 10h included
         assert "jmp main" in gdb.cmd("frame")
+
+
+def test_a_backtrace_inside_the_built_in_bios_names_the_boot_sector(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], sector: tuple[Path, Path]
+) -> None:
+    disk, elf = sector
+    gdb = start_gdb(v2e_server("--firmware", "builtin", "--disk", disk), arguments=["-x", str(helper_path())])
+    gdb.cmd("tbreak *0x7c0b")
+    gdb.cmd("continue")
+    gdb.cmd(f"add-symbol-file {elf} 0x7c00")
+    gdb.cmd("tbreak *$seg(*(unsigned short *)0x4e, *(unsigned short *)0x4c)")
+    gdb.cmd("continue")
+    for _ in range(40):
+        if gdb.value("$cs") == 0:
+            break
+        assert_named(gdb.cmd("backtrace"), ["read_done", "main"])
+        gdb.cmd("stepi 7")
 
 
 def assert_named(text: str, names: list[str]) -> None:
