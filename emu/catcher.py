@@ -40,6 +40,7 @@ class Catcher:
     ) -> None:
         self._machine, self._running, self._glance, self._place = machine, running, glance, place
         self._points: dict[CatchKind, list[Breakpoint]] = {}
+        self.armed = False  #: some event is looked for
         #: what has happened and was not looked at yet
         self.pending: list[tuple[Breakpoint, str]] = []
         self.classes = 0  #: of instructions that may be events
@@ -86,12 +87,8 @@ class Catcher:
         if (classes, executed, changes) != (self.classes, self.physical, self._changes):
             self.classes, self.physical, self._changes = classes, executed, changes
             machine.executor.set_event_stops(classes, executed, changes)
+        self.armed = bool(self._points)
         self.begin()
-
-    @property
-    def armed(self) -> bool:
-        """Some event is looked for."""
-        return bool(self._points)
 
     def _has(self, *kinds: CatchKind) -> bool:
         return any(kind in self._points for kind in kinds)
@@ -132,6 +129,8 @@ class Catcher:
     # -- what happens while the guest runs
 
     def _happened(self, point: Breakpoint, text: str) -> None:
+        if not self._running():
+            return  # a person's own access, or a look ahead
         self.pending.append((point, text))
         self._machine.request_stop()
 
@@ -151,8 +150,6 @@ class Catcher:
                 self._happened(point, f"hardware interrupt {vector:#04x}")
 
     def _port(self, port: int, size: int, value: int, write: bool) -> None:
-        if not self._running():
-            return  # a person's own access
         access = Access.WRITE if write else Access.READ
         for point in self._of(CatchKind.PORT):
             catch = point.catch

@@ -6,7 +6,8 @@ that all front ends see one session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from typing import Final
 
 from emu.breakpoints import Counted
 from emu.catcher import Catcher
@@ -26,6 +27,7 @@ from emu.x86.vmentry import Rules
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
 UNBOUNDED = 1 << 62
+_NO_LIMITS: Final = (UNBOUNDED,)
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
 MAX_WATCH = 1 << 20  #: bytes; each page of a watched range is translated and followed
 _WATCH_ACCESS = {BreakKind.WRITE: Access.WRITE, BreakKind.READ: Access.READ, BreakKind.ACCESS: Access.BOTH}
@@ -58,6 +60,7 @@ class Debugger(Inspector):
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
         self.machine = machine
+        self.step_whole_repeats = False  #: True: a step takes a repeated string instruction as a whole
         self.step_into_interrupts = False  #: True: a step that meets an interrupt stops in its handler
         self.poll: Callable[[], bool] = lambda: False  #: True when `pump` should return early
         self._breakpoints: dict[int, Breakpoint] = {}
@@ -222,7 +225,7 @@ class Debugger(Inspector):
         until = self._until
         if until is None or until.kind != name or until.pattern is None or self._until_met:
             return
-        if until.pattern.search(self.machine.output(name)[-TAIL:]):
+        if until.pattern.search(self.machine.outputs.text(name, TAIL)):
             self._until_met = True
             self.machine.request_stop()
 
@@ -273,7 +276,8 @@ class Debugger(Inspector):
         self._action = action
         self._request = None
         self._passed_at = -1
-        self._catcher.begin()
+        if self._catcher.armed:
+            self._catcher.begin()
 
     def pump(self, instructions: int = UNBOUNDED) -> Stop | None:
         """Run a piece of the action, at most `instructions`; the Stop when it ends, else None."""
@@ -308,7 +312,9 @@ class Debugger(Inspector):
 
     def _plain_steps(self, left: int) -> int:
         """How many steps an action may do by itself, so that a limit is kept and whoever waits gets in."""
-        return min(left, PLAIN_STEPS, *(limit - self.machine.executor.retired for limit in self._limits()))
+        if (limits := self._limits()) is not _NO_LIMITS:
+            left = min(left, min(limits) - self.machine.executor.retired)
+        return min(left, PLAIN_STEPS)
 
     def _ask(self, request: _Request) -> None:
         self._request = request
@@ -321,7 +327,8 @@ class Debugger(Inspector):
         executor = self.machine.executor
         self._arm(request.at)
         bound = min(self._target, executor.retired + instructions)
-        bound = min(bound, *self._limits())
+        if self._is_limited():
+            bound = min(bound, *self._limits())
         self.forget()
         start = executor.retired
         passed = self._passed if not request.at else None
@@ -337,11 +344,15 @@ class Debugger(Inspector):
 
     def _bounded(self) -> bool:
         """True when the limit, an `insns:` event or a count has been reached."""
+        if not self._is_limited():
+            return False
         retired = self.machine.executor.retired
         return self._catcher.counted or any(retired >= limit for limit in self._limits())
 
-    def _limits(self) -> list[int]:
+    def _limits(self) -> Sequence[int]:
         """Where a run has to end, in instructions retired; at least one."""
+        if self._limit is None and self._until is None and not self._catcher.armed:
+            return _NO_LIMITS
         found = [UNBOUNDED if self._limit is None else self._limit, *self._catcher.counts()]
         if self._until is not None and self._until.kind == "insns":
             found.append(self._until.value)
@@ -426,9 +437,29 @@ class Debugger(Inspector):
                 return stop
             met = exit.reason is MachineStop.BREAKPOINT
 
+    def _whole(self) -> _Part:
+        """One instruction, a repeated string instruction with all its iterations."""
+        pc, sp = self._here()
+        raw, bits = self._try_code(pc), code_bits(self.machine.cpu_state())
+        stop = yield from self._one()
+        if not disasm.is_rep_string(raw, bits):
+            return stop
+        after = pc + disasm.length(raw, bits)
+        while stop is None and self._here() == (pc, sp):
+            # Interrupts come between two iterations, and their handlers may use the instruction too.
+            exit = yield _Request(at=frozenset((after,)), skip=True)
+            if exit.reason is MachineStop.BREAKPOINT and self._here() == (after, sp):
+                return None
+            stop = self._classify(exit)
+            while stop is None and self._here()[1] != sp:
+                exit = yield _Request(at=frozenset((after, pc)), skip=self._here()[0] in (after, pc))
+                stop = None if exit.reason is MachineStop.BREAKPOINT and self._here()[1] == sp else self._classify(exit)
+        return stop
+
     def _step(self, count: int) -> _Action:
+        one = self._whole if self.step_whole_repeats else self._one
         for done in range(count):
-            stop = yield from self._one()
+            stop = yield from one()
             if stop is None and done < count - 1:
                 stop = self._breakpoint_here()
             if stop is not None:
@@ -457,8 +488,9 @@ class Debugger(Inspector):
         return stop
 
     def _range(self, start: int, end: int) -> _Action:
+        one = self._whole if self.step_whole_repeats else self._one
         while True:
-            stop = yield from self._one()
+            stop = yield from one()
             if stop is None and not start <= self.machine.executor.linear_pc < end:
                 stop = self._stop_at(StopKind.STEP, "step")
             stop = stop or self._breakpoint_here()
@@ -496,11 +528,12 @@ class Debugger(Inspector):
     def _breakpoint_here(self) -> Stop | None:
         """The Stop of the enabled breakpoints at the linear PC whose ignore counts are used up."""
         pc = self.machine.executor.linear_pc
-        counted = Counted()
+        counted: Counted | None = None
         for point in self._breakpoints.values():
             if point.address == pc and point.enabled and point.kind is BreakKind.EXECUTE:
+                counted = counted or Counted()
                 counted.add(point)
-        if counted.stops:
+        if counted is not None and counted.stops:
             text = f"{counted.names('breakpoint')} at {self._where()}{counted.failures}"
             return self._stop_at(
                 StopKind.BREAKPOINT, text, breakpoints=tuple(counted.stops), failed=bool(counted.failures)

@@ -62,16 +62,14 @@ class Inspector:
 
     def glance(self, address: int, length: int) -> bytes:
         """As `read_linear`, by the page tables and registers of this moment, whatever was cached."""
-        out = bytearray()
         state = self.live_cpu()
-        mask = 0xFFFFFFFFFFFFFFFF if state.long64 else 0xFFFFFFFF
-        while len(out) < length:
-            at = address + len(out) & mask
-            physical = paging.translate(state, self._try_physical, at, PHYSICAL_BITS)
-            if physical is None:
-                raise MemoryUnavailable(at, "not mapped")
-            out += self.subject.read_physical(physical, min(length - len(out), 0x1000 - (at & 0xFFF)))
-        return bytes(out)
+        at = address & (0xFFFFFFFFFFFFFFFF if state.long64 else 0xFFFFFFFF)
+        here = min(length, 0x1000 - (at & 0xFFF))
+        physical = paging.translate(state, self._try_physical, at, PHYSICAL_BITS)
+        if physical is None:
+            raise MemoryUnavailable(at, "not mapped")
+        data = self.subject.read_physical(physical, here)
+        return data if here == length else data + self.glance(at + here, length - here)
 
     def try_glance(self, address: int, length: int) -> bytes | None:
         """As `glance`, or None."""

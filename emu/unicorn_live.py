@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from emu.unicorn_layout import HF_CS64
 from emu.unicorn_overlay import Overlay
 from emu.x86.state import CpuState, Segment
 
@@ -24,9 +25,16 @@ class LiveState:
         self.regs = overlay.env.regs  #: a view, not a copy
         self._segments = dict(zip(("es", "cs", "ss", "ds", "fs", "gs"), overlay.env.segs, strict=True))
 
-    linear_pc = CpuState.linear_pc
-    long64 = CpuState.long64
     cpl = CpuState.cpl
+
+    @property
+    def long64(self) -> bool:
+        return bool(self._env.hflags & HF_CS64)
+
+    @property
+    def linear_pc(self) -> int:
+        env = self._env
+        return env.eip if env.hflags & HF_CS64 else self._segments["cs"].base + env.eip & 0xFFFFFFFF
 
     @property
     def rip(self) -> int:

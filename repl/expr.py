@@ -1,15 +1,15 @@
 """Expressions people type: numbers, seg:off, registers, symbols, arithmetic, memory in brackets.
 
-Grammar, loosest first; C's precedence::
+Grammar, loosest first; C's precedence, but comparisons are looser than all arithmetic, as in Python::
 
     whole   := both ('||' both)*              0 or 1; what is behind is evaluated only where it matters
-    both    := address ('&&' address)*
+    both    := equal ('&&' equal)*
+    equal   := order (('==' | '!=') order)*
+    order   := address (('<' | '<=' | '>' | '>=') address)*
     address := or [':' or]                    seg:off gives a linear address
     or      := xor ('|' xor)*
     xor     := and ('^' and)*
-    and     := equal ('&' equal)*
-    equal   := order (('==' | '!=') order)*
-    order   := shift (('<' | '<=' | '>' | '>=') shift)*
+    and     := shift ('&' shift)*
     shift   := sum (('<<' | '>>') sum)*
     sum     := product (('+' | '-') product)*
     product := unary (('*' | '/' | '%') unary)*
@@ -151,9 +151,9 @@ class _Parser:
         return value
 
     def _both(self) -> int:
-        value = self._address()
+        value = self._equal()
         while self._accept("&&"):
-            value = self._second(self._address, value == 0, 0)
+            value = self._second(self._equal, value == 0, 0)
         return value
 
     def _second(self, operand: Callable[[], int], decided: bool, value: int) -> int:
@@ -196,9 +196,9 @@ class _Parser:
         return value
 
     def _and(self) -> int:
-        value = self._equal()
+        value = self._shift()
         while self._accept("&"):
-            value &= self._equal()
+            value &= self._shift()
         return value
 
     def _equal(self) -> int:
@@ -208,9 +208,9 @@ class _Parser:
         return value
 
     def _order(self) -> int:
-        value = self._shift()
+        value = self._address()
         while operator := self._accept("<", "<=", ">", ">="):
-            right = self._shift()
+            right = self._address()
             value = int({"<": value < right, "<=": value <= right, ">": value > right, ">=": value >= right}[operator])
         return value
 

@@ -293,16 +293,18 @@ class DebuggerTarget:
         with _refusals():
             self._debugger.set_condition(points[address], condition, action)
 
-    def register_value(self, register: Register) -> int:
+    def register_reader(self, register: Register) -> Callable[[], int]:
         assert isinstance(register, X86Register)
-        state = self._debugger.live_cpu()
+        state, read = self._debugger.live_cpu(), register.read
         if register.is_pc:
-            return state.rip if self.pc_is_offset else state.linear_pc
-        return register.read(state)
+            return lambda: state.rip if self.pc_is_offset else state.linear_pc
+        return lambda: read(state)
 
     def glance(self, address: int, length: int) -> bytes:
-        with _refusals():
+        try:
             return self._debugger.glance(address, length)
+        except MemoryUnavailable as error:
+            raise TargetError(str(error)) from None
 
     def insert_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
         self._watches[reason, address, length] = self._add(_WATCH_KINDS[reason], address, length)

@@ -262,14 +262,20 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that was read. `registers` are the numbers of those it names."""
+    """A program that was read. `registers` are the numbers of those it names. `straight` are its instructions where it
+    has no jump, and none of them can find the stack too low or too high; else it is empty."""
 
     steps: tuple[_Step, ...]
     registers: frozenset[int]
+    straight: tuple[tuple[_Execute, int], ...] = ()
 
     def run(self, world: World) -> int:
         """Execute it; the top of the stack at its end, 0 where that is empty. Raises AgentError."""
         stack: _Stack = []
+        if self.straight:
+            for execute, operand in self.straight:
+                execute(stack, operand, world)
+            return stack[-1] if stack else 0
         steps, at = self.steps, 0
         for _ in range(STEPS):
             step = steps[at]
@@ -282,6 +288,19 @@ class Program:
                 raise AgentError(f"the expression needs a stack of more than {STACK} elements")
             at = step.target if step.execute(stack, step.operand, world) else at + 1
         raise AgentError(f"the expression does not end within {STEPS} steps")
+
+
+def _straight(steps: tuple[_Step, ...]) -> tuple[tuple[_Execute, int], ...]:
+    """See Program; what stands behind `end` is never executed."""
+    depth, found = 0, []
+    for step in steps:
+        if step.target == -1:
+            break
+        if step.execute in (_jump, _jump_if) or depth < step.pops or depth + step.grows > STACK:
+            return ()
+        depth += step.grows
+        found.append((step.execute, step.operand))
+    return tuple(found) if len(found) <= STEPS else ()
 
 
 def _print(count: int, text: str) -> _Execute:
@@ -337,7 +356,7 @@ def parse(code: bytes) -> Program:
         target = index_at[value] if jumps else -1 if execute is _end else 0
         steps.append(_Step(execute, value, pops, grows, target))
     steps.append(_Step(_end, 0, 0, 0, -1))  # what does not say `end` ends behind its last instruction
-    return Program(tuple(steps), frozenset(registers))
+    return Program(tuple(steps), frozenset(registers), _straight(tuple(steps)))
 
 
 def _read_printf(code: bytes, at: int) -> tuple[_Execute, int, int]:

@@ -274,8 +274,8 @@ class ConditionalPoints(Protocol):
     def set_hooks(self, reason: StopReason, address: int, hooks: PointHooks | None) -> None:
         """For a breakpoint that has been inserted; `reason` is SWBREAK or HWBREAK. None takes them away."""
 
-    def register_value(self, register: Register) -> int:
-        """One of the description's registers, as a number."""
+    def register_reader(self, register: Register) -> Callable[[], int]:
+        """What gives one of the description's registers, as a number, each time that it is called."""
 
     def glance(self, address: int, length: int) -> bytes:
         """Memory. Raises TargetError where one of the bytes cannot be read."""

@@ -160,8 +160,8 @@ class FakeTarget(BareTarget):
         assert ((0 if reason is StopReason.SWBREAK else 1), address) in self.points
         self.hooks[address] = hooks
 
-    def register_value(self, register: Register) -> int:
-        return int.from_bytes(self.read_register(1, register) or b"", "little")
+    def register_reader(self, register: Register) -> Callable[[], int]:
+        return lambda: int.from_bytes(self.read_register(1, register) or b"", "little")
 
     def glance(self, address: int, length: int) -> bytes:
         return self.read_memory(address, length)

@@ -6,21 +6,20 @@ from collections.abc import Callable
 
 from stub.agent import AgentError, Program, parse
 from stub.handlers.base import Context
-from stub.target import ConditionalPoints, PointHooks, Register
+from stub.target import ConditionalPoints, PointHooks
 
 
 class _World:
-    """The target as agent expressions see it. Registers are numbered by the description that the client had when it
-    sent them."""
+    """The target as agent expressions see it: `readers` has the registers that they name, by their numbers in the
+    description that the client had when it sent them."""
 
     def __init__(
-        self, target: ConditionalPoints, registers: tuple[Register, ...], printed: Callable[[str], None]
+        self, target: ConditionalPoints, readers: dict[int, Callable[[], int]], printed: Callable[[str], None]
     ) -> None:
-        self._registers, self.text = registers, printed
-        self.load, self._value = target.glance, target.register_value
+        self.load, self.text, self._readers = target.glance, printed, readers
 
     def register(self, number: int) -> int:
-        return self._value(self._registers[number])
+        return self._readers[number]()
 
     def collect(self, address: int, length: int) -> None:
         raise AgentError("a breakpoint collects nothing: that is for tracepoints")
@@ -35,7 +34,10 @@ def hooks_of(
     for program in tests + actions:
         if unknown := sorted(number for number in program.registers if number >= len(registers)):
             raise AgentError(f"the expression names register {unknown[0]}; there are {len(registers)}")
-    world = _World(target, registers, context.printed)
+    readers = {
+        number: target.register_reader(registers[number]) for program in tests + actions for number in program.registers
+    }
+    world = _World(target, readers, context.printed)
     return PointHooks(
         (conditions, commands, registers),
         _any(tests, world) if tests else None,

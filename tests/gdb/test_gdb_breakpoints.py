@@ -130,3 +130,71 @@ def test_dprintf_in_agent_style_prints_and_runs_on(v2e_server: Callable[..., Ser
         f'dprintf *{HERE:#x},"count %d\\n", $ecx', f"break *{HERE + 1:#x} if $ecx == 3", "continue",
     )  # fmt: skip
     assert [int(n) for n in re.findall(r"count (-?\d+)", text)] == [-4, -3, -2, -1, 0, 1, 2, 3]
+
+
+#: From a breakpoint of the prompt's sort to what gdb's person reads.
+WORDS = (
+    ("catch port 80h", r"Catch \d+: OUT of 0x5a to port 0x80 \(1 byte\); now at f000:0004"),
+    ("catch int 21h", r"INT 0x21 at f000:0104; now at f000:0200"),
+    ("catch exception de", r"exception #DE at f000:0108; now at f000:0300"),
+    ("catch magic", r"about to execute xchg bx, bx; now at f000:010c"),
+    ("catch insns 3", r"3 instructions retired; now at"),
+)
+
+TALKING = """
+    bits 16
+    org 0
+    start:
+        mov al, 0x5a
+        out 0x80, al
+        xor ax, ax
+        mov ds, ax
+        mov ss, ax
+        mov sp, 0x1000
+        mov word [0x21*4], 0x200
+        mov word [0x21*4+2], 0xf000
+        mov word [0], 0x300
+        mov word [2], 0xf000
+        jmp 0x100
+    times 0x100-($-$$) nop
+        mov ax, 1
+        nop
+        int 0x21
+        xor cx, cx
+        div cx
+        nop
+        nop
+        xchg bx, bx
+        cli
+        hlt
+    times 0x200-($-$$) nop
+        iret
+    times 0x300-($-$$) nop
+        add sp, 6
+        jmp 0x10c
+    times 0xfff0-($-$$) db 0xf4
+        jmp 0xf000:start
+    times 0x10000-($-$$) db 0
+    """
+
+
+@pytest.mark.boot(firmware=TALKING)
+def test_events_are_told_to_gdb_in_words(gdb: Gdb) -> None:
+    for command, words in WORDS:
+        gdb.cmd("monitor reset")
+        gdb.cmd(f"monitor {command}")
+        text = gdb.cmd("continue")
+        assert re.search(words, text, re.IGNORECASE), (command, text)
+        assert "SIGTRAP" in text
+        assert "catch" in gdb.cmd("monitor breaks")
+        gdb.cmd("monitor delete")
+
+
+@counting
+def test_the_prompt_s_condition_holds_for_its_breakpoint_under_gdb(gdb: Gdb) -> None:
+    gdb.cmd(f"monitor break {HERE:#x} if ecx == 30 && dword [0x500] == 30")
+    gdb.cmd("continue")
+    assert gdb.value("$ecx") == 30
+    gdb.cmd("monitor delete")
+    gdb.cmd(f"monitor break {HERE:#x} if [0xa0000000] == 1")
+    assert "cannot be evaluated: cannot read" in gdb.cmd("continue")

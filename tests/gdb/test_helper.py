@@ -317,6 +317,14 @@ def test_code_is_decoded_by_the_width_asked_for(helped: Gdb) -> None:
     assert "xor    ax,ax" in helped.cmd("x/i 0xf0001")
 
 
+def test_display_decodes_right_at_the_first_stop_in_a_mode(helped: Gdb) -> None:
+    stops = {stop.name: stop.linear for stop in tour.stops()}
+    helped.cmd("display/i $pc")
+    for name, code in (("pm16", "mov    $0x20,%ax"), ("pm32", "mov    $0x10,%eax"), ("real-again", "xor    %ax,%ax")):
+        helped.cmd(f"tbreak *{stops[name]:#x}")
+        assert code in helped.cmd("continue")
+
+
 @calls
 def test_jumps_lead_where_the_cpu_goes_where_gdb_alone_errs(helped: Gdb, gdb: Gdb) -> None:
     # EB 10 at linear 2FFF8h in a segment with base 20010h: to offset 0000Ah of it, which is 3000Ah.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from emu.x86.state import CpuState
 from machines import debugger, rom, seabios_debugger
 from stub.gdb.cpu import Cpu, Segment
 from stub.gdb.frames import Frames, How
+from stub.gdb.walk import BUDGET
 
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 CALLS = {"call", "lcall", "int", "int1", "int3", "into"}
@@ -282,6 +284,38 @@ def test_the_caller_is_right_at_every_instruction_of_a_function_that_switches_mo
     assert count.wrong == []
     assert (count.silent, count.guessed) == (0, 0)
     assert count.right > 30
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_memory_and_any_registers_give_an_end(seed: int) -> None:
+    """Bytes at random, half of them opcodes of returns, jumps, pushes and pops; some pages are no memory."""
+    source = random.Random(seed)
+    frequent = bytes.fromhex("c3cbcf5058565e74ebe8e9cd139c9d550089e5c9ff")
+    memory = bytes(source.choice(frequent) if source.random() < 0.5 else source.randrange(256) for _ in range(1 << 16))
+    reads = 0
+
+    def read(linear: int, length: int) -> bytes | None:
+        nonlocal reads
+        reads += 1
+        if linear + length > 0xC000 or linear >> 8 & 7 == 5:
+            return None
+        return memory[linear : linear + length]
+
+    frames = Frames(read, lambda selector: Segment(selector, selector & 0xF000, bool(selector & 8)))
+    for _ in range(10):
+        reads = 0
+        segments = [Segment(n, source.randrange(0x8000), source.random() < 0.3) for n in range(6)]
+        cpu = Cpu([source.randrange(1 << 16) for _ in range(8)], segments, source.randrange(1 << 16), 2,
+                  source.random() < 0.5, 0, 1)  # fmt: skip
+        before = (list(cpu.general), list(cpu.segments), cpu.ip)
+        for _ in range(20):
+            caller = frames.caller(cpu)
+            assert (cpu.general, cpu.segments, cpu.ip) == before
+            if caller is None:
+                break
+            cpu = caller.cpu
+            before = (list(cpu.general), list(cpu.segments), cpu.ip)
+        assert reads < 20 * 5 * BUDGET
 
 
 SECTOR = assemble(
