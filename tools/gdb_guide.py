@@ -61,8 +61,7 @@ SESSIONS = {
         "--kernel kernel.elf --serial serial.txt",
         ("symbol-file kernel.elf", "break strike_out if prime == 5", "continue", "backtrace", "finish", "info locals",
          "print s->found", "watch sieve.found", "continue", "delete", "break print_number", "continue", "continue",
-         "backtrace",
-         "delete", "continue"),
+         "backtrace", "delete", "continue"),
     ),
 }  # fmt: skip
 
@@ -78,8 +77,8 @@ def run(session: Session, folder: Path) -> str:
         lines += [f"echo (gdb) {command.replace(chr(92), chr(92) * 2)}\\n", command]
     (folder / "typed.gdb").write_text("\n".join(lines) + "\n")
     done = subprocess.run(
-        [sys.executable, "-m", "repl.cli", "gdb", *shlex.split(session.options), "--", "-nx", "-batch", "-x",
-         "typed.gdb"],
+        [sys.executable, "-m", "repl.cli", "gdb", *shlex.split(session.options), "--", "-nx", "-batch",
+         "-x", "typed.gdb"],
         cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         timeout=SECONDS, check=False,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .decode import CS, SS
 
@@ -15,11 +15,18 @@ Read = Callable[[int, int], "bytes | None"]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment register's selector and what the CPU has cached for it. `big`: the D or B bit."""
+    """A segment register's selector and what the CPU has cached for it. `big`: the D or B bit. `limit` (in bytes) and
+    `attr` (access rights as v2e's *_attr have them) are carried along for who is shown them."""
 
     selector: int | None
     base: int | None
     big: bool = False
+    limit: int | None = None
+    attr: int | None = None
+
+    def real(self, selector: int) -> Segment:
+        """After a load of `selector` in real mode, which leaves limit and rights as they are (big real mode)."""
+        return replace(self, selector=selector & 0xFFFF, base=(selector & 0xFFFF) << 4)
 
 
 #: `load(selector)`: what a protected-mode CPU would cache, None where the tables do not say.
@@ -29,7 +36,7 @@ Load = Callable[[int], "Segment | None"]
 @dataclass(slots=True)
 class Cpu:
     """Registers as far as they are known. `general` in the order of their encoding, `segments` likewise (ES to GS).
-    `protected` is CR0.PE without EFLAGS.VM."""
+    `protected` is CR0.PE without EFLAGS.VM; `cr0` its bits, PG among them."""
 
     general: list[int | None]
     segments: list[Segment]
@@ -37,6 +44,7 @@ class Cpu:
     flags: int | None = None
     protected: bool = False
     cpl: int = 0
+    cr0: int | None = None
 
     @property
     def pc(self) -> int | None:

@@ -155,7 +155,7 @@ class Frames:
         segments = list(cpu.segments)
         if kind is not Kind.NEAR:
             selector = words[1] & 0xFFFF
-            segment = self._load(selector) if cpu.protected else Segment(selector, selector << 4)
+            segment = self._load(selector) if cpu.protected else cpu.segments[CS].real(selector)
             if segment is None:
                 return None
             segments[CS] = segment
@@ -167,7 +167,7 @@ class Frames:
         general: list[int | None] = [None] * 8
         general[SP] = (offset + size * count) & mask
         flags = words[2] if kind is Kind.INTERRUPT else cpu.flags
-        return Cpu(general, segments, words[0], flags, cpu.protected, cpu.cpl), call, linear
+        return Cpu(general, segments, words[0], flags, cpu.protected, cpu.cpl, cpu.cr0), call, linear
 
     def _leads_here(self, cpu: Cpu, call: Call) -> bool:
         return call.target is not None and cpu.pc is not None and 0 <= cpu.pc - call.target <= REACH

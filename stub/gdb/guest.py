@@ -12,8 +12,8 @@ from .cpu import Cpu, Segment
 GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 PAGE = 256
-#: The D or B bit of the access rights as *_attr have them (SDM vol. 3C, table 25-2).
-_BIG = 1 << 14
+#: The D or B bit and G of the access rights as *_attr have them (SDM vol. 3C, table 25-2).
+_BIG, _GRANULAR = 1 << 14, 1 << 15
 
 
 class Guest:
@@ -93,16 +93,21 @@ class Guest:
             return None
         segments = []
         for name in SEGMENTS:
-            big = mode == 32 if name == "cs" else False
-            if name == "ss":
-                big = bool((self._value(frame, "ss_attr") or 0) & _BIG)
-            segments.append(Segment(self._value(frame, name), self._value(frame, f"{name}_base"), big))
+            selector, base, limit, attr = (self._value(frame, name + part) for part in ("", "_base", "_limit", "_attr"))
+            big = mode == 32 if name == "cs" else bool((attr or 0) & _BIG)
+            segments.append(Segment(selector, base, big, limit, attr))
         flags = self._value(frame, "eflags")
-        protected = bool((self._value(frame, "cr0") or 0) & 1) and not (flags or 0) >> 17 & 1
-        selector = segments[1].selector or 0
-        cpl = selector & 3 if protected else 3 if (flags or 0) >> 17 & 1 else 0
+        cr0 = self._value(frame, "cr0")
+        protected = bool((cr0 or 0) & 1) and not (flags or 0) >> 17 & 1
+        cpl = (segments[1].selector or 0) & 3 if protected else 3 if (flags or 0) >> 17 & 1 else 0
         cpu = Cpu(
-            [self._value(frame, name) for name in GENERAL], segments, self._need(frame, "ip"), flags, protected, cpl
+            [self._value(frame, name) for name in GENERAL],
+            segments,
+            self._need(frame, "ip"),
+            flags,
+            protected,
+            cpl,
+            cr0,
         )
         if cpu.pc != self._need(frame, "eip"):
             return None
@@ -135,4 +140,12 @@ class Guest:
         low, high = int.from_bytes(data[:4], "little"), int.from_bytes(data[4:], "little")
         if not high & 1 << 15 or not high & 1 << 12:  # absent, or a system descriptor
             return None
-        return Segment(selector, low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000, bool(high & 1 << 22))
+        limit = low & 0xFFFF | high & 0xF0000
+        attr = high >> 8 & 0xF0FF
+        return Segment(
+            selector,
+            low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000,
+            bool(attr & _BIG),
+            limit << 12 | 0xFFF if attr & _GRANULAR else limit,
+            attr,
+        )

@@ -12,16 +12,13 @@ from gdb.FrameDecorator import FrameDecorator
 
 import gdb
 
-from .cpu import SP, Cpu
+from .cpu import BP, SP, Cpu
 from .decode import CS, SS
 from .frames import Caller, Frames, How
 from .guest import GENERAL, SEGMENTS, Guest
 
 #: Registers that are the same in all frames of one stack; those of callers are given in addition.
-SHARED = (
-    *("cr0", "cr2", "cr3", "cr4", "efer", "cpl", "gdtr", "idtr", "ldtr", "tr"),
-    *(name + part for name in SEGMENTS for part in ("_limit", "_attr")),
-)
+SHARED = (*("cr2", "cr3", "cr4", "efer", "cpl", "gdtr", "idtr", "ldtr", "tr"),)
 #: Frames of one backtrace; gdb ends at a frame that is its own caller, and this ends what goes in larger circles.
 DEEPEST = 200
 NAME = "v2e"
@@ -66,8 +63,8 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         if cpu is None or (cpu.segments[CS].big and gdb.find_pc_line(cpu.pc).symtab is not None):
             return None
         caller = self._frames.caller(cpu)
-        if caller is None and cpu.segments[CS].big:
-            return None
+        if caller is None and cpu.segments[CS].big and cpu.general[BP] is not None:
+            return None  # gdb's own way is the chain of frame pointers
         return self._answer(pending, cpu, caller)
 
     def _answer(self, pending: Any, cpu: Cpu, caller: Caller | None) -> Any:
@@ -76,15 +73,23 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
             # gdb's own end of a stack is not to be had by an unwinder; a frame that is its own caller is one, too.
             base = cpu.segments[SS].base or 0
             info = pending.create_unwind_info(FrameId(frame_address(cpu, base + 0x10000)))
-            for name in (*GENERAL, "eip", "ip", "eflags", "mode", *SEGMENTS, *(f"{n}_base" for n in SEGMENTS), *SHARED):
+            parts = (name + part for name in SEGMENTS for part in ("", "_base", "_limit", "_attr"))
+            for name in (*GENERAL, "eip", "ip", "eflags", "mode", "cr0", *parts, *SHARED):
                 self._keep(pending, info, name)
             return info
         info = pending.create_unwind_info(FrameId(frame_address(cpu, caller.slot)))
         above = caller.cpu
         values = dict(zip(GENERAL, above.general, strict=True))
-        values |= {"eip": above.pc, "ip": above.ip, "eflags": above.flags, "mode": 32 if above.segments[CS].big else 16}
+        values |= {
+            "eip": above.pc,
+            "ip": above.ip,
+            "eflags": above.flags,
+            "cr0": above.cr0,
+            "mode": 32 if above.segments[CS].big else 16,
+        }
         for name, segment in zip(self._guest.order, above.segments, strict=True):
             values |= {name: segment.selector, f"{name}_base": segment.base}
+            values |= {f"{name}_limit": segment.limit, f"{name}_attr": segment.attr}
         for name, value in values.items():
             kind = self._guest.type_of(pending, name)
             if value is not None and kind is not None:

@@ -58,7 +58,7 @@ class _State:
 
     def fork(self, ip: int) -> _State:
         cpu = self.cpu
-        copy = Cpu(list(cpu.general), list(cpu.segments), ip, cpu.flags, cpu.protected, cpu.cpl)
+        copy = Cpu(list(cpu.general), list(cpu.segments), ip, cpu.flags, cpu.protected, cpu.cpl, cpu.cr0)
         return _State(copy, dict(self.written), set(self.changed))
 
 
@@ -143,12 +143,12 @@ class Walker:
     def _load_segment(self, state: _State, register: int, selector: int | None) -> None:
         if register == CS:
             raise _End
-        state.cpu.segments[register] = self._segment(state.cpu, selector) or Segment(selector, None)
+        state.cpu.segments[register] = self._segment(state.cpu, register, selector) or Segment(selector, None)
 
-    def _segment(self, cpu: Cpu, selector: int | None) -> Segment | None:
+    def _segment(self, cpu: Cpu, register: int, selector: int | None) -> Segment | None:
         if selector is None:
             return None
-        return self._load(selector) if cpu.protected else Segment(selector & 0xFFFF, (selector & 0xFFFF) << 4)
+        return self._load(selector & 0xFFFF) if cpu.protected else cpu.segments[register].real(selector)
 
     def _move_stack(self, state: _State, by: int) -> None:
         value = state.cpu.general[SP]
@@ -240,11 +240,24 @@ class Walker:
         elif op in (0xE8, 0x9A, 0xCC, 0xCD) or (op == 0xFF and i.reg in (2, 3)):
             for register in _CLOBBERED:
                 self._set(state, register, None, 4)
-        elif op in (0x0F22, 0x0F01) and (op == 0x0F22 or i.reg == 6):
-            raise _End  # MOV to CR0 and LMSW: another mode begins
+        elif op == 0x0F22 or (op == 0x0F01 and i.reg == 6):
+            self._switch_mode(state, i)
+        elif op == 0x0F20:
+            self._set(state, i.rm, cpu.cr0 if i.reg == 0 else None, 4)
         else:
             self._data(state, i, code_width)
         return None
+
+    def _switch_mode(self, state: _State, i: Instruction) -> None:
+        """MOV to a control register, and LMSW. PE may change where paging is off, which moves no memory."""
+        cpu = state.cpu
+        if i.opcode == 0x0F22 and i.reg != 0:
+            return
+        value = cpu.general[i.rm] if i.opcode == 0x0F22 else self._operand(state, i, 2)
+        if value is None or cpu.cr0 is None or (value | cpu.cr0) >> 31:
+            raise _End
+        cpu.cr0 = value if i.opcode == 0x0F22 else cpu.cr0 & 0xFFFFFFF0 | value & 0xF | cpu.cr0 & 1
+        cpu.protected = bool(cpu.cr0 & 1)
 
     def _named_segment(self, op: int) -> int:
         return {0x0FA0: FS, 0x0FA1: FS, 0x0FA8: GS, 0x0FA9: GS}.get(op, (ES, CS, SS, DS)[op >> 3 & 3])
@@ -277,8 +290,12 @@ class Walker:
             self._set(state, i.reg, offset, size)
         elif op in (0x81, 0x83) and i.mod == 3:
             self._arithmetic(state, i.reg, i.rm, general[i.rm], i.immediate, size)
-        elif op in (0x05, 0x2D):
+        elif op < 0x40 and op & 7 == 5:
             self._arithmetic(state, op >> 3, AX, general[AX], i.immediate, size)
+        elif op < 0x40 and op & 7 == 4:
+            self._low_byte(state, op >> 3, AX, i.immediate)
+        elif op == 0x80 and i.mod == 3 and i.rm < 4:
+            self._low_byte(state, i.reg, i.rm, i.immediate)
         elif op in (0x01, 0x29, 0x31) and i.mod == 3:
             if op == 0x31 and i.reg == i.rm:
                 self._set(state, i.rm, 0, size)
@@ -330,6 +347,14 @@ class Walker:
             results = {0: left + right, 1: left | right, 4: left & right, 5: left - right, 6: left ^ right}
             result = results.get(what)
         self._set(state, register, result, size, register == SP)
+
+    def _low_byte(self, state: _State, what: int, register: int, right: int) -> None:
+        """Arithmetic on AL, CL, DL or BL, by which PE is set and cleared."""
+        whole = state.cpu.general[register]
+        self._arithmetic(state, what, register, None if whole is None else whole & 0xFF, right & 0xFF, 4)
+        result = state.cpu.general[register]
+        if whole is not None and result is not None:
+            state.cpu.general[register] = whole & 0xFFFFFF00 | result & 0xFF
 
     def _operand_at(self, state: _State, i: Instruction, size: int) -> int | None:
         """Of an address in the instruction (A1)."""
@@ -396,7 +421,7 @@ class Walker:
         self._far(state, self._bytes(state, linear + i.operand, 2), self._bytes(state, linear, i.operand))
 
     def _far(self, state: _State, selector: int | None, offset: int | None) -> None:
-        segment = self._segment(state.cpu, selector)
+        segment = self._segment(state.cpu, CS, selector)
         if segment is None or segment.base is None or offset is None:
             raise _End
         state.cpu.segments[CS] = segment

@@ -120,6 +120,15 @@ def test_nexti_runs_over_near_far_int_and_advance_over_rep(helped: Gdb) -> None:
 
 
 @calls
+def test_nexti_with_a_count_sees_what_the_guest_has_written_meanwhile(helped: Gdb) -> None:
+    helped.cmd("tbreak *0xf0000")
+    helped.cmd("continue")
+    # Behind the 7th is the first call; gdb reports nothing of what happens between.
+    helped.cmd("nexti 8")
+    assert "lcall" in helped.cmd("x/i $pc")
+
+
+@calls
 def test_until_and_advance_stay_in_the_frame(helped: Gdb) -> None:
     helped.cmd(f"tbreak *{NEAR:#x}")
     helped.cmd("continue")
@@ -308,6 +317,14 @@ def test_code_is_decoded_by_the_width_asked_for(helped: Gdb) -> None:
     assert "xor    ax,ax" in helped.cmd("x/i 0xf0001")
 
 
+def test_display_decodes_right_at_the_first_stop_in_a_mode(helped: Gdb) -> None:
+    stops = {stop.name: stop.linear for stop in tour.stops()}
+    helped.cmd("display/i $pc")
+    for name, code in (("pm16", "mov    $0x20,%ax"), ("pm32", "mov    $0x10,%eax"), ("real-again", "xor    %ax,%ax")):
+        helped.cmd(f"tbreak *{stops[name]:#x}")
+        assert code in helped.cmd("continue")
+
+
 @calls
 def test_jumps_lead_where_the_cpu_goes_where_gdb_alone_errs(helped: Gdb, gdb: Gdb) -> None:
     # EB 10 at linear 2FFF8h in a segment with base 20010h: to offset 0000Ah of it, which is 3000Ah.
@@ -441,6 +458,23 @@ def test_a_backtrace_inside_seabios_int_13h_names_the_boot_sector(
         gdb.cmd("finish")
         gdb.cmd("next")  # over `call print_char`, INT 10h included
         assert "jmp main" in gdb.cmd("frame")
+
+
+def test_a_backtrace_inside_the_built_in_bios_names_the_boot_sector(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], sector: tuple[Path, Path]
+) -> None:
+    disk, elf = sector
+    gdb = start_gdb(v2e_server("--firmware", "builtin", "--disk", disk), arguments=["-x", str(helper_path())])
+    gdb.cmd("tbreak *0x7c0b")
+    gdb.cmd("continue")
+    gdb.cmd(f"add-symbol-file {elf} 0x7c00")
+    gdb.cmd("tbreak *$seg(*(unsigned short *)0x4e, *(unsigned short *)0x4c)")
+    gdb.cmd("continue")
+    for _ in range(40):
+        if gdb.value("$cs") == 0:
+            break
+        assert_named(gdb.cmd("backtrace"), ["read_done", "main"])
+        gdb.cmd("stepi 7")
 
 
 def assert_named(text: str, names: list[str]) -> None:

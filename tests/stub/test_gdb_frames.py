@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from emu.x86.state import CpuState
 from machines import debugger, rom, seabios_debugger
 from stub.gdb.cpu import Cpu, Segment
 from stub.gdb.frames import Frames, How
+from stub.gdb.walk import BUDGET
 
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 CALLS = {"call", "lcall", "int", "int1", "int3", "into"}
@@ -22,7 +24,9 @@ CALLS = {"call", "lcall", "int", "int1", "int3", "into"}
 def cpu_of(state: CpuState) -> Cpu:
     segments = [Segment(s.selector, s.base, bool(s.access & 1 << 14)) for s in map(state.segment, SEGMENTS)]
     protected = bool(state.cr0 & 1) and not state.rflags >> 17 & 1
-    return Cpu([r & 0xFFFFFFFF for r in state.regs[:8]], segments, state.rip, state.rflags, protected, state.cpl)
+    return Cpu(
+        [r & 0xFFFFFFFF for r in state.regs[:8]], segments, state.rip, state.rflags, protected, state.cpl, state.cr0
+    )
 
 
 def frames_of(run: Debugger) -> Frames:
@@ -202,6 +206,116 @@ def test_the_caller_is_right_at_every_instruction_of_every_form_of_call() -> Non
     assert count.wrong == []
     assert (count.silent, count.guessed) == (0, 0)
     assert count.right > 100
+
+
+#: A real-mode function that does its work in 32-bit protected mode on a flat stack, as a BIOS's drivers do.
+SWITCHES = rom(
+    """
+    mov ss, ax
+    mov sp, 0x7000
+    o32 lgdt [cs:pointer]
+    call outer
+    hlt
+    """,
+    """
+    align 8
+    gdt:
+        dq 0
+        dw 0xffff, 0, 0x9a0f, 0x0000   ; 08: code16, base F0000h
+        dw 0xffff, 0, 0x9200, 0x0000   ; 10: data16
+        dw 0xffff, 0, 0x9a0f, 0x00cf   ; 18: code32, base F0000h
+        dw 0xffff, 0, 0x9200, 0x00cf   ; 20: data32
+    pointer:
+        dw $-gdt-1
+        dd 0xf0000+gdt
+    outer:
+        push bp
+        call through
+        pop bp
+        ret
+    through:
+        mov bx, sp
+        mov eax, cr0
+        or al, 1
+        mov cr0, eax
+        jmp dword 0x18:.wide
+    bits 32
+    .wide:
+        mov ax, 0x20
+        mov ss, ax
+        mov ds, ax
+        movzx esp, bx
+        call work
+        jmp 0x08:.narrow
+    bits 16
+    .narrow:
+        mov ax, 0x10
+        mov ss, ax
+        mov ds, ax
+        mov eax, cr0
+        and al, 0xfe
+        mov cr0, eax
+        jmp 0xf000:.real
+    .real:
+        xor ax, ax
+        mov ss, ax
+        mov ds, ax
+        mov sp, bx
+        ret
+    bits 32
+    work:
+        push ecx
+        call deep
+        pop ecx
+        ret
+    deep:
+        sub esp, 8
+        nop
+        add esp, 8
+        ret
+    bits 16
+    """,
+)
+
+
+def test_the_caller_is_right_at_every_instruction_of_a_function_that_switches_modes() -> None:
+    run = debugger(SWITCHES)
+    count = judge(run, lambda state: state.halted)
+    assert count.wrong == []
+    assert (count.silent, count.guessed) == (0, 0)
+    assert count.right > 30
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_memory_and_any_registers_give_an_end(seed: int) -> None:
+    """Bytes at random, half of them opcodes of returns, jumps, pushes and pops; some pages are no memory."""
+    source = random.Random(seed)
+    frequent = bytes.fromhex("c3cbcf5058565e74ebe8e9cd139c9d550089e5c9ff")
+    memory = bytes(source.choice(frequent) if source.random() < 0.5 else source.randrange(256) for _ in range(1 << 16))
+    reads = 0
+
+    def read(linear: int, length: int) -> bytes | None:
+        nonlocal reads
+        reads += 1
+        if linear + length > 0xC000 or linear >> 8 & 7 == 5:
+            return None
+        return memory[linear : linear + length]
+
+    frames = Frames(read, lambda selector: Segment(selector, selector & 0xF000, bool(selector & 8)))
+    for _ in range(10):
+        reads = 0
+        segments = [Segment(n, source.randrange(0x8000), source.random() < 0.3) for n in range(6)]
+        cpu = Cpu([source.randrange(1 << 16) for _ in range(8)], segments, source.randrange(1 << 16), 2,
+                  source.random() < 0.5, 0, 1)  # fmt: skip
+        before = (list(cpu.general), list(cpu.segments), cpu.ip)
+        for _ in range(20):
+            caller = frames.caller(cpu)
+            assert (cpu.general, cpu.segments, cpu.ip) == before
+            if caller is None:
+                break
+            cpu = caller.cpu
+            before = (list(cpu.general), list(cpu.segments), cpu.ip)
+        assert reads < 20 * 5 * BUDGET
 
 
 SECTOR = assemble(
