@@ -6,27 +6,35 @@ that all front ends see one session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from typing import Final
 
+from emu.breakpoints import Counted
+from emu.catcher import Catcher
+from emu.catches import Catch, CatchKind
 from emu.engine import Access, Watch
 from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
 from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
 from emu.record import dataclass
-from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
+from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind, fault_chain
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
 from emu.views import EntryView, FingerprintView, RegisterView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
+from emu.x86.state import CpuState
 from emu.x86.vmentry import Rules
 
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
 UNBOUNDED = 1 << 62
+_NO_LIMITS: Final = (UNBOUNDED,)
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
 MAX_WATCH = 1 << 20  #: bytes; each page of a watched range is translated and followed
 _WATCH_ACCESS = {BreakKind.WRITE: Access.WRITE, BreakKind.READ: Access.READ, BreakKind.ACCESS: Access.BOTH}
 
 
+#: Exits behind which events are told of; the others are the guest's end.
+_CATCHING = (MachineStop.LIMIT, MachineStop.REQUEST, MachineStop.BREAKPOINT, MachineStop.WATCHPOINT, MachineStop.EVENT)
 #: Exits after which the screen will not change any more: `text:` is matched once again.
 _LAST_LOOK = (MachineStop.DEADLOCK, MachineStop.SHUTDOWN, MachineStop.POWEROFF)
 
@@ -40,6 +48,8 @@ class _Request:
     skip: bool = False
 
 
+#: Until something stops it; the same from where a breakpoint was met that did not.
+_GO, _GO_ON = _Request(), _Request(skip=True)
 _Action = Generator[_Request, MachineExit, Stop]
 _Part = Generator[_Request, MachineExit, "Stop | None"]
 
@@ -50,6 +60,7 @@ class Debugger(Inspector):
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
         self.machine = machine
+        self.step_whole_repeats = False  #: True: a step takes a repeated string instruction as a whole
         self.step_into_interrupts = False  #: True: a step that meets an interrupt stops in its handler
         self.poll: Callable[[], bool] = lambda: False  #: True when `pump` should return early
         self._breakpoints: dict[int, Breakpoint] = {}
@@ -62,12 +73,19 @@ class Debugger(Inspector):
         self._until_met = False
         self._looked_at = -1  # instructions retired when the screen was last looked at
         self._armed: frozenset[int] = frozenset()
+        self._passed_at = -1  # instructions retired at the breakpoint passed last
+        self._met: Stop | None = None  #: that of the breakpoints `_passed` has looked at last
         self._points: frozenset[int] | None = None  # of `_execute_points`, while nothing changes them
         self._plain = 0  # steps that an action may do by itself before it asks for the next
         self._watch_ids: dict[Watch, list[int]] = {}
+        self._catcher = Catcher(machine, lambda: self.running, self.try_glance, self.place)
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
         self._screen_timer.wakes = False
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
+
+    def live_cpu(self) -> CpuState:
+        """See Inspector."""
+        return self.machine.executor.live()
 
     def fingerprint(self) -> FingerprintView:
         return self.machine.fingerprint()
@@ -86,13 +104,37 @@ class Debugger(Inspector):
         owner: str = "prompt",
         temporary: bool = False,
         spec: str = "",
+        condition: Condition | None = None,
+        action: Callable[[], None] | None = None,
     ) -> Breakpoint:
-        """At linear `address`. Raises DebuggerError for an address over 64 bits or a length that is not positive."""
+        """At linear `address`. With `action` it never stops: that is done at each hit.
+
+        Raises DebuggerError for an address over 64 bits or a length that is not positive."""
         if not 0 <= address < 1 << 64:
             raise DebuggerError(f"address {address:#x} does not fit in 64 bits")
         if not 1 <= length <= MAX_WATCH:
             raise DebuggerError(f"a length of {length} bytes cannot be watched: use 1 to {MAX_WATCH}")
         point = Breakpoint(self._next_id, kind, address, length, True, temporary, owner, spec or f"{address:#x}")
+        point.condition, point.action = condition, action
+        self._next_id += 1
+        self._breakpoints[point.id] = point
+        self._arm_watches()
+        return point
+
+    def add_catch(
+        self,
+        catch: Catch,
+        *,
+        owner: str = "prompt",
+        temporary: bool = False,
+        condition: Condition | None = None,
+        action: Callable[[], None] | None = None,
+    ) -> Breakpoint:
+        """Stop at an event. Raises DebuggerError where it can never come."""
+        if catch.kind is CatchKind.COUNT and (catch.first or 0) <= self.machine.executor.retired:
+            raise DebuggerError(f"{self.machine.executor.retired} instructions have retired already")
+        point = Breakpoint(self._next_id, BreakKind.CATCH, 0, 1, True, temporary, owner, catch.text)
+        point.catch, point.condition, point.action = catch, condition, action
         self._next_id += 1
         self._breakpoints[point.id] = point
         self._arm_watches()
@@ -113,6 +155,11 @@ class Debugger(Inspector):
         self._point(id).enabled = enabled
         self._arm_watches()
 
+    def set_condition(self, id: int, condition: Condition | None, action: Callable[[], None] | None = None) -> None:
+        """What the breakpoint depends on, and what it does instead of stopping."""
+        point = self._point(id)
+        point.condition, point.action = condition, action
+
     def remove_owned(self, owner: str) -> None:
         """Remove all that front end `owner` has set."""
         self._breakpoints = {i: p for i, p in self._breakpoints.items() if p.owner != owner}
@@ -121,8 +168,12 @@ class Debugger(Inspector):
     def _arm_watches(self) -> None:
         self._points = None
         watches: dict[Watch, list[int]] = {}
+        self._catcher.arm(self._breakpoints.values())
+        self._hear()
+        for watch, point in self._catcher.watches():
+            watches.setdefault(watch, []).append(point.id)
         for point in self._breakpoints.values():
-            if point.enabled and point.kind is not BreakKind.EXECUTE:
+            if point.enabled and point.kind in _WATCH_ACCESS:
                 watch = Watch(point.address, point.length, _WATCH_ACCESS[point.kind])
                 watches.setdefault(watch, []).append(point.id)
         if watches != self._watch_ids:
@@ -159,17 +210,22 @@ class Debugger(Inspector):
         """End any run with EVENT when `condition` holds."""
         self._until, self._until_met, self._looked_at, self._points = condition, False, -1, None
         self._screen_timer.cancel()
-        self.machine.outputs.on_text = (
-            self._text_sent if condition and condition.kind in ("serial", "debugcon") else None
-        )
-        if condition and condition.kind == "text":
+        self._hear()
+
+    def _hear(self) -> None:
+        """Have text that somebody waits for told, and the screen looked at."""
+        until = self._until.kind if self._until is not None else ""
+        reads = until in ("serial", "debugcon") or self._catcher.reads_text
+        self.machine.outputs.on_text = self._text_sent if reads else None
+        if (until == "text" or self._catcher.looks_at_screen) and self._screen_timer.deadline is None:
             self._screen_timer.arm(self.machine.clock.now)
 
     def _text_sent(self, name: str) -> None:
+        self._catcher.text_sent(name)
         until = self._until
         if until is None or until.kind != name or until.pattern is None or self._until_met:
             return
-        if until.pattern.search(self.machine.output(name)[-TAIL:]):
+        if until.pattern.search(self.machine.outputs.text(name, TAIL)):
             self._until_met = True
             self.machine.request_stop()
 
@@ -190,8 +246,10 @@ class Debugger(Inspector):
         elif self._screen_matches():
             self._until_met = True
             self.machine.request_stop()
-        elif self._until is not None and self._until.kind == "text":
-            self._screen_timer.arm(deadline + SCREEN_PERIOD_NS)
+        else:
+            self._catcher.look_at_screen()
+            if self._catcher.looks_at_screen or (self._until is not None and self._until.kind == "text"):
+                self._screen_timer.arm(deadline + SCREEN_PERIOD_NS)
 
     def begin_continue(self) -> None:
         self._begin(self._continue())
@@ -217,6 +275,9 @@ class Debugger(Inspector):
             raise DebuggerError("the guest is running: stop it first")
         self._action = action
         self._request = None
+        self._passed_at = -1
+        if self._catcher.armed:
+            self._catcher.begin()
 
     def pump(self, instructions: int = UNBOUNDED) -> Stop | None:
         """Run a piece of the action, at most `instructions`; the Stop when it ends, else None."""
@@ -251,10 +312,8 @@ class Debugger(Inspector):
 
     def _plain_steps(self, left: int) -> int:
         """How many steps an action may do by itself, so that a limit is kept and whoever waits gets in."""
-        if self._limit is not None:
-            left = min(left, self._limit - self.machine.executor.retired)
-        if self._until is not None and self._until.kind == "insns":
-            left = min(left, self._until.value - self.machine.executor.retired)
+        if (limits := self._limits()) is not _NO_LIMITS:
+            left = min(left, min(limits) - self.machine.executor.retired)
         return min(left, PLAIN_STEPS)
 
     def _ask(self, request: _Request) -> None:
@@ -268,26 +327,36 @@ class Debugger(Inspector):
         executor = self.machine.executor
         self._arm(request.at)
         bound = min(self._target, executor.retired + instructions)
-        for limit in (self._limit, self._until.value if self._until and self._until.kind == "insns" else None):
-            if limit is not None:
-                bound = min(bound, limit)
+        if self._is_limited():
+            bound = min(bound, *self._limits())
         self.forget()
         start = executor.retired
-        exit = self.machine.run(bound, skip_breakpoint=request.skip)
+        passed = self._passed if not request.at else None
+        skip = request.skip or self._passed_at == start  # a piece may end right behind a breakpoint that was passed
+        exit = self.machine.run(bound, skip_breakpoint=skip, passed=passed)
         if request.skip and executor.retired != start:
             self._request = _Request(request.budget, request.at)
         if exit.reason is MachineStop.LIMIT and executor.retired < self._target and not self._bounded():
             return None
-        if exit.reason is MachineStop.REQUEST and not self._until_met:
+        if exit.reason is MachineStop.REQUEST and not self._until_met and not self._catcher.pending:
             return None
         return exit
 
     def _bounded(self) -> bool:
-        """True when the limit or an `insns:` event has been reached."""
+        """True when the limit, an `insns:` event or a count has been reached."""
+        if not self._is_limited():
+            return False
         retired = self.machine.executor.retired
-        if self._limit is not None and retired >= self._limit:
-            return True
-        return self._until is not None and self._until.kind == "insns" and retired >= self._until.value
+        return self._catcher.counted or any(retired >= limit for limit in self._limits())
+
+    def _limits(self) -> Sequence[int]:
+        """Where a run has to end, in instructions retired; at least one."""
+        if self._limit is None and self._until is None and not self._catcher.armed:
+            return _NO_LIMITS
+        found = [UNBOUNDED if self._limit is None else self._limit, *self._catcher.counts()]
+        if self._until is not None and self._until.kind == "insns":
+            found.append(self._until.value)
+        return found
 
     def run(self) -> Stop:
         """Pump the action to its end, on this thread."""
@@ -360,21 +429,37 @@ class Debugger(Inspector):
         return self._classify(exit)
 
     def _continue(self) -> _Action:
-        if self.machine.executor.linear_pc in self._execute_points():
-            stop = yield from self._one()
-            if stop is not None:
-                return stop
+        met = True  # what stands at the first instruction has been met, or the guest was not to stop there
         while True:
-            exit = yield _Request()
+            exit = yield _GO_ON if met else _GO
             stop = self._classify(exit)
-            if stop is None and exit.reason is MachineStop.BREAKPOINT:
-                stop = yield from self._one()
             if stop is not None:
                 return stop
+            met = exit.reason is MachineStop.BREAKPOINT
+
+    def _whole(self) -> _Part:
+        """One instruction, a repeated string instruction with all its iterations."""
+        pc, sp = self._here()
+        raw, bits = self._try_code(pc), code_bits(self.machine.cpu_state())
+        stop = yield from self._one()
+        if not disasm.is_rep_string(raw, bits):
+            return stop
+        after = pc + disasm.length(raw, bits)
+        while stop is None and self._here() == (pc, sp):
+            # Interrupts come between two iterations, and their handlers may use the instruction too.
+            exit = yield _Request(at=frozenset((after,)), skip=True)
+            if exit.reason is MachineStop.BREAKPOINT and self._here() == (after, sp):
+                return None
+            stop = self._classify(exit)
+            while stop is None and self._here()[1] != sp:
+                exit = yield _Request(at=frozenset((after, pc)), skip=self._here()[0] in (after, pc))
+                stop = None if exit.reason is MachineStop.BREAKPOINT and self._here()[1] == sp else self._classify(exit)
+        return stop
 
     def _step(self, count: int) -> _Action:
+        one = self._whole if self.step_whole_repeats else self._one
         for done in range(count):
-            stop = yield from self._one()
+            stop = yield from one()
             if stop is None and done < count - 1:
                 stop = self._breakpoint_here()
             if stop is not None:
@@ -403,8 +488,9 @@ class Debugger(Inspector):
         return stop
 
     def _range(self, start: int, end: int) -> _Action:
+        one = self._whole if self.step_whole_repeats else self._one
         while True:
-            stop = yield from self._one()
+            stop = yield from one()
             if stop is None and not start <= self.machine.executor.linear_pc < end:
                 stop = self._stop_at(StopKind.STEP, "step")
             stop = stop or self._breakpoint_here()
@@ -431,20 +517,29 @@ class Debugger(Inspector):
         cs, ip = self.machine.executor.cs_ip
         return f"{cs:04x}:{ip:04x}"
 
+    def _passed(self) -> bool:
+        """True when none of the breakpoints just met stops: the machine goes on by itself."""
+        self.forget()
+        self._met = self._breakpoint_here()
+        if self._met is None:
+            self._passed_at = self.machine.executor.retired
+        return self._met is None
+
     def _breakpoint_here(self) -> Stop | None:
         """The Stop of the enabled breakpoints at the linear PC whose ignore counts are used up."""
         pc = self.machine.executor.linear_pc
-        hit = []
+        counted: Counted | None = None
         for point in self._breakpoints.values():
-            if point.enabled and point.kind is BreakKind.EXECUTE and point.address == pc:
-                point.hits += 1
-                if point.ignore > 0:
-                    point.ignore -= 1
-                else:
-                    hit.append(point.id)
-        if hit:
-            names = ", ".join(str(id) for id in hit)
-            return self._stop_at(StopKind.BREAKPOINT, f"breakpoint {names} at {self._where()}", breakpoints=tuple(hit))
+            if point.address == pc and point.enabled and point.kind is BreakKind.EXECUTE:
+                counted = counted or Counted()
+                counted.add(point)
+        if counted is not None and counted.stops:
+            text = f"{counted.names('breakpoint')} at {self._where()}{counted.failures}"
+            return self._stop_at(
+                StopKind.BREAKPOINT, text, breakpoints=tuple(counted.stops), failed=bool(counted.failures)
+            )
+        if (self._catcher.classes or self._catcher.physical) and (caught := self._caught(self._catcher.here())):
+            return caught
         if self._until is not None and self._until.kind == "pc" and self._until.value == pc:
             return self._stop_at(StopKind.EVENT, f"{self._until.spec} at {self._where()}")
         return None
@@ -461,6 +556,12 @@ class Debugger(Inspector):
 
     def _classify(self, exit: MachineExit) -> Stop | None:
         """The Stop an exit of the machine means, None when the action goes on."""
+        if (
+            self._catcher.armed
+            and exit.reason in _CATCHING
+            and (caught := self._caught(self._catcher.take(exit.exit))) is not None
+        ):
+            return caught
         if exit is LIMIT:
             return self._limit_stop()
         if exit.reason in _LAST_LOOK and self._screen_matches():
@@ -473,9 +574,14 @@ class Debugger(Inspector):
                     return self._stop_at(StopKind.EVENT, f"{self._until.spec} at {self._where()}")
                 return None
             case MachineStop.BREAKPOINT:
-                return self._breakpoint_here()
+                met, self._met = self._met, None
+                if met is None and (met := self._breakpoint_here()) is None:
+                    self._passed_at = self.machine.executor.retired
+                return met
             case MachineStop.WATCHPOINT:
                 return self._watch_stop(exit)
+            case MachineStop.EVENT:
+                return None  # of a change that no breakpoint counts
             case MachineStop.EXIT:
                 return self._stop_at(StopKind.EXIT, f"the guest ended with code {exit.code}", exit_code=exit.code)
             case MachineStop.POWEROFF:
@@ -488,25 +594,35 @@ class Debugger(Inspector):
             case MachineStop.FAILURE:
                 return self._stop_at(StopKind.FAILURE, f"{exit.detail} at {self._where()}")
 
+    def _caught(self, events: list[tuple[Breakpoint, str]]) -> Stop | None:
+        """The Stop of events that happened, or are about to; None when none of them counts."""
+        if not events:
+            return None
+        counted, words = Counted(), []
+        for point, text in events:
+            if counted.add(point):
+                words.append(text)
+        if not counted.stops:
+            return None
+        text = f"{counted.names('catch')}: {'; '.join(dict.fromkeys(words))}; now at {self._where()}{counted.failures}"
+        return self._stop_at(
+            StopKind.CATCH, text, breakpoints=tuple(dict.fromkeys(counted.stops)), failed=bool(counted.failures)
+        )
+
     def _watch_stop(self, exit: MachineExit) -> Stop | None:
         hit = exit.exit.hit if exit.exit else None
         if hit is None:
             return None
-        ids = []
+        counted = Counted()
         for id in self._watch_ids.get(hit.watch, ()):
-            point = self._breakpoints[id]
-            point.hits += 1
-            if point.ignore > 0:
-                point.ignore -= 1
-            else:
-                ids.append(id)
-        if not ids:
+            counted.add(self._breakpoints[id])
+        if not counted.stops:
             return None
         verb = "wrote" if hit.access is Access.WRITE else "read"
-        names = ", ".join(str(id) for id in ids)
-        what = f"{verb} {hit.value:#x} ({hit.size} bytes) at {hit.address:#x}"
-        text = f"watchpoint {names}: {what}, now at {self._where()}"
-        return self._stop_at(StopKind.WATCHPOINT, text, breakpoints=tuple(ids), hit=hit)
+        where = f"physical {hit.address:#x}" if hit.watch.physical else f"{hit.address:#x}"
+        what = f"{verb} {hit.value:#x} ({hit.size} bytes) at {where}"
+        text = f"{counted.names('watchpoint')}: {what}, now at {self._where()}{counted.failures}"
+        return self._stop_at(StopKind.WATCHPOINT, text, breakpoints=tuple(counted.stops), hit=hit)
 
     # -- the machine as a whole
 

@@ -27,6 +27,7 @@ class ExitReason(enum.Enum):
     SHUTDOWN = "shutdown"  #: triple fault; `Exit.faults` has the chain
     BREAKPOINT = "breakpoint"  #: about to execute an address of set_breakpoints(); not yet executed
     WATCHPOINT = "watchpoint"  #: the instruction just retired accessed a watched range
+    EVENT = "event"  #: the instruction just retired, or what was delivered behind it, made a change of set_event_stops
     FAILURE = "failure"  #: the engine cannot execute the state; `Exit.detail` says why
 
 
@@ -46,18 +47,28 @@ class Access(enum.Flag):
     BOTH = 3
 
 
+class Change(enum.IntFlag):
+    """What may change behind an instruction; the numbers are those of emu/native/events.c."""
+
+    NONE = 0
+    MODE = 1  #: real, protected, virtual 8086, IA-32e, or the code's width
+    TASK = 2  #: a task switch
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Watch `length` bytes from linear `address` for `access`."""
+    """Watch `length` bytes from linear `address` for `access`; with `physical`, of the CPU's accesses to that physical
+    address, whatever linear address they come by."""
 
     address: int
     length: int
     access: Access
+    physical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WatchHit:
-    """What the instruction did: `address` linear, `size` and `value` of the access."""
+    """What the instruction did: `address` as the watch has it, `size` and `value` of the access."""
 
     watch: Watch
     address: int
@@ -83,7 +94,8 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """The end of a run: `executed` instructions retired in it. A faulting instruction counts 1, each iteration of a
+    """The end of a run; `change` is what of set_event_stops came with its last instruction, `task` the TR selector that
+    it had before. `executed` instructions retired in it. A faulting instruction counts 1, each iteration of a
     repeated string instruction counts 1, HLT counts 1, an execution stopped by a breakpoint 0."""
 
     reason: ExitReason
@@ -91,6 +103,8 @@ class Exit:
     hit: WatchHit | None = None
     faults: tuple[Fault, ...] = ()
     detail: str = ""
+    change: Change = Change.NONE
+    task: int = 0
 
 
 class PortIo(Protocol):
@@ -168,6 +182,10 @@ class Executor(Protocol):
     def state(self) -> CpuState:
         """A copy of the CPU's state. Not inside callbacks."""
 
+    def live(self) -> CpuState:
+        """The CPU's state in place: what reads as a CpuState, each attribute as it is at that moment. Not to be
+        changed, not inside callbacks, and for a few attributes only: `state` is cheaper than many."""
+
     def load(self, state: CpuState) -> None:
         """Replace the CPU's state. Not inside callbacks."""
 
@@ -206,6 +224,11 @@ class Executor(Protocol):
     def set_breakpoints(self, linear: Iterable[int]) -> None:
         """Replace the set of execution breakpoints; memory is never written. A repeated string instruction is checked
         on arrival, not at each iteration."""
+
+    def set_event_stops(self, classes: int, physical: Iterable[int], changes: Change) -> None:
+        """Besides the breakpoints, stop before each instruction of the `classes` (bits of emu.x86.classes) and before
+        each whose first byte is at one of the `physical` addresses, which end a run with BREAKPOINT; and behind each
+        of the `changes`, with EVENT."""
 
     def set_watchpoints(self, watches: Iterable[Watch]) -> None:
         """Replace the set of data watchpoints."""

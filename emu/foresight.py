@@ -60,7 +60,7 @@ def foresee(machine: Machine, wanted: Callable[[CpuState], bool], reach: int = R
             if exit.reason is ExitReason.REQUEST and not touched:
                 # asked for before the look ahead: the machine's own `run` asks in each round whether it was meant so
                 exit = executor.run(1, skip_breakpoint=True)
-            if touched or exit.reason not in (ExitReason.BUDGET, ExitReason.WATCHPOINT):
+            if touched or exit.reason not in (ExitReason.BUDGET, ExitReason.WATCHPOINT, ExitReason.EVENT):
                 return None
             after = executor.state()
             if wanted(after):

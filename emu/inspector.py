@@ -55,6 +55,33 @@ class Inspector:
             self._cpu = self.subject.cpu_state()
         return self._cpu
 
+    def live_cpu(self) -> CpuState:
+        """What reads as the CPU's state at any moment, without a copy: for a look at a few registers. Not for keeping
+        and not to be changed."""
+        return self.cpu()
+
+    def glance(self, address: int, length: int) -> bytes:
+        """As `read_linear`, by the page tables and registers of this moment, whatever was cached."""
+        state = self.live_cpu()
+        at = address & (0xFFFFFFFFFFFFFFFF if state.long64 else 0xFFFFFFFF)
+        here = min(length, 0x1000 - (at & 0xFFF))
+        physical = paging.translate(state, self._try_physical, at, PHYSICAL_BITS)
+        if physical is None:
+            raise MemoryUnavailable(at, "not mapped")
+        data = self.subject.read_physical(physical, here)
+        return data if here == length else data + self.glance(at + here, length - here)
+
+    def try_glance(self, address: int, length: int) -> bytes | None:
+        """As `glance`, or None."""
+        try:
+            return self.glance(address, length)
+        except MemoryUnavailable:
+            return None
+
+    def place(self, address: int) -> int | None:
+        """As `translate`, by the page tables and registers of this moment."""
+        return paging.translate(self.live_cpu(), self._try_physical, address, PHYSICAL_BITS)
+
     def load_cpu(self, state: CpuState) -> None:
         self.subject.load_cpu(state)
         self._cpu = None

@@ -48,6 +48,7 @@ class MachineStop(enum.Enum):
     EXIT = "exit"  #: the debug-exit port was written
     POWEROFF = "poweroff"
     FAILURE = "failure"
+    EVENT = "event"  #: a change of mode or task, see Executor.set_event_stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class MachineState:
 _EXIT_STOPS = {
     ExitReason.BREAKPOINT: MachineStop.BREAKPOINT,
     ExitReason.WATCHPOINT: MachineStop.WATCHPOINT,
+    ExitReason.EVENT: MachineStop.EVENT,
     ExitReason.SHUTDOWN: MachineStop.SHUTDOWN,
     ExitReason.FAILURE: MachineStop.FAILURE,
 }
@@ -122,7 +124,10 @@ class Machine:
         #: what drives INTR
         self.controller: InterruptController = self.board.controller
         self.pin.connect(self.controller, self.executor)
-        self.pin.on_delivery = lambda v: self.journal.add(self.executor.retired, "interrupt", f"vector {v:#04x}")
+        #: told of each fault and software interrupt before, and of each hardware interrupt behind its delivery
+        self.caught_fault: Callable[[Fault], None] | None = None
+        self.caught_interrupt: Callable[[int], None] | None = None
+        self.pin.on_delivery = self._on_interrupt
         self.executor.on_fault(self._on_fault)
         if self.board.chipset is not None:
             self.board.chipset.smm.told = lambda text: self.journal.add(self.executor.retired, "smm", text)
@@ -154,6 +159,13 @@ class Machine:
         during = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
         where = f"{fault.cs:04x}:{fault.rip:x}"
         self.journal.add(fault.retired, kind, f"{fault.vector:#04x}{code}{cr2}{during} at {where}")
+        if self.caught_fault is not None:
+            self.caught_fault(fault)
+
+    def _on_interrupt(self, vector: int) -> None:
+        self.journal.add(self.executor.retired, "interrupt", f"vector {vector:#04x}")
+        if self.caught_interrupt is not None:
+            self.caught_interrupt(vector)
 
     # -- what devices ask of the machine
 
@@ -198,9 +210,11 @@ class Machine:
         """True when an interrupt will be delivered before the next instruction. Call `service` first."""
         return self.controller.pending_vector() is not None and self.executor.interruptible()
 
-    def run(self, until: int, *, skip_breakpoint: bool = False) -> MachineExit:
+    def run(
+        self, until: int, *, skip_breakpoint: bool = False, passed: Callable[[], bool] | None = None
+    ) -> MachineExit:
         """Run until `until` instructions have retired in all, or something stops it. With `skip_breakpoint` a
-        breakpoint on the first instruction executed is passed over."""
+        breakpoint on the first instruction executed is passed over; any other one is where `passed` says True."""
         executor, clock = self.executor, self.clock
         cap = self.config.slice or (1 << 62)
         while True:
@@ -229,6 +243,9 @@ class Machine:
                 skip_breakpoint = False
             if exit.reason is not _BUDGET and exit.reason in _EXIT_STOPS:
                 self.pin.settle()
+                if passed is not None and exit.reason is ExitReason.BREAKPOINT and passed():
+                    skip_breakpoint = True
+                    continue
                 return MachineExit(_EXIT_STOPS[exit.reason], exit, detail=exit.detail)
 
     def step(self) -> MachineExit | None:
@@ -241,8 +258,10 @@ class Machine:
         now = start * NS_PER_INSTRUCTION + clock.skipped
         if deadline is not None and deadline <= now:
             return None
-        if self.board.chipset is not None:
-            self.board.chipset.apply()
+        if (chipset := self.board.chipset) is not None:
+            if chipset.smm.due:
+                return None
+            chipset.apply()
         clock.horizon, self._awake_at = deadline, now
         exit = executor.run(1, skip_breakpoint=True)
         if exit.reason is _BUDGET:

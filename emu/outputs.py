@@ -13,12 +13,14 @@ class Outputs:
 
     def __init__(self) -> None:
         self.on_text: Callable[[str], None] | None = None
+        self.total = dict.fromkeys(NAMES, 0)  #: characters that each console has sent, since it was made
         self._kept = {name: bytearray() for name in NAMES}
 
     def sent(self, name: str, sink: Callable[[bytes], None] | None, data: bytes) -> None:
         """The console `name` has sent `data`; `sink` is where it goes."""
         kept = self._kept[name]
         kept += data
+        self.total[name] += len(data)
         if len(kept) > KEPT:
             del kept[: KEPT // 2]
         if sink is not None:
@@ -26,9 +28,9 @@ class Outputs:
         if self.on_text is not None:
             self.on_text(name)
 
-    def text(self, name: str) -> str:
-        """What the console `name` has sent, as Latin-1 text."""
-        return self._kept[name].decode("latin-1")
+    def text(self, name: str, last: int = KEPT) -> str:
+        """What the console `name` has sent, as Latin-1 text: at most the `last` characters."""
+        return self._kept[name][-last:].decode("latin-1")
 
     def clear(self) -> None:
         for kept in self._kept.values():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
+from emu.catches import Catch
 from emu.engine import Fault, WatchHit
 from emu.record import dataclass
 
@@ -19,6 +21,7 @@ class StopKind(enum.Enum):
     PAUSED = "paused"  #: at reset, or after a restore: not run yet
     BREAKPOINT = "breakpoint"
     WATCHPOINT = "watchpoint"
+    CATCH = "catch"  #: an event that a breakpoint waits for
     STEP = "step"
     INTERRUPTED = "interrupted"
     LIMIT = "limit"
@@ -42,6 +45,7 @@ class Stop:
     hit: WatchHit | None = None
     exit_code: int | None = None  #: what was written to the debug-exit port
     faults: tuple[Fault, ...] = ()  #: the chain that led to a shutdown
+    failed: bool = False  #: a condition or an action could not be evaluated; `text` says why
 
 
 class BreakKind(enum.Enum):
@@ -51,12 +55,26 @@ class BreakKind(enum.Enum):
     WRITE = "watch"
     READ = "rwatch"
     ACCESS = "awatch"
+    CATCH = "catch"  #: an event: Breakpoint.catch
+
+
+class ConditionFailed(Exception):
+    """A condition or an action cannot be evaluated; one sentence. The guest stops there, and the stop says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Stop only where `holds` does: called on the machine's thread while the guest stands at the place, it changes
+    nothing, and may raise ConditionFailed. `text` is what people are shown of it."""
+
+    text: str
+    holds: Callable[[], bool]
 
 
 @dataclass(slots=True)
 class Breakpoint:
-    """`address` is linear, `length` in bytes (1 for execution). `ignore` hits are passed over. `owner` is the front
-    end that set it ("prompt", "gdb"), `spec` what the user typed."""
+    """`address` is linear, `length` in bytes (1 for execution). `ignore` hits are passed over; a hit whose condition
+    does not hold is none. `owner` is the front end that set it ("prompt", "gdb"), `spec` what the user typed."""
 
     id: int
     kind: BreakKind
@@ -68,6 +86,9 @@ class Breakpoint:
     spec: str = ""
     hits: int = 0
     ignore: int = 0
+    condition: Condition | None = None  #: what it depends on, besides
+    action: Callable[[], None] | None = None  #: done instead of stopping
+    catch: Catch | None = None
 
 
 def fault_chain(faults: tuple[Fault, ...]) -> str:

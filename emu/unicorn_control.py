@@ -19,7 +19,7 @@ CHECKED_MODE: Final = 0x8083
 #: What a checker answers when it has executed the instruction itself and moved EIP.
 INSTEAD: Final = 0x200
 #: `Control.reason`: why the gate stopped the engine.
-STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED = 1, 2, 3, 4
+STOP_BUDGET, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED, STOP_EVENT = 1, 2, 3, 4, 5
 
 
 class Control(ctypes.Structure):
@@ -66,6 +66,12 @@ class Control(ctypes.Structure):
         ("caches", ctypes.c_uint64 * 6),  # limit and flags of ES CS SS DS FS GS for which `checks` was decided
         ("mode", ctypes.c_uint32),  # and the bits CHECKED_MODE of hflags
         ("_pad4", ctypes.c_uint32),
+        ("classes", ctypes.c_uint32),  # bits of emu.x86.classes to stop at
+        ("changes", ctypes.c_uint32),  # CHANGE_*: stop behind these
+        ("physical", ctypes.c_uint64),  # address of the places in Unicorn's numbering of RAM to stop at
+        ("physical_count", ctypes.c_uint32),
+        ("seen_mode", ctypes.c_uint32),  # what `changes` compares with
+        ("seen_task", ctypes.c_uint64),
     )
 
     remaining: int
@@ -94,6 +100,12 @@ class Control(ctypes.Structure):
     mask: int
     dr7: int
     vector: int
+    classes: int
+    changes: int
+    physical: int
+    physical_count: int
+    seen_mode: int
+    seen_task: int
     cr0: int
     cr3: int
     cr4: int

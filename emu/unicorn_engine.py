@@ -15,9 +15,10 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from emu.engine import (
+    Change,
     CheckLevel,
     EngineError,
     Exit,
@@ -38,9 +39,11 @@ from emu.unicorn_control import (
     STOP_BREAKPOINT,
     STOP_BUDGET,
     STOP_CHANGED,
+    STOP_EVENT,
     BreakpointTable,
     Control,
 )
+from emu.unicorn_events import EventStops
 from emu.unicorn_fast import (
     ALWAYS,
     AT_BREAKPOINT,
@@ -78,6 +81,7 @@ from emu.unicorn_library import (
     REGISTERS,
     Library,
 )
+from emu.unicorn_live import LiveState
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_state
@@ -87,7 +91,7 @@ from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 from emu.x86.fidelity import unkept
-from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
+from emu.x86.state import CR0_PE, CR0_PG, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
 from emu.x86.vectors import denied
 
 #: Opened behind the C helper, which the imports have loaded: that is of use only when it is there before Unicorn.
@@ -108,6 +112,8 @@ LONGEST: Final = 15  #: bytes of an instruction
 #: Looked up once: an enumeration's members cost several times a global name.
 BUDGET, REQUEST, HALT = ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.HALT
 SHUTDOWN, BREAKPOINT, FAILURE = ExitReason.SHUTDOWN, ExitReason.BREAKPOINT, ExitReason.FAILURE
+#: Ends of a run that a change of mode or task comes before.
+_CHANGES: Final = frozenset((BUDGET, REQUEST, ExitReason.EVENT))
 #: How most steps end.
 STEPPED: Final = Exit(BUDGET, 1)
 FETCH_ERRORS: Final = frozenset((ERR_FETCH_UNMAPPED, ERR_FETCH_PROT))
@@ -170,6 +176,7 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
+        self._live_state = LiveState(self._ov, self.state, self._system.efer)
         self._faults = Faults(
             self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
         )
@@ -186,6 +193,7 @@ class UnicornEngine:
         self.unkept = unkept(helper=isinstance(self._loop, FastLoop))
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read, self._callbacks)
         reader = code_reader(self._ov, self._memory, self._watch.read_linear)
+        self._events = EventStops(self._ov, self._control, self._memory, self.live(), reader)
         self._loop.serve(self._system)
         if isinstance(self._loop, GateLoop):
             intercepts = Intercepts(
@@ -322,6 +330,28 @@ class UnicornEngine:
             raise ValueError(f"a budget of {budget} instructions: at least 1 is needed")
         if self._running:
             raise EngineError("run() was called inside a callback of a run")
+        if self._go is None and self._events.any:
+            return self._run_looking(budget, skip_breakpoint)
+        return self._run(budget, skip_breakpoint)
+
+    def _run_looking(self, budget: int, skip: bool) -> Exit:
+        """The portable loop, where instructions are to be looked at before they are executed."""
+        control, done = self._control, 0
+        while True:
+            pc = self.linear_pc
+            passed = (skip and not self._interrupted) or (
+                self._returning and control.skip == pc and control.skip_rsp == self._regs[RSP]
+            )
+            waits = self._halted or (control.interrupt and self.interruptible())
+            if self._events.met(pc) and not waits and not passed and not self._loop.repeating():
+                return Exit(BREAKPOINT, done)
+            exit = self._run(1, skip)
+            done += exit.executed
+            skip = skip and not exit.executed
+            if exit.reason is not BUDGET or done == budget:
+                return Exit(exit.reason, done, exit.hit, exit.faults, exit.detail, exit.change, exit.task)
+
+    def _run(self, budget: int, skip_breakpoint: bool) -> Exit:
         # what `retired` says between runs
         self._base, self._budget = self._base + self._budget - self._control.remaining, budget
         ended = NOT_BEGUN
@@ -344,6 +374,8 @@ class UnicornEngine:
         took_before = control.taken if entered is None else 0
         if entered is None:
             self._prepare(budget, skip_breakpoint)
+            if control.changes:
+                self._events.see()
         self._interrupted = False
         self._running, self._live = True, 1
         try:
@@ -362,8 +394,11 @@ class UnicornEngine:
             self._interrupted = self._returning = True
         elif control.skip == EMPTY or hit is not None or reason is BREAKPOINT:
             self._returning = False
+        change = self._events.changed() if control.changes else Change.NONE
         if hit is not None:
-            return Exit(ExitReason.WATCHPOINT, executed, hit=hit)
+            return Exit(ExitReason.WATCHPOINT, executed, hit=hit, change=change, task=self._events.task)
+        if change and reason in _CHANGES:
+            return Exit(ExitReason.EVENT, executed, change=change, task=self._events.task)
         if reason is BUDGET and control.stop:
             reason = REQUEST
         if reason is REQUEST:
@@ -381,6 +416,7 @@ class UnicornEngine:
             or self._interrupted
             or self._returning
             or self._watch.stale
+            or bool(self._control.changes)
             or (self._nmi and not self._env.hflags2 & HF2_NMI)
         )
 
@@ -436,6 +472,8 @@ class UnicornEngine:
                 control.skip, control.skip_rsp = self.linear_pc, self._regs[RSP]
             elif reason == STOP_CHANGED:
                 watch.stale = True
+            elif reason == STOP_EVENT:
+                return ExitReason.EVENT, ""
             elif self._ov.halted.value:
                 self._halted = True
                 if control.halt_run:
@@ -474,6 +512,10 @@ class UnicornEngine:
         state.smm, state.smm_nmi, state.smbase = self._smm, self._smm_nmi, self._smbase
         self._system.fill(state)
         return state
+
+    def live(self) -> CpuState:
+        """See Executor."""
+        return cast(CpuState, self._live_state)
 
     def load(self, state: CpuState) -> None:
         """See Executor."""
@@ -577,12 +619,20 @@ class UnicornEngine:
         """See Executor."""
         if self._running:
             raise EngineError("remap() was called inside a callback of a run")
-        enough = self._memory.remap(regions, self._drop)
+        # For each page that it takes out or puts in Unicorn translates the same linear address, as the CPU would: with
+        # paging that sets accessed bits, or faults, which counts as a fault of the guest that is being delivered.
+        env, cr0 = self._env, self._env.cr[0]
+        env.cr[0] = cr0 & ~CR0_PG
+        try:
+            enough = self._memory.remap(regions, self._drop)
+        finally:
+            env.cr[0] = cr0
         if self._marking is not None:
             self._loop.mark_writes(*self._marking, self._memory.places())
         if self._display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, self._display)
         self._call.tlb_flush(self._ov.cpu)
+        self._events.remapped()
         if not enough or not isinstance(self._loop, FastLoop):
             self._loop.flush()  # blocks of the gate may cross into what was taken out
         self._watch.stale = self._watch.active
@@ -624,6 +674,12 @@ class UnicornEngine:
         """See Executor."""
         if self._table.replace(linear):
             self._loop.breakpoints_changed()
+        self._interrupted = self._returning = False
+
+    def set_event_stops(self, classes: int, physical: Iterable[int], changes: Change) -> None:
+        """See Executor."""
+        if self._events.replace(classes, physical, changes):
+            self._loop.flush()
         self._interrupted = self._returning = False
 
     def set_watchpoints(self, watches: Iterable[Watch]) -> None:

@@ -207,6 +207,7 @@ class Helper:
         self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
         self.go = f("go", c_uint32, p, c_int64, c_int, c_uint64)
+        self.class_of = f("class_of", c_uint32, c_char_p, c_int, c_int)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
         self.flush = f("flush", None, p)

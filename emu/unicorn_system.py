@@ -138,6 +138,10 @@ class System:
             state.msrs[m.APIC_BASE] = base
         state.efer |= self._sce
 
+    def efer(self) -> int:
+        """EFER as the guest sees it."""
+        return self._env.efer | self._sce
+
     def tsc(self) -> int:
         """The time-stamp counter now. A write to it moves IA32_TSC_ADJUST by as much (SDM vol. 3B, 18.17.3); so that
         register is what is kept, whether the model shows it or not."""

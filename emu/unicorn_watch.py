@@ -141,9 +141,9 @@ class Watchpoints:
         while first < end:
             length = min(end - first, PAGE - first % PAGE)
             linear = first & width
-            if state.cr0 & CR0_PG:
+            if state.cr0 & CR0_PG and not watch.physical:
                 entries.update(level.address for level in walk(state, self._read, linear).levels)
-            physical = translate(state, self._read, linear)
+            physical = linear if watch.physical else translate(state, self._read, linear)
             if physical is not None:
                 number = len(self._pieces) + 1
                 self._pieces[number] = _Piece(watch, trap, physical, linear)

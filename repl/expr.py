@@ -1,15 +1,20 @@
 """Expressions people type: numbers, seg:off, registers, symbols, arithmetic, memory in brackets.
 
-Grammar, loosest first; C's precedence::
+Grammar, loosest first; C's precedence, but comparisons are looser than all arithmetic, as in Python::
 
+    whole   := both ('||' both)*              0 or 1; what is behind is evaluated only where it matters
+    both    := equal ('&&' equal)*
+    equal   := order (('==' | '!=') order)*
+    order   := address (('<' | '<=' | '>' | '>=') address)*
     address := or [':' or]                    seg:off gives a linear address
-    or      := and ('|' and)*
+    or      := xor ('|' xor)*
+    xor     := and ('^' and)*
     and     := shift ('&' shift)*
     shift   := sum (('<<' | '>>') sum)*
     sum     := product (('+' | '-') product)*
     product := unary (('*' | '/' | '%') unary)*
-    unary   := ('-' | '+' | '~') unary | primary
-    primary := number | 'c' | [$]register | symbol | '(' address ')' | [size ['ptr']] '[' address ']'
+    unary   := ('-' | '+' | '~' | '!') unary | primary
+    primary := number | 'c' | [$]register | symbol | '(' whole ')' | [size ['ptr']] '[' address ']'
 
 Numbers are decimal, or hex with 0x in front or h behind, or binary with 0b. A far address of two bare numbers is hex,
 as everybody writes and v2e prints it (`0:7c00`, `f000:fff0`). Names are registers first, then symbols.
@@ -18,6 +23,7 @@ as everybody writes and v2e prints it (`0:7c00`, `f000:fff0`). Names are registe
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 #: Sizes nasm gives memory operands, in bytes.
@@ -66,7 +72,7 @@ _TOKENS = re.compile(
       | (?P<char>'[^']')
       | (?P<register>\$\w+)
       | (?P<name>[A-Za-z_.@?][\w.@?$]*)
-      | (?P<op><<|>>|[-+*/%&|~()\[\]:])""",
+      | (?P<op><<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~()\[\]:<>!])""",
     re.VERBOSE,
 )
 
@@ -108,14 +114,15 @@ def _tokens(text: str) -> list[_Token]:
 class _Parser:
     """Evaluates while it parses; nothing is kept."""
 
-    def __init__(self, text: str, scope: Scope) -> None:
+    def __init__(self, text: str, tokens: list[_Token], scope: Scope, *, idle: bool = False) -> None:
         self._text, self._scope = text.strip(), scope
-        self._tokens = _tokens(text)
+        self._tokens = tokens
         self._next = 0
         self._depth = 0
+        self._idle = int(idle)  #: above 0: what is read does not matter, so it is not looked up
 
     def whole(self) -> int:
-        value = self._address()
+        value = self._either()
         token = self._peek()
         if token.kind != "end":
             raise ExpressionError(f"unexpected {token.text!r} in {self._text!r}")
@@ -137,6 +144,25 @@ class _Parser:
             return token.text
         return None
 
+    def _either(self) -> int:
+        value = self._both()
+        while self._accept("||"):
+            value = self._second(self._both, value != 0, 1)
+        return value
+
+    def _both(self) -> int:
+        value = self._equal()
+        while self._accept("&&"):
+            value = self._second(self._equal, value == 0, 0)
+        return value
+
+    def _second(self, operand: Callable[[], int], decided: bool, value: int) -> int:
+        """The right side of a logical operator whose left one may have decided."""
+        self._idle += decided
+        right = operand()
+        self._idle -= decided
+        return value if decided else int(right != 0)
+
     def _address(self) -> int:
         first = self._peek()
         start = self._next
@@ -147,7 +173,7 @@ class _Parser:
             raise ExpressionError(f"unexpected ':' in {self._text!r}: an address has one segment and one offset")
         register = first.text.lstrip("$").lower()
         if self._next - start != 2 or register not in SEGMENT_REGISTERS:
-            return self._linear(self._scope.segment_base(value), self._or())
+            return self._linear(0 if self._idle else self._scope.segment_base(value), self._or())
         if self._peek().text == "[":
             raise ExpressionError(f"write [{register}:...] for memory relative to {register.upper()}")
         return self._linear(self._scope.cached_base(register), self._or())
@@ -158,15 +184,34 @@ class _Parser:
         return base + offset & mask
 
     def _or(self) -> int:
-        value = self._and()
+        value = self._xor()
         while self._accept("|"):
-            value |= self._and()
+            value |= self._xor()
+        return value
+
+    def _xor(self) -> int:
+        value = self._and()
+        while self._accept("^"):
+            value ^= self._and()
         return value
 
     def _and(self) -> int:
         value = self._shift()
         while self._accept("&"):
             value &= self._shift()
+        return value
+
+    def _equal(self) -> int:
+        value = self._order()
+        while operator := self._accept("==", "!="):
+            value = int((value == self._order()) == (operator == "=="))
+        return value
+
+    def _order(self) -> int:
+        value = self._address()
+        while operator := self._accept("<", "<=", ">", ">="):
+            right = self._address()
+            value = int({"<": value < right, "<=": value <= right, ">": value > right, ">=": value >= right}[operator])
         return value
 
     def _shift(self) -> int:
@@ -191,6 +236,8 @@ class _Parser:
             factor = self._unary()
             if operator == "*":
                 value *= factor
+            elif factor == 0 and self._idle:
+                value = 0
             elif factor == 0:
                 raise ExpressionError(f"division by zero in {self._text!r}")
             else:
@@ -202,9 +249,9 @@ class _Parser:
         if self._depth > _MAX_DEPTH:
             raise ExpressionError(f"the expression is nested deeper than {_MAX_DEPTH} levels")
         try:
-            if operator := self._accept("-", "+", "~"):
+            if operator := self._accept("-", "+", "~", "!"):
                 value = self._unary()
-                return {"-": -value, "+": value, "~": ~value}[operator]
+                return {"-": -value, "+": value, "~": ~value, "!": int(not value)}[operator]
             return self._primary()
         finally:
             self._depth -= 1
@@ -226,7 +273,7 @@ class _Parser:
         if token.kind == "name":
             return self._name(token)
         if token.text == "(":
-            value = self._address()
+            value = self._either()
             self._expect(")", token)
             return value
         if token.text == "[":
@@ -256,6 +303,8 @@ class _Parser:
     def _memory(self, opening: _Token, size: int) -> int:
         address = self._address()
         self._expect("]", opening)
+        if self._idle:
+            return 0
         if address < 0:
             raise ExpressionError(f"[{address}] is below address 0")
         return self._scope.load(address, size)
@@ -265,6 +314,22 @@ class _Parser:
             raise ExpressionError(f"{opening.text!r} in {self._text!r} has no {closing!r}")
 
 
+class Expression:
+    """An expression to be evaluated many times. Raises ExpressionError for what is none."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._tokens = _tokens(text)
+
+    def check(self, scope: Scope) -> None:
+        """Raises ExpressionError for what is no expression or names nothing there is; memory is not looked at."""
+        _Parser(self.text, self._tokens, scope, idle=True).whole()
+
+    def value(self, scope: Scope) -> int:
+        """Its value now. Raises ExpressionError."""
+        return _Parser(self.text, self._tokens, scope).whole()
+
+
 def evaluate(text: str, scope: Scope) -> int:
     """The value of `text`; seg:off gives the linear address. Raises ExpressionError with one sentence."""
-    return _Parser(text, scope).whole()
+    return Expression(text).value(scope)

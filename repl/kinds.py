@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emu.catches import Catch
+from repl.catches import WORDS, parse_catch
 from repl.command import CommandError, Kind
 
 if TYPE_CHECKING:
@@ -67,6 +69,12 @@ def _over_or_into(session: Session, text: str) -> str:
     return text
 
 
+def _each_or_whole(session: Session, text: str) -> str:
+    if text not in ("each", "whole"):
+        raise CommandError(f"{text!r} is neither `each` nor `whole`")
+    return text
+
+
 def _text(session: Session, text: str) -> str:
     return text
 
@@ -108,6 +116,24 @@ def _device_words(session: Session, prefix: str) -> Iterable[str]:
 
 def _breakpoint_words(session: Session, prefix: str) -> Iterable[str]:
     return (str(point.id) for point in session.debugger.breakpoint_list())
+
+
+def _conditional(text: str) -> tuple[str, str]:
+    """What stands before and behind the last word `if`."""
+    match = re.match(r"(.*?)(?:^|\s)if\s+(.*\S)\s*$", text)
+    return (match[1], match[2]) if match else (text, "")
+
+
+def _place(session: Session, text: str) -> tuple[int, str, str]:
+    place, condition = _conditional(text)
+    if not place.strip():
+        raise CommandError("there is no address before `if`")
+    return *_address_text(session, place), condition
+
+
+def _event(session: Session, text: str) -> tuple[Catch, str]:
+    event, condition = _conditional(text)
+    return parse_catch(session, event), condition
 
 
 def _bytes_or_number(session: Session, text: str) -> int | bytes:
@@ -166,6 +192,8 @@ def _msr(session: Session, text: str) -> int:
 
 ADDRESS = Kind("address", "a linear address, or seg:off", _address, _expression_words)
 ADDRESS_TEXT = Kind("address", "a linear address, or seg:off", _address_text, _expression_words)
+PLACE = Kind("address", "a linear address, or seg:off; `if` and an expression", _place, _expression_words, rest=True)
+EVENT = Kind("event", "an event; `if` and an expression", _event, lambda session, prefix: WORDS, rest=True)
 MSR = Kind("msr", "a name like efer, or a number, an expression", _msr, _msr_words)
 NUMBER = Kind("number", "an expression", _number, _expression_words)
 EXPRESSION = Kind("expression", "an expression, blanks included", _number, _expression_words, rest=True)
@@ -175,6 +203,7 @@ ASSIGNMENT = Kind("register value", "a register's name, and an expression", _ass
 VALUE = Kind("value", 'an expression, or text in "double quotes"', _bytes_or_number, _expression_words)
 HANDLERS = Kind("over or into", "`over` or `into`", _over_or_into, lambda session, prefix: ("over", "into"))
 RULES = Kind("rules", "the rules of a CPU", _word, lambda session, prefix: ("vtx2006", "vtx", "svm"))
+REPEATS = Kind("each or whole", "`each` or `whole`", _each_or_whole, lambda session, prefix: ("each", "whole"))
 DEVICE = Kind("device", "a device's name", _word, _device_words)
 BREAKPOINT = Kind("number", "a breakpoint's number", _number, _breakpoint_words)
 NAME = Kind("name", "any word", _word)

@@ -279,14 +279,16 @@ def _entry_checks(views: Sequence[EntryView], style: Style) -> list[str]:
 def _breakpoints(views: Sequence[Breakpoint], style: Style) -> list[str]:
     rows = []
     for v in views:
-        kind = {BreakKind.EXECUTE: "break", BreakKind.WRITE: "watch", BreakKind.READ: "rwatch"}.get(v.kind, "awatch")
-        length = "" if v.kind is BreakKind.EXECUTE else f"{v.length} byte{'s' * (v.length > 1)}"
+        kind = v.kind.value
+        length = "" if v.kind in (BreakKind.EXECUTE, BreakKind.CATCH) else f"{v.length} byte{'s' * (v.length > 1)}"
         state = [*(["once"] if v.temporary else []), *([] if v.enabled else ["disabled"])]
         state += [f"{v.hits} hit{'s' * (v.hits > 1)}"] if v.hits else []
         state += [f"ignores {v.ignore}"] if v.ignore else []
-        spec = f"({v.spec})" if v.spec and v.spec != f"{v.address:#x}" else ""
+        spec = f"({v.spec})" if v.spec and v.spec != f"{v.address:#x}" and v.catch is None else ""
+        where = hexadecimal(v.address, _wide(v.address)) if v.catch is None else v.spec
+        state += [f"if {v.condition.text}"] if v.condition is not None else []
         owner = "" if v.owner == "prompt" else f"by {v.owner}"
-        rows.append([str(v.id), style("name", kind), hexadecimal(v.address, _wide(v.address)), length, spec,
+        rows.append([str(v.id), style("name", kind), where, length, spec,
                      " ".join([owner, ", ".join(state)]).strip()])  # fmt: skip
     return aligned(rows)
 
@@ -419,7 +421,10 @@ def result_text(result: Result, style: Style) -> str:
 def plain(value: object) -> Any:
     """`value` as JSON has it: dataclasses as objects, bytes as hex, enumerations by value."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        members = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {name: plain(member) for name, member in members.items() if not callable(member)}
+    if isinstance(value, re.Pattern):
+        return value.pattern
     if isinstance(value, enum.Flag):
         return [member.name.lower() for member in value if member.name]
     if isinstance(value, enum.Enum):

@@ -9,13 +9,13 @@ from emu.debugger import Debugger
 from emu.inspector import DebuggerError
 from emu.machine import MachineState
 from emu.record import dataclass, field
-from emu.stops import Stop
+from emu.stops import Condition, ConditionFailed, Stop
 from emu.subject import MemoryUnavailable
 from emu.worker import Worker
 from emu.x86.modes import code_bits
 from emu.x86.registers import REGISTERS
 from repl.command import CommandError, Result, Table
-from repl.expr import SEGMENT_REGISTERS, ExpressionError, evaluate
+from repl.expr import SEGMENT_REGISTERS, Expression, ExpressionError, evaluate
 from repl.shown import PositionView
 from repl.symbols import SymbolError, Symbols
 
@@ -112,6 +112,19 @@ class Session:
         """The value of an expression. Raises ExpressionError."""
         return evaluate(text, self.scope)
 
+    def condition(self, text: str) -> Condition:
+        """An expression as what a breakpoint depends on: holds where it is not 0. Raises ExpressionError."""
+        expression, scope = Expression(text), LiveScope(self.debugger, self.symbols)
+        expression.check(scope)
+
+        def holds() -> bool:
+            try:
+                return expression.value(scope) != 0
+            except ExpressionError as error:
+                raise ConditionFailed(f"`{text}` cannot be evaluated: {error}") from None
+
+        return Condition(text, holds)
+
     def write_register(self, name: str, value: int) -> None:
         """Set a register or a named part of one; a part's neighbours keep their bits. Negative values are stored in
         two's complement. Raises CommandError, or DebuggerError where the CPU does not allow the value."""
@@ -175,3 +188,23 @@ class DebuggerScope:
 
     def word_size(self) -> int:
         return code_bits(self._debugger.cpu()) // 8
+
+
+class LiveScope(DebuggerScope):
+    """The same for conditions, which are evaluated at each hit: what they name is looked at in place."""
+
+    def register(self, name: str) -> int | None:
+        register = REGISTERS.get(name)
+        return None if register is None else register.get(self._debugger.live_cpu())
+
+    def cached_base(self, register: str) -> int:
+        return self._debugger.live_cpu().segment(register).base
+
+    def load(self, address: int, size: int) -> int:
+        try:
+            return int.from_bytes(self._debugger.glance(address, size), "little")
+        except MemoryUnavailable as error:
+            raise ExpressionError(f"cannot read {size} bytes at {address:#x}: {error.why}") from None
+
+    def word_size(self) -> int:
+        return code_bits(self._debugger.live_cpu()) // 8

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
 from emu.engine import Access
+from emu.stops import Condition, ConditionFailed
 from emu.subject import MemoryUnavailable
 from emu.worker import Worker
 from emu.x86.modes import code_bits, mode_of
@@ -22,12 +24,14 @@ from stub.target import (
     SIGNAL_INT,
     SIGNAL_TRAP,
     Description,
+    PointHooks,
     Register,
     StopReason,
     StopReport,
     TargetError,
 )
 
+T = TypeVar("T")
 OWNER = "gdb"
 #: The one CPU there is; ids count from 1.
 CPU_THREAD = 1
@@ -59,6 +63,18 @@ def _refusals() -> Iterator[None]:
         yield
     except (DebuggerError, MemoryUnavailable) as error:
         raise TargetError(str(error)) from None
+
+
+def _evaluated(fn: Callable[[], T]) -> Callable[[], T]:
+    """`fn`, which raises TargetError, for the debugger."""
+
+    def evaluated() -> T:
+        try:
+            return fn()
+        except TargetError as error:
+            raise ConditionFailed(str(error)) from None
+
+    return evaluated
 
 
 class DebuggerTarget:
@@ -124,7 +140,7 @@ class DebuggerTarget:
     def _breakpoint_report(self, stop: Stop) -> StopReport:
         for reason, points in ((StopReason.SWBREAK, self._software), (StopReason.HWBREAK, self._hardware)):
             if points.get(stop.linear_pc) in stop.breakpoints:
-                return StopReport(reason=reason)
+                return StopReport(reason=reason, note=stop.text if stop.failed else "")
         return StopReport(note=stop.text)  # the prompt's: gdb would pass over a reason it knows no breakpoint for
 
     def _watch_report(self, stop: Stop) -> StopReport:
@@ -250,16 +266,45 @@ class DebuggerTarget:
     # -- breakpoints: owned by the debugger, under gdb's name
 
     def insert_software_breakpoint(self, address: int) -> None:
-        self._software[address] = self._add(BreakKind.EXECUTE, address, 1)
+        self._insert(self._software, address)
 
     def remove_software_breakpoint(self, address: int) -> None:
         self._drop(self._software.pop(address))
 
     def insert_hardware_breakpoint(self, address: int) -> None:
-        self._hardware[address] = self._add(BreakKind.EXECUTE, address, 1)
+        self._insert(self._hardware, address)
 
     def remove_hardware_breakpoint(self, address: int) -> None:
         self._drop(self._hardware.pop(address))
+
+    def _insert(self, points: dict[int, int], address: int) -> None:
+        if (left := points.pop(address, None)) is not None:
+            self._drop(left)  # a client that has gone left it, to stay until then
+        points[address] = self._add(BreakKind.EXECUTE, address, 1)
+
+    def set_hooks(self, reason: StopReason, address: int, hooks: PointHooks | None) -> None:
+        points = self._software if reason is StopReason.SWBREAK else self._hardware
+        condition = action = None
+        if hooks is not None:
+            if hooks.holds is not None:
+                condition = Condition("evaluated for gdb", _evaluated(hooks.holds))
+            if hooks.act is not None:
+                action = _evaluated(hooks.act)
+        with _refusals():
+            self._debugger.set_condition(points[address], condition, action)
+
+    def register_reader(self, register: Register) -> Callable[[], int]:
+        assert isinstance(register, X86Register)
+        state, read = self._debugger.live_cpu(), register.read
+        if register.is_pc:
+            return lambda: state.rip if self.pc_is_offset else state.linear_pc
+        return lambda: read(state)
+
+    def glance(self, address: int, length: int) -> bytes:
+        try:
+            return self._debugger.glance(address, length)
+        except MemoryUnavailable as error:
+            raise TargetError(str(error)) from None
 
     def insert_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
         self._watches[reason, address, length] = self._add(_WATCH_KINDS[reason], address, length)

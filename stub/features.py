@@ -11,6 +11,8 @@ from stub.target import Description, EnumType, Feature, FlagsType, Register, Str
 
 #: What is advertised, in words; for documents and nothing else, since what is advertised follows from the handlers.
 MEANINGS = {
+    "BreakpointCommands": "commands of breakpoints are run here, `dprintf` in agent style among them",
+    "ConditionalBreakpoints": "conditions of breakpoints are evaluated here",
     "PacketSize": "bytes of the longest packet, in hex",
     "QStartNoAckMode": "the packet",
     "qXfer:features:read": "the target description",

@@ -128,12 +128,15 @@ class QueryResume:
 @dataclass(frozen=True, slots=True)
 class InsertPoint:
     """`Z type,addr,kind` ("Packets"): 0 software, 1 hardware breakpoint, 2 write, 3 read, 4 access watchpoint. `kind`
-    is the breakpoint's size or the bytes watched; `extra` what follows (conditions, commands)."""
+    is the breakpoint's size or the bytes watched. `conditions` are agent expressions of which one has to hold,
+    `commands` ones to be run instead of stopping; `persist`: these stay when the client goes."""
 
     type: int
     address: int
     kind: int
-    extra: bytes
+    conditions: tuple[bytes, ...] = ()
+    commands: tuple[bytes, ...] = ()
+    persist: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,12 +337,44 @@ def _action(text: bytes) -> Action:
     raise MessageError("vCont names an action that is none of c, C, s, S, t, r")
 
 
-def _point(rest: bytes) -> tuple[int, int, int, bytes]:
-    place, _, extra = rest.partition(b";")
-    parts = place.split(b",")
+def _point(rest: bytes) -> tuple[int, int, int]:
+    parts = rest.split(b",")
     if len(parts) != 3:
         raise MessageError("a breakpoint packet has a type, an address and a kind")
-    return _number(parts[0], "type"), _number(parts[1], "address"), _number(parts[2], "kind"), extra
+    return _number(parts[0], "type"), _number(parts[1], "address"), _number(parts[2], "kind")
+
+
+def _insert_point(rest: bytes) -> Message:
+    """`TYPE,ADDR,KIND[;COND...][;cmds:PERSIST,CMD...]`, where each expression is `XLENGTH,HEX`."""
+    place, *sections = rest.split(b";")
+    conditions: tuple[bytes, ...] = ()
+    commands: tuple[bytes, ...] = ()
+    persist = False
+    for section in sections:
+        if section.startswith(b"cmds:"):
+            flag, comma, body = section.removeprefix(b"cmds:").partition(b",")
+            if not comma:
+                raise MessageError("there is no comma behind the persistence of the commands")
+            persist = bool(_number(flag, "persistence"))
+            commands += _expressions(body)
+        elif section:
+            conditions += _expressions(section)
+    return InsertPoint(*_point(place), conditions, commands, persist)
+
+
+def _expressions(text: bytes) -> tuple[bytes, ...]:
+    """`XLENGTH,HEX` one behind another, LENGTH in bytes."""
+    found = []
+    while text:
+        head, comma, rest = text.partition(b",")
+        if head[:1] != b"X" or not comma:
+            raise MessageError("an agent expression is X, its length, a comma and its bytes")
+        length = _number(head[1:], "length of an agent expression")
+        if 2 * length > len(rest):
+            raise MessageError("an agent expression is shorter than its length says")
+        found.append(_hex(rest[: 2 * length], "agent expression"))
+        text = rest[2 * length :]
+    return tuple(found)
 
 
 def _set_thread(rest: bytes) -> Message:
@@ -377,8 +412,8 @@ _LETTERS: dict[int, _Parser] = {
     ord("s"): lambda rest: Resume((Action("s"),), _address(rest)),
     ord("C"): lambda rest: _with_signal("c", rest),
     ord("S"): lambda rest: _with_signal("s", rest),
-    ord("Z"): lambda rest: InsertPoint(*_point(rest)),
-    ord("z"): lambda rest: RemovePoint(*_point(rest)[:3]),
+    ord("Z"): _insert_point,
+    ord("z"): lambda rest: RemovePoint(*_point(rest.partition(b";")[0])),
     ord("H"): _set_thread,
     ord("T"): lambda rest: ThreadAlive(_thread(rest)),
     ord("k"): lambda rest: Kill(replies=False),

@@ -118,6 +118,8 @@ class Session:
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
         self._context = Context(target, self._supported, breakpoints.remove_all, has_runner)
+        self._context.printed = self.printed
+        self._unread = 0  #: pieces of output dropped, as the client did not read
         target.set_listener(self.stopped)
 
     # -- bytes
@@ -189,6 +191,21 @@ class Session:
                 self._send(words)
             self._context.thread = report.thread
             self._send(self._stop_reply(report))
+            self._on_output()
+
+    def printed(self, text: str) -> None:
+        """A breakpoint's commands print `text`. It reaches a client that waits for a stop; one that does not read loses
+        some, and is told so: output costs no memory beyond HIGH_WATER, and holds nobody up."""
+        if self.state is not State.RUNNING and not self._starting:
+            return
+        if len(self._out) >= HIGH_WATER:
+            self._unread += 1
+            return
+        if self._unread:
+            lost, self._unread = self._unread, 0
+            text = f"({lost} pieces of output were dropped: they came faster than they were read)\n{text}"
+        self._print(text)
+        if not self._starting:
             self._on_output()
 
     def command_finished(self, output: str, failure: str = "") -> list[Event]:

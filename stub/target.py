@@ -256,6 +256,31 @@ class HardwareBreakpoints(Protocol):
     def remove_hardware_breakpoint(self, address: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class PointHooks:
+    """What a breakpoint depends on and does. `holds` is asked at each hit whether it is to count (None: always); with
+    `act`, that is done and the target runs on. Both may raise TargetError: then the target stops there, and says so.
+    `key` identifies them: equal keys, equal hooks."""
+
+    key: object
+    holds: Callable[[], bool] | None
+    act: Callable[[], None] | None
+
+
+@runtime_checkable
+class ConditionalPoints(Protocol):
+    """Conditions and commands of `Z0` and `Z1`. The looks are for hooks: quick, and true at that moment only."""
+
+    def set_hooks(self, reason: StopReason, address: int, hooks: PointHooks | None) -> None:
+        """For a breakpoint that has been inserted; `reason` is SWBREAK or HWBREAK. None takes them away."""
+
+    def register_reader(self, register: Register) -> Callable[[], int]:
+        """What gives one of the description's registers, as a number, each time that it is called."""
+
+    def glance(self, address: int, length: int) -> bytes:
+        """Memory. Raises TargetError where one of the bytes cannot be read."""
+
+
 @runtime_checkable
 class Watchpoints(Protocol):
     """`Z2` `Z3` `Z4` and their `z`. `reason` is WATCH, RWATCH or AWATCH."""

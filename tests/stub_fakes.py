@@ -9,7 +9,7 @@ from emu.x86.state import CpuState
 from stub.packet import Decoder, Event, Packet, frame
 from stub.registers import X86Register, describe
 from stub.session import Session
-from stub.target import SIGNAL_INT, Description, Register, StopReason, StopReport, TargetError
+from stub.target import SIGNAL_INT, Description, PointHooks, Register, StopReason, StopReport, TargetError
 
 RAM = 0x20000
 
@@ -64,6 +64,7 @@ class FakeTarget(BareTarget):
         self.memory = bytearray(range(256)) * (RAM // 256)
         self.points: set[tuple[object, ...]] = set()
         self.pc_is_offset = False
+        self.hooks: dict[int, PointHooks | None] = {}
 
     # registers and memory
 
@@ -154,6 +155,16 @@ class FakeTarget(BareTarget):
 
     def remove_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
         self.points.remove((reason, address, length))
+
+    def set_hooks(self, reason: StopReason, address: int, hooks: PointHooks | None) -> None:
+        assert ((0 if reason is StopReason.SWBREAK else 1), address) in self.points
+        self.hooks[address] = hooks
+
+    def register_reader(self, register: Register) -> Callable[[], int]:
+        return lambda: int.from_bytes(self.read_register(1, register) or b"", "little")
+
+    def glance(self, address: int, length: int) -> bytes:
+        return self.read_memory(address, length)
 
     def _insert(self, *point: object) -> None:
         assert point not in self.points, "a target is asked once"

@@ -33,6 +33,7 @@ REPLACES void helper_ltr_x86_64(void *env, int selector)
     if (!(selector & 0xfffc))
         real_raise_exception_err_ra(env, EXCP_GP, 0, (uint64_t)__builtin_return_address(0));
     real_helper_ltr(env, selector);
+    task_register_loaded(env);
 }
 
 /* PUSHF pushes VM and RF as 0 (SDM vol. 2B, PUSHF). */

@@ -83,6 +83,8 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
         stop_run(e, STOP_BUDGET);
     if (c->stop || c->halt_run)
         stop_run(e, STOP_ASKED);
+    if (c->changes && mode_or_task_changed(e))
+        stop_run(e, STOP_EVENT);
     /* An interrupt is delivered at the first boundary where the CPU takes it, whatever chained blocks to each other:
      * shadows end only with a block, and while IF is clear all that may set it have the next block looked at. */
     if (c->masked || c->interrupt) {

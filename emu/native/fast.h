@@ -100,8 +100,14 @@ struct control {
     uint64_t (*checker)(void *uc, uint64_t address);
     uint64_t caches[6];
     uint32_t mode, pad4;
+    /* events.c: the classes of instructions to stop at, the changes to stop behind, places in RAM to stop at; and the
+     * mode and the task register, as when the run began */
+    uint32_t classes, changes;
+    uint64_t physical;
+    uint32_t physical_count, seen_mode;
+    uint64_t seen_task;
 } __attribute__((packed));
-enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED };
+enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED, STOP_EVENT };
 #define STEP_DONE 0x100
 #define INSTEAD 0x200 /* an answer of Python's: it has executed the instruction itself */
 /* `leave`: 1, set by Python, the block is to be looked up again; 2, something that only `look` compares has changed. */
@@ -241,6 +247,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, tcg_temp_free_internal, (void *, void *))                                                                  \
     X(void, tcg_gen_op2, (void *, uint32_t, uint64_t, uint64_t))                                                       \
     X(uint32_t, cpu_ldub_code, (void *, uint64_t))                                                                     \
+    X(uint64_t, cpu_ldq_code, (void *, uint64_t))                                                                      \
     X(uint32_t, cpu_lduw_data_ra, (void *, uint64_t, uint64_t))                                                        \
     X(uint32_t, cpu_ldl_data_ra, (void *, uint64_t, uint64_t))                                                         \
     X(uint32_t, cpu_cc_compute_all, (void *, int))                                                                     \
@@ -337,6 +344,11 @@ int virtual_interrupt_due(const engine *e);
 int is_unmarked(const engine *e, uint64_t host);
 void mark_written(const engine *e, uint64_t host);
 
+/* ---- events.c */
+int is_event(engine *e, const tb *block, uint64_t pc);
+int mode_or_task_changed(const engine *e);
+void task_register_loaded(void *env);
+
 /* ---- entry.c */
 void emit_check(engine *e, slot *s);
 void emit_slow_way(engine *e, const slot *s);
@@ -351,6 +363,7 @@ extern __thread engine *translating;
 int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous);
 int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
+void read_code(engine *e, uint64_t from, uint8_t *bytes, int count);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);

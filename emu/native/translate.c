@@ -87,18 +87,34 @@ void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns)
     cut->insns = insns;
 }
 
+/* `count` bytes of code from linear address `from` on, none of them beyond its page. */
+void read_code(engine *e, uint64_t from, uint8_t *bytes, int count)
+{
+    uint64_t eight;
+
+    if (count < (int)sizeof eight) {
+        for (int i = 0; i < count; i++)
+            bytes[i] = (uint8_t)real_cpu_ldub_code(e->env, from + (uint64_t)i);
+        return;
+    }
+    for (int i = 0; i < count; i += (int)sizeof eight) {
+        int here = i < count - (int)sizeof eight ? i : count - (int)sizeof eight; /* the last end with the bytes */
+
+        eight = real_cpu_ldq_code(e->env, from + (uint64_t)here);
+        memcpy(bytes + here, &eight, sizeof eight);
+    }
+}
+
 /* How many instructions from the block's first on end in its page, up to the first near branch; at most `most`. */
 static int instructions_in_page(engine *e, const tb *block, int most)
 {
     static __thread struct instruction in;
     uint64_t offset = block->pc % PAGE;
     uint8_t bytes[NEAR_END];
-    int length = 0, at = 0, count = 0, bits = block->flags & HF_CS64 ? 64 : block->flags & HF_CS32 ? 32 : 16;
+    int length = (int)(PAGE - offset), at = 0, count = 0;
+    int bits = block->flags & HF_CS64 ? 64 : block->flags & HF_CS32 ? 32 : 16;
 
-    while (offset + (uint64_t)length < PAGE) {
-        bytes[length] = (uint8_t)real_cpu_ldub_code(e->env, block->pc + (uint64_t)length);
-        length++;
-    }
+    read_code(e, block->pc, bytes, length);
     while (count < most && decode(bytes + at, length - at, bits, 32, &in)) {
         count++;
         at += in.length;
@@ -147,19 +163,27 @@ int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags)
     }
 }
 
-/* The first instruction of the block, other than its first, that a breakpoint is on; 0 if none. */
-static int inner_breakpoint(const engine *e, const tb *block)
+/* True when a stop is asked for at the instruction of `block` at linear `pc`: by its address or what it is. */
+static int is_stop(engine *e, const tb *block, uint64_t pc)
+{
+    const struct control *c = e->control;
+
+    return is_breakpoint(e, pc, block->flags) || ((c->classes || c->physical_count) && is_event(e, block, pc));
+}
+
+/* The first instruction of the block, other than its first, that a stop is asked for at; 0 if none. */
+static int inner_breakpoint(engine *e, const tb *block)
 {
     const uint8_t *data = block->code + block->code_size;
     uint64_t here = block->pc;
 
-    if (!e->control->breakpoints)
+    if (!e->control->breakpoints && !e->control->classes && !e->control->physical_count)
         return 0;
     for (int i = 0; i < block->icount; i++) {
         here += (uint64_t)signed_leb(&data);
         signed_leb(&data);
         signed_leb(&data);
-        if (i && is_breakpoint(e, here, block->flags))
+        if (i && is_stop(e, block, here))
             return i;
     }
     return 0;
@@ -173,7 +197,7 @@ API void v2e_fast_breakpoints(engine *e)
 
         if (s->block->cflags & CF_INVALID)
             continue;
-        s->breakpoint = (uint8_t)is_breakpoint(e, s->block->pc, s->block->flags);
+        s->breakpoint = (uint8_t)is_stop(e, s->block, s->block->pc);
         s->need = s->breakpoint ? NEVER : s->insns;
         if (inner_breakpoint(e, s->block))
             real_tb_phys_invalidate(e->tcg, s->block, EMPTY);
@@ -456,7 +480,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
     s->insns = block->icount;
     s->io = block->icount == 1;
     s->repeats = (uint8_t)repeats(e, block);
-    s->breakpoint = (uint8_t)is_breakpoint(e, block->pc, block->flags);
+    s->breakpoint = (uint8_t)is_stop(e, block, block->pc);
     s->need = s->breakpoint ? NEVER : s->insns;
     data = block->code + block->code_size;
     s->last = block->pc;

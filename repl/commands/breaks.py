@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from emu.stops import BreakKind, Breakpoint
+from emu.stops import BreakKind, Breakpoint, Condition
+from repl.catches import FORMS
 from repl.command import Argument, CommandError, Result, command
-from repl.kinds import ADDRESS_TEXT, BREAKPOINT, NUMBER
+from repl.kinds import ADDRESS_TEXT, BREAKPOINT, EVENT, NUMBER, PLACE
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -17,31 +18,41 @@ Args = Mapping[str, Any]
 OWNER = "prompt"
 
 _ADDRESS = Argument("address", ADDRESS_TEXT)
+_PLACE = Argument("address", PLACE, form="ADDRESS [if EXPRESSION]")
+_EVENT = Argument("event", EVENT, form="EVENT [if EXPRESSION]")
 _LENGTH = Argument("length", NUMBER, optional=True)
 _NUMBERS = Argument("number", BREAKPOINT, optional=True, many=True)
 
 
 def _set(session: Session, args: Args, kind: BreakKind, temporary: bool = False) -> Result:
-    address, spec = args["address"]
+    address, spec, *condition = args["address"]
     length = 1 if args.get("length") is None else args["length"]
-    point = session.debugger.add_breakpoint(kind, address, length, owner=OWNER, temporary=temporary, spec=spec)
+    point = session.debugger.add_breakpoint(
+        kind, address, length, owner=OWNER, temporary=temporary, spec=spec,
+        condition=_condition(session, condition[0] if condition else ""),
+    )  # fmt: skip
     return Result((_copy(point),))
+
+
+def _condition(session: Session, text: str) -> Condition | None:
+    return session.condition(text) if text else None
 
 
 def _copy(point: Breakpoint) -> Breakpoint:
     # Views leave the machine's thread, and a breakpoint's counters move on.
     return Breakpoint(
         point.id, point.kind, point.address, point.length, point.enabled, point.temporary, point.owner, point.spec,
-        point.hits, point.ignore,
+        point.hits, point.ignore, point.condition, None, point.catch,
     )  # fmt: skip
 
 
-@command("break", "breaks", "stop before the instruction at ADDRESS", _ADDRESS, aliases=("b", "vb", "lb"))
+@command("break", "breaks", "stop before the instruction at ADDRESS, with `if` where EXPRESSION is not 0", _PLACE,
+         aliases=("b", "vb", "lb"))  # fmt: skip
 def set_break(session: Session, args: Args) -> Result:
     return _set(session, args, BreakKind.EXECUTE)
 
 
-@command("tbreak", "breaks", "stop once before the instruction at ADDRESS", _ADDRESS, aliases=("tb",))
+@command("tbreak", "breaks", "stop once before the instruction at ADDRESS", _PLACE, aliases=("tb",))
 def tbreak(session: Session, args: Args) -> Result:
     return _set(session, args, BreakKind.EXECUTE, temporary=True)
 
@@ -62,6 +73,34 @@ def rwatch(session: Session, args: Args) -> Result:
          _LENGTH)  # fmt: skip
 def awatch(session: Session, args: Args) -> Result:
     return _set(session, args, BreakKind.ACCESS)
+
+
+_CATCHES = (
+    """Events, and where the guest stands then:
+
+"""
+    + "\n".join(f"    {form}" for form in FORMS)
+    + """
+
+Before the instruction: physical ADDRESS, msr, cr, table, segment, iret, magic (XCHG BX,BX). Behind it: port, mode,
+task, physical with an access, insns, serial, debugcon. In the handler, before its first instruction: int, exception,
+interrupt. screen: at the next look, each 2 ms of virtual time. Without a number any of its kind is meant. MASK: those
+bits of the register have to change. `segment cs` is a far transfer, IRET or INT; what interrupts load is not meant."""
+)
+
+
+@command("catch", "breaks", "stop at EVENT, with `if` where EXPRESSION is not 0", _EVENT, details=_CATCHES)
+def catch(session: Session, args: Args) -> Result:
+    event, condition = args["event"]
+    point = session.debugger.add_catch(event, owner=OWNER, condition=_condition(session, condition))
+    return Result((_copy(point),))
+
+
+@command("tcatch", "breaks", "stop once at EVENT, see catch", _EVENT)
+def tcatch(session: Session, args: Args) -> Result:
+    event, condition = args["event"]
+    point = session.debugger.add_catch(event, owner=OWNER, temporary=True, condition=_condition(session, condition))
+    return Result((_copy(point),))
 
 
 def _chosen(session: Session, numbers: tuple[int, ...], own: bool = False) -> list[Breakpoint]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import Argument, Result, command
-from repl.kinds import ADDRESS, COUNT, HANDLERS
+from repl.kinds import ADDRESS, COUNT, HANDLERS, REPEATS
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -47,6 +47,17 @@ def handlers(session: Session, args: Args) -> Result:
     if (choice := args["over or into"]) is not None:
         session.debugger.step_into_interrupts = choice == "into"
     return Result(text="into" if session.debugger.step_into_interrupts else "over")
+
+
+@command(
+    "repeats", "run", "whether a step takes one iteration of a repeated string instruction or the whole",
+    Argument("each or whole", REPEATS, optional=True),
+    details="`each` is the default. It holds for steps of gdb too. Without an argument it says which.",
+)  # fmt: skip
+def repeats(session: Session, args: Args) -> Result:
+    if (choice := args["each or whole"]) is not None:
+        session.debugger.step_whole_repeats = choice == "whole"
+    return Result(text="whole" if session.debugger.step_whole_repeats else "each")
 
 
 @command("until", "run", "run to ADDRESS, or to a breakpoint", Argument("address", ADDRESS), aliases=("advance",),

@@ -90,6 +90,8 @@ class Context:
     document_name: tuple[str, str] = ("", "")  #: object and annex that qXfer reads
     document: bytes = b""  #: and its text
     points: set[tuple[int, int, int]] = field(default_factory=set)  #: (type, address, kind) inserted by this client
+    persistent: set[tuple[int, int, int]] = field(default_factory=set)  #: those of `points` that stay when it goes
+    printed: Callable[[str], None] = lambda text: None  #: a breakpoint's commands print to the client
     # The target again, as what it can do, or None: asking a protocol at each packet costs more than the packet.
     registers: HasRegisters | None = field(init=False)
     memory: HasMemory | None = field(init=False)

@@ -7,8 +7,11 @@ from typing import Any
 
 from stub import messages
 from stub.handlers.base import OK, UNSUPPORTED, Answer, Context, Handler, error_text
+from stub.handlers.hooks import hooks_of
 from stub.target import (
+    ConditionalPoints,
     HardwareBreakpoints,
+    PointHooks,
     SoftwareBreakpoints,
     StopReason,
     Target,
@@ -38,8 +41,13 @@ KINDS = {
 }
 
 
+#: What hooks add: conditions, and commands, by which gdb has `dprintf` done here (`set dprintf-style agent`).
+CONDITIONAL = ("ConditionalBreakpoints+", "BreakpointCommands+")
+
+
 def features(context: Context) -> tuple[str, ...]:
-    return tuple(k.feature for k in KINDS.values() if k.feature and isinstance(context.target, k.requires))
+    found = tuple(k.feature for k in KINDS.values() if k.feature and isinstance(context.target, k.requires))
+    return found + (CONDITIONAL if found and isinstance(context.target, ConditionalPoints) else ())
 
 
 def _supported(context: Context, type: int) -> bool:
@@ -54,17 +62,30 @@ def _key(message: messages.InsertPoint | messages.RemovePoint) -> tuple[int, int
 def insert(context: Context, message: messages.InsertPoint) -> Answer:
     if not _supported(context, message.type):
         return UNSUPPORTED
-    if message.extra:
-        return error_text("conditions and commands are not evaluated here: leave that to the client")
     key = _key(message)
-    if key in context.points:
-        return OK  # "the operations should be implemented in an idempotent way"
     try:
-        _insert(context.target, key)
+        hooks = _hooks(context, message)
+        if key not in context.points:  # "the operations should be implemented in an idempotent way"
+            _insert(context.target, key)
+            context.points.add(key)
+        if isinstance(context.target, ConditionalPoints) and message.type in (0, 1):
+            context.target.set_hooks(KINDS[message.type].reason, message.address, hooks)
     except TargetError as error:
         return error_text(str(error))
-    context.points.add(key)
+    if message.persist:
+        context.persistent.add(key)
+    else:
+        context.persistent.discard(key)
     return OK
+
+
+def _hooks(context: Context, message: messages.InsertPoint) -> PointHooks | None:
+    """The conditions and commands of the packet, read. Raises TargetError."""
+    if not message.conditions and not message.commands:
+        return None
+    if not isinstance(context.target, ConditionalPoints) or message.type not in (0, 1):
+        raise TargetError("only breakpoints have conditions and commands here: leave those of others to the client")
+    return hooks_of(context, context.target, message.conditions, message.commands)
 
 
 def remove(context: Context, message: messages.RemovePoint) -> Answer:
@@ -73,15 +94,17 @@ def remove(context: Context, message: messages.RemovePoint) -> Answer:
     key = _key(message)
     if key in context.points:
         context.points.discard(key)
+        context.persistent.discard(key)
         _remove(context.target, key)
     return OK
 
 
 def remove_all(context: Context) -> None:
-    """Take away what this client has inserted."""
-    for key in sorted(context.points):
+    """Take away what this client has inserted, but for what is to stay."""
+    for key in sorted(context.points - context.persistent):
         _remove(context.target, key)
     context.points.clear()
+    context.persistent.clear()
 
 
 def _insert(target: Target, key: tuple[int, int, int]) -> None:
@@ -106,7 +129,10 @@ def _remove(target: Target, key: tuple[int, int, int]) -> None:
 
 HANDLERS = (
     Handler(
-        tuple((f"Z{type},ADDR,KIND", f"set {kind.what}") for type, kind in KINDS.items()),
+        (
+            *((f"Z{type},ADDR,KIND", f"set {kind.what}") for type, kind in KINDS.items()),
+            ("Z0,ADDR,KIND;EXPR;cmds:1,EXPR", "with conditions and commands, agent expressions run here; `Z1` too"),
+        ),
         messages.InsertPoint,
         insert,
         features=features,

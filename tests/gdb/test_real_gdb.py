@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from emu.firmware import tour
+from gdb_batch import batch
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
 
@@ -62,24 +61,6 @@ def stops() -> dict[str, int]:
 def helped(v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]) -> Gdb:
     """gdb with the helper, on the marker's machine."""
     return start_gdb(v2e_server(), arguments=["-x", str(helper_path())])
-
-
-def batch(*commands: str) -> str:
-    """What `gdb -batch` prints for console commands."""
-    gdb = shutil.which("gdb")
-    if gdb is None:
-        pytest.skip("gdb is not installed")
-    words = [word for command in commands for word in ("-ex", command)]
-    done = subprocess.run(
-        [gdb, "-nx", "-batch", *words],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-        check=False,
-    )
-    assert "internal-error" not in done.stderr
-    return done.stdout + done.stderr
 
 
 def test_the_first_instruction_of_the_cpu(gdb: Gdb) -> None:

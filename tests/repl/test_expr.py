@@ -92,6 +92,23 @@ class FakeScope:
         ("byte [byte [3]]", 3),
         ("(0:0x20)", 0x20),
         ("FOO", 5),
+        ("6 ^ 3", 5),
+        ("eax == 0x1234", 1),
+        ("eax != 0x1234", 0),
+        ("1 < 2", 1),
+        ("2 <= 1", 0),
+        ("3 > 2 == 1", 1),  # C: < binds tighter than ==
+        ("6 & 3 == 2", 1),  # not as in C: & binds tighter
+        ("1 << 1 < 3", 1),
+        ("!5", 0),
+        ("!0 + 1", 2),
+        ("1 && 0 || 1", 1),
+        ("0 && 1 / 0", 0),  # what does not matter is not evaluated
+        ("1 || [0xffff]", 1),
+        ("0 || 7", 1),
+        ("(eax == 0x1234) && (ah == 0x12)", 1),
+        ("es:di == 0xb8000 + di", 1),
+        ("0:7c00 == start", 1),
     ],
 )
 def test_an_expression_has_the_value_people_expect(text, value):

@@ -20,6 +20,8 @@ PROOF = {
     "qXfer:features:read": "qXfer:features:read:target.xml:0,100",
     "qXfer:threads:read": "qXfer:threads:read::0,100",
     "error-message": "Z0,7c00,1;X1,22",
+    "ConditionalBreakpoints": "Z0,7c00,1;X3,220127",
+    "BreakpointCommands": "Z0,7c00,1;cmds:0,X1,27",
 }
 
 

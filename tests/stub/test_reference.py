@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What the words of a packet's form stand for in these tests.
 WORDS = {
     "FEATURE;...": "swbreak+", "ADDR": "10100", "LENGTH": "4", "KIND": "1", "HEX": "70630000", "BYTES": "aaaa",
+    "EXPR": "X3,220127",
     "THREAD": "1",
     "PID": "1", "SIGNAL": "05", "ANNEX": "", "OFFSET": "0", "N": "0", ";...": ";", " ": "",
 }  # fmt: skip

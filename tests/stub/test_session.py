@@ -97,10 +97,55 @@ def test_each_kind_of_breakpoint_reaches_the_target(packet: str, point: tuple[ob
     assert target.points == set()
 
 
-def test_conditions_are_refused_and_unknown_kinds_unsupported() -> None:
+def test_malformed_conditions_are_refused_and_unknown_kinds_unsupported() -> None:
     peer = client()
-    assert peer.one("Z0,7c00,1;X1,22").startswith(b"E.conditions")
+    assert peer.one("Z0,7c00,1;X1,22") == b"E.the expression ends within its instruction const8"
+    assert peer.one("Z0,7c00,1;X4,26ffff27") == b"E.the expression names register 65535; there are 41"
+    assert b"conditions" in peer.one("Z2,7c00,1;X3,220127")
     assert peer.one("Z5,7c00,1") == b""
+
+
+def test_conditions_are_those_of_the_last_packet() -> None:
+    peer = client()
+    target = peer.session.target
+    assert isinstance(target, FakeTarget)
+    # $eip == 0x10100; 0; 0 or 1
+    for extra, holds in ((";Xa,26000824000101001327", True), (";X3,220027", False), (";X3,220027X3,220127", True)):
+        assert peer.one("Z0,10180,1" + extra) == b"OK"
+        hooks = target.hooks[0x10180]
+        assert hooks is not None
+        assert hooks.holds is not None
+        assert hooks.holds() == holds
+    assert b"shorter" in peer.one("Z0,10180,1;X9,2227")
+    assert peer.one("Z0,10180,1") == b"OK"
+    assert target.hooks[0x10180] is None
+
+
+def test_what_is_to_persist_stays_when_the_client_goes() -> None:
+    peer = client()
+    target = peer.session.target
+    assert isinstance(target, FakeTarget)
+    assert peer.one("Z0,10180,1;cmds:1,X1,27") == b"OK"
+    assert peer.one("Z0,10190,1;cmds:0,X1,27") == b"OK"
+    assert peer.one("Z0,101a0,1;cmds:1,X1,27") == b"OK"
+    assert peer.one("Z0,101a0,1;cmds:0,X1,27") == b"OK"  # not any more
+    peer.session.disconnected()
+    assert target.points == {(0, 0x10180)}
+
+
+def test_commands_print_while_the_client_waits_and_a_flood_costs_no_memory() -> None:
+    peer = client()
+    peer.ask(GDB_FEATURES)
+    peer.session.printed("nobody waits")
+    assert peer.session.data_to_send() == b""
+    peer.ask("c")
+    for _ in range(20_000):
+        peer.session.printed("x" * 1000)
+    assert peer.session.buffered < 2 * HIGH_WATER
+    peer.session.data_to_send()
+    peer.session.printed("after")
+    (text,) = peer.incoming(peer.session.data_to_send())
+    assert b"pieces of output were dropped" in bytes.fromhex(text[1:].decode())
 
 
 @pytest.mark.parametrize(("kind", "word"), [(0, b"swbreak"), (1, b"hwbreak")])

@@ -50,6 +50,18 @@ class PciConfig:
                     yield device << 3 | function
 
 
+def frame_buffer(hardware: Hardware) -> int:
+    """Physical address of the linear frame buffer: BAR 0 of a PCI display, else where an ISA one has it."""
+    if not hardware.pci:
+        return layout.VGA_FRAME_BUFFER
+    config = PciConfig(hardware)
+    kept = hardware.port_in(layout.PCI_CONFIG, 4)
+    displays = (devfn for devfn in config.functions() if config.read(devfn, 0x0B, 1) == DISPLAY_CLASS)
+    base = next((config.read(devfn, 0x10, 4) & ~15 for devfn in displays), layout.VGA_FRAME_BUFFER)
+    hardware.port_out(layout.PCI_CONFIG, 4, kept)
+    return base
+
+
 def set_up_pci(hardware: Hardware) -> None:
     """Addresses grow from IO_BASE and MEMORY_BASE, each BAR at a multiple of its size."""
     config = PciConfig(hardware)

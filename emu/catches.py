@@ -1,0 +1,70 @@
+"""What a guest can be stopped at besides addresses: events, as values with the words for them."""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from emu.engine import Access
+from emu.record import dataclass
+from emu.x86.classes import InstructionClass
+
+
+class CatchKind(enum.Enum):
+    """An event; the value is the prompt's word for it."""
+
+    PHYSICAL = "physical"  #: before an instruction, or behind an access
+    INT = "int"  #: in the handler of a software interrupt
+    EXCEPTION = "exception"  #: in the handler of an exception
+    INTERRUPT = "interrupt"  #: in the handler of a hardware interrupt
+    PORT = "port"  #: behind IN or OUT
+    MSR = "msr"  #: before RDMSR or WRMSR
+    CR = "cr"  #: before MOV to CRn, LMSW, CLTS
+    MODE = "mode"  #: behind the change
+    TABLE = "table"  #: before LGDT, LIDT, LLDT, LTR
+    SEGMENT = "segment"  #: before the load
+    IRET = "iret"  #: before it
+    TASK = "task"  #: behind the switch
+    MAGIC = "magic"  #: before XCHG BX,BX
+    SCREEN = "screen"  #: when the text appears
+    SERIAL = "serial"  #: behind the character that completes the text
+    DEBUGCON = "debugcon"
+    COUNT = "insns"  #: behind so many instructions
+
+
+@dataclass(frozen=True, slots=True)
+class Catch:
+    """One event to stop at. `first` to `last` are vectors, ports, MSRs or bytes of physical memory; `first` alone is
+    the number of a control register, or of instructions retired since reset. None: any. `access` says which of reads
+    and writes, and for PHYSICAL None means execution. `mask`: those bits of the control register have to change (0: any
+    write). `classes` are the instructions that may be it. `text` is what people are shown."""
+
+    kind: CatchKind
+    first: int | None = None
+    last: int | None = None
+    access: Access | None = Access.BOTH
+    mask: int = 0
+    classes: int = 0
+    pattern: re.Pattern[str] | None = None
+    text: str = ""
+
+    def covers(self, number: int, length: int = 1) -> bool:
+        """True when one of `length` numbers from `number` on is meant."""
+        if self.first is None:
+            return True
+        last = self.first if self.last is None else self.last
+        return number <= last and self.first < number + length
+
+
+#: The classes of instructions by the register that they load.
+TABLES = {
+    "gdtr": InstructionClass.LGDT, "idtr": InstructionClass.LIDT, "ldtr": InstructionClass.LLDT,
+    "tr": InstructionClass.LTR,
+}  # fmt: skip
+SEGMENTS = {name: int(InstructionClass.SEGMENT_ES) << n for n, name in enumerate(("es", "cs", "ss", "ds", "fs", "gs"))}
+#: What of them an instruction is, where that takes no more words.
+PLAIN_CLASSES = {
+    CatchKind.IRET: int(InstructionClass.IRET),
+    CatchKind.MAGIC: int(InstructionClass.MAGIC),
+    CatchKind.CR: int(InstructionClass.CONTROL),
+}

@@ -1,0 +1,97 @@
+"""Stops that are no linear addresses: on classes of instructions and physical addresses, behind changes of mode.
+
+The C helper finds the instructions when it translates them (emu/native/events.c) and looks for changes where they can
+come from. The portable loop goes instruction by instruction while such a stop is set, and asks before each.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from emu.engine import Change
+from emu.unicorn_control import Control
+from emu.unicorn_layout import HF_CS32, HF_CS64, HF_LMA, HF_PE
+from emu.unicorn_memory import GuestMemory
+from emu.unicorn_overlay import Overlay
+from emu.x86.classes import InstructionClass, classify
+from emu.x86.paging import translate
+from emu.x86.state import RFLAGS_VM, CpuState
+
+_MODE: Final = HF_PE | HF_LMA | HF_CS64 | HF_CS32
+LONGEST: Final = 15  #: bytes of an instruction
+LTR: Final = int(InstructionClass.LTR)
+
+
+class EventStops:
+    """`live` reads as the CPU's state, `read_linear` gives as many of the bytes asked for as are mapped memory."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        control: Control,
+        memory: GuestMemory,
+        live: CpuState,
+        read_linear: Callable[[int, int], bytes],
+    ) -> None:
+        self._ov, self._env, self._control, self._memory = overlay, overlay.env, control, memory
+        self._live, self._read = live, read_linear
+        self._physical: frozenset[int] = frozenset()
+        self._table = (ctypes.c_uint64 * 1)()
+        self._class = 0  # of the instruction asked about last
+
+    @property
+    def any(self) -> bool:
+        """Something is stopped at."""
+        return bool(self._control.classes or self._physical or self._control.changes)
+
+    def replace(self, classes: int, physical: Iterable[int], changes: Change) -> bool:
+        """Stop at these. True when translations have to be made anew for it."""
+        wanted, control = frozenset(physical), self._control
+        control.changes = int(changes)
+        if (classes, wanted) == (control.classes, self._physical):
+            return False
+        control.classes, self._physical = classes, wanted
+        self.remapped()
+        return True
+
+    def remapped(self) -> None:
+        """The map of memory is another: find the physical addresses in it."""
+        places = [first for at in sorted(self._physical) for first, _ in self._memory.ranges(at, 1)]
+        self._control.physical_count = 0
+        self._table = (ctypes.c_uint64 * max(1, len(places)))(*places)
+        self._control.physical, self._control.physical_count = ctypes.addressof(self._table), len(places)
+
+    def see(self) -> None:
+        """A run begins: what is changed behind it is changed from now."""
+        self._control.seen_mode, self._control.seen_task = self._mode(), self._task()
+
+    def changed(self) -> Change:
+        """What of that which is watched has changed since."""
+        control = self._control
+        if self._class & LTR:
+            self._class, control.seen_task = 0, self._task()
+        mode = Change.MODE if control.seen_mode != self._mode() else Change.NONE
+        task = Change.TASK if control.seen_task != self._task() else Change.NONE
+        return (mode | task) & Change(control.changes)
+
+    @property
+    def task(self) -> int:
+        """The selector of TR that changes are compared with."""
+        return self._control.seen_task & 0xFFFF
+
+    def _mode(self) -> int:
+        return self._env.hflags & _MODE | self._env.eflags & RFLAGS_VM
+
+    def _task(self) -> int:
+        return (self._env.tr.base << 16 | self._env.tr.selector & 0xFFFF) & (1 << 64) - 1
+
+    def met(self, linear: int) -> bool:
+        """For the portable loop: a stop is at the instruction at `linear`, the next one."""
+        hflags = self._env.hflags
+        bits = 64 if hflags & HF_CS64 else 32 if hflags & HF_CS32 else 16
+        self._class = classify(self._read(linear, LONGEST), bits)
+        if self._class & self._control.classes:
+            return True
+        return bool(self._physical) and translate(self._live, self._memory.read, linear) in self._physical

@@ -1,0 +1,83 @@
+"""The CPU's state seen in place, field by field as it is asked for: for conditions, which look at one or two of them.
+
+A whole copy costs some 40 us, most of it for registers nobody asks about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from emu.unicorn_layout import HF_CS64
+from emu.unicorn_overlay import Overlay
+from emu.x86.state import CpuState, Segment
+
+_ACCESS_BITS = 0xF0FF  #: of the descriptor's second dword, shifted right by 8
+_PRESENT = 1 << 7
+_UNUSABLE = 1 << 16
+
+
+class LiveState:
+    """Reads as a CpuState does, between two runs. What has no place of its own here comes from a whole copy."""
+
+    def __init__(self, overlay: Overlay, whole: Callable[[], CpuState], efer: Callable[[], int]) -> None:
+        self._env, self._whole, self._efer = overlay.env, whole, efer
+        self.regs = overlay.env.regs  #: a view, not a copy
+        self._segments = dict(zip(("es", "cs", "ss", "ds", "fs", "gs"), overlay.env.segs, strict=True))
+
+    cpl = CpuState.cpl
+
+    @property
+    def long64(self) -> bool:
+        return bool(self._env.hflags & HF_CS64)
+
+    @property
+    def linear_pc(self) -> int:
+        env = self._env
+        return env.eip if env.hflags & HF_CS64 else self._segments["cs"].base + env.eip & 0xFFFFFFFF
+
+    @property
+    def rip(self) -> int:
+        return self._env.eip
+
+    @property
+    def rflags(self) -> int:
+        return self._env.eflags | 2
+
+    @property
+    def cr0(self) -> int:
+        return self._env.cr[0]
+
+    @property
+    def cr2(self) -> int:
+        return self._env.cr[2]
+
+    @property
+    def cr3(self) -> int:
+        return self._env.cr[3]
+
+    @property
+    def cr4(self) -> int:
+        return self._env.cr[4]
+
+    @property
+    def a20(self) -> bool:
+        return bool(self._env.a20_mask & 1 << 20)
+
+    @property
+    def efer(self) -> int:
+        return self._efer()  # a bit of it is kept from Unicorn
+
+    def segment(self, name: str) -> Segment:
+        """A segment register with its cache."""
+        return self._segment(name) if name in self._segments else self._whole().segment(name)
+
+    def _segment(self, name: str) -> Segment:
+        source = self._segments[name]
+        access = source.flags >> 8 & _ACCESS_BITS
+        return Segment(source.selector, source.base, source.limit, access if access & _PRESENT else access | _UNUSABLE)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._segments:
+            return self._segment(name)
+        return getattr(self._whole(), name)

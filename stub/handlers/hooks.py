@@ -1,0 +1,60 @@
+"""Conditions and commands of a breakpoint: agent expressions, read once and run at each hit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stub.agent import AgentError, Program, parse
+from stub.handlers.base import Context
+from stub.target import ConditionalPoints, PointHooks
+
+
+class _World:
+    """The target as agent expressions see it: `readers` has the registers that they name, by their numbers in the
+    description that the client had when it sent them."""
+
+    def __init__(
+        self, target: ConditionalPoints, readers: dict[int, Callable[[], int]], printed: Callable[[str], None]
+    ) -> None:
+        self.load, self.text, self._readers = target.glance, printed, readers
+
+    def register(self, number: int) -> int:
+        return self._readers[number]()
+
+    def collect(self, address: int, length: int) -> None:
+        raise AgentError("a breakpoint collects nothing: that is for tracepoints")
+
+
+def hooks_of(
+    context: Context, target: ConditionalPoints, conditions: tuple[bytes, ...], commands: tuple[bytes, ...]
+) -> PointHooks:
+    """The hooks of a breakpoint. Raises TargetError for a program that is malformed or names no register."""
+    registers = context.layout().registers
+    tests, actions = tuple(map(parse, conditions)), tuple(map(parse, commands))
+    for program in tests + actions:
+        if unknown := sorted(number for number in program.registers if number >= len(registers)):
+            raise AgentError(f"the expression names register {unknown[0]}; there are {len(registers)}")
+    readers = {
+        number: target.register_reader(registers[number]) for program in tests + actions for number in program.registers
+    }
+    world = _World(target, readers, context.printed)
+    return PointHooks(
+        (conditions, commands, registers),
+        _any(tests, world) if tests else None,
+        _all(actions, world) if actions else None,
+    )
+
+
+def _any(programs: tuple[Program, ...], world: _World) -> Callable[[], bool]:
+    if len(programs) == 1:
+        run = programs[0].run
+        return lambda: run(world) != 0
+    return lambda: any(program.run(world) for program in programs)
+
+
+def _all(programs: tuple[Program, ...], world: _World) -> Callable[[], None]:
+    def act() -> None:
+        for program in programs:
+            program.run(world)
+
+    return act

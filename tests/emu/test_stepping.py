@@ -1,0 +1,141 @@
+"""How far a step goes: handlers of interrupts and repeated string instructions, by policy; the run is the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from emu.debugger import BreakKind, Debugger, StopKind
+from machines import debugger, rom
+
+#: A PIT interrupt each 100 us; its handler copies by REP as the main loop does.
+COPYING = rom(
+    """
+    mov es, ax
+    mov ss, ax
+    mov sp, 0x7000
+    mov word [8*4], tick
+    mov word [8*4+2], 0xf000
+    mov al, 0x11
+    out 0x20, al
+    mov al, 8
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 0xfe
+    out 0x21, al
+    mov al, 0x34
+    out 0x43, al
+    mov al, 119
+    out 0x40, al
+    mov al, 0
+    out 0x40, al
+    sti
+main:
+    mov si, 0x1000
+    mov di, 0x3000
+    mov cx, 0x1000
+    times 0x80 - ($ - $$) nop
+    call copy
+    jmp main
+    times 0x100 - ($ - $$) nop
+copy:
+    rep movsb
+    ret
+tick:
+    pusha
+    inc word [0x600]
+    mov cx, 4
+    call copy
+    mov al, 0x20
+    out 0x20, al
+    popa
+    iret
+    """
+)
+CALL, COPY, BEHIND = 0xF0080, 0xF0100, 0xF0102
+
+
+@pytest.fixture
+def at_copy() -> Debugger:
+    """Stopped before the first REP MOVSB of the main loop, with 4,096 iterations ahead; a tick comes each 10,000
+    instructions, so within the third of them at the latest."""
+    made = debugger(COPYING)
+    made.begin_until(COPY)
+    made.run()
+    return made
+
+
+def step(guest: Debugger) -> StopKind:
+    guest.begin_step()
+    return guest.run().kind
+
+
+def ticks(guest: Debugger) -> int:
+    return int.from_bytes(guest.read_linear(0x600, 2), "little")
+
+
+def test_by_default_a_step_is_one_iteration(at_copy: Debugger) -> None:
+    assert step(at_copy) is StopKind.STEP
+    assert at_copy.cpu().linear_pc == COPY
+    assert at_copy.cpu().regs[1] & 0xFFFF == 0xFFF
+
+
+def test_a_whole_repeat_is_one_step_with_the_interrupts_that_come_in_it(at_copy: Debugger) -> None:
+    at_copy.step_whole_repeats = True
+    met = 0
+    for _ in range(6):
+        before = ticks(at_copy)
+        assert step(at_copy) is StopKind.STEP
+        assert at_copy.cpu().linear_pc == BEHIND
+        assert at_copy.cpu().regs[1] & 0xFFFF == 0
+        met += ticks(at_copy) > before
+        at_copy.begin_until(CALL)
+        at_copy.run()
+        assert step(at_copy) is StopKind.STEP
+        assert at_copy.cpu().linear_pc == COPY
+    assert met >= 2
+
+
+def test_a_breakpoint_behind_a_whole_repeat_is_met_once(at_copy: Debugger) -> None:
+    at_copy.step_whole_repeats = True
+    point = at_copy.add_breakpoint(BreakKind.EXECUTE, BEHIND)
+    at_copy.begin_step(2)
+    stop = at_copy.run()
+    assert stop.kind is StopKind.BREAKPOINT
+    assert point.hits == 1
+
+
+def test_a_range_is_not_left_into_a_handler(at_copy: Debugger) -> None:
+    for whole in (False, True):
+        at_copy.step_whole_repeats = whole
+        for _ in range(3):
+            before = ticks(at_copy)
+            at_copy.begin_range(COPY, BEHIND)
+            stop = at_copy.run()
+            assert stop.kind is StopKind.STEP
+            assert at_copy.cpu().linear_pc == BEHIND
+            assert at_copy.cpu().regs[4] & 0xFFFF == 0x6FFE
+            at_copy.begin_until(COPY)
+            at_copy.run()
+            if at_copy.cpu().regs[4] & 0xFFFF != 0x6FFE:  # the handler's own
+                at_copy.begin_until(CALL)
+                at_copy.run()
+                step(at_copy)
+            assert ticks(at_copy) >= before
+
+
+def test_steps_of_either_kind_change_nothing_of_the_run(at_copy: Debugger) -> None:
+    start = at_copy.save()
+    at_copy.set_limit(60_000)
+    at_copy.begin_continue()
+    at_copy.run()
+    plain = at_copy.fingerprint()
+    for whole in (False, True):
+        at_copy.restore(start)
+        at_copy.step_whole_repeats = whole
+        while at_copy.machine.executor.retired < 60_000:
+            at_copy.begin_step(500)
+            at_copy.run()
+        assert at_copy.fingerprint() == plain

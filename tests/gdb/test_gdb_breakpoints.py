@@ -1,0 +1,200 @@
+"""A real gdb's conditions, `dprintf` and commands, evaluated in the stub: gdb's own evaluation is the oracle."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+
+import pytest
+
+from gdb_batch import batch
+from repl.harness import Gdb, Server
+
+#: Counts in CX and at 500h, and puts functions of both into other registers.
+COUNTER = """
+    bits 16
+    org 0
+    start:
+        cli
+        xor ax, ax
+        mov ds, ax
+        mov ss, ax
+        mov sp, 0x1000
+        mov ecx, 0xfffffffb
+    again:
+        inc ecx
+        mov [0x500], ecx
+        mov eax, ecx
+        imul eax, 0x12345677
+        mov edx, eax
+        neg edx
+    times 0x100-($-$$) nop
+    here:
+        nop
+        jmp again
+    times 0xfff0-($-$$) db 0xf4
+        jmp 0xf000:start
+    times 0x10000-($-$$) db 0
+    """
+HERE = 0xF0100
+counting = pytest.mark.boot(firmware=COUNTER)
+
+
+@counting
+def test_a_condition_is_evaluated_in_the_stub(gdb: Gdb) -> None:
+    gdb.cmd("set breakpoint condition-evaluation target")
+    gdb.cmd(f"break *{HERE:#x} if $ecx == 20 || *(int *)0x500 == 40")
+    for expected in (20, 40):
+        assert "Breakpoint 1, " in gdb.cmd("continue")
+        assert gdb.value("$ecx") == expected
+    assert "(target evals)" in gdb.cmd("info breakpoints")
+    gdb.cmd("condition 1 $ecx == 50")
+    gdb.cmd("continue")
+    assert gdb.value("$ecx") == 50
+    gdb.cmd("condition 1")
+    gdb.cmd("continue")
+    assert gdb.value("$ecx") == 51
+
+
+@counting
+def test_an_unconditional_breakpoint_at_the_same_address_stops_always(gdb: Gdb) -> None:
+    gdb.cmd(f"break *{HERE:#x} if $ecx == 1000")
+    gdb.cmd(f"break *{HERE:#x}")
+    gdb.cmd("continue")
+    assert gdb.value("$ecx") == -4
+
+
+@counting
+def test_a_condition_that_cannot_be_evaluated_stops_there_and_says_why(gdb: Gdb) -> None:
+    gdb.cmd("set breakpoint condition-evaluation target")
+    gdb.cmd(f"break *{HERE:#x} if *(int *)0xa0000000 == 1 || 7 / ($ecx - $ecx)")
+    text = gdb.cmd("continue")
+    assert "breakpoint 1 at f000:0100; 1: " in text
+
+
+def _expressions(count: int) -> list[str]:
+    """C expressions over registers and memory, from a fixed seed."""
+    chance = random.Random(20)
+    leaves = (
+        "$ecx", "$eax", "$edx", "(int)$esp", "(int)$cs_base", "*(int *)0x500", "*(unsigned char *)0x501", "(short)$eax",
+        "*(unsigned short *)((int)$esp - 0xb00)", "(unsigned char)$edx", "5", "-3", "0x7fffffff", "1000000007LL",
+    )  # fmt: skip
+
+    def make(depth: int) -> str:
+        if depth == 0 or chance.random() < 0.15:
+            return chance.choice(leaves)
+        kind = chance.random()
+        if kind < 0.15:
+            return f"({chance.choice(('-', '~', '!'))}{make(depth - 1)})"
+        if kind < 0.25:
+            return f"({make(depth - 1)} ? {make(depth - 1)} : {make(depth - 1)})"
+        if kind < 0.35:
+            return f"({make(depth - 1)} {chance.choice(('>>', '<<'))} {chance.randrange(1, 31)})"
+        if kind < 0.45:
+            return f"({make(depth - 1)} {chance.choice(('/', '%'))} {chance.choice((3, 7, 1000))})"
+        operator = chance.choice(("+", "-", "*", "&", "|", "^", "==", "!=", "<", ">", "<=", ">=", "&&", "||"))
+        return f"({make(depth - 1)} {operator} {make(depth - 1)})"
+
+    return [make(3) for _ in range(count)]
+
+
+@counting
+def test_random_expressions_have_the_values_that_gdb_gives_them(v2e_server: Callable[..., Server]) -> None:
+    expressions = list(enumerate(_expressions(60)))
+    text = batch(
+        f"target remote {v2e_server().address}",
+        "set dprintf-style agent",
+        f"break *{HERE - 101:#x} if $ecx == 9",
+        "continue",
+        "delete 1",
+        *(f'printf "[{number}=%d]", (int)({expression})' for number, expression in expressions),
+        *(
+            f'dprintf *{HERE - 100 + number:#x},"<{number}=%d>",(int)({expression})'
+            for number, expression in expressions
+        ),
+        f"break *{HERE + 1:#x}",
+        "continue",
+    )
+    expected = dict(re.findall(r"\[(\d+)=(-?\d+)\]", text))
+    printed = dict(re.findall(r"<(\d+)=(-?\d+)>", text))
+    assert len(expected) == 60
+    assert printed == {number: expected[number] for number in printed}
+    assert len(printed) > 40  # gdb 13 cannot compile all that it can evaluate
+
+
+@counting
+def test_dprintf_in_agent_style_prints_and_runs_on(v2e_server: Callable[..., Server]) -> None:
+    text = batch(
+        f"target remote {v2e_server().address}", "set dprintf-style agent",
+        f'dprintf *{HERE:#x},"count %d\\n", $ecx', f"break *{HERE + 1:#x} if $ecx == 3", "continue",
+    )  # fmt: skip
+    assert [int(n) for n in re.findall(r"count (-?\d+)", text)] == [-4, -3, -2, -1, 0, 1, 2, 3]
+
+
+#: From a breakpoint of the prompt's sort to what gdb's person reads.
+WORDS = (
+    ("catch port 80h", r"Catch \d+: OUT of 0x5a to port 0x80 \(1 byte\); now at f000:0004"),
+    ("catch int 21h", r"INT 0x21 at f000:0104; now at f000:0200"),
+    ("catch exception de", r"exception #DE at f000:0108; now at f000:0300"),
+    ("catch magic", r"about to execute xchg bx, bx; now at f000:010c"),
+    ("catch insns 3", r"3 instructions retired; now at"),
+)
+
+TALKING = """
+    bits 16
+    org 0
+    start:
+        mov al, 0x5a
+        out 0x80, al
+        xor ax, ax
+        mov ds, ax
+        mov ss, ax
+        mov sp, 0x1000
+        mov word [0x21*4], 0x200
+        mov word [0x21*4+2], 0xf000
+        mov word [0], 0x300
+        mov word [2], 0xf000
+        jmp 0x100
+    times 0x100-($-$$) nop
+        mov ax, 1
+        nop
+        int 0x21
+        xor cx, cx
+        div cx
+        nop
+        nop
+        xchg bx, bx
+        cli
+        hlt
+    times 0x200-($-$$) nop
+        iret
+    times 0x300-($-$$) nop
+        add sp, 6
+        jmp 0x10c
+    times 0xfff0-($-$$) db 0xf4
+        jmp 0xf000:start
+    times 0x10000-($-$$) db 0
+    """
+
+
+@pytest.mark.boot(firmware=TALKING)
+def test_events_are_told_to_gdb_in_words(gdb: Gdb) -> None:
+    for command, words in WORDS:
+        gdb.cmd("monitor reset")
+        gdb.cmd(f"monitor {command}")
+        text = gdb.cmd("continue")
+        assert re.search(words, text, re.IGNORECASE), (command, text)
+        assert "SIGTRAP" in text
+        assert "catch" in gdb.cmd("monitor breaks")
+        gdb.cmd("monitor delete")
+
+
+@counting
+def test_the_prompt_s_condition_holds_for_its_breakpoint_under_gdb(gdb: Gdb) -> None:
+    gdb.cmd(f"monitor break {HERE:#x} if ecx == 30 && dword [0x500] == 30")
+    gdb.cmd("continue")
+    assert gdb.value("$ecx") == 30
+    gdb.cmd("monitor delete")
+    gdb.cmd(f"monitor break {HERE:#x} if [0xa0000000] == 1")
+    assert "cannot be evaluated: cannot read" in gdb.cmd("continue")
