@@ -6,7 +6,8 @@ that all front ends see one session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from typing import Final
 
 from emu.breakpoints import Counted
 from emu.catcher import Catcher
@@ -26,6 +27,7 @@ from emu.x86.vmentry import Rules
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
 UNBOUNDED = 1 << 62
+_NO_LIMITS: Final = (UNBOUNDED,)
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
 MAX_WATCH = 1 << 20  #: bytes; each page of a watched range is translated and followed
 _WATCH_ACCESS = {BreakKind.WRITE: Access.WRITE, BreakKind.READ: Access.READ, BreakKind.ACCESS: Access.BOTH}
@@ -223,7 +225,7 @@ class Debugger(Inspector):
         until = self._until
         if until is None or until.kind != name or until.pattern is None or self._until_met:
             return
-        if until.pattern.search(self.machine.output(name)[-TAIL:]):
+        if until.pattern.search(self.machine.outputs.text(name, TAIL)):
             self._until_met = True
             self.machine.request_stop()
 
@@ -310,10 +312,9 @@ class Debugger(Inspector):
 
     def _plain_steps(self, left: int) -> int:
         """How many steps an action may do by itself, so that a limit is kept and whoever waits gets in."""
-        left = min(left, PLAIN_STEPS)
-        if self._is_limited():
-            left = min(left, *(limit - self.machine.executor.retired for limit in self._limits()))
-        return left
+        if (limits := self._limits()) is not _NO_LIMITS:
+            left = min(left, min(limits) - self.machine.executor.retired)
+        return min(left, PLAIN_STEPS)
 
     def _ask(self, request: _Request) -> None:
         self._request = request
@@ -348,11 +349,10 @@ class Debugger(Inspector):
         retired = self.machine.executor.retired
         return self._catcher.counted or any(retired >= limit for limit in self._limits())
 
-    def _is_limited(self) -> bool:
-        return self._limit is not None or self._until is not None or self._catcher.armed
-
-    def _limits(self) -> list[int]:
+    def _limits(self) -> Sequence[int]:
         """Where a run has to end, in instructions retired; at least one."""
+        if self._limit is None and self._until is None and not self._catcher.armed:
+            return _NO_LIMITS
         found = [UNBOUNDED if self._limit is None else self._limit, *self._catcher.counts()]
         if self._until is not None and self._until.kind == "insns":
             found.append(self._until.value)

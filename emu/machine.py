@@ -258,8 +258,10 @@ class Machine:
         now = start * NS_PER_INSTRUCTION + clock.skipped
         if deadline is not None and deadline <= now:
             return None
-        if self.board.chipset is not None:
-            self.board.chipset.apply()
+        if (chipset := self.board.chipset) is not None:
+            if chipset.smm.due:
+                return None
+            chipset.apply()
         clock.horizon, self._awake_at = deadline, now
         exit = executor.run(1, skip_breakpoint=True)
         if exit.reason is _BUDGET:

@@ -28,9 +28,9 @@ class Outputs:
         if self.on_text is not None:
             self.on_text(name)
 
-    def text(self, name: str) -> str:
-        """What the console `name` has sent, as Latin-1 text."""
-        return self._kept[name].decode("latin-1")
+    def text(self, name: str, last: int = KEPT) -> str:
+        """What the console `name` has sent, as Latin-1 text: at most the `last` characters."""
+        return self._kept[name][-last:].decode("latin-1")
 
     def clear(self) -> None:
         for kept in self._kept.values():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from emu.busmaster import BusMaster
 from emu.engine import Executor
-from emu.record import dataclass
+from emu.record import dataclass, replace
 from emu.views import DeviceView, FieldView
 from emu.x86.smm import AREA, AREA_SIZE, area_map, entered, resumed, saved
 
@@ -40,6 +39,11 @@ class SystemManagement:
 
     def _rsm(self) -> None:
         self._resume = True
+
+    @property
+    def due(self) -> bool:
+        """`service` will do something."""
+        return self._resume or (self._state.pending and not self._inside)
 
     def service(self) -> str:
         """Between two instructions: enter or leave, as asked. A sentence when the CPU shuts down."""

@@ -91,7 +91,7 @@ from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 from emu.x86.fidelity import unkept
-from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
+from emu.x86.state import CR0_PE, CR0_PG, EFER_LMA, EFER_LME, RFLAGS_IF, CpuState, Segment
 from emu.x86.vectors import denied
 
 #: Opened behind the C helper, which the imports have loaded: that is of use only when it is there before Unicorn.
@@ -330,7 +330,7 @@ class UnicornEngine:
             raise ValueError(f"a budget of {budget} instructions: at least 1 is needed")
         if self._running:
             raise EngineError("run() was called inside a callback of a run")
-        if self._events.any and isinstance(self._loop, GateLoop):
+        if self._go is None and self._events.any:
             return self._run_looking(budget, skip_breakpoint)
         return self._run(budget, skip_breakpoint)
 
@@ -619,7 +619,14 @@ class UnicornEngine:
         """See Executor."""
         if self._running:
             raise EngineError("remap() was called inside a callback of a run")
-        enough = self._memory.remap(regions, self._drop)
+        # For each page that it takes out or puts in Unicorn translates the same linear address, as the CPU would: with
+        # paging that sets accessed bits, or faults, which counts as a fault of the guest that is being delivered.
+        env, cr0 = self._env, self._env.cr[0]
+        env.cr[0] = cr0 & ~CR0_PG
+        try:
+            enough = self._memory.remap(regions, self._drop)
+        finally:
+            env.cr[0] = cr0
         if self._marking is not None:
             self._loop.mark_writes(*self._marking, self._memory.places())
         if self._display is not None and isinstance(self._loop, FastLoop):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from emu.devices import ioapic, lapic, pic8259
+from emu.devices import ioapic, lapic
 from emu.devices.pci import CLASS, DEVICE, VENDOR, PciFunction
+from emu.devices.pic8259_chip import ICW4_SFNM, Chip
 from emu.views import DeviceView, FieldView, RegionView
 
 _LVT = (
@@ -37,7 +38,7 @@ _PENDING, _ASSERT, _LOW, _LEVEL, _MASKED, _LOGICAL = 1 << 12, 1 << 14, 1 << 13, 
 _ALL = (1 << 64) - 1
 
 
-def pic_text(pair: Sequence[pic8259.Chip]) -> str:
+def pic_text(pair: Sequence[Chip]) -> str:
     """The slave, then the master."""
     lines = []
     for name, chip in (("pic1", pair[1]), ("pic0", pair[0])):
@@ -45,7 +46,7 @@ def pic_text(pair: Sequence[pic8259.Chip]) -> str:
         lines.append(
             f"{name}: irr={chip.irr:02x} imr={s.imr:02x} isr={s.isr:02x} hprio={s.lowest + 1 & 7} "
             f"irq_base={s.icw2 & 0xF8:02x} rr_sel={s.read_isr:d} elcr={s.elcr:02x} "
-            f"fnm={bool(s.icw4 & pic8259.ICW4_SFNM):d}"
+            f"fnm={bool(s.icw4 & ICW4_SFNM):d}"
         )
     return "\n".join(lines)
 

@@ -64,7 +64,12 @@ def controller_fields(state: State, first: int, pages: list[int]) -> list[FieldV
     word = 2 if first else 1
     command = ", ".join(name for i, name in enumerate(_COMMAND_NAMES) if state.command >> i & 1)
     name = f"controller {2 if first else 1}"
-    fields = [FieldView(f"{name} command", state.command, command or "enabled, fixed priority")]
+    byte = "high" if state.flip_flop else "low"
+    fields = [
+        FieldView(f"{name} command", state.command, command or "enabled, fixed priority"),
+        FieldView(f"{name} flip-flop", state.flip_flop, f"the {byte} byte is next"),
+        FieldView(f"{name} temporary", state.temporary),
+    ]
     for i, ch in enumerate(state.channels):
         flags = [_KIND_NAMES[ch.mode & KIND], _TRANSFER_NAMES[ch.mode & TRANSFER]]
         flags += ["autoinitialize"] if ch.mode & AUTOINIT else []
@@ -75,4 +80,5 @@ def controller_fields(state: State, first: int, pages: list[int]) -> list[FieldV
         if ch.mode & KIND != CASCADE:
             at = (pages[i] & ~(word - 1)) << 16 | ch.address * word
             fields.append(FieldView(f"{first + i}.address", at, f"{ch.count + 1} transfers of {word} left"))
+            fields.append(FieldView(f"{first + i}.base", ch.base_address, f"count {ch.base_count:04x}"))
     return fields

@@ -1,9 +1,9 @@
 """The Intel 82077AA floppy disk controller in PC/AT mode: ports, command and result phases, reset, seeks, interrupts.
 
-Source: Intel 82077AA data sheet (order number 290166): 2.1 "Status, data and control registers", 4.0 "Reset", 5.0
-"Controller phases", 6.0 "Command set and descriptions". The commands that touch sectors are in fdc_transfers. READY is
-not a signal of the chip: without a turning diskette there are no index pulses, and a command waits for them until the
-host resets the chip. The FIFO of the PIO mode holds a sector, so INT rises once for each.
+Source: Intel 82077AA data sheet (order number 290166): 2.1 "Status, data and control registers", "Reset", 4.0
+"Controller phases", 5.0 "Command set/descriptions", table 5-1. The commands that touch sectors are in fdc_transfers.
+READY is not a signal of the chip: without a turning diskette there are no index pulses, and a command waits for them
+until the host resets the chip. The FIFO of the PIO mode holds a sector, so INT rises once for each.
 """
 
 from __future__ import annotations

@@ -107,6 +107,7 @@ def fields_of(s: State) -> list[FieldView]:
     flags = [text for bit, text in ((EIS, "implied seek"), (POLL_OFF, "polling disabled")) if config & bit]
     flags.append("FIFO disabled" if config & EFIFO else f"FIFO threshold {(config & 15) + 1}")
     motors = " ".join(str(i) for i in range(4) if s.dor >> 4 + i & 1) or "none"
+    drives = " ".join(str(i) for i in range(4) if s.perpendicular >> 2 + i & 1) or "none"
     reset = "" if s.dor & DOR_NRESET else ", in reset"
     gate = "DMA gate on" if s.dor & DOR_DMAGATE else "DMA gate off"
     return [
@@ -120,5 +121,10 @@ def fields_of(s: State) -> list[FieldView]:
         FieldView("specify", s.step_rate, f"SRT {s.step_rate} HUT {s.head_unload} HLT {s.head_load}, "
                   + ("PIO" if s.non_dma else "DMA")),
         FieldView("configure", config, ", ".join(flags) + (", locked" if s.lock else "")),
+        FieldView("TDR", s.tdr, f"tape drive {s.tdr}" if s.tdr else "no tape drive"),
+        FieldView("PRETRK", s.pretrk, "first track with write precompensation"),
+        FieldView("perpendicular", s.perpendicular, f"drives {drives}, GAP {s.perpendicular >> 1 & 1} WGATE "
+                  f"{s.perpendicular & 1}"),
+        FieldView("last EOT", s.last_eot),
         FieldView("PCN", " ".join(map(str, s.pcn))),
     ]  # fmt: skip

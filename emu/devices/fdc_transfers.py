@@ -1,6 +1,6 @@
 """The 82077AA's commands that touch sectors: read, write, scan, verify, read track, read ID, format.
 
-Source: Intel 82077AA data sheet, 6.1 "Data transfer commands", 6.2.2 "Read ID", tables of ST1, ST2 and of the result
+Source: Intel 82077AA data sheet, 5.1 "Data transfer commands", "Read ID", tables of ST1, ST2 and of the result
 phase's C, H, R, N. Each sector is found when its ID field passes the head, and is done when its data field has.
 """
 

@@ -28,6 +28,8 @@ FLOATING = 0xFF
 #: Bytes that `readable` gives at once: they are copied each time an access interrupts the reading.
 AHEAD = 4096
 
+#: Where the two of an AT stand.
+_PORTS = {"ide0": "ports 1F0h-1F7h, 3F6h, IRQ 14", "ide1": "ports 170h-177h, 376h, IRQ 15"}
 _STATUS_NAMES = ("ERR", "IDX", "CORR", "DRQ", "DSC", "DF", "DRDY", "BSY")
 _ERROR_NAMES = ("AMNF", "TK0NF", "ABRT", "MCR", "IDNF", "MC", "UNC/WP", "ICRC")
 
@@ -311,7 +313,7 @@ class IdeChannel:
         fields = [FieldView("selected", self._selected), FieldView("device control", self._control, control)]
         for i, drive in enumerate(self._drives):
             fields += [FieldView(f"device {i}", "absent")] if drive is None else _drive_fields(i, drive)
-        return DeviceView(self.name, "ATA channel", "8 ports and a control port", tuple(fields))
+        return DeviceView(self.name, "ATA channel", _PORTS.get(self.name, "8 ports and a control port"), tuple(fields))
 
 
 def _before_last_word(s: DriveState) -> int:

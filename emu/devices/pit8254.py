@@ -2,7 +2,7 @@
 
 Source: Intel 8254 Programmable Interval Timer data sheet, order number 231164 ("8254" below): sections "Write
 Operations", "Read Operations", "Mode Definitions", "Operation Common to All Modes". Port 61h: IBM PC/AT Technical
-Reference (6280070), "System Board", and Intel 82371SB (PIIX3) data sheet 290550, section 2.5.4.1 (NMISC).
+Reference (6280070), "System Board", and Intel 82371SB (PIIX3) data sheet 290550, "NMISC".
 
 Nothing is done per tick. A counter holds its state as of one CLK pulse and is carried to a later one in closed form.
 """

@@ -27,6 +27,9 @@ LSR_ERRORS = LSR_OE | LSR_PE | LSR_FE | LSR_BI
 MSR_CTS, MSR_DSR, MSR_RI, MSR_DCD = 0x10, 0x20, 0x40, 0x80
 MSR_TERI = 0x04
 
+#: Where the two of an AT stand.
+_PORTS = {"com1": "ports 3F8h-3FFh, IRQ 4", "com2": "ports 2F8h-2FFh, IRQ 3"}
+
 RBR_THR_DLL, IER_DLM, IIR_FCR, LCR, MCR, LSR, MSR, SCR = range(8)
 
 
@@ -97,7 +100,7 @@ def view(s: State, name: str, iir: int, lsr: int, msr: int) -> DeviceView:
     return DeviceView(
         name,
         "PC16550D UART",
-        "8 ports",
+        _PORTS.get(name, "8 ports"),
         (
             FieldView("IER", s.ier, _bits(s.ier, "RDA THRE line modem")),
             FieldView("IIR", iir, sources[iir & 0x0F]),

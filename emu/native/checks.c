@@ -226,7 +226,7 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     struct record *r = (struct record *)(void *)(e->records + e->records_used);
     uint8_t bytes[LONGEST];
     uint64_t here = flags & HF_CS64 ? pc : (uint32_t)pc;
-    int length = 0, found;
+    int length, found;
 
     if (flags & HF_CS64)
         return;
@@ -235,10 +235,10 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     r->bits = flags & HF_CS32 ? 32 : 16;
     r->stack_bits = flags & HF_SS32 ? 32 : 16;
     /* Only bytes of the block's own page are known to be there; what goes beyond it is a block of its own. */
-    while (length < LONGEST && (here + (uint64_t)length) / PAGE == here / PAGE) {
-        bytes[length] = (uint8_t)real_cpu_ldub_code(e->env, here + (uint64_t)length);
-        length++;
-    }
+    length = (int)(PAGE - here % PAGE);
+    if (length > LONGEST)
+        length = LONGEST;
+    read_code(e, here, bytes, length);
     found = decode_for(r, bytes, length, sign);
     if (!found)
         return;

@@ -247,6 +247,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, tcg_temp_free_internal, (void *, void *))                                                                  \
     X(void, tcg_gen_op2, (void *, uint32_t, uint64_t, uint64_t))                                                       \
     X(uint32_t, cpu_ldub_code, (void *, uint64_t))                                                                     \
+    X(uint64_t, cpu_ldq_code, (void *, uint64_t))                                                                      \
     X(uint32_t, cpu_lduw_data_ra, (void *, uint64_t, uint64_t))                                                        \
     X(uint32_t, cpu_ldl_data_ra, (void *, uint64_t, uint64_t))                                                         \
     X(uint32_t, cpu_cc_compute_all, (void *, int))                                                                     \
@@ -362,6 +363,7 @@ extern __thread engine *translating;
 int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous);
 int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
+void read_code(engine *e, uint64_t from, uint8_t *bytes, int count);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);

@@ -87,18 +87,34 @@ void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns)
     cut->insns = insns;
 }
 
+/* `count` bytes of code from linear address `from` on, none of them beyond its page. */
+void read_code(engine *e, uint64_t from, uint8_t *bytes, int count)
+{
+    uint64_t eight;
+
+    if (count < (int)sizeof eight) {
+        for (int i = 0; i < count; i++)
+            bytes[i] = (uint8_t)real_cpu_ldub_code(e->env, from + (uint64_t)i);
+        return;
+    }
+    for (int i = 0; i < count; i += (int)sizeof eight) {
+        int here = i < count - (int)sizeof eight ? i : count - (int)sizeof eight; /* the last end with the bytes */
+
+        eight = real_cpu_ldq_code(e->env, from + (uint64_t)here);
+        memcpy(bytes + here, &eight, sizeof eight);
+    }
+}
+
 /* How many instructions from the block's first on end in its page, up to the first near branch; at most `most`. */
 static int instructions_in_page(engine *e, const tb *block, int most)
 {
     static __thread struct instruction in;
     uint64_t offset = block->pc % PAGE;
     uint8_t bytes[NEAR_END];
-    int length = 0, at = 0, count = 0, bits = block->flags & HF_CS64 ? 64 : block->flags & HF_CS32 ? 32 : 16;
+    int length = (int)(PAGE - offset), at = 0, count = 0;
+    int bits = block->flags & HF_CS64 ? 64 : block->flags & HF_CS32 ? 32 : 16;
 
-    while (offset + (uint64_t)length < PAGE) {
-        bytes[length] = (uint8_t)real_cpu_ldub_code(e->env, block->pc + (uint64_t)length);
-        length++;
-    }
+    read_code(e, block->pc, bytes, length);
     while (count < most && decode(bytes + at, length - at, bits, 32, &in)) {
         count++;
         at += in.length;

@@ -26,10 +26,10 @@ class Guest:
         self._types: dict[str, Any] = {}
         self._tables: tuple[int, int, int, int] = (0, 0, 0, 0)
         for event in (gdb.events.cont, gdb.events.stop, gdb.events.memory_changed, gdb.events.exited):
-            event.connect(self._forget)
-        gdb.events.register_changed.connect(self._forget)
+            event.connect(self.forget)
 
-    def _forget(self, event: object) -> None:
+    def forget(self, event: object = None) -> None:
+        """Memory may have changed."""
         self._pages.clear()
 
     # -- memory

@@ -56,6 +56,9 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         self.marks: dict[tuple[int, int], How] = {}
 
     def __call__(self, pending: Any) -> Any:
+        # gdb asks about the innermost frame first whenever the guest has run, also where no event says so (`nexti 5`).
+        if not hasattr(pending, "level") or not pending.level():
+            self._guest.forget()
         try:
             cpu = self._guest.cpu(pending)
         except gdb.error:

@@ -171,15 +171,20 @@ def core_disk(out: Path) -> Path:
 CORE_MODULES = ("biosdisk", "normal", "minicmd", "echo", "ls")
 
 
-def xen(out: Path) -> Path:
-    """As Debian has it, compressed."""
-    return asset(assets.xen)
-
-
 def xen_plain(out: Path) -> Path:
-    """The multiboot image that it is, for loaders that do not decompress."""
+    """The hypervisor as the multiboot image that it is, for loaders that do not decompress."""
     out.write_bytes(gzip.decompress(asset(assets.xen).read_bytes()))
     return out
+
+
+def installer_kernel(out: Path) -> Path:
+    """Of Debian's text installer."""
+    return asset(assets.installer)[0]
+
+
+def installer_initrd(out: Path) -> Path:
+    """Of Debian's text installer."""
+    return asset(assets.installer)[1]
 
 
 def userspace_file(architecture: str, end: str, out: Path) -> Path:

@@ -111,7 +111,10 @@ BOOTS = (
     Boot("install-mbr", "text:MBR", 300, _disk(images.install_mbr)),
     Boot(
         "syslinux", "text:boot:", 600, _floppy(images.meminfo_floppy),
-        dialog=(("nosuch\n", "text:Loading nosuch\\.\\.\\. failed"), ("\n", "text:DOS RAM: 639K")),
+        dialog=(
+            ("nosuch\n", "text:Loading nosuch\\.\\.\\. failed[^$]*boot:$"),
+            ("meminfo.c32\n", "text:DOS RAM: 639K"),
+        ),
     ),
     Boot("memdisk bigraw", _memdisk("big real mode raw"), 900, _floppy(images.memdisk_floppy("bigraw"))),
     Boot("memdisk raw", _memdisk("raw"), 900, _floppy(images.memdisk_floppy("raw"))),
@@ -141,18 +144,29 @@ BOOTS = (
         "u-boot", "serial:Hit any key", 600, machine="pc", memory="256M", firmwares=("u-boot",),
         dialog=((" ", "serial:=> $"), ("version\n", "serial:U-Boot 2023[^$]*=> $")),
     ),
-    Boot("xen", _NO_DOM0, 900, kernel=Kernel(images.xen, _XEN), machine="pc", firmwares=("seabios",)),
+    Boot("xen", _NO_DOM0, 900, kernel=Kernel(images.xen_plain, _XEN), machine="pc", firmwares=("seabios",)),
     Boot(
-        "xen directly", _NO_DOM0, 900, kernel=Kernel(images.xen, f"no-real-mode {_XEN}"), machine="pc",
+        "xen directly", _NO_DOM0, 900, kernel=Kernel(images.xen_plain, f"no-real-mode {_XEN}"), machine="pc",
         firmwares=(DIRECT,),
     ),
     Boot(
         "linux 686", "exit", 12_000, kernel=_linux("i386", _PIC_ONLY, "exit"), memory="128M",
-        firmwares=(DIRECT, "seabios"), says=(images.USERSPACE,), slow=True,
+        firmwares=(DIRECT, "seabios", "builtin"), says=(images.USERSPACE,), slow=True,
+    ),
+    # the built-in BIOS has no ACPI tables: the kernel takes PCI and its interrupts as POST has set them up
+    Boot(
+        "linux 686 on pc without ACPI", "exit", 12_000, kernel=_linux("i386", "console=ttyS0", "exit"), machine="pc",
+        memory="128M", firmwares=("builtin",), says=(images.USERSPACE, "PCI: Using configuration type 1"), slow=True,
     ),
     Boot(
         "linux 686 on pc", "exit", 12_000, kernel=_linux("i386", "console=ttyS0", "poweroff"), machine="pc",
         memory="128M", firmwares=(DIRECT, "seabios"), says=(images.USERSPACE, *_FOUND_ON_PC), slow=True,
+    ),
+    # without nomodeset the kernel would drive the display itself, and show its text as a picture
+    Boot(
+        "installer", "text:Select a language[^$]*English", 40_000, machine="pc", memory="512M", slow=True,
+        kernel=Kernel(images.installer_kernel, "vga=normal fb=false nomodeset quiet", images.installer_initrd),
+        firmwares=("seabios",),
     ),
     Boot(
         "linux amd64 on pc", "exit", 12_000, kernel=_linux("amd64", "console=ttyS0", "poweroff"), machine="pc",

@@ -13,8 +13,6 @@ from boots.images import USERSPACE, asset
 from boots.machines import machine_of, walk
 from boots.table import BOOTS, Boot
 
-SEABIOS, BUILTIN = ("--firmware", "seabios"), ("--firmware", "builtin")
-
 
 def _rows() -> list[object]:
     """(row, firmware), each a test."""
@@ -45,30 +43,40 @@ def _check_digest(serial: str) -> None:
     assert found[2] == hashlib.md5(busybox.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-@pytest.mark.parametrize(
-    ("name", "firmware", "at"),
-    [
-        ("grub-legacy", "seabios", 12_345_678),
-        ("isolinux cd", "seabios", 9_876_543),
-        ("grub-legacy", "builtin", 600_001),
-        ("isolinux cd", "builtin", 2_345_678),
-    ],
-)
+#: Row, firmware, instruction at which the state is taken, instructions to the comparison. What is under way then: the
+#: floppy controller with DMA, the CD-ROM drive's packets, kernels that are decompressed, probe their devices, and run
+#: their userspace; services of the built-in BIOS.
+MIDDLES = [
+    ("grub-legacy", "seabios", 12_345_678, 6_000_000),
+    ("isolinux cd", "seabios", 9_876_543, 6_000_000),
+    ("grub-legacy", "builtin", 600_001, 6_000_000),
+    ("isolinux cd", "builtin", 2_345_678, 6_000_000),
+    ("core.img", "seabios", 7_250_000, 6_000_000),
+    ("core.img on pc", "seabios", 7_250_000, 6_000_000),
+    pytest.param("linux 686", "none", 1_234_567_890, 60_000_000, marks=pytest.mark.slow),
+    pytest.param("linux 686", "none", 3_456_789_012, 60_000_000, marks=pytest.mark.slow),
+    pytest.param("linux 686 on pc", "seabios", 3_456_789_012, 60_000_000, marks=pytest.mark.slow),
+    pytest.param("linux amd64 on pc", "none", 4_567_890_123, 60_000_000, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("name", "firmware", "at", "count"), MIDDLES)
 def test_a_state_taken_in_the_middle_of_a_boot_continues_equally(
-    name: str, firmware: str, at: int, tmp_path: Path
+    name: str, firmware: str, at: int, count: int, tmp_path: Path
 ) -> None:
-    """Floppy controller, DMA and CD-ROM drive are in the middle of their work, or services of the BIOS; pieces of any
-    size change nothing."""
+    """In another machine, in pieces of any size."""
     boot = next(row for row in BOOTS if row.name == name)
     first, second = (machine_of(boot, firmware, tmp_path) for _ in range(2))
-    end = at + 6_000_000
+    end, piece = at + count, count // 8 + 777
     try:
         machine, other = first.debugger.machine, second.debugger.machine
         machine.run(at)
+        assert machine.executor.retired == at, "the guest ended before"
         state = machine.save()
         machine.run(end)
         other.restore(state)
-        for retired in range(at + 777_777, end, 777_777):
+        for retired in range(at + piece, end, piece):
             other.run(retired)
         other.run(end)
         assert other.fingerprint() == machine.fingerprint()

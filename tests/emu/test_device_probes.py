@@ -57,7 +57,7 @@ DIFFERENCES = (
     Difference("probe_pit", "QEMU", ("mode-0-first-byte",), "writing the first of two bytes sets OUT low (mode 0)"),
     Difference("probe_pit", "QEMU", ("control-port",), "to read it is \"no operation (3-state)\" (figure 14)"),
     Difference("probe_pit", "Bochs", ("control-port",), "the same"),
-    Difference("probe_pit", "QEMU", ("port-61-bits",), "bits 2 and 3 can be written (82371SB, 2.5.4.1)"),
+    Difference("probe_pit", "QEMU", ("port-61-bits",), "bits 2 and 3 can be written (82371SB, NMISC)"),
     Difference("probe_pit", "Bochs", ("port-61-bits",), "the same"),
     Difference(
         "probe_pit", "Bochs", ("loaded-3", "loaded-6", "loaded-7", "half-count-3", "half-count-6", "half-count-7"),

@@ -7,6 +7,7 @@ import pytest
 from asm import assemble
 from emu import layout
 from emu.devices.pci import BAR0, COMMAND, MEMORY_SPACE
+from emu.firmware.roms import builtin_bios
 from emu.machine import Machine, MachineStop
 from emu.media import Disk
 from machines import READING, pc, rom, seabios_pc
@@ -114,3 +115,84 @@ def test_a_moved_frame_buffer_is_saved_and_restored():
     assert other.fingerprint() == one.fingerprint()
     one.reset()
     assert not any(r.name == "vga" and r.kind == "ram" for r in one.memory.regions)
+
+
+def test_a_frame_buffer_that_moves_under_paging_disturbs_no_exception():
+    """The engine takes out and puts in memory that the guest's page tables do not map; CR2 and what is being delivered
+    stay, and the next exception is delivered as ever."""
+    program = """
+        lgdt [cs:gdtr]
+        lidt [cs:idtr]
+        mov eax, cr0
+        or al, 1
+        mov cr0, eax
+        jmp dword 8:0xf0000 + flat
+        bits 32
+    flat:
+        mov ax, 16
+        mov ds, ax
+        mov es, ax
+        mov ss, ax
+        mov esp, 0x7000
+        mov dword [0x1000 + 8 * 3], 0x80000 + handler
+        mov dword [0x1004 + 8 * 3], 0xf8e00     ; the rest of the gate: offset F0000h, 32-bit interrupt
+        mov edi, 0x10000                ; only the first 4 MiB are mapped
+        mov ecx, 1024
+        xor eax, eax
+        rep stosd
+        mov dword [0x10000], 0x83
+        mov eax, 0x10000
+        mov cr3, eax
+        mov cr2, eax
+        mov eax, 0x10
+        mov cr4, eax
+        mov eax, cr0
+        or eax, 0x80000000
+        mov cr0, eax
+        mov ecx, 3
+    again:
+        mov ebx, 0
+        call command                    ; not decoded
+        mov ebx, 2
+        call command                    ; decoded
+        int3
+        loop again
+        mov eax, cr2
+        cmp eax, 0x10000
+        sete al
+        out 0xf4, al
+        hlt
+    command:
+        mov eax, 0x80001004
+        mov dx, 0xcf8
+        out dx, eax
+        mov dx, 0xcfc
+        mov eax, ebx
+        out dx, ax
+        ret
+    handler:
+        mov al, '!'
+        out 0xe9, al
+        iret
+    gdtr:
+        dw 23
+        dd 0xf0000 + gdt
+    gdt:
+        dq 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+    idtr:
+        dw 0x7ff
+        dd 0x1000
+    """
+    machine = pc(rom(program))
+    moved(machine, 0x90000000)
+    end = machine.run(20_000)
+    assert (end.reason, end.code, machine.debugcon_text()) == (MachineStop.EXIT, 1, "!!!")
+
+
+def test_the_built_in_bios_tells_where_the_frame_buffer_is():
+    disk = Disk.from_bytes(assemble_image("vga_pci").ljust(1 << 20, b"\0"))
+    machine = pc(builtin_bios(), memory=16 << 20, bios=True, disks=(disk,))
+    assert machine.run(100_000_000).code == 0x10
+    said = machine.debugcon_text().splitlines()
+    for line in ("PhysBasePtr is BAR 0 00000001", "moved CAFE1234", "dispi ID 0000B0C5", "colour 5 00020103"):
+        assert line in said, said

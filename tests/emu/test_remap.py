@@ -7,9 +7,10 @@ import pytest
 from asm import assemble
 from bare_cpu import CODE, real_state
 from emu.engine import EngineError, ExitReason
+from emu.firmware.payload import flat_gdt, flat_state
 from emu.memory import Part, PhysicalMemory, Place
 from emu.unicorn_engine import UnicornEngine
-from emu.x86.state import Segment
+from emu.x86.state import CR0_PE, CR0_PG, Segment
 
 SHADOW = 0xF0000
 SIZE = 0x4000
@@ -141,3 +142,27 @@ def test_a_remap_in_the_middle_of_an_instruction_is_refused(shadowed):
     engine.load(real_state())
     with pytest.raises(EngineError, match="inside a callback"):
         engine.run(5)
+
+
+@pytest.mark.parametrize("present", [0, 1])
+def test_a_paged_guest_sees_nothing_of_a_remap(shadowed, present):
+    """Its page tables map something else, or nothing, where memory comes and goes: no fault, no accessed bit."""
+    memory, engine, _ = shadowed
+    table, directory = 0x3000, 0x2000
+    memory.write(directory, (table | 3).to_bytes(4, "little"))
+    for page in range(256):
+        there = 3 if page < 0x10 else 2 | present
+        memory.write(table + 4 * page, (page << 12 & 0xF000 | there).to_bytes(4, "little"))
+    memory.write(CODE, assemble("bits 32\nnop\nhlt", CODE))
+    state = flat_state(CODE, 0x4000)
+    memory.write(0x4000, flat_gdt())
+    state.cr0, state.cr2, state.cr3 = CR0_PG | CR0_PE, 0x12345678, directory
+    engine.load(state)
+    before = engine.state()
+    for what in (ROM, RAM, READ_ONLY, COPY, RAM):
+        place(memory, engine, what)
+    place(memory, engine)
+    assert engine.state() == before
+    tables = memory.read(table, 0x400)
+    assert not any(tables[at] & 0x20 for at in range(0, 0x400, 4))
+    assert engine.run(10).reason is ExitReason.HALT

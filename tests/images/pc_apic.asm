@@ -1,6 +1,8 @@
 ; A probe of the local APIC, the I/O APIC, PCI, PAM, the PM timer and the HPET: a 64 KiB ROM that prints a line for each
 ; finding to port E9h and ends by the debug-exit port. Flat 32-bit code, ring 0; polls with interrupts off, or takes
 ; them into a log of vectors.
+%include "guest.inc"
+
 bits 16
 org 0
 
@@ -500,12 +502,9 @@ flat:
     show "esr again "
 
     say "done"
-    call newline
     mov al, 1
-    out 0xf4, al
-    hlt
+    call finish32
 
-times 0xfff0 - ($ - $$) db 0xf4
-bits 16
-    jmp 0xf000:start
-times 0x10000 - ($ - $$) db 0
+rom equ $$
+    GUEST_SERVICES 32
+    RESET_VECTOR start

@@ -18,7 +18,8 @@ import pytest
 
 import oracles
 import repl
-from probes import checks
+from emu.media import Disk
+from probes import checks, ours
 
 SECONDS = 120
 SECTOR = 512
@@ -78,6 +79,19 @@ def test_a_disk_that_the_host_cannot_write_any_more(tmp_path, firmware):
     assert (guest["flush"], guest["write-elsewhere"], guest["beyond-end"]) == ("40", "40", "4110")
     assert said == [f"v2e: {image}: sector 16 cannot be written: File too large"]
     assert image.read_bytes() == OLD * 5 + OTHER + OLD * 8 + NEW * 2 + OLD * 48
+
+
+def test_what_a_guest_writes_reaches_the_file_in_its_order_and_the_medium_with_its_flush(tmp_path, monkeypatch):
+    image = tmp_path / "disk.img"
+    image.write_bytes(OLD * 64)
+    calls: list[int | str] = []
+    write, flush = os.pwrite, os.fsync
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: (calls.append(at // SECTOR), write(fd, data, at))[1])
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("flush"), flush(fd))[1])
+    machine = ours("bad_disk", disks=(Disk.open(image, write=True),))
+    machine.close()
+    # WRITE SECTORS, WRITE MULTIPLE, FLUSH CACHE, WRITE SECTORS; the drive's write cache is on
+    assert calls == [14, 15, 16, 17, 14, 15, 16, 17, "flush", 5]
 
 
 def test_without_write_the_same_host_is_no_matter(tmp_path, firmware):

@@ -35,6 +35,7 @@ DISKETTE_TABLE = (0xF000, 0xEFC7)  #: in the ROM
 #: AH=08h, BL, by the capacity in KiB that the drive belongs to
 DRIVE_TYPES = {360: 1, 1200: 2, 720: 3, 1440: 4, 2880: 5}
 DISKETTE_DRIVES = 2  #: places for them; what is not there answers as such
+NOT_EMULATED = range(0x41, 0x49)  #: the extensions, which drives of El Torito's emulation have not
 MOST_SECTORS = 128  #: of one call
 DMA_PAGE = 0x10000
 
@@ -103,7 +104,7 @@ class Disks:
         elif drive is None and ah == 0x00 and number < FIRST_DISK:
             f.name = ("reset: drive %02Xh", number)
             f.succeed()
-        elif drive is None or call is None:
+        elif drive is None or call is None or (ah in NOT_EMULATED and isinstance(drive, Emulated)):
             f.name = ("function %02Xh: drive %02Xh%s", ah, number, "" if drive else ", which is not there")
             f.fail(INVALID)
         else:
@@ -223,7 +224,7 @@ class Disks:
         if g is None:
             raise DriveError(INVALID, 0)
         # The last cylinder of a fixed disk is kept for diagnostics.
-        last = max(g.cylinders - (2 if isinstance(drive, HardDisk) else 1), 0)
+        last = max(g.cylinders - (2 if drive.number >= FIRST_DISK else 1), 0)
         f.al = 0
         f.ch, f.cl = last & 0xFF, last >> 2 & 0xC0 | g.sectors
         f.dh, f.dl = g.heads - 1, self.count(drive.number)

@@ -12,7 +12,8 @@ from emu import layout
 from emu.firmware.bios.hardware import Hardware
 
 IO_BASE = 0xC000
-MEMORY_BASE, MEMORY_END = 0xFD000000, 0xFEC00000
+MEMORY_BASE, MEMORY_END = layout.VGA_FRAME_BUFFER, layout.IOAPIC
+DISPLAY_CLASS = 0x03
 ISA_BRIDGE, PIRQRC = 1 << 3, 0x60
 #: Lines A to D: one level triggered IRQ for two each.
 PIRQ_IRQS = (10, 10, 11, 11)
@@ -49,6 +50,18 @@ class PciConfig:
                     yield device << 3 | function
 
 
+def frame_buffer(hardware: Hardware) -> int:
+    """Physical address of the linear frame buffer: BAR 0 of a PCI display, else where an ISA one has it."""
+    if not hardware.pci:
+        return layout.VGA_FRAME_BUFFER
+    config = PciConfig(hardware)
+    kept = hardware.port_in(layout.PCI_CONFIG, 4)
+    displays = (devfn for devfn in config.functions() if config.read(devfn, 0x0B, 1) == DISPLAY_CLASS)
+    base = next((config.read(devfn, 0x10, 4) & ~15 for devfn in displays), layout.VGA_FRAME_BUFFER)
+    hardware.port_out(layout.PCI_CONFIG, 4, kept)
+    return base
+
+
 def set_up_pci(hardware: Hardware) -> None:
     """Addresses grow from IO_BASE and MEMORY_BASE, each BAR at a multiple of its size."""
     config = PciConfig(hardware)
@@ -79,6 +92,8 @@ def _set_up(config: PciConfig, devfn: int, places: list[int]) -> None:
     if pin := config.read(devfn, 0x3D, 1):
         # PIRQ lines are swizzled by the slot, as on the boards with this chipset (PIIX3 in slot 1).
         config.write(devfn, 0x3C, PIRQ_IRQS[((devfn >> 3) - 1 + pin - 1) & 3], 1)
+    if config.read(devfn, 0x0B, 1) == DISPLAY_CLASS:
+        command |= IO | MEMORY  # the VGA's own ports and window are no BARs
     ids = config.read(devfn, 0, 4)
     if ids == PIIX3_IDE:
         config.write(devfn, IDETIM, DECODE_BOTH, 4)

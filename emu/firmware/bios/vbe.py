@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import struct
 
-from emu import layout
 from emu.devices import bochs_vbe
 from emu.firmware.bios import bda
 from emu.firmware.bios.frame import Frame
 from emu.firmware.bios.hardware import Hardware
+from emu.firmware.bios.pci_setup import frame_buffer
 from emu.firmware.bios.video_modes import MODES
 from emu.firmware.bios.video_set import ModeSetter
 
@@ -111,7 +111,7 @@ class Vbe:
             4 if planar else 1, bochs_vbe.PIXEL_BITS[bits] if bits != 15 else 15, 1, model, 0, min(pages, 255), 1,
         )  # fmt: skip
         block += struct.pack("<8BB", *masks, 0)
-        block += struct.pack("<IIH", 0 if planar else layout.VGA_FRAME_BUFFER, 0, 0)
+        block += struct.pack("<IIH", 0 if planar else frame_buffer(self._hardware), 0, 0)
         block += struct.pack("<HBB8BI", line, min(pages, 255), min(pages, 255), *masks, 0)
         self._hardware.write(f.es * 16 + f.di, block.ljust(256, b"\0"))
         f.result = ("%dx%d, %d bits", width, height, bits)

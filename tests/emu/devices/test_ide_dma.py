@@ -29,16 +29,17 @@ class Ram:
 
 
 class Failing(Disk):
-    """Sector BAD fails."""
+    """Sector BAD fails, and is named, as a disk's that its host fails."""
 
     def read(self, lba: int, count: int) -> bytes:
         if lba <= BAD < lba + count:
-            raise DiskError("cannot be read")
+            raise DiskError("cannot be read", BAD)
         return super().read(lba, count)
 
     def write(self, lba: int, data: bytes) -> None:
         if lba <= BAD < lba + len(data) // 512:
-            raise DiskError("cannot be written")
+            super().write(lba, data[: (BAD - lba) * 512])
+            raise DiskError("cannot be written", BAD)
         super().write(lba, data)
 
 

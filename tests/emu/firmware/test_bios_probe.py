@@ -88,8 +88,6 @@ VIDEO_DIFFERENT = {
     # VBE 3.0, 3.1: AL = 4Fh says that the function is there, AH = 03h that it fails in this mode
     "VBE window A=0305": "VBE window A=034F",
     "VBE window A=0305 D=0003": "VBE window A=034F D=0003",
-    # the DAC can be switched to 8 bits; Debian's SeaVGABIOS for isa-vga is not told so
-    "VBE can 00000000": "VBE can 01000000",
     # there is no such mode: VBE 3.0, 4.5, AH = 01h
     "VBE set 177 A=004F": "VBE set 177 A=014F",
 }
@@ -102,6 +100,9 @@ def _video(line: str) -> str:
     return VIDEO_DIFFERENT.get(line, line)
 
 
-@pytest.mark.parametrize("machine", ["pc", "isapc"])
-def test_the_screens_services_answer_as_seavgabios_does(machine: str) -> None:
-    assert ours("bios_video", machine)[0] == [_video(line) for line in theirs("bios_video", machine)]
+def test_the_screens_services_answer_as_seavgabios_does() -> None:
+    assert ours("bios_video", "pc")[0] == [_video(line) for line in theirs("bios_video", "pc")]
+
+
+def test_the_screens_services_are_the_same_for_an_isa_adapter() -> None:
+    assert ours("bios_video", "isapc")[0] == ours("bios_video", "pc")[0]
