@@ -17,7 +17,7 @@ from emu.stops import Condition, ConditionFailed
 from emu.subject import MemoryUnavailable
 from emu.worker import Worker
 from emu.x86.modes import code_bits, mode_of
-from emu.x86.state import CpuState
+from emu.x86.state import CR0_PG, CpuState
 from stub.registers import X86Register, describe
 from stub.target import (
     SIGNAL_ABRT,
@@ -26,6 +26,7 @@ from stub.target import (
     Description,
     PointHooks,
     Register,
+    RomRange,
     StopReason,
     StopReport,
     TargetError,
@@ -221,7 +222,7 @@ class DebuggerTarget:
         debugger = self._debugger
         if not length:
             return b""
-        with _refusals():
+        with self._refusals_at(debugger.translate):
             try:
                 return debugger.read_linear(address, length)
             except MemoryUnavailable:
@@ -229,10 +230,62 @@ class DebuggerTarget:
                 return debugger.read_linear(address, max(1, debugger.readable(address, length)))
 
     def write_memory(self, address: int, data: bytes) -> None:
+        self._memory_may_be_written()
+        with self._refusals_at(self._debugger.translate):
+            self._debugger.write_linear(address, data)
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        debugger = self._debugger
+        if not length:
+            return b""
+        with self._refusals_at(lambda address: address):
+            # One byte at least, so that the first that cannot be read is named.
+            return debugger.read_physical(address, max(1, debugger.subject.readable_physical(address, length)))
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        self._memory_may_be_written()
+        with self._refusals_at(lambda address: address):
+            self._debugger.write_physical(address, data)
+
+    def _memory_may_be_written(self) -> None:
         if self._debugger.read_only:
             raise TargetError("this subject is read-only")
-        with _refusals():
-            self._debugger.write_linear(address, data)
+
+    @contextmanager
+    def _refusals_at(self, place: Callable[[int], int | None]) -> Iterator[None]:
+        """As `_refusals`; where a device's registers are, that is said. `place` gives the physical address."""
+        try:
+            with _refusals():
+                yield
+        except TargetError as error:
+            cause = error.__context__
+            if isinstance(cause, MemoryUnavailable) and (physical := place(cause.address)) is not None:
+                for region in self._debugger.subject.memory_map():
+                    if region.kind == "mmio" and region.first <= physical <= region.last:
+                        raise TargetError(
+                            f"{cause.address:#x}: registers of {region.name}, which no look and no change of memory "
+                            "touches: `monitor map` shows where devices are, `monitor dev` what they hold"
+                        ) from None
+            raise
+
+    def rom_ranges(self) -> Sequence[RomRange]:
+        state = self._debugger.cpu()
+        if state.cr0 & CR0_PG:
+            return ()  # the map is of linear addresses, and paging may put anything anywhere
+        found: list[RomRange] = []
+        for region in self._debugger.subject.memory_map():
+            if region.kind == "rom":
+                start = found.pop().start if found and found[-1].end == region.first else region.first
+                found.append(RomRange(start, region.last + 1))
+        return found
+
+    @property
+    def steps_into_interrupts(self) -> bool:
+        return self._debugger.step_into_interrupts
+
+    @steps_into_interrupts.setter
+    def steps_into_interrupts(self, into: bool) -> None:
+        self._debugger.step_into_interrupts = into
 
     # -- control
 

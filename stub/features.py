@@ -16,6 +16,7 @@ MEANINGS = {
     "PacketSize": "bytes of the longest packet, in hex",
     "QStartNoAckMode": "the packet",
     "qXfer:features:read": "the target description",
+    "qXfer:memory-map:read": "what is ROM",
     "qXfer:threads:read": "the threads",
     "binary-upload": "the packet `x`",
     "error-message": "errors are sentences (`E.text`); said to clients that say it",

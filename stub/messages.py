@@ -101,6 +101,38 @@ class WriteMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchMemory:
+    """`qSearch:memory:address;length;pattern` ("General Query Packets"): the pattern is binary data."""
+
+    address: int
+    length: int
+    pattern: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChecksumMemory:
+    """`qCRC:addr,length` ("General Query Packets")."""
+
+    address: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class QemuQuery:
+    """`qqemu.NAME` (QEMU's docs/system/gdb.rst): what a mode of QEMU's stub is; `Supported`: which there are."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class QemuSet:
+    """`Qqemu.NAME=HEX` and `Qqemu.NAME:HEX` (QEMU's docs/system/gdb.rst)."""
+
+    name: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """What a thread is to do: `kind` is `c` continue, `s` step, `r` step while the PC is in [start, end), `t` stop.
     `signal` is gdb's number of a signal to deliver (0: none), `thread` None for all."""
@@ -235,7 +267,8 @@ Message = (
     Unknown | QuerySupported | StartNoAck | MustReplyEmpty | ExtendedMode | QueryStop | ReadRegisters | WriteRegisters
     | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | WriteMemory | Resume | QueryResume | InsertPoint
     | RemovePoint | SetThread | ThreadAlive | CurrentThread | QueryAttached | FirstThreads | NextThreads | ThreadExtra
-    | Transfer | MonitorCommand | SymbolsAvailable | Kill | Detach | Restart
+    | SearchMemory | ChecksumMemory | QemuQuery | QemuSet | Transfer | MonitorCommand | SymbolsAvailable | Kill | Detach
+    | Restart
 )  # fmt: skip
 
 _NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")
@@ -391,6 +424,28 @@ def _transfer(rest: bytes) -> Message:
     return Transfer(parts[0], ":".join(parts[2:-1]), offset, length)
 
 
+def _search(rest: bytes) -> Message:
+    """`memory:ADDRESS;LENGTH;PATTERN`, where the pattern may hold any byte."""
+    if not rest.startswith(b"memory:"):
+        return Unknown(b"qSearch:" + rest)
+    parts = rest.removeprefix(b"memory:").split(b";", 2)
+    if len(parts) != 3:
+        raise MessageError("a search has an address, a length and a pattern")
+    return SearchMemory(_number(parts[0], "address"), _number(parts[1], "length"), parts[2])
+
+
+#: Names of `qqemu.` and `Qqemu.`; in the latter `=` or `:` precedes the value.
+_QEMU = re.compile(rb"([A-Za-z]+)(?:[=:](.*))?", re.DOTALL)
+
+
+def _qemu(payload: bytes) -> Message:
+    match = _QEMU.fullmatch(payload[len(b"qqemu.") :])
+    if match is None or (payload[:1] == b"q") == (match[2] is not None):
+        return Unknown(payload)
+    name = match[1].decode("ascii")
+    return QemuQuery(name) if match[2] is None else QemuSet(name, _number(match[2], "value"))
+
+
 def _monitor(rest: bytes) -> Message:
     return MonitorCommand(_hex(rest, "command").decode("utf-8", "replace"))
 
@@ -434,6 +489,8 @@ _NAMES: dict[bytes, _Parser] = {
     b"qfThreadInfo": lambda rest: FirstThreads(),
     b"qsThreadInfo": lambda rest: NextThreads(),
     b"qThreadExtraInfo": lambda rest: ThreadExtra(_thread(rest)),
+    b"qSearch": _search,
+    b"qCRC": lambda rest: ChecksumMemory(*_pair(rest, "address", "length")),
     b"qXfer": _transfer,
     b"qRcmd": _monitor,
     b"qSymbol": lambda rest: SymbolsAvailable(),
@@ -446,6 +503,8 @@ def parse(payload: bytes) -> Message:
     if not payload:
         return Unknown(payload)
     if payload[0] in b"qQv":
+        if payload[1:6] == b"qemu.":
+            return _qemu(payload)
         match = _NAME.match(payload)
         name = match[0] if match else b""
         named = _NAMES.get(name)

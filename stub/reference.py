@@ -8,6 +8,7 @@ from pathlib import Path
 from emu.debugger import Debugger
 from emu.machine import MachineConfig, build_machine
 from emu.worker import Worker
+from stub import peers
 from stub.adapter import DebuggerTarget
 from stub.features import MEANINGS
 from stub.handlers.breakpoints import KINDS
@@ -26,6 +27,9 @@ Written by `python -m stub.reference` from the tables that answer the packets: c
 The protocol is that of "Debugging with GDB", appendix "GDB Remote Serial Protocol". A packet that is not here gets the
 empty answer. Numbers are hexadecimal; capital words stand for something. Addresses are linear, and so is the program
 counter (`eip`, `rip`): CS base + offset.
+
+The columns of other stubs: QEMU 7.2.22 and udbserver 0.3.0 were asked, the others were not run. `-` is no, `?` not
+known, an empty cell was not compared; what is as basic as `g` is everywhere.
 """
 _STOPS = """Every stop reply is `T` with gdb's signal (05 SIGTRAP; 02 SIGINT after Ctrl-C; 06 SIGABRT where the guest
 died), the thread, its CPU and the registers
@@ -55,7 +59,12 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
 
 def _features(session: Session) -> Iterator[tuple[str, ...]]:
     for feature in _advertised(session):
-        yield f"`{feature}`", MEANINGS[feature.partition("=")[0].removesuffix("+")]
+        yield f"`{feature}`", MEANINGS[feature.partition("=")[0].removesuffix("+")], *peers.row(feature)
+
+
+def _properties() -> Iterator[tuple[str, ...]]:
+    for what, here, cells in peers.PROPERTIES:
+        yield what, here, *cells
 
 
 def _registers() -> Iterator[str]:
@@ -81,9 +90,11 @@ def reference(session: Session) -> str:
     """The whole page, for a session that nobody has spoken to."""
     lines = [_HEAD, "## Packets", ""]
     lines += _table(
-        ("packet", "meaning"), ((f"`{form}`", what) for handler in ALL_HANDLERS for form, what in handler.forms)
+        ("packet", "meaning", *peers.PEERS),
+        ((f"`{form}`", what, *peers.row(form)) for handler in ALL_HANDLERS for form, what in handler.forms),
     )
-    lines += ["## What qSupported answers", "", *_table(("feature", "meaning"), _features(session))]
+    lines += ["## What qSupported answers", "", *_table(("feature", "meaning", *peers.PEERS), _features(session))]
+    lines += ["## What is no packet", "", *_table(("", "here", *peers.PEERS), _properties())]
     expedited = ", ".join(f"`{r.name}`" for _, r in describe(16).expedited)
     lines += ["## Stops", "", _STOPS.format(expedited=expedited)]
     reasons = {kind.reason: kind.what for kind in KINDS.values()}

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from stub import messages
 from stub.features import supported
-from stub.handlers import base, breakpoints, memory, monitor, qxfer, registers, resume
+from stub.handlers import base, breakpoints, memory, monitor, qemu, qxfer, registers, resume, search
 from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stopped, error_text
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame
 from stub.target import Kills, StopReport, Target, TargetError
@@ -37,10 +37,12 @@ ALL_HANDLERS: tuple[Handler, ...] = (
     *base.HANDLERS,
     *registers.HANDLERS,
     *memory.HANDLERS,
+    *search.HANDLERS,
     *resume.HANDLERS,
     *breakpoints.HANDLERS,
     *qxfer.HANDLERS,
     *monitor.HANDLERS,
+    *qemu.HANDLERS,
 )
 
 

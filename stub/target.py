@@ -210,6 +210,40 @@ class HasMemory(Protocol):
 
 
 @runtime_checkable
+class HasPhysicalMemory(Protocol):
+    """`monitor phys` and `Qqemu.PhyMemMode`: the same of physical addresses."""
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        """As `HasMemory.read_memory`."""
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        """As `HasMemory.write_memory`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RomRange:
+    """Linear addresses [start, end) that are ROM to the CPU now."""
+
+    start: int
+    end: int
+
+
+@runtime_checkable
+class MapsMemory(Protocol):
+    """`qXfer:memory-map:read`."""
+
+    def rom_ranges(self) -> Sequence[RomRange]:
+        """In ascending order, apart from each other."""
+
+
+@runtime_checkable
+class StepsIntoInterrupts(Protocol):
+    """`Qqemu.sstep`: whether a step that meets an interrupt stops at the handler's first instruction."""
+
+    steps_into_interrupts: bool
+
+
+@runtime_checkable
 class Continues(Protocol):
     """`c` `C`, `vCont;c` and Ctrl-C."""
 

@@ -9,7 +9,7 @@ from emu.x86.state import CpuState
 from stub.packet import Decoder, Event, Packet, frame
 from stub.registers import X86Register, describe
 from stub.session import Session
-from stub.target import SIGNAL_INT, Description, PointHooks, Register, StopReason, StopReport, TargetError
+from stub.target import SIGNAL_INT, Description, PointHooks, Register, RomRange, StopReason, StopReport, TargetError
 
 RAM = 0x20000
 
@@ -64,6 +64,7 @@ class FakeTarget(BareTarget):
         self.memory = bytearray(range(256)) * (RAM // 256)
         self.points: set[tuple[object, ...]] = set()
         self.pc_is_offset = False
+        self.steps_into_interrupts = False
         self.hooks: dict[int, PointHooks | None] = {}
 
     # registers and memory
@@ -96,6 +97,16 @@ class FakeTarget(BareTarget):
         if address + len(data) > RAM:
             raise TargetError(f"{RAM:#x}: not mapped")
         self.memory[address : address + len(data)] = data
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        """What is linear 1000h higher."""
+        return self.read_memory(address + 0x1000, length)
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        self.write_memory(address + 0x1000, data)
+
+    def rom_ranges(self) -> Sequence[RomRange]:
+        return (RomRange(0x10000, 0x18000), RomRange(0x1F000, RAM))
 
     # control
 

@@ -13,6 +13,7 @@ from stub.target import (
     Description,
     Detaches,
     HasMemory,
+    HasPhysicalMemory,
     HasRegisters,
     Kills,
     Restarts,
@@ -94,7 +95,8 @@ class Context:
     printed: Callable[[str], None] = lambda text: None  #: a breakpoint's commands print to the client
     # The target again, as what it can do, or None: asking a protocol at each packet costs more than the packet.
     registers: HasRegisters | None = field(init=False)
-    memory: HasMemory | None = field(init=False)
+    read: Callable[[int, int], bytes] | None = field(init=False)  #: memory, as `physical` says
+    write: Callable[[int, bytes], None] | None = field(init=False)
     continues: Continues | None = field(init=False)
     steps: Steps | None = field(init=False)
     steps_range: StepsRange | None = field(init=False)
@@ -102,10 +104,28 @@ class Context:
     def __post_init__(self) -> None:
         target = self.target
         self.registers = target if isinstance(target, HasRegisters) else None
-        self.memory = target if isinstance(target, HasMemory) else None
+        self.physical = False
         self.continues = target if isinstance(target, Continues) else None
         self.steps = target if isinstance(target, Steps) else None
         self.steps_range = target if isinstance(target, StepsRange) else None
+
+    @property
+    def physical(self) -> bool:
+        """True while this client's `m`, `x`, `M`, `X` and their kin name physical addresses."""
+        return self._physical
+
+    @physical.setter
+    def physical(self, on: bool) -> None:
+        """Raises TargetError where there are no physical addresses."""
+        target = self.target
+        if not on:
+            self.read = target.read_memory if isinstance(target, HasMemory) else None
+            self.write = target.write_memory if isinstance(target, HasMemory) else None
+        elif isinstance(target, HasPhysicalMemory):
+            self.read, self.write = target.read_physical, target.write_physical
+        else:
+            raise TargetError("this target knows only one kind of address")
+        self._physical = on
 
     def layout(self) -> Description:
         """The registers as the client numbers them. Raises TargetError when the target has none."""

@@ -9,29 +9,26 @@ from stub.target import HasMemory, TargetError
 
 
 def read_memory(context: Context, message: messages.ReadMemory) -> Answer:
-    memory = context.memory
-    assert memory is not None
+    assert context.read is not None
     try:
         # The reply may be shorter than asked for: "Packets", `m`.
-        data = memory.read_memory(message.address, min(message.length, PACKET_SIZE // 2))
+        data = context.read(message.address, min(message.length, PACKET_SIZE // 2))
     except TargetError as error:
         return context.error(str(error))
     return data.hex().encode("ascii")
 
 
 def read_memory_binary(context: Context, message: messages.ReadMemoryBinary) -> Answer:
-    memory = context.memory
-    assert memory is not None
+    assert context.read is not None
     # Each byte may need an escape, and `b` precedes them.
-    return b"b" + escape(memory.read_memory(message.address, min(message.length, PACKET_SIZE // 2 - 1)))
+    return b"b" + escape(context.read(message.address, min(message.length, PACKET_SIZE // 2 - 1)))
 
 
 def write_memory(context: Context, message: messages.WriteMemory) -> Answer:
-    memory = context.memory
-    assert memory is not None
+    assert context.write is not None
     if message.data:
         try:
-            memory.write_memory(message.address, message.data)
+            context.write(message.address, message.data)
         except TargetError as error:
             return error_text(str(error))
     return OK

@@ -33,8 +33,22 @@ def show_pc(context: Context, words: list[str]) -> str:
     return "eip is the linear address CS base + offset; the offset is $ip. `monitor pc offset` changes that.\n"
 
 
+def physical(context: Context, words: list[str]) -> str:
+    """`monitor phys`, `monitor phys on`, `monitor phys off`."""
+    if words and (len(words) > 1 or words[0] not in ("on", "off")):
+        raise TargetError("monitor phys takes `on` or `off`")
+    if words:
+        context.physical = words[0] == "on"
+    if context.physical:
+        return "addresses of memory are physical; those of breakpoints stay linear. `monitor phys off` changes that.\n"
+    return "addresses of memory are linear. `monitor phys on` changes that.\n"
+
+
 COMMANDS = {
-    "pc": Command("pc [linear|offset]", "what eip shows: the linear address (the default) or the offset in CS", show_pc)
+    "pc": Command(
+        "pc [linear|offset]", "what eip shows: the linear address (the default) or the offset in CS", show_pc
+    ),
+    "phys": Command("phys [on|off]", "whether addresses of memory are physical, for this client", physical),
 }
 
 

@@ -12,7 +12,7 @@ from stub import messages
 from stub.features import target_xml
 from stub.handlers.base import UNSUPPORTED, Answer, Context, Handler, error_text
 from stub.packet import PACKET_SIZE, escape
-from stub.target import HasRegisters, Target
+from stub.target import HasRegisters, MapsMemory, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,34 @@ def threads(context: Context, annex: str) -> str | None:
     return f'<?xml version="1.0"?>\n<threads>{"".join(rows)}</threads>\n'
 
 
+def memory_map(context: Context, annex: str) -> str | None:
+    """ROM is `rom`, and all else `ram`, holes and devices too: to gdb an address outside the map does not exist, it
+    keeps the map that it has read, and what a linear address is changes with the page tables. What cannot be read is
+    for `m` to say, in words."""
+    target = context.target
+    if annex or not isinstance(target, MapsMemory):
+        return None
+    rows, at = [], 0
+    for rom in target.rom_ranges():
+        rows += [("ram", at, rom.start), ("rom", rom.start, rom.end)]
+        at = rom.end
+    rows.append(("ram", at, 1 << 64))
+    text = "".join(
+        f'<memory type="{kind}" start="{start:#x}" length="{end - start:#x}"/>\n'
+        for kind, start, end in rows
+        if start < end
+    )
+    return (
+        '<?xml version="1.0"?>\n<!DOCTYPE memory-map PUBLIC "+//IDN gnu.org//DTD GDB Memory Map V1.0//EN" '
+        f'"http://sourceware.org/gdb/gdb-memory-map.dtd">\n<memory-map>\n{text}</memory-map>\n'
+    )
+
+
 DOCUMENTS = {
     "features": Document(
         "the target description of the present mode (annex `target.xml`), made afresh", description, (HasRegisters,)
     ),
+    "memory-map": Document("what is ROM, by linear addresses, made afresh", memory_map, (MapsMemory,)),
     "threads": Document("the threads with their modes", threads),
 }
 

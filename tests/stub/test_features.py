@@ -18,6 +18,7 @@ PROOF = {
     "swbreak": "Z0,7c00,1",
     "hwbreak": "Z1,7c00,1",
     "qXfer:features:read": "qXfer:features:read:target.xml:0,100",
+    "qXfer:memory-map:read": "qXfer:memory-map:read::0,100",
     "qXfer:threads:read": "qXfer:threads:read::0,100",
     "error-message": "Z0,7c00,1;X1,22",
     "ConditionalBreakpoints": "Z0,7c00,1;X3,220127",

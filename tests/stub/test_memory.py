@@ -1,0 +1,267 @@
+"""qSearch, qCRC, the memory map, physical addresses and QEMU's words for them, from packets."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+
+import pytest
+
+from emu.debugger import Debugger
+from emu.machine import MachineConfig, build_machine
+from emu.worker import Worker
+from machines import rom
+from stub.adapter import DebuggerTarget
+from stub.handlers import search
+from stub.packet import escape
+from stub.session import Session
+from stub.target import TargetError
+from stub_fakes import GDB_FEATURES, RAM, BareTarget, Client, FakeTarget, client
+
+
+def searched(target: FakeTarget, address: int, length: int, pattern: bytes) -> bytes:
+    peer = client(target)
+    peer.ask(GDB_FEATURES + ";error-message+")
+    return peer.one(b"qSearch:memory:%x;%x;" % (address, length) + escape(pattern))
+
+
+@pytest.mark.parametrize(
+    ("at", "pattern"),
+    [
+        (0, b"\x55\xaa"),
+        (search.PIECE - 1, b"\x55\xaa"),
+        (search.PIECE - 3, b"four"),
+        (RAM - 4, b"last"),
+        (0x1234, b"#$}*;:"),
+        (0x777, bytes(300)),
+    ],
+)
+def test_a_pattern_is_found_where_it_is(at: int, pattern: bytes) -> None:
+    target = FakeTarget()
+    target.memory[:] = b"\x11" * RAM
+    target.memory[at : at + len(pattern)] = pattern
+    assert searched(target, 0, RAM, pattern) == b"1,%x" % at
+    assert searched(target, at, len(pattern), pattern) == b"1,%x" % at
+    assert searched(target, at + 1, RAM - at - 1, pattern) == b"0"
+    assert searched(target, 0, at + len(pattern) - 1, pattern) == b"0"
+
+
+def test_what_cannot_be_read_joins_nothing_and_hides_nothing_behind_it() -> None:
+    class Holed(FakeTarget):
+        """The page at 1000h is missing."""
+
+        def read_memory(self, address: int, length: int) -> bytes:
+            if 0x1000 <= address < 0x2000:
+                raise TargetError("a hole")
+            end = 0x1000 if address < 0x1000 else RAM
+            return super().read_memory(address, min(length, end - address))
+
+    target = Holed()
+    target.memory[:] = bytes(RAM)
+    target.memory[0xFFE:0x1000] = b"\x01\x02"
+    target.memory[0x2000:0x2002] = b"\x03\x04"
+    target.memory[0x2800:0x2804] = b"\x01\x02\x03\x04"
+    assert searched(target, 0x800, 0x2100, b"\x01\x02\x03\x04") == b"1,2800"
+    assert searched(target, 0xFFF, 0x2000, b"\x03\x04\x02") == b"0"
+
+
+def test_searches_that_make_no_sense_are_refused_in_words() -> None:
+    target = FakeTarget()
+    assert searched(target, 0, 16, b"").startswith(b"E.there is no pattern")
+    assert searched(target, 0, 1 << 40, b"a").startswith(b"E.0x10000000000 bytes are too many")
+    peer = client()
+    assert peer.one("qSearch:memory:0;10").startswith(b"E.malformed packet: a search has an address, a length")
+    assert peer.one("qSearch:stars:0;10;a") == b""
+    assert peer.one("qCRC:0,10000000000").startswith(b"E.0x10000000000 bytes are too many")
+
+
+def crc_by_bits(data: bytes) -> int:
+    """As the manual words it: 04C11DB7h, from all ones on, the highest bit first."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x04C11DB7 if crc >> 31 else crc << 1) & 0xFFFFFFFF
+    return crc
+
+
+def test_the_checksum_is_the_one_that_gdb_computes() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    target.memory[0:9] = b"123456789"
+    # the catalogue's check value of CRC-32/MPEG-2, which is this one
+    assert peer.one("qCRC:0,9") == b"C376e6e7"
+    assert peer.one("qCRC:0,0") == b"Cffffffff"
+    for at, length in ((0, 1), (7, 300), (search.PIECE - 5, 10)):
+        assert peer.one(f"qCRC:{at:x},{length:x}") == b"C%x" % crc_by_bits(target.memory[at : at + length])
+
+
+def test_a_checksum_over_what_cannot_be_read_is_refused_and_named() -> None:
+    assert client().one(f"qCRC:{RAM - 16:x},20") == b"E.0x20000: not mapped"
+
+
+# -- physical addresses
+
+
+def test_physical_mode_reaches_every_packet_that_names_memory_and_ends_with_the_client() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    target.memory[:] = bytes(RAM)
+    target.memory[0x1500:0x1504] = b"abcd"
+    assert peer.one("qqemu.PhyMemMode") == b"0"
+    assert peer.one("m500,4") == b"00000000"
+    assert peer.one("Qqemu.PhyMemMode:1") == b"OK"
+    assert peer.one("qqemu.PhyMemMode") == b"1"
+    assert peer.one("m500,4") == b"61626364"
+    assert peer.one("x500,4") == b"babcd"
+    assert peer.one("qSearch:memory:0;1000;abcd") == b"1,500"
+    assert peer.one("qCRC:500,4") == b"C%x" % crc_by_bits(b"abcd")
+    assert peer.one("M500,1:41") == b"OK"
+    assert peer.one("X501,1:B") == b"OK"
+    assert target.memory[0x1500:0x1504] == b"ABcd"
+    assert client(target).one("m1500,4") == b"41426364", "another client's addresses are linear"
+    assert peer.one("Qqemu.PhyMemMode:0") == b"OK"
+    assert peer.one("m1500,4") == b"41426364"
+
+
+def monitored(peer: Client, command: str) -> str:
+    answers = peer.ask(b"qRcmd," + command.encode().hex().encode())
+    return "".join(bytes.fromhex(a[1:].decode()).decode() if a[:1] == b"O" and a != b"OK" else "" for a in answers)
+
+
+def test_monitor_phys_is_the_same_switch() -> None:
+    peer = client()
+    assert "are linear" in monitored(peer, "phys")
+    assert "are physical" in monitored(peer, "phys on")
+    assert peer.one("qqemu.PhyMemMode") == b"1"
+    assert "takes `on` or `off`" in monitored(peer, "phys maybe")
+    assert "are linear" in monitored(peer, "phys off")
+    assert peer.one("qqemu.PhyMemMode") == b"0"
+
+
+def test_a_target_without_physical_addresses_has_no_such_packets() -> None:
+    peer = client(BareTarget())
+    assert peer.one("qqemu.PhyMemMode") == b""
+    assert peer.one("Qqemu.PhyMemMode:1") == b""
+    assert "only one kind of address" in monitored(peer, "phys on")
+
+
+# -- QEMU's steps
+
+
+def test_sstep_says_and_sets_what_a_step_does_with_interrupts() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    assert peer.one("qqemu.Supported") == b"sstepbits;sstep;PhyMemMode"
+    assert peer.one("qqemu.sstepbits") == b"ENABLE=1,NOIRQ=2,NOTIMER=4"
+    assert peer.one("qqemu.sstep") == b"0x7"
+    assert peer.one("Qqemu.sstep=5") == b"OK"
+    assert target.steps_into_interrupts
+    assert peer.one("qqemu.sstep") == b"0x5"
+    assert peer.one("Qqemu.sstep=7") == b"OK"
+    assert not target.steps_into_interrupts
+    for refused in ("0", "1", "3", "8", "f"):
+        assert peer.one(f"Qqemu.sstep={refused}").startswith(b"E.")
+    assert peer.one("Qqemu.sstep=").startswith(b"E.malformed packet")
+    for unknown in ("Qqemu.stars=1", "qqemu.stars", "qqemu.", "qqemu.sstep=1", "Qqemu.sstep"):
+        assert peer.one(unknown) == b""
+
+
+# -- the memory map
+
+
+def memory_map(peer: Client) -> list[tuple[str, int, int]]:
+    """(kind, start, end) of each row."""
+    text = peer.one("qXfer:memory-map:read::0,ffff")
+    assert text[:1] == b"l"
+    body = re.sub("<!DOCTYPE.*?>\n", "", text[1:].decode(), flags=re.DOTALL)
+    rows = [(e.get("type", ""), int(e.get("start", ""), 0), int(e.get("length", ""), 0)) for e in
+            ElementTree.fromstring(body).iter("memory")]  # fmt: skip
+    return [(kind, start, start + length) for kind, start, length in rows]
+
+
+def test_the_map_covers_every_address_once_so_that_gdb_asks_for_each() -> None:
+    assert memory_map(client()) == [
+        ("ram", 0, 0x10000), ("rom", 0x10000, 0x18000), ("ram", 0x18000, 0x1F000), ("rom", 0x1F000, RAM),
+        ("ram", RAM, 1 << 64),
+    ]  # fmt: skip
+
+
+# -- on the machine
+
+#: Switches paging on, with page 0 at 0 and at 400000h: 4 MiB pages.
+PAGED = """
+    bits 16
+    cli
+    xor ax, ax
+    mov ds, ax
+    mov dword [0x8000], 0x83
+    mov dword [0x8004], 0x83
+    mov eax, cr4
+    or al, 0x10
+    mov cr4, eax
+    mov eax, 0x8000
+    mov cr3, eax
+    mov eax, cr0
+    or eax, 0x80000001
+    mov cr0, eax
+l:  jmp l
+"""
+
+
+class Asker:
+    """A client whose packets are handled on the machine's thread."""
+
+    def __init__(self) -> None:
+        config = MachineConfig(machine="pc", memory=1 << 20, firmware=rom(PAGED), shadow=False)
+        self.debugger = Debugger(build_machine(config))
+        self.worker = Worker(self.debugger)
+        self.worker.start()
+        self.client = Client(Session(DebuggerTarget(self.debugger, self.worker)))
+
+    def one(self, packet: str) -> bytes:
+        return self.worker.call(lambda: self.client.one(packet), 20)
+
+
+@pytest.fixture
+def pc() -> Iterator[Asker]:
+    asker = Asker()
+    asker.one(GDB_FEATURES + ";error-message+")
+    yield asker
+    asker.worker.close()
+    asker.debugger.machine.close()
+
+
+def test_registers_of_devices_are_refused_by_name_and_not_touched(pc: Asker) -> None:
+    for region in pc.debugger.subject.memory_map():
+        if region.kind != "mmio" or pc.debugger.subject.readable_physical(region.first, 1):
+            continue  # the display's memory can be looked at
+        for packet in (f"m{region.first:x},4", f"x{region.first:x},4", f"M{region.first:x},1:00"):
+            answer = pc.one(packet)
+            assert answer.startswith(f"E.{region.first:#x}: registers of {region.name}".encode()), (packet, answer)
+    named = {region.name for region in pc.debugger.subject.memory_map() if region.kind == "mmio"}
+    assert {"ioapic", "hpet"} <= named
+
+
+def test_the_machine_s_rom_is_in_the_map_until_paging_moves_addresses_about(pc: Asker) -> None:
+    rows = pc.worker.call(lambda: memory_map(pc.client), 20)
+    roms = [(start, end) for kind, start, end in rows if kind == "rom"]
+    assert (0xFFFF0000, 1 << 32) in roms
+    assert any(start <= 0xF0000 and end == 0x100000 for start, end in roms)
+    pc.worker.call(lambda: pc.debugger.machine.run(100), 20)
+    pc.debugger.forget()
+    assert pc.worker.call(lambda: memory_map(pc.client), 20) == [("ram", 0, 1 << 64)]
+
+
+def test_physical_addresses_are_those_behind_the_page_tables(pc: Asker) -> None:
+    pc.worker.call(lambda: pc.debugger.machine.run(100), 20)
+    pc.debugger.forget()
+    assert pc.one("M500,2:aa55") == b"OK"
+    assert pc.one("m400500,2") == b"aa55"
+    assert pc.one("m800500,2").startswith(b"E.0x800500: not mapped")
+    assert pc.one("Qqemu.PhyMemMode:1") == b"OK"
+    assert pc.one("m500,2") == b"aa55"
+    assert pc.one("m400500,2").startswith(b"E.0x400500: no memory")
+    assert pc.one("qSearch:memory:400;200;" + "\xaa\x55") == b"1,500"
+    assert pc.one("m8000,4") == b"a3000000"  # the table: present, written, accessed, 4 MiB
