@@ -15,6 +15,7 @@ MEANINGS = {
     "ConditionalBreakpoints": "conditions of breakpoints are evaluated here",
     "PacketSize": "bytes of the longest packet, in hex",
     "QStartNoAckMode": "the packet",
+    "multiprocess": "threads are named with their process, which is 1; said to clients that say it",
     "qXfer:features:read": "the target description",
     "qXfer:memory-map:read": "what is ROM",
     "qXfer:threads:read": "the threads",

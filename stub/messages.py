@@ -252,6 +252,11 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Attach:
+    """`vAttach;pid` ("Packets", extended mode): answered with a stop reply."""
+
+
+@dataclass(frozen=True, slots=True)
 class Detach:
     """`D[;pid]` ("Packets")."""
 
@@ -267,13 +272,17 @@ Message = (
     Unknown | QuerySupported | StartNoAck | MustReplyEmpty | ExtendedMode | QueryStop | ReadRegisters | WriteRegisters
     | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | WriteMemory | Resume | QueryResume | InsertPoint
     | RemovePoint | SetThread | ThreadAlive | CurrentThread | QueryAttached | FirstThreads | NextThreads | ThreadExtra
-    | SearchMemory | ChecksumMemory | QemuQuery | QemuSet | Transfer | MonitorCommand | SymbolsAvailable | Kill | Detach
-    | Restart
+    | SearchMemory | ChecksumMemory | QemuQuery | QemuSet | Transfer | MonitorCommand | SymbolsAvailable | Kill | Attach
+    | Detach | Restart
 )  # fmt: skip
 
+_Parser = Callable[[bytes], Message]
 _NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")
-#: "Packets", thread-id: a hex number, -1 for all, 0 for any; `p` forms belong to the multiprocess feature.
-_THREAD = re.compile(rb"-1|[0-9a-fA-F]{1,16}")
+#: The machine is the only process there is; gdb calls it that ("Packets", thread-id).
+PROCESS = 1
+#: "Packets", thread-id: a hex number, -1 for all, 0 for any; in the multiprocess feature `pPROCESS.THREAD`, or
+#: `pPROCESS` for all of its threads.
+_THREAD = re.compile(rb"(?:p(-1|[0-9a-fA-F]{1,16})(?:\.|$))?(-1|[0-9a-fA-F]{1,16})?")
 
 
 def _number(text: bytes, what: str) -> int:
@@ -283,9 +292,27 @@ def _number(text: bytes, what: str) -> int:
 
 
 def _thread(text: bytes) -> int:
-    if not _THREAD.fullmatch(text):
+    match = _THREAD.fullmatch(text)
+    if match is None or not text or text.endswith(b"."):
         raise MessageError("the thread is not a hexadecimal number or -1")
-    return int(text, 16)
+    process, thread = match.groups()
+    if process is not None and int(process, 16) not in (-1, 0, PROCESS):
+        raise MessageError(f"there is no process {int(process, 16)}: the machine is process {PROCESS}")
+    return -1 if thread is None else int(thread, 16)
+
+
+def _process(rest: bytes) -> None:
+    """The process of a packet that may name one. Raises MessageError for one that does not exist."""
+    if rest and _number(rest, "process") != PROCESS:
+        raise MessageError(f"there is no process {int(rest, 16)}: the machine is process {PROCESS}")
+
+
+def _of_process(message: Message) -> _Parser:
+    def parser(rest: bytes) -> Message:
+        _process(rest)
+        return message
+
+    return parser
 
 
 def _pair(text: bytes, first: str, second: str) -> tuple[int, int]:
@@ -450,7 +477,6 @@ def _monitor(rest: bytes) -> Message:
     return MonitorCommand(_hex(rest, "command").decode("utf-8", "replace"))
 
 
-_Parser = Callable[[bytes], Message]
 #: One-letter packets.
 _LETTERS: dict[int, _Parser] = {
     ord("!"): lambda rest: ExtendedMode(),
@@ -472,7 +498,7 @@ _LETTERS: dict[int, _Parser] = {
     ord("H"): _set_thread,
     ord("T"): lambda rest: ThreadAlive(_thread(rest)),
     ord("k"): lambda rest: Kill(replies=False),
-    ord("D"): lambda rest: Detach(),
+    ord("D"): lambda rest: _of_process(Detach())(rest.removeprefix(b";")),
     ord("R"): lambda rest: Restart(replies=False),
 }
 #: Named packets, by what precedes their first `:` `;` or `,`; the parser gets the rest behind that character.
@@ -482,10 +508,11 @@ _NAMES: dict[bytes, _Parser] = {
     b"vMustReplyEmpty": lambda rest: MustReplyEmpty(),
     b"vCont": _vcont,
     b"vCont?": lambda rest: QueryResume(),
-    b"vKill": lambda rest: Kill(replies=True),
+    b"vKill": _of_process(Kill(replies=True)),
+    b"vAttach": _of_process(Attach()),
     b"vRun": lambda rest: Restart(replies=True),
     b"qC": lambda rest: CurrentThread(),
-    b"qAttached": lambda rest: QueryAttached(),
+    b"qAttached": _of_process(QueryAttached()),
     b"qfThreadInfo": lambda rest: FirstThreads(),
     b"qsThreadInfo": lambda rest: NextThreads(),
     b"qThreadExtraInfo": lambda rest: ThreadExtra(_thread(rest)),

@@ -20,7 +20,7 @@ from stub.target import StopReason
 
 TARGET = Path("docs") / "packets.md"
 #: A client that knows everything.
-_OFFERED = b"qSupported:swbreak+;hwbreak+;vContSupported+;error-message+"
+_OFFERED = b"qSupported:multiprocess+;swbreak+;hwbreak+;vContSupported+;error-message+"
 _HEAD = """# Packets of the gdb stub
 Written by `python -m stub.reference` from the tables that answer the packets: change `stub/`, not this file.
 

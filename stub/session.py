@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stub import messages
 from stub.features import supported
@@ -298,7 +298,8 @@ class Session:
             case messages.Resume() | messages.MonitorCommand() | messages.Restart() if self.state is State.RUNNING:
                 return error_text("the guest runs: interrupt it first")
             case messages.QueryStop() if self.state is State.ENDED:
-                return b"W00"  # the client has killed it or seen it exit
+                ended = replace(self.target.report(), exit_code=0)  # the client has killed it or seen it exit
+                return resume.stop_reply(self._context, ended)
             case messages.Resume() if self.state is State.ENDED:
                 return error_text("the guest has ended: restart it with `run`")
         return None

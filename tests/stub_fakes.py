@@ -220,4 +220,5 @@ def client(target: BareTarget | None = None, **options: object) -> Client:
     return Client(Session(target or FakeTarget(), **options))  # type: ignore[arg-type]
 
 
-GDB_FEATURES = "qSupported:multiprocess+;swbreak+;hwbreak+;vContSupported+;no-resumed+;xmlRegisters=i386"
+#: What gdb 13 announces, but for `multiprocess+`, which gives every thread a longer name.
+GDB_FEATURES = "qSupported:swbreak+;hwbreak+;vContSupported+;no-resumed+;xmlRegisters=i386"

@@ -84,6 +84,7 @@ class Context:
     has_runner: bool = False  #: there is somebody to run monitor commands
     client: set[str] = field(default_factory=set)  #: features that the client announced, with their `+`
     extended: bool = False
+    stays_stopped: bool = False  #: `D` leaves the guest standing still
     no_ack: bool = False
     thread: int = 1  #: `Hg`
     description: Description | None = None  #: the one the client numbers registers by
@@ -139,6 +140,15 @@ class Context:
         """The target is another one (restarted): until the client reads the description, it keeps its own view."""
         if not self.fetched:
             self.description = None
+
+    @property
+    def multiprocess(self) -> bool:
+        """True when the client names processes."""
+        return "multiprocess+" in self.client
+
+    def thread_id(self, thread: int) -> str:
+        """As the client writes it ("Packets", thread-id)."""
+        return f"p{messages.PROCESS:x}.{thread:x}" if self.multiprocess else f"{thread:x}"
 
     def release(self) -> None:
         """Take away what this client has inserted."""
@@ -211,7 +221,7 @@ def thread_alive(context: Context, message: messages.ThreadAlive) -> Answer:
 
 
 def current_thread(context: Context, message: messages.CurrentThread) -> Answer:
-    return b"QC%x" % context.thread
+    return f"QC{context.thread_id(context.thread)}".encode("ascii")
 
 
 def query_attached(context: Context, message: messages.QueryAttached) -> Answer:
@@ -220,7 +230,7 @@ def query_attached(context: Context, message: messages.QueryAttached) -> Answer:
 
 
 def first_threads(context: Context, message: messages.FirstThreads) -> Answer:
-    return b"m" + b",".join(b"%x" % thread for thread in context.target.threads())
+    return f"m{','.join(map(context.thread_id, context.target.threads()))}".encode("ascii")
 
 
 def next_threads(context: Context, message: messages.NextThreads) -> Answer:
@@ -244,8 +254,17 @@ def kill(context: Context, message: messages.Kill) -> Answer:
 def detach(context: Context, message: messages.Detach) -> Answer:
     assert isinstance(context.target, Detaches)
     context.release()
-    context.target.detach()
+    if not context.stays_stopped:
+        context.target.detach()
     return Gone(OK, killed=False)
+
+
+def attach(context: Context, message: messages.Attach) -> Answer:
+    if not context.extended:
+        raise TargetError("this connection has the machine already; `target extended-remote` can detach and attach")
+    context.target.halt()
+    context.forget_layout()
+    return Stopped(replies=True)
 
 
 def restart(context: Context, message: messages.Restart) -> Answer:
@@ -261,7 +280,10 @@ HANDLERS = (
         (("qSupported:FEATURE;...", "what the client can do; answered with what is served here"),),
         messages.QuerySupported,
         query_supported,
-        features=constant(f"PacketSize={PACKET_SIZE:x}"),
+        features=lambda context: (
+            f"PacketSize={PACKET_SIZE:x}",
+            *(("multiprocess+",) if context.multiprocess else ()),
+        ),
     ),
     Handler(
         (("QStartNoAckMode", "no more `+` and `-`"),),
@@ -302,7 +324,18 @@ HANDLERS = (
         kill,
         (Kills,),
     ),
-    Handler((("D", "leave: this client's breakpoints go, the guest runs on"),), messages.Detach, detach, (Detaches,)),
+    Handler(
+        (("vAttach;PID", "in extended mode, after `D` or `vKill`: halt, answered by a stop reply"),),
+        messages.Attach,
+        attach,
+        (Restarts,),
+    ),
+    Handler(
+        (("D", "leave: this client's breakpoints go, the guest runs on"), ("D;PID", "the same")),
+        messages.Detach,
+        detach,
+        (Detaches,),
+    ),
     Handler(
         (("R XX", "restart from power-on, without an answer"), ("vRun;...", "restart, answered by a stop reply")),
         messages.Restart,

@@ -44,10 +44,22 @@ def physical(context: Context, words: list[str]) -> str:
     return "addresses of memory are linear. `monitor phys on` changes that.\n"
 
 
+def detaching(context: Context, words: list[str]) -> str:
+    """`monitor detach`, `monitor detach run`, `monitor detach stop`."""
+    if words and (len(words) > 1 or words[0] not in ("run", "stop")):
+        raise TargetError("monitor detach takes `run` or `stop`")
+    if words:
+        context.stays_stopped = words[0] == "stop"
+    if context.stays_stopped:
+        return "detaching leaves the guest stopped. `monitor detach run` changes that.\n"
+    return "detaching lets the guest run on. `monitor detach stop` changes that.\n"
+
+
 COMMANDS = {
     "pc": Command(
         "pc [linear|offset]", "what eip shows: the linear address (the default) or the offset in CS", show_pc
     ),
+    "detach": Command("detach [run|stop]", "whether the guest runs on when this client detaches", detaching),
     "phys": Command("phys [on|off]", "whether addresses of memory are physical, for this client", physical),
 }
 

@@ -41,7 +41,7 @@ def threads(context: Context, annex: str) -> str | None:
         return None
     target = context.target
     rows = (
-        f'<thread id="{thread:x}" core="{thread - 1}" name={quoteattr(target.thread_name(thread))}>'
+        f'<thread id="{context.thread_id(thread)}" core="{thread - 1}" name={quoteattr(target.thread_name(thread))}>'
         f"{xml(target.thread_text(thread))}</thread>"
         for thread in target.threads()
     )

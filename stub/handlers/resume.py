@@ -25,14 +25,15 @@ ACTIONS: dict[str, tuple[type, str]] = {
 def stop_reply(context: Context, report: StopReport) -> bytes:
     """The report as a `T` or `W` packet ("Stop Reply Packets"), with the expedited registers."""
     if report.exit_code is not None:
-        return b"W%02x" % (report.exit_code & 0xFF)
+        process = b";process:%x" % messages.PROCESS if context.multiprocess else b""
+        return b"W%02x%b" % (report.exit_code & 0xFF, process)
     parts = [f"T{report.signal:02x}"]
     if report.reason in ANNOUNCED:
         if ANNOUNCED[report.reason] in context.client:
             parts.append(f"{report.reason.value}:;")
     elif report.reason is not StopReason.NONE:
         parts.append(f"{report.reason.value}:{report.address:x};")
-    parts.append(f"thread:{report.thread:x};core:{report.thread - 1:x};")
+    parts.append(f"thread:{context.thread_id(report.thread)};core:{report.thread - 1:x};")
     target = context.registers
     if context.fetched and target is not None:
         for number, register in context.layout().expedited:

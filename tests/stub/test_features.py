@@ -18,6 +18,7 @@ PROOF = {
     "swbreak": "Z0,7c00,1",
     "hwbreak": "Z1,7c00,1",
     "qXfer:features:read": "qXfer:features:read:target.xml:0,100",
+    "multiprocess": "Hgp1.1",
     "qXfer:memory-map:read": "qXfer:memory-map:read::0,100",
     "qXfer:threads:read": "qXfer:threads:read::0,100",
     "error-message": "Z0,7c00,1;X1,22",
@@ -28,7 +29,7 @@ PROOF = {
 
 def test_every_advertised_feature_is_answered() -> None:
     peer = client()
-    features = peer.one(GDB_FEATURES + ";error-message+").decode().split(";")
+    features = peer.one(GDB_FEATURES + ";multiprocess+;error-message+").decode().split(";")
     assert features.pop(0) == "PacketSize=20000"
     assert {f.removesuffix("+") for f in features} == set(PROOF)
     for feature in features:

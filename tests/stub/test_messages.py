@@ -75,7 +75,7 @@ def test_unknown_packets_are_told_apart_from_bad_ones(payload: bytes) -> None:
 @pytest.mark.parametrize(
     "payload",
     [b"m", b"m7c00", b"m7c00,", b"m-1,4", b"m0x10,4", b"m11112222333344445,1", b"p", b"pzz", b"P8", b"P8=0", b"P8=0g",
-     b"M0,4:00", b"X0,4:abc", b"X0,4", b"Z0", b"Z0,1", b"Zx,1,1", b"H", b"Hx1", b"Hg", b"Tp1.1", b"vCont", b"vCont;x",
+     b"M0,4:00", b"X0,4:abc", b"X0,4", b"Z0", b"Z0,1", b"Zx,1,1", b"H", b"Hx1", b"Hg", b"Tp2.1", b"vCont", b"vCont;x",
      b"vCont;r1", b"vCont;s1", b"vCont;C", b"C", b"Cg;1", b"qRcmd,6", b"qXfer:features:read:target.xml:0", b"G0",
      b"cxyz", b"m 1,2", b"m1_0,2", b"m\xb2,2"],
 )  # fmt: skip

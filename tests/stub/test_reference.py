@@ -58,6 +58,8 @@ def test_every_documented_packet_is_answered_by_its_handler(form: str, handler: 
     assert type(message) is handler.message  # type: ignore[attr-defined]
     peer = client(has_runner=True)
     peer.ask(GDB_FEATURES)
+    if form.startswith("vAttach"):
+        peer.ask("!")
     answers = peer.ask(packet)
     if form == "qRcmd,HEX":
         assert len(peer.events) == 1  # what the command prints comes later
@@ -73,7 +75,7 @@ def test_every_handler_is_documented_and_each_form_once() -> None:
 
 
 def test_every_advertised_feature_is_explained_and_every_explanation_is_of_one() -> None:
-    features = client().one(GDB_FEATURES + ";error-message+").decode().split(";")
+    features = client().one(GDB_FEATURES + ";multiprocess+;error-message+").decode().split(";")
     assert {feature.partition("=")[0].removesuffix("+") for feature in features} == set(MEANINGS)
 
 
