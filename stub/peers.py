@@ -42,7 +42,7 @@ PROPERTIES: tuple[tuple[str, str, _Row], ...] = (
     ),
     ("registers in stop replies", "yes", ("-", "yes", "-", "?", "yes", "?")),
     ("reverse execution (`bs`, `bc`)", "-", ("in a replay", "a hook", "-", "yes", "-", "-")),
-    ("several clients", "-", ("-", "-", "-", "?", "?", "yes")),
+    ("several clients", "one acts, four look on", ("-", "-", "-", "?", "?", "yes")),
     (
         "where it listens if nothing is said",
         "loopback",

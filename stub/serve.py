@@ -38,4 +38,17 @@ def serve_debugger(
             on_output=on_output,
         )
 
-    return Server(address, make_session, call=worker.call, run_command=run_command, on_error=on_error, pipes=pipes)
+    def make_onlooker(compressed: bool, on_output: Callable[[], None]) -> Session:
+        # A target of its own: which breakpoints are this client's, and how it sees eip, is told by it.
+        seen = DebuggerTarget(debugger, worker)
+        return Session(seen, compressed=compressed, looks_on=True, on_error=on_error, on_output=on_output)
+
+    return Server(
+        address,
+        make_session,
+        make_onlooker=make_onlooker,
+        call=worker.call,
+        run_command=run_command,
+        on_error=on_error,
+        pipes=pipes,
+    )

@@ -1,4 +1,5 @@
-"""The only socket code: serves gdb on TCP, a Unix socket or a pair of pipes, one client at a time, in its own thread.
+"""The only socket code: serves gdb on TCP, a Unix socket or a pair of pipes, in its own thread. The first client has
+the target; those that come while it is there look on.
 
 Bytes that come in are handled by the session on the thread that owns the target (`call` gets them there); what it has
 to say is sent from there at once, and by the server's thread later when the client is slow. Nothing a client does can
@@ -30,7 +31,9 @@ CHUNK = 0x10000
 #: After an answer the target's thread waits this long (ms) for the next packet, since gdb sends them in bursts and each
 #: change of threads costs as much as the packet; and no longer than this in all (s), as others want the target, too.
 LINGER_MS, LINGER_SECONDS = 2, 0.02
-#: Clients that are told that another one is served, until they go; more replace the oldest.
+#: Clients that look on at the same time.
+MAX_ONLOOKERS = 4
+#: Clients more than that are told that others are served, until they go; more replace the oldest.
 MAX_REFUSED = 8
 #: Bytes of a Unix socket's path (unix(7), sun_path), without the final zero.
 MAX_PATH = 107
@@ -241,7 +244,7 @@ SessionFactory = Callable[[bool, Callable[[], None]], Session]
 
 
 class Server:
-    """Serves one client at a time at an address; a second one is told so and let go."""
+    """Serves clients at an address: one that has the target, and some that look on; more are told so and let go."""
 
     def __init__(
         self,
@@ -249,21 +252,24 @@ class Server:
         make_session: SessionFactory,
         *,
         call: Callable[[Callable[[], object]], object],
+        make_onlooker: SessionFactory | None = None,
         run_command: Callable[[str], str] | None = None,
         on_error: Callable[[BaseException], None] = lambda error: None,
         pipes: tuple[int, int] = (0, 1),
     ) -> None:
-        """`call` runs a function on the target's thread and returns what it returns. `run_command` runs a monitor
+        """`make_onlooker` makes the sessions of clients that look on; None: there are none, a second client is refused.
+        `call` runs a function on the target's thread and returns what it returns. `run_command` runs a monitor
         command, on a thread of its own, and returns its output. `on_error` is told what went wrong inside. `pipes`: the
         descriptors that `stdio` means."""
         self._where = parse_address(address) if isinstance(address, str) else address
-        self._make_session = make_session
+        self._make_session, self._make_onlooker = make_session, make_onlooker
         self._call = call
         self._run_command = run_command
         self._on_error = on_error
         self._pipes = pipes
         self._listener: socket.socket | None = None
-        self._connection: _Connection | None = None
+        self._connection: _Connection | None = None  #: the client that has the target
+        self._onlookers: list[_Connection] = []
         self._peer = ""
         self._refused: list[_SocketLink] = []
         self._closing = False
@@ -287,10 +293,10 @@ class Server:
     @property
     def connected(self) -> bool:
         """True while a client is served."""
-        return self._connection is not None
+        return self._connection is not None or bool(self._onlookers)
 
     def packet_log(self) -> tuple[str, ...]:
-        """The last packets of the client that is served: `<-` from it, `->` to it."""
+        """The last packets of the client that has the target: `<-` from it, `->` to it."""
         connection = self._connection
         session = connection.session if connection else None
         return session.log if session else ()
@@ -365,6 +371,10 @@ class Server:
         with contextlib.suppress(OSError):  # full: it will wake anyway; closed: there is nobody to wake
             self._wake_out.send(b"w")
 
+    @property
+    def _connections(self) -> list[_Connection]:
+        return [*([] if self._connection is None else [self._connection]), *self._onlookers]
+
     def _turn(self) -> None:
         """Wait for something to do, and do it."""
         poll = select.poll()
@@ -373,8 +383,8 @@ class Server:
             poll.register(self._listener, _READ)
         for link in self._refused:
             poll.register(link.fileno(), _READ)
-        connection = self._connection
-        if connection is not None:
+        connections = self._connections
+        for connection in connections:
             session = connection.session
             if not connection.pending and not connection.closing and session is not None and session.wants_data:
                 poll.register(connection.link.fileno(), _READ)
@@ -384,7 +394,11 @@ class Server:
         if self._wake_in.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
                 self._wake_in.recv(4096)
-        if connection is not None:
+        while self._events:
+            owner, late = self._events.popleft()
+            if owner in connections:
+                self._handle(owner, late)
+        for connection in connections:
             self._serve(connection, ready)
         for link in [link for link in self._refused if link.fileno() in ready]:
             self._refuse(link)
@@ -401,12 +415,8 @@ class Server:
             if data:
                 events = self._on_target(connection, lambda: connection.feed(data))
         self._handle(connection, events)
-        while self._events:
-            owner, late = self._events.popleft()
-            if owner is connection:
-                self._handle(connection, late)
         if connection.dead or (connection.closing and not connection.pending):
-            self._disconnect()
+            self._disconnect(connection)
 
     def _on_target(self, connection: _Connection, fn: Callable[[], list[Event]]) -> list[Event]:
         """Run `fn` on the target's thread. A target that is gone takes its client with it."""
@@ -444,10 +454,16 @@ class Server:
         connection.session = self._make_session(isinstance(link, _PipeLink), connection.flush_and_wake)
         self._connection, self._peer = connection, peer
 
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
+    def _look_on(self, link: _Link, make: SessionFactory) -> None:
+        connection = _Connection(link, self._wake)
+        connection.session = make(False, connection.flush_and_wake)
+        self._onlookers.append(connection)
+
+    def _disconnect(self, connection: _Connection) -> None:
+        if connection is self._connection:
+            self._connection = None
+        else:
+            self._onlookers.remove(connection)
         session = connection.session
         if session is not None:
 
@@ -470,15 +486,19 @@ class Server:
         link = _SocketLink(accepted)
         if self._connection is None:
             name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "a local process"
-            self._welcome(link, name)
+            self._welcome(link, lambda: self._connect(link, name))
+            return
+        make = self._make_onlooker
+        if make is not None and len(self._onlookers) < MAX_ONLOOKERS:
+            self._welcome(link, lambda: self._look_on(link, make))
             return
         self._refused.append(link)
         if len(self._refused) > MAX_REFUSED:
             self._refused.pop(0).close()
 
-    def _welcome(self, link: _SocketLink, name: str) -> None:
+    def _welcome(self, link: _SocketLink, connect: Callable[[], None]) -> None:
         try:
-            self._call(lambda: self._connect(link, name))
+            self._call(connect)
         except Exception as error:
             self._on_error(error)
             link.close()
@@ -488,7 +508,8 @@ class Server:
         try:
             data = link.receive()
             if data and b"#" in data:
-                text = f"another client is connected ({self._peer}): disconnect it first"
+                others = f" and {len(self._onlookers)} look on" if self._onlookers else ""
+                text = f"another client is connected ({self._peer}){others}: disconnect it first"
                 link.send(b"+" + frame(error_text(text)))
                 link.finish()
         except BlockingIOError:
@@ -500,7 +521,8 @@ class Server:
             link.close()
 
     def _end(self) -> None:
-        self._disconnect()
+        for connection in self._connections:
+            self._disconnect(connection)
         for link in self._refused:
             link.close()
         if self._listener is not None:

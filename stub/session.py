@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 
 from stub import messages
 from stub.features import supported
-from stub.handlers import base, breakpoints, memory, monitor, qemu, qxfer, registers, resume, search
-from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stopped, error_text
+from stub.handlers import base, breakpoints, memory, monitor, onlooker, qemu, qxfer, registers, resume, search
+from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays, Stopped, error_text
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame
-from stub.target import Kills, StopReport, Target, TargetError
+from stub.target import SIGNAL_INT, Kills, StopReport, Target, TargetError
 
 #: While more than this waits to be sent, no further packet is handled: a client that does not read costs no memory.
 HIGH_WATER = 4 * PACKET_SIZE
@@ -99,10 +99,12 @@ class Session:
         *,
         has_runner: bool = False,
         compressed: bool = False,
+        looks_on: bool = False,
         on_error: Callable[[Exception], None] = _ignore,
         on_output: Callable[[], None] = lambda: None,
     ) -> None:
         """`has_runner`: RunCommand events are served. `compressed`: run-length encode replies (worth it on slow links).
+        `looks_on`: another client has the target; this one sees it, and changes and stops nothing.
         `on_error` is told of an exception in a handler, which the client sees as an error reply. `on_output` is told of
         output that no input has called for: a stop reply."""
         self.target = target
@@ -112,6 +114,7 @@ class Session:
         self._out = bytearray()
         self._last = b""  #: the last packet sent, for a NAK
         self._compressed = compressed
+        self._looks_on = looks_on
         self._on_error = on_error
         self._on_output = on_output
         self._killed = False
@@ -166,7 +169,8 @@ class Session:
     @property
     def answered(self) -> bool:
         """True while it is the client's turn: all it has said is answered, and the target stands still."""
-        return self.state in (State.STOPPED, State.ENDED) and not self._out
+        standing = not (self._looks_on and self.target.running)
+        return self.state in (State.STOPPED, State.ENDED) and not self._out and standing
 
     @property
     def buffered(self) -> int:
@@ -259,7 +263,11 @@ class Session:
 
     def _interrupt(self) -> None:
         self._note("<-", b"(Ctrl-C)")
-        if self.state is State.RUNNING and self._context.continues is not None:
+        if self.state is not State.RUNNING or self._context.continues is None:
+            return
+        if self._looks_on:
+            self.stopped(StopReport(SIGNAL_INT))  # the guest goes on
+        else:
             self._context.continues.interrupt()
 
     def _packet(self, payload: bytes, events: list[Event]) -> None:
@@ -267,7 +275,8 @@ class Session:
             self._out += b"+"
         self._note("<-", payload)
         if self.state is State.NEW:
-            self.target.halt()
+            if not self._looks_on:
+                self.target.halt()
             self._move(State.STOPPED)
         self._starting, self._early = True, None
         try:
@@ -283,7 +292,11 @@ class Session:
             if handler is None:
                 return base.UNSUPPORTED
             refusal = self._refusal(message)
-            return handler.run(self._context, message) if refusal is None else refusal
+            if refusal is not None:
+                return refusal
+            if self._looks_on:
+                return onlooker.answer(self._context, message, handler)
+            return handler.run(self._context, message)
         except messages.MessageError as error:
             return error_text(f"malformed packet: {error}")
         except TargetError as error:
@@ -314,6 +327,9 @@ class Session:
                 self._move(State.RUNNING)
                 if self._early is not None:
                     self.stopped(self._early)
+            case Stays(report):
+                self._move(State.RUNNING)
+                self.stopped(report)
             case Silent():
                 pass
             case Monitor(text, output, failure):

@@ -31,6 +31,13 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
+class Stays:
+    """The target has not been resumed, though the client takes it for running: it is told of this stop at once."""
+
+    report: StopReport
+
+
+@dataclass(frozen=True, slots=True)
 class Silent:
     """The packet has no answer."""
 
@@ -60,7 +67,7 @@ class Gone:
     killed: bool
 
 
-Answer = bytes | Running | Silent | Monitor | Stopped | Gone
+Answer = bytes | Running | Stays | Silent | Monitor | Stopped | Gone
 
 OK = b"OK"
 #: "Standard Replies": the empty packet says that a packet is not supported.

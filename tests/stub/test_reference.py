@@ -13,32 +13,11 @@ from stub.peers import PACKETS, PEERS, PROPERTIES
 from stub.reference import TARGET, page
 from stub.session import ALL_HANDLERS
 from stub_fakes import GDB_FEATURES, client
+from stub_forms import FORMS, example
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What the words of a packet's form stand for in these tests.
-WORDS = {
-    "FEATURE;...": "swbreak+", "ADDR": "10100", "LENGTH": "4", "KIND": "1", "HEX": "70630000", "BYTES": "aaaa",
-    "EXPR": "X3,220127",
-    "THREAD": "1",
-    "BITS": "5", "FLAG": "1",
-    "PID": "1", "SIGNAL": "05", "ANNEX": "", "OFFSET": "0", "N": "0", ";...": ";", " ": "",
-}  # fmt: skip
-FORMS = [(form, handler) for handler in ALL_HANDLERS for form, _ in handler.forms]
 #: Packets whose right answer is the empty one, or none, or comes when the guest stops.
 QUIET = ("vMustReplyEmpty", "k", "R XX", "vCont;c", "vCont;C", "c [ADDR]", "C SIGNAL[;ADDR]", "vCont;t")
-
-
-def example(form: str) -> str:
-    """A packet of this form."""
-    text = re.sub(r"\[.*?\]", "", form).replace(" XX", "00")
-    if re.fullmatch("vCont;[CS]", text):
-        text += "05"
-    if text == "vCont;r":
-        text += "10100,10101"
-    for word in sorted(WORDS, key=len, reverse=True):
-        text = re.sub(rf"(?<![A-Za-z]){re.escape(word)}(?![A-Za-z])" if word.isalpha() else re.escape(word),
-                      WORDS[word], text)  # fmt: skip
-    return text.replace("features:read::", "features:read:target.xml:")
 
 
 def test_the_page_is_the_one_the_tables_make() -> None:

@@ -1,0 +1,104 @@
+"""A client that came second: it sees what there is, changes nothing, and is told so."""
+
+from __future__ import annotations
+
+from stub.handlers.base import error_text
+from stub.handlers.onlooker import REFUSAL
+from stub.session import Close
+from stub.target import SIGNAL_INT, StopReason, StopReport
+from stub_fakes import GDB_FEATURES, Client, FakeTarget, client
+from stub_forms import FORMS, example
+
+WORDS = error_text(REFUSAL)
+
+#: Answered otherwise than to the first client, see below.
+QUIET = ("D", "D;PID", "qRcmd,HEX", "vCont;c", "vCont;C", "c [ADDR]", "C SIGNAL[;ADDR]", "k", "R XX")
+STEPS = ("vCont;s", "vCont;S", "vCont;r", "vCont;t", "s [ADDR]", "S SIGNAL[;ADDR]")
+
+
+def onlooker(target: FakeTarget) -> Client:
+    peer = client(target, looks_on=True)
+    peer.ask(GDB_FEATURES)
+    return peer
+
+
+def state(target: FakeTarget) -> tuple[object, ...]:
+    return target.active, target.cpu.copy(), bytes(target.memory), frozenset(target.points), tuple(target.calls)
+
+
+def test_no_documented_packet_changes_anything_whether_the_guest_runs_or_not() -> None:
+    for running in (False, True):
+        for form, _ in FORMS:
+            target = FakeTarget()
+            target.active = running
+            before = state(target)
+            peer = onlooker(target)
+            peer.ask(example(form))
+            peer.raw(b"\x03")
+            peer.session.disconnected()
+            assert state(target) == before, form
+            assert not target.steps_into_interrupts, form
+
+
+def test_what_it_may_not_do_is_answered_in_words_and_the_rest_as_ever() -> None:
+    refused = set()
+    for form, _ in FORMS:
+        peer, plain = onlooker(FakeTarget()), client()
+        plain.ask(GDB_FEATURES)
+        answers = peer.ask(example(form))
+        if answers == [WORDS]:
+            refused.add(form.partition(" ")[0].partition(",")[0].partition(":")[0].partition(";")[0])
+        elif form not in QUIET + STEPS:
+            assert answers == plain.ask(example(form)), form
+    assert refused == {
+        "!", "vKill", "vAttach", "vRun", "G", "P", "M", "X", "Qqemu.sstep=BITS",
+        "Z0", "Z1", "Z2", "Z3", "Z4", "z0", "z1", "z2", "z3", "z4",
+    }  # fmt: skip
+
+
+def test_continue_waits_for_the_next_stop_of_the_other_client() -> None:
+    target = FakeTarget()
+    peer = onlooker(target)
+    assert peer.ask("vCont;c") == []
+    assert not target.active
+    target.stop(StopReport(reason=StopReason.NONE))
+    assert peer.incoming(peer.session.data_to_send()) == [b"T05thread:1;core:0;"]
+    target.stop(StopReport())
+    assert peer.session.data_to_send() == b"", "a client that does not wait is told nothing"
+
+
+def test_ctrl_c_ends_the_wait_and_stops_nobody() -> None:
+    target = FakeTarget()
+    target.active = True
+    peer = onlooker(target)
+    assert peer.one("?") == b"T05thread:1;core:0;"
+    peer.ask("vCont;c")
+    assert peer.incoming(peer.raw(b"\x03")) == [b"T%02xthread:1;core:0;" % SIGNAL_INT]
+    assert target.active
+    assert target.calls == []
+
+
+def test_leaving_and_killing_end_only_the_connection() -> None:
+    for packet in ("D", "k"):
+        target = FakeTarget()
+        peer = onlooker(target)
+        peer.ask(packet)
+        peer.session.disconnected()
+        assert isinstance(peer.events[-1], Close)
+        assert target.calls == []
+
+
+def test_it_has_its_own_kind_of_addresses() -> None:
+    target = FakeTarget()
+    peer, first = onlooker(target), client(target)
+    assert peer.one("Qqemu.PhyMemMode:1") == b"OK"
+    assert peer.one("m0,2") != first.one("m1000,1")
+    assert first.one("qqemu.PhyMemMode") == b"0"
+
+
+def test_a_step_stops_where_it_began_and_says_why() -> None:
+    """An error would make gdb step again, for ever."""
+    for form in STEPS:
+        said, stop = onlooker(FakeTarget()).ask(example(form))
+        assert said == b"O" + (REFUSAL + "\n").encode().hex().encode()
+        assert stop == b"T02thread:1;core:0;"

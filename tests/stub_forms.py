@@ -1,0 +1,30 @@
+"""A packet of every documented form."""
+
+from __future__ import annotations
+
+import re
+
+from stub.session import ALL_HANDLERS
+
+#: What the words of a packet's form stand for in these tests.
+WORDS = {
+    "FEATURE;...": "swbreak+", "ADDR": "10100", "LENGTH": "4", "KIND": "1", "HEX": "70630000", "BYTES": "aaaa",
+    "EXPR": "X3,220127",
+    "THREAD": "1",
+    "BITS": "5", "FLAG": "1",
+    "PID": "1", "SIGNAL": "05", "ANNEX": "", "OFFSET": "0", "N": "0", ";...": ";", " ": "",
+}  # fmt: skip
+FORMS = [(form, handler) for handler in ALL_HANDLERS for form, _ in handler.forms]
+
+
+def example(form: str) -> str:
+    """A packet of this form."""
+    text = re.sub(r"\[.*?\]", "", form).replace(" XX", "00")
+    if re.fullmatch("vCont;[CS]", text):
+        text += "05"
+    if text == "vCont;r":
+        text += "10100,10101"
+    for word in sorted(WORDS, key=len, reverse=True):
+        text = re.sub(rf"(?<![A-Za-z]){re.escape(word)}(?![A-Za-z])" if word.isalpha() else re.escape(word),
+                      WORDS[word], text)  # fmt: skip
+    return text.replace("features:read::", "features:read:target.xml:")
