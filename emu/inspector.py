@@ -5,7 +5,7 @@ Every method runs on the thread that owns the subject.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 from emu.subject import MemoryUnavailable, Subject
 from emu.views import (
@@ -21,6 +21,7 @@ from emu.views import (
 )
 from emu.x86 import descriptors, disasm, paging, segviews
 from emu.x86.modes import Mode, code_bits, mode_of
+from emu.x86.pagemap import Page, pages
 from emu.x86.registers import REGISTERS, RegisterError, flag_names
 from emu.x86.state import CR0_PE, EFER_LMA, SEGMENTS, CpuState
 
@@ -250,6 +251,10 @@ class Inspector:
 
     def page_walk(self, linear: int) -> PageWalkView:
         return paging.walk(self.cpu(), self._try_physical, linear, PHYSICAL_BITS)
+
+    def pages(self) -> Iterator[Page]:
+        """All pages that the page tables map now, see `emu.x86.pagemap`."""
+        return pages(self.cpu(), self._try_physical, PHYSICAL_BITS)
 
     def disassemble(
         self, linear: int | None = None, count: int = 8, bits: int | None = None

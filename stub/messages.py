@@ -119,7 +119,8 @@ class ChecksumMemory:
 
 @dataclass(frozen=True, slots=True)
 class QemuQuery:
-    """`qqemu.NAME` (QEMU's docs/system/gdb.rst): what a mode of QEMU's stub is; `Supported`: which there are."""
+    """`qqemu.NAME`, and `Qqemu.NAME`, by which pwndbg asks whether it speaks to QEMU (QEMU's docs/system/gdb.rst):
+    what a mode of QEMU's stub is; `Supported`: which there are."""
 
     name: str
 
@@ -467,7 +468,7 @@ _QEMU = re.compile(rb"([A-Za-z]+)(?:[=:](.*))?", re.DOTALL)
 
 def _qemu(payload: bytes) -> Message:
     match = _QEMU.fullmatch(payload[len(b"qqemu.") :])
-    if match is None or (payload[:1] == b"q") == (match[2] is not None):
+    if match is None:
         return Unknown(payload)
     name = match[1].decode("ascii")
     return QemuQuery(name) if match[2] is None else QemuSet(name, _number(match[2], "value"))

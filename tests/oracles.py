@@ -65,14 +65,15 @@ class Media(NamedTuple):
                 (folder / name).write_bytes(data)
 
 
-def assemble_image(name: str) -> bytes:
-    """The bytes of tests/images/<name>.asm. Skips the test when nasm is not installed."""
+def assemble_image(name: str, **symbols: int) -> bytes:
+    """The bytes of tests/images/<name>.asm, with `symbols` defined. Skips the test when nasm is not installed."""
     nasm = shutil.which("nasm")
     if nasm is None:
         pytest.skip("nasm is not installed")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.bin")
-        command: list[str | Path] = [nasm, "-f", "bin", "-I", f"{IMAGES}/", "-o", out, IMAGES / f"{name}.asm"]
+        defined = [f"-D{symbol}={value}" for symbol, value in symbols.items()]
+        command: list[str | Path] = [nasm, "-f", "bin", *defined, "-I", f"{IMAGES}/", "-o", out, IMAGES / f"{name}.asm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ValueError(f"nasm: {done.stderr}")

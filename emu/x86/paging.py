@@ -21,7 +21,7 @@ A20_BIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Level:
+class Level:
     """One level of a paging structure. `large` says whether PS can end the walk here."""
 
     name: str
@@ -31,16 +31,16 @@ class _Level:
     rights: bool = True  #: R/W, U/S and XD exist (not in the PDPTE of PAE paging)
 
 
-_LEVELS_32 = (_Level("PDE", 22, 10, False), _Level("PTE", 12, 10, False))
-_LEVELS_PSE = (_Level("PDE", 22, 10, True), _Level("PTE", 12, 10, False))
-_LEVELS_PAE = (_Level("PDPTE", 30, 2, False, rights=False), _Level("PDE", 21, 9, True), _Level("PTE", 12, 9, False))
+_LEVELS_32 = (Level("PDE", 22, 10, False), Level("PTE", 12, 10, False))
+_LEVELS_PSE = (Level("PDE", 22, 10, True), Level("PTE", 12, 10, False))
+_LEVELS_PAE = (Level("PDPTE", 30, 2, False, rights=False), Level("PDE", 21, 9, True), Level("PTE", 12, 9, False))
 _LEVELS_4 = (
-    _Level("PML4E", 39, 9, False),
-    _Level("PDPTE", 30, 9, True),
-    _Level("PDE", 21, 9, True),
-    _Level("PTE", 12, 9, False),
+    Level("PML4E", 39, 9, False),
+    Level("PDPTE", 30, 9, True),
+    Level("PDE", 21, 9, True),
+    Level("PTE", 12, 9, False),
 )
-_LEVELS_5 = (_Level("PML5E", 48, 9, False), *_LEVELS_4)
+_LEVELS_5 = (Level("PML5E", 48, 9, False), *_LEVELS_4)
 
 _BITS = ((1, "RW"), (2, "US"), (3, "PWT"), (4, "PCD"), (5, "A"))
 
@@ -70,11 +70,12 @@ def translate(
 ) -> int | None:
     """The physical address of `linear`, or None where no page is mapped. A20 is applied. Never raises."""
     if not state.cr0 & CR0_PG:
-        return _a20(state, linear & 0xFFFFFFFF)
+        return with_a20(state, linear & 0xFFFFFFFF)
     return _walk(state, read_physical, linear, physical_bits, None).physical
 
 
-def _a20(state: CpuState, physical: int) -> int:
+def with_a20(state: CpuState, physical: int) -> int:
+    """What reaches the bus: without bit 20 while A20 is masked."""
     return physical if state.a20 else physical & ~A20_BIT
 
 
@@ -88,34 +89,28 @@ def _walk(
     """The one walker. `views` collects the levels; None saves their making."""
     if not state.cr0 & CR0_PG:
         linear &= 0xFFFFFFFF
-        return PageWalkView(linear, _a20(state, linear), None, True, True, True, ())
+        return PageWalkView(linear, with_a20(state, linear), None, True, True, True, ())
     long = bool(state.efer & EFER_LMA)
     if long:
         linear &= (1 << 64) - 1
         if not is_canonical(linear, state):
             return _failed(linear, views, f"linear address {linear:#x} is not canonical")
-        levels: tuple[_Level, ...] = _LEVELS_5 if state.cr4 & CR4_LA57 else _LEVELS_4
-        table = state.cr3 & (1 << physical_bits) - 0x1000
     else:
         linear &= 0xFFFFFFFF
-        if state.cr4 & CR4_PAE:
-            levels, table = _LEVELS_PAE, state.cr3 & 0xFFFFFFE0
-        else:
-            levels = _LEVELS_PSE if state.cr4 & CR4_PSE else _LEVELS_32
-            table = state.cr3 & 0xFFFFF000
+    levels, table = page_levels(state, physical_bits)
     wide = long or bool(state.cr4 & CR4_PAE)
     nxe = bool(state.efer & EFER_NXE)
     size = 8 if wide else 4
     writable = user = executable = True
     for level in levels:
         index = linear >> level.shift & (1 << level.index_bits) - 1
-        address = _a20(state, table + index * size)
+        address = with_a20(state, table + index * size)
         data = read_physical(address, size)
         if data is None or len(data) < size:
             return _failed(linear, views, f"{level.name} at {address:#x} cannot be read: no memory there")
         entry = int.from_bytes(data, "little")
         page = level.shift == 12 or (level.large and bool(entry & PTE_PS))
-        frame = _frame(entry, level, page, wide, physical_bits)
+        frame = frame_of(entry, level, page, wide, physical_bits)
         if views is not None:
             views.append(PageLevelView(level.name, index, address, entry, _text(entry, level, page, wide, frame)))
         if not entry & PTE_P:
@@ -131,7 +126,7 @@ def _walk(
             offset = (1 << level.shift) - 1
             return PageWalkView(
                 linear,
-                _a20(state, frame | linear & offset),
+                with_a20(state, frame | linear & offset),
                 offset + 1,
                 writable or (not state.cr0 & CR0_WP and state.cpl < 3),
                 user,
@@ -142,11 +137,20 @@ def _walk(
     raise AssertionError("the last level always maps a page")
 
 
+def page_levels(state: CpuState, physical_bits: int) -> tuple[tuple[Level, ...], int]:
+    """The levels of the present paging mode, and the physical address of the first table. Paging is on."""
+    if state.efer & EFER_LMA:
+        return _LEVELS_5 if state.cr4 & CR4_LA57 else _LEVELS_4, state.cr3 & (1 << physical_bits) - 0x1000
+    if state.cr4 & CR4_PAE:
+        return _LEVELS_PAE, state.cr3 & 0xFFFFFFE0
+    return _LEVELS_PSE if state.cr4 & CR4_PSE else _LEVELS_32, state.cr3 & 0xFFFFF000
+
+
 def _failed(linear: int, views: list[PageLevelView] | None, fault: str) -> PageWalkView:
     return PageWalkView(linear, None, None, False, False, False, tuple(views or ()), fault)
 
 
-def _frame(entry: int, level: _Level, page: bool, wide: bool, physical_bits: int) -> int:
+def frame_of(entry: int, level: Level, page: bool, wide: bool, physical_bits: int) -> int:
     """The physical address in an entry: of the page if `page`, else of the next table."""
     if wide:
         return entry & (1 << physical_bits) - (1 << level.shift if page else 0x1000)
@@ -156,7 +160,7 @@ def _frame(entry: int, level: _Level, page: bool, wide: bool, physical_bits: int
     return entry & 0xFFFFF000
 
 
-def _reserved(level: _Level, page: bool, wide: bool, long: bool, nxe: bool, physical_bits: int) -> int:
+def _reserved(level: Level, page: bool, wide: bool, long: bool, nxe: bool, physical_bits: int) -> int:
     """The bits that must be zero in a present entry (SDM vol. 3A, tables 4-4 to 4-6, 4-8 to 4-11, 4-14 to 4-20)."""
     if not wide:
         if page and level.shift == 22:
@@ -176,7 +180,7 @@ def _reserved(level: _Level, page: bool, wide: bool, long: bool, nxe: bool, phys
     return reserved
 
 
-def _text(entry: int, level: _Level, page: bool, wide: bool, frame: int) -> str:
+def _text(entry: int, level: Level, page: bool, wide: bool, frame: int) -> str:
     if not entry & PTE_P:
         return "not present"
     words = ["P"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from repl import qemu_text
+from repl import qemu_cpu, qemu_text
 from repl.command import CommandError, Result, command
 
 if TYPE_CHECKING:
@@ -61,3 +61,21 @@ def info_mtree(session: Session, args: Args) -> Result:
 def info_qtree(session: Session, args: Args) -> Result:
     views, chipset = session.debugger.devices(), _board(session).chipset
     return Result(text=qemu_text.qtree_text(views, {} if chipset is None else chipset.host.functions))
+
+
+@command("info registers", "segments", "show the CPU's registers as QEMU's monitor does",
+         details="`regs`, `sreg` and `creg` show more.")  # fmt: skip
+def info_registers(session: Session, args: Args) -> Result:
+    return Result(text=qemu_cpu.registers_text(session.debugger.cpu()))
+
+
+@command("info mem", "segments", "show what the page tables map, as QEMU's monitor does",
+         details="Ranges, lengths, rights; u: ring 3 may, w: written. `page ADDR` walks the tables.")  # fmt: skip
+def info_mem(session: Session, args: Args) -> Result:
+    return Result(text=qemu_cpu.memory_text(session.debugger.cpu(), session.debugger.pages()))
+
+
+@command("info tlb", "segments", "show each page that is mapped, as QEMU's monitor does",
+         details="Linear: physical address, then the entry's XD, G, PS, D, A, PCD, PWT, U/S and R/W.")  # fmt: skip
+def info_tlb(session: Session, args: Args) -> Result:
+    return Result(text=qemu_cpu.tlb_text(session.debugger.cpu(), session.debugger.pages()))

@@ -17,7 +17,7 @@ Args = Mapping[str, Any]
 
 @command(
     "regs", "segments", "show the general registers, in the current mode's width",
-    aliases=("r", "registers", "info registers", "info cpu"),
+    aliases=("r", "registers", "info cpu"),
 )  # fmt: skip
 def regs(session: Session, args: Args) -> Result:
     return Result((session.debugger.registers(),))

@@ -45,8 +45,8 @@ def test_the_reference_page_is_the_one_the_table_makes():
     [
         ("regs", "regs", "", ""),
         ("r", "regs", "", ""),
-        ("info registers", "regs", "", ""),
-        ("info reg", "regs", "", ""),
+        ("info cpu", "regs", "", ""),
+        ("info reg", "info registers", "", ""),
         ("info b", "breaks", "", ""),
         ("info idt 3", "idt", "", "3"),
         ("watch read 0x500 2", "rwatch", "", "0x500 2"),

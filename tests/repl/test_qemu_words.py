@@ -7,14 +7,12 @@ machine's own, by the pattern of every line, with QEMU's as well.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 import oracles
+import qemu_monitor
 from emu.worker import Worker
 from machines import debugger
 from repl.command import CommandError
@@ -54,56 +52,10 @@ def pc() -> Iterator[Session]:
 @pytest.fixture(scope="module")
 def qemu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What its monitor answers, by command."""
-    program = shutil.which("qemu-system-x86_64")
-    if program is None:
-        pytest.skip("qemu-system-x86_64 is not installed")
-    folder = tmp_path_factory.mktemp("qemu")
-    (folder / "rom").write_bytes(oracles.assemble_image("monitor"))
     commands = ("info pic", "info lapic", *FORMS)
-    # -S, then half a second to run: the guest needs some microseconds
-    process = subprocess.Popen(
-        [program, "-M", "pc", "-cpu", "qemu64", "-accel", "tcg", "-m", "16", "-net", "none", "-display", "none",
-         "-serial", "null", "-parallel", "null", "-monitor", "unix:monitor,server=on,wait=on", "-bios", "rom"],
-        cwd=folder,
-    )  # fmt: skip
-    try:
-        return _asked(folder / "monitor", commands)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _asked(path: Path, commands: tuple[str, ...]) -> dict[str, str]:
-    import socket
-    import time
-
-    deadline = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    answers = {}
-    with socket.socket(socket.AF_UNIX) as monitor:
-        monitor.connect(str(path))
-        monitor.settimeout(30)
-
-        def prompt() -> str:
-            text = b""
-            while not text.endswith(b"(qemu) "):
-                text += monitor.recv(65536)
-            return text.decode().replace("\r", "")
-
-        prompt()
-        while True:  # until the guest has come to its loop: the last that it writes is the ICR
-            monitor.sendall(b"info lapic\n")
-            if "0x000c4075" in prompt():
-                break
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        for command in commands:
-            monitor.sendall(f"{command}\n".encode())
-            _, _, text = prompt().partition("\n")  # behind the echo
-            answers[command] = text.removesuffix("(qemu) ")
-    return answers
+    # the last that the guest writes is the ICR
+    return qemu_monitor.ask(oracles.assemble_image("monitor"), tmp_path_factory.mktemp("qemu"), commands,
+                            ("info lapic", "0x000c4075"))  # fmt: skip
 
 
 def said(session: Session, line: str) -> str:
