@@ -327,8 +327,8 @@ class Debugger(Inspector):
         executor = self.machine.executor
         self._arm(request.at)
         bound = min(self._target, executor.retired + instructions)
-        if self._is_limited():
-            bound = min(bound, *self._limits())
+        if (limits := self._limits()) is not _NO_LIMITS:
+            bound = min(bound, *limits)
         self.forget()
         start = executor.retired
         passed = self._passed if not request.at else None
@@ -344,10 +344,10 @@ class Debugger(Inspector):
 
     def _bounded(self) -> bool:
         """True when the limit, an `insns:` event or a count has been reached."""
-        if not self._is_limited():
+        if (limits := self._limits()) is _NO_LIMITS:
             return False
         retired = self.machine.executor.retired
-        return self._catcher.counted or any(retired >= limit for limit in self._limits())
+        return self._catcher.counted or any(retired >= limit for limit in limits)
 
     def _limits(self) -> Sequence[int]:
         """Where a run has to end, in instructions retired; at least one."""

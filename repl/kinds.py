@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emu.catches import Catch
+from emu.record import dataclass
 from repl.catches import WORDS, parse_catch
-from repl.command import CommandError, Kind
+from repl.command import CommandError, Kind, split_arguments
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -26,6 +27,16 @@ REGISTER_WORDS = (
 )
 _HEX = "0123456789abcdefABCDEF"
 _MAX_COUNT = 1_000_000_000_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a breakpoint is to be: a linear address as it was typed, bytes, and an expression or ""."""
+
+    address: int
+    spec: str
+    length: int
+    condition: str
 
 
 def _number(session: Session, text: str) -> int:
@@ -124,11 +135,20 @@ def _conditional(text: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (text, "")
 
 
-def _place(session: Session, text: str) -> tuple[int, str, str]:
+def _place(session: Session, text: str) -> Place:
     place, condition = _conditional(text)
     if not place.strip():
         raise CommandError("there is no address before `if`")
-    return *_address_text(session, place), condition
+    return Place(*_address_text(session, place), 1, condition)
+
+
+def _range(session: Session, text: str) -> Place:
+    place, condition = _conditional(text)
+    words = split_arguments(place)
+    if not 1 <= len(words) <= 2:
+        raise CommandError(f"{text.strip()!r} is not an address, a length, and `if` with an expression")
+    length = session.evaluate(words[1]) if len(words) > 1 else 1
+    return Place(*_address_text(session, words[0]), length, condition)
 
 
 def _event(session: Session, text: str) -> tuple[Catch, str]:
@@ -191,8 +211,8 @@ def _msr(session: Session, text: str) -> int:
 
 
 ADDRESS = Kind("address", "a linear address, or seg:off", _address, _expression_words)
-ADDRESS_TEXT = Kind("address", "a linear address, or seg:off", _address_text, _expression_words)
 PLACE = Kind("address", "a linear address, or seg:off; `if` and an expression", _place, _expression_words, rest=True)
+RANGE = Kind("address", "an address, a length; `if` and an expression", _range, _expression_words, rest=True)
 EVENT = Kind("event", "an event; `if` and an expression", _event, lambda session, prefix: WORDS, rest=True)
 MSR = Kind("msr", "a name like efer, or a number, an expression", _msr, _msr_words)
 NUMBER = Kind("number", "an expression", _number, _expression_words)

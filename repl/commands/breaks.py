@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from emu.stops import BreakKind, Breakpoint, Condition
 from repl.catches import FORMS
 from repl.command import Argument, CommandError, Result, command
-from repl.kinds import ADDRESS_TEXT, BREAKPOINT, EVENT, NUMBER, PLACE
+from repl.kinds import BREAKPOINT, EVENT, PLACE, RANGE
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -17,19 +17,17 @@ Args = Mapping[str, Any]
 
 OWNER = "prompt"
 
-_ADDRESS = Argument("address", ADDRESS_TEXT)
 _PLACE = Argument("address", PLACE, form="ADDRESS [if EXPRESSION]")
 _EVENT = Argument("event", EVENT, form="EVENT [if EXPRESSION]")
-_LENGTH = Argument("length", NUMBER, optional=True)
+_RANGE = Argument("address", RANGE, form="ADDRESS [LENGTH] [if EXPRESSION]")
 _NUMBERS = Argument("number", BREAKPOINT, optional=True, many=True)
 
 
 def _set(session: Session, args: Args, kind: BreakKind, temporary: bool = False) -> Result:
-    address, spec, *condition = args["address"]
-    length = 1 if args.get("length") is None else args["length"]
+    place = args["address"]
     point = session.debugger.add_breakpoint(
-        kind, address, length, owner=OWNER, temporary=temporary, spec=spec,
-        condition=_condition(session, condition[0] if condition else ""),
+        kind, place.address, place.length, owner=OWNER, temporary=temporary, spec=place.spec,
+        condition=_condition(session, place.condition),
     )  # fmt: skip
     return Result((_copy(point),))
 
@@ -57,20 +55,19 @@ def tbreak(session: Session, args: Args) -> Result:
     return _set(session, args, BreakKind.EXECUTE, temporary=True)
 
 
-@command("watch", "breaks", "stop behind an instruction that writes to LENGTH bytes at ADDRESS", _ADDRESS, _LENGTH,
+@command("watch", "breaks", "stop behind an instruction that writes to LENGTH bytes at ADDRESS", _RANGE,
          aliases=("watch write",))  # fmt: skip
 def watch(session: Session, args: Args) -> Result:
     return _set(session, args, BreakKind.WRITE)
 
 
-@command("rwatch", "breaks", "stop behind an instruction that reads from LENGTH bytes at ADDRESS", _ADDRESS, _LENGTH,
+@command("rwatch", "breaks", "stop behind an instruction that reads from LENGTH bytes at ADDRESS", _RANGE,
          aliases=("watch read",))  # fmt: skip
 def rwatch(session: Session, args: Args) -> Result:
     return _set(session, args, BreakKind.READ)
 
 
-@command("awatch", "breaks", "stop behind an instruction that reads or writes LENGTH bytes at ADDRESS", _ADDRESS,
-         _LENGTH)  # fmt: skip
+@command("awatch", "breaks", "stop behind an instruction that reads or writes LENGTH bytes at ADDRESS", _RANGE)
 def awatch(session: Session, args: Args) -> Result:
     return _set(session, args, BreakKind.ACCESS)
 

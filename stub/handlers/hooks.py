@@ -8,6 +8,10 @@ from stub.agent import AgentError, Program, parse
 from stub.handlers.base import Context
 from stub.target import ConditionalPoints, PointHooks
 
+#: What one hit may take, so that no client holds the guest up: programs, and bytes of memory that they load.
+PROGRAMS = 100
+LOADED = 1 << 16
+
 
 class _World:
     """The target as agent expressions see it: `readers` has the registers that they name, by their numbers in the
@@ -16,7 +20,14 @@ class _World:
     def __init__(
         self, target: ConditionalPoints, readers: dict[int, Callable[[], int]], printed: Callable[[str], None]
     ) -> None:
-        self.load, self.text, self._readers = target.glance, printed, readers
+        self._glance, self.text, self._readers = target.glance, printed, readers
+        self.left = LOADED  #: bytes that this hit may load yet
+
+    def load(self, address: int, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise AgentError(f"the expressions load more than {LOADED} bytes")
+        return self._glance(address, size)
 
     def register(self, number: int) -> int:
         return self._readers[number]()
@@ -29,6 +40,8 @@ def hooks_of(
     context: Context, target: ConditionalPoints, conditions: tuple[bytes, ...], commands: tuple[bytes, ...]
 ) -> PointHooks:
     """The hooks of a breakpoint. Raises TargetError for a program that is malformed or names no register."""
+    if len(conditions) + len(commands) > PROGRAMS:
+        raise AgentError(f"{len(conditions) + len(commands)} conditions and commands: at most {PROGRAMS} are run")
     registers = context.layout().registers
     tests, actions = tuple(map(parse, conditions)), tuple(map(parse, commands))
     for program in tests + actions:
@@ -46,14 +59,21 @@ def hooks_of(
 
 
 def _any(programs: tuple[Program, ...], world: _World) -> Callable[[], bool]:
-    if len(programs) == 1:
-        run = programs[0].run
-        return lambda: run(world) != 0
-    return lambda: any(program.run(world) for program in programs)
+    def holds() -> bool:
+        world.left = LOADED
+        return any(program.run(world) for program in programs)
+
+    def one_holds() -> bool:
+        world.left = LOADED
+        return run(world) != 0
+
+    run = programs[0].run
+    return one_holds if len(programs) == 1 else holds
 
 
 def _all(programs: tuple[Program, ...], world: _World) -> Callable[[], None]:
     def act() -> None:
+        world.left = LOADED
         for program in programs:
             program.run(world)
 

@@ -100,3 +100,12 @@ def test_a_condition_on_memory_that_is_not_there_yet_is_taken(session: Session) 
     (point,) = session.execute("break 0:7c00 if [0xa0000000] == 1").views
     assert isinstance(point, Breakpoint)
     assert point.condition is not None
+
+
+def test_watchpoints_have_conditions_too(session: Session, say: Callable[[str], str]) -> None:
+    say("watch 0x500 2 if word [0x500] == 3")
+    text = say("continue")
+    assert "wrote 0x3 (2 bytes) at 0x500" in text.lower()
+    say("delete")
+    with pytest.raises(CommandError, match="not an address, a length"):
+        session.execute("watch 0x500 2 3")

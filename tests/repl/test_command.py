@@ -75,7 +75,7 @@ def test_a_line_finds_its_command(line, name, slash, rest):
         ("info", "registers"),
         ("info nonsense", "'nonsense'"),
         ("sa x", None),
-        ("re", "regs or reset or restore"),
+        ("re", "regs or repeats or reset or restore"),
         ("/x", "''"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from stub.packet import PACKET_SIZE, frame
 from stub.session import HIGH_WATER, Close, RunCommand, State
-from stub.target import SIGNAL_ABRT, StopReason, StopReport
+from stub.target import SIGNAL_ABRT, StopReason, StopReport, TargetError
 from stub_fakes import GDB_FEATURES, RAM, BareTarget, Client, FakeTarget, client
 
 #: (what the client sends, what comes back), in one session on a FakeTarget, raw.
@@ -119,6 +119,29 @@ def test_conditions_are_those_of_the_last_packet() -> None:
     assert b"shorter" in peer.one("Z0,10180,1;X9,2227")
     assert peer.one("Z0,10180,1") == b"OK"
     assert target.hooks[0x10180] is None
+
+
+def test_what_one_hit_may_take_is_bounded() -> None:
+    peer = client()
+    target = peer.session.target
+    assert isinstance(target, FakeTarget)
+    assert b"at most 100 are run" in peer.one("Z0,10180,1" + ";" + "X1,27" * 101)
+    # 0: push 0; ref64; pop; goto 0
+    assert peer.one("Z0,10180,1;X7,22001a29210000") == b"OK"
+    hooks = target.hooks[0x10180]
+    assert hooks is not None
+    assert hooks.holds is not None
+    with pytest.raises(TargetError, match="within 10000 steps"):
+        hooks.holds()
+    # a text, for ever
+    text = b"%s\0"
+    loop = bytes.fromhex("2300012202220234") + b"\x01" + len(text).to_bytes(2, "big") + text + bytes.fromhex("210000")
+    assert peer.one(f"Z0,10180,1;cmds:0,X{len(loop):x},{loop.hex()}") == b"OK"
+    hooks = target.hooks[0x10180]
+    assert hooks is not None
+    assert hooks.act is not None
+    with pytest.raises(TargetError, match=r"load more than|within 10000 steps"):
+        hooks.act()
 
 
 def test_what_is_to_persist_stays_when_the_client_goes() -> None:
