@@ -70,7 +70,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--append", metavar="TEXT", help="its command line")
     add("--firmware", metavar="NAME", help="seabios or a file")
     add("--option-rom", action="append", default=[], metavar="FILE", help="option ROM; may be repeated")
-    add("--machine", default="isapc", metavar="NAME", help="isapc or pc (i440FX, PIIX3, ACPI)")
+    add("--machine", default="pc", metavar="NAME", help="pc (i440FX, PIIX3, ACPI; the default) or isapc")
     add("--cpu", default="max", metavar="MODEL", help="486, pentium, pentium2, pentium3, qemu64 or max (default: max)")
     add("--memory", default="64M", metavar="SIZE", help="1M to 3G (default: 64M)")
     add("--cpus", default="1", metavar="N", help="1")

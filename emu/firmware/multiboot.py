@@ -90,7 +90,7 @@ def _place(
         if not ((address >= HIGH and address + len(data) <= memory) or address + len(data) <= low_end):
             raise KernelError(
                 f"kernel {name} has a part at {address:#x} to {address + len(data):#x}, which is not free RAM: "
-                f"{memory >> 20} MiB are there, so give more --memory, or link it at {HIGH:#x}"
+                f"{-(-memory >> 20)} MiB are there, so give more --memory, or link it at {HIGH:#x}"
             )
     end = max(address + len(data) for address, data in pieces)
     where = max(HIGH, end + PAGE - 1 & -PAGE)

@@ -12,7 +12,7 @@ import pytest
 import oracles
 from emu.debugger import BreakKind, Debugger
 from emu.firmware import tour
-from emu.machine import MachineConfig, build_machine
+from emu.machine import MachineConfig, MachineStop, build_machine
 from emu.stops import StopKind
 from emu.x86.modes import Mode
 from emu.x86.state import CR0_PG, CR4_PAE, CR4_PSE
@@ -132,3 +132,12 @@ def test_the_run_does_not_depend_on_slices(size: int) -> None:
         run.begin_continue()
         run.run()
     assert sliced.fingerprint() == whole.fingerprint()
+
+
+@pytest.mark.parametrize("machine", ("isapc", "pc"))
+def test_it_says_the_same_on_both_machines(machine: str) -> None:
+    made = build_machine(MachineConfig(machine=machine, memory=4 << 20, firmware=tour.rom(), shadow=False))
+    end = made.run(LIMIT)
+    assert (end.reason, end.code) == (MachineStop.EXIT, 0)
+    assert tuple(made.outputs.text("serial").splitlines()) == LINES
+    assert "tour: done" in made.screen().text

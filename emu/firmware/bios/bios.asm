@@ -199,7 +199,9 @@ kbc_read:                               ; AL; CF: none came for about a second
 .end:   pop ecx
         ret
 
-; -- calls that loops ask in vain are answered here
+; -- calls that loops ask in vain are answered here. Each takes about 10 us, as on a PC: what polls for a second of
+; virtual time shall not do it a million times.
+POLL_DELAY      equ 1000
 
 int_16: cmp ah, 0x01
         je .peek
@@ -214,6 +216,10 @@ int_16: cmp ah, 0x01
         pop bx
         pop ds
         jne int_16_slow
+        push cx
+        mov cx, POLL_DELAY
+        loop $
+        pop cx
         push bp
         mov bp, sp
         or word [bp + 6], 0x0240        ; ZF: nothing typed; IF, as somebody waits
@@ -223,6 +229,8 @@ int_16: cmp ah, 0x01
 int_1a: test ah, ah
         jnz int_1a_slow
         push ds
+        mov cx, POLL_DELAY
+        loop $
         mov ax, BDA
         mov ds, ax
         mov dx, [0x6C]

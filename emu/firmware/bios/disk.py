@@ -35,7 +35,7 @@ DISKETTE_TABLE = (0xF000, 0xEFC7)  #: in the ROM
 #: AH=08h, BL, by the capacity in KiB that the drive belongs to
 DRIVE_TYPES = {360: 1, 1200: 2, 720: 3, 1440: 4, 2880: 5}
 DISKETTE_DRIVES = 2  #: places for them; what is not there answers as such
-NOT_EMULATED = range(0x41, 0x49)  #: the extensions, which drives of El Torito's emulation have not
+EXTENSIONS = range(0x41, 0x49)  #: which diskettes and drives of El Torito's emulation have not
 MOST_SECTORS = 128  #: of one call
 DMA_PAGE = 0x10000
 
@@ -104,7 +104,7 @@ class Disks:
         elif drive is None and ah == 0x00 and number < FIRST_DISK:
             f.name = ("reset: drive %02Xh", number)
             f.succeed()
-        elif drive is None or call is None or (ah in NOT_EMULATED and isinstance(drive, Emulated)):
+        elif drive is None or call is None or (ah in EXTENSIONS and isinstance(drive, Diskette | Emulated)):
             f.name = ("function %02Xh: drive %02Xh%s", ah, number, "" if drive else ", which is not there")
             f.fail(INVALID)
         else:

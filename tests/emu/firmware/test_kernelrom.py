@@ -206,9 +206,12 @@ def test_a_multiboot_image_is_handed_behind_post_what_qemus_loader_hands_it(mach
     assert ours == said_under_qemu(machine, with_our_rom(tmp_path, start))
 
 
-def test_a_firmware_without_fw_cfg_of_its_own_starts_it_too(tmp_path: Path):
+@pytest.mark.parametrize(("firmware", "machine"), [(BOCHS, "isapc"), ("builtin", "isapc"), ("builtin", "pc")])
+def test_firmwares_that_do_not_read_fw_cfg_start_it_too(firmware: str, machine: str, tmp_path: Path):
     files = {"kernel": oracles.assemble_image("multiboot"), "one": b"module\0"}
-    assert said([*options(BOCHS, "isapc", files, tmp_path), "--append", "last"]).endswith("last module0000000000000001")
+    assert said([*options(firmware, machine, files, tmp_path), "--append", "last"]).endswith(
+        "last module0000000000000001"
+    )
 
 
 @pytest.mark.parametrize("machine", ["isapc", "pc"])
