@@ -30,10 +30,20 @@ REPLACES uint64_t helper_get_dr_x86_64(void *env, int number)
 /* LTR of a null selector: #GP(0) (SDM vol. 2A, LTR); Unicorn loads it. */
 REPLACES void helper_ltr_x86_64(void *env, int selector)
 {
+    uint64_t host = (uint64_t)__builtin_return_address(0);
+    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+
     if (!(selector & 0xfffc))
-        real_raise_exception_err_ra(env, EXCP_GP, 0, (uint64_t)__builtin_return_address(0));
+        real_raise_exception_err_ra(env, EXCP_GP, 0, host);
+    if (e && e->control->changes & CHANGE_TASK) {
+        /* It finds its instruction by its return address, which is in the block only where it is jumped to. */
+        cpu_restore_state_x86_64(e->cpu, host, 1);
+        real_helper_ltr(env, selector);
+        e->unwinding = 0;
+        task_register_loaded(env);
+        return;
+    }
     real_helper_ltr(env, selector);
-    task_register_loaded(env);
 }
 
 /* PUSHF pushes VM and RF as 0 (SDM vol. 2B, PUSHF). */

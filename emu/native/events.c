@@ -6,7 +6,6 @@
 #include "checks.h"
 #include "segments.h"
 
-enum { CHANGE_MODE = 1, CHANGE_TASK = 2 };
 enum {
     IRET = 1 << 0,
     LGDT = 1 << 1,

@@ -347,6 +347,7 @@ void mark_written(const engine *e, uint64_t host);
 /* ---- events.c */
 int is_event(engine *e, const tb *block, uint64_t pc);
 int mode_or_task_changed(const engine *e);
+enum { CHANGE_MODE = 1, CHANGE_TASK = 2 }; /* bits of `changes` in struct control */
 void task_register_loaded(void *env);
 
 /* ---- entry.c */
