@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
-from repl.harness import assemble
+from repl.harness import MissingTool, assemble
 
 #: Where a boot sector is loaded (BIOS Boot Specification 1.01, 6.5.1).
 BOOT_ADDRESS = 0x7C00
-#: The loop of `loop_disk`: an address it passes through once a turn.
+#: The loop of `loop_disk`: an address it passes through once a turn, and where it writes its count (ECX) then.
 LOOP_ADDRESS = BOOT_ADDRESS + 4
+COUNTER_ADDRESS = 0x8000
+COUNT_TURNS = 2000  #: of the loop that `count_disk` and `count_symbols` have
 ROM_SIZE = 0x10000
 SECTOR = 512
 #: One cylinder of the geometry that firmware assumes: 16 heads of 63 sectors.
@@ -107,3 +111,27 @@ def exit_disk(path: Path) -> Path:
 def loop_disk(path: Path) -> Path:
     """A boot sector that runs for ever with interrupts off."""
     return disk(path, LOOP_CODE)
+
+
+def _count(folder: Path, name: str, *options: str) -> Path:
+    source = Path(__file__).with_name("count.asm")
+    if shutil.which("nasm") is None:
+        raise MissingTool(f"{source.name} cannot be assembled: nasm is not installed (Debian: apt-get install nasm)")
+    command = ["nasm", *options, f"-DTURNS={COUNT_TURNS}", "-o", str(folder / name), str(source)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
+    return folder / name
+
+
+def count_disk(folder: Path) -> Path:
+    """A boot sector with a loop of one source line. Raises MissingTool."""
+    return disk(folder / "count.img", _count(folder, "count.bin", "-f", "bin").read_bytes())
+
+
+def count_symbols(folder: Path) -> Path:
+    """The lines of the same, an ELF file. Raises MissingTool."""
+    part = _count(folder, "count.o", "-f", "elf32", "-g", "-F", "dwarf")
+    if shutil.which("ld") is None:
+        raise MissingTool("count.elf cannot be linked: ld is not installed (Debian: apt-get install binutils)")
+    command = ["ld", "-m", "elf_i386", "-Ttext", hex(BOOT_ADDRESS), "-o", str(folder / "count.elf"), str(part)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
+    return folder / "count.elf"

@@ -471,7 +471,7 @@ class UnicornEngine:
                     return BREAKPOINT, ""
                 control.skip, control.skip_rsp = self.linear_pc, self._regs[RSP]
             elif reason == STOP_CHANGED:
-                watch.stale = True
+                watch.outdated()
             elif reason == STOP_EVENT:
                 return ExitReason.EVENT, ""
             elif self._ov.halted.value:
@@ -604,7 +604,7 @@ class UnicornEngine:
         if self._running:
             self._control.leave = 1
         if self._watch.active:
-            self._watch.stale = True
+            self._watch.outdated()
             self._control.halt_run = 1
 
     def memory_changed(self, physical: int, length: int) -> None:
@@ -635,7 +635,8 @@ class UnicornEngine:
         self._events.remapped()
         if not enough or not isinstance(self._loop, FastLoop):
             self._loop.flush()  # blocks of the gate may cross into what was taken out
-        self._watch.stale = self._watch.active
+        if self._watch.active:
+            self._watch.outdated()
 
     def _drop(self, ranges: list[tuple[int, int]]) -> None:
         self._loop.memory_changed(ranges, running=False)

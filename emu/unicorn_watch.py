@@ -73,6 +73,8 @@ class Watchpoints:
         self._ov, self._control, self._loop, self._ports = overlay, control, loop, callbacks
         self._state, self._read = state, read_physical
         self._watches: tuple[Watch, ...] = ()
+        self._placed: tuple[Watch, ...] = ()  # those that have hooks
+        self._moved = False  # what has hooks may be elsewhere now
         self._hooks: list[int] = []
         self._pieces: dict[int, _Piece] = {}
         self.hit: WatchHit | None = None  #: the first since the last run
@@ -89,7 +91,13 @@ class Watchpoints:
         if watches == self._watches:
             return
         self._watches, self.hit = watches, None
-        self.translate()
+        # Hooks are compiled into translations, so they change when the CPU runs: gdb takes its watchpoints out at each
+        # stop and puts the same ones in again.
+        self.stale = self._moved or watches != self._placed
+
+    def outdated(self) -> None:
+        """Linear addresses may lead elsewhere than they did."""
+        self._moved = self.stale = True
 
     def take_hit(self) -> WatchHit | None:
         """The first hit since the last call."""
@@ -98,7 +106,8 @@ class Watchpoints:
 
     def translate(self) -> None:
         """Hook where the watched ranges are now."""
-        self.stale = False
+        self.stale = self._moved = False
+        self._placed = self._watches
         control, env = self._control, self._ov.env
         control.dr7 = env.dr[7] & 0xFFFFFFFF
         on_ports = any(_enabled(env.dr[7], n) == DR7_IO for n in range(4))
@@ -185,7 +194,7 @@ class Watchpoints:
             self._met(which)
 
     def _entry(self, _uc: int, _kind: int, _address: int, _size: int, _value: int, _data: int) -> None:
-        self.stale = True
+        self.outdated()
         self._control.halt_run = 1
 
     def read_linear(self, linear: int, length: int) -> bytes:

@@ -68,7 +68,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--initrd", action="append", default=[], metavar="FILE", help="its initial RAM disk; of a multiboot image a "
         "module, and may be repeated")  # fmt: skip
     add("--append", metavar="TEXT", help="its command line")
-    add("--firmware", metavar="NAME", help="seabios or a file")
+    add("--firmware", metavar="NAME", help="builtin (the default for an image), seabios or a file")
     add("--option-rom", action="append", default=[], metavar="FILE", help="option ROM; may be repeated")
     add("--machine", default="pc", metavar="NAME", help="pc (i440FX, PIIX3, ACPI; the default) or isapc")
     add("--cpu", default="max", metavar="MODEL", help="486, pentium, pentium2, pentium3, qemu64 or max (default: max)")

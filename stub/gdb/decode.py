@@ -5,6 +5,7 @@ The tables are of SDM vol. 2D, appendix A (opcode maps) and vol. 2A, 2.1 (prefix
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -180,9 +181,10 @@ def _decode(data: _Bytes, wide: bool) -> Instruction:
     return i
 
 
+@functools.lru_cache(maxsize=4096)  # each step follows nearly the way that the step before has followed
 def decode(code: bytes, wide: bool) -> Instruction | None:
     """The instruction that `code` begins with, in a 32-bit segment if `wide`, else a 16-bit one; None if there is
-    none, or it does not end in `code`."""
+    none, or it does not end in `code`. It is shared: not to be changed."""
     try:
         return _decode(_Bytes(code[:LONGEST]), wide)
     except _Short:

@@ -460,6 +460,7 @@ def test_a_backtrace_inside_seabios_int_13h_names_the_boot_sector(
         assert "jmp main" in gdb.cmd("frame")
 
 
+@pytest.mark.slow
 def test_a_backtrace_inside_the_built_in_bios_names_the_boot_sector(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], sector: tuple[Path, Path]
 ) -> None:

@@ -166,6 +166,7 @@ class System:
             if f.step == 2:
                 h.put(bda.WAIT_ACTIVE, 0)
             f.succeed()
+            f.result = ("ok",)
 
     # -- memory
 
