@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from emu.x86.modes import code_bits
@@ -12,6 +13,8 @@ from stub.session import Session
 from stub.target import SIGNAL_INT, Description, PointHooks, Register, RomRange, StopReason, StopReport, TargetError
 
 RAM = 0x20000
+#: Made once for each width, as the adapter does.
+described = functools.cache(describe)
 
 
 class BareTarget:
@@ -70,7 +73,7 @@ class FakeTarget(BareTarget):
     # registers and memory
 
     def describe(self) -> Description:
-        return describe(code_bits(self.cpu))
+        return described(code_bits(self.cpu))
 
     def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
         return [self.read_register(thread, register) for register in description.registers]

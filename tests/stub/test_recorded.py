@@ -1,0 +1,170 @@
+"""Sessions of a real gdb, taken down byte by byte (tests/gdb_recording.py): replayed, cut, delayed, mutated."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asm import assemble
+from emu.debugger import Debugger
+from emu.machine import MachineConfig, build_machine
+from emu.worker import Worker
+from gdb_recording import LOOP, RECORDED, SESSIONS, record
+from stub import messages
+from stub.adapter import DebuggerTarget
+from stub.messages import Unknown
+from stub.packet import Decoder, Packet, frame
+from stub.session import Close, RunCommand, Session
+from stub_fakes import FakeTarget
+
+PATIENCE = 20  #: seconds until a test that hangs fails
+RECORDINGS = {path.stem: path.read_bytes() for path in sorted(RECORDED.glob("*.rsp"))}
+#: What gdb asks of every stub, and this one has nothing to say to.
+UNKNOWN = {b"qTStatus", b"vFile:setfs:0"}
+
+
+def packets(data: bytes) -> list[bytes]:
+    decoder = Decoder()
+    decoder.receive_data(data)
+    found = []
+    while (event := decoder.next_event()) is not None:
+        if isinstance(event, Packet):
+            found.append(event.payload)
+    return found
+
+
+def pieces(data: bytes) -> list[bytes]:
+    """Each packet, and what stands between them, alone."""
+    found = []
+    while data:
+        end = data.find(b"#") + 3 if data[:1] == b"$" else 1
+        found.append(data[:end])
+        data = data[end:]
+    return found
+
+
+class Host:
+    """What a server does for a session, on a target in memory."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self.target = FakeTarget()
+        self.session = Session(self.target, has_runner=True, on_error=self.errors.append)
+
+    def feed(self, data: bytes) -> bytes:
+        """The guest stops as soon as it has nothing else to do."""
+        events = self.session.receive_data(data)
+        out = self.session.data_to_send()
+        while self.session.stalled:
+            events += self.session.receive_data(b"")
+            out += self.session.data_to_send()
+        if self.target.active:
+            self.target.interrupt()
+            out += self.session.data_to_send()
+        for event in events:
+            if isinstance(event, RunCommand):
+                self.session.command_finished("done")
+                out += self.session.data_to_send()
+            assert isinstance(event, RunCommand | Close)
+        return out
+
+
+def test_every_session_that_can_be_made_is_there() -> None:
+    assert set(RECORDINGS) == set(SESSIONS), "run `python tests/gdb_recording.py`"
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_all_that_gdb_asked_is_known_and_answered(name: str) -> None:
+    asked = packets(RECORDINGS[name])
+    assert len(asked) > 20
+    assert {p for p in asked if isinstance(messages.parse(p), Unknown)} <= UNKNOWN
+    host = Host()
+    for packet in asked:
+        answer = host.feed(frame(packet))
+        assert b"$" in answer, packet
+        assert b"$E." not in answer, packet
+    assert host.errors == []
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_a_client_killed_at_every_byte_leaves_nothing_behind(name: str) -> None:
+    data = RECORDINGS[name]
+    for end in range(len(data)):
+        host = Host()
+        host.feed(data[:end])
+        host.session.disconnected()
+        assert host.target.points == set(), data[:end]
+        assert host.target.listener is None
+        assert host.errors == []
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_a_slow_client_gets_the_same_answers(name: str) -> None:
+    data = RECORDINGS[name]
+    slow, quick = Host(), Host()
+    assert b"".join(slow.feed(data[at : at + 1]) for at in range(len(data))) == b"".join(map(quick.feed, pieces(data)))
+
+
+@given(st.sampled_from(sorted(RECORDINGS)), st.data())
+def test_recordings_with_bytes_lost_changed_and_repeated(name: str, data: st.DataObject) -> None:
+    whole = pieces(RECORDINGS[name])
+    host = Host()
+    for _ in range(data.draw(st.integers(1, 6))):
+        start = data.draw(st.integers(0, len(whole) - 1))
+        part = b"".join(whole[start : start + data.draw(st.integers(1, 12))])
+        at = data.draw(st.integers(0, len(part)))
+        host.feed(part[:at] + data.draw(st.binary(max_size=4)) + part[at + data.draw(st.integers(0, 3)) :])
+        if data.draw(st.booleans()):
+            # a packet with its checksum made right again reaches the handlers
+            payload = bytearray(data.draw(st.sampled_from(packets(RECORDINGS[name]))))
+            payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+            host.feed(frame(bytes(b for b in payload if b not in b"#$}")))
+    host.session.disconnected()
+    assert host.errors == []
+    assert host.target.points == set()
+
+
+class Machine:
+    """A session on the machine that the recordings were made with."""
+
+    def __init__(self) -> None:
+        self.debugger = Debugger(build_machine(MachineConfig(machine="pc", firmware=assemble(LOOP))))
+        self.worker = Worker(self.debugger)
+        self.worker.start()
+        self.session = Session(DebuggerTarget(self.debugger, self.worker))
+
+    def feed(self, data: bytes, expected: int) -> bytes:
+        """Until so many bytes have come, or none come any more."""
+        self.worker.call(lambda: self.session.receive_data(data), PATIENCE)
+        out, end = b"", time.monotonic() + PATIENCE
+        while len(out) < expected and time.monotonic() < end:
+            out += self.worker.call(self.session.data_to_send, PATIENCE)
+        return out
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_a_recorded_session_gives_the_same_bytes_without_gdb_and_without_a_socket(name: str, tmp_path: Path) -> None:
+    if shutil.which("gdb") is None:
+        pytest.skip("gdb is not installed")
+    path = tmp_path / "rom"
+    path.write_bytes(assemble(LOOP))
+    how, commands = SESSIONS[name]
+    said = record(path, how, commands)
+    assert b"".join(data for from_client, data in said if from_client) == RECORDINGS[name], (
+        "gdb asks something else by now: run `python tests/gdb_recording.py`"
+    )
+    turns: list[list[bytes]] = []
+    for from_client, data in said:
+        if from_client and (not turns or turns[-1][1]):
+            turns.append([b"", b""])
+        turns[-1][not from_client] += data
+    machine = Machine()
+    for asked, answered in turns:
+        assert machine.feed(asked, len(answered)) == answered, asked
+    machine.worker.close()
+    machine.debugger.machine.close()
