@@ -91,6 +91,7 @@ def test_all_that_gdb_asked_is_known_and_answered(name: str) -> None:
     assert host.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_a_client_killed_at_every_byte_leaves_nothing_behind(name: str) -> None:
     data = RECORDINGS[name]
