@@ -9,18 +9,22 @@ from typing import Any
 from stub import messages
 from stub.packet import PACKET_SIZE
 from stub.target import (
+    ConditionalPoints,
     Continues,
     Description,
     Detaches,
+    HardwareBreakpoints,
     HasMemory,
     HasRegisters,
     Kills,
     Restarts,
+    SoftwareBreakpoints,
     Steps,
     StepsRange,
     StopReport,
     Target,
     TargetError,
+    Watchpoints,
 )
 
 
@@ -98,6 +102,10 @@ class Context:
     continues: Continues | None = field(init=False)
     steps: Steps | None = field(init=False)
     steps_range: StepsRange | None = field(init=False)
+    software: SoftwareBreakpoints | None = field(init=False)
+    hardware: HardwareBreakpoints | None = field(init=False)
+    watches: Watchpoints | None = field(init=False)
+    conditional: ConditionalPoints | None = field(init=False)
 
     def __post_init__(self) -> None:
         target = self.target
@@ -106,6 +114,10 @@ class Context:
         self.continues = target if isinstance(target, Continues) else None
         self.steps = target if isinstance(target, Steps) else None
         self.steps_range = target if isinstance(target, StepsRange) else None
+        self.software = target if isinstance(target, SoftwareBreakpoints) else None
+        self.hardware = target if isinstance(target, HardwareBreakpoints) else None
+        self.watches = target if isinstance(target, Watchpoints) else None
+        self.conditional = target if isinstance(target, ConditionalPoints) else None
 
     def layout(self) -> Description:
         """The registers as the client numbers them. Raises TargetError when the target has none."""
