@@ -56,10 +56,12 @@ class Catcher:
 
     def arm(self, points: Iterable[Breakpoint]) -> None:
         """Look for what these breakpoints, of which some may be of other kinds, wait for."""
-        self._points = {}
+        before, self._points = self._points, {}
         for point in points:
             if point.catch is not None and point.enabled:
                 self._points.setdefault(point.catch.kind, []).append(point)
+        if not before and not self._points:
+            return  # a breakpoint of another kind, as gdb sets and takes away at each stop
         wanted = [point.catch for found in self._points.values() for point in found if point.catch is not None]
         machine = self._machine
         machine.caught_fault = self._fault if self._has(CatchKind.INT, CatchKind.EXCEPTION) else None

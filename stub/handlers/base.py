@@ -9,19 +9,23 @@ from typing import Any
 from stub import messages
 from stub.packet import PACKET_SIZE
 from stub.target import (
+    ConditionalPoints,
     Continues,
     Description,
     Detaches,
+    HardwareBreakpoints,
     HasMemory,
     HasPhysicalMemory,
     HasRegisters,
     Kills,
     Restarts,
+    SoftwareBreakpoints,
     Steps,
     StepsRange,
     StopReport,
     Target,
     TargetError,
+    Watchpoints,
 )
 
 
@@ -108,6 +112,10 @@ class Context:
     continues: Continues | None = field(init=False)
     steps: Steps | None = field(init=False)
     steps_range: StepsRange | None = field(init=False)
+    software: SoftwareBreakpoints | None = field(init=False)
+    hardware: HardwareBreakpoints | None = field(init=False)
+    watches: Watchpoints | None = field(init=False)
+    conditional: ConditionalPoints | None = field(init=False)
 
     def __post_init__(self) -> None:
         target = self.target
@@ -116,6 +124,10 @@ class Context:
         self.continues = target if isinstance(target, Continues) else None
         self.steps = target if isinstance(target, Steps) else None
         self.steps_range = target if isinstance(target, StepsRange) else None
+        self.software = target if isinstance(target, SoftwareBreakpoints) else None
+        self.hardware = target if isinstance(target, HardwareBreakpoints) else None
+        self.watches = target if isinstance(target, Watchpoints) else None
+        self.conditional = target if isinstance(target, ConditionalPoints) else None
 
     @property
     def physical(self) -> bool:

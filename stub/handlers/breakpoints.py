@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from stub import messages
 from stub.handlers.base import OK, UNSUPPORTED, Answer, Context, Handler, error_text
 from stub.handlers.hooks import hooks_of
 from stub.target import (
-    ConditionalPoints,
-    HardwareBreakpoints,
     PointHooks,
-    SoftwareBreakpoints,
     StopReason,
-    Target,
     TargetError,
-    Watchpoints,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A packet's type number: what it is, what the target must be able to do, how a stop names it, what it adds to
-    qSupported."""
+    """A packet's type number: what it is, how a stop names it, what it adds to qSupported."""
 
     what: str
-    requires: type[Any]
     reason: StopReason
     feature: str = ""
 
 
 #: "Packets", z0 to z4.
 KINDS = {
-    0: Kind("a software breakpoint", SoftwareBreakpoints, StopReason.SWBREAK, "swbreak+"),
-    1: Kind("a hardware breakpoint", HardwareBreakpoints, StopReason.HWBREAK, "hwbreak+"),
-    2: Kind("a write watchpoint of KIND bytes", Watchpoints, StopReason.WATCH),
-    3: Kind("a read watchpoint of KIND bytes", Watchpoints, StopReason.RWATCH),
-    4: Kind("an access watchpoint of KIND bytes", Watchpoints, StopReason.AWATCH),
+    0: Kind("a software breakpoint", StopReason.SWBREAK, "swbreak+"),
+    1: Kind("a hardware breakpoint", StopReason.HWBREAK, "hwbreak+"),
+    2: Kind("a write watchpoint of KIND bytes", StopReason.WATCH),
+    3: Kind("a read watchpoint of KIND bytes", StopReason.RWATCH),
+    4: Kind("an access watchpoint of KIND bytes", StopReason.AWATCH),
 }
 
 
@@ -46,12 +38,13 @@ CONDITIONAL = ("ConditionalBreakpoints+", "BreakpointCommands+")
 
 
 def features(context: Context) -> tuple[str, ...]:
-    found = tuple(k.feature for k in KINDS.values() if k.feature and isinstance(context.target, k.requires))
-    return found + (CONDITIONAL if found and isinstance(context.target, ConditionalPoints) else ())
+    found = tuple(k.feature for type, k in KINDS.items() if k.feature and _supported(context, type))
+    return found + (CONDITIONAL if found and context.conditional is not None else ())
 
 
 def _supported(context: Context, type: int) -> bool:
-    return type in KINDS and isinstance(context.target, KINDS[type].requires)
+    able = context.software if type == 0 else context.hardware if type == 1 else context.watches
+    return type in KINDS and able is not None
 
 
 def _key(message: messages.InsertPoint | messages.RemovePoint) -> tuple[int, int, int]:
@@ -66,10 +59,10 @@ def insert(context: Context, message: messages.InsertPoint) -> Answer:
     try:
         hooks = _hooks(context, message)
         if key not in context.points:  # "the operations should be implemented in an idempotent way"
-            _insert(context.target, key)
+            _insert(context, key)
             context.points.add(key)
-        if isinstance(context.target, ConditionalPoints) and message.type in (0, 1):
-            context.target.set_hooks(KINDS[message.type].reason, message.address, hooks)
+        if context.conditional is not None and message.type in (0, 1):
+            context.conditional.set_hooks(KINDS[message.type].reason, message.address, hooks)
     except TargetError as error:
         return error_text(str(error))
     if message.persist:
@@ -83,9 +76,9 @@ def _hooks(context: Context, message: messages.InsertPoint) -> PointHooks | None
     """The conditions and commands of the packet, read. Raises TargetError."""
     if not message.conditions and not message.commands:
         return None
-    if not isinstance(context.target, ConditionalPoints) or message.type not in (0, 1):
+    if context.conditional is None or message.type not in (0, 1):
         raise TargetError("only breakpoints have conditions and commands here: leave those of others to the client")
-    return hooks_of(context, context.target, message.conditions, message.commands)
+    return hooks_of(context, context.conditional, message.conditions, message.commands)
 
 
 def remove(context: Context, message: messages.RemovePoint) -> Answer:
@@ -95,36 +88,36 @@ def remove(context: Context, message: messages.RemovePoint) -> Answer:
     if key in context.points:
         context.points.discard(key)
         context.persistent.discard(key)
-        _remove(context.target, key)
+        _remove(context, key)
     return OK
 
 
 def remove_all(context: Context) -> None:
     """Take away what this client has inserted, but for what is to stay."""
     for key in sorted(context.points - context.persistent):
-        _remove(context.target, key)
+        _remove(context, key)
     context.points.clear()
     context.persistent.clear()
 
 
-def _insert(target: Target, key: tuple[int, int, int]) -> None:
+def _insert(context: Context, key: tuple[int, int, int]) -> None:
     type, address, length = key
-    if type == 0 and isinstance(target, SoftwareBreakpoints):
-        target.insert_software_breakpoint(address)
-    elif type == 1 and isinstance(target, HardwareBreakpoints):
-        target.insert_hardware_breakpoint(address)
-    elif isinstance(target, Watchpoints):
-        target.insert_watchpoint(KINDS[type].reason, address, length)
+    if type == 0 and context.software is not None:
+        context.software.insert_software_breakpoint(address)
+    elif type == 1 and context.hardware is not None:
+        context.hardware.insert_hardware_breakpoint(address)
+    elif context.watches is not None:
+        context.watches.insert_watchpoint(KINDS[type].reason, address, length)
 
 
-def _remove(target: Target, key: tuple[int, int, int]) -> None:
+def _remove(context: Context, key: tuple[int, int, int]) -> None:
     type, address, length = key
-    if type == 0 and isinstance(target, SoftwareBreakpoints):
-        target.remove_software_breakpoint(address)
-    elif type == 1 and isinstance(target, HardwareBreakpoints):
-        target.remove_hardware_breakpoint(address)
-    elif isinstance(target, Watchpoints):
-        target.remove_watchpoint(KINDS[type].reason, address, length)
+    if type == 0 and context.software is not None:
+        context.software.remove_software_breakpoint(address)
+    elif type == 1 and context.hardware is not None:
+        context.hardware.remove_hardware_breakpoint(address)
+    elif context.watches is not None:
+        context.watches.remove_watchpoint(KINDS[type].reason, address, length)
 
 
 HANDLERS = (
