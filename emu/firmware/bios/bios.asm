@@ -708,8 +708,10 @@ vectors:
 
 ; -- where software expects entries (IBM PC/AT Technical Reference, BIOS listing)
 
-AT 0xE000                               ; INT 10h, AH=1Bh: modes 0 to 7, 0Dh to 13h; lines; character blocks; functions
-        db 0xFF, 0xE0, 0x0F, 0, 0, 0, 0, 7, 2, 8, 0xFF, 0x0E, 0, 0, 0x3F, 0
+; INT 10h, AH=1Bh: modes 0 to 7, 0Dh to 13h; lines; character blocks; functions: all of the first byte, blinking and
+; display combinations (no light pen, no AH=1Ch); nothing by the save pointers, which are not looked at
+AT 0xE000
+        db 0xFF, 0xE0, 0x0F, 0, 0, 0, 0, 7, 2, 8, 0xFF, 0x0C, 0, 0, 0, 0
 AT 0xE010
         db 'v2e VGA', 0
 AT 0xE05B

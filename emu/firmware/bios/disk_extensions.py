@@ -30,6 +30,7 @@ VERSION = 0x30
 SUPPORT = 0x0007
 #: Where a drive's parameter table extension stands for AH=48h.
 DPTE = bda.EBDA + 0x60
+ADDRESS_SPACE = 1 << 32
 INFO_DMA_BOUNDARY, INFO_CHS_VALID, INFO_REMOVABLE, INFO_LOCKABLE, INFO_MAXIMUM = 0x01, 0x02, 0x04, 0x20, 0x40
 
 
@@ -91,19 +92,25 @@ class Extensions:
         self._hardware.write(at + 2, error.args[1].to_bytes(2, "little"))
         return error
 
+    def _reachable(self, buffer: int, drive: Drive, count: int) -> None:
+        """Raises DriveError where no bus of a 32-bit CPU has the buffer: a flat address has 64 bits."""
+        if buffer + count * drive.size > ADDRESS_SPACE:
+            raise DriveError(INVALID, 0)
+
     def _read(self, f: Frame, drive: Drive) -> None:
         at, lba, count, buffer = self._packet(f, drive, "extended read")
         try:
+            self._reachable(buffer, drive, count)
             data = drive.read(lba, count)
         except DriveError as error:
             raise self._failed(at, error) from None
-        if buffer < 1 << 32:
-            self._hardware.write(buffer, data)
+        self._hardware.write(buffer, data)
         self._done(f)
 
     def _write(self, f: Frame, drive: Drive) -> None:
         at, lba, count, buffer = self._packet(f, drive, "extended write")
         try:
+            self._reachable(buffer, drive, count)
             drive.write(lba, self._hardware.read(buffer, count * drive.size))
         except DriveError as error:
             raise self._failed(at, error) from None
@@ -166,7 +173,10 @@ class Extensions:
         if size < 26:
             raise DriveError(INVALID, 0)
         g = drive.geometry
-        hard = FIRST_DISK <= drive.number < FIRST_CD
+        index = drive.number - FIRST_DISK
+        # A disk of virtio-blk has no task file for a parameter table extension to tell (pointer FFFF:FFFF), and EDD 3.0
+        # has no interface type for it: the path is left out, as the table's length says.
+        ata = 0 <= index < self._hardware.ata
         if g is None or drive.number >= FIRST_CD:
             info, chs = INFO_REMOVABLE | INFO_LOCKABLE | INFO_MAXIMUM, (0xFFFFFFFF,) * 3
         else:
@@ -175,12 +185,12 @@ class Extensions:
         table = struct.pack("<HIIIQH", info, *chs, drive.sectors, drive.size)
         if size >= 30:
             pointer = 0xFFFFFFFF
-            if hard:
-                self._hardware.write(DPTE, self._extension(drive.number - FIRST_DISK))
+            if ata:
+                self._hardware.write(DPTE, self._extension(index))
                 pointer = (DPTE >> 4) << 16 | DPTE & 15
             table += struct.pack("<I", pointer)
-        if size >= 66 and hard:
-            table += self._path(drive.number - FIRST_DISK)
+        if size >= 66 and ata:
+            table += self._path(index)
         length = 2 + len(table)
         self._hardware.write(at, length.to_bytes(2, "little") + table)
         f.succeed()

@@ -15,7 +15,8 @@ from emu.record import dataclass
 class Hardware:
     """All of it is injected. `read_bytes` and `write_bytes` take physical addresses, as the bus sees them, and never
     fail; `a20` says whether address bit 20 passes. `now` is virtual time in ns. `memory` is RAM in bytes, `pci` whether
-    there is a PCI bus. `note` takes what makes the text of an event."""
+    there is a PCI bus. The first `ata` of the disks are on the ATA channels, the others behind virtio-blk. `note` takes
+    what makes the text of an event."""
 
     read_bytes: Callable[[int, int], bytes]
     write_bytes: Callable[[int, bytes], None]
@@ -30,6 +31,7 @@ class Hardware:
     cdroms: Sequence[Cdrom]
     memory: int
     pci: bool
+    ata: int
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes from an address as real-mode code forms it, at most 10FFEFh + length."""

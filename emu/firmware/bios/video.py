@@ -22,6 +22,10 @@ from emu.firmware.bios.video_text import TextScreen
 
 BELL, BACKSPACE, LINE_FEED, RETURN = 7, 8, 10, 13
 PAGES = 8
+#: The most columns and lines of a character that any mode has, whatever the guest writes into the BIOS data area.
+MOST_COLUMNS, MOST_LINES = 256, 32
+#: AH=13h: characters written before the ROM asks again, unless a line was scrolled; those that an event shows.
+PIECE, MOST_SHOWN = 64, 256
 
 
 class Video:
@@ -80,7 +84,11 @@ class Video:
         return MODES.get(self._hardware.byte(bda.VIDEO_MODE) & 0x7F, MODES[3])
 
     def _columns(self) -> int:
-        return max(1, self._hardware.word(bda.COLUMNS))
+        return max(1, min(self._hardware.word(bda.COLUMNS), MOST_COLUMNS))
+
+    def _height(self) -> int:
+        """Lines of a character."""
+        return min(self._hardware.word(bda.CHARACTER_HEIGHT), MOST_LINES)
 
     def _rows(self) -> int:
         return self._hardware.byte(bda.ROWS) + 1
@@ -104,7 +112,7 @@ class Video:
     def _glyph(self, mode: Mode, character: int) -> bytes:
         """The font of graphics modes: INT 43h, or INT 1Fh for the upper half in the CGA's."""
         h = self._hardware
-        height = h.word(bda.CHARACTER_HEIGHT)
+        height = self._height()
         vector = GRAPHICS_FONT
         if mode.number in (4, 5, 6) and character >= 0x80:
             vector, character = HIGH_FONT, character - 0x80
@@ -185,8 +193,7 @@ class Video:
         if mode.kind == TEXT:
             self._text.scroll(self._start(page), self._columns(), window, lines, attribute)
         else:
-            height = self._hardware.word(bda.CHARACTER_HEIGHT)
-            self._graphics.scroll(mode, self._start(page), height, window, lines, attribute)
+            self._graphics.scroll(mode, self._start(page), self._height(), window, lines, attribute)
 
     def _read_character(self, f: Frame) -> None:
         mode, page = self._mode(), f.bh
@@ -195,8 +202,7 @@ class Video:
         if mode.kind == TEXT:
             f.al, f.ah = self._text.cells(self._start(page), row * self._columns() + column, 1)
         else:
-            height = self._hardware.word(bda.CHARACTER_HEIGHT)
-            shape = self._graphics.shape(mode, self._start(page), (column, row), height)
+            shape = self._graphics.shape(mode, self._start(page), (column, row), self._height())
             f.al = next((c for c in range(256) if self._glyph(mode, c) == shape), 0)
             f.ah = 0
         f.result = ("%02Xh, attribute %02Xh", f.al, f.ah)
@@ -239,12 +245,13 @@ class Video:
         page = self._hardware.byte(bda.PAGE) if self._mode().kind == TEXT else f.bh & 7
         self._type(f.al, page, f.bl, None)
 
-    def _type(self, character: int, page: int, colour: int, attribute: int | None) -> None:
-        """A character as a teletype prints it. In text the cell keeps its attribute, if none is given."""
+    def _type(self, character: int, page: int, colour: int, attribute: int | None) -> bool:
+        """A character as a teletype prints it: has the screen scrolled? In text the cell keeps its attribute, if none
+        is given."""
         mode = self._mode()
         column, row = self._cursor(page)
         if character == BELL:
-            return
+            return False
         if character == BACKSPACE:
             column = max(0, column - 1)
         elif character == RETURN:
@@ -257,13 +264,15 @@ class Video:
         if column >= self._columns():
             column, row = 0, row + 1
         last = self._rows() - 1
-        if row > last:
+        scrolls = row > last
+        if scrolls:
             row = last
             fill = 0
             if mode.kind == TEXT:
                 fill = self._text.cells(self._start(page), last * self._columns() + column, 1)[1]
             self._scroll_window(page, (0, 0, last, self._columns() - 1), 1, fill)
         self._move(page, column, row)
+        return scrolls
 
     def _put(
         self, mode: Mode, page: int, place: tuple[int, int], character: int, colour: int, attribute: int | None
@@ -285,18 +294,30 @@ class Video:
         f.result = ("mode %02Xh, %d columns, page %d", f.al, f.ah, f.bh)
 
     def _string(self, f: Frame) -> None:
-        """AL bit 0: the cursor moves; bit 1: each character is followed by its attribute."""
+        """AL bit 0: the cursor moves; bit 1: each character is followed by its attribute. A piece at a time, as the
+        caller may ask for 65,535 characters: `scratch` is how many are done, `reply` where the cursor was."""
         attributes, moves, page = bool(f.al & 2), bool(f.al & 1), f.bh & 7
-        data = self._hardware.read(f.es * 16 + f.bp, f.cx * (2 if attributes else 1))
+        width = 2 if attributes else 1
+        shown = self._hardware.read(f.es * 16 + f.bp, min(f.cx, MOST_SHOWN) * width)[::width].decode("cp437")
         f.name = (
-            "write string: page %d, row %d, column %d, %r", page, f.dh, f.dl,
-            (data[0::2] if attributes else data).decode("cp437"),
+            "write string: page %d, row %d, column %d, %r%s",
+            page, f.dh, f.dl, shown, f" and {f.cx - MOST_SHOWN} more" if f.cx > MOST_SHOWN else "",
         )  # fmt: skip
-        before = self._cursor(page)
-        if f.dh != 0xFF:
-            self._move(page, f.dl, f.dh)
-        for i in range(f.cx):
-            character, colour = (data[2 * i], data[2 * i + 1]) if attributes else (data[i], f.bl)
-            self._type(character, page, colour, colour)
-        if not moves:
-            self._move(page, *before)
+        if f.step == 0:
+            column, row = self._cursor(page)
+            f.step, f.scratch, f.reply = 1, 0, row << 8 | column
+            if f.dh != 0xFF:
+                self._move(page, f.dl, f.dh)
+        done = f.scratch
+        count = max(0, min(f.cx - done, PIECE))
+        data = self._hardware.read(f.es * 16 + f.bp + done * width, count * width)
+        for i in range(0, count * width, width):
+            colour = data[i + 1] if attributes else f.bl
+            done += 1
+            if self._type(data[i], page, colour, colour):
+                break
+        f.scratch = done
+        if done < f.cx:
+            f.soon()
+        elif not moves:
+            self._move(page, f.reply & 0xFF, f.reply >> 8 & 0xFF)

@@ -15,6 +15,7 @@ from emu.firmware.bios.video_set import FONTS, GRAPHICS_FONT, HIGH_FONT, ROM_SEG
 HEIGHTS = {1: 14, 2: 8, 4: 16}
 #: AH=11h, AL=23h and so on: rows by BL.
 ROWS = {1: 14, 2: 25, 3: 43}
+FONT_CHARACTERS = 256  #: of a block
 STATIC_TABLE_OFFSET = 0xE000  #: in the ROM: what AH=1Bh points to
 
 
@@ -30,9 +31,9 @@ class VideoFonts:
         if al & 0xF0 in (0x00, 0x10):
             low, block = al & 0x0F, f.bl & 7
             if low == 0:
-                data = h.read(f.es * 16 + f.bp, f.cx * f.bh)
-                if not 1 <= f.bh <= 32 or not data:
+                if not 1 <= f.bh <= 32 or not f.cx:
                     return
+                data = h.read(f.es * 16 + f.bp, min(f.cx, FONT_CHARACTERS) * f.bh)
                 self._setter.load_font(f.bh, block, data, f.dx & 0xFF)
                 height = f.bh
             elif low in HEIGHTS:

@@ -7,6 +7,7 @@ from emu.firmware.bios.planes import Planes
 from emu.firmware.bios.video_modes import CGA, CHAIN_4, Mode
 
 CGA_HALF = 0x2000
+WINDOW = 0x10000  #: bytes of A000h, which addresses of 16 bits wrap around in
 XOR = 0x80
 
 
@@ -21,8 +22,10 @@ class GraphicsScreen:
     def _line(self, mode: Mode, start: int, y: int, column: int, count: int) -> bytearray:
         """What holds `count` characters' widths of line `y` from `column` on."""
         if mode.kind == CHAIN_4:
-            at = start + (y * mode.columns + column) * 8
-            return bytearray(self._display.memory[at : at + 8 * count])
+            data = bytearray()
+            for at, n in _pieces(start + (y * mode.columns + column) * 8, 8 * count):
+                data += self._display.memory[at : at + n]
+            return data
         if mode.kind == CGA:
             at = y // 2 * 80 + y % 2 * CGA_HALF
             if mode.bits == 1:
@@ -35,9 +38,11 @@ class GraphicsScreen:
 
     def _set_line(self, mode: Mode, start: int, y: int, column: int, data: bytes | bytearray) -> None:
         if mode.kind == CHAIN_4:
-            at = start + (y * mode.columns + column) * 8
-            self._display.memory[at : at + len(data)] = bytes(data)
-            self._display.written(at, len(data))
+            done = 0
+            for at, n in _pieces(start + (y * mode.columns + column) * 8, len(data)):
+                self._display.memory[at : at + n] = bytes(data[done : done + n])
+                self._display.written(at, n)
+                done += n
         elif mode.kind == CGA:
             at = y // 2 * 80 + y % 2 * CGA_HALF
             if mode.bits == 1:
@@ -122,6 +127,18 @@ class GraphicsScreen:
                 return data[0] >> 7 - i & 1
             return (data[0] << 8 | data[1]) >> 14 - 2 * i & 3
         return sum((data[plane] >> 7 - i & 1) << plane for plane in range(4))
+
+
+def _pieces(first: int, count: int) -> list[tuple[int, int]]:
+    """(offset, how many) of a range of the window, cut where it wraps around: rows below the screen, which nothing
+    keeps a caller from naming, are where 16-bit code would find them."""
+    pieces = []
+    while count:
+        at = first % WINDOW
+        n = min(count, WINDOW - at)
+        pieces.append((at, n))
+        first, count = first + n, count - n
+    return pieces
 
 
 def _pixels(mode: Mode, bits: int, colour: int) -> bytes:

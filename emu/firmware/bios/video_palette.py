@@ -12,6 +12,7 @@ from emu.firmware.bios.video_set import ModeSetter
 
 MODE_CONTROL, OVERSCAN, COLOUR_SELECT = 0x10, 0x11, 0x14
 BLINK, PALETTE_SELECT = 0x08, 0x80
+DAC_COLOURS = 256
 BORDER = 17  #: palette registers and the border, as AL=02h has them
 
 
@@ -44,6 +45,7 @@ class VideoPalette:
         h, setter, al = self._hardware, self._setter, f.al
         f.name = ("palette function %02Xh: BX=%04Xh, CX=%04Xh, DX=%04Xh", al, f.bx, f.cx, f.dx)
         table = f.es * 16 + f.dx
+        count = min(f.cx, DAC_COLOURS)
         if al == 0x00 and f.bl < 0x15:
             setter.attribute(f.bl, f.bh)
         elif al == 0x01:
@@ -66,14 +68,14 @@ class VideoPalette:
         elif al == 0x10:
             setter.dac(f.bx & 0xFF, [(f.dh, f.ch, f.cl)])
         elif al == 0x12:
-            data = h.read(table, 3 * f.cx)
+            data = h.read(table, 3 * count)
             setter.dac(f.bx & 0xFF, [(data[i], data[i + 1], data[i + 2]) for i in range(0, len(data), 3)])
         elif al == 0x13:
             self._select(f)
         elif al == 0x15:
             f.dh, f.ch, f.cl = setter.read_dac(f.bx & 0xFF, 1)[0]
         elif al == 0x17:
-            colours = setter.read_dac(f.bx & 0xFF, f.cx)
+            colours = setter.read_dac(f.bx & 0xFF, count)
             h.write(table, bytes(part for colour in colours for part in colour))
         elif al == 0x18:
             h.outb(0x3C6, f.bl)
@@ -84,7 +86,7 @@ class VideoPalette:
             page = setter.read_attribute(COLOUR_SELECT)
             f.bl, f.bh = paging, page & 15 if paging else page >> 2 & 3
         elif al == 0x1B:
-            colours = setter.read_dac(f.bx & 0xFF, f.cx)
+            colours = setter.read_dac(f.bx & 0xFF, count)
             # 30 %, 59 % and 11 % (IBM, "Sum color values to gray shades").
             greys = [(77 * red + 151 * green + 28 * blue + 128) >> 8 for red, green, blue in colours]
             setter.dac(f.bx & 0xFF, [(g, g, g) for g in greys])
