@@ -27,6 +27,9 @@ EL_TORITO = b"\0CD001\1EL TORITO SPECIFICATION"
 MOST_LOADED = 0x9000 // 32 * 4  #: sectors of 512 bytes below the EBDA
 
 
+SLEEPS, TRIES = 1, 2  #: steps of INT 18h and 19h
+
+
 class NotBootable(Exception):
     """Why; a few words for the screen."""
 
@@ -68,10 +71,12 @@ class Boot:
 
     def _try(self, f: Frame, name: str) -> None:
         state = self._keeper.state
-        if f.step:
+        if f.step == SLEEPS:
             f.sleep()
             return
-        for kind, number in self._order()[state.attempt :]:
+        order = self._order()
+        if state.attempt < len(order):
+            kind, number = order[state.attempt]
             what = {FLOPPY: "floppy", DISK: "disk", CDROM: "CD"}[kind]
             self._say(f"Booting from {what} (drive {number:02X}h)...\r\n")
             try:
@@ -82,7 +87,10 @@ class Boot:
                 self._hardware.note(partial("INT 19h {}: {}".format, what, reason))
                 state.attempt += 1
                 state.emulation = None
-                continue
+                # One device an answer: messages are many pixels in graphics modes.
+                f.step = TRIES
+                f.soon()
+                return
             f.name = (f"{name}: %s", what)
             f.result = ("drive %02Xh at %04X:%04X", drive, *address)
             f.eax = f.ebx = f.ecx = f.edx = f.esi = f.edi = f.ebp = f.ds = f.es = 0
@@ -93,7 +101,7 @@ class Boot:
         self._say("No bootable device.\r\n")
         self._hardware.note(lambda: "INT 19h no bootable device")
         # The loader's stack would be overwritten by what comes: it sleeps in this service for ever.
-        f.step = 1
+        f.step = SLEEPS
         f.sleep()
 
     def _load(self, kind: int, number: int) -> tuple[int, tuple[int, int]]:

@@ -86,7 +86,8 @@ class Mouse:
         """The next of `commands` (byte, replies expected). True when all are done and were acknowledged: then the
         last replies are in the frame."""
         if f.step:
-            _, expected = commands[f.step - 1]
+            # The frame is the guest's memory: its step may be anything.
+            expected = commands[f.step - 1][1] if f.step <= len(commands) else None
             if f.scratch >> 8 & 0xFF != expected or f.reply & 0xFF != ACK:
                 f.fail(INTERFACE_ERROR)
                 return False

@@ -6,6 +6,8 @@ from emu.devices.vga_memory import DisplayMemory, place
 
 HALF = 0x4000  #: offsets between two changes of how `place` spreads them
 
+FEW = 4  #: offsets that are moved one by one: a character's width of pixels above all
+
 
 class Planes:
     """Offsets count from 0 to FFFFh; each has four bytes, plane 0 first. Ranges that leave this wrap around."""
@@ -15,6 +17,10 @@ class Planes:
 
     def get(self, offset: int, count: int) -> bytearray:
         """4 * `count` bytes."""
+        if count < FEW:
+            memory = self._display.memory
+            starts = [place(at & 0xFFFF) for at in range(offset, offset + count)]
+            return bytearray(b"".join(bytes(memory[start : start + 4]) for start in starts))
         first = offset & ~3
         total = (offset + count + 3 & ~3) - first
         out = bytearray(4 * total)
@@ -31,6 +37,12 @@ class Planes:
     def put(self, offset: int, data: bytes | bytearray) -> None:
         """`data` is what `get` gives."""
         count = len(data) // 4
+        if count < FEW:
+            for i in range(count):
+                start = place(offset + i & 0xFFFF)
+                self._display.memory[start : start + 4] = bytes(data[4 * i : 4 * i + 4])
+                self._display.written(start, 4)
+            return
         first = offset & ~3
         total = (offset + count + 3 & ~3) - first
         if first != offset or total != count:

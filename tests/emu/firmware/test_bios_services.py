@@ -44,6 +44,7 @@ def test_a_pixel_that_the_end_of_the_window_cuts_off_wraps(services: Services) -
     assert services.machine.read_physical(0xA0000, 1) == b"\x33"
 
 
+@pytest.mark.timeout(20)
 def test_what_the_data_area_says_of_the_screen_cannot_make_a_scroll_endless(services: Services) -> None:
     services.call(0x10, ax=0x0003)
     services.memory.write(0x44A, b"\xff\xff")  # columns
@@ -138,3 +139,15 @@ def test_flat_buffers_end_at_4_gib(services: Services, function: int) -> None:
     services.memory.write(BUFFER, bytes(512))
     assert flat(services, 0x42, BUFFER) == 0
     assert services.memory.read(BUFFER, 512) == b"\x5a" * 512
+
+
+# -- the frame
+
+
+def test_a_frame_whose_step_the_guest_has_changed_is_an_interface_error(services: Services) -> None:
+    services.memory.write(0x9FC26, b"\0\0")
+    services.begin(0x15, ax=0xC201, step=0x55)
+    frame = services.ask()
+    assert frame.action == 0
+    assert frame.carry
+    assert frame.ah == 0x03  # (IBM, "Interrupt 15h", AH=C2h: interface error)
