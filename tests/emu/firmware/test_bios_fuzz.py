@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from bios_calls import SEGMENT, WAITS, Services
+from bios_frames import SEGMENT, WAITS, Services
 from emu.firmware.bios import frame as frames
 from emu.media import Disk
 

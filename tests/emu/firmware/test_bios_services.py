@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from bios_calls import Services
+from bios_frames import Services
 from emu.firmware.roms import builtin_bios
 from emu.media import Disk
 
