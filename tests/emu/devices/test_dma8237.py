@@ -236,7 +236,7 @@ def test_priorities_fixed_and_rotating():
 
 
 def test_a_service_of_the_first_controller_rotates_the_cascade_to_the_end_of_the_second():
-    """8237A, "Rotating Priority": the last channel to get service becomes the lowest; to the second, it is channel 4."""
+    """8237A, "Rotating Priority": the last channel to get service becomes the lowest; for the second, channel 4."""
     bench = Bench()
     for channel in (1, 2, 5, 7):
         bench.program(channel, 0x1000 * channel, 0xFFFF, SINGLE | TO_MEMORY)
