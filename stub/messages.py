@@ -279,9 +279,9 @@ class Restart:
 Message = (
     Unknown | QuerySupported | StartNoAck | MustReplyEmpty | ExtendedMode | QueryStop | ReadRegisters | WriteRegisters
     | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | WriteMemory | Resume | Reverse | QueryResume
-    | InsertPoint | RemovePoint | SetThread | ThreadAlive | CurrentThread | QueryAttached | FirstThreads | NextThreads | ThreadExtra
-    | SearchMemory | ChecksumMemory | QemuQuery | QemuSet | Transfer | MonitorCommand | SymbolsAvailable | Kill | Attach
-    | Detach | Restart
+    | InsertPoint | RemovePoint | SetThread | ThreadAlive | CurrentThread | QueryAttached | FirstThreads | NextThreads
+    | ThreadExtra | SearchMemory | ChecksumMemory | QemuQuery | QemuSet | Transfer | MonitorCommand | SymbolsAvailable
+    | Kill | Attach | Detach | Restart
 )  # fmt: skip
 
 _Parser = Callable[[bytes], Message]
