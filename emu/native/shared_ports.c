@@ -1,6 +1,6 @@
 /* Counter 0 of the 8254 as kernels read it for a clock, the POST code port, and the master 8259's masks and ends of
- * interrupts: says in C what emu/devices/pit8254.py, debugports.py and pic8259_chip.py say, for the accesses that have no
- * other effect. The data sheet of the 8254 (231164), "Counter Latch
+ * interrupts: says in C what emu/devices/pit8254.py, debugports.py and pic8259_chip.py say, for the accesses that have
+ * no other effect. The data sheet of the 8254 (231164), "Counter Latch
  * Command": the count is held until it has been read, and a latch command is ignored until then. */
 #include "fast.h"
 

@@ -1,10 +1,10 @@
 /* Stores to pages that hold code, which loaders' stubs and small programs make all the time: their data and their stack
  * lie beside their instructions.
  *
- * Unicorn's way looks for the region of memory, locks its pages, and asks each translation of the page where it lies. Here
- * the bytes that translations were made from are known, and a store beside them is just done. So is one that leaves its
- * bytes as they are, wherever: a stub that is called for one service again and again puts the same number into its INT
- * each time, and nothing has to be translated anew.
+ * Unicorn's way looks for the region of memory, locks its pages, and asks each translation of the page where it lies.
+ * Here the bytes that translations were made from are known, and a store beside them is just done. So is one that leaves
+ * its bytes as they are, wherever: a stub that is called for one service again and again puts the same number into its
+ * INT each time, and nothing has to be translated anew.
  */
 #include "fast.h"
 
@@ -53,8 +53,8 @@ static int are_code(const uint8_t *map, uint64_t offset, int size)
     return 0;
 }
 
-/* The page of RAM at `host` in this process, which has come into the TLB. Each that a store can come through is told here
- * again after whatever changed Unicorn's numbering of RAM, as that empties the TLB. */
+/* The page of RAM at `host` in this process, which has come into the TLB. Each that a store can come through is told
+ * here again after whatever changed Unicorn's numbering of RAM, as that empties the TLB. */
 void remember_home(engine *e, uint64_t host, uint64_t ram)
 {
     struct home *home = &e->homes[host / PAGE % HOMES];
