@@ -54,7 +54,8 @@ class Hardware:
         self.write_bytes(address, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
 
     def inb(self, port: int) -> int:
-        return self.port_in(port, 1)
+        """Of a port that may be counted from what the guest has in the BIOS data area: it wraps, as DX does."""
+        return self.port_in(port & 0xFFFF, 1)
 
     def outb(self, port: int, value: int) -> None:
-        self.port_out(port, 1, value & 0xFF)
+        self.port_out(port & 0xFFFF, 1, value & 0xFF)

@@ -151,3 +151,10 @@ def test_a_frame_whose_step_the_guest_has_changed_is_an_interface_error(services
     assert frame.action == 0
     assert frame.carry
     assert frame.ah == 0x03  # (IBM, "Interrupt 15h", AH=C2h: interface error)
+
+
+def test_ports_counted_from_the_data_area_wrap(services: Services) -> None:
+    services.memory.write(0x406, b"\xff\xff")  # COM4's first port
+    assert services.call(0x14, ax=0x00E3, dx=3).action == 0
+    services.memory.write(0x40C, b"\xff\xff")  # LPT3's
+    assert services.call(0x17, ax=0x0200, dx=2).action == 0
