@@ -210,8 +210,8 @@ class Board:
         hardware = Hardware(
             bus.read, bus.write, lambda: self.a20.enabled, ports.port_in, ports.port_out, lambda: clock.now, note,
             self.vga.memory, self.fdc.drives, [*config.disks, *config.virtio],
-            [drive for channel in (self.ide, self.ide1) for drive in channel.cdroms], config.memory,
-            self.chipset is not None,
+            [(2 * n + cd.index, cd) for n, channel in enumerate((self.ide, self.ide1)) for cd in channel.cdroms],
+            config.memory, self.chipset is not None,
         )  # fmt: skip
         bios = self.device_table["bios"] = BiosServices(hardware)
         ports.map(layout.BIOS_SERVICE, 4, bios, "bios", width=4)

@@ -27,7 +27,7 @@ class Hardware:
     display: DisplayMemory
     floppies: Sequence[FloppyDrive]
     disks: Sequence[Disk]
-    cdroms: Sequence[Cdrom]
+    cdroms: Sequence[tuple[int, Cdrom]]  #: with their place, 0 to 3 from the primary channel's device 0 on
     memory: int
     pci: bool
 
