@@ -144,7 +144,7 @@ BOOTS = (
         "u-boot", "serial:Hit any key", 600, machine="pc", memory="256M", firmwares=("u-boot",),
         dialog=((" ", "serial:=> $"), ("version\n", "serial:U-Boot 2023[^$]*=> $")),
     ),
-    Boot("xen", _NO_DOM0, 900, kernel=Kernel(images.xen_plain, _XEN), machine="pc", firmwares=("seabios",)),
+    Boot("xen", _NO_DOM0, 900, kernel=Kernel(images.xen_plain, _XEN), machine="pc"),
     Boot(
         "xen directly", _NO_DOM0, 900, kernel=Kernel(images.xen_plain, f"no-real-mode {_XEN}"), machine="pc",
         firmwares=(DIRECT,),
