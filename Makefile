@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 PACKAGES := emu stub xenbridge repl bench tools
 
-.PHONY: setup demo test test-fast lint bench soak docs clean
+.PHONY: setup demo test test-fast lint bench bench-boots soak docs clean
 
 setup:
 	@PYTHON=$(PYTHON) tools/setup
@@ -31,6 +31,11 @@ lint: setup
 # each figure beside the one of QEMU's stub in the same run
 bench: setup
 	@$(PY) -m bench
+
+# each boot of the tests' table beside QEMU; BOOTS='xen "grub floppy"' for some of them, by name
+BOOTS ?=
+bench-boots: setup
+	@$(PY) -m bench.boots $(BOOTS)
 
 # the property tests with a thousand times the examples, and STREAMS random instruction streams in each mode against
 # Bochs, each of about 42,000 instructions; no time limit

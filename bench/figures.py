@@ -122,8 +122,9 @@ FIGURES = (
     Figure("16 MiB from the disk by PIO", "s", False, read_disk),
     Figure("16 MiB from the disk by DMA", "s", False, read_disk_by_dma),
     Figure("16 MiB from the disk by virtio", "s", False, read_disk_by_virtio),
-    Figure("decompression of Linux 686", "s", False, kernels.decompression, "1x", icount=True),
-    Figure("Linux 686 to userspace", "s", False, kernels.to_userspace, "1x", icount=True),
-    Figure("Linux 686 on pc to userspace", "s", False, kernels.to_userspace_on_pc, "1.2x", icount=True),
+    Figure("decompression of Linux 686", "s", False, kernels.decompression, "1x QEMU's", icount=True),
+    Figure("Linux 686 to userspace", "s", False, kernels.to_userspace, "1.2x QEMU's", icount=True),
+    Figure("Linux 686 on pc to userspace", "s", False, kernels.to_userspace_on_pc, "1.2x QEMU's", icount=True),
+    Figure("Linux amd64 on pc to userspace", "s", False, kernels.amd64_to_userspace_on_pc, "1.5x QEMU's", icount=True),
     Figure("memory of an idle 64 MiB machine", "MiB", False, memory, "150 MiB"),
 )

@@ -1,4 +1,5 @@
-"""What a Linux kernel takes: Debian's 686 kernel, decompressed and to its userspace, on each side's isapc and pc."""
+"""What a Linux kernel takes: Debian's 686 kernel, decompressed and to its userspace, on each side's isapc and pc, and
+the amd64 one on pc."""
 
 from __future__ import annotations
 
@@ -16,19 +17,22 @@ PC_APPEND = "console=ttyS0 earlyprintk=serial,ttyS0,115200"
 FIRST_TEXT, USERSPACE_TEXT = b"Linux version", b"userspace: "
 
 
-def _files() -> Linux:
+def _files(architecture: str) -> Linux:
     try:
-        return linux()
+        return linux(architecture)
     except AssetMissing as missing:
         raise FigureUnavailable(str(missing)) from missing
 
 
-def _seconds(side: Side, folder: Path, text: bytes, machine: str = "isapc") -> float:
-    files = _files()
-    initrd = folder / "initrd"
+def _seconds(side: Side, folder: Path, text: bytes, machine: str = "isapc", architecture: str = "i386") -> float:
+    files = _files(architecture)
+    initrd = folder / f"initrd-{architecture}"
     if not initrd.exists():
         initrd.write_bytes(userspace(files.busybox.read_bytes()))
-    return side.kernel_to(Kernel(files.kernel, initrd, PC_APPEND if machine == "pc" else APPEND, machine), text)
+    append = PC_APPEND if machine == "pc" else APPEND
+    return side.kernel_to(
+        Kernel(files.kernel, initrd, append, machine, bits=64 if architecture == "amd64" else 32), text
+    )
 
 
 def decompression(side: Side, folder: Path) -> float:
@@ -44,3 +48,8 @@ def to_userspace(side: Side, folder: Path) -> float:
 def to_userspace_on_pc(side: Side, folder: Path) -> float:
     """As `to_userspace`, on the pc: ACPI, I/O APIC, local APIC, HPET."""
     return _seconds(side, folder, USERSPACE_TEXT, "pc")
+
+
+def amd64_to_userspace_on_pc(side: Side, folder: Path) -> float:
+    """As `to_userspace_on_pc`, of the 64-bit kernel."""
+    return _seconds(side, folder, USERSPACE_TEXT, "pc", "amd64")

@@ -37,12 +37,13 @@ class FigureUnavailable(BenchError):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A Linux kernel to enter, its initrd and its command line, and the machine to do it on."""
+    """A Linux kernel to enter, of 32 or 64 `bits`, its initrd and its command line, and the machine to do it on."""
 
     file: Path
     initrd: Path
     append: str
     machine: str = "isapc"
+    bits: int = 32
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,16 @@ class Side:
             raise BenchError(f"{self.name} ended with status {done.returncode} and said: {said}")
         return seconds
 
+    def kernel_program(self, kernel: Kernel) -> tuple[str, ...]:
+        """The program that has a CPU for `kernel`."""
+        return self.program
+
     def kernel_arguments(self, kernel: Kernel) -> list[str]:
         raise BenchError(f"{self.name} runs no kernels")
 
     def kernel_to(self, kernel: Kernel, text: bytes) -> float:
         """Seconds from the start of the process until the guest has sent `text` on its serial line."""
-        command = [*self.program, *self.kernel_arguments(kernel)]
+        command = [*self.kernel_program(kernel), *self.kernel_arguments(kernel)]
         begin = time.perf_counter()
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment
@@ -155,14 +160,18 @@ class V2e(Side):
 
 
 class Qemu(Side):
-    """QEMU's i386 TCG, without the devices that v2e's isapc lacks."""
+    """QEMU's i386 TCG, without the devices that v2e's isapc lacks; a 64-bit kernel has the x86_64 one."""
 
     def __init__(self, name: str = "QEMU", *options: str) -> None:
         super().__init__(name, ("qemu-system-i386", *options))
 
+    def kernel_program(self, kernel: Kernel) -> tuple[str, ...]:
+        return self.program if kernel.bits == 32 else ("qemu-system-x86_64", *self.program[1:])
+
     def kernel_arguments(self, kernel: Kernel) -> list[str]:
         files = ["-kernel", str(kernel.file), "-initrd", str(kernel.initrd), "-append", kernel.append]
-        machine = ["-accel", "tcg", "-machine", kernel.machine, "-cpu", "qemu32", "-m", KERNEL_MEMORY, "-nodefaults"]
+        cpu = f"qemu{kernel.bits}"
+        machine = ["-accel", "tcg", "-machine", kernel.machine, "-cpu", cpu, "-m", KERNEL_MEMORY, "-nodefaults"]
         return [*machine, *files, "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]
 
     def arguments(self, firmware: str, disk: Path | None, bus: Bus = "isa") -> list[str]:

@@ -74,7 +74,9 @@ class Board:
         note: Callable[[str, Callable[[], str]], None],
     ) -> None:
         """`note`: an event of a kind, and what makes its text."""
-        self.pic = Pic8259Pair(pin)
+        self.shared_ports = SharedPorts()
+        #: that of a pc reaches the CPU by way of the local APIC
+        self.pic = Pic8259Pair(pin, self.shared_ports if config.machine != "pc" else None)
         self.reset_control = ResetControl(orders.request_reset)
         irq: list[Callable[[bool], None]] = [partial(self.pic.set_irq, n) for n in range(16)]
         self.chipset: PcChipset | None = None
@@ -88,7 +90,6 @@ class Board:
             irq = self.chipset.isa_irq
         bus = BusMaster(memory, mmio)
         self.dma = DmaPair(bus.read, bus.write)
-        self.shared_ports = SharedPorts()
         self.pit = Pit8254(clock, irq[layout.IRQ_PIT], self.shared_ports)
         self.port61 = Port61(self.pit, clock)
         nvram = pc_nvram(

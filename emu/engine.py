@@ -208,12 +208,16 @@ class Executor(Protocol):
     def set_retired(self, count: int) -> None:
         """Continue counting from `count` (after a restore)."""
 
-    def set_interrupt(self, vector: int | None) -> None:
+    def set_interrupt(self, vector: int | None, *, last: bool = False) -> None:
         """Drive INTR: `vector` is what the controller would answer to an acknowledge now; None lowers the line.
-        Allowed in callbacks. Delivered at the first instruction boundary where IF, shadow and TPR allow."""
+        Allowed in callbacks. Delivered at the first instruction boundary where IF, shadow and TPR allow. The run ends
+        there, but with `last` it may go on: behind the acknowledge the line is low until this is called again."""
 
     def take_interrupt(self) -> int | None:
         """The vector delivered since the last call (so that its controller can be acknowledged), else None."""
+
+    #: instructions retired when what `take_interrupt` returned last was delivered
+    interrupt_taken_at: int
 
     def interruptible(self) -> bool:
         """True if a pending INTR would be delivered before the next instruction (IF=1, no shadow)."""

@@ -14,6 +14,9 @@ class InterruptController(Protocol):
     def pending_vector(self) -> int | None:
         """The vector an acknowledge would return now, without side effects; None when INTR is low."""
 
+    def last_for_now(self) -> bool:
+        """An acknowledge now would leave INTR low until the controller is accessed or a line changes."""
+
     def acknowledge(self) -> int:
         """The INTA cycles: returns the vector and moves the request into service."""
 
@@ -23,7 +26,8 @@ class IntrPin:
 
     The engine delivers the vector it was last given, on its own, in the middle of a run. The controller learns of it
     at the next `settle`, which must come before anything looks at the controller or changes it: the controller
-    calls `settle()` first and `update()` last in every access and line change.
+    calls `settle()` first and `update()` last in every access and line change. Where nobody waits for the delivery and
+    nothing can come of it, the run goes on behind it.
     """
 
     def __init__(self) -> None:
@@ -31,6 +35,8 @@ class IntrPin:
         self._executor: Executor | None = None
         self.on_delivery: Callable[[int], None] | None = None  #: told each vector delivered
         self.before_update: Callable[[], None] = lambda: None  #: told before INTR is driven anew
+        #: says whether nobody is to be told of a delivery at its instant, as it surely leaves INTR low; None: never
+        self.may_go_on: Callable[[], bool] | None = None
 
     def connect(self, controller: InterruptController, executor: Executor) -> None:
         self._controller, self._executor = controller, executor
@@ -44,14 +50,20 @@ class IntrPin:
             self._controller.acknowledge()
             if self.on_delivery is not None:
                 self.on_delivery(vector)
-            self.before_update()
-            self._executor.set_interrupt(self._controller.pending_vector())
+            self._drive(self._executor, self._controller)
 
     def update(self) -> None:
         """Tell the engine what the controller asks for now."""
         if self._executor is not None and self._controller is not None:
-            self.before_update()
-            self._executor.set_interrupt(self._controller.pending_vector())
+            self._drive(self._executor, self._controller)
+
+    def _drive(self, executor: Executor, controller: InterruptController) -> None:
+        self.before_update()
+        vector = controller.pending_vector()
+        if vector is not None and self.may_go_on is not None and self.may_go_on():
+            executor.set_interrupt(vector, last=True)
+        else:
+            executor.set_interrupt(vector)
 
 
 class Line:

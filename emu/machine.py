@@ -124,10 +124,11 @@ class Machine:
         #: what drives INTR
         self.controller: InterruptController = self.board.controller
         self.pin.connect(self.controller, self.executor)
-        #: told of each fault and software interrupt before, and of each hardware interrupt behind its delivery
+        #: told of each fault and software interrupt before its delivery
         self.caught_fault: Callable[[Fault], None] | None = None
-        self.caught_interrupt: Callable[[int], None] | None = None
+        self._caught_interrupt: Callable[[int], None] | None = None
         self.pin.on_delivery = self._on_interrupt
+        self.pin.may_go_on = self._may_go_on
         self.executor.on_fault(self._on_fault)
         if self.board.chipset is not None:
             self.board.chipset.smm.told = lambda text: self.journal.add(self.executor.retired, "smm", text)
@@ -150,12 +151,15 @@ class Machine:
         return self.clock.now
 
     def _note(self, kind: str, text: Callable[[], str]) -> None:
+        self.pin.settle()  # an interrupt that was taken before comes first
         self.journal.add_lazy(self.executor.retired, kind, text)
 
     def _on_fault(self, fault: Fault) -> None:
         kind = "int" if fault.software else "exception"
         code = "" if fault.code is None else f" error {fault.code:#x}"
         cr2 = f" cr2 {fault.cr2:#x}" if fault.vector == 14 and not fault.software else ""
+        if fault.interrupt is None:
+            self.pin.settle()  # an interrupt that was taken before comes first
         during = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
         where = f"{fault.cs:04x}:{fault.rip:x}"
         self.journal.add(fault.retired, kind, f"{fault.vector:#04x}{code}{cr2}{during} at {where}")
@@ -163,9 +167,23 @@ class Machine:
             self.caught_fault(fault)
 
     def _on_interrupt(self, vector: int) -> None:
-        self.journal.add(self.executor.retired, "interrupt", f"vector {vector:#04x}")
-        if self.caught_interrupt is not None:
-            self.caught_interrupt(vector)
+        self.journal.add(self.executor.interrupt_taken_at, "interrupt", f"vector {vector:#04x}")
+        if self._caught_interrupt is not None:
+            self._caught_interrupt(vector)
+
+    @property
+    def caught_interrupt(self) -> Callable[[int], None] | None:
+        """Told of each hardware interrupt, where it has been delivered."""
+        return self._caught_interrupt
+
+    @caught_interrupt.setter
+    def caught_interrupt(self, told: Callable[[int], None] | None) -> None:
+        self._caught_interrupt = told
+        self.pin.settle()
+        self.pin.update()
+
+    def _may_go_on(self) -> bool:
+        return self._caught_interrupt is None and self.controller.last_for_now()
 
     # -- what devices ask of the machine
 

@@ -45,7 +45,7 @@ class Control(ctypes.Structure):
         ("step", ctypes.c_uint8),  # have the engine return right behind the next instruction
         ("breakpoints", ctypes.c_uint8),  # the table has entries
         ("paging", ctypes.c_uint8),  # compare CR0, CR3, CR4 and DR0 to DR3 with the copies below
-        ("taken", ctypes.c_uint8),  # an interrupt was delivered
+        ("taken", ctypes.c_uint8),  # an interrupt was delivered; 2: and the run goes on (fast loop)
         ("suppress", ctypes.c_uint8),  # do not deliver the exception being reported
         ("taken_vector", ctypes.c_uint8),
         ("ports", ctypes.c_uint8),  # a breakpoint on ports is enabled in DR7: each access is to reach Python
@@ -72,6 +72,9 @@ class Control(ctypes.Structure):
         ("physical_count", ctypes.c_uint32),
         ("seen_mode", ctypes.c_uint32),  # what `changes` compares with
         ("seen_task", ctypes.c_uint64),
+        ("taken_at", ctypes.c_uint64),  # fast loop: instructions retired when the interrupt was taken
+        ("last_for_now", ctypes.c_uint8),  # fast loop: a run goes on behind the interrupt
+        ("_pad5", ctypes.c_uint8 * 7),
     )
 
     remaining: int
@@ -106,6 +109,8 @@ class Control(ctypes.Structure):
     physical_count: int
     seen_mode: int
     seen_task: int
+    taken_at: int
+    last_for_now: int
     cr0: int
     cr3: int
     cr4: int

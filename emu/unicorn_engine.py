@@ -167,6 +167,7 @@ class UnicornEngine:
         self._smbase = 0
         self._nmi = False  # an NMI may be pending: one that came while they were blocked is delivered behind IRET
         self._tell_rsm: Callable[[], None] | None = None
+        self.interrupt_taken_at = 0
         self._interrupted = False  # the run before ended by an interrupt ahead of the instruction to be resumed from
         self._returning = False  # that instruction has not been executed yet
 
@@ -535,14 +536,14 @@ class UnicornEngine:
 
     # -- interrupts
 
-    def set_interrupt(self, vector: int | None) -> None:
+    def set_interrupt(self, vector: int | None, *, last: bool = False) -> None:
         """See Executor. TPR does not block it: an 8259 reaches the CPU past the local APIC (SDM vol. 3A, 11.8.3)."""
         control = self._control
         control.masked = 0
         if vector is None:
             control.interrupt = 0
         else:
-            control.vector = vector
+            control.vector, control.last_for_now = vector, last
             control.interrupt = 1
 
     def take_interrupt(self) -> int | None:
@@ -550,6 +551,8 @@ class UnicornEngine:
         if not self._control.taken:
             return None
         self._control.taken = 0
+        # With the gate no instruction has begun since.
+        self.interrupt_taken_at = self._control.taken_at if self._go is not None else self.retired + self._live
         return self._control.taken_vector
 
     def interruptible(self) -> bool:

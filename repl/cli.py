@@ -73,10 +73,12 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--machine", default="pc", metavar="NAME", help="pc (i440FX, PIIX3, ACPI; the default) or isapc")
     add("--cpu", default="max", metavar="MODEL", help="486, pentium, pentium2, pentium3, qemu64 or max (default: max)")
     add("--memory", default="64M", metavar="SIZE", help="1M to 3G (default: 64M)")
-    add("--cpus", default="1", metavar="N", help="1")
-    add("--hypervisor", default="none", metavar="NAME", help="none")
-    add("--policy", default="emulated", metavar="NAME", help="emulated")
-    add("--clock", default="virtual", metavar="NAME", help="virtual")
+    add("--cpus", default="1", metavar="N", help="CPUs of the machine: 1, as more are not available in this version")
+    add("--hypervisor", default="none", metavar="NAME", help="whose virtual machine runs the guest: none, as the CPU "
+        "is emulated in this version")  # fmt: skip
+    add("--policy", default="emulated", metavar="NAME", help="which code is emulated: emulated, which is all of it")
+    add("--clock", default="virtual", metavar="NAME", help="what the guest's time follows: virtual, which is the "
+        "instructions run (10 ns each)")  # fmt: skip
     add("--serial", default="null", metavar="TO", help="COM1: null (default), stdio or a file")
     add("--debugcon", default="null", metavar="TO", help="ports 0x402 and 0xe9: null (default), stdio or a file")
     add("--parallel", default="null", metavar="TO", help="printer at LPT1: null (default), stdio or a file")

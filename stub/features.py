@@ -19,6 +19,8 @@ MEANINGS = {
     "qXfer:features:read": "the target description",
     "qXfer:memory-map:read": "what is ROM",
     "qXfer:threads:read": "the threads",
+    "ReverseContinue": "the packet `bc`",
+    "ReverseStep": "the packet `bs`",
     "binary-upload": "the packet `x`",
     "error-message": "errors are sentences (`E.text`); said to clients that say it",
     "hwbreak": "stop replies name hardware breakpoints, to clients that say it",

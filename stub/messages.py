@@ -154,6 +154,13 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
+class Reverse:
+    """`bs` and `bc` ("Packets"): backwards, one instruction if `steps`, else to the stop before."""
+
+    steps: bool
+
+
+@dataclass(frozen=True, slots=True)
 class QueryResume:
     """`vCont?` ("Packets")."""
 
@@ -271,10 +278,10 @@ class Restart:
 
 Message = (
     Unknown | QuerySupported | StartNoAck | MustReplyEmpty | ExtendedMode | QueryStop | ReadRegisters | WriteRegisters
-    | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | WriteMemory | Resume | QueryResume | InsertPoint
-    | RemovePoint | SetThread | ThreadAlive | CurrentThread | QueryAttached | FirstThreads | NextThreads | ThreadExtra
-    | SearchMemory | ChecksumMemory | QemuQuery | QemuSet | Transfer | MonitorCommand | SymbolsAvailable | Kill | Attach
-    | Detach | Restart
+    | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | WriteMemory | Resume | Reverse | QueryResume
+    | InsertPoint | RemovePoint | SetThread | ThreadAlive | CurrentThread | QueryAttached | FirstThreads | NextThreads
+    | ThreadExtra | SearchMemory | ChecksumMemory | QemuQuery | QemuSet | Transfer | MonitorCommand | SymbolsAvailable
+    | Kill | Attach | Detach | Restart
 )  # fmt: skip
 
 _Parser = Callable[[bytes], Message]
@@ -494,6 +501,7 @@ _LETTERS: dict[int, _Parser] = {
     ord("s"): lambda rest: Resume((Action("s"),), _address(rest)),
     ord("C"): lambda rest: _with_signal("c", rest),
     ord("S"): lambda rest: _with_signal("s", rest),
+    ord("b"): lambda rest: Reverse(steps=rest == b"s") if rest in (b"s", b"c") else Unknown(b"b" + rest),
     ord("Z"): _insert_point,
     ord("z"): lambda rest: RemovePoint(*_point(rest.partition(b";")[0])),
     ord("H"): _set_thread,

@@ -57,6 +57,13 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
     yield ""
 
 
+def _forms(session: Session) -> Iterator[tuple[str, str]]:
+    """Those that this target answers."""
+    for handler in ALL_HANDLERS:
+        if handler.active(session.target):
+            yield from handler.forms
+
+
 def _features(session: Session) -> Iterator[tuple[str, ...]]:
     for feature in _advertised(session):
         yield f"`{feature}`", MEANINGS[feature.partition("=")[0].removesuffix("+")], *peers.row(feature)
@@ -91,7 +98,7 @@ def reference(session: Session) -> str:
     lines = [_HEAD, "## Packets", ""]
     lines += _table(
         ("packet", "meaning", *peers.PEERS),
-        ((f"`{form}`", what, *peers.row(form)) for handler in ALL_HANDLERS for form, what in handler.forms),
+        ((f"`{form}`", what, *peers.row(form)) for form, what in _forms(session)),
     )
     lines += ["## What qSupported answers", "", *_table(("feature", "meaning", *peers.PEERS), _features(session))]
     lines += ["## What is no packet", "", *_table(("", "here", *peers.PEERS), _properties())]

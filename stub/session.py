@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from stub import messages
 from stub.features import supported
-from stub.handlers import base, breakpoints, memory, monitor, onlooker, qemu, qxfer, registers, resume, search
+from stub.handlers import base, breakpoints, memory, monitor, onlooker, qemu, qxfer, registers, resume, reverse, search
 from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays, Stopped, error_text
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame
 from stub.target import SIGNAL_INT, Kills, StopReport, Target, TargetError
@@ -39,6 +39,7 @@ ALL_HANDLERS: tuple[Handler, ...] = (
     *memory.HANDLERS,
     *search.HANDLERS,
     *resume.HANDLERS,
+    *reverse.HANDLERS,
     *breakpoints.HANDLERS,
     *qxfer.HANDLERS,
     *monitor.HANDLERS,
@@ -308,12 +309,14 @@ class Session:
     def _refusal(self, message: messages.Message) -> Answer | None:
         """The answer to what does not fit the state, None when it fits."""
         match message:
-            case messages.Resume() | messages.MonitorCommand() | messages.Restart() if self.state is State.RUNNING:
+            case messages.Resume() | messages.Reverse() | messages.MonitorCommand() | messages.Restart() if (
+                self.state is State.RUNNING
+            ):
                 return error_text("the guest runs: interrupt it first")
             case messages.QueryStop() if self.state is State.ENDED:
                 ended = replace(self.target.report(), exit_code=0)  # the client has killed it or seen it exit
                 return resume.stop_reply(self._context, ended)
-            case messages.Resume() if self.state is State.ENDED:
+            case messages.Resume() | messages.Reverse() if self.state is State.ENDED:
                 return error_text("the guest has ended: restart it with `run`")
         return None
 

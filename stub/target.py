@@ -271,6 +271,17 @@ class StepsRange(Protocol):
 
 
 @runtime_checkable
+class Reverses(Protocol):
+    """`bs` `bc`."""
+
+    def reverse_step(self, thread: int) -> None:
+        """One instruction back; the listener is told of the stop. Raises TargetError."""
+
+    def reverse_resume(self) -> None:
+        """Back to the last stop that there would have been; the listener is told. Raises TargetError."""
+
+
+@runtime_checkable
 class SoftwareBreakpoints(Protocol):
     """`Z0` `z0`."""
 

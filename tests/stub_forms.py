@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from stub.session import ALL_HANDLERS
+from stub_fakes import FakeTarget
 
 #: What the words of a packet's form stand for in these tests.
 WORDS = {
@@ -14,7 +15,7 @@ WORDS = {
     "BITS": "5", "FLAG": "1",
     "PID": "1", "SIGNAL": "05", "ANNEX": "", "OFFSET": "0", "N": "0", ";...": ";", " ": "",
 }  # fmt: skip
-FORMS = [(form, handler) for handler in ALL_HANDLERS for form, _ in handler.forms]
+FORMS = [(form, handler) for handler in ALL_HANDLERS if handler.active(FakeTarget()) for form, _ in handler.forms]
 
 
 def example(form: str) -> str:

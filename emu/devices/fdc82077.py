@@ -349,8 +349,8 @@ class Fdc82077:
         for i, drive in enumerate(self.drives):
             f, s = drive.format, drive.state
             change = ", changed" if s.changed else ""
-            fields.append(FieldView(f"drive {i}", drive.disk.name, f"{f.cylinders}/{f.heads}/{f.sectors}, head at "
-                                    f"{s.cylinder}{change}"))  # fmt: skip
+            where = f"head at {s.cylinder}{change}, {drive.disk.name}"
+            fields.append(FieldView(f"drive {i}", f"{f.cylinders}/{f.heads}/{f.sectors}", where))
         return DeviceView("fdc", "Intel 82077AA", "ports 3F2h-3F5h, 3F7h", tuple(fields))
 
 

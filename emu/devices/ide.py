@@ -330,7 +330,10 @@ def _drive_fields(index: int, drive: Drive) -> list[FieldView]:
     phase = f"data {s.direction}, {left} bytes of the block left, {s.remaining} sectors" if s.direction else "idle"
     task = "features count low mid high"
     return [
-        FieldView(f"device {index}", drive.disk.name, f"{drive.disk.sectors} sectors, CHS {geometry}, {s.power}"),
+        # a path comes last: it may be long
+        FieldView(
+            f"device {index}", "disk", f"{drive.disk.sectors} sectors, CHS {geometry}, {s.power}, {drive.disk.name}"
+        ),
         FieldView(f"{index}.status", s.status, _bits(s.status, _STATUS_NAMES)),
         FieldView(f"{index}.error", s.error, _bits(s.error, _ERROR_NAMES) if s.status & 1 else "diagnostic code"),
         FieldView(f"{index}.task file", bytes(s.registers).hex(" "), task),
@@ -346,7 +349,7 @@ def _cdrom_fields(index: int, drive: Cdrom) -> list[FieldView]:
     left = len(s.buffer) - s.position
     phase = f"data {s.direction}, {left} bytes of the block left, {s.frames} frames" if s.direction else "idle"
     return [
-        FieldView(f"device {index}", drive.disk.name, f"CD-ROM, {drive.frames} frames, {tray}"),
+        FieldView(f"device {index}", "CD-ROM", f"{drive.frames} frames, {tray}, {drive.disk.name}"),
         FieldView(f"{index}.status", s.status, _bits(s.status, _STATUS_NAMES)),
         FieldView(f"{index}.error", s.error, f"sense key {s.error >> 4}" if s.status & 1 else ""),
         FieldView(f"{index}.interrupt reason", s.registers[1], _bits(s.registers[1], ("CoD", "IO", "REL"))),

@@ -158,6 +158,14 @@ class Lapic:
             return self.pic.pending_vector()
         return vector
 
+    def last_for_now(self) -> bool:
+        """See InterruptController. A vector in service holds back its class and all below; but not the 8259."""
+        if self.pic is None or not self._external():
+            return True
+        if self._deliverable() is None:
+            return self.pic.last_for_now()
+        return self.pic.pending_vector() is None
+
     def acknowledge(self) -> int:
         """See InterruptController."""
         s = self._state

@@ -8,7 +8,8 @@ INT is the master's IR2, both see the same INTA.
 
 from __future__ import annotations
 
-from emu.devices.pic8259_chip import ICW1_SNGL, Chip, ChipState
+from emu.devices.pic8259_chip import ICW1_SNGL, ICW4_AEOI, ICW4_SFNM, Chip, ChipState
+from emu.devices.shared_ports import SharedPorts
 from emu.irq import IntrPin, Line
 from emu.record import dataclass, field, replace
 from emu.views import DeviceView, FieldView
@@ -34,8 +35,9 @@ class Pic8259Pair:
     """Master and slave. `master`, `slave` (two ports each) and `elcr` (two ports, PCI machines only) are their bus
     faces. Line changes and accesses first settle and at last update `pin`, as emu.irq asks."""
 
-    def __init__(self, pin: IntrPin) -> None:
-        self._pin = pin
+    def __init__(self, pin: IntrPin, shared: SharedPorts | None = None) -> None:
+        """An engine may answer for the master in `shared`, where that drives the CPU's INTR."""
+        self._pin, self._shared = pin, shared
         self._chips = (Chip(True), Chip(False))
         self._lines: list[list[Line]] = [[] for _ in range(16)]
         self._irq2 = False
@@ -46,7 +48,7 @@ class Pic8259Pair:
 
     def reset(self) -> None:
         """Power-on. The chips' registers are undefined until ICW1; here they request nothing. Inputs stay."""
-        self._pin.settle()
+        self._settle()
         self.raised = [0] * 16
         for chip in self._chips:
             chip.state = ChipState(inputs=chip.state.inputs)
@@ -55,6 +57,7 @@ class Pic8259Pair:
     @property
     def chips(self) -> tuple[Chip, Chip]:
         """Master and slave, to look at."""
+        self._settle()
         return self._chips
 
     # -- lines -----------------------------------------------------------------------------------------------------
@@ -72,7 +75,7 @@ class Pic8259Pair:
 
     def set_irq(self, n: int, level: bool) -> None:
         """Drive IRQ `n` (0-15). IRQ 2 is ORed with the slave's INT, which owns that input in a PC."""
-        self._pin.settle()
+        self._settle()
         was = self._irq2 if n == CASCADE else bool(self._chips[n >> 3].state.inputs >> (n & 7) & 1)
         self.raised[n] += level and not was
         if n == CASCADE:
@@ -89,7 +92,36 @@ class Pic8259Pair:
         """Drive INT. What happens to the master alone (`slave` False) does not change the slave's."""
         if slave:
             self._cascade()
+        self._share()
         self._pin.update()
+
+    # -- what an engine may answer by itself -----------------------------------------------------------------------
+
+    def _share(self) -> None:
+        """Say how the master stands, if an engine may answer for it."""
+        if (shared := self._shared) is None:
+            return
+        chip = self._chips[0]
+        s = chip.state
+        shared.pic_ready = ready = (
+            s.ready and not s.expects and s.lowest == 7 and not (s.special_mask or s.poll)
+            and not s.icw4 & (ICW4_AEOI | ICW4_SFNM)
+        )  # fmt: skip
+        shared.served = 0
+        if ready:
+            shared.imr, shared.isr, shared.requests, shared.levels = s.imr, s.isr, chip.irr, chip.level_triggered
+            shared.slaves = 0 if s.icw1 & ICW1_SNGL else s.icw3
+
+    def _take_back(self) -> None:
+        """Know what the engine has answered meanwhile."""
+        if (shared := self._shared) is not None and shared.pic_ready:
+            s = self._chips[0].state
+            s.imr, s.isr = shared.imr, shared.isr
+            s.edges &= ~shared.served
+
+    def _settle(self) -> None:
+        self._take_back()
+        self._pin.settle()
 
     # -- INTR and INTA ---------------------------------------------------------------------------------------------
 
@@ -115,9 +147,25 @@ class Pic8259Pair:
             return None
         return self._slave_vector(n) if self._cascaded(n) else self._chips[0].vector(n)
 
+    def last_for_now(self) -> bool:
+        """See InterruptController. What is in service holds back everything below it, unless the acknowledge ends it
+        (automatic EOI) or the slave's further requests pass (special fully nested mode)."""
+        return not self._chips[0].state.icw4 & (ICW4_AEOI | ICW4_SFNM)
+
     def acknowledge(self) -> int:
         """The INTA cycles. Without a request the answer is level 7 and nothing enters service (8259A, "Edge and Level
         Triggered Modes", default IR7), at the master as at a slave."""
+        if (shared := self._shared) is not None and shared.served:
+            self._take_back()
+            n = shared.served.bit_length() - 1
+            shared.served = 0
+            return self._chips[0].vector(n)
+        self._take_back()
+        vector = self._acknowledge()
+        self._share()
+        return vector
+
+    def _acknowledge(self) -> int:
         master, slave = self._chips
         n = master.request()
         if n is None:
@@ -138,30 +186,30 @@ class Pic8259Pair:
     # -- what the bus faces use ------------------------------------------------------------------------------------
 
     def _read(self, index: int, offset: int) -> int:
-        self._pin.settle()
+        self._settle()
         value = self._chips[index].read(offset)
         self._changed(bool(index))
         return value
 
     def _write(self, index: int, offset: int, value: int) -> None:
-        self._pin.settle()
+        self._settle()
         self._chips[index].write(offset, value)
         self._changed(bool(index))
 
     def _look(self, index: int) -> Chip:
         """What the engine has delivered is caught up with first; nothing else changes."""
-        self._pin.settle()
+        self._settle()
         return self._chips[index]
 
     def _write_elcr(self, index: int, value: int) -> None:
-        self._pin.settle()
+        self._settle()
         self._chips[index].state.elcr = value
         self._changed()
 
     # -- state -----------------------------------------------------------------------------------------------------
 
     def save(self) -> State:
-        self._pin.settle()
+        self._settle()
         master, slave = self._chips
         lines = [[wire.level for wire in wires] for wires in self._lines]
         return State(replace(master.state), replace(slave.state), lines, list(self.raised))
@@ -176,11 +224,12 @@ class Pic8259Pair:
         for wires, levels in zip(self._lines, state.lines, strict=True):
             for wire, level in zip(wires, levels, strict=True):
                 wire.level = level
+        self._share()
         self._pin.update()
 
     def view(self) -> DeviceView:
         """Both chips; `master.view()` and `slave.view()` show one."""
-        self._pin.settle()
+        self._settle()
         fields = [
             replace(f, name=f"{name} {f.name}")
             for name, chip, first in (("master", self._chips[0], 0), ("slave", self._chips[1], 8))

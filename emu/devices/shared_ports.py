@@ -1,5 +1,6 @@
 """What the C helper needs to answer by itself the ports that kernels touch most while they do something else: counter 0
-of the 8254, latched and read as a clock, and the POST code port, written to wait for slow boards."""
+of the 8254, latched and read as a clock, the POST code port, written to wait for slow boards, and of the master 8259
+what every interrupt's handler does."""
 
 from __future__ import annotations
 
@@ -9,11 +10,14 @@ from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
 
 class SharedPorts(ctypes.Structure):
     """struct shared_ports of emu/native/shared_ports.h. While `ready`, counter 0 counts in mode 2, binary, is read by
-    two bytes, and nothing of it is latched but what `left` says."""
+    two bytes, and nothing of it is latched but what `left` says. While `pic_ready` an engine may acknowledge the
+    master's inputs that are no slave's, and take its masks and ends of interrupts that leave INTR low."""
 
     _fields_ = (
         ("skipped", c_uint64), ("pulse", c_uint64), ("loaded", c_uint32), ("ce", c_uint32), ("latch", c_uint16),
-        ("left", c_uint8), ("ready", c_uint8), ("post", c_uint8), ("_pad", c_uint8 * 3),
+        ("left", c_uint8), ("ready", c_uint8), ("post", c_uint8), ("_pad", c_uint8 * 3), ("pic_ready", c_uint8),
+        ("imr", c_uint8), ("isr", c_uint8), ("requests", c_uint8), ("levels", c_uint8), ("slaves", c_uint8),
+        ("served", c_uint8), ("_pad2", c_uint8),
     )  # fmt: skip
     skipped: int  #: ns by which virtual time is ahead of the instructions' time
     pulse: int  #: a CLK pulse, and what CE was at it
@@ -23,3 +27,10 @@ class SharedPorts(ctypes.Structure):
     left: int  #: its bytes that were not read yet: 0, 1 or 2
     ready: int
     post: int  #: the last POST code
+    pic_ready: int  #: the master 8259 drives INTR, is initialised, fully nested with IR0 first, without AEOI
+    imr: int
+    isr: int
+    requests: int  #: IRR
+    levels: int  #: its inputs that are level triggered: an acknowledge leaves the request
+    slaves: int  #: its inputs whose acknowledge is a slave's
+    served: int  #: the input of which the engine has done the acknowledge since `pic_ready` was set last, as a mask

@@ -112,7 +112,7 @@ class VirtioBlk(VirtioPci):
 
     def fields(self) -> list[FieldView]:
         text = "read-only" if self.disk.write_protected else "writable"
-        return [*super().fields(), FieldView("disk", self.disk.name, f"{self.disk.sectors} sectors, {text}")]
+        return [*super().fields(), FieldView("disk", text, f"{self.disk.sectors} sectors, {self.disk.name}")]
 
 
 def _total(parts: tuple[tuple[int, int], ...]) -> int:

@@ -95,8 +95,12 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
         if (s->repeats && c->last == s->block->pc)
             mark_repeat(e, s);
         c->interrupt = 0;
-        c->taken = 1;
-        c->halt_run = 1; /* stop at the handler's first instruction: the controller must learn of it */
+        c->taken = c->last_for_now && !c->taken && !c->step && c->skip == EMPTY ? TAKEN_ON : TAKEN;
+        c->taken_at = e->cells->end - (uint64_t)c->remaining;
+        if (c->taken == TAKEN) /* stop at the handler's first instruction: the controller must learn of it */
+            c->halt_run = 1;
+        else
+            acknowledge_shared(e);
         c->taken_vector = (uint8_t)c->vector;
         c->step = 0;
         AT(uint32_t, e->cpu, at.cpu_interrupt_request) |= INTERRUPT_VIRQ;

@@ -129,9 +129,9 @@ static pthread_mutex_t coming_and_going = PTHREAD_MUTEX_INITIALIZER;
 
 static void release(engine *e)
 {
-    void *memory[] = {e->slots, e->cuts, e->has_code, e->linear, e->records};
+    void *memory[] = {e->slots, e->cuts, e->has_code, e->linear, e->records, e->code_bytes};
     uint64_t bytes[] = {e->capacity * sizeof(slot), CUTS * sizeof(struct cut), e->pages,
-                        e->pages * sizeof *e->linear, RECORDS_SIZE};
+                        e->pages * sizeof *e->linear, RECORDS_SIZE, e->pages * CODE_MAP};
 
     for (unsigned i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i])
@@ -167,8 +167,9 @@ static engine *claim(void *uc, struct control *control, struct cells *cells, uin
     e->has_code = reserve(e->pages);
     e->linear = reserve(e->pages * sizeof *e->linear);
     e->records = reserve(RECORDS_SIZE);
+    e->code_bytes = reserve(e->pages * CODE_MAP);
     e->classes = 1;
-    if (!e->slots || !e->cuts || !e->has_code || !e->linear || !e->records) {
+    if (!e->slots || !e->cuts || !e->has_code || !e->linear || !e->records || !e->code_bytes) {
         release(e);
         return NULL;
     }

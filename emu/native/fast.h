@@ -106,8 +106,13 @@ struct control {
     uint64_t physical;
     uint32_t physical_count, seen_mode;
     uint64_t seen_task;
+    /* an interrupt taken while `last_for_now` does not end the run (`taken` is then TAKEN_ON): INTR is low behind it
+     * until its controller is reached, which is told later that it was taken when `taken_at` instructions had retired */
+    uint64_t taken_at;
+    uint8_t last_for_now, pad5[7];
 } __attribute__((packed));
 enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED, STOP_EVENT };
+enum { TAKEN = 1, TAKEN_ON };
 #define STEP_DONE 0x100
 #define INSTEAD 0x200 /* an answer of Python's: it has executed the instruction itself */
 /* `leave`: 1, set by Python, the block is to be looked up again; 2, something that only `look` compares has changed. */
@@ -179,6 +184,13 @@ struct place {
     uint64_t base, size, host;
 };
 
+/* stores.c: which page of Unicorn's RAM numbering is at a page of this process; both are numbers of pages. */
+#define HOMES 1024
+struct home {
+    uint64_t host, page;
+};
+#define CODE_MAP (PAGE / 8)
+
 enum { TIME_BY_TSC = 1, TIME_BY_TSCP };
 typedef uint32_t port_in(uint32_t port, int size);
 typedef void port_out(uint32_t port, int size, uint32_t value);
@@ -203,6 +215,8 @@ typedef struct engine {
     struct cut *cuts;
     uint8_t *has_code; /* per page of Unicorn's RAM numbering */
     uint64_t *linear;  /* the same: the number of the linear page by which it was made writable last */
+    uint8_t *code_bytes; /* the same, CODE_MAP bytes for each page: bit n, byte n may be part of a translation's code */
+    struct home homes[HOMES];
     uint64_t pages;
     uint8_t *marks; /* per page of the guest's memory from `marked` on in this process: written */
     uint64_t marked, marked_pages;
@@ -313,6 +327,10 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, tlb_unprotect_code, (void *, uint64_t))                                                                    \
     X(void, tb_invalidate_phys_page_fast, (void *, void *, uint64_t, int, uint64_t))                                   \
     X(void, tb_invalidate_phys_range, (void *, uint64_t, uint64_t))                                                    \
+    X(void, helper_ret_stb_mmu, (void *, uint64_t, uint8_t, uint32_t, uint64_t))                                       \
+    X(void, helper_le_stw_mmu, (void *, uint64_t, uint16_t, uint32_t, uint64_t))                                       \
+    X(void, helper_le_stl_mmu, (void *, uint64_t, uint32_t, uint32_t, uint64_t))                                       \
+    X(void, helper_le_stq_mmu, (void *, uint64_t, uint64_t, uint32_t, uint64_t))                                       \
     X(void, x86_stb_phys, (void *, uint64_t, uint8_t))                                                                 \
     X(void, x86_stw_phys, (void *, uint64_t, uint32_t))                                                                \
     X(void, x86_stl_phys, (void *, uint64_t, uint32_t))                                                                \
@@ -355,6 +373,14 @@ void emit_check(engine *e, slot *s);
 void emit_slow_way(engine *e, const slot *s);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
 void emit_end_if(engine *e);
+
+/* ---- stores.c */
+void bytes_are_code(engine *e, const tb *block);
+void bytes_are_plain(engine *e, uint64_t ram);
+void remember_home(engine *e, uint64_t host, uint64_t ram);
+
+/* ---- shared_ports.c */
+void acknowledge_shared(engine *e);
 
 /* ---- tasks.c */
 int interrupt_delivered(void *cpu, int request);

@@ -58,7 +58,7 @@ API uint32_t v2e_fast_go(engine *e, int64_t budget, int skip, uint64_t end)
     c->reason = 0;
     code = v2e_fast_run(e);
     c->suppress = 0;
-    quiet = !c->stop && !c->halt_run && !c->taken && !c->trap && (!code || code == STEP_DONE) &&
+    quiet = !c->stop && !c->halt_run && c->taken != TAKEN && !c->trap && (!code || code == STEP_DONE) &&
             AT(int32_t, e->env, at.env_old_exception) != DOUBLE_FAULT;
     if (quiet && c->reason == STOP_BREAKPOINT) {
         code = AT_BREAKPOINT;

@@ -1,11 +1,17 @@
-/* Counter 0 of the 8254 as kernels read it for a clock, and the POST code port: says in C what emu/devices/pit8254.py and
- * debugports.py say, for the accesses that have no other effect. The data sheet of the 8254 (231164), "Counter Latch
+/* Counter 0 of the 8254 as kernels read it for a clock, the POST code port, and the master 8259's masks and ends of
+ * interrupts: says in C what emu/devices/pit8254.py, debugports.py and pic8259_chip.py say, for the accesses that have
+ * no other effect. The data sheet of the 8254 (231164), "Counter Latch
  * Command": the count is held until it has been read, and a latch command is ignored until then. */
 #include "fast.h"
 
 #define PIT_COUNTER_0 0x40
 #define PIT_CONTROL 0x43
 #define POST_CODE 0x80
+#define PIC_COMMAND 0x20
+#define PIC_MASK 0x21
+#define EOI 0x20 /* OCW2: R, SL and EOI are 001; with SL the level is in bits 2 to 0 (8259A data sheet, figure 8) */
+#define SPECIFIC_EOI 0x60
+#define OCW2_COMMAND 0xf8
 #define COUNTER_AND_RW 0xf0 /* of a control word: both 0 in the latch command of counter 0 */
 #define FREQUENCY 1193182u  /* of CLK, Hz */
 #define SECOND 1000000000u  /* ns */
@@ -23,12 +29,69 @@ static uint32_t count_now(const engine *e, const struct shared_ports *p)
     return p->loaded - (uint32_t)((since - p->ce) % p->loaded);
 }
 
+/* ---- The master 8259, fully nested: IR0 comes first, and what is in service holds back itself and all behind it. */
+
+static uint32_t first_of(uint32_t inputs)
+{
+    return inputs & -inputs;
+}
+
+/* The input, as a mask, that an acknowledge would serve; 0: INT is low. */
+static uint32_t requested(uint32_t requests, uint32_t imr, uint32_t isr)
+{
+    uint32_t first = first_of(requests & ~imr), serving = first_of(isr);
+
+    return first && (!serving || first < serving) ? first : 0;
+}
+
+/* The engine takes the interrupt: acknowledge it, if that concerns the master alone. Otherwise Python does later. */
+void acknowledge_shared(engine *e)
+{
+    struct shared_ports *p = e->ports;
+    uint32_t n;
+
+    if (!p || !p->pic_ready || !(n = requested(p->requests, p->imr, p->isr)) || n & p->slaves)
+        return;
+    p->isr |= (uint8_t)n;
+    p->requests &= (uint8_t)~(n & ~(uint32_t)p->levels);
+    p->served = (uint8_t)n;
+}
+
+/* A byte written to the master: taken where INTR is low before and behind it. */
+static int pic_written(const engine *e, struct shared_ports *p, uint32_t port, uint32_t value)
+{
+    const struct control *c = e->control;
+    uint32_t imr = p->imr, isr = p->isr;
+
+    if (!p->pic_ready || c->interrupt || c->masked || (c->taken && !p->served))
+        return 0;
+    if (port == PIC_MASK)
+        imr = value;
+    else if (value == EOI)
+        isr &= ~first_of(isr);
+    else if ((value & OCW2_COMMAND) == SPECIFIC_EOI)
+        isr &= ~(1u << (value & 7));
+    else
+        return 0;
+    if (requested(p->requests, imr, isr))
+        return 0;
+    p->imr = (uint8_t)imr;
+    p->isr = (uint8_t)isr;
+    return 1;
+}
+
 /* True when a byte read from `port` has been answered. */
 int shared_in(engine *e, uint32_t port, uint32_t *value)
 {
     struct shared_ports *p = e->ports;
 
-    if (port != PIT_COUNTER_0 || !p || !p->ready || !p->left || e->control->ports)
+    if (!p || e->control->ports)
+        return 0;
+    if (port == PIC_MASK && p->pic_ready) {
+        *value = p->imr;
+        return 1;
+    }
+    if (port != PIT_COUNTER_0 || !p->ready || !p->left)
         return 0;
     *value = p->left == 2 ? p->latch & 0xff : p->latch >> 8;
     p->left--;
@@ -46,6 +109,8 @@ int shared_out(engine *e, uint32_t port, uint32_t value)
         p->post = (uint8_t)value;
         return 1;
     }
+    if (port == PIC_COMMAND || port == PIC_MASK)
+        return pic_written(e, p, port, value);
     if (port != PIT_CONTROL || value & COUNTER_AND_RW || !p->ready)
         return 0;
     if (!p->left) {

@@ -271,6 +271,7 @@ REPLACES void tlb_unprotect_code_x86_64(void *uc, uint64_t ram)
 
     if (flag) {
         *flag = 0;
+        bytes_are_plain(e, ram);
         if (!is_unmarked(e, host_of(e, ram)))
             page_is_plain(e, ram);
     } else {
@@ -314,6 +315,7 @@ REPLACES void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t linear, uint64_
             if (!flag)
                 return;
             e->linear[ram / PAGE] = page / PAGE;
+            remember_home(e, host, ram);
             if (!*flag && !is_unmarked(e, host))
                 t->write = page;
         }
@@ -349,6 +351,9 @@ void forget_translations(engine *e)
     e->flushes++;
     e->used = 0;
     e->records_used = 0;
+    for (uint64_t page = 0; page < e->pages; page++)
+        if (e->has_code[page])
+            bytes_are_plain(e, page * PAGE);
     memset(e->has_code, 0, e->pages);
 }
 
@@ -489,6 +494,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
         signed_leb(&data);
         signed_leb(&data);
     }
+    bytes_are_code(e, block);
     for (int i = 0; i < 2; i++)
         if (block->page_addr[i] != EMPTY)
             page_has_code(e, block->page_addr[i]);

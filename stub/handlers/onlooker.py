@@ -33,7 +33,7 @@ def answer(context: Context, message: messages.Message, handler: Handler) -> Ans
             return stop_reply(context, report)  # halting is for the other one; a guest that runs is shown as it is
         case messages.Resume(actions) if all(action.kind == "c" for action in actions) and message.address is None:
             return Running()  # nothing runs by it: it waits
-        case messages.Resume():
+        case messages.Resume() | messages.Reverse():
             # gdb takes an error here for a stop, and steps again for ever; after a signal that nobody sent it stays.
             return Stays(StopReport(SIGNAL_INT, note=REFUSAL))
         case messages.Detach():

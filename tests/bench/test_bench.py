@@ -92,6 +92,15 @@ def test_a_guest_that_never_says_the_text_is_an_error_with_its_last_words(tmp_pa
         side.kernel_to(Kernel(tmp_path, tmp_path, ""), b"userspace")
 
 
+def test_a_64_bit_kernel_runs_on_a_64_bit_cpu_of_qemu(tmp_path):
+    side = Qemu("icount", "-icount", "shift=0")
+    for bits, program in ((32, "qemu-system-i386"), (64, "qemu-system-x86_64")):
+        kernel = Kernel(tmp_path, tmp_path, "", "pc", bits=bits)
+        assert side.kernel_program(kernel) == (program, "-icount", "shift=0")
+        arguments = side.kernel_arguments(kernel)
+        assert arguments[arguments.index("-cpu") + 1] == f"qemu{bits}"
+
+
 def test_figures_have_names_of_their_own():
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)
 

@@ -126,7 +126,7 @@ BOOTS = (
     Boot("grub floppy", "text:GNU GRUB", 2000, _floppy(_file(f"{_RESCUE}floppy.img", "grub-rescue-pc")), slow=True),
     Boot("grub cd", "text:GNU GRUB", 2000, _cdrom(_file(f"{_RESCUE}cdrom.iso", "grub-rescue-pc")), slow=True),
     Boot("core.img", "text:GNU GRUB[^$]*grub>$", 2000, _disk(images.core_disk)),
-    # each turn of its wait for a key changes its own code, which costs 0.1 ms to translate anew
+    # each turn of its wait for a key changes its own code, of which a block is translated anew
     Boot("grub shell", "text:GNU GRUB[^$]*grub>$", 2000, _disk(images.core_disk), dialog=_GRUB_SHELL, slow=True),
     Boot("core.img on pc", "text:GNU GRUB[^$]*grub>$", 2000, _disk(images.core_disk), machine="pc"),
     Boot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from emu.firmware import tour
 from gdb_batch import batch
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
+from stub.server import MAX_ONLOOKERS
 
 #: gdb's words for the instruction at each stop of the tour, by the width the CPU executes it with; from `ndisasm -b`.
 DECODED = {
@@ -342,13 +344,18 @@ def test_detach_takes_breakpoints_away_and_a_second_session_finds_the_guest(
 
 
 @boot_loop
-def test_a_second_gdb_is_told_why_it_cannot_connect(
+def test_a_gdb_too_many_is_told_why_it_cannot_connect(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
 ) -> None:
     server = v2e_server()
     first = start_gdb(server)
+    host, _, port = server.address.rpartition(":")
+    onlookers = [socket.create_connection((host, int(port))) for _ in range(MAX_ONLOOKERS)]
     text = batch(f"target remote {server.address}")
+    assert f"and {MAX_ONLOOKERS} look on: disconnect it first" in text
     assert "another client is connected" in text
+    for onlooker in onlookers:
+        onlooker.close()
     assert first.value("$pc") == 0xFFFFFFF0
 
 

@@ -27,7 +27,8 @@ def test_the_page_is_the_one_the_tables_make() -> None:
 def test_every_packet_that_is_understood_is_documented() -> None:
     documented = {re.split("[:;,]| ", form)[0] for form, _ in FORMS}
     assert {name.decode() for name in messages._NAMES} <= documented
-    assert {chr(letter) for letter in messages._LETTERS} <= {form[0] for form in documented}
+    # what goes backwards waits for a target that does
+    assert {chr(letter) for letter in messages._LETTERS} - {"b"} <= {form[0] for form in documented}
 
 
 @pytest.mark.parametrize(("form", "handler"), FORMS, ids=[form for form, _ in FORMS])
@@ -55,7 +56,10 @@ def test_every_handler_is_documented_and_each_form_once() -> None:
 
 def test_every_advertised_feature_is_explained_and_every_explanation_is_of_one() -> None:
     features = client().one(GDB_FEATURES + ";multiprocess+;error-message+").decode().split(";")
-    assert {feature.partition("=")[0].removesuffix("+") for feature in features} == set(MEANINGS)
+    assert {feature.partition("=")[0].removesuffix("+") for feature in features} == set(MEANINGS) - {
+        "ReverseStep",
+        "ReverseContinue",
+    }
 
 
 def test_every_row_about_peers_is_of_something_documented_and_has_a_cell_for_each() -> None:

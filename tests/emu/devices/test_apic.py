@@ -212,6 +212,18 @@ def test_a_level_waits_for_eoi_and_for_its_mask(apics):
     assert apics.take() == 0x60
 
 
+def test_an_input_made_an_edge_and_a_level_again_waits_for_no_eoi(apics):
+    """82093AA, 3.2.4: remote IRR has a meaning for levels only. Linux's __eoi_ioapic_pin ends a level this way, where
+    the I/O APIC has no EOI register."""
+    apics.entry(10, 0x8060)
+    apics.ioapic.set_irq(10, True)
+    assert apics.take() == 0x60 and apics.entry_low(10) & 0x4000
+    apics.entry(10, 0x10070)
+    assert apics.entry_low(10) == 0x10070
+    apics.entry(10, 0x8070)
+    assert apics.take() == 0x70  # the line is still high, and vector 60h is in service
+
+
 def test_a_low_active_input_is_asserted_by_a_low_line(apics):
     apics.ioapic.set_irq(9, True)
     apics.entry(9, 0xA060)
@@ -289,6 +301,22 @@ def test_a_periodic_hpet_timer_adds_its_period_and_an_edge_each_time():
     timers.time.advance(300)
     assert timers.events[1:] == [("io", 20, False), ("io", 20, True)]
     assert timers.hpet.read(0x108, 8) == 160
+
+
+def test_a_periodic_32_bit_hpet_timer_goes_on_where_the_counter_s_low_half_wraps():
+    """IA-PC HPET 1.0a, 2.3.8: Tn_32MODE_CNF forces a 64-bit timer to the counter's lower 32 bits."""
+    timers = Timers()
+    timers.put(0xF0, 0x5_FFFFFFE0)
+    timers.put(0x100, 20 << 9 | 0x14C)
+    timers.put(0x108, 0xFFFFFFF0)
+    timers.put(0x108, 0x30)  # does not divide 2^32: what counts the upper half has another phase
+    timers.put(0x10, 1)
+    for ticks, comparator in ((0x10, 0x20), (0x30, 0x50), (0x30, 0x80)):
+        timers.events.clear()
+        timers.time.advance(ticks * 10 - 1)
+        assert timers.events == []
+        timers.time.advance(1)
+        assert timers.events[-1:] == [("io", 20, True)] and timers.hpet.read(0x108, 8) == comparator
 
 
 def test_a_level_hpet_timer_holds_its_line_until_the_status_is_cleared():

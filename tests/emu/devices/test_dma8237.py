@@ -210,14 +210,15 @@ def test_a_software_request_is_not_masked_and_finds_a_floating_bus():
     assert bench.inb(3, 8) == 0x08
 
 
-def waiting(bench: Bench, *channels: int) -> list[int]:
-    """All request while the controller is disabled; in which order are they served?"""
-    bench.out(0, 8, bench.dma.state.low.command | 4)
+def waiting(bench: Bench, *channels: int, second: bool = False) -> list[int]:
+    """All request while the first controller, or the `second`, is disabled; in which order are they served?"""
+    port, state = (4, bench.dma.state.high) if second else (0, bench.dma.state.low)
+    bench.out(port, 8, state.command | 4)
     bench.moves.clear()
     for channel in channels:
         bench.feeds[channel] = b"ab"
         bench.dma.request(channel, True)
-    bench.out(0, 8, bench.dma.state.low.command & ~4)
+    bench.out(port, 8, state.command & ~4)
     for channel in channels:
         bench.dma.request(channel, False)
     return [channel for channel, _ in bench.moves]
@@ -232,6 +233,17 @@ def test_priorities_fixed_and_rotating():
     bench.out(0, 8, 0x10)
     assert waiting(bench, 1) == [1]  # now the lowest
     assert waiting(bench, 0, 1, 2, 3) == [2, 3, 0, 1]
+
+
+def test_a_service_of_the_first_controller_rotates_the_cascade_to_the_end_of_the_second():
+    """8237A, "Rotating Priority": the last channel to get service becomes the lowest; for the second, channel 4."""
+    bench = Bench()
+    for channel in (1, 2, 5, 7):
+        bench.program(channel, 0x1000 * channel, 0xFFFF, SINGLE | TO_MEMORY)
+    bench.out(4, 8, 0x10)
+    assert waiting(bench, 2, 7, second=True) == [2, 7]
+    assert waiting(bench, 1, second=True) == [1]
+    assert waiting(bench, 1, 2, 5, 7, second=True) == [5, 7, 1, 2]
 
 
 def test_the_flip_flop_is_each_controller_s_own():

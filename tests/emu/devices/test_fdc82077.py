@@ -196,6 +196,16 @@ def test_scans_compare(code, host, st2):
     assert bench.command(code, 0, 0, 0, 6, 2, 6, 0x1B, 1)[:3] == [0, 0, st2]
 
 
+@pytest.mark.parametrize("code", [0x51, 0x59, 0x5D])
+@pytest.mark.parametrize(("disk", "host"), [(0xFF, 0x12), (0x12, 0xFF)])
+def test_a_byte_of_ffh_on_either_side_meets_every_scan_s_condition(code, disk, host):
+    """NEC uPD765A data sheet, "Scan Commands": FFh "either from memory or from FDD can be used as a mask byte"."""
+    bench = Bench(Disk.from_bytes(bytes((5, disk, 5, 5)) * (1440 * 256), "1440K"))
+    bench.memory[0x10000:0x10200] = bytes((5, host, 5, 5)) * 128
+    bench.program(512, 0x48)
+    assert bench.command(code, 0, 0, 0, 6, 2, 6, 0x1B, 1)[:3] == [0, 0, 8]
+
+
 def test_format_writes_the_fill_byte_and_odd_formats_are_kept():
     bench = Bench()
     bench.seek(2)

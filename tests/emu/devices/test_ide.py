@@ -674,6 +674,9 @@ def test_view_says_what_the_registers_mean():
     fields = {field.name: field for field in bench.channel.view().fields}
     assert fields["0.status"].text == "DRQ DSC DRDY"
     assert fields["device 1"].value == "absent"
+    # the image's path, of any length, widens no column
+    assert fields["device 0"].value == "disk"
+    assert fields["device 0"].text.endswith(f", {bench.disk.name}")
 
 
 # -- the data port in blocks
