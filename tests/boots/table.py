@@ -166,7 +166,6 @@ BOOTS = (
     Boot(
         "installer", "text:Select a language[^$]*English", 40_000, machine="pc", memory="512M", slow=True,
         kernel=Kernel(images.installer_kernel, "vga=normal fb=false nomodeset quiet", images.installer_initrd),
-        firmwares=("seabios",),
     ),
     Boot(
         "linux amd64 on pc", "exit", 12_000, kernel=_linux("amd64", "console=ttyS0", "poweroff"), machine="pc",
