@@ -143,7 +143,7 @@ class Board:
             ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
             self.device_table.update(chipset.device_table)
         if config.bios:
-            self._add_bios(config, clock, ports, bus, partial(note, "bios"))
+            self._add_bios(config, clock, ports, bus, BusMaster(memory, mmio, registers=True), partial(note, "bios"))
 
     def _map(self, ports: Ports) -> None:
         """Put the devices' ports on the bus: first port, how many, the device's face, its name, the widest access."""
@@ -202,6 +202,7 @@ class Board:
         clock: Clock,
         ports: Ports,
         bus: BusMaster,
+        cpu: BusMaster,
         note: Callable[[Callable[[], str]], None],
     ) -> None:
         # Most of the machines that tests build have another firmware.
@@ -209,10 +210,10 @@ class Board:
         from emu.firmware.bios.hardware import Hardware
 
         hardware = Hardware(
-            bus.read, bus.write, lambda: self.a20.enabled, ports.port_in, ports.port_out, lambda: clock.now, note,
-            self.vga.memory, self.fdc.drives, [*config.disks, *config.virtio],
-            [drive for channel in (self.ide, self.ide1) for drive in channel.cdroms], config.memory,
-            self.chipset is not None, len(config.disks),
+            bus.read, bus.write, cpu.read, cpu.write, lambda: self.a20.enabled, ports.port_in, ports.port_out,
+            lambda: clock.now, note, self.vga.memory, self.fdc.drives, [*config.disks, *config.virtio],
+            [(2 * n + cd.index, cd) for n, channel in enumerate((self.ide, self.ide1)) for cd in channel.cdroms],
+            config.memory, self.chipset is not None, len(config.disks),
         )  # fmt: skip
         bios = self.device_table["bios"] = BiosServices(hardware)
         ports.map(layout.BIOS_SERVICE, 4, bios, "bios", width=4)

@@ -13,10 +13,11 @@ class BusMaster:
     CPU's way only (IBM PC/AT Technical Reference, "A20 gate").
 
     Of what is neither RAM nor ROM only ranges mapped with `masters` are reached: a device that writes to registers,
-    its own among them, would re-enter a model that is in the middle of something."""
+    its own among them, would re-enter a model that is in the middle of something. With `registers` all ranges are, by
+    words where they are aligned: what stands for the CPU's REP MOVSW, and is no part of a device."""
 
-    def __init__(self, memory: PhysicalMemory, mmio: Mmio) -> None:
-        self._memory, self._mmio = memory, mmio
+    def __init__(self, memory: PhysicalMemory, mmio: Mmio, *, registers: bool = False) -> None:
+        self._memory, self._mmio, self._registers = memory, mmio, registers
 
     def read(self, address: int, length: int) -> bytes:
         """Where nothing answers, the bus floats high."""
@@ -28,7 +29,8 @@ class BusMaster:
             if have := self._memory.available(at, left):
                 out += self._memory.read(at, have)
             elif self._window(at) is not None:
-                out.append(self._mmio.mmio_read(at, 1))
+                size = self._access(at, left)
+                out += self._mmio.mmio_read(at, size).to_bytes(size, "little")
             else:
                 out += bytes((FLOATING,)) * self._empty(at, left)
         return bytes(out)
@@ -42,8 +44,9 @@ class BusMaster:
                 self._memory.write_ram(at, data[done : done + have])
                 done += have
             elif self._window(at) is not None:
-                self._mmio.mmio_write(at, 1, data[done])
-                done += 1
+                size = self._access(at, left)
+                self._mmio.mmio_write(at, size, int.from_bytes(data[done : done + size], "little"))
+                done += size
             else:
                 done += self._empty(at, left)
 
@@ -62,11 +65,16 @@ class BusMaster:
 
     def _window(self, address: int) -> Range | None:
         found = self._mmio.find(address)
-        return found if found is not None and found.masters else None
+        return found if found is not None and (found.masters or self._registers) else None
+
+    def _access(self, address: int, left: int) -> int:
+        return 2 if self._registers and left > 1 and not address & 1 else 1
 
     def _empty(self, address: int, most: int) -> int:
         """How many addresses from `address` on have nothing."""
-        firsts = [r.base for r in self._memory.regions] + [r.first for r in self._mmio.ranges if r.masters]
+        firsts = [r.base for r in self._memory.regions] + [
+            r.first for r in self._mmio.ranges if r.masters or self._registers
+        ]
         return min([most, *(first - address for first in firsts if first > address)])
 
 

@@ -89,11 +89,11 @@ def memory_parts(config: MachineConfig) -> list[Part]:
     if config.machine == "pc" and len(options) <= room:
         from emu.pc import pc_parts  # it loads a chipset
 
-        return pc_parts(config.memory, rom, options, config.vga_rom)
+        return _with_alias(pc_parts(config.memory, rom, options, config.vga_rom), rom)
     if len(options) > room:
         raise MachineError(f"the option ROMs have {len(options)} bytes, {room} fit between C0000h and the firmware")
     kind: Kind = "ram" if config.shadow and rom else "rom"
-    return [
+    parts = [
         Part(0, layout.CONVENTIONAL_END, "ram", "conventional"),
         Part(layout.OPTION_ROM_BASE, room, kind, "option-rom", options.ljust(room, b"\xff")),
         *([Part(top, len(low), kind, "firmware-low", low)] if low else []),
@@ -101,6 +101,19 @@ def memory_parts(config: MachineConfig) -> list[Part]:
         Part(layout.VGA_FRAME_BUFFER, layout.VGA_MEMORY, "ram", "vga"),
         *([Part(layout.RESET_TOP - len(rom), len(rom), "rom", "firmware", rom)] if rom else []),
     ]
+    return _with_alias(parts, rom)
+
+
+def _with_alias(parts: list[Part], rom: bytes) -> list[Part]:
+    """The last 128 KiB of the firmware answer 1 MiB below 4 GiB too: a CPU that is reset while A20 is masked fetches
+    its first instruction there (Intel 82371SB data sheet 290550, "BIOS Memory": FFEE0000h to FFEFFFFFh). A firmware
+    that reaches as far down has its own bytes there."""
+    alias = rom[-layout.BIOS_LOW_MAX :]
+    end = layout.RESET_TOP - layout.A20
+    if not alias or layout.RESET_TOP - len(rom) < end:
+        return parts
+    at = next(i for i, part in enumerate(parts) if part.name == "firmware")
+    return [*parts[:at], Part(end - len(alias), len(alias), "rom", "firmware-a20", alias), *parts[at:]]
 
 
 ChannelMedia = tuple[tuple[Disk | None, Disk | None], tuple[bool, bool]]

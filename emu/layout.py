@@ -12,6 +12,7 @@ BIOS_LOW_END = 0x100000  #: the firmware's last 128 KiB end here
 BIOS_LOW_MAX = 0x20000
 EXTENDED_BASE = 0x100000
 RESET_TOP = 1 << 32  #: the firmware's last byte is at 4 GiB - 1 (SDM vol. 3A, 10.1.4: first fetch at FFFFFFF0h)
+A20 = 1 << 20  #: what an address loses while address line 20 is masked
 
 # I/O ports (IBM PC/AT Technical Reference, "I/O address map").
 DMA_LOW = 0x00  #: 8237A, channels 0-3

@@ -498,7 +498,8 @@ class UnicornEngine:
     def _failure(self, code: int) -> str:
         at = f"at linear {self.linear_pc:#x}"
         if code in FETCH_ERRORS:
-            return f"the instruction {at} cannot be fetched: no RAM or ROM is there"
+            masked = "" if self._env.a20_mask == -1 else ", with A20 masked (address bit 20 is 0)"
+            return f"the instruction {at} cannot be fetched{masked}: no RAM or ROM is there"
         return f"unicorn cannot go on {at}: {self._call.strerror(code).decode()}"
 
     def request_stop(self) -> None:

@@ -64,11 +64,10 @@ def _start_stop(drive: Cdrom, packet: bytes) -> bytes:
         load = bool(packet[4] & 1)
         if not load and s.prevented:
             raise PacketError(REMOVAL_PREVENTED)
-        if load and s.open:
-            s.attention, s.event = MEDIUM_CHANGED, 2
-        elif not load and not s.open:
-            s.event = 3
-        s.open = not load
+        if not load:
+            drive.eject()
+        elif s.open:
+            s.attention, s.event, s.open = MEDIUM_CHANGED, 2, False
     return b""
 
 

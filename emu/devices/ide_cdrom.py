@@ -90,6 +90,18 @@ class Cdrom(Drive):
         s = self.state
         s.attention, s.sense = WAS_RESET, NO_SENSE
 
+    def eject(self) -> None:
+        """Open the tray, whether it is locked or not."""
+        if not self.state.open:
+            self.state.open, self.state.event = True, 3
+
+    def take_change(self) -> bool:
+        """True once after the medium may have changed: the unit attention is reported by this."""
+        changed = self.state.attention == MEDIUM_CHANGED
+        if changed:
+            self.state.attention = NO_SENSE
+        return changed
+
     def write_command(self, value: int) -> None:
         if value == DEVICE_RESET:  # taken even while busy
             self.begin_reset()

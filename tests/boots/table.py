@@ -144,7 +144,7 @@ BOOTS = (
         "u-boot", "serial:Hit any key", 600, machine="pc", memory="256M", firmwares=("u-boot",),
         dialog=((" ", "serial:=> $"), ("version\n", "serial:U-Boot 2023[^$]*=> $")),
     ),
-    Boot("xen", _NO_DOM0, 900, kernel=Kernel(images.xen_plain, _XEN), machine="pc", firmwares=("seabios",)),
+    Boot("xen", _NO_DOM0, 900, kernel=Kernel(images.xen_plain, _XEN), machine="pc"),
     Boot(
         "xen directly", _NO_DOM0, 900, kernel=Kernel(images.xen_plain, f"no-real-mode {_XEN}"), machine="pc",
         firmwares=(DIRECT,),
@@ -166,7 +166,6 @@ BOOTS = (
     Boot(
         "installer", "text:Select a language[^$]*English", 40_000, machine="pc", memory="512M", slow=True,
         kernel=Kernel(images.installer_kernel, "vga=normal fb=false nomodeset quiet", images.installer_initrd),
-        firmwares=("seabios",),
     ),
     Boot(
         "linux amd64 on pc", "exit", 12_000, kernel=_linux("amd64", "console=ttyS0", "poweroff"), machine="pc",

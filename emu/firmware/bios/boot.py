@@ -140,15 +140,15 @@ class Boot:
         self._hardware.write(segment * 16, image[: count * 512])
         index = number - FIRST_CD
         if media == NO_EMULATION:
-            emulation = Emulation(media, number, index, lba, segment=segment, count=count)
+            emulation = Emulation(media, number, index, cd.place, lba, segment=segment, count=count)
         elif media == HARD_DISK:
             heads, sectors, cylinders = image[446 + 5] + 1, image[446 + 6] & 63, image[446 + 7]
             cylinders = (cylinders | (image[446 + 6] & 0xC0) << 2) + 1
             if not sectors:
                 raise NotBootable("its disk image has no partition")
-            emulation = Emulation(media, FIRST_DISK, index, lba, cylinders, heads, sectors, segment, count)
+            emulation = Emulation(media, FIRST_DISK, index, cd.place, lba, cylinders, heads, sectors, segment, count)
         else:
-            emulation = Emulation(media, 0, index, lba, *FLOPPY_TYPES[media], segment, count)
+            emulation = Emulation(media, 0, index, cd.place, lba, *FLOPPY_TYPES[media], segment, count)
         self._keeper.state.emulation = emulation
         # Loaders that look at CS expect the segment to be as small as it can be, 0 for 7C0h.
         return emulation.drive, (segment & 0xF000, (segment & 0x0FFF) << 4)

@@ -36,6 +36,7 @@ DISKETTE_TABLE = (0xF000, 0xEFC7)  #: in the ROM
 DRIVE_TYPES = {360: 1, 1200: 2, 720: 3, 1440: 4, 2880: 5}
 DISKETTE_DRIVES = 2  #: places for them; what is not there answers as such
 EXTENSIONS = range(0x41, 0x49)  #: which diskettes and drives of El Torito's emulation have not
+EMULATION_STATUS, ALL_EMULATIONS = 0x4B, 0x7F  #: El Torito 1.0, INT 13h AH=4Bh: DL=7Fh is each emulated drive
 MOST_SECTORS = 128  #: of one call
 DMA_PAGE = 0x10000
 
@@ -47,7 +48,7 @@ class Disks:
         self._hardware, self._keeper = hardware, keeper
         self.floppies = [Diskette(i, drive) for i, drive in enumerate(hardware.floppies)]
         self.disks = [HardDisk(FIRST_DISK + i, disk) for i, disk in enumerate(hardware.disks)]
-        self.cds = [CdDrive(FIRST_CD + i, drive) for i, drive in enumerate(hardware.cdroms)]
+        self.cds = [CdDrive(FIRST_CD + i, *placed) for i, placed in enumerate(hardware.cdroms)]
         self.extensions = Extensions(hardware, keeper)
         self._calls: dict[int, Callable[[Frame, Drive], None]] = {
             0x00: self._reset,
@@ -97,7 +98,9 @@ class Disks:
     def service(self, f: Frame) -> None:
         """INT 13h. The status is kept for AH=01h, but by that call itself."""
         number, ah = f.dl, f.ah
-        drive = self.find(number)
+        emulation = self._keeper.state.emulation
+        whole = ah == EMULATION_STATUS and number == ALL_EMULATIONS and emulation is not None
+        drive = self.find(emulation.drive if whole and emulation else number)
         call = self._calls.get(ah)
         if drive is None and ah in (0x08, 0x15) and number < DISKETTE_DRIVES:
             self._absent_diskette(f)

@@ -12,11 +12,15 @@ from collections.abc import Callable
 from emu import layout
 from emu.firmware.bios import bda
 from emu.firmware.bios.drives import (
+    CHANGED,
     FIRST_CD,
     FIRST_DISK,
     INVALID,
     LOCKED,
+    MOST_LOCKS,
+    NOT_LOCKED,
     NOT_REMOVABLE,
+    TOO_MANY_LOCKS,
     CdDrive,
     Drive,
     DriveError,
@@ -138,11 +142,20 @@ class Extensions:
             f.al = 0
             f.succeed()
             return
-        state = drive.drive.state
+        locks = list(self._keeper.state.locks)
+        held = locks[drive.place]
+        if f.al == 0 and held == MOST_LOCKS:
+            raise DriveError(TOO_MANY_LOCKS, 0)
+        if f.al == 1 and not held:
+            raise DriveError(NOT_LOCKED, 0)
         if f.al < 2:
-            state.prevented = f.al == 0
-        f.al = int(state.prevented)
+            held += 1 if f.al == 0 else -1
+            locks[drive.place] = held
+            self._keeper.state.locks = tuple(locks)
+            drive.drive.state.prevented = held > 0
+        f.al = int(drive.drive.state.prevented)
         f.succeed()
+        f.result = ("%d lock%s", held, "" if held == 1 else "s")
 
     def _eject(self, f: Frame, drive: Drive) -> None:
         f.name = ("eject: drive %02Xh", drive.number)
@@ -151,11 +164,17 @@ class Extensions:
         state = drive.drive.state
         if state.prevented:
             raise DriveError(LOCKED, 0)
-        state.open = True
+        drive.drive.eject()
         f.succeed()
 
     def _changed(self, f: Frame, drive: Drive) -> None:
+        """AH=49h. What was reported is forgotten, as by the drive's own unit attention, which this is; an open tray is
+        a change for as long as it is open."""
         f.name = ("extended change line: drive %02Xh", drive.number)
+        if isinstance(drive, CdDrive):
+            changed = drive.drive.take_change()
+            if changed or drive.drive.state.open:
+                raise DriveError(CHANGED, 0)
         f.succeed()
 
     def _configure(self, f: Frame, drive: Drive) -> None:
@@ -231,7 +250,7 @@ class Extensions:
         if e is None or f.al > 1:
             raise DriveError(INVALID, 0)
         packet = struct.pack(
-            "<BBBBIHHHHBBB", 19, e.media, e.drive, e.cdrom >> 1, e.lba, e.cdrom & 1, 0, e.segment, e.count,
+            "<BBBBIHHHHBBB", 19, e.media, e.drive, e.place >> 1, e.lba, e.place & 1, 0, e.segment, e.count,
             (e.cylinders - 1 & 0xFF) if e.cylinders else 0,
             ((e.cylinders - 1) >> 2 & 0xC0 | e.sectors) if e.cylinders else 0, e.heads - 1 if e.heads else 0,
         )  # fmt: skip

@@ -13,6 +13,7 @@ from emu.media import SECTOR, Disk, DiskError, Geometry
 SUCCESS, INVALID, NO_ADDRESS_MARK, PROTECTED, NOT_FOUND, CHANGED, BOUNDARY = 0x00, 0x01, 0x02, 0x03, 0x04, 0x06, 0x09
 CONTROLLER, SEEK_FAILED, TIMED_OUT, NOT_READY = 0x20, 0x40, 0x80, 0xAA
 NOT_LOCKED, LOCKED, NOT_REMOVABLE, TOO_MANY_LOCKS = 0xB0, 0xB1, 0xB2, 0xB4  #: (EDD 3.0, table 3)
+MOST_LOCKS = 255
 FIRST_DISK, FIRST_CD = 0x80, 0xE0
 FRAME = 2048
 #: The most cylinders and heads that CHS calls can name.
@@ -158,8 +159,9 @@ class CdDrive:
     size, removable = FRAME, True
     geometry = None
 
-    def __init__(self, number: int, drive: Cdrom) -> None:
-        self.number, self.drive = number, drive
+    def __init__(self, number: int, place: int, drive: Cdrom) -> None:
+        """`place` is 0 to 3, from the primary channel's device 0 on."""
+        self.number, self.place, self.drive = number, place, drive
 
     @property
     def sectors(self) -> int:

@@ -14,12 +14,14 @@ from emu.record import dataclass
 @dataclass(slots=True)
 class Hardware:
     """All of it is injected. `read_bytes` and `write_bytes` take physical addresses, as the bus sees them, and never
-    fail; `a20` says whether address bit 20 passes. `now` is virtual time in ns. `memory` is RAM in bytes, `pci` whether
-    there is a PCI bus. The first `ata` of the disks are on the ATA channels, the others behind virtio-blk. `note` takes
-    what makes the text of an event."""
+    fail; `block_read` and `block_write` reach devices' registers as well. `a20` says whether address bit 20 passes.
+    `now` is virtual time in ns. `memory` is RAM in bytes, `pci` whether there is a PCI bus. The first `ata` of the
+    disks are on the ATA channels, the others behind virtio-blk. `note` takes what makes the text of an event."""
 
     read_bytes: Callable[[int, int], bytes]
     write_bytes: Callable[[int, bytes], None]
+    block_read: Callable[[int, int], bytes]
+    block_write: Callable[[int, bytes], None]
     a20: Callable[[], bool]
     port_in: Callable[[int, int], int]
     port_out: Callable[[int, int, int], None]
@@ -28,7 +30,7 @@ class Hardware:
     display: DisplayMemory
     floppies: Sequence[FloppyDrive]
     disks: Sequence[Disk]
-    cdroms: Sequence[Cdrom]
+    cdroms: Sequence[tuple[int, Cdrom]]  #: with their place, 0 to 3 from the primary channel's device 0 on
     memory: int
     pci: bool
     ata: int

@@ -13,12 +13,14 @@ NO_EMULATION, HARD_DISK = 0, 4
 @dataclass(frozen=True, slots=True)
 class Emulation:
     """A CD booted by El Torito (1.0, "Boot catalog"). `media`: 0 no emulation, 1 to 3 diskettes, 4 hard disk. `drive`
-    is the number it has, `cdrom` the index of the drive with the disc, `lba` where the image begins in frames of 2048
+    is the number it has, `cdrom` the index of the drive with the disc, `place` where that is (0 to 3, from the primary
+    channel's device 0 on), `lba` where the image begins in frames of 2048
     bytes, `entry` the rest of the catalog's entry that INT 13h, AH=4Bh tells."""
 
     media: int
     drive: int
     cdrom: int
+    place: int
     lba: int
     cylinders: int = 0
     heads: int = 0
@@ -36,11 +38,13 @@ class Emulation:
 
 @dataclass(slots=True)
 class BiosState:
-    """`calls` counts services and their continuations; `attempt` is the index of the device in the boot order."""
+    """`calls` counts services and their continuations; `attempt` is the index of the device in the boot order,
+    `locks` how often INT 13h AH=45h locked the CD of each place."""
 
     calls: int = 0
     attempt: int = 0
     emulation: Emulation | None = None
+    locks: tuple[int, ...] = (0, 0, 0, 0)
 
 
 class Keeper(Protocol):

@@ -182,7 +182,7 @@ class System:
             f.fail(0x80)
             return
         # The move has all address lines, whatever A20 is.
-        h.write_bytes(destination, h.read_bytes(source, 2 * words))
+        h.block_write(destination, h.block_read(source, 2 * words))
         f.succeed()
         f.result = ("ok",)
 

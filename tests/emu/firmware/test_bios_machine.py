@@ -8,6 +8,7 @@ from asm import assemble
 from emu.firmware.roms import builtin_bios
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.media import Disk
+from machines import seabios_debugger, seabios_pc
 from oracles import assemble_image
 from repl.cli import main
 
@@ -170,6 +171,57 @@ def test_shutdown_codes_say_where_a_reset_of_the_cpu_goes_on(kind: str) -> None:
     run = machine(assemble(RESETS), machine=kind)
     assert run.run(50_000_000).code == 0
     assert run.debugcon_text() == "1ab2"
+
+
+MASKED = """
+    bits 16
+    org 0x7c00
+    xor ax, ax
+    mov ds, ax
+    inc byte [0x600]                    ; conventional RAM outlives a reset of the CPU
+    mov al, [0x600]
+    add al, '0'
+    out 0xe9, al
+    cmp al, '2'
+    je over
+    mov ax, 0x2400                      ; A20 off
+    int 0x15
+    RESET
+    jmp $
+over:
+    mov al, 0
+    out 0xf4, al
+    times 510-($-$$) db 0
+    dw 0xaa55
+"""
+
+
+@pytest.mark.parametrize("kind", ["isapc", "pc"])
+@pytest.mark.parametrize("firmware", ["builtin", "seabios"])
+@pytest.mark.parametrize("reset", ["mov al, 0xFE\nout 0x64, al", "mov al, 1\nout 0x92, al"])
+def test_a_reset_of_the_cpu_finds_the_rom_with_a20_masked(kind: str, firmware: str, reset: str) -> None:
+    sector = assemble(MASKED.replace("RESET", reset))
+    if firmware == "seabios":
+        run = seabios_debugger(sector).machine if kind == "isapc" else seabios_pc(sector)
+    else:
+        run = machine(sector, machine=kind)
+    end = run.run(400_000_000)
+    assert (end.code, run.debugcon_text()[-1:]) == (0, "2"), end
+
+
+def test_a_fetch_that_fails_with_a20_masked_says_so() -> None:
+    run = machine(
+        assemble(
+            "bits 16\norg 0x7c00\nmov ax, 0x2400\nint 0x15\ncli\nlgdt [gdtr]\nmov eax, cr0\ninc ax\nmov cr0, eax\n"
+            "jmp dword 8:0xFFC00000\ngdtr: dw 15\ndd gdt\ngdt: dq 0, 0x00CF9A000000FFFF\n"
+            "times 510-($-$$) db 0\ndw 0xaa55"
+        )
+    )
+    end = run.run(50_000_000)
+    assert end.detail == (
+        "the instruction at linear 0xffc00000 cannot be fetched, with A20 masked (address bit 20 is 0): "
+        "no RAM or ROM is there"
+    )  # fmt: skip
 
 
 def test_ctrl_alt_delete_boots_anew() -> None:

@@ -1,160 +1,121 @@
-"""Services of the built-in BIOS at the edges of their arguments: rows off the screen, long strings, disks by virtio."""
+"""Services of the built-in BIOS asked one by one, against what the specifications say of each."""
 
 from __future__ import annotations
 
-import struct
-
-import pytest
-
-from bios_frames import Services
+from bios_calls import BLOCK, Answer, Call, answers, sector
 from emu.firmware.roms import builtin_bios
+from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.media import Disk
 
-PACKET, BUFFER = 0x5000, 0x6000
-VIRTIO = 5
+DISK, DISKETTE = 20 * 16 * 63 * 512, 1440 << 10
 
 
-@pytest.fixture
-def services() -> Services:
-    return Services()
+def asked(*calls: Call, block: bytes = b"", floppy: bytes | None = None) -> tuple[list[Answer], Machine]:
+    """The answers to calls made from the boot sector of a disk, and the machine after them."""
+    disk = Disk.from_bytes(sector(list(calls), block).ljust(DISK, b"\0"))
+    floppies = () if floppy is None else (Disk.from_bytes(floppy),)
+    config = MachineConfig(
+        machine="pc", memory=16 << 20, firmware=builtin_bios(), bios=True, disks=[disk], floppies=floppies, boot="disk"
+    )
+    machine = build_machine(config)
+    assert machine.run(100_000_000).reason is MachineStop.EXIT
+    got = answers(machine.debugcon_text())
+    assert len(got) == len(calls)
+    return got, machine
 
 
-# -- INT 10h
+def results(got: list[Answer]) -> list[tuple[int, int]]:
+    return [(answer.ah, answer.carry) for answer in got]
 
 
-@pytest.mark.parametrize("row", [200, 0x7FFF, 0xFFFF])
-def test_pixels_below_mode_13h_are_where_a_16_bit_offset_leads(services: Services, row: int) -> None:
-    services.call(0x10, ax=0x0013)
-    services.call(0x10, ax=0x0C5A, cx=7, dx=row)
-    window = services.machine.read_physical(0xA0000, 0x10000)
-    assert [at for at, byte in enumerate(window) if byte] == [(row * 320 + 7) & 0xFFFF]
-    assert services.call(0x10, ax=0x0D00, cx=7, dx=row).al == 0x5A
+def test_a_block_move_reads_registers_as_the_cpu_would() -> None:
+    """INT 15h AH=87h from the HPET's capabilities (IA-PC HPET 1.0a, 2.3.4: period in fs, vendor 8086h) to 9000h."""
+
+    def descriptor(base: int) -> bytes:
+        return b"\xff\xff" + (base & 0xFFFFFF).to_bytes(3, "little") + b"\x93\0" + bytes((base >> 24,))
+
+    table = bytes(16) + descriptor(0xFED00000) + descriptor(0x9000) + bytes(16)
+    got, machine = asked(Call(0x15, 0x8700, cx=4), block=table)
+    assert BLOCK == 0x600
+    assert results(got) == [(0, 0)]
+    data = machine.memory.read(0x9000, 8)
+    assert (data[2:4], int.from_bytes(data[4:], "little")) == (b"\x86\x80", 10_000_000)
 
 
-def test_pixels_below_a_vbe_mode_are_written_and_read(services: Services) -> None:
-    assert services.call(0x10, ax=0x4F02, bx=0x0101).ax == 0x004F
-    services.call(0x10, ax=0x0C5A, cx=7, dx=0xFFFF)
-    assert services.call(0x10, ax=0x0D00, cx=7, dx=0xFFFF).al == 0x5A
+FLOPPY = b"".join(bytes((n & 0xFF, n >> 8)) * 256 for n in range(DISKETTE // 512))
+READ, WRITE, FORMAT, KIND, CHANGE, MEDIA = 0x0200, 0x0300, 0x0500, 0x1500, 0x1600, 0x1800
 
 
-def test_a_pixel_that_the_end_of_the_window_cuts_off_wraps(services: Services) -> None:
-    services.call(0x10, ax=0x0013)
-    # Rows of 320 bytes leave 256 bytes of the window behind row 203.
-    services.call(0x10, ax=0x0C33, cx=256, dx=204)
-    assert services.machine.read_physical(0xA0000, 1) == b"\x33"
+def test_a_changed_diskette_is_told_until_the_head_moves() -> None:
+    """IBM, INT 13h AH=16h: 06h when the change line is active; the drive resets it at a step."""
+    got, _ = asked(
+        Call(0x13, CHANGE), Call(0x13, CHANGE), Call(0x13, READ | 1, 0x9000, 1), Call(0x13, CHANGE), floppy=FLOPPY
+    )
+    assert results(got) == [(6, 1), (6, 1), (0, 0), (0, 0)]
 
 
-@pytest.mark.timeout(20)
-def test_what_the_data_area_says_of_the_screen_cannot_make_a_scroll_endless(services: Services) -> None:
-    services.call(0x10, ax=0x0003)
-    services.memory.write(0x44A, b"\xff\xff")  # columns
-    services.memory.write(0x484, b"\xff\xff\xff")  # last row, lines of a character
-    frame = services.call(0x10, ax=0x0601, bx=0x0700, cx=0, dx=0xFFFF)
-    assert frame.ax == 0x0601
-    services.call(0x10, ax=0x0200, dx=0xFFFF)
-    services.call(0x10, ax=0x0E0A)
-    assert services.memory.read(0x450, 2) == b"\xff\xff"
+def test_the_media_type_is_that_of_the_diskette() -> None:
+    """AH=18h, CH and CL the last cylinder and sector: 0Ch when the drive does not take them."""
+    got, _ = asked(*(Call(0x13, MEDIA, cx=cx) for cx in (0x4F12, 0x4F09, 0x2709, 0x4F0F, 0x2712)), floppy=FLOPPY)
+    assert results(got) == [(0, 0), *[(0x0C, 1)] * 4]
 
 
-def test_a_long_string_is_written_in_pieces(services: Services) -> None:
-    services.call(0x10, ax=0x0003)
-    text = b"".join(b"line %04d\r\n" % i for i in range(400))
-    services.memory.write(BUFFER, text)
-    frame = services.call(0x10, ax=0x1301, bx=0x0007, cx=len(text), dx=0, es=BUFFER >> 4, bp=0)
-    assert frame.ax == 0x1301
-    # Each scroll ends a piece.
-    assert services.asked > 375
-    assert services.machine.screen().rows[23].rstrip() == "line 0399"
-    assert services.memory.read(0x450, 2) == b"\x00\x18"
-    said = [event.text for event in services.machine.journal if event.kind == "bios"][-1]
-    assert said.endswith(f"and {len(text) - 256} more")
+def test_a_diskettes_buffer_stays_in_its_64_kib() -> None:
+    """The DMA's page register does not count: 09h, and nothing is moved. A disk has no such DMA."""
+    got, _ = asked(
+        Call(0x13, READ | 1, 0xFE00, 1), Call(0x13, READ | 1, 0xFE01, 1), Call(0x13, READ | 2, 0xFE00, 1),
+        Call(0x13, READ | 1, 0xFE01, 1, 0x80), floppy=FLOPPY,
+    )  # fmt: skip
+    assert results(got) == [(0, 0), (9, 1), (9, 1), (0, 0)]
+    assert [a.ax & 0xFF for a in got] == [1, 0, 0, 1]
 
 
-def test_a_string_in_pieces_can_leave_the_cursor_where_it_was(services: Services) -> None:
-    services.call(0x10, ax=0x0003)
-    services.call(0x10, ax=0x0200, bx=0, dx=0x0511)
-    cells = b"".join(bytes((0x41 + i % 26, i & 0x7F)) for i in range(200))
-    services.memory.write(BUFFER, cells)
-    services.call(0x10, ax=0x1302, bx=0, cx=200, dx=0x0A00, es=BUFFER >> 4, bp=0)
-    assert services.asked == 4
-    assert services.memory.read(0x450, 2) == b"\x11\x05"
-    assert services.machine.read_physical(0xB8000 + 0xA * 160, 400) == cells
+def test_places_that_are_not_on_the_medium() -> None:
+    got, _ = asked(
+        Call(0x13, READ | 1, 0x9000, 0x0000), Call(0x13, READ, 0x9000, 1), Call(0x13, READ | 1, 0x9000, 19),
+        Call(0x13, READ | 1, 0x9000, 0x5001), Call(0x13, READ | 1, 0x9000, 1, 0x200),
+        Call(0x13, READ | 1, 0x9000, 0x8001, 0x80), Call(0x13, READ | 1, 0x9000, 1, 2), floppy=FLOPPY,
+    )  # fmt: skip
+    assert results(got) == [(1, 1), (1, 1), (4, 1), (4, 1), (4, 1), (1, 1), (1, 1)]
 
 
-def test_the_longest_string_is_no_one_write_of_work(services: Services) -> None:
-    services.call(0x10, ax=0x0003)
-    services.begin(0x10, ax=0x1301, bx=7, cx=0xFFFF, dx=0, es=0x1000)
-    frame = services.ask()
-    assert frame.action != 0
-    assert 0 < frame.scratch <= 64
+def test_a_read_past_the_end_of_a_track_goes_on() -> None:
+    got, machine = asked(Call(0x13, READ | 36, 0x9000, 0x0011), floppy=FLOPPY)
+    assert results(got) == [(0, 0)]
+    assert machine.memory.read(0x9000, 36 * 512) == FLOPPY[16 * 512 : 52 * 512]
 
 
-def test_the_static_table_offers_only_what_is_there(services: Services) -> None:
-    table = builtin_bios()[0xE000:0xE010]
-    saves = services.call(0x10, ax=0x1C00, cx=7)
-    assert (saves.al == 0x1C) == bool(table[0x0B] & 2)
-    assert services.call(0x10, ax=0x1A00).al == 0x1A
-    assert table[0x0B] == 0x0C  # blinking, display combination codes
-    assert table[0x0E] == 0  # nothing is done by the tables at the save pointer
+def test_a_call_moves_128_sectors_and_no_more() -> None:
+    """64 KiB, what a segment holds (IBM, "Interrupt 13h": AL = 1 to 80h)."""
+    got, _ = asked(Call(0x13, READ | 128, 0x9000, 1, 0x80), Call(0x13, READ | 129, 0x9000, 1, 0x80))
+    assert results(got) == [(0, 0), (1, 1)]
 
 
-# -- INT 13h
+def test_a_format_fills_by_the_parameter_table() -> None:
+    """AH=05h: the address fields of a track, and F6h of the diskette table (INT 1Eh); a wrong cylinder is 01h."""
+    fields = b"".join(bytes((2, 1, sector, 2)) for sector in range(1, 19))
+    got, machine = asked(
+        Call(0x13, FORMAT | 18, BLOCK, 0x0201, 0x100), Call(0x13, READ | 18, 0x9000, 0x0201, 0x100),
+        Call(0x13, FORMAT | 18, BLOCK, 0x5001, 0x100), block=fields, floppy=FLOPPY,
+    )  # fmt: skip
+    assert results(got) == [(0, 0), (0, 0), (1, 1)]
+    assert machine.memory.read(0x9000, 18 * 512) == b"\xf6" * 18 * 512
 
 
-def parameters(services: Services, drive: int, size: int = 74) -> bytes:
-    services.memory.write(PACKET, struct.pack("<H", size).ljust(80, b"\xee"))
-    frame = services.call(0x13, ax=0x4800, dx=drive, si=PACKET)
-    assert not frame.carry
-    return services.memory.read(PACKET, 80)
+def test_a_write_is_what_is_read_back() -> None:
+    got, machine = asked(Call(0x13, WRITE | 1, 0x7C00, 0x0305), Call(0x13, READ | 1, 0x9000, 0x0305), floppy=FLOPPY)
+    assert results(got) == [(0, 0), (0, 0)]
+    assert machine.memory.read(0x9000, 512) == machine.memory.read(0x7C00, 512)
 
 
-def test_disks_of_virtio_are_not_described_as_ata_disks() -> None:
-    services = Services(machine="pc", virtio=[Disk.from_bytes(bytes(1 << 20 + i)) for i in range(VIRTIO)])
-    table = parameters(services, 0x80)
-    assert table[:2] == struct.pack("<H", 66)
-    assert table[26:30] != b"\xff" * 4
-    assert table[36:48] == b"PCI ATA     "
-    for i in range(VIRTIO):
-        table = parameters(services, 0x81 + i)
-        assert struct.unpack_from("<H", table)[0] == 30
-        assert struct.unpack_from("<QH", table, 16) == (2048 << i, 512)
-        assert table[26:30] == b"\xff" * 4
-        assert table[30:] == b"\xee" * 50
+def test_a_second_alarm_is_refused_until_the_first_is_off() -> None:
+    """IBM, INT 1Ah AH=06h: CF when an alarm is set already."""
+    got, _ = asked(*(Call(0x1A, ax, cx=0x2359, dx=0x5900) for ax in (0x0600, 0x0600, 0x0700, 0x0600)))
+    assert [answer.carry for answer in got] == [0, 1, 0, 0]
 
 
-def flat(services: Services, function: int, address: int, count: int = 1) -> int:
-    packet = struct.pack("<BBHHHQQ", 24, 0, count, 0xFFFF, 0xFFFF, 1, address)
-    services.memory.write(PACKET, packet)
-    frame = services.call(0x13, ax=function << 8, dx=0x80, si=PACKET)
-    assert struct.unpack("<H", services.memory.read(PACKET + 2, 2)) == (0 if frame.carry else count,)
-    return frame.ah if frame.carry else 0
-
-
-@pytest.mark.parametrize("function", [0x42, 0x43])
-def test_flat_buffers_end_at_4_gib(services: Services, function: int) -> None:
-    services.memory.write(BUFFER, b"\x5a" * 512)
-    assert flat(services, 0x43, BUFFER) == 0
-    for address in (1 << 32, (1 << 32) - 511, (1 << 64) - 512):
-        assert flat(services, function, address) == 0x01
-    services.memory.write(BUFFER, bytes(512))
-    assert flat(services, 0x42, BUFFER) == 0
-    assert services.memory.read(BUFFER, 512) == b"\x5a" * 512
-
-
-# -- the frame
-
-
-def test_a_frame_whose_step_the_guest_has_changed_is_an_interface_error(services: Services) -> None:
-    services.memory.write(0x9FC26, b"\0\0")
-    services.begin(0x15, ax=0xC201, step=0x55)
-    frame = services.ask()
-    assert frame.action == 0
-    assert frame.carry
-    assert frame.ah == 0x03  # (IBM, "Interrupt 15h", AH=C2h: interface error)
-
-
-def test_ports_counted_from_the_data_area_wrap(services: Services) -> None:
-    services.memory.write(0x406, b"\xff\xff")  # COM4's first port
-    assert services.call(0x14, ax=0x00E3, dx=3).action == 0
-    services.memory.write(0x40C, b"\xff\xff")  # LPT3's
-    assert services.call(0x17, ax=0x0200, dx=2).action == 0
+def test_a_serial_line_gets_parity_and_stop_bits() -> None:
+    """INT 14h AH=00h, AL bits 4-0: parity, stop bits, word length, as in the UART's LCR; 7-5: the rate."""
+    _, machine = asked(Call(0x14, 0x00FE))
+    fields = {field.name: field for field in machine.board.device_table["com1"].view().fields}
+    assert fields["LCR"].value == 0x1E
