@@ -63,7 +63,8 @@ def test_the_frame_buffer_moves_and_what_else_answers_there_comes_first():
     assert moved(machine, 0xFE000000) == [
         (0xFE000000, 0xC00000), (0xFEC01000, 0xFF000), (0xFED01000, 0xFF000), (0xFEE01000, 0x1FF000),
     ]  # fmt: skip
-    assert moved(machine, 0xFF000000) == [(0xFF000000, size - 0x10000)]  # the firmware is at the top
+    # the firmware is at the top, and 1 MiB lower for resets with A20 masked
+    assert moved(machine, 0xFF000000) == [(0xFF000000, size - 0x110000), (0xFFF00000, 0xF0000)]
     assert moved(machine, 0) == []
 
 
