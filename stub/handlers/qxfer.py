@@ -59,7 +59,8 @@ def memory_map(context: Context, annex: str) -> str | None:
     for rom in target.rom_ranges():
         rows += [("ram", at, rom.start), ("rom", rom.start, rom.end)]
         at = rom.end
-    rows.append(("ram", at, 1 << 64))
+    # In two pieces, as gdb reads a length into 64 bits.
+    rows += [("ram", at, 1 << 63), ("ram", max(at, 1 << 63), 1 << 64)]
     text = "".join(
         f'<memory type="{kind}" start="{start:#x}" length="{end - start:#x}"/>\n'
         for kind, start, end in rows

@@ -62,9 +62,14 @@ def said(session: Session, line: str) -> str:
     return result_text(session.execute(line), Style())
 
 
+def timeless(text: str) -> str:
+    """Without the request of IRQ 0: QEMU's 8254 goes by the host's clock, and has or has not pulsed yet."""
+    return re.sub(r"(ic0: irr=.)[01]", r"\1.", text).rstrip("\n")
+
+
 @pytest.mark.parametrize("command", ["info pic", "info lapic"])
 def test_the_interrupt_controllers_read_as_in_qemu(command: str, pc: Session, qemu: dict[str, str]) -> None:
-    assert said(pc, command).rstrip("\n") == qemu[command].replace(*VERSION).rstrip("\n")
+    assert timeless(said(pc, command)) == timeless(qemu[command].replace(*VERSION))
 
 
 @pytest.mark.parametrize("command", FORMS)

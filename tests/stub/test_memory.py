@@ -186,8 +186,14 @@ def memory_map(peer: Client) -> list[tuple[str, int, int]]:
 def test_the_map_covers_every_address_once_so_that_gdb_asks_for_each() -> None:
     assert memory_map(client()) == [
         ("ram", 0, 0x10000), ("rom", 0x10000, 0x18000), ("ram", 0x18000, 0x1F000), ("rom", 0x1F000, RAM),
-        ("ram", RAM, 1 << 64),
+        ("ram", RAM, 1 << 63), ("ram", 1 << 63, 1 << 64),
     ]  # fmt: skip
+
+
+def test_no_row_is_longer_than_the_64_bits_that_gdb_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = client()
+    monkeypatch.setattr(type(peer.session.target), "rom_ranges", lambda target: ())
+    assert memory_map(peer) == [("ram", 0, 1 << 63), ("ram", 1 << 63, 1 << 64)]
 
 
 # -- on the machine
@@ -253,7 +259,7 @@ def test_the_machine_s_rom_is_in_the_map_until_paging_moves_addresses_about(pc: 
     assert any(start <= 0xF0000 and end == 0x100000 for start, end in roms)
     pc.worker.call(lambda: pc.debugger.machine.run(100), 20)
     pc.debugger.forget()
-    assert pc.worker.call(lambda: memory_map(pc.client), 20) == [("ram", 0, 1 << 64)]
+    assert pc.worker.call(lambda: memory_map(pc.client), 20) == [("ram", 0, 1 << 63), ("ram", 1 << 63, 1 << 64)]
 
 
 def test_physical_addresses_are_those_behind_the_page_tables(pc: Asker) -> None:
