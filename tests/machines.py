@@ -80,6 +80,26 @@ def seabios_pc(sector: bytes, **config: object) -> Machine:
     return pc(bios, **{**options, **config})
 
 
+#: In real mode: the 8259 at vector 8 with IRQ 0 alone, and counter 0 of the 8254 in mode 2 with a pulse each 100 us.
+TIMER_100US = """
+    mov al, 0x11
+    out 0x20, al
+    mov al, 8
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 0xfe
+    out 0x21, al
+    mov al, 0x34
+    out 0x43, al
+    mov al, 119
+    out 0x40, al
+    mov al, 0
+    out 0x40, al
+"""
+
 #: A boot sector that prints by INT 10h, reads itself by INT 13h, waits for a tick and ends the run with 55h.
 READING = """
     bits 16

@@ -42,7 +42,7 @@ def test_an_unknown_boot_is_named(capsys: pytest.CaptureFixture[str]):
 
 def test_a_row_has_both_times_and_their_ratio(capsys: pytest.CaptureFixture[str]):
     if shutil.which("qemu-system-x86_64") is None:
-        pytest.skip("qemu-system-x86_64 is not installed")
+        pytest.skip("QEMU is not installed (Debian: apt-get install qemu-system-x86)")
     assert boots.main(["mbr.bin"]) == 0
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [line.split("(")[0].strip() for line in rows] == ["mbr.bin"] * len(row("mbr.bin").firmwares)

@@ -16,12 +16,12 @@ from emu.engine import Access
 from emu.stops import Condition
 from emu.unicorn_fast import HELPER, Helper
 from emu.x86.classes import InstructionClass, classify
-from machines import debugger, rom
+from machines import TIMER_100US, debugger, rom
 
 #: One of each: a software interrupt, #DE, a timer interrupt, ports, an MSR, control registers, tables, segment
 #: registers, protected mode and back, a task switch, text on COM1 and on the screen.
 EVENTS = rom(
-    """
+    f"""
     mov ss, ax
     mov sp, 0x7000
     mov word [0], divide
@@ -95,22 +95,7 @@ real:
     out dx, al
     mov al, 'i'
     out dx, al
-    mov al, 0x11
-    out 0x20, al
-    mov al, 8
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xfe
-    out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, 119
-    out 0x40, al
-    mov al, 0
-    out 0x40, al
+{TIMER_100US}
     sti
 main:
     inc dword [0x500]

@@ -10,31 +10,16 @@ from emu.machine import MachineError
 from emu.media import Disk
 from emu.subject import MemoryUnavailable
 from emu.until import parse_until
-from machines import debugger, rom, seabios_debugger
+from machines import TIMER_100US, debugger, rom, seabios_debugger
 
 #: A PIT interrupt every 100 us; the handler counts at 600h. The main loop counts at 500h.
 TICKING = rom(
-    """
+    f"""
     mov ss, ax
     mov sp, 0x7000
     mov word [8*4], tick
     mov word [8*4+2], 0xf000
-    mov al, 0x11
-    out 0x20, al
-    mov al, 8
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xfe
-    out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, 119
-    out 0x40, al
-    mov al, 0
-    out 0x40, al
+{TIMER_100US}
     sti
 main:
     inc dword [0x500]

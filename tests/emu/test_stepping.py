@@ -5,32 +5,17 @@ from __future__ import annotations
 import pytest
 
 from emu.debugger import BreakKind, Debugger, StopKind
-from machines import debugger, rom
+from machines import TIMER_100US, debugger, rom
 
 #: A PIT interrupt each 100 us; its handler copies by REP as the main loop does.
 COPYING = rom(
-    """
+    f"""
     mov es, ax
     mov ss, ax
     mov sp, 0x7000
     mov word [8*4], tick
     mov word [8*4+2], 0xf000
-    mov al, 0x11
-    out 0x20, al
-    mov al, 8
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xfe
-    out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, 119
-    out 0x40, al
-    mov al, 0
-    out 0x40, al
+{TIMER_100US}
     sti
 main:
     mov si, 0x1000
