@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 
 from emu.record import dataclass, field
-from emu.rental import FOR_GOOD, Costs
+from emu.rental import FOR_GOOD, Prices
 
 #: Gaps are counted in classes of four an octave; each is represented by its longest, so that a dwell of that covers it.
 EDGES = tuple(sorted({round(2 ** (step / 4)) for step in range(4 * 24 + 1)}))
@@ -53,6 +53,7 @@ class Distribution:
         self._growth = 2 ** (1 / half_life)
         self._weight = 1.0  #: of the next gap
         self._weights = dict(weights or {})
+        self._total = sum(self._weights.values())
         self._news = float("inf")  #: weight since `_found`
         self._found = (0, 0.0, 0.0)  #: the best dwell, for this rent and price
 
@@ -66,19 +67,20 @@ class Distribution:
         self._weight *= self._growth
         self._weights[index] = self._weights.get(index, 0.0) + self._weight
         self._news += self._weight
+        self._total += self._weight
         if self._weight > HEAVIEST:
             self._weights = self.weights
             self._news /= self._weight
+            self._total = sum(self._weights.values())
             self._weight = 1.0
 
     def best(self, rent: float, price: float) -> int | None:
         """The cheapest dwell, 0 or the longest gap of a class; None without any gap."""
         if not self._weights:
             return None
-        best, *prices = self._found
-        total = sum(self._weights.values())
-        if self._news > total * STALE or prices != [rent, price]:
-            best = self._search(rent, price, total)
+        best, for_rent, for_price = self._found
+        if self._news > self._total * STALE or for_price != price or for_rent != rent:
+            best = self._search(rent, price, self._total)
             self._found, self._news = (best, rent, price), 0.0
         return best
 
@@ -114,10 +116,10 @@ class SiteKnowledge:
     burst: float = 0.0
     bursts: int = 0
 
-    def seen(self, gap: int, costs: Costs) -> None:
+    def seen(self, gap: int, prices: Prices) -> None:
         """A gap behind this site has ended: each forecaster pays what its dwell would have cost."""
         fade = 0.5 ** (1 / RECORD_HALF_LIFE)
-        forecasts, rent, price = self._forecast(costs), costs.rent, self.price(costs)
+        forecasts, rent, price = self._forecast(prices), prices.rent, self.price(prices)
         for name in FORECASTERS:
             self.losses[name] = self.losses[name] * fade + paid(gap, forecasts[name], rent, price)
         index = class_of(gap)
@@ -128,15 +130,15 @@ class SiteKnowledge:
         self.gaps += 1
         self.forecasts = {}
 
-    def price(self, costs: Costs) -> float:
+    def price(self, prices: Prices) -> float:
         """What it costs to leave the emulator here: the hop in, the exit, and what being native behind it is worth less
         than being in the emulator, which is never more than a hop out."""
-        worse = min(max(self.burst + costs.hop_out, -costs.hop_in), costs.hop_out) if self.bursts else costs.hop_out
-        return costs.hop_in + costs.exit + worse
+        worse = min(max(self.burst + prices.hop_out, -prices.hop_in), prices.hop_out) if self.bursts else prices.hop_out
+        return prices.hop_in + prices.exit + worse
 
-    def choice(self, costs: Costs) -> tuple[str, int]:
+    def choice(self, prices: Prices) -> tuple[str, int]:
         """The forecaster that would have been the cheapest lately, and its dwell now; break-even before the first gap."""
-        forecasts = self._forecast(costs)
+        forecasts = self._forecast(prices)
         name = min(FORECASTERS, key=self.losses.__getitem__) if self.gaps else BREAK_EVEN
         return name, forecasts[name]
 
@@ -146,10 +148,10 @@ class SiteKnowledge:
         self.burst += (gain - self.burst) / min(self.bursts, RECORD_HALF_LIFE)
         self.forecasts = {}
 
-    def _forecast(self, costs: Costs) -> dict[str, int]:
+    def _forecast(self, prices: Prices) -> dict[str, int]:
         """Each forecaster's dwell; kept until the next gap."""
         if not self.forecasts:
-            rent, price = costs.rent, self.price(costs)
+            rent, price = prices.rent, self.price(prices)
             even = break_even(rent, price)
             every = self.all_gaps.best(rent, price)
             after = None if self.last is None else self._behind_last().best(rent, price)

@@ -1,4 +1,4 @@
-"""Emulate on or go native, as a rental: what executing costs, and what strategies and a clairvoyant pay on a trace.
+"""Emulate on or go native, as a rental: what executing prices, and what strategies and a clairvoyant pay on a trace.
 
 After each access that a native vCPU would exit for, the emulator may keep the vCPU, in case another such access comes
 soon (rent: emulation is slower), or hand it over (buy: a hop, and the next access is an exit). docs/policies.md defines
@@ -7,7 +7,7 @@ the terms, and has the theorem that `Account` is the ledger of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Protocol
 
 from emu.record import dataclass
@@ -15,12 +15,12 @@ from emu.record import dataclass
 #: A dwell that no gap is longer than: remain in the emulator for good.
 FOR_GOOD = 1 << 62
 
-#: Where an exit comes from: its cause, its port or page of memory, the CPU's mode.
-Site = tuple[str, int, str]
+#: Where an exit comes from, for those that learn: anything that can be compared and hashed.
+Site = Hashable
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class Prices:
     """Prices in one unit, cycles or nanoseconds: `exit` of an access that a native vCPU stops for, until it executes
     again; `hop_in` and `hop_out` of moving the CPU's state to the vCPU and back; `emulated` and `native` of one
     instruction. Raises ValueError where a price is negative or an exit is free."""
@@ -36,11 +36,11 @@ class Costs:
         if not all(0 <= price < float("inf") for price in prices):
             raise ValueError(f"prices are finite numbers from 0 on, not {prices}")
         if not self.exit:
-            raise ValueError("an exit that costs nothing leaves nothing to decide")
+            raise ValueError("an exit that prices nothing leaves nothing to decide")
 
     @property
     def rent(self) -> float:
-        """What an emulated instruction costs more than a native one; not positive where emulation is no slower."""
+        """What an emulated instruction prices more than a native one; not positive where emulation is no slower."""
         return self.emulated - self.native
 
     @property
@@ -55,7 +55,7 @@ class Costs:
 
     @property
     def bound(self) -> float:
-        """How many times the clairvoyant's cost is never exceeded: 2 where a hop costs nothing beyond the exit, and no
+        """How many times the clairvoyant's cost is never exceeded: 2 where a hop prices nothing beyond the exit, and no
         strategy can promise less; with hops that cost more up to 3."""
         return 2 + min(1.0, self.hops / self.exit)
 
@@ -105,10 +105,10 @@ class Bill:
         """In either direction."""
         return self.hops_in + self.hops_out
 
-    def cost(self, costs: Costs) -> float:
+    def cost(self, prices: Prices) -> float:
         """The sum at these prices."""
-        moves = self.exits * costs.exit + self.hops_in * costs.hop_in + self.hops_out * costs.hop_out
-        return moves + self.emulated * costs.emulated + (self.instructions - self.emulated) * costs.native
+        moves = self.exits * prices.exit + self.hops_in * prices.hop_in + self.hops_out * prices.hop_out
+        return moves + self.emulated * prices.emulated + (self.instructions - self.emulated) * prices.native
 
 
 def replay(trace: Iterable[Touch], strategy: Strategy) -> Bill:
@@ -134,49 +134,55 @@ def replay(trace: Iterable[Touch], strategy: Strategy) -> Bill:
     return bill
 
 
-def clairvoyant(trace: Iterable[Touch], costs: Costs) -> float:
-    """The least that any sequence of hops costs on a trace, with all of it known: the shortest path through two states,
+def clairvoyant(trace: Iterable[Touch], prices: Prices) -> float:
+    """The least that any sequence of hops prices on a trace, with all of it known: the shortest path through two states,
     the vCPU in the emulator or native behind each touch. It has the moves that strategies have and no others: out of
     native only behind an exit."""
-    emulator, native, instructions = 0.0, costs.hop_in, 0
+    emulator, native, instructions = 0.0, prices.hop_in, 0
     for touch in trace:
         instructions += touch.gap
-        emulator, native = _behind(touch.gap, touch.forced, emulator, native, costs)
-    return min(emulator, native) + instructions * costs.native
+        emulator, native = _behind(touch.gap, touch.forced, emulator, native, prices)
+    return min(emulator, native) + instructions * prices.native
 
 
-def _behind(gap: int, forced: bool, emulator: float, native: float, costs: Costs) -> tuple[float, float]:
+def _behind(gap: int, forced: bool, emulator: float, native: float, prices: Prices) -> tuple[float, float]:
     """The least cost beyond native instructions of being in either state behind a touch, from that before the gap."""
-    exited = native + costs.exit
-    emulator = min(emulator + costs.rent * gap, exited + costs.hop_out)
-    through = emulator + costs.hop_in
+    exited = native + prices.exit
+    emulator = min(emulator + prices.rent * gap, exited + prices.hop_out)
+    through = emulator + prices.hop_in
     return emulator, through if forced else min(exited, through)
 
 
-def best_fixed(trace: Sequence[Touch], costs: Costs, dwells: Iterable[int]) -> tuple[int, float]:
+def best_fixed(trace: Sequence[Touch], prices: Prices, dwells: Iterable[int]) -> tuple[int, float]:
     """Of `dwells` the one that is cheapest on the trace in hindsight, the least of equals, and its cost."""
     return min(
-        ((dwell, replay(trace, Fixed(dwell)).cost(costs)) for dwell in dwells), key=lambda pair: (pair[1], pair[0])
+        ((dwell, replay(trace, Fixed(dwell)).cost(prices)) for dwell in dwells), key=lambda pair: (pair[1], pair[0])
     )
 
 
 class Account:
-    """How far a strategy may deviate from the safe rule and still cost at most `Costs.bound` times what a clairvoyant
+    """How far a strategy may deviate from the safe rule and still cost at most `Prices.bound` times what a clairvoyant
     pays, on every continuation of the trace. It is told each touch; `credit` is the slack, never negative as long as
     only what it permits is done. See docs/policies.md for the proof."""
 
-    def __init__(self, costs: Costs) -> None:
-        self.costs = costs
+    def __init__(self, prices: Prices) -> None:
+        self.prices = prices
         self.credit = 0.0
         #: how much dearer it would be for a clairvoyant to be in the emulator now than where it would be cheapest:
-        #: from 0 to `Costs.hops`
+        #: from 0 to `Prices.hops`
         self.lag = 0.0
-        self._patient = costs.hops > costs.exit
+        self._patient = prices.hops > prices.exit
+
+    def restart(self) -> None:
+        """The emulator has the vCPU for a reason that no strategy chose: a clairvoyant's is there as well, at least at
+        the price of the hop that it would have needed."""
+        self.credit += (self.prices.bound - 1) * self.lag
+        self.lag = 0.0
 
     @property
     def break_even(self) -> int:
         """The safe rule's dwell: until the rent is what it would cost to have left and to be back."""
-        return self._instructions(self.costs.price - self.lag)
+        return self._instructions(self.prices.price - self.lag)
 
     @property
     def safe_to_hop(self) -> bool:
@@ -186,25 +192,25 @@ class Account:
 
     def permits_dwell(self, dwell: int) -> bool:
         """From the emulator: the bound holds whenever the next touch comes."""
-        costs = self.costs
+        prices = self.prices
         credit, _ = self._behind(dwell, False)
-        if credit - costs.rent * dwell < 0:
+        if credit - prices.rent * dwell < 0:
             return False
         credit, lag = self._behind(dwell + 1, False)
-        return credit - costs.rent * dwell - costs.hop_in - costs.exit >= self._needed(lag)
+        return credit - prices.rent * dwell - prices.hop_in - prices.exit >= self._needed(lag)
 
     def permits_hop(self) -> bool:
         """Behind an exit: the bound holds if the emulator takes the vCPU."""
-        return self.credit >= self.costs.hop_out
+        return self.credit >= self.prices.hop_out
 
     def permits_native(self) -> bool:
         """Behind an exit: the bound holds if the vCPU goes on natively."""
         credit, lag = self._behind(1, False)
-        return credit - self.costs.exit >= self._needed(lag)
+        return credit - self.prices.exit >= self._needed(lag)
 
     def nearest(self, dwell: int) -> int:
         """Of the dwells between the safe rule's and `dwell` the one nearest to `dwell` that is permitted."""
-        if self.costs.rent <= 0 or self.permits_dwell(dwell):
+        if self.prices.rent <= 0 or self.permits_dwell(dwell):
             return dwell
         good, bad = self.break_even, dwell
         while abs(good - bad) > 1:
@@ -218,26 +224,26 @@ class Account:
     def touched(self, gap: int, forced: bool, emulated: int, exited: bool, entered: bool) -> None:
         """A touch came after `gap` instructions, `emulated` of them in the emulator, by an exit or not, with a hop in
         on the way or not. One that is forced and exited has hopped out as well."""
-        costs = self.costs
+        prices = self.prices
         credit, self.lag = self._behind(gap, forced)
-        paid = costs.rent * emulated + costs.hop_in * entered + (costs.exit + costs.hop_out * forced) * exited
+        paid = prices.rent * emulated + prices.hop_in * entered + (prices.exit + prices.hop_out * forced) * exited
         self.credit = credit - paid
 
     def hopped(self) -> None:
         """The emulator has taken the vCPU behind an exit."""
-        self.credit -= self.costs.hop_out
+        self.credit -= self.prices.hop_out
 
     def _behind(self, gap: int, forced: bool) -> tuple[float, float]:
         """Credit and lag behind a touch, before what the strategy pays is taken off."""
-        costs = self.costs
-        emulator = self.lag - costs.hop_in
-        behind, native = _behind(gap, forced, emulator, 0.0, costs)
-        earned = behind - emulator + (costs.bound - 1) * (native + costs.native * gap)
-        return self.credit + earned, behind - native + costs.hop_in
+        prices = self.prices
+        emulator = self.lag - prices.hop_in
+        behind, native = _behind(gap, forced, emulator, 0.0, prices)
+        earned = behind - emulator + (prices.bound - 1) * (native + prices.native * gap)
+        return self.credit + earned, behind - native + prices.hop_in
 
     def _needed(self, lag: float) -> float:
         """The credit that being native behind an exit needs, so that the safe rule can follow."""
-        return self.costs.hop_out - (max(lag - self.costs.exit, 0.0) if self._patient else 0.0)
+        return self.prices.hop_out - (max(lag - self.prices.exit, 0.0) if self._patient else 0.0)
 
     def _instructions(self, rent: float) -> int:
-        return FOR_GOOD if self.costs.rent <= 0 else min(FOR_GOOD, int(rent / self.costs.rent))
+        return FOR_GOOD if self.prices.rent <= 0 else min(FOR_GOOD, int(rent / self.prices.rent))
