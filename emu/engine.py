@@ -287,6 +287,8 @@ class Cpu(Protocol):
 class Executor(Cpu, Protocol):
     """A CPU that executes. Made and used by one thread, except for `request_stop`."""
 
+    #: `hold_input`, `stream_input` and `stream_output` are of use now.
+    answers_ahead: bool
     #: What a person should know about how it runs: a sentence, empty when there is nothing to tell.
     notice: str
     #: What it does not keep of what x86 promises (docs/fidelity.md), a few words each.

@@ -24,6 +24,7 @@ class Policy(Protocol):
 
     name: str  #: as `--policy` takes it
     enters: bool  #: False: the CPU never goes native
+    learns: bool  #: False: `hit` and `missed` need not be told
 
     def dwell(self, exit: VmExit) -> int:
         """At an exit, or at an access that would have been one: how many instructions the CPU is to remain emulated.
@@ -42,7 +43,7 @@ class Policy(Protocol):
 class Emulated:
     """Never native."""
 
-    name, enters = "emulated", False
+    name, enters, learns = "emulated", False, False
 
     def dwell(self, exit: VmExit) -> int:
         return 0
@@ -57,7 +58,7 @@ class Emulated:
 class Native:
     """Native wherever the state can be entered; the hypervisor handles each exit by itself."""
 
-    enters = True
+    enters, learns = True, False
 
     def __init__(self, name: str = "native") -> None:
         self.name = name
@@ -75,7 +76,7 @@ class Native:
 class Dwell:
     """Emulated for a fixed number of instructions behind each access."""
 
-    enters = True
+    enters, learns = True, False
 
     def __init__(self, instructions: int) -> None:
         self.name, self._instructions = f"dwell:{instructions}", instructions

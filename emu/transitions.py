@@ -18,9 +18,8 @@ from emu.policies import Policy
 from emu.record import replace
 from emu.twin import Twin
 from emu.vcpu import ExitCause, MakeVcpu, Place, Site, VmExit
-from emu.x86.modes import mode_of
+from emu.x86.modes import Mode, mode_of
 from emu.x86.state import CpuState
-from emu.x86.vmentry import Broken
 
 BUDGET, REQUEST = ExitReason.BUDGET, ExitReason.REQUEST
 #: How soon a state that could not be entered is looked at again, in instructions: at first, and at most.
@@ -79,7 +78,6 @@ class Transitions(Twin):
         self.deadline: Callable[[], int | None] = lambda: None
         #: told the virtual time in ns that a vCPU which does not count has spent
         self.spent: Callable[[int], None] = lambda ns: None
-        self.refusal: tuple[Broken, ...] = ()  #: why the state could not be entered when that was looked at last
         self._until = 0  # instructions retired at which to think about going native
         self._look = LOOK_FIRST
         self._site: Site | None = None  # of the access before
@@ -189,11 +187,9 @@ class Transitions(Twin):
     def _enter(self) -> bool:
         """Go native if that can be; otherwise say when to look again."""
         reason = self.obstacle()
-        if not reason and self.vcpu.likely(self.emulator.live()):
-            self.refusal = self.vcpu.refused(self.emulator.state())
-            if not self.refusal:
-                self._go(True, "forced" if self.forced else "enterable")
-                return True
+        if not reason and self.vcpu.enterable(self.emulator.live()):
+            self._go(True, "forced" if self.forced else "enterable")
+            return True
         if self._look == LOOK_FIRST:
             self.ledger.failed += 1
         self._until = self.retired + self._look
@@ -241,7 +237,6 @@ class Transitions(Twin):
         finally:
             self.ledger.native += self.vcpu.retired - before
         if exit.cause in _CHANGING and (broken := self.vcpu.refused(self.vcpu.state())):
-            self.refusal = broken
             self._out(exit, LOOK_FIRST, f"cannot be entered again: {broken[0]}")
         return None if done.reason is BUDGET else done
 
@@ -249,10 +244,11 @@ class Transitions(Twin):
 
     def _accessed(self, exit: VmExit, at: int, *, caught: bool) -> int:
         """There was an access with `at` instructions retired before it; how long to remain emulated behind it."""
-        site, before = exit.site, self._site
-        if before is not None:
-            (self.policy.hit if caught else self.policy.missed)(before, at - self._access_at)
-        self._site, self._access_at = site, at
+        if self.policy.learns:
+            site, before = exit.site, self._site
+            if before is not None:
+                (self.policy.hit if caught else self.policy.missed)(before, at - self._access_at)
+            self._site, self._access_at = site, at
         return self.policy.dwell(exit)
 
     def _noted(self, cause: ExitCause, address: int, write: bool) -> None:
@@ -261,7 +257,8 @@ class Transitions(Twin):
             return
         self.ledger.caught += 1
         at, emulator = self.emulator.retired, self.emulator
-        exit = VmExit(cause, emulator.instruction_pc, mode_of(emulator.live()), address, write)
+        mode = mode_of(emulator.live()) if self.policy.learns else Mode.REAL
+        exit = VmExit(cause, emulator.instruction_pc, mode, address, write)
         if dwell := self._accessed(exit, at, caught=True):
             self._until = max(self._until, at + 1 + dwell)
 

@@ -21,6 +21,7 @@ from emu.x86.state import RFLAGS_VM, CpuState
 
 _MODE: Final = HF_PE | HF_LMA | HF_CS64 | HF_CS32
 LONGEST: Final = 15  #: bytes of an instruction
+PAGE: Final = 0x1000
 LTR: Final = int(InstructionClass.LTR)
 
 
@@ -95,6 +96,12 @@ class EventStops:
         if self._class & self._control.classes:
             return True
         return bool(self._physical) and self.physical_address(linear) in self._physical
+
+    def code(self, linear: int) -> bytes:
+        """The bytes at `linear`, as many as an instruction may have and are mapped."""
+        physical = self.physical_address(linear) if linear % PAGE <= PAGE - LONGEST else None
+        data = None if physical is None else self._memory.read(physical, LONGEST)
+        return self._read(linear, LONGEST) if data is None else data
 
     def physical_address(self, linear: int) -> int | None:
         """Where the byte at `linear` is; None where nothing is mapped."""

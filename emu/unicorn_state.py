@@ -46,6 +46,7 @@ SYSTEM_TYPE: Final = 0x1F  #: type and S
 UNUSABLE: Final = 1 << 16  #: access rights bit of VMX for a segment register that holds no descriptor
 FSW_TOP: Final = 7 << 11
 DR7_FIXED: Final = 1 << 10
+AVAILABLE_TSS: Final = (1, 9)  #: types, S included
 TSS_BUSY: Final = 2  #: in the type of a TSS (SDM vol. 3A, 8.2.2)
 #: MSRs after RESET where not 0: PAT (SDM vol. 3A, 12.12.4).
 MSR_RESET: Final = {0x277: 0x0007040600070406}
@@ -87,7 +88,7 @@ def read_state(overlay: Overlay, *, halted: bool) -> CpuState:
         access = flags >> 8 & ACCESS_BITS
         setattr(state, name, Segment(selector, base, limit, access if access & ACCESS_PRESENT else access | UNUSABLE))
         at += 4
-    if state.tr.present and state.tr.access & SYSTEM_TYPE in (1, 9):
+    if state.tr.present and state.tr.access & SYSTEM_TYPE in AVAILABLE_TSS:
         state.tr.access |= TSS_BUSY  # a loaded TSS is busy (SDM vol. 2A, LTR); Unicorn says so in memory only
     state.gdtr, state.idtr = Table(head[at + 1], head[at + 2]), Table(head[at + 5], head[at + 6])
     state.cr0, state.cr2, state.cr3, state.cr4 = (head[_CR_AT + i] for i in (0, 2, 3, 4))

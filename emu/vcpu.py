@@ -108,8 +108,8 @@ class Vcpu(Cpu, Protocol):
     def refused(self, state: CpuState) -> tuple[Broken, ...]:
         """The rules that `state` breaks; empty: it can be entered."""
 
-    def likely(self, state: CpuState) -> bool:
-        """False when `state` is surely refused; cheaper than `refused`, also of a state in place (`Cpu.live`)."""
+    def enterable(self, state: CpuState) -> bool:
+        """`refused` would be empty; cheaper, and of a state in place (`Cpu.live`) too."""
 
     def unable(self) -> str:
         """Which of the stops set it cannot keep, so that it must not run natively; empty: it keeps all."""
