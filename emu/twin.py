@@ -269,6 +269,14 @@ class Twin:
         if not self.native:
             self.emulator.hold_input(port, value, until, answered=answered)
 
+    def note_answers(self) -> None:
+        """See Executor."""
+        self.emulator.note_answers()
+
+    def take_answered(self) -> tuple[int, int]:
+        """See Executor."""
+        return self.emulator.take_answered()
+
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""
         self.emulator.serve_ports(address)

@@ -675,6 +675,14 @@ class UnicornEngine:
         """See Executor."""
         self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until, answered)
 
+    def note_answers(self) -> None:
+        """See Executor."""
+        self._loop.note_answers()
+
+    def take_answered(self) -> tuple[int, int]:
+        """See Executor."""
+        return self._loop.take_answered()
+
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""
         self._loop.serve_ports(address)

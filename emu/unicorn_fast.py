@@ -131,8 +131,9 @@ class Cells(ctypes.Structure):
     """struct cells."""
 
     _fields_ = (
-        ("generation", c_uint32), ("time_known", c_uint32), ("tick", c_uint32), ("_pad", c_uint32),
-        ("time", c_uint64), ("time_left", c_int64), ("end", c_uint64), ("sink", Sink), ("cell", Cell * CELLS),
+        ("generation", c_uint32), ("time_known", c_uint32), ("tick", c_uint32), ("noting", c_uint32),
+        ("time", c_uint64), ("time_left", c_int64), ("end", c_uint64), ("answered", c_uint64),
+        ("answered_at", c_uint64), ("sink", Sink), ("cell", Cell * CELLS),
     )  # fmt: skip
     generation: int
     time_known: int
@@ -140,6 +141,9 @@ class Cells(ctypes.Structure):
     time: int
     time_left: int
     end: int
+    noting: int
+    answered: int
+    answered_at: int
     sink: Sink
     cell: ctypes.Array[Cell]
 
@@ -481,6 +485,16 @@ class FastLoop:
             if cell.port == port and cell.streams:
                 cell.streams, cell.floor = 0, NOT_AT_ALL
                 taken(length - cell.left)
+
+    def note_answers(self) -> None:
+        """See Executor."""
+        self._cells.noting = 1
+
+    def take_answered(self) -> tuple[int, int]:
+        """See Executor."""
+        cells = self._cells
+        count, cells.answered = cells.answered, 0
+        return count, cells.answered_at
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""
