@@ -1,0 +1,286 @@
+"""A KVM vCPU's file descriptor: KVM_RUN, what it exits with, and its state, of which only what changed is moved.
+
+Registers, segments and pending events travel in the page that KVM_RUN shares (KVM_CAP_SYNC_REGS), so they cost no
+system call; the FPU, the debug registers and MSRs take one each way, the way in only when they changed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from emu.record import dataclass
+from emu.x86.state import CpuState, Fpu
+from xenbridge.kvm import abi
+from xenbridge.kvm import state as parts
+from xenbridge.kvm.abi import KvmError, ioctl
+from xenbridge.kvm.vm import Vm
+
+#: What `Vcpu.run` says when KVM_RUN was interrupted by a signal or by immediate_exit.
+INTERRUPTED: Final = -1
+_PIO: Final = struct.Struct("<BBHIQ")
+_MMIO: Final = struct.Struct("<Q8sIB")
+_MSR: Final = struct.Struct("<B7xIIQ")
+_INTERNAL: Final = struct.Struct("<II")
+_DEBUG_EXIT: Final = struct.Struct("<IIQQQ")
+_REGS_END: Final = abi.AT_REGS + parts.REGS.size
+_SREGS_END: Final = abi.AT_SREGS + parts.SREGS_SIZE
+_EVENTS_END: Final = abi.AT_EVENTS + parts.EVENTS_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Pio:
+    """A port access: `count` of `size` bytes each, a repeated string instruction has more than one. `at`: where the
+    data are in kvm_run."""
+
+    write: bool
+    size: int
+    port: int
+    count: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmioAccess:
+    """An access of `size` bytes to physical `address`, where no slot is, or a write to a ROM's slot."""
+
+    address: int
+    size: int
+    write: bool
+    value: int
+
+
+class Vcpu:
+    """The vCPU 0 of a virtual machine. `cpuid` are the entries of the leaves it shows. Raises KvmError."""
+
+    def __init__(self, vm: Vm, cpuid: Sequence[abi.CpuidEntry]) -> None:
+        self.vm = vm
+        self.fd = ioctl(vm.fd, "CREATE_VCPU", 0)
+        try:
+            self._map = mmap.mmap(self.fd, vm.run_size)
+        except OSError as error:
+            os.close(self.fd)
+            raise KvmError(f"the vCPU's page cannot be mapped: {error.strerror}", error.errno or 0) from error
+        self._run = memoryview(self._map)
+        self.immediate_exit = ctypes.c_uint8.from_buffer(self._map, abi.RUN_IMMEDIATE_EXIT)
+        self._window = ctypes.c_uint8.from_buffer(self._map, abi.RUN_WINDOW)
+        self._reason = ctypes.c_uint32.from_buffer(self._map, abi.RUN_REASON)
+        self._dirty = ctypes.c_uint64.from_buffer(self._map, abi.RUN_DIRTY)
+        self._if_flag = ctypes.c_uint8.from_buffer(self._map, abi.RUN_IF)
+        self._ready = ctypes.c_uint8.from_buffer(self._map, abi.RUN_READY)
+        self._rip = ctypes.c_uint64.from_buffer(self._map, abi.AT_REGS + 16 * 8)
+        self._cs_base = ctypes.c_uint64.from_buffer(self._map, abi.AT_SREGS)
+        # Every KVM_RUN leaves registers, segments and events in the page.
+        ctypes.c_uint64.from_buffer(self._map, abi.RUN_VALID).value = abi.SYNC_REGS | abi.SYNC_SREGS | abi.SYNC_EVENTS
+        self._cpuid(cpuid)
+        self._xsave = bytearray(abi.XSAVE_SIZE)
+        self._xsave_buffer = (ctypes.c_uint8 * abi.XSAVE_SIZE).from_buffer(self._xsave)
+        self._debug = abi.DebugRegs()
+        self._fpu = Fpu()  #: what self._xsave says
+        self._msrs: dict[int, int] = {}
+        self._has = frozenset(n for n in parts.NATIVE_MSRS if self._one_msr(n) is not None)
+        #: what KVM holds, in the page too but for what was written there since
+        self._regs = self._sregs = self._events = b""
+        self._debug_bytes = b""
+        self.system_calls = 0  #: made for moving state, for the ledger
+        self.read_back()
+
+    def _cpuid(self, entries: Sequence[abi.CpuidEntry]) -> None:
+        size = ctypes.sizeof(abi.CpuidHead) + len(entries) * ctypes.sizeof(abi.CpuidEntry)
+        table = ctypes.create_string_buffer(bytes(abi.CpuidHead(len(entries))) + b"".join(map(bytes, entries)), size)
+        ioctl(self.fd, "SET_CPUID2", table)
+
+    # -- running
+
+    def run(self) -> int:
+        """KVM_RUN once: the exit's reason (abi.EXIT_*), or INTERRUPTED. Raises KvmError when KVM cannot go on."""
+        if abi.call(self.fd, abi.RUN, 0) < 0:
+            number = ctypes.get_errno()
+            if number not in (errno.EINTR, errno.EAGAIN):
+                raise KvmError(f"KVM_RUN failed: {os.strerror(number)}", number)
+            return INTERRUPTED
+        return self._reason.value
+
+    def finish(self, serve: Callable[[int], None]) -> None:
+        """Have KVM complete the instruction whose access was answered; `serve` is given further exits of the same
+        instruction. Afterwards the state is one between two instructions."""
+        asked = self.immediate_exit.value
+        self.immediate_exit.value = 1
+        while (reason := self.run()) in (abi.EXIT_IO, abi.EXIT_MMIO):
+            serve(reason)
+        self.immediate_exit.value = asked
+
+    def want_window(self, wanted: bool) -> None:
+        """Exit with EXIT_IRQ_WINDOW as soon as an interrupt could be delivered."""
+        self._window.value = wanted
+
+    @property
+    def window(self) -> bool:
+        """An interrupt would be delivered before the next instruction."""
+        return bool(self._ready.value and self._if_flag.value)
+
+    def inject(self, vector: int) -> None:
+        """Deliver the external interrupt `vector` when the vCPU runs."""
+        ioctl(self.fd, "INTERRUPT", ctypes.c_uint32(vector))
+
+    @property
+    def linear_pc(self) -> int:
+        """CS base + RIP behind the last run, not wrapped (in 64-bit mode CS has no base)."""
+        return self._cs_base.value + self._rip.value
+
+    # -- exits
+
+    def pio(self) -> Pio:
+        """What EXIT_IO is about."""
+        direction, size, port, count, at = _PIO.unpack_from(self._run, abi.RUN_UNION)
+        return Pio(bool(direction), size, port, count, at)
+
+    def pio_data(self, access: Pio) -> memoryview:
+        """The bytes that are written, or to be filled in."""
+        return self._run[access.at : access.at + access.size * access.count]
+
+    def mmio(self) -> MmioAccess:
+        """What EXIT_MMIO is about."""
+        address, data, size, write = _MMIO.unpack_from(self._run, abi.RUN_UNION)
+        return MmioAccess(address, size, bool(write), int.from_bytes(data[:size], "little"))
+
+    def answer_mmio(self, size: int, value: int) -> None:
+        """What a read gives."""
+        at = abi.RUN_UNION + 8
+        self._run[at : at + size] = value.to_bytes(size, "little")
+
+    def msr(self) -> int:
+        """The number of the register that EXIT_RDMSR or EXIT_WRMSR is about."""
+        number: int = _MSR.unpack_from(self._run, abi.RUN_UNION)[2]
+        return number
+
+    def internal(self) -> tuple[int, bytes]:
+        """EXIT_INTERNAL_ERROR's suberror, and the bytes of the instruction where KVM says them."""
+        suberror, count = _INTERNAL.unpack_from(self._run, abi.RUN_UNION)
+        at = abi.RUN_UNION + _INTERNAL.size + 8
+        if suberror != abi.INTERNAL_EMULATION or count < 3 or not self._run[at - 8] & 1:
+            return suberror, b""
+        length = min(self._run[at], 15)
+        return suberror, bytes(self._run[at + 1 : at + 1 + length])
+
+    def debug_exit(self) -> tuple[int, int, int]:
+        """EXIT_DEBUG's exception vector, linear address and DR6."""
+        exception, _, pc, dr6, _ = _DEBUG_EXIT.unpack_from(self._run, abi.RUN_UNION)
+        return exception, pc, dr6
+
+    def entry_failure(self) -> int:
+        """EXIT_FAIL_ENTRY's hardware reason."""
+        return int.from_bytes(self._run[abi.RUN_UNION : abi.RUN_UNION + 8], "little")
+
+    # -- state
+
+    def load(self, state: CpuState) -> None:
+        """Have the vCPU continue from `state`. Raises KvmError when KVM refuses a part of it."""
+        dirty = 0
+        if (regs := parts.pack_regs(state)) != self._run[abi.AT_REGS : _REGS_END]:
+            self._run[abi.AT_REGS : _REGS_END] = regs
+            dirty |= abi.SYNC_REGS
+        if (sregs := parts.pack_sregs(state)) != self._run[abi.AT_SREGS : _SREGS_END]:
+            self._run[abi.AT_SREGS : _SREGS_END] = sregs
+            dirty |= abi.SYNC_SREGS
+        if parts.pack_events(state)[:20] != self._run[abi.AT_EVENTS : abi.AT_EVENTS + 20]:
+            self._run[abi.AT_EVENTS : _EVENTS_END] = parts.pack_events(state)
+            dirty |= abi.SYNC_EVENTS
+        self._dirty.value |= dirty
+        if (debug := parts.pack_debug(state)) != self._debug_bytes:
+            self._debug = abi.DebugRegs.from_buffer_copy(debug)
+            ioctl(self.fd, "SET_DEBUGREGS", self._debug)
+            self._debug_bytes = debug
+            self.system_calls += 1
+        if state.fpu != self._fpu:
+            parts.pack_fpu(state.fpu, self._xsave)
+            ioctl(self.fd, "SET_XSAVE", self._xsave_buffer)
+            self._fpu = parts.unpack_fpu(bytes(self._xsave), state.fpu)
+            self.system_calls += 1
+        changed = {n: v for n, v in parts.native_msrs(state.msrs, self._has).items() if self._msrs.get(n) != v}
+        if changed:
+            self._set_msrs(changed)
+            self._msrs.update(changed)
+            self.system_calls += 1
+
+    def read_back(self) -> None:
+        """Take the parts that are not in the page from KVM, which may have changed them while it ran."""
+        ioctl(self.fd, "GET_XSAVE", self._xsave_buffer)
+        self._fpu = parts.unpack_fpu(bytes(self._xsave), self._fpu)
+        ioctl(self.fd, "GET_DEBUGREGS", self._debug)
+        self._debug_bytes = bytes(self._debug)
+        self._msrs = self._get_msrs(sorted(self._has))
+        self.system_calls += 3
+
+    def state(self, before: CpuState) -> CpuState:
+        """The state behind the last run or `finish`; what KVM does not have is that of `before`."""
+        self.read_back()
+        state = CpuState(
+            msrs={**before.msrs, **{n: v for n, v in self._msrs.items() if v or n in before.msrs}},
+            halted=False, smm=before.smm, smm_nmi=before.smm_nmi, smbase=before.smbase, a20=before.a20,
+        )  # fmt: skip
+        parts.unpack_regs(bytes(self._run[abi.AT_REGS : _REGS_END]), state)
+        parts.unpack_sregs(bytes(self._run[abi.AT_SREGS : _SREGS_END]), state)
+        parts.unpack_events(bytes(self._run[abi.AT_EVENTS : _EVENTS_END]), state)
+        parts.unpack_debug(self._debug_bytes, state)
+        state.fpu = parts.unpack_fpu(bytes(self._xsave), before.fpu)
+        return state
+
+    @property
+    def injected(self) -> bool:
+        """Behind the last run something is half delivered."""
+        return parts.injected(bytes(self._run[abi.AT_EVENTS : _EVENTS_END]))
+
+    def withdraw(self) -> None:
+        """Take back what is half delivered: nothing of a delivery that was not finished has happened."""
+        events = bytearray(self._run[abi.AT_EVENTS : _EVENTS_END])
+        for at in (0, 3, 8, 12):
+            events[at] = 0
+        self._run[abi.AT_EVENTS : _EVENTS_END] = events
+        self._dirty.value |= abi.SYNC_EVENTS
+
+    # -- MSRs
+
+    def _get_msrs(self, numbers: Sequence[int]) -> dict[int, int]:
+        buffer = _msr_buffer((n, 0) for n in numbers)
+        got = ioctl(self.fd, "GET_MSRS", buffer)
+        at, size = ctypes.sizeof(abi.MsrsHead), ctypes.sizeof(abi.MsrEntry)
+        entries = [abi.MsrEntry.from_buffer_copy(buffer, at + i * size) for i in range(got)]
+        return {entry.index: entry.data for entry in entries}
+
+    def _one_msr(self, number: int) -> int | None:
+        return self._get_msrs((number,)).get(number)
+
+    def _set_msrs(self, values: dict[int, int]) -> None:
+        """Raises KvmError at the first that KVM refuses."""
+        done = ioctl(self.fd, "SET_MSRS", _msr_buffer(values.items()))
+        if done < len(values):
+            number, value = list(values.items())[done]
+            raise KvmError(f"KVM refuses the value {value:#x} of MSR {number:#x}")
+
+    def set_debug(self, control: int, addresses: Sequence[int] = ()) -> None:
+        """Single-step, or stop before the instructions at up to four linear addresses."""
+        debug = abi.GuestDebug(control | abi.DEBUG_ENABLE if control else 0)
+        for i, address in enumerate(addresses):
+            debug.debugreg[i] = address
+            debug.debugreg[7] |= 2 << 2 * i  # enabled globally; execution, one byte (SDM vol. 3B, 18.2.4)
+        if addresses:
+            debug.debugreg[7] |= 1 << 10
+        ioctl(self.fd, "SET_GUEST_DEBUG", debug)
+
+    def close(self) -> None:
+        """Give the vCPU back."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _msr_buffer(values: Iterable[tuple[int, int]]) -> ctypes.Array[ctypes.c_char]:
+    entries = [bytes(abi.MsrEntry(index=number, data=value)) for number, value in values]
+    data = bytes(abi.MsrsHead(len(entries))) + b"".join(entries)
+    return ctypes.create_string_buffer(data, len(data))
