@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from emu.record import dataclass
+from emu.record import dataclass, fields
 from emu.x86.state import CpuState, Fpu
 from xenbridge.kvm import abi
 from xenbridge.kvm import state as parts
@@ -217,9 +217,35 @@ class Vcpu:
         self._msrs = self._get_msrs(sorted(self._has))
         self.system_calls += 3
 
+    def quick_state(self, before: CpuState) -> CpuState:
+        """As `state`, with what is in the page alone: the FPU, debug registers and MSRs are those known last."""
+        return self._assemble(before)
+
     def state(self, before: CpuState) -> CpuState:
         """The state behind the last run or `finish`; what KVM does not have is that of `before`."""
         self.read_back()
+        return self._assemble(before)
+
+    def check(self, expected: CpuState) -> list[str]:
+        """Read everything from KVM anew, through the calls that do not use the page, and say in words what is not as in
+        `expected`."""
+        self.finish(lambda reason: None)
+        state = self.state(expected)
+        regs, sregs, events = abi.Regs(), abi.Sregs(), abi.VcpuEvents()
+        ioctl(self.fd, "GET_REGS", regs)
+        ioctl(self.fd, "GET_SREGS", sregs)
+        ioctl(self.fd, "GET_VCPU_EVENTS", events)
+        parts.unpack_regs(bytes(regs), state)
+        parts.unpack_sregs(bytes(sregs), state)
+        parts.unpack_events(bytes(events), state)
+        state.halted = expected.halted
+        return [
+            f"{field.name}: {getattr(expected, field.name)} was given and KVM has {getattr(state, field.name)}"
+            for field in fields(state)
+            if getattr(state, field.name) != getattr(expected, field.name)
+        ]
+
+    def _assemble(self, before: CpuState) -> CpuState:
         state = CpuState(
             msrs={**before.msrs, **{n: v for n, v in self._msrs.items() if v or n in before.msrs}},
             halted=False, smm=before.smm, smm_nmi=before.smm_nmi, smbase=before.smbase, a20=before.a20,
