@@ -68,6 +68,11 @@ def kind_of(state: CpuState) -> Kind:
     return Kind.BASED32 if state.cs.base or state.ss.base or state.ds.base else Kind.PROTECTED32
 
 
+#: Kinds of paging that an instruction of ring 0 turns on without an exit: that of IA-32e mode needs a WRMSR before.
+PAGED: Final = frozenset((Kind.PAGED32, Kind.PAGED32_RING3, Kind.PAE, Kind.PAE_RING3))
+NEXT_TO_PAGING: Final = frozenset((Kind.PROTECTED16, Kind.PROTECTED32, Kind.BASED32))
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """What was found. `modules` are the kernel's ("kvm_intel"), empty where they are not told."""
@@ -80,6 +85,7 @@ class Backend:
     msr_exits: bool  #: RDMSR and WRMSR end a run
     sees_tables: bool  #: page tables written by others take effect
     sets_tsc: bool  #: the time-stamp counter can be set
+    exit_ns: int  #: what a port access costs, to the process and back
     refuses: tuple[tuple[str, frozenset[int]], ...]  #: family of instructions, and in which widths it is refused
 
     @property
@@ -95,6 +101,8 @@ class Backend:
         kind = kind_of(state)
         if kind not in self.runs:
             yield Broken("cr0", f"{kind.value} does not run on this host's KVM ({self.name})", SOURCE)
+        elif kind in NEXT_TO_PAGING and not self.pages:
+            yield Broken("cr0", f"from {kind.value} a guest can turn on paging, which {self.name} ignores", SOURCE)
         if state.smm:
             yield Broken("smm", "system management mode is the emulator's", LIMITS)
         if state.nmi_pending:
@@ -103,6 +111,12 @@ class Backend:
             yield Broken("cr4", f"CR4 {state.cr4:#x} has OSXSAVE, and XCR0 is not carried over", LIMITS)
         if state.dr[7] & DR7_ENABLES and not self.breaks_everywhere:
             yield Broken("dr7", f"DR7 {state.dr[7]:#x} enables breakpoints, which do not stop here", SOURCE)
+
+    @property
+    def pages(self) -> bool:
+        """All kinds of paging run. KVM tells of no write to CR0, so where one does not run, the modes before it are not
+        safe either."""
+        return PAGED <= self.runs
 
     @property
     def breaks_everywhere(self) -> bool:

@@ -1,25 +1,25 @@
 """KvmVcpu: KVM's CPU as the machine's native one, an `emu.vcpu.Vcpu`.
 
 Accesses to devices are answered here and completed by KVM with the next entry, or with a KVM_RUN that ends at once when
-the state is wanted. KVM executes HLT by itself; RDMSR and WRMSR end a stretch before they are executed, as do instructions
-that it cannot execute: those are the emulator's. It does not count instructions: what passes is wall time.
+the state is wanted. KVM executes HLT by itself. RDMSR and WRMSR end a stretch before they are executed, as do
+instructions that it cannot execute: those are the emulator's. It counts no instructions: what passes is wall time.
 """
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from emu.engine import Change, EngineError, Exit, ExitReason, Fault, MemoryRegion, MsrDevice, Watch
 from emu.vcpu import ExitCause, Place, VmExit
-from emu.x86.modes import code_bits, mode_of
+from emu.x86.modes import mode_of
 from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE
 from emu.x86.state import CR0_PG, RFLAGS_IF, CpuState
 from emu.x86.vmentry import Broken
 from xenbridge.kvm import abi
 from xenbridge.kvm.abi import KvmError
+from xenbridge.kvm.accesses import Accesses
 from xenbridge.kvm.backend import Backend
 from xenbridge.kvm.cpuid import cpuid_entries
 from xenbridge.kvm.kick import Kicker
@@ -33,6 +33,8 @@ BREAKPOINTS: Final = 4  #: of the CPU's debug registers
 SHORTEST: Final = 20_000
 #: ns; a stretch that nothing bounds ends after this, so that whoever waits for it is never shut out.
 LONGEST: Final = 100_000_000
+#: ns; how often the state is looked at where a guest can come to modes that this KVM does not run.
+WATCHED: Final = 1_000_000
 MASK32: Final = (1 << 32) - 1
 CR8_MASK: Final = 0xF
 SHUT_DOWN_PC: Final = 0xFFFFFFF0  #: where a CPU is that SVM's shutdown has made KVM reset
@@ -53,22 +55,26 @@ class KvmVcpu:
                 self._vm.filter_msrs(NATIVE_MSR_ACCESS)
                 self._cpu = Vcpu(self._vm, cpuid_entries(place.model))
                 self._kicker = Kicker(self._cpu.fd, self._cpu.immediate_exit)
+                self._accesses = Accesses(self._cpu, place.io, place.mmio, place.regions)
             except BaseException:
                 self._vm.close()
                 raise
         except KvmError as error:
             raise EngineError(f"--hypervisor kvm: {error}") from error
+        self._period = LONGEST if backend.pages else WATCHED
         self.interrupt_taken_at = 0
         self.instruction_pc = 0
         self.retired = 0
         self.gone = ""  #: why KVM cannot be used any more
-        self._regions: Sequence[MemoryRegion] = place.regions
         self._a20 = True
         self._map_stale = True  # the slots are not those of the regions yet
         self._tables_stale = False  # somebody else has written memory, perhaps page tables
         self._unfinished = False  # an access was answered, KVM has to complete its instruction
         self._loaded = CpuState()  # what was given last: has what KVM does not keep
-        self._state: CpuState | None = None  # what the CPU's is, when that is known
+        self._seen: CpuState | None = None  # for `live`
+        self._checked = b""  # segments and control registers that were found enterable
+        self._priority = 0  # CR8 as it was told of last
+        self._nmi = False
         self._halted = False
         self._stop = False
         self._vector: int | None = None
@@ -79,11 +85,10 @@ class KvmVcpu:
         self._debugging = False
         self._fresh = True  # nothing has run since the state was given or somebody stopped the CPU
         self._task_priority: Callable[[int], None] | None = None
+        self._claimed: dict[int, MsrDevice] = {}
         self._first_page = 0
         self._pages = 0
-        self._rom_writes: set[int] = set()  # host addresses of pages written in place of ROM
         self._ran = False
-        self._error: BaseException | None = None
 
     # -- entry
 
@@ -116,8 +121,10 @@ class KvmVcpu:
             self._cpu.immediate_exit.value = 0
             return self._stopped(ExitReason.REQUEST)
         try:
-            if self._fresh and (broken := self.refused(self.state())):
-                return self._failed("; ".join(map(str, broken)))
+            if self._nmi:
+                return self._made(ExitCause.REFUSED, 0, before=True, detail="the delivery of an NMI")
+            if why := self._unenterable():
+                return self._failed(why)
             self._map()
             if budget == 1:
                 return self._step()
@@ -130,6 +137,18 @@ class KvmVcpu:
         except KvmError as error:
             self._lose(error)
             return self._failed(self.gone)
+
+    def _unenterable(self) -> str:
+        """Why the state, as it is now, must not run here: KVM does not tell of writes to control registers and loads of
+        segments, so a guest may have come natively to what it could not have been entered in."""
+        segments = self._cpu.segments
+        if segments == self._checked:
+            return ""
+        self._finish()
+        if broken := self.refused(self.live()):
+            return "; ".join(map(str, broken))
+        self._checked = segments
+        return ""
 
     def _step(self) -> VmExit:
         self._debug(abi.DEBUG_SINGLESTEP, ())
@@ -149,11 +168,11 @@ class KvmVcpu:
     def _map(self) -> None:
         """Bring the slots, and what KVM derives from page tables, to this instant."""
         if self._map_stale:
-            self._vm.place(slots_of(self._regions, a20=self._a20))
+            self._vm.place(slots_of(self._accesses.regions, a20=self._a20))
             self._map_stale = False
         if self._tables_stale:
             self._tables_stale = False
-            if not self.backend.sees_tables and self.state().cr0 & CR0_PG:
+            if not self.backend.sees_tables and self.live().cr0 & CR0_PG:
                 self._vm.refresh()
 
     def _run(self, deadline: int | None) -> VmExit:
@@ -162,10 +181,12 @@ class KvmVcpu:
         cpu, kicker = self._cpu, self._kicker
         left = LONGEST if deadline is None else min(LONGEST, max(SHORTEST, deadline - self._place.timestamp()))
         while True:
+            if elapsed and (why := self._unenterable()):
+                return self._failed(why, elapsed)
             if self._vector is not None and not self._injected and self._deliver():
                 return self._made(ExitCause.INTERRUPT, elapsed, stop=Exit(ExitReason.REQUEST, 0, detail="interrupt"))
             cpu.want_window(self._vector is not None and not self._injected)
-            kicker.begin(max(1, left - elapsed))
+            kicker.begin(max(1, min(left - elapsed, self._period)))
             begun = time.monotonic_ns()
             try:
                 reason = cpu.run()
@@ -178,7 +199,7 @@ class KvmVcpu:
 
     def _moved(self) -> None:
         """The vCPU may have executed something."""
-        self._state, self._fresh, self._unfinished, self._ran = None, False, False, True
+        self._seen, self._fresh, self._unfinished, self._ran = None, False, False, True
         if self._injected and not self._cpu.injected:
             self._injected = False
 
@@ -256,7 +277,7 @@ class KvmVcpu:
     def _msr_exit(self, elapsed: int, write: bool) -> VmExit:
         """The instruction is the emulator's. KVM must not believe that it is still to complete it."""
         number = self._cpu.msr()
-        before = self.state(settled=False)
+        before = self._whole()
         self._cpu.finish(self._answer)
         self._give(before)
         name = "WRMSR" if write else "RDMSR"
@@ -269,76 +290,25 @@ class KvmVcpu:
         delivered by the emulator from INTR again."""
         if self._cpu.injected:
             self._cpu.withdraw()
-            self._state = None
-
-    # -- accesses
+            self._seen = None
 
     def _serve(self, reason: int, elapsed: int) -> VmExit:
-        pc = self.linear_pc
-        self.instruction_pc = pc
+        pc = self.instruction_pc = self.linear_pc
         self._unfinished = True
-        if reason == abi.EXIT_IO:
-            access = self._cpu.pio()
-            self._port(access.port, access.size, access.count, access.write, self._cpu.pio_data(access))
-            return self._made(ExitCause.PIO, elapsed, address=access.port, write=access.write, pc=pc)
-        memory = self._cpu.mmio()
-        self._memory(memory.address, memory.size, memory.write, memory.value)
-        return self._made(ExitCause.MMIO, elapsed, address=memory.address, write=memory.write, pc=pc)
+        address, write = self._accesses.serve(reason)
+        cause = ExitCause.PIO if reason == abi.EXIT_IO else ExitCause.MMIO
+        return self._made(cause, elapsed, address=address, write=write, pc=pc)
 
     def _answer(self, reason: int) -> None:
         """A further access of an instruction that is being completed."""
-        if reason == abi.EXIT_IO:
-            access = self._cpu.pio()
-            self._port(access.port, access.size, access.count, access.write, self._cpu.pio_data(access))
-        else:
-            memory = self._cpu.mmio()
-            self._memory(memory.address, memory.size, memory.write, memory.value)
-
-    def _port(self, port: int, size: int, count: int, write: bool, data: memoryview) -> None:
-        io = self._place.io
-        for at in range(0, size * count, size):
-            if write:
-                io.port_out(port, size, int.from_bytes(data[at : at + size], "little"))
-            else:
-                data[at : at + size] = io.port_in(port, size).to_bytes(size, "little")
-
-    def _memory(self, address: int, size: int, write: bool, value: int) -> None:
-        if write and (region := self._rom_at(address)) is not None:
-            self._write_rom(region, address, size, value)
-            return
-        bus = self._place.mmio
-        result, done = 0, 0
-        while done < size:
-            # KVM cuts an access at a page's end, and tells the parts of any length.
-            part = next(p for p in (8, 4, 2, 1) if done + p <= size)
-            if write:
-                bus.mmio_write(address + done, part, value >> 8 * done & (1 << 8 * part) - 1)
-            else:
-                result |= bus.mmio_read(address + done, part) << 8 * done
-            done += part
-        if not write:
-            self._cpu.answer_mmio(size, result)
-
-    def _rom_at(self, address: int) -> MemoryRegion | None:
-        for region in self._regions:
-            if region.kind == "rom" and region.base <= address < region.base + region.size:
-                return region
-        return None
-
-    def _write_rom(self, region: MemoryRegion, address: int, size: int, value: int) -> None:
-        """A write to ROM is dropped, or goes to the RAM that takes it."""
-        if region.written is None:
-            return
-        host = region.host_address - region.offset + region.written + address - region.base
-        ctypes.memmove(host, value.to_bytes(size, "little"), size)
-        self._rom_writes.add(host // PAGE)
+        self._accesses.serve(reason)
 
     def _finish(self) -> None:
         """Have KVM complete what was answered."""
         if self._unfinished:
             self._unfinished = False
             self._cpu.finish(self._answer)
-            self._state = None
+            self._seen = None
 
     def complete(self, exit: VmExit) -> Exit:
         """See Vcpu. No exit of this one is completed by it."""
@@ -346,20 +316,21 @@ class KvmVcpu:
 
     # -- state
 
-    def state(self, *, settled: bool = True) -> CpuState:
+    def state(self) -> CpuState:
         """See Cpu. An interrupt that was acknowledged is delivered first, with the handler's first instruction."""
-        if settled:
-            self._finish()
-            if self._injected:
-                self._settle()
-        if self._state is None:
-            try:
-                self._state = self._cpu.state(self._loaded)
-            except KvmError as error:
-                self._lose(error)
-                self._state = self._loaded
-        self._state.halted = self._halted
-        return self._state.copy()
+        self._finish()
+        if self._injected:
+            self._settle()
+        return self._whole()
+
+    def _whole(self) -> CpuState:
+        try:
+            state = self._cpu.state(self._loaded)
+        except KvmError as error:
+            self._lose(error)
+            state = self._cpu.quick_state(self._loaded)
+        state.halted, state.a20, state.nmi_pending = self._halted, self._a20, state.nmi_pending or self._nmi
+        return state
 
     def _settle(self) -> None:
         """Have KVM deliver what was acknowledged."""
@@ -379,19 +350,20 @@ class KvmVcpu:
         self._injected = False
 
     def live(self) -> CpuState:
-        """See Cpu."""
-        if self._state is None:
-            self._state = self._cpu.quick_state(self._loaded)
-        return self._state
+        """See Cpu. Of the FPU, debug registers and MSRs it has what was known last."""
+        if self._seen is None:
+            self._seen = self._cpu.quick_state(self._loaded)
+            self._seen.halted, self._seen.a20 = self._halted, self._a20
+        return self._seen
 
     def load(self, state: CpuState) -> None:
         """See Cpu."""
         self._finish()
-        self._give(state.copy())
-        if state.a20 is not self._a20:
-            self.set_a20(state.a20)
-        self._halted = state.halted
         self._injected = False
+        self._give(state)
+        self.set_a20(state.a20)
+        self._halted, self._nmi = state.halted, state.nmi_pending
+        self._priority = state.cr8
         if self._task_priority is not None:
             self._task_priority(state.cr8 & CR8_MASK)
 
@@ -400,8 +372,7 @@ class KvmVcpu:
             self._cpu.load(state)
         except KvmError as error:
             self._lose(error)
-        self._loaded = self._state = state
-        self._fresh = True
+        self._loaded, self._seen, self._fresh, self._checked = state, None, True, b""
 
     def check(self) -> list[str]:
         """Read everything back from KVM and compare it with what was given last: what differs, in words."""
@@ -413,10 +384,7 @@ class KvmVcpu:
     @property
     def linear_pc(self) -> int:
         """See Cpu."""
-        if self._state is not None:
-            return self._state.linear_pc
-        pc = self._cpu.linear_pc
-        return pc if code_bits(self.live()) == 64 else pc & MASK32
+        return self.live().linear_pc
 
     @property
     def cs_ip(self) -> tuple[int, int]:
@@ -478,23 +446,18 @@ class KvmVcpu:
 
     def set_task_priority(self, value: int) -> None:
         """See Cpu."""
-        self._finish()
-        state = self.state()
-        state.cr8 = value & CR8_MASK
-        self._give(state)
+        self._cpu.set_cr8(value & CR8_MASK)
+        self._priority, self._seen = value & CR8_MASK, None
 
     def _tell_priority(self) -> None:
-        value = self.live().cr8
-        if value != self._loaded.cr8 and self._task_priority is not None:
-            self._loaded.cr8 = value
+        value = self._cpu.cr8
+        if value != self._priority and self._task_priority is not None:
+            self._priority = value
             self._task_priority(value)
 
     def raise_nmi(self) -> None:
         """See Cpu. The emulator delivers it."""
-        state = self.state()
-        state.nmi_pending = True
-        self._halted = self._halted and state.nmi_blocked
-        self._give(state)
+        self._nmi, self._halted = True, False
         self._kicker.kick()
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
@@ -506,9 +469,7 @@ class KvmVcpu:
         """See Cpu."""
         if enabled is not self._a20:
             self._a20, self._map_stale = enabled, True
-            self._loaded.a20 = enabled
-            if self._state is not None:
-                self._state.a20 = enabled
+            self._seen = None
 
     def memory_changed(self, physical: int, length: int) -> None:
         """See Cpu. KVM executes from memory itself; what it may have derived from it are page tables."""
@@ -516,7 +477,7 @@ class KvmVcpu:
 
     def remap(self, regions: Sequence[MemoryRegion]) -> None:
         """See Cpu."""
-        self._regions, self._map_stale = regions, True
+        self._accesses.regions, self._map_stale = regions, True
 
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
         """See Cpu. KVM's log is asked for at a hop, not at each save."""
@@ -531,8 +492,8 @@ class KvmVcpu:
         if not self._ran:
             return ()
         self._ran = False
-        pages = {page - self._first_page for page in self._rom_writes}
-        self._rom_writes.clear()
+        pages = {page - self._first_page for page in self._accesses.redirected}
+        self._accesses.redirected.clear()
         try:
             for host, size in self._vm.written():
                 first = host // PAGE - self._first_page
@@ -571,14 +532,18 @@ class KvmVcpu:
         """See Cpu. A write to it is the emulator's."""
 
     def claim_msr(self, number: int, device: MsrDevice) -> None:
-        """See Cpu. RDMSR and WRMSR are the emulator's."""
+        """See Cpu. RDMSR and WRMSR are the emulator's, which knows the devices too."""
+        self._claimed[number] = device
 
     def read_msr(self, number: int) -> int | None:
         """See Cpu. Of those that a state has."""
-        return self.state().msrs.get(number)
+        device = self._claimed.get(number)
+        return self.state().msrs.get(number) if device is None else device.read_msr(number)
 
     def write_msr(self, number: int, value: int) -> bool:
         """See Cpu. Of those that a state has."""
+        if (device := self._claimed.get(number)) is not None:
+            return device.write_msr(number, value)
         state = self.state()
         if number not in state.msrs:
             return False

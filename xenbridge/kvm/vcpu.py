@@ -73,8 +73,7 @@ class Vcpu:
         self._dirty = ctypes.c_uint64.from_buffer(self._map, abi.RUN_DIRTY)
         self._if_flag = ctypes.c_uint8.from_buffer(self._map, abi.RUN_IF)
         self._ready = ctypes.c_uint8.from_buffer(self._map, abi.RUN_READY)
-        self._rip = ctypes.c_uint64.from_buffer(self._map, abi.AT_REGS + 16 * 8)
-        self._cs_base = ctypes.c_uint64.from_buffer(self._map, abi.AT_SREGS)
+        self._cr8 = ctypes.c_uint64.from_buffer(self._map, abi.AT_SREGS + abi.Sregs.cr8.offset)
         # Every KVM_RUN leaves registers, segments and events in the page.
         ctypes.c_uint64.from_buffer(self._map, abi.RUN_VALID).value = abi.SYNC_REGS | abi.SYNC_SREGS | abi.SYNC_EVENTS
         self._cpuid(cpuid)
@@ -127,11 +126,6 @@ class Vcpu:
     def inject(self, vector: int) -> None:
         """Deliver the external interrupt `vector` when the vCPU runs."""
         ioctl(self.fd, "INTERRUPT", ctypes.c_uint32(vector))
-
-    @property
-    def linear_pc(self) -> int:
-        """CS base + RIP behind the last run, not wrapped (in 64-bit mode CS has no base)."""
-        return self._cs_base.value + self._rip.value
 
     # -- exits
 
@@ -217,6 +211,22 @@ class Vcpu:
         self._msrs = self._get_msrs(sorted(self._has))
         self.system_calls += 3
 
+    @property
+    def segments(self) -> bytes:
+        """Segments, tables and control registers behind the last run, as one value to compare."""
+        return self._map[abi.AT_SREGS : _SREGS_END]
+
+    @property
+    def cr8(self) -> int:
+        """CR8 behind the last run, 0 to 15."""
+        return self._cr8.value
+
+    def set_cr8(self, value: int) -> None:
+        """What CR8 reads from the next run on."""
+        if self._cr8.value != value:
+            self._cr8.value = value
+            self._dirty.value |= abi.SYNC_SREGS
+
     def quick_state(self, before: CpuState) -> CpuState:
         """As `state`, with what is in the page alone: the FPU, debug registers and MSRs are those known last."""
         return self._assemble(before)
@@ -289,12 +299,26 @@ class Vcpu:
             number, value = list(values.items())[done]
             raise KvmError(f"KVM refuses the value {value:#x} of MSR {number:#x}")
 
-    def set_debug(self, control: int, addresses: Sequence[int] = ()) -> None:
-        """Single-step, or stop before the instructions at up to four linear addresses."""
+    def read_msr(self, number: int) -> int | None:
+        """The value; None: KVM does not know the register."""
+        return self._one_msr(number)
+
+    def try_msr(self, number: int, value: int) -> bool:
+        """Set it; False: KVM refuses."""
+        try:
+            self._set_msrs({number: value})
+        except KvmError:
+            return False
+        return True
+
+    def set_debug(self, control: int, addresses: Sequence[int] = (), *, written: bool = False) -> None:
+        """Single-step, or stop before the instructions at up to four linear addresses; with `written`, behind those
+        that write a byte there."""
         debug = abi.GuestDebug(control | abi.DEBUG_ENABLE if control else 0)
         for i, address in enumerate(addresses):
             debug.debugreg[i] = address
-            debug.debugreg[7] |= 2 << 2 * i  # enabled globally; execution, one byte (SDM vol. 3B, 18.2.4)
+            # Enabled globally; of execution or of writes, one byte (SDM vol. 3B, 18.2.4).
+            debug.debugreg[7] |= 2 << 2 * i | int(written) << 16 + 4 * i
         if addresses:
             debug.debugreg[7] |= 1 << 10
         ioctl(self.fd, "SET_GUEST_DEBUG", debug)
