@@ -116,7 +116,7 @@ class Backend:
     def pages(self) -> bool:
         """All kinds of paging run. KVM tells of no write to CR0, so where one does not run, the modes before it are not
         safe either."""
-        return PAGED <= self.runs
+        return self.runs >= PAGED
 
     @property
     def breaks_everywhere(self) -> bool:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from emu.engine import Change, EngineError, Exit, ExitReason, Fault, MemoryRegion, MsrDevice, Watch
 from emu.vcpu import ExitCause, Place, VmExit
-from emu.x86.modes import mode_of
 from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE
 from emu.x86.state import CR0_PG, RFLAGS_IF, CpuState
 from emu.x86.vmentry import Broken
@@ -70,12 +69,9 @@ class KvmVcpu:
         self._map_stale = True  # the slots are not those of the regions yet
         self._tables_stale = False  # somebody else has written memory, perhaps page tables
         self._unfinished = False  # an access was answered, KVM has to complete its instruction
-        self._loaded = CpuState()  # what was given last: has what KVM does not keep
-        self._seen: CpuState | None = None  # for `live`
+        self._live = self._cpu.live
         self._checked = b""  # segments and control registers that were found enterable
         self._priority = 0  # CR8 as it was told of last
-        self._nmi = False
-        self._halted = False
         self._stop = False
         self._vector: int | None = None
         self._taken: int | None = None
@@ -121,7 +117,7 @@ class KvmVcpu:
             self._cpu.immediate_exit.value = 0
             return self._stopped(ExitReason.REQUEST)
         try:
-            if self._nmi:
+            if self._live.nmi_pending:
                 return self._made(ExitCause.REFUSED, 0, before=True, detail="the delivery of an NMI")
             if why := self._unenterable():
                 return self._failed(why)
@@ -141,7 +137,7 @@ class KvmVcpu:
     def _unenterable(self) -> str:
         """Why the state, as it is now, must not run here: KVM does not tell of writes to control registers and loads of
         segments, so a guest may have come natively to what it could not have been entered in."""
-        segments = self._cpu.segments
+        segments = self._live.segments
         if segments == self._checked:
             return ""
         self._finish()
@@ -199,7 +195,7 @@ class KvmVcpu:
 
     def _moved(self) -> None:
         """The vCPU may have executed something."""
-        self._seen, self._fresh, self._unfinished, self._ran = None, False, False, True
+        self._fresh, self._unfinished, self._ran = False, False, True
         if self._injected and not self._cpu.injected:
             self._injected = False
 
@@ -218,7 +214,7 @@ class KvmVcpu:
             self._cpu.immediate_exit.value = 0
             return self._stopped(ExitReason.BUDGET, elapsed) if elapsed >= left else None
         if reason == abi.EXIT_HLT:
-            self._halted = True
+            self._live.halted = True
             return self._made(ExitCause.HLT, elapsed, stop=Exit(ExitReason.HALT, 0))
         if reason == abi.EXIT_IRQ_WINDOW:
             return None
@@ -245,7 +241,7 @@ class KvmVcpu:
         if self._task_priority is not None:
             self._tell_priority()
         where = self.linear_pc if pc is None else pc
-        return VmExit(cause, where, mode_of(self.live()), address, write, before, detail, elapsed, stop)
+        return VmExit(cause, where, self._live.mode, address, write, before, detail, elapsed, stop)
 
     def _stopped(self, reason: ExitReason, elapsed: int = 0, executed: int = 0) -> VmExit:
         if reason is not ExitReason.BUDGET:
@@ -290,7 +286,6 @@ class KvmVcpu:
         delivered by the emulator from INTR again."""
         if self._cpu.injected:
             self._cpu.withdraw()
-            self._seen = None
 
     def _serve(self, reason: int, elapsed: int) -> VmExit:
         pc = self.instruction_pc = self.linear_pc
@@ -308,7 +303,6 @@ class KvmVcpu:
         if self._unfinished:
             self._unfinished = False
             self._cpu.finish(self._answer)
-            self._seen = None
 
     def complete(self, exit: VmExit) -> Exit:
         """See Vcpu. No exit of this one is completed by it."""
@@ -325,12 +319,10 @@ class KvmVcpu:
 
     def _whole(self) -> CpuState:
         try:
-            state = self._cpu.state(self._loaded)
+            return self._cpu.state()
         except KvmError as error:
             self._lose(error)
-            state = self._cpu.quick_state(self._loaded)
-        state.halted, state.a20, state.nmi_pending = self._halted, self._a20, state.nmi_pending or self._nmi
-        return state
+            return self._cpu.quick_state()
 
     def _settle(self) -> None:
         """Have KVM deliver what was acknowledged."""
@@ -351,10 +343,7 @@ class KvmVcpu:
 
     def live(self) -> CpuState:
         """See Cpu. Of the FPU, debug registers and MSRs it has what was known last."""
-        if self._seen is None:
-            self._seen = self._cpu.quick_state(self._loaded)
-            self._seen.halted, self._seen.a20 = self._halted, self._a20
-        return self._seen
+        return cast(CpuState, self._live)
 
     def load(self, state: CpuState) -> None:
         """See Cpu."""
@@ -362,7 +351,7 @@ class KvmVcpu:
         self._injected = False
         self._give(state)
         self.set_a20(state.a20)
-        self._halted, self._nmi = state.halted, state.nmi_pending
+        self._live.halted, self._live.nmi_pending = state.halted, state.nmi_pending
         self._priority = state.cr8
         if self._task_priority is not None:
             self._task_priority(state.cr8 & CR8_MASK)
@@ -372,11 +361,11 @@ class KvmVcpu:
             self._cpu.load(state)
         except KvmError as error:
             self._lose(error)
-        self._loaded, self._seen, self._fresh, self._checked = state, None, True, b""
+        self._fresh, self._checked = True, b""
 
-    def check(self) -> list[str]:
-        """Read everything back from KVM and compare it with what was given last: what differs, in words."""
-        return self._cpu.check(self._loaded)
+    def check(self, expected: CpuState) -> list[str]:
+        """Read everything back from KVM and compare it with `expected`: what differs, in words."""
+        return self._cpu.check(expected)
 
     def _lose(self, error: KvmError) -> None:
         self.gone = f"KVM is gone: {error}"
@@ -384,7 +373,7 @@ class KvmVcpu:
     @property
     def linear_pc(self) -> int:
         """See Cpu."""
-        return self.live().linear_pc
+        return self._live.linear_pc
 
     @property
     def cs_ip(self) -> tuple[int, int]:
@@ -395,7 +384,7 @@ class KvmVcpu:
     @property
     def halted(self) -> bool:
         """See Cpu."""
-        return self._halted
+        return self._live.halted
 
     def undisturbed(self) -> bool:
         """See Cpu. Never: a step is for `enter`."""
@@ -419,13 +408,13 @@ class KvmVcpu:
             return False
         self._cpu.inject(self._vector)
         self._taken, self.interrupt_taken_at = self._vector, self.retired
-        self._vector, self._injected, self._halted = None, True, False
+        self._vector, self._injected, self._live.halted = None, True, False
         self._fresh = False
         return True
 
     def set_interrupt(self, vector: int | None, *, last: bool = False) -> None:
         """See Cpu."""
-        if vector is not None and self._vector is None and not self._halted:
+        if vector is not None and self._vector is None and not self._live.halted:
             self._kicker.kick()  # a run that goes on must look at it
         self._vector = vector
 
@@ -447,17 +436,17 @@ class KvmVcpu:
     def set_task_priority(self, value: int) -> None:
         """See Cpu."""
         self._cpu.set_cr8(value & CR8_MASK)
-        self._priority, self._seen = value & CR8_MASK, None
+        self._priority = value & CR8_MASK
 
     def _tell_priority(self) -> None:
-        value = self._cpu.cr8
+        value = self._live.cr8
         if value != self._priority and self._task_priority is not None:
             self._priority = value
             self._task_priority(value)
 
     def raise_nmi(self) -> None:
         """See Cpu. The emulator delivers it."""
-        self._nmi, self._halted = True, False
+        self._live.nmi_pending, self._live.halted = True, False
         self._kicker.kick()
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
@@ -468,8 +457,8 @@ class KvmVcpu:
     def set_a20(self, enabled: bool) -> None:
         """See Cpu."""
         if enabled is not self._a20:
-            self._a20, self._map_stale = enabled, True
-            self._seen = None
+            self._a20 = self._live.a20 = enabled
+            self._map_stale = True
 
     def memory_changed(self, physical: int, length: int) -> None:
         """See Cpu. KVM executes from memory itself; what it may have derived from it are page tables."""

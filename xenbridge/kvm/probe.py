@@ -114,7 +114,7 @@ class Probe:
             base = state.ds.base if not state.long64 else 0
             self._ram.write(base + DATA, bytes(4))
             reason = self._enter(state, programs.STORES[programs.width_of(kind)])
-            seen = self._cpu.quick_state(state)
+            seen = self._cpu.quick_state()
             # Some KVMs drop what they cannot do, RFLAGS.VM or CR0.PG, without a word.
             right = self._said(reason) and seen.regs[RBX] & 0xFFFFFFFF == RESULT and kind_of(seen) is kind
             return right and self._ram.read(base + DATA, 4) == RESULT.to_bytes(4, "little")
@@ -137,7 +137,7 @@ class Probe:
             self._cpu.finish(lambda reason: None)
             self._cpu.inject(programs.VECTOR)
             reason = self._go()
-            seen = self._cpu.quick_state(state)
+            seen = self._cpu.quick_state()
             at = (0 if state.long64 else seen.ss.base) + seen.regs[RSP]
             returns = int.from_bytes(self._ram.read(at, part), "little")
             return self._said(reason) and seen.regs[RSP] == top - size and returns == CODE
@@ -153,7 +153,7 @@ class Probe:
         self._cpu.set_debug(control, (CODE + 1,) if control == abi.DEBUG_USE_HW_BP else ())
         try:
             reason = self._enter(state, programs.NOPS)
-            return reason == abi.EXIT_DEBUG and self._cpu.quick_state(state).linear_pc == CODE + 1
+            return reason == abi.EXIT_DEBUG and self._cpu.quick_state().linear_pc == CODE + 1
         finally:
             self._settle()
             self._cpu.set_debug(0)

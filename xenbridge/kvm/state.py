@@ -7,8 +7,9 @@ mask of A20, which is the virtual machine's (`xenbridge.kvm.vm`).
 from __future__ import annotations
 
 import ctypes
+import functools
+import mmap
 import struct
-from collections.abc import Mapping
 from typing import Final
 
 from emu.x86 import msrs as m
@@ -20,13 +21,14 @@ _MASK64: Final = (1 << 64) - 1
 REGS: Final = struct.Struct("<18Q")
 #: Where each of emu.x86.state.GENERAL, then RIP and RFLAGS, stand in kvm_regs.
 _GENERAL: Final = (0, 2, 3, 1, 6, 7, 4, 5, *range(8, 16))
-_SEGMENT: Final = struct.Struct("<QIH9Bx")
+_SEGMENT: Final = struct.Struct("<QIH10s")  #: base, limit, selector, and the access rights, a byte each
+_RIGHTS: Final = struct.Struct("<9Bx")
 _TABLE: Final = struct.Struct("<QH6x")
 _SEGMENTS: Final = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldtr")  #: in the order of kvm_sregs
 _SEGMENTS_SIZE: Final = 8 * _SEGMENT.size
-_CONTROL: Final = struct.Struct("<7Q32x")  #: CR0, CR2, CR3, CR4, CR8, EFER, APIC base
-_CONTROL_AT: Final = _SEGMENTS_SIZE + 2 * _TABLE.size
-SREGS_SIZE: Final = _CONTROL_AT + _CONTROL.size
+#: All of kvm_sregs; behind the tables are CR0, CR2, CR3, CR4, CR8, EFER and the APIC's base.
+_SREGS: Final = struct.Struct("<" + 8 * "QIH10s" + 2 * "QH6x" + "7Q32x")
+SREGS_SIZE: Final = _SREGS.size
 _DEBUG: Final = struct.Struct("<4QQQQ72x")
 _EVENTS: Final = struct.Struct("<4BI8BII4B27xBQ")
 EVENTS_SIZE: Final = _EVENTS.size
@@ -36,6 +38,8 @@ assert _DEBUG.size == ctypes.sizeof(abi.DebugRegs) and ctypes.sizeof(abi.VcpuEve
 # The legacy area of XSAVE, and XSTATE_BV (SDM vol. 1, 10.5.1 and 13.4).
 _FX_HEAD: Final = struct.Struct("<HHBxHQQI")
 _FX_ST, _FX_XMM, XSTATE_BV = 32, 160, 512
+_ST: Final = struct.Struct("<" + 8 * "QH6x")
+_XMM: Final = struct.Struct("<32Q")
 _X87_AND_SSE: Final = 3
 FX_SIZE: Final = XSTATE_BV + 8
 FSW_TOP_SHIFT: Final = 11
@@ -59,40 +63,68 @@ def unpack_regs(data: bytes, state: CpuState) -> None:
     state.rip, state.rflags = rip, rflags
 
 
+@functools.lru_cache(256)
+def _rights(access: int) -> bytes:
+    """The bytes of kvm_segment from `type` on, of a Segment's access rights."""
+    a = access
+    unusable = a & ACCESS_UNUSABLE
+    return _RIGHTS.pack(
+        a & 0xF, 0 if unusable else a >> 7 & 1, a >> 5 & 3, a >> 14 & 1, a >> 4 & 1, a >> 13 & 1, a >> 15 & 1,
+        a >> 12 & 1, 1 if unusable else 0,
+    )  # fmt: skip
+
+
+@functools.lru_cache(256)
+def _access(rights: bytes) -> int:
+    """The way back."""
+    kind, present, dpl, db, s, long, g, avl, unusable = _RIGHTS.unpack(rights)
+    access: int = kind | s << 4 | dpl << 5 | present << 7 | avl << 12 | long << 13 | db << 14 | g << 15
+    return access | ACCESS_UNUSABLE if unusable else access
+
+
 def pack_segment(s: Segment) -> bytes:
     """struct kvm_segment."""
-    a = s.access
-    unusable = a & ACCESS_UNUSABLE
-    return _SEGMENT.pack(
-        s.base, s.limit, s.selector, a & 0xF, 0 if unusable else a >> 7 & 1, a >> 5 & 3, a >> 14 & 1, a >> 4 & 1,
-        a >> 13 & 1, a >> 15 & 1, a >> 12 & 1, 1 if unusable else 0,
-    )  # fmt: skip
+    return _SEGMENT.pack(s.base, s.limit, s.selector, _rights(s.access))
 
 
 def unpack_segment(data: bytes) -> Segment:
     """A descriptor cache of kvm_sregs."""
-    base, limit, selector, kind, present, dpl, db, s, long, g, avl, unusable = _SEGMENT.unpack(data)
-    access = kind | s << 4 | dpl << 5 | present << 7 | avl << 12 | long << 13 | db << 14 | g << 15
-    return Segment(selector, base, limit, access | ACCESS_UNUSABLE if unusable else access)
+    base, limit, selector, rights = _SEGMENT.unpack(data)
+    return Segment(selector, base, limit, _access(rights))
+
+
+def segment_at(page: mmap.mmap, sregs: int, name: str) -> Segment:
+    """The descriptor cache of that name in the kvm_sregs at `sregs`."""
+    base, limit, selector, rights = _SEGMENT.unpack_from(page, sregs + _SEGMENT.size * _SEGMENTS.index(name))
+    return Segment(selector, base, limit, _access(rights))
+
+
+def table_at(page: mmap.mmap, sregs: int, index: int) -> Table:
+    """GDTR (0) or IDTR (1) in the kvm_sregs at `sregs`."""
+    return Table(*_TABLE.unpack_from(page, sregs + _SEGMENTS_SIZE + index * _TABLE.size))
 
 
 def pack_sregs(state: CpuState) -> bytes:
     """struct kvm_sregs, with no interrupt on its way."""
-    parts = [pack_segment(getattr(state, name)) for name in _SEGMENTS]
-    parts += [_TABLE.pack(table.base, table.limit) for table in (state.gdtr, state.idtr)]
+    values: list[int | bytes] = []
+    for s in (state.cs, state.ds, state.es, state.fs, state.gs, state.ss, state.tr, state.ldtr):
+        values += (s.base, s.limit, s.selector, _rights(s.access))
+    gdtr, idtr = state.gdtr, state.idtr
     apic = state.msrs.get(m.APIC_BASE, m.APIC_BASE_RESET)
-    parts.append(_CONTROL.pack(state.cr0, state.cr2, state.cr3, state.cr4, state.cr8, state.efer, apic))
-    return b"".join(parts)
+    return _SREGS.pack(
+        *values, gdtr.base, gdtr.limit, idtr.base, idtr.limit,
+        state.cr0, state.cr2, state.cr3, state.cr4, state.cr8, state.efer, apic,
+    )  # fmt: skip
 
 
 def unpack_sregs(data: bytes, state: CpuState) -> None:
     """Set segments, tables, control registers and EFER. The APIC's base stays: only a WRMSR changes it."""
-    size = _SEGMENT.size
-    for i, name in enumerate(_SEGMENTS):
-        setattr(state, name, unpack_segment(data[i * size : (i + 1) * size]))
-    state.gdtr = Table(*_TABLE.unpack_from(data, _SEGMENTS_SIZE))
-    state.idtr = Table(*_TABLE.unpack_from(data, _SEGMENTS_SIZE + _TABLE.size))
-    state.cr0, state.cr2, state.cr3, state.cr4, state.cr8, state.efer, _ = _CONTROL.unpack_from(data, _CONTROL_AT)
+    values = _SREGS.unpack(data)
+    state.cs, state.ds, state.es, state.fs, state.gs, state.ss, state.tr, state.ldtr = (
+        Segment(values[at + 2], values[at], values[at + 1], _access(values[at + 3])) for at in range(0, 32, 4)
+    )
+    state.gdtr, state.idtr = Table(values[32], values[33]), Table(values[34], values[35])
+    state.cr0, state.cr2, state.cr3, state.cr4, state.cr8, state.efer = values[36:42]
 
 
 def pack_events(state: CpuState) -> bytes:
@@ -116,6 +148,16 @@ def unpack_events(data: bytes, state: CpuState) -> None:
     )
 
 
+def event_flags(state: CpuState) -> tuple[bool, bool, bool]:
+    """What of the events is the guest's: the shadow, an NMI that is pending, and whether NMIs are blocked."""
+    return state.shadow, state.nmi_pending, state.nmi_blocked
+
+
+def event_flags_of(page: mmap.mmap, events: int) -> tuple[bool, bool, bool]:
+    """The same of the kvm_vcpu_events at `events`."""
+    return bool(page[events + 11]), bool(page[events + 13]), bool(page[events + 14])
+
+
 def injected(events: bytes) -> bool:
     """An exception or interrupt is half delivered: what is between two instructions is not in the other parts."""
     return bool(events[0] or events[3] or events[8] or events[12])
@@ -126,18 +168,17 @@ def pack_debug(state: CpuState) -> bytes:
     return _DEBUG.pack(*state.dr[:4], state.dr[6], state.dr[7] & 0xFFFFFFFF, 0)
 
 
-def unpack_debug(data: bytes, state: CpuState) -> None:
-    """Set DR0 to DR3, DR6 and DR7."""
+def unpack_debug(data: bytes) -> list[int]:
+    """DR0 to DR7, of which DR4 and DR5 are 0."""
     values = _DEBUG.unpack(data)
-    state.dr = [*values[:4], 0, 0, values[4], values[5]]
+    return [*values[:4], 0, 0, values[4], values[5]]
 
 
 def pack_fpu(fpu: Fpu, area: bytearray) -> None:
     """Put x87 and SSE state into an XSAVE area; its other components stay. FTW is the abridged tag byte in both."""
     _FX_HEAD.pack_into(area, 0, fpu.fcw, fpu.fsw, fpu.ftw, fpu.fop, fpu.fip, fpu.fdp, fpu.mxcsr)
-    for i, value in enumerate(fpu.st):
-        area[_FX_ST + 16 * i : _FX_ST + 16 * i + 10] = value.to_bytes(10, "little")
-    area[_FX_XMM : _FX_XMM + 256] = b"".join(value.to_bytes(16, "little") for value in fpu.xmm)
+    area[_FX_ST : _FX_ST + 128] = b"".join([value.to_bytes(16, "little") for value in fpu.st])
+    area[_FX_XMM : _FX_XMM + 256] = b"".join([value.to_bytes(16, "little") for value in fpu.xmm])
     area[XSTATE_BV] |= _X87_AND_SSE
 
 
@@ -148,14 +189,11 @@ def unpack_fpu(area: bytes, before: Fpu) -> Fpu:
     fpu = Fpu(mxcsr=mxcsr)
     if area[XSTATE_BV] & 1:
         fpu.fcw, fpu.fsw, fpu.ftw, fpu.fop, fpu.fip, fpu.fdp = fcw, fsw, ftw, fop, fip, fdp
-        fpu.st = [int.from_bytes(area[_FX_ST + 16 * i : _FX_ST + 16 * i + 10], "little") for i in range(8)]
+        words = _ST.unpack_from(area, _FX_ST)
+        fpu.st = [low | high << 64 for low, high in zip(words[::2], words[1::2], strict=True)]
         if (fip, fdp, fop) == (before.fip, before.fdp, before.fop):
             fpu.fcs, fpu.fds = before.fcs, before.fds
     if area[XSTATE_BV] & 2:
-        fpu.xmm = [int.from_bytes(area[_FX_XMM + 16 * i : _FX_XMM + 16 * i + 16], "little") for i in range(16)]
+        words = _XMM.unpack_from(area, _FX_XMM)
+        fpu.xmm = [low | high << 64 for low, high in zip(words[::2], words[1::2], strict=True)]
     return fpu
-
-
-def native_msrs(values: Mapping[int, int], has: frozenset[int]) -> dict[int, int]:
-    """Of the MSRs of a state those that `NATIVE_MSRS` names and the vCPU `has`, by number."""
-    return {number: values.get(number, 0) for number in NATIVE_MSRS if number in has}

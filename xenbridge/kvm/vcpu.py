@@ -11,14 +11,15 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from emu.record import dataclass, fields
 from emu.x86.state import CpuState, Fpu
 from xenbridge.kvm import abi
 from xenbridge.kvm import state as parts
 from xenbridge.kvm.abi import KvmError, ioctl
+from xenbridge.kvm.live import LiveState
 from xenbridge.kvm.vm import Vm
 
 #: What `Vcpu.run` says when KVM_RUN was interrupted by a signal or by immediate_exit.
@@ -28,6 +29,9 @@ _MMIO: Final = struct.Struct("<Q8sIB")
 _MSR: Final = struct.Struct("<B7xIIQ")
 _INTERNAL: Final = struct.Struct("<II")
 _DEBUG_EXIT: Final = struct.Struct("<IIQQQ")
+_MSR_ENTRY: Final = struct.Struct("<I4xQ")
+_MSR_VALUE: Final = struct.Struct("<8xQ")
+_MSRS_HEAD: Final = ctypes.sizeof(abi.MsrsHead)
 _REGS_END: Final = abi.AT_REGS + parts.REGS.size
 _SREGS_END: Final = abi.AT_SREGS + parts.SREGS_SIZE
 _EVENTS_END: Final = abi.AT_EVENTS + parts.EVENTS_SIZE
@@ -73,20 +77,23 @@ class Vcpu:
         self._dirty = ctypes.c_uint64.from_buffer(self._map, abi.RUN_DIRTY)
         self._if_flag = ctypes.c_uint8.from_buffer(self._map, abi.RUN_IF)
         self._ready = ctypes.c_uint8.from_buffer(self._map, abi.RUN_READY)
-        self._cr8 = ctypes.c_uint64.from_buffer(self._map, abi.AT_SREGS + abi.Sregs.cr8.offset)
         # Every KVM_RUN leaves registers, segments and events in the page.
         ctypes.c_uint64.from_buffer(self._map, abi.RUN_VALID).value = abi.SYNC_REGS | abi.SYNC_SREGS | abi.SYNC_EVENTS
         self._cpuid(cpuid)
+        self.system_calls = 0  #: made for moving state
+        #: the state in place
+        self.live = LiveState(self._map)
         self._xsave = bytearray(abi.XSAVE_SIZE)
         self._xsave_buffer = (ctypes.c_uint8 * abi.XSAVE_SIZE).from_buffer(self._xsave)
-        self._debug = abi.DebugRegs()
-        self._fpu = Fpu()  #: what self._xsave says
-        self._msrs: dict[int, int] = {}
-        self._has = frozenset(n for n in parts.NATIVE_MSRS if self._one_msr(n) is not None)
-        #: what KVM holds, in the page too but for what was written there since
-        self._regs = self._sregs = self._events = b""
-        self._debug_bytes = b""
-        self.system_calls = 0  #: made for moving state, for the ledger
+        self._fx = b""  #: x87 and SSE state as KVM has it
+        self._debug = bytearray(ctypes.sizeof(abi.DebugRegs))
+        self._debug_buffer = (ctypes.c_uint8 * len(self._debug)).from_buffer(self._debug)
+        self._debug_seen = b""
+        known = [n for n in parts.NATIVE_MSRS if self.read_msr(n) is not None]
+        self._msr_numbers = tuple(known)
+        self._msrs = bytearray(_msr_list((n, 0) for n in known))
+        self._msr_buffer = (ctypes.c_uint8 * len(self._msrs)).from_buffer(self._msrs)
+        self._msrs_seen = b""
         self.read_back()
 
     def _cpuid(self, entries: Sequence[abi.CpuidEntry]) -> None:
@@ -175,72 +182,90 @@ class Vcpu:
 
     def load(self, state: CpuState) -> None:
         """Have the vCPU continue from `state`. Raises KvmError when KVM refuses a part of it."""
-        dirty = 0
-        if (regs := parts.pack_regs(state)) != self._run[abi.AT_REGS : _REGS_END]:
-            self._run[abi.AT_REGS : _REGS_END] = regs
-            dirty |= abi.SYNC_REGS
-        if (sregs := parts.pack_sregs(state)) != self._run[abi.AT_SREGS : _SREGS_END]:
-            self._run[abi.AT_SREGS : _SREGS_END] = sregs
+        page, dirty = self._map, 0
+        if (regs := parts.pack_regs(state)) != page[abi.AT_REGS : _REGS_END]:
+            page[abi.AT_REGS : _REGS_END] = regs
+            dirty = abi.SYNC_REGS
+        if (sregs := parts.pack_sregs(state)) != page[abi.AT_SREGS : _SREGS_END]:
+            page[abi.AT_SREGS : _SREGS_END] = sregs
             dirty |= abi.SYNC_SREGS
-        if parts.pack_events(state)[:20] != self._run[abi.AT_EVENTS : abi.AT_EVENTS + 20]:
-            self._run[abi.AT_EVENTS : _EVENTS_END] = parts.pack_events(state)
+        if parts.event_flags(state) != parts.event_flags_of(page, abi.AT_EVENTS):
+            page[abi.AT_EVENTS : _EVENTS_END] = parts.pack_events(state)
             dirty |= abi.SYNC_EVENTS
-        self._dirty.value |= dirty
-        if (debug := parts.pack_debug(state)) != self._debug_bytes:
-            self._debug = abi.DebugRegs.from_buffer_copy(debug)
-            ioctl(self.fd, "SET_DEBUGREGS", self._debug)
-            self._debug_bytes = debug
-            self.system_calls += 1
-        if state.fpu != self._fpu:
+        if dirty:
+            self._dirty.value |= dirty
+        if (debug := parts.pack_debug(state)) != self._debug_seen:
+            self._debug[:] = debug
+            self._debug_seen = debug
+            self._call("SET_DEBUGREGS", self._debug_buffer)
+        if state.fpu is not self.live.fpu and state.fpu != self.live.fpu:
             parts.pack_fpu(state.fpu, self._xsave)
-            ioctl(self.fd, "SET_XSAVE", self._xsave_buffer)
-            self._fpu = parts.unpack_fpu(bytes(self._xsave), state.fpu)
-            self.system_calls += 1
-        changed = {n: v for n, v in parts.native_msrs(state.msrs, self._has).items() if self._msrs.get(n) != v}
-        if changed:
-            self._set_msrs(changed)
-            self._msrs.update(changed)
-            self.system_calls += 1
+            self._call("SET_XSAVE", self._xsave_buffer)
+            self._fx = bytes(self._xsave[: parts.FX_SIZE])
+        self._load_msrs(state)
+        live = self.live
+        live.fpu, live.dr, live.msrs = state.fpu, state.dr, state.msrs
+
+    def _load_msrs(self, state: CpuState) -> None:
+        values = state.msrs
+        wanted = _msr_list((n, values.get(n, 0)) for n in self._msr_numbers)
+        if wanted != self._msrs_seen:
+            changed = {n: values.get(n, 0) for n in self._msr_numbers if values.get(n, 0) != self.live.msrs.get(n, 0)}
+            self._set_msrs(changed or {n: values.get(n, 0) for n in self._msr_numbers})
+            self._msrs_seen = wanted
+
+    def _call(self, request: str, buffer: Any) -> None:
+        self.system_calls += 1
+        ioctl(self.fd, request, buffer)
 
     def read_back(self) -> None:
         """Take the parts that are not in the page from KVM, which may have changed them while it ran."""
-        ioctl(self.fd, "GET_XSAVE", self._xsave_buffer)
-        self._fpu = parts.unpack_fpu(bytes(self._xsave), self._fpu)
-        ioctl(self.fd, "GET_DEBUGREGS", self._debug)
-        self._debug_bytes = bytes(self._debug)
-        self._msrs = self._get_msrs(sorted(self._has))
-        self.system_calls += 3
-
-    @property
-    def segments(self) -> bytes:
-        """Segments, tables and control registers behind the last run, as one value to compare."""
-        return self._map[abi.AT_SREGS : _SREGS_END]
-
-    @property
-    def cr8(self) -> int:
-        """CR8 behind the last run, 0 to 15."""
-        return self._cr8.value
+        self._call("GET_XSAVE", self._xsave_buffer)
+        fx = bytes(self._xsave[: parts.FX_SIZE])
+        if fx != self._fx:
+            self._fx, self.live.fpu = fx, parts.unpack_fpu(fx, self.live.fpu)
+        self._call("GET_DEBUGREGS", self._debug_buffer)
+        if self._debug != self._debug_seen:
+            self._debug_seen = bytes(self._debug)
+            self.live.dr = parts.unpack_debug(self._debug_seen)
+        self._call("GET_MSRS", self._msr_buffer)
+        if self._msrs != self._msrs_seen:
+            self._msrs_seen = bytes(self._msrs)
+            known = zip(self._msr_numbers, _MSR_VALUE.iter_unpack(self._msrs_seen[_MSRS_HEAD:]), strict=True)
+            values = {number: value for number, (value,) in known}
+            before = self.live.msrs
+            self.live.msrs = {**before, **{n: v for n, v in values.items() if v or n in before}}
 
     def set_cr8(self, value: int) -> None:
         """What CR8 reads from the next run on."""
-        if self._cr8.value != value:
-            self._cr8.value = value
+        if self.live.cr8 != value:
+            self.live.cr8 = value
             self._dirty.value |= abi.SYNC_SREGS
 
-    def quick_state(self, before: CpuState) -> CpuState:
-        """As `state`, with what is in the page alone: the FPU, debug registers and MSRs are those known last."""
-        return self._assemble(before)
+    def quick_state(self) -> CpuState:
+        """As `state`, with the FPU, debug registers and MSRs as they were known last."""
+        page, live = self._map, self.live
+        f = live.fpu
+        state = CpuState(
+            dr=list(live.dr), msrs=dict(live.msrs), halted=live.halted, a20=live.a20,
+            fpu=Fpu(f.fcw, f.fsw, f.ftw, f.fop, f.fip, f.fcs, f.fdp, f.fds, f.mxcsr, list(f.st), list(f.xmm)),
+        )  # fmt: skip
+        parts.unpack_regs(page[abi.AT_REGS : _REGS_END], state)
+        parts.unpack_sregs(page[abi.AT_SREGS : _SREGS_END], state)
+        parts.unpack_events(page[abi.AT_EVENTS : _EVENTS_END], state)
+        state.nmi_pending = state.nmi_pending or live.nmi_pending
+        return state
 
-    def state(self, before: CpuState) -> CpuState:
-        """The state behind the last run or `finish`; what KVM does not have is that of `before`."""
+    def state(self) -> CpuState:
+        """The state behind the last run or `finish`; what KVM does not have is as it was loaded."""
         self.read_back()
-        return self._assemble(before)
+        return self.quick_state()
 
     def check(self, expected: CpuState) -> list[str]:
         """Read everything from KVM anew, through the calls that do not use the page, and say in words what is not as in
         `expected`."""
         self.finish(lambda reason: None)
-        state = self.state(expected)
+        state = self.state()
         regs, sregs, events = abi.Regs(), abi.Sregs(), abi.VcpuEvents()
         ioctl(self.fd, "GET_REGS", regs)
         ioctl(self.fd, "GET_SREGS", sregs)
@@ -248,24 +273,11 @@ class Vcpu:
         parts.unpack_regs(bytes(regs), state)
         parts.unpack_sregs(bytes(sregs), state)
         parts.unpack_events(bytes(events), state)
-        state.halted = expected.halted
         return [
             f"{field.name}: {getattr(expected, field.name)} was given and KVM has {getattr(state, field.name)}"
             for field in fields(state)
             if getattr(state, field.name) != getattr(expected, field.name)
         ]
-
-    def _assemble(self, before: CpuState) -> CpuState:
-        state = CpuState(
-            msrs={**before.msrs, **{n: v for n, v in self._msrs.items() if v or n in before.msrs}},
-            halted=False, smm=before.smm, smm_nmi=before.smm_nmi, smbase=before.smbase, a20=before.a20,
-        )  # fmt: skip
-        parts.unpack_regs(bytes(self._run[abi.AT_REGS : _REGS_END]), state)
-        parts.unpack_sregs(bytes(self._run[abi.AT_SREGS : _SREGS_END]), state)
-        parts.unpack_events(bytes(self._run[abi.AT_EVENTS : _EVENTS_END]), state)
-        parts.unpack_debug(self._debug_bytes, state)
-        state.fpu = parts.unpack_fpu(bytes(self._xsave), before.fpu)
-        return state
 
     @property
     def injected(self) -> bool:
@@ -282,26 +294,20 @@ class Vcpu:
 
     # -- MSRs
 
-    def _get_msrs(self, numbers: Sequence[int]) -> dict[int, int]:
-        buffer = _msr_buffer((n, 0) for n in numbers)
-        got = ioctl(self.fd, "GET_MSRS", buffer)
-        at, size = ctypes.sizeof(abi.MsrsHead), ctypes.sizeof(abi.MsrEntry)
-        entries = [abi.MsrEntry.from_buffer_copy(buffer, at + i * size) for i in range(got)]
-        return {entry.index: entry.data for entry in entries}
-
-    def _one_msr(self, number: int) -> int | None:
-        return self._get_msrs((number,)).get(number)
+    def read_msr(self, number: int) -> int | None:
+        """The value; None: KVM does not know the register."""
+        buffer = _msr_buffer({number: 0})
+        if not ioctl(self.fd, "GET_MSRS", buffer):
+            return None
+        value: int = _MSR_VALUE.unpack_from(buffer, _MSRS_HEAD)[0]
+        return value
 
     def _set_msrs(self, values: dict[int, int]) -> None:
         """Raises KvmError at the first that KVM refuses."""
-        done = ioctl(self.fd, "SET_MSRS", _msr_buffer(values.items()))
+        done = ioctl(self.fd, "SET_MSRS", _msr_buffer(values))
         if done < len(values):
             number, value = list(values.items())[done]
             raise KvmError(f"KVM refuses the value {value:#x} of MSR {number:#x}")
-
-    def read_msr(self, number: int) -> int | None:
-        """The value; None: KVM does not know the register."""
-        return self._one_msr(number)
 
     def try_msr(self, number: int, value: int) -> bool:
         """Set it; False: KVM refuses."""
@@ -330,7 +336,12 @@ class Vcpu:
             self.fd = -1
 
 
-def _msr_buffer(values: Iterable[tuple[int, int]]) -> ctypes.Array[ctypes.c_char]:
-    entries = [bytes(abi.MsrEntry(index=number, data=value)) for number, value in values]
-    data = bytes(abi.MsrsHead(len(entries))) + b"".join(entries)
+def _msr_list(values: Iterable[tuple[int, int]]) -> bytes:
+    """struct kvm_msrs with its entries."""
+    entries = [_MSR_ENTRY.pack(number, value) for number, value in values]
+    return len(entries).to_bytes(_MSRS_HEAD, "little") + b"".join(entries)
+
+
+def _msr_buffer(values: Mapping[int, int]) -> ctypes.Array[ctypes.c_char]:
+    data = _msr_list(values.items())
     return ctypes.create_string_buffer(data, len(data))
