@@ -330,13 +330,14 @@ class KvmVcpu:
             self._map()
             self._debug(abi.DEBUG_SINGLESTEP, ())
             self._cpu.immediate_exit.value = 0
-            reason = self._cpu.run()
+            while (reason := self._cpu.run()) in (INTERRUPTED, abi.EXIT_INTR):
+                # A timer of the run before, or somebody who wants a stop: that is for `enter`, which looks at the flag.
+                self._kicker.drain()
+                self._cpu.immediate_exit.value = 0
             self._moved()
             if reason in (abi.EXIT_IO, abi.EXIT_MMIO):
                 self._answer(reason)
                 self._cpu.finish(self._answer)
-            elif reason in (INTERRUPTED, abi.EXIT_INTR):
-                self._kicker.drain()
         except KvmError as error:
             self._lose(error)
         self._injected = False

@@ -91,3 +91,4 @@ class Kicker:
         if self._timer is not None:
             abi.timer_delete(self._timer)
             self._timer, self._thread = None, 0
+            self.drain()
