@@ -40,8 +40,8 @@ def native_config(options: argparse.Namespace) -> NativeConfig | None:
         raise UsageError(f"--rules {options.rules} is for --hypervisor {MODEL}: {KVM} goes by what the host can do")
     rules = vmentry.RULES[choose("--rules", options.rules or RULES, tuple(vmentry.RULES))]
     try:
-        policy = policy_named(options.policy or AUTO)
         costs = Costs() if options.costs is None else parse_costs(options.costs)
+        policy = policy_named(options.policy or AUTO, costs)
     except PolicyError as error:
         raise UsageError(f"--policy: {error}") from None
     except CostError as error:
