@@ -8,11 +8,12 @@ instructions that it cannot execute: those are the emulator's. It counts no inst
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, cast
 
 from emu.engine import Change, EngineError, Exit, ExitReason, Fault, MemoryRegion, MsrDevice, Watch
 from emu.vcpu import ExitCause, Place, VmExit
+from emu.x86.modes import Mode
 from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE
 from emu.x86.state import CR0_PG, RFLAGS_IF, CpuState
 from emu.x86.vmentry import Broken
@@ -34,6 +35,7 @@ SHORTEST: Final = 20_000
 LONGEST: Final = 100_000_000
 #: ns; how often the state is looked at where a guest can come to modes that this KVM does not run.
 WATCHED: Final = 1_000_000
+NOTHING_FORBIDDEN: Final = (), frozenset[Mode]()
 MASK32: Final = (1 << 32) - 1
 CR8_MASK: Final = 0xF
 SHUT_DOWN_PC: Final = 0xFFFFFFF0  #: where a CPU is that SVM's shutdown has made KVM reset
@@ -60,6 +62,7 @@ class KvmVcpu:
                 raise
         except KvmError as error:
             raise EngineError(f"--hypervisor kvm: {error}") from error
+        self._forbidden: tuple[tuple[tuple[int, int], ...], frozenset[Mode]] = NOTHING_FORBIDDEN
         self._period = LONGEST if backend.pages else WATCHED
         self.interrupt_taken_at = 0
         self.instruction_pc = 0
@@ -94,7 +97,7 @@ class KvmVcpu:
             return (Broken("kvm", self.gone, "the kernel's answer"),)
         return self.rules.broken(state)
 
-    def likely(self, state: CpuState) -> bool:
+    def enterable(self, state: CpuState) -> bool:
         """See Vcpu."""
         return not self.gone and self.rules.enterable(state)
 
@@ -110,6 +113,19 @@ class KvmVcpu:
             return "breakpoints are set, at which this host's KVM does not stop in all modes"
         return ""
 
+    def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
+        """See Vcpu. It cannot exit there: the place is looked at at each exit, and every millisecond."""
+        self._forbidden = tuple(ranges), frozenset(modes)
+        watched = self._forbidden != NOTHING_FORBIDDEN or not self.backend.pages
+        self._period = WATCHED if watched else LONGEST
+
+    def _forbids(self) -> bool:
+        ranges, modes = self._forbidden
+        if self._live.mode in modes:
+            return True
+        pc = self._live.linear_pc if ranges else 0
+        return any(first <= pc <= last for first, last in ranges)
+
     def enter(self, budget: int, deadline: int | None, *, skip_breakpoint: bool) -> VmExit:
         """See Vcpu. With a budget of 1 it is a single step, which is counted."""
         if self._stop:
@@ -121,6 +137,8 @@ class KvmVcpu:
                 return self._made(ExitCause.REFUSED, 0, before=True, detail="the delivery of an NMI")
             if why := self._unenterable():
                 return self._failed(why)
+            if self._forbidden != NOTHING_FORBIDDEN and self._forbids():
+                return self._made(ExitCause.FORBIDDEN, 0, before=True)
             self._map()
             if budget == 1:
                 return self._step()
@@ -179,6 +197,8 @@ class KvmVcpu:
         while True:
             if elapsed and (why := self._unenterable()):
                 return self._failed(why, elapsed)
+            if self._forbidden != NOTHING_FORBIDDEN and self._forbids():
+                return self._made(ExitCause.FORBIDDEN, elapsed, before=True)
             if self._vector is not None and not self._injected and self._deliver():
                 return self._made(ExitCause.INTERRUPT, elapsed, stop=Exit(ExitReason.REQUEST, 0, detail="interrupt"))
             cpu.want_window(self._vector is not None and not self._injected)

@@ -337,4 +337,4 @@ def test_a_kvm_that_vanishes_leaves_the_state_and_says_so_once(native: Native) -
     assert exit.cause is ExitCause.ENTRY_FAILED and "KVM is gone" in exit.detail
     state = native.cpu.state()
     assert state.regs[0] & 0xFF == 7 and state.rip == CODE + 4
-    assert native.cpu.unable() and native.cpu.refused(CpuState()) and not native.cpu.likely(CpuState())
+    assert native.cpu.unable() and native.cpu.refused(CpuState()) and not native.cpu.enterable(CpuState())
