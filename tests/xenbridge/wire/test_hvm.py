@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xen_samples import sample
-from xenbridge.wire import hvm
 from xenbridge.wire.errors import WireError
 from xenbridge.wire.hvm import CODES, LAYOUTS, OPEN_ENDED, Record, build_context, build_record, find, parse_context
+from xenbridge.wire.hvm_cpu import CPU
 
 #: Lengths in Xen 4.17's public headers, as a real Xen writes them.
 LENGTHS = {
@@ -37,7 +37,7 @@ CPU_OFFSETS = {
 
 
 def test_the_cpu_record_has_xens_offsets():
-    offsets = {field.name: field.offset for field in hvm.CPU.fields()}
+    offsets = {field.name: field.offset for field in CPU.fields()}
     assert {name: offsets[name] for name in CPU_OFFSETS} == CPU_OFFSETS
 
 
