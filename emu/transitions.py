@@ -9,7 +9,7 @@ same to the byte under any policy. The ledger counts what it would have cost.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from emu.engine import Executor, Exit, ExitReason, MmioBus, PortIo
@@ -71,6 +71,8 @@ class Transitions(Twin):
         super().__init__(emulator, vcpu, place.regions, unmarked)
         self.policy = config.policy
         self.ledger = Ledger(config.costs)
+        self.forbidden: tuple[tuple[int, int], ...] = ()  #: (first, last) linear addresses never to be native at
+        self.forbidden_modes: frozenset[Mode] = frozenset()
         self.forced: bool | None = None  #: True: native, False: emulated, whatever the policy says
         self.history: deque[Transition] = deque(maxlen=HISTORY)
         #: told of each transition, with what makes its text
@@ -102,14 +104,37 @@ class Transitions(Twin):
         """Native or emulated from now on; None: as the policy says. Raises EntryRefused when the state cannot be
         entered now."""
         if native:
-            if reason := self.obstacle():
+            if reason := self.obstacle() or self.out_of_bounds():
                 raise EntryRefused(reason)
             if broken := self.vcpu.refused(self.state()):
                 raise EntryRefused("; ".join(map(str, broken)))
         self.forced = native
+        self._until = 0
+        self._forget()
         if native is not None:
-            self._until = 0
             self._go(native, "forced")
+
+    def emulate(self, count: int) -> None:
+        """Emulate the next `count` instructions, whatever is forced; then go on as the policy says."""
+        self.forced = None
+        self._go(False, f"asked for, {count} instructions")
+        self._forget()
+        self._until = self.retired + count
+
+    def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
+        """Never be native at a linear address in one of the (first, last) ranges, or in one of the modes."""
+        self.forbidden, self.forbidden_modes = tuple(ranges), frozenset(modes)
+        self.vcpu.forbid(self.forbidden, self.forbidden_modes)
+
+    def out_of_bounds(self) -> str:
+        """Why it is forbidden to be native here; empty: it is not."""
+        if self.forbidden_modes and (mode := mode_of(self.live())) in self.forbidden_modes:
+            return f"{mode.label} mode is forbidden"
+        pc = self.linear_pc if self.forbidden else 0
+        for first, last in self.forbidden:
+            if first <= pc <= last:
+                return f"{first:#x}-{last:#x} is forbidden"
+        return ""
 
     def set_policy(self, policy: Policy) -> None:
         """Decide by `policy` from now on."""
@@ -203,7 +228,7 @@ class Transitions(Twin):
 
     def _enter(self) -> bool:
         """Go native if that can be; otherwise say when to look again."""
-        reason = self.obstacle()
+        reason = self.obstacle() or self.out_of_bounds()
         if not reason and self.vcpu.enterable(self.emulator.live()):
             self._go(True, "forced" if self.forced else "enterable")
             return True
@@ -235,6 +260,9 @@ class Transitions(Twin):
             self._forget()
         elif exit.cause is ExitCause.REFUSED:
             self._out(exit, 1, f"{self.vcpu.name} cannot execute {exit.detail}")
+            self._forget()
+        elif exit.cause is ExitCause.FORBIDDEN:
+            self._out(exit, LOOK_FIRST, self.out_of_bounds())
             self._forget()
         elif exit.cause is not ExitCause.INTERRUPT:
             dwell = 0 if self.forced else self._accessed(exit, self.retired - (not exit.before), caught=False)
