@@ -122,8 +122,8 @@ class Backend:
         refused = [f"{name} ({_widths(widths)})" for name, widths in self.refuses]
         stops = [
             ("hardware breakpoints", self.breaks == EVERYWHERE), ("single steps", self.steps == EVERYWHERE),
-            ("data watchpoints", self.watches), ("exits for MSRs", self.msr_exits), ("a TSC that is set", self.sets_tsc),
-            ("page tables that others write", self.sees_tables),
+            ("data watchpoints", self.watches), ("exits for MSRs", self.msr_exits),
+            ("a TSC that is set", self.sets_tsc), ("page tables that others write", self.sees_tables),
         ]  # fmt: skip
         works = [name for name, ok in stops if ok]
         lacks = [name for name, ok in stops if not ok]

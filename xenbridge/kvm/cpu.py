@@ -168,6 +168,7 @@ class KvmVcpu:
     def _step(self) -> VmExit:
         self._debug(abi.DEBUG_SINGLESTEP, ())
         exit = self._run(None)
+        self._finish()  # else the step of this instruction would end the next run
         if exit.cause is not ExitCause.REFUSED and (exit.stop is None or exit.stop.reason is not ExitReason.REQUEST):
             self.retired += 1
         return exit
