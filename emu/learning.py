@@ -80,7 +80,9 @@ def explained(view: SiteView) -> tuple[str, ...]:
     if view.gaps == 0:
         lines.append(f"nothing is known of it: break-even, {instructions(view.break_even)}")
     else:
-        lines.append(f"proposed: {instructions(view.proposed)}, by the forecaster that lost least lately, {view.forecaster}")
+        lines.append(
+            f"proposed: {instructions(view.proposed)}, by the forecaster that lost least lately, {view.forecaster}"
+        )
         if view.dwell != view.proposed:
             lines.append(f"moved towards break-even: the credit of {view.credit:.0f} cycles permits no more")
     lines += [f"  {name + ':':30} {loss:.0f} cycles lost lately" for name, loss in view.losses]
@@ -90,5 +92,7 @@ def explained(view: SiteView) -> tuple[str, ...]:
         lines.append(f"  gaps {gap:20} {weight / total:6.1%}")
     if view.bursts:
         what = "gains" if view.burst > 0 else "loses"
-        lines.append(f"  taking the CPU to the emulator behind an exit {what} {abs(view.burst):.0f} cycles, of {view.bursts} trials")
+        lines.append(
+            f"  taking the CPU to the emulator behind an exit {what} {abs(view.burst):.0f} cycles, of {view.bursts} trials"
+        )
     return tuple(lines)

@@ -9,7 +9,7 @@ same to the byte under any policy. The ledger counts what it would have cost.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from emu.engine import Executor, Exit, ExitReason, MmioBus, PortIo
@@ -36,6 +36,8 @@ class NativeConfig(NamedTuple):
     make: MakeVcpu
     policy: Policy
     costs: Costs
+    #: The host's clock, ns, where emulated instructions are to take the time that they take; None: `tick` ns each.
+    clock: Callable[[], int] | None = None
 
 
 class Transition(NamedTuple):
@@ -71,6 +73,8 @@ class Transitions(Twin):
         super().__init__(emulator, vcpu, place.regions, unmarked)
         self.policy = config.policy
         self.ledger = Ledger(config.costs)
+        self.forbidden: tuple[tuple[int, int], ...] = ()  #: (first, last) linear addresses never to be native at
+        self.forbidden_modes: frozenset[Mode] = frozenset()
         self.forced: bool | None = None  #: True: native, False: emulated, whatever the policy says
         self.history: deque[Transition] = deque(maxlen=HISTORY)
         #: told of each transition, with what makes its text
@@ -79,6 +83,9 @@ class Transitions(Twin):
         self.deadline: Callable[[], int | None] = lambda: None
         #: told the virtual time in ns that a vCPU which does not count has spent
         self.spent: Callable[[int], None] = lambda ns: None
+        #: says what is to be told of that a vCPU which does not count does not tell; empty: nothing
+        self.watched: Callable[[], str] = lambda: ""
+        self._clock, self._tick = config.clock, place.tick
         self._until = 0  # instructions retired at which to think about going native
         self._look = LOOK_FIRST
         self._site: Site | None = None  # of the access before
@@ -102,14 +109,37 @@ class Transitions(Twin):
         """Native or emulated from now on; None: as the policy says. Raises EntryRefused when the state cannot be
         entered now."""
         if native:
-            if reason := self.obstacle():
+            if reason := self.obstacle() or self.out_of_bounds():
                 raise EntryRefused(reason)
             if broken := self.vcpu.refused(self.state()):
                 raise EntryRefused("; ".join(map(str, broken)))
         self.forced = native
+        self._until = 0
+        self._forget()
         if native is not None:
-            self._until = 0
             self._go(native, "forced")
+
+    def emulate(self, count: int) -> None:
+        """Emulate the next `count` instructions, whatever is forced; then go on as the policy says."""
+        self.forced = None
+        self._go(False, f"asked for, {count} instructions")
+        self._forget()
+        self._until = self.retired + count
+
+    def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
+        """Never be native at a linear address in one of the (first, last) ranges, or in one of the modes."""
+        self.forbidden, self.forbidden_modes = tuple(ranges), frozenset(modes)
+        self.vcpu.forbid(self.forbidden, self.forbidden_modes)
+
+    def out_of_bounds(self) -> str:
+        """Why it is forbidden to be native here; empty: it is not."""
+        if self.forbidden_modes and (mode := mode_of(self.live())) in self.forbidden_modes:
+            return f"{mode.label} mode is forbidden"
+        pc = self.linear_pc if self.forbidden else 0
+        for first, last in self.forbidden:
+            if first <= pc <= last:
+                return f"{first:#x}-{last:#x} is forbidden"
+        return ""
 
     def set_policy(self, policy: Policy) -> None:
         """Decide by `policy` from now on."""
@@ -123,7 +153,7 @@ class Transitions(Twin):
 
     def obstacle(self) -> str:
         """What keeps the CPU emulated whatever its state is; empty: nothing."""
-        return self.vcpu.unable()
+        return self.vcpu.unable() or ("" if self.vcpu.counts else self.watched())
 
     def _go(self, native: bool, reason: str) -> None:
         """Move, if it is not there, and tell of it."""
@@ -192,10 +222,14 @@ class Transitions(Twin):
                 return None
             budget = min(budget, self._until - before)
         self._shortened = False
+        begun = 0 if self._clock is None else self._clock()
         try:
             exit = self.emulator.run(budget, skip_breakpoint=skip)
         finally:
-            self.ledger.emulated += self.emulator.retired - before
+            executed = self.emulator.retired - before
+            self.ledger.emulated += executed
+        if self._clock is not None and (late := self._clock() - begun - executed * self._tick) > 0:
+            self.spent(late)
         self._catch_up()
         if exit.reason is REQUEST and self._shortened and not exit.detail and not self._stop:
             return None
@@ -203,7 +237,7 @@ class Transitions(Twin):
 
     def _enter(self) -> bool:
         """Go native if that can be; otherwise say when to look again."""
-        reason = self.obstacle()
+        reason = self.obstacle() or self.out_of_bounds()
         if not reason and self.vcpu.enterable(self.emulator.live()):
             self._go(True, "forced" if self.forced else "enterable")
             return True
@@ -235,6 +269,9 @@ class Transitions(Twin):
             self._forget()
         elif exit.cause is ExitCause.REFUSED:
             self._out(exit, 1, f"{self.vcpu.name} cannot execute {exit.detail}")
+            self._forget()
+        elif exit.cause is ExitCause.FORBIDDEN:
+            self._out(exit, LOOK_FIRST, self.out_of_bounds())
             self._forget()
         elif exit.cause is not ExitCause.INTERRUPT:
             dwell = 0 if self.forced else self._accessed(exit, self.retired - (not exit.before), caught=False)

@@ -11,7 +11,7 @@ shadow page tables cost nothing here.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ctypes import addressof, c_uint8
 from typing import Final
 
@@ -69,7 +69,9 @@ class ModelVcpu(UnicornEngine):
         self._met: tuple[ExitCause, int, bool, int] | None = None
         self._modes: dict[tuple[int, int], Mode] = {}
         self._points: frozenset[int] = frozenset()
-        self._classes, self._places = 0, frozenset[int]()
+        self._classes, self._places, self._changes = 0, frozenset[int](), Change.NONE
+        self._ranges: tuple[tuple[int, int], ...] = ()
+        self._forbidden: frozenset[Mode] = frozenset()
         self._told: Callable[[Fault], None] | None = None
         self._written_pages: mmap.mmap | None = None
         self._tracing = False
@@ -77,7 +79,7 @@ class ModelVcpu(UnicornEngine):
             place.regions, _Ports(place.io, self._note), _Memory(place.mmio, self._note),
             timestamp=place.timestamp, checks=place.checks, model=place.model, tick=place.tick,
         )  # fmt: skip
-        super().set_event_stops(CLASSES, (), Change.NONE)
+        self._set_stops()
         super().on_fault(self._fault)
         self._transfers.switched = self._switched
 
@@ -103,6 +105,13 @@ class ModelVcpu(UnicornEngine):
         self._loaded = state
         super().load(state)
 
+    def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
+        """See Vcpu."""
+        self._ranges, self._forbidden = tuple(ranges), frozenset(modes)
+        if self._events.keep_out(self._ranges):
+            self._loop.flush()
+        self._set_stops()
+
     def enter(self, budget: int, deadline: int | None, *, skip_breakpoint: bool) -> VmExit:
         """See Vcpu."""
         if (state := self._loaded) is not None:
@@ -110,15 +119,19 @@ class ModelVcpu(UnicornEngine):
                 why = "; ".join(map(str, broken))
                 return VmExit(ExitCause.ENTRY_FAILED, state.linear_pc, mode_of(state), before=True, detail=why)
             self._loaded = None
+        if self._out_of_bounds():
+            return self._made(ExitCause.FORBIDDEN, before=True)
         if skip_breakpoint and (exit := self._before()) is not None:
             return exit
         end, skip = self.retired + budget, skip_breakpoint
         while True:
             self._met = None
-            exit = self._ended(self.run(end - self.retired, skip_breakpoint=skip))
-            if exit is not None:
+            done = self.run(end - self.retired, skip_breakpoint=skip)
+            if (exit := self._ended(done)) is not None:
                 return exit
-            skip = True
+            if self.retired >= end:
+                return self._made(ExitCause.STOPPED, stop=Exit(ExitReason.BUDGET, budget))
+            skip = done.reason is BREAKPOINT
 
     def _ended(self, exit: Exit) -> VmExit | None:
         """What the end of a run is; None: nothing, it goes on."""
@@ -126,22 +139,37 @@ class ModelVcpu(UnicornEngine):
         delivered = reason is REQUEST and bool(exit.detail)
         if self._met is not None:
             (cause, address, write, pc), self._met = self._met, None
-            plain = reason is ExitReason.BUDGET or (reason is REQUEST and not delivered)
+            plain = reason is ExitReason.BUDGET or (reason is REQUEST and not delivered) or self._own_event(exit)
             return VmExit(cause, pc, self._mode(), address, write, stop=None if plain else exit)
         if reason is BREAKPOINT:
             if self._stops_here():
                 return self._made(ExitCause.STOPPED, stop=exit)
-            return self._before()
+            return self._made(ExitCause.FORBIDDEN, before=True) if self._out_of_bounds() else self._before()
+        if self._own_event(exit):
+            return self._made(ExitCause.FORBIDDEN, before=True) if self._out_of_bounds() else None
         if delivered:
             return self._made(ExitCause.INTERRUPT, stop=exit)
         return self._made(ExitCause.STOPPED, stop=exit)
 
-    def _made(self, cause: ExitCause, *, stop: Exit | None) -> VmExit:
-        return VmExit(cause, self.linear_pc, self._mode(), stop=stop)
+    def _made(self, cause: ExitCause, *, before: bool = False, stop: Exit | None = None) -> VmExit:
+        return VmExit(cause, self.linear_pc, self._mode(), before=before, stop=stop)
+
+    def _own_event(self, exit: Exit) -> bool:
+        """It ended by a change that nobody but this class waits for."""
+        return exit.reason is ExitReason.EVENT and not exit.change & self._changes
+
+    def _out_of_bounds(self) -> bool:
+        """Native execution is forbidden here."""
+        if self._forbidden and self._mode() in self._forbidden:
+            return True
+        pc = self.linear_pc
+        return any(first <= pc <= last for first, last in self._ranges)
 
     def _mode(self) -> Mode:
         """The mode, looked at again where its flags have changed."""
         key = self._env.hflags & MODE_FLAGS, self._env.eflags & RFLAGS_VM
+        if not key[0] & HF_PE and self.rules is not VTX2006:
+            return mode_of(self.live())  # it may be a big one
         if key not in self._modes:
             self._modes[key] = mode_of(self.live())
         return self._modes[key]
@@ -150,7 +178,7 @@ class ModelVcpu(UnicornEngine):
         """See Vcpu."""
         done = self.run(1, skip_breakpoint=True)
         self._met = None
-        return done
+        return Exit(ExitReason.BUDGET, done.executed) if self._own_event(done) else done
 
     # -- instructions that are exits
 
@@ -217,8 +245,12 @@ class ModelVcpu(UnicornEngine):
 
     def set_event_stops(self, classes: int, physical: Iterable[int], changes: Change) -> None:
         """See Cpu."""
-        self._classes, self._places = classes, frozenset(physical)
-        super().set_event_stops(classes | CLASSES, self._places, changes)
+        self._classes, self._places, self._changes = classes, frozenset(physical), changes
+        self._set_stops()
+
+    def _set_stops(self) -> None:
+        changes = self._changes | (Change.MODE if self._forbidden else Change.NONE)
+        super().set_event_stops(self._classes | CLASSES, self._places, changes)
 
     # -- memory
 

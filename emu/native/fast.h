@@ -110,6 +110,8 @@ struct control {
      * until its controller is reached, which is told later that it was taken when `taken_at` instructions had retired */
     uint64_t taken_at;
     uint8_t last_for_now, pad5[7];
+    uint64_t ranges; /* pairs of linear addresses, first and last: stop at each instruction in one */
+    uint32_t range_count, pad6;
 } __attribute__((packed));
 enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED, STOP_EVENT };
 enum { TAKEN = 1, TAKEN_ON };

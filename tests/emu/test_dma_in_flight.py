@@ -38,6 +38,7 @@ def busy(run: Machine) -> bool:
     return any("active" in f.text for f in view.fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("virtio", [False, True], ids=["bus-master", "virtio"])
 def test_saved_in_a_transfer_and_restored_elsewhere_it_ends_the_same(tmp_path: Path, virtio: bool) -> None:
     whole = machine(tmp_path, virtio=virtio)
