@@ -55,17 +55,29 @@ class Prior:
 
     def __init__(self) -> None:
         self._counts = [FLAT / (LONGER + 1)] * (LONGER + 1)
-        self._total = FLAT
-        self._shared = self._total  #: what it was when `weights` were made
-        self.weights = [PRIOR_GAPS / (LONGER + 1)] * (LONGER + 1)  #: by class, in gaps
+        self._share()
+
+    def _share(self) -> None:
+        self._total = self._shared = sum(self._counts)
+        self.weights = [count * PRIOR_GAPS / self._total for count in self._counts]  #: by class, in gaps
+
+    @property
+    def counts(self) -> list[float]:
+        """By class, the uniform part included."""
+        return list(self._counts)
+
+    @counts.setter
+    def counts(self, counts: list[float]) -> None:
+        if sum(counts) > 0:
+            self._counts = list(counts)
+            self._share()
 
     def add(self, index: int) -> None:
         """A gap of this class came, at any site."""
         self._counts[index] += 1
         self._total += 1
         if self._total > (1 + STALE) * self._shared:
-            self._shared = self._total
-            self.weights = [count * PRIOR_GAPS / self._total for count in self._counts]
+            self._share()
 
 
 class Distribution:
@@ -84,6 +96,12 @@ class Distribution:
     def weights(self) -> dict[int, float]:
         """By class, in terms of the next gap's weight."""
         return {index: weight / self._weight for index, weight in sorted(self._weights.items())}
+
+    def with_weights(self, weights: Mapping[int, float]) -> Distribution:
+        """The same with other gaps."""
+        other = Distribution(1, self._prior, weights)
+        other._growth = self._growth
+        return other
 
     def add(self, index: int) -> None:
         """A gap of this class came."""
