@@ -13,11 +13,14 @@ class Outputs:
 
     def __init__(self) -> None:
         self.on_text: Callable[[str], None] | None = None
+        self.muted = False  #: what is sent is dropped: it has been sent before
         self.total = dict.fromkeys(NAMES, 0)  #: characters that each console has sent, since it was made
         self._kept = {name: bytearray() for name in NAMES}
 
     def sent(self, name: str, sink: Callable[[bytes], None] | None, data: bytes) -> None:
         """The console `name` has sent `data`; `sink` is where it goes."""
+        if self.muted:
+            return
         kept = self._kept[name]
         kept += data
         self.total[name] += len(data)

@@ -100,6 +100,46 @@ class EntryView:
 
 
 @dataclass(frozen=True, slots=True)
+class DifferenceView:
+    """A register, or bytes of memory from a physical address, that two CPUs leave unlike. Memory's values are little
+    endian."""
+
+    name: str
+    first: int
+    second: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class DivergenceView:
+    """Where the CPUs `first` and `second` part: behind `retired` instructions from reset, at the instruction at
+    `selector`:`offset`, `linear`. `what` is a sentence where it is more than values. The instruction is not known
+    (None) where its bytes cannot be read."""
+
+    first: str
+    second: str
+    retired: int
+    selector: int
+    offset: int
+    linear: int
+    instruction: InstructionView | None
+    differences: tuple[DifferenceView, ...]
+    what: str = ""
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        values = "; ".join(f"{d.name} {d.first:#x} and {d.second:#x}" for d in self.differences[:4])
+        more = f" and {len(self.differences) - 4} more" if len(self.differences) > 4 else ""
+        code = f"`{self.instruction.text}`" if self.instruction is not None else "the instruction"
+        said = "; ".join(part for part in (self.what, values + more) if part)
+        return (
+            f"{self.first} and {self.second} part behind {code} at {self.selector:04x}:{self.offset:04x} "
+            f"(linear {self.linear:#x}), {self.retired} instructions from reset: {said}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceView:
     """A device: its chip, where it is, its registers decoded."""
 
