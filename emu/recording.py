@@ -14,6 +14,7 @@ from emu.memory import PhysicalMemory
 from emu.tape import Played, Request, Tape, loaded
 from emu.unicorn_callbacks import MmioBus
 from emu.unicorn_engine import UnicornEngine
+from emu.x86.msrs import APIC_BASE
 from emu.x86.state import CpuState
 
 
@@ -54,13 +55,14 @@ class _Mmio:
 
 
 class _Msr:
-    """A claimed MSR. Accesses are on tape while the CPU executes; those of a debugger between two runs are not."""
+    """A claimed MSR. Accesses are on tape while the CPU executes; those of a debugger between two runs are not.
+    IA32_APIC_BASE is part of the CPU's state, which an engine may read at any time: of it the tape has the changes."""
 
     def __init__(self, device: MsrDevice, number: int, engine: RecordingEngine) -> None:
         self._device, self._number, self._engine = device, number, engine
 
     def read_msr(self, number: int) -> int | None:
-        if not self._engine.executing:
+        if number == APIC_BASE or not self._engine.executing:
             return self._device.read_msr(number)
         self._engine.tape.begin(self._engine.retired, Request("rdmsr", number, 8))
         value = self._device.read_msr(number)
@@ -72,6 +74,7 @@ class _Msr:
             return self._device.write_msr(number, value)
         self._engine.tape.begin(self._engine.retired, Request("wrmsr", number, 8, value))
         taken = self._device.write_msr(number, value)
+        self._engine.note_base()
         self._engine.tape.end(0 if taken else None)
         return taken
 
@@ -92,6 +95,7 @@ class RecordingEngine(UnicornEngine):
         self.tape = Tape()
         self.tape.recording = False
         self._physical, self._idle, self._idled = memory, skipped, -1
+        self._base_noted: int | None = None
         self.claimed: dict[int, MsrDevice] = {}
         ports = _Ports(io, self.tape, lambda: self.retired)
         bus = _Mmio(mmio, self.tape, lambda: self.retired)
@@ -110,7 +114,15 @@ class RecordingEngine(UnicornEngine):
         if self.tape.recording and (skipped := self._idle()) != self._idled:
             self._idled = skipped
             self._met(lambda played: played.skip(skipped))
+        self.note_base()
         return super().run(budget, skip_breakpoint=skip_breakpoint)
+
+    def note_base(self) -> None:
+        """Have IA32_APIC_BASE on tape if it has changed."""
+        device = self.claimed.get(APIC_BASE)
+        if device is not None and (base := device.read_msr(APIC_BASE)) != self._base_noted:
+            self._base_noted = base
+            self._met(lambda played: played.apic_base(base))
 
     # -- what happens to it
 

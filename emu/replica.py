@@ -9,6 +9,7 @@ from emu.engine import Executor, ExitReason, MsrDevice
 from emu.memory import Part, PhysicalMemory, Region
 from emu.pages import Pages
 from emu.tape import Access, Request, Tape
+from emu.x86.msrs import APIC_BASE
 from emu.x86.state import CpuState
 
 #: Reasons for which a run ends before its budget while nothing is wrong.
@@ -23,12 +24,15 @@ class MakeExecutor(Protocol):
 
 
 class _Msr:
-    """A claimed MSR as the tape has it; between two runs, that of the device itself, which is only read."""
+    """A claimed MSR as the tape has it; between two runs, that of the device itself, which is only read.
+    IA32_APIC_BASE is read as a part of the CPU's state: it is what the replica has been told."""
 
     def __init__(self, device: MsrDevice, replica: Replica) -> None:
         self._device, self._replica = device, replica
 
     def read_msr(self, number: int) -> int | None:
+        if number == APIC_BASE:
+            return self._replica.base
         if not self._replica.playing:
             return self._device.read_msr(number)
         return self._replica.asked(Request("rdmsr", number, 8))
@@ -50,6 +54,7 @@ class Replica:
         self.playing = False
         self._slice = slice or 1 << 62
         self._skipped = 0
+        self.base: int | None = None  #: IA32_APIC_BASE, where a device has it
         self._tape = Tape()
         self._next = self._happened = 0  # the next access and happening of the tape
         self.executor = make(self)
@@ -71,6 +76,7 @@ class Replica:
         self, state: CpuState, memory: Pages, regions: tuple[Region, ...], retired: int, skipped: int
     ) -> None:
         """Be in this state, with no tape behind it."""
+        self.base = state.msrs.get(APIC_BASE)
         self.memory.restore(memory)
         self.remap(regions)
         self.executor.set_retired(retired)
@@ -174,6 +180,9 @@ class Replica:
     def remap(self, regions: tuple[Region, ...]) -> None:
         self.memory.follow(regions)
         self.executor.remap(self.memory.regions)
+
+    def apic_base(self, value: int | None) -> None:
+        self.base = value
 
     def skip(self, skipped: int) -> None:
         self._skipped = skipped

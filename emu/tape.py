@@ -36,6 +36,9 @@ class Played(Protocol):
     def skip(self, skipped: int) -> None:
         """Idle time has passed: `skipped` is that of emu.clock.Clock, in ns."""
 
+    def apic_base(self, value: int | None) -> None:
+        """IA32_APIC_BASE is `value` from now on."""
+
 
 #: Something that happens to a CPU from outside.
 Effect = Callable[[Played], None]
