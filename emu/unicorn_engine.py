@@ -25,12 +25,13 @@ from emu.engine import (
     ExitReason,
     Fault,
     MemoryRegion,
+    MmioBus,
     MsrDevice,
     PortIo,
     SharedDisplay,
     Watch,
 )
-from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
+from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_control import (
     EMPTY,
@@ -305,6 +306,11 @@ class UnicornEngine:
         """See Executor."""
         env = self._env
         return env.eip if env.hflags & HF_CS64 else self._cs.base + env.eip & MASK32
+
+    @property
+    def instruction_pc(self) -> int:
+        """See Cpu."""
+        return self._loop.instruction_pc()
 
     @property
     def cs_ip(self) -> tuple[int, int]:
@@ -655,6 +661,11 @@ class UnicornEngine:
         self._marking = host_address, pages, marks
         self._memory.mark_writes(host_address, pages, marks)
         return self._loop.mark_writes(host_address, pages, marks, self._memory.places())
+
+    def trace_writes(self, marks: int) -> Callable[[], None] | None:
+        """See Executor."""
+        self._memory.trace_writes(marks)
+        return self._loop.trace_writes(marks)
 
     # -- ports
 

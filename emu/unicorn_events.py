@@ -94,4 +94,8 @@ class EventStops:
         self._class = classify(self._read(linear, LONGEST), bits)
         if self._class & self._control.classes:
             return True
-        return bool(self._physical) and translate(self._live, self._memory.read, linear) in self._physical
+        return bool(self._physical) and self.physical_address(linear) in self._physical
+
+    def physical_address(self, linear: int) -> int | None:
+        """Where the byte at `linear` is; None where nothing is mapped."""
+        return translate(self._live, self._memory.read, linear)

@@ -213,6 +213,8 @@ class Helper:
         self.flush = f("flush", None, p)
         self.mark_writes = f("mark_writes", None, p, c_uint64, c_uint64, p, p, c_uint32)
         self.rearm = f("rearm", None, p)
+        self.instruction_pc = f("instruction_pc", c_uint64, p)
+        self.trace_writes = f("trace_writes", None, p, p)
         self.transfers = f("transfers", c_int, p, p)
         self.statistics = f("statistics", None, p, p)
         self.checks = f("checks", None, p, c_int, c_uint32)
@@ -385,6 +387,11 @@ class FastLoop:
         if not self._engine:
             raise EngineError("too many engines at once, or no memory left for another one's translations")
 
+    def instruction_pc(self) -> int:
+        """The linear address of the instruction that is executing."""
+        pc: int = self._helper.instruction_pc(self._engine)
+        return pc
+
     def serve(self, system: System) -> None:
         """Let `system` do the system instructions."""
         self._helper.system(self._engine, ctypes.cast(system.callback, c_void_p))
@@ -498,6 +505,11 @@ class FastLoop:
         """See Executor; `places` are the (base, size, address in this process) of the regions."""
         self._places = (Place * len(places))(*(Place(*place) for place in places))
         self._helper.mark_writes(self._engine, host, pages, marks, ctypes.byref(self._places), len(places))
+        return self._rearm
+
+    def trace_writes(self, marks: int) -> Callable[[], None] | None:
+        """See Executor."""
+        self._helper.trace_writes(self._engine, marks)
         return self._rearm
 
     def _rearm(self) -> None:

@@ -58,6 +58,13 @@ void engine_left(engine *e)
     }
 }
 
+/* In a device callback: the linear address of the instruction that is executing. It is the last of its block, as accesses
+ * to devices happen in blocks of one instruction (be_alone). */
+API uint64_t v2e_fast_instruction_pc(const engine *e)
+{
+    return e->running ? e->running->last : e->control->last;
+}
+
 /* ---- Loading */
 
 struct found {

@@ -219,6 +219,7 @@ typedef struct engine {
     struct home homes[HOMES];
     uint64_t pages;
     uint8_t *marks; /* per page of the guest's memory from `marked` on in this process: written */
+    uint8_t *traces; /* the same for somebody else, who clears them at other times; NULL: there is nobody */
     uint64_t marked, marked_pages;
     const struct place *places;
     uint32_t place_count;
