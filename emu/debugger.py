@@ -12,13 +12,13 @@ from typing import Final
 from emu.breakpoints import Counted
 from emu.catcher import Catcher
 from emu.catches import Catch, CatchKind
-from emu.engine import Access, Watch
+from emu.engine import Access, EngineError, Watch
 from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
 from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
 from emu.record import dataclass
 from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind, fault_chain
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
-from emu.views import EntryView, FingerprintView, RegisterView
+from emu.views import EntryView, FingerprintView, LockstepView, RegisterView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
@@ -29,6 +29,7 @@ __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "Stop
 UNBOUNDED = 1 << 62
 _NO_LIMITS: Final = (UNBOUNDED,)
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
+COMPARED = 1_000_000  #: instructions in lockstep between two looks at whether somebody waits
 MAX_WATCH = 1 << 20  #: bytes; each page of a watched range is translated and followed
 _WATCH_ACCESS = {BreakKind.WRITE: Access.WRITE, BreakKind.READ: Access.READ, BreakKind.ACCESS: Access.BOTH}
 
@@ -709,6 +710,43 @@ class Debugger(Inspector):
         (shown,) = disasm.decode(found.code, linear, bits, found.before.rip, 1)
         loads = ", ".join(name.upper() for name in found.loads())
         return f"`{shown.text}` at {linear:#x} loads {loads}: behind it the state can be entered"
+
+    def lockstep(self, count: int, second: str | None = None) -> LockstepView:
+        """Go on by at most `count` instructions that two CPUs run and that are compared: see emu.lockstep. Ends before
+        the instruction behind which they part, at the guest's end, or where somebody waits. Breakpoints are not looked
+        at. Raises DebuggerError while the guest runs, or where there is no such second CPU."""
+        from emu.lockstep import LockstepMachine, second_named  # of use here alone
+
+        if self._action is not None:
+            raise DebuggerError("the guest is running: stop it first")
+        machine = self.machine
+        if isinstance(machine, LockstepMachine):
+            raise DebuggerError("this whole run is in lockstep: `continue` compares")
+        try:
+            twin = LockstepMachine(machine.config, second_named(machine.config, second))
+        except EngineError as error:
+            raise DebuggerError(str(error)) from None
+        try:
+            twin.restore(machine.save())
+            inner = Debugger(twin)
+            inner.poll = self.poll
+            inner.set_limit(twin.executor.retired + count)
+            inner.begin_continue()
+            stop = None
+            while stop is None and not (self.poll() and twin.compared):
+                stop = inner.pump(COMPARED)
+            ended = "stopped" if stop is None else stop.text
+            if stop is not None and stop.kind is StopKind.LIMIT:
+                ended = f"{count} instructions done"
+            view = twin.summary("they part" if twin.divergence is not None else ended)
+            machine.outputs.take(twin.outputs)
+            machine.restore(twin.save())
+            machine.journal.put((*machine.journal, *twin.journal))
+        finally:
+            twin.close()
+        self.forget()
+        self.last_stop = self._stop_at(StopKind.PAUSED, f"lockstep: {view.ended}")
+        return view
 
     def port_in(self, port: int, size: int = 1) -> int:
         """A real IN, with its side effects on the device."""

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 
 from emu.clock import NS_PER_INSTRUCTION
 from emu.configuration import MachineConfig, cpu_model, memory_parts
-from emu.engine import CheckLevel, EngineError, Executor, Watch, Access
+from emu.engine import Access, CheckLevel, EngineError, Executor, MmioBus, PortIo, Watch
 from emu.machine import LIMIT, Machine, MachineExit, MachineState, MachineStop
 from emu.pages import PAGE, Pages
-from emu.record import dataclass
+from emu.record import dataclass, replace
 from emu.recording import RecordingEngine
 from emu.replica import MakeExecutor, Replica
 from emu.unicorn_engine import UnicornEngine
-from emu.views import DifferenceView, DivergenceView, InstructionView
+from emu.views import DifferenceView, DivergenceView, InstructionView, LockstepView
 from emu.x86 import paging
 from emu.x86.disasm import MAX_INSTRUCTION, decode
 from emu.x86.modes import code_bits
@@ -63,6 +63,28 @@ def _emulator(*, checks: CheckLevel, portable: bool, hooked: bool) -> Callable[[
     return prepared
 
 
+def _native(config: MachineConfig) -> MakeExecutor:
+    """What `config.native` asks for: emulator and vCPU together, as the machine would have them."""
+    from emu.transitions import Transitions
+    from emu.vcpu import Place
+
+    native, model = config.native, cpu_model(config)
+    assert native is not None
+
+    def make(replica: Replica) -> Executor:
+        def emulator(io: PortIo, mmio: MmioBus) -> Executor:
+            return UnicornEngine(
+                replica.memory.regions, io, mmio, timestamp=replica.timestamp, checks=config.checks, model=model
+            )
+
+        place = Place(
+            replica.memory.regions, replica, replica, replica.timestamp, NS_PER_INSTRUCTION, config.checks, model
+        )
+        return Transitions(emulator, place, native, replica.memory.unmarked)
+
+    return make
+
+
 #: Emulators in other settings than the machine's own, by name.
 EMULATORS = {
     second.name: second
@@ -87,7 +109,7 @@ class LockstepMachine(Machine):
         self._matched = False
         self._start: MachineState | None = None
         self._engine: RecordingEngine
-        super().__init__(config, lambda machine: self._make(config, machine))
+        super().__init__(replace(config, native=None), lambda machine: self._make(config, machine))
         self.replica = Replica(memory_parts(config), second.make(config), second.slice)
         self.replica.claim(self._engine.claimed)
         written = self.display.written
@@ -95,8 +117,11 @@ class LockstepMachine(Machine):
         def shown(at: int, count: int) -> None:
             """The display's memory is a part that may stand nowhere, of which no address could be told."""
             data = bytes(self.display.memory[at : at + count])
-            self._engine.tape.note(self._engine.retired, lambda played: played.write_part("vga", at, data))
+            tape = self._engine.tape
+            tape.note(self._engine.retired, lambda played: played.write_part("vga", at, data))
+            recording, tape.recording = tape.recording, False
             written(at, count)
+            tape.recording = recording
 
         self.display.written = shown
 
@@ -106,6 +131,11 @@ class LockstepMachine(Machine):
             timestamp=machine.timestamp, checks=config.checks, model=cpu_model(config), tick=NS_PER_INSTRUCTION,
         )  # fmt: skip
         return self._engine
+
+    def summary(self, ended: str) -> LockstepView:
+        """What was compared so far."""
+        masked = sum(self.masked.values())
+        return LockstepView(self.executor.name, self.second.name, self.compared, masked, self.divergence, ended)
 
     # -- as a machine
 
@@ -343,8 +373,12 @@ def _difference(name: str, first: int, second: int) -> DifferenceView:
     return DifferenceView(name, first, second, 128 if "xmm" in name else 80 if ".st" in name else 64)
 
 
-def build_lockstep(config: MachineConfig, second: str, block: int = BLOCK) -> LockstepMachine:
-    """A machine whose CPU is compared with the emulator in the settings `second`. Raises MachineError or EngineError."""
-    if second not in EMULATORS:
-        raise EngineError(f"no second CPU is called {second!r}: use one of {', '.join(EMULATORS)}")
-    return LockstepMachine(config, EMULATORS[second], block)
+def second_named(config: MachineConfig, name: str | None = None) -> Second:
+    """The second CPU of that name; None: what `config.native` asks for, or the emulator in other settings. Raises
+    EngineError where there is none."""
+    if name is None and config.native is not None:
+        return Second("native", _native)
+    name = name or "emulator"
+    if name not in EMULATORS:
+        raise EngineError(f"no second CPU is called {name!r}: use one of {', '.join(EMULATORS)}")
+    return EMULATORS[name]

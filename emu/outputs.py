@@ -35,6 +35,12 @@ class Outputs:
         """What the console `name` has sent, as Latin-1 text: at most the `last` characters."""
         return self._kept[name][-last:].decode("latin-1")
 
+    def take(self, other: Outputs) -> None:
+        """What `other` has sent, and passed on, was sent here."""
+        for name in NAMES:
+            if count := other.total[name]:
+                self.sent(name, None, other.text(name, min(count, KEPT)).encode("latin-1"))
+
     def clear(self) -> None:
         for kept in self._kept.values():
             kept.clear()

@@ -9,13 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from emu.engine import Exit, MemoryRegion, MsrDevice, PortIo
+from emu.engine import Exit, MemoryRegion, MmioBus, MsrDevice, PortIo
 from emu.memory import PhysicalMemory
-from emu.tape import Played, Request, Tape, loaded
-from emu.unicorn_callbacks import MmioBus
+from emu.tape import Effect, Played, Request, Tape, loaded
 from emu.unicorn_engine import UnicornEngine
 from emu.x86.msrs import APIC_BASE
 from emu.x86.state import CpuState
+
+
+def _written(number: int, value: int) -> Effect:
+    """A debugger has written an MSR."""
+
+    def effect(played: Played) -> None:
+        played.executor.write_msr(number, value)
+
+    return effect
 
 
 class _Ports:
@@ -80,8 +88,8 @@ class _Msr:
 
 
 class RecordingEngine(UnicornEngine):
-    """An Executor as `UnicornEngine` is. `memory` is what `memory_changed` speaks of, `skipped` gives the idle time that
-    has passed, in ns. Nothing is recorded until `tape.recording` is set."""
+    """An Executor as `UnicornEngine` is. `memory` is what `memory_changed` speaks of, `skipped` gives the idle time
+    that has passed, in ns. Nothing is recorded until `tape.recording` is set."""
 
     def __init__(
         self,
@@ -106,7 +114,7 @@ class RecordingEngine(UnicornEngine):
         """An instruction is being executed."""
         return self._running
 
-    def _met(self, effect: Callable[[Played], None]) -> None:
+    def _met(self, effect: Effect) -> None:
         self.tape.note(self.retired, effect)
 
     def run(self, budget: int, *, skip_breakpoint: bool = False) -> Exit:
@@ -172,7 +180,7 @@ class RecordingEngine(UnicornEngine):
     def write_msr(self, number: int, value: int) -> bool:
         """See Executor."""
         if number not in self.claimed:
-            self._met(lambda played: played.executor.write_msr(number, value) and None)
+            self._met(_written(number, value))
         return super().write_msr(number, value)
 
     def claim_msr(self, number: int, device: MsrDevice) -> None:

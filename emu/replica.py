@@ -72,9 +72,7 @@ class Replica:
 
     # -- its state
 
-    def match(
-        self, state: CpuState, memory: Pages, regions: tuple[Region, ...], retired: int, skipped: int
-    ) -> None:
+    def match(self, state: CpuState, memory: Pages, regions: tuple[Region, ...], retired: int, skipped: int) -> None:
         """Be in this state, with no tape behind it."""
         self.base = state.msrs.get(APIC_BASE)
         self.memory.restore(memory)
@@ -96,7 +94,7 @@ class Replica:
     def play(self, until: int) -> None:
         """Run until `until` instructions have retired, and all of the tape up to there has happened."""
         happenings = self._tape.happenings
-        while not self.mismatch:
+        while True:
             due = self._happened < len(happenings) and happenings[self._happened].retired <= until
             self._run(happenings[self._happened].retired if due else until)
             if self.mismatch or not due:
@@ -186,4 +184,3 @@ class Replica:
 
     def skip(self, skipped: int) -> None:
         self._skipped = skipped
-

@@ -140,6 +140,19 @@ class DivergenceView:
 
 
 @dataclass(frozen=True, slots=True)
+class LockstepView:
+    """How far two CPUs were compared: `compared` instructions, of them `masked` behind which only flags differed that
+    are undefined there. `ended` says in a sentence why it is over."""
+
+    first: str
+    second: str
+    compared: int
+    masked: int
+    divergence: DivergenceView | None
+    ended: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceView:
     """A device: its chip, where it is, its registers decoded."""
 

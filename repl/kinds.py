@@ -223,6 +223,7 @@ ASSIGNMENT = Kind("register value", "a register's name, and an expression", _ass
 VALUE = Kind("value", 'an expression, or text in "double quotes"', _bytes_or_number, _expression_words)
 HANDLERS = Kind("over or into", "`over` or `into`", _over_or_into, lambda session, prefix: ("over", "into"))
 RULES = Kind("rules", "the rules of a CPU", _word, lambda session, prefix: ("vtx2006", "vtx", "svm"))
+SECOND = Kind("second", "the second CPU", _word, lambda session, prefix: ("emulator", "hooked", "portable"))
 REPEATS = Kind("each or whole", "`each` or `whole`", _each_or_whole, lambda session, prefix: ("each", "whole"))
 DEVICE = Kind("device", "a device's name", _word, _device_words)
 BREAKPOINT = Kind("number", "a breakpoint's number", _number, _breakpoint_words)

@@ -13,10 +13,8 @@ CF, PF, AF, ZF, SF, OF = 1 << 0, 1 << 2, 1 << 4, 1 << 6, 1 << 7, 1 << 11
 ALL: Final = CF | PF | AF | ZF | SF | OF
 
 #: AND, OR and XOR of all forms; TEST.
-_LOGIC: Final = frozenset(
-    (*(base + form for base in (0x08, 0x20, 0x30) for form in range(6)), 0x84, 0x85, 0xA8, 0xA9)
-)
-#: The second opcode byte behind 0Fh: BT, BTS, BTR, BTC, and their group with an immediate (PF, AF, SF, OF: vol. 2A, BT).
+_LOGIC: Final = frozenset((*(base + form for base in (0x08, 0x20, 0x30) for form in range(6)), 0x84, 0x85, 0xA8, 0xA9))
+#: The second opcode byte behind 0Fh: BT, BTS, BTR, BTC, and their group with an immediate (vol. 2A, BT).
 _BIT_TESTS: Final = frozenset((0xA3, 0xAB, 0xB3, 0xBB, 0xBA))
 _PLAIN: Final = {
     0x27: OF, 0x2F: OF,  # DAA, DAS

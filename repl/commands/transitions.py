@@ -1,4 +1,4 @@
-"""Between emulator and native CPU: whether the state can go there."""
+"""Between emulator and native CPU: whether the state can go there, and whether two CPUs do the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import Argument, CommandError, Result, command
-from repl.kinds import RULES
+from repl.kinds import COUNT, RULES, SECOND
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -32,3 +32,19 @@ def why(session: Session, args: Args) -> Result:
         raise CommandError(f"no rules are called {name!r}: use one of {', '.join(vmentry.RULES)}")
     chosen = vmentry.RULES.values() if name is None else (vmentry.RULES[name],)
     return Result((tuple(session.debugger.why(rules) for rules in chosen),))
+
+
+@command(
+    "lockstep", "transitions", "go on by COUNT instructions that a second CPU runs too, and compare",
+    Argument("count", COUNT), Argument("second", SECOND, optional=True),
+    details=(
+        "The second CPU has memory of its own and is given what the first one met of devices and interrupts.\n"
+        "Registers, hidden segment state and written memory are compared; at the first difference the guest\n"
+        "stands before the instruction behind which the two part, and both values are shown. Flags that are undefined behind an\n"
+        "instruction are not compared there. SECOND: with a hypervisor its CPU; else `emulator`, another instance in\n"
+        "slices of 10,007 instructions with all checks, `hooked`, the same with a breakpoint and a watchpoint that\n"
+        "nothing meets, or `portable`, the loop that needs no C helper. Breakpoints do not end it. docs/lockstep.md"
+    ),
+)  # fmt: skip
+def lockstep(session: Session, args: Args) -> Result:
+    return Result((session.debugger.lockstep(args["count"], args["second"]), session.position()))

@@ -114,7 +114,7 @@ def test_the_tour_on_two_emulators_in_other_settings_never_parts(machine: str, s
 @pytest.mark.skipif(isinstance(HELPER, str), reason="both would be the portable loop")
 def test_the_portable_loop_does_what_the_fast_one_does() -> None:
     """In one process, with the helper's functions in place of Unicorn's."""
-    config = MachineConfig(machine="pc", firmware=tour_rom(), shadow=False, memory=2 << 20)
+    config = MachineConfig(machine="pc", firmware=tour_rom(), shadow=False, memory=16 << 20)
     compared = LockstepMachine(config, EMULATORS["portable"], 40_000)
     stop = finish(compared)
     assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0), stop.text
