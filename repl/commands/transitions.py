@@ -40,10 +40,11 @@ def why(session: Session, args: Args) -> Result:
     details=(
         "The second CPU has memory of its own and is given what the first one met of devices and interrupts.\n"
         "Registers, hidden segment state and written memory are compared; at the first difference the guest\n"
-        "stands before the instruction behind which the two part, and both values are shown. Flags that are undefined behind an\n"
-        "instruction are not compared there. SECOND: with a hypervisor its CPU; else `emulator`, another instance in\n"
+        "stands before the instruction behind which the two part, and both values are shown. Flags that are\n"
+        "undefined behind an instruction are not compared there. Breakpoints do not end it. docs/lockstep.md\n"
+        "SECOND: without it the hypervisor's CPU, where there is a hypervisor; else `emulator`, another instance in\n"
         "slices of 10,007 instructions with all checks, `hooked`, the same with a breakpoint and a watchpoint that\n"
-        "nothing meets, or `portable`, the loop that needs no C helper. Breakpoints do not end it. docs/lockstep.md"
+        "nothing meets, or `portable`, the loop that needs no C helper."
     ),
 )  # fmt: skip
 def lockstep(session: Session, args: Args) -> Result:
