@@ -153,6 +153,24 @@ class LockstepView:
 
 
 @dataclass(frozen=True, slots=True)
+class StuckView:
+    """Whether the guest gets anywhere. `verdict` is one word: halted, idle (for an interrupt), forever (a loop without
+    a way out), waits (a loop that something else must end), counts (a loop that ends by itself), faults, interrupts
+    (a storm of them), entries (native entry fails again and again), or moves. `summary` is a sentence, `details` more
+    of them, `code` the loop."""
+
+    verdict: str
+    summary: str
+    details: tuple[str, ...] = ()
+    code: tuple[InstructionView, ...] = ()
+
+    @property
+    def stuck(self) -> bool:
+        """Nothing that the CPU does by itself will change what is described."""
+        return self.verdict not in ("moves", "counts", "idle")
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceView:
     """A device: its chip, where it is, its registers decoded."""
 

@@ -267,12 +267,21 @@ class Rig:
         if self.guest_code is not None:
             return (self.guest_code << 1 | 1) & 0xFF
         if stop is not None and stop.kind in _DIED:
-            notice(f"the guest died: {stop.text} (after {stop.retired} instructions)")
+            notice(f"the guest died: {stop.text} (after {stop.retired} instructions){self._waited(stop)}")
             return STATUS_DIED
         if stop is not None and stop.kind is StopKind.LIMIT:
-            notice(stop.text)
+            notice(stop.text + self._waited(stop))
             return STATUS_BUDGET
         return STATUS_OK
+
+    def _waited(self, stop: Stop) -> str:
+        """What the guest was waiting for where it got nowhere, as a sentence behind another."""
+        if stop.kind not in (StopKind.LIMIT, StopKind.DEADLOCK):
+            return ""
+        view = self.worker.call(self.debugger.why_stuck)
+        if stop.kind is StopKind.DEADLOCK:
+            return f"; {view.details[0]}" if view.details else ""
+        return f"; {view.summary}" if view.stuck or view.verdict == "idle" else ""
 
     def close(self) -> None:
         """Stop all. Guest writes kept with --write are in their files afterwards."""

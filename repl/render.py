@@ -27,6 +27,7 @@ from emu.views import (
     RegisterView,
     ScreenView,
     SegmentView,
+    StuckView,
     TableEntryView,
 )
 from repl.command import Result
@@ -305,6 +306,15 @@ def _locksteps(views: Sequence[LockstepView], style: Style) -> list[str]:
     return lines
 
 
+def _stuck(views: Sequence[StuckView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        lines.append(style("differs" if view.stuck else "good", sentence(view.summary)))
+        lines += [f"  {text}" for text in view.details]
+        lines += _instructions(view.code, style)
+    return lines
+
+
 def _breakpoints(views: Sequence[Breakpoint], style: Style) -> list[str]:
     rows = []
     for v in views:
@@ -429,6 +439,7 @@ _RENDERERS: dict[type, Callable[[Any, Style], list[str]]] = {
     ScreenView: _screens, PictureView: _pictures, RegionView: _regions, FingerprintView: _fingerprints, Event: _events,
     Breakpoint: _breakpoints, Stop: _stops, PositionView: _positions, MemoryView: _memory, ValueView: _values,
     FindingView: _findings, EntryView: _entry_checks, LockstepView: _locksteps,
+    StuckView: _stuck,
 }  # fmt: skip
 
 

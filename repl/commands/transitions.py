@@ -49,3 +49,17 @@ def why(session: Session, args: Args) -> Result:
 )  # fmt: skip
 def lockstep(session: Session, args: Args) -> Result:
     return Result((session.debugger.lockstep(args["count"], args["second"]), session.position()))
+
+
+@command(
+    "stuck", "transitions", "say whether the guest gets anywhere, and if not what it waits for",
+    aliases=("why stuck", "info stuck"),
+    details=(
+        "The next instructions are carried out and taken back, with devices only looked at. A loop is shown with its\n"
+        "ways out: the branch, what decides it, the port, device or memory word that it comes from with its value,\n"
+        "and what would have to change. Faults and interrupts that come without end, and a CPU that is halted, are\n"
+        "told too. While the guest runs this is noticed after a second of its time, as an event of kind `stuck`."
+    ),
+)  # fmt: skip
+def stuck(session: Session, args: Args) -> Result:
+    return Result((session.debugger.why_stuck(),))
