@@ -91,12 +91,16 @@ def _what(event: Event) -> str:
 
 def _entries(machine: Machine) -> StuckView | None:
     transitions = machine.transitions
-    if transitions is None or transitions.ledger.failed < ENTRIES or not transitions.refusal:
+    if transitions is None or transitions.native or transitions.ledger.failed < ENTRIES:
+        return None
+    refused = transitions.vcpu.refused(machine.executor.state())
+    if not refused:
         return None
     return StuckView(
-        "entries", f"native entry has failed {transitions.ledger.failed} times",
-        tuple(str(broken) for broken in transitions.refusal),
-    )  # fmt: skip
+        "entries",
+        f"native entry has failed {transitions.ledger.failed} times",
+        tuple(str(broken) for broken in refused),
+    )
 
 
 # -- by a look ahead

@@ -1,14 +1,17 @@
-"""Between emulator and native CPU: whether the state can go there, and whether two CPUs do the same."""
+"""Between emulator and native CPU: who executes and why, how that is decided, and what it costs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from repl.command import Argument, CommandError, Result, command
-from repl.kinds import COUNT, RULES, SECOND
+from emu.x86.modes import Mode
+from repl.command import Argument, Result, command
+from repl.kinds import COUNT, FORCE, LEDGER, POLICY, RULES, SPAN
+from repl.rules import chosen_rules
 
 if TYPE_CHECKING:
+    from emu.x86.vmentry import Rules
     from repl.session import Session
 
 Args = Mapping[str, Any]
@@ -19,47 +22,117 @@ Args = Mapping[str, Any]
     Argument("rules", RULES, optional=True), aliases=("info why",),
     details=(
         "RULES: vtx2006 is VT-x without unrestricted guest, where real mode must look like virtual 8086 mode; vtx has\n"
-        "unrestricted guest; svm is AMD's. Without RULES each is asked. Every rule that is broken is said with its\n"
-        "values and its section, and which of the next instructions will make the state enterable, if one does.\n"
-        "The look ahead changes nothing of the guest and stops before the first access to a device."
+        "unrestricted guest; svm is AMD's; kvm is this host's KVM, as probed. Without RULES the first three\n"
+        "are asked, and the machine's own. Every rule that is broken is said with its values and its section, and\n"
+        "which of the next instructions will make the state enterable, if one does. The look ahead changes nothing of\n"
+        "the guest and stops before the first access to a device."
     ),
 )  # fmt: skip
 def why(session: Session, args: Args) -> Result:
     from emu.x86 import vmentry
 
     name = args["rules"]
-    if name is not None and name not in vmentry.RULES:
-        raise CommandError(f"no rules are called {name!r}: use one of {', '.join(vmentry.RULES)}")
-    chosen = vmentry.RULES.values() if name is None else (vmentry.RULES[name],)
+    if name is not None:
+        chosen: tuple[Rules, ...] = (chosen_rules(name),)
+    else:
+        own = session.debugger.steering.rules
+        chosen = tuple(vmentry.RULES.values())
+        chosen += (own,) if own is not None and own.name not in vmentry.RULES else ()
     return Result((tuple(session.debugger.why(rules) for rules in chosen),))
 
 
 @command(
-    "lockstep", "transitions", "go on by COUNT instructions that a second CPU runs too, and compare",
-    Argument("count", COUNT), Argument("second", SECOND, optional=True),
+    "transitions", "transitions", "say who executes, by which policy, and show the last moves with their reasons",
+    aliases=("info transitions",),
     details=(
-        "The second CPU has memory of its own and is given what the first one met of devices and interrupts.\n"
-        "Registers, hidden segment state and written memory are compared; at the first difference the guest\n"
-        "stands before the instruction behind which the two part, and both values are shown. Flags that are\n"
-        "undefined behind an instruction are not compared there. Breakpoints do not end it. docs/lockstep.md\n"
-        "SECOND: without it the hypervisor's CPU, where there is a hypervisor; else `emulator`, another instance in\n"
-        "slices of 10,007 instructions with all checks, `hooked`, the same with a breakpoint and a watchpoint that\n"
-        "nothing meets, or `portable`, the loop that needs no C helper."
+        "Needs --hypervisor. Where the CPU is emulated, every rule that keeps it from being entered is said, and what\n"
+        "else keeps it. `events transition` shows more of the moves; `ledger` what they cost."
     ),
 )  # fmt: skip
-def lockstep(session: Session, args: Args) -> Result:
-    return Result((session.debugger.lockstep(args["count"], args["second"]), session.position()))
+def transitions(session: Session, args: Args) -> Result:
+    return Result((session.debugger.steering.view(),))
 
 
 @command(
-    "stuck", "transitions", "say whether the guest gets anywhere, and if not what it waits for",
-    aliases=("why stuck", "info stuck"),
+    "policy", "transitions", "show or choose how it is decided who executes",
+    Argument("policy", POLICY, optional=True, form="NAME"), aliases=("info policy",),
     details=(
-        "The next instructions are carried out and taken back, with devices only looked at. A loop is shown with its\n"
-        "ways out: the branch, what decides it, the port, device or memory word that it comes from with its value,\n"
-        "and what would have to change. Faults and interrupts that come without end, and a CPU that is halted, are\n"
-        "told too. While the guest runs this is noticed after a second of its time, as an event of kind `stuck`."
+        "emulated: never native. native, or auto: native wherever the state can be entered. dwell:N: emulated for N\n"
+        "instructions behind each exit, or access that would have been one. learn: for as long as what was learned of\n"
+        "the place says. What is forced stays forced."
     ),
 )  # fmt: skip
-def stuck(session: Session, args: Args) -> Result:
-    return Result((session.debugger.why_stuck(),))
+def policy(session: Session, args: Args) -> Result:
+    steering = session.debugger.steering
+    if args["policy"] is not None:
+        steering.set_policy(steering.named_policy(args["policy"].strip()))
+    view = steering.view()
+    return Result(text="\n".join((view.policy, *(f"  {line}" for line in view.policy_state))))
+
+
+@command(
+    "force", "transitions", "force native execution or emulation, whatever the policy says",
+    Argument("who", FORCE, form="native|emulated|off"),
+    details=(
+        "`native` is refused, with every reason, where the state cannot be entered. Where it becomes such a one later,\n"
+        "the emulator runs until it can be entered again. `off`: the policy decides again."
+    ),
+)  # fmt: skip
+def force(session: Session, args: Args) -> Result:
+    who = args["who"]
+    session.debugger.steering.force(None if who == "off" else who == "native")
+    return _moved(session)
+
+
+@command("native", "transitions", "force native execution: `force native`")
+def native(session: Session, args: Args) -> Result:
+    session.debugger.steering.force(True)
+    return _moved(session)
+
+
+@command("emulate", "transitions", "force emulation; with COUNT for so many instructions, then as the policy says",
+         Argument("count", COUNT, optional=True))  # fmt: skip
+def emulate(session: Session, args: Args) -> Result:
+    if args["count"] is None:
+        session.debugger.steering.force(False)
+    else:
+        session.debugger.steering.emulate(args["count"])
+    return _moved(session)
+
+
+def _moved(session: Session) -> Result:
+    view = session.debugger.steering.view()
+    who = f"native, on {view.hypervisor}" if view.native else "emulated"
+    return Result(text=f"the CPU is {who}; " + (f"{view.forced} is forced" if view.forced else f"policy {view.policy}"))
+
+
+@command(
+    "forbid", "transitions", "show where native execution is forbidden, or forbid it at addresses or in a mode too",
+    Argument("span", SPAN, optional=True, form="ADDRESS[-ADDRESS]|MODE|off"),
+    details="Addresses are linear. A native CPU that comes there exits and is emulated until it has left.",
+)  # fmt: skip
+def forbid(session: Session, args: Args) -> Result:
+    steering = session.debugger.steering
+    span = args["span"]
+    if span == "off":
+        steering.allow_all()
+    elif isinstance(span, Mode):
+        steering.forbid((), (span,))
+    elif span is not None:
+        steering.forbid((span,), ())
+    return Result(text=", ".join(steering.view().forbidden) or "nothing is forbidden")
+
+
+@command(
+    "ledger", "transitions", "show what exits, hops and instructions have cost, or `clear` it",
+    Argument("clear", LEDGER, optional=True), aliases=("info ledger",),
+    details=(
+        "Cycles of a hypothetical host, whose prices --costs sets. The ledger never changes the guest's time: a run\n"
+        "that costs more or less is the same run."
+    ),
+)  # fmt: skip
+def ledger(session: Session, args: Args) -> Result:
+    if args["clear"] is not None:
+        session.debugger.steering.clear_ledger()
+        return Result()
+    return Result((session.debugger.steering.ledger(),))
