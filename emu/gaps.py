@@ -124,8 +124,8 @@ class Distribution:
         return best
 
     def _search(self, rent: float, price: float) -> int:
-        """Each class's end is tried: rents of the gaps up to there, and for the others its own rent and the price."""
-        longest = FOR_GOOD if rent <= 0 else USEFUL * price / rent
+        """`rent` is positive. Each class's end is tried: rents of the gaps up to there, and for the others its own rent and the price."""
+        longest = USEFUL * price / rent
         scale, expected = self._weight, self._prior.weights
         total = self._total + scale * sum(expected)
         best, least = 0, price * total
@@ -202,7 +202,7 @@ class SiteKnowledge:
         if price is None:
             price, rent = self.price(prices), prices.rent
             even = break_even(rent, price)
-            if self.last is None:
+            if self.last is None or rent <= 0:
                 self._forecasts = [even] * len(FORECASTERS)
             else:
                 last = EDGES[self.last] if self.last < LONGER and EDGES[self.last] <= even else 0
