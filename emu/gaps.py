@@ -124,7 +124,8 @@ class Distribution:
         return best
 
     def _search(self, rent: float, price: float) -> int:
-        """`rent` is positive. Each class's end is tried: rents of the gaps up to there, and for the others its own rent and the price."""
+        """`rent` is positive. Each class's end is tried: the rents of the gaps up to there, and for the others its own
+        rent and the price."""
         longest = USEFUL * price / rent
         scale, expected = self._weight, self._prior.weights
         total = self._total + scale * sum(expected)
@@ -185,7 +186,7 @@ class SiteKnowledge:
         return prices.hop_in + prices.exit + worse
 
     def choice(self, prices: Prices) -> tuple[str, int]:
-        """The forecaster that would have been the cheapest lately, and its dwell now; break-even before the first gap."""
+        """The forecaster that would have been cheapest lately, and its dwell now; break-even before the first gap."""
         forecasts, losses = self._forecast(prices), self.losses
         number = losses.index(min(losses)) if self.gaps else BREAK_EVEN
         return FORECASTERS[number], forecasts[number]

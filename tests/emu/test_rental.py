@@ -1,4 +1,4 @@
-"""The rental: what strategies and a clairvoyant pay on traces, against enumeration; the account's safe rule and bound."""
+"""The rental: what strategies and a clairvoyant pay on traces, against enumeration; the safe rule and the bound."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def scripted(decisions: tuple[int, ...]) -> tuple[object, Callable[[], int]]:
 
 
 @given(SHAPE, st.lists(st.tuples(st.integers(1, 400), st.booleans()), min_size=1, max_size=4))
-def test_a_clairvoyant_pays_what_the_best_of_all_decisions_costs(
-    prices: Prices, gaps: list[tuple[int, bool]]
-) -> None:
+def test_a_clairvoyant_pays_what_the_best_of_all_decisions_costs(prices: Prices, gaps: list[tuple[int, bool]]) -> None:
     trace = [*(Touch(SITE, gap, forced) for gap, forced in gaps), END]
     choices = (0, FOR_GOOD)  # in between is never better, as the rent is paid and nothing had for it
     best = min(
@@ -70,7 +68,7 @@ def test_the_best_fixed_dwell_is_the_least_of_the_cheapest() -> None:
 @pytest.mark.parametrize("broken", [{"exit": 0}, {"hop_in": -1}, {"native": float("nan")}, {"emulated": float("inf")}])
 def test_prices_that_are_none_are_refused(broken: dict[str, float]) -> None:
     prices = {"exit": 1.0, "hop_in": 1.0, "hop_out": 1.0, "emulated": 1.0, "native": 1.0, **broken}
-    with pytest.raises(ValueError, match="price|exit"):
+    with pytest.raises(ValueError, match=r"price|exit"):
         Prices(**prices)
 
 
