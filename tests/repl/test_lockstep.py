@@ -64,4 +64,4 @@ def test_the_model_hypervisor_does_what_the_emulator_does(policy: str) -> None:
     assert done.returncode == 1
     alone = v2e("--until", "exit", "-c", "fingerprint", "--json")
     assert json.loads(done.stdout) == json.loads(alone.stdout)
-    assert done.stderr.startswith("v2e: lockstep of unicorn and native: 87680 instructions compared, no difference")
+    assert done.stderr.startswith("v2e: lockstep of unicorn and model: 87680 instructions compared, no difference")
