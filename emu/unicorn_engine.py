@@ -85,7 +85,7 @@ from emu.unicorn_library import (
 from emu.unicorn_live import LiveState
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_state import read_state, write_state
+from emu.unicorn_state import Seldom, read_state, write_state
 from emu.unicorn_system import System
 from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
 from emu.unicorn_transfers import Transfers
@@ -180,6 +180,7 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
+        self._seldom = Seldom()
         self._live_state = LiveState(
             self._ov, self.state, self._system.efer, lambda: self._halted, lambda: self._smm
         )  # fmt: skip
@@ -520,7 +521,7 @@ class UnicornEngine:
 
     def state(self) -> CpuState:
         """See Executor."""
-        state = read_state(self._ov, halted=self._halted)
+        state = read_state(self._ov, halted=self._halted, seldom=self._seldom)
         state.smm, state.smm_nmi, state.smbase = self._smm, self._smm_nmi, self._smbase
         self._system.fill(state)
         return state
@@ -531,7 +532,7 @@ class UnicornEngine:
 
     def load(self, state: CpuState) -> None:
         """See Executor."""
-        write_state(self._ov, state)
+        write_state(self._ov, state, self._seldom)
         self._system.loaded(state)
         self._nmi = state.nmi_pending
         wakes = state.nmi_pending and not state.nmi_blocked

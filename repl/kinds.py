@@ -111,7 +111,7 @@ def _path_words(session: Session, prefix: str) -> Iterable[str]:
 
 
 FORCES = ("native", "emulated", "off")
-POLICY_WORDS = ("emulated", "native", "auto", "learn", "dwell:")
+POLICY_WORDS = ("emulated", "native", "auto", "learn", "dwell:", "why", "save", "load")
 
 
 def _forced(session: Session, text: str) -> str:
