@@ -24,6 +24,7 @@ from emu.replica import MakeExecutor, Replica
 from emu.unicorn_engine import UnicornEngine
 from emu.views import DifferenceView, DivergenceView, InstructionView, LockstepView
 from emu.x86 import paging
+from emu.x86.classes import split
 from emu.x86.core import RFLAGS_RF
 from emu.x86.disasm import MAX_INSTRUCTION, decode, is_rep_string
 from emu.x86.modes import code_bits
@@ -40,6 +41,7 @@ BLOCK = 1_000_000
 TOLD, TOLD_BYTES = 8, 8
 PHYSICAL_BITS = 40
 RCX = 1
+HLT = b"\xf4"
 #: An address of execution and of data that no guest uses: what is set there only makes the second CPU work otherwise.
 NOWHERE = 0xFFFF_8000_DEAD_B000
 
@@ -70,11 +72,12 @@ def _emulator(*, checks: CheckLevel, portable: bool, hooked: bool) -> Callable[[
     return prepared
 
 
-def _emulated_repeats(transitions: Transitions, memory: PhysicalMemory) -> bool:
-    """True where one iteration of a repeated string instruction has been run by the emulator: what a single step of a
-    hypervisor's CPU makes of it may be any number of them."""
+def _emulated(transitions: Transitions, memory: PhysicalMemory) -> bool:
+    """True where the emulator has run an instruction of which a single step of a hypervisor's CPU makes something else:
+    any number of iterations of a repeated string instruction, a HLT that does not halt."""
     state = transitions.live()
-    if not is_rep_string(_code(memory, state), code_bits(state)):
+    code, bits = _code(memory, state), code_bits(state)
+    if split(code, bits)[1][:1] != HLT and not is_rep_string(code, bits):
         return False
     transitions.emulate(1)
     transitions.run(1)
@@ -116,7 +119,7 @@ def _native(config: MachineConfig) -> MakeExecutor:
         if not transitions.vcpu.counts:
             replica.slice = 1  # single steps are counted, and leave RF set
             replica.hidden = RFLAGS_RF
-            replica.whole = partial(_emulated_repeats, transitions, replica.memory)
+            replica.whole = partial(_emulated, transitions, replica.memory)
         return transitions
 
     return make
