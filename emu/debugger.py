@@ -75,6 +75,7 @@ class Debugger(Inspector):
         self._armed: frozenset[int] = frozenset()
         self._passed_at = -1  # instructions retired at the breakpoint passed last
         self._met: Stop | None = None  #: that of the breakpoints `_passed` has looked at last
+        self._passing: list[Breakpoint] = []  #: those that never stop
         self._points: frozenset[int] | None = None  # of `_execute_points`, while nothing changes them
         self._plain = 0  # steps that an action may do by itself before it asks for the next
         self._watch_ids: dict[Watch, list[int]] = {}
@@ -106,8 +107,10 @@ class Debugger(Inspector):
         spec: str = "",
         condition: Condition | None = None,
         action: Callable[[], None] | None = None,
+        passes: bool = False,
     ) -> Breakpoint:
-        """At linear `address`. With `action` it never stops: that is done at each hit.
+        """At linear `address`. With `action` it never stops: that is done at each hit. `passes`: also where a step or
+        anything else ends a run there.
 
         Raises DebuggerError for an address over 64 bits or a length that is not positive."""
         if not 0 <= address < 1 << 64:
@@ -115,7 +118,7 @@ class Debugger(Inspector):
         if not 1 <= length <= MAX_WATCH:
             raise DebuggerError(f"a length of {length} bytes cannot be watched: use 1 to {MAX_WATCH}")
         point = Breakpoint(self._next_id, kind, address, length, True, temporary, owner, spec or f"{address:#x}")
-        point.condition, point.action = condition, action
+        point.condition, point.action, point.passes = condition, action, passes
         self._next_id += 1
         self._breakpoints[point.id] = point
         self._arm_watches()
@@ -167,6 +170,7 @@ class Debugger(Inspector):
 
     def _arm_watches(self) -> None:
         self._points = None
+        self._passing = [p for p in self._breakpoints.values() if p.passes and p.enabled]
         watches: dict[Watch, list[int]] = {}
         self._catcher.arm(self._breakpoints.values())
         self._hear()
@@ -289,6 +293,8 @@ class Debugger(Inspector):
         try:
             if self._request is None:
                 self.forget()
+                if self._passing:
+                    self._owe()
                 before = executor.retired
                 self._plain = self._plain_steps(left)
                 self._ask(next(action))
@@ -378,6 +384,8 @@ class Debugger(Inspector):
             self._action.close()
         self._action = self._request = None
         self.forget()
+        if self._passing:
+            self._pass_here()
         for id in stop.breakpoints:
             if (point := self._breakpoints.get(id)) is not None and point.temporary:
                 self.remove_breakpoint(id)
@@ -400,6 +408,7 @@ class Debugger(Inspector):
         machine.service()
         while machine.interrupt_due or machine.executor.halted:
             if self.step_into_interrupts:
+                self._owe()
                 return None
             here = self._here()
             while True:
@@ -407,6 +416,8 @@ class Debugger(Inspector):
                 if exit.reason is not MachineStop.BREAKPOINT or exit.exit is None:
                     return self._classify(exit) or self._limit_stop()
                 if self._here() == here:
+                    for point in self._passing:
+                        point.owed = None
                     break
                 stop = self._classify(exit)
                 if stop is not None:
@@ -525,12 +536,34 @@ class Debugger(Inspector):
             self._passed_at = self.machine.executor.retired
         return self._met is None
 
+    def _pass_here(self) -> None:
+        """Those that never stop are met, if they were not at this very instant."""
+        pc, retired = self.machine.executor.linear_pc, self.machine.executor.retired
+        for point in self._passing:
+            if point.address == pc and point.met_at != retired:
+                point.met_at = retired
+                back = point.owed is not None and point.owed == self._here()
+                if back:
+                    point.owed = None
+                else:
+                    Counted().add(point)
+
+    def _owe(self) -> None:
+        """The guest goes on from here: does an interrupt come before an instruction that was met already?"""
+        self.machine.service()
+        pc, retired = self.machine.executor.linear_pc, self.machine.executor.retired
+        for point in self._passing:
+            if point.address == pc and point.met_at == retired and self.machine.interrupt_due:
+                point.owed = self._here()
+
     def _breakpoint_here(self) -> Stop | None:
         """The Stop of the enabled breakpoints at the linear PC whose ignore counts are used up."""
         pc = self.machine.executor.linear_pc
+        if self._passing:
+            self._pass_here()
         counted: Counted | None = None
         for point in self._breakpoints.values():
-            if point.address == pc and point.enabled and point.kind is BreakKind.EXECUTE:
+            if point.address == pc and point.enabled and point.kind is BreakKind.EXECUTE and not point.passes:
                 counted = counted or Counted()
                 counted.add(point)
         if counted is not None and counted.stops:
@@ -634,8 +667,13 @@ class Debugger(Inspector):
         """Power-on; breakpoints stay. A running guest is stopped."""
         self._not_running()
         self.machine.reset()
+        self._forget_passed()
         self.forget()
         self.last_stop = self._stop_at(StopKind.PAUSED, "reset")
+
+    def _forget_passed(self) -> None:
+        for point in self._breakpoints.values():
+            point.met_at, point.owed = -1, None
 
     def save(self) -> MachineState:
         return self.machine.save()
@@ -644,6 +682,7 @@ class Debugger(Inspector):
         """A running guest is stopped."""
         self._not_running()
         self.machine.restore(state)
+        self._forget_passed()
         self.forget()
         self.last_stop = self._stop_at(StopKind.PAUSED, "restored")
 

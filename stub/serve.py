@@ -41,6 +41,7 @@ def serve_debugger(
     def make_onlooker(compressed: bool, on_output: Callable[[], None]) -> Session:
         # A target of its own: which breakpoints are this client's, and how it sees eip, is told by it.
         seen = DebuggerTarget(debugger, worker)
+        seen.experiment = target.experiment
         return Session(seen, compressed=compressed, looks_on=True, on_error=on_error, on_output=on_output)
 
     return Server(

@@ -34,11 +34,14 @@ from stub.handlers import (
     resume,
     reverse,
     search,
+    trace,
+    traceframes,
 )
 from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays, Stopped, error_text
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame, notification
 from stub.parser import parse
 from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError
+from stub.traceframe import UNCHANGED
 
 #: While more than this waits to be sent, no further packet is handled: a client that does not read costs no memory.
 HIGH_WATER = 4 * PACKET_SIZE
@@ -59,6 +62,8 @@ ALL_HANDLERS: tuple[Handler, ...] = (
     *qxfer.HANDLERS,
     *monitor.HANDLERS,
     *qemu.HANDLERS,
+    *trace.HANDLERS,
+    *traceframes.HANDLERS,
 )
 
 
@@ -116,6 +121,12 @@ def _printable(byte: int) -> str:
     return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
 
 
+def _let_go(context: Context) -> None:
+    """What ends with its client."""
+    breakpoints.remove_all(context)
+    trace.abandoned(context)
+
+
 def _ignore(error: Exception) -> None:
     """The default of `on_error`."""
 
@@ -152,7 +163,7 @@ class Session:
         self._starting = False  #: within a resume handler
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
-        self._context = Context(target, self._supported, breakpoints.remove_all, has_runner)
+        self._context = Context(target, self._supported, _let_go, has_runner)
         self._context.printed = self.printed
         self._context.looks_on = looks_on
         self._unread = 0  #: pieces of output dropped, as the client did not read
@@ -396,6 +407,8 @@ class Session:
             case messages.QueryStop() if self.state is State.ENDED:
                 ended = replace(self.target.report(), exit_code=0)  # the client has killed it or seen it exit
                 return resume.stop_reply(self._context, ended)
+            case messages.Resume() | messages.Reverse() | messages.Restart() if self._context.frame is not None:
+                return error_text(UNCHANGED)
             case messages.Resume() | messages.Reverse() if self.state is State.ENDED:
                 return error_text("the guest has ended: restart it with `run`")
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stub import messages
+from stub import messages, trace_messages
 from stub.handlers.base import OK, Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays
 from stub.handlers.monitor import COMMANDS
 from stub.handlers.resume import stop_reply
@@ -16,7 +16,9 @@ LOOKS = (
     messages.ReadRegister, messages.ReadMemory, messages.ReadMemoryBinary, messages.SearchMemory,
     messages.ChecksumMemory, messages.QueryResume, messages.SetThread, messages.ThreadAlive, messages.CurrentThread,
     messages.QueryAttached, messages.FirstThreads, messages.NextThreads, messages.ThreadExtra, messages.Transfer,
-    messages.SymbolsAvailable, messages.QemuQuery, messages.StopSeen,
+    messages.SymbolsAvailable, messages.QemuQuery, messages.StopSeen, trace_messages.QueryTrace,
+    trace_messages.QueryTracepoint, trace_messages.QueryVariable, trace_messages.ListTracepoints,
+    trace_messages.ListVariables, trace_messages.SelectFrame, trace_messages.ReadTraceBuffer,
 )  # fmt: skip
 REFUSAL = (
     "another client came first and has the machine, this one looks: registers and memory can be read, and `continue` "

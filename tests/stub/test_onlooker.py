@@ -64,6 +64,8 @@ def test_what_it_may_not_do_is_answered_in_words_and_the_rest_as_ever() -> None:
     assert refused == {
         "!", "QNonStop", "vCtrlC", "vKill", "vAttach", "vRun", "G", "P", "M", "X", "Qqemu.sstep=BITS",
         "Z0", "Z1", "Z2", "Z3", "Z4", "z0", "z1", "z2", "z3", "z4",
+        "QTinit", "QTDP", "QTDPsrc", "QTEnable", "QTDisable", "QTDV", "QTro", "QTStart", "QTStop", "QTDisconnected",
+        "QTBuffer", "QTNotes",
     }  # fmt: skip
 
 

@@ -1,0 +1,73 @@
+"""Registers and tracepoints of a debugger: breakpoints that never stop, and copies of the CPU's state to read from."""
+
+from __future__ import annotations
+
+import contextlib
+
+from emu.debugger import BreakKind, Debugger, DebuggerError
+from emu.worker import Worker, WorkerClosed
+from emu.x86.modes import code_bits
+from emu.x86.state import CpuState
+from stub.registers import X86Register, describe
+from stub.target import Description, PointHooks, Register, TargetError
+from stub.tracing import Experiment
+
+OWNER = "gdb"
+
+
+class TracingTarget:
+    """The part of DebuggerTarget that implements `stub.trace_target.Traces`."""
+
+    experiment: Experiment
+    pc_is_offset: bool
+    _debugger: Debugger
+    _worker: Worker
+    _descriptions: dict[int, Description]
+
+    def _value(self, state: CpuState, register: Register) -> bytes:
+        assert isinstance(register, X86Register)
+        if register.is_pc:
+            value = (state.rip if self.pc_is_offset else state.linear_pc) & (1 << register.bits) - 1
+        else:
+            value = register.read(state)
+        return value.to_bytes(register.bits // 8, "little")
+
+    def microseconds(self) -> int:
+        """Virtual time since power-on."""
+        return self._debugger.machine.clock.now // 1000
+
+    def insert_tracepoint(self, address: int, hooks: PointHooks) -> int:
+        try:
+            point = self._debugger.add_breakpoint(
+                BreakKind.EXECUTE, address, owner=OWNER, spec=f"trace {address:#x}", action=hooks.act, passes=True
+            )
+        except DebuggerError as error:
+            raise TargetError(str(error)) from None
+        return point.id
+
+    def remove_tracepoint(self, id: int) -> None:
+        def remove() -> None:
+            with contextlib.suppress(DebuggerError):  # the prompt may have deleted it
+                self._debugger.remove_breakpoint(id)
+
+        # Between two instructions, as a hook runs while the debugger goes through its breakpoints.
+        with contextlib.suppress(WorkerClosed):
+            self._worker.post(remove)
+
+    def describe_bits(self, bits: int) -> Description:
+        """The registers while code is so wide, made once."""
+        if bits not in self._descriptions:
+            self._descriptions[bits] = describe(bits)
+        return self._descriptions[bits]
+
+    def snapshot(self) -> object:
+        # Not `Machine.cpu_state`: that lets devices catch up, which is for the run to do at its own instants.
+        return self._debugger.machine.executor.state()
+
+    def describe_snapshot(self, snapshot: object) -> Description:
+        assert isinstance(snapshot, CpuState)
+        return self.describe_bits(code_bits(snapshot))
+
+    def snapshot_register(self, snapshot: object, register: Register) -> bytes | None:
+        assert isinstance(snapshot, CpuState)
+        return self._value(snapshot, register)
