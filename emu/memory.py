@@ -217,6 +217,10 @@ class PhysicalMemory:
         self._windows.add((offset // PAGE, (offset + part.size) // PAGE))
         return self._bytes[offset : offset + part.size]
 
+    def unmarked(self) -> tuple[tuple[int, int], ...]:
+        """(first page, end) of what is written past the marks: windows, and what takes the place of writes to ROM."""
+        return tuple(self._windows)
+
     def changed(self, name: str, at: int, count: int) -> None:
         """Tell the engines of bytes of a part that were changed through `live`, wherever they stand now."""
         offset = self._parts[name][1] + at

@@ -25,12 +25,13 @@ from emu.engine import (
     ExitReason,
     Fault,
     MemoryRegion,
+    MmioBus,
     MsrDevice,
     PortIo,
     SharedDisplay,
     Watch,
 )
-from emu.unicorn_callbacks import MASK32, Callbacks, MmioBus
+from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_control import (
     EMPTY,
@@ -127,6 +128,7 @@ class UnicornEngine:
     EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
+    answers_ahead = True
 
     def __init__(
         self,
@@ -177,7 +179,9 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
-        self._live_state = LiveState(self._ov, self.state, self._system.efer)
+        self._live_state = LiveState(
+            self._ov, self.state, self._system.efer, lambda: self._halted, lambda: self._smm
+        )  # fmt: skip
         self._faults = Faults(
             self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
         )
@@ -304,6 +308,11 @@ class UnicornEngine:
         """See Executor."""
         env = self._env
         return env.eip if env.hflags & HF_CS64 else self._cs.base + env.eip & MASK32
+
+    @property
+    def instruction_pc(self) -> int:
+        """See Cpu."""
+        return self._loop.instruction_pc()
 
     @property
     def cs_ip(self) -> tuple[int, int]:
@@ -655,11 +664,24 @@ class UnicornEngine:
         self._memory.mark_writes(host_address, pages, marks)
         return self._loop.mark_writes(host_address, pages, marks, self._memory.places())
 
+    def trace_writes(self, marks: int) -> Callable[[], None] | None:
+        """See Executor."""
+        self._memory.trace_writes(marks)
+        return self._loop.trace_writes(marks)
+
     # -- ports
 
     def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
         """See Executor."""
         self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until, answered)
+
+    def note_answers(self) -> None:
+        """See Executor."""
+        self._loop.note_answers()
+
+    def take_answered(self) -> tuple[int, int]:
+        """See Executor."""
+        return self._loop.take_answered()
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""

@@ -27,6 +27,7 @@ from emu.until import Until, UntilError, parse_until
 from emu.worker import Worker
 from emu.x86.cpuid import MODELS
 from repl.media import open_media
+from repl.natively import native_config
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, choose, parse_count, parse_memory
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ def notice(text: str) -> None:
 def check_choices(options: argparse.Namespace) -> None:
     """Values that this version does not have. Raises UsageError."""
     choose("--machine", options.machine, MACHINES)
-    choose("--hypervisor", options.hypervisor, ("none",), ("model", "kvm", "xen"))
-    choose("--policy", options.policy, ("emulated",), ("native", "auto", "learn", "dwell:"))
     choose("--clock", options.clock, ("virtual",), ("host",))
     choose("--cpus", options.cpus, ("1",))
     if options.kernel is None:
@@ -83,6 +82,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         tour = image is None and not media and options.firmware is None and options.kernel is None
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
     config = MachineConfig(machine=options.machine, memory=memory, slice=piece, checks=checks, cpu=options.cpu)
+    config.native = native_config(options)
     open_media(options, config)
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:
