@@ -254,17 +254,18 @@ class Server:
         call: Callable[[Callable[[], object]], object],
         make_onlooker: SessionFactory | None = None,
         run_command: Callable[[str], str] | None = None,
+        look_command: Callable[[str], str] | None = None,
         on_error: Callable[[BaseException], None] = lambda error: None,
         pipes: tuple[int, int] = (0, 1),
     ) -> None:
         """`make_onlooker` makes the sessions of clients that look on; None: there are none, a second client is refused.
         `call` runs a function on the target's thread and returns what it returns. `run_command` runs a monitor
-        command, on a thread of its own, and returns its output. `on_error` is told what went wrong inside. `pipes`: the
-        descriptors that `stdio` means."""
+        command, on a thread of its own, and returns its output; `look_command` is for clients that look on.
+        `on_error` is told what went wrong inside. `pipes`: the descriptors that `stdio` means."""
         self._where = parse_address(address) if isinstance(address, str) else address
         self._make_session, self._make_onlooker = make_session, make_onlooker
         self._call = call
-        self._run_command = run_command
+        self._run_command, self._look_command = run_command, look_command
         self._on_error = on_error
         self._pipes = pipes
         self._listener: socket.socket | None = None
@@ -441,8 +442,9 @@ class Server:
     def _command(self, connection: _Connection, text: str) -> None:
         """On a thread of its own, so that a long command stops nobody."""
         output = failure = ""
+        run = self._run_command if connection is self._connection else self._look_command
         try:
-            output = self._run_command(text) if self._run_command is not None else ""
+            output = run(text) if run is not None else ""
         except Exception as error:
             failure = str(error) or type(error).__name__
         events = self._on_target(connection, lambda: connection.finish_command(output, failure))

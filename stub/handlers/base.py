@@ -99,6 +99,7 @@ class Context:
     has_runner: bool = False  #: there is somebody to run monitor commands
     client: set[str] = field(default_factory=set)  #: features that the client announced, with their `+`
     extended: bool = False
+    started: bool = False  #: this client has run the guest (`vRun`), so that it ends with it
     looks_on: bool = False  #: another client has the target
     non_stop: bool = False  #: `QNonStop:1`
     stop_asked: bool = False  #: by `vCont;t`, which is no signal to the guest
@@ -275,8 +276,7 @@ def current_thread(context: Context, message: messages.CurrentThread) -> Answer:
 
 
 def query_attached(context: Context, message: messages.QueryAttached) -> Answer:
-    # The machine was there before the client: quitting gdb detaches, it does not kill.
-    return b"1"
+    return b"0" if context.started else b"1"
 
 
 def first_threads(context: Context, message: messages.FirstThreads) -> Answer:
@@ -312,6 +312,7 @@ def detach(context: Context, message: messages.Detach) -> Answer:
 def attach(context: Context, message: messages.Attach) -> Answer:
     if not context.extended:
         raise TargetError("this connection has the machine already; `target extended-remote` can detach and attach")
+    context.started = False
     if context.non_stop:
         # "Packets", vAttach: no stop reply here; a CPU that stands still is one that has stopped since.
         return Running() if context.target.running else Stays(StopReport(SIGNAL_NONE))
@@ -325,6 +326,7 @@ def restart(context: Context, message: messages.Restart) -> Answer:
     context.target.halt()
     context.target.restart()
     context.forget_layout()
+    context.started = context.started or message.replies  # `R` is answered by nothing, and leaves things as they were
     return Stopped(message.replies)
 
 
@@ -363,7 +365,7 @@ HANDLERS = (
     Handler((("T THREAD", "is this thread alive?"),), messages.ThreadAlive, thread_alive),
     Handler((("qC", "the current thread"),), messages.CurrentThread, current_thread),
     Handler(
-        (("qAttached", "1: the machine was there before the client, so quitting detaches"),),
+        (("qAttached", "1: the machine was there before the client, so quitting detaches; 0 behind `vRun`: it kills"),),
         messages.QueryAttached,
         query_attached,
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stub.handlers.base import error_text
 from stub.handlers.onlooker import REFUSAL
-from stub.session import Close
+from stub.session import Close, RunCommand
 from stub.target import SIGNAL_INT, StopReason, StopReport
 from stub_fakes import GDB_FEATURES, Client, FakeTarget, client
 from stub_forms import FORMS, example
@@ -115,3 +115,11 @@ def test_a_step_stops_where_it_began_and_says_why() -> None:
         said, stop = onlooker(FakeTarget()).ask(example(form))
         assert said == b"O" + (REFUSAL + "\n").encode().hex().encode()
         assert stop == b"T02thread:1;core:0;"
+
+
+def test_commands_of_the_prompt_are_for_a_runner_that_knows_which_only_look() -> None:
+    peer = client(FakeTarget(), looks_on=True)
+    assert peer.ask("qRcmd," + b"sreg".hex()) == [b"O" + (REFUSAL + "\n").encode().hex().encode(), b"OK"]
+    peer = client(FakeTarget(), looks_on=True, has_runner=True)
+    assert peer.ask("qRcmd," + b"sreg".hex()) == []
+    assert peer.events == [RunCommand("sreg")]
