@@ -68,7 +68,7 @@ def test_who_has_run_the_guest_ends_it_by_quitting_and_who_attached_does_not(
 ) -> None:
     server = v2e_server("--kernel", str(kernel))
     connect = f"target extended-remote {server.address}"
-    assert "_start" in batch(f"file {kernel}", connect, "tbreak *_start", "continue")
+    assert "<_start>" in batch(f"file {kernel}", connect, "info symbol $pc", "print $pc")
     assert server.process.poll() is None
     assert "main ()" in batch("set confirm off", f"file {kernel}", connect, "tbreak main", "run")
     assert server.wait() == 0
