@@ -55,6 +55,10 @@ _Action = Generator[_Request, MachineExit, Stop]
 _Part = Generator[_Request, MachineExit, "Stop | None"]
 
 
+#: Of a vCPU that does not count, ns of native time for each instruction of a limit, and the least of it.
+NATIVE_NS, LEAST_NATIVE_NS = 100, 10_000_000_000
+
+
 class Debugger(Inspector):
     """One debugging session on one machine."""
 
@@ -209,11 +213,21 @@ class Debugger(Inspector):
         return self._action is not None
 
     def set_limit(self, retired: int | None) -> None:
-        """End any run with LIMIT when `retired` instructions have retired since reset."""
+        """End any run with LIMIT when `retired` instructions have retired since reset. A vCPU that does not count has
+        a bound of time for it."""
         self._limit = retired
+        bound = None if retired is None else max(LEAST_NATIVE_NS, retired * NATIVE_NS)
+        self.machine.native_limit = bound
 
     def set_until(self, condition: Until | None) -> None:
-        """End any run with EVENT when `condition` holds."""
+        """End any run with EVENT when `condition` holds. Raises DebuggerError for a count of instructions where they
+        are not counted."""
+        transitions = self.machine.transitions
+        if condition is not None and condition.kind == "insns" and transitions and not transitions.vcpu.counts:
+            raise DebuggerError(
+                f"{condition.spec}: {transitions.vcpu.name} does not count instructions; wait for another event, "
+                "or use --hypervisor model"
+            )
         self._until, self._until_met, self._looked_at, self._points = condition, False, -1, None
         self._screen_timer.cancel()
         self._hear()
@@ -355,7 +369,7 @@ class Debugger(Inspector):
         if (limits := self._limits()) is _NO_LIMITS:
             return False
         retired = self.machine.executor.retired
-        return self._catcher.counted or any(retired >= limit for limit in limits)
+        return self._catcher.counted or self.machine.native_over or any(retired >= limit for limit in limits)
 
     def _limits(self) -> Sequence[int]:
         """Where a run has to end, in instructions retired; at least one."""
@@ -585,6 +599,11 @@ class Debugger(Inspector):
         retired = self.machine.executor.retired
         if self._until is not None and self._until.kind == "insns" and retired >= self._until.value:
             return self._stop_at(StopKind.EVENT, f"{retired} instructions retired")
+        if self.machine.native_over:
+            seconds = (self.machine.native_limit or 0) / 1e9
+            return self._stop_at(
+                StopKind.LIMIT, f"the budget of {seconds:g} s of native time ran out at {self._where()}"
+            )
         if self._limit is not None and retired >= self._limit:
             return self._stop_at(StopKind.LIMIT, f"the budget of {self._limit} instructions ran out at {self._where()}")
         return None

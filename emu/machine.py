@@ -136,6 +136,8 @@ class Machine:
         self.executor.on_fault(self._on_fault)
         #: who executes, where that is a question
         self.transitions: Transitions | None = None
+        self.native_ns = 0  #: spent by a vCPU that does not count its instructions
+        self.native_limit: int | None = None  #: of `native_ns`, at which `run` ends with LIMIT
         if config.native is not None:
             self._attach(cast("Transitions", self.executor))
         if self.board.chipset is not None:
@@ -157,10 +159,23 @@ class Machine:
         transitions.told = lambda retired, text: self.journal.add_lazy(retired, "transition", text)
         transitions.deadline = lambda: self.clock.horizon
         transitions.spent = self._spent
+        transitions.watched = self._watched
 
     def _spent(self, ns: int) -> None:
         """A vCPU that does not count its instructions has run for so long."""
         self.clock.skip_to(self.clock.now + ns)
+        self.native_ns += ns
+
+    def _watched(self) -> str:
+        """What is to be told of that only a CPU that is exact tells."""
+        if self.caught_fault is not None:
+            return "exceptions are caught, which only the emulator tells of"
+        return "" if self._caught_interrupt is None else "interrupts are caught, which only the emulator tells of"
+
+    @property
+    def native_over(self) -> bool:
+        """The bound of native execution has been reached."""
+        return self.native_limit is not None and self.native_ns >= self.native_limit
 
     # -- what the CPU reaches
 
@@ -265,7 +280,7 @@ class Machine:
                 return MachineExit(MachineStop.REQUEST)
             before = executor.retired
             budget = min(until - before, cap)
-            if budget <= 0:
+            if budget <= 0 or self.native_over:
                 return LIMIT
             deadline = clock.next_deadline()
             if executor.halted and not self.interrupt_due:
@@ -372,7 +387,7 @@ class Machine:
         self.memory.clear(memory_parts(self.config))
         self.executor.set_retired(0)
         self.clock.restore(ClockState())
-        self._awake_at = 0
+        self._awake_at = self.native_ns = 0
         self._do_reset("system")
         self.journal.clear()
         self.outputs.clear()

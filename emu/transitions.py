@@ -36,6 +36,8 @@ class NativeConfig(NamedTuple):
     make: MakeVcpu
     policy: Policy
     costs: Costs
+    #: The host's clock, ns, where emulated instructions are to take the time that they take; None: `tick` ns each.
+    clock: Callable[[], int] | None = None
 
 
 class Transition(NamedTuple):
@@ -81,6 +83,9 @@ class Transitions(Twin):
         self.deadline: Callable[[], int | None] = lambda: None
         #: told the virtual time in ns that a vCPU which does not count has spent
         self.spent: Callable[[int], None] = lambda ns: None
+        #: says what is to be told of that a vCPU which does not count does not tell; empty: nothing
+        self.watched: Callable[[], str] = lambda: ""
+        self._clock, self._tick = config.clock, place.tick
         self._until = 0  # instructions retired at which to think about going native
         self._look = LOOK_FIRST
         self._site: Site | None = None  # of the access before
@@ -148,7 +153,7 @@ class Transitions(Twin):
 
     def obstacle(self) -> str:
         """What keeps the CPU emulated whatever its state is; empty: nothing."""
-        return self.vcpu.unable()
+        return self.vcpu.unable() or ("" if self.vcpu.counts else self.watched())
 
     def _go(self, native: bool, reason: str) -> None:
         """Move, if it is not there, and tell of it."""
@@ -217,10 +222,14 @@ class Transitions(Twin):
                 return None
             budget = min(budget, self._until - before)
         self._shortened = False
+        begun = 0 if self._clock is None else self._clock()
         try:
             exit = self.emulator.run(budget, skip_breakpoint=skip)
         finally:
-            self.ledger.emulated += self.emulator.retired - before
+            executed = self.emulator.retired - before
+            self.ledger.emulated += executed
+        if self._clock is not None and (late := self._clock() - begun - executed * self._tick) > 0:
+            self.spent(late)
         self._catch_up()
         if exit.reason is REQUEST and self._shortened and not exit.detail and not self._stop:
             return None

@@ -27,7 +27,7 @@ from emu.until import Until, UntilError, parse_until
 from emu.worker import Worker
 from emu.x86.cpuid import MODELS
 from repl.media import open_media
-from repl.natively import native_config
+from repl.natively import KVM, native_config
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, choose, parse_count, parse_memory
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def notice(text: str) -> None:
 def check_choices(options: argparse.Namespace) -> None:
     """Values that this version does not have. Raises UsageError."""
     choose("--machine", options.machine, MACHINES)
-    choose("--clock", options.clock, ("virtual",), ("host",))
+    choose("--clock", options.clock, ("virtual", "host") if options.hypervisor == KVM else ("virtual",), ("host",))
     choose("--cpus", options.cpus, ("1",))
     if options.kernel is None:
         for name, given in (("--initrd", bool(options.initrd)), ("--append", options.append is not None)):
@@ -82,7 +82,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         tour = image is None and not media and options.firmware is None and options.kernel is None
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
     config = MachineConfig(machine=options.machine, memory=memory, slice=piece, checks=checks, cpu=options.cpu)
-    config.native = native_config(options)
+    config.native = native_config(options, notice)
     open_media(options, config)
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:
@@ -289,7 +289,7 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
             if (target := getattr(options, option)) != "null":
                 sinks.append(Sink(f"--{option}", target, at_prompt))
                 setattr(config, f"{option}_out", sinks[-1])
-        rig = Rig(config, paced=paced)
+        rig = Rig(config, paced=paced or options.clock == "host")
         if rig.machine.executor.notice:
             notice(rig.machine.executor.notice)
     except BUILD_FAILURES as error:
@@ -436,6 +436,11 @@ def run(options: argparse.Namespace) -> int:
         until = None if options.until is None else parse_until(options.until)
     except UntilError as error:
         raise UsageError(str(error)) from error
+    if until is not None and until.kind == "insns" and options.hypervisor == KVM:
+        raise UsageError(
+            f"--until {until.spec}: {KVM} does not count instructions: wait for another event, or use "
+            "--hypervisor model"
+        )
     lines = _script(options)
     piped = sys.stdin is None or not sys.stdin.isatty()
     headless = options.headless or options.gdb == "stdio"

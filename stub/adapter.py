@@ -171,6 +171,8 @@ class DebuggerTarget(TracingTarget):
         self._may_write()
         assert isinstance(register, X86Register)
         value = int.from_bytes(data, "little")
+        if register.is_engine:
+            raise TargetError("engine says who executes: `monitor native` and `monitor emulate` change that")
         if register.is_pc:
             self.write_pc(thread, value)
             return
@@ -340,6 +342,8 @@ class DebuggerTarget(TracingTarget):
     def register_reader(self, register: Register) -> Callable[[], int]:
         assert isinstance(register, X86Register)
         state, read = self._debugger.live_cpu(), register.read
+        if register.is_engine:
+            return lambda: int(self._debugger.steering.native)
         if register.is_pc:
             return lambda: state.rip if self.pc_is_offset else state.linear_pc
         return lambda: read(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 
 from emu.debugger import BreakKind, Debugger, DebuggerError
 from emu.worker import Worker, WorkerClosed
@@ -15,6 +16,14 @@ from stub.tracing import Experiment
 OWNER = "gdb"
 
 
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The CPU at a moment, and whether a hypervisor executed it."""
+
+    state: CpuState
+    native: bool
+
+
 class TracingTarget:
     """The part of DebuggerTarget that implements `stub.trace_target.Traces`."""
 
@@ -24,9 +33,12 @@ class TracingTarget:
     _worker: Worker
     _descriptions: dict[int, Description]
 
-    def _value(self, state: CpuState, register: Register) -> bytes:
+    def _value(self, state: CpuState, register: Register, native: bool | None = None) -> bytes:
+        """`native`: who executed then; None: ask."""
         assert isinstance(register, X86Register)
-        if register.is_pc:
+        if register.is_engine:
+            value = int(self._debugger.steering.native if native is None else native)
+        elif register.is_pc:
             value = (state.rip if self.pc_is_offset else state.linear_pc) & (1 << register.bits) - 1
         else:
             value = register.read(state)
@@ -57,17 +69,17 @@ class TracingTarget:
     def describe_bits(self, bits: int) -> Description:
         """The registers while code is so wide, made once."""
         if bits not in self._descriptions:
-            self._descriptions[bits] = describe(bits)
+            self._descriptions[bits] = describe(bits, native=self._debugger.steering.possible)
         return self._descriptions[bits]
 
     def snapshot(self) -> object:
         # Not `Machine.cpu_state`: that lets devices catch up, which is for the run to do at its own instants.
-        return self._debugger.machine.executor.state()
+        return _Snapshot(self._debugger.machine.executor.state(), self._debugger.steering.native)
 
     def describe_snapshot(self, snapshot: object) -> Description:
-        assert isinstance(snapshot, CpuState)
-        return self.describe_bits(code_bits(snapshot))
+        assert isinstance(snapshot, _Snapshot)
+        return self.describe_bits(code_bits(snapshot.state))
 
     def snapshot_register(self, snapshot: object, register: Register) -> bytes | None:
-        assert isinstance(snapshot, CpuState)
-        return self._value(snapshot, register)
+        assert isinstance(snapshot, _Snapshot)
+        return self._value(snapshot.state, register, snapshot.native)

@@ -178,7 +178,7 @@ class ModelVcpu(UnicornEngine):
         """See Vcpu."""
         done = self.run(1, skip_breakpoint=True)
         self._met = None
-        return done
+        return Exit(ExitReason.BUDGET, done.executed) if self._own_event(done) else done
 
     # -- instructions that are exits
 

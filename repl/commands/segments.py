@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import Argument, CommandError, Result, command
-from repl.kinds import ADDRESS, ASSIGNMENT, MSR, NUMBER, RULES, chosen_rules
+from repl.kinds import ADDRESS, ASSIGNMENT, MSR, NUMBER, RULES
+from repl.rules import chosen_rules
 from repl.shown import ValueView
 
 if TYPE_CHECKING:

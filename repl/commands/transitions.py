@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from emu.x86.modes import Mode
 from repl.command import Argument, Result, command
-from repl.kinds import COUNT, FORCE, LEDGER, POLICY, RULES, SPAN, chosen_rules
+from repl.kinds import COUNT, FORCE, LEDGER, POLICY, RULES, SPAN
+from repl.rules import chosen_rules
 
 if TYPE_CHECKING:
+    from emu.x86.vmentry import Rules
     from repl.session import Session
 
 Args = Mapping[str, Any]
@@ -20,16 +22,22 @@ Args = Mapping[str, Any]
     Argument("rules", RULES, optional=True), aliases=("info why",),
     details=(
         "RULES: vtx2006 is VT-x without unrestricted guest, where real mode must look like virtual 8086 mode; vtx has\n"
-        "unrestricted guest; svm is AMD's. Without RULES each is asked. Every rule that is broken is said with its\n"
-        "values and its section, and which of the next instructions will make the state enterable, if one does.\n"
-        "The look ahead changes nothing of the guest and stops before the first access to a device."
+        "unrestricted guest; svm is AMD's; kvm is this host's KVM, as probed. Without RULES the first three\n"
+        "are asked, and the machine's own. Every rule that is broken is said with its values and its section, and\n"
+        "which of the next instructions will make the state enterable, if one does. The look ahead changes nothing of\n"
+        "the guest and stops before the first access to a device."
     ), looks=True,
 )  # fmt: skip
 def why(session: Session, args: Args) -> Result:
     from emu.x86 import vmentry
 
     name = args["rules"]
-    chosen = tuple(vmentry.RULES.values()) if name is None else (chosen_rules(name),)
+    if name is not None:
+        chosen: tuple[Rules, ...] = (chosen_rules(name),)
+    else:
+        own = session.debugger.steering.rules
+        chosen = tuple(vmentry.RULES.values())
+        chosen += (own,) if own is not None and own.name not in vmentry.RULES else ()
     return Result((tuple(session.debugger.why(rules) for rules in chosen),))
 
 

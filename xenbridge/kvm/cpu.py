@@ -42,14 +42,15 @@ SHUT_DOWN_PC: Final = 0xFFFFFFF0  #: where a CPU is that SVM's shutdown has made
 
 
 class KvmVcpu:
-    """See emu.vcpu.Vcpu. `backend` is what the host's KVM can. Raises EngineError where it cannot be had."""
+    """See emu.vcpu.Vcpu. `backend` is what the host's KVM can; `notice` is told when it vanishes. Raises EngineError
+    where it cannot be had."""
 
     name = "kvm"
     title = "Linux's KVM"
     counts = False
 
-    def __init__(self, place: Place, backend: Backend) -> None:
-        self._place, self.backend, self.rules = place, backend, backend.rules()
+    def __init__(self, place: Place, backend: Backend, notice: Callable[[str], None] = lambda text: None) -> None:
+        self._place, self.backend, self.rules, self._notice = place, backend, backend.rules(), notice
         try:
             self._vm = Vm()
             try:
@@ -167,6 +168,7 @@ class KvmVcpu:
     def _step(self) -> VmExit:
         self._debug(abi.DEBUG_SINGLESTEP, ())
         exit = self._run(None)
+        self._finish()  # else the step of this instruction would end the next run
         if exit.cause is not ExitCause.REFUSED and (exit.stop is None or exit.stop.reason is not ExitReason.REQUEST):
             self.retired += 1
         return exit
@@ -389,7 +391,9 @@ class KvmVcpu:
         return self._cpu.check(expected)
 
     def _lose(self, error: KvmError) -> None:
-        self.gone = f"KVM is gone: {error}"
+        if not self.gone:
+            self.gone = f"KVM is gone: {error}"
+            self._notice(f"{self.gone}; the guest goes on in the emulator")
 
     @property
     def linear_pc(self) -> int:

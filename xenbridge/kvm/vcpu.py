@@ -204,7 +204,7 @@ class Vcpu:
             self._fx = bytes(self._xsave[: parts.FX_SIZE])
         self._load_msrs(state)
         live = self.live
-        live.fpu, live.dr, live.msrs = state.fpu, state.dr, state.msrs
+        live.fpu, live.dr, live.msrs, live.smbase = state.fpu, state.dr, state.msrs, state.smbase
 
     def _load_msrs(self, state: CpuState) -> None:
         values = state.msrs
@@ -247,7 +247,7 @@ class Vcpu:
         page, live = self._map, self.live
         f = live.fpu
         state = CpuState(
-            dr=list(live.dr), msrs=dict(live.msrs), halted=live.halted, a20=live.a20,
+            dr=list(live.dr), msrs=dict(live.msrs), halted=live.halted, a20=live.a20, smbase=live.smbase,
             fpu=Fpu(f.fcw, f.fsw, f.ftw, f.fop, f.fip, f.fcs, f.fdp, f.fds, f.mxcsr, list(f.st), list(f.xmm)),
         )  # fmt: skip
         parts.unpack_regs(page[abi.AT_REGS : _REGS_END], state)
