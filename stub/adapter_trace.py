@@ -80,6 +80,12 @@ class TracingTarget:
         assert isinstance(snapshot, _Snapshot)
         return self.describe_bits(code_bits(snapshot.state))
 
+    def pc_at(self, address: int, register: Register) -> bytes | None:
+        assert isinstance(register, X86Register)
+        if not register.is_pc or self.pc_is_offset:
+            return None
+        return (address & (1 << register.bits) - 1).to_bytes(register.bits // 8, "little")
+
     def snapshot_register(self, snapshot: object, register: Register) -> bytes | None:
         assert isinstance(snapshot, _Snapshot)
         return self._value(snapshot.state, register, snapshot.native)

@@ -28,5 +28,8 @@ class Traces(Protocol):
     def describe_snapshot(self, snapshot: object) -> Description:
         """As `HasRegisters.describe` was at that moment."""
 
+    def pc_at(self, address: int, register: Register) -> bytes | None:
+        """What the register reads where execution is at this address, if it is the program counter and shows it."""
+
     def snapshot_register(self, snapshot: object, register: Register) -> bytes | None:
         """The register's value at that moment."""

@@ -12,7 +12,8 @@ UNCHANGED = "a trace frame is looked at, which cannot be changed: `tfind none` g
 
 
 class ShownFrame:
-    """`frame` of `target`. What was not collected cannot be known, but for what the client has called read-only."""
+    """`frame` of `target`. What was not collected cannot be known, but for where it was, and for what the client has
+    called read-only."""
 
     def __init__(self, target: Traces, frame: Frame, experiment: Experiment) -> None:
         self._target, self._frame, self._experiment = target, frame, experiment
@@ -31,7 +32,7 @@ class ShownFrame:
     def read_register(self, thread: int, register: Register) -> bytes | None:
         """As HasRegisters."""
         if self._frame.registers is None:
-            return None
+            return self._target.pc_at(self._frame.address, register)  # that much is known
         return self._target.snapshot_register(self._frame.registers, register)
 
     def write_register(self, thread: int, register: Register, data: bytes) -> None:

@@ -206,6 +206,10 @@ class FakeTarget(BareTarget):
         assert isinstance(snapshot, CpuState)
         return described(code_bits(snapshot))
 
+    def pc_at(self, address: int, register: Register) -> bytes | None:
+        assert isinstance(register, X86Register)
+        return address.to_bytes(register.size, "little") if register.is_pc else None
+
     def snapshot_register(self, snapshot: object, register: Register) -> bytes | None:
         assert isinstance(snapshot, CpuState)
         return self.value(snapshot, register)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from emu.firmware import tour
 from gdb_batch import batch
 from repl.harness import Gdb, GdbError, Server
+from stub.gdb import helper_path
 
 #: A boot ROM: a loop that counts at 500h and calls what counts at 502h.
 LOOP = """
@@ -200,3 +202,24 @@ def test_a_tracepoint_set_while_the_trace_runs_takes_part(gdb: Gdb, tmp_path: Pa
     gdb.cmd("tstatus")
     text = gdb.cmd("info tracepoints")
     assert text.count("already hit 3 times") == 2
+
+
+def test_a_frame_is_decoded_as_the_mode_in_which_it_was_collected(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], tmp_path: Path
+) -> None:
+    """With the helper, on the tour through all modes; gdb's architecture is 16-bit code's all along."""
+    places = {stop.name: stop.linear for stop in tour.stops()}
+    gdb = start_gdb(v2e_server(), arguments=["-x", str(helper_path())])
+    modes = {"pm32": ("mov    $0x10,%eax", 32), "long64": ("mov    $0x10,%ax", 64)}
+    for number, name in enumerate(modes, 1):
+        gdb.cmd(f"trace *{places[name]:#x}")
+        act(gdb, tmp_path, number, "collect $regs", f"collect *(unsigned char *){places[name]:#x}@12")
+    gdb.cmd("tstart")
+    gdb.cmd(f"hbreak *{places['real-again']:#x}")
+    gdb.cmd("continue")
+    gdb.cmd("tstop")
+    for frame, (text, width) in enumerate(modes.values()):
+        assert "Python Exception" not in gdb.cmd(f"tfind {frame}")
+        assert gdb.value("$mode") == width
+        assert text in gdb.cmd("x/i $pc")
+    assert gdb.value("$efer") & 0x500 == 0x500
