@@ -39,7 +39,7 @@ class Recorder:
         """An access where native execution was not to be had is nobody's decision."""
         self.held += gap
 
-    def missed(self, site: Site, gap: int, emulated: int) -> None:
+    def missed(self, site: Site, gap: int, emulated: int, counted: bool) -> None:
         self.held += emulated
         self.trace.append(Touch(site, max(1, gap - emulated)))
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from emu import stuck
+from emu.engine import EngineError
 from emu.inspector import DebuggerError
 from emu.machine import Machine, MachineExit, MachineState, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
+from emu.views import LockstepView
 
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
+PIECE = 2_000_000  #: instructions that `run` runs between two looks at whether the guest gets anywhere
+COMPARED = 1_000_000  #: instructions in lockstep between two looks at whether somebody waits
 
 
 class Debugger(Steps):
@@ -29,6 +34,7 @@ class Debugger(Steps):
         self._action: Action | None = None
         self._request: Request | None = None
         self._target = 0
+        self.progress = stuck.Watch(machine)
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
 
     def begin_continue(self) -> None:
@@ -80,6 +86,8 @@ class Debugger(Steps):
                 if exit is None:
                     if self.poll():
                         return None
+                    if (noticed := self.progress.sample()) is not None:
+                        self.machine.journal.add(executor.retired, "stuck", noticed.summary)
                     left = 0
                     continue
                 before = executor.retired
@@ -127,7 +135,7 @@ class Debugger(Steps):
     def run(self) -> Stop:
         """Pump the action to its end, on this thread."""
         while True:
-            stop = self.pump()
+            stop = self.pump(PIECE)
             if stop is not None:
                 return stop
 
@@ -155,6 +163,44 @@ class Debugger(Steps):
         self.last_stop = stop
         self.machine.journal.add(stop.retired, "stop", stop.text)
         return stop
+
+    def lockstep(self, count: int, second: str | None = None) -> LockstepView:
+        """Go on by at most `count` instructions that two CPUs run and that are compared: see emu.lockstep. Ends before
+        the instruction behind which they part, at the guest's end, or where somebody waits. Breakpoints are not looked
+        at. Raises DebuggerError while the guest runs, or where there is no such second CPU."""
+        from emu.lockstep import LockstepMachine, second_named  # of use here alone
+
+        if self._action is not None:
+            raise DebuggerError("the guest is running: stop it first")
+        machine = self.machine
+        if isinstance(machine, LockstepMachine):
+            raise DebuggerError("this whole run is in lockstep: `continue` compares")
+        try:
+            twin = LockstepMachine(machine.config, second_named(machine.config, second))
+        except EngineError as error:
+            raise DebuggerError(str(error)) from None
+        try:
+            twin.restore(machine.save())
+            inner = Debugger(twin)
+            inner.poll = self.poll
+            inner.set_limit(twin.executor.retired + count)
+            inner.begin_continue()
+            stop = None
+            while stop is None and not (self.poll() and twin.compared):
+                stop = inner.pump(COMPARED)
+            ended = "stopped" if stop is None else stop.text
+            if stop is not None and stop.kind is StopKind.LIMIT:
+                ended = f"{count} instructions done"
+            view = twin.summary("they part" if twin.divergence is not None else ended)
+            machine.outputs.take(twin.outputs)
+            machine.restore(twin.save())
+            machine.journal.put((*machine.journal, *twin.journal))
+        finally:
+            twin.close()
+        self.forget()
+        self._forget_passed()
+        self.last_stop = self._stop_at(StopKind.PAUSED, f"lockstep: {view.ended}")
+        return view
 
     def _not_running(self) -> None:
         if self._action is not None:

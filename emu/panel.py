@@ -5,11 +5,12 @@ Every method runs on the thread that owns the machine.
 
 from __future__ import annotations
 
+from emu import stuck
 from emu.inspector import DebuggerError, Inspector
 from emu.machine import Machine, MachineError
 from emu.record import replace
 from emu.steering import Steering
-from emu.views import EntryView, FingerprintView, RegisterView, SegmentView
+from emu.views import EntryView, FingerprintView, RegisterView, SegmentView, StuckView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
@@ -99,6 +100,12 @@ class Panel(Inspector):
         (shown,) = disasm.decode(found.code, linear, bits, found.before.rip, 1)
         loads = ", ".join(name.upper() for name in found.loads())
         return f"`{shown.text}` at {linear:#x} loads {loads}: behind it the state can be entered"
+
+    def why_stuck(self) -> StuckView:
+        """Whether the guest gets anywhere, and if not what it waits for. Inspection: nothing of it changes."""
+        view = stuck.explain(self.machine)
+        self.forget()
+        return view
 
     def port_in(self, port: int, size: int = 1) -> int:
         """A real IN, with its side effects on the device."""

@@ -1,4 +1,4 @@
-"""What may end a run: breakpoints of every kind, a limit, an event that is waited for. Kept, and armed in the engine."""
+"""What may end a run: breakpoints of every kind, a limit, an event that is waited for: kept and armed in the engine."""
 
 from __future__ import annotations
 

@@ -246,15 +246,17 @@ class Vcpu:
         """As `state`, with the FPU, debug registers and MSRs as they were known last."""
         page, live = self._map, self.live
         f = live.fpu
-        state = CpuState(
-            dr=list(live.dr), msrs=dict(live.msrs), halted=live.halted, a20=live.a20, smbase=live.smbase,
-            fpu=Fpu(f.fcw, f.fsw, f.ftw, f.fop, f.fip, f.fcs, f.fdp, f.fds, f.mxcsr, list(f.st), list(f.xmm)),
+        regs, rip, rflags = parts.unpack_regs(page[abi.AT_REGS : _REGS_END])
+        es, cs, ss, ds, fs, gs, ldtr, tr, gdtr, idtr, cr0, cr2, cr3, cr4, cr8, efer = parts.unpack_sregs(
+            page[abi.AT_SREGS : _SREGS_END]
+        )
+        shadow, pending, blocked = parts.unpack_events(page[abi.AT_EVENTS : _EVENTS_END])
+        return CpuState(
+            regs, rip, rflags, es, cs, ss, ds, fs, gs, ldtr, tr, gdtr, idtr, cr0, cr2, cr3, cr4, cr8,
+            live.dr.copy(), efer, live.msrs.copy(),
+            Fpu(f.fcw, f.fsw, f.ftw, f.fop, f.fip, f.fcs, f.fdp, f.fds, f.mxcsr, f.st.copy(), f.xmm.copy()),
+            live.halted, shadow, blocked, pending or live.nmi_pending, smbase=live.smbase, a20=live.a20,
         )  # fmt: skip
-        parts.unpack_regs(page[abi.AT_REGS : _REGS_END], state)
-        parts.unpack_sregs(page[abi.AT_SREGS : _SREGS_END], state)
-        parts.unpack_events(page[abi.AT_EVENTS : _EVENTS_END], state)
-        state.nmi_pending = state.nmi_pending or live.nmi_pending
-        return state
 
     def state(self) -> CpuState:
         """The state behind the last run or `finish`; what KVM does not have is as it was loaded."""
@@ -270,9 +272,12 @@ class Vcpu:
         ioctl(self.fd, "GET_REGS", regs)
         ioctl(self.fd, "GET_SREGS", sregs)
         ioctl(self.fd, "GET_VCPU_EVENTS", events)
-        parts.unpack_regs(bytes(regs), state)
-        parts.unpack_sregs(bytes(sregs), state)
-        parts.unpack_events(bytes(events), state)
+        state.regs, state.rip, state.rflags = parts.unpack_regs(bytes(regs))
+        (
+            state.es, state.cs, state.ss, state.ds, state.fs, state.gs, state.ldtr, state.tr, state.gdtr, state.idtr,
+            state.cr0, state.cr2, state.cr3, state.cr4, state.cr8, state.efer,
+        ) = parts.unpack_sregs(bytes(sregs))  # fmt: skip
+        state.shadow, state.nmi_pending, state.nmi_blocked = parts.unpack_events(bytes(events))
         return [
             f"{field.name}: {getattr(expected, field.name)} was given and KVM has {getattr(state, field.name)}"
             for field in fields(state)
