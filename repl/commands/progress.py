@@ -39,7 +39,7 @@ def lockstep(session: Session, args: Args) -> Result:
 
 @command(
     "stuck", "transitions", "say whether the guest gets anywhere, and if not what it waits for",
-    aliases=("why stuck", "info stuck"),
+    aliases=("why stuck", "info stuck"), looks=True,
     details=(
         "The next instructions are carried out and taken back, with devices only looked at. A loop is shown with its\n"
         "ways out: the branch, what decides it, the port, device or memory word that it comes from with its value,\n"
