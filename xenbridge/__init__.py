@@ -1,1 +1,1 @@
-"""The hypervisor's side: wire formats and native execution. Planned, not built: see docs/architecture.md."""
+"""The hypervisor's side: a real Xen's domains and the bridge to what the hypervisor owns."""
