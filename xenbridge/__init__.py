@@ -1,1 +1,1 @@
-"""The hypervisor's side: a real Xen's domains and the bridge to what the hypervisor owns."""
+"""The hypervisor's side: wire formats, conversion, files of Xen as subjects, hypervisors. See docs/architecture.md."""
