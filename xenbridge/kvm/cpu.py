@@ -14,7 +14,7 @@ from typing import Final, cast
 from emu.engine import Change, EngineError, Exit, ExitReason, Fault, MemoryRegion, MsrDevice, Watch
 from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.modes import Mode
-from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE
+from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC, TSC_ADJUST
 from emu.x86.state import CR0_PG, RFLAGS_IF, CpuState
 from emu.x86.vmentry import Broken
 from xenbridge.kvm import abi
@@ -36,7 +36,9 @@ LONGEST: Final = 100_000_000
 #: ns; how often the state is looked at where a guest can come to modes that this KVM does not run.
 WATCHED: Final = 1_000_000
 NOTHING_FORBIDDEN: Final = (), frozenset[Mode]()
-MASK32: Final = (1 << 32) - 1
+MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
+#: kHz: the machine's time-stamp counter counts virtual nanoseconds.
+TSC_KHZ: Final = 1_000_000
 CR8_MASK: Final = 0xF
 SHUT_DOWN_PC: Final = 0xFFFFFFF0  #: where a CPU is that SVM's shutdown has made KVM reset
 
@@ -56,6 +58,8 @@ class KvmVcpu:
             try:
                 self._vm.filter_msrs(NATIVE_MSR_ACCESS)
                 self._cpu = Vcpu(self._vm, cpuid_entries(place.model))
+                if self._vm.offers("TSC_CONTROL"):
+                    self._cpu.scale_tsc(TSC_KHZ)
                 self._kicker = Kicker(self._cpu.fd, self._cpu.immediate_exit)
                 self._accesses = Accesses(self._cpu, place.io, place.mmio, place.regions)
             except BaseException:
@@ -373,6 +377,8 @@ class KvmVcpu:
         self._finish()
         self._injected = False
         self._give(state)
+        if self.backend.sets_tsc:
+            self._cpu.try_msr(TSC, self.time_stamp())
         self.set_a20(state.a20)
         self._live.halted, self._live.nmi_pending = state.halted, state.nmi_pending
         self._priority = state.cr8
@@ -540,7 +546,7 @@ class KvmVcpu:
 
     def time_stamp(self) -> int:
         """See Cpu. The machine's: KVM shows the host's, where it cannot be set."""
-        return self._place.timestamp()
+        return self._place.timestamp() + self._live.msrs.get(TSC_ADJUST, 0) & MASK64
 
     def on_time_stamp(self, callback: Callable[[], None] | None) -> None:
         """See Cpu. A write to it is the emulator's."""

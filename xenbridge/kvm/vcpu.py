@@ -322,6 +322,14 @@ class Vcpu:
             return False
         return True
 
+    def scale_tsc(self, khz: int) -> bool:
+        """Have the time-stamp counter count so many times a millisecond; False: KVM refuses."""
+        try:
+            ioctl(self.fd, "SET_TSC_KHZ", khz)
+        except KvmError:
+            return False
+        return True
+
     def set_debug(self, control: int, addresses: Sequence[int] = (), *, written: bool = False) -> None:
         """Single-step, or stop before the instructions at up to four linear addresses; with `written`, behind those
         that write a byte there."""

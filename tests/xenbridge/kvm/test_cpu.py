@@ -11,6 +11,7 @@ import pytest
 from bare_cpu import CODE, ROM, STACK, flat_state, long_state, real_state
 from emu.engine import Access as Kind
 from emu.engine import Change, ExitReason, Watch
+from emu.record import replace
 from emu.vcpu import ExitCause, VmExit
 from emu.x86.state import RFLAGS_IF, CpuState, Segment
 from native_cpu import Native
@@ -322,6 +323,19 @@ def test_page_tables_written_by_others_take_effect(native: Native) -> None:
     for page, value in ((0x200000, 0x11), (0x201000, 0x22), (0x200000, 0x11)):
         native.memory.write(0x100000 + 0x3000 + 8 * 0x200, (page | 3).to_bytes(8, "little"))
         assert enter(native).address == 0x10 and native.ports[-1] == (0x10, 1, value)
+
+
+def test_the_time_stamp_counter_goes_on_from_the_machines_where_it_can_be_set(
+    native: Native, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(native.cpu._cpu, "try_msr", lambda number, value: given.append((number, value)))
+    native.cpu.backend = replace(native.backend, sets_tsc=True)
+    native.time = 5000
+    state = real_state()
+    state.msrs[0x3B] = 100
+    native.cpu.load(state)
+    assert given == [(0x10, 5100)] and native.cpu.time_stamp() == 5100
 
 
 # -- an end
