@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
+from emu import stuck
 from emu.breakpoints import Counted
 from emu.catcher import Catcher
 from emu.catches import Catch, CatchKind
-from emu.engine import Access, Watch
+from emu.engine import Access, EngineError, Watch
 from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
 from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
 from emu.record import dataclass, replace
 from emu.steering import Steering
 from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind, fault_chain
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
-from emu.views import EntryView, FingerprintView, RegisterView, SegmentView
+from emu.views import EntryView, FingerprintView, LockstepView, RegisterView, SegmentView, StuckView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
@@ -30,6 +31,8 @@ __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "Stop
 UNBOUNDED = 1 << 62
 _NO_LIMITS: Final = (UNBOUNDED,)
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
+PIECE = 2_000_000  #: instructions that `run` runs between two looks at whether the guest gets anywhere
+COMPARED = 1_000_000  #: instructions in lockstep between two looks at whether somebody waits
 MAX_WATCH = 1 << 20  #: bytes; each page of a watched range is translated and followed
 _WATCH_ACCESS = {BreakKind.WRITE: Access.WRITE, BreakKind.READ: Access.READ, BreakKind.ACCESS: Access.BOTH}
 
@@ -87,6 +90,7 @@ class Debugger(Inspector):
         self._catcher = Catcher(machine, lambda: self.running, self.try_glance, self.place)
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
         self._screen_timer.wakes = False
+        self.progress = stuck.Watch(machine)
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
 
     def live_cpu(self) -> CpuState:
@@ -314,6 +318,8 @@ class Debugger(Inspector):
                 if exit is None:
                     if self.poll():
                         return None
+                    if (noticed := self.progress.sample()) is not None:
+                        self.machine.journal.add(executor.retired, "stuck", noticed.summary)
                     left = 0
                     continue
                 before = executor.retired
@@ -377,7 +383,7 @@ class Debugger(Inspector):
     def run(self) -> Stop:
         """Pump the action to its end, on this thread."""
         while True:
-            stop = self.pump()
+            stop = self.pump(PIECE)
             if stop is not None:
                 return stop
 
@@ -736,6 +742,49 @@ class Debugger(Inspector):
         (shown,) = disasm.decode(found.code, linear, bits, found.before.rip, 1)
         loads = ", ".join(name.upper() for name in found.loads())
         return f"`{shown.text}` at {linear:#x} loads {loads}: behind it the state can be entered"
+
+    def why_stuck(self) -> StuckView:
+        """Whether the guest gets anywhere, and if not what it waits for. Inspection: nothing of it changes."""
+        view = stuck.explain(self.machine)
+        self.forget()
+        return view
+
+    def lockstep(self, count: int, second: str | None = None) -> LockstepView:
+        """Go on by at most `count` instructions that two CPUs run and that are compared: see emu.lockstep. Ends before
+        the instruction behind which they part, at the guest's end, or where somebody waits. Breakpoints are not looked
+        at. Raises DebuggerError while the guest runs, or where there is no such second CPU."""
+        from emu.lockstep import LockstepMachine, second_named  # of use here alone
+
+        if self._action is not None:
+            raise DebuggerError("the guest is running: stop it first")
+        machine = self.machine
+        if isinstance(machine, LockstepMachine):
+            raise DebuggerError("this whole run is in lockstep: `continue` compares")
+        try:
+            twin = LockstepMachine(machine.config, second_named(machine.config, second))
+        except EngineError as error:
+            raise DebuggerError(str(error)) from None
+        try:
+            twin.restore(machine.save())
+            inner = Debugger(twin)
+            inner.poll = self.poll
+            inner.set_limit(twin.executor.retired + count)
+            inner.begin_continue()
+            stop = None
+            while stop is None and not (self.poll() and twin.compared):
+                stop = inner.pump(COMPARED)
+            ended = "stopped" if stop is None else stop.text
+            if stop is not None and stop.kind is StopKind.LIMIT:
+                ended = f"{count} instructions done"
+            view = twin.summary("they part" if twin.divergence is not None else ended)
+            machine.outputs.take(twin.outputs)
+            machine.restore(twin.save())
+            machine.journal.put((*machine.journal, *twin.journal))
+        finally:
+            twin.close()
+        self.forget()
+        self.last_stop = self._stop_at(StopKind.PAUSED, f"lockstep: {view.ended}")
+        return view
 
     def port_in(self, port: int, size: int = 1) -> int:
         """A real IN, with its side effects on the device."""

@@ -42,14 +42,20 @@ class Learn:
         dwell, _ = self.learner.last
         self.learner.touched(gap, gap, exited=False, held=max(0, gap - dwell))
 
-    def missed(self, site: Site, gap: int, emulated: int) -> None:
+    def missed(self, site: Site, gap: int, emulated: int, counted: bool) -> None:
         """See Policy."""
         dwell, _ = self.learner.last
-        self.learner.touched(gap, emulated, exited=True, held=max(0, emulated - dwell))
+        self.learner.touched(gap, emulated, exited=True, counted=counted, held=max(0, emulated - dwell))
 
     def moved(self) -> None:
         """See Policy."""
         self.learner.restart()
+
+    def views(self, text: str) -> list[SiteView]:
+        """Of the sites whose words contain `text`, those with the most gaps first."""
+        learner = self.learner
+        found = [site for site in learner.sites if text in str(site)]
+        return sorted(map(learner.view, found), key=lambda view: -view.gaps)
 
     def shown(self) -> tuple[str, ...]:
         """See Policy."""

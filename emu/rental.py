@@ -172,6 +172,7 @@ class Account:
         #: from 0 to `Prices.hops`
         self.lag = 0.0
         self._patient = prices.hops > prices.exit
+        self._rent, self._price, self._more = prices.rent, prices.price, prices.bound - 1
 
     def restart(self) -> None:
         """The emulator has the vCPU for a reason that no strategy chose: a clairvoyant's is there as well, at least at
@@ -210,7 +211,7 @@ class Account:
 
     def nearest(self, dwell: int) -> int:
         """Of the dwells between the safe rule's and `dwell` the one nearest to `dwell` that is permitted."""
-        if self.prices.rent <= 0 or self.permits_dwell(dwell):
+        if self._plenty(dwell) or self.permits_dwell(dwell):
             return dwell
         good, bad = self.break_even, dwell
         while abs(good - bad) > 1:
@@ -220,6 +221,10 @@ class Account:
             else:
                 bad = middle
         return good
+
+    def _plenty(self, dwell: int) -> bool:
+        """Quickly, whether credit is no question: whatever comes, it pays for the dwell and for leaving."""
+        return self.credit >= self._rent * dwell + self._price
 
     def touched(self, gap: int, forced: bool, emulated: int, exited: bool, entered: bool) -> None:
         """A touch came after `gap` instructions, `emulated` of them in the emulator, by an exit or not, with a hop in
@@ -238,7 +243,7 @@ class Account:
         prices = self.prices
         emulator = self.lag - prices.hop_in
         behind, native = _behind(gap, forced, emulator, 0.0, prices)
-        earned = behind - emulator + (prices.bound - 1) * (native + prices.native * gap)
+        earned = behind - emulator + self._more * (native + prices.native * gap)
         return self.credit + earned, behind - native + prices.hop_in
 
     def _needed(self, lag: float) -> float:
@@ -246,4 +251,4 @@ class Account:
         return self.prices.hop_out - (max(lag - self.prices.exit, 0.0) if self._patient else 0.0)
 
     def _instructions(self, rent: float) -> int:
-        return FOR_GOOD if self.prices.rent <= 0 else min(FOR_GOOD, int(rent / self.prices.rent))
+        return FOR_GOOD if self._rent <= 0 else min(FOR_GOOD, int(rent / self._rent))

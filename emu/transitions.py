@@ -24,6 +24,7 @@ from emu.x86.state import CpuState
 BUDGET, REQUEST = ExitReason.BUDGET, ExitReason.REQUEST
 #: How soon a state that could not be entered is looked at again, in instructions: at first, and at most.
 LOOK_FIRST, LOOK_LAST = 16, 4096
+NATIVE_NS = 1  #: what an instruction is taken to last on a vCPU that does not count them
 TOLD = 16  #: of the accesses that the emulator has answered by itself so many are told to the policy
 HISTORY = 64  #: transitions that are remembered
 #: Exits behind which the state may be one that cannot be entered again.
@@ -92,6 +93,7 @@ class Transitions(Twin):
         self._access_at = 0  # instructions retired before it
         self._exit: VmExit | None = None  # itself
         self._native = 0  # the ledger's native instructions up to it
+        self._elapsed = 0  # ns that a vCPU which does not count has spent since
         self._shortened = False  # the emulator's run is ended because the CPU is to go native earlier
         emulator.note_answers()
         self._dwell = 0  # decided at it
@@ -256,6 +258,7 @@ class Transitions(Twin):
             self.ledger.native += vcpu.retired - before
         if exit.elapsed:
             self.spent(exit.elapsed)
+            self._elapsed += exit.elapsed
         if exit.cause is ExitCause.STOPPED:
             stop = exit.stop
             return None if stop is None or (stop.reason is BUDGET and vcpu.counts) else stop
@@ -304,14 +307,18 @@ class Transitions(Twin):
         if self.policy.learns:
             site, before = exit.site, self._site
             gap = at - self._access_at
-            if before is not None and not gap:
+            if before is not None and not gap and (caught or self.vcpu.counts):
                 return self._dwell  # another access of the same instruction
             native = self.ledger.native
             if before is not None and caught:
                 self.policy.hit(before, gap)
             elif before is not None:
                 emulated = gap - exit.before - (native - self._native)
-                self.policy.missed(before, gap, max(0, min(gap, emulated)))
+                emulated = max(0, min(gap, emulated))
+                if not self.vcpu.counts:
+                    gap = emulated + max(1, self._elapsed // NATIVE_NS)
+                self.policy.missed(before, gap, emulated, self.vcpu.counts)
+            self._elapsed = 0
             self._exit, self._site, self._access_at, self._native = exit, site, at, native
         self._dwell = self.policy.dwell(exit, not caught)
         return self._dwell

@@ -124,8 +124,8 @@ class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
     all ones. `timestamp` is what RDTSC returns before the guest writes it; it grows by `tick` with each instruction of
     a run (0: however it likes). `model` is the CPU's. `checks`: see `emu.unicorn_checks`. `translations` is how many
-    translated blocks the fast loop keeps. `display` is served without a call of Python where that can be. Raises
-    EngineError when this Unicorn is not the one known here."""
+    translated blocks the fast loop keeps. `display` is served without a call of Python where that can be. `portable`
+    has the loop that needs no helper. Raises EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
     answers_ahead = True
@@ -143,6 +143,7 @@ class UnicornEngine:
         display: SharedDisplay | None = None,
         tick: int = 0,
         apic: bool = False,
+        portable: bool = False,
     ) -> None:
         if LIBRARY.version != VERSION:
             raise EngineError(
@@ -190,7 +191,7 @@ class UnicornEngine:
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
-        self._loop = self._choose_loop(translations, tick)
+        self._loop = self._choose_loop(translations, tick, portable)
         #: runs with what goes with them in one call, of the fast loop
         self._go = self._loop.go if isinstance(self._loop, FastLoop) else None
         self._display = display
@@ -218,9 +219,9 @@ class UnicornEngine:
         reset.regs[RDX] = model.signature
         self.load(reset)
 
-    def _choose_loop(self, translations: int, tick: int) -> FastLoop | GateLoop:
+    def _choose_loop(self, translations: int, tick: int, portable: bool) -> FastLoop | GateLoop:
         helper = HELPER
-        if os.environ.get("V2E_ENGINE", "") == "gate":
+        if portable or os.environ.get("V2E_ENGINE", "") == "gate":
             helper = FORCED
         elif isinstance(helper, Helper):
             try:

@@ -103,6 +103,8 @@ def run_parser() -> argparse.ArgumentParser:
     add("--headless", action="store_true", help="no prompt: run until the guest ends or gdb kills it")
     add("--until", metavar="EVENT", help="text:REGEX, serial:REGEX, debugcon:REGEX, pc:ADDR, insns:N or exit; then "
         "the -c commands run, and it ends")  # fmt: skip
+    add("--lockstep", action="store_true", help="a second CPU runs the same instructions on memory of its own, that of "
+        "the hypervisor or an emulator in other settings; the first difference ends the run")  # fmt: skip
     add("--screenshot", metavar="FILE", help="write what the display shows at the end to FILE, as PNG")
     add("-c", action=_Script, const="-c", dest="script", default=[], metavar="COMMAND", help="run a command instead "
         "of the prompt; may be repeated")  # fmt: skip

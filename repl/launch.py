@@ -20,7 +20,7 @@ from emu.engine import CheckLevel, EngineError
 from emu.firmware.payload import KernelError
 from emu.firmware.roms import FirmwareError, builtin_bios, find_firmware, find_vga_rom, read_rom, tour_rom
 from emu.inspector import DebuggerError
-from emu.machine import MACHINES, MachineConfig, MachineError, build_machine
+from emu.machine import MACHINES, Machine, MachineConfig, MachineError, build_machine
 from emu.media import Disk, MediaError
 from emu.stops import Stop, StopKind
 from emu.until import Until, UntilError, parse_until
@@ -174,12 +174,30 @@ class Sink:
 # -- the rig
 
 
+def _compared(config: MachineConfig) -> Machine:
+    """A machine with a second CPU in lockstep."""
+    from emu.lockstep import LockstepMachine, second_named
+
+    return LockstepMachine(config, second_named(config))
+
+
+def _told(machine: Machine) -> str:
+    """What its second CPU has seen, in a sentence."""
+    from emu.lockstep import LockstepMachine
+
+    assert isinstance(machine, LockstepMachine)
+    view = machine.summary("")
+    verdict = "no difference" if view.divergence is None else "a difference behind the last"
+    masked = f", {view.masked} of them but for undefined flags" if view.masked else ""
+    return f"lockstep of {view.first} and {view.second}: {view.compared} instructions compared{masked}, {verdict}"
+
+
 class Rig:
     """A machine with its debugger, its thread, the commands, and perhaps a gdb server. Closed as a whole."""
 
-    def __init__(self, config: MachineConfig, *, paced: bool) -> None:
+    def __init__(self, config: MachineConfig, *, paced: bool, lockstep: bool = False) -> None:
         try:
-            self.machine = build_machine(config)
+            self.machine = _compared(config) if lockstep else build_machine(config)
         except BUILD_FAILURES as error:
             raise UsageError(str(error)) from error
         self.config = config
@@ -249,12 +267,21 @@ class Rig:
         if self.guest_code is not None:
             return (self.guest_code << 1 | 1) & 0xFF
         if stop is not None and stop.kind in _DIED:
-            notice(f"the guest died: {stop.text} (after {stop.retired} instructions)")
+            notice(f"the guest died: {stop.text} (after {stop.retired} instructions){self._waited(stop)}")
             return STATUS_DIED
         if stop is not None and stop.kind is StopKind.LIMIT:
-            notice(stop.text)
+            notice(stop.text + self._waited(stop))
             return STATUS_BUDGET
         return STATUS_OK
+
+    def _waited(self, stop: Stop) -> str:
+        """What the guest was waiting for where it got nowhere, as a sentence behind another."""
+        if stop.kind not in (StopKind.LIMIT, StopKind.DEADLOCK):
+            return ""
+        view = self.worker.call(self.debugger.why_stuck)
+        if stop.kind is StopKind.DEADLOCK:
+            return f"; {view.details[0]}" if view.details else ""
+        return f"; {view.summary}" if view.stuck or view.verdict == "idle" else ""
 
     def close(self) -> None:
         """Stop all. Guest writes kept with --write are in their files afterwards."""
@@ -279,7 +306,7 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
             if (target := getattr(options, option)) != "null":
                 sinks.append(Sink(f"--{option}", target, at_prompt))
                 setattr(config, f"{option}_out", sinks[-1])
-        rig = Rig(config, paced=paced or options.clock == "host")
+        rig = Rig(config, paced=paced or options.clock == "host", lockstep=getattr(options, "lockstep", False))
         if rig.machine.executor.notice:
             notice(rig.machine.executor.notice)
     except BUILD_FAILURES as error:
@@ -452,6 +479,8 @@ def run(options: argparse.Namespace) -> int:
         if options.screenshot is not None:
             failed = _screenshot(rig, Path(options.screenshot))
             status = status or failed
+        if options.lockstep:
+            notice(rig.worker.call(lambda: _told(rig.machine)))
         return status
 
 

@@ -158,12 +158,14 @@ class DebuggerTarget:
     def describe(self) -> Description:
         bits = code_bits(self._debugger.cpu())
         if bits not in self._descriptions:
-            self._descriptions[bits] = describe(bits)
+            self._descriptions[bits] = describe(bits, native=self._debugger.steering.possible)
         return self._descriptions[bits]
 
     def _value(self, state: CpuState, register: Register) -> bytes:
         assert isinstance(register, X86Register)
-        if register.is_pc:
+        if register.is_engine:
+            value = int(self._debugger.steering.native)
+        elif register.is_pc:
             value = (state.rip if self.pc_is_offset else state.linear_pc) & (1 << register.bits) - 1
         else:
             value = register.read(state)
@@ -180,6 +182,8 @@ class DebuggerTarget:
         self._may_write()
         assert isinstance(register, X86Register)
         value = int.from_bytes(data, "little")
+        if register.is_engine:
+            raise TargetError("engine says who executes: `monitor native` and `monitor emulate` change that")
         if register.is_pc:
             self.write_pc(thread, value)
             return
@@ -349,6 +353,8 @@ class DebuggerTarget:
     def register_reader(self, register: Register) -> Callable[[], int]:
         assert isinstance(register, X86Register)
         state, read = self._debugger.live_cpu(), register.read
+        if register.is_engine:
+            return lambda: int(self._debugger.steering.native)
         if register.is_pc:
             return lambda: state.rip if self.pc_is_offset else state.linear_pc
         return lambda: read(state)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emu.x86.modes import Mode
-from repl.command import Argument, Result, command
+from repl.command import Argument, CommandError, Result, command
 from repl.kinds import COUNT, FORCE, LEDGER, POLICY, RULES, SPAN
 from repl.rules import chosen_rules
 
@@ -54,17 +55,28 @@ def transitions(session: Session, args: Args) -> Result:
 
 
 @command(
-    "policy", "transitions", "show or choose how it is decided who executes",
-    Argument("policy", POLICY, optional=True, form="NAME"), aliases=("info policy",),
+    "policy", "transitions", "show or choose how it is decided who executes; what was learned, saved and loaded",
+    Argument("policy", POLICY, optional=True, form="NAME|why SITE|save FILE|load FILE"), aliases=("info policy",),
     details=(
         "emulated: never native. native, or auto: native wherever the state can be entered. dwell:N: emulated for N\n"
         "instructions behind each exit, or access that would have been one. learn: for as long as what was learned of\n"
-        "the place says. What is forced stays forced."
+        "the place says (docs/policies.md). What is forced stays forced.\n"
+        "`why SITE` explains the dwell that learn has at the exit sites whose words, as `policy` shows them, contain\n"
+        "SITE: a port, a mode, an address. `save FILE` writes what is known, `load FILE` begins with that."
     ),
 )  # fmt: skip
 def policy(session: Session, args: Args) -> Result:
     steering = session.debugger.steering
-    if args["policy"] is not None:
+    word, _, rest = (args["policy"] or "").strip().partition(" ")
+    rest = rest.strip()
+    if word in ("why", "save", "load"):
+        if not rest:
+            raise CommandError(f"policy {word} what? Give {'a site' if word == 'why' else 'a file'}")
+        if word == "why":
+            return Result(text="\n\n".join("\n".join(lines) for lines in steering.explain(rest)))
+        count = (steering.save_learned if word == "save" else steering.load_learned)(Path(rest))
+        return Result(text=f"{count} exit sites {'saved' if word == 'save' else 'loaded'}")
+    if word:
         steering.set_policy(steering.named_policy(args["policy"].strip()))
     view = steering.view()
     return Result(text="\n".join((view.policy, *(f"  {line}" for line in view.policy_state))))
