@@ -289,6 +289,11 @@ class Vcpu:
         """Behind the last run something is half delivered."""
         return parts.injected(bytes(self._run[abi.AT_EVENTS : _EVENTS_END]))
 
+    @property
+    def interrupting(self) -> bool:
+        """Behind the last run an interrupt is injected and not delivered."""
+        return bool(self._map[abi.AT_EVENTS + 8])
+
     def withdraw(self) -> None:
         """Take back what is half delivered: nothing of a delivery that was not finished has happened."""
         events = bytearray(self._run[abi.AT_EVENTS : _EVENTS_END])
