@@ -24,7 +24,7 @@ class KvmVcpu(Runs):
 
     name = "kvm"
     title = "Linux's KVM"
-    counts = False
+    counts = translates = False
 
     def unable(self) -> str:
         """See Vcpu."""
