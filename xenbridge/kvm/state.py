@@ -189,8 +189,8 @@ def unpack_fpu(area: bytes, before: Fpu) -> Fpu:
     is there always (SDM vol. 1, 13.8).
 
     The last instruction's FCS and FDS are those of `before` as long as no x87 instruction came. AMD's CPUs save no
-    pointers at all while no exception is pending (AMD64 APM vol. 3, CPUID Fn8000_0008, RstrFpErrPtrs), so where they are zeros and the FPU is not
-    as FNINIT leaves it those of `before` stay."""
+    pointers at all while no exception is pending, unless CPUID says RstrFpErrPtrs (AMD64 APM vol. 3, Fn8000_0008): so
+    where they are zeros and the FPU is not as FNINIT leaves it those of `before` stay."""
     fcw, fsw, ftw, fop, fip, fdp, mxcsr = _FX_HEAD.unpack_from(area)
     fpu = Fpu(mxcsr=mxcsr)
     if area[XSTATE_BV] & 1:
