@@ -14,6 +14,7 @@ from emu.engine import EngineError
 from emu.inspector import DebuggerError
 from emu.machine import Machine, MachineExit, MachineState, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
+from emu.record import replace
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import LockstepView
@@ -175,8 +176,15 @@ class Debugger(Steps):
         machine = self.machine
         if isinstance(machine, LockstepMachine):
             raise DebuggerError("this whole run is in lockstep: `continue` compares")
+        config = machine.config
+        if (native := config.native) is not None:
+            # What a policy has learned of this run is its own.
+            from emu.policies import policy_named
+
+            fresh = policy_named(native.policy.name, native.costs)
+            config = replace(config, native=native._replace(policy=fresh))
         try:
-            twin = LockstepMachine(machine.config, second_named(machine.config, second))
+            twin = LockstepMachine(config, second_named(config, second))
         except EngineError as error:
             raise DebuggerError(str(error)) from None
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from repl.command import Argument, Result, command
+from repl.command import Argument, CommandError, Result, command
 from repl.kinds import COUNT, SECOND
 
 if TYPE_CHECKING:
@@ -26,9 +26,15 @@ Args = Mapping[str, Any]
         "slices of 10,007 instructions with all checks, `hooked`, the same with a breakpoint and a watchpoint that\n"
         "nothing meets, or `portable`, the loop that needs no C helper."
     ),
+    resumes=True,
 )  # fmt: skip
 def lockstep(session: Session, args: Args) -> Result:
-    return Result((session.debugger.lockstep(args["count"], args["second"]), session.position()))
+    try:
+        view = session.call(lambda: session.debugger.lockstep(args["count"], args["second"]))
+    except KeyboardInterrupt:
+        session.worker.interrupt()  # it ends at the next block
+        raise CommandError("lockstep was stopped") from None
+    return Result((view, session.call(session.position)))
 
 
 @command(
