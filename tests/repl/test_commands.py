@@ -266,7 +266,7 @@ def test_status_says_why_the_guest_stands_still(say):
 def test_a_session_for_gdbs_monitor_may_look_but_not_run(session):
     monitor = session.shared(may_resume=False, resumed_by="gdb")
     assert monitor.execute("regs").views
-    for line in ("continue", "step", "next", "until 0", "quit"):
+    for line in ("lockstep 5", "continue", "step", "next", "until 0", "quit"):
         assert "gdb" in failure(monitor, line)
     monitor.execute("save shared")
     assert session.execute("restore shared").views
