@@ -361,4 +361,4 @@ def test_why_names_each_broken_rule_and_what_ends_it(session_for):
     assert "CS base 0xffff0000 is not selector 0xf000 << 4 (SDM 3C 26.3.1.2, virtual-8086)" in text
     assert "ahead: `ljmp 0xf000:0x0` at 0xfffffff0 loads CS" in text
     assert "svm (AMD SVM): yes" in text
-    assert failure(said, "why vmx") == "no rules are called 'vmx': use one of vtx2006, vtx, svm"
+    assert failure(said, "why vmx") == "no rules are called 'vmx': use one of vtx2006, vtx, svm, kvm"
