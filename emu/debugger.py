@@ -27,6 +27,7 @@ from emu.x86.vmentry import Rules
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
 UNBOUNDED = 1 << 62
+STEP = StopKind.STEP  # looked up once: an enumeration's members cost several times a global name
 _NO_LIMITS: Final = (UNBOUNDED,)
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
 MAX_WATCH = 1 << 20  #: bytes; each page of a watched range is translated and followed
@@ -82,6 +83,10 @@ class Debugger(Inspector):
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
         self._screen_timer.wakes = False
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
+
+    def _stood(self) -> CpuState:
+        self.machine.service()
+        return self.machine.executor.live()
 
     def live_cpu(self) -> CpuState:
         """See Inspector."""
@@ -417,10 +422,16 @@ class Debugger(Inspector):
             machine.service()
         return None
 
+    def _at_once(self) -> MachineExit | None:
+        """One instruction without a request, where nothing comes before it; None: it is for `_one`."""
+        if self._plain <= 0 or (exit := self.machine.step()) is None:
+            return None
+        self._plain -= 1
+        return exit
+
     def _one(self) -> _Part:
         """One instruction; a Stop when something else came first."""
-        if self._plain > 0 and (exit := self.machine.step()) is not None:
-            self._plain -= 1
+        if (exit := self._at_once()) is not None:
             return self._classify(exit)
         stop = yield from self._pass_interrupts()
         if stop is not None:
@@ -457,14 +468,18 @@ class Debugger(Inspector):
         return stop
 
     def _step(self, count: int) -> _Action:
-        one = self._whole if self.step_whole_repeats else self._one
+        whole = self.step_whole_repeats
         for done in range(count):
-            stop = yield from one()
+            if not whole and (exit := self._at_once()) is not None:
+                stop = self._classify(exit)
+            else:
+                stop = yield from self._whole() if whole else self._one()
             if stop is None and done < count - 1:
                 stop = self._breakpoint_here()
             if stop is not None:
                 return stop
-        return self._stop_at(StopKind.STEP, "step")
+        executor = self.machine.executor
+        return Stop(STEP, "step", executor.linear_pc, executor.retired)
 
     def _over(self) -> _Action:
         state = self.machine.cpu_state()
@@ -488,9 +503,12 @@ class Debugger(Inspector):
         return stop
 
     def _range(self, start: int, end: int) -> _Action:
-        one = self._whole if self.step_whole_repeats else self._one
+        whole = self.step_whole_repeats
         while True:
-            stop = yield from one()
+            if not whole and (exit := self._at_once()) is not None:
+                stop = self._classify(exit)
+            else:
+                stop = yield from self._whole() if whole else self._one()
             if stop is None and not start <= self.machine.executor.linear_pc < end:
                 stop = self._stop_at(StopKind.STEP, "step")
             stop = stop or self._breakpoint_here()

@@ -18,6 +18,8 @@ VECTOR_NAMES = (
 class StopKind(enum.Enum):
     """What ended a run."""
 
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
+
     PAUSED = "paused"  #: at reset, or after a restore: not run yet
     BREAKPOINT = "breakpoint"
     WATCHPOINT = "watchpoint"

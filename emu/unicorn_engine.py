@@ -177,7 +177,7 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
-        self._live_state = LiveState(self._ov, self.state, self._system.efer)
+        self._live_state = LiveState(self._ov, self.state, self._system.efer, lambda: self._halted)
         self._faults = Faults(
             self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
         )

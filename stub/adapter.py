@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
 from emu.engine import Access
@@ -34,6 +34,8 @@ from stub.target import (
 
 T = TypeVar("T")
 OWNER = "gdb"
+#: Registers that are looked at in place, as a copy of the CPU's state costs more.
+FEW = 16
 #: The one CPU there is; ids count from 1.
 CPU_THREAD = 1
 _WATCH_KINDS = {
@@ -47,13 +49,16 @@ _ACCESSES = {
     StopReason.AWATCH: Access.BOTH,
 }
 _SIGNALS = {
-    StopKind.INTERRUPTED: SIGNAL_INT,
     StopKind.SHUTDOWN: SIGNAL_ABRT,
     StopKind.DEADLOCK: SIGNAL_ABRT,
     StopKind.FAILURE: SIGNAL_ABRT,
 }
 #: Stops that gdb has asked for, or that its own message says enough about.
-_PLAIN = frozenset((StopKind.PAUSED, StopKind.STEP, StopKind.INTERRUPTED))
+_PLAIN = {
+    StopKind.PAUSED: StopReport(),
+    StopKind.STEP: StopReport(),
+    StopKind.INTERRUPTED: StopReport(SIGNAL_INT),
+}
 #: Stops after which there is nothing to run on.
 _ENDS = frozenset((StopKind.EXIT, StopKind.POWEROFF, StopKind.SHUTDOWN, StopKind.DEADLOCK, StopKind.FAILURE))
 
@@ -123,20 +128,21 @@ class DebuggerTarget:
         return f"CPU {thread - 1}"
 
     def thread_text(self, thread: int) -> str:
-        state = self._debugger.cpu()
+        state = self._debugger.cpu_in_place()
         return f"{mode_of(state).label} mode{', halted' if state.halted else ''}"
 
     def _report(self, stop: Stop) -> StopReport:
+        if (plain := _PLAIN.get(stop.kind)) is not None:
+            return plain
         signal = _SIGNALS.get(stop.kind, SIGNAL_TRAP)
-        note = "" if stop.kind in _PLAIN else stop.text
         match stop.kind:
             case StopKind.EXIT | StopKind.POWEROFF:
-                return StopReport(signal, exit_code=stop.exit_code or 0, note=note)
+                return StopReport(signal, exit_code=stop.exit_code or 0, note=stop.text)
             case StopKind.BREAKPOINT:
                 return self._breakpoint_report(stop)
             case StopKind.WATCHPOINT:
                 return self._watch_report(stop)
-        return StopReport(signal, note=note)
+        return StopReport(signal, note=stop.text)
 
     def _breakpoint_report(self, stop: Stop) -> StopReport:
         for reason, points in ((StopReason.SWBREAK, self._software), (StopReason.HWBREAK, self._hardware)):
@@ -162,19 +168,18 @@ class DebuggerTarget:
         return self._descriptions[bits]
 
     def _value(self, state: CpuState, register: Register) -> bytes:
-        assert isinstance(register, X86Register)
+        if TYPE_CHECKING:
+            assert isinstance(register, X86Register)
         if register.is_pc:
             value = (state.rip if self.pc_is_offset else state.linear_pc) & (1 << register.bits) - 1
         else:
             value = register.read(state)
-        return value.to_bytes(register.bits // 8, "little")
+        return value.to_bytes(register.size, "little")
 
-    def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
-        state = self._debugger.cpu()
-        return [self._value(state, register) for register in description.registers]
-
-    def read_register(self, thread: int, register: Register) -> bytes | None:
-        return self._value(self._debugger.cpu(), register)
+    def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
+        debugger = self._debugger
+        state = debugger.cpu_in_place() if len(registers) <= FEW else debugger.cpu()
+        return [self._value(state, register) for register in registers]
 
     def write_register(self, thread: int, register: Register, data: bytes) -> None:
         self._may_write()
@@ -222,10 +227,10 @@ class DebuggerTarget:
         debugger = self._debugger
         if not length:
             return b""
-        with self._refusals_at(debugger.translate):
-            try:
-                return debugger.read_linear(address, length)
-            except MemoryUnavailable:
+        try:
+            return debugger.read_linear(address, length)
+        except MemoryUnavailable:
+            with self._refusals_at(debugger.translate):
                 # One byte at least, so that the first that cannot be read is named.
                 return debugger.read_linear(address, max(1, debugger.readable(address, length)))
 
@@ -299,8 +304,10 @@ class DebuggerTarget:
         self._begin(lambda: self._debugger.begin_range(start, end))
 
     def _begin(self, begin: Callable[[], None]) -> None:
-        with _refusals():
+        try:
             self._worker.resume(begin)
+        except DebuggerError as error:
+            raise TargetError(str(error)) from None
 
     def interrupt(self) -> None:
         self._worker.interrupt()

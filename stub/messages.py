@@ -286,6 +286,7 @@ Message = (
 
 _Parser = Callable[[bytes], Message]
 _NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")
+_ADDRESS_LENGTH = re.compile(rb"([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,16})")
 #: The machine is the only process there is; gdb calls it that ("Packets", thread-id).
 PROCESS = 1
 #: "Packets", thread-id: a hex number, -1 for all, 0 for any; in the multiprocess feature `pPROCESS.THREAD`, or
@@ -330,6 +331,14 @@ def _pair(text: bytes, first: str, second: str) -> tuple[int, int]:
     return _number(left, first), _number(right, second)
 
 
+def _range(rest: bytes) -> tuple[int, int]:
+    """The `addr,length` of packets that come by the thousand."""
+    match = _ADDRESS_LENGTH.fullmatch(rest)
+    if match is None:
+        return _pair(rest, "address", "length")  # which says what is wrong
+    return int(match[1], 16), int(match[2], 16)
+
+
 def _hex(text: bytes, what: str) -> bytes:
     try:
         return bytes.fromhex(text.decode("ascii"))
@@ -350,13 +359,13 @@ def _write_register(rest: bytes) -> Message:
 
 def _write_memory(rest: bytes) -> Message:
     head, data = _colon(rest)
-    address, length = _pair(head, "address", "length")
+    address, length = _range(head)
     return _sized(address, length, _hex(data, "data"))
 
 
 def _write_binary(rest: bytes) -> Message:
     head, data = _colon(rest)
-    address, length = _pair(head, "address", "length")
+    address, length = _range(head)
     return _sized(address, length, data)
 
 
@@ -493,8 +502,8 @@ _LETTERS: dict[int, _Parser] = {
     ord("G"): lambda rest: WriteRegisters(_hex(rest, "value")),
     ord("p"): lambda rest: ReadRegister(_number(rest, "register number")),
     ord("P"): _write_register,
-    ord("m"): lambda rest: ReadMemory(*_pair(rest, "address", "length")),
-    ord("x"): lambda rest: ReadMemoryBinary(*_pair(rest, "address", "length")),
+    ord("m"): lambda rest: ReadMemory(*_range(rest)),
+    ord("x"): lambda rest: ReadMemoryBinary(*_range(rest)),
     ord("M"): _write_memory,
     ord("X"): _write_binary,
     ord("c"): lambda rest: Resume((Action("c"),), _address(rest)),

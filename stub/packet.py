@@ -26,7 +26,10 @@ PACKET_SIZE = 0x20000
 _OUTSIDE = re.compile(rb"\++|-+|\x03|\$")
 _ESCAPED = re.compile(rb"\}(.)", re.DOTALL)
 _RUN = re.compile(rb"(.)\1{3,}", re.DOTALL)
-_HEX = re.compile(rb"[0-9a-fA-F]{2}")
+#: What two digits behind `#` say, in either case.
+_CHECKSUMS = {
+    bytes((a, b)): int(bytes((a, b)), 16) for a in b"0123456789abcdefABCDEF" for b in b"0123456789abcdefABCDEF"
+}
 #: adler32 sums bytes modulo 65521; a piece of 256 bytes cannot reach that.
 _PIECE = 256
 
@@ -124,9 +127,13 @@ def expand(data: bytes) -> bytes:
     return bytes(out)
 
 
+#: How a packet ends, by its checksum.
+_ENDS = tuple(b"#%02x" % value for value in range(256))
+
+
 def frame(payload: bytes) -> bytes:
     """`$payload#checksum`; the payload is escaped already where it must be."""
-    return b"$%b#%02x" % (payload, checksum(payload))
+    return b"$" + payload + _ENDS[checksum(payload)]
 
 
 class _Again:
@@ -151,6 +158,17 @@ class Decoder:
     def receive_data(self, data: bytes) -> None:
         """More bytes from the peer."""
         self._buffer += data
+
+    def whole(self, data: bytes) -> bytes | None:
+        """The payload of the one good packet that `data` from the peer is, as it nearly always is. None where it is
+        something else, has to be unescaped, or follows what is kept: then nothing was taken."""
+        end = len(data) - 3
+        if self._buffer or self._skipping or not 1 <= end <= self._limit + 1:
+            return None
+        if data[0] != _DOLLAR or data.find(b"#") != end or data.rfind(b"$") or ESCAPE in data or REPEAT in data:
+            return None
+        payload = data[1:end]
+        return payload if checksum(payload) == _CHECKSUMS.get(data[end + 1 :]) else None
 
     @property
     def buffered(self) -> int:
@@ -200,13 +218,13 @@ class Decoder:
         if end < 0 or len(buffer) < end + 3:
             self._scanned = len(buffer) if end < 0 else end
             return None
-        payload, digits = bytes(buffer[1:end]), bytes(buffer[end + 1 : end + 3])
+        payload, said = bytes(buffer[1:end]), _CHECKSUMS.get(bytes(buffer[end + 1 : end + 3]))
         self._scanned = 0
-        if not _HEX.fullmatch(digits):
+        if said is None:
             del buffer[: end + 1]  # the digits may be the start of the next packet
             return Damaged("a packet without a checksum")
         del buffer[: end + 3]
-        if int(digits, 16) != checksum(payload):
+        if said != checksum(payload):
             return Damaged("a packet with a wrong checksum")
         try:
             return Packet(unescape(expand(payload) if self._repeats else payload))

@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import stat
+import struct
 import threading
 import time
 from collections import deque
@@ -39,6 +40,10 @@ MAX_REFUSED = 8
 MAX_PATH = 107
 STDIO = "stdio"
 _READ, _WRITE = select.POLLIN, select.POLLOUT
+#: Of send(2): neither a signal where nobody reads, nor waiting for room.
+_SENDING = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+#: struct timeval (socket(7), SO_RCVTIMEO): seconds and microseconds, each a long.
+_TIMEVAL = struct.Struct("ll")
 
 
 class ServerError(Exception):
@@ -78,7 +83,7 @@ def parse_address(text: str) -> Address:
 
 
 class _Link(Protocol):
-    """A byte stream that never blocks."""
+    """A byte stream that never blocks but in `linger`."""
 
     def fileno(self) -> int: ...
 
@@ -87,6 +92,9 @@ class _Link(Protocol):
     def receive(self) -> bytes:
         """What has come, b"" at the end. Raises BlockingIOError, OSError."""
 
+    def linger(self) -> bytes:
+        """What comes within LINGER_MS, b"" at the end. Raises BlockingIOError, OSError."""
+
     def send(self, data: bytes) -> int:
         """How much was taken. Raises BlockingIOError, OSError."""
 
@@ -94,8 +102,12 @@ class _Link(Protocol):
 
 
 class _SocketLink:
+    """The descriptor blocks, for at most LINGER_MS, so that waiting for a packet and taking it are one call of the
+    system; all else says that it is not to wait (MSG_DONTWAIT of recv(2))."""
+
     def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
+        connection.setblocking(True)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, LINGER_MS * 1000))
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -107,10 +119,13 @@ class _SocketLink:
     write_fileno = fileno
 
     def receive(self) -> bytes:
+        return self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
+
+    def linger(self) -> bytes:
         return self._socket.recv(CHUNK)
 
     def send(self, data: bytes) -> int:
-        return self._socket.send(data, socket.MSG_NOSIGNAL)
+        return self._socket.send(data, _SENDING)
 
     def finish(self) -> None:
         """Nothing more will be sent; what the peer still sends is read until it goes, so that it gets the answer."""
@@ -136,6 +151,13 @@ class _PipeLink:
     def receive(self) -> bytes:
         return os.read(self._source, CHUNK)
 
+    def linger(self) -> bytes:
+        ready = select.poll()
+        ready.register(self._source, _READ)
+        if not ready.poll(LINGER_MS):
+            raise BlockingIOError
+        return self.receive()
+
     def send(self, data: bytes) -> int:
         ready = select.poll()
         ready.register(self._sink, _WRITE)
@@ -156,8 +178,6 @@ class _Connection:
         self._wake = wake
         self._lock = threading.Lock()
         self._pending = b""
-        self._ready = select.poll()
-        self._ready.register(link.fileno(), _READ)
         self.closing = False  #: close when all is sent
         self.dead = False
 
@@ -206,18 +226,19 @@ class _Connection:
         events = self._feed(session, data)
         end = time.monotonic() + LINGER_SECONDS
         while not events and session.answered and not self._pending and time.monotonic() < end:
-            data = self.receive(LINGER_MS)
+            data = self._take(self.link.linger)
             if not data:
                 break
             events = self._feed(session, data)
         return events
 
-    def receive(self, milliseconds: int = 0) -> bytes:
-        """What has come, b"" for nothing within this time. Notes the client's end in `dead`."""
+    def receive(self) -> bytes:
+        """What has come, b"" for nothing. Notes the client's end in `dead`."""
+        return self._take(self.link.receive)
+
+    def _take(self, receive: Callable[[], bytes]) -> bytes:
         try:
-            if milliseconds and not self._ready.poll(milliseconds):
-                return b""
-            data = self.link.receive()
+            data = receive()
         except BlockingIOError:
             return b""
         except OSError:

@@ -28,6 +28,8 @@ from stub.target import SIGNAL_INT, Kills, StopReport, Target, TargetError
 
 #: While more than this waits to be sent, no further packet is handled: a client that does not read costs no memory.
 HIGH_WATER = 4 * PACKET_SIZE
+#: Packets whose meaning is kept, as the same ones come again and again, and the longest of them, bytes.
+KNOWN, KNOWN_LENGTH = 512, 48
 #: Packets remembered for a failure's report.
 LOG_LENGTH = 200
 #: Bytes of a packet shown in it.
@@ -50,6 +52,8 @@ ALL_HANDLERS: tuple[Handler, ...] = (
 class State(enum.Enum):
     """See the module's head."""
 
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked with each packet
+
     NEW = "new"
     STOPPED = "stopped"
     RUNNING = "running"
@@ -66,6 +70,13 @@ MOVES: dict[State, frozenset[State]] = {
     State.ENDED: frozenset((State.STOPPED, State.ENDED, State.CLOSED)),
     State.CLOSED: frozenset((State.CLOSED,)),
 }
+
+
+#: Looked up once: an enumeration's members cost several times a global name.
+_NEW, _STOPPED, _RUNNING = State.NEW, State.STOPPED, State.RUNNING
+#: In these a packet is handled when it comes.
+_TALKS = frozenset((_STOPPED, _RUNNING))
+_STANDS = frozenset((_STOPPED, State.ENDED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +134,7 @@ class Session:
         self._starting = False  #: within a resume handler
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
+        self._known: dict[bytes, messages.Message] = {}
         self._context = Context(target, self._supported, breakpoints.remove_all, has_runner)
         self._context.printed = self.printed
         self._unread = 0  #: pieces of output dropped, as the client did not read
@@ -132,9 +144,14 @@ class Session:
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Bytes from the client (b"" to go on after output has drained). Never raises."""
-        self._decoder.receive_data(data)
         events: list[Event] = []
         self.stalled = False
+        if self.state in _TALKS and len(self._out) < HIGH_WATER:
+            payload = self._decoder.whole(data)
+            if payload is not None:
+                self._packet(payload, events)
+                return events
+        self._decoder.receive_data(data)
         while self.state not in (State.CLOSED, State.MONITOR):
             if len(self._out) >= HIGH_WATER:
                 self.stalled = True
@@ -171,7 +188,7 @@ class Session:
     def answered(self) -> bool:
         """True while it is the client's turn: all it has said is answered, and the target stands still."""
         standing = not (self._looks_on and self.target.running)
-        return self.state in (State.STOPPED, State.ENDED) and not self._out and standing
+        return self.state in _STANDS and not self._out and standing
 
     @property
     def buffered(self) -> int:
@@ -275,7 +292,7 @@ class Session:
         if not self._context.no_ack:
             self._out += b"+"
         self._note("<-", payload)
-        if self.state is State.NEW:
+        if self.state is _NEW:
             if not self._looks_on:
                 self.target.halt()
             self._move(State.STOPPED)
@@ -288,12 +305,13 @@ class Session:
 
     def _answer(self, payload: bytes) -> Answer:
         try:
-            message = messages.parse(payload)
+            message = self._known.get(payload)
+            if message is None:
+                message = self._parse(payload)
             handler = self._handlers.get(type(message))
             if handler is None:
                 return base.UNSUPPORTED
-            refusal = self._refusal(message)
-            if refusal is not None:
+            if self.state is not _STOPPED and (refusal := self._refusal(message)) is not None:
                 return refusal
             if self._looks_on:
                 return onlooker.answer(self._context, message, handler)
@@ -305,6 +323,14 @@ class Session:
         except Exception as error:
             self._on_error(error)
             return error_text(f"internal error in {payload[:12]!r}: {type(error).__name__}: {error}")
+
+    def _parse(self, payload: bytes) -> messages.Message:
+        message = messages.parse(payload)
+        if len(payload) <= KNOWN_LENGTH:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[payload] = message
+        return message
 
     def _refusal(self, message: messages.Message) -> Answer | None:
         """The answer to what does not fit the state, None when it fits."""
@@ -323,7 +349,7 @@ class Session:
     def _reply(self, answer: Answer, events: list[Event]) -> None:
         match answer:
             case bytes():
-                if self.state is State.RUNNING and answer[:1] == b"T":
+                if self.state is _RUNNING and answer[:1] == b"T":
                     self._move(State.STOPPED)  # `?` while it ran has stopped it
                 self._send(answer)
             case Running():
