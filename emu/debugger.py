@@ -78,6 +78,7 @@ class Debugger(Inspector):
         self._met: Stop | None = None  #: that of the breakpoints `_passed` has looked at last
         self._points: frozenset[int] | None = None  # of `_execute_points`, while nothing changes them
         self._plain = 0  # steps that an action may do by itself before it asks for the next
+        self._unarmed = False  # watchpoints have changed since the guest ran
         self._watch_ids: dict[Watch, list[int]] = {}
         self._catcher = Catcher(machine, lambda: self.running, self.try_glance, self.place)
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
@@ -123,7 +124,7 @@ class Debugger(Inspector):
         point.condition, point.action = condition, action
         self._next_id += 1
         self._breakpoints[point.id] = point
-        self._arm_watches()
+        self._changed(point)
         return point
 
     def add_catch(
@@ -142,7 +143,7 @@ class Debugger(Inspector):
         point.catch, point.condition, point.action = catch, condition, action
         self._next_id += 1
         self._breakpoints[point.id] = point
-        self._arm_watches()
+        self._changed(point)
         return point
 
     def _point(self, id: int) -> Breakpoint:
@@ -152,13 +153,14 @@ class Debugger(Inspector):
         return point
 
     def remove_breakpoint(self, id: int) -> None:
-        self._point(id)
+        point = self._point(id)
         del self._breakpoints[id]
-        self._arm_watches()
+        self._changed(point)
 
     def enable_breakpoint(self, id: int, enabled: bool) -> None:
-        self._point(id).enabled = enabled
-        self._arm_watches()
+        point = self._point(id)
+        point.enabled = enabled
+        self._changed(point)
 
     def set_condition(self, id: int, condition: Condition | None, action: Callable[[], None] | None = None) -> None:
         """What the breakpoint depends on, and what it does instead of stopping."""
@@ -167,14 +169,22 @@ class Debugger(Inspector):
 
     def remove_owned(self, owner: str) -> None:
         """Remove all that front end `owner` has set."""
-        self._breakpoints = {i: p for i, p in self._breakpoints.items() if p.owner != owner}
-        self._arm_watches()
+        gone = [point for point in self._breakpoints.values() if point.owner == owner]
+        for point in gone:
+            self.remove_breakpoint(point.id)
+
+    def _changed(self, point: Breakpoint) -> None:
+        """`point` has come, gone, or is another one. Events are looked for from now on; addresses when the guest runs,
+        since gdb takes its breakpoints away at each stop and sets them again."""
+        self._points = None
+        self._unarmed = self._unarmed or point.kind is not BreakKind.EXECUTE
+        if point.catch is not None:
+            self._catcher.arm(self._breakpoints.values())
+            self._hear()
 
     def _arm_watches(self) -> None:
-        self._points = None
+        self._unarmed = False
         watches: dict[Watch, list[int]] = {}
-        self._catcher.arm(self._breakpoints.values())
-        self._hear()
         for watch, point in self._catcher.watches():
             watches.setdefault(watch, []).append(point.id)
         for point in self._breakpoints.values():
@@ -330,6 +340,8 @@ class Debugger(Inspector):
         request = self._request
         assert request is not None
         executor = self.machine.executor
+        if self._unarmed:
+            self._arm_watches()
         self._arm(request.at)
         bound = min(self._target, executor.retired + instructions)
         if (limits := self._limits()) is not _NO_LIMITS:
@@ -424,6 +436,8 @@ class Debugger(Inspector):
 
     def _at_once(self) -> MachineExit | None:
         """One instruction without a request, where nothing comes before it; None: it is for `_one`."""
+        if self._unarmed:
+            self._arm_watches()
         if self._plain <= 0 or (exit := self.machine.step()) is None:
             return None
         self._plain -= 1

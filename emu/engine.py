@@ -21,6 +21,8 @@ class EngineError(Exception):
 class ExitReason(enum.Enum):
     """Why `Executor.run` came back."""
 
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
+
     BUDGET = "budget"  #: the asked number of instructions retired
     REQUEST = "request"  #: request_stop()
     HALT = "halt"  #: HLT retired (or the CPU was halted and nothing deliverable is pending)
@@ -41,6 +43,8 @@ class CheckLevel(enum.Enum):
 
 class Access(enum.Flag):
     """Kinds of data access."""
+
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
 
     READ = 1
     WRITE = 2

@@ -159,8 +159,13 @@ class Inspector:
 
     def read_linear(self, address: int, length: int) -> bytes:
         """Raises MemoryUnavailable with the linear address of the first byte that cannot be read."""
-        if 0 < length <= 0x1000 - (address & 0xFFF) and (data := self._read_in_page(address, length)) is not None:
-            return data
+        if 0 < length <= 0x1000 - (address & 0xFFF) and (address < 1 << 32 or self.cpu_in_place().long64):
+            physical = self.translate(address)
+            if physical is not None:
+                try:
+                    return self.subject.read_physical(physical, length)
+                except MemoryUnavailable:
+                    pass  # which byte cannot be read is seen below
         out = bytearray()
         for linear, physical, count in self._pieces(address, length):
             have = self.subject.readable_physical(physical, count)
@@ -170,14 +175,6 @@ class Inspector:
         if len(out) < length:
             raise MemoryUnavailable(address + len(out), "not mapped")
         return bytes(out)
-
-    def _read_in_page(self, address: int, length: int) -> bytes | None:
-        """`length` bytes, which do not cross a page, in one piece; None where not all can be read."""
-        state = self.cpu_in_place()
-        if address >> 32 and not state.long64:
-            return None
-        physical = paging.translate(state, self._try_physical, address, PHYSICAL_BITS)
-        return None if physical is None else self._try_physical(physical, length)
 
     def _try_physical(self, address: int, length: int) -> bytes | None:
         try:

@@ -53,6 +53,8 @@ class Stop:
 class BreakKind(enum.Enum):
     """What a breakpoint watches for; the value is the prompt's word for it."""
 
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
+
     EXECUTE = "break"
     WRITE = "watch"
     READ = "rwatch"

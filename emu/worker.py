@@ -110,22 +110,25 @@ class Worker:
         """Begin an action (one of the debugger's `begin_*`) and run it; where it ends within a few instructions, the
         listeners have been told when this returns. Raises DebuggerError if one is running."""
 
-        def start() -> None:
-            begin()
-            self._interrupt = False
-            self._origin = None
-            self._brief = True
-            try:
-                stop = self._piece(FIRST_PIECE)
-            finally:
-                self._brief = False
-            # To other threads what ends within the first piece has never run.
-            if stop is None:
-                self._stopped.clear()
-            else:
-                self._tell(stop)
+        if threading.get_ident() == self._thread.ident:
+            self._start(begin)
+        else:
+            self.call(lambda: self._start(begin))
 
-        self.call(start)
+    def _start(self, begin: Callable[[], None]) -> None:
+        begin()
+        self._interrupt = False
+        self._origin = None
+        self._brief = True
+        try:
+            stop = self._piece(FIRST_PIECE)
+        finally:
+            self._brief = False
+        # To other threads what ends within the first piece has never run.
+        if stop is None:
+            self._stopped.clear()
+        else:
+            self._tell(stop)
 
     def wait(self, timeout: float | None = None) -> Stop | None:
         """Until the guest is stopped; None if it still runs after `timeout` seconds."""

@@ -8,7 +8,7 @@ base themselves. All methods run on the thread that owns the machine, except whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
@@ -44,9 +44,9 @@ _WATCH_KINDS = {
     StopReason.AWATCH: BreakKind.ACCESS,
 }
 _ACCESSES = {
-    StopReason.WATCH: Access.WRITE,
-    StopReason.RWATCH: Access.READ,
-    StopReason.AWATCH: Access.BOTH,
+    StopReason.WATCH: (Access.WRITE,),
+    StopReason.RWATCH: (Access.READ,),
+    StopReason.AWATCH: (Access.READ, Access.WRITE),
 }
 _SIGNALS = {
     StopKind.SHUTDOWN: SIGNAL_ABRT,
@@ -155,7 +155,7 @@ class DebuggerTarget:
         if hit is not None:
             for (reason, address, length), _ in self._watches.items():
                 near = address < hit.address + hit.size and hit.address < address + length
-                if near and hit.access & _ACCESSES[reason]:
+                if near and hit.access in _ACCESSES[reason]:
                     return StopReport(reason=reason, address=max(address, hit.address))
         return StopReport(note=stop.text)
 
@@ -377,6 +377,5 @@ class DebuggerTarget:
             return self._debugger.add_breakpoint(kind, address, length, owner=OWNER).id
 
     def _drop(self, id: int) -> None:
-        # The prompt may have deleted it meanwhile.
-        if any(point.id == id for point in self._debugger.breakpoint_list()):
+        with suppress(DebuggerError):  # the prompt may have deleted it meanwhile
             self._debugger.remove_breakpoint(id)

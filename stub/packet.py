@@ -24,6 +24,7 @@ BAD_REPEATS = frozenset(c - REPEAT_BIAS for c in b"#$+-")
 PACKET_SIZE = 0x20000
 
 _OUTSIDE = re.compile(rb"\++|-+|\x03|\$")
+_WHOLE = re.compile(rb"\$([^#$}*]*)#([0-9a-fA-F]{2})")
 _ESCAPED = re.compile(rb"\}(.)", re.DOTALL)
 _RUN = re.compile(rb"(.)\1{3,}", re.DOTALL)
 #: What two digits behind `#` say, in either case.
@@ -162,13 +163,10 @@ class Decoder:
     def whole(self, data: bytes) -> bytes | None:
         """The payload of the one good packet that `data` from the peer is, as it nearly always is. None where it is
         something else, has to be unescaped, or follows what is kept: then nothing was taken."""
-        end = len(data) - 3
-        if self._buffer or self._skipping or not 1 <= end <= self._limit + 1:
+        if self._buffer or self._skipping or (match := _WHOLE.fullmatch(data)) is None:
             return None
-        if data[0] != _DOLLAR or data.find(b"#") != end or data.rfind(b"$") or ESCAPE in data or REPEAT in data:
-            return None
-        payload = data[1:end]
-        return payload if checksum(payload) == _CHECKSUMS.get(data[end + 1 :]) else None
+        payload = match[1]
+        return payload if checksum(payload) == _CHECKSUMS[match[2]] and len(payload) <= self._limit else None
 
     @property
     def buffered(self) -> int:

@@ -223,20 +223,19 @@ class _Connection:
         """On the target's thread: let the session handle `data`, and what comes right behind the answer."""
         session = self.session
         assert session is not None
-        events = self._feed(session, data)
         end = time.monotonic() + LINGER_SECONDS
-        while not events and session.answered and not self._pending and time.monotonic() < end:
-            data = self._take(self.link.linger)
+        while True:
+            events = session.receive_data(data)
+            while self.flush() and session.stalled:
+                events += session.receive_data(b"")
+            if events or self._pending or not session.answered or time.monotonic() >= end:
+                return events
+            data = self.receive(self.link.linger)
             if not data:
-                break
-            events = self._feed(session, data)
-        return events
+                return events
 
-    def receive(self) -> bytes:
-        """What has come, b"" for nothing. Notes the client's end in `dead`."""
-        return self._take(self.link.receive)
-
-    def _take(self, receive: Callable[[], bytes]) -> bytes:
+    def receive(self, receive: Callable[[], bytes]) -> bytes:
+        """What has come by one of the link's ways, b"" for nothing. Notes the client's end in `dead`."""
         try:
             data = receive()
         except BlockingIOError:
@@ -245,12 +244,6 @@ class _Connection:
             data = b""
         self.dead = not data
         return data
-
-    def _feed(self, session: Session, data: bytes) -> list[Event]:
-        events = session.receive_data(data)
-        while self.flush() and session.stalled:
-            events += session.receive_data(b"")
-        return events
 
     def finish_command(self, output: str, failure: str) -> list[Event]:
         """On the target's thread: a monitor command has ended."""
@@ -432,7 +425,7 @@ class Server:
             if connection.link.write_fileno() in ready and connection.drain() and not connection.closing:
                 events = self._on_target(connection, lambda: connection.feed(b""))
         elif connection.link.fileno() in ready and not connection.closing:
-            data = connection.receive()
+            data = connection.receive(connection.link.receive)
             if data:
                 events = self._on_target(connection, lambda: connection.feed(data))
         self._handle(connection, events)

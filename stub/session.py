@@ -76,7 +76,6 @@ MOVES: dict[State, frozenset[State]] = {
 _NEW, _STOPPED, _RUNNING = State.NEW, State.STOPPED, State.RUNNING
 #: In these a packet is handled when it comes.
 _TALKS = frozenset((_STOPPED, _RUNNING))
-_STANDS = frozenset((_STOPPED, State.ENDED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +186,9 @@ class Session:
     @property
     def answered(self) -> bool:
         """True while it is the client's turn: all it has said is answered, and the target stands still."""
-        standing = not (self._looks_on and self.target.running)
-        return self.state in _STANDS and not self._out and standing
+        if self._out or (self.state is not _STOPPED and self.state is not State.ENDED):
+            return False
+        return not (self._looks_on and self.target.running)
 
     @property
     def buffered(self) -> int:
@@ -209,13 +209,16 @@ class Session:
         """The target has stopped, for whatever reason. Told to the client only if it waits for that."""
         if self._starting:
             self._early = report
-        elif self.state is State.RUNNING:
-            words = base.note(report)
-            if words is not None:
-                self._send(words)
-            self._context.thread = report.thread
-            self._send(self._stop_reply(report))
+        elif self.state is _RUNNING:
+            self._tell(report)
             self._on_output()
+
+    def _tell(self, report: StopReport) -> None:
+        """Answer the client's resume."""
+        if report.note:
+            self._send(base.console(report.note + "\n"))
+        self._context.thread = report.thread
+        self._send(self._stop_reply(report))
 
     def printed(self, text: str) -> None:
         """A breakpoint's commands print `text`. It reaches a client that waits for a stop; one that does not read loses
@@ -301,7 +304,10 @@ class Session:
             answer = self._answer(payload)
         finally:
             self._starting = False
-        self._reply(answer, events)
+        if self.state is _STOPPED and type(answer) is bytes:
+            self._send(answer)
+        else:
+            self._reply(answer, events)
 
     def _answer(self, payload: bytes) -> Answer:
         try:
@@ -355,10 +361,10 @@ class Session:
             case Running():
                 self._move(State.RUNNING)
                 if self._early is not None:
-                    self.stopped(self._early)
+                    self._tell(self._early)
             case Stays(report):
-                self._move(State.RUNNING)
-                self.stopped(report)
+                self._move(_RUNNING)
+                self._tell(report)
             case Silent():
                 pass
             case Monitor(text, output, failure):
