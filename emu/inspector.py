@@ -134,6 +134,13 @@ class Inspector:
         """The physical address of `linear`, None when it is not mapped."""
         return paging.translate(self.cpu_in_place(), self._try_physical, linear, PHYSICAL_BITS)
 
+    def _place_of(self, linear: int) -> int | None:
+        """As `translate`, None for what is beyond the linear address space, too."""
+        state = self.cpu_in_place()
+        if linear >> 32 and not state.long64:
+            return None
+        return paging.translate(state, self._try_physical, linear, PHYSICAL_BITS)
+
     def _pieces(self, address: int, length: int) -> Generator[tuple[int, int, int], None, None]:
         """(linear, physical, length) of each page's part; ends early where nothing is mapped."""
         end = address + length
@@ -159,13 +166,11 @@ class Inspector:
 
     def read_linear(self, address: int, length: int) -> bytes:
         """Raises MemoryUnavailable with the linear address of the first byte that cannot be read."""
-        if 0 < length <= 0x1000 - (address & 0xFFF) and (address < 1 << 32 or self.cpu_in_place().long64):
-            physical = self.translate(address)
-            if physical is not None:
-                try:
-                    return self.subject.read_physical(physical, length)
-                except MemoryUnavailable:
-                    pass  # which byte cannot be read is seen below
+        if 0 < length <= 0x1000 - (address & 0xFFF) and (physical := self._place_of(address)) is not None:
+            try:
+                return self.subject.read_physical(physical, length)
+            except MemoryUnavailable:
+                pass  # which byte cannot be read is seen below
         out = bytearray()
         for linear, physical, count in self._pieces(address, length):
             have = self.subject.readable_physical(physical, count)
@@ -190,6 +195,12 @@ class Inspector:
 
     def write_linear(self, address: int, data: bytes) -> None:
         """ROM is written too, as a debugger may. Raises MemoryUnavailable with nothing written."""
+        if 0 < len(data) <= 0x1000 - (address & 0xFFF) and (physical := self._place_of(address)) is not None:
+            try:
+                self.subject.write_physical(physical, data)
+                return
+            except MemoryUnavailable:
+                pass  # which byte cannot be written is seen below
         have = self.readable(address, len(data))
         if have < len(data):
             raise MemoryUnavailable(address + have, "no memory behind this address")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
 from emu.engine import Access
@@ -167,19 +167,17 @@ class DebuggerTarget:
             self._descriptions[bits] = describe(bits)
         return self._descriptions[bits]
 
-    def _value(self, state: CpuState, register: Register) -> bytes:
-        if TYPE_CHECKING:
-            assert isinstance(register, X86Register)
-        if register.is_pc:
-            value = (state.rip if self.pc_is_offset else state.linear_pc) & (1 << register.bits) - 1
-        else:
-            value = register.read(state)
-        return value.to_bytes(register.size, "little")
-
     def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
         debugger = self._debugger
         state = debugger.cpu_in_place() if len(registers) <= FEW else debugger.cpu()
-        return [self._value(state, register) for register in registers]
+        if TYPE_CHECKING:
+            registers = cast(Sequence[X86Register], registers)
+        values = [register.read(state).to_bytes(register.size, "little") for register in registers]
+        if self.pc_is_offset:
+            for index, register in enumerate(registers):
+                if register.is_pc:
+                    values[index] = (state.rip & (1 << register.bits) - 1).to_bytes(register.size, "little")
+        return values
 
     def write_register(self, thread: int, register: Register, data: bytes) -> None:
         self._may_write()
@@ -236,8 +234,11 @@ class DebuggerTarget:
 
     def write_memory(self, address: int, data: bytes) -> None:
         self._memory_may_be_written()
-        with self._refusals_at(self._debugger.translate):
+        try:
             self._debugger.write_linear(address, data)
+        except MemoryUnavailable:
+            with self._refusals_at(self._debugger.translate):
+                self._debugger.write_linear(address, data)
 
     def read_physical(self, address: int, length: int) -> bytes:
         debugger = self._debugger

@@ -17,9 +17,10 @@ def read_registers(context: Context, message: messages.ReadRegisters) -> Answer:
     assert target is not None
     layout = context.layout()
     values = target.read_registers(context.thread, layout.registers)
-    if None not in values:
-        return b"".join(value for value in values if value is not None).hex().encode("ascii")
-    return "".join(map(hex_value, values, layout.registers)).encode("ascii")
+    try:
+        return b"".join(values).hex().encode("ascii")  # type: ignore[arg-type]
+    except TypeError:  # one cannot be known
+        return "".join(map(hex_value, values, layout.registers)).encode("ascii")
 
 
 def write_registers(context: Context, message: messages.WriteRegisters) -> Answer:
