@@ -48,6 +48,7 @@ soak: setup
 docs: setup
 	$(PY) -m repl.reference
 	$(PY) -m stub.reference
+	$(PY) -m xenbridge.wire.reference
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

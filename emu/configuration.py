@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from emu import layout
 from emu.devices.floppy_drive import LARGEST
@@ -12,6 +13,9 @@ from emu.media import SECTOR, Disk
 from emu.memory import Kind, Part
 from emu.record import dataclass, field
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
+
+if TYPE_CHECKING:
+    from emu.transitions import NativeConfig
 
 MACHINES = ("isapc", "pc")
 MAX_DISKS = 4  #: drives of both IDE channels, CD-ROM drives included
@@ -52,6 +56,7 @@ class MachineConfig:
     parallel_out: Callable[[bytes], None] | None = None
     checks: CheckLevel = CheckLevel.AUTO
     cpu: str = DEFAULT_MODEL  #: a name of `emu.x86.cpuid.MODELS`
+    native: NativeConfig | None = None  #: whose vCPU runs natively; None: all is emulated
     slice: int | None = None  #: how many instructions the engine is asked for at a time; must change nothing
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
+from emu import stuck
 from emu.breakpoints import Counted
 from emu.catcher import Catcher
 from emu.catches import Catch, CatchKind
-from emu.engine import Access, Watch
+from emu.engine import Access, EngineError, Watch
 from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
 from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
-from emu.record import dataclass
+from emu.record import dataclass, replace
+from emu.steering import Steering
 from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind, fault_chain
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
-from emu.views import EntryView, FingerprintView, RegisterView
+from emu.views import EntryView, FingerprintView, LockstepView, RegisterView, SegmentView, StuckView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
@@ -30,6 +32,8 @@ UNBOUNDED = 1 << 62
 STEP = StopKind.STEP  # looked up once: an enumeration's members cost several times a global name
 _NO_LIMITS: Final = (UNBOUNDED,)
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
+PIECE = 2_000_000  #: instructions that `run` runs between two looks at whether the guest gets anywhere
+COMPARED = 1_000_000  #: instructions in lockstep between two looks at whether somebody waits
 MAX_WATCH = 1 << 20  #: bytes; each page of a watched range is translated and followed
 _WATCH_ACCESS = {BreakKind.WRITE: Access.WRITE, BreakKind.READ: Access.READ, BreakKind.ACCESS: Access.BOTH}
 
@@ -53,6 +57,10 @@ class _Request:
 _GO, _GO_ON = _Request(), _Request(skip=True)
 _Action = Generator[_Request, MachineExit, Stop]
 _Part = Generator[_Request, MachineExit, "Stop | None"]
+
+
+#: Of a vCPU that does not count, ns of native time for each instruction of a limit, and the least of it.
+NATIVE_NS, LEAST_NATIVE_NS = 100, 10_000_000_000
 
 
 class Debugger(Inspector):
@@ -80,9 +88,11 @@ class Debugger(Inspector):
         self._plain = 0  # steps that an action may do by itself before it asks for the next
         self._unarmed = False  # watchpoints have changed since the guest ran
         self._watch_ids: dict[Watch, list[int]] = {}
+        self.steering = Steering(machine)
         self._catcher = Catcher(machine, lambda: self.running, self.try_glance, self.place)
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
         self._screen_timer.wakes = False
+        self.progress = stuck.Watch(machine)
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
 
     def _stood(self) -> CpuState:
@@ -218,11 +228,21 @@ class Debugger(Inspector):
         return self._action is not None
 
     def set_limit(self, retired: int | None) -> None:
-        """End any run with LIMIT when `retired` instructions have retired since reset."""
+        """End any run with LIMIT when `retired` instructions have retired since reset. A vCPU that does not count has
+        a bound of time for it."""
         self._limit = retired
+        bound = None if retired is None else max(LEAST_NATIVE_NS, retired * NATIVE_NS)
+        self.machine.native_limit = bound
 
     def set_until(self, condition: Until | None) -> None:
-        """End any run with EVENT when `condition` holds."""
+        """End any run with EVENT when `condition` holds. Raises DebuggerError for a count of instructions where they
+        are not counted."""
+        transitions = self.machine.transitions
+        if condition is not None and condition.kind == "insns" and transitions and not transitions.vcpu.counts:
+            raise DebuggerError(
+                f"{condition.spec}: {transitions.vcpu.name} does not count instructions; wait for another event, "
+                "or use --hypervisor model"
+            )
         self._until, self._until_met, self._looked_at, self._points = condition, False, -1, None
         self._screen_timer.cancel()
         self._hear()
@@ -313,6 +333,8 @@ class Debugger(Inspector):
                 if exit is None:
                     if self.poll():
                         return None
+                    if (noticed := self.progress.sample()) is not None:
+                        self.machine.journal.add(executor.retired, "stuck", noticed.summary)
                     left = 0
                     continue
                 before = executor.retired
@@ -364,7 +386,7 @@ class Debugger(Inspector):
         if (limits := self._limits()) is _NO_LIMITS:
             return False
         retired = self.machine.executor.retired
-        return self._catcher.counted or any(retired >= limit for limit in limits)
+        return self._catcher.counted or self.machine.native_over or any(retired >= limit for limit in limits)
 
     def _limits(self) -> Sequence[int]:
         """Where a run has to end, in instructions retired; at least one."""
@@ -378,7 +400,7 @@ class Debugger(Inspector):
     def run(self) -> Stop:
         """Pump the action to its end, on this thread."""
         while True:
-            stop = self.pump()
+            stop = self.pump(PIECE)
             if stop is not None:
                 return stop
 
@@ -582,6 +604,11 @@ class Debugger(Inspector):
         retired = self.machine.executor.retired
         if self._until is not None and self._until.kind == "insns" and retired >= self._until.value:
             return self._stop_at(StopKind.EVENT, f"{retired} instructions retired")
+        if self.machine.native_over:
+            seconds = (self.machine.native_limit or 0) / 1e9
+            return self._stop_at(
+                StopKind.LIMIT, f"the budget of {seconds:g} s of native time ran out at {self._where()}"
+            )
         if self._limit is not None and retired >= self._limit:
             return self._stop_at(StopKind.LIMIT, f"the budget of {self._limit} instructions ran out at {self._where()}")
         return None
@@ -723,6 +750,12 @@ class Debugger(Inspector):
             raise DebuggerError(f"MSR {number:#x} does not take {value:#x}: WRMSR would raise #GP(0)")
         self.forget()
 
+    def native_segments(self, rules: Rules) -> tuple[SegmentView, ...]:
+        """The segment registers, with what of them a CPU that goes by `rules` refuses."""
+        broken = rules.broken(self.cpu())
+        first = {b.register: b.text for b in reversed(broken)}
+        return tuple(replace(view, native=first.get(view.name, "yes")) for view in self.segments())
+
     def why(self, rules: Rules) -> EntryView:
         """Whether a CPU that goes by `rules` can enter the present state, why not, and which near instruction ends
         that. Inspection: nothing of the guest changes."""
@@ -741,6 +774,49 @@ class Debugger(Inspector):
         (shown,) = disasm.decode(found.code, linear, bits, found.before.rip, 1)
         loads = ", ".join(name.upper() for name in found.loads())
         return f"`{shown.text}` at {linear:#x} loads {loads}: behind it the state can be entered"
+
+    def why_stuck(self) -> StuckView:
+        """Whether the guest gets anywhere, and if not what it waits for. Inspection: nothing of it changes."""
+        view = stuck.explain(self.machine)
+        self.forget()
+        return view
+
+    def lockstep(self, count: int, second: str | None = None) -> LockstepView:
+        """Go on by at most `count` instructions that two CPUs run and that are compared: see emu.lockstep. Ends before
+        the instruction behind which they part, at the guest's end, or where somebody waits. Breakpoints are not looked
+        at. Raises DebuggerError while the guest runs, or where there is no such second CPU."""
+        from emu.lockstep import LockstepMachine, second_named  # of use here alone
+
+        if self._action is not None:
+            raise DebuggerError("the guest is running: stop it first")
+        machine = self.machine
+        if isinstance(machine, LockstepMachine):
+            raise DebuggerError("this whole run is in lockstep: `continue` compares")
+        try:
+            twin = LockstepMachine(machine.config, second_named(machine.config, second))
+        except EngineError as error:
+            raise DebuggerError(str(error)) from None
+        try:
+            twin.restore(machine.save())
+            inner = Debugger(twin)
+            inner.poll = self.poll
+            inner.set_limit(twin.executor.retired + count)
+            inner.begin_continue()
+            stop = None
+            while stop is None and not (self.poll() and twin.compared):
+                stop = inner.pump(COMPARED)
+            ended = "stopped" if stop is None else stop.text
+            if stop is not None and stop.kind is StopKind.LIMIT:
+                ended = f"{count} instructions done"
+            view = twin.summary("they part" if twin.divergence is not None else ended)
+            machine.outputs.take(twin.outputs)
+            machine.restore(twin.save())
+            machine.journal.put((*machine.journal, *twin.journal))
+        finally:
+            twin.close()
+        self.forget()
+        self.last_stop = self._stop_at(StopKind.PAUSED, f"lockstep: {view.ended}")
+        return view
 
     def port_in(self, port: int, size: int = 1) -> int:
         """A real IN, with its side effects on the device."""

@@ -118,6 +118,13 @@ class PortIo(Protocol):
     def port_out(self, port: int, size: int, value: int) -> None: ...
 
 
+class MmioBus(Protocol):
+    """What physical addresses below 1 << 40 reach that no region covers. Sizes are 1, 2, 4 or 8 bytes."""
+
+    def mmio_read(self, address: int, size: int) -> int: ...
+    def mmio_write(self, address: int, size: int, value: int) -> None: ...
+
+
 class MemoryRegion(Protocol):
     """A range of physical memory backed by this process's, as emu.memory.Region is."""
 
@@ -162,23 +169,20 @@ class SharedDisplay:
     memory: int
 
 
-class Executor(Protocol):
-    """A CPU that executes. Made and used by one thread, except for `request_stop`."""
+class Cpu(Protocol):
+    """What an emulator and a hypervisor's CPU have in common: state in and out, lines, what is stopped at. Used by one
+    thread, except for `request_stop`."""
 
     name: str
-    #: What a person should know about how it runs: a sentence, empty when there is nothing to tell.
-    notice: str
-    #: What it does not keep of what x86 promises (docs/fidelity.md), a few words each.
-    unkept: tuple[str, ...]
+
+    @property
+    def instruction_pc(self) -> int:
+        """Inside a device callback, the linear address of the instruction that is executing."""
 
     @property
     def retired(self) -> int:
         """Instructions retired since reset, exact at any instant; inside a device callback, those before the one
         that is executing."""
-
-    def run(self, budget: int, *, skip_breakpoint: bool = False) -> Exit:
-        """Execute at most `budget` (>= 1) instructions. With `skip_breakpoint` the first instruction executed is not
-        checked against the breakpoints (it is being resumed from)."""
 
     def request_stop(self) -> None:
         """From any thread or callback: stop before the next instruction (REP iteration); never in mid-instruction."""
@@ -247,34 +251,6 @@ class Executor(Protocol):
     def remap(self, regions: Sequence[MemoryRegion]) -> None:
         """Replace the map of RAM and ROM. Not inside callbacks."""
 
-    def display_changed(self) -> None:
-        """What is behind the window of the SharedDisplay has changed. Allowed in callbacks."""
-
-    def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
-        """The `pages` pages of 4 KiB from `host_address` in this process are the guest's RAM and ROM, and at address
-        `marks` is a byte for each: from now on set that of each page this CPU writes, through whatever address, page
-        walks included. Gives a function to be called whenever bytes were cleared, or None: this CPU cannot tell."""
-
-    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
-        """Only in PortIo: byte reads of `port` would give `value`, and do nothing else, while fewer than
-        `until` instructions have retired (None: while the run lasts) and no access reaches PortIo that does anything
-        (one that is `answered` with this call does not). The engine may answer them by itself."""
-
-    def serve_ports(self, address: int | None) -> None:
-        """From now on accesses may be answered by the structure of emu/devices/shared_ports.py at `address`, where it
-        says how, and change it, instead of reaching PortIo. None: each is to reach that."""
-
-    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
-        """Only in PortIo.port_in: the next reads of `port`, of any of `sizes` (a sum of 1, 2 and 4 bytes), would give
-        `data`, one after another, as long as no other access reaches PortIo. The engine may answer them by itself; it
-        calls `taken` with the number of bytes before any other access reaches PortIo and before `run` returns. A read
-        of which `data` has only a part reaches PortIo."""
-
-    def stream_output(self, port: int, room: int, written: Callable[[bytes], None], sizes: int = 1) -> None:
-        """Only in PortIo: the next writes of `port`, of any of `sizes`, would do nothing but to append to what is
-        written, up to `room` bytes, as long as no other access reaches PortIo. The engine may collect them; it calls
-        `written` with the bytes when `stream_input` would call `taken`. The two replace each other."""
-
     def time_stamp(self) -> int:
         """The 64-bit time-stamp counter, as RDTSC would give it; at any time."""
 
@@ -284,18 +260,11 @@ class Executor(Protocol):
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """From now on RDMSR and WRMSR of `number` go to `device`, which keeps the value, whatever the CPU model."""
 
-    def msr_names(self) -> Mapping[str, int]:
-        """The numbers of the CPU model's MSRs, by their names in lower case."""
-
     def read_msr(self, number: int) -> int | None:
         """What RDMSR would answer in ring 0; None where it would raise #GP(0). Not inside callbacks."""
 
     def write_msr(self, number: int, value: int) -> bool:
         """WRMSR of 64 bits in ring 0; False where it would raise #GP(0), with nothing changed. Not inside callbacks."""
-
-    def on_rsm(self, callback: Callable[[], None] | None) -> None:
-        """Called when RSM has retired in system management mode (`CpuState.smm`; elsewhere it is #UD). The run ends
-        before the next instruction; to give the CPU its new state is the caller's."""
 
     def on_task_priority(self, callback: Callable[[int], None] | None) -> None:
         """Called with CR8's new value, 0 to 15, when the guest or `load` has set it."""
@@ -312,3 +281,63 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds."""
+
+    def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
+        """The `pages` pages of 4 KiB from `host_address` in this process are the guest's RAM and ROM, and at address
+        `marks` is a byte for each: from now on set that of each page this CPU writes, through whatever address, page
+        walks included. Gives a function to be called whenever bytes were cleared, or None: this CPU cannot tell."""
+
+
+class Executor(Cpu, Protocol):
+    """A CPU that executes. Made and used by one thread, except for `request_stop`."""
+
+    #: `hold_input`, `stream_input` and `stream_output` are of use now.
+    answers_ahead: bool
+    #: What a person should know about how it runs: a sentence, empty when there is nothing to tell.
+    notice: str
+    #: What it does not keep of what x86 promises (docs/fidelity.md), a few words each.
+    unkept: tuple[str, ...]
+
+    def run(self, budget: int, *, skip_breakpoint: bool = False) -> Exit:
+        """Execute at most `budget` (>= 1) instructions. With `skip_breakpoint` the first instruction executed is not
+        checked against the breakpoints (it is being resumed from)."""
+
+    def display_changed(self) -> None:
+        """What is behind the window of the SharedDisplay has changed. Allowed in callbacks."""
+
+    def trace_writes(self, marks: int) -> Callable[[], None] | None:
+        """As `mark_writes`, which comes first, for the same pages: besides, set the byte of each at address `marks`."""
+
+    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
+        """Only in PortIo: byte reads of `port` would give `value`, and do nothing else, while fewer than
+        `until` instructions have retired (None: while the run lasts) and no access reaches PortIo that does anything
+        (one that is `answered` with this call does not). The engine may answer them by itself."""
+
+    def note_answers(self) -> None:
+        """Before the first run: every access to a device is to be asked for, or counted by `take_answered`."""
+
+    def take_answered(self) -> tuple[int, int]:
+        """How many accesses to devices the engine has answered by itself since the last call (0: it answers none), and
+        how many instructions had retired before the last of them; of an access to memory up to a block more."""
+
+    def serve_ports(self, address: int | None) -> None:
+        """From now on accesses may be answered by the structure of emu/devices/shared_ports.py at `address`, where it
+        says how, and change it, instead of reaching PortIo. None: each is to reach that."""
+
+    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
+        """Only in PortIo.port_in: the next reads of `port`, of any of `sizes` (a sum of 1, 2 and 4 bytes), would give
+        `data`, one after another, as long as no other access reaches PortIo. The engine may answer them by itself; it
+        calls `taken` with the number of bytes before any other access reaches PortIo and before `run` returns. A read
+        of which `data` has only a part reaches PortIo."""
+
+    def stream_output(self, port: int, room: int, written: Callable[[bytes], None], sizes: int = 1) -> None:
+        """Only in PortIo: the next writes of `port`, of any of `sizes`, would do nothing but to append to what is
+        written, up to `room` bytes, as long as no other access reaches PortIo. The engine may collect them; it calls
+        `written` with the bytes when `stream_input` would call `taken`. The two replace each other."""
+
+    def msr_names(self) -> Mapping[str, int]:
+        """The numbers of the CPU model's MSRs, by their names in lower case."""
+
+    def on_rsm(self, callback: Callable[[], None] | None) -> None:
+        """Called when RSM has retired in system management mode (`CpuState.smm`; elsewhere it is #UD). The run ends
+        before the next instruction; to give the CPU its new state is the caller's."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import ctypes
 import enum
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from emu import layout
 from emu.answers import CpuPorts
 from emu.board import Board
-from emu.bus import Mmio, Ports
+from emu.bus import Mmio, Ports, Told
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.vga_memory import DisplayMemory
-from emu.engine import Executor, Exit, ExitReason, Fault, SharedDisplay
+from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay
 from emu.firmware.payload import Payload
 from emu.inputs import InputRecord, Inputs
 from emu.irq import InterruptController, IntrPin
@@ -30,6 +31,9 @@ from emu.views import DeviceView, FingerprintView, PictureView, RegionView, Scre
 from emu.x86.cpuid import MODELS
 from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CR0_CACHE, CpuState
+
+if TYPE_CHECKING:
+    from emu.transitions import Transitions
 
 #: Devices tick for ever while every interrupt is masked; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
@@ -130,6 +134,12 @@ class Machine:
         self.pin.on_delivery = self._on_interrupt
         self.pin.may_go_on = self._may_go_on
         self.executor.on_fault(self._on_fault)
+        #: who executes, where that is a question
+        self.transitions: Transitions | None = None
+        self.native_ns = 0  #: spent by a vCPU that does not count its instructions
+        self.native_limit: int | None = None  #: of `native_ns`, at which `run` ends with LIMIT
+        if config.native is not None:
+            self._attach(cast("Transitions", self.executor))
         if self.board.chipset is not None:
             self.board.chipset.smm.told = lambda text: self.journal.add(self.executor.retired, "smm", text)
         if config.payload is not None:
@@ -143,6 +153,29 @@ class Machine:
         for address, data in payload.pieces:
             self.memory.write(address, data)
         return payload.state.copy()
+
+    def _attach(self, transitions: Transitions) -> None:
+        self.transitions = transitions
+        transitions.told = lambda retired, text: self.journal.add_lazy(retired, "transition", text)
+        transitions.deadline = lambda: self.clock.horizon
+        transitions.spent = self._spent
+        transitions.watched = self._watched
+
+    def _spent(self, ns: int) -> None:
+        """A vCPU that does not count its instructions has run for so long."""
+        self.clock.skip_to(self.clock.now + ns)
+        self.native_ns += ns
+
+    def _watched(self) -> str:
+        """What is to be told of that only a CPU that is exact tells."""
+        if self.caught_fault is not None:
+            return "exceptions are caught, which only the emulator tells of"
+        return "" if self._caught_interrupt is None else "interrupts are caught, which only the emulator tells of"
+
+    @property
+    def native_over(self) -> bool:
+        """The bound of native execution has been reached."""
+        return self.native_limit is not None and self.native_ns >= self.native_limit
 
     # -- what the CPU reaches
 
@@ -205,6 +238,15 @@ class Machine:
     def seal(self, touched: Callable[[], None] | None) -> None:
         """From now on no access reaches a device: `touched` is called instead. None: the devices are there again."""
         self.ports.sealed = self.mmio.sealed = touched
+        if self.transitions is not None:
+            self.transitions.quiet(touched is not None)
+
+    def look(self, ports: Told | None, memory: Told | None) -> None:
+        """From now on accesses to devices do nothing: reads give what a look without side effects gives, and `ports`
+        or `memory` is told (place, size, value, is_write) of each. None: the devices are there again."""
+        self.ports.looked_at, self.mmio.looked_at = ports, memory
+        if self.transitions is not None:
+            self.transitions.quiet(ports is not None)
 
     def request_stop(self) -> None:
         """From any thread or signal handler: `run` returns REQUEST before the next instruction."""
@@ -245,7 +287,7 @@ class Machine:
                 return MachineExit(MachineStop.REQUEST)
             before = executor.retired
             budget = min(until - before, cap)
-            if budget <= 0:
+            if budget <= 0 or self.native_over:
                 return LIMIT
             deadline = clock.next_deadline()
             if executor.halted and not self.interrupt_due:
@@ -352,7 +394,7 @@ class Machine:
         self.memory.clear(memory_parts(self.config))
         self.executor.set_retired(0)
         self.clock.restore(ClockState())
-        self._awake_at = 0
+        self._awake_at = self.native_ns = 0
         self._do_reset("system")
         self.journal.clear()
         self.outputs.clear()
@@ -542,11 +584,11 @@ def build_machine(config: MachineConfig) -> Machine:
 
     model = cpu_model(config)
 
-    def make(machine: Machine) -> Executor:
+    def emulator(machine: Machine, io: PortIo, mmio: MmioBus) -> Executor:
         return UnicornEngine(
             machine.memory.regions,
-            machine.cpu_ports,
-            machine.mmio,
+            io,
+            mmio,
             timestamp=machine.timestamp,
             checks=config.checks,
             model=model,
@@ -558,6 +600,18 @@ def build_machine(config: MachineConfig) -> Machine:
             ),
             tick=NS_PER_INSTRUCTION,
         )
+
+    def make(machine: Machine) -> Executor:
+        if config.native is None:
+            return emulator(machine, machine.cpu_ports, machine.mmio)
+        from emu.transitions import Transitions
+        from emu.vcpu import Place
+
+        place = Place(
+            machine.memory.regions, machine.cpu_ports, machine.mmio, machine.timestamp, NS_PER_INSTRUCTION,
+            config.checks, model,
+        )  # fmt: skip
+        return Transitions(partial(emulator, machine), place, config.native, machine.memory.unmarked)
 
     return Machine(config, make)
 

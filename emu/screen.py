@@ -6,6 +6,7 @@ picture is made by `emu.picture`.
 
 from __future__ import annotations
 
+import codecs
 from typing import Final
 
 from emu.devices import bochs_vbe
@@ -84,11 +85,19 @@ def _text(state: State, memory: memoryview | bytearray | bytes, mode: str) -> Sc
     rows: list[str] = []
     attributes: list[bytes] = []
     cursor: tuple[int, int] | None = None
-    split = (compare + 1) // height  # rows from here on show memory from address 0
-    for row in range(_rows(state)):
-        first = start + row * step if row < split or compare >= _lines(state) else (row - split) * step
-        codes, colours = cells(memory, addresses, first, columns)
-        rows.append("".join([CP437[c] for c in codes]))
+    count = _rows(state)
+    split = (compare + 1) // height if compare < _lines(state) else count  # rows from here on show memory from 0
+    whole: tuple[bytes, bytes] | None = None
+    if step == columns and split >= count:
+        whole = cells(memory, addresses, start, count * columns)
+    for row in range(count):
+        first = start + row * step if row < split else (row - split) * step
+        if whole is not None:
+            at = row * columns
+            codes, colours = whole[0][at : at + columns], whole[1][at : at + columns]
+        else:
+            codes, colours = cells(memory, addresses, first, columns)
+        rows.append(codecs.charmap_decode(codes, "strict", CP437)[0])
         attributes.append(colours)
         if cursor_on and cursor is None and first <= cursor_at < first + columns:
             cursor = (row, cursor_at - first)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import c_int, c_uint, c_uint32, c_uint64, c_void_p
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from emu.engine import PortIo
+from emu.engine import MmioBus, PortIo
 from emu.unicorn_control import Control
 
 MASK32: Final = (1 << 32) - 1
@@ -23,13 +23,6 @@ _IN = ctypes.CFUNCTYPE(c_uint32, c_void_p, c_uint32, c_int, c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_int, c_uint32, c_void_p)
 _READ = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint64, c_uint, c_void_p)
 _WRITE = ctypes.CFUNCTYPE(None, c_void_p, c_uint64, c_uint, c_uint64, c_void_p)
-
-
-class MmioBus(Protocol):
-    """What physical addresses below 1 << 40 reach that no region covers. Sizes are 1, 2, 4 or 8 bytes."""
-
-    def mmio_read(self, address: int, size: int) -> int: ...
-    def mmio_write(self, address: int, size: int, value: int) -> None: ...
 
 
 class Callbacks:

@@ -51,6 +51,13 @@ class GateLoop:
     def begins(self, end: int) -> None:
         """Nobody asks for the time but Python."""
 
+    def note_answers(self) -> None:
+        """Each access is asked for."""
+
+    def take_answered(self) -> tuple[int, int]:
+        """There are none."""
+        return 0, 0
+
     def serve_ports(self, address: int | None) -> None:
         """Each access is asked for."""
 
@@ -101,10 +108,18 @@ class GateLoop:
         for first, end in ranges:
             self._ov.call.invalidate_range(self._ov.uc, first, end)
 
+    def instruction_pc(self) -> int:
+        """The linear address of the instruction that is executing: the gate counted it last."""
+        return self._control.last
+
     def mark_writes(
         self, host: int, pages: int, marks: int, places: Sequence[tuple[int, int, int]]
     ) -> Callable[[], None] | None:
         """Unicorn's own code stores without a trace."""
+        return None
+
+    def trace_writes(self, marks: int) -> Callable[[], None] | None:
+        """As `mark_writes`."""
         return None
 
     def flush(self) -> None:

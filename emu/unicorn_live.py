@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from emu.unicorn_layout import HF_CS64, EnvSegment
+from emu.unicorn_layout import HF_CS64, HF_INHIBIT_IRQ, EnvSegment
 from emu.unicorn_overlay import Overlay
-from emu.x86.state import CpuState, Segment
+from emu.unicorn_state import AVAILABLE_TSS, SYSTEM_TYPE, TSS_BUSY
+from emu.x86.state import CpuState, Segment, Table
 
 _ACCESS_BITS = 0xF0FF  #: of the descriptor's second dword, shifted right by 8
 _PRESENT = 1 << 7
@@ -42,6 +43,13 @@ class _LiveSegment:
         access = self._source.flags >> 8 & _ACCESS_BITS
         return access if access & _PRESENT else access | _UNUSABLE
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Segment | _LiveSegment) and all(
+            getattr(self, name) == getattr(other, name) for name in ("selector", "base", "limit", "access")
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as of a Segment, which may be changed
+
     type, dpl, present, big, long = Segment.type, Segment.dpl, Segment.present, Segment.big, Segment.long
 
 
@@ -49,9 +57,15 @@ class LiveState:
     """Reads as a CpuState does, between two runs. What has no place of its own here comes from a whole copy."""
 
     def __init__(
-        self, overlay: Overlay, whole: Callable[[], CpuState], efer: Callable[[], int], halted: Callable[[], bool]
+        self,
+        overlay: Overlay,
+        whole: Callable[[], CpuState],
+        efer: Callable[[], int],
+        halted: Callable[[], bool],
+        smm: Callable[[], bool],
     ) -> None:
-        self._env, self._whole, self._efer, self._halted = overlay.env, whole, efer, halted
+        self._env, self._whole, self._efer = overlay.env, whole, efer
+        self._halted, self._smm = halted, smm
         self.regs, self._cr = overlay.env.regs, overlay.env.cr  #: views, not copies
         self._cs = overlay.env.segs[1]
         self.es, self.cs, self.ss, self.ds, self.fs, self.gs = map(_LiveSegment, overlay.env.segs)
@@ -96,12 +110,39 @@ class LiveState:
         return bool(self._env.a20_mask & 1 << 20)
 
     @property
+    def efer(self) -> int:
+        return self._efer()  # a bit of it is kept from Unicorn
+
+    @property
     def halted(self) -> bool:
         return self._halted()
 
     @property
-    def efer(self) -> int:
-        return self._efer()  # a bit of it is kept from Unicorn
+    def smm(self) -> bool:
+        return self._smm()
+
+    @property
+    def shadow(self) -> bool:
+        return bool(self._env.hflags & HF_INHIBIT_IRQ)
+
+    @property
+    def gdtr(self) -> Table:
+        return Table(self._env.gdt.base, self._env.gdt.limit)
+
+    @property
+    def idtr(self) -> Table:
+        return Table(self._env.idt.base, self._env.idt.limit)
+
+    @property
+    def ldtr(self) -> Segment:
+        return _copy(self._env.ldt)
+
+    @property
+    def tr(self) -> Segment:
+        found = _copy(self._env.tr)
+        if found.present and found.access & SYSTEM_TYPE in AVAILABLE_TSS:
+            found.access |= TSS_BUSY  # as in emu.unicorn_state
+        return found
 
     def segment(self, name: str) -> Segment:
         """A segment register with its cache."""
@@ -109,3 +150,8 @@ class LiveState:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._whole(), name)
+
+
+def _copy(source: EnvSegment) -> Segment:
+    access = source.flags >> 8 & _ACCESS_BITS
+    return Segment(source.selector, source.base, source.limit, access if access & _PRESENT else access | _UNUSABLE)

@@ -64,6 +64,7 @@ class GuestMemory:
         self._served: dict[int, tuple[int, int, int]] = {}
         #: host address, number and marks of the pages whose writes are noted
         self._marked = 0, 0, 0
+        self._traces = 0
         #: (base, size, address in Unicorn's own numbering of RAM, by which it finds translations)
         self._ram: list[tuple[int, int, int]] = []
         self._places: list[tuple[int, int, int]] = []
@@ -200,11 +201,17 @@ class GuestMemory:
         """Have `write` set the byte at `marks` of each of the `pages` pages from `host` that it stores to."""
         self._marked = host, pages, marks
 
+    def trace_writes(self, marks: int) -> None:
+        """Have `write` set a second byte, at `marks`."""
+        self._traces = marks
+
     def _mark(self, host: int, length: int) -> None:
         first, pages, marks = self._marked
         for page in range((host - first) // PAGE, (host + length - 1 - first) // PAGE + 1):
             if 0 <= page < pages:
                 ctypes.memset(marks + page, 1, 1)
+                if self._traces:
+                    ctypes.memset(self._traces + page, 1, 1)
 
 
 def _holes(regions: Sequence[MemoryRegion]) -> Iterator[tuple[int, int]]:

@@ -15,9 +15,12 @@ from emu.journal import Event
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import (
     DeviceView,
+    DivergenceView,
     EntryView,
     FingerprintView,
     InstructionView,
+    LedgerView,
+    LockstepView,
     PageWalkView,
     PictureView,
     RegionView,
@@ -25,7 +28,9 @@ from emu.views import (
     RegisterView,
     ScreenView,
     SegmentView,
+    StuckView,
     TableEntryView,
+    TransitionsView,
 )
 from repl.command import Result
 from repl.plots import half_blocks
@@ -97,6 +102,8 @@ def _segments(views: Sequence[SegmentView], style: Style) -> list[str]:
     bits = _wide(*(v.base for v in views), *(v.table_base for v in views))
     tables = any(v.table_base is not None or v.table_access is not None for v in views)
     head = ["", "sel", " base", " limit", " access", "rights"]
+    native = any(v.native for v in views)
+    head += ["native"] if native else []
     head += ["table: base", "limit", "access", ""] if tables else []
     rows = [[style("head", cell) for cell in head]]
     for view in views:
@@ -115,6 +122,8 @@ def _segments(views: Sequence[SegmentView], style: Style) -> list[str]:
             style("name", view.name), selector, cell("base", hexadecimal(view.base, bits)),
             cell("limit", hexadecimal(view.limit)), cell("access", f"{view.access:04x}"), view.text,
         ])  # fmt: skip
+        if native:
+            rows[-1].append(style("good" if view.native == "yes" else "differs", view.native))
         if tables:
             rows[-1] += [
                 table("base", view.table_base, bits),
@@ -276,6 +285,88 @@ def _entry_checks(views: Sequence[EntryView], style: Style) -> list[str]:
     return lines
 
 
+def _divergence(view: DivergenceView, style: Style) -> list[str]:
+    code = view.instruction.text if view.instruction is not None else "?"
+    where = f"{view.selector:04x}:{hexadecimal(view.offset, 16 if view.offset < 65536 else 32)}"
+    linear = hexadecimal(view.linear, _wide(view.linear))
+    lines = [
+        f"{style('here', where)} linear {linear}, {view.retired} instructions from reset: {style('differs', code)}"
+    ]
+    rows = [["", style("name", view.first), style("name", view.second)]]
+    for d in view.differences:
+        rows.append([style("name", d.name), hexadecimal(d.first, d.bits), hexadecimal(d.second, d.bits)])
+    lines += aligned(rows) if view.differences else []
+    return [*lines, *([sentence(view.what)] if view.what else [])]
+
+
+def _locksteps(views: Sequence[LockstepView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        masked = f", {view.masked} of them but for undefined flags" if view.masked else ""
+        verdict = style("differs", "they part") if view.divergence is not None else style("good", "no difference")
+        lines.append(f"{view.first} and {view.second}: {verdict} in {view.compared} instructions{masked}")
+        if view.divergence is not None:
+            lines += _divergence(view.divergence, style)
+        else:
+            lines.append(sentence(view.ended))
+    return lines
+
+
+def _stuck(views: Sequence[StuckView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        lines.append(style("differs" if view.stuck else "good", sentence(view.summary)))
+        lines += [f"  {text}" for text in view.details]
+        lines += _instructions(view.code, style)
+    return lines
+
+
+def _transitions(views: Sequence[TransitionsView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        who = f"native, on {view.hypervisor}" if view.native else "emulated"
+        lines.append(f"the CPU is {style('good' if view.native else 'name', who)}; rules {view.rules}")
+        forced = f", but {view.forced} is forced" if view.forced else ""
+        lines.append(f"policy {style('name', view.policy)}{forced}")
+        lines += [style("note", f"  {line}") for line in view.policy_state]
+        if view.forbidden:
+            lines.append(f"forbidden: {', '.join(view.forbidden)}")
+        if view.obstacle:
+            lines.append(f"kept emulated: {view.obstacle}")
+        if view.refused:
+            lines.append("the state cannot be entered:")
+            lines += [f"  {text}" for text in view.refused]
+        if view.last:
+            lines.append("last transitions:")
+            lines += aligned(
+                [f"  {v.retired:>12}", "native" if v.native else "emulated", hexadecimal(v.pc, _wide(v.pc)), v.reason]
+                for v in view.last
+            )
+    return lines
+
+
+def _ledgers(views: Sequence[LedgerView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        costs = dict(view.costs)
+        exits = sum(count for _, count in view.exits)
+        rows = [["", "count", "cycles each", "cycles"]]
+        for name, count, each in (
+            ("exits", exits, costs["exit"]),
+            ("hops to native", view.hops_in, costs["hop"]),
+            ("hops to the emulator", view.hops_out, costs["hop"]),
+            ("instructions native", view.native, costs["native"]),
+            ("instructions emulated", view.emulated, costs["emulated"]),
+        ):
+            rows.append([style("name", name), f"{count:>12}", f"{each:>11}", f"{count * each:>16}"])
+        rows.append([style("head", "in all"), "", "", f"{view.cycles:>16}"])
+        lines += aligned(rows)
+        if view.exits:
+            lines.append("exits by cause: " + ", ".join(f"{name} {count}" for name, count in view.exits))
+        lines.append(f"accesses caught by the emulator: {view.caught}; refusals of an entry: {view.failed}")
+    return lines
+
+
 def _breakpoints(views: Sequence[Breakpoint], style: Style) -> list[str]:
     rows = []
     for v in views:
@@ -399,7 +490,8 @@ _RENDERERS: dict[type, Callable[[Any, Style], list[str]]] = {
     PageWalkView: _page_walks, CodeView: _code, InstructionView: _instructions, DeviceView: _devices,
     ScreenView: _screens, PictureView: _pictures, RegionView: _regions, FingerprintView: _fingerprints, Event: _events,
     Breakpoint: _breakpoints, Stop: _stops, PositionView: _positions, MemoryView: _memory, ValueView: _values,
-    FindingView: _findings, EntryView: _entry_checks,
+    FindingView: _findings, EntryView: _entry_checks, TransitionsView: _transitions, LedgerView: _ledgers,
+    LockstepView: _locksteps, StuckView: _stuck,
 }  # fmt: skip
 
 

@@ -164,7 +164,7 @@ class DebuggerTarget:
     def describe(self) -> Description:
         bits = code_bits(self._debugger.cpu())
         if bits not in self._descriptions:
-            self._descriptions[bits] = describe(bits)
+            self._descriptions[bits] = describe(bits, native=self._debugger.steering.possible)
         return self._descriptions[bits]
 
     def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
@@ -173,9 +173,11 @@ class DebuggerTarget:
         if TYPE_CHECKING:
             registers = cast(Sequence[X86Register], registers)
         values = [register.read(state).to_bytes(register.size, "little") for register in registers]
-        if self.pc_is_offset:
+        if self.pc_is_offset or debugger.steering.possible:
             for index, register in enumerate(registers):
-                if register.is_pc:
+                if register.is_engine:
+                    values[index] = int(debugger.steering.native).to_bytes(register.size, "little")
+                elif register.is_pc and self.pc_is_offset:
                     values[index] = (state.rip & (1 << register.bits) - 1).to_bytes(register.size, "little")
         return values
 
@@ -183,6 +185,8 @@ class DebuggerTarget:
         self._may_write()
         assert isinstance(register, X86Register)
         value = int.from_bytes(data, "little")
+        if register.is_engine:
+            raise TargetError("engine says who executes: `monitor native` and `monitor emulate` change that")
         if register.is_pc:
             self.write_pc(thread, value)
             return
@@ -357,6 +361,8 @@ class DebuggerTarget:
     def register_reader(self, register: Register) -> Callable[[], int]:
         assert isinstance(register, X86Register)
         state, read = self._debugger.live_cpu(), register.read
+        if register.is_engine:
+            return lambda: int(self._debugger.steering.native)
         if register.is_pc:
             return lambda: state.rip if self.pc_is_offset else state.linear_pc
         return lambda: read(state)

@@ -1,1 +1,1 @@
-"""The hypervisor's side: wire formats and native execution. Planned, not built: see docs/architecture.md."""
+"""The hypervisor's side: wire formats, conversion, files of Xen as subjects, hypervisors. See docs/architecture.md."""

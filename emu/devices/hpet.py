@@ -15,8 +15,7 @@ from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 TICK_NS = 10
-PERIOD_FS = TICK_NS * 1_000_000
-CAPABILITIES = PERIOD_FS << 32 | layout.HPET_ID
+FS_PER_NS = 1_000_000
 TIMERS = 3
 WORD = (1 << 64) - 1
 HALF = (1 << 32) - 1
@@ -40,7 +39,7 @@ class TimerState:
 
 @dataclass(slots=True)
 class State:
-    """While enabled the counter is (now - `origin`) / 10 ns, else `stopped`."""
+    """While enabled the counter is (now - `origin`) / `tick`, else `stopped`."""
 
     config: int = 0
     status: int = 0
@@ -48,6 +47,7 @@ class State:
     stopped: int = 0
     timers: list[TimerState] = field(default_factory=lambda: [TimerState() for _ in range(TIMERS)])
     displaced: list[bool] = field(default_factory=lambda: [False, False])  #: levels of the 8254 and the RTC
+    tick: int = TICK_NS  #: ns; another where another hypervisor had the machine before
 
 
 class Hpet:
@@ -76,7 +76,7 @@ class Hpet:
     def counter(self) -> int:
         """The main counter."""
         s = self._state
-        return (self._clock.now - s.origin) // TICK_NS & WORD if s.config & ENABLE else s.stopped
+        return (self._clock.now - s.origin) // s.tick & WORD if s.config & ENABLE else s.stopped
 
     def _due(self, n: int) -> Callable[[int], None]:
         def fire(_deadline: int) -> None:
@@ -128,10 +128,10 @@ class Hpet:
         else:
             ticks = (t.comparator - counter & WORD) or 1 << 64
         if ticks < 1 << 58:  # 91 years: nobody waits so long
-            self._timers[n].arm(s.origin + (self._ticks_gone() + ticks) * TICK_NS)
+            self._timers[n].arm(s.origin + (self._ticks_gone() + ticks) * s.tick)
 
     def _ticks_gone(self) -> int:
-        return (self._clock.now - self._state.origin) // TICK_NS
+        return (self._clock.now - self._state.origin) // self._state.tick
 
     # -- registers
 
@@ -147,7 +147,8 @@ class Hpet:
         if at >= 0x100 and (at - 0x100) // 0x20 < TIMERS:
             t = s.timers[(at - 0x100) // 0x20]
             return {0: t.config, 8: t.comparator}.get(at & 0x1F, 0)
-        return {0x00: CAPABILITIES, 0x10: s.config, 0x20: s.status, 0xF0: self.counter}.get(at, 0)
+        capabilities = s.tick * FS_PER_NS << 32 | layout.HPET_ID
+        return {0x00: capabilities, 0x10: s.config, 0x20: s.status, 0xF0: self.counter}.get(at, 0)
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Aligned 32- and 64-bit accesses; others are ignored."""
@@ -178,7 +179,7 @@ class Hpet:
         now, before = self.counter, s.config
         s.config = value & (ENABLE | LEGACY)
         if s.config & ENABLE and not before & ENABLE:
-            s.origin = self._clock.now - s.stopped * TICK_NS
+            s.origin = self._clock.now - s.stopped * s.tick
         elif before & ENABLE and not s.config & ENABLE:
             s.stopped = now
         if (before ^ s.config) & LEGACY:
@@ -218,7 +219,7 @@ class Hpet:
             timer.cancel()
         for n in range(TIMERS):
             self._drive(n, False)
-        self._state = State(displaced=self._state.displaced)
+        self._state = State(displaced=self._state.displaced, tick=self._state.tick)
         for drive, level in zip(self._isa, self._state.displaced, strict=True):
             drive(level)
 
@@ -235,7 +236,7 @@ class Hpet:
         fields = [
             FieldView("configuration", s.config, f"{on}{', legacy replacement' if s.config & LEGACY else ''}"),
             FieldView("status", s.status),
-            FieldView("counter", self.counter, "10 ns"),
+            FieldView("counter", self.counter, f"{s.tick} ns"),
         ]
         for n, t in enumerate(s.timers):
             words = ["periodic" if t.config & PERIODIC else "one-shot", "32-bit" if t.config & MODE_32 else "64-bit"]

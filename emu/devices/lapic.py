@@ -457,7 +457,7 @@ class Lapic:
 
     def _initialise(self, *, keep_id: bool) -> None:
         old = self._state
-        self._state = State(base=old.base, id=old.id if keep_id else 0)
+        self._state = State(base=old.base, id=old.id if keep_id else 0, timer=TimerState(tick=old.timer.tick))
         self.timer.attach(self._state.timer)
 
     def init(self) -> None:
@@ -467,7 +467,7 @@ class Lapic:
         self._pin.update()
 
     def reset(self) -> None:
-        self._state = State(self._base)
+        self._state = State(self._base, timer=TimerState(tick=self._state.timer.tick))
         self.timer.attach(self._state.timer)
         self.on_base()
 

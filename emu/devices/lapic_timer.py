@@ -1,7 +1,8 @@
 """The local APIC's timer: one-shot, periodic and TSC-deadline, in closed form.
 
 Source: Intel SDM vol. 3A, 11.5.4 (APIC timer), 11.5.4.1 (TSC-deadline mode), figure 11-10 (divide configuration). Its
-input clock is one count a virtual nanosecond, as QEMU's (hw/intc/apic_common.c).
+input clock is one count a virtual nanosecond, as QEMU's (hw/intc/apic_common.c); where another hypervisor had the
+machine before it is that one's, so that what the guest has measured stays true.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class TimerState:
     initial: int = 0
     started: int = 0
     target: int = 0
+    tick: int = 1  #: ns a count of the input clock
 
 
 class LapicTimer:
@@ -42,6 +44,11 @@ class LapicTimer:
         bits = self.state.divide & 3 | self.state.divide >> 1 & 4
         return 1 << (bits + 1 & 7)
 
+    @property
+    def _period(self) -> int:
+        """Of the count, in ns."""
+        return self.divisor * self.state.tick
+
     def attach(self, state: TimerState) -> None:
         """A reset: the count begins anew with `state`."""
         self.state = state
@@ -52,7 +59,7 @@ class LapicTimer:
         s = self.state
         if not s.initial or s.mode == DEADLINE:
             return 0
-        gone = (self._clock.now - s.started) // self.divisor
+        gone = (self._clock.now - s.started) // self._period
         if s.mode == PERIODIC:
             return s.initial - gone % s.initial
         return max(0, s.initial - gone)
@@ -78,7 +85,7 @@ class LapicTimer:
         left = self.current()
         s.divide = value
         if s.initial and s.mode != DEADLINE:
-            s.started = self._clock.now - (s.initial - left) * self.divisor
+            s.started = self._clock.now - (s.initial - left) * self._period
         self.replan(masked=s.masked)
 
     def set_deadline(self, value: int) -> None:
@@ -110,7 +117,7 @@ class LapicTimer:
             if s.target:
                 self._timer.arm(now + max(0, s.target - self._tsc()))
         elif s.initial:
-            length = s.initial * self.divisor
+            length = s.initial * self._period
             if s.mode == PERIODIC:
                 self._timer.arm(s.started + ((now - s.started) // length + 1) * length)
             elif s.started + length > now:

@@ -52,6 +52,7 @@ class State:
     registers: bytes = bytes(PM_SIZE)
     smbus: bytes = bytes(SMB_SIZE)
     apm: bytes = bytes(2)
+    ahead: int = 0  #: what the PM timer shows more than `ticks_at`, where another hypervisor had the machine before
 
 
 class PowerManagement(PciFunction):
@@ -105,6 +106,9 @@ class PowerManagement(PciFunction):
 
     # -- PM timer and SCI
 
+    def _ticks(self) -> int:
+        return ticks_at(self._clock.now) + self._state.ahead
+
     def _overflow(self, _deadline: int) -> None:
         """Bit 23 of the timer has changed (ACPI 1.0b, 4.7.3.3)."""
         self._state.status |= TMROF
@@ -113,7 +117,7 @@ class PowerManagement(PciFunction):
     def _changed(self) -> None:
         s = self._state
         if not s.status & TMROF:
-            tick = (ticks_at(self._clock.now) >> 23) + 1 << 23
+            tick = ((self._ticks() >> 23) + 1 << 23) - s.ahead
             self._timer.wakes = bool(s.enable & TMROF)
             self._timer.arm(-(-tick * _SECOND // FREQUENCY))
         self._sci(bool(s.control & SCI_EN and s.status & s.enable & ENABLE_BITS))
@@ -133,7 +137,7 @@ class PowerManagement(PciFunction):
         if offset < PMCNTRL + 2:
             return s.control >> 8 * (offset - PMCNTRL) & 0xFF
         if PMTMR <= offset < PMTMR + 4:
-            return (ticks_at(self._clock.now) & 0xFFFFFF) >> 8 * (offset - PMTMR) & 0xFF
+            return (self._ticks() & 0xFFFFFF) >> 8 * (offset - PMTMR) & 0xFF
         return s.registers[offset]
 
     def write_pm(self, offset: int, value: int) -> None:
@@ -218,7 +222,7 @@ class PowerManagement(PciFunction):
             FieldView("PMSTS", s.status, _flags(s.status)),
             FieldView("PMEN", s.enable, _flags(s.enable)),
             FieldView("PMCNTRL", s.control, "ACPI (SCI_EN)" if s.control & SCI_EN else "legacy"),
-            FieldView("PMTMR", ticks_at(self._clock.now) & 0xFFFFFF, "3.579545 MHz, 24 bits"),
+            FieldView("PMTMR", self._ticks() & 0xFFFFFF, "3.579545 MHz, 24 bits"),
             FieldView("APMC", s.apm[0], f"APMS {s.apm[1]:02x}h"),
         )
         return DeviceView("piix4-pm", self.chip, f"PCI 00:01.3, {where}", fields)

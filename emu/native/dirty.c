@@ -11,15 +11,18 @@ int is_unmarked(const engine *e, uint64_t host)
 {
     uint64_t page = (host - e->marked) / PAGE;
 
-    return page < e->marked_pages && !e->marks[page];
+    return page < e->marked_pages && (!e->marks[page] || (e->traces && !e->traces[page]));
 }
 
 void mark_written(const engine *e, uint64_t host)
 {
     uint64_t page = (host - e->marked) / PAGE;
 
-    if (page < e->marked_pages)
-        e->marks[page] = 1;
+    if (page >= e->marked_pages)
+        return;
+    e->marks[page] = 1;
+    if (e->traces)
+        e->traces[page] = 1;
 }
 
 /* Marks have been cleared: let stores through every TLB entry take the long way again. */
@@ -39,6 +42,13 @@ API void v2e_fast_mark_writes(engine *e, uint64_t host, uint64_t pages, uint8_t 
     e->marked_pages = pages;
     e->places = places;
     e->place_count = place_count;
+    v2e_fast_rearm(e);
+}
+
+/* Mark the same pages at `traces` too, from now on; NULL: no more. */
+API void v2e_fast_trace_writes(engine *e, uint8_t *traces)
+{
+    e->traces = traces;
     v2e_fast_rearm(e);
 }
 

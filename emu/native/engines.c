@@ -58,6 +58,13 @@ void engine_left(engine *e)
     }
 }
 
+/* In a device callback: the linear address of the instruction that is executing. It is the last of its block, as accesses
+ * to devices happen in blocks of one instruction (be_alone). */
+API uint64_t v2e_fast_instruction_pc(const engine *e)
+{
+    return e->running ? e->running->last : e->control->last;
+}
+
 /* ---- Loading */
 
 struct found {
@@ -200,6 +207,15 @@ API engine *v2e_fast_attach(void *uc, struct control *control, struct cells *cel
     e = claim(uc, control, cells, translations, ram, in, out);
     pthread_mutex_unlock(&coming_and_going);
     return e;
+}
+
+/* The checksum of the sources that this was built from (setup.py), 0 when it was built by hand. */
+#ifndef V2E_SOURCES
+#define V2E_SOURCES 0
+#endif
+API uint32_t v2e_fast_sources(void)
+{
+    return V2E_SOURCES;
 }
 
 /* The sizes of structures shared with Python, and where the last field of one is: both sides must agree. */

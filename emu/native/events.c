@@ -1,4 +1,5 @@
-/* Stops that are no addresses: on classes of instructions, on physical addresses, behind changes of mode and task.
+/* Stops that are no breakpoints: on classes of instructions, on physical addresses, in ranges of linear ones, behind
+ * changes of mode and task.
  *
  * Nothing of this is asked while a block runs. An instruction of a class that is stopped at, or at a physical address
  * that is, gets its block as one under a breakpoint does (translate.c); modes and tasks change in the ways that have the
@@ -21,10 +22,19 @@ enum {
     SEGMENT_SS = 1 << 11,
     SEGMENT_DS = 1 << 12,
     SEGMENT_FS = 1 << 13,
-    SEGMENT_GS = 1 << 14
+    SEGMENT_GS = 1 << 14,
+    HLT = 1 << 15,
+    CPUID = 1 << 16,
+    READ_CR3 = 1 << 17,
+    READ_CR = 1 << 18,
+    DEBUG = 1 << 19,
+    CACHE = 1 << 20,
+    INVLPG = 1 << 21,
+    RDPMC = 1 << 22
 };
+#define REX_R 4
 
-static uint32_t behind_0f(const uint8_t *op, int length)
+static uint32_t behind_0f(const uint8_t *op, int length, uint8_t rex)
 {
     uint32_t reg;
 
@@ -33,10 +43,16 @@ static uint32_t behind_0f(const uint8_t *op, int length)
         return SEGMENT_CS;
     case 0x06:
         return CONTROL;
+    case 0x08: case 0x09:
+        return CACHE;
     case 0x30:
         return WRMSR;
     case 0x32:
         return RDMSR;
+    case 0x33:
+        return RDPMC;
+    case 0xa2:
+        return CPUID;
     case 0xa1:
         return SEGMENT_FS;
     case 0xa9:
@@ -51,7 +67,11 @@ static uint32_t behind_0f(const uint8_t *op, int length)
     case 0x01:
         if (reg == 6)
             return CONTROL;
-        return op[1] >= 0xc0 ? 0 : reg == 2 ? LGDT : reg == 3 ? LIDT : 0;
+        return op[1] >= 0xc0 ? 0 : reg == 2 ? LGDT : reg == 3 ? LIDT : reg == 7 ? INVLPG : 0;
+    case 0x20: /* from CR3 or CR8, or from another */
+        return (rex & REX_R ? reg == 0 : reg == 3) ? READ_CR3 : READ_CR;
+    case 0x21: case 0x23:
+        return DEBUG;
     case 0x22:
         return CONTROL;
     case 0xb2:
@@ -94,6 +114,8 @@ API uint32_t v2e_fast_class_of(const uint8_t *code, int length, int bits)
         return SEGMENT_CS;
     case 0xcf:
         return SEGMENT_CS | IRET;
+    case 0xf4:
+        return HLT;
     case 0x07:
         return bits == 64 ? 0 : SEGMENT_ES;
     case 0x17:
@@ -106,7 +128,7 @@ API uint32_t v2e_fast_class_of(const uint8_t *code, int length, int bits)
     reg = code[1] >> 3 & 7;
     switch (code[0]) {
     case 0x0f:
-        return behind_0f(code + 1, length - 1);
+        return behind_0f(code + 1, length - 1, rex);
     case 0x8e:
         return reg > 5 || reg == 1 ? 0 : (uint32_t)SEGMENT_ES << reg;
     case 0xc4: case 0xc5:
@@ -141,6 +163,12 @@ int is_event(engine *e, const tb *block, uint64_t pc)
         for (uint32_t i = 0; i < c->physical_count; i++)
             if (physical[i] == place)
                 return 1;
+    }
+    for (uint32_t i = 0; i < c->range_count; i++) {
+        const uint64_t *range = (const uint64_t *)c->ranges + 2 * i;
+
+        if (pc >= range[0] && pc <= range[1])
+            return 1;
     }
     if (!c->classes)
         return 0;

@@ -1,4 +1,4 @@
-"""Which kinds of instructions a debugger stops at: descriptor tables, segment registers, MSRs, control registers, IRET.
+"""Which kinds of instructions a debugger stops at, or a hypervisor is exited to by: tables, segments, MSRs, CRs, HLT.
 
 `classify` in emu/native/events.c is the same in C, for the helper; tests hold them together. SDM vol. 2D, appendix A
 (opcode maps).
@@ -23,6 +23,14 @@ class InstructionClass(enum.IntFlag):
     CONTROL = 1 << 7  #: MOV to CRn, LMSW, CLTS
     MAGIC = 1 << 8  #: XCHG BX,BX: Bochs's magic breakpoint
     SEGMENT_ES = 1 << 9  #: MOV, POP and LxS to ES, and five more for CS SS DS FS GS; far transfers for CS
+    HLT = 1 << 15
+    CPUID = 1 << 16
+    READ_CR3 = 1 << 17  #: MOV from CR3 and CR8
+    READ_CR = 1 << 18  #: MOV from any other CRn
+    DEBUG = 1 << 19  #: MOV to and from DRn
+    CACHE = 1 << 20  #: INVD, WBINVD
+    INVLPG = 1 << 21
+    RDPMC = 1 << 22
 
 
 ES, CS, SS, DS, FS, GS = (int(InstructionClass.SEGMENT_ES) << n for n in range(6))
@@ -30,7 +38,7 @@ _PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0x
 #: One-byte opcodes without ModRM.
 _PLAIN: Final = {
     0x9A: CS, 0xEA: CS, 0xCA: CS, 0xCB: CS, 0xCC: CS, 0xCD: CS, 0xCE: CS, 0xF1: CS,
-    0xCF: CS | int(InstructionClass.IRET),
+    0xCF: CS | int(InstructionClass.IRET), 0xF4: int(InstructionClass.HLT),
 }  # fmt: skip
 #: Those that 64-bit code does not have.
 _LEGACY: Final = {0x07: ES, 0x17: SS, 0x1F: DS}
@@ -38,11 +46,14 @@ _LEGACY: Final = {0x07: ES, 0x17: SS, 0x1F: DS}
 _PLAIN_0F: Final = {
     0x05: CS, 0x07: CS, 0x34: CS, 0x35: CS, 0xA1: FS, 0xA9: GS, 0xB2: SS, 0xB4: FS, 0xB5: GS,
     0x06: int(InstructionClass.CONTROL), 0x22: int(InstructionClass.CONTROL),
-    0x30: int(InstructionClass.WRMSR), 0x32: int(InstructionClass.RDMSR),
+    0x30: int(InstructionClass.WRMSR), 0x32: int(InstructionClass.RDMSR), 0x33: int(InstructionClass.RDPMC),
+    0x08: int(InstructionClass.CACHE), 0x09: int(InstructionClass.CACHE), 0xA2: int(InstructionClass.CPUID),
+    0x21: int(InstructionClass.DEBUG), 0x23: int(InstructionClass.DEBUG),
 }  # fmt: skip
 _GROUP_0F00: Final = {2: int(InstructionClass.LLDT), 3: int(InstructionClass.LTR)}
-_GROUP_0F01: Final = {2: int(InstructionClass.LGDT), 3: int(InstructionClass.LIDT)}
+_GROUP_0F01: Final = {2: int(InstructionClass.LGDT), 3: int(InstructionClass.LIDT), 7: int(InstructionClass.INVLPG)}
 _REX_WRB: Final = 0xD
+_REX_R: Final = 4
 
 
 def split(code: bytes, bits: int) -> tuple[bytes, bytes, int]:
@@ -68,7 +79,7 @@ def classify(code: bytes, bits: int) -> int:
     if second is None:
         return 0
     if first == 0x0F:
-        return _behind_0f(second, op[2] if len(op) > 2 else None)
+        return _behind_0f(second, op[2] if len(op) > 2 else None, rex)
     reg, memory = second >> 3 & 7, second < 0xC0
     if first == 0x8E:  # MOV Sreg; CS cannot be its destination
         return 0 if reg > 5 or reg == 1 else ES << reg
@@ -81,12 +92,14 @@ def classify(code: bytes, bits: int) -> int:
     return 0
 
 
-def _behind_0f(opcode: int, modrm: int | None) -> int:
-    if opcode in (0x05, 0x06, 0x07, 0x30, 0x32, 0x34, 0x35, 0xA1, 0xA9):
+def _behind_0f(opcode: int, modrm: int | None, rex: int) -> int:
+    if opcode in (0x05, 0x06, 0x07, 0x08, 0x09, 0x30, 0x32, 0x33, 0x34, 0x35, 0xA1, 0xA2, 0xA9):
         return _PLAIN_0F[opcode]
     if modrm is None:
         return 0
     reg = modrm >> 3 & 7
+    if opcode == 0x20:
+        return int(InstructionClass.READ_CR3 if reg == (0 if rex & _REX_R else 3) else InstructionClass.READ_CR)
     if opcode == 0x00:
         return _GROUP_0F00.get(reg, 0)
     if opcode == 0x01:

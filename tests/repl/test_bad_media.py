@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import oracles
-import repl
+from commandline import v2e
 from emu.media import Disk
 from probes import checks, ours
 
@@ -39,14 +37,6 @@ def firmware(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return assemble
-
-
-def v2e(*arguments: object, prepare: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "repl.cli", "run", *map(str, arguments), "--debugcon", "stdio"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare,
-        env={**os.environ, "PYTHONPATH": str(Path(repl.__file__).parent.parent), "PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
 
 
 def run(*arguments: object, prepare: Callable[[], None] | None = None) -> tuple[dict[str, str], list[str]]:

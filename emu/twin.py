@@ -1,0 +1,363 @@
+"""Two CPUs seen as one: an emulator and a hypervisor's vCPU over one guest, of which one is active at a time.
+
+What is set (lines, breakpoints, callbacks) reaches the active one, or both; state, counters and what was written to
+memory move when the other becomes active. Who is active, and when, is decided in `emu.transitions`.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from ctypes import addressof, c_uint8
+from typing import Any, cast
+
+from emu.engine import Change, Cpu, Executor, Fault, MemoryRegion, MsrDevice, Watch
+from emu.vcpu import Vcpu
+from emu.x86.state import CpuState
+
+PAGE = 0x1000
+
+
+class _Live:
+    """The state in place of whichever CPU is active when it is asked."""
+
+    def __init__(self, active: Callable[[], Cpu]) -> None:
+        self._active = active
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._active().live(), name)
+
+
+class Twin:
+    """The part of an Executor that is no decision. `unmarked` gives the (first page, end) of the guest's memory that
+    somebody writes past the CPUs."""
+
+    def __init__(
+        self,
+        emulator: Executor,
+        vcpu: Vcpu,
+        regions: Sequence[MemoryRegion],
+        unmarked: Callable[[], Iterable[tuple[int, int]]],
+    ) -> None:
+        self.emulator, self.vcpu = emulator, vcpu
+        self.name = f"{emulator.name}+{vcpu.name}"
+        self.notice, self.unkept = emulator.notice, emulator.unkept
+        self.interrupt_taken_at = 0
+        self._active: Cpu = emulator
+        self.native = False  #: the vCPU is the active one
+        self.answers_ahead = True
+        self._regions, self._unmarked = regions, unmarked
+        self._start = 0  # host address of page 0
+        self._traces: mmap.mmap | None = None  # pages that the emulator has written since the last move
+        self._traced = False  # the emulator tells what it writes
+        self._moving = False  # a CPU is given a state that the other had: nothing has happened to the guest
+        self._stop = False
+        self._vector: int | None = None
+        self._last = False
+        self._taken: tuple[int, int] | None = None  # delivered by the CPU that was active before, and when
+        self._live = _Live(lambda: self._active)
+
+    # -- moving
+
+    def _activate(self, target: Cpu) -> None:
+        """Move everything to `target`, between two instructions."""
+        source = self._active
+        if target is source:
+            return
+        if (vector := source.take_interrupt()) is not None:
+            # INTR is low behind it until the controller has heard of it.
+            self._taken, self._vector = (vector, source.interrupt_taken_at), None
+        state = source.state()
+        source.set_interrupt(None)
+        self._share_memory(source, target)
+        target.set_retired(source.retired)
+        self._now(target)
+        self._moving = True
+        try:
+            target.load(state)
+        finally:
+            self._moving = False
+        target.set_interrupt(self._vector, last=self._last and target is self.emulator)
+
+    def _now(self, active: Cpu) -> None:
+        self._active = active
+        self.native = active is self.vcpu
+        self.answers_ahead = not self.native
+
+    def _share_memory(self, source: Cpu, target: Cpu) -> None:
+        """Tell `target` of the pages that `source` has written since it became active."""
+        pages = self._written() if source is self.emulator else self.vcpu.take_written()
+        if pages is None:
+            for region in self._regions:
+                target.memory_changed(region.base, region.size)
+            return
+        for first, end in (*_runs(pages), *self._unmarked()):
+            start, stop = self._start + first * PAGE, self._start + end * PAGE
+            for region in self._regions:
+                low = max(start, region.host_address)
+                high = min(stop, region.host_address + region.size)
+                if low < high:
+                    target.memory_changed(region.base + low - region.host_address, high - low)
+
+    def _written(self) -> list[int] | None:
+        traces = self._traces
+        if traces is None or not self._traced:
+            return None
+        pages = []
+        at = traces.find(b"\1")
+        while at >= 0:
+            pages.append(at)
+            at = traces.find(b"\1", at + 1)
+        for page in pages:
+            traces[page] = 0
+        return pages
+
+    # -- the CPU
+
+    @property
+    def instruction_pc(self) -> int:
+        """See Cpu."""
+        return self._active.instruction_pc
+
+    @property
+    def retired(self) -> int:
+        """See Cpu."""
+        return self._active.retired
+
+    @property
+    def linear_pc(self) -> int:
+        """See Cpu."""
+        return self._active.linear_pc
+
+    @property
+    def cs_ip(self) -> tuple[int, int]:
+        """See Cpu."""
+        return self._active.cs_ip
+
+    @property
+    def halted(self) -> bool:
+        """See Cpu."""
+        return self._active.halted
+
+    def request_stop(self) -> None:
+        """See Cpu. The flag is set first and the active CPU looked for behind it; `run` does it the other way round."""
+        self._stop = True
+        self._active.request_stop()
+
+    def state(self) -> CpuState:
+        """See Cpu."""
+        return self._active.state()
+
+    def live(self) -> CpuState:
+        """See Cpu. Of whichever CPU is active when it is looked at."""
+        return cast(CpuState, self._live)
+
+    def load(self, state: CpuState) -> None:
+        """See Cpu. A state that the vCPU cannot enter is the emulator's."""
+        if self.native and self.vcpu.refused(state):
+            self._to_emulator_without_state()
+        self._active.load(state)
+
+    def _to_emulator_without_state(self) -> None:
+        self._share_memory(self.vcpu, self.emulator)
+        self.emulator.set_retired(self.vcpu.retired)
+        self.vcpu.set_interrupt(None)
+        self._now(self.emulator)
+        self.emulator.set_interrupt(self._vector, last=self._last)
+
+    def undisturbed(self) -> bool:
+        """See Cpu."""
+        return self._taken is None and self._active.undisturbed()
+
+    def set_retired(self, count: int) -> None:
+        """See Cpu."""
+        self._active.set_retired(count)
+
+    # -- interrupts
+
+    def set_interrupt(self, vector: int | None, *, last: bool = False) -> None:
+        """See Cpu. A hypervisor has each delivery acknowledged at its instant."""
+        self._vector, self._last = vector, last
+        self._active.set_interrupt(vector, last=last and self._active is self.emulator)
+
+    def take_interrupt(self) -> int | None:
+        """See Cpu."""
+        if self._taken is not None:
+            (vector, self.interrupt_taken_at), self._taken = self._taken, None
+            return vector
+        if (taken := self._active.take_interrupt()) is not None:
+            self.interrupt_taken_at = self._active.interrupt_taken_at
+        return taken
+
+    def interruptible(self) -> bool:
+        """See Cpu."""
+        return self._active.interruptible()
+
+    def set_task_priority(self, value: int) -> None:
+        """See Cpu."""
+        self._active.set_task_priority(value)
+
+    def on_task_priority(self, callback: Callable[[int], None] | None) -> None:
+        """See Cpu."""
+
+        def told(value: int) -> None:
+            if callback is not None and not self._moving:
+                callback(value)
+
+        for cpu in (self.emulator, self.vcpu):
+            cpu.on_task_priority(told)
+
+    def raise_nmi(self) -> None:
+        """See Cpu."""
+        self._active.raise_nmi()
+
+    def on_rsm(self, callback: Callable[[], None] | None) -> None:
+        """See Executor. System management mode is the emulator's."""
+        self.emulator.on_rsm(callback)
+
+    def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
+        """See Cpu."""
+        for cpu in (self.emulator, self.vcpu):
+            cpu.on_fault(callback)
+
+    # -- memory
+
+    def set_a20(self, enabled: bool) -> None:
+        """See Cpu."""
+        self._active.set_a20(enabled)
+
+    def memory_changed(self, physical: int, length: int) -> None:
+        """See Cpu."""
+        self.emulator.memory_changed(physical, length)
+        self.vcpu.memory_changed(physical, length)
+
+    def remap(self, regions: Sequence[MemoryRegion]) -> None:
+        """See Cpu."""
+        self._regions = regions
+        self.emulator.remap(regions)
+        self.vcpu.remap(regions)
+
+    def display_changed(self) -> None:
+        """See Executor."""
+        self.emulator.display_changed()
+
+    def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
+        """See Cpu."""
+        rearms = [cpu.mark_writes(host_address, pages, marks) for cpu in (self.emulator, self.vcpu)]
+        self._start = host_address
+        self._traces = mmap.mmap(-1, pages)
+        self._traced = self.emulator.trace_writes(addressof(c_uint8.from_buffer(self._traces))) is not None
+        self.vcpu.trace_pages(host_address, pages)
+        known = [rearm for rearm in rearms if rearm is not None]
+        if len(known) < len(rearms):
+            return None
+
+        def rearm() -> None:
+            for each in known:
+                each()
+
+        return rearm
+
+    def trace_writes(self, marks: int) -> Callable[[], None] | None:
+        """See Executor. There is one to be told, and that is this class."""
+        return None
+
+    # -- ports answered ahead: by the emulator alone, as each access of a vCPU is an exit
+
+    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
+        """See Executor."""
+        if not self.native:
+            self.emulator.hold_input(port, value, until, answered=answered)
+
+    def note_answers(self) -> None:
+        """See Executor."""
+        self.emulator.note_answers()
+
+    def take_answered(self) -> tuple[int, int]:
+        """See Executor."""
+        return self.emulator.take_answered()
+
+    def serve_ports(self, address: int | None) -> None:
+        """See Executor."""
+        self.emulator.serve_ports(address)
+
+    def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
+        """See Executor."""
+        if not self.native:
+            self.emulator.stream_input(port, data, taken, sizes)
+
+    def stream_output(self, port: int, room: int, written: Callable[[bytes], None], sizes: int = 1) -> None:
+        """See Executor."""
+        if not self.native:
+            self.emulator.stream_output(port, room, written, sizes)
+
+    # -- debugging
+
+    def set_breakpoints(self, linear: Iterable[int]) -> None:
+        """See Cpu."""
+        points = tuple(linear)
+        self.emulator.set_breakpoints(points)
+        self.vcpu.set_breakpoints(points)
+
+    def set_event_stops(self, classes: int, physical: Iterable[int], changes: Change) -> None:
+        """See Cpu."""
+        places = tuple(physical)
+        self.emulator.set_event_stops(classes, places, changes)
+        self.vcpu.set_event_stops(classes, places, changes)
+
+    def set_watchpoints(self, watches: Iterable[Watch]) -> None:
+        """See Cpu."""
+        wanted = tuple(watches)
+        self.emulator.set_watchpoints(wanted)
+        self.vcpu.set_watchpoints(wanted)
+
+    # -- system registers
+
+    def time_stamp(self) -> int:
+        """See Cpu."""
+        return self._active.time_stamp()
+
+    def on_time_stamp(self, callback: Callable[[], None] | None) -> None:
+        """See Cpu."""
+
+        def told() -> None:
+            if callback is not None and not self._moving:
+                callback()
+
+        for cpu in (self.emulator, self.vcpu):
+            cpu.on_time_stamp(told)
+
+    def claim_msr(self, number: int, device: MsrDevice) -> None:
+        """See Cpu."""
+        self.emulator.claim_msr(number, device)
+        self.vcpu.claim_msr(number, device)
+
+    def msr_names(self) -> Mapping[str, int]:
+        """See Executor."""
+        return self.emulator.msr_names()
+
+    def read_msr(self, number: int) -> int | None:
+        """See Cpu."""
+        return self._active.read_msr(number)
+
+    def write_msr(self, number: int, value: int) -> bool:
+        """See Cpu."""
+        return self._active.write_msr(number, value)
+
+    def close(self) -> None:
+        """See Cpu."""
+        self.emulator.close()
+        self.vcpu.close()
+
+
+def _runs(pages: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """(first, end) of the runs of neighbours among `pages`, which are in order."""
+    first = end = -1
+    for page in pages:
+        if page != end:
+            if first >= 0:
+                yield first, end
+            first = page
+        end = page + 1
+    if first >= 0:
+        yield first, end

@@ -1,0 +1,137 @@
+"""The Vcpu protocol: a hypervisor's CPU as the machine sees it. It runs natively until something makes it exit.
+
+An exit is called what VT-x calls it (SDM vol. 3C, appendix C, "VMX basic exit reasons"). Port and memory accesses are
+completed by the machine's devices, as a hypervisor's user space does it: such an exit is behind its instruction. What
+the CPU itself would have to be asked about (HLT, CPUID, MSRs, control registers) stops before the instruction, which is
+then executed by `complete`, or by the emulator.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from emu.engine import CheckLevel, Cpu, Exit, MemoryRegion, MmioBus, PortIo
+from emu.record import dataclass
+from emu.x86.cpuid import CpuModel
+from emu.x86.modes import Mode
+from emu.x86.state import CpuState
+from emu.x86.vmentry import Broken, Rules
+
+PAGE = 0x1000
+
+
+class ExitCause(enum.Enum):
+    """Why a vCPU left native execution. The value is the word for it that people see."""
+
+    PIO = "pio"  #: I/O instruction
+    MMIO = "mmio"  #: an access to memory that is a device's
+    HLT = "hlt"
+    CPUID = "cpuid"
+    MSR = "msr"  #: RDMSR, WRMSR
+    CR = "cr"  #: control-register accesses
+    DR = "dr"  #: MOV DR
+    CACHE = "cache"  #: INVD, WBINVD, INVLPG
+    RDPMC = "rdpmc"
+    DESCRIPTOR = "descriptor"  #: LGDT, LIDT in real mode, which runs as virtual 8086
+    SOFTWARE_INTERRUPT = "int"  #: INT n in real mode
+    EXCEPTION = "exception"  #: any other in real mode, where the hypervisor has to deliver it
+    INTERRUPT = "interrupt"  #: an external interrupt was delivered
+    TASK_SWITCH = "task switch"
+    REFUSED = "refused"  #: an instruction that the backend cannot execute
+    ENTRY_FAILED = "entry failed"
+    FORBIDDEN = "forbidden"  #: a place or mode that `forbid` names
+    # These are no exits of the guest's making: the run has ended.
+    STOPPED = "stopped"  #: `VmExit.stop` says why
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where exits come from, for those that learn: `pc` is the linear address of the instruction, `where` the port, the
+    MSR, or the page of the physical address."""
+
+    cause: ExitCause
+    pc: int
+    where: int
+    mode: Mode
+
+    def __str__(self) -> str:
+        at = f" {self.where:#x}" if self.cause in (ExitCause.PIO, ExitCause.MMIO, ExitCause.MSR) else ""
+        return f"{self.cause.value}{at} at {self.pc:#x} ({self.mode.label})"
+
+
+@dataclass(frozen=True, slots=True)
+class VmExit:
+    """One exit. `address` is the port, the physical address, the MSR or the vector, `pc` the linear address of the
+    instruction. `before`: the instruction has not been executed. `elapsed` is the guest's time in ns that passed, of a
+    vCPU that does not count. `stop`: the run is to end besides, as an Executor's would have; with STOPPED that is
+    all."""
+
+    cause: ExitCause
+    pc: int
+    mode: Mode
+    address: int = 0
+    write: bool = False
+    before: bool = False
+    detail: str = ""
+    elapsed: int = 0
+    stop: Exit | None = None
+
+    @property
+    def site(self) -> Site:
+        """What a policy learns by."""
+        where = self.address // PAGE * PAGE if self.cause is ExitCause.MMIO else self.address
+        return Site(self.cause, self.pc, where, self.mode)
+
+
+class Place(NamedTuple):
+    """What a vCPU is made for: the guest's memory, its devices, its time stamp, its CPU model."""
+
+    regions: Sequence[MemoryRegion]
+    io: PortIo
+    mmio: MmioBus
+    timestamp: Callable[[], int]
+    tick: int
+    checks: CheckLevel
+    model: CpuModel
+
+
+class Vcpu(Cpu, Protocol):
+    """A CPU that runs natively. As a Cpu it is used by one thread, except for `request_stop`."""
+
+    name: str  #: of the hypervisor
+    title: str  #: the same for people
+    rules: Rules  #: which states it can enter
+    #: `retired` counts the instructions that it executes, exactly. Else it stands still, and exits tell the time.
+    counts: bool
+
+    def refused(self, state: CpuState) -> tuple[Broken, ...]:
+        """The rules that `state` breaks; empty: it can be entered."""
+
+    def enterable(self, state: CpuState) -> bool:
+        """`refused` would be empty; cheaper, and of a state in place (`Cpu.live`) too."""
+
+    def unable(self) -> str:
+        """Which of the stops set it cannot keep, so that it must not run natively; empty: it keeps all."""
+
+    def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
+        """From now on exit with FORBIDDEN before each instruction at a linear address in one of the (first, last)
+        ranges, or in one of the modes. Who cannot exit there only keeps from being entered there."""
+
+    def enter(self, budget: int, deadline: int | None, *, skip_breakpoint: bool) -> VmExit:
+        """Run natively until an exit, at most `budget` instructions where it counts, and else up to the virtual time
+        `deadline` (ns). A state that is refused is an exit ENTRY_FAILED, with its reasons."""
+
+    def complete(self, exit: VmExit) -> Exit:
+        """Execute the instruction of an exit that is `before` it, as the hypervisor does."""
+
+    def trace_pages(self, host_address: int, pages: int) -> None:
+        """The `pages` pages of 4 KiB from `host_address` in this process are the guest's memory: note those written."""
+
+    def take_written(self) -> Iterable[int] | None:
+        """Numbers of the pages written since the last call; None: it cannot tell."""
+
+
+#: Makes the vCPU of a hypervisor. Raises EngineError with a sentence where it cannot be had.
+MakeVcpu = Callable[[Place], Vcpu]

@@ -1,0 +1,97 @@
+"""Xen's dump-core files."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xen_samples import sample
+from xenbridge.wire import core
+from xenbridge.wire.errors import WireError
+
+SIZE = 41079
+
+
+def test_a_real_core_is_built_again_bit_for_bit():
+    data = sample("s_dump.core")
+    assert core.rebuild(data, core.parse_core(data)) == data
+
+
+def test_a_real_core_says_what_its_program_had_done():
+    data = sample("s_dump.core")
+    parsed = core.parse_core(data)
+    (vcpu,) = parsed.vcpus
+    assert (vcpu["rip"], vcpu["rsp"], vcpu["es"], vcpu["rflags"]) == (0x7C8F, 0x7C00, 0xD000, 0x206)
+    assert data[parsed.pages[0] + 0x610] == data[parsed.pages[0] + 0x614] == 0x2B
+    assert (parsed.version["major_version"], parsed.version["minor_version"]) == (4, 17)
+
+
+def test_a_vcpu_has_the_size_of_xens_structure():
+    assert core.CONTEXT.size == 5168
+
+
+@given(st.integers(0, (1 << 64) - 1))
+def test_any_vcpu_is_built_again(seed):
+    data = random.Random(seed).randbytes(5168)
+    assert core.CONTEXT.build(core.CONTEXT.parse(data)) == data
+
+
+def changed(at, value):
+    data = bytearray(sample("s_dump.core"))
+    data[at : at + len(value)] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        (4, b"\1", "not a little-endian ELF64 file"),
+        (16, b"\2", "e_type at offset 0x10"),
+        (40, b"\xff" * 8, "e_shoff"),
+        (58, b"\0", "e_shentsize"),
+        (60, b"\xff\xff", "e_shoff"),
+        (62, b"\7", "e_shstrndx"),
+        (0x1E0, b"\xed", "only cores of HVM domains"),
+        (0x1E8, b"\xff" * 8, r"\.xen_prstatus"),
+        (0x1F0, b"\xff" * 8, r"\.xen_pfn"),
+        (0x1F8, b"\0" * 8, "xch_page_size"),
+        (0x160, b"\xff" * 8, "sh_size of section 4"),
+    ],
+)
+def test_what_xen_would_not_write_is_refused(at, value, why):
+    with pytest.raises(WireError, match=why):
+        core.parse_core(changed(at, value))
+
+
+def test_a_newer_format_is_refused():
+    at = sample("s_dump.core").index((1).to_bytes(8, "little"), 0x700)
+    data = changed(at + 4, b"\1")
+    with pytest.raises(WireError, match=r"only 0.1 is known, so a newer Xen wrote it"):
+        core.parse_core(data)
+
+
+@given(st.integers(0, SIZE - 1), st.integers(0, 7))
+def test_a_core_with_a_bit_turned_is_read_or_refused_with_an_offset_inside(at, bit):
+    data = bytearray(sample("s_dump.core"))
+    data[at] ^= 1 << bit
+    try:
+        parsed = core.parse_core(data)
+        assert all(0 <= place <= len(data) - 4096 for place in parsed.pages.values())
+    except WireError as error:
+        assert 0 <= error.offset <= len(data)
+
+
+@given(st.integers(0, SIZE - 1))
+def test_a_core_that_is_cut_is_refused(length):
+    with pytest.raises(WireError) as caught:
+        core.parse_core(sample("s_dump.core")[:length])
+    assert 0 <= caught.value.offset <= SIZE
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_behind_a_magic_are_refused(data):
+    with pytest.raises(WireError):
+        core.parse_core(b"\x7fELF\2\1" + data)

@@ -1,0 +1,184 @@
+"""The libxc migration stream, and xl's file around it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xen_samples import sample
+from xenbridge.wire import hvm, stream, xl
+from xenbridge.wire.errors import WireError
+
+
+def rebuilt(data, parsed):
+    out = bytearray()
+    stream.rebuild(data, parsed, out.extend)
+    return bytes(out)
+
+
+def test_a_real_stream_is_built_again_bit_for_bit():
+    data = sample("s_stream.bin")
+    parsed = stream.parse_stream(data)
+    assert parsed.end == len(data)
+    assert rebuilt(data, parsed) == data
+
+
+def test_a_real_stream_has_its_pages_and_the_same_context_as_the_hypervisor_gave():
+    data = sample("s_stream.bin")
+    parsed = stream.parse_stream(data)
+    assert [r.name for r in parsed.records] == [
+        "X86_CPUID_POLICY", "X86_MSR_POLICY", "STATIC_DATA_END", "PAGE_DATA", "X86_TSC_INFO", "HVM_CONTEXT", "END",
+    ]  # fmt: skip
+    assert sorted(parsed.pages) == list(range(8))
+    assert data[parsed.pages[7] + 0xC00 :][:3] == bytes.fromhex("fa31c0")  # cli; xor ax,ax
+    context = parsed.find(stream.HVM_CONTEXT)
+    records = hvm.parse_context(data, context.offset, context.offset + context.length)
+    assert [r.code for r in records] == [r.code for r in hvm.parse_context(sample("s_hvmctx.bin"))]
+
+
+def test_lists_in_a_real_stream_are_built_again():
+    data = sample("s_stream.bin")
+    parsed = stream.parse_stream(data)
+    for type, entry in ((stream.CPUID_POLICY, stream.CPUID_LEAF), (stream.MSR_POLICY, stream.MSR_ENTRY)):
+        record = parsed.find(type)
+        entries = stream.parse_list(record.name, None, entry, data, record)
+        assert b"".join(entry.build(values) for values in entries) == record.body(data)
+    tsc = parsed.find(stream.TSC)
+    assert stream.TSC_INFO.build(stream.TSC_INFO.parse(data, tsc.offset)) == tsc.body(data)
+
+
+def made(pages, params=None, more=b""):
+    out = stream.build_headers(4, 17) + stream.build_record(stream.STATIC_DATA_END)
+    out += b"".join(stream.build_pages(pages))
+    if params is not None:
+        out += stream.build_record(stream.HVM_PARAMS, stream.build_params(params))
+    out += stream.build_record(stream.HVM_CONTEXT, sample("s_hvmctx.bin"))
+    return out + more + stream.build_record(stream.END)
+
+
+frames = st.dictionaries(st.integers(0, (1 << 52) - 1), st.integers(0, 255), max_size=8)
+numbers = st.dictionaries(st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 64) - 1), max_size=5)
+
+
+@given(frames, numbers)
+def test_any_pages_and_parameters_come_back(pages, params):
+    data = made(((frame, bytes((fill,)) * 4096) for frame, fill in pages.items()), params)
+    parsed = stream.parse_stream(data)
+    assert {frame: data[at] for frame, at in parsed.pages.items()} == pages
+    assert stream.params(data, parsed) == params
+    assert rebuilt(data, parsed) == data
+
+
+def test_more_pages_than_one_record_takes_come_back():
+    data = made((n, bytes(4096)) for n in range(stream.BATCH + 1))
+    parsed = stream.parse_stream(data)
+    assert len([r for r in parsed.records if r.type == stream.PAGE_DATA]) == 2
+    assert len(parsed.pages) == stream.BATCH + 1
+
+
+def test_a_page_that_is_sent_again_is_the_later_one_and_an_invalid_one_is_gone():
+    def page_data(*entries):
+        head = stream.PAGE_DATA_HEADER.build({"count": len(entries), "_res1": 0})
+        words = b"".join((kind << 60 | frame).to_bytes(8, "little") for kind, frame, _ in entries)
+        return stream.build_record(stream.PAGE_DATA, head + words + b"".join(data for _, _, data in entries))
+
+    one, two = b"\1" * 4096, b"\2" * 4096
+    out = stream.build_headers(4, 17) + page_data((0, 1, one), (0, 2, one)) + page_data((0, 1, two), (0xF, 2, b""))
+    data = out + stream.build_record(stream.END)
+    parsed = stream.parse_stream(data)
+    assert {frame: data[at] for frame, at in parsed.pages.items()} == {1: 2}
+
+
+def test_a_newer_version_is_refused():
+    data = bytearray(sample("s_stream.bin"))
+    data[15] = 4
+    with pytest.raises(WireError, match=r"image header, version at offset 0xc: 4: .* so a newer Xen saved it"):
+        stream.parse_stream(data)
+
+
+def test_an_unknown_record_is_refused_and_an_optional_one_kept():
+    data = made([], more=stream.build_record(0x33, b"new"))
+    with pytest.raises(WireError, match=r"type 0x33, type at offset .*: a newer Xen saved it"):
+        stream.parse_stream(data)
+    data = made([], more=stream.build_record(1 << 31 | 0x33, b"new"))
+    parsed = stream.parse_stream(data)
+    assert parsed.find(1 << 31 | 0x33).body(data) == b"new"
+
+
+@pytest.mark.parametrize(
+    ("count", "why"),
+    [(0xFFFFFFFF, "4294967295 frame numbers in"), (9, "bytes are left for a page"), (7, "bytes more than the pages")],
+)
+def test_a_count_of_pages_that_is_wrong_is_refused(count, why):
+    data = bytearray(sample("s_stream.bin"))
+    at = stream.parse_stream(data).find(stream.PAGE_DATA).offset
+    data[at : at + 4] = count.to_bytes(4, "little")
+    with pytest.raises(WireError, match=why):
+        stream.parse_stream(data)
+
+
+def test_a_length_beyond_the_file_is_refused():
+    data = bytearray(sample("s_stream.bin"))
+    at = stream.parse_stream(data).records[3].offset - 4
+    data[at : at + 4] = b"\xf8\xff\xff\xff"
+    with pytest.raises(WireError, match=f"PAGE_DATA, length at offset {at:#x}: 4294967288 bytes"):
+        stream.parse_stream(data)
+
+
+@given(st.integers(0, 38519), st.integers(0, 7))
+def test_a_stream_with_a_bit_turned_is_read_or_refused_with_an_offset_inside(at, bit):
+    data = bytearray(sample("s_stream.bin"))
+    data[at] ^= 1 << bit
+    try:
+        parsed = stream.parse_stream(data)
+        assert parsed.end <= len(data)
+    except WireError as error:
+        assert 0 <= error.offset <= len(data)
+
+
+@given(st.integers(0, 38519))
+def test_a_stream_that_is_cut_anywhere_is_refused(length):
+    with pytest.raises(WireError) as caught:
+        stream.parse_stream(sample("s_stream.bin")[:length])
+    assert 0 <= caught.value.offset <= length
+
+
+# -- xl
+
+
+def test_a_file_of_xl_is_read_to_its_end():
+    emulators = ((xl.EMULATOR_XENSTORE, xl.EMULATOR_HEADER.build({"id": 2, "index": 0}) + b"a\0b\0"),)
+    data = xl.build_xl(b'{"name": "guest"}', sample("s_stream.bin"), emulators)
+    parsed = xl.parse_xl(data)
+    assert parsed.config[4:] == b'{"name": "guest"}'
+    assert [xl.NAMES[r.type] for r in parsed.records] == ["LIBXC_CONTEXT", "EMULATOR_XENSTORE_DATA", "END"]
+    assert len(parsed.stream.pages) == 8
+    assert data[parsed.stream.pages[7] + 0xC00] == 0xFA
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "where"),
+    [(32, 0x01, "xl header, byteorder"), (36, 0xFF, "xl header, mandatory_flags"),
+     (44, 0xFF, "xl header, optional_data_len"), (54, 0x00, "libxl header, ident"), (65, 3, "libxl header, version")],
+)  # fmt: skip
+def test_what_xl_would_not_write_is_refused(at, value, where):
+    data = bytearray(xl.build_xl(b"{}", sample("s_stream.bin")))
+    data[at] = value
+    if at == 44:
+        data[at : at + 4] = b"\xff" * 4
+    with pytest.raises(WireError, match=where):
+        xl.parse_xl(data)
+
+
+def test_bytes_behind_xls_end_are_refused():
+    data = xl.build_xl(b"{}", sample("s_stream.bin"))
+    with pytest.raises(WireError, match="8 bytes follow"):
+        xl.parse_xl(data + bytes(8))
+
+
+@given(st.integers(0, 38600))
+def test_a_file_of_xl_that_is_cut_anywhere_is_refused(length):
+    data = xl.build_xl(b"{}", sample("s_stream.bin"))
+    with pytest.raises(WireError):
+        xl.parse_xl(data[: min(length, len(data) - 1)])

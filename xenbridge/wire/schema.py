@@ -1,0 +1,113 @@
+"""A layout of fixed size: a construct schema with a name, a source, and errors that say field and offset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from construct import (
+    Array,
+    Bytes,
+    ConstructError,
+    Int8ul,
+    Int16ub,
+    Int16ul,
+    Int32ub,
+    Int32ul,
+    Int64ub,
+    Int64ul,
+    Renamed,
+    Struct,
+)
+
+from xenbridge.wire.errors import WireError
+
+#: Anything bytes can be sliced from without a copy: a file that is mapped, or part of one.
+Buffer = bytes | bytearray | memoryview
+#: The fields of one layout by name: int, bytes, or a list of either or of such mappings.
+Values = dict[str, Any]
+
+_PLAIN = {
+    id(Int8ul): "u8", id(Int16ul): "u16", id(Int32ul): "u32", id(Int64ul): "u64",
+    id(Int16ub): "u16 big-endian", id(Int32ub): "u32 big-endian", id(Int64ub): "u64 big-endian",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Field:
+    """A row of a layout's table: offset and size in bytes."""
+
+    name: str
+    offset: int
+    size: int
+    type: str
+    text: str
+
+
+class Layout:
+    """`fields` are construct fields of fixed size, little-endian where the layout does not say otherwise; each may
+    carry a text (`field * "text"`). `source` is where the layout is specified."""
+
+    def __init__(self, name: str, source: str, *fields: Any) -> None:
+        self.name, self.source = name, source
+        self._struct = Struct(*fields)
+        self.size: int = self._struct.sizeof()
+
+    def fields(self) -> Iterator[Field]:
+        """In the order of the bytes."""
+        at = 0
+        for part in self._struct.subcons:
+            size = part.sizeof()
+            yield Field(part.name, at, size, _type(part), str(part.docs))
+            at += size
+
+    def parse(self, data: Buffer, at: int = 0, end: int | None = None) -> Values:
+        """The values at `at` of `data`, of which what is before `end` belongs to it. Raises WireError with the first
+        field that is not wholly there."""
+        stop = len(data) if end is None else min(end, len(data))
+        if stop - at < self.size:
+            self.short(at, max(0, stop - at))
+        return _plain(self._struct.parse(bytes(data[at : at + self.size])))  # type: ignore[no-any-return]
+
+    def short(self, at: int, length: int) -> NoReturn:
+        """Only `length` bytes are there at offset `at`, less than the layout has: raises WireError."""
+        field = next(f for f in self.fields() if f.offset + f.size > length)
+        raise WireError(self.name, field.name, at + field.offset, "the data end within it")
+
+    def build(self, values: Mapping[str, Any]) -> bytes:
+        """The bytes of `values`. Raises WireError for a field that is missing or does not fit."""
+        for field in self.fields():
+            if field.name not in values:
+                raise WireError(self.name, field.name, field.offset, "the value is missing")
+        try:
+            return bytes(self._struct.build(dict(values)))
+        except ConstructError as error:
+            path = str(error.path or "").rpartition("-> ")[2]
+            at = next((f.offset for f in self.fields() if f.name == path.partition("[")[0]), 0)
+            raise WireError(self.name, path, at, "the value does not fit") from None
+
+    def empty(self) -> Values:
+        """All zeros."""
+        return self.parse(bytes(self.size))
+
+
+def _plain(value: Any) -> Any:
+    """Without construct's own entries and types, so that equal values are equal."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items() if name != "_io"}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return value
+
+
+def _type(part: Any) -> str:
+    while isinstance(part, Renamed):
+        part = part.subcon
+    if id(part) in _PLAIN:
+        return _PLAIN[id(part)]
+    if isinstance(part, Array):
+        return f"{_type(part.subcon)}[{part.count}]"
+    if isinstance(part, Bytes):
+        return f"u8[{part.length}]"
+    return "{" + ", ".join(f"{_type(sub)} {sub.name}" for sub in part.subcons) + "}"
