@@ -17,8 +17,8 @@ from pathlib import Path
 from bench import guests
 from bench.traces import Hindsight, Recorder, Run, hindsight, run
 from emu.firmware.roms import FirmwareError
-from repl.harness import MissingTool, assemble
 from repl.curves import Curve, write_curves
+from repl.harness import MissingTool, assemble
 from repl.plots import PlotError
 
 HERE = Path(__file__).parent

@@ -182,4 +182,3 @@ class Learner:
             if trial.site in self.sites:
                 self.sites[trial.site].tried(trial.gain)
             self._trial = None
-

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emu.x86.modes import Mode
-from repl.command import Argument, Result, command
+from repl.command import Argument, CommandError, Result, command
 from repl.kinds import COUNT, FORCE, LEDGER, POLICY, RULES, SPAN
 from repl.rules import chosen_rules
 
