@@ -29,7 +29,8 @@ from emu.x86.vmentry import Rules
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
 UNBOUNDED = 1 << 62
-STEP = StopKind.STEP  # looked up once: an enumeration's members cost several times a global name
+# Looked up once: an enumeration's members cost several times a global name.
+STEP, LIMITED, REQUESTED = StopKind.STEP, MachineStop.LIMIT, MachineStop.REQUEST
 _NO_LIMITS: Final = (UNBOUNDED,)
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
 PIECE = 2_000_000  #: instructions that `run` runs between two looks at whether the guest gets anywhere
@@ -373,13 +374,15 @@ class Debugger(Inspector):
         passed = self._passed if not request.at else None
         skip = request.skip or self._passed_at == start  # a piece may end right behind a breakpoint that was passed
         exit = self.machine.run(bound, skip_breakpoint=skip, passed=passed)
+        reason = exit.reason
+        more = (reason is LIMITED and executor.retired < self._target and not self._bounded()) or (
+            reason is REQUESTED and not self._until_met and not self._catcher.pending
+        )
+        if not more:
+            return exit
         if request.skip and executor.retired != start:
             self._request = _Request(request.budget, request.at)
-        if exit.reason is MachineStop.LIMIT and executor.retired < self._target and not self._bounded():
-            return None
-        if exit.reason is MachineStop.REQUEST and not self._until_met and not self._catcher.pending:
-            return None
-        return exit
+        return None
 
     def _bounded(self) -> bool:
         """True when the limit, an `insns:` event or a count has been reached."""
