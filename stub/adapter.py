@@ -18,7 +18,8 @@ from emu.subject import MemoryUnavailable
 from emu.worker import Worker
 from emu.x86.modes import code_bits, mode_of
 from emu.x86.state import CR0_PG, CpuState
-from stub.registers import X86Register, describe
+from stub.adapter_trace import OWNER, TracingTarget
+from stub.registers import X86Register
 from stub.target import (
     SIGNAL_ABRT,
     SIGNAL_INT,
@@ -31,9 +32,9 @@ from stub.target import (
     StopReport,
     TargetError,
 )
+from stub.tracing import Experiment
 
 T = TypeVar("T")
-OWNER = "gdb"
 #: Registers that are looked at in place, as a copy of the CPU's state costs more.
 FEW = 16
 #: The one CPU there is; ids count from 1.
@@ -83,7 +84,7 @@ def _evaluated(fn: Callable[[], T]) -> Callable[[], T]:
     return evaluated
 
 
-class DebuggerTarget:
+class DebuggerTarget(TracingTarget):
     """Implements every protocol of `stub.target`."""
 
     def __init__(self, debugger: Debugger, worker: Worker, *, on_kill: Callable[[], None] = lambda: None) -> None:
@@ -97,6 +98,7 @@ class DebuggerTarget:
         self._hardware: dict[int, int] = {}
         self._watches: dict[tuple[StopReason, int, int], int] = {}
         self.pc_is_offset = False
+        self.experiment = Experiment(self.microseconds)
 
     # -- Target
 
@@ -162,24 +164,16 @@ class DebuggerTarget:
     # -- registers
 
     def describe(self) -> Description:
-        bits = code_bits(self._debugger.cpu())
-        if bits not in self._descriptions:
-            self._descriptions[bits] = describe(bits, native=self._debugger.steering.possible)
-        return self._descriptions[bits]
+        return self.describe_bits(code_bits(self._debugger.cpu()))
 
     def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
         debugger = self._debugger
         state = debugger.cpu_in_place() if len(registers) <= FEW else debugger.cpu()
+        if self.pc_is_offset or debugger.steering.possible:
+            return [self._value(state, register) for register in registers]
         if TYPE_CHECKING:
             registers = cast(Sequence[X86Register], registers)
-        values = [register.read(state).to_bytes(register.size, "little") for register in registers]
-        if self.pc_is_offset or debugger.steering.possible:
-            for index, register in enumerate(registers):
-                if register.is_engine:
-                    values[index] = int(debugger.steering.native).to_bytes(register.size, "little")
-                elif register.is_pc and self.pc_is_offset:
-                    values[index] = (state.rip & (1 << register.bits) - 1).to_bytes(register.size, "little")
-        return values
+        return [register.read(state).to_bytes(register.size, "little") for register in registers]
 
     def write_register(self, thread: int, register: Register, data: bytes) -> None:
         self._may_write()
