@@ -77,7 +77,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--hypervisor", default="none", metavar="NAME", help="whose virtual machine runs the guest: none, as the CPU "
         "is emulated (the default), model, the reference hypervisor, or kvm: docs/transitions.md")  # fmt: skip
     add("--policy", metavar="NAME", help="who executes where there is a hypervisor: auto or native, wherever the state "
-        "can be entered (the default), emulated, dwell:N, N instructions emulated behind each exit, or learn")  # fmt: skip
+        "can be entered (the default), emulated, dwell:N (emulated for N instructions behind each exit) or "
+        "learn")  # fmt: skip
     add("--rules", metavar="NAME", help="which states its CPU can enter: vtx2006 (the default), vtx or svm")
     add("--costs", metavar="LIST", help="cycles in its ledger: exit=N,hop=N,emulated=N,native=N")
     add("--clock", default="virtual", metavar="NAME", help="what the guest's time follows: virtual, which is the "
