@@ -213,6 +213,14 @@ class Cpu(Protocol):
         """True when a run would begin with the next instruction: the CPU is not halted, no interrupt comes before it
         or has been delivered without `take_interrupt` being asked."""
 
+    @property
+    def resuming(self) -> tuple[int, int, bool] | None:
+        """The breakpoint that is to be passed once, behind an interrupt that came first: linear address, stack pointer,
+        and whether nothing has run since. None: there is none."""
+
+    def resume(self, place: tuple[int, int, bool]) -> None:
+        """After `load`, go on with what `resuming` of another CPU was."""
+
     def set_retired(self, count: int) -> None:
         """Continue counting from `count` (after a restore)."""
 

@@ -88,6 +88,14 @@ class KvmVcpu(Runs):
         """See Cpu. Never: a step is for `enter`."""
         return False
 
+    @property
+    def resuming(self) -> tuple[int, int, bool] | None:
+        """See Cpu. None: KVM looks at each arrival, so a breakpoint behind an interrupt may be met twice."""
+        return None
+
+    def resume(self, place: tuple[int, int, bool]) -> None:
+        """See Cpu."""
+
     def set_retired(self, count: int) -> None:
         """See Cpu."""
         self.retired = count
