@@ -1,4 +1,4 @@
-"""KVM's CPU in lockstep with the emulator, a step at a time: the tour's last part, in long mode and back to real mode."""
+"""KVM's CPU in lockstep with the emulator, a step at a time: the tour's last part, long mode and back to real mode."""
 
 from __future__ import annotations
 
