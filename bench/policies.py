@@ -84,7 +84,7 @@ def measure(workload: Workload, folder: Path) -> tuple[Hindsight, list[Run]]:
     options = workload.options(folder)
     recorder = Recorder()
     native = run(options, workload.until, "native", recorder)
-    seen = hindsight(recorder.trace, native.ledger)
+    seen = hindsight(recorder, native.ledger)
     policies = dict.fromkeys(("native", "dwell:100", policy_of(seen.best), "emulated", "learn"))
     runs = [run(options, workload.until, policy) for policy in policies]
     for one in runs:

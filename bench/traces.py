@@ -11,7 +11,7 @@ from emu.gaps import EDGES
 from emu.learning import prices_of
 from emu.ledger import Ledger
 from emu.machine import build_machine
-from emu.rental import Touch, best_fixed, clairvoyant
+from emu.rental import Fixed, Touch, clairvoyant, replay
 from emu.until import parse_until
 from emu.vcpu import Site, VmExit
 from repl.cli import run_parser
@@ -33,6 +33,7 @@ class Recorder:
         self.held = 0
 
     def dwell(self, exit: VmExit, native: bool) -> int:
+        """Never."""
         return 0
 
     def hit(self, site: Site, gap: int) -> None:
@@ -40,6 +41,7 @@ class Recorder:
         self.held += gap
 
     def missed(self, site: Site, gap: int, emulated: int, counted: bool) -> None:
+        """An exit."""
         self.held += emulated
         self.trace.append(Touch(site, max(1, gap - emulated)))
 
@@ -50,6 +52,7 @@ class Recorder:
             self.trace[-1] = Touch(last.site, last.gap, True)
 
     def shown(self) -> tuple[str, ...]:
+        """For people."""
         return (f"{len(self.trace)} exits taken down",)
 
 
@@ -98,10 +101,11 @@ def run(options: Sequence[str], until: str, policy: str, recorder: Recorder | No
         machine.close()
 
 
-def hindsight(trace: Sequence[Touch], ledger: Ledger, fixed: Sequence[int] = FIXED) -> Hindsight:
-    """Of a trace, at the prices of the ledger."""
+def hindsight(recorder: Recorder, ledger: Ledger, fixed: Sequence[int] = FIXED) -> Hindsight:
+    """Of what was taken down, at the prices of the ledger; what had to be emulated is paid by all."""
     prices = prices_of(ledger.costs)
-    ended = [*trace, Touch(None, 1, True)]
-    curve = tuple((dwell, best_fixed(ended, prices, (dwell,))[1]) for dwell in fixed)
+    ended = [*recorder.trace, Touch(None, 1, True)]
+    held = recorder.held * prices.emulated
+    curve = tuple((dwell, held + replay(ended, Fixed(dwell)).cost(prices)) for dwell in fixed)
     best, cost = min(curve, key=lambda pair: pair[1])
-    return Hindsight(len(trace), curve, best, cost, clairvoyant(ended, prices))
+    return Hindsight(len(recorder.trace), curve, best, cost, held + clairvoyant(ended, prices))

@@ -124,8 +124,9 @@ class Distribution:
         return best
 
     def _search(self, rent: float, price: float) -> int:
-        """Each class's end is tried: rents of the gaps up to there, and for the others its own rent and the price."""
-        longest = FOR_GOOD if rent <= 0 else USEFUL * price / rent
+        """`rent` is positive. Each class's end is tried: the rents of the gaps up to there, and for the others its own
+        rent and the price."""
+        longest = USEFUL * price / rent
         scale, expected = self._weight, self._prior.weights
         total = self._total + scale * sum(expected)
         best, least = 0, price * total
@@ -185,7 +186,7 @@ class SiteKnowledge:
         return prices.hop_in + prices.exit + worse
 
     def choice(self, prices: Prices) -> tuple[str, int]:
-        """The forecaster that would have been the cheapest lately, and its dwell now; break-even before the first gap."""
+        """The forecaster that would have been cheapest lately, and its dwell now; break-even before the first gap."""
         forecasts, losses = self._forecast(prices), self.losses
         number = losses.index(min(losses)) if self.gaps else BREAK_EVEN
         return FORECASTERS[number], forecasts[number]
@@ -202,7 +203,7 @@ class SiteKnowledge:
         if price is None:
             price, rent = self.price(prices), prices.rent
             even = break_even(rent, price)
-            if self.last is None:
+            if self.last is None or rent <= 0:
                 self._forecasts = [even] * len(FORECASTERS)
             else:
                 last = EDGES[self.last] if self.last < LONGER and EDGES[self.last] <= even else 0

@@ -1,8 +1,8 @@
 """The policy `learn`: how long to remain in emulation behind an exit, learned online for each exit site.
 
-Ski rental (Karlin, Manasse, Rudolph and Sleator 1988) with advice from the past (Purohit, Svitkina and Kumar 2018): what
-is known of a site proposes a dwell, and the account of what a clairvoyant would have paid permits it or moves it towards
-break-even. docs/policies.md explains it, and proves the bound. Deterministic; prices are injected.
+Ski rental (Karlin, Manasse, Rudolph and Sleator 1988) with advice from the past (Purohit, Svitkina and Kumar 2018):
+what is known of a site proposes a dwell, and the account of what a clairvoyant would have paid permits it or moves it
+towards break-even. docs/policies.md explains it, and proves the bound. Deterministic; prices are injected.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from emu.gaps import EDGES, FORECASTERS, LONGER, Prior, SiteKnowledge, break_eve
 from emu.record import dataclass
 from emu.rental import Account, Prices, Site, Touch
 
-#: The most sites that are known at a time: a guest may touch any port and page. The one unused for longest is forgotten.
+#: The most sites that are known at a time: a guest may touch any port and page. That unused for longest is forgotten.
 MOST_SITES = 4096
 #: A site is asked for its own gaps from so many on, and tells its kind of so many.
 ENOUGH, YOUNG = 2, 8
@@ -96,8 +96,8 @@ class Learner:
         self.account.restart()
 
     def decide(self, site: Site, native: bool) -> int:
-        """Behind a touch at `site`: how long the emulator is to keep the vCPU; 0 with `native`, it goes on natively. The
-        trace that is accounted for begins behind the first one, in the emulator."""
+        """Behind a touch at `site`: how long the emulator is to keep the vCPU; 0 with `native`, it goes on natively.
+        The trace that is accounted for begins behind the first one, in the emulator."""
         knowledge = self._adviser(site)
         _, proposed = knowledge.choice(self.prices)
         self._begin_trial(site, proposed)

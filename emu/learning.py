@@ -61,8 +61,9 @@ class Learn:
         """See Policy."""
         learner = self.learner
         account, prices = learner.account, learner.prices
+        gaps = sum(known.gaps for known in learner.sites.values())
         lines = [
-            f"learns from {sum(known.gaps for known in learner.sites.values())} gaps at {len(learner.sites)} exit sites;"
+            f"learns from {gaps} gaps at {len(learner.sites)} exit sites;"
             f" at most {prices.bound:.3g} times what a clairvoyant pays, with {account.credit:.0f} cycles to spare",
             f"break-even is {instructions(account.break_even)}",
         ]
@@ -99,6 +100,7 @@ def explained(view: SiteView) -> tuple[str, ...]:
     if view.bursts:
         what = "gains" if view.burst > 0 else "loses"
         lines.append(
-            f"  taking the CPU to the emulator behind an exit {what} {abs(view.burst):.0f} cycles, of {view.bursts} trials"
+            f"  taking the CPU to the emulator behind an exit {what} {abs(view.burst):.0f} cycles"
+            f" (mean of {view.bursts} trials)"
         )
     return tuple(lines)

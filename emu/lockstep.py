@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
 
 from emu.clock import NS_PER_INSTRUCTION
 from emu.configuration import MachineConfig, cpu_model, memory_parts
 from emu.engine import Access, CheckLevel, EngineError, Executor, MmioBus, PortIo, Watch
 from emu.machine import LIMIT, Machine, MachineExit, MachineState, MachineStop
+from emu.memory import PhysicalMemory
 from emu.pages import PAGE, Pages
 from emu.record import dataclass, replace
 from emu.recording import RecordingEngine
@@ -21,11 +24,16 @@ from emu.replica import MakeExecutor, Replica
 from emu.unicorn_engine import UnicornEngine
 from emu.views import DifferenceView, DivergenceView, InstructionView, LockstepView
 from emu.x86 import paging
-from emu.x86.disasm import MAX_INSTRUCTION, decode
+from emu.x86.classes import split
+from emu.x86.core import RFLAGS_RF
+from emu.x86.disasm import MAX_INSTRUCTION, decode, is_rep_string
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
 from emu.x86.statediff import differences
 from emu.x86.undefined import undefined_flags
+
+if TYPE_CHECKING:
+    from emu.transitions import Transitions
 
 #: Instructions that both run between two comparisons.
 BLOCK = 1_000_000
@@ -33,6 +41,7 @@ BLOCK = 1_000_000
 TOLD, TOLD_BYTES = 8, 8
 PHYSICAL_BITS = 40
 RCX = 1
+HLT = b"\xf4"
 #: An address of execution and of data that no guest uses: what is set there only makes the second CPU work otherwise.
 NOWHERE = 0xFFFF_8000_DEAD_B000
 
@@ -63,6 +72,31 @@ def _emulator(*, checks: CheckLevel, portable: bool, hooked: bool) -> Callable[[
     return prepared
 
 
+def _emulated(transitions: Transitions, memory: PhysicalMemory) -> bool:
+    """True where the emulator has run an instruction of which a single step of a hypervisor's CPU makes something else:
+    any number of iterations of a repeated string instruction, a HLT that does not halt."""
+    state = transitions.live()
+    code, bits = _code(memory, state), code_bits(state)
+    if split(code, bits)[1][:1] != HLT and not is_rep_string(code, bits):
+        return False
+    transitions.emulate(1)
+    transitions.run(1)
+    return True
+
+
+def _code(memory: PhysicalMemory, state: CpuState) -> bytes:
+    """The bytes of the next instruction, as far as they can be read."""
+    code = bytearray()
+    while len(code) < MAX_INSTRUCTION:
+        linear = state.linear_pc + len(code)
+        physical = paging.translate(state, memory.try_read, linear, PHYSICAL_BITS)
+        count = min(PAGE - linear % PAGE, MAX_INSTRUCTION - len(code))
+        if physical is None or not (count := memory.available(physical, count)):
+            break
+        code += memory.read(physical, count)
+    return bytes(code)
+
+
 def _native(config: MachineConfig) -> MakeExecutor:
     """What `config.native` asks for: emulator and vCPU together, as the machine would have them."""
     from emu.transitions import Transitions
@@ -80,7 +114,13 @@ def _native(config: MachineConfig) -> MakeExecutor:
         place = Place(
             replica.memory.regions, replica, replica, replica.timestamp, NS_PER_INSTRUCTION, config.checks, model
         )
-        return Transitions(emulator, place, native, replica.memory.unmarked)
+        transitions = Transitions(emulator, place, native, replica.memory.unmarked)
+        replica.name = transitions.vcpu.name
+        if not transitions.vcpu.counts:
+            replica.slice = 1  # single steps are counted, and leave RF set
+            replica.hidden = RFLAGS_RF
+            replica.whole = partial(_emulated, transitions, replica.memory)
+        return transitions
 
     return make
 
@@ -110,7 +150,7 @@ class LockstepMachine(Machine):
         self._start: MachineState | None = None
         self._engine: RecordingEngine
         super().__init__(replace(config, native=None), lambda machine: self._make(config, machine))
-        self.replica = Replica(memory_parts(config), second.make(config), second.slice)
+        self.replica = Replica(memory_parts(config), second.make(config), second.name, second.slice)
         self.replica.claim(self._engine.claimed)
         written = self.display.written
 
@@ -135,7 +175,7 @@ class LockstepMachine(Machine):
     def summary(self, ended: str) -> LockstepView:
         """What was compared so far."""
         masked = sum(self.masked.values())
-        return LockstepView(self.executor.name, self.second.name, self.compared, masked, self.divergence, ended)
+        return LockstepView(self.executor.name, self.replica.name, self.compared, masked, self.divergence, ended)
 
     # -- as a machine
 
@@ -214,9 +254,18 @@ class LockstepMachine(Machine):
 
     def _alike(self, base: Pages) -> bool:
         """Both were alike with `base` in memory; are they now?"""
-        if self.replica.mismatch or self.executor.state() != self.replica.executor.state():
+        if self.replica.mismatch:
+            return False
+        ours, theirs = self._states()
+        if ours != theirs:
             return False
         return next(self._unlike_pages(base), None) is None
+
+    def _states(self) -> tuple[CpuState, CpuState]:
+        """Those of both, but for what is hidden."""
+        ours, theirs = self.executor.state(), self.replica.executor.state()
+        theirs.rflags = theirs.rflags & ~self.replica.hidden | ours.rflags & self.replica.hidden
+        return ours, theirs
 
     def _unlike_pages(self, base: Pages) -> Iterator[int]:
         ours, theirs = self.memory.save(), self.replica.memory.save()
@@ -298,11 +347,11 @@ class LockstepMachine(Machine):
         if not what or self._alike(base.memory):
             what = ""
             before = self.executor.state()
-            code = self._code(before)
+            code = _code(self.memory, before)
             self._forward(end)
         else:
             before, code = base.cpu, b""
-        after, other = self.executor.state(), self.replica.executor.state()
+        after, other = self._states()
         found = [_difference(*difference) for difference in differences(after, other)]
         bits, text = code_bits(before), None
         if code:
@@ -322,7 +371,7 @@ class LockstepMachine(Machine):
         for page in pages:
             found += self._in_page(page)
         if self.replica.mismatch:
-            what = f"{self.second.name}: {self.replica.mismatch}"
+            what = f"{self.replica.name}: {self.replica.mismatch}"
         return self._divergence(before, text, found[: 64 + TOLD], what), ""
 
     def _divergence(
@@ -330,7 +379,7 @@ class LockstepMachine(Machine):
     ) -> DivergenceView:
         retired = self.executor.retired - 1
         return DivergenceView(
-            self.executor.name, self.second.name, retired, at.cs.selector, at.rip, at.linear_pc, text, tuple(found),
+            self.executor.name, self.replica.name, retired, at.cs.selector, at.rip, at.linear_pc, text, tuple(found),
             what,
         )  # fmt: skip
 
@@ -355,18 +404,6 @@ class LockstepMachine(Machine):
             if region.offset <= offset < region.offset + region.size:
                 return f"memory {region.base + offset - region.offset:#x}"
         return f"byte {offset:#x} of memory that is not mapped"
-
-    def _code(self, state: CpuState) -> bytes:
-        """The bytes of the next instruction, as far as they can be read."""
-        code = bytearray()
-        while len(code) < MAX_INSTRUCTION:
-            linear = state.linear_pc + len(code)
-            physical = paging.translate(state, self.memory.try_read, linear, PHYSICAL_BITS)
-            count = min(PAGE - linear % PAGE, MAX_INSTRUCTION - len(code))
-            if physical is None or not (count := self.memory.available(physical, count)):
-                break
-            code += self.memory.read(physical, count)
-        return bytes(code)
 
 
 def _difference(name: str, first: int, second: int) -> DifferenceView:

@@ -1,4 +1,4 @@
-"""Emulate on or go native, as a rental: what executing prices, and what strategies and a clairvoyant pay on a trace.
+"""Emulate on or go native, as a rental: what executing costs, and what strategies and a clairvoyant pay on a trace.
 
 After each access that a native vCPU would exit for, the emulator may keep the vCPU, in case another such access comes
 soon (rent: emulation is slower), or hand it over (buy: a hop, and the next access is an exit). docs/policies.md defines
@@ -36,11 +36,11 @@ class Prices:
         if not all(0 <= price < float("inf") for price in prices):
             raise ValueError(f"prices are finite numbers from 0 on, not {prices}")
         if not self.exit:
-            raise ValueError("an exit that prices nothing leaves nothing to decide")
+            raise ValueError("an exit that costs nothing leaves nothing to decide")
 
     @property
     def rent(self) -> float:
-        """What an emulated instruction prices more than a native one; not positive where emulation is no slower."""
+        """What an emulated instruction costs more than a native one; not positive where emulation is no slower."""
         return self.emulated - self.native
 
     @property
@@ -55,7 +55,7 @@ class Prices:
 
     @property
     def bound(self) -> float:
-        """How many times the clairvoyant's cost is never exceeded: 2 where a hop prices nothing beyond the exit, and no
+        """How many times the clairvoyant's cost is never exceeded: 2 where a hop costs nothing beyond the exit, and no
         strategy can promise less; with hops that cost more up to 3."""
         return 2 + min(1.0, self.hops / self.exit)
 
@@ -135,9 +135,9 @@ def replay(trace: Iterable[Touch], strategy: Strategy) -> Bill:
 
 
 def clairvoyant(trace: Iterable[Touch], prices: Prices) -> float:
-    """The least that any sequence of hops prices on a trace, with all of it known: the shortest path through two states,
-    the vCPU in the emulator or native behind each touch. It has the moves that strategies have and no others: out of
-    native only behind an exit."""
+    """The least that any sequence of hops costs on a trace, with all of it known: the shortest path through two
+    states, the vCPU in the emulator or native behind each touch. It has the moves that strategies have and no others:
+    out of native only behind an exit."""
     emulator, native, instructions = 0.0, prices.hop_in, 0
     for touch in trace:
         instructions += touch.gap

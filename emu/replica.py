@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from emu.clock import NS_PER_INSTRUCTION
@@ -46,13 +47,18 @@ class _Msr:
 class Replica:
     """`mismatch` says, from the first on, what the CPU did that the tape has not; it does not go on behind that.
 
-    `slice` is how many instructions the CPU is asked for at a time (None: as many as there are)."""
+    `name` is the CPU's, for people; `slice` is how many instructions it is asked for at a time (None: as many as
+    there are)."""
 
-    def __init__(self, parts: list[Part], make: MakeExecutor, slice: int | None = None) -> None:
+    def __init__(self, parts: list[Part], make: MakeExecutor, name: str = "", slice: int | None = None) -> None:
+        self.name = name
         self.memory = PhysicalMemory(parts)
         self.mismatch = ""
         self.playing = False
-        self._slice = slice or 1 << 62
+        self.slice = slice or 1 << 62
+        #: of a CPU that is single-stepped: has the next instruction, which is not to be stepped, run otherwise
+        self.whole: Callable[[], bool] | None = None
+        self.hidden = 0  #: bits of RFLAGS that are not the guest's
         self._skipped = 0
         self.base: int | None = None  #: IA32_APIC_BASE, where a device has it
         self._tape = Tape()
@@ -111,7 +117,9 @@ class Replica:
             before = executor.retired
             self.playing = True
             try:
-                exit = executor.run(min(left, self._slice))
+                if self.whole is not None and self.whole():
+                    continue
+                exit = executor.run(min(left, self.slice))
             finally:
                 self.playing = False
             if exit.reason not in _GOES_ON and executor.retired < until:

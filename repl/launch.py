@@ -225,6 +225,10 @@ class Rig:
     def _monitor_session(self) -> Session:
         return self.session.shared(may_resume=False, resumed_by="gdb")
 
+    @functools.cached_property
+    def _look_session(self) -> Session:
+        return self.session.shared(may_resume=False, may_change=False, resumed_by="another client")
+
     def _note(self, stop: Stop) -> None:
         if stop.kind is StopKind.EXIT:
             self.guest_code = stop.exit_code
@@ -261,6 +265,12 @@ class Rig:
         from repl.render import Style, result_text
 
         return result_text(self._monitor_session.execute(line), Style())
+
+    def look(self, line: str) -> str:
+        """As `monitor`, for a client that only looks."""
+        from repl.render import Style, result_text
+
+        return result_text(self._look_session.execute(line), Style())
 
     def status(self, stop: Stop | None) -> int:
         """The exit status after `stop`; says on stderr why the guest died or what ran out."""
@@ -342,6 +352,7 @@ def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
             rig.worker,
             address,
             run_command=rig.monitor,
+            look_command=rig.look,
             on_kill=rig.killed,
             on_error=lambda error: notice(f"in the gdb server: {type(error).__name__}: {error}"),
         )

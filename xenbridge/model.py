@@ -60,7 +60,7 @@ class ModelVcpu(UnicornEngine):
 
     name = "model"
     title = "the reference hypervisor, VT-x as of 2006"
-    counts = True
+    counts = translates = True
     _loaded: CpuState | None = None  # not yet entered
 
     def __init__(self, place: Place, rules: Rules = VTX2006) -> None:

@@ -140,7 +140,7 @@ def disable(session: Session, args: Args) -> Result:
 
 
 @command("breaks", "breaks", "list breakpoints and watchpoints, gdb's too",
-         aliases=("info breakpoints", "info break", "info watchpoints", "blist"))  # fmt: skip
+         aliases=("info breakpoints", "info break", "info watchpoints", "blist"), looks=True)  # fmt: skip
 def breaks(session: Session, args: Args) -> Result:
     points = session.debugger.breakpoint_list()
     return Result((tuple(_copy(p) for p in points),)) if points else Result(text="no breakpoints")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from repl.command import Argument, Result, command
+from repl.command import Argument, CommandError, Result, command
 from repl.kinds import COUNT, SECOND
 
 if TYPE_CHECKING:
@@ -26,14 +26,20 @@ Args = Mapping[str, Any]
         "slices of 10,007 instructions with all checks, `hooked`, the same with a breakpoint and a watchpoint that\n"
         "nothing meets, or `portable`, the loop that needs no C helper."
     ),
+    resumes=True,
 )  # fmt: skip
 def lockstep(session: Session, args: Args) -> Result:
-    return Result((session.debugger.lockstep(args["count"], args["second"]), session.position()))
+    try:
+        view = session.call(lambda: session.debugger.lockstep(args["count"], args["second"]))
+    except KeyboardInterrupt:
+        session.worker.interrupt()  # it ends at the next block
+        raise CommandError("lockstep was stopped") from None
+    return Result((view, session.call(session.position)))
 
 
 @command(
     "stuck", "transitions", "say whether the guest gets anywhere, and if not what it waits for",
-    aliases=("why stuck", "info stuck"),
+    aliases=("why stuck", "info stuck"), looks=True,
     details=(
         "The next instructions are carried out and taken back, with devices only looked at. A loop is shown with its\n"
         "ways out: the branch, what decides it, the port, device or memory word that it comes from with its value,\n"

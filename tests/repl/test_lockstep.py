@@ -64,4 +64,13 @@ def test_the_model_hypervisor_does_what_the_emulator_does(policy: str) -> None:
     assert done.returncode == 1
     alone = v2e("--until", "exit", "-c", "fingerprint", "--json")
     assert json.loads(done.stdout) == json.loads(alone.stdout)
-    assert done.stderr.startswith("v2e: lockstep of unicorn and native: 87680 instructions compared, no difference")
+    assert done.stderr.startswith("v2e: lockstep of unicorn and model: 87680 instructions compared, no difference")
+
+
+def test_the_hypervisors_cpu_is_the_second_one_of_the_command() -> None:
+    words = ("--hypervisor", "model", "--policy", "dwell:30", "--until", "insns:20000")
+    done = v2e(*words, "-c", "lockstep 30000", "-c", "continue", "-c", "fingerprint")
+    alone = v2e(*words, "-c", "continue", "-c", "fingerprint")
+    first, *rest = done.stdout.splitlines()
+    assert first == "unicorn and model: no difference in 30000 instructions"
+    assert rest[-5:] == alone.stdout.splitlines()[-5:]
