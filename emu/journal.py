@@ -21,13 +21,16 @@ class Journal:
     """The last `size` events, oldest first."""
 
     def __init__(self, size: int = 256) -> None:
+        self.added = 0  #: events ever
         self._events: deque[Event | tuple[int, str, Callable[[], str]]] = deque(maxlen=size)
 
     def add(self, retired: int, kind: str, text: str) -> None:
+        self.added += 1
         self._events.append(Event(retired, kind, text))
 
     def add_lazy(self, retired: int, kind: str, text: Callable[[], str]) -> None:
         """As `add`; `text` is called when somebody looks, and gives the same at any time."""
+        self.added += 1
         self._events.append((retired, kind, text))
 
     def __iter__(self) -> Iterator[Event]:

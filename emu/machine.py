@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from emu import layout
 from emu.answers import CpuPorts
 from emu.board import Board
-from emu.bus import Mmio, Ports
+from emu.bus import Mmio, Ports, Told
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.vga_memory import DisplayMemory
@@ -240,6 +240,13 @@ class Machine:
         self.ports.sealed = self.mmio.sealed = touched
         if self.transitions is not None:
             self.transitions.quiet(touched is not None)
+
+    def look(self, ports: Told | None, memory: Told | None) -> None:
+        """From now on accesses to devices do nothing: reads give what a look without side effects gives, and `ports`
+        or `memory` is told (place, size, value, is_write) of each. None: the devices are there again."""
+        self.ports.looked_at, self.mmio.looked_at = ports, memory
+        if self.transitions is not None:
+            self.transitions.quiet(ports is not None)
 
     def request_stop(self) -> None:
         """From any thread or signal handler: `run` returns REQUEST before the next instruction."""

@@ -89,6 +89,11 @@ class Breakpoint:
     condition: Condition | None = None  #: what it depends on, besides
     action: Callable[[], None] | None = None  #: done instead of stopping
     catch: Catch | None = None
+    passes: bool = False  #: it never stops, and each arrival counts once, whatever ends a run there
+    met_at: int = -1  #: instructions retired when that was last so
+    #: The linear PC and stack pointer at which it was met, where an interrupt came before the instruction: that the
+    #: handler comes back there is no other arrival.
+    owed: tuple[int, int] | None = None
 
 
 def fault_chain(faults: tuple[Fault, ...]) -> str:

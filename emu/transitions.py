@@ -87,6 +87,7 @@ class Transitions(Twin):
         #: says what is to be told of that a vCPU which does not count does not tell; empty: nothing
         self.watched: Callable[[], str] = lambda: ""
         self._clock, self._tick = config.clock, place.tick
+        self._held = 0  # instructions retired up to which a person wants it emulated
         self._until = 0  # instructions retired at which to think about going native
         self._look = LOOK_FIRST
         self._site: Site | None = None  # of the access before
@@ -116,7 +117,7 @@ class Transitions(Twin):
             if broken := self.vcpu.refused(self.state()):
                 raise EntryRefused("; ".join(map(str, broken)))
         self.forced = native
-        self._until = 0
+        self._until = self._held = 0
         self._forget()
         if native is not None:
             self._go(native, "forced")
@@ -126,7 +127,7 @@ class Transitions(Twin):
         self.forced = None
         self._go(False, f"asked for, {count} instructions")
         self._forget()
-        self._until = self.retired + count
+        self._until = self._held = self.retired + count
 
     def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
         """Never be native at a linear address in one of the (first, last) ranges, or in one of the modes."""
@@ -295,6 +296,8 @@ class Transitions(Twin):
             done = self.vcpu.complete(exit)
         finally:
             self.ledger.native += self.vcpu.retired - before
+        if done.reason is REQUEST and self.vcpu.retired == before:
+            self.ledger.exits[exit.cause] -= 1  # something came before it, and it will be an exit again
         if exit.cause in _CHANGING and (broken := self.vcpu.refused(self.vcpu.state())):
             self._out(exit, LOOK_FIRST, f"cannot be entered again: {broken[0]}")
             self._forget()
@@ -334,7 +337,7 @@ class Transitions(Twin):
 
     def _caught(self, exit: VmExit, at: int) -> None:
         self.ledger.caught += 1
-        until = at + 1 + self._accessed(exit, at, caught=True)
+        until = max(self._held, at + 1 + self._accessed(exit, at, caught=True))
         if until > self._until:
             self._until = until
         elif until < self._until and self._look == LOOK_FIRST:
@@ -361,7 +364,7 @@ class Transitions(Twin):
 
     def set_retired(self, count: int) -> None:
         """See Cpu. Instants that were looked forward to are other ones now."""
-        self._until = count
+        self._until, self._held = count, 0
         self._forget()
         super().set_retired(count)
 

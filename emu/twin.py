@@ -86,12 +86,16 @@ class Twin:
 
     def _share_memory(self, source: Cpu, target: Cpu) -> None:
         """Tell `target` of the pages that `source` has written since it became active."""
+        translates = self.vcpu.translates
+        if target is self.vcpu and not translates:
+            target.memory_changed(0, 0)
+            return
         pages = self._written() if source is self.emulator else self.vcpu.take_written()
         if pages is None:
             for region in self._regions:
                 target.memory_changed(region.base, region.size)
             return
-        for first, end in (*_runs(pages), *self._unmarked()):
+        for first, end in (*_runs(pages), *(self._unmarked() if translates else ())):
             start, stop = self._start + first * PAGE, self._start + end * PAGE
             for region in self._regions:
                 low = max(start, region.host_address)

@@ -266,6 +266,7 @@ FORCE = Kind("native, emulated or off", "`native`, `emulated` or `off`", _forced
 LEDGER = Kind("clear", "`clear`", _clear, lambda session, prefix: ("clear",))
 SPAN = Kind("span", "ADDRESS, ADDRESS-ADDRESS, a mode, or off", _spans, lambda session, prefix: (
     "off", *(mode.label for mode in Mode)), rest=True)  # fmt: skip
+SECOND = Kind("second", "the second CPU", _word, lambda session, prefix: ("emulator", "hooked", "portable"))
 REPEATS = Kind("each or whole", "`each` or `whole`", _each_or_whole, lambda session, prefix: ("each", "whole"))
 DEVICE = Kind("device", "a device's name", _word, _device_words)
 BREAKPOINT = Kind("number", "a breakpoint's number", _number, _breakpoint_words)

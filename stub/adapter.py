@@ -18,7 +18,8 @@ from emu.subject import MemoryUnavailable
 from emu.worker import Worker
 from emu.x86.modes import code_bits, mode_of
 from emu.x86.state import CR0_PG, CpuState
-from stub.registers import X86Register, describe
+from stub.adapter_trace import OWNER, TracingTarget
+from stub.registers import X86Register
 from stub.target import (
     SIGNAL_ABRT,
     SIGNAL_INT,
@@ -31,9 +32,9 @@ from stub.target import (
     StopReport,
     TargetError,
 )
+from stub.tracing import Experiment
 
 T = TypeVar("T")
-OWNER = "gdb"
 #: The one CPU there is; ids count from 1.
 CPU_THREAD = 1
 _WATCH_KINDS = {
@@ -78,7 +79,7 @@ def _evaluated(fn: Callable[[], T]) -> Callable[[], T]:
     return evaluated
 
 
-class DebuggerTarget:
+class DebuggerTarget(TracingTarget):
     """Implements every protocol of `stub.target`."""
 
     def __init__(self, debugger: Debugger, worker: Worker, *, on_kill: Callable[[], None] = lambda: None) -> None:
@@ -92,6 +93,7 @@ class DebuggerTarget:
         self._hardware: dict[int, int] = {}
         self._watches: dict[tuple[StopReason, int, int], int] = {}
         self.pc_is_offset = False
+        self.experiment = Experiment(self.microseconds)
 
     # -- Target
 
@@ -156,20 +158,7 @@ class DebuggerTarget:
     # -- registers
 
     def describe(self) -> Description:
-        bits = code_bits(self._debugger.cpu())
-        if bits not in self._descriptions:
-            self._descriptions[bits] = describe(bits, native=self._debugger.steering.possible)
-        return self._descriptions[bits]
-
-    def _value(self, state: CpuState, register: Register) -> bytes:
-        assert isinstance(register, X86Register)
-        if register.is_engine:
-            value = int(self._debugger.steering.native)
-        elif register.is_pc:
-            value = (state.rip if self.pc_is_offset else state.linear_pc) & (1 << register.bits) - 1
-        else:
-            value = register.read(state)
-        return value.to_bytes(register.bits // 8, "little")
+        return self.describe_bits(code_bits(self._debugger.cpu()))
 
     def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
         state = self._debugger.cpu()

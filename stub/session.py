@@ -15,7 +15,6 @@ mode that goes for memory only. In MONITOR, packets wait. Everything here runs o
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -34,18 +33,18 @@ from stub.handlers import (
     resume,
     reverse,
     search,
+    trace,
+    traceframes,
 )
 from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays, Stopped, error_text
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame, notification
 from stub.parser import parse
+from stub.remembered import KeptWords, PacketLog
 from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError
+from stub.traceframe import UNCHANGED
 
 #: While more than this waits to be sent, no further packet is handled: a client that does not read costs no memory.
 HIGH_WATER = 4 * PACKET_SIZE
-#: Packets remembered for a failure's report.
-LOG_LENGTH = 200
-#: Bytes of a packet shown in it.
-LOG_WIDTH = 160
 #: All packets that are answered, in the order of qSupported's answer.
 ALL_HANDLERS: tuple[Handler, ...] = (
     *base.HANDLERS,
@@ -59,6 +58,8 @@ ALL_HANDLERS: tuple[Handler, ...] = (
     *qxfer.HANDLERS,
     *monitor.HANDLERS,
     *qemu.HANDLERS,
+    *trace.HANDLERS,
+    *traceframes.HANDLERS,
 )
 
 
@@ -112,8 +113,10 @@ class Close:
 Event = RunCommand | Close
 
 
-def _printable(byte: int) -> str:
-    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
+def _let_go(context: Context) -> None:
+    """What ends with its client."""
+    breakpoints.remove_all(context)
+    trace.abandoned(context)
 
 
 def _ignore(error: Exception) -> None:
@@ -139,7 +142,7 @@ class Session:
         output that no input has called for: a stop reply."""
         self.target = target
         self.state = State.NEW
-        self._log: deque[tuple[str, bytes, int]] = deque(maxlen=LOG_LENGTH)
+        self._log = PacketLog()
         self._decoder = Decoder()
         self._out = bytearray()
         self._last = b""  #: the last packet sent, for a NAK
@@ -152,13 +155,12 @@ class Session:
         self._starting = False  #: within a resume handler
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
-        self._context = Context(target, self._supported, breakpoints.remove_all, has_runner)
+        self._context = Context(target, self._supported, _let_go, has_runner)
         self._context.printed = self.printed
         self._context.looks_on = looks_on
         self._unread = 0  #: pieces of output dropped, as the client did not read
         self._behind = State.STOPPED  #: what follows MONITOR
-        self._kept: list[str] = []  #: output in non-stop mode, which has no packet for it, for the next command's
-        self._kept_length = 0
+        self._kept = KeptWords(HIGH_WATER)
         target.set_listener(self.stopped)
 
     # -- bytes
@@ -214,10 +216,7 @@ class Session:
     @property
     def log(self) -> tuple[str, ...]:
         """The last packets: `<-` from the client, `->` to it, in printable characters, long ones cut."""
-        return tuple(
-            f"{arrow} {''.join(map(_printable, head))}{f' ... {length} bytes' if length > LOG_WIDTH else ''}"
-            for arrow, head, length in tuple(self._log)
-        )
+        return self._log.lines
 
     # -- the target's and the world's side
 
@@ -248,17 +247,10 @@ class Session:
             report = replace(report, signal=SIGNAL_NONE)  # "Packets", vCont: a thread that `t` has stopped
         context.stop_asked, context.unseen, context.thread = False, True, report.thread
         if report.note:
-            self._keep(report.note + "\n")
+            self._kept.keep(report.note + "\n")
         payload = b"Stop:" + self._stop_reply(report)
-        self._note("->", payload)
+        self._log.note("->", payload)
         self._out += notification(payload)
-
-    def _keep(self, text: str) -> None:
-        if self._kept_length + len(text) > HIGH_WATER:
-            self._unread += 1
-            return
-        self._kept.append(text)
-        self._kept_length += len(text)
 
     def printed(self, text: str) -> None:
         """A breakpoint's commands print `text`. It reaches a client that waits for a stop; one that does not read loses
@@ -266,7 +258,7 @@ class Session:
         if not self._running and not self._starting:
             return
         if self._context.non_stop:
-            self._keep(text)
+            self._kept.keep(text)
             return
         if len(self._out) >= HIGH_WATER:
             self._unread += 1
@@ -308,15 +300,12 @@ class Session:
         self.state = state
 
     def _send(self, payload: bytes) -> None:
-        self._note("->", payload)
+        self._log.note("->", payload)
         self._last = frame(compress(payload) if self._compressed else payload)
         self._out += self._last
 
-    def _note(self, arrow: str, payload: bytes) -> None:
-        self._log.append((arrow, payload[:LOG_WIDTH], len(payload)))
-
     def _damaged(self, why: str) -> None:
-        self._note("<-", f"({why})".encode())
+        self._log.note("<-", f"({why})".encode())
         if self._context.no_ack:
             self._send(error_text(f"{why} came in"))  # a NAK means nothing here, and silence would hang the client
         elif "PacketSize" in why:
@@ -326,7 +315,7 @@ class Session:
             self._out += b"-"
 
     def _interrupt(self) -> None:
-        self._note("<-", b"(Ctrl-C)")
+        self._log.note("<-", b"(Ctrl-C)")
         if self.state is not State.RUNNING or self._context.continues is None:
             return
         if self._looks_on:
@@ -337,7 +326,7 @@ class Session:
     def _packet(self, payload: bytes, events: list[Event]) -> None:
         if not self._context.no_ack:
             self._out += b"+"
-        self._note("<-", payload)
+        self._log.note("<-", payload)
         if self.state is State.NEW:
             self._begin()
         self._starting, self._early = True, None
@@ -396,6 +385,8 @@ class Session:
             case messages.QueryStop() if self.state is State.ENDED:
                 ended = replace(self.target.report(), exit_code=0)  # the client has killed it or seen it exit
                 return resume.stop_reply(self._context, ended)
+            case messages.Resume() | messages.Reverse() | messages.Restart() if self._context.frame is not None:
+                return error_text(UNCHANGED)
             case messages.Resume() | messages.Reverse() if self.state is State.ENDED:
                 return error_text("the guest has ended: restart it with `run`")
         return None
@@ -418,8 +409,8 @@ class Session:
             case Silent():
                 pass
             case Monitor(text, output, failure):
-                if output or self._kept:
-                    self._print(self._words_kept() + output)
+                if output := self._kept.take() + output:
+                    self._print(output)
                 if text:
                     self._move_to_monitor()
                     events.append(RunCommand(text))
@@ -445,16 +436,6 @@ class Session:
             self._move(State.STOPPED)
         self._behind = self.state
         self._move(State.MONITOR)
-
-    def _words_kept(self) -> str:
-        """The output of non-stop mode, once."""
-        lost, self._unread = self._unread, 0
-        if lost:
-            self._kept.append(f"({lost} pieces of output were dropped: no command took them)\n")
-        text = "".join(self._kept)
-        self._kept.clear()
-        self._kept_length = 0
-        return text
 
     def _leave(self, payload: bytes | None, killed: bool, events: list[Event]) -> None:
         self._killed = killed

@@ -4,8 +4,8 @@ Its CPU is a second engine over the guest's memory, with nothing answered ahead,
 exit. It enters what its rules allow, and no other state. Exits are those of a hypervisor like Xen's of 2006 (SDM vol.
 3C, 25.1.2 and 25.1.3): I/O, HLT, CPUID, RDMSR and WRMSR, INVD and WBINVD, INVLPG, MOV to CR0 and CR4, to and from CR3
 and CR8, CLTS, LMSW, MOV DR, RDPMC, task switches. Real mode runs as virtual 8086 with IOPL 3 and an empty IDT, so that
-privileged instructions, software interrupts and faults are exits there too. Memory is mapped at its own addresses;
-shadow page tables cost nothing here.
+privileged instructions, software interrupts and faults are exits there too; by rules of later CPUs they are not.
+Memory is mapped at its own addresses; shadow page tables cost nothing here.
 """
 
 from __future__ import annotations
@@ -60,11 +60,12 @@ class ModelVcpu(UnicornEngine):
 
     name = "model"
     title = "the reference hypervisor, VT-x as of 2006"
-    counts = True
+    counts = translates = True
     _loaded: CpuState | None = None  # not yet entered
 
     def __init__(self, place: Place, rules: Rules = VTX2006) -> None:
         self.rules = rules
+        self._real_is_v86 = rules is VTX2006
         #: of the exit that a callback has met in this run: what, address, write, linear pc
         self._met: tuple[ExitCause, int, bool, int] | None = None
         self._modes: dict[tuple[int, int], Mode] = {}
@@ -190,7 +191,7 @@ class ModelVcpu(UnicornEngine):
         """The exit that the next instruction makes, if it does."""
         found, code = self._class_here()
         state = self.live()
-        real = not state.cr0 & CR0_PE
+        real = self._real_is_v86 and not state.cr0 & CR0_PE
         if not found & CLASSES or (found & REAL_ONLY and not real):
             return None
         if not real and not found & ANY_RING and (state.rflags & RFLAGS_VM or state.cpl):
@@ -225,7 +226,7 @@ class ModelVcpu(UnicornEngine):
         self.request_stop()
 
     def _fault(self, fault: Fault) -> None:
-        if not self._env.cr[0] & CR0_PE and fault.interrupt is None:
+        if self._real_is_v86 and not self._env.cr[0] & CR0_PE and fault.interrupt is None:
             cause = ExitCause.SOFTWARE_INTERRUPT if fault.software else ExitCause.EXCEPTION
             self._met = cause, fault.vector, False, fault.linear
             self.request_stop()

@@ -27,7 +27,7 @@ Args = Mapping[str, Any]
         "are asked, and the machine's own. Every rule that is broken is said with its values and its section, and\n"
         "which of the next instructions will make the state enterable, if one does. The look ahead changes nothing of\n"
         "the guest and stops before the first access to a device."
-    ),
+    ), looks=True,
 )  # fmt: skip
 def why(session: Session, args: Args) -> Result:
     from emu.x86 import vmentry
@@ -48,7 +48,7 @@ def why(session: Session, args: Args) -> Result:
     details=(
         "Needs --hypervisor. Where the CPU is emulated, every rule that keeps it from being entered is said, and what\n"
         "else keeps it. `events transition` shows more of the moves; `ledger` what they cost."
-    ),
+    ), looks=True,
 )  # fmt: skip
 def transitions(session: Session, args: Args) -> Result:
     return Result((session.debugger.steering.view(),))
@@ -63,7 +63,7 @@ def transitions(session: Session, args: Args) -> Result:
         "the place says (docs/policies.md). What is forced stays forced.\n"
         "`why SITE` explains the dwell that learn has at the exit sites whose words, as `policy` shows them, contain\n"
         "SITE: a port, a mode, an address. `save FILE` writes what is known, `load FILE` begins with that."
-    ),
+    ), looks=0,
 )  # fmt: skip
 def policy(session: Session, args: Args) -> Result:
     steering = session.debugger.steering
@@ -121,7 +121,7 @@ def _moved(session: Session) -> Result:
 @command(
     "forbid", "transitions", "show where native execution is forbidden, or forbid it at addresses or in a mode too",
     Argument("span", SPAN, optional=True, form="ADDRESS[-ADDRESS]|MODE|off"),
-    details="Addresses are linear. A native CPU that comes there exits and is emulated until it has left.",
+    details="Addresses are linear. A native CPU that comes there exits and is emulated until it has left.", looks=0,
 )  # fmt: skip
 def forbid(session: Session, args: Args) -> Result:
     steering = session.debugger.steering
@@ -141,7 +141,7 @@ def forbid(session: Session, args: Args) -> Result:
     details=(
         "Cycles of a hypothetical host, whose prices --costs sets. The ledger never changes the guest's time: a run\n"
         "that costs more or less is the same run."
-    ),
+    ), looks=0,
 )  # fmt: skip
 def ledger(session: Session, args: Args) -> Result:
     if args["clear"] is not None:

@@ -18,6 +18,7 @@ from emu.vcpu import ExitCause
 from emu.views import FingerprintView
 from emu.x86.modes import Mode
 from emu.x86.state import CpuState, Fpu, Segment
+from emu.x86.vmentry import RULES, VTX2006, Rules
 from xenbridge.model import make_model
 
 POLICIES = ("emulated", "native", "dwell:1", "dwell:100", "dwell:10000", "learn")
@@ -27,9 +28,13 @@ TOUR_LENGTH, ENOUGH = 87_681, 200_000
 ROUND_TRIPS = 100
 
 
-def tour(policy: str | None, *, slice: int | None = None, costs: Costs | None = None) -> Machine:
+def tour(
+    policy: str | None, *, slice: int | None = None, costs: Costs | None = None, rules: Rules = VTX2006
+) -> Machine:
     native = (
-        None if policy is None else NativeConfig(make_model(), policy_named(policy, costs or Costs()), costs or Costs())
+        None
+        if policy is None
+        else NativeConfig(make_model(rules), policy_named(policy, costs or Costs()), costs or Costs())
     )
     return build_machine(MachineConfig(firmware=tour_rom(), shadow=False, slice=slice, native=native))
 
@@ -79,6 +84,23 @@ def test_the_tour_is_the_same_under_every_policy(
     ledger = transitions_of(machine).ledger
     assert ledger.native + ledger.emulated == TOUR_LENGTH
     assert bool(ledger.native) == (policy != "emulated")
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_later_cpus_enter_more_states(
+    rules: str, expected: tuple[FingerprintView, str], made: Callable[..., Machine]
+) -> None:
+    """Unrestricted guest and SVM run real mode as it is."""
+    machine, old = made("native", rules=RULES[rules]), made("native")
+    for each in (machine, old):
+        each.run(ENOUGH)
+        assert each.fingerprint() == expected[0]
+    ledger, before = transitions_of(machine).ledger, transitions_of(old).ledger
+    real = (ExitCause.SOFTWARE_INTERRUPT, ExitCause.EXCEPTION, ExitCause.DESCRIPTOR)
+    assert any(before.exits[cause] for cause in real)
+    if rules != "vtx2006":
+        assert not any(ledger.exits[cause] for cause in real)
+        assert ledger.emulated < before.emulated
 
 
 @pytest.mark.parametrize("slice", [1, 7, 1000])

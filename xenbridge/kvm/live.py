@@ -55,9 +55,7 @@ class LiveState:
 
     @property
     def regs(self) -> list[int]:
-        state = CpuState()
-        parts.unpack_regs(self._page[abi.AT_REGS : abi.AT_SREGS], state)
-        return state.regs
+        return parts.unpack_regs(self._page[abi.AT_REGS : abi.AT_SREGS])[0]
 
     rip = property(lambda self: self._rip.value)
     rflags = property(lambda self: self._rflags.value)
