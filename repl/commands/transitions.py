@@ -86,8 +86,8 @@ def policy(session: Session, args: Args) -> Result:
     "force", "transitions", "force native execution or emulation, whatever the policy says",
     Argument("who", FORCE, form="native|emulated|off"),
     details=(
-        "`native` is refused, with every reason, where the state cannot be entered. Where it becomes such a one later,\n"
-        "the emulator runs until it can be entered again. `off`: the policy decides again."
+        "`native` is refused, with every reason, where the state cannot be entered. Where it becomes such a one\n"
+        "later, the emulator runs until it can be entered again. `off`: the policy decides again."
     ),
 )  # fmt: skip
 def force(session: Session, args: Args) -> Result:

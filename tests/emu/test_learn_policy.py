@@ -28,7 +28,7 @@ def recorded(name: str, folder: Path) -> tuple[Run, Recorder, Hindsight]:
 @pytest.mark.parametrize("name", EXACT)
 def test_a_replay_costs_what_the_run_has_cost(name: str, tmp_path: Path) -> None:
     """The ledger of a run and the replay of the trace taken down under another policy know nothing of each other."""
-    native, recorder, seen = recorded(name, tmp_path)
+    native, _, seen = recorded(name, tmp_path)
     prices = prices_of(native.ledger.costs)
     for dwell, cost in seen.curve:
         one = run(workload(name).options(tmp_path), "exit", policy_of(dwell))
