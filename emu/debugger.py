@@ -186,6 +186,7 @@ class Debugger(Steps):
         if (native := config.native) is not None:
             # What a policy has learned of this run is its own.
             from emu.policies import policy_named
+            from emu.record import replace
 
             fresh = policy_named(native.policy.name, native.costs)
             config = replace(config, native=native._replace(policy=fresh))

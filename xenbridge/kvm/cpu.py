@@ -24,7 +24,7 @@ class KvmVcpu(Runs):
 
     name = "kvm"
     title = "Linux's KVM"
-    counts = translates = False
+    counts = translates = real_is_v86 = False
 
     def unable(self) -> str:
         """See Vcpu."""
