@@ -14,7 +14,6 @@ from emu.engine import EngineError
 from emu.inspector import DebuggerError
 from emu.machine import Machine, MachineExit, MachineState, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
-from emu.record import replace
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import LockstepView
