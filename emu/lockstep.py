@@ -41,7 +41,10 @@ BLOCK = 1_000_000
 TOLD, TOLD_BYTES = 8, 8
 PHYSICAL_BITS = 40
 RCX = 1
-HLT = b"\xf4"
+#: First bytes of instructions of which a step by TF makes something else (SDM vol. 3B, 18.3.1.4): HLT; POPF and IRET,
+#: which load TF; MOV and POP to SS, behind which no trap comes; INT n, INT3, INTO and INT1, which clear TF.
+UNSTEPPED = frozenset((0xF4, 0x9D, 0xCF, 0x17, 0xCC, 0xCD, 0xCE, 0xF1))
+MOV_TO_SEGMENT, SS = 0x8E, 2
 #: An address of execution and of data that no guest uses: what is set there only makes the second CPU work otherwise.
 NOWHERE = 0xFFFF_8000_DEAD_B000
 
@@ -74,10 +77,12 @@ def _emulator(*, checks: CheckLevel, portable: bool, hooked: bool) -> Callable[[
 
 def _emulated(transitions: Transitions, memory: PhysicalMemory) -> bool:
     """True where the emulator has run an instruction of which a single step of a hypervisor's CPU makes something else:
-    any number of iterations of a repeated string instruction, a HLT that does not halt."""
+    any number of iterations of a repeated string instruction, or one of UNSTEPPED."""
     state = transitions.live()
     code, bits = _code(memory, state), code_bits(state)
-    if split(code, bits)[1][:1] != HLT and not is_rep_string(code, bits):
+    op = split(code, bits)[1]
+    to_ss = op[:1] == bytes((MOV_TO_SEGMENT,)) and len(op) > 1 and op[1] >> 3 & 7 == SS
+    if not op or not (op[0] in UNSTEPPED or to_ss or is_rep_string(code, bits)):
         return False
     transitions.emulate(1)
     transitions.run(1)
@@ -120,6 +125,8 @@ def _native(config: MachineConfig) -> MakeExecutor:
             replica.slice = 1  # single steps are counted, and leave RF set
             replica.hidden = RFLAGS_RF
             replica.whole = partial(_emulated, transitions, replica.memory)
+            # A step that meets an interrupt ends behind the handler's first instruction, or a halted CPU's never.
+            replica.delivers = partial(transitions.emulate, 1)
         return transitions
 
     return make
