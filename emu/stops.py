@@ -18,6 +18,8 @@ VECTOR_NAMES = (
 class StopKind(enum.Enum):
     """What ended a run."""
 
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
+
     PAUSED = "paused"  #: at reset, or after a restore: not run yet
     BREAKPOINT = "breakpoint"
     WATCHPOINT = "watchpoint"
@@ -50,6 +52,8 @@ class Stop:
 
 class BreakKind(enum.Enum):
     """What a breakpoint watches for; the value is the prompt's word for it."""
+
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
 
     EXECUTE = "break"
     WRITE = "watch"

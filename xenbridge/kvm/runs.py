@@ -184,8 +184,8 @@ class Runs:
             cpu.want_window(self._vector is not None and not self._inject())
             if self._live.halted:
                 return self._made(ExitCause.STOPPED, elapsed, stop=Exit(ExitReason.HALT, 0))
-            kicker.begin(max(1, min(left - elapsed, self._period)))
             begun = time.monotonic_ns()
+            kicker.begin(max(1, min(left - elapsed, self._period)), begun)
             try:
                 reason = cpu.run()
             finally:

@@ -77,6 +77,8 @@ class Vcpu:
         self._dirty = ctypes.c_uint64.from_buffer(self._map, abi.RUN_DIRTY)
         self._if_flag = ctypes.c_uint8.from_buffer(self._map, abi.RUN_IF)
         self._ready = ctypes.c_uint8.from_buffer(self._map, abi.RUN_READY)
+        # Where the local APIC is the user's, KVM_RUN takes CR8 from here, past what was set before.
+        self._run_cr8 = ctypes.c_uint64.from_buffer(self._map, abi.RUN_CR8)
         # Every KVM_RUN leaves registers, segments and events in the page.
         ctypes.c_uint64.from_buffer(self._map, abi.RUN_VALID).value = abi.SYNC_REGS | abi.SYNC_SREGS | abi.SYNC_EVENTS
         self._cpuid(cpuid)
@@ -192,6 +194,7 @@ class Vcpu:
         if (sregs := parts.pack_sregs(state)) != page[abi.AT_SREGS : _SREGS_END]:
             page[abi.AT_SREGS : _SREGS_END] = sregs
             dirty |= abi.SYNC_SREGS
+            self._run_cr8.value = state.cr8
         if parts.event_flags(state) != parts.event_flags_of(page, abi.AT_EVENTS):
             page[abi.AT_EVENTS : _EVENTS_END] = parts.pack_events(state)
             dirty |= abi.SYNC_EVENTS
@@ -244,7 +247,7 @@ class Vcpu:
     def set_cr8(self, value: int) -> None:
         """What CR8 reads from the next run on."""
         if self.live.cr8 != value:
-            self.live.cr8 = value
+            self.live.cr8 = self._run_cr8.value = value
             self._dirty.value |= abi.SYNC_SREGS
 
     def quick_state(self) -> CpuState:
