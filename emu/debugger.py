@@ -174,7 +174,8 @@ class Debugger(Steps):
         """Go on by at most `count` instructions that two CPUs run and that are compared: see emu.lockstep. Ends before
         the instruction behind which they part, at the guest's end, or where somebody waits. Breakpoints are not looked
         at. Raises DebuggerError while the guest runs, or where there is no such second CPU."""
-        from emu.lockstep import LockstepMachine, second_named  # of use here alone
+        from emu.lockstep import LockstepMachine
+        from emu.seconds import second_named  # of use here alone
 
         if self._action is not None:
             raise DebuggerError("the guest is running: stop it first")
