@@ -25,6 +25,10 @@ class Panel(Inspector):
         self.machine = machine
         self.steering = Steering(machine)
 
+    def _stood(self) -> CpuState:
+        self.machine.service()
+        return self.machine.executor.live()
+
     def live_cpu(self) -> CpuState:
         """See Inspector."""
         return self.machine.executor.live()
