@@ -5,7 +5,6 @@ Every method runs on the thread that owns the machine.
 
 from __future__ import annotations
 
-from emu import stuck
 from emu.inspector import DebuggerError, Inspector
 from emu.machine import Machine, MachineError
 from emu.record import replace
@@ -107,7 +106,9 @@ class Panel(Inspector):
 
     def why_stuck(self) -> StuckView:
         """Whether the guest gets anywhere, and if not what it waits for. Inspection: nothing of it changes."""
-        view = stuck.explain(self.machine)
+        from emu.stuck import explain  # of use here alone
+
+        view = explain(self.machine)
         self.forget()
         return view
 
