@@ -6,7 +6,7 @@ that all front ends see one session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Final
 
 from emu.breakpoints import Counted
@@ -14,6 +14,7 @@ from emu.catcher import Catcher
 from emu.catches import Catch, CatchKind
 from emu.engine import Access, Watch
 from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
+from emu.journal import Event
 from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
 from emu.record import dataclass
 from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind, fault_chain
@@ -86,6 +87,30 @@ class Debugger(Inspector):
     def live_cpu(self) -> CpuState:
         """See Inspector."""
         return self.machine.executor.live()
+
+    # -- what every session can be asked, also one without a machine (emu.onlooker)
+
+    @property
+    def retired(self) -> int | None:
+        """Instructions retired since reset; None where nobody counts."""
+        return self.machine.executor.retired
+
+    @property
+    def virtual_ns(self) -> int | None:
+        """Virtual time; None where there is none."""
+        return self.machine.clock.now
+
+    def events(self) -> tuple[Event, ...]:
+        """The journal, oldest first."""
+        return tuple(self.machine.journal)
+
+    def msr_names(self) -> Mapping[str, int]:
+        """The numbers of the model-specific registers that can be asked for, by their names in lower case."""
+        return self.machine.executor.msr_names()
+
+    def request_stop(self) -> None:
+        """From any thread: a running guest stops before its next instruction."""
+        self.machine.request_stop()
 
     def fingerprint(self) -> FingerprintView:
         return self.machine.fingerprint()
@@ -672,7 +697,7 @@ class Debugger(Inspector):
     def msrs(self) -> tuple[RegisterView, ...]:
         """The model-specific registers that the CPU model has, with their numbers."""
         executor = self.machine.executor
-        values = ((name, number, executor.read_msr(number)) for name, number in executor.msr_names().items())
+        values = ((name, number, executor.read_msr(number)) for name, number in self.msr_names().items())
         return tuple(
             RegisterView(name, 64, value, f"{number:x}h") for name, number, value in values if value is not None
         )

@@ -92,22 +92,28 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--debug", action="store_true", help="show tracebacks")
 
 
+def _front_end_options(parser: argparse.ArgumentParser) -> None:
+    """Who looks, and how."""
+    add = parser.add_argument
+    add("--gdb", metavar="ADDRESS", help="serve gdb at HOST:PORT, PORT, 0 for a free one, a socket path, stdio, or "
+        "off (default: 127.0.0.1:1234 at a prompt, off in scripts)")  # fmt: skip
+    add("-c", action=_Script, const="-c", dest="script", default=[], metavar="COMMAND", help="run a command instead "
+        "of the prompt; may be repeated")  # fmt: skip
+    add("-x", action=_Script, const="-x", dest="script", metavar="FILE", help="run the commands in FILE")
+    add("--json", action="store_true", help="results as JSON, one document a command")
+
+
 def run_parser() -> argparse.ArgumentParser:
     """The parser of `v2e run`'s options."""
     parser = _Parser(prog="v2e run", description="Boot IMAGE on an emulated PC.", epilog=_EPILOG, allow_abbrev=False)
     _machine_options(parser)
     add = parser.add_argument
-    add("--gdb", metavar="ADDRESS", help="serve gdb at HOST:PORT, PORT, 0 for a free one, a socket path, stdio, or "
-        "off (default: 127.0.0.1:1234 at a prompt, off in scripts)")  # fmt: skip
+    _front_end_options(parser)
     add("--wait", action="store_true", help="start stopped, until gdb or the prompt continues")
     add("--headless", action="store_true", help="no prompt: run until the guest ends or gdb kills it")
     add("--until", metavar="EVENT", help="text:REGEX, serial:REGEX, debugcon:REGEX, pc:ADDR, insns:N or exit; then "
         "the -c commands run, and it ends")  # fmt: skip
     add("--screenshot", metavar="FILE", help="write what the display shows at the end to FILE, as PNG")
-    add("-c", action=_Script, const="-c", dest="script", default=[], metavar="COMMAND", help="run a command instead "
-        "of the prompt; may be repeated")  # fmt: skip
-    add("-x", action=_Script, const="-x", dest="script", metavar="FILE", help="run the commands in FILE")
-    add("--json", action="store_true", help="results as JSON, one document a command")
     return parser
 
 
@@ -135,6 +141,27 @@ def _gdb(arguments: Sequence[str]) -> int:
     return run_gdb(options, arguments[at + 1 :])
 
 
+def _inspect_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="v2e inspect", allow_abbrev=False,
+        description="Look at a file that Xen wrote: a save stream (of xl save too), an HVM context, or a core.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the file; it is mapped and never written")
+    add("--vcpu", default="0", metavar="N", help="which of its vCPUs to show (default: 0)")
+    _front_end_options(parser)
+    add("--headless", action="store_true", help="no prompt: serve gdb until it kills")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _inspect(arguments: Sequence[str]) -> int:
+    options = _inspect_parser().parse_args(arguments)
+    from repl.inspection import inspect
+
+    return inspect(options)
+
+
 def _doctor(arguments: Sequence[str]) -> int:
     parser = _Parser(prog="v2e doctor", description="What this host offers.", allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -154,6 +181,7 @@ def _bench(arguments: Sequence[str]) -> int:
 COMMANDS = {
     "run": (_run, "boot an image; prompt, script, or headless"),
     "gdb": (_gdb, "the same with gdb attached and our helper loaded"),
+    "inspect": (_inspect, "a file of Xen: save stream, HVM context, core"),
     "doctor": (_doctor, "what this host offers"),
     "bench": (_bench, "the benchmarks"),
 }

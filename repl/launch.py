@@ -338,7 +338,7 @@ def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
 # -- front ends
 
 
-def _script(options: argparse.Namespace) -> tuple[Line, ...]:
+def script_lines(options: argparse.Namespace) -> tuple[Line, ...]:
     """The lines of -c and -x, in their order. Raises UsageError for a file that cannot be read."""
     if not options.script:
         return ()
@@ -353,14 +353,15 @@ def _script(options: argparse.Namespace) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _printer(options: argparse.Namespace) -> Printer:
+def script_printer(options: argparse.Namespace) -> Printer:
+    """Where and how commands' results go."""
     from repl.render import terminal_style
     from repl.script import Printer
 
     return Printer(sys.stdout, terminal_style(sys.stdout), options.json)
 
 
-def _run_script(rig: Rig, lines: tuple[Line, ...], printer: Printer) -> int:
+def run_script(rig: Rig, lines: tuple[Line, ...], printer: Printer) -> int:
     """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
     from repl.script import ScriptError, run_lines
 
@@ -386,7 +387,7 @@ def _feed_serial(rig: Rig) -> None:
     threading.Thread(target=pump, name="v2e-serial-input", daemon=True).start()
 
 
-def _prompt(rig: Rig) -> None:
+def run_prompt(rig: Rig) -> None:
     """The interactive prompt, until the person leaves."""
     from platformdirs import user_config_path, user_state_path
 
@@ -397,7 +398,7 @@ def _prompt(rig: Rig) -> None:
     style = terminal_style(sys.stdout)
     startup = user_config_path("v2e") / "startup"
     if startup.is_file():
-        _run_script(rig, file_lines(startup), Printer(sys.stdout, style))
+        run_script(rig, file_lines(startup), Printer(sys.stdout, style))
     rig.session.waits = False
     Prompt(rig.session, style=style, history=user_state_path("v2e") / "history").run()
 
@@ -425,7 +426,7 @@ def run(options: argparse.Namespace) -> int:
         until = None if options.until is None else parse_until(options.until)
     except UntilError as error:
         raise UsageError(str(error)) from error
-    lines = _script(options)
+    lines = script_lines(options)
     piped = sys.stdin is None or not sys.stdin.isatty()
     headless = options.headless or options.gdb == "stdio"
     interactive = not (piped or headless or options.script or until)
@@ -458,7 +459,7 @@ def _run_unattended(
         if found is not None:
             return found
     if options.script and not until:
-        failed = _run_script(rig, lines, _printer(options))
+        failed = run_script(rig, lines, script_printer(options))
         return rig.status(rig.debugger.last_stop) or failed
     return _run_to_end(rig, options, until, lines)
 
@@ -489,7 +490,7 @@ def _screenshot(rig: Rig, path: Path) -> int:
 def _run_interactive(rig: Rig, options: argparse.Namespace) -> int:
     if not options.wait:
         rig.worker.resume(rig.debugger.begin_continue)
-    _prompt(rig)
+    run_prompt(rig)
     return rig.status(None)  # whatever became of the guest, a person saw it
 
 
@@ -500,7 +501,7 @@ def _run_piped(rig: Rig, options: argparse.Namespace) -> int | None:
     from repl.script import ScriptError, run_lines, stream_lines
 
     try:
-        if run_lines(rig.session, stream_lines(sys.stdin), _printer(options)) == 0:
+        if run_lines(rig.session, stream_lines(sys.stdin), script_printer(options)) == 0:
             return None
     except ScriptError as error:
         notice(str(error))
@@ -516,5 +517,5 @@ def _run_to_end(rig: Rig, options: argparse.Namespace, until: Until | None, line
     if not options.wait:
         rig.worker.resume(rig.debugger.begin_continue)
     stop = rig.wait_end()
-    failed = _run_script(rig, lines, _printer(options)) if lines and stop is not None else STATUS_OK
+    failed = run_script(rig, lines, script_printer(options)) if lines and stop is not None else STATUS_OK
     return rig.status(stop) or failed

@@ -14,9 +14,9 @@ from typing import TypeVar
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
 from emu.engine import Access
 from emu.stops import Condition, ConditionFailed
-from emu.subject import MemoryUnavailable
+from emu.subject import MemoryUnavailable, is_unknown
 from emu.worker import Worker
-from emu.x86.modes import code_bits, mode_of
+from emu.x86.modes import code_bits
 from emu.x86.state import CR0_PG, CpuState
 from stub.registers import X86Register, describe
 from stub.target import (
@@ -124,7 +124,7 @@ class DebuggerTarget:
 
     def thread_text(self, thread: int) -> str:
         state = self._debugger.cpu()
-        return f"{mode_of(state).label} mode{', halted' if state.halted else ''}"
+        return f"{self._debugger.mode_label()} mode{', halted' if state.halted else ''}"
 
     def _report(self, stop: Stop) -> StopReport:
         signal = _SIGNALS.get(stop.kind, SIGNAL_TRAP)
@@ -164,16 +164,27 @@ class DebuggerTarget:
     def _value(self, state: CpuState, register: Register) -> bytes:
         assert isinstance(register, X86Register)
         if register.is_pc:
-            value = (state.rip if self.pc_is_offset else state.linear_pc) & (1 << register.bits) - 1
+            linear = None if self.pc_is_offset else self._debugger.linear_pc()
+            value = (state.rip if linear is None else linear) & (1 << register.bits) - 1
         else:
             value = register.read(state)
         return value.to_bytes(register.bits // 8, "little")
 
+    def _is_unknown(self, register: Register, unknown: frozenset[str]) -> bool:
+        assert isinstance(register, X86Register)
+        if register.is_pc:
+            return False  # gdb cannot connect without: where CS's base is unknown it is the offset, as `ip`
+        return any(is_unknown(part.name, unknown) for part in register.parts)
+
     def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
-        state = self._debugger.cpu()
-        return [self._value(state, register) for register in description.registers]
+        state, registers = self._debugger.cpu(), description.registers
+        if not (unknown := self._debugger.unknown()):
+            return [self._value(state, register) for register in registers]
+        return [None if self._is_unknown(r, unknown) else self._value(state, r) for r in registers]
 
     def read_register(self, thread: int, register: Register) -> bytes | None:
+        if (unknown := self._debugger.unknown()) and self._is_unknown(register, unknown):
+            return None
         return self._value(self._debugger.cpu(), register)
 
     def write_register(self, thread: int, register: Register, data: bytes) -> None:

@@ -22,7 +22,7 @@ _DEFAULT_NAME = "default"
     Argument("count", COUNT, optional=True), Argument("kind", EVENT_KIND, optional=True), aliases=("events",),
 )  # fmt: skip
 def journal(session: Session, args: Args) -> Result:
-    events = tuple(session.debugger.machine.journal)
+    events = session.debugger.events()
     if args["kind"] is not None:
         events = tuple(e for e in events if e.kind == args["kind"])
     if not events:

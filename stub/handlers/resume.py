@@ -38,7 +38,8 @@ def stop_reply(context: Context, report: StopReport) -> bytes:
     if context.fetched and target is not None:
         for number, register in context.layout().expedited:
             value = target.read_register(report.thread, register)
-            parts.append(f"{number:x}:{hex_value(value, register)};")
+            if value is not None:  # gdb takes no x for unknown here, as it does elsewhere
+                parts.append(f"{number:x}:{hex_value(value, register)};")
     return "".join(parts).encode("ascii")
 
 

@@ -11,7 +11,8 @@ from xenbridge.wire.schema import Layout
 TARGET = "docs/formats.md"
 _HEAD = (
     "# Xen's formats\nWritten by `make docs` from the schemas in `xenbridge/wire/`, by which v2e reads and writes "
-    "them: offsets in hexadecimal, sizes in bytes, little-endian where nothing else is said."
+    "them: offsets in hexadecimal, sizes in bytes, little-endian where nothing else is said. "
+    "What v2e does with them: [inspect.md](inspect.md)."
 )
 
 _PARTS: tuple[tuple[str, str, tuple[Layout, ...]], ...] = (

@@ -1,0 +1,1 @@
+"""Xen itself: its files as subjects."""
