@@ -61,7 +61,7 @@ class CpuPorts:
 
     def port_in(self, port: int, size: int) -> int:
         value = self._ports.port_in(port, size)
-        if self._ports.unwatched:
+        if self._ports.unwatched and self._executor.answers_ahead:
             if port in POLLED and size == 1:
                 self._answer_ahead(port, value)
             elif port in IDE_POLLED:
@@ -104,6 +104,8 @@ class CpuPorts:
 
     def port_out(self, port: int, size: int, value: int) -> None:
         self._ports.port_out(port, size, value)
+        if not self._executor.answers_ahead:
+            return
         if port in CONSOLES and size == 1 and self._outputs.on_text is None and self._ports.unwatched:
             self._executor.stream_output(port, CONSOLE_ROOM, self._board.debugcon.written)
         if port in self._board.channels and self._ports.unwatched:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from emu.catches import Catch, CatchKind
+from emu.clock import NS_PER_INSTRUCTION
 from emu.engine import Access, Change, Exit, Fault, Watch
 from emu.machine import Machine
 from emu.stops import VECTOR_NAMES, Breakpoint
@@ -24,6 +25,7 @@ LONGEST = 15  #: bytes of an instruction
 RAX, RCX, RDX = 0, 1, 2
 #: The consoles whose text is matched, by their event.
 _CONSOLES = {CatchKind.SERIAL: "serial", CatchKind.DEBUGCON: "debugcon"}
+ENTRIES = (CatchKind.ENTERABLE, CatchKind.UNENTERABLE)
 _CHANGES = {CatchKind.MODE: Change.MODE, CatchKind.TASK: Change.TASK}
 
 
@@ -50,6 +52,9 @@ class Catcher:
         self._mode: Mode | None = None
         self._begun = -1  # instructions retired where counts have been told of
         self._sent: dict[str, int] = {}  #: characters of each console that were matched
+        self._entry: dict[int, bool] = {}  # whether the state could be entered, by a breakpoint's rules
+        self._entry_timer = machine.clock.timer("host.entry", lambda deadline: self._look_at_entry(), host=True)
+        self._entry_timer.wakes = False
         self._shown: dict[int, bool] = {}  #: whether the screen showed a breakpoint's text when it was looked at last
 
     # -- what to look for
@@ -64,11 +69,14 @@ class Catcher:
             return  # a breakpoint of another kind, as gdb sets and takes away at each stop
         wanted = [point.catch for found in self._points.values() for point in found if point.catch is not None]
         machine = self._machine
-        machine.caught_fault = self._fault if self._has(CatchKind.INT, CatchKind.EXCEPTION) else None
-        machine.caught_interrupt = self._interrupt if self._has(CatchKind.INTERRUPT) else None
+        entries = self._has(*ENTRIES)
+        machine.caught_fault = self._fault if entries or self._has(CatchKind.INT, CatchKind.EXCEPTION) else None
+        machine.caught_interrupt = self._interrupt if entries or self._has(CatchKind.INTERRUPT) else None
         if self._has(CatchKind.PORT) != self._traces:
             self._traces = not self._traces
             machine.ports.trace = self._port if self._traces else None
+        if not entries:
+            self._entry.clear()
         self._shown = {p.id: self._shown.get(p.id, self._matches(p)) for p in self._of(CatchKind.SCREEN)}
         for kind, name in _CONSOLES.items():
             if kind in self._points:
@@ -127,6 +135,8 @@ class Catcher:
         self._begun = self._machine.executor.retired
         if self._changes:
             self._mode = mode_of(self._machine.executor.live())
+        if self._has(*ENTRIES):
+            self._entry = {point.id: self._enterable(point) for kind in ENTRIES for point in self._of(kind)}
 
     # -- what happens while the guest runs
 
@@ -137,6 +147,7 @@ class Catcher:
         self._machine.request_stop()
 
     def _fault(self, fault: Fault) -> None:
+        self._look_soon(NS_PER_INSTRUCTION)  # it counts as an instruction
         name = VECTOR_NAMES[fault.vector] if fault.vector < len(VECTOR_NAMES) else f"vector {fault.vector:#04x}"
         code = "" if fault.code is None else f"({fault.code:#x})"
         what = f"INT {fault.vector:#04x}" if fault.software else f"exception {name}{code}"
@@ -147,6 +158,7 @@ class Catcher:
                 self._happened(point, f"{what}{cr2}{during} at {fault.cs:04x}:{fault.rip:04x}")
 
     def _interrupt(self, vector: int) -> None:
+        self._look_soon(0)
         for point in self._of(CatchKind.INTERRUPT):
             if point.catch is not None and point.catch.covers(vector):
                 self._happened(point, f"hardware interrupt {vector:#04x}")
@@ -173,6 +185,38 @@ class Catcher:
                 if pattern is not None and any(m.end() > len(text) - new for m in pattern.finditer(text)):
                     self._happened(point, f"{name} sent {pattern.pattern!r}")
 
+    # -- whether the state can be entered
+
+    def _enterable(self, point: Breakpoint) -> bool:
+        rules = point.catch.rules if point.catch is not None else None
+        return rules is not None and rules.enterable(self._machine.executor.live())
+
+    def _look_soon(self, ns: int) -> None:
+        """Ask whether the state can be entered when `ns` of virtual time have passed, behind an instruction."""
+        if self._running() and self._has(*ENTRIES):
+            self._entry_timer.arm(self._machine.clock.now + ns)
+
+    def _look_at_entry(self) -> None:
+        for point, text in self._entered():
+            self._happened(point, text)
+
+    def _entered(self) -> list[tuple[Breakpoint, str]]:
+        """What has become so since it was looked at last."""
+        found = []
+        for kind in ENTRIES:
+            for point in self._of(kind):
+                now = self._enterable(point)
+                before, self._entry[point.id] = self._entry.get(point.id, now), now
+                rules = point.catch.rules if point.catch is not None else None
+                if now is before or now is not (kind is CatchKind.ENTERABLE) or rules is None:
+                    continue
+                text = f"the state can be entered by {rules.name}"
+                if not now:
+                    why = next(rules.check(self._machine.executor.live()))
+                    text = f"the state cannot be entered any more by {rules.name}: {why}"
+                found.append((point, text))
+        return found
+
     def look_at_screen(self) -> None:
         """It may have changed: does it show what it did not?"""
         for point in self._of(CatchKind.SCREEN):
@@ -193,6 +237,8 @@ class Catcher:
         found, self.pending = self.pending, []
         if exit is not None and exit.change:
             found += self._changed(exit)
+        if self._entry:
+            found += self._entered()
         if self.counted:
             retired = self._machine.executor.retired
             self._begun = retired
@@ -239,7 +285,9 @@ class Catcher:
             if classes & self.classes:
                 for points in self._points.values():
                     for point in points:
-                        if point.catch is not None and point.catch.classes & classes:
+                        if point.catch is not None and point.catch.rules is not None:
+                            self._look_soon(NS_PER_INSTRUCTION)
+                        elif point.catch is not None and point.catch.classes & classes:
                             text = self._instruction(point.catch, state, code, bits, classes)
                             if text:
                                 found.append((point, text))

@@ -8,6 +8,7 @@ import re
 from emu.engine import Access
 from emu.record import dataclass
 from emu.x86.classes import InstructionClass
+from emu.x86.vmentry import Rules
 
 
 class CatchKind(enum.Enum):
@@ -29,6 +30,8 @@ class CatchKind(enum.Enum):
     SCREEN = "screen"  #: when the text appears
     SERIAL = "serial"  #: behind the character that completes the text
     DEBUGCON = "debugcon"
+    ENTERABLE = "enterable"  #: behind what makes the state one that a native CPU can enter
+    UNENTERABLE = "unenterable"  #: behind what makes it one that it cannot
     COUNT = "insns"  #: behind so many instructions
 
 
@@ -47,6 +50,7 @@ class Catch:
     classes: int = 0
     pattern: re.Pattern[str] | None = None
     text: str = ""
+    rules: Rules | None = None  #: by which a state can be entered
 
     def covers(self, number: int, length: int = 1) -> bool:
         """True when one of `length` numbers from `number` on is meant."""
@@ -68,3 +72,8 @@ PLAIN_CLASSES = {
     CatchKind.MAGIC: int(InstructionClass.MAGIC),
     CatchKind.CR: int(InstructionClass.CONTROL),
 }
+#: What loads any part of the state that the rules for an entry look at.
+ENTRY_CLASSES = sum(SEGMENTS.values()) | int(
+    InstructionClass.IRET | InstructionClass.CONTROL | InstructionClass.WRMSR
+    | InstructionClass.LGDT | InstructionClass.LIDT | InstructionClass.LLDT | InstructionClass.LTR
+)  # fmt: skip

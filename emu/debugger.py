@@ -16,10 +16,11 @@ from emu.engine import Access, Watch
 from emu.inspector import MAX_INSTRUCTION, DebuggerError, Inspector
 from emu.journal import Event
 from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
-from emu.record import dataclass
+from emu.record import dataclass, replace
+from emu.steering import Steering
 from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind, fault_chain
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
-from emu.views import EntryView, FingerprintView, RegisterView
+from emu.views import EntryView, FingerprintView, RegisterView, SegmentView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
@@ -79,6 +80,7 @@ class Debugger(Inspector):
         self._points: frozenset[int] | None = None  # of `_execute_points`, while nothing changes them
         self._plain = 0  # steps that an action may do by itself before it asks for the next
         self._watch_ids: dict[Watch, list[int]] = {}
+        self.steering = Steering(machine)
         self._catcher = Catcher(machine, lambda: self.running, self.try_glance, self.place)
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
         self._screen_timer.wakes = False
@@ -715,6 +717,12 @@ class Debugger(Inspector):
         if not self.machine.executor.write_msr(number, value):
             raise DebuggerError(f"MSR {number:#x} does not take {value:#x}: WRMSR would raise #GP(0)")
         self.forget()
+
+    def native_segments(self, rules: Rules) -> tuple[SegmentView, ...]:
+        """The segment registers, with what of them a CPU that goes by `rules` refuses."""
+        broken = rules.broken(self.cpu())
+        first = {b.register: b.text for b in reversed(broken)}
+        return tuple(replace(view, native=first.get(view.name, "yes")) for view in self.segments())
 
     def why(self, rules: Rules) -> EntryView:
         """Whether a CPU that goes by `rules` can enter the present state, why not, and which near instruction ends

@@ -287,6 +287,8 @@ class Cpu(Protocol):
 class Executor(Cpu, Protocol):
     """A CPU that executes. Made and used by one thread, except for `request_stop`."""
 
+    #: `hold_input`, `stream_input` and `stream_output` are of use now.
+    answers_ahead: bool
     #: What a person should know about how it runs: a sentence, empty when there is nothing to tell.
     notice: str
     #: What it does not keep of what x86 promises (docs/fidelity.md), a few words each.
@@ -306,6 +308,13 @@ class Executor(Cpu, Protocol):
         """Only in PortIo: byte reads of `port` would give `value`, and do nothing else, while fewer than
         `until` instructions have retired (None: while the run lasts) and no access reaches PortIo that does anything
         (one that is `answered` with this call does not). The engine may answer them by itself."""
+
+    def note_answers(self) -> None:
+        """Before the first run: every access to a device is to be asked for, or counted by `take_answered`."""
+
+    def take_answered(self) -> tuple[int, int]:
+        """How many accesses to devices the engine has answered by itself since the last call (0: it answers none), and
+        how many instructions had retired before the last of them; of an access to memory up to a block more."""
 
     def serve_ports(self, address: int | None) -> None:
         """From now on accesses may be answered by the structure of emu/devices/shared_ports.py at `address`, where it

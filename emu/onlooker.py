@@ -9,14 +9,24 @@ from emu.debugger import Debugger
 from emu.inspector import READ_ONLY, DebuggerError, Inspector
 from emu.journal import Event
 from emu.machine import Machine
+from emu.steering import Steering
 from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind
 from emu.subject import Subject
-from emu.views import EntryView, RegisterView
+from emu.views import EntryView, RegisterView, SegmentView
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from emu.x86.msrs import msrs_of
 from emu.x86.vmentry import Rules
 
 NO_MACHINE = "this is only looked at: no machine is behind it that could run, be written, or say more"
+
+#: What the rules of native entry ask for.
+_ENTRY = ("cs.access", "cs.limit", "ss.access", "tr", "gdtr", "efer")
+
+
+class _Nobody:
+    """In the machine's place, as far as who executes is asked."""
+
+    transitions = None
 
 
 class Onlooker(Debugger):
@@ -26,6 +36,7 @@ class Onlooker(Debugger):
 
     def __init__(self, subject: Subject, about: str) -> None:
         Inspector.__init__(self, subject)
+        self.steering = Steering(_Nobody())  # type: ignore[arg-type]
         self.step_whole_repeats = self.step_into_interrupts = False
         self.poll = lambda: False
         self._breakpoints: dict[int, Breakpoint] = {}
@@ -71,8 +82,12 @@ class Onlooker(Debugger):
             raise DebuggerError(f"MSR {number:#x} is not in the file")
         return value
 
+    def native_segments(self, rules: Rules) -> tuple[SegmentView, ...]:
+        self.need(*_ENTRY)
+        return super().native_segments(rules)
+
     def why(self, rules: Rules) -> EntryView:
-        self.need("cs.access", "cs.limit", "ss.access", "tr", "gdtr", "efer")
+        self.need(*_ENTRY)
         return EntryView(rules.name, rules.title, tuple(str(broken) for broken in rules.broken(self.cpu())))
 
     # -- what is refused

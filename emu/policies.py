@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
+from emu.learning import LEARN, Learn
+from emu.ledger import Costs
 from emu.vcpu import Site, VmExit
 
 #: Instructions, the most that `dwell:` takes: ten seconds of virtual time.
@@ -24,16 +26,20 @@ class Policy(Protocol):
 
     name: str  #: as `--policy` takes it
     enters: bool  #: False: the CPU never goes native
+    learns: bool  #: False: `hit`, `missed` and `moved` need not be told
 
-    def dwell(self, exit: VmExit) -> int:
-        """At an exit, or at an access that would have been one: how many instructions the CPU is to remain emulated.
-        0: not at all, the hypervisor goes on by itself (behind an access that is emulated: go native at once)."""
+    def dwell(self, exit: VmExit, native: bool) -> int:
+        """At an exit, `native`, or at an access that would have been one: how many instructions the CPU is to remain
+        emulated. 0: not at all, the hypervisor goes on by itself (behind an access that is emulated: go native)."""
 
     def hit(self, site: Site, gap: int) -> None:
         """The next access came `gap` instructions later, and found the CPU still emulated."""
 
-    def missed(self, site: Site, gap: int) -> None:
-        """The next access came `gap` instructions later, and was an exit."""
+    def missed(self, site: Site, gap: int, emulated: int) -> None:
+        """The next access came `gap` instructions later, `emulated` of them emulated, and was an exit."""
+
+    def moved(self) -> None:
+        """The CPU is emulated now, or another instant has come, for a reason that was no decision of the policy's."""
 
     def shown(self) -> tuple[str, ...]:
         """What it knows, in lines for people."""
@@ -42,13 +48,14 @@ class Policy(Protocol):
 class Emulated:
     """Never native."""
 
-    name, enters = "emulated", False
+    name, enters, learns = "emulated", False, False
 
-    def dwell(self, exit: VmExit) -> int:
+    def dwell(self, exit: VmExit, native: bool) -> int:
         return 0
 
     def hit(self, site: Site, gap: int) -> None: ...
-    def missed(self, site: Site, gap: int) -> None: ...
+    def missed(self, site: Site, gap: int, emulated: int) -> None: ...
+    def moved(self) -> None: ...
 
     def shown(self) -> tuple[str, ...]:
         return ("everything is emulated",)
@@ -57,16 +64,17 @@ class Emulated:
 class Native:
     """Native wherever the state can be entered; the hypervisor handles each exit by itself."""
 
-    enters = True
+    enters, learns = True, False
 
     def __init__(self, name: str = "native") -> None:
         self.name = name
 
-    def dwell(self, exit: VmExit) -> int:
+    def dwell(self, exit: VmExit, native: bool) -> int:
         return 0
 
     def hit(self, site: Site, gap: int) -> None: ...
-    def missed(self, site: Site, gap: int) -> None: ...
+    def missed(self, site: Site, gap: int, emulated: int) -> None: ...
+    def moved(self) -> None: ...
 
     def shown(self) -> tuple[str, ...]:
         return ("native wherever the state can be entered",)
@@ -75,28 +83,31 @@ class Native:
 class Dwell:
     """Emulated for a fixed number of instructions behind each access."""
 
-    enters = True
+    enters, learns = True, False
 
     def __init__(self, instructions: int) -> None:
         self.name, self._instructions = f"dwell:{instructions}", instructions
 
-    def dwell(self, exit: VmExit) -> int:
+    def dwell(self, exit: VmExit, native: bool) -> int:
         return self._instructions
 
     def hit(self, site: Site, gap: int) -> None: ...
-    def missed(self, site: Site, gap: int) -> None: ...
+    def missed(self, site: Site, gap: int, emulated: int) -> None: ...
+    def moved(self) -> None: ...
 
     def shown(self) -> tuple[str, ...]:
         return (f"emulated for {self._instructions} instructions behind each exit",)
 
 
 #: The forms that `policy_named` takes.
-FORMS = ("emulated", "native", "auto", "dwell:N")
+FORMS = ("emulated", "native", "auto", "learn", "dwell:N")
 
 
-def policy_named(text: str) -> Policy:
-    """The policy that `--policy` and the command `policy` name. `auto` is another word for `native`. Raises
-    PolicyError."""
+def policy_named(text: str, costs: Costs) -> Policy:
+    """The policy that `--policy` and the command `policy` name; `learn` goes by `costs`. `auto` is another word for
+    `native`. Raises PolicyError."""
+    if text == LEARN:
+        return Learn(costs)
     if text == "emulated":
         return Emulated()
     if text in ("native", "auto"):

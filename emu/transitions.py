@@ -9,7 +9,7 @@ same to the byte under any policy. The ledger counts what it would have cost.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from emu.engine import Executor, Exit, ExitReason, MmioBus, PortIo
@@ -18,13 +18,13 @@ from emu.policies import Policy
 from emu.record import replace
 from emu.twin import Twin
 from emu.vcpu import ExitCause, MakeVcpu, Place, Site, VmExit
-from emu.x86.modes import mode_of
+from emu.x86.modes import Mode, mode_of
 from emu.x86.state import CpuState
-from emu.x86.vmentry import Broken
 
 BUDGET, REQUEST = ExitReason.BUDGET, ExitReason.REQUEST
 #: How soon a state that could not be entered is looked at again, in instructions: at first, and at most.
 LOOK_FIRST, LOOK_LAST = 16, 4096
+TOLD = 16  #: of the accesses that the emulator has answered by itself so many are told to the policy
 HISTORY = 64  #: transitions that are remembered
 #: Exits behind which the state may be one that cannot be entered again.
 _CHANGING = frozenset((ExitCause.CR, ExitCause.MSR, ExitCause.DESCRIPTOR, ExitCause.TASK_SWITCH, ExitCause.REFUSED))
@@ -71,6 +71,8 @@ class Transitions(Twin):
         super().__init__(emulator, vcpu, place.regions, unmarked)
         self.policy = config.policy
         self.ledger = Ledger(config.costs)
+        self.forbidden: tuple[tuple[int, int], ...] = ()  #: (first, last) linear addresses never to be native at
+        self.forbidden_modes: frozenset[Mode] = frozenset()
         self.forced: bool | None = None  #: True: native, False: emulated, whatever the policy says
         self.history: deque[Transition] = deque(maxlen=HISTORY)
         #: told of each transition, with what makes its text
@@ -79,11 +81,15 @@ class Transitions(Twin):
         self.deadline: Callable[[], int | None] = lambda: None
         #: told the virtual time in ns that a vCPU which does not count has spent
         self.spent: Callable[[int], None] = lambda ns: None
-        self.refusal: tuple[Broken, ...] = ()  #: why the state could not be entered when that was looked at last
         self._until = 0  # instructions retired at which to think about going native
         self._look = LOOK_FIRST
         self._site: Site | None = None  # of the access before
         self._access_at = 0  # instructions retired before it
+        self._exit: VmExit | None = None  # itself
+        self._native = 0  # the ledger's native instructions up to it
+        self._shortened = False  # the emulator's run is ended because the CPU is to go native earlier
+        emulator.note_answers()
+        self._dwell = 0  # decided at it
         self._quiet = False
         self._was_native = False
 
@@ -98,18 +104,47 @@ class Transitions(Twin):
         """Native or emulated from now on; None: as the policy says. Raises EntryRefused when the state cannot be
         entered now."""
         if native:
-            if reason := self.obstacle():
+            if reason := self.obstacle() or self.out_of_bounds():
                 raise EntryRefused(reason)
             if broken := self.vcpu.refused(self.state()):
                 raise EntryRefused("; ".join(map(str, broken)))
         self.forced = native
+        self._until = 0
+        self._forget()
         if native is not None:
-            self._until = 0
             self._go(native, "forced")
+
+    def emulate(self, count: int) -> None:
+        """Emulate the next `count` instructions, whatever is forced; then go on as the policy says."""
+        self.forced = None
+        self._go(False, f"asked for, {count} instructions")
+        self._forget()
+        self._until = self.retired + count
+
+    def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
+        """Never be native at a linear address in one of the (first, last) ranges, or in one of the modes."""
+        self.forbidden, self.forbidden_modes = tuple(ranges), frozenset(modes)
+        self.vcpu.forbid(self.forbidden, self.forbidden_modes)
+
+    def out_of_bounds(self) -> str:
+        """Why it is forbidden to be native here; empty: it is not."""
+        if self.forbidden_modes and (mode := mode_of(self.live())) in self.forbidden_modes:
+            return f"{mode.label} mode is forbidden"
+        pc = self.linear_pc if self.forbidden else 0
+        for first, last in self.forbidden:
+            if first <= pc <= last:
+                return f"{first:#x}-{last:#x} is forbidden"
+        return ""
 
     def set_policy(self, policy: Policy) -> None:
         """Decide by `policy` from now on."""
         self.policy, self._site, self._until = policy, None, 0
+        policy.moved()
+
+    def _forget(self) -> None:
+        """What comes now is no consequence of what the policy decided."""
+        self._site = None
+        self.policy.moved()
 
     def obstacle(self) -> str:
         """What keeps the CPU emulated whatever its state is; empty: nothing."""
@@ -152,6 +187,7 @@ class Transitions(Twin):
         end = start + budget
         if self.native and (reason := self._leaving()):
             self._go(False, reason)
+            self._forget()
         while True:
             retired = self.retired
             if self._stop:
@@ -180,20 +216,22 @@ class Transitions(Twin):
             if before >= self._until and self._enter():
                 return None
             budget = min(budget, self._until - before)
+        self._shortened = False
         try:
             exit = self.emulator.run(budget, skip_breakpoint=skip)
         finally:
             self.ledger.emulated += self.emulator.retired - before
+        self._catch_up()
+        if exit.reason is REQUEST and self._shortened and not exit.detail and not self._stop:
+            return None
         return None if exit.reason is BUDGET else exit
 
     def _enter(self) -> bool:
         """Go native if that can be; otherwise say when to look again."""
-        reason = self.obstacle()
-        if not reason and self.vcpu.likely(self.emulator.live()):
-            self.refusal = self.vcpu.refused(self.emulator.state())
-            if not self.refusal:
-                self._go(True, "forced" if self.forced else "enterable")
-                return True
+        reason = self.obstacle() or self.out_of_bounds()
+        if not reason and self.vcpu.enterable(self.emulator.live()):
+            self._go(True, "forced" if self.forced else "enterable")
+            return True
         if self._look == LOOK_FIRST:
             self.ledger.failed += 1
         self._until = self.retired + self._look
@@ -219,8 +257,13 @@ class Transitions(Twin):
         if exit.cause is ExitCause.ENTRY_FAILED:
             self.ledger.failed += 1
             self._out(exit, LOOK_FIRST, f"entry failed: {exit.detail}")
+            self._forget()
         elif exit.cause is ExitCause.REFUSED:
             self._out(exit, 1, f"{self.vcpu.name} cannot execute {exit.detail}")
+            self._forget()
+        elif exit.cause is ExitCause.FORBIDDEN:
+            self._out(exit, LOOK_FIRST, self.out_of_bounds())
+            self._forget()
         elif exit.cause is not ExitCause.INTERRUPT:
             dwell = 0 if self.forced else self._accessed(exit, self.retired - (not exit.before), caught=False)
             if dwell:
@@ -241,35 +284,69 @@ class Transitions(Twin):
         finally:
             self.ledger.native += self.vcpu.retired - before
         if exit.cause in _CHANGING and (broken := self.vcpu.refused(self.vcpu.state())):
-            self.refusal = broken
             self._out(exit, LOOK_FIRST, f"cannot be entered again: {broken[0]}")
+            self._forget()
         return None if done.reason is BUDGET else done
 
     # -- accesses, and what the policy learns of them
 
     def _accessed(self, exit: VmExit, at: int, *, caught: bool) -> int:
         """There was an access with `at` instructions retired before it; how long to remain emulated behind it."""
-        site, before = exit.site, self._site
-        if before is not None:
-            (self.policy.hit if caught else self.policy.missed)(before, at - self._access_at)
-        self._site, self._access_at = site, at
-        return self.policy.dwell(exit)
+        if self.policy.learns:
+            site, before = exit.site, self._site
+            gap = at - self._access_at
+            if before is not None and not gap:
+                return self._dwell  # another access of the same instruction
+            native = self.ledger.native
+            if before is not None and caught:
+                self.policy.hit(before, gap)
+            elif before is not None:
+                emulated = gap - exit.before - (native - self._native)
+                self.policy.missed(before, gap, max(0, min(gap, emulated)))
+            self._exit, self._site, self._access_at, self._native = exit, site, at, native
+        self._dwell = self.policy.dwell(exit, not caught)
+        return self._dwell
 
     def _noted(self, cause: ExitCause, address: int, write: bool) -> None:
         """The emulator is about to access a device, which would have been an exit."""
         if self._quiet or not self.wants_native or self.native:
             return
-        self.ledger.caught += 1
+        self._catch_up()
         at, emulator = self.emulator.retired, self.emulator
-        exit = VmExit(cause, emulator.instruction_pc, mode_of(emulator.live()), address, write)
-        if dwell := self._accessed(exit, at, caught=True):
-            self._until = max(self._until, at + 1 + dwell)
+        mode = mode_of(emulator.live()) if self.policy.learns else Mode.REAL
+        self._caught(VmExit(cause, emulator.instruction_pc, mode, address, write), at)
+
+    def _caught(self, exit: VmExit, at: int) -> None:
+        self.ledger.caught += 1
+        until = at + 1 + self._accessed(exit, at, caught=True)
+        if until > self._until:
+            self._until = until
+        elif until < self._until and self._look == LOOK_FIRST:
+            self._until, self._shortened = until, True
+            self.emulator.request_stop()
+
+    def _catch_up(self) -> None:
+        """Accesses that the emulator has answered by itself: as if they had come at equal distances from where the last
+        one was that is known."""
+        count, at = self.emulator.take_answered()
+        exit = self._exit
+        if not count or self._quiet or not self.wants_native or self.native:
+            return
+        self.ledger.caught += count
+        span, site = at - self._access_at, self._site
+        if self.policy.learns and exit is not None and site is not None and span > 0:
+            for _ in range(min(count, TOLD)):
+                self.policy.hit(site, max(1, span // count))
+                self._dwell = self.policy.dwell(exit, False)
+            self._access_at, self._native = at, self.ledger.native
+        self._until = max(self._until, at + 1 + self._dwell)
 
     # -- state
 
     def set_retired(self, count: int) -> None:
         """See Cpu. Instants that were looked forward to are other ones now."""
-        self._until, self._site = count, None
+        self._until = count
+        self._forget()
         super().set_retired(count)
 
     def load(self, state: CpuState) -> None:
@@ -280,6 +357,7 @@ class Transitions(Twin):
             self.ledger.hops_out += 1
             self.history.append(Transition(self.retired, self.linear_pc, False, "given a state that cannot be entered"))
             self._look, self._until = LOOK_FIRST, self.retired
+            self._forget()
 
 
 class _NotedPorts:

@@ -44,6 +44,8 @@ class Twin:
         self.notice, self.unkept = emulator.notice, emulator.unkept
         self.interrupt_taken_at = 0
         self._active: Cpu = emulator
+        self.native = False  #: the vCPU is the active one
+        self.answers_ahead = True
         self._regions, self._unmarked = regions, unmarked
         self._start = 0  # host address of page 0
         self._traces: mmap.mmap | None = None  # pages that the emulator has written since the last move
@@ -54,11 +56,6 @@ class Twin:
         self._last = False
         self._taken: tuple[int, int] | None = None  # delivered by the CPU that was active before, and when
         self._live = _Live(lambda: self._active)
-
-    @property
-    def native(self) -> bool:
-        """The vCPU is the active one."""
-        return self._active is self.vcpu
 
     # -- moving
 
@@ -74,13 +71,18 @@ class Twin:
         source.set_interrupt(None)
         self._share_memory(source, target)
         target.set_retired(source.retired)
-        self._active = target
+        self._now(target)
         self._moving = True
         try:
             target.load(state)
         finally:
             self._moving = False
         target.set_interrupt(self._vector, last=self._last and target is self.emulator)
+
+    def _now(self, active: Cpu) -> None:
+        self._active = active
+        self.native = active is self.vcpu
+        self.answers_ahead = not self.native
 
     def _share_memory(self, source: Cpu, target: Cpu) -> None:
         """Tell `target` of the pages that `source` has written since it became active."""
@@ -160,7 +162,7 @@ class Twin:
         self._share_memory(self.vcpu, self.emulator)
         self.emulator.set_retired(self.vcpu.retired)
         self.vcpu.set_interrupt(None)
-        self._active = self.emulator
+        self._now(self.emulator)
         self.emulator.set_interrupt(self._vector, last=self._last)
 
     def undisturbed(self) -> bool:
@@ -266,6 +268,14 @@ class Twin:
         """See Executor."""
         if not self.native:
             self.emulator.hold_input(port, value, until, answered=answered)
+
+    def note_answers(self) -> None:
+        """See Executor."""
+        self.emulator.note_answers()
+
+    def take_answered(self) -> tuple[int, int]:
+        """See Executor."""
+        return self.emulator.take_answered()
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""

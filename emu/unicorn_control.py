@@ -75,6 +75,9 @@ class Control(ctypes.Structure):
         ("taken_at", ctypes.c_uint64),  # fast loop: instructions retired when the interrupt was taken
         ("last_for_now", ctypes.c_uint8),  # fast loop: a run goes on behind the interrupt
         ("_pad5", ctypes.c_uint8 * 7),
+        ("ranges", ctypes.c_uint64),  # address of pairs of linear addresses, first and last, to stop in
+        ("range_count", ctypes.c_uint32),
+        ("_pad6", ctypes.c_uint32),
     )
 
     remaining: int
@@ -111,6 +114,8 @@ class Control(ctypes.Structure):
     seen_task: int
     taken_at: int
     last_for_now: int
+    ranges: int
+    range_count: int
     cr0: int
     cr3: int
     cr4: int

@@ -128,6 +128,7 @@ class UnicornEngine:
     EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
+    answers_ahead = True
 
     def __init__(
         self,
@@ -178,7 +179,9 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
-        self._live_state = LiveState(self._ov, self.state, self._system.efer)
+        self._live_state = LiveState(
+            self._ov, self.state, self._system.efer, lambda: self._halted, lambda: self._smm
+        )  # fmt: skip
         self._faults = Faults(
             self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
         )
@@ -671,6 +674,14 @@ class UnicornEngine:
     def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
         """See Executor."""
         self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until, answered)
+
+    def note_answers(self) -> None:
+        """See Executor."""
+        self._loop.note_answers()
+
+    def take_answered(self) -> tuple[int, int]:
+        """See Executor."""
+        return self._loop.take_answered()
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""

@@ -21,6 +21,7 @@ from emu.x86.state import RFLAGS_VM, CpuState
 
 _MODE: Final = HF_PE | HF_LMA | HF_CS64 | HF_CS32
 LONGEST: Final = 15  #: bytes of an instruction
+PAGE: Final = 0x1000
 LTR: Final = int(InstructionClass.LTR)
 
 
@@ -39,12 +40,14 @@ class EventStops:
         self._live, self._read = live, read_linear
         self._physical: frozenset[int] = frozenset()
         self._table = (ctypes.c_uint64 * 1)()
+        self._ranges: tuple[tuple[int, int], ...] = ()
+        self._range_table = (ctypes.c_uint64 * 1)()
         self._class = 0  # of the instruction asked about last
 
     @property
     def any(self) -> bool:
         """Something is stopped at."""
-        return bool(self._control.classes or self._physical or self._control.changes)
+        return bool(self._control.classes or self._physical or self._ranges or self._control.changes)
 
     def replace(self, classes: int, physical: Iterable[int], changes: Change) -> bool:
         """Stop at these. True when translations have to be made anew for it."""
@@ -54,6 +57,17 @@ class EventStops:
             return False
         control.classes, self._physical = classes, wanted
         self.remapped()
+        return True
+
+    def keep_out(self, ranges: Iterable[tuple[int, int]]) -> bool:
+        """Stop before each instruction in one of the (first, last) ranges of linear addresses too. True when
+        translations have to be made anew for it."""
+        wanted = tuple(ranges)
+        if wanted == self._ranges:
+            return False
+        self._ranges, self._control.range_count = wanted, 0
+        self._range_table = (ctypes.c_uint64 * max(1, 2 * len(wanted)))(*(end for pair in wanted for end in pair))
+        self._control.ranges, self._control.range_count = ctypes.addressof(self._range_table), len(wanted)
         return True
 
     def remapped(self) -> None:
@@ -92,9 +106,15 @@ class EventStops:
         hflags = self._env.hflags
         bits = 64 if hflags & HF_CS64 else 32 if hflags & HF_CS32 else 16
         self._class = classify(self._read(linear, LONGEST), bits)
-        if self._class & self._control.classes:
+        if self._class & self._control.classes or any(first <= linear <= last for first, last in self._ranges):
             return True
         return bool(self._physical) and self.physical_address(linear) in self._physical
+
+    def code(self, linear: int) -> bytes:
+        """The bytes at `linear`, as many as an instruction may have and are mapped."""
+        physical = self.physical_address(linear) if linear % PAGE <= PAGE - LONGEST else None
+        data = None if physical is None else self._memory.read(physical, LONGEST)
+        return self._read(linear, LONGEST) if data is None else data
 
     def physical_address(self, linear: int) -> int | None:
         """Where the byte at `linear` is; None where nothing is mapped."""

@@ -18,6 +18,7 @@ from typing import Any, Final
 from emu.devices.shared_ports import SharedPorts
 from emu.devices.vga_memory import Shared
 from emu.engine import EngineError, SharedDisplay
+from emu.native import sources_checksum
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_control import EMPTY, STOP_BUDGET, Control, offset
 from emu.unicorn_fast_checks import instruction_maps
@@ -130,8 +131,9 @@ class Cells(ctypes.Structure):
     """struct cells."""
 
     _fields_ = (
-        ("generation", c_uint32), ("time_known", c_uint32), ("tick", c_uint32), ("_pad", c_uint32),
-        ("time", c_uint64), ("time_left", c_int64), ("end", c_uint64), ("sink", Sink), ("cell", Cell * CELLS),
+        ("generation", c_uint32), ("time_known", c_uint32), ("tick", c_uint32), ("noting", c_uint32),
+        ("time", c_uint64), ("time_left", c_int64), ("end", c_uint64), ("answered", c_uint64),
+        ("answered_at", c_uint64), ("sink", Sink), ("cell", Cell * CELLS),
     )  # fmt: skip
     generation: int
     time_known: int
@@ -139,6 +141,9 @@ class Cells(ctypes.Structure):
     time: int
     time_left: int
     end: int
+    noting: int
+    answered: int
+    answered_at: int
     sink: Sink
     cell: ctypes.Array[Cell]
 
@@ -202,6 +207,7 @@ class Helper:
         p = c_void_p
         self.open = f("open", c_char_p, c_char_p, p)
         self.too_late = f("too_late", c_int)
+        self.sources = f("sources", c_uint32)
         self.attach = f("attach", p, p, p, p, c_uint32, c_uint64, PORT_IN, PORT_OUT)
         self.detach = f("detach", None, p)
         self.system = f("system", None, p, p)
@@ -233,10 +239,18 @@ class Helper:
         self.memory_hook_address = ctypes.cast(library.v2e_fast_memory_hook, c_void_p).value or 0
         self._refusal: str | None = None  # empty once it is proved to work
 
-    def _fit(self, unicorn_path: str) -> None:
+    def agree(self) -> None:
+        """Raises EngineError when it was built from other sources than this package's."""
         sizes = ctypes.sizeof(Control) << 48 | ctypes.sizeof(_Layout) << 32 | ctypes.sizeof(Cells) << 16
-        if self.control() != sizes | offset("mode"):
-            raise EngineError("the helper was built from other sources than this package; install it again")
+        if (
+            self.sources() not in (0, sources_checksum())
+            or self.control() != sizes | offset("mode")
+            or self.ports_layout() != ctypes.sizeof(SharedPorts)
+            or self.display_layout() != ctypes.sizeof(Shared) << 32 | offset_of(Shared, "direct")
+        ):
+            raise EngineError("the helper was built from other sources than this package's; install it again")
+
+    def _fit(self, unicorn_path: str) -> None:
         env = [offset_of(Env, name) for name in ("eip", "eflags", "hflags", "cr")]
         more = [offset_of(Env, name) for name in ("segs", "dr", "error_code", "tsc_aux", "cc_op", "old_exception")]
         layout = _Layout(
@@ -249,10 +263,6 @@ class Helper:
         with open(unicorn_path, "rb") as file:
             if BUILD_ID not in file.read(0x1000):
                 raise EngineError(f"{unicorn_path} is not the library in PyPI's wheel of unicorn {VERSION}")
-        if self.ports_layout() != ctypes.sizeof(SharedPorts):
-            raise EngineError("the helper was built for other shared ports than this package's; install it again")
-        if self.display_layout() != ctypes.sizeof(Shared) << 32 | offset_of(Shared, "direct"):
-            raise EngineError("the helper was built for another display than this package's; install it again")
 
     def fit(self, path: str) -> None:
         """Find Unicorn's functions in its library, loaded from `path`. Has to come before the first engine is made,
@@ -339,7 +349,12 @@ def load() -> Helper | str:
     if path is None:
         return "it was not built; install a C compiler and then this package again"
     try:
-        helper = Helper(ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL))
+        helper = Helper(ctypes.CDLL(str(path)))
+        helper.agree()
+        # Only now Unicorn, when it is loaded, is to find these functions before its own.
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    except EngineError as error:
+        return str(error)
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded: {error}"
     if helper.too_late():
@@ -470,6 +485,16 @@ class FastLoop:
             if cell.port == port and cell.streams:
                 cell.streams, cell.floor = 0, NOT_AT_ALL
                 taken(length - cell.left)
+
+    def note_answers(self) -> None:
+        """See Executor."""
+        self._cells.noting = 1
+
+    def take_answered(self) -> tuple[int, int]:
+        """See Executor."""
+        cells = self._cells
+        count, cells.answered = cells.answered, 0
+        return count, cells.answered_at
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""

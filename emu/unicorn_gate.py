@@ -51,6 +51,13 @@ class GateLoop:
     def begins(self, end: int) -> None:
         """Nobody asks for the time but Python."""
 
+    def note_answers(self) -> None:
+        """Each access is asked for."""
+
+    def take_answered(self) -> tuple[int, int]:
+        """There are none."""
+        return 0, 0
+
     def serve_ports(self, address: int | None) -> None:
         """Each access is asked for."""
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from emu.unicorn_layout import HF_CS64
+from emu.unicorn_layout import HF_CS64, HF_INHIBIT_IRQ, EnvSegment
 from emu.unicorn_overlay import Overlay
-from emu.x86.state import CpuState, Segment
+from emu.unicorn_state import AVAILABLE_TSS, SYSTEM_TYPE, TSS_BUSY
+from emu.x86.state import CpuState, Segment, Table
 
 _ACCESS_BITS = 0xF0FF  #: of the descriptor's second dword, shifted right by 8
 _PRESENT = 1 << 7
@@ -20,8 +21,16 @@ _UNUSABLE = 1 << 16
 class LiveState:
     """Reads as a CpuState does, between two runs. What has no place of its own here comes from a whole copy."""
 
-    def __init__(self, overlay: Overlay, whole: Callable[[], CpuState], efer: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        overlay: Overlay,
+        whole: Callable[[], CpuState],
+        efer: Callable[[], int],
+        halted: Callable[[], bool],
+        smm: Callable[[], bool],
+    ) -> None:
         self._env, self._whole, self._efer = overlay.env, whole, efer
+        self._halted, self._smm = halted, smm
         self.regs = overlay.env.regs  #: a view, not a copy
         self._segments = dict(zip(("es", "cs", "ss", "ds", "fs", "gs"), overlay.env.segs, strict=True))
 
@@ -68,16 +77,50 @@ class LiveState:
     def efer(self) -> int:
         return self._efer()  # a bit of it is kept from Unicorn
 
+    @property
+    def halted(self) -> bool:
+        return self._halted()
+
+    @property
+    def smm(self) -> bool:
+        return self._smm()
+
+    @property
+    def shadow(self) -> bool:
+        return bool(self._env.hflags & HF_INHIBIT_IRQ)
+
+    @property
+    def gdtr(self) -> Table:
+        return Table(self._env.gdt.base, self._env.gdt.limit)
+
+    @property
+    def idtr(self) -> Table:
+        return Table(self._env.idt.base, self._env.idt.limit)
+
+    @property
+    def ldtr(self) -> Segment:
+        return _copy(self._env.ldt)
+
+    @property
+    def tr(self) -> Segment:
+        found = _copy(self._env.tr)
+        if found.present and found.access & SYSTEM_TYPE in AVAILABLE_TSS:
+            found.access |= TSS_BUSY  # as in emu.unicorn_state
+        return found
+
     def segment(self, name: str) -> Segment:
         """A segment register with its cache."""
         return self._segment(name) if name in self._segments else self._whole().segment(name)
 
     def _segment(self, name: str) -> Segment:
-        source = self._segments[name]
-        access = source.flags >> 8 & _ACCESS_BITS
-        return Segment(source.selector, source.base, source.limit, access if access & _PRESENT else access | _UNUSABLE)
+        return _copy(self._segments[name])
 
     def __getattr__(self, name: str) -> Any:
         if name in self._segments:
             return self._segment(name)
         return getattr(self._whole(), name)
+
+
+def _copy(source: EnvSegment) -> Segment:
+    access = source.flags >> 8 & _ACCESS_BITS
+    return Segment(source.selector, source.base, source.limit, access if access & _PRESENT else access | _UNUSABLE)

@@ -46,6 +46,7 @@ SYSTEM_TYPE: Final = 0x1F  #: type and S
 UNUSABLE: Final = 1 << 16  #: access rights bit of VMX for a segment register that holds no descriptor
 FSW_TOP: Final = 7 << 11
 DR7_FIXED: Final = 1 << 10
+AVAILABLE_TSS: Final = (1, 9)  #: types, S included
 TSS_BUSY: Final = 2  #: in the type of a TSS (SDM vol. 3A, 8.2.2)
 #: MSRs after RESET where not 0: PAT (SDM vol. 3A, 12.12.4).
 MSR_RESET: Final = {0x277: 0x0007040600070406}
@@ -87,7 +88,7 @@ def read_state(overlay: Overlay, *, halted: bool) -> CpuState:
         access = flags >> 8 & ACCESS_BITS
         setattr(state, name, Segment(selector, base, limit, access if access & ACCESS_PRESENT else access | UNUSABLE))
         at += 4
-    if state.tr.present and state.tr.access & SYSTEM_TYPE in (1, 9):
+    if state.tr.present and state.tr.access & SYSTEM_TYPE in AVAILABLE_TSS:
         state.tr.access |= TSS_BUSY  # a loaded TSS is busy (SDM vol. 2A, LTR); Unicorn says so in memory only
     state.gdtr, state.idtr = Table(head[at + 1], head[at + 2]), Table(head[at + 5], head[at + 6])
     state.cr0, state.cr2, state.cr3, state.cr4 = (head[_CR_AT + i] for i in (0, 2, 3, 4))
@@ -143,10 +144,7 @@ def write_state(overlay: Overlay, state: CpuState) -> None:
         for i in (0, 1, 2, 3, 6):
             env.dr[i] = state.dr[i]
         call.update_dr7(address, state.dr[7] & 0xFFFFFFFF)
-    for msr, field in MSR_FIELDS.items():
-        setattr(env, field, state.msrs.get(msr, MSR_RESET.get(msr, 0)))
-    for msr, (field, index) in MSR_ARRAYS.items():
-        getattr(env, field)[index] = state.msrs.get(msr, 0)
+    _write_msrs(overlay, state.msrs)
     _write_fpu(overlay, state.fpu)
     env.a20_mask = -1 if state.a20 else ~(1 << 20)
     env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state, env)
@@ -155,6 +153,20 @@ def write_state(overlay: Overlay, state: CpuState) -> None:
     env.old_exception, env.error_code, env.exception_is_int = NO_EXCEPTION, 0, 0
     overlay.request.value = CPU_INTERRUPT_NMI if state.nmi_pending else 0
     call.tlb_flush(overlay.cpu)
+
+
+def _write_msrs(overlay: Overlay, msrs: dict[int, int]) -> None:
+    """Only what differs: most loads are of a CPU that another one has been for a while, and MSRs seldom change."""
+    env = overlay.env
+    for offset, block, numbers in _MSR_BLOCKS:
+        values = block.unpack(ctypes.string_at(overlay.env_address + offset, block.size))
+        for msr, value in zip(numbers, values, strict=True):
+            if value != (wanted := msrs.get(msr, MSR_RESET.get(msr, 0))):
+                if msr in MSR_FIELDS:
+                    setattr(env, MSR_FIELDS[msr], wanted)
+                else:
+                    field, index = MSR_ARRAYS[msr]
+                    getattr(env, field)[index] = wanted
 
 
 def _write_segment(target: EnvSegment, source: Segment) -> None:
@@ -193,11 +205,16 @@ def _write_fpu(overlay: Overlay, fpu: Fpu) -> None:
     call.load_mxcsr(address, fpu.mxcsr)
     env.fptags[:] = [not fpu.ftw >> i & 1 for i in range(8)]
     env.fpop, env.fpip, env.fpcs, env.fpdp, env.fpds = fpu.fop, fpu.fip, fpu.fcs, fpu.fdp, fpu.fds
-    for i in range(8):
-        register = env.fpregs[top + i & 7]
-        register.low, register.high = fpu.st[i] & _MASK64, fpu.st[i] >> 64 & 0xFFFF
-    for i in range(16):
-        env.xmm[i].low, env.xmm[i].high = fpu.xmm[i] & _MASK64, fpu.xmm[i] >> 64
+    # Most of them hold it already.
+    words = _FPREGS.unpack(ctypes.string_at(address + offset_of(Env, "fpregs"), _FPREGS.size))
+    for i, value in enumerate(fpu.st):
+        n = top + i & 7
+        if words[2 * n] | words[2 * n + 1] << 64 != value:
+            env.fpregs[n].low, env.fpregs[n].high = value & _MASK64, value >> 64 & 0xFFFF
+    words = _XMM.unpack(ctypes.string_at(address + offset_of(Env, "xmm"), _XMM.size))
+    for i, value in enumerate(fpu.xmm):
+        if words[2 * i] | words[2 * i + 1] << 64 != value:
+            env.xmm[i].low, env.xmm[i].high = value & _MASK64, value >> 64
 
 
 def write_transfer(overlay: Overlay, state: CpuState, cpl: int) -> None:

@@ -72,6 +72,12 @@ class System:
         self._ov, self._env, self._callbacks, self.model = overlay, overlay.env, callbacks, model
         self._timestamp, self._retired = timestamp, retired
         self._msrs = m.msrs_of(model)
+        #: those that are kept here, with their values after RESET
+        self._own = {
+            n: self._reset(n)
+            for n in (*self._msrs, m.TSC_ADJUST, m.SYSENTER_CS)
+            if n == m.SYSENTER_CS or not _in_unicorn(n)
+        }
         #: MSRs that Unicorn has no place for, or must not know
         self._values: dict[int, int] = {}
         self._sce = 0
@@ -113,8 +119,8 @@ class System:
     def loaded(self, state: CpuState) -> None:
         """Unicorn has been given `state`: take what it must not know."""
         before = self._values.get(m.TSC_ADJUST)
-        own = (n for n in (*self._msrs, m.TSC_ADJUST, m.SYSENTER_CS) if n == m.SYSENTER_CS or not _in_unicorn(n))
-        self._values = {n: state.msrs.get(n, self._reset(n)) for n in own}
+        msrs = state.msrs
+        self._values = {n: msrs.get(n, reset) for n, reset in self._own.items()}
         self._sce = state.efer & EFER_SCE
         self._env.efer &= ~EFER_SCE
         self._env.sysenter_cs = 0
@@ -131,8 +137,8 @@ class System:
 
     def fill(self, state: CpuState) -> None:
         """Add to `state`, read from Unicorn, what it does not know and is not as after RESET."""
-        own = {n: value for n, value in self._values.items() if value != self._reset(n)}
-        state.msrs.update(own)
+        reset = self._own
+        state.msrs.update({n: value for n, value in self._values.items() if value != reset[n]})
         device = self._claimed.get(m.APIC_BASE)
         if device is not None and (base := device.read_msr(m.APIC_BASE)) is not None:
             state.msrs[m.APIC_BASE] = base

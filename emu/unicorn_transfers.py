@@ -66,6 +66,8 @@ class Transfers:
         self.refusal = Refusal()
         #: set while a fault raised here is on its way to the recorder
         self.raising = False
+        #: told of each task switch that is done here
+        self.switched: Callable[[], None] | None = None
         self.callback = TRANSFER(self._asked)
 
     # -- state
@@ -91,6 +93,8 @@ class Transfers:
             if action() is False:
                 return False
             self._commit(core)
+            if core.state.tr is not task and self.switched is not None:
+                self.switched()
             if core.debug_trap:
                 return VECTOR_DB, 0
             return True

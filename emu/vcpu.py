@@ -9,7 +9,7 @@ then executed by `complete`, or by the emulator.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from emu.engine import CheckLevel, Cpu, Exit, MemoryRegion, MmioBus, PortIo
@@ -41,6 +41,7 @@ class ExitCause(enum.Enum):
     TASK_SWITCH = "task switch"
     REFUSED = "refused"  #: an instruction that the backend cannot execute
     ENTRY_FAILED = "entry failed"
+    FORBIDDEN = "forbidden"  #: a place or mode that `forbid` names
     # These are no exits of the guest's making: the run has ended.
     STOPPED = "stopped"  #: `VmExit.stop` says why
 
@@ -108,11 +109,15 @@ class Vcpu(Cpu, Protocol):
     def refused(self, state: CpuState) -> tuple[Broken, ...]:
         """The rules that `state` breaks; empty: it can be entered."""
 
-    def likely(self, state: CpuState) -> bool:
-        """False when `state` is surely refused; cheaper than `refused`, also of a state in place (`Cpu.live`)."""
+    def enterable(self, state: CpuState) -> bool:
+        """`refused` would be empty; cheaper, and of a state in place (`Cpu.live`) too."""
 
     def unable(self) -> str:
         """Which of the stops set it cannot keep, so that it must not run natively; empty: it keeps all."""
+
+    def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
+        """From now on exit with FORBIDDEN before each instruction at a linear address in one of the (first, last)
+        ranges, or in one of the modes. Who cannot exit there only keeps from being entered there."""
 
     def enter(self, budget: int, deadline: int | None, *, skip_breakpoint: bool) -> VmExit:
         """Run natively until an exit, at most `budget` instructions where it counts, and else up to the virtual time

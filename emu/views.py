@@ -26,6 +26,7 @@ class SegmentView:
     differs: tuple[str, ...] = ()
     note: str = ""
     unknown: tuple[str, ...] = ()
+    native: str = ""  #: "yes", or the first rule of an entry into native execution that it breaks; "" where not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,48 @@ class FieldView:
     name: str
     value: int | str | bool
     text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionView:
+    """A move of the CPU: to native execution or to the emulator, with `retired` instructions, at linear `pc`."""
+
+    retired: int
+    pc: int
+    native: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionsView:
+    """Who executes: `native` or not, by whose rule, what keeps the CPU emulated. `refused` are the rules that the
+    present state breaks."""
+
+    native: bool
+    hypervisor: str
+    rules: str
+    policy: str
+    policy_state: tuple[str, ...]
+    forced: str  #: "native", "emulated" or ""
+    forbidden: tuple[str, ...]
+    obstacle: str
+    refused: tuple[str, ...]
+    last: tuple[TransitionView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """What native execution has cost, in cycles of a hypothetical host: see emu.ledger. `exits` by cause."""
+
+    exits: tuple[tuple[str, int], ...]
+    hops_in: int
+    hops_out: int
+    caught: int
+    failed: int
+    emulated: int
+    native: int
+    cycles: int
+    costs: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from emu.catches import PLAIN_CLASSES, SEGMENTS, TABLES, Catch, CatchKind
+from emu.catches import ENTRY_CLASSES, PLAIN_CLASSES, SEGMENTS, TABLES, Catch, CatchKind
 from emu.engine import Access
 from emu.stops import VECTOR_NAMES
 from emu.x86.classes import InstructionClass
@@ -33,6 +33,8 @@ FORMS = (
     "screen REGEX",
     "serial REGEX",
     "debugcon REGEX",
+    "enterable [RULES]",
+    "unenterable [RULES]",
     "insns COUNT|+COUNT",
 )
 WORDS = tuple(dict.fromkeys(form.split()[0] for form in FORMS))
@@ -180,6 +182,18 @@ def _count(session: Session, kind: CatchKind, rest: str) -> Catch:
     return Catch(kind, count, text=_text(kind, count))
 
 
+def _entry(session: Session, kind: CatchKind, rest: str) -> Catch:
+    from emu.x86 import vmentry
+
+    words = _words(rest, 1, _form(kind))
+    rules = session.debugger.steering.rules or vmentry.VTX2006
+    if words:
+        if words[0] not in vmentry.RULES:
+            raise CommandError(f"no rules are called {words[0]!r}: use one of {', '.join(vmentry.RULES)}")
+        rules = vmentry.RULES[words[0]]
+    return Catch(kind, classes=ENTRY_CLASSES, text=_text(kind, rules.name), rules=rules)
+
+
 def _physical(session: Session, kind: CatchKind, rest: str) -> Catch:
     words = _words(rest, 3, _form(kind))
     if not words:
@@ -214,5 +228,7 @@ _PARSERS: dict[CatchKind, Callable[[Session, CatchKind, str], Catch]] = {
     CatchKind.SCREEN: _pattern,
     CatchKind.SERIAL: _pattern,
     CatchKind.DEBUGCON: _pattern,
+    CatchKind.ENTERABLE: _entry,
+    CatchKind.UNENTERABLE: _entry,
     CatchKind.COUNT: _count,
 }

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 from emu.catches import Catch
 from emu.record import dataclass
+from emu.x86.modes import Mode
 from repl.catches import WORDS, parse_catch
 from repl.command import CommandError, Kind, split_arguments
+from repl.expr import ExpressionError
 
 if TYPE_CHECKING:
+    from emu.x86.vmentry import Rules
     from repl.session import Session
 
 #: Names completed where an expression is typed.
@@ -106,6 +109,51 @@ def _path_words(session: Session, prefix: str) -> Iterable[str]:
         return
     for entry in entries:
         yield os.path.join(directory, entry.name) + ("/" if entry.is_dir() else "")
+
+
+FORCES = ("native", "emulated", "off")
+POLICY_WORDS = ("emulated", "native", "auto", "learn", "dwell:")
+
+
+def _forced(session: Session, text: str) -> str:
+    if text not in FORCES:
+        raise CommandError(f"{text!r} is none of {', '.join(FORCES)}")
+    return text
+
+
+def _clear(session: Session, text: str) -> str:
+    if text != "clear":
+        raise CommandError(f"{text!r} is not `clear`, which is all that `ledger` knows")
+    return text
+
+
+def chosen_rules(name: str) -> Rules:
+    """The rules of that name. Raises CommandError."""
+    from emu.x86 import vmentry  # of use to few commands
+
+    if name not in vmentry.RULES:
+        raise CommandError(f"no rules are called {name!r}: use one of {', '.join(vmentry.RULES)}")
+    return vmentry.RULES[name]
+
+
+def _spans(session: Session, text: str) -> tuple[int, int] | Mode | str:
+    """What `forbid` names: (first, last) linear addresses, a mode, or "off"."""
+    text = text.strip()
+    if text == "off":
+        return text
+    for mode in Mode:
+        if text in (mode.label, mode.name.lower()):
+            return mode
+    first, dash, last = text.partition("-")
+    try:
+        low = session.address(first)
+        high = session.address(last) if dash else low
+    except ExpressionError as error:
+        modes = ", ".join(mode.label for mode in Mode)
+        raise CommandError(f"{text!r} is neither addresses ({error}) nor a mode: {modes}") from None
+    if high < low:
+        raise CommandError(f"{text!r} ends before it begins")
+    return low, high
 
 
 def _png_option(session: Session, text: str) -> Path:
@@ -223,6 +271,11 @@ ASSIGNMENT = Kind("register value", "a register's name, and an expression", _ass
 VALUE = Kind("value", 'an expression, or text in "double quotes"', _bytes_or_number, _expression_words)
 HANDLERS = Kind("over or into", "`over` or `into`", _over_or_into, lambda session, prefix: ("over", "into"))
 RULES = Kind("rules", "the rules of a CPU", _word, lambda session, prefix: ("vtx2006", "vtx", "svm"))
+POLICY = Kind("policy", "a policy", _text, lambda session, prefix: POLICY_WORDS, rest=True)
+FORCE = Kind("native, emulated or off", "`native`, `emulated` or `off`", _forced, lambda session, prefix: FORCES)
+LEDGER = Kind("clear", "`clear`", _clear, lambda session, prefix: ("clear",))
+SPAN = Kind("span", "ADDRESS, ADDRESS-ADDRESS, a mode, or off", _spans, lambda session, prefix: (
+    "off", *(mode.label for mode in Mode)), rest=True)  # fmt: skip
 REPEATS = Kind("each or whole", "`each` or `whole`", _each_or_whole, lambda session, prefix: ("each", "whole"))
 DEVICE = Kind("device", "a device's name", _word, _device_words)
 BREAKPOINT = Kind("number", "a breakpoint's number", _number, _breakpoint_words)

@@ -9,36 +9,51 @@ from repl.options import UsageError, choose
 
 if TYPE_CHECKING:
     from emu.transitions import NativeConfig
+    from emu.vcpu import MakeVcpu
+    from emu.x86.vmentry import Rules
 
-NONE, MODEL = "none", "model"
+NONE, MODEL, KVM = "none", "model", "kvm"
 #: What the options are without being given.
 EMULATED, AUTO, RULES = "emulated", "auto", "vtx2006"
 
 
 def native_config(options: argparse.Namespace) -> NativeConfig | None:
     """What `--hypervisor` and its companions ask for; None: all is emulated. Raises UsageError."""
-    choose("--hypervisor", options.hypervisor, (NONE, MODEL), ("kvm", "xen"))
+    choose("--hypervisor", options.hypervisor, (NONE, MODEL, KVM), ("xen",))
     if options.hypervisor == NONE:
         given = ("--policy", options.policy not in (None, EMULATED)), ("--rules", options.rules), (
             "--costs", options.costs)  # fmt: skip
         for name, is_given in given:
             if is_given:
                 value = getattr(options, name[2:])
-                raise UsageError(f"{name} {value} needs a CPU to run natively: name one with --hypervisor {MODEL}")
+                raise UsageError(
+                    f"{name} {value} needs a CPU to run natively: name one with --hypervisor {MODEL} or {KVM}"
+                )
         return None
     # what a run that is emulated starts without
     from emu.ledger import CostError, Costs, parse_costs
     from emu.policies import PolicyError, policy_named
     from emu.transitions import NativeConfig
     from emu.x86 import vmentry
-    from xenbridge.model import make_model
 
+    if options.hypervisor == KVM and options.rules is not None:
+        raise UsageError(f"--rules {options.rules} is for --hypervisor {MODEL}: {KVM} goes by what the host can do")
     rules = vmentry.RULES[choose("--rules", options.rules or RULES, tuple(vmentry.RULES))]
     try:
-        policy = policy_named(options.policy or AUTO)
         costs = Costs() if options.costs is None else parse_costs(options.costs)
+        policy = policy_named(options.policy or AUTO, costs)
     except PolicyError as error:
         raise UsageError(f"--policy: {error}") from None
     except CostError as error:
         raise UsageError(f"--costs: {error}") from None
-    return NativeConfig(make_model(rules), policy, costs)
+    return NativeConfig(_vcpu(options.hypervisor, rules), policy, costs)
+
+
+def _vcpu(hypervisor: str, rules: Rules) -> MakeVcpu:
+    if hypervisor == KVM:
+        from xenbridge.kvm.probe import make_kvm
+
+        return make_kvm
+    from xenbridge.model import make_model
+
+    return make_model(rules)

@@ -18,6 +18,7 @@ from emu.views import (
     EntryView,
     FingerprintView,
     InstructionView,
+    LedgerView,
     PageWalkView,
     PictureView,
     RegionView,
@@ -26,6 +27,7 @@ from emu.views import (
     ScreenView,
     SegmentView,
     TableEntryView,
+    TransitionsView,
 )
 from repl.command import Result
 from repl.plots import half_blocks
@@ -97,6 +99,8 @@ def _segments(views: Sequence[SegmentView], style: Style) -> list[str]:
     bits = _wide(*(v.base for v in views), *(v.table_base for v in views))
     tables = any(v.table_base is not None or v.table_access is not None for v in views)
     head = ["", "sel", " base", " limit", " access", "rights"]
+    native = any(v.native for v in views)
+    head += ["native"] if native else []
     head += ["table: base", "limit", "access", ""] if tables else []
     rows = [[style("head", cell) for cell in head]]
     for view in views:
@@ -115,6 +119,8 @@ def _segments(views: Sequence[SegmentView], style: Style) -> list[str]:
             style("name", view.name), selector, cell("base", hexadecimal(view.base, bits)),
             cell("limit", hexadecimal(view.limit)), cell("access", f"{view.access:04x}"), view.text,
         ])  # fmt: skip
+        if native:
+            rows[-1].append(style("good" if view.native == "yes" else "differs", view.native))
         if tables:
             rows[-1] += [
                 table("base", view.table_base, bits),
@@ -281,6 +287,52 @@ def _entry_checks(views: Sequence[EntryView], style: Style) -> list[str]:
     return lines
 
 
+def _transitions(views: Sequence[TransitionsView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        who = f"native, on {view.hypervisor}" if view.native else "emulated"
+        lines.append(f"the CPU is {style('good' if view.native else 'name', who)}; rules {view.rules}")
+        forced = f", but {view.forced} is forced" if view.forced else ""
+        lines.append(f"policy {style('name', view.policy)}{forced}")
+        lines += [style("note", f"  {line}") for line in view.policy_state]
+        if view.forbidden:
+            lines.append(f"forbidden: {', '.join(view.forbidden)}")
+        if view.obstacle:
+            lines.append(f"kept emulated: {view.obstacle}")
+        if view.refused:
+            lines.append("the state cannot be entered:")
+            lines += [f"  {text}" for text in view.refused]
+        if view.last:
+            lines.append("last transitions:")
+            lines += aligned(
+                [f"  {v.retired:>12}", "native" if v.native else "emulated", hexadecimal(v.pc, _wide(v.pc)), v.reason]
+                for v in view.last
+            )
+    return lines
+
+
+def _ledgers(views: Sequence[LedgerView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        costs = dict(view.costs)
+        exits = sum(count for _, count in view.exits)
+        rows = [["", "count", "cycles each", "cycles"]]
+        for name, count, each in (
+            ("exits", exits, costs["exit"]),
+            ("hops to native", view.hops_in, costs["hop"]),
+            ("hops to the emulator", view.hops_out, costs["hop"]),
+            ("instructions native", view.native, costs["native"]),
+            ("instructions emulated", view.emulated, costs["emulated"]),
+        ):
+            rows.append([style("name", name), f"{count:>12}", f"{each:>11}", f"{count * each:>16}"])
+        rows.append([style("head", "in all"), "", "", f"{view.cycles:>16}"])
+        lines += aligned(rows)
+        if view.exits:
+            lines.append("exits by cause: " + ", ".join(f"{name} {count}" for name, count in view.exits))
+        lines.append(f"accesses caught by the emulator: {view.caught}; refusals of an entry: {view.failed}")
+    return lines
+
+
 def _breakpoints(views: Sequence[Breakpoint], style: Style) -> list[str]:
     rows = []
     for v in views:
@@ -404,7 +456,7 @@ _RENDERERS: dict[type, Callable[[Any, Style], list[str]]] = {
     PageWalkView: _page_walks, CodeView: _code, InstructionView: _instructions, DeviceView: _devices,
     ScreenView: _screens, PictureView: _pictures, RegionView: _regions, FingerprintView: _fingerprints, Event: _events,
     Breakpoint: _breakpoints, Stop: _stops, PositionView: _positions, MemoryView: _memory, ValueView: _values,
-    FindingView: _findings, EntryView: _entry_checks,
+    FindingView: _findings, EntryView: _entry_checks, TransitionsView: _transitions, LedgerView: _ledgers,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ MEANINGS = {
     "BreakpointCommands": "commands of breakpoints are run here, `dprintf` in agent style among them",
     "ConditionalBreakpoints": "conditions of breakpoints are evaluated here",
     "PacketSize": "bytes of the longest packet, in hex",
+    "QNonStop": "the packet, and with it `vStopped` and `vCtrlC`",
     "QStartNoAckMode": "the packet",
     "multiprocess": "threads are named with their process, which is 1; said to clients that say it",
     "qXfer:features:read": "the target description",

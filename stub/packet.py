@@ -129,6 +129,11 @@ def frame(payload: bytes) -> bytes:
     return b"$%b#%02x" % (payload, checksum(payload))
 
 
+def notification(payload: bytes) -> bytes:
+    """`%payload#checksum`, which is not acknowledged ("Notification Packets")."""
+    return b"%%%b#%02x" % (payload, checksum(payload))
+
+
 class _Again:
     """Nothing to report yet, but the buffer holds more."""
 

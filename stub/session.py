@@ -3,13 +3,13 @@
 State      what the client believes                       goes to
 NEW        connected, nothing said yet                    STOPPED at the first packet, when the target is halted
 STOPPED    the target stands still, gdb may ask           RUNNING (resume), MONITOR (qRcmd), ENDED (exit, k, D)
-RUNNING    it waits for a stop reply                      STOPPED (stop), ENDED (guest exited, k, D)
-MONITOR    it waits for a command's output                STOPPED (finished), RUNNING and ENDED never
-ENDED      there is no guest (extended mode: may restart) STOPPED (vRun, R)
+RUNNING    it waits for a stop reply or notification      STOPPED (stop), ENDED (guest exited, k, D), MONITOR (non-stop)
+MONITOR    it waits for a command's output                STOPPED, RUNNING (finished)
+ENDED      there is no guest (extended mode: may restart) STOPPED (vRun, R, vAttach), RUNNING (vAttach, non-stop)
 CLOSED     it has gone, or is to go                       -
 
-In RUNNING, questions (memory, registers) are still answered: the target answers between two instructions. In MONITOR,
-packets wait. Everything here runs on the thread that owns the target.
+In RUNNING, questions (memory, registers) are still answered: the target answers between two instructions. In non-stop
+mode that goes for memory only. In MONITOR, packets wait. Everything here runs on the thread that owns the target.
 """
 
 from __future__ import annotations
@@ -21,10 +21,24 @@ from dataclasses import dataclass, replace
 
 from stub import messages
 from stub.features import supported
-from stub.handlers import base, breakpoints, memory, monitor, onlooker, qemu, qxfer, registers, resume, reverse, search
+from stub.handlers import (
+    base,
+    breakpoints,
+    memory,
+    monitor,
+    nonstop,
+    onlooker,
+    qemu,
+    qxfer,
+    registers,
+    resume,
+    reverse,
+    search,
+)
 from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays, Stopped, error_text
-from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame
-from stub.target import SIGNAL_INT, Kills, StopReport, Target, TargetError
+from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame, notification
+from stub.parser import parse
+from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError
 
 #: While more than this waits to be sent, no further packet is handled: a client that does not read costs no memory.
 HIGH_WATER = 4 * PACKET_SIZE
@@ -39,11 +53,26 @@ ALL_HANDLERS: tuple[Handler, ...] = (
     *memory.HANDLERS,
     *search.HANDLERS,
     *resume.HANDLERS,
+    *nonstop.HANDLERS,
     *reverse.HANDLERS,
     *breakpoints.HANDLERS,
     *qxfer.HANDLERS,
     *monitor.HANDLERS,
     *qemu.HANDLERS,
+)
+
+
+#: Packets by which a client learns with whom it speaks.
+GREETINGS = (
+    messages.Unknown,
+    messages.QuerySupported,
+    messages.StartNoAck,
+    messages.MustReplyEmpty,
+    messages.ExtendedMode,
+    messages.QueryResume,
+    messages.SymbolsAvailable,
+    messages.SetThread,
+    messages.Transfer,
 )
 
 
@@ -61,9 +90,9 @@ class State(enum.Enum):
 MOVES: dict[State, frozenset[State]] = {
     State.NEW: frozenset((State.STOPPED, State.CLOSED)),
     State.STOPPED: frozenset((State.STOPPED, State.RUNNING, State.MONITOR, State.ENDED, State.CLOSED)),
-    State.RUNNING: frozenset((State.STOPPED, State.ENDED, State.CLOSED)),
-    State.MONITOR: frozenset((State.STOPPED, State.CLOSED)),
-    State.ENDED: frozenset((State.STOPPED, State.ENDED, State.CLOSED)),
+    State.RUNNING: frozenset((State.STOPPED, State.RUNNING, State.MONITOR, State.ENDED, State.CLOSED)),
+    State.MONITOR: frozenset((State.STOPPED, State.RUNNING, State.ENDED, State.CLOSED)),
+    State.ENDED: frozenset((State.STOPPED, State.RUNNING, State.ENDED, State.CLOSED)),
     State.CLOSED: frozenset((State.CLOSED,)),
 }
 
@@ -125,7 +154,11 @@ class Session:
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
         self._context = Context(target, self._supported, breakpoints.remove_all, has_runner)
         self._context.printed = self.printed
+        self._context.looks_on = looks_on
         self._unread = 0  #: pieces of output dropped, as the client did not read
+        self._behind = State.STOPPED  #: what follows MONITOR
+        self._kept: list[str] = []  #: output in non-stop mode, which has no packet for it, for the next command's
+        self._kept_length = 0
         target.set_listener(self.stopped)
 
     # -- bytes
@@ -192,18 +225,48 @@ class Session:
         """The target has stopped, for whatever reason. Told to the client only if it waits for that."""
         if self._starting:
             self._early = report
-        elif self.state is State.RUNNING:
-            words = base.note(report)
-            if words is not None:
-                self._send(words)
-            self._context.thread = report.thread
-            self._send(self._stop_reply(report))
+        elif self._running:
+            if self._context.non_stop:
+                self._notify(report)
+            else:
+                words = base.note(report)
+                if words is not None:
+                    self._send(words)
+                self._context.thread = report.thread
+                self._send(self._stop_reply(report))
             self._on_output()
+
+    @property
+    def _running(self) -> bool:
+        """The client takes the guest for running."""
+        return self.state is State.RUNNING or (self.state is State.MONITOR and self._behind is State.RUNNING)
+
+    def _notify(self, report: StopReport) -> None:
+        """Non-stop mode: what there is to say in words has to wait for a command, as nothing carries it."""
+        context = self._context
+        if context.stop_asked and report.signal == SIGNAL_INT:
+            report = replace(report, signal=SIGNAL_NONE)  # "Packets", vCont: a thread that `t` has stopped
+        context.stop_asked, context.unseen, context.thread = False, True, report.thread
+        if report.note:
+            self._keep(report.note + "\n")
+        payload = b"Stop:" + self._stop_reply(report)
+        self._note("->", payload)
+        self._out += notification(payload)
+
+    def _keep(self, text: str) -> None:
+        if self._kept_length + len(text) > HIGH_WATER:
+            self._unread += 1
+            return
+        self._kept.append(text)
+        self._kept_length += len(text)
 
     def printed(self, text: str) -> None:
         """A breakpoint's commands print `text`. It reaches a client that waits for a stop; one that does not read loses
         some, and is told so: output costs no memory beyond HIGH_WATER, and holds nobody up."""
-        if self.state is not State.RUNNING and not self._starting:
+        if not self._running and not self._starting:
+            return
+        if self._context.non_stop:
+            self._keep(text)
             return
         if len(self._out) >= HIGH_WATER:
             self._unread += 1
@@ -219,7 +282,7 @@ class Session:
         """What the monitor command of a RunCommand printed, and why it failed ("" if it did not)."""
         if self.state is not State.MONITOR:
             return []
-        self._move(State.STOPPED)
+        self._move(self._behind)
         self._finish_command(output, failure)
         return self.receive_data(b"")
 
@@ -276,9 +339,7 @@ class Session:
             self._out += b"+"
         self._note("<-", payload)
         if self.state is State.NEW:
-            if not self._looks_on:
-                self.target.halt()
-            self._move(State.STOPPED)
+            self._begin()
         self._starting, self._early = True, None
         try:
             answer = self._answer(payload)
@@ -288,7 +349,9 @@ class Session:
 
     def _answer(self, payload: bytes) -> Answer:
         try:
-            message = messages.parse(payload)
+            message = parse(payload)
+            if not isinstance(message, (*GREETINGS, messages.NonStop)):
+                self._context.halted = False
             handler = self._handlers.get(type(message))
             if handler is None:
                 return base.UNSUPPORTED
@@ -306,9 +369,26 @@ class Session:
             self._on_error(error)
             return error_text(f"internal error in {payload[:12]!r}: {type(error).__name__}: {error}")
 
+    def _begin(self) -> None:
+        """The first packet: what the client asks from now on is to hold until it lets the guest run."""
+        if not self._looks_on:
+            self._context.halted = self.target.running
+            self.target.halt()
+        self._move(State.STOPPED)
+
     def _refusal(self, message: messages.Message) -> Answer | None:
         """The answer to what does not fit the state, None when it fits."""
+        if self._context.non_stop and (self.state is State.RUNNING or self._context.unseen):
+            match message:
+                case messages.Resume():
+                    return nonstop.while_running(self._context, message)
+                case messages.MonitorCommand():
+                    return None
+                case message if self.state is State.RUNNING and isinstance(message, nonstop.OF_THE_STOPPED):
+                    return error_text(nonstop.RUNS)
         match message:
+            case messages.NonStop(on) if self.state is State.RUNNING and on is not self._context.non_stop:
+                return error_text("the guest runs: interrupt it first")
             case messages.Resume() | messages.Reverse() | messages.MonitorCommand() | messages.Restart() if (
                 self.state is State.RUNNING
             ):
@@ -326,18 +406,20 @@ class Session:
                 if self.state is State.RUNNING and answer[:1] == b"T":
                     self._move(State.STOPPED)  # `?` while it ran has stopped it
                 self._send(answer)
+                if self._early is not None and self._context.non_stop:
+                    self.stopped(self._early)  # `vCont;t` and `vCtrlC`, where the target stops at once
             case Running():
-                self._move(State.RUNNING)
+                self._run()
                 if self._early is not None:
                     self.stopped(self._early)
             case Stays(report):
-                self._move(State.RUNNING)
+                self._run()
                 self.stopped(report)
             case Silent():
                 pass
             case Monitor(text, output, failure):
-                if output:
-                    self._print(output)
+                if output or self._kept:
+                    self._print(self._words_kept() + output)
                 if text:
                     self._move_to_monitor()
                     events.append(RunCommand(text))
@@ -351,10 +433,28 @@ class Session:
             case Gone(payload, killed):
                 self._leave(payload, killed, events)
 
+    def _run(self) -> None:
+        """The client takes the guest for running from here on."""
+        self._killed = False
+        self._move(State.RUNNING)
+        if self._context.non_stop:
+            self._send(base.OK)
+
     def _move_to_monitor(self) -> None:
         if self.state is State.ENDED:
             self._move(State.STOPPED)
+        self._behind = self.state
         self._move(State.MONITOR)
+
+    def _words_kept(self) -> str:
+        """The output of non-stop mode, once."""
+        lost, self._unread = self._unread, 0
+        if lost:
+            self._kept.append(f"({lost} pieces of output were dropped: no command took them)\n")
+        text = "".join(self._kept)
+        self._kept.clear()
+        self._kept_length = 0
+        return text
 
     def _leave(self, payload: bytes | None, killed: bool, events: list[Event]) -> None:
         self._killed = killed
@@ -371,7 +471,11 @@ class Session:
 
     def _stop_reply(self, report: StopReport) -> bytes:
         reply = resume.stop_reply(self._context, report)
-        self._move(State.ENDED if report.exit_code is not None else State.STOPPED)
+        after = State.ENDED if report.exit_code is not None else State.STOPPED
+        if self.state is State.MONITOR:
+            self._behind = after
+        else:
+            self._move(after)
         return reply
 
     def _print(self, text: str) -> None:

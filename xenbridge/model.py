@@ -11,20 +11,22 @@ shadow page tables cost nothing here.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ctypes import addressof, c_uint8
 from typing import Final
 
 from emu.engine import Change, Exit, ExitReason, Fault, MmioBus, PortIo
-from emu.record import replace
 from emu.unicorn_engine import UnicornEngine
+from emu.unicorn_layout import HF_CS32, HF_CS64, HF_LMA, HF_PE
 from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.classes import InstructionClass, classify, split
-from emu.x86.modes import code_bits, mode_of
+from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.state import CR0_PE, RFLAGS_VM, CpuState
 from emu.x86.vmentry import VTX2006, Broken, Rules
 
 BREAKPOINT, REQUEST = ExitReason.BREAKPOINT, ExitReason.REQUEST
+#: Of hflags what a mode shows in; of big real mode, which these rules do not enter, that it is real.
+MODE_FLAGS: Final = HF_PE | HF_LMA | HF_CS64 | HF_CS32
 LONGEST: Final = 15  #: bytes of an instruction
 RCX: Final = 1
 MASK32: Final = (1 << 32) - 1
@@ -59,14 +61,17 @@ class ModelVcpu(UnicornEngine):
     name = "model"
     title = "the reference hypervisor, VT-x as of 2006"
     counts = True
-    _entered = False  # the state was entered: it is one that can be
+    _loaded: CpuState | None = None  # not yet entered
 
     def __init__(self, place: Place, rules: Rules = VTX2006) -> None:
         self.rules = rules
-        self._met: VmExit | None = None
+        #: of the exit that a callback has met in this run: what, address, write, linear pc
+        self._met: tuple[ExitCause, int, bool, int] | None = None
+        self._modes: dict[tuple[int, int], Mode] = {}
         self._points: frozenset[int] = frozenset()
-        self._classes, self._places = 0, frozenset[int]()
-        self._changes = Change.NONE
+        self._classes, self._places, self._changes = 0, frozenset[int](), Change.NONE
+        self._ranges: tuple[tuple[int, int], ...] = ()
+        self._forbidden: frozenset[Mode] = frozenset()
         self._told: Callable[[Fault], None] | None = None
         self._written_pages: mmap.mmap | None = None
         self._tracing = False
@@ -74,8 +79,9 @@ class ModelVcpu(UnicornEngine):
             place.regions, _Ports(place.io, self._note), _Memory(place.mmio, self._note),
             timestamp=place.timestamp, checks=place.checks, model=place.model, tick=place.tick,
         )  # fmt: skip
-        super().set_event_stops(CLASSES, (), Change.TASK)
+        self._set_stops()
         super().on_fault(self._fault)
+        self._transfers.switched = self._switched
 
     # -- entry
 
@@ -86,9 +92,9 @@ class ModelVcpu(UnicornEngine):
             return (*broken, Broken("smm", "the CPU is in system management mode", "SDM 3C 26.3.1.5"))
         return broken
 
-    def likely(self, state: CpuState) -> bool:
+    def enterable(self, state: CpuState) -> bool:
         """See Vcpu."""
-        return self.rules.enterable(state)
+        return not state.smm and self.rules.enterable(state)
 
     def unable(self) -> str:
         """See Vcpu. It keeps all that the emulator does."""
@@ -96,47 +102,77 @@ class ModelVcpu(UnicornEngine):
 
     def load(self, state: CpuState) -> None:
         """See Cpu."""
-        self._entered = False
+        self._loaded = state
         super().load(state)
+
+    def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
+        """See Vcpu."""
+        self._ranges, self._forbidden = tuple(ranges), frozenset(modes)
+        if self._events.keep_out(self._ranges):
+            self._loop.flush()
+        self._set_stops()
 
     def enter(self, budget: int, deadline: int | None, *, skip_breakpoint: bool) -> VmExit:
         """See Vcpu."""
-        if not self._entered:
-            state = self.state()
+        if (state := self._loaded) is not None:
             if broken := self.refused(state):
                 why = "; ".join(map(str, broken))
                 return VmExit(ExitCause.ENTRY_FAILED, state.linear_pc, mode_of(state), before=True, detail=why)
-            self._entered = True
+            self._loaded = None
+        if self._out_of_bounds():
+            return self._made(ExitCause.FORBIDDEN, before=True)
         if skip_breakpoint and (exit := self._before()) is not None:
             return exit
         end, skip = self.retired + budget, skip_breakpoint
         while True:
             self._met = None
-            exit = self._ended(self.run(end - self.retired, skip_breakpoint=skip))
-            if exit is not None:
+            done = self.run(end - self.retired, skip_breakpoint=skip)
+            if (exit := self._ended(done)) is not None:
                 return exit
-            skip = True
+            if self.retired >= end:
+                return self._made(ExitCause.STOPPED, stop=Exit(ExitReason.BUDGET, budget))
+            skip = done.reason is BREAKPOINT
 
     def _ended(self, exit: Exit) -> VmExit | None:
         """What the end of a run is; None: nothing, it goes on."""
         reason = exit.reason
         delivered = reason is REQUEST and bool(exit.detail)
         if self._met is not None:
-            met, self._met = self._met, None
-            plain = reason is ExitReason.BUDGET or (reason is REQUEST and not delivered)
-            return met if plain else replace(met, stop=exit)
+            (cause, address, write, pc), self._met = self._met, None
+            plain = reason is ExitReason.BUDGET or (reason is REQUEST and not delivered) or self._own_event(exit)
+            return VmExit(cause, pc, self._mode(), address, write, stop=None if plain else exit)
         if reason is BREAKPOINT:
             if self._stops_here():
                 return self._made(ExitCause.STOPPED, stop=exit)
-            return self._before()
+            return self._made(ExitCause.FORBIDDEN, before=True) if self._out_of_bounds() else self._before()
+        if self._own_event(exit):
+            return self._made(ExitCause.FORBIDDEN, before=True) if self._out_of_bounds() else None
         if delivered:
             return self._made(ExitCause.INTERRUPT, stop=exit)
-        if exit.change & Change.TASK:
-            return self._made(ExitCause.TASK_SWITCH, stop=exit if exit.change & self._changes else None)
         return self._made(ExitCause.STOPPED, stop=exit)
 
-    def _made(self, cause: ExitCause, *, stop: Exit | None) -> VmExit:
-        return VmExit(cause, self.linear_pc, mode_of(self.live()), stop=stop)
+    def _made(self, cause: ExitCause, *, before: bool = False, stop: Exit | None = None) -> VmExit:
+        return VmExit(cause, self.linear_pc, self._mode(), before=before, stop=stop)
+
+    def _own_event(self, exit: Exit) -> bool:
+        """It ended by a change that nobody but this class waits for."""
+        return exit.reason is ExitReason.EVENT and not exit.change & self._changes
+
+    def _out_of_bounds(self) -> bool:
+        """Native execution is forbidden here."""
+        if self._forbidden and self._mode() in self._forbidden:
+            return True
+        pc = self.linear_pc
+        return any(first <= pc <= last for first, last in self._ranges)
+
+    def _mode(self) -> Mode:
+        """The mode, looked at again where its flags have changed."""
+        key = self._env.hflags & MODE_FLAGS, self._env.eflags & RFLAGS_VM
+        if not key[0] & HF_PE and self.rules is not VTX2006:
+            return mode_of(self.live())  # it may be a big one
+        if key not in self._modes:
+            self._modes[key] = mode_of(self.live())
+        return self._modes[key]
 
     def complete(self, exit: VmExit) -> Exit:
         """See Vcpu."""
@@ -147,7 +183,7 @@ class ModelVcpu(UnicornEngine):
     # -- instructions that are exits
 
     def _class_here(self) -> tuple[int, bytes]:
-        code = self._read_linear(self.linear_pc, LONGEST)
+        code = self._events.code(self.linear_pc)
         return classify(code, code_bits(self.live())), code
 
     def _before(self) -> VmExit | None:
@@ -166,7 +202,7 @@ class ModelVcpu(UnicornEngine):
                 return None
         address = state.regs[RCX] & MASK32 if cause is ExitCause.MSR else 0
         write = bool(found & (InstructionClass.WRMSR | InstructionClass.CONTROL))
-        return VmExit(cause, self.linear_pc, mode_of(state), address, write, before=True)
+        return VmExit(cause, self.linear_pc, self._mode(), address, write, before=True)
 
     def _stops_here(self) -> bool:
         """The debugger has something at the next instruction."""
@@ -180,13 +216,18 @@ class ModelVcpu(UnicornEngine):
     def _note(self, cause: ExitCause, address: int, write: bool) -> None:
         """An instruction accesses a device: an exit behind it, and once."""
         if self._met is None:
-            self._met = VmExit(cause, self.instruction_pc, mode_of(self.live()), address, write)
+            self._met = cause, address, write, self.instruction_pc
+        self.request_stop()
+
+    def _switched(self) -> None:
+        if self._met is None:
+            self._met = ExitCause.TASK_SWITCH, 0, False, self.linear_pc
         self.request_stop()
 
     def _fault(self, fault: Fault) -> None:
         if not self._env.cr[0] & CR0_PE and fault.interrupt is None:
             cause = ExitCause.SOFTWARE_INTERRUPT if fault.software else ExitCause.EXCEPTION
-            self._met = VmExit(cause, fault.linear, mode_of(self.live()), fault.vector)
+            self._met = cause, fault.vector, False, fault.linear
             self.request_stop()
         if self._told is not None:
             self._told(fault)
@@ -205,7 +246,11 @@ class ModelVcpu(UnicornEngine):
     def set_event_stops(self, classes: int, physical: Iterable[int], changes: Change) -> None:
         """See Cpu."""
         self._classes, self._places, self._changes = classes, frozenset(physical), changes
-        super().set_event_stops(classes | CLASSES, self._places, changes | Change.TASK)
+        self._set_stops()
+
+    def _set_stops(self) -> None:
+        changes = self._changes | (Change.MODE if self._forbidden else Change.NONE)
+        super().set_event_stops(self._classes | CLASSES, self._places, changes)
 
     # -- memory
 

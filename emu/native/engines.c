@@ -209,6 +209,15 @@ API engine *v2e_fast_attach(void *uc, struct control *control, struct cells *cel
     return e;
 }
 
+/* The checksum of the sources that this was built from (setup.py), 0 when it was built by hand. */
+#ifndef V2E_SOURCES
+#define V2E_SOURCES 0
+#endif
+API uint32_t v2e_fast_sources(void)
+{
+    return V2E_SOURCES;
+}
+
 /* The sizes of structures shared with Python, and where the last field of one is: both sides must agree. */
 API uint64_t v2e_fast_control(void)
 {

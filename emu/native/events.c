@@ -1,4 +1,5 @@
-/* Stops that are no addresses: on classes of instructions, on physical addresses, behind changes of mode and task.
+/* Stops that are no breakpoints: on classes of instructions, on physical addresses, in ranges of linear ones, behind
+ * changes of mode and task.
  *
  * Nothing of this is asked while a block runs. An instruction of a class that is stopped at, or at a physical address
  * that is, gets its block as one under a breakpoint does (translate.c); modes and tasks change in the ways that have the
@@ -162,6 +163,12 @@ int is_event(engine *e, const tb *block, uint64_t pc)
         for (uint32_t i = 0; i < c->physical_count; i++)
             if (physical[i] == place)
                 return 1;
+    }
+    for (uint32_t i = 0; i < c->range_count; i++) {
+        const uint64_t *range = (const uint64_t *)c->ranges + 2 * i;
+
+        if (pc >= range[0] && pc <= range[1])
+            return 1;
     }
     if (!c->classes)
         return 0;

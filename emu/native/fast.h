@@ -110,6 +110,8 @@ struct control {
      * until its controller is reached, which is told later that it was taken when `taken_at` instructions had retired */
     uint64_t taken_at;
     uint8_t last_for_now, pad5[7];
+    uint64_t ranges; /* pairs of linear addresses, first and last: stop at each instruction in one */
+    uint32_t range_count, pad6;
 } __attribute__((packed));
 enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED, STOP_EVENT };
 enum { TAKEN = 1, TAKEN_ON };
@@ -165,10 +167,12 @@ struct cells {
     uint32_t generation;
     /* RDTSC in this run, once Python has answered one (`time_known`, TIME_BY_*): `time` was the answer when `time_left`
      * instructions were left to the run, and each takes `tick` more. */
-    uint32_t time_known, tick, pad;
+    uint32_t time_known, tick;
+    uint32_t noting; /* the display's window is not exposed, so that each access to it is counted */
     uint64_t time;
     int64_t time_left;
     uint64_t end; /* instructions retired when the run has none left */
+    uint64_t answered, answered_at; /* accesses that needed no Python; instructions retired before the last of them */
     struct sink sink;
     struct cell cell[CELLS];
 };
@@ -239,6 +243,13 @@ typedef struct engine {
     const tb *making; /* the block being translated */
     uint64_t translations, partial, retried, unwound, flushes, slow, begun, made, guarded, asked; /* statistics */
 } engine;
+
+/* Python was not asked for an access. That of a port is alone in its block; of a window, its whole block is counted. */
+static inline void note_answer(engine *e)
+{
+    e->cells->answered++;
+    e->cells->answered_at = e->cells->end - (uint64_t)e->control->remaining - 1;
+}
 
 /* ---- engines.c */
 engine *engine_of_cpu(const void *cpu);

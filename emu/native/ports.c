@@ -58,8 +58,10 @@ static void ask_permission(engine *e, uint32_t port, void (*ask)(void *, uint32_
             return real_helper_##name(env, port);                                                                      \
         ALONE(e)                                                                                                       \
         ask_permission(e, port & 0xffff, real_helper_check_io##ask);                                                   \
-        if (answered(e, port & 0xffff, size, &value) || (size == 1 && shared_in(e, port & 0xffff, &value)))            \
+        if (answered(e, port & 0xffff, size, &value) || (size == 1 && shared_in(e, port & 0xffff, &value))) {          \
+            note_answer(e);                                                                                            \
             return value;                                                                                              \
+        }                                                                                                              \
         e->cells->generation++;                                                                                        \
         return (type)e->in(port & 0xffff, size);                                                                       \
     }
@@ -74,8 +76,10 @@ static void ask_permission(engine *e, uint32_t port, void (*ask)(void *, uint32_
         }                                                                                                              \
         ALONE(e)                                                                                                       \
         ask_permission(e, port & 0xffff, real_helper_check_io##ask);                                                   \
-        if (collected(e, port & 0xffff, size, value) || (size == 1 && shared_out(e, port & 0xffff, value & 0xff)))     \
+        if (collected(e, port & 0xffff, size, value) || (size == 1 && shared_out(e, port & 0xffff, value & 0xff))) {   \
+            note_answer(e);                                                                                            \
             return;                                                                                                    \
+        }                                                                                                              \
         e->cells->generation++;                                                                                        \
         e->out(port & 0xffff, size, (type)value);                                                                      \
     }

@@ -168,7 +168,7 @@ static int is_stop(engine *e, const tb *block, uint64_t pc)
 {
     const struct control *c = e->control;
 
-    return is_breakpoint(e, pc, block->flags) || ((c->classes || c->physical_count) && is_event(e, block, pc));
+    return is_breakpoint(e, pc, block->flags) || ((c->classes || c->physical_count || c->range_count) && is_event(e, block, pc));
 }
 
 /* The first instruction of the block, other than its first, that a stop is asked for at; 0 if none. */
@@ -177,7 +177,7 @@ static int inner_breakpoint(engine *e, const tb *block)
     const uint8_t *data = block->code + block->code_size;
     uint64_t here = block->pc;
 
-    if (!e->control->breakpoints && !e->control->classes && !e->control->physical_count)
+    if (!e->control->breakpoints && !e->control->classes && !e->control->physical_count && !e->control->range_count)
         return 0;
     for (int i = 0; i < block->icount; i++) {
         here += (uint64_t)signed_leb(&data);

@@ -112,12 +112,19 @@ static void write_byte(struct display *d, uint32_t offset, uint32_t value)
     written(d, at, 4);
 }
 
+static void noted(const struct display *d)
+{
+    if (d->engine)
+        note_answer(d->engine);
+}
+
 /* uc_mmio_map's functions, with the display as user data. Wide accesses are made of bytes, the lowest first. */
 API uint64_t v2e_vga_read(void *uc, uint64_t offset, unsigned size, void *display)
 {
     uint64_t value = 0;
 
     (void)uc;
+    noted(display);
     for (unsigned i = 0; i < size; i++)
         value |= (uint64_t)read_byte(display, (uint32_t)offset + i) << 8 * i;
     return value;
@@ -126,6 +133,7 @@ API uint64_t v2e_vga_read(void *uc, uint64_t offset, unsigned size, void *displa
 API void v2e_vga_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *display)
 {
     (void)uc;
+    noted(display);
     for (unsigned i = 0; i < size; i++)
         write_byte(display, (uint32_t)offset + i, (uint32_t)(value >> 8 * i) & 0xff);
 }
@@ -157,7 +165,7 @@ void expose_display(engine *e, uint64_t physical, uint64_t page, tlb_entry *entr
     uint64_t offset = physical - e->display_base;
     uint32_t at;
 
-    if (!d || offset >= WINDOW || !d->direct || offset - d->first >= d->length)
+    if (!d || e->cells->noting || offset >= WINDOW || !d->direct || offset - d->first >= d->length)
         return;
     at = ((uint32_t)offset - d->first + d->bank) & d->mask & ~(uint32_t)(PAGE - 1);
     if ((d->ram + at) / PAGE < e->pages && e->has_code[(d->ram + at) / PAGE])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import Argument, CommandError, Result, command
-from repl.kinds import ADDRESS, ASSIGNMENT, MSR, NUMBER
+from repl.kinds import ADDRESS, ASSIGNMENT, MSR, NUMBER, RULES, chosen_rules
 from repl.shown import ValueView
 
 if TYPE_CHECKING:
@@ -25,16 +25,21 @@ def regs(session: Session, args: Args) -> Result:
 
 @command(
     "sreg", "segments", "show the segment registers: what the CPU has cached, and what the table says now",
-    aliases=("segments", "info segments", "info sreg"),
+    Argument("rules", RULES, optional=True), aliases=("segments", "info segments", "info sreg"),
     details=(
         "For each register: the selector; base, limit and access rights in the descriptor cache; beside them what a\n"
         "reload of the same selector would give: selector * 16 and 64 KiB in real and V86 mode, else the descriptor.\n"
         "What differs is marked with *: that is how big real mode, bases that are no selector * 16, and tables that\n"
-        "were changed behind the CPU's back show."
+        "were changed behind the CPU's back show.\n"
+        "RULES, as of `why`, adds the column native: the first of the rules for entering native execution that the\n"
+        "register breaks, or yes. With --hypervisor it is there by that CPU's rules."
     ),
 )  # fmt: skip
 def sreg(session: Session, args: Args) -> Result:
-    return Result((session.debugger.segments(),))
+    rules = chosen_rules(args["rules"]) if args["rules"] is not None else session.debugger.steering.rules
+    if rules is None:
+        return Result((session.debugger.segments(),))
+    return Result((session.debugger.native_segments(rules),))
 
 
 @command("creg", "segments", "show the control registers and EFER, decoded", aliases=("info creg", "info control"))

@@ -9,6 +9,7 @@ from typing import Any
 from stub import messages
 from stub.packet import PACKET_SIZE
 from stub.target import (
+    SIGNAL_NONE,
     ConditionalPoints,
     Continues,
     Description,
@@ -95,6 +96,11 @@ class Context:
     has_runner: bool = False  #: there is somebody to run monitor commands
     client: set[str] = field(default_factory=set)  #: features that the client announced, with their `+`
     extended: bool = False
+    looks_on: bool = False  #: another client has the target
+    non_stop: bool = False  #: `QNonStop:1`
+    stop_asked: bool = False  #: by `vCont;t`, which is no signal to the guest
+    halted: bool = False  #: the first packet has stopped the guest, and no more than greetings have come since
+    unseen: bool = False  #: the last stop was notified, and `vStopped` has not come
     stays_stopped: bool = False  #: `D` leaves the guest standing still
     no_ack: bool = False
     thread: int = 1  #: `Hg`
@@ -281,6 +287,9 @@ def detach(context: Context, message: messages.Detach) -> Answer:
 def attach(context: Context, message: messages.Attach) -> Answer:
     if not context.extended:
         raise TargetError("this connection has the machine already; `target extended-remote` can detach and attach")
+    if context.non_stop:
+        # "Packets", vAttach: no stop reply here; a CPU that stands still is one that has stopped since.
+        return Running() if context.target.running else Stays(StopReport(SIGNAL_NONE))
     context.target.halt()
     context.forget_layout()
     return Stopped(replies=True)

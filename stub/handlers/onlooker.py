@@ -16,7 +16,7 @@ LOOKS = (
     messages.ReadRegister, messages.ReadMemory, messages.ReadMemoryBinary, messages.SearchMemory,
     messages.ChecksumMemory, messages.QueryResume, messages.SetThread, messages.ThreadAlive, messages.CurrentThread,
     messages.QueryAttached, messages.FirstThreads, messages.NextThreads, messages.ThreadExtra, messages.Transfer,
-    messages.SymbolsAvailable, messages.QemuQuery,
+    messages.SymbolsAvailable, messages.QemuQuery, messages.StopSeen,
 )  # fmt: skip
 REFUSAL = (
     "another client came first and has the machine, this one looks: registers and memory can be read, and `continue` "
@@ -46,6 +46,8 @@ def answer(context: Context, message: messages.Message, handler: Handler) -> Ans
             return _without_runner(handler.run(context, message))
         case messages.MonitorCommand():
             return Monitor("", failure=REFUSAL)
+        case messages.NonStop(on=False):
+            return OK
         case messages.Restart(replies=False):
             return Silent()
     if isinstance(message, LOOKS):

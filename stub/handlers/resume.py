@@ -44,6 +44,8 @@ def stop_reply(context: Context, report: StopReport) -> bytes:
 
 
 def query_stop(context: Context, message: messages.QueryStop) -> Answer:
+    if context.non_stop and context.target.running:
+        return Running()  # "Remote Non-Stop": no thread stands still, which is no reason to stop one
     context.target.halt()
     # A guest that has ended can still be looked at, so a client that comes later is not told that it exited.
     report = replace(context.target.report(), exit_code=None)

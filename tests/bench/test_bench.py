@@ -124,6 +124,7 @@ def test_a_side_that_does_not_run_the_guest_is_an_error_with_its_words(tmp_path)
         V2e().run("absent.rom", None)
 
 
+@pytest.mark.slow
 def test_both_sides_run_the_rom_to_the_guests_exit(tmp_path):
     rom = str(guests.exit_rom(tmp_path / "rom"))
     assert V2e().run(rom, None) > 0

@@ -40,6 +40,7 @@ def test_an_unknown_boot_is_named(capsys: pytest.CaptureFixture[str]):
     assert (out, err) == ("", "bench: no boot is called windows\n")
 
 
+@pytest.mark.slow
 def test_a_row_has_both_times_and_their_ratio(capsys: pytest.CaptureFixture[str]):
     if shutil.which("qemu-system-x86_64") is None:
         pytest.skip("QEMU is not installed (Debian: apt-get install qemu-system-x86)")

@@ -13,6 +13,8 @@ from boots.images import USERSPACE, asset
 from boots.machines import machine_of, walk
 from boots.table import BOOTS, Boot
 
+pytestmark = pytest.mark.slow
+
 
 def _rows() -> list[object]:
     """(row, firmware), each a test."""

@@ -128,7 +128,7 @@ tick:
 )
 
 
-@pytest.fixture(params=["fast", "gate"])
+@pytest.fixture(params=["fast", pytest.param("gate", marks=pytest.mark.slow)])
 def guest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Debugger:
     """The machine on each run loop."""
     if request.param == "fast" and not isinstance(HELPER, Helper):
@@ -311,6 +311,7 @@ _HEADS = st.sampled_from([bytes.fromhex(opcode) for opcode in _OPCODES.split()])
 _PREFIXES = st.lists(st.sampled_from([0x66, 0x67, 0x2E, 0x36, 0x48, 0x41, 0x4C]), max_size=2).map(bytes)
 
 
+@pytest.mark.slow
 @given(_PREFIXES, _HEADS, st.binary(min_size=12, max_size=12), st.sampled_from([16, 32, 64]))
 @settings(max_examples=600, deadline=None)
 def test_classes_are_those_of_another_decoder_and_alike_in_c(

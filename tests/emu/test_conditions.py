@@ -41,7 +41,7 @@ MAIN, ROUTINE = 0xF0100, 0xF0200
 END = 50_000
 
 
-@pytest.fixture(params=["fast", "gate"])
+@pytest.fixture(params=["fast", pytest.param("gate", marks=pytest.mark.slow)])
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "fast" and not isinstance(HELPER, Helper):
         pytest.skip("the C helper is not there")

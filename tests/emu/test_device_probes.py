@@ -14,6 +14,8 @@ import pytest
 from emu.media import Disk
 from probes import QEMU_TIME, Difference, checks, explained, ours, peer
 
+pytestmark = pytest.mark.slow
+
 #: Image -> how many checks it prints.
 IMAGES = {
     "probe_pit": 69, "probe_pic": 38, "probe_uart": 33, "probe_kbc": 40, "probe_cmos": 25, "probe_dma": 11,

@@ -77,6 +77,7 @@ def without_scale(found: tuple[object, ...] | None) -> tuple[object, ...] | None
     return (*found[:-1], references)
 
 
+@pytest.mark.slow
 @pytest.mark.hypothesis
 @settings(max_examples=1500)
 @given(codes, st.sampled_from((16, 32)), st.sampled_from((16, 32)))

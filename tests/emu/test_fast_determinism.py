@@ -51,6 +51,7 @@ def run(monkeypatch: pytest.MonkeyPatch, loop: str, trace: bool = False, **confi
     return fingerprint
 
 
+@pytest.mark.slow
 def test_both_loops_give_the_same_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "fast") == run(monkeypatch, "gate")
 

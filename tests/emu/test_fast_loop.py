@@ -890,6 +890,11 @@ def test_unicorn_loaded_first_is_noticed_and_said() -> None:
     )
 
 
+def test_a_helper_built_from_other_sources_is_refused() -> None:
+    code = f"import emu.native as n; n.sources_checksum = lambda: 1; {SHOW}"
+    assert "the helper was built from other sources than this package's; install it again" in fresh(code)
+
+
 def test_another_build_of_unicorn_is_refused() -> None:
     code = f"import emu.unicorn_fast as f; f.BUILD_ID = b'another'; {SHOW}"
     assert "is not the library in PyPI's wheel" in fresh(code)

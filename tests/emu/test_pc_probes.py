@@ -7,6 +7,8 @@ import pytest
 from emu.machine import MachineConfig, MachineStop, build_machine
 from oracles import OracleMissing, assemble_image, run_bochs, run_qemu
 
+pytestmark = pytest.mark.slow
+
 #: Lines of QEMU 7.2 that are not ours, and why.
 DIFFERENT = {
     # QEMU has zeros there as ROM ("pc.rom"). No device of the board answers, which reads all ones (82441FX data sheet,

@@ -97,6 +97,7 @@ def both(code: str) -> tuple[PictureView, bytes, list[int]]:
     return picture, pixels, [i // 3 for i in range(0, len(pixels), 3) if pixels[i : i + 3] != mine[i : i + 3]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_picture_is_qemus(name: str) -> None:
     picture, _, differ = both(IMAGES[name])

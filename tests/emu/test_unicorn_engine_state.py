@@ -101,6 +101,7 @@ def bare() -> BareCpu:
     return bare_cpu()
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(state=states())
 def test_random_states_come_back_as_they_went_in(bare: BareCpu, state: CpuState) -> None:

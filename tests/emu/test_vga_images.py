@@ -82,6 +82,7 @@ def test_code_in_the_frame_buffer_is_never_stale_whichever_way_it_is_written(mon
     assert (mine["changed-by-window"], mine["chain-4"]) == ("03", "0812")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", ["vga_probe", "vga_code"])
 def test_loops_and_slices_change_nothing(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     prints: set[FingerprintView] = set()

@@ -10,6 +10,8 @@ from emu.media import Disk
 from machines import READING, seabios_pc
 from oracles import OracleMissing, assemble_image, run_qemu
 
+pytestmark = pytest.mark.slow
+
 PATTERN = b"".join(n.to_bytes(4, "little") * 128 for n in range(4 * 16 * 63))
 
 

@@ -82,6 +82,7 @@ def test_in_real_mode_segments_are_not_decoded(say: Callable[[str], str]) -> Non
     assert say("info mem") == say("info tlb") == "PG disabled"
 
 
+@pytest.mark.slow
 def test_tables_that_hold_themselves_end() -> None:
     state = CpuState(cr0=CR0_PG, cr3=0x1000)
 

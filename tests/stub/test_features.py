@@ -15,6 +15,7 @@ PROOF = {
     "QStartNoAckMode": "QStartNoAckMode",
     "binary-upload": "x0,1",
     "vContSupported": "vCont?",
+    "QNonStop": "QNonStop:1",
     "swbreak": "Z0,7c00,1",
     "hwbreak": "Z1,7c00,1",
     "qXfer:features:read": "qXfer:features:read:target.xml:0,100",
@@ -49,7 +50,7 @@ class NoSteps(BareTarget):
 @pytest.mark.parametrize("packet", ["vCont?", "Z0,0,1", "m0,1", "g"])
 def test_a_target_that_only_continues_is_not_offered_more(packet: str) -> None:
     peer = client(NoSteps())
-    assert peer.one("qSupported") == b"PacketSize=20000;QStartNoAckMode+;qXfer:threads:read+"
+    assert peer.one("qSupported") == b"PacketSize=20000;QStartNoAckMode+;QNonStop+;qXfer:threads:read+"
     assert peer.one(packet) == b""
 
 

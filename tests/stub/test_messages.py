@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stub import messages as m
-from stub.messages import Action, MessageError, Resume, Unknown, parse
+from stub.messages import Action, MessageError, Resume, Unknown
+from stub.parser import parse
 
 FORMS = [
     (b"qSupported:swbreak+;xmlRegisters=i386", m.QuerySupported(("swbreak+", "xmlRegisters=i386"))),
@@ -34,6 +35,10 @@ FORMS = [
     (b"vCont;r100,10f:1", Resume((Action("r", start=0x100, end=0x10F, thread=1),))),
     (b"vCont;t", Resume((Action("t"),))),
     (b"vCont?", m.QueryResume()),
+    (b"QNonStop:1", m.NonStop(True)),
+    (b"QNonStop:0", m.NonStop(False)),
+    (b"vStopped", m.StopSeen()),
+    (b"vCtrlC", m.InterruptAll()),
     (b"Z0,7c00,1", m.InsertPoint(0, 0x7C00, 1)),
     (b"Z0,7c00,1;X1,22", m.InsertPoint(0, 0x7C00, 1, (b"\x22",))),
     (b"Z1,7c00,1;X1,22X2,2201", m.InsertPoint(1, 0x7C00, 1, (b"\x22", b"\x22\x01"))),

@@ -12,7 +12,18 @@ from stub_forms import FORMS, example
 WORDS = error_text(REFUSAL)
 
 #: Answered otherwise than to the first client, see below.
-QUIET = ("D", "D;PID", "qRcmd,HEX", "vCont;c", "vCont;C", "c [ADDR]", "C SIGNAL[;ADDR]", "k", "R XX")
+QUIET = (
+    "qSupported:FEATURE;...",
+    "D",
+    "D;PID",
+    "qRcmd,HEX",
+    "vCont;c",
+    "vCont;C",
+    "c [ADDR]",
+    "C SIGNAL[;ADDR]",
+    "k",
+    "R XX",
+)
 STEPS = ("vCont;s", "vCont;S", "vCont;r", "vCont;t", "s [ADDR]", "S SIGNAL[;ADDR]")
 
 
@@ -51,7 +62,7 @@ def test_what_it_may_not_do_is_answered_in_words_and_the_rest_as_ever() -> None:
         elif form not in QUIET + STEPS:
             assert answers == plain.ask(example(form)), form
     assert refused == {
-        "!", "vKill", "vAttach", "vRun", "G", "P", "M", "X", "Qqemu.sstep=BITS",
+        "!", "QNonStop", "vCtrlC", "vKill", "vAttach", "vRun", "G", "P", "M", "X", "Qqemu.sstep=BITS",
         "Z0", "Z1", "Z2", "Z3", "Z4", "z0", "z1", "z2", "z3", "z4",
     }  # fmt: skip
 

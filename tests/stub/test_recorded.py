@@ -15,10 +15,10 @@ from emu.debugger import Debugger
 from emu.machine import MachineConfig, build_machine
 from emu.worker import Worker
 from gdb_recording import LOOP, RECORDED, SESSIONS, record
-from stub import messages
 from stub.adapter import DebuggerTarget
 from stub.messages import Unknown
 from stub.packet import Decoder, Packet, frame
+from stub.parser import parse
 from stub.session import Close, RunCommand, Session
 from stub_fakes import FakeTarget
 
@@ -82,7 +82,7 @@ def test_every_session_that_can_be_made_is_there() -> None:
 def test_all_that_gdb_asked_is_known_and_answered(name: str) -> None:
     asked = packets(RECORDINGS[name])
     assert len(asked) > 20
-    assert {p for p in asked if isinstance(messages.parse(p), Unknown)} <= UNKNOWN
+    assert {p for p in asked if isinstance(parse(p), Unknown)} <= UNKNOWN
     host = Host()
     for packet in asked:
         answer = host.feed(frame(packet))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stub import messages
+from stub import parser
 from stub.features import MEANINGS
 from stub.peers import PACKETS, PEERS, PROPERTIES
 from stub.reference import TARGET, page
@@ -26,15 +26,15 @@ def test_the_page_is_the_one_the_tables_make() -> None:
 
 def test_every_packet_that_is_understood_is_documented() -> None:
     documented = {re.split("[:;,]| ", form)[0] for form, _ in FORMS}
-    assert {name.decode() for name in messages._NAMES} <= documented
+    assert {name.decode() for name in parser._NAMES} <= documented
     # what goes backwards waits for a target that does
-    assert {chr(letter) for letter in messages._LETTERS} - {"b"} <= {form[0] for form in documented}
+    assert {chr(letter) for letter in parser._LETTERS} - {"b"} <= {form[0] for form in documented}
 
 
 @pytest.mark.parametrize(("form", "handler"), FORMS, ids=[form for form, _ in FORMS])
 def test_every_documented_packet_is_answered_by_its_handler(form: str, handler: object) -> None:
     packet = example(form)
-    message = messages.parse(packet.encode())
+    message = parser.parse(packet.encode())
     assert type(message) is handler.message  # type: ignore[attr-defined]
     peer = client(has_runner=True)
     peer.ask(GDB_FEATURES)

@@ -692,6 +692,7 @@ STEP = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 5), st.booleans(), st.booleans(), st.lists(STEP, max_size=14))
 def test_any_history_equals_the_pulse_by_pulse_simulation(
@@ -753,6 +754,7 @@ ACCESS = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ACCESS, max_size=40), st.lists(ACCESS, max_size=15))
 def test_any_accesses_keep_peek_pure_and_the_state_restorable(

@@ -18,6 +18,8 @@ from emu.devices.vga_memory import PLANES, DisplayMemory
 from emu.media import Disk
 from virtual_time import VirtualTime
 
+pytestmark = pytest.mark.slow
+
 #: opcodes that start something: 8042, keyboard, ATA
 COMMANDS = (0x20, 0x24, 0x30, 0x39, 0x60, 0x90, 0x91, 0xA5, 0xA6, 0xAC, 0xAE, 0xC4, 0xC5, 0xC6, 0xD1, 0xD4, 0xEC, 0xF0)
 #: (which port, size exponent, value or None for a read, ns that pass)

@@ -445,6 +445,7 @@ ACCESS = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ACCESS, max_size=30), st.lists(ACCESS, max_size=15))
 def test_any_accesses_keep_peek_pure_and_the_state_restorable(

@@ -22,6 +22,7 @@ def services() -> Services:
 # -- INT 10h
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [200, 0x7FFF, 0xFFFF])
 def test_pixels_below_mode_13h_are_where_a_16_bit_offset_leads(services: Services, row: int) -> None:
     services.call(0x10, ax=0x0013)
@@ -56,6 +57,7 @@ def test_what_the_data_area_says_of_the_screen_cannot_make_a_scroll_endless(serv
     assert services.memory.read(0x450, 2) == b"\xff\xff"
 
 
+@pytest.mark.slow
 def test_a_long_string_is_written_in_pieces(services: Services) -> None:
     services.call(0x10, ax=0x0003)
     text = b"".join(b"line %04d\r\n" % i for i in range(400))

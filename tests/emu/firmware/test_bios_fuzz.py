@@ -12,6 +12,8 @@ from bios_frames import SEGMENT, WAITS, Services
 from emu.firmware.bios import frame as frames
 from emu.media import Disk
 
+pytestmark = pytest.mark.slow
+
 #: Function calls of Python in one answer, some 0.5 s: ten a sector of the 65,535 that INT 13h AH=42h can move take two
 #: thirds of it, a boot device's messages in a graphics mode and a row of 256 characters a fifth.
 MOST_CALLS = 1_000_000

@@ -66,6 +66,7 @@ def test_keys_and_packets_are_those_of_seabios() -> None:
     assert said("builtin") == theirs
 
 
+@pytest.mark.slow
 def test_each_key_and_each_packet_comes_once() -> None:
     lines = said("builtin")
     keys = [key for key in KEYS.split() if key not in ("capslock", "numlock", "printscreen", "pause")]

@@ -67,6 +67,7 @@ WAITING = """
 """
 
 
+@pytest.mark.slow
 def test_a_state_saved_while_a_service_waits_continues_equally() -> None:
     sector = assemble(WAITING)
     first = machine(sector)

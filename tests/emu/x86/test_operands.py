@@ -49,6 +49,7 @@ def registers(detail: object) -> tuple[int | None, int | None]:
     return numbers.get(detail.base), numbers.get(detail.index)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [16, 32])
 def test_lengths_and_explicit_operands_are_those_of_capstone(bits: int) -> None:
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_16 if bits == 16 else capstone.CS_MODE_32)

@@ -1,0 +1,98 @@
+"""The learner as a policy of transitions: exits become touches, exit sites are told in words."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from emu.learner import Learner, SiteView
+from emu.ledger import Costs
+from emu.record import replace
+from emu.rental import FOR_GOOD, Prices
+from emu.vcpu import Site, VmExit
+
+#: The lines of `shown`: sites, those with the most gaps first.
+SHOWN_SITES = 12
+LEARN = "learn"
+
+
+def prices_of(costs: Costs) -> Prices:
+    """The ledger's costs, in cycles, as the learner has them."""
+    return Prices(costs.exit, costs.hop, costs.hop, costs.emulated, costs.native)
+
+
+def kind_of(site: Hashable) -> Hashable:
+    """What sites have in common that are the same port, page or register, accessed from different places."""
+    return replace(site, pc=0) if isinstance(site, Site) else site
+
+
+class Learn:
+    """Policy `learn`. `learner` has what is known."""
+
+    name, enters, learns = LEARN, True, True
+
+    def __init__(self, costs: Costs) -> None:
+        self.learner = Learner(prices_of(costs), kind_of)
+
+    def dwell(self, exit: VmExit, native: bool) -> int:
+        """See Policy."""
+        return self.learner.decide(exit.site, native)
+
+    def hit(self, site: Site, gap: int) -> None:
+        """See Policy. Beyond the dwell the CPU was emulated because it could not be entered."""
+        dwell, _ = self.learner.last
+        self.learner.touched(gap, gap, exited=False, held=max(0, gap - dwell))
+
+    def missed(self, site: Site, gap: int, emulated: int) -> None:
+        """See Policy."""
+        dwell, _ = self.learner.last
+        self.learner.touched(gap, emulated, exited=True, held=max(0, emulated - dwell))
+
+    def moved(self) -> None:
+        """See Policy."""
+        self.learner.restart()
+
+    def shown(self) -> tuple[str, ...]:
+        """See Policy."""
+        learner = self.learner
+        account, prices = learner.account, learner.prices
+        lines = [
+            f"learns from {sum(known.gaps for known in learner.sites.values())} gaps at {len(learner.sites)} exit sites;"
+            f" at most {prices.bound:.3g} times what a clairvoyant pays, with {account.credit:.0f} cycles to spare",
+            f"break-even is {instructions(account.break_even)}",
+        ]
+        most = sorted(learner.sites.items(), key=lambda pair: -pair[1].gaps)[:SHOWN_SITES]
+        for site, _ in most:
+            view = learner.view(site)
+            lines.append(f"{site}: {view.gaps} gaps, dwell {instructions(view.dwell)} by {view.forecaster}")
+        if len(learner.sites) > len(most):
+            lines.append(f"and {len(learner.sites) - len(most)} more sites")
+        return tuple(lines)
+
+
+def instructions(dwell: int) -> str:
+    """A dwell in words."""
+    return "without end" if dwell >= FOR_GOOD else f"{dwell} instructions"
+
+
+def explained(view: SiteView) -> tuple[str, ...]:
+    """Why a site has the dwell that it has, in lines for people."""
+    lines = [f"{view.site}: {view.gaps} gaps seen; dwell {instructions(view.dwell)}"]
+    if view.gaps == 0:
+        lines.append(f"nothing is known of it: break-even, {instructions(view.break_even)}")
+    else:
+        lines.append(
+            f"proposed: {instructions(view.proposed)}, by the forecaster that lost least lately, {view.forecaster}"
+        )
+        if view.dwell != view.proposed:
+            lines.append(f"moved towards break-even: the credit of {view.credit:.0f} cycles permits no more")
+    lines += [f"  {name + ':':30} {loss:.0f} cycles lost lately" for name, loss in view.losses]
+    total = sum(weight for _, weight in view.weights)
+    for longest, weight in view.weights:
+        gap = "longer" if longest is None else f"up to {longest}"
+        lines.append(f"  gaps {gap:20} {weight / total:6.1%}")
+    if view.bursts:
+        what = "gains" if view.burst > 0 else "loses"
+        lines.append(
+            f"  taking the CPU to the emulator behind an exit {what} {abs(view.burst):.0f} cycles, of {view.bursts} trials"
+        )
+    return tuple(lines)

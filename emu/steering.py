@@ -1,0 +1,111 @@
+"""Who executes, for people: what there is to see of it, and how it is forced, forbidden and handed to a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from emu.inspector import DebuggerError
+from emu.machine import Machine
+from emu.views import LedgerView, TransitionsView, TransitionView
+from emu.x86.modes import Mode
+
+if TYPE_CHECKING:
+    from emu.policies import Policy
+    from emu.transitions import Transitions
+    from emu.x86.vmentry import Rules
+
+SHOWN = 8  #: transitions
+
+
+class Steering:
+    """Of one machine. Each method but `engine` raises DebuggerError where no CPU runs natively."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @property
+    def _transitions(self) -> Transitions:
+        transitions = self._machine.transitions
+        if transitions is None:
+            raise DebuggerError("all is emulated: no CPU runs natively without --hypervisor")
+        return transitions
+
+    @property
+    def possible(self) -> bool:
+        """There is a CPU that runs natively."""
+        return self._machine.transitions is not None
+
+    @property
+    def native(self) -> bool:
+        """The next instruction would be executed natively, if nothing is done before."""
+        return self._machine.transitions is not None and self._machine.transitions.native
+
+    @property
+    def rules(self) -> Rules | None:
+        """Those of the CPU that runs natively; None where none does."""
+        transitions = self._machine.transitions
+        return None if transitions is None else transitions.vcpu.rules
+
+    def view(self) -> TransitionsView:
+        transitions = self._transitions
+        self._machine.service()
+        refused = () if transitions.native else transitions.vcpu.refused(transitions.state())
+        forced = {None: "", True: "native", False: "emulated"}[transitions.forced]
+        modes = sorted(mode.label for mode in transitions.forbidden_modes)
+        return TransitionsView(
+            transitions.native, transitions.vcpu.name, transitions.vcpu.rules.name, transitions.policy.name,
+            transitions.policy.shown(), forced,
+            (*(f"{first:#x}-{last:#x}" for first, last in transitions.forbidden), *modes),
+            transitions.obstacle() or transitions.out_of_bounds(), tuple(map(str, refused)),
+            tuple(TransitionView(*move) for move in list(transitions.history)[-SHOWN:]),
+        )  # fmt: skip
+
+    def ledger(self) -> LedgerView:
+        ledger = self._transitions.ledger
+        costs = ledger.costs
+        return LedgerView(
+            tuple((cause.value, count) for cause, count in ledger.exits.most_common()),
+            ledger.hops_in, ledger.hops_out, ledger.caught, ledger.failed, ledger.emulated, ledger.native,
+            ledger.cycles, tuple((name, getattr(costs, name)) for name in ("exit", "hop", "emulated", "native")),
+        )  # fmt: skip
+
+    def clear_ledger(self) -> None:
+        self._transitions.ledger.clear()
+
+    def force(self, native: bool | None) -> None:
+        """Raises DebuggerError, with every reason, where native execution cannot be."""
+        from emu.transitions import EntryRefused
+
+        transitions = self._transitions
+        self._machine.service()
+        try:
+            transitions.force(native)
+        except EntryRefused as refused:
+            raise DebuggerError(f"native execution is refused: {refused}") from None
+
+    def emulate(self, count: int) -> None:
+        """The next `count` instructions."""
+        self._machine.service()
+        self._transitions.emulate(count)
+
+    def forbid(self, ranges: Sequence[tuple[int, int]], modes: Sequence[Mode]) -> None:
+        """Besides what is forbidden already."""
+        transitions = self._transitions
+        transitions.forbid((*transitions.forbidden, *ranges), (*transitions.forbidden_modes, *modes))
+
+    def allow_all(self) -> None:
+        self._transitions.forbid((), ())
+
+    def set_policy(self, policy: Policy) -> None:
+        self._transitions.set_policy(policy)
+
+    def named_policy(self, text: str) -> Policy:
+        """The policy of that name. Raises DebuggerError."""
+        transitions = self._transitions
+        from emu.policies import PolicyError, policy_named
+
+        try:
+            return policy_named(text, transitions.ledger.costs)
+        except PolicyError as error:
+            raise DebuggerError(str(error)) from None

@@ -1,0 +1,124 @@
+"""What one host's KVM can do, as probed, and the rules that follow: which states may run natively on it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Final
+
+from emu.record import dataclass
+from emu.x86.modes import REAL_LIMIT
+from emu.x86.state import (
+    CR0_PE,
+    CR0_PG,
+    CR4_PAE,
+    EFER_LMA,
+    RFLAGS_VM,
+    SEGMENTS,
+    CpuState,
+)
+from emu.x86.vmentry import Broken, Rules
+
+CR4_OSXSAVE: Final = 1 << 18
+DR7_ENABLES: Final = 0xFF
+SOURCE: Final = "as probed; v2e doctor has all of it"
+LIMITS: Final = "a limit of the engine: docs/kvm.md"
+
+
+class Kind(enum.Enum):
+    """States that a KVM may or may not be able to run. The value is the words for it."""
+
+    REAL = "real mode"
+    BIG_REAL = "big real mode"
+    PROTECTED16 = "16-bit protected mode with based segments"
+    PROTECTED32 = "32-bit protected mode, flat"
+    BASED32 = "32-bit protected mode with based segments"
+    RING3 = "32-bit protected mode, ring 3"
+    V86 = "virtual-8086 mode"
+    PAGED32 = "32-bit paging"
+    PAGED32_RING3 = "32-bit paging, ring 3"
+    PAE = "PAE paging"
+    PAE_RING3 = "PAE paging, ring 3"
+    LONG = "64-bit mode"
+    LONG_RING3 = "64-bit mode, ring 3"
+    COMPATIBILITY = "compatibility mode"
+    COMPATIBILITY_RING3 = "compatibility mode, ring 3"
+
+
+def kind_of(state: CpuState) -> Kind:
+    """Which of them a state is one of."""
+    if not state.cr0 & CR0_PE:
+        big = any(state.segment(name).limit > REAL_LIMIT for name in SEGMENTS)
+        return Kind.BIG_REAL if big else Kind.REAL
+    if state.rflags & RFLAGS_VM:
+        return Kind.V86
+    user = state.ss.dpl == 3
+    if state.efer & EFER_LMA:
+        if state.cs.long:
+            return Kind.LONG_RING3 if user else Kind.LONG
+        return Kind.COMPATIBILITY_RING3 if user else Kind.COMPATIBILITY
+    if state.cr0 & CR0_PG:
+        if state.cr4 & CR4_PAE:
+            return Kind.PAE_RING3 if user else Kind.PAE
+        return Kind.PAGED32_RING3 if user else Kind.PAGED32
+    if not state.cs.big:
+        return Kind.PROTECTED16
+    if user:
+        return Kind.RING3
+    return Kind.BASED32 if state.cs.base or state.ss.base or state.ds.base else Kind.PROTECTED32
+
+
+#: Kinds of paging that an instruction of ring 0 turns on without an exit: that of IA-32e mode needs a WRMSR before.
+PAGED: Final = frozenset((Kind.PAGED32, Kind.PAGED32_RING3, Kind.PAE, Kind.PAE_RING3))
+NEXT_TO_PAGING: Final = frozenset((Kind.PROTECTED16, Kind.PROTECTED32, Kind.BASED32))
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What was found. `modules` are the kernel's ("kvm_intel"), empty where they are not told."""
+
+    modules: tuple[str, ...]
+    runs: frozenset[Kind]  #: a program of a few instructions came to its end, with the right result
+    breaks: frozenset[int]  #: widths of code (16, 32, 64) in which hardware breakpoints stop
+    steps: frozenset[int]  #: the same of single steps
+    watches: bool  #: data watchpoints stop
+    msr_exits: bool  #: RDMSR and WRMSR end a run
+    sees_tables: bool  #: page tables written by others take effect
+    sets_tsc: bool  #: the time-stamp counter can be set
+    exit_ns: int  #: what a port access costs, to the process and back
+    refuses: tuple[tuple[str, frozenset[int]], ...]  #: family of instructions, and in which widths it is refused
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.modules) or "unknown module"
+
+    def rules(self) -> Rules:
+        """The rule set `kvm`."""
+        return Rules("kvm", f"this host's KVM as probed ({self.name})", self.check)
+
+    def check(self, state: CpuState) -> Iterator[Broken]:
+        """Every reason not to run `state` natively here."""
+        kind = kind_of(state)
+        if kind not in self.runs:
+            yield Broken("cr0", f"{kind.value} does not run on this host's KVM ({self.name})", SOURCE)
+        elif kind in NEXT_TO_PAGING and not self.pages:
+            yield Broken("cr0", f"from {kind.value} a guest can turn on paging, which {self.name} ignores", SOURCE)
+        if state.smm:
+            yield Broken("smm", "system management mode is the emulator's", LIMITS)
+        if state.nmi_pending:
+            yield Broken("nmi", "an NMI is pending, which the emulator delivers", LIMITS)
+        if state.cr4 & CR4_OSXSAVE:
+            yield Broken("cr4", f"CR4 {state.cr4:#x} has OSXSAVE, and XCR0 is not carried over", LIMITS)
+        if state.dr[7] & DR7_ENABLES and not self.breaks_everywhere:
+            yield Broken("dr7", f"DR7 {state.dr[7]:#x} enables breakpoints, which do not stop here", SOURCE)
+
+    @property
+    def pages(self) -> bool:
+        """All kinds of paging run. KVM tells of no write to CR0, so where one does not run, the modes before it are not
+        safe either."""
+        return self.runs >= PAGED
+
+    @property
+    def breaks_everywhere(self) -> bool:
+        """Hardware breakpoints stop in code of every width that runs."""
+        return self.breaks == frozenset((16, 32, 64))

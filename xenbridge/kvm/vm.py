@@ -1,0 +1,165 @@
+"""A KVM virtual machine: memory slots over the machine's mapping, A20 by aliases, the log of written pages."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from emu.engine import MemoryRegion
+from emu.record import dataclass
+from xenbridge.kvm import abi
+from xenbridge.kvm.abi import KvmError, ioctl
+
+PAGE: Final = 0x1000
+MIB: Final = 1 << 20
+#: Three pages for KVM's own use on Intel CPUs without unrestricted guest, and one for its identity map: below the
+#: firmware, where neither RAM nor a device of ours is (KVM_SET_TSS_ADDR, KVM_SET_IDENTITY_MAP_ADDR).
+TSS_ADDRESS, IDENTITY_ADDRESS = 0xFEFFD000, 0xFEFFC000
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """`size` bytes of this process from `host`, at physical `guest`."""
+
+    guest: int
+    size: int
+    host: int
+    rom: bool
+
+
+def slots_of(regions: Iterable[MemoryRegion], *, a20: bool) -> tuple[Slot, ...]:
+    """What the guest's physical memory is made of. With A20 masked each MiB whose address has bit 20 is the one below
+    it, so the same memory stands in two places."""
+    slots = [Slot(r.base, r.size, r.host_address, r.kind == "rom") for r in regions]
+    return tuple(slots if a20 else _masked(slots))
+
+
+def _masked(slots: Sequence[Slot]) -> Iterator[Slot]:
+    for slot in slots:
+        at, end = slot.guest, slot.guest + slot.size
+        while at < end:
+            size = min(end, (at & -MIB) + MIB) - at
+            if not at & MIB:
+                part = Slot(at, size, slot.host + at - slot.guest, slot.rom)
+                yield part
+                yield Slot(at | MIB, size, part.host, slot.rom)
+            at += size
+
+
+class Vm:
+    """One virtual machine with one vCPU; it has no interrupt controller and no timer of its own. Raises KvmError."""
+
+    def __init__(self, device: str = abi.DEVICE) -> None:
+        self._device = abi.open_device(device)
+        self._slots: dict[Slot, int] = {}
+        self._logs: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
+        self.fd = -1
+        try:
+            self.fd = ioctl(self._device, "CREATE_VM", 0)
+            ioctl(self.fd, "SET_TSS_ADDR", TSS_ADDRESS)
+            ioctl(self.fd, "SET_IDENTITY_MAP_ADDR", ctypes.c_uint64(IDENTITY_ADDRESS))
+            self.run_size = ioctl(self._device, "GET_VCPU_MMAP_SIZE")
+            self.most_slots = self.offers("NR_MEMSLOTS")
+        except KvmError:
+            self.close()
+            raise
+
+    def offers(self, cap: str) -> int:
+        """What KVM answers for the capability of this name in abi.CAPS; 0: it is not there."""
+        return ioctl(self.fd, "CHECK_EXTENSION", abi.CAPS[cap])
+
+    # -- memory
+
+    def place(self, slots: Sequence[Slot]) -> None:
+        """Replace the map of memory; slots that stay are not touched. Raises KvmError."""
+        wanted = set(slots)
+        if len(wanted) > self.most_slots:
+            raise KvmError(f"this map of memory takes {len(wanted)} slots and this host's KVM has {self.most_slots}")
+        for slot in [slot for slot in self._slots if slot not in wanted]:
+            number = self._slots.pop(slot)
+            self._logs.pop(number, None)
+            self._set(number, Slot(slot.guest, 0, slot.host, slot.rom))
+        free = iter(sorted(set(range(len(wanted))) - set(self._slots.values())))
+        for slot in slots:
+            if slot not in self._slots:
+                number = next(free)
+                self._set(number, slot)
+                self._slots[slot] = number
+                if not slot.rom:
+                    # A bit for each page, in whole 64-bit words.
+                    self._logs[number] = (ctypes.c_uint8 * (-(-slot.size // PAGE // 64) * 8 + 8))()
+
+    def _set(self, number: int, slot: Slot) -> None:
+        flags = abi.MEM_READONLY if slot.rom else abi.MEM_LOG_DIRTY
+        region = abi.MemoryRegion(number, flags if slot.size else 0, slot.guest, slot.size, slot.host)
+        ioctl(self.fd, "SET_USER_MEMORY_REGION", region)
+
+    def refresh(self) -> None:
+        """Have KVM forget what it derived from the guest's page tables, which somebody else has written. Deleting a
+        slot does it, so the smallest goes and comes back."""
+        if self._slots:
+            slot = min(self._slots, key=lambda s: s.size)
+            number = self._slots[slot]
+            self._set(number, Slot(slot.guest, 0, slot.host, slot.rom))
+            self._set(number, slot)
+
+    def written(self) -> list[tuple[int, int]]:
+        """(host address, bytes) of the runs of pages that the guest has written since the last call."""
+        runs: list[tuple[int, int]] = []
+        for slot, number in self._slots.items():
+            if (bitmap := self._logs.get(number)) is None:
+                continue
+            ioctl(self.fd, "GET_DIRTY_LOG", abi.DirtyLog(number, 0, ctypes.addressof(bitmap)))
+            data = bytes(bitmap)
+            if any(data):
+                runs += [(slot.host + first * PAGE, count * PAGE) for first, count in bit_runs(data)]
+        return runs
+
+    # -- as a whole
+
+    def filter_msrs(self, native: Sequence[int]) -> bool:
+        """Let RDMSR and WRMSR of all registers but `native`, which lie within 64 numbers, end a run. False: this KVM
+        cannot."""
+        if not (self.offers("X86_USER_SPACE_MSR") and self.offers("X86_MSR_FILTER")):
+            return False
+        capability = abi.EnableCap(abi.CAPS["X86_USER_SPACE_MSR"])
+        capability.args[0] = abi.MSR_EXIT_ALL
+        base = min(native)
+        bitmap = (ctypes.c_uint8 * 8).from_buffer_copy(sum(1 << n - base for n in native).to_bytes(8, "little"))
+        rules = abi.MsrFilter(abi.MsrFilter.DENY)
+        rules.ranges[0] = abi.MsrRange(abi.MSR_RANGE_READ | abi.MSR_RANGE_WRITE, 64, base, ctypes.addressof(bitmap))
+        try:
+            ioctl(self.fd, "ENABLE_CAP", capability)
+            ioctl(self.fd, "X86_SET_MSR_FILTER", rules)
+        except KvmError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give everything back. The guest's memory is the machine's, and stays."""
+        for fd in (self.fd, self._device):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self._device = -1
+
+
+def bit_runs(data: bytes) -> Iterator[tuple[int, int]]:
+    """(first bit, count) of the runs of ones in a little-endian bitmap of whole 64-bit words."""
+    start = end = -1
+    for index, word in enumerate(memoryview(data).cast("Q")):
+        at = index * 64
+        while word:
+            gap = (word & -word).bit_length() - 1
+            word >>= gap
+            count = (~word & word + 1).bit_length() - 1
+            word >>= count
+            if at + gap != end:
+                if start >= 0:
+                    yield start, end - start
+                start = at + gap
+            at += gap + count
+            end = at
+    if start >= 0:
+        yield start, end - start
