@@ -674,6 +674,12 @@ class Debugger(Inspector):
         self.forget()
         self.last_stop = self._stop_at(StopKind.PAUSED, "restored")
 
+    def loaded(self, text: str) -> None:
+        """The machine was given another state by somebody else; `text` says what."""
+        self._not_running()
+        self.forget()
+        self.last_stop = self._stop_at(StopKind.PAUSED, text)
+
     def type_text(self, text: str) -> None:
         """Type on the guest's keyboard (US layout)."""
         self._feed("text", text)

@@ -89,6 +89,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--limit", metavar="N", help="instruction budget")
     add("--slice", metavar="N", help="instructions the engine is asked for at a time (changes nothing)")
     add("--checks", default="auto", metavar="auto|full|off", help="which segment checks are made (docs/fidelity.md)")
+    add("--load-xen", metavar="FILE", help="continue the domain of a Xen save stream (docs/inspect.md)")
     add("--debug", action="store_true", help="show tracebacks")
 
 
@@ -114,6 +115,7 @@ def run_parser() -> argparse.ArgumentParser:
     add("--until", metavar="EVENT", help="text:REGEX, serial:REGEX, debugcon:REGEX, pc:ADDR, insns:N or exit; then "
         "the -c commands run, and it ends")  # fmt: skip
     add("--screenshot", metavar="FILE", help="write what the display shows at the end to FILE, as PNG")
+    add("--save-xen", metavar="FILE", help="write the machine at the end to FILE, as a Xen save stream")
     return parser
 
 

@@ -80,6 +80,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     else:
         media = (*options.floppy, *options.disk, *options.cdrom, *options.virtio)
         tour = image is None and not media and options.firmware is None and options.kernel is None
+        tour = tour and options.load_xen is None
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
     config = MachineConfig(machine=options.machine, memory=memory, slice=piece, checks=checks, cpu=options.cpu)
     config.native = native_config(options)
@@ -269,6 +270,15 @@ class Rig:
         return [*self.config.floppies, *self.config.disks, *self.config.cdroms, *self.config.virtio]
 
 
+def _inputs(options: argparse.Namespace) -> list[Path]:
+    """The files that a run reads."""
+    names = [
+        options.image, *options.floppy, *options.disk, *options.cdrom, *options.virtio, *options.option_rom,
+        options.firmware, options.kernel, *options.initrd,
+    ]  # fmt: skip
+    return [Path(name) for name in names if name is not None]
+
+
 @contextlib.contextmanager
 def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool = False) -> Iterator[Rig]:
     """Build what the options ask for, outputs included. Raises UsageError."""
@@ -285,12 +295,10 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
     except BUILD_FAILURES as error:
         raise UsageError(str(error)) from error
     try:
-        images = [
-            options.image, *options.floppy, *options.disk, *options.cdrom, *options.virtio, *options.option_rom,
-            options.firmware, options.kernel, *options.initrd,
-        ]  # fmt: skip
         for sink in sinks:
-            sink.open(Path(name) for name in images if name is not None)
+            sink.open(_inputs(options))
+        if options.load_xen is not None:
+            _load_xen(rig, Path(options.load_xen))
         if options.limit is not None:
             limit = parse_count("--limit", options.limit)
             rig.worker.call(lambda: rig.debugger.set_limit(limit))
@@ -301,6 +309,24 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
             sink.close()
             if sink.error is not None:
                 notice(f"output was lost: {sink.error}")
+
+
+def _load_xen(rig: Rig, path: Path) -> None:
+    """Continue what a Xen save stream holds. Raises UsageError."""
+    from xenbridge.xen.files import FileError
+    from xenbridge.xen.stream_files import load_file
+
+    def load() -> list[str]:
+        notices = load_file(rig.machine, path)
+        rig.debugger.loaded(f"loaded from {path}")
+        return notices
+
+    try:
+        notices = rig.worker.call(load)
+    except FileError as error:
+        raise UsageError(f"--load-xen {error}") from error
+    for text in notices:
+        notice(text)
 
 
 def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
@@ -433,6 +459,7 @@ def run(options: argparse.Namespace) -> int:
     _check_combinations(options, bool(options.script), interactive)
     address = options.gdb or (DEFAULT_GDB if interactive else GDB_OFF)
     _check_screenshot(options.screenshot)
+    _check_save_xen(options)
     with rig_for(options, paced=interactive, at_prompt=interactive) as rig:
         if address != GDB_OFF:
             try:
@@ -447,6 +474,9 @@ def run(options: argparse.Namespace) -> int:
             status = _run_unattended(rig, options, until, lines, headless=headless)
         if options.screenshot is not None:
             failed = _screenshot(rig, Path(options.screenshot))
+            status = status or failed
+        if options.save_xen is not None:
+            failed = _save_xen(rig, Path(options.save_xen))
             status = status or failed
         return status
 
@@ -473,6 +503,38 @@ def _check_screenshot(name: str | None) -> None:
         raise UsageError(f"--screenshot {name}: there is no folder for a file of this name")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"--screenshot {name}: the file may not be written")
+
+
+def _check_save_xen(options: argparse.Namespace) -> None:
+    """Raises UsageError, before anything runs, for a file that could not be written at the end, or is an image."""
+    if options.save_xen is None:
+        return
+    from xenbridge.xen.files import FileError
+    from xenbridge.xen.stream_files import check_target
+
+    path = Path(options.save_xen)
+    for image in _inputs(options):
+        if path.exists() and image.exists() and path.samefile(image):
+            raise UsageError(f"--save-xen {options.save_xen!r} is an image of this run: name another file")
+    try:
+        check_target(path)
+    except FileError as error:
+        raise UsageError(f"--save-xen {error}") from error
+
+
+def _save_xen(rig: Rig, path: Path) -> int:
+    """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
+    from xenbridge.xen.files import FileError
+    from xenbridge.xen.stream_files import save_file
+
+    try:
+        notices = rig.worker.call(lambda: save_file(rig.machine, path))
+    except (FileError, DebuggerError) as error:
+        notice(f"--save-xen: {error}")
+        return STATUS_USAGE
+    for text in notices:
+        notice(text)
+    return STATUS_OK
 
 
 def _screenshot(rig: Rig, path: Path) -> int:

@@ -72,7 +72,7 @@ def _devices(records: tuple[Record, ...], cpu: int) -> Iterator[DeviceView]:
         apic.restore(local)
         yield _change(apic.view(), _unknown_count, "current count")
     io = IoApic(IntrPin(), lambda message: False)
-    if (inputs := irqs.ioapic_state(records)) is not None:
+    if (inputs := irqs.ioapic_state(records, irqs.isa_lines(records))) is not None:
         io.restore(inputs)
         yield io.view()
     hpet = Hpet(clock, _nothing, (_nothing, _nothing))

@@ -12,11 +12,11 @@ from emu.inspector import DebuggerError
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, PictureView, RegionView, ScreenView
 from emu.x86.state import CpuState
-from xenbridge.convert_cpu import context_cpu
+from xenbridge.convert_cpu import context_cpu, take_ours
 from xenbridge.wire import core, hvm, stream, xl
 from xenbridge.wire.errors import WireError
 from xenbridge.wire.hvm import Record
-from xenbridge.wire.schema import Buffer
+from xenbridge.wire.schema import Buffer, Values
 from xenbridge.xen import file_devices
 from xenbridge.xen.core_cpu import core_cpu
 
@@ -41,6 +41,7 @@ class XenFile:
         self.about, self.data, self.pages = about, data, pages
         self.records: tuple[Record, ...] = ()
         self.params: dict[int, int] = {}
+        self.ours: Values | None = None  #: what v2e adds to its own streams
         self.cpus = cpus
         self._cpu = cpu
 
@@ -48,7 +49,10 @@ class XenFile:
         return 1
 
     def cpu_state(self, cpu: int = 0) -> CpuState:
-        return context_cpu(self.records, self._cpu)
+        state = context_cpu(self.records, self._cpu)
+        if self.ours is not None and not self._cpu:
+            take_ours(state, self.ours)
+        return state
 
     def unknown(self, cpu: int = 0) -> frozenset[str]:
         return frozenset()
@@ -142,7 +146,7 @@ def _stream_file(data: Buffer, parsed: stream.Stream, about: str, cpu: int) -> X
     records = hvm.parse_context(data, record.offset, record.offset + record.length)
     xen = f"{parsed.domain['xen_major']}.{parsed.domain['xen_minor']}"
     file = XenFile(data, about.format(xen=xen), parsed.pages, cpu, _vcpus(records))
-    file.records, file.params = records, stream.params(data, parsed)
+    file.records, file.params, file.ours = records, stream.params(data, parsed), stream.ours(data, parsed)
     return file
 
 
