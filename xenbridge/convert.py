@@ -19,6 +19,7 @@ from emu.devices.lapic import DEFAULT_BASE, ENABLED, LVT_NAMES, MASKED, TIMER, X
 from emu.devices.lapic import State as LapicState
 from emu.devices.piix3 import PIRQRC, ROUTE_OFF
 from emu.devices.piix4_pm import PMBA, PMEN, PMREGMISC, STATUS_BITS, ticks_at
+from emu.devices.uart16550_registers import LCR_DLAB, LCR_WORD
 from emu.irq import IntrPin
 from emu.machine import Machine, MachineState
 from emu.pages import PAGE
@@ -43,10 +44,13 @@ _WORD: Final = (1 << 64) - 1
 _HLT: Final = b"\xf4"
 #: xen/include/public/hvm/params.h, HVM_PARAM_ACPI_IOPORTS_LOCATION: 1 is B000h, else 1F40h.
 ACPI_PORTS, ACPI_OLD, ACPI_NEW = 19, 0x1F40, 0xB000
+#: Registers of a UART by their offset (NS16550A data sheet, table II), and what of their state is kept.
+DATA, IER, FCR, LCR, MCR, SCR = 0, 1, 2, 3, 4, 7
+_UART: Final = ("ier", "fcr", "lcr", "mcr", "scr", "divisor")
 _EXTERNAL, _NMI = 0, 2  #: types of a pending event
 #: What is not carried over, of a machine of each kind.
 LEFT_OUT: Final = (
-    "Xen's records have no place for the display, keyboard, mouse, disks, diskettes, serial and parallel ports, DMA, "
+    "Xen's records have no place for the display, keyboard, mouse, disks, diskettes, the parallel port, DMA, "
     "CMOS RAM and PCI registers: these are as at power-on where the stream is loaded"
 )
 
@@ -160,7 +164,8 @@ def _ours(saved: MachineState, written: MachineState) -> Values:
     flags = (cpu.halted, written.cpu.rip != cpu.rip, cpu.shadow, cpu.nmi_blocked, cpu.nmi_pending)
     tick = saved.devices["lapic"].timer.tick if "lapic" in saved.devices else irqs.TIMER_TICK
     bits = sum(1 << n for n, on in enumerate(flags) if on)
-    return {"version": 1, "flags": bits, "lapic_tick": tick, "_res1": 0}
+    uarts = [{"_pad": 0, **{name: getattr(saved.devices[com], name) for name in _UART}} for com in ("com1", "com2")]
+    return {"version": 1, "flags": bits, "lapic_tick": tick, "_res1": 0, "uarts": uarts}
 
 
 # -- into a machine
@@ -170,8 +175,8 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
     """Put the domain into a machine that has just been built. Gives what could not be carried over, a sentence each.
     Raises ConvertError with the machine as it was, or WireError for a record that is not what it says."""
     records = source.records
-    if not source.pages:
-        raise ConvertError("the file holds no memory: only a save stream can be loaded")
+    if not source.pages or not records:
+        raise ConvertError("only a save stream can be loaded, which has memory and the devices' state")
     notices = [LEFT_OUT, *_fits(machine, source)]
     model = cpu_model(machine.config)
     state = machine.save()
@@ -200,6 +205,7 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
     for frame in source.pages:
         if machine.memory.available(frame * PAGE, PAGE) == PAGE and not _in_window(frame):
             machine.memory.write(frame * PAGE, source.read_physical(frame * PAGE, PAGE))
+    _set_uarts(machine, source.ours)
     _start_timers(machine)
     return notices
 
@@ -303,6 +309,23 @@ def _shadowed(config: bytes, pages: Mapping[int, int]) -> bytes:
         if any(frame in pages for frame in range(base // PAGE, (base + size) // PAGE)):
             found[PAM0 + register] |= (READ | WRITE) << shift
     return bytes(found)
+
+
+def _set_uarts(machine: Machine, ours: Values | None) -> None:
+    """By their ports, so that any values are ones that a guest could have written. Those of a domain of Xen's, of which
+    the stream says nothing, have 8 bits to a character: QEMU sends bytes whatever the line control says."""
+    for n, com in enumerate((machine.board.com1, machine.board.com2)):
+        uart = {"lcr": LCR_WORD, "divisor": 1} if ours is None else ours["uarts"][n]
+        divisor = uart["divisor"]
+        com.write(LCR, LCR_DLAB, 1)
+        com.write(DATA, divisor & 0xFF, 1)
+        com.write(IER, divisor >> 8, 1)
+        com.write(LCR, uart["lcr"], 1)
+        if not uart["lcr"] & LCR_DLAB:
+            com.write(IER, uart.get("ier", 0), 1)
+        com.write(FCR, uart.get("fcr", 0), 1)
+        com.write(MCR, uart.get("mcr", 0), 1)
+        com.write(SCR, uart.get("scr", 0), 1)
 
 
 def _start_timers(machine: Machine) -> None:

@@ -205,10 +205,10 @@ APIC_TIMER = """
     mov cr0, eax
     mov bx, 8
     mov ds, bx
-    mov dword [0xfee000f0], 0x1ff
-    mov dword [0xfee003e0], 0x0b
-    mov dword [0xfee00320], 0x20040
-    mov dword [0xfee00380], 100000
+    mov dword [dword 0xfee000f0], 0x1ff
+    mov dword [dword 0xfee003e0], 0x0b
+    mov dword [dword 0xfee00320], 0x20040
+    mov dword [dword 0xfee00380], 100000
     and al, 0xfe
     mov cr0, eax
     sti
@@ -217,7 +217,7 @@ again:
     jmp again
 tick:
     inc word [es:0x500]
-    mov dword [0xfee000b0], 0
+    mov dword [dword 0xfee000b0], 0
     iret
 """
 GDT = "align 8\ngdt: dq 0, 0x00cf93000000ffff\ngdt_at: dw 15\ndd 0xf0000 + gdt\n"
@@ -228,7 +228,7 @@ def test_an_apic_timer_of_ours_keeps_its_rate_and_one_of_xens_has_xens():
         until = machine.clock.now + virtual_ms * 1_000_000
         before = int.from_bytes(machine.memory.read(0x500, 2), "little")
         while machine.clock.now < until:
-            machine.run(machine.executor.retired + 20)
+            assert machine.run(machine.executor.retired + 4).reason is MachineStop.LIMIT
         return int.from_bytes(machine.memory.read(0x500, 2), "little") - before
 
     first = pc(rom(APIC_TIMER, GDT), shadow=False)
@@ -240,7 +240,7 @@ def test_an_apic_timer_of_ours_keeps_its_rate_and_one_of_xens_has_xens():
     source.ours = None  # as if Xen had written it: a count each 10 ns
     third = pc(rom(APIC_TIMER, GDT), shadow=False)
     convert.load(third, source)
-    assert count(third, 10) in (9, 10, 11)
+    assert count(third, 10) in (9, 10, 11, 12)
 
 
 # -- what does not fit
@@ -268,7 +268,7 @@ def test_pages_that_are_no_ram_here_are_left_out_and_said():
 
 
 def test_a_context_without_memory_is_refused():
-    with pytest.raises(ConvertError, match="holds no memory"):
+    with pytest.raises(ConvertError, match="only a save stream can be loaded"):
         convert.load(built(), parse_file(sample("s_hvmctx.bin")))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from construct import Int16ub, Int16ul, Int32ub, Int32ul, Int64ub, Int64ul
+from construct import Array, Int8ul, Int16ub, Int16ul, Int32ub, Int32ul, Int64ub, Int64ul, Struct
 
 from xenbridge.wire.errors import WireError
 from xenbridge.wire.schema import Buffer, Layout, Values
@@ -81,6 +81,9 @@ MSR_ENTRY = Layout(
     "flags" / Int32ul,
     "val" / Int64ul,
 )
+UART = Struct(
+    "ier" / Int8ul, "fcr" / Int8ul, "lcr" / Int8ul, "mcr" / Int8ul, "scr" / Int8ul, "_pad" / Int8ul, "divisor" / Int16ul
+)
 V2E_LAYOUT = Layout(
     "V2E",
     "v2e; an optional record, which Xen ignores, of what its own records have no place for",
@@ -90,6 +93,7 @@ V2E_LAYOUT = Layout(
     * "of vCPU 0: 0 halted, 1 RIP was set back to the HLT, 2 interrupt shadow, 3 NMIs blocked, 4 NMI waits",
     "lapic_tick" / Int32ul * "ns a count of the local APIC's timer; 10 in Xen",
     "_res1" / Int32ul,
+    "uarts" / Array(2, UART) * "COM1 and COM2",
 )
 PFN = Layout("pfn", SOURCE + ", PAGE_DATA", "pfn" / Int64ul)
 
