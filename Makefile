@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 PACKAGES := emu stub xenbridge repl bench tools
 
-.PHONY: setup demo test test-fast lint bench bench-boots soak docs clean
+.PHONY: setup demo test test-fast test-xen lint bench bench-boots soak docs clean
 
 setup:
 	@PYTHON=$(PYTHON) tools/setup
@@ -21,6 +21,11 @@ test: setup
 # without what is marked `slow`: under two minutes
 test-fast: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m 'not slow'
+
+# in dom0 of a real Xen, which QEMU boots: Debian's packages are fetched once, 110 MB; ONLY=EXPRESSION as pytest's -k
+ONLY ?=
+test-xen: setup
+	@$(PY) -m tools.dom0 $(if $(ONLY),-k "$(ONLY)")
 
 lint: setup
 	$(PY) -m ruff check
@@ -37,11 +42,14 @@ BOOTS ?=
 bench-boots: setup
 	@$(PY) -m bench.boots $(BOOTS)
 
-# the property tests with a thousand times the examples, and STREAMS random instruction streams in each mode against
-# Bochs, each of about 42,000 instructions; no time limit
+# the property tests with a thousand times the examples, FUZZ seconds of the gdb stub under atheris, and STREAMS random
+# instruction streams in each mode against Bochs, each of about 42,000 instructions; no time limit
 STREAMS ?= 1000
+FUZZ ?= 3600
 soak: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m hypothesis --hypothesis-profile soak --timeout 0
+	$(PY) -m pip install --quiet 'atheris>=3'
+	$(PY) tests/fuzz.py -max_total_time=$(FUZZ)
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs tests/cpu/test_random_streams.py --streams $(STREAMS) --timeout 0
 
 # the pages that are written by programs

@@ -20,12 +20,35 @@ LINUX = {"i386": "linux-image-686", "amd64": "linux-image-amd64"}
 BUSYBOX = "busybox-static"
 XEN, U_BOOT, GRUB = "xen-hypervisor-4.17-amd64", "u-boot-qemu", "grub-pc-bin"
 INSTALLER = "debian-installer-12-netboot-i386"
-#: What is fetched of each of Debian's architectures, all at one time. A kernel's package is what its name depends on.
-PACKAGES = {"i386": (LINUX["i386"], BUSYBOX), "amd64": (LINUX["amd64"], BUSYBOX, XEN, U_BOOT, GRUB, INSTALLER)}
+PYTHON = ("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib")
+#: Shared libraries that Python and Xen's libraries load.
+LIBRARIES = (
+    "libc6", "libffi8", "libexpat1", "zlib1g", "libbz2-1.0", "liblzma5", "libuuid1", "libzstd1", "libext2fs2",
+    "libcom-err2", "libxencall1", "libxendevicemodel1", "libxenevtchn1", "libxenforeignmemory1", "libxengnttab1",
+    "libxenhypfs1", "libxenmisc4.17", "libxenstore4", "libxentoolcore1", "libxentoollog1",
+)  # fmt: skip
 
 
 class AssetMissing(Exception):
     """One sentence: what cannot be had, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Packages of one of Debian's architectures that are fetched at one time, so that they are of one build. A kernel's
+    package is what its name depends on; of its modules those below `modules` are kept."""
+
+    architecture: str
+    packages: tuple[str, ...]
+    modules: str = ""
+
+
+SETS = {
+    "i386": Set("i386", (LINUX["i386"], BUSYBOX)),
+    "amd64": Set("amd64", (LINUX["amd64"], BUSYBOX, XEN, U_BOOT, GRUB, INSTALLER)),
+    # Xen's interfaces to its libraries (domctl) are of one release: hypervisor and libraries belong together.
+    "dom0": Set("amd64", (XEN, LINUX["amd64"], BUSYBOX, *PYTHON, *LIBRARIES), modules="kernel/drivers/xen"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +86,41 @@ def installer() -> tuple[Path, Path]:
     return file("amd64", INSTALLER, f"{folder}/linux"), file("amd64", INSTALLER, f"{folder}/initrd.gz")
 
 
-def file(architecture: str, package: str, pattern: str) -> Path:
-    """The last of a package's files that match. Raises AssetMissing."""
-    found = sorted((_fetched(architecture) / package).glob(pattern))
+def file(name: str, package: str, pattern: str) -> Path:
+    """The last of the files that match, of a package of the set `name`. Raises AssetMissing."""
+    found = sorted((_fetched(name) / package).glob(pattern))
     if not found:
-        raise AssetMissing(f"the package {package} of Debian's {architecture} was not fetched or has no {pattern}")
+        raise AssetMissing(
+            f"the package {package} of Debian's {SETS[name].architecture} was not fetched or has no {pattern}"
+        )
     return found[-1]
 
 
+def whole(name: str) -> Path:
+    """The folder of a set, all packages of which could be had: one folder for each. Raises AssetMissing."""
+    folder = _fetched(name)
+    if missing := [package for package in SETS[name].packages if not (folder / package).is_dir()]:
+        raise AssetMissing(f"Debian's {SETS[name].architecture} packages {' '.join(missing)} were not fetched")
+    return folder
+
+
 @functools.cache
-def _fetched(architecture: str) -> Path:
+def _fetched(name: str) -> Path:
     """The folder that holds one for each package. Those that cannot be had are asked for once in a process."""
-    folder = user_cache_path("v2e") / "assets" / architecture / "packages"
+    wanted = SETS[name]
+    folder = user_cache_path("v2e") / "assets" / name / "packages"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # processes that want it at the same time wait for the first
-            if missing := [name for name in PACKAGES[architecture] if not (folder / name).is_dir()]:
-                _fetch(folder, architecture, missing)
+            if missing := [package for package in wanted.packages if not (folder / package).is_dir()]:
+                _fetch(folder, wanted, missing)
     except OSError as error:
         raise AssetMissing(f"{folder} cannot be used: {error.strerror}") from error
     return folder
 
 
-def _fetch(folder: Path, architecture: str, packages: Sequence[str]) -> None:
+def _fetch(folder: Path, wanted: Set, packages: Sequence[str]) -> None:
     """An architecture's lists are read into a place of our own, so that the system's apt knows nothing of it."""
     for program in ("apt-get", "apt-cache", "dpkg-deb"):
         if shutil.which(program) is None:
@@ -95,7 +129,7 @@ def _fetch(folder: Path, architecture: str, packages: Sequence[str]) -> None:
     for part in ("lists/partial", "cache/archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
     options = [
-        f"APT::Architecture={architecture}", f"APT::Architectures={architecture}", f"Dir::State={state}",
+        f"APT::Architecture={wanted.architecture}", f"APT::Architectures={wanted.architecture}", f"Dir::State={state}",
         "Dir::State::status=/dev/null", f"Dir::State::lists={state / 'lists'}", f"Dir::Cache={state / 'cache'}",
         "APT::Sandbox::User=root",
     ]  # fmt: skip
@@ -106,7 +140,7 @@ def _fetch(folder: Path, architecture: str, packages: Sequence[str]) -> None:
         failures = []
         for package in packages:
             try:
-                _fetch_one(folder, settings, package)
+                _fetch_one(folder, settings, package, wanted.modules)
             except AssetMissing as missing:
                 failures.append(missing)
         if len(failures) == len(packages):
@@ -115,7 +149,7 @@ def _fetch(folder: Path, architecture: str, packages: Sequence[str]) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def _fetch_one(folder: Path, settings: Sequence[str], package: str) -> None:
+def _fetch_one(folder: Path, settings: Sequence[str], package: str, modules: str) -> None:
     """Extract `package` into a folder of its name, which appears when it is complete."""
     name = package
     if package in LINUX.values():
@@ -132,9 +166,16 @@ def _fetch_one(folder: Path, settings: Sequence[str], package: str) -> None:
         _run(["dpkg-deb", "-x", str(archive), str(part)], folder)
         archive.unlink()
     if name != package:
-        # Modules take most of the room and are not needed.
-        shutil.rmtree(part / "lib", ignore_errors=True)
+        _drop_modules(part, modules)
     os.rename(part, folder / package)
+
+
+def _drop_modules(kernel: Path, kept: str) -> None:
+    """Modules take most of the room: keep those below `kept`, as kernel/drivers/xen, in a folder `modules`."""
+    if kept:
+        for release in (kernel / "lib/modules").iterdir():
+            os.rename(release / kept, kernel / "modules")
+    shutil.rmtree(kernel / "lib", ignore_errors=True)
 
 
 def _run(command: Sequence[str], folder: Path, *, check: bool = True) -> str:

@@ -18,6 +18,10 @@ class BusDevice(Protocol):
         """What a read would return, with no side effect."""
 
 
+#: Told (port or address, size, value, is_write) of an access.
+Told = Callable[[int, int, int, bool], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """`count` addresses from `first`; `width`: the widest access the device takes whole, wider ones are split;
@@ -44,13 +48,14 @@ class Ports:
         self._claims: list[Range] = []
         self._trace: Callable[[int, int, int, bool], None] | None = None
         self._sealed: Callable[[], None] | None = None
+        self._looked_at: Told | None = None
         #: told `unwatched` when it may have changed
         self.on_watch: Callable[[bool], None] = lambda unwatched: None
 
     @property
     def unwatched(self) -> bool:
         """Accesses may be answered ahead: nobody wants to know of each, and the devices are there."""
-        return self._trace is None and self._sealed is None
+        return self._trace is None and self._sealed is None and self._looked_at is None
 
     @property
     def trace(self) -> Callable[[int, int, int, bool], None] | None:
@@ -70,6 +75,16 @@ class Ports:
     @sealed.setter
     def sealed(self, called: Callable[[], None] | None) -> None:
         self._sealed = called
+        self.on_watch(self.unwatched)
+
+    @property
+    def looked_at(self) -> Told | None:
+        """While set, reads give what `peek` does, nothing is written, and it is told of each access."""
+        return self._looked_at
+
+    @looked_at.setter
+    def looked_at(self, told: Told | None) -> None:
+        self._looked_at = told
         self.on_watch(self.unwatched)
 
     def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 1) -> None:
@@ -105,6 +120,10 @@ class Ports:
         if self._sealed is not None:
             self._sealed()
             return (1 << 8 * size) - 1
+        if self._looked_at is not None:
+            value = self._peeked(port, size)
+            self._looked_at(port, size, value, False)
+            return value
         entry = self._map[port]
         if size == 1 or (entry is not None and entry.width >= size and port + size <= entry.first + entry.count):
             value = 0xFFFFFFFF >> (32 - 8 * size) if entry is None else entry.device.read(port - entry.first, size)
@@ -121,6 +140,9 @@ class Ports:
     def port_out(self, port: int, size: int, value: int) -> None:
         if self._sealed is not None:
             self._sealed()
+            return
+        if self._looked_at is not None:
+            self._looked_at(port, size, value, True)
             return
         if self._trace is not None:
             self._trace(port, size, value, True)
@@ -139,6 +161,15 @@ class Ports:
         entry = self._map[port]
         return None if entry is None else entry.device.peek(port - entry.first, size)
 
+    def _peeked(self, port: int, size: int) -> int:
+        """What `port_in` would give."""
+        entry = self._map[port]
+        if entry is not None and (size == 1 or (entry.width >= size and port + size <= entry.first + entry.count)):
+            return entry.device.peek(port - entry.first, size)
+        if size == 1:
+            return 0xFF
+        return sum(self._peeked(port + i & 0xFFFF, 1) << 8 * i for i in range(size))
+
     def owner(self, port: int) -> str | None:
         entry = self._map[port]
         return None if entry is None else entry.name
@@ -151,6 +182,7 @@ class Mmio:
         self.ranges: list[Range] = []
         self._claims: list[Range] = []
         self.sealed: Callable[[], None] | None = None  #: as of Ports
+        self.looked_at: Told | None = None  #: as of Ports
 
     def map(
         self, first: int, count: int, device: BusDevice, name: str, width: int = 4, *, masters: bool = False
@@ -180,6 +212,10 @@ class Mmio:
         if self.sealed is not None:
             self.sealed()
             return (1 << 8 * size) - 1
+        if self.looked_at is not None:
+            value = self._peeked(address, size)
+            self.looked_at(address, size, value, False)
+            return value
         entry = self.find(address)
         if entry is None:
             return (1 << 8 * size) - 1
@@ -192,6 +228,9 @@ class Mmio:
         if self.sealed is not None:
             self.sealed()
             return
+        if self.looked_at is not None:
+            self.looked_at(address, size, value, True)
+            return
         entry = self.find(address)
         if entry is None:
             return
@@ -201,3 +240,13 @@ class Mmio:
         half = size // 2
         self.mmio_write(address, half, value & ((1 << 8 * half) - 1))
         self.mmio_write(address + half, half, value >> 8 * half)
+
+    def _peeked(self, address: int, size: int) -> int:
+        """What `mmio_read` would give."""
+        entry = self.find(address)
+        if entry is None:
+            return (1 << 8 * size) - 1
+        if entry.width >= size:
+            return entry.device.peek(address - entry.first, size)
+        half = size // 2
+        return self._peeked(address, half) | self._peeked(address + half, half) << 8 * half

@@ -137,6 +137,7 @@ class Catcher:
             self._mode = mode_of(self._machine.executor.live())
         if self._has(*ENTRIES):
             self._entry = {point.id: self._enterable(point) for kind in ENTRIES for point in self._of(kind)}
+            self._look_soon(NS_PER_INSTRUCTION)  # the first instruction is not looked at before it
 
     # -- what happens while the guest runs
 

@@ -48,10 +48,11 @@ class Inspector:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self._cpu: CpuState | None = None
+        self._in_place: CpuState | None = None
 
     def forget(self) -> None:
         """The subject has moved on: read its CPU anew."""
-        self._cpu = None
+        self._cpu = self._in_place = None
 
     # -- CPU
 
@@ -65,6 +66,17 @@ class Inspector:
             self._cpu = self.subject.cpu_state()
         return self._cpu
 
+    def cpu_in_place(self) -> CpuState:
+        """What reads as `cpu` does, without a copy where none has been made: for a look at a few registers while the
+        CPU stands still. Not for keeping and not to be changed."""
+        if self._in_place is None:
+            self._in_place = self._cpu or self._stood()
+        return self._in_place
+
+    def _stood(self) -> CpuState:
+        """What `cpu_in_place` gives, where nobody has asked since the subject moved."""
+        return self.cpu()
+
     def unknown(self) -> frozenset[str]:
         """See Subject."""
         return self.subject.unknown()
@@ -76,21 +88,20 @@ class Inspector:
             if name in unknown or name.partition(".")[0] in unknown:
                 raise DebuggerError(f"{_in_words(name)} is unknown: the file has no hidden state of the CPU")
 
-    def _need_paging(self) -> None:
+    def _need_paging(self, state: CpuState) -> None:
         """PAE's and 4-level page tables are told apart by EFER alone."""
-        state = self.cpu()
         if state.cr0 & CR0_PG and state.cr4 & CR4_PAE:
             self.need("efer")
 
     def mode_label(self) -> str:
         """The mode in words, as far as it is known."""
-        state, unknown = self.cpu(), self.unknown()
+        state, unknown = self.cpu_in_place(), self.unknown()
         if "cs.width" not in unknown and "cs.limit" not in unknown:
-            return self.mode().label
+            return mode_of(state).label
         if not state.cr0 & CR0_PE:
             return "real"
         if state.rflags & RFLAGS_VM or "cs.width" not in unknown:
-            return self.mode().label
+            return mode_of(state).label
         return "protected, code width unknown"
 
     def linear_pc(self) -> int | None:
@@ -126,7 +137,7 @@ class Inspector:
 
     def load_cpu(self, state: CpuState) -> None:
         self.subject.load_cpu(state)
-        self._cpu = None
+        self.forget()
 
     def mode(self) -> Mode:
         return mode_of(self.cpu())
@@ -169,14 +180,23 @@ class Inspector:
 
     def translate(self, linear: int) -> int | None:
         """The physical address of `linear`, None when it is not mapped."""
-        self._need_paging()
-        return paging.translate(self.cpu(), self._try_physical, linear, PHYSICAL_BITS)
+        state = self.cpu_in_place()
+        self._need_paging(state)
+        return paging.translate(state, self._try_physical, linear, PHYSICAL_BITS)
+
+    def _place_of(self, linear: int) -> int | None:
+        """As `translate`, None for what is beyond the linear address space, too."""
+        state = self.cpu_in_place()
+        self._need_paging(state)
+        if linear >> 32 and not state.long64:
+            return None
+        return paging.translate(state, self._try_physical, linear, PHYSICAL_BITS)
 
     def _pieces(self, address: int, length: int) -> Generator[tuple[int, int, int], None, None]:
         """(linear, physical, length) of each page's part; ends early where nothing is mapped."""
         end = address + length
         # The linear address space ends at 4 GiB outside 64-bit mode: nothing is above, and nothing wraps.
-        space = 1 << 64 if self.cpu().long64 else 1 << 32
+        space = 1 << 64 if self.cpu_in_place().long64 else 1 << 32
         while address < min(end, space):
             physical = self.translate(address)
             if physical is None:
@@ -197,6 +217,11 @@ class Inspector:
 
     def read_linear(self, address: int, length: int) -> bytes:
         """Raises MemoryUnavailable with the linear address of the first byte that cannot be read."""
+        if 0 < length <= 0x1000 - (address & 0xFFF) and (physical := self._place_of(address)) is not None:
+            try:
+                return self.subject.read_physical(physical, length)
+            except MemoryUnavailable:
+                pass  # which byte cannot be read is seen below
         out = bytearray()
         for linear, physical, count in self._pieces(address, length):
             have = self.subject.readable_physical(physical, count)
@@ -222,6 +247,12 @@ class Inspector:
     def write_linear(self, address: int, data: bytes) -> None:
         """ROM is written too, as a debugger may. Raises MemoryUnavailable with nothing written."""
         self._may_write()
+        if 0 < len(data) <= 0x1000 - (address & 0xFFF) and (physical := self._place_of(address)) is not None:
+            try:
+                self.subject.write_physical(physical, data)
+                return
+            except MemoryUnavailable:
+                pass  # which byte cannot be written is seen below
         have = self.readable(address, len(data))
         if have < len(data):
             raise MemoryUnavailable(address + have, "no memory behind this address")
@@ -312,12 +343,12 @@ class Inspector:
         return bool(self.cpu().efer & EFER_LMA)
 
     def page_walk(self, linear: int) -> PageWalkView:
-        self._need_paging()
+        self._need_paging(self.cpu())
         return paging.walk(self.cpu(), self._try_physical, linear, PHYSICAL_BITS)
 
     def pages(self) -> Iterator[Page]:
         """All pages that the page tables map now, see `emu.x86.pagemap`."""
-        self._need_paging()
+        self._need_paging(self.cpu())
         return pages(self.cpu(), self._try_physical, PHYSICAL_BITS)
 
     def disassemble(

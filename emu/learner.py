@@ -1,8 +1,8 @@
 """The policy `learn`: how long to remain in emulation behind an exit, learned online for each exit site.
 
-Ski rental (Karlin, Manasse, Rudolph and Sleator 1988) with advice from the past (Purohit, Svitkina and Kumar 2018): what
-is known of a site proposes a dwell, and the account of what a clairvoyant would have paid permits it or moves it towards
-break-even. docs/policies.md explains it, and proves the bound. Deterministic; prices are injected.
+Ski rental (Karlin, Manasse, Rudolph and Sleator 1988) with advice from the past (Purohit, Svitkina and Kumar 2018):
+what is known of a site proposes a dwell, and the account of what a clairvoyant would have paid permits it or moves it
+towards break-even. docs/policies.md explains it, and proves the bound. Deterministic; prices are injected.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from emu.gaps import EDGES, LONGER, SiteKnowledge, break_even
+from emu.gaps import EDGES, FORECASTERS, LONGER, Prior, SiteKnowledge, break_even, class_of
 from emu.record import dataclass
 from emu.rental import Account, Prices, Site, Touch
 
-#: The most sites that are known at a time: a guest may touch any port and page. The one unused for longest is forgotten.
+#: The most sites that are known at a time: a guest may touch any port and page. That unused for longest is forgotten.
 MOST_SITES = 4096
 #: A site is asked for its own gaps from so many on, and tells its kind of so many.
 ENOUGH, YOUNG = 2, 8
@@ -61,6 +61,7 @@ class Learner:
         self.account = Account(prices)
         self.sites: OrderedDict[Site, SiteKnowledge] = OrderedDict()
         self.kinds: OrderedDict[Site, SiteKnowledge] = OrderedDict()  #: of the first gaps of the sites of a kind
+        self.prior = Prior()
         self._kind = kind
         self._site: Site | None = None
         self._dwell = 0
@@ -95,8 +96,8 @@ class Learner:
         self.account.restart()
 
     def decide(self, site: Site, native: bool) -> int:
-        """Behind a touch at `site`: how long the emulator is to keep the vCPU; 0 with `native`, it goes on natively. The
-        trace that is accounted for begins behind the first one, in the emulator."""
+        """Behind a touch at `site`: how long the emulator is to keep the vCPU; 0 with `native`, it goes on natively.
+        The trace that is accounted for begins behind the first one, in the emulator."""
         knowledge = self._adviser(site)
         _, proposed = knowledge.choice(self.prices)
         self._begin_trial(site, proposed)
@@ -117,18 +118,29 @@ class Learner:
 
     def _learn(self, site: Site, gap: int) -> None:
         """The gap behind a touch at `site`."""
-        knowledge = _known(self.sites, site)
+        knowledge = self._known(self.sites, site)
         if knowledge.gaps < YOUNG:
-            _known(self.kinds, self._kind(site)).seen(gap, self.prices)
+            self._known(self.kinds, self._kind(site)).seen(gap, self.prices)
         knowledge.seen(gap, self.prices)
+        self.prior.add(class_of(gap))
 
     def _adviser(self, site: Site) -> SiteKnowledge:
         """Who is asked: the site, or, before it has seen enough, what the first gaps of its kind were like."""
-        knowledge = _known(self.sites, site)
+        knowledge = self._known(self.sites, site)
         if knowledge.gaps >= ENOUGH:
             return knowledge
         kind = self.kinds.get(self._kind(site))
         return knowledge if kind is None or kind.gaps < ENOUGH else kind
+
+    def _known(self, table: OrderedDict[Site, SiteKnowledge], site: Site) -> SiteKnowledge:
+        """What is known of a site or a kind, new or found; it becomes the one that was used last."""
+        knowledge = table.get(site)
+        if knowledge is None:
+            if len(table) >= MOST_SITES:
+                table.popitem(last=False)
+            knowledge = table[site] = SiteKnowledge(self.prior)
+        table.move_to_end(site)
+        return knowledge
 
     def view(self, site: Site) -> SiteView:
         """Raises KeyError for a site that is not known."""
@@ -138,7 +150,7 @@ class Learner:
         weights = known.all_gaps.weights.items()
         return SiteView(
             site, known.gaps, self.account.nearest(proposed), proposed, forecaster,
-            tuple(knowledge.losses.items()),
+            tuple(zip(FORECASTERS, knowledge.losses, strict=True)),
             tuple((EDGES[index] if index < LONGER else None, weight) for index, weight in weights),
             knowledge.burst, knowledge.bursts, self.account.credit, break_even(prices.rent, prices.price),
         )  # fmt: skip
@@ -170,13 +182,3 @@ class Learner:
             if trial.site in self.sites:
                 self.sites[trial.site].tried(trial.gain)
             self._trial = None
-
-
-def _known(table: OrderedDict[Site, SiteKnowledge], site: Site) -> SiteKnowledge:
-    """What is known of a site or a kind, new or found; it becomes the one that was used last."""
-    if site not in table:
-        if len(table) >= MOST_SITES:
-            table.popitem(last=False)
-        table[site] = SiteKnowledge()
-    table.move_to_end(site)
-    return table[site]

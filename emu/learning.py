@@ -42,21 +42,28 @@ class Learn:
         dwell, _ = self.learner.last
         self.learner.touched(gap, gap, exited=False, held=max(0, gap - dwell))
 
-    def missed(self, site: Site, gap: int, emulated: int) -> None:
+    def missed(self, site: Site, gap: int, emulated: int, counted: bool) -> None:
         """See Policy."""
         dwell, _ = self.learner.last
-        self.learner.touched(gap, emulated, exited=True, held=max(0, emulated - dwell))
+        self.learner.touched(gap, emulated, exited=True, counted=counted, held=max(0, emulated - dwell))
 
     def moved(self) -> None:
         """See Policy."""
         self.learner.restart()
 
+    def views(self, text: str) -> list[SiteView]:
+        """Of the sites whose words contain `text`, those with the most gaps first."""
+        learner = self.learner
+        found = [site for site in learner.sites if text in str(site)]
+        return sorted(map(learner.view, found), key=lambda view: -view.gaps)
+
     def shown(self) -> tuple[str, ...]:
         """See Policy."""
         learner = self.learner
         account, prices = learner.account, learner.prices
+        gaps = sum(known.gaps for known in learner.sites.values())
         lines = [
-            f"learns from {sum(known.gaps for known in learner.sites.values())} gaps at {len(learner.sites)} exit sites;"
+            f"learns from {gaps} gaps at {len(learner.sites)} exit sites;"
             f" at most {prices.bound:.3g} times what a clairvoyant pays, with {account.credit:.0f} cycles to spare",
             f"break-even is {instructions(account.break_even)}",
         ]
@@ -93,6 +100,7 @@ def explained(view: SiteView) -> tuple[str, ...]:
     if view.bursts:
         what = "gains" if view.burst > 0 else "loses"
         lines.append(
-            f"  taking the CPU to the emulator behind an exit {what} {abs(view.burst):.0f} cycles, of {view.bursts} trials"
+            f"  taking the CPU to the emulator behind an exit {what} {abs(view.burst):.0f} cycles"
+            f" (mean of {view.bursts} trials)"
         )
     return tuple(lines)

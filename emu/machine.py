@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from emu import layout
 from emu.answers import CpuPorts
 from emu.board import Board
-from emu.bus import Mmio, Ports
+from emu.bus import Mmio, Ports, Told
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.vga_memory import DisplayMemory
@@ -136,6 +136,8 @@ class Machine:
         self.executor.on_fault(self._on_fault)
         #: who executes, where that is a question
         self.transitions: Transitions | None = None
+        self.native_ns = 0  #: spent by a vCPU that does not count its instructions
+        self.native_limit: int | None = None  #: of `native_ns`, at which `run` ends with LIMIT
         if config.native is not None:
             self._attach(cast("Transitions", self.executor))
         if self.board.chipset is not None:
@@ -157,10 +159,23 @@ class Machine:
         transitions.told = lambda retired, text: self.journal.add_lazy(retired, "transition", text)
         transitions.deadline = lambda: self.clock.horizon
         transitions.spent = self._spent
+        transitions.watched = self._watched
 
     def _spent(self, ns: int) -> None:
         """A vCPU that does not count its instructions has run for so long."""
         self.clock.skip_to(self.clock.now + ns)
+        self.native_ns += ns
+
+    def _watched(self) -> str:
+        """What is to be told of that only a CPU that is exact tells."""
+        if self.caught_fault is not None:
+            return "exceptions are caught, which only the emulator tells of"
+        return "" if self._caught_interrupt is None else "interrupts are caught, which only the emulator tells of"
+
+    @property
+    def native_over(self) -> bool:
+        """The bound of native execution has been reached."""
+        return self.native_limit is not None and self.native_ns >= self.native_limit
 
     # -- what the CPU reaches
 
@@ -226,6 +241,13 @@ class Machine:
         if self.transitions is not None:
             self.transitions.quiet(touched is not None)
 
+    def look(self, ports: Told | None, memory: Told | None) -> None:
+        """From now on accesses to devices do nothing: reads give what a look without side effects gives, and `ports`
+        or `memory` is told (place, size, value, is_write) of each. None: the devices are there again."""
+        self.ports.looked_at, self.mmio.looked_at = ports, memory
+        if self.transitions is not None:
+            self.transitions.quiet(ports is not None)
+
     def request_stop(self) -> None:
         """From any thread or signal handler: `run` returns REQUEST before the next instruction."""
         self._stop = True
@@ -265,7 +287,7 @@ class Machine:
                 return MachineExit(MachineStop.REQUEST)
             before = executor.retired
             budget = min(until - before, cap)
-            if budget <= 0:
+            if budget <= 0 or self.native_over:
                 return LIMIT
             deadline = clock.next_deadline()
             if executor.halted and not self.interrupt_due:
@@ -372,7 +394,7 @@ class Machine:
         self.memory.clear(memory_parts(self.config))
         self.executor.set_retired(0)
         self.clock.restore(ClockState())
-        self._awake_at = 0
+        self._awake_at = self.native_ns = 0
         self._do_reset("system")
         self.journal.clear()
         self.outputs.clear()
@@ -485,6 +507,9 @@ class Machine:
 
     def write_physical(self, address: int, data: bytes) -> None:
         """As the CPU would write to the VGA's window, as the host writes elsewhere."""
+        if not _meets_window(address, len(data)):
+            self.memory.write(address, data)
+            return
         have = self.readable_physical(address, len(data))
         if have < len(data):
             raise MemoryUnavailable(address + have, "no memory at this physical address")

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Literal
 
 from emu.pages import GROUP, PAGE, ZERO, Pages
-from emu.record import dataclass
+from emu.record import dataclass, replace
 from emu.subject import MemoryUnavailable
 
 _ZEROS = ZERO * GROUP
@@ -114,6 +114,13 @@ class PhysicalMemory:
                 raise ValueError(f"{high.name} at {high.base:#x} overlaps {low.name}")
         self.regions = tuple(regions)
 
+    def follow(self, regions: Sequence[Region]) -> None:
+        """Have the map of `regions`, which are another memory's of the same parts. Nobody is told."""
+        for region in regions:
+            if region.written is not None:
+                self._windows.add((region.written // PAGE, (region.written + region.size) // PAGE))
+        self.regions = tuple(replace(r, host_address=self._start + r.offset) for r in regions)
+
     @property
     def parts(self) -> frozenset[str]:
         """The names of all parts, mapped or not."""
@@ -174,6 +181,12 @@ class PhysicalMemory:
 
     def write(self, address: int, data: bytes) -> None:
         """As the host writes: ROM too. Raises MemoryUnavailable with nothing written."""
+        region = self._find(address)
+        if region is not None and address + len(data) <= region.base + region.size:
+            self._put(region.offset + address - region.base, data)
+            for tell in self.on_write:
+                tell(address, len(data))
+            return
         have = self.available(address, len(data))
         if have < len(data):
             raise MemoryUnavailable(address + have, "no memory at this physical address")
@@ -226,6 +239,13 @@ class PhysicalMemory:
         offset = self._parts[name][1] + at
         self._tell(offset, offset + count)
 
+    def write_part(self, name: str, at: int, data: bytes) -> None:
+        """As the host writes a part's bytes from its byte `at` on, wherever it stands. Raises KeyError when there is
+        none of this name."""
+        start = self._parts[name][1] + at
+        self._put(start, data)
+        self._tell(start, start + len(data))
+
     # -- all of it as a value
 
     def add_writer(self, mark_writes: Callable[[int, int, int], Callable[[], None] | None]) -> None:
@@ -260,6 +280,10 @@ class PhysicalMemory:
         for rearm in self._writers:
             if rearm is not None:
                 rearm()
+
+    def agree(self, saved: Pages) -> None:
+        """`saved` is known to be what the memory holds now: its pages are shared from here on."""
+        self._settle(saved)
 
     def save(self) -> Pages:
         """All RAM and ROM, in order of address."""

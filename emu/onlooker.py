@@ -40,7 +40,8 @@ class Onlooker(Debugger):
         self.step_whole_repeats = self.step_into_interrupts = False
         self.poll = lambda: False
         self._breakpoints: dict[int, Breakpoint] = {}
-        self._action = None
+        self._passing: list[Breakpoint] = []
+        self._action, self._acting, self._unarmed = None, False, False
         self.last_stop = Stop(StopKind.PAUSED, about, self.linear_pc() or 0, 0)
 
     @property
@@ -103,6 +104,7 @@ class Onlooker(Debugger):
         spec: str = "",
         condition: Condition | None = None,
         action: Callable[[], None] | None = None,
+        passes: bool = False,
     ) -> Breakpoint:
         raise DebuggerError(READ_ONLY)
 

@@ -1,4 +1,4 @@
-"""Emulate on or go native, as a rental: what executing prices, and what strategies and a clairvoyant pay on a trace.
+"""Emulate on or go native, as a rental: what executing costs, and what strategies and a clairvoyant pay on a trace.
 
 After each access that a native vCPU would exit for, the emulator may keep the vCPU, in case another such access comes
 soon (rent: emulation is slower), or hand it over (buy: a hop, and the next access is an exit). docs/policies.md defines
@@ -36,11 +36,11 @@ class Prices:
         if not all(0 <= price < float("inf") for price in prices):
             raise ValueError(f"prices are finite numbers from 0 on, not {prices}")
         if not self.exit:
-            raise ValueError("an exit that prices nothing leaves nothing to decide")
+            raise ValueError("an exit that costs nothing leaves nothing to decide")
 
     @property
     def rent(self) -> float:
-        """What an emulated instruction prices more than a native one; not positive where emulation is no slower."""
+        """What an emulated instruction costs more than a native one; not positive where emulation is no slower."""
         return self.emulated - self.native
 
     @property
@@ -55,7 +55,7 @@ class Prices:
 
     @property
     def bound(self) -> float:
-        """How many times the clairvoyant's cost is never exceeded: 2 where a hop prices nothing beyond the exit, and no
+        """How many times the clairvoyant's cost is never exceeded: 2 where a hop costs nothing beyond the exit, and no
         strategy can promise less; with hops that cost more up to 3."""
         return 2 + min(1.0, self.hops / self.exit)
 
@@ -135,9 +135,9 @@ def replay(trace: Iterable[Touch], strategy: Strategy) -> Bill:
 
 
 def clairvoyant(trace: Iterable[Touch], prices: Prices) -> float:
-    """The least that any sequence of hops prices on a trace, with all of it known: the shortest path through two states,
-    the vCPU in the emulator or native behind each touch. It has the moves that strategies have and no others: out of
-    native only behind an exit."""
+    """The least that any sequence of hops costs on a trace, with all of it known: the shortest path through two
+    states, the vCPU in the emulator or native behind each touch. It has the moves that strategies have and no others:
+    out of native only behind an exit."""
     emulator, native, instructions = 0.0, prices.hop_in, 0
     for touch in trace:
         instructions += touch.gap
@@ -172,6 +172,7 @@ class Account:
         #: from 0 to `Prices.hops`
         self.lag = 0.0
         self._patient = prices.hops > prices.exit
+        self._rent, self._price, self._more = prices.rent, prices.price, prices.bound - 1
 
     def restart(self) -> None:
         """The emulator has the vCPU for a reason that no strategy chose: a clairvoyant's is there as well, at least at
@@ -210,7 +211,7 @@ class Account:
 
     def nearest(self, dwell: int) -> int:
         """Of the dwells between the safe rule's and `dwell` the one nearest to `dwell` that is permitted."""
-        if self.prices.rent <= 0 or self.permits_dwell(dwell):
+        if self._plenty(dwell) or self.permits_dwell(dwell):
             return dwell
         good, bad = self.break_even, dwell
         while abs(good - bad) > 1:
@@ -220,6 +221,10 @@ class Account:
             else:
                 bad = middle
         return good
+
+    def _plenty(self, dwell: int) -> bool:
+        """Quickly, whether credit is no question: whatever comes, it pays for the dwell and for leaving."""
+        return self.credit >= self._rent * dwell + self._price
 
     def touched(self, gap: int, forced: bool, emulated: int, exited: bool, entered: bool) -> None:
         """A touch came after `gap` instructions, `emulated` of them in the emulator, by an exit or not, with a hop in
@@ -238,7 +243,7 @@ class Account:
         prices = self.prices
         emulator = self.lag - prices.hop_in
         behind, native = _behind(gap, forced, emulator, 0.0, prices)
-        earned = behind - emulator + (prices.bound - 1) * (native + prices.native * gap)
+        earned = behind - emulator + self._more * (native + prices.native * gap)
         return self.credit + earned, behind - native + prices.hop_in
 
     def _needed(self, lag: float) -> float:
@@ -246,4 +251,4 @@ class Account:
         return self.prices.hop_out - (max(lag - self.prices.exit, 0.0) if self._patient else 0.0)
 
     def _instructions(self, rent: float) -> int:
-        return FOR_GOOD if self.prices.rent <= 0 else min(FOR_GOOD, int(rent / self.prices.rent))
+        return FOR_GOOD if self._rent <= 0 else min(FOR_GOOD, int(rent / self._rent))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError
@@ -11,6 +12,7 @@ from emu.views import LedgerView, TransitionsView, TransitionView
 from emu.x86.modes import Mode
 
 if TYPE_CHECKING:
+    from emu.learning import Learn
     from emu.policies import Policy
     from emu.transitions import Transitions
     from emu.x86.vmentry import Rules
@@ -99,6 +101,44 @@ class Steering:
 
     def set_policy(self, policy: Policy) -> None:
         self._transitions.set_policy(policy)
+
+    def _learner(self) -> Learn:
+        from emu.learning import Learn
+
+        policy = self._transitions.policy
+        if not isinstance(policy, Learn):
+            raise DebuggerError(f"the policy is {policy.name}, which learns nothing: choose it by `policy learn`")
+        return policy
+
+    def explain(self, text: str) -> tuple[tuple[str, ...], ...]:
+        """Why the policy `learn` dwells as it does at the exit sites whose words contain `text`: lines for each of the
+        busiest. Raises DebuggerError when there is none."""
+        from emu.learning import explained
+
+        policy = self._learner()
+        views = policy.views(text)
+        if not views:
+            known = len(policy.learner.sites)
+            raise DebuggerError(f"no exit site of the {known} that are known has {text!r} in it: `policy` shows some")
+        return tuple(explained(view) for view in views[:SHOWN])
+
+    def save_learned(self, path: Path) -> int:
+        """Write what the policy `learn` knows; the number of sites. Raises DebuggerError."""
+        from emu import learned
+
+        try:
+            return learned.save(self._learner().learner, path)
+        except learned.LearnedError as error:
+            raise DebuggerError(str(error)) from None
+
+    def load_learned(self, path: Path) -> int:
+        """Let the policy `learn` know what a file says; the number of sites. Raises DebuggerError."""
+        from emu import learned
+
+        try:
+            return learned.load(self._learner().learner, path)
+        except learned.LearnedError as error:
+            raise DebuggerError(str(error)) from None
 
     def named_policy(self, text: str) -> Policy:
         """The policy of that name. Raises DebuggerError."""

@@ -24,6 +24,7 @@ from emu.x86.state import CpuState
 BUDGET, REQUEST = ExitReason.BUDGET, ExitReason.REQUEST
 #: How soon a state that could not be entered is looked at again, in instructions: at first, and at most.
 LOOK_FIRST, LOOK_LAST = 16, 4096
+NATIVE_NS = 1  #: what an instruction is taken to last on a vCPU that does not count them
 TOLD = 16  #: of the accesses that the emulator has answered by itself so many are told to the policy
 HISTORY = 64  #: transitions that are remembered
 #: Exits behind which the state may be one that cannot be entered again.
@@ -36,6 +37,8 @@ class NativeConfig(NamedTuple):
     make: MakeVcpu
     policy: Policy
     costs: Costs
+    #: The host's clock, ns, where emulated instructions are to take the time that they take; None: `tick` ns each.
+    clock: Callable[[], int] | None = None
 
 
 class Transition(NamedTuple):
@@ -81,12 +84,17 @@ class Transitions(Twin):
         self.deadline: Callable[[], int | None] = lambda: None
         #: told the virtual time in ns that a vCPU which does not count has spent
         self.spent: Callable[[int], None] = lambda ns: None
+        #: says what is to be told of that a vCPU which does not count does not tell; empty: nothing
+        self.watched: Callable[[], str] = lambda: ""
+        self._clock, self._tick = config.clock, place.tick
+        self._held = 0  # instructions retired up to which a person wants it emulated
         self._until = 0  # instructions retired at which to think about going native
         self._look = LOOK_FIRST
         self._site: Site | None = None  # of the access before
         self._access_at = 0  # instructions retired before it
         self._exit: VmExit | None = None  # itself
         self._native = 0  # the ledger's native instructions up to it
+        self._elapsed = 0  # ns that a vCPU which does not count has spent since
         self._shortened = False  # the emulator's run is ended because the CPU is to go native earlier
         emulator.note_answers()
         self._dwell = 0  # decided at it
@@ -109,7 +117,7 @@ class Transitions(Twin):
             if broken := self.vcpu.refused(self.state()):
                 raise EntryRefused("; ".join(map(str, broken)))
         self.forced = native
-        self._until = 0
+        self._until = self._held = 0
         self._forget()
         if native is not None:
             self._go(native, "forced")
@@ -119,7 +127,7 @@ class Transitions(Twin):
         self.forced = None
         self._go(False, f"asked for, {count} instructions")
         self._forget()
-        self._until = self.retired + count
+        self._until = self._held = self.retired + count
 
     def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
         """Never be native at a linear address in one of the (first, last) ranges, or in one of the modes."""
@@ -148,7 +156,7 @@ class Transitions(Twin):
 
     def obstacle(self) -> str:
         """What keeps the CPU emulated whatever its state is; empty: nothing."""
-        return self.vcpu.unable()
+        return self.vcpu.unable() or ("" if self.vcpu.counts else self.watched())
 
     def _go(self, native: bool, reason: str) -> None:
         """Move, if it is not there, and tell of it."""
@@ -217,10 +225,14 @@ class Transitions(Twin):
                 return None
             budget = min(budget, self._until - before)
         self._shortened = False
+        begun = 0 if self._clock is None else self._clock()
         try:
             exit = self.emulator.run(budget, skip_breakpoint=skip)
         finally:
-            self.ledger.emulated += self.emulator.retired - before
+            executed = self.emulator.retired - before
+            self.ledger.emulated += executed
+        if self._clock is not None and (late := self._clock() - begun - executed * self._tick) > 0:
+            self.spent(late)
         self._catch_up()
         if exit.reason is REQUEST and self._shortened and not exit.detail and not self._stop:
             return None
@@ -247,6 +259,7 @@ class Transitions(Twin):
             self.ledger.native += vcpu.retired - before
         if exit.elapsed:
             self.spent(exit.elapsed)
+            self._elapsed += exit.elapsed
         if exit.cause is ExitCause.STOPPED:
             stop = exit.stop
             return None if stop is None or (stop.reason is BUDGET and vcpu.counts) else stop
@@ -283,6 +296,8 @@ class Transitions(Twin):
             done = self.vcpu.complete(exit)
         finally:
             self.ledger.native += self.vcpu.retired - before
+        if done.reason is REQUEST and self.vcpu.retired == before:
+            self.ledger.exits[exit.cause] -= 1  # something came before it, and it will be an exit again
         if exit.cause in _CHANGING and (broken := self.vcpu.refused(self.vcpu.state())):
             self._out(exit, LOOK_FIRST, f"cannot be entered again: {broken[0]}")
             self._forget()
@@ -295,14 +310,18 @@ class Transitions(Twin):
         if self.policy.learns:
             site, before = exit.site, self._site
             gap = at - self._access_at
-            if before is not None and not gap:
+            if before is not None and not gap and (caught or self.vcpu.counts):
                 return self._dwell  # another access of the same instruction
             native = self.ledger.native
             if before is not None and caught:
                 self.policy.hit(before, gap)
             elif before is not None:
                 emulated = gap - exit.before - (native - self._native)
-                self.policy.missed(before, gap, max(0, min(gap, emulated)))
+                emulated = max(0, min(gap, emulated))
+                if not self.vcpu.counts:
+                    gap = emulated + max(1, self._elapsed // NATIVE_NS)
+                self.policy.missed(before, gap, emulated, self.vcpu.counts)
+            self._elapsed = 0
             self._exit, self._site, self._access_at, self._native = exit, site, at, native
         self._dwell = self.policy.dwell(exit, not caught)
         return self._dwell
@@ -318,7 +337,7 @@ class Transitions(Twin):
 
     def _caught(self, exit: VmExit, at: int) -> None:
         self.ledger.caught += 1
-        until = at + 1 + self._accessed(exit, at, caught=True)
+        until = max(self._held, at + 1 + self._accessed(exit, at, caught=True))
         if until > self._until:
             self._until = until
         elif until < self._until and self._look == LOOK_FIRST:
@@ -345,7 +364,7 @@ class Transitions(Twin):
 
     def set_retired(self, count: int) -> None:
         """See Cpu. Instants that were looked forward to are other ones now."""
-        self._until = count
+        self._until, self._held = count, 0
         self._forget()
         super().set_retired(count)
 

@@ -67,7 +67,7 @@ class Twin:
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
-        state = source.state()
+        state, resuming = source.state(), source.resuming
         source.set_interrupt(None)
         self._share_memory(source, target)
         target.set_retired(source.retired)
@@ -77,6 +77,8 @@ class Twin:
             target.load(state)
         finally:
             self._moving = False
+        if resuming is not None:
+            target.resume(resuming)
         target.set_interrupt(self._vector, last=self._last and target is self.emulator)
 
     def _now(self, active: Cpu) -> None:
@@ -86,12 +88,16 @@ class Twin:
 
     def _share_memory(self, source: Cpu, target: Cpu) -> None:
         """Tell `target` of the pages that `source` has written since it became active."""
+        translates = self.vcpu.translates
+        if target is self.vcpu and not translates:
+            target.memory_changed(0, 0)
+            return
         pages = self._written() if source is self.emulator else self.vcpu.take_written()
         if pages is None:
             for region in self._regions:
                 target.memory_changed(region.base, region.size)
             return
-        for first, end in (*_runs(pages), *self._unmarked()):
+        for first, end in (*_runs(pages), *(self._unmarked() if translates else ())):
             start, stop = self._start + first * PAGE, self._start + end * PAGE
             for region in self._regions:
                 low = max(start, region.host_address)
@@ -168,6 +174,15 @@ class Twin:
     def undisturbed(self) -> bool:
         """See Cpu."""
         return self._taken is None and self._active.undisturbed()
+
+    @property
+    def resuming(self) -> tuple[int, int, bool] | None:
+        """See Cpu."""
+        return self._active.resuming
+
+    def resume(self, place: tuple[int, int, bool]) -> None:
+        """See Cpu."""
+        self._active.resume(place)
 
     def set_retired(self, count: int) -> None:
         """See Cpu."""

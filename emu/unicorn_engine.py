@@ -85,7 +85,7 @@ from emu.unicorn_library import (
 from emu.unicorn_live import LiveState
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_state import read_state, write_state
+from emu.unicorn_state import Seldom, read_state, write_state
 from emu.unicorn_system import System
 from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
 from emu.unicorn_transfers import Transfers
@@ -124,8 +124,8 @@ class UnicornEngine:
     """An Executor. `regions` must not overlap, be whole pages, and stay mapped until `close`. `mmio` None: holes read
     all ones. `timestamp` is what RDTSC returns before the guest writes it; it grows by `tick` with each instruction of
     a run (0: however it likes). `model` is the CPU's. `checks`: see `emu.unicorn_checks`. `translations` is how many
-    translated blocks the fast loop keeps. `display` is served without a call of Python where that can be. Raises
-    EngineError when this Unicorn is not the one known here."""
+    translated blocks the fast loop keeps. `display` is served without a call of Python where that can be. `portable`
+    has the loop that needs no helper. Raises EngineError when this Unicorn is not the one known here."""
 
     name = "unicorn"
     answers_ahead = True
@@ -143,6 +143,7 @@ class UnicornEngine:
         display: SharedDisplay | None = None,
         tick: int = 0,
         apic: bool = False,
+        portable: bool = False,
     ) -> None:
         if LIBRARY.version != VERSION:
             raise EngineError(
@@ -179,6 +180,7 @@ class UnicornEngine:
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
+        self._seldom = Seldom()
         self._live_state = LiveState(
             self._ov, self.state, self._system.efer, lambda: self._halted, lambda: self._smm
         )  # fmt: skip
@@ -189,7 +191,7 @@ class UnicornEngine:
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
-        self._loop = self._choose_loop(translations, tick)
+        self._loop = self._choose_loop(translations, tick, portable)
         #: runs with what goes with them in one call, of the fast loop
         self._go = self._loop.go if isinstance(self._loop, FastLoop) else None
         self._display = display
@@ -217,9 +219,9 @@ class UnicornEngine:
         reset.regs[RDX] = model.signature
         self.load(reset)
 
-    def _choose_loop(self, translations: int, tick: int) -> FastLoop | GateLoop:
+    def _choose_loop(self, translations: int, tick: int, portable: bool) -> FastLoop | GateLoop:
         helper = HELPER
-        if os.environ.get("V2E_ENGINE", "") == "gate":
+        if portable or os.environ.get("V2E_ENGINE", "") == "gate":
             helper = FORCED
         elif isinstance(helper, Helper):
             try:
@@ -328,6 +330,19 @@ class UnicornEngine:
         """See Executor."""
         control = self._control
         return not (self._halted or self._nmi or control.taken or (control.interrupt and self.interruptible()))
+
+    @property
+    def resuming(self) -> tuple[int, int, bool] | None:
+        """See Cpu."""
+        control = self._control
+        if not (self._returning or self._interrupted) or control.skip == EMPTY:
+            return None
+        return control.skip, control.skip_rsp, self._interrupted
+
+    def resume(self, place: tuple[int, int, bool]) -> None:
+        """See Cpu."""
+        self._control.skip, self._control.skip_rsp, self._interrupted = place
+        self._returning = True
 
     def set_retired(self, count: int) -> None:
         """See Executor."""
@@ -519,7 +534,7 @@ class UnicornEngine:
 
     def state(self) -> CpuState:
         """See Executor."""
-        state = read_state(self._ov, halted=self._halted)
+        state = read_state(self._ov, halted=self._halted, seldom=self._seldom)
         state.smm, state.smm_nmi, state.smbase = self._smm, self._smm_nmi, self._smbase
         self._system.fill(state)
         return state
@@ -530,7 +545,7 @@ class UnicornEngine:
 
     def load(self, state: CpuState) -> None:
         """See Executor."""
-        write_state(self._ov, state)
+        write_state(self._ov, state, self._seldom)
         self._system.loaded(state)
         self._nmi = state.nmi_pending
         wakes = state.nmi_pending and not state.nmi_blocked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from typing import Final
 
@@ -49,6 +50,7 @@ DR7_FIXED: Final = 1 << 10
 AVAILABLE_TSS: Final = (1, 9)  #: types, S included
 TSS_BUSY: Final = 2  #: in the type of a TSS (SDM vol. 3A, 8.2.2)
 #: MSRs after RESET where not 0: PAT (SDM vol. 3A, 12.12.4).
+SYSENTER_CS: Final = 0x174  #: which the engine keeps from Unicorn
 MSR_RESET: Final = {0x277: 0x0007040600070406}
 
 _SEGMENT_NAMES: Final = (*SEGMENTS, "ldtr", "tr")
@@ -62,6 +64,13 @@ _SEGMENT_AT: Final = 20  #: index of ES's selector among the values of _HEAD
 _CR_AT: Final = _SEGMENT_AT + 10 * 4
 _FPREGS: Final = struct.Struct("<" + 8 * "QH6x")
 _XMM: Final = struct.Struct("<" + 16 * "2Q48x")
+#: The FPU and the SSE registers of a model without AVX.
+_FPU_AT: Final = offset_of(Env, "fpstt")
+_FPU_SIZE: Final = offset_of(Env, "xmm") + _XMM.size - _FPU_AT
+_DR_AT: Final = offset_of(Env, "dr")
+_DR: Final = struct.Struct("<8Q")
+_SEGS_AT: Final = offset_of(Env, "segs")
+_SEGS: Final = struct.Struct("<" + 8 * "I4xQII")
 _MSR_BLOCKS: Final = tuple(
     (offset_of(Env, first), struct.Struct(form), msrs)
     for first, form, msrs in (
@@ -74,38 +83,79 @@ _MSR_BLOCKS: Final = tuple(
 )  # fmt: skip
 
 
-def read_state(overlay: Overlay, *, halted: bool) -> CpuState:
+class Seldom:
+    """What was read last of the parts that seldom change, MSRs and FPU: their bytes in Unicorn's structure, and the
+    values. As long as the bytes are the same they are neither taken apart nor, for equal values, written again."""
+
+    __slots__ = ("fpu", "fpu_bytes", "msr_bytes", "msrs", "written")
+
+    def __init__(self) -> None:
+        self.msr_bytes = self.fpu_bytes = b""
+        self.msrs: dict[int, int] = {}
+        self.written: dict[int, int] = {}  #: `msrs` but for what the engine keeps from Unicorn
+        self.fpu = Fpu()
+
+
+def _msr_bytes(overlay: Overlay) -> bytes:
+    at = overlay.env_address
+    return b"".join([ctypes.string_at(at + offset, block.size) for offset, block, _ in _MSR_BLOCKS])
+
+
+def _fpu_bytes(overlay: Overlay) -> bytes:
+    return ctypes.string_at(overlay.env_address + _FPU_AT, _FPU_SIZE)
+
+
+def _msrs_of(data: bytes) -> dict[int, int]:
+    msrs: dict[int, int] = {}
+    at = 0
+    for _, block, numbers in _MSR_BLOCKS:
+        msrs.update(zip(numbers, block.unpack_from(data, at), strict=True))
+        at += block.size
+    return msrs
+
+
+def _copied(fpu: Fpu) -> Fpu:
+    return Fpu(
+        fpu.fcw, fpu.fsw, fpu.ftw, fpu.fop, fpu.fip, fpu.fcs, fpu.fdp, fpu.fds, fpu.mxcsr, fpu.st.copy(), fpu.xmm.copy()
+    )
+
+
+def read_state(overlay: Overlay, *, halted: bool, seldom: Seldom | None = None) -> CpuState:
     """A copy of the whole state, between runs: Unicorn collects the flags into env.eflags when it leaves a run, and
-    distributes them when it begins one. `halted` is kept by the engine: Unicorn forgets it when it starts."""
+    distributes them when it begins one. `halted` is kept by the engine: Unicorn forgets it when it starts. `seldom` is
+    what the engine has of the call before."""
     env = overlay.env
     head = _HEAD.unpack(ctypes.string_at(overlay.env_address, _HEAD_END))
     hflags, hflags2 = head[18:20]
-    state = CpuState()
-    state.regs, state.rip, state.rflags = list(head[:16]), head[16], head[17] | 2
-    at = _SEGMENT_AT
-    for name in _SEGMENT_NAMES:
-        selector, base, limit, flags = head[at : at + 4]
-        access = flags >> 8 & ACCESS_BITS
-        setattr(state, name, Segment(selector, base, limit, access if access & ACCESS_PRESENT else access | UNUSABLE))
-        at += 4
-    if state.tr.present and state.tr.access & SYSTEM_TYPE in AVAILABLE_TSS:
-        state.tr.access |= TSS_BUSY  # a loaded TSS is busy (SDM vol. 2A, LTR); Unicorn says so in memory only
-    state.gdtr, state.idtr = Table(head[at + 1], head[at + 2]), Table(head[at + 5], head[at + 6])
-    state.cr0, state.cr2, state.cr3, state.cr4 = (head[_CR_AT + i] for i in (0, 2, 3, 4))
-    state.cr8 = env.v_tpr & 0xF
-    state.dr = list(env.dr)
-    state.dr[4] = state.dr[5] = 0
-    state.efer = env.efer
-    for offset, block, msrs in _MSR_BLOCKS:
-        values = block.unpack(ctypes.string_at(overlay.env_address + offset, block.size))
-        state.msrs.update(zip(msrs, values, strict=True))
-    state.fpu = _read_fpu(overlay)
-    state.halted = halted
-    state.shadow = bool(hflags & HF_INHIBIT_IRQ)
-    state.nmi_blocked = bool(hflags2 & HF2_NMI)
-    state.nmi_pending = bool(overlay.request.value & CPU_INTERRUPT_NMI)
-    state.a20 = bool(head[-1] & 1 << 20)
-    return state
+    es, cs, ss, ds, fs, gs, ldtr, tr = (
+        Segment(head[at], head[at + 1], head[at + 2], _access(head[at + 3]))
+        for at in range(_SEGMENT_AT, _SEGMENT_AT + 32, 4)
+    )
+    if tr.present and tr.access & SYSTEM_TYPE in AVAILABLE_TSS:
+        tr.access |= TSS_BUSY  # a loaded TSS is busy (SDM vol. 2A, LTR); Unicorn says so in memory only
+    at = _SEGMENT_AT + 32
+    dr = list(_DR.unpack(ctypes.string_at(overlay.env_address + _DR_AT, _DR.size)))
+    dr[4] = dr[5] = 0
+    seldom = seldom or Seldom()
+    if (data := _msr_bytes(overlay)) != seldom.msr_bytes:
+        seldom.msr_bytes, seldom.msrs = data, _msrs_of(data)
+        seldom.written = {n: value for n, value in seldom.msrs.items() if n != SYSENTER_CS}
+    if (data := _fpu_bytes(overlay)) != seldom.fpu_bytes:
+        seldom.fpu_bytes, seldom.fpu = data, _read_fpu(overlay)
+    return CpuState(
+        list(head[:16]), head[16], head[17] | 2, es, cs, ss, ds, fs, gs, ldtr, tr,
+        Table(head[at + 1], head[at + 2]), Table(head[at + 5], head[at + 6]),
+        head[_CR_AT], head[_CR_AT + 2], head[_CR_AT + 3], head[_CR_AT + 4], env.v_tpr & 0xF, dr, env.efer,
+        seldom.msrs.copy(), _copied(seldom.fpu), halted, bool(hflags & HF_INHIBIT_IRQ), bool(hflags2 & HF2_NMI),
+        bool(overlay.request.value & CPU_INTERRUPT_NMI), a20=bool(head[-1] & 1 << 20),
+    )  # fmt: skip
+
+
+@functools.lru_cache(256)
+def _access(flags: int) -> int:
+    """A segment's access rights, of the flags that Unicorn keeps of it."""
+    access = flags >> 8 & ACCESS_BITS
+    return access if access & ACCESS_PRESENT else access | UNUSABLE
 
 
 def _read_fpu(overlay: Overlay) -> Fpu:
@@ -122,18 +172,16 @@ def _read_fpu(overlay: Overlay) -> Fpu:
     return fpu
 
 
-def write_state(overlay: Overlay, state: CpuState) -> None:
-    """Replace the whole state (all but `halted`), recompute what Unicorn derives from it, and drop its TLB."""
+def write_state(overlay: Overlay, state: CpuState, seldom: Seldom) -> None:
+    """Replace the whole state (all but `halted`), recompute what Unicorn derives from it, and drop its TLB. `seldom` is
+    what the engine has of the state that it read last."""
     env, call, address = overlay.env, overlay.call, overlay.env_address
     env.regs[:] = [value & _MASK64 for value in state.regs]
     env.eip = state.rip
     env.eflags = rflags = state.rflags & RFLAGS_KEPT | 2
     env.cc_src, env.cc_dst, env.cc_src2, env.cc_op = rflags & ARITHMETIC_FLAGS, 0, 0, CC_OP_EFLAGS
     env.df = -1 if rflags & RFLAGS_DF else 1
-    for name, target in zip(_SEGMENT_NAMES, overlay.segments(), strict=True):
-        _write_segment(target, state.segment(name))
-    if state.tr.present and state.tr.access & SYSTEM_TYPE in (3, 11):
-        env.tr.flags &= ~(TSS_BUSY << 8)  # Unicorn takes only an available TSS for a loaded one
+    _write_segments(address, state)
     env.gdt.base, env.gdt.limit = state.gdtr.base, state.gdtr.limit
     env.idt.base, env.idt.limit = state.idtr.base, state.idtr.limit
     env.cr[0], env.cr[2], env.cr[3], env.cr[4] = state.cr0 | CR0_ET, state.cr2, state.cr3, state.cr4
@@ -144,8 +192,10 @@ def write_state(overlay: Overlay, state: CpuState) -> None:
         for i in (0, 1, 2, 3, 6):
             env.dr[i] = state.dr[i]
         call.update_dr7(address, state.dr[7] & 0xFFFFFFFF)
-    _write_msrs(overlay, state.msrs)
-    _write_fpu(overlay, state.fpu)
+    if not seldom.written.items() <= state.msrs.items() or _msr_bytes(overlay) != seldom.msr_bytes:
+        _write_msrs(overlay, state.msrs)
+    if not _same_fpu(state.fpu, seldom.fpu) or _fpu_bytes(overlay) != seldom.fpu_bytes:
+        _write_fpu(overlay, state.fpu)
     env.a20_mask = -1 if state.a20 else ~(1 << 20)
     env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state, env)
     # VINTR makes reads of CR8 return v_tpr; without it they ask an APIC that is not there.
@@ -167,6 +217,28 @@ def _write_msrs(overlay: Overlay, msrs: dict[int, int]) -> None:
                 else:
                     field, index = MSR_ARRAYS[msr]
                     getattr(env, field)[index] = wanted
+
+
+def _same_fpu(a: Fpu, b: Fpu) -> bool:
+    """As a == b, in a fraction of the time."""
+    return (
+        a.st == b.st and a.xmm == b.xmm
+        and (a.fcw, a.fsw, a.ftw, a.fop, a.fip) == (b.fcw, b.fsw, b.ftw, b.fop, b.fip)
+        and (a.fcs, a.fdp, a.fds, a.mxcsr) == (b.fcs, b.fdp, b.fds, b.mxcsr)
+    )  # fmt: skip
+
+
+def _write_segments(env_address: int, state: CpuState) -> None:
+    """ES CS SS DS FS GS LDTR TR, at once."""
+    values: list[int] = []
+    for s in (state.es, state.cs, state.ss, state.ds, state.fs, state.gs, state.ldtr, state.tr):
+        access = s.access & ACCESS_BITS
+        if s.access & UNUSABLE:
+            access &= ~ACCESS_PRESENT
+        values += (s.selector, s.base, s.limit, access << 8)
+    if state.tr.present and state.tr.access & SYSTEM_TYPE in (3, 11):
+        values[-1] &= ~(TSS_BUSY << 8)  # Unicorn takes only an available TSS for a loaded one
+    ctypes.memmove(env_address + _SEGS_AT, _SEGS.pack(*values), _SEGS.size)
 
 
 def _write_segment(target: EnvSegment, source: Segment) -> None:

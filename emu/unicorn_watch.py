@@ -109,7 +109,12 @@ class Watchpoints:
         self.stale = self._moved = False
         self._placed = self._watches
         control, env = self._control, self._ov.env
-        control.dr7 = env.dr[7] & 0xFFFFFFFF
+        control.dr7 = dr7 = env.dr[7] & 0xFFFFFFFF
+        if not (self._watches or self._hooks or dr7 & 0xFF):
+            self._ports.after_port = None
+            control.ports = False
+            env.hflags &= ~HF_IOBPT
+            return
         on_ports = any(_enabled(env.dr[7], n) == DR7_IO for n in range(4))
         self._ports.after_port = self._port if on_ports else None
         control.ports = on_ports

@@ -105,6 +105,8 @@ class Vcpu(Cpu, Protocol):
     rules: Rules  #: which states it can enter
     #: `retired` counts the instructions that it executes, exactly. Else it stands still, and exits tell the time.
     counts: bool
+    #: It keeps translations of code. Else it executes from memory itself, and `take_written` has all that it writes.
+    translates: bool
 
     def refused(self, state: CpuState) -> tuple[Broken, ...]:
         """The rules that `state` breaks; empty: it can be entered."""

@@ -143,6 +143,77 @@ class EntryView:
 
 
 @dataclass(frozen=True, slots=True)
+class DifferenceView:
+    """A register, or bytes of memory from a physical address, that two CPUs leave unlike. Memory's values are little
+    endian."""
+
+    name: str
+    first: int
+    second: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class DivergenceView:
+    """Where the CPUs `first` and `second` part: behind `retired` instructions from reset, at the instruction at
+    `selector`:`offset`, `linear`. `what` is a sentence where it is more than values. The instruction is not known
+    (None) where its bytes cannot be read."""
+
+    first: str
+    second: str
+    retired: int
+    selector: int
+    offset: int
+    linear: int
+    instruction: InstructionView | None
+    differences: tuple[DifferenceView, ...]
+    what: str = ""
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        values = "; ".join(f"{d.name} {d.first:#x} and {d.second:#x}" for d in self.differences[:4])
+        more = f" and {len(self.differences) - 4} more" if len(self.differences) > 4 else ""
+        code = f"`{self.instruction.text}`" if self.instruction is not None else "the instruction"
+        said = "; ".join(part for part in (self.what, values + more) if part)
+        return (
+            f"{self.first} and {self.second} part behind {code} at {self.selector:04x}:{self.offset:04x} "
+            f"(linear {self.linear:#x}), {self.retired} instructions from reset: {said}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LockstepView:
+    """How far two CPUs were compared: `compared` instructions, of them `masked` behind which only flags differed that
+    are undefined there. `ended` says in a sentence why it is over."""
+
+    first: str
+    second: str
+    compared: int
+    masked: int
+    divergence: DivergenceView | None
+    ended: str
+
+
+@dataclass(frozen=True, slots=True)
+class StuckView:
+    """Whether the guest gets anywhere. `verdict` is one word: halted, idle (for an interrupt), forever (a loop without
+    a way out), waits (a loop that something else must end), counts (a loop that ends by itself), faults, interrupts
+    (a storm of them), entries (native entry fails again and again), or moves. `summary` is a sentence, `details` more
+    of them, `code` the loop."""
+
+    verdict: str
+    summary: str
+    details: tuple[str, ...] = ()
+    code: tuple[InstructionView, ...] = ()
+
+    @property
+    def stuck(self) -> bool:
+        """Nothing that the CPU does by itself will change what is described."""
+        return self.verdict not in ("moves", "counts", "idle")
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceView:
     """A device: its chip, where it is, its registers decoded."""
 

@@ -197,6 +197,9 @@ class BootMachine:
         for name, text in (("serial", self.serial), ("debugcon", self.debugcon)):
             if text:
                 parts.append((f"v2e {name}", "\n".join(map(printable, text.splitlines()))))
+        view = debugger.why_stuck()
+        if view.stuck:
+            parts.append(("v2e stuck", _shown(view)))
         return [*parts, ("v2e position", self._position()), ("v2e replay", self.replay)]
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from emu.engine import Access
 from emu.stops import VECTOR_NAMES
 from emu.x86.classes import InstructionClass
 from repl.command import CommandError
+from repl.rules import chosen_rules
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -188,9 +189,7 @@ def _entry(session: Session, kind: CatchKind, rest: str) -> Catch:
     words = _words(rest, 1, _form(kind))
     rules = session.debugger.steering.rules or vmentry.VTX2006
     if words:
-        if words[0] not in vmentry.RULES:
-            raise CommandError(f"no rules are called {words[0]!r}: use one of {', '.join(vmentry.RULES)}")
-        rules = vmentry.RULES[words[0]]
+        rules = chosen_rules(words[0])
     return Catch(kind, classes=ENTRY_CLASSES, text=_text(kind, rules.name), rules=rules)
 
 

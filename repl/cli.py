@@ -75,13 +75,15 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--memory", default="64M", metavar="SIZE", help="1M to 3G (default: 64M)")
     add("--cpus", default="1", metavar="N", help="CPUs of the machine: 1, as more are not available in this version")
     add("--hypervisor", default="none", metavar="NAME", help="whose virtual machine runs the guest: none, as the CPU "
-        "is emulated (the default), or model, the reference hypervisor: docs/transitions.md")  # fmt: skip
+        "is emulated (the default), model, the reference hypervisor (docs/transitions.md), or kvm, Linux's "
+        "(docs/kvm.md)")  # fmt: skip
     add("--policy", metavar="NAME", help="who executes where there is a hypervisor: auto or native, wherever the state "
-        "can be entered (the default), emulated, or dwell:N, N instructions emulated behind each exit")  # fmt: skip
+        "can be entered (the default), emulated, dwell:N, N instructions emulated behind each exit, or "
+        "learn (docs/policies.md)")  # fmt: skip
     add("--rules", metavar="NAME", help="which states its CPU can enter: vtx2006 (the default), vtx or svm")
     add("--costs", metavar="LIST", help="cycles in its ledger: exit=N,hop=N,emulated=N,native=N")
     add("--clock", default="virtual", metavar="NAME", help="what the guest's time follows: virtual, which is the "
-        "instructions run (10 ns each)")  # fmt: skip
+        "instructions run (10 ns each); with --hypervisor kvm also host, the host's clock")  # fmt: skip
     add("--serial", default="null", metavar="TO", help="COM1: null (default), stdio or a file")
     add("--debugcon", default="null", metavar="TO", help="ports 0x402 and 0xe9: null (default), stdio or a file")
     add("--parallel", default="null", metavar="TO", help="printer at LPT1: null (default), stdio or a file")
@@ -114,6 +116,8 @@ def run_parser() -> argparse.ArgumentParser:
     add("--headless", action="store_true", help="no prompt: run until the guest ends or gdb kills it")
     add("--until", metavar="EVENT", help="text:REGEX, serial:REGEX, debugcon:REGEX, pc:ADDR, insns:N or exit; then "
         "the -c commands run, and it ends")  # fmt: skip
+    add("--lockstep", action="store_true", help="a second CPU runs the same instructions on memory of its own, that of "
+        "the hypervisor or an emulator in other settings; the first difference ends the run")  # fmt: skip
     add("--screenshot", metavar="FILE", help="write what the display shows at the end to FILE, as PNG")
     add("--save-xen", metavar="FILE", help="write the machine at the end to FILE, as a Xen save stream")
     return parser

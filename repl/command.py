@@ -85,7 +85,8 @@ Function = Callable[["Session", Mapping[str, Any]], Result]
 class Command:
     """One command. `slash` names what may follow the word behind a slash (`x/16xb`); it reaches the function as
     args["slash"]. `front` commands run on the front end's thread, the others on the machine's, between two
-    instructions; `resumes` ones make the guest run, so they are refused where another front end does that."""
+    instructions; `resumes` ones make the guest run, so they are refused where another front end does that. `looks`:
+    nothing changes by it, neither the guest nor the session nor a file; a number: with at most so many arguments."""
 
     name: str
     group: str
@@ -97,6 +98,7 @@ class Command:
     slash: str = ""
     front: bool = False
     resumes: bool = False
+    looks: bool | int = False
 
     @property
     def usage(self) -> str:
@@ -114,12 +116,13 @@ def command(
     slash: str = "",
     front: bool = False,
     resumes: bool = False,
+    looks: bool | int = False,
 ) -> Callable[[Function], Command]:
     """Declare the function behind it as a command."""
 
     def declare(function: Function) -> Command:
         return Command(
-            name, group, help, function, arguments, tuple(aliases), details, slash, front or resumes, resumes
+            name, group, help, function, arguments, tuple(aliases), details, slash, front or resumes, resumes, looks
         )
 
     return declare
@@ -132,6 +135,11 @@ class Invocation:
     command: Command
     slash: str
     rest: str
+
+
+def _only_looks(invocation: Invocation) -> bool:
+    looks = invocation.command.looks
+    return looks if isinstance(looks, bool) else len(split_arguments(invocation.rest)) <= looks
 
 
 _OPERATOR_END = re.compile(r"[-+*/%&|<>:(\[~]$")
@@ -267,6 +275,10 @@ class Table:
         entry = invocation.command
         if entry.resumes and not session.may_resume:
             raise CommandError(f"{entry.name} is not for here: {session.resumed_by} runs and stops the guest")
+        if not session.may_change and not _only_looks(invocation):
+            raise CommandError(
+                f"{entry.name} changes something: another client came first and has the machine, this one looks"
+            )
         if entry.front:
             return entry.function(session, session.call(lambda: self.arguments(session, invocation)))
         return session.call(lambda: entry.function(session, self.arguments(session, invocation)))

@@ -89,12 +89,18 @@ def _firmware(name: str, find: Callable[[], Path]) -> FindingView:
         return FindingView(name, None, str(error))
 
 
-def _kvm() -> FindingView:
-    device = "/dev/kvm"
-    if not os.path.exists(device):
-        return FindingView("kvm", None, f"{device} is not there; this version has no kvm backend")
-    usable = "can be opened" if os.access(device, os.R_OK | os.W_OK) else "may not be opened by this user"
-    return FindingView("kvm", None, f"{device} {usable}; this version has no kvm backend")
+def _kvm() -> tuple[FindingView, ...]:
+    """What this host's KVM can and cannot do, found out by running a few instructions of each kind."""
+    try:
+        from xenbridge.kvm.abi import KvmError
+        from xenbridge.kvm.probe import probe
+    except (ImportError, OSError, AttributeError) as error:
+        return (FindingView("kvm", None, f"only Linux on x86-64 has KVM ({error})"),)
+    try:
+        found = probe().findings()
+    except KvmError as error:
+        return (FindingView("kvm", None, str(error)),)
+    return tuple(FindingView(name, ok, text) for name, ok, text in found)
 
 
 def _terminal() -> FindingView:
@@ -108,7 +114,7 @@ def findings() -> tuple[FindingView, ...]:
     """All that is looked at."""
     return (
         *_engine(), _gdb(), _nasm(), _firmware("SeaBIOS", lambda: find_firmware("seabios")),
-        _firmware("VGA BIOS", find_vga_rom), _kvm(), _terminal(),
+        _firmware("VGA BIOS", find_vga_rom), *_kvm(), _terminal(),
     )  # fmt: skip
 
 

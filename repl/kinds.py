@@ -16,7 +16,6 @@ from repl.command import CommandError, Kind, split_arguments
 from repl.expr import ExpressionError
 
 if TYPE_CHECKING:
-    from emu.x86.vmentry import Rules
     from repl.session import Session
 
 #: Names completed where an expression is typed.
@@ -112,7 +111,7 @@ def _path_words(session: Session, prefix: str) -> Iterable[str]:
 
 
 FORCES = ("native", "emulated", "off")
-POLICY_WORDS = ("emulated", "native", "auto", "learn", "dwell:")
+POLICY_WORDS = ("emulated", "native", "auto", "learn", "dwell:", "why", "save", "load")
 
 
 def _forced(session: Session, text: str) -> str:
@@ -125,15 +124,6 @@ def _clear(session: Session, text: str) -> str:
     if text != "clear":
         raise CommandError(f"{text!r} is not `clear`, which is all that `ledger` knows")
     return text
-
-
-def chosen_rules(name: str) -> Rules:
-    """The rules of that name. Raises CommandError."""
-    from emu.x86 import vmentry  # of use to few commands
-
-    if name not in vmentry.RULES:
-        raise CommandError(f"no rules are called {name!r}: use one of {', '.join(vmentry.RULES)}")
-    return vmentry.RULES[name]
 
 
 def _spans(session: Session, text: str) -> tuple[int, int] | Mode | str:
@@ -270,12 +260,13 @@ PORT = _limited("port", 0, 0xFFFF)
 ASSIGNMENT = Kind("register value", "a register's name, and an expression", _assignment, _expression_words, rest=True)
 VALUE = Kind("value", 'an expression, or text in "double quotes"', _bytes_or_number, _expression_words)
 HANDLERS = Kind("over or into", "`over` or `into`", _over_or_into, lambda session, prefix: ("over", "into"))
-RULES = Kind("rules", "the rules of a CPU", _word, lambda session, prefix: ("vtx2006", "vtx", "svm"))
+RULES = Kind("rules", "the rules of a CPU", _word, lambda session, prefix: ("vtx2006", "vtx", "svm", "kvm"))
 POLICY = Kind("policy", "a policy", _text, lambda session, prefix: POLICY_WORDS, rest=True)
 FORCE = Kind("native, emulated or off", "`native`, `emulated` or `off`", _forced, lambda session, prefix: FORCES)
 LEDGER = Kind("clear", "`clear`", _clear, lambda session, prefix: ("clear",))
 SPAN = Kind("span", "ADDRESS, ADDRESS-ADDRESS, a mode, or off", _spans, lambda session, prefix: (
     "off", *(mode.label for mode in Mode)), rest=True)  # fmt: skip
+SECOND = Kind("second", "the second CPU", _word, lambda session, prefix: ("emulator", "hooked", "portable"))
 REPEATS = Kind("each or whole", "`each` or `whole`", _each_or_whole, lambda session, prefix: ("each", "whole"))
 DEVICE = Kind("device", "a device's name", _word, _device_words)
 BREAKPOINT = Kind("number", "a breakpoint's number", _number, _breakpoint_words)

@@ -20,14 +20,14 @@ from emu.engine import CheckLevel, EngineError
 from emu.firmware.payload import KernelError
 from emu.firmware.roms import FirmwareError, builtin_bios, find_firmware, find_vga_rom, read_rom, tour_rom
 from emu.inspector import DebuggerError
-from emu.machine import MACHINES, MachineConfig, MachineError, build_machine
+from emu.machine import MACHINES, Machine, MachineConfig, MachineError, build_machine
 from emu.media import Disk, MediaError
 from emu.stops import Stop, StopKind
 from emu.until import Until, UntilError, parse_until
 from emu.worker import Worker
 from emu.x86.cpuid import MODELS
 from repl.media import open_media
-from repl.natively import native_config
+from repl.natively import KVM, native_config
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, choose, parse_count, parse_memory
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def notice(text: str) -> None:
 def check_choices(options: argparse.Namespace) -> None:
     """Values that this version does not have. Raises UsageError."""
     choose("--machine", options.machine, MACHINES)
-    choose("--clock", options.clock, ("virtual",), ("host",))
+    choose("--clock", options.clock, ("virtual", "host") if options.hypervisor == KVM else ("virtual",), ("host",))
     choose("--cpus", options.cpus, ("1",))
     if options.kernel is None:
         for name, given in (("--initrd", bool(options.initrd)), ("--append", options.append is not None)):
@@ -83,7 +83,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         tour = tour and options.load_xen is None
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
     config = MachineConfig(machine=options.machine, memory=memory, slice=piece, checks=checks, cpu=options.cpu)
-    config.native = native_config(options)
+    config.native = native_config(options, notice)
     open_media(options, config)
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:
@@ -175,12 +175,30 @@ class Sink:
 # -- the rig
 
 
+def _compared(config: MachineConfig) -> Machine:
+    """A machine with a second CPU in lockstep."""
+    from emu.lockstep import LockstepMachine, second_named
+
+    return LockstepMachine(config, second_named(config))
+
+
+def _told(machine: Machine) -> str:
+    """What its second CPU has seen, in a sentence."""
+    from emu.lockstep import LockstepMachine
+
+    assert isinstance(machine, LockstepMachine)
+    view = machine.summary("")
+    verdict = "no difference" if view.divergence is None else "a difference behind the last"
+    masked = f", {view.masked} of them but for undefined flags" if view.masked else ""
+    return f"lockstep of {view.first} and {view.second}: {view.compared} instructions compared{masked}, {verdict}"
+
+
 class Rig:
     """A machine with its debugger, its thread, the commands, and perhaps a gdb server. Closed as a whole."""
 
-    def __init__(self, config: MachineConfig, *, paced: bool) -> None:
+    def __init__(self, config: MachineConfig, *, paced: bool, lockstep: bool = False) -> None:
         try:
-            self.machine = build_machine(config)
+            self.machine = _compared(config) if lockstep else build_machine(config)
         except BUILD_FAILURES as error:
             raise UsageError(str(error)) from error
         self.config = config
@@ -208,10 +226,15 @@ class Rig:
     def _monitor_session(self) -> Session:
         return self.session.shared(may_resume=False, resumed_by="gdb")
 
+    @functools.cached_property
+    def _look_session(self) -> Session:
+        return self.session.shared(may_resume=False, may_change=False, resumed_by="another client")
+
     def _note(self, stop: Stop) -> None:
         if stop.kind is StopKind.EXIT:
             self.guest_code = stop.exit_code
-        self._stops.put(stop)
+        if stop.kind in _ENDS:  # a debugger's steps are not to wake the main thread
+            self._stops.put(stop)
 
     def killed(self) -> None:
         """A gdb client wants the guest ended for good."""
@@ -245,17 +268,32 @@ class Rig:
 
         return result_text(self._monitor_session.execute(line), Style())
 
+    def look(self, line: str) -> str:
+        """As `monitor`, for a client that only looks."""
+        from repl.render import Style, result_text
+
+        return result_text(self._look_session.execute(line), Style())
+
     def status(self, stop: Stop | None) -> int:
         """The exit status after `stop`; says on stderr why the guest died or what ran out."""
         if self.guest_code is not None:
             return (self.guest_code << 1 | 1) & 0xFF
         if stop is not None and stop.kind in _DIED:
-            notice(f"the guest died: {stop.text} (after {stop.retired} instructions)")
+            notice(f"the guest died: {stop.text} (after {stop.retired} instructions){self._waited(stop)}")
             return STATUS_DIED
         if stop is not None and stop.kind is StopKind.LIMIT:
-            notice(stop.text)
+            notice(stop.text + self._waited(stop))
             return STATUS_BUDGET
         return STATUS_OK
+
+    def _waited(self, stop: Stop) -> str:
+        """What the guest was waiting for where it got nowhere, as a sentence behind another."""
+        if stop.kind not in (StopKind.LIMIT, StopKind.DEADLOCK):
+            return ""
+        view = self.worker.call(self.debugger.why_stuck)
+        if stop.kind is StopKind.DEADLOCK:
+            return f"; {view.details[0]}" if view.details else ""
+        return f"; {view.summary}" if view.stuck or view.verdict == "idle" else ""
 
     def close(self) -> None:
         """Stop all. Guest writes kept with --write are in their files afterwards."""
@@ -289,7 +327,7 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
             if (target := getattr(options, option)) != "null":
                 sinks.append(Sink(f"--{option}", target, at_prompt))
                 setattr(config, f"{option}_out", sinks[-1])
-        rig = Rig(config, paced=paced)
+        rig = Rig(config, paced=paced or options.clock == "host", lockstep=getattr(options, "lockstep", False))
         if rig.machine.executor.notice:
             notice(rig.machine.executor.notice)
     except BUILD_FAILURES as error:
@@ -341,6 +379,7 @@ def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
             rig.worker,
             address,
             run_command=rig.monitor,
+            look_command=rig.look,
             on_kill=rig.killed,
             on_error=lambda error: notice(f"in the gdb server: {type(error).__name__}: {error}"),
         )
@@ -452,6 +491,11 @@ def run(options: argparse.Namespace) -> int:
         until = None if options.until is None else parse_until(options.until)
     except UntilError as error:
         raise UsageError(str(error)) from error
+    if until is not None and until.kind == "insns" and options.hypervisor == KVM:
+        raise UsageError(
+            f"--until {until.spec}: {KVM} does not count instructions: wait for another event, or use "
+            "--hypervisor model"
+        )
     lines = script_lines(options)
     piped = sys.stdin is None or not sys.stdin.isatty()
     headless = options.headless or options.gdb == "stdio"
@@ -478,6 +522,8 @@ def run(options: argparse.Namespace) -> int:
         if options.save_xen is not None:
             failed = _save_xen(rig, Path(options.save_xen))
             status = status or failed
+        if options.lockstep:
+            notice(rig.worker.call(lambda: _told(rig.machine)))
         return status
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from repl.options import UsageError, choose
@@ -17,8 +19,9 @@ NONE, MODEL, KVM = "none", "model", "kvm"
 EMULATED, AUTO, RULES = "emulated", "auto", "vtx2006"
 
 
-def native_config(options: argparse.Namespace) -> NativeConfig | None:
-    """What `--hypervisor` and its companions ask for; None: all is emulated. Raises UsageError."""
+def native_config(options: argparse.Namespace, notice: Callable[[str], None]) -> NativeConfig | None:
+    """What `--hypervisor` and its companions ask for; None: all is emulated. `notice` is told what a person has to know
+    in the middle of a run. Raises UsageError."""
     choose("--hypervisor", options.hypervisor, (NONE, MODEL, KVM), ("xen",))
     if options.hypervisor == NONE:
         given = ("--policy", options.policy not in (None, EMULATED)), ("--rules", options.rules), (
@@ -46,14 +49,15 @@ def native_config(options: argparse.Namespace) -> NativeConfig | None:
         raise UsageError(f"--policy: {error}") from None
     except CostError as error:
         raise UsageError(f"--costs: {error}") from None
-    return NativeConfig(_vcpu(options.hypervisor, rules), policy, costs)
+    clock = time.monotonic_ns if options.clock == "host" else None
+    return NativeConfig(_vcpu(options.hypervisor, rules, notice), policy, costs, clock)
 
 
-def _vcpu(hypervisor: str, rules: Rules) -> MakeVcpu:
+def _vcpu(hypervisor: str, rules: Rules, notice: Callable[[str], None]) -> MakeVcpu:
     if hypervisor == KVM:
         from xenbridge.kvm.probe import make_kvm
 
-        return make_kvm
+        return make_kvm(notice)
     from xenbridge.model import make_model
 
     return make_model(rules)

@@ -29,9 +29,19 @@ def _entry(entry: Command) -> list[str]:
     return [*lines, ""]
 
 
+def _looking(table: Table) -> str:
+    """What a second client of gdb's may use."""
+    words = []
+    for entry in table.commands:
+        if entry.looks is not False:
+            bare = "" if entry.looks is True else " (to show)"
+            words.append(f"[{entry.name}](#{entry.name.replace(' ', '-')}){bare}")
+    return f"A second gdb on the same machine looks on: of these commands it has {', '.join(words)}.\n"
+
+
 def reference(table: Table) -> str:
     """The whole page."""
-    lines = [_HEAD]
+    lines = [_HEAD, _looking(table)]
     for group, title in GROUPS.items():
         entries = [entry for entry in table.commands if entry.group == group]
         lines += [f"## {title[0].upper()}{title[1:]}", "", "| command | |", "|---|---|"]

@@ -15,10 +15,12 @@ from emu.journal import Event
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import (
     DeviceView,
+    DivergenceView,
     EntryView,
     FingerprintView,
     InstructionView,
     LedgerView,
+    LockstepView,
     PageWalkView,
     PictureView,
     RegionView,
@@ -26,6 +28,7 @@ from emu.views import (
     RegisterView,
     ScreenView,
     SegmentView,
+    StuckView,
     TableEntryView,
     TransitionsView,
 )
@@ -287,6 +290,42 @@ def _entry_checks(views: Sequence[EntryView], style: Style) -> list[str]:
     return lines
 
 
+def _divergence(view: DivergenceView, style: Style) -> list[str]:
+    code = view.instruction.text if view.instruction is not None else "?"
+    where = f"{view.selector:04x}:{hexadecimal(view.offset, 16 if view.offset < 65536 else 32)}"
+    linear = hexadecimal(view.linear, _wide(view.linear))
+    lines = [
+        f"{style('here', where)} linear {linear}, {view.retired} instructions from reset: {style('differs', code)}"
+    ]
+    rows = [["", style("name", view.first), style("name", view.second)]]
+    for d in view.differences:
+        rows.append([style("name", d.name), hexadecimal(d.first, d.bits), hexadecimal(d.second, d.bits)])
+    lines += aligned(rows) if view.differences else []
+    return [*lines, *([sentence(view.what)] if view.what else [])]
+
+
+def _locksteps(views: Sequence[LockstepView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        masked = f", {view.masked} of them but for undefined flags" if view.masked else ""
+        verdict = style("differs", "they part") if view.divergence is not None else style("good", "no difference")
+        lines.append(f"{view.first} and {view.second}: {verdict} in {view.compared} instructions{masked}")
+        if view.divergence is not None:
+            lines += _divergence(view.divergence, style)
+        else:
+            lines.append(sentence(view.ended))
+    return lines
+
+
+def _stuck(views: Sequence[StuckView], style: Style) -> list[str]:
+    lines = []
+    for view in views:
+        lines.append(style("differs" if view.stuck else "good", sentence(view.summary)))
+        lines += [f"  {text}" for text in view.details]
+        lines += _instructions(view.code, style)
+    return lines
+
+
 def _transitions(views: Sequence[TransitionsView], style: Style) -> list[str]:
     lines = []
     for view in views:
@@ -457,6 +496,7 @@ _RENDERERS: dict[type, Callable[[Any, Style], list[str]]] = {
     ScreenView: _screens, PictureView: _pictures, RegionView: _regions, FingerprintView: _fingerprints, Event: _events,
     Breakpoint: _breakpoints, Stop: _stops, PositionView: _positions, MemoryView: _memory, ValueView: _values,
     FindingView: _findings, EntryView: _entry_checks, TransitionsView: _transitions, LedgerView: _ledgers,
+    LockstepView: _locksteps, StuckView: _stuck,
 }  # fmt: skip
 
 

@@ -36,7 +36,8 @@ class Session:
     """One front end's view of one debugging session.
 
     `waits`: a command that makes the guest run returns when it has stopped (scripts); otherwise at once (the prompt,
-    which announces stops when they come). Where `may_resume` is false, `resumed_by` says who runs the guest.
+    which announces stops when they come). Where `may_resume` is false, `resumed_by` says who runs the guest. Where
+    `may_change` is false, only commands that look are for here.
     """
 
     def __init__(
@@ -47,21 +48,23 @@ class Session:
         *,
         waits: bool = True,
         may_resume: bool = True,
+        may_change: bool = True,
         resumed_by: str = "",
         symbols: Symbols | None = None,
         snapshots: Snapshots | None = None,
     ) -> None:
         self.debugger, self.worker, self.table = debugger, worker, table
         self.waits, self.may_resume, self.resumed_by = waits, may_resume, resumed_by
+        self.may_change = may_change
         self.symbols = symbols or Symbols()
         self.snapshots = snapshots or Snapshots()
         self.scope = DebuggerScope(debugger, self.symbols)
         self.examined = ("x", 0)  #: format and unit `x` used last; unit 0: not yet
 
-    def shared(self, *, may_resume: bool, resumed_by: str) -> Session:
+    def shared(self, *, may_resume: bool, resumed_by: str, may_change: bool = True) -> Session:
         """A session for another front end of the same machine, with the same symbols and snapshots."""
         return Session(
-            self.debugger, self.worker, self.table, may_resume=may_resume, resumed_by=resumed_by,
+            self.debugger, self.worker, self.table, may_resume=may_resume, may_change=may_change, resumed_by=resumed_by,
             symbols=self.symbols, snapshots=self.snapshots,
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 "Debugging with GDB", appendix "The GDB Agent Expression Mechanism", section "Bytecode Descriptions", has the codes and
 what each does to the stack, of which every element has 64 bits here. A program comes from outside: whatever its bytes
 are, it ends, within STEPS instructions and STACK elements, with a value or with an AgentError. Floating point, which
-gdb never emits, is refused when the program is read; so are state variables, which only tracepoints have.
+gdb never emits, is refused when the program is read.
 """
 
 from __future__ import annotations
@@ -40,6 +40,15 @@ class World(Protocol):
 
     def collect(self, address: int, length: int) -> None:
         """The program wants the bytes recorded."""
+
+    def variable(self, number: int) -> int:
+        """The value of a trace state variable."""
+
+    def set_variable(self, number: int, value: int) -> None:
+        """It gets this value, of 64 bits."""
+
+    def collect_variable(self, number: int) -> None:
+        """The program wants its value recorded."""
 
 
 _Stack = list[int]
@@ -182,6 +191,21 @@ def _trace_quick(stack: _Stack, length: int, world: World) -> int:
     return 0
 
 
+def _get_variable(stack: _Stack, number: int, world: World) -> int:
+    stack.append(world.variable(number) & MASK64)
+    return 0
+
+
+def _set_variable(stack: _Stack, number: int, world: World) -> int:
+    world.set_variable(number, stack[-1])
+    return 0
+
+
+def _trace_variable(stack: _Stack, number: int, world: World) -> int:
+    world.collect_variable(number)
+    return 0
+
+
 TEXT = 4096  #: bytes of the longest text that is read from memory
 
 
@@ -196,7 +220,7 @@ def _text(world: World, address: int, most: int) -> bytes:
 
 
 _S, _U = signed, int
-#: "Bytecode Descriptions", by code. Not here: 01h and 1Bh to 1Fh, floating point; 2Ch to 2Eh, state variables.
+#: "Bytecode Descriptions", by code. Not here: 01h and 1Bh to 1Fh, floating point.
 CODES: dict[int, _Code] = {
     0x02: _Code("add", 0, 2, 1, _binary(lambda a, b: a + b)),
     0x03: _Code("sub", 0, 2, 1, _binary(lambda a, b: a - b)),
@@ -235,6 +259,9 @@ CODES: dict[int, _Code] = {
     0x29: _Code("pop", 0, 1, 0, _pop),
     0x2A: _Code("zero_ext", 1, 1, 1, _zero_extend),
     0x2B: _Code("swap", 0, 2, 2, _swap),
+    0x2C: _Code("getv", 2, 0, 1, _get_variable),
+    0x2D: _Code("setv", 2, 1, 1, _set_variable),
+    0x2E: _Code("tracev", 2, 0, 0, _trace_variable),
     0x2F: _Code("tracenz", 0, 2, 0, _trace_text),
     0x30: _Code("trace16", 2, 1, 1, _trace_quick),
     0x32: _Code("pick", 1, 1, 2, _pick),
@@ -244,7 +271,6 @@ _IF_GOTO, _GOTO, _END, _PRINTF = 0x20, 0x21, 0x27, 0x34
 _WIDTHS = frozenset((0x16, 0x2A))  #: ext and zero_ext: the operand is a number of bits
 _REFUSED = {
     **dict.fromkeys((0x01, 0x1B, 0x1C, 0x1D, 0x1E, 0x1F), "floating point"),
-    **dict.fromkeys((0x2C, 0x2D, 0x2E), "trace state variables"),
 }
 
 

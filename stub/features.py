@@ -13,19 +13,27 @@ from stub.target import Description, EnumType, Feature, FlagsType, Register, Str
 MEANINGS = {
     "BreakpointCommands": "commands of breakpoints are run here, `dprintf` in agent style among them",
     "ConditionalBreakpoints": "conditions of breakpoints are evaluated here",
+    "ConditionalTracepoints": "conditions of tracepoints are evaluated here",
+    "DisconnectedTracing": "the packet `QTDisconnected`",
+    "EnableDisableTracepoints": "the packets `QTEnable` and `QTDisable`",
+    "InstallInTrace": "tracepoints can be defined while a trace runs",
     "PacketSize": "bytes of the longest packet, in hex",
+    "QTBuffer:size": "the packet",
+    "TracepointSource": "the packet `QTDPsrc`",
     "QNonStop": "the packet, and with it `vStopped` and `vCtrlC`",
     "QStartNoAckMode": "the packet",
     "multiprocess": "threads are named with their process, which is 1; said to clients that say it",
     "qXfer:features:read": "the target description",
     "qXfer:memory-map:read": "what is ROM",
     "qXfer:threads:read": "the threads",
+    "qXfer:traceframe-info:read": "what a trace frame holds",
     "ReverseContinue": "the packet `bc`",
     "ReverseStep": "the packet `bs`",
     "binary-upload": "the packet `x`",
     "error-message": "errors are sentences (`E.text`); said to clients that say it",
     "hwbreak": "stop replies name hardware breakpoints, to clients that say it",
     "swbreak": "stop replies name software breakpoints, to clients that say it",
+    "tracenz": "the instruction tracenz of agent expressions, which collects strings",
     "vContSupported": "the packet `vCont?`",
 }
 
@@ -36,7 +44,8 @@ def supported(features: tuple[str, ...]) -> str:
 
 
 def target_xml(description: Description) -> str:
-    """The target description document."""
+    """The target description document. Its lines are short: gdb refuses trace files with lines of 1000 characters, and
+    `tsave` writes the document into them."""
     body = "".join(_feature(feature) for feature in description.features)
     return (
         '<?xml version="1.0"?>\n<!DOCTYPE target SYSTEM "gdb-target.dtd">\n<target version="1.0">'
@@ -68,10 +77,10 @@ def _register(register: Register) -> str:
 def _type(type: Type) -> str:
     match type:
         case FlagsType():
-            rows = "".join(f'<field name={quoteattr(b.name)} start="{b.low}" end="{b.high}"/>' for b in type.fields)
+            rows = "".join(f'<field name={quoteattr(b.name)} start="{b.low}" end="{b.high}"/>\n' for b in type.fields)
             return f'<flags id={quoteattr(type.id)} size="{type.size}">{rows}</flags>\n'
         case EnumType():
-            rows = "".join(f'<evalue name={quoteattr(name)} value="{value}"/>' for name, value in type.values)
+            rows = "".join(f'<evalue name={quoteattr(name)} value="{value}"/>\n' for name, value in type.values)
             return f'<enum id={quoteattr(type.id)} size="{type.size}">{rows}</enum>\n'
         case StructType():
             return f"<struct id={quoteattr(type.id)}>{_members(type)}</struct>\n"
@@ -82,4 +91,4 @@ def _type(type: Type) -> str:
 
 
 def _members(type: StructType | UnionType) -> str:
-    return "".join(f"<field name={quoteattr(name)} type={quoteattr(kind)}/>" for name, kind in type.fields)
+    return "".join(f"<field name={quoteattr(name)} type={quoteattr(kind)}/>\n" for name, kind in type.fields)

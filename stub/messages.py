@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stub.trace_messages import TraceMessage
+
 #: The machine is the only process there is; gdb calls it that ("Packets", thread-id).
 PROCESS = 1
 
@@ -301,5 +303,5 @@ Message = (
     | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | WriteMemory | Resume | Reverse | QueryResume
     | InsertPoint | RemovePoint | SetThread | ThreadAlive | CurrentThread | QueryAttached | FirstThreads | NextThreads
     | ThreadExtra | SearchMemory | ChecksumMemory | QemuQuery | QemuSet | Transfer | MonitorCommand | SymbolsAvailable
-    | Kill | Attach | Detach | Restart
+    | Kill | Attach | Detach | Restart | TraceMessage
 )  # fmt: skip

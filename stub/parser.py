@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from stub import trace_parser
+from stub.fields import expressions, hexadecimal, number, pair, span, thread_id
 from stub.messages import (
     PROCESS,
     Action,
@@ -55,31 +57,11 @@ from stub.messages import (
 )
 
 _Parser = Callable[[bytes], Message]
-_NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")
-#: "Packets", thread-id: a hex number, -1 for all, 0 for any; in the multiprocess feature `pPROCESS.THREAD`, or
-#: `pPROCESS` for all of its threads.
-_THREAD = re.compile(rb"(?:p(-1|[0-9a-fA-F]{1,16})(?:\.|$))?(-1|[0-9a-fA-F]{1,16})?")
-
-
-def _number(text: bytes, what: str) -> int:
-    if not _NUMBER.fullmatch(text):
-        raise MessageError(f"the {what} is not a hexadecimal number of at most 16 digits")
-    return int(text, 16)
-
-
-def _thread(text: bytes) -> int:
-    match = _THREAD.fullmatch(text)
-    if match is None or not text or text.endswith(b"."):
-        raise MessageError("the thread is not a hexadecimal number or -1")
-    process, thread = match.groups()
-    if process is not None and int(process, 16) not in (-1, 0, PROCESS):
-        raise MessageError(f"there is no process {int(process, 16)}: the machine is process {PROCESS}")
-    return -1 if thread is None else int(thread, 16)
 
 
 def _process(rest: bytes) -> None:
     """The process of a packet that may name one. Raises MessageError for one that does not exist."""
-    if rest and _number(rest, "process") != PROCESS:
+    if rest and number(rest, "process") != PROCESS:
         raise MessageError(f"there is no process {int(rest, 16)}: the machine is process {PROCESS}")
 
 
@@ -91,40 +73,26 @@ def _of_process(message: Message) -> _Parser:
     return parser
 
 
-def _pair(text: bytes, first: str, second: str) -> tuple[int, int]:
-    left, comma, right = text.partition(b",")
-    if not comma:
-        raise MessageError(f"there is no comma between {first} and {second}")
-    return _number(left, first), _number(right, second)
-
-
-def _hex(text: bytes, what: str) -> bytes:
-    try:
-        return bytes.fromhex(text.decode("ascii"))
-    except ValueError:
-        raise MessageError(f"the {what} is not in hexadecimal digits, two for each byte") from None
-
-
 def _query_supported(rest: bytes) -> Message:
     return QuerySupported(tuple(f for f in rest.lstrip(b":").decode("latin-1").split(";") if f))
 
 
 def _write_register(rest: bytes) -> Message:
-    number, equals, data = rest.partition(b"=")
+    which, equals, data = rest.partition(b"=")
     if not equals:
         raise MessageError("there is no = between register and value")
-    return WriteRegister(_number(number, "register number"), _hex(data, "value"))
+    return WriteRegister(number(which, "register number"), hexadecimal(data, "value"))
 
 
 def _write_memory(rest: bytes) -> Message:
     head, data = _colon(rest)
-    address, length = _pair(head, "address", "length")
-    return _sized(address, length, _hex(data, "data"))
+    address, length = span(head)
+    return _sized(address, length, hexadecimal(data, "data"))
 
 
 def _write_binary(rest: bytes) -> Message:
     head, data = _colon(rest)
-    address, length = _pair(head, "address", "length")
+    address, length = span(head)
     return _sized(address, length, data)
 
 
@@ -142,13 +110,13 @@ def _sized(address: int, length: int, data: bytes) -> WriteMemory:
 
 
 def _address(rest: bytes) -> int | None:
-    return _number(rest, "address") if rest else None
+    return number(rest, "address") if rest else None
 
 
 def _with_signal(kind: str, rest: bytes) -> Message:
     signal, semicolon, address = rest.partition(b";")
-    where = _number(address, "address") if semicolon else None
-    return Resume((Action(kind, _number(signal, "signal")),), where)
+    where = number(address, "address") if semicolon else None
+    return Resume((Action(kind, number(signal, "signal")),), where)
 
 
 def _vcont(rest: bytes) -> Message:
@@ -160,15 +128,15 @@ def _vcont(rest: bytes) -> Message:
 
 def _action(text: bytes) -> Action:
     body, colon, who = text.partition(b":")
-    thread = _thread(who) if colon else None
+    thread = thread_id(who) if colon else None
     thread = None if thread == -1 else thread
     kind, rest = chr(body[0]) if body else "", body[1:]
     if kind in ("c", "s", "t") and not rest:
         return Action(kind, thread=thread)
     if kind in ("C", "S"):
-        return Action(kind.lower(), _number(rest, "signal"), thread=thread)
+        return Action(kind.lower(), number(rest, "signal"), thread=thread)
     if kind == "r":
-        start, end = _pair(rest, "start", "end")
+        start, end = pair(rest, "start", "end")
         return Action(kind, start=start, end=end, thread=thread)
     raise MessageError("vCont names an action that is none of c, C, s, S, t, r")
 
@@ -177,7 +145,7 @@ def _point(rest: bytes) -> tuple[int, int, int]:
     parts = rest.split(b",")
     if len(parts) != 3:
         raise MessageError("a breakpoint packet has a type, an address and a kind")
-    return _number(parts[0], "type"), _number(parts[1], "address"), _number(parts[2], "kind")
+    return number(parts[0], "type"), number(parts[1], "address"), number(parts[2], "kind")
 
 
 def _insert_point(rest: bytes) -> Message:
@@ -191,39 +159,24 @@ def _insert_point(rest: bytes) -> Message:
             flag, comma, body = section.removeprefix(b"cmds:").partition(b",")
             if not comma:
                 raise MessageError("there is no comma behind the persistence of the commands")
-            persist = bool(_number(flag, "persistence"))
-            commands += _expressions(body)
+            persist = bool(number(flag, "persistence"))
+            commands += expressions(body)
         elif section:
-            conditions += _expressions(section)
+            conditions += expressions(section)
     return InsertPoint(*_point(place), conditions, commands, persist)
-
-
-def _expressions(text: bytes) -> tuple[bytes, ...]:
-    """`XLENGTH,HEX` one behind another, LENGTH in bytes."""
-    found = []
-    while text:
-        head, comma, rest = text.partition(b",")
-        if head[:1] != b"X" or not comma:
-            raise MessageError("an agent expression is X, its length, a comma and its bytes")
-        length = _number(head[1:], "length of an agent expression")
-        if 2 * length > len(rest):
-            raise MessageError("an agent expression is shorter than its length says")
-        found.append(_hex(rest[: 2 * length], "agent expression"))
-        text = rest[2 * length :]
-    return tuple(found)
 
 
 def _set_thread(rest: bytes) -> Message:
     if rest[:1] not in (b"g", b"c"):
         raise MessageError("H is followed by g or c")
-    return SetThread(chr(rest[0]), _thread(rest[1:]))
+    return SetThread(chr(rest[0]), thread_id(rest[1:]))
 
 
 def _transfer(rest: bytes) -> Message:
     parts = rest.decode("latin-1").split(":")
     if len(parts) < 4 or parts[1] != "read":
         return Unknown(b"qXfer:" + rest)
-    offset, length = _pair(parts[-1].encode("latin-1"), "offset", "length")
+    offset, length = pair(parts[-1].encode("latin-1"), "offset", "length")
     return Transfer(parts[0], ":".join(parts[2:-1]), offset, length)
 
 
@@ -240,7 +193,7 @@ def _search(rest: bytes) -> Message:
     parts = rest.removeprefix(b"memory:").split(b";", 2)
     if len(parts) != 3:
         raise MessageError("a search has an address, a length and a pattern")
-    return SearchMemory(_number(parts[0], "address"), _number(parts[1], "length"), parts[2])
+    return SearchMemory(number(parts[0], "address"), number(parts[1], "length"), parts[2])
 
 
 #: Names of `qqemu.` and `Qqemu.`; in the latter `=` or `:` precedes the value.
@@ -252,11 +205,11 @@ def _qemu(payload: bytes) -> Message:
     if match is None:
         return Unknown(payload)
     name = match[1].decode("ascii")
-    return QemuQuery(name) if match[2] is None else QemuSet(name, _number(match[2], "value"))
+    return QemuQuery(name) if match[2] is None else QemuSet(name, number(match[2], "value"))
 
 
 def _monitor(rest: bytes) -> Message:
-    return MonitorCommand(_hex(rest, "command").decode("utf-8", "replace"))
+    return MonitorCommand(hexadecimal(rest, "command").decode("utf-8", "replace"))
 
 
 #: One-letter packets.
@@ -264,11 +217,11 @@ _LETTERS: dict[int, _Parser] = {
     ord("!"): lambda rest: ExtendedMode(),
     ord("?"): lambda rest: QueryStop(),
     ord("g"): lambda rest: ReadRegisters(),
-    ord("G"): lambda rest: WriteRegisters(_hex(rest, "value")),
-    ord("p"): lambda rest: ReadRegister(_number(rest, "register number")),
+    ord("G"): lambda rest: WriteRegisters(hexadecimal(rest, "value")),
+    ord("p"): lambda rest: ReadRegister(number(rest, "register number")),
     ord("P"): _write_register,
-    ord("m"): lambda rest: ReadMemory(*_pair(rest, "address", "length")),
-    ord("x"): lambda rest: ReadMemoryBinary(*_pair(rest, "address", "length")),
+    ord("m"): lambda rest: ReadMemory(*span(rest)),
+    ord("x"): lambda rest: ReadMemoryBinary(*span(rest)),
     ord("M"): _write_memory,
     ord("X"): _write_binary,
     ord("c"): lambda rest: Resume((Action("c"),), _address(rest)),
@@ -279,7 +232,7 @@ _LETTERS: dict[int, _Parser] = {
     ord("Z"): _insert_point,
     ord("z"): lambda rest: RemovePoint(*_point(rest.partition(b";")[0])),
     ord("H"): _set_thread,
-    ord("T"): lambda rest: ThreadAlive(_thread(rest)),
+    ord("T"): lambda rest: ThreadAlive(thread_id(rest)),
     ord("k"): lambda rest: Kill(replies=False),
     ord("D"): lambda rest: _of_process(Detach())(rest.removeprefix(b";")),
     ord("R"): lambda rest: Restart(replies=False),
@@ -301,12 +254,13 @@ _NAMES: dict[bytes, _Parser] = {
     b"qAttached": _of_process(QueryAttached()),
     b"qfThreadInfo": lambda rest: FirstThreads(),
     b"qsThreadInfo": lambda rest: NextThreads(),
-    b"qThreadExtraInfo": lambda rest: ThreadExtra(_thread(rest)),
+    b"qThreadExtraInfo": lambda rest: ThreadExtra(thread_id(rest)),
     b"qSearch": _search,
-    b"qCRC": lambda rest: ChecksumMemory(*_pair(rest, "address", "length")),
+    b"qCRC": lambda rest: ChecksumMemory(*pair(rest, "address", "length")),
     b"qXfer": _transfer,
     b"qRcmd": _monitor,
     b"qSymbol": lambda rest: SymbolsAvailable(),
+    **trace_parser.NAMES,
 }
 _NAME = re.compile(rb"[^:;,]*")
 

@@ -15,7 +15,18 @@ from dataclasses import dataclass, field
 from emu.x86.flags import Flag
 from emu.x86.registers import MSRS, REGISTERS
 from emu.x86.state import GENERAL, CpuState
-from stub.target import Bits, Description, Feature, FlagsType, Register, StructType, Type, UnionType, VectorType
+from stub.target import (
+    Bits,
+    Description,
+    EnumType,
+    Feature,
+    FlagsType,
+    Register,
+    StructType,
+    Type,
+    UnionType,
+    VectorType,
+)
 
 #: Code widths by the architecture that decodes them.
 ARCHITECTURES = {16: "i8086", 32: "i386", 64: "i386:x86-64"}
@@ -25,6 +36,8 @@ SEGMENT_ORDER = ("cs", "ss", "ds", "es", "fs", "gs")
 FPU_CONTROL = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
 #: Sent with every stop reply, so that a step costs no further packet, and `mode` for the helper.
 EXPEDITED = frozenset(("eip", "rip", "esp", "rsp", "ebp", "rbp", "eflags", "cs", "ss", "ip", "mode"))
+#: Values of `engine`.
+ENGINES = (("emulator", 0), ("native", 1))
 #: Registers whose named bits are not all there is to see in them: shown as numbers.
 NUMBERS = frozenset(("cr3", "apic_base"))
 
@@ -45,25 +58,36 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class X86Register(Register):
     """A register made of registers of the table. `read` gives its value, at most `bits` wide. `is_pc`: shown as its
-    target's convention says."""
+    target's convention says, where that is another than the linear address, which `read` gives. `is_engine`: none of
+    the CPU's, but who executes; not to be written."""
 
     parts: tuple[Part, ...] = ()
     is_pc: bool = False
     read: Callable[[CpuState], int] = field(default=lambda state: 0, compare=False)
+    is_engine: bool = False
 
 
 def _reader(parts: tuple[Part, ...]) -> Callable[[CpuState], int]:
     """How to read the parts, put together; made once, since every stop reads many registers."""
     if len(parts) > 1:
-        return lambda state: sum(part.read(state) << part.low for part in parts)
+        several = tuple((REGISTERS[part.name].get, (1 << part.bits) - 1, part.low) for part in parts)
+
+        def read(state: CpuState) -> int:
+            value = 0
+            for get, mask, low in several:
+                value |= (get(state) & mask) << low
+            return value
+
+        return read
     (part,) = parts
     return REGISTERS[part.name].get if REGISTERS[part.name].bits <= part.bits else part.read
 
 
 def _plain(name: str, bits: int, type: str, *, source: str = "", group: str = "", ours: bool = False) -> X86Register:
     parts = (Part(source or name, 0, bits),)
-    is_pc = name in ("eip", "rip")
-    return X86Register(name, bits, type, group, name in EXPEDITED, not ours, parts, is_pc, _reader(parts))
+    is_pc, mask = name in ("eip", "rip"), (1 << bits) - 1
+    read = (lambda state: state.linear_pc & mask) if is_pc else _reader(parts)
+    return X86Register(name, bits, type, group, name in EXPEDITED, not ours, parts, is_pc, read)
 
 
 def _flags_type(id: str, size: int, flags: tuple[Flag, ...]) -> FlagsType:
@@ -108,10 +132,15 @@ def _ours(name: str, registers: list[X86Register], types: tuple[Type, ...] = ())
     return Feature(f"org.v2e.x86.{name}", tuple(registers), types)
 
 
-def _state(bits: int) -> Feature:
-    """Where the CPU is: `ip` is the offset in CS, `mode` the width of the next instruction."""
+def _state(bits: int, native: bool) -> Feature:
+    """Where the CPU is: `ip` is the offset in CS, `mode` the width of the next instruction, `engine` who executes,
+    where there is a CPU that runs natively."""
     ip = _plain("ip", bits, f"uint{bits}", source="rip", ours=True)
-    return _ours("state", [ip, *(_plain(name, 32, "int", group="system", ours=True) for name in ("mode", "cpl"))])
+    registers = [ip, *(_plain(name, 32, "int", group="system", ours=True) for name in ("mode", "cpl"))]
+    if not native:
+        return _ours("state", registers)
+    engine = X86Register("engine", 32, "x86_engine", "system", False, False, (), is_engine=True)
+    return _ours("state", [*registers, engine], (EnumType("x86_engine", 4, ENGINES),))
 
 
 def _access() -> FlagsType:
@@ -177,8 +206,9 @@ def _system(feature: str, names: tuple[str, ...], bits: int) -> Feature:
     return _ours(feature, registers, tuple(types))
 
 
-def describe(code_bits: int) -> Description:
-    """The registers as gdb is to see them while the CPU's next instruction is `code_bits` (16, 32 or 64) wide."""
+def describe(code_bits: int, *, native: bool = False) -> Description:
+    """The registers as gdb is to see them while the CPU's next instruction is `code_bits` (16, 32 or 64) wide, and with
+    `native` who executes it."""
     wide = code_bits == 64
     bits = 64 if wide else 32
     features = [_core(wide), _sse(wide)]
@@ -186,7 +216,7 @@ def describe(code_bits: int) -> Description:
         bases = tuple(_plain(name, 64, "data_ptr") for name in ("fs_base", "gs_base"))
         features.append(Feature("org.gnu.gdb.i386.segments", bases))
     features += [
-        _state(bits),
+        _state(bits, native),
         _segments(bits),
         _tables(bits),
         _system("control", ("cr0", "cr2", "cr3", "cr4", "cr8", "efer"), bits),

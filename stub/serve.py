@@ -17,6 +17,7 @@ def serve_debugger(
     address: str,
     *,
     run_command: Callable[[str], str] | None = None,
+    look_command: Callable[[str], str] | None = None,
     on_kill: Callable[[], None] = lambda: None,
     on_error: Callable[[BaseException], None] = lambda error: None,
     pipes: tuple[int, int] = (0, 1),
@@ -24,8 +25,9 @@ def serve_debugger(
     """A server at `address` (see `stub.server.parse_address`), not started yet: `start` gives gdb's form of it.
 
     `run_command` runs a `monitor` command and returns its output; it is called on a thread of its own, and what it
-    raises is shown to the person. `on_kill` is called on the machine's thread when a client has killed the guest;
-    `on_error` for what went wrong inside. Raises ServerError for an address that makes no sense.
+    raises is shown to the person. `look_command` is the same for clients that only look. `on_kill` is called on the
+    machine's thread when a client has killed the guest; `on_error` for what went wrong inside. Raises ServerError for
+    an address that makes no sense.
     """
     target = DebuggerTarget(debugger, worker, on_kill=on_kill)
 
@@ -41,7 +43,15 @@ def serve_debugger(
     def make_onlooker(compressed: bool, on_output: Callable[[], None]) -> Session:
         # A target of its own: which breakpoints are this client's, and how it sees eip, is told by it.
         seen = DebuggerTarget(debugger, worker)
-        return Session(seen, compressed=compressed, looks_on=True, on_error=on_error, on_output=on_output)
+        seen.experiment = target.experiment
+        return Session(
+            seen,
+            has_runner=look_command is not None,
+            compressed=compressed,
+            looks_on=True,
+            on_error=on_error,
+            on_output=on_output,
+        )
 
     return Server(
         address,
@@ -49,6 +59,7 @@ def serve_debugger(
         make_onlooker=make_onlooker,
         call=worker.call,
         run_command=run_command,
+        look_command=look_command,
         on_error=on_error,
         pipes=pipes,
     )

@@ -1,5 +1,5 @@
-"""The only socket code: serves gdb on TCP, a Unix socket or a pair of pipes, in its own thread. The first client has
-the target; those that come while it is there look on.
+"""Serves gdb on TCP, a Unix socket or a pair of pipes, in its own thread. The first client has the target; those that
+come while it is there look on.
 
 Bytes that come in are handled by the session on the thread that owns the target (`call` gets them there); what it has
 to say is sent from there at once, and by the server's thread later when the client is slow. Nothing a client does can
@@ -9,155 +9,41 @@ make that thread wait for it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
-import socket
-import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from stub.handlers.base import error_text
+from stub.links import STDIO, Address, Link, Listener, PipeLink, ServerError, SocketLink, Waker, listen, parse_address
 from stub.packet import frame
 from stub.session import Close, Event, RunCommand, Session
 
+__all__ = ["STDIO", "Address", "Server", "ServerError", "parse_address"]
 T = TypeVar("T")
-#: Bytes taken from a client at a time.
-CHUNK = 0x10000
-#: After an answer the target's thread waits this long (ms) for the next packet, since gdb sends them in bursts and each
-#: change of threads costs as much as the packet; and no longer than this in all (s), as others want the target, too.
-LINGER_MS, LINGER_SECONDS = 2, 0.02
+_READ, _WRITE = select.POLLIN, select.POLLOUT
+#: After an answer the target's thread waits a little for the next packet (`Link.linger`), since gdb sends them in
+#: bursts and each change of threads costs as much as the packet; no longer than this in all (s), as others want the
+#: target, too.
+LINGER_SECONDS = 0.02
 #: Clients that look on at the same time.
 MAX_ONLOOKERS = 4
 #: Clients more than that are told that others are served, until they go; more replace the oldest.
 MAX_REFUSED = 8
-#: Bytes of a Unix socket's path (unix(7), sun_path), without the final zero.
-MAX_PATH = 107
-STDIO = "stdio"
-_READ, _WRITE = select.POLLIN, select.POLLOUT
-
-
-class ServerError(Exception):
-    """The server cannot be had at this address; one sentence says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to serve: `path` of a Unix socket, or `host` and `port` (0: a free one), or neither: standard input and
-    output."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    @property
-    def is_stdio(self) -> bool:
-        return not self.host and not self.path
-
-
-def parse_address(text: str) -> Address:
-    """HOST:PORT, PORT (on the loopback interface), a path with a slash in it, or `stdio`. Raises ServerError."""
-    if text == STDIO:
-        return Address()
-    path = text.removeprefix("unix:")
-    if "/" in path or path != text:
-        if not path or len(os.fsencode(path)) > MAX_PATH:
-            raise ServerError(f"{path!r} cannot be a socket's path: it has 1 to {MAX_PATH} bytes")
-        return Address(path=path)
-    host, _, port = text.rpartition(":")
-    if not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
-        raise ServerError(
-            f"{text!r} is no address for gdb: give HOST:PORT, PORT (0 to 65535, 0 for a free one), a socket's path with"
-            " a slash in it, or stdio"
-        )
-    return Address(host.removeprefix("tcp:").strip("[]") or "127.0.0.1", int(port))
-
-
-class _Link(Protocol):
-    """A byte stream that never blocks."""
-
-    def fileno(self) -> int: ...
-
-    def write_fileno(self) -> int: ...
-
-    def receive(self) -> bytes:
-        """What has come, b"" at the end. Raises BlockingIOError, OSError."""
-
-    def send(self, data: bytes) -> int:
-        """How much was taken. Raises BlockingIOError, OSError."""
-
-    def close(self) -> None: ...
-
-
-class _SocketLink:
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        if connection.family != socket.AF_UNIX:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._socket = connection
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    write_fileno = fileno
-
-    def receive(self) -> bytes:
-        return self._socket.recv(CHUNK)
-
-    def send(self, data: bytes) -> int:
-        return self._socket.send(data, socket.MSG_NOSIGNAL)
-
-    def finish(self) -> None:
-        """Nothing more will be sent; what the peer still sends is read until it goes, so that it gets the answer."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class _PipeLink:
-    """Descriptors whose blocking mode is shared with other processes, and so is left alone."""
-
-    def __init__(self, source: int, sink: int) -> None:
-        self._source, self._sink = source, sink
-
-    def fileno(self) -> int:
-        return self._source
-
-    def write_fileno(self) -> int:
-        return self._sink
-
-    def receive(self) -> bytes:
-        return os.read(self._source, CHUNK)
-
-    def send(self, data: bytes) -> int:
-        ready = select.poll()
-        ready.register(self._sink, _WRITE)
-        if not ready.poll(0):
-            raise BlockingIOError
-        return os.write(self._sink, data[: select.PIPE_BUF])  # this much never blocks when poll says ready
-
-    def close(self) -> None:
-        pass  # not ours
 
 
 class _Connection:
     """A client that is served."""
 
-    def __init__(self, link: _Link, wake: Callable[[], None]) -> None:
+    def __init__(self, link: Link, wake: Callable[[], None]) -> None:
         self.link = link
         self.session: Session | None = None
         self._wake = wake
         self._lock = threading.Lock()
         self._pending = b""
-        self._ready = select.poll()
-        self._ready.register(link.fileno(), _READ)
         self.closing = False  #: close when all is sent
         self.dead = False
 
@@ -203,33 +89,27 @@ class _Connection:
         """On the target's thread: let the session handle `data`, and what comes right behind the answer."""
         session = self.session
         assert session is not None
-        events = self._feed(session, data)
         end = time.monotonic() + LINGER_SECONDS
-        while not events and session.answered and not self._pending and time.monotonic() < end:
-            data = self.receive(LINGER_MS)
+        while True:
+            events = session.receive_data(data)
+            while self.flush() and session.stalled:
+                events += session.receive_data(b"")
+            if events or self._pending or not session.answered or time.monotonic() >= end:
+                return events
+            data = self.receive(self.link.linger)
             if not data:
-                break
-            events = self._feed(session, data)
-        return events
+                return events
 
-    def receive(self, milliseconds: int = 0) -> bytes:
-        """What has come, b"" for nothing within this time. Notes the client's end in `dead`."""
+    def receive(self, receive: Callable[[], bytes]) -> bytes:
+        """What has come by one of the link's ways, b"" for nothing. Notes the client's end in `dead`."""
         try:
-            if milliseconds and not self._ready.poll(milliseconds):
-                return b""
-            data = self.link.receive()
+            data = receive()
         except BlockingIOError:
             return b""
         except OSError:
             data = b""
         self.dead = not data
         return data
-
-    def _feed(self, session: Session, data: bytes) -> list[Event]:
-        events = session.receive_data(data)
-        while self.flush() and session.stalled:
-            events += session.receive_data(b"")
-        return events
 
     def finish_command(self, output: str, failure: str) -> list[Event]:
         """On the target's thread: a monitor command has ended."""
@@ -254,29 +134,28 @@ class Server:
         call: Callable[[Callable[[], object]], object],
         make_onlooker: SessionFactory | None = None,
         run_command: Callable[[str], str] | None = None,
+        look_command: Callable[[str], str] | None = None,
         on_error: Callable[[BaseException], None] = lambda error: None,
         pipes: tuple[int, int] = (0, 1),
     ) -> None:
         """`make_onlooker` makes the sessions of clients that look on; None: there are none, a second client is refused.
         `call` runs a function on the target's thread and returns what it returns. `run_command` runs a monitor
-        command, on a thread of its own, and returns its output. `on_error` is told what went wrong inside. `pipes`: the
-        descriptors that `stdio` means."""
+        command, on a thread of its own, and returns its output; `look_command` is for clients that look on.
+        `on_error` is told what went wrong inside. `pipes`: the descriptors that `stdio` means."""
         self._where = parse_address(address) if isinstance(address, str) else address
         self._make_session, self._make_onlooker = make_session, make_onlooker
         self._call = call
-        self._run_command = run_command
+        self._run_command, self._look_command = run_command, look_command
         self._on_error = on_error
         self._pipes = pipes
-        self._listener: socket.socket | None = None
+        self._listener: Listener | None = None
         self._connection: _Connection | None = None  #: the client that has the target
         self._onlookers: list[_Connection] = []
         self._peer = ""
-        self._refused: list[_SocketLink] = []
+        self._refused: list[SocketLink] = []
         self._closing = False
         self._events: deque[tuple[_Connection, list[Event]]] = deque()  #: of monitor commands that have ended
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
+        self._waker = Waker()
         self._thread = threading.Thread(target=self._main, name="v2e-gdb", daemon=True)
 
     def start(self) -> str:
@@ -284,8 +163,7 @@ class Server:
         try:
             shown = self._listen()
         except ServerError:
-            self._wake_in.close()
-            self._wake_out.close()
+            self._waker.close()
             raise
         self._thread.start()
         return shown
@@ -309,52 +187,17 @@ class Server:
     def close(self) -> None:
         """End: the client is disconnected, the address free. Not on the target's thread, which is needed for it."""
         self._closing = True
-        self._wake()
+        self._waker.wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(10)
-
-    # -- listening
 
     def _listen(self) -> str:
         where = self._where
         if where.is_stdio:
-            self._call(lambda: self._connect(_PipeLink(*self._pipes), "standard input"))
+            self._call(lambda: self._connect(PipeLink(*self._pipes), "standard input"))
             return STDIO
-        listener = self._bind_path(where.path) if where.path else self._bind_port(where)
-        listener.listen(MAX_REFUSED)
-        listener.setblocking(False)
-        self._listener = listener
-        if where.path:
-            return where.path
-        host, port = listener.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    def _bind_port(self, where: Address) -> socket.socket:
-        try:
-            family, kind, protocol, _, place = socket.getaddrinfo(
-                where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-        except OSError as error:
-            raise ServerError(f"no host is called {where.host!r} ({error.strerror})") from None
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(place)
-        except OSError as error:
-            listener.close()
-            raise ServerError(_why(error, f"port {where.port} on {where.host}")) from None
-        return listener
-
-    def _bind_path(self, path: str) -> socket.socket:
-        _remove_stale(path)
-        listener = socket.socket(socket.AF_UNIX)
-        try:
-            listener.bind(path)
-            os.chmod(path, 0o600)
-        except OSError as error:
-            listener.close()
-            raise ServerError(_why(error, f"socket {path}")) from None
-        return listener
+        self._listener, shown = listen(where, MAX_REFUSED)
+        return shown
 
     # -- the server's thread
 
@@ -367,10 +210,6 @@ class Server:
         finally:
             self._end()
 
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: there is nobody to wake
-            self._wake_out.send(b"w")
-
     @property
     def _connections(self) -> list[_Connection]:
         return [*([] if self._connection is None else [self._connection]), *self._onlookers]
@@ -378,7 +217,7 @@ class Server:
     def _turn(self) -> None:
         """Wait for something to do, and do it."""
         poll = select.poll()
-        poll.register(self._wake_in, _READ)
+        poll.register(self._waker, _READ)
         if self._listener is not None:
             poll.register(self._listener, _READ)
         for link in self._refused:
@@ -391,9 +230,8 @@ class Server:
             if connection.pending:
                 poll.register(connection.link.write_fileno(), _WRITE)
         ready = {fd for fd, _ in poll.poll()}
-        if self._wake_in.fileno() in ready:
-            with contextlib.suppress(BlockingIOError):
-                self._wake_in.recv(4096)
+        if self._waker.fileno() in ready:
+            self._waker.heard()
         while self._events:
             owner, late = self._events.popleft()
             if owner in connections:
@@ -411,7 +249,7 @@ class Server:
             if connection.link.write_fileno() in ready and connection.drain() and not connection.closing:
                 events = self._on_target(connection, lambda: connection.feed(b""))
         elif connection.link.fileno() in ready and not connection.closing:
-            data = connection.receive()
+            data = connection.receive(connection.link.receive)
             if data:
                 events = self._on_target(connection, lambda: connection.feed(data))
         self._handle(connection, events)
@@ -441,21 +279,22 @@ class Server:
     def _command(self, connection: _Connection, text: str) -> None:
         """On a thread of its own, so that a long command stops nobody."""
         output = failure = ""
+        run = self._run_command if connection is self._connection else self._look_command
         try:
-            output = self._run_command(text) if self._run_command is not None else ""
+            output = run(text) if run is not None else ""
         except Exception as error:
             failure = str(error) or type(error).__name__
         events = self._on_target(connection, lambda: connection.finish_command(output, failure))
         self._events.append((connection, events))
-        self._wake()
+        self._waker.wake()
 
-    def _connect(self, link: _Link, peer: str) -> None:
-        connection = _Connection(link, self._wake)
-        connection.session = self._make_session(isinstance(link, _PipeLink), connection.flush_and_wake)
+    def _connect(self, link: Link, peer: str) -> None:
+        connection = _Connection(link, self._waker.wake)
+        connection.session = self._make_session(isinstance(link, PipeLink), connection.flush_and_wake)
         self._connection, self._peer = connection, peer
 
-    def _look_on(self, link: _Link, make: SessionFactory) -> None:
-        connection = _Connection(link, self._wake)
+    def _look_on(self, link: Link, make: SessionFactory) -> None:
+        connection = _Connection(link, self._waker.wake)
         connection.session = make(False, connection.flush_and_wake)
         self._onlookers.append(connection)
 
@@ -479,13 +318,11 @@ class Server:
 
     def _accept(self) -> None:
         assert self._listener is not None
-        try:
-            accepted, peer = self._listener.accept()
-        except OSError:
-            return  # it has gone again
-        link = _SocketLink(accepted)
+        accepted = self._listener.accept()
+        if accepted is None:
+            return
+        link, name = accepted
         if self._connection is None:
-            name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "a local process"
             self._welcome(link, lambda: self._connect(link, name))
             return
         make = self._make_onlooker
@@ -496,14 +333,14 @@ class Server:
         if len(self._refused) > MAX_REFUSED:
             self._refused.pop(0).close()
 
-    def _welcome(self, link: _SocketLink, connect: Callable[[], None]) -> None:
+    def _welcome(self, link: SocketLink, connect: Callable[[], None]) -> None:
         try:
             self._call(connect)
         except Exception as error:
             self._on_error(error)
             link.close()
 
-    def _refuse(self, link: _SocketLink) -> None:
+    def _refuse(self, link: SocketLink) -> None:
         """Answer whatever a second client says, then wait for it to go."""
         try:
             data = link.receive()
@@ -531,34 +368,4 @@ class Server:
                 with contextlib.suppress(OSError):
                     os.unlink(self._where.path)
         self._closing = True
-        self._wake_in.close()
-        self._wake_out.close()
-
-
-def _why(error: OSError, what: str) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"{what} is in use by another program: choose another address, or port 0 for a free one"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{what} is not permitted to this user: choose another address"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{what} is not an address of this computer"
-    return f"{what} cannot be served: {error.strerror}"
-
-
-def _remove_stale(path: str) -> None:
-    """A socket that nobody listens on is left over from a killed server. Raises ServerError for what is in use."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ServerError(f"{path} exists and is not a socket: choose another path")
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        except OSError as error:
-            raise ServerError(_why(error, f"socket {path}")) from None
-        else:
-            raise ServerError(f"socket {path} is in use by another program: choose another path")
+        self._waker.close()

@@ -15,7 +15,6 @@ mode that goes for memory only. In MONITOR, packets wait. Everything here runs o
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -34,18 +33,20 @@ from stub.handlers import (
     resume,
     reverse,
     search,
+    trace,
+    traceframes,
 )
 from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays, Stopped, error_text
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame, notification
 from stub.parser import parse
+from stub.remembered import KeptWords, PacketLog
 from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError
+from stub.traceframe import UNCHANGED
 
 #: While more than this waits to be sent, no further packet is handled: a client that does not read costs no memory.
 HIGH_WATER = 4 * PACKET_SIZE
-#: Packets remembered for a failure's report.
-LOG_LENGTH = 200
-#: Bytes of a packet shown in it.
-LOG_WIDTH = 160
+#: Packets whose meaning is kept, as the same ones come again and again, and the longest of them, bytes.
+KNOWN, KNOWN_LENGTH = 512, 48
 #: All packets that are answered, in the order of qSupported's answer.
 ALL_HANDLERS: tuple[Handler, ...] = (
     *base.HANDLERS,
@@ -59,6 +60,8 @@ ALL_HANDLERS: tuple[Handler, ...] = (
     *qxfer.HANDLERS,
     *monitor.HANDLERS,
     *qemu.HANDLERS,
+    *trace.HANDLERS,
+    *traceframes.HANDLERS,
 )
 
 
@@ -79,6 +82,8 @@ GREETINGS = (
 class State(enum.Enum):
     """See the module's head."""
 
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked with each packet
+
     NEW = "new"
     STOPPED = "stopped"
     RUNNING = "running"
@@ -97,6 +102,12 @@ MOVES: dict[State, frozenset[State]] = {
 }
 
 
+#: Looked up once: an enumeration's members cost several times a global name.
+_NEW, _STOPPED, _RUNNING = State.NEW, State.STOPPED, State.RUNNING
+#: In these a packet is handled when it comes.
+_TALKS = frozenset((_STOPPED, _RUNNING))
+
+
 @dataclass(frozen=True, slots=True)
 class RunCommand:
     """Run this monitor command, off the target's thread, and call `Session.command_finished`."""
@@ -112,8 +123,10 @@ class Close:
 Event = RunCommand | Close
 
 
-def _printable(byte: int) -> str:
-    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
+def _let_go(context: Context) -> None:
+    """What ends with its client."""
+    breakpoints.remove_all(context)
+    trace.abandoned(context)
 
 
 def _ignore(error: Exception) -> None:
@@ -139,7 +152,7 @@ class Session:
         output that no input has called for: a stop reply."""
         self.target = target
         self.state = State.NEW
-        self._log: deque[tuple[str, bytes, int]] = deque(maxlen=LOG_LENGTH)
+        self._log = PacketLog()
         self._decoder = Decoder()
         self._out = bytearray()
         self._last = b""  #: the last packet sent, for a NAK
@@ -152,22 +165,27 @@ class Session:
         self._starting = False  #: within a resume handler
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
-        self._context = Context(target, self._supported, breakpoints.remove_all, has_runner)
+        self._known: dict[bytes, messages.Message] = {}
+        self._context = Context(target, self._supported, _let_go, has_runner)
         self._context.printed = self.printed
         self._context.looks_on = looks_on
         self._unread = 0  #: pieces of output dropped, as the client did not read
         self._behind = State.STOPPED  #: what follows MONITOR
-        self._kept: list[str] = []  #: output in non-stop mode, which has no packet for it, for the next command's
-        self._kept_length = 0
+        self._kept = KeptWords(HIGH_WATER)
         target.set_listener(self.stopped)
 
     # -- bytes
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Bytes from the client (b"" to go on after output has drained). Never raises."""
-        self._decoder.receive_data(data)
         events: list[Event] = []
         self.stalled = False
+        if self.state in _TALKS and len(self._out) < HIGH_WATER:
+            payload = self._decoder.whole(data)
+            if payload is not None:
+                self._packet(payload, events)
+                return events
+        self._decoder.receive_data(data)
         while self.state not in (State.CLOSED, State.MONITOR):
             if len(self._out) >= HIGH_WATER:
                 self.stalled = True
@@ -203,8 +221,9 @@ class Session:
     @property
     def answered(self) -> bool:
         """True while it is the client's turn: all it has said is answered, and the target stands still."""
-        standing = not (self._looks_on and self.target.running)
-        return self.state in (State.STOPPED, State.ENDED) and not self._out and standing
+        if self._out or (self.state is not _STOPPED and self.state is not State.ENDED):
+            return False
+        return not (self._looks_on and self.target.running)
 
     @property
     def buffered(self) -> int:
@@ -214,10 +233,7 @@ class Session:
     @property
     def log(self) -> tuple[str, ...]:
         """The last packets: `<-` from the client, `->` to it, in printable characters, long ones cut."""
-        return tuple(
-            f"{arrow} {''.join(map(_printable, head))}{f' ... {length} bytes' if length > LOG_WIDTH else ''}"
-            for arrow, head, length in tuple(self._log)
-        )
+        return self._log.lines
 
     # -- the target's and the world's side
 
@@ -226,20 +242,23 @@ class Session:
         if self._starting:
             self._early = report
         elif self._running:
-            if self._context.non_stop:
-                self._notify(report)
-            else:
-                words = base.note(report)
-                if words is not None:
-                    self._send(words)
-                self._context.thread = report.thread
-                self._send(self._stop_reply(report))
+            self._tell(report)
             self._on_output()
+
+    def _tell(self, report: StopReport) -> None:
+        """To a client that takes the guest for running."""
+        if self._context.non_stop:
+            self._notify(report)
+            return
+        if report.note:
+            self._send(base.console(report.note + "\n"))
+        self._context.thread = report.thread
+        self._send(self._stop_reply(report))
 
     @property
     def _running(self) -> bool:
         """The client takes the guest for running."""
-        return self.state is State.RUNNING or (self.state is State.MONITOR and self._behind is State.RUNNING)
+        return self.state is _RUNNING or (self.state is State.MONITOR and self._behind is _RUNNING)
 
     def _notify(self, report: StopReport) -> None:
         """Non-stop mode: what there is to say in words has to wait for a command, as nothing carries it."""
@@ -248,17 +267,10 @@ class Session:
             report = replace(report, signal=SIGNAL_NONE)  # "Packets", vCont: a thread that `t` has stopped
         context.stop_asked, context.unseen, context.thread = False, True, report.thread
         if report.note:
-            self._keep(report.note + "\n")
+            self._kept.keep(report.note + "\n")
         payload = b"Stop:" + self._stop_reply(report)
-        self._note("->", payload)
+        self._log.note("->", payload)
         self._out += notification(payload)
-
-    def _keep(self, text: str) -> None:
-        if self._kept_length + len(text) > HIGH_WATER:
-            self._unread += 1
-            return
-        self._kept.append(text)
-        self._kept_length += len(text)
 
     def printed(self, text: str) -> None:
         """A breakpoint's commands print `text`. It reaches a client that waits for a stop; one that does not read loses
@@ -266,7 +278,7 @@ class Session:
         if not self._running and not self._starting:
             return
         if self._context.non_stop:
-            self._keep(text)
+            self._kept.keep(text)
             return
         if len(self._out) >= HIGH_WATER:
             self._unread += 1
@@ -308,15 +320,12 @@ class Session:
         self.state = state
 
     def _send(self, payload: bytes) -> None:
-        self._note("->", payload)
+        self._log.note("->", payload)
         self._last = frame(compress(payload) if self._compressed else payload)
         self._out += self._last
 
-    def _note(self, arrow: str, payload: bytes) -> None:
-        self._log.append((arrow, payload[:LOG_WIDTH], len(payload)))
-
     def _damaged(self, why: str) -> None:
-        self._note("<-", f"({why})".encode())
+        self._log.note("<-", f"({why})".encode())
         if self._context.no_ack:
             self._send(error_text(f"{why} came in"))  # a NAK means nothing here, and silence would hang the client
         elif "PacketSize" in why:
@@ -326,7 +335,7 @@ class Session:
             self._out += b"-"
 
     def _interrupt(self) -> None:
-        self._note("<-", b"(Ctrl-C)")
+        self._log.note("<-", b"(Ctrl-C)")
         if self.state is not State.RUNNING or self._context.continues is None:
             return
         if self._looks_on:
@@ -337,27 +346,33 @@ class Session:
     def _packet(self, payload: bytes, events: list[Event]) -> None:
         if not self._context.no_ack:
             self._out += b"+"
-        self._note("<-", payload)
-        if self.state is State.NEW:
+        self._log.note("<-", payload)
+        if self.state is _NEW:
             self._begin()
         self._starting, self._early = True, None
         try:
             answer = self._answer(payload)
         finally:
             self._starting = False
-        self._reply(answer, events)
+        if self.state is _STOPPED and type(answer) is bytes and not self._context.non_stop:
+            self._send(answer)
+        else:
+            self._reply(answer, events)
 
     def _answer(self, payload: bytes) -> Answer:
         try:
-            message = parse(payload)
-            if not isinstance(message, (*GREETINGS, messages.NonStop)):
+            message = self._known.get(payload)
+            if message is None:
+                message = self._parse(payload)
+            if self._context.halted and not isinstance(message, (*GREETINGS, messages.NonStop)):
                 self._context.halted = False
             handler = self._handlers.get(type(message))
             if handler is None:
                 return base.UNSUPPORTED
-            refusal = self._refusal(message)
-            if refusal is not None:
-                return refusal
+            if self.state is not _STOPPED or self._context.non_stop or self._context.frame is not None:
+                refusal = self._refusal(message)
+                if refusal is not None:
+                    return refusal
             if self._looks_on:
                 return onlooker.answer(self._context, message, handler)
             return handler.run(self._context, message)
@@ -368,6 +383,14 @@ class Session:
         except Exception as error:
             self._on_error(error)
             return error_text(f"internal error in {payload[:12]!r}: {type(error).__name__}: {error}")
+
+    def _parse(self, payload: bytes) -> messages.Message:
+        message = parse(payload)
+        if len(payload) <= KNOWN_LENGTH:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[payload] = message
+        return message
 
     def _begin(self) -> None:
         """The first packet: what the client asks from now on is to hold until it lets the guest run."""
@@ -396,6 +419,8 @@ class Session:
             case messages.QueryStop() if self.state is State.ENDED:
                 ended = replace(self.target.report(), exit_code=0)  # the client has killed it or seen it exit
                 return resume.stop_reply(self._context, ended)
+            case messages.Resume() | messages.Reverse() | messages.Restart() if self._context.frame is not None:
+                return error_text(UNCHANGED)
             case messages.Resume() | messages.Reverse() if self.state is State.ENDED:
                 return error_text("the guest has ended: restart it with `run`")
         return None
@@ -403,7 +428,7 @@ class Session:
     def _reply(self, answer: Answer, events: list[Event]) -> None:
         match answer:
             case bytes():
-                if self.state is State.RUNNING and answer[:1] == b"T":
+                if self.state is _RUNNING and answer[:1] == b"T":
                     self._move(State.STOPPED)  # `?` while it ran has stopped it
                 self._send(answer)
                 if self._early is not None and self._context.non_stop:
@@ -411,15 +436,15 @@ class Session:
             case Running():
                 self._run()
                 if self._early is not None:
-                    self.stopped(self._early)
+                    self._tell(self._early)
             case Stays(report):
                 self._run()
-                self.stopped(report)
+                self._tell(report)
             case Silent():
                 pass
             case Monitor(text, output, failure):
-                if output or self._kept:
-                    self._print(self._words_kept() + output)
+                if output := self._kept.take() + output:
+                    self._print(output)
                 if text:
                     self._move_to_monitor()
                     events.append(RunCommand(text))
@@ -445,16 +470,6 @@ class Session:
             self._move(State.STOPPED)
         self._behind = self.state
         self._move(State.MONITOR)
-
-    def _words_kept(self) -> str:
-        """The output of non-stop mode, once."""
-        lost, self._unread = self._unread, 0
-        if lost:
-            self._kept.append(f"({lost} pieces of output were dropped: no command took them)\n")
-        text = "".join(self._kept)
-        self._kept.clear()
-        self._kept_length = 0
-        return text
 
     def _leave(self, payload: bytes | None, killed: bool, events: list[Event]) -> None:
         self._killed = killed

@@ -11,6 +11,7 @@ from stub.packet import Decoder, Event, Packet, frame
 from stub.registers import X86Register, describe
 from stub.session import Session
 from stub.target import SIGNAL_INT, Description, PointHooks, Register, RomRange, StopReason, StopReport, TargetError
+from stub.tracing import Experiment, Tracepoint
 
 RAM = 0x20000
 #: Made once for each width, as the adapter does.
@@ -58,7 +59,8 @@ class BareTarget:
 
 
 class FakeTarget(BareTarget):
-    """A CPU whose every instruction is one byte long and does nothing. CS is 1000h, its base 10000h, EIP 100h."""
+    """A CPU whose every instruction is one byte long and does nothing. CS is 1000h, its base 10000h, EIP 100h. There is
+    a tracepoint, number 1 at 10100h; virtual time is 100 us for ever."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,18 +71,22 @@ class FakeTarget(BareTarget):
         self.pc_is_offset = False
         self.steps_into_interrupts = False
         self.hooks: dict[int, PointHooks | None] = {}
+        self.experiment = Experiment(lambda: 100)
+        self.experiment.points[1, 0x10100] = Tracepoint(1, 0x10100, True, 0, b"")
+        self.traced: dict[int, tuple[int, PointHooks]] = {}
+        self.traces = 0
 
     # registers and memory
 
     def describe(self) -> Description:
         return described(code_bits(self.cpu))
 
-    def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
-        return [self.read_register(thread, register) for register in description.registers]
+    def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
+        return [self.value(self.cpu, register) for register in registers]
 
-    def read_register(self, thread: int, register: Register) -> bytes | None:
+    def value(self, cpu: CpuState, register: Register) -> bytes:
         assert isinstance(register, X86Register)
-        value = self.cpu.linear_pc if register.is_pc else register.read(self.cpu)
+        value = cpu.linear_pc if register.is_pc else register.read(cpu)
         return value.to_bytes(register.size, "little")
 
     def write_register(self, thread: int, register: Register, data: bytes) -> None:
@@ -175,10 +181,42 @@ class FakeTarget(BareTarget):
         self.hooks[address] = hooks
 
     def register_reader(self, register: Register) -> Callable[[], int]:
-        return lambda: int.from_bytes(self.read_register(1, register) or b"", "little")
+        return lambda: int.from_bytes(self.value(self.cpu, register) or b"", "little")
 
     def glance(self, address: int, length: int) -> bytes:
         return self.read_memory(address, length)
+
+    # tracepoints
+
+    def insert_tracepoint(self, address: int, hooks: PointHooks) -> int:
+        self.traces += 1
+        self.traced[self.traces] = address, hooks
+        return self.traces
+
+    def remove_tracepoint(self, id: int) -> None:
+        del self.traced[id]
+
+    def snapshot(self) -> object:
+        return self.cpu.copy()
+
+    def describe_snapshot(self, snapshot: object) -> Description:
+        assert isinstance(snapshot, CpuState)
+        return described(code_bits(snapshot))
+
+    def pc_at(self, address: int, register: Register) -> bytes | None:
+        assert isinstance(register, X86Register)
+        return address.to_bytes(register.size, "little") if register.is_pc else None
+
+    def snapshot_register(self, snapshot: object, register: Register) -> bytes | None:
+        assert isinstance(snapshot, CpuState)
+        return self.value(snapshot, register)
+
+    def arrive(self, address: int) -> None:
+        """The guest is about to execute what is there."""
+        self.cpu.rip = address - self.cpu.cs.base
+        for where, hooks in tuple(self.traced.values()):
+            if where == address and hooks.act is not None:
+                hooks.act()
 
     def _insert(self, *point: object) -> None:
         assert point not in self.points, "a target is asked once"

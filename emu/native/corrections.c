@@ -49,7 +49,9 @@ REPLACES void helper_ltr_x86_64(void *env, int selector)
 /* PUSHF pushes VM and RF as 0 (SDM vol. 2B, PUSHF). */
 REPLACES uint64_t helper_read_eflags_x86_64(void *env)
 {
-    return real_helper_read_eflags(env) & ~(uint64_t)(EFLAGS_VM | EFLAGS_RF);
+    uint64_t flags = real_helper_read_eflags(env);
+
+    return engine_of_env(env) ? flags & ~(uint64_t)(EFLAGS_VM | EFLAGS_RF) : flags;
 }
 
 /* True when VIF and VIP are both set where they are looked at: #GP(0) at the beginning of the next instruction, so that

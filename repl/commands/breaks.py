@@ -80,9 +80,10 @@ _CATCHES = (
     + """
 
 Before the instruction: physical ADDRESS, msr, cr, table, segment, iret, magic (XCHG BX,BX). Behind it: port, mode,
-task, physical with an access, insns, serial, debugcon, enterable and unenterable (by the rules of `why`). In the handler, before its first instruction: int, exception,
-interrupt. screen: at the next look, each 2 ms of virtual time. Without a number any of its kind is meant. MASK: those
-bits of the register have to change. `segment cs` is a far transfer, IRET or INT; what interrupts load is not meant."""
+task, physical with an access, insns, serial, debugcon, enterable and unenterable (by the rules of `why`). In the
+handler, before its first instruction: int, exception, interrupt. screen: at the next look, each 2 ms of virtual time.
+Without a number any of its kind is meant. MASK: those bits of the register have to change. `segment cs` is a far
+transfer, IRET or INT; what interrupts load is not meant."""
 )
 
 
@@ -139,7 +140,7 @@ def disable(session: Session, args: Args) -> Result:
 
 
 @command("breaks", "breaks", "list breakpoints and watchpoints, gdb's too",
-         aliases=("info breakpoints", "info break", "info watchpoints", "blist"))  # fmt: skip
+         aliases=("info breakpoints", "info break", "info watchpoints", "blist"), looks=True)  # fmt: skip
 def breaks(session: Session, args: Args) -> Result:
     points = session.debugger.breakpoint_list()
     return Result((tuple(_copy(p) for p in points),)) if points else Result(text="no breakpoints")

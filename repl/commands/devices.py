@@ -25,7 +25,7 @@ RECENT = 12
     "screen", "devices", "show what the display shows; with --png write it to FILE as a picture",
     Argument("png", PNG, optional=True, form="--png FILE"),
     details="A graphics mode is drawn on a terminal with colours, and named elsewhere. Each dot and scan line of the "
-    "mode is a pixel of the picture; what blinks is shown lit.",
+    "mode is a pixel of the picture; what blinks is shown lit.", looks=0,
 )  # fmt: skip
 def screen(session: Session, args: Args) -> Result:
     if args["png"] is not None:
@@ -67,21 +67,21 @@ def mouse(session: Session, args: Args) -> Result:
 
 
 @command("dev", "devices", "show the devices; with NAME one of them, its registers decoded",
-         Argument("name", DEVICE, optional=True), aliases=("info device", "info devices"))  # fmt: skip
+         Argument("name", DEVICE, optional=True), aliases=("info device", "info devices"), looks=True)  # fmt: skip
 def dev(session: Session, args: Args) -> Result:
     if args["name"] is not None:
         return Result((session.debugger.device(args["name"]),))
     return Result((session.debugger.devices(),))
 
 
-@command("irq", "devices", "show the interrupt controllers, and the last interrupts and exceptions")
+@command("irq", "devices", "show the interrupt controllers, and the last interrupts and exceptions", looks=True)
 def irq(session: Session, args: Args) -> Result:
     controllers = [v for v in session.debugger.devices() if "8259" in v.chip or "APIC" in v.chip.upper()]
     events = [e for e in session.debugger.events() if e.kind in INTERRUPT_KINDS]
     return Result((*controllers, tuple(events[-RECENT:])))
 
 
-@command("serial", "devices", "show what the guest has sent to COM1")
+@command("serial", "devices", "show what the guest has sent to COM1", looks=True)
 def serial(session: Session, args: Args) -> Result:
     text = session.debugger.machine.serial_text().replace("\r\n", "\n")
     return Result(text="".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text).rstrip("\n"))

@@ -38,7 +38,7 @@ def describe(entry: Command) -> str:
 
 
 @command("help", "general", "list the commands, or explain one", Argument("command", COMMAND, optional=True),
-         aliases=("h",), front=True)  # fmt: skip
+         aliases=("h",), front=True, looks=True)  # fmt: skip
 def help_command(session: Session, args: Args) -> Result:
     name = (args["command"] or "").strip()
     return Result(text=describe(session.table.find(name)) if name else overview(session.table))
@@ -46,7 +46,7 @@ def help_command(session: Session, args: Args) -> Result:
 
 @command(
     "complete", "general", "list what the command line LINE may become, each as a whole line", Argument("line", LINE),
-    details="As gdb's command of that name; gdb's `v2e COMMAND` completes by it.",
+    details="As gdb's command of that name; gdb's `v2e COMMAND` completes by it.", looks=True,
 )  # fmt: skip
 def complete(session: Session, args: Args) -> Result:
     line = args["line"]

@@ -135,12 +135,14 @@ _X_DETAILS = (
 
 
 @command("x", "memory", "examine memory at linear ADDRESS", Argument("address", ADDRESS, optional=True),
-         slash="NFU", details=_X_DETAILS)  # fmt: skip
+         slash="NFU", details=_X_DETAILS, looks=True)  # fmt: skip
 def x(session: Session, args: Args) -> Result:
     return _examine(session, args, "linear")
 
 
-@command("xp", "memory", "examine physical memory", Argument("address", NUMBER), slash="NFU", details=_X_DETAILS)
+@command(
+    "xp", "memory", "examine physical memory", Argument("address", NUMBER), slash="NFU", details=_X_DETAILS, looks=True
+)
 def xp(session: Session, args: Args) -> Result:
     if args["address"] < 0:
         raise CommandError(f"physical address {args['address']} is out of range: 0 is the first one")
@@ -153,7 +155,7 @@ def xp(session: Session, args: Args) -> Result:
     details=(
         "Decoded by the width of the current CS, or by the one given: `u/8` shows 8 instructions, `u/8:16` decodes\n"
         "them as 16-bit code (16, 32 or 64). Enter goes on behind what was shown."
-    ),
+    ), looks=True,
 )  # fmt: skip
 def u(session: Session, args: Args) -> Result:
     match = re.fullmatch(r"(\d*)(?::(16|32|64))?", args["slash"])
@@ -196,7 +198,7 @@ def write(session: Session, args: Args) -> Result:
         "Numbers: 31744, 0x7c00, 7c00h, 0b101, 'A'. seg:off gives the linear address; two bare numbers are hex\n"
         "(0:7c00). Registers with or without $, symbols, [memory] with byte, word, dword or qword in front (default:\n"
         "the code's width), + - * / % & | << >> ~ and parentheses: `print word [es:di+2] << 4`."
-    ),
+    ), looks=True,
 )  # fmt: skip
 def print_value(session: Session, args: Args) -> Result:
     return Result((ValueView("", args["expression"]),))
@@ -205,7 +207,7 @@ def print_value(session: Session, args: Args) -> Result:
 @command(
     "symbols", "memory", "load symbols from FILE, OFFSET added to each address (without FILE: how many there are)",
     Argument("file", PATH, optional=True), Argument("offset", NUMBER, optional=True), aliases=("symbol-file",),
-    details="FILE is what `nm` prints, or the map file of nasm's `[map symbols FILE]`.",
+    details="FILE is what `nm` prints, or the map file of nasm's `[map symbols FILE]`.", looks=0,
 )  # fmt: skip
 def symbols(session: Session, args: Args) -> Result:
     if args["file"] is None:
@@ -214,7 +216,7 @@ def symbols(session: Session, args: Args) -> Result:
     return Result(text=f"{count} symbols from {args['file']}")
 
 
-@command("map", "memory", "show the maps of physical memory and of I/O ports", aliases=("info map",))
+@command("map", "memory", "show the maps of physical memory and of I/O ports", aliases=("info map",), looks=True)
 def show_map(session: Session, args: Args) -> Result:
     subject = session.debugger.subject
     maps = (subject.memory_map(), subject.port_map())

@@ -20,6 +20,7 @@ _DEFAULT_NAME = "default"
 @command(
     "journal", "record", "show the last COUNT events (default 20), of one KIND",
     Argument("count", COUNT, optional=True), Argument("kind", EVENT_KIND, optional=True), aliases=("events",),
+    looks=True,
 )  # fmt: skip
 def journal(session: Session, args: Args) -> Result:
     events = session.debugger.events()
@@ -34,7 +35,7 @@ def journal(session: Session, args: Args) -> Result:
     "bios", "record", "show the last COUNT calls (default 20) of the built-in BIOS's services",
     Argument("count", COUNT, optional=True),
     details="Each with what it was asked and what came of it, as `journal` has them too. What only asks whether a key "
-    "was pressed (INT 16h, AH=01h and 11h) while none was, and for ticks (INT 1Ah, AH=00h), is none.",
+    "was pressed (INT 16h, AH=01h and 11h) while none was, and for ticks (INT 1Ah, AH=00h), is none.", looks=True,
 )  # fmt: skip
 def bios(session: Session, args: Args) -> Result:
     machine = session.debugger.machine
@@ -47,7 +48,7 @@ def bios(session: Session, args: Args) -> Result:
 
 @command(
     "fingerprint", "record", "print retired instructions, virtual time and hashes of RAM, CPU and devices",
-    details="Two equal runs print the same.",
+    details="Two equal runs print the same.", looks=True,
 )  # fmt: skip
 def fingerprint(session: Session, args: Args) -> Result:
     return Result((session.debugger.fingerprint(),))

@@ -42,6 +42,7 @@ def next_instruction(session: Session, args: Args) -> Result:
     "handlers", "run", "whether a step that meets an interrupt runs over its handler or into it",
     Argument("over or into", HANDLERS, optional=True),
     details="`over`, the default, runs through the handler and stops behind it. Without an argument it says which.",
+    looks=0,
 )  # fmt: skip
 def handlers(session: Session, args: Args) -> Result:
     if (choice := args["over or into"]) is not None:
@@ -52,7 +53,7 @@ def handlers(session: Session, args: Args) -> Result:
 @command(
     "repeats", "run", "whether a step takes one iteration of a repeated string instruction or the whole",
     Argument("each or whole", REPEATS, optional=True),
-    details="`each` is the default. It holds for steps of gdb too. Without an argument it says which.",
+    details="`each` is the default. It holds for steps of gdb too. Without an argument it says which.", looks=0,
 )  # fmt: skip
 def repeats(session: Session, args: Args) -> Result:
     if (choice := args["each or whole"]) is not None:
@@ -74,7 +75,13 @@ def stop(session: Session, args: Args) -> Result:
     return Result()
 
 
-@command("status", "run", "say where the CPU is, and why the guest stands still", aliases=("where", "info status"))
+@command(
+    "status",
+    "run",
+    "say where the CPU is, and why the guest stands still",
+    aliases=("where", "info status"),
+    looks=True,
+)
 def status(session: Session, args: Args) -> Result:
     position = session.position()
     return Result((position,) if session.debugger.running else (session.debugger.last_stop, position))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import Argument, CommandError, Result, command
-from repl.kinds import ADDRESS, ASSIGNMENT, MSR, NUMBER, RULES, chosen_rules
+from repl.kinds import ADDRESS, ASSIGNMENT, MSR, NUMBER, RULES
+from repl.rules import chosen_rules
 from repl.shown import ValueView
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ Args = Mapping[str, Any]
 
 @command(
     "regs", "segments", "show the general registers, in the current mode's width",
-    aliases=("r", "registers", "info cpu"),
+    aliases=("r", "registers", "info cpu"), looks=True,
 )  # fmt: skip
 def regs(session: Session, args: Args) -> Result:
     return Result((session.debugger.registers(),))
@@ -33,7 +34,7 @@ def regs(session: Session, args: Args) -> Result:
         "were changed behind the CPU's back show.\n"
         "RULES, as of `why`, adds the column native: the first of the rules for entering native execution that the\n"
         "register breaks, or yes. With --hypervisor it is there by that CPU's rules."
-    ),
+    ), looks=True,
 )  # fmt: skip
 def sreg(session: Session, args: Args) -> Result:
     rules = chosen_rules(args["rules"]) if args["rules"] is not None else session.debugger.steering.rules
@@ -42,12 +43,18 @@ def sreg(session: Session, args: Args) -> Result:
     return Result((session.debugger.native_segments(rules),))
 
 
-@command("creg", "segments", "show the control registers and EFER, decoded", aliases=("info creg", "info control"))
+@command(
+    "creg",
+    "segments",
+    "show the control registers and EFER, decoded",
+    aliases=("info creg", "info control"),
+    looks=True,
+)
 def creg(session: Session, args: Args) -> Result:
     return Result((session.debugger.control(),))
 
 
-@command("dreg", "segments", "show the debug registers, decoded", aliases=("info dreg",))
+@command("dreg", "segments", "show the debug registers, decoded", aliases=("info dreg",), looks=True)
 def dreg(session: Session, args: Args) -> Result:
     return Result((session.debugger.debug_registers(),))
 
@@ -56,7 +63,7 @@ def dreg(session: Session, args: Args) -> Result:
     "msr", "segments", "show all model-specific registers, or read or write one by its name or number",
     Argument("msr", MSR, optional=True, form="NAME|NUMBER"), Argument("value", NUMBER, optional=True),
     aliases=("info msr",),
-    details="As RDMSR and WRMSR in ring 0: what would raise #GP(0) is refused.",
+    details="As RDMSR and WRMSR in ring 0: what would raise #GP(0) is refused.", looks=1,
 )  # fmt: skip
 def msr(session: Session, args: Args) -> Result:
     number, value = args["msr"], args["value"]
@@ -86,30 +93,30 @@ def _table(entries: tuple[Any, ...], name: str, index: int | None) -> Result:
 _INDEX = Argument("index", NUMBER, optional=True)
 
 
-@command("gdt", "segments", "show the global descriptor table, decoded", _INDEX, aliases=("info gdt",))
+@command("gdt", "segments", "show the global descriptor table, decoded", _INDEX, aliases=("info gdt",), looks=True)
 def gdt(session: Session, args: Args) -> Result:
     return _table(session.debugger.gdt(), "GDT", args["index"])
 
 
-@command("ldt", "segments", "show the local descriptor table, decoded", _INDEX, aliases=("info ldt",))
+@command("ldt", "segments", "show the local descriptor table, decoded", _INDEX, aliases=("info ldt",), looks=True)
 def ldt(session: Session, args: Args) -> Result:
     return _table(session.debugger.ldt(), "LDT", args["index"])
 
 
 @command("idt", "segments", "show the interrupt descriptor table (in real mode the vectors)", _INDEX,
-         aliases=("info idt",))  # fmt: skip
+         aliases=("info idt",), looks=True)  # fmt: skip
 def idt(session: Session, args: Args) -> Result:
     return _table(session.debugger.idt(), "IDT", args["index"])
 
 
-@command("ivt", "segments", "show the real-mode interrupt vectors", _INDEX, aliases=("info ivt",))
+@command("ivt", "segments", "show the real-mode interrupt vectors", _INDEX, aliases=("info ivt",), looks=True)
 def ivt(session: Session, args: Args) -> Result:
     return _table(session.debugger.ivt(), "IVT", args["index"])
 
 
 @command(
     "page", "segments", "walk the page tables for ADDRESS: every level's entry, decoded", Argument("address", ADDRESS),
-    aliases=("info page", "gva2gpa"),
+    aliases=("info page", "gva2gpa"), looks=True,
 )  # fmt: skip
 def page(session: Session, args: Args) -> Result:
     return Result((session.debugger.page_walk(args["address"]),))

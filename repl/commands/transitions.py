@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emu.x86.modes import Mode
-from repl.command import Argument, Result, command
-from repl.kinds import COUNT, FORCE, LEDGER, POLICY, RULES, SPAN, chosen_rules
+from repl.command import Argument, CommandError, Result, command
+from repl.kinds import COUNT, FORCE, LEDGER, POLICY, RULES, SPAN
+from repl.rules import chosen_rules
 
 if TYPE_CHECKING:
+    from emu.x86.vmentry import Rules
     from repl.session import Session
 
 Args = Mapping[str, Any]
@@ -20,16 +23,22 @@ Args = Mapping[str, Any]
     Argument("rules", RULES, optional=True), aliases=("info why",),
     details=(
         "RULES: vtx2006 is VT-x without unrestricted guest, where real mode must look like virtual 8086 mode; vtx has\n"
-        "unrestricted guest; svm is AMD's. Without RULES each is asked. Every rule that is broken is said with its\n"
-        "values and its section, and which of the next instructions will make the state enterable, if one does.\n"
-        "The look ahead changes nothing of the guest and stops before the first access to a device."
-    ),
+        "unrestricted guest; svm is AMD's; kvm is this host's KVM, as probed. Without RULES the first three\n"
+        "are asked, and the machine's own. Every rule that is broken is said with its values and its section, and\n"
+        "which of the next instructions will make the state enterable, if one does. The look ahead changes nothing of\n"
+        "the guest and stops before the first access to a device."
+    ), looks=True,
 )  # fmt: skip
 def why(session: Session, args: Args) -> Result:
     from emu.x86 import vmentry
 
     name = args["rules"]
-    chosen = tuple(vmentry.RULES.values()) if name is None else (chosen_rules(name),)
+    if name is not None:
+        chosen: tuple[Rules, ...] = (chosen_rules(name),)
+    else:
+        own = session.debugger.steering.rules
+        chosen = tuple(vmentry.RULES.values())
+        chosen += (own,) if own is not None and own.name not in vmentry.RULES else ()
     return Result((tuple(session.debugger.why(rules) for rules in chosen),))
 
 
@@ -39,24 +48,35 @@ def why(session: Session, args: Args) -> Result:
     details=(
         "Needs --hypervisor. Where the CPU is emulated, every rule that keeps it from being entered is said, and what\n"
         "else keeps it. `events transition` shows more of the moves; `ledger` what they cost."
-    ),
+    ), looks=True,
 )  # fmt: skip
 def transitions(session: Session, args: Args) -> Result:
     return Result((session.debugger.steering.view(),))
 
 
 @command(
-    "policy", "transitions", "show or choose how it is decided who executes",
-    Argument("policy", POLICY, optional=True, form="NAME"), aliases=("info policy",),
+    "policy", "transitions", "show or choose how it is decided who executes; what was learned, saved and loaded",
+    Argument("policy", POLICY, optional=True, form="NAME|why SITE|save FILE|load FILE"), aliases=("info policy",),
     details=(
         "emulated: never native. native, or auto: native wherever the state can be entered. dwell:N: emulated for N\n"
         "instructions behind each exit, or access that would have been one. learn: for as long as what was learned of\n"
-        "the place says. What is forced stays forced."
-    ),
+        "the place says (docs/policies.md). What is forced stays forced.\n"
+        "`why SITE` explains the dwell that learn has at the exit sites whose words, as `policy` shows them, contain\n"
+        "SITE: a port, a mode, an address. `save FILE` writes what is known, `load FILE` begins with that."
+    ), looks=0,
 )  # fmt: skip
 def policy(session: Session, args: Args) -> Result:
     steering = session.debugger.steering
-    if args["policy"] is not None:
+    word, _, rest = (args["policy"] or "").strip().partition(" ")
+    rest = rest.strip()
+    if word in ("why", "save", "load"):
+        if not rest:
+            raise CommandError(f"policy {word} what? Give {'a site' if word == 'why' else 'a file'}")
+        if word == "why":
+            return Result(text="\n\n".join("\n".join(lines) for lines in steering.explain(rest)))
+        count = (steering.save_learned if word == "save" else steering.load_learned)(Path(rest))
+        return Result(text=f"{count} exit sites {'saved' if word == 'save' else 'loaded'}")
+    if word:
         steering.set_policy(steering.named_policy(args["policy"].strip()))
     view = steering.view()
     return Result(text="\n".join((view.policy, *(f"  {line}" for line in view.policy_state))))
@@ -66,8 +86,8 @@ def policy(session: Session, args: Args) -> Result:
     "force", "transitions", "force native execution or emulation, whatever the policy says",
     Argument("who", FORCE, form="native|emulated|off"),
     details=(
-        "`native` is refused, with every reason, where the state cannot be entered. Where it becomes such a one later,\n"
-        "the emulator runs until it can be entered again. `off`: the policy decides again."
+        "`native` is refused, with every reason, where the state cannot be entered. Where it becomes such a one\n"
+        "later, the emulator runs until it can be entered again. `off`: the policy decides again."
     ),
 )  # fmt: skip
 def force(session: Session, args: Args) -> Result:
@@ -101,7 +121,7 @@ def _moved(session: Session) -> Result:
 @command(
     "forbid", "transitions", "show where native execution is forbidden, or forbid it at addresses or in a mode too",
     Argument("span", SPAN, optional=True, form="ADDRESS[-ADDRESS]|MODE|off"),
-    details="Addresses are linear. A native CPU that comes there exits and is emulated until it has left.",
+    details="Addresses are linear. A native CPU that comes there exits and is emulated until it has left.", looks=0,
 )  # fmt: skip
 def forbid(session: Session, args: Args) -> Result:
     steering = session.debugger.steering
@@ -121,7 +141,7 @@ def forbid(session: Session, args: Args) -> Result:
     details=(
         "Cycles of a hypothetical host, whose prices --costs sets. The ledger never changes the guest's time: a run\n"
         "that costs more or less is the same run."
-    ),
+    ), looks=0,
 )  # fmt: skip
 def ledger(session: Session, args: Args) -> Result:
     if args["clear"] is not None:

@@ -50,7 +50,7 @@ class Guest:
         if number not in self._pages:
             try:
                 page = gdb.selected_inferior().read_memory(number * PAGE & 0xFFFFFFFF, PAGE).tobytes()
-            except gdb.MemoryError:
+            except gdb.error:  # MemoryError, and what a trace frame has not collected
                 page = None
             self._pages[number] = page
         return self._pages[number]

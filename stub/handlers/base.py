@@ -28,6 +28,9 @@ from stub.target import (
     TargetError,
     Watchpoints,
 )
+from stub.trace_target import Traces
+from stub.traceframe import ShownFrame
+from stub.tracing import Experiment, Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class Context:
     has_runner: bool = False  #: there is somebody to run monitor commands
     client: set[str] = field(default_factory=set)  #: features that the client announced, with their `+`
     extended: bool = False
+    started: bool = False  #: this client has run the guest (`vRun`), so that it ends with it
     looks_on: bool = False  #: another client has the target
     non_stop: bool = False  #: `QNonStop:1`
     stop_asked: bool = False  #: by `vCont;t`, which is no signal to the guest
@@ -111,6 +115,8 @@ class Context:
     points: set[tuple[int, int, int]] = field(default_factory=set)  #: (type, address, kind) inserted by this client
     persistent: set[tuple[int, int, int]] = field(default_factory=set)  #: those of `points` that stay when it goes
     printed: Callable[[str], None] = lambda text: None  #: a breakpoint's commands print to the client
+    frame: Frame | None = None  #: the trace frame that is looked at instead of the target
+    listed: list[bytes] = field(default_factory=list)  #: what `qTsP` and `qTsV` have yet to say
     # The target again, as what it can do, or None: asking a protocol at each packet costs more than the packet.
     registers: HasRegisters | None = field(init=False)
     read: Callable[[int, int], bytes] | None = field(init=False)  #: memory, as `physical` says
@@ -125,8 +131,8 @@ class Context:
 
     def __post_init__(self) -> None:
         target = self.target
-        self.registers = target if isinstance(target, HasRegisters) else None
         self.physical = False
+        self.look_at(None)
         self.continues = target if isinstance(target, Continues) else None
         self.steps = target if isinstance(target, Steps) else None
         self.steps_range = target if isinstance(target, StepsRange) else None
@@ -134,6 +140,24 @@ class Context:
         self.hardware = target if isinstance(target, HardwareBreakpoints) else None
         self.watches = target if isinstance(target, Watchpoints) else None
         self.conditional = target if isinstance(target, ConditionalPoints) else None
+
+    def look_at(self, frame: Frame | None) -> None:
+        """Have registers and memory come from a trace frame, or from the target again."""
+        target = self.target
+        self.frame = frame
+        if frame is not None and isinstance(target, Traces):
+            shown = ShownFrame(target, frame, target.experiment)
+            self.registers, self.read, self.write = shown, shown.read_memory, shown.write_memory
+        else:
+            self.registers = target if isinstance(target, HasRegisters) else None
+            self.physical = self._physical
+
+    @property
+    def experiment(self) -> Experiment:
+        """The target's trace. Raises TargetError where there is none."""
+        if not isinstance(self.target, Traces):
+            raise TargetError("this target has no tracepoints")
+        return self.target.experiment
 
     @property
     def physical(self) -> bool:
@@ -144,6 +168,8 @@ class Context:
     def physical(self, on: bool) -> None:
         """Raises TargetError where there are no physical addresses."""
         target = self.target
+        if self.frame is not None:
+            raise TargetError("a trace frame has linear addresses only: `tfind none` first")
         if not on:
             self.read = target.read_memory if isinstance(target, HasMemory) else None
             self.write = target.write_memory if isinstance(target, HasMemory) else None
@@ -250,8 +276,7 @@ def current_thread(context: Context, message: messages.CurrentThread) -> Answer:
 
 
 def query_attached(context: Context, message: messages.QueryAttached) -> Answer:
-    # The machine was there before the client: quitting gdb detaches, it does not kill.
-    return b"1"
+    return b"0" if context.started else b"1"
 
 
 def first_threads(context: Context, message: messages.FirstThreads) -> Answer:
@@ -287,6 +312,7 @@ def detach(context: Context, message: messages.Detach) -> Answer:
 def attach(context: Context, message: messages.Attach) -> Answer:
     if not context.extended:
         raise TargetError("this connection has the machine already; `target extended-remote` can detach and attach")
+    context.started = False
     if context.non_stop:
         # "Packets", vAttach: no stop reply here; a CPU that stands still is one that has stopped since.
         return Running() if context.target.running else Stays(StopReport(SIGNAL_NONE))
@@ -300,6 +326,7 @@ def restart(context: Context, message: messages.Restart) -> Answer:
     context.target.halt()
     context.target.restart()
     context.forget_layout()
+    context.started = context.started or message.replies  # `R` is answered by nothing, and leaves things as they were
     return Stopped(message.replies)
 
 
@@ -338,7 +365,7 @@ HANDLERS = (
     Handler((("T THREAD", "is this thread alive?"),), messages.ThreadAlive, thread_alive),
     Handler((("qC", "the current thread"),), messages.CurrentThread, current_thread),
     Handler(
-        (("qAttached", "1: the machine was there before the client, so quitting detaches"),),
+        (("qAttached", "1: the machine was there before the client, so quitting detaches; 0 behind `vRun`: it kills"),),
         messages.QueryAttached,
         query_attached,
     ),
@@ -376,8 +403,3 @@ HANDLERS = (
 def console(text: str) -> bytes:
     """An `O` packet's payload ("Stop Reply Packets"): text for the client's console."""
     return b"O" + text.encode("utf-8").hex().encode("ascii")
-
-
-def note(report: StopReport) -> bytes | None:
-    """The report's words as a console packet."""
-    return console(report.note + "\n") if report.note else None

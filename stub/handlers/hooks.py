@@ -7,6 +7,8 @@ from collections.abc import Callable
 from stub.agent import AgentError, Program, parse
 from stub.handlers.base import Context
 from stub.target import ConditionalPoints, PointHooks
+from stub.trace_target import Traces
+from stub.tracing import Experiment
 
 #: What one hit may take, so that no client holds the guest up: programs, and bytes of memory that they load.
 PROGRAMS = 100
@@ -21,6 +23,7 @@ class _World:
         self, target: ConditionalPoints, readers: dict[int, Callable[[], int]], printed: Callable[[str], None]
     ) -> None:
         self._glance, self.text, self._readers = target.glance, printed, readers
+        self._experiment = target.experiment if isinstance(target, Traces) else None
         self.left = LOADED  #: bytes that this hit may load yet
 
     def load(self, address: int, size: int) -> bytes:
@@ -34,6 +37,20 @@ class _World:
 
     def collect(self, address: int, length: int) -> None:
         raise AgentError("a breakpoint collects nothing: that is for tracepoints")
+
+    def variable(self, number: int) -> int:
+        return self._known().value(number)
+
+    def set_variable(self, number: int, value: int) -> None:
+        self._known().set_value(number, value)
+
+    def collect_variable(self, number: int) -> None:
+        self.collect(0, 0)
+
+    def _known(self) -> Experiment:
+        if self._experiment is None:
+            raise AgentError("this target has no trace state variables")
+        return self._experiment
 
 
 def hooks_of(

@@ -1,10 +1,11 @@
-"""A client that only looks, as another one was first: what it may ask, and what the rest is answered."""
+"""A client that only looks, as another one was first: what it may ask, and what the rest is answered. Of the prompt's
+commands it has those that only look: that is for their runner to say."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from stub import messages
+from stub import messages, trace_messages
 from stub.handlers.base import OK, Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays
 from stub.handlers.monitor import COMMANDS
 from stub.handlers.resume import stop_reply
@@ -16,7 +17,9 @@ LOOKS = (
     messages.ReadRegister, messages.ReadMemory, messages.ReadMemoryBinary, messages.SearchMemory,
     messages.ChecksumMemory, messages.QueryResume, messages.SetThread, messages.ThreadAlive, messages.CurrentThread,
     messages.QueryAttached, messages.FirstThreads, messages.NextThreads, messages.ThreadExtra, messages.Transfer,
-    messages.SymbolsAvailable, messages.QemuQuery, messages.StopSeen,
+    messages.SymbolsAvailable, messages.QemuQuery, messages.StopSeen, trace_messages.QueryTrace,
+    trace_messages.QueryTracepoint, trace_messages.QueryVariable, trace_messages.ListTracepoints,
+    trace_messages.ListVariables, trace_messages.SelectFrame, trace_messages.ReadTraceBuffer,
 )  # fmt: skip
 REFUSAL = (
     "another client came first and has the machine, this one looks: registers and memory can be read, and `continue` "
@@ -42,10 +45,9 @@ def answer(context: Context, message: messages.Message, handler: Handler) -> Ans
             return Gone(None, killed=False)
         case messages.QemuSet(name="PhyMemMode"):
             return handler.run(context, message)
-        case messages.MonitorCommand(text) if not text.split() or text.split()[0] in (*COMMANDS, "help"):
-            return _without_runner(handler.run(context, message))
-        case messages.MonitorCommand():
-            return Monitor("", failure=REFUSAL)
+        case messages.MonitorCommand(text):
+            own = not text.split() or text.split()[0] in (*COMMANDS, "help")
+            return handler.run(context, message) if own or context.has_runner else Monitor("", failure=REFUSAL)
         case messages.NonStop(on=False):
             return OK
         case messages.Restart(replies=False):
@@ -53,8 +55,3 @@ def answer(context: Context, message: messages.Message, handler: Handler) -> Ans
     if isinstance(message, LOOKS):
         return handler.run(context, message)
     raise TargetError(REFUSAL)
-
-
-def _without_runner(answer: Answer) -> Answer:
-    """Commands of the prompt are the first client's."""
-    return replace(answer, text="") if isinstance(answer, Monitor) else answer

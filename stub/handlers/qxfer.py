@@ -10,9 +10,11 @@ from xml.sax.saxutils import quoteattr
 
 from stub import messages
 from stub.features import target_xml
+from stub.handlers import traceframes
 from stub.handlers.base import UNSUPPORTED, Answer, Context, Handler, error_text
 from stub.packet import PACKET_SIZE, escape
-from stub.target import HasRegisters, MapsMemory, Target
+from stub.target import ConditionalPoints, HasRegisters, MapsMemory, Target
+from stub.trace_target import Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,9 @@ DOCUMENTS = {
         "the target description of the present mode (annex `target.xml`), made afresh", description, (HasRegisters,)
     ),
     "memory-map": Document("what is ROM, by linear addresses, made afresh", memory_map, (MapsMemory,)),
+    "traceframe-info": Document(
+        "what the trace frame that is looked at has collected", traceframes.frame_info, (Traces, ConditionalPoints)
+    ),
     "threads": Document("the threads with their modes", threads),
 }
 

@@ -109,8 +109,10 @@ def test_a_second_gdb_looks_on_and_is_told_of_stops_and_of_what_it_may_not_do(
         second.cmd("set {char} 0x500 = 1")
     with pytest.raises(GdbError, match="another client came first"):
         second.cmd("set $eax = 1")
-    for refused in ("stepi", "monitor reset"):
+    for refused in ("stepi", "monitor reset", "monitor set eax 1", "monitor msr 10 1"):
         assert "another client came first" in second.cmd(refused), refused
+    assert "code16" in second.cmd("monitor sreg")
+    assert "PIC" in second.cmd("monitor dev").upper()
     assert "another client came first" in second.cmd("maintenance packet Z0,f0000,1")
     assert first.value("$eax") == 0
     second.start("continue")

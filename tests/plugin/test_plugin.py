@@ -142,7 +142,11 @@ def test_it(machine):
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*budget exhausted: debugcon:goodbye did not come within 2,000 instructions; it stands at f000:*"]
+        [
+            "*budget exhausted: debugcon:goodbye did not come within 2,000 instructions; it stands at f000:*",
+            "*v2e stuck*",
+            "The loop at 0xf* has no way out*",
+        ]
     )
 
 

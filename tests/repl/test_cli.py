@@ -169,8 +169,15 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "--boot", "usb"], "'usb' is unknown"),
         (["run", "--cpu", "8086"], "--cpu"),
         (["run", "--cpus", "2"], "--cpus"),
-        (["run", "--hypervisor", "kvm"], "--hypervisor kvm"),
+        (["run", "--hypervisor", "xen"], "--hypervisor xen"),
+        (["run", "--hypervisor", "kvm", "--until", "insns:5"], "kvm does not count instructions"),
+        (["run", "--hypervisor", "kvm", "--rules", "vtx"], "--rules vtx"),
         (["run", "--policy", "dwell:8"], "--policy dwell:8"),
+        (["run", "--costs", "exit=5"], "--costs exit=5"),
+        (["run", "--hypervisor", "model", "--policy", "fast"], "'fast'"),
+        (["run", "--hypervisor", "model", "--policy", "dwell:0"], "dwell of 0"),
+        (["run", "--hypervisor", "model", "--rules", "vmx"], "'vmx'"),
+        (["run", "--hypervisor", "model", "--costs", "exit=-1"], "'exit=-1'"),
         (["run", "--clock", "host"], "--clock host"),
         (["run", "--limit", "0"], "--limit"),
         (["run", "--limit", "many"], "'many'"),
@@ -256,6 +263,7 @@ def test_hlt_with_interrupts_off_is_4(firmware):
     done = v2e("run", "--firmware", firmware(DEADLOCK), "--until", "text:never", "-c", "print 1")
     assert done.returncode == 4
     assert "HLT with interrupts off at f000:" in done.stderr
+    assert "no interrupt waits either" in done.stderr
     assert done.stdout == "0x1 = 1\n"  # the commands look at the dead guest
 
 
@@ -264,6 +272,7 @@ def test_a_spent_budget_is_6(firmware):
     done = v2e("run", "--firmware", path, "--until", "text:never", "--limit", "1000", "-c", "fingerprint")
     assert done.returncode == 6
     assert "1000 instructions" in done.stderr
+    assert re.search(r"the loop at 0xf\w+ has no way out, and nothing changes in it$", done.stderr)
     assert done.stdout.startswith("retired     1000\n")
     assert v2e("run", "--firmware", path, "--limit", "1000", "-c", "continue").returncode == 6
 

@@ -266,10 +266,50 @@ def test_status_says_why_the_guest_stands_still(say):
 def test_a_session_for_gdbs_monitor_may_look_but_not_run(session):
     monitor = session.shared(may_resume=False, resumed_by="gdb")
     assert monitor.execute("regs").views
-    for line in ("continue", "step", "next", "until 0", "quit"):
+    for line in ("lockstep 5", "continue", "step", "next", "until 0", "quit"):
         assert "gdb" in failure(monitor, line)
     monitor.execute("save shared")
     assert session.execute("restore shared").views
+
+
+#: Arguments of the commands that need some, where they look.
+LOOKING_AT = {"page": "0x7c00", "xp": "0x7c00", "x": "0x7c00", "print": "1 + 1", "complete": "re", "u": "0xf0000"}
+#: The same, and what needs no argument, where they change something.
+CHANGING = (
+    "set eax 1", "write 500 1", "break 0", "tbreak 0", "watch 500", "rwatch 500", "awatch 500", "catch int",
+    "tcatch int", "delete", "enable", "disable", "reset", "restore", "save", "type a", "key a", "mouse move 1 1",
+    "in 60", "out 60 1", "stop", "msr 10 1", "handlers into", "repeats whole", "forbid 0", "policy native",
+    "screen --png nowhere.png", "symbols nowhere", "ledger clear", "force native", "native", "emulate",
+    "lockstep 5", "continue", "step", "next", "until 0", "quit",
+)  # fmt: skip
+
+
+def test_a_session_that_may_only_look_has_all_commands_that_do_and_no_others(session, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    looker = session.shared(may_resume=False, may_change=False, resumed_by="another client")
+    session.execute("break 0x7c00")
+    session.execute("handlers over")
+
+    def state():
+        points = [str(p) for p in session.debugger.breakpoint_list()]
+        return session.call(session.debugger.fingerprint), points, session.debugger.step_into_interrupts
+
+    before = state()
+    names = {command.name for command in session.table.commands}
+    assert names == {c.name for c in session.table.commands if c.looks is not False} | {
+        line.split()[0] for line in CHANGING
+    }
+    for command in session.table.commands:
+        if command.looks is not False:
+            line = f"{command.name} {LOOKING_AT.get(command.name, '')}"
+            try:
+                looker.execute(line)
+            except FAILURES as error:
+                assert "another client" not in str(error), line  # what this machine does not have
+    for line in CHANGING:
+        assert "another client" in failure(looker, line), line
+    assert state() == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_command_while_the_guest_runs_is_answered_and_a_second_run_refused(session):
@@ -321,4 +361,4 @@ def test_why_names_each_broken_rule_and_what_ends_it(session_for):
     assert "CS base 0xffff0000 is not selector 0xf000 << 4 (SDM 3C 26.3.1.2, virtual-8086)" in text
     assert "ahead: `ljmp 0xf000:0x0` at 0xfffffff0 loads CS" in text
     assert "svm (AMD SVM): yes" in text
-    assert failure(said, "why vmx") == "no rules are called 'vmx': use one of vtx2006, vtx, svm"
+    assert failure(said, "why vmx") == "no rules are called 'vmx': use one of vtx2006, vtx, svm, kvm"

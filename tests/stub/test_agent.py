@@ -21,6 +21,7 @@ class Scene:
 
     texts: list[str] = field(default_factory=list)
     collected: list[tuple[int, int]] = field(default_factory=list)
+    variables: dict[int, int] = field(default_factory=lambda: {1: -5, 0x102: 7})
 
     def register(self, number: int) -> int:
         return 3 * number + 1
@@ -35,6 +36,17 @@ class Scene:
 
     def collect(self, address: int, length: int) -> None:
         self.collected.append((address, length))
+
+    def variable(self, number: int) -> int:
+        if number not in self.variables:
+            raise AgentError(f"there is no variable {number}")
+        return self.variables[number]
+
+    def set_variable(self, number: int, value: int) -> None:
+        self.variables[number] = value
+
+    def collect_variable(self, number: int) -> None:
+        self.collected.append((number, self.variable(number)))
 
 
 def run(code: bytes, scene: Scene | None = None) -> int:
@@ -124,11 +136,18 @@ def test_printf_takes_its_arguments_from_under_the_function_and_the_channel() ->
     assert scene.texts == ["-5 and ab\n"]
 
 
+def test_trace_state_variables_are_read_set_and_collected() -> None:
+    scene = Scene()
+    # getv 102h; const8 1; add; setv 102h; tracev 102h; getv 1
+    assert run(bytes.fromhex("2c0102 2201 02 2d0102 2e0102 2c0001 27"), scene) == -5 & MASK
+    assert scene.variables[0x102] == 8
+    assert scene.collected == [(0x102, 8)]
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
         ("01", "floating point"),
-        ("2c 00 01", "state variables"),
         ("31", "no bytecode"),
         ("ff", "no bytecode"),
         ("22", "ends within its instruction const8"),

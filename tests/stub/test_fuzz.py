@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stub.packet import PACKET_SIZE, frame
 from stub.session import HIGH_WATER, Close, RunCommand, Session
-from stub_fakes import GDB_FEATURES, FakeTarget, client
+from stub_fakes import FakeTarget, client
+from stub_fuzzing import SESSIONS, Finding, feed, seeds
 
 #: A session as gdb has it: attach, look, breakpoint, run, step, detach.
-SESSION = [
-    GDB_FEATURES, "vMustReplyEmpty", "QStartNoAckMode", "!", "Hg0", "qXfer:features:read:target.xml:0,1ffff",
-    "qTStatus", "?", "qXfer:threads:read::0,1000", "qAttached", "Hc-1", "qC", "g", "m10100,40", "x10100,40",
-    "X10100,3:}\x03a", "Z0,10180,1", "Z2,500,4", "vCont?", "vCont;c", "p8", "P0=78563412", "z0,10180,1", "vCont;s:1;c",
-    "vCont;r10181,10190:1", "qRcmd,7063", "G00000000", "vKill;1", "vRun;", "R00", "c", "D;1",
-]  # fmt: skip
+SESSION = SESSIONS["plain"]
 RECORDED = [frame(packet.encode("latin-1")) for packet in SESSION]
 
 
@@ -107,3 +104,29 @@ def client_after(session: Session) -> bytes:
     """The answer to a question once the noise is over."""
     session.receive_data(b"#00" + frame(b"qC"))
     return session.data_to_send()
+
+
+SEEDS = dict(seeds())
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_what_the_fuzzer_begins_with_is_no_finding(name: str) -> None:
+    feed(SEEDS[name])
+
+
+def test_an_error_within_a_session_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: FakeTarget) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(FakeTarget, "describe", fails)
+    with pytest.raises(Finding):
+        feed(SEEDS["trace-packets"])
+
+
+@given(st.sampled_from(sorted(SEEDS)), st.data())
+def test_what_the_fuzzer_begins_with_changed(name: str, data: st.DataObject) -> None:
+    whole = SEEDS[name]
+    for _ in range(data.draw(st.integers(1, 4))):
+        at, drop = data.draw(st.integers(0, len(whole))), data.draw(st.integers(0, 8))
+        whole = whole[:at] + data.draw(st.binary(max_size=8)) + whole[at + drop :]
+    feed(whole)

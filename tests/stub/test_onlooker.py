@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stub.handlers.base import error_text
 from stub.handlers.onlooker import REFUSAL
-from stub.session import Close
+from stub.session import Close, RunCommand
 from stub.target import SIGNAL_INT, StopReason, StopReport
 from stub_fakes import GDB_FEATURES, Client, FakeTarget, client
 from stub_forms import FORMS, example
@@ -64,6 +64,8 @@ def test_what_it_may_not_do_is_answered_in_words_and_the_rest_as_ever() -> None:
     assert refused == {
         "!", "QNonStop", "vCtrlC", "vKill", "vAttach", "vRun", "G", "P", "M", "X", "Qqemu.sstep=BITS",
         "Z0", "Z1", "Z2", "Z3", "Z4", "z0", "z1", "z2", "z3", "z4",
+        "QTinit", "QTDP", "QTDPsrc", "QTEnable", "QTDisable", "QTDV", "QTro", "QTStart", "QTStop", "QTDisconnected",
+        "QTBuffer", "QTNotes",
     }  # fmt: skip
 
 
@@ -113,3 +115,11 @@ def test_a_step_stops_where_it_began_and_says_why() -> None:
         said, stop = onlooker(FakeTarget()).ask(example(form))
         assert said == b"O" + (REFUSAL + "\n").encode().hex().encode()
         assert stop == b"T02thread:1;core:0;"
+
+
+def test_commands_of_the_prompt_are_for_a_runner_that_knows_which_only_look() -> None:
+    peer = client(FakeTarget(), looks_on=True)
+    assert peer.ask("qRcmd," + b"sreg".hex()) == [b"O" + (REFUSAL + "\n").encode().hex().encode(), b"OK"]
+    peer = client(FakeTarget(), looks_on=True, has_runner=True)
+    assert peer.ask("qRcmd," + b"sreg".hex()) == []
+    assert peer.events == [RunCommand("sreg")]

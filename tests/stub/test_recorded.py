@@ -25,7 +25,7 @@ from stub_fakes import FakeTarget
 PATIENCE = 20  #: seconds until a test that hangs fails
 RECORDINGS = {path.stem: path.read_bytes() for path in sorted(RECORDED.glob("*.rsp"))}
 #: What gdb asks of every stub, and this one has nothing to say to.
-UNKNOWN = {b"qTStatus", b"vFile:setfs:0"}
+UNKNOWN = {b"vFile:setfs:0"}
 
 
 def packets(data: bytes) -> list[bytes]:

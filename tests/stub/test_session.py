@@ -69,6 +69,19 @@ def test_conversation_in_single_bytes(name: str) -> None:
         assert b"".join(peer.raw(bytes((byte,))) for byte in sent) == expected, sent
 
 
+def test_who_runs_the_guest_owns_it_until_it_attaches() -> None:
+    peer = client()
+    assert peer.one("qAttached") == b"1"
+    peer.ask("!")
+    peer.ask("R00")
+    assert peer.one("qAttached") == b"1"
+    peer.ask("vRun;")
+    assert peer.one("qAttached:1") == b"0"
+    peer.ask("D")
+    peer.ask("vAttach;1")
+    assert peer.one("qAttached") == b"1"
+
+
 def test_breakpoints_are_inserted_once_and_removed_once() -> None:
     target = FakeTarget()
     peer = client(target)

@@ -25,6 +25,9 @@ SOURCE: Final = "as probed; v2e doctor has all of it"
 LIMITS: Final = "a limit of the engine: docs/kvm.md"
 
 
+EVERYWHERE: Final = frozenset((16, 32, 64))  #: in code of each width
+
+
 class Kind(enum.Enum):
     """States that a KVM may or may not be able to run. The value is the words for it."""
 
@@ -112,6 +115,27 @@ class Backend:
         if state.dr[7] & DR7_ENABLES and not self.breaks_everywhere:
             yield Broken("dr7", f"DR7 {state.dr[7]:#x} enables breakpoints, which do not stop here", SOURCE)
 
+    def findings(self) -> tuple[tuple[str, bool | None, str], ...]:
+        """For `v2e doctor`: (subject, whether all is there, sentence); None for what is merely absent."""
+        missing = [kind.value for kind in Kind if kind not in self.runs]
+        modes = f"{len(self.runs)} of {len(Kind)} kinds of state run natively"
+        refused = [f"{name} ({_widths(widths)})" for name, widths in self.refuses]
+        stops = [
+            ("hardware breakpoints", self.breaks == EVERYWHERE), ("single steps", self.steps == EVERYWHERE),
+            ("data watchpoints", self.watches), ("exits for MSRs", self.msr_exits),
+            ("a TSC that is set", self.sets_tsc), ("page tables that others write", self.sees_tables),
+        ]  # fmt: skip
+        works = [name for name, ok in stops if ok]
+        lacks = [name for name, ok in stops if not ok]
+        return (
+            ("kvm", bool(self.runs), f"{self.name}, a port access takes {self.exit_ns / 1000:.1f} us"),
+            ("kvm modes", None if missing else True, f"{modes}; not {', '.join(missing)}" if missing else modes),
+            ("kvm instructions", None if refused else True,
+             f"refused, so emulated: {', '.join(refused)}" if refused else "all that were tried are executed"),
+            ("kvm has", None if lacks else True,
+             f"{', '.join(works) or 'nothing'}" + (f"; not: {', '.join(lacks)}" if lacks else "")),
+        )  # fmt: skip
+
     @property
     def pages(self) -> bool:
         """All kinds of paging run. KVM tells of no write to CR0, so where one does not run, the modes before it are not
@@ -121,4 +145,10 @@ class Backend:
     @property
     def breaks_everywhere(self) -> bool:
         """Hardware breakpoints stop in code of every width that runs."""
-        return self.breaks == frozenset((16, 32, 64))
+        return self.breaks == EVERYWHERE
+
+
+def _widths(widths: frozenset[int]) -> str:
+    if widths == EVERYWHERE:
+        return "everywhere"
+    return "in " + " and ".join(f"{width}-bit" for width in sorted(widths)) + " code"

@@ -21,8 +21,7 @@ SEGMENTS_END: Final = abi.AT_SREGS + parts.SREGS_SIZE
 class LiveState:
     """Of the vCPU whose kvm_run is `page`. What is not in the page is what was known last: see `Vcpu`."""
 
-    smm = smm_nmi = False
-    smbase = 0x30000
+    smm = smm_nmi = False  #: system management mode is never entered here
 
     def __init__(self, page: mmap.mmap) -> None:
         self._page = page
@@ -36,6 +35,7 @@ class LiveState:
         # What the page does not have.
         self.halted = self.nmi_pending = False
         self.a20 = True
+        self.smbase = CpuState().smbase
         self.dr: list[int] = CpuState().dr
         self.msrs: dict[int, int] = {}
         self.fpu = Fpu()
@@ -55,9 +55,7 @@ class LiveState:
 
     @property
     def regs(self) -> list[int]:
-        state = CpuState()
-        parts.unpack_regs(self._page[abi.AT_REGS : abi.AT_SREGS], state)
-        return state.regs
+        return parts.unpack_regs(self._page[abi.AT_REGS : abi.AT_SREGS])[0]
 
     rip = property(lambda self: self._rip.value)
     rflags = property(lambda self: self._rflags.value)

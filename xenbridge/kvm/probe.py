@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from emu.engine import EngineError
@@ -12,6 +15,7 @@ from emu.subject import MemoryUnavailable
 from emu.vcpu import Place
 from emu.x86.cpuid import MODELS, CpuModel
 from emu.x86.state import CR0_PE, RFLAGS_IF, CpuState
+from emu.x86.vmentry import Rules
 from xenbridge.kvm import abi
 from xenbridge.kvm import probe_programs as programs
 from xenbridge.kvm.abi import KvmError
@@ -87,8 +91,8 @@ class Probe:
         return self._go()
 
     def _go(self) -> int:
-        self._kicker.begin(PATIENCE)
         begun = time.monotonic_ns()
+        self._kicker.begin(PATIENCE, begun)
         try:
             while (reason := self._cpu.run()) == INTERRUPTED:
                 self._kicker.drain()
@@ -214,8 +218,13 @@ class Probe:
         return spent // EXITS_TIMED
 
 
-def make_kvm(place: Place) -> KvmVcpu:
-    """The vCPU of `--hypervisor kvm`: what `emu.vcpu.MakeVcpu` asks for. Raises EngineError."""
+def make_kvm(notice: Callable[[str], None] = lambda text: None) -> Callable[[Place], KvmVcpu]:
+    """What makes the vCPU of `--hypervisor kvm`, and raises EngineError where it cannot be had. `notice` is told when
+    KVM vanishes in the middle of a run."""
+    return partial(_make, notice)
+
+
+def _make(notice: Callable[[str], None], place: Place) -> KvmVcpu:
     try:
         backend = probe(place.model)
     except KvmError as error:
@@ -224,7 +233,7 @@ def make_kvm(place: Place) -> KvmVcpu:
         raise EngineError(
             f"--hypervisor kvm: this host's KVM ({backend.name}) runs no mode that was tried: use --hypervisor model"
         )
-    return KvmVcpu(place, backend)
+    return KvmVcpu(place, backend, notice)
 
 
 def probe(model: CpuModel = MODELS["max"]) -> Backend:
@@ -234,3 +243,9 @@ def probe(model: CpuModel = MODELS["max"]) -> Backend:
         return look.backend()
     finally:
         look.close()
+
+
+@functools.cache
+def host_rules() -> Rules:
+    """The rule set `kvm`: this host's KVM as probed, once. Raises KvmError where there is none."""
+    return probe().rules()

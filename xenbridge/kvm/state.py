@@ -29,6 +29,7 @@ _SEGMENTS_SIZE: Final = 8 * _SEGMENT.size
 #: All of kvm_sregs; behind the tables are CR0, CR2, CR3, CR4, CR8, EFER and the APIC's base.
 _SREGS: Final = struct.Struct("<" + 8 * "QIH10s" + 2 * "QH6x" + "7Q32x")
 SREGS_SIZE: Final = _SREGS.size
+_STARTS: Final = range(0, 32, 4)  #: of the segments among the values of _SREGS
 _DEBUG: Final = struct.Struct("<4QQQQ72x")
 _EVENTS: Final = struct.Struct("<4BI8BII4B27xBQ")
 EVENTS_SIZE: Final = _EVENTS.size
@@ -42,7 +43,7 @@ _ST: Final = struct.Struct("<" + 8 * "QH6x")
 _XMM: Final = struct.Struct("<32Q")
 _X87_AND_SSE: Final = 3
 FX_SIZE: Final = XSTATE_BV + 8
-FSW_TOP_SHIFT: Final = 11
+AFTER_FNINIT: Final = (0x37F, 0, 0)  #: control and status word, abridged tags (SDM vol. 2A, FINIT)
 
 #: MSRs that a guest's instructions use or change without RDMSR and WRMSR, which all end a native stretch.
 NATIVE_MSRS: Final = (
@@ -56,11 +57,10 @@ def pack_regs(state: CpuState) -> bytes:
     return REGS.pack(rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, *rest, state.rip, state.rflags)
 
 
-def unpack_regs(data: bytes, state: CpuState) -> None:
-    """Set the general registers, RIP and RFLAGS."""
+def unpack_regs(data: bytes) -> tuple[list[int], int, int]:
+    """The general registers in the order of emu.x86.state.GENERAL, RIP and RFLAGS."""
     rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags = REGS.unpack(data)
-    state.regs = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15]
-    state.rip, state.rflags = rip, rflags
+    return [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15], rip, rflags
 
 
 @functools.lru_cache(256)
@@ -117,14 +117,20 @@ def pack_sregs(state: CpuState) -> bytes:
     )  # fmt: skip
 
 
-def unpack_sregs(data: bytes, state: CpuState) -> None:
-    """Set segments, tables, control registers and EFER. The APIC's base stays: only a WRMSR changes it."""
-    values = _SREGS.unpack(data)
-    state.cs, state.ds, state.es, state.fs, state.gs, state.ss, state.tr, state.ldtr = (
-        Segment(values[at + 2], values[at], values[at + 1], _access(values[at + 3])) for at in range(0, 32, 4)
-    )
-    state.gdtr, state.idtr = Table(values[32], values[33]), Table(values[34], values[35])
-    state.cr0, state.cr2, state.cr3, state.cr4, state.cr8, state.efer = values[36:42]
+#: ES CS SS DS FS GS LDTR TR, GDTR, IDTR, CR0, CR2, CR3, CR4, CR8, EFER.
+System = tuple[
+    Segment, Segment, Segment, Segment, Segment, Segment, Segment, Segment, Table, Table, int, int, int, int, int, int
+]
+
+
+def unpack_sregs(data: bytes) -> System:
+    """Segments, tables, control registers and EFER. The APIC's base is left out: only a WRMSR changes it."""
+    v = _SREGS.unpack(data)
+    cs, ds, es, fs, gs, ss, tr, ldtr = (Segment(v[at + 2], v[at], v[at + 1], _access(v[at + 3])) for at in _STARTS)
+    return (
+        es, cs, ss, ds, fs, gs, ldtr, tr, Table(v[32], v[33]), Table(v[34], v[35]),
+        v[36], v[37], v[38], v[39], v[40], v[41],
+    )  # fmt: skip
 
 
 def pack_events(state: CpuState) -> bytes:
@@ -138,14 +144,10 @@ def pack_events(state: CpuState) -> bytes:
     )  # fmt: skip
 
 
-def unpack_events(data: bytes, state: CpuState) -> None:
-    """Set the interrupt shadow and what is known of NMIs."""
+def unpack_events(data: bytes) -> tuple[bool, bool, bool]:
+    """The interrupt shadow, whether an NMI is pending, whether NMIs are blocked."""
     values = _EVENTS.unpack(data)
-    state.shadow, state.nmi_pending, state.nmi_blocked = (
-        bool(values[8]),
-        bool(values[9] or values[10]),
-        bool(values[11]),
-    )
+    return bool(values[8]), bool(values[9] or values[10]), bool(values[11])
 
 
 def event_flags(state: CpuState) -> tuple[bool, bool, bool]:
@@ -184,15 +186,20 @@ def pack_fpu(fpu: Fpu, area: bytearray) -> None:
 
 def unpack_fpu(area: bytes, before: Fpu) -> Fpu:
     """x87 and SSE state of an XSAVE area. A component that XSTATE_BV leaves out is as after FNINIT, or zeros; MXCSR
-    is there always (SDM vol. 1, 13.8). FCS and FDS are those of `before` as long as no x87 instruction came."""
+    is there always (SDM vol. 1, 13.8).
+
+    The last instruction's FCS and FDS are those of `before` as long as no x87 instruction came. AMD's CPUs save no
+    pointers at all while no exception is pending, unless CPUID says RstrFpErrPtrs (AMD64 APM vol. 3, Fn8000_0008): so
+    where they are zeros and the FPU is not as FNINIT leaves it those of `before` stay."""
     fcw, fsw, ftw, fop, fip, fdp, mxcsr = _FX_HEAD.unpack_from(area)
     fpu = Fpu(mxcsr=mxcsr)
     if area[XSTATE_BV] & 1:
         fpu.fcw, fpu.fsw, fpu.ftw, fpu.fop, fpu.fip, fpu.fdp = fcw, fsw, ftw, fop, fip, fdp
         words = _ST.unpack_from(area, _FX_ST)
         fpu.st = [low | high << 64 for low, high in zip(words[::2], words[1::2], strict=True)]
-        if (fip, fdp, fop) == (before.fip, before.fdp, before.fop):
-            fpu.fcs, fpu.fds = before.fcs, before.fds
+        unsaved = not (fop or fip or fdp) and (fcw, fsw, ftw) != AFTER_FNINIT
+        if unsaved or (fip, fdp, fop) == (before.fip, before.fdp, before.fop):
+            fpu.fop, fpu.fip, fpu.fcs, fpu.fdp, fpu.fds = before.fop, before.fip, before.fcs, before.fdp, before.fds
     if area[XSTATE_BV] & 2:
         words = _XMM.unpack_from(area, _FX_XMM)
         fpu.xmm = [low | high << 64 for low, high in zip(words[::2], words[1::2], strict=True)]

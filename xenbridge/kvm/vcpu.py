@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from emu.record import dataclass, fields
 from emu.x86.state import CpuState, Fpu
@@ -77,6 +77,8 @@ class Vcpu:
         self._dirty = ctypes.c_uint64.from_buffer(self._map, abi.RUN_DIRTY)
         self._if_flag = ctypes.c_uint8.from_buffer(self._map, abi.RUN_IF)
         self._ready = ctypes.c_uint8.from_buffer(self._map, abi.RUN_READY)
+        # Where the local APIC is the user's, KVM_RUN takes CR8 from here, past what was set before.
+        self._run_cr8 = ctypes.c_uint64.from_buffer(self._map, abi.RUN_CR8)
         # Every KVM_RUN leaves registers, segments and events in the page.
         ctypes.c_uint64.from_buffer(self._map, abi.RUN_VALID).value = abi.SYNC_REGS | abi.SYNC_SREGS | abi.SYNC_EVENTS
         self._cpuid(cpuid)
@@ -94,6 +96,9 @@ class Vcpu:
         self._msrs = bytearray(_msr_list((n, 0) for n in known))
         self._msr_buffer = (ctypes.c_uint8 * len(self._msrs)).from_buffer(self._msrs)
         self._msrs_seen = b""
+        self._xsave_at, self._debug_at, self._msr_at = map(
+            ctypes.addressof, (self._xsave_buffer, self._debug_buffer, self._msr_buffer)
+        )
         self.read_back()
 
     def _cpuid(self, entries: Sequence[abi.CpuidEntry]) -> None:
@@ -189,6 +194,7 @@ class Vcpu:
         if (sregs := parts.pack_sregs(state)) != page[abi.AT_SREGS : _SREGS_END]:
             page[abi.AT_SREGS : _SREGS_END] = sregs
             dirty |= abi.SYNC_SREGS
+            self._run_cr8.value = state.cr8
         if parts.event_flags(state) != parts.event_flags_of(page, abi.AT_EVENTS):
             page[abi.AT_EVENTS : _EVENTS_END] = parts.pack_events(state)
             dirty |= abi.SYNC_EVENTS
@@ -197,14 +203,14 @@ class Vcpu:
         if (debug := parts.pack_debug(state)) != self._debug_seen:
             self._debug[:] = debug
             self._debug_seen = debug
-            self._call("SET_DEBUGREGS", self._debug_buffer)
+            self._call("SET_DEBUGREGS", self._debug_at)
         if state.fpu is not self.live.fpu and state.fpu != self.live.fpu:
             parts.pack_fpu(state.fpu, self._xsave)
-            self._call("SET_XSAVE", self._xsave_buffer)
+            self._call("SET_XSAVE", self._xsave_at)
             self._fx = bytes(self._xsave[: parts.FX_SIZE])
         self._load_msrs(state)
         live = self.live
-        live.fpu, live.dr, live.msrs = state.fpu, state.dr, state.msrs
+        live.fpu, live.dr, live.msrs, live.smbase = state.fpu, state.dr, state.msrs, state.smbase
 
     def _load_msrs(self, state: CpuState) -> None:
         values = state.msrs
@@ -214,21 +220,23 @@ class Vcpu:
             self._set_msrs(changed or {n: values.get(n, 0) for n in self._msr_numbers})
             self._msrs_seen = wanted
 
-    def _call(self, request: str, buffer: Any) -> None:
+    def _call(self, request: str, address: int) -> None:
         self.system_calls += 1
-        ioctl(self.fd, request, buffer)
+        if abi.call(self.fd, abi.REQUESTS[request], address) < 0:
+            number = ctypes.get_errno()
+            raise KvmError(f"KVM_{request} failed: {os.strerror(number)}", number)
 
     def read_back(self) -> None:
         """Take the parts that are not in the page from KVM, which may have changed them while it ran."""
-        self._call("GET_XSAVE", self._xsave_buffer)
+        self._call("GET_XSAVE", self._xsave_at)
         fx = bytes(self._xsave[: parts.FX_SIZE])
         if fx != self._fx:
             self._fx, self.live.fpu = fx, parts.unpack_fpu(fx, self.live.fpu)
-        self._call("GET_DEBUGREGS", self._debug_buffer)
+        self._call("GET_DEBUGREGS", self._debug_at)
         if self._debug != self._debug_seen:
             self._debug_seen = bytes(self._debug)
             self.live.dr = parts.unpack_debug(self._debug_seen)
-        self._call("GET_MSRS", self._msr_buffer)
+        self._call("GET_MSRS", self._msr_at)
         if self._msrs != self._msrs_seen:
             self._msrs_seen = bytes(self._msrs)
             known = zip(self._msr_numbers, _MSR_VALUE.iter_unpack(self._msrs_seen[_MSRS_HEAD:]), strict=True)
@@ -239,22 +247,24 @@ class Vcpu:
     def set_cr8(self, value: int) -> None:
         """What CR8 reads from the next run on."""
         if self.live.cr8 != value:
-            self.live.cr8 = value
+            self.live.cr8 = self._run_cr8.value = value
             self._dirty.value |= abi.SYNC_SREGS
 
     def quick_state(self) -> CpuState:
         """As `state`, with the FPU, debug registers and MSRs as they were known last."""
         page, live = self._map, self.live
         f = live.fpu
-        state = CpuState(
-            dr=list(live.dr), msrs=dict(live.msrs), halted=live.halted, a20=live.a20,
-            fpu=Fpu(f.fcw, f.fsw, f.ftw, f.fop, f.fip, f.fcs, f.fdp, f.fds, f.mxcsr, list(f.st), list(f.xmm)),
+        regs, rip, rflags = parts.unpack_regs(page[abi.AT_REGS : _REGS_END])
+        es, cs, ss, ds, fs, gs, ldtr, tr, gdtr, idtr, cr0, cr2, cr3, cr4, cr8, efer = parts.unpack_sregs(
+            page[abi.AT_SREGS : _SREGS_END]
+        )
+        shadow, pending, blocked = parts.unpack_events(page[abi.AT_EVENTS : _EVENTS_END])
+        return CpuState(
+            regs, rip, rflags, es, cs, ss, ds, fs, gs, ldtr, tr, gdtr, idtr, cr0, cr2, cr3, cr4, cr8,
+            live.dr.copy(), efer, live.msrs.copy(),
+            Fpu(f.fcw, f.fsw, f.ftw, f.fop, f.fip, f.fcs, f.fdp, f.fds, f.mxcsr, f.st.copy(), f.xmm.copy()),
+            live.halted, shadow, blocked, pending or live.nmi_pending, smbase=live.smbase, a20=live.a20,
         )  # fmt: skip
-        parts.unpack_regs(page[abi.AT_REGS : _REGS_END], state)
-        parts.unpack_sregs(page[abi.AT_SREGS : _SREGS_END], state)
-        parts.unpack_events(page[abi.AT_EVENTS : _EVENTS_END], state)
-        state.nmi_pending = state.nmi_pending or live.nmi_pending
-        return state
 
     def state(self) -> CpuState:
         """The state behind the last run or `finish`; what KVM does not have is as it was loaded."""
@@ -270,9 +280,12 @@ class Vcpu:
         ioctl(self.fd, "GET_REGS", regs)
         ioctl(self.fd, "GET_SREGS", sregs)
         ioctl(self.fd, "GET_VCPU_EVENTS", events)
-        parts.unpack_regs(bytes(regs), state)
-        parts.unpack_sregs(bytes(sregs), state)
-        parts.unpack_events(bytes(events), state)
+        state.regs, state.rip, state.rflags = parts.unpack_regs(bytes(regs))
+        (
+            state.es, state.cs, state.ss, state.ds, state.fs, state.gs, state.ldtr, state.tr, state.gdtr, state.idtr,
+            state.cr0, state.cr2, state.cr3, state.cr4, state.cr8, state.efer,
+        ) = parts.unpack_sregs(bytes(sregs))  # fmt: skip
+        state.shadow, state.nmi_pending, state.nmi_blocked = parts.unpack_events(bytes(events))
         return [
             f"{field.name}: {getattr(expected, field.name)} was given and KVM has {getattr(state, field.name)}"
             for field in fields(state)
@@ -283,6 +296,11 @@ class Vcpu:
     def injected(self) -> bool:
         """Behind the last run something is half delivered."""
         return parts.injected(bytes(self._run[abi.AT_EVENTS : _EVENTS_END]))
+
+    @property
+    def interrupting(self) -> bool:
+        """Behind the last run an interrupt is injected and not delivered."""
+        return bool(self._map[abi.AT_EVENTS + 8])
 
     def withdraw(self) -> None:
         """Take back what is half delivered: nothing of a delivery that was not finished has happened."""
@@ -313,6 +331,14 @@ class Vcpu:
         """Set it; False: KVM refuses."""
         try:
             self._set_msrs({number: value})
+        except KvmError:
+            return False
+        return True
+
+    def scale_tsc(self, khz: int) -> bool:
+        """Have the time-stamp counter count so many times a millisecond; False: KVM refuses."""
+        try:
+            ioctl(self.fd, "SET_TSC_KHZ", khz)
         except KvmError:
             return False
         return True

@@ -13,6 +13,7 @@ from xenbridge.kvm import abi
 from xenbridge.kvm.abi import KvmError, ioctl
 
 PAGE: Final = 0x1000
+_GET_DIRTY_LOG: Final = abi.REQUESTS["GET_DIRTY_LOG"]
 MIB: Final = 1 << 20
 #: Three pages for KVM's own use on Intel CPUs without unrestricted guest, and one for its identity map: below the
 #: firmware, where neither RAM nor a device of ours is (KVM_SET_TSS_ADDR, KVM_SET_IDENTITY_MAP_ADDR).
@@ -48,13 +49,27 @@ def _masked(slots: Sequence[Slot]) -> Iterator[Slot]:
             at += size
 
 
+class _Log:
+    """A slot's log of written pages: a bit for each, in whole 64-bit words, and the request for it."""
+
+    __slots__ = ("_buffer", "_request", "address", "bitmap", "host", "number", "zeros")
+
+    def __init__(self, number: int, slot: Slot) -> None:
+        self.number, self.host = number, slot.host
+        self.bitmap = bytearray((-(-slot.size // PAGE // 64) + 1) * 8)
+        self.zeros = bytes(len(self.bitmap))
+        self._buffer = (ctypes.c_uint8 * len(self.bitmap)).from_buffer(self.bitmap)
+        self._request = abi.DirtyLog(number, 0, ctypes.addressof(self._buffer))
+        self.address = ctypes.addressof(self._request)
+
+
 class Vm:
     """One virtual machine with one vCPU; it has no interrupt controller and no timer of its own. Raises KvmError."""
 
     def __init__(self, device: str = abi.DEVICE) -> None:
         self._device = abi.open_device(device)
         self._slots: dict[Slot, int] = {}
-        self._logs: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
+        self._logs: list[_Log] = []
         self.fd = -1
         try:
             self.fd = ioctl(self._device, "CREATE_VM", 0)
@@ -79,7 +94,7 @@ class Vm:
             raise KvmError(f"this map of memory takes {len(wanted)} slots and this host's KVM has {self.most_slots}")
         for slot in [slot for slot in self._slots if slot not in wanted]:
             number = self._slots.pop(slot)
-            self._logs.pop(number, None)
+            self._logs = [log for log in self._logs if log.number != number]
             self._set(number, Slot(slot.guest, 0, slot.host, slot.rom))
         free = iter(sorted(set(range(len(wanted))) - set(self._slots.values())))
         for slot in slots:
@@ -88,8 +103,7 @@ class Vm:
                 self._set(number, slot)
                 self._slots[slot] = number
                 if not slot.rom:
-                    # A bit for each page, in whole 64-bit words.
-                    self._logs[number] = (ctypes.c_uint8 * (-(-slot.size // PAGE // 64) * 8 + 8))()
+                    self._logs.append(_Log(number, slot))
 
     def _set(self, number: int, slot: Slot) -> None:
         flags = abi.MEM_READONLY if slot.rom else abi.MEM_LOG_DIRTY
@@ -108,13 +122,11 @@ class Vm:
     def written(self) -> list[tuple[int, int]]:
         """(host address, bytes) of the runs of pages that the guest has written since the last call."""
         runs: list[tuple[int, int]] = []
-        for slot, number in self._slots.items():
-            if (bitmap := self._logs.get(number)) is None:
-                continue
-            ioctl(self.fd, "GET_DIRTY_LOG", abi.DirtyLog(number, 0, ctypes.addressof(bitmap)))
-            data = bytes(bitmap)
-            if any(data):
-                runs += [(slot.host + first * PAGE, count * PAGE) for first, count in bit_runs(data)]
+        for log in self._logs:
+            if abi.call(self.fd, _GET_DIRTY_LOG, log.address) < 0:
+                raise KvmError(f"KVM_GET_DIRTY_LOG failed: {os.strerror(ctypes.get_errno())}", ctypes.get_errno())
+            if log.bitmap != log.zeros:
+                runs += [(log.host + first * PAGE, count * PAGE) for first, count in bit_runs(log.bitmap)]
         return runs
 
     # -- as a whole
@@ -145,7 +157,7 @@ class Vm:
         self.fd = self._device = -1
 
 
-def bit_runs(data: bytes) -> Iterator[tuple[int, int]]:
+def bit_runs(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
     """(first bit, count) of the runs of ones in a little-endian bitmap of whole 64-bit words."""
     start = end = -1
     for index, word in enumerate(memoryview(data).cast("Q")):

@@ -1,1 +1,1 @@
-"""Xen itself: its files as subjects."""
+"""A real Xen: its HVM domains, by ctypes on Xen's own libraries, in dom0; its files as subjects."""

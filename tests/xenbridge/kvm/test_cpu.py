@@ -11,6 +11,7 @@ import pytest
 from bare_cpu import CODE, ROM, STACK, flat_state, long_state, real_state
 from emu.engine import Access as Kind
 from emu.engine import Change, ExitReason, Watch
+from emu.record import replace
 from emu.vcpu import ExitCause, VmExit
 from emu.x86.state import RFLAGS_IF, CpuState, Segment
 from native_cpu import Native
@@ -259,9 +260,8 @@ def test_an_interrupt_waits_for_if_and_is_delivered_once(native: Native, bits: i
     assert enter(native).address == 0x10
     assert native.cpu.take_interrupt() is None, "IF was clear"
     exit = enter(native)
-    assert exit.cause is ExitCause.INTERRUPT and exit.stop is not None
+    assert exit.address == 0x20 and exit.stop is not None, "the controller is to be told"
     assert native.cpu.take_interrupt() == vector and native.cpu.take_interrupt() is None
-    assert enter(native).address == 0x20
     state = native.cpu.state()
     assert not state.rflags & RFLAGS_IF
     returns = native.memory.read(state.ss.base + state.regs[4] & 0xFFFFFFFF, 2)
@@ -269,18 +269,30 @@ def test_an_interrupt_waits_for_if_and_is_delivered_once(native: Native, bits: i
     assert enter(native).cause is ExitCause.HLT
 
 
-def test_a_state_taken_behind_a_delivery_is_that_of_the_handler(native: Native) -> None:
+def test_an_interrupt_wakes_a_halted_cpu(native: Native) -> None:
     native.memory.write(4 * 0x20, (0x1800).to_bytes(4, "little"))
-    native.program("again: jmp again", real_state(), 16)
-    native.memory.write(0x1800, b"\x90\xf4")
+    native.program("sti\nhlt\nout 0x10, al", real_state(), 16)
+    native.memory.write(0x1800, b"\xcf")
+    assert enter(native).cause is ExitCause.HLT and native.cpu.halted
+    exit = enter(native)
+    assert exit.stop is not None and exit.stop.reason is ExitReason.HALT, "nothing wakes it"
+    native.cpu.set_interrupt(0x20)
+    exit = enter(native)
+    assert exit.address == 0x10 and native.cpu.take_interrupt() == 0x20 and not native.cpu.halted
+
+
+def test_an_interrupt_that_was_not_delivered_yet_is_still_asked_for(native: Native) -> None:
+    """Who takes the state between injection and delivery gets one in which nothing of it has happened."""
     state = real_state()
     state.rflags |= RFLAGS_IF
-    native.cpu.load(state)
+    native.program("again: jmp again", state, 16)
     native.cpu.set_interrupt(0x20)
-    assert enter(native).cause is ExitCause.INTERRUPT
-    state = native.cpu.state()
-    assert state.rip == 0x1801 and state.regs[4] == STACK - 6
-    assert native.memory.read(STACK - 6, 2) == CODE.to_bytes(2, "little")
+    assert native.cpu._inject()
+    taken = native.cpu.state()
+    assert (taken.rip, taken.regs[4]) == (CODE, STACK) and native.cpu.take_interrupt() is None
+    assert native.cpu._vector == 0x20
+    native.cpu._cpu.finish(lambda reason: None)
+    assert not native.cpu._cpu.injected
 
 
 def test_an_nmi_is_the_emulators(native: Native) -> None:
@@ -322,6 +334,19 @@ def test_page_tables_written_by_others_take_effect(native: Native) -> None:
     for page, value in ((0x200000, 0x11), (0x201000, 0x22), (0x200000, 0x11)):
         native.memory.write(0x100000 + 0x3000 + 8 * 0x200, (page | 3).to_bytes(8, "little"))
         assert enter(native).address == 0x10 and native.ports[-1] == (0x10, 1, value)
+
+
+def test_the_time_stamp_counter_goes_on_from_the_machines_where_it_can_be_set(
+    native: Native, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(native.cpu._cpu, "try_msr", lambda number, value: given.append((number, value)))
+    native.cpu.backend = replace(native.backend, sets_tsc=True)
+    native.time = 5000
+    state = real_state()
+    state.msrs[0x3B] = 100
+    native.cpu.load(state)
+    assert given == [(0x10, 5100)] and native.cpu.time_stamp() == 5100
 
 
 # -- an end

@@ -1,0 +1,179 @@
+"""The loop that a guest is in: found by running ahead on the machine itself, with devices only looked at.
+
+As in `emu.foresight` the instructions really run and are taken back. Devices answer with what a look without side
+effects gives, and no time passes for them: what is seen is what the guest will do until an interrupt comes or a device
+changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emu.engine import Exit, ExitReason, Fault
+from emu.inspector import PHYSICAL_BITS
+from emu.machine import Machine
+from emu.record import dataclass, field
+from emu.x86 import disasm, paging
+from emu.x86.modes import code_bits
+from emu.x86.polls import Met, Step
+from emu.x86.state import CpuState
+from emu.x86.statediff import Difference, differences
+
+#: Instructions looked at, those of repeated string instructions counted once, and rounds that must be alike.
+REACH, ROUNDS = 3072, 3
+#: Iterations of one repeated string instruction that are waited for.
+REPEATED = 1 << 16
+_GOES_ON = frozenset((ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.WATCHPOINT, ExitReason.EVENT))
+
+
+@dataclass(slots=True)
+class Round:
+    """One round of a loop. `changed` is how the CPU's state differs behind it, `stored` the physical pages whose bytes
+    do; `halts` says that it has a HLT, behind which it was let go on; `faults` are those raised in it."""
+
+    steps: list[Step]
+    changed: list[Difference] = field(default_factory=list)
+    stored: list[int] = field(default_factory=list)
+    halts: bool = False
+    faults: list[Fault] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What was seen: the loop, or None and in `ended` why there is none."""
+
+    round: Round | None
+    ended: str = ""
+
+
+class _End(Exception):
+    """The look ahead cannot go on; a sentence."""
+
+
+class _Look:
+    """Runs ahead, an instruction at a time."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.executor = machine, machine.executor
+        self.met: list[Met] = []
+        self.faults: list[Fault] = []
+        self.halted = False
+
+    def port(self, place: int, size: int, value: int, write: bool) -> None:
+        self.met.append(Met("port", place, size, value, write, self.machine.ports.owner(place) or ""))
+
+    def memory(self, place: int, size: int, value: int, write: bool) -> None:
+        entry = self.machine.mmio.find(place)
+        self.met.append(Met("memory", place, size, value, write, "" if entry is None else entry.name))
+
+    def one(self) -> None:
+        """One instruction, a repeated string instruction as a whole."""
+        executor = self.executor
+        if executor.halted:
+            self._wake()
+        linear = executor.linear_pc
+        self._run(linear)
+        if executor.linear_pc == linear and executor.halted is False:
+            raw = self.code(linear)
+            if disasm.is_rep_string(raw, code_bits(executor.state())):
+                for _ in range(REPEATED):
+                    if executor.linear_pc != linear:
+                        return
+                    self._run(linear)
+                raise _End(f"the instruction at {linear:#x} repeats itself")
+
+    def _run(self, linear: int) -> Exit:
+        exit = self.executor.run(1, skip_breakpoint=True)
+        if exit.reason is ExitReason.REQUEST and not exit.executed:
+            # asked for before: the machine's own `run` asks in each round whether it was meant so
+            exit = self.executor.run(1, skip_breakpoint=True)
+        if exit.reason is ExitReason.HALT:
+            self.halted = True
+        elif exit.reason not in _GOES_ON:
+            raise _End(f"the CPU ends at {linear:#x}: {exit.reason.value} {exit.detail}".rstrip())
+        return exit
+
+    def _wake(self) -> None:
+        """As an interrupt whose handler changes nothing would."""
+        if not self.executor.interruptible():
+            raise _End(f"HLT before {self.executor.linear_pc:#x} with interrupts off")
+        state = self.executor.state()
+        state.halted = False
+        self.executor.load(state)
+
+    def code(self, linear: int) -> bytes:
+        """The bytes of the instruction at a linear address, as far as they can be read."""
+        state, read = self.executor.state(), self.machine.memory.try_read
+        found = bytearray()
+        while len(found) < disasm.MAX_INSTRUCTION:
+            at = linear + len(found)
+            physical = paging.translate(state, read, at, PHYSICAL_BITS)
+            count = min(0x1000 - at % 0x1000, disasm.MAX_INSTRUCTION - len(found))
+            if physical is None or not (count := self.machine.memory.available(physical, count)):
+                break
+            found += self.machine.memory.read(physical, count)
+        return bytes(found)
+
+    def places(self) -> Iterator[int]:
+        """The linear addresses of the next instructions."""
+        for _ in range(REACH):
+            yield self.executor.linear_pc
+            self.one()
+
+    def round(self, length: int) -> Round:
+        """One round, looked at closely."""
+        before, memory = self.executor.state(), self.machine.memory.save()
+        self.faults.clear()
+        found = Round([])
+        for _ in range(length):
+            state = self.executor.state()
+            self.met = []
+            step = Step(state.linear_pc, self.code(state.linear_pc), code_bits(state), state)
+            self.one()
+            step.met, step.following = self.met, self.executor.linear_pc
+            found.steps.append(step)
+        after = self.machine.memory.save()
+        found.changed = list(differences(_awake(before), _awake(self.executor.state())))
+        found.stored = [n for n in after.unlike(memory) if after.page(n) != memory.page(n)]
+        found.halts, found.faults = self.halted, list(self.faults)
+        return found
+
+
+def _awake(state: CpuState) -> CpuState:
+    state.halted = False
+    return state
+
+
+def find_loop(machine: Machine) -> Ahead:
+    """The loop that the guest goes round in, where the next instructions are one. Nothing of the guest changes."""
+    executor = machine.executor
+    saved, events, added = machine.save(), tuple(machine.journal), machine.journal.added
+    look, caught = _Look(machine), machine.caught_fault
+    machine.caught_fault = look.faults.append
+    machine.look(look.port, look.memory)
+    try:
+        executor.set_interrupt(None)
+        trail = list(look.places())
+        length = _period(trail)
+        if not length:
+            return Ahead(None, f"the next {len(trail)} instructions are no loop")
+        return Ahead(look.round(length))
+    except _End as end:
+        return Ahead(None, str(end))
+    finally:
+        machine.look(None, None)
+        machine.caught_fault = caught
+        machine.restore(saved)
+        machine.journal.put(events)
+        machine.journal.added = added
+
+
+def _period(trail: list[int]) -> int:
+    """The shortest length whose last ROUNDS repetitions end `trail`; 0: none."""
+    for length in range(1, len(trail) // ROUNDS + 1):
+        if trail[-1] != trail[-1 - length]:
+            continue
+        last = trail[-length:]
+        if all(trail[-length * (n + 1) : -length * n] == last for n in range(1, ROUNDS)):
+            return length
+    return 0

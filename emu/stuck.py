@@ -1,0 +1,310 @@
+"""Whether the guest gets anywhere, and if not what it waits for: a loop without effect, faults, a storm of interrupts.
+
+`explain` looks once; `Watch` notices while the guest runs, by a few values at the ends of slices, and looks closely
+only when these say that it may be worth it, ever more rarely. Nothing of it changes the run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from emu.inspector import PHYSICAL_BITS
+from emu.journal import Event
+from emu.loops import Round, find_loop
+from emu.machine import Machine
+from emu.stops import VECTOR_NAMES
+from emu.views import InstructionView, StuckView
+from emu.x86 import disasm, paging
+from emu.x86.polls import Loop, Source, WayOut
+from emu.x86.state import GENERAL, RFLAGS_IF
+
+#: A storm: so many of the last events of the journal are one interrupt (or fault), at most so many instructions apart.
+STORM_SHARE, STORM_EVENTS, STORM_APART = 0.9, 100, 500
+#: Native entries that failed before they are spoken of.
+ENTRIES = 1000
+#: Instructions of a loop that are shown.
+SHOWN = 24
+MASK32 = (1 << 32) - 1
+
+
+def explain(machine: Machine) -> StuckView:
+    """Look at the guest, which stands still. Nothing of it changes."""
+    machine.service()
+    if machine.executor.halted and not machine.interrupt_due:
+        return _halted(machine)
+    return _storm(machine) or _entries(machine) or _ahead(machine)
+
+
+# -- without a look ahead
+
+
+def _halted(machine: Machine) -> StuckView:
+    where = _far(machine)
+    waiting = machine.controller.pending_vector()
+    if not machine.executor.interruptible():
+        waits = (
+            "no interrupt waits either"
+            if waiting is None
+            else f"the interrupt with vector {waiting:#04x} waits, and STI before the HLT would have let it in"
+        )
+        return StuckView(
+            "halted", f"the CPU is halted before {where} with interrupts off",
+            (waits, "only an NMI, a system management interrupt or a reset can wake it"),
+        )  # fmt: skip
+    if not machine.clock.can_wake():
+        details = ("no device has anything ahead that would interrupt", *_masked(machine))
+        return StuckView("halted", f"the CPU is halted before {where} and waits for an interrupt", details)
+    return StuckView("idle", f"the CPU is halted before {where} until an interrupt comes", _masked(machine))
+
+
+def _storm(machine: Machine) -> StuckView | None:
+    events = [e for e in machine.journal.last(256) if e.kind in ("interrupt", "exception", "int")]
+    if len(events) < STORM_EVENTS:
+        return None
+    if machine.executor.retired - events[-1].retired > STORM_APART * 10:
+        return None  # over
+    kind, text = Counter((e.kind, _what(e)) for e in events).most_common(1)[0][0]
+    alike = [e for e in events if (e.kind, _what(e)) == (kind, text)]
+    apart = (alike[-1].retired - alike[0].retired) / max(1, len(alike) - 1)
+    if len(alike) < STORM_SHARE * len(events) or apart > STORM_APART or len(alike) < STORM_EVENTS or kind == "int":
+        return None
+    often = f"{len(alike)} times, every {apart:.0f} instructions"
+    if kind == "interrupt":
+        vector = int(text.split()[1], 16)
+        return StuckView(
+            "interrupts", f"the interrupt with vector {vector:#04x} comes without end: {often}",
+            ("its handler must quiet the device before it ends the interrupt: a line that stays active interrupts "
+             "again at once", *_masked(machine)),
+        )  # fmt: skip
+    vector = int(text.split()[0], 16)
+    name = VECTOR_NAMES[vector] if vector < len(VECTOR_NAMES) else f"exception {vector:#x}"
+    return StuckView(
+        "faults", f"{name} is raised again and again: {alike[-1].text}, {often}",
+        ("its handler returns to the instruction without having removed the cause",),
+    )  # fmt: skip
+
+
+def _what(event: Event) -> str:
+    return event.text
+
+
+def _entries(machine: Machine) -> StuckView | None:
+    transitions = machine.transitions
+    if transitions is None or transitions.native or transitions.ledger.failed < ENTRIES:
+        return None
+    refused = transitions.vcpu.refused(machine.executor.state())
+    if not refused:
+        return None
+    return StuckView(
+        "entries",
+        f"native entry has failed {transitions.ledger.failed} times",
+        tuple(str(broken) for broken in refused),
+    )
+
+
+# -- by a look ahead
+
+
+def _ahead(machine: Machine) -> StuckView:
+    ahead = find_loop(machine)
+    if ahead.round is None:
+        return StuckView("moves", f"as far as can be seen it gets on: {ahead.ended}")
+    return _of_round(machine, ahead.round)
+
+
+def _of_round(machine: Machine, found: Round) -> StuckView:
+    steps, code = found.steps, tuple(_code(found))
+    low = min(step.linear for step in steps)
+    high = max(step.linear for step in steps)
+    where = f"the loop at {low:#x}" if low == high else f"the loop from {low:#x} to {high:#x}"
+    if found.faults:
+        fault = found.faults[0]
+        name = VECTOR_NAMES[fault.vector] if fault.vector < len(VECTOR_NAMES) else f"vector {fault.vector:#x}"
+        error = "" if fault.code is None else f"({fault.code:#x})"
+        if not fault.software:
+            return StuckView(
+                "faults", f"{name}{error} is raised at {fault.cs:04x}:{fault.rip:x} in each round of {where}",
+                ("its handler returns without having removed the cause",), code,
+            )  # fmt: skip
+    ways = Loop(steps).ways_out()
+    running = _running(found)
+    own = [way for way in ways if way.counted or _moved_by(way, running)]
+    details: list[str] = []
+    if not ways:
+        state = steps[0].state
+        details += _interrupts(machine, on=bool(state.rflags & RFLAGS_IF), leaves=True)
+        if running or found.stored:
+            return StuckView("counts", f"{where} has no way out but does something: {_changes(found)}",
+                             tuple(details), code)  # fmt: skip
+        verdict = "idle" if found.halts and state.rflags & RFLAGS_IF else "forever"
+        return StuckView(verdict, f"{where} has no way out, and nothing changes in it", tuple(details), code)
+    for way in ways:
+        details += _told(machine, found, way)
+    if own or running or found.stored:
+        details.append(f"each round changes {_changes(found)}")
+    if own:
+        return StuckView("counts", f"{where} counts or works: it ends by itself", tuple(details), code)
+    on = bool(steps[0].state.rflags & RFLAGS_IF)
+    details += _interrupts(machine, on=on, leaves=False)
+    return StuckView("waits", f"{where} waits: {_first(machine, ways)}", tuple(details), code)
+
+
+def _first(machine: Machine, ways: Sequence[WayOut]) -> str:
+    """The way out that depends on something outside, in words."""
+    way = next((w for w in ways if any(s.kind != "register" for s in w.sources)), ways[0])
+    names = [_named(machine, source) for source in way.sources if source.kind != "register"]
+    if not names:
+        return f"{way.which} {way.must}"
+    return f"{way.which} of {names[0]}, {way.must}" if way.which else f"{names[0]}, {way.must}"
+
+
+def _told(machine: Machine, found: Round, way: WayOut) -> Iterator[str]:
+    at = found.steps[way.branch].linear
+    by = "" if way.by is None else f" (decided at {found.steps[way.by].linear:#x})"
+    yield f"way out at {at:#x}{by}: {way.which or 'it'} {way.must}"
+    for source in way.sources:
+        yield f"  {_named(machine, source)}{_owner(machine, source)}"
+
+
+def _named(machine: Machine, source: Source) -> str:
+    value = f", which reads {source.value:#0{2 + 2 * source.size}x}"
+    if source.kind == "port":
+        return f"port {source.place:#x} ({source.name or 'no device'}){value}"
+    if source.kind == "device":
+        return f"physical {source.place:#x} ({source.name or 'no device'}){value}"
+    if source.kind == "memory":
+        data = _memory(machine, source.place, source.size)
+        held = "" if data is None else f", which holds {int.from_bytes(data, 'little'):#0{2 + 2 * source.size}x}"
+        size = "the byte" if source.size == 1 else f"the {source.size} bytes"
+        return f"{size} at linear {source.place:#x}{held}"
+    return f"{source.name.upper()} = {source.value:#x}"
+
+
+def _owner(machine: Machine, source: Source) -> str:
+    if source.kind in ("port", "device"):
+        if not source.name:
+            return ": nothing answers there, so it never changes"
+        return f": the device {source.name} must change it (`dev {source.name}`)"
+    if source.kind == "memory" and _memory(machine, source.place, source.size) is None:
+        return ": no memory is there"
+    if source.kind == "memory":
+        return ": an interrupt's handler or a bus master must write it"
+    return ""
+
+
+def _memory(machine: Machine, linear: int, length: int) -> bytes | None:
+    state = machine.executor.state()
+    physical = paging.translate(state, machine.memory.try_read, linear, PHYSICAL_BITS)
+    if physical is None or machine.readable_physical(physical, length) < length:
+        return None
+    return machine.read_physical(physical, length)
+
+
+def _running(found: Round) -> set[str]:
+    """The general registers that a round changes."""
+    return {name for name, _, _ in found.changed if name in GENERAL}
+
+
+def _moved_by(way: WayOut, running: set[str]) -> bool:
+    """What the way depends on changes with each round."""
+    return any(s.kind == "register" and (s.name in running or s.name == "cx") for s in way.sources)
+
+
+def _changes(found: Round) -> str:
+    words = [f"{name.upper()} from {one:#x} to {other:#x}" for name, one, other in found.changed if name != "rflags"]
+    words += [f"memory in the page at byte {page << 12:#x}" for page in found.stored]
+    return ", ".join(words[:6]) or "nothing"
+
+
+def _interrupts(machine: Machine, *, on: bool, leaves: bool) -> Iterator[str]:
+    if not on:
+        yield "interrupts are off (IF is 0)" + (": only an NMI or a reset ends it" if leaves else "")
+        waiting = machine.controller.pending_vector()
+        if waiting is not None:
+            yield f"the interrupt with vector {waiting:#04x} waits for IF"
+        return
+    yield "interrupts are on (IF is 1), and their handlers run meanwhile"
+    yield from _masked(machine)
+
+
+def _masked(machine: Machine) -> tuple[str, ...]:
+    """What the 8259 pair lets through."""
+    fields = {f.name: f for f in machine.board.pic.view().fields}
+    told = [f"{name} {field.text}" for name, field in fields.items() if "IMR" in name and field.text]
+    return (f"8259: {'; '.join(told)}",) if told else ()
+
+
+def _far(machine: Machine) -> str:
+    selector, offset = machine.executor.cs_ip
+    return f"{selector:04x}:{offset:04x}"
+
+
+def _code(found: Round) -> Iterator[InstructionView]:
+    seen: set[int] = set()
+    for step in sorted(found.steps, key=lambda s: s.linear):
+        if step.linear in seen or len(seen) == SHOWN:
+            continue
+        seen.add(step.linear)
+        current = step.linear == found.steps[0].linear
+        (view,) = disasm.decode(
+            step.code, step.linear, step.bits, step.state.rip, 1, current=step.linear if current else None
+        )
+        yield view
+
+
+# -- while it runs
+
+
+class Watch:
+    """Notices a guest that gets nowhere. `sample` is called at the ends of slices."""
+
+    #: Instructions between two samples at least; virtual ns for which all of them must be alike.
+    INTERVAL, PERIOD = 1_000_000, 1_000_000_000
+    PAGES = 3  #: of code that a loop with what it calls may be in
+    BUSY = 2000  #: more events than one in so many instructions are looked at, too
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.noticed: StuckView | None = None  #: what the guest is stuck in, if it is
+        self.samples = self.looks = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """The guest is somewhere else."""
+        self._pages: set[int] = set()
+        self._since = self._machine.clock.now
+        self._next = self._machine.executor.retired + self.INTERVAL
+        self._patience = self.PERIOD
+        self._sent = self._added = -1
+        self.noticed = None
+
+    def sample(self) -> StuckView | None:
+        """Called where the guest may be looked at; what has just been noticed, if anything."""
+        machine = self._machine
+        retired = machine.executor.retired
+        if retired < self._next:
+            if self._next - retired > self.INTERVAL:
+                self.forget()  # of another time
+            return None
+        self.samples += 1
+        instructions = retired - self._next + self.INTERVAL
+        self._next = retired + self.INTERVAL
+        sent, added = sum(machine.outputs.total.values()), machine.journal.added
+        busy = self._added >= 0 and (added - self._added) * self.BUSY > instructions
+        self._pages.add(machine.executor.linear_pc >> 12)
+        if sent != self._sent or (len(self._pages) > self.PAGES and not busy):
+            self._sent, self._added = sent, added
+            self._pages = {machine.executor.linear_pc >> 12}
+            self._since, self._patience, self.noticed = machine.clock.now, self.PERIOD, None
+            return None
+        self._added = added
+        if self.noticed is not None or machine.clock.now - self._since < self._patience:
+            return None
+        self._patience *= 2
+        self.looks += 1
+        view = explain(machine)
+        if not view.stuck:
+            return None
+        self.noticed = view
+        return view

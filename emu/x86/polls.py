@@ -1,0 +1,291 @@
+"""What a loop waits for: its ways out, and what decides them, from its instructions and the values they met.
+
+A way out is a conditional branch whose other side is no part of the loop. What decides it is found backwards: the
+instruction that set the flags, then what loaded the registers that it compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from emu.record import dataclass, field
+from emu.x86.disasm import MAX_INSTRUCTION
+from emu.x86.state import SEGMENTS, CpuState
+
+MASK64: Final = (1 << 64) - 1
+#: Branches by the flag that they look at alone: the value of ZF, CF, SF or OF with which they jump.
+_ON_FLAG: Final = {
+    "je": ("ZF", 1), "jne": ("ZF", 0), "jb": ("CF", 1), "jae": ("CF", 0), "js": ("SF", 1), "jns": ("SF", 0),
+    "jo": ("OF", 1), "jno": ("OF", 0),
+}  # fmt: skip
+_COUNTED: Final = frozenset(("loop", "loope", "loopne", "jcxz", "jecxz", "jrcxz"))
+#: Instructions behind which the flags say something of their operands.
+_SETS_FLAGS: Final = frozenset(
+    ("cmp", "test", "and", "or", "xor", "sub", "add", "sbb", "adc", "inc", "dec", "bt", "shl", "shr", "sar", "rol",
+     "ror", "rcl", "rcr", "neg", "scasb", "scasw", "scasd", "cmpsb", "cmpsw", "cmpsd", "bsf", "bsr")
+)  # fmt: skip
+#: Registers by the widest that contains them.
+_WHOLE: Final = {
+    part: whole
+    for whole, parts in (
+        *((f"r{n}x", (f"{n}l", f"{n}h", f"{n}x", f"e{n}x", f"r{n}x")) for n in "abcd"),
+        *((f"r{n}", (f"{n}l", n, f"e{n}", f"r{n}")) for n in ("si", "di", "bp", "sp")),
+        *((f"r{n}", (f"r{n}b", f"r{n}w", f"r{n}d", f"r{n}")) for n in range(8, 16)),
+    )
+    for part in parts
+}
+_ORDER: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """An access to a device: `space` is port or memory (physical), `device` its name or ""."""
+
+    space: str
+    place: int
+    size: int
+    value: int
+    write: bool
+    device: str
+
+
+@dataclass(slots=True)
+class Step:
+    """One instruction of a loop: its place, bytes, the state before it, what of devices it met, and where it went."""
+
+    linear: int
+    code: bytes
+    bits: int
+    state: CpuState
+    met: list[Met] = field(default_factory=list)
+    following: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a value comes from: `kind` is port, device (memory of one), memory (linear) or register. `name` is the
+    device's, or the register's."""
+
+    kind: str
+    place: int
+    size: int
+    value: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """A branch out of the loop: `branch` its place in the loop, `by` that of what set the flags (None: nothing in the
+    loop did). What must come true is, in words, `which` of its `sources` ("bit 5", "" for all of it) and what that
+    `must` do."""
+
+    branch: int
+    by: int | None
+    which: str
+    must: str
+    sources: tuple[Source, ...]
+    counted: bool = False
+
+
+class Loop:
+    """`steps` is one round of it, in order."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        import capstone  # its import costs more than most runs need
+
+        self.steps = steps
+        modes = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+        engines = {}
+        self.instructions: list[Any] = []
+        for step in steps:
+            if step.bits not in engines:
+                engines[step.bits] = capstone.Cs(capstone.CS_ARCH_X86, modes[step.bits])
+                engines[step.bits].detail = True
+            found = engines[step.bits].disasm(step.code[:MAX_INSTRUCTION], step.linear, 1)
+            self.instructions.append(next(iter(found), None))
+        self._places = {step.linear for step in steps}
+
+    def ways_out(self) -> list[WayOut]:
+        """In the order of the branches; each place once."""
+        found: dict[int, WayOut] = {}
+        for at, (step, code) in enumerate(zip(self.steps, self.instructions, strict=True)):
+            if code is None or step.linear in found or not (code.mnemonic[0] == "j" or code.mnemonic in _COUNTED):
+                continue
+            if code.mnemonic == "jmp" or not code.operands or code.operands[0].type != _immediate():
+                continue
+            behind = step.linear + code.size
+            # branch targets are offsets in CS, but the displacement is the same
+            target = (step.linear + (code.operands[0].imm - code.address)) & MASK64
+            if step.bits != 64:
+                target &= 0xFFFFFFFF
+            taken = step.following == target and target != behind
+            other = behind if taken else target
+            if other in self._places:
+                continue
+            found[step.linear] = self._way(at, code.mnemonic, taken)
+        return list(found.values())
+
+    def _way(self, at: int, mnemonic: str, taken: bool) -> WayOut:
+        if mnemonic in _COUNTED:
+            state = self.steps[at].state
+            count = Source("register", 0, self.steps[at].bits // 8, _value(state, "rcx", self.steps[at].bits), "cx")
+            return WayOut(at, None, "the count in CX", "must reach 0", (count,), counted=True)
+        by = next(
+            (n for n in self._before(at) if (i := self.instructions[n]) is not None and i.mnemonic in _SETS_FLAGS), None
+        )
+        if by is None:
+            return WayOut(at, None, f"the condition of `{mnemonic}`", "must change", ())
+        sources, mask = self._sources(by)
+        which, must = self._wanted(by, mnemonic, taken)
+        return WayOut(at, by, which or (_bits(mask) if mask else ""), must, tuple(sources))
+
+    def _before(self, at: int) -> list[int]:
+        """The steps before `at`, the nearest first, once around."""
+        count = len(self.steps)
+        return [(at - n) % count for n in range(1, count + 1)]
+
+    def _wanted(self, by: int, mnemonic: str, taken: bool) -> tuple[str, str]:
+        """`which` and `must` of a WayOut."""
+        code = self.instructions[by]
+        flag, value = _ON_FLAG.get(mnemonic, ("", 0))
+        leaves = 1 - value if taken else value  # the flag's value with which the loop is left
+        same = len(code.operands) == 2 and _is_same(*code.operands)
+        fixed = None if same else self._fixed(by)
+        something = "must become 0" if leaves else "must become something but 0"
+        if flag == "ZF" and code.mnemonic in ("test", "and") and fixed:
+            return _bits(fixed), f"must become {1 - leaves}"
+        if flag == "ZF" and (same and code.mnemonic in ("test", "and", "or")):
+            return "", something
+        if flag == "CF" and code.mnemonic == "bt" and fixed is not None:
+            return f"bit {fixed}", f"must become {leaves}"
+        if flag == "ZF" and code.mnemonic[:4] in ("cmp", "sub", "scas") and fixed is not None:
+            return "", f"must become {fixed:#x}" if leaves else f"must become something but {fixed:#x}"
+        text = f"`{code.mnemonic} {code.op_str}`".replace(" `", "`")
+        if flag == "ZF":
+            return text, f"must give {'0' if leaves else 'something but 0'}"
+        return text, f"must give that with which `{mnemonic}` {'does not jump' if taken else 'jumps'}"
+
+    def _fixed(self, by: int) -> int | None:
+        """The value of the operand that is no memory: an immediate, or a register, that of AL for SCASB."""
+        code, state, bits = self.instructions[by], self.steps[by].state, self.steps[by].bits
+        for operand in reversed(code.operands):
+            if operand.type == _immediate():
+                return int(operand.imm) & (1 << 8 * (code.operands[0].size or 1)) - 1
+            if operand.type == _register() and len(code.operands) == 2:
+                return _value(state, code.reg_name(operand.reg), bits)
+        return None
+
+    def _sources(self, by: int) -> tuple[list[Source], int]:
+        """What the operands of step `by` come from, and the bits of it that an AND on the way leaves; 0: all."""
+        found: list[Source] = []
+        mask = 0
+        code = self.instructions[by]
+        wanted = self._reads(by, found, own=True)
+        first = True
+        for at in self._before(by):
+            if not wanted or (at == by and not first):
+                break
+            first = False
+            code = self.instructions[at]
+            if code is None or at == by:
+                break
+            written = {_WHOLE.get(code.reg_name(r), "") for r in code.regs_access()[1]} & wanted
+            if not written:
+                continue
+            if code.mnemonic.startswith("pop") or code.mnemonic in ("call", "ret"):
+                continue
+            if code.mnemonic == "and" and code.operands[-1].type == _immediate():
+                mask = int(code.operands[-1].imm) & (1 << 8 * (code.operands[0].size or 1)) - 1
+                continue  # the register is what it was, but for the mask
+            wanted -= written
+            wanted |= self._reads(at, found, own=False)
+        found += [
+            Source("register", 0, 8, _value(self.steps[by].state, name, 64), name)
+            for name in sorted(wanted)
+            if not found
+        ]
+        return list(dict.fromkeys(found)), mask
+
+    def _reads(self, at: int, found: list[Source], *, own: bool) -> set[str]:
+        """Add the memory and ports that a step reads; its registers, where what is read does not hide them."""
+        step, code = self.steps[at], self.instructions[at]
+        ports = [m for m in step.met if m.space == "port" and not m.write]
+        if ports:
+            found += [Source("port", m.place, m.size, m.value, m.device) for m in ports]
+            return set()
+        registers: set[str] = set()
+        for n, operand in enumerate(code.operands):
+            if operand.type == _memory() and operand.access & 1 and code.mnemonic != "lea":
+                devices = [m for m in step.met if m.space == "memory" and not m.write]
+                if devices:
+                    found += [Source("device", m.place, m.size, m.value, m.device) for m in devices]
+                else:
+                    found.append(Source("memory", _address(step, code, operand), operand.size, -1))
+            elif operand.type == _register() and (operand.access & 1 or (own and n == 0)):
+                registers.add(_WHOLE.get(code.reg_name(operand.reg), ""))
+        return registers - {""}
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Both operands are one register."""
+    return bool(one.type == _register() == other.type and one.reg == other.reg)
+
+
+def _immediate() -> int:
+    return 2  # capstone.x86.X86_OP_IMM
+
+
+def _register() -> int:
+    return 1  # X86_OP_REG
+
+
+def _memory() -> int:
+    return 3  # X86_OP_MEM
+
+
+def _bits(mask: int) -> str:
+    numbers = [n for n in range(64) if mask >> n & 1]
+    if len(numbers) == 1:
+        return f"bit {numbers[0]}"
+    return "bits " + ", ".join(map(str, numbers)) if len(numbers) <= 8 else f"the bits of {mask:#x}"
+
+
+def _value(state: CpuState, name: str, bits: int) -> int:
+    """A general register of `state`, by any of its names."""
+    whole = _WHOLE.get(name)
+    if whole is None:
+        return 0
+    value = state.regs[_ORDER.index(whole)]
+    if name.endswith("h"):
+        return value >> 8 & 0xFF
+    if name.endswith(("l", "b")):
+        return value & 0xFF
+    if name.startswith("e") or name.endswith("d"):
+        return value & 0xFFFFFFFF
+    if name == whole:
+        return value & (1 << bits) - 1
+    return value & 0xFFFF
+
+
+def _address(step: Step, code: Any, operand: Any) -> int:
+    """The linear address of a memory operand."""
+    state, mem = step.state, operand.mem
+    width = 8 * int(code.addr_size)
+    total: int = mem.disp
+    for register, scale in ((mem.base, 1), (mem.index, mem.scale)):
+        if not register:
+            continue
+        name = code.reg_name(register)
+        total += (step.linear + code.size if name in ("rip", "eip") else _value(state, name, 64)) * scale
+    offset: int = total & (1 << width) - 1
+    named = code.reg_name(mem.segment) if mem.segment else ""
+    base_name = code.reg_name(mem.base) if mem.base else ""
+    if not named:
+        operation = code.mnemonic[:4]
+        to_es = operation in ("scas", "stos") or (operation in ("cmps", "movs", "insb") and base_name.endswith("di"))
+        named = "es" if to_es else "ss" if base_name[-2:] in ("bp", "sp") else "ds"
+    segment = state.segment(named if named in SEGMENTS else "ds")
+    if state.long64:
+        return (offset + (segment.base if named in ("fs", "gs") else 0)) & MASK64
+    return segment.base + offset & 0xFFFFFFFF

@@ -1,0 +1,59 @@
+"""What a session remembers: the last packets, for a failure's report, and words that no packet may carry yet."""
+
+from __future__ import annotations
+
+from collections import deque
+
+#: Packets remembered.
+LOG_LENGTH = 200
+#: Bytes of a packet shown.
+LOG_WIDTH = 160
+
+
+def _printable(byte: int) -> str:
+    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
+
+
+class PacketLog:
+    """The last packets."""
+
+    def __init__(self) -> None:
+        self._packets: deque[tuple[str, bytes, int]] = deque(maxlen=LOG_LENGTH)
+
+    def note(self, arrow: str, payload: bytes) -> None:
+        """`arrow` is `<-` from the client, `->` to it."""
+        self._packets.append((arrow, payload[:LOG_WIDTH], len(payload)))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """In printable characters, long ones cut."""
+        return tuple(
+            f"{arrow} {''.join(map(_printable, head))}{f' ... {length} bytes' if length > LOG_WIDTH else ''}"
+            for arrow, head, length in tuple(self._packets)
+        )
+
+
+class KeptWords:
+    """Output in non-stop mode, which has no packet for it, until a command's answer takes it; bounded."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._words: list[str] = []
+        self._length = self._lost = 0
+
+    def keep(self, text: str) -> None:
+        """`text`, or the fact that it had no room."""
+        if self._length + len(text) > self._most:
+            self._lost += 1
+            return
+        self._words.append(text)
+        self._length += len(text)
+
+    def take(self) -> str:
+        """All of it, once."""
+        if self._lost:
+            self._words.append(f"({self._lost} pieces of output were dropped: no command took them)\n")
+        text = "".join(self._words)
+        self._words.clear()
+        self._length = self._lost = 0
+        return text

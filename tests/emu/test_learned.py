@@ -1,0 +1,144 @@
+"""What the policy learn knows, saved and loaded: all of it comes back, and no file that is none of ours is taken."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emu import learned
+from emu.learned import LearnedError
+from emu.learner import Learner
+from emu.learning import kind_of
+from emu.rental import Prices, Touch
+from emu.vcpu import ExitCause, Site
+from emu.x86.modes import Mode
+
+PRICES = Prices(75_000, 75_000, 75_000, 30, 1)
+PORT = Site(ExitCause.PIO, 0x7C12, 0x1F7, Mode.REAL)
+PAGE = Site(ExitCause.MMIO, 0x100400, 0xA0000, Mode.PROTECTED32)
+
+
+def taught(touches: int = 400) -> Learner:
+    learner = Learner(PRICES, kind_of)
+    dice = random.Random(3)
+    for _ in range(touches):
+        learner.dwell(Touch(dice.choice((PORT, PAGE)), dice.choice((3, 5, 40, 9000, 90_000))), False)
+    return learner
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "learned.json"
+    learned.save(taught(), path)
+    return path
+
+
+def test_what_is_loaded_decides_as_what_was_saved(file: Path) -> None:
+    one, other = taught(), Learner(PRICES, kind_of)
+    assert learned.load(other, file) == 2
+    for site in (PORT, PAGE):
+        was, loaded = one.view(site), other.view(site)
+        assert (loaded.gaps, loaded.proposed, loaded.forecaster, loaded.losses, loaded.bursts) == (
+            was.gaps, was.proposed, was.forecaster, was.losses, was.bursts)  # fmt: skip
+        assert dict(loaded.weights) == pytest.approx(dict(was.weights))
+
+
+def test_credit_is_not_loaded(file: Path) -> None:
+    learner = Learner(PRICES, kind_of)
+    learned.load(learner, file)
+    assert learner.account.credit == 0
+
+
+def test_at_other_prices_gaps_are_kept_and_losses_forgotten(file: Path) -> None:
+    learner = Learner(Prices(10, 1, 1, 5, 1), kind_of)
+    learned.load(learner, file)
+    view = learner.view(PORT)
+    assert view.gaps > 100
+    assert (view.bursts, {loss for _, loss in view.losses}) == (0, {0.0})
+
+
+def test_saving_replaces_a_file_as_a_whole(file: Path) -> None:
+    learned.save(taught(2), file)
+    assert json.loads(file.read_text())["sites"][0]["gaps"] <= 1
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(LearnedError, match="cannot write"):
+        learned.save(taught(), tmp_path / "no folder" / "file")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(LearnedError, match="cannot write"):
+        learned.save(taught(), tmp_path / "taken")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def change(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda content: content.update(changes)
+
+
+def change_site(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda content: content["sites"][0].update(changes)
+
+
+BAD: dict[str, Callable[[dict[str, Any]], object]] = {
+    "another format": change(format="another"),
+    "another version": change(version=2),
+    "other classes": change(classes=3),
+    "no sites": change(sites=None),
+    "sites that are no records": change(sites=[1]),
+    "too many sites": change(sites=[{}] * 5000),
+    "a short prior": change(prior=[1.0]),
+    "a negative prior": change(prior=[-1.0] * 97),
+    "an unknown cause": change_site(cause="magic"),
+    "a cause that is a list": change_site(cause=[]),
+    "an unknown mode": change_site(mode=99),
+    "a negative pc": change_site(pc=-1),
+    "gaps that are a text": change_site(gaps="5"),
+    "gaps that are true": change_site(gaps=True),
+    "no last gap": change_site(last=None),
+    "a class that does not exist": change_site(last=1000),
+    "a weight without class": change_site(all=[[3]]),
+    "a negative weight": change_site(all=[[3, -1.0]]),
+    "a weight without end": change_site(all=[[3, float("inf")]]),
+    "no number at all": change_site(all=[[3, float("nan")]]),
+    "losses of another number": change_site(losses=[0.0]),
+    "what came behind no gap": change_site(after=[[99, []]]),
+}
+
+
+@pytest.mark.parametrize("spoil", BAD.values(), ids=BAD.keys())
+def test_a_file_that_is_wrong_is_refused_in_one_sentence(spoil: Callable[[dict[str, Any]], object], file: Path) -> None:
+    content = json.loads(file.read_text())
+    spoil(content)
+    file.write_text(json.dumps(content))
+    learner = taught(5)
+    before = list(learner.sites)
+    with pytest.raises(LearnedError, match="cannot be loaded") as refused:
+        learned.load(learner, file)
+    assert "\n" not in str(refused.value)
+    assert list(learner.sites) == before
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 100, b"[1, 2]", b"[" * 100_000, b'"text"', b"\xff\xfe{}"])
+def test_what_is_no_record_is_refused(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with pytest.raises(LearnedError, match="cannot be loaded"):
+        learned.load(taught(5), path)
+
+
+def test_a_file_that_is_cut_off_is_refused(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(LearnedError, match="not JSON"):
+        learned.load(taught(5), file)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, Path("/dev/zero"), tmp_path / "none"):
+        with pytest.raises(LearnedError, match="cannot"):
+            learned.load(taught(5), path)

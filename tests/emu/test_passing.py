@@ -1,0 +1,185 @@
+"""Breakpoints that never stop: each execution counts once, however the guest is driven, and the run is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from emu.debugger import BreakKind, Debugger, StopKind
+from machines import debugger, rom
+
+#: Counts at 500h, while a timer interrupts it a dozen times and its handler counts at 504h; ends by code 0.
+ROM = rom(
+    """
+        mov ss, ax
+        mov sp, 0x1000
+        mov word [8 * 4], tick
+        mov word [8 * 4 + 2], 0xf000
+        mov al, 0x11
+        out 0x20, al
+        mov al, 8
+        out 0x21, al
+        mov al, 4
+        out 0x21, al
+        mov al, 1
+        out 0x21, al
+        mov al, 0xfe
+        out 0x21, al
+        mov al, 0x34
+        out 0x43, al
+        mov al, 3
+        out 0x40, al
+        mov al, 0
+        out 0x40, al
+        sti
+        jmp again
+    times 0x100-($-$$) nop
+    again:
+        inc word [0x500]
+    next:
+        nop
+        cmp word [0x500], 800
+        jne again
+        cli
+        xor al, al
+        out 0xf4, al
+        hlt
+    times 0x140-($-$$) nop
+    tick:
+        inc word [0x504]
+        push ax
+        mov al, 0x20
+        out 0x20, al
+        pop ax
+        iret
+    """
+)
+AGAIN, NEXT, TICK = 0xF0100, 0xF0104, 0xF0140
+COUNT = 800
+
+
+def word(made: Debugger, address: int) -> int:
+    return int.from_bytes(made.read_linear(address, 2), "little")
+
+
+def to_the_end(made: Debugger) -> None:
+    made.begin_continue()
+    assert made.run().kind is StopKind.EXIT
+
+
+def in_pieces(made: Debugger) -> None:
+    made.begin_continue()
+    while (stop := made.pump(7)) is None:
+        pass
+    assert stop.kind is StopKind.EXIT
+
+
+def by_steps(made: Debugger) -> None:
+    for _ in range(1500):
+        made.begin_step()
+        made.run()
+    to_the_end(made)
+
+
+def into_handlers(made: Debugger) -> None:
+    made.step_into_interrupts = True
+    by_steps(made)
+
+
+def by_counted_steps(made: Debugger) -> None:
+    made.begin_step(1500)
+    made.run()
+    to_the_end(made)
+
+
+def by_ranges(made: Debugger) -> None:
+    for _ in range(300):
+        made.begin_range(AGAIN, AGAIN + 4)
+        made.run()
+    to_the_end(made)
+
+
+def by_overs(made: Debugger) -> None:
+    for _ in range(600):
+        made.begin_over()
+        made.run()
+    to_the_end(made)
+
+
+def to_addresses(made: Debugger) -> None:
+    for address in (AGAIN, TICK, NEXT) * 5:
+        made.begin_until(address)
+        made.run()
+    to_the_end(made)
+
+
+def with_stops(made: Debugger) -> None:
+    """A breakpoint on the same place, and a watchpoint whose stops come right before the other one."""
+    made.add_breakpoint(BreakKind.EXECUTE, AGAIN)
+    made.add_breakpoint(BreakKind.WRITE, 0x500, 2)
+    stops = 0
+    while True:
+        made.begin_continue()
+        if made.run().kind is StopKind.EXIT:
+            break
+        stops += 1
+    assert stops == 2 * COUNT
+
+
+def with_interruptions(made: Debugger) -> None:
+    made.begin_continue()
+    while True:
+        for _ in range(5):
+            if (stop := made.pump(11)) is not None:
+                assert stop.kind is StopKind.EXIT
+                return
+        made.stop()
+        made.begin_continue()
+
+
+WAYS: tuple[Callable[[Debugger], None], ...] = (
+    to_the_end, in_pieces, by_steps, into_handlers, by_counted_steps, by_ranges, by_overs, to_addresses, with_stops,
+    with_interruptions,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("drive", WAYS, ids=lambda way: way.__name__)
+def test_each_execution_counts_once_and_nothing_else_changes(drive: Callable[[Debugger], None], run_loop: str) -> None:
+    plain, traced = debugger(ROM), debugger(ROM)
+    to_the_end(plain)
+    met: dict[int, list[tuple[int, int]]] = {AGAIN: [], NEXT: [], TICK: []}
+
+    def note(address: int) -> None:
+        met[address].append((word(traced, 0x500), word(traced, 0x504)))
+
+    for address in met:
+        traced.add_breakpoint(
+            BreakKind.EXECUTE,
+            address,
+            passes=True,
+            action=lambda address=address: note(address),  # type: ignore[misc]
+        )
+    drive(traced)
+    ticks = word(traced, 0x504)
+    assert ticks > 8
+    # What is seen is memory before the instruction: the first INC finds 0.
+    assert [count for count, _ in met[AGAIN]] == list(range(COUNT))
+    assert [count for count, _ in met[NEXT]] == list(range(1, COUNT + 1))
+    assert [tick for _, tick in met[TICK]] == list(range(ticks))
+    assert traced.fingerprint() == plain.fingerprint()
+    for made in (plain, traced):
+        made.machine.close()
+
+
+def test_after_a_reset_they_count_again() -> None:
+    made = debugger(ROM)
+    met: list[int] = []
+    made.add_breakpoint(BreakKind.EXECUTE, 0xFFFFFFF0, passes=True, action=lambda: met.append(0))
+    made.add_breakpoint(BreakKind.EXECUTE, AGAIN, passes=True, action=lambda: met.append(1))
+    for _ in range(2):
+        made.begin_until(NEXT)
+        made.run()
+        made.reset()
+    assert met.count(1) == 2
+    made.machine.close()

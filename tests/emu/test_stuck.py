@@ -1,0 +1,200 @@
+"""A guest that gets nowhere is told with what it waits for; looking changes nothing; one that gets on is left alone.
+
+What is expected is what a person finds in the nasm text of each guest.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from emu.debugger import Debugger
+from emu.ledger import Costs
+from emu.machine import MachineConfig, build_machine
+from emu.policies import policy_named
+from emu.stuck import Watch
+from emu.transitions import NativeConfig
+from emu.views import StuckView
+from emu.x86.polls import Loop, Step
+from emu.x86.state import CpuState, Segment
+from emu.x86.vmentry import VTX2006
+from machines import TIMER_100US, debugger, rom
+from repl.render import Style, view_lines
+from xenbridge.model import make_model
+
+#: (name, nasm text, verdict, parts of the summary, parts of the details)
+GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
+    ("a jump to itself", "jmp $", "forever", ["no way out"], ["interrupts are off"]),
+    ("a bit of a port", "mov dx, 0x3fd\nw: in al, dx\ntest al, 1\njz w", "waits",
+     ["bit 0 of port 0x3fd (com1)", "reads 0x60", "must become 1"], ["the device com1 must change it"]),
+    ("a bit that must be clear", "w: in al, 0x64\ntest al, 0x10\njnz w", "waits",
+     ["bit 4 of port 0x64 (kbc)", "must become 0"], []),
+    ("a masked value", "w: in al, 0x64\nand al, 3\ncmp al, 1\njne w", "waits",
+     ["bits 0, 1 of port 0x64 (kbc)", "must become 0x1"], []),
+    ("a way out that jumps", "w: in al, 0x64\ntest al, 1\njnz out\njmp w\nout: hlt", "waits",
+     ["bit 0 of port 0x64", "must become 1"], []),
+    ("a port in a subroutine",
+     "mov ss, ax\nmov sp, 0x7000\nw: call rd\ntest al, 1\njz w\nhlt\nrd: mov dx, 0x3fd\nin al, dx\nret", "waits",
+     ["bit 0 of port 0x3fd (com1)"], []),
+    ("a port where nothing is", "mov dx, 0x5678\nw: in al, dx\ntest al, 4\njnz w", "waits",
+     ["port 0x5678 (no device)"], ["it never changes"]),
+    ("the tick count", "sti\nmov ax, [0x46c]\nw: cmp ax, [0x46c]\nje w", "waits",
+     ["the 2 bytes at linear 0x46c", "must become something but 0x0"],
+     ["an interrupt's handler or a bus master", "interrupts are on", "master IMR"]),
+    ("a byte by way of a register", "w: mov al, [0x501]\nor al, al\njz w", "waits",
+     ["the byte at linear 0x501", "must become something but 0"], []),
+    ("a bit of memory", "w: bt dword [0x500], 3\njnc w", "waits", ["bit 3 of the 4 bytes at linear 0x500"], []),
+    ("the display's memory", "mov ax, 0xb800\nmov es, ax\nw: cmp byte [es:0], 0x55\njne w", "waits",
+     ["linear 0xb8000", "must become 0x55"], []),
+    ("a segment with a base", "mov ax, 0x1234\nmov ds, ax\nw: cmp byte [0x10], 7\njne w", "waits",
+     ["the byte at linear 0x12350"], []),
+    ("a delay", "mov cx, 0xffff\nw: nop\nloop w", "counts", [], ["the count in CX must reach 0"]),
+    ("a poll with a time-out", "mov ecx, 0x10000000\nw: in al, 0x64\ntest al, 1\njnz o\ndec ecx\njnz w\no: hlt",
+     "counts", [], ["bit 0", "port 0x64 (kbc)", "RCX from"]),
+    ("work", "w: inc dword [0x500]\nadd eax, [0x500]\njmp w", "counts", ["RAX from", "memory in the page"], []),
+    ("HLT with interrupts off", "hlt", "halted", ["f000:0006 with interrupts off"], ["no interrupt waits"]),
+    ("HLT with a tick that waits", TIMER_100US + "mov cx, 0xffff\nd: loop d\nhlt", "halted", ["interrupts off"],
+     ["vector 0x08 waits, and STI"]),
+    ("a fault that is never removed",
+     "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov ss, ax\nmov sp, 0x7000\nud2\nh: iret", "faults", ["#UD"],
+     ["without having removed the cause"]),
+    ("a device that interrupts without end",
+     "mov word [0x20], h\nmov word [0x22], 0xf000\nmov ss, ax\nmov sp, 0x7000\n" + TIMER_100US
+     + "mov al, 0x14\nout 0x43, al\nmov al, 2\nout 0x40, al\nsti\nw: jmp w\nh: push ax\nmov al, 0x20\nout 0x20, al\n"
+       "pop ax\niret", "interrupts", ["vector 0x08", "without end"], []),
+]  # fmt: skip
+
+
+def stand(source: str, instructions: int = 100_000) -> Debugger:
+    run = debugger(rom(source))
+    run.set_limit(instructions)
+    run.begin_continue()
+    run.run()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict", "summary", "details"), [g[1:] for g in GUESTS], ids=[g[0] for g in GUESTS]
+)
+def test_what_the_guest_waits_for_is_told(source: str, verdict: str, summary: list[str], details: list[str]) -> None:
+    run = stand(source)
+    before = run.fingerprint()
+    events = tuple(run.machine.journal)
+    view = run.why_stuck()
+    assert run.fingerprint() == before
+    assert tuple(run.machine.journal) == events
+    assert view.verdict == verdict, view
+    for part in summary:
+        assert part in view.summary
+    for part in details:
+        assert any(part in text for text in view.details), (part, view.details)
+    assert view_lines(view, Style())
+    run.machine.close()
+
+
+def test_a_guest_that_gets_on_is_said_to() -> None:
+    view = stand("times 5000 nop", 1000).why_stuck()
+    assert (view.verdict, view.stuck) == ("moves", False)
+
+
+def test_the_loop_is_shown_by_its_code() -> None:
+    view = stand("mov dx, 0x3fd\nw: in al, dx\ntest al, 1\njz w").why_stuck()
+    assert [line.text for line in view.code] == ["in al, dx", "test al, 1", "je 0x8"]
+
+
+#: Polls for the keyboard; TICKS of the timer come meanwhile.
+POLLING = (
+    "mov word [0x20], h\nmov word [0x22], 0xf000\nmov ss, ax\nmov sp, 0x7000\n"
+    + TIMER_100US
+    + "sti\nw: in al, 0x64\ntest al, 1\njz w\nh: push ax\nmov al, 0x20\nout 0x20, al\npop ax\niret"
+)
+
+
+def run_for(source: str, instructions: int) -> Debugger:
+    run = debugger(rom(source))
+    run.set_limit(instructions)
+    run.begin_continue()
+    run.run()
+    return run
+
+
+def test_it_is_noticed_while_the_guest_runs_and_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    noticed = run_for(POLLING, 150_000_000)
+    assert noticed.progress.noticed is not None
+    assert "bit 0 of port 0x64" in noticed.progress.noticed.summary
+    assert noticed.progress.looks == 1
+    monkeypatch.setattr(Watch, "sample", lambda self: None)
+    unnoticed = run_for(POLLING, 150_000_000)
+    assert noticed.fingerprint() == unnoticed.fingerprint()
+    assert [e for e in noticed.machine.journal if e.kind != "stuck"] == list(unnoticed.machine.journal)
+
+
+def test_a_guest_that_works_is_looked_at_ever_more_rarely() -> None:
+    run = run_for("w: inc dword [0x500]\nadd eax, [0x500]\njmp w", 420_000_000)
+    assert run.progress.noticed is None
+    # after one, two and four seconds of its time
+    assert run.progress.looks == 3
+    run.machine.close()
+
+
+def test_a_guest_that_sends_text_is_not_looked_at() -> None:
+    run = run_for("mov cx, 0\nw: mov al, '.'\nout 0xe9, al\nd: loop d\njmp w", 150_000_000)
+    assert run.progress.looks == 0
+    run.machine.close()
+
+
+def test_loops_that_no_flag_decides_have_no_source() -> None:
+    assert Loop([]).ways_out() == []
+
+
+def test_64_bit_addresses_are_relative_to_rip() -> None:
+    state = CpuState(cr0=0x80000011, efer=0x500, rip=0x1000)
+    state.cs = Segment(8, 0, 0xFFFFFFFF, 0xA09B)
+    code = bytes.fromhex("8b051000000085c074f6")  # mov eax, [rip + 10h]; test eax, eax; je back
+    steps, at = [], 0
+    for length in (6, 2, 2):
+        step = Step(0x1000 + at, code[at:], 64, state)
+        at += length
+        step.following = 0x1000 + at % len(code)
+        steps.append(step)
+    (way,) = Loop(steps).ways_out()
+    assert [(s.kind, s.place, s.size) for s in way.sources] == [("memory", 0x1016, 4)]
+    assert (way.branch, way.must) == (2, "must become something but 0")
+
+
+def test_a_view_says_whether_it_is_stuck() -> None:
+    assert [StuckView(word, "").stuck for word in ("waits", "forever", "halted", "counts", "idle", "moves")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_a_native_entry_that_fails_again_and_again_is_told_with_its_reasons() -> None:
+    """Segments left by protected mode (big real mode) break the rules of VT-x of 2006."""
+    big_real = """
+        lgdt [cs:register]
+        mov eax, cr0
+        or al, 1
+        mov cr0, eax
+        mov bx, 8
+        mov ds, bx
+        and al, 0xfe
+        mov cr0, eax
+        w: inc eax
+        jmp w
+        gdt: dq 0, 0x00cf92000000ffff
+        register: dw 15
+        dd 0xf0000 + gdt
+    """
+    costs = Costs()
+    config = MachineConfig(memory=1 << 20, firmware=rom(big_real), shadow=False)
+    config.native = NativeConfig(make_model(VTX2006), policy_named("native", costs), costs)
+    run = Debugger(build_machine(config))
+    run.set_limit(10_000)
+    run.begin_continue()
+    run.run()
+    assert run.machine.transitions is not None
+    assert run.why_stuck().verdict == "counts"  # it works, and nobody minds one refusal
+    run.machine.transitions.ledger.failed = 5000
+    view = run.why_stuck()
+    assert view.verdict == "entries"
+    assert any("DS limit" in text for text in view.details), view
+    run.machine.close()

@@ -1,0 +1,76 @@
+"""`lockstep` at the prompt and `v2e run --lockstep`: what they say, and that the guest goes on as it would have."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from repl.command import CommandError
+from repl.session import Session
+
+V2E = (sys.executable, "-m", "repl.cli")
+
+
+def v2e(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*V2E, "run", *arguments], capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_lockstep_goes_on_by_so_many_instructions_and_finds_nothing(
+    say: Callable[[str], str], session: Session
+) -> None:
+    before = session.debugger.machine.executor.retired
+    text = say("lockstep 1000")
+    assert text.splitlines()[:2] == [
+        "unicorn and emulator: no difference in 1000 instructions",
+        "1000 instructions done",
+    ]
+    assert session.debugger.machine.executor.retired == before + 1000
+
+
+def test_the_guest_is_as_if_it_had_run_alone(session_for: Callable[..., Session]) -> None:
+    compared, alone = session_for(), session_for()
+    compared.execute("lockstep 5000 hooked")
+    alone.execute("step 5000")
+    assert compared.debugger.fingerprint() == alone.debugger.fingerprint()
+
+
+def test_an_unknown_second_cpu_is_named(say: Callable[[str], str]) -> None:
+    with pytest.raises(Exception, match="no second CPU is called 'other': use one of emulator, hooked, portable"):
+        say("lockstep 10 other")
+
+
+def test_a_count_is_needed(say: Callable[[str], str]) -> None:
+    with pytest.raises(CommandError, match="lockstep needs COUNT"):
+        say("lockstep")
+
+
+def test_a_whole_run_in_lockstep_prints_what_it_prints_alone() -> None:
+    alone = v2e("--until", "exit", "--serial", "stdio")
+    compared = v2e("--lockstep", "--until", "exit", "--serial", "stdio")
+    assert (compared.returncode, compared.stdout) == (alone.returncode, alone.stdout)
+    assert compared.stderr == "v2e: lockstep of unicorn and emulator: 87680 instructions compared, no difference\n"
+
+
+@pytest.mark.parametrize("policy", ["native", "emulated", "dwell:100"])
+def test_the_model_hypervisor_does_what_the_emulator_does(policy: str) -> None:
+    """The tour on both: every state that the model enters, and each of its exits."""
+    done = v2e(
+        "--lockstep", "--hypervisor", "model", "--policy", policy, "--until", "exit", "-c", "fingerprint", "--json"
+    )
+    assert done.returncode == 1
+    alone = v2e("--until", "exit", "-c", "fingerprint", "--json")
+    assert json.loads(done.stdout) == json.loads(alone.stdout)
+    assert done.stderr.startswith("v2e: lockstep of unicorn and model: 87680 instructions compared, no difference")
+
+
+def test_the_hypervisors_cpu_is_the_second_one_of_the_command() -> None:
+    words = ("--hypervisor", "model", "--policy", "dwell:30", "--until", "insns:20000")
+    done = v2e(*words, "-c", "lockstep 30000", "-c", "continue", "-c", "fingerprint")
+    alone = v2e(*words, "-c", "continue", "-c", "fingerprint")
+    first, *rest = done.stdout.splitlines()
+    assert first == "unicorn and model: no difference in 30000 instructions"
+    assert rest[-5:] == alone.stdout.splitlines()[-5:]

@@ -1,0 +1,65 @@
+"""Tells the host of each test: a line of JSON on the serial line that V2E_RESULTS names, see tools/dom0.py."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+
+class Results:
+    """`told` maps a test to what its phases have come to: the first that did not pass decides."""
+
+    def __init__(self, path: str) -> None:
+        self.line = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY)
+        self.told: dict[str, dict] = {}
+
+    def say(self, **what: object) -> None:
+        os.write(self.line, f"{json.dumps(what)}\n".encode())
+
+    def pytest_collection_finish(self, session) -> None:
+        self.say(collected=len(session.items))
+
+    def pytest_collectreport(self, report) -> None:
+        if report.failed:
+            self.say(test=report.nodeid, outcome="failed", seconds=0, text=str(report.longrepr))
+
+    def pytest_runtest_logreport(self, report) -> None:
+        test = self.told.setdefault(report.nodeid, {"outcome": "passed", "seconds": 0.0, "text": ""})
+        test["seconds"] += report.duration
+        if report.outcome != "passed" and test["outcome"] == "passed":
+            text = report.longrepr[2] if report.skipped else str(report.longrepr)
+            test.update(outcome=report.outcome, text=text)
+        if report.when == "teardown":
+            self.say(test=report.nodeid, **{**test, "seconds": round(test["seconds"], 2)})
+
+
+def pytest_configure(config) -> None:
+    if path := os.environ.get("V2E_RESULTS"):
+        config.pluginmanager.register(Results(path), "results")
+
+
+@pytest.fixture(autouse=True)
+def _in_dom0() -> None:
+    if not os.path.exists("/proc/xen/capabilities"):
+        pytest.skip("this is no dom0: `make test-xen` boots one")
+
+
+@pytest.fixture(scope="session")
+def libraries():
+    from xenbridge.xen.libraries import Libraries
+
+    opened = Libraries()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def ticks(libraries):
+    """A domain with ticks.asm, and the board it sees."""
+    from machines import booted
+
+    guest, board = booted(libraries, "ticks")
+    yield guest, board
+    guest.close()

@@ -1,0 +1,57 @@
+"""What the guests of the tests see of us, and the sectors they boot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emu.record import fields
+from emu.x86.state import CpuState
+from xenbridge.ioreq import Type
+from xenbridge.xen.guest import Guest
+from xenbridge.xen.libraries import Libraries
+
+COM1, PROBE, WINDOW = 0x3F8, 0x5E, 0xD0000
+
+
+class Board:
+    """A serial port that keeps what is sent, a port and a page that give constants and keep what is written."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.written: list[tuple[Type, int, int, int]] = []
+
+    def read(self, type: Type, address: int, size: int) -> int:
+        return 0xBEEF if type is Type.PIO else 0xCAFEF00D
+
+    def write(self, type: Type, address: int, size: int, value: int) -> None:
+        if (type, address) == (Type.PIO, COM1):
+            self.text += chr(value)
+        else:
+            self.written.append((type, address, size, value))
+
+
+def sector(name: str) -> bytes:
+    """The bytes of NAME.asm, which tools/dom0_image.py has assembled."""
+    return (Path(__file__).parent / f"{name}.bin").read_bytes()
+
+
+def booted(libraries: Libraries, name: str) -> tuple[Guest, Board]:
+    """A domain of ours about to execute the sector's first instruction."""
+    board = Board()
+    guest = Guest(libraries, board)
+    guest.server.claim(Type.PIO, COM1, COM1 + 7)
+    guest.server.claim(Type.PIO, PROBE, PROBE + 1)
+    guest.server.claim(Type.COPY, WINDOW, WINDOW + 0xFFF)
+    guest.boot(sector(name))
+    return guest, board
+
+
+def word(guest: Guest, address: int, size: int = 2) -> int:
+    """What is in the guest's memory."""
+    return int.from_bytes(guest.domain.memory.read(address, size), "little")
+
+
+def differences(one: CpuState, other: CpuState) -> dict[str, tuple]:
+    """By name, where two states of a CPU are not the same."""
+    pairs = {field.name: (getattr(one, field.name), getattr(other, field.name)) for field in fields(one)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

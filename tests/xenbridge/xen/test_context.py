@@ -1,0 +1,69 @@
+"""The CPU record and the framing of a context, by the offsets of Xen 4.17's save.h."""
+
+import struct
+
+import pytest
+
+from emu.x86.state import CpuState, Segment
+from xenbridge.xen.context import (
+    CPU,
+    CPU_LENGTH,
+    CPU_XSAVE,
+    ContextError,
+    Record,
+    agreed,
+    cpu_state,
+    join,
+    split,
+    with_cpu_state,
+)
+
+
+def test_registers_stand_at_the_headers_offsets() -> None:
+    state = CpuState(rip=0x7C00, rflags=0x202, cr0=0x11, cr3=0x5000, efer=0x500)
+    state.regs[:] = range(100, 116)
+    state.es, state.tr = Segment(0x10, 0x1234, 0xFFFFFFFF, 0xC093), Segment(0x28, 0x9000, 0x67, 0x8B)
+    state.gdtr.base, state.idtr.limit = 0x7777, 0x3FF
+    record = with_cpu_state(bytes(CPU_LENGTH), state)
+    assert struct.unpack_from("<8Q", record, 512) == (100, 103, 101, 102, 105, 106, 107, 104)  # ax bx cx dx bp si di sp
+    assert struct.unpack_from("<2Q", record, 640) == (0x7C00, 0x202)
+    assert struct.unpack_from("<Q", record, 656 + 16)[0] == 0x5000
+    assert struct.unpack_from("<I", record, 736 + 8)[0] == 0x10
+    assert struct.unpack_from("<I", record, 768 + 8)[0] == 0xFFFFFFFF
+    assert struct.unpack_from("<Q", record, 808 + 16)[0] == 0x1234
+    assert struct.unpack_from("<I", record, 888 + 8)[0] == 0xC93  # 12 bits: G, D/B, L, AVL above the descriptor's byte
+    assert struct.unpack_from("<I", record, 768 + 32)[0] == 0x3FF  # idtr
+    assert struct.unpack_from("<Q", record, 808 + 72)[0] == 0x7777  # gdtr
+    assert struct.unpack_from("<Q", record, 992)[0] == 0x500
+
+
+def test_a_state_comes_back_from_its_record() -> None:
+    state = CpuState(rip=0xFFF0)
+    state.fpu.st[2], state.fpu.xmm[15], state.fpu.mxcsr = 0x3FFF_8000_0000_0000_0000, 5, 0x1F80
+    state.ds = Segment(0, 0, 0, 0x10000)
+    state.msrs = cpu_state(bytes(CPU_LENGTH)).msrs
+    assert cpu_state(with_cpu_state(bytes(CPU_LENGTH), state)) == state
+
+
+def test_what_is_no_register_stays() -> None:
+    record = bytearray(CPU_LENGTH)
+    struct.pack_into("<QI", record, 1008, 0x123456789A, 0x80000020)
+    assert with_cpu_state(bytes(record), CpuState())[1008:1020] == bytes(record[1008:1020])
+
+
+def test_records_are_split_and_joined() -> None:
+    records = [Record(1, 0, b"head"), Record(2, 0, b"cpu"), Record(99, 7, b"")]
+    assert split(join(records)) == records
+    raw = join(records)
+    with pytest.raises(ContextError, match=r"^record 2 at 0xc has 3 bytes, 2 are there$"):
+        split(raw[: 12 + 8 + 2])
+    with pytest.raises(ContextError, match=r"without its last record$"):
+        split(raw[: 12 + 8 + 3])
+
+
+def test_the_fpu_of_both_records_is_that_of_the_cpus() -> None:
+    cpu, xsave = bytes(range(256)) * 4 + bytes(8), bytes(16) + b"\xff" * 512 + bytes(64) + b"ymm" * 20
+    _, changed = agreed([Record(CPU, 0, cpu), Record(CPU_XSAVE, 0, xsave)])
+    assert changed.data[16 : 16 + 512] == cpu[:512]
+    assert changed.data[16 + 512] == 3
+    assert changed.data[-60:] == b"ymm" * 20

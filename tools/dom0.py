@@ -1,0 +1,162 @@
+"""`make test-xen`: boots a real Xen under QEMU with a dom0 whose first process is our tests, and tells what they say.
+
+Nothing is installed: hypervisor, kernel, Python and Xen's libraries are Debian's packages, unpacked into an initramfs.
+The results come on the second serial line, a line of JSON a test (tests/xen/dom0/conftest.py), then `status N`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import assets
+from tools.dom0_image import initramfs
+
+#: Seconds from power-on to power-off; more is a hang.
+PATIENCE = 330
+#: MiB of the whole machine and of dom0; what is left is Xen's and the domains'.
+MEMORY, DOM0_MEMORY = 1024, 640
+#: QEMU emulates SVM with nested paging, which is what Xen needs for HVM domains. Xen 4.17 does not start with SMAP
+#: as QEMU emulates it.
+CPU = "max,-smap"
+#: Lines of the console that are shown when the tests did not come to their end.
+TAIL = 40
+
+
+class Dom0Error(Exception):
+    """One sentence: why the tests have no result."""
+
+
+@dataclass
+class Outcome:
+    """What has come over the serial line."""
+
+    collected: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: {"passed": 0, "failed": 0, "skipped": 0})
+    status: int | None = None
+
+    def take(self, line: str) -> str:
+        """One line of the protocol; returns what people are shown of it. Raises Dom0Error for a line that is none."""
+        if line.startswith("status "):
+            self.status = int(line.split()[1])
+            return ""
+        try:
+            said: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise Dom0Error(f"dom0 said what is no result: {line!r}") from None
+        if "collected" in said:
+            self.collected = int(said["collected"])
+            return f"{self.collected} tests in dom0"
+        self.counts[said["outcome"]] += 1
+        text = f"{said['outcome'].upper()} {said['test']} ({said['seconds']} s)"
+        return f"{text}\n{said['text']}" if said["text"] else text
+
+    def summary(self, seconds: float) -> str:
+        """As pytest's last line."""
+        parts = [f"{count} {name}" for name, count in self.counts.items() if count or name == "passed"]
+        return f"{', '.join(parts)} in dom0, {seconds:.0f} s from power-on to power-off"
+
+    @property
+    def good(self) -> bool:
+        """All that was collected has been heard of, and nothing failed."""
+        return self.status == 0 and not self.counts["failed"] and sum(self.counts.values()) == self.collected > 0
+
+
+def qemu_command(qemu: str, append: str = "") -> list[str]:
+    """QEMU's command line in a folder that holds `xen`, `vmlinuz` and `initrd`; the second serial line is stdout."""
+    return [
+        qemu, "-accel", "tcg", "-machine", "q35", "-cpu", CPU, "-smp", "1", "-m", str(MEMORY), "-display", "none",
+        "-no-reboot", "-net", "none", "-monitor", "none", "-serial", "file:console", "-serial", "stdio",
+        "-kernel", "xen",
+        "-append", f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MEMORY}M,max:{DOM0_MEMORY}M {append}".strip(),
+        "-initrd", "vmlinuz console=hvc0 quiet,initrd",
+    ]  # fmt: skip
+
+
+def lay_out(folder: Path, arguments: str) -> None:
+    """What QEMU boots, into `folder`. Raises AssetMissing."""
+    packages = assets.whole("dom0")
+    xen = assets.file("dom0", assets.XEN, "boot/xen-*-amd64.gz")
+    # A multiboot loader wants the ELF file itself.
+    (folder / "xen").write_bytes(gzip.decompress(xen.read_bytes()))
+    shutil.copy(assets.file("dom0", assets.LINUX["amd64"], "boot/vmlinuz-*"), folder / "vmlinuz")
+    (folder / "initrd").write_bytes(initramfs(packages, arguments))
+
+
+def lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    """The lines of the second serial line, until QEMU ends or PATIENCE does."""
+    assert process.stdout is not None
+    watchdog = threading.Timer(PATIENCE, process.kill)
+    watchdog.start()
+    try:
+        for line in process.stdout:
+            if line.strip():
+                yield line.strip()
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.wait()
+
+
+def run(folder: Path, qemu: str) -> Outcome:
+    """Boot what `folder` holds and hear its tests out. Raises Dom0Error."""
+    outcome = Outcome()
+    process = subprocess.Popen(
+        qemu_command(qemu), cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+    )
+    for line in lines(process):
+        if text := outcome.take(line):
+            print(text, flush=True)
+    if outcome.status is None:
+        console = (folder / "console").read_text(errors="replace").splitlines()
+        print("\n".join(console[-TAIL:]))
+        raise Dom0Error(f"dom0 did not come to the end of its tests (QEMU's status {process.returncode})")
+    return outcome
+
+
+def main() -> int:
+    """0: all passed; 1: some failed, or there is no result; 0 with the reason where it cannot be run at all."""
+    parser = argparse.ArgumentParser(prog="make test-xen", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("-k", metavar="EXPRESSION", help="only these tests, as pytest's -k")
+    parser.add_argument("--console", metavar="FILE", help="keep what the console said")
+    options = parser.parse_args()
+    qemu = shutil.which("qemu-system-x86_64")
+    if qemu is None:
+        print("SKIP test-xen: qemu-system-x86_64 is not there (Debian package qemu-system-x86)")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="v2e-dom0-") as name:
+        folder = Path(name)
+        try:
+            lay_out(folder, f"-k {shlex.quote(options.k)}" if options.k else "")
+        except assets.AssetMissing as missing:
+            print(f"SKIP test-xen: {missing}")
+            return 0
+        began = time.monotonic()
+        try:
+            outcome = run(folder, qemu)
+        except Dom0Error as error:
+            print(f"test-xen: {error}")
+            return 1
+        finally:
+            if options.console and (folder / "console").exists():
+                shutil.copy(folder / "console", options.console)
+    if not outcome.good:
+        print(f"test-xen: pytest in dom0 ended with status {outcome.status}")
+    print(outcome.summary(time.monotonic() - began))
+    return 0 if outcome.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Requests and events: how the emulator reaches the LAPIC and the PIT of a hypervisor while it has the guest's vCPU.
+
+The request is an access that the emulator submits on the guest's behalf, in Xen's ioreq layout; it has the side effects
+of the guest's own. The event is an interrupt that the hypervisor has for the guest, by a descriptor that raises SIGIO.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from emu.layout import LAPIC
+from xenbridge.ioreq import Ioreq, Type
+
+
+class BridgeError(Exception):
+    """One sentence: a request that cannot be made, or a hypervisor that did not answer."""
+
+
+class Owner(enum.Enum):
+    """Whose device it is."""
+
+    HYPERVISOR = "hypervisor"
+    USERSPACE = "userspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Registers of a device and who has them; `first` to `last` are ports or physical addresses."""
+
+    name: str
+    type: Type
+    first: int
+    last: int
+    owner: Owner = Owner.HYPERVISOR
+
+    def holds(self, request: Ioreq) -> bool:
+        """All of the request's one element is in here."""
+        inside = self.first <= request.address and request.address + request.size - 1 <= self.last
+        return self.type is request.type and inside
+
+
+#: What the request is for, whoever the hypervisor is: the 8254 with its gate, and the LAPIC's page.
+TIMER_AND_LAPIC: Final = (
+    Owned("pit", Type.PIO, 0x40, 0x43),
+    Owned("port61", Type.PIO, 0x61, 0x61),
+    Owned("lapic", Type.COPY, LAPIC, LAPIC + 0xFFF),
+)
+
+
+class Bridge(Protocol):
+    """The hypervisor of one guest. All methods are called on one thread, that of the guest's machine."""
+
+    @property
+    def owned(self) -> tuple[Owned, ...]:
+        """The table of who owns which device."""
+
+    @property
+    def descriptor(self) -> int:
+        """Readable, and with O_ASYNC a SIGIO, when an interrupt has been acknowledged for the guest."""
+
+    def borrow(self) -> None:
+        """The vCPU's registers are the emulator's from now on, and its LAPIC and PIT stay the hypervisor's. Raises
+        BridgeError."""
+
+    def submit(self, request: Ioreq) -> int:
+        """Make one access as the guest would; returns what it read, 0 for a write. Raises BridgeError for one that is
+        not for a device of the hypervisor, or that was not answered."""
+
+    def listen(self, on: bool) -> None:
+        """Whether the guest can take an interrupt now: its IF is set, and no shadow covers the next instruction. While
+        it can, the hypervisor prioritises what is pending, acknowledges it and makes the descriptor readable."""
+
+    def take(self) -> int | None:
+        """The vector that has been acknowledged and is to be delivered next, or None. It is given once."""
+
+    def give_back(self, *, halted: bool = False) -> None:
+        """The vCPU runs natively again, from the registers it has been given meanwhile; `halted`: in HLT. An interrupt
+        that has been acknowledged and not taken is delivered there."""

@@ -1,0 +1,399 @@
+"""The bridge to a real Xen, which has no call for a request: the guest's own vCPU is borrowed to make the access.
+
+Its registers are saved and it runs parking.asm, where it waits in an access to a port of ours, using no CPU. A request
+is the answer to that access; an interrupt is an access to another such port, whose event channel raises SIGIO.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from emu.x86.state import CpuState, Segment, Table
+from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Owned
+from xenbridge.ioreq import Ioreq, Type
+from xenbridge.xen import context
+from xenbridge.xen.channels import Channels, take_any
+from xenbridge.xen.domain import Domain
+from xenbridge.xen.libraries import XenError
+from xenbridge.xen.memory import PAGE, WRITE, Pages
+from xenbridge.xen.server import IoreqServer
+
+#: As parking.asm has them.
+BASE, DOOR, BELL = 0xFEFE0000, 0x5C, 0x5D
+FRAMES: Final = [BASE // PAGE, BASE // PAGE + 1]
+_GDT, _BOX, _IDT = 0x1E0, 0x200, 0x800
+_ADDRESS, _VALUE, _VECTOR, _WOKEN, _LEFT = (_BOX + 4 * index for index in range(5))
+_NOTHING, _LISTEN, _LEAVE = 0, 13, 14
+#: By kind of access and its direction; the size's position follows.
+_DOES: Final = {(Type.PIO, True): 1, (Type.PIO, False): 4, (Type.COPY, True): 7, (Type.COPY, False): 10}
+_SIZES: Final = {1: 0, 2: 1, 4: 2}
+#: Seconds that the vCPU may take for what it is asked to do; under emulation it takes milliseconds.
+PATIENCE: Final = 10.0
+#: Seconds without an event after which it is asked whether the domain is still there.
+_LOOK_FOR_LIFE: Final = 0.5
+#: Seconds between two looks at whether the vCPU has left, which raises no event.
+_LOOK: Final = 0.0005
+#: Xen's own devices besides the timer and the LAPIC: all of them are reached the same way.
+OWNED: Final = (
+    *TIMER_AND_LAPIC,
+    Owned("pic0", Type.PIO, 0x20, 0x21),
+    Owned("pic1", Type.PIO, 0xA0, 0xA1),
+    Owned("elcr", Type.PIO, 0x4D0, 0x4D1),
+    Owned("rtc", Type.PIO, 0x70, 0x71),
+    Owned("ioapic", Type.COPY, 0xFEC00000, 0xFEC00FFF),
+    Owned("hpet", Type.COPY, 0xFED00000, 0xFED003FF),
+)
+
+
+class _At(enum.Enum):
+    """Where the vCPU is."""
+
+    GUEST = "guest"  #: in the guest's code, or paused there
+    DOOR = "door"
+    LISTENING = "listening"
+
+
+class XenBridge:
+    """Borrows vCPU 0 of a domain that has only one; see `xenbridge.bridge.Bridge`.
+
+    `close` gives the vCPU back and takes all that is ours out of the domain."""
+
+    def __init__(self, domain: Domain) -> None:
+        """Raises BridgeError for a domain with more than one vCPU: the others would run while one is borrowed."""
+        if (count := domain.vcpus()) != 1:
+            raise BridgeError(f"domain {domain.domid} has {count} vCPUs: the bridge borrows the only one of a domain")
+        self._domain = domain
+        self._doors, self._bells = Channels(domain.libraries), Channels(domain.libraries)
+        self._door: IoreqServer | None = None
+        self._bell: IoreqServer | None = None
+        self._pages: Pages | None = None
+        self._at = _At.GUEST
+        self._at_door = self._at_bell = False
+        self._wanted = False  # somebody wants to hear of interrupts
+        self._vector: int | None = None
+        self._record = b""
+        self._halted = False
+        self._closed = False
+
+    @property
+    def owned(self) -> tuple[Owned, ...]:
+        return OWNED
+
+    @property
+    def descriptor(self) -> int:
+        return self._bells.descriptor
+
+    @property
+    def borrowed(self) -> bool:
+        return self._at is not _At.GUEST
+
+    # -- the guest's registers meanwhile
+
+    def cpu_state(self) -> CpuState:
+        """The guest's registers, which are not in the vCPU while it is borrowed."""
+        state = context.cpu_state(self._record)
+        state.halted = self._halted
+        return state
+
+    def load_cpu(self, state: CpuState) -> None:
+        self._record = context.with_cpu_state(self._record, state)
+        self._halted = state.halted
+
+    # -- borrowing
+
+    def _set_up(self) -> None:
+        """Pages and servers, once for a domain."""
+        if self._door is not None:
+            return
+        domain = self._domain
+        domain.populate(FRAMES)
+        domain.memory.write(BASE, (Path(__file__).parent / "parking.bin").read_bytes())
+        self._pages = Pages(domain.libraries, domain.domid, FRAMES[:1], WRITE)
+        self._door = IoreqServer(domain, self._doors, self._knocked)
+        self._door.claim(Type.PIO, DOOR, DOOR)
+        self._bell = IoreqServer(domain, self._bells, self._rung)
+        self._bell.claim(Type.PIO, BELL, BELL)
+
+    def _knocked(self, request: Ioreq) -> None:
+        self._at_door = True
+
+    def _rung(self, request: Ioreq) -> None:
+        self._at_bell = True
+
+    def _word(self, offset: int) -> int:
+        assert self._pages is not None
+        return int(struct.unpack_from("<I", self._pages.view, offset)[0])
+
+    def _put(self, offset: int, value: int) -> None:
+        assert self._pages is not None
+        struct.pack_into("<I", self._pages.view, offset, value)
+
+    def borrow(self) -> None:
+        """See Bridge. The domain is paused for a moment; an NMI of ours wakes a vCPU that halts."""
+        if self.borrowed:
+            raise BridgeError(f"the vCPU of domain {self._domain.domid} has been borrowed already")
+        domain = self._domain
+        try:
+            self._still()
+            self._set_up()
+            self._record, self._halted = domain.cpu_record(), "blocked" in domain.states()
+            parked = bytearray(context.with_cpu_state(self._record, parked_state()))
+            struct.pack_into("<I", parked, context.PENDING_OFFSET, 0)
+            self._at_door = self._at_bell = self._wanted = False
+            self._vector = None
+            self._put(_WOKEN, 0)
+            domain.load_cpu_record(bytes(parked))
+            self._at = _At.LISTENING if self._halted else _At.DOOR
+            if self._halted:
+                domain.send_nmi()
+            domain.resume()
+            if self._halted:
+                self._until_woken()
+            else:
+                self._until_door()
+        except XenError as error:
+            raise BridgeError(str(error)) from None
+
+    def _still(self) -> None:
+        """Pause the domain where no access of the guest waits for a device model of ours: Xen would finish it in the
+        registers that are loaded next."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            self._domain.pause()
+            if not any(server.busy for server in self._domain.servers if server is not self._door):
+                return
+            if time.monotonic() > end:
+                raise BridgeError(f"domain {self._domain.domid} waits for its device model, which does not answer")
+            self._domain.resume()
+            for server in self._domain.servers:
+                server.channels.take(_LOOK)
+
+    def _until(self, met: Callable[[], bool], channels: Sequence[Channels], what: str) -> None:
+        """Wait for events until `met`. A domain that is destroyed raises none, so it is looked at now and then."""
+        end = time.monotonic() + PATIENCE
+        while not met():
+            if not take_any((*channels, *self._others()), _LOOK_FOR_LIFE):
+                states = self._domain.states()
+                if "shutdown" in states:
+                    raise BridgeError(f"domain {self._domain.domid} has shut down while its vCPU was borrowed")
+                if time.monotonic() > end:
+                    raise BridgeError(f"the borrowed vCPU of domain {self._domain.domid} did not {what}")
+
+    def _others(self) -> list[Channels]:
+        """Those of the domain's device models that are ours, which are served meanwhile."""
+        mine = (self._doors, self._bells)
+        return [server.channels for server in self._domain.servers if server.channels not in mine]
+
+    def _until_door(self) -> None:
+        """Wait until the vCPU stands at the door."""
+        self._until(lambda: self._at_door, (self._doors,), "come back")
+        self._at = _At.DOOR
+
+    def _do(self, what: int) -> None:
+        assert self._door is not None
+        self._at_door = False
+        self._door.answer(what)
+
+    # -- requests
+
+    def submit(self, request: Ioreq) -> int:
+        """See Bridge."""
+        if not any(owned.holds(request) for owned in OWNED):
+            space = "port" if request.type is Type.PIO else "address"
+            raise BridgeError(f"{space} {request.address:#x} is no device of the hypervisor")
+        return self.submit_any(request)
+
+    def submit_any(self, request: Ioreq) -> int:
+        """As `submit`, for a device of anybody: one of a device model is answered by that."""
+        if not self.borrowed:
+            raise BridgeError(f"the vCPU of domain {self._domain.domid} is the guest's: nothing can be requested now")
+        size = _SIZES.get(request.size)
+        if size is None or request.indirect or request.count != 1:
+            raise BridgeError("a request is for one element of 1, 2 or 4 bytes")
+        try:
+            self._call_back()
+            self._put(_ADDRESS, request.address)
+            self._put(_VALUE, request.data & request.mask)
+            self._do(_DOES[request.type, request.reads] + size)
+            self._until_door()
+            value = self._word(_VALUE) & request.mask if request.reads else 0
+            self._hear()
+        except XenError as error:
+            raise BridgeError(str(error)) from None
+        return value
+
+    # -- events
+
+    def listen(self, on: bool) -> None:
+        """See Bridge."""
+        self._wanted = on
+        try:
+            if on:
+                self._hear()
+            else:
+                self._call_back()
+        except XenError as error:
+            raise BridgeError(str(error)) from None
+
+    def _hear(self) -> None:
+        """Let the vCPU wait for an interrupt, if one is wanted and none is waiting."""
+        if self._wanted and self._vector is None and self._at is _At.DOOR:
+            self._put(_WOKEN, 0)
+            self._do(_LISTEN)
+            self._at = _At.LISTENING
+
+    def _answer_bell(self) -> None:
+        """The vCPU is at the bell: learn the vector, and send it to the door."""
+        assert self._bell is not None
+        self._vector, self._at_bell = self._word(_VECTOR), False
+        self._bell.answer()
+        self._until_door()
+
+    def _call_back(self) -> None:
+        """Have the vCPU at the door. An interrupt may come first, and is kept."""
+        if self._at is _At.LISTENING:
+            while self._bells.take():
+                pass
+            if self._at_bell:
+                self._answer_bell()
+                return
+            self._domain.send_nmi()
+            self._until_woken()
+
+    def _until_woken(self) -> None:
+        """Wait for our NMI. An interrupt may come before it; then the NMI finds the vCPU at the door, in an access that
+        is answered with nothing to do for it to be taken."""
+        while not (self._at_door and self._word(_WOKEN)):
+            if self._at_door:
+                self._do(_NOTHING)
+            self._until(lambda: self._at_door or self._at_bell, (self._doors, self._bells), "wake")
+            if self._at_bell:
+                self._answer_bell()
+        self._at = _At.DOOR
+
+    def take(self) -> int | None:
+        """See Bridge."""
+        try:
+            if self._at is _At.LISTENING:
+                while self._bells.take():
+                    pass
+                if self._at_bell:
+                    self._answer_bell()
+            vector, self._vector = self._vector, None
+            self._hear()
+        except XenError as error:
+            raise BridgeError(str(error)) from None
+        return vector
+
+    # -- giving back
+
+    def give_back(self, *, halted: bool | None = None, paused: bool = False) -> None:
+        """See Bridge; without `halted` it is as it was, or as `load_cpu` has it. With `paused` it does not run yet."""
+        if not self.borrowed:
+            return
+        domain = self._domain
+        halts = self._halted if halted is None else halted
+        try:
+            self._call_back()
+            if halts and self._vector is None:
+                halts = self._halt()
+            else:
+                halts = False
+                self._leave()
+            domain.pause()
+            record = bytearray(self._record)
+            # The TSC has gone on; what the vCPU has now is what the guest would read.
+            tsc = slice(context.TSC_OFFSET, context.TSC_OFFSET + 8)
+            record[tsc] = domain.cpu_record()[tsc]
+            if self._vector is not None:
+                struct.pack_into("<I", record, context.PENDING_OFFSET, context.PENDING_VALID | self._vector)
+                self._vector = None
+            domain.load_cpu_record(bytes(record))
+            self._at = _At.GUEST
+            if not paused:
+                domain.resume()
+        except XenError as error:
+            raise BridgeError(str(error)) from None
+
+    def _leave(self) -> None:
+        """Out of the access at the door: Xen would finish it in the registers that are loaded next."""
+        self._put(_LEFT, 0)
+        self._do(_LEAVE)
+        end = time.monotonic() + PATIENCE
+        while not self._word(_LEFT):
+            self._domain.states()  # raises when it is gone
+            if time.monotonic() > end:
+                raise BridgeError(f"the borrowed vCPU of domain {self._domain.domid} did not leave")
+            time.sleep(_LOOK)
+
+    def _halt(self) -> bool:
+        """Have the vCPU halt in code of ours, so that it halts in the guest's too: Xen has no way to say so. False
+        where an interrupt came first, which is kept."""
+        self._wanted = True
+        self._hear()
+        self._wanted = False
+        end = time.monotonic() + PATIENCE
+        while "blocked" not in self._domain.states():
+            while self._bells.take():
+                pass
+            if self._at_bell:
+                self._answer_bell()
+                self._leave()
+                return False
+            if time.monotonic() > end:
+                raise BridgeError(f"the borrowed vCPU of domain {self._domain.domid} did not halt")
+            time.sleep(_LOOK)
+        self._domain.pause()
+        return self._halted_for_good()
+
+    def _halted_for_good(self) -> bool:
+        """Paused: no interrupt has come between the look and the pause, or it is seen to."""
+        if "blocked" in self._domain.states():
+            return True
+        self._domain.resume()
+        self._until_bell()
+        self._answer_bell()
+        self._leave()
+        return False
+
+    def _until_bell(self) -> None:
+        self._until(lambda: self._at_bell, (self._bells,), "ring")
+
+    def close(self) -> None:
+        """Give the vCPU back, paused if it was borrowed, and take our pages and ports out of the domain."""
+        if self._closed:
+            return
+        self._closed = True
+        gone = False
+        try:
+            self.give_back(paused=True)
+        except BridgeError:
+            gone = True
+        for server in (self._door, self._bell):
+            if server is not None:
+                server.close()
+        self._door = self._bell = None
+        if self._pages is not None:
+            self._pages.close()
+            self._pages = None
+            if not gone:
+                self._domain.depopulate(FRAMES)
+        self._doors.close()
+        self._bells.close()
+
+
+def parked_state() -> CpuState:
+    """The registers with which a vCPU enters parking.asm: flat 32-bit code without paging, interrupts off."""
+    state = CpuState(rip=BASE, rflags=2, cr0=0x11)
+    # The NMI that wakes it may come before its first instruction.
+    state.regs[4] = BASE + _IDT
+    state.cs = Segment(0x08, 0, 0xFFFFFFFF, 0xC09B)
+    for name in ("ds", "es", "ss", "fs", "gs"):
+        setattr(state, name, Segment(0x10, 0, 0xFFFFFFFF, 0xC093))
+    state.gdtr, state.idtr = Table(BASE + _GDT, 3 * 8 - 1), Table(BASE + _IDT, 256 * 8 - 1)
+    return state

@@ -1,0 +1,71 @@
+"""Event channels: how Xen tells dom0 that something has happened, as one descriptor."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Sequence
+
+from xenbridge.xen.libraries import Libraries
+
+
+class Channels:
+    """The event channels of one opening of /dev/xen/evtchn. A port that is bound has a handler, which is called on the
+    thread that takes the events; between event and `take` the port stays masked, so nothing is lost and nothing
+    repeats."""
+
+    def __init__(self, libraries: Libraries) -> None:
+        self._events, self._close = libraries.events()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self.descriptor = self._events["fd"]()
+        self._poll = select.poll()
+        self._poll.register(self.descriptor, select.POLLIN)
+
+    def bind(self, domid: int, remote: int, handler: Callable[[], None]) -> int:
+        """The local port of the domain's port `remote`. Raises XenError."""
+        port = self._events["bind_interdomain"](domid, remote)
+        self._handlers[port] = handler
+        return port
+
+    def unbind(self, port: int) -> None:
+        self._handlers.pop(port, None)
+        self._events["unbind"](port)
+
+    def notify(self, port: int) -> None:
+        self._events["notify"](port)
+
+    def take(self, seconds: float | None = 0.0) -> bool:
+        """Handle one event; waits for it up to `seconds` (None: for ever). False when none came."""
+        if not self._poll.poll(None if seconds is None else max(int(seconds * 1000 + 0.999), 0)):
+            return False
+        port = self._events["pending"]()
+        # Unmasked first: what happens while the handler runs makes another event.
+        self._events["unmask"](port)
+        if handler := self._handlers.get(port):
+            handler()
+        return True
+
+    def wait(self, met: Callable[[], bool], seconds: float) -> bool:
+        """Handle events until `met`; False when that took longer than `seconds`."""
+        end = time.monotonic() + seconds
+        while not met():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            self.take(left)
+        return True
+
+    def close(self) -> None:
+        """Unbind all."""
+        self._handlers.clear()
+        self._close()
+
+
+def take_any(channels: Sequence[Channels], seconds: float) -> bool:
+    """Handle what the first of them that has events has; False when none came in time."""
+    poll = select.poll()
+    for one in channels:
+        poll.register(one.descriptor, select.POLLIN)
+    poll.poll(max(int(seconds * 1000 + 0.999), 0))
+    taken = [one.take() for one in channels]
+    return any(taken)

@@ -1,0 +1,215 @@
+"""An HVM domain of Xen: made here or by xl, paused, looked into, loaded, and destroyed."""
+
+from __future__ import annotations
+
+import ctypes as c
+import errno
+from typing import Final, Protocol
+
+from emu.x86.state import CpuState
+from xenbridge.xen import context
+from xenbridge.xen.channels import Channels
+from xenbridge.xen.context import ContextError, Record
+from xenbridge.xen.libraries import CreateDomain, DomainInfo, Libraries, XenError
+from xenbridge.xen.memory import PAGE, DomainMemory
+
+#: Flags of xc_dominfo_t, by bit.
+STATES: Final = ("dying", "crashed", "shutdown", "paused", "blocked", "running", "hvm", "debugged", "xenstore", "hap")
+_CDF_HVM, _CDF_HAP = 1, 2
+#: XEN_X86_EMU_*: LAPIC, HPET, PM timer, RTC, I/O APIC, PIC, standard VGA, IOMMU, PIT, and PIRQ are Xen's to emulate.
+_EMULATION: Final = 0x3FF
+#: The range of PC firmware and display memory, which is nobody's RAM.
+_HOLE: Final = range(0xA0000 // PAGE, 0x100000 // PAGE)
+#: "v2e" and zeros: by it a domain that was left behind is recognised.
+HANDLE: Final = b"v2e".ljust(16, b"\0")
+#: Bytes for Xen's own page tables of the domain's memory.
+_POOL: Final = 2 << 20
+#: KiB beyond its RAM that a domain may have: pages of the bridge and of the monitor.
+_SPARE: Final = 1024
+TRIGGER_NMI: Final = 0
+#: HVM_PARAM_TIMER_MODE of 4.17, hvm/params.h.
+TIMER_MODE_PARAM: Final = 10
+
+
+class AccessServer(Protocol):
+    """What of an ioreq server concerns those who change a vCPU's registers."""
+
+    channels: Channels
+
+    @property
+    def busy(self) -> bool: ...
+
+
+class Domain:
+    """One domain by its number. Our own hold on it is one pause, whoever else may have paused it besides."""
+
+    def __init__(self, libraries: Libraries, domid: int, *, ours: bool = False) -> None:
+        """Attach to a domain that exists. Raises XenError where there is none, or where it is no HVM domain."""
+        self.libraries, self.domid = libraries, domid
+        self.ours = ours
+        self.held = ours  # a new domain is paused once by Xen
+        self.memory = DomainMemory(libraries, domid)
+        self.servers: list[AccessServer] = []  #: those of ours that are set up
+        if "hvm" not in self.states():
+            raise XenError(f"domain {domid} is no HVM domain: only those have a PC's registers and devices")
+
+    @classmethod
+    def create(cls, libraries: Libraries, memory: int) -> Domain:
+        """A paused HVM domain with one vCPU and `memory` bytes of RAM from address 0 on, without the PC's hole.
+
+        Its vCPU has no state yet: `load_cpu` before `resume`. Raises XenError."""
+        wanted = CreateDomain(
+            flags=_CDF_HVM | _CDF_HAP, max_vcpus=1, max_evtchn_port=1023, max_grant_frames=4, max_maptrack_frames=4,
+            grant_opts=1,
+        )  # fmt: skip
+        wanted.arch.emulation_flags = _EMULATION
+        wanted.handle[:] = HANDLE
+        control, domid = libraries.control, c.c_uint32(0)
+        control["xc_domain_create"](c.byref(domid), c.byref(wanted))
+        try:
+            number = domid.value
+            control["xc_domain_max_vcpus"](number, 1)
+            control["xc_set_paging_mempool_size"](number, _POOL)
+            control["xc_domain_setmaxmem"](number, memory // 1024 + _SPARE)
+            domain = cls(libraries, number, ours=True)
+            domain.populate([frame for frame in range(memory // PAGE) if frame not in _HOLE])
+        except XenError:
+            control["xc_domain_destroy"](domid.value)
+            raise
+        return domain
+
+    # -- what Xen says of it
+
+    def _info(self) -> DomainInfo:
+        info = DomainInfo()
+        try:
+            found = self.libraries.control["xc_domain_getinfo"](self.domid, 1, c.byref(info))
+        except XenError as error:
+            if error.errno != errno.ESRCH:
+                raise
+            found = 0
+        # Xen answers with the next domain where there is none of this number.
+        if found != 1 or info.domid != self.domid:
+            raise XenError(f"there is no domain {self.domid}", errno.ESRCH)
+        if info.bits & 1:  # Xen keeps its number while memory of it is mapped
+            raise XenError(f"domain {self.domid} has been destroyed", errno.ESRCH)
+        return info
+
+    def states(self) -> frozenset[str]:
+        """Those of STATES that hold. Raises XenError when the domain is gone."""
+        bits = self._info().bits
+        return frozenset(name for bit, name in enumerate(STATES) if bits >> bit & 1)
+
+    def vcpus(self) -> int:
+        return int(self._info().max_vcpu_id) + 1
+
+    def pages(self) -> int:
+        """How many pages of memory it has."""
+        return int(self._info().pages)
+
+    def last_frame(self) -> int:
+        """The highest frame of its physical memory map that has memory."""
+        last = c.c_ulong()
+        self.libraries.control["xc_domain_maximum_gpfn"](self.domid, c.byref(last))
+        return last.value
+
+    # -- running
+
+    def pause(self) -> None:
+        """Returns when none of its vCPUs runs."""
+        if not self.held:
+            self.libraries.control["xc_domain_pause"](self.domid)
+            self.held = True
+
+    def resume(self) -> None:
+        """Take back our pause."""
+        if self.held:
+            self.libraries.control["xc_domain_unpause"](self.domid)
+            self.held = False
+
+    def destroy(self) -> None:
+        """End it, and give its memory back to Xen. One that is gone already is no error."""
+        try:
+            self.libraries.control["xc_domain_destroy"](self.domid)
+        except XenError as error:
+            if error.errno != errno.ESRCH:
+                raise
+
+    def send_nmi(self, cpu: int = 0) -> None:
+        """An NMI, which wakes a vCPU that halts."""
+        self.libraries.control["xc_domain_send_trigger"](self.domid, TRIGGER_NMI, cpu)
+
+    def set_param(self, index: int, value: int) -> None:
+        self.libraries.control["xc_hvm_param_set"](self.domid, index, value)
+
+    def param(self, index: int) -> int:
+        value = c.c_uint64()
+        self.libraries.control["xc_hvm_param_get"](self.domid, index, c.byref(value))
+        return value.value
+
+    # -- memory map
+
+    def populate(self, frames: list[int]) -> None:
+        """Give it memory at these frames."""
+        numbers = (c.c_uint64 * len(frames))(*frames)
+        self.libraries.control["xc_domain_populate_physmap_exact"](self.domid, len(frames), 0, 0, numbers)
+
+    def depopulate(self, frames: list[int]) -> None:
+        """Take the memory at these frames away."""
+        numbers = (c.c_uint64 * len(frames))(*frames)
+        self.libraries.control["xc_domain_decrease_reservation_exact"](self.domid, len(frames), 0, numbers)
+
+    # -- context
+
+    def records(self) -> list[Record]:
+        """Its whole HVM context. Raises XenError, or ContextError for one that cannot be read."""
+        self._info()  # says in a sentence that it is gone
+        call = self.libraries.control["xc_domain_hvm_getcontext"]
+        length = call(self.domid, None, 0)
+        buffer = c.create_string_buffer(length)
+        used = call(self.domid, buffer, length)
+        return context.split(buffer.raw[:used])
+
+    def load(self, *changed: Record) -> None:
+        """Replace these records. A vCPU whose CPU record is not loaded with the others would not run any more
+        (hvm_load marks all others as down), so those go along as they are."""
+        wanted = {(record.code, record.instance): record for record in changed}
+        records = [
+            wanted.pop((record.code, record.instance), record)
+            for record in self.records()
+            if record.code in (context.HEADER, context.CPU, context.CPU_XSAVE)
+            or (record.code, record.instance) in wanted
+        ]
+        # A vCPU that never had a state has no CPU record either.
+        raw = context.join(context.agreed([*records, *wanted.values()]))
+        self.libraries.control["xc_domain_hvm_setcontext"](self.domid, raw, len(raw))
+
+    def record(self, code: int, instance: int = 0) -> Record:
+        """One record of its context. Raises ContextError where it has none such."""
+        for record in self.records():
+            if (record.code, record.instance) == (code, instance):
+                return record
+        raise ContextError(f"domain {self.domid} has no record {code} of instance {instance}")
+
+    def cpu_record(self, cpu: int = 0) -> bytes:
+        """The CPU record; that of a vCPU without a state is all zeros."""
+        for record in self.records():
+            if (record.code, record.instance) == (context.CPU, cpu):
+                return record.data
+        return bytes(context.CPU_LENGTH)
+
+    def load_cpu_record(self, data: bytes, cpu: int = 0) -> None:
+        self.load(Record(context.CPU, cpu, data))
+
+    def cpu_state(self, cpu: int = 0) -> CpuState:
+        """The registers of a vCPU of the paused domain."""
+        state = context.cpu_state(self.cpu_record(cpu))
+        state.halted = "blocked" in self.states()
+        return state
+
+    def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
+        """Load registers. Whether it halts stays as it is: Xen has no way to say so."""
+        record = bytearray(context.with_cpu_state(self.cpu_record(cpu), state))
+        # XEN_X86_FPU_INITIALISED: without it Xen resets the FPU
+        record[context.FLAGS_OFFSET] |= 1
+        self.load_cpu_record(bytes(record), cpu)

@@ -1,0 +1,123 @@
+"""An ioreq server: the device model's end of the accesses that a domain makes to ports and memory we claim.
+
+Source: Xen 4.17, xen/include/public/hvm/{ioreq,dm_op}.h.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes as c
+import mmap
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from xenbridge import ioreq
+from xenbridge.ioreq import Ioreq, State, Type
+from xenbridge.xen.channels import Channels
+from xenbridge.xen.domain import Domain
+from xenbridge.xen.libraries import XenError
+from xenbridge.xen.memory import PAGE
+
+#: XENMEM_resource_ioreq_server; frame 0 has the buffered requests, frame 1 those that wait for an answer.
+_RESOURCE: Final = 0
+_SPACES: Final = {Type.PIO: 0, Type.COPY: 1}
+_RW: Final = mmap.PROT_READ | mmap.PROT_WRITE
+
+
+class Device(Protocol):
+    """What answers accesses: one element each. `type` is PIO or COPY, sizes are bytes."""
+
+    def read(self, type: Type, address: int, size: int) -> int: ...
+
+    def write(self, type: Type, address: int, size: int, value: int) -> None: ...
+
+
+class IoreqServer:
+    """One server of one domain, for vCPU 0. Requests are handled on the thread that takes the channels' events."""
+
+    def __init__(self, domain: Domain, channels: Channels, handle: Callable[[Ioreq], None]) -> None:
+        """`handle` is told of each request, and has to see to it that `answer` is called. Raises XenError."""
+        self._domain, self.channels, self._handle = domain, channels, handle
+        self._call, self._domid = domain.libraries.device_model, domain.domid
+        number = c.c_uint16()
+        # 1: buffered requests too, HVM_IOREQSRV_BUFIOREQ_LEGACY; nothing is buffered unless a range asks for it
+        self._call["create_ioreq_server"](self._domid, 1, c.byref(number))
+        self.id = number.value
+        self._resource: c.c_void_p | None = None
+        self._port = 0
+        try:
+            address, self._resource = domain.libraries.map_resource(self._domid, _RESOURCE, self.id, 0, 2, _RW)
+            self._page = memoryview((c.c_ubyte * PAGE).from_address(address + PAGE)).cast("B")
+            self._call["set_ioreq_server_state"](self._domid, self.id, 1)
+            remote = int.from_bytes(self._page[ioreq.PORT_OFFSET : ioreq.PORT_OFFSET + 4], "little")
+            self._port = channels.bind(self._domid, remote, self._event)
+            domain.servers.append(self)
+        except XenError:
+            self.close()
+            raise
+
+    def claim(self, type: Type, first: int, last: int) -> None:
+        """Accesses to these ports, or physical addresses, come to us. Raises XenError, as when they are another's."""
+        self._call["map_io_range_to_ioreq_server"](self._domid, self.id, _SPACES[type], first, last)
+
+    def _event(self) -> None:
+        if self._page[ioreq.STATE_OFFSET] & 15 == State.READY:
+            request = ioreq.unpack(self._page)
+            self._set_state(State.IN_PROCESS)
+            self._handle(request)
+
+    def _set_state(self, state: State) -> None:
+        self._page[ioreq.STATE_OFFSET] = self._page[ioreq.STATE_OFFSET] & 0xF0 | state
+
+    @property
+    def busy(self) -> bool:
+        """The vCPU is in an access of ours: it waits for the answer, or has not taken it yet."""
+        return self._page[ioreq.STATE_OFFSET] & 15 != State.NONE
+
+    def answer(self, value: int = 0) -> None:
+        """The request is done; `value` is what it read. The vCPU goes on."""
+        self._page[ioreq.DATA_OFFSET : ioreq.DATA_OFFSET + 8] = value.to_bytes(8, "little")
+        self._set_state(State.ANSWERED)
+        self.channels.notify(self._port)
+
+    def close(self) -> None:
+        """Give the ranges back. Errors are those of a domain that is gone already, and nobody's concern."""
+        if self in self._domain.servers:
+            self._domain.servers.remove(self)
+        with contextlib.suppress(XenError):
+            if self._port:
+                self.channels.unbind(self._port)
+        self._port = 0
+        with contextlib.suppress(XenError):
+            self._call["destroy_ioreq_server"](self._domid, self.id)
+        if self._resource is not None:
+            if hasattr(self, "_page"):
+                self._page.release()
+            self._domain.libraries.unmap_resource(self._resource)
+            self._resource = None
+
+
+def serve(domain: Domain, device: Device, request: Ioreq) -> int:
+    """Do a request of the guest; returns what it reads, 0 for a write.
+
+    The elements of a repeated string instruction are in the guest's memory, as REP INS, OUTS, and MOVS of device memory
+    have them."""
+    if request.type not in (Type.PIO, Type.COPY):
+        return 0
+    if not request.indirect:
+        if request.reads:
+            return device.read(request.type, request.address, request.size) & request.mask
+        device.write(request.type, request.address, request.size, request.data & request.mask)
+        return 0
+    step = -request.size if request.down else request.size
+    for index in range(request.count):
+        # A port stays, a device's memory moves on with the guest's.
+        at = request.address + (step * index if request.type is Type.COPY else 0)
+        memory = request.data + step * index
+        if request.reads:
+            value = device.read(request.type, at, request.size) & request.mask
+            domain.memory.write(memory, value.to_bytes(request.size, "little"))
+        else:
+            value = int.from_bytes(domain.memory.read(memory, request.size), "little")
+            device.write(request.type, at, request.size, value)
+    return 0
