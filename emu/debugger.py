@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emu import stuck
 from emu.engine import EngineError
 from emu.inspector import DebuggerError
 from emu.machine import Machine, MachineExit, MachineState, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
+from emu.progress import Watch
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import LockstepView
@@ -36,7 +36,7 @@ class Debugger(Steps):
         self._action: Action | None = None
         self._request: Request | None = None
         self._target = 0
-        self.progress = stuck.Watch(machine)
+        self.progress = Watch(machine)
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
 
     def begin_continue(self) -> None:
@@ -239,3 +239,10 @@ class Debugger(Steps):
         self._forget_passed()
         self.forget()
         self.last_stop = self._stop_at(StopKind.PAUSED, "restored")
+
+    def loaded(self, text: str) -> None:
+        """The machine was given another state by somebody else; `text` says what."""
+        self._not_running()
+        self._forget_passed()
+        self.forget()
+        self.last_stop = self._stop_at(StopKind.PAUSED, text)
