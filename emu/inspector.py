@@ -39,10 +39,11 @@ class Inspector:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self._cpu: CpuState | None = None
+        self._in_place: CpuState | None = None
 
     def forget(self) -> None:
         """The subject has moved on: read its CPU anew."""
-        self._cpu = None
+        self._cpu = self._in_place = None
 
     # -- CPU
 
@@ -55,6 +56,17 @@ class Inspector:
         if self._cpu is None:
             self._cpu = self.subject.cpu_state()
         return self._cpu
+
+    def cpu_in_place(self) -> CpuState:
+        """What reads as `cpu` does, without a copy where none has been made: for a look at a few registers while the
+        CPU stands still. Not for keeping and not to be changed."""
+        if self._in_place is None:
+            self._in_place = self._cpu or self._stood()
+        return self._in_place
+
+    def _stood(self) -> CpuState:
+        """What `cpu_in_place` gives, where nobody has asked since the subject moved."""
+        return self.cpu()
 
     def live_cpu(self) -> CpuState:
         """What reads as the CPU's state at any moment, without a copy: for a look at a few registers. Not for keeping
@@ -85,7 +97,7 @@ class Inspector:
 
     def load_cpu(self, state: CpuState) -> None:
         self.subject.load_cpu(state)
-        self._cpu = None
+        self.forget()
 
     def mode(self) -> Mode:
         return mode_of(self.cpu())
@@ -120,13 +132,20 @@ class Inspector:
 
     def translate(self, linear: int) -> int | None:
         """The physical address of `linear`, None when it is not mapped."""
-        return paging.translate(self.cpu(), self._try_physical, linear, PHYSICAL_BITS)
+        return paging.translate(self.cpu_in_place(), self._try_physical, linear, PHYSICAL_BITS)
+
+    def _place_of(self, linear: int) -> int | None:
+        """As `translate`, None for what is beyond the linear address space, too."""
+        state = self.cpu_in_place()
+        if linear >> 32 and not state.long64:
+            return None
+        return paging.translate(state, self._try_physical, linear, PHYSICAL_BITS)
 
     def _pieces(self, address: int, length: int) -> Generator[tuple[int, int, int], None, None]:
         """(linear, physical, length) of each page's part; ends early where nothing is mapped."""
         end = address + length
         # The linear address space ends at 4 GiB outside 64-bit mode: nothing is above, and nothing wraps.
-        space = 1 << 64 if self.cpu().long64 else 1 << 32
+        space = 1 << 64 if self.cpu_in_place().long64 else 1 << 32
         while address < min(end, space):
             physical = self.translate(address)
             if physical is None:
@@ -147,6 +166,11 @@ class Inspector:
 
     def read_linear(self, address: int, length: int) -> bytes:
         """Raises MemoryUnavailable with the linear address of the first byte that cannot be read."""
+        if 0 < length <= 0x1000 - (address & 0xFFF) and (physical := self._place_of(address)) is not None:
+            try:
+                return self.subject.read_physical(physical, length)
+            except MemoryUnavailable:
+                pass  # which byte cannot be read is seen below
         out = bytearray()
         for linear, physical, count in self._pieces(address, length):
             have = self.subject.readable_physical(physical, count)
@@ -171,6 +195,12 @@ class Inspector:
 
     def write_linear(self, address: int, data: bytes) -> None:
         """ROM is written too, as a debugger may. Raises MemoryUnavailable with nothing written."""
+        if 0 < len(data) <= 0x1000 - (address & 0xFFF) and (physical := self._place_of(address)) is not None:
+            try:
+                self.subject.write_physical(physical, data)
+                return
+            except MemoryUnavailable:
+                pass  # which byte cannot be written is seen below
         have = self.readable(address, len(data))
         if have < len(data):
             raise MemoryUnavailable(address + have, "no memory behind this address")

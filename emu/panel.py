@@ -5,7 +5,6 @@ Every method runs on the thread that owns the machine.
 
 from __future__ import annotations
 
-from emu import stuck
 from emu.inspector import DebuggerError, Inspector
 from emu.machine import Machine, MachineError
 from emu.record import replace
@@ -24,6 +23,10 @@ class Panel(Inspector):
         super().__init__(machine)
         self.machine = machine
         self.steering = Steering(machine)
+
+    def _stood(self) -> CpuState:
+        self.machine.service()
+        return self.machine.executor.live()
 
     def live_cpu(self) -> CpuState:
         """See Inspector."""
@@ -103,7 +106,9 @@ class Panel(Inspector):
 
     def why_stuck(self) -> StuckView:
         """Whether the guest gets anywhere, and if not what it waits for. Inspection: nothing of it changes."""
-        view = stuck.explain(self.machine)
+        from emu.stuck import explain  # of use here alone
+
+        view = explain(self.machine)
         self.forget()
         return view
 

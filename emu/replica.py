@@ -58,6 +58,7 @@ class Replica:
         self.slice = slice or 1 << 62
         #: of a CPU that is single-stepped: has the next instruction, which is not to be stepped, run otherwise
         self.whole: Callable[[], bool] | None = None
+        self.delivers: Callable[[], None] = lambda: None  #: called before an interrupt is delivered
         self.hidden = 0  #: bits of RFLAGS that are not the guest's
         self._skipped = 0
         self.base: int | None = None  #: IA32_APIC_BASE, where a device has it
@@ -167,6 +168,7 @@ class Replica:
 
     def interrupt(self, vector: int) -> None:
         executor, before = self.executor, self.executor.retired
+        self.delivers()
         executor.set_interrupt(vector)
         self.playing = True
         try:

@@ -176,7 +176,8 @@ class Sink:
 
 def _compared(config: MachineConfig) -> Machine:
     """A machine with a second CPU in lockstep."""
-    from emu.lockstep import LockstepMachine, second_named
+    from emu.lockstep import LockstepMachine
+    from emu.seconds import second_named
 
     return LockstepMachine(config, second_named(config))
 
@@ -232,7 +233,8 @@ class Rig:
     def _note(self, stop: Stop) -> None:
         if stop.kind is StopKind.EXIT:
             self.guest_code = stop.exit_code
-        self._stops.put(stop)
+        if stop.kind in _ENDS:  # a debugger's steps are not to wake the main thread
+            self._stops.put(stop)
 
     def killed(self) -> None:
         """A gdb client wants the guest ended for good."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from emu.debugger import MAX_WATCH, Debugger
+from emu.debugger import Debugger
 from emu.machine import MachineConfig, build_machine
+from emu.points import MAX_WATCH
 from emu.worker import Worker
 from machines import rom
 from stub.adapter import DebuggerTarget

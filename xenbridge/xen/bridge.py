@@ -165,7 +165,7 @@ class XenBridge:
         end = time.monotonic() + PATIENCE
         while True:
             self._domain.pause()
-            if not any(server.busy for server in self._domain.servers):
+            if not any(server.busy for server in self._domain.servers if server is not self._door):
                 return
             if time.monotonic() > end:
                 raise BridgeError(f"domain {self._domain.domid} waits for its device model, which does not answer")
@@ -177,12 +177,17 @@ class XenBridge:
         """Wait for events until `met`. A domain that is destroyed raises none, so it is looked at now and then."""
         end = time.monotonic() + PATIENCE
         while not met():
-            if not take_any(channels, _LOOK_FOR_LIFE):
+            if not take_any((*channels, *self._others()), _LOOK_FOR_LIFE):
                 states = self._domain.states()
                 if "shutdown" in states:
                     raise BridgeError(f"domain {self._domain.domid} has shut down while its vCPU was borrowed")
                 if time.monotonic() > end:
                     raise BridgeError(f"the borrowed vCPU of domain {self._domain.domid} did not {what}")
+
+    def _others(self) -> list[Channels]:
+        """Those of the domain's device models that are ours, which are served meanwhile."""
+        mine = (self._doors, self._bells)
+        return [server.channels for server in self._domain.servers if server.channels not in mine]
 
     def _until_door(self) -> None:
         """Wait until the vCPU stands at the door."""
@@ -198,14 +203,18 @@ class XenBridge:
 
     def submit(self, request: Ioreq) -> int:
         """See Bridge."""
+        if not any(owned.holds(request) for owned in OWNED):
+            space = "port" if request.type is Type.PIO else "address"
+            raise BridgeError(f"{space} {request.address:#x} is no device of the hypervisor")
+        return self.submit_any(request)
+
+    def submit_any(self, request: Ioreq) -> int:
+        """As `submit`, for a device of anybody: one of a device model is answered by that."""
         if not self.borrowed:
             raise BridgeError(f"the vCPU of domain {self._domain.domid} is the guest's: nothing can be requested now")
         size = _SIZES.get(request.size)
         if size is None or request.indirect or request.count != 1:
             raise BridgeError("a request is for one element of 1, 2 or 4 bytes")
-        if not any(owned.holds(request) for owned in OWNED):
-            space = "port" if request.type is Type.PIO else "address"
-            raise BridgeError(f"{space} {request.address:#x} is no device of the hypervisor")
         try:
             self._call_back()
             self._put(_ADDRESS, request.address)

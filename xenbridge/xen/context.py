@@ -20,6 +20,7 @@ _CONTROL: Final = struct.Struct("<12Q")
 _ORDER: Final = (0, 3, 1, 2, 5, 6, 7, 4, 8, 9, 10, 11, 12, 13, 14, 15)
 _SEGMENTS: Final = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldtr")
 _SELECTORS, _LIMITS, _BASES, _RIGHTS = 736, 768, 808, 888
+CS_BASE_OFFSET: Final = _BASES
 _MSR_OFFSETS: Final = {
     0x174: 920, 0x175: 928, 0x176: 936,  # SYSENTER_CS, ESP, EIP
     0xC0000102: 944, 0xC0000082: 960, 0xC0000081: 968, 0xC0000083: 976, 0xC0000084: 984,  # GS base, LSTAR to FMASK
@@ -126,7 +127,8 @@ def with_cpu_state(record: bytes, state: CpuState) -> bytes:
     for msr, offset in _MSR_OFFSETS.items():
         if msr in state.msrs:
             struct.pack_into("<Q", out, offset, state.msrs[msr])
-    _put_fpu(out, state.fpu)
+    if _fpu(record) != state.fpu:  # else what Xen keeps in its unused bytes stays
+        _put_fpu(out, state.fpu)
     return bytes(out)
 
 
