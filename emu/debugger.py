@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emu import stuck
 from emu.engine import EngineError
 from emu.inspector import DebuggerError
 from emu.machine import Machine, MachineExit, MachineState, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
-from emu.record import replace
+from emu.progress import Watch
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import LockstepView
@@ -37,7 +36,7 @@ class Debugger(Steps):
         self._action: Action | None = None
         self._request: Request | None = None
         self._target = 0
-        self.progress = stuck.Watch(machine)
+        self.progress = Watch(machine)
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
 
     def begin_continue(self) -> None:
@@ -175,7 +174,8 @@ class Debugger(Steps):
         """Go on by at most `count` instructions that two CPUs run and that are compared: see emu.lockstep. Ends before
         the instruction behind which they part, at the guest's end, or where somebody waits. Breakpoints are not looked
         at. Raises DebuggerError while the guest runs, or where there is no such second CPU."""
-        from emu.lockstep import LockstepMachine, second_named  # of use here alone
+        from emu.lockstep import LockstepMachine
+        from emu.seconds import second_named  # of use here alone
 
         if self._action is not None:
             raise DebuggerError("the guest is running: stop it first")
@@ -186,6 +186,7 @@ class Debugger(Steps):
         if (native := config.native) is not None:
             # What a policy has learned of this run is its own.
             from emu.policies import policy_named
+            from emu.record import replace
 
             fresh = policy_named(native.policy.name, native.costs)
             config = replace(config, native=native._replace(policy=fresh))

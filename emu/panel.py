@@ -136,7 +136,9 @@ class Panel(Inspector):
 
     def why_stuck(self) -> StuckView:
         """Whether the guest gets anywhere, and if not what it waits for. Inspection: nothing of it changes."""
-        view = stuck.explain(self.machine)
+        from emu.stuck import explain  # of use here alone
+
+        view = explain(self.machine)
         self.forget()
         return view
 

@@ -95,6 +95,7 @@ class Breakpoint:
     catch: Catch | None = None
     passes: bool = False  #: it never stops, and each arrival counts once, whatever ends a run there
     met_at: int = -1  #: instructions retired when that was last so
+    begun: tuple[int, int, int] = (0, 0, 0)  #: (E/R)CX, SI and DI then
     #: The linear PC and stack pointer at which it was met, where an interrupt came before the instruction: that the
     #: handler comes back there is no other arrival.
     owed: tuple[int, int] | None = None

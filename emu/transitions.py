@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from emu.engine import Executor, Exit, ExitReason, MmioBus, PortIo
+from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo
 from emu.ledger import Costs, Ledger
 from emu.policies import Policy
 from emu.record import replace
 from emu.twin import Twin
 from emu.vcpu import ExitCause, MakeVcpu, Place, Site, VmExit
 from emu.x86.modes import Mode, mode_of
-from emu.x86.state import CpuState
+from emu.x86.state import CR0_PE, CpuState
 
 BUDGET, REQUEST = ExitReason.BUDGET, ExitReason.REQUEST
 #: How soon a state that could not be entered is looked at again, in instructions: at first, and at most.
@@ -242,6 +243,10 @@ class Transitions(Twin):
         """Go native if that can be; otherwise say when to look again."""
         reason = self.obstacle() or self.out_of_bounds()
         if not reason and self.vcpu.enterable(self.emulator.live()):
+            if self._look > LOOK_FIRST and self._dwell and self.forced is None:
+                # Nobody had a choice until now: the dwell begins here, as behind an exit that the emulator has to take.
+                self._look, self._until = LOOK_FIRST, self.retired + self._dwell
+                return False
             self._go(True, "forced" if self.forced else "enterable")
             return True
         if self._look == LOOK_FIRST:
@@ -334,6 +339,22 @@ class Transitions(Twin):
         at, emulator = self.emulator.retired, self.emulator
         mode = mode_of(emulator.live()) if self.policy.learns else Mode.REAL
         self._caught(VmExit(cause, emulator.instruction_pc, mode, address, write), at)
+
+    def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
+        """See Cpu."""
+        super().on_fault(callback)
+        if self.vcpu.real_is_v86:
+            self.emulator.on_fault(partial(self._fault, callback))
+
+    def _fault(self, callback: Callable[[Fault], None] | None, fault: Fault) -> None:
+        """The emulator delivers an exception or a software interrupt, which may be an exit too."""
+        wanted = self.wants_native and not self._quiet and not self.native
+        if wanted and fault.interrupt is None and not self.emulator.live().cr0 & CR0_PE:
+            self._catch_up()
+            cause = ExitCause.SOFTWARE_INTERRUPT if fault.software else ExitCause.EXCEPTION
+            self._caught(VmExit(cause, fault.linear, Mode.REAL, fault.vector), fault.retired)
+        if callback is not None:
+            callback(fault)
 
     def _caught(self, exit: VmExit, at: int) -> None:
         self.ledger.caught += 1

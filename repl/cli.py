@@ -78,8 +78,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
         "is emulated (the default), model, the reference hypervisor (docs/transitions.md), or kvm, Linux's "
         "(docs/kvm.md)")  # fmt: skip
     add("--policy", metavar="NAME", help="who executes where there is a hypervisor: auto or native, wherever the state "
-        "can be entered (the default), emulated, dwell:N, N instructions emulated behind each exit, or "
-        "learn (docs/policies.md)")  # fmt: skip
+        "can be entered (the default), emulated, dwell:N, N instructions emulated behind each exit, or learn, so many "
+        "as the place has taught (docs/policies.md)")  # fmt: skip
     add("--rules", metavar="NAME", help="which states its CPU can enter: vtx2006 (the default), vtx or svm")
     add("--costs", metavar="LIST", help="cycles in its ledger: exit=N,hop=N,emulated=N,native=N")
     add("--clock", default="virtual", metavar="NAME", help="what the guest's time follows: virtual, which is the "

@@ -177,7 +177,8 @@ class Sink:
 
 def _compared(config: MachineConfig) -> Machine:
     """A machine with a second CPU in lockstep."""
-    from emu.lockstep import LockstepMachine, second_named
+    from emu.lockstep import LockstepMachine
+    from emu.seconds import second_named
 
     return LockstepMachine(config, second_named(config))
 

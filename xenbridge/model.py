@@ -66,7 +66,7 @@ class ModelVcpu(UnicornEngine):
 
     def __init__(self, place: Place, rules: Rules = VTX2006) -> None:
         self.rules = rules
-        self._real_is_v86 = rules is VTX2006
+        self.real_is_v86 = rules is VTX2006
         #: of the exit that a callback has met in this run: what, address, write, linear pc
         self._met: tuple[ExitCause, int, bool, int] | None = None
         self._modes: dict[tuple[int, int], Mode] = {}
@@ -202,7 +202,7 @@ class ModelVcpu(UnicornEngine):
         """The exit that the next instruction makes, if it does."""
         found, code = self._class_here()
         state = self.live()
-        real = self._real_is_v86 and not state.cr0 & CR0_PE
+        real = self.real_is_v86 and not state.cr0 & CR0_PE
         if not found & CLASSES or (found & REAL_ONLY and not real):
             return None
         if not real and not found & ANY_RING and (state.rflags & RFLAGS_VM or state.cpl):
@@ -237,7 +237,7 @@ class ModelVcpu(UnicornEngine):
         self.request_stop()
 
     def _fault(self, fault: Fault) -> None:
-        if self._real_is_v86 and not self._env.cr[0] & CR0_PE and fault.interrupt is None:
+        if self.real_is_v86 and not self._env.cr[0] & CR0_PE and fault.interrupt is None:
             cause = ExitCause.SOFTWARE_INTERRUPT if fault.software else ExitCause.EXCEPTION
             self._met = cause, fault.vector, False, fault.linear
             self.request_stop()

@@ -15,10 +15,11 @@ from emu.debugger import Debugger
 from emu.engine import Exit, ExitReason
 from emu.firmware.roms import tour_rom
 from emu.ledger import Costs
-from emu.lockstep import EMULATORS, LockstepMachine, Second, second_named
+from emu.lockstep import LockstepMachine
 from emu.machine import MachineConfig, build_machine
 from emu.policies import policy_named
 from emu.replica import MakeExecutor, Replica
+from emu.seconds import EMULATORS, Second, second_named
 from emu.stops import Stop, StopKind
 from emu.transitions import NativeConfig
 from emu.unicorn_engine import HELPER, UnicornEngine

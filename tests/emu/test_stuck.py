@@ -11,7 +11,7 @@ from emu.debugger import Debugger
 from emu.ledger import Costs
 from emu.machine import MachineConfig, build_machine
 from emu.policies import policy_named
-from emu.stuck import Watch
+from emu.progress import Watch
 from emu.transitions import NativeConfig
 from emu.views import StuckView
 from emu.x86.polls import Loop, Step

@@ -10,7 +10,7 @@ from emu.engine import EngineError, Exit, ExitReason, MsrDevice
 from emu.record import replace
 from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.modes import Mode
-from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE
+from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_ADJUST
 from emu.x86.state import CR0_PG, RFLAGS_IF, CpuState
 from emu.x86.vmentry import Broken
 from xenbridge.kvm import abi
@@ -345,10 +345,14 @@ class Runs:
 
     def _whole(self) -> CpuState:
         try:
-            return self._cpu.state()
+            state = self._cpu.state()
         except KvmError as error:
             self._lose(error)
             return self._cpu.quick_state()
+        if not self.backend.sets_tsc:
+            # The guest has seen the host's counter: whoever goes on counts on from there, so that it never goes back.
+            state.msrs[TSC_ADJUST] = self._cpu.tsc - self._place.timestamp() & MASK64
+        return state
 
     def _give(self, state: CpuState) -> None:
         try:

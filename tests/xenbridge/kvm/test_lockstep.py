@@ -5,9 +5,10 @@ from __future__ import annotations
 from emu.debugger import Debugger
 from emu.firmware.roms import tour_rom
 from emu.ledger import Costs
-from emu.lockstep import LockstepMachine, second_named
+from emu.lockstep import LockstepMachine
 from emu.machine import MachineConfig, build_machine
 from emu.policies import policy_named
+from emu.seconds import second_named
 from emu.stops import StopKind
 from emu.transitions import NativeConfig
 from xenbridge.kvm.backend import Backend
