@@ -15,6 +15,7 @@ from emu.subject import Subject
 from emu.views import EntryView, RegisterView, SegmentView
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from emu.x86.msrs import msrs_of
+from emu.x86.state import CpuState
 from emu.x86.vmentry import Rules
 
 NO_MACHINE = "this is only looked at: no machine is behind it that could run, be written, or say more"
@@ -49,6 +50,12 @@ class Onlooker(Debugger):
         raise DebuggerError(NO_MACHINE)
 
     # -- what a subject has
+
+    def _stood(self) -> CpuState:
+        return self.cpu()
+
+    def live_cpu(self) -> CpuState:
+        return self.cpu()
 
     @property
     def retired(self) -> int | None:

@@ -204,7 +204,9 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
     machine.restore(replace(state, cpu=loaded, devices=devices))
     for frame in source.pages:
         if machine.memory.available(frame * PAGE, PAGE) == PAGE and not _in_window(frame):
-            machine.memory.write(frame * PAGE, source.read_physical(frame * PAGE, PAGE))
+            page = source.read_physical(frame * PAGE, PAGE)
+            if page != machine.memory.read(frame * PAGE, PAGE):  # pages of zeros take no memory of the host's
+                machine.memory.write(frame * PAGE, page)
     _set_uarts(machine, source.ours)
     _start_timers(machine)
     return notices

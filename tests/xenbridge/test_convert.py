@@ -89,6 +89,7 @@ def points(make, parts):
     return [machine.executor.retired * n // parts for n in range(1, parts)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pc", "isapc"])
 def test_the_tour_saved_anywhere_goes_through_its_modes_to_the_same_end(kind):
     whole = tour(kind)
@@ -96,7 +97,7 @@ def test_the_tour_saved_anywhere_goes_through_its_modes_to_the_same_end(kind):
     text = whole.serial_text()
     assert "tour: done" in text
     modes = set()
-    for point in points(lambda: tour(kind), 12):
+    for point in points(lambda: tour(kind), 9):
         first = tour(kind)
         first.run(point)
         source, said = saved(first), first.serial_text()
@@ -108,11 +109,12 @@ def test_the_tour_saved_anywhere_goes_through_its_modes_to_the_same_end(kind):
     assert {protected for protected, _ in modes} == {0, 1}
 
 
+@pytest.mark.slow
 def test_a_boot_by_bios_services_saved_anywhere_reads_its_disk_and_ends_the_same():
     whole = reading()
     end = whole.run(FOREVER)
     assert (end.reason, end.code) == (MachineStop.EXIT, 0x55)
-    for point in points(reading, 10):
+    for point in points(reading, 7):
         first = reading()
         first.run(point)
         second = reading()
