@@ -158,7 +158,7 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
     ("arguments", "named"),
     [
         ([], "run, gdb, doctor, bench"),
-        (["inspect", "file"], "'inspect'"),
+        (["inspect", "file"], "'file'"),
         (["attach"], "'attach'"),
         (["run", "a", "b"], "b"),
         (["run", "--memory"], "--memory"),
