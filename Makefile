@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 PACKAGES := emu stub xenbridge repl bench tools
 
-.PHONY: setup demo test test-fast test-xen lint bench bench-boots bench-policies soak docs clean
+.PHONY: setup demo test test-fast test-xen lint bench bench-boots bench-policies soak fuzz docs clean
 
 setup:
 	@PYTHON=$(PYTHON) tools/setup
@@ -56,6 +56,12 @@ soak: setup
 	$(PY) -m pip install --quiet 'atheris>=3'
 	$(PY) tests/fuzz.py -max_total_time=$(FUZZ)
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs tests/cpu/test_random_streams.py --streams $(STREAMS) --timeout 0
+
+# what `v2e inspect` reads, by atheris from the samples of a real domain on, for FUZZ_SECONDS
+FUZZ_SECONDS ?= 60
+fuzz: setup
+	$(PY) -m pip install --quiet atheris
+	$(PY) tests/xenbridge/fuzz_files.py -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024
 
 # the pages that are written by programs
 docs: setup

@@ -239,3 +239,10 @@ class Debugger(Steps):
         self._forget_passed()
         self.forget()
         self.last_stop = self._stop_at(StopKind.PAUSED, "restored")
+
+    def loaded(self, text: str) -> None:
+        """The machine was given another state by somebody else; `text` says what."""
+        self._not_running()
+        self._forget_passed()
+        self.forget()
+        self.last_stop = self._stop_at(StopKind.PAUSED, text)

@@ -162,6 +162,10 @@ class LockstepMachine(Machine):
         """Those of both, but for what is hidden."""
         ours, theirs = self.executor.state(), self.replica.executor.state()
         theirs.rflags = theirs.rflags & ~self.replica.hidden | ours.rflags & self.replica.hidden
+        for number in self.replica.hidden_msrs:
+            theirs.msrs.pop(number, None)
+            if number in ours.msrs:
+                theirs.msrs[number] = ours.msrs[number]
         return ours, theirs
 
     def _unlike_pages(self, base: Pages) -> Iterator[int]:

@@ -60,6 +60,7 @@ class Replica:
         self.whole: Callable[[], bool] | None = None
         self.delivers: Callable[[], None] = lambda: None  #: called before an interrupt is delivered
         self.hidden = 0  #: bits of RFLAGS that are not the guest's
+        self.hidden_msrs: frozenset[int] = frozenset()  #: MSRs that are not
         self._skipped = 0
         self.base: int | None = None  #: IA32_APIC_BASE, where a device has it
         self._tape = Tape()

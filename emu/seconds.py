@@ -19,6 +19,7 @@ from emu.x86.classes import split
 from emu.x86.core import RFLAGS_RF
 from emu.x86.disasm import MAX_INSTRUCTION, is_rep_string
 from emu.x86.modes import code_bits
+from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CpuState
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def _native(config: MachineConfig) -> MakeExecutor:
         if not transitions.vcpu.counts:
             replica.slice = 1  # single steps are counted, and leave RF set
             replica.hidden = RFLAGS_RF
+            replica.hidden_msrs = frozenset((TSC_ADJUST,))  # its time stamp is the host's
             replica.whole = partial(_emulated, transitions, replica.memory)
             # A step that meets an interrupt ends behind the handler's first instruction, or a halted CPU's never.
             replica.delivers = partial(transitions.emulate, 1)

@@ -96,6 +96,7 @@ class Transitions(Twin):
         self._exit: VmExit | None = None  # itself
         self._native = 0  # the ledger's native instructions up to it
         self._elapsed = 0  # ns that a vCPU which does not count has spent since
+        self._amid = False  # the CPU has moved in the middle of a repeated instruction, which is no arrival at it
         self._shortened = False  # the emulator's run is ended because the CPU is to go native earlier
         emulator.note_answers()
         self._dwell = 0  # decided at it
@@ -204,7 +205,8 @@ class Transitions(Twin):
                 return Exit(REQUEST, retired - start)
             if retired >= end:
                 return Exit(BUDGET, retired - start)
-            skip = skip_breakpoint and retired == start
+            skip = (skip_breakpoint and retired == start) or self._amid
+            self._amid = False
             exit = self._run_native(end - retired, skip) if self.native else self._run_emulated(end - retired, skip)
             if exit is None:
                 continue
@@ -246,6 +248,10 @@ class Transitions(Twin):
             if self._look > LOOK_FIRST and self._dwell and self.forced is None:
                 # Nobody had a choice until now: the dwell begins here, as behind an exit that the emulator has to take.
                 self._look, self._until = LOOK_FIRST, self.retired + self._dwell
+                return False
+            if self.linear_pc in self._points:
+                # In the middle of a repeated instruction the other CPU would take it for an arrival.
+                self._until = self.retired + 1
                 return False
             self._go(True, "forced" if self.forced else "enterable")
             return True
@@ -292,6 +298,7 @@ class Transitions(Twin):
 
     def _out(self, exit: VmExit, dwell: int, reason: str) -> None:
         self._go(False, reason or str(exit.site))
+        self._amid = not exit.before and exit.pc == self.linear_pc and exit.stop is None
         self._until = self.retired + dwell
 
     def _complete(self, exit: VmExit) -> Exit | None:

@@ -52,6 +52,7 @@ class Twin:
         self._traced = False  # the emulator tells what it writes
         self._moving = False  # a CPU is given a state that the other had: nothing has happened to the guest
         self._stop = False
+        self._points: frozenset[int] = frozenset()  # linear addresses of breakpoints
         self._vector: int | None = None
         self._last = False
         self._taken: tuple[int, int] | None = None  # delivered by the CPU that was active before, and when
@@ -321,6 +322,7 @@ class Twin:
     def set_breakpoints(self, linear: Iterable[int]) -> None:
         """See Cpu."""
         points = tuple(linear)
+        self._points = frozenset(points)
         self.emulator.set_breakpoints(points)
         self.vcpu.set_breakpoints(points)
 

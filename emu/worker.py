@@ -97,7 +97,7 @@ class Worker:
         job = _Job(fn)
         self._queue.put(job)
         if not self._stopped.is_set():
-            self.debugger.machine.request_stop()
+            self.debugger.request_stop()
         return job
 
     def interrupt(self) -> None:
@@ -149,7 +149,7 @@ class Worker:
             return
         self._closed = True
         self._queue.put(None)
-        self.debugger.machine.request_stop()
+        self.debugger.request_stop()
         if threading.current_thread() is not self._thread:
             self._thread.join(10)
 

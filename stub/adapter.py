@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
 from emu.engine import Access
 from emu.stops import Condition, ConditionFailed
-from emu.subject import MemoryUnavailable
+from emu.subject import MemoryUnavailable, is_unknown
 from emu.worker import Worker
-from emu.x86.modes import code_bits, mode_of
+from emu.x86.modes import code_bits
 from emu.x86.state import CR0_PG, CpuState
 from stub.adapter_trace import OWNER, TracingTarget
 from stub.registers import X86Register
@@ -131,7 +131,7 @@ class DebuggerTarget(TracingTarget):
 
     def thread_text(self, thread: int) -> str:
         state = self._debugger.cpu_in_place()
-        return f"{mode_of(state).label} mode{', halted' if state.halted else ''}"
+        return f"{self._debugger.mode_label()} mode{', halted' if state.halted else ''}"
 
     def _report(self, stop: Stop) -> StopReport:
         if (plain := _PLAIN.get(stop.kind)) is not None:
@@ -169,11 +169,19 @@ class DebuggerTarget(TracingTarget):
     def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
         debugger = self._debugger
         state = debugger.cpu_in_place() if len(registers) <= FEW else debugger.cpu()
+        if unknown := debugger.unknown():
+            return [None if self._is_unknown(r, unknown) else self._value(state, r) for r in registers]
         if self.pc_is_offset or debugger.steering.possible:
             return [self._value(state, register) for register in registers]
         if TYPE_CHECKING:
             registers = cast(Sequence[X86Register], registers)
         return [register.read(state).to_bytes(register.size, "little") for register in registers]
+
+    def _is_unknown(self, register: Register, unknown: frozenset[str]) -> bool:
+        assert isinstance(register, X86Register)
+        if register.is_pc:
+            return False  # gdb cannot connect without: where CS's base is unknown it is the offset, as `ip`
+        return any(is_unknown(part.name, unknown) for part in register.parts)
 
     def write_register(self, thread: int, register: Register, data: bytes) -> None:
         self._may_write()

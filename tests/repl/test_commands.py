@@ -280,7 +280,7 @@ CHANGING = (
     "tcatch int", "delete", "enable", "disable", "reset", "restore", "save", "type a", "key a", "mouse move 1 1",
     "in 60", "out 60 1", "stop", "msr 10 1", "handlers into", "repeats whole", "forbid 0", "policy native",
     "screen --png nowhere.png", "symbols nowhere", "ledger clear", "force native", "native", "emulate",
-    "lockstep 5", "continue", "step", "next", "until 0", "quit",
+    "lockstep 5", "save-xen nowhere", "continue", "step", "next", "until 0", "quit",
 )  # fmt: skip
 
 

@@ -87,6 +87,7 @@ class Runs:
         self._first_page = 0
         self._pages = 0
         self._ran = False
+        self._free = False  # it has run, more than single steps, since a state was given
 
     # -- entry
 
@@ -128,6 +129,7 @@ class Runs:
                 if exit.stop is None or exit.stop.reason is not ExitReason.BUDGET:
                     return exit
             self._debug(0, self._points)
+            self._free = True
             return self._run(deadline)
         except KvmError as error:
             self._lose(error)
@@ -349,7 +351,7 @@ class Runs:
         except KvmError as error:
             self._lose(error)
             return self._cpu.quick_state()
-        if not self.backend.sets_tsc:
+        if self._free and not self.backend.sets_tsc:
             # The guest has seen the host's counter: whoever goes on counts on from there, so that it never goes back.
             state.msrs[TSC_ADJUST] = self._cpu.tsc - self._place.timestamp() & MASK64
         return state
@@ -359,7 +361,7 @@ class Runs:
             self._cpu.load(state)
         except KvmError as error:
             self._lose(error)
-        self._fresh, self._checked = True, b""
+        self._fresh, self._checked, self._free = True, b"", False
 
     def _tell_priority(self) -> None:
         value = self._live.cr8

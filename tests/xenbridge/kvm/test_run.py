@@ -163,7 +163,7 @@ def test_a_limit_ends_a_native_loop_by_time(backend: Backend, monkeypatch: pytes
     rom = assemble(
         "bits 16\norg 0\nstart: jmp start\ntimes 0xfff0-($-$$) db 0\njmp 0xf000:start\ntimes 0x10000-($-$$) db 0"
     )
-    monkeypatch.setattr("emu.debugger.LEAST_NATIVE_NS", 200_000_000)
+    monkeypatch.setattr("emu.points.LEAST_NATIVE_NS", 200_000_000)
     made = debugger(MachineConfig(firmware=rom, memory=1 << 20, shadow=False), "native")
     made.set_limit(1000)
     stop = run(made)
