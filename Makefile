@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 PACKAGES := emu stub xenbridge repl bench tools
 
-.PHONY: setup demo test test-fast test-xen lint bench bench-boots soak docs clean
+.PHONY: setup demo test test-fast test-xen lint bench bench-boots bench-policies soak fuzz docs clean
 
 setup:
 	@PYTHON=$(PYTHON) tools/setup
@@ -36,6 +36,11 @@ lint: setup
 # each figure beside the one of QEMU's stub in the same run
 bench: setup
 	@$(PY) -m bench
+	@$(PY) -m bench.policies
+
+# what policies of native execution cost, each workload under each, and the curves of cost against the dwell
+bench-policies: setup
+	@$(PY) -m bench.policies --plot policies.png
 
 # each boot of the tests' table beside QEMU; BOOTS='xen "grub floppy"' for some of them, by name
 BOOTS ?=
@@ -51,6 +56,12 @@ soak: setup
 	$(PY) -m pip install --quiet 'atheris>=3'
 	$(PY) tests/fuzz.py -max_total_time=$(FUZZ)
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs tests/cpu/test_random_streams.py --streams $(STREAMS) --timeout 0
+
+# what `v2e inspect` reads, by atheris from the samples of a real domain on, for FUZZ_SECONDS
+FUZZ_SECONDS ?= 60
+fuzz: setup
+	$(PY) -m pip install --quiet atheris
+	$(PY) tests/xenbridge/fuzz_files.py -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024
 
 # the pages that are written by programs
 docs: setup

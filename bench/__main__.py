@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import loops, requests
+from bench import loops, raw_figures, requests, udbserver
 from bench.figures import FIGURES, Figure, start_up
 from bench.sides import BenchError, FigureUnavailable, Side, sides
 
@@ -28,18 +28,18 @@ def sample(figure: Figure, sides: Sequence[Side], repetitions: int, folder: Path
     return values
 
 
-def row(figure: Figure, medians: dict[str, float]) -> str:
+def row(figure: Figure | raw_figures.RawFigure, medians: dict[str, float]) -> str:
     """One line of the table: the medians, v2e's as a multiple of QEMU's, and that of QEMU's deterministic mode."""
-    cells = f"{figure.name:<36}{figure.unit:>8}" + "".join(f"{value:>11.4g}" for value in list(medians.values())[:2])
-    ratio = ""
-    if len(medians) >= 2:
-        ours, theirs = list(medians.values())[:2]
-        ratio = f"{ours / theirs:>9.2f}x"
-    third = f" (QEMU -icount shift=0: {medians['icount']:.4g} {figure.unit})" if "icount" in medians else ""
-    return f"{cells}{ratio}{third}  {'more' if figure.higher_is_better else 'less'} is better{_aim(figure)}"
+    both = [medians[name] for name in ("v2e", "QEMU") if name in medians]
+    cells = f"{figure.name:<36}{figure.unit:>8}" + "".join(f"{value:>11.4g}" for value in both)
+    ratio = f"{both[0] / both[1]:>9.2f}x" if len(both) == 2 else ""
+    others = [f"QEMU -icount shift=0: {medians['icount']:.4g}"] if "icount" in medians else []
+    others += [f"udbserver: {medians['udbserver']:.4g}"] if "udbserver" in medians else []
+    more = f" ({', '.join(others)} {figure.unit})" if others else ""
+    return f"{cells}{ratio}{more}  {'more' if figure.higher_is_better else 'less'} is better{_aim(figure)}"
 
 
-def _aim(figure: Figure) -> str:
+def _aim(figure: Figure | raw_figures.RawFigure) -> str:
     return f"; aim: {figure.aim}" if figure.aim else ""
 
 
@@ -53,10 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.runs < 1:
         parser.error(f"--runs {options.runs}: 1 is the least")
     chosen = [figure for figure in FIGURES if options.only in figure.name]
+    chosen_raw = [figure for figure in raw_figures.FIGURES if options.only in figure.name]
     chosen_loops = [loop for loop in loops.LOOPS if options.only in loop.name]
     posting = options.only in requests.NAME
-    if not chosen and not chosen_loops and not posting:
-        names = ", ".join((*(f.name for f in (*FIGURES, *loops.LOOPS)), requests.NAME))
+    if not chosen and not chosen_raw and not chosen_loops and not posting:
+        names = ", ".join((*(f.name for f in (*FIGURES, *raw_figures.FIGURES, *loops.LOOPS)), requests.NAME))
         parser.error(f"--only {options.only!r} matches no figure: {names}")
     if shutil.which("gdb") is None:
         print("bench: gdb is not installed (Debian: apt-get install gdb)", file=sys.stderr)
@@ -66,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("bench: QEMU is not installed (Debian: apt-get install qemu-system-x86): v2e alone", file=sys.stderr)
     measured = sides(("v2e", "qemu") if both else ("v2e",))
     running = (*measured, *sides(("icount",))) if both else measured
+    third: tuple[Side, ...] = ()
+    if chosen_raw or any(figure.udbserver for figure in chosen):
+        try:
+            third = (udbserver.side(),)
+        except FigureUnavailable as missing:
+            print(f"bench: no figures of udbserver: {missing}", file=sys.stderr)
     results = []
     if not options.json:
         names = "".join(f"{side.name:>11}" for side in measured)
@@ -76,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 start_up(side, Path(folder))  # not counted: brings programs and their files into memory
             for figure in chosen:
                 try:
-                    samples = sample(figure, running if figure.icount else measured, options.runs, Path(folder))
+                    by = running if figure.icount else (*measured, *third) if figure.udbserver else measured
+                    samples = sample(figure, by, options.runs, Path(folder))
                 except FigureUnavailable as missing:
                     print(f"bench: {figure.name} is left out: {missing}", file=sys.stderr)
                     continue
@@ -84,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if not options.json:
                     medians = {name: statistics.median(values) for name, values in samples.items()}
                     print(row(figure, medians), flush=True)
+            for raw, samples in raw_figures.samples(chosen_raw, (*measured, *third), options.runs, Path(folder)):
+                results.append({"name": raw.name, "unit": raw.unit, "samples": samples})
+                if not options.json:
+                    print(row(raw, {name: statistics.median(v) for name, v in samples.items()}), flush=True)
             if chosen_loops and not options.json:
                 print(f"loops, beside {', '.join(side.name for side in running[1:]) or 'nothing'}")
             for loop in chosen_loops:

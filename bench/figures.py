@@ -30,6 +30,7 @@ class Figure:
     measure: Measure
     aim: str = ""
     icount: bool = False  #: measured on QEMU with `-icount shift=0` too
+    udbserver: bool = False  #: measured on udbserver too
 
 
 def start_up(side: Side, folder: Path) -> float:
@@ -106,15 +107,15 @@ def read_disk_by_virtio(side: Side, folder: Path) -> float:
 FIGURES = (
     Figure("start-up to the first instruction", "s", False, start_up, "0.25 s"),
     Figure("reset to 7C00h under SeaBIOS", "s", False, seabios),
-    Figure("attach", "ms", False, gdb.attach),
-    Figure(f"stepi {gdb.STEPS}", "insns/s", True, gdb.stepi_many, "2x QEMU's"),
-    Figure("single stepi", "1/s", True, gdb.stepi_single, "2x QEMU's"),
+    Figure("attach", "ms", False, gdb.attach, udbserver=True),
+    Figure(f"stepi {gdb.STEPS}", "insns/s", True, gdb.stepi_many, "2x QEMU's", udbserver=True),
+    Figure("single stepi", "1/s", True, gdb.stepi_single, "2x QEMU's", udbserver=True),
     Figure("next over a loop of one line", "turns/s", True, gdb.next_over_loop, "2x QEMU's"),
-    Figure("breakpoint hits with ignore", "1/s", True, gdb.breakpoint_hits),
-    Figure("breakpoint hits with a condition", "1/s", True, gdb.condition, "20x QEMU's"),
-    Figure("watchpoint hits", "1/s", True, gdb.watch_hits, "1x QEMU's"),
-    Figure("dump of 64 MiB", "MB/s", True, gdb.dump, "1x QEMU's"),
-    Figure("restore of 4 MiB", "MB/s", True, gdb.restore),
+    Figure("breakpoint hits with ignore", "1/s", True, gdb.breakpoint_hits, udbserver=True),
+    Figure("breakpoint hits with a condition", "1/s", True, gdb.condition, "20x QEMU's", udbserver=True),
+    Figure("watchpoint hits", "1/s", True, gdb.watch_hits, "1x QEMU's", udbserver=True),
+    Figure("dump of 64 MiB", "MB/s", True, gdb.dump, "1x QEMU's", udbserver=True),
+    Figure("restore of 62 MiB", "MB/s", True, gdb.restore),
     Figure("find in 16 MiB", "MB/s", True, gdb.find),
     Figure("planar fill, write mode 0", "ms", False, fill_write_mode_0, "5x QEMU's"),
     Figure("planar fill, write mode 2", "ms", False, fill_write_mode_2, "5x QEMU's"),

@@ -23,6 +23,8 @@ DISK_SECTORS = 16 * 63
 EXIT_CODE = bytes.fromhex("b000 e6f4 f4".replace(" ", ""))
 #: cli; xor ecx, ecx; turn: inc ecx; mov [8000h], ecx; add ax, cx; nop; jmp turn
 LOOP_CODE = bytes.fromhex("fa 6631c9 6641 66890e0080 01c8 90 ebf4".replace(" ", ""))
+#: The same in flat 32-bit code: cli; nop; xor ecx, ecx; turn: inc ecx; mov [8000h], ecx; add eax, ecx; nop; jmp turn
+FLAT_LOOP_CODE = bytes.fromhex("fa 90 31c9 41 890d00800000 01c8 90 ebf4".replace(" ", ""))
 
 
 def exit_rom(path: Path) -> Path:

@@ -7,12 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 #: The end of a debug-exit write of 0, on both sides: (0 << 1) | 1.
 GUEST_EXIT_STATUS = 1
@@ -124,21 +125,8 @@ class Side:
     @contextlib.contextmanager
     def serve(self, firmware: str, disk: Path | None) -> Iterator[Served]:
         """The machine under its gdb stub, stopped at reset."""
-        port = _free_port()
-        command = [*self.program, *self.arguments(firmware, disk), *self._serving(port)]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=self.environment,
-        )
-        try:
-            _wait_listening(port, process, self.name)
-            yield Served(f"127.0.0.1:{port}", process.pid)
-        finally:
-            process.kill()
-            process.communicate()
+        with serving(self, lambda port: [*self.arguments(firmware, disk), *self._serving(port)]) as served:
+            yield served
 
 
 class V2e(Side):
@@ -188,6 +176,26 @@ class Qemu(Side):
         return ["-S", "-gdb", f"tcp:127.0.0.1:{port}"]
 
 
+@contextlib.contextmanager
+def serving(side: Side, arguments: Callable[[int], list[str]]) -> Iterator[Served]:
+    """The side's program with these arguments, which have it serve gdb at a port."""
+    port = _free_port()
+    with tempfile.TemporaryFile() as said:  # a pipe would be full some time
+        process = subprocess.Popen(
+            [*side.program, *arguments(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            env=side.environment,
+        )
+        try:
+            _wait_listening(port, process, side.name, said)
+            yield Served(f"127.0.0.1:{port}", process.pid)
+        finally:
+            process.kill()
+            process.wait()
+
+
 def resident(pid: int) -> float:
     """MiB of memory that a process holds resident (`VmRSS` of proc(5))."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -202,16 +210,17 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_listening(port: int, process: subprocess.Popen[bytes], name: str) -> None:
+def _wait_listening(port: int, process: subprocess.Popen[bytes], name: str, errors: IO[bytes]) -> None:
     """Wait for the port without connecting to it: a stub may take its first client for the only one."""
-    wanted = f"0100007F:{port:04X}"
+    wanted = (f"0100007F:{port:04X}", f"00000000:{port:04X}")  # on the loopback interface, or on all
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-        if any(fields[1] == wanted and fields[3] == "0A" for fields in map(str.split, lines)):
+        if any(fields[1] in wanted and fields[3] == "0A" for fields in map(str.split, lines)):
             return
         if process.poll() is not None:
-            said = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip()
             raise BenchError(f"{name} ended with status {process.returncode} before it served gdb: {said}")
         time.sleep(0.005)
     raise BenchError(f"{name} did not open port {port} in {START_SECONDS:g} s")

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emu import stuck
 from emu.engine import EngineError
 from emu.inspector import DebuggerError
 from emu.machine import Machine, MachineExit, MachineState, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
-from emu.record import replace
+from emu.progress import Watch
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import LockstepView
 
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
+# Looked up once: an enumeration's members cost several times a global name.
+LIMITED, REQUESTED = MachineStop.LIMIT, MachineStop.REQUEST
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
 PIECE = 2_000_000  #: instructions that `run` runs between two looks at whether the guest gets anywhere
 COMPARED = 1_000_000  #: instructions in lockstep between two looks at whether somebody waits
@@ -35,7 +36,7 @@ class Debugger(Steps):
         self._action: Action | None = None
         self._request: Request | None = None
         self._target = 0
-        self.progress = stuck.Watch(machine)
+        self.progress = Watch(machine)
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
 
     def begin_continue(self) -> None:
@@ -116,6 +117,8 @@ class Debugger(Steps):
         request = self._request
         assert request is not None
         executor = self.machine.executor
+        if self._unarmed:
+            self._arm_watches()
         self._arm(request.at)
         bound = min(self._target, executor.retired + instructions)
         if (limits := self._limits()) is not NO_LIMITS:
@@ -125,13 +128,15 @@ class Debugger(Steps):
         passed = self._passed if not request.at else None
         skip = request.skip or self._passed_at == start  # a piece may end right behind a breakpoint that was passed
         exit = self.machine.run(bound, skip_breakpoint=skip, passed=passed)
+        reason = exit.reason
+        more = (reason is LIMITED and executor.retired < self._target and not self._bounded()) or (
+            reason is REQUESTED and not self._until_met and not self._catcher.pending
+        )
+        if not more:
+            return exit
         if request.skip and executor.retired != start:
             self._request = Request(request.budget, request.at)
-        if exit.reason is MachineStop.LIMIT and executor.retired < self._target and not self._bounded():
-            return None
-        if exit.reason is MachineStop.REQUEST and not self._until_met and not self._catcher.pending:
-            return None
-        return exit
+        return None
 
     def run(self) -> Stop:
         """Pump the action to its end, on this thread."""
@@ -169,7 +174,8 @@ class Debugger(Steps):
         """Go on by at most `count` instructions that two CPUs run and that are compared: see emu.lockstep. Ends before
         the instruction behind which they part, at the guest's end, or where somebody waits. Breakpoints are not looked
         at. Raises DebuggerError while the guest runs, or where there is no such second CPU."""
-        from emu.lockstep import LockstepMachine, second_named  # of use here alone
+        from emu.lockstep import LockstepMachine
+        from emu.seconds import second_named  # of use here alone
 
         if self._action is not None:
             raise DebuggerError("the guest is running: stop it first")
@@ -180,6 +186,7 @@ class Debugger(Steps):
         if (native := config.native) is not None:
             # What a policy has learned of this run is its own.
             from emu.policies import policy_named
+            from emu.record import replace
 
             fresh = policy_named(native.policy.name, native.costs)
             config = replace(config, native=native._replace(policy=fresh))
@@ -232,3 +239,10 @@ class Debugger(Steps):
         self._forget_passed()
         self.forget()
         self.last_stop = self._stop_at(StopKind.PAUSED, "restored")
+
+    def loaded(self, text: str) -> None:
+        """The machine was given another state by somebody else; `text` says what."""
+        self._not_running()
+        self._forget_passed()
+        self.forget()
+        self.last_stop = self._stop_at(StopKind.PAUSED, text)

@@ -21,6 +21,8 @@ class EngineError(Exception):
 class ExitReason(enum.Enum):
     """Why `Executor.run` came back."""
 
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
+
     BUDGET = "budget"  #: the asked number of instructions retired
     REQUEST = "request"  #: request_stop()
     HALT = "halt"  #: HLT retired (or the CPU was halted and nothing deliverable is pending)
@@ -41,6 +43,8 @@ class CheckLevel(enum.Enum):
 
 class Access(enum.Flag):
     """Kinds of data access."""
+
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
 
     READ = 1
     WRITE = 2
@@ -208,6 +212,14 @@ class Cpu(Protocol):
     def undisturbed(self) -> bool:
         """True when a run would begin with the next instruction: the CPU is not halted, no interrupt comes before it
         or has been delivered without `take_interrupt` being asked."""
+
+    @property
+    def resuming(self) -> tuple[int, int, bool] | None:
+        """The breakpoint that is to be passed once, behind an interrupt that came first: linear address, stack pointer,
+        and whether nothing has run since. None: there is none."""
+
+    def resume(self, place: tuple[int, int, bool]) -> None:
+        """After `load`, go on with what `resuming` of another CPU was."""
 
     def set_retired(self, count: int) -> None:
         """Continue counting from `count` (after a restore)."""

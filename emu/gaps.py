@@ -28,6 +28,9 @@ USEFUL = 4
 #: The prior is worth so many gaps to a site; its own uniform part is worth so many of the guest's.
 PRIOR_GAPS, FLAT = 1.0, 8.0
 
+#: Before so many trials at a site nothing is concluded from them.
+TRIALS = 4
+
 #: The forecasters, in the order in which one is preferred among equals.
 FORECASTERS = ("all gaps", "gaps behind such a gap", "the last gap", "break-even")
 BREAK_EVEN = 3
@@ -180,7 +183,7 @@ class SiteKnowledge:
     def price(self, prices: Prices) -> float:
         """What it costs to leave the emulator here: the hop in, the exit, and what being native behind it is worth less
         than being in the emulator, which is never more than a hop out."""
-        if not self.bursts:
+        if self.bursts < TRIALS:
             return prices.price
         worse = min(max(self.burst + prices.hop_out, -prices.hop_in), prices.hop_out)
         return prices.hop_in + prices.exit + worse

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from emu.subject import MemoryUnavailable, Subject
+from emu.subject import MemoryUnavailable, Subject, is_unknown
 from emu.views import (
     DeviceView,
     InstructionView,
@@ -23,14 +23,23 @@ from emu.x86 import descriptors, disasm, paging, segviews
 from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.pagemap import Page, pages
 from emu.x86.registers import REGISTERS, RegisterError, flag_names
-from emu.x86.state import CR0_PE, EFER_LMA, SEGMENTS, CpuState
+from emu.x86.state import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, RFLAGS_VM, SEGMENTS, CpuState
 
 PHYSICAL_BITS = 40  #: of the engine's CPU (CPUID 80000008h, EAX 7:0)
 MAX_INSTRUCTION = 15  #: bytes (SDM vol. 2A, 2.3.11)
+READ_ONLY = "this is only looked at: nothing in it runs or is written"
 
 
 class DebuggerError(Exception):
     """One sentence for the user."""
+
+
+def _in_words(unknown: str) -> str:
+    """A name of `Subject.unknown`, for a sentence."""
+    if unknown == "cs.width":
+        return "whether this is 16-, 32- or 64-bit code"
+    name, _, part = unknown.partition(".")
+    return f"the {part} of {name.upper()}" if part else name.upper()
 
 
 class Inspector:
@@ -39,10 +48,11 @@ class Inspector:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self._cpu: CpuState | None = None
+        self._in_place: CpuState | None = None
 
     def forget(self) -> None:
         """The subject has moved on: read its CPU anew."""
-        self._cpu = None
+        self._cpu = self._in_place = None
 
     # -- CPU
 
@@ -55,6 +65,48 @@ class Inspector:
         if self._cpu is None:
             self._cpu = self.subject.cpu_state()
         return self._cpu
+
+    def cpu_in_place(self) -> CpuState:
+        """What reads as `cpu` does, without a copy where none has been made: for a look at a few registers while the
+        CPU stands still. Not for keeping and not to be changed."""
+        if self._in_place is None:
+            self._in_place = self._cpu or self._stood()
+        return self._in_place
+
+    def _stood(self) -> CpuState:
+        """What `cpu_in_place` gives, where nobody has asked since the subject moved."""
+        return self.cpu()
+
+    def unknown(self) -> frozenset[str]:
+        """See Subject."""
+        return self.subject.unknown()
+
+    def need(self, *names: str) -> None:
+        """Raises DebuggerError where one of the names is of state that the subject does not have."""
+        unknown = self.unknown()
+        for name in names:
+            if name in unknown or name.partition(".")[0] in unknown:
+                raise DebuggerError(f"{_in_words(name)} is unknown: the file has no hidden state of the CPU")
+
+    def _need_paging(self, state: CpuState) -> None:
+        """PAE's and 4-level page tables are told apart by EFER alone."""
+        if state.cr0 & CR0_PG and state.cr4 & CR4_PAE:
+            self.need("efer")
+
+    def mode_label(self) -> str:
+        """The mode in words, as far as it is known."""
+        state, unknown = self.cpu_in_place(), self.unknown()
+        if "cs.width" not in unknown and "cs.limit" not in unknown:
+            return mode_of(state).label
+        if not state.cr0 & CR0_PE:
+            return "real"
+        if state.rflags & RFLAGS_VM or "cs.width" not in unknown:
+            return mode_of(state).label
+        return "protected, code width unknown"
+
+    def linear_pc(self) -> int | None:
+        """Of the next instruction; None where CS's base is unknown."""
+        return None if "cs.base" in self.unknown() else self.cpu().linear_pc
 
     def live_cpu(self) -> CpuState:
         """What reads as the CPU's state at any moment, without a copy: for a look at a few registers. Not for keeping
@@ -85,7 +137,7 @@ class Inspector:
 
     def load_cpu(self, state: CpuState) -> None:
         self.subject.load_cpu(state)
-        self._cpu = None
+        self.forget()
 
     def mode(self) -> Mode:
         return mode_of(self.cpu())
@@ -95,6 +147,8 @@ class Inspector:
         register = REGISTERS.get(name)
         if register is None:
             raise DebuggerError(f"no register is called {name!r}")
+        if is_unknown(name, self.unknown()):
+            raise DebuggerError(f"{name} is unknown: the file has no hidden state of the CPU")
         return register.get(self.cpu())
 
     def write_register(self, name: str, value: int) -> None:
@@ -104,6 +158,7 @@ class Inspector:
         register = REGISTERS.get(name)
         if register is None:
             raise DebuggerError(f"no register is called {name!r}")
+        self._may_write()
         state = self.cpu().copy()
         try:
             if name in (*SEGMENTS, "ldtr", "tr"):
@@ -116,17 +171,32 @@ class Inspector:
             raise DebuggerError(str(error)) from None
         self.load_cpu(state)
 
+    def _may_write(self) -> None:
+        """Raises DebuggerError for a subject that is only looked at."""
+        if self.read_only:
+            raise DebuggerError(READ_ONLY)
+
     # -- memory: peeks, without side effects on devices
 
     def translate(self, linear: int) -> int | None:
         """The physical address of `linear`, None when it is not mapped."""
-        return paging.translate(self.cpu(), self._try_physical, linear, PHYSICAL_BITS)
+        state = self.cpu_in_place()
+        self._need_paging(state)
+        return paging.translate(state, self._try_physical, linear, PHYSICAL_BITS)
+
+    def _place_of(self, linear: int) -> int | None:
+        """As `translate`, None for what is beyond the linear address space, too."""
+        state = self.cpu_in_place()
+        self._need_paging(state)
+        if linear >> 32 and not state.long64:
+            return None
+        return paging.translate(state, self._try_physical, linear, PHYSICAL_BITS)
 
     def _pieces(self, address: int, length: int) -> Generator[tuple[int, int, int], None, None]:
         """(linear, physical, length) of each page's part; ends early where nothing is mapped."""
         end = address + length
         # The linear address space ends at 4 GiB outside 64-bit mode: nothing is above, and nothing wraps.
-        space = 1 << 64 if self.cpu().long64 else 1 << 32
+        space = 1 << 64 if self.cpu_in_place().long64 else 1 << 32
         while address < min(end, space):
             physical = self.translate(address)
             if physical is None:
@@ -147,6 +217,11 @@ class Inspector:
 
     def read_linear(self, address: int, length: int) -> bytes:
         """Raises MemoryUnavailable with the linear address of the first byte that cannot be read."""
+        if 0 < length <= 0x1000 - (address & 0xFFF) and (physical := self._place_of(address)) is not None:
+            try:
+                return self.subject.read_physical(physical, length)
+            except MemoryUnavailable:
+                pass  # which byte cannot be read is seen below
         out = bytearray()
         for linear, physical, count in self._pieces(address, length):
             have = self.subject.readable_physical(physical, count)
@@ -171,6 +246,13 @@ class Inspector:
 
     def write_linear(self, address: int, data: bytes) -> None:
         """ROM is written too, as a debugger may. Raises MemoryUnavailable with nothing written."""
+        self._may_write()
+        if 0 < len(data) <= 0x1000 - (address & 0xFFF) and (physical := self._place_of(address)) is not None:
+            try:
+                self.subject.write_physical(physical, data)
+                return
+            except MemoryUnavailable:
+                pass  # which byte cannot be written is seen below
         have = self.readable(address, len(data))
         if have < len(data):
             raise MemoryUnavailable(address + have, "no memory behind this address")
@@ -183,6 +265,7 @@ class Inspector:
         return self.subject.read_physical(address, length)
 
     def write_physical(self, address: int, data: bytes) -> None:
+        self._may_write()
         self.subject.write_physical(address, data)
 
     # -- views
@@ -197,16 +280,21 @@ class Inspector:
         )
         rows = [REGISTERS[name] for name in names.split()]
         return RegistersView(
-            mode_of(state).label,
-            state.linear_pc,
+            self.mode_label(),
+            self.linear_pc(),
             tuple(RegisterView(r.name, r.bits, r.get(state)) for r in rows),
             flag_names(REGISTERS["eflags"], state.rflags),
         )
 
     def _register_views(self, names: str) -> tuple[RegisterView, ...]:
-        state = self.cpu()
+        state, unknown = self.cpu(), self.unknown()
         rows = (REGISTERS[name] for name in names.split())
-        return tuple(RegisterView(r.name, r.bits, r.get(state), flag_names(r, r.get(state))) for r in rows)
+        return tuple(
+            RegisterView(r.name, r.bits, None, "unknown")
+            if is_unknown(r.name, unknown)
+            else RegisterView(r.name, r.bits, r.get(state), flag_names(r, r.get(state)))
+            for r in rows
+        )
 
     def control(self) -> tuple[RegisterView, ...]:
         return self._register_views("cr0 cr2 cr3 cr4 cr8 efer")
@@ -222,12 +310,14 @@ class Inspector:
         return self.read_linear(base, min(length, self.readable(base, length)))
 
     def gdt(self) -> tuple[TableEntryView, ...]:
+        self.need("gdtr", "efer")
         state = self.cpu()
         raw = self._table(state.gdtr.base, state.gdtr.limit)
         return descriptors.table_entries(raw, state.gdtr.base, self._long_mode())
 
     def ldt(self) -> tuple[TableEntryView, ...]:
         """Empty when LDTR is null or unusable."""
+        self.need("ldtr", "efer")
         ldtr = self.cpu().ldtr
         if not ldtr.present or not ldtr.selector & ~3:
             return ()
@@ -238,11 +328,14 @@ class Inspector:
         state = self.cpu()
         if not state.cr0 & CR0_PE:
             return self.ivt()
+        self.need("idtr", "efer")
         return descriptors.idt_entries(self._table(state.idtr.base, min(state.idtr.limit, 0xFFF)), self._long_mode())
 
     def ivt(self) -> tuple[TableEntryView, ...]:
         """256 real-mode vectors: at IDTR's base in real mode, else at linear 0."""
         state = self.cpu()
+        if not state.cr0 & CR0_PE:
+            self.need("idtr")
         base, limit = (0, 0x3FF) if state.cr0 & CR0_PE else (state.idtr.base, min(state.idtr.limit, 0x3FF))
         return descriptors.ivt_entries(self._table(base, limit))
 
@@ -250,24 +343,30 @@ class Inspector:
         return bool(self.cpu().efer & EFER_LMA)
 
     def page_walk(self, linear: int) -> PageWalkView:
+        self._need_paging(self.cpu())
         return paging.walk(self.cpu(), self._try_physical, linear, PHYSICAL_BITS)
 
     def pages(self) -> Iterator[Page]:
         """All pages that the page tables map now, see `emu.x86.pagemap`."""
+        self._need_paging(self.cpu())
         return pages(self.cpu(), self._try_physical, PHYSICAL_BITS)
 
     def disassemble(
         self, linear: int | None = None, count: int = 8, bits: int | None = None
     ) -> tuple[InstructionView, ...]:
         """`count` instructions from `linear` (default: the next one), by CS's own width unless `bits` is given."""
-        state = self.cpu()
+        if bits is None:
+            self.need("cs.width")
+        if linear is None:
+            self.need("cs.base")
+        state, here = self.cpu(), self.linear_pc()
         start = state.linear_pc if linear is None else linear
         length = self.readable(start, count * MAX_INSTRUCTION)
         if length == 0:
             raise MemoryUnavailable(start, "no memory behind this address")
         offset = (start - state.cs.base) & (0xFFFFFFFFFFFFFFFF if state.long64 else 0xFFFFFFFF)
         code = self.read_linear(start, length)
-        return disasm.decode(code, start, bits or code_bits(state), offset, count, current=state.linear_pc)
+        return disasm.decode(code, start, bits or code_bits(state), offset, count, current=here)
 
     def screen(self) -> ScreenView:
         return self.subject.screen()

@@ -22,11 +22,11 @@ class Journal:
 
     def __init__(self, size: int = 256) -> None:
         self.added = 0  #: events ever
-        self._events: deque[Event | tuple[int, str, Callable[[], str]]] = deque(maxlen=size)
+        self._events: deque[Event | tuple[int, str, str | Callable[[], str]]] = deque(maxlen=size)
 
     def add(self, retired: int, kind: str, text: str) -> None:
         self.added += 1
-        self._events.append(Event(retired, kind, text))
+        self._events.append((retired, kind, text))
 
     def add_lazy(self, retired: int, kind: str, text: Callable[[], str]) -> None:
         """As `add`; `text` is called when somebody looks, and gives the same at any time."""
@@ -37,7 +37,10 @@ class Journal:
         return iter(self._told())
 
     def _told(self) -> tuple[Event, ...]:
-        return tuple(e if isinstance(e, Event) else Event(e[0], e[1], e[2]()) for e in self._events)
+        return tuple(
+            e if isinstance(e, Event) else Event(e[0], e[1], e[2] if isinstance(e[2], str) else e[2]())
+            for e in self._events
+        )
 
     def __len__(self) -> int:
         return len(self._events)

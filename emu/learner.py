@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from emu.gaps import EDGES, FORECASTERS, LONGER, Prior, SiteKnowledge, break_even, class_of
+from emu.gaps import EDGES, FORECASTERS, LONGER, TRIALS, Prior, SiteKnowledge, break_even, class_of
 from emu.record import dataclass
 from emu.rental import Account, Prices, Site, Touch
 
@@ -18,8 +18,6 @@ from emu.rental import Account, Prices, Site, Touch
 MOST_SITES = 4096
 #: A site is asked for its own gaps from so many on, and tells its kind of so many.
 ENOUGH, YOUNG = 2, 8
-#: Before this many trials at a site the safe rule decides whether the emulator takes the vCPU.
-TRIALS = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,131 +9,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING
 
 from emu.clock import NS_PER_INSTRUCTION
 from emu.configuration import MachineConfig, cpu_model, memory_parts
-from emu.engine import Access, CheckLevel, EngineError, Executor, MmioBus, PortIo, Watch
+from emu.engine import Executor
 from emu.machine import LIMIT, Machine, MachineExit, MachineState, MachineStop
-from emu.memory import PhysicalMemory
 from emu.pages import PAGE, Pages
-from emu.record import dataclass, replace
+from emu.record import replace
 from emu.recording import RecordingEngine
-from emu.replica import MakeExecutor, Replica
-from emu.unicorn_engine import UnicornEngine
+from emu.replica import Replica
+from emu.seconds import Second, code_here
 from emu.views import DifferenceView, DivergenceView, InstructionView, LockstepView
-from emu.x86 import paging
-from emu.x86.classes import split
-from emu.x86.core import RFLAGS_RF
-from emu.x86.disasm import MAX_INSTRUCTION, decode, is_rep_string
+from emu.x86.disasm import decode
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
 from emu.x86.statediff import differences
 from emu.x86.undefined import undefined_flags
 
-if TYPE_CHECKING:
-    from emu.transitions import Transitions
-
 #: Instructions that both run between two comparisons.
 BLOCK = 1_000_000
 #: Differing runs of memory that are told, and bytes of each.
 TOLD, TOLD_BYTES = 8, 8
-PHYSICAL_BITS = 40
 RCX = 1
-HLT = b"\xf4"
-#: An address of execution and of data that no guest uses: what is set there only makes the second CPU work otherwise.
-NOWHERE = 0xFFFF_8000_DEAD_B000
-
-
-@dataclass(frozen=True, slots=True)
-class Second:
-    """The second CPU: what makes it, and how many instructions it is asked for at a time (None: as many as come)."""
-
-    name: str
-    make: Callable[[MachineConfig], MakeExecutor]
-    slice: int | None = None
-
-
-def _emulator(*, checks: CheckLevel, portable: bool, hooked: bool) -> Callable[[MachineConfig], MakeExecutor]:
-    def prepared(config: MachineConfig) -> MakeExecutor:
-        def make(replica: Replica) -> Executor:
-            engine = UnicornEngine(
-                replica.memory.regions, replica, replica, timestamp=replica.timestamp, checks=checks,
-                model=cpu_model(config), portable=portable,
-            )  # fmt: skip
-            if hooked:
-                engine.set_breakpoints((NOWHERE,))
-                engine.set_watchpoints((Watch(NOWHERE, 8, Access.BOTH),))
-            return engine
-
-        return make
-
-    return prepared
-
-
-def _emulated(transitions: Transitions, memory: PhysicalMemory) -> bool:
-    """True where the emulator has run an instruction of which a single step of a hypervisor's CPU makes something else:
-    any number of iterations of a repeated string instruction, a HLT that does not halt."""
-    state = transitions.live()
-    code, bits = _code(memory, state), code_bits(state)
-    if split(code, bits)[1][:1] != HLT and not is_rep_string(code, bits):
-        return False
-    transitions.emulate(1)
-    transitions.run(1)
-    return True
-
-
-def _code(memory: PhysicalMemory, state: CpuState) -> bytes:
-    """The bytes of the next instruction, as far as they can be read."""
-    code = bytearray()
-    while len(code) < MAX_INSTRUCTION:
-        linear = state.linear_pc + len(code)
-        physical = paging.translate(state, memory.try_read, linear, PHYSICAL_BITS)
-        count = min(PAGE - linear % PAGE, MAX_INSTRUCTION - len(code))
-        if physical is None or not (count := memory.available(physical, count)):
-            break
-        code += memory.read(physical, count)
-    return bytes(code)
-
-
-def _native(config: MachineConfig) -> MakeExecutor:
-    """What `config.native` asks for: emulator and vCPU together, as the machine would have them."""
-    from emu.transitions import Transitions
-    from emu.vcpu import Place
-
-    native, model = config.native, cpu_model(config)
-    assert native is not None
-
-    def make(replica: Replica) -> Executor:
-        def emulator(io: PortIo, mmio: MmioBus) -> Executor:
-            return UnicornEngine(
-                replica.memory.regions, io, mmio, timestamp=replica.timestamp, checks=config.checks, model=model
-            )
-
-        place = Place(
-            replica.memory.regions, replica, replica, replica.timestamp, NS_PER_INSTRUCTION, config.checks, model
-        )
-        transitions = Transitions(emulator, place, native, replica.memory.unmarked)
-        replica.name = transitions.vcpu.name
-        if not transitions.vcpu.counts:
-            replica.slice = 1  # single steps are counted, and leave RF set
-            replica.hidden = RFLAGS_RF
-            replica.whole = partial(_emulated, transitions, replica.memory)
-        return transitions
-
-    return make
-
-
-#: Emulators in other settings than the machine's own, by name.
-EMULATORS = {
-    second.name: second
-    for second in (
-        Second("emulator", _emulator(checks=CheckLevel.FULL, portable=False, hooked=False), 10_007),
-        Second("hooked", _emulator(checks=CheckLevel.FULL, portable=False, hooked=True), 1_009),
-        Second("portable", _emulator(checks=CheckLevel.AUTO, portable=True, hooked=False)),
-    )
-}
 
 
 class LockstepMachine(Machine):
@@ -265,6 +162,10 @@ class LockstepMachine(Machine):
         """Those of both, but for what is hidden."""
         ours, theirs = self.executor.state(), self.replica.executor.state()
         theirs.rflags = theirs.rflags & ~self.replica.hidden | ours.rflags & self.replica.hidden
+        for number in self.replica.hidden_msrs:
+            theirs.msrs.pop(number, None)
+            if number in ours.msrs:
+                theirs.msrs[number] = ours.msrs[number]
         return ours, theirs
 
     def _unlike_pages(self, base: Pages) -> Iterator[int]:
@@ -347,7 +248,7 @@ class LockstepMachine(Machine):
         if not what or self._alike(base.memory):
             what = ""
             before = self.executor.state()
-            code = _code(self.memory, before)
+            code = code_here(self.memory, before)
             self._forward(end)
         else:
             before, code = base.cpu, b""
@@ -408,14 +309,3 @@ class LockstepMachine(Machine):
 
 def _difference(name: str, first: int, second: int) -> DifferenceView:
     return DifferenceView(name, first, second, 128 if "xmm" in name else 80 if ".st" in name else 64)
-
-
-def second_named(config: MachineConfig, name: str | None = None) -> Second:
-    """The second CPU of that name; None: what `config.native` asks for, or the emulator in other settings. Raises
-    EngineError where there is none."""
-    if name is None and config.native is not None:
-        return Second("native", _native)
-    name = name or "emulator"
-    if name not in EMULATORS:
-        raise EngineError(f"no second CPU is called {name!r}: use one of {', '.join(EMULATORS)}")
-    return EMULATORS[name]

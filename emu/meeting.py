@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from emu.breakpoints import Counted
 from emu.engine import Access
+from emu.inspector import MAX_INSTRUCTION
 from emu.machine import LIMIT, Machine, MachineExit, MachineStop
 from emu.points import Points
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
+from emu.x86 import disasm
+from emu.x86.modes import code_bits
 
 #: Exits behind which events are told of; the others are the guest's end.
 _CATCHING = (MachineStop.LIMIT, MachineStop.REQUEST, MachineStop.BREAKPOINT, MachineStop.WATCHPOINT, MachineStop.EVENT)
@@ -48,12 +51,30 @@ class Meeting(Points):
         pc, retired = self.machine.executor.linear_pc, self.machine.executor.retired
         for point in self._passing:
             if point.address == pc and point.met_at != retired:
-                point.met_at = retired
+                if self._amid_repeats(point, retired - point.met_at):
+                    continue
+                regs = self.machine.executor.live().regs
+                point.met_at, point.begun = retired, (regs[1], regs[6], regs[7])
                 back = point.owed is not None and point.owed == self._here()
                 if back:
                     point.owed = None
                 else:
                     Counted().add(point)
+
+    def _amid_repeats(self, point: Breakpoint, count: int) -> bool:
+        """A repeated string instruction goes on that was met when it began: each of the `count` instructions retired
+        since has counted CX down by one and moved SI or DI by an element."""
+        if point.met_at < 0 or count < 0:
+            return False
+        state = self.machine.executor.live()
+        counter, *indices = ((then - state.regs[n]) & 0xFFFF for n, then in zip((1, 6, 7), point.begun, strict=True))
+        if counter != count & 0xFFFF:
+            return False
+        moves = {sign * size * count & 0xFFFF for size in (1, 2, 4, 8) for sign in (1, -1)}
+        if moves.isdisjoint(indices):
+            return False
+        code = self.try_glance(point.address, MAX_INSTRUCTION) or b""
+        return disasm.is_rep_string(code, code_bits(state))
 
     def _owe(self) -> None:
         """The guest goes on from here: does an interrupt come before an instruction that was met already?"""

@@ -5,8 +5,10 @@ Every method runs on the thread that owns the machine.
 
 from __future__ import annotations
 
-from emu import stuck
+from collections.abc import Mapping
+
 from emu.inspector import DebuggerError, Inspector
+from emu.journal import Event
 from emu.machine import Machine, MachineError
 from emu.record import replace
 from emu.steering import Steering
@@ -25,9 +27,39 @@ class Panel(Inspector):
         self.machine = machine
         self.steering = Steering(machine)
 
+    def _stood(self) -> CpuState:
+        self.machine.service()
+        return self.machine.executor.live()
+
     def live_cpu(self) -> CpuState:
         """See Inspector."""
         return self.machine.executor.live()
+
+    # -- what every session can be asked, also one without a machine (emu.onlooker)
+
+    @property
+    def retired(self) -> int | None:
+        """Instructions retired since reset; None where nobody counts."""
+        return self.machine.executor.retired
+
+    @property
+    def virtual_ns(self) -> int | None:
+        """Virtual time; None where there is none."""
+        return self.machine.clock.now
+
+    def events(self) -> tuple[Event, ...]:
+        """The journal, oldest first."""
+        return tuple(self.machine.journal)
+
+    def msr_names(self) -> Mapping[str, int]:
+        """The numbers of the model-specific registers that can be asked for, by their names in lower case."""
+        return self.machine.executor.msr_names()
+
+    def request_stop(self) -> None:
+        """From any thread: a running guest stops before its next instruction."""
+        self.machine.request_stop()
+
+    # -- the machine's controls
 
     def fingerprint(self) -> FingerprintView:
         return self.machine.fingerprint()
@@ -57,7 +89,7 @@ class Panel(Inspector):
     def msrs(self) -> tuple[RegisterView, ...]:
         """The model-specific registers that the CPU model has, with their numbers."""
         executor = self.machine.executor
-        values = ((name, number, executor.read_msr(number)) for name, number in executor.msr_names().items())
+        values = ((name, number, executor.read_msr(number)) for name, number in self.msr_names().items())
         return tuple(
             RegisterView(name, 64, value, f"{number:x}h") for name, number, value in values if value is not None
         )
@@ -103,7 +135,9 @@ class Panel(Inspector):
 
     def why_stuck(self) -> StuckView:
         """Whether the guest gets anywhere, and if not what it waits for. Inspection: nothing of it changes."""
-        view = stuck.explain(self.machine)
+        from emu.stuck import explain  # of use here alone
+
+        view = explain(self.machine)
         self.forget()
         return view
 

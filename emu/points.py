@@ -37,6 +37,7 @@ class Points(Panel):
         self._armed: frozenset[int] = frozenset()
         self._passing: list[Breakpoint] = []  #: those that never stop
         self._points: frozenset[int] | None = None  # of `_execute_points`, while nothing changes them
+        self._unarmed = False  # watchpoints have changed since the guest ran
         self._watch_ids: dict[Watch, list[int]] = {}
         self._catcher = Catcher(machine, lambda: self.running, self.try_glance, self.place)
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
@@ -70,7 +71,7 @@ class Points(Panel):
         point.condition, point.action, point.passes = condition, action, passes
         self._next_id += 1
         self._breakpoints[point.id] = point
-        self._arm_watches()
+        self._changed(point)
         return point
 
     def add_catch(
@@ -89,7 +90,7 @@ class Points(Panel):
         point.catch, point.condition, point.action = catch, condition, action
         self._next_id += 1
         self._breakpoints[point.id] = point
-        self._arm_watches()
+        self._changed(point)
         return point
 
     def _point(self, id: int) -> Breakpoint:
@@ -99,13 +100,14 @@ class Points(Panel):
         return point
 
     def remove_breakpoint(self, id: int) -> None:
-        self._point(id)
+        point = self._point(id)
         del self._breakpoints[id]
-        self._arm_watches()
+        self._changed(point)
 
     def enable_breakpoint(self, id: int, enabled: bool) -> None:
-        self._point(id).enabled = enabled
-        self._arm_watches()
+        point = self._point(id)
+        point.enabled = enabled
+        self._changed(point)
 
     def set_condition(self, id: int, condition: Condition | None, action: Callable[[], None] | None = None) -> None:
         """What the breakpoint depends on, and what it does instead of stopping."""
@@ -114,15 +116,22 @@ class Points(Panel):
 
     def remove_owned(self, owner: str) -> None:
         """Remove all that front end `owner` has set."""
-        self._breakpoints = {i: p for i, p in self._breakpoints.items() if p.owner != owner}
-        self._arm_watches()
+        for point in [point for point in self._breakpoints.values() if point.owner == owner]:
+            self.remove_breakpoint(point.id)
 
-    def _arm_watches(self) -> None:
+    def _changed(self, point: Breakpoint) -> None:
+        """`point` has come, gone, or is another one. Events are looked for from now on; addresses when the guest runs,
+        since gdb takes its breakpoints away at each stop and sets them again."""
         self._points = None
         self._passing = [p for p in self._breakpoints.values() if p.passes and p.enabled]
+        self._unarmed = self._unarmed or point.kind is not BreakKind.EXECUTE
+        if point.catch is not None:
+            self._catcher.arm(self._breakpoints.values())
+            self._hear()
+
+    def _arm_watches(self) -> None:
+        self._unarmed = False
         watches: dict[Watch, list[int]] = {}
-        self._catcher.arm(self._breakpoints.values())
-        self._hear()
         for watch, point in self._catcher.watches():
             watches.setdefault(watch, []).append(point.id)
         for point in self._breakpoints.values():

@@ -58,7 +58,9 @@ class Replica:
         self.slice = slice or 1 << 62
         #: of a CPU that is single-stepped: has the next instruction, which is not to be stepped, run otherwise
         self.whole: Callable[[], bool] | None = None
+        self.delivers: Callable[[], None] = lambda: None  #: called before an interrupt is delivered
         self.hidden = 0  #: bits of RFLAGS that are not the guest's
+        self.hidden_msrs: frozenset[int] = frozenset()  #: MSRs that are not
         self._skipped = 0
         self.base: int | None = None  #: IA32_APIC_BASE, where a device has it
         self._tape = Tape()
@@ -167,6 +169,7 @@ class Replica:
 
     def interrupt(self, vector: int) -> None:
         executor, before = self.executor, self.executor.retired
+        self.delivers()
         executor.set_interrupt(vector)
         self.playing = True
         try:

@@ -64,10 +64,18 @@ class Steps(Meeting):
             machine.service()
         return None
 
+    def _at_once(self) -> MachineExit | None:
+        """One instruction without a request, where nothing comes before it; None: it is for `_one`."""
+        if self._unarmed:
+            self._arm_watches()
+        if self._plain <= 0 or (exit := self.machine.step()) is None:
+            return None
+        self._plain -= 1
+        return exit
+
     def _one(self) -> _Part:
         """One instruction; a Stop when something else came first."""
-        if self._plain > 0 and (exit := self.machine.step()) is not None:
-            self._plain -= 1
+        if (exit := self._at_once()) is not None:
             return self._classify(exit)
         stop = yield from self._pass_interrupts()
         if stop is not None:
@@ -104,9 +112,12 @@ class Steps(Meeting):
         return stop
 
     def _step(self, count: int) -> Action:
-        one = self._whole if self.step_whole_repeats else self._one
+        whole = self.step_whole_repeats
         for done in range(count):
-            stop = yield from one()
+            if not whole and (exit := self._at_once()) is not None:
+                stop = self._classify(exit)
+            else:
+                stop = yield from self._whole() if whole else self._one()
             if stop is None and done < count - 1:
                 stop = self._breakpoint_here()
             if stop is not None:
@@ -135,9 +146,12 @@ class Steps(Meeting):
         return stop
 
     def _range(self, start: int, end: int) -> Action:
-        one = self._whole if self.step_whole_repeats else self._one
+        whole = self.step_whole_repeats
         while True:
-            stop = yield from one()
+            if not whole and (exit := self._at_once()) is not None:
+                stop = self._classify(exit)
+            else:
+                stop = yield from self._whole() if whole else self._one()
             if stop is None and not start <= self.machine.executor.linear_pc < end:
                 stop = self._stop_at(StopKind.STEP, "step")
             stop = stop or self._breakpoint_here()

@@ -18,6 +18,8 @@ VECTOR_NAMES = (
 class StopKind(enum.Enum):
     """What ended a run."""
 
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
+
     PAUSED = "paused"  #: at reset, or after a restore: not run yet
     BREAKPOINT = "breakpoint"
     WATCHPOINT = "watchpoint"
@@ -50,6 +52,8 @@ class Stop:
 
 class BreakKind(enum.Enum):
     """What a breakpoint watches for; the value is the prompt's word for it."""
+
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
 
     EXECUTE = "break"
     WRITE = "watch"
@@ -91,6 +95,7 @@ class Breakpoint:
     catch: Catch | None = None
     passes: bool = False  #: it never stops, and each arrival counts once, whatever ends a run there
     met_at: int = -1  #: instructions retired when that was last so
+    begun: tuple[int, int, int] = (0, 0, 0)  #: (E/R)CX, SI and DI then
     #: The linear PC and stack pointer at which it was met, where an interrupt came before the instruction: that the
     #: handler comes back there is no other arrival.
     owed: tuple[int, int] | None = None

@@ -1,7 +1,6 @@
 """Whether the guest gets anywhere, and if not what it waits for: a loop without effect, faults, a storm of interrupts.
 
-`explain` looks once; `Watch` notices while the guest runs, by a few values at the ends of slices, and looks closely
-only when these say that it may be worth it, ever more rarely. Nothing of it changes the run.
+It is asked by a person, and by `emu.progress` while the guest runs. Nothing of it changes the run.
 """
 
 from __future__ import annotations
@@ -251,60 +250,3 @@ def _code(found: Round) -> Iterator[InstructionView]:
             step.code, step.linear, step.bits, step.state.rip, 1, current=step.linear if current else None
         )
         yield view
-
-
-# -- while it runs
-
-
-class Watch:
-    """Notices a guest that gets nowhere. `sample` is called at the ends of slices."""
-
-    #: Instructions between two samples at least; virtual ns for which all of them must be alike.
-    INTERVAL, PERIOD = 1_000_000, 1_000_000_000
-    PAGES = 3  #: of code that a loop with what it calls may be in
-    BUSY = 2000  #: more events than one in so many instructions are looked at, too
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self.noticed: StuckView | None = None  #: what the guest is stuck in, if it is
-        self.samples = self.looks = 0
-        self.forget()
-
-    def forget(self) -> None:
-        """The guest is somewhere else."""
-        self._pages: set[int] = set()
-        self._since = self._machine.clock.now
-        self._next = self._machine.executor.retired + self.INTERVAL
-        self._patience = self.PERIOD
-        self._sent = self._added = -1
-        self.noticed = None
-
-    def sample(self) -> StuckView | None:
-        """Called where the guest may be looked at; what has just been noticed, if anything."""
-        machine = self._machine
-        retired = machine.executor.retired
-        if retired < self._next:
-            if self._next - retired > self.INTERVAL:
-                self.forget()  # of another time
-            return None
-        self.samples += 1
-        instructions = retired - self._next + self.INTERVAL
-        self._next = retired + self.INTERVAL
-        sent, added = sum(machine.outputs.total.values()), machine.journal.added
-        busy = self._added >= 0 and (added - self._added) * self.BUSY > instructions
-        self._pages.add(machine.executor.linear_pc >> 12)
-        if sent != self._sent or (len(self._pages) > self.PAGES and not busy):
-            self._sent, self._added = sent, added
-            self._pages = {machine.executor.linear_pc >> 12}
-            self._since, self._patience, self.noticed = machine.clock.now, self.PERIOD, None
-            return None
-        self._added = added
-        if self.noticed is not None or machine.clock.now - self._since < self._patience:
-            return None
-        self._patience *= 2
-        self.looks += 1
-        view = explain(machine)
-        if not view.stuck:
-            return None
-        self.noticed = view
-        return view

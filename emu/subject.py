@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from emu.views import DeviceView, PictureView, RegionView, ScreenView
+from emu.x86.registers import MSRS
 from emu.x86.state import CpuState
+
+#: How the parts of a register's name say which field of a segment or table it is.
+_FIELDS = {"base": "base", "limit": "limit", "attr": "access"}
+#: What a register that is made from others needs.
+_DERIVED = {"mode": "cs.width", "cpl": "cpl"}
+
+
+def is_unknown(register: str, unknown: Collection[str]) -> bool:
+    """True for a register of `emu.x86.registers.REGISTERS` that depends on something in `unknown`: names as those of
+    `Subject.unknown`."""
+    if not unknown:
+        return False
+    stem, _, part = register.partition("_")
+    word = _DERIVED.get(register, f"{stem}.{_FIELDS[part]}" if part in _FIELDS else register)
+    return word in unknown or stem in unknown or (register in MSRS and "msrs" in unknown)
 
 
 class MemoryUnavailable(Exception):
@@ -26,7 +43,9 @@ class Subject(Protocol):
     def cpu_state(self, cpu: int = 0) -> CpuState: ...
 
     def unknown(self, cpu: int = 0) -> frozenset[str]:
-        """Names of state this subject cannot know ("cs.base", "gdtr"): a core has no hidden state."""
+        """Names of state this subject cannot know: a core has no hidden state. "cs" is all of CS, "cs.base" and
+        "cs.access" a part of it, "gdtr" a table register; "cs.width" is whether the next instruction is 16, 32 or 64
+        bits wide, "cpl" the privilege level, "msrs" every model-specific register."""
 
     def read_physical(self, address: int, length: int) -> bytes:
         """RAM and ROM. Raises MemoryUnavailable at the first byte that is neither."""

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from emu.engine import Executor, Exit, ExitReason, MmioBus, PortIo
+from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo
 from emu.ledger import Costs, Ledger
 from emu.policies import Policy
 from emu.record import replace
 from emu.twin import Twin
 from emu.vcpu import ExitCause, MakeVcpu, Place, Site, VmExit
 from emu.x86.modes import Mode, mode_of
-from emu.x86.state import CpuState
+from emu.x86.state import CR0_PE, CpuState
 
 BUDGET, REQUEST = ExitReason.BUDGET, ExitReason.REQUEST
 #: How soon a state that could not be entered is looked at again, in instructions: at first, and at most.
@@ -95,6 +96,7 @@ class Transitions(Twin):
         self._exit: VmExit | None = None  # itself
         self._native = 0  # the ledger's native instructions up to it
         self._elapsed = 0  # ns that a vCPU which does not count has spent since
+        self._amid = False  # the CPU has moved in the middle of a repeated instruction, which is no arrival at it
         self._shortened = False  # the emulator's run is ended because the CPU is to go native earlier
         emulator.note_answers()
         self._dwell = 0  # decided at it
@@ -203,7 +205,8 @@ class Transitions(Twin):
                 return Exit(REQUEST, retired - start)
             if retired >= end:
                 return Exit(BUDGET, retired - start)
-            skip = skip_breakpoint and retired == start
+            skip = (skip_breakpoint and retired == start) or self._amid
+            self._amid = False
             exit = self._run_native(end - retired, skip) if self.native else self._run_emulated(end - retired, skip)
             if exit is None:
                 continue
@@ -242,6 +245,14 @@ class Transitions(Twin):
         """Go native if that can be; otherwise say when to look again."""
         reason = self.obstacle() or self.out_of_bounds()
         if not reason and self.vcpu.enterable(self.emulator.live()):
+            if self._look > LOOK_FIRST and self._dwell and self.forced is None:
+                # Nobody had a choice until now: the dwell begins here, as behind an exit that the emulator has to take.
+                self._look, self._until = LOOK_FIRST, self.retired + self._dwell
+                return False
+            if self.linear_pc in self._points:
+                # In the middle of a repeated instruction the other CPU would take it for an arrival.
+                self._until = self.retired + 1
+                return False
             self._go(True, "forced" if self.forced else "enterable")
             return True
         if self._look == LOOK_FIRST:
@@ -287,6 +298,7 @@ class Transitions(Twin):
 
     def _out(self, exit: VmExit, dwell: int, reason: str) -> None:
         self._go(False, reason or str(exit.site))
+        self._amid = not exit.before and exit.pc == self.linear_pc and exit.stop is None
         self._until = self.retired + dwell
 
     def _complete(self, exit: VmExit) -> Exit | None:
@@ -334,6 +346,22 @@ class Transitions(Twin):
         at, emulator = self.emulator.retired, self.emulator
         mode = mode_of(emulator.live()) if self.policy.learns else Mode.REAL
         self._caught(VmExit(cause, emulator.instruction_pc, mode, address, write), at)
+
+    def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
+        """See Cpu."""
+        super().on_fault(callback)
+        if self.vcpu.real_is_v86:
+            self.emulator.on_fault(partial(self._fault, callback))
+
+    def _fault(self, callback: Callable[[Fault], None] | None, fault: Fault) -> None:
+        """The emulator delivers an exception or a software interrupt, which may be an exit too."""
+        wanted = self.wants_native and not self._quiet and not self.native
+        if wanted and fault.interrupt is None and not self.emulator.live().cr0 & CR0_PE:
+            self._catch_up()
+            cause = ExitCause.SOFTWARE_INTERRUPT if fault.software else ExitCause.EXCEPTION
+            self._caught(VmExit(cause, fault.linear, Mode.REAL, fault.vector), fault.retired)
+        if callback is not None:
+            callback(fault)
 
     def _caught(self, exit: VmExit, at: int) -> None:
         self.ledger.caught += 1

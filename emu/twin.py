@@ -52,6 +52,7 @@ class Twin:
         self._traced = False  # the emulator tells what it writes
         self._moving = False  # a CPU is given a state that the other had: nothing has happened to the guest
         self._stop = False
+        self._points: frozenset[int] = frozenset()  # linear addresses of breakpoints
         self._vector: int | None = None
         self._last = False
         self._taken: tuple[int, int] | None = None  # delivered by the CPU that was active before, and when
@@ -67,7 +68,7 @@ class Twin:
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
-        state = source.state()
+        state, resuming = source.state(), source.resuming
         source.set_interrupt(None)
         self._share_memory(source, target)
         target.set_retired(source.retired)
@@ -77,6 +78,8 @@ class Twin:
             target.load(state)
         finally:
             self._moving = False
+        if resuming is not None:
+            target.resume(resuming)
         target.set_interrupt(self._vector, last=self._last and target is self.emulator)
 
     def _now(self, active: Cpu) -> None:
@@ -172,6 +175,15 @@ class Twin:
     def undisturbed(self) -> bool:
         """See Cpu."""
         return self._taken is None and self._active.undisturbed()
+
+    @property
+    def resuming(self) -> tuple[int, int, bool] | None:
+        """See Cpu."""
+        return self._active.resuming
+
+    def resume(self, place: tuple[int, int, bool]) -> None:
+        """See Cpu."""
+        self._active.resume(place)
 
     def set_retired(self, count: int) -> None:
         """See Cpu."""
@@ -300,6 +312,7 @@ class Twin:
     def set_breakpoints(self, linear: Iterable[int]) -> None:
         """See Cpu."""
         points = tuple(linear)
+        self._points = frozenset(points)
         self.emulator.set_breakpoints(points)
         self.vcpu.set_breakpoints(points)
 

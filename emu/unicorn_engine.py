@@ -331,6 +331,19 @@ class UnicornEngine:
         control = self._control
         return not (self._halted or self._nmi or control.taken or (control.interrupt and self.interruptible()))
 
+    @property
+    def resuming(self) -> tuple[int, int, bool] | None:
+        """See Cpu."""
+        control = self._control
+        if not (self._returning or self._interrupted) or control.skip == EMPTY:
+            return None
+        return control.skip, control.skip_rsp, self._interrupted
+
+    def resume(self, place: tuple[int, int, bool]) -> None:
+        """See Cpu."""
+        self._control.skip, self._control.skip_rsp, self._interrupted = place
+        self._returning = True
+
     def set_retired(self, count: int) -> None:
         """See Executor."""
         self._base, self._budget, self._control.remaining = count, 0, 0

@@ -6,7 +6,7 @@ A whole copy costs some 40 us, most of it for registers nobody asks about.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from emu.unicorn_layout import HF_CS64, HF_INHIBIT_IRQ, EnvSegment
 from emu.unicorn_overlay import Overlay
@@ -16,6 +16,41 @@ from emu.x86.state import CpuState, Segment, Table
 _ACCESS_BITS = 0xF0FF  #: of the descriptor's second dword, shifted right by 8
 _PRESENT = 1 << 7
 _UNUSABLE = 1 << 16
+
+
+class _LiveSegment:
+    """Reads as a Segment does."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: EnvSegment) -> None:
+        self._source = source
+
+    @property
+    def selector(self) -> int:
+        return self._source.selector
+
+    @property
+    def base(self) -> int:
+        return self._source.base
+
+    @property
+    def limit(self) -> int:
+        return self._source.limit
+
+    @property
+    def access(self) -> int:
+        access = self._source.flags >> 8 & _ACCESS_BITS
+        return access if access & _PRESENT else access | _UNUSABLE
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Segment | _LiveSegment) and all(
+            getattr(self, name) == getattr(other, name) for name in ("selector", "base", "limit", "access")
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as of a Segment, which may be changed
+
+    type, dpl, present, big, long = Segment.type, Segment.dpl, Segment.present, Segment.big, Segment.long
 
 
 class LiveState:
@@ -31,8 +66,9 @@ class LiveState:
     ) -> None:
         self._env, self._whole, self._efer = overlay.env, whole, efer
         self._halted, self._smm = halted, smm
-        self.regs = overlay.env.regs  #: a view, not a copy
-        self._segments = dict(zip(("es", "cs", "ss", "ds", "fs", "gs"), overlay.env.segs, strict=True))
+        self.regs, self._cr = overlay.env.regs, overlay.env.cr  #: views, not copies
+        self._cs = overlay.env.segs[1]
+        self.es, self.cs, self.ss, self.ds, self.fs, self.gs = map(_LiveSegment, overlay.env.segs)
 
     cpl = CpuState.cpl
 
@@ -43,7 +79,7 @@ class LiveState:
     @property
     def linear_pc(self) -> int:
         env = self._env
-        return env.eip if env.hflags & HF_CS64 else self._segments["cs"].base + env.eip & 0xFFFFFFFF
+        return env.eip if env.hflags & HF_CS64 else self._cs.base + env.eip & 0xFFFFFFFF
 
     @property
     def rip(self) -> int:
@@ -55,19 +91,19 @@ class LiveState:
 
     @property
     def cr0(self) -> int:
-        return self._env.cr[0]
+        return self._cr[0]
 
     @property
     def cr2(self) -> int:
-        return self._env.cr[2]
+        return self._cr[2]
 
     @property
     def cr3(self) -> int:
-        return self._env.cr[3]
+        return self._cr[3]
 
     @property
     def cr4(self) -> int:
-        return self._env.cr[4]
+        return self._cr[4]
 
     @property
     def a20(self) -> bool:
@@ -110,14 +146,9 @@ class LiveState:
 
     def segment(self, name: str) -> Segment:
         """A segment register with its cache."""
-        return self._segment(name) if name in self._segments else self._whole().segment(name)
-
-    def _segment(self, name: str) -> Segment:
-        return _copy(self._segments[name])
+        return cast(Segment, getattr(self, name))
 
     def __getattr__(self, name: str) -> Any:
-        if name in self._segments:
-            return self._segment(name)
         return getattr(self._whole(), name)
 
 

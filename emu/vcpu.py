@@ -107,6 +107,8 @@ class Vcpu(Cpu, Protocol):
     counts: bool
     #: It keeps translations of code. Else it executes from memory itself, and `take_written` has all that it writes.
     translates: bool
+    #: Real mode runs as virtual 8086 mode: software interrupts and faults are exits there.
+    real_is_v86: bool
 
     def refused(self, state: CpuState) -> tuple[Broken, ...]:
         """The rules that `state` breaks; empty: it can be entered."""

@@ -273,20 +273,20 @@ class FingerprintView:
 
 @dataclass(frozen=True, slots=True)
 class RegisterView:
-    """A register: its width in bits, its value, its flags in words."""
+    """A register: its width in bits, its value (None: unknown), its flags in words."""
 
     name: str
     bits: int
-    value: int
+    value: int | None
     text: str = ""  #: decoded flags where the register has any: "PE ET NE PG"
 
 
 @dataclass(frozen=True, slots=True)
 class RegistersView:
-    """The general view: mode word, the registers in the mode's width, flags decoded."""
+    """The general view: mode word, the registers in the mode's width, flags decoded. `linear_pc` None: unknown."""
 
     mode: str
-    linear_pc: int
+    linear_pc: int | None
     registers: tuple[RegisterView, ...]
     flags: str = ""
     extra: dict[str, int] = field(default_factory=dict)

@@ -82,7 +82,7 @@ class Worker:
     def call(self, fn: Callable[[], T], timeout: float | None = None) -> T:
         """Run `fn` on the machine's thread, between instructions if the guest runs, and return what it returns or
         raise what it raises. Raises TimeoutError after `timeout` seconds, WorkerClosed when the thread has ended."""
-        if threading.current_thread() is self._thread:
+        if threading.get_ident() == self._thread.ident:
             return fn()
         job = self._submit(fn)
         return job.result(timeout)
@@ -97,7 +97,7 @@ class Worker:
         job = _Job(fn)
         self._queue.put(job)
         if not self._stopped.is_set():
-            self.debugger.machine.request_stop()
+            self.debugger.request_stop()
         return job
 
     def interrupt(self) -> None:
@@ -110,20 +110,25 @@ class Worker:
         """Begin an action (one of the debugger's `begin_*`) and run it; where it ends within a few instructions, the
         listeners have been told when this returns. Raises DebuggerError if one is running."""
 
-        def start() -> None:
-            begin()
-            self._interrupt = False
-            self._origin = None
-            self._stopped.clear()
-            self._brief = True
-            try:
-                stop = self._piece(FIRST_PIECE)
-            finally:
-                self._brief = False
-            if stop is not None:
-                self._announce(stop)
+        if threading.get_ident() == self._thread.ident:
+            self._start(begin)
+        else:
+            self.call(lambda: self._start(begin))
 
-        self.call(start)
+    def _start(self, begin: Callable[[], None]) -> None:
+        begin()
+        self._interrupt = False
+        self._origin = None
+        self._brief = True
+        try:
+            stop = self._piece(FIRST_PIECE)
+        finally:
+            self._brief = False
+        # To other threads what ends within the first piece has never run.
+        if stop is None:
+            self._stopped.clear()
+        else:
+            self._tell(stop)
 
     def wait(self, timeout: float | None = None) -> Stop | None:
         """Until the guest is stopped; None if it still runs after `timeout` seconds."""
@@ -144,7 +149,7 @@ class Worker:
             return
         self._closed = True
         self._queue.put(None)
-        self.debugger.machine.request_stop()
+        self.debugger.request_stop()
         if threading.current_thread() is not self._thread:
             self._thread.join(10)
 
@@ -174,6 +179,9 @@ class Worker:
 
     def _announce(self, stop: Stop) -> None:
         self._stopped.set()
+        self._tell(stop)
+
+    def _tell(self, stop: Stop) -> None:
         for listener in tuple(self._listeners):
             try:
                 listener(stop)

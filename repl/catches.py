@@ -122,7 +122,7 @@ def _msr(session: Session, kind: CatchKind, rest: str) -> Catch:
     shown = ""
     if words and words[0] not in ("read", "write"):
         name = words.pop(0)
-        known = session.debugger.machine.executor.msr_names()
+        known = session.debugger.msr_names()
         number = known.get(name.lower().removeprefix("ia32_"))
         if number is None:
             number = _number(session, name, "MSR", 0xFFFFFFFF)

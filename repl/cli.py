@@ -78,8 +78,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
         "is emulated (the default), model, the reference hypervisor (docs/transitions.md), or kvm, Linux's "
         "(docs/kvm.md)")  # fmt: skip
     add("--policy", metavar="NAME", help="who executes where there is a hypervisor: auto or native, wherever the state "
-        "can be entered (the default), emulated, dwell:N, N instructions emulated behind each exit, or "
-        "learn (docs/policies.md)")  # fmt: skip
+        "can be entered (the default), emulated, dwell:N, N instructions emulated behind each exit, or learn, so many "
+        "as the place has taught (docs/policies.md)")  # fmt: skip
     add("--rules", metavar="NAME", help="which states its CPU can enter: vtx2006 (the default), vtx or svm")
     add("--costs", metavar="LIST", help="cycles in its ledger: exit=N,hop=N,emulated=N,native=N")
     add("--clock", default="virtual", metavar="NAME", help="what the guest's time follows: virtual, which is the "
@@ -91,7 +91,19 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--limit", metavar="N", help="instruction budget")
     add("--slice", metavar="N", help="instructions the engine is asked for at a time (changes nothing)")
     add("--checks", default="auto", metavar="auto|full|off", help="which segment checks are made (docs/fidelity.md)")
+    add("--load-xen", metavar="FILE", help="continue the domain of a Xen save stream (docs/inspect.md)")
     add("--debug", action="store_true", help="show tracebacks")
+
+
+def _front_end_options(parser: argparse.ArgumentParser) -> None:
+    """Who looks, and how."""
+    add = parser.add_argument
+    add("--gdb", metavar="ADDRESS", help="serve gdb at HOST:PORT, PORT, 0 for a free one, a socket path, stdio, or "
+        "off (default: 127.0.0.1:1234 at a prompt, off in scripts)")  # fmt: skip
+    add("-c", action=_Script, const="-c", dest="script", default=[], metavar="COMMAND", help="run a command instead "
+        "of the prompt; may be repeated")  # fmt: skip
+    add("-x", action=_Script, const="-x", dest="script", metavar="FILE", help="run the commands in FILE")
+    add("--json", action="store_true", help="results as JSON, one document a command")
 
 
 def run_parser() -> argparse.ArgumentParser:
@@ -99,8 +111,7 @@ def run_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="v2e run", description="Boot IMAGE on an emulated PC.", epilog=_EPILOG, allow_abbrev=False)
     _machine_options(parser)
     add = parser.add_argument
-    add("--gdb", metavar="ADDRESS", help="serve gdb at HOST:PORT, PORT, 0 for a free one, a socket path, stdio, or "
-        "off (default: 127.0.0.1:1234 at a prompt, off in scripts)")  # fmt: skip
+    _front_end_options(parser)
     add("--wait", action="store_true", help="start stopped, until gdb or the prompt continues")
     add("--headless", action="store_true", help="no prompt: run until the guest ends or gdb kills it")
     add("--until", metavar="EVENT", help="text:REGEX, serial:REGEX, debugcon:REGEX, pc:ADDR, insns:N or exit; then "
@@ -108,10 +119,7 @@ def run_parser() -> argparse.ArgumentParser:
     add("--lockstep", action="store_true", help="a second CPU runs the same instructions on memory of its own, that of "
         "the hypervisor or an emulator in other settings; the first difference ends the run")  # fmt: skip
     add("--screenshot", metavar="FILE", help="write what the display shows at the end to FILE, as PNG")
-    add("-c", action=_Script, const="-c", dest="script", default=[], metavar="COMMAND", help="run a command instead "
-        "of the prompt; may be repeated")  # fmt: skip
-    add("-x", action=_Script, const="-x", dest="script", metavar="FILE", help="run the commands in FILE")
-    add("--json", action="store_true", help="results as JSON, one document a command")
+    add("--save-xen", metavar="FILE", help="write the machine at the end to FILE, as a Xen save stream")
     return parser
 
 
@@ -139,6 +147,27 @@ def _gdb(arguments: Sequence[str]) -> int:
     return run_gdb(options, arguments[at + 1 :])
 
 
+def _inspect_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="v2e inspect", allow_abbrev=False,
+        description="Look at a file that Xen wrote: a save stream (of xl save too), an HVM context, or a core.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the file; it is mapped and never written")
+    add("--vcpu", default="0", metavar="N", help="which of its vCPUs to show (default: 0)")
+    _front_end_options(parser)
+    add("--headless", action="store_true", help="no prompt: serve gdb until it kills")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _inspect(arguments: Sequence[str]) -> int:
+    options = _inspect_parser().parse_args(arguments)
+    from repl.inspection import inspect
+
+    return inspect(options)
+
+
 def _doctor(arguments: Sequence[str]) -> int:
     parser = _Parser(prog="v2e doctor", description="What this host offers.", allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -158,6 +187,7 @@ def _bench(arguments: Sequence[str]) -> int:
 COMMANDS = {
     "run": (_run, "boot an image; prompt, script, or headless"),
     "gdb": (_gdb, "the same with gdb attached and our helper loaded"),
+    "inspect": (_inspect, "a file of Xen: save stream, HVM context, core"),
     "doctor": (_doctor, "what this host offers"),
     "bench": (_bench, "the benchmarks"),
 }

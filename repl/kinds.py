@@ -235,12 +235,12 @@ def _typed(session: Session, text: str) -> str:
 
 
 def _msr_words(session: Session, prefix: str) -> Iterable[str]:
-    return session.call(lambda: tuple(session.debugger.machine.executor.msr_names()))
+    return session.call(lambda: tuple(session.debugger.msr_names()))
 
 
 def _msr(session: Session, text: str) -> int:
     name = text.strip().lower().removeprefix("ia32_").removeprefix("msr_")
-    number = session.debugger.machine.executor.msr_names().get(name)
+    number = session.debugger.msr_names().get(name)
     if number is None:
         number = session.evaluate(text)
         if not 0 <= number <= 0xFFFFFFFF:

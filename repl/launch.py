@@ -80,6 +80,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     else:
         media = (*options.floppy, *options.disk, *options.cdrom, *options.virtio)
         tour = image is None and not media and options.firmware is None and options.kernel is None
+        tour = tour and options.load_xen is None
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
     config = MachineConfig(machine=options.machine, memory=memory, slice=piece, checks=checks, cpu=options.cpu)
     config.native = native_config(options, notice)
@@ -176,7 +177,8 @@ class Sink:
 
 def _compared(config: MachineConfig) -> Machine:
     """A machine with a second CPU in lockstep."""
-    from emu.lockstep import LockstepMachine, second_named
+    from emu.lockstep import LockstepMachine
+    from emu.seconds import second_named
 
     return LockstepMachine(config, second_named(config))
 
@@ -232,7 +234,8 @@ class Rig:
     def _note(self, stop: Stop) -> None:
         if stop.kind is StopKind.EXIT:
             self.guest_code = stop.exit_code
-        self._stops.put(stop)
+        if stop.kind in _ENDS:  # a debugger's steps are not to wake the main thread
+            self._stops.put(stop)
 
     def killed(self) -> None:
         """A gdb client wants the guest ended for good."""
@@ -306,6 +309,15 @@ class Rig:
         return [*self.config.floppies, *self.config.disks, *self.config.cdroms, *self.config.virtio]
 
 
+def _inputs(options: argparse.Namespace) -> list[Path]:
+    """The files that a run reads."""
+    names = [
+        options.image, *options.floppy, *options.disk, *options.cdrom, *options.virtio, *options.option_rom,
+        options.firmware, options.kernel, *options.initrd,
+    ]  # fmt: skip
+    return [Path(name) for name in names if name is not None]
+
+
 @contextlib.contextmanager
 def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool = False) -> Iterator[Rig]:
     """Build what the options ask for, outputs included. Raises UsageError."""
@@ -322,12 +334,10 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
     except BUILD_FAILURES as error:
         raise UsageError(str(error)) from error
     try:
-        images = [
-            options.image, *options.floppy, *options.disk, *options.cdrom, *options.virtio, *options.option_rom,
-            options.firmware, options.kernel, *options.initrd,
-        ]  # fmt: skip
         for sink in sinks:
-            sink.open(Path(name) for name in images if name is not None)
+            sink.open(_inputs(options))
+        if options.load_xen is not None:
+            _load_xen(rig, Path(options.load_xen))
         if options.limit is not None:
             limit = parse_count("--limit", options.limit)
             rig.worker.call(lambda: rig.debugger.set_limit(limit))
@@ -338,6 +348,24 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
             sink.close()
             if sink.error is not None:
                 notice(f"output was lost: {sink.error}")
+
+
+def _load_xen(rig: Rig, path: Path) -> None:
+    """Continue what a Xen save stream holds. Raises UsageError."""
+    from xenbridge.xen.files import FileError
+    from xenbridge.xen.stream_files import load_file
+
+    def load() -> list[str]:
+        notices = load_file(rig.machine, path)
+        rig.debugger.loaded(f"loaded from {path}")
+        return notices
+
+    try:
+        notices = rig.worker.call(load)
+    except FileError as error:
+        raise UsageError(f"--load-xen {error}") from error
+    for text in notices:
+        notice(text)
 
 
 def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
@@ -376,7 +404,7 @@ def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
 # -- front ends
 
 
-def _script(options: argparse.Namespace) -> tuple[Line, ...]:
+def script_lines(options: argparse.Namespace) -> tuple[Line, ...]:
     """The lines of -c and -x, in their order. Raises UsageError for a file that cannot be read."""
     if not options.script:
         return ()
@@ -391,14 +419,15 @@ def _script(options: argparse.Namespace) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _printer(options: argparse.Namespace) -> Printer:
+def script_printer(options: argparse.Namespace) -> Printer:
+    """Where and how commands' results go."""
     from repl.render import terminal_style
     from repl.script import Printer
 
     return Printer(sys.stdout, terminal_style(sys.stdout), options.json)
 
 
-def _run_script(rig: Rig, lines: tuple[Line, ...], printer: Printer) -> int:
+def run_script(rig: Rig, lines: tuple[Line, ...], printer: Printer) -> int:
     """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
     from repl.script import ScriptError, run_lines
 
@@ -424,7 +453,7 @@ def _feed_serial(rig: Rig) -> None:
     threading.Thread(target=pump, name="v2e-serial-input", daemon=True).start()
 
 
-def _prompt(rig: Rig) -> None:
+def run_prompt(rig: Rig) -> None:
     """The interactive prompt, until the person leaves."""
     from platformdirs import user_config_path, user_state_path
 
@@ -435,7 +464,7 @@ def _prompt(rig: Rig) -> None:
     style = terminal_style(sys.stdout)
     startup = user_config_path("v2e") / "startup"
     if startup.is_file():
-        _run_script(rig, file_lines(startup), Printer(sys.stdout, style))
+        run_script(rig, file_lines(startup), Printer(sys.stdout, style))
     rig.session.waits = False
     Prompt(rig.session, style=style, history=user_state_path("v2e") / "history").run()
 
@@ -468,13 +497,14 @@ def run(options: argparse.Namespace) -> int:
             f"--until {until.spec}: {KVM} does not count instructions: wait for another event, or use "
             "--hypervisor model"
         )
-    lines = _script(options)
+    lines = script_lines(options)
     piped = sys.stdin is None or not sys.stdin.isatty()
     headless = options.headless or options.gdb == "stdio"
     interactive = not (piped or headless or options.script or until)
     _check_combinations(options, bool(options.script), interactive)
     address = options.gdb or (DEFAULT_GDB if interactive else GDB_OFF)
     _check_screenshot(options.screenshot)
+    _check_save_xen(options)
     with rig_for(options, paced=interactive, at_prompt=interactive) as rig:
         if address != GDB_OFF:
             try:
@@ -490,6 +520,9 @@ def run(options: argparse.Namespace) -> int:
         if options.screenshot is not None:
             failed = _screenshot(rig, Path(options.screenshot))
             status = status or failed
+        if options.save_xen is not None:
+            failed = _save_xen(rig, Path(options.save_xen))
+            status = status or failed
         if options.lockstep:
             notice(rig.worker.call(lambda: _told(rig.machine)))
         return status
@@ -503,7 +536,7 @@ def _run_unattended(
         if found is not None:
             return found
     if options.script and not until:
-        failed = _run_script(rig, lines, _printer(options))
+        failed = run_script(rig, lines, script_printer(options))
         return rig.status(rig.debugger.last_stop) or failed
     return _run_to_end(rig, options, until, lines)
 
@@ -517,6 +550,38 @@ def _check_screenshot(name: str | None) -> None:
         raise UsageError(f"--screenshot {name}: there is no folder for a file of this name")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"--screenshot {name}: the file may not be written")
+
+
+def _check_save_xen(options: argparse.Namespace) -> None:
+    """Raises UsageError, before anything runs, for a file that could not be written at the end, or is an image."""
+    if options.save_xen is None:
+        return
+    from xenbridge.xen.files import FileError
+    from xenbridge.xen.stream_files import check_target
+
+    path = Path(options.save_xen)
+    for image in _inputs(options):
+        if path.exists() and image.exists() and path.samefile(image):
+            raise UsageError(f"--save-xen {options.save_xen!r} is an image of this run: name another file")
+    try:
+        check_target(path)
+    except FileError as error:
+        raise UsageError(f"--save-xen {error}") from error
+
+
+def _save_xen(rig: Rig, path: Path) -> int:
+    """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
+    from xenbridge.xen.files import FileError
+    from xenbridge.xen.stream_files import save_file
+
+    try:
+        notices = rig.worker.call(lambda: save_file(rig.machine, path))
+    except (FileError, DebuggerError) as error:
+        notice(f"--save-xen: {error}")
+        return STATUS_USAGE
+    for text in notices:
+        notice(text)
+    return STATUS_OK
 
 
 def _screenshot(rig: Rig, path: Path) -> int:
@@ -534,7 +599,7 @@ def _screenshot(rig: Rig, path: Path) -> int:
 def _run_interactive(rig: Rig, options: argparse.Namespace) -> int:
     if not options.wait:
         rig.worker.resume(rig.debugger.begin_continue)
-    _prompt(rig)
+    run_prompt(rig)
     return rig.status(None)  # whatever became of the guest, a person saw it
 
 
@@ -545,7 +610,7 @@ def _run_piped(rig: Rig, options: argparse.Namespace) -> int | None:
     from repl.script import ScriptError, run_lines, stream_lines
 
     try:
-        if run_lines(rig.session, stream_lines(sys.stdin), _printer(options)) == 0:
+        if run_lines(rig.session, stream_lines(sys.stdin), script_printer(options)) == 0:
             return None
     except ScriptError as error:
         notice(str(error))
@@ -561,5 +626,5 @@ def _run_to_end(rig: Rig, options: argparse.Namespace, until: Until | None, line
     if not options.wait:
         rig.worker.resume(rig.debugger.begin_continue)
     stop = rig.wait_end()
-    failed = _run_script(rig, lines, _printer(options)) if lines and stop is not None else STATUS_OK
+    failed = run_script(rig, lines, script_printer(options)) if lines and stop is not None else STATUS_OK
     return rig.status(stop) or failed

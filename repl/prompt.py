@@ -35,8 +35,9 @@ def toolbar_text(position: PositionView | None, running: bool) -> str:
     far = f"{position.selector:04x}:{hexadecimal(position.offset, 16 if position.offset < 65536 else 32)}"
     label = f" <{position.label}>" if position.label else ""
     state = "running" if running else "stopped"
-    linear = hexadecimal(position.linear)
-    return f" {position.mode}  {far}  linear {linear}{label}  {position.retired:,} instructions  {state} "
+    linear = "unknown" if position.linear is None else hexadecimal(position.linear)
+    count = "" if position.retired is None else f"{position.retired:,} instructions  "
+    return f" {position.mode}  {far}  linear {linear}{label}  {count}{state} "
 
 
 class CommandCompleter(Completer):

@@ -156,14 +156,19 @@ def _entries(views: Sequence[TableEntryView], style: Style) -> list[str]:
 def _register_list(views: Sequence[RegisterView], style: Style) -> list[str]:
     # Upper halves are shown where one of them is in use.
     wide = _wide(*(v.value for v in views))
-    return aligned([style("name", v.name), hexadecimal(v.value, min(v.bits, wide)), v.text] for v in views)
+    return aligned([style("name", v.name), _digits(v.value, min(v.bits, wide)), v.text] for v in views)
+
+
+def _digits(value: int | None, bits: int) -> str:
+    """Question marks for what is unknown."""
+    return "?" * (bits // 4) if value is None else hexadecimal(value, bits)
 
 
 def _registers(views: Sequence[RegistersView], style: Style) -> list[str]:
     lines = []
     for view in views:
-        cells = [f"{style('name', f'{r.name:<6}')} {hexadecimal(r.value, r.bits)}" for r in view.registers]
-        lines.append(f"{style('head', view.mode)}, linear pc {hexadecimal(view.linear_pc)}")
+        cells = [f"{style('name', f'{r.name:<6}')} {_digits(r.value, r.bits)}" for r in view.registers]
+        lines.append(f"{style('head', view.mode)}, linear pc {_digits(view.linear_pc, 32)}")
         lines += aligned(cells[at : at + 4] for at in range(0, len(cells), 4))
         lines.append(f"{style('name', 'flags')}  {view.flags or '-'}")
         lines += [f"{style('name', name)} {value:#x}" for name, value in view.extra.items()]
@@ -410,7 +415,7 @@ def _positions(views: Sequence[PositionView], style: Style) -> list[str]:
         far = f"{v.selector:04x}:{hexadecimal(v.offset, 16 if v.offset < 65536 else _wide(v.offset))}"
         label = f" <{v.label}>" if v.label else ""
         code = f"  {v.next.text}" if v.next else ""
-        lines.append(f"{style('here', far)} linear {hexadecimal(v.linear, _wide(v.linear))}{label} [{v.mode}]{code}")
+        lines.append(f"{style('here', far)} linear {_digits(v.linear, _wide(v.linear))}{label} [{v.mode}]{code}")
     return lines
 
 

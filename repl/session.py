@@ -104,10 +104,10 @@ class Session:
             following = self.debugger.disassemble(count=1)
         except (MemoryUnavailable, DebuggerError):
             following = ()
-        machine = self.debugger.machine
+        debugger, linear = self.debugger, self.debugger.linear_pc()
         return PositionView(
-            self.debugger.mode().label, cpu.cs.selector, cpu.rip, cpu.linear_pc, machine.executor.retired,
-            machine.clock.now, self.debugger.running, self.symbols.describe(cpu.linear_pc),
+            debugger.mode_label(), cpu.cs.selector, cpu.rip, linear, debugger.retired, debugger.virtual_ns,
+            debugger.running, "" if linear is None else self.symbols.describe(linear),
             following[0] if following else None,
         )  # fmt: skip
 
@@ -154,15 +154,14 @@ class DebuggerScope:
         self._debugger, self._symbols = debugger, symbols
 
     def register(self, name: str) -> int | None:
-        try:
-            return self._debugger.read_register(name)
-        except DebuggerError:
-            return None
+        """None where there is none of that name. Raises DebuggerError for one that is unknown."""
+        return self._debugger.read_register(name) if name in REGISTERS else None
 
     def symbol(self, name: str) -> int | None:
         return self._symbols.lookup(name)
 
     def cached_base(self, register: str) -> int:
+        self._debugger.need(f"{register}.base")
         return self._debugger.cpu().segment(register).base
 
     def segment_base(self, selector: int) -> int:
@@ -190,6 +189,7 @@ class DebuggerScope:
             raise ExpressionError(f"cannot read {size} bytes at {address:#x}: {error.why}") from None
 
     def word_size(self) -> int:
+        self._debugger.need("cs.width")
         return code_bits(self._debugger.cpu()) // 8
 
 

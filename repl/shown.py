@@ -31,14 +31,14 @@ class ValueView:
 
 @dataclass(frozen=True, slots=True)
 class PositionView:
-    """Where the CPU is: shown at stops, by `status`, and in the toolbar."""
+    """Where the CPU is: shown at stops, by `status`, and in the toolbar. None: unknown, or not counted."""
 
     mode: str
     selector: int
     offset: int
-    linear: int
-    retired: int
-    virtual_ns: int
+    linear: int | None
+    retired: int | None
+    virtual_ns: int | None
     running: bool
     label: str = ""
     next: InstructionView | None = None

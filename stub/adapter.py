@@ -8,15 +8,15 @@ base themselves. All methods run on the thread that owns the machine, except whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
 from emu.engine import Access
 from emu.stops import Condition, ConditionFailed
-from emu.subject import MemoryUnavailable
+from emu.subject import MemoryUnavailable, is_unknown
 from emu.worker import Worker
-from emu.x86.modes import code_bits, mode_of
+from emu.x86.modes import code_bits
 from emu.x86.state import CR0_PG, CpuState
 from stub.adapter_trace import OWNER, TracingTarget
 from stub.registers import X86Register
@@ -35,6 +35,8 @@ from stub.target import (
 from stub.tracing import Experiment
 
 T = TypeVar("T")
+#: Registers that are looked at in place, as a copy of the CPU's state costs more.
+FEW = 16
 #: The one CPU there is; ids count from 1.
 CPU_THREAD = 1
 _WATCH_KINDS = {
@@ -43,18 +45,21 @@ _WATCH_KINDS = {
     StopReason.AWATCH: BreakKind.ACCESS,
 }
 _ACCESSES = {
-    StopReason.WATCH: Access.WRITE,
-    StopReason.RWATCH: Access.READ,
-    StopReason.AWATCH: Access.BOTH,
+    StopReason.WATCH: (Access.WRITE,),
+    StopReason.RWATCH: (Access.READ,),
+    StopReason.AWATCH: (Access.READ, Access.WRITE),
 }
 _SIGNALS = {
-    StopKind.INTERRUPTED: SIGNAL_INT,
     StopKind.SHUTDOWN: SIGNAL_ABRT,
     StopKind.DEADLOCK: SIGNAL_ABRT,
     StopKind.FAILURE: SIGNAL_ABRT,
 }
 #: Stops that gdb has asked for, or that its own message says enough about.
-_PLAIN = frozenset((StopKind.PAUSED, StopKind.STEP, StopKind.INTERRUPTED))
+_PLAIN = {
+    StopKind.PAUSED: StopReport(),
+    StopKind.STEP: StopReport(),
+    StopKind.INTERRUPTED: StopReport(SIGNAL_INT),
+}
 #: Stops after which there is nothing to run on.
 _ENDS = frozenset((StopKind.EXIT, StopKind.POWEROFF, StopKind.SHUTDOWN, StopKind.DEADLOCK, StopKind.FAILURE))
 
@@ -125,20 +130,21 @@ class DebuggerTarget(TracingTarget):
         return f"CPU {thread - 1}"
 
     def thread_text(self, thread: int) -> str:
-        state = self._debugger.cpu()
-        return f"{mode_of(state).label} mode{', halted' if state.halted else ''}"
+        state = self._debugger.cpu_in_place()
+        return f"{self._debugger.mode_label()} mode{', halted' if state.halted else ''}"
 
     def _report(self, stop: Stop) -> StopReport:
+        if (plain := _PLAIN.get(stop.kind)) is not None:
+            return plain
         signal = _SIGNALS.get(stop.kind, SIGNAL_TRAP)
-        note = "" if stop.kind in _PLAIN else stop.text
         match stop.kind:
             case StopKind.EXIT | StopKind.POWEROFF:
-                return StopReport(signal, exit_code=stop.exit_code or 0, note=note)
+                return StopReport(signal, exit_code=stop.exit_code or 0, note=stop.text)
             case StopKind.BREAKPOINT:
                 return self._breakpoint_report(stop)
             case StopKind.WATCHPOINT:
                 return self._watch_report(stop)
-        return StopReport(signal, note=note)
+        return StopReport(signal, note=stop.text)
 
     def _breakpoint_report(self, stop: Stop) -> StopReport:
         for reason, points in ((StopReason.SWBREAK, self._software), (StopReason.HWBREAK, self._hardware)):
@@ -151,7 +157,7 @@ class DebuggerTarget(TracingTarget):
         if hit is not None:
             for (reason, address, length), _ in self._watches.items():
                 near = address < hit.address + hit.size and hit.address < address + length
-                if near and hit.access & _ACCESSES[reason]:
+                if near and hit.access in _ACCESSES[reason]:
                     return StopReport(reason=reason, address=max(address, hit.address))
         return StopReport(note=stop.text)
 
@@ -160,12 +166,22 @@ class DebuggerTarget(TracingTarget):
     def describe(self) -> Description:
         return self.describe_bits(code_bits(self._debugger.cpu()))
 
-    def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
-        state = self._debugger.cpu()
-        return [self._value(state, register) for register in description.registers]
+    def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
+        debugger = self._debugger
+        state = debugger.cpu_in_place() if len(registers) <= FEW else debugger.cpu()
+        if unknown := debugger.unknown():
+            return [None if self._is_unknown(r, unknown) else self._value(state, r) for r in registers]
+        if self.pc_is_offset or debugger.steering.possible:
+            return [self._value(state, register) for register in registers]
+        if TYPE_CHECKING:
+            registers = cast(Sequence[X86Register], registers)
+        return [register.read(state).to_bytes(register.size, "little") for register in registers]
 
-    def read_register(self, thread: int, register: Register) -> bytes | None:
-        return self._value(self._debugger.cpu(), register)
+    def _is_unknown(self, register: Register, unknown: frozenset[str]) -> bool:
+        assert isinstance(register, X86Register)
+        if register.is_pc:
+            return False  # gdb cannot connect without: where CS's base is unknown it is the offset, as `ip`
+        return any(is_unknown(part.name, unknown) for part in register.parts)
 
     def write_register(self, thread: int, register: Register, data: bytes) -> None:
         self._may_write()
@@ -215,17 +231,20 @@ class DebuggerTarget(TracingTarget):
         debugger = self._debugger
         if not length:
             return b""
-        with self._refusals_at(debugger.translate):
-            try:
-                return debugger.read_linear(address, length)
-            except MemoryUnavailable:
+        try:
+            return debugger.read_linear(address, length)
+        except MemoryUnavailable:
+            with self._refusals_at(debugger.translate):
                 # One byte at least, so that the first that cannot be read is named.
                 return debugger.read_linear(address, max(1, debugger.readable(address, length)))
 
     def write_memory(self, address: int, data: bytes) -> None:
         self._memory_may_be_written()
-        with self._refusals_at(self._debugger.translate):
+        try:
             self._debugger.write_linear(address, data)
+        except MemoryUnavailable:
+            with self._refusals_at(self._debugger.translate):
+                self._debugger.write_linear(address, data)
 
     def read_physical(self, address: int, length: int) -> bytes:
         debugger = self._debugger
@@ -292,8 +311,10 @@ class DebuggerTarget(TracingTarget):
         self._begin(lambda: self._debugger.begin_range(start, end))
 
     def _begin(self, begin: Callable[[], None]) -> None:
-        with _refusals():
+        try:
             self._worker.resume(begin)
+        except DebuggerError as error:
+            raise TargetError(str(error)) from None
 
     def interrupt(self) -> None:
         self._worker.interrupt()
@@ -365,6 +386,5 @@ class DebuggerTarget(TracingTarget):
             return self._debugger.add_breakpoint(kind, address, length, owner=OWNER).id
 
     def _drop(self, id: int) -> None:
-        # The prompt may have deleted it meanwhile.
-        if any(point.id == id for point in self._debugger.breakpoint_list()):
+        with suppress(DebuggerError):  # the prompt may have deleted it meanwhile
             self._debugger.remove_breakpoint(id)

@@ -10,6 +10,7 @@ import re
 from stub.messages import PROCESS, MessageError
 
 _NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")
+_SPAN = re.compile(rb"([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,16})")
 #: "Packets", thread-id: a hex number, -1 for all, 0 for any; in the multiprocess feature `pPROCESS.THREAD`, or
 #: `pPROCESS` for all of its threads.
 _THREAD = re.compile(rb"(?:p(-1|[0-9a-fA-F]{1,16})(?:\.|$))?(-1|[0-9a-fA-F]{1,16})?")
@@ -39,6 +40,14 @@ def pair(text: bytes, first: str, second: str) -> tuple[int, int]:
     if not comma:
         raise MessageError(f"there is no comma between {first} and {second}")
     return number(left, first), number(right, second)
+
+
+def span(text: bytes) -> tuple[int, int]:
+    """The `addr,length` of packets that come by the thousand."""
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        return pair(text, "address", "length")  # which says what is wrong
+    return int(match[1], 16), int(match[2], 16)
 
 
 def hexadecimal(text: bytes, what: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The only socket code: addresses and the byte streams behind them: TCP, a Unix socket, two pipes. Nothing blocks."""
+"""The only socket code: addresses and the byte streams behind them: TCP, a Unix socket, two pipes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import stat
+import struct
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,12 @@ CHUNK = 0x10000
 MAX_PATH = 107
 STDIO = "stdio"
 _READ, _WRITE = select.POLLIN, select.POLLOUT
+#: How long `linger` waits, ms.
+LINGER_MS = 2
+#: Of send(2): neither a signal where nobody reads, nor waiting for room.
+_SENDING = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+#: struct timeval (socket(7), SO_RCVTIMEO): seconds and microseconds, each a long.
+_TIMEVAL = struct.Struct("ll")
 
 
 class ServerError(Exception):
@@ -56,7 +63,7 @@ def parse_address(text: str) -> Address:
 
 
 class Link(Protocol):
-    """A byte stream that never blocks."""
+    """A byte stream that never blocks but in `linger`."""
 
     def fileno(self) -> int: ...
 
@@ -65,6 +72,9 @@ class Link(Protocol):
     def receive(self) -> bytes:
         """What has come, b"" at the end. Raises BlockingIOError, OSError."""
 
+    def linger(self) -> bytes:
+        """What comes within LINGER_MS, b"" at the end. Raises BlockingIOError, OSError."""
+
     def send(self, data: bytes) -> int:
         """How much was taken. Raises BlockingIOError, OSError."""
 
@@ -72,10 +82,12 @@ class Link(Protocol):
 
 
 class SocketLink:
-    """A connection."""
+    """A connection. The descriptor blocks, for at most LINGER_MS, so that waiting for a packet and taking it are one
+    call of the system; all else says that it is not to wait (MSG_DONTWAIT of recv(2))."""
 
     def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
+        connection.setblocking(True)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, LINGER_MS * 1000))
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -87,10 +99,13 @@ class SocketLink:
     write_fileno = fileno
 
     def receive(self) -> bytes:
+        return self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
+
+    def linger(self) -> bytes:
         return self._socket.recv(CHUNK)
 
     def send(self, data: bytes) -> int:
-        return self._socket.send(data, socket.MSG_NOSIGNAL)
+        return self._socket.send(data, _SENDING)
 
     def finish(self) -> None:
         """Nothing more will be sent; what the peer still sends is read until it goes, so that it gets the answer."""
@@ -115,6 +130,13 @@ class PipeLink:
 
     def receive(self) -> bytes:
         return os.read(self._source, CHUNK)
+
+    def linger(self) -> bytes:
+        ready = select.poll()
+        ready.register(self._source, _READ)
+        if not ready.poll(LINGER_MS):
+            raise BlockingIOError
+        return self.receive()
 
     def send(self, data: bytes) -> int:
         ready = select.poll()

@@ -24,9 +24,13 @@ BAD_REPEATS = frozenset(c - REPEAT_BIAS for c in b"#$+-")
 PACKET_SIZE = 0x20000
 
 _OUTSIDE = re.compile(rb"\++|-+|\x03|\$")
+_WHOLE = re.compile(rb"\$([^#$}*]*)#([0-9a-fA-F]{2})")
 _ESCAPED = re.compile(rb"\}(.)", re.DOTALL)
 _RUN = re.compile(rb"(.)\1{3,}", re.DOTALL)
-_HEX = re.compile(rb"[0-9a-fA-F]{2}")
+#: What two digits behind `#` say, in either case.
+_CHECKSUMS = {
+    bytes((a, b)): int(bytes((a, b)), 16) for a in b"0123456789abcdefABCDEF" for b in b"0123456789abcdefABCDEF"
+}
 #: adler32 sums bytes modulo 65521; a piece of 256 bytes cannot reach that.
 _PIECE = 256
 
@@ -124,9 +128,13 @@ def expand(data: bytes) -> bytes:
     return bytes(out)
 
 
+#: How a packet ends, by its checksum.
+_ENDS = tuple(b"#%02x" % value for value in range(256))
+
+
 def frame(payload: bytes) -> bytes:
     """`$payload#checksum`; the payload is escaped already where it must be."""
-    return b"$%b#%02x" % (payload, checksum(payload))
+    return b"$" + payload + _ENDS[checksum(payload)]
 
 
 def notification(payload: bytes) -> bytes:
@@ -156,6 +164,14 @@ class Decoder:
     def receive_data(self, data: bytes) -> None:
         """More bytes from the peer."""
         self._buffer += data
+
+    def whole(self, data: bytes) -> bytes | None:
+        """The payload of the one good packet that `data` from the peer is, as it nearly always is. None where it is
+        something else, has to be unescaped, or follows what is kept: then nothing was taken."""
+        if self._buffer or self._skipping or (match := _WHOLE.fullmatch(data)) is None:
+            return None
+        payload = match[1]
+        return payload if checksum(payload) == _CHECKSUMS[match[2]] and len(payload) <= self._limit else None
 
     @property
     def buffered(self) -> int:
@@ -205,13 +221,13 @@ class Decoder:
         if end < 0 or len(buffer) < end + 3:
             self._scanned = len(buffer) if end < 0 else end
             return None
-        payload, digits = bytes(buffer[1:end]), bytes(buffer[end + 1 : end + 3])
+        payload, said = bytes(buffer[1:end]), _CHECKSUMS.get(bytes(buffer[end + 1 : end + 3]))
         self._scanned = 0
-        if not _HEX.fullmatch(digits):
+        if said is None:
             del buffer[: end + 1]  # the digits may be the start of the next packet
             return Damaged("a packet without a checksum")
         del buffer[: end + 3]
-        if int(digits, 16) != checksum(payload):
+        if said != checksum(payload):
             return Damaged("a packet with a wrong checksum")
         try:
             return Packet(unescape(expand(payload) if self._repeats else payload))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from stub import trace_parser
-from stub.fields import expressions, hexadecimal, number, pair, thread_id
+from stub.fields import expressions, hexadecimal, number, pair, span, thread_id
 from stub.messages import (
     PROCESS,
     Action,
@@ -86,13 +86,13 @@ def _write_register(rest: bytes) -> Message:
 
 def _write_memory(rest: bytes) -> Message:
     head, data = _colon(rest)
-    address, length = pair(head, "address", "length")
+    address, length = span(head)
     return _sized(address, length, hexadecimal(data, "data"))
 
 
 def _write_binary(rest: bytes) -> Message:
     head, data = _colon(rest)
-    address, length = pair(head, "address", "length")
+    address, length = span(head)
     return _sized(address, length, data)
 
 
@@ -220,8 +220,8 @@ _LETTERS: dict[int, _Parser] = {
     ord("G"): lambda rest: WriteRegisters(hexadecimal(rest, "value")),
     ord("p"): lambda rest: ReadRegister(number(rest, "register number")),
     ord("P"): _write_register,
-    ord("m"): lambda rest: ReadMemory(*pair(rest, "address", "length")),
-    ord("x"): lambda rest: ReadMemoryBinary(*pair(rest, "address", "length")),
+    ord("m"): lambda rest: ReadMemory(*span(rest)),
+    ord("x"): lambda rest: ReadMemoryBinary(*span(rest)),
     ord("M"): _write_memory,
     ord("X"): _write_binary,
     ord("c"): lambda rest: Resume((Action("c"),), _address(rest)),

@@ -102,7 +102,7 @@ def reference(session: Session) -> str:
     )
     lines += ["## What qSupported answers", "", *_table(("feature", "meaning", *peers.PEERS), _features(session))]
     lines += ["## What is no packet", "", *_table(("", "here", *peers.PEERS), _properties())]
-    expedited = ", ".join(f"`{r.name}`" for _, r in describe(16).expedited)
+    expedited = ", ".join(f"`{r.name}`" for r in describe(16).expedited)
     lines += ["## Stops", "", _STOPS.format(expedited=expedited)]
     reasons = {kind.reason: kind.what for kind in KINDS.values()}
     lines += _table(

@@ -58,7 +58,8 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class X86Register(Register):
     """A register made of registers of the table. `read` gives its value, at most `bits` wide. `is_pc`: shown as its
-    target's convention says. `is_engine`: none of the CPU's, but who executes; not to be written."""
+    target's convention says, where that is another than the linear address, which `read` gives. `is_engine`: none of
+    the CPU's, but who executes; not to be written."""
 
     parts: tuple[Part, ...] = ()
     is_pc: bool = False
@@ -69,15 +70,24 @@ class X86Register(Register):
 def _reader(parts: tuple[Part, ...]) -> Callable[[CpuState], int]:
     """How to read the parts, put together; made once, since every stop reads many registers."""
     if len(parts) > 1:
-        return lambda state: sum(part.read(state) << part.low for part in parts)
+        several = tuple((REGISTERS[part.name].get, (1 << part.bits) - 1, part.low) for part in parts)
+
+        def read(state: CpuState) -> int:
+            value = 0
+            for get, mask, low in several:
+                value |= (get(state) & mask) << low
+            return value
+
+        return read
     (part,) = parts
     return REGISTERS[part.name].get if REGISTERS[part.name].bits <= part.bits else part.read
 
 
 def _plain(name: str, bits: int, type: str, *, source: str = "", group: str = "", ours: bool = False) -> X86Register:
     parts = (Part(source or name, 0, bits),)
-    is_pc = name in ("eip", "rip")
-    return X86Register(name, bits, type, group, name in EXPEDITED, not ours, parts, is_pc, _reader(parts))
+    is_pc, mask = name in ("eip", "rip"), (1 << bits) - 1
+    read = (lambda state: state.linear_pc & mask) if is_pc else _reader(parts)
+    return X86Register(name, bits, type, group, name in EXPEDITED, not ours, parts, is_pc, read)
 
 
 def _flags_type(id: str, size: int, flags: tuple[Flag, ...]) -> FlagsType:

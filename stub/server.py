@@ -25,9 +25,10 @@ from stub.session import Close, Event, RunCommand, Session
 __all__ = ["STDIO", "Address", "Server", "ServerError", "parse_address"]
 T = TypeVar("T")
 _READ, _WRITE = select.POLLIN, select.POLLOUT
-#: After an answer the target's thread waits this long (ms) for the next packet, since gdb sends them in bursts and each
-#: change of threads costs as much as the packet; and no longer than this in all (s), as others want the target, too.
-LINGER_MS, LINGER_SECONDS = 2, 0.02
+#: After an answer the target's thread waits a little for the next packet (`Link.linger`), since gdb sends them in
+#: bursts and each change of threads costs as much as the packet; no longer than this in all (s), as others want the
+#: target, too.
+LINGER_SECONDS = 0.02
 #: Clients that look on at the same time.
 MAX_ONLOOKERS = 4
 #: Clients more than that are told that others are served, until they go; more replace the oldest.
@@ -43,8 +44,6 @@ class _Connection:
         self._wake = wake
         self._lock = threading.Lock()
         self._pending = b""
-        self._ready = select.poll()
-        self._ready.register(link.fileno(), _READ)
         self.closing = False  #: close when all is sent
         self.dead = False
 
@@ -90,33 +89,27 @@ class _Connection:
         """On the target's thread: let the session handle `data`, and what comes right behind the answer."""
         session = self.session
         assert session is not None
-        events = self._feed(session, data)
         end = time.monotonic() + LINGER_SECONDS
-        while not events and session.answered and not self._pending and time.monotonic() < end:
-            data = self.receive(LINGER_MS)
+        while True:
+            events = session.receive_data(data)
+            while self.flush() and session.stalled:
+                events += session.receive_data(b"")
+            if events or self._pending or not session.answered or time.monotonic() >= end:
+                return events
+            data = self.receive(self.link.linger)
             if not data:
-                break
-            events = self._feed(session, data)
-        return events
+                return events
 
-    def receive(self, milliseconds: int = 0) -> bytes:
-        """What has come, b"" for nothing within this time. Notes the client's end in `dead`."""
+    def receive(self, receive: Callable[[], bytes]) -> bytes:
+        """What has come by one of the link's ways, b"" for nothing. Notes the client's end in `dead`."""
         try:
-            if milliseconds and not self._ready.poll(milliseconds):
-                return b""
-            data = self.link.receive()
+            data = receive()
         except BlockingIOError:
             return b""
         except OSError:
             data = b""
         self.dead = not data
         return data
-
-    def _feed(self, session: Session, data: bytes) -> list[Event]:
-        events = session.receive_data(data)
-        while self.flush() and session.stalled:
-            events += session.receive_data(b"")
-        return events
 
     def finish_command(self, output: str, failure: str) -> list[Event]:
         """On the target's thread: a monitor command has ended."""
@@ -256,7 +249,7 @@ class Server:
             if connection.link.write_fileno() in ready and connection.drain() and not connection.closing:
                 events = self._on_target(connection, lambda: connection.feed(b""))
         elif connection.link.fileno() in ready and not connection.closing:
-            data = connection.receive()
+            data = connection.receive(connection.link.receive)
             if data:
                 events = self._on_target(connection, lambda: connection.feed(data))
         self._handle(connection, events)

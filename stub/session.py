@@ -45,6 +45,8 @@ from stub.traceframe import UNCHANGED
 
 #: While more than this waits to be sent, no further packet is handled: a client that does not read costs no memory.
 HIGH_WATER = 4 * PACKET_SIZE
+#: Packets whose meaning is kept, as the same ones come again and again, and the longest of them, bytes.
+KNOWN, KNOWN_LENGTH = 512, 48
 #: All packets that are answered, in the order of qSupported's answer.
 ALL_HANDLERS: tuple[Handler, ...] = (
     *base.HANDLERS,
@@ -80,6 +82,8 @@ GREETINGS = (
 class State(enum.Enum):
     """See the module's head."""
 
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked with each packet
+
     NEW = "new"
     STOPPED = "stopped"
     RUNNING = "running"
@@ -96,6 +100,12 @@ MOVES: dict[State, frozenset[State]] = {
     State.ENDED: frozenset((State.STOPPED, State.RUNNING, State.ENDED, State.CLOSED)),
     State.CLOSED: frozenset((State.CLOSED,)),
 }
+
+
+#: Looked up once: an enumeration's members cost several times a global name.
+_NEW, _STOPPED, _RUNNING = State.NEW, State.STOPPED, State.RUNNING
+#: In these a packet is handled when it comes.
+_TALKS = frozenset((_STOPPED, _RUNNING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +165,7 @@ class Session:
         self._starting = False  #: within a resume handler
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
+        self._known: dict[bytes, messages.Message] = {}
         self._context = Context(target, self._supported, _let_go, has_runner)
         self._context.printed = self.printed
         self._context.looks_on = looks_on
@@ -167,9 +178,14 @@ class Session:
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Bytes from the client (b"" to go on after output has drained). Never raises."""
-        self._decoder.receive_data(data)
         events: list[Event] = []
         self.stalled = False
+        if self.state in _TALKS and len(self._out) < HIGH_WATER:
+            payload = self._decoder.whole(data)
+            if payload is not None:
+                self._packet(payload, events)
+                return events
+        self._decoder.receive_data(data)
         while self.state not in (State.CLOSED, State.MONITOR):
             if len(self._out) >= HIGH_WATER:
                 self.stalled = True
@@ -205,8 +221,9 @@ class Session:
     @property
     def answered(self) -> bool:
         """True while it is the client's turn: all it has said is answered, and the target stands still."""
-        standing = not (self._looks_on and self.target.running)
-        return self.state in (State.STOPPED, State.ENDED) and not self._out and standing
+        if self._out or (self.state is not _STOPPED and self.state is not State.ENDED):
+            return False
+        return not (self._looks_on and self.target.running)
 
     @property
     def buffered(self) -> int:
@@ -225,20 +242,23 @@ class Session:
         if self._starting:
             self._early = report
         elif self._running:
-            if self._context.non_stop:
-                self._notify(report)
-            else:
-                words = base.note(report)
-                if words is not None:
-                    self._send(words)
-                self._context.thread = report.thread
-                self._send(self._stop_reply(report))
+            self._tell(report)
             self._on_output()
+
+    def _tell(self, report: StopReport) -> None:
+        """To a client that takes the guest for running."""
+        if self._context.non_stop:
+            self._notify(report)
+            return
+        if report.note:
+            self._send(base.console(report.note + "\n"))
+        self._context.thread = report.thread
+        self._send(self._stop_reply(report))
 
     @property
     def _running(self) -> bool:
         """The client takes the guest for running."""
-        return self.state is State.RUNNING or (self.state is State.MONITOR and self._behind is State.RUNNING)
+        return self.state is _RUNNING or (self.state is State.MONITOR and self._behind is _RUNNING)
 
     def _notify(self, report: StopReport) -> None:
         """Non-stop mode: what there is to say in words has to wait for a command, as nothing carries it."""
@@ -327,26 +347,32 @@ class Session:
         if not self._context.no_ack:
             self._out += b"+"
         self._log.note("<-", payload)
-        if self.state is State.NEW:
+        if self.state is _NEW:
             self._begin()
         self._starting, self._early = True, None
         try:
             answer = self._answer(payload)
         finally:
             self._starting = False
-        self._reply(answer, events)
+        if self.state is _STOPPED and type(answer) is bytes and not self._context.non_stop:
+            self._send(answer)
+        else:
+            self._reply(answer, events)
 
     def _answer(self, payload: bytes) -> Answer:
         try:
-            message = parse(payload)
-            if not isinstance(message, (*GREETINGS, messages.NonStop)):
+            message = self._known.get(payload)
+            if message is None:
+                message = self._parse(payload)
+            if self._context.halted and not isinstance(message, (*GREETINGS, messages.NonStop)):
                 self._context.halted = False
             handler = self._handlers.get(type(message))
             if handler is None:
                 return base.UNSUPPORTED
-            refusal = self._refusal(message)
-            if refusal is not None:
-                return refusal
+            if self.state is not _STOPPED or self._context.non_stop or self._context.frame is not None:
+                refusal = self._refusal(message)
+                if refusal is not None:
+                    return refusal
             if self._looks_on:
                 return onlooker.answer(self._context, message, handler)
             return handler.run(self._context, message)
@@ -357,6 +383,14 @@ class Session:
         except Exception as error:
             self._on_error(error)
             return error_text(f"internal error in {payload[:12]!r}: {type(error).__name__}: {error}")
+
+    def _parse(self, payload: bytes) -> messages.Message:
+        message = parse(payload)
+        if len(payload) <= KNOWN_LENGTH:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[payload] = message
+        return message
 
     def _begin(self) -> None:
         """The first packet: what the client asks from now on is to hold until it lets the guest run."""
@@ -394,7 +428,7 @@ class Session:
     def _reply(self, answer: Answer, events: list[Event]) -> None:
         match answer:
             case bytes():
-                if self.state is State.RUNNING and answer[:1] == b"T":
+                if self.state is _RUNNING and answer[:1] == b"T":
                     self._move(State.STOPPED)  # `?` while it ran has stopped it
                 self._send(answer)
                 if self._early is not None and self._context.non_stop:
@@ -402,10 +436,10 @@ class Session:
             case Running():
                 self._run()
                 if self._early is not None:
-                    self.stopped(self._early)
+                    self._tell(self._early)
             case Stays(report):
                 self._run()
-                self.stopped(report)
+                self._tell(report)
             case Silent():
                 pass
             case Monitor(text, output, failure):

@@ -89,11 +89,10 @@ class Register:
     group: str = ""
     expedited: bool = False
     saved: bool = True
+    size: int = field(init=False)  #: in bytes
 
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self.bits // 8
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", self.bits // 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +111,15 @@ class Description:
     architecture: str
     features: tuple[Feature, ...]
     registers: tuple[Register, ...] = field(init=False)
-    expedited: tuple[tuple[int, Register], ...] = field(init=False)
+    expedited: tuple[Register, ...] = field(init=False)
+    expedited_keys: tuple[str, ...] = field(init=False)  #: what a stop reply calls them: number and colon
 
     def __post_init__(self) -> None:
         registers = tuple(r for f in self.features for r in f.registers)
         object.__setattr__(self, "registers", registers)
-        object.__setattr__(self, "expedited", tuple((n, r) for n, r in enumerate(registers) if r.expedited))
+        object.__setattr__(self, "expedited", tuple(r for r in registers if r.expedited))
+        keys = tuple(f"{number:x}:" for number, register in enumerate(registers) if register.expedited)
+        object.__setattr__(self, "expedited_keys", keys)
 
     def standard(self) -> Description:
         """Only what a client knows without having read the description: gdb's own features."""
@@ -129,6 +131,8 @@ class Description:
 
 class StopReason(enum.Enum):
     """The reasons that a stop reply can name; the value is its word there."""
+
+    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
 
     NONE = ""
     SWBREAK = "swbreak"
@@ -185,11 +189,8 @@ class HasRegisters(Protocol):
     def describe(self) -> Description:
         """The registers as they are to be seen in the present mode."""
 
-    def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
-        """The value of each register, little-endian; None for one that cannot be known."""
-
-    def read_register(self, thread: int, register: Register) -> bytes | None:
-        """One of the description's registers."""
+    def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
+        """The value of each of these of a description, little-endian; None for one that cannot be known."""
 
     def write_register(self, thread: int, register: Register, data: bytes) -> None:
         """`data` has the register's size. Raises TargetError where the CPU does not allow the value."""

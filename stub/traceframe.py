@@ -25,12 +25,11 @@ class ShownFrame:
         assert isinstance(self._target, HasRegisters)
         return self._target.describe()
 
-    def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
+    def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
         """As HasRegisters."""
-        return [self.read_register(thread, register) for register in description.registers]
+        return [self._read(register) for register in registers]
 
-    def read_register(self, thread: int, register: Register) -> bytes | None:
-        """As HasRegisters."""
+    def _read(self, register: Register) -> bytes | None:
         if self._frame.registers is None:
             return self._target.pc_at(self._frame.address, register)  # that much is known
         return self._target.snapshot_register(self._frame.registers, register)

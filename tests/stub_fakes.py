@@ -81,11 +81,8 @@ class FakeTarget(BareTarget):
     def describe(self) -> Description:
         return described(code_bits(self.cpu))
 
-    def read_registers(self, thread: int, description: Description) -> Sequence[bytes | None]:
-        return [self.read_register(thread, register) for register in description.registers]
-
-    def read_register(self, thread: int, register: Register) -> bytes | None:
-        return self.value(self.cpu, register)
+    def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
+        return [self.value(self.cpu, register) for register in registers]
 
     def value(self, cpu: CpuState, register: Register) -> bytes:
         assert isinstance(register, X86Register)
@@ -184,7 +181,7 @@ class FakeTarget(BareTarget):
         self.hooks[address] = hooks
 
     def register_reader(self, register: Register) -> Callable[[], int]:
-        return lambda: int.from_bytes(self.read_register(1, register) or b"", "little")
+        return lambda: int.from_bytes(self.value(self.cpu, register) or b"", "little")
 
     def glance(self, address: int, length: int) -> bytes:
         return self.read_memory(address, length)

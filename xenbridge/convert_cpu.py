@@ -161,3 +161,12 @@ def context_cpu(records: tuple[Record, ...], cpu: int = 0) -> CpuState:
     if (lapic := hvm.find(records, "LAPIC", cpu)) is not None:
         state.msrs[m.APIC_BASE] = lapic.values()["apic_base_msr"]
     return state
+
+
+def take_ours(cpu: CpuState, ours: Values) -> None:
+    """What a stream of v2e's says besides Xen's records (wire.stream.V2E_LAYOUT)."""
+    flags = ours["flags"]
+    cpu.halted, cpu.shadow = bool(flags & 1), bool(flags & 4)
+    cpu.nmi_blocked, cpu.nmi_pending = bool(flags & 8), bool(flags & 16)
+    if flags & 1 and flags & 2:
+        cpu.rip += 1

@@ -97,6 +97,25 @@ def isa_lines(records: tuple[Record, ...]) -> int:
     return 0 if record is None else record.values()["lines"] & 0xFFFF
 
 
+def rewire(pic: pic8259.State, lines: int) -> list[int]:
+    """The machine's own lines come in the place of the file's: `lines` are the IRQs that are high. Requests of the
+    others end; gives the IRQs of those that were not masked."""
+    dropped = []
+    for state, first in ((pic.master, 0), (pic.slave, 8)):
+        chip = Chip(not first)
+        chip.state = state
+        high = lines >> first & 0xFF
+        asked = chip.irr & ~state.imr & ~high
+        dropped += [first + n for n in range(8) if asked >> n & 1 and first + n != CASCADE]
+        state.inputs, state.edges = high, state.edges & high
+    slave = Chip(False)
+    slave.state = pic.slave
+    if slave.request() is not None:
+        pic.master.inputs |= 1 << CASCADE
+        pic.master.edges |= 1 << CASCADE
+    return dropped
+
+
 def pic_records(state: pic8259.State) -> list[Record]:
     """Both chips' records."""
     return [
@@ -108,12 +127,12 @@ def pic_records(state: pic8259.State) -> list[Record]:
 # -- I/O APIC
 
 
-def ioapic_state(records: tuple[Record, ...]) -> ioapic.State | None:
-    """Inputs 24 to 47, which only Xen's has, are left out."""
+def ioapic_state(records: tuple[Record, ...], lines: int) -> ioapic.State | None:
+    """Inputs 24 to 47, which only Xen's has, are left out. `lines`: the ISA IRQs that are high."""
     record = hvm.find(records, "IOAPIC")
     if record is None:
         return None
-    values, lines = record.values(), isa_lines(records)
+    values = record.values()
     inputs = lines & ~5 | (4 if lines & 1 else 0)  # the 8254 is on input 2
     entries = [entry & (ioapic.ENTRY_BITS | ioapic.READ_ONLY) for entry in values["redirtbl"][: ioapic.INPUTS]]
     return ioapic.State(values["ioregsel"] & 0xFF, values["id"] & 15, inputs, entries)
@@ -140,8 +159,8 @@ def _word(page: bytes, at: int) -> int:
     return int.from_bytes(page[at : at + 4], "little")
 
 
-def lapic_state(records: tuple[Record, ...], now: int, cpu: int = 0) -> lapic.State | None:
-    """The timer's count begins anew at `now` (ns), as it does in Xen."""
+def lapic_state(records: tuple[Record, ...], now: int, cpu: int = 0, tick: int = TIMER_TICK) -> lapic.State | None:
+    """The timer's count begins anew at `now` (ns), as it does in Xen. `tick`: ns a count."""
     record, page = hvm.find(records, "LAPIC", cpu), hvm.find(records, "LAPIC_REGS", cpu)
     if record is None or page is None:
         return None
@@ -158,7 +177,7 @@ def lapic_state(records: tuple[Record, ...], now: int, cpu: int = 0) -> lapic.St
     timer = state.lvt[lapic.TIMER]
     state.timer = TimerState(
         timer >> 17 & 3, bool(timer & lapic.MASKED), _word(data, 0x3E0) & 0xB, _word(data, 0x380), now,
-        values["tdt_msr"], TIMER_TICK,
+        values["tdt_msr"], tick,
     )  # fmt: skip
     return state
 

@@ -16,6 +16,7 @@ from ctypes import addressof, c_uint8
 from typing import Final
 
 from emu.engine import Change, Exit, ExitReason, Fault, MmioBus, PortIo
+from emu.unicorn_control import EMPTY
 from emu.unicorn_engine import UnicornEngine
 from emu.unicorn_layout import HF_CS32, HF_CS64, HF_LMA, HF_PE
 from emu.vcpu import ExitCause, Place, VmExit
@@ -65,7 +66,7 @@ class ModelVcpu(UnicornEngine):
 
     def __init__(self, place: Place, rules: Rules = VTX2006) -> None:
         self.rules = rules
-        self._real_is_v86 = rules is VTX2006
+        self.real_is_v86 = rules is VTX2006
         #: of the exit that a callback has met in this run: what, address, write, linear pc
         self._met: tuple[ExitCause, int, bool, int] | None = None
         self._modes: dict[tuple[int, int], Mode] = {}
@@ -124,15 +125,15 @@ class ModelVcpu(UnicornEngine):
             return self._made(ExitCause.FORBIDDEN, before=True)
         if skip_breakpoint and (exit := self._before()) is not None:
             return exit
-        end, skip = self.retired + budget, skip_breakpoint
+        end, skip, over = self.retired + budget, skip_breakpoint, False
         while True:
             self._met = None
-            done = self.run(end - self.retired, skip_breakpoint=skip)
+            done = self._pass() if over else self.run(end - self.retired, skip_breakpoint=skip)
             if (exit := self._ended(done)) is not None:
                 return exit
             if self.retired >= end:
                 return self._made(ExitCause.STOPPED, stop=Exit(ExitReason.BUDGET, budget))
-            skip = done.reason is BREAKPOINT
+            over, skip = done.reason is BREAKPOINT, False
 
     def _ended(self, exit: Exit) -> VmExit | None:
         """What the end of a run is; None: nothing, it goes on."""
@@ -145,6 +146,8 @@ class ModelVcpu(UnicornEngine):
         if reason is BREAKPOINT:
             if self._stops_here():
                 return self._made(ExitCause.STOPPED, stop=exit)
+            if self._control.skip != EMPTY:  # no breakpoint of the debugger's: what is to be passed is still ahead
+                self.resume((self._control.skip, self._control.skip_rsp, False))
             return self._made(ExitCause.FORBIDDEN, before=True) if self._out_of_bounds() else self._before()
         if self._own_event(exit):
             return self._made(ExitCause.FORBIDDEN, before=True) if self._out_of_bounds() else None
@@ -175,9 +178,17 @@ class ModelVcpu(UnicornEngine):
             self._modes[key] = mode_of(self.live())
         return self._modes[key]
 
+    def _pass(self) -> Exit:
+        """Execute the next instruction, whatever is stopped at there. A breakpoint that is to be passed later stays."""
+        kept = self.resuming
+        done = self.run(1, skip_breakpoint=True)
+        if kept is not None and done.executed:
+            self.resume(kept)
+        return done
+
     def complete(self, exit: VmExit) -> Exit:
         """See Vcpu."""
-        done = self.run(1, skip_breakpoint=True)
+        done = self._pass()
         self._met = None
         return Exit(ExitReason.BUDGET, done.executed) if self._own_event(done) else done
 
@@ -191,7 +202,7 @@ class ModelVcpu(UnicornEngine):
         """The exit that the next instruction makes, if it does."""
         found, code = self._class_here()
         state = self.live()
-        real = self._real_is_v86 and not state.cr0 & CR0_PE
+        real = self.real_is_v86 and not state.cr0 & CR0_PE
         if not found & CLASSES or (found & REAL_ONLY and not real):
             return None
         if not real and not found & ANY_RING and (state.rflags & RFLAGS_VM or state.cpl):
@@ -226,7 +237,7 @@ class ModelVcpu(UnicornEngine):
         self.request_stop()
 
     def _fault(self, fault: Fault) -> None:
-        if self._real_is_v86 and not self._env.cr[0] & CR0_PE and fault.interrupt is None:
+        if self.real_is_v86 and not self._env.cr[0] & CR0_PE and fault.interrupt is None:
             cause = ExitCause.SOFTWARE_INTERRUPT if fault.software else ExitCause.EXCEPTION
             self._met = cause, fault.vector, False, fault.linear
             self.request_stop()

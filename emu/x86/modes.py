@@ -11,7 +11,6 @@ from emu.x86.state import (
     CR4_PSE,
     EFER_LMA,
     RFLAGS_VM,
-    SEGMENTS,
     CpuState,
 )
 
@@ -85,7 +84,9 @@ def mode_of(state: CpuState) -> Mode:
 
 
 def _is_big(state: CpuState) -> bool:
-    return state.cs.big or state.ss.big or any(state.segment(name).limit != REAL_LIMIT for name in SEGMENTS)
+    cs, ss = state.cs, state.ss
+    limits = cs.limit == ss.limit == state.ds.limit == state.es.limit == state.fs.limit == state.gs.limit == REAL_LIMIT
+    return cs.big or ss.big or not limits
 
 
 def code_bits(state: CpuState) -> int:

@@ -77,7 +77,7 @@ def dev(session: Session, args: Args) -> Result:
 @command("irq", "devices", "show the interrupt controllers, and the last interrupts and exceptions", looks=True)
 def irq(session: Session, args: Args) -> Result:
     controllers = [v for v in session.debugger.devices() if "8259" in v.chip or "APIC" in v.chip.upper()]
-    events = [e for e in session.debugger.machine.journal if e.kind in INTERRUPT_KINDS]
+    events = [e for e in session.debugger.events() if e.kind in INTERRUPT_KINDS]
     return Result((*controllers, tuple(events[-RECENT:])))
 
 

@@ -57,6 +57,8 @@ def _code(session: Session, address: int | None, count: int, bits: int | None, w
     instructions = debugger.disassemble(address, count, bits)
     cpu = debugger.cpu()
     limit = (1 << 64) - 1 if cpu.long64 else cpu.cs.limit
+    if not {"cs", "cs.base", "cs.limit"}.isdisjoint(debugger.unknown()):
+        limit = -1  # which offset an address has is unknown
     view = CodeView(instructions, cpu.cs.selector, limit, _labels(session, [i.linear for i in instructions]))
     return Result((view,), again=f"{word} {_behind(instructions):#x}" if instructions else "")
 
@@ -217,4 +219,5 @@ def symbols(session: Session, args: Args) -> Result:
 @command("map", "memory", "show the maps of physical memory and of I/O ports", aliases=("info map",), looks=True)
 def show_map(session: Session, args: Args) -> Result:
     subject = session.debugger.subject
-    return Result((subject.memory_map(), subject.port_map()))
+    maps = (subject.memory_map(), subject.port_map())
+    return Result(maps) if any(maps) else Result(text="there is neither memory nor a port in it")

@@ -73,6 +73,7 @@ def info_qtree(session: Session, args: Args) -> Result:
 @command("info registers", "segments", "show the CPU's registers as QEMU's monitor does",
          details="`regs`, `sreg` and `creg` show more.", looks=True)  # fmt: skip
 def info_registers(session: Session, args: Args) -> Result:
+    session.debugger.need(*sorted(session.debugger.unknown()))
     return Result(text=qemu_cpu.registers_text(session.debugger.cpu()))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repl.command import Argument, CommandError, Result, command
-from repl.kinds import COUNT, EVENT_KIND, NAME, SNAPSHOT
+from repl.kinds import COUNT, EVENT_KIND, NAME, PATH, SNAPSHOT
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -23,7 +23,7 @@ _DEFAULT_NAME = "default"
     looks=True,
 )  # fmt: skip
 def journal(session: Session, args: Args) -> Result:
-    events = tuple(session.debugger.machine.journal)
+    events = session.debugger.events()
     if args["kind"] is not None:
         events = tuple(e for e in events if e.kind == args["kind"])
     if not events:
@@ -62,6 +62,22 @@ def save(session: Session, args: Args) -> Result:
     name = args["name"] or _DEFAULT_NAME
     state = session.snapshots.states[name] = session.debugger.save()
     return Result(text=f"saved {name!r} at {state.retired} instructions")
+
+
+@command(
+    "save-xen", "record", "write the machine to FILE as a save stream of Xen", Argument("file", PATH),
+    details="`v2e run --load-xen FILE` continues it, `v2e inspect FILE` looks at it. What Xen has no records for "
+    "(display, disks and other devices of the device model) is not in it.",
+)  # fmt: skip
+def save_xen(session: Session, args: Args) -> Result:
+    from xenbridge.xen.files import FileError
+    from xenbridge.xen.stream_files import save_file
+
+    try:
+        notices = save_file(session.debugger.machine, args["file"])
+    except FileError as error:
+        raise CommandError(str(error)) from None
+    return Result(text="\n".join((f"written to {args['file']}", *notices)))
 
 
 @command(

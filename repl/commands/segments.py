@@ -75,7 +75,7 @@ def msr(session: Session, args: Args) -> Result:
             raise CommandError(f"an MSR has 64 bits: {value:#x} does not fit")
         session.debugger.write_msr(number, value & (1 << 64) - 1)
         return Result()
-    names = {n: name for name, n in session.debugger.machine.executor.msr_names().items()}
+    names = {n: name for name, n in session.debugger.msr_names().items()}
     return Result((ValueView(names.get(number, f"msr {number:#x}"), session.debugger.msr(number), 64),))
 
 

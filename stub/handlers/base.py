@@ -403,8 +403,3 @@ HANDLERS = (
 def console(text: str) -> bytes:
     """An `O` packet's payload ("Stop Reply Packets"): text for the client's console."""
     return b"O" + text.encode("utf-8").hex().encode("ascii")
-
-
-def note(report: StopReport) -> bytes | None:
-    """The report's words as a console packet."""
-    return console(report.note + "\n") if report.note else None

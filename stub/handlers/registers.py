@@ -16,10 +16,11 @@ def read_registers(context: Context, message: messages.ReadRegisters) -> Answer:
     target = context.registers
     assert target is not None
     layout = context.layout()
-    values = target.read_registers(context.thread, layout)
-    if None not in values:
-        return b"".join(value for value in values if value is not None).hex().encode("ascii")
-    return "".join(map(hex_value, values, layout.registers)).encode("ascii")
+    values = target.read_registers(context.thread, layout.registers)
+    try:
+        return b"".join(values).hex().encode("ascii")  # type: ignore[arg-type]
+    except TypeError:  # one cannot be known
+        return "".join(map(hex_value, values, layout.registers)).encode("ascii")
 
 
 def write_registers(context: Context, message: messages.WriteRegisters) -> Answer:
@@ -27,7 +28,7 @@ def write_registers(context: Context, message: messages.WriteRegisters) -> Answe
     assert target is not None
     layout = context.layout()
     data, offset = message.data, 0
-    for register, now in zip(layout.registers, target.read_registers(context.thread, layout), strict=True):
+    for register, now in zip(layout.registers, target.read_registers(context.thread, layout.registers), strict=True):
         value = data[offset : offset + register.size]
         offset += register.size
         if len(value) < register.size:
@@ -52,7 +53,8 @@ def read_register(context: Context, message: messages.ReadRegister) -> Answer:
         register = _register(context, message.number)
     except TargetError as error:
         return context.error(str(error))
-    return hex_value(target.read_register(context.thread, register), register).encode("ascii")
+    (value,) = target.read_registers(context.thread, (register,))
+    return hex_value(value, register).encode("ascii")
 
 
 def _write(target: HasRegisters, thread: int, register: Register, data: bytes) -> None:

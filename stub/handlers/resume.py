@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from stub import messages
 from stub.handlers.base import Answer, Context, Handler, Running, constant
-from stub.handlers.registers import hex_value
 from stub.target import Continues, Steps, StepsRange, StopReason, StopReport, Target, TargetError
 
 #: Reasons that are sent only to a client that has announced them ("General Query Packets", qSupported).
 ANNOUNCED = {StopReason.SWBREAK: "swbreak+", StopReason.HWBREAK: "hwbreak+"}
+NO_REASON = StopReason.NONE
 #: vCont actions, by the capability each needs ("Packets", vCont). gdb ignores vCont without all of c, C, s and S.
 ACTIONS: dict[str, tuple[type, str]] = {
     "c": (Continues, "continue"),
@@ -27,19 +27,29 @@ def stop_reply(context: Context, report: StopReport) -> bytes:
     if report.exit_code is not None:
         process = b";process:%x" % messages.PROCESS if context.multiprocess else b""
         return b"W%02x%b" % (report.exit_code & 0xFF, process)
-    parts = [f"T{report.signal:02x}"]
-    if report.reason in ANNOUNCED:
-        if ANNOUNCED[report.reason] in context.client:
-            parts.append(f"{report.reason.value}:;")
-    elif report.reason is not StopReason.NONE:
-        parts.append(f"{report.reason.value}:{report.address:x};")
-    parts.append(f"thread:{context.thread_id(report.thread)};core:{report.thread - 1:x};")
+    thread = report.thread
+    reason = "" if report.reason is NO_REASON else _reason(context, report)
+    text = f"T{report.signal:02x}{reason}thread:{context.thread_id(thread)};core:{thread - 1:x};"
     target = context.registers
     if context.fetched and target is not None:
-        for number, register in context.layout().expedited:
-            value = target.read_register(report.thread, register)
-            parts.append(f"{number:x}:{hex_value(value, register)};")
-    return "".join(parts).encode("ascii")
+        layout = context.layout()
+        values = target.read_registers(thread, layout.expedited)
+        # One that cannot be known is left for the client to ask for.
+        text += "".join(
+            [
+                f"{key}{value.hex()};"
+                for key, value in zip(layout.expedited_keys, values, strict=True)
+                if value is not None
+            ]
+        )
+    return text.encode("ascii")
+
+
+def _reason(context: Context, report: StopReport) -> str:
+    feature = ANNOUNCED.get(report.reason)
+    if feature is None:
+        return f"{report.reason.value}:{report.address:x};"
+    return f"{report.reason.value}:;" if feature in context.client else ""
 
 
 def query_stop(context: Context, message: messages.QueryStop) -> Answer:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import guests, loops, requests
+from bench import guests, loops, raw_figures, requests
 from bench.__main__ import main, row
 from bench.figures import FIGURES, Figure
 from bench.sides import BenchError, Kernel, Qemu, Side, V2e
@@ -29,6 +29,32 @@ def test_the_loop_jumps_to_the_address_that_the_breakpoint_figure_uses():
     assert code[-1][1] == f"jmp {guests.LOOP_ADDRESS:#x}"
     assert (guests.LOOP_ADDRESS, "inc ecx") in code
     assert code[0][1] == "cli"
+
+
+def test_the_flat_loop_is_the_same_at_the_same_addresses():
+    import capstone
+
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+    code = {i.address: f"{i.mnemonic} {i.op_str}".strip() for i in decoder.disasm(guests.FLAT_LOOP_CODE, 0x7C00)}
+    assert code[guests.LOOP_ADDRESS] == "inc ecx"
+    assert f"jmp {guests.LOOP_ADDRESS:#x}" in code.values()
+    assert f"mov dword ptr [{guests.COUNTER_ADDRESS:#x}], ecx" in code.values()
+
+
+def test_raw_figures_are_measured_of_a_stub_in_turns(tmp_path):
+    found = dict(raw_figures.samples(raw_figures.FIGURES, (V2e(),), 1, tmp_path))
+    assert [figure.name for figure in found] == [figure.name for figure in raw_figures.FIGURES]
+    for samples in found.values():
+        assert len(samples["v2e"]) == raw_figures.TURNS
+        assert min(samples["v2e"]) > 0
+
+
+def test_a_stub_that_refuses_a_packet_is_an_error_with_its_words(tmp_path):
+    with V2e().serve("seabios", None) as served:
+        client = raw_figures.Client(served.address)
+        with pytest.raises(BenchError, match="answers b'mfeffff000,4' by b'E"):
+            client.good(b"mfeffff000,4")
+        client.close()
 
 
 def test_the_exit_guest_writes_0_to_the_debug_exit_port():
@@ -83,6 +109,11 @@ def test_a_row_of_three_sides_tells_the_third_behind_the_ratio():
     line = row(figure, {"v2e": 3.0, "QEMU": 2.0, "icount": 5.0})
     assert line.split("  ")[-1] == "less is better"
     assert "1.50x (QEMU -icount shift=0: 5 s)" in line
+
+
+def test_a_row_tells_udbserver_behind_the_ratio():
+    line = row(raw_figures.FIGURES[0], {"v2e": 3.0, "QEMU": 2.0, "udbserver": 1.0})
+    assert "1.50x (udbserver: 1 1/s)" in line
 
 
 def test_a_guest_that_never_says_the_text_is_an_error_with_its_last_words(tmp_path):
@@ -144,7 +175,8 @@ def test_every_figure_can_be_measured():
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     names = [figure.name for figure in FIGURES if f"{figure.name} is left out" not in done.stderr]
-    assert [result["name"] for result in results] == [*names, *(loop.name for loop in loops.LOOPS), requests.NAME]
+    names += [figure.name for figure in (*raw_figures.FIGURES, *loops.LOOPS)]
+    assert [result["name"] for result in results] == [*names, requests.NAME]
     assert all(value > 0 for result in results for values in result["samples"].values() for value in values)
 
 

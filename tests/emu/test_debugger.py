@@ -585,3 +585,48 @@ def test_waiting_for_text_of_an_idle_guest_ends_by_its_budget_and_not_by_patienc
     ticks = dword(session, 0x600)
     assert ticks > 100
     assert looks <= 2 * ticks
+
+
+def test_a_watchpoint_set_and_taken_away_between_steps_is_heeded() -> None:
+    session = debugger(rom("l: inc dword [0x500]\n jmp l"))
+    point = session.add_breakpoint(BreakKind.WRITE, 0x500, 4)
+    assert (cont(session).kind, dword(session, 0x500)) == (StopKind.WATCHPOINT, 1)
+    session.remove_breakpoint(point.id)
+    assert step(session, 4).kind is StopKind.STEP
+    point = session.add_breakpoint(BreakKind.WRITE, 0x500, 4)
+    assert (cont(session).kind, dword(session, 0x500)) == (StopKind.WATCHPOINT, 4)
+    session.enable_breakpoint(point.id, False)
+    assert step(session, 2).kind is StopKind.STEP
+    session.enable_breakpoint(point.id, True)
+    assert (step(session, 2).kind, dword(session, 0x500)) == (StopKind.WATCHPOINT, 6)
+
+
+def test_watchpoints_change_no_count_of_a_run() -> None:
+    plain, watched = debugger(TICKING), debugger(TICKING)
+    watched.add_breakpoint(BreakKind.WRITE, 0x900, 4)
+    for session in (plain, watched):
+        session.set_limit(50_000)
+        assert cont(session).kind is StopKind.LIMIT
+    assert plain.fingerprint() == watched.fingerprint()
+
+
+def test_the_cpu_in_place_is_the_one_that_stands_there_after_steps_and_writes() -> None:
+    session = debugger(rom("mov eax, 0x11223344\n l: inc eax\n jmp l"))
+    for _ in range(4):
+        step(session)
+        seen = session.cpu_in_place()
+        now = (seen.regs[0], seen.linear_pc, seen.cs.selector, seen.cs.limit, seen.halted)
+        copy = session.cpu()
+        assert now == (copy.regs[0], copy.linear_pc, copy.cs.selector, copy.cs.limit, copy.halted)
+    session.write_register("eax", 7)
+    assert session.cpu_in_place().regs[0] == 7
+
+
+def test_reads_and_writes_that_cross_pages_or_leave_memory_are_as_before() -> None:
+    session = debugger(rom("jmp $"))
+    session.write_linear(0xFFE, b"\1\2\3\4")
+    assert session.read_linear(0xFFE, 4) == session.read_linear(0xFFE, 2) + session.read_linear(0x1000, 2)
+    end = 1 << 20
+    with pytest.raises(MemoryUnavailable) as missing:
+        session.write_linear(end + 0x100000 - 2, b"\1\2\3\4")
+    assert missing.value.address >= end + 0x100000 - 2

@@ -14,10 +14,11 @@ import oracles
 from emu.debugger import Debugger
 from emu.firmware.roms import builtin_bios
 from emu.ledger import Costs
-from emu.lockstep import LockstepMachine, second_named
+from emu.lockstep import LockstepMachine
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.media import Disk
 from emu.policies import policy_named
+from emu.seconds import second_named
 from emu.stops import StopKind
 from emu.transitions import NativeConfig
 from emu.x86.state import CR0_PE, RFLAGS_VM

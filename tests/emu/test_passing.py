@@ -183,3 +183,65 @@ def test_after_a_reset_they_count_again() -> None:
         made.reset()
     assert met.count(1) == 2
     made.machine.close()
+
+
+#: REP of 100 iterations, then REPNE SCASB that is gone back to by LOOP.
+REPEATS = rom(
+    """
+        mov es, ax
+        mov si, 0x1000
+        mov di, 0x3000
+        mov cx, 100
+    times 0x40-($-$$) nop
+        rep movsb
+        mov di, 0x3000
+        mov byte [0x3014], 1
+        mov cx, 40
+        mov al, 1
+    times 0x60-($-$$) nop
+    again:
+        repne scasb
+        jcxz done
+        loop again
+    done:
+        xor al, al
+        out 0xf4, al
+    """
+)
+MOVES, SCANS = 0xF0040, 0xF0060
+
+
+def stopped_within(made: Debugger) -> None:
+    made.begin_continue()
+    while True:
+        if made.pump(7) is not None:
+            return
+        made.stop()
+        made.begin_continue()
+
+
+@pytest.mark.parametrize(
+    "drive", [to_the_end, by_steps, by_counted_steps, stopped_within], ids=lambda way: way.__name__
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_repeated_instruction_counts_when_it_begins(
+    drive: Callable[[Debugger], None], whole: bool, run_loop: str
+) -> None:
+    made = debugger(REPEATS)
+    made.step_whole_repeats = whole
+    met: list[int] = []
+    for address in (MOVES, SCANS):
+        made.add_breakpoint(
+            BreakKind.EXECUTE,
+            address,
+            passes=True,
+            action=lambda address=address: met.append(address),  # type: ignore[misc]
+        )
+    if drive in (by_steps, by_counted_steps):
+        while made.last_stop.kind is not StopKind.EXIT:
+            made.begin_step(1 if drive is by_steps else 9)
+            made.run()
+    else:
+        drive(made)
+    assert met == [MOVES, SCANS, SCANS]
+    made.machine.close()

@@ -8,12 +8,18 @@ from __future__ import annotations
 import pytest
 
 from emu.debugger import Debugger
-from emu.stuck import Watch
+from emu.ledger import Costs
+from emu.machine import MachineConfig, build_machine
+from emu.policies import policy_named
+from emu.progress import Watch
+from emu.transitions import NativeConfig
 from emu.views import StuckView
 from emu.x86.polls import Loop, Step
 from emu.x86.state import CpuState, Segment
+from emu.x86.vmentry import VTX2006
 from machines import TIMER_100US, debugger, rom
 from repl.render import Style, view_lines
+from xenbridge.model import make_model
 
 #: (name, nasm text, verdict, parts of the summary, parts of the details)
 GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
@@ -159,3 +165,36 @@ def test_a_view_says_whether_it_is_stuck() -> None:
     assert [StuckView(word, "").stuck for word in ("waits", "forever", "halted", "counts", "idle", "moves")] == [
         True, True, True, False, False, False,
     ]  # fmt: skip
+
+
+def test_a_native_entry_that_fails_again_and_again_is_told_with_its_reasons() -> None:
+    """Segments left by protected mode (big real mode) break the rules of VT-x of 2006."""
+    big_real = """
+        lgdt [cs:register]
+        mov eax, cr0
+        or al, 1
+        mov cr0, eax
+        mov bx, 8
+        mov ds, bx
+        and al, 0xfe
+        mov cr0, eax
+        w: inc eax
+        jmp w
+        gdt: dq 0, 0x00cf92000000ffff
+        register: dw 15
+        dd 0xf0000 + gdt
+    """
+    costs = Costs()
+    config = MachineConfig(memory=1 << 20, firmware=rom(big_real), shadow=False)
+    config.native = NativeConfig(make_model(VTX2006), policy_named("native", costs), costs)
+    run = Debugger(build_machine(config))
+    run.set_limit(10_000)
+    run.begin_continue()
+    run.run()
+    assert run.machine.transitions is not None
+    assert run.why_stuck().verdict == "counts"  # it works, and nobody minds one refusal
+    run.machine.transitions.ledger.failed = 5000
+    view = run.why_stuck()
+    assert view.verdict == "entries"
+    assert any("DS limit" in text for text in view.details), view
+    run.machine.close()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from emu.debugger import Debugger
+from emu.catches import ENTRY_CLASSES, PLAIN_CLASSES, TABLES, Catch, CatchKind
+from emu.debugger import BreakKind, Debugger, StopKind
 from emu.engine import Access, ExitReason, Watch
 from emu.firmware.roms import tour_rom
 from emu.ledger import Costs, Ledger, parse_costs
@@ -19,8 +20,10 @@ from emu.views import FingerprintView
 from emu.x86.modes import Mode
 from emu.x86.state import CpuState, Fpu, Segment
 from emu.x86.vmentry import RULES, VTX2006, Rules
+from machines import rom
 from xenbridge.model import make_model
 
+TABLE_CLASSES = sum(map(int, TABLES.values()))
 POLICIES = ("emulated", "native", "dwell:1", "dwell:100", "dwell:10000", "learn")
 #: Instructions of the tour, and more than it has.
 TOUR_LENGTH, ENOUGH = 87_681, 200_000
@@ -293,9 +296,84 @@ def test_a_request_to_stop_ends_a_native_run(made: Callable[..., Machine]) -> No
     assert (exit.reason, exit.executed) == (ExitReason.REQUEST, 0)
 
 
+def test_stops_of_the_debugger_change_no_exits(made: Callable[..., Machine]) -> None:
+    """A catch of control registers and table loads, which are exits as well, and of states that cannot be entered."""
+    counts = []
+    for catches in ((), (CatchKind.CR, CatchKind.TABLE), (CatchKind.UNENTERABLE,)):
+        machine = made("native")
+        debugger = Debugger(machine)
+        for kind in catches:
+            classes = ENTRY_CLASSES if kind is CatchKind.UNENTERABLE else PLAIN_CLASSES.get(kind, TABLE_CLASSES)
+            debugger.add_catch(Catch(kind, classes=classes, rules=VTX2006 if kind is CatchKind.UNENTERABLE else None))
+        stops = 0
+        while True:
+            debugger.begin_continue()
+            if debugger.run().kind is StopKind.EXIT:
+                break
+            stops += 1
+        assert bool(stops) == bool(catches)
+        counts.append(transitions_of(machine).ledger.exits)
+    assert counts[0] == counts[1] == counts[2]
+
+
 def test_a_ledger_is_cleared_with_its_prices_kept() -> None:
     ledger = Ledger(parse_costs("exit=5"))
     ledger.exits[ExitCause.PIO] += 3
     assert ledger.cycles == 15
     ledger.clear()
     assert (ledger.cycles, ledger.costs.exit) == (0, 5)
+
+
+#: Counts at 500h, and is at `here` once a turn. The handler of IRQ 1 reads CR0 and writes to the 8259.
+TICKING = """
+    mov ss, ax
+    mov sp, 0x7000
+    mov word [9 * 4], tick
+    mov word [9 * 4 + 2], 0xf000
+    mov al, 0x11
+    out 0x20, al
+    mov al, 8
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 0xfd
+    out 0x21, al
+    sti
+    jmp here
+    times 0x80-($-$$) nop
+here:
+    inc word [0x500]
+    jmp here
+tick:
+    push ax
+    mov eax, cr0
+    mov al, 0x20
+    out 0x20, al
+    times 40 nop
+    pop ax
+    iret
+"""
+HERE, TURNS = 0xF0080, 200
+
+
+@pytest.mark.parametrize("policy", ["native", "dwell:20", "dwell:7"])
+def test_a_breakpoint_is_met_once_a_turn_whoever_serves_the_interrupts(policy: str) -> None:
+    """Each seventh time an interrupt comes before the instruction that is resumed from, and its handler hops."""
+    stories = []
+    for native in (None, NativeConfig(make_model(), policy_named(policy, Costs()), Costs())):
+        target = Debugger(build_machine(MachineConfig(memory=1 << 20, firmware=rom(TICKING), native=native)))
+        target.add_breakpoint(BreakKind.EXECUTE, HERE)
+        story = []
+        for turn in range(TURNS):
+            if turn % 7 == 5:  # an interrupt comes before the instruction that stands here
+                for level in (False, True):
+                    target.machine.board.pic.set_irq(1, level)
+            target.begin_continue()
+            stop = target.run()
+            story.append((stop.retired, stop.linear_pc, target.read_linear(0x500, 2)))
+        stories.append(story)
+        assert [int.from_bytes(count, "little") for _, _, count in story] == list(range(TURNS))
+        target.machine.close()
+    assert stories[0] == stories[1]

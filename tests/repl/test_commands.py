@@ -280,7 +280,7 @@ CHANGING = (
     "tcatch int", "delete", "enable", "disable", "reset", "restore", "save", "type a", "key a", "mouse move 1 1",
     "in 60", "out 60 1", "stop", "msr 10 1", "handlers into", "repeats whole", "forbid 0", "policy native",
     "screen --png nowhere.png", "symbols nowhere", "ledger clear", "force native", "native", "emulate",
-    "continue", "step", "next", "until 0", "quit",
+    "lockstep 5", "save-xen nowhere", "continue", "step", "next", "until 0", "quit",
 )  # fmt: skip
 
 
@@ -361,4 +361,4 @@ def test_why_names_each_broken_rule_and_what_ends_it(session_for):
     assert "CS base 0xffff0000 is not selector 0xf000 << 4 (SDM 3C 26.3.1.2, virtual-8086)" in text
     assert "ahead: `ljmp 0xf000:0x0` at 0xfffffff0 loads CS" in text
     assert "svm (AMD SVM): yes" in text
-    assert failure(said, "why vmx") == "no rules are called 'vmx': use one of vtx2006, vtx, svm"
+    assert failure(said, "why vmx") == "no rules are called 'vmx': use one of vtx2006, vtx, svm, kvm"

@@ -11,10 +11,13 @@ from emu.journal import Event
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import (
     DeviceView,
+    DifferenceView,
+    DivergenceView,
     EntryView,
     FieldView,
     FingerprintView,
     InstructionView,
+    LockstepView,
     PageLevelView,
     PageWalkView,
     PictureView,
@@ -23,6 +26,7 @@ from emu.views import (
     RegisterView,
     ScreenView,
     SegmentView,
+    StuckView,
     TableEntryView,
 )
 from repl import render
@@ -69,6 +73,16 @@ EXAMPLES = (
     FindingView("kvm", None, "not there"),
     EntryView("vtx2006", "VT-x of 2006", ("SS is unusable (SDM 3C 26.3.1.2)",), "`mov ss, ax` at 0x7c00 loads SS"),
     EntryView("svm", "AMD SVM", ()),
+    LockstepView("unicorn", "model", 1000, 2, None, "1000 instructions done"),
+    LockstepView(
+        "unicorn",
+        "model",
+        17,
+        0,
+        DivergenceView("unicorn", "model", 17, 0x1000, 0x20, 0x10020, None, (DifferenceView("rax", 1, 2, 64),), "why"),
+        "they part",
+    ),
+    StuckView("waits", "the loop at 0x7c00 waits", ("way out at 0x7c05",), ()),
 )
 
 

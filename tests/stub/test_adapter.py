@@ -63,10 +63,7 @@ class Rig:
 
     def resume(self, payload: str = "vCont;c") -> list[bytes]:
         """Resume and wait for the stop: what the client is sent then."""
-        at_once = self.ask(payload)  # where it stops within the resuming packet
-        if at_once:
-            assert self.ready.acquire(timeout=PATIENCE)
-        return at_once or self.wait()
+        return self.ask(payload) or self.wait()  # it may stop within the resuming packet
 
     def wait(self) -> list[bytes]:
         assert self.ready.acquire(timeout=PATIENCE)

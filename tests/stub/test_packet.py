@@ -138,3 +138,23 @@ def test_ten_megabytes_of_anything_do_not_grow_memory(filler: bytes | None) -> N
 def test_random_bytes_never_raise(chunks: list[bytes]) -> None:
     for chunk in chunks:
         events(chunk + b"$" + chunk + b"#")
+
+
+@given(st.lists(st.sampled_from((b"$", b"#", b"g", b"}", b"*", b"67", b"00", b"+", b"\x03")), max_size=6).map(b"".join))
+def test_what_is_taken_as_one_whole_packet_is_what_the_decoder_finds(data: bytes) -> None:
+    payload = Decoder().whole(data)
+    if payload is not None:
+        assert events(data) == [Packet(payload)]
+
+
+@given(st.binary(max_size=40).map(escape))
+def test_a_good_packet_is_taken_as_a_whole_unless_it_has_escapes(payload: bytes) -> None:
+    assert Decoder().whole(frame(payload)) == (None if b"}" in payload else payload)
+
+
+def test_a_packet_behind_a_piece_of_another_or_over_the_limit_is_not_taken_as_a_whole() -> None:
+    decoder = Decoder(limit=4)
+    assert decoder.whole(frame(b"12345")) is None
+    decoder.receive_data(b"$g")
+    assert decoder.next_event() is None
+    assert decoder.whole(frame(b"?")) is None

@@ -24,7 +24,7 @@ class KvmVcpu(Runs):
 
     name = "kvm"
     title = "Linux's KVM"
-    counts = translates = False
+    counts = translates = real_is_v86 = False
 
     def unable(self) -> str:
         """See Vcpu."""
@@ -87,6 +87,14 @@ class KvmVcpu(Runs):
     def undisturbed(self) -> bool:
         """See Cpu. Never: a step is for `enter`."""
         return False
+
+    @property
+    def resuming(self) -> tuple[int, int, bool] | None:
+        """See Cpu. None: KVM looks at each arrival, so a breakpoint behind an interrupt may be met twice."""
+        return None
+
+    def resume(self, place: tuple[int, int, bool]) -> None:
+        """See Cpu."""
 
     def set_retired(self, count: int) -> None:
         """See Cpu."""
@@ -189,7 +197,9 @@ class KvmVcpu(Runs):
     # -- system registers
 
     def time_stamp(self) -> int:
-        """See Cpu. The machine's: KVM shows the host's, where it cannot be set."""
+        """See Cpu. The machine's; the host's where KVM does not let it be set."""
+        if not self.backend.sets_tsc:
+            return self._cpu.read_msr(TSC) or 0
         return self._place.timestamp() + self._live.msrs.get(TSC_ADJUST, 0) & MASK64
 
     def on_time_stamp(self, callback: Callable[[], None] | None) -> None:

@@ -39,16 +39,20 @@ class Kicker:
         self._lock = threading.Lock()
         self._thread = 0  #: that of the last KVM_RUN
         self._inside = False
+        self._due = 0  # when the timer expires, ns
         self._timer: ctypes.c_void_p | None = None
         self._times = ctypes.create_string_buffer(_ITIMERSPEC.size)
         # struct kvm_signal_mask: the length of a sigset, and the set: none is blocked.
         ioctl(fd, "SET_SIGNAL_MASK", ctypes.create_string_buffer(struct.pack("<IQ", 8, 0)))
 
-    def begin(self, nanoseconds: int | None) -> None:
-        """This thread is about to run the vCPU, for at most so long. Without effect on a kick that has come already."""
+    def begin(self, nanoseconds: int, now: int) -> None:
+        """This thread is about to run the vCPU, for at most so long from `now` (CLOCK_MONOTONIC, ns). It may be
+        interrupted before, by a timer that was set for another run: setting one costs more than going on once in a
+        while. Without effect on a kick that has come already."""
         if self._thread != threading.get_ident():
             self._adopt()
-        if nanoseconds is not None:
+        if not now < self._due <= now + nanoseconds:
+            self._due = now + nanoseconds
             self._set(max(1, nanoseconds))
         with self._lock:
             self._inside = True
@@ -90,5 +94,5 @@ class Kicker:
         """Give the timer back."""
         if self._timer is not None:
             abi.timer_delete(self._timer)
-            self._timer, self._thread = None, 0
+            self._timer, self._thread, self._due = None, 0, 0
             self.drain()

@@ -91,8 +91,8 @@ class Probe:
         return self._go()
 
     def _go(self) -> int:
-        self._kicker.begin(PATIENCE)
         begun = time.monotonic_ns()
+        self._kicker.begin(PATIENCE, begun)
         try:
             while (reason := self._cpu.run()) == INTERRUPTED:
                 self._kicker.drain()

@@ -10,7 +10,7 @@ from emu.engine import EngineError, Exit, ExitReason, MsrDevice
 from emu.record import replace
 from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.modes import Mode
-from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE
+from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_ADJUST
 from emu.x86.state import CR0_PG, RFLAGS_IF, CpuState
 from emu.x86.vmentry import Broken
 from xenbridge.kvm import abi
@@ -87,6 +87,7 @@ class Runs:
         self._first_page = 0
         self._pages = 0
         self._ran = False
+        self._free = False  # it has run, more than single steps, since a state was given
 
     # -- entry
 
@@ -128,6 +129,7 @@ class Runs:
                 if exit.stop is None or exit.stop.reason is not ExitReason.BUDGET:
                     return exit
             self._debug(0, self._points)
+            self._free = True
             return self._run(deadline)
         except KvmError as error:
             self._lose(error)
@@ -184,8 +186,8 @@ class Runs:
             cpu.want_window(self._vector is not None and not self._inject())
             if self._live.halted:
                 return self._made(ExitCause.STOPPED, elapsed, stop=Exit(ExitReason.HALT, 0))
-            kicker.begin(max(1, min(left - elapsed, self._period)))
             begun = time.monotonic_ns()
+            kicker.begin(max(1, min(left - elapsed, self._period)), begun)
             try:
                 reason = cpu.run()
             finally:
@@ -345,17 +347,21 @@ class Runs:
 
     def _whole(self) -> CpuState:
         try:
-            return self._cpu.state()
+            state = self._cpu.state()
         except KvmError as error:
             self._lose(error)
             return self._cpu.quick_state()
+        if self._free and not self.backend.sets_tsc:
+            # The guest has seen the host's counter: whoever goes on counts on from there, so that it never goes back.
+            state.msrs[TSC_ADJUST] = self._cpu.tsc - self._place.timestamp() & MASK64
+        return state
 
     def _give(self, state: CpuState) -> None:
         try:
             self._cpu.load(state)
         except KvmError as error:
             self._lose(error)
-        self._fresh, self._checked = True, b""
+        self._fresh, self._checked, self._free = True, b"", False
 
     def _tell_priority(self) -> None:
         value = self._live.cr8

@@ -43,7 +43,7 @@ _ST: Final = struct.Struct("<" + 8 * "QH6x")
 _XMM: Final = struct.Struct("<32Q")
 _X87_AND_SSE: Final = 3
 FX_SIZE: Final = XSTATE_BV + 8
-FSW_TOP_SHIFT: Final = 11
+AFTER_FNINIT: Final = (0x37F, 0, 0)  #: control and status word, abridged tags (SDM vol. 2A, FINIT)
 
 #: MSRs that a guest's instructions use or change without RDMSR and WRMSR, which all end a native stretch.
 NATIVE_MSRS: Final = (
@@ -186,15 +186,20 @@ def pack_fpu(fpu: Fpu, area: bytearray) -> None:
 
 def unpack_fpu(area: bytes, before: Fpu) -> Fpu:
     """x87 and SSE state of an XSAVE area. A component that XSTATE_BV leaves out is as after FNINIT, or zeros; MXCSR
-    is there always (SDM vol. 1, 13.8). FCS and FDS are those of `before` as long as no x87 instruction came."""
+    is there always (SDM vol. 1, 13.8).
+
+    The last instruction's FCS and FDS are those of `before` as long as no x87 instruction came. AMD's CPUs save no
+    pointers at all while no exception is pending, unless CPUID says RstrFpErrPtrs (AMD64 APM vol. 3, Fn8000_0008): so
+    where they are zeros and the FPU is not as FNINIT leaves it those of `before` stay."""
     fcw, fsw, ftw, fop, fip, fdp, mxcsr = _FX_HEAD.unpack_from(area)
     fpu = Fpu(mxcsr=mxcsr)
     if area[XSTATE_BV] & 1:
         fpu.fcw, fpu.fsw, fpu.ftw, fpu.fop, fpu.fip, fpu.fdp = fcw, fsw, ftw, fop, fip, fdp
         words = _ST.unpack_from(area, _FX_ST)
         fpu.st = [low | high << 64 for low, high in zip(words[::2], words[1::2], strict=True)]
-        if (fip, fdp, fop) == (before.fip, before.fdp, before.fop):
-            fpu.fcs, fpu.fds = before.fcs, before.fds
+        unsaved = not (fop or fip or fdp) and (fcw, fsw, ftw) != AFTER_FNINIT
+        if unsaved or (fip, fdp, fop) == (before.fip, before.fdp, before.fop):
+            fpu.fop, fpu.fip, fpu.fcs, fpu.fdp, fpu.fds = before.fop, before.fip, before.fcs, before.fdp, before.fds
     if area[XSTATE_BV] & 2:
         words = _XMM.unpack_from(area, _FX_XMM)
         fpu.xmm = [low | high << 64 for low, high in zip(words[::2], words[1::2], strict=True)]

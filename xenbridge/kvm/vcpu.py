@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from emu.record import dataclass, fields
+from emu.x86.msrs import TSC
 from emu.x86.state import CpuState, Fpu
 from xenbridge.kvm import abi
 from xenbridge.kvm import state as parts
@@ -77,6 +78,8 @@ class Vcpu:
         self._dirty = ctypes.c_uint64.from_buffer(self._map, abi.RUN_DIRTY)
         self._if_flag = ctypes.c_uint8.from_buffer(self._map, abi.RUN_IF)
         self._ready = ctypes.c_uint8.from_buffer(self._map, abi.RUN_READY)
+        # Where the local APIC is the user's, KVM_RUN takes CR8 from here, past what was set before.
+        self._run_cr8 = ctypes.c_uint64.from_buffer(self._map, abi.RUN_CR8)
         # Every KVM_RUN leaves registers, segments and events in the page.
         ctypes.c_uint64.from_buffer(self._map, abi.RUN_VALID).value = abi.SYNC_REGS | abi.SYNC_SREGS | abi.SYNC_EVENTS
         self._cpuid(cpuid)
@@ -91,7 +94,8 @@ class Vcpu:
         self._debug_seen = b""
         known = [n for n in parts.NATIVE_MSRS if self.read_msr(n) is not None]
         self._msr_numbers = tuple(known)
-        self._msrs = bytearray(_msr_list((n, 0) for n in known))
+        self._msrs = bytearray(_msr_list((n, 0) for n in (*known, TSC)))
+        self.tsc = 0  #: the time-stamp counter behind the last `read_back`
         self._msr_buffer = (ctypes.c_uint8 * len(self._msrs)).from_buffer(self._msrs)
         self._msrs_seen = b""
         self._xsave_at, self._debug_at, self._msr_at = map(
@@ -192,6 +196,7 @@ class Vcpu:
         if (sregs := parts.pack_sregs(state)) != page[abi.AT_SREGS : _SREGS_END]:
             page[abi.AT_SREGS : _SREGS_END] = sregs
             dirty |= abi.SYNC_SREGS
+            self._run_cr8.value = state.cr8
         if parts.event_flags(state) != parts.event_flags_of(page, abi.AT_EVENTS):
             page[abi.AT_EVENTS : _EVENTS_END] = parts.pack_events(state)
             dirty |= abi.SYNC_EVENTS
@@ -211,7 +216,7 @@ class Vcpu:
 
     def _load_msrs(self, state: CpuState) -> None:
         values = state.msrs
-        wanted = _msr_list((n, values.get(n, 0)) for n in self._msr_numbers)
+        wanted = _msr_list((n, values.get(n, 0)) for n in self._msr_numbers)[_MSRS_HEAD:]
         if wanted != self._msrs_seen:
             changed = {n: values.get(n, 0) for n in self._msr_numbers if values.get(n, 0) != self.live.msrs.get(n, 0)}
             self._set_msrs(changed or {n: values.get(n, 0) for n in self._msr_numbers})
@@ -234,9 +239,10 @@ class Vcpu:
             self._debug_seen = bytes(self._debug)
             self.live.dr = parts.unpack_debug(self._debug_seen)
         self._call("GET_MSRS", self._msr_at)
-        if self._msrs != self._msrs_seen:
-            self._msrs_seen = bytes(self._msrs)
-            known = zip(self._msr_numbers, _MSR_VALUE.iter_unpack(self._msrs_seen[_MSRS_HEAD:]), strict=True)
+        self.tsc = int.from_bytes(self._msrs[-8:], "little")
+        if (data := self._msrs[_MSRS_HEAD : -_MSR_ENTRY.size]) != self._msrs_seen:
+            self._msrs_seen = bytes(data)
+            known = zip(self._msr_numbers, _MSR_VALUE.iter_unpack(self._msrs_seen), strict=True)
             values = {number: value for number, (value,) in known}
             before = self.live.msrs
             self.live.msrs = {**before, **{n: v for n, v in values.items() if v or n in before}}
@@ -244,7 +250,7 @@ class Vcpu:
     def set_cr8(self, value: int) -> None:
         """What CR8 reads from the next run on."""
         if self.live.cr8 != value:
-            self.live.cr8 = value
+            self.live.cr8 = self._run_cr8.value = value
             self._dirty.value |= abi.SYNC_SREGS
 
     def quick_state(self) -> CpuState:

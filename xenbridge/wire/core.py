@@ -152,7 +152,7 @@ def parse_core(data: Buffer) -> Core:
         if header[name] != known:
             raise WireError(ELF_HEADER.name, name, at, f"{header[name]}, where Xen's cores have {known}")
     sections = _sections(data, header)
-    named = {section.name: section for section in sections}
+    named = {section.name: section for section in sections if section.type}
     notes = _notes(data, _need(named, ".note.Xen"))
     found = notes.get(HEADER_NOTE)
     if found is None:

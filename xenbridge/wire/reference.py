@@ -11,13 +11,14 @@ from xenbridge.wire.schema import Layout
 TARGET = "docs/formats.md"
 _HEAD = (
     "# Xen's formats\nWritten by `make docs` from the schemas in `xenbridge/wire/`, by which v2e reads and writes "
-    "them: offsets in hexadecimal, sizes in bytes, little-endian where nothing else is said."
+    "them: offsets in hexadecimal, sizes in bytes, little-endian where nothing else is said. "
+    "What v2e does with them: [inspect.md](inspect.md)."
 )
 
 _PARTS: tuple[tuple[str, str, tuple[Layout, ...]], ...] = (
     ("Migration stream", "What `xc_domain_save` writes: both headers, then records up to END.",
      (stream.IMAGE_HEADER, stream.DOMAIN_HEADER, stream.RECORD_HEADER, stream.PAGE_DATA_HEADER, stream.TSC_INFO,
-      stream.PARAMS_HEADER, stream.PARAM, stream.CPUID_LEAF, stream.MSR_ENTRY)),
+      stream.PARAMS_HEADER, stream.PARAM, stream.CPUID_LEAF, stream.MSR_ENTRY, stream.V2E_LAYOUT)),
     ("Around it: xl and libxl", "`xl save` writes its header, libxl's, and libxl's records; the libxc stream follows "
      "the record LIBXC_CONTEXT.", (xl.XL_HEADER, xl.LIBXL_HEADER, xl.LIBXL_RECORD, xl.EMULATOR_HEADER)),
     ("Core", "`xl dump-core`: an ELF file of sections.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from construct import Int16ub, Int16ul, Int32ub, Int32ul, Int64ub, Int64ul
+from construct import Array, Int8ul, Int16ub, Int16ul, Int32ub, Int32ul, Int64ub, Int64ul, Struct
 
 from xenbridge.wire.errors import WireError
 from xenbridge.wire.schema import Buffer, Layout, Values
@@ -81,6 +81,20 @@ MSR_ENTRY = Layout(
     "flags" / Int32ul,
     "val" / Int64ul,
 )
+UART = Struct(
+    "ier" / Int8ul, "fcr" / Int8ul, "lcr" / Int8ul, "mcr" / Int8ul, "scr" / Int8ul, "_pad" / Int8ul, "divisor" / Int16ul
+)
+V2E_LAYOUT = Layout(
+    "V2E",
+    "v2e; an optional record, which Xen ignores, of what its own records have no place for",
+    "version" / Int32ul * "1",
+    "flags"
+    / Int32ul
+    * "of vCPU 0: 0 halted, 1 RIP was set back to the HLT, 2 interrupt shadow, 3 NMIs blocked, 4 NMI waits",
+    "lapic_tick" / Int32ul * "ns a count of the local APIC's timer; 10 in Xen",
+    "_res1" / Int32ul,
+    "uarts" / Array(2, UART) * "COM1 and COM2",
+)
 PFN = Layout("pfn", SOURCE + ", PAGE_DATA", "pfn" / Int64ul)
 
 END, PAGE_DATA, TSC, HVM_CONTEXT, HVM_PARAMS = 0x0, 0x1, 0x8, 0x9, 0xA
@@ -93,6 +107,7 @@ NAMES = {
     STATIC_DATA_END: "STATIC_DATA_END", CPUID_POLICY: "X86_CPUID_POLICY", MSR_POLICY: "X86_MSR_POLICY",
 }  # fmt: skip
 OPTIONAL = 1 << 31
+V2E = OPTIONAL | 0x763265
 #: Types of pages that have no data: broken, allocate only, invalid.
 WITHOUT_DATA = frozenset((0xD, 0xE, 0xF))
 UNKNOWN_TYPES = frozenset((0x5, 0x6, 0x7, 0x8))
@@ -111,7 +126,7 @@ class StreamRecord:
 
     @property
     def name(self) -> str:
-        return NAMES.get(self.type, f"type {self.type:#x}")
+        return NAMES.get(self.type, "V2E" if self.type == V2E else f"type {self.type:#x}")
 
     def body(self, data: Buffer) -> bytes:
         return bytes(data[self.offset : self.offset + self.length])
@@ -219,6 +234,15 @@ def params(data: Buffer, stream: Stream) -> dict[int, int]:
         return {}
     entries = parse_list("HVM_PARAMS", PARAMS_HEADER, PARAM, data, record)
     return {entry["index"]: entry["value"] for entry in entries}
+
+
+def ours(data: Buffer, stream: Stream) -> Values | None:
+    """What v2e adds; None in a stream that is not v2e's, or of a version that is not known. Raises WireError."""
+    record = stream.find(V2E)
+    if record is None:
+        return None
+    values = V2E_LAYOUT.parse(data, record.offset, record.offset + record.length)
+    return values if values["version"] == 1 else None
 
 
 def build_params(values: dict[int, int]) -> bytes:

@@ -1,1 +1,1 @@
-"""A real Xen's HVM domains, by ctypes on Xen's own libraries, in dom0."""
+"""A real Xen: its HVM domains, by ctypes on Xen's own libraries, in dom0; its files as subjects."""

@@ -349,6 +349,20 @@ def test_the_time_stamp_counter_goes_on_from_the_machines_where_it_can_be_set(
     assert given == [(0x10, 5100)] and native.cpu.time_stamp() == 5100
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_a_counter_that_cannot_be_set_is_counted_on_from(native: Native, bits: int) -> None:
+    """What the guest read natively is never above what the emulator gives next."""
+    native.cpu.backend = replace(native.backend, sets_tsc=False)
+    native.program("rdtsc\nhlt", BITS[bits](native.memory), bits)
+    assert enter(native).cause is ExitCause.HLT
+    native.time = 12345
+    state = native.cpu.state()
+    seen = state.regs[0] & 0xFFFFFFFF | (state.regs[2] & 0xFFFFFFFF) << 32
+    given = native.time + state.msrs[0x3B] & (1 << 64) - 1
+    assert seen <= given < seen + (1 << 40)
+    assert given <= native.cpu.time_stamp()
+
+
 # -- an end
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 
 import pytest
@@ -162,7 +163,7 @@ def test_a_limit_ends_a_native_loop_by_time(backend: Backend, monkeypatch: pytes
     rom = assemble(
         "bits 16\norg 0\nstart: jmp start\ntimes 0xfff0-($-$$) db 0\njmp 0xf000:start\ntimes 0x10000-($-$$) db 0"
     )
-    monkeypatch.setattr("emu.debugger.LEAST_NATIVE_NS", 200_000_000)
+    monkeypatch.setattr("emu.points.LEAST_NATIVE_NS", 200_000_000)
     made = debugger(MachineConfig(firmware=rom, memory=1 << 20, shadow=False), "native")
     made.set_limit(1000)
     stop = run(made)
@@ -225,3 +226,45 @@ def test_steps_are_counted_and_go_where_the_emulator_goes(backend: Backend) -> N
         places.append(path)
         made.machine.close()
     assert places[0] == places[1]
+
+
+def test_why_knows_the_hosts_kvm_and_a_run_under_it_asks_it(
+    backend: Backend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "-c", "why kvm"]) == 0
+    line = f"kvm (this host's KVM as probed ({backend.name})): yes"
+    assert capsys.readouterr().out.splitlines() == [line]
+    assert main(["run", "--hypervisor", "kvm", "-c", "why"]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_doctor_prints_what_the_probe_found(backend: Backend, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor"])
+    text = capsys.readouterr().out
+    for name, _, sentence in backend.findings()[1:]:
+        assert f" {name} " in text and sentence in text
+
+
+def test_catches_that_only_the_emulator_keeps_keep_it_emulated(backend: Backend) -> None:
+    made = debugger(MachineConfig(firmware=tour_rom()), "native")
+    made.machine.caught_interrupt = lambda vector: None
+    assert "interrupts are caught" in transitions(made).obstacle()
+    made.set_until(parse_until("serial:tour: real"))
+    assert run(made).kind is StopKind.EVENT
+    assert not transitions(made).native and not transitions(made).ledger.hops_in
+    made.machine.close()
+
+
+def test_the_hosts_clock_lets_emulated_instructions_take_their_time(backend: Backend) -> None:
+    """A clock that runs a thousand times as fast is seen in the guest's time."""
+    times = []
+    for factor in (0, 1000):
+        config = MachineConfig(firmware=tour_rom())
+        clock = (lambda: time.monotonic_ns() * 1000) if factor else None
+        config.native = NativeConfig(make_kvm(), policy_named("emulated", Costs()), Costs(), clock)
+        made = Debugger(build_machine(config))
+        made.set_until(parse_until("serial:tour: real"))
+        assert run(made).kind is StopKind.EVENT
+        times.append(made.machine.clock.now)
+        made.machine.close()
+    assert times[1] > 10 * times[0]

@@ -80,6 +80,17 @@ def test_selectors_of_the_fpu_are_unknown_behind_an_x87_instruction() -> None:
     assert (after.fip, after.fcs, after.fds) == (0x1004, 0, 0)
 
 
+def test_pointers_that_amds_cpus_do_not_save_stay() -> None:
+    before = Fpu(0x37F, 0x3800, 1, 0x123, 0x1000, 8, 0x2000, 16)
+    area = bytearray(abi.XSAVE_SIZE)
+    state.pack_fpu(before, area)
+    area[6:8], area[8:24] = bytes(2), bytes(16)
+    assert state.unpack_fpu(bytes(area), before) == before
+    area[2:5] = bytes(3)  # FNINIT clears them
+    after = state.unpack_fpu(bytes(area), before)
+    assert (after.fop, after.fip, after.fcs, after.fdp, after.fds) == (0, 0, 0, 0, 0)
+
+
 def test_a_component_that_xsave_leaves_out_is_in_its_initial_state() -> None:
     area = bytearray(abi.XSAVE_SIZE)
     state.pack_fpu(Fpu(0x27F, 0, 0xFF, st=[1] * 8, xmm=[1] * 16, mxcsr=0x1FA0), area)

@@ -1,0 +1,36 @@
+"""`why stuck` at the prompt, and what a run that ends by its budget says of the guest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from repl.render import Style, result_text
+from repl.session import Session
+
+POLLING = "mov dx, 0x3fd\nw: in al, dx\ntest al, 1\njz w"
+
+
+def test_why_stuck_is_no_question_about_rules(session_for: Callable[..., Session]) -> None:
+    session = session_for(POLLING)
+    session.execute("step 20")
+    text = result_text(session.execute("why stuck"), Style())
+    assert text.splitlines()[0].endswith("waits: bit 0 of port 0x3fd (com1), which reads 0x60, must become 1")
+    assert text == result_text(session.execute("stuck"), Style())
+    assert "vtx2006" in result_text(session.execute("why"), Style())
+
+
+def test_it_may_be_asked_by_who_does_not_run_the_guest(session_for: Callable[..., Session]) -> None:
+    session = session_for(POLLING)
+    session.execute("step 20")
+    monitor = session.shared(may_resume=False, resumed_by="gdb")
+    assert "com1" in result_text(monitor.execute("why stuck"), Style())
+
+
+def test_it_ends_what_it_says_must_change(session_for: Callable[..., Session]) -> None:
+    """The oracle of the explanation: make true what it says, and the guest leaves the loop."""
+    session = session_for(POLLING + "\nhlt")
+    session.execute("step 20")
+    assert "bit 0 of port 0x3fd" in result_text(session.execute("why stuck"), Style())
+    session.debugger.send_serial("x")
+    session.execute("continue")
+    assert "halted" in session.debugger.why_stuck().summary
