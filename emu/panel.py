@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emu import stuck
 from emu.inspector import DebuggerError, Inspector
 from emu.journal import Event
 from emu.machine import Machine, MachineError
