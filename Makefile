@@ -47,12 +47,13 @@ BOOTS ?=
 bench-boots: setup
 	@$(PY) -m bench.boots $(BOOTS)
 
-# the property tests with a thousand times the examples, FUZZ seconds of the gdb stub under atheris, and STREAMS random
+# the property tests with a thousand times the examples, the tests marked `soak`, FUZZ seconds of the gdb stub under atheris, and STREAMS random
 # instruction streams in each mode against Bochs, each of about 42,000 instructions; no time limit
 STREAMS ?= 1000
 FUZZ ?= 3600
 soak: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m hypothesis --hypothesis-profile soak --timeout 0
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m soak --soak --timeout 0
 	$(PY) -m pip install --quiet 'atheris>=3'
 	$(PY) tests/fuzz.py -max_total_time=$(FUZZ)
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs tests/cpu/test_random_streams.py --streams $(STREAMS) --timeout 0

@@ -19,6 +19,17 @@ def pytest_addoption(parser):
         "--streams", type=int, default=8, metavar="N", help="seeds of random instruction streams, beyond the first"
     )
 
+    parser.addoption("--soak", action="store_true", help="the tests marked `soak` too, which take minutes each")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--soak"):
+        return
+    soak = [item for item in items if item.get_closest_marker("soak")]
+    if soak:
+        config.hook.pytest_deselected(items=soak)
+        items[:] = [item for item in items if item not in soak]
+
 
 def pytest_configure(config):
     # A job in the background of a shell inherits an ignored SIGINT and hands it on to what the tests start.

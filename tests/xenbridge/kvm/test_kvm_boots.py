@@ -17,8 +17,14 @@ pytestmark = pytest.mark.slow
 #: Without memtest86+, which measures memory for longer than a KVM that emulates string instructions is worth waiting
 #: for.
 ROWS = (
-    ("post", "builtin"), ("syslinux", "builtin"), ("syslinux", "seabios"), ("memdisk raw", "builtin"),
-    ("core.img", "builtin"), ("grub floppy", "builtin"), ("isolinux disk", "builtin"),
+    ("post", "builtin"), ("syslinux", "builtin"),
+    *(
+        pytest.param(name, firmware, marks=pytest.mark.soak)
+        for name, firmware in (
+            ("syslinux", "seabios"), ("memdisk raw", "builtin"), ("core.img", "builtin"), ("grub floppy", "builtin"),
+            ("isolinux disk", "builtin"),
+        )
+    ),
 )  # fmt: skip
 
 
