@@ -218,6 +218,14 @@ class Cpu(Protocol):
         """The breakpoint that is to be passed once, behind an interrupt that came first: linear address, stack pointer,
         and whether nothing has run since. None: there is none."""
 
+    @property
+    def behind(self) -> int:
+        """Between two runs, the linear address of the instruction executed last, all ones where that is not known: a
+        repeated one at the same address goes on there, and has not just been arrived at."""
+
+    def go_on_behind(self, pc: int) -> None:
+        """After `load`, go on with what `behind` of another CPU was."""
+
     def resume(self, place: tuple[int, int, bool]) -> None:
         """After `load`, go on with what `resuming` of another CPU was."""
 

@@ -68,7 +68,7 @@ class Twin:
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
-        state, resuming = source.state(), source.resuming
+        state, resuming, behind = source.state(), source.resuming, source.behind
         source.set_interrupt(None)
         self._share_memory(source, target)
         target.set_retired(source.retired)
@@ -78,6 +78,7 @@ class Twin:
             target.load(state)
         finally:
             self._moving = False
+        target.go_on_behind(behind)
         if resuming is not None:
             target.resume(resuming)
         target.set_interrupt(self._vector, last=self._last and target is self.emulator)
@@ -180,6 +181,15 @@ class Twin:
     def resuming(self) -> tuple[int, int, bool] | None:
         """See Cpu."""
         return self._active.resuming
+
+    @property
+    def behind(self) -> int:
+        """See Cpu."""
+        return self._active.behind
+
+    def go_on_behind(self, pc: int) -> None:
+        """See Cpu."""
+        self._active.go_on_behind(pc)
 
     def resume(self, place: tuple[int, int, bool]) -> None:
         """See Cpu."""

@@ -339,6 +339,15 @@ class UnicornEngine:
             return None
         return control.skip, control.skip_rsp, self._interrupted
 
+    @property
+    def behind(self) -> int:
+        """See Cpu."""
+        return self._control.last
+
+    def go_on_behind(self, pc: int) -> None:
+        """See Cpu."""
+        self._control.last = pc
+
     def resume(self, place: tuple[int, int, bool]) -> None:
         """See Cpu."""
         self._control.skip, self._control.skip_rsp, self._interrupted = place

@@ -157,8 +157,8 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "run, gdb, doctor, bench"),
-        (["inspect", "file"], "'inspect'"),
+        ([], "run, gdb, inspect, doctor, bench"),
+        (["inspect", "file"], "'file'"),
         (["attach"], "'attach'"),
         (["run", "a", "b"], "b"),
         (["run", "--memory"], "--memory"),

@@ -17,6 +17,7 @@ from emu.views import (
     FieldView,
     FingerprintView,
     InstructionView,
+    LedgerView,
     LockstepView,
     PageLevelView,
     PageWalkView,
@@ -28,6 +29,8 @@ from emu.views import (
     SegmentView,
     StuckView,
     TableEntryView,
+    TransitionsView,
+    TransitionView,
 )
 from repl import render
 from repl.command import Result
@@ -82,6 +85,10 @@ EXAMPLES = (
         DivergenceView("unicorn", "model", 17, 0x1000, 0x20, 0x10020, None, (DifferenceView("rax", 1, 2, 64),), "why"),
         "they part",
     ),
+    TransitionsView(
+        True, "model", "vtx2006", "dwell:5", ("five",), "", (), "", (), (TransitionView(7, 0x7C00, True, "enterable"),)
+    ),
+    LedgerView((("pio", 3),), 2, 1, 4, 0, 100, 900, 12345, (("exit", 1), ("hop", 2), ("emulated", 3), ("native", 4))),
     StuckView("waits", "the loop at 0x7c00 waits", ("way out at 0x7c05",), ()),
 )
 

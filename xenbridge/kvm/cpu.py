@@ -96,6 +96,14 @@ class KvmVcpu(Runs):
     def resume(self, place: tuple[int, int, bool]) -> None:
         """See Cpu."""
 
+    @property
+    def behind(self) -> int:
+        """See Cpu. KVM does not tell."""
+        return (1 << 64) - 1
+
+    def go_on_behind(self, pc: int) -> None:
+        """See Cpu."""
+
     def set_retired(self, count: int) -> None:
         """See Cpu."""
         self.retired = count
