@@ -168,6 +168,27 @@ def _inspect(arguments: Sequence[str]) -> int:
     return inspect(options)
 
 
+def _attach_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="v2e attach", allow_abbrev=False,
+        description="Look at a live HVM domain of Xen, in dom0; it is paused until v2e is left.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("domain", metavar="DOMAIN", help="its number, as `xl list` shows it")
+    add("--vcpu", default="0", metavar="N", help="which of its vCPUs to show (default: 0)")
+    _front_end_options(parser)
+    add("--headless", action="store_true", help="no prompt: serve gdb until it kills")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _attach(arguments: Sequence[str]) -> int:
+    options = _attach_parser().parse_args(arguments)
+    from repl.attachment import attach
+
+    return attach(options)
+
+
 def _doctor(arguments: Sequence[str]) -> int:
     parser = _Parser(prog="v2e doctor", description="What this host offers.", allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -188,6 +209,7 @@ COMMANDS = {
     "run": (_run, "boot an image; prompt, script, or headless"),
     "gdb": (_gdb, "the same with gdb attached and our helper loaded"),
     "inspect": (_inspect, "a file of Xen: save stream, HVM context, core"),
+    "attach": (_attach, "a live domain of Xen, in dom0"),
     "doctor": (_doctor, "what this host offers"),
     "bench": (_bench, "the benchmarks"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -25,11 +26,11 @@ from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, parse_count
 from xenbridge.xen.files import FileError, XenFile, open_file
 
 
-class FileRig(Rig):
-    """What front ends hold of a file: a debugger that refuses, its thread, perhaps a gdb server."""
+class LookRig(Rig):
+    """What front ends hold of what is only looked at: a debugger that refuses, its thread, perhaps a gdb server."""
 
-    def __init__(self, file: XenFile) -> None:
-        self.debugger = Onlooker(file, file.about)
+    def __init__(self, debugger: Onlooker) -> None:
+        self.debugger = debugger
         self.worker = Worker(self.debugger)
         self.server = None
         self.guest_code = None
@@ -64,6 +65,16 @@ def _run_pipe(rig: Rig, options: argparse.Namespace) -> int:
 
 def inspect(options: argparse.Namespace) -> int:
     """`v2e inspect`. Returns the exit status; raises UsageError."""
+
+    def onlooker() -> Onlooker:
+        file = _open(options)
+        return Onlooker(file, file.about)
+
+    return look(options, onlooker)
+
+
+def look(options: argparse.Namespace, onlooker: Callable[[], Onlooker]) -> int:
+    """The front ends that `options` ask for, on what `onlooker` gives. Returns the exit status; raises UsageError."""
     lines = script_lines(options)
     headless = options.headless or options.gdb == "stdio"
     if options.gdb == "stdio" and (options.script or options.json):
@@ -71,8 +82,8 @@ def inspect(options: argparse.Namespace) -> int:
     piped = sys.stdin is None or not sys.stdin.isatty()
     interactive = not (piped or headless or options.script)
     if headless and options.gdb in (None, GDB_OFF):
-        raise UsageError("--headless needs --gdb ADDRESS: nobody could look at the file")
-    rig = FileRig(_open(options))
+        raise UsageError("--headless needs --gdb ADDRESS: nobody could look at it")
+    rig = LookRig(onlooker())
     try:
         address = options.gdb or (DEFAULT_GDB if interactive else GDB_OFF)
         if address != GDB_OFF:

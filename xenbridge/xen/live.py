@@ -34,17 +34,18 @@ class LiveDomain:
 
     read_only = False
 
-    def __init__(self, domain: Domain) -> None:
-        self.domain = domain
+    def __init__(self, domain: Domain, cpu: int = 0) -> None:
+        """`cpu` is the vCPU that is shown as the one there is."""
+        self.domain, self._cpu = domain, cpu
 
     def cpu_count(self) -> int:
         return self._asked(self.domain.vcpus)
 
     def cpu_state(self, cpu: int = 0) -> CpuState:
-        return self._asked(lambda: self.domain.cpu_state(cpu))
+        return self._asked(lambda: self.domain.cpu_state(self._cpu + cpu))
 
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
-        self._asked(lambda: self.domain.load_cpu(state, cpu))
+        self._asked(lambda: self.domain.load_cpu(state, self._cpu + cpu))
 
     def unknown(self, cpu: int = 0) -> frozenset[str]:
         return frozenset({"shadow", "nmi_blocked"})
@@ -85,7 +86,7 @@ class LiveDomain:
             counts = struct.unpack_from("<I12xI12xI", pit)
             views.append(DeviceView("pit", "8254 (Xen)", "ports 40h to 43h", tuple(
                 FieldView(f"COUNTER{index}", count) for index, count in enumerate(counts))))  # fmt: skip
-        if (lapic := records.get((context.LAPIC_REGS, 0))) is not None:
+        if (lapic := records.get((context.LAPIC_REGS, self._cpu))) is not None:
             fields = tuple(
                 FieldView(name, struct.unpack_from("<I", lapic, offset)[0]) for name, offset in _LAPIC_WORDS.items()
             )
