@@ -205,8 +205,8 @@ class Table:
         if name in self._words:
             return self._words[name]
         matches = sorted({c.name for word, c in self._words.items() if word.startswith(name)}) if name else []
-        if len(matches) == 1:
-            return self._words[matches[0]]
+        if matches and all(name.startswith(matches[0]) for name in matches):
+            return self._words[matches[0]]  # the others only begin with its name
         if matches:
             raise CommandError(f"{name!r} could be {' or '.join(matches)}")
         near = difflib.get_close_matches(name, self._words, 1)
