@@ -502,7 +502,7 @@ def run(options: argparse.Namespace) -> int:
     headless = options.headless or options.gdb == "stdio"
     interactive = not (piped or headless or options.script or until)
     _check_combinations(options, bool(options.script), interactive)
-    address = options.gdb or (DEFAULT_GDB if interactive else GDB_OFF)
+    address = (DEFAULT_GDB if interactive else GDB_OFF) if options.gdb is None else options.gdb
     _check_screenshot(options.screenshot)
     _check_save_xen(options)
     with rig_for(options, paced=interactive, at_prompt=interactive) as rig:

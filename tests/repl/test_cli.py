@@ -192,6 +192,7 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "tour", "--firmware", "seabios"], "tour"),
         (["run", "--gdb", "nonsense", "--headless"], "nonsense"),
         (["run", "--gdb", "99999", "--headless"], "99999"),
+        (["run", "--gdb", "", "--headless"], "'' is no address"),
         (["run", "--gdb", "/nonexistent/socket", "--headless"], "/nonexistent/socket"),
         (["run", "--wait", "--headless"], "--gdb"),
         (["run", "--json", "--serial", "stdio"], "stdout"),
