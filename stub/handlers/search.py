@@ -13,7 +13,7 @@ from stub.target import HasMemory, Swept, TargetError
 #: wait for it, and gdb for two seconds (its `remotetimeout`). It is 128 MiB in one piece, or 64 MiB in scattered pages.
 MOST = 1 << 14
 #: Bytes of the longest checksum: it is to be refused before it is made.
-MAX_CHECKSUM = 1 << 27
+MAX_CHECKSUM = 1 << 26
 #: Where pages are asked for one by one: bytes read at a time, and what one that is not there costs.
 PIECE, MISS = 1 << 16, 8
 _PAGE = 0x1000
@@ -21,16 +21,16 @@ _PAGE = 0x1000
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def _pieces(context: Context, address: int, length: int) -> Iterator[tuple[int, bytes]]:
+def _pieces(context: Context, address: int, length: int, overlap: int = 0) -> Iterator[tuple[int, bytes]]:
     """(address, bytes) of all that can be read, in order. Raises TargetError where that is more than one packet may
-    look through."""
+    look through; who goes on from where it says has the last `overlap` bytes again."""
     left, sweeps = MOST, context.sweeps
     swept = sweeps.sweep(address, length, context.physical) if sweeps is not None else _asked(context, address, length)
     for at, data, work in swept:
         left -= work
         if left < 0:
             raise TargetError(
-                f"up to {at:#x} is all that one packet may look through, and there was nothing: go on from there, "
+                f"up to {max(address, at - overlap):#x} is all that one packet may look through: go on from there, "
                 "or ask for less"
             )
         if data:
@@ -59,7 +59,7 @@ def search_memory(context: Context, message: messages.SearchMemory) -> Answer:
     if not pattern:
         raise TargetError("there is no pattern to search for")
     tail, end = b"", message.address
-    for at, data in _pieces(context, message.address, message.length):
+    for at, data in _pieces(context, message.address, message.length, len(pattern) - 1):
         if at != end:
             tail = b""
         text = tail + data
