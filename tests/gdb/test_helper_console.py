@@ -219,3 +219,19 @@ def test_commands_of_a_breakpoint_act_in_the_caller_that_they_select(ask: Ask, t
     assert stopped.endswith(" = 32")
     assert frame.startswith("#2 ")
     assert FRAMES[2][2] in code
+
+
+def test_a_trace_frame_of_the_other_width_is_decoded_and_stays_selected(ask: Ask, tmp_path: Path) -> None:
+    script = tmp_path / "trace.gdb"
+    script.write_text(f"trace *{NEAR_32:#x}\nactions\ncollect $regs\ncollect *(char *){NEAR_32:#x}@16\nend\n")
+    start = (f"source {script}", "tstart", f"hbreak *{LEAF:#x}", "continue", "tstop")
+    *_, found, mode, code, pc, none, after, here = ask(
+        *start, "tfind 0", "print $mode", "x/i $pc", "print/x $pc", "tfind none", "print $mode", "x/i $pc"
+    )  # fmt: skip
+    assert "Found trace frame 0" in found
+    assert mode.endswith(" = 32")
+    assert "push   %esi" in code
+    assert pc.endswith(f"= {NEAR_32:#x}")
+    assert "No longer looking at any trace frame" in none
+    assert after.endswith(" = 16")
+    assert f"{LEAF:#x}" in here and "nop" in here
