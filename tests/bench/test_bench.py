@@ -166,6 +166,7 @@ def test_both_sides_run_the_rom_to_the_guests_exit(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_figure_can_be_measured():
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--runs", "1", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
