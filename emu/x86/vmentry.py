@@ -42,7 +42,7 @@ TYPE_CODE, TYPE_CONFORMING, TYPE_READABLE, TYPE_ACCESSED = 8, 4, 2, 1
 TYPE_STACKS = (3, 7)  #: read/write data, accessed; up and down
 TYPE_LDT = 2
 TYPE_BUSY16, TYPE_BUSY = 3, 11
-ACCESS_S, ACCESS_RESERVED, ACCESS_G = 0x10, 0xF00, 0x8000
+ACCESS_S, ACCESS_P, ACCESS_RESERVED, ACCESS_G = 0x10, 0x80, 0xF00, 0x8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ class Rules:
 
 def usable(segment: Segment) -> bool:
     """The cache can be used for accesses. A cache of a null selector has no rights at all."""
-    return not segment.access & ACCESS_UNUSABLE and bool(segment.access & 0xFF)
+    access = segment.access
+    return not access & ACCESS_UNUSABLE and bool(access & 0xFF)
 
 
 # -- VT-x
@@ -190,17 +191,17 @@ def _data(name: str, s: Segment, unrestricted: bool, source: str) -> Iterator[Br
 
 def _cache(name: str, s: Segment, source: str, *, system: bool = False) -> Iterator[Broken]:
     """What holds for each usable cache: S, P, reserved rights, a limit that G can express, and the base's width."""
-    upper = name.upper()
-    if bool(s.access & ACCESS_S) == system:
+    upper, access, limit = name.upper(), s.access, s.limit
+    if bool(access & ACCESS_S) == system:
         yield Broken(name, f"{upper} is {'no' if system else 'a'} system segment", source)
-    if not s.present:
+    if not access & ACCESS_P:
         yield Broken(name, f"{upper} is not present", source)
-    if s.access & ACCESS_RESERVED:
-        yield Broken(name, f"{upper} access rights {s.access:#x} have reserved bits", source)
-    if s.limit >> 20 and not s.access & ACCESS_G:
-        yield Broken(name, f"{upper} limit {s.limit:#x} needs G=1", source)
-    if s.limit & 0xFFF != 0xFFF and s.access & ACCESS_G:
-        yield Broken(name, f"{upper} limit {s.limit:#x} needs G=0", source)
+    if access & ACCESS_RESERVED:
+        yield Broken(name, f"{upper} access rights {access:#x} have reserved bits", source)
+    if limit >> 20 and not access & ACCESS_G:
+        yield Broken(name, f"{upper} limit {limit:#x} needs G=1", source)
+    if limit & 0xFFF != 0xFFF and access & ACCESS_G:
+        yield Broken(name, f"{upper} limit {limit:#x} needs G=0", source)
     if s.base >> 32:
         yield from _base(name, s.base, source)
 
