@@ -557,14 +557,14 @@ def _check_save_xen(options: argparse.Namespace) -> None:
     if options.save_xen is None:
         return
     from xenbridge.xen.files import FileError
-    from xenbridge.xen.stream_files import check_target
+    from xenbridge.xen.stream_files import check_writable
 
     path = Path(options.save_xen)
     for image in _inputs(options):
         if path.exists() and image.exists() and path.samefile(image):
             raise UsageError(f"--save-xen {options.save_xen!r} is an image of this run: name another file")
     try:
-        check_target(path)
+        check_writable(path)
     except FileError as error:
         raise UsageError(f"--save-xen {error}") from error
 
