@@ -41,7 +41,7 @@ class Steering:
     @property
     def native(self) -> bool:
         """The next instruction would be executed natively, if nothing is done before."""
-        return self._machine.transitions is not None and self._machine.transitions.native
+        return self._machine.transitions is not None and self._machine.transitions.stays
 
     @property
     def rules(self) -> Rules | None:
@@ -56,7 +56,7 @@ class Steering:
         forced = {None: "", True: "native", False: "emulated"}[transitions.forced]
         modes = sorted(mode.label for mode in transitions.forbidden_modes)
         return TransitionsView(
-            transitions.native, transitions.vcpu.name, transitions.vcpu.rules.name, transitions.policy.name,
+            transitions.stays, transitions.vcpu.name, transitions.vcpu.rules.name, transitions.policy.name,
             transitions.policy.shown(), forced,
             (*(f"{first:#x}-{last:#x}" for first, last in transitions.forbidden), *modes),
             transitions.obstacle() or transitions.out_of_bounds(), tuple(map(str, refused)),

@@ -146,6 +146,11 @@ class Transitions(Twin):
                 return f"{first:#x}-{last:#x} is forbidden"
         return ""
 
+    @property
+    def stays(self) -> bool:
+        """It is native, and nothing that has been set since ends that before the next instruction."""
+        return self.native and not self._leaving() and not self.out_of_bounds()
+
     def set_policy(self, policy: Policy) -> None:
         """Decide by `policy` from now on."""
         self.policy, self._site, self._until = policy, None, 0

@@ -106,6 +106,16 @@ class LiveState:
         return self._cr[4]
 
     @property
+    def dr(self) -> list[int]:
+        found = list(self._env.dr)
+        found[4] = found[5] = 0  # as in emu.unicorn_state
+        return found
+
+    @property
+    def sysenter(self) -> tuple[int, int]:
+        return self._env.sysenter_esp, self._env.sysenter_eip
+
+    @property
     def a20(self) -> bool:
         return bool(self._env.a20_mask & 1 << 20)
 

@@ -32,7 +32,8 @@ LONGEST: Final = 15  #: bytes of an instruction
 RCX: Final = 1
 MASK32: Final = (1 << 32) - 1
 MOV_TO_CR: Final = 0x22  #: behind 0Fh
-CR2: Final = 2
+#: Those whose loads are exits: to CR2 is none, and of CRs that do not exist #UD comes first (SDM vol. 3C, 25.1.1).
+LOADED: Final = frozenset((0, 3, 4, 8))
 #: What each class of instructions is an exit for.
 CAUSES: Final = {
     InstructionClass.HLT: ExitCause.HLT,
@@ -210,7 +211,7 @@ class ModelVcpu(UnicornEngine):
         cause = next(cause for one, cause in CAUSES.items() if found & one)
         if cause is ExitCause.CR and not real:
             _, op, rex = split(code, code_bits(state))
-            if op[1] == MOV_TO_CR and op[2] >> 3 & 7 == CR2 and not rex & 4:
+            if op[1] == MOV_TO_CR and (op[2] >> 3 & 7 | (rex & 4) << 1) not in LOADED:
                 return None
         address = state.regs[RCX] & MASK32 if cause is ExitCause.MSR else 0
         write = bool(found & (InstructionClass.WRMSR | InstructionClass.CONTROL))

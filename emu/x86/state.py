@@ -139,6 +139,11 @@ class CpuState:
         return bool(self.efer & EFER_LMA and self.cs.long)
 
     @property
+    def sysenter(self) -> tuple[int, int]:
+        """IA32_SYSENTER_ESP and IA32_SYSENTER_EIP; 0 of a CPU without them."""
+        return self.msrs.get(0x175, 0), self.msrs.get(0x176, 0)
+
+    @property
     def cpl(self) -> int:
         """Current privilege level: 0 in real mode, 3 in V86, else SS.DPL (SDM vol. 3A, 5.5)."""
         if not self.cr0 & CR0_PE:

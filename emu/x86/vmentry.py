@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from emu.record import dataclass
+from emu.x86 import flags
 from emu.x86.modes import REAL_LIMIT
+from emu.x86.paging import MAX_PHYSICAL_BITS
 from emu.x86.register_writes import ACCESS_UNUSABLE
 from emu.x86.state import (
     CR0_PE,
@@ -28,13 +30,19 @@ CR0_NW, CR0_CD = 1 << 29, 1 << 30
 #: Flags that are always 0, and the one that is always 1 (SDM vol. 1, 3.4.3).
 RFLAGS_ZERO = ~((1 << 22) - 1) | 1 << 15 | 1 << 5 | 1 << 3
 RFLAGS_ONE = 1 << 1
+#: Of CR4 no CPU of Intel's has other bits (SDM vol. 3A, 2.5). Which of them one has is in its CPUID.
+CR4_RESERVED = ~flags.mask(flags.CR4)
+#: AMD's have none of VMXE, SMXE, KL, PKS and UINTR (APM vol. 2, figure 3-6).
+CR4_RESERVED_AMD = CR4_RESERVED | 1 << 13 | 1 << 14 | 1 << 19 | 1 << 24 | 1 << 25
+#: SCE, LME, LMA, NXE, SVME to TCE, MCOMMIT, INTWB, UAIE, AIBRSE (APM vol. 2, figure 3-9).
+EFER_RESERVED_AMD = ~(1 << 0 | 1 << 8 | 1 << 10 | 0x1F << 11 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21)
 #: Access rights of each segment in virtual-8086 mode: read/write data, accessed, S, DPL 3, present (26.3.1.2).
 V86_ACCESS = 0xF3
 TYPE_CODE, TYPE_CONFORMING, TYPE_READABLE, TYPE_ACCESSED = 8, 4, 2, 1
 TYPE_STACKS = (3, 7)  #: read/write data, accessed; up and down
 TYPE_LDT = 2
 TYPE_BUSY16, TYPE_BUSY = 3, 11
-ACCESS_S, ACCESS_RESERVED, ACCESS_G = 0x10, 0xF00, 0x8000
+ACCESS_S, ACCESS_P, ACCESS_RESERVED, ACCESS_G = 0x10, 0x80, 0xF00, 0x8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,8 @@ class Rules:
 
 def usable(segment: Segment) -> bool:
     """The cache can be used for accesses. A cache of a null selector has no rights at all."""
-    return not segment.access & ACCESS_UNUSABLE and bool(segment.access & 0xFF)
+    access = segment.access
+    return not access & ACCESS_UNUSABLE and bool(access & 0xFF)
 
 
 # -- VT-x
@@ -92,8 +101,8 @@ def _vtx(state: CpuState) -> Iterator[Broken]:
 
 
 def _as_v86(state: CpuState) -> Iterator[Broken]:
-    """Virtual-8086 mode, and real mode where it can only run as that: the hypervisor gives each segment DPL 3 and CS
-    a data segment's type, everything else must be as real mode loads it."""
+    """Virtual-8086 mode, and real mode where it can only run as that: there the hypervisor gives each segment DPL 3,
+    CS a data segment's type, and a task of its own; everything else must be as real mode loads it."""
     real = not state.cr0 & CR0_PE
     source = "SDM 3C 26.3.1.2, virtual-8086"
     note = "real mode runs as virtual 8086 here: " if real else ""
@@ -107,11 +116,16 @@ def _as_v86(state: CpuState) -> Iterator[Broken]:
         if s.limit != REAL_LIMIT:
             big = ", big real mode" if real and s.limit > REAL_LIMIT else ""
             yield Broken(name, f"{note}{upper} limit {s.limit:#x} is not 0xffff{big}", source)
-        access = s.access | 0x60
-        if name == "cs":
-            access = access & ~0xF | 3
+        access = s.access
+        if real:
+            access |= 0x60
+            if name == "cs":
+                access = access & ~0xF | 3
         if access != V86_ACCESS:
-            yield Broken(name, f"{note}{upper} access rights {s.access:#x} are not {V86_ACCESS:#x} but for DPL", source)
+            but = " but for DPL" if real else ""
+            yield Broken(name, f"{note}{upper} access rights {s.access:#x} are not {V86_ACCESS:#x}{but}", source)
+    if not real:
+        yield from _task(state, "SDM 3C 26.3.1.2")
 
 
 def _protected(state: CpuState, *, unrestricted: bool) -> Iterator[Broken]:
@@ -161,6 +175,8 @@ def _stack(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]
 
 def _data(name: str, s: Segment, unrestricted: bool, source: str) -> Iterator[Broken]:
     if not usable(s):
+        if s.base >> 32 and name in ("fs", "gs"):  # which hold without a descriptor too
+            yield from _base(name, s.base, source)
         return
     upper = name.upper()
     if not s.type & TYPE_ACCESSED:
@@ -174,18 +190,28 @@ def _data(name: str, s: Segment, unrestricted: bool, source: str) -> Iterator[Br
 
 
 def _cache(name: str, s: Segment, source: str, *, system: bool = False) -> Iterator[Broken]:
-    """What holds for each usable cache: S, P, reserved rights, and a limit that G can express."""
-    upper = name.upper()
-    if bool(s.access & ACCESS_S) == system:
+    """What holds for each usable cache: S, P, reserved rights, a limit that G can express, and the base's width."""
+    upper, access, limit = name.upper(), s.access, s.limit
+    if bool(access & ACCESS_S) == system:
         yield Broken(name, f"{upper} is {'no' if system else 'a'} system segment", source)
-    if not s.present:
+    if not access & ACCESS_P:
         yield Broken(name, f"{upper} is not present", source)
-    if s.access & ACCESS_RESERVED:
-        yield Broken(name, f"{upper} access rights {s.access:#x} have reserved bits", source)
-    if s.limit >> 20 and not s.access & ACCESS_G:
-        yield Broken(name, f"{upper} limit {s.limit:#x} needs G=1", source)
-    if s.limit & 0xFFF != 0xFFF and s.access & ACCESS_G:
-        yield Broken(name, f"{upper} limit {s.limit:#x} needs G=0", source)
+    if access & ACCESS_RESERVED:
+        yield Broken(name, f"{upper} access rights {access:#x} have reserved bits", source)
+    if limit >> 20 and not access & ACCESS_G:
+        yield Broken(name, f"{upper} limit {limit:#x} needs G=1", source)
+    if limit & 0xFFF != 0xFFF and access & ACCESS_G:
+        yield Broken(name, f"{upper} limit {limit:#x} needs G=0", source)
+    if s.base >> 32:
+        yield from _base(name, s.base, source)
+
+
+def _base(name: str, base: int, source: str) -> Iterator[Broken]:
+    """Of a base above 32 bits."""
+    if name in ("cs", "ss", "ds", "es"):
+        yield Broken(name, f"{name.upper()} base {base:#x} has more than 32 bits", source)
+    elif not _canonical(base):
+        yield Broken(name, f"{name.upper()} base {base:#x} is not canonical", source)
 
 
 def _task(state: CpuState, source: str) -> Iterator[Broken]:
@@ -218,18 +244,30 @@ def _vtx_common(state: CpuState) -> Iterator[Broken]:
         yield Broken("cr4", f"CR4 {state.cr4:#x} has no PAE in IA-32e mode", controls)
     if long and not state.cr0 & CR0_PG:
         yield Broken("cr0", f"CR0 {state.cr0:#x} has no PG in IA-32e mode", controls)
+    if reserved := state.cr4 & CR4_RESERVED:
+        yield Broken("cr4", f"CR4 {state.cr4:#x} has reserved bits {reserved:#x}", controls)
+    if state.cr3 >> MAX_PHYSICAL_BITS:
+        yield Broken("cr3", f"CR3 {state.cr3:#x} has more than {MAX_PHYSICAL_BITS} bits", controls)
+    if (dr7 := state.dr[7]) >> 32:
+        yield Broken("dr7", f"DR7 {dr7:#x} has more than 32 bits", controls)
+    for name, address in zip(("sysenter_esp", "sysenter_eip"), state.sysenter, strict=True):
+        if not _canonical(address):
+            yield Broken(name, f"{name.upper()} {address:#x} is not canonical", controls)
     for name, table in (("gdtr", state.gdtr), ("idtr", state.idtr)):
         if table.limit > 0xFFFF:
             yield Broken(name, f"{name.upper()} limit {table.limit:#x} is above 0xffff", "SDM 3C 26.3.1.3")
         if not _canonical(table.base):
             yield Broken(name, f"{name.upper()} base {table.base:#x} is not canonical", "SDM 3C 26.3.1.3")
-    flags = "SDM 3C 26.3.1.4"
-    if not state.long64 and state.rip >> 32:
-        yield Broken("rip", f"RIP {state.rip:#x} has more than 32 bits outside 64-bit mode", flags)
+    running = "SDM 3C 26.3.1.4"
+    if not state.long64:
+        if state.rip >> 32:
+            yield Broken("rip", f"RIP {state.rip:#x} has more than 32 bits outside 64-bit mode", running)
+    elif state.rip >> 48 not in (0, 0xFFFF):  # bit 47 may differ: the first fetch faults, not the entry
+        yield Broken("rip", f"RIP {state.rip:#x} is not canonical: bits 63 to 48 differ", running)
     if state.rflags & RFLAGS_ZERO & (1 << 64) - 1 or not state.rflags & RFLAGS_ONE:
-        yield Broken("rflags", f"RFLAGS {state.rflags:#x} has reserved bits set, or bit 1 clear", flags)
+        yield Broken("rflags", f"RFLAGS {state.rflags:#x} has reserved bits set, or bit 1 clear", running)
     if state.rflags & RFLAGS_VM and (long or not state.cr0 & CR0_PE):
-        yield Broken("rflags", "RFLAGS.VM is set outside protected mode", flags)
+        yield Broken("rflags", "RFLAGS.VM is set outside protected mode", running)
     activity = "SDM 3C 26.3.1.5"
     if state.halted and state.ss.dpl:
         yield Broken("ss", f"halted with SS.DPL {state.ss.dpl}, not 0", activity)
@@ -252,6 +290,13 @@ def _svm(state: CpuState) -> Iterator[Broken]:
     for name, value in (("cr0", state.cr0), ("dr6", state.dr[6]), ("dr7", state.dr[7])):
         if value >> 32:
             yield Broken(name, f"{name.upper()} {value:#x} has more than 32 bits", source)
+    for name, value, reserved in (
+        ("cr3", state.cr3, state.cr3 >> MAX_PHYSICAL_BITS << MAX_PHYSICAL_BITS),
+        ("cr4", state.cr4, state.cr4 & CR4_RESERVED_AMD),
+        ("efer", state.efer, state.efer & EFER_RESERVED_AMD),
+    ):
+        if reserved:
+            yield Broken(name, f"{name.upper()} {value:#x} has reserved bits {reserved:#x}", source)
     if state.efer & EFER_LME and state.cr0 & CR0_PG:
         if not state.cr4 & CR4_PAE:
             yield Broken("cr4", f"EFER.LME and CR0.PG are set, and CR4 {state.cr4:#x} has no PAE", source)

@@ -47,6 +47,10 @@ def v86() -> CpuState:
     return state
 
 
+def debug(dr6: int = 0xFFFF0FF0, dr7: int = 0x400) -> Change:
+    return put(dr=[0, 0, 0, 0, 0, 0, dr6, dr7])
+
+
 def put(**parts: object) -> Change:
     """Set `cs_base=1`, `rip=...` in a state."""
 
@@ -78,7 +82,18 @@ CASES: list[tuple[str, Callable[[], CpuState], Change, str, str]] = [
     ("reset", real, put(cs_selector=0xF000, cs_base=0xFFFF0000), "cs base 0xffff0000", ""),
     ("v86 based", v86, put(cs_base=0), "cs base 0x0 is not selector 0x1200", "cs base 0x0 is not selector 0x1200"),
     ("v86 limit", v86, put(gs_limit=0xFFFFF), "gs limit 0xfffff", "gs limit 0xfffff"),
+    ("v86 short limit", v86, put(gs_limit=0xFFF), "gs limit 0xfff is", "gs limit 0xfff is"),
+    ("real short limit", real, put(fs_limit=0xFFF), "fs limit 0xfff is not 0xffff", ""),
+    ("v86 dpl", v86, put(ds_access=0x93), "ds access rights 0x93 are not 0xf3 (", "ds access rights 0x93"),
+    ("v86 code", v86, put(cs_access=0xFB), "cs access rights 0xfb are not 0xf3 (", "cs access rights 0xfb"),
+    ("v86 no tss", v86, put(tr_access=0x10000), "tr is unusable", "tr is unusable"),
+    ("v86 idle tss", v86, put(tr_access=0x89), "tr type 0x9 is not a busy tss", "tr type 0x9"),
+    ("v86 ldt's type", v86, put(ldtr_access=0x8B), "ldtr type 0xb is not an ldt", "ldtr type 0xb"),
+    ("real no tss", real, put(tr_access=0x10000), "", "tr is unusable"),
+    ("real ring 3", real, put(ss_access=0xF3), "", "ss.dpl 3 is not 0 in real mode"),
     # protected: CS's type and DPL, SS's DPL and RPL
+    ("no code", flat, put(cs_access=0x10000), "cs is unusable", "cs is unusable"),
+    ("absent code", flat, put(cs_access=0xC01B), "cs is not present", "cs is not present"),
     ("pe just set", flat, put(cs_access=0x93, cs_limit=0xFFFF), "cs type 0x3 is not accessed code", ""),
     ("pe just set, read only", flat, put(cs_access=0x91), "cs type 0x1", "cs type 0x1"),
     ("unaccessed code", flat, put(cs_access=0xC09A), "cs type 0xa", "cs type 0xa"),
@@ -92,6 +107,7 @@ CASES: list[tuple[str, Callable[[], CpuState], Change, str, str]] = [
     ("data unaccessed", flat, put(ds_access=0xC092), "ds type 0x2 is not accessed", "ds type 0x2 is not accessed"),
     ("execute-only", flat, put(es_access=0xC099), "es type 0x9 is execute-only", "es type 0x9 is execute-only"),
     ("data's dpl", flat, put(ds_selector=0x1203), "ds.dpl 0 is below rpl 3", ""),
+    ("conforming code's dpl", flat, put(ds_selector=0x1203, ds_access=0xC09F), "", ""),
     ("system data", flat, put(fs_access=0xC083), "fs is a system segment", "fs is a system segment"),
     ("absent data", flat, put(gs_access=0xC013), "gs is not present", "gs is not present"),
     ("reserved", flat, put(ds_access=0xC193), "ds access rights 0xc193 have reserved", "ds access rights 0xc193"),
@@ -105,7 +121,33 @@ CASES: list[tuple[str, Callable[[], CpuState], Change, str, str]] = [
     ("16-bit tss in IA-32e", long, put(tr_access=0x83), "tr type 0x3", "tr type 0x3"),
     ("ldt's type", flat, put(ldtr_access=0x8B), "ldtr type 0xb is not an ldt", "ldtr type 0xb"),
     ("ldt in ldt", flat, put(ldtr_selector=0xC), "ldtr selector 0xc is in the ldt", "ldtr selector 0xc"),
+    ("absent tss", flat, put(tr_access=0x0B), "tr is not present", "tr is not present"),
+    ("absent ldt", flat, put(ldtr_access=0x02), "ldtr is not present", "ldtr is not present"),
+    # bases
+    ("cs above 4 GiB", long, put(cs_base=1 << 32), "cs base 0x100000000 has more", "cs base 0x100000000"),
+    ("ss above 4 GiB", long, put(ss_base=1 << 32), "ss base 0x100000000 has more", "ss base 0x100000000"),
+    ("ds above 4 GiB", long, put(ds_base=1 << 32), "ds base 0x100000000 has more", "ds base 0x100000000"),
+    ("es above 4 GiB", long, put(es_base=1 << 32), "es base 0x100000000 has more", "es base 0x100000000"),
+    ("unusable ds above", long, put(ds_base=1 << 32, ds_access=0x10000), "", ""),
+    ("fs above 4 GiB", long, put(fs_base=0xFFFF8000_00000000, gs_base=1 << 46), "", ""),
+    ("fs", long, put(fs_base=1 << 47), "fs base 0x800000000000 is not canonical", "fs base 0x800000000000"),
+    ("unusable gs", long, put(gs_base=1 << 63, gs_access=0x10000), "gs base 0x8000000000000000", "gs base 0x8000"),
+    ("tr", long, put(tr_base=1 << 47), "tr base 0x800000000000 is not canonical", "tr base 0x800000000000"),
+    ("ldtr", long, put(ldtr_base=1 << 47), "ldtr base 0x800000000000 is not canonical", "ldtr base 0x80000"),
+    ("unusable ldtr", long, put(ldtr_base=1 << 47, ldtr_access=0x10000), "", ""),
     # 26.3.1.1, .3, .4, .5
+    ("cr3", long, put(cr3=1 << 52), "cr3 0x10000000000000 has more than 52 bits", "cr3 0x10000000000000"),
+    ("high cr3", long, put(cr3=1 << 51), "", ""),
+    ("cr4", flat, put(cr4=1 << 15), "cr4 0x8000 has reserved bits 0x8000", "cr4 0x8000"),
+    ("dr7", flat, debug(dr7=1 << 32 | 0x400), "dr7 0x100000400", "dr7 0x100000400"),
+    ("sysenter's stack", flat, put(msrs={0x175: 1 << 47}), "sysenter_esp 0x800000000000", "sysenter_esp 0x8"),
+    ("sysenter's target", flat, put(msrs={0x176: 1 << 63}), "sysenter_eip 0x8000000000000000", "sysenter_eip 0x8"),
+    ("sysenter", flat, put(msrs={0x175: 0xFFFF8000_00000000, 0x176: 0x7FFF_FFFFFFFF}), "", ""),
+    ("64-bit rip", long, put(rip=1 << 48), "rip 0x1000000000000 is not canonical", "rip 0x1000000000000"),
+    ("rip's bit 47", long, put(rip=1 << 47), "", ""),  # 26.3.1.4: the address width's bits upward are looked at
+    ("high rip", long, put(rip=0xFFFF8000_00000000), "", ""),
+    ("VM in real mode", real, put(rflags=0x20002), "vm is set outside", "vm is set outside"),
+    ("VM in IA-32e", long, put(rflags=0x20002), "vm is set outside", "vm is set outside"),
     ("paging without PE", real, put(cr0=0xE0000010), "cr0 0xe0000010 has pg without pe", "has pg without pe"),
     ("LMA alone", flat, put(efer=0x400), "has no pae; has no pg", "has no pae; has no pg"),
     ("LMA not LME", long, put(efer=0x400), "lma is not lme", "lma is not lme"),
@@ -157,6 +199,15 @@ AMD: list[tuple[Callable[[], CpuState], Change, str]] = [
     (long, put(cr4=0), "cr4"),
     (long, put(cr0=0xE0000010), "cr0"),
     (flat, put(cr0=0x1_0000_0011), "cr0"),
+    (flat, debug(dr6=0x1_FFFF_0FF0), "dr6"),
+    (flat, debug(dr7=0x1_0000_0400), "dr7"),
+    (long, put(cr3=1 << 52), "cr3"),
+    (long, put(cr3=1 << 51), ""),
+    (flat, put(cr4=1 << 13), "cr4"),  # VMXE is Intel's
+    (flat, put(cr4=1 << 20), ""),
+    (flat, put(efer=1 << 9), "efer"),
+    (long, put(efer=0xD01 | 0xF000), ""),
+    (v86, put(tr_access=0x10000, ds_access=0x93), ""),
 ]
 
 
