@@ -7,22 +7,25 @@ changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from emu.engine import Exit, ExitReason, Fault
 from emu.inspector import PHYSICAL_BITS
 from emu.machine import Machine
 from emu.record import dataclass, field
+from emu.stops import fault_chain
 from emu.x86 import disasm, paging
 from emu.x86.modes import code_bits
 from emu.x86.polls import Met, Step
-from emu.x86.state import CpuState
+from emu.x86.state import GENERAL, CpuState
 from emu.x86.statediff import Difference, differences
+from emu.x86.undelivered import undelivered
 
 #: Instructions looked at, those of repeated string instructions counted once, and rounds that must be alike.
 REACH, ROUNDS = 3072, 3
 #: Iterations of one repeated string instruction that are waited for.
 REPEATED = 1 << 16
+RSP = GENERAL.index("rsp")
 _GOES_ON = frozenset((ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.WATCHPOINT, ExitReason.EVENT))
 
 
@@ -40,14 +43,25 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What was seen: the loop, or None and in `ended` why there is none."""
+    """What was seen: the loop, or None and in `ended` why there is none. `death` is how the guest ends, if it does, and
+    `why` says more of it; `gone` instructions before that can still be executed."""
 
     round: Round | None
     ended: str = ""
+    death: str = ""
+    why: tuple[str, ...] = ()
+    gone: int = 0
 
 
 class _End(Exception):
     """The look ahead cannot go on; a sentence."""
+
+
+class _Death(Exception):
+    """Nothing follows: how the guest ends, in words, and why."""
+
+    def __init__(self, death: str, *why: str) -> None:
+        self.death, self.why = death, why
 
 
 class _Look:
@@ -89,6 +103,8 @@ class _Look:
             exit = self.executor.run(1, skip_breakpoint=True)
         if exit.reason is ExitReason.HALT:
             self.halted = True
+        elif exit.reason is ExitReason.SHUTDOWN:
+            raise _Death("a triple fault: " + fault_chain(exit.faults), *reasons(self.machine, exit.faults))
         elif exit.reason not in _GOES_ON:
             raise _End(f"the CPU ends at {linear:#x}: {exit.reason.value} {exit.detail}".rstrip())
         return exit
@@ -96,23 +112,14 @@ class _Look:
     def _wake(self) -> None:
         """As an interrupt whose handler changes nothing would."""
         if not self.executor.interruptible():
-            raise _End(f"HLT before {self.executor.linear_pc:#x} with interrupts off")
+            raise _Death(f"HLT before {self.executor.linear_pc:#x} with interrupts off, where nothing wakes the CPU")
         state = self.executor.state()
         state.halted = False
         self.executor.load(state)
 
     def code(self, linear: int) -> bytes:
         """The bytes of the instruction at a linear address, as far as they can be read."""
-        state, read = self.executor.state(), self.machine.memory.try_read
-        found = bytearray()
-        while len(found) < disasm.MAX_INSTRUCTION:
-            at = linear + len(found)
-            physical = paging.translate(state, read, at, PHYSICAL_BITS)
-            count = min(0x1000 - at % 0x1000, disasm.MAX_INSTRUCTION - len(found))
-            if physical is None or not (count := self.machine.memory.available(physical, count)):
-                break
-            found += self.machine.memory.read(physical, count)
-        return bytes(found)
+        return read_linear(self.machine, self.executor.state(), linear, disasm.MAX_INSTRUCTION)
 
     def places(self) -> Iterator[int]:
         """The linear addresses of the next instructions."""
@@ -139,6 +146,34 @@ class _Look:
         return found
 
 
+def reasons(machine: Machine, faults: Iterable[Fault]) -> tuple[str, ...]:
+    """What is wrong on the way to the handlers of faults that were not delivered."""
+    state = machine.executor.state()
+
+    def read(linear: int, length: int) -> bytes | None:
+        data = read_linear(machine, state, linear, length)
+        return data if len(data) == length else None
+
+    vectors = [v for f in faults for v in (f.interrupt, f.vector) if v is not None]
+    found = [text for vector in dict.fromkeys(vectors) if (text := undelivered(state, vector, read))]
+    stack = state.regs[RSP]
+    where = f"the stack is at {state.ss.selector:04x}:{stack:x} (linear {state.ss.base + stack:#x})"
+    return tuple(found) or (f"IDTR and the gates are in order; {where}",)
+
+
+def read_linear(machine: Machine, state: CpuState, linear: int, length: int) -> bytes:
+    """Up to `length` bytes of memory at a linear address, as far as they can be read without side effects."""
+    found, memory = bytearray(), machine.memory
+    while len(found) < length:
+        at = linear + len(found)
+        physical = paging.translate(state, memory.try_read, at, PHYSICAL_BITS)
+        count = min(0x1000 - at % 0x1000, length - len(found))
+        if physical is None or not (count := memory.available(physical, count)):
+            break
+        found += memory.read(physical, count)
+    return bytes(found)
+
+
 def _awake(state: CpuState) -> CpuState:
     state.halted = False
     return state
@@ -151,15 +186,19 @@ def find_loop(machine: Machine) -> Ahead:
     look, caught = _Look(machine), machine.caught_fault
     machine.caught_fault = look.faults.append
     machine.look(look.port, look.memory)
+    trail: list[int] = []
     try:
         executor.set_interrupt(None)
-        trail = list(look.places())
+        for place in look.places():
+            trail.append(place)
         length = _period(trail)
         if not length:
             return Ahead(None, f"the next {len(trail)} instructions are no loop")
         return Ahead(look.round(length))
     except _End as end:
         return Ahead(None, str(end))
+    except _Death as end:
+        return Ahead(None, death=end.death, why=end.why, gone=len(trail) - 1)
     finally:
         machine.look(None, None)
         machine.caught_fault = caught

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from emu.inspector import PHYSICAL_BITS
 from emu.journal import Event
-from emu.loops import Round, find_loop
+from emu.loops import Round, find_loop, reasons
 from emu.machine import Machine
-from emu.stops import VECTOR_NAMES
+from emu.stops import VECTOR_NAMES, Stop, StopKind
 from emu.views import InstructionView, StuckView
 from emu.x86 import disasm, paging
 from emu.x86.polls import Loop, Source, WayOut
@@ -24,14 +24,23 @@ STORM_SHARE, STORM_EVENTS, STORM_APART = 0.9, 100, 500
 ENTRIES = 1000
 #: Instructions of a loop that are shown.
 SHOWN = 24
-MASK32 = (1 << 32) - 1
+#: Stops behind which there is no guest, whatever its CPU would go on to do.
+_ENDED = (StopKind.EXIT, StopKind.POWEROFF)
 
 
-def explain(machine: Machine) -> StuckView:
-    """Look at the guest, which stands still. Nothing of it changes."""
+def explain(machine: Machine, stop: Stop | None = None) -> StuckView:
+    """Look at the guest, which stands still, since `stop` if that is known. Nothing of it changes."""
     machine.service()
+    if stop is not None and stop.retired == machine.executor.retired and stop.kind in _ENDED:
+        return StuckView("ended", f"it has ended: {stop.text}")
     if machine.executor.halted and not machine.interrupt_due:
         return _halted(machine)
+    if stop is not None and stop.retired == machine.executor.retired and stop.kind is StopKind.SHUTDOWN:
+        ahead = find_loop(machine)
+        if ahead.death:
+            return StuckView("ended", f"it has ended: {ahead.death}", ahead.why)
+        if any(fault.interrupt is not None for fault in stop.faults):  # a look ahead has no interrupts
+            return StuckView("ended", f"it has ended: {stop.text}", reasons(machine, stop.faults))
     return _storm(machine) or _entries(machine) or _ahead(machine)
 
 
@@ -107,6 +116,9 @@ def _entries(machine: Machine) -> StuckView | None:
 
 def _ahead(machine: Machine) -> StuckView:
     ahead = find_loop(machine)
+    if ahead.death:
+        when = f"after {ahead.gone} more instructions" if ahead.gone else "at the next instruction"
+        return StuckView("ended", f"it ends {when}: {ahead.death}", ahead.why)
     if ahead.round is None:
         return StuckView("moves", f"as far as can be seen it gets on: {ahead.ended}")
     return _of_round(machine, ahead.round)

@@ -12,6 +12,7 @@ from emu.ledger import Costs
 from emu.machine import MachineConfig, build_machine
 from emu.policies import policy_named
 from emu.progress import Watch
+from emu.stops import StopKind
 from emu.transitions import NativeConfig
 from emu.views import StuckView
 from emu.x86.polls import Loop, Step
@@ -89,6 +90,83 @@ def test_what_the_guest_waits_for_is_told(source: str, verdict: str, summary: li
         assert any(part in text for text in view.details), (part, view.details)
     assert view_lines(view, Style())
     run.machine.close()
+
+
+#: Protected mode with an IDT at 600h that holds null entries alone; {limit} is its limit, {dies} what is executed.
+PROTECTED = """
+    o32 lgdt [cs:gr]
+    o32 lidt [cs:ir]
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    jmp 8:p
+    gr: dw 23
+    dd 0xf0000 + g
+    ir: dw {limit}
+    dd 0x600
+    align 8
+    g: dq 0, 0x00409a0f0000ffff, 0x00cf92000000ffff
+    bits 32
+    p: mov ax, 16
+    mov ss, ax
+    mov esp, 0x7000
+    {dies}
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "chain", "details"),
+    [
+        ("o32 lidt [cs:i]\nint 0x80\ni: dw 0\ndd 0x1234", "vector 0x80 at f000:",
+         ["IDTR (base 0x1234, limit 0x0) has no vector 0x80: that needs 0x203",
+          "IDTR (base 0x1234, limit 0x0) has no vector 0x0d: that needs 0x37"]),
+        (PROTECTED.format(limit="0x3ff", dies="int 0x80"), "vector 0x80 at 0008:",
+         ["IDTR (base 0x600, limit 0x3ff) has no gate for vector 0x80: that needs 0x407",
+          "the IDT's entry for vector 0x0d at linear 0x668 is null"]),
+        (PROTECTED.format(limit="0xff", dies="mov word [ss:0x632], 0x18\nmov word [ss:0x634], 0x8e00\nud2"),
+         "#UD at 0008:",
+         ["entry for vector 0x06 at linear 0x630: selector 0x0018 is beyond the GDT's limit 0x17"]),
+        (PROTECTED.format(limit="0xff", dies="mov word [ss:0x632], 8\nmov word [ss:0x634], 0x0e00\nud2"),
+         "#UD at 0008:",
+         ["entry for vector 0x06 at linear 0x630 is not present"]),
+        (PROTECTED.format(limit="0xff", dies="mov word [ss:0x632], 16\nmov word [ss:0x634], 0x8e00\nud2"),
+         "#UD at 0008:",
+         ["entry for vector 0x06 at linear 0x630 names 0x0010, which is no code segment"]),
+    ],
+)  # fmt: skip
+def test_a_guest_that_has_died_is_told_with_what_is_wrong(source: str, chain: str, details: list[str]) -> None:
+    run = stand(source)
+    assert run.last_stop.kind is StopKind.SHUTDOWN
+    view = run.why_stuck()
+    assert (view.verdict, view.stuck) == ("ended", True), view
+    assert view.summary.startswith(f"it has ended: a triple fault: {chain}")
+    for part in details:
+        assert any(part in text for text in view.details), (part, view.details)
+    run.machine.close()
+
+
+def test_an_interrupt_that_kills_the_guest_is_told_with_what_is_wrong() -> None:
+    """It comes from outside, and a look ahead has no interrupts."""
+    run = stand(TIMER_100US + PROTECTED.format(limit="0x3f", dies="sti\nw: jmp w"))
+    assert run.last_stop.kind is StopKind.SHUTDOWN
+    view = run.why_stuck()
+    assert view.verdict == "ended", view
+    assert view.details[0].startswith("IDTR (base 0x600, limit 0x3f) has no gate for vector 0x08: that needs 0x47")
+
+
+def test_a_death_that_is_near_is_told() -> None:
+    # ten instructions: the jump from the reset vector, three of the ROM's, LIDT, and five NOPs
+    view = stand("lidt [cs:i]\ntimes 20 nop\nint 0x80\ni: dw 0, 0, 0", 10).why_stuck()
+    assert view.verdict == "ended"
+    assert view.summary.startswith("it ends after 15 more instructions: a triple fault")
+    view = stand("times 20 nop\nhlt", 10).why_stuck()
+    assert view.verdict == "ended"
+    assert "HLT before 0xf001a with interrupts off, where nothing wakes the CPU" in view.summary
+
+
+def test_a_guest_that_has_ended_by_itself_is_said_to_have() -> None:
+    view = stand("mov al, 42\nout 0xf4, al\nnop").why_stuck()
+    assert (view.verdict, view.summary) == ("ended", "it has ended: the guest ended with code 42")
 
 
 def test_a_guest_that_gets_on_is_said_to() -> None:
