@@ -12,6 +12,7 @@ from emu.inspector import PHYSICAL_BITS
 from emu.journal import Event
 from emu.loops import Round, find_loop, reasons
 from emu.machine import Machine
+from emu.runaway import zeros
 from emu.stops import VECTOR_NAMES, Stop, StopKind
 from emu.views import InstructionView, StuckView
 from emu.x86 import disasm, paging
@@ -41,7 +42,7 @@ def explain(machine: Machine, stop: Stop | None = None) -> StuckView:
             return StuckView("ended", f"it has ended: {ahead.death}", ahead.why)
         if any(fault.interrupt is not None for fault in stop.faults):  # a look ahead has no interrupts
             return StuckView("ended", f"it has ended: {stop.text}", reasons(machine, stop.faults))
-    return _storm(machine) or _entries(machine) or _ahead(machine)
+    return _storm(machine) or _entries(machine) or _zeros(machine) or _ahead(machine)
 
 
 # -- without a look ahead
@@ -109,6 +110,17 @@ def _entries(machine: Machine) -> StuckView | None:
         f"native entry has failed {transitions.ledger.failed} times",
         tuple(str(broken) for broken in refused),
     )
+
+
+def _zeros(machine: Machine) -> StuckView | None:
+    if (found := zeros(machine)) is None:
+        return None
+    first, last = found
+    return StuckView(
+        "zeros", f"the CPU executes zeros (memory that nobody wrote) from {first:#x} on",
+        (f"it stands at {_far(machine)}, and up to {last:#x} there is nothing else",
+         "it came here by a jump, call or return to a place that holds no code, or ran past the end of its own"),
+    )  # fmt: skip
 
 
 # -- by a look ahead

@@ -169,6 +169,34 @@ def test_a_guest_that_has_ended_by_itself_is_said_to_have() -> None:
     assert (view.verdict, view.summary) == ("ended", "it has ended: the guest ended with code 42")
 
 
+#: At the segment's end IP does not go round, but #GP pushes it as 0; its handler, as that of most firmware, returns.
+RUN_OFF = "mov ss, ax\nmov sp, 0x7000\nmov word [0x34], h\nmov word [0x36], 0xf000\njmp 0x5000:0\nh: iret"
+
+
+def test_a_cpu_that_has_run_off_into_zeros_is_told() -> None:
+    view = stand(RUN_OFF).why_stuck()
+    assert (view.verdict, view.stuck) == ("zeros", True), view
+    # all of low memory is zeros, of which the segment has 64 KiB
+    assert view.summary == "the CPU executes zeros (memory that nobody wrote) from 0x50000 on"
+    assert "up to 0x5ffff" in view.details[0]
+    code = "mov dword [0x504f0], 0x90909090\n"
+    some = "mov ds, ax\nxor eax, eax\n" + code + "jmp 8:0x504f4"
+    view = stand(PROTECTED.format(limit=0, dies=some.replace("[", "[ss:")).replace("00409a0f", "00cf9a00").replace(
+        "jmp 8:p", "jmp dword 8:0xf0000 + p"), 2000).why_stuck()  # fmt: skip
+    assert view.summary.endswith("from 0x504f4 on"), view
+
+
+def test_a_few_zeros_are_no_runaway() -> None:
+    assert stand("jmp 0xf000:z\nz: times 100 dw 0\ntimes 5000 nop", 10).why_stuck().verdict == "moves"
+
+
+def test_a_cpu_that_runs_off_into_zeros_is_noticed_once() -> None:
+    run = run_for(RUN_OFF, 7_000_000)
+    events = [e for e in run.machine.journal if e.kind == "stuck"]
+    assert [e.text for e in events] == ["the CPU executes zeros (memory that nobody wrote) from 0x50000 on"]
+    assert run.progress.samples > run.progress.looks == 1
+
+
 def test_a_guest_that_gets_on_is_said_to() -> None:
     view = stand("times 5000 nop", 1000).why_stuck()
     assert (view.verdict, view.stuck) == ("moves", False)
