@@ -7,7 +7,7 @@ changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from emu.engine import Exit, ExitReason, Fault
 from emu.inspector import PHYSICAL_BITS
@@ -15,6 +15,7 @@ from emu.machine import Machine
 from emu.record import dataclass, field
 from emu.stops import fault_chain
 from emu.x86 import disasm, paging
+from emu.x86.counting import LONGEST, Count, counting
 from emu.x86.modes import code_bits
 from emu.x86.polls import Met, Step
 from emu.x86.state import GENERAL, CpuState
@@ -32,13 +33,15 @@ _GOES_ON = frozenset((ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.WATCHPOI
 @dataclass(slots=True)
 class Round:
     """One round of a loop. `changed` is how the CPU's state differs behind it, `stored` the physical pages whose bytes
-    do; `halts` says that it has a HLT, behind which it was let go on; `faults` are those raised in it."""
+    do; `halts` says that it has a HLT, behind which it was let go on; `faults` are those raised in it;
+    `counted` the loops within that only count, and were carried to their last round."""
 
     steps: list[Step]
     changed: list[Difference] = field(default_factory=list)
     stored: list[int] = field(default_factory=list)
     halts: bool = False
     faults: list[Fault] = field(default_factory=list)
+    counted: list[Count] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,12 @@ class _Death(Exception):
 class _Look:
     """Runs ahead, an instruction at a time."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine, self.executor = machine, machine.executor
+    def __init__(self, machine: Machine, stepping: bool) -> None:
+        """`stepping` over loops that only count."""
+        self.machine, self.executor, self.stepping = machine, machine.executor, stepping
+        self.trail: list[int] = []  #: the linear addresses of the instructions executed
+        self._counts: dict[tuple[int, ...], Count | None] = {}  # by a round's places
+        self.counted: list[Count] = []
         self.met: list[Met] = []
         self.faults: list[Fault] = []
         self.halted = False
@@ -82,6 +89,29 @@ class _Look:
 
     def one(self) -> None:
         """One instruction, a repeated string instruction as a whole."""
+        self.trail.append(self.executor.linear_pc)
+        self._one()
+        if self.stepping and self.executor.linear_pc <= self.trail[-1]:
+            self._step_over()
+
+    def _step_over(self) -> None:
+        """Behind a branch back: where it is that of a loop which only counts, and that has gone round some times, the
+        round that begins here is made its last."""
+        trail, pc = self.trail, self.executor.linear_pc
+        length = next((n for n in range(1, min(LONGEST, len(trail)) + 1) if trail[-n] == pc and _alike(trail, n)), 0)
+        if not length:
+            return
+        places = tuple(trail[-length:])
+        state = self.executor.state()
+        if places not in self._counts:
+            steps = [Step(at, self.code(at), code_bits(state), state) for at in places]
+            self._counts[places] = counting(steps)
+        count = self._counts[places]
+        if count is not None and count.branch == places[-1] and count.near_its_end(state):
+            self.executor.load(state)
+            self.counted.append(count)
+
+    def _one(self) -> None:
         executor = self.executor
         if executor.halted:
             self._wake()
@@ -121,16 +151,11 @@ class _Look:
         """The bytes of the instruction at a linear address, as far as they can be read."""
         return read_linear(self.machine, self.executor.state(), linear, disasm.MAX_INSTRUCTION)
 
-    def places(self) -> Iterator[int]:
-        """The linear addresses of the next instructions."""
-        for _ in range(REACH):
-            yield self.executor.linear_pc
-            self.one()
-
     def round(self, length: int) -> Round:
         """One round, looked at closely."""
         before, memory = self.executor.state(), self.machine.memory.save()
         self.faults.clear()
+        self.counted.clear()
         found = Round([])
         for _ in range(length):
             state = self.executor.state()
@@ -143,6 +168,7 @@ class _Look:
         found.changed = list(differences(_awake(before), _awake(self.executor.state())))
         found.stored = [n for n in after.unlike(memory) if after.page(n) != memory.page(n)]
         found.halts, found.faults = self.halted, list(self.faults)
+        found.counted = list(dict.fromkeys(self.counted))
         return found
 
 
@@ -180,25 +206,33 @@ def _awake(state: CpuState) -> CpuState:
 
 
 def find_loop(machine: Machine) -> Ahead:
-    """The loop that the guest goes round in, where the next instructions are one. Nothing of the guest changes."""
+    """The loop that the guest goes round in, where the next instructions are one. Nothing of the guest changes. Where
+    the guest only counts, or does so within a longer loop, it is the loop around that, if there is one."""
+    ahead = _find(machine, stepping=False)
+    if ahead.death or (ahead.round is not None and counting(ahead.round.steps) is None):
+        return ahead
+    around = _find(machine, stepping=True)
+    return ahead if around.round is None else around
+
+
+def _find(machine: Machine, *, stepping: bool) -> Ahead:
     executor = machine.executor
     saved, events, added = machine.save(), tuple(machine.journal), machine.journal.added
-    look, caught = _Look(machine), machine.caught_fault
+    look, caught = _Look(machine, stepping), machine.caught_fault
     machine.caught_fault = look.faults.append
     machine.look(look.port, look.memory)
-    trail: list[int] = []
     try:
         executor.set_interrupt(None)
-        for place in look.places():
-            trail.append(place)
-        length = _period(trail)
+        for _ in range(REACH):
+            look.one()
+        length = _period(look.trail)
         if not length:
-            return Ahead(None, f"the next {len(trail)} instructions are no loop")
+            return Ahead(None, f"the next {REACH} instructions are no loop")
         return Ahead(look.round(length))
     except _End as end:
         return Ahead(None, str(end))
     except _Death as end:
-        return Ahead(None, death=end.death, why=end.why, gone=len(trail) - 1)
+        return Ahead(None, death=end.death, why=end.why, gone=len(look.trail) - 1)
     finally:
         machine.look(None, None)
         machine.caught_fault = caught
@@ -210,9 +244,14 @@ def find_loop(machine: Machine) -> Ahead:
 def _period(trail: list[int]) -> int:
     """The shortest length whose last ROUNDS repetitions end `trail`; 0: none."""
     for length in range(1, len(trail) // ROUNDS + 1):
-        if trail[-1] != trail[-1 - length]:
-            continue
-        last = trail[-length:]
-        if all(trail[-length * (n + 1) : -length * n] == last for n in range(1, ROUNDS)):
+        if trail[-1] == trail[-1 - length] and _alike(trail, length):
             return length
     return 0
+
+
+def _alike(trail: list[int], length: int) -> bool:
+    """The last ROUNDS rounds of `length` are alike."""
+    last = trail[-length:]
+    return len(trail) >= ROUNDS * length and all(
+        trail[-length * (n + 1) : -length * n] == last for n in range(1, ROUNDS)
+    )

@@ -153,7 +153,10 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     ways = Loop(steps).ways_out()
     running = _running(found)
     own = [way for way in ways if way.counted or _moved_by(way, running)]
-    details: list[str] = []
+    details = [
+        f"the loop that ends at {count.branch:#x} only counts {count.name.upper()}: it was stepped over"
+        for count in found.counted
+    ]
     if not ways:
         state = steps[0].state
         details += _interrupts(machine, on=bool(state.rflags & RFLAGS_IF), leaves=True)

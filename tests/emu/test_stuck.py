@@ -49,6 +49,17 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("a segment with a base", "mov ax, 0x1234\nmov ds, ax\nw: cmp byte [0x10], 7\njne w", "waits",
      ["the byte at linear 0x12350"], []),
     ("a delay", "mov cx, 0xffff\nw: nop\nloop w", "counts", [], ["the count in CX must reach 0"]),
+    ("a poll with a delay in it", "w: in al, 0x64\nmov cx, 5000\nd: loop d\ntest al, 0x40\njz w", "waits",
+     ["bit 6 of port 0x64 (kbc)", "must become 1"], ["only counts CX: it was stepped over", "interrupts are off"]),
+    ("a poll with a delay that does something", "w: mov cx, 0\nd: in al, 0x61\nout 0x80, al\ndec cx\njnz d\n"
+     "in al, 0x64\ntest al, 1\njz w", "waits", ["bit 0 of port 0x64 (kbc)"], ["only counts CX"]),
+    ("a poll with a delay within a delay", "w: mov bx, 300\no: mov cx, 5000\nd: nop\nloop d\ndec bx\njnz o\n"
+     "cmp byte [0x500], 1\njne w", "waits", ["the byte at linear 0x500"], ["counts CX", "counts BX"]),
+    ("a poll with a delay that counts up", "w: mov edx, -90000\nd: inc edx\njnz d\nin al, 0x64\ntest al, 1\njz w",
+     "waits", ["bit 0 of port 0x64 (kbc)"], ["only counts EDX"]),
+    ("a delay with tries that are counted", "mov bx, 900\nw: mov cx, 5000\nd: loop d\nin al, 0x64\ntest al, 1\njnz o\n"
+     "dec bx\njnz w\no: hlt", "counts", [], ["RBX from", "stepped over"]),
+    ("a loop that counts two registers", "mov ecx, -1\nw: inc eax\ndec ecx\njnz w", "counts", [], ["RAX from"]),
     ("a poll with a time-out", "mov ecx, 0x10000000\nw: in al, 0x64\ntest al, 1\njnz o\ndec ecx\njnz w\no: hlt",
      "counts", [], ["bit 0", "port 0x64 (kbc)", "RCX from"]),
     ("work", "w: inc dword [0x500]\nadd eax, [0x500]\njmp w", "counts", ["RAX from", "memory in the page"], []),
