@@ -12,12 +12,13 @@ from emu.inspector import PHYSICAL_BITS
 from emu.journal import Event
 from emu.loops import Round, find_loop, reasons
 from emu.machine import Machine
+from emu.pending import is_tick, late_tick, waiting
 from emu.runaway import zeros
 from emu.stops import VECTOR_NAMES, Stop, StopKind
 from emu.views import InstructionView, StuckView
 from emu.x86 import disasm, paging
 from emu.x86.polls import Loop, Source, WayOut
-from emu.x86.state import GENERAL, RFLAGS_IF
+from emu.x86.state import CR0_PE, GENERAL, RFLAGS_IF
 
 #: A storm: so many of the last events of the journal are one interrupt (or fault), at most so many instructions apart.
 STORM_SHARE, STORM_EVENTS, STORM_APART = 0.9, 100, 500
@@ -50,12 +51,12 @@ def explain(machine: Machine, stop: Stop | None = None) -> StuckView:
 
 def _halted(machine: Machine) -> StuckView:
     where = _far(machine)
-    waiting = machine.controller.pending_vector()
+    vector = machine.controller.pending_vector()
     if not machine.executor.interruptible():
         waits = (
             "no interrupt waits either"
-            if waiting is None
-            else f"the interrupt with vector {waiting:#04x} waits, and STI before the HLT would have let it in"
+            if vector is None
+            else f"the interrupt with vector {vector:#04x} waits, and STI before the HLT would have let it in"
         )
         return StuckView(
             "halted", f"the CPU is halted before {where} with interrupts off",
@@ -172,7 +173,8 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     if own:
         return StuckView("counts", f"{where} counts or works: it ends by itself", tuple(details), code)
     on = bool(steps[0].state.rflags & RFLAGS_IF)
-    details += _interrupts(machine, on=on, leaves=False)
+    tick = not steps[0].state.cr0 & CR0_PE and any(is_tick(way.sources) for way in ways)
+    details += _interrupts(machine, on=on, leaves=False, tick=tick)
     return StuckView("waits", f"{where} waits: {_first(machine, ways)}", tuple(details), code)
 
 
@@ -243,14 +245,14 @@ def _changes(found: Round) -> str:
     return ", ".join(words[:6]) or "nothing"
 
 
-def _interrupts(machine: Machine, *, on: bool, leaves: bool) -> Iterator[str]:
+def _interrupts(machine: Machine, *, on: bool, leaves: bool, tick: bool = False) -> Iterator[str]:
     if not on:
         yield "interrupts are off (IF is 0)" + (": only an NMI or a reset ends it" if leaves else "")
-        waiting = machine.controller.pending_vector()
-        if waiting is not None:
-            yield f"the interrupt with vector {waiting:#04x} waits for IF"
+        yield from waiting(machine, tick=tick)
         return
     yield "interrupts are on (IF is 1), and their handlers run meanwhile"
+    if tick:
+        yield late_tick(machine)
     yield from _masked(machine)
 
 

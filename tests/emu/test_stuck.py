@@ -218,6 +218,49 @@ def test_the_loop_is_shown_by_its_code() -> None:
     assert [line.text for line in view.code] == ["in al, dx", "test al, 1", "je 0x8"]
 
 
+#: The 8259 with vectors from 8 on, without the timer; and a byte in the keyboard controller's output buffer, by its
+#: command D2h, which requests IRQ 1 where the command byte says so (8042).
+PIC = TIMER_100US.split("mov al, 0x34")[0]
+KEYBOARD = "mov al, 0xfc\nout 0x21, al\n" + "".join(
+    f"mov al, {value:#x}\nout {port:#x}, al\nw{n}: in al, 0x64\ntest al, 2\njnz w{n}\n{more}"
+    for n, (port, value, more) in enumerate(
+        ((0x64, 0xAA, "t: in al, 0x64\ntest al, 1\njz t\nin al, 0x60\n"), (0x64, 0x60, ""), (0x60, 1, ""),
+         (0x64, 0xD2, ""), (0x60, 0x1C, "mov cx, 30000\nd: loop d\n"))
+    )
+)  # fmt: skip
+TICKS = "mov ax, [0x46c]\nw: cmp ax, [0x46c]\nje w"
+BUT = "the interrupt with vector 0x09 (IRQ 1) waits for IF, but it is not what the loop waits for"
+HANDLER = "mov ss, ax\nmov sp, 0x7000\nmov word [0x20], h\nmov word [0x22], 0xf000\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "tick", "others"),
+    [
+        (PIC + KEYBOARD + TICKS, "is not due yet, and will wait for IF", [BUT]),
+        (TIMER_100US + KEYBOARD + TICKS, "is requested and waits for IF", [BUT]),
+        (TIMER_100US + TICKS, "is requested and waits for IF", []),
+        (PIC + "mov al, 0xff\nout 0x21, al\n" + TICKS, "is masked at the 8259, and waits for IF besides", []),
+        (PIC + "mov al, 0xff\nout 0x21, al\nsti\n" + TICKS, "is masked at the 8259", []),
+        (HANDLER + TIMER_100US + "sti\n" + TICKS + "\nh: sti\nv: cmp ax, [0x46c]\nje v",
+         "is in service: without an end of interrupt there is no other", []),
+    ],
+    ids=["not due", "both", "requested", "masked", "masked with IF", "in service"],
+)  # fmt: skip
+def test_a_wait_for_the_tick_names_the_tick(source: str, tick: str, others: list[str]) -> None:
+    """Whatever else the 8259 has a request of, which it would answer with."""
+    view = stand(source, 3_000_000).why_stuck()
+    told = [text for text in view.details if "vector" in text]
+    assert told == [f"the tick (IRQ 0, vector 0x08), whose handler counts there, {tick}", *others]
+
+
+def test_another_wait_names_all_that_waits() -> None:
+    view = stand(TIMER_100US + KEYBOARD + "w: in al, 0x64\ntest al, 0x40\njz w", 3_000_000).why_stuck()
+    assert [text for text in view.details if "vector" in text] == [
+        "the interrupt with vector 0x08 (IRQ 0) waits for IF",
+        "the interrupt with vector 0x09 (IRQ 1) waits for IF",
+    ]
+
+
 #: Polls for the keyboard; TICKS of the timer come meanwhile.
 POLLING = (
     "mov word [0x20], h\nmov word [0x22], 0xf000\nmov ss, ax\nmov sp, 0x7000\n"
