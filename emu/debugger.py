@@ -108,6 +108,13 @@ class Debugger(Steps):
             left = min(left, min(limits) - self.machine.executor.retired)
         return min(left, PLAIN_STEPS)
 
+    def _passed(self) -> bool:
+        """As in Meeting; the machine comes back behind it where somebody waits, as hits may take all the time."""
+        passed = super()._passed()
+        if passed and self.poll():
+            self.machine.request_stop()
+        return passed
+
     def _ask(self, request: Request) -> None:
         self._request = request
         self._target = self.machine.executor.retired + request.budget

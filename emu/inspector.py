@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from emu.subject import MemoryUnavailable, Subject, is_unknown
+from emu.sweep import Run, readable_runs
 from emu.views import (
     DeviceView,
     InstructionView,
@@ -20,6 +21,7 @@ from emu.views import (
     TableEntryView,
 )
 from emu.x86 import descriptors, disasm, paging, segviews
+from emu.x86.extents import extents
 from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.pagemap import Page, pages
 from emu.x86.registers import REGISTERS, RegisterError, flag_names
@@ -214,6 +216,15 @@ class Inspector:
             if have < count:
                 break
         return done
+
+    def runs(self, address: int, length: int, *, physical: bool = False) -> Iterator[Run]:
+        """What of the range can be read, in runs that are one piece of memory each: see `emu.sweep`."""
+        if physical:
+            return readable_runs(self.subject, ((address, address, length),) if length else ())
+        state = self.cpu_in_place()
+        self._need_paging(state)
+        end = min(address + length, 1 << 64 if state.long64 else 1 << 32)
+        return readable_runs(self.subject, extents(state, self._try_physical, address, end, PHYSICAL_BITS))
 
     def read_linear(self, address: int, length: int) -> bytes:
         """Raises MemoryUnavailable with the linear address of the first byte that cannot be read."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 from emu.gaps import AFTER_HALF_LIFE, EDGES, FORECASTERS, LONGER, PRECEDING, Distribution, Prior, SiteKnowledge
 from emu.learner import MOST_SITES, Learner
 from emu.vcpu import ExitCause, Site
+from emu.wholefile import check_target, written_whole
 from emu.x86.modes import Mode
 
 FORMAT, VERSION = "v2e policy learn", 1
@@ -36,15 +35,12 @@ def save(learner: Learner, path: Path) -> int:
         "format": FORMAT, "version": VERSION, "classes": LONGER + 1, "prices": prices, "prior": learner.prior.counts,
         "sites": sites, "kinds": kinds,
     }  # fmt: skip
-    temporary = None
+    if reason := check_target(path):
+        raise LearnedError(f"{str(path)!r} {reason}")
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-            temporary = file.name
-            json.dump(content, file, separators=(",", ":"))
-        os.replace(temporary, path)
+        with written_whole(path) as file:
+            file.write(json.dumps(content, separators=(",", ":")).encode())
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise LearnedError(f"cannot write {str(path)!r}: {error.strerror}") from None
     return len(sites)
 

@@ -23,6 +23,8 @@ class Meeting(Points):
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
         self._passed_at = -1  # instructions retired at the breakpoint passed last
+        self._plain = 0  # steps that an action may do by itself before it asks for the next
+        self.evaluated = 0  #: conditions and actions that were evaluated, which take the host's time and no guest's
         self._met: Stop | None = None  #: that of the breakpoints `_passed` has looked at last
 
     def _here(self) -> tuple[int, int]:
@@ -37,6 +39,13 @@ class Meeting(Points):
     def _where(self) -> str:
         cs, ip = self.machine.executor.cs_ip
         return f"{cs:04x}:{ip:04x}"
+
+    def _count(self, counted: Counted, point: Breakpoint) -> bool:
+        """As `counted.add`. What it evaluates may take long: whoever waits is looked for before the next step."""
+        if point.condition is not None or point.action is not None:
+            self.evaluated += 1
+            self._plain = 0
+        return counted.add(point)
 
     def _passed(self) -> bool:
         """True when none of the breakpoints just met stops: the machine goes on by itself."""
@@ -59,7 +68,7 @@ class Meeting(Points):
                 if back:
                     point.owed = None
                 else:
-                    Counted().add(point)
+                    self._count(Counted(), point)
 
     def _amid_repeats(self, point: Breakpoint, count: int) -> bool:
         """A repeated string instruction goes on that was met when it began: each of the `count` instructions retired
@@ -97,7 +106,7 @@ class Meeting(Points):
         for point in self._breakpoints.values():
             if point.address == pc and point.enabled and point.kind is BreakKind.EXECUTE and not point.passes:
                 counted = counted or Counted()
-                counted.add(point)
+                self._count(counted, point)
         if counted is not None and counted.stops:
             text = f"{counted.names('breakpoint')} at {self._where()}{counted.failures}"
             return self._stop_at(
@@ -170,7 +179,7 @@ class Meeting(Points):
             return None
         counted, words = Counted(), []
         for point, text in events:
-            if counted.add(point):
+            if self._count(counted, point):
                 words.append(text)
         if not counted.stops:
             return None
@@ -185,7 +194,7 @@ class Meeting(Points):
             return None
         counted = Counted()
         for id in self._watch_ids.get(hit.watch, ()):
-            counted.add(self._breakpoints[id])
+            self._count(counted, self._breakpoints[id])
         if not counted.stops:
             return None
         verb = "wrote" if hit.access is Access.WRITE else "read"

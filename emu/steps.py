@@ -36,7 +36,6 @@ class Steps(Meeting):
         super().__init__(machine)
         self.step_whole_repeats = False  #: True: a step takes a repeated string instruction as a whole
         self.step_into_interrupts = False  #: True: a step that meets an interrupt stops in its handler
-        self._plain = 0  # steps that an action may do by itself before it asks for the next
 
     def _pass_interrupts(self) -> _Part:
         """Let interrupts that come before the next instruction run through their handlers."""

@@ -16,6 +16,8 @@ T = TypeVar("T")
 PIECE = 2_000_000
 #: Instructions run within `resume` itself: a step, or a breakpoint close by, costs no change of threads.
 FIRST_PIECE = 2_000
+#: Conditions and actions that may be evaluated within it: as long as it lasts nobody else is heard.
+FIRST_EVALUATED = 4
 
 
 class WorkerClosed(DebuggerError):
@@ -65,6 +67,7 @@ class Worker:
         self._closed = False
         self._interrupt = False
         self._brief = False  #: in a first piece, which must not sleep
+        self._enough = 0  #: what `Debugger.evaluated` is when a first piece has to end
         self.error: Exception | None = None  #: the last defect of ours that was met on the machine's thread
         self._origin: float | None = None
         self._thread = threading.Thread(target=self._main, name="v2e-machine", daemon=True)
@@ -120,6 +123,7 @@ class Worker:
         self._interrupt = False
         self._origin = None
         self._brief = True
+        self._enough = self.debugger.evaluated + FIRST_EVALUATED
         try:
             stop = self._piece(FIRST_PIECE)
         finally:
@@ -190,6 +194,8 @@ class Worker:
 
     def _poll(self) -> bool:
         """True when the running action should come back to the queue."""
+        if self._brief and self.debugger.evaluated >= self._enough:
+            return True
         return self._interrupt or self._closed or bool(self._held) or not self._queue.empty()
 
     def _serve(self, block: bool) -> bool:

@@ -85,7 +85,7 @@ def look(options: argparse.Namespace, onlooker: Callable[[], Onlooker]) -> int:
         raise UsageError("--headless needs --gdb ADDRESS: nobody could look at it")
     rig = LookRig(onlooker())
     try:
-        address = options.gdb or (DEFAULT_GDB if interactive else GDB_OFF)
+        address = (DEFAULT_GDB if interactive else GDB_OFF) if options.gdb is None else options.gdb
         if address != GDB_OFF:
             try:
                 serve(rig, address)

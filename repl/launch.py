@@ -502,7 +502,7 @@ def run(options: argparse.Namespace) -> int:
     headless = options.headless or options.gdb == "stdio"
     interactive = not (piped or headless or options.script or until)
     _check_combinations(options, bool(options.script), interactive)
-    address = options.gdb or (DEFAULT_GDB if interactive else GDB_OFF)
+    address = (DEFAULT_GDB if interactive else GDB_OFF) if options.gdb is None else options.gdb
     _check_screenshot(options.screenshot)
     _check_save_xen(options)
     with rig_for(options, paced=interactive, at_prompt=interactive) as rig:
@@ -557,14 +557,14 @@ def _check_save_xen(options: argparse.Namespace) -> None:
     if options.save_xen is None:
         return
     from xenbridge.xen.files import FileError
-    from xenbridge.xen.stream_files import check_target
+    from xenbridge.xen.stream_files import check_writable
 
     path = Path(options.save_xen)
     for image in _inputs(options):
         if path.exists() and image.exists() and path.samefile(image):
             raise UsageError(f"--save-xen {options.save_xen!r} is an image of this run: name another file")
     try:
-        check_target(path)
+        check_writable(path)
     except FileError as error:
         raise UsageError(f"--save-xen {error}") from error
 

@@ -18,6 +18,7 @@ from emu.subject import MemoryUnavailable, is_unknown
 from emu.worker import Worker
 from emu.x86.modes import code_bits
 from emu.x86.state import CR0_PG, CpuState
+from stub.adapter_sweep import swept
 from stub.adapter_trace import OWNER, TracingTarget
 from stub.registers import X86Register
 from stub.target import (
@@ -30,6 +31,7 @@ from stub.target import (
     RomRange,
     StopReason,
     StopReport,
+    Swept,
     TargetError,
 )
 from stub.tracing import Experiment
@@ -253,6 +255,10 @@ class DebuggerTarget(TracingTarget):
         with self._refusals_at(lambda address: address):
             # One byte at least, so that the first that cannot be read is named.
             return debugger.read_physical(address, max(1, debugger.subject.readable_physical(address, length)))
+
+    def sweep(self, address: int, length: int, physical: bool) -> Iterator[Swept]:
+        with _refusals():
+            yield from swept(self._debugger.runs(address, length, physical=physical), self._debugger.read_physical)
 
     def write_physical(self, address: int, data: bytes) -> None:
         self._memory_may_be_written()

@@ -206,17 +206,20 @@ def _trace_variable(stack: _Stack, number: int, world: World) -> int:
     return 0
 
 
+_READ = 64  #: bytes of a text that are read at a time
 TEXT = 4096  #: bytes of the longest text that is read from memory
 
 
 def _text(world: World, address: int, most: int) -> bytes:
-    out = bytearray()
+    out = b""
     while len(out) < most:
-        byte = world.load(address + len(out) & MASK64, 1)
-        if byte == b"\0":
+        at = address + len(out) & MASK64
+        # Memory begins and ends with pages, so what is behind the text can be read as well as its end.
+        data, zero, _ = world.load(at, _READ - at % _READ).partition(b"\0")
+        out += data
+        if zero:
             break
-        out += byte
-    return bytes(out)
+    return out[:most]
 
 
 _S, _U = signed, int
@@ -274,6 +277,19 @@ _REFUSED = {
 }
 
 
+class Meter:
+    """The steps that several programs may take together."""
+
+    def __init__(self, steps: int) -> None:
+        self._most = self._left = steps
+
+    def spend(self, steps: int) -> None:
+        """Raises AgentError where there are no more."""
+        self._left -= steps
+        if self._left < 0:
+            raise AgentError(f"the expressions of one hit take more than {self._most} steps")
+
+
 @dataclass(frozen=True, slots=True)
 class _Step:
     """One instruction: `pops` elements have to be there, `grows` is by how many more there are behind it. `target` is
@@ -295,18 +311,23 @@ class Program:
     registers: frozenset[int]
     straight: tuple[tuple[_Execute, int], ...] = ()
 
-    def run(self, world: World) -> int:
-        """Execute it; the top of the stack at its end, 0 where that is empty. Raises AgentError."""
+    def run(self, world: World, meter: Meter | None = None) -> int:
+        """Execute it; the top of the stack at its end, 0 where that is empty. `meter` counts the steps. Raises
+        AgentError."""
         stack: _Stack = []
         if self.straight:
+            if meter is not None:
+                meter.spend(len(self.straight))
             for execute, operand in self.straight:
                 execute(stack, operand, world)
             return stack[-1] if stack else 0
         steps, at = self.steps, 0
-        for _ in range(STEPS):
+        for done in range(STEPS):
             step = steps[at]
             depth = len(stack)
             if step.target == -1:
+                if meter is not None:
+                    meter.spend(done)
                 return stack[-1] if stack else 0
             if depth < step.pops:
                 raise AgentError(f"the expression takes {step.pops} elements of a stack of {depth}")

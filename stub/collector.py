@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from stub.agent import AgentError, Program, parse
+from stub.agent import AgentError, Meter, Program, parse
 from stub.target import ConditionalPoints, Description, PointHooks, TargetError
 from stub.trace_messages import CollectMemory, CollectRegisters, Evaluate, TraceAction
 from stub.trace_target import Traces
@@ -18,6 +18,8 @@ from stub.tracing import Experiment, Frame, Tracepoint, frame_size
 
 #: Bytes of memory that one hit may load and collect.
 COLLECTED = 1 << 20
+#: Steps of its condition and actions together.
+HIT_STEPS = 100_000
 PIECES = 1000  #: that are not adjacent
 _PAGE = 0x1000
 _MASK = (1 << 64) - 1
@@ -33,6 +35,7 @@ class _Hit:
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
         self._left = COLLECTED
+        self.meter = Meter(HIT_STEPS)
         self.registers: object | None = None
         self.memory: list[tuple[int, bytes]] = []
         self.variables: list[tuple[int, int]] = []
@@ -140,7 +143,7 @@ class Collector:
             return
         hit = _Hit(self)
         try:
-            if self._condition is not None and not self._condition.run(hit):
+            if self._condition is not None and not self._condition.run(hit, hit.meter):
                 return
             point.hits += 1
             for action in self._actions:
@@ -159,4 +162,4 @@ class Collector:
 
 
 def _run(program: Program, hit: _Hit) -> None:
-    program.run(hit)
+    program.run(hit, hit.meter)

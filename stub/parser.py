@@ -137,6 +137,8 @@ def _action(text: bytes) -> Action:
         return Action(kind.lower(), number(rest, "signal"), thread=thread)
     if kind == "r":
         start, end = pair(rest, "start", "end")
+        if end < start:
+            raise MessageError(f"the range ends at {end:#x}, before its start {start:#x}")
         return Action(kind, start=start, end=end, thread=thread)
     raise MessageError("vCont names an action that is none of c, C, s, S, t, r")
 

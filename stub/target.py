@@ -7,7 +7,7 @@ methods are called on one thread, the one that owns the target.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -219,6 +219,18 @@ class HasPhysicalMemory(Protocol):
 
     def write_physical(self, address: int, data: bytes) -> None:
         """As `HasMemory.write_memory`."""
+
+
+#: (address, bytes, work). `work` is in units of some 50 us of a slow host; no bytes: looked at, and nothing found.
+Swept = tuple[int, bytes, int]
+
+
+@runtime_checkable
+class SweepsMemory(Protocol):
+    """Memory looked through without asking for each page: `qSearch:memory`, `qCRC`."""
+
+    def sweep(self, address: int, length: int, physical: bool) -> Iterator[Swept]:
+        """All of the range that can be read, in order, in pieces. Raises TargetError."""
 
 
 @dataclass(frozen=True, slots=True)

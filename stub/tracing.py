@@ -14,6 +14,8 @@ from itertools import islice
 from stub.target import TargetError
 from stub.trace_messages import TraceAction
 
+#: Tracepoints that one instruction may have, as the guest and who waits are held up by all of them.
+AT_ONE_PLACE = 10
 #: What a client may define, so that it costs bounded memory.
 POINTS, ACTIONS, VARIABLES, SOURCE = 1000, 100, 1000, 1 << 16
 #: Bytes of frames: gdbserver's default, and the most that can be asked for. Frames, as each costs more than its bytes.

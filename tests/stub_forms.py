@@ -22,6 +22,9 @@ FORMS = [(form, handler) for handler in ALL_HANDLERS if handler.active(FakeTarge
 
 def example(form: str) -> str:
     """A packet of this form."""
+    if form == "G HEX":
+        target = FakeTarget()
+        return "G" + b"".join(target.read_registers(1, target.describe().standard().registers)).hex()
     text = re.sub(r"\[.*?\]", "", form).replace(" XX", "00")
     if re.fullmatch("vCont;[CS]", text):
         text += "05"

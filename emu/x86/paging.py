@@ -115,7 +115,7 @@ def _walk(
             views.append(PageLevelView(level.name, index, address, entry, _text(entry, level, page, wide, frame)))
         if not entry & PTE_P:
             return _failed(linear, views, f"{level.name} at {address:#x} not present")
-        wrong = entry & _reserved(level, page, wide, long, nxe, physical_bits)
+        wrong = entry & reserved_bits(level, page, wide, long, nxe, physical_bits)
         if wrong:
             return _failed(linear, views, f"{level.name} at {address:#x} has reserved bits set: {wrong:#x}")
         if level.rights:
@@ -160,7 +160,7 @@ def frame_of(entry: int, level: Level, page: bool, wide: bool, physical_bits: in
     return entry & 0xFFFFF000
 
 
-def _reserved(level: Level, page: bool, wide: bool, long: bool, nxe: bool, physical_bits: int) -> int:
+def reserved_bits(level: Level, page: bool, wide: bool, long: bool, nxe: bool, physical_bits: int) -> int:
     """The bits that must be zero in a present entry (SDM vol. 3A, tables 4-4 to 4-6, 4-8 to 4-11, 4-14 to 4-20)."""
     if not wide:
         if page and level.shift == 22:

@@ -6,7 +6,6 @@ prompt's (`monitor complete LINE`).
 
 from __future__ import annotations
 
-import contextlib
 import re
 
 import gdb
@@ -41,10 +40,6 @@ def completions(line: str, word: str) -> list[str]:
     return [word + whole[len(line) :] for whole in lines if whole.startswith(line)]
 
 
-#: Commands behind which registers are others, or `engine` is.
-CHANGING = ("set", "force", "native", "emulate", "policy", "restore", "reset")
-
-
 class PromptCommand(gdb.Command):  # type: ignore[misc]  # only gdb knows its own module
     """One command of the prompt."""
 
@@ -58,11 +53,6 @@ class PromptCommand(gdb.Command):  # type: ignore[misc]  # only gdb knows its ow
 
     def invoke(self, argument: str, from_tty: bool) -> None:
         gdb.write(monitor(self._line(argument).rstrip()))
-        if self._name in CHANGING:
-            for command in ("maintenance flush register-cache", "flushregs"):  # the second is the name before gdb 11
-                with contextlib.suppress(gdb.error):
-                    gdb.execute(command, to_string=True)
-                    break
 
     def complete(self, text: str, word: str) -> list[str]:
         return completions(self._line(text), word)

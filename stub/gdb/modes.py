@@ -2,13 +2,20 @@
 
 The stub describes the registers and the architecture of the mode the CPU is in at the time it is asked. gdb asks once.
 This makes it ask again when the register `mode` has changed at a stop, before gdb shows where the guest stopped;
-breakpoints and watchpoints stay. It also drops cached registers after one was written, since a write to `cs` or `ip`
-moves others.
+breakpoints and watchpoints stay, and so does the selected frame. It also drops cached registers after one was written,
+since a write to `cs` or `ip` moves others, and after a `monitor` command, which may write any.
 """
 
 from __future__ import annotations
 
 import gdb
+
+from .selection import drop_registers, kept_selection
+
+#: The architecture that the stub's description names in each mode.
+ARCHITECTURES = {16: "i8086", 32: "i386", 64: "i386:x86-64"}
+#: gdb runs a user-defined command of this name behind each `monitor`.
+HOOK = "hookpost-monitor"
 
 
 class ModeFollower:
@@ -27,11 +34,13 @@ class ModeFollower:
         gdb.events.register_changed.connect(self.on_register_changed)
 
     def read_mode(self) -> int | None:
-        """The width of the next instruction, None where the target has no such register or runs."""
+        """The width of the next instruction, None where the target has no such register or runs.
+
+        The innermost frame's: in a caller that the user has selected, `mode` is the caller's.
+        """
         try:
-            value = gdb.parse_and_eval("$mode")
-            return None if value.type.code == gdb.TYPE_CODE_VOID else int(value)
-        except gdb.error:
+            return int(gdb.newest_frame().read_register("mode"))
+        except (gdb.error, ValueError):
             return None
 
     def refresh(self) -> None:
@@ -41,16 +50,25 @@ class ModeFollower:
         mode = self.read_mode()
         if mode is None or mode == self.mode:
             return
-        known, self.mode = self.mode is not None, mode
-        # The first mode seen is the one that gdb has just been told of when it connected.
-        if known and self.able:
+        # The first mode seen is the one that gdb has been told of when it connected, unless the guest has run since.
+        stale = self.mode is not None or gdb.newest_frame().architecture().name() != ARCHITECTURES.get(mode)
+        self.mode = mode
+        if stale and self.able and not self.has_file():
             self.fetch()
+
+    def has_file(self) -> bool:
+        """Whether the user has given gdb a description, which is then not ours to take away."""
+        try:
+            return '"' in gdb.execute("show tdesc filename", to_string=True)
+        except gdb.error:
+            return False
 
     def fetch(self) -> None:
         """`unset tdesc filename` makes gdb read the target's own description anew."""
         self.busy = True
         try:
-            gdb.execute("unset tdesc filename", to_string=True)
+            with kept_selection():
+                gdb.execute("unset tdesc filename", to_string=True)
         except gdb.error as error:
             self.able = False
             gdb.write(
@@ -72,18 +90,31 @@ class ModeFollower:
 
     def on_register_changed(self, event: object) -> None:
         # Not now: gdb is in the middle of the assignment.
-        gdb.post_event(self.drop_registers)
+        gdb.post_event(drop_registers)
 
-    def drop_registers(self) -> None:
-        """Make gdb read all registers again."""
-        for command in ("maintenance flush register-cache", "flushregs"):  # the second is the name before gdb 11
-            try:
-                gdb.execute(command, to_string=True)
-                return
-            except gdb.error:
-                continue
+
+class Dropped(gdb.Command):  # type: ignore[misc]  # only gdb knows its own module
+    """Read the guest's registers again. gdb keeps them until the guest runs."""
+
+    NAME = "flush-v2e-registers"
+
+    def __init__(self) -> None:
+        super().__init__(self.NAME, gdb.COMMAND_OBSCURE)
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        drop_registers()
+
+
+def follow_monitor() -> None:
+    """Drop cached registers behind `monitor`, however it was abbreviated; a hook of the user's own stays."""
+    Dropped()
+    try:
+        gdb.execute(f"show user {HOOK}", to_string=True)
+    except gdb.error:
+        gdb.execute(f"define {HOOK}\n{Dropped.NAME}\nend", to_string=True)
 
 
 def install(guest: object) -> None:
     """Connect to gdb's events."""
     ModeFollower().connect()
+    follow_monitor()

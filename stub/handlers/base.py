@@ -24,6 +24,7 @@ from stub.target import (
     Steps,
     StepsRange,
     StopReport,
+    SweepsMemory,
     Target,
     TargetError,
     Watchpoints,
@@ -121,6 +122,7 @@ class Context:
     registers: HasRegisters | None = field(init=False)
     read: Callable[[int, int], bytes] | None = field(init=False)  #: memory, as `physical` says
     write: Callable[[int, bytes], None] | None = field(init=False)
+    sweeps: SweepsMemory | None = field(init=False)
     continues: Continues | None = field(init=False)
     steps: Steps | None = field(init=False)
     steps_range: StepsRange | None = field(init=False)
@@ -148,6 +150,7 @@ class Context:
         if frame is not None and isinstance(target, Traces):
             shown = ShownFrame(target, frame, target.experiment)
             self.registers, self.read, self.write = shown, shown.read_memory, shown.write_memory
+            self.sweeps = None
         else:
             self.registers = target if isinstance(target, HasRegisters) else None
             self.physical = self._physical
@@ -177,6 +180,7 @@ class Context:
             self.read, self.write = target.read_physical, target.write_physical
         else:
             raise TargetError("this target knows only one kind of address")
+        self.sweeps = target if isinstance(target, SweepsMemory) else None
         self._physical = on
 
     def layout(self) -> Description:

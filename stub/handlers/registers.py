@@ -28,11 +28,11 @@ def write_registers(context: Context, message: messages.WriteRegisters) -> Answe
     assert target is not None
     layout = context.layout()
     data, offset = message.data, 0
+    if len(data) != (size := sum(register.size for register in layout.registers)):
+        raise TargetError(f"the registers have {size} bytes, not {len(data)}: P writes one of them")
     for register, now in zip(layout.registers, target.read_registers(context.thread, layout.registers), strict=True):
         value = data[offset : offset + register.size]
         offset += register.size
-        if len(value) < register.size:
-            break  # a short packet leaves the rest as it is
         # Only what differs is written: derived and read-only registers come back as they went out.
         if value != now:
             _write(target, context.thread, register, value)

@@ -10,7 +10,7 @@ from stub.collector import Collector
 from stub.handlers.base import OK, Answer, Context, Handler, constant
 from stub.target import ConditionalPoints, TargetError
 from stub.trace_target import Traces
-from stub.tracing import ACTIONS, MAX_SIZE, POINTS, SOURCE, VARIABLES, Tracepoint, Variable
+from stub.tracing import ACTIONS, AT_ONE_PLACE, MAX_SIZE, POINTS, SOURCE, VARIABLES, Tracepoint, Variable
 
 #: Widths of a trace file ("Trace File Format"): of a tracepoint's number, and of a variable's.
 _POINT, _VARIABLE = 0xFFFF, 0xFFFFFFFF
@@ -41,6 +41,8 @@ def define(context: Context, message: m.DefineTracepoint) -> Answer:
         raise TargetError("while-stepping is not served: set a tracepoint where the steps would lead")
     if message.number > _POINT or len(experiment.points) >= POINTS:
         raise TargetError(f"at most {POINTS} tracepoints with numbers to {_POINT} are possible")
+    if sum(point.address == message.address for point in experiment.points.values()) >= AT_ONE_PLACE:
+        raise TargetError(f"at most {AT_ONE_PLACE} tracepoints can be at one place")
     point = Tracepoint(message.number, message.address, message.enabled, message.passes, message.condition)
     Collector(_target(context), experiment, point, context.layout())  # raises where it could not be run
     experiment.points[message.number, message.address] = point

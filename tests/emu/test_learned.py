@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -69,10 +70,10 @@ def test_saving_replaces_a_file_as_a_whole(file: Path) -> None:
 
 
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(LearnedError, match="cannot write"):
+    with pytest.raises(LearnedError, match="there is no folder"):
         learned.save(taught(), tmp_path / "no folder" / "file")
     (tmp_path / "taken").mkdir()
-    with pytest.raises(LearnedError, match="cannot write"):
+    with pytest.raises(LearnedError, match="is no regular file"):
         learned.save(taught(), tmp_path / "taken")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
@@ -142,3 +143,15 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, Path("/dev/zero"), tmp_path / "none"):
         with pytest.raises(LearnedError, match="cannot"):
             learned.load(taught(5), path)
+
+
+def test_what_is_no_regular_file_is_left_alone(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(LearnedError, match="is no regular file"):
+        learned.save(taught(), pipe)
+    assert pipe.is_fifo()
+    (tmp_path / "target").write_text("old")
+    (link := tmp_path / "link").symlink_to("target")
+    learned.save(taught(), link)
+    assert link.is_symlink() and (tmp_path / "target").read_text().startswith("{")
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe", "target"]

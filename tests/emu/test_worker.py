@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from asm import assemble
 from emu.debugger import Debugger, DebuggerError, Stop, StopKind
 from emu.machine import MachineConfig, build_machine
-from emu.worker import FIRST_PIECE, Worker, WorkerClosed
+from emu.stops import BreakKind, Condition
+from emu.worker import FIRST_EVALUATED, FIRST_PIECE, Worker, WorkerClosed
 from machines import rom
 
 LOOP = rom("jmp $")
@@ -216,3 +217,58 @@ def test_a_paced_guest_sleeps_real_time_and_its_virtual_time_is_the_same() -> No
         worker.close()
     assert virtual[0] == virtual[1]
     assert elapsed[1] >= 0.9 * virtual[1] / 1e9
+
+
+def _evaluating(worker: Worker, evaluated: Callable[[], bool]) -> None:
+    """A breakpoint in the loop, with a condition."""
+    debugger = worker.debugger
+    worker.call(lambda: debugger.machine.run(20))
+    worker.call(debugger.forget)
+    at = worker.call(debugger.linear_pc)
+    assert at is not None
+    worker.call(lambda: debugger.add_breakpoint(BreakKind.EXECUTE, at, condition=Condition("slow", evaluated)))
+
+
+def test_conditions_are_evaluated_only_a_few_times_before_others_are_heard(worker: Worker) -> None:
+    count = 0
+
+    def holds() -> bool:
+        nonlocal count
+        count += 1
+        return False
+
+    _evaluating(worker, holds)
+    # The same thread asks, so that what it sees is behind the first piece and before the next.
+    assert worker.call(lambda: (worker.resume(worker.debugger.begin_continue), count)[1]) <= FIRST_EVALUATED
+    worker.interrupt()
+    assert worker.wait(10) is not None
+
+
+@pytest.mark.parametrize("action", ["begin_continue", "begin_range"])
+def test_who_comes_while_a_condition_is_evaluated_is_heard_before_the_next_one_is(worker: Worker, action: str) -> None:
+    asked = threading.Event()
+    order: list[str] = []
+
+    def holds() -> bool:
+        order.append("evaluated")
+        if not asked.is_set() and worker.running:
+            asked.set()
+            worker.interrupt()
+            order.append("asked")
+        return False
+
+    _evaluating(worker, holds)
+    debugger = worker.debugger
+    worker.resume(debugger.begin_continue if action == "begin_continue" else lambda: debugger.begin_range(0, 1 << 32))
+    stop = worker.wait(10)
+    assert stop is not None
+    assert stop.kind is StopKind.INTERRUPTED
+    assert order[-1] == "asked"
+
+
+def test_a_run_with_slow_conditions_is_the_same_run(worker: Worker) -> None:
+    _evaluating(worker, lambda: worker.debugger.machine.executor.retired >= 5000)
+    worker.resume(worker.debugger.begin_continue)
+    stop = worker.wait(10)
+    assert stop is not None
+    assert (stop.kind, stop.retired) == (StopKind.BREAKPOINT, 5000)

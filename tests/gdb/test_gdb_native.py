@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from gdb_console import console
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
 
@@ -98,6 +99,15 @@ def test_the_helper_s_commands_move_the_cpu_and_show_it(
         gdb.cmd(f"v2e {who}")
         assert gdb.cmd("p $engine").strip().endswith(engine)
     assert "vtx2006" in gdb.cmd("v2e why")
+
+
+@native_loop
+def test_with_the_helper_monitor_shows_who_executes_at_once(v2e_server: Callable[..., Server]) -> None:
+    who = ("emulate", "native", "emulate")
+    typed = [word for name in who for word in (f"monitor {name}", "print $engine")]
+    start = (f"target remote {v2e_server().address}", f"hbreak *{WORK:#x}", *("continue",) * 4)
+    answers = console(("-x", str(helper_path())), (*start, *typed))[len(start) :]
+    assert [answer.split(" = ")[1] for answer in answers[1::2]] == ["emulator", "native", "emulator"]
 
 
 @pytest.mark.boot(firmware=LOOP)

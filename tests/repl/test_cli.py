@@ -157,9 +157,10 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "run, gdb, inspect, doctor, bench"),
+        ([], "run, gdb, inspect, attach, doctor, bench"),
         (["inspect", "file"], "'file'"),
-        (["attach"], "'attach'"),
+        (["attach"], "DOMAIN"),
+        (["attatch"], "'attatch'"),
         (["run", "a", "b"], "b"),
         (["run", "--memory"], "--memory"),
         (["run", "--mem", "64M"], "--mem"),  # no abbreviations: they would become promises
@@ -192,6 +193,7 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "tour", "--firmware", "seabios"], "tour"),
         (["run", "--gdb", "nonsense", "--headless"], "nonsense"),
         (["run", "--gdb", "99999", "--headless"], "99999"),
+        (["run", "--gdb", "", "--headless"], "'' is no address"),
         (["run", "--gdb", "/nonexistent/socket", "--headless"], "/nonexistent/socket"),
         (["run", "--wait", "--headless"], "--gdb"),
         (["run", "--json", "--serial", "stdio"], "stdout"),

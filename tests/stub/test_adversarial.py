@@ -24,9 +24,11 @@ REFUSED = [
     f"m{HUGE},{HUGE}", f"x{HUGE},1", f"M{HUGE},1:00", f"M0,{HUGE}:00",
     f"X0,{HUGE}:a", "M0,1:0",
     "vCont", "vCont;", "vCont;q", "vCont;s:9", "vCont;r", "vCont;r1",
-    "vCont;r1,2,3", "vCont;C", "vCont;s:p2.1", "cdead0000", "sdead0000", "S", f"Hg{HUGE}", "Hx1", f"T{HUGE}",
+    "vCont;r1,2,3", "vCont;r7c05,7c00", "vCont;C", "vCont;s:p2.1", "cdead0000", "sdead0000",
+    "S", f"Hg{HUGE}", "Hx1", f"T{HUGE}",
     f"p{HUGE}", "Hgp1.", "Hgp", "D;2", "vKill;0", "vAttach;1", "vAttach;7", "qAttached:2",
-    "P0=", f"P{HUGE}=00", "G000", "qXfer:features:read:none:0,1", "qXfer:features:read:target.xml:x,1", "qRcmd,0",
+    "P0=", f"P{HUGE}=00", "G", "G00", "G000", "G" + "00" * 1000,
+    "qXfer:features:read:none:0,1", "qXfer:features:read:target.xml:x,1", "qRcmd,0",
 ]  # fmt: skip
 #: Taken as far as it goes.
 CUT = [f"m0,{HUGE}", f"mfffffff0,{HUGE}", f"x0,{HUGE}", "xfffffff0,ffffffff",

@@ -12,6 +12,7 @@ from stub.packet import PACKET_SIZE, frame
 from stub.session import HIGH_WATER, Close, RunCommand, Session
 from stub_fakes import FakeTarget, client
 from stub_fuzzing import SESSIONS, Finding, feed, seeds
+from stub_machine import resident
 
 #: A session as gdb has it: attach, look, breakpoint, run, step, detach.
 SESSION = SESSIONS["plain"]
@@ -93,9 +94,10 @@ def test_a_client_killed_at_every_byte_leaves_no_breakpoints_and_no_listener() -
 def test_ten_megabytes_of_random_bytes_do_not_grow_memory() -> None:
     rng = random.Random(3)
     session = Session(FakeTarget(), has_runner=True)
-    worst = 0
+    worst, before = serve(session, rng.randbytes(0x10000)), resident()
     for _ in range(160):
         worst = max(worst, serve(session, rng.randbytes(0x10000)))
+    assert resident() - before < 64 << 20
     assert worst < HIGH_WATER + 3 * PACKET_SIZE
     assert b"QC1" in client_after(session)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,6 +14,7 @@ from emu.machine import MachineConfig, build_machine
 from emu.worker import Worker
 from machines import rom
 from stub.adapter import DebuggerTarget
+from stub.adapter_sweep import swept
 from stub.handlers import search
 from stub.packet import escape
 from stub.session import Session
@@ -69,7 +71,7 @@ def test_what_cannot_be_read_joins_nothing_and_hides_nothing_behind_it() -> None
 def test_searches_that_make_no_sense_are_refused_in_words() -> None:
     target = FakeTarget()
     assert searched(target, 0, 16, b"").startswith(b"E.there is no pattern")
-    assert searched(target, 0, 1 << 40, b"a").startswith(b"E.0x10000000000 bytes are too many")
+    assert searched(target, 0, 1 << 40, b"no such words").startswith(b"E.up to 0x81eff4 is all that one packet may")
     peer = client()
     assert peer.one("qSearch:memory:0;10").startswith(b"E.malformed packet: a search has an address, a length")
     assert peer.one("qSearch:stars:0;10;a") == b""
@@ -273,3 +275,73 @@ def test_physical_addresses_are_those_behind_the_page_tables(pc: Asker) -> None:
     assert pc.one("m400500,2").startswith(b"E.0x400500: no memory")
     assert pc.one("qSearch:memory:400;200;" + "\xaa\x55") == b"1,500"
     assert pc.one("m8000,4") == b"a3000000"  # the table: present, written, accessed, 4 MiB
+
+
+# -- how much one packet may cost
+
+
+class Counter:
+    """How often the subject's memory is asked."""
+
+    def __init__(self, asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        machine = asker.debugger.machine
+        for name in ("read_physical", "readable_physical"):
+            monkeypatch.setattr(machine, name, self._counted(getattr(machine, name)))
+
+    def _counted(self, function: Callable[[int, int], object]) -> Callable[[int, int], object]:
+        def counted(address: int, length: int) -> object:
+            self.asked += 1
+            return function(address, length)
+
+        return counted
+
+
+def test_a_search_passes_holes_of_physical_memory_at_once(pc: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = Counter(pc, monkeypatch)
+    assert pc.one("qSearch:memory:10000000;10000000;abc") == b"0"
+    assert pc.one("qSearch:memory:10000000;efffffff;" + "\xff\xff\xff\xff\xff" * 40) == b"0"
+    assert count.asked < 100
+
+
+def test_a_search_passes_what_page_tables_do_not_map_at_once(pc: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    pc.worker.call(lambda: pc.debugger.machine.run(100), 20)
+    pc.debugger.forget()
+    assert pc.one("M500,3:616263") == b"OK"
+    count = Counter(pc, monkeypatch)
+    assert pc.one("qSearch:memory:800000;ff7fffff;abc") == b"0"
+    assert pc.one("qSearch:memory:200000;100000000;abc") == b"1,400500"
+    assert count.asked < 100
+
+
+def test_tables_that_map_all_of_memory_over_and_over_are_refused_in_words_and_bounded(
+    pc: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pc.worker.call(lambda: pc.debugger.machine.run(100), 20)
+    pc.debugger.forget()
+    # The directory is a table of itself: every page of it is a table or a page of the first MiB.
+    pc.debugger.machine.write_physical(0x8000, b"\x03\x80\0\0" * 1024)
+    count = Counter(pc, monkeypatch)
+    answer = pc.one("qSearch:memory:0;ffffffff;abc")
+    assert re.match(rb"E\.up to 0x[0-9a-f]+ is all that one packet may look through: ", answer)
+    assert count.asked < 50_000
+    assert pc.one("qCRC:0,4000000").startswith(b"E.up to 0x")
+    assert pc.one("qCRC:0,4000001") == b"E.0x4000001 bytes are too many for one packet: ask for 0x4000000 at most"
+    assert pc.one("qC") == b"QC1"
+
+
+def test_a_checksum_ends_at_the_first_byte_that_cannot_be_read(pc: Asker) -> None:
+    assert pc.one("qCRC:ffff0,20").startswith(b"E.0x100000: ")
+
+
+def test_what_is_found_lies_across_pages_and_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = random.Random(1).randbytes(0x8000)
+    order = [5, 6, 1, 0, 7, 2, 3, 4]
+    linear = b"".join(memory[n * 0x1000 : (n + 1) * 0x1000] for n in order)
+    monkeypatch.setattr("stub.adapter_sweep.PIECE", 0x1800)
+    runs = [(i * 0x1000, n * 0x1000, 0x1000) for i, n in enumerate(order)]
+    runs.insert(3, (0x3000, 0, 0))
+    pieces = list(swept(iter(runs), lambda at, length: memory[at : at + length]))
+    assert b"".join(data for _, data, _ in pieces) == linear
+    assert [at for at, data, _ in pieces if data] == [0, 0x1800, 0x3000, 0x4800, 0x6000, 0x7800]
+    assert all(linear[at : at + len(data)] == data for at, data, _ in pieces)

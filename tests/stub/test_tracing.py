@@ -13,7 +13,7 @@ from stub.parser import parse
 from stub.target import TargetError
 from stub.trace_messages import CollectMemory, CollectRegisters, DefineActions, DefineTracepoint, Evaluate
 from stub.traceframe import UNCHANGED
-from stub.tracing import MAX_FRAMES, MAX_SIZE, Frame, FrameBuffer, frame_size
+from stub.tracing import AT_ONE_PLACE, MAX_FRAMES, MAX_SIZE, Frame, FrameBuffer, frame_size
 from stub_fakes import Client, FakeTarget, client
 
 HERE = 0x10180
@@ -156,7 +156,7 @@ def test_a_frame_is_not_changed_and_the_guest_is_not_resumed_meanwhile() -> None
     target.arrive(HERE)
     before = bytes(target.memory), target.cpu.copy()
     peer.one("QTFrame:0")
-    for packet in ("M500,1:00", "X500,1:a", "P0=00000000", "G11223344", "vCont;c", "s", "vRun;"):
+    for packet in ("M500,1:00", "X500,1:a", "P0=00000000", "G" + "11" * 308, "vCont;c", "s", "vRun;"):
         assert UNCHANGED.encode()[:30] in peer.one(packet), packet
     assert (bytes(target.memory), target.cpu) == before
     assert not target.active
@@ -385,10 +385,26 @@ def test_what_one_hit_may_take_is_bounded() -> None:
     huge = [actions("MFFFFFFFF,0,100001"), actions(code("2200 24ffffffff 0c 27"))]
     # const8 0; then for ever: trace_quick 1; const8 2; add; goto 2
     many = actions(code("2200 0d01 2202 02 210002"))
-    for action, words in ((huge[0], "1048576 bytes"), (huge[1], "1048576 bytes"), (many, "pieces")):
+    # const16 2400; then down to 0: const8 1; sub; dup; if_goto 3
+    slow = actions(code("230960 2201 03 28 200003 27") * 20)
+    for action, words in (
+        (huge[0], "1048576 bytes"),
+        (huge[1], "1048576 bytes"),
+        (many, "pieces"),
+        (slow, "100000 steps"),
+    ):
         peer, target = tracing(point(options="-"), action)
         target.arrive(HERE)
         assert words.encode().hex() in fields(peer)["terror"]
+
+
+def test_one_place_has_a_bounded_number_of_tracepoints() -> None:
+    peer, _ = tracing()
+    peer.one("QTinit")
+    for number in range(1, AT_ONE_PLACE + 1):
+        assert peer.one(point(number)) == b"OK"
+    assert peer.one(point(100)) == b"E.at most 10 tracepoints can be at one place"
+    assert peer.one(point(100, HERE + 1)) == b"OK"
 
 
 def test_frames_cost_bounded_memory_however_small_they_are() -> None:
