@@ -7,54 +7,75 @@ changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from emu.engine import Exit, ExitReason, Fault
 from emu.inspector import PHYSICAL_BITS
 from emu.machine import Machine
 from emu.record import dataclass, field
+from emu.stops import fault_chain
 from emu.x86 import disasm, paging
+from emu.x86.counting import LONGEST, Count, counting
 from emu.x86.modes import code_bits
 from emu.x86.polls import Met, Step
-from emu.x86.state import CpuState
+from emu.x86.state import GENERAL, CpuState
 from emu.x86.statediff import Difference, differences
+from emu.x86.undelivered import undelivered
 
 #: Instructions looked at, those of repeated string instructions counted once, and rounds that must be alike.
 REACH, ROUNDS = 3072, 3
 #: Iterations of one repeated string instruction that are waited for.
 REPEATED = 1 << 16
+RSP = GENERAL.index("rsp")
 _GOES_ON = frozenset((ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.WATCHPOINT, ExitReason.EVENT))
 
 
 @dataclass(slots=True)
 class Round:
     """One round of a loop. `changed` is how the CPU's state differs behind it, `stored` the physical pages whose bytes
-    do; `halts` says that it has a HLT, behind which it was let go on; `faults` are those raised in it."""
+    do; `halts` says that it has a HLT, behind which it was let go on; `faults` are those raised in it;
+    `counted` the loops within that only count, and were carried to their last round."""
 
     steps: list[Step]
     changed: list[Difference] = field(default_factory=list)
     stored: list[int] = field(default_factory=list)
     halts: bool = False
     faults: list[Fault] = field(default_factory=list)
+    counted: list[Count] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What was seen: the loop, or None and in `ended` why there is none."""
+    """What was seen: the loop, or None and in `ended` why there is none. `death` is how the guest ends, if it does, and
+    `why` says more of it; `gone` instructions before that can still be executed."""
 
     round: Round | None
     ended: str = ""
+    death: str = ""
+    why: tuple[str, ...] = ()
+    gone: int = 0
 
 
 class _End(Exception):
     """The look ahead cannot go on; a sentence."""
 
 
+class _Death(Exception):
+    """Nothing follows: how the guest ends, in words, and why."""
+
+    def __init__(self, death: str, *why: str) -> None:
+        self.death, self.why = death, why
+
+
 class _Look:
     """Runs ahead, an instruction at a time."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine, self.executor = machine, machine.executor
+    def __init__(self, machine: Machine, stepping: bool) -> None:
+        """`stepping` over loops that only count."""
+        self.machine, self.executor, self.stepping = machine, machine.executor, stepping
+        self.trail: list[int] = []  #: the linear addresses of the instructions executed
+        self._counts: dict[tuple[int, ...], Count | None] = {}  # by a round's places
+        self.counted: list[Count] = []
         self.met: list[Met] = []
         self.faults: list[Fault] = []
         self.halted = False
@@ -68,6 +89,29 @@ class _Look:
 
     def one(self) -> None:
         """One instruction, a repeated string instruction as a whole."""
+        self.trail.append(self.executor.linear_pc)
+        self._one()
+        if self.stepping and self.executor.linear_pc <= self.trail[-1]:
+            self._step_over()
+
+    def _step_over(self) -> None:
+        """Behind a branch back: where it is that of a loop which only counts, and that has gone round some times, the
+        round that begins here is made its last."""
+        trail, pc = self.trail, self.executor.linear_pc
+        length = next((n for n in range(1, min(LONGEST, len(trail)) + 1) if trail[-n] == pc and _alike(trail, n)), 0)
+        if not length:
+            return
+        places = tuple(trail[-length:])
+        state = self.executor.state()
+        if places not in self._counts:
+            steps = [Step(at, self.code(at), code_bits(state), state) for at in places]
+            self._counts[places] = counting(steps)
+        count = self._counts[places]
+        if count is not None and count.branch == places[-1] and count.near_its_end(state):
+            self.executor.load(state)
+            self.counted.append(count)
+
+    def _one(self) -> None:
         executor = self.executor
         if executor.halted:
             self._wake()
@@ -89,6 +133,8 @@ class _Look:
             exit = self.executor.run(1, skip_breakpoint=True)
         if exit.reason is ExitReason.HALT:
             self.halted = True
+        elif exit.reason is ExitReason.SHUTDOWN:
+            raise _Death("a triple fault: " + fault_chain(exit.faults), *reasons(self.machine, exit.faults))
         elif exit.reason not in _GOES_ON:
             raise _End(f"the CPU ends at {linear:#x}: {exit.reason.value} {exit.detail}".rstrip())
         return exit
@@ -96,34 +142,20 @@ class _Look:
     def _wake(self) -> None:
         """As an interrupt whose handler changes nothing would."""
         if not self.executor.interruptible():
-            raise _End(f"HLT before {self.executor.linear_pc:#x} with interrupts off")
+            raise _Death(f"HLT before {self.executor.linear_pc:#x} with interrupts off, where nothing wakes the CPU")
         state = self.executor.state()
         state.halted = False
         self.executor.load(state)
 
     def code(self, linear: int) -> bytes:
         """The bytes of the instruction at a linear address, as far as they can be read."""
-        state, read = self.executor.state(), self.machine.memory.try_read
-        found = bytearray()
-        while len(found) < disasm.MAX_INSTRUCTION:
-            at = linear + len(found)
-            physical = paging.translate(state, read, at, PHYSICAL_BITS)
-            count = min(0x1000 - at % 0x1000, disasm.MAX_INSTRUCTION - len(found))
-            if physical is None or not (count := self.machine.memory.available(physical, count)):
-                break
-            found += self.machine.memory.read(physical, count)
-        return bytes(found)
-
-    def places(self) -> Iterator[int]:
-        """The linear addresses of the next instructions."""
-        for _ in range(REACH):
-            yield self.executor.linear_pc
-            self.one()
+        return read_linear(self.machine, self.executor.state(), linear, disasm.MAX_INSTRUCTION)
 
     def round(self, length: int) -> Round:
         """One round, looked at closely."""
         before, memory = self.executor.state(), self.machine.memory.save()
         self.faults.clear()
+        self.counted.clear()
         found = Round([])
         for _ in range(length):
             state = self.executor.state()
@@ -136,7 +168,36 @@ class _Look:
         found.changed = list(differences(_awake(before), _awake(self.executor.state())))
         found.stored = [n for n in after.unlike(memory) if after.page(n) != memory.page(n)]
         found.halts, found.faults = self.halted, list(self.faults)
+        found.counted = list(dict.fromkeys(self.counted))
         return found
+
+
+def reasons(machine: Machine, faults: Iterable[Fault]) -> tuple[str, ...]:
+    """What is wrong on the way to the handlers of faults that were not delivered."""
+    state = machine.executor.state()
+
+    def read(linear: int, length: int) -> bytes | None:
+        data = read_linear(machine, state, linear, length)
+        return data if len(data) == length else None
+
+    vectors = [v for f in faults for v in (f.interrupt, f.vector) if v is not None]
+    found = [text for vector in dict.fromkeys(vectors) if (text := undelivered(state, vector, read))]
+    stack = state.regs[RSP]
+    where = f"the stack is at {state.ss.selector:04x}:{stack:x} (linear {state.ss.base + stack:#x})"
+    return tuple(found) or (f"IDTR and the gates are in order; {where}",)
+
+
+def read_linear(machine: Machine, state: CpuState, linear: int, length: int) -> bytes:
+    """Up to `length` bytes of memory at a linear address, as far as they can be read without side effects."""
+    found, memory = bytearray(), machine.memory
+    while len(found) < length:
+        at = linear + len(found)
+        physical = paging.translate(state, memory.try_read, at, PHYSICAL_BITS)
+        count = min(0x1000 - at % 0x1000, length - len(found))
+        if physical is None or not (count := memory.available(physical, count)):
+            break
+        found += memory.read(physical, count)
+    return bytes(found)
 
 
 def _awake(state: CpuState) -> CpuState:
@@ -145,21 +206,33 @@ def _awake(state: CpuState) -> CpuState:
 
 
 def find_loop(machine: Machine) -> Ahead:
-    """The loop that the guest goes round in, where the next instructions are one. Nothing of the guest changes."""
+    """The loop that the guest goes round in, where the next instructions are one. Nothing of the guest changes. Where
+    the guest only counts, or does so within a longer loop, it is the loop around that, if there is one."""
+    ahead = _find(machine, stepping=False)
+    if ahead.death or (ahead.round is not None and counting(ahead.round.steps) is None):
+        return ahead
+    around = _find(machine, stepping=True)
+    return ahead if around.round is None else around
+
+
+def _find(machine: Machine, *, stepping: bool) -> Ahead:
     executor = machine.executor
     saved, events, added = machine.save(), tuple(machine.journal), machine.journal.added
-    look, caught = _Look(machine), machine.caught_fault
+    look, caught = _Look(machine, stepping), machine.caught_fault
     machine.caught_fault = look.faults.append
     machine.look(look.port, look.memory)
     try:
         executor.set_interrupt(None)
-        trail = list(look.places())
-        length = _period(trail)
+        for _ in range(REACH):
+            look.one()
+        length = _period(look.trail)
         if not length:
-            return Ahead(None, f"the next {len(trail)} instructions are no loop")
+            return Ahead(None, f"the next {REACH} instructions are no loop")
         return Ahead(look.round(length))
     except _End as end:
         return Ahead(None, str(end))
+    except _Death as end:
+        return Ahead(None, death=end.death, why=end.why, gone=len(look.trail) - 1)
     finally:
         machine.look(None, None)
         machine.caught_fault = caught
@@ -171,9 +244,14 @@ def find_loop(machine: Machine) -> Ahead:
 def _period(trail: list[int]) -> int:
     """The shortest length whose last ROUNDS repetitions end `trail`; 0: none."""
     for length in range(1, len(trail) // ROUNDS + 1):
-        if trail[-1] != trail[-1 - length]:
-            continue
-        last = trail[-length:]
-        if all(trail[-length * (n + 1) : -length * n] == last for n in range(1, ROUNDS)):
+        if trail[-1] == trail[-1 - length] and _alike(trail, length):
             return length
     return 0
+
+
+def _alike(trail: list[int], length: int) -> bool:
+    """The last ROUNDS rounds of `length` are alike."""
+    last = trail[-length:]
+    return len(trail) >= ROUNDS * length and all(
+        trail[-length * (n + 1) : -length * n] == last for n in range(1, ROUNDS)
+    )

@@ -12,6 +12,7 @@ from emu.journal import Event
 from emu.machine import Machine, MachineError
 from emu.record import replace
 from emu.steering import Steering
+from emu.stops import Stop
 from emu.views import EntryView, FingerprintView, RegisterView, SegmentView, StuckView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
@@ -21,6 +22,8 @@ from emu.x86.vmentry import Rules
 
 class Panel(Inspector):
     """An Inspector of a machine, with its controls."""
+
+    last_stop: Stop  #: why the guest stands still
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
@@ -137,7 +140,7 @@ class Panel(Inspector):
         """Whether the guest gets anywhere, and if not what it waits for. Inspection: nothing of it changes."""
         from emu.stuck import explain  # of use here alone
 
-        view = explain(self.machine)
+        view = explain(self.machine, self.last_stop)
         self.forget()
         return view
 

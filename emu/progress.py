@@ -5,6 +5,7 @@ say that it may be worth it, ever more rarely. What it finds is `emu.stuck`'s to
 from __future__ import annotations
 
 from emu.machine import Machine
+from emu.runaway import glance
 from emu.views import StuckView
 
 
@@ -42,6 +43,8 @@ class Watch:
         self.samples += 1
         instructions = retired - self._next + self.INTERVAL
         self._next = retired + self.INTERVAL
+        if glance(machine):
+            return self._ran_off()
         sent, added = sum(machine.outputs.total.values()), machine.journal.added
         busy = self._added >= 0 and (added - self._added) * self.BUSY > instructions
         self._pages.add(machine.executor.linear_pc >> 12)
@@ -54,11 +57,24 @@ class Watch:
         if self.noticed is not None or machine.clock.now - self._since < self._patience:
             return None
         self._patience *= 2
-        self.looks += 1
-        from emu.stuck import explain  # most runs never look
-
-        view = explain(machine)
+        view = self._look()
         if not view.stuck:
             return None
         self.noticed = view
         return view
+
+    def _ran_off(self) -> StuckView | None:
+        """The CPU may have run off into zeros, which are in more pages than any loop."""
+        if self.noticed is not None and self.noticed.verdict == "zeros":
+            return None
+        view = self._look()
+        if view.verdict != "zeros":
+            return None
+        self.noticed = view
+        return view
+
+    def _look(self) -> StuckView:
+        self.looks += 1
+        from emu.stuck import explain  # most runs never look
+
+        return explain(self._machine)

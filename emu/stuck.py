@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 
 from emu.inspector import PHYSICAL_BITS
 from emu.journal import Event
-from emu.loops import Round, find_loop
+from emu.loops import Round, find_loop, reasons
 from emu.machine import Machine
-from emu.stops import VECTOR_NAMES
+from emu.pending import is_tick, late_tick, waiting
+from emu.runaway import zeros
+from emu.stops import VECTOR_NAMES, Stop, StopKind
 from emu.views import InstructionView, StuckView
 from emu.x86 import disasm, paging
 from emu.x86.polls import Loop, Source, WayOut
-from emu.x86.state import GENERAL, RFLAGS_IF
+from emu.x86.state import CR0_PE, GENERAL, RFLAGS_IF
 
 #: A storm: so many of the last events of the journal are one interrupt (or fault), at most so many instructions apart.
 STORM_SHARE, STORM_EVENTS, STORM_APART = 0.9, 100, 500
@@ -24,15 +26,24 @@ STORM_SHARE, STORM_EVENTS, STORM_APART = 0.9, 100, 500
 ENTRIES = 1000
 #: Instructions of a loop that are shown.
 SHOWN = 24
-MASK32 = (1 << 32) - 1
+#: Stops behind which there is no guest, whatever its CPU would go on to do.
+_ENDED = (StopKind.EXIT, StopKind.POWEROFF)
 
 
-def explain(machine: Machine) -> StuckView:
-    """Look at the guest, which stands still. Nothing of it changes."""
+def explain(machine: Machine, stop: Stop | None = None) -> StuckView:
+    """Look at the guest, which stands still, since `stop` if that is known. Nothing of it changes."""
     machine.service()
+    if stop is not None and stop.retired == machine.executor.retired and stop.kind in _ENDED:
+        return StuckView("ended", f"it has ended: {stop.text}")
     if machine.executor.halted and not machine.interrupt_due:
         return _halted(machine)
-    return _storm(machine) or _entries(machine) or _ahead(machine)
+    if stop is not None and stop.retired == machine.executor.retired and stop.kind is StopKind.SHUTDOWN:
+        ahead = find_loop(machine)
+        if ahead.death:
+            return StuckView("ended", f"it has ended: {ahead.death}", ahead.why)
+        if any(fault.interrupt is not None for fault in stop.faults):  # a look ahead has no interrupts
+            return StuckView("ended", f"it has ended: {stop.text}", reasons(machine, stop.faults))
+    return _storm(machine) or _entries(machine) or _zeros(machine) or _ahead(machine)
 
 
 # -- without a look ahead
@@ -40,12 +51,12 @@ def explain(machine: Machine) -> StuckView:
 
 def _halted(machine: Machine) -> StuckView:
     where = _far(machine)
-    waiting = machine.controller.pending_vector()
+    vector = machine.controller.pending_vector()
     if not machine.executor.interruptible():
         waits = (
             "no interrupt waits either"
-            if waiting is None
-            else f"the interrupt with vector {waiting:#04x} waits, and STI before the HLT would have let it in"
+            if vector is None
+            else f"the interrupt with vector {vector:#04x} waits, and STI before the HLT would have let it in"
         )
         return StuckView(
             "halted", f"the CPU is halted before {where} with interrupts off",
@@ -102,11 +113,25 @@ def _entries(machine: Machine) -> StuckView | None:
     )
 
 
+def _zeros(machine: Machine) -> StuckView | None:
+    if (found := zeros(machine)) is None:
+        return None
+    first, last = found
+    return StuckView(
+        "zeros", f"the CPU executes zeros (memory that nobody wrote) from {first:#x} on",
+        (f"it stands at {_far(machine)}, and up to {last:#x} there is nothing else",
+         "it came here by a jump, call or return to a place that holds no code, or ran past the end of its own"),
+    )  # fmt: skip
+
+
 # -- by a look ahead
 
 
 def _ahead(machine: Machine) -> StuckView:
     ahead = find_loop(machine)
+    if ahead.death:
+        when = f"after {ahead.gone} more instructions" if ahead.gone else "at the next instruction"
+        return StuckView("ended", f"it ends {when}: {ahead.death}", ahead.why)
     if ahead.round is None:
         return StuckView("moves", f"as far as can be seen it gets on: {ahead.ended}")
     return _of_round(machine, ahead.round)
@@ -129,7 +154,10 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     ways = Loop(steps).ways_out()
     running = _running(found)
     own = [way for way in ways if way.counted or _moved_by(way, running)]
-    details: list[str] = []
+    details = [
+        f"the loop that ends at {count.branch:#x} only counts {count.name.upper()}: it was stepped over"
+        for count in found.counted
+    ]
     if not ways:
         state = steps[0].state
         details += _interrupts(machine, on=bool(state.rflags & RFLAGS_IF), leaves=True)
@@ -145,7 +173,8 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     if own:
         return StuckView("counts", f"{where} counts or works: it ends by itself", tuple(details), code)
     on = bool(steps[0].state.rflags & RFLAGS_IF)
-    details += _interrupts(machine, on=on, leaves=False)
+    tick = not steps[0].state.cr0 & CR0_PE and any(is_tick(way.sources) for way in ways)
+    details += _interrupts(machine, on=on, leaves=False, tick=tick)
     return StuckView("waits", f"{where} waits: {_first(machine, ways)}", tuple(details), code)
 
 
@@ -216,14 +245,14 @@ def _changes(found: Round) -> str:
     return ", ".join(words[:6]) or "nothing"
 
 
-def _interrupts(machine: Machine, *, on: bool, leaves: bool) -> Iterator[str]:
+def _interrupts(machine: Machine, *, on: bool, leaves: bool, tick: bool = False) -> Iterator[str]:
     if not on:
         yield "interrupts are off (IF is 0)" + (": only an NMI or a reset ends it" if leaves else "")
-        waiting = machine.controller.pending_vector()
-        if waiting is not None:
-            yield f"the interrupt with vector {waiting:#04x} waits for IF"
+        yield from waiting(machine, tick=tick)
         return
     yield "interrupts are on (IF is 1), and their handlers run meanwhile"
+    if tick:
+        yield late_tick(machine)
     yield from _masked(machine)
 
 

@@ -199,8 +199,8 @@ class LockstepView:
 class StuckView:
     """Whether the guest gets anywhere. `verdict` is one word: halted, idle (for an interrupt), forever (a loop without
     a way out), waits (a loop that something else must end), counts (a loop that ends by itself), faults, interrupts
-    (a storm of them), entries (native entry fails again and again), or moves. `summary` is a sentence, `details` more
-    of them, `code` the loop."""
+    (a storm of them), entries (native entry fails again and again), zeros (the CPU has run off into memory of zeros),
+    ended (it has, or is about to), or moves. `summary` is a sentence, `details` more of them, `code` the loop."""
 
     verdict: str
     summary: str

@@ -26,7 +26,7 @@ _SETS_FLAGS: Final = frozenset(
      "ror", "rcl", "rcr", "neg", "scasb", "scasw", "scasd", "cmpsb", "cmpsw", "cmpsd", "bsf", "bsr")
 )  # fmt: skip
 #: Registers by the widest that contains them.
-_WHOLE: Final = {
+WHOLE: Final = {
     part: whole
     for whole, parts in (
         *((f"r{n}x", (f"{n}l", f"{n}h", f"{n}x", f"e{n}x", f"r{n}x")) for n in "abcd"),
@@ -190,7 +190,7 @@ class Loop:
             code = self.instructions[at]
             if code is None or at == by:
                 break
-            written = {_WHOLE.get(code.reg_name(r), "") for r in code.regs_access()[1]} & wanted
+            written = {WHOLE.get(code.reg_name(r), "") for r in code.regs_access()[1]} & wanted
             if not written:
                 continue
             if code.mnemonic.startswith("pop") or code.mnemonic in ("call", "ret"):
@@ -223,7 +223,7 @@ class Loop:
                 else:
                     found.append(Source("memory", _address(step, code, operand), operand.size, -1))
             elif operand.type == _register() and (operand.access & 1 or (own and n == 0)):
-                registers.add(_WHOLE.get(code.reg_name(operand.reg), ""))
+                registers.add(WHOLE.get(code.reg_name(operand.reg), ""))
         return registers - {""}
 
 
@@ -253,7 +253,7 @@ def _bits(mask: int) -> str:
 
 def _value(state: CpuState, name: str, bits: int) -> int:
     """A general register of `state`, by any of its names."""
-    whole = _WHOLE.get(name)
+    whole = WHOLE.get(name)
     if whole is None:
         return 0
     value = state.regs[_ORDER.index(whole)]

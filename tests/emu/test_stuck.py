@@ -12,6 +12,7 @@ from emu.ledger import Costs
 from emu.machine import MachineConfig, build_machine
 from emu.policies import policy_named
 from emu.progress import Watch
+from emu.stops import StopKind
 from emu.transitions import NativeConfig
 from emu.views import StuckView
 from emu.x86.polls import Loop, Step
@@ -48,6 +49,17 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("a segment with a base", "mov ax, 0x1234\nmov ds, ax\nw: cmp byte [0x10], 7\njne w", "waits",
      ["the byte at linear 0x12350"], []),
     ("a delay", "mov cx, 0xffff\nw: nop\nloop w", "counts", [], ["the count in CX must reach 0"]),
+    ("a poll with a delay in it", "w: in al, 0x64\nmov cx, 5000\nd: loop d\ntest al, 0x40\njz w", "waits",
+     ["bit 6 of port 0x64 (kbc)", "must become 1"], ["only counts CX: it was stepped over", "interrupts are off"]),
+    ("a poll with a delay that does something", "w: mov cx, 0\nd: in al, 0x61\nout 0x80, al\ndec cx\njnz d\n"
+     "in al, 0x64\ntest al, 1\njz w", "waits", ["bit 0 of port 0x64 (kbc)"], ["only counts CX"]),
+    ("a poll with a delay within a delay", "w: mov bx, 300\no: mov cx, 5000\nd: nop\nloop d\ndec bx\njnz o\n"
+     "cmp byte [0x500], 1\njne w", "waits", ["the byte at linear 0x500"], ["counts CX", "counts BX"]),
+    ("a poll with a delay that counts up", "w: mov edx, -90000\nd: inc edx\njnz d\nin al, 0x64\ntest al, 1\njz w",
+     "waits", ["bit 0 of port 0x64 (kbc)"], ["only counts EDX"]),
+    ("a delay with tries that are counted", "mov bx, 900\nw: mov cx, 5000\nd: loop d\nin al, 0x64\ntest al, 1\njnz o\n"
+     "dec bx\njnz w\no: hlt", "counts", [], ["RBX from", "stepped over"]),
+    ("a loop that counts two registers", "mov ecx, -1\nw: inc eax\ndec ecx\njnz w", "counts", [], ["RAX from"]),
     ("a poll with a time-out", "mov ecx, 0x10000000\nw: in al, 0x64\ntest al, 1\njnz o\ndec ecx\njnz w\no: hlt",
      "counts", [], ["bit 0", "port 0x64 (kbc)", "RCX from"]),
     ("work", "w: inc dword [0x500]\nadd eax, [0x500]\njmp w", "counts", ["RAX from", "memory in the page"], []),
@@ -91,6 +103,111 @@ def test_what_the_guest_waits_for_is_told(source: str, verdict: str, summary: li
     run.machine.close()
 
 
+#: Protected mode with an IDT at 600h that holds null entries alone; {limit} is its limit, {dies} what is executed.
+PROTECTED = """
+    o32 lgdt [cs:gr]
+    o32 lidt [cs:ir]
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    jmp 8:p
+    gr: dw 23
+    dd 0xf0000 + g
+    ir: dw {limit}
+    dd 0x600
+    align 8
+    g: dq 0, 0x00409a0f0000ffff, 0x00cf92000000ffff
+    bits 32
+    p: mov ax, 16
+    mov ss, ax
+    mov esp, 0x7000
+    {dies}
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "chain", "details"),
+    [
+        ("o32 lidt [cs:i]\nint 0x80\ni: dw 0\ndd 0x1234", "vector 0x80 at f000:",
+         ["IDTR (base 0x1234, limit 0x0) has no vector 0x80: that needs 0x203",
+          "IDTR (base 0x1234, limit 0x0) has no vector 0x0d: that needs 0x37"]),
+        (PROTECTED.format(limit="0x3ff", dies="int 0x80"), "vector 0x80 at 0008:",
+         ["IDTR (base 0x600, limit 0x3ff) has no gate for vector 0x80: that needs 0x407",
+          "the IDT's entry for vector 0x0d at linear 0x668 is null"]),
+        (PROTECTED.format(limit="0xff", dies="mov word [ss:0x632], 0x18\nmov word [ss:0x634], 0x8e00\nud2"),
+         "#UD at 0008:",
+         ["entry for vector 0x06 at linear 0x630: selector 0x0018 is beyond the GDT's limit 0x17"]),
+        (PROTECTED.format(limit="0xff", dies="mov word [ss:0x632], 8\nmov word [ss:0x634], 0x0e00\nud2"),
+         "#UD at 0008:",
+         ["entry for vector 0x06 at linear 0x630 is not present"]),
+        (PROTECTED.format(limit="0xff", dies="mov word [ss:0x632], 16\nmov word [ss:0x634], 0x8e00\nud2"),
+         "#UD at 0008:",
+         ["entry for vector 0x06 at linear 0x630 names 0x0010, which is no code segment"]),
+    ],
+)  # fmt: skip
+def test_a_guest_that_has_died_is_told_with_what_is_wrong(source: str, chain: str, details: list[str]) -> None:
+    run = stand(source)
+    assert run.last_stop.kind is StopKind.SHUTDOWN
+    view = run.why_stuck()
+    assert (view.verdict, view.stuck) == ("ended", True), view
+    assert view.summary.startswith(f"it has ended: a triple fault: {chain}")
+    for part in details:
+        assert any(part in text for text in view.details), (part, view.details)
+    run.machine.close()
+
+
+def test_an_interrupt_that_kills_the_guest_is_told_with_what_is_wrong() -> None:
+    """It comes from outside, and a look ahead has no interrupts."""
+    run = stand(TIMER_100US + PROTECTED.format(limit="0x3f", dies="sti\nw: jmp w"))
+    assert run.last_stop.kind is StopKind.SHUTDOWN
+    view = run.why_stuck()
+    assert view.verdict == "ended", view
+    assert view.details[0].startswith("IDTR (base 0x600, limit 0x3f) has no gate for vector 0x08: that needs 0x47")
+
+
+def test_a_death_that_is_near_is_told() -> None:
+    # ten instructions: the jump from the reset vector, three of the ROM's, LIDT, and five NOPs
+    view = stand("lidt [cs:i]\ntimes 20 nop\nint 0x80\ni: dw 0, 0, 0", 10).why_stuck()
+    assert view.verdict == "ended"
+    assert view.summary.startswith("it ends after 15 more instructions: a triple fault")
+    view = stand("times 20 nop\nhlt", 10).why_stuck()
+    assert view.verdict == "ended"
+    assert "HLT before 0xf001a with interrupts off, where nothing wakes the CPU" in view.summary
+
+
+def test_a_guest_that_has_ended_by_itself_is_said_to_have() -> None:
+    view = stand("mov al, 42\nout 0xf4, al\nnop").why_stuck()
+    assert (view.verdict, view.summary) == ("ended", "it has ended: the guest ended with code 42")
+
+
+#: At the segment's end IP does not go round, but #GP pushes it as 0; its handler, as that of most firmware, returns.
+RUN_OFF = "mov ss, ax\nmov sp, 0x7000\nmov word [0x34], h\nmov word [0x36], 0xf000\njmp 0x5000:0\nh: iret"
+
+
+def test_a_cpu_that_has_run_off_into_zeros_is_told() -> None:
+    view = stand(RUN_OFF).why_stuck()
+    assert (view.verdict, view.stuck) == ("zeros", True), view
+    # all of low memory is zeros, of which the segment has 64 KiB
+    assert view.summary == "the CPU executes zeros (memory that nobody wrote) from 0x50000 on"
+    assert "up to 0x5ffff" in view.details[0]
+    code = "mov dword [0x504f0], 0x90909090\n"
+    some = "mov ds, ax\nxor eax, eax\n" + code + "jmp 8:0x504f4"
+    view = stand(PROTECTED.format(limit=0, dies=some.replace("[", "[ss:")).replace("00409a0f", "00cf9a00").replace(
+        "jmp 8:p", "jmp dword 8:0xf0000 + p"), 2000).why_stuck()  # fmt: skip
+    assert view.summary.endswith("from 0x504f4 on"), view
+
+
+def test_a_few_zeros_are_no_runaway() -> None:
+    assert stand("jmp 0xf000:z\nz: times 100 dw 0\ntimes 5000 nop", 10).why_stuck().verdict == "moves"
+
+
+def test_a_cpu_that_runs_off_into_zeros_is_noticed_once() -> None:
+    run = run_for(RUN_OFF, 7_000_000)
+    events = [e for e in run.machine.journal if e.kind == "stuck"]
+    assert [e.text for e in events] == ["the CPU executes zeros (memory that nobody wrote) from 0x50000 on"]
+    assert run.progress.samples > run.progress.looks == 1
+
+
 def test_a_guest_that_gets_on_is_said_to() -> None:
     view = stand("times 5000 nop", 1000).why_stuck()
     assert (view.verdict, view.stuck) == ("moves", False)
@@ -99,6 +216,49 @@ def test_a_guest_that_gets_on_is_said_to() -> None:
 def test_the_loop_is_shown_by_its_code() -> None:
     view = stand("mov dx, 0x3fd\nw: in al, dx\ntest al, 1\njz w").why_stuck()
     assert [line.text for line in view.code] == ["in al, dx", "test al, 1", "je 0x8"]
+
+
+#: The 8259 with vectors from 8 on, without the timer; and a byte in the keyboard controller's output buffer, by its
+#: command D2h, which requests IRQ 1 where the command byte says so (8042).
+PIC = TIMER_100US.split("mov al, 0x34")[0]
+KEYBOARD = "mov al, 0xfc\nout 0x21, al\n" + "".join(
+    f"mov al, {value:#x}\nout {port:#x}, al\nw{n}: in al, 0x64\ntest al, 2\njnz w{n}\n{more}"
+    for n, (port, value, more) in enumerate(
+        ((0x64, 0xAA, "t: in al, 0x64\ntest al, 1\njz t\nin al, 0x60\n"), (0x64, 0x60, ""), (0x60, 1, ""),
+         (0x64, 0xD2, ""), (0x60, 0x1C, "mov cx, 30000\nd: loop d\n"))
+    )
+)  # fmt: skip
+TICKS = "mov ax, [0x46c]\nw: cmp ax, [0x46c]\nje w"
+BUT = "the interrupt with vector 0x09 (IRQ 1) waits for IF, but it is not what the loop waits for"
+HANDLER = "mov ss, ax\nmov sp, 0x7000\nmov word [0x20], h\nmov word [0x22], 0xf000\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "tick", "others"),
+    [
+        (PIC + KEYBOARD + TICKS, "is not due yet, and will wait for IF", [BUT]),
+        (TIMER_100US + KEYBOARD + TICKS, "is requested and waits for IF", [BUT]),
+        (TIMER_100US + TICKS, "is requested and waits for IF", []),
+        (PIC + "mov al, 0xff\nout 0x21, al\n" + TICKS, "is masked at the 8259, and waits for IF besides", []),
+        (PIC + "mov al, 0xff\nout 0x21, al\nsti\n" + TICKS, "is masked at the 8259", []),
+        (HANDLER + TIMER_100US + "sti\n" + TICKS + "\nh: sti\nv: cmp ax, [0x46c]\nje v",
+         "is in service: without an end of interrupt there is no other", []),
+    ],
+    ids=["not due", "both", "requested", "masked", "masked with IF", "in service"],
+)  # fmt: skip
+def test_a_wait_for_the_tick_names_the_tick(source: str, tick: str, others: list[str]) -> None:
+    """Whatever else the 8259 has a request of, which it would answer with."""
+    view = stand(source, 3_000_000).why_stuck()
+    told = [text for text in view.details if "vector" in text]
+    assert told == [f"the tick (IRQ 0, vector 0x08), whose handler counts there, {tick}", *others]
+
+
+def test_another_wait_names_all_that_waits() -> None:
+    view = stand(TIMER_100US + KEYBOARD + "w: in al, 0x64\ntest al, 0x40\njz w", 3_000_000).why_stuck()
+    assert [text for text in view.details if "vector" in text] == [
+        "the interrupt with vector 0x08 (IRQ 0) waits for IF",
+        "the interrupt with vector 0x09 (IRQ 1) waits for IF",
+    ]
 
 
 #: Polls for the keyboard; TICKS of the timer come meanwhile.
