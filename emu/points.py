@@ -33,7 +33,7 @@ class Points(Panel):
         self._limit: int | None = None
         self._until: Until | None = None
         self._until_met = False
-        self._looked_at = -1  # instructions retired when the screen was last looked at
+        self._looked_at = (-1, -1)  # what the CPUs had done when the screen was last looked at
         self._armed: frozenset[int] = frozenset()
         self._passing: list[Breakpoint] = []  #: those that never stop
         self._points: frozenset[int] | None = None  # of `_execute_points`, while nothing changes them
@@ -178,7 +178,7 @@ class Points(Panel):
                 f"{condition.spec}: {transitions.vcpu.name} does not count instructions; wait for another event, "
                 "or use --hypervisor model"
             )
-        self._until, self._until_met, self._looked_at, self._points = condition, False, -1, None
+        self._until, self._until_met, self._looked_at, self._points = condition, False, (-1, -1), None
         self._screen_timer.cancel()
         self._hear()
 
@@ -210,7 +210,8 @@ class Points(Panel):
 
     def _look_at_screen(self, deadline: int) -> None:
         # An idle CPU changes no screen: while it sleeps there is little to look at, and looking costs.
-        executed, self._looked_at = self.machine.executor.retired != self._looked_at, self.machine.executor.retired
+        done = self.machine.executor.retired, self.machine.native_ns  # a vCPU may not count, but it takes time
+        executed, self._looked_at = done != self._looked_at, done
         if not executed:
             self._screen_timer.arm(deadline + SCREEN_IDLE_PERIODS * SCREEN_PERIOD_NS)
         elif self._screen_matches():

@@ -40,7 +40,7 @@ def test_what_one_run_has_learned_another_one_begins_with(tmp_path: Path) -> Non
         (NATIVE, "policy why nothing", "no exit site"),
         (NATIVE, "policy why", "policy why what?"),
         (NATIVE, "policy save", "policy save what?"),
-        (NATIVE, "policy save /nonexistent/folder/file", "cannot write"),
+        (NATIVE, "policy save /nonexistent/folder/file", "there is no folder"),
         (NATIVE, "policy load /nonexistent", "cannot read"),
         (NATIVE, "policy load /dev/zero", "no regular file"),
         (NATIVE, "policy load /etc/passwd", "not JSON"),
