@@ -45,6 +45,7 @@ class _Connection:
         self._lock = threading.Lock()
         self._pending = b""
         self.closing = False  #: close when all is sent
+        self.alone = True  #: no other client is served
         self.dead = False
 
     @property
@@ -94,7 +95,7 @@ class _Connection:
             events = session.receive_data(data)
             while self.flush() and session.stalled:
                 events += session.receive_data(b"")
-            if events or self._pending or not session.answered or time.monotonic() >= end:
+            if events or self._pending or not session.answered or not self.alone or time.monotonic() >= end:
                 return events
             data = self.receive(self.link.linger)
             if not data:
@@ -212,7 +213,14 @@ class Server:
 
     @property
     def _connections(self) -> list[_Connection]:
-        return [*([] if self._connection is None else [self._connection]), *self._onlookers]
+        """Those that look on come first: what they sent before the guest was let go is heard before it stops again."""
+        return [*self._onlookers, *([] if self._connection is None else [self._connection])]
+
+    def _count(self) -> None:
+        """While somebody looks on nobody is waited for before the others are heard."""
+        connections = self._connections
+        for connection in connections:
+            connection.alone = len(connections) == 1
 
     def _turn(self) -> None:
         """Wait for something to do, and do it."""
@@ -292,17 +300,20 @@ class Server:
         connection = _Connection(link, self._waker.wake)
         connection.session = self._make_session(isinstance(link, PipeLink), connection.flush_and_wake)
         self._connection, self._peer = connection, peer
+        self._count()
 
     def _look_on(self, link: Link, make: SessionFactory) -> None:
         connection = _Connection(link, self._waker.wake)
         connection.session = make(False, connection.flush_and_wake)
         self._onlookers.append(connection)
+        self._count()
 
     def _disconnect(self, connection: _Connection) -> None:
         if connection is self._connection:
             self._connection = None
         else:
             self._onlookers.remove(connection)
+        self._count()
         session = connection.session
         if session is not None:
 
