@@ -147,17 +147,22 @@ def _gdb(arguments: Sequence[str]) -> int:
     return run_gdb(options, arguments[at + 1 :])
 
 
+def _look_options(parser: argparse.ArgumentParser) -> None:
+    """What looks at a domain of Xen, in a file or alive, is told."""
+    add = parser.add_argument
+    add("--vcpu", default="0", metavar="N", help="which of its vCPUs to show (default: 0)")
+    _front_end_options(parser)
+    add("--headless", action="store_true", help="no prompt: serve gdb until it kills")
+    add("--debug", action="store_true", help="show tracebacks")
+
+
 def _inspect_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="v2e inspect", allow_abbrev=False,
         description="Look at a file that Xen wrote: a save stream (of xl save too), an HVM context, or a core.",
     )  # fmt: skip
-    add = parser.add_argument
-    add("file", metavar="FILE", help="the file; it is mapped and never written")
-    add("--vcpu", default="0", metavar="N", help="which of its vCPUs to show (default: 0)")
-    _front_end_options(parser)
-    add("--headless", action="store_true", help="no prompt: serve gdb until it kills")
-    add("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("file", metavar="FILE", help="the file; it is mapped and never written")
+    _look_options(parser)
     return parser
 
 
@@ -173,12 +178,8 @@ def _attach_parser() -> argparse.ArgumentParser:
         prog="v2e attach", allow_abbrev=False,
         description="Look at a live HVM domain of Xen, in dom0; it is paused until v2e is left.",
     )  # fmt: skip
-    add = parser.add_argument
-    add("domain", metavar="DOMAIN", help="its number, as `xl list` shows it")
-    add("--vcpu", default="0", metavar="N", help="which of its vCPUs to show (default: 0)")
-    _front_end_options(parser)
-    add("--headless", action="store_true", help="no prompt: serve gdb until it kills")
-    add("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("domain", metavar="DOMAIN", help="its number, as `xl list` shows it")
+    _look_options(parser)
     return parser
 
 
