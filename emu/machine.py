@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from emu import layout
 from emu.answers import CpuPorts
 from emu.board import Board
-from emu.bus import Mmio, Ports, Told
+from emu.bus import Mmio, Ports, Range, Told
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.vga_memory import DisplayMemory
@@ -27,6 +27,7 @@ from emu.pages import Pages
 from emu.record import dataclass, field
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
+from emu.vcpu import ExitCause
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
 from emu.x86.cpuid import MODELS
 from emu.x86.msrs import TSC_ADJUST
@@ -113,6 +114,8 @@ class Machine:
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
         self.display = DisplayMemory(self.memory.live("vga"))
+        #: who has the interrupt controllers and timers
+        self.keeper = config.keeper()
         self.executor = make_executor(self)
         self.display.remapped = self.executor.display_changed
         self.clock = Clock(lambda: self.executor.retired)
@@ -121,7 +124,7 @@ class Machine:
         self.memory.add_writer(self.executor.mark_writes)
         self.board = Board(
             config, self.clock, self.ports, self.mmio, self.memory, self.executor, self.pin, self.display,
-            self.outputs, self, self._note,
+            self.outputs, self, self._note, self.keeper,
         )  # fmt: skip
         self.inputs = Inputs(self.board, self.clock)
         self.cpu_ports.attach(self.board, self.clock, self.executor)
@@ -217,6 +220,10 @@ class Machine:
 
     def _may_go_on(self) -> bool:
         return self._caught_interrupt is None and self.controller.last_for_now()
+
+    def kept(self, cause: ExitCause, address: int) -> bool:
+        """An access to this port, or by MMIO to this physical address, is for a device of the hypervisor's."""
+        return self.ports.kept(address) if cause is ExitCause.PIO else self.mmio.kept(address)
 
     # -- what devices ask of the machine
 
@@ -527,11 +534,15 @@ class Machine:
 
     def memory_map(self) -> tuple[RegionView, ...]:
         memory = [RegionView(r.base, r.base + r.size - 1, r.kind, r.name) for r in self.memory.regions]
-        memory += [RegionView(r.first, r.first + r.count - 1, "mmio", r.name) for r in self.mmio.ranges]
+        memory += [self._range("mmio", r) for r in (*self.mmio.ranges, *self.mmio.claims)]
         return tuple(sorted(memory, key=lambda r: r.first))
 
     def port_map(self) -> tuple[RegionView, ...]:
-        return tuple(RegionView(r.first, r.first + r.count - 1, "port", r.name) for r in self.ports.ranges)
+        return tuple(self._range("port", r) for r in self.ports.ranges)
+
+    def _range(self, kind: str, entry: Range) -> RegionView:
+        owner = "hypervisor" if entry.kept else "userspace" if self.keeper.hypervisor else ""
+        return RegionView(entry.first, entry.first + entry.count - 1, kind, entry.name, owner)
 
     def devices(self) -> tuple[DeviceView, ...]:
         self.service()
@@ -609,7 +620,7 @@ def build_machine(config: MachineConfig) -> Machine:
 
         place = Place(
             machine.memory.regions, machine.cpu_ports, machine.mmio, machine.timestamp, NS_PER_INSTRUCTION,
-            config.checks, model,
+            config.checks, model, machine.kept if machine.keeper.hypervisor else None,
         )  # fmt: skip
         return Transitions(partial(emulator, machine), place, config.native, machine.memory.unmarked)
 

@@ -260,8 +260,12 @@ def _regions(views: Sequence[RegionView], style: Style) -> list[str]:
     ports = all(v.kind == "port" for v in views)
     bits = 16 if ports else _wide(*(v.last for v in views))
     return aligned(
-        [f"{hexadecimal(v.first, bits)}-{hexadecimal(v.last, bits)}", style("name", v.kind), v.name] for v in views
-    )
+        [
+            f"{hexadecimal(v.first, bits)}-{hexadecimal(v.last, bits)}", style("name", v.kind), v.name,
+            *([v.owner] if v.owner else []),
+        ]
+        for v in views
+    )  # fmt: skip
 
 
 def _fingerprints(views: Sequence[FingerprintView], style: Style) -> list[str]:
@@ -362,6 +366,8 @@ def _ledgers(views: Sequence[LedgerView], style: Style) -> list[str]:
             ("hops to the emulator", view.hops_out, costs["hop"]),
             ("instructions native", view.native, costs["native"]),
             ("instructions emulated", view.emulated, costs["emulated"]),
+            *([("in the hypervisor", view.inside, costs["inside"])] if view.inside else []),
+            *([("requests", view.requests, costs["request"])] if view.requests else []),
         ):
             rows.append([style("name", name), f"{count:>12}", f"{each:>11}", f"{count * each:>16}"])
         rows.append([style("head", "in all"), "", "", f"{view.cycles:>16}"])

@@ -67,6 +67,7 @@ class ModelVcpu(UnicornEngine):
 
     def __init__(self, place: Place, rules: Rules = VTX2006) -> None:
         self.rules = rules
+        self._kept, self._inside = place.kept, place.inside
         self.real_is_v86 = rules is VTX2006
         #: of the exit that a callback has met in this run: what, address, write, linear pc
         self._met: tuple[ExitCause, int, bool, int] | None = None
@@ -227,7 +228,10 @@ class ModelVcpu(UnicornEngine):
         return bool(self._places) and self._events.physical_address(pc) in self._places
 
     def _note(self, cause: ExitCause, address: int, write: bool) -> None:
-        """An instruction accesses a device: an exit behind it, and once."""
+        """An instruction accesses a device: an exit behind it, and once. A device of the hypervisor's is none."""
+        if self._kept is not None and self._kept(cause, address):
+            self._inside()
+            return
         if self._met is None:
             self._met = cause, address, write, self.instruction_pc
         self.request_stop()
