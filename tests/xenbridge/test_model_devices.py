@@ -67,7 +67,7 @@ def machine(
     native = None if policy is None else NativeConfig(make_model(), policy_named(policy, Costs()), Costs())
     return build_machine(
         MachineConfig(
-            machine=kind, firmware=firmware, shadow=False, memory=2 << 20, native=native, keeper=keeper, slice=slice
+            machine=kind, firmware=firmware, shadow=False, memory=64 << 20, native=native, keeper=keeper, slice=slice
         )
     )
 
