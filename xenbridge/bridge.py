@@ -58,7 +58,8 @@ class Bridge(Protocol):
 
     @property
     def descriptor(self) -> int:
-        """Readable, and with O_ASYNC a SIGIO, when an interrupt has been acknowledged for the guest."""
+        """Readable, and with O_ASYNC a SIGIO, when an interrupt has been acknowledged for the guest. `take` reads it
+        empty."""
 
     def borrow(self) -> None:
         """The vCPU's registers are the emulator's from now on, and its LAPIC and PIT stay the hypervisor's. Raises
@@ -78,3 +79,21 @@ class Bridge(Protocol):
     def give_back(self, *, halted: bool = False) -> None:
         """The vCPU runs natively again, from the registers it has been given meanwhile; `halted`: in HLT. An interrupt
         that has been acknowledged and not taken is delivered there."""
+
+
+class MachineBridge(Bridge, Protocol):
+    """One whose controllers the emulator's other devices can be wired to."""
+
+    @property
+    def lines(self) -> int:
+        """How many interrupt lines there are."""
+
+    def set_line(self, irq: int, level: bool) -> None:
+        """Drive an interrupt line: 0 to 15 at the PIC, all at the I/O APIC, where line 0 is input 2."""
+
+    def put_back(self) -> None:
+        """The interrupt that has been acknowledged and not taken is pending again, as if it had not been: for a guest
+        that can take none any more and is about to look at its controllers, or to change them."""
+
+    def close(self) -> None:
+        """Give everything back."""
