@@ -39,7 +39,7 @@ class Keeper:
         """The I/O APIC."""
         return IoApic(pin, send)
 
-    def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts) -> Pit8254:
+    def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None) -> Pit8254:
         """The 8254. An engine may answer for it in `shared`, unless a hypervisor has it."""
         return Pit8254(clock, irq0, shared)
 

@@ -84,12 +84,18 @@ class Bridge(Protocol):
 class MachineBridge(Bridge, Protocol):
     """One whose controllers the emulator's other devices can be wired to."""
 
+    events: int  #: interrupts that were acknowledged
+
     @property
     def lines(self) -> int:
         """How many interrupt lines there are."""
 
+    def exchange(self, raw: bytes) -> bytes:
+        """As `submit`, of a request's 32 bytes; those of its answer. Raises IoreqError for bytes that are none."""
+
     def set_line(self, irq: int, level: bool) -> None:
-        """Drive an interrupt line: 0 to 15 at the PIC, all at the I/O APIC, where line 0 is input 2."""
+        """Drive an interrupt line: 0 to 15 at the PIC, all at the I/O APIC, where line 0 is input 2. From any thread.
+        Raises BridgeError for another."""
 
     def put_back(self) -> None:
         """The interrupt that has been acknowledged and not taken is pending again, as if it had not been: for a guest

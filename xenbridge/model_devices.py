@@ -41,7 +41,7 @@ class ModelDevices(Keeper):
         """See Keeper. Each access is a request, so that nobody answers for it."""
         return Pic8259Pair(pin)
 
-    def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts) -> Pit8254:
+    def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None) -> Pit8254:
         """See Keeper. As of the PIC."""
         return Pit8254(clock, irq0)
 

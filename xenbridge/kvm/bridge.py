@@ -8,6 +8,7 @@ vector's stub says the vector, and a byte in a pipe, which raises SIGIO, tells w
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -40,15 +41,26 @@ OWNED: Final = (
 LINES: Final = 24
 #: Seconds that the vCPU may take to come back when it is called.
 PATIENCE: Final = 10.0
-#: RAX, RBX, RCX and RDX; RIP and RFLAGS: of kvm_regs.
-_VALUES, _VALUES_AT = struct.Struct("<4Q"), abi.AT_REGS
+#: Of kvm_regs RAX, RBX, RCX and RDX, what no access needs, RIP and RFLAGS.
+_ACCESS, _ACCESS_AT = struct.Struct("<4Q96x2Q"), abi.AT_REGS
+#: RIP and RFLAGS alone.
 _PLACE, _PLACE_AT = struct.Struct("<2Q"), abi.AT_REGS + abi.Regs.rip.offset
 _RSP: Final = struct.Struct("<Q")
 _RSP_AT: Final = abi.AT_REGS + abi.Regs.rsp.offset
 _RAX: Final = struct.Struct("<Q")
+#: The port of EXIT_IO, in kvm_run.
+_PORT, _PORT_AT = struct.Struct("<H"), abi.RUN_UNION + 2
+#: Plain numbers, as an enumeration's cost more than the rest of the way.
+_READS, _READY, _ANSWERED, _PIO = 0x20, int(State.READY), int(State.ANSWERED), int(Type.PIO)
+_ENTRIES: Final = {(int(type), reads, size): entry for (type, reads, size), entry in parked.ENTRIES.items()}
+_PORTS: Final = frozenset(
+    port for owned in OWNED if owned.type is Type.PIO for port in range(owned.first, owned.last + 1)
+)
+_PAGES: Final = frozenset(owned.first >> 12 for owned in OWNED if owned.type is Type.COPY)
 _MASKS: Final = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF}
 _RESERVED_FLAG: Final = 2
 _TOLD: Final = b"\1"
+_MOST: Final = 64  #: bytes read at a time, more than ever wait
 
 
 class KvmBridge:
@@ -152,7 +164,8 @@ class KvmBridge:
             self._load(state.copy())
             if self._vector is not None:
                 self.cpu.deliver(self._vector)
-                self._forget()
+                self._vector = None
+                self._told()
                 halts = False
             if halts:
                 ioctl(self.cpu.fd, "SET_MP_STATE", ctypes.c_uint32(abi.HALTED))
@@ -173,20 +186,28 @@ class KvmBridge:
 
     def exchange(self, raw: bytes) -> bytes:
         """As `submit`, of the 32 bytes of a request; those of its answer."""
-        request = unpack(raw)
-        data = self.submit(request)
-        bits = State.ANSWERED | request.reads << 5
-        return LAYOUT.pack(request.address, data, 1, request.size, request.port, 0, bits, request.type)
+        address, data, count, size, port, _, bits, type = LAYOUT.unpack(raw)
+        reads = bits & _READS
+        entry = _ENTRIES.get((type, reads != 0, size))
+        known = address in _PORTS if type == _PIO else address >> 12 in _PAGES
+        if entry is None or not known or count != 1 or bits & ~_READS != _READY:
+            data = self.submit(unpack(raw))  # it says what is wrong with it
+        else:
+            data = self._access(entry, address, _MASKS[size], data, reads)
+        return LAYOUT.pack(address, data, 1, size, port, 0, _ANSWERED | reads, type)
 
     def access(self, type: Type, address: int, size: int, reads: bool, value: int = 0) -> int:
-        """Make one access, which is known to be for a device of the kernel's; what it read, 0 for a write."""
+        """Make one access, of 1, 2 or 4 bytes, to whatever answers in the kernel; what it read, 0 for a write."""
+        return self._access(parked.ENTRIES[type, reads, size], address, _MASKS[size], value, reads)
+
+    def _access(self, entry: int, address: int, mask: int, value: int, reads: int) -> int:
+        """Have the vCPU execute the piece of code at `entry`."""
         if not self._borrowed:
             raise BridgeError("the vCPU is the guest's: nothing can be requested now")
         if self._listening:
             self._call_back()
-        cpu, page, mask = self.cpu, self._page_of_run, _MASKS[size]
-        _VALUES.pack_into(page, _VALUES_AT, value & mask, address, 0, address)
-        _PLACE.pack_into(page, _PLACE_AT, parked.ENTRIES[type, reads, size], _RESERVED_FLAG)
+        cpu, page = self.cpu, self._page_of_run
+        _ACCESS.pack_into(page, _ACCESS_AT, value & mask, address, 0, address, entry, _RESERVED_FLAG)
         cpu.mark_dirty(abi.SYNC_REGS)
         self.requests += 1
         try:
@@ -194,20 +215,18 @@ class KvmBridge:
                 pass
         except KvmError as error:
             raise BridgeError(str(error)) from None
-        if reason != abi.EXIT_IO or cpu.pio().port != parked.DOOR:
-            self._unanswered(reason, type, address)
-        data: int = _RAX.unpack_from(page, _VALUES_AT)[0] & mask if reads else 0
+        if reason != abi.EXIT_IO or _PORT.unpack_from(page, _PORT_AT)[0] != parked.DOOR:
+            name = abi.EXIT_NAMES.get(reason, str(reason))
+            raise BridgeError(f"nobody in the kernel answers {address:#x}: KVM ended with {name}")
+        data: int = _RAX.unpack_from(page, _ACCESS_AT)[0] & mask if reads else 0
         if self._wanted:
             self._hear()
         return data
 
-    def _unanswered(self, reason: int, type: Type, address: int) -> None:
-        space = "port" if type is Type.PIO else "address"
-        name = abi.EXIT_NAMES.get(reason, str(reason))
-        raise BridgeError(f"nobody in the kernel answers {space} {address:#x}: KVM ended with {name}")
-
     def set_line(self, irq: int, level: bool) -> None:
         """See MachineBridge. From any thread."""
+        if not 0 <= irq < LINES:
+            raise BridgeError(f"interrupt line {irq} does not exist: there are 0 to {LINES - 1}")
         self.vm.set_line(irq, level)
 
     # -- events
@@ -234,36 +253,34 @@ class KvmBridge:
         self.cpu.immediate_exit.value = 1
         assert self._thread.ident is not None
         signal.pthread_kill(self._thread.ident, SIGNAL)
+        self._come_back()
+
+    def _come_back(self) -> None:
+        """The thread gives the vCPU back."""
         if not self._back.acquire(timeout=PATIENCE):
             raise BridgeError(f"the borrowed vCPU did not come back in {PATIENCE:.0f} s")
         self._called = self._listening = False
         self.cpu.immediate_exit.value = 0
-        self._check()
-
-    def _check(self) -> None:
         if self._error:
             raise BridgeError(self._error)
 
     def take(self) -> int | None:
         """See Bridge. Without waiting: a vCPU that listens goes on listening."""
-        if self._listening and self._back.acquire(blocking=False):
-            self._listening = False
-            self._check()
         if self._listening:
-            return None
-        vector = self._vector
+            if not self._told():
+                return None
+            self._come_back()
+        vector, self._vector = self._vector, None
         if vector is not None:
-            self._forget()
+            self._told()
         self._hear()
         return vector
 
-    def _forget(self) -> None:
-        """The vector is not waiting any more, and nothing of it is in the pipe."""
-        self._vector = None
-        try:
-            os.read(self._reader, len(_TOLD))
-        except BlockingIOError:
-            pass
+    def _told(self) -> bool:
+        """Read the pipe empty: whether the thread has written."""
+        with contextlib.suppress(BlockingIOError):
+            return bool(os.read(self._reader, _MOST))
+        return False
 
     def put_back(self) -> None:
         """See MachineBridge. Raises BridgeError."""
@@ -273,7 +290,8 @@ class KvmBridge:
                 put_back(self.vm, self.cpu.fd, vector)
             except KvmError as error:
                 raise BridgeError(str(error)) from None
-            self._forget()
+            self._vector = None
+            self._told()
 
     # -- the thread that listens
 
@@ -288,9 +306,10 @@ class KvmBridge:
                 self._wait_for_interrupt()
             except KvmError as error:
                 self._error = str(error)
-            self._back.release()
+            # Who finds the byte waits for the vCPU, which comes at once.
             if self._vector is not None or self._error:
                 os.write(self._writer, _TOLD)
+            self._back.release()
 
     def _wait_for_interrupt(self) -> None:
         cpu, page = self.cpu, self._page_of_run

@@ -137,7 +137,9 @@ class Vm:
         tick that finds the one before not acknowledged comes later instead of being dropped."""
         missing = [name for name in ("IRQCHIP", "PIT2", "REINJECT_CONTROL") if not self.offers(name)]
         if missing:
-            raise KvmError(f"the KVM of this host has no interrupt controllers and timer: it lacks {', '.join(missing)}")
+            raise KvmError(
+                f"the KVM of this host has no interrupt controllers and timer: it lacks {', '.join(missing)}"
+            )
         ioctl(self.fd, "CREATE_IRQCHIP")
         ioctl(self.fd, "CREATE_PIT2", abi.PitConfig(abi.PitConfig.SPEAKER))
         ioctl(self.fd, "REINJECT_CONTROL", abi.ReinjectControl(reinject))
