@@ -16,6 +16,7 @@ from emu.devices.lapic import Lapic, Message
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pit8254 import Pit8254, Port61
 from emu.devices.shared_ports import SharedPorts
+from emu.engine import Executor
 from emu.irq import InterruptController, IntrPin
 from emu.x86.cpuid import CpuModel
 
@@ -26,6 +27,17 @@ class Keeper:
 
     #: A hypervisor has the devices, so that each access has to reach it.
     hypervisor: ClassVar[bool] = False
+    #: `service` is to be called between two instructions
+    due = False
+
+    def service(self) -> None:
+        """Bring the CPU's INTR to this instant."""
+
+    def attach(self, executor: Executor) -> None:
+        """The machine is built, and this is its CPU."""
+
+    def close(self) -> None:
+        """The machine is closed."""
 
     def pic(self, pin: IntrPin, shared: SharedPorts | None) -> Pic8259Pair:
         """The two 8259. An engine may answer for the master in `shared`, unless a hypervisor has it."""

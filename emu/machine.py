@@ -145,6 +145,7 @@ class Machine:
             self._attach(cast("Transitions", self.executor))
         if self.board.chipset is not None:
             self.board.chipset.smm.told = lambda text: self.journal.add(self.executor.retired, "smm", text)
+        self.keeper.attach(self.executor)
         if config.payload is not None:
             self.executor.load(self._place(config.payload))
 
@@ -263,6 +264,8 @@ class Machine:
     def service(self) -> None:
         """Bring the devices to this instant: interrupts taken are acknowledged, due timers fire, resets happen."""
         self.pin.settle()
+        if self.keeper.due:
+            self.keeper.service()
         self.clock.run_due()
         if self._reset is not None:
             kind, self._reset = self._reset, None
@@ -568,6 +571,7 @@ class Machine:
 
     def close(self) -> None:
         self.executor.close()
+        self.keeper.close()
 
 
 def _meets_window(address: int, length: int) -> bool:

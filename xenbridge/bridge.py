@@ -97,6 +97,9 @@ class MachineBridge(Bridge, Protocol):
         """Drive an interrupt line: 0 to 15 at the PIC, all at the I/O APIC, where line 0 is input 2. From any thread.
         Raises BridgeError for another."""
 
+    def look(self) -> int | None:
+        """What `take` would give now, which waits on."""
+
     def put_back(self) -> None:
         """The interrupt that has been acknowledged and not taken is pending again, as if it had not been: for a guest
         that can take none any more and is about to look at its controllers, or to change them."""

@@ -34,6 +34,7 @@ OWNED: Final = (
     Owned("ioapic", Type.COPY, layout.IOAPIC, layout.IOAPIC + 0xFF),
 )
 LINES: Final = 24
+MOST_BEHIND: Final = 20_000_000  #: ns of its own time that the hypervisor makes up for at once
 IOAPIC_TIMER: Final = 2  #: the input that line 0 is wired to (MultiProcessor Specification 1.4, table 5-1)
 _TOLD: Final = b"\1"
 #: What an acknowledge changes of a chip: ISR, and the latches of edges.
@@ -61,11 +62,12 @@ class ModelBridge:
     """See `xenbridge.bridge.MachineBridge`. `now` gives the host's clock in ns."""
 
     def __init__(self, model: CpuModel | None = None, now: Callable[[], int] = time.monotonic_ns) -> None:
-        start = now()
+        self._host = now
+        self._start, self._now = now(), 0  # the instant on the host's clock that is 0 here, and ours, ns
         self.requests = self.events = 0
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._clock = clock = Clock(lambda: (now() - start) // NS_PER_INSTRUCTION)
+        self._clock = clock = Clock(lambda: self._now // NS_PER_INSTRUCTION)
         self._devices, self._door, self._pin = ModelDevices(), _Door(), IntrPin()
         keeper, pin = self._devices, self._pin
         self._pic = keeper.pic(pin, None)
@@ -120,12 +122,21 @@ class ModelBridge:
             while not self._ends:
                 self._catch_up()
                 deadline = self._clock.next_deadline()
-                left = None if deadline is None else max(0, deadline - self._clock.now) / 1e9
+                left = None if deadline is None else max(0, deadline + self._start - self._host()) / 1e9
                 self._changed.wait(left)
+
+    def _run_due(self) -> None:
+        """Bring the devices to this instant, which stands still meanwhile. Timers that are due faster than they can be
+        served make our time fall behind the host's: ticks are lost then, and never come in a bunch."""
+        late = self._host() - self._start - self._now
+        if late > MOST_BEHIND:
+            self._start += late - MOST_BEHIND
+        self._now = self._host() - self._start
+        self._clock.run_due()
 
     def _catch_up(self) -> None:
         """Bring the devices to this instant, and tell of what came."""
-        self._clock.run_due()
+        self._run_due()
         self._hear()
 
     # -- lines
@@ -141,7 +152,7 @@ class ModelBridge:
         if not 0 <= irq < LINES:
             raise BridgeError(f"interrupt line {irq} does not exist: there are 0 to {LINES - 1}")
         with self._lock:
-            self._clock.run_due()
+            self._run_due()
             self._drive(irq, level)
             self._hear()
 
@@ -175,7 +186,7 @@ class ModelBridge:
         with self._lock:
             if not self._borrowed:
                 raise BridgeError("the vCPU is the guest's: nothing can be requested now")
-            self._clock.run_due()
+            self._run_due()
             answer = self._devices.exchange(raw)
             self.requests += 1
             self._hear()
@@ -201,6 +212,11 @@ class ModelBridge:
         self._pin.settle()
         self.events += 1
         os.write(self._writer, _TOLD)
+
+    def look(self) -> int | None:
+        """See MachineBridge."""
+        with self._lock:
+            return self._vector
 
     def take(self) -> int | None:
         """See Bridge."""

@@ -266,15 +266,18 @@ class KvmBridge:
 
     def take(self) -> int | None:
         """See Bridge. Without waiting: a vCPU that listens goes on listening."""
-        if self._listening:
-            if not self._told():
-                return None
-            self._come_back()
-        vector, self._vector = self._vector, None
+        vector = self.look()
         if vector is not None:
+            self._vector = None
             self._told()
         self._hear()
         return vector
+
+    def look(self) -> int | None:
+        """See MachineBridge."""
+        if self._listening and self._told():
+            self._come_back()
+        return None if self._listening else self._vector
 
     def _told(self) -> bool:
         """Read the pipe empty: whether the thread has written."""
