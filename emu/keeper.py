@@ -27,8 +27,18 @@ class Keeper:
 
     #: A hypervisor has the devices, so that each access has to reach it.
     hypervisor: ClassVar[bool] = False
+    #: A state saved before can be put back into them.
+    restorable: ClassVar[bool] = True
     #: `service` is to be called between two instructions
     due = False
+
+    #: Readable, and with O_ASYNC a SIGIO, when `ring` is to be called; None: everything comes by itself.
+    descriptor: int | None = None
+    #: Called by `ring`, from a signal's handler too: who waits for the machine's sake is to look.
+    wake: Callable[[], None] = staticmethod(lambda: None)
+
+    def ring(self) -> None:
+        """Something has come. From any thread, or a signal's handler."""
 
     def service(self) -> None:
         """Bring the CPU's INTR to this instant."""

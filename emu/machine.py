@@ -116,7 +116,11 @@ class Machine:
         self.display = DisplayMemory(self.memory.live("vga"))
         #: who has the interrupt controllers and timers
         self.keeper = config.keeper()
-        self.executor = make_executor(self)
+        try:
+            self.executor = make_executor(self)
+        except BaseException:
+            self.keeper.close()
+            raise
         self.display.remapped = self.executor.display_changed
         self.clock = Clock(lambda: self.executor.retired)
         self.clock.on_replan = self.executor.request_stop
@@ -447,7 +451,10 @@ class Machine:
         return self._last
 
     def restore(self, state: MachineState) -> None:
-        """Continue from `state`. Raises ValueError or KeyError when it is of a differently built machine."""
+        """Continue from `state`. Raises ValueError or KeyError when it is of a differently built machine, MachineError
+        where a hypervisor has devices whose state cannot be put back."""
+        if not self.keeper.restorable:
+            raise MachineError("the interrupt controllers and timers are the hypervisor's, which takes no state back")
         self.memory.restore(state.memory)
         self.executor.set_retired(state.retired)
         self.executor.load(state.cpu)

@@ -60,13 +60,32 @@ def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
     Raises UsageError."""
     if choose("--devices-in", options.devices_in, (USERSPACE, HYPERVISOR)) == USERSPACE:
         return None
-    if options.hypervisor != MODEL:
+    if options.hypervisor == NONE:
         raise UsageError(
-            f"--devices-in {HYPERVISOR} needs a hypervisor that has them: name one with --hypervisor {MODEL}"
+            f"--devices-in {HYPERVISOR} needs a hypervisor that has them: name one with --hypervisor {MODEL} or {KVM}"
         )
+    if options.hypervisor == KVM:
+        if options.clock != "host":
+            raise UsageError(
+                f"--devices-in {HYPERVISOR}: the timers of {KVM} go by the host's clock, so the rest has to: "
+                "add --clock host"
+            )
+        return _kept_by_kvm
     from xenbridge.model_devices import ModelDevices
 
     return ModelDevices
+
+
+def _kept_by_kvm() -> Keeper:
+    from emu.engine import EngineError
+    from xenbridge.kept import BridgeKeeper
+    from xenbridge.kvm.abi import KvmError
+    from xenbridge.kvm.bridge import KvmBridge
+
+    try:
+        return BridgeKeeper(KvmBridge())
+    except KvmError as error:
+        raise EngineError(f"--devices-in {HYPERVISOR}: {error}") from error
 
 
 def _vcpu(hypervisor: str, rules: Rules, notice: Callable[[str], None]) -> MakeVcpu:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from emu.layout import LAPIC
 from xenbridge.ioreq import Ioreq, Type
+
+if TYPE_CHECKING:
+    from emu.devices import ioapic, lapic, pic8259, pit8254
 
 
 class BridgeError(Exception):
@@ -47,6 +50,17 @@ TIMER_AND_LAPIC: Final = (
     Owned("port61", Type.PIO, 0x61, 0x61),
     Owned("lapic", Type.COPY, LAPIC, LAPIC + 0xFFF),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The hypervisor's devices at one instant, as states of the models in emu/devices."""
+
+    pic: pic8259.State
+    lapic: lapic.State
+    ioapic: ioapic.State
+    pit: pit8254.State
+    port61: pit8254.Port61State
 
 
 class Bridge(Protocol):
@@ -103,6 +117,12 @@ class MachineBridge(Bridge, Protocol):
     def put_back(self) -> None:
         """The interrupt that has been acknowledged and not taken is pending again, as if it had not been: for a guest
         that can take none any more and is about to look at its controllers, or to change them."""
+
+    def devices(self, now: int) -> Devices:
+        """Their state, to look at, without side effects; what counts is as of `now`, ns on the looker's clock."""
+
+    def reset(self) -> None:
+        """Power-on of the devices."""
 
     def close(self) -> None:
         """Give everything back."""

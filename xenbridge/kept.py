@@ -14,56 +14,31 @@ from typing import ClassVar
 from emu.bus import BusDevice
 from emu.clock import Clock
 from emu.devices.ioapic import IoApic
-from emu.devices.lapic import Message
+from emu.devices.lapic import Lapic, Message
 from emu.devices.pic8259 import Pic8259Pair
-from emu.devices.pit8254 import Pit8254
+from emu.devices.pit8254 import Pit8254, Port61
 from emu.devices.shared_ports import SharedPorts
 from emu.engine import Executor
 from emu.irq import InterruptController, IntrPin
 from emu.keeper import Keeper
+from emu.x86.cpuid import CpuModel
 from xenbridge.bridge import MachineBridge
 from xenbridge.ioreq import Type
+from xenbridge.mirrors import MirroredIoApic, MirroredLapic, MirroredPic, MirroredPit, MirroredPort61, Mirrors
 from xenbridge.submitted import Submitted
-
-ISA_LINES = 16
-
-
-class BridgedPic(Pic8259Pair):
-    """Where the machine's devices drive their lines: the hypervisor's controllers, both kinds at once."""
-
-    def __init__(self, pin: IntrPin, bridge: MachineBridge) -> None:
-        self._bridge = bridge
-        super().__init__(pin)
-
-    def set_irq(self, n: int, level: bool) -> None:
-        """See Pic8259Pair."""
-        self.raised[n] += level
-        self._bridge.set_line(n, level)
-
-
-class BridgedIoApic(IoApic):
-    """The lines that only the I/O APIC has."""
-
-    def __init__(self, pin: IntrPin, bridge: MachineBridge) -> None:
-        self._bridge = bridge
-        super().__init__(pin, lambda message: False)
-
-    def set_irq(self, n: int, level: bool) -> None:
-        """See IoApic. The others have come by the 8259's."""
-        if n >= ISA_LINES:
-            self._bridge.set_line(n, level)
 
 
 class BridgeKeeper(Keeper):
     """One machine's. `bridge` is borrowed from now on, and closed with the machine."""
 
     hypervisor: ClassVar[bool] = True
+    restorable: ClassVar[bool] = False
 
     def __init__(self, bridge: MachineBridge) -> None:
         self.bridge = bridge
         bridge.borrow()
-        #: called by `ring`, from a signal's handler: somebody who waits for the machine's sake is to look
-        self.wake: Callable[[], None] = lambda: None
+        self.descriptor = bridge.descriptor
+        self._mirrors = Mirrors(bridge)
         self._pin: IntrPin | None = None
         self._executor: Executor | None = None
         #: what INTR asks for. It changes only where the pin is updated behind it: who looked at the bridge in between
@@ -75,15 +50,25 @@ class BridgeKeeper(Keeper):
     def pic(self, pin: IntrPin, shared: SharedPorts | None) -> Pic8259Pair:
         """See Keeper."""
         self._pin = pin
-        return BridgedPic(pin, self.bridge)
+        return MirroredPic(pin, self._mirrors)
+
+    def lapic(self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel) -> Lapic:
+        """See Keeper."""
+        self._mirrors.clock = clock
+        return MirroredLapic(clock, pin, tsc, model, self._mirrors, self._exchange)
 
     def ioapic(self, pin: IntrPin, send: Callable[[Message], bool]) -> IoApic:
         """See Keeper."""
-        return BridgedIoApic(pin, self.bridge)
+        return MirroredIoApic(pin, self._mirrors)
 
     def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None) -> Pit8254:
         """See Keeper. It drives nothing: the hypervisor's does."""
-        return Pit8254(clock, lambda level: None)
+        self._mirrors.clock = clock
+        return MirroredPit(clock, self._mirrors)
+
+    def port61(self, pit: Pit8254, clock: Clock) -> Port61:
+        """See Keeper."""
+        return MirroredPort61(pit, clock, self._mirrors)
 
     def ports(self, first: int, device: BusDevice) -> BusDevice:
         """See Keeper."""

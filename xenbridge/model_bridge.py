@@ -19,10 +19,11 @@ from emu.clock import NS_PER_INSTRUCTION, Clock
 from emu.devices.lapic import Lapic
 from emu.devices.pic8259 import CASCADE
 from emu.devices.pic8259_chip import ChipState
+from emu.devices.pit8254 import pulses_at
 from emu.irq import IntrPin
 from emu.record import replace
 from emu.x86.cpuid import MODELS, CpuModel
-from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Owned
+from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Devices, Owned
 from xenbridge.ioreq import Ioreq, Type, unpack
 from xenbridge.model_devices import ModelDevices
 
@@ -76,10 +77,11 @@ class ModelBridge:
         lapic, pic = self._lapic, self._pic
         lapic.pic, lapic.on_eoi, lapic.io_extint = pic, self._ioapic.end_of_interrupt, lambda: self._ioapic.extint
         pin.before_update = lapic.sample
-        pit = keeper.pit(clock, lambda level: self._drive(0, level), None)
+        pit = self._pit = keeper.pit(clock, lambda level: self._drive(0, level), None)
+        self._port61 = keeper.port61(pit, clock)
         for first, face in (
             (layout.PIC_MASTER, pic.master), (layout.PIC_SLAVE, pic.slave), (layout.ELCR, pic.elcr),
-            (layout.PIT, pit), (layout.PORT_61, keeper.port61(pit, clock)),
+            (layout.PIT, pit), (layout.PORT_61, self._port61),
         ):  # fmt: skip
             keeper.ports(first, face)
         keeper.memory(layout.IOAPIC, self._ioapic)
@@ -191,6 +193,27 @@ class ModelBridge:
             self.requests += 1
             self._hear()
         return answer
+
+    # -- as a whole
+
+    def devices(self, now: int) -> Devices:
+        """See MachineBridge."""
+        with self._lock:
+            self._run_due()
+            pic, lapic, pit = self._pic.save(), self._lapic.save(), self._pit.save()
+            shift = now - self._clock.now
+            lapic.timer.started += shift
+            for counter in pit.counters:
+                counter.pulse = pulses_at(now)
+            self._hear()
+            return Devices(pic, lapic, self._ioapic.save(), pit, self._port61.save())
+
+    def reset(self) -> None:
+        """See MachineBridge."""
+        with self._lock:
+            self.put_back()
+            for device in (self._pic, self._lapic, self._ioapic, self._pit, self._port61):
+                device.reset()
 
     # -- events
 

@@ -269,6 +269,7 @@ REQUESTS: Final[dict[str, int]] = {
     "SET_MP_STATE": _writes(0x99, u32),
     "SET_GUEST_DEBUG": _writes(0x9B, GuestDebug),
     "GET_PIT2": _reads(0x9F, PitState2),
+    "SET_PIT2": _writes(0xA0, PitState2),
     "GET_VCPU_EVENTS": _reads(0x9F, VcpuEvents),
     "SET_VCPU_EVENTS": _writes(0xA0, VcpuEvents),
     "GET_DEBUGREGS": _reads(0xA1, DebugRegs),

@@ -21,11 +21,12 @@ from emu.engine import MemoryRegion
 from emu.x86.cpuid import MODELS, CpuModel
 from emu.x86.msrs import APIC_BASE
 from emu.x86.state import RFLAGS_IF, CpuState
-from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Owned
+from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Devices, Owned
 from xenbridge.ioreq import LAYOUT, Ioreq, State, Type, unpack
 from xenbridge.kvm import abi, parked
 from xenbridge.kvm.abi import KvmError, ioctl
 from xenbridge.kvm.cpuid import cpuid_entries
+from xenbridge.kvm.devices import ioapic_state, lapic_state, pic_state, pit_state
 from xenbridge.kvm.kick import SIGNAL
 from xenbridge.kvm.unacknowledge import put_back
 from xenbridge.kvm.vcpu import AT_INJECTED, INTERRUPTED, Vcpu
@@ -81,6 +82,8 @@ class KvmBridge:
         except KvmError:
             self.vm.close()
             raise
+        self._initial, self._initial_lapic = self.vm.kept(), abi.LapicState()
+        ioctl(self.cpu.fd, "GET_LAPIC", self._initial_lapic)
         host = ctypes.addressof(self._page)
         self.vm.place((*slots_of(regions, a20=True), Slot(parked.BASE, parked.SIZE, host, False)))
         # A signal ends KVM_RUN and stays pending, as it is blocked outside: struct kvm_signal_mask, none is blocked.
@@ -228,6 +231,31 @@ class KvmBridge:
         if not 0 <= irq < LINES:
             raise BridgeError(f"interrupt line {irq} does not exist: there are 0 to {LINES - 1}")
         self.vm.set_line(irq, level)
+
+    # -- as a whole
+
+    def devices(self, now: int) -> Devices:
+        """See MachineBridge. A vCPU that waits for an interrupt is called back for the moment."""
+        self._call_back()
+        page = abi.LapicState()
+        try:
+            ioctl(self.cpu.fd, "GET_LAPIC", page)
+            pit, port61 = pit_state(self.vm.pit(), now)
+            pic, ioapic = pic_state(self.vm.pic(0), self.vm.pic(1)), ioapic_state(self.vm.ioapic())
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+        self._hear()
+        return Devices(pic, lapic_state(bytes(page.regs), self.cpu.apic_base, now), ioapic, pit, port61)
+
+    def reset(self) -> None:
+        """See MachineBridge: what the kernel gave them when they were made."""
+        self.put_back()
+        try:
+            self.vm.restore(self._initial)
+            ioctl(self.cpu.fd, "SET_LAPIC", self._initial_lapic)
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+        self._hear()
 
     # -- events
 

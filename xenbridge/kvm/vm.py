@@ -155,9 +155,28 @@ class Vm:
         found: abi.PicState = state.pic
         return found
 
+    def ioapic(self) -> bytes:
+        """struct kvm_ioapic_state, without side effects."""
+        state = abi.Irqchip(2)
+        ioctl(self.fd, "GET_IRQCHIP", state)
+        return bytes(state)[abi.Irqchip.pic.offset :]
+
     def set_pic(self, chip: int, pic: abi.PicState) -> None:
         """Replace it. The kernel drives INT anew."""
         ioctl(self.fd, "SET_IRQCHIP", abi.Irqchip(chip, 0, pic))
+
+    def kept(self) -> tuple[list[abi.Irqchip], abi.PitState2]:
+        """The state of both 8259, the I/O APIC and the 8254 as a whole, for `restore`."""
+        chips = [abi.Irqchip(chip) for chip in range(3)]
+        for chip in chips:
+            ioctl(self.fd, "GET_IRQCHIP", chip)
+        return chips, self.pit()
+
+    def restore(self, kept: tuple[list[abi.Irqchip], abi.PitState2]) -> None:
+        """Put them back; counters begin anew."""
+        for chip in kept[0]:
+            ioctl(self.fd, "SET_IRQCHIP", chip)
+        ioctl(self.fd, "SET_PIT2", kept[1])
 
     def pit(self) -> abi.PitState2:
         """The state of the 8254, without side effects; its counts are those at `count_load_time`."""
