@@ -40,6 +40,9 @@ OWNED: Final = (
     Owned("ioapic", Type.COPY, 0xFEC00000, 0xFEC000FF),
 )
 LINES: Final = 24
+#: Calls the thread that listens back. Another one than that of a guest's own vCPU, which may be pending in a thread
+#: that makes requests.
+CALL: Final = SIGNAL + 1
 #: Seconds that the vCPU may take to come back when it is called.
 PATIENCE: Final = 10.0
 #: Of kvm_regs RAX, RBX, RCX and RDX, what no access needs, RIP and RFLAGS.
@@ -86,8 +89,10 @@ class KvmBridge:
         ioctl(self.cpu.fd, "GET_LAPIC", self._initial_lapic)
         host = ctypes.addressof(self._page)
         self.vm.place((*slots_of(regions, a20=True), Slot(parked.BASE, parked.SIZE, host, False)))
-        # A signal ends KVM_RUN and stays pending, as it is blocked outside: struct kvm_signal_mask, none is blocked.
-        ioctl(self.cpu.fd, "SET_SIGNAL_MASK", ctypes.create_string_buffer(struct.pack("<IQ", 8, 0)))
+        # CALL ends KVM_RUN and stays pending, as it is blocked outside, and it alone: a signal to the vCPU of a guest
+        # on the same thread would end each of our entries. struct kvm_signal_mask: the length, and what is blocked.
+        blocked = (1 << 64) - 1 & ~(1 << CALL - 1)
+        ioctl(self.cpu.fd, "SET_SIGNAL_MASK", ctypes.create_string_buffer(struct.pack("<IQ", 8, blocked)))
         self._page_of_run = self.cpu.page
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.requests = self.events = 0  #: accesses made, and interrupts acknowledged
@@ -280,7 +285,7 @@ class KvmBridge:
         self._called = True
         self.cpu.immediate_exit.value = 1
         assert self._thread.ident is not None
-        signal.pthread_kill(self._thread.ident, SIGNAL)
+        signal.pthread_kill(self._thread.ident, CALL)
         self._come_back()
 
     def _come_back(self) -> None:
@@ -328,7 +333,7 @@ class KvmBridge:
 
     def _listener(self) -> None:
         """It has the vCPU from `_go` to `_back`."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, (SIGNAL,))
+        signal.pthread_sigmask(signal.SIG_BLOCK, (CALL,))
         while True:
             self._go.acquire()
             if self._ends:
@@ -350,7 +355,7 @@ class KvmBridge:
         while True:
             reason = cpu.run()
             if reason in (INTERRUPTED, abi.EXIT_INTR):
-                while signal.sigtimedwait((SIGNAL,), 0) is not None:
+                while signal.sigtimedwait((CALL,), 0) is not None:
                     pass
                 if not self._called:
                     continue  # a signal of an earlier call
