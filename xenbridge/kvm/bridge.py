@@ -76,8 +76,9 @@ class KvmBridge:
         self, regions: Sequence[MemoryRegion] = (), model: CpuModel | None = None, *, reinject: bool = False
     ) -> None:
         """`regions`: the guest's memory, for one that runs natively too. `reinject`: see Vm.add_devices."""
-        self._code = parked.code()
-        self._page = ctypes.c_uint8.from_buffer(self._code)
+        #: what the borrowed vCPU executes
+        self.parked_code = parked.code()
+        self._page = ctypes.c_uint8.from_buffer(self.parked_code)
         self.vm = Vm()
         try:
             self.vm.add_devices(reinject=reinject)
