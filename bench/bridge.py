@@ -8,6 +8,7 @@ what is printed is the median of rounds.
 
 from __future__ import annotations
 
+import functools
 import select
 import statistics
 import struct
@@ -42,6 +43,8 @@ BARE = bytes((0xE6, parked.DOOR, 0xEB, 0xFC))
 _BARE_AT = 0x1F00
 _PLACE = struct.Struct("<QQ")
 
+#: What is done before, and what is measured.
+Action = tuple[Callable[[], object], Callable[[], object]]
 REQUESTS: dict[str, Ioreq] = {
     "PIO read, PIC's IMR (21h)": read(Type.PIO, 0x21, 1),
     "PIO read, PIT's counter (42h)": read(Type.PIO, 0x42, 1),
@@ -60,33 +63,43 @@ def micros(action: Callable[[], object], count: int = EACH) -> float:
     return (time.perf_counter_ns() - begin) / count / 1000
 
 
-def in_turns(actions: dict[str, Callable[[], object]], rounds: int = ROUNDS, count: int = EACH) -> dict[str, float]:
-    """The median of rounds, us, each round being one of every action."""
+def in_turns(actions: dict[str, Action], rounds: int = ROUNDS) -> dict[str, float]:
+    """The median of rounds, us, each round being one of every action. An action is what is done before, and what is
+    measured."""
     samples: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds):
-        for name, action in actions.items():
-            samples[name].append(micros(action, count))
+        for name, (begin, action) in actions.items():
+            begin()
+            samples[name].append(micros(action))
     return {name: statistics.median(found) for name, found in samples.items()}
 
 
-def bare_exit(bridge: KvmBridge) -> Callable[[], object]:
-    """One entry and one exit of the same vCPU, for a port that is the process's: what a request is compared with."""
+def bare_exit(bridge: KvmBridge) -> tuple[Callable[[], object], Callable[[], object]]:
+    """One entry and one exit of the same vCPU, for a port that is the process's, and what the exit says: what a request
+    is compared with."""
     cpu, page = bridge.cpu, bridge.cpu.page
     bridge.parked_code[_BARE_AT : _BARE_AT + len(BARE)] = BARE
     place = abi.AT_REGS + abi.Regs.rip.offset
 
     def run() -> None:
+        cpu.run()
+        cpu.pio()
+
+    def begin() -> None:
+        """An access has had the registers meanwhile."""
         _PLACE.pack_into(page, place, parked.BASE + _BARE_AT, 2)
         cpu.mark_dirty(abi.SYNC_REGS)
         cpu.run()
 
-    return run
+    return begin, run
 
 
-def requests(bridge: MachineBridge) -> dict[str, Callable[[], object]]:
+def requests(bridge: MachineBridge) -> dict[str, Action]:
     """Each kind, as bytes, as a machine makes them."""
     bridge.submit(write(Type.COPY, SVR, 4, 0x1FF))
-    return {name: (lambda raw=request.pack(): bridge.exchange(raw)) for name, request in REQUESTS.items()}  # type: ignore[misc]
+    return {
+        name: (lambda: None, functools.partial(bridge.exchange, request.pack())) for name, request in REQUESTS.items()
+    }
 
 
 def event(bridge: MachineBridge) -> float:
@@ -229,7 +242,7 @@ def _micro() -> None:
         bridges["kvm"] = KvmBridge()
     except KvmError as error:
         print(f"kvm is not measured: {error}", file=sys.stderr)
-    actions: dict[str, Callable[[], object]] = {}
+    actions: dict[str, Action] = {}
     for name, bridge in bridges.items():
         bridge.borrow()
         actions |= {f"{name}: {what}": action for what, action in requests(bridge).items()}
@@ -254,9 +267,8 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m bench.bridge [--boots]", file=sys.stderr)
         return 2
     _micro()
-    print(
-        f"\n{'guest':<28}{'devices in':<12}{'policy':<12}{'exits':>8}{'requests':>10}{'inside':>8}{'Mcycles':>10}{'s':>8}"
-    )
+    head = f"{'guest':<28}{'devices in':<12}{'policy':<12}{'exits':>8}{'requests':>10}{'inside':>8}"
+    print(f"\n{head}{'Mcycles':>10}{'s':>8}")
     try:
         for line in guests():
             print(line)

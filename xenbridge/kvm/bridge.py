@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -45,15 +46,15 @@ LINES: Final = 24
 CALL: Final = SIGNAL + 1
 #: Seconds that the vCPU may take to come back when it is called.
 PATIENCE: Final = 10.0
-#: Of kvm_regs RAX, RBX, RCX and RDX, what no access needs, RIP and RFLAGS.
-_ACCESS, _ACCESS_AT = struct.Struct("<4Q96x2Q"), abi.AT_REGS
+#: What an access needs of kvm_run, as indices of 64-bit, 32-bit and 16-bit words: registers, what of them was written
+#: here, the exit's reason, and the port of EXIT_IO. A request is as much Python as KVM, so each of these counts.
+_RAX, _RBX, _RDX = ((abi.AT_REGS + getattr(abi.Regs, name).offset) // 8 for name in ("rax", "rbx", "rdx"))
+_RIP, _RFLAGS = ((abi.AT_REGS + getattr(abi.Regs, name).offset) // 8 for name in ("rip", "rflags"))
+_DIRTY, _REASON, _PORT = abi.RUN_DIRTY // 8, abi.RUN_REASON // 4, (abi.RUN_UNION + 2) // 2
 #: RIP and RFLAGS alone.
 _PLACE, _PLACE_AT = struct.Struct("<2Q"), abi.AT_REGS + abi.Regs.rip.offset
 _RSP: Final = struct.Struct("<Q")
 _RSP_AT: Final = abi.AT_REGS + abi.Regs.rsp.offset
-_RAX: Final = struct.Struct("<Q")
-#: The port of EXIT_IO, in kvm_run.
-_PORT, _PORT_AT = struct.Struct("<H"), abi.RUN_UNION + 2
 #: Plain numbers, as an enumeration's cost more than the rest of the way.
 _READS, _READY, _ANSWERED, _PIO = 0x20, int(State.READY), int(State.ANSWERED), int(Type.PIO)
 _ENTRIES: Final = {(int(type), reads, size): entry for (type, reads, size), entry in parked.ENTRIES.items()}
@@ -94,7 +95,9 @@ class KvmBridge:
         # on the same thread would end each of our entries. struct kvm_signal_mask: the length, and what is blocked.
         blocked = (1 << 64) - 1 & ~(1 << CALL - 1)
         ioctl(self.cpu.fd, "SET_SIGNAL_MASK", ctypes.create_string_buffer(struct.pack("<IQ", 8, blocked)))
-        self._page_of_run = self.cpu.page
+        self._page_of_run, self._fd = self.cpu.page, self.cpu.fd
+        page = memoryview(self.cpu.page)
+        self._words, self._reasons, self._ports = page.cast("Q"), page.cast("I"), page.cast("H")
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.requests = self.events = 0  #: accesses made, and interrupts acknowledged
         self._borrowed = self._wanted = self._listening = False
@@ -215,22 +218,30 @@ class KvmBridge:
             raise BridgeError("the vCPU is the guest's: nothing can be requested now")
         if self._listening:
             self._call_back()
-        cpu, page = self.cpu, self._page_of_run
-        _ACCESS.pack_into(page, _ACCESS_AT, value & mask, address, 0, address, entry, _RESERVED_FLAG)
-        cpu.mark_dirty(abi.SYNC_REGS)
+        words = self._words
+        words[_RAX], words[_RBX], words[_RDX] = value & mask, address, address
+        words[_RIP], words[_RFLAGS] = entry, _RESERVED_FLAG
+        words[_DIRTY] |= abi.SYNC_REGS
         self.requests += 1
-        try:
-            while (reason := cpu.run()) == INTERRUPTED:
-                pass
-        except KvmError as error:
-            raise BridgeError(str(error)) from None
-        if reason != abi.EXIT_IO or _PORT.unpack_from(page, _PORT_AT)[0] != parked.DOOR:
-            name = abi.EXIT_NAMES.get(reason, str(reason))
+        if abi.call(self._fd, abi.RUN, 0) < 0:
+            self._run_again()
+        if self._reasons[_REASON] != abi.EXIT_IO or self._ports[_PORT] != parked.DOOR:
+            name = abi.EXIT_NAMES.get(self._reasons[_REASON], "an exit that is not known")
             raise BridgeError(f"nobody in the kernel answers {address:#x}: KVM ended with {name}")
-        data: int = _RAX.unpack_from(page, _ACCESS_AT)[0] & mask if reads else 0
+        data = words[_RAX] & mask if reads else 0
         if self._wanted:
             self._hear()
         return data
+
+    def _run_again(self) -> None:
+        """KVM_RUN has failed: go on where that was but an interruption."""
+        try:
+            if ctypes.get_errno() not in (errno.EINTR, errno.EAGAIN):
+                raise KvmError(f"KVM_RUN failed: {os.strerror(ctypes.get_errno())}")
+            while self.cpu.run() == INTERRUPTED:
+                pass
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
 
     def set_line(self, irq: int, level: bool) -> None:
         """See MachineBridge. From any thread."""
