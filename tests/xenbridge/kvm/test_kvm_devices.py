@@ -10,6 +10,8 @@ from commandline import v2e
 from repl.boot_machine import open_debugger
 from repl.harness import HarnessError
 from xenbridge.kvm.backend import Backend
+from xenbridge.kvm.bridge_probe import finding
+from xenbridge.kvm.vm import Vm
 
 KVM = ("--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host")
 
@@ -51,4 +53,19 @@ def test_a_state_is_not_put_back_into_the_kernel(backend: Backend) -> None:
 
 def test_a_test_that_runs_the_machine_on_its_own_thread_is_told(backend: Backend) -> None:
     with pytest.raises(HarnessError, match=r"^--devices-in hypervisor with kvm: its interrupts are signals"):
+        open_debugger(KVM)
+
+
+def test_the_doctor_says_what_of_the_bridge_works(backend: Backend) -> None:
+    subject, ok, text = finding()
+    assert (subject, ok) == ("kvm bridge", True), text
+
+
+def test_a_kernel_without_controllers_is_said(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    offers = Vm.offers
+    monkeypatch.setattr(Vm, "offers", lambda vm, cap: 0 if cap == "PIT2" else offers(vm, cap))
+    subject, ok, text = finding()
+    assert (subject, ok) == ("kvm bridge", None)
+    assert text == "the KVM of this host has no interrupt controllers and timer: it lacks PIT2"
+    with pytest.raises(HarnessError, match=r"^--devices-in hypervisor: the KVM of this host has no"):
         open_debugger(KVM)
