@@ -87,6 +87,9 @@ CODE_SHIFT: Final = 8
 CELLS: Final = 64
 #: `Cells.time_known`: by which instruction Python has told the time.
 TIME_BY_TSC, TIME_BY_TSCP = 1, 2
+#: `Cells.noting`: what `answered` counts.
+NOTE_ACCESSES, NOTE_INSTRUCTIONS = 1, 2
+LONGEST: Final = 15  #: bytes of an instruction
 #: Beyond Unicorn's numbering of RAM.
 NO_RAM: Final = 1 << 62
 #: Bytes that the helper collects of a port before it asks.
@@ -155,9 +158,10 @@ class MemoryHook(ctypes.Structure):
 
 
 class Place(ctypes.Structure):
-    """struct place of emu/native/fast.h: a range of physical memory, and where its bytes are in this process."""
+    """struct place of emu/native/fast.h: a range of physical memory, where its bytes are in this process, and where in
+    Unicorn's numbering of RAM."""
 
-    _fields_ = (("base", c_uint64), ("size", c_uint64), ("host", c_uint64))
+    _fields_ = (("base", c_uint64), ("size", c_uint64), ("host", c_uint64), ("ram", c_uint64))
 
 
 class Statistics(ctypes.Structure):
@@ -213,6 +217,7 @@ class Helper:
         self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
         self.go = f("go", c_uint32, p, c_int64, c_int, c_uint64)
+        self.stopped_code = f("stopped_code", c_int, p, p)
         self.class_of = f("class_of", c_uint32, c_char_p, c_int, c_int)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
@@ -221,6 +226,8 @@ class Helper:
         self.rearm = f("rearm", None, p)
         self.instruction_pc = f("instruction_pc", c_uint64, p)
         self.trace_writes = f("trace_writes", None, p, p)
+        self.take_traces = f("take_traces", None, p, p)
+        self.host_changed = f("host_changed", None, p, c_uint64, c_uint64)
         self.transfers = f("transfers", c_int, p, p)
         self.statistics = f("statistics", None, p, p)
         self.checks = f("checks", None, p, c_int, c_uint32)
@@ -396,6 +403,7 @@ class FastLoop:
         #: where writes are collected, and whom to tell what was written while that is so
         self._collected = ctypes.create_string_buffer(COLLECTED)
         self._written: Callable[[bytes], None] | None = None
+        self._code = ctypes.create_string_buffer(LONGEST)
         self._engine = helper.attach(
             overlay.uc, ctypes.addressof(control), ctypes.addressof(self._cells), translations, ram, *self._callbacks
         )  # fmt: skip
@@ -486,9 +494,28 @@ class FastLoop:
                 cell.streams, cell.floor = 0, NOT_AT_ALL
                 taken(length - cell.left)
 
+    def stopped_code(self) -> bytes:
+        """The bytes of the instruction at whose breakpoint the last run ended; empty if it ended otherwise."""
+        count: int = self._helper.stopped_code(self._engine, self._code)
+        return self._code.raw[:count]
+
     def note_answers(self) -> None:
         """See Executor."""
-        self._cells.noting = 1
+        self._cells.noting = NOTE_ACCESSES
+
+    def note_instructions(self) -> None:
+        """Count instructions whose accesses are answered, each once, in place of accesses."""
+        self._cells.noting = NOTE_INSTRUCTIONS
+        self._cells.answered_at = EMPTY
+
+    def noted(self, at: int) -> bool:
+        """The instruction with `at` retired before it accesses a device in Python. True: it is counted already."""
+        known, self._cells.answered_at = self._cells.answered_at == at, at
+        return known
+
+    def uncount(self) -> None:
+        """The access counted last is not to be."""
+        self._cells.answered -= 1
 
     def take_answered(self) -> tuple[int, int]:
         """See Executor."""
@@ -525,9 +552,10 @@ class FastLoop:
             self._helper.memory_changed(self._engine, first, end)
 
     def mark_writes(
-        self, host: int, pages: int, marks: int, places: Sequence[tuple[int, int, int]]
+        self, host: int, pages: int, marks: int, places: Sequence[tuple[int, int, int, int]]
     ) -> Callable[[], None] | None:
-        """See Executor; `places` are the (base, size, address in this process) of the regions."""
+        """See Executor; `places` are the (base, size, address in this process, number in Unicorn's RAM) of the
+        regions."""
         self._places = (Place * len(places))(*(Place(*place) for place in places))
         self._helper.mark_writes(self._engine, host, pages, marks, ctypes.byref(self._places), len(places))
         return self._rearm
@@ -536,6 +564,13 @@ class FastLoop:
         """See Executor."""
         self._helper.trace_writes(self._engine, marks)
         return self._rearm
+
+    def take_traces(self, traces: int, unmarked: Sequence[tuple[int, int]]) -> None:
+        """Another engine has written the pages marked at `traces`, and somebody may have written the bytes at the
+        (first, end) host addresses `unmarked`: drop the translations made from them, and clear the marks."""
+        self._helper.take_traces(self._engine, traces)
+        for first, end in unmarked:
+            self._helper.host_changed(self._engine, first, end)
 
     def _rearm(self) -> None:
         if getattr(self.close, "alive", True):  # its record in the helper may be another engine's since

@@ -197,7 +197,7 @@ def write_state(overlay: Overlay, state: CpuState, seldom: Seldom) -> None:
     if not _same_fpu(state.fpu, seldom.fpu) or _fpu_bytes(overlay) != seldom.fpu_bytes:
         _write_fpu(overlay, state.fpu)
     env.a20_mask = -1 if state.a20 else ~(1 << 20)
-    env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state, env)
+    env.hflags = env.hflags & ~HF_DERIVED | _hflags(state, env)
     # VINTR makes reads of CR8 return v_tpr; without it they ask an APIC that is not there.
     env.hflags2 = env.hflags2 & ~HF2_NMI | HF2_VINTR | (HF2_NMI if state.nmi_blocked else 0)
     env.old_exception, env.error_code, env.exception_is_int = NO_EXCEPTION, 0, 0
@@ -249,7 +249,7 @@ def _write_segment(target: EnvSegment, source: Segment) -> None:
 
 
 _HF_CODE: Final = HF_CPL | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_LMA | HF_CS64
-_HF_DERIVED: Final = _HF_CODE | HF_INHIBIT_IRQ | HF_PE | HF_MP_EM_TS | HF_OSFXSR | HF_SMAP
+HF_DERIVED: Final = _HF_CODE | HF_INHIBIT_IRQ | HF_PE | HF_MP_EM_TS | HF_OSFXSR | HF_SMAP
 
 
 def _hflags(state: CpuState, env: Env) -> int:
@@ -310,4 +310,4 @@ def write_transfer(overlay: Overlay, state: CpuState, cpl: int) -> None:
     env.dr[6] = state.dr[6]
     if env.dr[7] != state.dr[7]:
         call.update_dr7(address, state.dr[7] & 0xFFFFFFFF)
-    env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state, env) & ~HF_CPL | cpl
+    env.hflags = env.hflags & ~HF_DERIVED | _hflags(state, env) & ~HF_CPL | cpl
