@@ -64,6 +64,7 @@ class ModelVcpu(UnicornEngine):
         self._tracing = False
         self._bounded = False  # something is forbidden
         self._passing = False  # the next instruction is one that is stopped at, and nothing comes of it
+        self._ahead = False  # when the run began there was an instruction to be passed over
         self._remains, self._served = False, cast("int | None", None)
         self._counted: Counter[ExitCause] = Counter()
         self._counted_at, self._counted_cause = -1, ExitCause.PIO  # the exit of this run that was counted last
@@ -138,7 +139,7 @@ class ModelVcpu(UnicornEngine):
             skip_breakpoint = False
         while (left := end - self.retired) > 0:
             self._met = None
-            self._passing = False
+            self._passing, self._ahead = False, self._returning
             done = self._pass() if over else self.run(left, skip_breakpoint=skip_breakpoint)
             if (exit := self._ended(done)) is not None:
                 return exit
@@ -157,7 +158,7 @@ class ModelVcpu(UnicornEngine):
             code = self._stopped_code()
             if self._stops_here(code):
                 return self._made(ExitCause.STOPPED, stop=exit)
-            if self._control.skip != EMPTY:  # no breakpoint of the debugger's: what is to be passed is still ahead
+            if self._ahead and self._control.skip != EMPTY:  # no breakpoint of the debugger's: what is to be passed is still ahead
                 self.resume((self._control.skip, self._control.skip_rsp, False))
             if self._bounded and self._out_of_bounds():
                 return self._made(ExitCause.FORBIDDEN, before=True)
@@ -196,10 +197,13 @@ class ModelVcpu(UnicornEngine):
 
     def _pass(self) -> Exit:
         """Execute the next instruction, whatever is stopped at there. A breakpoint that is to be passed later stays."""
-        kept = self.resuming
+        kept, pc = self.resuming, self.linear_pc
         done = self.run(1, skip_breakpoint=True)
         if kept is not None and done.executed:
             self.resume(kept)
+        elif not done.executed and done.reason is REQUEST and pc not in self._points:
+            # An interrupt came before it. It is stopped at again behind the handler, as that is nobody's breakpoint.
+            self._control.skip, self._interrupted, self._returning = EMPTY, False, False
         return done
 
     def complete(self, exit: VmExit | None) -> Exit:
