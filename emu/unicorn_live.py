@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from emu.unicorn_layout import HF_CS64, HF_INHIBIT_IRQ, Env, EnvSegment, offset_of
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_state import AVAILABLE_TSS, SYSTEM_TYPE, TSS_BUSY
+from emu.unicorn_state import AVAILABLE_TSS, SYSTEM_TYPE, TSS_BUSY, accessed
 from emu.x86.paging import MAX_PHYSICAL_BITS
 from emu.x86.state import RFLAGS_VM, CpuState, Segment, Table
 from emu.x86.vmentry import RFLAGS_ZERO
@@ -59,6 +59,16 @@ class _LiveSegment:
     type, dpl, present, big, long = Segment.type, Segment.dpl, Segment.present, Segment.big, Segment.long
 
 
+class _LoadedSegment(_LiveSegment):
+    """CS or SS: see `accessed` of emu.unicorn_state."""
+
+    __slots__ = ()
+
+    @property
+    def access(self) -> int:
+        return accessed(super().access)
+
+
 class LiveState:
     """Reads as a CpuState does, between two runs. What has no place of its own here comes from a whole copy."""
 
@@ -75,7 +85,9 @@ class LiveState:
         self.regs, self._cr = overlay.env.regs, overlay.env.cr  #: views, not copies
         self._cs = overlay.env.segs[1]
         self._tables = overlay.env_address + offset_of(Env, "segs")
-        self.es, self.cs, self.ss, self.ds, self.fs, self.gs = map(_LiveSegment, overlay.env.segs)
+        es, cs, ss, *others = overlay.env.segs
+        self.cs, self.ss = _LoadedSegment(cs), _LoadedSegment(ss)
+        self.es, self.ds, self.fs, self.gs = map(_LiveSegment, (es, *others))
 
     cpl = CpuState.cpl
 
