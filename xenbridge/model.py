@@ -197,13 +197,10 @@ class ModelVcpu(UnicornEngine):
 
     def _pass(self) -> Exit:
         """Execute the next instruction, whatever is stopped at there. A breakpoint that is to be passed later stays."""
-        kept, pc = self.resuming, self.linear_pc
+        kept = self.resuming
         done = self.run(1, skip_breakpoint=True)
         if kept is not None and done.executed:
             self.resume(kept)
-        elif not done.executed and done.reason is REQUEST and pc not in self._points:
-            # An interrupt came before it. It is stopped at again behind the handler, as that is nobody's breakpoint.
-            self._control.skip, self._interrupted, self._returning = EMPTY, False, False
         return done
 
     def complete(self, exit: VmExit | None) -> Exit:

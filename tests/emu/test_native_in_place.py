@@ -78,8 +78,8 @@ def test_each_instruction_is_an_exit_however_it_is_answered() -> None:
     machine.close()
 
 
-def test_an_instruction_that_an_interrupt_came_before_is_an_exit_behind_it() -> None:
-    """There are 3,000 CPUIDs, and some of them meet a tick."""
+def test_interrupts_neither_add_nor_take_exits() -> None:
+    """There are 3,000 CPUIDs, with ticks between them."""
     machine = machine_of(rom(TICKED), resident=True)
     assert machine.run(2_000_000).reason is MachineStop.EXIT
     ledger = transitions_of(machine).ledger
