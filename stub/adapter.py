@@ -311,7 +311,10 @@ class DebuggerTarget(TracingTarget):
         self._begin(self._debugger.begin_continue)
 
     def step(self, thread: int) -> None:
-        self._begin(self._debugger.begin_step)
+        try:
+            self._worker.step()
+        except DebuggerError as error:
+            raise TargetError(str(error)) from None
 
     def step_range(self, thread: int, start: int, end: int) -> None:
         self._begin(lambda: self._debugger.begin_range(start, end))

@@ -90,6 +90,13 @@ class _Connection:
         """On the target's thread: let the session handle `data`, and what comes right behind the answer."""
         session = self.session
         assert session is not None
+        session.hold(True)  # until this returns, nobody else gets at the target
+        try:
+            return self._feed(session, data)
+        finally:
+            session.hold(False)
+
+    def _feed(self, session: Session, data: bytes) -> list[Event]:
         end = time.monotonic() + LINGER_SECONDS
         while True:
             events = session.receive_data(data)

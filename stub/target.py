@@ -113,6 +113,7 @@ class Description:
     registers: tuple[Register, ...] = field(init=False)
     expedited: tuple[Register, ...] = field(init=False)
     expedited_keys: tuple[str, ...] = field(init=False)  #: what a stop reply calls them: number and colon
+    expedited_form: str = field(init=False)  #: all of them in a stop reply, a `%s` for each value in hex
 
     def __post_init__(self) -> None:
         registers = tuple(r for f in self.features for r in f.registers)
@@ -120,6 +121,7 @@ class Description:
         object.__setattr__(self, "expedited", tuple(r for r in registers if r.expedited))
         keys = tuple(f"{number:x}:" for number, register in enumerate(registers) if register.expedited)
         object.__setattr__(self, "expedited_keys", keys)
+        object.__setattr__(self, "expedited_form", "".join(f"{key}%s;" for key in keys))
 
     def standard(self) -> Description:
         """Only what a client knows without having read the description: gdb's own features."""

@@ -34,14 +34,11 @@ def stop_reply(context: Context, report: StopReport) -> bytes:
     if context.fetched and target is not None:
         layout = context.layout()
         values = target.read_registers(thread, layout.expedited)
-        # One that cannot be known is left for the client to ask for.
-        text += "".join(
-            [
-                f"{key}{value.hex()};"
-                for key, value in zip(layout.expedited_keys, values, strict=True)
-                if value is not None
-            ]
-        )
+        try:
+            text += layout.expedited_form % tuple(map(bytes.hex, values))  # type: ignore[arg-type]
+        except TypeError:  # one that cannot be known is left for the client to ask for
+            for key, value in zip(layout.expedited_keys, values, strict=True):
+                text += "" if value is None else f"{key}{value.hex()};"
     return text.encode("ascii")
 
 
