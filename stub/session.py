@@ -193,8 +193,8 @@ class Session:
         events: list[Event] = []
         self.stalled = False
         if self.state in _TALKS and len(self._out) < HIGH_WATER:
-            if (answer := self._answers.to(data)) is not None:
-                self._again(data, *answer)
+            if (known := self.again(data)) is not None:
+                self._out += known
                 return events
             payload = self._decoder.whole(data)
             if payload is not None:
@@ -233,6 +233,17 @@ class Session:
         out = bytes(self._out)
         self._out.clear()
         return out
+
+    def again(self, data: bytes) -> bytes | None:
+        """The bytes for the client that answer `data`, where that is what it has asked before and holds (see `hold`);
+        None: it is for `receive_data`."""
+        known = self._answers.to(data)
+        if known is None or self._out:
+            return None
+        payload, self._last = known
+        self._log.note("<-", data[1:-3])
+        self._log.note("->", payload)
+        return self._last
 
     @property
     def wants_data(self) -> bool:
@@ -363,13 +374,6 @@ class Session:
             self.stopped(StopReport(SIGNAL_INT))  # the guest goes on
         else:
             self._context.continues.interrupt()
-
-    def _again(self, packet: bytes, payload: bytes, framed: bytes) -> None:
-        """The same question, and the same answer."""
-        self._log.note("<-", packet[1:-3])
-        self._log.note("->", payload)
-        self._last = framed
-        self._out += framed
 
     def _packet(self, payload: bytes, events: list[Event], packet: bytes = b"") -> None:
         """`packet` is what came, if that was nothing but one whole packet."""

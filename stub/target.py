@@ -202,6 +202,14 @@ class HasRegisters(Protocol):
 
 
 @runtime_checkable
+class Expedites(Protocol):
+    """Tells the expedited registers of a stop reply in less time than `read_registers` takes for them."""
+
+    def expedite(self, thread: int, description: Description) -> str | None:
+        """`description.expedited_form` with their values; None where `read_registers` is to be asked."""
+
+
+@runtime_checkable
 class HasMemory(Protocol):
     """`m` `M` `x` `X`. Never touches devices."""
 

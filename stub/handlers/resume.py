@@ -33,6 +33,9 @@ def stop_reply(context: Context, report: StopReport) -> bytes:
     target = context.registers
     if context.fetched and target is not None:
         layout = context.layout()
+        expedites = context.expedites
+        if expedites is not None and (told := expedites.expedite(thread, layout)) is not None:
+            return (text + told).encode("ascii")
         values = target.read_registers(thread, layout.expedited)
         try:
             text += layout.expedited_form % tuple(map(bytes.hex, values))  # type: ignore[arg-type]
