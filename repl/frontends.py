@@ -32,8 +32,8 @@ def script_lines(options: argparse.Namespace) -> tuple[Line, ...]:
 
 def script_printer(options: argparse.Namespace) -> Printer:
     """Where and how commands' results go."""
-    from repl.render import terminal_style
     from repl.script import Printer
+    from repl.style import terminal_style
 
     return Printer(sys.stdout, terminal_style(sys.stdout), options.json)
 
@@ -55,8 +55,8 @@ def run_prompt(rig: Rig) -> None:
     from platformdirs import user_config_path, user_state_path
 
     from repl.prompt import Prompt
-    from repl.render import terminal_style
     from repl.script import Printer, file_lines
+    from repl.style import terminal_style
 
     style = terminal_style(sys.stdout)
     startup = user_config_path("v2e") / "startup"

@@ -113,13 +113,15 @@ class Rig:
 
     def monitor(self, line: str) -> str:
         """A command for gdb's `monitor`: what it says. Raises one of the session's FAILURES."""
-        from repl.render import Style, result_text
+        from repl.render import result_text
+        from repl.style import Style
 
         return result_text(self._monitor_session.execute(line), Style())
 
     def look(self, line: str) -> str:
         """As `monitor`, for a client that only looks."""
-        from repl.render import Style, result_text
+        from repl.render import result_text
+        from repl.style import Style
 
         return result_text(self._look_session.execute(line), Style())
 
