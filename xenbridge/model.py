@@ -158,7 +158,8 @@ class ModelVcpu(UnicornEngine):
             code = self._stopped_code()
             if self._stops_here(code):
                 return self._made(ExitCause.STOPPED, stop=exit)
-            if self._ahead and self._control.skip != EMPTY:  # no breakpoint of the debugger's: what is to be passed is still ahead
+            if self._ahead and self._control.skip != EMPTY:
+                # No breakpoint of the debugger's: what is to be passed is still ahead.
                 self.resume((self._control.skip, self._control.skip_rsp, False))
             if self._bounded and self._out_of_bounds():
                 return self._made(ExitCause.FORBIDDEN, before=True)

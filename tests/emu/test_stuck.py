@@ -19,7 +19,8 @@ from emu.x86.polls import Loop, Step
 from emu.x86.state import CpuState, Segment
 from emu.x86.vmentry import VTX2006
 from machines import TIMER_100US, debugger, rom
-from repl.render import Style, view_lines
+from repl.render import view_lines
+from repl.style import Style
 from xenbridge.model import make_model
 
 #: (name, nasm text, verdict, parts of the summary, parts of the details)
@@ -294,6 +295,14 @@ def test_a_guest_that_works_is_looked_at_ever_more_rarely() -> None:
     assert run.progress.noticed is None
     # after one, two and four seconds of its time
     assert run.progress.looks == 3
+    run.machine.close()
+
+
+def test_a_guest_that_fills_memory_is_not_looked_at() -> None:
+    fills = "mov esi, 0x8000\nw: mov ecx, 500000\nd: dec ecx\njnz d\nadd esi, 0x1000\nmov [ss:esi], eax\njmp w"
+    run = run_for(PROTECTED.format(limit=0, dies=fills), 120_000_000)
+    assert run.machine.memory.written >= 119
+    assert run.progress.looks == 0
     run.machine.close()
 
 
