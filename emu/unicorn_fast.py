@@ -13,7 +13,7 @@ from typing import Final
 
 from emu.engine import EngineError, SharedDisplay
 from emu.unicorn_callbacks import Callbacks
-from emu.unicorn_control import Control, EMPTY
+from emu.unicorn_control import EMPTY, Control
 from emu.unicorn_helper import PORT_IN, PORT_OUT, Helper
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay

@@ -26,7 +26,8 @@ TICKED = (
 )
 POLLS = "mov cx, 5000\nw: in al, 0x64\ntest al, 1\nout 0x80, al\nloop w\nmov al, 1\nout 0xf4, al"
 STRING = (
-    "mov word [0x100], h\nmov word [0x102], 0xf000\nmov ss, ax\nmov sp, 0x7000\nmov di, 0x4000\nmov es, ax\nmov dx, 0x1f0\nmov cx, 300\nrep insb\n"  # an empty channel
+    "mov word [0x100], h\nmov word [0x102], 0xf000\nmov ss, ax\nmov sp, 0x7000\n"
+    "mov di, 0x4000\nmov es, ax\nmov dx, 0x1f0\nmov cx, 300\nrep insb\n"  # an empty channel
     "mov ax, 0xb800\nmov es, ax\nmov ds, ax\nxor si, si\nmov di, 0x100\nmov cx, 200\nrep movsb\n"  # both are MMIO
     "mov si, 0\nmov dx, 0x80\nmov cx, 50\nrep outsb\nint 0x40\nmov al, 1\nout 0xf4, al\nh: iret"
 )
