@@ -203,7 +203,8 @@ class UnicornEngine(Running):
         """See Executor. Of an engine that was closed nothing is left to be changed."""
         if not self._end.alive:
             return
-        self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
+        if not (isinstance(self._loop, FastLoop) and self._loop.physical_changed(physical, length)):
+            self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
         if self._running:
             self._control.leave = 1
 

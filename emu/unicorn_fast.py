@@ -232,6 +232,13 @@ class FastLoop:
         self._helper.trace_writes(self._engine, marks)
         return self._rearm
 
+    def physical_changed(self, physical: int, length: int) -> bool:
+        """Drop the translations made from a range of physical memory; False: `mark_writes` has not told where it is."""
+        if self._places is None:
+            return False
+        self._helper.physical_changed(self._engine, physical, physical + length)
+        return True
+
     def take_traces(self, traces: int, unmarked: Sequence[tuple[int, int]]) -> None:
         """Another engine has written the pages marked at `traces`, and somebody may have written the bytes at the
         (first, end) host addresses `unmarked`: drop the translations made from them, and clear the marks."""

@@ -69,6 +69,19 @@ API void v2e_fast_host_changed(engine *e, uint64_t host, uint64_t end)
     }
 }
 
+/* The bytes [first, end) of physical memory have been written: the same. */
+API void v2e_fast_physical_changed(engine *e, uint64_t first, uint64_t end)
+{
+    for (uint32_t i = 0; i < e->place_count; i++) {
+        const struct place *place = e->places + i;
+        uint64_t from = first > place->base ? first : place->base;
+        uint64_t stop = end < place->base + place->size ? end : place->base + place->size;
+
+        if (from < stop)
+            v2e_fast_memory_changed(e, place->ram + from - place->base, place->ram + stop - place->base);
+    }
+}
+
 /* Another engine has written the pages that are marked at its `traces`: drop the translations made from them, and clear
  * the marks. */
 API void v2e_fast_take_traces(engine *e, uint8_t *traces)
