@@ -15,7 +15,7 @@ from emu.rental import Fixed, Touch, clairvoyant, replay
 from emu.until import parse_until
 from emu.vcpu import Site, VmExit
 from repl.cli import run_parser
-from repl.launch import machine_config
+from repl.machine_options import machine_config
 
 LIMIT = 400_000_000  #: instructions, the most that a workload runs
 #: The dwells that are tried in hindsight: none, four an octave up to a million instructions, and without end.

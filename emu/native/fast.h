@@ -143,7 +143,7 @@ struct cut {
     uint32_t flags, insns;
 };
 
-/* Reads of ports that need no Python: shared with it, emu/unicorn_fast.py. An answer holds while nothing else has
+/* Reads of ports that need no Python: shared with it, emu/unicorn_shared.py. An answer holds while nothing else has
  * entered Python through a port (`generation`) and more than `floor` instructions are left to the run. */
 #define CELLS 64
 struct cell {
@@ -183,7 +183,7 @@ struct cells {
 /* Bytes of address space for what instructions have to be checked for. */
 #define RECORDS_SIZE (64ull << 20)
 
-/* A range of physical memory, and where its bytes are in this process; shared with emu/unicorn_fast.py. */
+/* A range of physical memory, and where its bytes are in this process; shared with emu/unicorn_shared.py. */
 struct place {
     uint64_t base, size, host;
 };

@@ -1,6 +1,6 @@
 /* A run as Python asks for it, with what comes before and behind it done here: an access from Python to one field of
- * the shared structures takes longer than an instruction. Only what is not plain is left to Python (UnicornEngine.run
- * of emu/unicorn_engine.py), which does all of it for the other run loop. */
+ * the shared structures takes longer than an instruction. Only what is not plain is left to Python (Running.run
+ * of emu/unicorn_running.py), which does all of it for the other run loop. */
 #include "fast.h"
 
 /* How `v2e_fast_go` ended: the numbers of emu/unicorn_fast.py. */

@@ -1,5 +1,5 @@
 /* What v2e emits TCG operations with: numbers of QEMU 5.0 as Unicorn 2.1.4 is built. A build with others is refused by
- * its build ID (emu/unicorn_fast.py). */
+ * its build ID (emu/unicorn_helper.py). */
 #ifndef V2E_TCG_H
 #define V2E_TCG_H
 

@@ -19,7 +19,8 @@ from emu.x86.polls import Loop, Step
 from emu.x86.state import CpuState, Segment
 from emu.x86.vmentry import VTX2006
 from machines import TIMER_100US, debugger, rom
-from repl.render import Style, view_lines
+from repl.render import view_lines
+from repl.style import Style
 from xenbridge.model import make_model
 
 #: (name, nasm text, verdict, parts of the summary, parts of the details)
