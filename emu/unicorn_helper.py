@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_int64, c_uint32, c_uint64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -43,6 +44,7 @@ from emu.unicorn_overlay import Overlay
 from emu.unicorn_shared import Cells, Layout, Statistics
 
 ENV_RSP: Final = 0x20
+PAGE: Final = 0x1000
 #: GNU build ID of libunicorn.so.2 in the wheel of VERSION for x86-64 Linux with glibc.
 BUILD_ID: Final = bytes.fromhex("44285d3e80527122e9e361928189385906ec813e")
 
@@ -75,6 +77,8 @@ class Helper:
         self.open = f("open", c_char_p, c_char_p, p)
         self.too_late = f("too_late", c_int)
         self.sources = f("sources", c_uint32)
+        self._page = f("page", p, c_uint64)
+        self._page_back = f("page_back", None, p)
         self.attach = f("attach", p, p, p, p, c_uint32, c_uint64, PORT_IN, PORT_OUT)
         self.detach = f("detach", None, p)
         self.system = f("system", None, p, p)
@@ -105,6 +109,15 @@ class Helper:
         self.display_layout: Callable[[], int] = library.v2e_vga_layout
         self.memory_hook_address = ctypes.cast(library.v2e_fast_memory_hook, c_void_p).value or 0
         self._refusal: str | None = None  # empty once it is proved to work
+
+    def page(self, env: int) -> memoryview | None:
+        """A page of zeros near `env`, the address of a CPU's state, for as long as somebody holds it."""
+        address = self._page(env)
+        if address is None:
+            return None
+        page = (ctypes.c_uint8 * PAGE).from_address(address)
+        weakref.finalize(page, self._page_back, address).atexit = False
+        return memoryview(page).cast("B")
 
     def agree(self) -> None:
         """Raises EngineError when it was built from other sources than this package's."""

@@ -16,6 +16,7 @@ from emu.x86.state import CpuState, Segment, Table
 _ACCESS_BITS = 0xF0FF  #: of the descriptor's second dword, shifted right by 8
 _PRESENT = 1 << 7
 _UNUSABLE = 1 << 16
+_BIG = 1 << 22  #: D/B in the descriptor's second dword
 
 
 class _LiveSegment:
@@ -67,7 +68,7 @@ class LiveState:
         self._env, self._whole, self._efer = overlay.env, whole, efer
         self._halted, self._smm = halted, smm
         self.regs, self._cr = overlay.env.regs, overlay.env.cr  #: views, not copies
-        self._cs = overlay.env.segs[1]
+        self._cs, self._ss = overlay.env.segs[1], overlay.env.segs[2]
         self.es, self.cs, self.ss, self.ds, self.fs, self.gs = map(_LiveSegment, overlay.env.segs)
 
     cpl = CpuState.cpl
@@ -80,6 +81,14 @@ class LiveState:
     def linear_pc(self) -> int:
         env = self._env
         return env.eip if env.hflags & HF_CS64 else self._cs.base + env.eip & 0xFFFFFFFF
+
+    def brief(self) -> tuple[int, ...]:
+        """See CpuState."""
+        env, cs, regs = self._env, self._cs, self.regs
+        rip, wide = env.eip, env.hflags & HF_CS64
+        pc = rip if wide else cs.base + rip & 0xFFFFFFFF
+        bits = 64 if wide else 32 if cs.flags & _BIG else 16
+        return pc, rip, regs[4], regs[5], env.eflags | 2, cs.selector, self._ss.selector, bits
 
     @property
     def rip(self) -> int:

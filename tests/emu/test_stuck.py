@@ -297,6 +297,14 @@ def test_a_guest_that_works_is_looked_at_ever_more_rarely() -> None:
     run.machine.close()
 
 
+def test_a_guest_that_fills_memory_is_not_looked_at() -> None:
+    fills = "mov esi, 0x8000\nw: mov ecx, 500000\nd: dec ecx\njnz d\nadd esi, 0x1000\nmov [ss:esi], eax\njmp w"
+    run = run_for(PROTECTED.format(limit=0, dies=fills), 120_000_000)
+    assert run.machine.memory.written >= 119
+    assert run.progress.looks == 0
+    run.machine.close()
+
+
 def test_a_guest_that_sends_text_is_not_looked_at() -> None:
     run = run_for("mov cx, 0\nw: mov al, '.'\nout 0xe9, al\nd: loop d\njmp w", 150_000_000)
     assert run.progress.looks == 0
