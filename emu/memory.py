@@ -259,6 +259,11 @@ class PhysicalMemory:
         """Written pages are known; else `save` compares all."""
         return bool(self._writers) and None not in self._writers
 
+    @property
+    def written(self) -> int:
+        """How many pages are known to have been written since the last `save` or `restore`."""
+        return self._marks[:].count(b"\1")
+
     def _suspects(self) -> Iterator[int]:
         """The pages that may differ from `_base`, in any order, some more than once."""
         if not self.exact:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_int64, c_uint32, c_uint64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -43,6 +44,7 @@ from emu.unicorn_overlay import Overlay
 from emu.unicorn_shared import Cells, Layout, Statistics
 
 ENV_RSP: Final = 0x20
+PAGE: Final = 0x1000
 #: GNU build ID of libunicorn.so.2 in the wheel of VERSION for x86-64 Linux with glibc.
 BUILD_ID: Final = bytes.fromhex("44285d3e80527122e9e361928189385906ec813e")
 
@@ -75,11 +77,14 @@ class Helper:
         self.open = f("open", c_char_p, c_char_p, p)
         self.too_late = f("too_late", c_int)
         self.sources = f("sources", c_uint32)
+        self._page = f("page", p, c_uint64)
+        self._page_back = f("page_back", None, p)
         self.attach = f("attach", p, p, p, p, c_uint32, c_uint64, PORT_IN, PORT_OUT)
         self.detach = f("detach", None, p)
         self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
         self.go = f("go", c_uint32, p, c_int64, c_int, c_uint64)
+        self.stopped_code = f("stopped_code", c_int, p, p)
         self.class_of = f("class_of", c_uint32, c_char_p, c_int, c_int)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
@@ -88,6 +93,9 @@ class Helper:
         self.rearm = f("rearm", None, p)
         self.instruction_pc = f("instruction_pc", c_uint64, p)
         self.trace_writes = f("trace_writes", None, p, p)
+        self.physical_changed = f("physical_changed", None, p, c_uint64, c_uint64)
+        self.take_traces = f("take_traces", None, p, p)
+        self.host_changed = f("host_changed", None, p, c_uint64, c_uint64)
         self.transfers = f("transfers", c_int, p, p)
         self.statistics = f("statistics", None, p, p)
         self.checks = f("checks", None, p, c_int, c_uint32)
@@ -105,6 +113,15 @@ class Helper:
         self.display_layout: Callable[[], int] = library.v2e_vga_layout
         self.memory_hook_address = ctypes.cast(library.v2e_fast_memory_hook, c_void_p).value or 0
         self._refusal: str | None = None  # empty once it is proved to work
+
+    def page(self, env: int) -> memoryview | None:
+        """A page of zeros near `env`, the address of a CPU's state, for as long as somebody holds it."""
+        address = self._page(env)
+        if address is None:
+            return None
+        page = (ctypes.c_uint8 * PAGE).from_address(address)
+        weakref.finalize(page, self._page_back, address).atexit = False
+        return memoryview(page).cast("B")
 
     def agree(self) -> None:
         """Raises EngineError when it was built from other sources than this package's."""

@@ -97,7 +97,7 @@ class Parts(ABC):
         self._interrupted = False  # the run before ended by an interrupt ahead of the instruction to be resumed from
         self._returning = False  # that instruction has not been executed yet
 
-        self._page = mmap.mmap(-1, PAGE)
+        self._page = self._hidden_page()
         self._control = Control.from_buffer(self._page)
         self._table = BreakpointTable(self._control)
         self._code = CodePages()
@@ -156,13 +156,18 @@ class Parts(ABC):
     @abstractmethod
     def _resume(self) -> bool: ...
 
+    def _hidden_page(self) -> memoryview:
+        """The page that has the control structure."""
+        near = HELPER.page(self._ov.env_address) if isinstance(HELPER, Helper) else None
+        return memoryview(mmap.mmap(-1, PAGE)) if near is None else near
+
     def _choose_loop(self, translations: int, tick: int, portable: bool) -> FastLoop | GateLoop:
         helper = HELPER
         if portable or os.environ.get("V2E_ENGINE", "") == "gate":
             helper = FORCED
         elif isinstance(helper, Helper):
             try:
-                helper.prove(self._ov, self._control, memoryview(self._page))
+                helper.prove(self._ov, self._control, self._page)
             except EngineError as error:
                 helper = str(error)
         if isinstance(helper, str):
