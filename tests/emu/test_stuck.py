@@ -279,12 +279,12 @@ def run_for(source: str, instructions: int) -> Debugger:
 
 
 def test_it_is_noticed_while_the_guest_runs_and_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    noticed = run_for(POLLING, 150_000_000)
+    noticed = run_for(POLLING, 110_000_000)
     assert noticed.progress.noticed is not None
     assert "bit 0 of port 0x64" in noticed.progress.noticed.summary
     assert noticed.progress.looks == 1
     monkeypatch.setattr(Watch, "sample", lambda self: None)
-    unnoticed = run_for(POLLING, 150_000_000)
+    unnoticed = run_for(POLLING, 110_000_000)
     assert noticed.fingerprint() == unnoticed.fingerprint()
     assert [e for e in noticed.machine.journal if e.kind != "stuck"] == list(unnoticed.machine.journal)
 
@@ -306,7 +306,7 @@ def test_a_guest_that_fills_memory_is_not_looked_at() -> None:
 
 
 def test_a_guest_that_sends_text_is_not_looked_at() -> None:
-    run = run_for("mov cx, 0\nw: mov al, '.'\nout 0xe9, al\nd: loop d\njmp w", 150_000_000)
+    run = run_for("mov cx, 0\nw: mov al, '.'\nout 0xe9, al\nd: loop d\njmp w", 110_000_000)
     assert run.progress.looks == 0
     run.machine.close()
 
