@@ -8,31 +8,16 @@ import pytest
 
 from emu.debugger import BreakKind, Debugger, StopKind
 from emu.views import FingerprintView
-from machines import debugger, rom
+from machines import debugger, rom, timer
 
 #: Counts at 500h, while a timer interrupts it a dozen times and its handler counts at 504h; ends by code 0.
 ROM = rom(
-    """
+    f"""
         mov ss, ax
         mov sp, 0x1000
         mov word [8 * 4], tick
         mov word [8 * 4 + 2], 0xf000
-        mov al, 0x11
-        out 0x20, al
-        mov al, 8
-        out 0x21, al
-        mov al, 4
-        out 0x21, al
-        mov al, 1
-        out 0x21, al
-        mov al, 0xfe
-        out 0x21, al
-        mov al, 0x34
-        out 0x43, al
-        mov al, 3
-        out 0x40, al
-        mov al, 0
-        out 0x40, al
+        {timer(3)}
         sti
         jmp again
     times 0x100-($-$$) nop
