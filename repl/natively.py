@@ -70,6 +70,8 @@ def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
                 f"--devices-in {HYPERVISOR}: the timers of {KVM} go by the host's clock, so the rest has to: "
                 "add --clock host"
             )
+        if options.load_xen is not None:
+            raise UsageError(f"--load-xen and --devices-in {HYPERVISOR}: {KVM}'s devices take no state of a domain's")
         return _kept_by_kvm
     from xenbridge.model_devices import ModelDevices
 
