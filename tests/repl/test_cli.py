@@ -176,8 +176,10 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "--devices-in", "hypervisor"], "needs a hypervisor that has them"),
         (["run", "--hypervisor", "model", "--devices-in", "xen"], "'xen'"),
         (["run", "--hypervisor", "kvm", "--devices-in", "hypervisor"], "add --clock host"),
-        (["run", "--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host", "--load-xen", "f"],
-         "--load-xen and --devices-in hypervisor"),
+        (
+            ["run", "--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host", "--load-xen", "f"],
+            "--load-xen and --devices-in hypervisor",
+        ),
         (["run", "--policy", "dwell:8"], "--policy dwell:8"),
         (["run", "--costs", "exit=5"], "--costs exit=5"),
         (["run", "--hypervisor", "model", "--policy", "fast"], "'fast'"),
