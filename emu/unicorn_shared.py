@@ -83,6 +83,12 @@ class MemoryHook(ctypes.Structure):
     _fields_ = (("engine", c_void_p), ("callback", c_void_p), ("number", c_void_p))
 
 
+class Hole(ctypes.Structure):
+    """struct hole of emu/native/mmio.c: memory of devices."""
+
+    _fields_ = (("read", c_void_p), ("base", c_uint64))
+
+
 class Place(ctypes.Structure):
     """struct place of emu/native/fast.h: a range of physical memory, and where its bytes are in this process."""
 

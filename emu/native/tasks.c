@@ -222,8 +222,10 @@ int interrupt_delivered(void *cpu, int request)
     transfer *f = request & INTERRUPT_VIRQ ? whom(env) : NULL;
     uint64_t answer;
 
-    if (!f || !legacy_mode(env) || !(AT(uint32_t, env, at.env_hflags) & HF_PE) ||
+    if (!f || !(AT(uint32_t, env, at.env_hflags) & HF_PE) ||
         !(AT(uint64_t, env, at.env_eflags) & EFLAGS_IF) || AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ)
+        return 0;
+    if (!legacy_mode(env) && !v2e_fast_gate_unsure(env, ((engine *)engine_of_cpu(cpu))->control->vector))
         return 0;
     answer = f(env, INTERRUPT, 0, 0);
     if (answer && answer != INSTEAD)
