@@ -74,6 +74,7 @@ class Debugger(Steps):
             self._action is not None
             or self.step_whole_repeats
             or self._passing
+            or self._followers
             or self._limits() is not NO_LIMITS
             or self.read_only
         ):
@@ -158,11 +159,16 @@ class Debugger(Steps):
         bound = min(self._target, executor.retired + instructions)
         if (limits := self._limits()) is not NO_LIMITS:
             bound = min(bound, *limits)
+        if self._followers:
+            bound = min(bound, executor.retired + 1)
+            self._owe()
         self.forget()
         start = executor.retired
         passed = self._passed if not request.at else None
         skip = request.skip or self._passed_at == start  # a piece may end right behind a breakpoint that was passed
         exit = self.machine.run(bound, skip_breakpoint=skip, passed=passed)
+        if self._followers:
+            self._followers.tell(executor.retired)
         reason = exit.reason
         more = (reason is LIMITED and executor.retired < self._target and not self._bounded()) or (
             reason is REQUESTED and not self._until_met and not self._catcher.pending

@@ -86,6 +86,7 @@ class Helper:
         #: Without types of its arguments, as ctypes takes longer to apply three than for all the rest of a call.
         self.go = library.v2e_fast_go
         self.go.restype = c_int
+        self.stopped_code = f("stopped_code", c_int, p, p)
         self.class_of = f("class_of", c_uint32, c_char_p, c_int, c_int)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
@@ -94,6 +95,9 @@ class Helper:
         self.rearm = f("rearm", None, p)
         self.instruction_pc = f("instruction_pc", c_uint64, p)
         self.trace_writes = f("trace_writes", None, p, p)
+        self.physical_changed = f("physical_changed", None, p, c_uint64, c_uint64)
+        self.take_traces = f("take_traces", None, p, p)
+        self.host_changed = f("host_changed", None, p, c_uint64, c_uint64)
         self.transfers = f("transfers", c_int, p, p)
         self.gate_unsure = f("gate_unsure", c_int, p, c_uint32)
         self.statistics = f("statistics", None, p, p)
