@@ -127,12 +127,11 @@ class FastLoop:
     def stream(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int) -> None:
         """See Executor.stream_input."""
         self.settle()
-        kept = ctypes.c_char_p(data)
         cell = self._cells.cell[port % CELLS]
         cell.port, cell.streams, cell.floor = port, sizes, ALWAYS
-        cell.data, cell.left = ctypes.cast(kept, c_void_p).value or 0, len(data)
+        cell.data, cell.left = data, len(data)
         cell.generation = self._cells.generation
-        self._stream = port, len(data), kept, taken
+        self._stream = port, len(data), data, taken
         self.unsettled = True
 
     def collect(self, port: int, room: int, written: Callable[[bytes], None], sizes: int) -> None:

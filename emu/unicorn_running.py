@@ -131,8 +131,11 @@ class Running(Parts):
             if self._events.any:
                 return self._run_looking(budget, skip_breakpoint)
         elif not self._special():
-            self._odd = self._nmi  # which may become deliverable in any run
-            return Running.run(self, budget, skip_breakpoint=skip_breakpoint)
+            self._odd = False
+            try:
+                return Running.run(self, budget, skip_breakpoint=skip_breakpoint)
+            finally:
+                self._odd = self._odd or self._nmi  # an NMI that is blocked may become deliverable in any run
         return self._run_from_here(budget, skip_breakpoint)
 
     def _run_looking(self, budget: int, skip: bool) -> Exit:
