@@ -99,6 +99,10 @@ class Place(NamedTuple):
     tick: int
     checks: CheckLevel
     model: CpuModel
+    #: of an access, by its cause and its port or physical address: whether the device is the hypervisor's own
+    kept: Callable[[ExitCause, int], bool] | None = None
+    #: told of each such access
+    inside: Callable[[], None] = lambda: None
 
 
 class Vcpu(Cpu, Protocol):

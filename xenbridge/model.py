@@ -51,6 +51,7 @@ class ModelVcpu(UnicornEngine):
 
     def __init__(self, place: Place, rules: Rules = VTX2006) -> None:
         self.rules = rules
+        self._kept, self._inside = place.kept, place.inside
         self.real_is_v86 = rules is VTX2006
         #: of the exit that a callback has met in this run: what, address, write, linear pc
         self._met: tuple[ExitCause, int, bool, int] | None = None
@@ -300,7 +301,10 @@ class ModelVcpu(UnicornEngine):
         self._counted_at, self._counted_cause = at, cause
 
     def _note(self, cause: ExitCause, address: int, write: bool) -> None:
-        """An instruction accesses a device: an exit behind it, and once."""
+        """An instruction accesses a device: an exit behind it, and once. A device of the hypervisor's is none."""
+        if self._kept is not None and self._kept(cause, address):
+            self._inside()
+            return
         if self._remains:
             self._counts(cause)
             return
