@@ -25,7 +25,7 @@ FIXED = (0, *(edge for edge in EDGES if edge <= 1 << 20), 1 << 40)
 class Recorder:
     """A policy that is native wherever that can be, and takes down every exit."""
 
-    name, enters, learns = "native", True, True
+    name, enters, learns, fixed = "native", True, True, None
 
     def __init__(self) -> None:
         self.trace: list[Touch] = []

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from emu.engine import EngineError
 from emu.inspector import DebuggerError
-from emu.machine import LIMIT, Machine, MachineExit, MachineState, MachineStop
+from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
 from emu.progress import Watch
 from emu.steps import Action, Request, Steps
@@ -74,6 +74,7 @@ class Debugger(Steps):
             self._action is not None
             or self.step_whole_repeats
             or self._passing
+            or self._followers
             or self._limits() is not NO_LIMITS
             or self.read_only
         ):
@@ -158,11 +159,16 @@ class Debugger(Steps):
         bound = min(self._target, executor.retired + instructions)
         if (limits := self._limits()) is not NO_LIMITS:
             bound = min(bound, *limits)
+        if self._followers:
+            bound = min(bound, executor.retired + 1)
+            self._owe()
         self.forget()
         start = executor.retired
         passed = self._passed if not request.at else None
         skip = request.skip or self._passed_at == start  # a piece may end right behind a breakpoint that was passed
         exit = self.machine.run(bound, skip_breakpoint=skip, passed=passed)
+        if self._followers:
+            self._followers.tell(executor.retired)
         reason = exit.reason
         more = (reason is LIMITED and executor.retired < self._target and not self._bounded()) or (
             reason is REQUESTED and not self._until_met and not self._catcher.pending
@@ -270,7 +276,10 @@ class Debugger(Steps):
     def restore(self, state: MachineState) -> None:
         """A running guest is stopped."""
         self._not_running()
-        self.machine.restore(state)
+        try:
+            self.machine.restore(state)
+        except MachineError as error:
+            raise DebuggerError(str(error)) from None
         self._forget_passed()
         self.forget()
         self.last_stop = self._stop_at(StopKind.PAUSED, "restored")

@@ -68,11 +68,12 @@ class Transitions(Twin):
     ) -> None:
         emulator = make_emulator(_NotedPorts(place.io, self._noted), _NotedMemory(place.mmio, self._noted))
         try:
-            vcpu = config.make(place)
+            vcpu = config.make(place._replace(inside=self._inside))
         except BaseException:
             emulator.close()
             raise
         super().__init__(emulator, vcpu, place.regions, unmarked)
+        self._kept = place.kept
         self.policy = config.policy
         self.ledger = Ledger(config.costs)
         self.forbidden: tuple[tuple[int, int], ...] = ()  #: (first, last) linear addresses never to be native at
@@ -268,11 +269,14 @@ class Transitions(Twin):
 
     def _run_native(self, budget: int, skip: bool) -> Exit | None:
         vcpu = self.vcpu
+        self._remain(self.policy.fixed == 0 or bool(self.forced))
         before = vcpu.retired
         try:
             exit = vcpu.enter(budget, self.deadline(), skip_breakpoint=skip)
         finally:
             self.ledger.native += vcpu.retired - before
+            if self._resident is not None and self._remains:
+                self.ledger.exits.update(self._resident.take_exits())
         if exit.elapsed:
             self.spent(exit.elapsed)
             self._elapsed += exit.elapsed
@@ -282,6 +286,9 @@ class Transitions(Twin):
         return self._exited(exit)
 
     def _exited(self, exit: VmExit) -> Exit | None:
+        if exit.done:
+            self._changed(exit)
+            return exit.stop
         self.ledger.charge(exit)
         if exit.cause is ExitCause.ENTRY_FAILED:
             self.ledger.failed += 1
@@ -315,10 +322,15 @@ class Transitions(Twin):
             self.ledger.native += self.vcpu.retired - before
         if done.reason is REQUEST and self.vcpu.retired == before:
             self.ledger.exits[exit.cause] -= 1  # something came before it, and it will be an exit again
-        if exit.cause in _CHANGING and (broken := self.vcpu.refused(self.vcpu.state())):
-            self._out(exit, LOOK_FIRST, f"cannot be entered again: {broken[0]}")
-            self._forget()
+        if exit.cause in _CHANGING and not self.vcpu.enterable(self.vcpu.live()):
+            self._changed(exit)
         return None if done.reason is BUDGET else done
+
+    def _changed(self, exit: VmExit) -> None:
+        """Behind an exit that the hypervisor has handled the state cannot be entered."""
+        broken = self.vcpu.refused(self.vcpu.state())
+        self._out(exit, LOOK_FIRST, f"cannot be entered again: {broken[0]}")
+        self._forget()
 
     # -- accesses, and what the policy learns of them
 
@@ -345,12 +357,20 @@ class Transitions(Twin):
 
     def _noted(self, cause: ExitCause, address: int, write: bool) -> None:
         """The emulator is about to access a device, which would have been an exit."""
+        if self._kept is not None and self._kept(cause, address):
+            if not self._quiet:
+                self.ledger.requests += 1
+            return  # a native CPU's would have been no exit to anybody but the hypervisor
         if self._quiet or not self.wants_native or self.native:
             return
         self._catch_up()
         at, emulator = self.emulator.retired, self.emulator
         mode = mode_of(emulator.live()) if self.policy.learns else Mode.REAL
         self._caught(VmExit(cause, emulator.instruction_pc, mode, address, write), at)
+
+    def _inside(self) -> None:
+        """The vCPU has accessed a device that is the hypervisor's own."""
+        self.ledger.inside += 1
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """See Cpu."""

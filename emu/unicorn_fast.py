@@ -13,7 +13,7 @@ from typing import Final
 
 from emu.engine import EngineError, SharedDisplay
 from emu.unicorn_callbacks import Callbacks
-from emu.unicorn_control import Control
+from emu.unicorn_control import EMPTY, Control
 from emu.unicorn_helper import PORT_IN, PORT_OUT, Helper
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
@@ -26,6 +26,9 @@ TRANSLATIONS: Final = 1 << 18
 NOT_BEGUN, SPENT, AT_BREAKPOINT, NOT_PLAIN = range(4)
 CODE_SHIFT: Final = 8
 
+#: `Cells.noting`: what `answered` counts.
+NOTE_ACCESSES, NOTE_INSTRUCTIONS = 1, 2
+LONGEST: Final = 15  #: bytes of an instruction
 #: Beyond Unicorn's numbering of RAM.
 NO_RAM: Final = 1 << 62
 #: Bytes that the helper collects of a port before it asks.
@@ -67,6 +70,7 @@ class FastLoop:
         #: where writes are collected, and whom to tell what was written while that is so
         self._collected = ctypes.create_string_buffer(COLLECTED)
         self._written: Callable[[bytes], None] | None = None
+        self._code = ctypes.create_string_buffer(LONGEST)
         self._engine = helper.attach(
             overlay.uc, ctypes.addressof(control), ctypes.addressof(self._cells), translations, ram, *self._callbacks
         )  # fmt: skip
@@ -157,9 +161,28 @@ class FastLoop:
                 cell.streams, cell.floor = 0, NOT_AT_ALL
                 taken(length - cell.left)
 
+    def stopped_code(self) -> bytes:
+        """The bytes of the instruction at whose breakpoint the last run ended; empty if it ended otherwise."""
+        count: int = self._helper.stopped_code(self._engine, self._code)
+        return self._code.raw[:count]
+
+    def note_instructions(self) -> None:
+        """Count instructions whose accesses are answered, each once, in place of accesses."""
+        self._cells.noting = NOTE_INSTRUCTIONS
+        self._cells.answered_at = EMPTY
+
+    def noted(self, at: int) -> bool:
+        """The instruction with `at` retired before it accesses a device in Python. True: it is counted already."""
+        known, self._cells.answered_at = self._cells.answered_at == at, at
+        return known
+
+    def uncount(self) -> None:
+        """The access counted last is not to be."""
+        self._cells.answered -= 1
+
     def note_answers(self) -> None:
         """See Executor."""
-        self._cells.noting = 1
+        self._cells.noting = NOTE_ACCESSES
 
     def take_answered(self) -> tuple[int, int]:
         """See Executor."""
@@ -196,9 +219,10 @@ class FastLoop:
             self._helper.memory_changed(self._engine, first, end)
 
     def mark_writes(
-        self, host: int, pages: int, marks: int, places: Sequence[tuple[int, int, int]]
+        self, host: int, pages: int, marks: int, places: Sequence[tuple[int, int, int, int]]
     ) -> Callable[[], None] | None:
-        """See Executor; `places` are the (base, size, address in this process) of the regions."""
+        """See Executor; `places` are the (base, size, address in this process, number in Unicorn's RAM) of the
+        regions."""
         self._places = (Place * len(places))(*(Place(*place) for place in places))
         self._helper.mark_writes(self._engine, host, pages, marks, ctypes.byref(self._places), len(places))
         return self._rearm
@@ -207,6 +231,20 @@ class FastLoop:
         """See Executor."""
         self._helper.trace_writes(self._engine, marks)
         return self._rearm
+
+    def physical_changed(self, physical: int, length: int) -> bool:
+        """Drop the translations made from a range of physical memory; False: `mark_writes` has not told where it is."""
+        if self._places is None:
+            return False
+        self._helper.physical_changed(self._engine, physical, physical + length)
+        return True
+
+    def take_traces(self, traces: int, unmarked: Sequence[tuple[int, int]]) -> None:
+        """Another engine has written the pages marked at `traces`, and somebody may have written the bytes at the
+        (first, end) host addresses `unmarked`: drop the translations made from them, and clear the marks."""
+        self._helper.take_traces(self._engine, traces)
+        for first, end in unmarked:
+            self._helper.host_changed(self._engine, first, end)
 
     def _rearm(self) -> None:
         if getattr(self.close, "alive", True):  # its record in the helper may be another engine's since

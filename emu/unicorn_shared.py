@@ -84,9 +84,10 @@ class MemoryHook(ctypes.Structure):
 
 
 class Place(ctypes.Structure):
-    """struct place of emu/native/fast.h: a range of physical memory, and where its bytes are in this process."""
+    """struct place of emu/native/fast.h: a range of physical memory, where its bytes are in this process, and where in
+    Unicorn's numbering of RAM."""
 
-    _fields_ = (("base", c_uint64), ("size", c_uint64), ("host", c_uint64))
+    _fields_ = (("base", c_uint64), ("size", c_uint64), ("host", c_uint64), ("ram", c_uint64))
 
 
 class Statistics(ctypes.Structure):

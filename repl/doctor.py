@@ -94,11 +94,12 @@ def _kvm() -> tuple[FindingView, ...]:
     """What this host's KVM can and cannot do, found out by running a few instructions of each kind."""
     try:
         from xenbridge.kvm.abi import KvmError
+        from xenbridge.kvm.bridge_probe import finding
         from xenbridge.kvm.probe import probe
     except (ImportError, OSError, AttributeError) as error:
         return (FindingView("kvm", None, f"only Linux on x86-64 has KVM ({error})"),)
     try:
-        found = probe().findings()
+        found = (*probe().findings(), finding())
     except KvmError as error:
         return (FindingView("kvm", None, str(error)),)
     return tuple(FindingView(name, ok, text) for name, ok, text in found)

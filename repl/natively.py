@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from repl.options import UsageError, choose
 
 if TYPE_CHECKING:
+    from emu.keeper import Keeper
     from emu.transitions import NativeConfig
     from emu.vcpu import MakeVcpu
     from emu.x86.vmentry import Rules
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 NONE, MODEL, KVM = "none", "model", "kvm"
 #: What the options are without being given.
 EMULATED, AUTO, RULES = "emulated", "auto", "vtx2006"
+USERSPACE, HYPERVISOR = "userspace", "hypervisor"
 
 
 def native_config(options: argparse.Namespace, notice: Callable[[str], None]) -> NativeConfig | None:
@@ -51,6 +53,39 @@ def native_config(options: argparse.Namespace, notice: Callable[[str], None]) ->
         raise UsageError(f"--costs: {error}") from None
     clock = time.monotonic_ns if options.clock == "host" else None
     return NativeConfig(_vcpu(options.hypervisor, rules, notice), policy, costs, clock)
+
+
+def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
+    """What makes who has the interrupt controllers and timers, by `--devices-in`; None: the machine's own process.
+    Raises UsageError."""
+    if choose("--devices-in", options.devices_in, (USERSPACE, HYPERVISOR)) == USERSPACE:
+        return None
+    if options.hypervisor == NONE:
+        raise UsageError(
+            f"--devices-in {HYPERVISOR} needs a hypervisor that has them: name one with --hypervisor {MODEL} or {KVM}"
+        )
+    if options.hypervisor == KVM:
+        if options.clock != "host":
+            raise UsageError(
+                f"--devices-in {HYPERVISOR}: the timers of {KVM} go by the host's clock, so the rest has to: "
+                "add --clock host"
+            )
+        return _kept_by_kvm
+    from xenbridge.model_devices import ModelDevices
+
+    return ModelDevices
+
+
+def _kept_by_kvm() -> Keeper:
+    from emu.engine import EngineError
+    from xenbridge.kept import BridgeKeeper
+    from xenbridge.kvm.abi import KvmError
+    from xenbridge.kvm.bridge import KvmBridge
+
+    try:
+        return BridgeKeeper(KvmBridge())
+    except KvmError as error:
+        raise EngineError(f"--devices-in {HYPERVISOR}: {error}") from error
 
 
 def _vcpu(hypervisor: str, rules: Rules, notice: Callable[[str], None]) -> MakeVcpu:

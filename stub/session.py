@@ -77,6 +77,26 @@ GREETINGS = (
     messages.SetThread,
     messages.Transfer,
 )
+#: Messages that change nothing, and are answered alike until something does.
+_LOOKS = frozenset(
+    (
+        messages.ReadMemory,
+        messages.ReadMemoryBinary,
+        messages.ReadRegisters,
+        messages.ReadRegister,
+        messages.CurrentThread,
+    )
+)
+#: Messages between two steps of one command of gdb's: behind others a person has seen that the guest stands still.
+_BETWEEN = frozenset(
+    (
+        *_LOOKS,
+        messages.SetThread,
+        messages.QueryResume,
+        messages.InsertPoint,
+        messages.RemovePoint,
+    )
+)
 
 
 class State(enum.Enum):
@@ -106,16 +126,6 @@ MOVES: dict[State, frozenset[State]] = {
 _NEW, _STOPPED, _RUNNING = State.NEW, State.STOPPED, State.RUNNING
 #: In these a packet is handled when it comes.
 _TALKS = frozenset((_STOPPED, _RUNNING))
-#: Messages that change nothing, and are answered alike until something does.
-_LOOKS = frozenset(
-    (
-        messages.ReadMemory,
-        messages.ReadMemoryBinary,
-        messages.ReadRegisters,
-        messages.ReadRegister,
-        messages.CurrentThread,
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +181,8 @@ class Session:
         self._on_error = on_error
         self._on_output = on_output
         self._killed = False
+        self._interrupts = False  #: Ctrl-C has come, and nothing was there to stop
+        self._heard = False  #: the last stop was due to Ctrl-C, and the client has not shown it yet
         self.stalled = False  #: packets may wait until `data_to_send` was called; then `receive_data(b"")` goes on
         self._starting = False  #: within a resume handler
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
@@ -279,6 +291,7 @@ class Session:
 
     def _tell(self, report: StopReport) -> None:
         """To a client that takes the guest for running."""
+        self._heard = report.signal == SIGNAL_INT
         if self._context.non_stop:
             self._notify(report)
             return
@@ -369,6 +382,8 @@ class Session:
     def _interrupt(self) -> None:
         self._log.note("<-", b"(Ctrl-C)")
         if self.state is not State.RUNNING or self._context.continues is None:
+            # While gdb steps on by itself the guest stands still most of the time: the next step is not made.
+            self._interrupts = self.state is _STOPPED and not self._heard and not self._context.non_stop
             return
         if self._looks_on:
             self.stopped(StopReport(SIGNAL_INT))  # the guest goes on
@@ -404,6 +419,11 @@ class Session:
                 self._context.halted = False
             if handler is None:
                 return base.UNSUPPORTED
+            if (self._interrupts or self._heard) and type(message) not in _BETWEEN:
+                interrupts, self._interrupts, self._heard = self._interrupts, False, False
+                resumes = isinstance(message, (messages.Resume, messages.Reverse))
+                if interrupts and resumes and not self.target.running:
+                    return Stays(StopReport(SIGNAL_INT))
             if self.state is not _STOPPED or self._context.non_stop or self._context.frame is not None:
                 refusal = self._refusal(message)
                 if refusal is not None:

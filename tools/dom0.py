@@ -87,12 +87,12 @@ def qemu_command(qemu: str, append: str = "") -> list[str]:
 
 def lay_out(folder: Path, arguments: str) -> None:
     """What QEMU boots, into `folder`. Raises AssetMissing."""
-    packages = assets.whole("dom0")
+    packages, xl = assets.whole("dom0"), assets.whole("xl")
     xen = assets.file("dom0", assets.XEN, "boot/xen-*-amd64.gz")
     # A multiboot loader wants the ELF file itself.
     (folder / "xen").write_bytes(gzip.decompress(xen.read_bytes()))
     shutil.copy(assets.file("dom0", assets.LINUX["amd64"], "boot/vmlinuz-*"), folder / "vmlinuz")
-    (folder / "initrd").write_bytes(initramfs(packages, arguments))
+    (folder / "initrd").write_bytes(initramfs(packages, xl, arguments))
 
 
 def lines(process: subprocess.Popen[str]) -> Iterator[str]:

@@ -115,8 +115,10 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
             AT(uint32_t, e->cpu, at.cpu_cflags_next_tb) = 1;
         leave_block(e);
     }
-    if (s->breakpoint && breakpoint_met(e, s, most))
+    if (s->breakpoint && breakpoint_met(e, s, most)) {
+        e->stopped = s->block;
         stop_run(e, STOP_BREAKPOINT);
+    }
     if (c->leave && virtual_interrupt_due(e)) { /* a fault of the instruction, which counts */
         c->remaining--;
         c->last = s->block->pc;

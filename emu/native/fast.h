@@ -169,7 +169,7 @@ struct cells {
     /* RDTSC in this run, once Python has answered one (`time_known`, TIME_BY_*): `time` was the answer when `time_left`
      * instructions were left to the run, and each takes `tick` more. */
     uint32_t time_known, tick;
-    uint32_t noting; /* the display's window is not exposed, so that each access to it is counted */
+    uint32_t noting; /* NOTE_*; the display's window is not exposed, so that each access to it is counted */
     uint64_t time;
     int64_t time_left;
     uint64_t end; /* instructions retired when the run has none left */
@@ -184,9 +184,10 @@ struct cells {
 /* Bytes of address space for what instructions have to be checked for. */
 #define RECORDS_SIZE (64ull << 20)
 
-/* A range of physical memory, and where its bytes are in this process; shared with emu/unicorn_shared.py. */
+/* A range of physical memory, where its bytes are in this process, and where in Unicorn's numbering of RAM; shared with
+ * emu/unicorn_shared.py. */
 struct place {
-    uint64_t base, size, host;
+    uint64_t base, size, host, ram;
 };
 
 /* stores.c: which page of Unicorn's RAM numbering is at a page of this process; both are numbers of pages. */
@@ -197,6 +198,8 @@ struct home {
 #define CODE_MAP (PAGE / 8)
 
 enum { TIME_BY_TSC = 1, TIME_BY_TSCP };
+/* What `answered` counts: each access, or each instruction that makes some. Python writes `answered_at` too. */
+enum { NOTE_ACCESSES = 1, NOTE_INSTRUCTIONS };
 typedef uint32_t port_in(uint32_t port, int size);
 typedef void port_out(uint32_t port, int size, uint32_t value);
 typedef uint64_t system_call(uint32_t operation, uint64_t operand);
@@ -245,6 +248,7 @@ typedef struct engine {
     uint8_t *records;
     uint64_t records_used;
     const tb *making; /* the block being translated */
+    const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
     uint64_t translations, partial, retried, unwound, flushes, slow, begun, made, guarded, asked; /* statistics */
 } engine;
 
@@ -257,8 +261,12 @@ static inline slot *running(const engine *e)
 /* Python was not asked for an access. That of a port is alone in its block; of a window, its whole block is counted. */
 static inline void note_answer(engine *e)
 {
+    uint64_t at = e->cells->end - (uint64_t)e->control->remaining - 1;
+
+    if (e->cells->noting == NOTE_INSTRUCTIONS && e->cells->answered_at == at)
+        return;
     e->cells->answered++;
-    e->cells->answered_at = e->cells->end - (uint64_t)e->control->remaining - 1;
+    e->cells->answered_at = at;
 }
 
 /* ---- engines.c */

@@ -14,6 +14,7 @@ API int v2e_fast_run(engine *e)
     int error;
 
     e->control->running = 0;
+    e->stopped = NULL;
     e->unwinding = e->synchronised = 0;
     e->cells->generation++; /* timers may have fired */
     e->cells->time_known = 0; /* idle time may have been skipped */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,6 +258,17 @@ def test_ctrl_c(gdb: Gdb) -> None:
     gdb.start("continue")  # and again
     gdb.interrupt()
     assert "SIGINT" in gdb.wait_stop()
+
+
+@boot_loop
+@pytest.mark.parametrize("command", ["stepi", "nexti"])
+def test_ctrl_c_ends_a_long_command_of_steps(gdb: Gdb, command: str) -> None:
+    gdb.start(f"{command} 10000000")
+    time.sleep(0.5)
+    gdb.interrupt()
+    assert "SIGINT" in gdb.wait_stop()
+    assert 0xF0000 <= gdb.value("$pc") < 0xF0110
+    assert gdb.value("*(short *)0x500") > 0
 
 
 @boot_loop

@@ -122,10 +122,15 @@ class Domain:
             self.held = True
 
     def resume(self) -> None:
-        """Take back our pause."""
+        """Take back our pause. Raises XenError, as when the domain is gone."""
         if self.held:
-            self.libraries.control["xc_domain_unpause"](self.domid)
             self.held = False
+            try:
+                self.libraries.control["xc_domain_unpause"](self.domid)
+            except XenError as error:
+                if error.errno == errno.ESRCH:
+                    self._info()  # says it in a sentence
+                raise
 
     def destroy(self) -> None:
         """End it, and give its memory back to Xen. One that is gone already is no error."""
