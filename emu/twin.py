@@ -12,6 +12,7 @@ from ctypes import addressof, c_uint8
 from typing import Any, cast
 
 from emu.engine import Change, Cpu, Executor, Fault, MemoryRegion, MsrDevice, Watch
+from emu.packed import Packing
 from emu.vcpu import Vcpu
 from emu.x86.state import CpuState
 
@@ -57,6 +58,8 @@ class Twin:
         self._last = False
         self._taken: tuple[int, int] | None = None  # delivered by the CPU that was active before, and when
         self._live = _Live(lambda: self._active)
+        packing = emulator.packing()
+        self._packing = packing if packing is not None and vcpu.share(packing, emulator.state) else None
 
     # -- moving
 
@@ -68,6 +71,8 @@ class Twin:
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
+        if self._packing is not None and self._handed_over(target):
+            return
         state, resuming, behind = source.state(), source.resuming, source.behind
         source.set_interrupt(None)
         self._share_memory(source, target)
@@ -82,6 +87,31 @@ class Twin:
         if resuming is not None:
             target.resume(resuming)
         target.set_interrupt(self._vector, last=self._last and target is self.emulator)
+
+    def _handed_over(self, target: Cpu) -> bool:
+        """Move by the packed state that both share. False, with nothing done: there is more to move now."""
+        emulator, vcpu, packing = self.emulator, self.vcpu, self._packing
+        assert packing is not None, "asked for by _activate"
+        if target is vcpu:
+            if not packing.pack():
+                return False
+            vcpu.set_retired(emulator.retired)
+            self._active, self.native, self.answers_ahead = vcpu, True, False
+            vcpu.go_on_behind(emulator.behind)
+            vcpu.take_over()
+            if self._vector is not None:
+                vcpu.set_interrupt(self._vector)
+            return True
+        parts = vcpu.hand_over()
+        if parts is None:
+            return False
+        emulator.set_retired(vcpu.retired)
+        self._active, self.native, self.answers_ahead = emulator, False, True
+        packing.unpack(parts)
+        emulator.go_on_behind(vcpu.behind)
+        if self._vector is not None:
+            emulator.set_interrupt(self._vector, last=self._last)
+        return True
 
     def _now(self, active: Cpu) -> None:
         self._active = active
@@ -266,6 +296,10 @@ class Twin:
     def display_changed(self) -> None:
         """See Executor."""
         self.emulator.display_changed()
+
+    def packing(self) -> Packing | None:
+        """See Executor. It has two CPUs already."""
+        return None
 
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
         """See Cpu."""

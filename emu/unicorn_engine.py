@@ -31,6 +31,7 @@ from emu.engine import (
     SharedDisplay,
     Watch,
 )
+from emu.packed import PART_DEBUG, PART_TSC, Packed, Packing
 from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_control import (
@@ -85,6 +86,7 @@ from emu.unicorn_library import (
 from emu.unicorn_live import LiveState
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_pack import Packer
 from emu.unicorn_state import Seldom, read_state, write_state
 from emu.unicorn_system import System
 from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
@@ -197,6 +199,7 @@ class UnicornEngine:
         self._display = display
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)
+        self._packer: Packer | None = None
         self.unkept = unkept(helper=isinstance(self._loop, FastLoop))
         self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read, self._callbacks)
         reader = code_reader(self._ov, self._memory, self._watch.read_linear)
@@ -567,6 +570,47 @@ class UnicornEngine:
         self._loop.forget()
         self._watch.translate()
 
+    # -- state, packed
+
+    def packing(self) -> Packing | None:
+        """See Executor. The portable loop has no helper that would do it."""
+        if self._packer is None:
+            if not isinstance(self._loop, FastLoop):
+                return None
+            self._packer = Packer(self._loop)
+            self.packed: Packed = self._packer.packed
+            self._packer.number(self._memory.numbers())
+        return self
+
+    def pack(self) -> bool:
+        """See emu.packed.Packing."""
+        packer = self._packer
+        if packer is None or self._nmi or self._smm or self._returning or self._interrupted or self._shutdown:
+            return False
+        system = self._system
+        if not packer.pack(system.sce, system.sysenter_cs):
+            return False
+        self.packed.halted, self.packed.tsc_adjust = self._halted, system.tsc_adjust
+        return True
+
+    def unpack(self, parts: int) -> None:
+        """See emu.packed.Packing."""
+        packer = self._packer
+        assert packer is not None, "what is unpacked has been packed"
+        packer.unpack(parts)
+        self._halted = bool(self.packed.halted)
+        self._nmi = self._shutdown = self._interrupted = self._returning = False
+        if parts & PART_TSC:
+            self._system.tsc_adjust = self.packed.tsc_adjust
+        self._faults.forget()
+        if parts & PART_DEBUG or self._watch.placed:
+            self._watch.translate()
+
+    def host_changed(self, pieces: int, count: int) -> None:
+        """See emu.packed.Packing."""
+        assert self._packer is not None, "somebody else has run from what was packed"
+        self._packer.host_changed(pieces, count)
+
     # -- interrupts
 
     def set_interrupt(self, vector: int | None, *, last: bool = False) -> None:
@@ -666,6 +710,8 @@ class UnicornEngine:
             env.cr[0] = cr0
         if self._marking is not None:
             self._loop.mark_writes(*self._marking, self._memory.places())
+        if self._packer is not None:
+            self._packer.number(self._memory.numbers())
         if self._display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, self._display)
         self._call.tlb_flush(self._ov.cpu)

@@ -402,6 +402,18 @@ class FastLoop:
         if not self._engine:
             raise EngineError("too many engines at once, or no memory left for another one's translations")
 
+    @property
+    def library(self) -> str:
+        """The helper's file."""
+        name: str = self._helper.library._name
+        return name
+
+    @property
+    def engine(self) -> int:
+        """The address of the helper's record of the engine."""
+        address: int = self._engine
+        return address
+
     def instruction_pc(self) -> int:
         """The linear address of the instruction that is executing."""
         pc: int = self._helper.instruction_pc(self._engine)

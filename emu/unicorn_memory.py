@@ -167,6 +167,10 @@ class GuestMemory:
                 return ram + host - region.host_address
         return None
 
+    def numbers(self) -> list[tuple[int, int, int]]:
+        """(address in this process, size, number) of each region."""
+        return [(r.host_address, r.size, ram) for r, (_, _, ram) in zip(self._regions, self._ram, strict=True)]
+
     def places(self) -> list[tuple[int, int, int]]:
         """(base, size, address in this process) of each region, that of low RAM, which holds most code, first."""
         return self._places

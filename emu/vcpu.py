@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from emu.engine import CheckLevel, Cpu, Exit, MemoryRegion, MmioBus, PortIo
+from emu.packed import Packing
 from emu.record import dataclass
 from emu.x86.cpuid import CpuModel
 from emu.x86.modes import Mode
@@ -135,6 +136,17 @@ class Vcpu(Cpu, Protocol):
 
     def take_written(self) -> Iterable[int] | None:
         """Numbers of the pages written since the last call; None: it cannot tell."""
+
+    def share(self, packing: Packing, rest: Callable[[], CpuState]) -> bool:
+        """From now on moves may be made by `take_over` and `hand_over`, from and to the emulator that `packing` is of.
+        `rest` gives the emulator's state while that does not run. False: they may not."""
+
+    def take_over(self) -> None:
+        """Go on from what the emulator has packed, which has been found enterable."""
+
+    def hand_over(self) -> int | None:
+        """Pack the state, and tell the emulator what was written to memory: the PART_* that have changed since
+        `take_over`. None, with nothing done: there is more to it now; use `state` and `take_written`."""
 
 
 #: Makes the vCPU of a hypervisor. Raises EngineError with a sentence where it cannot be had.

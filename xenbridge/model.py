@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from ctypes import addressof, c_uint8
 from typing import Final
 
-from emu.engine import Change, Exit, ExitReason, Fault, MmioBus, PortIo
+from emu.engine import Change, EngineError, Exit, ExitReason, Fault, MmioBus, PortIo
+from emu.packed import Packing
 from emu.unicorn_control import EMPTY
 from emu.unicorn_engine import UnicornEngine
 from emu.unicorn_layout import HF_CS32, HF_CS64, HF_LMA, HF_PE
@@ -266,6 +267,18 @@ class ModelVcpu(UnicornEngine):
         super().set_event_stops(self._classes | CLASSES, self._places, changes)
 
     # -- memory
+
+    def share(self, packing: Packing, rest: Callable[[], CpuState]) -> bool:
+        """See Vcpu. Its own state is Unicorn's, too."""
+        return False
+
+    def take_over(self) -> None:
+        """See Vcpu. Never, as nothing is shared."""
+        raise EngineError("the model shares no packed state")
+
+    def hand_over(self) -> int | None:
+        """See Vcpu."""
+        return None
 
     def trace_pages(self, host_address: int, pages: int) -> None:
         """See Vcpu."""

@@ -7,6 +7,7 @@ import mmap
 from typing import Final
 
 from emu.x86.modes import Mode, mode_of
+from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CR0_PE, EFER_LMA, RFLAGS_VM, CpuState, Fpu, Segment, Table
 from xenbridge.kvm import abi
 from xenbridge.kvm import state as parts
@@ -35,10 +36,18 @@ class LiveState:
         # What the page does not have.
         self.halted = self.nmi_pending = False
         self.a20 = True
+        self._begin()
+
+    def _begin(self) -> None:
         self.smbase = CpuState().smbase
         self.dr: list[int] = CpuState().dr
         self.msrs: dict[int, int] = {}
         self.fpu = Fpu()
+
+    @property
+    def tsc_adjust(self) -> int:
+        """IA32_TSC_ADJUST as it was known last."""
+        return self.msrs.get(TSC_ADJUST, 0)
 
     @property
     def mode(self) -> Mode:

@@ -18,8 +18,9 @@ from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.accesses import Accesses
 from xenbridge.kvm.backend import Backend
 from xenbridge.kvm.cpuid import cpuid_entries
+from xenbridge.kvm.hop import FastVcpu, make_vcpu
 from xenbridge.kvm.kick import Kicker
-from xenbridge.kvm.vcpu import INTERRUPTED, Vcpu
+from xenbridge.kvm.vcpu import INTERRUPTED
 from xenbridge.kvm.vm import Vm, slots_of
 
 #: What a guest may change natively: they are in the segment registers, or read at each way out.
@@ -51,7 +52,7 @@ class Runs:
             self._vm = Vm()
             try:
                 self._vm.filter_msrs(NATIVE_MSR_ACCESS)
-                self._cpu = Vcpu(self._vm, cpuid_entries(place.model))
+                self._cpu = make_vcpu(self._vm, cpuid_entries(place.model))
                 if self._vm.offers("TSC_CONTROL"):
                     self._cpu.scale_tsc(TSC_KHZ)
                 self._kicker = Kicker(self._cpu.fd, self._cpu.immediate_exit)
@@ -61,6 +62,9 @@ class Runs:
                 raise
         except KvmError as error:
             raise EngineError(f"--hypervisor kvm: {error}") from error
+        self._fast = self._cpu if isinstance(self._cpu, FastVcpu) else None
+        if self._fast is not None:
+            self._fast.reads(filtered=backend.msr_exits, tsc=not backend.sets_tsc)
         self._forbidden: tuple[tuple[tuple[int, int], ...], frozenset[Mode]] = NOTHING_FORBIDDEN
         self._period = LONGEST if backend.pages else WATCHED
         self.interrupt_taken_at = 0
@@ -81,6 +85,7 @@ class Runs:
         self._points: frozenset[int] = frozenset()
         self._others = ""  # stops that are set and cannot be kept
         self._debugging = False
+        self._packed = False  # the state was given packed, and nobody has given another one since
         self._fresh = True  # nothing has run since the state was given or somebody stopped the CPU
         self._task_priority: Callable[[int], None] | None = None
         self._claimed: dict[int, MsrDevice] = {}
@@ -168,6 +173,8 @@ class Runs:
         if self._map_stale:
             self._vm.place(slots_of(self._accesses.regions, a20=self._a20))
             self._map_stale = False
+            if self._fast is not None:
+                self._fast.watch_pages()
         if self._tables_stale:
             self._tables_stale = False
             if not self.backend.sees_tables and self.live().cr0 & CR0_PG:
@@ -353,15 +360,19 @@ class Runs:
             return self._cpu.quick_state()
         if self._free and not self.backend.sets_tsc:
             # The guest has seen the host's counter: whoever goes on counts on from there, so that it never goes back.
-            state.msrs[TSC_ADJUST] = self._cpu.tsc - self._place.timestamp() & MASK64
+            state.msrs[TSC_ADJUST] = self._ahead(self._cpu.tsc)
         return state
+
+    def _ahead(self, tsc: int) -> int:
+        """How far the counter is ahead of the machine's when it shows `tsc`."""
+        return tsc - self._place.timestamp() & MASK64
 
     def _give(self, state: CpuState) -> None:
         try:
             self._cpu.load(state)
         except KvmError as error:
             self._lose(error)
-        self._fresh, self._checked, self._free = True, b"", False
+        self._fresh, self._checked, self._free, self._packed = True, b"", False, False
 
     def _tell_priority(self) -> None:
         value = self._live.cr8

@@ -36,6 +36,8 @@ _MSRS_HEAD: Final = ctypes.sizeof(abi.MsrsHead)
 _REGS_END: Final = abi.AT_REGS + parts.REGS.size
 _SREGS_END: Final = abi.AT_SREGS + parts.SREGS_SIZE
 _EVENTS_END: Final = abi.AT_EVENTS + parts.EVENTS_SIZE
+_NMI_INJECTED: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_injected.offset
+_NMI_PENDING: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_pending.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +85,21 @@ class Vcpu:
         # Every KVM_RUN leaves registers, segments and events in the page.
         ctypes.c_uint64.from_buffer(self._map, abi.RUN_VALID).value = abi.SYNC_REGS | abi.SYNC_SREGS | abi.SYNC_EVENTS
         self._cpuid(cpuid)
-        self.system_calls = 0  #: made for moving state
+        self.tsc = 0  #: the time-stamp counter behind the last `read_back`
+        self._begin([n for n in parts.NATIVE_MSRS if self.read_msr(n) is not None])
+
+    def _begin(self, known: Sequence[int]) -> None:
+        """Take the state that the vCPU was made with. `known` are those of state.NATIVE_MSRS that this KVM has."""
         #: the state in place
         self.live = LiveState(self._map)
         self._xsave = bytearray(abi.XSAVE_SIZE)
         self._xsave_buffer = (ctypes.c_uint8 * abi.XSAVE_SIZE).from_buffer(self._xsave)
-        self._fx = b""  #: x87 and SSE state as KVM has it
+        self._fx = b""  # x87 and SSE state as KVM has it
         self._debug = bytearray(ctypes.sizeof(abi.DebugRegs))
         self._debug_buffer = (ctypes.c_uint8 * len(self._debug)).from_buffer(self._debug)
         self._debug_seen = b""
-        known = [n for n in parts.NATIVE_MSRS if self.read_msr(n) is not None]
         self._msr_numbers = tuple(known)
         self._msrs = bytearray(_msr_list((n, 0) for n in (*known, TSC)))
-        self.tsc = 0  #: the time-stamp counter behind the last `read_back`
         self._msr_buffer = (ctypes.c_uint8 * len(self._msrs)).from_buffer(self._msrs)
         self._msrs_seen = b""
         self._xsave_at, self._debug_at, self._msr_at = map(
@@ -117,6 +121,11 @@ class Vcpu:
             if number not in (errno.EINTR, errno.EAGAIN):
                 raise KvmError(f"KVM_RUN failed: {os.strerror(number)}", number)
             return INTERRUPTED
+        return self._reason.value
+
+    @property
+    def reason(self) -> int:
+        """What the last KVM_RUN ended with (abi.EXIT_*), where it was not interrupted."""
         return self._reason.value
 
     def finish(self, serve: Callable[[int], None]) -> None:
@@ -223,7 +232,6 @@ class Vcpu:
             self._msrs_seen = wanted
 
     def _call(self, request: str, address: int) -> None:
-        self.system_calls += 1
         if abi.call(self.fd, abi.REQUESTS[request], address) < 0:
             number = ctypes.get_errno()
             raise KvmError(f"KVM_{request} failed: {os.strerror(number)}", number)
@@ -296,9 +304,14 @@ class Vcpu:
         ]
 
     @property
+    def nmi_waits(self) -> bool:
+        """Behind the last run an NMI is pending, or half delivered."""
+        return bool(self._map[_NMI_INJECTED] or self._map[_NMI_PENDING])
+
+    @property
     def injected(self) -> bool:
         """Behind the last run something is half delivered."""
-        return parts.injected(bytes(self._run[abi.AT_EVENTS : _EVENTS_END]))
+        return parts.injected(self._map[abi.AT_EVENTS : _EVENTS_END])
 
     @property
     def interrupting(self) -> bool:

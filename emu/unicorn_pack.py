@@ -1,0 +1,64 @@
+"""UnicornEngine's state to and from the flat structure of `emu.packed`, by the C helper (emu/native/pack.c)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_int, c_uint32, c_uint64, c_void_p
+from typing import Final
+
+from emu.engine import EngineError
+from emu.packed import Packed
+from emu.unicorn_fast import FastLoop
+from emu.unicorn_layout import Env, XmmReg, offset_of
+
+_OFFSETS: Final = (
+    "hflags2", "a20_mask", "efer", "v_tpr", "features", "df", "cc_src", "cc_dst", "cc_src2",
+    "fpstt", "fpus", "fpuc", "fptags", "fpregs", "fpop", "fpcs", "fpds", "fpip", "fpdp", "mxcsr", "xmm",
+    "sysenter_esp", "sysenter_eip", "star", "lstar", "cstar", "fmask", "kernelgsbase", "tsc_aux", "exception_is_int",
+)  # fmt: skip
+
+
+class Numbered(ctypes.Structure):
+    """struct numbered of emu/native/pack.c: a region in this process, and in Unicorn's numbering of RAM; bytes."""
+
+    _fields_ = (("host", c_uint64), ("size", c_uint64), ("ram", c_uint64))
+
+
+class Packer:
+    """The helper's functions for the engine that `loop` runs. Raises EngineError when the helper has another layout than
+    `emu.packed`."""
+
+    def __init__(self, loop: FastLoop) -> None:
+        # Nothing in them waits, so they keep Python's lock, giving up of which is most of what a call costs.
+        library = ctypes.PyDLL(loop.library)
+        layout = (c_uint32 * (len(_OFFSETS) + 1))(*(offset_of(Env, name) for name in _OFFSETS), ctypes.sizeof(XmmReg))
+        describe = library.v2e_pack_layout
+        describe.restype, describe.argtypes = c_uint64, (c_void_p,)
+        if describe(layout) != ctypes.sizeof(layout) << 32 | ctypes.sizeof(Packed):
+            raise EngineError("the helper packs a CPU's state otherwise than this package; install it again")
+        self.packed = Packed()
+        self._engine, self._at = loop.engine, ctypes.addressof(self.packed)
+        self._pack, self._unpack = library.v2e_fast_pack, library.v2e_fast_unpack
+        self._host_changed = library.v2e_fast_host_changed
+        self._pack.restype, self._pack.argtypes = c_int, (c_void_p, c_void_p, c_uint32, c_uint64)
+        self._unpack.restype, self._unpack.argtypes = None, (c_void_p, c_void_p, c_uint32)
+        self._host_changed.restype = None
+        self._host_changed.argtypes = (c_void_p, c_void_p, c_uint32, c_void_p, c_uint32)
+        self._regions: ctypes.Array[Numbered] = (Numbered * 0)()
+
+    def number(self, regions: Sequence[tuple[int, int, int]]) -> None:
+        """The regions of memory are these (address in this process, bytes, number in Unicorn's) from now on."""
+        self._regions = (Numbered * len(regions))(*(Numbered(*region) for region in regions))
+
+    def pack(self, sce: int, sysenter_cs: int) -> bool:
+        """See emu.packed.Packing; EFER.SCE and IA32_SYSENTER_CS are what Unicorn is not shown."""
+        return bool(self._pack(self._engine, self._at, sce, sysenter_cs))
+
+    def unpack(self, parts: int) -> None:
+        """See emu.packed.Packing."""
+        self._unpack(self._engine, self._at, parts)
+
+    def host_changed(self, pieces: int, count: int) -> None:
+        """See emu.packed.Packing."""
+        self._host_changed(self._engine, pieces, count, self._regions, len(self._regions))
