@@ -71,7 +71,7 @@ class Twin:
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
-        if self._packing is not None and self._handed_over(target):
+        if self._packing is not None and self._handed_over(self._packing, target is self.vcpu):
             return
         state, resuming, behind = source.state(), source.resuming, source.behind
         source.set_interrupt(None)
@@ -88,19 +88,17 @@ class Twin:
             target.resume(resuming)
         target.set_interrupt(self._vector, last=self._last and target is self.emulator)
 
-    def _handed_over(self, target: Cpu) -> bool:
+    def _handed_over(self, packing: Packing, native: bool) -> bool:
         """Move by the packed state that both share. False, with nothing done: there is more to move now."""
-        emulator, vcpu, packing = self.emulator, self.vcpu, self._packing
-        assert packing is not None, "asked for by _activate"
-        if target is vcpu:
+        emulator, vcpu, vector = self.emulator, self.vcpu, self._vector
+        if native:
             if not packing.pack():
                 return False
             vcpu.set_retired(emulator.retired)
             self._active, self.native, self.answers_ahead = vcpu, True, False
-            vcpu.go_on_behind(emulator.behind)
             vcpu.take_over()
-            if self._vector is not None:
-                vcpu.set_interrupt(self._vector)
+            if vector is not None:
+                vcpu.set_interrupt(vector)
             return True
         parts = vcpu.hand_over()
         if parts is None:
@@ -108,9 +106,8 @@ class Twin:
         emulator.set_retired(vcpu.retired)
         self._active, self.native, self.answers_ahead = emulator, False, True
         packing.unpack(parts)
-        emulator.go_on_behind(vcpu.behind)
-        if self._vector is not None:
-            emulator.set_interrupt(self._vector, last=self._last)
+        if vector is not None:
+            emulator.set_interrupt(vector, last=self._last)
         return True
 
     def _now(self, active: Cpu) -> None:

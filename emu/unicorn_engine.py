@@ -587,11 +587,7 @@ class UnicornEngine:
         packer = self._packer
         if packer is None or self._nmi or self._smm or self._returning or self._interrupted or self._shutdown:
             return False
-        system = self._system
-        if not packer.pack(system.sce, system.sysenter_cs):
-            return False
-        self.packed.halted, self.packed.tsc_adjust = self._halted, system.tsc_adjust
-        return True
+        return bool(packer.pack(*self._system.hidden(), self._halted))
 
     def unpack(self, parts: int) -> None:
         """See emu.packed.Packing."""
@@ -601,7 +597,7 @@ class UnicornEngine:
         self._halted = bool(self.packed.halted)
         self._nmi = self._shutdown = self._interrupted = self._returning = False
         if parts & PART_TSC:
-            self._system.tsc_adjust = self.packed.tsc_adjust
+            self._system.take_tsc_adjust(self.packed.tsc_adjust)
         self._faults.forget()
         if parts & PART_DEBUG or self._watch.placed:
             self._watch.translate()

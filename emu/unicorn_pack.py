@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import c_int, c_uint32, c_uint64, c_void_p
+from functools import partial
 from typing import Final
 
 from emu.engine import EngineError
@@ -39,10 +40,14 @@ class Packer:
             raise EngineError("the helper packs a CPU's state otherwise than this package; install it again")
         self.packed = Packed()
         self._engine, self._at = loop.engine, ctypes.addressof(self.packed)
-        self._pack, self._unpack = library.v2e_fast_pack, library.v2e_fast_unpack
+        pack, unpack = library.v2e_fast_pack, library.v2e_fast_unpack
         self._host_changed = library.v2e_fast_host_changed
-        self._pack.restype, self._pack.argtypes = c_int, (c_void_p, c_void_p, c_uint32, c_uint64)
-        self._unpack.restype, self._unpack.argtypes = None, (c_void_p, c_void_p, c_uint32)
+        pack.restype, pack.argtypes = c_int, (c_void_p, c_void_p, c_uint32, c_uint64, c_uint64, c_int)
+        unpack.restype, unpack.argtypes = None, (c_void_p, c_void_p, c_uint32)
+        #: see emu.packed.Packing; given EFER.SCE, IA32_SYSENTER_CS, IA32_TSC_ADJUST, and whether the CPU is halted
+        self.pack: Callable[[int, int, int, bool], int] = partial(pack, self._engine, self._at)
+        #: see emu.packed.Packing
+        self.unpack: Callable[[int], None] = partial(unpack, self._engine, self._at)
         self._host_changed.restype = None
         self._host_changed.argtypes = (c_void_p, c_void_p, c_uint32, c_void_p, c_uint32)
         self._regions: ctypes.Array[Numbered] = (Numbered * 0)()
@@ -50,14 +55,6 @@ class Packer:
     def number(self, regions: Sequence[tuple[int, int, int]]) -> None:
         """The regions of memory are these (address in this process, bytes, number in Unicorn's) from now on."""
         self._regions = (Numbered * len(regions))(*(Numbered(*region) for region in regions))
-
-    def pack(self, sce: int, sysenter_cs: int) -> bool:
-        """See emu.packed.Packing; EFER.SCE and IA32_SYSENTER_CS are what Unicorn is not shown."""
-        return bool(self._pack(self._engine, self._at, sce, sysenter_cs))
-
-    def unpack(self, parts: int) -> None:
-        """See emu.packed.Packing."""
-        self._unpack(self._engine, self._at, parts)
 
     def host_changed(self, pieces: int, count: int) -> None:
         """See emu.packed.Packing."""

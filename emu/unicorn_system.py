@@ -80,7 +80,7 @@ class System:
         }
         #: MSRs that Unicorn has no place for, or must not know
         self._values: dict[int, int] = {}
-        self.sce = 0  #: EFER.SCE
+        self._sce = 0  # EFER.SCE
         self._claimed: dict[int, MsrDevice] = {}
         #: told when the guest has set the time-stamp counter
         self.tell_time_stamp: Callable[[], None] | None = None
@@ -121,7 +121,7 @@ class System:
         before = self._values.get(m.TSC_ADJUST)
         msrs = state.msrs
         self._values = {n: msrs.get(n, reset) for n, reset in self._own.items()}
-        self.sce = state.efer & EFER_SCE
+        self._sce = state.efer & EFER_SCE
         self._env.efer &= ~EFER_SCE
         self._env.sysenter_cs = 0
         if before is not None and before != self._values[m.TSC_ADJUST] and self.tell_time_stamp is not None:
@@ -142,25 +142,19 @@ class System:
         device = self._claimed.get(m.APIC_BASE)
         if device is not None and (base := device.read_msr(m.APIC_BASE)) is not None:
             state.msrs[m.APIC_BASE] = base
-        state.efer |= self.sce
+        state.efer |= self._sce
 
-    @property
-    def sysenter_cs(self) -> int:
-        """IA32_SYSENTER_CS."""
-        return self._values[m.SYSENTER_CS]
+    def hidden(self) -> tuple[int, int, int]:
+        """EFER.SCE, IA32_SYSENTER_CS and IA32_TSC_ADJUST."""
+        return self._sce, self._values[m.SYSENTER_CS], self._values[m.TSC_ADJUST]
 
-    @property
-    def tsc_adjust(self) -> int:
-        """IA32_TSC_ADJUST. When it is set nobody is told, as by `loaded`: another CPU has been here meanwhile."""
-        return self._values[m.TSC_ADJUST]
-
-    @tsc_adjust.setter
-    def tsc_adjust(self, value: int) -> None:
+    def take_tsc_adjust(self, value: int) -> None:
+        """IA32_TSC_ADJUST, of which nobody is told, as by `loaded`: another CPU has been here meanwhile."""
         self._values[m.TSC_ADJUST] = value
 
     def efer(self) -> int:
         """EFER as the guest sees it."""
-        return self._env.efer | self.sce
+        return self._env.efer | self._sce
 
     def tsc(self) -> int:
         """The time-stamp counter now. A write to it moves IA32_TSC_ADJUST by as much (SDM vol. 3B, 18.17.3); so that
@@ -204,7 +198,7 @@ class System:
         if number == m.TSC:
             return self.tsc()
         if number == m.EFER:
-            return env.efer | self.sce
+            return env.efer | self._sce
         if number in (m.FS_BASE, m.GS_BASE):
             return env.segs[FS if number == m.FS_BASE else GS].base
         if number in self._values:
@@ -249,7 +243,7 @@ class System:
         env = self._env
         if (value ^ env.efer) & EFER_LME and env.cr[0] & CR0_PG:
             return GP
-        self.sce = value & EFER_SCE
+        self._sce = value & EFER_SCE
         value = value & ~(EFER_LMA | EFER_SCE) | env.efer & EFER_LMA
         if (value ^ env.efer) & EFER_NXE:
             self._ov.call.tlb_flush(self._ov.cpu)
@@ -342,7 +336,7 @@ class System:
         """SDM vol. 2B and APM vol. 3, SYSCALL. Intel's CPUs know it in 64-bit mode only. `length` in bytes."""
         env = self._env
         long64 = bool(env.hflags & HF_CS64)
-        if not self.sce or (self.model.intel and not long64):
+        if not self._sce or (self.model.intel and not long64):
             return UD
         selector = env.star >> 32 & 0xFFFC
         if env.hflags & HF_LMA:
@@ -362,7 +356,7 @@ class System:
     def _sysret(self, operand_size: int) -> int:
         """SDM vol. 2B and APM vol. 3, SYSRET. `operand_size`: 2 for 64 bits."""
         env = self._env
-        if not self.sce or (self.model.intel and not env.hflags & HF_CS64):
+        if not self._sce or (self.model.intel and not env.hflags & HF_CS64):
             return UD
         if not env.hflags & HF_PE or env.hflags & HF_CPL:
             return GP

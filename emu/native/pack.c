@@ -126,10 +126,10 @@ static void unpack_fpu(uint8_t *env, const struct packed *p)
         memcpy(env + in.xmm + in.xmm_size * i, p->fx + FX_XMM + 16 * i, 16);
 }
 
-/* Between two runs: the whole state but what `struct packed` has no place for, and INTR is low afterwards. `sce` and
- * `sysenter_cs` are what Unicorn is not shown. Returns 0, with nothing done, where there is more to the state than that:
+/* Between two runs: the whole state but what `struct packed` has no place for, and INTR is low afterwards. `sce`,
+ * `sysenter_cs`, `tsc_adjust` and `halted` are what Unicorn is not shown, or forgets. Returns 0, with nothing done, where there is more to the state than that:
  * a delivery that nobody has heard of, or an NMI. */
-API int v2e_fast_pack(engine *e, struct packed *p, uint32_t sce, uint64_t sysenter_cs)
+API int v2e_fast_pack(engine *e, struct packed *p, uint32_t sce, uint64_t sysenter_cs, uint64_t tsc_adjust, int halted)
 {
     uint8_t *env = e->env;
     uint64_t *cr = &AT(uint64_t, env, at.env_cr);
@@ -161,6 +161,8 @@ API int v2e_fast_pack(engine *e, struct packed *p, uint32_t sce, uint64_t sysent
     p->shadow = !!(AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ);
     p->nmi_blocked = !!(AT(uint32_t, env, in.hflags2) & HF2_NMI);
     p->a20 = !!(AT(uint32_t, env, in.a20_mask) & A20_BIT);
+    p->tsc_adjust = tsc_adjust;
+    p->halted = (uint8_t)halted;
     pack_fpu(p, env);
     return 1;
 }

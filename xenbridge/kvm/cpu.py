@@ -85,9 +85,9 @@ class KvmVcpu(Runs):
         """See Vcpu."""
         fast, live = self._fast, self._live
         assert fast is not None, "packed states are shared only where the library moves them"
-        if (device := self._claimed.get(APIC_BASE)) is not None:
+        device = self._claimed.get(APIC_BASE)
+        if device is not None:
             fast.hop.apic_base = device.read_msr(APIC_BASE) or 0
-        self._injected = None
         try:
             fast.go_on(self._rest)
             if self.backend.sets_tsc:
@@ -95,12 +95,12 @@ class KvmVcpu(Runs):
         except KvmError as error:
             self._lose(error)
         packed = fast.packed
-        live.halted, live.nmi_pending = bool(packed.halted), False
+        live.halted = packed.halted != 0
+        live.nmi_pending = self._free = False
         self._priority = packed.cr8
-        self.set_a20(bool(packed.a20))
-        self._checked = live.segments
-        self._fresh = self._packed = self._tables_stale = True
-        self._free = False
+        if packed.a20 != self._a20:
+            self.set_a20(not self._a20)
+        self._fresh = self._packed = self._tables_stale = self._vouched = True
 
     def hand_over(self) -> int | None:
         """See Vcpu."""

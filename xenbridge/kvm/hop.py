@@ -199,7 +199,8 @@ class FastVcpu(Vcpu):
 
     def go_on(self, rest: Callable[[], CpuState]) -> None:
         """As `load`, of the state that is packed; what is not packed is what `rest` answers when it is asked for."""
-        self.hop.nmi_pending = 0
+        if self.hop.nmi_pending:
+            self.hop.nmi_pending = 0
         self.live.give_rest(rest)
         if self._in(self._at):
             raise self._failed()

@@ -77,6 +77,7 @@ class Runs:
         self._unfinished = False  # an access was answered, KVM has to complete its instruction
         self._live = self._cpu.live
         self._checked = b""  # segments and control registers that were found enterable
+        self._vouched = False  # whoever gave the state has found it enterable
         self._priority = 0  # CR8 as it was told of last
         self._stop = False
         self._vector: int | None = None
@@ -145,6 +146,9 @@ class Runs:
         segments, so a guest may have come natively to what it could not have been entered in."""
         segments = self._live.segments
         if segments == self._checked:
+            return ""
+        if self._vouched:
+            self._vouched, self._checked = False, segments
             return ""
         self._finish()
         if broken := self.refused(self.live()):
@@ -372,7 +376,8 @@ class Runs:
             self._cpu.load(state)
         except KvmError as error:
             self._lose(error)
-        self._fresh, self._checked, self._free, self._packed = True, b"", False, False
+        self._fresh, self._checked = True, b""
+        self._free = self._packed = self._vouched = False
 
     def _tell_priority(self) -> None:
         value = self._live.cr8
