@@ -1,8 +1,8 @@
 """A CPU's state in one flat structure, which two CPUs share so that a move between them takes nothing apart in Python.
 
 The layout is that of emu/native/packed.h: little-endian, each field at a multiple of its size. Units and meaning are
-those of `emu.x86.state.CpuState`. It has what a hypervisor's CPU may change; the rest (system management mode, the other
-MSRs) stays with the emulator meanwhile.
+those of `emu.x86.state.CpuState`. It has what a hypervisor's CPU may change; the rest (system management mode, the
+other MSRs) stays with the emulator meanwhile.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class PackedTable(ctypes.Structure):
 
 
 class Packed(ctypes.Structure):
-    """struct packed. `fx` is as FXSAVE64 stores it, with the abridged tags, MXCSR_MASK and what is reserved 0; `fcs` and
-    `fds` are the selectors that it has no place for."""
+    """struct packed. `fx` is as FXSAVE64 stores it, with the abridged tags, MXCSR_MASK and what is reserved 0; `fcs`
+    and `fds` are the selectors that it has no place for."""
 
     _fields_ = (
         ("regs", c_uint64 * 16), ("rip", c_uint64), ("rflags", c_uint64), ("segments", PackedSegment * 8),
@@ -102,7 +102,7 @@ class Packing(Protocol):
 
 def pack_state(state: CpuState, packed: Packed) -> None:
     """Put what it has a place for into `packed`."""
-    packed.regs[:] = state.regs
+    packed.regs = (c_uint64 * 16)(*state.regs)
     packed.rip, packed.rflags = state.rip, state.rflags
     for target, name in zip(packed.segments, _NAMES, strict=True):
         s = state.segment(name)
@@ -111,8 +111,8 @@ def pack_state(state: CpuState, packed: Packed) -> None:
     packed.gdtr, packed.idtr = PackedTable(gdtr.base, gdtr.limit), PackedTable(idtr.base, idtr.limit)
     packed.cr0, packed.cr2, packed.cr3, packed.cr4 = state.cr0, state.cr2, state.cr3, state.cr4
     packed.cr8, packed.efer = state.cr8, state.efer
-    packed.dr[:] = state.dr
-    packed.msrs[:] = [state.msrs.get(number, 0) for number in MSRS]
+    packed.dr = (c_uint64 * 8)(*state.dr)
+    packed.msrs = (c_uint64 * len(MSRS))(*(state.msrs.get(number, 0) for number in MSRS))
     packed.tsc_adjust = state.msrs.get(m.TSC_ADJUST, 0)
     packed.shadow, packed.nmi_blocked = state.shadow, state.nmi_blocked
     packed.halted, packed.a20 = state.halted, state.a20

@@ -68,11 +68,11 @@ class Twin:
         source = self._active
         if target is source:
             return
+        if self._packing is not None and self._handed_over(self._packing, target is self.vcpu):
+            return
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
-        if self._packing is not None and self._handed_over(self._packing, target is self.vcpu):
-            return
         state, resuming, behind = source.state(), source.resuming, source.behind
         source.set_interrupt(None)
         self._share_memory(source, target)

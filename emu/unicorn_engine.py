@@ -577,7 +577,7 @@ class UnicornEngine:
         if self._packer is None:
             if not isinstance(self._loop, FastLoop):
                 return None
-            self._packer = Packer(self._loop)
+            self._packer = Packer(self._loop, self._system.hidden)
             self.packed: Packed = self._packer.packed
             self._packer.number(self._memory.numbers())
         return self
@@ -587,7 +587,8 @@ class UnicornEngine:
         packer = self._packer
         if packer is None or self._nmi or self._smm or self._returning or self._interrupted or self._shutdown:
             return False
-        return bool(packer.pack(*self._system.hidden(), self._halted))
+        self._system.hidden.halted = self._halted
+        return packer.pack() != 0
 
     def unpack(self, parts: int) -> None:
         """See emu.packed.Packing."""

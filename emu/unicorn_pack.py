@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_int, c_uint32, c_uint64, c_void_p
+from ctypes import c_uint32, c_uint64, c_void_p
 from functools import partial
 from typing import Final
 
 from emu.engine import EngineError
 from emu.packed import Packed
+from emu.unicorn_control import Hidden
 from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import Env, XmmReg, offset_of
 
@@ -27,30 +28,35 @@ class Numbered(ctypes.Structure):
 
 
 class Packer:
-    """The helper's functions for the engine that `loop` runs. Raises EngineError when the helper has another layout than
-    `emu.packed`."""
+    """The helper's functions for the engine that `loop` runs; `hidden` is kept up to date by whoever knows. Raises
+    EngineError when the helper has another layout than `emu.packed`."""
 
-    def __init__(self, loop: FastLoop) -> None:
-        # Nothing in them waits, so they keep Python's lock, giving up of which is most of what a call costs.
+    def __init__(self, loop: FastLoop, hidden: Hidden) -> None:
+        # Nothing in them waits, so they keep Python's lock; that, and more than one argument, is most of a call's cost.
         library = ctypes.PyDLL(loop.library)
         layout = (c_uint32 * (len(_OFFSETS) + 1))(*(offset_of(Env, name) for name in _OFFSETS), ctypes.sizeof(XmmReg))
         describe = library.v2e_pack_layout
         describe.restype, describe.argtypes = c_uint64, (c_void_p,)
-        if describe(layout) != ctypes.sizeof(layout) << 32 | ctypes.sizeof(Packed):
+        sizes = ctypes.sizeof(layout) << 48 | ctypes.sizeof(Hidden) << 32 | ctypes.sizeof(Packed)
+        if describe(layout) != sizes:
             raise EngineError("the helper packs a CPU's state otherwise than this package; install it again")
         self.packed = Packed()
-        self._engine, self._at = loop.engine, ctypes.addressof(self.packed)
-        pack, unpack = library.v2e_fast_pack, library.v2e_fast_unpack
-        self._host_changed = library.v2e_fast_host_changed
-        pack.restype, pack.argtypes = c_int, (c_void_p, c_void_p, c_uint32, c_uint64, c_uint64, c_int)
-        unpack.restype, unpack.argtypes = None, (c_void_p, c_void_p, c_uint32)
-        #: see emu.packed.Packing; given EFER.SCE, IA32_SYSENTER_CS, IA32_TSC_ADJUST, and whether the CPU is halted
-        self.pack: Callable[[int, int, int, bool], int] = partial(pack, self._engine, self._at)
+        self._engine, self._hidden = loop.engine, hidden
+        hidden.engine, hidden.packed = loop.engine, ctypes.addressof(self.packed)
+        at = ctypes.byref(hidden)
         #: see emu.packed.Packing
-        self.unpack: Callable[[int], None] = partial(unpack, self._engine, self._at)
+        self.pack: Callable[[], int] = partial(library.v2e_fast_pack, at)
+        self._unpack: Callable[[], None] = partial(library.v2e_fast_unpack, at)
+        library.v2e_fast_unpack.restype = None
+        self._host_changed = library.v2e_fast_host_changed
         self._host_changed.restype = None
         self._host_changed.argtypes = (c_void_p, c_void_p, c_uint32, c_void_p, c_uint32)
         self._regions: ctypes.Array[Numbered] = (Numbered * 0)()
+
+    def unpack(self, parts: int) -> None:
+        """See emu.packed.Packing."""
+        self._hidden.parts = parts
+        self._unpack()
 
     def number(self, regions: Sequence[tuple[int, int, int]]) -> None:
         """The regions of memory are these (address in this process, bytes, number in Unicorn's) from now on."""

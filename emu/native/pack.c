@@ -13,6 +13,7 @@
 #define CC_OP_EFLAGS 1u
 #define CR0_PE 1u
 #define CR0_ET 0x10u
+#define CR0_PG 0x80000000u
 #define CR4_SMAP 0x200000u
 #define EFER_SCE 1u
 #define EFER_LMA 0x400u
@@ -41,6 +42,17 @@ struct state_layout {
 };
 static struct state_layout in;
 
+/* One engine's side of a move, shared with Python (emu/unicorn_pack.py), whose calls so need one argument. What Unicorn
+ * is not shown or forgets, `sce` to `halted`, is Python's to fill in. */
+struct packing {
+    engine *engine;
+    struct packed *packed;
+    uint64_t sysenter_cs, tsc_adjust;
+    uint32_t sce, halted;
+    uint32_t parts; /* PACKED_*, of the state to be gone on from */
+    uint32_t pad;
+};
+
 /* Regions of memory: where they are in this process, and in Unicorn's numbering of RAM. */
 struct numbered {
     uint64_t host, size, ram;
@@ -49,7 +61,7 @@ struct numbered {
 API uint64_t v2e_pack_layout(const struct state_layout *layout)
 {
     in = *layout;
-    return (uint64_t)sizeof(struct state_layout) << 32 | sizeof(struct packed);
+    return (uint64_t)sizeof(struct state_layout) << 48 | (uint64_t)sizeof(struct packing) << 32 | sizeof(struct packed);
 }
 
 /* MSRs but IA32_SYSENTER_CS, which Unicorn is not shown: the order of `struct packed`. */
@@ -126,11 +138,12 @@ static void unpack_fpu(uint8_t *env, const struct packed *p)
         memcpy(env + in.xmm + in.xmm_size * i, p->fx + FX_XMM + 16 * i, 16);
 }
 
-/* Between two runs: the whole state but what `struct packed` has no place for, and INTR is low afterwards. `sce`,
- * `sysenter_cs`, `tsc_adjust` and `halted` are what Unicorn is not shown, or forgets. Returns 0, with nothing done, where there is more to the state than that:
- * a delivery that nobody has heard of, or an NMI. */
-API int v2e_fast_pack(engine *e, struct packed *p, uint32_t sce, uint64_t sysenter_cs, uint64_t tsc_adjust, int halted)
+/* Between two runs: the whole state but what `struct packed` has no place for, and INTR is low afterwards. Returns 0, with
+ * nothing done, where there is more to the state than that: a delivery that nobody has heard of, or an NMI. */
+API int v2e_fast_pack(const struct packing *from)
 {
+    engine *e = from->engine;
+    struct packed *p = from->packed;
     uint8_t *env = e->env;
     uint64_t *cr = &AT(uint64_t, env, at.env_cr);
     const struct segment *tables = segment_of(env, GDT);
@@ -152,17 +165,17 @@ API int v2e_fast_pack(engine *e, struct packed *p, uint32_t sce, uint64_t sysent
     p->cr3 = cr[3];
     p->cr4 = cr[4];
     p->cr8 = AT(uint8_t, env, in.v_tpr) & 0xf;
-    p->efer = AT(uint64_t, env, in.efer) | sce;
+    p->efer = AT(uint64_t, env, in.efer) | from->sce;
     memcpy(p->dr, env + at.env_dr, sizeof p->dr);
     p->dr[4] = p->dr[5] = 0;
-    p->msrs[0] = sysenter_cs;
+    p->msrs[0] = from->sysenter_cs;
     for (int i = 1; i < PACKED_MSRS; i++)
         p->msrs[i] = *msr(env, i);
     p->shadow = !!(AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ);
     p->nmi_blocked = !!(AT(uint32_t, env, in.hflags2) & HF2_NMI);
     p->a20 = !!(AT(uint32_t, env, in.a20_mask) & A20_BIT);
-    p->tsc_adjust = tsc_adjust;
-    p->halted = (uint8_t)halted;
+    p->tsc_adjust = from->tsc_adjust;
+    p->halted = (uint8_t)from->halted;
     pack_fpu(p, env);
     return 1;
 }
@@ -194,12 +207,18 @@ static uint32_t derived(const struct packed *p, uint8_t *env)
     (HF_CPL | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_LMA | HF_CS64 | HF_INHIBIT_IRQ | HF_PE | HF_MP_EM_TS | HF_OSFXSR | HF_SMAP)
 
 /* Go on from what is packed; of the FPU, the debug registers and the MSRs only the `parts` that changed. What Unicorn
- * has derived from the state before is derived anew, and its TLB is dropped. */
-API void v2e_fast_unpack(engine *e, const struct packed *p, uint32_t parts)
+ * has derived from the state before is derived anew. Its TLB goes where there is paging, as whoever ran meanwhile may have
+ * written the tables; without, an address leads where it led. */
+API void v2e_fast_unpack(const struct packing *to)
 {
+    engine *e = to->engine;
+    const struct packed *p = to->packed;
     uint8_t *env = e->env;
+    uint32_t parts = to->parts;
     uint64_t *cr = &AT(uint64_t, env, at.env_cr), *dr = &AT(uint64_t, env, at.env_dr);
     struct segment *tables = segment_of(env, GDT);
+    int32_t *a20_mask = &AT(int32_t, env, in.a20_mask), a20 = p->a20 ? -1 : ~(int32_t)A20_BIT;
+    int elsewhere = (cr[0] | p->cr0) & CR0_PG || *a20_mask != a20;
     uint64_t rflags = (p->rflags & RFLAGS_KEPT) | RFLAGS_ONE;
     uint32_t *hflags2 = &AT(uint32_t, env, in.hflags2);
 
@@ -235,13 +254,14 @@ API void v2e_fast_unpack(engine *e, const struct packed *p, uint32_t parts)
             *msr(env, i) = p->msrs[i];
     if (parts & PACKED_FPU)
         unpack_fpu(env, p);
-    AT(int32_t, env, in.a20_mask) = p->a20 ? -1 : ~(int32_t)A20_BIT;
+    *a20_mask = a20;
     AT(uint32_t, env, at.env_hflags) = (AT(uint32_t, env, at.env_hflags) & ~DERIVED) | derived(p, env);
     *hflags2 = (*hflags2 & ~HF2_NMI) | HF2_VINTR | (p->nmi_blocked ? HF2_NMI : 0);
     AT(int32_t, env, at.env_old_exception) = NO_EXCEPTION;
     AT(int32_t, env, at.env_error_code) = AT(int32_t, env, in.exception_is_int) = 0;
     AT(uint32_t, e->cpu, at.cpu_interrupt_request) = 0;
-    real_tlb_flush(e->cpu);
+    if (elsewhere)
+        real_tlb_flush(e->cpu);
     e->control->last = e->control->skip = EMPTY;
     e->control->trap = 0;
     e->control->leave = LEAVE_BLOCK;

@@ -74,8 +74,8 @@ class KvmVcpu(Runs):
             self._task_priority(state.cr8 & CR8_MASK)
 
     def share(self, packing: Packing, rest: Callable[[], CpuState]) -> bool:
-        """See Vcpu."""
-        if self._fast is None:
+        """See Vcpu. Not where WRMSR is KVM's: what is not packed would change without a word."""
+        if self._fast is None or not self.backend.msr_exits:
             return False
         self._fast.share(packing.packed)
         self._packing, self._rest = packing, rest
@@ -105,7 +105,9 @@ class KvmVcpu(Runs):
     def hand_over(self) -> int | None:
         """See Vcpu."""
         fast, live = self._fast, self._live
-        if fast is None or not self._packed or live.nmi_pending or self.gone or self._accesses.redirected:
+        if fast is None or not self._packed or self._taken is not None or live.nmi_pending:
+            return None
+        if self.gone or self._accesses.redirected:
             return None
         try:
             while not fast.give_up(self._unfinished):
@@ -269,7 +271,7 @@ class KvmVcpu(Runs):
         """See Cpu. The machine's; the host's where KVM does not let it be set."""
         if not self.backend.sets_tsc:
             return self._cpu.read_msr(TSC) or 0
-        return self._place.timestamp() + self._live.tsc_adjust & MASK64
+        return self._place.timestamp() + self._live.beside.tsc_adjust & MASK64
 
     def on_time_stamp(self, callback: Callable[[], None] | None) -> None:
         """See Cpu. A write to it is the emulator's."""

@@ -6,10 +6,10 @@ It has the same parts and rules as `xenbridge.kvm.vcpu.Vcpu`, which is used wher
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 from collections.abc import Callable, Sequence
 from ctypes import c_int, c_int32, c_uint32, c_uint64, c_void_p
+from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Final
@@ -37,8 +37,9 @@ class Hop(ctypes.Structure):
     _fields_ = (
         ("run", c_void_p), ("packed", c_void_p), ("fd", c_int32), ("vm_fd", c_int32), ("changed", c_uint32),
         ("known", c_uint32), ("native", c_uint32), ("reads_tsc", c_uint32), ("tsc", c_uint64), ("apic_base", c_uint64),
-        ("nmi_pending", c_uint32), ("error", c_int32), ("request", c_uint64), ("logs", c_void_p), ("pieces", c_void_p),
-        ("log_count", c_uint32), ("piece_count", c_uint32), ("system_calls", c_uint64),
+        ("nmi_pending", c_uint32), ("unfinished", c_uint32), ("error", c_int32), ("_pad", c_uint32),
+        ("request", c_uint64), ("logs", c_void_p), ("pieces", c_void_p), ("log_count", c_uint32),
+        ("piece_count", c_uint32), ("system_calls", c_uint64),
     )  # fmt: skip
     changed: int
     known: int
@@ -47,6 +48,7 @@ class Hop(ctypes.Structure):
     tsc: int
     apic_base: int
     nmi_pending: int
+    unfinished: int
     error: int
     request: int
     log_count: int
@@ -64,7 +66,8 @@ class Library:
     where it was built from other sources."""
 
     def __init__(self, path: str) -> None:
-        # None of its system calls waits, so it keeps Python's lock, giving up of which is most of what a call costs.
+        # None of its system calls waits, so it keeps Python's lock; that, and more than one argument, is most of what a
+        # call costs.
         library = ctypes.PyDLL(path)
 
         def f(name: str, result: Any, *arguments: Any) -> Any:
@@ -77,11 +80,11 @@ class Library:
         shared = ctypes.sizeof(Hop) << 16 | ctypes.sizeof(Packed)
         if layout & 0xFFFFFFFF != shared or sources not in (0, sources_checksum()):
             raise KvmError("xenbridge/kvm/native was built from other sources than this package's; install it again")
-        self.enter = f("in", c_int, c_void_p)
-        self.out = f("out", c_int, c_void_p, c_int)
+        #: each is given its struct hop by reference
+        self.enter, self.out = library.v2e_hop_in, library.v2e_hop_out
+        self.written = library.v2e_hop_written
         self.peek = f("peek", None, c_void_p)
         self.read = f("read", c_int, c_void_p, c_int)
-        self.written = f("written", c_int, c_void_p)
 
 
 def load_library() -> Library | None:
@@ -96,46 +99,42 @@ def load_library() -> Library | None:
         return None
 
 
-class PackedLive(LiveState):
-    """The state in place, with what the page does not have as it is packed."""
+class PackedBeside:
+    """See Beside: of what `packed` gives, and the rest as it was given, found out when it is asked for."""
 
-    def __init__(self, page: mmap.mmap, packed: Callable[[], Packed]) -> None:
+    def __init__(self, packed: Callable[[], Packed]) -> None:
         self._packed = packed
         self._rest: CpuState | Callable[[], CpuState] = CpuState()
-        super().__init__(page)
-
-    def _begin(self) -> None:
-        """There is nothing that is known last: it is packed."""
 
     @property
     def rest(self) -> CpuState:
-        """What is not packed, as it was given; found out when it is asked for."""
+        """A state that has what is not packed."""
         if not isinstance(self._rest, CpuState):
             self._rest = self._rest()
         return self._rest
 
-    def give_rest(self, rest: CpuState | Callable[[], CpuState]) -> None:
+    def give(self, rest: CpuState | Callable[[], CpuState]) -> None:
         """From now on that is `rest`, or what it answers when it is asked first."""
         self._rest = rest
 
     @property
     def tsc_adjust(self) -> int:
-        """See LiveState."""
+        """IA32_TSC_ADJUST."""
         return self._packed().tsc_adjust
 
-    @property  # type: ignore[override]
+    @property
     def fpu(self) -> Fpu:
         return unpack_fpu(self._packed())
 
-    @property  # type: ignore[override]
+    @property
     def dr(self) -> list[int]:
         return list(self._packed().dr)
 
-    @property  # type: ignore[override]
+    @property
     def msrs(self) -> dict[int, int]:
         return unpack_msrs(self._packed(), self.rest.msrs)
 
-    @property  # type: ignore[override]
+    @property
     def smbase(self) -> int:
         return self.rest.smbase
 
@@ -161,8 +160,12 @@ class FastVcpu(Vcpu):
         self._at = ctypes.addressof(hop)
         self.packed = Packed()
         self.share(self.packed)
-        self._in, self._out = self._library.enter, self._library.out
-        self.live = PackedLive(self._map, lambda: self.packed)
+        at = ctypes.byref(hop)
+        self._in: Callable[[], int] = partial(self._library.enter, at)
+        self._out: Callable[[], int] = partial(self._library.out, at)
+        self._written: Callable[[], int] = partial(self._library.written, at)
+        self._beside = PackedBeside(lambda: self.packed)
+        self.live = LiveState(self._map, self._beside)
         self.read_back()
 
     def share(self, packed: Packed) -> None:
@@ -193,22 +196,23 @@ class FastVcpu(Vcpu):
         hop = self.hop
         hop.nmi_pending = state.nmi_pending
         hop.apic_base = state.msrs.get(m.APIC_BASE, m.APIC_BASE_RESET)
-        self.live.give_rest(state.copy())
-        if self._in(self._at):
+        self._beside.give(state.copy())
+        if self._in():
             raise self._failed()
 
     def go_on(self, rest: Callable[[], CpuState]) -> None:
         """As `load`, of the state that is packed; what is not packed is what `rest` answers when it is asked for."""
         if self.hop.nmi_pending:
             self.hop.nmi_pending = 0
-        self.live.give_rest(rest)
-        if self._in(self._at):
+        self._beside.give(rest)
+        if self._in():
             raise self._failed()
 
     def give_up(self, unfinished: bool) -> bool:
-        """Have KVM complete the instruction whose access was answered, with `unfinished`, and pack the state. False: the
-        same instruction has another access, to be answered first."""
-        ended = self._out(self._at, unfinished)
+        """Have KVM complete the instruction whose access was answered, with `unfinished`, and pack the state. False:
+        the same instruction has another access, to be answered first."""
+        self.hop.unfinished = unfinished
+        ended = self._out()
         if ended < 0:
             raise self._failed()
         return ended != EXITS_AGAIN
@@ -223,7 +227,7 @@ class FastVcpu(Vcpu):
         """See Vcpu."""
         self._library.peek(self._at)
         live = self.live
-        state = unpack_state(self.packed, live.rest)
+        state = unpack_state(self.packed, self._beside.rest)
         state.halted, state.a20 = live.halted, live.a20
         state.nmi_pending = self.nmi_waits or live.nmi_pending
         return state
@@ -239,7 +243,7 @@ class FastVcpu(Vcpu):
     def written(self) -> int:
         """How many pieces of (host address, bytes) at `pieces` the guest has written since the last call; NO_ROOM: too
         many."""
-        count: int = self._library.written(self._at)
+        count = self._written()
         if count == -1:
             raise self._failed()
         return count

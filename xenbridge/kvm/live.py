@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import Final
+from typing import Final, Protocol
 
 from emu.x86.modes import Mode, mode_of
 from emu.x86.msrs import TSC_ADJUST
@@ -19,13 +19,41 @@ _MASKED_AT: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_masked.offset
 SEGMENTS_END: Final = abi.AT_SREGS + parts.SREGS_SIZE
 
 
+class Beside(Protocol):
+    """What of a state is not in the page, as it was known last."""
+
+    @property
+    def fpu(self) -> Fpu: ...
+    @property
+    def dr(self) -> list[int]: ...
+    @property
+    def msrs(self) -> dict[int, int]: ...
+    @property
+    def smbase(self) -> int: ...
+    @property
+    def tsc_adjust(self) -> int: ...
+
+
+class Known:
+    """See Beside."""
+
+    def __init__(self) -> None:
+        state = CpuState()
+        self.fpu, self.dr, self.msrs, self.smbase = Fpu(), state.dr, state.msrs, state.smbase
+
+    @property
+    def tsc_adjust(self) -> int:
+        """IA32_TSC_ADJUST."""
+        return self.msrs.get(TSC_ADJUST, 0)
+
+
 class LiveState:
-    """Of the vCPU whose kvm_run is `page`. What is not in the page is what was known last: see `Vcpu`."""
+    """Of the vCPU whose kvm_run is `page`; what is not there is `beside`."""
 
     smm = smm_nmi = False  #: system management mode is never entered here
 
-    def __init__(self, page: mmap.mmap) -> None:
-        self._page = page
+    def __init__(self, page: mmap.mmap, beside: Beside) -> None:
+        self._page, self.beside = page, beside
         word = ctypes.c_uint64.from_buffer
         self._rip, self._rflags = word(page, _RIP_AT), word(page, _RFLAGS_AT)
         sregs = abi.AT_SREGS
@@ -33,21 +61,14 @@ class LiveState:
         self._cr3, self._cr4 = word(page, sregs + abi.Sregs.cr3.offset), word(page, sregs + abi.Sregs.cr4.offset)
         self._cr8, self._efer = word(page, sregs + abi.Sregs.cr8.offset), word(page, sregs + abi.Sregs.efer.offset)
         self._mode: tuple[bytes, int, Mode] = b"", 0, Mode.REAL
-        # What the page does not have.
+        # What KVM is not told.
         self.halted = self.nmi_pending = False
         self.a20 = True
-        self._begin()
 
-    def _begin(self) -> None:
-        self.smbase = CpuState().smbase
-        self.dr: list[int] = CpuState().dr
-        self.msrs: dict[int, int] = {}
-        self.fpu = Fpu()
-
-    @property
-    def tsc_adjust(self) -> int:
-        """IA32_TSC_ADJUST as it was known last."""
-        return self.msrs.get(TSC_ADJUST, 0)
+    fpu = property(lambda self: self.beside.fpu)
+    dr = property(lambda self: self.beside.dr)
+    msrs = property(lambda self: self.beside.msrs)
+    smbase = property(lambda self: self.beside.smbase)
 
     @property
     def mode(self) -> Mode:

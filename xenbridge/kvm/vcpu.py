@@ -20,7 +20,7 @@ from emu.x86.state import CpuState, Fpu
 from xenbridge.kvm import abi
 from xenbridge.kvm import state as parts
 from xenbridge.kvm.abi import KvmError, ioctl
-from xenbridge.kvm.live import LiveState
+from xenbridge.kvm.live import Known, LiveState
 from xenbridge.kvm.vm import Vm
 
 #: What `Vcpu.run` says when KVM_RUN was interrupted by a signal or by immediate_exit.
@@ -90,8 +90,9 @@ class Vcpu:
 
     def _begin(self, known: Sequence[int]) -> None:
         """Take the state that the vCPU was made with. `known` are those of state.NATIVE_MSRS that this KVM has."""
+        self._known = Known()
         #: the state in place
-        self.live = LiveState(self._map)
+        self.live = LiveState(self._map, self._known)
         self._xsave = bytearray(abi.XSAVE_SIZE)
         self._xsave_buffer = (ctypes.c_uint8 * abi.XSAVE_SIZE).from_buffer(self._xsave)
         self._fx = b""  # x87 and SSE state as KVM has it
@@ -215,19 +216,19 @@ class Vcpu:
             self._debug[:] = debug
             self._debug_seen = debug
             self._call("SET_DEBUGREGS", self._debug_at)
-        if state.fpu is not self.live.fpu and state.fpu != self.live.fpu:
+        known = self._known
+        if state.fpu is not known.fpu and state.fpu != known.fpu:
             parts.pack_fpu(state.fpu, self._xsave)
             self._call("SET_XSAVE", self._xsave_at)
             self._fx = bytes(self._xsave[: parts.FX_SIZE])
         self._load_msrs(state)
-        live = self.live
-        live.fpu, live.dr, live.msrs, live.smbase = state.fpu, state.dr, state.msrs, state.smbase
+        known.fpu, known.dr, known.msrs, known.smbase = state.fpu, state.dr, state.msrs, state.smbase
 
     def _load_msrs(self, state: CpuState) -> None:
         values = state.msrs
         wanted = _msr_list((n, values.get(n, 0)) for n in self._msr_numbers)[_MSRS_HEAD:]
         if wanted != self._msrs_seen:
-            changed = {n: values.get(n, 0) for n in self._msr_numbers if values.get(n, 0) != self.live.msrs.get(n, 0)}
+            changed = {n: values.get(n, 0) for n in self._msr_numbers if values.get(n, 0) != self._known.msrs.get(n, 0)}
             self._set_msrs(changed or {n: values.get(n, 0) for n in self._msr_numbers})
             self._msrs_seen = wanted
 
@@ -241,19 +242,19 @@ class Vcpu:
         self._call("GET_XSAVE", self._xsave_at)
         fx = bytes(self._xsave[: parts.FX_SIZE])
         if fx != self._fx:
-            self._fx, self.live.fpu = fx, parts.unpack_fpu(fx, self.live.fpu)
+            self._fx, self._known.fpu = fx, parts.unpack_fpu(fx, self._known.fpu)
         self._call("GET_DEBUGREGS", self._debug_at)
         if self._debug != self._debug_seen:
             self._debug_seen = bytes(self._debug)
-            self.live.dr = parts.unpack_debug(self._debug_seen)
+            self._known.dr = parts.unpack_debug(self._debug_seen)
         self._call("GET_MSRS", self._msr_at)
         self.tsc = int.from_bytes(self._msrs[-8:], "little")
         if (data := self._msrs[_MSRS_HEAD : -_MSR_ENTRY.size]) != self._msrs_seen:
             self._msrs_seen = bytes(data)
             known = zip(self._msr_numbers, _MSR_VALUE.iter_unpack(self._msrs_seen), strict=True)
             values = {number: value for number, (value,) in known}
-            before = self.live.msrs
-            self.live.msrs = {**before, **{n: v for n, v in values.items() if v or n in before}}
+            before = self._known.msrs
+            self._known.msrs = {**before, **{n: v for n, v in values.items() if v or n in before}}
 
     def set_cr8(self, value: int) -> None:
         """What CR8 reads from the next run on."""

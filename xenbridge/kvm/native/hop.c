@@ -48,7 +48,9 @@ struct hop {
     uint64_t tsc; /* as it was read last */
     uint64_t apic_base;
     uint32_t nmi_pending;
+    uint32_t unfinished; /* an access was answered, and KVM is to complete its instruction */
     int32_t error;    /* errno of `request`, which failed; 0 where a value was refused */
+    uint32_t pad;
     uint64_t request;
     const struct log *logs;
     uint64_t (*pieces)[2]; /* (host address, bytes) of runs of written pages */
@@ -379,15 +381,14 @@ API int v2e_hop_read(struct hop *h, int whole)
     return take_fpu(h) < 0 || take_debug(h) < 0 || take_msrs(h, whole ? h->known : h->native) < 0 ? -1 : 0;
 }
 
-/* Have KVM complete the instruction whose access was answered, with `unfinished`, and read what it has come to. What was
- * to be delivered and has not been is taken back: nothing of it has happened. Returns 1, before anything was read, where
- * the same instruction exits again. */
-API int v2e_hop_out(struct hop *h, int unfinished)
+/* Have KVM complete what is `unfinished`, and read what it has come to. What was to be delivered and has not been is taken
+ * back: nothing of it has happened. Returns 1, before anything was read, where the same instruction exits again. */
+API int v2e_hop_out(struct hop *h)
 {
     struct kvm_run *run = h->run;
     struct kvm_vcpu_events *e = &run->s.regs.events;
 
-    if (unfinished) {
+    if (h->unfinished) {
         uint8_t asked = run->immediate_exit;
         int answer;
 
