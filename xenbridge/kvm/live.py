@@ -57,6 +57,7 @@ class LiveState:
         word = ctypes.c_uint64.from_buffer
         self._rip, self._rflags = word(page, _RIP_AT), word(page, _RFLAGS_AT)
         sregs = abi.AT_SREGS
+        self._cs_base = word(page, sregs + abi.Sregs.cs.offset + abi.Segment.base.offset)
         self._cr0, self._cr2 = word(page, sregs + abi.Sregs.cr0.offset), word(page, sregs + abi.Sregs.cr2.offset)
         self._cr3, self._cr4 = word(page, sregs + abi.Sregs.cr3.offset), word(page, sregs + abi.Sregs.cr4.offset)
         self._cr8, self._efer = word(page, sregs + abi.Sregs.cr8.offset), word(page, sregs + abi.Sregs.efer.offset)
@@ -142,7 +143,7 @@ class LiveState:
     def linear_pc(self) -> int:
         """See CpuState."""
         rip: int = self._rip.value
-        return rip if self.mode is Mode.LONG64 else (self.cs.base + rip) & 0xFFFFFFFF
+        return rip if self.mode is Mode.LONG64 else self._cs_base.value + rip & 0xFFFFFFFF
 
     @property
     def cpl(self) -> int:
