@@ -97,7 +97,7 @@ class KvmVcpu(Runs):
         packed = fast.packed
         live.halted = packed.halted != 0
         live.nmi_pending = self._free = False
-        self._priority = packed.cr8
+        self._priority, self._resuming = packed.cr8, None
         if packed.a20 != self._a20:
             self.set_a20(not self._a20)
         self._fresh = self._packed = self._tables_stale = self._vouched = True
@@ -107,7 +107,7 @@ class KvmVcpu(Runs):
         fast, live = self._fast, self._live
         if fast is None or not self._packed or self._taken is not None or live.nmi_pending:
             return None
-        if self.gone or self._accesses.redirected:
+        if self.gone or self._accesses.redirected or self._resuming is not None:
             return None
         try:
             while not fast.give_up(self._unfinished):
@@ -153,11 +153,12 @@ class KvmVcpu(Runs):
 
     @property
     def resuming(self) -> tuple[int, int, bool] | None:
-        """See Cpu. None: KVM looks at each arrival, so a breakpoint behind an interrupt may be met twice."""
-        return None
+        """See Cpu."""
+        return self._resuming
 
     def resume(self, place: tuple[int, int, bool]) -> None:
         """See Cpu."""
+        self._resuming = place
 
     @property
     def behind(self) -> int:
@@ -251,6 +252,7 @@ class KvmVcpu(Runs):
     def set_breakpoints(self, linear: Iterable[int]) -> None:
         """See Cpu."""
         self._points = frozenset(linear)
+        self._resuming = None
 
     def set_event_stops(self, classes: int, physical: Iterable[int], changes: Change) -> None:
         """See Cpu."""

@@ -56,6 +56,7 @@ class LiveState:
         self._page, self.beside = page, beside
         word = ctypes.c_uint64.from_buffer
         self._rip, self._rflags = word(page, _RIP_AT), word(page, _RFLAGS_AT)
+        self._rsp = word(page, abi.AT_REGS + abi.Regs.rsp.offset)
         sregs = abi.AT_SREGS
         self._cs_base = word(page, sregs + abi.Sregs.cs.offset + abi.Segment.base.offset)
         self._cr0, self._cr2 = word(page, sregs + abi.Sregs.cr0.offset), word(page, sregs + abi.Sregs.cr2.offset)
@@ -89,6 +90,7 @@ class LiveState:
         return parts.unpack_regs(self._page[abi.AT_REGS : abi.AT_SREGS])[0]
 
     rip = property(lambda self: self._rip.value)
+    rsp = property(lambda self: self._rsp.value)
     rflags = property(lambda self: self._rflags.value)
     cr0 = property(lambda self: self._cr0.value)
     cr2 = property(lambda self: self._cr2.value)

@@ -86,6 +86,9 @@ class Runs:
         self._points: frozenset[int] = frozenset()
         self._others = ""  # stops that are set and cannot be kept
         self._debugging = False
+        self._holding = False  # no interrupt is to be delivered now
+        #: see Cpu.resuming: of the CPU before, where an interrupt came ahead of an instruction to be resumed from
+        self._resuming: tuple[int, int, bool] | None = None
         self._packed = False  # the state was given packed, and nobody has given another one since
         self._fresh = True  # nothing has run since the state was given or somebody stopped the CPU
         self._task_priority: Callable[[int], None] | None = None
@@ -131,15 +134,44 @@ class Runs:
             if budget == 1:
                 return self._step()
             if self._points and skip_breakpoint and self._fresh and self.linear_pc in self._points:
-                exit = self._step()
+                exit = self._pass()
                 if exit.stop is None or exit.stop.reason is not ExitReason.BUDGET:
                     return exit
-            self._debug(0, self._points)
-            self._free = True
-            return self._run(deadline)
+            return self._go_on(deadline)
         except KvmError as error:
             self._lose(error)
             return self._failed(self.gone)
+
+    def _pass(self) -> VmExit:
+        """Execute the instruction at a breakpoint. An interrupt waits for that: were it delivered first, its handler
+        would return to the breakpoint, which would be met a second time."""
+        self._finish()
+        self._withdraw()
+        self._holding = True
+        try:
+            return self._step()
+        finally:
+            self._holding = False
+
+    def _go_on(self, deadline: int | None) -> VmExit:
+        """Run to an exit. A breakpoint that is to be passed is passed, once."""
+        before = 0
+        self._free = True
+        while True:
+            self._debug(0, self._points)
+            exit = self._run(deadline)
+            if before:
+                exit = replace(exit, elapsed=exit.elapsed + before)
+            if exit.stop is None or exit.stop.reason is not ExitReason.BREAKPOINT:
+                return exit
+            resuming, self._resuming = self._resuming, None
+            if resuming is None or resuming[:2] != (self.linear_pc, self._live.rsp):
+                return exit
+            before = exit.elapsed
+            exit = self._pass()
+            before += exit.elapsed
+            if exit.stop is None or exit.stop.reason is not ExitReason.BUDGET:
+                return replace(exit, elapsed=before)
 
     def _unenterable(self) -> str:
         """Why the state, as it is now, must not run here: KVM does not tell of writes to control registers and loads of
@@ -194,7 +226,7 @@ class Runs:
                 return self._failed(why, elapsed)
             if self._forbidden != NOTHING_FORBIDDEN and self._forbids():
                 return self._made(ExitCause.FORBIDDEN, elapsed, before=True)
-            cpu.want_window(self._vector is not None and not self._inject())
+            cpu.want_window(self._vector is not None and not self._holding and not self._inject())
             if self._live.halted:
                 return self._made(ExitCause.STOPPED, elapsed, stop=Exit(ExitReason.HALT, 0))
             begun = time.monotonic_ns()
@@ -378,6 +410,7 @@ class Runs:
             self._lose(error)
         self._fresh, self._checked = True, b""
         self._free = self._packed = self._vouched = False
+        self._resuming = None
 
     def _tell_priority(self) -> None:
         value = self._live.cr8
