@@ -81,7 +81,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
         "can be entered (the default), emulated, dwell:N, N instructions emulated behind each exit, or learn, so many "
         "as the place has taught (docs/policies.md)")  # fmt: skip
     add("--rules", metavar="NAME", help="which states its CPU can enter: vtx2006 (the default), vtx or svm")
-    add("--costs", metavar="LIST", help="cycles in its ledger: exit=N,hop=N,emulated=N,native=N")
+    add("--costs", metavar="LIST", help="cycles in its ledger: exit=N,hop=N,emulated=N,native=N, or measured, what "
+        "this host's KVM takes (the default with kvm)")  # fmt: skip
     add("--clock", default="virtual", metavar="NAME", help="what the guest's time follows: virtual, which is the "
         "instructions run (10 ns each); with --hypervisor kvm also host, the host's clock")  # fmt: skip
     add("--serial", default="null", metavar="TO", help="COM1: null (default), stdio or a file")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from emu.engine import EngineError
 from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom
 from repl.command import Result
 from repl.options import UsageError
@@ -93,14 +94,18 @@ def _kvm() -> tuple[FindingView, ...]:
     """What this host's KVM can and cannot do, found out by running a few instructions of each kind."""
     try:
         from xenbridge.kvm.abi import KvmError
-        from xenbridge.kvm.probe import probe
+        from xenbridge.kvm.probe import host_backend, host_costs
     except (ImportError, OSError, AttributeError) as error:
         return (FindingView("kvm", None, f"only Linux on x86-64 has KVM ({error})"),)
     try:
-        found = probe().findings()
-    except KvmError as error:
+        found = host_backend().findings()
+        costs = host_costs()
+    except (KvmError, EngineError) as error:
         return (FindingView("kvm", None, str(error)),)
-    return tuple(FindingView(name, ok, text) for name, ok, text in found)
+    told = "not measured, as real mode does not run" if costs is None else (
+        f"an exit {costs.exit} cycles, a hop {costs.hop}, an instruction {costs.emulated} emulated and {costs.native} "
+        "native (real mode), measured now")  # fmt: skip
+    return (*(FindingView(name, ok, text) for name, ok, text in found), FindingView("kvm costs", None, told))
 
 
 def _terminal() -> FindingView:

@@ -58,7 +58,10 @@ def notice(text: str) -> None:
 def check_choices(options: argparse.Namespace) -> None:
     """Values that this version does not have. Raises UsageError."""
     choose("--machine", options.machine, MACHINES)
-    choose("--clock", options.clock, ("virtual", "host") if options.hypervisor == KVM else ("virtual",), ("host",))
+    if choose("--clock", options.clock, ("virtual", "host")) == "host" and options.hypervisor != KVM:
+        raise UsageError(
+            f"--clock host needs --hypervisor {KVM}, which cannot count instructions: time is virtual with all others"
+        )
     choose("--cpus", options.cpus, ("1",))
     if options.kernel is None:
         for name, given in (("--initrd", bool(options.initrd)), ("--append", options.append is not None)):
