@@ -13,6 +13,7 @@ from pathlib import Path
 
 from emu.engine import EngineError
 from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom
+from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from repl.command import Result
 from repl.options import UsageError
 from repl.render import Style, result_text, wants_colour
@@ -98,8 +99,9 @@ def _kvm() -> tuple[FindingView, ...]:
     except (ImportError, OSError, AttributeError) as error:
         return (FindingView("kvm", None, f"only Linux on x86-64 has KVM ({error})"),)
     try:
-        found = host_backend().findings()
-        costs = host_costs()
+        model = MODELS[DEFAULT_MODEL]
+        found = host_backend(model).findings()
+        costs = host_costs(model)
     except (KvmError, EngineError) as error:
         return (FindingView("kvm", None, str(error)),)
     told = "not measured, as real mode does not run" if costs is None else (

@@ -248,18 +248,18 @@ def probe(model: CpuModel = MODELS["max"]) -> Backend:
 
 
 @functools.cache
-def host_backend(model: CpuModel = MODELS["max"]) -> Backend:
+def host_backend(model: CpuModel) -> Backend:
     """As `probe`, once. Raises KvmError where there is no KVM."""
     return probe(model)
 
 
 def host_rules() -> Rules:
     """The rule set `kvm`: this host's KVM as probed, once. Raises KvmError where there is none."""
-    return host_backend().rules()
+    return host_backend(MODELS["max"]).rules()
 
 
 @functools.cache
-def host_costs(model: CpuModel = MODELS["max"]) -> Costs | None:
+def host_costs(model: CpuModel) -> Costs | None:
     """What native execution costs by this host's KVM, measured once; None where it cannot be measured. Raises KvmError
     or EngineError where there is none."""
     return measured_costs(host_backend(model), model)
