@@ -15,7 +15,7 @@ from emu.rental import Fixed, Touch, clairvoyant, replay
 from emu.until import parse_until
 from emu.vcpu import Site, VmExit
 from repl.cli import run_parser
-from repl.launch import machine_config
+from repl.machine_options import machine_config
 
 LIMIT = 400_000_000  #: instructions, the most that a workload runs
 #: The dwells that are tried in hindsight: none, four an octave up to a million instructions, and without end.
@@ -25,7 +25,7 @@ FIXED = (0, *(edge for edge in EDGES if edge <= 1 << 20), 1 << 40)
 class Recorder:
     """A policy that is native wherever that can be, and takes down every exit."""
 
-    name, enters, learns = "native", True, True
+    name, enters, learns, fixed = "native", True, True, None
 
     def __init__(self) -> None:
         self.trace: list[Touch] = []

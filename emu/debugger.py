@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from emu.engine import EngineError
 from emu.inspector import DebuggerError
-from emu.machine import Machine, MachineExit, MachineState, MachineStop
+from emu.machine import LIMIT, Machine, MachineExit, MachineState, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
 from emu.progress import Watch
 from emu.steps import Action, Request, Steps
@@ -66,6 +66,35 @@ class Debugger(Steps):
         self._passed_at = -1
         if self._catcher.armed:
             self._catcher.begin()
+
+    def single_step(self) -> Stop | None:
+        """One instruction, as `begin_step` and `pump` make it, in a fraction of the time, where nothing comes before it
+        and nobody looks on: its Stop. None: something does, nothing was done, and it is for those."""
+        if (
+            self._action is not None
+            or self.step_whole_repeats
+            or self._passing
+            or self._followers
+            or self._limits() is not NO_LIMITS
+            or self.read_only
+        ):
+            return None
+        if self._unarmed:
+            self._arm_watches()
+        self._passed_at = -1
+        self._acting = True
+        try:
+            exit = self.machine.step()
+            if exit is None:
+                return None
+            self.forget()
+            stop = None if exit is LIMIT else self._classify(exit)
+            self._finish(stop := stop or self._stop_at(StopKind.STEP, "step"))
+        finally:
+            self._acting = False
+        if exit is LIMIT:
+            self._in_place = self.machine.executor.live()  # the devices are at this instant
+        return stop
 
     def pump(self, instructions: int = UNBOUNDED) -> Stop | None:
         """Run a piece of the action, at most `instructions`; the Stop when it ends, else None."""
@@ -130,11 +159,16 @@ class Debugger(Steps):
         bound = min(self._target, executor.retired + instructions)
         if (limits := self._limits()) is not NO_LIMITS:
             bound = min(bound, *limits)
+        if self._followers:
+            bound = min(bound, executor.retired + 1)
+            self._owe()
         self.forget()
         start = executor.retired
         passed = self._passed if not request.at else None
         skip = request.skip or self._passed_at == start  # a piece may end right behind a breakpoint that was passed
         exit = self.machine.run(bound, skip_breakpoint=skip, passed=passed)
+        if self._followers:
+            self._followers.tell(executor.retired)
         reason = exit.reason
         more = (reason is LIMITED and executor.retired < self._target and not self._bounded()) or (
             reason is REQUESTED and not self._until_met and not self._catcher.pending

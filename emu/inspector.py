@@ -188,7 +188,9 @@ class Inspector:
 
     def _place_of(self, linear: int) -> int | None:
         """As `translate`, None for what is beyond the linear address space, too."""
-        state = self.cpu_in_place()
+        state = self._in_place or self.cpu_in_place()
+        if not state.cr0 & CR0_PG:
+            return None if linear >> 32 else linear if state.a20 else paging.with_a20(state, linear)
         self._need_paging(state)
         if linear >> 32 and not state.long64:
             return None

@@ -28,7 +28,7 @@ def kind_of(site: Hashable) -> Hashable:
 class Learn:
     """Policy `learn`. `learner` has what is known."""
 
-    name, enters, learns = LEARN, True, True
+    name, enters, learns, fixed = LEARN, True, True, None
 
     def __init__(self, costs: Costs) -> None:
         self.learner = Learner(prices_of(costs), kind_of)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from emu.breakpoints import Counted
 from emu.engine import Access
-from emu.inspector import MAX_INSTRUCTION
+from emu.followers import Followers
+from emu.inspector import MAX_INSTRUCTION, DebuggerError
 from emu.machine import LIMIT, Machine, MachineExit, MachineStop
 from emu.points import Points
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
@@ -25,6 +28,7 @@ class Meeting(Points):
         self._passed_at = -1  # instructions retired at the breakpoint passed last
         self._plain = 0  # steps that an action may do by itself before it asks for the next
         self.evaluated = 0  #: conditions and actions that were evaluated, which take the host's time and no guest's
+        self._followers = Followers()
         self._met: Stop | None = None  #: that of the breakpoints `_passed` has looked at last
 
     def _here(self) -> tuple[int, int]:
@@ -47,12 +51,28 @@ class Meeting(Points):
             self._plain = 0
         return counted.add(point)
 
+    def follow(self, told: Callable[[], bool]) -> None:
+        """Call `told` behind each instruction that the CPU executes from here on, those of handlers among them, until
+        it gives False; also asked for from within an action of a breakpoint. Raises DebuggerError where instructions
+        are not counted."""
+        self.check_follow()
+        self._followers.add(told, self.machine.executor.retired)
+        self._plain = 0  # what an action does by itself
+
+    def check_follow(self) -> None:
+        """Raises what `follow` raises."""
+        transitions = self.machine.transitions
+        if transitions is not None and not transitions.vcpu.counts:
+            raise DebuggerError(f"{transitions.vcpu.name} does not count instructions, so none can be followed")
+
     def _passed(self) -> bool:
         """True when none of the breakpoints just met stops: the machine goes on by itself."""
         self.forget()
         self._met = self._breakpoint_here()
         if self._met is None:
             self._passed_at = self.machine.executor.retired
+            if self._followers:
+                self.machine.request_stop()  # the run is longer than an instruction
         return self._met is None
 
     def _pass_here(self) -> None:
@@ -96,6 +116,7 @@ class Meeting(Points):
     def _forget_passed(self) -> None:
         for point in self._breakpoints.values():
             point.met_at, point.owed = -1, None
+        self._followers.clear()
 
     def _breakpoint_here(self) -> Stop | None:
         """The Stop of the enabled breakpoints at the linear PC whose ignore counts are used up."""

@@ -159,10 +159,11 @@ class PhysicalMemory:
 
     def read(self, address: int, length: int) -> bytes:
         """Raises MemoryUnavailable at the first byte that is neither RAM nor ROM."""
-        region = self._find(address)
-        if region is not None and address + length <= region.base + region.size:
-            start = region.offset + address - region.base
-            return bytes(self.view[start : start + length])
+        for place in self.regions:
+            at = address - place.base
+            if at >= 0 and at + length <= place.size:
+                start = place.offset + at
+                return bytes(self.view[start : start + length])
         out = bytearray()
         while len(out) < length:
             region = self._find(address + len(out))
@@ -257,6 +258,11 @@ class PhysicalMemory:
     def exact(self) -> bool:
         """Written pages are known; else `save` compares all."""
         return bool(self._writers) and None not in self._writers
+
+    @property
+    def written(self) -> int:
+        """How many pages are known to have been written since the last `save` or `restore`."""
+        return self._marks[:].count(b"\1")
 
     def _suspects(self) -> Iterator[int]:
         """The pages that may differ from `_base`, in any order, some more than once."""

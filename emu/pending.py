@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from emu.devices.pic8259 import CASCADE
+from emu.devices.pit8254 import FREQUENCY
 from emu.machine import Machine
 from emu.x86.polls import Source
 
@@ -32,6 +33,17 @@ def waiting(machine: Machine, *, tick: bool) -> Iterator[str]:
     first = machine.controller.pending_vector()
     if first is not None and first not in {_vector(machine, n) for n in requested}:
         yield f"the interrupt with vector {first:#04x} waits for IF"
+
+
+def tick_rate(machine: Machine, vector: int) -> str | None:
+    """How often the tick is asked for, if that is the interrupt with this vector."""
+    counter = machine.board.pit.save().counters[0]
+    if vector != _vector(machine, TICK) or counter.mode not in (2, 3) or not counter.loaded:
+        return None
+    return (
+        f"it is the tick (IRQ {TICK}), and the 8254's counter 0 asks for it each {counter.loaded} pulses,"
+        f" {counter.loaded * 1_000_000 / FREQUENCY:.1f} us: a greater count makes it rarer"
+    )
 
 
 def late_tick(machine: Machine) -> str:

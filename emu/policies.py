@@ -28,6 +28,10 @@ class Policy(Protocol):
     enters: bool  #: False: the CPU never goes native
     learns: bool  #: False: `hit`, `missed` and `moved` need not be told
 
+    @property
+    def fixed(self) -> int | None:
+        """What `dwell` says at every exit; None: it depends."""
+
     def dwell(self, exit: VmExit, native: bool) -> int:
         """At an exit, `native`, or at an access that would have been one: how many instructions the CPU is to remain
         emulated. 0: not at all, the hypervisor goes on by itself (behind an access that is emulated: go native)."""
@@ -49,7 +53,7 @@ class Policy(Protocol):
 class Emulated:
     """Never native."""
 
-    name, enters, learns = "emulated", False, False
+    name, enters, learns, fixed = "emulated", False, False, 0
 
     def dwell(self, exit: VmExit, native: bool) -> int:
         return 0
@@ -65,7 +69,7 @@ class Emulated:
 class Native:
     """Native wherever the state can be entered; the hypervisor handles each exit by itself."""
 
-    enters, learns = True, False
+    enters, learns, fixed = True, False, 0
 
     def __init__(self, name: str = "native") -> None:
         self.name = name
@@ -87,17 +91,17 @@ class Dwell:
     enters, learns = True, False
 
     def __init__(self, instructions: int) -> None:
-        self.name, self._instructions = f"dwell:{instructions}", instructions
+        self.name, self.fixed = f"dwell:{instructions}", instructions
 
     def dwell(self, exit: VmExit, native: bool) -> int:
-        return self._instructions
+        return self.fixed
 
     def hit(self, site: Site, gap: int) -> None: ...
     def missed(self, site: Site, gap: int, emulated: int, counted: bool) -> None: ...
     def moved(self) -> None: ...
 
     def shown(self) -> tuple[str, ...]:
-        return (f"emulated for {self._instructions} instructions behind each exit",)
+        return (f"emulated for {self.fixed} instructions behind each exit",)
 
 
 #: The forms that `policy_named` takes.

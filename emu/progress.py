@@ -30,6 +30,7 @@ class Watch:
         self._next = self._machine.executor.retired + self.INTERVAL
         self._patience = self.PERIOD
         self._sent = self._added = -1
+        self._written: int | None = None  # pages, halfway through the patience
         self.noticed = None
 
     def sample(self) -> StuckView | None:
@@ -52,11 +53,20 @@ class Watch:
             self._sent, self._added = sent, added
             self._pages = {machine.executor.linear_pc >> 12}
             self._since, self._patience, self.noticed = machine.clock.now, self.PERIOD, None
+            self._written = None
             return None
         self._added = added
-        if self.noticed is not None or machine.clock.now - self._since < self._patience:
+        alike = machine.clock.now - self._since
+        if self.noticed is not None or 2 * alike < self._patience:
+            return None
+        if self._written is None:
+            self._written = machine.memory.written
+        if alike < self._patience:
             return None
         self._patience *= 2
+        before, self._written = self._written, None
+        if machine.memory.written > before:
+            return None  # it fills memory, as what unpacks something does: a loop goes over the same pages
         view = self._look()
         if not view.stuck:
             return None

@@ -67,7 +67,7 @@ class Steps(Meeting):
         """One instruction without a request, where nothing comes before it; None: it is for `_one`."""
         if self._unarmed:
             self._arm_watches()
-        if self._plain <= 0 or (exit := self.machine.step()) is None:
+        if self._followers or self._plain <= 0 or (exit := self.machine.step()) is None:
             return None
         self._plain -= 1
         return exit

@@ -12,7 +12,7 @@ from emu.inspector import PHYSICAL_BITS
 from emu.journal import Event
 from emu.loops import Round, find_loop, reasons
 from emu.machine import Machine
-from emu.pending import is_tick, late_tick, waiting
+from emu.pending import is_tick, late_tick, tick_rate, waiting
 from emu.runaway import zeros
 from emu.stops import VECTOR_NAMES, Stop, StopKind
 from emu.views import InstructionView, StuckView
@@ -84,13 +84,14 @@ def _storm(machine: Machine) -> StuckView | None:
         vector = int(text.split()[1], 16)
         return StuckView(
             "interrupts", f"the interrupt with vector {vector:#04x} comes without end: {often}",
-            ("its handler must quiet the device before it ends the interrupt: a line that stays active interrupts "
+            (tick_rate(machine, vector) or
+             "its handler must quiet the device before it ends the interrupt: a line that stays active interrupts "
              "again at once", *_masked(machine)),
         )  # fmt: skip
     vector = int(text.split()[0], 16)
     name = VECTOR_NAMES[vector] if vector < len(VECTOR_NAMES) else f"exception {vector:#x}"
     return StuckView(
-        "faults", f"{name} is raised again and again: {alike[-1].text}, {often}",
+        "faults", f"{name} is raised again and again{alike[-1].text.removeprefix(f'{vector:#04x}')}, {often}",
         ("its handler returns to the instruction without having removed the cause",),
     )  # fmt: skip
 

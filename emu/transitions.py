@@ -268,11 +268,14 @@ class Transitions(Twin):
 
     def _run_native(self, budget: int, skip: bool) -> Exit | None:
         vcpu = self.vcpu
+        self._remain(self.policy.fixed == 0 or bool(self.forced))
         before = vcpu.retired
         try:
             exit = vcpu.enter(budget, self.deadline(), skip_breakpoint=skip)
         finally:
             self.ledger.native += vcpu.retired - before
+            if self._resident is not None and self._remains:
+                self.ledger.exits.update(self._resident.take_exits())
         if exit.elapsed:
             self.spent(exit.elapsed)
             self._elapsed += exit.elapsed
@@ -282,6 +285,9 @@ class Transitions(Twin):
         return self._exited(exit)
 
     def _exited(self, exit: VmExit) -> Exit | None:
+        if exit.done:
+            self._changed(exit)
+            return exit.stop
         self.ledger.charge(exit)
         if exit.cause is ExitCause.ENTRY_FAILED:
             self.ledger.failed += 1
@@ -315,10 +321,15 @@ class Transitions(Twin):
             self.ledger.native += self.vcpu.retired - before
         if done.reason is REQUEST and self.vcpu.retired == before:
             self.ledger.exits[exit.cause] -= 1  # something came before it, and it will be an exit again
-        if exit.cause in _CHANGING and (broken := self.vcpu.refused(self.vcpu.state())):
-            self._out(exit, LOOK_FIRST, f"cannot be entered again: {broken[0]}")
-            self._forget()
+        if exit.cause in _CHANGING and not self.vcpu.enterable(self.vcpu.live()):
+            self._changed(exit)
         return None if done.reason is BUDGET else done
+
+    def _changed(self, exit: VmExit) -> None:
+        """Behind an exit that the hypervisor has handled the state cannot be entered."""
+        broken = self.vcpu.refused(self.vcpu.state())
+        self._out(exit, LOOK_FIRST, f"cannot be entered again: {broken[0]}")
+        self._forget()
 
     # -- accesses, and what the policy learns of them
 

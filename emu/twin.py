@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from emu.engine import Change, Cpu, Executor, Fault, MemoryRegion, MsrDevice, Watch
 from emu.packed import Packing
-from emu.vcpu import Vcpu
+from emu.unicorn_engine import UnicornEngine
+from emu.vcpu import Resident, Vcpu
 from emu.x86.state import CpuState
 
 PAGE = 0x1000
@@ -47,6 +48,9 @@ class Twin:
         self._active: Cpu = emulator
         self.native = False  #: the vCPU is the active one
         self.answers_ahead = True
+        self._resident = vcpu if isinstance(vcpu, Resident) else None
+        self._remains = False  # the vCPU's exits do not end its runs
+        self._shared_ports: int | None = None  # address of the structure that answers ports
         self._regions, self._unmarked = regions, unmarked
         self._start = 0  # host address of page 0
         self._traces: mmap.mmap | None = None  # pages that the emulator has written since the last move
@@ -73,16 +77,20 @@ class Twin:
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
-        state, resuming, behind = source.state(), source.resuming, source.behind
+        resuming, behind = source.resuming, source.behind
         source.set_interrupt(None)
         self._share_memory(source, target)
         target.set_retired(source.retired)
         self._now(target)
-        self._moving = True
-        try:
-            target.load(state)
-        finally:
-            self._moving = False
+        if isinstance(source, UnicornEngine) and isinstance(target, UnicornEngine):
+            target.adopt(source)
+        else:
+            state = source.state()
+            self._moving = True
+            try:
+                target.load(state)
+            finally:
+                self._moving = False
         target.go_on_behind(behind)
         if resuming is not None:
             target.resume(resuming)
@@ -113,7 +121,21 @@ class Twin:
     def _now(self, active: Cpu) -> None:
         self._active = active
         self.native = active is self.vcpu
-        self.answers_ahead = not self.native
+        self.answers_ahead = not self.native or self._remains
+
+    def _remain(self, on: bool) -> None:
+        """Have the vCPU, if it can, not return from exits behind which it goes on natively."""
+        if self._resident is not None and on is not self._remains:
+            self._remains = on
+            self._resident.remain(on, self._shared_ports)
+            self.answers_ahead = not self.native or on
+
+    @property
+    def _answering(self) -> Executor | None:
+        """Who answers ports ahead now."""
+        if not self.native:
+            return self.emulator
+        return cast(Executor, self.vcpu) if self._remains else None
 
     def _share_memory(self, source: Cpu, target: Cpu) -> None:
         """Tell `target` of the pages that `source` has written since it became active."""
@@ -121,6 +143,12 @@ class Twin:
         if target is self.vcpu and not translates:
             target.memory_changed(0, 0)
             return
+        if isinstance(source, UnicornEngine) and isinstance(target, UnicornEngine):
+            start = self._start
+            if target.take_writes(
+                source, [(start + first * PAGE, start + end * PAGE) for first, end in self._unmarked()]
+            ):
+                return
         pages = self._written() if source is self.emulator else self.vcpu.take_written()
         if pages is None:
             for region in self._regions:
@@ -319,12 +347,12 @@ class Twin:
         """See Executor. There is one to be told, and that is this class."""
         return None
 
-    # -- ports answered ahead: by the emulator alone, as each access of a vCPU is an exit
+    # -- ports answered ahead: not by a vCPU whose exits end its runs
 
     def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
         """See Executor."""
-        if not self.native:
-            self.emulator.hold_input(port, value, until, answered=answered)
+        if (cpu := self._answering) is not None:
+            cpu.hold_input(port, value, until, answered=answered)
 
     def note_answers(self) -> None:
         """See Executor."""
@@ -336,17 +364,20 @@ class Twin:
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""
+        self._shared_ports = address
         self.emulator.serve_ports(address)
+        if self._resident is not None and self._remains:
+            self._resident.remain(True, address)
 
     def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """See Executor."""
-        if not self.native:
-            self.emulator.stream_input(port, data, taken, sizes)
+        if (cpu := self._answering) is not None:
+            cpu.stream_input(port, data, taken, sizes)
 
     def stream_output(self, port: int, room: int, written: Callable[[bytes], None], sizes: int = 1) -> None:
         """See Executor."""
-        if not self.native:
-            self.emulator.stream_output(port, room, written, sizes)
+        if (cpu := self._answering) is not None:
+            cpu.stream_output(port, room, written, sizes)
 
     # -- debugging
 

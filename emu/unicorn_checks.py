@@ -190,7 +190,7 @@ def code_reader(
 
     def read(linear: int, length: int) -> bytes:
         if env.a20_mask == -1 and not env.cr[0] & CR0_PG:
-            for base, size, host in memory.places():
+            for base, size, host, _ in memory.places():
                 if base <= linear and linear + length <= base + size:
                     return ctypes.string_at(host + linear - base, length)
         return read_linear(linear, length)

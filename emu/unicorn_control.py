@@ -78,7 +78,7 @@ class Control(ctypes.Structure):
         ("_pad5", ctypes.c_uint8 * 7),
         ("ranges", ctypes.c_uint64),  # address of pairs of linear addresses, first and last, to stop in
         ("range_count", ctypes.c_uint32),
-        ("_pad6", ctypes.c_uint32),
+        ("running", ctypes.c_uint32),  # fast loop: the block entered last
     )
 
     remaining: int

@@ -113,7 +113,7 @@ class GateLoop:
         return self._control.last
 
     def mark_writes(
-        self, host: int, pages: int, marks: int, places: Sequence[tuple[int, int, int]]
+        self, host: int, pages: int, marks: int, places: Sequence[tuple[int, int, int, int]]
     ) -> Callable[[], None] | None:
         """Unicorn's own code stores without a trace."""
         return None

@@ -5,17 +5,24 @@ A whole copy costs some 40 us, most of it for registers nobody asks about.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any, cast
 
-from emu.unicorn_layout import HF_CS64, HF_INHIBIT_IRQ, EnvSegment
+from emu.unicorn_layout import HF_CS64, HF_INHIBIT_IRQ, Env, EnvSegment, offset_of
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_state import AVAILABLE_TSS, SYSTEM_TYPE, TSS_BUSY
-from emu.x86.state import CpuState, Segment, Table
+from emu.unicorn_state import AVAILABLE_TSS, SYSTEM_TYPE, TSS_BUSY, accessed
+from emu.x86.paging import MAX_PHYSICAL_BITS
+from emu.x86.state import RFLAGS_VM, CpuState, Segment, Table
+from emu.x86.vmentry import RFLAGS_ZERO
 
 _ACCESS_BITS = 0xF0FF  #: of the descriptor's second dword, shifted right by 8
 _PRESENT = 1 << 7
 _UNUSABLE = 1 << 16
+#: ES CS SS DS FS GS LDTR TR GDTR IDTR.
+_TABLES_SIZE = offset_of(Env, "cr") - offset_of(Env, "segs")
+_RESERVED_OR_VM = RFLAGS_ZERO | RFLAGS_VM
+_BIG = 1 << 22  #: D/B in the descriptor's second dword
 
 
 class _LiveSegment:
@@ -53,6 +60,16 @@ class _LiveSegment:
     type, dpl, present, big, long = Segment.type, Segment.dpl, Segment.present, Segment.big, Segment.long
 
 
+class _LoadedSegment(_LiveSegment):
+    """CS or SS: see `accessed` of emu.unicorn_state."""
+
+    __slots__ = ()
+
+    @property
+    def access(self) -> int:
+        return accessed(super().access)
+
+
 class LiveState:
     """Reads as a CpuState does, between two runs. What has no place of its own here comes from a whole copy."""
 
@@ -67,8 +84,11 @@ class LiveState:
         self._env, self._whole, self._efer = overlay.env, whole, efer
         self._halted, self._smm = halted, smm
         self.regs, self._cr = overlay.env.regs, overlay.env.cr  #: views, not copies
-        self._cs = overlay.env.segs[1]
-        self.es, self.cs, self.ss, self.ds, self.fs, self.gs = map(_LiveSegment, overlay.env.segs)
+        self._cs, self._ss = overlay.env.segs[1], overlay.env.segs[2]
+        self._tables = overlay.env_address + offset_of(Env, "segs")
+        es, cs, ss, *others = overlay.env.segs
+        self.cs, self.ss = _LoadedSegment(cs), _LoadedSegment(ss)
+        self.es, self.ds, self.fs, self.gs = map(_LiveSegment, (es, *others))
 
     cpl = CpuState.cpl
 
@@ -80,6 +100,14 @@ class LiveState:
     def linear_pc(self) -> int:
         env = self._env
         return env.eip if env.hflags & HF_CS64 else self._cs.base + env.eip & 0xFFFFFFFF
+
+    def brief(self) -> tuple[int, ...]:
+        """See CpuState."""
+        env, cs, regs = self._env, self._cs, self.regs
+        rip, wide = env.eip, env.hflags & HF_CS64
+        pc = rip if wide else cs.base + rip & 0xFFFFFFFF
+        bits = 64 if wide else 32 if cs.flags & _BIG else 16
+        return pc, rip, regs[4], regs[5], env.eflags | 2, cs.selector, self._ss.selector, bits
 
     @property
     def rip(self) -> int:
@@ -153,6 +181,16 @@ class LiveState:
         if found.present and found.access & SYSTEM_TYPE in AVAILABLE_TSS:
             found.access |= TSS_BUSY  # as in emu.unicorn_state
         return found
+
+    def entry_key(self) -> tuple[object, ...]:
+        """All that decides whether a hypervisor's CPU can enter the state (emu.x86.vmentry), and little else: equal
+        keys have equal answers."""
+        env, cr = self._env, self._cr
+        return (
+            ctypes.string_at(self._tables, _TABLES_SIZE), cr[0], cr[3] >> MAX_PHYSICAL_BITS, cr[4], self._efer(),
+            env.eflags & _RESERVED_OR_VM, env.hflags & HF_INHIBIT_IRQ, env.eip >> 32, env.dr[6] >> 32, env.dr[7] >> 32,
+            env.sysenter_esp >> 47, env.sysenter_eip >> 47, self._halted(), self._smm(),
+        )  # fmt: skip
 
     def segment(self, name: str) -> Segment:
         """A segment register with its cache."""

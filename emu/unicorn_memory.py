@@ -67,7 +67,7 @@ class GuestMemory:
         self._traces = 0
         #: (base, size, address in Unicorn's own numbering of RAM, by which it finds translations)
         self._ram: list[tuple[int, int, int]] = []
-        self._places: list[tuple[int, int, int]] = []
+        self._places: list[tuple[int, int, int, int]] = []
         self._redirects: list[tuple[int, Any]] = []
         # Until the first block is freed Unicorn numbers a new one behind the smallest (find_ram_offset in its exec.c),
         # so that two may have the same numbers. From then on it looks for a gap.
@@ -114,7 +114,8 @@ class GuestMemory:
         numbers = sorted({(number, number + size) for _, size, number in self._ram})
         if any(one[1] > other[0] for one, other in pairwise(numbers)):
             raise EngineError(f"unicorn numbers two pieces of RAM alike: {numbers}")
-        self._places = [(r.base, r.size, r.host_address) for r in sorted(regions, key=lambda r: r.base)]
+        numbered = zip(regions, self._ram, strict=True)
+        self._places = sorted((r.base, r.size, r.host_address, ram) for r, (_, _, ram) in numbered)
         return not hooked and not self._redirects
 
     def _redirect(self) -> None:
@@ -167,12 +168,9 @@ class GuestMemory:
                 return ram + host - region.host_address
         return None
 
-    def numbers(self) -> list[tuple[int, int, int]]:
-        """(address in this process, size, number) of each region."""
-        return [(r.host_address, r.size, ram) for r, (_, _, ram) in zip(self._regions, self._ram, strict=True)]
-
-    def places(self) -> list[tuple[int, int, int]]:
-        """(base, size, address in this process) of each region, that of low RAM, which holds most code, first."""
+    def places(self) -> list[tuple[int, int, int, int]]:
+        """(base, size, address in this process, number in Unicorn's RAM) of each region, that of low RAM, which holds
+        most code, first."""
         return self._places
 
     @property
@@ -200,6 +198,11 @@ class GuestMemory:
                 self._mark(host, len(data))
                 return self.ranges(address, len(data))
         return []
+
+    @property
+    def traces(self) -> int:
+        """The address of the second marks; 0: there are none."""
+        return self._traces
 
     def mark_writes(self, host: int, pages: int, marks: int) -> None:
         """Have `write` set the byte at `marks` of each of the `pages` pages from `host` that it stores to."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ctypes import c_uint32, c_uint64, c_void_p
 from functools import partial
 from typing import Final
@@ -19,12 +19,6 @@ _OFFSETS: Final = (
     "fpstt", "fpus", "fpuc", "fptags", "fpregs", "fpop", "fpcs", "fpds", "fpip", "fpdp", "mxcsr", "xmm",
     "sysenter_esp", "sysenter_eip", "star", "lstar", "cstar", "fmask", "kernelgsbase", "tsc_aux", "exception_is_int",
 )  # fmt: skip
-
-
-class Numbered(ctypes.Structure):
-    """struct numbered of emu/native/pack.c: a region in this process, and in Unicorn's numbering of RAM; bytes."""
-
-    _fields_ = (("host", c_uint64), ("size", c_uint64), ("ram", c_uint64))
 
 
 class Packer:
@@ -48,20 +42,14 @@ class Packer:
         self.pack: Callable[[], int] = partial(library.v2e_fast_pack, at)
         self._unpack: Callable[[], None] = partial(library.v2e_fast_unpack, at)
         library.v2e_fast_unpack.restype = None
-        self._host_changed = library.v2e_fast_host_changed
-        self._host_changed.restype = None
-        self._host_changed.argtypes = (c_void_p, c_void_p, c_uint32, c_void_p, c_uint32)
-        self._regions: ctypes.Array[Numbered] = (Numbered * 0)()
+        self._host_changed = library.v2e_fast_pieces_changed
+        self._host_changed.restype, self._host_changed.argtypes = None, (c_void_p, c_void_p, c_uint32)
 
     def unpack(self, parts: int) -> None:
         """See emu.packed.Packing."""
         self._hidden.parts = parts
         self._unpack()
 
-    def number(self, regions: Sequence[tuple[int, int, int]]) -> None:
-        """The regions of memory are these (address in this process, bytes, number in Unicorn's) from now on."""
-        self._regions = (Numbered * len(regions))(*(Numbered(*region) for region in regions))
-
     def host_changed(self, pieces: int, count: int) -> None:
         """See emu.packed.Packing."""
-        self._host_changed(self._engine, pieces, count, self._regions, len(self._regions))
+        self._host_changed(self._engine, pieces, count)

@@ -44,6 +44,8 @@ CR4_SMAP: Final = 1 << 21
 ACCESS_BITS: Final = 0xF0FF
 ACCESS_PRESENT: Final = 1 << 7
 SYSTEM_TYPE: Final = 0x1F  #: type and S
+ACCESSED: Final = 1  #: in the type of code and data
+CODE_OR_DATA: Final = 0x90  #: S and P
 UNUSABLE: Final = 1 << 16  #: access rights bit of VMX for a segment register that holds no descriptor
 FSW_TOP: Final = 7 << 11
 DR7_FIXED: Final = 1 << 10
@@ -133,6 +135,7 @@ def read_state(overlay: Overlay, *, halted: bool, seldom: Seldom | None = None) 
     )
     if tr.present and tr.access & SYSTEM_TYPE in AVAILABLE_TSS:
         tr.access |= TSS_BUSY  # a loaded TSS is busy (SDM vol. 2A, LTR); Unicorn says so in memory only
+    cs.access, ss.access = accessed(cs.access), accessed(ss.access)
     at = _SEGMENT_AT + 32
     dr = list(_DR.unpack(ctypes.string_at(overlay.env_address + _DR_AT, _DR.size)))
     dr[4] = dr[5] = 0
@@ -149,6 +152,12 @@ def read_state(overlay: Overlay, *, halted: bool, seldom: Seldom | None = None) 
         seldom.msrs.copy(), _copied(seldom.fpu), halted, bool(hflags & HF_INHIBIT_IRQ), bool(hflags2 & HF2_NMI),
         bool(overlay.request.value & CPU_INTERRUPT_NMI), a20=bool(head[-1] & 1 << 20),
     )  # fmt: skip
+
+
+def accessed(access: int) -> int:
+    """Of CS or SS the access rights as a load leaves them: accessed (SDM vol. 3A, 3.4.5.1). Unicorn marks what MOV, POP
+    and LSS load, and forgets it in far transfers, returns and interrupts."""
+    return access | ACCESSED if access & CODE_OR_DATA == CODE_OR_DATA else access
 
 
 @functools.lru_cache(256)
@@ -197,7 +206,7 @@ def write_state(overlay: Overlay, state: CpuState, seldom: Seldom) -> None:
     if not _same_fpu(state.fpu, seldom.fpu) or _fpu_bytes(overlay) != seldom.fpu_bytes:
         _write_fpu(overlay, state.fpu)
     env.a20_mask = -1 if state.a20 else ~(1 << 20)
-    env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state, env)
+    env.hflags = env.hflags & ~HF_DERIVED | _hflags(state, env)
     # VINTR makes reads of CR8 return v_tpr; without it they ask an APIC that is not there.
     env.hflags2 = env.hflags2 & ~HF2_NMI | HF2_VINTR | (HF2_NMI if state.nmi_blocked else 0)
     env.old_exception, env.error_code, env.exception_is_int = NO_EXCEPTION, 0, 0
@@ -249,7 +258,7 @@ def _write_segment(target: EnvSegment, source: Segment) -> None:
 
 
 _HF_CODE: Final = HF_CPL | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_LMA | HF_CS64
-_HF_DERIVED: Final = _HF_CODE | HF_INHIBIT_IRQ | HF_PE | HF_MP_EM_TS | HF_OSFXSR | HF_SMAP
+HF_DERIVED: Final = _HF_CODE | HF_INHIBIT_IRQ | HF_PE | HF_MP_EM_TS | HF_OSFXSR | HF_SMAP
 
 
 def _hflags(state: CpuState, env: Env) -> int:
@@ -310,4 +319,4 @@ def write_transfer(overlay: Overlay, state: CpuState, cpl: int) -> None:
     env.dr[6] = state.dr[6]
     if env.dr[7] != state.dr[7]:
         call.update_dr7(address, state.dr[7] & 0xFFFFFFFF)
-    env.hflags = env.hflags & ~_HF_DERIVED | _hflags(state, env) & ~HF_CPL | cpl
+    env.hflags = env.hflags & ~HF_DERIVED | _hflags(state, env) & ~HF_CPL | cpl

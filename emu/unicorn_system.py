@@ -135,6 +135,11 @@ class System:
         if self.tell_task_priority is not None:
             self.tell_task_priority(state.cr8 & 0xF)
 
+    def adopt(self, source: System) -> None:
+        """Unicorn's CPU has been given the state that `source`'s has: as `loaded`, and nobody is told."""
+        self._values, self._sce = source._values.copy(), source._sce
+        self._show()
+
     def _reset(self, number: int) -> int:
         return self._msrs[number].reset if number in self._msrs else 0
 

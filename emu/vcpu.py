@@ -9,8 +9,8 @@ then executed by `complete`, or by the emulator.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from emu.engine import CheckLevel, Cpu, Exit, MemoryRegion, MmioBus, PortIo
 from emu.packed import Packing
@@ -65,7 +65,8 @@ class Site:
 @dataclass(frozen=True, slots=True)
 class VmExit:
     """One exit. `address` is the port, the physical address, the MSR or the vector, `pc` the linear address of the
-    instruction. `before`: the instruction has not been executed. `elapsed` is the guest's time in ns that passed, of a
+    instruction. `before`: the instruction has not been executed. `done`: the hypervisor has executed it, it is counted
+    (`Resident`), and the state behind it cannot be entered. `elapsed` is the guest's time in ns that passed, of a
     vCPU that does not count. `stop`: the run is to end besides, as an Executor's would have; with STOPPED that is
     all."""
 
@@ -78,6 +79,7 @@ class VmExit:
     detail: str = ""
     elapsed: int = 0
     stop: Exit | None = None
+    done: bool = False
 
     @property
     def site(self) -> Site:
@@ -147,6 +149,18 @@ class Vcpu(Cpu, Protocol):
     def hand_over(self) -> int | None:
         """Pack the state, and tell the emulator what was written to memory: the PART_* that have changed since
         `take_over`. None, with nothing done: there is more to it now; use `state` and `take_written`."""
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """A vCPU that need not return from each exit where the hypervisor handles all of them by itself."""
+
+    def remain(self, on: bool, ports: int | None) -> None:
+        """From now on exits behind which it goes on natively do not end its runs, or do again. Meanwhile reads of ports
+        may be answered ahead, and by the structure at address `ports` of this process (`Cpu.serve_ports`)."""
+
+    def take_exits(self) -> Mapping[ExitCause, int]:
+        """How many exits of each cause did not end a run since the last call."""
 
 
 #: Makes the vCPU of a hypervisor. Raises EngineError with a sentence where it cannot be had.

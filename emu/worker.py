@@ -118,6 +118,24 @@ class Worker:
         else:
             self.call(lambda: self._start(begin))
 
+    def step(self) -> None:
+        """As `resume` of one step, in less time where nothing comes before the instruction."""
+        if threading.get_ident() != self._thread.ident:
+            self.call(self.step)
+            return
+        self._brief = True
+        try:
+            stop = self.debugger.single_step()
+        except Exception as error:
+            stop = self._failed(error)
+        finally:
+            self._brief = False
+        if stop is None:
+            self._start(self.debugger.begin_step)
+        else:
+            self._interrupt = False
+            self._tell(stop)
+
     def _start(self, begin: Callable[[], None]) -> None:
         begin()
         self._interrupt = False
@@ -177,9 +195,13 @@ class Worker:
             return debugger.stop()
         try:
             return debugger.pump(instructions)
-        except Exception as error:  # a defect of ours must leave a session that can still be looked at
-            self.error = error
-            return debugger.fail(f"v2e itself failed ({type(error).__name__}: {error}); please report it")
+        except Exception as error:
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> Stop:
+        """A defect of ours must leave a session that can still be looked at."""
+        self.error = error
+        return self.debugger.fail(f"v2e itself failed ({type(error).__name__}: {error}); please report it")
 
     def _announce(self, stop: Stop) -> None:
         self._stopped.set()

@@ -13,9 +13,10 @@ from emu.views import SegmentView
 from emu.x86.registers import REGISTERS
 from repl.cli import run_parser
 from repl.harness import HarnessError, replay_command
-from repl.launch import BUILD_FAILURES, machine_config
+from repl.machine_options import BUILD_FAILURES, machine_config
 from repl.options import UsageError
-from repl.render import Style, printable, view_lines
+from repl.render import view_lines
+from repl.style import Style, printable
 
 #: Events of the journal that a failure shows.
 EVENTS_SHOWN = 20

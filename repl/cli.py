@@ -15,11 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from repl.options import UsageError
-
-#: Ours: wrong usage or an unusable file. The others are in `repl.launch`.
-STATUS_USAGE = 2
-#: An error in v2e itself (sysexits.h: EX_SOFTWARE); even, as all of ours.
-STATUS_INTERNAL = 70
+from repl.outcome import STATUS_INTERNAL, STATUS_USAGE
 
 _EPILOG = """exit status: odd is the guest's own, (code << 1) | 1 after a write of code to port 0xf4; 0 the event was
 reached, the guest powered off, or a person left; 2 wrong usage or an unusable file; 4 the guest died;
@@ -273,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     _prepare_streams()
-    # Little of what is loaded and built is ever garbage; `repl.launch.Rig` lets it be looked for when it is there.
+    # Little of what is loaded and built is ever garbage; `repl.rig.Rig` lets it be looked for when it is there.
     gc.disable()
     try:
         status = _dispatch(arguments)

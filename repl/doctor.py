@@ -15,14 +15,15 @@ from emu.engine import EngineError
 from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from repl.command import Result
+from repl.json_text import result_json as to_json
 from repl.options import UsageError
-from repl.render import Style, result_text, wants_colour
-from repl.render import result_json as to_json
+from repl.outcome import STATUS_OK, STATUS_USAGE
+from repl.render import result_text
 from repl.shown import FindingView
+from repl.style import Style, wants_colour
 
 #: gdb older than this lacks what the stub's target descriptions use; Debian 12 has 13.
 GDB_FLOOR = 13
-STATUS_OK, STATUS_USAGE = 0, 2
 _PATIENCE = 10.0
 
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from repl.launch import STATUS_OK, STATUS_USAGE, Rig, notice, rig_for, serve
 from repl.options import UsageError
+from repl.outcome import STATUS_OK, STATUS_USAGE, notice
+from repl.rig import Rig, rig_for, serve
 
 
 def gdb_command(gdb: str, helper: Path, address: str, arguments: Sequence[str]) -> list[str]:

@@ -11,18 +11,10 @@ from queue import SimpleQueue
 from emu.onlooker import Onlooker
 from emu.stops import Stop
 from emu.worker import Worker
-from repl.launch import (
-    STATUS_OK,
-    STATUS_USAGE,
-    Rig,
-    notice,
-    run_prompt,
-    run_script,
-    script_lines,
-    script_printer,
-    serve,
-)
+from repl.frontends import run_prompt, run_script, script_lines, script_printer
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, parse_count
+from repl.outcome import STATUS_OK, STATUS_USAGE, notice
+from repl.rig import Rig, serve
 from xenbridge.xen.files import FileError, XenFile, open_file
 
 

@@ -18,9 +18,10 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from emu.stops import Stop
 from emu.worker import WorkerClosed
 from repl.command import Result
-from repl.render import Style, hexadecimal, result_text
+from repl.render import result_text
 from repl.session import FAILURES, Session
 from repl.shown import PositionView
+from repl.style import Style, hexadecimal
 
 #: A command that makes the guest run gets this long (s) to stop again before the prompt comes back.
 PATIENCE = 0.15

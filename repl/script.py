@@ -8,8 +8,10 @@ from typing import TextIO
 
 from emu.record import dataclass
 from repl.command import Result
-from repl.render import Style, error_json, result_json, result_text
+from repl.json_text import error_json, result_json
+from repl.render import result_text
 from repl.session import FAILURES, Session
+from repl.style import Style
 
 
 class ScriptError(Exception):

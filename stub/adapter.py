@@ -20,7 +20,7 @@ from emu.x86.modes import code_bits
 from emu.x86.state import CR0_PG, CpuState
 from stub.adapter_sweep import swept
 from stub.adapter_trace import OWNER, TracingTarget
-from stub.registers import X86Register
+from stub.registers import BriefTeller, X86Register
 from stub.target import (
     SIGNAL_ABRT,
     SIGNAL_INT,
@@ -99,6 +99,7 @@ class DebuggerTarget(TracingTarget):
         self._software: dict[int, int] = {}  #: linear address to breakpoint id
         self._hardware: dict[int, int] = {}
         self._watches: dict[tuple[StopReason, int, int], int] = {}
+        self._teller: BriefTeller | None = None  #: of the description that was asked for last
         self.pc_is_offset = False
         self.experiment = Experiment(self.microseconds)
 
@@ -178,6 +179,14 @@ class DebuggerTarget(TracingTarget):
         if TYPE_CHECKING:
             registers = cast(Sequence[X86Register], registers)
         return [register.read(state).to_bytes(register.size, "little") for register in registers]
+
+    def expedite(self, thread: int, description: Description) -> str | None:
+        debugger, teller = self._debugger, self._teller
+        if self.pc_is_offset or debugger.steering.possible or debugger.unknown():
+            return None
+        if teller is None or teller.description is not description:
+            teller = self._teller = BriefTeller(description)
+        return teller.tell(debugger.cpu_in_place())
 
     def _is_unknown(self, register: Register, unknown: frozenset[str]) -> bool:
         assert isinstance(register, X86Register)
@@ -311,7 +320,10 @@ class DebuggerTarget(TracingTarget):
         self._begin(self._debugger.begin_continue)
 
     def step(self, thread: int) -> None:
-        self._begin(self._debugger.begin_step)
+        try:
+            self._worker.step()
+        except DebuggerError as error:
+            raise TargetError(str(error)) from None
 
     def step_range(self, thread: int, start: int, end: int) -> None:
         self._begin(lambda: self._debugger.begin_range(start, end))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from emu.debugger import BreakKind, Debugger, DebuggerError
@@ -65,6 +66,18 @@ class TracingTarget:
         # Between two instructions, as a hook runs while the debugger goes through its breakpoints.
         with contextlib.suppress(WorkerClosed):
             self._worker.post(remove)
+
+    def check_follow(self) -> None:
+        try:
+            self._debugger.check_follow()
+        except DebuggerError as error:
+            raise TargetError(str(error)) from None
+
+    def follow(self, told: Callable[[], bool]) -> None:
+        self._debugger.follow(told)
+
+    def place(self) -> int:
+        return self._debugger.live_cpu().linear_pc
 
     def describe_bits(self, bits: int) -> Description:
         """The registers while code is so wide, made once."""

@@ -1,4 +1,5 @@
-"""What happens at a hit of a tracepoint: its condition, its actions, a frame. On the target's thread; never a stop.
+"""What happens at a hit of a tracepoint: its condition, its actions, a frame; and behind each step that follows it. On
+the target's thread; never a stop.
 
 What one hit may take is bounded, since it holds the guest up: agent expressions by their own limits, and by bytes of
 memory looked at. An expression that cannot be evaluated ends the trace, with the reason, as gdbserver does it; memory
@@ -101,6 +102,9 @@ class Collector:
         self.readers: dict[int, Callable[[], int]] = {}
         self._condition = self._program(point.condition) if point.condition else None
         self._actions = tuple(map(self._action, point.actions))
+        self._step_actions = tuple(map(self._action, point.step_actions))
+        self._left = 0  # steps to be collected yet
+        self._emptied = 0  # the buffer's, when they began
 
     def hooks(self) -> PointHooks:
         """For the target's breakpoint."""
@@ -139,26 +143,59 @@ class Collector:
     def hit(self) -> None:
         """The guest is about to execute the instruction."""
         experiment, point = self.experiment, self._point
-        if not experiment.running or not point.enabled:
-            return
+        if not experiment.running or not point.enabled or (point.passes and point.hits >= point.passes):
+            return  # in the last case the steps of the last hit are still to come
         hit = _Hit(self)
         try:
             if self._condition is not None and not self._condition.run(hit, hit.meter):
                 return
             point.hits += 1
-            for action in self._actions:
-                action(hit)
         except TargetError as error:
             experiment.stop("terror", str(error), point.number)
             return
+        if not self._collect(hit, self._actions, point.address):
+            return
+        if point.steps:
+            self._left, self._emptied = point.steps, experiment.buffer.emptied
+            self.target.follow(self._step)
+        else:
+            self._count()
+
+    def _step(self) -> bool:
+        """An instruction behind a hit has been executed: is another one to be followed? A hit within the steps of the
+        one before begins them anew, so that each is collected once."""
+        experiment = self.experiment
+        if not experiment.running or experiment.buffer.emptied != self._emptied:
+            return False
+        self._left -= 1
+        if not self._collect(_Hit(self), self._step_actions, self.target.place()):
+            return False
+        if not self._left:
+            self._count()
+        return self._left > 0
+
+    def _collect(self, hit: _Hit, actions: tuple[_Action, ...], address: int) -> bool:
+        """Make a frame. False where that has ended the trace."""
+        experiment, point = self.experiment, self._point
+        try:
+            for action in actions:
+                action(hit)
+        except TargetError as error:
+            experiment.stop("terror", str(error), point.number)
+            return False
         size = frame_size(0 if hit.registers is None else self._size, hit.memory, len(hit.variables))
-        frame = Frame(point.number, point.address, hit.registers, tuple(hit.memory), tuple(hit.variables), size)
+        frame = Frame(point.number, address, hit.registers, tuple(hit.memory), tuple(hit.variables), size)
         if not experiment.buffer.add(frame):
             experiment.stop("tfull")
-            return
+            return False
         point.usage += size
+        return True
+
+    def _count(self) -> None:
+        """A hit is collected with all its steps."""
+        point = self._point
         if point.passes and point.hits >= point.passes:
-            experiment.stop("tpasscount", culprit=point.number)
+            self.experiment.stop("tpasscount", culprit=point.number)
 
 
 def _run(program: Program, hit: _Hit) -> None:

@@ -9,8 +9,10 @@ Target Features", "i386 Features"); all else is in features of our own, org.v2e.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from emu.x86.flags import Flag
 from emu.x86.registers import MSRS, REGISTERS
@@ -36,6 +38,11 @@ SEGMENT_ORDER = ("cs", "ss", "ds", "es", "fs", "gs")
 FPU_CONTROL = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
 #: Sent with every stop reply, so that a step costs no further packet, and `mode` for the helper.
 EXPEDITED = frozenset(("eip", "rip", "esp", "rsp", "ebp", "rbp", "eflags", "cs", "ss", "ip", "mode"))
+#: Where `CpuState.brief` has them.
+BRIEF = {
+    "eip": 0, "rip": 0, "ip": 1, "esp": 2, "rsp": 2, "ebp": 3, "rbp": 3, "eflags": 4, "cs": 5, "ss": 6, "mode": 7,
+}  # fmt: skip
+_QUADS = struct.Struct("<8Q")  #: all of it
 #: Values of `engine`.
 ENGINES = (("emulator", 0), ("native", 1))
 #: Registers whose named bits are not all there is to see in them: shown as numbers.
@@ -65,6 +72,23 @@ class X86Register(Register):
     is_pc: bool = False
     read: Callable[[CpuState], int] = field(default=lambda state: 0, compare=False)
     is_engine: bool = False
+
+
+class BriefTeller:
+    """Tells a description's expedited registers, all of which are in BRIEF, by one look at the CPU."""
+
+    __slots__ = ("_form", "_pieces", "description")
+
+    def __init__(self, description: Description) -> None:
+        """Raises KeyError for a register that is not in BRIEF."""
+        self.description, self._form = description, description.expedited_form
+        places = [(16 * BRIEF[r.name], 2 * r.size) for r in description.expedited]
+        self._pieces = itemgetter(*(slice(at, at + digits) for at, digits in places))
+
+    def tell(self, state: CpuState) -> str:
+        """As a stop reply has them."""
+        pieces: tuple[str, ...] = self._pieces(_QUADS.pack(*state.brief()).hex())  # what is cut off is high
+        return self._form % pieces
 
 
 def _reader(parts: tuple[Part, ...]) -> Callable[[CpuState], int]:

@@ -1,4 +1,5 @@
-"""What a session remembers: the last packets, for a failure's report, and words that no packet may carry yet."""
+"""What a session remembers: the last packets, for a failure's report; words that no packet may carry yet; and answers
+that still hold."""
 
 from __future__ import annotations
 
@@ -57,3 +58,38 @@ class KeptWords:
         self._words.clear()
         self._length = self._lost = 0
         return text
+
+
+#: Answers that are kept at a time, and bytes of the longest of them.
+ANSWERS, ANSWER_LENGTH = 64, 1024
+
+
+class HeldAnswers:
+    """What was answered to looks at a target that stands still, while nobody else gets at it and nothing but looks is
+    asked: gdb asks the same several times at each stop. A packet's bytes as they came are what is looked up."""
+
+    __slots__ = ("_answers", "_held")
+
+    def __init__(self) -> None:
+        self._answers: dict[bytes, tuple[bytes, bytes]] = {}
+        self._held = False
+
+    def hold(self, held: bool) -> None:
+        """True: from now on nobody but this client does anything to the target. False: that is over."""
+        self._held = held
+        self._answers.clear()
+
+    def forget(self) -> None:
+        """Something else than a look was asked for."""
+        self._answers.clear()
+
+    def keep(self, packet: bytes, payload: bytes, framed: bytes) -> None:
+        """`packet` was answered by `payload`, in its frame `framed`."""
+        if self._held and len(payload) <= ANSWER_LENGTH:
+            if len(self._answers) >= ANSWERS:
+                self._answers.clear()
+            self._answers[packet] = payload, framed
+
+    def to(self, packet: bytes) -> tuple[bytes, bytes] | None:
+        """The answer that holds, and its frame."""
+        return self._answers.get(packet)

@@ -90,12 +90,27 @@ class _Connection:
         """On the target's thread: let the session handle `data`, and what comes right behind the answer."""
         session = self.session
         assert session is not None
+        session.hold(True)  # until this returns, nobody else gets at the target
+        try:
+            return self._feed(session, data)
+        finally:
+            session.hold(False)
+
+    def _feed(self, session: Session, data: bytes) -> list[Event]:
         end = time.monotonic() + LINGER_SECONDS
         while True:
-            events = session.receive_data(data)
-            while self.flush() and session.stalled:
-                events += session.receive_data(b"")
-            if events or self._pending or not session.answered or not self.alone or time.monotonic() >= end:
+            events: list[Event] = []
+            if (known := session.again(data)) is not None:
+                with self._lock:
+                    self._pending = known
+                    self._send()
+                done = True
+            else:
+                events = session.receive_data(data)
+                while self.flush() and session.stalled:
+                    events += session.receive_data(b"")
+                done = session.answered and not events
+            if self._pending or not done or not self.alone or time.monotonic() >= end:
                 return events
             data = self.receive(self.link.linger)
             if not data:

@@ -39,7 +39,7 @@ from stub.handlers import (
 from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays, Stopped, error_text
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame, notification
 from stub.parser import parse
-from stub.remembered import KeptWords, PacketLog
+from stub.remembered import HeldAnswers, KeptWords, PacketLog
 from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError
 from stub.traceframe import UNCHANGED
 
@@ -106,6 +106,16 @@ MOVES: dict[State, frozenset[State]] = {
 _NEW, _STOPPED, _RUNNING = State.NEW, State.STOPPED, State.RUNNING
 #: In these a packet is handled when it comes.
 _TALKS = frozenset((_STOPPED, _RUNNING))
+#: Messages that change nothing, and are answered alike until something does.
+_LOOKS = frozenset(
+    (
+        messages.ReadMemory,
+        messages.ReadMemoryBinary,
+        messages.ReadRegisters,
+        messages.ReadRegister,
+        messages.CurrentThread,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +175,9 @@ class Session:
         self._starting = False  #: within a resume handler
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
-        self._known: dict[bytes, messages.Message] = {}
+        self._known: dict[bytes, tuple[messages.Message, Handler | None, bool]] = {}
+        self._answers = HeldAnswers()
+        self._looked = False  # the packet that is answered changes nothing
         self._context = Context(target, self._supported, _let_go, has_runner)
         self._context.printed = self.printed
         self._context.looks_on = looks_on
@@ -181,10 +193,14 @@ class Session:
         events: list[Event] = []
         self.stalled = False
         if self.state in _TALKS and len(self._out) < HIGH_WATER:
+            if (known := self.again(data)) is not None:
+                self._out += known
+                return events
             payload = self._decoder.whole(data)
             if payload is not None:
-                self._packet(payload, events)
+                self._packet(payload, events, data)
                 return events
+        self._answers.forget()
         self._decoder.receive_data(data)
         while self.state not in (State.CLOSED, State.MONITOR):
             if len(self._out) >= HIGH_WATER:
@@ -207,11 +223,27 @@ class Session:
                     pass
         return events
 
+    def hold(self, held: bool) -> None:
+        """True: until this is called with False, nothing but this session does anything to the target. What it has
+        been asked is then looked up once."""
+        self._answers.hold(held)
+
     def data_to_send(self) -> bytes:
         """Bytes for the client, once."""
         out = bytes(self._out)
         self._out.clear()
         return out
+
+    def again(self, data: bytes) -> bytes | None:
+        """The bytes for the client that answer `data`, where that is what it has asked before and holds (see `hold`);
+        None: it is for `receive_data`."""
+        known = self._answers.to(data)
+        if known is None or self._out:
+            return None
+        payload, self._last = known
+        self._log.note("<-", data[1:-3])
+        self._log.note("->", payload)
+        return self._last
 
     @property
     def wants_data(self) -> bool:
@@ -343,7 +375,8 @@ class Session:
         else:
             self._context.continues.interrupt()
 
-    def _packet(self, payload: bytes, events: list[Event]) -> None:
+    def _packet(self, payload: bytes, events: list[Event], packet: bytes = b"") -> None:
+        """`packet` is what came, if that was nothing but one whole packet."""
         if not self._context.no_ack:
             self._out += b"+"
         self._log.note("<-", payload)
@@ -356,17 +389,19 @@ class Session:
             self._starting = False
         if self.state is _STOPPED and type(answer) is bytes and not self._context.non_stop:
             self._send(answer)
+            if self._looked and packet and self._context.no_ack:
+                self._answers.keep(packet, answer, self._last)
         else:
             self._reply(answer, events)
 
     def _answer(self, payload: bytes) -> Answer:
+        self._looked = False  # of what cannot be parsed
         try:
-            message = self._known.get(payload)
-            if message is None:
-                message = self._parse(payload)
+            message, handler, self._looked = self._known.get(payload) or self._parse(payload)
+            if not self._looked:
+                self._answers.forget()
             if self._context.halted and not isinstance(message, (*GREETINGS, messages.NonStop)):
                 self._context.halted = False
-            handler = self._handlers.get(type(message))
             if handler is None:
                 return base.UNSUPPORTED
             if self.state is not _STOPPED or self._context.non_stop or self._context.frame is not None:
@@ -384,13 +419,16 @@ class Session:
             self._on_error(error)
             return error_text(f"internal error in {payload[:12]!r}: {type(error).__name__}: {error}")
 
-    def _parse(self, payload: bytes) -> messages.Message:
+    def _parse(self, payload: bytes) -> tuple[messages.Message, Handler | None, bool]:
+        """What the packet means, who answers it, and whether it is but a look."""
         message = parse(payload)
+        looks = type(message) in _LOOKS or (type(message) is messages.Transfer and message.object == "threads")
+        known = message, self._handlers.get(type(message)), looks and not self._looks_on
         if len(payload) <= KNOWN_LENGTH:
             if len(self._known) >= KNOWN:
                 self._known.clear()
-            self._known[payload] = message
-        return message
+            self._known[payload] = known
+        return known
 
     def _begin(self) -> None:
         """The first packet: what the client asks from now on is to hold until it lets the guest run."""

@@ -113,6 +113,7 @@ class Description:
     registers: tuple[Register, ...] = field(init=False)
     expedited: tuple[Register, ...] = field(init=False)
     expedited_keys: tuple[str, ...] = field(init=False)  #: what a stop reply calls them: number and colon
+    expedited_form: str = field(init=False)  #: all of them in a stop reply, a `%s` for each value in hex
 
     def __post_init__(self) -> None:
         registers = tuple(r for f in self.features for r in f.registers)
@@ -120,6 +121,7 @@ class Description:
         object.__setattr__(self, "expedited", tuple(r for r in registers if r.expedited))
         keys = tuple(f"{number:x}:" for number, register in enumerate(registers) if register.expedited)
         object.__setattr__(self, "expedited_keys", keys)
+        object.__setattr__(self, "expedited_form", "".join(f"{key}%s;" for key in keys))
 
     def standard(self) -> Description:
         """Only what a client knows without having read the description: gdb's own features."""
@@ -197,6 +199,14 @@ class HasRegisters(Protocol):
 
     def write_pc(self, thread: int, address: int) -> None:
         """Continue at `address`, in the form in which the PC is shown. Raises TargetError."""
+
+
+@runtime_checkable
+class Expedites(Protocol):
+    """Tells the expedited registers of a stop reply in less time than `read_registers` takes for them."""
+
+    def expedite(self, thread: int, description: Description) -> str | None:
+        """`description.expedited_form` with their values; None where `read_registers` is to be asked."""
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from stub.target import Description, PointHooks, Register
@@ -21,6 +22,16 @@ class Traces(Protocol):
 
     def remove_tracepoint(self, id: int) -> None:
         """Also from within a hook."""
+
+    def check_follow(self) -> None:
+        """Raises TargetError where `follow` cannot be had."""
+
+    def follow(self, told: Callable[[], bool]) -> None:
+        """For a hook: have `told` called behind each instruction that is executed from here on, those of interrupts'
+        handlers among them, until it gives False; once for each, however often it was asked for."""
+
+    def place(self) -> int:
+        """Where the next instruction is (linear), for a hook and for who follows."""
 
     def snapshot(self) -> object:
         """All registers as they are now, for a hook."""

@@ -17,7 +17,7 @@ from stub.trace_messages import TraceAction
 #: Tracepoints that one instruction may have, as the guest and who waits are held up by all of them.
 AT_ONE_PLACE = 10
 #: What a client may define, so that it costs bounded memory.
-POINTS, ACTIONS, VARIABLES, SOURCE = 1000, 100, 1000, 1 << 16
+POINTS, ACTIONS, VARIABLES, SOURCE, STEPS = 1000, 100, 1000, 1 << 16, 1_000_000
 #: Bytes of frames: gdbserver's default, and the most that can be asked for. Frames, as each costs more than its bytes.
 DEFAULT_SIZE, MAX_SIZE, MAX_FRAMES = 5 << 20, 16 << 20, 200_000
 #: The number of `$trace_timestamp`, a variable that gdb knows by its name: microseconds, here of virtual time.
@@ -41,16 +41,21 @@ class Variable:
 @dataclass(slots=True, eq=False)
 class Tracepoint:
     """One place of one tracepoint. `texts` are the actions as the client wrote them, `sources` what the person typed,
-    by kind; `complete`: all actions have come. `hits` count from the start, `usage` is in bytes of frames; `installed`
-    is what the target calls it."""
+    by kind; `complete`: all actions have come. `steps` are those of while-stepping, which have actions of their own;
+    `stepping`: the first of these has come. `hits` count from the start, `usage` is in bytes of frames; `installed` is
+    what the target calls it."""
 
     number: int
     address: int
     enabled: bool
     passes: int
     condition: bytes
+    steps: int = 0
     actions: list[TraceAction] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    step_actions: list[TraceAction] = field(default_factory=list)
+    step_texts: list[str] = field(default_factory=list)
+    stepping: bool = False
     sources: dict[str, bytearray] = field(default_factory=dict)
     complete: bool = True
     hits: int = 0
@@ -60,8 +65,9 @@ class Tracepoint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """What one hit of tracepoint `tracepoint`, at `address`, has collected. `registers` is the target's snapshot of
-    all, None if none were; `memory` has pieces, `variables` (number, value); `size` is in bytes of a trace file."""
+    """What one hit of tracepoint `tracepoint`, or a step behind it, has collected at `address`. `registers` is the
+    target's snapshot of all, None if none were; `memory` has pieces, `variables` (number, value); `size` is in bytes of
+    a trace file."""
 
     tracepoint: int
     address: int

@@ -75,6 +75,7 @@ class FakeTarget(BareTarget):
         self.experiment.points[1, 0x10100] = Tracepoint(1, 0x10100, True, 0, b"")
         self.traced: dict[int, tuple[int, PointHooks]] = {}
         self.traces = 0
+        self.followers: list[Callable[[], bool]] = []
 
     # registers and memory
 
@@ -196,6 +197,17 @@ class FakeTarget(BareTarget):
     def remove_tracepoint(self, id: int) -> None:
         del self.traced[id]
 
+    def check_follow(self) -> None:
+        if self.running:
+            raise TargetError("nothing can be followed while it runs")
+
+    def follow(self, told: Callable[[], bool]) -> None:
+        if told not in self.followers:
+            self.followers.append(told)
+
+    def place(self) -> int:
+        return self.cpu.linear_pc
+
     def snapshot(self) -> object:
         return self.cpu.copy()
 
@@ -212,8 +224,9 @@ class FakeTarget(BareTarget):
         return self.value(snapshot, register)
 
     def arrive(self, address: int) -> None:
-        """The guest is about to execute what is there."""
+        """The guest is about to execute what is there, having executed one instruction."""
         self.cpu.rip = address - self.cpu.cs.base
+        self.followers = [told for told in self.followers if told()]
         for where, hooks in tuple(self.traced.values()):
             if where == address and hooks.act is not None:
                 hooks.act()

@@ -11,51 +11,35 @@ Memory is mapped at its own addresses; shadow page tables cost nothing here.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ctypes import addressof, c_uint8
-from typing import Final
+from typing import Final, cast
 
 from emu.engine import Change, EngineError, Exit, ExitReason, Fault, MmioBus, PortIo
 from emu.packed import Packing
 from emu.unicorn_control import EMPTY
 from emu.unicorn_engine import UnicornEngine
-from emu.unicorn_layout import HF_CS32, HF_CS64, HF_LMA, HF_PE
+from emu.unicorn_fast import FastLoop
+from emu.unicorn_layout import HF_CPL, HF_CS32, HF_CS64, HF_LMA, HF_PE
+from emu.unicorn_live import LiveState
 from emu.vcpu import ExitCause, Place, VmExit
-from emu.x86.classes import InstructionClass, classify, split
+from emu.x86.classes import classify
 from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.state import CR0_PE, RFLAGS_VM, CpuState
 from emu.x86.vmentry import VTX2006, Broken, Rules
+from xenbridge.model_exits import CLASSES, exits_for
 
 BREAKPOINT, REQUEST = ExitReason.BREAKPOINT, ExitReason.REQUEST
 #: Of hflags what a mode shows in; of big real mode, which these rules do not enter, that it is real.
 MODE_FLAGS: Final = HF_PE | HF_LMA | HF_CS64 | HF_CS32
-LONGEST: Final = 15  #: bytes of an instruction
 RCX: Final = 1
 MASK32: Final = (1 << 32) - 1
-MOV_TO_CR: Final = 0x22  #: behind 0Fh
-#: Those whose loads are exits: to CR2 is none, and of CRs that do not exist #UD comes first (SDM vol. 3C, 25.1.1).
-LOADED: Final = frozenset((0, 3, 4, 8))
-#: What each class of instructions is an exit for.
-CAUSES: Final = {
-    InstructionClass.HLT: ExitCause.HLT,
-    InstructionClass.CPUID: ExitCause.CPUID,
-    InstructionClass.RDMSR: ExitCause.MSR,
-    InstructionClass.WRMSR: ExitCause.MSR,
-    InstructionClass.CONTROL: ExitCause.CR,
-    InstructionClass.READ_CR3: ExitCause.CR,
-    InstructionClass.READ_CR: ExitCause.CR,
-    InstructionClass.DEBUG: ExitCause.DR,
-    InstructionClass.CACHE: ExitCause.CACHE,
-    InstructionClass.INVLPG: ExitCause.CACHE,
-    InstructionClass.RDPMC: ExitCause.RDPMC,
-    InstructionClass.LGDT: ExitCause.DESCRIPTOR,
-    InstructionClass.LIDT: ExitCause.DESCRIPTOR,
-}
-CLASSES: Final = sum(map(int, CAUSES))
-#: Those that are exits in real mode alone, as virtual 8086 mode does not execute them.
-REAL_ONLY: Final = InstructionClass.LGDT | InstructionClass.LIDT | InstructionClass.READ_CR
-#: Those that any ring may execute; of the others a fault comes before the exit (SDM vol. 3C, 25.1.1).
-ANY_RING: Final = InstructionClass.CPUID | InstructionClass.RDPMC
+#: Exits behind which the state may be one that cannot be entered again.
+CHANGING: Final = frozenset((ExitCause.CR, ExitCause.MSR, ExitCause.DESCRIPTOR))
+FAULTS: Final = frozenset((ExitCause.EXCEPTION, ExitCause.SOFTWARE_INTERRUPT))
+REMEMBERED: Final = 4096  #: instructions that were classified, and states that were judged
+MISSING: Final = cast("tuple[ExitCause, bool, bool] | None", object())
 
 
 class ModelVcpu(UnicornEngine):
@@ -64,7 +48,7 @@ class ModelVcpu(UnicornEngine):
     name = "model"
     title = "the reference hypervisor, VT-x as of 2006"
     counts = translates = True
-    _loaded: CpuState | None = None  # not yet entered
+    _unentered = True  # it has been given another state since it was entered last
 
     def __init__(self, place: Place, rules: Rules = VTX2006) -> None:
         self.rules = rules
@@ -79,6 +63,14 @@ class ModelVcpu(UnicornEngine):
         self._told: Callable[[Fault], None] | None = None
         self._written_pages: mmap.mmap | None = None
         self._tracing = False
+        self._bounded = False  # something is forbidden
+        self._passing = False  # the next instruction is one that is stopped at, and nothing comes of it
+        self._ahead = False  # when the run began there was an instruction to be passed over
+        self._remains, self._served = False, cast("int | None", None)
+        self._counted: Counter[ExitCause] = Counter()
+        self._counted_at, self._counted_cause = -1, ExitCause.PIO  # the exit of this run that was counted last
+        self._known: dict[object, bool] = {}
+        self._exits: dict[tuple[bytes, int, bool], tuple[ExitCause, bool, bool] | None] = {}
         super().__init__(
             place.regions, _Ports(place.io, self._note), _Memory(place.mmio, self._note),
             timestamp=place.timestamp, checks=place.checks, model=place.model, tick=place.tick,
@@ -97,8 +89,16 @@ class ModelVcpu(UnicornEngine):
         return broken
 
     def enterable(self, state: CpuState) -> bool:
-        """See Vcpu."""
-        return not state.smm and self.rules.enterable(state)
+        """See Vcpu. Of a state in place the answers are remembered, by all that rules ask for."""
+        live = cast("CpuState | LiveState", state)
+        if not isinstance(live, LiveState):
+            return not state.smm and self.rules.enterable(state)
+        key, known = live.entry_key(), self._known
+        if (found := known.get(key)) is None:
+            if len(known) >= REMEMBERED:
+                known.clear()
+            found = known[key] = not state.smm and self.rules.enterable(state)
+        return found
 
     def unable(self) -> str:
         """See Vcpu. It keeps all that the emulator does."""
@@ -106,36 +106,46 @@ class ModelVcpu(UnicornEngine):
 
     def load(self, state: CpuState) -> None:
         """See Cpu."""
-        self._loaded = state
+        self._unentered = True
         super().load(state)
+
+    def adopt(self, source: UnicornEngine) -> None:
+        """See UnicornEngine."""
+        self._unentered = True
+        super().adopt(source)
 
     def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
         """See Vcpu."""
         self._ranges, self._forbidden = tuple(ranges), frozenset(modes)
+        self._bounded = bool(self._ranges or self._forbidden)
         if self._events.keep_out(self._ranges):
             self._loop.flush()
         self._set_stops()
 
     def enter(self, budget: int, deadline: int | None, *, skip_breakpoint: bool) -> VmExit:
         """See Vcpu."""
-        if (state := self._loaded) is not None:
-            if broken := self.refused(state):
+        if self._unentered:
+            if not self.enterable(self.live()) and (broken := self.refused(state := self.state())):
                 why = "; ".join(map(str, broken))
                 return VmExit(ExitCause.ENTRY_FAILED, state.linear_pc, mode_of(state), before=True, detail=why)
-            self._loaded = None
-        if self._out_of_bounds():
+            self._unentered = False
+        if self._bounded and self._out_of_bounds():
             return self._made(ExitCause.FORBIDDEN, before=True)
-        if skip_breakpoint and (exit := self._before()) is not None:
-            return exit
-        end, skip, over = self.retired + budget, skip_breakpoint, False
-        while True:
+        end, over, self._counted_at = self.retired + budget, False, -1
+        if self._remains and isinstance(self._loop, FastLoop):
+            self._loop.note_instructions()
+        if skip_breakpoint and (found := self._exits_here(self._events.code(self.linear_pc))) is not None:
+            if (exit := self._exit_before(found)) is not None:
+                return exit
+            skip_breakpoint = False
+        while (left := end - self.retired) > 0:
             self._met = None
-            done = self._pass() if over else self.run(end - self.retired, skip_breakpoint=skip)
+            self._passing, self._ahead = False, self._returning
+            done = self._pass() if over else self.run(left, skip_breakpoint=skip_breakpoint)
             if (exit := self._ended(done)) is not None:
                 return exit
-            if self.retired >= end:
-                return self._made(ExitCause.STOPPED, stop=Exit(ExitReason.BUDGET, budget))
-            over, skip = done.reason is BREAKPOINT, False
+            over, skip_breakpoint = self._passing, False
+        return self._made(ExitCause.STOPPED, stop=Exit(ExitReason.BUDGET, budget))
 
     def _ended(self, exit: Exit) -> VmExit | None:
         """What the end of a run is; None: nothing, it goes on."""
@@ -146,11 +156,18 @@ class ModelVcpu(UnicornEngine):
             plain = reason is ExitReason.BUDGET or (reason is REQUEST and not delivered) or self._own_event(exit)
             return VmExit(cause, pc, self._mode(), address, write, stop=None if plain else exit)
         if reason is BREAKPOINT:
-            if self._stops_here():
+            code = self._stopped_code()
+            if self._stops_here(code):
                 return self._made(ExitCause.STOPPED, stop=exit)
-            if self._control.skip != EMPTY:  # no breakpoint of the debugger's: what is to be passed is still ahead
+            if self._ahead and self._control.skip != EMPTY:
+                # No breakpoint of the debugger's: what is to be passed is still ahead.
                 self.resume((self._control.skip, self._control.skip_rsp, False))
-            return self._made(ExitCause.FORBIDDEN, before=True) if self._out_of_bounds() else self._before()
+            if self._bounded and self._out_of_bounds():
+                return self._made(ExitCause.FORBIDDEN, before=True)
+            if (found := self._exits_here(code)) is not None:
+                return self._exit_before(found)
+            self._passing = True
+            return None
         if self._own_event(exit):
             return self._made(ExitCause.FORBIDDEN, before=True) if self._out_of_bounds() else None
         if delivered:
@@ -188,7 +205,7 @@ class ModelVcpu(UnicornEngine):
             self.resume(kept)
         return done
 
-    def complete(self, exit: VmExit) -> Exit:
+    def complete(self, exit: VmExit | None) -> Exit:
         """See Vcpu."""
         done = self._pass()
         self._met = None
@@ -196,39 +213,98 @@ class ModelVcpu(UnicornEngine):
 
     # -- instructions that are exits
 
-    def _class_here(self) -> tuple[int, bytes]:
-        code = self._events.code(self.linear_pc)
-        return classify(code, code_bits(self.live())), code
+    def _stopped_code(self) -> bytes:
+        """Of the instruction before which a run has ended just now: the helper has it without a walk of page tables."""
+        code = self._loop.stopped_code() if isinstance(self._loop, FastLoop) else b""
+        return code or self._events.code(self.linear_pc)
 
-    def _before(self) -> VmExit | None:
-        """The exit that the next instruction makes, if it does."""
-        found, code = self._class_here()
-        state = self.live()
-        real = self.real_is_v86 and not state.cr0 & CR0_PE
-        if not found & CLASSES or (found & REAL_ONLY and not real):
+    def _exits_here(self, code: bytes) -> tuple[ExitCause, bool] | None:
+        """What the next instruction, which begins `code`, exits for, and whether it writes; None: it does not."""
+        env = self._env
+        hflags = env.hflags
+        bits = 64 if hflags & HF_CS64 else 32 if hflags & HF_CS32 else 16
+        real = self.real_is_v86 and not hflags & HF_PE
+        if (found := self._exits.get((code, bits, real), MISSING)) is MISSING:
+            if len(self._exits) >= REMEMBERED:
+                self._exits.clear()
+            found = self._exits[code, bits, real] = exits_for(code, bits, real)
+        if found is None:
             return None
-        if not real and not found & ANY_RING and (state.rflags & RFLAGS_VM or state.cpl):
+        cause, write, any_ring = found
+        if not real and not any_ring and (env.eflags & RFLAGS_VM or hflags & HF_CPL):
             return None
-        cause = next(cause for one, cause in CAUSES.items() if found & one)
-        if cause is ExitCause.CR and not real:
-            _, op, rex = split(code, code_bits(state))
-            if op[1] == MOV_TO_CR and (op[2] >> 3 & 7 | (rex & 4) << 1) not in LOADED:
-                return None
-        address = state.regs[RCX] & MASK32 if cause is ExitCause.MSR else 0
-        write = bool(found & (InstructionClass.WRMSR | InstructionClass.CONTROL))
+        return cause, write
+
+    def _exit_before(self, found: tuple[ExitCause, bool]) -> VmExit | None:
+        """The exit that the next instruction makes; None where the hypervisor has done it and goes on."""
+        cause, write = found
+        if self._remains:
+            return self._do(cause)
+        address = self._env.regs[RCX] & MASK32 if cause is ExitCause.MSR else 0
         return VmExit(cause, self.linear_pc, self._mode(), address, write, before=True)
 
-    def _stops_here(self) -> bool:
+    def _do(self, cause: ExitCause) -> VmExit | None:
+        """As `remain` has it: execute the next instruction, which exits, and remain native where that can be."""
+        pc, before = self.linear_pc, self.retired
+        done = self.complete(None)
+        if self.retired == before and done.reason is REQUEST:
+            return VmExit(ExitCause.STOPPED, pc, self._mode(), stop=done)  # it will be an exit again
+        self._counted[cause] += 1
+        stop = None if done.reason is ExitReason.BUDGET else done
+        if cause in CHANGING and not self.enterable(self.live()):
+            return VmExit(cause, pc, self._mode(), done=True, stop=stop)
+        if stop is not None:
+            return VmExit(ExitCause.STOPPED, pc, self._mode(), stop=stop)
+        return self._made(ExitCause.FORBIDDEN, before=True) if self._bounded and self._out_of_bounds() else None
+
+    def _stops_here(self, code: bytes) -> bool:
         """The debugger has something at the next instruction."""
         pc = self.linear_pc
         if pc in self._points:
             return True
-        if self._classes and self._class_here()[0] & self._classes:
+        if self._classes and classify(code, code_bits(self.live())) & self._classes:
             return True
         return bool(self._places) and self._events.physical_address(pc) in self._places
 
+    # -- exits that do not end the run
+
+    def remain(self, on: bool, ports: int | None) -> None:
+        """See Resident."""
+        if on is self._remains and ports == self._served:
+            return
+        self._remains, self._served = on, ports
+        self.serve_ports(ports if on else None)
+
+    def take_exits(self) -> Mapping[ExitCause, int]:
+        """See Resident."""
+        answered, _ = self.take_answered()
+        if answered:
+            self._counted[ExitCause.PIO] += answered
+        counted = self._counted
+        if counted:
+            self._counted = Counter()
+        return counted
+
+    def _counts(self, cause: ExitCause) -> None:
+        """One exit, of the instruction that is executing: the first cause, unless a fault comes behind an access."""
+        at = self.retired
+        known = isinstance(self._loop, FastLoop) and self._loop.noted(at)
+        if at == self._counted_at:
+            if cause not in FAULTS:
+                return
+            self._counted[self._counted_cause] -= 1
+        elif known and isinstance(self._loop, FastLoop):
+            if cause not in FAULTS:
+                return
+            self._loop.uncount()
+        self._counted[cause] += 1
+        self._counted_at, self._counted_cause = at, cause
+
     def _note(self, cause: ExitCause, address: int, write: bool) -> None:
         """An instruction accesses a device: an exit behind it, and once."""
+        if self._remains:
+            self._counts(cause)
+            return
         if self._met is None:
             self._met = cause, address, write, self.instruction_pc
         self.request_stop()
@@ -241,8 +317,11 @@ class ModelVcpu(UnicornEngine):
     def _fault(self, fault: Fault) -> None:
         if self.real_is_v86 and not self._env.cr[0] & CR0_PE and fault.interrupt is None:
             cause = ExitCause.SOFTWARE_INTERRUPT if fault.software else ExitCause.EXCEPTION
-            self._met = cause, fault.vector, False, fault.linear
-            self.request_stop()
+            if self._remains:
+                self._counts(cause)
+            else:
+                self._met = cause, fault.vector, False, fault.linear
+                self.request_stop()
         if self._told is not None:
             self._told(fault)
 

@@ -416,7 +416,7 @@ static int complete(engine *e, struct record *r)
 {
     uint32_t sign = e->signatures[AT(uint32_t, e->env, at.env_hflags) >> CLASS_SHIFT];
     uint8_t bytes[LONGEST];
-    int length = e->running->block->size < LONGEST ? e->running->block->size : LONGEST;
+    int length = running(e)->block->size < LONGEST ? running(e)->block->size : LONGEST;
 
     for (int i = 0; i < length; i++)
         bytes[i] = (uint8_t)real_cpu_ldub_code(e->env, (uint32_t)(r->pc + (uint64_t)i));

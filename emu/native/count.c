@@ -115,14 +115,18 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
             AT(uint32_t, e->cpu, at.cpu_cflags_next_tb) = 1;
         leave_block(e);
     }
-    if (s->breakpoint && breakpoint_met(e, s, most))
+    if (s->breakpoint && breakpoint_met(e, s, most)) {
+        e->stopped = s->block;
         stop_run(e, STOP_BREAKPOINT);
+    }
     if (c->leave && virtual_interrupt_due(e)) { /* a fault of the instruction, which counts */
         c->remaining--;
         c->last = s->block->pc;
         c->step = 0;
         real_raise_exception_err(e->env, EXCP_GP, 0);
     }
+    if (e->fills == THRASHES)
+        grow_tlb(e);
     /* Too long for what is left: the next block is one of exactly so many. */
     if (s->insns > most) {
         e->partial++;
@@ -136,7 +140,7 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
         AT(uint32_t, e->uc, at.uc_invalid_error) = STEP_DONE;
     }
     c->remaining -= s->insns;
-    e->running = s;
+    c->running = (uint32_t)(s - e->slots) + 1;
 }
 
 /* The slow way out of the check (entry.c), which has counted the block already. Returns to go on with it. */
@@ -191,13 +195,13 @@ REPLACES void cpu_exit(void *cpu)
  * again because it changes its own block does not, nor does the instruction under a breakpoint of DR0 to DR3. */
 static void unwind(engine *e)
 {
-    slot *s = e->running;
+    slot *s = running(e);
     tb *block = s->block;
     uint64_t pc = *e->eip + block->cs_base, previous = EMPTY;
     int index = -1, done;
 
     e->unwound++;
-    e->running = NULL;
+    e->control->running = 0;
     if (e->unwinding) /* the host address tells even when EIP is another task's by now */
         index = index_of_host(block, e->unwinding, &pc);
     if (index < 0)
@@ -236,7 +240,7 @@ REPLACES void cpu_loop_exit_x86_64(void *cpu)
 
     if (e) {
         translating = NULL;
-        if (e->running)
+        if (running(e))
             unwind(e);
         e->unwinding = e->synchronised = 0;
         if (AT(int32_t, e->cpu, at.cpu_exception_index) >= 0)
@@ -298,8 +302,9 @@ static void retry_alone(engine *e, uint64_t host)
     tb *block = real_tcg_tb_lookup(e->tcg, host);
     uint64_t pc = 0, previous = EMPTY;
     int index = block ? index_of_host(block, host, &pc) : -1;
+    const slot *s = running(e);
 
-    if (index < 0 || !e->running || e->running->block != block)
+    if (index < 0 || !s || s->block != block)
         return;
     e->retried++;
     real_cpu_restore_state(e->cpu, host, 1);
@@ -308,11 +313,11 @@ static void retry_alone(engine *e, uint64_t host)
         index_of_pc(block, pc, &previous);
         e->control->last = previous;
         remember_cut(e, block->pc, block->flags, index);
-    } else if (e->running->breakpoint) {
+    } else if (s->breakpoint) {
         keep_skip(e, block);
     }
     remember_cut(e, pc, block->flags, 1);
-    e->running = NULL;
+    e->control->running = 0;
     e->unwinding = e->synchronised = 0;
     if (!(block->cflags & CF_NOCACHE))
         real_tb_phys_invalidate(e->tcg, block, EMPTY);
@@ -324,12 +329,14 @@ static void retry_alone(engine *e, uint64_t host)
  * the instruction, for whoever is asked about it. */
 void be_alone(engine *e, uint64_t host)
 {
-    if (!e->running)
+    const slot *s = running(e);
+
+    if (!s)
         return;
-    if (!e->running->io)
+    if (!s->io)
         retry_alone(e, host);
     else
-        *e->eip = e->running->eip;
+        *e->eip = s->eip;
 }
 
 REPLACES void cpu_io_recompile_x86_64(void *cpu, uint64_t host)
@@ -356,7 +363,7 @@ API void v2e_fast_memory_hook(void *uc, int kind, uint64_t address, int size, in
     struct memory_hook *hook = data;
     engine *e = hook->engine;
 
-    if (e->running && !e->running->io && e->synchronised)
+    if (running(e) && !running(e)->io && e->synchronised)
         retry_alone(e, e->synchronised);
     hook->callback(uc, kind, address, size, value, hook->number);
 }

@@ -6,6 +6,8 @@
  */
 #include "fast.h"
 
+#include <string.h>
+
 /* True when the page at `host` is one whose first write is waited for. */
 int is_unmarked(const engine *e, uint64_t host)
 {
@@ -50,6 +52,48 @@ API void v2e_fast_trace_writes(engine *e, uint8_t *traces)
 {
     e->traces = traces;
     v2e_fast_rearm(e);
+}
+
+/* ---- What somebody else has written, past this engine */
+
+/* The bytes [host, end) of the guest's memory in this process: drop the translations made from them. */
+API void v2e_fast_host_changed(engine *e, uint64_t host, uint64_t end)
+{
+    for (uint32_t i = 0; i < e->place_count; i++) {
+        const struct place *place = e->places + i;
+        uint64_t first = host > place->host ? host : place->host;
+        uint64_t stop = end < place->host + place->size ? end : place->host + place->size;
+
+        if (first < stop)
+            v2e_fast_memory_changed(e, place->ram + first - place->host, place->ram + stop - place->host);
+    }
+}
+
+/* The bytes [first, end) of physical memory have been written: the same. */
+API void v2e_fast_physical_changed(engine *e, uint64_t first, uint64_t end)
+{
+    for (uint32_t i = 0; i < e->place_count; i++) {
+        const struct place *place = e->places + i;
+        uint64_t from = first > place->base ? first : place->base;
+        uint64_t stop = end < place->base + place->size ? end : place->base + place->size;
+
+        if (from < stop)
+            v2e_fast_memory_changed(e, place->ram + from - place->base, place->ram + stop - place->base);
+    }
+}
+
+/* Another engine has written the pages that are marked at its `traces`: drop the translations made from them, and clear
+ * the marks. */
+API void v2e_fast_take_traces(engine *e, uint8_t *traces)
+{
+    uint8_t *mark = traces, *end = traces + e->marked_pages;
+
+    while ((mark = memchr(mark, 1, (uint64_t)(end - mark)))) {
+        uint64_t host = e->marked + (uint64_t)(mark - traces) * PAGE;
+
+        v2e_fast_host_changed(e, host, host + PAGE);
+        *mark = 0;
+    }
 }
 
 /* ---- What the CPU stores by itself goes by physical addresses, past the TLB: the accessed and dirty bits of page-table

@@ -52,9 +52,11 @@ engine *engine_of_uc(const void *uc)
 /* The control structure knows the instruction counted last; while blocks run that is only noted here. */
 void engine_left(engine *e)
 {
-    if (e->running) {
-        e->control->last = e->running->last;
-        e->running = NULL;
+    const slot *s = running(e);
+
+    if (s) {
+        e->control->last = s->last;
+        e->control->running = 0;
     }
 }
 
@@ -62,7 +64,7 @@ void engine_left(engine *e)
  * to devices happen in blocks of one instruction (be_alone). */
 API uint64_t v2e_fast_instruction_pc(const engine *e)
 {
-    return e->running ? e->running->last : e->control->last;
+    return running(e) ? running(e)->last : e->control->last;
 }
 
 /* ---- Loading */
@@ -131,6 +133,28 @@ static void *reserve(uint64_t bytes)
     return memory == MAP_FAILED ? NULL : memory;
 }
 
+/* A page of zeros for the control structure, so near `env` that 32 bits reach from the one to the other; NULL where there
+ * is no room. Below it, as what is above may be the heap's to grow into. */
+#define STRIDE (16ull << 20)
+API void *v2e_fast_page(uint64_t env)
+{
+    for (uint64_t distance = STRIDE; distance < (1ull << 31) - STRIDE; distance += STRIDE) {
+        void *wanted = (void *)((env - distance) & ~(PAGE - 1));
+        void *page = mmap(wanted, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+        if (page == wanted)
+            return page;
+        if (page != MAP_FAILED) /* a kernel before 4.17 takes it for a hint */
+            munmap(page, PAGE);
+    }
+    return NULL;
+}
+
+API void v2e_fast_page_back(void *page)
+{
+    munmap(page, PAGE);
+}
+
 /* Python lets go of its lock around each call, so engines may come and go in several threads at once. */
 static pthread_mutex_t coming_and_going = PTHREAD_MUTEX_INITIALIZER;
 
@@ -188,6 +212,9 @@ static engine *claim(void *uc, struct control *control, struct cells *cells, uin
     e->decrementer = &AT(int32_t, e->env, at.env_icount_decr);
     e->can_do_io = &AT(uint32_t, e->cpu, at.cpu_can_do_io);
     e->eip = &AT(uint64_t, e->env, at.env_eip);
+    e->near_control = (uint8_t *)control - e->env;
+    if (e->near_control != (int32_t)e->near_control)
+        e->near_control = 0;
     e->in = in;
     e->out = out;
     e->uc = uc; /* from here on it is found */

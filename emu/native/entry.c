@@ -44,41 +44,81 @@ static void allow_devices(engine *e, int64_t allowed)
     free_temporary(e, t);
 }
 
+/* Where operations have the control structure: `field` of it is at `offset` from the temporary `base`. It lies near the
+ * CPU's state (v2e_fast_page), which a host register points to, so that a field is an instruction's displacement away. */
+struct field {
+    uint64_t base;
+    int64_t offset;
+};
+
+static struct field control_field(engine *e, size_t field)
+{
+    struct field f = {(uint64_t)e->tcg + CPU_ENV, e->near_control + (int64_t)field};
+
+    if (!e->near_control)
+        f = (struct field){constant(e, e->control), (int64_t)field};
+    return f;
+}
+
+static void free_field(engine *e, struct field f)
+{
+    if (!e->near_control)
+        free_temporary(e, f.base);
+}
+
+/* A constant whose value is told later, at the address that this gives. */
+static uint64_t *later(engine *e, uint64_t t)
+{
+    uint64_t *arguments = &AT(uint64_t, real_tcg_emit_op(e->tcg, MOVI_I64), OP_ARGUMENTS);
+
+    arguments[0] = t;
+    return &arguments[1];
+}
+
 /* remaining -= need; if (remaining < 0 || attention) goto slow; running = slot
  *
- * `remaining` is stored before the jump, as no temporary outlives one; the slow way takes it back. One jump asks both:
- * a number below 0 has its highest bit set, and so has the negative of the attention word, whose own is clear. That
- * Unicorn wants the block left is told by the attention word too: cpu_exit of count.c.
+ * `need` is known when the block's instructions are, and put in place then: block_needs. `remaining` is stored before
+ * the jump, as no temporary outlives one; the slow way takes it back. One jump asks both: a number below 0 has its
+ * highest bit set, and so has the negative of the attention word, whose own is clear. That Unicorn wants the block left
+ * is told by the attention word too: cpu_exit of count.c.
  *
  * Blocks are entered with device accesses forbidden (tb_exec_lock of count.c). One that was made of one instruction on
  * purpose allows them, and forbids them again where it goes on to another block. */
-void emit_check(engine *e, slot *s)
+void emit_check(engine *e, const slot *s)
 {
-    uint64_t left = new_temporary(e), t = new_temporary(e), base = constant(e, e->control), other = constant(e, s);
+    uint64_t left = new_temporary(e), t = new_temporary(e);
+    struct field remaining = control_field(e, offsetof(struct control, remaining)), f;
 
     e->slow_way = real_gen_new_label(e->tcg);
     e->go_on = real_gen_new_label(e->tcg);
-    real_tcg_gen_op3(e->tcg, LD_I64, left, base, offsetof(struct control, remaining));
-    real_tcg_gen_op3(e->tcg, LD_I64, t, other, offsetof(slot, need));
-    real_tcg_gen_op3(e->tcg, SUB_I64, left, left, t);
-    real_tcg_gen_op3(e->tcg, ST_I64, left, base, offsetof(struct control, remaining));
+    real_tcg_gen_op3(e->tcg, LD_I64, left, remaining.base, (uint64_t)remaining.offset);
+    e->need = later(e, t);
+    real_tcg_gen_op3(e->tcg, ADD_I64, left, left, t);
+    real_tcg_gen_op3(e->tcg, ST_I64, left, remaining.base, (uint64_t)remaining.offset);
+    free_field(e, remaining);
     /* the attention word: a byte of padding, and the seven from `checks` to `step`, the highest, which is 0 or 1 */
-    real_tcg_gen_op3(e->tcg, LD_I64, t, base, offsetof(struct control, checks) - 1);
+    f = control_field(e, offsetof(struct control, checks) - 1);
+    real_tcg_gen_op3(e->tcg, LD_I64, t, f.base, (uint64_t)f.offset);
+    free_field(e, f);
     real_tcg_gen_op2(e->tcg, NEG_I64, t, t);
     real_tcg_gen_op3(e->tcg, OR_I64, left, left, t);
     real_tcg_gen_brcondi_i64(e->tcg, LESS, left - (uint64_t)e->tcg, 0, e->slow_way);
-    free_temporary(e, base);
-    free_temporary(e, other);
     free_temporary(e, left);
     free_temporary(e, t);
     place_label(e, e->go_on);
-    base = constant(e, &e->running);
-    other = constant(e, s);
-    real_tcg_gen_op3(e->tcg, ST_I64, other, base, 0);
-    free_temporary(e, base);
-    free_temporary(e, other);
+    f = control_field(e, offsetof(struct control, running));
+    t = constant(e, (void *)(s - e->slots + 1));
+    real_tcg_gen_op3(e->tcg, ST32_I64, t, f.base, (uint64_t)f.offset);
+    free_temporary(e, t);
+    free_field(e, f);
     if (e->single)
         allow_devices(e, 1);
+}
+
+/* The operations of the block are there, and its check takes `need` from what remains. */
+void block_needs(engine *e, int64_t need)
+{
+    *e->need = (uint64_t)-need;
 }
 
 /* The two ways from one block to another that do not go through the CPU loop. */

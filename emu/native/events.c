@@ -149,12 +149,34 @@ static uint64_t place_of(const tb *block, uint64_t pc)
     return (offset < PAGE ? block->page_addr[0] : block->page_addr[1]) + offset % PAGE;
 }
 
+/* The bytes of `block` from linear `pc` on, as many as an instruction may have; how many they are. */
+static int code_at(engine *e, const tb *block, uint64_t pc, uint8_t code[LONGEST])
+{
+    int length = 0;
+
+    for (uint64_t end = block->pc + block->size; length < LONGEST && pc + (uint64_t)length < end; length++) {
+        uint64_t place = place_of(block, pc + (uint64_t)length);
+
+        if ((place & ~(PAGE - 1)) == (EMPTY & ~(PAGE - 1)))
+            break;
+        code[length] =
+            *(const uint8_t *)((uint64_t)real_qemu_map_ram_ptr(e->uc, NULL, place & ~(PAGE - 1)) + place % PAGE);
+    }
+    return length;
+}
+
+/* The same of the instruction at whose breakpoint the last run ended. */
+API int v2e_fast_stopped_code(engine *e, uint8_t code[LONGEST])
+{
+    return e->stopped ? code_at(e, e->stopped, e->stopped->pc, code) : 0;
+}
+
 /* True when a stop is at the instruction of `block` at linear `pc`, its address apart. */
 int is_event(engine *e, const tb *block, uint64_t pc)
 {
     const struct control *c = e->control;
     uint8_t code[LONGEST];
-    int length = 0;
+    int length;
 
     if (c->physical_count) {
         const uint64_t *physical = (const uint64_t *)c->physical;
@@ -172,14 +194,7 @@ int is_event(engine *e, const tb *block, uint64_t pc)
     }
     if (!c->classes)
         return 0;
-    for (uint64_t end = block->pc + block->size; length < LONGEST && pc + (uint64_t)length < end; length++) {
-        uint64_t place = place_of(block, pc + (uint64_t)length);
-
-        if ((place & ~(PAGE - 1)) == (EMPTY & ~(PAGE - 1)))
-            break;
-        code[length] =
-            *(const uint8_t *)((uint64_t)real_qemu_map_ram_ptr(e->uc, NULL, place & ~(PAGE - 1)) + place % PAGE);
-    }
+    length = code_at(e, block, pc, code);
     return !!(v2e_fast_class_of(code, length, block->flags & HF_CS64 ? 64 : block->flags & HF_CS32 ? 32 : 16) &
               c->classes);
 }

@@ -111,7 +111,8 @@ struct control {
     uint64_t taken_at;
     uint8_t last_for_now, pad5[7];
     uint64_t ranges; /* pairs of linear addresses, first and last: stop at each instruction in one */
-    uint32_t range_count, pad6;
+    uint32_t range_count;
+    uint32_t running; /* 1 more than the number of the slot of the block entered last; 0, when it was left otherwise than by its end */
 } __attribute__((packed));
 enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED, STOP_EVENT };
 enum { TAKEN = 1, TAKEN_ON };
@@ -143,7 +144,7 @@ struct cut {
     uint32_t flags, insns;
 };
 
-/* Reads of ports that need no Python: shared with it, emu/unicorn_fast.py. An answer holds while nothing else has
+/* Reads of ports that need no Python: shared with it, emu/unicorn_shared.py. An answer holds while nothing else has
  * entered Python through a port (`generation`) and more than `floor` instructions are left to the run. */
 #define CELLS 64
 struct cell {
@@ -168,7 +169,7 @@ struct cells {
     /* RDTSC in this run, once Python has answered one (`time_known`, TIME_BY_*): `time` was the answer when `time_left`
      * instructions were left to the run, and each takes `tick` more. */
     uint32_t time_known, tick;
-    uint32_t noting; /* the display's window is not exposed, so that each access to it is counted */
+    uint32_t noting; /* NOTE_*; the display's window is not exposed, so that each access to it is counted */
     uint64_t time;
     int64_t time_left;
     uint64_t end; /* instructions retired when the run has none left */
@@ -183,9 +184,10 @@ struct cells {
 /* Bytes of address space for what instructions have to be checked for. */
 #define RECORDS_SIZE (64ull << 20)
 
-/* A range of physical memory, and where its bytes are in this process; shared with emu/unicorn_fast.py. */
+/* A range of physical memory, where its bytes are in this process, and where in Unicorn's numbering of RAM; shared with
+ * emu/unicorn_shared.py. */
 struct place {
-    uint64_t base, size, host;
+    uint64_t base, size, host, ram;
 };
 
 /* stores.c: which page of Unicorn's RAM numbering is at a page of this process; both are numbers of pages. */
@@ -196,6 +198,8 @@ struct home {
 #define CODE_MAP (PAGE / 8)
 
 enum { TIME_BY_TSC = 1, TIME_BY_TSCP };
+/* What `answered` counts: each access, or each instruction that makes some. Python writes `answered_at` too. */
+enum { NOTE_ACCESSES = 1, NOTE_INSTRUCTIONS };
 typedef uint32_t port_in(uint32_t port, int size);
 typedef void port_out(uint32_t port, int size, uint32_t value);
 typedef uint64_t system_call(uint32_t operation, uint64_t operand);
@@ -207,12 +211,14 @@ typedef struct engine {
     int32_t *decrementer; /* < 0: Unicorn wants the block left */
     uint32_t *can_do_io;
     uint64_t *eip;
-    slot *running; /* the block entered last; NULL when it was left otherwise than by its end */
     slot *slots;
     uint32_t used, capacity;
     uint32_t checks;        /* checks asked for in the translation being made */
     uint8_t *end_if;    /* the label behind the check of an operand */
     int single;             /* that one is of one instruction on purpose: device accesses may happen in it */
+    int stops;              /* a stop is asked for at its first instruction */
+    uint64_t *need;         /* where its operations have what is taken from `remaining`, negative */
+    int64_t near_control;   /* from env to the control structure, 0: too far for an instruction's displacement */
     uint8_t *slow_way, *go_on; /* the labels of the one that was emitted there */
     uint64_t unwinding;     /* host address a register state was just unwound to, for good */
     uint64_t synchronised;  /* the same for a memory hook, which goes on */
@@ -222,6 +228,7 @@ typedef struct engine {
     uint8_t *code_bytes; /* the same, CODE_MAP bytes for each page: bit n, byte n may be part of a translation's code */
     struct home homes[HOMES];
     uint64_t pages;
+    uint64_t fills; /* entries made in the TLB since it was flushed last; THRASHES: it is to be flushed, and grows by that */
     uint8_t *marks; /* per page of the guest's memory from `marked` on in this process: written */
     uint8_t *traces; /* the same for somebody else, who clears them at other times; NULL: there is nobody */
     uint64_t marked, marked_pages;
@@ -241,14 +248,25 @@ typedef struct engine {
     uint8_t *records;
     uint64_t records_used;
     const tb *making; /* the block being translated */
+    const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
     uint64_t translations, partial, retried, unwound, flushes, slow, begun, made, guarded, asked; /* statistics */
 } engine;
+
+/* The block entered last, NULL when it was left otherwise than by its end. */
+static inline slot *running(const engine *e)
+{
+    return e->control->running ? &e->slots[e->control->running - 1] : NULL;
+}
 
 /* Python was not asked for an access. That of a port is alone in its block; of a window, its whole block is counted. */
 static inline void note_answer(engine *e)
 {
+    uint64_t at = e->cells->end - (uint64_t)e->control->remaining - 1;
+
+    if (e->cells->noting == NOTE_INSTRUCTIONS && e->cells->answered_at == at)
+        return;
     e->cells->answered++;
-    e->cells->answered_at = e->cells->end - (uint64_t)e->control->remaining - 1;
+    e->cells->answered_at = at;
 }
 
 /* ---- engines.c */
@@ -281,6 +299,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(uint8_t *, tcg_temp_new_internal, (void *, int, int))                                                            \
     X(uint8_t *, gen_new_label, (void *))                                                                              \
     X(void, tcg_gen_op1, (void *, int, uint64_t))                                                                      \
+    X(uint8_t *, tcg_emit_op, (void *, int))                                                                           \
     X(void, tcg_gen_op3, (void *, int, uint64_t, uint64_t, uint64_t))                                                  \
     X(void, tcg_gen_brcondi_i64, (void *, int, uint64_t, int64_t, void *))                                             \
     X(void, gen_intermediate_code, (void *, tb *, int))                                                                \
@@ -375,6 +394,7 @@ int virtual_interrupt_due(const engine *e);
 /* ---- dirty.c */
 int is_unmarked(const engine *e, uint64_t host);
 void mark_written(const engine *e, uint64_t host);
+API void v2e_fast_host_changed(engine *e, uint64_t host, uint64_t end);
 
 /* ---- events.c */
 int is_event(engine *e, const tb *block, uint64_t pc);
@@ -383,7 +403,8 @@ enum { CHANGE_MODE = 1, CHANGE_TASK = 2 }; /* bits of `changes` in struct contro
 void task_register_loaded(void *env);
 
 /* ---- entry.c */
-void emit_check(engine *e, slot *s);
+void emit_check(engine *e, const slot *s);
+void block_needs(engine *e, int64_t need);
 void emit_slow_way(engine *e, const slot *s);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
 void emit_end_if(engine *e);
@@ -398,6 +419,11 @@ void acknowledge_shared(engine *e);
 
 /* ---- tasks.c */
 int interrupt_delivered(void *cpu, int request);
+
+/* ---- tlb.c */
+#define THRASHES UINT64_MAX
+void tlb_filled(engine *e, const tlb_fast *tlb);
+void grow_tlb(engine *e);
 
 /* ---- translate.c */
 extern __thread engine *translating;

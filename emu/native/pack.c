@@ -21,6 +21,8 @@
 #define TOP_SHIFT 11
 #define TSS_BUSY 2u
 #define SYSTEM_TYPE 0x1fu /* type and S */
+#define CODE_OR_DATA 0x90u /* present, and no system segment */
+#define ACCESSED 1u
 #define CPUID_SSE 0x2000000u
 #define HF_ADDSEG 0x40u
 #define HF_MP_EM_TS 0xe00u /* bits 1 to 3 of CR0 */
@@ -53,11 +55,6 @@ struct packing {
     uint32_t pad;
 };
 
-/* Regions of memory: where they are in this process, and in Unicorn's numbering of RAM. */
-struct numbered {
-    uint64_t host, size, ram;
-};
-
 API uint64_t v2e_pack_layout(const struct state_layout *layout)
 {
     in = *layout;
@@ -81,6 +78,13 @@ static void pack_segment(struct packed_segment *to, const struct segment *from)
     to->limit = from->limit;
     to->selector = from->selector;
     to->access = access & ACCESS_PRESENT ? access : access | ACCESS_UNUSABLE;
+}
+
+/* CS and SS are accessed whatever has loaded them (SDM vol. 3A, 3.4.5.1), which Unicorn forgets at times. */
+static void mark_accessed(struct packed_segment *s)
+{
+    if ((s->access & CODE_OR_DATA) == CODE_OR_DATA)
+        s->access |= ACCESSED;
 }
 
 static void unpack_segment(struct segment *to, const struct packed_segment *from)
@@ -156,6 +160,8 @@ API int v2e_fast_pack(const struct packing *from)
     p->rflags = AT(uint64_t, env, at.env_eflags) | RFLAGS_ONE;
     for (int i = ES; i <= TR; i++)
         pack_segment(&p->segments[i], segment_of(env, i));
+    mark_accessed(&p->segments[CS]);
+    mark_accessed(&p->segments[SS]);
     if ((p->segments[TR].access & (SYSTEM_TYPE & ~8u)) == 1 && p->segments[TR].access & ACCESS_PRESENT)
         p->segments[TR].access |= TSS_BUSY; /* a loaded TSS is busy (SDM vol. 2A, LTR) */
     p->gdtr = (struct packed_table){tables[0].base, tables[0].limit};
@@ -268,19 +274,9 @@ API void v2e_fast_unpack(const struct packing *to)
 }
 
 /* Somebody else has written the `count` pieces of this process's memory, (address, bytes) each: drop translations made
- * from them. `regions` are all that Unicorn has of memory. */
-API void v2e_fast_host_changed(engine *e, const uint64_t (*pieces)[2], uint32_t count, const struct numbered *regions,
-                               uint32_t region_count)
+ * from them. */
+API void v2e_fast_pieces_changed(engine *e, const uint64_t (*pieces)[2], uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
-        for (uint32_t j = 0; j < region_count; j++) {
-            const struct numbered *r = &regions[j];
-            uint64_t first = pieces[i][0] > r->host ? pieces[i][0] : r->host;
-            uint64_t end = pieces[i][0] + pieces[i][1];
-
-            if (end > r->host + r->size)
-                end = r->host + r->size;
-            if (first < end)
-                v2e_fast_memory_changed(e, r->ram + (first - r->host), r->ram + (end - r->host));
-        }
+        v2e_fast_host_changed(e, pieces[i][0], pieces[i][0] + pieces[i][1]);
 }

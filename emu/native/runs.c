@@ -1,6 +1,6 @@
 /* A run as Python asks for it, with what comes before and behind it done here: an access from Python to one field of
- * the shared structures takes longer than an instruction. Only what is not plain is left to Python (UnicornEngine.run
- * of emu/unicorn_engine.py), which does all of it for the other run loop. */
+ * the shared structures takes longer than an instruction. Only what is not plain is left to Python (Running.run
+ * of emu/unicorn_running.py), which does all of it for the other run loop. */
 #include "fast.h"
 
 /* How `v2e_fast_go` ended: the numbers of emu/unicorn_fast.py. */
@@ -13,7 +13,8 @@ API int v2e_fast_run(engine *e)
 {
     int error;
 
-    e->running = NULL;
+    e->control->running = 0;
+    e->stopped = NULL;
     e->unwinding = e->synchronised = 0;
     e->cells->generation++; /* timers may have fired */
     e->cells->time_known = 0; /* idle time may have been skipped */

@@ -67,7 +67,7 @@ static void ask(void *env, uint32_t kind, uint64_t a, uint64_t b, uint64_t host)
     answer = f(env, kind, a, b);
     if (!answer)
         return;
-    if (e && e->running)
+    if (e && running(e))
         e->unwinding = host;
     if (answer == INSTEAD) {
         AT(int32_t, cpu, at.cpu_exception_index) = -1;

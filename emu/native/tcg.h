@@ -1,5 +1,5 @@
 /* What v2e emits TCG operations with: numbers of QEMU 5.0 as Unicorn 2.1.4 is built. A build with others is refused by
- * its build ID (emu/unicorn_fast.py). */
+ * its build ID (emu/unicorn_helper.py). */
 #ifndef V2E_TCG_H
 #define V2E_TCG_H
 
@@ -9,6 +9,7 @@ enum {
     SET_LABEL = 1,
     BR = 3,
     MOV_I64 = 63,
+    MOVI_I64 = 64,
     LD_I64 = 73,
     ST32_I64 = 76,
     ST_I64 = 77,
@@ -24,5 +25,9 @@ enum { TCG_I64 = 1, LESS = 2, NOT_ABOVE = 12 };
 
 /* In TCGContext: the temporaries that are the general registers, by their distance from it. */
 #define CPU_REGS 0x9998
+/* The temporary that is the CPU's state, the first of them. */
+#define CPU_ENV 0x388
+/* In an operation: its arguments. */
+#define OP_ARGUMENTS 0x18
 
 #endif

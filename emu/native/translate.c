@@ -197,9 +197,7 @@ API void v2e_fast_breakpoints(engine *e)
 
         if (s->block->cflags & CF_INVALID)
             continue;
-        s->breakpoint = (uint8_t)is_stop(e, s->block, s->block->pc);
-        s->need = s->breakpoint ? NEVER : s->insns;
-        if (inner_breakpoint(e, s->block))
+        if (s->breakpoint != is_stop(e, s->block, s->block->pc) || inner_breakpoint(e, s->block))
             real_tb_phys_invalidate(e->tcg, s->block, EMPTY);
     }
 }
@@ -305,6 +303,8 @@ REPLACES void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t linear, uint64_
         uint64_t page = linear & ~(PAGE - 1);
         uint64_t entries = tlb->mask / sizeof(tlb_entry) + 1;
         tlb_entry *t = tlb->table + (page / PAGE & (entries - 1));
+
+        tlb_filled(e, tlb);
 
         if (e->display)
             expose_display(e, physical & ~(PAGE - 1), page, t);
@@ -416,8 +416,10 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
     e->making = block;
     translating = e;
     real_gen_intermediate_code(cpu, block, most);
-    if (e->checks)
+    if (e->checks) {
+        block_needs(e, e->stops ? NEVER : block->icount);
         emit_slow_way(e, &e->slots[e->used]);
+    }
     translating = NULL;
     e->making = NULL;
 }
@@ -470,9 +472,12 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
         tb_flush_x86_64(cpu);
         leave_block(e);
     }
+    e->stops = is_breakpoint(e, pc, flags);
     block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
-    while ((inner = inner_breakpoint(e, block))) {
-        remember_cut(e, block->pc, block->flags, (uint32_t)inner);
+    while ((inner = inner_breakpoint(e, block)) || e->stops != is_stop(e, block, block->pc)) {
+        if (inner)
+            remember_cut(e, block->pc, block->flags, (uint32_t)inner);
+        e->stops = is_stop(e, block, block->pc);
         real_tb_phys_invalidate(e->tcg, block, EMPTY);
         block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
     }
@@ -485,8 +490,8 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
     s->insns = block->icount;
     s->io = block->icount == 1;
     s->repeats = (uint8_t)repeats(e, block);
-    s->breakpoint = (uint8_t)is_stop(e, block, block->pc);
-    s->need = s->breakpoint ? NEVER : s->insns;
+    s->breakpoint = (uint8_t)e->stops;
+    s->need = e->stops ? NEVER : s->insns;
     data = block->code + block->code_size;
     s->last = block->pc;
     for (int i = 0; i < block->icount; i++) {

@@ -138,6 +138,13 @@ class CpuState:
     def long64(self) -> bool:
         return bool(self.efer & EFER_LMA and self.cs.long)
 
+    def brief(self) -> tuple[int, ...]:
+        """Where the CPU is, in one look: the linear PC, RIP, RSP, RBP, RFLAGS, the selectors of CS and SS, and the
+        width of code (`emu.x86.modes.code_bits`)."""
+        bits = 64 if self.long64 else 32 if self.cs.big else 16
+        regs, cs = self.regs, self.cs.selector
+        return self.linear_pc, self.rip, regs[4], regs[5], self.rflags, cs, self.ss.selector, bits
+
     @property
     def sysenter(self) -> tuple[int, int]:
         """IA32_SYSENTER_ESP and IA32_SYSENTER_EIP; 0 of a CPU without them."""

@@ -38,6 +38,8 @@ CR4_RESERVED_AMD = CR4_RESERVED | 1 << 13 | 1 << 14 | 1 << 19 | 1 << 24 | 1 << 2
 EFER_RESERVED_AMD = ~(1 << 0 | 1 << 8 | 1 << 10 | 0x1F << 11 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21)
 #: Access rights of each segment in virtual-8086 mode: read/write data, accessed, S, DPL 3, present (26.3.1.2).
 V86_ACCESS = 0xF3
+#: CS in the emulator's real mode, and where it is behind RESET.
+REAL_CODE, RESET_CODE = 0x9B, (0xF000, 0xFFFF0000)
 TYPE_CODE, TYPE_CONFORMING, TYPE_READABLE, TYPE_ACCESSED = 8, 4, 2, 1
 TYPE_STACKS = (3, 7)  #: read/write data, accessed; up and down
 TYPE_LDT = 2
@@ -148,6 +150,9 @@ def _code(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]:
     if unrestricted and cs.type == TYPE_STACKS[0]:
         if cs.dpl:
             yield Broken("cs", f"CS is a data segment with DPL {cs.dpl}, not 0", source)
+    elif not unrestricted and _real_code(cs):
+        what = "is as real mode has loaded it, and to VT-x read/write data, type 0x3"
+        yield Broken("cs", f"CS {cs.selector:#x} {what}: no far transfer has loaded it yet", source)
     elif not cs.type & TYPE_CODE or not cs.type & TYPE_ACCESSED:
         what = "accessed code" if not unrestricted else "accessed code or data of a real mode"
         yield Broken("cs", f"CS type {cs.type:#x} is not {what}: no far transfer has loaded it yet", source)
@@ -159,6 +164,15 @@ def _code(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]:
     if state.efer & EFER_LMA and cs.long and cs.big:
         yield Broken("cs", "CS has both L and D in IA-32e mode", source)
     yield from _cache("cs", cs, source)
+
+
+def _real_code(cs: Segment) -> bool:
+    """CS is as real mode left it when CR0.PE was set. The emulator's real mode has code in its cache; a CPU has data
+    there (SDM vol. 3A, table 10-1: read/write, accessed), and keeps it until a far transfer loads CS. A segment that a
+    descriptor has given the base of real mode would be taken for it, and is emulated up to the next such transfer."""
+    if cs.access != REAL_CODE or cs.limit != REAL_LIMIT:
+        return False
+    return cs.base == cs.selector << 4 or (cs.selector, cs.base) == RESET_CODE
 
 
 def _stack(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]:

@@ -43,8 +43,11 @@ def lockstep(session: Session, args: Args) -> Result:
     details=(
         "The next instructions are carried out and taken back, with devices only looked at. A loop is shown with its\n"
         "ways out: the branch, what decides it, the port, device or memory word that it comes from with its value,\n"
-        "and what would have to change. Faults and interrupts that come without end, and a CPU that is halted, are\n"
-        "told too. While the guest runs this is noticed after a second of its time, as an event of kind `stuck`."
+        "and what would have to change. A loop that ends by itself is told from one that waits.\n"
+        "Told too are a halted CPU with what could wake it; faults and interrupts that come without end; a CPU that\n"
+        "executes zeros, memory that nobody wrote; native entries that fail again and again, with the rules that are\n"
+        "broken; and a guest that has ended, or is about to, with what is wrong on the way to its handlers.\n"
+        "While the guest runs this is noticed after a second of its time, as an event of kind `stuck`."
     ),
 )  # fmt: skip
 def stuck(session: Session, args: Args) -> Result:

@@ -14,6 +14,7 @@ from stub.target import (
     Continues,
     Description,
     Detaches,
+    Expedites,
     HardwareBreakpoints,
     HasMemory,
     HasPhysicalMemory,
@@ -120,6 +121,7 @@ class Context:
     listed: list[bytes] = field(default_factory=list)  #: what `qTsP` and `qTsV` have yet to say
     # The target again, as what it can do, or None: asking a protocol at each packet costs more than the packet.
     registers: HasRegisters | None = field(init=False)
+    expedites: Expedites | None = field(init=False)
     read: Callable[[int, int], bytes] | None = field(init=False)  #: memory, as `physical` says
     write: Callable[[int, bytes], None] | None = field(init=False)
     sweeps: SweepsMemory | None = field(init=False)
@@ -147,6 +149,7 @@ class Context:
         """Have registers and memory come from a trace frame, or from the target again."""
         target = self.target
         self.frame = frame
+        self.expedites = target if isinstance(target, Expedites) and frame is None else None
         if frame is not None and isinstance(target, Traces):
             shown = ShownFrame(target, frame, target.experiment)
             self.registers, self.read, self.write = shown, shown.read_memory, shown.write_memory

@@ -33,15 +33,15 @@ def stop_reply(context: Context, report: StopReport) -> bytes:
     target = context.registers
     if context.fetched and target is not None:
         layout = context.layout()
+        expedites = context.expedites
+        if expedites is not None and (told := expedites.expedite(thread, layout)) is not None:
+            return (text + told).encode("ascii")
         values = target.read_registers(thread, layout.expedited)
-        # One that cannot be known is left for the client to ask for.
-        text += "".join(
-            [
-                f"{key}{value.hex()};"
-                for key, value in zip(layout.expedited_keys, values, strict=True)
-                if value is not None
-            ]
-        )
+        try:
+            text += layout.expedited_form % tuple(map(bytes.hex, values))  # type: ignore[arg-type]
+        except TypeError:  # one that cannot be known is left for the client to ask for
+            for key, value in zip(layout.expedited_keys, values, strict=True):
+                text += "" if value is None else f"{key}{value.hex()};"
     return text.encode("ascii")
 
 

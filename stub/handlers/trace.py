@@ -10,7 +10,7 @@ from stub.collector import Collector
 from stub.handlers.base import OK, Answer, Context, Handler, constant
 from stub.target import ConditionalPoints, TargetError
 from stub.trace_target import Traces
-from stub.tracing import ACTIONS, AT_ONE_PLACE, MAX_SIZE, POINTS, SOURCE, VARIABLES, Tracepoint, Variable
+from stub.tracing import ACTIONS, AT_ONE_PLACE, MAX_SIZE, POINTS, SOURCE, STEPS, VARIABLES, Tracepoint, Variable
 
 #: Widths of a trace file ("Trace File Format"): of a tracepoint's number, and of a variable's.
 _POINT, _VARIABLE = 0xFFFF, 0xFFFFFFFF
@@ -38,12 +38,16 @@ def init(context: Context, message: m.TraceInit) -> Answer:
 def define(context: Context, message: m.DefineTracepoint) -> Answer:
     experiment = context.experiment
     if message.steps:
-        raise TargetError("while-stepping is not served: set a tracepoint where the steps would lead")
+        _target(context).check_follow()
+    if message.steps > STEPS:
+        raise TargetError(f"while-stepping takes at most {STEPS} steps")
     if message.number > _POINT or len(experiment.points) >= POINTS:
         raise TargetError(f"at most {POINTS} tracepoints with numbers to {_POINT} are possible")
     if sum(point.address == message.address for point in experiment.points.values()) >= AT_ONE_PLACE:
         raise TargetError(f"at most {AT_ONE_PLACE} tracepoints can be at one place")
-    point = Tracepoint(message.number, message.address, message.enabled, message.passes, message.condition)
+    point = Tracepoint(
+        message.number, message.address, message.enabled, message.passes, message.condition, message.steps
+    )
     Collector(_target(context), experiment, point, context.layout())  # raises where it could not be run
     experiment.points[message.number, message.address] = point
     point.complete = not message.more
@@ -52,19 +56,21 @@ def define(context: Context, message: m.DefineTracepoint) -> Answer:
 
 def add_actions(context: Context, message: m.DefineActions) -> Answer:
     point = context.experiment.point(message.number, message.address)
-    if message.stepping:
-        raise TargetError("while-stepping is not served: set a tracepoint where the steps would lead")
-    if len(point.actions) + len(message.actions) > ACTIONS:
+    if len(point.actions) + len(point.step_actions) + len(message.actions) > ACTIONS:
         raise TargetError(f"a tracepoint has at most {ACTIONS} actions")
-    before = len(point.actions)
-    point.actions += message.actions
+    # gdb writes `S` before the first action of while-stepping only; all that follow belong to it, too.
+    stepping = point.stepping or message.stepping
+    actions, texts = (point.step_actions, point.step_texts) if stepping else (point.actions, point.texts)
+    before = len(actions)
+    actions += message.actions
     try:
         Collector(_target(context), context.experiment, point, context.layout())
     except AgentError:
-        del point.actions[before:]
+        del actions[before:]
         raise
+    point.stepping = stepping
     if message.text:
-        point.texts.append(message.text)
+        texts.append(message.text)
     point.complete = not message.more
     return _defined(context, point)
 
@@ -194,7 +200,13 @@ HANDLERS = (
         constant("ConditionalTracepoints+", "InstallInTrace+", "tracenz+"),
     ),
     Handler(
-        (("QTDP:-N:PLACE:ACTION", "an action of it: `R` registers, `M` memory, `X` an agent expression"),),
+        (
+            (
+                "QTDP:-N:PLACE:ACTION",
+                "an action of it: `R` registers, `M` memory, `X` an agent expression; with an `S` before it the first "
+                "of those behind each of STEP instructions",
+            ),
+        ),
         m.DefineActions,
         add_actions,
         _REQUIRES,

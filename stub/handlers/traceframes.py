@@ -68,9 +68,11 @@ def _point_pieces(point: Tracepoint) -> Iterator[str]:
     """As `parse_tracepoint_definition` of gdb takes them: the definition, actions, and what the person typed."""
     name = f"{point.number:x}:{point.address:x}"
     condition = f":X{len(point.condition):x},{point.condition.hex()}" if point.condition else ""
-    yield f"T{name}:{'E' if point.enabled else 'D'}:0:{point.passes:x}{condition}"
+    yield f"T{name}:{'E' if point.enabled else 'D'}:{point.steps:x}:{point.passes:x}{condition}"
     for text in point.texts:
         yield f"A{name}:{text}"
+    for text in point.step_texts:
+        yield f"S{name}:{text}"
     for kind, source in point.sources.items():
         for part in bytes(source).split(b"\n"):
             yield f"Z{name}:{kind}:0:{len(part):x}:{part.hex()}"

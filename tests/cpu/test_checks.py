@@ -17,7 +17,7 @@ from emu.debugger import Debugger
 from emu.engine import CheckLevel
 from emu.machine import MachineConfig, build_machine
 from emu.stops import Stop, StopKind
-from emu.unicorn_fast import HELPER
+from emu.unicorn_helper import HELPER
 
 #: Image -> how many checks it prints.
 IMAGES = {

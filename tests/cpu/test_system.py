@@ -10,7 +10,7 @@ from bare_cpu import CODE, GDT, STACK, TABLES, BareCpu, bare_cpu, flat_state
 from emu.debugger import Debugger
 from emu.engine import ExitReason
 from emu.machine import MachineConfig, MachineError, build_machine
-from emu.unicorn_fast import HELPER
+from emu.unicorn_helper import HELPER
 from emu.x86.state import Table
 
 EFER, STAR, LSTAR, _, FMASK = (0xC0000080 + n for n in range(5))

@@ -14,7 +14,7 @@ from emu.catches import PLAIN_CLASSES, SEGMENTS, TABLES, Catch, CatchKind
 from emu.debugger import Debugger, DebuggerError, StopKind
 from emu.engine import Access
 from emu.stops import Condition
-from emu.unicorn_fast import HELPER, Helper
+from emu.unicorn_helper import HELPER, Helper
 from emu.x86.classes import InstructionClass, classify
 from machines import TIMER_100US, debugger, rom
 

@@ -21,7 +21,7 @@ from emu.engine import Access, ExitReason, Watch
 from emu.machine import Machine
 from emu.memory import PhysicalMemory
 from emu.pages import PAGE, ZERO, Pages
-from emu.unicorn_fast import HELPER, Helper
+from emu.unicorn_helper import HELPER, Helper
 from machines import debugger, rom, seabios_debugger
 from reproducible import resident, run_to
 

@@ -6,7 +6,7 @@ import pytest
 
 from emu.debugger import BreakKind, Debugger, StopKind
 from emu.stops import Condition, ConditionFailed
-from emu.unicorn_fast import HELPER, Helper
+from emu.unicorn_helper import HELPER, Helper
 from machines import TIMER_100US, debugger, rom
 
 #: A PIT interrupt each 100 us counts at 600h; the main loop counts at 500h, at F000:0100, and calls F000:0200.

@@ -16,7 +16,7 @@ import oracles
 from emu.debugger import Debugger
 from emu.machine import MachineConfig, build_machine
 from emu.stops import Stop, StopKind
-from emu.unicorn_fast import HELPER
+from emu.unicorn_helper import HELPER
 
 #: Image, and whether it ends by a triple fault.
 IMAGES = {

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from bare_cpu import BareCpu, bare_cpu
 from emu.engine import ExitReason
 from emu.unicorn_engine import HELPER
-from emu.unicorn_fast import Helper
 from emu.unicorn_fast_checks import NONE, Instruction
+from emu.unicorn_helper import Helper
 from emu.x86 import disasm, operands
 from emu.x86.operands import Branch
 from emu.x86.state import Segment

@@ -203,7 +203,7 @@ def test_all_modes_are_saved_exactly(all_modes: Guest) -> None:
 
 
 def test_without_the_helper_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    import emu.unicorn_engine as module
+    import emu.unicorn_parts as module
 
     monkeypatch.delenv("V2E_ENGINE", raising=False)
     monkeypatch.setattr(module, "HELPER", "it was not built")

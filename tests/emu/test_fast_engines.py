@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import emu.unicorn_engine
+import emu.unicorn_parts
 from asm import assemble
 from bare_cpu import CODE, BareCpu, bare_cpu
 from emu.engine import EngineError, ExitReason
@@ -170,7 +171,7 @@ def test_seabios_runs_alike_with_a_table_of_few_translations(
 
 
 def test_seabios_runs_alike_with_a_buffer_that_fills(plain: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emu.unicorn_engine, "TRANSLATIONS_SIZE", 1 << 20)
+    monkeypatch.setattr(emu.unicorn_parts, "TRANSLATIONS_SIZE", 1 << 20)
     debugger = seabios_debugger(bytes(512))
     run_to(debugger, RETIRED)
     statistics = engine(debugger.machine).statistics

@@ -896,7 +896,7 @@ def test_a_helper_built_from_other_sources_is_refused() -> None:
 
 
 def test_another_build_of_unicorn_is_refused() -> None:
-    code = f"import emu.unicorn_fast as f; f.BUILD_ID = b'another'; {SHOW}"
+    code = f"import emu.unicorn_helper as f; f.BUILD_ID = b'another'; {SHOW}"
     assert "is not the library in PyPI's wheel" in fresh(code)
 
 

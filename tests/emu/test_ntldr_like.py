@@ -7,6 +7,7 @@ QEMU's picture, as oracles.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import pytest
 
@@ -30,7 +31,7 @@ from xenbridge.model import make_model
 #: Geometry that all BIOSes agree on.
 SIZE = 20 * 16 * 63 * 512
 DONE = 0x21
-POLICIES = ("emulated", "native", "dwell:50", "learn")
+POLICIES = ("emulated", pytest.param("native", marks=pytest.mark.slow), "dwell:50", "learn")
 
 
 @functools.cache
@@ -139,9 +140,17 @@ def test_its_16_bit_segments_are_not_where_their_selectors_say() -> None:
     machine.close()
 
 
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Machine]:
+    """The image's run to its end without a hypervisor."""
+    machine = finish(build_machine(config("pc")))
+    yield machine
+    machine.close()
+
+
 @pytest.mark.parametrize("policy", POLICIES)
-def test_it_is_the_same_to_the_byte_whoever_executes(policy: str) -> None:
-    alone, hopping = finish(build_machine(config("pc"))), finish(build_machine(native(policy)))
+def test_it_is_the_same_to_the_byte_whoever_executes(policy: str, alone: Machine) -> None:
+    hopping = finish(build_machine(native(policy)))
     assert hopping.fingerprint() == alone.fingerprint()
     assert hopping.serial_text() == alone.serial_text() == expected_serial()
     assert hopping.picture().pixels == alone.picture().pixels
@@ -149,7 +158,6 @@ def test_it_is_the_same_to_the_byte_whoever_executes(policy: str) -> None:
     went = {transition.native for transition in hopping.transitions.history}
     if policy != "learn":  # which may find that it never pays
         assert went == (set() if policy == "emulated" else {False, True})
-    alone.close()
     hopping.close()
 
 

@@ -178,9 +178,11 @@ def test_packing_lowers_intr_and_unpacking_goes_on_to_the_instruction() -> None:
 def test_what_another_cpu_has_written_is_executed() -> None:
     cpu = bare_cpu("l: inc ax\njmp l")
     engine = packing(cpu)
+    region = cpu.memory.regions[0]
+    marks = (ctypes.c_uint8 * (cpu.memory.size // 4096))()
+    engine.mark_writes(region.host_address, len(marks), ctypes.addressof(marks))
     engine.run(100)
     assert engine.pack()
-    region = cpu.memory.regions[0]
     ctypes.memmove(region.host_address + CODE, b"\x48", 1)  # dec ax; nobody has told the engine
     pieces = (ctypes.c_uint64 * 2)(region.host_address + CODE // 4096 * 4096, 4096)
     engine.host_changed(ctypes.addressof(pieces), 1)

@@ -172,6 +172,81 @@ def test_each_execution_counts_once_and_nothing_else_changes(drive: Callable[[De
         made.machine.close()
 
 
+@pytest.fixture(scope="module")
+def course() -> dict[int, int]:
+    """Where the CPU of ROM is by what it has retired, as single steps into handlers show it."""
+    made, found = debugger(ROM), {}
+    made.step_into_interrupts = True
+    while made.last_stop.kind is not StopKind.EXIT:
+        found[made.machine.executor.retired] = made.machine.executor.linear_pc
+        made.begin_step()
+        made.run()
+    made.machine.close()
+    return found
+
+
+@pytest.mark.parametrize("drive", WAYS, ids=lambda way: way.__name__)
+def test_who_follows_is_told_of_each_instruction_once_and_nothing_else_changes(
+    drive: Callable[[Debugger], None], run_loop: str, course: dict[int, int]
+) -> None:
+    """Nine instructions behind each arrival at the handler, and at a place of the loop when its count is a multiple of
+    50; a timer interrupts some of them."""
+    plain, traced = debugger(ROM), debugger(ROM)
+    to_the_end(plain)
+    executor = traced.machine.executor
+    wanted, told = set(), []
+    left = 0
+
+    def met() -> None:
+        nonlocal left
+        if executor.linear_pc == TICK or not word(traced, 0x500) % 50:
+            left = 9
+            wanted.update(range(executor.retired + 1, executor.retired + 10))
+            traced.follow(step)
+
+    def step() -> bool:
+        nonlocal left
+        left -= 1
+        told.append((executor.retired, executor.linear_pc))
+        return left > 0
+
+    for address in (NEXT, TICK):
+        traced.add_breakpoint(BreakKind.EXECUTE, address, passes=True, action=met)
+    drive(traced)
+    last = executor.retired
+    assert [retired for retired, _ in told] == sorted(at for at in wanted if at <= last)
+    interrupted = 0
+    for retired, pc in told:
+        expected = course.get(retired, pc)  # the last instruction ends the guest
+        if pc != expected:  # before an interrupt, whose first instruction a step into it shows
+            assert expected == TICK
+            interrupted += 1
+    assert interrupted < 20
+    assert len(told) > 150
+    assert traced.fingerprint() == plain.fingerprint()
+    for made in (plain, traced):
+        made.machine.close()
+
+
+def test_a_restored_machine_is_followed_no_more() -> None:
+    made = debugger(ROM)
+    told: list[int] = []
+
+    def step() -> bool:
+        told.append(made.machine.executor.retired)
+        return True
+
+    saved = made.save()
+    made.follow(step)
+    made.begin_step(3)
+    made.run()
+    made.restore(saved)
+    made.begin_step(3)
+    made.run()
+    assert told == [1, 2, 3]
+    made.machine.close()
+
+
 def test_after_a_reset_they_count_again() -> None:
     made = debugger(ROM)
     met: list[int] = []

@@ -124,3 +124,47 @@ def test_steps_of_either_kind_change_nothing_of_the_run(at_copy: Debugger) -> No
             at_copy.begin_step(500)
             at_copy.run()
         assert at_copy.fingerprint() == plain
+
+
+def test_a_single_step_is_a_step_and_leaves_the_same_machine() -> None:
+    """Around two ticks and through their handlers, over STI and IRET, with a watchpoint that some instructions hit."""
+    plain, quick = debugger(COPYING), debugger(COPYING)
+    quicker = 0
+    for guest in (plain, quick):
+        guest.add_breakpoint(BreakKind.WRITE, 0x600, 2)
+        guest.begin_until(COPY)
+        guest.run()
+    for _ in range(3):
+        for _ in range(60):
+            plain.begin_step()
+            expected = plain.run()
+            stop = quick.single_step()
+            quicker += stop is not None
+            if stop is None:
+                quick.begin_step()
+                stop = quick.run()
+            assert stop == expected
+            assert quick.last_stop == plain.last_stop
+            assert quick.cpu_in_place().linear_pc == plain.cpu_in_place().linear_pc
+        assert quick.fingerprint() == plain.fingerprint()
+        for guest in (plain, quick):
+            guest.begin_continue()
+            guest.run()  # to the handler's count of ticks
+    assert ticks(quick) == ticks(plain) == 3
+    assert quicker > 150
+
+
+def test_a_single_step_leaves_what_needs_more_than_an_instruction_to_others(at_copy: Debugger) -> None:
+    at_copy.step_whole_repeats = True
+    assert at_copy.single_step() is None
+    at_copy.step_whole_repeats = False
+    at_copy.set_limit(at_copy.machine.executor.retired + 1)
+    assert at_copy.single_step() is None
+    at_copy.set_limit(None)
+    point = at_copy.add_breakpoint(BreakKind.EXECUTE, BEHIND, action=lambda: None, passes=True)
+    assert at_copy.single_step() is None
+    at_copy.remove_breakpoint(point.id)
+    at_copy.begin_continue()
+    assert at_copy.single_step() is None
+    at_copy.stop()
+    assert at_copy.single_step() is not None

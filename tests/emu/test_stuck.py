@@ -19,7 +19,8 @@ from emu.x86.polls import Loop, Step
 from emu.x86.state import CpuState, Segment
 from emu.x86.vmentry import VTX2006
 from machines import TIMER_100US, debugger, rom
-from repl.render import Style, view_lines
+from repl.render import view_lines
+from repl.style import Style
 from xenbridge.model import make_model
 
 #: (name, nasm text, verdict, parts of the summary, parts of the details)
@@ -67,12 +68,13 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("HLT with a tick that waits", TIMER_100US + "mov cx, 0xffff\nd: loop d\nhlt", "halted", ["interrupts off"],
      ["vector 0x08 waits, and STI"]),
     ("a fault that is never removed",
-     "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov ss, ax\nmov sp, 0x7000\nud2\nh: iret", "faults", ["#UD"],
+     "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov ss, ax\nmov sp, 0x7000\nud2\nh: iret", "faults",
+     ["#UD is raised again and again at f000:"],
      ["without having removed the cause"]),
     ("a device that interrupts without end",
      "mov word [0x20], h\nmov word [0x22], 0xf000\nmov ss, ax\nmov sp, 0x7000\n" + TIMER_100US
      + "mov al, 0x14\nout 0x43, al\nmov al, 2\nout 0x40, al\nsti\nw: jmp w\nh: push ax\nmov al, 0x20\nout 0x20, al\n"
-       "pop ax\niret", "interrupts", ["vector 0x08", "without end"], []),
+       "pop ax\niret", "interrupts", ["vector 0x08", "without end"], ["the tick (IRQ 0)", "each 2 pulses, 1.7 us"]),
 ]  # fmt: skip
 
 
@@ -293,6 +295,14 @@ def test_a_guest_that_works_is_looked_at_ever_more_rarely() -> None:
     assert run.progress.noticed is None
     # after one, two and four seconds of its time
     assert run.progress.looks == 3
+    run.machine.close()
+
+
+def test_a_guest_that_fills_memory_is_not_looked_at() -> None:
+    fills = "mov esi, 0x8000\nw: mov ecx, 500000\nd: dec ecx\njnz d\nadd esi, 0x1000\nmov [ss:esi], eax\njmp w"
+    run = run_for(PROTECTED.format(limit=0, dies=fills), 120_000_000)
+    assert run.machine.memory.written >= 119
+    assert run.progress.looks == 0
     run.machine.close()
 
 

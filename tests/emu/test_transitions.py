@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pytest
 
@@ -12,7 +14,7 @@ from emu.debugger import BreakKind, Debugger, StopKind
 from emu.engine import Access, ExitReason, Watch
 from emu.firmware.roms import tour_rom
 from emu.ledger import Costs, Ledger, parse_costs
-from emu.machine import Machine, MachineConfig, MachineStop, build_machine
+from emu.machine import Machine, MachineConfig, MachineExit, MachineStop, build_machine
 from emu.policies import policy_named
 from emu.transitions import EntryRefused, NativeConfig, Transitions
 from emu.vcpu import ExitCause
@@ -27,6 +29,8 @@ TABLE_CLASSES = sum(map(int, TABLES.values()))
 POLICIES = ("emulated", "native", "dwell:1", "dwell:100", "dwell:10000", "learn")
 #: Instructions of the tour, and more than it has.
 TOUR_LENGTH, ENOUGH = 87_681, 200_000
+#: Instructions in which it has been native in real mode, and in protected mode of both widths.
+PART = 30_000
 #: The tour's round trips are at as many places; `make soak` takes 1,000.
 ROUND_TRIPS = 100
 
@@ -40,6 +44,14 @@ def tour(
         else NativeConfig(make_model(rules), policy_named(policy, costs or Costs()), costs or Costs())
     )
     return build_machine(MachineConfig(firmware=tour_rom(), shadow=False, slice=slice, native=native))
+
+
+class Whole(NamedTuple):
+    """The end of a run, the guest at that instant, and what it has cost."""
+
+    exit: MachineExit
+    fingerprint: FingerprintView
+    ledger: Ledger
 
 
 def transitions_of(machine: Machine) -> Transitions:
@@ -76,29 +88,39 @@ def made() -> Iterator[Callable[..., Machine]]:
         machine.close()
 
 
+@pytest.fixture(scope="module")
+def whole() -> Callable[..., Whole]:
+    """What became of the tour that ran in one piece, by policy and rules: such a run is made once."""
+
+    @functools.cache
+    def run(policy: str, rules: Rules) -> Whole:
+        machine = tour(policy, rules=rules)
+        found = Whole(machine.run(ENOUGH), machine.fingerprint(), transitions_of(machine).ledger)
+        machine.close()
+        return found
+
+    return lambda policy, rules=VTX2006: run(policy, rules)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_tour_is_the_same_under_every_policy(
-    policy: str, expected: tuple[FingerprintView, str], made: Callable[..., Machine]
+    policy: str, expected: tuple[FingerprintView, str], whole: Callable[..., Whole]
 ) -> None:
-    machine = made(policy)
-    exit = machine.run(ENOUGH)
+    exit, fingerprint, ledger = whole(policy)
     assert (exit.reason, exit.code) == (MachineStop.EXIT, 0)
-    assert machine.fingerprint() == expected[0]
-    ledger = transitions_of(machine).ledger
+    assert fingerprint == expected[0]
     assert ledger.native + ledger.emulated == TOUR_LENGTH
     assert bool(ledger.native) == (policy != "emulated")
 
 
 @pytest.mark.parametrize("rules", RULES)
 def test_later_cpus_enter_more_states(
-    rules: str, expected: tuple[FingerprintView, str], made: Callable[..., Machine]
+    rules: str, expected: tuple[FingerprintView, str], whole: Callable[..., Whole]
 ) -> None:
     """Unrestricted guest and SVM run real mode as it is."""
-    machine, old = made("native", rules=RULES[rules]), made("native")
-    for each in (machine, old):
-        each.run(ENOUGH)
-        assert each.fingerprint() == expected[0]
-    ledger, before = transitions_of(machine).ledger, transitions_of(old).ledger
+    _, fingerprint, ledger = whole("native", RULES[rules])
+    assert fingerprint == expected[0]
+    before = whole("native").ledger
     real = (ExitCause.SOFTWARE_INTERRUPT, ExitCause.EXCEPTION, ExitCause.DESCRIPTOR)
     assert any(before.exits[cause] for cause in real)
     if rules != "vtx2006":
@@ -106,21 +128,20 @@ def test_later_cpus_enter_more_states(
         assert ledger.emulated < before.emulated
 
 
-@pytest.mark.parametrize("slice", [1, 7, 1000])
+@pytest.mark.parametrize("slice", [pytest.param(1, marks=pytest.mark.slow), 7, 1000])
 def test_slices_change_neither_the_guest_nor_the_ledger(
-    slice: int, expected: tuple[FingerprintView, str], made: Callable[..., Machine]
+    slice: int, expected: tuple[FingerprintView, str], made: Callable[..., Machine], whole: Callable[..., Whole]
 ) -> None:
-    whole, pieces = made("dwell:100"), made("dwell:100", slice=slice)
-    whole.run(ENOUGH)
+    pieces = made("dwell:100", slice=slice)
     pieces.run(ENOUGH)
-    assert pieces.fingerprint() == whole.fingerprint() == expected[0]
-    assert transitions_of(pieces).ledger == transitions_of(whole).ledger
+    assert pieces.fingerprint() == expected[0]
+    assert transitions_of(pieces).ledger == whole("dwell:100").ledger
 
 
 def test_costs_change_the_ledger_and_nothing_else(
     expected: tuple[FingerprintView, str], made: Callable[..., Machine]
 ) -> None:
-    machine = made("native", costs=parse_costs("exit=1,hop=2,emulated=3,native=4"))
+    machine = made("dwell:100", costs=parse_costs("exit=1,hop=2,emulated=3,native=4"))
     machine.run(ENOUGH)
     ledger = transitions_of(machine).ledger
     exits, hops = sum(ledger.exits.values()), ledger.hops_in + ledger.hops_out
@@ -128,13 +149,9 @@ def test_costs_change_the_ledger_and_nothing_else(
     assert machine.fingerprint() == expected[0]
 
 
-def test_a_dwell_saves_exits(made: Callable[..., Machine]) -> None:
-    counts = {}
-    for policy in ("native", "dwell:100"):
-        machine = made(policy)
-        machine.run(ENOUGH)
-        counts[policy] = sum(transitions_of(machine).ledger.exits.values())
-    assert counts["native"] > 100 * counts["dwell:100"]
+def test_a_dwell_saves_exits(whole: Callable[..., Whole]) -> None:
+    native, dwell = (sum(whole(policy).ledger.exits.values()) for policy in ("native", "dwell:100"))
+    assert native > 100 * dwell
 
 
 def round_trips(machine: Machine, places: list[int]) -> int:
@@ -219,7 +236,10 @@ def test_a_saved_machine_does_not_know_who_executed(
     assert native.fingerprint() == emulated.fingerprint() == expected[0]
 
 
-def test_a_run_stops_at_the_same_breakpoints_and_watchpoints_on_either_side(made: Callable[..., Machine]) -> None:
+@pytest.mark.parametrize("length", [PART, pytest.param(2 * PART, marks=pytest.mark.slow)])
+def test_a_run_stops_at_the_same_breakpoints_and_watchpoints_on_either_side(
+    length: int, made: Callable[..., Machine]
+) -> None:
     stories = []
     for policy in (None, "native", "dwell:5"):
         machine, story = made(policy), []
@@ -230,7 +250,7 @@ def test_a_run_stops_at_the_same_breakpoints_and_watchpoints_on_either_side(made
         executor.set_breakpoints(points)
         while True:
             skip = bool(story) and story[-1][0] is MachineStop.BREAKPOINT
-            exit = machine.run(60_000, skip_breakpoint=skip)
+            exit = machine.run(length, skip_breakpoint=skip)
             hit = exit.exit.hit if exit.exit is not None else None
             story.append((exit.reason, executor.retired, executor.linear_pc, hit))
             if exit.reason not in (MachineStop.BREAKPOINT, MachineStop.WATCHPOINT):
@@ -296,22 +316,25 @@ def test_a_request_to_stop_ends_a_native_run(made: Callable[..., Machine]) -> No
     assert (exit.reason, exit.executed) == (ExitReason.REQUEST, 0)
 
 
-def test_stops_of_the_debugger_change_no_exits(made: Callable[..., Machine]) -> None:
+@pytest.mark.parametrize("length", [PART, pytest.param(ENOUGH, marks=pytest.mark.slow)])
+def test_stops_of_the_debugger_change_no_exits(length: int, made: Callable[..., Machine]) -> None:
     """A catch of control registers and table loads, which are exits as well, and of states that cannot be entered."""
     counts = []
     for catches in ((), (CatchKind.CR, CatchKind.TABLE), (CatchKind.UNENTERABLE,)):
         machine = made("native")
         debugger = Debugger(machine)
+        debugger.set_limit(length)
         for kind in catches:
             classes = ENTRY_CLASSES if kind is CatchKind.UNENTERABLE else PLAIN_CLASSES.get(kind, TABLE_CLASSES)
             debugger.add_catch(Catch(kind, classes=classes, rules=VTX2006 if kind is CatchKind.UNENTERABLE else None))
         stops = 0
         while True:
             debugger.begin_continue()
-            if debugger.run().kind is StopKind.EXIT:
+            if debugger.run().kind in (StopKind.EXIT, StopKind.LIMIT):
                 break
             stops += 1
         assert bool(stops) == bool(catches)
+        assert transitions_of(machine).ledger.native
         counts.append(transitions_of(machine).ledger.exits)
     assert counts[0] == counts[1] == counts[2]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-import emu.unicorn_engine
 import emu.unicorn_gate
 import emu.unicorn_overlay
+import emu.unicorn_parts
 from bare_cpu import CODE, RAM, TABLES, bare_cpu
 from emu.engine import EngineError, Exit, ExitReason
 from emu.memory import Part, PhysicalMemory
@@ -30,7 +30,7 @@ def engine(*parts: Part) -> UnicornEngine:
 
 
 def test_another_release_of_unicorn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emu.unicorn_engine.Library, "version", "2.2.0")
+    monkeypatch.setattr(emu.unicorn_parts.Library, "version", "2.2.0")
     with pytest.raises(
         EngineError, match=r"unicorn 2\.2\.0 is installed and only 2\.1\.4 is known; install it with pip"
     ):
@@ -54,7 +54,7 @@ def test_a_register_that_lies_elsewhere_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_a_missing_function_is_refused() -> None:
     with pytest.raises(EngineError, match="does not export no_such_function"):
-        emu.unicorn_overlay._function(emu.unicorn_engine.LIBRARY.functions, "no_such_function", None)
+        emu.unicorn_overlay._function(emu.unicorn_parts.LIBRARY.functions, "no_such_function", None)
 
 
 def test_an_engine_that_does_not_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from asm import assemble
 from bare_cpu import CODE, BareCpu, bare_cpu, flat_state, long_state, real_state
 from emu.engine import ExitReason
 from emu.firmware.tour import rom as tour_rom
@@ -39,11 +41,13 @@ def _integers(bits: int) -> st.SearchStrategy[int]:
 
 
 @st.composite
-def segments(draw: st.DrawFn, kind: int) -> Segment:
-    """`kind` 0x10: code or data, 0: system."""
+def segments(draw: st.DrawFn, kind: int, *, loaded: bool = False) -> Segment:
+    """`kind` 0x10: code or data, 0: system; `loaded`: as a load leaves it."""
     usable = draw(st.booleans())
     access = draw(_integers(4)) | kind | draw(_integers(2)) << 5 | draw(_integers(4)) << 12
     access |= 0x80 if usable else 0x10000
+    if loaded and usable:
+        access |= 1  # a load marks it accessed (SDM vol. 3A, 3.4.5.1)
     return Segment(draw(_integers(16)), draw(_integers(64)), draw(_integers(32)), access)
 
 
@@ -75,7 +79,7 @@ def states(draw: st.DrawFn) -> CpuState:
         regs=draw(regs),
         rip=draw(_integers(64)),
         rflags=draw(_integers(22)) & 0x3F7FD5 | 2,
-        **{name: draw(segments(0x10)) for name in ("es", "cs", "ss", "ds", "fs", "gs")},
+        **{name: draw(segments(0x10, loaded=name in ("cs", "ss"))) for name in ("es", "cs", "ss", "ds", "fs", "gs")},
         ldtr=draw(segments(0)),
         tr=tr,
         gdtr=Table(draw(_integers(64)), draw(_integers(16))),
@@ -109,6 +113,53 @@ def test_random_states_come_back_as_they_went_in(bare: BareCpu, state: CpuState)
     found = bare.engine.state()
     for field in dataclasses.fields(CpuState):
         assert getattr(found, field.name) == getattr(state, field.name), field.name
+
+
+@pytest.fixture(scope="module")
+def others() -> tuple[BareCpu, BareCpu]:
+    return bare_cpu(), bare_cpu()
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(before=states(), state=states())
+def test_a_state_is_adopted_as_it_is_loaded(
+    bare: BareCpu, others: tuple[BareCpu, BareCpu], before: CpuState, state: CpuState
+) -> None:
+    """What loading makes of it is the oracle, in the values of Unicorn's structure that follow from it too."""
+    adopting, loading = others
+    for cpu in others:
+        cpu.engine.load(before)
+    bare.engine.load(state)
+    adopting.engine.adopt(bare.engine)
+    loading.engine.load(bare.engine.state())
+    assert adopting.engine.state() == loading.engine.state()
+    assert adopting.engine.halted is loading.engine.halted
+    one, other = (cpu.engine._env for cpu in others)
+    for name in ("hflags", "hflags2", "v_tpr", "a20_mask", "efer", "old_exception", "error_code", "sysenter_cs"):
+        assert getattr(one, name) == getattr(other, name), name
+    status = type(one)._status
+    for at in range(status.offset, status.offset + status.size):  # what rounds, by the control words
+        assert ctypes.string_at(ctypes.addressof(one) + at, 1) == ctypes.string_at(ctypes.addressof(other) + at, 1)
+
+
+@pytest.mark.parametrize("transfer", ["jmp", "ret", "iret"])
+def test_cs_is_accessed_whatever_has_loaded_it(transfer: str) -> None:
+    """SDM vol. 3A, 3.4.5.1. The descriptor, 18h, lacks the bit."""
+    cpu = bare_cpu(state=flat_state())
+    cpu.write(0x600, bytes(24) + bytes.fromhex("ffff0000009acf00"))
+    code = {
+        "jmp": "jmp 0x18:there",
+        "ret": "push 0x18\npush there\nretf",
+        "iret": "pushfd\npush 0x18\npush there\niret",
+    }[transfer]
+    cpu.write(CODE, assemble(f"bits 32\norg {CODE}\n{code}\nthere: nop"))
+    state = flat_state()
+    state.gdtr = Table(0x600, 31)
+    state.regs[4] = 0x7000
+    cpu.engine.load(state)
+    cpu.engine.run({"jmp": 1, "ret": 3, "iret": 4}[transfer])
+    assert (cpu.engine.state().cs.selector, cpu.engine.state().cs.access) == (0x18, 0xC09B)
+    assert cpu.engine.live().cs.access == 0xC09B
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import emu.unicorn_engine  # before the binding: it loads the C helper
+import emu.unicorn_parts  # before the binding: it loads the C helper
 from emu import unicorn_library as ours
 from emu.unicorn_layout import VERSION
 
@@ -33,7 +33,7 @@ def test_constants_are_the_bindings() -> None:
 def test_the_version_is_the_librarys() -> None:
     import unicorn
 
-    assert emu.unicorn_engine.LIBRARY.version == unicorn.__version__ == VERSION
+    assert emu.unicorn_parts.LIBRARY.version == unicorn.__version__ == VERSION
 
 
 def test_a_machine_is_built_without_the_binding_and_without_inspecting() -> None:

@@ -14,7 +14,7 @@ from asm import assemble
 from emu.debugger import BreakKind
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.stops import StopKind
-from emu.unicorn_fast import HELPER, Helper
+from emu.unicorn_helper import HELPER, Helper
 from emu.views import FingerprintView
 from machines import debugger, rom, seabios, seabios_debugger
 from probes import Difference, checks, explained, peer

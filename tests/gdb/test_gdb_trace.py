@@ -182,12 +182,35 @@ def test_a_trace_goes_on_without_its_client_if_that_is_asked_for(
 
 
 @boot_loop
-def test_while_stepping_is_refused_in_words(gdb: Gdb, tmp_path: Path) -> None:
-    gdb.cmd(f"trace *{WORK:#x}")
-    act(gdb, tmp_path, 1, "while-stepping 3", "collect $regs", "end")
-    with pytest.raises(GdbError):
-        gdb.cmd("tstart")
-    assert "while-stepping is not served" in "\n".join(gdb.packets())
+def test_while_stepping_collects_the_instructions_behind_a_hit(gdb: Gdb, tmp_path: Path) -> None:
+    gdb.cmd(f"trace *{WORK:#x} if *(short *)0x500 % 4 == 0")
+    act(gdb, tmp_path, 1, f"collect {COUNTS}", "while-stepping 5", "collect $eax", f"collect {COUNTS}", "end")
+    gdb.cmd("tstart")
+    gdb.cmd(f"break *{AGAIN:#x}")  # stops and steps within the steps make no difference
+    for _ in range(4):
+        gdb.cmd("continue")
+    gdb.cmd("stepi 9")
+    gdb.cmd("delete 2")
+    run_to(gdb, 9)
+    gdb.cmd("tstop")
+    assert "Collected 12 trace frames" in gdb.cmd("tstatus")
+    # inc, ret, jmp, inc, mov
+    places = [WORK, WORK + 4, AGAIN + 10, AGAIN, AGAIN + 4, AGAIN + 7]
+    for round, count in enumerate((4, 8)):
+        for step, place in enumerate(places):
+            gdb.cmd(f"tfind {6 * round + step}")
+            assert gdb.value("$eip") == place
+            assert gdb.cmd(f"output {COUNTS}") == f"{{{count + (step >= 4)}, {count - (step == 0)}}}"
+            if step:
+                assert gdb.value("$eax") == count + (step == 5)
+    assert f"{COUNTS} = {{9, 8}}" in gdb.cmd("tdump").replace("  ", " ")
+    gdb.cmd("tfind start")
+    assert "Found trace frame 3, tracepoint 1" in gdb.cmd(f"tfind pc {AGAIN:#x}")
+    saved = tmp_path / "trace"
+    gdb.cmd(f"tsave {saved}")
+    text = batch(f"target tfile {saved}", "tfind 11", "info registers eip", "info tracepoints")
+    assert f"{places[5]:#x}" in text
+    assert "while-stepping 5" in text
 
 
 @boot_loop

@@ -52,6 +52,7 @@ def session(session_for: Callable[[str], Session]) -> Session:
 @pytest.fixture
 def say(session: Session) -> Callable[[str], str]:
     """Runs a command line in the session and returns what it prints."""
-    from repl.render import Style, result_text
+    from repl.render import result_text
+    from repl.style import Style
 
     return lambda line: result_text(session.execute(line), Style())

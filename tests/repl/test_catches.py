@@ -13,7 +13,7 @@ from emu.stops import Breakpoint
 from repl.catches import FORMS, WORDS, parse_catch
 from repl.command import CommandError
 from repl.expr import ExpressionError
-from repl.render import result_json
+from repl.json_text import result_json
 from repl.session import Session
 
 #: (what is typed, (first, last, access, mask), what is shown)

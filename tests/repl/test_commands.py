@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from emu.stops import StopKind
-from repl.render import Style, result_text
+from repl.render import result_text
 from repl.session import FAILURES
+from repl.style import Style
 
 #: Protected mode through a GDT at F000:0100; CS 8 based at F0000h, DS 10h flat. Then it spins at `there`, and `back`.
 PROTECTED = """

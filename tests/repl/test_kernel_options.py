@@ -8,7 +8,7 @@ import pytest
 
 import oracles
 from repl.cli import main, run_parser
-from repl.launch import machine_config
+from repl.machine_options import machine_config
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

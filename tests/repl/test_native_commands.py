@@ -14,8 +14,9 @@ from emu.transitions import NativeConfig
 from emu.worker import Worker
 from machines import rom
 from repl.commands import all_commands
-from repl.render import Style, result_text
+from repl.render import result_text
 from repl.session import FAILURES, Session
+from repl.style import Style
 from xenbridge.model import make_model
 
 #: Counts at 500h for ever, and says so to the debug console.

@@ -12,8 +12,8 @@ from prompt_toolkit.output import DummyOutput
 
 from emu.stops import StopKind
 from repl.prompt import CommandCompleter, Prompt, toolbar_text
-from repl.render import Style
 from repl.shown import PositionView
+from repl.style import Style
 
 
 class Typist:

@@ -16,8 +16,9 @@ from emu.x86.state import CR0_PG, CpuState
 from machines import debugger
 from repl import qemu_cpu
 from repl.commands import all_commands
-from repl.render import Style, result_text
+from repl.render import result_text
 from repl.session import Session
+from repl.style import Style
 
 COMMANDS = ("info registers", "info mem", "info tlb")
 KINDS = {"off": 0, "32-bit": 1, "PAE": 2, "four levels": 3}

@@ -17,8 +17,9 @@ from emu.worker import Worker
 from machines import debugger
 from repl.command import CommandError
 from repl.commands import all_commands
-from repl.render import Style, result_text
+from repl.render import result_text
 from repl.session import Session
+from repl.style import Style
 
 #: QEMU's I/O APIC says version 20h; the 82093AA has 11h (data sheet, 3.2.2).
 VERSION = ("ver=0x20", "ver=0x11")

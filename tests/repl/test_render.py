@@ -33,20 +33,12 @@ from emu.views import (
     TransitionView,
 )
 from repl import render
+from repl import style as style_module
 from repl.command import Result
-from repl.render import (
-    Style,
-    aligned,
-    plain,
-    printable,
-    result_json,
-    result_text,
-    terminal_style,
-    view_lines,
-    wants_colour,
-    width,
-)
+from repl.json_text import plain, result_json
+from repl.render import result_text, view_lines
 from repl.shown import CodeView, FindingView, MemoryView, PositionView, ValueView
+from repl.style import Style, aligned, printable, terminal_style, wants_colour, width
 
 CS = SegmentView("cs", 8, 0xF0000, 0xFFFF, 0x9B, "code16 r-x DPL 0 accessed", 0, 0xFFFF, 0x9B, ("base",), "")
 LONG = SegmentView("fs", 0, 0xFFFF_8000_0000_1000, 0, 0x10000, "unusable", note="64-bit mode")
@@ -97,7 +89,7 @@ EXAMPLES = (
 def test_every_view_has_text_and_json_and_colour_changes_no_letter(view):
     plain_lines, coloured = view_lines(view, Style()), view_lines(view, Style(True))
     assert plain_lines
-    assert [render._SGR.sub("", line) for line in coloured] == plain_lines
+    assert [style_module._SGR.sub("", line) for line in coloured] == plain_lines
     assert all(line == line.rstrip() for line in plain_lines)
     document = json.loads(result_json("command", Result((view,))))
     assert document["command"] == "command"

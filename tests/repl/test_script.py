@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from repl.render import Style
 from repl.script import Line, Printer, ScriptError, file_lines, run_lines, stream_lines
+from repl.style import Style
 
 
 def printer(json=False):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from repl.render import Style, result_text
+from repl.render import result_text
 from repl.session import Session
+from repl.style import Style
 
 POLLING = "mov dx, 0x3fd\nw: in al, dx\ntest al, 1\njz w"
 

@@ -327,8 +327,12 @@ def test_the_description_follows_the_mode(rigs: Callable[..., Rig]) -> None:
         rig.resume()
         xml = rig.one("qXfer:features:read:target.xml:0,1ffff").decode()
         assert f"<architecture>{architecture}</architecture>" in xml
-        rig.names = [r.name for r in rig.target.describe().registers]
+        description = rig.target.describe()
+        rig.names = [r.name for r in description.registers]
         assert rig.register(pc) == linear
+        told = rig.worker.call(lambda: rig.target.expedite(1, description))  # noqa: B023 - called at once
+        values = rig.worker.call(lambda: rig.target.read_registers(1, description.expedited))  # noqa: B023
+        assert told == description.expedited_form % tuple(value.hex() for value in values if value is not None)
 
 
 def test_the_whole_with_a_socket(rig: Rig) -> None:

@@ -11,7 +11,7 @@ import pytest
 from emu.x86.state import CpuState, Segment
 from stub.features import target_xml
 from stub.gdb import helper_path
-from stub.registers import X86Register, describe
+from stub.registers import BriefTeller, X86Register, describe
 from stub.target import Register
 
 #: The registers that gdb requires, in its order (gdb 13, gdb/features/i386/32bit-core.xml and 64bit-core.xml).
@@ -130,6 +130,22 @@ def test_every_register_fits_its_width(bits: int) -> None:
 def test_a_step_needs_no_more_than_the_stop_reply() -> None:
     names = {register.name for register in describe(32).expedited}
     assert names == {"eip", "esp", "ebp", "eflags", "cs", "ss", "ip", "mode"}
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_what_goes_with_a_stop_reply_is_what_each_register_reads(bits: int) -> None:
+    state = CpuState()
+    state.regs[:] = range(0x8765_4321_0FED_0000, 0x8765_4321_0FED_0010)
+    state.rip, state.rflags, state.efer = 0x8000_1234_5678_9ABC, 0x40246, 0x500 if bits == 64 else 0
+    access = {16: 0x9B, 32: 0x409B, 64: 0x209B}[bits]
+    state.cs, state.ss = Segment(0x1234, 0xFFF0_0000, 0xFFFF_FFFF, access), Segment(0x5678, 0x10, 0xFFFF, 0x93)
+    description = describe(bits)
+    expected = ""
+    for number, register in enumerate(description.registers):
+        assert isinstance(register, X86Register)
+        if register.expedited:
+            expected += f"{number:x}:{register.read(state).to_bytes(register.size, 'little').hex()};"
+    assert BriefTeller(description).tell(state) == expected
 
 
 def helper_groups() -> dict[str, set[str]]:

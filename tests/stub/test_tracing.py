@@ -74,7 +74,7 @@ def test_definitions_are_read_as_gdb_writes_them(packet: str, message: object) -
 @pytest.mark.parametrize(
     ("packet", "words"),
     [
-        ("QTDP:1:7c00:E:1:0", "while-stepping is not served"),
+        ("QTDP:1:7c00:E:f4241:0", "at most 1000000 steps"),
         ("QTDP:1:7c00:E:0:0:F5", "patch code"),
         ("QTDP:1:7c00:X:0:0", "E, enabled, or D"),
         ("QTDP:1:7c00", "5 parts"),
@@ -161,6 +161,67 @@ def test_a_frame_is_not_changed_and_the_guest_is_not_resumed_meanwhile() -> None
     assert (bytes(target.memory), target.cpu) == before
     assert not target.active
     assert b"linear addresses only" in peer.one("Qqemu.PhyMemMode:1")
+
+
+def stepping(steps: int, passes: int = 0) -> Client:
+    """A trace of EAX, and of memory at 500h behind each of `steps` steps; the guest goes ten instructions from there,
+    with their number at 500h, and comes back to go six."""
+    defined = f"QTDP:1:{HERE:x}:E:{steps:x}:{passes:x}-"
+    # gdb says S with the first action only
+    peer, target = tracing(defined, actions("R1-"), actions("SMFFFFFFFF,500,1-"), actions("MFFFFFFFF,600,1"))
+    for begin, end in ((0, 10), (100, 106)):
+        for number in range(begin, end):
+            target.memory[0x500] = number
+            target.arrive(HERE + number - begin)
+    return peer
+
+
+def frames(peer: Client) -> list[tuple[int, bytes]]:
+    """Where each was collected, and what of 500h."""
+    found = []
+    while (answer := peer.one(f"QTFrame:{len(found):x}")) != b"F-1":
+        assert answer == b"F%xT1" % len(found)
+        found.append((int.from_bytes(bytes.fromhex(peer.one(f"p{EIP:x}").decode()), "little"), peer.one("m500,1")))
+    return found
+
+
+def test_while_stepping_collects_behind_each_step() -> None:
+    peer = stepping(3)
+    once = [(HERE, b"E01"), (HERE + 1, b"01"), (HERE + 2, b"02"), (HERE + 3, b"03")]
+    again = [(HERE, b"E01"), (HERE + 1, b"65"), (HERE + 2, b"66"), (HERE + 3, b"67")]
+    assert frames(peer) == once + again
+    assert peer.one(f"qTP:1:{HERE:x}").startswith(b"V2:")
+    assert peer.one(f"QTFrame:pc:{HERE + 2:x}") == b"F-1"  # behind the last
+    peer.one("QTFrame:ffffffff")
+    assert peer.one(f"QTFrame:pc:{HERE + 2:x}") == b"F2T1"
+    assert peer.one(f"QTFrame:outside:{HERE:x}:{HERE + 2:x}") == b"F3T1"
+    pieces = [peer.one("qTfP")] + [peer.one("qTsP") for _ in range(4)]
+    place = f"1:{HERE:x}:".encode()
+    assert pieces == [b"T" + place + b"E:3:0", b"A" + place + b"R1", b"S" + place + b"MFFFFFFFF,500,1",
+                      b"S" + place + b"MFFFFFFFF,600,1", b"l"]  # fmt: skip
+
+
+def test_a_hit_within_the_steps_begins_them_anew() -> None:
+    places = [place for place, _ in frames(stepping(12))]
+    # nine steps, the tenth arrives at the tracepoint again, and five more
+    assert places == [*range(HERE, HERE + 10), HERE, HERE, *range(HERE + 1, HERE + 6)]
+
+
+def test_a_pass_count_ends_the_trace_behind_the_last_hit_s_steps() -> None:
+    peer = stepping(4, passes=1)
+    assert [place for place, _ in frames(peer)] == list(range(HERE, HERE + 5))
+    assert fields(peer)["tpasscount"] == "1"
+
+
+def test_steps_end_with_their_trace() -> None:
+    peer, target = tracing(f"QTDP:1:{HERE:x}:E:9:0", actions("SR1"))
+    target.arrive(HERE)
+    target.arrive(HERE + 1)
+    peer.one("QTStop")
+    peer.one("QTStart")
+    target.arrive(HERE + 2)
+    assert fields(peer)["tframes"] == "0"
+    assert target.followers == []
 
 
 def test_memory_by_a_register_and_by_agent_expressions() -> None:

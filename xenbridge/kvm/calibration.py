@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from ctypes import addressof, c_uint8
 from typing import Final
 
 from emu.engine import CheckLevel, Executor, MmioBus, PortIo
@@ -15,7 +16,7 @@ from emu.memory import Part, PhysicalMemory
 from emu.policies import policy_named
 from emu.transitions import NativeConfig, Transitions
 from emu.unicorn_engine import UnicornEngine
-from emu.vcpu import Place
+from emu.vcpu import PAGE, Place
 from emu.x86.cpuid import CpuModel
 from emu.x86.state import CpuState, Segment
 from xenbridge.kvm.backend import Backend, Kind
@@ -74,8 +75,8 @@ class Calibration:
         self._cpu = Transitions(emulator, place, config, lambda: ())
         self._ports.stop = self._cpu.request_stop
         start = self._memory.regions[0].host_address
-        self._marks = bytearray(self._memory.size // 0x1000)
-        self._cpu.vcpu.trace_pages(start, len(self._marks))
+        self._marks = (c_uint8 * (self._memory.size // PAGE))()
+        self._cpu.mark_writes(start, len(self._marks), addressof(self._marks))
 
     def close(self) -> None:
         """Give the machine back."""

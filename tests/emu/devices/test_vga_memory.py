@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.devices.vga_memory import PLANES, DisplayMemory, place
-from emu.unicorn_fast import HELPER, Helper
+from emu.unicorn_helper import HELPER, Helper
 
 PLAIN = [0, 0, 0, 0, 0, 0, 5, 15, 0xFF]  #: graphics: no function, memory at A0000h, all planes compared, all bits
 RAM = 2  #: miscellaneous output: the CPU may access memory

@@ -1,0 +1,34 @@
+/* The size of the TLB. Unicorn makes it larger or smaller when it is flushed, by how much of it was used. A guest that
+ * touches much memory and never flushes would stay with the 256 entries of the beginning, and take a tenth of its time in
+ * filling them. So it is flushed here when it is filled over and over, at the beginning of a block, where no entry is in
+ * use. An entry may go at any time (SDM vol. 3A, 4.10.2.3), so a guest sees nothing of it. */
+#include "fast.h"
+
+/* It is too small when each entry was filled so often since the flush, up to a size. */
+#define FILLED 8
+#define LARGE 4096
+
+void tlb_filled(engine *e, const tlb_fast *tlb)
+{
+    uint64_t entries = tlb->mask / sizeof(tlb_entry) + 1;
+
+    if (e->fills != THRASHES && ++e->fills > FILLED * entries && entries < LARGE) {
+        e->fills = THRASHES;
+        e->control->leave |= LOOK;
+    }
+}
+
+void grow_tlb(engine *e)
+{
+    e->fills = 0;
+    real_tlb_flush(e->cpu);
+}
+
+REPLACES void tlb_flush_x86_64(void *cpu)
+{
+    engine *e = engine_of_cpu(cpu);
+
+    if (e)
+        e->fills = 0;
+    real_tlb_flush(cpu);
+}

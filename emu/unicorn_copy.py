@@ -1,0 +1,45 @@
+"""The CPU's whole state from one of Unicorn's CPU structures to another's, without values of Python in between.
+
+As `read_state` and `write_state` (emu/unicorn_state.py) one behind the other, for two engines of the same CPU model
+between two runs, in a twentieth of their time. What is an engine's own stays: pending exceptions, breakpoints, what
+Unicorn is set up with, and the bits of hflags that are the helper's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Final
+
+from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF2_VINTR, NO_EXCEPTION, Env, offset_of
+from emu.unicorn_overlay import Overlay
+from emu.unicorn_state import DR7_FIXED, HF_DERIVED
+
+#: From the general registers to the last MSR before the exception that is being delivered: registers, tables, segments,
+#: FPU and vectors with what follows from their control words, MSRs. Nothing in it is a pointer (qemu/target/i386/cpu.h,
+#: CPUX86State).
+_BULK: Final = offset_of(Env, "error_code")
+_MTRR_AT: Final = offset_of(Env, "mtrr_fixed")
+_MTRR_SIZE: Final = ctypes.sizeof(Env) - _MTRR_AT
+_DR_AT: Final = offset_of(Env, "dr")
+_DR_SIZE: Final = 64
+_ADDRESSES: Final = (0, 1, 2, 3, 6)  #: of DR0 to DR7 those that are plain values
+
+
+def copy_state(target: Overlay, source: Overlay) -> None:
+    """All but what the engines keep from Unicorn: `halted`, system management mode, the time stamp."""
+    env, other, address = target.env, source.env, target.env_address
+    hflags, hflags2 = env.hflags, env.hflags2
+    ctypes.memmove(address, source.env_address, _BULK)
+    env.hflags = hflags & ~HF_DERIVED | other.hflags & HF_DERIVED
+    env.hflags2 = hflags2 & ~HF2_NMI | HF2_VINTR | other.hflags2 & HF2_NMI
+    ctypes.memmove(address + _MTRR_AT, source.env_address + _MTRR_AT, _MTRR_SIZE)
+    env.v_tpr = other.v_tpr
+    wanted = ctypes.string_at(source.env_address + _DR_AT, _DR_SIZE)
+    if ctypes.string_at(address + _DR_AT, _DR_SIZE) != wanted:
+        target.call.update_dr7(address, DR7_FIXED)  # takes the old breakpoints out before their addresses go
+        for i in _ADDRESSES:
+            env.dr[i] = other.dr[i]
+        target.call.update_dr7(address, other.dr[7] & 0xFFFFFFFF)
+    env.old_exception, env.error_code, env.exception_is_int = NO_EXCEPTION, 0, 0
+    target.request.value = source.request.value & CPU_INTERRUPT_NMI
+    target.call.tlb_flush(target.cpu)

@@ -1,0 +1,81 @@
+"""The files that `v2e run` writes when it ends: the display's picture, a Xen save stream."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from emu.inspector import DebuggerError
+from repl.machine_options import input_files
+from repl.options import UsageError
+from repl.outcome import STATUS_OK, STATUS_USAGE, notice
+from repl.rig import Rig
+
+
+def check_end_files(options: argparse.Namespace) -> None:
+    """Before anything runs. Raises UsageError for a file that could not be written at the end."""
+    if options.screenshot is not None:
+        _check_screenshot(options.screenshot)
+    if options.save_xen is not None:
+        _check_save_xen(options)
+
+
+def write_end_files(rig: Rig, options: argparse.Namespace) -> int:
+    """Write what the options ask for. STATUS_OK, or STATUS_USAGE after a sentence on stderr for each that failed."""
+    written = []
+    if options.screenshot is not None:
+        written.append(_write_screenshot(rig, Path(options.screenshot)))
+    if options.save_xen is not None:
+        written.append(_write_save_xen(rig, Path(options.save_xen)))
+    return max(written, default=STATUS_OK)
+
+
+def _check_screenshot(name: str) -> None:
+    path = Path(name)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--screenshot {name}: there is no folder for a file of this name")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"--screenshot {name}: the file may not be written")
+
+
+def _check_save_xen(options: argparse.Namespace) -> None:
+    """Raises UsageError for an image of this run, too."""
+    from xenbridge.xen.files import FileError
+    from xenbridge.xen.stream_files import check_writable
+
+    path = Path(options.save_xen)
+    for image in input_files(options):
+        if path.exists() and image.exists() and path.samefile(image):
+            raise UsageError(f"--save-xen {options.save_xen!r} is an image of this run: name another file")
+    try:
+        check_writable(path)
+    except FileError as error:
+        raise UsageError(f"--save-xen {error}") from error
+
+
+def _write_screenshot(rig: Rig, path: Path) -> int:
+    """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
+    from repl.plots import PlotError, write_png
+
+    try:
+        write_png(rig.worker.call(rig.debugger.picture), path)
+    except (PlotError, DebuggerError) as error:
+        notice(f"--screenshot: {error}")
+        return STATUS_USAGE
+    return STATUS_OK
+
+
+def _write_save_xen(rig: Rig, path: Path) -> int:
+    """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
+    from xenbridge.xen.files import FileError
+    from xenbridge.xen.stream_files import save_file
+
+    try:
+        notices = rig.worker.call(lambda: save_file(rig.machine, path))
+    except (FileError, DebuggerError) as error:
+        notice(f"--save-xen: {error}")
+        return STATUS_USAGE
+    for text in notices:
+        notice(text)
+    return STATUS_OK
