@@ -12,7 +12,7 @@ from types import MappingProxyType
 from emu.record import dataclass
 from emu.x86 import flags
 from emu.x86.modes import REAL_LIMIT
-from emu.x86.paging import MAX_PHYSICAL_BITS
+from emu.x86.paging import MAX_PHYSICAL_BITS, ReadPhysical
 from emu.x86.register_writes import ACCESS_UNUSABLE
 from emu.x86.state import (
     CR0_PE,
@@ -44,6 +44,10 @@ TYPE_CODE, TYPE_CONFORMING, TYPE_READABLE, TYPE_ACCESSED = 8, 4, 2, 1
 TYPE_STACKS = (3, 7)  #: read/write data, accessed; up and down
 TYPE_LDT = 2
 TYPE_BUSY16, TYPE_BUSY = 3, 11
+#: The four entries at CR3 of PAE paging (SDM vol. 3A, tables 4-7 and 4-8): of a present one bits 1, 2 and 8 to 5, and
+#: those above the physical addresses, are reserved.
+PDPTES, PDPT_BASE = 4, 0xFFFFFFE0
+PDPTE_RESERVED = 0x1E6 | (1 << 64) - (1 << MAX_PHYSICAL_BITS)
 ACCESS_S, ACCESS_P, ACCESS_RESERVED, ACCESS_G = 0x10, 0x80, 0xF00, 0x8000
 
 
@@ -67,10 +71,13 @@ class Rules:
     name: str
     title: str
     check: Callable[[CpuState], Iterator[Broken]]
+    pointers: bool = False  #: VM entry looks at the page-directory-pointer-table entries of PAE paging
 
-    def broken(self, state: CpuState) -> tuple[Broken, ...]:
-        """Every rule that `state` breaks; empty: it can run natively."""
-        return tuple(self.check(state))
+    def broken(self, state: CpuState, read: ReadPhysical | None = None) -> tuple[Broken, ...]:
+        """Every rule that `state` breaks; empty: it can run natively. With `read`, which gives physical memory, rules
+        about what is in memory are among them."""
+        found = tuple(self.check(state))
+        return found if read is None or not self.pointers else (*found, *_pointers(state, read))
 
     def enterable(self, state: CpuState) -> bool:
         """As not `broken`, at the first rule's cost where one is broken."""
@@ -289,6 +296,22 @@ def _vtx_common(state: CpuState) -> Iterator[Broken]:
         yield Broken("rflags", "halted in the shadow of STI or MOV SS", activity)
 
 
+def _pointers(state: CpuState, read: ReadPhysical) -> Iterator[Broken]:
+    """The page-directory-pointer-table entries, which PAE paging outside IA-32e mode loads with CR3. Without EPT those
+    in memory are looked at; with it those that the hypervisor has loaded, from the same place."""
+    if not state.cr0 & CR0_PG or not state.cr4 & CR4_PAE or state.efer & EFER_LMA:
+        return
+    base = state.cr3 & PDPT_BASE
+    table = read(base, PDPTES * 8)
+    if table is None or len(table) < PDPTES * 8:
+        return
+    for number in range(PDPTES):
+        entry = int.from_bytes(table[8 * number : 8 * number + 8], "little")
+        if entry & 1 and (reserved := entry & PDPTE_RESERVED):
+            text = f"PDPTE{number} at {base + 8 * number:#x} is {entry:#x}, with reserved bits {reserved:#x}"
+            yield Broken("cr3", text, "SDM 3C 26.3.1.6")
+
+
 def _canonical(address: int) -> bool:
     return address >> 47 in (0, 0x1FFFF)
 
@@ -320,8 +343,8 @@ def _svm(state: CpuState) -> Iterator[Broken]:
             yield Broken("cs", "CS has both L and D in long mode", source)
 
 
-VTX2006 = Rules("vtx2006", "VT-x of 2006, without unrestricted guest", _vtx2006)
-VTX = Rules("vtx", "VT-x with unrestricted guest", _vtx)
+VTX2006 = Rules("vtx2006", "VT-x of 2006, without unrestricted guest", _vtx2006, True)
+VTX = Rules("vtx", "VT-x with unrestricted guest", _vtx, True)
 SVM = Rules("svm", "AMD SVM", _svm)
 #: The CPUs whose rules are known from their documents, by name.
 RULES: Mapping[str, Rules] = MappingProxyType({rules.name: rules for rules in (VTX2006, VTX, SVM)})
