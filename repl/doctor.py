@@ -96,6 +96,7 @@ def _kvm() -> tuple[FindingView, ...]:
     """What this host's KVM can and cannot do, found out by running a few instructions of each kind."""
     try:
         from xenbridge.kvm.abi import KvmError
+        from xenbridge.kvm.hop import LIBRARY
         from xenbridge.kvm.probe import host_backend, host_costs
     except (ImportError, OSError, AttributeError) as error:
         return (FindingView("kvm", None, f"only Linux on x86-64 has KVM ({error})"),)
@@ -105,10 +106,14 @@ def _kvm() -> tuple[FindingView, ...]:
         costs = host_costs(model)
     except (KvmError, EngineError) as error:
         return (FindingView("kvm", None, str(error)),)
+    moves = "by the C library" if LIBRARY is not None else "in Python, slower: install with a C compiler"
     told = "not measured, as real mode does not run" if costs is None else (
         f"an exit {costs.exit} cycles, a hop {costs.hop}, an instruction {costs.emulated} emulated and {costs.native} "
         "native (real mode), measured now")  # fmt: skip
-    return (*(FindingView(name, ok, text) for name, ok, text in found), FindingView("kvm costs", None, told))
+    return (
+        *(FindingView(name, ok, text) for name, ok, text in found), FindingView("kvm costs", None, told),
+        FindingView("kvm moves", LIBRARY is not None or None, f"the CPU's state {moves}"),
+    )  # fmt: skip
 
 
 def _terminal() -> FindingView:
