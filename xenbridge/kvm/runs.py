@@ -366,10 +366,13 @@ class Runs:
         self._accesses.serve(reason)
 
     def _finish(self) -> None:
-        """Have KVM complete what was answered."""
+        """Have KVM complete what was answered. Where it has vanished, what it told last is the state."""
         if self._unfinished:
             self._unfinished = False
-            self._cpu.finish(self._answer)
+            try:
+                self._cpu.finish(self._answer)
+            except KvmError as error:
+                self._lose(error)
 
     # -- state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -178,6 +179,22 @@ def test_a_refused_value_of_an_msr_is_said(pair: Pair) -> None:
     assert "0x1000000000000000" in said and "0xc0000082" in said
     assert pair.native.cpu.hand_over() is None
     assert pair.native.cpu.state().rip == state.rip
+
+
+def test_a_kvm_that_vanishes_behind_an_exit_leaves_the_state_that_it_told_last(pair: Pair) -> None:
+    pair.native.memory.write(CODE, assemble("bits 16\nmov bx, 7\nout 0x10, al\nhlt", CODE))
+    pair.emulator.engine.load(real_state())
+    said: list[str] = []
+    cpu = pair.native.cpu
+    cpu._notice = said.append
+    pair.over()
+    assert cpu.enter(1000, None, skip_breakpoint=False).address == 0x10
+    gone = os.open("/dev/null", os.O_RDWR)
+    os.dup2(gone, cpu._cpu.fd)
+    os.close(gone)
+    assert cpu.hand_over() is None
+    assert cpu.state().regs[3] == 7
+    assert len(said) == 1 and "KVM is gone: KVM_RUN failed" in said[0]
 
 
 # -- in a machine
