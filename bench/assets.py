@@ -27,6 +27,13 @@ LIBRARIES = (
     "libcom-err2", "libxencall1", "libxendevicemodel1", "libxenevtchn1", "libxenforeignmemory1", "libxengnttab1",
     "libxenhypfs1", "libxenmisc4.17", "libxenstore4", "libxentoolcore1", "libxentoollog1",
 )  # fmt: skip
+#: xl, the device model of its domains with its firmware, and the shared libraries of both beyond LIBRARIES.
+XL = (
+    "xen-utils-4.17", "qemu-system-xen", "qemu-system-data", "seabios", "libyajl2", "libfdt1", "libgcc-s1",
+    "libglib2.0-0", "libpcre2-8-0", "libjpeg62-turbo", "libpixman-1-0", "libspice-server1", "libusb-1.0-0", "libudev1",
+    "libssl3", "libopus0", "libgstreamer1.0-0", "libgstreamer-plugins-base1.0-0", "liborc-0.4-0", "liblz4-1",
+    "libsasl2-2", "libstdc++6", "libunwind8", "libdw1", "libelf1", "libcap2",
+)  # fmt: skip
 
 
 class AssetMissing(Exception):
@@ -48,6 +55,7 @@ SETS = {
     "amd64": Set("amd64", (LINUX["amd64"], BUSYBOX, XEN, U_BOOT, GRUB, INSTALLER)),
     # Xen's interfaces to its libraries (domctl) are of one release: hypervisor and libraries belong together.
     "dom0": Set("amd64", (XEN, LINUX["amd64"], BUSYBOX, *PYTHON, *LIBRARIES), modules="kernel/drivers/xen"),
+    "xl": Set("amd64", XL),
 }
 
 

@@ -90,6 +90,8 @@ class CpuPorts:
             if self._board.fw_cfg is not None and (rest := self._board.fw_cfg.rest(FW_CFG_AHEAD)):
                 self._executor.stream_input(port, rest, self._board.fw_cfg.skip)
         elif port == layout.PORT_61:
+            if self._board.keeper.hypervisor:
+                return
             # Its pins change with the timer's clock pulses, but for those that only decrement.
             now = self._clock.now
             self._hold(port, value, instant_of(pulses_at(now) + self._board.port61.quiet_pulses() + 1) - now)

@@ -21,8 +21,6 @@ from emu.devices.ide import IdeChannel
 from emu.devices.keyboard import Keyboard
 from emu.devices.lpt import ParallelPort
 from emu.devices.mouse import Mouse
-from emu.devices.pic8259 import Pic8259Pair
-from emu.devices.pit8254 import Pit8254, Port61
 from emu.devices.rtc146818 import Rtc, pc_nvram
 from emu.devices.shared_ports import SharedPorts
 from emu.devices.syscontrol import A20Gate, Port92, ResetControl, ResetFace
@@ -31,6 +29,7 @@ from emu.devices.vga import Vga
 from emu.devices.vga_memory import DisplayMemory
 from emu.engine import Executor
 from emu.irq import InterruptController, IntrPin
+from emu.keeper import Keeper
 from emu.memory import PhysicalMemory
 from emu.outputs import Outputs
 from emu.views import DeviceView
@@ -72,11 +71,13 @@ class Board:
         outputs: Outputs,
         orders: Orders,
         note: Callable[[str, Callable[[], str]], None],
+        keeper: Keeper,
     ) -> None:
-        """`note`: an event of a kind, and what makes its text."""
+        """`note`: an event of a kind, and what makes its text. `keeper` makes interrupt controllers and timers."""
         self.shared_ports = SharedPorts()
         #: that of a pc reaches the CPU by way of the local APIC
-        self.pic = Pic8259Pair(pin, self.shared_ports if config.machine != "pc" else None)
+        self.keeper = keeper
+        self.pic = keeper.pic(pin, self.shared_ports if config.machine != "pc" else None)
         self.reset_control = ResetControl(orders.request_reset)
         irq: list[Callable[[bool], None]] = [partial(self.pic.set_irq, n) for n in range(16)]
         self.chipset: PcChipset | None = None
@@ -85,13 +86,13 @@ class Board:
 
             self.chipset = PcChipset(
                 clock, ports, mmio, memory, executor, pin, self.pic, self.reset_control, orders.power_off,
-                partial(orders.request_reset, "cpu"), cpu_model(config),
+                partial(orders.request_reset, "cpu"), cpu_model(config), keeper, self.shared_ports,
             )  # fmt: skip
             irq = self.chipset.isa_irq
         bus = BusMaster(memory, mmio)
         self.dma = DmaPair(bus.read, bus.write)
-        self.pit = Pit8254(clock, irq[layout.IRQ_PIT], self.shared_ports)
-        self.port61 = Port61(self.pit, clock)
+        self.pit = keeper.pit(clock, irq[layout.IRQ_PIT], self.shared_ports)
+        self.port61 = keeper.port61(self.pit, clock)
         nvram = pc_nvram(
             config.memory, disks=[d.sectors for d in config.disks[:2]], boot=config.boot,
             floppies=[format_of(disk).drive for disk in config.floppies],
@@ -140,7 +141,7 @@ class Board:
             chipset.add_ide((self.ide, self.ide1))
             chipset.add_vga(self.vga)
             chipset.add_virtio(config.virtio)
-            ports.map(layout.ELCR, 2, self.pic.elcr, "elcr")
+            ports.map(layout.ELCR, 2, keeper.ports(layout.ELCR, self.pic.elcr), "elcr", kept=keeper.hypervisor)
             self.device_table.update(chipset.device_table)
         if config.bios:
             self._add_bios(config, clock, ports, bus, BusMaster(memory, mmio, registers=True), partial(note, "bios"))
@@ -151,10 +152,6 @@ class Board:
             (layout.DMA_LOW, 16, self.dma.low, "dma", 1),
             (layout.DMA_PAGES, 15, self.dma.pages, "dma", 1),
             (layout.DMA_HIGH, 32, self.dma.high, "dma", 1),
-            (layout.PIC_MASTER, 2, self.pic.master, "pic", 1),
-            (layout.PIC_SLAVE, 2, self.pic.slave, "pic", 1),
-            (layout.PIT, 4, self.pit, "pit", 1),
-            (layout.PORT_61, 1, self.port61, "port61", 1),
             (layout.KBC_DATA, 1, self.kbc.data, "kbc", 1),
             (layout.KBC_COMMAND, 1, self.kbc.command, "kbc", 1),
             (layout.RTC, 2, self.rtc, "rtc", 1),
@@ -177,6 +174,14 @@ class Board:
         ]
         for first, count, face, name, width in faces:
             ports.map(first, count, face, name, width=width)
+        kept: list[tuple[int, int, BusDevice, str]] = [
+            (layout.PIC_MASTER, 2, self.pic.master, "pic"),
+            (layout.PIC_SLAVE, 2, self.pic.slave, "pic"),
+            (layout.PIT, 4, self.pit, "pit"),
+            (layout.PORT_61, 1, self.port61, "port61"),
+        ]
+        for first, count, face, name in kept:
+            ports.map(first, count, self.keeper.ports(first, face), name, kept=self.keeper.hypervisor)
         if self.chipset is None:
             ports.map(layout.RESET_CONTROL - 1, 4, ResetFace(self.reset_control), "reset", width=4)
 
@@ -221,4 +226,4 @@ class Board:
     @property
     def controller(self) -> InterruptController:
         """What drives the CPU's INTR."""
-        return self.pic if self.chipset is None else self.chipset.lapic
+        return self.keeper.controller(self.pic if self.chipset is None else self.chipset.lapic)

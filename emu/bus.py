@@ -25,7 +25,7 @@ Told = Callable[[int, int, int, bool], None]
 @dataclass(frozen=True, slots=True)
 class Range:
     """`count` addresses from `first`; `width`: the widest access the device takes whole, wider ones are split;
-    `masters`: bus masters reach it too."""
+    `masters`: bus masters reach it too; `kept`: it is a hypervisor's, which has the device itself."""
 
     first: int
     count: int
@@ -33,6 +33,7 @@ class Range:
     device: BusDevice
     width: int
     masters: bool = False
+    kept: bool = False
 
 
 class BusConflict(Exception):
@@ -87,9 +88,9 @@ class Ports:
         self._looked_at = told
         self.on_watch(self.unwatched)
 
-    def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 1) -> None:
+    def map(self, first: int, count: int, device: BusDevice, name: str, width: int = 1, *, kept: bool = False) -> None:
         """Raises BusConflict when a port is taken."""
-        entry = Range(first, count, name, device, width)
+        entry = Range(first, count, name, device, width, kept=kept)
         for port in range(first, first + count):
             taken = self._map[port]
             if taken is not None:
@@ -174,36 +175,44 @@ class Ports:
         entry = self._map[port]
         return None if entry is None else entry.name
 
+    def kept(self, port: int) -> bool:
+        """A hypervisor has the device."""
+        entry = self._map[port]
+        return entry is not None and entry.kept
+
 
 class Mmio:
     """Physical addresses that are neither RAM nor ROM. Unclaimed ones read all ones and swallow writes."""
 
     def __init__(self) -> None:
         self.ranges: list[Range] = []
-        self._claims: list[Range] = []
+        self.claims: list[Range] = []  #: ranges whose place the guest chose
         self.sealed: Callable[[], None] | None = None  #: as of Ports
         self.looked_at: Told | None = None  #: as of Ports
 
     def map(
-        self, first: int, count: int, device: BusDevice, name: str, width: int = 4, *, masters: bool = False
-    ) -> None:
+        self, first: int, count: int, device: BusDevice, name: str, width: int = 4, *, masters: bool = False,
+        kept: bool = False,
+    ) -> None:  # fmt: skip
         """`masters`: for bus masters as well. Raises BusConflict when an address is taken."""
         for other in self.ranges:
             if first < other.first + other.count and other.first < first + count:
                 raise BusConflict(f"{name} at {first:#x} overlaps {other.name}")
-        self.ranges.append(Range(first, count, name, device, width, masters))
+        self.ranges.append(Range(first, count, name, device, width, masters, kept))
         self.ranges.sort(key=lambda r: r.first)
 
-    def claim(self, first: int, count: int, device: BusDevice, name: str, width: int = 4) -> None:
+    def claim(
+        self, first: int, count: int, device: BusDevice, name: str, width: int = 4, *, kept: bool = False
+    ) -> None:
         """As `map`, for a range whose place the guest chooses: what is mapped, or was claimed before, comes first."""
-        self._claims.append(Range(first, count, name, device, width))
+        self.claims.append(Range(first, count, name, device, width, kept=kept))
 
     def release_claims(self) -> None:
         """Give back all that `claim` took."""
-        self._claims.clear()
+        self.claims.clear()
 
     def find(self, address: int) -> Range | None:
-        for entry in (*self.ranges, *self._claims):
+        for entry in (*self.ranges, *self.claims):
             if entry.first <= address < entry.first + entry.count:
                 return entry
         return None
@@ -250,3 +259,8 @@ class Mmio:
             return entry.device.peek(address - entry.first, size)
         half = size // 2
         return self._peeked(address, half) | self._peeked(address + half, half) << 8 * half
+
+    def kept(self, address: int) -> bool:
+        """A hypervisor has the device."""
+        entry = self.find(address)
+        return entry is not None and entry.kept

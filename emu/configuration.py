@@ -9,6 +9,7 @@ from emu import layout
 from emu.devices.floppy_drive import LARGEST
 from emu.engine import CheckLevel
 from emu.firmware.payload import Payload
+from emu.keeper import Keeper
 from emu.media import SECTOR, Disk
 from emu.memory import Kind, Part
 from emu.record import dataclass, field
@@ -57,6 +58,7 @@ class MachineConfig:
     checks: CheckLevel = CheckLevel.AUTO
     cpu: str = DEFAULT_MODEL  #: a name of `emu.x86.cpuid.MODELS`
     native: NativeConfig | None = None  #: whose vCPU runs natively; None: all is emulated
+    keeper: Callable[[], Keeper] = Keeper  #: makes who has the interrupt controllers and timers
     slice: int | None = None  #: how many instructions the engine is asked for at a time; must change nothing
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from emu.engine import EngineError
 from emu.inspector import DebuggerError
-from emu.machine import LIMIT, Machine, MachineExit, MachineState, MachineStop
+from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
 from emu.progress import Watch
 from emu.steps import Action, Request, Steps
@@ -276,7 +276,10 @@ class Debugger(Steps):
     def restore(self, state: MachineState) -> None:
         """A running guest is stopped."""
         self._not_running()
-        self.machine.restore(state)
+        try:
+            self.machine.restore(state)
+        except MachineError as error:
+            raise DebuggerError(str(error)) from None
         self._forget_passed()
         self.forget()
         self.last_stop = self._stop_at(StopKind.PAUSED, "restored")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from emu.engine import Executor
-
 
 class InterruptController(Protocol):
     """What drives INTR (the master 8259; later also a LAPIC)."""
@@ -21,6 +19,13 @@ class InterruptController(Protocol):
         """The INTA cycles: returns the vector and moves the request into service."""
 
 
+class IntrSink(Protocol):
+    """What INTR leads to: a CPU, or who takes interrupts in its place. See emu.engine.Cpu."""
+
+    def set_interrupt(self, vector: int | None, *, last: bool = False) -> None: ...
+    def take_interrupt(self) -> int | None: ...
+
+
 class IntrPin:
     """Couples a controller to an executor that takes interrupts by itself.
 
@@ -32,13 +37,13 @@ class IntrPin:
 
     def __init__(self) -> None:
         self._controller: InterruptController | None = None
-        self._executor: Executor | None = None
+        self._executor: IntrSink | None = None
         self.on_delivery: Callable[[int], None] | None = None  #: told each vector delivered
         self.before_update: Callable[[], None] = lambda: None  #: told before INTR is driven anew
         #: says whether nobody is to be told of a delivery at its instant, as it surely leaves INTR low; None: never
         self.may_go_on: Callable[[], bool] | None = None
 
-    def connect(self, controller: InterruptController, executor: Executor) -> None:
+    def connect(self, controller: InterruptController, executor: IntrSink) -> None:
         self._controller, self._executor = controller, executor
 
     def settle(self) -> None:
@@ -57,7 +62,7 @@ class IntrPin:
         if self._executor is not None and self._controller is not None:
             self._drive(self._executor, self._controller)
 
-    def _drive(self, executor: Executor, controller: InterruptController) -> None:
+    def _drive(self, executor: IntrSink, controller: InterruptController) -> None:
         self.before_update()
         vector = controller.pending_vector()
         if vector is not None and self.may_go_on is not None and self.may_go_on():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from emu import layout
 from emu.answers import CpuPorts
 from emu.board import Board
-from emu.bus import Mmio, Ports, Told
+from emu.bus import Mmio, Ports, Range, Told
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.vga_memory import DisplayMemory
@@ -27,6 +27,7 @@ from emu.pages import Pages
 from emu.record import dataclass, field
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
+from emu.vcpu import ExitCause
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
 from emu.x86.cpuid import MODELS
 from emu.x86.msrs import TSC_ADJUST
@@ -114,7 +115,13 @@ class Machine:
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
         self.display = DisplayMemory(self.memory.live("vga"))
-        self.executor = make_executor(self)
+        #: who has the interrupt controllers and timers
+        self.keeper = config.keeper()
+        try:
+            self.executor = make_executor(self)
+        except BaseException:
+            self.keeper.close()
+            raise
         self.display.remapped = self.executor.display_changed
         self.clock = Clock(lambda: self.executor.retired)
         self.clock.on_replan = self.executor.request_stop
@@ -122,7 +129,7 @@ class Machine:
         self.memory.add_writer(self.executor.mark_writes)
         self.board = Board(
             config, self.clock, self.ports, self.mmio, self.memory, self.executor, self.pin, self.display,
-            self.outputs, self, self._note,
+            self.outputs, self, self._note, self.keeper,
         )  # fmt: skip
         self.inputs = Inputs(self.board, self.clock)
         self.cpu_ports.attach(self.board, self.clock, self.executor)
@@ -143,6 +150,7 @@ class Machine:
             self._attach(cast("Transitions", self.executor))
         if self.board.chipset is not None:
             self.board.chipset.smm.told = lambda text: self.journal.add(self.executor.retired, "smm", text)
+        self.keeper.attach(self.executor)
         if config.payload is not None:
             self.executor.load(self._place(config.payload))
 
@@ -219,6 +227,10 @@ class Machine:
     def _may_go_on(self) -> bool:
         return self._caught_interrupt is None and self.controller.last_for_now()
 
+    def kept(self, cause: ExitCause, address: int) -> bool:
+        """An access to this port, or by MMIO to this physical address, is for a device of the hypervisor's."""
+        return self.ports.kept(address) if cause is ExitCause.PIO else self.mmio.kept(address)
+
     # -- what devices ask of the machine
 
     def request_reset(self, kind: str) -> None:
@@ -257,6 +269,8 @@ class Machine:
     def service(self) -> None:
         """Bring the devices to this instant: interrupts taken are acknowledged, due timers fire, resets happen."""
         self.pin.settle()
+        if self.keeper.due:
+            self.keeper.service()
         self.clock.run_due()
         if self._reset is not None:
             kind, self._reset = self._reset, None
@@ -438,7 +452,10 @@ class Machine:
         return self._last
 
     def restore(self, state: MachineState) -> None:
-        """Continue from `state`. Raises ValueError or KeyError when it is of a differently built machine."""
+        """Continue from `state`. Raises ValueError or KeyError when it is of a differently built machine, MachineError
+        where a hypervisor has devices whose state cannot be put back."""
+        if not self.keeper.restorable:
+            raise MachineError("the interrupt controllers and timers are the hypervisor's, which takes no state back")
         self.memory.restore(state.memory)
         self.executor.set_retired(state.retired)
         self.executor.load(state.cpu)
@@ -528,11 +545,15 @@ class Machine:
 
     def memory_map(self) -> tuple[RegionView, ...]:
         memory = [RegionView(r.base, r.base + r.size - 1, r.kind, r.name) for r in self.memory.regions]
-        memory += [RegionView(r.first, r.first + r.count - 1, "mmio", r.name) for r in self.mmio.ranges]
+        memory += [self._range("mmio", r) for r in (*self.mmio.ranges, *self.mmio.claims)]
         return tuple(sorted(memory, key=lambda r: r.first))
 
     def port_map(self) -> tuple[RegionView, ...]:
-        return tuple(RegionView(r.first, r.first + r.count - 1, "port", r.name) for r in self.ports.ranges)
+        return tuple(self._range("port", r) for r in self.ports.ranges)
+
+    def _range(self, kind: str, entry: Range) -> RegionView:
+        owner = "hypervisor" if entry.kept else "userspace" if self.keeper.hypervisor else ""
+        return RegionView(entry.first, entry.first + entry.count - 1, kind, entry.name, owner)
 
     def devices(self) -> tuple[DeviceView, ...]:
         self.service()
@@ -558,6 +579,7 @@ class Machine:
 
     def close(self) -> None:
         self.executor.close()
+        self.keeper.close()
 
 
 def _meets_window(address: int, length: int) -> bool:
@@ -610,7 +632,7 @@ def build_machine(config: MachineConfig) -> Machine:
 
         place = Place(
             machine.memory.regions, machine.cpu_ports, machine.mmio, machine.timestamp, NS_PER_INSTRUCTION,
-            config.checks, model,
+            config.checks, model, machine.kept if machine.keeper.hypervisor else None,
         )  # fmt: skip
         return Transitions(partial(emulator, machine), place, config.native, machine.memory.unmarked)
 

@@ -13,12 +13,11 @@ from emu.devices.busmaster_ide import IdeFunction
 from emu.devices.hpet import Hpet
 from emu.devices.i440fx import HostBridge, Segment
 from emu.devices.ide import IdeChannel
-from emu.devices.ioapic import IoApic
-from emu.devices.lapic import Lapic
 from emu.devices.pci import BAR0, COMMAND, IO_SPACE, MEMORY_SPACE, Bar, PciFunction, PciHost
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.piix3 import PIRQRC, IsaBridge
 from emu.devices.piix4_pm import PM_SIZE, PMBA, PMREGMISC, SMB_SIZE, PowerManagement
+from emu.devices.shared_ports import SharedPorts
 from emu.devices.syscontrol import ResetControl
 from emu.devices.vga import Vga
 from emu.devices.vga_pci import REGISTERS, VgaFunction
@@ -26,6 +25,7 @@ from emu.devices.virtio_blk import VirtioBlk
 from emu.engine import Executor
 from emu.firmware.acpi import acpi_files, e820_file
 from emu.irq import IntrPin
+from emu.keeper import Keeper
 from emu.media import Disk
 from emu.memory import Kind, Part, PhysicalMemory, Place, Region
 from emu.smm import SystemManagement
@@ -89,8 +89,11 @@ class PcChipset:
         power_off: Callable[[], None],
         init: Callable[[], None],
         model: CpuModel,
+        keeper: Keeper,
+        shared: SharedPorts,
     ) -> None:
-        """`init`: INIT for the CPU, which is a `model`."""
+        """`init`: INIT for the CPU, which is a `model`. `keeper` makes the APICs. `shared` is what an engine may answer
+        by."""
         self._ports, self._mmio, self._memory, self._executor, self._clock = ports, mmio, memory, executor, clock
         self._initial = memory.regions
         self._stale = False
@@ -99,11 +102,12 @@ class PcChipset:
         self.dma = PciMaster(masters)
         self.host = PciHost(reset_control)
         self.bridge = HostBridge(self._remap)
-        self.lapic = Lapic(clock, pin, executor.time_stamp, model)
+        self._keeper = keeper
+        self.lapic = keeper.lapic(clock, pin, executor.time_stamp, model)
         for number in self.lapic.msrs:
             executor.claim_msr(number, self.lapic)
         executor.on_time_stamp(self.lapic.timer.time_set)
-        self.ioapic = IoApic(pin, self.lapic.send)
+        self.ioapic = keeper.ioapic(pin, self.lapic.send)
         self.lapic.pic, self.lapic.on_eoi = pic, self.ioapic.end_of_interrupt
         self.lapic.io_extint = lambda: self.ioapic.extint
         self.lapic.on_base, self.lapic.on_init = self._decode, init
@@ -115,7 +119,7 @@ class PcChipset:
         self.isa = IsaBridge(self._irq)
         self.isa_irq = [self.isa.isa_line(n) for n in range(16)]
         self.lapic.on_smi = self.smm.smi
-        self.hpet = Hpet(clock, self.ioapic.set_irq, (self.isa_irq[0], self.isa_irq[8]))
+        self.hpet = Hpet(clock, self.ioapic.set_irq, (self.isa_irq[0], self.isa_irq[8]), shared)
         self.isa_irq[0], self.isa_irq[8] = self.hpet.displaced(0), self.hpet.displaced(1)
         self.pm = PowerManagement(clock, self.isa_irq[layout.IRQ_SCI], power_off, self._decode, self.smm.smi)
         self.ide: IdeFunction | None = None
@@ -123,7 +127,8 @@ class PcChipset:
         self.add(0, 0, self.bridge)
         self.add(1, 0, self.isa)
         self.add(1, 3, self.pm, wired=False)
-        mmio.map(layout.IOAPIC, 0x20, self.ioapic, "ioapic")
+        face = keeper.memory(layout.IOAPIC, self.ioapic)
+        mmio.map(layout.IOAPIC, 0x20, face, "ioapic", kept=keeper.hypervisor)
         mmio.map(layout.HPET, 0x400, self.hpet, "hpet", width=8)
         self._decode()
         ports.map(layout.PCI_CONFIG, 8, self.host, "pci", width=4)
@@ -209,7 +214,8 @@ class PcChipset:
         self._ports.release_claims()
         self._mmio.release_claims()
         if (apic := self.lapic.mmio_base) is not None:
-            self._mmio.claim(apic, 0x1000, self.lapic, "lapic")
+            face = self._keeper.memory(apic, self.lapic)
+            self._mmio.claim(apic, 0x1000, face, "lapic", kept=self._keeper.hypervisor)
         for window in self.host.windows():
             bar = window.bar
             if bar.face is not None:

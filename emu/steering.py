@@ -64,12 +64,14 @@ class Steering:
         )  # fmt: skip
 
     def ledger(self) -> LedgerView:
+        from emu.ledger import NAMES
+
         ledger = self._transitions.ledger
         costs = ledger.costs
         return LedgerView(
             tuple((cause.value, count) for cause, count in ledger.exits.most_common()),
             ledger.hops_in, ledger.hops_out, ledger.caught, ledger.failed, ledger.emulated, ledger.native,
-            ledger.cycles, tuple((name, getattr(costs, name)) for name in ("exit", "hop", "emulated", "native")),
+            ledger.cycles, tuple((name, getattr(costs, name)) for name in NAMES), ledger.inside, ledger.requests,
         )  # fmt: skip
 
     def clear_ledger(self) -> None:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo
 from emu.ledger import Costs, Ledger
 from emu.policies import Policy
-from emu.record import replace
 from emu.twin import Twin
 from emu.vcpu import ExitCause, MakeVcpu, Place, Site, VmExit
 from emu.x86.modes import Mode, mode_of
@@ -68,11 +67,12 @@ class Transitions(Twin):
     ) -> None:
         emulator = make_emulator(_NotedPorts(place.io, self._noted), _NotedMemory(place.mmio, self._noted))
         try:
-            vcpu = config.make(place)
+            vcpu = config.make(place._replace(inside=self._inside))
         except BaseException:
             emulator.close()
             raise
         super().__init__(emulator, vcpu, place.regions, unmarked)
+        self._kept = place.kept
         self.policy = config.policy
         self.ledger = Ledger(config.costs)
         self.forbidden: tuple[tuple[int, int], ...] = ()  #: (first, last) linear addresses never to be native at
@@ -218,7 +218,7 @@ class Transitions(Twin):
             if exit.reason is REQUEST:
                 self._stop = False
             executed = self.retired - start
-            return exit if exit.executed == executed else replace(exit, executed=executed)
+            return exit if exit.executed == executed else exit._replace(executed=executed)
 
     def _leaving(self) -> str:
         """Why the CPU must not be native any more when a run begins; empty: it may."""
@@ -356,12 +356,20 @@ class Transitions(Twin):
 
     def _noted(self, cause: ExitCause, address: int, write: bool) -> None:
         """The emulator is about to access a device, which would have been an exit."""
+        if self._kept is not None and self._kept(cause, address):
+            if not self._quiet:
+                self.ledger.requests += 1
+            return  # a native CPU's would have been no exit to anybody but the hypervisor
         if self._quiet or not self.wants_native or self.native:
             return
         self._catch_up()
         at, emulator = self.emulator.retired, self.emulator
         mode = mode_of(emulator.live()) if self.policy.learns else Mode.REAL
         self._caught(VmExit(cause, emulator.instruction_pc, mode, address, write), at)
+
+    def _inside(self) -> None:
+        """The vCPU has accessed a device that is the hypervisor's own."""
+        self.ledger.inside += 1
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
         """See Cpu."""

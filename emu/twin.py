@@ -14,7 +14,7 @@ from typing import Any, cast
 from emu.engine import Change, Cpu, Executor, Fault, MemoryRegion, MsrDevice, Watch
 from emu.packed import Packing
 from emu.unicorn_engine import UnicornEngine
-from emu.vcpu import Resident, Vcpu
+from emu.vcpu import Resident, Sharing, Vcpu
 from emu.x86.state import CpuState
 
 PAGE = 0x1000
@@ -62,8 +62,10 @@ class Twin:
         self._last = False
         self._taken: tuple[int, int] | None = None  # delivered by the CPU that was active before, and when
         self._live = _Live(lambda: self._active)
-        packing = emulator.packing()
-        self._packing = packing if packing is not None and vcpu.share(packing, emulator.state) else None
+        packing = emulator.packing() if isinstance(vcpu, Sharing) else None
+        self._sharing: tuple[Packing, Sharing] | None = None
+        if packing is not None and isinstance(vcpu, Sharing) and vcpu.share(packing, emulator.state):
+            self._sharing = packing, vcpu
 
     # -- moving
 
@@ -72,7 +74,7 @@ class Twin:
         source = self._active
         if target is source:
             return
-        if self._packing is not None and self._handed_over(self._packing, target is self.vcpu):
+        if self._sharing is not None and self._handed_over(*self._sharing, target is self.vcpu):
             return
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
@@ -96,7 +98,7 @@ class Twin:
             target.resume(resuming)
         target.set_interrupt(self._vector, last=self._last and target is self.emulator)
 
-    def _handed_over(self, packing: Packing, native: bool) -> bool:
+    def _handed_over(self, packing: Packing, sharing: Sharing, native: bool) -> bool:
         """Move by the packed state that both share. False, with nothing done: there is more to move now."""
         emulator, vcpu, vector = self.emulator, self.vcpu, self._vector
         if native:
@@ -104,11 +106,11 @@ class Twin:
                 return False
             vcpu.set_retired(emulator.retired)
             self._active, self.native, self.answers_ahead = vcpu, True, False
-            vcpu.take_over()
+            sharing.take_over()
             if vector is not None:
                 vcpu.set_interrupt(vector)
             return True
-        parts = vcpu.hand_over()
+        parts = sharing.hand_over()
         if parts is None:
             return False
         emulator.set_retired(vcpu.retired)

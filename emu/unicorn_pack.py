@@ -36,7 +36,7 @@ class Packer:
             raise EngineError("the helper packs a CPU's state otherwise than this package; install it again")
         self.packed = Packed()
         self._engine, self._hidden = loop.engine, hidden
-        hidden.engine, hidden.packed = loop.engine, ctypes.addressof(self.packed)
+        hidden.engine, hidden.packed = loop.engine.value, ctypes.addressof(self.packed)
         at = ctypes.byref(hidden)
         #: see emu.packed.Packing
         self.pack: Callable[[], int] = partial(library.v2e_fast_pack, at)

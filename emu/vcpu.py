@@ -46,9 +46,11 @@ class ExitCause(enum.Enum):
     # These are no exits of the guest's making: the run has ended.
     STOPPED = "stopped"  #: `VmExit.stop` says why
 
+    # Exits are counted by it, and sites found: an enumeration's own hash is a function of Python.
+    __hash__ = object.__hash__
 
-@dataclass(frozen=True, slots=True)
-class Site:
+
+class Site(NamedTuple):
     """Where exits come from, for those that learn: `pc` is the linear address of the instruction, `where` the port, the
     MSR, or the page of the physical address."""
 
@@ -98,6 +100,10 @@ class Place(NamedTuple):
     tick: int
     checks: CheckLevel
     model: CpuModel
+    #: of an access, by its cause and its port or physical address: whether the device is the hypervisor's own
+    kept: Callable[[ExitCause, int], bool] | None = None
+    #: told of each such access
+    inside: Callable[[], None] = lambda: None
 
 
 class Vcpu(Cpu, Protocol):
@@ -139,17 +145,6 @@ class Vcpu(Cpu, Protocol):
     def take_written(self) -> Iterable[int] | None:
         """Numbers of the pages written since the last call; None: it cannot tell."""
 
-    def share(self, packing: Packing, rest: Callable[[], CpuState]) -> bool:
-        """From now on moves may be made by `take_over` and `hand_over`, from and to the emulator that `packing` is of.
-        `rest` gives the emulator's state while that does not run. False: they may not."""
-
-    def take_over(self) -> None:
-        """Go on from what the emulator has packed, which has been found enterable."""
-
-    def hand_over(self) -> int | None:
-        """Pack the state, and tell the emulator what was written to memory: the PART_* that have changed since
-        `take_over`. None, with nothing done: there is more to it now; use `state` and `take_written`."""
-
 
 @runtime_checkable
 class Resident(Protocol):
@@ -161,6 +156,22 @@ class Resident(Protocol):
 
     def take_exits(self) -> Mapping[ExitCause, int]:
         """How many exits of each cause did not end a run since the last call."""
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A vCPU whose state an emulator's packing can take, and give, without a copy of it in Python."""
+
+    def share(self, packing: Packing, rest: Callable[[], CpuState]) -> bool:
+        """From now on moves may be made by `take_over` and `hand_over`, from and to the emulator that `packing` is of.
+        `rest` gives the emulator's state while that does not run. False: they may not."""
+
+    def take_over(self) -> None:
+        """Go on from what the emulator has packed, which has been found enterable."""
+
+    def hand_over(self) -> int | None:
+        """Pack the state, and tell the emulator what was written to memory: the PART_* that have changed since
+        `take_over`. None, with nothing done: there is more to it now; use `state` and `take_written`."""
 
 
 #: Makes the vCPU of a hypervisor. Raises EngineError with a sentence where it cannot be had.

@@ -129,6 +129,8 @@ class LedgerView:
     native: int
     cycles: int
     costs: tuple[tuple[str, int], ...]
+    inside: int = 0  #: accesses of a native CPU to devices of the hypervisor's
+    requests: int = 0  #: the same of the emulator's, submitted on the guest's behalf
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,7 @@ class RegionView:
     last: int
     kind: str  #: ram, rom, mmio, port, hole
     name: str
+    owner: str = ""  #: `hypervisor` or `userspace`, of a device where there is a choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,13 +96,14 @@ def _kvm() -> tuple[FindingView, ...]:
     """What this host's KVM can and cannot do, found out by running a few instructions of each kind."""
     try:
         from xenbridge.kvm.abi import KvmError
+        from xenbridge.kvm.bridge_probe import finding
         from xenbridge.kvm.hop import LIBRARY
         from xenbridge.kvm.probe import host_backend, host_costs
     except (ImportError, OSError, AttributeError) as error:
         return (FindingView("kvm", None, f"only Linux on x86-64 has KVM ({error})"),)
     try:
         model = MODELS[DEFAULT_MODEL]
-        found = host_backend(model).findings()
+        found = (*host_backend(model).findings(), finding())
         costs = host_costs(model)
     except (KvmError, EngineError) as error:
         return (FindingView("kvm", None, str(error)),)
@@ -116,6 +117,18 @@ def _kvm() -> tuple[FindingView, ...]:
     )  # fmt: skip
 
 
+def _xen() -> FindingView:
+    """Whether domains can be attached to, or made."""
+    try:
+        from xenbridge.xen.libraries import XenError, check_dom0
+    except ImportError as error:
+        return FindingView("xen", None, str(error))
+    try:
+        return FindingView("xen", True, f"dom0 of Xen {check_dom0()}: `v2e attach` and `--hypervisor xen` can be had")
+    except XenError as error:
+        return FindingView("xen", None, str(error))
+
+
 def _terminal() -> FindingView:
     if not sys.stdout.isatty():
         return FindingView("terminal", None, "stdout is no terminal: no colours")
@@ -127,7 +140,7 @@ def findings() -> tuple[FindingView, ...]:
     """All that is looked at."""
     return (
         *_engine(), _gdb(), _nasm(), _firmware("SeaBIOS", lambda: find_firmware("seabios")),
-        _firmware("VGA BIOS", find_vga_rom), *_kvm(), _terminal(),
+        _firmware("VGA BIOS", find_vga_rom), *_kvm(), _xen(), _terminal(),
     )  # fmt: skip
 
 

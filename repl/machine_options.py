@@ -14,7 +14,7 @@ from emu.media import MediaError
 from emu.until import UntilError
 from emu.x86.cpuid import MODELS
 from repl.media import open_media
-from repl.natively import KVM, native_config
+from repl.natively import HOSTS, keeper_of, native_config
 from repl.options import UsageError, choose, parse_count, parse_memory
 from repl.outcome import notice
 
@@ -27,9 +27,10 @@ TOUR = "tour"
 def check_choices(options: argparse.Namespace) -> None:
     """Values that this version does not have. Raises UsageError."""
     choose("--machine", options.machine, MACHINES)
-    if choose("--clock", options.clock, ("virtual", "host")) == "host" and options.hypervisor != KVM:
+    if choose("--clock", options.clock, ("virtual", "host")) == "host" and options.hypervisor not in HOSTS:
         raise UsageError(
-            f"--clock host needs --hypervisor {KVM}, which cannot count instructions: time is virtual with all others"
+            f"--clock host needs --hypervisor {' or '.join(HOSTS)}, whose CPU counts no instructions: with all others "
+            "time is virtual"
         )
     choose("--cpus", options.cpus, ("1",))
     if options.kernel is None:
@@ -56,6 +57,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
     config = MachineConfig(machine=options.machine, memory=memory, slice=piece, checks=checks, cpu=options.cpu)
     config.native = native_config(options, notice)
+    config.keeper = keeper_of(options) or config.keeper
     open_media(options, config)
     roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
     if tour:

@@ -10,21 +10,25 @@ from typing import TYPE_CHECKING
 from repl.options import UsageError, choose
 
 if TYPE_CHECKING:
+    from emu.keeper import Keeper
     from emu.ledger import Costs
     from emu.transitions import NativeConfig
     from emu.vcpu import MakeVcpu
     from emu.x86.vmentry import Rules
 
-NONE, MODEL, KVM = "none", "model", "kvm"
+NONE, MODEL, KVM, XEN = "none", "model", "kvm", "xen"
+#: Those whose CPU is the host's: it goes by what that can do, and counts no instructions.
+HOSTS = (KVM, XEN)
 #: What the options are without being given.
 EMULATED, AUTO, RULES = "emulated", "auto", "vtx2006"
 MEASURED = "measured"  #: of --costs
+USERSPACE, HYPERVISOR = "userspace", "hypervisor"
 
 
 def native_config(options: argparse.Namespace, notice: Callable[[str], None]) -> NativeConfig | None:
     """What `--hypervisor` and its companions ask for; None: all is emulated. `notice` is told what a person has to know
     in the middle of a run. Raises UsageError."""
-    choose("--hypervisor", options.hypervisor, (NONE, MODEL, KVM), ("xen",))
+    choose("--hypervisor", options.hypervisor, (NONE, MODEL, KVM, XEN))
     given = [name for name in ("policy", "rules", "costs") if getattr(options, name) is not None]
     if options.hypervisor == NONE and (not given or (given == ["policy"] and options.policy == EMULATED)):
         return None
@@ -47,9 +51,17 @@ def native_config(options: argparse.Namespace, notice: Callable[[str], None]) ->
     if options.hypervisor == NONE:
         name = next(name for name in given if (name, options.policy) != ("policy", EMULATED))
         value = getattr(options, name)
-        raise UsageError(f"--{name} {value} needs a CPU to run natively: name one with --hypervisor {MODEL} or {KVM}")
-    if options.hypervisor == KVM and options.rules is not None:
-        raise UsageError(f"--rules {options.rules} is for --hypervisor {MODEL}: {KVM} goes by what the host can do")
+        raise UsageError(
+            f"--{name} {value} needs a CPU to run natively: name one with --hypervisor {MODEL}, {KVM} or {XEN}"
+        )
+    if options.hypervisor in HOSTS and options.rules is not None:
+        raise UsageError(
+            f"--rules {options.rules} is for --hypervisor {MODEL}: {options.hypervisor} goes by what the host can do"
+        )
+    if options.hypervisor == XEN and options.machine != "isapc":
+        raise UsageError(
+            f"--hypervisor {XEN} needs --machine isapc: the chipset of {options.machine} moves memory, a domain's stays"
+        )
     if measured:
         costs = _measured(options) or costs
     policy = policy_named(options.policy or AUTO, costs)
@@ -76,11 +88,50 @@ def _measured(options: argparse.Namespace) -> Costs | None:
     return None
 
 
+def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
+    """What makes who has the interrupt controllers and timers, by `--devices-in`; None: the machine's own process.
+    Raises UsageError."""
+    if choose("--devices-in", options.devices_in, (USERSPACE, HYPERVISOR)) == USERSPACE:
+        return None
+    if options.hypervisor == NONE:
+        raise UsageError(
+            f"--devices-in {HYPERVISOR} needs a hypervisor that has them: name one with --hypervisor {MODEL} or {KVM}"
+        )
+    if options.hypervisor == XEN:
+        raise UsageError(f"--devices-in {HYPERVISOR}: a domain that v2e makes has no devices of {XEN}'s: leave it away")
+    if options.hypervisor == KVM:
+        if options.clock != "host":
+            raise UsageError(
+                f"--devices-in {HYPERVISOR}: the timers of {KVM} go by the host's clock, so the rest has to: "
+                "add --clock host"
+            )
+        return _kept_by_kvm
+    from xenbridge.model_devices import ModelDevices
+
+    return ModelDevices
+
+
+def _kept_by_kvm() -> Keeper:
+    from emu.engine import EngineError
+    from xenbridge.kept import BridgeKeeper
+    from xenbridge.kvm.abi import KvmError
+    from xenbridge.kvm.bridge import KvmBridge
+
+    try:
+        return BridgeKeeper(KvmBridge())
+    except KvmError as error:
+        raise EngineError(f"--devices-in {HYPERVISOR}: {error}") from error
+
+
 def _vcpu(hypervisor: str, rules: Rules, notice: Callable[[str], None]) -> MakeVcpu:
     if hypervisor == KVM:
         from xenbridge.kvm.probe import make_kvm
 
         return make_kvm(notice)
+    if hypervisor == XEN:
+        from xenbridge.xen.native_cpu import make_xen
+
+        return make_xen(notice)
     from xenbridge.model import make_model
 
     return make_model(rules)

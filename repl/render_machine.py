@@ -57,8 +57,12 @@ def _regions(views: Sequence[RegionView], style: Style) -> list[str]:
     ports = all(v.kind == "port" for v in views)
     bits = 16 if ports else wide(*(v.last for v in views))
     return aligned(
-        [f"{hexadecimal(v.first, bits)}-{hexadecimal(v.last, bits)}", style("name", v.kind), v.name] for v in views
-    )
+        [
+            f"{hexadecimal(v.first, bits)}-{hexadecimal(v.last, bits)}", style("name", v.kind), v.name,
+            *([v.owner] if v.owner else []),
+        ]
+        for v in views
+    )  # fmt: skip
 
 
 def _memory(views: Sequence[MemoryView], style: Style) -> list[str]:

@@ -113,6 +113,8 @@ def _ledgers(views: Sequence[LedgerView], style: Style) -> list[str]:
             ("hops to the emulator", view.hops_out, costs["hop"]),
             ("instructions native", view.native, costs["native"]),
             ("instructions emulated", view.emulated, costs["emulated"]),
+            *([("in the hypervisor", view.inside, costs["inside"])] if view.inside else []),
+            *([("requests", view.requests, costs["request"])] if view.requests else []),
         ):
             rows.append([style("name", name), f"{count:>12}", f"{each:>11}", f"{count * each:>16}"])
         rows.append([style("head", "in all"), "", "", f"{view.cycles:>16}"])

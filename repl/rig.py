@@ -26,6 +26,7 @@ from repl.sink import Sink
 if TYPE_CHECKING:
     from repl.session import Session
     from stub.server import Server
+    from xenbridge.signals import Signals
 
 #: Stops that end a run nobody looks at.
 _DIED = frozenset((StopKind.SHUTDOWN, StopKind.DEADLOCK, StopKind.FAILURE))
@@ -59,9 +60,22 @@ class Rig:
         self.guest_code: int | None = None
         self._stops: SimpleQueue[Stop | None] = SimpleQueue()
         self.worker.add_listener(self._note)
+        self._signals = self._hear()
         gc.freeze()  # what was loaded and built stays: no need to look through it
         gc.enable()
         self.worker.start()
+
+    def _hear(self) -> Signals | None:
+        """Have a hypervisor's interrupts stop the machine: a signal for each. None: it tells of none."""
+        descriptor, keeper = self.machine.keeper.descriptor, self.machine.keeper
+        if descriptor is None:
+            return None
+        from xenbridge.signals import Signals
+
+        signals = Signals()
+        signals.add(descriptor, keeper.ring)
+        keeper.wake = lambda: self.worker.post(lambda: None)
+        return signals
 
     @functools.cached_property
     def session(self) -> Session:
@@ -151,6 +165,8 @@ class Rig:
         if self.server is not None:
             self.server.close()
         self.worker.close()
+        if self._signals is not None:
+            self._signals.close()
         self.machine.close()
         for disk in self._media():
             disk.close()

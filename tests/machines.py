@@ -14,11 +14,9 @@ from emu.machine import Machine, MachineConfig, build_machine
 from emu.media import Disk
 
 
-@functools.cache
-def rom(body: str, data: str = "") -> bytes:
-    """A 64 KiB ROM: real mode, CS F000h, interrupts off, DS 0; `body` runs first, `data` follows it."""
-    return assemble(
-        f"""
+def rom_text(body: str, data: str = "") -> str:
+    """The source of a 64 KiB ROM: real mode, CS F000h, interrupts off, DS 0; `body` runs first, `data` follows it."""
+    return f"""
         bits 16
         org 0
         start:
@@ -32,7 +30,12 @@ def rom(body: str, data: str = "") -> bytes:
         jmp 0xf000:start
         times 0x10000-($-$$) db 0
         """
-    )
+
+
+@functools.cache
+def rom(body: str, data: str = "") -> bytes:
+    """The ROM of `rom_text`."""
+    return assemble(rom_text(body, data))
 
 
 def debugger(firmware: bytes, **config: object) -> Debugger:
@@ -80,25 +83,21 @@ def seabios_pc(sector: bytes, **config: object) -> Machine:
     return pc(bios, **{**options, **config})
 
 
-#: In real mode: the 8259 at vector 8 with IRQ 0 alone, and counter 0 of the 8254 in mode 2 with a pulse each 100 us.
-TIMER_100US = """
-    mov al, 0x11
-    out 0x20, al
-    mov al, 8
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xfe
-    out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, 119
-    out 0x40, al
-    mov al, 0
-    out 0x40, al
-"""
+def pic(vector: int = 8, mask: int = 0xFE) -> str:
+    """Code: the first 8259 at `vector`; interrupt requests whose bit of `mask` is 0 pass."""
+    words = (0x20, 0x11), (0x21, vector), (0x21, 4), (0x21, 1), (0x21, mask)
+    return "".join(f"mov al, {value:#x}\nout {port:#x}, al\n" for port, value in words)
+
+
+def timer(count: int, vector: int = 8) -> str:
+    """As `pic`, and counter 0 of the 8254 in mode 2, with a pulse each `count` (0: 65536) of its clocks."""
+    low, high = count & 0xFF, count >> 8
+    second = f"mov al, {high}\n" if high != low else ""
+    return f"{pic(vector)}mov al, 0x34\nout 0x43, al\nmov al, {low}\nout 0x40, al\n{second}out 0x40, al\n"
+
+
+#: A pulse each 100 us.
+TIMER_100US = timer(119)
 
 #: A boot sector that prints by INT 10h, reads itself by INT 13h, waits for a tick and ends the run with 55h.
 READING = """

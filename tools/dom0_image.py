@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bench.assets import AssetMissing
 from bench.initramfs import CHARACTER_DEVICE, DIRECTORY, FILE, Entry, archive
+from tools import dom0_xl
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = "tests/xen/dom0"
@@ -37,7 +38,10 @@ SITE = (
     "pytest_timeout",
     "construct",
     "capstone",
+    "unicorn",
+    "platformdirs",
 )
+LIBRARY = "lib/libunicorn.so.2"
 #: Of folders with many modules, those that are needed.
 CHOSEN = {"lexers": {"__init__.py", "_mapping.py", "diff.py", "python.py"}, "styles": {"__init__.py", "_mapping.py"}}
 #: Of Python's library, what no test needs and takes room.
@@ -53,6 +57,8 @@ LEFT_OUT = {
     "__pycache__",
     "gconv",
 }
+#: How many older archives of a cache stay: another checkout may be about to read its own.
+KEPT = 2
 #: Debian's Python, whose compiled modules ours are where this one is of the same release.
 RELEASE = (3, 11)
 SYMLINK = 0o120777
@@ -84,7 +90,12 @@ class Tree:
         for path in sorted(source.rglob("*")):
             name = path.relative_to(source)
             chosen = CHOSEN.get(path.parent.name)
-            if path.is_dir() or not LEFT_OUT.isdisjoint(name.parts) or (chosen and path.name not in chosen):
+            if (
+                path.is_dir()
+                or path.suffix == ".a"
+                or not LEFT_OUT.isdisjoint(name.parts)
+                or (chosen and path.name not in chosen)
+            ):
                 continue
             self.add(path, f"{target}/{name}")
 
@@ -137,7 +148,15 @@ def _packages(tree: Tree, packages: Path) -> None:
     tree.file("usr/bin/python3", b"python3.11", SYMLINK)
 
 
+def _unicorn(tree: Tree) -> None:
+    """Of Unicorn the library alone: its Python binding is not used."""
+    spec = importlib.util.find_spec("unicorn")
+    assert spec is not None and spec.submodule_search_locations, "unicorn is not in this environment: tools/setup"
+    tree.add(Path(spec.submodule_search_locations[0]) / LIBRARY, f"site/unicorn/{LIBRARY}")
+
+
 def _site(tree: Tree) -> None:
+    _unicorn(tree)
     for name in SITE:
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None, f"{name} is not in this environment: tools/setup"
@@ -148,10 +167,11 @@ def _site(tree: Tree) -> None:
             tree.add(origin, f"site/{origin.name}")
 
 
-def base(packages: Path) -> bytes:
-    """The archive of what is not ours, compressed; made once for a set of packages and this environment."""
+def base(packages: Path, xl: Path) -> bytes:
+    """The archive of what is not ours, compressed; made once for these sets of packages and this environment."""
     cache = packages.parent
-    sources = [Path(__file__), *(path for path in packages.iterdir() if path.is_dir())]
+    folders = [path for name in (packages, xl) for path in name.iterdir() if path.is_dir()]
+    sources = [Path(__file__), Path(dom0_xl.__file__), *folders]
     versions = [str(importlib.util.find_spec(name)) for name in SITE]
     key = hashlib.sha256(repr((sorted((str(p), p.stat().st_mtime_ns) for p in sources), versions)).encode())
     kept = cache / f"base-{key.hexdigest()[:16]}.cpio.gz"
@@ -162,8 +182,10 @@ def base(packages: Path) -> bytes:
         tree.folder("dev")
         tree.entries["dev/console"] = Entry("dev/console", CHARACTER_DEVICE, device=(5, 1))
         _packages(tree, packages)
+        for path, target in dom0_xl.chosen(xl):
+            tree.add(path, target)
         _site(tree)
-        for old in cache.glob("base-*.cpio.gz"):
+        for old in sorted(cache.glob("base-*.cpio.gz"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
             old.unlink()
         part = kept.with_suffix(".part")
         part.write_bytes(gzip.compress(tree.archive(), 1))
@@ -183,6 +205,6 @@ def ours(paths: Iterable[str], arguments: str) -> bytes:
     return gzip.compress(tree.archive(), 1)
 
 
-def initramfs(packages: Path, arguments: str = "") -> bytes:
+def initramfs(packages: Path, xl: Path, arguments: str = "") -> bytes:
     """Both, as the kernel unpacks them."""
-    return base(packages) + ours(OURS, arguments)
+    return base(packages, xl) + ours(OURS, arguments)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from emu.layout import LAPIC
 from xenbridge.ioreq import Ioreq, Type
+
+if TYPE_CHECKING:
+    from emu.devices import ioapic, lapic, pic8259, pit8254
 
 
 class BridgeError(Exception):
@@ -49,6 +52,17 @@ TIMER_AND_LAPIC: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The hypervisor's devices at one instant, as states of the models in emu/devices."""
+
+    pic: pic8259.State
+    lapic: lapic.State
+    ioapic: ioapic.State
+    pit: pit8254.State
+    port61: pit8254.Port61State
+
+
 class Bridge(Protocol):
     """The hypervisor of one guest. All methods are called on one thread, that of the guest's machine."""
 
@@ -58,7 +72,8 @@ class Bridge(Protocol):
 
     @property
     def descriptor(self) -> int:
-        """Readable, and with O_ASYNC a SIGIO, when an interrupt has been acknowledged for the guest."""
+        """Readable, and with O_ASYNC a SIGIO, when an interrupt has been acknowledged for the guest. `take` reads it
+        empty."""
 
     def borrow(self) -> None:
         """The vCPU's registers are the emulator's from now on, and its LAPIC and PIT stay the hypervisor's. Raises
@@ -78,3 +93,36 @@ class Bridge(Protocol):
     def give_back(self, *, halted: bool = False) -> None:
         """The vCPU runs natively again, from the registers it has been given meanwhile; `halted`: in HLT. An interrupt
         that has been acknowledged and not taken is delivered there."""
+
+
+class MachineBridge(Bridge, Protocol):
+    """One whose controllers the emulator's other devices can be wired to."""
+
+    events: int  #: interrupts that were acknowledged
+
+    @property
+    def lines(self) -> int:
+        """How many interrupt lines there are."""
+
+    def exchange(self, raw: bytes) -> bytes:
+        """As `submit`, of a request's 32 bytes; those of its answer. Raises IoreqError for bytes that are none."""
+
+    def set_line(self, irq: int, level: bool) -> None:
+        """Drive an interrupt line: 0 to 15 at the PIC, all at the I/O APIC, where line 0 is input 2. From any thread.
+        Raises BridgeError for another."""
+
+    def look(self) -> int | None:
+        """What `take` would give now, which waits on."""
+
+    def put_back(self) -> None:
+        """The interrupt that has been acknowledged and not taken is pending again, as if it had not been: for a guest
+        that can take none any more and is about to look at its controllers, or to change them."""
+
+    def devices(self, now: int) -> Devices:
+        """Their state, to look at, without side effects; what counts is as of `now`, ns on the looker's clock."""
+
+    def reset(self) -> None:
+        """Power-on of the devices."""
+
+    def close(self) -> None:
+        """Give everything back."""

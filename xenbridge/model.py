@@ -16,8 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ctypes import addressof, c_uint8
 from typing import Final, cast
 
-from emu.engine import Change, EngineError, Exit, ExitReason, Fault, MmioBus, PortIo
-from emu.packed import Packing
+from emu.engine import Change, Exit, ExitReason, Fault, MmioBus, PortIo
 from emu.unicorn_control import EMPTY
 from emu.unicorn_engine import UnicornEngine
 from emu.unicorn_fast import FastLoop
@@ -52,6 +51,7 @@ class ModelVcpu(UnicornEngine):
 
     def __init__(self, place: Place, rules: Rules = VTX2006) -> None:
         self.rules = rules
+        self._kept, self._inside = place.kept, place.inside
         self.real_is_v86 = rules is VTX2006
         #: of the exit that a callback has met in this run: what, address, write, linear pc
         self._met: tuple[ExitCause, int, bool, int] | None = None
@@ -301,7 +301,10 @@ class ModelVcpu(UnicornEngine):
         self._counted_at, self._counted_cause = at, cause
 
     def _note(self, cause: ExitCause, address: int, write: bool) -> None:
-        """An instruction accesses a device: an exit behind it, and once."""
+        """An instruction accesses a device: an exit behind it, and once. A device of the hypervisor's is none."""
+        if self._kept is not None and self._kept(cause, address):
+            self._inside()
+            return
         if self._remains:
             self._counts(cause)
             return
@@ -346,18 +349,6 @@ class ModelVcpu(UnicornEngine):
         super().set_event_stops(self._classes | CLASSES, self._places, changes)
 
     # -- memory
-
-    def share(self, packing: Packing, rest: Callable[[], CpuState]) -> bool:
-        """See Vcpu. Its own state is Unicorn's, too."""
-        return False
-
-    def take_over(self) -> None:
-        """See Vcpu. Never, as nothing is shared."""
-        raise EngineError("the model shares no packed state")
-
-    def hand_over(self) -> int | None:
-        """See Vcpu."""
-        return None
 
     def trace_pages(self, host_address: int, pages: int) -> None:
         """See Vcpu."""

@@ -6,11 +6,16 @@ import fcntl
 import os
 import select
 import signal
+import struct
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-F_SETOWN: Final = getattr(fcntl, "F_SETOWN", 8)
+#: F_SETOWN for one thread (fcntl(2)). A signal that any thread may take would often find another than the main one,
+#: whose wait it does not end: then it is not handled until something else does.
+F_SETOWN_EX, F_OWNER_TID = 15, 0
+_OWNER: Final = struct.Struct("ii")  #: struct f_owner_ex
 
 
 class Signals:
@@ -27,7 +32,7 @@ class Signals:
         """`callback` is called, on the main thread, when `descriptor` becomes readable. It only tells: whoever reads
         the descriptor does it elsewhere. Raises OSError for a descriptor that raises no signal."""
         self._callbacks[descriptor] = callback
-        fcntl.fcntl(descriptor, F_SETOWN, os.getpid())
+        fcntl.fcntl(descriptor, F_SETOWN_EX, _OWNER.pack(F_OWNER_TID, threading.main_thread().native_id or os.getpid()))
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
         # What came before the flag was set has raised no signal.
         if self._readable([descriptor]):

@@ -10,7 +10,7 @@ from emu.machine import MachineError
 from emu.media import Disk
 from emu.subject import MemoryUnavailable
 from emu.until import parse_until
-from machines import TIMER_100US, debugger, rom, seabios_debugger
+from machines import TIMER_100US, debugger, rom, seabios_debugger, timer
 
 #: A PIT interrupt every 100 us; the handler counts at 600h. The main loop counts at 500h.
 TICKING = rom(
@@ -37,26 +37,12 @@ tick:
 
 #: The same at the PIT's slowest, 18.2 Hz, and the main loop sleeps.
 TICKING_IDLE = rom(
-    """
+    f"""
     mov ss, ax
     mov sp, 0x7000
     mov word [8*4], tick
     mov word [8*4+2], 0xf000
-    mov al, 0x11
-    out 0x20, al
-    mov al, 8
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xfe
-    out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, 0
-    out 0x40, al
-    out 0x40, al
+    {timer(0)}
     sti
 main:
     hlt
@@ -529,23 +515,9 @@ def test_five_disks_are_one_too_many() -> None:
 def test_an_interrupt_without_an_idt_tells_the_whole_chain() -> None:
     session = debugger(
         rom(
-            """
+            f"""
             o32 lgdt [cs:gdtr]
-            mov al, 0x11
-            out 0x20, al
-            mov al, 8
-            out 0x21, al
-            mov al, 4
-            out 0x21, al
-            mov al, 1
-            out 0x21, al
-            mov al, 0xfe
-            out 0x21, al
-            mov al, 0x34
-            out 0x43, al
-            mov al, 0
-            out 0x40, al
-            out 0x40, al
+            {timer(0)}
             mov eax, cr0
             or al, 1
             mov cr0, eax

@@ -7,7 +7,7 @@ import pytest
 from emu.machine import Machine, MachineConfig, MachineExit, MachineStop, build_machine
 from emu.x86.msrs import TSC_ADJUST
 from emu.x86.registers import REGISTERS
-from machines import rom
+from machines import rom, timer
 
 #: `msr NUMBER, HIGH, LOW` writes one. Vector 40h and #GP tell the debug-exit port 40h and 13.
 BEGIN = """
@@ -136,25 +136,10 @@ def test_cpuid_names_the_local_apic_where_there_is_one(machine: str, cpu: str, e
 
 
 def test_a_486_takes_the_8259s_interrupts_without_a_local_apic():
-    body = """
+    body = f"""
     mov word [0x20*4], tick
     mov word [0x20*4+2], cs
-    mov al, 0x11
-    out 0x20, al
-    mov al, 0x20
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xfe
-    out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, 0x20
-    out 0x40, al
-    mov al, 0
-    out 0x40, al
+    {timer(32, 0x20)}
     sti
     hlt
     mov al, 1

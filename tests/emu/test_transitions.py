@@ -22,7 +22,7 @@ from emu.views import FingerprintView
 from emu.x86.modes import Mode
 from emu.x86.state import CpuState, Fpu, Segment
 from emu.x86.vmentry import RULES, VTX2006, Rules
-from machines import rom
+from machines import pic, rom
 from xenbridge.model import make_model
 
 TABLE_CLASSES = sum(map(int, TABLES.values()))
@@ -348,21 +348,12 @@ def test_a_ledger_is_cleared_with_its_prices_kept() -> None:
 
 
 #: Counts at 500h, and is at `here` once a turn. The handler of IRQ 1 reads CR0 and writes to the 8259.
-TICKING = """
+TICKING = f"""
     mov ss, ax
     mov sp, 0x7000
     mov word [9 * 4], tick
     mov word [9 * 4 + 2], 0xf000
-    mov al, 0x11
-    out 0x20, al
-    mov al, 8
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xfd
-    out 0x21, al
+    {pic(mask=0xFD)}
     sti
     jmp here
     times 0x80-($-$$) nop

@@ -13,7 +13,7 @@ from emu.debugger import Debugger, DebuggerError, Stop, StopKind
 from emu.machine import MachineConfig, build_machine
 from emu.stops import BreakKind, Condition
 from emu.worker import FIRST_EVALUATED, FIRST_PIECE, Worker, WorkerClosed
-from machines import rom
+from machines import pic, rom
 
 LOOP = rom("jmp $")
 COUNT = rom("mov cx, 0\nl: inc dword [0x500]\njmp l")
@@ -169,17 +169,8 @@ def test_closing_stops_a_running_guest() -> None:
 
 def test_a_paced_guest_sleeps_real_time_and_its_virtual_time_is_the_same() -> None:
     # 20 ticks of the PIT's default 18.2 Hz would be 1.1 s; two ticks are enough to see that time passes.
-    source = """
-        mov al, 0x11
-        out 0x20, al
-        mov al, 8
-        out 0x21, al
-        mov al, 4
-        out 0x21, al
-        mov al, 1
-        out 0x21, al
-        mov al, 0xfe
-        out 0x21, al
+    source = f"""
+        {pic()}
         mov word [8*4], tick
         mov word [8*4+2], 0xf000
         mov ax, 0

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Callable
 
 import pytest
 
 from gdb_batch import batch
+from machines import rom_text
 from repl.harness import Gdb, Server
 
+pytestmark = pytest.mark.slow
+
 #: Counts in CX and at 500h, and puts functions of both into other registers.
-COUNTER = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+COUNTER = rom_text("""
         mov ss, ax
         mov sp, 0x1000
         mov ecx, 0xfffffffb
@@ -33,10 +31,7 @@ COUNTER = """
     here:
         nop
         jmp again
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 HERE = 0xF0100
 counting = pytest.mark.boot(firmware=COUNTER)
 
@@ -198,3 +193,31 @@ def test_the_prompt_s_condition_holds_for_its_breakpoint_under_gdb(gdb: Gdb) -> 
     gdb.cmd("monitor delete")
     gdb.cmd(f"monitor break {HERE:#x} if [0xa0000000] == 1")
     assert "cannot be evaluated: cannot read" in gdb.cmd("continue")
+
+
+@counting
+def test_ctrl_c_gets_through_where_a_hundred_slow_conditions_take_all_the_time(gdb: Gdb) -> None:
+    """One place, met each 8 instructions, whose conditions load 40 words each and never hold: a hit takes the stub some
+    tens of milliseconds, the guest's own instructions nothing."""
+    words = " + ".join(["*(int *)0x500"] * 40)
+    for number in range(100):
+        gdb.cmd(f"break *{HERE:#x} if {words} == {40 * 0x1000000 + number + 1}")
+    gdb.cmd("set remotetimeout 10")
+    turns = []
+    for _ in range(3):
+        gdb.start("continue")
+        while not any("w $vCont;c" in line for line in gdb.packets(2)):  # gdb puts the conditions into bytecode first
+            time.sleep(0.05)
+        time.sleep(0.5)
+        begin = time.monotonic()
+        gdb.interrupt()
+        assert "SIGINT" in gdb.wait_stop()
+        assert time.monotonic() - begin < 5
+        turns.append(gdb.value("$ecx"))
+        assert gdb.value("*(int *)0x500") in (turns[-1], turns[-1] - 1)
+        assert gdb.cmd("print 40 + 2").strip().endswith("42")
+    assert turns == sorted(set(turns)), "the guest gets on"
+    assert "already hit" not in gdb.cmd("info breakpoints")
+    gdb.cmd(f"condition 100 $ecx == {turns[-1] + 5}")
+    assert "Breakpoint 100, " in gdb.cmd("continue")
+    assert gdb.value("$ecx") == turns[-1] + 5

@@ -85,9 +85,19 @@ def boot(image: Path, kind: str, firmware: str, *more: str) -> None:
     assert process.returncode == 1, (out, err)
 
 
-@pytest.mark.parametrize("machine", ["isapc", "pc"])
-@pytest.mark.parametrize("firmware", ["builtin", "seabios"])
-@pytest.mark.parametrize("kind", ["floppy", "disk"])
+@pytest.mark.parametrize(
+    ("kind", "firmware", "machine"),
+    [
+        ("floppy", "builtin", "isapc"),
+        ("disk", "builtin", "pc"),
+        ("floppy", "seabios", "pc"),
+        ("disk", "seabios", "isapc"),
+        pytest.param("floppy", "builtin", "pc", marks=pytest.mark.slow),
+        pytest.param("disk", "builtin", "isapc", marks=pytest.mark.slow),
+        pytest.param("floppy", "seabios", "isapc", marks=pytest.mark.slow),
+        pytest.param("disk", "seabios", "pc", marks=pytest.mark.slow),
+    ],
+)
 def test_sectors_written_by_int_13h_are_in_the_file_with_write_only(tmp_path, kind, firmware, machine):
     if firmware == "seabios":
         seabios()  # or skip

@@ -382,7 +382,10 @@ def test_a_client_that_never_pauses_does_not_keep_the_target_s_thread(bench: Ben
 def test_a_flood_of_ctrl_c_stops_the_guest_once_and_costs_nothing(bench: Bench) -> None:
     peer = Peer(bench.serve())
     peer.ask(b"QStartNoAckMode")
-    peer.send(b"\x03" * 100_000)  # nothing runs: nothing to stop
+    peer.send(b"\x03" * 100_000)  # nothing runs: the next that would does not
+    peer.ask(b"vCont;c")
+    assert bench.target.calls == []
+    peer.send(b"\x03" * 100_000)
     peer.send(frame(b"vCont;c") + b"\x03" * 100_000 + frame(b"qC"))
     assert peer.receive() == b"T02thread:1;core:0;"
     assert peer.receive() == b"QC1"
@@ -436,3 +439,10 @@ def test_close_disconnects_and_frees_the_port(bench: Bench) -> None:
     with pytest.raises(ConnectionRefusedError):
         Peer(address)
     bench.serve(address)
+
+
+def test_what_takes_time_is_prepared_before_the_first_client_comes(bench: Bench) -> None:
+    prepared = threading.Event()
+    address = bench.serve(prepare=prepared.set)
+    assert prepared.wait(PATIENCE)
+    assert Peer(address).ask(b"QStartNoAckMode") == b"OK"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stub.packet import PACKET_SIZE, frame
-from stub.session import HIGH_WATER, Close, RunCommand, State
+from stub.session import HIGH_WATER, Close, RunCommand
+from stub.states import State
 from stub.target import SIGNAL_ABRT, StopReason, StopReport, TargetError
 from stub_fakes import GDB_FEATURES, RAM, BareTarget, Client, FakeTarget, client
 
@@ -212,14 +213,51 @@ def test_stop_reply_carries_registers_once_the_description_was_read() -> None:
     assert b";a:00100000;" in reply
 
 
-def test_ctrl_c_interrupts_only_what_the_client_waits_for() -> None:
+def test_ctrl_c_interrupts_what_the_client_waits_for() -> None:
     target = FakeTarget()
     peer = client(target)
     peer.ask("?")
-    assert peer.raw(b"\x03") == b""
     assert peer.ask("c") == []
     assert peer.incoming(peer.raw(b"\x03")) == [b"T02thread:1;core:0;"]
     assert target.calls == ["interrupt"]
+
+
+@pytest.mark.parametrize("resume", ["c", "s", "vCont;s:1;c", "vCont;r10100,10110:1", "C02"])
+def test_ctrl_c_between_two_steps_of_one_command_stops_before_the_second(resume: str) -> None:
+    """gdb sends it while a step is done already and answered; what it looks at then is for the next step."""
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("s")
+    assert peer.raw(b"\x03") == b""
+    for packet in ("m10100,1", "g", "p8", "Hg1", "vCont?", "Z0,10180,1", "z0,10180,1"):
+        peer.one(packet)
+    assert peer.one(resume) == b"T02thread:1;core:0;"
+    assert peer.one("p8") == b"01010100", "it stands where it stood"
+    assert peer.one("s") == b"T05thread:1;core:0;", "it counts once"
+
+
+@pytest.mark.parametrize("packet", ["qfThreadInfo", "qXfer:threads:read::0,ff", "?", "M41,1:00", "qRcmd,70"])
+def test_a_late_ctrl_c_is_forgotten_when_the_client_has_shown_the_stop(packet: str) -> None:
+    peer = client(FakeTarget())
+    peer.ask("s")
+    peer.raw(b"\x03")
+    peer.ask(packet)
+    assert peer.one("s") == b"T05thread:1;core:0;"
+
+
+def test_more_ctrl_c_behind_one_that_was_heard_is_nothing() -> None:
+    peer = client(FakeTarget())
+    peer.ask("c")
+    assert peer.incoming(peer.raw(b"\x03\x03\x03")) == [b"T02thread:1;core:0;"]
+    peer.one("m10100,1")
+    peer.raw(b"\x03")
+    assert peer.one("s") == b"T05thread:1;core:0;"
+    # but one for the next command, which gdb sends before it resumes
+    peer.ask("c")
+    peer.raw(b"\x03")
+    peer.one("qXfer:threads:read::0,ff")
+    peer.raw(b"\x03")
+    assert peer.one("c") == b"T02thread:1;core:0;"
 
 
 def test_ctrl_c_right_behind_the_resume_counts() -> None:

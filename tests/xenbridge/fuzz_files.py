@@ -1,6 +1,6 @@
-"""A target for atheris: whatever a file holds, it is a subject that can be looked at, or refused with an offset in it.
+"""Runs what is done with bad files (tests/xen_fuzzing.py) under atheris, which steers by coverage.
 
-`make fuzz` runs it. Not a test of the suite: atheris is installed for it alone.
+`make fuzz` and `make soak` run it; options are libFuzzer's. Not a test of the suite: atheris is installed for it alone.
 """
 
 from __future__ import annotations
@@ -14,40 +14,19 @@ import atheris
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
 with atheris.instrument_imports(include=["xenbridge"]):
-    from emu.inspector import DebuggerError
-    from emu.onlooker import Onlooker
-    from emu.subject import MemoryUnavailable
-    from xen_samples import sample
-    from xenbridge.wire import xl
-    from xenbridge.wire.errors import WireError
-    from xenbridge.xen.files import parse_file
-
-#: What a person does first.
-LOOKS = ("registers", "segments", "control", "gdt", "ivt", "devices", "disassemble", "msrs")
+    import xen_fuzzing
 
 
 def look(data: bytes) -> None:
-    """Read it as `v2e inspect` does, and look at it."""
-    try:
-        file = parse_file(data)
-        debugger = Onlooker(file, file.about)
-        file.memory_map()
-    except WireError as error:
-        assert 0 <= error.offset <= len(data), error
-        return
-    for name in LOOKS:
-        try:
-            getattr(debugger, name)()
-        except (DebuggerError, MemoryUnavailable, WireError):
-            continue
+    """As libFuzzer wants it: nothing is given back."""
+    xen_fuzzing.look(data)
 
 
 def main() -> None:
-    """Seeds are the samples, and one of them as xl writes it."""
+    """Until a finding, or what the options say."""
     with tempfile.TemporaryDirectory(prefix="v2e-fuzz-") as folder:
-        for name in ("s_hvmctx.bin", "s_dump.core", "s_stream.bin"):
-            (Path(folder) / name).write_bytes(sample(name))
-        (Path(folder) / "xl").write_bytes(xl.build_xl(b"{}", sample("s_stream.bin")))
+        for number, seed in enumerate(xen_fuzzing.seeds()):
+            (Path(folder) / str(number)).write_bytes(seed)
         atheris.Setup([*sys.argv, "-max_len=65536", folder], look)
         atheris.Fuzz()
 

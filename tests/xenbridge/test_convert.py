@@ -14,7 +14,7 @@ from emu.firmware.roms import builtin_bios, tour_rom
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.media import Disk
 from emu.x86.state import CpuState, Fpu, Segment
-from machines import READING, pc, rom
+from machines import READING, pc, rom, timer
 from xen_files import save_stream
 from xen_samples import sample
 from xenbridge import convert, convert_irqs, convert_timers
@@ -141,27 +141,12 @@ def test_a_stream_is_the_same_when_it_is_saved_again_at_once():
     }
 
 
-WAITS = """
+WAITS = f"""
     mov ss, ax
     mov sp, 0x7000
     mov word [0x20], tick
     mov word [0x22], 0xf000
-    mov al, 0x11
-    out 0x20, al
-    mov al, 8
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xfe
-    out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, 119
-    out 0x40, al
-    mov al, 0
-    out 0x40, al
+    {timer(119)}
     sti
     hlt
     cmp word [0x500], 1

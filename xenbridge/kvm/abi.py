@@ -152,6 +152,64 @@ class DeviceAttribute(ctypes.Structure):
     _fields_ = [("flags", u32), ("group", u32), ("attribute", u64), ("address", u64)]
 
 
+class IrqLevel(ctypes.Structure):
+    """struct kvm_irq_level."""
+
+    _fields_ = [("irq", u32), ("level", u32)]
+
+
+class PitConfig(ctypes.Structure):
+    """struct kvm_pit_config: with SPEAKER port 61h is the kernel's too."""
+
+    SPEAKER = 1
+    _fields_ = [("flags", u32), ("pad", u32 * 15)]
+
+
+class ReinjectControl(ctypes.Structure):
+    """struct kvm_reinject_control: whether ticks of the PIT that found the one before not acknowledged come later."""
+
+    _fields_ = [("pit_reinject", u8), ("reserved", u8 * 31)]
+
+
+class PicState(ctypes.Structure):
+    """struct kvm_pic_state, of one 8259."""
+
+    NAMES = (
+        "last_irr", "irr", "imr", "isr", "priority_add", "irq_base", "read_reg_select", "poll", "special_mask",
+        "init_state", "auto_eoi", "rotate_on_auto_eoi", "special_fully_nested_mode", "init4", "elcr", "elcr_mask",
+    )  # fmt: skip
+    _fields_ = [(name, u8) for name in NAMES]
+
+
+class Irqchip(ctypes.Structure):
+    """struct kvm_irqchip; `chip` is 0 for the master 8259, 1 for the slave, 2 for the I/O APIC, whose state this leaves
+    as bytes."""
+
+    _fields_ = [("chip", u32), ("pad", u32), ("pic", PicState), ("reserved", u8 * 496)]
+
+
+class LapicState(ctypes.Structure):
+    """struct kvm_lapic_state: the register page, a register each 16 bytes."""
+
+    _fields_ = [("regs", u8 * 0x400)]
+
+
+class PitChannelState(ctypes.Structure):
+    """struct kvm_pit_channel_state; `count_load_time` is the host's clock in ns."""
+
+    _fields_ = [
+        ("count", u32), ("latched_count", u16), ("count_latched", u8), ("status_latched", u8), ("status", u8),
+        ("read_state", u8), ("write_state", u8), ("write_latch", u8), ("rw_mode", u8), ("mode", u8), ("bcd", u8),
+        ("gate", u8), ("count_load_time", ctypes.c_int64),
+    ]  # fmt: skip
+
+
+class PitState2(ctypes.Structure):
+    """struct kvm_pit_state2."""
+
+    _fields_ = [("channels", PitChannelState * 3), ("flags", u32), ("reserved", u32 * 9)]
+
+
 # -- request numbers: direction, size of the structure, type 0xAE, number (asm-generic/ioctl.h)
 
 
@@ -190,6 +248,12 @@ REQUESTS: Final[dict[str, int]] = {
     "SET_TSS_ADDR": _plain(0x47),
     "SET_IDENTITY_MAP_ADDR": _writes(0x48, u64),
     "RUN": _plain(0x80),
+    "CREATE_IRQCHIP": _plain(0x60),
+    "IRQ_LINE": _writes(0x61, IrqLevel),
+    "GET_IRQCHIP": _both(0x62, Irqchip),
+    "SET_IRQCHIP": _reads(0x63, Irqchip),  # so in the header, whatever its direction is
+    "REINJECT_CONTROL": _plain(0x71),
+    "CREATE_PIT2": _writes(0x77, PitConfig),
     "GET_REGS": _reads(0x81, Regs),
     "SET_REGS": _writes(0x82, Regs),
     "GET_SREGS": _reads(0x83, Sregs),
@@ -198,8 +262,14 @@ REQUESTS: Final[dict[str, int]] = {
     "GET_MSRS": _both(0x88, MsrsHead),
     "SET_MSRS": _writes(0x89, MsrsHead),
     "SET_SIGNAL_MASK": _writes(0x8B, u32),
+    "GET_LAPIC": _reads(0x8E, LapicState),
+    "SET_LAPIC": _writes(0x8F, LapicState),
     "SET_CPUID2": _writes(0x90, CpuidHead),
+    "GET_MP_STATE": _reads(0x98, u32),
+    "SET_MP_STATE": _writes(0x99, u32),
     "SET_GUEST_DEBUG": _writes(0x9B, GuestDebug),
+    "GET_PIT2": _reads(0x9F, PitState2),
+    "SET_PIT2": _writes(0xA0, PitState2),
     "GET_VCPU_EVENTS": _reads(0x9F, VcpuEvents),
     "SET_VCPU_EVENTS": _writes(0xA0, VcpuEvents),
     "GET_DEBUGREGS": _reads(0xA1, DebugRegs),
@@ -217,10 +287,13 @@ RUN: Final = REQUESTS["RUN"]
 
 #: Capabilities, for KVM_CHECK_EXTENSION and KVM_ENABLE_CAP, without KVM_CAP_.
 CAPS: Final[dict[str, int]] = {
+    "IRQCHIP": 0,
     "USER_MEMORY": 3,
     "EXT_CPUID": 7,
     "NR_MEMSLOTS": 10,
     "SET_GUEST_DEBUG": 23,
+    "REINJECT_CONTROL": 24,
+    "PIT2": 33,
     "VCPU_EVENTS": 41,
     "DEBUGREGS": 50,
     "XSAVE": 55,
@@ -272,6 +345,7 @@ MEM_LOG_DIRTY, MEM_READONLY = 1, 2
 DEBUG_ENABLE, DEBUG_SINGLESTEP, DEBUG_USE_HW_BP = 1, 2, 0x20000
 EVENT_NMI_PENDING, EVENT_SHADOW = 1, 4  #: KVM_VCPUEVENT_VALID_*
 SHADOW_MOV_SS, SHADOW_STI = 1, 2  #: KVM_X86_SHADOW_INT_*
+RUNNABLE, HALTED = 0, 3  #: KVM_MP_STATE_*
 MSR_EXIT_ALL: Final = 7  #: KVM_MSR_EXIT_REASON_INVAL, _UNKNOWN and _FILTER
 MSR_RANGE_READ, MSR_RANGE_WRITE = 1, 2
 TSC_GROUP, TSC_OFFSET = 0, 0  #: KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET

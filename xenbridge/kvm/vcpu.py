@@ -38,6 +38,8 @@ _SREGS_END: Final = abi.AT_SREGS + parts.SREGS_SIZE
 _EVENTS_END: Final = abi.AT_EVENTS + parts.EVENTS_SIZE
 _NMI_INJECTED: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_injected.offset
 _NMI_PENDING: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_pending.offset
+#: That an interrupt is injected and not delivered, and behind it its vector.
+AT_INJECTED: Final = abi.AT_EVENTS + abi.VcpuEvents.interrupt_injected.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Vcpu:
         self._ready = ctypes.c_uint8.from_buffer(self._map, abi.RUN_READY)
         # Where the local APIC is the user's, KVM_RUN takes CR8 from here, past what was set before.
         self._run_cr8 = ctypes.c_uint64.from_buffer(self._map, abi.RUN_CR8)
+        self._apic_base = ctypes.c_uint64.from_buffer(self._map, abi.AT_SREGS + abi.Sregs.apic_base.offset)
         # Every KVM_RUN leaves registers, segments and events in the page.
         ctypes.c_uint64.from_buffer(self._map, abi.RUN_VALID).value = abi.SYNC_REGS | abi.SYNC_SREGS | abi.SYNC_EVENTS
         self._cpuid(cpuid)
@@ -318,6 +321,25 @@ class Vcpu:
     def interrupting(self) -> bool:
         """Behind the last run an interrupt is injected and not delivered."""
         return bool(self._map[abi.AT_EVENTS + 8])
+
+    @property
+    def page(self) -> mmap.mmap:
+        """struct kvm_run."""
+        return self._map
+
+    def mark_dirty(self, parts: int) -> None:
+        """These parts of the page (abi.SYNC_*) have been written, and are the vCPU's from the next run on."""
+        self._dirty.value |= parts
+
+    @property
+    def apic_base(self) -> int:
+        """IA32_APIC_BASE behind the last run."""
+        return self._apic_base.value
+
+    def deliver(self, vector: int) -> None:
+        """The next run begins with the delivery of this interrupt, which has been acknowledged."""
+        self._map[AT_INJECTED : AT_INJECTED + 2] = bytes((1, vector))
+        self._dirty.value |= abi.SYNC_EVENTS
 
     def withdraw(self) -> None:
         """Take back what is half delivered: nothing of a delivery that was not finished has happened."""

@@ -64,7 +64,8 @@ class _Log:
 
 
 class Vm:
-    """One virtual machine with one vCPU; it has no interrupt controller and no timer of its own. Raises KvmError."""
+    """One virtual machine with one vCPU; it has no interrupt controller and no timer of its own, unless `add_devices`
+    gives it those before its vCPU is made. Raises KvmError."""
 
     def __init__(self, device: str = abi.DEVICE) -> None:
         self._device = abi.open_device(device)
@@ -133,6 +134,60 @@ class Vm:
             if log.bitmap != log.zeros:
                 runs += [(log.host + first * PAGE, count * PAGE) for first, count in bit_runs(log.bitmap)]
         return runs
+
+    # -- interrupt controllers and timer in the kernel
+
+    def add_devices(self, *, reinject: bool) -> None:
+        """Both 8259, the I/O APIC, each vCPU's local APIC, and the 8254 with port 61h, in the kernel. `reinject`: a
+        tick that finds the one before not acknowledged comes later instead of being dropped."""
+        missing = [name for name in ("IRQCHIP", "PIT2", "REINJECT_CONTROL") if not self.offers(name)]
+        if missing:
+            raise KvmError(
+                f"the KVM of this host has no interrupt controllers and timer: it lacks {', '.join(missing)}"
+            )
+        ioctl(self.fd, "CREATE_IRQCHIP")
+        ioctl(self.fd, "CREATE_PIT2", abi.PitConfig(abi.PitConfig.SPEAKER))
+        ioctl(self.fd, "REINJECT_CONTROL", abi.ReinjectControl(reinject))
+
+    def set_line(self, irq: int, level: bool) -> None:
+        """Drive the line `irq` at the controllers in the kernel: 0 to 15 at both kinds, to 23 at the I/O APIC."""
+        ioctl(self.fd, "IRQ_LINE", abi.IrqLevel(irq, level))
+
+    def pic(self, chip: int) -> abi.PicState:
+        """The state of the 8259 that is master (0) or slave (1), without side effects."""
+        state = abi.Irqchip(chip)
+        ioctl(self.fd, "GET_IRQCHIP", state)
+        found: abi.PicState = state.pic
+        return found
+
+    def ioapic(self) -> bytes:
+        """struct kvm_ioapic_state, without side effects."""
+        state = abi.Irqchip(2)
+        ioctl(self.fd, "GET_IRQCHIP", state)
+        return bytes(state)[abi.Irqchip.pic.offset :]
+
+    def set_pic(self, chip: int, pic: abi.PicState) -> None:
+        """Replace it. The kernel drives INT anew."""
+        ioctl(self.fd, "SET_IRQCHIP", abi.Irqchip(chip, 0, pic))
+
+    def kept(self) -> tuple[list[abi.Irqchip], abi.PitState2]:
+        """The state of both 8259, the I/O APIC and the 8254 as a whole, for `restore`."""
+        chips = [abi.Irqchip(chip) for chip in range(3)]
+        for chip in chips:
+            ioctl(self.fd, "GET_IRQCHIP", chip)
+        return chips, self.pit()
+
+    def restore(self, kept: tuple[list[abi.Irqchip], abi.PitState2]) -> None:
+        """Put them back; counters begin anew."""
+        for chip in kept[0]:
+            ioctl(self.fd, "SET_IRQCHIP", chip)
+        ioctl(self.fd, "SET_PIT2", kept[1])
+
+    def pit(self) -> abi.PitState2:
+        """The state of the 8254, without side effects; its counts are those at `count_load_time`."""
+        state = abi.PitState2()
+        ioctl(self.fd, "GET_PIT2", state)
+        return state
 
     # -- as a whole
 

@@ -31,6 +31,14 @@ STRUCTURES = {
     "msr_filter_range": (abi.MsrRange, 0x18),
     "msr_filter": (abi.MsrFilter, 0x188),
     "device_attr": (abi.DeviceAttribute, 0x18),
+    "irq_level": (abi.IrqLevel, 8),
+    "pit_config": (abi.PitConfig, 0x40),
+    "reinject_control": (abi.ReinjectControl, 0x20),
+    "pic_state": (abi.PicState, 0x10),
+    "irqchip": (abi.Irqchip, 0x208),
+    "lapic_state": (abi.LapicState, 0x400),
+    "pit_channel_state": (abi.PitChannelState, 0x18),
+    "pit_state2": (abi.PitState2, 0x70),
 }
 OFFSETS = {
     "offsetof(struct kvm_run, immediate_exit)": abi.RUN_IMMEDIATE_EXIT,
@@ -78,6 +86,9 @@ CONSTANTS = {
     "KVM_VCPU_TSC_CTRL": abi.TSC_GROUP,
     "KVM_VCPU_TSC_OFFSET": abi.TSC_OFFSET,
     "KVM_CPUID_FLAG_SIGNIFCANT_INDEX": abi.CPUID_INDEXED,
+    "KVM_PIT_SPEAKER_DUMMY": abi.PitConfig.SPEAKER,
+    "KVM_MP_STATE_RUNNABLE": abi.RUNNABLE,
+    "KVM_MP_STATE_HALTED": abi.HALTED,
     "KVM_SYNC_X86_REGS": abi.SYNC_REGS,
     "KVM_SYNC_X86_SREGS": abi.SYNC_SREGS,
     "KVM_SYNC_X86_EVENTS": abi.SYNC_EVENTS,
@@ -130,6 +141,8 @@ RENAMED = {
     ("msr_filter_range", "count"): "nmsrs",
     ("device_attr", "attribute"): "attr",
     ("device_attr", "address"): "addr",
+    ("irqchip", "chip"): "chip_id",
+    ("irqchip", "pic"): "chip.pic",
 }
 NESTED = ("exception", "interrupt", "nmi", "smi")
 

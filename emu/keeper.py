@@ -1,0 +1,82 @@
+"""Who keeps the interrupt controllers and timers: the machine's own process, or a hypervisor that has them itself.
+
+A board has its keeper make them, and reaches them by the faces that it gives: the devices themselves here, something
+that submits each access where a hypervisor keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from emu.bus import BusDevice
+from emu.clock import Clock
+from emu.devices.ioapic import IoApic
+from emu.devices.lapic import Lapic, Message
+from emu.devices.pic8259 import Pic8259Pair
+from emu.devices.pit8254 import Pit8254, Port61
+from emu.devices.shared_ports import SharedPorts
+from emu.engine import Executor
+from emu.irq import InterruptController, IntrPin
+from emu.x86.cpuid import CpuModel
+
+
+class Keeper:
+    """The machine's own process. One of them belongs to one machine, whose board calls each method that makes a device
+    at most once, in the order in which they stand here; a machine without a local APIC has no `lapic` and `ioapic`."""
+
+    #: A hypervisor has the devices, so that each access has to reach it.
+    hypervisor: ClassVar[bool] = False
+    #: A state saved before can be put back into them.
+    restorable: ClassVar[bool] = True
+    #: `service` is to be called between two instructions
+    due = False
+
+    #: Readable, and with O_ASYNC a SIGIO, when `ring` is to be called; None: everything comes by itself.
+    descriptor: int | None = None
+    #: Called by `ring`, from a signal's handler too: who waits for the machine's sake is to look.
+    wake: Callable[[], None] = staticmethod(lambda: None)
+
+    def ring(self) -> None:
+        """Something has come. From any thread, or a signal's handler."""
+
+    def service(self) -> None:
+        """Bring the CPU's INTR to this instant."""
+
+    def attach(self, executor: Executor) -> None:
+        """The machine is built, and this is its CPU."""
+
+    def close(self) -> None:
+        """The machine is closed."""
+
+    def pic(self, pin: IntrPin, shared: SharedPorts | None) -> Pic8259Pair:
+        """The two 8259. An engine may answer for the master in `shared`, unless a hypervisor has it."""
+        return Pic8259Pair(pin, shared)
+
+    def lapic(self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel) -> Lapic:
+        """The local APIC of a CPU that is a `model`."""
+        return Lapic(clock, pin, tsc, model)
+
+    def ioapic(self, pin: IntrPin, send: Callable[[Message], bool]) -> IoApic:
+        """The I/O APIC."""
+        return IoApic(pin, send)
+
+    def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None) -> Pit8254:
+        """The 8254. An engine may answer for it in `shared`, unless a hypervisor has it."""
+        return Pit8254(clock, irq0, shared)
+
+    def port61(self, pit: Pit8254, clock: Clock) -> Port61:
+        """System control port B."""
+        return Port61(pit, clock)
+
+    def ports(self, first: int, device: BusDevice) -> BusDevice:
+        """What the port bus is given for a device of the keeper's whose first port is `first`."""
+        return device
+
+    def memory(self, first: int, device: BusDevice) -> BusDevice:
+        """The same of the MMIO bus, by the physical address of the first register."""
+        return device
+
+    def controller(self, controller: InterruptController) -> InterruptController:
+        """What drives the CPU's INTR, where `controller` is the one of the devices that does."""
+        return controller

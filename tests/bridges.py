@@ -1,0 +1,131 @@
+"""Bridges to a hypervisor's interrupt controllers and timers, for the tests that hold for all of them."""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from emu.layout import LAPIC
+from emu.machine import MachineConfig, MachineExit, build_machine
+from emu.x86.cpuid import MODELS
+from xenbridge.bridge import MachineBridge
+from xenbridge.ioreq import Type, read, write
+from xenbridge.kept import BridgeKeeper
+from xenbridge.kvm.abi import KvmError
+from xenbridge.kvm.bridge import KvmBridge
+from xenbridge.model_bridge import ModelBridge
+from xenbridge.signals import Signals
+
+TPR, EOI, SVR, ICR, LVT_TIMER, INITIAL, CURRENT, DIVIDE, ISR, IRR, LINT0 = (
+    LAPIC + offset for offset in (0x80, 0xB0, 0xF0, 0x300, 0x320, 0x380, 0x390, 0x3E0, 0x100, 0x200, 0x350)
+)
+MASTER, SLAVE = 0x08, 0x70  #: vectors of `initialise`
+
+
+@contextmanager
+def made(kind: str, **more: bool) -> Iterator[MachineBridge]:
+    """A borrowed bridge of this kind; skips the test where it cannot be had."""
+    try:
+        bridge: MachineBridge = KvmBridge(**more) if kind == "kvm" else ModelBridge()
+    except KvmError as error:
+        pytest.skip(str(error))
+    bridge.borrow()
+    try:
+        yield bridge
+    finally:
+        bridge.close()
+
+
+def port(bridge: MachineBridge, address: int, value: int | None = None) -> int:
+    return bridge.submit(read(Type.PIO, address, 1) if value is None else write(Type.PIO, address, 1, value))
+
+
+def lapic(bridge: MachineBridge, address: int, value: int | None = None) -> int:
+    return bridge.submit(read(Type.COPY, address, 4) if value is None else write(Type.COPY, address, 4, value))
+
+
+def initialise(bridge: MachineBridge, mask: int = 0xFF) -> None:
+    """Both 8259 as a BIOS leaves them, with the master's IMR `mask`, and the local APIC enabled by
+    software, with the 8259 at LINT0."""
+    for address, value in (
+        (0x20, 0x11), (0x21, MASTER), (0x21, 4), (0x21, 1), (0xA0, 0x11), (0xA1, SLAVE), (0xA1, 2), (0xA1, 1),
+        (0xA1, 0xFF), (0x21, mask),
+    ):  # fmt: skip
+        port(bridge, address, value)
+    lapic(bridge, SVR, 0x1FF)
+    lapic(bridge, LINT0, 0x700)
+
+
+def start_pit(bridge: MachineBridge, count: int, mode: int = 2) -> None:
+    """Counter 0, both bytes of `count`, binary."""
+    for address, value in ((0x43, 0x30 | mode << 1), (0x40, count & 0xFF), (0x40, count >> 8)):
+        port(bridge, address, value)
+
+
+def taken(bridge: MachineBridge, seconds: float = 5.0) -> int | None:
+    """The next vector; it is waited for at the descriptor alone."""
+    end = time.monotonic() + seconds
+    bridge.listen(True)
+    while (vector := bridge.take()) is None and (left := end - time.monotonic()) > 0:
+        select.select([bridge.descriptor], [], [], left)
+    bridge.listen(False)
+    return vector
+
+
+def until(met: Callable[[], bool], seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not (held := met()) and time.monotonic() < end:
+        time.sleep(0.0005)
+    return held
+
+
+class Driven:
+    """A machine whose interrupt controllers and timers a bridge has, run on a thread of its own: signals come to the
+    main thread, which waits here."""
+
+    def __init__(self, kind: str, firmware: bytes, signals: Signals, **more: bool) -> None:
+        try:
+            # An isapc has no local APIC, and neither has its CPU.
+            bridge: MachineBridge = KvmBridge(**more) if kind == "kvm" else ModelBridge(MODELS["max"])
+        except KvmError as error:
+            pytest.skip(str(error))
+        self.keeper = BridgeKeeper(bridge)
+        self.machine = build_machine(
+            MachineConfig(firmware=firmware, shadow=False, memory=1 << 20, keeper=lambda: self.keeper)
+        )
+        self.machine.idle = self._idle
+        self._awake = threading.Event()
+        self.keeper.wake = self._awake.set
+        self._signals = signals
+        signals.add(bridge.descriptor, self.keeper.ring)
+
+    def _idle(self, left: int | None) -> bool:
+        self._awake.wait(None if left is None else left / 1e9)
+        self._awake.clear()
+        return True
+
+    def word(self, address: int) -> int:
+        return int.from_bytes(self.machine.memory.read(address, 4), "little")
+
+    def start(self) -> None:
+        self._ends: list[MachineExit] = []
+        self._thread = threading.Thread(target=lambda: self._ends.append(self.machine.run(1 << 60)))
+        self._thread.start()
+
+    def end(self, seconds: float = 30.0) -> MachineExit:
+        """Wait for the guest's end; after `seconds` it is stopped."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self.machine.request_stop()
+            self._awake.set()
+            self._thread.join()
+        return self._ends[0]
+
+    def close(self) -> None:
+        self._signals.remove(self.keeper.bridge.descriptor)
+        self.machine.close()

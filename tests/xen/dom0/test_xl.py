@@ -1,0 +1,175 @@
+"""Domains that `xl` has made, with QEMU as their device model: attached to, saved, continued in the emulator."""
+
+import contextlib
+import re
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import toolstack
+from counting import DIVISOR, said
+from toolstack import XlDomain
+
+from emu.inspector import DebuggerError, Inspector
+from machines import sector
+from repl.cli import main
+from xenbridge.xen.domain import Domain
+from xenbridge.xen.libraries import XenError
+from xenbridge.xen.live import LiveDomain
+
+BIOS = range(0xE0000, 0x100000)
+
+
+def until(met, seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while not (held := met()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(held)
+
+
+def disk(folder: Path, name: str) -> Path:
+    """A disk of 1 MiB with NAME.asm in its first sector."""
+    path = folder / f"{name}.img"
+    path.write_bytes(sector(name).ljust(1 << 20, b"\0"))
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tools():
+    toolstack.start()
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory):
+    """A domain whose boot sector waits for a key in SeaBIOS."""
+    folder = tmp_path_factory.mktemp("idle")
+    domain = XlDomain("idle", folder, disk(folder, "keys"))
+    yield domain
+    domain.destroy()
+
+
+@pytest.fixture
+def paused(libraries, idle):
+    """It, paused where SeaBIOS halts in real mode."""
+    domain = Domain(libraries, idle.domid)
+
+    def in_bios() -> bool:
+        domain.pause()
+        state = domain.cpu_state()
+        if state.halted and state.cs.base == 0xF0000:
+            return True
+        domain.resume()
+        return False
+
+    assert until(in_bios)
+    yield domain
+    with contextlib.suppress(XenError):  # the last test destroys it
+        domain.resume()
+
+
+def told_registers(text: str) -> dict[str, int]:
+    """Of what Xen's own xen-hvmctx says: registers by their names."""
+    return {name: int(value, 16) for name, value in re.findall(r"\b(r[a-z0-9]{2,5}|cr[0-4]) 0x([0-9a-f]{16})", text)}
+
+
+def told_segments(text: str) -> dict[str, tuple[int, ...]]:
+    """The same: selector, base, limit, access rights. It has the labels of ES and DS the wrong way round."""
+    row = re.compile(r"^ +([a-z]+) +(\w+) \( *(\w+) \+ +(\w+) / +(\w+)\)$", re.MULTILINE)
+    right = {"es": "ds", "ds": "es"}
+    told = {right.get(name, name): [int(value, 16) for value in values] for name, *values in row.findall(text)}
+    # Xen packs the rights: bits 11:8 are a descriptor's 15:12
+    return {name: (*values, rights & 0xFF | (rights & 0xF00) << 4) for name, (*values, rights) in told.items()}
+
+
+def test_the_domain_of_xl_stops_in_seabios_and_its_registers_are_those_that_xen_tells(paused) -> None:
+    state, text = paused.cpu_state(), toolstack.program("xen-hvmctx", str(paused.domid))
+    told = told_registers(text)
+    names = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")
+    assert {name: told[name] for name in names} == dict(zip(names, state.regs[:8], strict=True))
+    assert (told["rip"], told["rflags"], told["cr0"]) == (state.rip, state.rflags, state.cr0)
+    segments = {name: state.segment(name) for name in ("es", "cs", "ss", "ds", "fs", "gs", "tr")}
+    shown = {name: (one.selector, one.base, one.limit, one.access) for name, one in segments.items()}
+    assert {name: values for name, values in told_segments(text).items() if name in shown} == shown
+    assert state.cs.base + state.rip in BIOS
+    assert not state.cr0 & 1
+
+
+def test_hidden_state_memory_and_descriptor_tables_of_seabios_are_shown(paused) -> None:
+    pytest.importorskip("capstone")
+    inspector = Inspector(LiveDomain(paused))
+    assert inspector.mode().label in ("real", "big real")  # SeaBIOS reaches all memory by large limits
+    code = next(segment for segment in inspector.segments() if segment.name == "cs")
+    assert (code.selector, code.base) == (0xF000, 0xF0000)
+    assert inspector.read_linear(0xFFFF0, 1) == b"\xea"  # a far jump is at the reset vector of any PC's BIOS
+    # what halts is HLT, and the timer's vector is the BIOS's
+    assert inspector.read_linear(inspector.linear_pc() - 1, 1) == b"\xf4"
+    offset, selector = struct.unpack("<HH", inspector.read_linear(8 * 4, 4))
+    vector = inspector.ivt()[8]
+    assert (vector.target, vector.base) == (selector, offset)
+    assert selector * 16 + offset in BIOS
+    # SeaBIOS has been in protected mode: its GDT has flat 32-bit code at 08h
+    flat = inspector.gdt()[1]
+    assert (flat.kind, flat.base, flat.limit) == ("code32", 0, 0xFFFFFFFF)
+
+
+def test_the_screen_is_the_device_models(paused) -> None:
+    with pytest.raises(DebuggerError, match=r"^the display belongs to the domain's device model: "):
+        LiveDomain(paused).screen()
+
+
+def test_a_program_attaches_twice_and_the_domain_runs_on(idle) -> None:
+    """As a person does, at first while somebody else has paused the domain."""
+    command = [sys.executable, "-m", "repl.cli", "attach", str(idle.domid), "-c", "sreg", "-c", "x/1xb 0xffff0"]
+    for held in (True, False):
+        toolstack.program("xl", "pause" if held else "unpause", "idle")
+        attached = subprocess.run(command, capture_output=True, text=True, timeout=80, check=False)
+        states = toolstack.program("xl", "list", "idle").splitlines()[1].split()[4]
+        assert (attached.returncode, attached.stderr, "p" in states) == (0, "", held)
+        assert re.search(r"^cs +f000 +000f0000 ", attached.stdout, re.MULTILINE)
+        assert re.search(r"^000ffff0 +ea ", attached.stdout, re.MULTILINE)
+
+
+def test_a_second_attach_sees_what_the_first_has_written(libraries, paused) -> None:
+    """Both are readers and writers of the same domain; it runs when the last has left."""
+    first, second = Inspector(LiveDomain(paused)), Inspector(LiveDomain(other := Domain(libraries, paused.domid)))
+    other.pause()
+    first.write_linear(0x500, b"first")
+    assert second.read_linear(0x500, 5) == b"first"
+    paused.resume()
+    assert "paused" in other.states()
+    other.resume()
+    assert "paused" not in other.states()
+
+
+def test_a_domain_that_xl_destroys_meanwhile_is_a_sentence(paused, idle) -> None:
+    inspector = Inspector(LiveDomain(paused))
+    idle.destroy()
+    gone = rf"^(domain {paused.domid} has been destroyed|there is no domain {paused.domid})$"
+    with pytest.raises(DebuggerError, match=gone):
+        inspector.registers()
+    with pytest.raises(XenError, match=gone):
+        paused.resume()
+    with pytest.raises(XenError, match=gone):
+        Domain(paused.libraries, paused.domid)
+
+
+def test_a_domain_that_xl_saves_is_inspected_and_continued_in_the_emulator_to_the_same_end(tmp_path, capfd) -> None:
+    domain, path = XlDomain("counts", tmp_path, disk(tmp_path, "count")), tmp_path / "xl.save"
+    try:
+        assert until(lambda: domain.serial().count("\n") >= 6)
+        domain.save(path)
+    finally:
+        domain.destroy()
+    before, rest = domain.serial(), tmp_path / "rest"
+    assert 0 < len(before) < len(said())
+    assert main(["inspect", str(path), "-c", "sreg", "-c", "x/2xb 0x7dfe", "-c", "dev pit"]) == 0
+    shown = capfd.readouterr().out
+    assert re.search(r"^cs +0000 +00000000 ", shown, re.MULTILINE)
+    assert re.search(r"^00007dfe +55 aa ", shown, re.MULTILINE)
+    assert str(DIVISOR) in shown or f"{DIVISOR:x}" in shown
+    words = ["run", "--load-xen", str(path), "--memory", "16M", "--serial", str(rest), "--until", "serial:end\\n"]
+    assert main(words) == 0
+    assert before + rest.read_text() == said()

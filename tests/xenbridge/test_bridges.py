@@ -1,0 +1,357 @@
+"""Requests and events of the bridge: what they do is what the guest's own accesses would, on every hypervisor."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bridges import (
+    CURRENT,
+    DIVIDE,
+    EOI,
+    ICR,
+    INITIAL,
+    IRR,
+    ISR,
+    LAPIC,
+    LINT0,
+    LVT_TIMER,
+    MASTER,
+    SLAVE,
+    TPR,
+    initialise,
+    lapic,
+    made,
+    port,
+    start_pit,
+    taken,
+    until,
+)
+from xenbridge.bridge import BridgeError, MachineBridge
+from xenbridge.ioreq import State, Type, read, unpack, write
+from xenbridge.signals import Signals
+
+KINDS = ("model", "kvm")
+SELF = 0x0004_0000  #: ICR: to itself, fixed
+PIT_HZ = 1_193_182
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def bridge(kind: str) -> Iterator[MachineBridge]:
+    with made(kind) as found:
+        initialise(found)
+        yield found
+
+
+def in_service(bridge: MachineBridge) -> int:
+    """The master's ISR (8259A, OCW3)."""
+    port(bridge, 0x20, 0x0B)
+    return port(bridge, 0x20)
+
+
+def requested(bridge: MachineBridge) -> int:
+    """The master's IRR."""
+    port(bridge, 0x20, 0x0A)
+    return port(bridge, 0x20)
+
+
+# -- requests
+
+
+def test_a_register_reads_what_was_written(bridge: MachineBridge) -> None:
+    lapic(bridge, TPR, 0x50)
+    assert lapic(bridge, TPR) == 0x50
+    lapic(bridge, DIVIDE, 0xB)
+    assert lapic(bridge, DIVIDE) == 0xB
+    port(bridge, 0x21, 0xA5)
+    assert port(bridge, 0x21) == 0xA5
+    port(bridge, 0xA1, 0x5A)
+    assert (port(bridge, 0x21), port(bridge, 0xA1)) == (0xA5, 0x5A)
+
+
+def test_the_local_apic_is_there_with_six_entries_or_more(bridge: MachineBridge) -> None:
+    """Version 1xh, the highest entry of the local vector table in bits 23:16 (SDM vol. 3A, 11.4.8)."""
+    version = lapic(bridge, LAPIC + 0x30)
+    assert version & 0xF0 == 0x10 and version >> 16 & 0xFF >= 5
+
+
+def test_the_io_apic_is_reached_by_its_select_and_window(bridge: MachineBridge) -> None:
+    lapic(bridge, 0xFEC00000, 0x01)
+    assert lapic(bridge, 0xFEC00010) >> 16 & 0xFF == 23
+    lapic(bridge, 0xFEC00000, 0x10 + 2 * 5)
+    lapic(bridge, 0xFEC00010, 0x10041)
+    assert lapic(bridge, 0xFEC00010) & 0x1FFFF == 0x10041
+
+
+def test_a_latched_counter_of_the_timer_stands_while_the_counter_goes_on(bridge: MachineBridge) -> None:
+    start_pit(bridge, 0)
+
+    def latched() -> int:
+        port(bridge, 0x43, 0x00)
+        low = port(bridge, 0x40)
+        time.sleep(0.002)
+        return low | port(bridge, 0x40) << 8
+
+    values = [latched() for _ in range(8)]
+    assert len(set(values)) > 4
+    steps = [(before - after) % 65536 for before, after in itertools.pairwise(values)]
+    assert all(step > 0.002 * PIT_HZ * 0.9 for step in steps)
+
+
+def test_the_second_counters_gate_and_output_are_at_port_61h(bridge: MachineBridge) -> None:
+    port(bridge, 0x61, 0x00)
+    for address, value in ((0x43, 0xB0), (0x42, 0x00), (0x42, 0x10)):  # mode 0: OUT goes low, and high at the end
+        port(bridge, address, value)
+    assert not port(bridge, 0x61) & 0x20
+    port(bridge, 0x61, 0x01)
+    assert until(lambda: bool(port(bridge, 0x61) & 0x20))
+    assert port(bridge, 0x61) & 1
+
+
+def test_other_addresses_sizes_and_times_are_refused(bridge: MachineBridge) -> None:
+    with pytest.raises(BridgeError, match=r"^port 0x3f8 is no device of the hypervisor$"):
+        port(bridge, 0x3F8)
+    with pytest.raises(BridgeError, match=r"^address 0xfee01000 is no device of the hypervisor$"):
+        lapic(bridge, LAPIC + 0x1000)
+    with pytest.raises(BridgeError, match=r"^a request is for one element of 1, 2 or 4 bytes$"):
+        bridge.submit(read(Type.COPY, LAPIC, 8))
+    with pytest.raises(BridgeError, match=r"has been borrowed already$"):
+        bridge.borrow()
+    bridge.give_back()
+    with pytest.raises(BridgeError, match=r"^the vCPU is the guest's"):
+        port(bridge, 0x21)
+
+
+def test_an_exchange_of_bytes_is_the_same_request(bridge: MachineBridge) -> None:
+    bridge.exchange(write(Type.PIO, 0x21, 1, 0xB8).pack())
+    answer = unpack(bridge.exchange(read(Type.PIO, 0x21, 1).pack()))
+    assert (answer.state, answer.data, answer.address, answer.reads) == (State.ANSWERED, 0xB8, 0x21, True)
+    with pytest.raises(BridgeError, match=r"^port 0x80 is no device of the hypervisor$"):
+        bridge.exchange(read(Type.PIO, 0x80, 1).pack())
+
+
+# -- acknowledge and priority
+
+
+def test_an_interrupt_is_acknowledged_by_its_owner_and_ended_by_the_guest(bridge: MachineBridge) -> None:
+    port(bridge, 0x21, 0xFE)
+    start_pit(bridge, 1193)
+    assert taken(bridge) == MASTER
+    assert in_service(bridge) == 1
+    assert taken(bridge, 0.05) is None  # it is in service, and holds itself back
+    port(bridge, 0x20, 0x20)
+    assert in_service(bridge) == 0
+    assert taken(bridge) == MASTER
+
+
+def test_a_mask_holds_the_ticks_back(bridge: MachineBridge) -> None:
+    start_pit(bridge, 1193)
+    assert taken(bridge, 0.1) is None
+    assert requested(bridge) & 1
+    port(bridge, 0x21, 0xFE)
+    assert taken(bridge) == MASTER
+
+
+def test_lines_of_other_devices_reach_both_chips_by_priority(bridge: MachineBridge) -> None:
+    port(bridge, 0x21, 0x00)
+    port(bridge, 0xA1, 0x00)
+    port(bridge, 0x43, 0x30)  # counter 0 does not count: only the lines below ask
+    for line in (7, 14, 3, 1):
+        bridge.set_line(line, True)
+    vectors = []
+    while (vector := taken(bridge, 0.3)) is not None and len(vectors) < 6:
+        vectors.append(vector)
+        if vector >= SLAVE:
+            port(bridge, 0xA0, 0x20)
+        port(bridge, 0x20, 0x20)
+    assert vectors[:4] in ([MASTER + 1, SLAVE + 6, MASTER + 3, MASTER + 7], [MASTER, MASTER + 1, SLAVE + 6, MASTER + 3])
+    for line in (7, 14, 3, 1):
+        bridge.set_line(line, False)
+
+
+def test_a_line_that_does_not_exist_is_refused(bridge: MachineBridge) -> None:
+    assert bridge.lines == 24
+    for line in (-1, 24):
+        with pytest.raises(BridgeError, match=rf"^interrupt line {line} does not exist: there are 0 to 23$"):
+            bridge.set_line(line, True)
+
+
+# -- the local APIC
+
+
+def test_a_self_ipi_is_requested_delivered_and_ended(bridge: MachineBridge, kind: str) -> None:
+    lapic(bridge, ICR, SELF | 0x61)
+    assert lapic(bridge, IRR + 0x30) == 1 << 1
+    assert taken(bridge) == 0x61
+    assert lapic(bridge, IRR + 0x30) == 0
+    if not lapic(bridge, ISR + 0x30):
+        pytest.skip(f"this host's {kind} keeps no in-service register of the local APIC")
+    assert lapic(bridge, ISR + 0x30) == 1 << 1
+    lapic(bridge, EOI, 0)
+    assert lapic(bridge, ISR + 0x30) == 0
+
+
+def test_the_task_priority_holds_an_interrupt_back(bridge: MachineBridge) -> None:
+    lapic(bridge, TPR, 0x70)
+    lapic(bridge, ICR, SELF | 0x61)
+    assert taken(bridge, 0.1) is None
+    lapic(bridge, TPR, 0x50)
+    assert taken(bridge) == 0x61
+    lapic(bridge, EOI, 0)
+
+
+def test_the_higher_priority_is_delivered_first(bridge: MachineBridge) -> None:
+    for vector in (0x51, 0x91, 0x71):
+        lapic(bridge, ICR, SELF | vector)
+    found = []
+    for _ in range(3):
+        found.append(taken(bridge))
+        lapic(bridge, EOI, 0)
+    assert found == [0x91, 0x71, 0x51]
+
+
+def test_the_timer_counts_down_and_interrupts_once(bridge: MachineBridge) -> None:
+    lapic(bridge, DIVIDE, 0xB)
+    lapic(bridge, LVT_TIMER, 0x41)
+    lapic(bridge, INITIAL, 30_000_000)  # ns, as both count: 30 ms
+    assert 0 < lapic(bridge, CURRENT) < 30_000_000
+    begun = time.monotonic()
+    assert taken(bridge) == 0x41
+    assert 0.01 < time.monotonic() - begun < 2
+    assert lapic(bridge, CURRENT) == 0
+    lapic(bridge, EOI, 0)
+    assert taken(bridge, 0.1) is None
+
+
+def test_a_periodic_timer_interrupts_again_and_again(bridge: MachineBridge) -> None:
+    lapic(bridge, DIVIDE, 0xB)
+    lapic(bridge, LVT_TIMER, 0x2_0041)
+    lapic(bridge, INITIAL, 5_000_000)
+    for _ in range(5):
+        assert taken(bridge) == 0x41
+        lapic(bridge, EOI, 0)
+
+
+def test_the_8259_comes_by_way_of_lint0_and_not_where_that_is_masked(bridge: MachineBridge) -> None:
+    port(bridge, 0x21, 0xFE)
+    lapic(bridge, LINT0, 0x10700)
+    start_pit(bridge, 1193)
+    assert taken(bridge, 0.1) is None
+    lapic(bridge, LINT0, 0x700)
+    assert taken(bridge) == MASTER
+
+
+# -- events
+
+
+def test_nothing_is_acknowledged_while_the_guest_can_take_no_interrupt(bridge: MachineBridge) -> None:
+    port(bridge, 0x21, 0xFE)
+    start_pit(bridge, 1193)
+    assert until(lambda: bool(requested(bridge) & 1))
+    time.sleep(0.05)
+    assert bridge.take() is None
+    assert (requested(bridge) & 1, in_service(bridge)) == (1, 0)
+
+
+@pytest.mark.parametrize("irq", [0, 6, 14])
+def test_what_was_acknowledged_too_early_can_be_put_back(bridge: MachineBridge, irq: int) -> None:
+    """The guest has turned its interrupts off meanwhile: to it nothing has been acknowledged."""
+    port(bridge, 0x21, 0xFF & ~(1 << irq if irq < 8 else 0x04))
+    port(bridge, 0xA1, 0xFF & ~(1 << (irq & 7)) if irq >= 8 else 0xFF)
+    if irq:
+        bridge.set_line(irq, True)
+    else:
+        start_pit(bridge, 1193, mode=0)
+    before = bridge.events
+    bridge.listen(True)
+    assert until(lambda: bridge.events > before)
+    bridge.listen(False)
+    bridge.put_back()
+    assert bridge.take() is None
+    assert in_service(bridge) == 0
+    assert requested(bridge) & (1 << irq if irq < 8 else 0x04)
+    assert taken(bridge) == (MASTER + irq if irq < 8 else SLAVE + irq - 8)
+    assert in_service(bridge) == (1 << irq if irq < 8 else 0x04)
+
+
+def test_an_interrupt_of_the_local_apic_can_be_put_back(bridge: MachineBridge) -> None:
+    lapic(bridge, ICR, SELF | 0x61)
+    before = bridge.events
+    bridge.listen(True)
+    assert until(lambda: bridge.events > before)
+    bridge.put_back()
+    bridge.listen(False)
+    bridge.put_back()
+    assert bridge.take() is None
+    assert lapic(bridge, IRR + 0x30) == 1 << 1
+    assert taken(bridge) == 0x61
+
+
+def test_a_request_while_the_vcpu_waits_for_an_interrupt_is_answered(bridge: MachineBridge) -> None:
+    """And it goes on waiting behind it."""
+    bridge.listen(True)
+    for value in range(64):
+        port(bridge, 0x21, value | 0xC0)
+        assert port(bridge, 0x21) == value | 0xC0
+    lapic(bridge, ICR, SELF | 0x61)
+    assert until(lambda: bridge.take() == 0x61)
+    bridge.listen(False)
+
+
+def test_each_interrupt_is_one_signal(bridge: MachineBridge) -> None:
+    told: list[bool] = []
+    vectors = []
+    with Signals() as signals:
+        signals.add(bridge.descriptor, lambda: told.append(True))
+        bridge.listen(True)
+        for vector in range(0x40, 0x54):
+            lapic(bridge, ICR, SELF | vector)
+            end = time.monotonic() + 5
+            while not told and time.monotonic() < end:
+                signal.sigtimedwait([], 0.02)
+            told.clear()
+            vectors.append(bridge.take())
+            lapic(bridge, EOI, 0)
+        bridge.listen(False)
+        count = signals.count
+        signals.remove(bridge.descriptor)
+    assert vectors == list(range(0x40, 0x54))
+    assert count == 20
+
+
+def test_a_guest_that_is_not_disturbed_costs_no_signal_and_no_look(bridge: MachineBridge) -> None:
+    """No polling: while nothing comes nobody is told anything, and no time of the process is used."""
+    with Signals() as signals:
+        signals.add(bridge.descriptor, lambda: None)
+        bridge.listen(True)
+        begun = time.process_time()
+        time.sleep(0.5)
+        used = time.process_time() - begun
+        bridge.listen(False)
+        assert signals.count == 0
+        signals.remove(bridge.descriptor)
+    assert used < 0.05
+
+
+def test_the_descriptor_belongs_to_the_hypervisor_whose_interrupt_it_is(kind: str) -> None:
+    with made(kind) as first, made(kind) as second, Signals() as signals:
+        told: list[int] = []
+        for number, bridge in enumerate((first, second)):
+            initialise(bridge)
+            signals.add(bridge.descriptor, lambda number=number: told.append(number))
+            bridge.listen(True)
+        lapic(second, ICR, SELF | 0x61)
+        assert until(lambda: bool(told))
+        assert told == [1]
+        assert (first.take(), second.take()) == (None, 0x61)
+        for bridge in (first, second):
+            signals.remove(bridge.descriptor)

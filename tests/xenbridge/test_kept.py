@@ -1,0 +1,233 @@
+"""A guest wholly in the emulator, whose PIC and PIT are a hypervisor's: its ticks come by SIGIO, each of them, and none
+at a time when it could not take it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bridges import Driven, until
+from emu.machine import MachineStop
+from machines import rom
+from xenbridge.signals import Signals
+
+KINDS = ("model", "kvm")
+PIT_HZ = 1_193_182
+#: The 8259 at vectors 8 and 70h with IRQ 0 alone, and counter 0 in mode 2 with a period of {count} CLK pulses;
+#: {wait} is executed between two ticks, of which there are {ticks}.
+GUEST = """
+    xor eax, eax
+    mov [0x500], eax
+    mov [0x504], eax
+    mov word [8 * 4], tick
+    mov word [8 * 4 + 2], 0xf000
+    mov word [12 * 4], port
+    mov word [12 * 4 + 2], 0xf000
+    mov word [0x20 * 4], moved
+    mov word [0x20 * 4 + 2], 0xf000
+    mov sp, 0x7c00
+    mov bl, 8
+    call init
+    mov al, 0x34
+    out 0x43, al
+    mov al, {count} & 0xff
+    out 0x40, al
+    mov al, {count} >> 8
+    out 0x40, al
+    {body}
+    mov al, 7
+    out 0xf4, al
+    hlt
+"""
+HANDLERS = """
+init:
+    mov al, 0x11
+    out 0x20, al
+    mov al, bl
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 0xfe
+    out 0x21, al
+    ret
+tick:
+    inc dword [0x500]
+    jmp eoi
+port:
+    inc dword [0x504]
+    push ax
+    push dx
+    mov dx, 0x3fa
+    in al, dx
+    mov [0x508], al
+    pop dx
+    pop ax
+    jmp eoi
+moved:
+    inc dword [0x50c]
+eoi:
+    push ax
+    mov al, 0x20
+    out 0x20, al
+    pop ax
+    iret
+"""
+COUNTING = """
+again:
+    sti
+    {wait}
+    cli
+    cmp dword [0x500], {ticks}
+    jb again
+"""
+TICKS = 200
+
+
+def guest(body: str, count: int = 1193, **words: object) -> bytes:
+    return rom(GUEST.format(count=count, body=body.format(**words)), HANDLERS)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    with Signals() as found:
+        yield found
+
+
+@pytest.mark.parametrize("wait", ["hlt", "nop"])
+def test_200_of_200_ticks_arrive_without_polling(kind: str, wait: str, signals: Signals) -> None:
+    """At 250 Hz, by signals alone. The time is the PIT's: none is made up, and few are lost on a busy host."""
+    driven = Driven(kind, guest(COUNTING, 4773, wait=wait, ticks=TICKS), signals)
+    begun = time.monotonic()
+    driven.start()
+    end = driven.end()
+    took = time.monotonic() - begun
+    assert (end.reason, end.code) == (MachineStop.EXIT, 7)
+    counted, periods = driven.word(0x500), took * PIT_HZ / 4773
+    assert counted == sum(event.kind == "interrupt" for event in driven.machine.journal)
+    assert TICKS <= counted <= TICKS + 1
+    assert 1 <= signals.count <= driven.keeper.bridge.events
+    assert periods >= counted - 2
+    driven.close()
+
+
+def test_ticks_are_lost_by_none_where_the_hypervisor_keeps_them(signals: Signals) -> None:
+    """KVM's other policy (KVM_REINJECT_CONTROL): what a late guest has missed comes behind the acknowledge."""
+    driven = Driven("kvm", guest(COUNTING, 1193, wait="hlt", ticks=TICKS), signals, reinject=True)
+    begun = time.monotonic()
+    driven.start()
+    assert driven.end().code == 7
+    periods = (time.monotonic() - begun) * PIT_HZ / 1193
+    assert periods >= TICKS - 2
+    driven.close()
+
+
+def test_ticks_do_not_come_in_a_bunch_behind_a_stretch_without_interrupts(kind: str, signals: Signals) -> None:
+    """The PIT counts on for some 100 periods with IF clear. The PIC keeps one request of them, and one may have been
+    acknowledged before: what comes behind that comes at the PIT's pace."""
+    body = """
+    mov ecx, 40000000
+    cli
+wait_off:
+    dec ecx
+    jnz wait_off
+    mov dword [0x500], 0
+    sti
+wait_on:
+    cmp dword [0x500], 20
+    jb wait_on
+    cli
+    """
+    driven, times = Driven(kind, guest(body), signals), []
+    acknowledge = driven.keeper.acknowledge
+
+    def acknowledged() -> int:
+        times.append(time.monotonic())
+        return acknowledge()
+
+    driven.keeper.acknowledge = acknowledged  # type: ignore[method-assign]
+    begun = time.monotonic()
+    driven.start()
+    assert driven.end(60).code == 7
+    assert (times[-1] - begun) * PIT_HZ / 1193 > 40
+    for number, at in enumerate(times[-20:]):
+        assert (at - times[-20]) * PIT_HZ / 1193 > number - 2
+    driven.close()
+
+
+def test_an_interrupt_acknowledged_while_the_guest_turned_them_off_has_the_vector_of_its_delivery(
+    kind: str, signals: Signals
+) -> None:
+    """With IF clear the controller is programmed anew: what had been acknowledged for the old vector comes by the new
+    one, never by the old."""
+    body = """
+    sti
+    cli
+    mov ecx, 20000000
+wait_off:
+    dec ecx
+    jnz wait_off
+    xor eax, eax
+    mov [0x500], eax
+    mov [0x50c], eax
+    mov bl, 0x20
+    call init
+    sti
+wait_moved:
+    cmp dword [0x50c], 3
+    jb wait_moved
+    cli
+    """
+    driven = Driven(kind, guest(body), signals)
+    driven.start()
+    assert driven.end(60).code == 7
+    assert (driven.word(0x500), driven.word(0x50C) >= 3) == (0, True)
+    driven.close()
+
+
+def test_a_device_of_the_machine_interrupts_by_the_hypervisors_lines(kind: str, signals: Signals) -> None:
+    """The transmitter of COM1 is empty: the port is userspace's, IRQ 4 the hypervisor's."""
+    body = """
+    mov al, 0xef
+    out 0x21, al
+    mov dx, 0x3fc
+    mov al, 8
+    out dx, al
+    mov dx, 0x3f9
+    mov al, 2
+    out dx, al
+wait_port:
+    sti
+    hlt
+    cli
+    cmp dword [0x504], 1
+    jb wait_port
+    """
+    driven = Driven(kind, guest(body, 0), signals)
+    driven.start()
+    assert driven.end().code == 7
+    assert driven.word(0x508) & 0xFF == 0x02  # IIR: transmitter holding register empty
+    driven.close()
+
+
+def test_the_signal_stops_the_machine_that_the_descriptor_belongs_to(kind: str, signals: Signals) -> None:
+    """Two machines in one process; only one of them has a timer that ticks."""
+    ticking = Driven(kind, guest(COUNTING, 4773, wait="nop", ticks=50), signals)
+    silent = Driven(kind, rom("sti\nagain:\ninc dword [0x500]\ncmp dword [0x510], 0\nje again\nhlt"), signals)
+    silent.machine.memory.write(0x510, bytes(4))
+    silent.start()
+    ticking.start()
+    assert ticking.end().code == 7
+    assert silent.keeper.bridge.events == 0 and not silent.keeper.due
+    assert until(lambda: silent.word(0x500) > 1000)
+    assert silent.end(0.0).reason is MachineStop.REQUEST
+    silent.close()
+    ticking.close()

@@ -1,0 +1,138 @@
+"""A machine's interrupt controllers and timers kept by a hypervisor behind a bridge, on the host's clock.
+
+The machine's buses have something that submits; its devices drive the hypervisor's lines; what the hypervisor has
+acknowledged for the guest is what INTR asks for. An interrupt comes as a signal: `ring` stops the machine before its
+next instruction, where it is looked at, and the engine delivers it when IF, shadow and priority allow. A guest that
+turns its interrupts off before has it put back as soon as it looks at its controllers, or changes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from emu.bus import BusDevice
+from emu.clock import Clock
+from emu.devices.ioapic import IoApic
+from emu.devices.lapic import Lapic, Message
+from emu.devices.pic8259 import Pic8259Pair
+from emu.devices.pit8254 import Pit8254, Port61
+from emu.devices.shared_ports import SharedPorts
+from emu.engine import Executor
+from emu.irq import InterruptController, IntrPin
+from emu.keeper import Keeper
+from emu.x86.cpuid import CpuModel
+from xenbridge.bridge import MachineBridge
+from xenbridge.ioreq import Type
+from xenbridge.mirrors import MirroredIoApic, MirroredLapic, MirroredPic, MirroredPit, MirroredPort61, Mirrors
+from xenbridge.submitted import Submitted
+
+
+class BridgeKeeper(Keeper):
+    """One machine's. `bridge` is borrowed from now on, and closed with the machine."""
+
+    hypervisor: ClassVar[bool] = True
+    restorable: ClassVar[bool] = False
+
+    def __init__(self, bridge: MachineBridge) -> None:
+        self.bridge = bridge
+        bridge.borrow()
+        self.descriptor = bridge.descriptor
+        self._mirrors = Mirrors(bridge)
+        self._pin: IntrPin | None = None
+        self._executor: Executor | None = None
+        #: what INTR asks for. It changes only where the pin is updated behind it: who looked at the bridge in between
+        #: would have the event, and the engine would never hear of it.
+        self._waiting: int | None = None
+
+    # -- what the board is given
+
+    def pic(self, pin: IntrPin, shared: SharedPorts | None) -> Pic8259Pair:
+        """See Keeper."""
+        self._pin = pin
+        return MirroredPic(pin, self._mirrors)
+
+    def lapic(self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel) -> Lapic:
+        """See Keeper."""
+        self._mirrors.clock = clock
+        return MirroredLapic(clock, pin, tsc, model, self._mirrors, self._exchange)
+
+    def ioapic(self, pin: IntrPin, send: Callable[[Message], bool]) -> IoApic:
+        """See Keeper."""
+        return MirroredIoApic(pin, self._mirrors)
+
+    def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None) -> Pit8254:
+        """See Keeper. It drives nothing: the hypervisor's does."""
+        self._mirrors.clock = clock
+        return MirroredPit(clock, self._mirrors)
+
+    def port61(self, pit: Pit8254, clock: Clock) -> Port61:
+        """See Keeper."""
+        return MirroredPort61(pit, clock, self._mirrors)
+
+    def ports(self, first: int, device: BusDevice) -> BusDevice:
+        """See Keeper."""
+        return Submitted(Type.PIO, first, self._exchange, lambda address, size: device.peek(address - first, size))
+
+    def memory(self, first: int, device: BusDevice) -> BusDevice:
+        """See Keeper."""
+        return Submitted(Type.COPY, first, self._exchange, lambda address, size: device.peek(address - first, size))
+
+    def controller(self, controller: InterruptController) -> InterruptController:
+        """See Keeper."""
+        return self
+
+    def attach(self, executor: Executor) -> None:
+        """See Keeper."""
+        self._executor = executor
+        self.bridge.listen(True)
+
+    # -- requests
+
+    def _exchange(self, raw: bytes) -> bytes:
+        assert self._pin is not None
+        self._pin.settle()
+        self.bridge.put_back()
+        answer = self.bridge.exchange(raw)
+        self._look()
+        return answer
+
+    def _look(self) -> None:
+        """Drive INTR by what has come."""
+        assert self._pin is not None
+        self._waiting = self.bridge.look()
+        self._pin.update()
+
+    # -- events
+
+    def ring(self) -> None:
+        """The bridge's descriptor has become readable. From any thread, or a signal's handler: the machine stops
+        before its next instruction, and goes on behind `service`."""
+        self.due = True
+        if self._executor is not None:
+            self._executor.request_stop()
+        self.wake()
+
+    def service(self) -> None:
+        """See Keeper."""
+        self.due = False
+        self._look()
+
+    def pending_vector(self) -> int | None:
+        """See InterruptController: what has been acknowledged, and waits."""
+        return self._waiting
+
+    def last_for_now(self) -> bool:
+        """See InterruptController. The next one comes by a signal."""
+        return True
+
+    def acknowledge(self) -> int:
+        """See InterruptController: it has been delivered. From now on the next one is listened for."""
+        vector = self.bridge.take()
+        assert vector is not None, "the engine delivers what waits"
+        self._waiting = None
+        return vector
+
+    def close(self) -> None:
+        """See Keeper."""
+        self.bridge.close()

@@ -1,0 +1,403 @@
+"""The bridge to the LAPIC, PIC, I/O APIC and PIT in Linux's KVM, by its vCPU 0, which is borrowed from the guest.
+
+KVM has no call for an access on a guest's behalf. While the emulator has the guest its vCPU has nothing to do: it is
+given the code of xenbridge.kvm.parked, where one KVM_RUN makes one access, by KVM's own devices, with all their side
+effects. To hear of interrupts a thread has it halt there with interrupts on; KVM prioritises and acknowledges, the
+vector's stub says the vector, and a byte in a pipe, which raises SIGIO, tells whoever the guest belongs to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import struct
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from emu.engine import MemoryRegion
+from emu.x86.cpuid import MODELS, CpuModel
+from emu.x86.msrs import APIC_BASE
+from emu.x86.state import RFLAGS_IF, CpuState
+from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Devices, Owned
+from xenbridge.ioreq import LAYOUT, Ioreq, State, Type, unpack
+from xenbridge.kvm import abi, parked
+from xenbridge.kvm.abi import KvmError, ioctl
+from xenbridge.kvm.cpuid import cpuid_entries
+from xenbridge.kvm.devices import ioapic_state, lapic_state, pic_state, pit_state
+from xenbridge.kvm.kick import SIGNAL
+from xenbridge.kvm.unacknowledge import put_back
+from xenbridge.kvm.vcpu import AT_INJECTED, INTERRUPTED, Vcpu
+from xenbridge.kvm.vm import Slot, Vm, slots_of
+
+OWNED: Final = (
+    *TIMER_AND_LAPIC,
+    Owned("pic0", Type.PIO, 0x20, 0x21),
+    Owned("pic1", Type.PIO, 0xA0, 0xA1),
+    Owned("elcr", Type.PIO, 0x4D0, 0x4D1),
+    Owned("ioapic", Type.COPY, 0xFEC00000, 0xFEC000FF),
+)
+LINES: Final = 24
+#: Calls the thread that listens back. Another one than that of a guest's own vCPU, which may be pending in a thread
+#: that makes requests.
+CALL: Final = SIGNAL + 1
+#: Seconds that the vCPU may take to come back when it is called.
+PATIENCE: Final = 10.0
+#: What an access needs of kvm_run, as indices of 64-bit, 32-bit and 16-bit words: registers, what of them was written
+#: here, the exit's reason, and the port of EXIT_IO. A request is as much Python as KVM, so each of these counts.
+_RAX, _RBX, _RDX = ((abi.AT_REGS + getattr(abi.Regs, name).offset) // 8 for name in ("rax", "rbx", "rdx"))
+_RIP, _RFLAGS = ((abi.AT_REGS + getattr(abi.Regs, name).offset) // 8 for name in ("rip", "rflags"))
+_DIRTY, _REASON, _PORT = abi.RUN_DIRTY // 8, abi.RUN_REASON // 4, (abi.RUN_UNION + 2) // 2
+#: RIP and RFLAGS alone.
+_PLACE, _PLACE_AT = struct.Struct("<2Q"), abi.AT_REGS + abi.Regs.rip.offset
+_RSP: Final = struct.Struct("<Q")
+_RSP_AT: Final = abi.AT_REGS + abi.Regs.rsp.offset
+#: Plain numbers, as an enumeration's cost more than the rest of the way.
+_READS, _READY, _ANSWERED, _PIO = 0x20, int(State.READY), int(State.ANSWERED), int(Type.PIO)
+_ENTRIES: Final = {(int(type), reads, size): entry for (type, reads, size), entry in parked.ENTRIES.items()}
+_PORTS: Final = frozenset(
+    port for owned in OWNED if owned.type is Type.PIO for port in range(owned.first, owned.last + 1)
+)
+_PAGES: Final = frozenset(owned.first >> 12 for owned in OWNED if owned.type is Type.COPY)
+_MASKS: Final = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF}
+_RESERVED_FLAG: Final = 2
+_TOLD: Final = b"\1"
+_MOST: Final = 64  #: bytes read at a time, more than ever wait
+
+
+class KvmBridge:
+    """A virtual machine whose interrupt controllers and timer are in the kernel; see `xenbridge.bridge.MachineBridge`.
+
+    Its vCPU is the guest's until `borrow`. Raises KvmError where it cannot be had. `close` ends it."""
+
+    def __init__(
+        self, regions: Sequence[MemoryRegion] = (), model: CpuModel | None = None, *, reinject: bool = False
+    ) -> None:
+        """`regions`: the guest's memory, for one that runs natively too. `reinject`: see Vm.add_devices."""
+        #: what the borrowed vCPU executes
+        self.parked_code = parked.code()
+        self._page = ctypes.c_uint8.from_buffer(self.parked_code)
+        self.vm = Vm()
+        try:
+            self.vm.add_devices(reinject=reinject)
+            self.cpu = Vcpu(self.vm, cpuid_entries(model or MODELS["max"].with_apic()))
+        except KvmError:
+            self.vm.close()
+            raise
+        self._initial, self._initial_lapic = self.vm.kept(), abi.LapicState()
+        ioctl(self.cpu.fd, "GET_LAPIC", self._initial_lapic)
+        host = ctypes.addressof(self._page)
+        self.vm.place((*slots_of(regions, a20=True), Slot(parked.BASE, parked.SIZE, host, False)))
+        # CALL ends KVM_RUN and stays pending, as it is blocked outside, and it alone: a signal to the vCPU of a guest
+        # on the same thread would end each of our entries. struct kvm_signal_mask: the length, and what is blocked.
+        blocked = (1 << 64) - 1 & ~(1 << CALL - 1)
+        ioctl(self.cpu.fd, "SET_SIGNAL_MASK", ctypes.create_string_buffer(struct.pack("<IQ", 8, blocked)))
+        self._page_of_run, self._fd = self.cpu.page, self.cpu.fd
+        page = memoryview(self.cpu.page)
+        self._words, self._reasons, self._ports = page.cast("Q"), page.cast("I"), page.cast("H")
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.requests = self.events = 0  #: accesses made, and interrupts acknowledged
+        self._borrowed = self._wanted = self._listening = False
+        self._state = CpuState()
+        self._halted = False
+        self._vector: int | None = None
+        self._error = ""
+        self._called = False  # the thread is to come back
+        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._ends = False
+        self._thread = threading.Thread(target=self._listener, name="v2e-kvm-bridge", daemon=True)
+        self._thread.start()
+
+    @property
+    def owned(self) -> tuple[Owned, ...]:
+        return OWNED
+
+    @property
+    def descriptor(self) -> int:
+        return self._reader
+
+    @property
+    def lines(self) -> int:
+        return LINES
+
+    @property
+    def borrowed(self) -> bool:
+        return self._borrowed
+
+    # -- the guest's registers meanwhile
+
+    def cpu_state(self) -> CpuState:
+        """The guest's registers, which are not in the vCPU while it is borrowed."""
+        state = self._state.copy()
+        state.halted = self._halted
+        return state
+
+    def load_cpu(self, state: CpuState) -> None:
+        """What the guest goes on with when it is given the vCPU back."""
+        self._state, self._halted = state.copy(), state.halted
+
+    # -- borrowing
+
+    def borrow(self) -> None:
+        """See Bridge. The vCPU must not be running."""
+        if self._borrowed:
+            raise BridgeError("the vCPU has been borrowed already")
+        try:
+            mode = ctypes.c_uint32()
+            ioctl(self.cpu.fd, "GET_MP_STATE", mode)
+            self.cpu.finish(lambda reason: None)
+            self._state, self._halted = self.cpu.state(), mode.value == abi.HALTED
+            if self._halted:
+                ioctl(self.cpu.fd, "SET_MP_STATE", ctypes.c_uint32(abi.RUNNABLE))
+            self._load(parked.parked(self._state))
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+        self._borrowed, self._wanted, self._vector = True, False, None
+
+    def _load(self, state: CpuState) -> None:
+        """Registers for the vCPU, with the kernel's APIC base and task priority, which are the local APIC's."""
+        live = self.cpu.live
+        state.cr8, state.msrs[APIC_BASE] = live.cr8, self.cpu.apic_base
+        self.cpu.load(state)
+
+    def give_back(self, *, halted: bool | None = None) -> None:
+        """See Bridge; without `halted` it is as it was, or as `load_cpu` has it."""
+        if not self._borrowed:
+            return
+        halts = self._halted if halted is None else halted
+        self.listen(False)
+        try:
+            state = self._state
+            if self._vector is not None and not (state.rflags & RFLAGS_IF and not state.shadow):
+                self.put_back()
+            self._load(state.copy())
+            if self._vector is not None:
+                self.cpu.deliver(self._vector)
+                self._vector = None
+                self._told()
+                halts = False
+            if halts:
+                ioctl(self.cpu.fd, "SET_MP_STATE", ctypes.c_uint32(abi.HALTED))
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+        self._borrowed = False
+
+    # -- requests
+
+    def submit(self, request: Ioreq) -> int:
+        """See Bridge."""
+        if not any(owned.holds(request) for owned in OWNED):
+            space = "port" if request.type is Type.PIO else "address"
+            raise BridgeError(f"{space} {request.address:#x} is no device of the hypervisor")
+        if request.size not in _MASKS or request.indirect or request.count != 1:
+            raise BridgeError("a request is for one element of 1, 2 or 4 bytes")
+        return self.access(request.type, request.address, request.size, request.reads, request.data)
+
+    def exchange(self, raw: bytes) -> bytes:
+        """As `submit`, of the 32 bytes of a request; those of its answer."""
+        address, data, count, size, port, _, bits, type = LAYOUT.unpack(raw)
+        reads = bits & _READS
+        entry = _ENTRIES.get((type, reads != 0, size))
+        known = address in _PORTS if type == _PIO else address >> 12 in _PAGES
+        if entry is None or not known or count != 1 or bits & ~_READS != _READY:
+            data = self.submit(unpack(raw))  # it says what is wrong with it
+        else:
+            data = self._access(entry, address, _MASKS[size], data, reads)
+        return LAYOUT.pack(address, data, 1, size, port, 0, _ANSWERED | reads, type)
+
+    def access(self, type: Type, address: int, size: int, reads: bool, value: int = 0) -> int:
+        """Make one access, of 1, 2 or 4 bytes, to whatever answers in the kernel; what it read, 0 for a write."""
+        return self._access(parked.ENTRIES[type, reads, size], address, _MASKS[size], value, reads)
+
+    def _access(self, entry: int, address: int, mask: int, value: int, reads: int) -> int:
+        """Have the vCPU execute the piece of code at `entry`."""
+        if not self._borrowed:
+            raise BridgeError("the vCPU is the guest's: nothing can be requested now")
+        if self._listening:
+            self._call_back()
+        words = self._words
+        words[_RAX], words[_RBX], words[_RDX] = value & mask, address, address
+        words[_RIP], words[_RFLAGS] = entry, _RESERVED_FLAG
+        words[_DIRTY] |= abi.SYNC_REGS
+        self.requests += 1
+        if abi.call(self._fd, abi.RUN, 0) < 0:
+            self._run_again()
+        if self._reasons[_REASON] != abi.EXIT_IO or self._ports[_PORT] != parked.DOOR:
+            name = abi.EXIT_NAMES.get(self._reasons[_REASON], "an exit that is not known")
+            raise BridgeError(f"nobody in the kernel answers {address:#x}: KVM ended with {name}")
+        data = words[_RAX] & mask if reads else 0
+        if self._wanted:
+            self._hear()
+        return data
+
+    def _run_again(self) -> None:
+        """KVM_RUN has failed: go on where that was but an interruption."""
+        try:
+            if ctypes.get_errno() not in (errno.EINTR, errno.EAGAIN):
+                raise KvmError(f"KVM_RUN failed: {os.strerror(ctypes.get_errno())}")
+            while self.cpu.run() == INTERRUPTED:
+                pass
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+
+    def set_line(self, irq: int, level: bool) -> None:
+        """See MachineBridge. From any thread."""
+        if not 0 <= irq < LINES:
+            raise BridgeError(f"interrupt line {irq} does not exist: there are 0 to {LINES - 1}")
+        self.vm.set_line(irq, level)
+
+    # -- as a whole
+
+    def devices(self, now: int) -> Devices:
+        """See MachineBridge. A vCPU that waits for an interrupt is called back for the moment."""
+        self._call_back()
+        page = abi.LapicState()
+        try:
+            ioctl(self.cpu.fd, "GET_LAPIC", page)
+            pit, port61 = pit_state(self.vm.pit(), now)
+            pic, ioapic = pic_state(self.vm.pic(0), self.vm.pic(1)), ioapic_state(self.vm.ioapic())
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+        self._hear()
+        return Devices(pic, lapic_state(bytes(page.regs), self.cpu.apic_base, now), ioapic, pit, port61)
+
+    def reset(self) -> None:
+        """See MachineBridge: what the kernel gave them when they were made."""
+        self.put_back()
+        try:
+            self.vm.restore(self._initial)
+            ioctl(self.cpu.fd, "SET_LAPIC", self._initial_lapic)
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+        self._hear()
+
+    # -- events
+
+    def listen(self, on: bool) -> None:
+        """See Bridge."""
+        self._wanted = on
+        if on:
+            self._hear()
+        else:
+            self._call_back()
+
+    def _hear(self) -> None:
+        """Let the vCPU wait for an interrupt, if one is wanted and none is waiting."""
+        if self._borrowed and self._wanted and self._vector is None and not self._listening:
+            self._listening = True
+            self._go.release()
+
+    def _call_back(self) -> None:
+        """Have the vCPU at rest, the thread waiting. An interrupt may come first, and is kept."""
+        if not self._listening:
+            return
+        self._called = True
+        self.cpu.immediate_exit.value = 1
+        assert self._thread.ident is not None
+        signal.pthread_kill(self._thread.ident, CALL)
+        self._come_back()
+
+    def _come_back(self) -> None:
+        """The thread gives the vCPU back."""
+        if not self._back.acquire(timeout=PATIENCE):
+            raise BridgeError(f"the borrowed vCPU did not come back in {PATIENCE:.0f} s")
+        self._called = self._listening = False
+        self.cpu.immediate_exit.value = 0
+        if self._error:
+            raise BridgeError(self._error)
+
+    def take(self) -> int | None:
+        """See Bridge. Without waiting: a vCPU that listens goes on listening."""
+        vector = self.look()
+        if vector is not None:
+            self._vector = None
+            self._told()
+        self._hear()
+        return vector
+
+    def look(self) -> int | None:
+        """See MachineBridge."""
+        if self._listening and self._told():
+            self._come_back()
+        return None if self._listening else self._vector
+
+    def _told(self) -> bool:
+        """Read the pipe empty: whether the thread has written."""
+        with contextlib.suppress(BlockingIOError):
+            return bool(os.read(self._reader, _MOST))
+        return False
+
+    def put_back(self) -> None:
+        """See MachineBridge. Raises BridgeError."""
+        self._call_back()
+        if (vector := self._vector) is not None:
+            try:
+                put_back(self.vm, self.cpu.fd, vector)
+            except KvmError as error:
+                raise BridgeError(str(error)) from None
+            self._vector = None
+            self._told()
+
+    # -- the thread that listens
+
+    def _listener(self) -> None:
+        """It has the vCPU from `_go` to `_back`."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, (CALL,))
+        while True:
+            self._go.acquire()
+            if self._ends:
+                return
+            try:
+                self._wait_for_interrupt()
+            except KvmError as error:
+                self._error = str(error)
+            # Who finds the byte waits for the vCPU, which comes at once.
+            if self._vector is not None or self._error:
+                os.write(self._writer, _TOLD)
+            self._back.release()
+
+    def _wait_for_interrupt(self) -> None:
+        cpu, page = self.cpu, self._page_of_run
+        _PLACE.pack_into(page, _PLACE_AT, parked.LISTEN, _RESERVED_FLAG)
+        _RSP.pack_into(page, _RSP_AT, parked.STACK)
+        cpu.mark_dirty(abi.SYNC_REGS)
+        while True:
+            reason = cpu.run()
+            if reason in (INTERRUPTED, abi.EXIT_INTR):
+                while signal.sigtimedwait((CALL,), 0) is not None:
+                    pass
+                if not self._called:
+                    continue  # a signal of an earlier call
+                if page[AT_INJECTED]:
+                    # KVM has acknowledged it, and the call came before the entry that would have delivered it.
+                    self._vector = page[AT_INJECTED + 1]
+                    cpu.withdraw()
+                    self.events += 1
+                self._rest()
+                return
+            if reason == abi.EXIT_IO and (access := cpu.pio()).port == parked.BELL:
+                self._vector = cpu.pio_data(access)[0]
+                self.events += 1
+                return
+            raise KvmError(f"the borrowed vCPU ended with {abi.EXIT_NAMES.get(reason, str(reason))}")
+
+    def _rest(self) -> None:
+        """Out of HLT: a vCPU that is halted for the kernel would not make an access."""
+        ioctl(self.cpu.fd, "SET_MP_STATE", ctypes.c_uint32(abi.RUNNABLE))
+
+    def close(self) -> None:
+        """See MachineBridge."""
+        if self._ends:
+            return
+        if self._listening:
+            self._call_back()
+        self._ends = True
+        self._go.release()
+        self._thread.join(PATIENCE)
+        self.cpu.close()
+        self.vm.close()
+        for end in (self._reader, self._writer):
+            os.close(end)

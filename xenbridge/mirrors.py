@@ -1,0 +1,195 @@
+"""What a machine's board has of devices that a hypervisor keeps: lines that lead there, and a state to look at.
+
+A mirror is the model of the chip, whose state is taken from the hypervisor when somebody looks: views, peeks and what
+is saved are the hypervisor's. Nothing that a mirror would do by itself reaches anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emu.clock import Clock
+from emu.devices.ioapic import IoApic
+from emu.devices.ioapic import State as IoApicState
+from emu.devices.lapic import EXTINT, LINT0, LINT1, NMI, R_LVT_TIMER, R_SVR, R_TPR, Lapic
+from emu.devices.lapic import State as LapicState
+from emu.devices.pic8259 import Pic8259Pair
+from emu.devices.pic8259 import State as PicState
+from emu.devices.pit8254 import Pit8254, Port61, Port61State
+from emu.devices.pit8254 import State as PitState
+from emu.irq import IntrPin
+from emu.layout import ELCR, LAPIC
+from emu.views import DeviceView
+from emu.x86.cpuid import CpuModel
+from xenbridge.bridge import Devices, MachineBridge
+from xenbridge.ioreq import Type, write
+
+ISA_LINES = 16
+_PRIORITY_SHIFT = 4  #: CR8 is bits 7:4 of the TPR (SDM vol. 3A, 11.8.6)
+
+
+class Mirrors:
+    """Where those of one machine look. `clock` is the machine's."""
+
+    def __init__(self, bridge: MachineBridge) -> None:
+        self.bridge = bridge
+        self.clock: Clock | None = None
+
+    def look(self) -> Devices:
+        """The hypervisor's devices as they are now."""
+        return self.bridge.devices(0 if self.clock is None else self.clock.now)
+
+
+class MirroredPic(Pic8259Pair):
+    """Both 8259. The machine's devices drive their lines here: at the hypervisor's controllers, both kinds at once."""
+
+    def __init__(self, pin: IntrPin, mirrors: Mirrors) -> None:
+        self._mirrors = mirrors
+        super().__init__(pin)
+
+    def set_irq(self, n: int, level: bool) -> None:
+        """See Pic8259Pair."""
+        self.raised[n] += level
+        self._mirrors.bridge.set_line(n, level)
+
+    def _settle(self) -> None:
+        self._pin.settle()
+        state = self._mirrors.look().pic
+        for chip, found in zip(self._chips, (state.master, state.slave), strict=True):
+            chip.state = found
+
+    def pending_vector(self) -> int | None:
+        """See Pic8259Pair. What INTR asks for is the keeper's."""
+        return None
+
+    def _write_elcr(self, index: int, value: int) -> None:
+        self._mirrors.bridge.exchange(write(Type.PIO, ELCR + index, 1, value).pack())
+
+    def reset(self) -> None:
+        """Power-on, of all of the hypervisor's devices at once."""
+        self._mirrors.bridge.reset()
+        self.raised = [0] * 16
+
+    def restore(self, state: PicState) -> None:
+        """The hypervisor's state is not taken back."""
+
+
+class MirroredLapic(Lapic):
+    """The local APIC. CR8 is its task priority, wherever that is."""
+
+    def __init__(
+        self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel, mirrors: Mirrors,
+        exchange: Callable[[bytes], bytes],
+    ) -> None:  # fmt: skip
+        self._mirrors, self._exchange = mirrors, exchange
+        self._priority = 0
+        super().__init__(clock, pin, tsc, model)
+
+    def set_task_priority(self, value: int) -> None:
+        """See Lapic."""
+        if value != self._priority:
+            self._priority = value
+            address = LAPIC + (R_TPR << 4)
+            self._exchange(write(Type.COPY, address, 4, value << _PRIORITY_SHIFT).pack())
+
+    def virtual_wire(self) -> None:
+        """See Lapic."""
+        for register, value in ((R_SVR, 0x1FF), (R_LVT_TIMER + LINT0, EXTINT << 8), (R_LVT_TIMER + LINT1, NMI << 8)):
+            self._exchange(write(Type.COPY, LAPIC + (register << 4), 4, value).pack())
+
+    def _refresh(self) -> None:
+        """What the hypervisor has; where the page is, and how it is reached, is known here."""
+        state = self._mirrors.look().lapic
+        state.base = self._state.base
+        self._state = state
+        self.timer.state = state.timer
+
+    def peek(self, offset: int, size: int) -> int:
+        """See Lapic."""
+        self._refresh()
+        return super().peek(offset, size)
+
+    def save(self) -> LapicState:
+        """See Lapic."""
+        self._refresh()
+        return super().save()
+
+    def view(self) -> DeviceView:
+        """See Lapic."""
+        self._refresh()
+        return super().view()
+
+
+class MirroredIoApic(IoApic):
+    """The I/O APIC."""
+
+    def __init__(self, pin: IntrPin, mirrors: Mirrors) -> None:
+        self._mirrors = mirrors
+        super().__init__(pin, lambda message: False)
+
+    def set_irq(self, n: int, level: bool) -> None:
+        """See IoApic. The others come by the 8259's."""
+        if n >= ISA_LINES:
+            self._mirrors.bridge.set_line(n, level)
+
+    def peek(self, offset: int, size: int) -> int:
+        """See IoApic."""
+        self._state = self._mirrors.look().ioapic
+        return super().peek(offset, size)
+
+    def save(self) -> IoApicState:
+        """See IoApic."""
+        self._state = self._mirrors.look().ioapic
+        return super().save()
+
+    def view(self) -> DeviceView:
+        """See IoApic."""
+        self._state = self._mirrors.look().ioapic
+        return super().view()
+
+
+class MirroredPit(Pit8254):
+    """The 8254."""
+
+    def __init__(self, clock: Clock, mirrors: Mirrors) -> None:
+        self._mirrors = mirrors
+        super().__init__(clock, lambda level: None)
+
+    def _refresh(self) -> None:
+        self._counters = self._mirrors.look().pit.counters
+
+    def peek(self, offset: int, size: int) -> int:
+        """See Pit8254."""
+        self._refresh()
+        return super().peek(offset, size)
+
+    def save(self) -> PitState:
+        """See Pit8254."""
+        self._refresh()
+        return super().save()
+
+    def view(self) -> DeviceView:
+        """See Pit8254."""
+        self._refresh()
+        return super().view()
+
+
+class MirroredPort61(Port61):
+    """System control port B."""
+
+    def __init__(self, pit: Pit8254, clock: Clock, mirrors: Mirrors) -> None:
+        self._mirrors = mirrors
+        super().__init__(pit, clock)
+
+    def peek(self, offset: int, size: int) -> int:
+        """See Port61."""
+        self._state = self._mirrors.look().port61
+        return super().peek(offset, size)
+
+    def save(self) -> Port61State:
+        """See Port61."""
+        self._state = self._mirrors.look().port61
+        return super().save()
+
+    def reset(self) -> None:
+        """The hypervisor's is reset with the others."""
