@@ -82,6 +82,12 @@ class FastLoop:
             raise EngineError("too many engines at once, or no memory left for another one's translations")
         self.engine = c_void_p(self._engine)
 
+    @property
+    def library(self) -> str:
+        """The helper's file."""
+        name: str = self._helper.library._name
+        return name
+
     def instruction_pc(self) -> int:
         """The linear address of the instruction that is executing."""
         pc: int = self._helper.instruction_pc(self._engine)
