@@ -4,6 +4,7 @@ refusal of all that runs or writes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from emu.catches import Catch
 from emu.debugger import Debugger
@@ -17,7 +18,9 @@ from emu.views import EntryView, RegisterView, SegmentView
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from emu.x86.msrs import msrs_of
 from emu.x86.state import CpuState
-from emu.x86.vmentry import Rules
+
+if TYPE_CHECKING:
+    from emu.x86.vmentry import Rules
 
 NO_MACHINE = "this is only looked at: no machine is behind it that could run, be written, or say more"
 

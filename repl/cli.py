@@ -7,6 +7,7 @@ starts at once. `repl.launch` builds what the options ask for.
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import os
 import signal
@@ -16,6 +17,9 @@ from typing import Any, NoReturn
 
 from repl.options import UsageError
 from repl.outcome import STATUS_INTERNAL, STATUS_USAGE
+
+#: How a write fails where there is no room, or none is allowed.
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 _EPILOG = """exit status: odd is the guest's own, (code << 1) | 1 after a write of code to port 0xf4; 0 the event was
 reached, the guest powered off, or a person left; 2 wrong usage or an unusable file; 4 the guest died;
@@ -266,6 +270,17 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")  # a screen may hold what the locale cannot say
 
 
+def _internal_error(error: Exception, debug: bool) -> int:
+    if debug:
+        _traceback()
+    print(
+        f"v2e: internal error, please report it: {type(error).__name__}: {_one_line(error)} "
+        "(--debug shows the traceback)",
+        file=sys.stderr,
+    )
+    return STATUS_INTERNAL
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `v2e`; returns the exit status. Errors are one line on stderr; with --debug their traceback is too."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -286,20 +301,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of stdout has gone, as `head` does: nothing is left to say, nor to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            return _internal_error(error, debug)
+        # What is still buffered cannot be written either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"v2e: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return STATUS_USAGE
     except KeyboardInterrupt:
         # Die by the signal, so that a shell script that runs us stops too.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         return STATUS_INTERNAL
     except Exception as error:
-        if debug:
-            _traceback()
-        print(
-            f"v2e: internal error, please report it: {type(error).__name__}: {_one_line(error)} "
-            "(--debug shows the traceback)",
-            file=sys.stderr,
-        )
-        return STATUS_INTERNAL
+        return _internal_error(error, debug)
     finally:
         gc.enable()
 
