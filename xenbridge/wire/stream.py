@@ -226,8 +226,10 @@ def _drop_pages(numbers: memoryview, pages: dict[int, int]) -> bool:
         return False
     frames = bytearray(numbers)
     frames[7::8] = bytes(len(frames) // 8)
-    for frame in pages.keys() & set(memoryview(frames).cast("Q")):
-        del pages[frame]
+    named = memoryview(frames).cast("Q")
+    if not pages.keys().isdisjoint(named):
+        for frame in pages.keys() & set(named):
+            del pages[frame]
     return True
 
 

@@ -159,6 +159,7 @@ def test_a_domain_that_xl_destroys_meanwhile_is_a_sentence(paused, idle) -> None
         Domain(paused.libraries, paused.domid)
 
 
+@pytest.mark.timeout(240)  # making, saving, and reading a million frames, all emulated
 def test_a_domain_that_xl_saves_is_inspected_and_continued_in_the_emulator_to_the_same_end(tmp_path, capfd) -> None:
     domain, path = XlDomain("counts", tmp_path, disk(tmp_path, "count")), tmp_path / "xl.save"
     try:
