@@ -97,7 +97,12 @@ def _word(session: Session, text: str) -> str:
 
 
 def _path(session: Session, text: str) -> Path:
-    return Path(text.strip("\"'")).expanduser()
+    if "\0" in text:
+        raise CommandError("a path holds no NUL")
+    try:
+        return Path(text.strip("\"'")).expanduser()
+    except RuntimeError:  # the home of somebody who is not known
+        raise CommandError(f"{text!r}: there is no such user") from None
 
 
 def _path_words(session: Session, prefix: str) -> Iterable[str]:
