@@ -2,7 +2,7 @@
 
 Each workload runs under the reference hypervisor by each policy, in this process. Its exits are taken down once, and
 replayed for every fixed dwell and for a clairvoyant (docs/policies.md). Costs are the ledger's, so they are the same on
-every machine; the seconds are this one's. Nothing is asserted.
+every machine; the seconds, of processor time, are this one's. Nothing is asserted.
 """
 
 from __future__ import annotations

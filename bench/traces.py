@@ -58,7 +58,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Run:
-    """A guest's run under a policy: its ledger, its result, and what it took."""
+    """A guest's run under a policy: its ledger, its result, and the processor time that it took."""
 
     policy: str
     ledger: Ledger
@@ -92,9 +92,9 @@ def run(options: Sequence[str], until: str, policy: str, recorder: Recorder | No
         debugger.set_until(parse_until(until))
         debugger.set_limit(LIMIT)
         debugger.begin_continue()
-        begin = time.perf_counter()
+        begin = time.process_time()
         stop = debugger.run()
-        seconds = time.perf_counter() - begin
+        seconds = time.process_time() - begin
         fingerprint = debugger.fingerprint()
         return Run(policy, transitions.ledger, seconds, stop, str(fingerprint))
     finally:

@@ -6,7 +6,6 @@ from collections.abc import Hashable
 
 from emu.learner import Learner, SiteView
 from emu.ledger import Costs
-from emu.record import replace
 from emu.rental import FOR_GOOD, Prices
 from emu.vcpu import Site, VmExit
 
@@ -22,7 +21,7 @@ def prices_of(costs: Costs) -> Prices:
 
 def kind_of(site: Hashable) -> Hashable:
     """What sites have in common that are the same port, page or register, accessed from different places."""
-    return replace(site, pc=0) if isinstance(site, Site) else site
+    return site._replace(pc=0) if isinstance(site, Site) else site
 
 
 class Learn:

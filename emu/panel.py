@@ -6,6 +6,7 @@ Every method runs on the thread that owns the machine.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError, Inspector
 from emu.journal import Event
@@ -17,7 +18,9 @@ from emu.views import EntryView, FingerprintView, RegisterView, SegmentView, Stu
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
-from emu.x86.vmentry import Rules
+
+if TYPE_CHECKING:
+    from emu.x86.vmentry import Rules
 
 
 class Panel(Inspector):

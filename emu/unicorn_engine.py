@@ -121,7 +121,7 @@ class UnicornEngine(Running):
         control = self._control
         control.last = control.skip = EMPTY
         control.trap = 0
-        self._interrupted = self._returning = False
+        self._interrupted, self._returning, self._odd = False, False, True
         self._faults.forget()
         self._loop.forget()
         self._watch.translate()
@@ -144,7 +144,7 @@ class UnicornEngine(Running):
             return None
         self._control.taken = 0
         # With the gate no instruction has begun since.
-        self.interrupt_taken_at = self._control.taken_at if self._go is not None else self.retired + self._live
+        self.interrupt_taken_at = self._control.taken_at if self._fast is not None else self.retired + self._live
         return self._control.taken_vector
 
     def on_task_priority(self, callback: Callable[[int], None] | None) -> None:
@@ -158,7 +158,7 @@ class UnicornEngine(Running):
     def raise_nmi(self) -> None:
         """See Executor."""
         self._ov.request.value |= CPU_INTERRUPT_NMI
-        self._nmi = True
+        self._nmi = self._odd = True
         if not self._env.hflags2 & HF2_NMI:
             self._halted = False
         self._control.stop = 1
@@ -193,10 +193,11 @@ class UnicornEngine(Running):
             return
         self._env.a20_mask = mask
         self._call.tlb_flush(self._ov.cpu)
-        if self._running:
+        if self._live:
             self._control.leave = 1
         if self._watch.active:
             self._watch.outdated()
+            self._odd = True
             self._control.halt_run = 1
 
     def memory_changed(self, physical: int, length: int) -> None:
@@ -204,13 +205,13 @@ class UnicornEngine(Running):
         if not self._end.alive:
             return
         if not (isinstance(self._loop, FastLoop) and self._loop.physical_changed(physical, length)):
-            self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
-        if self._running:
+            self._loop.memory_changed(self._memory.ranges(physical, length), running=bool(self._live))
+        if self._live:
             self._control.leave = 1
 
     def remap(self, regions: Sequence[MemoryRegion]) -> None:
         """See Executor."""
-        if self._running:
+        if self._live:
             raise EngineError("remap() was called inside a callback of a run")
         # For each page that it takes out or puts in Unicorn translates the same linear address, as the CPU would: with
         # paging that sets accessed bits, or faults, which counts as a fault of the guest that is being delivered.
@@ -230,6 +231,7 @@ class UnicornEngine(Running):
             self._loop.flush()  # blocks of the gate may cross into what was taken out
         if self._watch.active:
             self._watch.outdated()
+            self._odd = True
 
     def _drop(self, ranges: list[tuple[int, int]]) -> None:
         self._loop.memory_changed(ranges, running=False)
@@ -261,7 +263,7 @@ class UnicornEngine(Running):
 
     def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
         """See Executor."""
-        self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until, answered)
+        self._loop.hold(port, value, ALWAYS if until is None else self._until - 1 - until, answered)
 
     def note_answers(self) -> None:
         """See Executor."""
@@ -300,6 +302,7 @@ class UnicornEngine(Running):
     def set_watchpoints(self, watches: Iterable[Watch]) -> None:
         """See Executor."""
         self._watch.replace(tuple(watches))
+        self._odd = True
 
     def time_stamp(self) -> int:
         """See Executor."""

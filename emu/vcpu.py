@@ -45,9 +45,11 @@ class ExitCause(enum.Enum):
     # These are no exits of the guest's making: the run has ended.
     STOPPED = "stopped"  #: `VmExit.stop` says why
 
+    # Exits are counted by it, and sites found: an enumeration's own hash is a function of Python.
+    __hash__ = object.__hash__
 
-@dataclass(frozen=True, slots=True)
-class Site:
+
+class Site(NamedTuple):
     """Where exits come from, for those that learn: `pc` is the linear address of the instruction, `where` the port, the
     MSR, or the page of the physical address."""
 

@@ -75,8 +75,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--memory", default="64M", metavar="SIZE", help="1M to 3G (default: 64M)")
     add("--cpus", default="1", metavar="N", help="CPUs of the machine: 1, as more are not available in this version")
     add("--hypervisor", default="none", metavar="NAME", help="whose virtual machine runs the guest: none, as the CPU "
-        "is emulated (the default), model, the reference hypervisor (docs/transitions.md), or kvm, Linux's "
-        "(docs/kvm.md)")  # fmt: skip
+        "is emulated (the default), model, the reference hypervisor (docs/transitions.md), kvm, Linux's "
+        "(docs/kvm.md), or xen, of which it is a domain (docs/xen.md; in dom0, with --machine isapc)")  # fmt: skip
     add("--policy", metavar="NAME", help="who executes where there is a hypervisor: auto or native, wherever the state "
         "can be entered (the default), emulated, dwell:N, N instructions emulated behind each exit, or learn, so many "
         "as the place has taught (docs/policies.md)")  # fmt: skip
@@ -86,7 +86,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
         "PIT, LAPIC, I/O APIC): userspace, as all other devices (the default), or hypervisor, to which the emulator "
         "submits the guest's accesses (docs/bridge.md)")  # fmt: skip
     add("--clock", default="virtual", metavar="NAME", help="what the guest's time follows: virtual, which is the "
-        "instructions run (10 ns each); with --hypervisor kvm also host, the host's clock")  # fmt: skip
+        "instructions run (10 ns each); with --hypervisor kvm or xen also host, the host's clock")  # fmt: skip
     add("--serial", default="null", metavar="TO", help="COM1: null (default), stdio or a file")
     add("--debugcon", default="null", metavar="TO", help="ports 0x402 and 0xe9: null (default), stdio or a file")
     add("--parallel", default="null", metavar="TO", help="printer at LPT1: null (default), stdio or a file")

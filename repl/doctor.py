@@ -105,6 +105,18 @@ def _kvm() -> tuple[FindingView, ...]:
     return tuple(FindingView(name, ok, text) for name, ok, text in found)
 
 
+def _xen() -> FindingView:
+    """Whether domains can be attached to, or made."""
+    try:
+        from xenbridge.xen.libraries import XenError, check_dom0
+    except ImportError as error:
+        return FindingView("xen", None, str(error))
+    try:
+        return FindingView("xen", True, f"dom0 of Xen {check_dom0()}: `v2e attach` and `--hypervisor xen` can be had")
+    except XenError as error:
+        return FindingView("xen", None, str(error))
+
+
 def _terminal() -> FindingView:
     if not sys.stdout.isatty():
         return FindingView("terminal", None, "stdout is no terminal: no colours")
@@ -116,7 +128,7 @@ def findings() -> tuple[FindingView, ...]:
     """All that is looked at."""
     return (
         *_engine(), _gdb(), _nasm(), _firmware("SeaBIOS", lambda: find_firmware("seabios")),
-        _firmware("VGA BIOS", find_vga_rom), *_kvm(), _terminal(),
+        _firmware("VGA BIOS", find_vga_rom), *_kvm(), _xen(), _terminal(),
     )  # fmt: skip
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from emu.vcpu import MakeVcpu
     from emu.x86.vmentry import Rules
 
-NONE, MODEL, KVM = "none", "model", "kvm"
+NONE, MODEL, KVM, XEN = "none", "model", "kvm", "xen"
+#: Those whose CPU is the host's: it goes by what that can do, and counts no instructions.
+HOSTS = (KVM, XEN)
 #: What the options are without being given.
 EMULATED, AUTO, RULES = "emulated", "auto", "vtx2006"
 USERSPACE, HYPERVISOR = "userspace", "hypervisor"
@@ -24,7 +26,7 @@ USERSPACE, HYPERVISOR = "userspace", "hypervisor"
 def native_config(options: argparse.Namespace, notice: Callable[[str], None]) -> NativeConfig | None:
     """What `--hypervisor` and its companions ask for; None: all is emulated. `notice` is told what a person has to know
     in the middle of a run. Raises UsageError."""
-    choose("--hypervisor", options.hypervisor, (NONE, MODEL, KVM), ("xen",))
+    choose("--hypervisor", options.hypervisor, (NONE, MODEL, KVM, XEN))
     if options.hypervisor == NONE:
         given = ("--policy", options.policy not in (None, EMULATED)), ("--rules", options.rules), (
             "--costs", options.costs)  # fmt: skip
@@ -32,7 +34,7 @@ def native_config(options: argparse.Namespace, notice: Callable[[str], None]) ->
             if is_given:
                 value = getattr(options, name[2:])
                 raise UsageError(
-                    f"{name} {value} needs a CPU to run natively: name one with --hypervisor {MODEL} or {KVM}"
+                    f"{name} {value} needs a CPU to run natively: name one with --hypervisor {MODEL}, {KVM} or {XEN}"
                 )
         return None
     # what a run that is emulated starts without
@@ -41,8 +43,14 @@ def native_config(options: argparse.Namespace, notice: Callable[[str], None]) ->
     from emu.transitions import NativeConfig
     from emu.x86 import vmentry
 
-    if options.hypervisor == KVM and options.rules is not None:
-        raise UsageError(f"--rules {options.rules} is for --hypervisor {MODEL}: {KVM} goes by what the host can do")
+    if options.hypervisor in HOSTS and options.rules is not None:
+        raise UsageError(
+            f"--rules {options.rules} is for --hypervisor {MODEL}: {options.hypervisor} goes by what the host can do"
+        )
+    if options.hypervisor == XEN and options.machine != "isapc":
+        raise UsageError(
+            f"--hypervisor {XEN} needs --machine isapc: the chipset of {options.machine} moves memory, a domain's stays"
+        )
     rules = vmentry.RULES[choose("--rules", options.rules or RULES, tuple(vmentry.RULES))]
     try:
         costs = Costs() if options.costs is None else parse_costs(options.costs)
@@ -64,6 +72,8 @@ def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
         raise UsageError(
             f"--devices-in {HYPERVISOR} needs a hypervisor that has them: name one with --hypervisor {MODEL} or {KVM}"
         )
+    if options.hypervisor == XEN:
+        raise UsageError(f"--devices-in {HYPERVISOR}: a domain that v2e makes has no devices of {XEN}'s: leave it away")
     if options.hypervisor == KVM:
         if options.clock != "host":
             raise UsageError(
@@ -93,6 +103,10 @@ def _vcpu(hypervisor: str, rules: Rules, notice: Callable[[str], None]) -> MakeV
         from xenbridge.kvm.probe import make_kvm
 
         return make_kvm(notice)
+    if hypervisor == XEN:
+        from xenbridge.xen.native_cpu import make_xen
+
+        return make_xen(notice)
     from xenbridge.model import make_model
 
     return make_model(rules)

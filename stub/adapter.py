@@ -20,6 +20,7 @@ from emu.x86.modes import code_bits
 from emu.x86.state import CR0_PG, CpuState
 from stub.adapter_sweep import swept
 from stub.adapter_trace import OWNER, TracingTarget
+from stub.features import target_xml
 from stub.registers import BriefTeller, X86Register
 from stub.target import (
     SIGNAL_ABRT,
@@ -102,6 +103,10 @@ class DebuggerTarget(TracingTarget):
         self._teller: BriefTeller | None = None  #: of the description that was asked for last
         self.pc_is_offset = False
         self.experiment = Experiment(self.microseconds)
+
+    def prepare(self) -> None:
+        """Make what the first client reads when it comes, on any thread: the description of the mode at reset."""
+        target_xml(self.describe_bits(16))
 
     # -- Target
 

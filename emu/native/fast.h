@@ -411,7 +411,11 @@ void bytes_are_code(engine *e, const tb *block);
 void bytes_are_plain(engine *e, uint64_t ram);
 void remember_home(engine *e, uint64_t host, uint64_t ram);
 
+/* ---- gates.c */
+API int v2e_fast_gate_unsure(void *env, uint32_t vector);
+
 /* ---- shared_ports.c */
+int shared_memory(engine *e, uint64_t address, unsigned size, uint64_t *value);
 void acknowledge_shared(engine *e);
 
 /* ---- tasks.c */

@@ -32,6 +32,8 @@ class Mode(enum.Enum):
     COMPAT32 = "32-bit compatibility"
     COMPAT16 = "16-bit compatibility"
 
+    __hash__ = object.__hash__  # an enumeration's own is a function of Python
+
     @property
     def label(self) -> str:
         """The mode in words, for people."""

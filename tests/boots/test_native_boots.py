@@ -16,20 +16,20 @@ from emu.transitions import Transitions
 from repl.boot_machine import BootMachine
 
 POLICIES = ("native", "dwell:20", "dwell:1000", "learn")
-#: Row and firmware of each boot, and the policies under which it is not left to `make soak`: GRUB, iPXE and
-#: Linux reach devices by the hundred thousand, and each time is an exit there.
+#: Row and firmware of each boot, and the policies under which it is not left to `make soak`. Those take 3 to 30 s of
+#: processor time beside a run without a hypervisor; what is left out takes as long, or moves 10,000 times and more.
 ROWS = (
     ("post", "builtin", POLICIES),
     ("post", "seabios", ("native", "dwell:1000", "learn")),
     ("syslinux", "builtin", POLICIES),
-    ("syslinux", "seabios", ("dwell:1000",)),
+    ("syslinux", "seabios", ("native", "dwell:1000", "learn")),
     ("memdisk raw", "builtin", ("native", "dwell:1000")),
-    ("core.img", "builtin", ("dwell:1000",)),
-    ("grub floppy", "builtin", ("dwell:1000",)),
-    ("memtest86+", "builtin", ("dwell:1000",)),
-    ("ipxe.lkrn", "seabios", ("dwell:1000",)),
-    ("linux 686", "none", ()),
-    ("linux amd64 on pc", "none", ()),
+    ("core.img", "builtin", ("native", "dwell:1000", "learn")),
+    ("grub floppy", "builtin", ("native", "learn")),
+    ("memtest86+", "builtin", ("native",)),
+    ("ipxe.lkrn", "seabios", ("native", "learn")),
+    ("linux 686", "none", ("native",)),
+    ("linux amd64 on pc", "none", ("native",)),
 )
 
 
@@ -99,7 +99,10 @@ def test_round_trips_at_any_place_of_a_boot_change_nothing(
     options = _options(boot, firmware, tmp_path)
     plain = _machine(boot, options)
     plain.run()
-    end = plain.retired
+    end = plain.retired - 1  # an instant of the guest's: the boot may end while it idles
+    plain.close()
+    plain = _machine(boot, options)
+    plain.debugger.machine.run(end)
     expected = plain.debugger.fingerprint(), plain.screen
     plain.close()
     held = _machine(boot, options, "--hypervisor", "model", "--policy", "emulated")

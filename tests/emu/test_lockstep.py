@@ -21,7 +21,7 @@ from emu.policies import policy_named
 from emu.replica import MakeExecutor, Replica
 from emu.seconds import EMULATORS, Second, second_named
 from emu.stops import Stop, StopKind
-from emu.transitions import NativeConfig
+from emu.transitions import NativeConfig, Transitions
 from emu.unicorn_engine import HELPER, UnicornEngine
 from emu.vcpu import Place
 from emu.x86.state import CpuState
@@ -340,4 +340,7 @@ def test_ten_million_instructions_of_a_linux_boot_never_part() -> None:
         assert stop.kind is StopKind.LIMIT, stop.text
         assert (machine.compared, machine.masked) == (10_000_000, {})
         assert any(event.kind == "interrupt" for event in machine.journal)
+        if second is None:
+            assert isinstance(machine.replica.executor, Transitions)
+            assert machine.replica.executor.ledger.native == 10_000_000
         machine.close()
