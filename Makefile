@@ -23,9 +23,11 @@ test-fast: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m 'not slow'
 
 # in dom0 of a real Xen, which QEMU boots: Debian's packages are fetched once, 110 MB; ONLY=EXPRESSION as pytest's -k
+# and PATIENCE=SECONDS where the host has much else to do
 ONLY ?=
+PATIENCE ?=
 test-xen: setup
-	@$(PY) -m tools.dom0 $(if $(ONLY),-k "$(ONLY)")
+	@$(PY) -m tools.dom0 $(if $(ONLY),-k "$(ONLY)") $(if $(PATIENCE),--patience $(PATIENCE))
 
 lint: setup
 	$(PY) -m ruff check
