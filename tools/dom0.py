@@ -26,8 +26,8 @@ from bench import assets
 from tools import dom0_gdb
 from tools.dom0_image import initramfs
 
-#: Seconds from power-on to power-off; more is a hang, unless the host has much else to do: then --patience.
-PATIENCE = 330
+#: Seconds from power-on to power-off on a busy host; more is a hang.
+PATIENCE = 900
 #: MiB of the whole machine and of dom0; what is left is Xen's and the domains'.
 MEMORY, DOM0_MEMORY = 1024, 640
 #: QEMU emulates SVM with nested paging, which is what Xen needs for HVM domains. Xen 4.17 does not start with SMAP
@@ -98,10 +98,10 @@ def lay_out(folder: Path, arguments: str) -> None:
     (folder / "initrd").write_bytes(initramfs(packages, xl, arguments))
 
 
-def lines(process: subprocess.Popen[str], patience: float) -> Iterator[str]:
-    """The lines of the second serial line, until QEMU ends or `patience` seconds do."""
+def lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    """The lines of the second serial line, until QEMU ends or PATIENCE does."""
     assert process.stdout is not None
-    watchdog = threading.Timer(patience, process.kill)
+    watchdog = threading.Timer(PATIENCE, process.kill)
     watchdog.start()
     try:
         for line in process.stdout:
@@ -113,14 +113,14 @@ def lines(process: subprocess.Popen[str], patience: float) -> Iterator[str]:
         process.wait()
 
 
-def run(folder: Path, qemu: str, patience: float) -> Outcome:
+def run(folder: Path, qemu: str) -> Outcome:
     """Boot what `folder` holds and hear its tests out. Raises Dom0Error."""
     outcome = Outcome()
     process = subprocess.Popen(
         qemu_command(qemu), cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
     )
     assert process.stdin is not None
-    for line in lines(process, patience):
+    for line in lines(process):
         if (commands := dom0_gdb.wanted(line)) is not None:
             with contextlib.suppress(BrokenPipeError):  # QEMU has ended meanwhile, which is said below
                 process.stdin.write(dom0_gdb.answer(folder, commands))
@@ -138,7 +138,6 @@ def main() -> int:
     """0: all passed; 1: some failed, or there is no result; 0 with the reason where it cannot be run at all."""
     parser = argparse.ArgumentParser(prog="make test-xen", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-k", metavar="EXPRESSION", help="only these tests, as pytest's -k")
-    parser.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS", help="how long it may take")
     parser.add_argument("--console", metavar="FILE", help="keep what the console said")
     options = parser.parse_args()
     qemu = shutil.which("qemu-system-x86_64")
@@ -154,7 +153,7 @@ def main() -> int:
             return 0
         began = time.monotonic()
         try:
-            outcome = run(folder, qemu, options.patience)
+            outcome = run(folder, qemu)
         except Dom0Error as error:
             print(f"test-xen: {error}")
             return 1

@@ -38,7 +38,6 @@ SITE = (
     "pytest_timeout",
     "construct",
     "capstone",
-    "unicorn",
     "platformdirs",
 )
 #: Of folders with many modules, those that are needed.
