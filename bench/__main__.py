@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from bench import loops, raw_figures, requests, udbserver
 from bench.figures import FIGURES, Figure, start_up
@@ -43,9 +44,16 @@ def _aim(figure: Figure | raw_figures.RawFigure) -> str:
     return f"; aim: {figure.aim}" if figure.aim else ""
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UNUSABLE, f"v2e bench: {message}\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns an exit status."""
-    parser = argparse.ArgumentParser(prog="v2e bench", description=__doc__)
+    parser = _Parser(prog="v2e bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="samples of each figure (default 5)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only figures whose name contains TEXT")
     parser.add_argument("--json", action="store_true", help="print the samples as JSON")

@@ -86,7 +86,7 @@ class Board:
 
             self.chipset = PcChipset(
                 clock, ports, mmio, memory, executor, pin, self.pic, self.reset_control, orders.power_off,
-                partial(orders.request_reset, "cpu"), cpu_model(config), keeper,
+                partial(orders.request_reset, "cpu"), cpu_model(config), keeper, self.shared_ports,
             )  # fmt: skip
             irq = self.chipset.isa_irq
         bus = BusMaster(memory, mmio)

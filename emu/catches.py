@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import enum
 import re
+from typing import TYPE_CHECKING
 
 from emu.engine import Access
 from emu.record import dataclass
 from emu.x86.classes import InstructionClass
-from emu.x86.vmentry import Rules
+
+if TYPE_CHECKING:
+    from emu.x86.vmentry import Rules
 
 
 class CatchKind(enum.Enum):

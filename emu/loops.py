@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from emu.engine import Exit, ExitReason, Fault
-from emu.inspector import PHYSICAL_BITS
 from emu.machine import Machine
 from emu.record import dataclass, field
+from emu.runaway import read_linear
 from emu.stops import fault_chain
-from emu.x86 import disasm, paging
+from emu.x86 import disasm
 from emu.x86.counting import LONGEST, Count, counting
 from emu.x86.modes import code_bits
 from emu.x86.polls import Met, Step
@@ -185,19 +185,6 @@ def reasons(machine: Machine, faults: Iterable[Fault]) -> tuple[str, ...]:
     stack = state.regs[RSP]
     where = f"the stack is at {state.ss.selector:04x}:{stack:x} (linear {state.ss.base + stack:#x})"
     return tuple(found) or (f"IDTR and the gates are in order; {where}",)
-
-
-def read_linear(machine: Machine, state: CpuState, linear: int, length: int) -> bytes:
-    """Up to `length` bytes of memory at a linear address, as far as they can be read without side effects."""
-    found, memory = bytearray(), machine.memory
-    while len(found) < length:
-        at = linear + len(found)
-        physical = paging.translate(state, memory.try_read, at, PHYSICAL_BITS)
-        count = min(0x1000 - at % 0x1000, length - len(found))
-        if physical is None or not (count := memory.available(physical, count)):
-            break
-        found += memory.read(physical, count)
-    return bytes(found)
 
 
 def _awake(state: CpuState) -> CpuState:

@@ -336,7 +336,12 @@ class PhysicalMemory:
 
     def clear(self, contents: Sequence[Part]) -> None:
         """Power-on: zeros, and each part's content where it has one. Gives the host its pages back."""
-        self._map.madvise(mmap.MADV_DONTNEED)
+        try:
+            self._map.madvise(mmap.MADV_DONTNEED)
+        except OSError:  # a hypervisor's pages stand in the mapping, which are not the host's to take
+            for start in range(0, self.size, PAGE * GROUP):
+                end = min(start + PAGE * GROUP, self.size)
+                self._bytes[start:end] = bytes(end - start)
         self._settle(Pages.zeros(self._count))
         for part in contents:
             self._put(self._parts[part.name][1], part.content)

@@ -1,8 +1,10 @@
-"""The debugger's interface over a subject that only can be looked at: everything that runs or writes is refused."""
+"""The debugger's interface over what is no machine of ours: what a subject has, and of one that is only looked at, the
+refusal of all that runs or writes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from emu.catches import Catch
 from emu.debugger import Debugger
@@ -16,7 +18,9 @@ from emu.views import EntryView, RegisterView, SegmentView
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from emu.x86.msrs import msrs_of
 from emu.x86.state import CpuState
-from emu.x86.vmentry import Rules
+
+if TYPE_CHECKING:
+    from emu.x86.vmentry import Rules
 
 NO_MACHINE = "this is only looked at: no machine is behind it that could run, be written, or say more"
 
@@ -30,26 +34,10 @@ class _Nobody:
     transitions = None
 
 
-class Onlooker(Debugger):
-    """`about`: a sentence that says what is looked at; it is the reason why the guest stands still.
+class Visitor(Debugger):
+    """The views, by what the subject has: nobody counts instructions or keeps a journal."""
 
-    What is not overridden here asks for the machine, and is refused with it."""
-
-    def __init__(self, subject: Subject, about: str) -> None:
-        Inspector.__init__(self, subject)
-        self.steering = Steering(_Nobody())  # type: ignore[arg-type]
-        self.step_whole_repeats = self.step_into_interrupts = False
-        self.poll = lambda: False
-        self._breakpoints: dict[int, Breakpoint] = {}
-        self._passing: list[Breakpoint] = []
-        self._action, self._acting, self._unarmed = None, False, False
-        self.last_stop = Stop(StopKind.PAUSED, about, self.linear_pc() or 0, 0)
-
-    @property
-    def machine(self) -> Machine:  # type: ignore[override]
-        raise DebuggerError(NO_MACHINE)
-
-    # -- what a subject has
+    source = "the file"  #: where values come from, in words
 
     def _stood(self) -> CpuState:
         return self.cpu()
@@ -68,9 +56,6 @@ class Onlooker(Debugger):
     def events(self) -> tuple[Event, ...]:
         return ()
 
-    def request_stop(self) -> None:
-        """Nothing runs."""
-
     def msr_names(self) -> Mapping[str, int]:
         """Those that the subject knows, by the names they have on the CPU model with the most."""
         if "msrs" in self.unknown():
@@ -87,7 +72,7 @@ class Onlooker(Debugger):
         self.need("msrs")
         value = self.cpu().msrs.get(number)
         if value is None:
-            raise DebuggerError(f"MSR {number:#x} is not in the file")
+            raise DebuggerError(f"MSR {number:#x} is not in {self.source}")
         return value
 
     def native_segments(self, rules: Rules) -> tuple[SegmentView, ...]:
@@ -96,7 +81,32 @@ class Onlooker(Debugger):
 
     def why(self, rules: Rules) -> EntryView:
         self.need(*_ENTRY)
-        return EntryView(rules.name, rules.title, tuple(str(broken) for broken in rules.broken(self.cpu())))
+        return EntryView(
+            rules.name, rules.title, tuple(str(broken) for broken in rules.broken(self.cpu(), self._try_physical))
+        )
+
+
+class Onlooker(Visitor):
+    """`about`: a sentence that says what is looked at; it is the reason why the guest stands still.
+
+    What is not overridden here asks for the machine, and is refused with it."""
+
+    def __init__(self, subject: Subject, about: str) -> None:
+        Inspector.__init__(self, subject)
+        self.steering = Steering(_Nobody())  # type: ignore[arg-type]
+        self.step_whole_repeats = self.step_into_interrupts = False
+        self.poll = lambda: False
+        self._breakpoints: dict[int, Breakpoint] = {}
+        self._passing: list[Breakpoint] = []
+        self._action, self._acting, self._unarmed = None, False, False
+        self.last_stop = Stop(StopKind.PAUSED, about, self.linear_pc() or 0, 0)
+
+    @property
+    def machine(self) -> Machine:  # type: ignore[override]
+        raise DebuggerError(NO_MACHINE)
+
+    def request_stop(self) -> None:
+        """Nothing runs."""
 
     # -- what is refused
 

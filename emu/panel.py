@@ -6,6 +6,7 @@ Every method runs on the thread that owns the machine.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError, Inspector
 from emu.journal import Event
@@ -17,7 +18,9 @@ from emu.views import EntryView, FingerprintView, RegisterView, SegmentView, Stu
 from emu.x86 import disasm
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
-from emu.x86.vmentry import Rules
+
+if TYPE_CHECKING:
+    from emu.x86.vmentry import Rules
 
 
 class Panel(Inspector):
@@ -113,14 +116,14 @@ class Panel(Inspector):
 
     def native_segments(self, rules: Rules) -> tuple[SegmentView, ...]:
         """The segment registers, with what of them a CPU that goes by `rules` refuses."""
-        broken = rules.broken(self.cpu())
+        broken = rules.broken(self.cpu(), self._try_physical)
         first = {b.register: b.text for b in reversed(broken)}
         return tuple(replace(view, native=first.get(view.name, "yes")) for view in self.segments())
 
     def why(self, rules: Rules) -> EntryView:
         """Whether a CPU that goes by `rules` can enter the present state, why not, and which near instruction ends
         that. Inspection: nothing of the guest changes."""
-        broken = rules.broken(self.cpu())
+        broken = rules.broken(self.cpu(), self._try_physical)
         ahead = self._ahead(rules) if broken else ""
         return EntryView(rules.name, rules.title, tuple(str(b) for b in broken), ahead)
 

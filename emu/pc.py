@@ -17,6 +17,7 @@ from emu.devices.pci import BAR0, COMMAND, IO_SPACE, MEMORY_SPACE, Bar, PciFunct
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.piix3 import PIRQRC, IsaBridge
 from emu.devices.piix4_pm import PM_SIZE, PMBA, PMREGMISC, SMB_SIZE, PowerManagement
+from emu.devices.shared_ports import SharedPorts
 from emu.devices.syscontrol import ResetControl
 from emu.devices.vga import Vga
 from emu.devices.vga_pci import REGISTERS, VgaFunction
@@ -89,8 +90,10 @@ class PcChipset:
         init: Callable[[], None],
         model: CpuModel,
         keeper: Keeper,
+        shared: SharedPorts,
     ) -> None:
-        """`init`: INIT for the CPU, which is a `model`. `keeper` makes the APICs."""
+        """`init`: INIT for the CPU, which is a `model`. `keeper` makes the APICs. `shared` is what an engine may answer
+        by."""
         self._ports, self._mmio, self._memory, self._executor, self._clock = ports, mmio, memory, executor, clock
         self._initial = memory.regions
         self._stale = False
@@ -116,7 +119,7 @@ class PcChipset:
         self.isa = IsaBridge(self._irq)
         self.isa_irq = [self.isa.isa_line(n) for n in range(16)]
         self.lapic.on_smi = self.smm.smi
-        self.hpet = Hpet(clock, self.ioapic.set_irq, (self.isa_irq[0], self.isa_irq[8]))
+        self.hpet = Hpet(clock, self.ioapic.set_irq, (self.isa_irq[0], self.isa_irq[8]), shared)
         self.isa_irq[0], self.isa_irq[8] = self.hpet.displaced(0), self.hpet.displaced(1)
         self.pm = PowerManagement(clock, self.isa_irq[layout.IRQ_SCI], power_off, self._decode, self.smm.smi)
         self.ide: IdeFunction | None = None

@@ -2,7 +2,7 @@
 
 The standard decorator compiles up to seven functions from source for each class, and its module imports `inspect` with
 half of Python's own compiler: together more than the rest of what a run does before its first instruction. Here
-`__init__` is compiled when the first instance is made, the others are closures, and what the standard module's own
+`__init__` is compiled when many instances are made, the others are closures, and what the standard module's own
 functions look at is made when they do. For a type checker the two are one.
 """
 
@@ -51,6 +51,8 @@ class _Missing:
 
 
 _MISSING: Final = _Missing()
+#: Objects that are made of a class before its `__init__` is compiled.
+UNCOMPILED: Final = 16
 
 
 class Field:
@@ -144,12 +146,34 @@ def _with_slots(cls: type, own: tuple[Field, ...]) -> type:
 
 
 def _initialiser(cls: type, own: tuple[Field, ...], frozen: bool) -> Any:
-    """__init__, which puts the compiled one in its place when it is called first."""
+    """__init__, which puts the compiled one in its place when it has been called a few times: to compile takes as long
+    as a hundred objects, and of most classes a program makes one or two."""
+    names = tuple(f.name for f in own if f.init)
+    wanted = {f.name for f in own if f.init and f.default is _MISSING and f.factory is None}
+    after = hasattr(cls, "__post_init__")
+    store = object.__setattr__ if frozen else setattr
+    left = [UNCOMPILED]
+
+    def compiled(self: Any, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        cls.__init__ = made = _compiled_initialiser(cls, own, frozen)  # type: ignore[misc]
+        made(self, *values, **named)
 
     def __init__(self: Any, /, *values: Any, **named: Any) -> None:
-        compiled = _compiled_initialiser(cls, own, frozen)
-        cls.__init__ = compiled  # type: ignore[misc]
-        compiled(self, *values, **named)
+        left[0] -= 1
+        given = dict(zip(names, values, strict=False), **named)
+        fits = len(given) == len(values) + len(named) and wanted <= given.keys() and given.keys() <= set(names)
+        if left[0] < 0 or not fits:
+            compiled(self, values, named)  # which says what is wrong with the arguments, if that is it
+            return
+        for f in own:
+            if f.name in given:
+                store(self, f.name, given[f.name])
+            elif f.factory is not None:
+                store(self, f.name, f.factory())
+            elif f.default is not _MISSING:
+                store(self, f.name, f.default)
+        if after:
+            self.__post_init__()
 
     return __init__
 

@@ -112,7 +112,7 @@ class RecordingEngine(UnicornEngine):
     @property
     def executing(self) -> bool:
         """An instruction is being executed."""
-        return self._running
+        return bool(self._live)
 
     def _met(self, effect: Effect) -> None:
         self.tape.note(self.retired, effect)

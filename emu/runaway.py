@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from emu.loops import read_linear
+from emu.inspector import PHYSICAL_BITS
 from emu.machine import Machine
+from emu.x86 import paging
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
 
@@ -12,6 +13,19 @@ GLANCE, ENOUGH = 64, 512
 #: Bytes in each direction that are looked at; a segment of 16-bit code has no more.
 REACH = 1 << 16
 _PAGE = 0x1000
+
+
+def read_linear(machine: Machine, state: CpuState, linear: int, length: int) -> bytes:
+    """Up to `length` bytes of memory at a linear address, as far as they can be read without side effects."""
+    found, memory = bytearray(), machine.memory
+    while len(found) < length:
+        at = linear + len(found)
+        physical = paging.translate(state, memory.try_read, at, PHYSICAL_BITS)
+        count = min(0x1000 - at % 0x1000, length - len(found))
+        if physical is None or not (count := memory.available(physical, count)):
+            break
+        found += memory.read(physical, count)
+    return bytes(found)
 
 
 def glance(machine: Machine) -> bool:

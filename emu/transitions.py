@@ -16,7 +16,6 @@ from typing import NamedTuple
 from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo
 from emu.ledger import Costs, Ledger
 from emu.policies import Policy
-from emu.record import replace
 from emu.twin import Twin
 from emu.vcpu import ExitCause, MakeVcpu, Place, Site, VmExit
 from emu.x86.modes import Mode, mode_of
@@ -219,7 +218,7 @@ class Transitions(Twin):
             if exit.reason is REQUEST:
                 self._stop = False
             executed = self.retired - start
-            return exit if exit.executed == executed else replace(exit, executed=executed)
+            return exit if exit.executed == executed else exit._replace(executed=executed)
 
     def _leaving(self) -> str:
         """Why the CPU must not be native any more when a run begins; empty: it may."""

@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, cast
 
 from emu.engine import Change, EngineError, Fault, MemoryRegion, MsrDevice, Watch
+from emu.packed import PART_DEBUG, PART_TSC, Packed, Packing
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
 from emu.unicorn_copy import copy_state
 from emu.unicorn_fast import ALWAYS, FastLoop
 from emu.unicorn_helper import HELPER, Helper
 from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF_CS64, HIDDEN_PAGE, NO_EXCEPTION, VERSION
+from emu.unicorn_pack import Packer
 from emu.unicorn_running import Running
 from emu.unicorn_shared import Statistics
 from emu.unicorn_state import read_state, write_state
@@ -121,10 +123,47 @@ class UnicornEngine(Running):
         control = self._control
         control.last = control.skip = EMPTY
         control.trap = 0
-        self._interrupted = self._returning = False
+        self._interrupted, self._returning, self._odd = False, False, True
         self._faults.forget()
         self._loop.forget()
         self._watch.translate()
+
+    # -- state, packed
+
+    def packing(self) -> Packing | None:
+        """See Executor. The portable loop has no helper that would do it."""
+        if self._packer is None:
+            if not isinstance(self._loop, FastLoop):
+                return None
+            self._packer = Packer(self._loop, self._system.hidden)
+            self.packed: Packed = self._packer.packed
+        return self
+
+    def pack(self) -> bool:
+        """See emu.packed.Packing."""
+        packer = self._packer
+        if packer is None or self._nmi or self._smm or self._returning or self._interrupted or self._shutdown:
+            return False
+        self._system.hidden.halted = self._halted
+        return packer.pack() != 0
+
+    def unpack(self, parts: int) -> None:
+        """See emu.packed.Packing."""
+        packer = self._packer
+        assert packer is not None, "what is unpacked has been packed"
+        packer.unpack(parts)
+        self._halted = bool(self.packed.halted)
+        self._nmi = self._shutdown = self._interrupted = self._returning = False
+        if parts & PART_TSC:
+            self._system.take_tsc_adjust(self.packed.tsc_adjust)
+        self._faults.forget()
+        if parts & PART_DEBUG or self._watch.placed:
+            self._watch.translate()
+
+    def host_changed(self, pieces: int, count: int) -> None:
+        """See emu.packed.Packing."""
+        assert self._packer is not None, "somebody else has run from what was packed"
+        self._packer.host_changed(pieces, count)
 
     # -- interrupts
 
@@ -144,7 +183,7 @@ class UnicornEngine(Running):
             return None
         self._control.taken = 0
         # With the gate no instruction has begun since.
-        self.interrupt_taken_at = self._control.taken_at if self._go is not None else self.retired + self._live
+        self.interrupt_taken_at = self._control.taken_at if self._fast is not None else self.retired + self._live
         return self._control.taken_vector
 
     def on_task_priority(self, callback: Callable[[int], None] | None) -> None:
@@ -158,7 +197,7 @@ class UnicornEngine(Running):
     def raise_nmi(self) -> None:
         """See Executor."""
         self._ov.request.value |= CPU_INTERRUPT_NMI
-        self._nmi = True
+        self._nmi = self._odd = True
         if not self._env.hflags2 & HF2_NMI:
             self._halted = False
         self._control.stop = 1
@@ -193,10 +232,11 @@ class UnicornEngine(Running):
             return
         self._env.a20_mask = mask
         self._call.tlb_flush(self._ov.cpu)
-        if self._running:
+        if self._live:
             self._control.leave = 1
         if self._watch.active:
             self._watch.outdated()
+            self._odd = True
             self._control.halt_run = 1
 
     def memory_changed(self, physical: int, length: int) -> None:
@@ -204,13 +244,13 @@ class UnicornEngine(Running):
         if not self._end.alive:
             return
         if not (isinstance(self._loop, FastLoop) and self._loop.physical_changed(physical, length)):
-            self._loop.memory_changed(self._memory.ranges(physical, length), running=self._running)
-        if self._running:
+            self._loop.memory_changed(self._memory.ranges(physical, length), running=bool(self._live))
+        if self._live:
             self._control.leave = 1
 
     def remap(self, regions: Sequence[MemoryRegion]) -> None:
         """See Executor."""
-        if self._running:
+        if self._live:
             raise EngineError("remap() was called inside a callback of a run")
         # For each page that it takes out or puts in Unicorn translates the same linear address, as the CPU would: with
         # paging that sets accessed bits, or faults, which counts as a fault of the guest that is being delivered.
@@ -230,6 +270,7 @@ class UnicornEngine(Running):
             self._loop.flush()  # blocks of the gate may cross into what was taken out
         if self._watch.active:
             self._watch.outdated()
+            self._odd = True
 
     def _drop(self, ranges: list[tuple[int, int]]) -> None:
         self._loop.memory_changed(ranges, running=False)
@@ -261,7 +302,7 @@ class UnicornEngine(Running):
 
     def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
         """See Executor."""
-        self._loop.hold(port, value, ALWAYS if until is None else self._base + self._budget - 1 - until, answered)
+        self._loop.hold(port, value, ALWAYS if until is None else self._until - 1 - until, answered)
 
     def note_answers(self) -> None:
         """See Executor."""
@@ -300,6 +341,7 @@ class UnicornEngine(Running):
     def set_watchpoints(self, watches: Iterable[Watch]) -> None:
         """See Executor."""
         self._watch.replace(tuple(watches))
+        self._odd = True
 
     def time_stamp(self) -> int:
         """See Executor."""

@@ -55,7 +55,13 @@ class FastLoop:
         tick: int = 0,
     ) -> None:
         """`tick` is what RDTSC's answer grows by with each instruction; 0: each is asked for."""
-        self._helper, self._control, self._go = helper, control, helper.go
+        self._helper, self._control = helper, control
+        #: A run with what goes with it, of (`engine`, a c_int64, or an int that is one of C, whether a breakpoint is
+        #: skipped). How it ended: NOT_BEGUN, SPENT, AT_BREAKPOINT, or NOT_PLAIN with what `enter` returns from
+        #: CODE_SHIFT on (emu/native/runs.c).
+        self.go: Callable[[object, object, bool], int] = helper.go
+        self.go_few: Callable[[object, int, bool], int] = helper.go_few
+        self.unsettled = False  # `settle` has something to tell
         #: Forgets the engine; set by whoever knows when it goes.
         self.close: Callable[[], object] = detacher(helper, overlay.uc)
         self._callbacks = PORT_IN(callbacks.port_in), PORT_OUT(callbacks.port_out)
@@ -76,6 +82,13 @@ class FastLoop:
         )  # fmt: skip
         if not self._engine:
             raise EngineError("too many engines at once, or no memory left for another one's translations")
+        self.engine = c_void_p(self._engine)
+
+    @property
+    def library(self) -> str:
+        """The helper's file."""
+        name: str = self._helper.library._name
+        return name
 
     def instruction_pc(self) -> int:
         """The linear address of the instruction that is executing."""
@@ -94,21 +107,13 @@ class FastLoop:
     def enter(self) -> int:
         """Run until the helper or Unicorn stops; uc_emu_start's error code."""
         code: int = self._helper.run(self._engine)
-        if self._stream is not None or self._written is not None:
+        if self.unsettled:
             self.settle()
         return code
 
     def begins(self, end: int) -> None:
         """A run begins at whose end `end` instructions will have retired."""
         self._cells.end = end
-
-    def go(self, budget: int, skip: bool, end: int) -> int:
-        """A run of `budget` instructions up to `end`, and what goes with it. How it ended: NOT_BEGUN, SPENT,
-        AT_BREAKPOINT, or NOT_PLAIN with what `enter` returns from CODE_SHIFT on (emu/native/runs.c)."""
-        ended: int = self._go(self._engine, budget, skip, end)
-        if self._stream is not None or self._written is not None:
-            self.settle()
-        return ended
 
     def hold(self, port: int, value: int, floor: int, answered: bool) -> None:
         """See Executor.hold_input; `floor` is how many instructions are then left of the run."""
@@ -130,12 +135,12 @@ class FastLoop:
     def stream(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int) -> None:
         """See Executor.stream_input."""
         self.settle()
-        kept = ctypes.c_char_p(data)
         cell = self._cells.cell[port % CELLS]
         cell.port, cell.streams, cell.floor = port, sizes, ALWAYS
-        cell.data, cell.left = ctypes.cast(kept, c_void_p).value or 0, len(data)
+        cell.data, cell.left = data, len(data)
         cell.generation = self._cells.generation
-        self._stream = port, len(data), kept, taken
+        self._stream = port, len(data), data, taken
+        self.unsettled = True
 
     def collect(self, port: int, room: int, written: Callable[[bytes], None], sizes: int) -> None:
         """See Executor.stream_output."""
@@ -145,9 +150,11 @@ class FastLoop:
         sink.data = ctypes.addressof(self._collected)
         sink.generation = self._cells.generation
         self._written = written
+        self.unsettled = True
 
     def settle(self) -> None:
         """Tell who handed out a stream what has been taken of it, or who takes one what was written, and end it."""
+        self.unsettled = False
         if self._written is not None:
             written, self._written = self._written, None
             self._cells.sink.sizes = 0

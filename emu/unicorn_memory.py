@@ -15,6 +15,7 @@ from emu.record import dataclass
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_shared import Hole
 
 PAGE: Final = 0x1000
 PROT_ALL: Final = 7  #: UC_PROT_ALL
@@ -56,8 +57,12 @@ class _Entry:
 class GuestMemory:
     """The map of one engine. Raises EngineError when Unicorn refuses a region."""
 
-    def __init__(self, overlay: Overlay, regions: Sequence[MemoryRegion], callbacks: Callbacks) -> None:
-        self._ov, self._callbacks = overlay, callbacks
+    def __init__(
+        self, overlay: Overlay, regions: Sequence[MemoryRegion], callbacks: Callbacks, read: int | None = None
+    ) -> None:
+        """`read` is the address of a function of C that reads of devices' memory reach first (emu/native/mmio.c)."""
+        self._ov, self._callbacks, self._read = overlay, callbacks, read
+        self._front: dict[int, Hole] = {}  # its data, by the first address
         self._regions: tuple[MemoryRegion, ...] = ()
         self._entries: tuple[_Entry, ...] = ()
         #: functions of C by the first address of the hole that they answer
@@ -133,9 +138,16 @@ class GuestMemory:
 
     def _map_hole(self, base: int, size: int) -> None:
         call, uc = self._ov.call, self._ov.uc
-        ours = self._callbacks.mmio_read, self._callbacks.mmio_write, base
-        read, write, data = self._served.get(base, ours)
-        self._ov.check(call.mmio_map(uc, base, size, read, data, write, data), f"map I/O at {base:#x}")
+        if (served := self._served.get(base)) is not None:
+            read, write, data = served
+            code = call.mmio_map(uc, base, size, read, data, write, data)
+        elif self._read is None:
+            code = call.mmio_map(uc, base, size, self._callbacks.mmio_read, base, self._callbacks.mmio_write, base)
+        else:
+            python = ctypes.cast(self._callbacks.mmio_read, c_void_p)
+            hole = self._front[base] = Hole(python.value, base)
+            code = call.mmio_map(uc, base, size, self._read, ctypes.addressof(hole), self._callbacks.mmio_write, base)
+        self._ov.check(code, f"map I/O at {base:#x}")
 
     def serve(self, base: int, size: int, read: int, write: int, data: int) -> None:
         """Let functions of C answer the MMIO hole [base, base + size), which is one of ours, whenever no memory stands

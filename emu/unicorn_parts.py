@@ -29,6 +29,7 @@ from emu.unicorn_library import HOOK_INSN_INVALID, HOOK_INTR, REGISTERS, Library
 from emu.unicorn_live import LiveState
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_pack import Packer
 from emu.unicorn_state import Seldom
 from emu.unicorn_system import System
 from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
@@ -82,10 +83,9 @@ class Parts(ABC):
         self._ov.verify(REGISTERS, partial(LIBRARY.write_msr, self._handle), model)
         self._ov.set_features(model)
 
-        self._base = 0  # instructions retired before this run
-        self._budget = 0
-        self._live = 0  # 1 while a callback runs inside an instruction that is counted already
-        self._running = False
+        self._until = 0  # instructions retired when the run has none left
+        self._live = 0  # 1 in a run: a callback is inside an instruction that is counted already
+        self._odd = True  # the next run may begin otherwise than behind an instruction like any other
         self._marking: tuple[int, int, int] | None = None  # of mark_writes, for another map
         self._halted = False
         self._shutdown = False
@@ -104,19 +104,20 @@ class Parts(ABC):
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
         self._seldom = Seldom()
+        self._packer: Packer | None = None
         self._live_state = LiveState(
             self._ov, self.state, self._system.efer, lambda: self._halted, lambda: self._smm
         )  # fmt: skip
         self._faults = Faults(
             self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
         )
-        self._memory = GuestMemory(self._ov, regions, self._callbacks)
+        read = HELPER.memory_read if isinstance(HELPER, Helper) else None
+        self._memory = GuestMemory(self._ov, regions, self._callbacks, read)
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations, tick, portable)
-        #: runs with what goes with them in one call, of the fast loop
-        self._go = self._loop.go if isinstance(self._loop, FastLoop) else None
+        self._fast = self._loop if isinstance(self._loop, FastLoop) else None
         self._display = display
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)
@@ -132,8 +133,9 @@ class Parts(ABC):
             self._faults.intercept = intercepts.take
         self._check(checks, model, reader)
         self._transfers = Transfers(
-            self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed
-        )
+            self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed,
+            HELPER.gate_unsure if isinstance(HELPER, Helper) else lambda env, vector: 0,
+        )  # fmt: skip
         self._faults.transfers = self._transfers
         self._faults.resume = self._resume
         self._install()

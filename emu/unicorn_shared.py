@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from ctypes import c_char_p, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from typing import Final
 
 CELLS: Final = 64
@@ -31,14 +31,14 @@ class Cell(ctypes.Structure):
 
     _fields_ = (
         ("port", c_uint16), ("value", c_uint8), ("streams", c_uint8), ("generation", c_uint32), ("floor", c_int64),
-        ("data", c_void_p), ("left", c_uint64),
+        ("data", c_char_p), ("left", c_uint64),
     )  # fmt: skip
     port: int
     value: int
     streams: int
     generation: int
     floor: int
-    data: int
+    data: bytes  #: written only: the helper moves the pointer
     left: int
 
 
@@ -81,6 +81,12 @@ class MemoryHook(ctypes.Structure):
     """struct memory_hook of emu/native/count.c."""
 
     _fields_ = (("engine", c_void_p), ("callback", c_void_p), ("number", c_void_p))
+
+
+class Hole(ctypes.Structure):
+    """struct hole of emu/native/mmio.c: memory of devices."""
+
+    _fields_ = (("read", c_void_p), ("base", c_uint64))
 
 
 class Place(ctypes.Structure):

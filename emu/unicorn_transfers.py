@@ -19,9 +19,10 @@ from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CPL, HF_LMA, HF_PE, HF_SMA
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_transfer
-from emu.x86.core import VECTOR_DB, VECTOR_GP, Core, CpuFault
+from emu.x86.core import VECTOR_DB, VECTOR_GP, VECTOR_SS, Core, CpuFault
 from emu.x86.delivery import deliver
 from emu.x86.farcalls import far_return, interrupt_return, transfer
+from emu.x86.msrs import canonical
 from emu.x86.state import RFLAGS_VM
 from emu.x86.tasks import TASK_GATE, Source
 from emu.x86.virtual8086 import CR4_PVI, CR4_VME, INT_N, RFLAGS_VIF, RFLAGS_VIP, emulate, opcode, redirect, redirected
@@ -34,6 +35,9 @@ LEAVE_LOOK: Final = 2  #: `Control.leave`: segment caches may have changed
 FLAT_LIMIT: Final = (1 << 32) - 1
 MMU_KERNEL, MMU_KERNEL_SMAP = 2, 0  #: MMU_KNOSMAP_IDX, MMU_KSMAP_IDX of qemu/target/i386/cpu.h
 LONGEST: Final = 15
+MASK64: Final = (1 << 64) - 1
+RSP: Final = 4
+IST_1, RSP_0 = 36, 4  #: in the 64-bit TSS: the first slot of the interrupt stack table, and ring 0's stack
 RFLAGS_IOPL: Final = 3 << 12
 RFLAGS_OUTSIDE_READ_EFLAGS: Final = 3 << 16  #: RF and VM
 
@@ -50,7 +54,8 @@ class Refusal(ctypes.Structure):
 
 class Transfers:
     """Those of one engine. `write_physical` stores into RAM and drops translations; `read_linear` returns as many
-    bytes as are mapped; `failed` takes an exception that must not leave a callback."""
+    bytes as are mapped; `failed` takes an exception that must not leave a callback. `unsure`, of the address of the
+    CPU's state and a vector, is 0 where `_refusal` has nothing to say (emu/native/gates.c)."""
 
     def __init__(
         self,
@@ -60,9 +65,11 @@ class Transfers:
         write_physical: Callable[[int, bytes], None],
         read_linear: Callable[[int, int], bytes],
         failed: Callable[[BaseException], None],
+        unsure: Callable[[int, int], int],
     ) -> None:
         self._ov, self._control, self._failed = overlay, control, failed
         self._read, self._write, self._linear = memory.read, write_physical, read_linear
+        self._unsure = unsure
         self.refusal = Refusal()
         #: set while a fault raised here is on its way to the recorder
         self.raising = False
@@ -112,7 +119,12 @@ class Transfers:
         the delivering thunk by `Control.suppress`."""
         env = self._ov.env
         self.raising = False
-        if not env.hflags & HF_PE or env.hflags & HF_LMA:
+        if env.hflags & HF_LMA:
+            unsure = self._unsure(self._ov.env_address, vector)
+            if unsure and (refusal := self._refusal(vector, software, int(external))):
+                self._finish(refusal)
+            return
+        if not env.hflags & HF_PE:
             return
         saved = env.exception_next_eip if software else env.eip
         virtual = bool(env.eflags & RFLAGS_VM)
@@ -209,6 +221,44 @@ class Transfers:
             and stack >> 48 & 0xF == 0xF
         )
 
+    def _refusal(self, vector: int, software: bool, ext: int) -> tuple[int, int] | None:
+        """IA-32e mode: the vector and code of the fault by which an event ends whose stack or whose handler's address
+        is not canonical, if nothing comes before that (SDM vol. 2A, INT n, 64-bit IDT gates); that is Unicorn's. The
+        new SS, which the code names, is null."""
+        env = self._ov.env
+        gate = self._bytes(env.idt.base + vector * 16, 16)
+        cpl = env.hflags & HF_CPL
+        if gate is None or gate >> 40 & 0x1F not in (14, 15) or not gate >> 47 & 1:
+            return None
+        if software and gate >> 45 & 3 < cpl:
+            return None
+        selector, slot = gate >> 16 & 0xFFFF, gate >> 32 & 7
+        table = env.ldt if selector & 4 else env.gdt
+        if not selector & 0xFFFC or selector | 7 > table.limit:
+            return None
+        code = self._bytes(table.base + (selector & 0xFFF8), 8)
+        # a present code segment, with L set and D clear
+        if code is None or code >> 43 & 3 != 3 or code >> 47 & 1 == 0 or code >> 53 & 3 != 1 or code >> 45 & 3 > cpl:
+            return None
+        ring = cpl if code >> 42 & 1 else code >> 45 & 3
+        stack: int | None = env.regs[RSP]
+        if slot or ring < cpl:
+            at = IST_1 + 8 * (slot - 1) if slot else RSP_0 + 8 * ring
+            if at + 7 > env.tr.limit:
+                return None
+            stack = self._bytes(env.tr.base + at, 8)
+        if stack is None:
+            return None
+        if not canonical(stack & ~15 & MASK64):
+            return VECTOR_SS, ext
+        target = gate & 0xFFFF | (gate >> 48 & 0xFFFF_FFFF_FFFF) << 16
+        return None if canonical(target) else (VECTOR_GP, ext)
+
+    def _bytes(self, linear: int, length: int) -> int | None:
+        """Guest memory at a linear address, where all of it is mapped."""
+        data = self._linear(linear & MASK64, length)
+        return int.from_bytes(data, "little") if len(data) == length else None
+
     # -- the helper's questions
 
     def _asked(self, _env: int, kind: int, a: int, b: int) -> int:
@@ -221,6 +271,11 @@ class Transfers:
     def _answer(self, kind: int, a: int, b: int) -> int:
         if kind == KIND_INTERRUPT:
             a = self._control.vector
+            if self._ov.env.hflags & HF_LMA:
+                if refusal := self._refusal(a, False, 1):
+                    self.raising = True
+                    return refusal[0] | refusal[1] << 32
+                return 0
             if self._usual(a):
                 return 0
             core = self._core(1)

@@ -99,7 +99,7 @@ class Worker:
             raise WorkerClosed("the machine has been closed")
         job = _Job(fn)
         self._queue.put(job)
-        if not self._stopped.is_set():
+        if self._brief or not self._stopped.is_set():
             self.debugger.request_stop()
         return job
 

@@ -7,6 +7,7 @@ starts at once. `repl.launch` builds what the options ask for.
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import os
 import signal
@@ -16,6 +17,9 @@ from typing import Any, NoReturn
 
 from repl.options import UsageError
 from repl.outcome import STATUS_INTERNAL, STATUS_USAGE
+
+#: How a write fails where there is no room, or none is allowed.
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 _EPILOG = """exit status: odd is the guest's own, (code << 1) | 1 after a write of code to port 0xf4; 0 the event was
 reached, the guest powered off, or a person left; 2 wrong usage or an unusable file; 4 the guest died;
@@ -71,18 +75,19 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--memory", default="64M", metavar="SIZE", help="1M to 3G (default: 64M)")
     add("--cpus", default="1", metavar="N", help="CPUs of the machine: 1, as more are not available in this version")
     add("--hypervisor", default="none", metavar="NAME", help="whose virtual machine runs the guest: none, as the CPU "
-        "is emulated (the default), model, the reference hypervisor (docs/transitions.md), or kvm, Linux's "
-        "(docs/kvm.md)")  # fmt: skip
+        "is emulated (the default), model, the reference hypervisor (docs/transitions.md), kvm, Linux's "
+        "(docs/kvm.md), or xen, of which it is a domain (docs/xen.md; in dom0, with --machine isapc)")  # fmt: skip
     add("--policy", metavar="NAME", help="who executes where there is a hypervisor: auto or native, wherever the state "
         "can be entered (the default), emulated, dwell:N, N instructions emulated behind each exit, or learn, so many "
         "as the place has taught (docs/policies.md)")  # fmt: skip
     add("--rules", metavar="NAME", help="which states its CPU can enter: vtx2006 (the default), vtx or svm")
-    add("--costs", metavar="LIST", help="cycles in its ledger: exit=N,hop=N,emulated=N,native=N,inside=N,request=N")
+    add("--costs", metavar="LIST", help="cycles in its ledger: exit=N,hop=N,emulated=N,native=N,inside=N,request=N, or "
+        "measured, what this host's KVM takes (the default with kvm)")  # fmt: skip
     add("--devices-in", default="userspace", metavar="PLACE", help="who has the interrupt controllers and timers (PIC, "
         "PIT, LAPIC, I/O APIC): userspace, as all other devices (the default), or hypervisor, to which the emulator "
         "submits the guest's accesses (docs/bridge.md)")  # fmt: skip
     add("--clock", default="virtual", metavar="NAME", help="what the guest's time follows: virtual, which is the "
-        "instructions run (10 ns each); with --hypervisor kvm also host, the host's clock")  # fmt: skip
+        "instructions run (10 ns each); with --hypervisor kvm or xen also host, the host's clock")  # fmt: skip
     add("--serial", default="null", metavar="TO", help="COM1: null (default), stdio or a file")
     add("--debugcon", default="null", metavar="TO", help="ports 0x402 and 0xe9: null (default), stdio or a file")
     add("--parallel", default="null", metavar="TO", help="printer at LPT1: null (default), stdio or a file")
@@ -266,6 +271,17 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")  # a screen may hold what the locale cannot say
 
 
+def _internal_error(error: Exception, debug: bool) -> int:
+    if debug:
+        _traceback()
+    print(
+        f"v2e: internal error, please report it: {type(error).__name__}: {_one_line(error)} "
+        "(--debug shows the traceback)",
+        file=sys.stderr,
+    )
+    return STATUS_INTERNAL
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `v2e`; returns the exit status. Errors are one line on stderr; with --debug their traceback is too."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -286,20 +302,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of stdout has gone, as `head` does: nothing is left to say, nor to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            return _internal_error(error, debug)
+        # What is still buffered cannot be written either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"v2e: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return STATUS_USAGE
     except KeyboardInterrupt:
         # Die by the signal, so that a shell script that runs us stops too.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         return STATUS_INTERNAL
     except Exception as error:
-        if debug:
-            _traceback()
-        print(
-            f"v2e: internal error, please report it: {type(error).__name__}: {_one_line(error)} "
-            "(--debug shows the traceback)",
-            file=sys.stderr,
-        )
-        return STATUS_INTERNAL
+        return _internal_error(error, debug)
     finally:
         gc.enable()
 

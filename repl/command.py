@@ -142,6 +142,7 @@ def _only_looks(invocation: Invocation) -> bool:
     return looks if isinstance(looks, bool) else len(split_arguments(invocation.rest)) <= looks
 
 
+_SHOWN = 60  #: characters of a word that is no command, as a line of a binary file may be
 _OPERATOR_END = re.compile(r"[-+*/%&|<>:(\[~]$")
 _OPERATOR_START = re.compile(r"^[+*/%&|<>:)\]]|^-$")
 
@@ -211,7 +212,8 @@ class Table:
             raise CommandError(f"{name!r} could be {' or '.join(matches)}")
         near = difflib.get_close_matches(name, self._words, 1)
         hint = f"did you mean {near[0]!r}?" if near else "`help` lists them all"
-        raise CommandError(f"there is no command {name!r}; {hint}")
+        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+        raise CommandError(f"there is no command {shown!r}; {hint}")
 
     def invocation(self, line: str) -> Invocation:
         """Take a line apart. Two-word aliases (`info registers`) win over one word. Raises CommandError."""

@@ -33,7 +33,9 @@ def write_end_files(rig: Rig, options: argparse.Namespace) -> int:
 
 def _check_screenshot(name: str) -> None:
     path = Path(name)
-    if path.is_dir() or not path.parent.is_dir():
+    if path.is_dir():
+        raise UsageError(f"--screenshot {name} is a directory: name a file in it")
+    if not path.parent.is_dir():
         raise UsageError(f"--screenshot {name}: there is no folder for a file of this name")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"--screenshot {name}: the file may not be written")

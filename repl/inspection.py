@@ -1,4 +1,5 @@
-"""`v2e inspect`: prompt, script and gdb on a file that Xen wrote. Nothing of it runs or is written."""
+"""`v2e inspect`: prompt, script and gdb on a file that Xen wrote. Nothing of it runs or is written. The front ends are
+those of `v2e attach` too."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
-from emu.onlooker import Onlooker
-from emu.stops import Stop
+from emu.onlooker import Onlooker, Visitor
+from emu.stops import Stop, StopKind
 from emu.worker import Worker
 from repl.frontends import run_prompt, run_script, script_lines, script_printer
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError, parse_count
@@ -17,17 +18,25 @@ from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig, serve
 from xenbridge.xen.files import FileError, XenFile, open_file
 
+#: Stops behind which there is nothing to look at.
+_GONE = frozenset((StopKind.POWEROFF, StopKind.FAILURE))
+
 
 class LookRig(Rig):
-    """What front ends hold of what is only looked at: a debugger that refuses, its thread, perhaps a gdb server."""
+    """What front ends hold of what is no machine of ours: a debugger, its thread, perhaps a gdb server."""
 
-    def __init__(self, debugger: Onlooker) -> None:
+    def __init__(self, debugger: Visitor) -> None:
         self.debugger = debugger
         self.worker = Worker(self.debugger)
         self.server = None
         self.guest_code = None
         self._stops: SimpleQueue[Stop | None] = SimpleQueue()
+        self.worker.add_listener(self._note)
         self.worker.start()
+
+    def _note(self, stop: Stop) -> None:
+        if stop.kind in _GONE:
+            self._stops.put(stop)
 
     def close(self) -> None:
         """End gdb's session and the thread."""
@@ -65,8 +74,8 @@ def inspect(options: argparse.Namespace) -> int:
     return look(options, onlooker)
 
 
-def look(options: argparse.Namespace, onlooker: Callable[[], Onlooker]) -> int:
-    """The front ends that `options` ask for, on what `onlooker` gives. Returns the exit status; raises UsageError."""
+def look(options: argparse.Namespace, visitor: Callable[[], Visitor]) -> int:
+    """The front ends that `options` ask for, on what `visitor` gives. Returns the exit status; raises UsageError."""
     lines = script_lines(options)
     headless = options.headless or options.gdb == "stdio"
     if options.gdb == "stdio" and (options.script or options.json):
@@ -75,7 +84,7 @@ def look(options: argparse.Namespace, onlooker: Callable[[], Onlooker]) -> int:
     interactive = not (piped or headless or options.script)
     if headless and options.gdb in (None, GDB_OFF):
         raise UsageError("--headless needs --gdb ADDRESS: nobody could look at it")
-    rig = LookRig(onlooker())
+    rig = LookRig(visitor())
     try:
         address = (DEFAULT_GDB if interactive else GDB_OFF) if options.gdb is None else options.gdb
         if address != GDB_OFF:

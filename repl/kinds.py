@@ -97,7 +97,12 @@ def _word(session: Session, text: str) -> str:
 
 
 def _path(session: Session, text: str) -> Path:
-    return Path(text.strip("\"'")).expanduser()
+    if "\0" in text:
+        raise CommandError("a path holds no NUL")
+    try:
+        return Path(text.strip("\"'")).expanduser()
+    except RuntimeError:  # the home of somebody who is not known
+        raise CommandError(f"{text!r}: there is no such user") from None
 
 
 def _path_words(session: Session, prefix: str) -> Iterable[str]:
@@ -135,6 +140,8 @@ def _spans(session: Session, text: str) -> tuple[int, int] | Mode | str:
         if text in (mode.label, mode.name.lower()):
             return mode
     first, dash, last = text.partition("-")
+    if dash and not (first.strip() and last.strip()):
+        raise CommandError(f"{text!r} has no {'end' if first.strip() else 'beginning'}: give both, as 0x8000-0x8fff")
     try:
         low = session.address(first)
         high = session.address(last) if dash else low

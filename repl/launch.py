@@ -13,7 +13,7 @@ from emu.machine import Machine
 from emu.until import Until, UntilError, parse_until
 from repl.endfiles import check_end_files, write_end_files
 from repl.frontends import run_prompt, run_script, script_lines, script_printer
-from repl.natively import KVM
+from repl.natively import HOSTS
 from repl.options import DEFAULT_GDB, GDB_OFF, UsageError
 from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig, rig_for, serve
@@ -45,9 +45,9 @@ def run(options: argparse.Namespace) -> int:
         until = None if options.until is None else parse_until(options.until)
     except UntilError as error:
         raise UsageError(str(error)) from error
-    if until is not None and until.kind == "insns" and options.hypervisor == KVM:
+    if until is not None and until.kind == "insns" and options.hypervisor in HOSTS:
         raise UsageError(
-            f"--until {until.spec}: {KVM} does not count instructions: wait for another event, or use "
+            f"--until {until.spec}: {options.hypervisor} does not count instructions: wait for another event, or use "
             "--hypervisor model"
         )
     lines = script_lines(options)

@@ -14,7 +14,7 @@ from emu.media import MediaError
 from emu.until import UntilError
 from emu.x86.cpuid import MODELS
 from repl.media import open_media
-from repl.natively import KVM, keeper_of, native_config
+from repl.natively import HOSTS, keeper_of, native_config
 from repl.options import UsageError, choose, parse_count, parse_memory
 from repl.outcome import notice
 
@@ -27,7 +27,11 @@ TOUR = "tour"
 def check_choices(options: argparse.Namespace) -> None:
     """Values that this version does not have. Raises UsageError."""
     choose("--machine", options.machine, MACHINES)
-    choose("--clock", options.clock, ("virtual", "host") if options.hypervisor == KVM else ("virtual",), ("host",))
+    if choose("--clock", options.clock, ("virtual", "host")) == "host" and options.hypervisor not in HOSTS:
+        raise UsageError(
+            f"--clock host needs --hypervisor {' or '.join(HOSTS)}, whose CPU counts no instructions: with all others "
+            "time is virtual"
+        )
     choose("--cpus", options.cpus, ("1",))
     if options.kernel is None:
         for name, given in (("--initrd", bool(options.initrd)), ("--append", options.append is not None)):

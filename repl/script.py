@@ -12,6 +12,7 @@ from repl.json_text import error_json, result_json
 from repl.render import result_text
 from repl.session import FAILURES, Session
 from repl.style import Style
+from repl.textfile import NotText, read_text
 
 
 class ScriptError(Exception):
@@ -50,10 +51,10 @@ class Printer:
 def file_lines(path: Path) -> tuple[Line, ...]:
     """The lines of a command file. Raises ScriptError when it cannot be read."""
     try:
-        text = path.read_text("utf-8")
+        text = read_text(path)
     except OSError as error:
         raise ScriptError(f"cannot read command file {str(path)!r}: {error.strerror}") from None
-    except UnicodeDecodeError:
+    except NotText:
         raise ScriptError(f"command file {str(path)!r} is not text") from None
     return tuple(Line(line, f"{path}:{number}") for number, line in enumerate(text.splitlines(), 1))
 

@@ -11,6 +11,8 @@ import re
 from bisect import bisect_right
 from pathlib import Path
 
+from repl.textfile import NotText, read_text
+
 _NM = re.compile(r"^\s*([0-9a-fA-F]{4,16})\s+(?:[0-9a-fA-F]{4,16}\s+)?([A-Za-z?-])\s+(\S+)$")
 _MAP_SYMBOL = re.compile(r"^\s*[0-9a-fA-F]+\s+([0-9a-fA-F]+)\s+(\S+)$")
 _MAP_CONSTANT = re.compile(r"^\s*([0-9a-fA-F]+)\s+(\S+)$")
@@ -60,9 +62,11 @@ class Symbols:
         Raises SymbolError when the file cannot be read or holds no symbol.
         """
         try:
-            text = path.read_text("utf-8", "replace")
+            text = read_text(path, "replace")
         except OSError as error:
             raise SymbolError(f"cannot read {str(path)!r}: {error.strerror}") from None
+        except NotText:
+            raise SymbolError(f"{str(path)!r} is not text: give what nm prints, or a nasm map") from None
         addresses, constants = parse_nasm_map(text) if "NASM Map file" in text[:200] else (parse_nm(text), {})
         if not addresses and not constants:
             raise SymbolError(f"{str(path)!r} has no symbols in nm's format or a nasm map's")

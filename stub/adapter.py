@@ -20,6 +20,7 @@ from emu.x86.modes import code_bits
 from emu.x86.state import CR0_PG, CpuState
 from stub.adapter_sweep import swept
 from stub.adapter_trace import OWNER, TracingTarget
+from stub.features import target_xml
 from stub.registers import BriefTeller, X86Register
 from stub.target import (
     SIGNAL_ABRT,
@@ -102,6 +103,10 @@ class DebuggerTarget(TracingTarget):
         self._teller: BriefTeller | None = None  #: of the description that was asked for last
         self.pc_is_offset = False
         self.experiment = Experiment(self.microseconds)
+
+    def prepare(self) -> None:
+        """Make what the first client reads when it comes, on any thread: the description of the mode at reset."""
+        target_xml(self.describe_bits(16))
 
     # -- Target
 
@@ -400,8 +405,10 @@ class DebuggerTarget(TracingTarget):
         self._drop(self._watches.pop((reason, address, length)))
 
     def _add(self, kind: BreakKind, address: int, length: int) -> int:
-        with _refusals():
+        try:
             return self._debugger.add_breakpoint(kind, address, length, owner=OWNER).id
+        except DebuggerError as error:
+            raise TargetError(str(error)) from None
 
     def _drop(self, id: int) -> None:
         with suppress(DebuggerError):  # the prompt may have deleted it meanwhile

@@ -44,15 +44,17 @@ def supported(features: tuple[str, ...]) -> str:
 
 
 def target_xml(description: Description) -> str:
-    """The target description document. Its lines are short: gdb refuses trace files with lines of 1000 characters, and
-    `tsave` writes the document into them."""
-    body = "".join(_feature(feature) for feature in description.features)
-    return (
-        '<?xml version="1.0"?>\n<!DOCTYPE target SYSTEM "gdb-target.dtd">\n<target version="1.0">'
-        f"<architecture>{description.architecture}</architecture>\n"
-        # Without it gdb takes the guest for a process of its own host's operating system.
-        f"<osabi>none</osabi>\n{body}</target>\n"
-    )
+    """The target description document, made once. Its lines are short: gdb refuses trace files with lines of 1000
+    characters, and `tsave` writes the document into them."""
+    if not description.texts:
+        body = "".join(_feature(feature) for feature in description.features)
+        description.texts.append(
+            '<?xml version="1.0"?>\n<!DOCTYPE target SYSTEM "gdb-target.dtd">\n<target version="1.0">'
+            f"<architecture>{description.architecture}</architecture>\n"
+            # Without it gdb takes the guest for a process of its own host's operating system.
+            f"<osabi>none</osabi>\n{body}</target>\n"
+        )
+    return description.texts[0]
 
 
 def _feature(feature: Feature) -> str:

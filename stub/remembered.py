@@ -61,7 +61,7 @@ class KeptWords:
 
 
 #: Answers that are kept at a time, and bytes of the longest of them.
-ANSWERS, ANSWER_LENGTH = 64, 1024
+ANSWERS, ANSWER_LENGTH = 64, 4096
 
 
 class HeldAnswers:

@@ -61,5 +61,6 @@ def serve_debugger(
         run_command=run_command,
         look_command=look_command,
         on_error=on_error,
+        prepare=target.prepare,
         pipes=pipes,
     )

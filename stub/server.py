@@ -152,17 +152,19 @@ class Server:
         run_command: Callable[[str], str] | None = None,
         look_command: Callable[[str], str] | None = None,
         on_error: Callable[[BaseException], None] = lambda error: None,
+        prepare: Callable[[], None] = lambda: None,
         pipes: tuple[int, int] = (0, 1),
     ) -> None:
         """`make_onlooker` makes the sessions of clients that look on; None: there are none, a second client is refused.
         `call` runs a function on the target's thread and returns what it returns. `run_command` runs a monitor
         command, on a thread of its own, and returns its output; `look_command` is for clients that look on.
-        `on_error` is told what went wrong inside. `pipes`: the descriptors that `stdio` means."""
+        `on_error` is told what went wrong inside. `prepare` is called on the server's thread when the address can be
+        reached, so that a client finds done what takes time. `pipes`: the descriptors that `stdio` means."""
         self._where = parse_address(address) if isinstance(address, str) else address
         self._make_session, self._make_onlooker = make_session, make_onlooker
         self._call = call
         self._run_command, self._look_command = run_command, look_command
-        self._on_error = on_error
+        self._on_error, self._prepare = on_error, prepare
         self._pipes = pipes
         self._listener: Listener | None = None
         self._connection: _Connection | None = None  #: the client that has the target
@@ -219,6 +221,7 @@ class Server:
 
     def _main(self) -> None:
         try:
+            self._prepare()
             while not self._closing:
                 self._turn()
         except Exception as error:

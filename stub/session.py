@@ -14,7 +14,6 @@ mode that goes for memory only. In MONITOR, packets wait. Everything here runs o
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -40,6 +39,7 @@ from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running,
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame, notification
 from stub.parser import parse
 from stub.remembered import HeldAnswers, KeptWords, PacketLog
+from stub.states import BETWEEN, GREETINGS, LOOKS, MOVES, State
 from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError
 from stub.traceframe import UNCHANGED
 
@@ -63,65 +63,6 @@ ALL_HANDLERS: tuple[Handler, ...] = (
     *trace.HANDLERS,
     *traceframes.HANDLERS,
 )
-
-
-#: Packets by which a client learns with whom it speaks.
-GREETINGS = (
-    messages.Unknown,
-    messages.QuerySupported,
-    messages.StartNoAck,
-    messages.MustReplyEmpty,
-    messages.ExtendedMode,
-    messages.QueryResume,
-    messages.SymbolsAvailable,
-    messages.SetThread,
-    messages.Transfer,
-)
-#: Messages that change nothing, and are answered alike until something does.
-_LOOKS = frozenset(
-    (
-        messages.ReadMemory,
-        messages.ReadMemoryBinary,
-        messages.ReadRegisters,
-        messages.ReadRegister,
-        messages.CurrentThread,
-    )
-)
-#: Messages between two steps of one command of gdb's: behind others a person has seen that the guest stands still.
-_BETWEEN = frozenset(
-    (
-        *_LOOKS,
-        messages.SetThread,
-        messages.QueryResume,
-        messages.InsertPoint,
-        messages.RemovePoint,
-    )
-)
-
-
-class State(enum.Enum):
-    """See the module's head."""
-
-    __hash__ = object.__hash__  # that of Enum is Python's, and asked with each packet
-
-    NEW = "new"
-    STOPPED = "stopped"
-    RUNNING = "running"
-    MONITOR = "monitor"
-    ENDED = "ended"
-    CLOSED = "closed"
-
-
-MOVES: dict[State, frozenset[State]] = {
-    State.NEW: frozenset((State.STOPPED, State.CLOSED)),
-    State.STOPPED: frozenset((State.STOPPED, State.RUNNING, State.MONITOR, State.ENDED, State.CLOSED)),
-    State.RUNNING: frozenset((State.STOPPED, State.RUNNING, State.MONITOR, State.ENDED, State.CLOSED)),
-    State.MONITOR: frozenset((State.STOPPED, State.RUNNING, State.ENDED, State.CLOSED)),
-    State.ENDED: frozenset((State.STOPPED, State.RUNNING, State.ENDED, State.CLOSED)),
-    State.CLOSED: frozenset((State.CLOSED,)),
-}
-
-
 #: Looked up once: an enumeration's members cost several times a global name.
 _NEW, _STOPPED, _RUNNING = State.NEW, State.STOPPED, State.RUNNING
 #: In these a packet is handled when it comes.
@@ -419,7 +360,7 @@ class Session:
                 self._context.halted = False
             if handler is None:
                 return base.UNSUPPORTED
-            if (self._interrupts or self._heard) and type(message) not in _BETWEEN:
+            if (self._interrupts or self._heard) and type(message) not in BETWEEN:
                 interrupts, self._interrupts, self._heard = self._interrupts, False, False
                 resumes = isinstance(message, (messages.Resume, messages.Reverse))
                 if interrupts and resumes and not self.target.running:
@@ -442,7 +383,7 @@ class Session:
     def _parse(self, payload: bytes) -> tuple[messages.Message, Handler | None, bool]:
         """What the packet means, who answers it, and whether it is but a look."""
         message = parse(payload)
-        looks = type(message) in _LOOKS or (type(message) is messages.Transfer and message.object == "threads")
+        looks = type(message) in LOOKS or (type(message) is messages.Transfer and message.object == "threads")
         known = message, self._handlers.get(type(message)), looks and not self._looks_on
         if len(payload) <= KNOWN_LENGTH:
             if len(self._known) >= KNOWN:

@@ -114,6 +114,7 @@ class Description:
     expedited: tuple[Register, ...] = field(init=False)
     expedited_keys: tuple[str, ...] = field(init=False)  #: what a stop reply calls them: number and colon
     expedited_form: str = field(init=False)  #: all of them in a stop reply, a `%s` for each value in hex
+    texts: list[str] = field(init=False, compare=False)  #: the document that was made of it, or none yet
 
     def __post_init__(self) -> None:
         registers = tuple(r for f in self.features for r in f.registers)
@@ -121,6 +122,7 @@ class Description:
         object.__setattr__(self, "expedited", tuple(r for r in registers if r.expedited))
         keys = tuple(f"{number:x}:" for number, register in enumerate(registers) if register.expedited)
         object.__setattr__(self, "expedited_keys", keys)
+        object.__setattr__(self, "texts", [])
         object.__setattr__(self, "expedited_form", "".join(f"{key}%s;" for key in keys))
 
     def standard(self) -> Description:

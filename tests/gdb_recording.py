@@ -20,19 +20,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from asm import assemble
+from machines import rom_text
 from repl.harness import Server
 
 RECORDED = Path(__file__).parent / "stub" / "recorded"
 SECONDS = 30
 PAUSE = 0.5  #: seconds between two lines of a live session
 #: A boot ROM: counts at 500h for ever, in a function.
-LOOP = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+LOOP = rom_text("""
         mov ss, ax
         mov sp, 0x1000
     again:
@@ -41,10 +36,7 @@ LOOP = """
     work:
         inc word [0x500]
         ret
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 WORK = 0xF000F
 AGAIN = 0xF000A
 

@@ -29,8 +29,9 @@ SESSIONS: dict[str, tuple[str, ...]] = {
     ),
     "trace": (
         GDB_FEATURES, "QStartNoAckMode", "QTinit", "QTDV:2:5:0:6e", "QTBuffer:size:400", "QTBuffer:circular:1",
-        "QTDP:1:10180:E:0:5:X3,220127-", "QTDP:-1:10180:R1ffMFFFFFFFF,500,10-",
-        "QTDP:-1:10180:X10,2c0002220102 2d0002292e00020427".replace(" ", ""), "QTDPsrc:1:10180:at:0:8:2a30783130313830",
+        "QTDP:1:10180:E:2:5:X3,220127-", "QTDP:-1:10180:R1ffMFFFFFFFF,500,10-",
+        "QTDP:-1:10180:X10,2c0002220102 2d0002292e00020427-".replace(" ", ""), "QTDP:-1:10180:SR1",
+        "QTDPsrc:1:10180:at:0:8:2a30783130313830",
         "QTro:600,700", "QTEnable:1:10180", "QTNotes:user:61;notes:62;tstop:63;", "QTDisconnected:0", "QTStart",
         "arrive", "arrive", "qTStatus", "qTP:1:10180", "qTV:2", "QTStop", "QTFrame:0", "g", "p8", "m500,10", "m600,4",
         "qXfer:traceframe-info:read::0,1000", "QTFrame:pc:10180", "QTFrame:outside:0:1", "qTBuffer:0,1000",
@@ -104,6 +105,7 @@ class _Peer:
         self.session = Session(self.target, has_runner=True, looks_on=looks_on, on_error=self.errors.append)
 
     def feed(self, data: bytes) -> None:
+        self.session.hold(not self.target.active)  # as long as nobody else does anything to the target
         events = self.session.receive_data(data)
         if self.session.buffered > HIGH_WATER + 3 * PACKET_SIZE:
             raise Finding(f"{self.session.buffered} bytes are held")

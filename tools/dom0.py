@@ -7,6 +7,7 @@ The results come on the second serial line, a line of JSON a test (tests/xen/dom
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import shlex
@@ -22,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import assets
+from tools import dom0_gdb
 from tools.dom0_image import initramfs
 
-#: Seconds from power-on to power-off; more is a hang.
-PATIENCE = 330
+#: Seconds from power-on to power-off on a busy host; more is a hang.
+PATIENCE = 900
 #: MiB of the whole machine and of dom0; what is left is Xen's and the domains'.
 MEMORY, DOM0_MEMORY = 1024, 640
 #: QEMU emulates SVM with nested paging, which is what Xen needs for HVM domains. Xen 4.17 does not start with SMAP
@@ -79,6 +81,7 @@ def qemu_command(qemu: str, append: str = "") -> list[str]:
     return [
         qemu, "-accel", "tcg", "-machine", "q35", "-cpu", CPU, "-smp", "1", "-m", str(MEMORY), "-display", "none",
         "-no-reboot", "-net", "none", "-monitor", "none", "-serial", "file:console", "-serial", "stdio",
+        *dom0_gdb.serial_lines(),
         "-kernel", "xen",
         "-append", f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MEMORY}M,max:{DOM0_MEMORY}M {append}".strip(),
         "-initrd", "vmlinuz console=hvc0 quiet,initrd",
@@ -114,10 +117,15 @@ def run(folder: Path, qemu: str) -> Outcome:
     """Boot what `folder` holds and hear its tests out. Raises Dom0Error."""
     outcome = Outcome()
     process = subprocess.Popen(
-        qemu_command(qemu), cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+        qemu_command(qemu), cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
     )
+    assert process.stdin is not None
     for line in lines(process):
-        if text := outcome.take(line):
+        if (commands := dom0_gdb.wanted(line)) is not None:
+            with contextlib.suppress(BrokenPipeError):  # QEMU has ended meanwhile, which is said below
+                process.stdin.write(dom0_gdb.answer(folder, commands))
+                process.stdin.flush()
+        elif text := outcome.take(line):
             print(text, flush=True)
     if outcome.status is None:
         console = (folder / "console").read_text(errors="replace").splitlines()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from emu import layout
 from emu.clock import Clock
+from emu.devices.shared_ports import SharedPorts
 from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
@@ -19,6 +20,7 @@ FS_PER_NS = 1_000_000
 TIMERS = 3
 WORD = (1 << 64) - 1
 HALF = (1 << 32) - 1
+FAR = 1 << 62  #: ns from 0: an engine counts in 64 bits
 # General configuration.
 ENABLE, LEGACY = 1, 2
 # Timer configuration.
@@ -56,8 +58,14 @@ class Hpet:
     them away."""
 
     def __init__(
-        self, clock: Clock, irq: Callable[[int, bool], None], isa: tuple[Callable[[bool], None], Callable[[bool], None]]
+        self,
+        clock: Clock,
+        irq: Callable[[int, bool], None],
+        isa: tuple[Callable[[bool], None], Callable[[bool], None]],
+        shared: SharedPorts | None = None,
     ) -> None:
+        """From `shared` an engine may answer reads of the main counter."""
+        self._shared = SharedPorts() if shared is None else shared
         self._clock, self._irq, self._isa = clock, irq, isa
         self._timers = [clock.timer(f"hpet.{n}", self._due(n)) for n in range(TIMERS)]
         self._state = State()
@@ -186,8 +194,15 @@ class Hpet:
             for n in range(2):
                 self._drive(n, False)
                 self._isa[n](False if s.config & LEGACY else s.displaced[n])
+        self._share()
         for n in range(TIMERS):
             self._plan(n)
+
+    def _share(self) -> None:
+        s, shared = self._state, self._shared
+        shared.hpet_tick = 0
+        if s.config & ENABLE and abs(s.origin) < FAR:
+            shared.hpet_origin, shared.hpet_tick = s.origin, s.tick
 
     def _configure_timer(self, n: int, value: int) -> None:
         t = self._state.timers[n]
@@ -220,6 +235,7 @@ class Hpet:
         for n in range(TIMERS):
             self._drive(n, False)
         self._state = State(displaced=self._state.displaced, tick=self._state.tick)
+        self._share()
         for drive, level in zip(self._isa, self._state.displaced, strict=True):
             drive(level)
 
@@ -229,6 +245,7 @@ class Hpet:
     def restore(self, state: State) -> None:
         """Its timers come back with the clock, lines with their receivers."""
         self._state = copy.deepcopy(state)
+        self._share()
 
     def view(self) -> DeviceView:
         s = self._state

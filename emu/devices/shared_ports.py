@@ -1,11 +1,11 @@
 """What the C helper needs to answer by itself the ports that kernels touch most while they do something else: counter 0
-of the 8254, latched and read as a clock, the POST code port, written to wait for slow boards, and of the master 8259
-what every interrupt's handler does."""
+of the 8254, latched and read as a clock, the POST code port, written to wait for slow boards, of the master 8259 what
+every interrupt's handler does, and the HPET's main counter, read as a clock."""
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
+from ctypes import c_int64, c_uint8, c_uint16, c_uint32, c_uint64
 
 
 class SharedPorts(ctypes.Structure):
@@ -17,7 +17,8 @@ class SharedPorts(ctypes.Structure):
         ("skipped", c_uint64), ("pulse", c_uint64), ("loaded", c_uint32), ("ce", c_uint32), ("latch", c_uint16),
         ("left", c_uint8), ("ready", c_uint8), ("post", c_uint8), ("_pad", c_uint8 * 3), ("pic_ready", c_uint8),
         ("imr", c_uint8), ("isr", c_uint8), ("requests", c_uint8), ("levels", c_uint8), ("slaves", c_uint8),
-        ("served", c_uint8), ("_pad2", c_uint8),
+        ("served", c_uint8), ("_pad2", c_uint8), ("hpet_origin", c_int64), ("hpet_tick", c_uint32),
+        ("_pad3", c_uint32),
     )  # fmt: skip
     skipped: int  #: ns by which virtual time is ahead of the instructions' time
     pulse: int  #: a CLK pulse, and what CE was at it
@@ -34,3 +35,5 @@ class SharedPorts(ctypes.Structure):
     levels: int  #: its inputs that are level triggered: an acknowledge leaves the request
     slaves: int  #: its inputs whose acknowledge is a slave's
     served: int  #: the input of which the engine has done the acknowledge since `pic_ready` was set last, as a mask
+    hpet_origin: int  #: ns of virtual time at which the HPET's main counter was 0
+    hpet_tick: int  #: ns from one count to the next; 0: it stands, or an engine is not to answer

@@ -34,19 +34,19 @@ static uint64_t linear_pc(const engine *e)
     return AT(uint32_t, e->env, at.env_hflags) & HF_CS64 ? *e->eip : (uint32_t)(base + *e->eip);
 }
 
-/* Run at most `budget` instructions, up to the one numbered `end`; with `skip` the first is not checked against the
+/* Run at most `budget` instructions; with `skip` the first is not checked against the
  * breakpoints. Two ends are told as they are: the budget is SPENT, or the run is AT_BREAKPOINT, and nothing else
  * happened. NOT_BEGUN: nothing was done, as a stop is asked for, or nobody has yet heard of an interrupt. Any other end
  * is for Python to look at: NOT_PLAIN, and what Unicorn returned from CODE_SHIFT on. So is that behind a watched access:
  * it sets halt_run. */
-API uint32_t v2e_fast_go(engine *e, int64_t budget, int skip, uint64_t end)
+API int v2e_fast_go(engine *e, int64_t budget, int skip)
 {
     struct control *c = e->control;
     int code, quiet;
 
-    if (c->stop || c->taken)
+    if (c->stop || c->taken || c->changes)
         return NOT_BEGUN;
-    e->cells->end = end;
+    e->cells->end += (uint64_t)(budget - c->remaining);
     c->remaining = budget;
     c->skip = EMPTY;
     if (skip) {
@@ -68,9 +68,15 @@ API uint32_t v2e_fast_go(engine *e, int64_t budget, int skip, uint64_t end)
                          (!c->reason && code == STEP_DONE && !AT(uint32_t, e->cpu, at.cpu_halted)))) {
         code = SPENT;
     } else {
-        return NOT_PLAIN | (uint32_t)code << CODE_SHIFT;
+        return NOT_PLAIN | code << CODE_SHIFT;
     }
     c->step = 0;
     AT(uint32_t, e->cpu, at.cpu_cflags_next_tb) = NO_CFLAGS;
-    return (uint32_t)code;
+    return code;
+}
+
+/* The same of a budget that is an `int`, as Python passes its numbers in the least time. */
+API int v2e_fast_go_few(engine *e, int budget, int skip)
+{
+    return v2e_fast_go(e, budget, skip);
 }

@@ -1,6 +1,6 @@
-/* Counter 0 of the 8254 as kernels read it for a clock, the POST code port, and the master 8259's masks and ends of
- * interrupts: says in C what emu/devices/pit8254.py, debugports.py and pic8259_chip.py say, for the accesses that have
- * no other effect. The data sheet of the 8254 (231164), "Counter Latch
+/* Counter 0 of the 8254 as kernels read it for a clock, the POST code port, the master 8259's masks and ends of
+ * interrupts, and the HPET's main counter: says in C what emu/devices/pit8254.py, debugports.py, pic8259_chip.py and
+ * hpet.py say, for the accesses that have no other effect. The data sheet of the 8254 (231164), "Counter Latch
  * Command": the count is held until it has been read, and a latch command is ignored until then. */
 #include "fast.h"
 
@@ -15,14 +15,20 @@
 #define COUNTER_AND_RW 0xf0 /* of a control word: both 0 in the latch command of counter 0 */
 #define FREQUENCY 1193182u  /* of CLK, Hz */
 #define SECOND 1000000000u  /* ns */
+#define HPET_COUNTER 0xfed000f0u
+
+/* Virtual time in ns. The running instruction has been counted. */
+static unsigned __int128 time_now(const engine *e, const struct shared_ports *p)
+{
+    uint64_t before = e->cells->end - (uint64_t)e->control->remaining - 1;
+
+    return (unsigned __int128)before * e->cells->tick + p->skipped;
+}
 
 /* CE now. In mode 2 it goes from `loaded` to 1 and again, a count a pulse. */
 static uint32_t count_now(const engine *e, const struct shared_ports *p)
 {
-    /* the running instruction has been counted */
-    uint64_t before = e->cells->end - (uint64_t)e->control->remaining - 1;
-    unsigned __int128 now = (unsigned __int128)before * e->cells->tick + p->skipped;
-    uint64_t since = (uint64_t)(now * FREQUENCY / SECOND) - p->pulse;
+    uint64_t since = (uint64_t)(time_now(e, p) * FREQUENCY / SECOND) - p->pulse;
 
     if (since < p->ce)
         return p->ce - (uint32_t)since;
@@ -117,6 +123,21 @@ int shared_out(engine *e, uint32_t port, uint32_t value)
         p->latch = (uint16_t)count_now(e, p);
         p->left = 2;
     }
+    return 1;
+}
+
+/* True when a read of physical `address` has been answered: of the main counter, or a part of it (IA-PC HPET
+ * specification 1.0a, 2.3.7). */
+int shared_memory(engine *e, uint64_t address, unsigned size, uint64_t *value)
+{
+    const struct shared_ports *p = e->ports;
+    uint64_t at = address - HPET_COUNTER;
+
+    if (!p || at >= sizeof *value || !p->hpet_tick)
+        return 0;
+    *value = ((uint64_t)time_now(e, p) - (uint64_t)p->hpet_origin) / p->hpet_tick >> 8 * at;
+    if (size < sizeof *value)
+        *value &= ((uint64_t)1 << 8 * size) - 1;
     return 1;
 }
 

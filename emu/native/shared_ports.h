@@ -1,4 +1,4 @@
-/* Ports answered without Python: shared with emu/devices/shared_ports.py, which says what each field means. */
+/* Ports and memory of devices answered without Python: shared with emu/devices/shared_ports.py, which says what each field means. */
 #ifndef V2E_SHARED_PORTS_H
 #define V2E_SHARED_PORTS_H
 
@@ -10,6 +10,8 @@ struct shared_ports {
     uint16_t latch;
     uint8_t left, ready, post, pad[3];
     uint8_t pic_ready, imr, isr, requests, levels, slaves, served, pad2;
+    int64_t hpet_origin;
+    uint32_t hpet_tick, pad3;
 };
 
 #endif

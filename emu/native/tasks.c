@@ -219,12 +219,15 @@ REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t p
 int interrupt_delivered(void *cpu, int request)
 {
     uint8_t *env = (uint8_t *)cpu + at.cpu_env;
+    const engine *e = engine_of_cpu(cpu);
     transfer *f = request & INTERRUPT_VIRQ ? whom(env) : NULL;
     uint64_t answer;
 
-    if (!f || !legacy_mode(env) || !(AT(uint32_t, env, at.env_hflags) & HF_PE) ||
+    if (!f || !(AT(uint32_t, env, at.env_hflags) & HF_PE) ||
         !(AT(uint64_t, env, at.env_eflags) & EFLAGS_IF) || AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ)
         return 0;
+    if (e && !legacy_mode(env) && !v2e_fast_gate_unsure(env, e->control->vector))
+        return 0; /* of the portable loop, whose vector is not known here, Python looks */
     answer = f(env, INTERRUPT, 0, 0);
     if (answer && answer != INSTEAD)
         real_raise_exception_err(env, (int)(answer & 0xff), (int)(answer >> 32));

@@ -3,8 +3,8 @@
 #define V2E_X86_H
 
 enum { AX, CX, DX, BX, SP, BP, SI, DI };
-/* Segment registers by their numbers in instructions; LDTR, TR and GDTR as QEMU numbers them behind those. */
-enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT };
+/* Segment registers by their numbers in instructions; LDTR, TR, GDTR and IDTR as QEMU numbers them behind those. */
+enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 
 /* EFLAGS (vol. 1, 3.4.3) */
 #define EFLAGS_IF 0x200u

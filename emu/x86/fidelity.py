@@ -54,7 +54,6 @@ GAPS: Final = (
     Gap(
         "long mode: a gate's target or a stack of the TSS that is not canonical: #GP or #SS of the event",
         "in long mode gates to, and stacks of the TSS at, addresses that are not canonical",
-        always=True,
     ),
     Gap(
         "RETF and IRETQ to a non-canonical address: #GP(0) in the instruction",

@@ -114,6 +114,8 @@ class Context:
     fetched: bool = False  #: the client has read `description`
     document_name: tuple[str, str] = ("", "")  #: object and annex that qXfer reads
     document: bytes = b""  #: and its text
+    #: The threads (id, number, name, what it does), and the document that says so.
+    threads: tuple[list[tuple[str, int, str, str]], str] = field(default_factory=lambda: ([], ""))
     points: set[tuple[int, int, int]] = field(default_factory=set)  #: (type, address, kind) inserted by this client
     persistent: set[tuple[int, int, int]] = field(default_factory=set)  #: those of `points` that stay when it goes
     printed: Callable[[str], None] = lambda text: None  #: a breakpoint's commands print to the client

@@ -42,12 +42,14 @@ def threads(context: Context, annex: str) -> str | None:
     if annex:
         return None
     target = context.target
-    rows = (
-        f'<thread id="{context.thread_id(thread)}" core="{thread - 1}" name={quoteattr(target.thread_name(thread))}>'
-        f"{xml(target.thread_text(thread))}</thread>"
-        for thread in target.threads()
-    )
-    return f'<?xml version="1.0"?>\n<threads>{"".join(rows)}</threads>\n'
+    told = [(context.thread_id(t), t, target.thread_name(t), target.thread_text(t)) for t in target.threads()]
+    if told != context.threads[0]:  # gdb asks at each stop, and mostly it is the same
+        rows = (
+            f'<thread id="{id}" core="{thread - 1}" name={quoteattr(name)}>{xml(text)}</thread>'
+            for id, thread, name, text in told
+        )
+        context.threads = told, f'<?xml version="1.0"?>\n<threads>{"".join(rows)}</threads>\n'
+    return context.threads[1]
 
 
 def memory_map(context: Context, annex: str) -> str | None:

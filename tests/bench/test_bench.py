@@ -141,7 +141,7 @@ def test_wrong_usage_ends_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2
-    assert capsys.readouterr().err
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_without_gdb_it_says_so(monkeypatch, capsys):

@@ -80,10 +80,11 @@ def outcome(make: Callable[[], Any]) -> Any:
 
 
 def facts(module: Any, kinds: dict[str, type], name: str, values: Any, named: Any) -> list[Any]:
-    """What can be seen of an object made so, twice: the first call of a class compiles its __init__."""
+    """What can be seen of an object made so, of the first ones of its class and of those behind, when its __init__ has
+    been compiled."""
     kind: Any = kinds[name]
     seen: list[Any] = []
-    for _ in range(2):
+    for _ in range(emu.record.UNCOMPILED):
         thing = outcome(lambda: kind(*values, **named))
         if isinstance(thing, type):
             seen.append(thing)
@@ -112,7 +113,19 @@ def facts(module: Any, kinds: dict[str, type], name: str, values: Any, named: An
 
 @pytest.mark.parametrize(("name", "values", "named"), CASES)
 def test_objects_behave_as_the_standard_ones(name: str, values: Any, named: Any) -> None:
-    assert facts(emu.record, OURS, name, values, named) == facts(dataclasses, THEIRS, name, values, named)
+    assert facts(emu.record, classes(emu.record), name, values, named) == facts(
+        dataclasses, THEIRS, name, values, named
+    )
+
+
+@pytest.mark.parametrize(("values", "named"), [((), {}), ((1, 2, 3), {}), ((1,), {"q": 1}), ((1,), {"a": 2})])
+def test_the_first_object_of_a_class_is_refused_with_the_standard_words(values: Any, named: Any) -> None:
+    words = []
+    for kinds in (classes(emu.record), classes(dataclasses)):
+        with pytest.raises(TypeError) as refused:
+            kinds["Plain"](*values, **named)
+        words.append(str(refused.value).split("Plain.")[-1])
+    assert words[0] == words[1]
 
 
 def test_a_standard_field_is_refused() -> None:

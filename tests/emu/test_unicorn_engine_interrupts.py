@@ -7,6 +7,8 @@ import pytest
 from asm import assemble
 from bare_cpu import CODE, BareCpu, bare_cpu
 from emu.engine import Exit, ExitReason
+from emu.unicorn_engine import HELPER
+from emu.x86.state import Segment
 
 SLICES = (1, 2, 3, 7, 1000)
 
@@ -239,6 +241,47 @@ def test_interrupts_are_taken_through_the_idt(bits: int, gate: int, size: int) -
     cpu.write(0x2000 + 0x20 * gate, entry.to_bytes(8, "little"))
     assert cpu.run(slice=size).reason is ExitReason.HALT
     assert taken == [(5, here)]
+
+
+@pytest.mark.skipif(isinstance(HELPER, str), reason=f"made by the C helper: {HELPER}")
+@pytest.mark.parametrize(("vector", "high", "slot"), [(13, 0x8000, 0), (12, 0, 1)], ids=["its gate", "its stack"])
+@pytest.mark.parametrize("size", SLICES)
+def test_an_interrupt_to_an_address_that_is_not_canonical_faults_once(
+    vector: int, high: int, slot: int, size: int
+) -> None:
+    # SDM vol. 2A, INT n: #GP(EXT) and #SS(EXT). The first slot of the interrupt stack table is not canonical.
+    source = """
+        lidt [idtr]
+        out 0x70, al
+        sti
+        nop
+        here: nop
+        hlt
+        handler:
+        pop rax
+        mov rbx, [rsp]
+        sti
+        nop
+        nop
+        hlt
+        idtr: dw 0x20 * 16 + 15
+        dd 0x2000
+    """
+    cpu, taken = with_line(source, 64)
+    image = _assembled(f"{source}\ndd handler, here", 64)
+    handler, here = (int.from_bytes(image[i : i + 4], "little") for i in (len(image) - 8, len(image) - 4))
+    entry = handler & 0xFFFF | 0x18 << 16 | 0x8E00 << 32 | handler >> 16 << 48
+    cpu.write(0x2000 + vector * 16, entry.to_bytes(16, "little"))
+    cpu.write(0x2000 + 0x20 * 16, (entry | slot << 32 | high << 64).to_bytes(16, "little"))
+    cpu.write(0x3000 + 36, (1 << 47).to_bytes(8, "little"))
+    state = cpu.engine.state()
+    state.tr = Segment(0x30, 0x3000, 0x67, 0x8B)
+    cpu.engine.load(state)
+    assert cpu.run(slice=size).reason is ExitReason.HALT
+    assert (cpu.engine.state().regs[0], cpu.engine.state().regs[3]) == (1, here)
+    assert [(fault.vector, fault.code, fault.interrupt) for fault in cpu.faults] == [(vector, 1, 0x20)]
+    assert cpu.engine.take_interrupt() == 0x20
+    assert taken == []
 
 
 def _assembled(source: str, bits: int = 16) -> bytes:

@@ -10,16 +10,13 @@ from collections.abc import Callable
 import pytest
 
 from gdb_batch import batch
+from machines import rom_text
 from repl.harness import Gdb, Server
 
+pytestmark = pytest.mark.slow
+
 #: Counts in CX and at 500h, and puts functions of both into other registers.
-COUNTER = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+COUNTER = rom_text("""
         mov ss, ax
         mov sp, 0x1000
         mov ecx, 0xfffffffb
@@ -34,10 +31,7 @@ COUNTER = """
     here:
         nop
         jmp again
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 HERE = 0xF0100
 counting = pytest.mark.boot(firmware=COUNTER)
 

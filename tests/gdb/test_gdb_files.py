@@ -15,6 +15,8 @@ import repl
 from gdb_batch import batch
 from xen_samples import sample
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(repl.__file__).parent.parent)}
 
 

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from machines import rom_text
 from repl.harness import Gdb, GdbError
 
+pytestmark = pytest.mark.slow
+
 #: Maps linear 400000h to physical 0, by 4 MiB pages, and goes on in 32-bit code.
-PAGED = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+PAGED = rom_text("""
         mov dword [0x8000], 0x83
         mov dword [0x8004], 0x83
         mov eax, cr4
@@ -31,10 +28,7 @@ PAGED = """
     paged:
         nop
         jmp paged
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 paged = pytest.mark.boot(firmware=PAGED)
 
 

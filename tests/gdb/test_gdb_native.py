@@ -7,17 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from gdb_console import console
+from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
 
 #: A loop with a call at CS base F0000h, which counts at 500h and 502h; from `spin` on the state can be entered.
-LOOP = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+LOOP = rom_text("""
         mov ss, ax
         mov es, ax
         mov sp, 0x1000
@@ -32,10 +27,7 @@ LOOP = """
     work:
         inc word [0x502]
         ret
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 WORK = 0xF0100
 native_loop = pytest.mark.boot(firmware=LOOP, options=("--hypervisor", "model"))
 

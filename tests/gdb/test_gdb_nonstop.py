@@ -7,23 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
+from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 
+pytestmark = pytest.mark.slow
+
 #: A boot ROM: counts at 500h for ever.
-LOOP = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+LOOP = rom_text("""
     again:
         inc word [0x500]
         jmp again
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 AGAIN = 0xF0005
 EXITS = LOOP.replace("jmp again", "mov al, 3\n out 0xf4, al")
 SETTINGS = ["-iex", "set non-stop on", "-iex", "set mi-async on"]

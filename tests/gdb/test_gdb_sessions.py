@@ -6,32 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
+from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 
 #: A boot ROM: counts at 500h for ever.
-LOOP = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+LOOP = rom_text("""
     again:
         inc word [0x500]
         jmp again
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 AGAIN = 0xF0005
 boot_loop = pytest.mark.boot(firmware=LOOP)
-
-
-@pytest.fixture
-def extended(v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]) -> Gdb:
-    gdb = start_gdb()
-    gdb.connect(v2e_server().address, extended=True)
-    return gdb
 
 
 @boot_loop

@@ -9,17 +9,14 @@ import pytest
 
 from emu.firmware import tour
 from gdb_batch import batch
+from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
 
+pytestmark = pytest.mark.slow
+
 #: A boot ROM: a loop that counts at 500h and calls what counts at 502h.
-LOOP = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+LOOP = rom_text("""
         mov ss, ax
         mov sp, 0x1000
     again:
@@ -31,10 +28,7 @@ LOOP = """
     work:
         inc word [0x502]
         ret
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 AGAIN, WORK = 0xF000A, 0xF0100
 COUNTS = "*(short *)0x500@2"
 boot_loop = pytest.mark.boot(firmware=LOOP)

@@ -10,17 +10,12 @@ from pathlib import Path
 import pytest
 
 from emu.firmware import tour
+from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
 
 #: A boot ROM without a BIOS; each label is a symbol for the tests by the list below.
-CALLS = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+CALLS = rom_text("""
         mov ss, ax
         mov sp, 0x7000
         mov word [0x84], service
@@ -56,18 +51,9 @@ CALLS = """
     leaf:
         inc word [0x500]
         ret
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 NEAR, FAR, SERVICE, LEAF = 0xF0100, 0xF0120, 0xF0140, 0xF0160
 calls = pytest.mark.boot(firmware=CALLS)
-
-
-@pytest.fixture
-def helped(v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]) -> Gdb:
-    """gdb with the helper, on the marker's machine."""
-    return start_gdb(v2e_server(), arguments=["-x", str(helper_path())])
 
 
 def callers(gdb: Gdb) -> list[str]:
@@ -183,13 +169,7 @@ def test_backtraces_end_at_bad_stacks(helped: Gdb) -> None:
 
 
 #: 16-bit protected mode with a base that is no selector * 16, a 32-bit segment on a 32-bit stack, far calls between.
-MIXED = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+MIXED = rom_text("""
         mov ss, ax
         mov sp, 0x7000
         lgdt [cs:pointer]
@@ -249,10 +229,7 @@ MIXED = """
         nop
         pop bp
         ret
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 
 
 @pytest.mark.boot(firmware=MIXED)

@@ -10,17 +10,12 @@ from typing import Protocol
 import pytest
 
 from gdb_console import console
+from machines import rom_text
 from repl.harness import Server
 from stub.gdb import helper_path
 
 #: A 16-bit protected frame calls a 32-bit one, that another, and that a 16-bit one with a leaf. A ROM at F0000h.
-MIXED = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+MIXED = rom_text("""
         mov ss, ax
         mov sp, 0x7000
         lgdt [cs:pointer]
@@ -75,10 +70,7 @@ MIXED = """
     leaf:
         nop
         ret
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 CODE_32, NEAR_32, LEAF = 0xF0140, 0xF0180, 0xF0240
 #: Linear address, width and instruction of each frame at LEAF, innermost first.
 FRAMES = (
@@ -89,7 +81,7 @@ FRAMES = (
     (0xF0108, 16, "ret"),
     (0xF0090, 16, "jmp"),
 )
-pytestmark = pytest.mark.boot(firmware=MIXED)
+pytestmark = [pytest.mark.boot(firmware=MIXED), pytest.mark.slow]
 
 
 class Ask(Protocol):

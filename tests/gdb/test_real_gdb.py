@@ -11,8 +11,8 @@ import pytest
 
 from emu.firmware import tour
 from gdb_batch import batch
+from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
-from stub.gdb import helper_path
 from stub.server import MAX_ONLOOKERS
 
 #: gdb's words for the instruction at each stop of the tour, by the width the CPU executes it with; from `ndisasm -b`.
@@ -25,13 +25,7 @@ DECODED = {
 WIDTH = {"pm32": 32, "pse": 32, "pae": 32, "long64": 64, "compat": 32}
 
 #: A boot ROM without a BIOS: a loop with a call at CS base F0000h.
-LOOP = """
-    bits 16
-    org 0
-    start:
-        cli
-        xor ax, ax
-        mov ds, ax
+LOOP = rom_text("""
         mov ss, ax
         mov sp, 0x1000
     again:
@@ -45,10 +39,7 @@ LOOP = """
     work:
         inc word [0x502]
         ret
-    times 0xfff0-($-$$) db 0xf4
-        jmp 0xf000:start
-    times 0x10000-($-$$) db 0
-    """
+""")
 WORK = 0xF0100
 boot_loop = pytest.mark.boot(firmware=LOOP)
 DIES = LOOP.replace("call work", "lidt [cs:none]\n ud2\n none: dq 0")
@@ -58,12 +49,6 @@ EXITS = LOOP.replace("call work", "mov al, 3\n out 0xf4, al")
 @pytest.fixture
 def stops() -> dict[str, int]:
     return {stop.name: stop.linear for stop in tour.stops()}
-
-
-@pytest.fixture
-def helped(v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]) -> Gdb:
-    """gdb with the helper, on the marker's machine."""
-    return start_gdb(v2e_server(), arguments=["-x", str(helper_path())])
 
 
 def test_the_first_instruction_of_the_cpu(gdb: Gdb) -> None:

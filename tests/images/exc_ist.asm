@@ -191,6 +191,9 @@ user:
         mov dword [IDT + 0x34 * 16 + 4], 0x8E00
         mov dword [IDT + 0x34 * 16 + 8], 0x8000
         BAD_TARGET 'gate-to', int 0x34
+        mov dword [IDT + 6 * 16 + 8], 0x8000
+        BAD_TARGET 'gate-of-a-fault-to', ud2
+        SET_GATE 6, STUB(6), CODE64, 0x8E, 0
         TEST 64, 'end'
         mov al, 0
         jmp finish64

@@ -147,6 +147,9 @@ def test_a_nonsense_size_is_named(size, capsys):
         ("x 0x100000000", "out of range"),
         ("break 7c00", "0x7c00"),
         ("x 0xd0000000", "0xd0000000"),
+        ("symbols /dev/zero", "'/dev/zero' is not text"),
+        ("symbols ~nobody-of-this-name/a", "there is no such user"),
+        ("n" * 100_000, f"no command '{'n' * 60}...'"),
     ],
 )
 def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
@@ -170,19 +173,31 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "--boot", "usb"], "'usb' is unknown"),
         (["run", "--cpu", "8086"], "--cpu"),
         (["run", "--cpus", "2"], "--cpus"),
-        (["run", "--hypervisor", "xen"], "--hypervisor xen"),
+        (["run", "--hypervisor", "xen"], "--hypervisor xen needs --machine isapc"),
+        (["run", "--hypervisor", "xen", "--machine", "isapc"], "--hypervisor xen: this is no dom0 of Xen"),
+        (["run", "--hypervisor", "xen", "--rules", "vtx"], "xen goes by what the host can do"),
         (["run", "--hypervisor", "kvm", "--until", "insns:5"], "kvm does not count instructions"),
         (["run", "--hypervisor", "kvm", "--rules", "vtx"], "--rules vtx"),
         (["run", "--devices-in", "hypervisor"], "needs a hypervisor that has them"),
         (["run", "--hypervisor", "model", "--devices-in", "xen"], "'xen'"),
         (["run", "--hypervisor", "kvm", "--devices-in", "hypervisor"], "add --clock host"),
+        (
+            ["run", "--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host", "--load-xen", "f"],
+            "--load-xen and --devices-in hypervisor",
+        ),
         (["run", "--policy", "dwell:8"], "--policy dwell:8"),
         (["run", "--costs", "exit=5"], "--costs exit=5"),
+        # What is wrong comes before what has no use.
+        (["run", "--costs", "exit=x"], "'exit=x' is no cost"),
+        (["run", "--rules", "vmx"], "'vmx'"),
+        (["run", "--policy", "fast"], "'fast'"),
         (["run", "--hypervisor", "model", "--policy", "fast"], "'fast'"),
         (["run", "--hypervisor", "model", "--policy", "dwell:0"], "dwell of 0"),
         (["run", "--hypervisor", "model", "--rules", "vmx"], "'vmx'"),
         (["run", "--hypervisor", "model", "--costs", "exit=-1"], "'exit=-1'"),
-        (["run", "--clock", "host"], "--clock host"),
+        (["run", "--clock", "host"], "--clock host needs --hypervisor kvm"),
+        (["run", "--hypervisor", "model", "--clock", "host"], "--clock host needs --hypervisor kvm"),
+        (["run", "--clock", "mine"], "'mine' is unknown: use virtual or host"),
         (["run", "--limit", "0"], "--limit"),
         (["run", "--limit", "many"], "'many'"),
         (["run", "--slice", "-1"], "--slice"),
@@ -190,6 +205,7 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "--until", "text:("], "("),
         (["run", "--until", "pc:zz"], "zz"),
         (["run", "-x", "/nonexistent/file"], "/nonexistent/file"),
+        (["run", "-x", "/dev/zero"], "'/dev/zero' is not text"),
         (["run", "--serial", "/nonexistent/log"], "/nonexistent/log"),
         (["run", "--firmware", "/nonexistent/bios"], "/nonexistent/bios"),
         (["run", "--option-rom", "/nonexistent/rom"], "/nonexistent/rom"),
@@ -385,6 +401,17 @@ def test_what_comes_on_stdin_goes_to_the_serial_line(firmware):
 def test_closed_standard_streams_are_borne():
     command = f"{shlex.join(V2E)} run tour --until insns:1 -c regs <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], cwd=ROOT, timeout=SECONDS, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["run tour --until insns:1 -c regs", "run tour --until insns:1 -c regs --json", "--help"]
+)
+def test_an_output_without_room_is_said(words):
+    command = f"{shlex.join(V2E)} {words} >/dev/full"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, timeout=SECONDS, check=False, stderr=subprocess.PIPE, text=True
+    )
+    assert (done.returncode, done.stderr) == (2, "v2e: the output cannot be written: No space left on device\n")
 
 
 def test_debug_shows_the_traceback():
@@ -613,6 +640,7 @@ def test_a_screenshot_without_a_picture_is_said(tmp_path):
 def test_a_screenshot_that_could_not_be_written_is_refused_before_anything_runs(name, tmp_path):
     text = refused(v2e("run", "tour", "--headless", "--debugcon", "stdio", "--screenshot", tmp_path / name))
     assert "--screenshot" in text
+    assert ("is a directory" in text) == (name == ".")
 
 
 def test_the_command_screen_writes_a_picture_too(tmp_path):

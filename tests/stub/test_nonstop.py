@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stub.packet import checksum, frame
-from stub.session import HIGH_WATER, RunCommand, State
+from stub.session import HIGH_WATER, RunCommand
+from stub.states import State
 from stub.target import SIGNAL_INT, StopReason, StopReport
 from stub_fakes import GDB_FEATURES, Client, FakeTarget, client
 

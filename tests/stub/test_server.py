@@ -439,3 +439,10 @@ def test_close_disconnects_and_frees_the_port(bench: Bench) -> None:
     with pytest.raises(ConnectionRefusedError):
         Peer(address)
     bench.serve(address)
+
+
+def test_what_takes_time_is_prepared_before_the_first_client_comes(bench: Bench) -> None:
+    prepared = threading.Event()
+    address = bench.serve(prepare=prepared.set)
+    assert prepared.wait(PATIENCE)
+    assert Peer(address).ask(b"QStartNoAckMode") == b"OK"

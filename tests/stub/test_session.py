@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stub.packet import PACKET_SIZE, frame
-from stub.session import HIGH_WATER, Close, RunCommand, State
+from stub.session import HIGH_WATER, Close, RunCommand
+from stub.states import State
 from stub.target import SIGNAL_ABRT, StopReason, StopReport, TargetError
 from stub_fakes import GDB_FEATURES, RAM, BareTarget, Client, FakeTarget, client
 

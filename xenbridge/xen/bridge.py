@@ -10,25 +10,22 @@ import enum
 import struct
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
-from emu.x86.state import CpuState, Segment, Table
+from emu.x86.state import CpuState
 from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Owned
 from xenbridge.ioreq import Ioreq, Type
 from xenbridge.xen import context
 from xenbridge.xen.channels import Channels, take_any
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
-from xenbridge.xen.memory import PAGE, WRITE, Pages
-from xenbridge.xen.server import IoreqServer
+from xenbridge.xen.memory import WRITE, Pages
+from xenbridge.xen.parking import BASE, BELL, BOX, DOOR, FRAMES, code, parked_state
+from xenbridge.xen.server import IoreqServer, pause_between_accesses
 
-#: As parking.asm has them.
-BASE, DOOR, BELL = 0xFEFE0000, 0x5C, 0x5D
-FRAMES: Final = [BASE // PAGE, BASE // PAGE + 1]
-_GDT, _BOX, _IDT = 0x1E0, 0x200, 0x800
-_ADDRESS, _VALUE, _VECTOR, _WOKEN, _LEFT = (_BOX + 4 * index for index in range(5))
-_NOTHING, _LISTEN, _LEAVE = 0, 13, 14
+_ADDRESS, _VALUE, _VECTOR, _WOKEN, _LEFT = (BOX + 4 * index for index in range(5))
+_ANSWER: Final = BOX + 20
+_NOTHING, _LISTEN, _LEAVE, _CPUID = 0, 13, 14, 15
 #: By kind of access and its direction; the size's position follows.
 _DOES: Final = {(Type.PIO, True): 1, (Type.PIO, False): 4, (Type.COPY, True): 7, (Type.COPY, False): 10}
 _SIZES: Final = {1: 0, 2: 1, 4: 2}
@@ -112,7 +109,7 @@ class XenBridge:
             return
         domain = self._domain
         domain.populate(FRAMES)
-        domain.memory.write(BASE, (Path(__file__).parent / "parking.bin").read_bytes())
+        domain.memory.write(BASE, code())
         self._pages = Pages(domain.libraries, domain.domid, FRAMES[:1], WRITE)
         self._door = IoreqServer(domain, self._doors, self._knocked)
         self._door.claim(Type.PIO, DOOR, DOOR)
@@ -160,18 +157,9 @@ class XenBridge:
             raise BridgeError(str(error)) from None
 
     def _still(self) -> None:
-        """Pause the domain where no access of the guest waits for a device model of ours: Xen would finish it in the
-        registers that are loaded next."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            self._domain.pause()
-            if not any(server.busy for server in self._domain.servers if server is not self._door):
-                return
-            if time.monotonic() > end:
-                raise BridgeError(f"domain {self._domain.domid} waits for its device model, which does not answer")
-            self._domain.resume()
-            for server in self._domain.servers:
-                server.channels.take(_LOOK)
+        """Pause the domain where no access of the guest waits for a device model."""
+        if not pause_between_accesses(self._domain, PATIENCE):
+            raise BridgeError(f"domain {self._domain.domid} waits for its device model, which does not answer")
 
     def _until(self, met: Callable[[], bool], channels: Sequence[Channels], what: str) -> None:
         """Wait for events until `met`. A domain that is destroyed raises none, so it is looked at now and then."""
@@ -227,6 +215,21 @@ class XenBridge:
             raise BridgeError(str(error)) from None
         return value
 
+    def cpuid(self, leaf: int, part: int) -> tuple[int, int, int, int]:
+        """EAX, EBX, ECX and EDX that the guest's CPUID gives for EAX and ECX. Raises BridgeError."""
+        assert self._pages is not None
+        try:
+            self._call_back()
+            self._put(_ADDRESS, part)
+            self._put(_VALUE, leaf)
+            self._do(_CPUID)
+            self._until_door()
+            eax, ebx, ecx, edx = struct.unpack_from("<4I", self._pages.view, _ANSWER)
+            self._hear()
+        except XenError as error:
+            raise BridgeError(str(error)) from None
+        return eax, ebx, ecx, edx
+
     # -- events
 
     def listen(self, on: bool) -> None:
@@ -275,6 +278,13 @@ class XenBridge:
             if self._at_bell:
                 self._answer_bell()
         self._at = _At.DOOR
+
+    def arrived(self) -> bool:
+        """An interrupt has come since `listen`, and `take` or `give_back` will have it. A descriptor that can be read
+        may be about nothing."""
+        while self._at is _At.LISTENING and not self._at_bell and self._bells.take():
+            pass
+        return self._at_bell or self._vector is not None
 
     def take(self) -> int | None:
         """See Bridge."""
@@ -385,15 +395,3 @@ class XenBridge:
                 self._domain.depopulate(FRAMES)
         self._doors.close()
         self._bells.close()
-
-
-def parked_state() -> CpuState:
-    """The registers with which a vCPU enters parking.asm: flat 32-bit code without paging, interrupts off."""
-    state = CpuState(rip=BASE, rflags=2, cr0=0x11)
-    # The NMI that wakes it may come before its first instruction.
-    state.regs[4] = BASE + _IDT
-    state.cs = Segment(0x08, 0, 0xFFFFFFFF, 0xC09B)
-    for name in ("ds", "es", "ss", "fs", "gs"):
-        setattr(state, name, Segment(0x10, 0, 0xFFFFFFFF, 0xC093))
-    state.gdtr, state.idtr = Table(BASE + _GDT, 3 * 8 - 1), Table(BASE + _IDT, 256 * 8 - 1)
-    return state

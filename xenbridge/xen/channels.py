@@ -61,6 +61,21 @@ class Channels:
         self._close()
 
 
+def serve_until(descriptor: int, channels: Sequence[Channels], seconds: float, *, once: bool = False) -> bool:
+    """Handle their events, with `once` one of each, until `descriptor` can be read; False when that did not come, or
+    took longer than `seconds`."""
+    end, poll = time.monotonic() + seconds, select.poll()
+    for number in (descriptor, *(one.descriptor for one in channels)):
+        poll.register(number, select.POLLIN)
+    while (left := end - time.monotonic()) > 0:
+        if any(number == descriptor for number, _ in poll.poll(int(left * 1000 + 0.999))):
+            return True
+        taken = [one.take() for one in channels]
+        if once and any(taken):
+            return False
+    return False
+
+
 def take_any(channels: Sequence[Channels], seconds: float) -> bool:
     """Handle what the first of them that has events has; False when none came in time."""
     poll = select.poll()

@@ -15,9 +15,12 @@ from xenbridge.xen.memory import PAGE, DomainMemory
 
 #: Flags of xc_dominfo_t, by bit.
 STATES: Final = ("dying", "crashed", "shutdown", "paused", "blocked", "running", "hvm", "debugged", "xenstore", "hap")
+#: SHUTDOWN_* of xen/include/public/sched.h, by number.
+_REASONS: Final = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft reset")
 _CDF_HVM, _CDF_HAP = 1, 2
 #: XEN_X86_EMU_*: LAPIC, HPET, PM timer, RTC, I/O APIC, PIC, standard VGA, IOMMU, PIT, and PIRQ are Xen's to emulate.
 _EMULATION: Final = 0x3FF
+EMULATE_LAPIC: Final = 1
 #: The range of PC firmware and display memory, which is nobody's RAM.
 _HOLE: Final = range(0xA0000 // PAGE, 0x100000 // PAGE)
 #: "v2e" and zeros: by it a domain that was left behind is recognised.
@@ -34,6 +37,7 @@ TIMER_MODE_PARAM: Final = 10
 class AccessServer(Protocol):
     """What of an ioreq server concerns those who change a vCPU's registers."""
 
+    id: int
     channels: Channels
 
     @property
@@ -58,11 +62,23 @@ class Domain:
         """A paused HVM domain with one vCPU and `memory` bytes of RAM from address 0 on, without the PC's hole.
 
         Its vCPU has no state yet: `load_cpu` before `resume`. Raises XenError."""
+        domain = cls.create_bare(libraries, memory, _EMULATION)
+        try:
+            domain.populate([frame for frame in range(memory // PAGE) if frame not in _HOLE])
+        except XenError:
+            domain.destroy()
+            raise
+        return domain
+
+    @classmethod
+    def create_bare(cls, libraries: Libraries, memory: int, emulation: int = EMULATE_LAPIC) -> Domain:
+        """The same without memory, of which it may have so many bytes, and with those devices of Xen's (XEN_X86_EMU_*,
+        of which 4.17 takes all or the LAPIC alone). Raises XenError."""
         wanted = CreateDomain(
             flags=_CDF_HVM | _CDF_HAP, max_vcpus=1, max_evtchn_port=1023, max_grant_frames=4, max_maptrack_frames=4,
             grant_opts=1,
         )  # fmt: skip
-        wanted.arch.emulation_flags = _EMULATION
+        wanted.arch.emulation_flags = emulation
         wanted.handle[:] = HANDLE
         control, domid = libraries.control, c.c_uint32(0)
         control["xc_domain_create"](c.byref(domid), c.byref(wanted))
@@ -71,12 +87,15 @@ class Domain:
             control["xc_domain_max_vcpus"](number, 1)
             control["xc_set_paging_mempool_size"](number, _POOL)
             control["xc_domain_setmaxmem"](number, memory // 1024 + _SPARE)
-            domain = cls(libraries, number, ours=True)
-            domain.populate([frame for frame in range(memory // PAGE) if frame not in _HOLE])
+            return cls(libraries, number, ours=True)
         except XenError:
             control["xc_domain_destroy"](domid.value)
             raise
-        return domain
+
+    @property
+    def serving(self) -> tuple[Channels, ...]:
+        """What brings the requests to those device models of it that are ours."""
+        return tuple(server.channels for server in self.servers)
 
     # -- what Xen says of it
 
@@ -99,6 +118,11 @@ class Domain:
         """Those of STATES that hold. Raises XenError when the domain is gone."""
         bits = self._info().bits
         return frozenset(name for bit, name in enumerate(STATES) if bits >> bit & 1)
+
+    def shutdown_reason(self) -> str:
+        """Why a domain that is shut down is so."""
+        number = int(self._info().shutdown_reason)
+        return _REASONS[number] if number < len(_REASONS) else f"reason {number}"
 
     def vcpus(self) -> int:
         return int(self._info().max_vcpu_id) + 1

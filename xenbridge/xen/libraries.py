@@ -77,6 +77,7 @@ _CONTROL: Final[dict[str, tuple[Any, ...]]] = {
     "xc_domain_hvm_getcontext": (U32, PTR, U32),
     "xc_domain_hvm_setcontext": (U32, PTR, U32),
     "xc_domain_send_trigger": (U32, U32, U32),
+    "xc_vcpu_getcontext": (U32, U32, PTR),
     "xc_hvm_param_set": (U32, U32, U64),
     "xc_hvm_param_get": (U32, U32, c.POINTER(U64)),
     "xc_set_paging_mempool_size": (U32, U64),
@@ -92,6 +93,7 @@ _DEVICE_MODEL: Final[dict[str, tuple[Any, ...]]] = {
     "destroy_ioreq_server": (U16,),
     "set_isa_irq_level": (U8, c.c_uint),
     "inject_msi": (U64, U32),
+    "set_mem_type": (INT, U64, U32),
 }
 _EVENTS: Final[dict[str, tuple[Any, ...]]] = {
     "fd": (), "bind_interdomain": (U32, U32), "pending": (), "unmask": (U32,), "notify": (U32,), "unbind": (U32,),
@@ -169,6 +171,7 @@ class Libraries:
             fmem = self._handle(memory, "xenforeignmemory", self._logger)
             sizes = (U32, INT, c.c_size_t, c.POINTER(U64), c.POINTER(INT))
             self._map = self._function(memory, "xenforeignmemory_map", PTR, PTR, *sizes)
+            self._map_over = self._function(memory, "xenforeignmemory_map2", PTR, PTR, U32, PTR, INT, INT, *sizes[2:])
             self._unmap = self._function(memory, "xenforeignmemory_unmap", INT, PTR, PTR, c.c_size_t)
             resource = (U16, c.c_uint, c.c_uint, LONG, LONG, c.POINTER(PTR), INT, INT)
             self._resource = self._function(memory, "xenforeignmemory_map_resource", PTR, PTR, *resource)
@@ -229,6 +232,14 @@ class Libraries:
             number = c.get_errno()
             raise XenError(f"memory of domain {domid} cannot be mapped: {os.strerror(number)}", number)
         return int(address), list(errors)
+
+    def map_over(self, domid: int, frames: list[int], protection: int, address: int, flags: int) -> list[int]:
+        """Map guest frames at `address` of this process; for each 0 or what speaks against it. Raises XenError."""
+        numbers, errors = (U64 * len(frames))(*frames), (INT * len(frames))()
+        if not self._map_over(self._fmem, domid, address, protection, flags, len(frames), numbers, errors):
+            number = c.get_errno()
+            raise XenError(f"memory of domain {domid} cannot be mapped: {os.strerror(number)}", number)
+        return list(errors)
 
     def unmap_pages(self, address: int, count: int) -> None:
         self._unmap(self._fmem, address, count)

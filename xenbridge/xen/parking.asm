@@ -55,6 +55,16 @@ store32: mov eax, [value]
 done:   mov [value], eax
         jmp park
 
+; the leaf and its part are two operands, the answer is in four words
+cpuid_: mov eax, [value]
+        mov ecx, edx
+        cpuid
+        mov [answer], eax
+        mov [answer + 4], ebx
+        mov [answer + 8], ecx
+        mov [answer + 12], edx
+        jmp park
+
 ; until an interrupt comes, or an NMI, by which we are called back
 listen: sti
         hlt
@@ -78,6 +88,7 @@ back:   mov dword [esp], park
         iret
 
 does:   dd park, in8, in16, in32, out8, out16, out32, load8, load16, load32, store8, store16, store32, listen, leave_
+        dd cpuid_
 
         times 0x1E0 - ($ - $$) db 0
 gdt:    dq 0
@@ -91,6 +102,7 @@ value   dd 0                    ; 204h: to be written, or what was read
 vector  dd 0                    ; 208h: of the interrupt, while BELL waits
 woken   dd 0                    ; 20Ch: the NMI has come
 left    dd 0                    ; 210h: `leave_` has been reached
+answer  dd 0, 0, 0, 0           ; 214h: EAX, EBX, ECX, EDX of CPUID
 
         times 0x800 - ($ - $$) db 0
 stack:

@@ -8,18 +8,23 @@ from __future__ import annotations
 import contextlib
 import ctypes as c
 import mmap
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from xenbridge import ioreq
 from xenbridge.ioreq import Ioreq, State, Type
-from xenbridge.xen.channels import Channels
+from xenbridge.xen.channels import Channels, take_any
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
 from xenbridge.xen.memory import PAGE
 
 #: XENMEM_resource_ioreq_server; frame 0 has the buffered requests, frame 1 those that wait for an answer.
 _RESOURCE: Final = 0
+#: MAX_NR_IOREQ_SERVERS of xen/include/asm-x86/hvm/domain.h: they are numbered from 0.
+_MOST: Final = 8
+#: Seconds between two looks at whether a device model has answered.
+_LOOK: Final = 0.0005
 _SPACES: Final = {Type.PIO: 0, Type.COPY: 1}
 _RW: Final = mmap.PROT_READ | mmap.PROT_WRITE
 
@@ -95,6 +100,43 @@ class IoreqServer:
                 self._page.release()
             self._domain.libraries.unmap_resource(self._resource)
             self._resource = None
+
+
+def accessing(domain: Domain) -> bool:
+    """An access of vCPU 0 waits for a device model, whoever that is: Xen finishes it in the registers that the vCPU has
+    then, so it must not be given others. Dom0 may look at each server's page, as all of them are dom0's."""
+    ours = {server.id: server for server in domain.servers}
+    if any(server.busy for server in ours.values()):
+        return True
+    for id in set(range(_MOST)) - set(ours):
+        try:
+            domain.libraries.device_model["get_ioreq_server_info"](domain.domid, id, None, None, None)
+            address, resource = domain.libraries.map_resource(domain.domid, _RESOURCE, id, 1, 1, _RW)
+        except XenError:
+            continue  # there is no server of this number
+        try:
+            if (c.c_ubyte * PAGE).from_address(address)[ioreq.STATE_OFFSET] & 15 != State.NONE:
+                return True
+        finally:
+            domain.libraries.unmap_resource(resource)
+    return False
+
+
+def pause_between_accesses(domain: Domain, patience: float) -> bool:
+    """Pause the domain where no access of its waits for a device model; those of ours are served meanwhile. False when
+    one has not answered in `patience` seconds: then it is paused all the same."""
+    end = time.monotonic() + patience
+    while True:
+        domain.pause()
+        if not accessing(domain):
+            return True
+        if time.monotonic() > end:
+            return False
+        domain.resume()
+        if domain.serving:
+            take_any(domain.serving, _LOOK)
+        else:
+            time.sleep(_LOOK)
 
 
 def serve(domain: Domain, device: Device, request: Ioreq) -> int:

@@ -56,6 +56,28 @@ def libraries():
 
 
 @pytest.fixture
+def outside_gdb():
+    """Has the host's gdb execute commands, connected to COM4 of this machine; what it prints. See tools/dom0_gdb.py."""
+    path = os.environ.get("V2E_RESULTS")
+    if not path:
+        pytest.skip("no host listens that could run gdb")
+    line = os.open(path, os.O_RDWR | os.O_NOCTTY)
+
+    def run(*commands: str) -> str:
+        os.write(line, f"{json.dumps({'gdb': commands})}\n".encode())
+        said = b""
+        while not said.endswith(b"\n"):
+            said += os.read(line, 4096)
+        text = json.loads(said)["gdb"]
+        if text is None:
+            pytest.skip("the host has no gdb")
+        return text
+
+    yield run
+    os.close(line)
+
+
+@pytest.fixture
 def ticks(libraries):
     """A domain with ticks.asm, and the board it sees."""
     from machines import booted

@@ -197,7 +197,7 @@ def test_registers_loaded_meanwhile_are_the_guests(bridge, ticks) -> None:
     state.ds.limit, state.ds.access = 0xFFFFFFFF, 0x8093  # Xen derives G from the limit
     bridge.load_cpu(state)
     bridge.give_back(paused=True)
-    assert differences(guest.domain.cpu_state(), state) == {}
+    assert set(differences(guest.domain.cpu_state(), state)) <= {"halted"}  # a tick may have come meanwhile
 
 
 def test_other_ports_and_sizes_are_refused(bridge) -> None:

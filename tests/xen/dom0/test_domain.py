@@ -1,11 +1,15 @@
 """A domain of ours on a real Xen: its memory, registers, and the requests of its guest."""
 
+import time
+
 import pytest
 
 from emu.subject import MemoryUnavailable
 from machines import COM1, WINDOW, differences, word
 from xenbridge.ioreq import Type
+from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
+from xenbridge.xen.server import accessing, pause_between_accesses
 
 
 def test_the_sector_runs_to_its_end_with_the_hypervisors_ticks(ticks) -> None:
@@ -26,6 +30,24 @@ def test_ports_memory_and_repeated_strings_are_requests_of_the_guest(ticks) -> N
     strings = [request for request in guest.requests if request.indirect]
     assert sum(request.count for request in strings) == 8
     assert {request.down for request in strings} == {False, True}
+
+
+def test_an_access_that_waits_for_a_device_model_is_seen_and_waited_for(ticks) -> None:
+    guest, board = ticks
+    assert not accessing(guest.domain)
+    guest.domain.resume()
+    end = time.monotonic() + 10
+    while not accessing(guest.domain) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert board.text == ""  # nobody has served it yet
+    other = Domain(guest.domain.libraries, guest.domain.domid)  # as a device model of somebody else's
+    assert accessing(other)
+    assert not pause_between_accesses(other, 0.1)
+    other.resume()
+    assert pause_between_accesses(guest.domain, 10)
+    assert board.text.startswith("A")
+    assert not accessing(guest.domain)
+    assert not accessing(other)
 
 
 def test_registers_hidden_parts_included_are_what_was_loaded(ticks) -> None:

@@ -45,7 +45,7 @@ def test_each_step_is_one_instruction_through_modes_and_segments(stepped) -> Non
 def test_instructions_that_xen_executes_are_steps_as_others(stepped) -> None:
     """MOV to CR0 is intercepted; IN and OUT go to Xen's devices or to ours."""
     domain, stepper = stepped
-    domain.memory.write(BOOT, bytes.fromhex("0f20c0 0f22c0 e421 e643 ed 90 0fa2"))
+    domain.memory.write(BOOT, bytes.fromhex("0f20c0 0f22c0 e421 e643 ed 90 0f32"))
     state = domain.cpu_state()
     state.regs[2] = PROBE
     domain.load_cpu(state)
@@ -53,7 +53,7 @@ def test_instructions_that_xen_executes_are_steps_as_others(stepped) -> None:
     assert offsets == [3, 6, 8, 10, 11, 12]
     assert domain.cpu_state().regs[0] & 0xFFFF == 0xBEEF
     assert domain.memory.read(0x7BFA - 0x10, 0x10) == bytes(16)  # nothing was pushed for a handler
-    with pytest.raises(XenError, match=r"^CPUID at 0x7c0c is executed by Xen and cannot be stepped: run past it$"):
+    with pytest.raises(XenError, match=r"^RDMSR at 0x7c0c is executed by Xen and cannot be stepped: run past it$"):
         stepper.step()
 
 

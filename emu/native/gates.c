@@ -1,0 +1,51 @@
+/* IA-32e mode: events whose gate leads to an address that is not canonical, or whose stack has one. Unicorn enters the
+ * handler, or lets the push fault; the event itself is to fault (SDM vol. 2A, INT n). Here is only asked whether that may
+ * be so, from what the TLB leads to: Python (emu/unicorn_transfers.py) says whether it is. */
+#include "segments.h"
+
+#define MMU_KERNEL 2
+#define MMU_KERNEL_SMAP 0
+#define IST_1 36 /* in the TSS: the first slot of the interrupt stack table, and RSP0 (vol. 3A, figure 7-11) */
+#define RSP_0 4
+
+static int canonical(uint64_t address)
+{
+    int64_t high = (int64_t)address >> 47;
+
+    return !high || high == -1;
+}
+
+/* The eight bytes at a linear address; 0 when they cannot be seen without a page walk. */
+static int seen(void *env, uint64_t linear, uint64_t *value)
+{
+    int index = AT(uint32_t, env, at.env_hflags) & HF_SMAP ? MMU_KERNEL_SMAP : MMU_KERNEL;
+    const tlb_fast *tlb = &AT(tlb_fast, env, at.env_tlb) + index;
+    const tlb_entry *t = tlb->table + (linear / PAGE & tlb->mask / sizeof(tlb_entry));
+
+    if (t->read != (linear & ~(PAGE - 1)) || linear % PAGE > PAGE - sizeof *value)
+        return 0;
+    *value = *(const uint64_t *)(linear + t->addend);
+    return 1;
+}
+
+/* True when the event `vector` may be refused for one of these reasons. */
+API int v2e_fast_gate_unsure(void *env, uint32_t vector)
+{
+    const struct segment *idt = segment_of(env, IDT), *tr = segment_of(env, TR);
+    uint64_t low, high, stack = AT(uint64_t, env, at.env_rsp), slot;
+
+    if (legacy_mode(env) || vector * 16 + 15 > idt->limit)
+        return 0;
+    if (!seen(env, idt->base + vector * 16, &low) || !seen(env, idt->base + vector * 16 + 8, &high))
+        return 1;
+    if (!canonical((low & 0xffff) | low >> 48 << 16 | high << 32))
+        return 1;
+    slot = low >> 32 & 7;
+    if (slot || AT(uint32_t, env, at.env_hflags) & HF_CPL) {
+        if (!slot && low >> 16 & 3) /* the handler may be of another ring than 0 */
+            return 1;
+        if (!seen(env, tr->base + (slot ? IST_1 + 8 * (slot - 1) : RSP_0), &stack))
+            return 1;
+    }
+    return !canonical(stack & ~15ull);
+}

@@ -1,0 +1,141 @@
+"""The HPET's main counter read as a clock, answered by the helper as the device would answer it."""
+
+from __future__ import annotations
+
+import pytest
+
+from emu.debugger import Debugger
+from emu.devices.hpet import Hpet
+from emu.devices.shared_ports import SharedPorts
+from emu.stops import StopKind
+from emu.unicorn_engine import HELPER, UnicornEngine
+from machines import debugger, rom
+from virtual_time import VirtualTime
+
+needs_helper = pytest.mark.skipif(
+    isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
+)
+TURNS = 200
+#: The counter is read whole and by halves, words and bytes, while it stands, is set, and counts; between the turns a
+#: timer's comparator is written, and an interrupt's time passes in HLT. All that is read is stored.
+BODY = f"""
+    o32 lgdt [cs:gr]
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    jmp 8:p
+    gr: dw 23
+    dd 0xf0000 + g
+    align 8
+    g: dq 0, 0x00409a0f0000ffff, 0x00cf92000000ffff
+    bits 32
+    p: mov ax, 16
+    mov ds, ax
+    mov es, ax
+    mov ss, ax
+    mov esp, 0x9000
+    mov ebx, 0xfed00000
+    mov edi, 0x1000
+    cld
+    mov eax, [ebx+0xf0]     ; it stands
+    stosd
+    mov dword [ebx+0xf4], 0x12345
+    mov dword [ebx+0xf0], 0xfffffc00
+    mov dword [ebx+0x10], 1 ; and counts, soon into its high half
+    mov ecx, {TURNS}
+    turn:
+    mov eax, [ebx+0xf0]
+    stosd
+    mov edx, eax
+    add edx, 5000
+    mov [ebx+0x108], edx
+    mov eax, [ebx+0xf4]
+    stosd
+    mov al, [ebx+0xf1]
+    stosb
+    mov ax, [ebx+0xf6]
+    stosw
+    movq mm0, [ebx+0xf0]
+    movq [edi], mm0
+    add edi, 8
+    rep nop
+    dec ecx
+    jnz turn
+    mov dword [ebx+0x10], 0
+    mov eax, [ebx+0xf0]
+    stosd
+    mov al, 0
+    out 0xf4, al
+    hlt
+"""
+
+
+def run(monkeypatch: pytest.MonkeyPatch, loop: str, **config: object) -> tuple[Debugger, list[int]]:
+    """The machine behind BODY, and the addresses of memory that were read from Python."""
+    monkeypatch.setenv("V2E_ENGINE", loop)
+    made = debugger(rom(BODY), machine="pc", memory=4 << 20, **config)
+    executor = made.machine.executor
+    assert isinstance(executor, UnicornEngine)
+    assert executor.run_loop == loop
+    reached: list[int] = []
+    mmio = made.machine.mmio
+    read = mmio.mmio_read
+    monkeypatch.setattr(mmio, "mmio_read", lambda address, size: reached.append(address) or read(address, size))
+    made.set_limit(10_000_000)
+    made.begin_continue()
+    stop = made.run()
+    assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0), stop.text
+    return made, reached
+
+
+@needs_helper
+@pytest.mark.parametrize("length", [None, 1, 13, 1000])
+def test_both_loops_and_any_slice_read_the_same(monkeypatch: pytest.MonkeyPatch, length: int | None) -> None:
+    fast, _ = run(monkeypatch, "fast", slice=length)
+    gate, _ = run(monkeypatch, "gate")
+    assert fast.fingerprint() == gate.fingerprint()
+    low = int.from_bytes(fast.machine.memory.read(0x1004, 4), "little")
+    assert low > 0xFFFFFC00  # it was set there, and counts a tick of 10 ns an instruction
+    assert int.from_bytes(fast.machine.memory.read(0x1000 + 4 + 19 * (TURNS - 1) + 4, 4), "little") == 0x12346
+
+
+@needs_helper
+def test_few_reads_reach_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, reached = run(monkeypatch, "fast")
+    assert len(reached) == 2  # those of the counter that stands
+    _, all_of_them = run(monkeypatch, "gate")
+    assert len(all_of_them) >= 5 * TURNS
+
+
+def shared_hpet() -> tuple[VirtualTime, SharedPorts, Hpet]:
+    time, shared = VirtualTime(), SharedPorts()
+    return time, shared, Hpet(time.clock, lambda n, level: None, (lambda level: None, lambda level: None), shared)
+
+
+def test_a_counter_that_stands_is_the_devices() -> None:
+    time, shared, hpet = shared_hpet()
+    assert not shared.hpet_tick
+    hpet.write(0xF0, 1000, 8)
+    time.advance(5000)
+    hpet.write(0x10, 1, 8)
+    assert (shared.hpet_tick, shared.hpet_origin) == (10, 5000 - 1000 * 10)
+    hpet.write(0x10, 0, 8)
+    assert not shared.hpet_tick
+
+
+def test_a_counter_beyond_what_an_engine_counts_is_the_devices() -> None:
+    _, shared, hpet = shared_hpet()
+    hpet.write(0xF0, 1 << 63, 8)
+    hpet.write(0x10, 1, 8)
+    assert not shared.hpet_tick
+
+
+def test_what_is_restored_is_shared_and_what_is_reset_is_not() -> None:
+    time, shared, hpet = shared_hpet()
+    hpet.write(0x10, 1, 8)
+    saved = hpet.save()
+    hpet.reset()
+    assert not shared.hpet_tick
+    time.advance(700)
+    hpet.restore(saved)
+    assert (shared.hpet_tick, shared.hpet_origin) == (10, 0)

@@ -1,0 +1,147 @@
+"""A machine of v2e's own whose native CPU is a domain's: the guest runs on Xen, devices and emulator are ours."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from emu.debugger import Debugger
+from emu.firmware.roms import tour_rom
+from emu.firmware.tour import stops
+from emu.ledger import Costs
+from emu.machine import MachineConfig, build_machine
+from emu.policies import policy_named
+from emu.stops import BreakKind, StopKind
+from emu.transitions import NativeConfig
+from emu.until import parse_until
+from emu.x86.state import CpuState, Segment
+from machines import differences, sector
+from xenbridge.xen.guest import BOOT
+from xenbridge.xen.native_cpu import make_xen
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def built():
+    """Makes a debugger of a machine on Xen; `notices` are kept."""
+    machines = []
+
+    def build(policy: str = "native", **more):
+        notices = []
+        native = NativeConfig(make_xen(notices.append), policy_named(policy, Costs()), Costs())
+        machine = build_machine(MachineConfig(memory=MIB, native=native, **more))
+        machines.append(machine)
+        return Debugger(machine), notices
+
+    yield build
+    for machine in machines:
+        machine.close()
+
+
+def booted(build, name: str, policy: str = "native", code: bytes = b""):
+    """About to execute a sector, as a BIOS leaves it."""
+    debugger, notices = build(policy, firmware=tour_rom(), shadow=False)
+    debugger.machine.memory.write(BOOT, code or sector(name))
+    state = CpuState(rip=BOOT, rflags=2, cr0=0x10)
+    state.cs = Segment(0, 0, 0xFFFF, 0x9B)
+    debugger.load_cpu(state)
+    return debugger, notices
+
+
+def run(debugger):
+    debugger.begin_continue()
+    return debugger.run()
+
+
+def test_a_boot_sector_counts_the_machines_ticks_natively_up_to_its_end(built) -> None:
+    debugger, notices = booted(built, "g_rounds")
+    stop = run(debugger)
+    machine = debugger.machine
+    assert (stop.kind, stop.exit_code, notices) == (StopKind.EXIT, 3, [])
+    assert machine.serial_text() == "abcdefghijklmnopqrst."
+    ledger = machine.transitions.ledger
+    exits = {cause.value: count for cause, count in ledger.exits.items()}
+    assert exits["hlt"] >= 19, exits
+    assert exits["pio"] >= 40, exits
+    assert machine.native_ns > 0
+
+
+def test_the_tours_real_mode_part_is_executed_by_the_domain(built) -> None:
+    debugger, notices = built(firmware=tour_rom(), shadow=False)
+    debugger.set_until(parse_until("serial:tick 1"))
+    assert run(debugger).kind is StopKind.EVENT
+    machine = debugger.machine
+    assert machine.serial_text().startswith(stops()[0].line)
+    assert (machine.transitions.ledger.emulated < 2000, notices) == (True, [])
+    assert machine.transitions.ledger.hops_in >= 1
+
+
+def test_round_trips_from_xen_to_the_emulator_and_back_change_nothing_of_the_guest(built) -> None:
+    """Behind each access the next two instructions are the emulator's; then all of them, to compare with."""
+    ends = []
+    for policy in ("dwell:2", "emulated"):
+        debugger, notices = booted(built, "g_rounds", policy)
+        stop = run(debugger)
+        machine = debugger.machine
+        assert (stop.kind, stop.exit_code, notices) == (StopKind.EXIT, 3, [])
+        assert machine.serial_text() == "abcdefghijklmnopqrst."
+        ends.append((debugger.cpu().copy(), machine.memory.read(0x600, 2), machine.transitions.ledger))
+        ends[-1][0].msrs.clear()
+    (hopped, ticks, ledger), (emulated, expected, _) = ends
+    assert min(ledger.hops_in, ledger.hops_out) >= 20, (ledger.hops_in, ledger.hops_out)
+    assert (ticks, differences(hopped, emulated)) == (expected, {})
+
+
+def test_registers_and_memory_are_the_same_on_both_sides(built) -> None:
+    """Loop: inc dword [600h], 1000 times; cli; hlt. Natively, then looked at by the emulator's debugger."""
+    code = bytes.fromhex("31c0 8ed8 b9e803 66ff060006 e2f9 bb3412 faf4")
+    debugger, _ = booted(built, "", code=code)
+    machine = debugger.machine
+    assert not machine.transitions.native
+    machine.memory.write(0x600, (5).to_bytes(4, "little"))
+    stop = run(debugger)
+    assert stop.kind is StopKind.DEADLOCK
+    assert int.from_bytes(machine.memory.read(0x600, 4), "little") == 1005
+    assert (debugger.cpu().regs[3], debugger.cpu().rip) == (0x1234, BOOT + len(code))
+
+
+def test_a_domain_that_is_destroyed_ends_the_run_in_a_sentence_and_the_machine_can_be_reset(built) -> None:
+    """Its registers are gone with it; the memory is the machine's still."""
+    debugger, notices = booted(built, "", code=bytes.fromhex("ebfe"))
+    domain = debugger.machine.transitions.vcpu.domain
+    timer = threading.Timer(0.5, domain.destroy)
+    timer.start()
+    stop = run(debugger)
+    timer.join()
+    gone = f"Xen's domain is gone: domain {domain.domid} has been destroyed"
+    assert stop.kind is StopKind.FAILURE
+    assert stop.text.startswith(gone)
+    assert notices == [gone]
+    debugger.reset()
+    assert debugger.machine.memory.read(BOOT, 2) == bytes(2)
+    debugger.begin_step(10)
+    assert debugger.run().kind is StopKind.STEP
+
+
+def test_breakpoints_are_kept_by_the_emulator_and_said_to_be_the_obstacle(built) -> None:
+    debugger, _ = booted(built, "g_rounds")
+    tick = BOOT + sector("g_rounds").index(b"\x50\x52\xff\x06")
+    debugger.add_breakpoint(BreakKind.EXECUTE, tick)
+    stop = run(debugger)
+    assert (stop.kind, stop.linear_pc) == (StopKind.BREAKPOINT, tick)
+    assert debugger.steering.view().obstacle == "breakpoints are set, at which Xen does not stop a domain"
+    assert debugger.machine.transitions.ledger.native == 0
+
+
+@pytest.mark.timeout(300)
+def test_the_command_line_boots_an_image_on_xen_to_its_last_tick(tmp_path) -> None:
+    image = tmp_path / "rounds.img"
+    image.write_bytes(sector("g_rounds") + bytes(1440 * 1024 - 512))
+    command = [
+        sys.executable, "-m", "repl.cli", "run", "--hypervisor", "xen", "--machine", "isapc", "--memory", "1M",
+        "--floppy", str(image), "--serial", "stdio", "--headless",
+    ]  # fmt: skip
+    said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280, check=False)
+    assert (said.stdout, said.stderr, said.returncode) == ("abcdefghijklmnopqrst.", "", 3 << 1 | 1)
