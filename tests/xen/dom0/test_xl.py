@@ -115,7 +115,7 @@ def test_hidden_state_memory_and_descriptor_tables_of_seabios_are_shown(paused) 
     assert (vector.target, vector.base) == (selector, offset)
     assert selector * 16 + offset in BIOS
     table = paused.cpu_state().gdtr
-    assert len(inspector.gdt()) == (table.limit + 1) // 8
+    assert len(inspector.gdt()) == -(-(table.limit + 1) // 8)  # SeaBIOS leaves the limit 0: one that is cut short
 
 
 def test_the_screen_is_the_device_models(paused) -> None:
