@@ -1,7 +1,7 @@
 """The pytest plugin: fixtures and a marker for tests of boot code, and what a failing one shows.
 
-`pip install v2e[pytest]` brings it in by its entry point. Nothing of the emulator is imported until a fixture is used,
-so that test suites which do not use it pay nothing.
+Installed with the extra `pytest` it comes in by its entry point. Nothing of the emulator is imported until a fixture
+is used, so that test suites which do not use it pay nothing.
 """
 
 from __future__ import annotations
