@@ -22,7 +22,7 @@ test: setup
 test-fast: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m 'not slow'
 
-# in dom0 of a real Xen, which QEMU boots: Debian's packages are fetched once, 110 MB; ONLY=EXPRESSION as pytest's -k
+# in dom0 of a real Xen, which QEMU boots: Debian's packages are fetched once, 125 MB; ONLY=EXPRESSION as pytest's -k
 ONLY ?=
 test-xen: setup
 	@$(PY) -m tools.dom0 $(if $(ONLY),-k "$(ONLY)")

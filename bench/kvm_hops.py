@@ -1,15 +1,16 @@
 """`python -m bench.kvm_hops`: what moving the CPU between emulator and KVM takes, and the system calls it needs.
 
 A hop in is the emulator's state into KVM and the first entry; a hop out is what KVM has into the emulator, with the
-pages it has written. The system calls are timed by themselves, in the same process, as many of each as a hop makes.
+pages it has written. The system calls are timed by themselves, in turns with hops, as many of each as a hop makes.
 """
 
 from __future__ import annotations
 
+import ctypes
 import statistics
+import struct
 import sys
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 from bench.checkpoints import MEMORY
@@ -18,6 +19,7 @@ from emu.ledger import Costs
 from emu.machine import Machine, MachineConfig, build_machine
 from emu.policies import policy_named
 from emu.transitions import NativeConfig, Transitions
+from emu.x86.msrs import KERNEL_GS_BASE, TSC
 from xenbridge.kvm import abi
 from xenbridge.kvm.cpu import KvmVcpu
 from xenbridge.kvm.probe import make_kvm
@@ -41,16 +43,6 @@ class Hop(NamedTuple):
         return self.whole / self.calls
 
 
-def median(action: Callable[[], object]) -> float:
-    """Microseconds of `action`."""
-    samples = []
-    for _ in range(SAMPLES):
-        begin = time.perf_counter_ns()
-        action()
-        samples.append(time.perf_counter_ns() - begin)
-    return statistics.median(samples) / 1000
-
-
 def machine() -> Machine:
     """A machine whose CPU may be KVM's. Raises EngineError where there is none."""
     config = MachineConfig(memory=MEMORY, firmware=FIRMWARE, shadow=False)
@@ -58,42 +50,82 @@ def machine() -> Machine:
     return build_machine(config)
 
 
-def system_calls(vcpu: KvmVcpu) -> dict[str, float]:
-    """Of each request that a hop may make, its time by itself."""
-    cpu, vm = vcpu._cpu, vcpu._vm
-    buffers = {"GET_XSAVE": cpu._xsave_buffer, "GET_DEBUGREGS": cpu._debug_buffer, "GET_MSRS": cpu._msr_buffer}
-    times = {name: median(lambda b=buffer, n=name: abi.ioctl(cpu.fd, n, b)) for name, buffer in buffers.items()}  # type: ignore[misc]
-    # A KVM_RUN that ends at once: the entry and the exit are what the hop needs, not what the guest does in between.
-    times["RUN"] = median(lambda: cpu.finish(lambda reason: None))
-    times["GET_DIRTY_LOG"] = median(vm.written)
-    return times
+class Calls:
+    """The system calls that hops need, each called as directly as Python can, with buffers of their own."""
+
+    def __init__(self, vcpu: KvmVcpu) -> None:
+        self._vcpu, self._cpu = vcpu, vcpu._cpu
+        msrs = struct.pack("<Q IIQ IIQ", 2, KERNEL_GS_BASE, 0, 0, TSC, 0, 0)
+        self._buffers = {
+            "GET_XSAVE": (ctypes.c_uint8 * abi.XSAVE_SIZE)(),
+            "GET_DEBUGREGS": abi.DebugRegs(),
+            "GET_MSRS": (ctypes.c_uint8 * len(msrs)).from_buffer_copy(msrs),
+        }
+
+    def _run(self) -> int:
+        """KVM_RUN that ends at once: a hop needs the entry and the exit, not what the guest does in between."""
+        self._cpu.immediate_exit.value = 1
+        begin = time.perf_counter_ns()
+        abi.call(self._cpu.fd, abi.RUN, 0)
+        spent = time.perf_counter_ns() - begin
+        self._cpu.immediate_exit.value = 0
+        return spent
+
+    def give(self) -> dict[str, int]:
+        """ns of KVM_RUN that takes from the page what it has been given there."""
+        return {"RUN given a state": self._run()}
+
+    def take(self) -> dict[str, int]:
+        """ns of each that a hop out makes."""
+        spent = {"RUN": self._run()}
+        self._vcpu._unfinished = False
+        for name, buffer in self._buffers.items():
+            number, address = abi.REQUESTS[name], ctypes.addressof(buffer)
+            begin = time.perf_counter_ns()
+            abi.call(self._cpu.fd, number, address)
+            spent[name] = time.perf_counter_ns() - begin
+        spent["GET_DIRTY_LOG"] = 0
+        for log in self._vcpu._vm.logs:
+            begin = time.perf_counter_ns()
+            abi.call(self._vcpu._vm.fd, abi.REQUESTS["GET_DIRTY_LOG"], log.address)
+            spent["GET_DIRTY_LOG"] += time.perf_counter_ns() - begin
+        return spent
 
 
 def measure(built: Machine) -> tuple[Hop, Hop]:
-    """A hop in and a hop out, each many times, between two accesses of the guest's loop."""
+    """Hops in and out between two accesses of the guest's loop, in turns with the system calls by themselves, which so
+    find caches and KVM as hops find them."""
     transitions = built.transitions
     assert isinstance(transitions, Transitions) and isinstance(transitions.vcpu, KvmVcpu)
     vcpu, emulator = transitions.vcpu, transitions.emulator
     transitions.force(False)
     built.run(1000)
     transitions.force(True)
-    into, out = [], []
-    for _ in range(SAMPLES):
+    calls = Calls(vcpu)
+    into, out, given, taken = [], [], [], []
+    for sample in range(2 * SAMPLES):
         vcpu.enter(1 << 30, None, skip_breakpoint=False)
+        if sample % 2:
+            taken.append(calls.take())
         begin = time.perf_counter_ns()
         transitions._activate(emulator)
-        out.append(time.perf_counter_ns() - begin)
+        end = time.perf_counter_ns()
         emulator.run(3)
-        begin = time.perf_counter_ns()
+        begin_in = time.perf_counter_ns()
         transitions._activate(vcpu)
-        vcpu._cpu.finish(lambda reason: None)
-        into.append(time.perf_counter_ns() - begin)
-    times = system_calls(vcpu)
-    read = ("RUN", "GET_XSAVE", "GET_DEBUGREGS", "GET_MSRS", "GET_DIRTY_LOG")
-    return (
-        Hop("in", statistics.median(into) / 1000, times["RUN"], "RUN"),
-        Hop("out", statistics.median(out) / 1000, sum(times[name] for name in read), " ".join(read)),
-    )
+        end_in = time.perf_counter_ns()
+        run = calls.give()
+        if sample % 2:
+            given.append(run)
+        else:
+            into.append(end_in - begin_in + sum(run.values()))
+            out.append(end - begin)
+    return _hop("in", into, given), _hop("out", out, taken)
+
+
+def _hop(name: str, whole: list[int], calls: list[dict[str, int]]) -> Hop:
+    sums = [sum(each.values()) for each in calls]
+    return Hop(name, statistics.median(whole) / 1000, statistics.median(sums) / 1000, " ".join(calls[0]))
 
 
 def main() -> int:

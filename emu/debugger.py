@@ -223,6 +223,8 @@ class Debugger(Steps):
         machine = self.machine
         if isinstance(machine, LockstepMachine):
             raise DebuggerError("this whole run is in lockstep: `continue` compares")
+        if not machine.keeper.restorable:
+            raise DebuggerError("a second machine cannot be given this one's devices, which are the hypervisor's")
         config = machine.config
         if (native := config.native) is not None:
             # What a policy has learned of this run is its own.

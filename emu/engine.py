@@ -10,6 +10,7 @@ import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from emu.packed import Packing
 from emu.record import dataclass
 from emu.x86.state import CpuState
 
@@ -317,6 +318,9 @@ class Executor(Cpu, Protocol):
     def run(self, budget: int, *, skip_breakpoint: bool = False) -> Exit:
         """Execute at most `budget` (>= 1) instructions. With `skip_breakpoint` the first instruction executed is not
         checked against the breakpoints (it is being resumed from)."""
+
+    def packing(self) -> Packing | None:
+        """How its state is moved without a copy in Python; None: it is not."""
 
     def display_changed(self) -> None:
         """What is behind the window of the SharedDisplay has changed. Allowed in callbacks."""

@@ -37,6 +37,9 @@ class Keeper:
     #: Called by `ring`, from a signal's handler too: who waits for the machine's sake is to look.
     wake: Callable[[], None] = staticmethod(lambda: None)
 
+    #: Told in a sentence that the devices are gone: the machine is to end.
+    failed: Callable[[str], None] = staticmethod(lambda sentence: None)
+
     def ring(self) -> None:
         """Something has come. From any thread, or a signal's handler."""
 

@@ -150,6 +150,7 @@ class Machine:
             self._attach(cast("Transitions", self.executor))
         if self.board.chipset is not None:
             self.board.chipset.smm.told = lambda text: self.journal.add(self.executor.retired, "smm", text)
+        self.keeper.failed = self._keeper_failed
         self.keeper.attach(self.executor)
         if config.payload is not None:
             self.executor.load(self._place(config.payload))
@@ -240,6 +241,10 @@ class Machine:
 
     def exit(self, code: int) -> None:
         self._ended = MachineExit(MachineStop.EXIT, code=code)
+        self.executor.request_stop()
+
+    def _keeper_failed(self, sentence: str) -> None:
+        self._ended = MachineExit(MachineStop.FAILURE, detail=sentence)
         self.executor.request_stop()
 
     def power_off(self) -> None:

@@ -81,7 +81,9 @@ class Visitor(Debugger):
 
     def why(self, rules: Rules) -> EntryView:
         self.need(*_ENTRY)
-        return EntryView(rules.name, rules.title, tuple(str(broken) for broken in rules.broken(self.cpu())))
+        return EntryView(
+            rules.name, rules.title, tuple(str(broken) for broken in rules.broken(self.cpu(), self._try_physical))
+        )
 
 
 class Onlooker(Visitor):

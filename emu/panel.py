@@ -116,14 +116,14 @@ class Panel(Inspector):
 
     def native_segments(self, rules: Rules) -> tuple[SegmentView, ...]:
         """The segment registers, with what of them a CPU that goes by `rules` refuses."""
-        broken = rules.broken(self.cpu())
+        broken = rules.broken(self.cpu(), self._try_physical)
         first = {b.register: b.text for b in reversed(broken)}
         return tuple(replace(view, native=first.get(view.name, "yes")) for view in self.segments())
 
     def why(self, rules: Rules) -> EntryView:
         """Whether a CPU that goes by `rules` can enter the present state, why not, and which near instruction ends
         that. Inspection: nothing of the guest changes."""
-        broken = rules.broken(self.cpu())
+        broken = rules.broken(self.cpu(), self._try_physical)
         ahead = self._ahead(rules) if broken else ""
         return EntryView(rules.name, rules.title, tuple(str(b) for b in broken), ahead)
 

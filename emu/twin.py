@@ -12,8 +12,9 @@ from ctypes import addressof, c_uint8
 from typing import Any, cast
 
 from emu.engine import Change, Cpu, Executor, Fault, MemoryRegion, MsrDevice, Watch
+from emu.packed import Packing
 from emu.unicorn_engine import UnicornEngine
-from emu.vcpu import Resident, Vcpu
+from emu.vcpu import Resident, Sharing, Vcpu
 from emu.x86.state import CpuState
 
 PAGE = 0x1000
@@ -61,6 +62,10 @@ class Twin:
         self._last = False
         self._taken: tuple[int, int] | None = None  # delivered by the CPU that was active before, and when
         self._live = _Live(lambda: self._active)
+        packing = emulator.packing() if isinstance(vcpu, Sharing) else None
+        self._sharing: tuple[Packing, Sharing] | None = None
+        if packing is not None and isinstance(vcpu, Sharing) and vcpu.share(packing, emulator.state):
+            self._sharing = packing, vcpu
 
     # -- moving
 
@@ -68,6 +73,8 @@ class Twin:
         """Move everything to `target`, between two instructions."""
         source = self._active
         if target is source:
+            return
+        if self._sharing is not None and self._handed_over(*self._sharing, target is self.vcpu):
             return
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
@@ -90,6 +97,28 @@ class Twin:
         if resuming is not None:
             target.resume(resuming)
         target.set_interrupt(self._vector, last=self._last and target is self.emulator)
+
+    def _handed_over(self, packing: Packing, sharing: Sharing, native: bool) -> bool:
+        """Move by the packed state that both share. False, with nothing done: there is more to move now."""
+        emulator, vcpu, vector = self.emulator, self.vcpu, self._vector
+        if native:
+            if not packing.pack():
+                return False
+            vcpu.set_retired(emulator.retired)
+            self._active, self.native, self.answers_ahead = vcpu, True, False
+            sharing.take_over()
+            if vector is not None:
+                vcpu.set_interrupt(vector)
+            return True
+        parts = sharing.hand_over()
+        if parts is None:
+            return False
+        emulator.set_retired(vcpu.retired)
+        self._active, self.native, self.answers_ahead = emulator, False, True
+        packing.unpack(parts)
+        if vector is not None:
+            emulator.set_interrupt(vector, last=self._last)
+        return True
 
     def _now(self, active: Cpu) -> None:
         self._active = active
@@ -294,6 +323,10 @@ class Twin:
     def display_changed(self) -> None:
         """See Executor."""
         self.emulator.display_changed()
+
+    def packing(self) -> Packing | None:
+        """See Executor. It has two CPUs already."""
+        return None
 
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:
         """See Cpu."""

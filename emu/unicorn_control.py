@@ -1,4 +1,5 @@
-"""The page of memory through which Python steers the run loops, and the set of breakpoints that they search."""
+"""The structures through which Python steers the run loops: a page of memory, the set of breakpoints that they search,
+and what of the CPU Unicorn is not shown."""
 
 from __future__ import annotations
 
@@ -124,6 +125,21 @@ class Control(ctypes.Structure):
     caches: ctypes.Array[ctypes.c_uint64]
     mode: int
     checks: int
+
+
+class Hidden(ctypes.Structure):
+    """struct packing of emu/native/pack.c: the engine's side of a move, and what Unicorn is not shown, or forgets."""
+
+    _fields_ = (
+        ("engine", ctypes.c_void_p), ("packed", ctypes.c_void_p),
+        ("sysenter_cs", ctypes.c_uint64), ("tsc_adjust", ctypes.c_uint64),
+        ("sce", ctypes.c_uint32), ("halted", ctypes.c_uint32), ("parts", ctypes.c_uint32), ("_pad", ctypes.c_uint32),
+    )  # fmt: skip
+    sysenter_cs: int
+    tsc_adjust: int
+    sce: int
+    halted: int
+    parts: int
 
 
 def offset(name: str) -> int:

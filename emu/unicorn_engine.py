@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, cast
 
 from emu.engine import Change, EngineError, Fault, MemoryRegion, MsrDevice, Watch
+from emu.packed import PART_DEBUG, PART_TSC, Packed, Packing
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
 from emu.unicorn_copy import copy_state
 from emu.unicorn_fast import ALWAYS, FastLoop
 from emu.unicorn_helper import HELPER, Helper
 from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF_CS64, HIDDEN_PAGE, NO_EXCEPTION, VERSION
+from emu.unicorn_pack import Packer
 from emu.unicorn_running import Running
 from emu.unicorn_shared import Statistics
 from emu.unicorn_state import read_state, write_state
@@ -125,6 +127,43 @@ class UnicornEngine(Running):
         self._faults.forget()
         self._loop.forget()
         self._watch.translate()
+
+    # -- state, packed
+
+    def packing(self) -> Packing | None:
+        """See Executor. The portable loop has no helper that would do it."""
+        if self._packer is None:
+            if not isinstance(self._loop, FastLoop):
+                return None
+            self._packer = Packer(self._loop, self._system.hidden)
+            self.packed: Packed = self._packer.packed
+        return self
+
+    def pack(self) -> bool:
+        """See emu.packed.Packing."""
+        packer = self._packer
+        if packer is None or self._nmi or self._smm or self._returning or self._interrupted or self._shutdown:
+            return False
+        self._system.hidden.halted = self._halted
+        return packer.pack() != 0
+
+    def unpack(self, parts: int) -> None:
+        """See emu.packed.Packing."""
+        packer = self._packer
+        assert packer is not None, "what is unpacked has been packed"
+        packer.unpack(parts)
+        self._halted = bool(self.packed.halted)
+        self._nmi = self._shutdown = self._interrupted = self._returning = False
+        if parts & PART_TSC:
+            self._system.take_tsc_adjust(self.packed.tsc_adjust)
+        self._faults.forget()
+        if parts & PART_DEBUG or self._watch.placed:
+            self._watch.translate()
+
+    def host_changed(self, pieces: int, count: int) -> None:
+        """See emu.packed.Packing."""
+        assert self._packer is not None, "somebody else has run from what was packed"
+        self._packer.host_changed(pieces, count)
 
     # -- interrupts
 

@@ -56,9 +56,11 @@ class FastLoop:
     ) -> None:
         """`tick` is what RDTSC's answer grows by with each instruction; 0: each is asked for."""
         self._helper, self._control = helper, control
-        #: A run with what goes with it, of (engine, budget, whether a breakpoint is skipped). How it ended: NOT_BEGUN,
-        #: SPENT, AT_BREAKPOINT, or NOT_PLAIN with what `enter` returns from CODE_SHIFT on (emu/native/runs.c).
+        #: A run with what goes with it, of (`engine`, a c_int64, or an int that is one of C, whether a breakpoint is
+        #: skipped). How it ended: NOT_BEGUN, SPENT, AT_BREAKPOINT, or NOT_PLAIN with what `enter` returns from
+        #: CODE_SHIFT on (emu/native/runs.c).
         self.go: Callable[[object, object, bool], int] = helper.go
+        self.go_few: Callable[[object, int, bool], int] = helper.go_few
         self.unsettled = False  # `settle` has something to tell
         #: Forgets the engine; set by whoever knows when it goes.
         self.close: Callable[[], object] = detacher(helper, overlay.uc)
@@ -81,6 +83,12 @@ class FastLoop:
         if not self._engine:
             raise EngineError("too many engines at once, or no memory left for another one's translations")
         self.engine = c_void_p(self._engine)
+
+    @property
+    def library(self) -> str:
+        """The helper's file."""
+        name: str = self._helper.library._name
+        return name
 
     def instruction_pc(self) -> int:
         """The linear address of the instruction that is executing."""

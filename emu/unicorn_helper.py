@@ -84,8 +84,8 @@ class Helper:
         self.system = f("system", None, p, p)
         self.run = f("run", c_int, p)
         #: Without types of its arguments, as ctypes takes longer to apply three than for all the rest of a call.
-        self.go = library.v2e_fast_go
-        self.go.restype = c_int
+        self.go, self.go_few = library.v2e_fast_go, library.v2e_fast_go_few
+        self.go.restype = self.go_few.restype = c_int
         self.stopped_code = f("stopped_code", c_int, p, p)
         self.class_of = f("class_of", c_uint32, c_char_p, c_int, c_int)
         self.breakpoints = f("breakpoints", None, p)

@@ -9,7 +9,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, cast
 
-from emu.unicorn_layout import HF_CS64, HF_INHIBIT_IRQ, Env, EnvSegment, offset_of
+from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF_CS64, HF_INHIBIT_IRQ, Env, EnvSegment, offset_of
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import AVAILABLE_TSS, SYSTEM_TYPE, TSS_BUSY, accessed
 from emu.x86.paging import MAX_PHYSICAL_BITS
@@ -82,7 +82,7 @@ class LiveState:
         smm: Callable[[], bool],
     ) -> None:
         self._env, self._whole, self._efer = overlay.env, whole, efer
-        self._halted, self._smm = halted, smm
+        self._halted, self._smm, self._request = halted, smm, overlay.request
         self.regs, self._cr = overlay.env.regs, overlay.env.cr  #: views, not copies
         self._cs, self._ss = overlay.env.segs[1], overlay.env.segs[2]
         self._tables = overlay.env_address + offset_of(Env, "segs")
@@ -158,6 +158,14 @@ class LiveState:
     @property
     def smm(self) -> bool:
         return self._smm()
+
+    @property
+    def nmi_pending(self) -> bool:
+        return bool(self._request.value & CPU_INTERRUPT_NMI)
+
+    @property
+    def nmi_blocked(self) -> bool:
+        return bool(self._env.hflags2 & HF2_NMI)
 
     @property
     def shadow(self) -> bool:

@@ -29,6 +29,7 @@ from emu.unicorn_library import HOOK_INSN_INVALID, HOOK_INTR, REGISTERS, Library
 from emu.unicorn_live import LiveState
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_pack import Packer
 from emu.unicorn_state import Seldom
 from emu.unicorn_system import System
 from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
@@ -103,6 +104,7 @@ class Parts(ABC):
         self._callbacks = Callbacks(io, mmio, self._control)
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
         self._seldom = Seldom()
+        self._packer: Packer | None = None
         self._live_state = LiveState(
             self._ov, self.state, self._system.efer, lambda: self._halted, lambda: self._smm
         )  # fmt: skip

@@ -29,7 +29,7 @@ from emu.unicorn_parts import Parts
 from emu.x86.state import RFLAGS_IF
 
 RSP: Final = 4
-MOST: Final = (1 << 31) - 1  #: an `int` of C
+FEW: Final = (1 << 31) - 1  #: an `int` of C
 #: Looked up once: an enumeration's members cost several times a global name.
 BUDGET, REQUEST, HALT = ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.HALT
 SHUTDOWN, BREAKPOINT, FAILURE = ExitReason.SHUTDOWN, ExitReason.BREAKPOINT, ExitReason.FAILURE
@@ -114,8 +114,10 @@ class Running(Parts):
         self._until += budget - control.remaining
         self._live = 1
         try:
-            # What is no `int` of C needs an object, and that as much time as the call.
-            ended = fast.go(fast.engine, budget if budget <= MOST else c_int64(budget), skip_breakpoint)
+            if budget <= FEW:
+                ended = fast.go_few(fast.engine, budget, skip_breakpoint)
+            else:
+                ended = fast.go(fast.engine, c_int64(budget), skip_breakpoint)
         finally:
             self._live = 0
         if fast.unsettled:

@@ -18,6 +18,7 @@ from typing import Final
 
 from emu.engine import MsrDevice
 from emu.unicorn_callbacks import MASK32, Callbacks
+from emu.unicorn_control import Hidden
 from emu.unicorn_layout import (
     CC_OP_EFLAGS,
     HF_ADDSEG,
@@ -80,7 +81,8 @@ class System:
         }
         #: MSRs that Unicorn has no place for, or must not know
         self._values: dict[int, int] = {}
-        self._sce = 0
+        self._sce = 0  # EFER.SCE
+        self.hidden = Hidden()  #: what Unicorn does not know, for those who pack the state
         self._claimed: dict[int, MsrDevice] = {}
         #: told when the guest has set the time-stamp counter
         self.tell_time_stamp: Callable[[], None] | None = None
@@ -124,6 +126,7 @@ class System:
         self._sce = state.efer & EFER_SCE
         self._env.efer &= ~EFER_SCE
         self._env.sysenter_cs = 0
+        self._show()
         if before is not None and before != self._values[m.TSC_ADJUST] and self.tell_time_stamp is not None:
             self.tell_time_stamp()
         device, base = self._claimed.get(m.APIC_BASE), state.msrs.get(m.APIC_BASE)
@@ -135,6 +138,7 @@ class System:
     def adopt(self, source: System) -> None:
         """Unicorn's CPU has been given the state that `source`'s has: as `loaded`, and nobody is told."""
         self._values, self._sce = source._values.copy(), source._sce
+        self._show()
 
     def _reset(self, number: int) -> int:
         return self._msrs[number].reset if number in self._msrs else 0
@@ -147,6 +151,15 @@ class System:
         if device is not None and (base := device.read_msr(m.APIC_BASE)) is not None:
             state.msrs[m.APIC_BASE] = base
         state.efer |= self._sce
+
+    def _show(self) -> None:
+        """Have `hidden` show what is kept here."""
+        hidden, values = self.hidden, self._values
+        hidden.sce, hidden.sysenter_cs, hidden.tsc_adjust = self._sce, values[m.SYSENTER_CS], values[m.TSC_ADJUST]
+
+    def take_tsc_adjust(self, value: int) -> None:
+        """IA32_TSC_ADJUST, of which nobody is told, as by `loaded`: another CPU has been here meanwhile."""
+        self._values[m.TSC_ADJUST] = self.hidden.tsc_adjust = value
 
     def efer(self) -> int:
         """EFER as the guest sees it."""
@@ -219,6 +232,7 @@ class System:
             self._callbacks.set_time()
         if number in (m.TSC, m.TSC_ADJUST):
             self._values[m.TSC_ADJUST] = value - self._timestamp() & MASK64 if number == m.TSC else value
+            self._show()
             if self.tell_time_stamp is not None:
                 self.tell_time_stamp()
         elif number == m.EFER:
@@ -227,6 +241,7 @@ class System:
             env.segs[FS if number == m.FS_BASE else GS].base = value
         elif number in self._values:
             self._values[number] = value
+            self._show()
         elif number in MSR_FIELDS:
             setattr(env, MSR_FIELDS[number], value)
         else:
@@ -239,7 +254,7 @@ class System:
         env = self._env
         if (value ^ env.efer) & EFER_LME and env.cr[0] & CR0_PG:
             return GP
-        self._sce = value & EFER_SCE
+        self._sce = self.hidden.sce = value & EFER_SCE
         value = value & ~(EFER_LMA | EFER_SCE) | env.efer & EFER_LMA
         if (value ^ env.efer) & EFER_NXE:
             self._ov.call.tlb_flush(self._ov.cpu)

@@ -86,6 +86,11 @@ class Watchpoints:
     def active(self) -> bool:
         return bool(self._watches)
 
+    @property
+    def placed(self) -> bool:
+        """Something is hooked, or is to be."""
+        return bool(self._watches or self._hooks)
+
     def replace(self, watches: tuple[Watch, ...]) -> None:
         """Watch exactly `watches`."""
         if watches == self._watches:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from emu.engine import CheckLevel, Cpu, Exit, MemoryRegion, MmioBus, PortIo
+from emu.packed import Packing
 from emu.record import dataclass
 from emu.x86.cpuid import CpuModel
 from emu.x86.modes import Mode
@@ -155,6 +156,22 @@ class Resident(Protocol):
 
     def take_exits(self) -> Mapping[ExitCause, int]:
         """How many exits of each cause did not end a run since the last call."""
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A vCPU whose state an emulator's packing can take, and give, without a copy of it in Python."""
+
+    def share(self, packing: Packing, rest: Callable[[], CpuState]) -> bool:
+        """From now on moves may be made by `take_over` and `hand_over`, from and to the emulator that `packing` is of.
+        `rest` gives the emulator's state while that does not run. False: they may not."""
+
+    def take_over(self) -> None:
+        """Go on from what the emulator has packed, which has been found enterable."""
+
+    def hand_over(self) -> int | None:
+        """Pack the state, and tell the emulator what was written to memory: the PART_* that have changed since
+        `take_over`. None, with nothing done: there is more to it now; use `state` and `take_written`."""
 
 
 #: Makes the vCPU of a hypervisor. Raises EngineError with a sentence where it cannot be had.

@@ -218,7 +218,7 @@ def open_debugger(options: Sequence[str]) -> Debugger:
     if machine.keeper.descriptor is not None:
         machine.close()
         raise HarnessError(
-            "--devices-in hypervisor with kvm: its interrupts are signals to the main thread, which runs the machine "
-            "here: use --hypervisor model, or v2e run"
+            "--devices-in hypervisor with kvm: its time is the host's, and a test's machine waits for nobody: use "
+            "--hypervisor model, or v2e run"
         )
     return Debugger(machine)

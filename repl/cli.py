@@ -81,7 +81,8 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
         "can be entered (the default), emulated, dwell:N, N instructions emulated behind each exit, or learn, so many "
         "as the place has taught (docs/policies.md)")  # fmt: skip
     add("--rules", metavar="NAME", help="which states its CPU can enter: vtx2006 (the default), vtx or svm")
-    add("--costs", metavar="LIST", help="cycles in its ledger: exit=N,hop=N,emulated=N,native=N,inside=N,request=N")
+    add("--costs", metavar="LIST", help="cycles in its ledger: exit=N,hop=N,emulated=N,native=N,inside=N,request=N, or "
+        "measured, what this host's KVM takes (the default with kvm)")  # fmt: skip
     add("--devices-in", default="userspace", metavar="PLACE", help="who has the interrupt controllers and timers (PIC, "
         "PIT, LAPIC, I/O APIC): userspace, as all other devices (the default), or hypervisor, to which the emulator "
         "submits the guest's accesses (docs/bridge.md)")  # fmt: skip

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from emu.engine import EngineError
 from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom
+from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from repl.command import Result
 from repl.json_text import result_json as to_json
 from repl.options import UsageError
@@ -95,14 +97,24 @@ def _kvm() -> tuple[FindingView, ...]:
     try:
         from xenbridge.kvm.abi import KvmError
         from xenbridge.kvm.bridge_probe import finding
-        from xenbridge.kvm.probe import probe
+        from xenbridge.kvm.hop import LIBRARY
+        from xenbridge.kvm.probe import host_backend, host_costs
     except (ImportError, OSError, AttributeError) as error:
         return (FindingView("kvm", None, f"only Linux on x86-64 has KVM ({error})"),)
     try:
-        found = (*probe().findings(), finding())
-    except KvmError as error:
+        model = MODELS[DEFAULT_MODEL]
+        found = (*host_backend(model).findings(), finding())
+        costs = host_costs(model)
+    except (KvmError, EngineError) as error:
         return (FindingView("kvm", None, str(error)),)
-    return tuple(FindingView(name, ok, text) for name, ok, text in found)
+    moves = "by the C library" if LIBRARY is not None else "in Python, slower: install with a C compiler"
+    told = "not measured, as real mode does not run" if costs is None else (
+        f"an exit {costs.exit} cycles, a hop {costs.hop}, an instruction {costs.emulated} emulated and {costs.native} "
+        "native (real mode), measured now")  # fmt: skip
+    return (
+        *(FindingView(name, ok, text) for name, ok, text in found), FindingView("kvm costs", None, told),
+        FindingView("kvm moves", LIBRARY is not None or None, f"the CPU's state {moves}"),
+    )  # fmt: skip
 
 
 def _xen() -> FindingView:

@@ -140,6 +140,8 @@ def _spans(session: Session, text: str) -> tuple[int, int] | Mode | str:
         if text in (mode.label, mode.name.lower()):
             return mode
     first, dash, last = text.partition("-")
+    if dash and not (first.strip() and last.strip()):
+        raise CommandError(f"{text!r} has no {'end' if first.strip() else 'beginning'}: give both, as 0x8000-0x8fff")
     try:
         low = session.address(first)
         high = session.address(last) if dash else low

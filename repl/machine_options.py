@@ -27,7 +27,11 @@ TOUR = "tour"
 def check_choices(options: argparse.Namespace) -> None:
     """Values that this version does not have. Raises UsageError."""
     choose("--machine", options.machine, MACHINES)
-    choose("--clock", options.clock, ("virtual", "host") if options.hypervisor in HOSTS else ("virtual",), ("host",))
+    if choose("--clock", options.clock, ("virtual", "host")) == "host" and options.hypervisor not in HOSTS:
+        raise UsageError(
+            f"--clock host needs --hypervisor {' or '.join(HOSTS)}, whose CPU counts no instructions: with all others "
+            "time is virtual"
+        )
     choose("--cpus", options.cpus, ("1",))
     if options.kernel is None:
         for name, given in (("--initrd", bool(options.initrd)), ("--append", options.append is not None)):

@@ -11,6 +11,7 @@ from repl.options import UsageError, choose
 
 if TYPE_CHECKING:
     from emu.keeper import Keeper
+    from emu.ledger import Costs
     from emu.transitions import NativeConfig
     from emu.vcpu import MakeVcpu
     from emu.x86.vmentry import Rules
@@ -20,6 +21,7 @@ NONE, MODEL, KVM, XEN = "none", "model", "kvm", "xen"
 HOSTS = (KVM, XEN)
 #: What the options are without being given.
 EMULATED, AUTO, RULES = "emulated", "auto", "vtx2006"
+MEASURED = "measured"  #: of --costs
 USERSPACE, HYPERVISOR = "userspace", "hypervisor"
 
 
@@ -27,15 +29,8 @@ def native_config(options: argparse.Namespace, notice: Callable[[str], None]) ->
     """What `--hypervisor` and its companions ask for; None: all is emulated. `notice` is told what a person has to know
     in the middle of a run. Raises UsageError."""
     choose("--hypervisor", options.hypervisor, (NONE, MODEL, KVM, XEN))
-    if options.hypervisor == NONE:
-        given = ("--policy", options.policy not in (None, EMULATED)), ("--rules", options.rules), (
-            "--costs", options.costs)  # fmt: skip
-        for name, is_given in given:
-            if is_given:
-                value = getattr(options, name[2:])
-                raise UsageError(
-                    f"{name} {value} needs a CPU to run natively: name one with --hypervisor {MODEL}, {KVM} or {XEN}"
-                )
+    given = [name for name in ("policy", "rules", "costs") if getattr(options, name) is not None]
+    if options.hypervisor == NONE and (not given or (given == ["policy"] and options.policy == EMULATED)):
         return None
     # what a run that is emulated starts without
     from emu.ledger import CostError, Costs, parse_costs
@@ -43,6 +38,22 @@ def native_config(options: argparse.Namespace, notice: Callable[[str], None]) ->
     from emu.transitions import NativeConfig
     from emu.x86 import vmentry
 
+    # A word that is none is said before that it has no use here.
+    rules = vmentry.RULES[choose("--rules", options.rules or RULES, tuple(vmentry.RULES))]
+    measured = options.costs == MEASURED or (options.costs is None and options.hypervisor == KVM)
+    try:
+        costs = Costs() if measured or options.costs is None else parse_costs(options.costs)
+        policy_named(options.policy or AUTO, costs)
+    except PolicyError as error:
+        raise UsageError(f"--policy: {error}") from None
+    except CostError as error:
+        raise UsageError(f"--costs: {error}") from None
+    if options.hypervisor == NONE:
+        name = next(name for name in given if (name, options.policy) != ("policy", EMULATED))
+        value = getattr(options, name)
+        raise UsageError(
+            f"--{name} {value} needs a CPU to run natively: name one with --hypervisor {MODEL}, {KVM} or {XEN}"
+        )
     if options.hypervisor in HOSTS and options.rules is not None:
         raise UsageError(
             f"--rules {options.rules} is for --hypervisor {MODEL}: {options.hypervisor} goes by what the host can do"
@@ -51,16 +62,30 @@ def native_config(options: argparse.Namespace, notice: Callable[[str], None]) ->
         raise UsageError(
             f"--hypervisor {XEN} needs --machine isapc: the chipset of {options.machine} moves memory, a domain's stays"
         )
-    rules = vmentry.RULES[choose("--rules", options.rules or RULES, tuple(vmentry.RULES))]
-    try:
-        costs = Costs() if options.costs is None else parse_costs(options.costs)
-        policy = policy_named(options.policy or AUTO, costs)
-    except PolicyError as error:
-        raise UsageError(f"--policy: {error}") from None
-    except CostError as error:
-        raise UsageError(f"--costs: {error}") from None
+    if measured:
+        costs = _measured(options) or costs
+    policy = policy_named(options.policy or AUTO, costs)
     clock = time.monotonic_ns if options.clock == "host" else None
     return NativeConfig(_vcpu(options.hypervisor, rules, notice), policy, costs, clock)
+
+
+def _measured(options: argparse.Namespace) -> Costs | None:
+    """What this host's KVM takes. None: that cannot be known, and was not asked for; whoever builds the machine says
+    why. Raises UsageError where it was."""
+    from emu.engine import EngineError
+    from emu.x86.cpuid import MODELS
+    from xenbridge.kvm.abi import KvmError
+    from xenbridge.kvm.probe import host_costs
+
+    why = "real mode, in which they are taken, does not run here"
+    try:
+        if (costs := host_costs(MODELS[options.cpu])) is not None:
+            return costs
+    except (KvmError, EngineError) as error:
+        why = str(error)
+    if options.costs == MEASURED:
+        raise UsageError(f"--costs {MEASURED}: {why}")
+    return None
 
 
 def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
@@ -80,6 +105,8 @@ def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
                 f"--devices-in {HYPERVISOR}: the timers of {KVM} go by the host's clock, so the rest has to: "
                 "add --clock host"
             )
+        if options.load_xen is not None:
+            raise UsageError(f"--load-xen and --devices-in {HYPERVISOR}: {KVM}'s devices take no state of a domain's")
         return _kept_by_kvm
     from xenbridge.model_devices import ModelDevices
 

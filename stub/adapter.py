@@ -405,8 +405,10 @@ class DebuggerTarget(TracingTarget):
         self._drop(self._watches.pop((reason, address, length)))
 
     def _add(self, kind: BreakKind, address: int, length: int) -> int:
-        with _refusals():
+        try:
             return self._debugger.add_breakpoint(kind, address, length, owner=OWNER).id
+        except DebuggerError as error:
+            raise TargetError(str(error)) from None
 
     def _drop(self, id: int) -> None:
         with suppress(DebuggerError):  # the prompt may have deleted it meanwhile

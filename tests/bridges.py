@@ -85,8 +85,7 @@ def until(met: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 class Driven:
-    """A machine whose interrupt controllers and timers a bridge has, run on a thread of its own: signals come to the
-    main thread, which waits here."""
+    """A machine whose interrupt controllers and timers a bridge has, run on a thread of its own."""
 
     def __init__(self, kind: str, firmware: bytes, signals: Signals, **more: bool) -> None:
         try:

@@ -38,7 +38,6 @@ SITE = (
     "pytest_timeout",
     "construct",
     "capstone",
-    "unicorn",
     "platformdirs",
 )
 LIBRARY = "lib/libunicorn.so.2"

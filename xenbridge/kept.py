@@ -22,10 +22,12 @@ from emu.engine import Executor
 from emu.irq import InterruptController, IntrPin
 from emu.keeper import Keeper
 from emu.x86.cpuid import CpuModel
-from xenbridge.bridge import MachineBridge
-from xenbridge.ioreq import Type
+from xenbridge.bridge import BridgeError, MachineBridge
+from xenbridge.ioreq import DATA_OFFSET, STATE_OFFSET, State, Type
 from xenbridge.mirrors import MirroredIoApic, MirroredLapic, MirroredPic, MirroredPit, MirroredPort61, Mirrors
 from xenbridge.submitted import Submitted
+
+_STATE_BITS = 15
 
 
 class BridgeKeeper(Keeper):
@@ -92,15 +94,28 @@ class BridgeKeeper(Keeper):
     def _exchange(self, raw: bytes) -> bytes:
         assert self._pin is not None
         self._pin.settle()
-        self.bridge.put_back()
-        answer = self.bridge.exchange(raw)
+        try:
+            self.bridge.put_back()
+            answer = self.bridge.exchange(raw)
+        except BridgeError as error:
+            return self._lost(error, raw)
         self._look()
         return answer
+
+    def _lost(self, error: BridgeError, raw: bytes) -> bytes:
+        """The hypervisor does not answer: as where nothing is, and the machine ends."""
+        self.failed(f"the devices in the hypervisor are lost: {error}")
+        bits = State.ANSWERED | raw[STATE_OFFSET] & ~_STATE_BITS
+        return b"".join((raw[:DATA_OFFSET], b"\xff" * 8, raw[DATA_OFFSET + 8 : STATE_OFFSET], bytes((bits, raw[-1]))))
 
     def _look(self) -> None:
         """Drive INTR by what has come."""
         assert self._pin is not None
-        self._waiting = self.bridge.look()
+        try:
+            self._waiting = self.bridge.look()
+        except BridgeError as error:
+            self._waiting = None
+            self.failed(f"the devices in the hypervisor are lost: {error}")
         self._pin.update()
 
     # -- events
@@ -128,9 +143,12 @@ class BridgeKeeper(Keeper):
 
     def acknowledge(self) -> int:
         """See InterruptController: it has been delivered. From now on the next one is listened for."""
-        vector = self.bridge.take()
+        vector, self._waiting = self._waiting, None
         assert vector is not None, "the engine delivers what waits"
-        self._waiting = None
+        try:
+            self.bridge.take()
+        except BridgeError as error:
+            self.failed(f"the devices in the hypervisor are lost: {error}")
         return vector
 
     def close(self) -> None:

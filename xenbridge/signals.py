@@ -1,4 +1,8 @@
-"""SIGIO: the signal that a hypervisor's descriptor raises, led to whom the descriptor belongs to."""
+"""SIGIO: the signal that a hypervisor's descriptor raises, led to whom the descriptor belongs to.
+
+It is directed to a thread that waits for nothing else (sigwaitinfo), not handled: Python runs a handler on the main
+thread when that comes by, and a signal that arrives just before the main thread begins to wait does not end the wait.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,34 @@ import signal
 import struct
 import threading
 from collections.abc import Callable
-from types import FrameType
 from typing import Final
 
-#: F_SETOWN for one thread (fcntl(2)). A signal that any thread may take would often find another than the main one,
-#: whose wait it does not end: then it is not handled until something else does.
+#: F_SETOWN for one thread (fcntl(2)).
 F_SETOWN_EX, F_OWNER_TID = 15, 0
 _OWNER: Final = struct.Struct("ii")  #: struct f_owner_ex
 
 
 class Signals:
-    """Handles SIGIO for any number of descriptors. The handler runs on the main thread, so that is where it is made.
+    """Waits for SIGIO of any number of descriptors, without using any time meanwhile.
 
-    `close`, or leaving it as a context manager, puts back what was before."""
+    `close`, or leaving it as a context manager, ends that."""
 
     def __init__(self) -> None:
         self._callbacks: dict[int, Callable[[], None]] = {}
+        self._lock = threading.Lock()
         self.count = 0  #: signals that came
-        self._before = signal.signal(signal.SIGIO, self._handle)
+        self._ends = False
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._wait, name="v2e-sigio", daemon=True)
+        self._thread.start()
+        self._ready.wait()
 
     def add(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """`callback` is called, on the main thread, when `descriptor` becomes readable. It only tells: whoever reads
-        the descriptor does it elsewhere. Raises OSError for a descriptor that raises no signal."""
-        self._callbacks[descriptor] = callback
-        fcntl.fcntl(descriptor, F_SETOWN_EX, _OWNER.pack(F_OWNER_TID, threading.main_thread().native_id or os.getpid()))
+        """`callback` is called, on a thread of its own, when `descriptor` becomes readable. It only tells: whoever
+        reads the descriptor does it elsewhere. Raises OSError for a descriptor that raises no signal."""
+        with self._lock:
+            self._callbacks[descriptor] = callback
+        fcntl.fcntl(descriptor, F_SETOWN_EX, _OWNER.pack(F_OWNER_TID, self._thread.native_id or os.getpid()))
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
         # What came before the flag was set has raised no signal.
         if self._readable([descriptor]):
@@ -40,7 +48,9 @@ class Signals:
 
     def remove(self, descriptor: int) -> None:
         """No signal any more."""
-        if self._callbacks.pop(descriptor, None) is not None:
+        with self._lock:
+            known = self._callbacks.pop(descriptor, None) is not None
+        if known:
             flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
             fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_ASYNC)
 
@@ -48,15 +58,28 @@ class Signals:
     def _readable(descriptors: list[int]) -> list[int]:
         return select.select(descriptors, [], [], 0)[0]
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
-        for descriptor in self._readable(list(self._callbacks)):
-            self._callbacks[descriptor]()
+    def _wait(self) -> None:
+        """The thread: a signal that comes while it is not waiting stays pending."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGIO,))
+        self._ready.set()
+        while True:
+            signal.sigwaitinfo((signal.SIGIO,))
+            if self._ends:
+                return
+            self.count += 1
+            with self._lock:  # a descriptor that is removed may be closed at once
+                called = [self._callbacks[readable] for readable in self._readable(list(self._callbacks))]
+            for callback in called:
+                callback()
 
     def close(self) -> None:
         for descriptor in list(self._callbacks):
             self.remove(descriptor)
-        signal.signal(signal.SIGIO, self._before)
+        if self._thread.is_alive():
+            self._ends = True
+            assert self._thread.ident is not None
+            signal.pthread_kill(self._thread.ident, signal.SIGIO)
+            self._thread.join()
 
     def __enter__(self) -> Signals:
         return self

@@ -316,6 +316,8 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, cpu_x86_update_cr3, (void *, uint64_t))                                                                    \
     X(void, cpu_x86_update_cr4, (void *, uint32_t))                                                                    \
     X(void, cpu_x86_update_dr7, (void *, uint32_t))                                                                    \
+    X(void, helper_fldcw, (void *, uint32_t))                                                                          \
+    X(void, helper_ldmxcsr, (void *, uint32_t))                                                                        \
     X(void, helper_set_dr, (void *, int, uint64_t))                                                                    \
     X(void, helper_load_seg, (void *, int, int))                                                                       \
     X(void, helper_ljmp_protected, (void *, uint64_t, uint64_t, uint64_t))                                             \
@@ -392,6 +394,7 @@ int virtual_interrupt_due(const engine *e);
 /* ---- dirty.c */
 int is_unmarked(const engine *e, uint64_t host);
 void mark_written(const engine *e, uint64_t host);
+API void v2e_fast_host_changed(engine *e, uint64_t host, uint64_t end);
 
 /* ---- events.c */
 int is_event(engine *e, const tb *block, uint64_t pc);

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from emu.record import dataclass
 from emu.x86 import flags
 from emu.x86.modes import REAL_LIMIT
-from emu.x86.paging import MAX_PHYSICAL_BITS
+from emu.x86.paging import MAX_PHYSICAL_BITS, ReadPhysical
 from emu.x86.register_writes import ACCESS_UNUSABLE
 from emu.x86.state import (
     CR0_PE,
@@ -38,10 +38,16 @@ CR4_RESERVED_AMD = CR4_RESERVED | 1 << 13 | 1 << 14 | 1 << 19 | 1 << 24 | 1 << 2
 EFER_RESERVED_AMD = ~(1 << 0 | 1 << 8 | 1 << 10 | 0x1F << 11 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21)
 #: Access rights of each segment in virtual-8086 mode: read/write data, accessed, S, DPL 3, present (26.3.1.2).
 V86_ACCESS = 0xF3
+#: CS in the emulator's real mode, and where it is behind RESET.
+REAL_CODE, RESET_CODE = 0x9B, (0xF000, 0xFFFF0000)
 TYPE_CODE, TYPE_CONFORMING, TYPE_READABLE, TYPE_ACCESSED = 8, 4, 2, 1
 TYPE_STACKS = (3, 7)  #: read/write data, accessed; up and down
 TYPE_LDT = 2
 TYPE_BUSY16, TYPE_BUSY = 3, 11
+#: The four entries at CR3 of PAE paging (SDM vol. 3A, tables 4-7 and 4-8): of a present one bits 1, 2 and 8 to 5, and
+#: those above the physical addresses, are reserved.
+PDPTES, PDPT_BASE = 4, 0xFFFFFFE0
+PDPTE_RESERVED = 0x1E6 | (1 << 64) - (1 << MAX_PHYSICAL_BITS)
 ACCESS_S, ACCESS_P, ACCESS_RESERVED, ACCESS_G = 0x10, 0x80, 0xF00, 0x8000
 
 
@@ -65,10 +71,13 @@ class Rules:
     name: str
     title: str
     check: Callable[[CpuState], Iterator[Broken]]
+    pointers: bool = False  #: VM entry looks at the page-directory-pointer-table entries of PAE paging
 
-    def broken(self, state: CpuState) -> tuple[Broken, ...]:
-        """Every rule that `state` breaks; empty: it can run natively."""
-        return tuple(self.check(state))
+    def broken(self, state: CpuState, read: ReadPhysical | None = None) -> tuple[Broken, ...]:
+        """Every rule that `state` breaks; empty: it can run natively. With `read`, which gives physical memory, rules
+        about what is in memory are among them."""
+        found = tuple(self.check(state))
+        return found if read is None or not self.pointers else (*found, *_pointers(state, read))
 
     def enterable(self, state: CpuState) -> bool:
         """As not `broken`, at the first rule's cost where one is broken."""
@@ -148,6 +157,9 @@ def _code(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]:
     if unrestricted and cs.type == TYPE_STACKS[0]:
         if cs.dpl:
             yield Broken("cs", f"CS is a data segment with DPL {cs.dpl}, not 0", source)
+    elif not unrestricted and _real_code(cs):
+        what = "is as real mode has loaded it, and to VT-x read/write data, type 0x3"
+        yield Broken("cs", f"CS {cs.selector:#x} {what}: no far transfer has loaded it yet", source)
     elif not cs.type & TYPE_CODE or not cs.type & TYPE_ACCESSED:
         what = "accessed code" if not unrestricted else "accessed code or data of a real mode"
         yield Broken("cs", f"CS type {cs.type:#x} is not {what}: no far transfer has loaded it yet", source)
@@ -159,6 +171,15 @@ def _code(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]:
     if state.efer & EFER_LMA and cs.long and cs.big:
         yield Broken("cs", "CS has both L and D in IA-32e mode", source)
     yield from _cache("cs", cs, source)
+
+
+def _real_code(cs: Segment) -> bool:
+    """CS is as real mode left it when CR0.PE was set. The emulator's real mode has code in its cache; a CPU has data
+    there (SDM vol. 3A, table 10-1: read/write, accessed), and keeps it until a far transfer loads CS. A segment that a
+    descriptor has given the base of real mode would be taken for it, and is emulated up to the next such transfer."""
+    if cs.access != REAL_CODE or cs.limit != REAL_LIMIT:
+        return False
+    return cs.base == cs.selector << 4 or (cs.selector, cs.base) == RESET_CODE
 
 
 def _stack(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]:
@@ -275,6 +296,22 @@ def _vtx_common(state: CpuState) -> Iterator[Broken]:
         yield Broken("rflags", "halted in the shadow of STI or MOV SS", activity)
 
 
+def _pointers(state: CpuState, read: ReadPhysical) -> Iterator[Broken]:
+    """The page-directory-pointer-table entries, which PAE paging outside IA-32e mode loads with CR3. Without EPT those
+    in memory are looked at; with it those that the hypervisor has loaded, from the same place."""
+    if not state.cr0 & CR0_PG or not state.cr4 & CR4_PAE or state.efer & EFER_LMA:
+        return
+    base = state.cr3 & PDPT_BASE
+    table = read(base, PDPTES * 8)
+    if table is None or len(table) < PDPTES * 8:
+        return
+    for number in range(PDPTES):
+        entry = int.from_bytes(table[8 * number : 8 * number + 8], "little")
+        if entry & 1 and (reserved := entry & PDPTE_RESERVED):
+            text = f"PDPTE{number} at {base + 8 * number:#x} is {entry:#x}, with reserved bits {reserved:#x}"
+            yield Broken("cr3", text, "SDM 3C 26.3.1.6")
+
+
 def _canonical(address: int) -> bool:
     return address >> 47 in (0, 0x1FFFF)
 
@@ -306,8 +343,8 @@ def _svm(state: CpuState) -> Iterator[Broken]:
             yield Broken("cs", "CS has both L and D in long mode", source)
 
 
-VTX2006 = Rules("vtx2006", "VT-x of 2006, without unrestricted guest", _vtx2006)
-VTX = Rules("vtx", "VT-x with unrestricted guest", _vtx)
+VTX2006 = Rules("vtx2006", "VT-x of 2006, without unrestricted guest", _vtx2006, True)
+VTX = Rules("vtx", "VT-x with unrestricted guest", _vtx, True)
 SVM = Rules("svm", "AMD SVM", _svm)
 #: The CPUs whose rules are known from their documents, by name.
 RULES: Mapping[str, Rules] = MappingProxyType({rules.name: rules for rules in (VTX2006, VTX, SVM)})

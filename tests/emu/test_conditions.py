@@ -162,7 +162,7 @@ def test_what_is_seen_live_is_what_a_copy_of_the_state_has(loop: str) -> None:
     guest.run()
     live, copy = guest.live_cpu(), guest.cpu()
     names = """rip rflags cr0 cr2 cr3 cr4 cr8 efer a20 linear_pc long64 cpl tr ldtr gdtr idtr dr fpu msrs es cs ss ds fs
-    gs shadow"""
+    gs shadow nmi_pending nmi_blocked"""
     for name in names.split():
         assert getattr(live, name) == getattr(copy, name), name
     assert list(live.regs) == copy.regs

@@ -106,6 +106,8 @@ def test_where_native_execution_is_forbidden_it_is_not(session: Session, say: Sa
     assert say("forbid f000:0020-f000:0030") == "0xf0020-0xf0030"
     assert say("forbid big real") == "0xf0020-0xf0030, big real"
     assert "ends before it begins" in refusal(session, "forbid 5-4")
+    assert refusal(session, "forbid 5-").startswith("'5-' has no end: give both")
+    assert refusal(session, "forbid -5").startswith("'-5' has no beginning")
     assert "nor a mode" in refusal(session, "forbid sideways")
     say("step 100")
     for _ in range(20):

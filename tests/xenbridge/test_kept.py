@@ -11,6 +11,7 @@ import pytest
 from bridges import Driven, until
 from emu.machine import MachineStop
 from machines import rom
+from xenbridge.bridge import BridgeError
 from xenbridge.signals import Signals
 
 KINDS = ("model", "kvm")
@@ -231,3 +232,19 @@ def test_the_signal_stops_the_machine_that_the_descriptor_belongs_to(kind: str, 
     assert silent.end(0.0).reason is MachineStop.REQUEST
     silent.close()
     ticking.close()
+
+
+def test_a_hypervisor_that_is_lost_ends_the_machine_in_a_sentence(kind: str, signals: Signals) -> None:
+    driven = Driven(kind, guest(COUNTING, 4773, wait="hlt", ticks=1 << 30), signals)
+    driven.start()
+    assert until(lambda: driven.word(0x500) > 3, 20)
+
+    def lost(raw: bytes) -> bytes:
+        raise BridgeError("KVM_RUN failed: No such device")
+
+    driven.keeper.bridge.exchange = lost  # type: ignore[method-assign]
+    end = driven.end()
+    assert (end.reason, end.detail) == (
+        MachineStop.FAILURE, "the devices in the hypervisor are lost: KVM_RUN failed: No such device",
+    )  # fmt: skip
+    driven.close()

@@ -73,8 +73,8 @@ def machine(
 
 
 def told(made: Machine) -> tuple[object, ...]:
-    """All that shows what happened, and when."""
-    story = [(e.retired, e.kind, e.text) for e in made.journal if e.kind != "transition"]
+    """All that shows what happened, and when; of the journal, which forgets, the last of what the guest did."""
+    story = [(e.retired, e.kind, e.text) for e in made.journal if e.kind != "transition"][-20:]
     return made.fingerprint(), story, made.serial_text(), made.debugcon_text()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -50,7 +51,23 @@ def test_what_came_before_is_told_at_once(pipe) -> None:
         assert told == [b"x"]
 
 
-def test_a_removed_descriptor_raises_no_signal_and_the_old_handler_is_back(pipe) -> None:
+def test_a_signal_is_not_lost_on_a_main_thread_that_waits_for_something_else(pipe) -> None:
+    """Of a handler it would be, now and then: Python runs it when the main thread comes by."""
+    reader, writer = pipe
+    left = threading.Semaphore(0)
+
+    def answer() -> None:
+        os.read(reader, 10)
+        left.release()
+
+    with Signals() as signals:
+        signals.add(reader, answer)
+        for _ in range(2000):
+            os.write(writer, b"x")
+            assert left.acquire(timeout=20)
+
+
+def test_a_removed_descriptor_raises_no_signal_and_the_handler_of_others_stays(pipe) -> None:
     reader, writer = pipe
     before = signal.getsignal(signal.SIGIO)
     with Signals() as signals:

@@ -14,7 +14,6 @@ from emu.x86.state import (
     CR4_PAE,
     EFER_LMA,
     RFLAGS_VM,
-    SEGMENTS,
     CpuState,
 )
 from emu.x86.vmentry import Broken, Rules
@@ -51,8 +50,9 @@ class Kind(enum.Enum):
 def kind_of(state: CpuState) -> Kind:
     """Which of them a state is one of."""
     if not state.cr0 & CR0_PE:
-        big = any(state.segment(name).limit > REAL_LIMIT for name in SEGMENTS)
-        return Kind.BIG_REAL if big else Kind.REAL
+        s = state
+        limit = max(s.cs.limit, s.ds.limit, s.es.limit, s.ss.limit, s.fs.limit, s.gs.limit)
+        return Kind.BIG_REAL if limit > REAL_LIMIT else Kind.REAL
     if state.rflags & RFLAGS_VM:
         return Kind.V86
     user = state.ss.dpl == 3

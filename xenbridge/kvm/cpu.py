@@ -8,13 +8,17 @@ instructions that it cannot execute: those are the emulator's. It counts no inst
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from ctypes import addressof, c_uint64
+from itertools import chain
 
 from emu.engine import Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, Watch
+from emu.packed import PART_TSC, Packing
 from emu.vcpu import VmExit
 from emu.x86.modes import Mode
-from emu.x86.msrs import TSC, TSC_ADJUST
+from emu.x86.msrs import APIC_BASE, TSC
 from emu.x86.state import CpuState
 from xenbridge.kvm.abi import KvmError
+from xenbridge.kvm.hop import NO_ROOM
 from xenbridge.kvm.runs import BREAKPOINTS, CR8_MASK, LONGEST, MASK64, NOTHING_FORBIDDEN, WATCHED, Runs
 from xenbridge.kvm.vm import PAGE
 
@@ -69,6 +73,65 @@ class KvmVcpu(Runs):
         if self._task_priority is not None:
             self._task_priority(state.cr8 & CR8_MASK)
 
+    def share(self, packing: Packing, rest: Callable[[], CpuState]) -> bool:
+        """See Vcpu. Not where WRMSR is KVM's: what is not packed would change without a word."""
+        if self._fast is None or not self.backend.msr_exits:
+            return False
+        self._fast.share(packing.packed)
+        self._packing, self._rest = packing, rest
+        return True
+
+    def take_over(self) -> None:
+        """See Vcpu."""
+        fast, live = self._fast, self._live
+        assert fast is not None, "packed states are shared only where the library moves them"
+        device = self._claimed.get(APIC_BASE)
+        if device is not None:
+            fast.hop.apic_base = device.read_msr(APIC_BASE) or 0
+        try:
+            fast.go_on(self._rest)
+            if self.backend.sets_tsc:
+                fast.try_msr(TSC, self.time_stamp())
+        except KvmError as error:
+            self._lose(error)
+        packed = fast.packed
+        live.halted = packed.halted != 0
+        live.nmi_pending = self._free = False
+        self._priority, self._resuming = packed.cr8, None
+        if packed.a20 != self._a20:
+            self.set_a20(not self._a20)
+        self._fresh = self._packed = self._tables_stale = self._vouched = True
+
+    def hand_over(self) -> int | None:
+        """See Vcpu."""
+        fast, live = self._fast, self._live
+        if fast is None or not self._packed or self._taken is not None or live.nmi_pending:
+            return None
+        if self.gone or self._accesses.redirected or self._resuming is not None:
+            return None
+        try:
+            while not fast.give_up(self._unfinished):
+                self._answer(fast.reason)
+            self._unfinished = False
+            written = fast.written() if self._ran else 0
+        except KvmError as error:
+            self._lose(error)
+            return None
+        self._vector = self._injected = None
+        self._ran = False
+        packed, parts = fast.packed, fast.hop.changed
+        if self._free and not self.backend.sets_tsc:
+            packed.tsc_adjust = self._ahead(fast.hop.tsc)
+            parts |= PART_TSC
+        packed.halted, packed.a20 = live.halted, self._a20
+        if written == NO_ROOM:
+            pieces = [(region.host_address, region.size) for region in self._accesses.regions]
+            everything = (c_uint64 * (2 * len(pieces)))(*chain.from_iterable(pieces))
+            self._packing.host_changed(addressof(everything), len(pieces))
+        elif written:
+            self._packing.host_changed(fast.pieces, written)
+        return parts
+
     def check(self, expected: CpuState) -> list[str]:
         """Read everything back from KVM and compare it with `expected`: what differs, in words."""
         return self._cpu.check(expected)
@@ -90,11 +153,12 @@ class KvmVcpu(Runs):
 
     @property
     def resuming(self) -> tuple[int, int, bool] | None:
-        """See Cpu. None: KVM looks at each arrival, so a breakpoint behind an interrupt may be met twice."""
-        return None
+        """See Cpu."""
+        return self._resuming
 
     def resume(self, place: tuple[int, int, bool]) -> None:
         """See Cpu."""
+        self._resuming = place
 
     @property
     def behind(self) -> int:
@@ -188,6 +252,7 @@ class KvmVcpu(Runs):
     def set_breakpoints(self, linear: Iterable[int]) -> None:
         """See Cpu."""
         self._points = frozenset(linear)
+        self._resuming = None
 
     def set_event_stops(self, classes: int, physical: Iterable[int], changes: Change) -> None:
         """See Cpu."""
@@ -208,7 +273,7 @@ class KvmVcpu(Runs):
         """See Cpu. The machine's; the host's where KVM does not let it be set."""
         if not self.backend.sets_tsc:
             return self._cpu.read_msr(TSC) or 0
-        return self._place.timestamp() + self._live.msrs.get(TSC_ADJUST, 0) & MASK64
+        return self._place.timestamp() + self._live.beside.tsc_adjust & MASK64
 
     def on_time_stamp(self, callback: Callable[[], None] | None) -> None:
         """See Cpu. A write to it is the emulator's."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import Final
+from typing import Final, Protocol
 
 from emu.x86.modes import Mode, mode_of
+from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CR0_PE, EFER_LMA, RFLAGS_VM, CpuState, Fpu, Segment, Table
 from xenbridge.kvm import abi
 from xenbridge.kvm import state as parts
@@ -18,27 +19,58 @@ _MASKED_AT: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_masked.offset
 SEGMENTS_END: Final = abi.AT_SREGS + parts.SREGS_SIZE
 
 
+class Beside(Protocol):
+    """What of a state is not in the page, as it was known last."""
+
+    @property
+    def fpu(self) -> Fpu: ...
+    @property
+    def dr(self) -> list[int]: ...
+    @property
+    def msrs(self) -> dict[int, int]: ...
+    @property
+    def smbase(self) -> int: ...
+    @property
+    def tsc_adjust(self) -> int: ...
+
+
+class Known:
+    """See Beside."""
+
+    def __init__(self) -> None:
+        state = CpuState()
+        self.fpu, self.dr, self.msrs, self.smbase = Fpu(), state.dr, state.msrs, state.smbase
+
+    @property
+    def tsc_adjust(self) -> int:
+        """IA32_TSC_ADJUST."""
+        return self.msrs.get(TSC_ADJUST, 0)
+
+
 class LiveState:
-    """Of the vCPU whose kvm_run is `page`. What is not in the page is what was known last: see `Vcpu`."""
+    """Of the vCPU whose kvm_run is `page`; what is not there is `beside`."""
 
     smm = smm_nmi = False  #: system management mode is never entered here
 
-    def __init__(self, page: mmap.mmap) -> None:
-        self._page = page
+    def __init__(self, page: mmap.mmap, beside: Beside) -> None:
+        self._page, self.beside = page, beside
         word = ctypes.c_uint64.from_buffer
         self._rip, self._rflags = word(page, _RIP_AT), word(page, _RFLAGS_AT)
+        self._rsp = word(page, abi.AT_REGS + abi.Regs.rsp.offset)
         sregs = abi.AT_SREGS
+        self._cs_base = word(page, sregs + abi.Sregs.cs.offset + abi.Segment.base.offset)
         self._cr0, self._cr2 = word(page, sregs + abi.Sregs.cr0.offset), word(page, sregs + abi.Sregs.cr2.offset)
         self._cr3, self._cr4 = word(page, sregs + abi.Sregs.cr3.offset), word(page, sregs + abi.Sregs.cr4.offset)
         self._cr8, self._efer = word(page, sregs + abi.Sregs.cr8.offset), word(page, sregs + abi.Sregs.efer.offset)
         self._mode: tuple[bytes, int, Mode] = b"", 0, Mode.REAL
-        # What the page does not have.
+        # What KVM is not told.
         self.halted = self.nmi_pending = False
         self.a20 = True
-        self.smbase = CpuState().smbase
-        self.dr: list[int] = CpuState().dr
-        self.msrs: dict[int, int] = {}
-        self.fpu = Fpu()
+
+    fpu = property(lambda self: self.beside.fpu)
+    dr = property(lambda self: self.beside.dr)
+    msrs = property(lambda self: self.beside.msrs)
+    smbase = property(lambda self: self.beside.smbase)
 
     @property
     def mode(self) -> Mode:
@@ -58,6 +90,7 @@ class LiveState:
         return parts.unpack_regs(self._page[abi.AT_REGS : abi.AT_SREGS])[0]
 
     rip = property(lambda self: self._rip.value)
+    rsp = property(lambda self: self._rsp.value)
     rflags = property(lambda self: self._rflags.value)
     cr0 = property(lambda self: self._cr0.value)
     cr2 = property(lambda self: self._cr2.value)
@@ -112,7 +145,7 @@ class LiveState:
     def linear_pc(self) -> int:
         """See CpuState."""
         rip: int = self._rip.value
-        return rip if self.mode is Mode.LONG64 else (self.cs.base + rip) & 0xFFFFFFFF
+        return rip if self.mode is Mode.LONG64 else self._cs_base.value + rip & 0xFFFFFFFF
 
     @property
     def cpl(self) -> int:

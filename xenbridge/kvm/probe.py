@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from emu.engine import EngineError
+from emu.ledger import Costs
 from emu.memory import PhysicalMemory
 from emu.subject import MemoryUnavailable
 from emu.vcpu import Place
@@ -20,6 +21,7 @@ from xenbridge.kvm import abi
 from xenbridge.kvm import probe_programs as programs
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.backend import Backend, Kind, kind_of
+from xenbridge.kvm.calibration import measured_costs
 from xenbridge.kvm.cpu import KvmVcpu
 from xenbridge.kvm.cpuid import cpuid_entries
 from xenbridge.kvm.kick import Kicker
@@ -226,7 +228,7 @@ def make_kvm(notice: Callable[[str], None] = lambda text: None) -> Callable[[Pla
 
 def _make(notice: Callable[[str], None], place: Place) -> KvmVcpu:
     try:
-        backend = probe(place.model)
+        backend = host_backend(place.model)
     except KvmError as error:
         raise EngineError(f"--hypervisor kvm: {error}") from error
     if not backend.runs:
@@ -246,6 +248,18 @@ def probe(model: CpuModel = MODELS["max"]) -> Backend:
 
 
 @functools.cache
+def host_backend(model: CpuModel) -> Backend:
+    """As `probe`, once. Raises KvmError where there is no KVM."""
+    return probe(model)
+
+
 def host_rules() -> Rules:
     """The rule set `kvm`: this host's KVM as probed, once. Raises KvmError where there is none."""
-    return probe().rules()
+    return host_backend(MODELS["max"]).rules()
+
+
+@functools.cache
+def host_costs(model: CpuModel) -> Costs | None:
+    """What native execution costs by this host's KVM, measured once; None where it cannot be measured. Raises KvmError
+    or EngineError where there is none."""
+    return measured_costs(host_backend(model), model)

@@ -18,8 +18,9 @@ from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.accesses import Accesses
 from xenbridge.kvm.backend import Backend
 from xenbridge.kvm.cpuid import cpuid_entries
+from xenbridge.kvm.hop import FastVcpu, make_vcpu
 from xenbridge.kvm.kick import Kicker
-from xenbridge.kvm.vcpu import INTERRUPTED, Vcpu
+from xenbridge.kvm.vcpu import INTERRUPTED
 from xenbridge.kvm.vm import Vm, slots_of
 
 #: What a guest may change natively: they are in the segment registers, or read at each way out.
@@ -51,7 +52,7 @@ class Runs:
             self._vm = Vm()
             try:
                 self._vm.filter_msrs(NATIVE_MSR_ACCESS)
-                self._cpu = Vcpu(self._vm, cpuid_entries(place.model))
+                self._cpu = make_vcpu(self._vm, cpuid_entries(place.model))
                 if self._vm.offers("TSC_CONTROL"):
                     self._cpu.scale_tsc(TSC_KHZ)
                 self._kicker = Kicker(self._cpu.fd, self._cpu.immediate_exit)
@@ -61,6 +62,9 @@ class Runs:
                 raise
         except KvmError as error:
             raise EngineError(f"--hypervisor kvm: {error}") from error
+        self._fast = self._cpu if isinstance(self._cpu, FastVcpu) else None
+        if self._fast is not None:
+            self._fast.reads(filtered=backend.msr_exits, tsc=not backend.sets_tsc)
         self._forbidden: tuple[tuple[tuple[int, int], ...], frozenset[Mode]] = NOTHING_FORBIDDEN
         self._period = LONGEST if backend.pages else WATCHED
         self.interrupt_taken_at = 0
@@ -73,6 +77,7 @@ class Runs:
         self._unfinished = False  # an access was answered, KVM has to complete its instruction
         self._live = self._cpu.live
         self._checked = b""  # segments and control registers that were found enterable
+        self._vouched = False  # whoever gave the state has found it enterable
         self._priority = 0  # CR8 as it was told of last
         self._stop = False
         self._vector: int | None = None
@@ -81,6 +86,10 @@ class Runs:
         self._points: frozenset[int] = frozenset()
         self._others = ""  # stops that are set and cannot be kept
         self._debugging = False
+        self._holding = False  # no interrupt is to be delivered now
+        #: see Cpu.resuming: of the CPU before, where an interrupt came ahead of an instruction to be resumed from
+        self._resuming: tuple[int, int, bool] | None = None
+        self._packed = False  # the state was given packed, and nobody has given another one since
         self._fresh = True  # nothing has run since the state was given or somebody stopped the CPU
         self._task_priority: Callable[[int], None] | None = None
         self._claimed: dict[int, MsrDevice] = {}
@@ -125,21 +134,53 @@ class Runs:
             if budget == 1:
                 return self._step()
             if self._points and skip_breakpoint and self._fresh and self.linear_pc in self._points:
-                exit = self._step()
+                exit = self._pass()
                 if exit.stop is None or exit.stop.reason is not ExitReason.BUDGET:
                     return exit
-            self._debug(0, self._points)
-            self._free = True
-            return self._run(deadline)
+            return self._go_on(deadline)
         except KvmError as error:
             self._lose(error)
             return self._failed(self.gone)
+
+    def _pass(self) -> VmExit:
+        """Execute the instruction at a breakpoint. An interrupt waits for that: were it delivered first, its handler
+        would return to the breakpoint, which would be met a second time."""
+        self._finish()
+        self._withdraw()
+        self._holding = True
+        try:
+            return self._step()
+        finally:
+            self._holding = False
+
+    def _go_on(self, deadline: int | None) -> VmExit:
+        """Run to an exit. A breakpoint that is to be passed is passed, once."""
+        before = 0
+        self._free = True
+        while True:
+            self._debug(0, self._points)
+            exit = self._run(deadline)
+            if before:
+                exit = replace(exit, elapsed=exit.elapsed + before)
+            if exit.stop is None or exit.stop.reason is not ExitReason.BREAKPOINT:
+                return exit
+            resuming, self._resuming = self._resuming, None
+            if resuming is None or resuming[:2] != (self.linear_pc, self._live.rsp):
+                return exit
+            before = exit.elapsed
+            exit = self._pass()
+            before += exit.elapsed
+            if exit.stop is None or exit.stop.reason is not ExitReason.BUDGET:
+                return replace(exit, elapsed=before)
 
     def _unenterable(self) -> str:
         """Why the state, as it is now, must not run here: KVM does not tell of writes to control registers and loads of
         segments, so a guest may have come natively to what it could not have been entered in."""
         segments = self._live.segments
         if segments == self._checked:
+            return ""
+        if self._vouched:
+            self._vouched, self._checked = False, segments
             return ""
         self._finish()
         if broken := self.refused(self.live()):
@@ -168,6 +209,8 @@ class Runs:
         if self._map_stale:
             self._vm.place(slots_of(self._accesses.regions, a20=self._a20))
             self._map_stale = False
+            if self._fast is not None:
+                self._fast.watch_pages()
         if self._tables_stale:
             self._tables_stale = False
             if not self.backend.sees_tables and self.live().cr0 & CR0_PG:
@@ -183,7 +226,7 @@ class Runs:
                 return self._failed(why, elapsed)
             if self._forbidden != NOTHING_FORBIDDEN and self._forbids():
                 return self._made(ExitCause.FORBIDDEN, elapsed, before=True)
-            cpu.want_window(self._vector is not None and not self._inject())
+            cpu.want_window(self._vector is not None and not self._holding and not self._inject())
             if self._live.halted:
                 return self._made(ExitCause.STOPPED, elapsed, stop=Exit(ExitReason.HALT, 0))
             begun = time.monotonic_ns()
@@ -323,10 +366,13 @@ class Runs:
         self._accesses.serve(reason)
 
     def _finish(self) -> None:
-        """Have KVM complete what was answered."""
+        """Have KVM complete what was answered. Where it has vanished, what it told last is the state."""
         if self._unfinished:
             self._unfinished = False
-            self._cpu.finish(self._answer)
+            try:
+                self._cpu.finish(self._answer)
+            except KvmError as error:
+                self._lose(error)
 
     # -- state
 
@@ -353,15 +399,21 @@ class Runs:
             return self._cpu.quick_state()
         if self._free and not self.backend.sets_tsc:
             # The guest has seen the host's counter: whoever goes on counts on from there, so that it never goes back.
-            state.msrs[TSC_ADJUST] = self._cpu.tsc - self._place.timestamp() & MASK64
+            state.msrs[TSC_ADJUST] = self._ahead(self._cpu.tsc)
         return state
+
+    def _ahead(self, tsc: int) -> int:
+        """How far the counter is ahead of the machine's when it shows `tsc`."""
+        return tsc - self._place.timestamp() & MASK64
 
     def _give(self, state: CpuState) -> None:
         try:
             self._cpu.load(state)
         except KvmError as error:
             self._lose(error)
-        self._fresh, self._checked, self._free = True, b"", False
+        self._fresh, self._checked = True, b""
+        self._free = self._packed = self._vouched = False
+        self._resuming = None
 
     def _tell_priority(self) -> None:
         value = self._live.cr8

@@ -20,7 +20,7 @@ from emu.x86.state import CpuState, Fpu
 from xenbridge.kvm import abi
 from xenbridge.kvm import state as parts
 from xenbridge.kvm.abi import KvmError, ioctl
-from xenbridge.kvm.live import LiveState
+from xenbridge.kvm.live import Known, LiveState
 from xenbridge.kvm.vm import Vm
 
 #: What `Vcpu.run` says when KVM_RUN was interrupted by a signal or by immediate_exit.
@@ -36,6 +36,8 @@ _MSRS_HEAD: Final = ctypes.sizeof(abi.MsrsHead)
 _REGS_END: Final = abi.AT_REGS + parts.REGS.size
 _SREGS_END: Final = abi.AT_SREGS + parts.SREGS_SIZE
 _EVENTS_END: Final = abi.AT_EVENTS + parts.EVENTS_SIZE
+_NMI_INJECTED: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_injected.offset
+_NMI_PENDING: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_pending.offset
 #: That an interrupt is injected and not delivered, and behind it its vector.
 AT_INJECTED: Final = abi.AT_EVENTS + abi.VcpuEvents.interrupt_injected.offset
 
@@ -86,19 +88,22 @@ class Vcpu:
         # Every KVM_RUN leaves registers, segments and events in the page.
         ctypes.c_uint64.from_buffer(self._map, abi.RUN_VALID).value = abi.SYNC_REGS | abi.SYNC_SREGS | abi.SYNC_EVENTS
         self._cpuid(cpuid)
-        self.system_calls = 0  #: made for moving state
+        self.tsc = 0  #: the time-stamp counter behind the last `read_back`
+        self._begin([n for n in parts.NATIVE_MSRS if self.read_msr(n) is not None])
+
+    def _begin(self, known: Sequence[int]) -> None:
+        """Take the state that the vCPU was made with. `known` are those of state.NATIVE_MSRS that this KVM has."""
+        self._known = Known()
         #: the state in place
-        self.live = LiveState(self._map)
+        self.live = LiveState(self._map, self._known)
         self._xsave = bytearray(abi.XSAVE_SIZE)
         self._xsave_buffer = (ctypes.c_uint8 * abi.XSAVE_SIZE).from_buffer(self._xsave)
-        self._fx = b""  #: x87 and SSE state as KVM has it
+        self._fx = b""  # x87 and SSE state as KVM has it
         self._debug = bytearray(ctypes.sizeof(abi.DebugRegs))
         self._debug_buffer = (ctypes.c_uint8 * len(self._debug)).from_buffer(self._debug)
         self._debug_seen = b""
-        known = [n for n in parts.NATIVE_MSRS if self.read_msr(n) is not None]
         self._msr_numbers = tuple(known)
         self._msrs = bytearray(_msr_list((n, 0) for n in (*known, TSC)))
-        self.tsc = 0  #: the time-stamp counter behind the last `read_back`
         self._msr_buffer = (ctypes.c_uint8 * len(self._msrs)).from_buffer(self._msrs)
         self._msrs_seen = b""
         self._xsave_at, self._debug_at, self._msr_at = map(
@@ -120,6 +125,11 @@ class Vcpu:
             if number not in (errno.EINTR, errno.EAGAIN):
                 raise KvmError(f"KVM_RUN failed: {os.strerror(number)}", number)
             return INTERRUPTED
+        return self._reason.value
+
+    @property
+    def reason(self) -> int:
+        """What the last KVM_RUN ended with (abi.EXIT_*), where it was not interrupted."""
         return self._reason.value
 
     def finish(self, serve: Callable[[int], None]) -> None:
@@ -209,24 +219,23 @@ class Vcpu:
             self._debug[:] = debug
             self._debug_seen = debug
             self._call("SET_DEBUGREGS", self._debug_at)
-        if state.fpu is not self.live.fpu and state.fpu != self.live.fpu:
+        known = self._known
+        if state.fpu is not known.fpu and state.fpu != known.fpu:
             parts.pack_fpu(state.fpu, self._xsave)
             self._call("SET_XSAVE", self._xsave_at)
             self._fx = bytes(self._xsave[: parts.FX_SIZE])
         self._load_msrs(state)
-        live = self.live
-        live.fpu, live.dr, live.msrs, live.smbase = state.fpu, state.dr, state.msrs, state.smbase
+        known.fpu, known.dr, known.msrs, known.smbase = state.fpu, state.dr, state.msrs, state.smbase
 
     def _load_msrs(self, state: CpuState) -> None:
         values = state.msrs
         wanted = _msr_list((n, values.get(n, 0)) for n in self._msr_numbers)[_MSRS_HEAD:]
         if wanted != self._msrs_seen:
-            changed = {n: values.get(n, 0) for n in self._msr_numbers if values.get(n, 0) != self.live.msrs.get(n, 0)}
+            changed = {n: values.get(n, 0) for n in self._msr_numbers if values.get(n, 0) != self._known.msrs.get(n, 0)}
             self._set_msrs(changed or {n: values.get(n, 0) for n in self._msr_numbers})
             self._msrs_seen = wanted
 
     def _call(self, request: str, address: int) -> None:
-        self.system_calls += 1
         if abi.call(self.fd, abi.REQUESTS[request], address) < 0:
             number = ctypes.get_errno()
             raise KvmError(f"KVM_{request} failed: {os.strerror(number)}", number)
@@ -236,19 +245,19 @@ class Vcpu:
         self._call("GET_XSAVE", self._xsave_at)
         fx = bytes(self._xsave[: parts.FX_SIZE])
         if fx != self._fx:
-            self._fx, self.live.fpu = fx, parts.unpack_fpu(fx, self.live.fpu)
+            self._fx, self._known.fpu = fx, parts.unpack_fpu(fx, self._known.fpu)
         self._call("GET_DEBUGREGS", self._debug_at)
         if self._debug != self._debug_seen:
             self._debug_seen = bytes(self._debug)
-            self.live.dr = parts.unpack_debug(self._debug_seen)
+            self._known.dr = parts.unpack_debug(self._debug_seen)
         self._call("GET_MSRS", self._msr_at)
         self.tsc = int.from_bytes(self._msrs[-8:], "little")
         if (data := self._msrs[_MSRS_HEAD : -_MSR_ENTRY.size]) != self._msrs_seen:
             self._msrs_seen = bytes(data)
             known = zip(self._msr_numbers, _MSR_VALUE.iter_unpack(self._msrs_seen), strict=True)
             values = {number: value for number, (value,) in known}
-            before = self.live.msrs
-            self.live.msrs = {**before, **{n: v for n, v in values.items() if v or n in before}}
+            before = self._known.msrs
+            self._known.msrs = {**before, **{n: v for n, v in values.items() if v or n in before}}
 
     def set_cr8(self, value: int) -> None:
         """What CR8 reads from the next run on."""
@@ -299,9 +308,14 @@ class Vcpu:
         ]
 
     @property
+    def nmi_waits(self) -> bool:
+        """Behind the last run an NMI is pending, or half delivered."""
+        return bool(self._map[_NMI_INJECTED] or self._map[_NMI_PENDING])
+
+    @property
     def injected(self) -> bool:
         """Behind the last run something is half delivered."""
-        return parts.injected(bytes(self._run[abi.AT_EVENTS : _EVENTS_END]))
+        return parts.injected(self._map[abi.AT_EVENTS : _EVENTS_END])
 
     @property
     def interrupting(self) -> bool:

@@ -52,15 +52,15 @@ def _masked(slots: Sequence[Slot]) -> Iterator[Slot]:
 class _Log:
     """A slot's log of written pages: a bit for each, in whole 64-bit words, and the request for it."""
 
-    __slots__ = ("_buffer", "_request", "address", "bitmap", "host", "number", "zeros")
+    __slots__ = ("_buffer", "address", "bitmap", "host", "number", "request", "zeros")
 
     def __init__(self, number: int, slot: Slot) -> None:
         self.number, self.host = number, slot.host
         self.bitmap = bytearray((-(-slot.size // PAGE // 64) + 1) * 8)
         self.zeros = bytes(len(self.bitmap))
         self._buffer = (ctypes.c_uint8 * len(self.bitmap)).from_buffer(self.bitmap)
-        self._request = abi.DirtyLog(number, 0, ctypes.addressof(self._buffer))
-        self.address = ctypes.addressof(self._request)
+        self.request = abi.DirtyLog(number, 0, ctypes.addressof(self._buffer))
+        self.address = ctypes.addressof(self.request)
 
 
 class Vm:
@@ -85,6 +85,11 @@ class Vm:
     def offers(self, cap: str) -> int:
         """What KVM answers for the capability of this name in abi.CAPS; 0: it is not there."""
         return ioctl(self.fd, "CHECK_EXTENSION", abi.CAPS[cap])
+
+    @property
+    def logs(self) -> Sequence[_Log]:
+        """The logs of written pages, of the slots as they are now."""
+        return self._logs
 
     # -- memory
 

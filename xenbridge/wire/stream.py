@@ -111,6 +111,8 @@ V2E = OPTIONAL | 0x763265
 #: Types of pages that have no data: broken, allocate only, invalid.
 WITHOUT_DATA = frozenset((0xD, 0xE, 0xF))
 UNKNOWN_TYPES = frozenset((0x5, 0x6, 0x7, 0x8))
+#: The highest bytes of the frame numbers of those.
+_DROPPED = frozenset(kind << 4 for kind in WITHOUT_DATA)
 PFN_BITS = (1 << 52) - 1
 #: Pages a PAGE_DATA record has at most when libxc writes it (MAX_BATCH_SIZE).
 BATCH = 1024
@@ -198,6 +200,8 @@ def _add_pages(data: Buffer, record: StreamRecord, pages: dict[int, int]) -> Non
     if count * PFN.size > end - first:
         raise WireError(record.name, "count", record.offset, f"{count} frame numbers in {end - first} bytes")
     at = first + count * PFN.size
+    if at == end and _drop_pages(memoryview(data)[first:at], pages):
+        return
     numbers = memoryview(data)[first:at].cast("Q") if count else ()
     for n, raw in enumerate(numbers):
         kind, frame = raw >> 60, raw & PFN_BITS
@@ -212,6 +216,21 @@ def _add_pages(data: Buffer, record: StreamRecord, pages: dict[int, int]) -> Non
         at += PAGE
     if at != end:
         raise WireError(record.name, "page_data", at, f"{end - at} bytes more than the pages have")
+
+
+def _drop_pages(numbers: memoryview, pages: dict[int, int]) -> bool:
+    """What a record without any page says, all at once: xl saves a million frames that have no data, up to those below
+    4 GiB, and a look at each would take most of the time. False where one of them is of another type."""
+    kinds = set(bytes(numbers[7::8]))
+    if not kinds <= _DROPPED or max(bytes(numbers[6::8]), default=0) > 0xF:
+        return False
+    frames = bytearray(numbers)
+    frames[7::8] = bytes(len(frames) // 8)
+    named = memoryview(frames).cast("Q")
+    if not pages.keys().isdisjoint(named):
+        for frame in pages.keys() & set(named):
+            del pages[frame]
+    return True
 
 
 def parse_list(name: str, header: Layout | None, entry: Layout, data: Buffer, record: StreamRecord) -> list[Values]:

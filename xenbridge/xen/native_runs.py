@@ -216,6 +216,8 @@ class NativeRuns:
             return self._run(deadline)
         except (XenError, ContextError) as error:
             self._lose(error)
+            if self._ran:  # what it has done since it was given a state is lost, and must not be done again
+                return self._made(ExitCause.STOPPED, 0, stop=Exit(ExitReason.FAILURE, 0, detail=self.gone))
             return self._made(ExitCause.ENTRY_FAILED, 0, before=True, detail=self.gone)
 
     def _run(self, deadline: int | None) -> VmExit:
@@ -388,4 +390,4 @@ class NativeRuns:
     def _lose(self, error: Exception) -> None:
         if not self.gone:
             self.gone = f"Xen's domain is gone: {error}"
-            self._notice(f"{self.gone}; the guest goes on in the emulator")
+            self._notice(self.gone if self._ran else f"{self.gone}; the guest goes on in the emulator")

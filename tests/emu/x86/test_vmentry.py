@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from emu.x86.state import CpuState, Segment
-from emu.x86.vmentry import RULES, SVM, VTX, VTX2006
+from emu.x86.vmentry import RULES, SVM, VTX, VTX2006, Rules
 
 Change = Callable[[CpuState], None]
 
@@ -218,3 +218,69 @@ def test_svm_checks_controls_and_hardly_any_segment(
     state = made()
     change(state)
     assert [b.register for b in SVM.broken(state)] == ([register] if register else [])
+
+
+# -- CR0.PE has just been set
+
+
+@pytest.mark.parametrize(("selector", "base"), [(0, 0), (0x1200, 0x12000), (0xF000, 0xFFFF0000)])
+def test_until_a_far_transfer_cs_is_what_real_mode_has_made_of_it(selector: int, base: int) -> None:
+    """SDM vol. 3A, table 10-1: a CPU has read/write data in CS then, which only an unrestricted guest may have."""
+    state = real(selector)
+    state.cs.selector, state.cs.base = selector, base
+    state.cr0 |= 1
+    said = [b for b in VTX2006.broken(state) if b.register == "cs"]
+    assert len(said) == 1 and said[0].source == "SDM 3C 26.3.1.2"
+    assert said[0].text.startswith(f"CS {selector:#x} is as real mode has loaded it")
+    assert said[0].text.endswith("no far transfer has loaded it yet")
+    assert not [b for b in VTX.broken(state) if b.register == "cs"]
+
+
+def test_behind_the_far_jump_it_is_code_whatever_its_base() -> None:
+    state = flat()
+    for cs in (Segment(8, 0, 0xFFFF, 0x9B), Segment(8, 0x12000, 0xFFFF, 0x9B), Segment(8, 0x80, 0xFFFFF, 0x9B)):
+        state.cs = cs
+        assert VTX2006.enterable(state), cs
+    state.cs = Segment(8, 0x80, 0xFFFFFFFF, 0xC09B)  # 32-bit code no real mode has
+    assert VTX2006.enterable(state)
+
+
+# -- the page-directory-pointer table of PAE paging
+
+
+def pae(cr3: int = 0x5020) -> CpuState:
+    state = flat()
+    state.cr0 |= 1 << 31
+    state.cr4, state.cr3 = 0x20, cr3
+    return state
+
+
+def table(*entries: int) -> Callable[[int, int], bytes | None]:
+    """Physical memory that is nothing but the four entries at 5020h."""
+    data = b"".join(entry.to_bytes(8, "little") for entry in entries)
+    return lambda address, length: data if (address, length) == (0x5020, 32) else None
+
+
+@pytest.mark.parametrize("rules", [VTX2006, VTX], ids=lambda rules: rules.name)
+def test_reserved_bits_of_present_pointers_are_told(rules: Rules) -> None:
+    plain = table(0x6001, 0x7019, 0, 1)  # PWT and PCD may be set
+    assert rules.broken(pae(), plain) == ()
+    assert rules.broken(pae(), table(0x6001, 0x1E6, 0, 0)) == (), "one that is not present may have anything"
+    (broken,) = rules.broken(pae(), table(0x6001, 0x7003, 0, 0))
+    assert broken.register == "cr3" and broken.source == "SDM 3C 26.3.1.6"
+    assert broken.text == "PDPTE1 at 0x5028 is 0x7003, with reserved bits 0x2"
+    (broken,) = rules.broken(pae(), table(0, 0, 0, 1 << 63 | 1))
+    assert "PDPTE3 at 0x5038" in broken.text and "0x8000000000000000" in broken.text
+
+
+def test_pointers_are_looked_at_where_there_are_some_and_memory_is_known() -> None:
+    bad = table(0x6003, 0, 0, 0)
+    assert VTX.broken(pae(), bad) and not VTX.broken(pae())
+    assert not VTX.broken(pae(0x9000), bad), "that memory cannot be read"
+    assert not SVM.broken(pae(), bad), "VMRUN does not look at them (APM vol. 2, 15.5.1)"
+    state = pae()
+    state.cr4 = 0
+    assert not VTX.broken(state, bad), "32-bit paging has none"
+    state = long()
+    state.cr3 = 0x5020
+    assert not VTX.broken(state, bad), "nor has IA-32e mode"

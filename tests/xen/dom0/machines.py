@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from emu.record import fields
@@ -44,6 +47,24 @@ def booted(libraries: Libraries, name: str) -> tuple[Guest, Board]:
     guest.server.claim(Type.COPY, WINDOW, WINDOW + 0xFFF)
     guest.boot(sector(name))
     return guest, board
+
+
+@contextlib.contextmanager
+def served(guest: Guest) -> Iterator[None]:
+    """Its device model answers meanwhile, on a thread of its own: for tests in which another process has the domain."""
+    ends = threading.Event()
+
+    def serve() -> None:
+        while not ends.is_set():
+            guest.channels.take(0.05)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
 
 
 def word(guest: Guest, address: int, size: int = 2) -> int:

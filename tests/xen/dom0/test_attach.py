@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from machines import booted, word
+from machines import booted, served, word
 from xenbridge.xen.domain import TIMER_MODE_PARAM
 
 
@@ -21,7 +21,8 @@ def counting(libraries):
     guest, _ = booted(libraries, "counts")
     guest.domain.set_param(TIMER_MODE_PARAM, 2)  # ticks that are missed while it is paused are dropped
     guest.domain.resume()
-    yield guest
+    with served(guest):
+        yield guest
     guest.close()
 
 

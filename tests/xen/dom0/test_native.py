@@ -1,5 +1,9 @@
 """A machine of v2e's own whose native CPU is a domain's: the guest runs on Xen, devices and emulator are ours."""
 
+import subprocess
+import sys
+import threading
+
 import pytest
 
 from emu.debugger import Debugger
@@ -103,6 +107,24 @@ def test_registers_and_memory_are_the_same_on_both_sides(built) -> None:
     assert (debugger.cpu().regs[3], debugger.cpu().rip) == (0x1234, BOOT + len(code))
 
 
+def test_a_domain_that_is_destroyed_ends_the_run_in_a_sentence_and_the_machine_can_be_reset(built) -> None:
+    """Its registers are gone with it; the memory is the machine's still."""
+    debugger, notices = booted(built, "", code=bytes.fromhex("ebfe"))
+    domain = debugger.machine.transitions.vcpu.domain
+    timer = threading.Timer(0.5, domain.destroy)
+    timer.start()
+    stop = run(debugger)
+    timer.join()
+    gone = f"Xen's domain is gone: domain {domain.domid} has been destroyed"
+    assert stop.kind is StopKind.FAILURE
+    assert stop.text.startswith(gone)
+    assert notices == [gone]
+    debugger.reset()
+    assert debugger.machine.memory.read(BOOT, 2) == bytes(2)
+    debugger.begin_step(10)
+    assert debugger.run().kind is StopKind.STEP
+
+
 def test_breakpoints_are_kept_by_the_emulator_and_said_to_be_the_obstacle(built) -> None:
     debugger, _ = booted(built, "g_rounds")
     tick = BOOT + sector("g_rounds").index(b"\x50\x52\xff\x06")
@@ -111,3 +133,15 @@ def test_breakpoints_are_kept_by_the_emulator_and_said_to_be_the_obstacle(built)
     assert (stop.kind, stop.linear_pc) == (StopKind.BREAKPOINT, tick)
     assert debugger.steering.view().obstacle == "breakpoints are set, at which Xen does not stop a domain"
     assert debugger.machine.transitions.ledger.native == 0
+
+
+@pytest.mark.timeout(300)
+def test_the_command_line_boots_an_image_on_xen_to_its_last_tick(tmp_path) -> None:
+    image = tmp_path / "rounds.img"
+    image.write_bytes(sector("g_rounds") + bytes(1440 * 1024 - 512))
+    command = [
+        sys.executable, "-m", "repl.cli", "run", "--hypervisor", "xen", "--machine", "isapc", "--memory", "1M",
+        "--floppy", str(image), "--serial", "stdio", "--headless",
+    ]  # fmt: skip
+    said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280, check=False)
+    assert (said.stdout, said.stderr, said.returncode) == ("abcdefghijklmnopqrst.", "", 3 << 1 | 1)

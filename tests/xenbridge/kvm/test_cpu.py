@@ -295,6 +295,64 @@ def test_an_interrupt_that_was_not_delivered_yet_is_still_asked_for(native: Nati
     assert not native.cpu._cpu.injected
 
 
+HANDLER = 0x1800
+
+
+def interrupted_loop(native: Native) -> None:
+    """CX counts the rounds of a loop at CODE, BX the interrupts; one is asked for, a breakpoint is at CODE."""
+    if 16 not in native.backend.breaks:
+        pytest.skip("this KVM does not stop at hardware breakpoints here")
+    native.memory.write(4 * 0x20, HANDLER.to_bytes(4, "little"))
+    native.memory.write(HANDLER, b"\x43\xcf")  # inc bx; iret
+    state = real_state()
+    state.rflags |= RFLAGS_IF
+    native.program("again: inc cx\nnop\njmp again", state, 16)
+    native.cpu.set_breakpoints((CODE,))
+    native.cpu.set_interrupt(0x20)
+
+
+def met(native: Native, exit: VmExit) -> tuple[int, int, int]:
+    """The breakpoint at which it stopped, and how many rounds and interrupts there have been."""
+    assert exit.stop is not None and exit.stop.reason is ExitReason.BREAKPOINT, exit
+    state = native.cpu.state()
+    return native.cpu.linear_pc, state.regs[1], state.regs[3]
+
+
+def test_a_breakpoint_that_is_resumed_from_is_not_met_again_behind_an_interrupt(native: Native) -> None:
+    interrupted_loop(native)
+    assert met(native, enter(native, skip=True)) == (CODE, 1, 1), "it has come round"
+    assert native.cpu.take_interrupt() == 0x20
+    # An interrupt before any other instruction than that comes first, and then the breakpoint is arrived at.
+    native.cpu.set_interrupt(0x20)
+    assert met(native, enter(native)) == (CODE, 1, 2)
+    assert native.cpu.take_interrupt() == 0x20
+
+
+def test_a_breakpoint_in_the_handler_is_met_on_the_way(native: Native) -> None:
+    interrupted_loop(native)
+    native.cpu.set_breakpoints((CODE, HANDLER + 1))
+    assert met(native, enter(native, skip=True)) == (HANDLER + 1, 1, 1)
+    assert native.cpu.take_interrupt() == 0x20
+    assert met(native, enter(native, skip=True)) == (CODE, 1, 1)
+
+
+def test_one_that_the_emulator_was_interrupted_before_is_passed_once(native: Native) -> None:
+    interrupted_loop(native)
+    cpu = native.cpu
+    cpu.set_interrupt(None)
+    state = cpu.state()
+    state.rip, state.regs[4] = HANDLER, STACK - 6
+    native.memory.write(STACK - 6, CODE.to_bytes(2, "little") + bytes(2) + b"\x02\x02")
+    cpu.load(state)
+    cpu.resume((CODE, STACK, False))
+    assert cpu.resuming == (CODE, STACK, False)
+    assert met(native, enter(native)) == (CODE, 1, 1), "passed behind IRET, and met a round later"
+    assert cpu.resuming is None
+    cpu.load(state)
+    cpu.resume((CODE, STACK - 2, False))
+    assert met(native, enter(native)) == (CODE, 0, 1), "with another stack it is another arrival"
+
+
 def test_an_nmi_is_the_emulators(native: Native) -> None:
     native.program("again: jmp again", real_state(), 16)
     native.cpu.raise_nmi()

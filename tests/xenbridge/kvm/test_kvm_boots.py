@@ -29,7 +29,7 @@ ROWS = (
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("policy", ("native", "dwell:1000"))
+@pytest.mark.parametrize("policy", ("native", "dwell:1000", "learn"))
 @pytest.mark.parametrize(("name", "firmware"), ROWS)
 def test_a_loader_comes_as_far_as_without(
     backend: Backend, name: str, firmware: str, policy: str, tmp_path: Path

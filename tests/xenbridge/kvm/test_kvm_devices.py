@@ -51,8 +51,8 @@ def test_a_state_is_not_put_back_into_the_kernel(backend: Backend) -> None:
     assert "which takes no state back" in err
 
 
-def test_a_test_that_runs_the_machine_on_its_own_thread_is_told(backend: Backend) -> None:
-    with pytest.raises(HarnessError, match=r"^--devices-in hypervisor with kvm: its interrupts are signals"):
+def test_a_test_whose_machine_waits_for_no_clock_is_told(backend: Backend) -> None:
+    with pytest.raises(HarnessError, match=r"^--devices-in hypervisor with kvm: its time is the host's"):
         open_debugger(KVM)
 
 

@@ -77,17 +77,33 @@ def test_more_pages_than_one_record_takes_come_back():
     assert len(parsed.pages) == stream.BATCH + 1
 
 
-def test_a_page_that_is_sent_again_is_the_later_one_and_an_invalid_one_is_gone():
-    def page_data(*entries):
-        head = stream.PAGE_DATA_HEADER.build({"count": len(entries), "_res1": 0})
-        words = b"".join((kind << 60 | frame).to_bytes(8, "little") for kind, frame, _ in entries)
-        return stream.build_record(stream.PAGE_DATA, head + words + b"".join(data for _, _, data in entries))
+def page_data(*entries):
+    """A record of (type, frame, bytes)."""
+    head = stream.PAGE_DATA_HEADER.build({"count": len(entries), "_res1": 0})
+    words = b"".join((kind << 60 | frame).to_bytes(8, "little") for kind, frame, _ in entries)
+    return stream.build_record(stream.PAGE_DATA, head + words + b"".join(data for _, _, data in entries))
 
+
+def test_a_page_that_is_sent_again_is_the_later_one_and_an_invalid_one_is_gone():
     one, two = b"\1" * 4096, b"\2" * 4096
     out = stream.build_headers(4, 17) + page_data((0, 1, one), (0, 2, one)) + page_data((0, 1, two), (0xF, 2, b""))
     data = out + stream.build_record(stream.END)
     parsed = stream.parse_stream(data)
     assert {frame: data[at] for frame, at in parsed.pages.items()} == {1: 2}
+
+
+@given(st.lists(st.tuples(st.sampled_from((0xD, 0xE, 0xF)), st.integers(0, 6))))
+def test_a_record_without_pages_takes_those_away_that_it_names(dropped):
+    out = stream.build_headers(4, 17) + page_data(*((0, frame, bytes((frame,)) * 4096) for frame in range(5)))
+    out += page_data(*((kind, frame, b"") for kind, frame in dropped)) + stream.build_record(stream.END)
+    assert set(stream.parse_stream(out).pages) == set(range(5)) - {frame for _, frame in dropped}
+
+
+@pytest.mark.parametrize(("kind", "frame"), [(0x5, 1), (0xF, 1 << 52), (0xF, 1 << 56)])
+def test_a_type_that_is_not_known_is_refused_among_many_that_have_no_page(kind, frame):
+    entries = [(0xF, 0, b"")] * 9 + [(kind, frame, b"")]
+    with pytest.raises(WireError, match=r"PAGE_DATA, pfn\[9\] at offset 0x80: .* no type of page"):
+        stream.parse_stream(stream.build_headers(4, 17) + page_data(*entries) + stream.build_record(stream.END))
 
 
 def test_a_newer_version_is_refused():

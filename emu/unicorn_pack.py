@@ -1,0 +1,55 @@
+"""UnicornEngine's state to and from the flat structure of `emu.packed`, by the C helper (emu/native/pack.c)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import c_uint32, c_uint64, c_void_p
+from functools import partial
+from typing import Final
+
+from emu.engine import EngineError
+from emu.packed import Packed
+from emu.unicorn_control import Hidden
+from emu.unicorn_fast import FastLoop
+from emu.unicorn_layout import Env, XmmReg, offset_of
+
+_OFFSETS: Final = (
+    "hflags2", "a20_mask", "efer", "v_tpr", "features", "df", "cc_src", "cc_dst", "cc_src2",
+    "fpstt", "fpus", "fpuc", "fptags", "fpregs", "fpop", "fpcs", "fpds", "fpip", "fpdp", "mxcsr", "xmm",
+    "sysenter_esp", "sysenter_eip", "star", "lstar", "cstar", "fmask", "kernelgsbase", "tsc_aux", "exception_is_int",
+)  # fmt: skip
+
+
+class Packer:
+    """The helper's functions for the engine that `loop` runs; `hidden` is kept up to date by whoever knows. Raises
+    EngineError when the helper has another layout than `emu.packed`."""
+
+    def __init__(self, loop: FastLoop, hidden: Hidden) -> None:
+        # Nothing in them waits, so they keep Python's lock; that, and more than one argument, is most of a call's cost.
+        library = ctypes.PyDLL(loop.library)
+        layout = (c_uint32 * (len(_OFFSETS) + 1))(*(offset_of(Env, name) for name in _OFFSETS), ctypes.sizeof(XmmReg))
+        describe = library.v2e_pack_layout
+        describe.restype, describe.argtypes = c_uint64, (c_void_p,)
+        sizes = ctypes.sizeof(layout) << 48 | ctypes.sizeof(Hidden) << 32 | ctypes.sizeof(Packed)
+        if describe(layout) != sizes:
+            raise EngineError("the helper packs a CPU's state otherwise than this package; install it again")
+        self.packed = Packed()
+        self._engine, self._hidden = loop.engine, hidden
+        hidden.engine, hidden.packed = loop.engine.value, ctypes.addressof(self.packed)
+        at = ctypes.byref(hidden)
+        #: see emu.packed.Packing
+        self.pack: Callable[[], int] = partial(library.v2e_fast_pack, at)
+        self._unpack: Callable[[], None] = partial(library.v2e_fast_unpack, at)
+        library.v2e_fast_unpack.restype = None
+        self._host_changed = library.v2e_fast_pieces_changed
+        self._host_changed.restype, self._host_changed.argtypes = None, (c_void_p, c_void_p, c_uint32)
+
+    def unpack(self, parts: int) -> None:
+        """See emu.packed.Packing."""
+        self._hidden.parts = parts
+        self._unpack()
+
+    def host_changed(self, pieces: int, count: int) -> None:
+        """See emu.packed.Packing."""
+        self._host_changed(self._engine, pieces, count)

@@ -1,0 +1,249 @@
+"""A move between emulator and KVM by the packed state, against the same state as Python moves it."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from asm import assemble
+from bare_cpu import CODE, BareCpu, bare_cpu, real_state
+from emu.debugger import Debugger
+from emu.ledger import Costs
+from emu.machine import Machine, MachineConfig, build_machine
+from emu.packed import PART_DEBUG, PART_FPU
+from emu.policies import policy_named
+from emu.stops import StopKind
+from emu.transitions import NativeConfig
+from emu.x86 import msrs as m
+from native_cpu import Native, native_cpu, scrambled
+from xenbridge.kvm import hop
+from xenbridge.kvm.backend import Backend, Kind
+from xenbridge.kvm.probe import make_kvm
+
+pytestmark = pytest.mark.skipif(hop.LIBRARY is None, reason="the C library of xenbridge.kvm was not built")
+
+
+@dataclass
+class Pair:
+    """An emulator and a vCPU that share a packed state; each over its own memory, and with the same CPU."""
+
+    emulator: BareCpu
+    native: Native
+
+    def over(self) -> None:
+        """To KVM."""
+        assert self.emulator.engine.pack()
+        self.native.cpu.take_over()
+
+    def back(self) -> int:
+        """To the emulator: the parts that changed."""
+        parts = self.native.cpu.hand_over()
+        assert parts is not None
+        self.emulator.engine.unpack(parts)
+        return parts
+
+
+@pytest.fixture
+def pair(backend: Backend) -> Iterator[Pair]:
+    emulator, native = bare_cpu(model="max"), native_cpu(backend)
+    packing = emulator.engine.packing()
+    if packing is None or not native.cpu.share(packing, emulator.engine.state):
+        pytest.skip("nothing can be shared here")
+    yield Pair(emulator, native)
+    native.cpu.close()
+
+
+@pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.value)
+def test_a_random_state_goes_over_and_back_to_the_bit(pair: Pair, backend: Backend, kind: Kind) -> None:
+    if kind not in backend.runs:
+        pytest.skip(f"{kind.value} does not run on this host's KVM")
+    rng = random.Random(kind.value)
+    engine = pair.emulator.engine
+    for _ in range(50):
+        engine.load(scrambled(kind, rng))
+        before = engine.state()
+        pair.over()
+        assert pair.native.cpu.check(before) == []
+        there = pair.native.cpu.state()
+        there.a20, there.msrs = before.a20, {**there.msrs, m.TSC_ADJUST: before.msrs.get(m.TSC_ADJUST, 0)}
+        before.msrs.setdefault(m.TSC_ADJUST, 0)
+        assert there == before
+        pair.back()
+        after = engine.state()
+        after.msrs.setdefault(m.TSC_ADJUST, 0)
+        assert after == before
+
+
+def test_what_ran_natively_is_what_the_emulator_goes_on_from(pair: Pair) -> None:
+    engine, cpu = pair.emulator.engine, pair.native.cpu
+    source = "mov bx, 0x1234\nmov word [0x5000], 0x5678\nstd\nout 0x10, al\nmov cx, 1\nhlt"
+    for memory in (pair.emulator.memory, pair.native.memory):
+        memory.write(CODE, assemble(f"bits 16\n{source}", CODE))
+    engine.load(real_state())
+    pair.over()
+    exit = cpu.enter(1000, None, skip_breakpoint=False)
+    assert (exit.address, pair.native.ports) == (0x10, [(0x10, 1, 0)])
+    pair.back()
+    state = engine.state()
+    assert (state.regs[3], state.regs[1], state.rflags & 0x400) == (0x1234, 0, 0x400)
+    assert pair.native.memory.read(0x5000, 2) == b"\x78\x56"
+    pair.emulator.run(1)
+    assert engine.state().regs[1] == 1, "it goes on behind the OUT"
+
+
+def test_an_input_is_completed_before_the_state_goes(pair: Pair) -> None:
+    pair.native.on_in = lambda port, size: 0x77
+    for memory in (pair.emulator.memory, pair.native.memory):
+        memory.write(CODE, assemble("bits 16\nmov cx, 3\nmov di, 0x5000\ncld\nrep insb\nhlt", CODE))
+    pair.emulator.engine.load(real_state())
+    pair.over()
+    pair.native.cpu.enter(1000, None, skip_breakpoint=False)
+    pair.back()
+    state = pair.emulator.engine.state()
+    assert (state.regs[1], state.regs[7]) == (0, 0x5003)
+    assert len(pair.native.ports) == 3 and pair.native.memory.read(0x5000, 3) == b"\x77" * 3
+
+
+def test_only_what_changed_is_told(pair: Pair) -> None:
+    for memory in (pair.emulator.memory, pair.native.memory):
+        memory.write(CODE, assemble("bits 16\nfninit\nmov eax, 0x4000\nmov dr1, eax\nhlt", CODE))
+    engine = pair.emulator.engine
+    engine.load(real_state())
+    engine.run(1)
+    pair.over()
+    assert pair.back() & (PART_FPU | PART_DEBUG) == 0
+    pair.over()
+    pair.native.cpu.enter(1000, None, skip_breakpoint=False)
+    assert pair.back() & (PART_FPU | PART_DEBUG) == PART_DEBUG
+    assert engine.state().dr[1] == 0x4000
+
+
+def test_only_parts_that_differ_take_a_system_call(pair: Pair) -> None:
+    engine, fast = pair.emulator.engine, pair.native.cpu._fast
+    assert fast is not None
+    engine.load(real_state())
+    pair.over()
+    pair.back()
+    before = fast.hop.system_calls
+    pair.over()
+    assert fast.hop.system_calls == before, "all is as KVM has it"
+    pair.back()
+    state = engine.state()
+    state.fpu.xmm[3] = 5
+    state.msrs[m.STAR] = 7
+    engine.load(state)
+    before = fast.hop.system_calls
+    pair.over()
+    assert fast.hop.system_calls == before + 2
+    assert pair.native.cpu.check(engine.state()) == []
+
+
+def test_a_state_that_python_has_given_goes_back_as_a_whole(pair: Pair) -> None:
+    engine, cpu = pair.emulator.engine, pair.native.cpu
+    engine.load(real_state())
+    pair.over()
+    state = cpu.state()
+    state.regs[0], state.smbase = 0x1234, 0xA0000
+    cpu.load(state)
+    assert cpu.hand_over() is None
+    assert (cpu.state().regs[0], cpu.state().smbase) == (0x1234, 0xA0000)
+
+
+def test_what_is_not_packed_is_known_natively_too(pair: Pair) -> None:
+    engine, cpu = pair.emulator.engine, pair.native.cpu
+    state = real_state()
+    state.smbase = 0x60000
+    engine.load(state)
+    assert engine.write_msr(0x277, 0x0606060606060606)
+    pair.over()
+    there = cpu.state()
+    assert (there.smbase, there.msrs[0x277]) == (0x60000, 0x0606060606060606)
+    assert cpu.live().smbase == 0x60000
+
+
+def test_a_refused_value_of_an_msr_is_said(pair: Pair) -> None:
+    engine, notices = pair.emulator.engine, []
+    pair.native.cpu._notice = notices.append
+    state = real_state()
+    engine.load(state)
+    engine._env.lstar = 1 << 60  # not canonical: WRMSR would not have taken it
+    assert engine.pack()
+    pair.native.cpu.take_over()
+    said = "; ".join(notices)
+    if not said:
+        pytest.skip("this KVM takes an LSTAR that is not canonical")
+    assert "0x1000000000000000" in said and "0xc0000082" in said
+    assert pair.native.cpu.hand_over() is None
+    assert pair.native.cpu.state().rip == state.rip
+
+
+def test_a_kvm_that_vanishes_behind_an_exit_leaves_the_state_that_it_told_last(pair: Pair) -> None:
+    pair.native.memory.write(CODE, assemble("bits 16\nmov bx, 7\nout 0x10, al\nhlt", CODE))
+    pair.emulator.engine.load(real_state())
+    said: list[str] = []
+    cpu = pair.native.cpu
+    cpu._notice = said.append
+    pair.over()
+    assert cpu.enter(1000, None, skip_breakpoint=False).address == 0x10
+    gone = os.open("/dev/null", os.O_RDWR)
+    os.dup2(gone, cpu._cpu.fd)
+    os.close(gone)
+    assert cpu.hand_over() is None
+    assert cpu.state().regs[3] == 7
+    assert len(said) == 1 and "KVM is gone: KVM_RUN failed" in said[0]
+
+
+# -- in a machine
+
+
+#: Writes code that it then runs, by turns in KVM and in the emulator: each makes the byte that the other executes.
+SELF_MODIFYING = """
+    mov bp, 200
+again:
+    inc byte [cs:operand]
+    out 0x80, al
+    db 0x05
+operand: dw 0
+    dec bp
+    jnz again
+    mov [0x5000], ax
+    mov dx, 0xf4
+    xor ax, ax
+    out dx, al
+    hlt
+"""
+
+
+def machine(source: str, policy: str) -> Machine:
+    code = assemble(f"bits 16\norg 0x7c00\n{source}", 0x7C00)
+    # At the reset vector: copy the code to 7C00h and go there.
+    start = "bits 16\nxor ax, ax\nmov es, ax\nmov ds, ax\nmov ss, ax\nmov sp, 0x7000\nmov si, 0xe000\nmov di, 0x7c00\n"
+    start += f"mov cx, {len(code)}\ncld\ncs rep movsb\nxor ax, ax\njmp 0:0x7c00"
+    rom = bytearray(0x10000)
+    rom[0xE000 : 0xE000 + len(code)] = code
+    begin = assemble(start, 0)
+    rom[0xF000 : 0xF000 + len(begin)] = begin
+    rom[0xFFF0:0xFFF3] = b"\xe9" + (0xF000 - 0xFFF3 & 0xFFFF).to_bytes(2, "little")
+    config = MachineConfig(firmware=bytes(rom), memory=4 << 20, shadow=False)
+    if policy != "none":
+        config.native = NativeConfig(make_kvm(), policy_named(policy, Costs()), Costs())
+    return build_machine(config)
+
+
+@pytest.mark.parametrize("policy", ["native", "dwell:1", "dwell:2", "dwell:3"])
+def test_code_that_either_writes_is_what_the_other_executes(backend: Backend, policy: str) -> None:
+    sums = []
+    for each in ("none", policy):
+        made = Debugger(machine(SELF_MODIFYING, each))
+        made.begin_continue()
+        stop = made.run()
+        assert stop.kind is StopKind.EXIT, stop.text
+        sums.append(made.machine.memory.read(0x5000, 2))
+        if (transitions := made.machine.transitions) is not None:
+            assert transitions.ledger.hops_in >= (1 if policy == "native" else 25)
+        made.machine.close()
+    assert sums[0] == sums[1]
