@@ -40,10 +40,9 @@ SITE = (
     "capstone",
     "platformdirs",
 )
-LIBRARY = "lib/libunicorn.so.2"
 #: Of folders with many modules, those that are needed.
 CHOSEN = {"lexers": {"__init__.py", "_mapping.py", "diff.py", "python.py"}, "styles": {"__init__.py", "_mapping.py"}}
-#: Of Python's library, what no test needs and takes room.
+#: Of Python's library, and of packages, what no test needs and takes room.
 LEFT_OUT = {
     "test",
     "include",
@@ -55,6 +54,7 @@ LEFT_OUT = {
     "pydoc_data",
     "__pycache__",
     "gconv",
+    "libunicorn.a",
 }
 #: How many older archives of a cache stay: another checkout may be about to read its own.
 KEPT = 2
@@ -147,15 +147,7 @@ def _packages(tree: Tree, packages: Path) -> None:
     tree.file("usr/bin/python3", b"python3.11", SYMLINK)
 
 
-def _unicorn(tree: Tree) -> None:
-    """Of Unicorn the library alone: its Python binding is not used."""
-    spec = importlib.util.find_spec("unicorn")
-    assert spec is not None and spec.submodule_search_locations, "unicorn is not in this environment: tools/setup"
-    tree.add(Path(spec.submodule_search_locations[0]) / LIBRARY, f"site/unicorn/{LIBRARY}")
-
-
 def _site(tree: Tree) -> None:
-    _unicorn(tree)
     for name in SITE:
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None, f"{name} is not in this environment: tools/setup"

@@ -59,6 +59,11 @@ GAPS: Final = (
         "RETF and IRETQ to a non-canonical address: #GP(0) in the instruction",
         "RETF and IRETQ to addresses that are not canonical fault at the target",
     ),
+    Gap(
+        "CS and SS are accessed in their caches whatever has loaded them",
+        "the accessed bit of a descriptor in memory for far transfers, returns and interrupts",
+        always=True,
+    ),
     Gap("PUSHF pushes VM and RF as 0", "PUSHF pushing VM and RF as 0"),
     Gap(
         "the same by far CALL and JMP, task gates of the GDT, and IRET with NT",

@@ -172,7 +172,7 @@ class Behalf:
                 raise XenError(f"HLT at {state.linear_pc:#x} with interrupts off: nothing wakes the vCPU")
             return 1
         if word == _STI and (not state.cr0 & CR0_PE or state.cpl <= state.rflags >> 12 & 3):
-            # Its shadow is no part of Xen's CPU record; under QEMU's SVM TF does not trap behind it.
+            # Its shadow is no part of Xen's CPU record, so it is a step of its own, whatever waits.
             state.rflags |= RFLAGS_IF
             return 1
         if word == _PUSHF:

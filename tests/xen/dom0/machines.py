@@ -51,7 +51,8 @@ def booted(libraries: Libraries, name: str) -> tuple[Guest, Board]:
 
 @contextlib.contextmanager
 def served(guest: Guest) -> Iterator[None]:
-    """Its device model answers meanwhile, on a thread of its own: for tests in which another process has the domain."""
+    """Its device model answers meanwhile, on a thread of its own: for tests in which another process has the domain.
+    Without it no step would end, as Xen tells each device model of a monitor that comes."""
     ends = threading.Event()
 
     def serve() -> None:

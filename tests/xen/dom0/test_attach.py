@@ -39,7 +39,7 @@ def test_a_script_looks_at_a_running_domain_sets_a_register_and_lets_it_run_on(c
 
 def test_a_script_sets_a_breakpoint_runs_to_it_and_steps(counting) -> None:
     said = v2e(str(counting.domain.domid), "-c", "b 0x7c37", "-c", "c", "-c", "s", "-c", "watch 0x600 2")
-    assert "breakpoint 1 at 0000:7c37" in said.stdout
+    assert "Breakpoint 1 at 0000:7c37" in said.stdout
     assert "0000:7c31" in said.stdout  # where it was stepped to, from the end of the loop
     assert (said.returncode, said.stderr.count("Xen tells of no accesses to memory")) == (2, 1)
     seen = word(counting, 0x600, 4)

