@@ -163,7 +163,7 @@ def test_a_domain_that_xl_destroys_meanwhile_is_a_sentence(paused, idle) -> None
 
 
 @pytest.mark.timeout(240)  # making, saving, and reading a million frames, all emulated
-def test_a_domain_that_xl_saves_is_inspected_and_loaded_into_the_emulator(tmp_path) -> None:
+def test_a_domain_that_xl_saves_is_inspected_and_goes_on_in_the_emulator_to_the_same_end(tmp_path) -> None:
     domain, path = XlDomain("counts", tmp_path, disk(tmp_path, "count")), tmp_path / "xl.save"
     try:
         assert until(lambda: domain.serial().count("\n") >= 6)
@@ -182,3 +182,5 @@ def test_a_domain_that_xl_saves_is_inspected_and_loaded_into_the_emulator(tmp_pa
     assert any("no RAM here" in notice for notice in convert.load(machine, file))
     assert machine.memory.read(0x7C00, 512) == sector("count")
     assert machine.cpu_state().linear_pc == looked.linear_pc()
+    machine.run(1 << 40)  # to its end, or this test's time
+    assert before + machine.serial_text() == said()
