@@ -229,9 +229,9 @@ def _add_pages(data: Buffer, record: StreamRecord, pages: dict[int, int]) -> Non
     if count * PFN.size > end - first:
         raise WireError(record.name, "count", record.offset, f"{count} frame numbers in {end - first} bytes")
     at = first + count * PFN.size
-    if at == end and _drop_pages(memoryview(data)[first:at], pages):
+    if at == end and _drop_pages(memoryview(data[first:at]), pages):
         return
-    numbers = memoryview(data)[first:at].cast("Q")
+    numbers = memoryview(data[first:at]).cast("Q")
     for n, raw in enumerate(numbers):
         kind, frame = raw >> 60, raw & PFN_BITS
         if kind in UNKNOWN_TYPES or raw >> 52 & 0xFF:

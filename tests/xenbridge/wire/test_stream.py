@@ -227,5 +227,5 @@ def test_a_file_of_xl_that_is_cut_anywhere_is_refused(length):
 def test_libxls_records_have_the_same_number():
     data = xl.build_xl(b"{}", sample("s_stream.bin"))
     empty = xl.LIBXL_RECORD.build({"type": xl.OPTIONAL | 1, "length": 0})
-    with pytest.raises(WireError, match="libxl type 0x80000001 at offset .*: more than 65536 records"):
+    with pytest.raises(WireError, match=r"libxl type 0x80000001 at offset .*: more than 65536 records"):
         xl.parse_xl(data[:-8] + empty * stream.MAX_RECORDS + data[-8:])
