@@ -232,7 +232,7 @@ def _pages(data: Buffer, named: dict[str, Section], info: Values) -> dict[int, i
             raise WireError(section.name, "", section.offset, f"{section.size} bytes, where {count} pages are said to "
                             f"be, of {size} bytes each here")  # fmt: skip
     found: dict[int, int] = {}
-    numbers = memoryview(data)[frames.offset : frames.offset + frames.size]
+    numbers = memoryview(data[frames.offset : frames.offset + frames.size])
     for n in range(count):
         frame = int.from_bytes(numbers[8 * n : 8 * n + 8], "little")
         if frame != (1 << 64) - 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from construct import (
     Array,
@@ -23,8 +23,14 @@ from construct import (
 
 from xenbridge.wire.errors import WireError
 
-#: Anything bytes can be sliced from without a copy: a file that is mapped, or part of one.
-Buffer = bytes | bytearray | memoryview
+
+class Buffer(Protocol):
+    """What bytes can be sliced from: bytes, a view of them, a file that is open. A slice may be a view or a copy."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> bytes | bytearray | memoryview: ...
+
+
 #: The fields of one layout by name: int, bytes, or a list of either or of such mappings.
 Values = dict[str, Any]
 

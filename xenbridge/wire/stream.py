@@ -6,6 +6,7 @@ in parsing: what is kept of a record is where it is, and of a page the same, so 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -116,9 +117,14 @@ _DROPPED = frozenset(kind << 4 for kind in WITHOUT_DATA)
 PFN_BITS = (1 << 52) - 1
 #: Pages a PAGE_DATA record has at most when libxc writes it (MAX_BATCH_SIZE).
 BATCH = 1024
+#: What a stream, or libxl's around it, may have of records without pages: one that Xen saves has about ten, whatever
+#: its vCPUs are, and a file of empty ones would cost a hundred times its size in memory.
+MAX_RECORDS = 1 << 16
+#: RECORD_HEADER, and libxl's of the same form, without a schema's cost: a large stream has many.
+_HEAD = struct.Struct("<II")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StreamRecord:
     """`offset` is that of the body in the file, `length` without the padding."""
 
@@ -169,8 +175,12 @@ def parse_stream(data: Buffer, start: int = 0) -> Stream:
         raise WireError(DOMAIN_HEADER.name, "page_shift", at + 4, f"{domain['page_shift']}: pages have 4 KiB (12)")
     stream = Stream(image, domain)
     at += DOMAIN_HEADER.size
+    others = 0
     while not stream.records or stream.records[-1].type != END:
         record = _record(data, at)
+        if record.type != PAGE_DATA:
+            others += 1
+            check_count(record.name, others, at)
         stream.records.append(record)
         at = record.offset + -(-record.length // 8) * 8
         if record.type == PAGE_DATA:
@@ -179,9 +189,24 @@ def parse_stream(data: Buffer, start: int = 0) -> Stream:
     return stream
 
 
+def parse_head(layout: Layout, data: Buffer, at: int) -> StreamRecord:
+    """The record whose head, of type and length, is at `at`; `layout` is the head's. Raises WireError where the data
+    end within it; the body is not looked at."""
+    head = bytes(data[at : at + _HEAD.size])
+    if len(head) < _HEAD.size:
+        layout.short(at, len(head))
+    type, length = _HEAD.unpack(head)
+    return StreamRecord(type, at + _HEAD.size, length)
+
+
+def check_count(name: str, count: int, at: int) -> None:
+    """Raises WireError where the record at `at` is one more without pages than any stream has."""
+    if count > MAX_RECORDS:
+        raise WireError(name, "", at, f"more than {MAX_RECORDS} records without pages, where a domain has about ten")
+
+
 def _record(data: Buffer, at: int) -> StreamRecord:
-    head = RECORD_HEADER.parse(data, at)
-    record = StreamRecord(head["type"], at + RECORD_HEADER.size, head["length"])
+    record = parse_head(RECORD_HEADER, data, at)
     padded = -(-record.length // 8) * 8
     if padded > len(data) - record.offset:
         left = len(data) - record.offset
@@ -195,14 +220,18 @@ def _record(data: Buffer, at: int) -> StreamRecord:
 
 def _add_pages(data: Buffer, record: StreamRecord, pages: dict[int, int]) -> None:
     end = record.offset + record.length
-    count = PAGE_DATA_HEADER.parse(data, record.offset, end)["count"]
     first = record.offset + PAGE_DATA_HEADER.size
+    if first > end:
+        PAGE_DATA_HEADER.short(record.offset, record.length)
+    count = int.from_bytes(data[record.offset : record.offset + 4], "little")
+    if not count:  # libxc refuses it too: tools/libs/guest/xg_sr_restore.c, handle_page_data
+        raise WireError(record.name, "count", record.offset, "0: a record of pages has at least one")
     if count * PFN.size > end - first:
         raise WireError(record.name, "count", record.offset, f"{count} frame numbers in {end - first} bytes")
     at = first + count * PFN.size
-    if at == end and _drop_pages(memoryview(data)[first:at], pages):
+    if at == end and _drop_pages(memoryview(data[first:at]), pages):
         return
-    numbers = memoryview(data)[first:at].cast("Q") if count else ()
+    numbers = memoryview(data[first:at]).cast("Q")
     for n, raw in enumerate(numbers):
         kind, frame = raw >> 60, raw & PFN_BITS
         if kind in UNKNOWN_TYPES or raw >> 52 & 0xFF:

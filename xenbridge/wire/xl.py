@@ -11,7 +11,7 @@ from construct import Bytes, Int32ub, Int32ul, Int64ub
 
 from xenbridge.wire.errors import WireError
 from xenbridge.wire.schema import Buffer, Layout, Values
-from xenbridge.wire.stream import Stream, StreamRecord, parse_stream
+from xenbridge.wire.stream import Stream, StreamRecord, check_count, parse_head, parse_stream
 
 MAGIC = b"Xen saved domain, xl format\n \0 \r"
 BYTE_ORDER = 0x01020304
@@ -98,9 +98,9 @@ def parse_xl(data: Buffer) -> XlFile:
     stream: Stream | None = None
     records: list[StreamRecord] = []
     while not records or records[-1].type != END:
-        head = LIBXL_RECORD.parse(data, at)
-        record = StreamRecord(head["type"], at + LIBXL_RECORD.size, head["length"])
+        record = parse_head(LIBXL_RECORD, data, at)
         name = NAMES.get(record.type, f"libxl type {record.type:#x}")
+        check_count(name, len(records) + 1, at)
         padded = -(-record.length // 8) * 8
         if padded > len(data) - record.offset:
             left = len(data) - record.offset

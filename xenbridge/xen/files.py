@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +17,7 @@ from xenbridge.wire.hvm import Record
 from xenbridge.wire.schema import Buffer, Values
 from xenbridge.xen import file_devices
 from xenbridge.xen.core_cpu import core_cpu
+from xenbridge.xen.open_file import OpenFile
 
 PAGE = 4096
 
@@ -71,7 +70,11 @@ class XenFile:
             address += count
 
     def read_physical(self, address: int, length: int) -> bytes:
-        data = b"".join(bytes(self.data[at : at + count]) for at, count in self._runs(address, length))
+        """Raises MemoryUnavailable, and DebuggerError where the file has been shortened since it was opened."""
+        try:
+            data = b"".join(bytes(self.data[at : at + count]) for at, count in self._runs(address, length))
+        except WireError as error:
+            raise DebuggerError(str(error)) from None
         if len(data) < length:
             raise MemoryUnavailable(address + len(data), "not in the file")
         return data
@@ -172,11 +175,9 @@ def parse_file(data: Buffer, cpu: int = 0) -> XenFile:
 
 
 def open_file(path: Path, cpu: int = 0) -> XenFile:
-    """Raises FileError. The file is mapped, not read, and must not shrink meanwhile."""
+    """Raises FileError. Pages are read when they are looked at: the file may change meanwhile, and is seen so."""
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            data: Buffer = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else b""
+        data = OpenFile(path)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise FileError(f"{str(path)!r} cannot be read: {why}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from emu.inspector import DebuggerError
 from emu.machine import Machine
 from emu.wholefile import check_target, written_whole
 from xenbridge import convert
@@ -38,5 +39,5 @@ def load_file(machine: Machine, path: Path) -> list[str]:
     file = open_file(path)
     try:
         return convert.load(machine, file)
-    except (ConvertError, WireError) as error:
+    except (ConvertError, WireError, DebuggerError) as error:
         raise FileError(f"{str(path)!r}: {error}") from None

@@ -92,7 +92,7 @@ def test_a_page_that_is_sent_again_is_the_later_one_and_an_invalid_one_is_gone()
     assert {frame: data[at] for frame, at in parsed.pages.items()} == {1: 2}
 
 
-@given(st.lists(st.tuples(st.sampled_from((0xD, 0xE, 0xF)), st.integers(0, 6))))
+@given(st.lists(st.tuples(st.sampled_from((0xD, 0xE, 0xF)), st.integers(0, 6)), min_size=1))
 def test_a_record_without_pages_takes_those_away_that_it_names(dropped):
     out = stream.build_headers(4, 17) + page_data(*((0, frame, bytes((frame,)) * 4096) for frame in range(5)))
     out += page_data(*((kind, frame, b"") for kind, frame in dropped)) + stream.build_record(stream.END)
@@ -132,6 +132,30 @@ def test_a_count_of_pages_that_is_wrong_is_refused(count, why):
     data[at : at + 4] = count.to_bytes(4, "little")
     with pytest.raises(WireError, match=why):
         stream.parse_stream(data)
+
+
+def test_a_record_of_no_pages_is_refused_as_libxc_does():
+    out = stream.build_headers(4, 17)
+    with pytest.raises(WireError, match=f"PAGE_DATA, count at offset {len(out) + 8:#x}: 0: .* at least one"):
+        stream.parse_stream(out + page_data() + stream.build_record(stream.END))
+
+
+def test_records_without_pages_have_a_number_and_the_first_beyond_it_is_named():
+    out = stream.build_headers(4, 17)
+    empty, end = stream.build_record(stream.OPTIONAL | 1), stream.build_record(stream.END)
+    assert len(stream.parse_stream(out + empty * (stream.MAX_RECORDS - 1) + end).records) == stream.MAX_RECORDS
+    with pytest.raises(
+        WireError, match=f"END at offset {len(out) + 8 * stream.MAX_RECORDS:#x}: more than 65536 records"
+    ):
+        stream.parse_stream(out + empty * stream.MAX_RECORDS + end)
+
+
+def test_records_of_pages_have_no_such_number():
+    one = page_data((0xF, 1, b""))
+    parsed = stream.parse_stream(
+        stream.build_headers(4, 17) + one * (stream.MAX_RECORDS + 1) + stream.build_record(stream.END)
+    )
+    assert len(parsed.records) == stream.MAX_RECORDS + 2
 
 
 def test_a_length_beyond_the_file_is_refused():
@@ -198,3 +222,10 @@ def test_a_file_of_xl_that_is_cut_anywhere_is_refused(length):
     data = xl.build_xl(b"{}", sample("s_stream.bin"))
     with pytest.raises(WireError):
         xl.parse_xl(data[: min(length, len(data) - 1)])
+
+
+def test_libxls_records_have_the_same_number():
+    data = xl.build_xl(b"{}", sample("s_stream.bin"))
+    empty = xl.LIBXL_RECORD.build({"type": xl.OPTIONAL | 1, "length": 0})
+    with pytest.raises(WireError, match=r"libxl type 0x80000001 at offset .*: more than 65536 records"):
+        xl.parse_xl(data[:-8] + empty * stream.MAX_RECORDS + data[-8:])

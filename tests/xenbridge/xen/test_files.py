@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
@@ -16,6 +17,7 @@ from xen_samples import sample
 from xenbridge.wire import xl
 from xenbridge.wire.errors import WireError
 from xenbridge.xen.files import FileError, open_file, parse_file
+from xenbridge.xen.open_file import OpenFile
 
 
 def onlooker(data):
@@ -247,6 +249,33 @@ def test_a_file_that_is_not_there_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(FileError, match="cannot be read"):
             open_file(path)
+
+
+@pytest.mark.parametrize("name", ["s_stream.bin", "s_dump.core"])
+def test_a_file_that_is_shortened_while_it_is_looked_at_is_said_to_be(tmp_path, name):
+    path = tmp_path / "domain"
+    path.write_bytes(sample(name))
+    file = open_file(path)
+    before = file.read_physical(0x7C00, 16)
+    assert before == parse_file(sample(name)).read_physical(0x7C00, 16)
+    os.truncate(path, 4096)
+    with pytest.raises(DebuggerError, match=r"file at offset 0x[12]000: it has been shortened: it had 0x\w+ bytes"):
+        file.read_physical(0, 0x8000)
+    with pytest.raises(DebuggerError, match="shortened"):
+        onlooking = Onlooker(file, file.about)
+        onlooking.read_linear(0, 0x7000)
+    assert file.cpu_state().rip
+
+
+def test_any_part_of_a_file_that_is_open_is_that_of_its_bytes(tmp_path):
+    data = bytes(n * 7 & 0xFF for n in range(0x9001))
+    path = tmp_path / "bytes"
+    path.write_bytes(data)
+    file = OpenFile(path)
+    assert len(file) == len(data)
+    for start in (0, 1, 0x3FFF, 0x4000, 0x9000, 0x9001, 0x9002):
+        for length in (0, 1, 8, 0x3FFF, 0x4000, 0x4001, 0x9001):
+            assert file[start : start + length] == data[start : start + length]
 
 
 def test_a_vcpu_that_is_not_there_is_refused():
