@@ -18,7 +18,7 @@ demo: setup
 test: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs
 
-# without what is marked `slow`: under two minutes
+# without what is marked `slow`
 test-fast: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m 'not slow'
 

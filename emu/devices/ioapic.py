@@ -85,8 +85,12 @@ class IoApic:
 
     @property
     def extint(self) -> bool:
-        """An unmasked input hands the 8259's INTR through."""
-        return any(e >> 8 & 7 == EXTINT and not e & MASK and self._active(n) for n, e in enumerate(self._state.entries))
+        """An unmasked input hands the 8259's INTR through; asked while INTR is high. Input 0 is INTR (MP 1.4, table
+        5-2), of which ExtINT is all that is made."""
+        entries = self._state.entries
+        if not entries[0] & (MASK | LOW_ACTIVE) and entries[0] >> 8 & 7 == EXTINT:
+            return True
+        return any(e >> 8 & 7 == EXTINT and not e & MASK and self._active(n) for n, e in enumerate(entries) if n)
 
     @property
     def unmaskable(self) -> bool:

@@ -89,6 +89,22 @@ def test_interrupts_neither_add_nor_take_exits() -> None:
     machine.close()
 
 
+def test_what_is_remembered_of_states_is_what_the_rules_say() -> None:
+    """Through every mode of the tour, twice: the second time from memory."""
+    machine = machine_of(tour_rom(), resident=True)
+    transitions = transitions_of(machine)
+    transitions.force(False)
+    seen = set()
+    for place in range(16, 87_000, 499):
+        machine.run(place)
+        allowed = not transitions.vcpu.refused(transitions.state())
+        for _ in range(2):
+            assert transitions.vcpu.enterable(transitions.emulator.live()) is allowed
+        seen.add(allowed)
+    assert seen == {True, False}
+    machine.close()
+
+
 @pytest.mark.parametrize("policy", ["dwell:20", "learn"])
 def test_a_policy_that_decides_at_each_exit_is_asked_at_each(policy: str) -> None:
     """The native CPU may not answer ahead then: nothing is counted that nobody was asked about."""

@@ -177,10 +177,11 @@ class Runs:
         """Why the state, as it is now, must not run here: KVM does not tell of writes to control registers and loads of
         segments, so a guest may have come natively to what it could not have been entered in."""
         segments = self._live.segments
+        vouched, self._vouched = self._vouched, False  # for the state as it was given, and no later one
         if segments == self._checked:
             return ""
-        if self._vouched:
-            self._vouched, self._checked = False, segments
+        if vouched:
+            self._checked = segments
             return ""
         self._finish()
         if broken := self.refused(self.live()):

@@ -442,6 +442,19 @@ def test_lint0_of_a_low_active_pin(wired):
     assert wired.told == ["NMI"]
 
 
+@pytest.mark.parametrize(
+    ("entry", "taken"), ((0x700, 0x20), (1 << 16 | 0x700, None), (1 << 13 | 0x700, None), (0x051, None))
+)
+def test_the_8259_is_taken_by_extint_of_input_0_where_lint0_is_masked(wired, entry, taken):
+    """MP 1.4, table 5-2: INTIN0 is the 8259A's INTR, active high."""
+    wired.lapic.io_extint = lambda: wired.ioapic.extint
+    wired.put(0x350, 1 << 16 | 0x700)
+    wired.drive(True)
+    assert wired.take() is None
+    wired.entry(0, entry)
+    assert wired.take() == taken
+
+
 def test_cr8_is_the_upper_half_of_the_tpr(apics):
     shown = []
     apics.lapic.on_task_priority = shown.append

@@ -18,7 +18,9 @@ from emu.packed import PART_DEBUG, PART_FPU
 from emu.policies import policy_named
 from emu.stops import StopKind
 from emu.transitions import NativeConfig
+from emu.vcpu import ExitCause
 from emu.x86 import msrs as m
+from emu.x86.vmentry import Broken, Rules
 from native_cpu import Native, native_cpu, scrambled
 from xenbridge.kvm import hop
 from xenbridge.kvm.backend import Backend, Kind
@@ -195,6 +197,28 @@ def test_a_kvm_that_vanishes_behind_an_exit_leaves_the_state_that_it_told_last(p
     assert cpu.hand_over() is None
     assert cpu.state().regs[3] == 7
     assert len(said) == 1 and "KVM is gone: KVM_RUN failed" in said[0]
+
+
+def test_a_state_that_was_found_enterable_vouches_for_no_later_one(pair: Pair) -> None:
+    """The second time the segments are those that were looked at, and then the guest changes them."""
+    code = "bits 16\nout 0x10, al\nmov ax, 0x1234\nmov ds, ax\nout 0x10, al\nhlt"
+    pair.native.memory.write(CODE, assemble(code, CODE))
+    engine, cpu = pair.emulator.engine, pair.native.cpu
+    for _ in range(2):
+        engine.load(real_state())
+        pair.over()
+        assert cpu.enter(1000, None, skip_breakpoint=False).cause is ExitCause.PIO
+        pair.back()
+    engine.load(real_state())
+    pair.over()
+    plain = cpu.rules
+    cpu.rules = Rules("none", "refuses DS 1234h", lambda s: iter(
+        [Broken("ds", "as asked for", "this test")] if s.ds.selector == 0x1234 else []))  # fmt: skip
+    assert cpu.enter(1000, None, skip_breakpoint=False).cause is ExitCause.PIO
+    assert cpu.enter(1000, None, skip_breakpoint=False).cause is ExitCause.PIO
+    exit = cpu.enter(1000, None, skip_breakpoint=False)
+    assert (exit.cause, exit.detail) == (ExitCause.ENTRY_FAILED, "as asked for (this test)")
+    cpu.rules = plain
 
 
 # -- in a machine
