@@ -66,7 +66,7 @@ HANDLERS = (
         (
             (
                 "qv2e.Memory:ADDR,LENGTH;ADDR,LENGTH",
-                "two or any number of `m` in one, for the helper: `m`, then hex of each as far as it can be read, between `;`",
+                "any number of `m` in one, for the helper: `m`, then hex of each as far as it can be read, between `;`",
             ),
         ),
         messages.GatherMemory,

@@ -98,6 +98,26 @@ def test_commands_of_a_breakpoint_are_run_when_the_stop_is_shown_and_once(helped
 
 
 @pytest.mark.boot(firmware=LOOP)
+@pytest.mark.parametrize("point", [f"tbreak *{TURN:#x}", "watch *(int *)0x500"])
+def test_commands_of_other_points_are_run_too(helped: Gdb, point: str) -> None:
+    to_loop(helped)
+    helped.cmd(point)
+    helped.cmd('python gdb.breakpoints()[-1].commands = "set $hits = $hits + 1"')
+    helped.cmd("set $hits = 0")
+    helped.cmd("continue")
+    assert helped.value("$hits") == 1
+
+
+@pytest.mark.boot(firmware=LOOP)
+def test_a_dprintf_is_stepped_over_with_the_helper(helped: Gdb) -> None:
+    to_loop(helped)
+    helped.cmd(f'dprintf *{TURN:#x}, "turn %d\\n", $ecx')
+    first = helped.value("$ecx")
+    helped.cmd("stepi 15")
+    assert helped.value("$ecx") == first + 3
+
+
+@pytest.mark.boot(firmware=LOOP)
 def test_the_helper_s_questions_leave_no_trace_at_the_prompt(helped: Gdb) -> None:
     to_loop(helped)
     text = helped.cmd("stepi")
