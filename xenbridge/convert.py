@@ -177,7 +177,7 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
     records = source.records
     if not source.pages or not records:
         raise ConvertError("only a save stream can be loaded, which has memory and the devices' state")
-    notices = [LEFT_OUT, *_fits(machine, source)]
+    notices = [LEFT_OUT, *_absent(records, cpu), *_fits(machine, source)]
     model = cpu_model(machine.config)
     state = machine.save()
     loaded = context_cpu(records, cpu)
@@ -210,6 +210,16 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
     _set_uarts(machine, source.ours)
     _start_timers(machine)
     return notices
+
+
+def _absent(records: tuple[Record, ...], cpu: int) -> Iterator[str]:
+    """What the machine has no place for, or the stream no record of."""
+    others = sum(record.code == hvm.CPU_CODE and record.instance != cpu for record in records)
+    if others:
+        yield f"the domain has {others + 1} vCPUs, the machine one: only vCPU {cpu} is loaded"
+    for name in ("PIC", "PIT"):  # Xen writes them for each domain (xen/arch/x86/hvm/vpic.c, emul-i8254.c)
+        if hvm.find(records, name) is None:
+            yield f"the stream has no record {name}: it is as at power-on, and the guest may wait for ever"
 
 
 def _in_window(frame: int) -> bool:

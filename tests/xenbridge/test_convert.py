@@ -400,3 +400,36 @@ def test_a_cpu_comes_back(regs, base, selector, limit, access):
     seen = cpu_state(values)
     assert (seen.regs, seen.fs, seen.rip, seen.msrs[0xC0000102]) == (regs, state.fs, state.rip, base)
     assert values["tsc"] == 7
+
+
+def with_records(change):
+    """The sample's stream, its context's records as `change` gives them."""
+    data = sample("s_stream.bin")
+    parsed = stream.parse_stream(data)
+    out = stream.build_headers(4, 17)
+    for record in parsed.records:
+        body = record.body(data)
+        if record.type == stream.HVM_CONTEXT:
+            body = hvm.build_context(change(hvm.parse_context(body)))
+        out += stream.build_record(record.type, body)
+    return out
+
+
+def second_cpu(records):
+    cpu = hvm.find(records, "CPU")
+    return (*records, hvm.Record(cpu.code, 1, cpu.data))
+
+
+def test_of_a_domain_with_two_vcpus_it_is_said_that_one_is_loaded():
+    file = parse_file(with_records(second_cpu))
+    assert file.about == "save stream of Xen 4.17, 2 vCPUs, of which 0 is shown"
+    notices = convert.load(built(), file)
+    assert "the domain has 2 vCPUs, the machine one: only vCPU 0 is loaded" in notices
+    assert not any("vCPU" in notice for notice in convert.load(built(), parse_file(sample("s_stream.bin"))))
+
+
+@pytest.mark.parametrize("name", ["PIC", "PIT"])
+def test_a_stream_without_a_record_that_xen_always_writes_is_loaded_with_a_notice(name):
+    file = parse_file(with_records(lambda records: [r for r in records if r.name != name]))
+    absent = [notice for notice in convert.load(built(), file) if "no record" in notice]
+    assert [notice.split(":")[0] for notice in absent] == [f"the stream has no record {name}"]

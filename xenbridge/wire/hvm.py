@@ -120,6 +120,7 @@ def parse_context(data: Buffer, start: int = 0, end: int | None = None) -> tuple
     Raises WireError."""
     stop = len(data) if end is None else end
     records: list[Record] = []
+    cpus: set[int] = set()
     at = start
     while True:
         head = DESCRIPTOR.parse(data, at, stop)
@@ -135,6 +136,10 @@ def parse_context(data: Buffer, start: int = 0, end: int | None = None) -> tuple
             raise WireError(name_of(code), "", at, f"more than {MAX_RECORDS} records")
         record = Record(code, head["instance"], bytes(data[at : at + length]), at)
         _check(record)
+        if code == CPU_CODE:
+            if record.instance in cpus:
+                raise WireError("CPU", "instance", at - 6, f"{record.instance}: that vCPU has a record already")
+            cpus.add(record.instance)
         records.append(record)
         at += length
     if length or at != stop:

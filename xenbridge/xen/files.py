@@ -37,7 +37,8 @@ class XenFile:
         if not 0 <= cpu < cpus:
             last = f"the last one is {cpus - 1}" if cpus else "it has none"
             raise WireError("file", f"vCPU {cpu}", 0, last)
-        self.about, self.data, self.pages = about, data, pages
+        self.about = about if cpus == 1 else f"{about}, {cpus} vCPUs, of which {cpu} is shown"
+        self.data, self.pages = data, pages
         self.records: tuple[Record, ...] = ()
         self.params: dict[int, int] = {}
         self.ours: Values | None = None  #: what v2e adds to its own streams

@@ -172,3 +172,11 @@ def test_any_bytes_are_read_or_refused(data):
         parse_context(data)
     except WireError as error:
         assert 0 <= error.offset <= len(data)
+
+
+def test_a_second_record_of_one_vcpu_is_refused_with_its_place():
+    records = parse_context(sample("s_hvmctx.bin"))
+    cpu = next(r for r in records if r.name == "CPU")
+    at = len(sample("s_hvmctx.bin")) - 8 + 2
+    with pytest.raises(WireError, match=f"CPU, instance at offset {at:#x}: 0: that vCPU has a record already"):
+        parse_context(build_context((*records, cpu)))
