@@ -141,7 +141,7 @@ def test_the_command_line_boots_an_image_on_xen_to_its_last_tick(tmp_path) -> No
     image.write_bytes(sector("g_rounds") + bytes(1440 * 1024 - 512))
     command = [
         sys.executable, "-m", "repl.cli", "run", "--hypervisor", "xen", "--machine", "isapc", "--memory", "1M",
-        "--floppy", str(image), "--serial", "stdio", "--headless",
+        "--floppy", str(image), "--serial", "stdio", "--headless", "--policy", "dwell:1000",
     ]  # fmt: skip
     said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280, check=False)
     assert (said.stdout, said.stderr, said.returncode) == ("abcdefghijklmnopqrst.", "", 3 << 1 | 1)
