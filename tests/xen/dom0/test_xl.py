@@ -126,11 +126,14 @@ def test_the_screen_is_the_device_models(paused) -> None:
         LiveDomain(paused).screen()
 
 
-def test_a_program_attaches_twice_and_the_domain_runs_on(idle) -> None:
-    """As a person does, at first while somebody else has paused the domain."""
+def test_a_program_attaches_twice_and_the_domain_runs_on(idle, paused) -> None:
+    """As a person does, at first while somebody else has paused the domain: at a HLT, as in the middle of an access to
+    a device there would be a notice."""
     command = [sys.executable, "-m", "repl.cli", "attach", str(idle.domid), "-c", "sreg", "-c", "x/1xb 0xffff0"]
     for held in (True, False):
         toolstack.program("xl", "pause" if held else "unpause", "idle")
+        if held:
+            paused.resume()  # it remains paused by xl
         attached = subprocess.run(command, capture_output=True, text=True, timeout=80, check=False)
         states = toolstack.program("xl", "list", "idle").splitlines()[1].split()[4]
         assert (attached.returncode, attached.stderr, "p" in states) == (0, "", held)
