@@ -33,6 +33,7 @@ _DIED = frozenset((StopKind.SHUTDOWN, StopKind.DEADLOCK, StopKind.FAILURE))
 _ENDS = _DIED | {StopKind.EXIT, StopKind.POWEROFF, StopKind.EVENT, StopKind.LIMIT}
 #: Seconds between two looks at whether gdb has left a dead guest.
 _LOOK = 0.2
+_HEARD = 2.0  #: seconds that a client has to hear of the end
 
 
 def _compared(config: MachineConfig) -> Machine:
@@ -123,6 +124,8 @@ class Rig:
             if stop.kind in _DIED and self.server is not None and self.server.connected:
                 died = stop
             elif stop.kind in _ENDS:
+                if self.server is not None:
+                    self.server.settle(_HEARD)
                 return stop
 
     def monitor(self, line: str) -> str:

@@ -25,6 +25,7 @@ from stub.session import Close, Event, RunCommand, Session
 __all__ = ["STDIO", "Address", "Server", "ServerError", "parse_address"]
 T = TypeVar("T")
 _READ, _WRITE = select.POLLIN, select.POLLOUT
+_SETTLE = 0.01  #: seconds between two looks of `settle`
 #: After an answer the target's thread waits a little for the next packet (`Link.linger`), since gdb sends them in
 #: bursts and each change of threads costs as much as the packet; no longer than this in all (s), as others want the
 #: target, too.
@@ -201,6 +202,14 @@ class Server:
         """Until the server has ended (standard input at its end, or `close`); False if it still serves."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def settle(self, seconds: float) -> None:
+        """Give the clients so long to hear of the guest's last stop, before `close`. Not on the server's thread."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            sessions = [one.session for one in self._connections]
+            if not any(session is not None and session.owes for session in sessions) or self.wait(_SETTLE):
+                return
 
     def close(self) -> None:
         """End: the client is disconnected, the address free. Not on the target's thread, which is needed for it."""

@@ -199,6 +199,12 @@ class Session:
         return self._last
 
     @property
+    def owes(self) -> bool:
+        """The client waits for a stop, or has been told of one and has not said that it knows (non-stop mode)."""
+        unseen = self._context.non_stop and self._context.unseen
+        return self.state is State.RUNNING or (unseen and self.state is not State.CLOSED)
+
+    @property
     def wants_data(self) -> bool:
         """False while input should be left with the client: output waits, or a command runs."""
         return len(self._out) < HIGH_WATER and self._decoder.buffered <= 2 * PACKET_SIZE
