@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from xen_samples import sample
 from xenbridge.wire.errors import WireError
-from xenbridge.wire.hvm import CODES, LAYOUTS, OPEN_ENDED, Record, build_context, build_record, find, parse_context
+from xenbridge.wire.hvm import (
+    CODES,
+    CPU_CODE,
+    LAYOUTS,
+    OPEN_ENDED,
+    Record,
+    build_context,
+    build_record,
+    find,
+    parse_context,
+)
 from xenbridge.wire.hvm_cpu import CPU
 
 #: Lengths in Xen 4.17's public headers, as a real Xen writes them.
@@ -67,7 +77,15 @@ records_of_any_type = st.one_of(*(_bytes_of(code) for code in LAYOUTS if code no
 unknown_records = st.builds(Record, st.integers(21, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=64))
 
 
-@given(st.lists(st.one_of(records_of_any_type, unknown_records), max_size=6))
+#: A vCPU has one CPU record.
+any_records = st.lists(
+    st.one_of(records_of_any_type, unknown_records),
+    max_size=6,
+    unique_by=lambda record: record.instance if record.code == CPU_CODE else (record.code, id(record)),
+)
+
+
+@given(any_records)
 def test_any_records_come_back_as_they_were(records):
     header = parse_context(sample("s_hvmctx.bin"))[0]
     data = build_context([header, *records])
