@@ -165,7 +165,7 @@ def _inspect_parser() -> argparse.ArgumentParser:
         prog="v2e inspect", allow_abbrev=False,
         description="Look at a file that Xen wrote: a save stream (of xl save too), an HVM context, or a core.",
     )  # fmt: skip
-    parser.add_argument("file", metavar="FILE", help="the file; it is mapped and never written")
+    parser.add_argument("file", metavar="FILE", help="the file; it is never written")
     _look_options(parser)
     return parser
 
@@ -180,7 +180,7 @@ def _inspect(arguments: Sequence[str]) -> int:
 def _attach_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="v2e attach", allow_abbrev=False,
-        description="Look at a live HVM domain of Xen, in dom0; it is paused until v2e is left.",
+        description="Debug a live HVM domain of Xen, in dom0; it is paused at first, and runs on when v2e is left.",
     )  # fmt: skip
     parser.add_argument("domain", metavar="DOMAIN", help="its number, as `xl list` shows it")
     _look_options(parser)

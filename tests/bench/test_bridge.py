@@ -13,7 +13,7 @@ def test_a_guest_that_ends_its_interrupts_exits_for_each_only_where_the_controll
     try:
         image = bench.rom(*bench.GUESTS["PIO: PIC's EOI"])
     except FileNotFoundError:
-        pytest.skip("nasm is not installed")
+        pytest.skip("nasm is not installed (Debian: apt-get install nasm)")
     found = {
         place: bench.run(
             MachineConfig(machine="pc", memory=2 << 20, firmware=image, shadow=False), keeper, "native", 100_000
