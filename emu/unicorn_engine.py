@@ -159,6 +159,8 @@ class UnicornEngine(Running):
         self._faults.forget()
         if parts & PART_DEBUG or self._watch.placed:
             self._watch.translate()
+        # The other CPU may have executed HLT: a plain run would begin behind it without having been woken.
+        self._odd = self._odd or self._halted
 
     def host_changed(self, pieces: int, count: int) -> None:
         """See emu.packed.Packing."""

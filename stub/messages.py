@@ -114,6 +114,13 @@ class ReadMemoryBinary:
 
 
 @dataclass(frozen=True, slots=True)
+class GatherMemory:
+    """`qv2e.Memory:addr,length;addr,length...`, a packet of our own: several `m` in one."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WriteMemory:
     """`M addr,length:hex` and `X addr,length:binary` ("Packets")."""
 
@@ -300,7 +307,8 @@ class Restart:
 Message = (
     Unknown | QuerySupported | StartNoAck | MustReplyEmpty | ExtendedMode | QueryStop | NonStop | StopSeen
     | InterruptAll | ReadRegisters | WriteRegisters
-    | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | WriteMemory | Resume | Reverse | QueryResume
+    | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | GatherMemory | WriteMemory | Resume | Reverse
+    | QueryResume
     | InsertPoint | RemovePoint | SetThread | ThreadAlive | CurrentThread | QueryAttached | FirstThreads | NextThreads
     | ThreadExtra | SearchMemory | ChecksumMemory | QemuQuery | QemuSet | Transfer | MonitorCommand | SymbolsAvailable
     | Kill | Attach | Detach | Restart | TraceMessage

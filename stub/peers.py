@@ -28,6 +28,7 @@ PACKETS: dict[str, _Row] = {
     "qRcmd": ("yes", "yes", "-", "own", "yes", "ports"),
     "qSearch:memory": ("-", "-", "-", "yes", "yes", "-"),
     "qCRC": ("-", "-", "-", "yes", "yes", "-"),
+    "qv2e.": ("-",) * 6,
     "qqemu.": ("yes", "-", "-", "-", "-", "-"),
     "Qqemu.": ("yes", "-", "-", "-", "-", "-"),
     "error-message": ("-", "-", "-", "-", "yes", "-"),

@@ -23,6 +23,7 @@ LOOKS = frozenset(
     (
         messages.ReadMemory,
         messages.ReadMemoryBinary,
+        messages.GatherMemory,
         messages.ReadRegisters,
         messages.ReadRegister,
         messages.CurrentThread,

@@ -38,6 +38,7 @@ SITE = (
     "pytest_timeout",
     "construct",
     "capstone",
+    "unicorn",
     "platformdirs",
 )
 #: Of folders with many modules, those that are needed.

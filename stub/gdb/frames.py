@@ -16,6 +16,7 @@ Where none applies, the stack ends: no memory there, a loop that never returns, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -27,6 +28,8 @@ REACH = 0x1000
 SCANNED = 48
 #: The longest call: segment, operand size and address size prefixes, FF, ModR/M, SIB, 4 bytes; shorter ones first.
 _LENGTHS = range(1, 11)
+#: What is guessed at each word of the stack.
+_GUESSED = ((Kind.NEAR, 2), (Kind.NEAR, 4), (Kind.FAR, 2), (Kind.INTERRUPT, 2))
 #: Bits of FLAGS that are constant (SDM vol. 1, 3.4.3): bit 1 is set, 3, 5 and 15 are clear, as are 22 to 31.
 _FLAGS_MASK, _FLAGS_VALUE = 0xFFC0802A, 0x2
 
@@ -113,10 +116,14 @@ def _has_prologue(read: Read, linear: int, wide: bool) -> bool:
 class Frames:
     """Finds callers in one memory."""
 
-    def __init__(self, read: Read, load: Load) -> None:
-        """`load(selector)` gives what protected mode would cache, None where the tables do not say."""
+    def __init__(
+        self, read: Read, load: Load, prefetch: Callable[[Iterable[tuple[int, int]]], None] = lambda ranges: None
+    ) -> None:
+        """`load(selector)` gives what protected mode would cache, None where the tables do not say. `prefetch` is told
+        of many (linear, length) before they are read one by one."""
         self._read = read
         self._load = load
+        self._prefetch = prefetch
         self._walker = Walker(read, load)
 
     def caller(self, cpu: Cpu) -> Caller | None:
@@ -140,8 +147,9 @@ class Frames:
             return How.INTERRUPTED if code is not None and decode(code, cpu.segments[CS].big) else None
         return None
 
-    def _return_at(self, cpu: Cpu, offset: int, kind: Kind, size: int) -> tuple[Cpu, Call, int] | None:
-        """The CPU behind a return whose address stands at `offset` in the stack segment."""
+    def _frame_at(self, cpu: Cpu, offset: int, kind: Kind, size: int) -> tuple[list[int], list[Segment], int] | None:
+        """What a return would pop at `offset` of the stack segment: the words, the segments with the CS that they
+        give, and their linear address. None where it cannot be one."""
         stack = cpu.segments[SS]
         if stack.base is None:
             return None
@@ -161,11 +169,22 @@ class Frames:
             segments[CS] = segment
         if kind is Kind.INTERRUPT and not plausible_flags(words[2]):
             return None
+        if words[0] > 0xFFFF and not segments[CS].big:
+            return None  # beyond any 16-bit segment
+        return words, segments, linear
+
+    def _return_at(self, cpu: Cpu, offset: int, kind: Kind, size: int) -> tuple[Cpu, Call, int] | None:
+        """The CPU behind a return whose address stands at `offset` in the stack segment."""
+        frame = self._frame_at(cpu, offset, kind, size)
+        if frame is None:
+            return None
+        words, segments, linear = frame
         call = call_before(self._read, segments[CS], words[0], kind, size, cpu.protected)
         if call is None:
             return None
+        mask = 0xFFFFFFFF if cpu.segments[SS].big else 0xFFFF
         general: list[int | None] = [None] * 8
-        general[SP] = (offset + size * count) & mask
+        general[SP] = (offset + size * len(words)) & mask
         flags = words[2] if kind is Kind.INTERRUPT else cpu.flags
         return Cpu(general, segments, words[0], flags, cpu.protected, cpu.cpl, cpu.cr0), call, linear
 
@@ -190,12 +209,27 @@ class Frames:
         return None
 
     def _guess(self, cpu: Cpu) -> Caller | None:
-        offset = cpu.general[SP]
-        if offset is None:
+        offset, top = cpu.general[SP], cpu.stack
+        if offset is None or top is None:
             return None
-        for word in range(SCANNED):
-            for kind, size in ((Kind.NEAR, 2), (Kind.NEAR, 4), (Kind.FAR, 2), (Kind.INTERRUPT, 2)):
-                found = self._return_at(cpu, offset + 2 * word, kind, size)
-                if found is not None and (kind is Kind.INTERRUPT or self._leads_here(cpu, found[1])):
-                    return Caller(found[0], found[2], How.GUESS)
+        places = [(offset + 2 * word, kind, size) for word in range(SCANNED) for kind, size in _GUESSED]
+        # Most of these words are no return addresses, and lead anywhere in memory.
+        self._prefetch([(top, 2 * (SCANNED + 2))])
+        self._prefetch(self._code_before(cpu, places))
+        for place, kind, size in places:
+            found = self._return_at(cpu, place, kind, size)
+            if found is not None and (kind is Kind.INTERRUPT or self._leads_here(cpu, found[1])):
+                return Caller(found[0], found[2], How.GUESS)
         return None
+
+    def _code_before(self, cpu: Cpu, places: Iterable[tuple[int, Kind, int]]) -> Iterator[tuple[int, int]]:
+        """Where the instructions would stand that have pushed what is at these places of the stack."""
+        for place, kind, size in places:
+            frame = self._frame_at(cpu, place, kind, size)
+            base = None if frame is None else frame[1][CS].base
+            if frame is None or base is None:
+                continue
+            ip = frame[0][0]
+            length = min(ip, _LENGTHS[-1])
+            if length:
+                yield (base + ip - length) & 0xFFFFFFFF, length

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gdb
 
 from .cpu import Cpu, Segment
+from .memory import Memory
 
 #: In the order in which instructions number them.
 GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
-PAGE = 256
+#: The stub's packet for many places at once (docs/packets.md).
+GATHER = "qv2e.Memory:"
+#: What `maintenance packet` says of the answer.
+_RECEIVED = re.compile(r'^received: "m([0-9a-f;]*)"$', re.MULTILINE)
 #: The D or B bit and G of the access rights as *_attr have them (SDM vol. 3C, table 25-2).
 _BIG, _GRANULAR = 1 << 14, 1 << 15
 
 
 class Guest:
-    """One inferior. Memory is read in pages, once a stop: a backtrace asks for the same bytes many times."""
+    """One inferior. Memory is read once a stop: a backtrace asks for the same bytes many times."""
 
     order = SEGMENTS
 
     def __init__(self) -> None:
-        self._pages: dict[int, bytes | None] = {}
+        self._memory = Memory(self._fetch, self._gather)
+        self._deaf: int | None = None  #: number of the connection to a stub that does not answer `GATHER`
         self._types: dict[str, Any] = {}
         self._tables: tuple[int, int, int, int] = (0, 0, 0, 0)
         for event in (gdb.events.cont, gdb.events.stop, gdb.events.memory_changed, gdb.events.exited):
@@ -30,30 +37,43 @@ class Guest:
 
     def forget(self, event: object = None) -> None:
         """Memory may have changed."""
-        self._pages.clear()
+        self._memory.forget()
 
     # -- memory
 
     def read(self, linear: int, length: int) -> bytes | None:
         """None where one of the bytes cannot be read; the stub never touches a device for it."""
-        first, last = linear // PAGE, (linear + length - 1) // PAGE
-        data = b""
-        for number in range(first, last + 1):
-            page = self._page(number)
-            if page is None:
-                return None
-            data += page
-        begin = linear - first * PAGE
-        return data[begin : begin + length]
+        return self._memory.read(linear, length)
 
-    def _page(self, number: int) -> bytes | None:
-        if number not in self._pages:
-            try:
-                page = gdb.selected_inferior().read_memory(number * PAGE & 0xFFFFFFFF, PAGE).tobytes()
-            except gdb.error:  # MemoryError, and what a trace frame has not collected
-                page = None
-            self._pages[number] = page
-        return self._pages[number]
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """These (linear, length) will be read: ask for all of them at once."""
+        self._memory.prefetch(ranges)
+
+    def _fetch(self, linear: int, length: int) -> bytes | None:
+        try:
+            data: bytes = gdb.selected_inferior().read_memory(linear, length).tobytes()
+        except gdb.error:  # MemoryError, and what a trace frame has not collected
+            return None
+        return data
+
+    def _gather(self, ranges: Sequence[tuple[int, int]]) -> list[bytes] | None:
+        # Connection.send_packet (gdb 12) drops the frames, which gdb is just making. `gdb.execute` does not, but then
+        # runs the commands of the breakpoint that was hit, whose turn comes only when the stop has been shown.
+        if any(point.commands for point in gdb.breakpoints() or ()):
+            return None
+        connection = getattr(gdb.selected_inferior(), "connection_num", None)  # since gdb 11
+        if self._deaf is not None and connection == self._deaf:
+            return None
+        asked = ";".join(f"{linear:x},{length:x}" for linear, length in ranges)
+        try:
+            text = gdb.execute(f"maintenance packet {GATHER}{asked}", to_string=True)
+        except gdb.error:
+            return None
+        answer = _RECEIVED.search(text)
+        if answer is None:
+            self._deaf = connection
+            return None
+        return [bytes.fromhex(part) for part in answer[1].split(";")]
 
     # -- registers
 

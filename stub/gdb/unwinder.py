@@ -48,7 +48,7 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
     def __init__(self, guest: Guest) -> None:
         super().__init__(NAME)
         self._guest = guest
-        self._frames = Frames(guest.read, guest.descriptor)
+        self._frames = Frames(guest.read, guest.descriptor, guest.prefetch)
         #: how callers were found, by their linear pc and the top of their stack
         self.marks: dict[tuple[int, int], How] = {}
 

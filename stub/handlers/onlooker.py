@@ -14,7 +14,7 @@ from stub.target import SIGNAL_INT, StopReport, TargetError
 #: Packets that change nothing but this connection.
 LOOKS = (
     messages.QuerySupported, messages.StartNoAck, messages.MustReplyEmpty, messages.ReadRegisters,
-    messages.ReadRegister, messages.ReadMemory, messages.ReadMemoryBinary, messages.SearchMemory,
+    messages.ReadRegister, messages.ReadMemory, messages.ReadMemoryBinary, messages.GatherMemory, messages.SearchMemory,
     messages.ChecksumMemory, messages.QueryResume, messages.SetThread, messages.ThreadAlive, messages.CurrentThread,
     messages.QueryAttached, messages.FirstThreads, messages.NextThreads, messages.ThreadExtra, messages.Transfer,
     messages.SymbolsAvailable, messages.QemuQuery, messages.StopSeen, trace_messages.QueryTrace,

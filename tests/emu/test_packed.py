@@ -8,6 +8,7 @@ import random
 import pytest
 
 from bare_cpu import CODE, RAM, BareCpu, bare_cpu, long_state
+from emu.engine import Exit, ExitReason
 from emu.packed import PART_DEBUG, PART_FPU, PART_MSRS, PART_TSC, Packed, pack_state, unpack_state
 from emu.unicorn_engine import UnicornEngine
 from emu.x86 import msrs as m
@@ -173,6 +174,27 @@ def test_packing_lowers_intr_and_unpacking_goes_on_to_the_instruction() -> None:
     assert engine.state() == state
     assert engine.run(4).executed == 4 and engine.take_interrupt() is None
     assert engine.state().regs[0] & 0xFFFF == 3
+
+
+def test_a_cpu_that_another_one_has_halted_waits_and_is_woken_once() -> None:
+    """HLT's end, which an interrupt brings, lies on the other side of the move."""
+    cpu = bare_cpu("sti\nl: inc ax\njmp l")
+    engine = packing(cpu)
+    cpu.write(4 * 0x20, (CODE + 0x100).to_bytes(4, "little"))
+    cpu.write(CODE + 0x100, b"\xcf")  # iret
+    engine.run(4)
+    before = engine.state()
+    assert engine.pack()
+    engine.packed.halted = True
+    engine.unpack(0)
+    waits = engine.run(16)
+    assert (waits.reason, waits.executed, engine.state().regs) == (ExitReason.HALT, 0, before.regs)
+    engine.set_interrupt(0x20)
+    delivered = engine.run(16)
+    assert (delivered.reason, engine.take_interrupt(), engine.halted) == (ExitReason.REQUEST, 0x20, False)
+    engine.set_interrupt(None)
+    assert engine.run(17) == Exit(ExitReason.BUDGET, 17)
+    assert engine.run(16) == Exit(ExitReason.BUDGET, 16)
 
 
 def test_what_another_cpu_has_written_is_executed() -> None:

@@ -12,6 +12,7 @@ from stub_fakes import Client, FakeTarget, client
 #: Looks, and what changes what they see.
 PACKETS = (
     "g", "p8", "m10100,1", "m41,8", "x41,8", "m1ffff,4", "m20000,1", "qC", "qXfer:threads:read::0,ff",
+    "qv2e.Memory:41,2;10100,1",
     "qXfer:threads:read::10,ff", "qXfer:features:read:target.xml:0,ff", "vCont;s:1;c", "s10200", "M41,2:ffee",
     "X10100,1:a", "P0=01000000", "Hg1", "Z0,10100,1", "z0,10100,1", "QTFrame:-1", "?", "QNonStop:0",
     "Qqemu.PhyMemMode:1", "Qqemu.PhyMemMode:0",

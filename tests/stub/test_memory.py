@@ -99,6 +99,19 @@ def test_the_checksum_is_the_one_that_gdb_computes() -> None:
         assert peer.one(f"qCRC:{at:x},{length:x}") == b"C%x" % crc_by_bits(target.memory[at : at + length])
 
 
+def test_many_ranges_are_read_in_one_packet_each_as_far_as_it_goes() -> None:
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask(GDB_FEATURES + ";error-message+")
+    target.memory[0x500:0x504], target.memory[RAM - 1] = b"abcd", 0
+    assert peer.one(f"qv2e.Memory:500,2;{RAM:x},4;501,3;{RAM - 1:x},4;500,0") == b"m6162;;626364;00;"
+    assert peer.one(f"qv2e.Memory:{RAM:x},4") == b"m"
+    assert peer.one("qv2e.Memory:500").startswith(b"E.malformed packet: there is no comma")
+    assert peer.one("qv2e.Memory:0,1ffff").startswith(b"E.one packet gathers 1024 ranges and 64512 bytes at most")
+    assert peer.one("qv2e.Memory:" + ";".join(["0,1"] * 1025)).startswith(b"E.one packet gathers")
+    assert len(peer.one("qv2e.Memory:" + ";".join(["0,3f"] * 1024))) == 1 + 1024 * 0x3F * 2 + 1023
+
+
 def test_a_checksum_over_what_cannot_be_read_is_refused_and_named() -> None:
     assert client().one(f"qCRC:{RAM - 16:x},20") == b"E.0x20000: not mapped"
 

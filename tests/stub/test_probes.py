@@ -28,6 +28,7 @@ PROBES = {
     "Z3,7c00,4": "OK", "z3,7c00,4": "OK", "Z4,7c00,4": "OK", "z4,7c00,4": "OK", "Z0,7c00,1;X3,220127": "OK",
     "z0,7c00,1 ": r"E\..*", "Z5,7c00,1": "", "Z0,7c00,1;X1,22": r"E\..*",
     "qSearch:memory:7c00;1000;\x55\xaa": "1,7c00", "qCRC:7c00,10": "C[0-9a-f]+",
+    "qv2e.Memory:7c00,2;fee00000,4": "m[0-9a-f]{4};", "qv2e.Memory:": r"E\..*",
     "qXfer:features:read:target.xml:0,ffb": "m<.*", "qXfer:features:read:other.xml:0,ffb": "E.*",
     "qXfer:features:write:target.xml:0:": "", "qXfer:memory-map:read::0,ffb": "l<.*",
     "qXfer:threads:read::0,ffb": "l<.*", "qXfer:siginfo:read::0,ffb": "", "qXfer:libraries:read::0,ffb": "",

@@ -258,7 +258,6 @@ REQUESTS: Final[dict[str, int]] = {
     "SET_REGS": _writes(0x82, Regs),
     "GET_SREGS": _reads(0x83, Sregs),
     "SET_SREGS": _writes(0x84, Sregs),
-    "INTERRUPT": _writes(0x86, u32),
     "GET_MSRS": _both(0x88, MsrsHead),
     "SET_MSRS": _writes(0x89, MsrsHead),
     "SET_SIGNAL_MASK": _writes(0x8B, u32),

@@ -175,7 +175,7 @@ class KvmBridge:
                 self.put_back()
             self._load(state.copy())
             if self._vector is not None:
-                self.cpu.deliver(self._vector)
+                self.cpu.inject(self._vector)
                 self._vector = None
                 self._told()
                 halts = False

@@ -38,7 +38,7 @@ _SREGS_END: Final = abi.AT_SREGS + parts.SREGS_SIZE
 _EVENTS_END: Final = abi.AT_EVENTS + parts.EVENTS_SIZE
 _NMI_INJECTED: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_injected.offset
 _NMI_PENDING: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_pending.offset
-#: That an interrupt is injected and not delivered, and behind it its vector.
+#: That an interrupt is injected and not delivered, behind it its vector, and whether INT n made it.
 AT_INJECTED: Final = abi.AT_EVENTS + abi.VcpuEvents.interrupt_injected.offset
 
 
@@ -151,8 +151,12 @@ class Vcpu:
         return bool(self._ready.value and self._if_flag.value)
 
     def inject(self, vector: int) -> None:
-        """Deliver the external interrupt `vector` when the vCPU runs."""
-        ioctl(self.fd, "INTERRUPT", ctypes.c_uint32(vector))
+        """The next run begins with the delivery of the external interrupt `vector`.
+
+        By the page, as everything that is pending: KVM_INTERRUPT would be undone by events that wait there to be taken
+        over, those of a state that was loaded or of another injection that was withdrawn."""
+        self._map[AT_INJECTED : AT_INJECTED + 3] = bytes((1, vector, 0))  # not a software interrupt
+        self._dirty.value |= abi.SYNC_EVENTS
 
     # -- exits
 
@@ -335,11 +339,6 @@ class Vcpu:
     def apic_base(self) -> int:
         """IA32_APIC_BASE behind the last run."""
         return self._apic_base.value
-
-    def deliver(self, vector: int) -> None:
-        """The next run begins with the delivery of this interrupt, which has been acknowledged."""
-        self._map[AT_INJECTED : AT_INJECTED + 2] = bytes((1, vector))
-        self._dirty.value |= abi.SYNC_EVENTS
 
     def withdraw(self) -> None:
         """Take back what is half delivered: nothing of a delivery that was not finished has happened."""

@@ -100,6 +100,8 @@ CASES: list[tuple[str, Callable[[], CpuState], Change, str, str]] = [
     ("stale ss", flat, put(ss_selector=0x1203), "ss.rpl 3 is not cs.rpl 0; ss.dpl 0 is not ss.rpl 3", ""),
     ("code's dpl", flat, put(cs_access=0xC0FB), "cs.dpl 3 is not ss.dpl 0", "cs.dpl 3 is not ss.dpl 0"),
     ("conforming above", flat, put(cs_access=0xC0FF), "conforming cs has dpl 3", "conforming cs has dpl 3"),
+    ("code's dpl below", flat, put(ss_access=0xC0F3, ss_selector=0x13), "cs.dpl 0 is not ss", "cs.dpl 0 is not ss.dpl"),
+    ("L and D outside IA-32e mode", flat, put(cs_access=0xE09B), "", ""),
     ("data as cs, ring 3", flat, put(cs_access=0xF3), "cs type 0x3", "cs is a data segment with dpl 3"),
     ("stack read only", flat, put(ss_access=0xC091), "ss type 0x1", "ss type 0x1"),
     ("stack absent", flat, put(ss_access=0xC013), "ss is not present", "ss is not present"),

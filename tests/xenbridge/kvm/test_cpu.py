@@ -295,6 +295,52 @@ def test_an_interrupt_that_was_not_delivered_yet_is_still_asked_for(native: Nati
     assert not native.cpu._cpu.injected
 
 
+@pytest.mark.parametrize("before", [{"shadow": True}, {"nmi_blocked": True}], ids=str)
+def test_an_interrupt_comes_to_its_handler_whatever_the_state_before_had(
+    native: Native, before: dict[str, bool]
+) -> None:
+    """Pending events are given to KVM with what is injected into it: an order in which one undoes the other loses an
+    interrupt that the controller has acknowledged."""
+    state = real_state()
+    native.program("nop\nout 0x10, al\nhlt", replace(state, **before), 16)
+    if "shadow" not in before:
+        assert enter(native).address == 0x10
+    state.rflags |= RFLAGS_IF
+    native.memory.write(4 * 0x20, (0x1800).to_bytes(4, "little"))
+    native.memory.write(0x1800, b"\xe6\x20")  # out 0x20, al
+    native.cpu.load(state)
+    native.cpu.set_interrupt(0x20)
+    exit = enter(native)
+    assert (exit.address, native.cpu.take_interrupt()) == (0x20, 0x20)
+
+
+def test_an_interrupt_that_takes_the_place_of_another_comes_to_its_handler(native: Native) -> None:
+    state = real_state()
+    state.rflags |= RFLAGS_IF
+    for vector in (0x20, 0x21):
+        native.memory.write(4 * vector, (0x1800 + vector).to_bytes(4, "little"))
+        native.memory.write(0x1800 + vector, b"\xe6" + bytes((vector,)) + b"\xf4")  # out vector, al; hlt
+    native.program("out 0x10, al\nhlt", state, 16)
+    native.cpu.set_interrupt(0x20)
+    assert native.cpu._inject()
+    native.cpu.set_interrupt(0x21)
+    exit = enter(native)
+    assert (exit.address, native.cpu.take_interrupt()) == (0x21, 0x21)
+
+
+def test_an_interrupt_that_is_withdrawn_before_kvm_has_run_never_comes(native: Native) -> None:
+    state = real_state()
+    state.rflags |= RFLAGS_IF
+    native.memory.write(4 * 0x20, (0x1800).to_bytes(4, "little"))
+    native.memory.write(0x1800, b"\xe6\x20")
+    native.program("out 0x10, al\nhlt", state, 16)
+    native.cpu.set_interrupt(0x20)
+    assert native.cpu._inject()
+    native.cpu.set_interrupt(None)
+    native.cpu.load(native.cpu.state())
+    assert enter(native).address == 0x10 and native.cpu.take_interrupt() is None
+
+
 HANDLER = 0x1800
 
 
