@@ -227,3 +227,11 @@ class Board:
     def controller(self) -> InterruptController:
         """What drives the CPU's INTR."""
         return self.keeper.controller(self.pic if self.chipset is None else self.chipset.lapic)
+
+    @property
+    def deaf(self) -> bool:
+        """Every interrupt is masked at the controllers, so that no device can ever wake a halted CPU. False where a
+        hypervisor has them."""
+        if self.keeper.hypervisor:
+            return False
+        return self.pic.deaf and (self.chipset is None or self.chipset.deaf())

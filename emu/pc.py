@@ -144,6 +144,10 @@ class PcChipset:
         """An interrupt line may wake the CPU whatever IF says: an APIC makes it NMI, SMI or INIT."""
         return self.lapic.unmaskable or self.ioapic.unmaskable
 
+    def deaf(self) -> bool:
+        """No device's interrupt can reach the CPU through the APICs but by the 8259 until the guest unmasks one."""
+        return self.ioapic.deaf and (self.lapic.deaf or not self.lapic.enabled)
+
     def add(self, device: int, function: int, chip: PciFunction, *, wired: bool = True) -> None:
         """Put a function on the bus. `wired`: its INTx pin reaches the PIRQ lines."""
         self.host.add(device, function, chip)

@@ -97,6 +97,11 @@ class IoApic:
         """An unmasked input makes NMI, SMI or INIT of what comes."""
         return any(not entry & MASK and entry >> 8 & 7 in PINS for entry in self._state.entries)
 
+    @property
+    def deaf(self) -> bool:
+        """Every input is masked, but for input 0, which is the 8259's INTR."""
+        return all(entry & MASK for entry in self._state.entries[1:])
+
     def end_of_interrupt(self, vector: int) -> None:
         """The EOI message of a level triggered vector."""
         for n, entry in enumerate(self._state.entries):

@@ -241,6 +241,12 @@ class Lapic:
         entry = self._state.lvt[LINT0]
         return self.enabled and not entry & MASKED and entry >> 8 & 7 in PINS
 
+    @property
+    def deaf(self) -> bool:
+        """The timer is masked: of the local vector table no other entry fires by itself, as LINT0 is the 8259's INTR,
+        and errors are answers to accesses. What comes by messages is not looked at."""
+        return bool(self._state.lvt[TIMER] & MASKED)
+
     def set_task_priority(self, value: int) -> None:
         """CR8 was written: 0 to 15, bits 7:4 of the TPR (11.8.6)."""
         s = self._state

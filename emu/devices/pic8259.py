@@ -140,6 +140,12 @@ class Pic8259Pair:
         request = slave.request()
         return slave.vector(7 if request is None else request)
 
+    @property
+    def deaf(self) -> bool:
+        """No request can drive INT until the guest writes the IMR: the master masks all eight."""
+        self._take_back()
+        return self._chips[0].state.imr == 0xFF
+
     def pending_vector(self) -> int | None:
         """The vector an acknowledge would return now; None when INT of the master is low."""
         n = self._chips[0].request()

@@ -437,9 +437,19 @@ def test_next_over_an_int_whose_service_leaves_the_flags_on_the_stack_comes_back
 MASKED = "mov al, 0xff\nout 0x21, al\nmov al, 0x34\nout 0x43, al\nmov al, 0\nout 0x40, al\nout 0x40, al\nsti\nhlt\n"
 
 
+@pytest.mark.parametrize("divisor", [0, 2])
+def test_a_cpu_that_only_masked_interrupts_could_wake_is_a_deadlock_at_once(divisor: int) -> None:
+    session = debugger(rom(MASKED.replace("mov al, 0\nout 0x40", f"mov al, {divisor}\nout 0x40", 1)))
+    session.set_limit(1000)
+    stop = cont(session)
+    assert stop.kind is StopKind.DEADLOCK
+    assert "every interrupt is masked" in stop.text
+    assert session.machine.clock.now < 1_000_000
+
+
 @pytest.mark.slow
-def test_a_cpu_that_only_masked_interrupts_could_wake_is_a_deadlock() -> None:
-    session = debugger(rom(MASKED))
+def test_a_cpu_that_waits_for_a_device_that_does_nothing_is_a_deadlock_after_an_hour() -> None:
+    session = debugger(rom(MASKED.replace("0xff", "0xf7")))  # COM2's is open
     session.set_limit(1000)
     stop = cont(session)
     assert stop.kind is StopKind.DEADLOCK

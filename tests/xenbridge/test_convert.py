@@ -433,3 +433,11 @@ def test_a_stream_without_a_record_that_xen_always_writes_is_loaded_with_a_notic
     file = parse_file(with_records(lambda records: [r for r in records if r.name != name]))
     absent = [notice for notice in convert.load(built(), file) if "no record" in notice]
     assert [notice.split(":")[0] for notice in absent] == [f"the stream has no record {name}"]
+
+
+@pytest.mark.parametrize("kind", ["pc", "isapc"])
+def test_a_domain_whose_interrupts_are_all_masked_ends_where_it_halts(kind):
+    machine = built(kind)
+    convert.load(machine, parse_file(with_records(lambda records: [r for r in records if r.name != "PIC"])))
+    exit = machine.run(1500)
+    assert (exit.reason, exit.detail) == (MachineStop.DEADLOCK, "HLT, and every interrupt is masked")
