@@ -111,8 +111,30 @@ class Domain:
         if found != 1 or info.domid != self.domid:
             raise XenError(f"there is no domain {self.domid}", errno.ESRCH)
         if info.bits & 1:  # Xen keeps its number while memory of it is mapped
-            raise XenError(f"domain {self.domid} has been destroyed", errno.ESRCH)
+            raise self._destroyed()
         return info
+
+    def call(self, name: str, *args: object) -> int:
+        """What a call of libxenctrl on it returns. Raises XenError: where the call failed because the domain is gone
+        meanwhile, which each answers with a number of its own, with the sentence that says so."""
+        try:
+            return int(self.libraries.control[name](self.domid, *args))
+        except XenError:
+            self._check_alive()
+            raise
+
+    def _check_alive(self) -> None:
+        self._info()
+        try:
+            self._context()
+        except XenError as error:
+            # Xen calls a domain dying only when its end is complete; from its beginning on it has no context
+            # (hvm_save of Xen 4.17).
+            if error.errno in (errno.EINVAL, errno.ESRCH):
+                raise self._destroyed() from None
+
+    def _destroyed(self) -> XenError:
+        return XenError(f"domain {self.domid} has been destroyed", errno.ESRCH)
 
     def states(self) -> frozenset[str]:
         """Those of STATES that hold. Raises XenError when the domain is gone."""
@@ -134,7 +156,7 @@ class Domain:
     def last_frame(self) -> int:
         """The highest frame of its physical memory map that has memory."""
         last = c.c_ulong()
-        self.libraries.control["xc_domain_maximum_gpfn"](self.domid, c.byref(last))
+        self.call("xc_domain_maximum_gpfn", c.byref(last))
         return last.value
 
     # -- running
@@ -142,19 +164,14 @@ class Domain:
     def pause(self) -> None:
         """Returns when none of its vCPUs runs."""
         if not self.held:
-            self.libraries.control["xc_domain_pause"](self.domid)
+            self.call("xc_domain_pause")
             self.held = True
 
     def resume(self) -> None:
         """Take back our pause. Raises XenError, as when the domain is gone."""
         if self.held:
             self.held = False
-            try:
-                self.libraries.control["xc_domain_unpause"](self.domid)
-            except XenError as error:
-                if error.errno == errno.ESRCH:
-                    self._info()  # says it in a sentence
-                raise
+            self.call("xc_domain_unpause")
 
     def destroy(self) -> None:
         """End it, and give its memory back to Xen. One that is gone already is no error."""
@@ -166,14 +183,14 @@ class Domain:
 
     def send_nmi(self, cpu: int = 0) -> None:
         """An NMI, which wakes a vCPU that halts."""
-        self.libraries.control["xc_domain_send_trigger"](self.domid, TRIGGER_NMI, cpu)
+        self.call("xc_domain_send_trigger", TRIGGER_NMI, cpu)
 
     def set_param(self, index: int, value: int) -> None:
-        self.libraries.control["xc_hvm_param_set"](self.domid, index, value)
+        self.call("xc_hvm_param_set", index, value)
 
     def param(self, index: int) -> int:
         value = c.c_uint64()
-        self.libraries.control["xc_hvm_param_get"](self.domid, index, c.byref(value))
+        self.call("xc_hvm_param_get", index, c.byref(value))
         return value.value
 
     # -- memory map
@@ -181,23 +198,30 @@ class Domain:
     def populate(self, frames: list[int]) -> None:
         """Give it memory at these frames."""
         numbers = (c.c_uint64 * len(frames))(*frames)
-        self.libraries.control["xc_domain_populate_physmap_exact"](self.domid, len(frames), 0, 0, numbers)
+        self.call("xc_domain_populate_physmap_exact", len(frames), 0, 0, numbers)
 
     def depopulate(self, frames: list[int]) -> None:
         """Take the memory at these frames away."""
         numbers = (c.c_uint64 * len(frames))(*frames)
-        self.libraries.control["xc_domain_decrease_reservation_exact"](self.domid, len(frames), 0, numbers)
+        self.call("xc_domain_decrease_reservation_exact", len(frames), 0, numbers)
 
     # -- context
 
     def records(self) -> list[Record]:
         """Its whole HVM context. Raises XenError, or ContextError for one that cannot be read."""
-        self._info()  # says in a sentence that it is gone
-        call = self.libraries.control["xc_domain_hvm_getcontext"]
-        length = call(self.domid, None, 0)
+        self._info()  # a domain that is gone may have a context yet
+        try:
+            return context.split(self._context())
+        except XenError:
+            self._check_alive()
+            raise
+
+    def _context(self) -> bytes:
+        get = self.libraries.control["xc_domain_hvm_getcontext"]
+        length = get(self.domid, None, 0)
         buffer = c.create_string_buffer(length)
-        used = call(self.domid, buffer, length)
-        return context.split(buffer.raw[:used])
+        used = get(self.domid, buffer, length)
+        return buffer.raw[:used]
 
     def load(self, *changed: Record) -> None:
         """Replace these records. A vCPU whose CPU record is not loaded with the others would not run any more
@@ -211,7 +235,7 @@ class Domain:
         ]
         # A vCPU that never had a state has no CPU record either.
         raw = context.join(context.agreed([*records, *wanted.values()]))
-        self.libraries.control["xc_domain_hvm_setcontext"](self.domid, raw, len(raw))
+        self.call("xc_domain_hvm_setcontext", raw, len(raw))
 
     def record(self, code: int, instance: int = 0) -> Record:
         """One record of its context. Raises ContextError where it has none such."""

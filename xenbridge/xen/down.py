@@ -28,7 +28,7 @@ _SP: Final = 4
 def state_of(domain: Domain, known: CpuState) -> CpuState:
     """The registers of vCPU 0, whose state was `known` before it ran. Raises XenError."""
     buffer = c.create_string_buffer(_SIZE)
-    domain.libraries.control["xc_vcpu_getcontext"](domain.domid, 0, buffer)
+    domain.call("xc_vcpu_getcontext", 0, buffer)
     *general, _, rip, cs, rflags, rsp, ss, es, ds, fs, gs = _USER.unpack_from(buffer, _USER_AT)
     state = known.copy()
     for value, index in zip(general, _ORDER, strict=True):

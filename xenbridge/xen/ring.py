@@ -97,7 +97,7 @@ class MonitorRing:
         """Stop the vCPU at debug exceptions, the guest's own included, which it then does not get."""
         if on is self._listens:
             return
-        self._domain.libraries.control["xc_monitor_debug_exceptions"](self._domain.domid, on, True)
+        self._domain.call("xc_monitor_debug_exceptions", on, True)
         self._listens = on
 
     def _word(self, offset: int) -> int:
