@@ -74,7 +74,7 @@ class Twin:
         source = self._active
         if target is source:
             return
-        if self._sharing is not None and self._handed_over(*self._sharing, target is self.vcpu):
+        if self._sharing is not None and (self._over() if target is self.vcpu else self._back()):
             return
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
@@ -98,26 +98,30 @@ class Twin:
             target.resume(resuming)
         target.set_interrupt(self._vector, last=self._last and target is self.emulator)
 
-    def _handed_over(self, packing: Packing, sharing: Sharing, native: bool) -> bool:
-        """Move by the packed state that both share. False, with nothing done: there is more to move now."""
-        emulator, vcpu, vector = self.emulator, self.vcpu, self._vector
-        if native:
-            if not packing.pack():
-                return False
-            vcpu.set_retired(emulator.retired)
-            self._active, self.native, self.answers_ahead = vcpu, True, False
-            sharing.take_over()
-            if vector is not None:
-                vcpu.set_interrupt(vector)
-            return True
+    def _over(self) -> bool:
+        """Go native by the packed state that both share. False, with nothing done: there is more to move now."""
+        assert self._sharing is not None, "who shares nothing moves a state"
+        packing, sharing = self._sharing
+        if not packing.packable() or not sharing.take_over(self.emulator.retired):
+            return False
+        self._active, self.native, self.answers_ahead = self.vcpu, True, False
+        if self._vector is not None:
+            self.vcpu.set_interrupt(self._vector)
+        return True
+
+    def _back(self) -> bool:
+        """The same to the emulator."""
+        assert self._sharing is not None, "who shares nothing moves a state"
+        packing, sharing = self._sharing
         parts = sharing.hand_over()
         if parts is None:
             return False
-        emulator.set_retired(vcpu.retired)
+        emulator = self.emulator
+        emulator.set_retired(self.vcpu.retired)
         self._active, self.native, self.answers_ahead = emulator, False, True
         packing.unpack(parts)
-        if vector is not None:
-            emulator.set_interrupt(vector, last=self._last)
+        if self._vector is not None:
+            emulator.set_interrupt(self._vector, last=self._last)
         return True
 
     def _now(self, active: Cpu) -> None:

@@ -137,15 +137,21 @@ class UnicornEngine(Running):
                 return None
             self._packer = Packer(self._loop, self._system.hidden)
             self.packed: Packed = self._packer.packed
+            self.packer: tuple[int, int] = self._packer.function
         return self
 
-    def pack(self) -> bool:
+    def packable(self) -> bool:
         """See emu.packed.Packing."""
-        packer = self._packer
-        if packer is None or self._nmi or self._smm or self._returning or self._interrupted or self._shutdown:
+        if self._nmi or self._smm or self._returning or self._interrupted or self._shutdown:
             return False
-        self._system.hidden.halted = self._halted
-        return packer.pack() != 0
+        if self._halted is not self._packs_halted:
+            self._packs_halted = self._halted
+            self._system.hidden.halted = self._halted
+        return True
+
+    def pack(self) -> bool:
+        """Pack by `packer`, if that can be; for who has no C of its own to call it from."""
+        return self._packer is not None and self.packable() and self._packer.pack() != 0
 
     def unpack(self, parts: int) -> None:
         """See emu.packed.Packing."""

@@ -38,7 +38,9 @@ class Packer:
         self._engine, self._hidden = loop.engine, hidden
         hidden.engine, hidden.packed = loop.engine.value, ctypes.addressof(self.packed)
         at = ctypes.byref(hidden)
-        #: see emu.packed.Packing
+        #: see emu.packed.Packing.packer
+        self.function = ctypes.cast(library.v2e_fast_pack, c_void_p).value or 0, ctypes.addressof(hidden)
+        #: the same, called
         self.pack: Callable[[], int] = partial(library.v2e_fast_pack, at)
         self._unpack: Callable[[], None] = partial(library.v2e_fast_unpack, at)
         library.v2e_fast_unpack.restype = None

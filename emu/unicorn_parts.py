@@ -105,6 +105,7 @@ class Parts(ABC):
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
         self._seldom = Seldom()
         self._packer: Packer | None = None
+        self._packs_halted = False  # what it packs of `_halted`
         self._live_state = LiveState(
             self._ov, self.state, self._system.efer, lambda: self._halted, lambda: self._smm
         )  # fmt: skip

@@ -166,8 +166,10 @@ class Sharing(Protocol):
         """From now on moves may be made by `take_over` and `hand_over`, from and to the emulator that `packing` is of.
         `rest` gives the emulator's state while that does not run. False: they may not."""
 
-    def take_over(self) -> None:
-        """Go on from what the emulator has packed, which has been found enterable."""
+    def take_over(self, retired: int) -> bool:
+        """Have the emulator, which is `packable`, pack its state by `Packing.packer`, and go on from there, with
+        `retired` instructions retired. The state has been found enterable. False, with nothing done: there is more to
+        it now."""
 
     def hand_over(self) -> int | None:
         """Pack the state, and tell the emulator what was written to memory: the PART_* that have changed since

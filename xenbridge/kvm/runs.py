@@ -93,6 +93,8 @@ class Runs:
         self._fresh = True  # nothing has run since the state was given or somebody stopped the CPU
         self._task_priority: Callable[[int], None] | None = None
         self._claimed: dict[int, MsrDevice] = {}
+        self._apic_base: MsrDevice | None = None  # of them IA32_APIC_BASE's
+        self._sets_tsc = backend.sets_tsc
         self._first_page = 0
         self._pages = 0
         self._ran = False

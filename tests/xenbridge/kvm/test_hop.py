@@ -38,8 +38,8 @@ class Pair:
 
     def over(self) -> None:
         """To KVM."""
-        assert self.emulator.engine.pack()
-        self.native.cpu.take_over()
+        engine = self.emulator.engine
+        assert engine.packable() and self.native.cpu.take_over(engine.retired)
 
     def back(self) -> int:
         """To the emulator: the parts that changed."""
@@ -173,8 +173,7 @@ def test_a_refused_value_of_an_msr_is_said(pair: Pair) -> None:
     state = real_state()
     engine.load(state)
     engine._env.lstar = 1 << 60  # not canonical: WRMSR would not have taken it
-    assert engine.pack()
-    pair.native.cpu.take_over()
+    pair.over()
     said = "; ".join(notices)
     if not said:
         pytest.skip("this KVM takes an LSTAR that is not canonical")
