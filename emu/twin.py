@@ -69,47 +69,49 @@ class Twin:
 
     # -- moving
 
-    def _activate(self, target: Cpu) -> None:
-        """Move everything to `target`, between two instructions."""
+    def _activate(self, target: Cpu, retired: int) -> None:
+        """Move everything to `target`, between two instructions, `retired` of which have retired."""
         source = self._active
         if target is source:
             return
-        if self._sharing is not None and (self._over() if target is self.vcpu else self._back()):
+        if self._sharing is not None and (self._over(retired) if target is self.vcpu else self._back(retired)):
             return
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
-        resuming, behind = source.resuming, source.behind
         source.set_interrupt(None)
         self._share_memory(source, target)
-        target.set_retired(source.retired)
-        self._now(target)
         if isinstance(source, UnicornEngine) and isinstance(target, UnicornEngine):
+            self._now(target)
             target.adopt(source)
         else:
+            resuming, behind = source.resuming, source.behind
+            target.set_retired(retired)
+            self._now(target)
             state = source.state()
             self._moving = True
             try:
                 target.load(state)
             finally:
                 self._moving = False
-        target.go_on_behind(behind)
-        if resuming is not None:
-            target.resume(resuming)
-        target.set_interrupt(self._vector, last=self._last and target is self.emulator)
+            target.go_on_behind(behind)
+            if resuming is not None:
+                target.resume(resuming)
+        if self._vector is not None:
+            target.set_interrupt(self._vector, last=self._last and target is self.emulator)
 
-    def _over(self) -> bool:
+    def _over(self, retired: int) -> bool:
         """Go native by the packed state that both share. False, with nothing done: there is more to move now."""
         assert self._sharing is not None, "who shares nothing moves a state"
         packing, sharing = self._sharing
-        if not packing.packable() or not sharing.take_over(self.emulator.retired):
+        if not packing.packable() or not sharing.take_over(retired):
             return False
         self._active, self.native, self.answers_ahead = self.vcpu, True, False
         if self._vector is not None:
             self.vcpu.set_interrupt(self._vector)
         return True
 
-    def _back(self) -> bool:
+    def _back(self, retired: int) -> bool:
         """The same to the emulator."""
         assert self._sharing is not None, "who shares nothing moves a state"
         packing, sharing = self._sharing
@@ -117,7 +119,7 @@ class Twin:
         if parts is None:
             return False
         emulator = self.emulator
-        emulator.set_retired(self.vcpu.retired)
+        emulator.set_retired(retired)
         self._active, self.native, self.answers_ahead = emulator, False, True
         packing.unpack(parts)
         if self._vector is not None:

@@ -109,14 +109,19 @@ class UnicornEngine(Running):
 
     def adopt(self, source: UnicornEngine) -> None:
         """As `load(source.state())`, in a fraction of the time, where the state goes on and nothing has happened to the
-        guest: nobody is told of MSRs or a task priority. `source` has the same CPU model."""
+        guest: nobody is told of MSRs or a task priority. With it go how many instructions have retired, `behind` and
+        `resuming`. `source` has the same CPU model."""
         copy_state(self._ov, source._ov)
         self._system.adopt(source._system)
         self._nmi = pending = bool(self._ov.request.value & CPU_INTERRUPT_NMI)
         wakes = pending and not self._env.hflags2 & HF2_NMI
         self._halted, self._shutdown = source._halted and not wakes, False
         self._smm, self._smm_nmi, self._smbase = source._smm, source._smm_nmi, source._smbase
+        self.set_retired(source.retired)
         self._begin_anew()
+        self._control.last = source._control.last
+        if (resuming := source.resuming) is not None:
+            self.resume(resuming)
 
     def _begin_anew(self) -> None:
         """The CPU's state is another."""
