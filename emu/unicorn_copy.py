@@ -2,14 +2,20 @@
 
 As `read_state` and `write_state` (emu/unicorn_state.py) one behind the other, for two engines of the same CPU model
 between two runs, in a twentieth of their time. What is an engine's own stays: pending exceptions, breakpoints, what
-Unicorn is set up with, and the bits of hflags that are the helper's.
+Unicorn is set up with, and the bits of hflags that are the helper's. `copier` is for two engines of the helper's, which
+does the same (emu/native/copy.c) in one call; `copy_state` for all others.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from ctypes import c_uint32, c_uint64, c_void_p
+from functools import partial
 from typing import Final
 
+from emu.engine import EngineError
+from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF2_VINTR, NO_EXCEPTION, Env, offset_of
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import DR7_FIXED, HF_DERIVED
@@ -23,6 +29,31 @@ _MTRR_SIZE: Final = ctypes.sizeof(Env) - _MTRR_AT
 _DR_AT: Final = offset_of(Env, "dr")
 _DR_SIZE: Final = 64
 _ADDRESSES: Final = (0, 1, 2, 3, 6)  #: of DR0 to DR7 those that are plain values
+
+
+class _Copying(ctypes.Structure):
+    """struct copying of emu/native/copy.c."""
+
+    _fields_ = (
+        ("to", c_void_p), ("from", c_void_p), ("bulk", c_uint32), ("mtrr", c_uint32), ("mtrr_size", c_uint32),
+        ("hflags2", c_uint32), ("v_tpr", c_uint32), ("exception_is_int", c_uint32), ("derived", c_uint32),
+        ("pad", c_uint32),
+    )  # fmt: skip
+
+
+def copier(target: FastLoop, source: FastLoop) -> Callable[[], None]:
+    """What does as `copy_state`, between the engines that these loops run. Raises EngineError where the helper has
+    another layout."""
+    library = ctypes.PyDLL(target.library)  # nothing in it waits, so it keeps Python's lock
+    layout, copy = library.v2e_copy_layout, library.v2e_fast_copy
+    layout.restype, copy.restype = c_uint64, None
+    if layout() != ctypes.sizeof(_Copying):
+        raise EngineError("the helper copies a CPU's state otherwise than this package; install it again")
+    what = _Copying(
+        target.engine.value, source.engine.value, _BULK, _MTRR_AT, _MTRR_SIZE, offset_of(Env, "hflags2"),
+        offset_of(Env, "v_tpr"), offset_of(Env, "exception_is_int"), HF_DERIVED,
+    )  # fmt: skip
+    return partial(copy, ctypes.byref(what))
 
 
 def copy_state(target: Overlay, source: Overlay) -> None:

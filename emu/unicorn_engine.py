@@ -19,7 +19,7 @@ from emu.engine import Change, EngineError, Fault, MemoryRegion, MsrDevice, Watc
 from emu.packed import PART_DEBUG, PART_TSC, Packed, Packing
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
-from emu.unicorn_copy import copy_state
+from emu.unicorn_copy import copier, copy_state
 from emu.unicorn_fast import ALWAYS, FastLoop
 from emu.unicorn_helper import HELPER, Helper
 from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF_CS64, HIDDEN_PAGE, NO_EXCEPTION, VERSION
@@ -111,7 +111,14 @@ class UnicornEngine(Running):
         """As `load(source.state())`, in a fraction of the time, where the state goes on and nothing has happened to the
         guest: nobody is told of MSRs or a task priority. With it go how many instructions have retired, `behind` and
         `resuming`. `source` has the same CPU model."""
-        copy_state(self._ov, source._ov)
+        loop, other = self._loop, source._loop
+        if isinstance(loop, FastLoop) and isinstance(other, FastLoop):
+            handle = other.engine.value
+            if (copy := self._copies.get(handle)) is None:
+                copy = self._copies[handle] = copier(loop, other)
+            copy()
+        else:
+            copy_state(self._ov, source._ov)
         self._system.adopt(source._system)
         self._nmi = pending = bool(self._ov.request.value & CPU_INTERRUPT_NMI)
         wakes = pending and not self._env.hflags2 & HF2_NMI
@@ -120,6 +127,7 @@ class UnicornEngine(Running):
         self.set_retired(source.retired)
         self._begin_anew()
         self._control.last = source._control.last
+        self._odd = self._nmi or self._halted  # else the next run begins like any other
         if (resuming := source.resuming) is not None:
             self.resume(resuming)
 

@@ -196,8 +196,9 @@ class LiveState:
         env, cr = self._env, self._cr
         return (
             ctypes.string_at(self._tables, _TABLES_SIZE), cr[0], cr[3] >> MAX_PHYSICAL_BITS, cr[4], self._efer(),
-            env.eflags & _RESERVED_OR_VM, env.hflags & HF_INHIBIT_IRQ, env.eip >> 32, env.dr[6] >> 32, env.dr[7] >> 32,
+            env.eflags & _RESERVED_OR_VM, env.hflags & HF_INHIBIT_IRQ, env.eip >> 32, env.dr[6] >> 32, env.dr[7],
             env.sysenter_esp >> 47, env.sysenter_eip >> 47, self._halted(), self._smm(),
+            self._request.value & CPU_INTERRUPT_NMI,
         )  # fmt: skip
 
     def segment(self, name: str) -> Segment:

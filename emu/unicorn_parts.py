@@ -105,6 +105,8 @@ class Parts(ABC):
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
         self._seldom = Seldom()
         self._packer: Packer | None = None
+        #: copy the state of the engine with that handle
+        self._copies: dict[int | None, Callable[[], None]] = {}
         self._packs_halted = False  # what it packs of `_halted`
         self._live_state = LiveState(
             self._ov, self.state, self._system.efer, lambda: self._halted, lambda: self._smm

@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from emu.engine import CheckLevel, Cpu, Exit, MemoryRegion, MmioBus, PortIo
 from emu.packed import Packing
-from emu.record import dataclass
 from emu.x86.cpuid import CpuModel
 from emu.x86.modes import Mode
 from emu.x86.state import CpuState
@@ -64,8 +63,7 @@ class Site(NamedTuple):
         return f"{self.cause.value}{at} at {self.pc:#x} ({self.mode.label})"
 
 
-@dataclass(frozen=True, slots=True)
-class VmExit:
+class VmExit(NamedTuple):
     """One exit. `address` is the port, the physical address, the MSR or the vector, `pc` the linear address of the
     instruction. `before`: the instruction has not been executed. `done`: the hypervisor has executed it, it is counted
     (`Resident`), and the state behind it cannot be entered. `elapsed` is the guest's time in ns that passed, of a

@@ -21,12 +21,11 @@ from emu.unicorn_control import EMPTY
 from emu.unicorn_engine import UnicornEngine
 from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import HF_CPL, HF_CS32, HF_CS64, HF_LMA, HF_PE
-from emu.unicorn_live import LiveState
 from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.classes import classify
 from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.state import CR0_PE, RFLAGS_VM, CpuState
-from emu.x86.vmentry import VTX2006, Broken, Rules
+from emu.x86.vmentry import VTX2006, Broken, Judged, Rules
 from xenbridge.model_exits import CLASSES, exits_for
 
 BREAKPOINT, REQUEST = ExitReason.BREAKPOINT, ExitReason.REQUEST
@@ -37,7 +36,7 @@ MASK32: Final = (1 << 32) - 1
 #: Exits behind which the state may be one that cannot be entered again.
 CHANGING: Final = frozenset((ExitCause.CR, ExitCause.MSR, ExitCause.DESCRIPTOR))
 FAULTS: Final = frozenset((ExitCause.EXCEPTION, ExitCause.SOFTWARE_INTERRUPT))
-REMEMBERED: Final = 4096  #: instructions that were classified, and states that were judged
+REMEMBERED: Final = 4096  #: instructions that were classified
 MISSING: Final = cast("tuple[ExitCause, bool, bool] | None", object())
 
 
@@ -69,7 +68,7 @@ class ModelVcpu(UnicornEngine):
         self._remains, self._served = False, cast("int | None", None)
         self._counted: Counter[ExitCause] = Counter()
         self._counted_at, self._counted_cause = -1, ExitCause.PIO  # the exit of this run that was counted last
-        self._known: dict[object, bool] = {}
+        self._judged = Judged(lambda state: not state.smm and rules.enterable(state))
         self._exits: dict[tuple[bytes, int, bool], tuple[ExitCause, bool, bool] | None] = {}
         super().__init__(
             place.regions, _Ports(place.io, self._note), _Memory(place.mmio, self._note),
@@ -90,15 +89,7 @@ class ModelVcpu(UnicornEngine):
 
     def enterable(self, state: CpuState) -> bool:
         """See Vcpu. Of a state in place the answers are remembered, by all that rules ask for."""
-        live = cast("CpuState | LiveState", state)
-        if not isinstance(live, LiveState):
-            return not state.smm and self.rules.enterable(state)
-        key, known = live.entry_key(), self._known
-        if (found := known.get(key)) is None:
-            if len(known) >= REMEMBERED:
-                known.clear()
-            found = known[key] = not state.smm and self.rules.enterable(state)
-        return found
+        return self._judged.enterable(state)
 
     def unable(self) -> str:
         """See Vcpu. It keeps all that the emulator does."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Final
 
 from emu.record import dataclass
 from emu.x86 import flags
@@ -49,6 +50,7 @@ TYPE_BUSY16, TYPE_BUSY = 3, 11
 PDPTES, PDPT_BASE = 4, 0xFFFFFFE0
 PDPTE_RESERVED = 0x1E6 | (1 << 64) - (1 << MAX_PHYSICAL_BITS)
 ACCESS_S, ACCESS_P, ACCESS_RESERVED, ACCESS_G = 0x10, 0x80, 0xF00, 0x8000
+REMEMBERED: Final = 4096  #: states that were judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,28 @@ class Rules:
     def enterable(self, state: CpuState) -> bool:
         """As not `broken`, at the first rule's cost where one is broken."""
         return next(self.check(state), None) is None
+
+
+class Judged:
+    """Which states `judge` finds enterable. Of a state in place, whose `entry_key` is all that rules ask for, it is
+    remembered."""
+
+    def __init__(self, judge: Callable[[CpuState], bool]) -> None:
+        self._judge = judge
+        self._known: dict[object, bool] = {}
+
+    def enterable(self, state: CpuState) -> bool:
+        """See Rules."""
+        key_of = getattr(state, "entry_key", None)
+        if key_of is None:
+            return self._judge(state)
+        key, known = key_of(), self._known
+        found = known.get(key)
+        if found is None:
+            if len(known) >= REMEMBERED:
+                known.clear()
+            found = known[key] = self._judge(state)
+        return found
 
 
 def usable(segment: Segment) -> bool:

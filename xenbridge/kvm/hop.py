@@ -165,8 +165,8 @@ class FastVcpu(Vcpu):
         self.share(self.packed)
         at = ctypes.byref(hop)
         self._in: Callable[[], int] = partial(self._library.enter, at)
-        #: Has the emulator that shares pack its state, and goes on from that: MORE, with nothing done, or what is seldom
-        #: met (HALTED and so on) and CR8.
+        #: Has the emulator that shares pack its state, and goes on from that: MORE, with nothing done, or what is
+        #: seldom met (HALTED and so on) and CR8.
         self.over: Callable[[], int] = partial(self._library.over, at)
         self._out: Callable[[], int] = partial(self._library.out, at)
         self._written: Callable[[], int] = partial(self._library.written, at)
