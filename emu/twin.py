@@ -62,6 +62,9 @@ class Twin:
         self._last = False
         self._taken: tuple[int, int] | None = None  # delivered by the CPU that was active before, and when
         self._live = _Live(lambda: self._active)
+        # The two where both are engines of Unicorn's: asked at each move, of classes that Python takes long to ask.
+        alike = isinstance(emulator, UnicornEngine) and isinstance(vcpu, UnicornEngine)
+        self._engines = cast(tuple[UnicornEngine, UnicornEngine], (emulator, vcpu)) if alike else None
         packing = emulator.packing() if isinstance(vcpu, Sharing) else None
         self._sharing: tuple[Packing, Sharing] | None = None
         if packing is not None and isinstance(vcpu, Sharing) and vcpu.share(packing, emulator.state):
@@ -81,9 +84,13 @@ class Twin:
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
         source.set_interrupt(None)
         self._share_memory(source, target)
-        if isinstance(source, UnicornEngine) and isinstance(target, UnicornEngine):
+        if self._engines is not None:
+            emulator, vcpu = self._engines
             self._now(target)
-            target.adopt(source)
+            if target is vcpu:
+                vcpu.adopt(emulator)
+            else:
+                emulator.adopt(vcpu)
         else:
             resuming, behind = source.resuming, source.behind
             target.set_retired(retired)
@@ -151,11 +158,10 @@ class Twin:
         if target is self.vcpu and not translates:
             target.memory_changed(0, 0)
             return
-        if isinstance(source, UnicornEngine) and isinstance(target, UnicornEngine):
-            start = self._start
-            if target.take_writes(
-                source, [(start + first * PAGE, start + end * PAGE) for first, end in self._unmarked()]
-            ):
+        if self._engines is not None:
+            start, (emulator, vcpu) = self._start, self._engines
+            unmarked = [(start + first * PAGE, start + end * PAGE) for first, end in self._unmarked()]
+            if vcpu.take_writes(emulator, unmarked) if target is vcpu else emulator.take_writes(vcpu, unmarked):
                 return
         pages = self._written() if source is self.emulator else self.vcpu.take_written()
         if pages is None:

@@ -314,9 +314,10 @@ class UnicornEngine(Running):
     def take_writes(self, source: UnicornEngine, unmarked: Sequence[tuple[int, int]]) -> bool:
         """`source` has run on the same memory: forget what was made of pages that it traced (`trace_writes`), or of the
         bytes at the (first, end) host addresses. Clears the traces. False: this loop cannot tell, nothing is done."""
-        if not (isinstance(self._loop, FastLoop) and isinstance(source._loop, FastLoop) and source._memory.traces):
+        loop, traces = self._loop, source._memory.traces
+        if not (isinstance(loop, FastLoop) and traces and isinstance(source._loop, FastLoop)):
             return False
-        self._loop.take_traces(source._memory.traces, unmarked)
+        loop.take_traces(traces, unmarked)
         return True
 
     # -- ports

@@ -35,6 +35,8 @@ RCX: Final = 1
 MASK32: Final = (1 << 32) - 1
 #: Exits behind which the state may be one that cannot be entered again.
 CHANGING: Final = frozenset((ExitCause.CR, ExitCause.MSR, ExitCause.DESCRIPTOR))
+#: Exits that are none of them where they only read.
+READING: Final = frozenset((ExitCause.CPUID, ExitCause.CR, ExitCause.MSR))
 FAULTS: Final = frozenset((ExitCause.EXCEPTION, ExitCause.SOFTWARE_INTERRUPT))
 REMEMBERED: Final = 4096  #: instructions that were classified
 MISSING: Final = cast("tuple[ExitCause, bool, bool] | None", object())
@@ -64,6 +66,7 @@ class ModelVcpu(UnicornEngine):
         self._tracing = False
         self._bounded = False  # something is forbidden
         self._passing = False  # the next instruction is one that is stopped at, and nothing comes of it
+        self._doing: ExitCause | None = None  # of the next instruction, an exit that the next run begins with
         self._ahead = False  # when the run began there was an instruction to be passed over
         self._remains, self._served = False, cast("int | None", None)
         self._counted: Counter[ExitCause] = Counter()
@@ -132,10 +135,14 @@ class ModelVcpu(UnicornEngine):
         while (left := end - self.retired) > 0:
             self._met = None
             self._passing, self._ahead = False, self._returning
-            done = self._pass() if over else self.run(left, skip_breakpoint=skip_breakpoint)
-            if (exit := self._ended(done)) is not None:
+            if self._doing is not None:
+                exit = self._do_and_go_on(self._doing, left)
+            else:
+                exit = self._ended(self._pass() if over else self.run(left, skip_breakpoint=skip_breakpoint))
+            if exit is not None:
                 return exit
             over, skip_breakpoint = self._passing, False
+        self._doing = None  # it will be an exit again
         return self._made(ExitCause.STOPPED, stop=Exit(ExitReason.BUDGET, budget))
 
     def _ended(self, exit: Exit) -> VmExit | None:
@@ -230,9 +237,23 @@ class ModelVcpu(UnicornEngine):
         """The exit that the next instruction makes; None where the hypervisor has done it and goes on."""
         cause, write = found
         if self._remains:
+            if not write and cause in READING and not self._bounded and not self._returning:
+                self._doing = cause
+                return None
             return self._do(cause)
         address = self._env.regs[RCX] & MASK32 if cause is ExitCause.MSR else 0
         return VmExit(cause, self.linear_pc, self._mode(), address, write, before=True)
+
+    def _do_and_go_on(self, cause: ExitCause, budget: int) -> VmExit | None:
+        """As `_do`, of an instruction behind which the state can be entered as before it: in one run with those that
+        follow."""
+        before, self._doing = self.retired, None
+        done = self.run(budget, skip_breakpoint=True)
+        if self.retired == before and done.reason is REQUEST:
+            self._met = None
+            return self._made(ExitCause.STOPPED, stop=done)  # it will be an exit again
+        self._counted[cause] += 1
+        return self._ended(done)
 
     def _do(self, cause: ExitCause) -> VmExit | None:
         """As `remain` has it: execute the next instruction, which exits, and remain native where that can be."""
