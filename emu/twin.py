@@ -87,7 +87,7 @@ class Twin:
         if self._engines is not None:
             emulator, vcpu = self._engines
             self._now(target)
-            if target is vcpu:
+            if self.native:
                 vcpu.adopt(emulator)
             else:
                 emulator.adopt(vcpu)

@@ -85,7 +85,7 @@ class LiveState:
         self._halted, self._smm, self._request = halted, smm, overlay.request
         self.regs, self._cr = overlay.env.regs, overlay.env.cr  #: views, not copies
         self._cs, self._ss = overlay.env.segs[1], overlay.env.segs[2]
-        self._tables = overlay.env_address + offset_of(Env, "segs")
+        self._tables = (ctypes.c_char * _TABLES_SIZE).from_address(overlay.env_address + offset_of(Env, "segs"))
         es, cs, ss, *others = overlay.env.segs
         self.cs, self.ss = _LoadedSegment(cs), _LoadedSegment(ss)
         self.es, self.ds, self.fs, self.gs = map(_LiveSegment, (es, *others))
@@ -195,7 +195,7 @@ class LiveState:
         keys have equal answers."""
         env, cr = self._env, self._cr
         return (
-            ctypes.string_at(self._tables, _TABLES_SIZE), cr[0], cr[3] >> MAX_PHYSICAL_BITS, cr[4], self._efer(),
+            self._tables.raw, cr[0], cr[3] >> MAX_PHYSICAL_BITS, cr[4], self._efer(),
             env.eflags & _RESERVED_OR_VM, env.hflags & HF_INHIBIT_IRQ, env.eip >> 32, env.dr[6] >> 32, env.dr[7],
             env.sysenter_esp >> 47, env.sysenter_eip >> 47, self._halted(), self._smm(),
             self._request.value & CPU_INTERRUPT_NMI,

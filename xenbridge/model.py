@@ -104,8 +104,8 @@ class ModelVcpu(UnicornEngine):
         super().load(state)
 
     def adopt(self, source: UnicornEngine) -> None:
-        """See UnicornEngine."""
-        self._unentered = True
+        """See UnicornEngine. Who moves the CPU here has found its state enterable."""
+        self._unentered = False
         super().adopt(source)
 
     def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
