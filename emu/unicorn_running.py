@@ -147,15 +147,16 @@ class Running(Parts):
 
     def _run_looking(self, budget: int, skip: bool) -> Exit:
         """The portable loop, where instructions are to be looked at before they are executed."""
-        control, done = self._control, 0
+        control, events, done = self._control, self._events, 0
         while True:
             pc = self.linear_pc
-            passed = (skip and not self._interrupted) or (
-                self._returning and control.skip == pc and control.skip_rsp == self._regs[RSP]
-            )
-            waits = self._halted or (control.interrupt and self.interruptible())
-            if self._events.met(pc) and not waits and not passed and not self._loop.repeating():
-                return Exit(BREAKPOINT, done)
+            if events.met(pc):
+                passed = (skip and not self._interrupted) or (
+                    self._returning and control.skip == pc and control.skip_rsp == self._regs[RSP]
+                )
+                waits = self._halted or (control.interrupt and self.interruptible())
+                if not waits and not passed and not self._loop.repeating():
+                    return Exit(BREAKPOINT, done)
             exit = self._run_from_here(1, skip)
             done += exit.executed
             skip = skip and not exit.executed
