@@ -61,7 +61,7 @@ class Runs:
                 raise
         except KvmError as error:
             raise EngineError(f"--hypervisor kvm: {error}") from error
-        self._judged = Judged(self.rules.enterable)
+        self._judged = Judged(lambda state: self.rules.enterable(state))
         self._fast = self._cpu if isinstance(self._cpu, FastVcpu) else None
         if self._fast is not None:
             self._fast.reads(filtered=backend.msr_exits, tsc=not backend.sets_tsc)
