@@ -21,10 +21,14 @@ from emu.vcpu import ExitCause, MakeVcpu, Place, VmExit
 from emu.x86.modes import Mode, mode_of
 from emu.x86.state import CpuState
 
-BUDGET, REQUEST = ExitReason.BUDGET, ExitReason.REQUEST
+#: Looked up once: an enumeration's members cost several times a global name.
+BUDGET, REQUEST, STOPPED = ExitReason.BUDGET, ExitReason.REQUEST, ExitCause.STOPPED
 HISTORY = 64  #: transitions that are remembered
 #: Exits behind which the state may be one that cannot be entered again.
 _CHANGING = frozenset((ExitCause.CR, ExitCause.MSR, ExitCause.DESCRIPTOR, ExitCause.TASK_SWITCH, ExitCause.REFUSED))
+
+#: Exits of which the policy is not asked.
+_UNDECIDED = frozenset((ExitCause.ENTRY_FAILED, ExitCause.REFUSED, ExitCause.FORBIDDEN, ExitCause.INTERRUPT))
 
 
 class NativeConfig(NamedTuple):
@@ -257,7 +261,7 @@ class Transitions(Caught):
         if exit.elapsed:
             self.spent(exit.elapsed)
             self._elapsed += exit.elapsed
-        if exit.cause is ExitCause.STOPPED:
+        if exit.cause is STOPPED:
             stop = exit.stop
             return None if stop is None or (stop.reason is BUDGET and vcpu.counts) else stop
         return self._exited(exit)
@@ -267,28 +271,33 @@ class Transitions(Caught):
             self._changed(exit)
             return exit.stop
         self.ledger.exits[exit.cause] += 1
+        if exit.cause in _UNDECIDED:
+            self._put_out(exit)
+            return exit.stop
+        if self.forced:
+            dwell = 0
+        elif self.policy.learns:
+            dwell = self._accessed(exit, self._active.retired - (not exit.before), caught=False)
+        else:
+            dwell = self._dwell = self.policy.dwell(exit, True)
+        if dwell:
+            self._out(exit, dwell, exit)
+        elif exit.before and (done := self._complete(exit)) is not None:
+            return done
+        return exit.stop
+
+    def _put_out(self, exit: VmExit) -> None:
+        """An exit behind which nobody has a choice."""
+        if exit.cause is ExitCause.INTERRUPT:
+            return
         if exit.cause is ExitCause.ENTRY_FAILED:
             self.ledger.failed += 1
             self._out(exit, LOOK_FIRST, f"entry failed: {exit.detail}")
-            self._forget()
         elif exit.cause is ExitCause.REFUSED:
             self._out(exit, 1, f"{self.vcpu.name} cannot execute {exit.detail}")
-            self._forget()
-        elif exit.cause is ExitCause.FORBIDDEN:
-            self._out(exit, LOOK_FIRST, self.out_of_bounds())
-            self._forget()
-        elif exit.cause is not ExitCause.INTERRUPT:
-            if self.forced:
-                dwell = 0
-            elif self.policy.learns:
-                dwell = self._accessed(exit, self._active.retired - (not exit.before), caught=False)
-            else:
-                dwell = self._dwell = self.policy.dwell(exit, True)
-            if dwell:
-                self._out(exit, dwell, exit)
-            elif exit.before and (done := self._complete(exit)) is not None:
-                return done
-        return exit.stop
+        else:
+            self._out(exit, LOOK_FIRST, self.out_of_bounds() or exit)
+        self._forget()
 
     def _out(self, exit: VmExit, dwell: int, reason: str | VmExit) -> None:
         self._go(False, reason)
