@@ -77,8 +77,17 @@ class Twin:
         source = self._active
         if target is source:
             return
-        if self._sharing is not None and (self._over(retired) if target is self.vcpu else self._back(retired)):
-            return
+        if self._sharing is not None:
+            packing, sharing = self._sharing
+            if target is self.emulator:
+                if self._back(packing, sharing, retired):
+                    return
+            elif packing.packable() and sharing.take_over(retired):
+                self._active, self.native, self.answers_ahead = target, True, False
+                if self._vector is not None:
+                    target.set_interrupt(self._vector)
+                return
+            # There is more to move now than what is packed.
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
@@ -107,21 +116,8 @@ class Twin:
         if self._vector is not None:
             target.set_interrupt(self._vector, last=self._last and target is self.emulator)
 
-    def _over(self, retired: int) -> bool:
-        """Go native by the packed state that both share. False, with nothing done: there is more to move now."""
-        assert self._sharing is not None, "who shares nothing moves a state"
-        packing, sharing = self._sharing
-        if not packing.packable() or not sharing.take_over(retired):
-            return False
-        self._active, self.native, self.answers_ahead = self.vcpu, True, False
-        if self._vector is not None:
-            self.vcpu.set_interrupt(self._vector)
-        return True
-
-    def _back(self, retired: int) -> bool:
-        """The same to the emulator."""
-        assert self._sharing is not None, "who shares nothing moves a state"
-        packing, sharing = self._sharing
+    def _back(self, packing: Packing, sharing: Sharing, retired: int) -> bool:
+        """Go to the emulator by the packed state that both share. False, with nothing done: there is more to move."""
         parts = sharing.hand_over()
         if parts is None:
             return False

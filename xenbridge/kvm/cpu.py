@@ -93,12 +93,12 @@ class KvmVcpu(Runs):
         self.retired, fast.beside.given, self._resuming = retired, self._rest, None
         self._fresh = self._packed = self._tables_stale = self._vouched = True
         live.halted = live.nmi_pending = self._free = False
+        self._priority = came >> CR8_SHIFT
         if came & UNUSUAL or not self._a20:
             live.halted = came & HALTED != 0
             self.set_a20(not came & A20_MASKED)
             if came & REFUSED:
                 self._lose(fast.failed())
-        self._priority = came >> CR8_SHIFT
         if self._sets_tsc:
             fast.try_msr(TSC, self.time_stamp())
         return True
