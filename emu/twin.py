@@ -91,16 +91,16 @@ class Twin:
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
-        source.set_interrupt(None)
-        self._share_memory(source, target)
         if self._engines is not None:
             emulator, vcpu = self._engines
+            start = self._start
+            unmarked = tuple((start + first * PAGE, start + end * PAGE) for first, end in self._unmarked())
+            if not (vcpu.adopt(emulator, unmarked) if target is vcpu else emulator.adopt(vcpu, unmarked)):
+                self._share_memory(source, target)
             self._now(target)
-            if self.native:
-                vcpu.adopt(emulator)
-            else:
-                emulator.adopt(vcpu)
         else:
+            source.set_interrupt(None)
+            self._share_memory(source, target)
             resuming, behind = source.resuming, source.behind
             target.set_retired(retired)
             self._now(target)
@@ -154,11 +154,6 @@ class Twin:
         if target is self.vcpu and not translates:
             target.memory_changed(0, 0)
             return
-        if self._engines is not None:
-            start, (emulator, vcpu) = self._start, self._engines
-            unmarked = [(start + first * PAGE, start + end * PAGE) for first, end in self._unmarked()]
-            if vcpu.take_writes(emulator, unmarked) if target is vcpu else emulator.take_writes(vcpu, unmarked):
-                return
         pages = self._written() if source is self.emulator else self.vcpu.take_written()
         if pages is None:
             for region in self._regions:

@@ -19,7 +19,7 @@ from emu.engine import Change, EngineError, Fault, MemoryRegion, MsrDevice, Watc
 from emu.packed import PART_DEBUG, PART_TSC, Packed, Packing
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
-from emu.unicorn_copy import copier, copy_state
+from emu.unicorn_copy import BREAKPOINTS, NMI, SKIP, Copier, copy_state
 from emu.unicorn_fast import ALWAYS, FastLoop
 from emu.unicorn_helper import HELPER, Helper
 from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF_CS64, HIDDEN_PAGE, NO_EXCEPTION, VERSION
@@ -107,29 +107,42 @@ class UnicornEngine(Running):
         self._smm, self._smm_nmi, self._smbase = state.smm, state.smm_nmi, state.smbase
         self._begin_anew()
 
-    def adopt(self, source: UnicornEngine) -> None:
+    def adopt(self, source: UnicornEngine, unmarked: Sequence[tuple[int, int]] | None = None) -> bool:
         """As `load(source.state())`, in a fraction of the time, where the state goes on and nothing has happened to the
         guest: nobody is told of MSRs or a task priority. With it go how many instructions have retired, `behind` and
-        `resuming`. `source` has the same CPU model."""
-        loop, other = self._loop, source._loop
+        `resuming`, and INTR is low in both. `source` has the same CPU model. With `unmarked`, which is as of
+        `Copier.memory`, what was made of memory that `source` has written is forgotten too; False: that is still to be
+        told."""
+        loop, other, told = self._loop, source._loop, False
         if isinstance(loop, FastLoop) and isinstance(other, FastLoop):
             handle = other.engine.value
-            if (copy := self._copies.get(handle)) is None:
-                copy = self._copies[handle] = copier(loop, other)
-            copy()
+            if (copier := self._copiers.get(handle)) is None:
+                copier = self._copiers[handle] = Copier(loop, other)
+            traces = source._memory.traces if unmarked is not None else 0
+            told = traces != 0
+            copier.memory(traces, unmarked if told and unmarked is not None else ())
+            self._until = source.retired
+            more = copier.copy()
+            self._interrupted = self._returning = False
+            self._faults.forget()
+            if more & BREAKPOINTS or self._watch.placed or self._control.ports:
+                self._watch.translate()
+            self._nmi = more & NMI != 0
         else:
             copy_state(self._ov, source._ov)
+            source.set_interrupt(None)
+            self.set_retired(source.retired)
+            self._begin_anew()
+            self._control.last, more = source._control.last, SKIP
+            self._nmi = bool(self._ov.request.value & CPU_INTERRUPT_NMI)
         self._system.adopt(source._system)
-        self._nmi = pending = bool(self._ov.request.value & CPU_INTERRUPT_NMI)
-        wakes = pending and not self._env.hflags2 & HF2_NMI
+        wakes = self._nmi and not self._env.hflags2 & HF2_NMI
         self._halted, self._shutdown = source._halted and not wakes, False
         self._smm, self._smm_nmi, self._smbase = source._smm, source._smm_nmi, source._smbase
-        self.set_retired(source.retired)
-        self._begin_anew()
-        self._control.last = source._control.last
-        self._odd = self._nmi or self._halted  # else the next run begins like any other
-        if (resuming := source.resuming) is not None:
+        self._odd = self._nmi or self._halted or self._watch.stale  # else the next run begins like any other
+        if more & SKIP and (resuming := source.resuming) is not None:
             self.resume(resuming)
+        return told
 
     def _begin_anew(self) -> None:
         """The CPU's state is another."""
@@ -310,15 +323,6 @@ class UnicornEngine(Running):
         """See Executor."""
         self._memory.trace_writes(marks)
         return self._loop.trace_writes(marks)
-
-    def take_writes(self, source: UnicornEngine, unmarked: Sequence[tuple[int, int]]) -> bool:
-        """`source` has run on the same memory: forget what was made of pages that it traced (`trace_writes`), or of the
-        bytes at the (first, end) host addresses. Clears the traces. False: this loop cannot tell, nothing is done."""
-        loop, traces = self._loop, source._memory.traces
-        if not (isinstance(loop, FastLoop) and traces and isinstance(source._loop, FastLoop)):
-            return False
-        loop.take_traces(traces, unmarked)
-        return True
 
     # -- ports
 

@@ -96,8 +96,6 @@ class Helper:
         self.instruction_pc = f("instruction_pc", c_uint64, p)
         self.trace_writes = f("trace_writes", None, p, p)
         self.physical_changed = f("physical_changed", None, p, c_uint64, c_uint64)
-        self.take_traces = f("take_traces", None, p, p)
-        self.host_changed = f("host_changed", None, p, c_uint64, c_uint64)
         self.transfers = f("transfers", c_int, p, p)
         self.gate_unsure = f("gate_unsure", c_int, p, c_uint32)
         self.statistics = f("statistics", None, p, p)

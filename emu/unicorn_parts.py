@@ -18,6 +18,7 @@ from emu.engine import CheckLevel, EngineError, MemoryRegion, MmioBus, PortIo, S
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_control import BreakpointTable, Control
+from emu.unicorn_copy import Copier
 from emu.unicorn_events import EventStops
 from emu.unicorn_fast import TRANSLATIONS, FastLoop, detacher
 from emu.unicorn_faults import Faults
@@ -105,8 +106,7 @@ class Parts(ABC):
         self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
         self._seldom = Seldom()
         self._packer: Packer | None = None
-        #: copy the state of the engine with that handle
-        self._copies: dict[int | None, Callable[[], None]] = {}
+        self._copiers: dict[int | None, Copier] = {}  # by the handles of the engines that they copy from
         self._packs_halted = False  # what it packs of `_halted`
         self._live_state = LiveState(
             self._ov, self.state, self._system.efer, lambda: self._halted, lambda: self._smm

@@ -103,10 +103,10 @@ class ModelVcpu(UnicornEngine):
         self._unentered = True
         super().load(state)
 
-    def adopt(self, source: UnicornEngine) -> None:
+    def adopt(self, source: UnicornEngine, unmarked: Sequence[tuple[int, int]] | None = None) -> bool:
         """See UnicornEngine. Who moves the CPU here has found its state enterable."""
         self._unentered = False
-        super().adopt(source)
+        return super().adopt(source, unmarked)
 
     def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
         """See Vcpu."""

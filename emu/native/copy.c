@@ -1,5 +1,6 @@
-/* The CPU's whole state from one engine to another: what emu/unicorn_copy.py does, and says, field by field, in one call.
- * The tests compare both with a state that is read and loaded. */
+/* A move from one engine to another in one call: the CPU's whole state, as emu/unicorn_copy.py copies it, and says, field by
+ * field; where the run stands; and that memory was written meanwhile. The tests compare with a state that is read and
+ * loaded. */
 #include "fast.h"
 
 #include <string.h>
@@ -11,23 +12,27 @@
 #define INTERRUPT_NMI 0x200u
 #define NO_EXCEPTION (-1)
 
-/* Two engines, in the order of emu/unicorn_copy.py, which knows what is where. */
+/* Two engines, as emu/unicorn_copy.py has them, which knows what is where. */
 struct copying {
     engine *to, *from;
+    uint8_t *traces;                 /* pages that `from` has written; NULL: none are told */
+    const uint64_t (*pieces)[2];     /* what somebody else may have written of this process's memory, first and end */
     uint32_t bulk;                   /* bytes of env that are copied as they are, from its beginning */
     uint32_t mtrr, mtrr_size;        /* more of them */
     uint32_t hflags2, v_tpr, exception_is_int;
     uint32_t derived;                /* bits of hflags that belong to the state */
-    uint32_t pad;
+    uint32_t piece_count;
 };
+
+/* What there is to a state that Python has to look at. */
+enum { COPIED_NMI = 1, COPIED_BREAKPOINTS = 2, COPIED_SKIP = 4 };
 
 API uint64_t v2e_copy_layout(void)
 {
     return sizeof(struct copying);
 }
 
-/* `to` goes on where `from` stands. */
-API void v2e_fast_copy(const struct copying *c)
+static void copy_state(const struct copying *c)
 {
     engine *e = c->to;
     const uint8_t *from = c->from->env;
@@ -52,4 +57,28 @@ API void v2e_fast_copy(const struct copying *c)
     AT(int32_t, env, at.env_error_code) = AT(int32_t, env, c->exception_is_int) = 0;
     AT(uint32_t, e->cpu, at.cpu_interrupt_request) = AT(uint32_t, c->from->cpu, at.cpu_interrupt_request) & INTERRUPT_NMI;
     real_tlb_flush(e->cpu);
+}
+
+/* `to` goes on where `from` stands, with INTR low in both. Returns what Python has to look at. */
+API uint32_t v2e_fast_copy(const struct copying *c)
+{
+    engine *e = c->to;
+    struct control *to = e->control, *from = c->from->control;
+    uint64_t *dr = &AT(uint64_t, e->env, at.env_dr);
+
+    if (c->traces)
+        take_traces(e, c->traces);
+    for (uint32_t i = 0; i < c->piece_count; i++)
+        v2e_fast_host_changed(e, c->pieces[i][0], c->pieces[i][1]);
+    copy_state(c);
+    from->interrupt = from->masked = 0;
+    e->cells->end = c->from->cells->end - (uint64_t)from->remaining;
+    to->remaining = 0;
+    to->last = from->last;
+    to->skip = EMPTY;
+    to->trap = 0;
+    to->leave = LEAVE_BLOCK;
+    to->dr7 = (uint32_t)dr[7];
+    return (AT(uint32_t, e->cpu, at.cpu_interrupt_request) ? COPIED_NMI : 0) | (dr[7] & 0xff ? COPIED_BREAKPOINTS : 0) |
+           (from->skip != EMPTY ? COPIED_SKIP : 0);
 }
