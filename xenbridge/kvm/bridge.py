@@ -48,7 +48,7 @@ CALL: Final = SIGNAL + 1
 PATIENCE: Final = 10.0
 #: RIP and RFLAGS alone.
 _PLACE, _PLACE_AT = struct.Struct("<2Q"), abi.AT_REGS + abi.Regs.rip.offset
-_RSP: Final = struct.Struct("<Q")
+_WORD: Final = struct.Struct("<Q")
 _RSP_AT: Final = abi.AT_REGS + abi.Regs.rsp.offset
 _RESERVED_FLAG: Final = 2
 _TOLD: Final = b"\1"
@@ -326,7 +326,7 @@ class KvmBridge:
     def _wait_for_interrupt(self) -> None:
         cpu, page = self.cpu, self._page_of_run
         _PLACE.pack_into(page, _PLACE_AT, parked.LISTEN, _RESERVED_FLAG)
-        _RSP.pack_into(page, _RSP_AT, parked.STACK)
+        _WORD.pack_into(page, _RSP_AT, parked.STACK)
         cpu.mark_dirty(abi.SYNC_REGS)
         while True:
             reason = cpu.run()
@@ -339,7 +339,10 @@ class KvmBridge:
                     # KVM has acknowledged it, and the call came before the entry that would have delivered it.
                     self._vector = page[AT_INJECTED + 1]
                     cpu.withdraw()
-                    self.events += 1
+                else:
+                    # Or it was delivered, and the call came before the vector's stub could say it.
+                    self._vector = parked.vector_at(_WORD.unpack_from(page, _PLACE_AT)[0])
+                self.events += self._vector is not None
                 self._rest()
                 return
             if reason == abi.EXIT_IO and (access := cpu.pio()).port == parked.BELL:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import select
 import struct
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,10 +14,11 @@ import pytest
 from bridges import ICR, LAPIC, SVR, TPR, port
 from xenbridge.bridge import BridgeError
 from xenbridge.ioreq import LAYOUT, Ioreq, State, Type, read, write
-from xenbridge.kvm import hop, parked
+from xenbridge.kvm import abi, hop, parked
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.bridge import OWNED, KvmBridge
 from xenbridge.kvm.requests import FastRequests, Requests
+from xenbridge.kvm.vcpu import INTERRUPTED
 
 
 @pytest.fixture
@@ -114,3 +117,33 @@ def test_what_is_refused_is_said_and_not_done(bridge: KvmBridge) -> None:
 def test_the_code_that_a_vcpu_executes_comes_back_by_a_port_that_is_nobodys() -> None:
     ports = [owned for owned in OWNED if owned.type is Type.PIO]
     assert not any(owned.first <= number <= owned.last for owned in ports for number in (parked.DOOR, parked.BELL))
+
+
+@pytest.mark.parametrize("offset", [0, 2])
+def test_an_interrupt_that_was_delivered_when_its_vcpu_is_called_back_is_not_lost(
+    bridge: KvmBridge, offset: int
+) -> None:
+    """KVM_RUN ends for the call between the delivery and the stub's instruction that says the vector."""
+    run, page = bridge.cpu.run, bridge.cpu.page
+    reached, called = threading.Event(), threading.Event()
+
+    def interrupted() -> int:
+        reached.set()
+        assert called.wait(5)
+        struct.pack_into("<Q", page, abi.AT_REGS + abi.Regs.rip.offset, parked.BASE + 0x1000 + 8 * 0x61 + offset)
+        return INTERRUPTED
+
+    bridge.cpu.run = interrupted  # type: ignore[method-assign]
+    bridge.listen(True)
+    assert reached.wait(5)
+    threading.Timer(0.05, called.set).start()
+    bridge.listen(False)
+    bridge.cpu.run = run  # type: ignore[method-assign]
+    assert (bridge.events, bridge.take()) == (1, 0x61)
+    assert select.select([bridge.descriptor], [], [], 0)[0] == []
+
+
+def test_a_vector_is_told_by_the_place_of_its_stub_alone() -> None:
+    first = parked.BASE + 0x1000
+    assert [parked.vector_at(first + at) for at in (-1, 0, 7, 8, 0x7FF, 0x800)] == [None, 0, 0, 1, 255, None]
+    assert parked.vector_at(parked.LISTEN) is None
