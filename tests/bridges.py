@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,8 @@ from xenbridge.signals import Signals
 TPR, EOI, SVR, ICR, LVT_TIMER, INITIAL, CURRENT, DIVIDE, ISR, IRR, LINT0 = (
     LAPIC + offset for offset in (0x80, 0xB0, 0xF0, 0x300, 0x320, 0x380, 0x390, 0x3E0, 0x100, 0x200, 0x350)
 )
+#: Wakes of all threads in a second that are let pass: half of what a poll of 50 ms would make.
+MOST_SWITCHES = 10
 MASTER, SLAVE = 0x08, 0x70  #: vectors of `initialise`
 
 
@@ -82,6 +86,24 @@ def until(met: Callable[[], bool], seconds: float = 5.0) -> bool:
     while not (held := met()) and time.monotonic() < end:
         time.sleep(0.0005)
     return held
+
+
+def switches() -> int:
+    """How often threads of this process have given the CPU up by themselves, to wait for something (proc(5)): each look
+    of a poll is one, however little time it takes."""
+    found = 0
+    for status in Path("/proc/self/task").glob("*/status"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found += int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return found
+
+
+def switches_in(seconds: float) -> int:
+    """How often they do in so many seconds, but for this thread's own sleep."""
+    time.sleep(0.2)  # what went before comes to rest
+    before = switches()
+    time.sleep(seconds)
+    return switches() - before - 1
 
 
 class Driven:

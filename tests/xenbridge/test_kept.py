@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridges import Driven, until
+from bridges import MOST_SWITCHES, Driven, switches_in, until
 from emu.machine import MachineStop
 from machines import rom
 from xenbridge.bridge import BridgeError
@@ -145,6 +145,17 @@ def test_a_tick_that_finds_the_guest_late_comes_once(kind: str, signals: Signals
     driven.start()
     assert driven.end().code == 7
     assert driven.word(0x500) == 30 == sum(event.kind == "interrupt" for event in driven.machine.journal)
+    driven.close()
+
+
+@pytest.mark.parametrize("wait", ["hlt", "nop"])
+def test_a_machine_whose_devices_say_nothing_wakes_nobody(kind: str, wait: str, signals: Signals) -> None:
+    """Whether its guest waits or works: no thread of the process looks at anything now and then."""
+    driven = Driven(kind, rom(f"sti\nagain:\n{wait}\njmp again"), signals)
+    driven.start()
+    woken = switches_in(1.0)
+    assert driven.end(0.0).reason is MachineStop.REQUEST
+    assert (woken <= MOST_SWITCHES, signals.count) == (True, 0)
     driven.close()
 
 
