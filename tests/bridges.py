@@ -109,13 +109,18 @@ def switches_in(seconds: float) -> int:
 class Driven:
     """A machine whose interrupt controllers and timers a bridge has, run on a thread of its own."""
 
-    def __init__(self, kind: str, firmware: bytes, signals: Signals, **more: bool) -> None:
+    def __init__(
+        self, kind: str, firmware: bytes, signals: Signals, keeper: BridgeKeeper | None = None, **more: bool
+    ) -> None:
+        """`keeper`: one that is there already; else it is made, of `kind`."""
         try:
             # An isapc has no local APIC, and neither has its CPU.
-            bridge: MachineBridge = KvmBridge(**more) if kind == "kvm" else ModelBridge(MODELS["max"])
+            bridge: MachineBridge = keeper.bridge if keeper is not None else (
+                KvmBridge(**more) if kind == "kvm" else ModelBridge(MODELS["max"])
+            )  # fmt: skip
         except KvmError as error:
             pytest.skip(str(error))
-        self.keeper = BridgeKeeper(bridge)
+        self.keeper = keeper or BridgeKeeper(bridge)
         self.machine = build_machine(
             MachineConfig(firmware=firmware, shadow=False, memory=1 << 20, keeper=lambda: self.keeper)
         )

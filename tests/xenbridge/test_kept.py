@@ -9,9 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from bridges import MOST_SWITCHES, Driven, switches_in, until
+from emu.engine import EngineError
 from emu.machine import MachineStop
 from machines import rom
+from repl.cli import run_parser
+from repl.natively import keeper_of
 from xenbridge.bridge import BridgeError
+from xenbridge.kept import BridgeKeeper
 from xenbridge.signals import Signals
 
 KINDS = ("model", "kvm")
@@ -159,14 +163,51 @@ def test_a_machine_whose_devices_say_nothing_wakes_nobody(kind: str, wait: str, 
     driven.close()
 
 
-def test_ticks_are_lost_by_none_where_the_hypervisor_keeps_them(signals: Signals) -> None:
-    """KVM's other policy (KVM_REINJECT_CONTROL): what a late guest has missed comes behind the acknowledge."""
-    driven = Driven("kvm", guest(COUNTING, 1193, wait="hlt", ticks=TICKS), signals, reinject=True)
+#: Interrupts off for some 40 periods of 8 ms or more, then 40 ticks with them on.
+LATE = """
+    mov ecx, 60000000
+    cli
+wait_off:
+    dec ecx
+    jnz wait_off
+    mov dword [0x500], 0
+    mov dword [0x518], 40
+    sti
+wait_on:
+    cmp dword [0x500], 40
+    jb wait_on
+    cli
+"""
+
+
+@pytest.mark.parametrize(("fate", "bunch"), [("kept", True), ("dropped", False)])
+def test_missed_ticks_come_in_a_bunch_or_never(signals: Signals, fate: str, bunch: bool) -> None:
+    """`--missed-ticks`: what a late guest has not taken comes behind the acknowledge of the one before, faster than the
+    PIT counts, at 125 Hz; or it is gone, and all but two come at the PIT's pace."""
+    options = run_parser().parse_args(
+        ["--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host", "--missed-ticks", fate]
+    )
+    make = keeper_of(options)
+    assert make is not None
+    try:
+        keeper = make()
+    except EngineError as error:
+        pytest.skip(str(error))
+    assert isinstance(keeper, BridgeKeeper)
+    driven, times = Driven("kvm", guest(LATE, 9546), signals, keeper), []
+    acknowledge = keeper.acknowledge
+
+    def acknowledged() -> int:
+        times.append(time.monotonic())
+        return acknowledge()
+
+    keeper.acknowledge = acknowledged  # type: ignore[method-assign]
     begun = time.monotonic()
     driven.start()
-    assert driven.end().code == 7
-    periods = (time.monotonic() - begun) * PIT_HZ / 1193
-    assert periods >= TICKS - 2
+    assert driven.end(60).code == 7
+    late, took = ((at - begun) * PIT_HZ / 9546 for at in (times[0], times[-1]))
+    assert late > 25 and len(times) >= 40
+    assert took - late < 20 if bunch else took - late > 40 - 4
     driven.close()
 
 
