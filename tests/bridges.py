@@ -14,6 +14,7 @@ import pytest
 
 from emu.layout import LAPIC
 from emu.machine import MachineConfig, MachineExit, build_machine
+from emu.transitions import NativeConfig
 from emu.x86.cpuid import MODELS
 from xenbridge.bridge import MachineBridge
 from xenbridge.ioreq import Type, read, write
@@ -110,19 +111,24 @@ class Driven:
     """A machine whose interrupt controllers and timers a bridge has, run on a thread of its own."""
 
     def __init__(
-        self, kind: str, firmware: bytes, signals: Signals, keeper: BridgeKeeper | None = None, **more: bool
+        self,
+        kind: str,
+        firmware: bytes,
+        signals: Signals,
+        keeper: BridgeKeeper | None = None,
+        native: NativeConfig | None = None,
     ) -> None:
-        """`keeper`: one that is there already; else it is made, of `kind`."""
+        """`keeper`: one that is there already; else it is made, of `kind`. `native`: a CPU that it runs on too."""
         try:
             # An isapc has no local APIC, and neither has its CPU.
             bridge: MachineBridge = keeper.bridge if keeper is not None else (
-                KvmBridge(**more) if kind == "kvm" else ModelBridge(MODELS["max"])
+                KvmBridge() if kind == "kvm" else ModelBridge(MODELS["max"])
             )  # fmt: skip
         except KvmError as error:
             pytest.skip(str(error))
         self.keeper = keeper or BridgeKeeper(bridge)
         self.machine = build_machine(
-            MachineConfig(firmware=firmware, shadow=False, memory=1 << 20, keeper=lambda: self.keeper)
+            MachineConfig(firmware=firmware, shadow=False, memory=1 << 20, keeper=lambda: self.keeper, native=native)
         )
         self.machine.idle = self._idle
         self._awake = threading.Event()
