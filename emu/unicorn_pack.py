@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from emu.engine import EngineError
-from emu.packed import Packed
+from emu.packed import Flat, Packed
 from emu.unicorn_control import Hidden
 from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import Env, XmmReg, offset_of
@@ -18,6 +18,7 @@ _OFFSETS: Final = (
     "hflags2", "a20_mask", "efer", "v_tpr", "features", "df", "cc_src", "cc_dst", "cc_src2",
     "fpstt", "fpus", "fpuc", "fptags", "fpregs", "fpop", "fpcs", "fpds", "fpip", "fpdp", "mxcsr", "xmm",
     "sysenter_esp", "sysenter_eip", "star", "lstar", "cstar", "fmask", "kernelgsbase", "tsc_aux", "exception_is_int",
+    "pat",
 )  # fmt: skip
 
 
@@ -31,15 +32,18 @@ class Packer:
         layout = (c_uint32 * (len(_OFFSETS) + 1))(*(offset_of(Env, name) for name in _OFFSETS), ctypes.sizeof(XmmReg))
         describe = library.v2e_pack_layout
         describe.restype, describe.argtypes = c_uint64, (c_void_p,)
-        sizes = ctypes.sizeof(layout) << 48 | ctypes.sizeof(Hidden) << 32 | ctypes.sizeof(Packed)
+        sizes = ctypes.sizeof(layout) << 48 | ctypes.sizeof(Hidden) << 32 | ctypes.sizeof(Flat)
         if describe(layout) != sizes:
             raise EngineError("the helper packs a CPU's state otherwise than this package; install it again")
-        self.packed = Packed()
+        self.packed, self.flat = Packed(), Flat()
         self._engine, self._hidden = loop.engine, hidden
         hidden.engine, hidden.packed = loop.engine.value, ctypes.addressof(self.packed)
         at = ctypes.byref(hidden)
         #: see emu.packed.Packing
         self.pack: Callable[[], int] = partial(library.v2e_fast_pack, at)
+        #: fills in `flat`, but for what Unicorn does not have
+        self.look: Callable[[], None] = partial(library.v2e_fast_look, at, ctypes.byref(self.flat))
+        library.v2e_fast_look.restype = None
         self._unpack: Callable[[], None] = partial(library.v2e_fast_unpack, at)
         library.v2e_fast_unpack.restype = None
         self._host_changed = library.v2e_fast_pieces_changed

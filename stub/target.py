@@ -205,10 +205,14 @@ class HasRegisters(Protocol):
 
 @runtime_checkable
 class Expedites(Protocol):
-    """Tells the expedited registers of a stop reply in less time than `read_registers` takes for them."""
+    """Tells all registers, or the expedited ones of a stop reply, in less time than `read_registers` takes for them."""
 
     def expedite(self, thread: int, description: Description) -> str | None:
         """`description.expedited_form` with their values; None where `read_registers` is to be asked."""
+
+    def tell_all(self, thread: int, description: Description) -> bytes | None:
+        """The values of `description.registers` in hex, one behind another; None where `read_registers` is to be
+        asked."""
 
 
 @runtime_checkable
