@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from stub import messages
+from stub.ahead import Ahead
 from stub.features import supported
 from stub.handlers import (
     base,
@@ -39,7 +40,7 @@ from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running,
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame, notification
 from stub.parser import parse
 from stub.remembered import HeldAnswers, KeptWords, PacketLog
-from stub.states import BETWEEN, GREETINGS, LOOKS, MOVES, State
+from stub.states import BETWEEN, GREETINGS, LOOKS, MOVES, POINTS, State
 from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError
 from stub.traceframe import UNCHANGED
 
@@ -128,8 +129,9 @@ class Session:
         self._starting = False  #: within a resume handler
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
-        self._known: dict[bytes, tuple[messages.Message, Handler | None, bool]] = {}
+        self._known: dict[bytes, tuple[messages.Message, Handler | None, bool, bool]] = {}
         self._answers = HeldAnswers()
+        self._ahead = Ahead()
         self._looked = False  # the packet that is answered changes nothing
         self._context = Context(target, self._supported, _let_go, has_runner)
         self._context.printed = self.printed
@@ -193,10 +195,25 @@ class Session:
         known = self._answers.to(data)
         if known is None or self._out:
             return None
-        payload, self._last = known
-        self._log.note("<-", data[1:-3])
-        self._log.note("->", payload)
-        return self._last
+        payload, framed = known
+        self._log.again(data, payload)
+        return framed
+
+    def look_ahead(self) -> None:
+        """The client has its answer, and nobody waits. Where that was a stop, look up what it asked at the last one."""
+        context, answers = self._context, self._answers
+        if not self._ahead.due or self.state is not _STOPPED or self._interrupts or self._heard:
+            return
+        if not answers.held or context.frame is not None or not context.no_ack:
+            return
+        asked, answers.asked = answers.asked, {}
+        for packet in self._ahead.guess(asked, self._meaning, context.description if context.fetched else None):
+            answer = self._answer(packet[1:-3])
+            if self._looked and type(answer) is bytes:
+                answers.keep(packet, answer, self._framed(answer), ahead=True)
+
+    def _meaning(self, payload: bytes) -> messages.Message:
+        return (self._known.get(payload) or self._parse(payload))[0]
 
     @property
     def owes(self) -> bool:
@@ -245,7 +262,9 @@ class Session:
         if report.note:
             self._send(base.console(report.note + "\n"))
         self._context.thread = report.thread
-        self._send(self._stop_reply(report))
+        reply = self._stop_reply(report)
+        self._send(reply)
+        self._ahead.stopped(reply)
 
     @property
     def _running(self) -> bool:
@@ -313,8 +332,11 @@ class Session:
 
     def _send(self, payload: bytes) -> None:
         self._log.note("->", payload)
-        self._last = frame(compress(payload) if self._compressed else payload)
+        self._last = self._framed(payload)
         self._out += self._last
+
+    def _framed(self, payload: bytes) -> bytes:
+        return frame(compress(payload) if self._compressed else payload)
 
     def _damaged(self, why: str) -> None:
         self._log.note("<-", f"({why})".encode())
@@ -359,8 +381,8 @@ class Session:
     def _answer(self, payload: bytes) -> Answer:
         self._looked = False  # of what cannot be parsed
         try:
-            message, handler, self._looked = self._known.get(payload) or self._parse(payload)
-            if not self._looked:
+            message, handler, self._looked, changes = self._known.get(payload) or self._parse(payload)
+            if changes:
                 self._answers.forget()
             if self._context.halted and not isinstance(message, (*GREETINGS, messages.NonStop)):
                 self._context.halted = False
@@ -386,11 +408,13 @@ class Session:
             self._on_error(error)
             return error_text(f"internal error in {payload[:12]!r}: {type(error).__name__}: {error}")
 
-    def _parse(self, payload: bytes) -> tuple[messages.Message, Handler | None, bool]:
-        """What the packet means, who answers it, and whether it is but a look."""
+    def _parse(self, payload: bytes) -> tuple[messages.Message, Handler | None, bool, bool]:
+        """What the packet means, who answers it, whether it is but a look, and whether it may change what looks see."""
         message = parse(payload)
         looks = type(message) in LOOKS or (type(message) is messages.Transfer and message.object == "threads")
-        known = message, self._handlers.get(type(message)), looks and not self._looks_on
+        looks = looks and not self._looks_on
+        changes = not looks and type(message) not in POINTS
+        known = message, self._handlers.get(type(message)), looks, changes
         if len(payload) <= KNOWN_LENGTH:
             if len(self._known) >= KNOWN:
                 self._known.clear()
