@@ -89,37 +89,13 @@ class Connection:
             if self._pending or events or not self.alone or not session.answered or time.monotonic() >= end:
                 return events
             session.look_ahead()
-            data = self._answer_known(session, end)
+            answered, data, unsent, self.dead = self.link.exchange(session.held, end)
+            session.answered_again(answered)
+            if unsent:
+                with self._lock:
+                    self._pending = unsent
             if not data:
                 return events
-
-    def _answer_known(self, session: Session, end: float) -> bytes:
-        """Wait for packets and answer those whose answers hold; the first other one, b"" when there is none."""
-        linger, send, again = self.link.linger, self.link.send, session.again
-        while True:
-            try:
-                data = linger()
-                if (known := again(data)) is None:
-                    self.dead = not data
-                    return data
-            except BlockingIOError:
-                return b""
-            except OSError:
-                self.dead = True
-                return b""
-            try:
-                sent = send(known)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self.dead = True
-                return b""
-            if sent != len(known):
-                with self._lock:
-                    self._pending = known[sent:]
-                return b""
-            if time.monotonic() >= end:
-                return b""
 
     def receive(self, receive: Callable[[], bytes]) -> bytes:
         """What has come by one of the link's ways, b"" for nothing. Notes the client's end in `dead`."""

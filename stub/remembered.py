@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from stub.exchange import Known, known
+
 #: Packets remembered.
 LOG_LENGTH = 200
 #: Bytes of a packet shown.
@@ -84,10 +86,10 @@ class HeldAnswers:
     """What was answered to looks at a target that stands still, while nobody else gets at it and nothing but looks is
     asked: gdb asks the same several times at each stop. A packet's bytes as they came are what is looked up."""
 
-    __slots__ = ("_answers", "asked", "held")
+    __slots__ = ("asked", "held", "known")
 
     def __init__(self) -> None:
-        self._answers: dict[bytes, tuple[bytes, bytes]] = {}
+        self.known: dict[bytes, Known] = {}
         self.held = False
         #: the packets that were answered from here, or would be, since the target has stopped
         self.asked: dict[bytes, None] = {}
@@ -95,25 +97,19 @@ class HeldAnswers:
     def hold(self, held: bool) -> None:
         """True: from now on nobody but this client does anything to the target. False: that is over."""
         self.held = held
-        self._answers.clear()
+        self.known.clear()
 
     def forget(self) -> None:
         """Something else than a look was asked for."""
-        self._answers.clear()
+        self.known.clear()
 
     def keep(self, packet: bytes, payload: bytes, framed: bytes, *, ahead: bool = False) -> None:
         """`packet` was answered by `payload`, in its frame `framed`; or, `ahead`, it will be if it comes."""
         if self.held and len(payload) <= ANSWER_LENGTH:
-            if len(self._answers) >= ANSWERS:
-                self._answers.clear()
-            self._answers[packet] = payload, framed
+            if len(self.known) >= ANSWERS:
+                self.known.clear()
+            self.known[packet] = known(packet, payload, framed)
             if not ahead:
                 if len(self.asked) >= ANSWERS:
                     self.asked.clear()
                 self.asked[packet] = None
-
-    def to(self, packet: bytes) -> tuple[bytes, bytes] | None:
-        """The answer that holds, and its frame."""
-        if (known := self._answers.get(packet)) is not None:
-            self.asked[packet] = None
-        return known

@@ -14,11 +14,12 @@ mode that goes for memory only. In MONITOR, packets wait. Everything here runs o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stub import messages
 from stub.ahead import Ahead
+from stub.exchange import Known
 from stub.features import supported
 from stub.handlers import (
     base,
@@ -148,8 +149,9 @@ class Session:
         events: list[Event] = []
         self.stalled = False
         if self.state in _TALKS and len(self._out) < HIGH_WATER:
-            if (known := self.again(data)) is not None:
-                self._out += known
+            if (known := self._answers.known.get(data)) is not None:
+                self._out += known.framed
+                self.answered_again((data,))
                 return events
             payload = self._decoder.whole(data)
             if payload is not None:
@@ -189,15 +191,17 @@ class Session:
         self._out.clear()
         return out
 
-    def again(self, data: bytes) -> bytes | None:
-        """The bytes for the client that answer `data`, where that is what it has asked before and holds (see `hold`);
-        None: it is for `receive_data`."""
-        known = self._answers.to(data)
-        if known is None or self._out:
-            return None
-        payload, framed = known
-        self._log.again(data, payload)
-        return framed
+    @property
+    def held(self) -> Mapping[bytes, Known]:
+        """What has been asked and is answered alike for now (see `hold`), by the packets as they come. Whoever answers
+        one with it, when nothing else waits to be sent, says so (`answered_again`)."""
+        return self._answers.known
+
+    def answered_again(self, packets: Sequence[bytes]) -> None:
+        """These were answered by what `held` had."""
+        for packet in packets:
+            self._log.again(packet, self._answers.known[packet].payload)
+        self._answers.asked.update(dict.fromkeys(packets))
 
     def look_ahead(self) -> None:
         """The client has its answer, and nobody waits. Where that was a stop, look up what it asked at the last one."""

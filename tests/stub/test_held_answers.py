@@ -146,4 +146,4 @@ def test_many_answers_and_long_ones_cost_no_memory() -> None:
     for address in range(4 * ANSWERS):
         peer.one(f"m{address:x},1")
         peer.one(f"m{address:x},{ANSWER_LENGTH:x}")
-    assert len(peer.session._answers._answers) <= ANSWERS
+    assert len(peer.session._answers.known) <= ANSWERS
