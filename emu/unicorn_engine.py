@@ -137,6 +137,7 @@ class UnicornEngine(Running):
                 return None
             self._packer = Packer(self._loop, self._system.hidden)
             self.packed: Packed = self._packer.packed
+            self._live_state.quick = self._packer.brief
         return self
 
     def pack(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64, c_void_p
 from functools import partial
@@ -14,6 +15,7 @@ from emu.unicorn_control import Hidden
 from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import Env, XmmReg, offset_of
 
+_WORDS: Final = struct.Struct("<8Q")
 _OFFSETS: Final = (
     "hflags2", "a20_mask", "efer", "v_tpr", "features", "df", "cc_src", "cc_dst", "cc_src2",
     "fpstt", "fpus", "fpuc", "fptags", "fpregs", "fpop", "fpcs", "fpds", "fpip", "fpdp", "mxcsr", "xmm",
@@ -44,10 +46,19 @@ class Packer:
         #: fills in `flat`, but for what Unicorn does not have
         self.look: Callable[[], None] = partial(library.v2e_fast_look, at, ctypes.byref(self.flat))
         library.v2e_fast_look.restype = None
+        self._words = (c_uint64 * 8)()
+        self._brief: Callable[[], None] = partial(library.v2e_fast_brief, at, self._words)
+        library.v2e_fast_brief.restype = None
+        self._words_view = memoryview(self._words).cast("B")
         self._unpack: Callable[[], None] = partial(library.v2e_fast_unpack, at)
         library.v2e_fast_unpack.restype = None
         self._host_changed = library.v2e_fast_pieces_changed
         self._host_changed.restype, self._host_changed.argtypes = None, (c_void_p, c_void_p, c_uint32)
+
+    def brief(self) -> tuple[int, ...]:
+        """See emu.x86.state.CpuState."""
+        self._brief()
+        return _WORDS.unpack(self._words_view)
 
     def unpack(self, parts: int) -> None:
         """See emu.packed.Packing."""

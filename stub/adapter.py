@@ -193,6 +193,7 @@ class DebuggerTarget(TracingTarget):
         if self.pc_is_offset or debugger.steering.possible or debugger.unknown():
             return None
         if teller is None or teller.description is not description:
+            debugger.flat_cpu()  # has the engine tell it in less time from now on
             teller = self._teller = BriefTeller(description)
         return teller.tell(debugger.cpu_in_place())
 

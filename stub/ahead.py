@@ -6,7 +6,8 @@ up while gdb is busy with the stop. A wrong guess costs a look that nobody asked
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from stub import messages
 from stub.packet import frame
@@ -14,16 +15,22 @@ from stub.target import Description
 
 #: Packets that are guessed at one stop.
 MOST = 8
-#: A packet, or how many bytes at the program counter, at an address that is a multiple of it, are read by `m`.
-Guess = bytes | int
+
+
+class Block(NamedTuple):
+    """A packet that reads memory around the program counter, and what of the first such packet's answer is its own."""
+
+    packet: bytes
+    part: slice
 
 
 class Ahead:
     """The guesses of one client."""
 
     def __init__(self) -> None:
-        self._guesses: list[Guess] = []
-        self._guessed: list[bytes] = []  #: as packets
+        self._sizes: list[int] = []  #: of blocks of memory around the program counter, the largest first
+        self._others: list[bytes] = []
+        self._guessed: dict[bytes, None] = {}
         self._pc: int | None = None
         self._reply = b""
         self.due = False  #: there was a stop behind which nothing was guessed yet
@@ -34,33 +41,40 @@ class Ahead:
 
     def guess(
         self,
-        asked: Iterable[bytes],
+        asked: Mapping[bytes, None],
         meaning: Callable[[bytes], messages.Message],
         description: Description | None,
-    ) -> list[bytes]:
-        """What is going to be asked behind the last stop, as packets. `asked` was since the stop before; `meaning` is
-        that of a payload; `description` is the one by which the client knows registers."""
+    ) -> tuple[list[Block], list[bytes]]:
+        """What is going to be asked behind the last stop, as packets: blocks of which each lies in the first, and
+        others. `asked` was since the stop before; `meaning` is that of a payload; `description` is the one by which
+        the client knows registers."""
         self.due = False
-        if (was := list(asked)) != self._guessed:
-            self._guesses = [self._generalised(packet, meaning) for packet in was[:MOST]]
-        self._pc = _pc_of(self._reply, description)
-        self._guessed = [packet for guess in self._guesses if (packet := self._now(guess)) is not None]
-        return self._guessed
+        if asked.keys() != self._guessed.keys():
+            self._learn(list(asked)[:MOST], meaning)
+        pc = self._pc = _pc_of(self._reply, description)
+        blocks: list[Block] = []
+        if pc is not None and self._sizes:
+            start = pc & -self._sizes[0]
+            for size in self._sizes:
+                at = pc & -size
+                part = slice(2 * (at - start), 2 * (at - start + size))
+                blocks.append(Block(frame(b"m%x,%x" % (at, size)), part))
+        self._guessed = dict.fromkeys((*(block.packet for block in blocks), *self._others))
+        return blocks, self._others
 
-    def _now(self, guess: Guess) -> bytes | None:
-        """The packet that is guessed at this stop."""
-        if isinstance(guess, bytes):
-            return guess
-        return None if self._pc is None else frame(b"m%x,%x" % (self._pc & -guess, guess))
-
-    def _generalised(self, packet: bytes, meaning: Callable[[bytes], messages.Message]) -> Guess:
-        """A packet of the last stop, as it is to be at others."""
-        message = meaning(packet[1:-3])
-        if isinstance(message, messages.ReadMemory) and self._pc is not None:
-            length = message.length
-            if length & length - 1 == 0 and length and message.address == self._pc & -length:
-                return length
-        return packet
+    def _learn(self, asked: list[bytes], meaning: Callable[[bytes], messages.Message]) -> None:
+        """`asked` was at the stop whose program counter is still known. Memory at a multiple of its length, a power of
+        two, with the program counter in it is asked of another place at another stop; all else is the same."""
+        sizes, self._others = set(), []
+        for packet in asked:
+            message = meaning(packet[1:-3])
+            if isinstance(message, messages.ReadMemory) and self._pc is not None:
+                size = message.length
+                if size and not size & size - 1 and message.address == self._pc & -size:
+                    sizes.add(size)
+                    continue
+            self._others.append(packet)
+        self._sizes = sorted(sizes, reverse=True)
 
 
 def _pc_of(reply: bytes, description: Description | None) -> int | None:

@@ -211,10 +211,25 @@ class Session:
         if not answers.held or context.frame is not None or not context.no_ack:
             return
         asked, answers.asked = answers.asked, {}
-        for packet in self._ahead.guess(asked, self._meaning, context.description if context.fetched else None):
-            answer = self._answer(packet[1:-3])
-            if self._looked and type(answer) is bytes:
-                answers.keep(packet, answer, self._framed(answer), ahead=True)
+        blocks, others = self._ahead.guess(asked, self._meaning, context.description if context.fetched else None)
+        whole = b""
+        for packet, part in blocks:
+            if not whole:
+                whole = self._keep_ahead(packet)
+                if len(whole) != part.stop or whole[:1] == b"E":
+                    whole = b""  # all of it cannot be read
+            else:
+                answers.keep(packet, whole[part], self._framed(whole[part]), ahead=True)
+        for packet in others:
+            self._keep_ahead(packet)
+
+    def _keep_ahead(self, packet: bytes) -> bytes:
+        """Answer a look before it is asked for."""
+        answer = self._answer(packet[1:-3])
+        if not self._looked or type(answer) is not bytes:
+            return b""
+        self._answers.keep(packet, answer, self._framed(answer), ahead=True)
+        return answer
 
     def _meaning(self, payload: bytes) -> messages.Message:
         return (self._known.get(payload) or self._parse(payload))[0]

@@ -19,6 +19,7 @@
 #define EFER_LMA 0x400u
 #define FSW_TOP 0x3800u
 #define TOP_SHIFT 11
+#define CS_BIG 0x400000u /* D/B in the second half of a descriptor */
 #define FOP_BITS 0x7ffu /* of an opcode (SDM vol. 1, 8.1.9) */
 #define TSS_BUSY 2u
 #define SYSTEM_TYPE 0x1fu /* type and S */
@@ -213,6 +214,23 @@ static uint32_t full_tags(const uint8_t *fx)
         tags |= tag << 2 * i;
     }
     return tags;
+}
+
+/* Between two runs: where the CPU is (`CpuState.brief`). */
+API void v2e_fast_brief(const struct packing *from, uint64_t to[8])
+{
+    uint8_t *env = from->engine->env;
+    const struct segment *cs = segment_of(env, CS);
+    int wide = !!(AT(uint32_t, env, at.env_hflags) & HF_CS64);
+
+    to[1] = *from->engine->eip;
+    to[0] = wide ? to[1] : (cs->base + to[1]) & 0xffffffff;
+    to[2] = registers(env)[SP];
+    to[3] = registers(env)[SP + 1];
+    to[4] = AT(uint64_t, env, at.env_eflags) | RFLAGS_ONE;
+    to[5] = cs->selector;
+    to[6] = segment_of(env, SS)->selector;
+    to[7] = wide ? 64 : cs->flags & CS_BIG ? 32 : 16;
 }
 
 /* Between two runs: the state as a debugger looks at it, which changes nothing. */
