@@ -14,18 +14,20 @@ from stub.links import Link
 from stub.session import Event, Session
 
 #: After an answer the target's thread waits a little for the next packet (`Link.linger`), since gdb sends them in
-#: bursts and each change of threads costs as much as the packet; no longer than this in all (s), as others want the
-#: target, too.
+#: bursts and each change of threads costs as much as the packet; so long in all (s) before it looks whether others want
+#: the target, too.
 LINGER_SECONDS = 0.02
 
 
 class Connection:
     """A client that is served."""
 
-    def __init__(self, link: Link, wake: Callable[[], None]) -> None:
+    def __init__(self, link: Link, wake: Callable[[], None], undisturbed: Callable[[], bool] = lambda: False) -> None:
+        """`wake` has the server's thread look at it. `undisturbed`, on the target's thread: nobody but this client
+        wants anything of that or of the server."""
         self.link = link
         self.session: Session | None = None
-        self._wake = wake
+        self._wake, self._undisturbed = wake, undisturbed
         self._lock = threading.Lock()
         self._pending = b""
         self.closing = False  #: close when all is sent
@@ -86,16 +88,28 @@ class Connection:
             events = session.receive_data(data)
             while self.flush() and session.stalled:
                 events += session.receive_data(b"")
-            if self._pending or events or not self.alone or not session.answered or time.monotonic() >= end:
+            if self._pending or events or not self.alone or not session.answered or not (end := self._goes_on(end)):
                 return events
             session.look_ahead()
+            data = self._exchange(session, end)
+            if not data:
+                return events
+
+    def _goes_on(self, end: float) -> float:
+        """Until when to stay, where that was to be until `end`; 0: no longer."""
+        now = time.monotonic()
+        return end if now < end else now + LINGER_SECONDS if self._undisturbed() else 0.0
+
+    def _exchange(self, session: Session, end: float) -> bytes:
+        """Answer what is known; what came else, b"" where nothing did."""
+        while True:
             answered, data, unsent, self.dead = self.link.exchange(session.held, end)
             session.answered_again(answered)
             if unsent:
                 with self._lock:
                     self._pending = unsent
-            if not data:
-                return events
+            if data or unsent or self.dead or time.monotonic() < end or not (end := self._goes_on(end)):
+                return data
 
     def receive(self, receive: Callable[[], bytes]) -> bytes:
         """What has come by one of the link's ways, b"" for nothing. Notes the client's end in `dead`."""

@@ -49,18 +49,20 @@ class Server:
         make_onlooker: SessionFactory | None = None,
         run_command: Callable[[str], str] | None = None,
         look_command: Callable[[str], str] | None = None,
+        wanted: Callable[[], bool] = lambda: True,
         on_error: Callable[[BaseException], None] = lambda error: None,
         prepare: Callable[[], None] = lambda: None,
         pipes: tuple[int, int] = (0, 1),
     ) -> None:
         """`make_onlooker` makes the sessions of clients that look on; None: there are none, a second client is refused.
         `call` runs a function on the target's thread and returns what it returns. `run_command` runs a monitor
-        command, on a thread of its own, and returns its output; `look_command` is for clients that look on.
+        command, on a thread of its own, and returns its output; `look_command` is for clients that look on. `wanted`
+        says, on the target's thread, whether somebody waits for that.
         `on_error` is told what went wrong inside. `prepare` is called on the server's thread when the address can be
         reached, so that a client finds done what takes time. `pipes`: the descriptors that `stdio` means."""
         self._where = parse_address(address) if isinstance(address, str) else address
         self._make_session, self._make_onlooker = make_session, make_onlooker
-        self._call = call
+        self._call, self._wanted = call, wanted
         self._run_command, self._look_command = run_command, look_command
         self._on_error, self._prepare = on_error, prepare
         self._pipes = pipes
@@ -72,6 +74,8 @@ class Server:
         self._closing = False
         self._events: deque[tuple[Connection, list[Event]]] = deque()  #: of monitor commands that have ended
         self._waker = Waker()
+        self._knocks = select.poll()  #: what else than its clients the server's thread waits for
+        self._knocks.register(self._waker, _READ)
         self._thread = threading.Thread(target=self._main, name="v2e-gdb", daemon=True)
 
     def start(self) -> str:
@@ -121,7 +125,12 @@ class Server:
             self._call(lambda: self._connect(PipeLink(*self._pipes), "standard input"))
             return STDIO
         self._listener, shown = listen(where, MAX_REFUSED)
+        self._knocks.register(self._listener, _READ)
         return shown
+
+    def _undisturbed(self) -> bool:
+        """On the target's thread, for which this server's waits: nothing else is to be done by either."""
+        return not (self._wanted() or self._closing or self._events or self._refused or self._knocks.poll(0))
 
     # -- the server's thread
 
@@ -221,7 +230,7 @@ class Server:
         self._waker.wake()
 
     def _connect(self, link: Link, peer: str) -> None:
-        connection = Connection(link, self._waker.wake)
+        connection = Connection(link, self._waker.wake, self._undisturbed)
         connection.session = self._make_session(isinstance(link, PipeLink), connection.flush_and_wake)
         self._connection, self._peer = connection, peer
         self._count()

@@ -66,6 +66,7 @@ def test_a_look_is_what_python_reads_and_derives_and_changes_nothing(two: tuple[
     seen = read.copy()
     seen.fpu.fop &= 0x7FF
     assert unpack_state(flat.cpu, read) == seen
+    assert engine.live().brief() == read.brief()
     names = ("pc", "pat", "mode", "cpl", "ftag", "apic_base")
     derived = [REGISTERS[name].get(read) for name in names]
     assert [flat.linear_pc, flat.pat, flat.code_bits, flat.cpl, flat.tags, flat.apic_base] == derived
