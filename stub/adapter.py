@@ -103,6 +103,7 @@ class DebuggerTarget(TracingTarget):
         self._watches: dict[tuple[StopReason, int, int], int] = {}
         #: of the description that was asked for last
         self._teller: BriefTeller | None = None
+        self._often = False  #: it has told more than once
         self._flat_teller: FlatTeller | None = None
         self.pc_is_offset = False
         self.experiment = Experiment(self.microseconds)
@@ -193,8 +194,10 @@ class DebuggerTarget(TracingTarget):
         if self.pc_is_offset or debugger.steering.possible or debugger.unknown():
             return None
         if teller is None or teller.description is not description:
-            debugger.flat_cpu()  # has the engine tell it in less time from now on
             teller = self._teller = BriefTeller(description)
+        elif not self._often:
+            self._often = True
+            debugger.flat_cpu()  # has the engine tell it in less time from now on
         return teller.tell(debugger.cpu_in_place())
 
     def tell_all(self, thread: int, description: Description) -> bytes | None:

@@ -6,10 +6,11 @@ up while gdb is busy with the stop. A wrong guess costs a look that nobody asked
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from stub import messages
+from stub.meanings import Meanings
 from stub.packet import frame
 from stub.target import Description
 
@@ -42,15 +43,15 @@ class Ahead:
     def guess(
         self,
         asked: Mapping[bytes, None],
-        meaning: Callable[[bytes], messages.Message],
+        meanings: Meanings,
         description: Description | None,
     ) -> tuple[list[Block], list[bytes]]:
         """What is going to be asked behind the last stop, as packets: blocks of which each lies in the first, and
-        others. `asked` was since the stop before; `meaning` is that of a payload; `description` is the one by which
+        others. `asked` was since the stop before; `description` is the one by which
         the client knows registers."""
         self.due = False
         if asked.keys() != self._guessed.keys():
-            self._learn(list(asked)[:MOST], meaning)
+            self._learn(list(asked)[:MOST], meanings)
         pc = self._pc = _pc_of(self._reply, description)
         blocks: list[Block] = []
         if pc is not None and self._sizes:
@@ -62,12 +63,12 @@ class Ahead:
         self._guessed = dict.fromkeys((*(block.packet for block in blocks), *self._others))
         return blocks, self._others
 
-    def _learn(self, asked: list[bytes], meaning: Callable[[bytes], messages.Message]) -> None:
+    def _learn(self, asked: list[bytes], meanings: Meanings) -> None:
         """`asked` was at the stop whose program counter is still known. Memory at a multiple of its length, a power of
         two, with the program counter in it is asked of another place at another stop; all else is the same."""
         sizes, self._others = set(), []
         for packet in asked:
-            message = meaning(packet[1:-3])
+            message = meanings.of(packet[1:-3]).message
             if isinstance(message, messages.ReadMemory) and self._pc is not None:
                 size = message.length
                 if size and not size & size - 1 and message.address == self._pc & -size:
