@@ -21,11 +21,12 @@ from emu.unicorn_control import EMPTY
 from emu.unicorn_engine import UnicornEngine
 from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import HF_CPL, HF_CS32, HF_CS64, HF_LMA, HF_PE
+from emu.unicorn_live import LiveState
 from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.classes import classify
 from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.state import CR0_PE, RFLAGS_VM, CpuState
-from emu.x86.vmentry import VTX2006, Broken, Judged, Rules
+from emu.x86.vmentry import VTX2006, Broken, Judged, Rules, real_code, unless_loaded
 from xenbridge.model_exits import CLASSES, exits_for
 
 BREAKPOINT, REQUEST = ExitReason.BREAKPOINT, ExitReason.REQUEST
@@ -85,14 +86,21 @@ class ModelVcpu(UnicornEngine):
 
     def refused(self, state: CpuState) -> tuple[Broken, ...]:
         """See Vcpu."""
-        broken = self.rules.broken(state)
+        broken = unless_loaded(self.rules.broken(state), state, self._memory.read)
         if state.smm:
             return (*broken, Broken("smm", "the CPU is in system management mode", "SDM 3C 26.3.1.5"))
         return broken
 
     def enterable(self, state: CpuState) -> bool:
         """See Vcpu. Of a state in place the answers are remembered, by all that rules ask for."""
-        return self._judged.enterable(state)
+        live = cast("CpuState | LiveState", state)
+        if not isinstance(live, LiveState):
+            return not state.smm and self.rules.enterable(state, self._memory.read)
+        found = self._judged.enterable(state)
+        if not found and live.cr0 & CR0_PE and real_code(state.cs):
+            # memory decides, which is not to be remembered
+            return not state.smm and self.rules.enterable(state, self._memory.read)
+        return found
 
     def unable(self) -> str:
         """See Vcpu. It keeps all that the emulator does."""
