@@ -7,7 +7,7 @@ when an idle CPU (HLT) is carried to its next event. Nothing here looks at the h
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from emu.record import dataclass, field
 
@@ -83,9 +83,10 @@ class Clock:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def can_wake(self) -> bool:
-        """True when a timer is armed that may make something happen to an idle CPU."""
-        return any(timer.wakes and timer.deadline is not None for timer in self._timers.values())
+    def can_wake(self, futile: Container[str] = ()) -> bool:
+        """True when a timer is armed that may make something happen to an idle CPU, and is none of `futile`."""
+        timers = self._timers.values()
+        return any(timer.wakes and timer.deadline is not None and timer.name not in futile for timer in timers)
 
     def run_due(self) -> None:
         """Fire what is due at `now`, in order of deadline, then of creation."""

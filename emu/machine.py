@@ -36,7 +36,7 @@ from emu.x86.state import CR0_CACHE, CpuState
 if TYPE_CHECKING:
     from emu.transitions import Transitions
 
-#: Devices may tick for ever into a mask that others are left out of; only the alarm clock is slower than this.
+#: Devices may tick for ever and never interrupt in ways that are not foreseen; only the alarm clock is slower.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 RDX = 2  #: in CpuState.regs
 
@@ -367,6 +367,8 @@ class Machine:
             return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no device will ever interrupt")
         elif self.board.deaf:  # a timer may tick into the mask a million times a second, without end
             return MachineExit(MachineStop.DEADLOCK, detail="HLT, and every interrupt is masked")
+        elif not self.clock.can_wake(self.board.futile()):
+            return MachineExit(MachineStop.DEADLOCK, detail="HLT, and all that ticks is masked or waits for an EOI")
         elif self.clock.now - self._awake_at > IDLE_LIMIT_NS and not self.board.rtc.alarm_enabled:
             return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no interrupt for an hour of virtual time")
         if deadline is not None:
