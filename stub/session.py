@@ -35,7 +35,19 @@ from stub.handlers import (
     trace,
     traceframes,
 )
-from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays, Stopped, error_text
+from stub.handlers.base import (
+    Answer,
+    Context,
+    Gone,
+    Handler,
+    Monitor,
+    Running,
+    Silent,
+    Stays,
+    Stopped,
+    error_text,
+    thread_of,
+)
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame, notification
 from stub.parser import parse
 from stub.remembered import HeldAnswers, KeptWords, PacketLog
@@ -376,8 +388,12 @@ class Session:
                 if refusal is not None:
                     return refusal
             if self._looks_on:
-                return onlooker.answer(self._context, message, handler)
-            return handler.run(self._context, message)
+                with thread_of(self._context):
+                    return onlooker.answer(self._context, message, handler)
+            if self._context.selects is None:
+                return handler.run(self._context, message)
+            with thread_of(self._context):
+                return handler.run(self._context, message)
         except messages.MessageError as error:
             return error_text(f"malformed packet: {error}")
         except TargetError as error:
