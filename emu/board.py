@@ -236,12 +236,12 @@ class Board:
             return False
         return self.pic.deaf and (self.chipset is None or self.chipset.deaf())
 
-    def futile(self) -> frozenset[str]:
-        """Names of timers that tick for ever, and of which no tick can wake a halted CPU: until the guest accesses the
-        interrupt controllers, their interrupt is held back there. None where a hypervisor has them."""
+    def holds_back(self, timer: str) -> bool:
+        """`timer`, by its name on the clock, ticks for ever, and no tick can wake a halted CPU: until the guest
+        accesses the interrupt controllers, its interrupt is held back there. False where a hypervisor has them."""
         if self.keeper.hypervisor:
-            return frozenset()
+            return False
         if self.chipset is not None:
-            return frozenset(self.chipset.futile())
-        clocks = (("pit", layout.IRQ_PIT), ("rtc", layout.IRQ_RTC))
-        return frozenset(name for name, irq in clocks if self.pic.holds_back(irq))
+            return self.chipset.holds_back(timer)
+        irq = layout.TICKING.get(timer)
+        return irq is not None and self.pic.holds_back(irq)

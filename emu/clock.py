@@ -7,7 +7,7 @@ when an idle CPU (HLT) is carried to its next event. Nothing here looks at the h
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 from emu.record import dataclass, field
 
@@ -83,10 +83,13 @@ class Clock:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def can_wake(self, futile: Container[str] = ()) -> bool:
-        """True when a timer is armed that may make something happen to an idle CPU, and is none of `futile`."""
-        timers = self._timers.values()
-        return any(timer.wakes and timer.deadline is not None and timer.name not in futile for timer in timers)
+    def can_wake(self, held_back: Callable[[str], bool] = lambda name: False) -> bool:
+        """True when a timer is armed that may make something happen to an idle CPU, and is not `held_back`, which is
+        asked by its name."""
+        for timer in self._timers.values():
+            if timer.deadline is not None and timer.wakes and not held_back(timer.name):
+                return True
+        return False
 
     def run_due(self) -> None:
         """Fire what is due at `now`, in order of deadline, then of creation."""

@@ -315,12 +315,14 @@ class Machine:
             if not self.idle(wait):
                 self._stop = False
                 return MachineExit(MachineStop.REQUEST)
-        elif not self.clock.can_wake():
-            return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no device will ever interrupt")
-        elif self.board.deaf:  # a timer may tick into the mask a million times a second, without end
-            return MachineExit(MachineStop.DEADLOCK, detail="HLT, and every interrupt is masked")
-        elif not self.clock.can_wake(self.board.futile()):
-            return MachineExit(MachineStop.DEADLOCK, detail="HLT, and all that ticks is masked or waits for an EOI")
+        elif self.board.deaf or not self.clock.can_wake(self.board.holds_back):
+            # a timer may tick into the mask a million times a second, without end
+            why = "all that ticks is masked or waits for an EOI"
+            if not self.clock.can_wake():
+                why = "no device will ever interrupt"
+            elif self.board.deaf:
+                why = "every interrupt is masked"
+            return MachineExit(MachineStop.DEADLOCK, detail=f"HLT, and {why}")
         elif self.clock.now - self._awake_at > IDLE_LIMIT_NS and not self.board.rtc.alarm_enabled:
             return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no interrupt for an hour of virtual time")
         if deadline is not None:

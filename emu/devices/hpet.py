@@ -109,10 +109,10 @@ class Hpet:
             return -2 if n == 0 else -3
         return self._state.timers[n].config >> 9 & 31
 
-    def lines(self) -> list[tuple[str, int | None, int]]:
-        """Of each timer its name, the ISA IRQ that it drives, if any, and the input of the I/O APIC."""
-        targets = ((timer.name, self._target(n)) for n, timer in enumerate(self._timers))
-        return [(name, {-2: 0, -3: 8}[at], {-2: 2, -3: 8}[at]) if at < 0 else (name, None, at) for name, at in targets]
+    def line(self, n: int) -> tuple[int | None, int]:
+        """Of timer `n` the ISA IRQ that it drives, if any, and the input of the I/O APIC."""
+        target = self._target(n)
+        return {-2: (0, 2), -3: (8, 8)}.get(target, (None, target))
 
     def _drive(self, n: int, level: bool) -> None:
         t = self._state.timers[n]
