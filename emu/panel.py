@@ -139,7 +139,7 @@ class Panel(Inspector):
     def _ahead(self, rules: Rules) -> str:
         from emu.foresight import REACH, foresee  # of use here alone
 
-        found = foresee(self.machine, rules.enterable)
+        found = foresee(self.machine, lambda state: rules.enterable(state, self._try_physical))
         self.forget()
         if found is None:
             return f"no instruction among the next {REACH}, up to the first that reaches a device, changes that"
