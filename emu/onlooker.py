@@ -11,6 +11,7 @@ from emu.debugger import Debugger
 from emu.inspector import READ_ONLY, DebuggerError, Inspector
 from emu.journal import Event
 from emu.machine import Machine
+from emu.packed import Flat
 from emu.steering import Steering
 from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind
 from emu.subject import Subject
@@ -44,6 +45,9 @@ class Visitor(Debugger):
 
     def live_cpu(self) -> CpuState:
         return self.cpu()
+
+    def flat_cpu(self) -> Flat | None:
+        return None
 
     @property
     def retired(self) -> int | None:
