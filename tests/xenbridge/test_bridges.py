@@ -288,6 +288,31 @@ def test_what_was_acknowledged_too_early_can_be_put_back(bridge: MachineBridge, 
     assert in_service(bridge) == (1 << irq if irq < 8 else 0x04)
 
 
+def test_a_request_that_icw1_drops_is_no_spurious_interrupt_later(bridge: MachineBridge) -> None:
+    """The guest programs its controllers with interrupts off, and cannot have acknowledged anything meanwhile; the
+    hypervisor is given time to do so behind each step. Nothing is in service afterwards, nor requested."""
+    for irq in (6, 14):
+        initialise(bridge, 0)
+        port(bridge, 0xA1, 0)
+        before = bridge.events
+        bridge.set_line(irq, True)
+        bridge.listen(True)
+        assert until(lambda before=before: bridge.events > before)  # type: ignore[misc]
+        for address, value in ((0x20, 0x11), (0xA0, 0x11), (0x21, 0x20), (0xA1, 0x28), (0x21, 4), (0xA1, 2),
+                               (0x21, 1), (0xA1, 1), (0x21, 0xFE), (0xA1, 0xFF)):  # fmt: skip
+            bridge.put_back()  # as a machine does before an access
+            port(bridge, address, value)
+            time.sleep(0.01)
+        assert bridge.take() is None
+        bridge.listen(False)
+        bridge.set_line(irq, False)
+        assert (bridge.take(), in_service(bridge), requested(bridge)) == (None, 0, 0)
+        assert [lapic(bridge, IRR + 0x10 * n) | lapic(bridge, ISR + 0x10 * n) for n in range(8)] == [0] * 8
+        start_pit(bridge, 1193, mode=0)
+        assert taken(bridge) == 0x20
+        port(bridge, 0x20, 0x20)
+
+
 def test_an_interrupt_of_the_local_apic_can_be_put_back(bridge: MachineBridge) -> None:
     lapic(bridge, ICR, SELF | 0x61)
     before = bridge.events
