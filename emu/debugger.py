@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from emu.engine import EngineError
 from emu.inspector import DebuggerError
-from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
+from emu.machine import Machine, MachineError, MachineState
+from emu.machine_exits import LIMIT, MachineExit, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
 from emu.progress import Watch
 from emu.steps import Action, Request, Steps
@@ -103,6 +104,7 @@ class Debugger(Steps):
             raise DebuggerError("the guest is not running")
         executor = self.machine.executor
         left = instructions
+        self.progress.arm(True)
         try:
             if self._request is None:
                 self.forget()
@@ -118,7 +120,7 @@ class Debugger(Steps):
                     if self.poll():
                         return None
                     if (noticed := self.progress.sample()) is not None:
-                        self.machine.journal.add(executor.retired, "stuck", noticed.summary)
+                        self.machine.journal.keep(executor.retired, "stuck", noticed.summary)
                     left = 0
                     continue
                 before = executor.retired
@@ -129,6 +131,8 @@ class Debugger(Steps):
                     return None
         except StopIteration as end:
             return self._finish(end.value)
+        finally:
+            self.progress.arm(False)
         return None
 
     def _plain_steps(self, left: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
@@ -21,6 +22,7 @@ from emu.x86.state import CR0_PG, CpuState
 from stub.adapter_sweep import swept
 from stub.adapter_trace import OWNER, TracingTarget
 from stub.features import target_xml
+from stub.flat import FlatTeller
 from stub.registers import BriefTeller, X86Register
 from stub.target import (
     SIGNAL_ABRT,
@@ -40,8 +42,6 @@ from stub.tracing import Experiment
 T = TypeVar("T")
 #: Registers that are looked at in place, as a copy of the CPU's state costs more.
 FEW = 16
-#: The one CPU there is; ids count from 1.
-CPU_THREAD = 1
 _WATCH_KINDS = {
     StopReason.WATCH: BreakKind.WRITE,
     StopReason.RWATCH: BreakKind.READ,
@@ -100,8 +100,12 @@ class DebuggerTarget(TracingTarget):
         self._software: dict[int, int] = {}  #: linear address to breakpoint id
         self._hardware: dict[int, int] = {}
         self._watches: dict[tuple[StopReason, int, int], int] = {}
-        self._teller: BriefTeller | None = None  #: of the description that was asked for last
+        #: of the description that was asked for last
+        self._teller: BriefTeller | None = None
+        self._often = False  #: it has told more than once
+        self._flat_teller: FlatTeller | None = None
         self.pc_is_offset = False
+        self._threads = tuple(n + 1 for n in debugger.vcpu_numbers())
         self.experiment = Experiment(self.microseconds)
 
     def prepare(self) -> None:
@@ -125,19 +129,33 @@ class DebuggerTarget(TracingTarget):
             self._listener(self._report(stop))
 
     def report(self) -> StopReport:
-        return self._report(self._debugger.last_stop)
+        report = self._report(self._debugger.last_stop)
+        return report if len(self._threads) == 1 else replace(report, thread=self.selected())
+
+    def selected(self) -> int:
+        return self._debugger.shown_vcpu + 1
+
+    def select(self, thread: int) -> None:
+        if thread - 1 != self._debugger.shown_vcpu:
+            self._debugger.show_vcpu(thread - 1)
 
     def halt(self) -> None:
         if self._debugger.running:
             self._debugger.stop()
 
     def threads(self) -> tuple[int, ...]:
-        return (CPU_THREAD,)
+        return self._threads
 
     def thread_name(self, thread: int) -> str:
         return f"CPU {thread - 1}"
 
     def thread_text(self, thread: int) -> str:
+        if len(self._threads) > 1 and thread != (before := self.selected()):
+            self.select(thread)
+            try:
+                return self.thread_text(thread)
+            finally:
+                self.select(before)
         state = self._debugger.cpu_in_place()
         return f"{self._debugger.mode_label()} mode{', halted' if state.halted else ''}"
 
@@ -191,7 +209,21 @@ class DebuggerTarget(TracingTarget):
             return None
         if teller is None or teller.description is not description:
             teller = self._teller = BriefTeller(description)
+        elif not self._often:
+            self._often = True
+            debugger.flat_cpu()  # has the engine tell it in less time from now on
         return teller.tell(debugger.cpu_in_place())
+
+    def tell_all(self, thread: int, description: Description) -> bytes | None:
+        debugger, teller = self._debugger, self._flat_teller
+        if self.pc_is_offset or debugger.steering.possible or debugger.unknown():
+            return None
+        flat = debugger.flat_cpu()
+        if flat is None:
+            return None
+        if teller is None or teller.description is not description:
+            teller = self._flat_teller = FlatTeller(description)
+        return teller.tell(flat)
 
     def _is_unknown(self, register: Register, unknown: frozenset[str]) -> bool:
         assert isinstance(register, X86Register)
