@@ -6,7 +6,9 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-ENGINE, KVM, STUB = Path("emu", "native"), Path("xenbridge", "kvm", "native"), Path("stub", "native")
+ENGINE, KVM, SIGNALS, STUB = (
+    Path(*folder.split("/")) for folder in ("emu/native", "xenbridge/kvm/native", "xenbridge/native", "stub/native")
+)
 
 
 def extension(folder: Path, name: str, libraries: list[str]) -> Extension:
@@ -25,4 +27,11 @@ def extension(folder: Path, name: str, libraries: list[str]) -> Extension:
     )
 
 
-setup(ext_modules=[extension(ENGINE, "_fast", ["dl"]), extension(KVM, "_hop", []), extension(STUB, "_known", [])])
+setup(
+    ext_modules=[
+        extension(ENGINE, "_fast", ["dl"]),
+        extension(KVM, "_hop", []),
+        extension(SIGNALS, "_sigio", []),
+        extension(STUB, "_known", []),
+    ]
+)

@@ -322,6 +322,11 @@ class Executor(Cpu, Protocol):
     def packing(self) -> Packing | None:
         """How its state is moved without a copy in Python; None: it is not."""
 
+    @property
+    def stop_flag(self) -> int | None:
+        """The address of a byte in this process which, set to 1 by a signal's handler in C, does what `request_stop`
+        does, as long as the executor exists; None: there is none."""
+
     def display_changed(self) -> None:
         """What is behind the window of the SharedDisplay has changed. Allowed in callbacks."""
 

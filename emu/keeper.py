@@ -34,6 +34,9 @@ class Keeper:
 
     #: Readable, and with O_ASYNC a SIGIO, when `ring` is to be called; None: everything comes by itself.
     descriptor: int | None = None
+    #: Addresses of bytes that a signal's handler in C sets to 1, in this order, before `ring` is called: `due`, and
+    #: what stops the CPU. There until the machine is closed.
+    flags: tuple[int, ...] = ()
     #: Called by `ring`, from a signal's handler too: who waits for the machine's sake is to look.
     wake: Callable[[], None] = staticmethod(lambda: None)
 

@@ -212,6 +212,11 @@ class Twin:
         self._stop = True
         self._active.request_stop()
 
+    @property
+    def stop_flag(self) -> int | None:
+        """See Executor. The emulator's: a native CPU is stopped by `request_stop` alone."""
+        return self.emulator.stop_flag
+
     def state(self) -> CpuState:
         """See Cpu."""
         return self._active.state()

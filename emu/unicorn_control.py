@@ -127,6 +127,10 @@ class Control(ctypes.Structure):
     checks: int
 
 
+#: Where in it `stop` is, in bytes.
+STOP_AT: Final[int] = Control.stop.offset  # type: ignore[attr-defined]
+
+
 class Hidden(ctypes.Structure):
     """struct packing of emu/native/pack.c: the engine's side of a move, and what Unicorn is not shown, or forgets."""
 

@@ -6,6 +6,7 @@ through `_run_on`.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from ctypes import c_int64
 from functools import partial
@@ -17,6 +18,7 @@ from emu.unicorn_control import (
     EMPTY,
     STEP_DONE,
     STOP_ASKED,
+    STOP_AT,
     STOP_BREAKPOINT,
     STOP_BUDGET,
     STOP_CHANGED,
@@ -304,6 +306,11 @@ class Running(Parts):
     def request_stop(self) -> None:
         """See Executor. A request made while nothing runs ends the next run before its first instruction."""
         self._control.stop = 1
+
+    @property
+    def stop_flag(self) -> int | None:
+        """See Executor."""
+        return ctypes.addressof(self._control) + STOP_AT
 
     def interruptible(self) -> bool:
         """See Executor."""

@@ -74,8 +74,8 @@ class Rig:
         from xenbridge.signals import Signals
 
         signals = Signals()
-        signals.add(descriptor, keeper.ring)
         keeper.wake = lambda: self.worker.post(lambda: None)
+        signals.add(descriptor, keeper.ring, keeper.flags)
         return signals
 
     @functools.cached_property

@@ -134,7 +134,7 @@ class Driven:
         self._awake = threading.Event()
         self.keeper.wake = self._awake.set
         self._signals = signals
-        signals.add(bridge.descriptor, self.keeper.ring)
+        signals.add(bridge.descriptor, self.keeper.ring, self.keeper.flags)
 
     def _idle(self, left: int | None) -> bool:
         self._awake.wait(None if left is None else left / 1e9)

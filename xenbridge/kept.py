@@ -8,6 +8,7 @@ turns its interrupts off before has it put back as soon as it looks at its contr
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -46,6 +47,12 @@ class BridgeKeeper(Keeper):
         #: what INTR asks for. It changes only where the pin is updated behind it: who looked at the bridge in between
         #: would have the event, and the engine would never hear of it.
         self._waiting: int | None = None
+        self._due = ctypes.c_uint8()
+
+    @property
+    def due(self) -> bool:  # type: ignore[override]
+        """See Keeper. A byte that the signal's handler sets."""
+        return bool(self._due.value)
 
     # -- what the board is given
 
@@ -87,6 +94,8 @@ class BridgeKeeper(Keeper):
     def attach(self, executor: Executor) -> None:
         """See Keeper."""
         self._executor = executor
+        stop = executor.stop_flag
+        self.flags = (ctypes.addressof(self._due),) if stop is None else (ctypes.addressof(self._due), stop)
         self.bridge.listen(True)
 
     # -- requests
@@ -123,14 +132,14 @@ class BridgeKeeper(Keeper):
     def ring(self) -> None:
         """The bridge's descriptor has become readable. From any thread, or a signal's handler: the machine stops
         before its next instruction, and goes on behind `service`."""
-        self.due = True
+        self._due.value = 1
         if self._executor is not None:
             self._executor.request_stop()
         self.wake()
 
     def service(self) -> None:
         """See Keeper."""
-        self.due = False
+        self._due.value = 0
         self._look()
 
     def pending_vector(self) -> int | None:

@@ -29,7 +29,7 @@ from xenbridge.kvm.cpuid import cpuid_entries
 from xenbridge.kvm.devices import ioapic_state, lapic_state, pic_state, pit_state
 from xenbridge.kvm.kick import SIGNAL
 from xenbridge.kvm.requests import MASKS, make_requests
-from xenbridge.kvm.unacknowledge import put_back
+from xenbridge.kvm.unacknowledge import drop_spurious, put_back
 from xenbridge.kvm.vcpu import AT_INJECTED, INTERRUPTED, Vcpu
 from xenbridge.kvm.vm import Slot, Vm, slots_of
 
@@ -324,6 +324,21 @@ class KvmBridge:
             self._back.release()
 
     def _wait_for_interrupt(self) -> None:
+        """Have the vCPU halt until an interrupt comes, which is kept, or until it is called."""
+        while True:
+            vector = self._taken()
+            if vector is None:
+                self._rest()
+                return
+            if not drop_spurious(self.vm, self.cpu.fd, vector):
+                self._vector = vector
+                self.events += 1
+                return
+            if self._called:
+                return
+
+    def _taken(self) -> int | None:
+        """The vector of the next interrupt; None: the vCPU was called before one came."""
         cpu, page = self.cpu, self._page_of_run
         _PLACE.pack_into(page, _PLACE_AT, parked.LISTEN, _RESERVED_FLAG)
         _WORD.pack_into(page, _RSP_AT, parked.STACK)
@@ -335,20 +350,16 @@ class KvmBridge:
                     pass
                 if not self._called:
                     continue  # a signal of an earlier call
-                if page[AT_INJECTED]:
-                    # KVM has acknowledged it, and the call came before the entry that would have delivered it.
-                    self._vector = page[AT_INJECTED + 1]
-                    cpu.withdraw()
-                else:
-                    # Or it was delivered, and the call came before the vector's stub could say it.
-                    self._vector = parked.vector_at(_WORD.unpack_from(page, _PLACE_AT)[0])
-                self.events += self._vector is not None
+                if not page[AT_INJECTED]:
+                    # It may have been delivered, and the call have come before the vector's stub could say it.
+                    return parked.vector_at(_WORD.unpack_from(page, _PLACE_AT)[0])
+                # KVM has acknowledged it, and the call came before the entry that would have delivered it.
+                vector = page[AT_INJECTED + 1]
+                cpu.withdraw()
                 self._rest()
-                return
+                return vector
             if reason == abi.EXIT_IO and (access := cpu.pio()).port == parked.BELL:
-                self._vector = cpu.pio_data(access)[0]
-                self.events += 1
-                return
+                return cpu.pio_data(access)[0]
             raise KvmError(f"the borrowed vCPU ended with {abi.EXIT_NAMES.get(reason, str(reason))}")
 
     def _rest(self) -> None:

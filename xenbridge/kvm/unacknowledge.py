@@ -36,6 +36,24 @@ def put_back(vm: Vm, vcpu: int, vector: int) -> None:
     ioctl(vcpu, "SET_LAPIC", state)
 
 
+def drop_spurious(vm: Vm, vcpu: int, vector: int) -> bool:
+    """True: `vector`, acknowledged last, is an 8259's IRQ 7 for nothing (8259A, "interrupt request lines": the request
+    had gone), and nothing of it is left.
+
+    The guest has not caused it where it had its interrupts off: KVM keeps INT of a controller high whose requests ICW1
+    has dropped, until that is accessed again (arch/x86/kvm/i8259.c: kvm_pic_reset). Raises KvmError."""
+    if vector & _LEVEL != _LEVEL or _in_lapic(vcpu, vector):
+        return False
+    master, slave = vm.pic(0), vm.pic(1)
+    found = [pic for pic in (master, slave) if pic.irq_base == vector & _BASE]
+    if not found or any(pic.isr >> _LEVEL or pic.auto_eoi for pic in found):
+        return False
+    if slave in found and not slave.isr and master.isr & CASCADE:
+        master.isr &= ~CASCADE & 0xFF
+        vm.set_pic(0, master)
+    return True
+
+
 def _request(vm: Vm, chip: int, pic: abi.PicState, bit: int) -> None:
     pic.isr &= ~bit & 0xFF
     pic.irr |= bit
