@@ -8,10 +8,10 @@ include/unicorn/unicorn.h and x86.h of the pinned release; the binding's are com
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from ctypes import c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
 from emu.engine import EngineError
@@ -41,7 +41,7 @@ class Library:
         spec = find_spec("unicorn")
         if spec is None or not spec.submodule_search_locations:
             raise ImportError("unicorn is not installed")
-        self.path = str(Path(spec.submodule_search_locations[0]) / "lib" / "libunicorn.so.2")
+        self.path = os.path.join(spec.submodule_search_locations[0], "lib", "libunicorn.so.2")
         #: gives a function of its name; with [] instead of an attribute one of its own prototype
         self.functions: Any = ctypes.CDLL(self.path)
         self._open = self._function("uc_open", c_int, c_int, c_void_p)

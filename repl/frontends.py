@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repl.options import UsageError
@@ -19,6 +18,8 @@ def script_lines(options: argparse.Namespace) -> tuple[Line, ...]:
     """The lines of -c and -x, in their order. Raises UsageError for a file that cannot be read."""
     if not options.script:
         return ()
+    from pathlib import Path
+
     from repl.script import Line, ScriptError, file_lines
 
     lines: list[Line] = []
