@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from emu.packed import Packing
+from emu.named import NamedTuple
 from emu.record import dataclass
 from emu.x86.state import CpuState
+
+if TYPE_CHECKING:
+    from emu.packed import Packing
 
 
 class EngineError(Exception):

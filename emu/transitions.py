@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo
 from emu.ledger import Costs, Ledger
+from emu.named import NamedTuple
 from emu.policies import Policy
 from emu.twin import Twin
 from emu.vcpu import ExitCause, MakeVcpu, Place, Site, VmExit

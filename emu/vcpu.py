@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from emu.engine import CheckLevel, Cpu, Exit, MemoryRegion, MmioBus, PortIo
+from emu.named import NamedTuple
 from emu.packed import Packing
 from emu.record import dataclass
 from emu.x86.cpuid import CpuModel
