@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError
 from repl.machine_options import input_files
 from repl.options import UsageError
 from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def check_end_files(options: argparse.Namespace) -> None:

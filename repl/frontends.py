@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,8 @@ from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig
 
 if TYPE_CHECKING:
+    import argparse
+
     from repl.script import Line, Printer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import threading
@@ -20,6 +19,8 @@ from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig, rig_for, serve
 
 if TYPE_CHECKING:
+    import argparse
+
     from repl.script import Line
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from typing import TYPE_CHECKING
 
 from emu.engine import CheckLevel, EngineError
 from emu.firmware.payload import KernelError
@@ -16,6 +16,9 @@ from repl.media import open_media
 from repl.natively import HOSTS, keeper_of, native_config
 from repl.options import UsageError, choose, parse_count, parse_memory
 from repl.outcome import notice
+
+if TYPE_CHECKING:
+    import argparse
 
 #: What building a machine may fail with: each is one sentence.
 BUILD_FAILURES = (MachineError, EngineError, FirmwareError, KernelError, MediaError, UntilError)

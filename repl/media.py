@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import TYPE_CHECKING
 
 from emu.devices.floppy_drive import FORMATS
 from emu.machine import MachineConfig
 from emu.media import SECTOR, Disk
 from repl.options import UsageError, choose
+
+if TYPE_CHECKING:
+    import argparse
 
 BOOT_DEVICES = ("floppy", "disk", "cdrom")
 #: ISO 9660: the primary volume descriptor is in logical sector 16 and has "CD001" behind its type.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import gc
@@ -23,6 +22,8 @@ from repl.outcome import STATUS_BUDGET, STATUS_DIED, STATUS_OK, notice
 from repl.sink import Sink
 
 if TYPE_CHECKING:
+    import argparse
+
     from repl.session import Session
     from stub.server import Server
     from xenbridge.signals import Signals
