@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from typing import TYPE_CHECKING
 
 from emu.engine import Access
+from emu.named import Enum
 from emu.record import dataclass
 from emu.x86.classes import InstructionClass
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from emu.x86.vmentry import Rules
 
 
-class CatchKind(enum.Enum):
+class CatchKind(Enum):
     """An event; the value is the prompt's word for it."""
 
     PHYSICAL = "physical"  #: before an instruction, or behind an access

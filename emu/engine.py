@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from emu.named import NamedTuple
+from emu.named import Enum, NamedTuple
 from emu.record import dataclass
 from emu.x86.state import CpuState
 
@@ -22,7 +22,7 @@ class EngineError(Exception):
     """An engine cannot be had, or cannot go on; the text says why and what to do."""
 
 
-class ExitReason(enum.Enum):
+class ExitReason(Enum):
     """Why `Executor.run` came back."""
 
     __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
@@ -37,7 +37,7 @@ class ExitReason(enum.Enum):
     FAILURE = "failure"  #: the engine cannot execute the state; `Exit.detail` says why
 
 
-class CheckLevel(enum.Enum):
+class CheckLevel(Enum):
     """How much of what Unicorn leaves out is put back by asking before instructions. See docs/fidelity.md."""
 
     OFF = "off"

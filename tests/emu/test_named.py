@@ -1,8 +1,10 @@
-"""Classes made by `emu.named.NamedTuple` behave as those of `typing`, on the same definitions."""
+"""Classes made by `emu.named` behave as those of `typing` and `enum`, on the same definitions."""
 
 from __future__ import annotations
 
 import copy
+import enum
+import json
 import pickle
 import typing
 from collections.abc import Callable
@@ -11,7 +13,9 @@ from typing import Any
 import pytest
 
 import emu.named
+from emu.engine import ExitReason
 from emu.media import Geometry
+from repl.json_text import plain
 
 
 def kind_of(module: Any) -> Any:
@@ -87,3 +91,46 @@ def test_a_field_without_a_default_behind_one_with_it_is_refused() -> None:
             class Wrong(base):  # type: ignore[misc]
                 a: int = 1
                 b: int
+
+
+def enumeration(base: Any) -> Any:
+    class Colour(base):  # type: ignore[misc]
+        """Of light."""
+
+        RED = "red"
+        GREEN = 2
+
+        @property
+        def warm(self) -> bool:
+            return self is Colour.RED
+
+    return Colour
+
+
+def enumeration_facts(kind: Any) -> list[Any]:
+    red = kind.RED
+    return [
+        repr(red), str(red), f"{red}", red.name, red.value, red.warm, kind.GREEN.warm,
+        [m.name for m in kind], len(kind),
+        kind("red") is red, kind["GREEN"] is kind.GREEN, list(kind.__members__), red == "red", red == kind("red"),
+        kind.RED in {red}, kind.GREEN in {red}, copy.copy(red) is red, copy.deepcopy([red])[0] is red,
+        isinstance(red, kind), red.GREEN is kind.GREEN if hasattr(red, "GREEN") else True, kind.__doc__,
+        outcome(lambda: kind(3)), outcome(lambda: kind["BLUE"]), outcome(lambda: kind.BLUE)[0],
+    ]  # fmt: skip
+
+
+def test_enumerations_behave_as_the_standard_ones() -> None:
+    assert enumeration_facts(enumeration(emu.named.Enum)) == enumeration_facts(enumeration(enum.Enum))
+
+
+def test_members_survive_pickling_and_are_shown_by_their_value() -> None:
+    assert pickle.loads(pickle.dumps(ExitReason.HALT)) is ExitReason.HALT
+    assert json.loads(json.dumps(plain({"reason": ExitReason.HALT}))) == {"reason": "halt"}
+
+
+def test_two_members_of_one_value_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Twice\.B has the value of another member"):
+
+        class Twice(emu.named.Enum):
+            A = 1
+            B = 1
