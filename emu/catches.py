@@ -68,12 +68,12 @@ TABLES = {
     "gdtr": InstructionClass.LGDT, "idtr": InstructionClass.LIDT, "ldtr": InstructionClass.LLDT,
     "tr": InstructionClass.LTR,
 }  # fmt: skip
-SEGMENTS = {name: int(InstructionClass.SEGMENT_ES) << n for n, name in enumerate(("es", "cs", "ss", "ds", "fs", "gs"))}
+SEGMENTS = {name: InstructionClass.SEGMENT_ES << n for n, name in enumerate(("es", "cs", "ss", "ds", "fs", "gs"))}
 #: What of them an instruction is, where that takes no more words.
 PLAIN_CLASSES = {
-    CatchKind.IRET: int(InstructionClass.IRET),
-    CatchKind.MAGIC: int(InstructionClass.MAGIC),
-    CatchKind.CR: int(InstructionClass.CONTROL),
+    CatchKind.IRET: InstructionClass.IRET,
+    CatchKind.MAGIC: InstructionClass.MAGIC,
+    CatchKind.CR: InstructionClass.CONTROL,
 }
 #: What loads any part of the state that the rules for an entry look at.
 ENTRY_CLASSES = sum(SEGMENTS.values()) | int(

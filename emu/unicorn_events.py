@@ -22,7 +22,7 @@ from emu.x86.state import RFLAGS_VM, CpuState
 _MODE: Final = HF_PE | HF_LMA | HF_CS64 | HF_CS32
 LONGEST: Final = 15  #: bytes of an instruction
 PAGE: Final = 0x1000
-LTR: Final = int(InstructionClass.LTR)
+LTR: Final = InstructionClass.LTR
 
 
 class EventStops:
