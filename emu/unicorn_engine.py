@@ -28,7 +28,7 @@ from emu.x86.cpuid import CpuModel
 from emu.x86.state import CR0_PE, CR0_PG, EFER_LMA, EFER_LME, CpuState, Segment
 
 if TYPE_CHECKING:
-    from emu.packed import Packed, Packing
+    from emu.packed import Flat, Packed, Packing
 
 __all__ = ["HELPER", "UnicornEngine"]
 
@@ -142,6 +142,7 @@ class UnicornEngine(Running):
 
             self._packer = Packer(self._loop, self._system.hidden)
             self.packed: Packed = self._packer.packed
+            self._live_state.quick = self._packer.brief
         return self
 
     def pack(self) -> bool:
@@ -151,6 +152,15 @@ class UnicornEngine(Running):
             return False
         self._system.hidden.halted = self._halted
         return packer.pack() != 0
+
+    def look(self) -> Flat:
+        """See emu.packed.Packing."""
+        packer = self._packer
+        assert packer is not None, "who looks has asked for a Packing"
+        self._system.hidden.halted = self._halted
+        packer.look()
+        packer.flat.apic_base = self._system.apic_base()
+        return packer.flat
 
     def unpack(self, parts: int) -> None:
         """See emu.packed.Packing."""
