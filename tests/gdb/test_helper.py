@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emu.firmware import tour
-from machines import rom_text
+from machines import protected, rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
 
@@ -169,25 +169,18 @@ def test_backtraces_end_at_bad_stacks(helped: Gdb) -> None:
 
 
 #: 16-bit protected mode with a base that is no selector * 16, a 32-bit segment on a 32-bit stack, far calls between.
-MIXED = rom_text("""
-        mov ss, ax
-        mov sp, 0x7000
-        lgdt [cs:pointer]
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        jmp 0x08:protected
-    align 8
-    gdt:
-        dq 0
+MIXED = rom_text(
+    protected(
+        "0x08:protected",
+        """
         dw 0xffff, 0, 0x9a0f, 0x0000          ; 08: code16, base F0000h
         dw 0xffff, 0x1200, 0x920f, 0x0000     ; 10: data16
         dw 0xffff, 0, 0x9a0f, 0x00cf          ; 18: code32, base F0000h
         dw 0xffff, 0, 0x9200, 0x00cf          ; 20: flat, 32-bit stack
         dw 0xffff, 0x0200, 0x9a0f, 0x0000     ; 28: code16, base F0200h
-    pointer:
-        dw $-gdt-1
-        dd 0xf0000+gdt
+        """,
+    )
+    + """
     protected:
         mov ax, 0x20
         mov ds, ax
@@ -229,7 +222,8 @@ MIXED = rom_text("""
         nop
         pop bp
         ret
-""")
+"""
+)
 
 
 @pytest.mark.boot(firmware=MIXED)

@@ -10,28 +10,21 @@ from typing import Protocol
 import pytest
 
 from gdb_console import console
-from machines import rom_text
+from machines import protected, rom_text
 from repl.harness import Server
 from stub.gdb import helper_path
 
 #: A 16-bit protected frame calls a 32-bit one, that another, and that a 16-bit one with a leaf. A ROM at F0000h.
-MIXED = rom_text("""
-        mov ss, ax
-        mov sp, 0x7000
-        lgdt [cs:pointer]
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        jmp 0x18:protected
-    align 8
-    gdt:
-        dq 0
+MIXED = rom_text(
+    protected(
+        "0x18:protected",
+        """
         dw 0xffff, 0, 0x9a0f, 0x00cf          ; 08: code32, base F0000h
         dw 0xffff, 0, 0x9200, 0x00cf          ; 10: flat, 32-bit stack
         dw 0xffff, 0, 0x9a0f, 0x0000          ; 18: code16, base F0000h
-    pointer:
-        dw $-gdt-1
-        dd 0xf0000+gdt
+        """,
+    )
+    + """
     times 0x80-($-$$) nop
     protected:
         mov ax, 0x10
@@ -70,7 +63,8 @@ MIXED = rom_text("""
     leaf:
         nop
         ret
-""")
+"""
+)
 CODE_32, NEAR_32, LEAF = 0xF0140, 0xF0180, 0xF0240
 #: Linear address, width and instruction of each frame at LEAF, innermost first.
 FRAMES = (
