@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from dataclasses import replace as replace
 else:
 
-    def dataclass(cls: type | None = None, /, *, frozen: bool = False, slots: bool = False) -> Any:
+    def dataclass(cls: type | None = None, /, *, frozen: bool = False, slots: bool = False, eq: bool = True) -> Any:
         """`dataclasses.dataclass` of positional fields, with the options that are used here."""
         if cls is None:
-            return lambda cls: _made(cls, frozen, slots)
-        return _made(cls, frozen, slots)
+            return lambda cls: _made(cls, frozen, slots, eq)
+        return _made(cls, frozen, slots, eq)
 
     def field(
         *, default: Any = None, default_factory: Any = None, init: bool = True, repr: bool = True, compare: bool = True
@@ -89,7 +89,7 @@ class _StandardFields:
         return self._made
 
 
-def _made(cls: type, frozen: bool, slots: bool) -> type:
+def _made(cls: type, frozen: bool, slots: bool, eq: bool) -> type:
     every = {f.name: f for base in reversed(cls.__mro__[1:]) for f in base.__dict__.get("__record_fields__", ())}
     for name, kind in cls.__annotations__.items():
         given = cls.__dict__.get(name, _MISSING)
@@ -113,15 +113,18 @@ def _made(cls: type, frozen: bool, slots: bool) -> type:
     methods: dict[str, Any] = {
         "__init__": _initialiser(made, own, frozen),
         "__repr__": _shower([f.name for f in own if f.repr]),
-        "__eq__": _comparer(compared := tuple(f.name for f in own if f.compare)),
     }
     written = made.__dict__
+    compared = tuple(f.name for f in own if f.compare)
+    if eq:
+        methods["__eq__"] = _comparer(compared)
     if frozen:
         methods.update(_FROZEN)
-        methods["__hash__"] = _hasher(compared)
+        if eq:
+            methods["__hash__"] = _hasher(compared)
         if slots:
             methods["__getstate__"], methods["__setstate__"] = _pickled(tuple(f.name for f in own))
-    elif "__eq__" not in written:
+    elif eq and "__eq__" not in written:
         methods["__hash__"] = None
     for name, method in methods.items():
         # A class with __eq__ and no __hash__ has been given None for it by Python.

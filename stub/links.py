@@ -9,8 +9,9 @@ import select
 import socket
 import stat
 import struct
-from dataclasses import dataclass
 from typing import Protocol
+
+from emu.record import dataclass
 
 #: Bytes taken from a client at a time.
 CHUNK = 0x10000
