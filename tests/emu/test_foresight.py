@@ -107,7 +107,7 @@ def happened(session: Debugger) -> list[Event]:
     return [event for event in session.machine.journal if event.kind != "stop"][-100:]  # the ring holds 256
 
 
-@pytest.mark.parametrize("kind", ["tour", "seabios"])
+@pytest.mark.parametrize("kind", ["tour", pytest.param("seabios", marks=pytest.mark.slow)])
 def test_looking_ahead_again_and_again_changes_nothing_of_the_run(kind: str) -> None:
     def make() -> Debugger:
         if kind == "tour":

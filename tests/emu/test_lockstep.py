@@ -108,7 +108,7 @@ def on_loop(second: Second, block: int = 500) -> LockstepMachine:
     ("machine", "second"),
     [
         ("pc", "emulator"),
-        ("isapc", "hooked"),
+        pytest.param("isapc", "hooked", marks=pytest.mark.slow),
         pytest.param("isapc", "emulator", marks=pytest.mark.slow),
         pytest.param("pc", "hooked", marks=pytest.mark.slow),
     ],

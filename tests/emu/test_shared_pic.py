@@ -213,7 +213,7 @@ def story(made: Debugger) -> tuple[object, ...]:
 
 
 @needs_helper
-@pytest.mark.parametrize("length", [None, 1, 13, 1000])
+@pytest.mark.parametrize("length", [None, pytest.param(1, marks=pytest.mark.slow), 13, 1000])
 def test_both_loops_and_any_slice_give_the_same(monkeypatch: pytest.MonkeyPatch, length: int | None) -> None:
     gate, _ = run(monkeypatch, "gate")
     fast, _ = run(monkeypatch, "fast", slice=length)

@@ -15,7 +15,6 @@ import repl
 from gdb_batch import batch
 from xen_samples import sample
 
-pytestmark = pytest.mark.slow
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(repl.__file__).parent.parent)}
 
@@ -50,6 +49,7 @@ def test_gdb_reads_a_save_stream_with_its_hidden_state(served: str) -> None:
     assert '"CPU 0" (real mode)' in out
 
 
+@pytest.mark.slow
 @on("s_stream.bin")
 def test_gdb_changes_nothing_in_a_file_and_nothing_runs(served: str) -> None:
     out = batch(f"target remote {served}", "set $eax = 1", "set *(char *)0x600 = 1", "stepi", "p/x $eax", "x/2xb 0x610",
@@ -61,6 +61,7 @@ def test_gdb_changes_nothing_in_a_file_and_nothing_runs(served: str) -> None:
     assert "detached" in out
 
 
+@pytest.mark.slow
 @on("s_hvmctx.bin")
 def test_gdb_reads_the_registers_of_a_bare_context_and_no_memory(served: str) -> None:
     out = batch(f"target remote {served}", "p/x $rip", "p/x $eip", "p/x $idtr.limit", "x/xb 0x7c00")
@@ -69,6 +70,7 @@ def test_gdb_reads_the_registers_of_a_bare_context_and_no_memory(served: str) ->
     assert "Cannot access memory at address 0x7c00" in out
 
 
+@pytest.mark.slow
 @on("s_dump.core")
 def test_gdb_shows_what_a_core_does_not_have_as_unavailable(served: str) -> None:
     out = batch(f"target remote {served}", "p/x $ip", "p/x $eax", "p $cs_base", "p $gdtr", "x/3xb 0x7c00",
@@ -81,6 +83,7 @@ def test_gdb_shows_what_a_core_does_not_have_as_unavailable(served: str) -> None
     assert "cs    0000   ????????" in out
 
 
+@pytest.mark.slow
 @on("s_stream.bin")
 def test_a_gdb_that_kills_ends_it(served: str) -> None:
     assert "killed" in batch(f"target remote {served}", "kill")

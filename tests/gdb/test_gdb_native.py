@@ -55,6 +55,7 @@ def test_one_session_on_both_sides(gdb: Gdb) -> None:
     assert gdb.value("*(short *)0x500") == gdb.value("*(short *)0x502") == 6
 
 
+@pytest.mark.slow
 @native_loop
 def test_a_step_ends_where_it_does_on_either_side(gdb: Gdb) -> None:
     """gdb takes the same steps from the same place, and sees the same addresses."""
@@ -72,6 +73,7 @@ def test_a_step_ends_where_it_does_on_either_side(gdb: Gdb) -> None:
     assert seen[0] == seen[1]
 
 
+@pytest.mark.slow
 @native_loop
 def test_native_where_the_state_cannot_be_entered_is_refused_with_reasons(gdb: Gdb) -> None:
     assert "CS base 0xffff0000 is not selector 0xf000 << 4" in gdb.cmd("monitor native")
@@ -93,6 +95,7 @@ def test_the_helper_s_commands_move_the_cpu_and_show_it(
     assert "vtx2006" in gdb.cmd("v2e why")
 
 
+@pytest.mark.slow
 @native_loop
 def test_with_the_helper_monitor_shows_who_executes_at_once(v2e_server: Callable[..., Server]) -> None:
     who = ("emulate", "native", "emulate")
@@ -102,6 +105,7 @@ def test_with_the_helper_monitor_shows_who_executes_at_once(v2e_server: Callable
     assert [answer.split(" = ")[1] for answer in answers[1::2]] == ["emulator", "native", "emulator"]
 
 
+@pytest.mark.slow
 @pytest.mark.boot(firmware=LOOP)
 def test_without_a_hypervisor_there_is_no_engine_to_show(gdb: Gdb) -> None:
     assert "without --hypervisor" in gdb.cmd("monitor native")

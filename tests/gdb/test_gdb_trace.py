@@ -13,7 +13,6 @@ from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
 
-pytestmark = pytest.mark.slow
 
 #: A boot ROM: a loop that counts at 500h and calls what counts at 502h.
 LOOP = rom_text("""
@@ -76,6 +75,7 @@ def test_frames_show_registers_memory_and_variables_of_their_moment(gdb: Gdb, tm
         gdb.cmd("set $eax = 1")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_conditions_pass_counts_and_searches(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x} if *(short *)0x500 % 3 == 0")
@@ -99,6 +99,7 @@ def test_conditions_pass_counts_and_searches(gdb: Gdb, tmp_path: Path) -> None:
         gdb.cmd(f"tfind range {WORK:#x}, {WORK + 1:#x}")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_stepping_and_stops_change_nothing_of_what_is_collected(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x}")
@@ -123,6 +124,7 @@ def test_stepping_and_stops_change_nothing_of_what_is_collected(gdb: Gdb, tmp_pa
         gdb.cmd("tfind 12")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_a_saved_trace_is_read_without_the_machine(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x}")
@@ -144,6 +146,7 @@ def test_a_saved_trace_is_read_without_the_machine(gdb: Gdb, tmp_path: Path) -> 
     assert "collect $regs" in text
 
 
+@pytest.mark.slow
 @boot_loop
 def test_a_trace_goes_on_without_its_client_if_that_is_asked_for(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], tmp_path: Path
@@ -175,6 +178,7 @@ def test_a_trace_goes_on_without_its_client_if_that_is_asked_for(
     assert second.cmd(f"output {COUNTS}") == "{30, 29}"  # one frame has room, and the newest is kept
 
 
+@pytest.mark.slow
 @boot_loop
 def test_while_stepping_collects_the_instructions_behind_a_hit(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x} if *(short *)0x500 % 4 == 0")
@@ -207,6 +211,7 @@ def test_while_stepping_collects_the_instructions_behind_a_hit(gdb: Gdb, tmp_pat
     assert "while-stepping 5" in text
 
 
+@pytest.mark.slow
 @boot_loop
 def test_a_tracepoint_set_while_the_trace_runs_takes_part(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x}")

@@ -90,6 +90,7 @@ def test_finish_leaves_near_far_and_int_functions(helped: Gdb) -> None:
         assert helped.value("$esp") == 0x7000
 
 
+@pytest.mark.slow
 @calls
 def test_nexti_runs_over_near_far_int_and_advance_over_rep(helped: Gdb) -> None:
     helped.cmd(f"tbreak *{NEAR:#x}")
@@ -105,6 +106,7 @@ def test_nexti_runs_over_near_far_int_and_advance_over_rep(helped: Gdb) -> None:
     assert helped.value("$cx") == 0
 
 
+@pytest.mark.slow
 @calls
 def test_nexti_with_a_count_sees_what_the_guest_has_written_meanwhile(helped: Gdb) -> None:
     helped.cmd("tbreak *0xf0000")
@@ -114,6 +116,7 @@ def test_nexti_with_a_count_sees_what_the_guest_has_written_meanwhile(helped: Gd
     assert "lcall" in helped.cmd("x/i $pc")
 
 
+@pytest.mark.slow
 @calls
 def test_until_and_advance_stay_in_the_frame(helped: Gdb) -> None:
     helped.cmd(f"tbreak *{NEAR:#x}")
@@ -148,6 +151,7 @@ def test_callers_have_the_registers_that_were_kept_for_them(helped: Gdb) -> None
     assert helped.value("$cs") == 0xF000
 
 
+@pytest.mark.slow
 @calls
 def test_without_the_helper_gdb_finds_no_caller(gdb: Gdb) -> None:
     """What the helper is for; if this fails, a newer gdb has learned it."""
@@ -156,6 +160,7 @@ def test_without_the_helper_gdb_finds_no_caller(gdb: Gdb) -> None:
     assert "0x000f0104" not in gdb.cmd("backtrace")
 
 
+@pytest.mark.slow
 @calls
 def test_backtraces_end_at_bad_stacks(helped: Gdb) -> None:
     helped.cmd(f"break *{LEAF:#x}")
@@ -262,6 +267,7 @@ def test_the_prompt_s_commands_are_gdb_s_commands(helped: Gdb) -> None:
     assert "gdb runs and stops the guest" in helped.cmd("v2e continue")
 
 
+@pytest.mark.slow
 def test_functions_give_linear_addresses_in_real_and_protected_mode(helped: Gdb) -> None:
     stops = {stop.name: stop.linear for stop in tour.stops()}
     assert helped.value("$seg(0xf000, 0xfff0)") == 0xFFFF0
@@ -288,6 +294,7 @@ def test_code_is_decoded_by_the_width_asked_for(helped: Gdb) -> None:
     assert "xor    ax,ax" in helped.cmd("x/i 0xf0001")
 
 
+@pytest.mark.slow
 def test_display_decodes_right_at_the_first_stop_in_a_mode(helped: Gdb) -> None:
     stops = {stop.name: stop.linear for stop in tour.stops()}
     helped.cmd("display/i $pc")
@@ -296,6 +303,7 @@ def test_display_decodes_right_at_the_first_stop_in_a_mode(helped: Gdb) -> None:
         assert code in helped.cmd("continue")
 
 
+@pytest.mark.slow
 @calls
 def test_jumps_lead_where_the_cpu_goes_where_gdb_alone_errs(helped: Gdb, gdb: Gdb) -> None:
     # EB 10 at linear 2FFF8h in a segment with base 20010h: to offset 0000Ah of it, which is 3000Ah.
@@ -309,6 +317,7 @@ def test_jumps_lead_where_the_cpu_goes_where_gdb_alone_errs(helped: Gdb, gdb: Gd
     assert "jmp    0x3000a" in helped.cmd("x/i 0x2fff8")
 
 
+@pytest.mark.slow
 @calls
 def test_the_helper_is_sourced_by_hand_and_twice(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]

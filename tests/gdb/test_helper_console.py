@@ -75,7 +75,7 @@ FRAMES = (
     (0xF0108, 16, "ret"),
     (0xF0090, 16, "jmp"),
 )
-pytestmark = [pytest.mark.boot(firmware=MIXED), pytest.mark.slow]
+pytestmark = pytest.mark.boot(firmware=MIXED)
 
 
 class Ask(Protocol):
@@ -113,6 +113,7 @@ def test_up_down_and_frame_hold_in_commands_that_follow(ask: Ask) -> None:
         assert pc.endswith(f"= {linear:#x}"), move
 
 
+@pytest.mark.slow
 def test_a_monitor_command_leaves_the_caller_selected_and_shows_what_it_wrote(ask: Ask) -> None:
     written = ask(*AT_LEAF, "up 2", "print $eax", "monitor set eax=0x4321", "frame", "print/x $eax", "v2e set eax=0x99",
                   "frame", "print/x $eax")  # fmt: skip
@@ -138,6 +139,7 @@ def test_a_mode_switch_between_two_stops_renews_the_description_and_keeps_points
     assert "Breakpoint 2" in hit and f"{LEAF:#010x}" in hit
 
 
+@pytest.mark.slow
 def test_finish_goes_through_frames_of_both_widths(ask: Ask) -> None:
     steps = [word for _ in FRAMES[1:] for word in ("finish", "print $mode", "x/i $pc", "show architecture")]
     answers = ask(*AT_LEAF, *steps)[2:]
@@ -154,6 +156,7 @@ def test_finish_out_of_a_selected_caller_leaves_all_below_it(ask: Ask) -> None:
     assert frame.startswith(f"#0  {FRAMES[3][0]:#010x}")
 
 
+@pytest.mark.slow
 def test_nexti_runs_over_calls_of_either_width(ask: Ask) -> None:
     # from NEAR_32: PUSH, INC, the far call into 16-bit code; POP and RET; POP and RETF into 16-bit code
     *_, over, mode, caller, _, outer, place = ask(
@@ -173,6 +176,7 @@ def test_enter_repeats_the_command_that_switched_modes(ask: Ask) -> None:
     assert "=> 0xf018f:\tret" in place
 
 
+@pytest.mark.slow
 def test_sourced_behind_a_mode_switch_it_renews_the_description_at_once(ask: Ask) -> None:
     answers = ask(f"hbreak *{NEAR_32:#x}", "continue", "show architecture", f"source {helper_path()}",
                   "show architecture", "x/i $pc", arguments=())  # fmt: skip
@@ -190,6 +194,7 @@ def test_a_description_that_the_user_gave_is_not_taken_away(ask: Ask, tmp_path: 
     assert str(own) in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 def test_behind_monitor_a_hook_of_the_user_s_own_stays(ask: Ask, own: bool, tmp_path: Path) -> None:
     script = tmp_path / "hooks.gdb"
@@ -207,6 +212,7 @@ def test_commands_of_a_breakpoint_act_in_the_caller_that_they_select(ask: Ask, t
     assert FRAMES[2][2] in code
 
 
+@pytest.mark.slow
 def test_a_trace_frame_of_the_other_width_is_decoded_and_stays_selected(ask: Ask, tmp_path: Path) -> None:
     script = tmp_path / "trace.gdb"
     script.write_text(f"trace *{NEAR_32:#x}\nactions\ncollect $regs\ncollect *(char *){NEAR_32:#x}@16\nend\n")

@@ -69,6 +69,7 @@ def test_every_mode_s_breakpoint_is_recognised_without_the_helper(gdb: Gdb, stop
     assert "exited normally" in gdb.cmd("continue")
 
 
+@pytest.mark.slow
 def test_the_helper_decodes_right_at_the_first_stop_in_each_mode(helped: Gdb, stops: dict[str, int]) -> None:
     for linear in stops.values():
         helped.cmd(f"break *{linear:#x}")
@@ -102,6 +103,7 @@ SECTOR = """
     """
 
 
+@pytest.mark.slow
 @pytest.mark.boot(image=SECTOR, firmware="seabios")
 def test_a_boot_sector_s_breakpoint_under_seabios_is_met_by_its_number_and_left_again(gdb: Gdb) -> None:
     gdb.cmd("break *0x7c00")
@@ -125,6 +127,7 @@ def test_software_breakpoints_where_the_base_of_cs_is_not_0(gdb: Gdb, stops: dic
     assert met >= 3
 
 
+@pytest.mark.slow
 @boot_loop
 def test_groups_of_registers_with_the_helper(helped: Gdb) -> None:
     def shown(group: str) -> set[str]:
@@ -142,6 +145,7 @@ def test_groups_of_registers_with_the_helper(helped: Gdb) -> None:
         helped.cmd("info registers nope")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_the_cpu_is_a_thread_that_says_its_mode(gdb: Gdb) -> None:
     text = gdb.cmd("info threads")
@@ -164,6 +168,7 @@ def test_registers_are_written(gdb: Gdb) -> None:
         gdb.cmd("set $mode = 32")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_a_watchpoint_of_every_kind_goes_on_and_says_what_changed(gdb: Gdb) -> None:
     gdb.cmd("watch *(short *)0x502")
@@ -188,6 +193,7 @@ def test_hidden_state_is_shown_in_its_own_words(gdb: Gdb, stops: dict[str, int])
         assert f"\n{name} " in "\n" + text
 
 
+@pytest.mark.slow
 def test_big_real_mode_shows_in_the_limit(gdb: Gdb, stops: dict[str, int]) -> None:
     gdb.cmd(f"hbreak *{stops['pm16']:#x}")
     gdb.cmd("continue")
@@ -209,6 +215,7 @@ def test_breakpoints_count_ignore_and_condition(gdb: Gdb) -> None:
     assert gdb.value(f"*(unsigned char *){WORK:#x}") == 0xFF  # the opcode of INC: nothing was patched
 
 
+@pytest.mark.slow
 @boot_loop
 def test_adjacent_breakpoints_do_not_disturb_the_pc(gdb: Gdb) -> None:
     gdb.cmd(f"break *{WORK:#x}")
@@ -260,6 +267,7 @@ def test_ctrl_c(gdb: Gdb) -> None:
     assert "SIGINT" in gdb.wait_stop()
 
 
+@pytest.mark.slow
 @boot_loop
 @pytest.mark.parametrize("command", ["stepi", "nexti"])
 def test_ctrl_c_ends_a_long_command_of_steps(gdb: Gdb, command: str) -> None:
@@ -284,6 +292,7 @@ def test_memory_is_written_and_dumped(gdb: Gdb, tmp_path: Path) -> None:
         gdb.cmd("x/4x 0xd0000000")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_the_pc_is_written_as_a_linear_address(gdb: Gdb) -> None:
     gdb.cmd(f"break *{WORK:#x}")
@@ -296,6 +305,7 @@ def test_the_pc_is_written_as_a_linear_address(gdb: Gdb) -> None:
         gdb.cmd("set $pc = 0x7c00")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_the_helper_reads_registers_again_after_a_write(helped: Gdb) -> None:
     helped.cmd("stepi")
@@ -324,6 +334,7 @@ def test_monitor(gdb: Gdb) -> None:
     assert gdb.value("$pc") == 0
 
 
+@pytest.mark.slow
 @boot_loop
 def test_detach_takes_breakpoints_away_and_a_second_session_finds_the_guest(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
@@ -340,6 +351,7 @@ def test_detach_takes_breakpoints_away_and_a_second_session_finds_the_guest(
     assert (second.value("*(short *)0x500") - seen) & 0xFFFF == 1
 
 
+@pytest.mark.slow
 @boot_loop
 def test_a_gdb_too_many_is_told_why_it_cannot_connect(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
@@ -375,6 +387,7 @@ def test_kill_ends_the_server_and_gdb_survives(v2e_server: Callable[..., Server]
     assert server.wait() == 0
 
 
+@pytest.mark.slow
 @boot_loop
 def test_batch_mode_ends_by_detaching(v2e_server: Callable[..., Server]) -> None:
     server = v2e_server()

@@ -166,7 +166,18 @@ class Machine:
         return out
 
 
-@pytest.mark.parametrize("name", [name for name, typed in SESSIONS.items() if not typed.live])
+#: Sessions that `make test-fast` records too.
+QUICK = ("look", "step", "trace")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name, typed in SESSIONS.items()
+        if not typed.live
+    ],
+)
 def test_a_recorded_session_gives_the_same_bytes_without_gdb_and_without_a_socket(name: str, tmp_path: Path) -> None:
     if shutil.which("gdb") is None:
         pytest.skip("gdb is not installed")

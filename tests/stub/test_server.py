@@ -290,6 +290,7 @@ def test_a_flood_of_questions_is_answered_to_the_last(bench: Bench) -> None:
     assert count == 1000
 
 
+@pytest.mark.slow
 def test_ten_megabytes_of_random_bytes_and_then_a_question(bench: Bench) -> None:
     address = bench.serve()
     peer = Peer(address)
