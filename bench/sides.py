@@ -18,7 +18,7 @@ from typing import IO, Literal
 #: The end of a debug-exit write of 0, on both sides: (0 << 1) | 1.
 GUEST_EXIT_STATUS = 1
 START_SECONDS = 30.0
-RUN_SECONDS = 120.0
+RUN_SECONDS = 300.0
 MEMORY = "64M"
 KERNEL_MEMORY = "128M"
 
@@ -96,7 +96,8 @@ class Side:
         raise BenchError(f"{self.name} runs no kernels")
 
     def kernel_to(self, kernel: Kernel, text: bytes) -> float:
-        """Seconds from the start of the process until the guest has sent `text` on its serial line."""
+        """Seconds from the start of the process until the guest has sent `text` on its serial line. Raises
+        FigureUnavailable when that takes too long, BenchError when the process ends before."""
         command = [*self.kernel_program(kernel), *self.kernel_arguments(kernel)]
         begin = time.perf_counter()
         process = subprocess.Popen(
@@ -110,6 +111,8 @@ class Side:
             while text not in said:
                 # a text may come in two pieces
                 piece = os.read(process.stdout.fileno(), 1 << 16)
+                if not piece and time.perf_counter() - begin >= RUN_SECONDS:
+                    raise FigureUnavailable(f"{self.name}'s guest did not say {text!r} in {RUN_SECONDS:g} s")
                 if not piece:
                     raise BenchError(f"{self.name}'s guest never said {text!r}; its last words: {said[-200:]!r}")
                 said += piece

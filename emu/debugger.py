@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from emu.engine import EngineError
 from emu.inspector import DebuggerError
-from emu.machine import LIMIT, Machine, MachineError, MachineExit, MachineState, MachineStop
+from emu.machine import Machine, MachineError, MachineState
+from emu.machine_exits import LIMIT, MachineExit, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
 from emu.progress import Watch
 from emu.steps import Action, Request, Steps

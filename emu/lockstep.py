@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from emu.clock import NS_PER_INSTRUCTION
 from emu.configuration import MachineConfig, cpu_model, memory_parts
 from emu.engine import Executor
-from emu.machine import LIMIT, Machine, MachineExit, MachineState, MachineStop
+from emu.machine import Machine, MachineState
+from emu.machine_exits import LIMIT, MachineExit, MachineStop
 from emu.pages import PAGE, Pages
 from emu.record import replace
 from emu.recording import RecordingEngine

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,16 +14,16 @@ from emu.bus import Mmio, Ports, Range, Told
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.vga_memory import DisplayMemory
-from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay
+from emu.engine import Executor, ExitReason, Fault, MmioBus, PortIo, SharedDisplay
 from emu.firmware.payload import Payload
 from emu.inputs import InputRecord, Inputs
 from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
-from emu.media import Disk
+from emu.machine_exits import EXIT_STOPS, LIMIT, MachineExit, MachineStop
+from emu.machine_state import MachineState, digest, media_of
 from emu.memory import PhysicalMemory
 from emu.outputs import Outputs
-from emu.pages import Pages
-from emu.record import dataclass, field
+from emu.physical import Physical
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
 from emu.vcpu import ExitCause
@@ -39,55 +38,7 @@ if TYPE_CHECKING:
 #: Devices may tick for ever into a mask that others are left out of; only the alarm clock is slower than this.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 RDX = 2  #: in CpuState.regs
-
-
-class MachineStop(enum.Enum):
-    """Why `Machine.run` came back."""
-
-    LIMIT = "limit"
-    REQUEST = "request"
-    BREAKPOINT = "breakpoint"
-    WATCHPOINT = "watchpoint"
-    SHUTDOWN = "shutdown"
-    DEADLOCK = "deadlock"  #: halted, and nothing can wake the CPU
-    EXIT = "exit"  #: the debug-exit port was written
-    POWEROFF = "poweroff"
-    FAILURE = "failure"
-    EVENT = "event"  #: a change of mode or task, see Executor.set_event_stops
-
-
-@dataclass(frozen=True, slots=True)
-class MachineExit:
-    """`exit` is the engine's part of the story where it had one; `code` what the debug-exit port was given."""
-
-    reason: MachineStop
-    exit: Exit | None = None
-    code: int | None = None
-    detail: str = ""
-
-
-@dataclass(slots=True)
-class MachineState:
-    """The whole machine as one value: equal states continue equally."""
-
-    retired: int
-    cpu: CpuState
-    clock: ClockState
-    memory: Pages
-    devices: dict[str, Any] = field(default_factory=dict)
-
-
-_EXIT_STOPS = {
-    ExitReason.BREAKPOINT: MachineStop.BREAKPOINT,
-    ExitReason.WATCHPOINT: MachineStop.WATCHPOINT,
-    ExitReason.EVENT: MachineStop.EVENT,
-    ExitReason.SHUTDOWN: MachineStop.SHUTDOWN,
-    ExitReason.FAILURE: MachineStop.FAILURE,
-}
 _BUDGET = ExitReason.BUDGET
-_WINDOW_END = layout.VGA_WINDOW + layout.VGA_WINDOW_SIZE
-#: How `run` and `step` end when nothing else happened.
-LIMIT = MachineExit(MachineStop.LIMIT)
 
 
 class Machine:
@@ -115,6 +66,7 @@ class Machine:
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
         self.display = DisplayMemory(self.memory.live("vga"))
+        self._physical = Physical(self.memory, self.display)
         #: who has the interrupt controllers and timers
         self.keeper = config.keeper()
         try:
@@ -321,12 +273,12 @@ class Machine:
             exit = executor.run(budget, skip_breakpoint=skip_breakpoint)
             if skip_breakpoint and executor.retired != before:
                 skip_breakpoint = False
-            if exit.reason is not _BUDGET and exit.reason in _EXIT_STOPS:
+            if exit.reason is not _BUDGET and exit.reason in EXIT_STOPS:
                 self.pin.settle()
                 if passed is not None and exit.reason is ExitReason.BREAKPOINT and passed():
                     skip_breakpoint = True
                     continue
-                return MachineExit(_EXIT_STOPS[exit.reason], exit, detail=exit.detail)
+                return MachineExit(EXIT_STOPS[exit.reason], exit, detail=exit.detail)
 
     def step(self) -> MachineExit | None:
         """One instruction, whatever breakpoint is on it, where nothing comes before it: as `run` would with
@@ -348,9 +300,9 @@ class Machine:
             # Whatever else the instruction did to the machine would have asked for the run's end.
             if deadline is None or deadline > now + NS_PER_INSTRUCTION:
                 return LIMIT
-        elif exit.reason in _EXIT_STOPS:
+        elif exit.reason in EXIT_STOPS:
             self.pin.settle()
-            return MachineExit(_EXIT_STOPS[exit.reason], exit, detail=exit.detail)
+            return MachineExit(EXIT_STOPS[exit.reason], exit, detail=exit.detail)
         return self.run(start + 1, skip_breakpoint=executor.retired == start)
 
     def _idle(self, deadline: int | None) -> MachineExit | None:
@@ -430,32 +382,18 @@ class Machine:
 
     # -- the whole as a value
 
-    def _media(self) -> list[tuple[str, Disk]]:
-        """Every medium under the name that its state has."""
-        config = self.config
-        return (
-            [(f"disk{i}", disk) for i, disk in enumerate(config.disks)]
-            + [(f"floppy{i}", disk) for i, disk in enumerate(config.floppies)]
-            + [(f"virtio-disk{i}", disk) for i, disk in enumerate(config.virtio)]
-            + [(f"cdrom{i}", disk) for i, disk in enumerate(config.cdroms)]
-        )
+    def _device_states(self) -> dict[str, Any]:
+        states = {name: device.save() for name, device in self.board.device_table.items()}
+        states.update({name: disk.save() for name, disk in media_of(self.config)})
+        return states
 
     def save(self) -> MachineState:
         """Everything that decides how the run goes on. Parts that did not change since the last state are the same
         objects in both, so a state is to be kept and looked at, not changed."""
         self.service()
-        devices = {name: device.save() for name, device in self.board.device_table.items()}
-        devices.update({name: disk.save() for name, disk in self._media()})
-        cpu, clock = self.executor.state(), self.clock.save()
-        if (last := self._last) is not None:
-            cpu = last.cpu if cpu == last.cpu else cpu
-            clock = last.clock if clock == last.clock else clock
-            for name, old in last.devices.items():
-                if devices[name] == old:
-                    devices[name] = old
-            if all(devices[name] is old for name, old in last.devices.items()):
-                devices = last.devices
-        self._last = MachineState(self.executor.retired, cpu, clock, self.memory.save(), devices)
+        devices, cpu, clock = self._device_states(), self.executor.state(), self.clock.save()
+        state = MachineState(self.executor.retired, cpu, clock, self.memory.save(), devices)
+        self._last = state.shared_with(self._last)
         return self._last
 
     def restore(self, state: MachineState) -> None:
@@ -474,7 +412,7 @@ class Machine:
         if self.board.chipset is not None:
             self.board.chipset.smm.loaded(state.cpu.smm)
             self.board.chipset.apply()
-        for name, disk in self._media():
+        for name, disk in media_of(self.config):
             disk.restore(state.devices[name])
         self._ended = self._reset = None
         self._last = state
@@ -488,10 +426,11 @@ class Machine:
         ram = hashlib.blake2b(digest_size=16)
         for part in self.memory.ram():
             ram.update(part)
-        states = [(name, device.save()) for name, device in sorted(self.board.device_table.items())]
-        states += [(name, disk.save()) for name, disk in self._media()]
+        states = sorted(self.board.device_table.items())
+        named = [(name, device.save()) for name, device in states]
+        named += [(name, disk.save()) for name, disk in media_of(self.config)]
         return FingerprintView(
-            self.executor.retired, self.clock.now, ram.hexdigest(), _digest(self.executor.state()), _digest(states)
+            self.executor.retired, self.clock.now, ram.hexdigest(), digest(self.executor.state()), digest(named)
         )
 
     # -- Subject
@@ -506,45 +445,14 @@ class Machine:
     def unknown(self, cpu: int = 0) -> frozenset[str]:
         return frozenset()
 
-    def _shows_display(self, address: int) -> bool:
-        """The VGA answers there: no memory of a chipset is in front of its window."""
-        return _meets_window(address, 1) and not self.memory.available(address, 1)
-
     def read_physical(self, address: int, length: int) -> bytes:
-        """What the CPU would read, without side effects; of the VGA's window too."""
-        if address >= _WINDOW_END or address + length <= layout.VGA_WINDOW:  # as `_meets_window`, asked most often
-            return self.memory.read(address, length)
-        return b"".join(
-            bytes(self.display.peek(at - layout.VGA_WINDOW + i, 1) for i in range(count))
-            if self._shows_display(at)
-            else self.memory.read(at, count)
-            for at, count in _split(address, length)
-        )
+        return self._physical.read(address, length)
 
     def readable_physical(self, address: int, length: int) -> int:
-        readable = 0
-        for at, count in _split(address, length):
-            part = count if self._shows_display(at) else self.memory.available(at, count)
-            readable += part
-            if part < count:
-                break
-        return readable
+        return self._physical.readable(address, length)
 
     def write_physical(self, address: int, data: bytes) -> None:
-        """As the CPU would write to the VGA's window, as the host writes elsewhere."""
-        if not _meets_window(address, len(data)):
-            self.memory.write(address, data)
-            return
-        have = self.readable_physical(address, len(data))
-        if have < len(data):
-            raise MemoryUnavailable(address + have, "no memory at this physical address")
-        for at, count in _split(address, len(data)):
-            part = data[at - address : at - address + count]
-            if self._shows_display(at):
-                for i, byte in enumerate(part):
-                    self.display.write(at - layout.VGA_WINDOW + i, byte, 1)
-            else:
-                self.memory.write(at, part)
+        self._physical.write(address, data)
 
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
         self._load(state)
@@ -587,25 +495,6 @@ class Machine:
     def close(self) -> None:
         self.executor.close()
         self.keeper.close()
-
-
-def _meets_window(address: int, length: int) -> bool:
-    return address < _WINDOW_END and address + length > layout.VGA_WINDOW
-
-
-def _split(address: int, length: int) -> Iterator[tuple[int, int]]:
-    """(address, bytes) of the parts of a physical range before, in and behind the VGA's window."""
-    end = address + length
-    for edge in (layout.VGA_WINDOW, layout.VGA_WINDOW + layout.VGA_WINDOW_SIZE, end):
-        if address < min(edge, end):
-            yield address, min(edge, end) - address
-            address = min(edge, end)
-
-
-def _digest(value: object) -> str:
-    import hashlib
-
-    return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()
 
 
 def build_machine(config: MachineConfig) -> Machine:

@@ -8,7 +8,8 @@ from emu.breakpoints import Counted
 from emu.engine import Access
 from emu.followers import Followers
 from emu.inspector import MAX_INSTRUCTION, DebuggerError
-from emu.machine import LIMIT, Machine, MachineExit, MachineStop
+from emu.machine import Machine
+from emu.machine_exits import LIMIT, MachineExit, MachineStop
 from emu.points import Points
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind, fault_chain
 from emu.x86 import disasm

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import guests, loops, raw_figures, requests
+from bench import guests, loops, raw_figures, requests, sides
 from bench.__main__ import main, row
 from bench.figures import FIGURES, Figure
-from bench.sides import BenchError, Kernel, Qemu, Side, V2e
+from bench.sides import BenchError, FigureUnavailable, Kernel, Qemu, Side, V2e
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,6 +56,16 @@ def test_a_stub_that_refuses_a_packet_is_an_error_with_its_words(tmp_path):
         with pytest.raises(BenchError, match="answers b'mfeffff000,4' by b'E"):
             client.good(b"mfeffff000,4")
         client.close()
+
+
+def test_a_kernel_that_does_not_come_to_its_text_in_time_leaves_out_one_figure(monkeypatch):
+    class Slow(Side):
+        def kernel_arguments(self, kernel):
+            return ["60"]
+
+    monkeypatch.setattr(sides, "RUN_SECONDS", 0.3)
+    with pytest.raises(FigureUnavailable, match=r"^slow's guest did not say b'hello' in 0\.3 s$"):
+        Slow("slow", ("sleep",)).kernel_to(Kernel(Path("k"), Path("i"), ""), b"hello")
 
 
 def test_the_exit_guest_writes_0_to_the_debug_exit_port():

@@ -14,7 +14,7 @@ from emu.clock import Clock
 from emu.engine import Exit, ExitReason, Watch
 from emu.inspector import DebuggerError
 from emu.journal import Journal
-from emu.machine import LIMIT, MachineExit, MachineStop
+from emu.machine_exits import LIMIT, MachineExit, MachineStop
 from emu.outputs import Outputs
 from emu.x86.state import CpuState
 from xenbridge.xen.channels import serve_until
