@@ -13,7 +13,6 @@ from gdb_batch import batch
 from machines import rom_text
 from repl.harness import Gdb, Server
 
-
 #: Counts in CX and at 500h, and puts functions of both into other registers.
 COUNTER = rom_text("""
         mov ss, ax

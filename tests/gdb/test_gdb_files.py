@@ -15,7 +15,6 @@ import repl
 from gdb_batch import batch
 from xen_samples import sample
 
-
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(repl.__file__).parent.parent)}
 
 

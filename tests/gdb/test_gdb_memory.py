@@ -11,7 +11,6 @@ import pytest
 from machines import rom_text
 from repl.harness import Gdb, GdbError
 
-
 #: Maps linear 400000h to physical 0, by 4 MiB pages, and goes on in 32-bit code.
 PAGED = rom_text("""
         mov dword [0x8000], 0x83

@@ -10,7 +10,6 @@ import pytest
 from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 
-
 #: A boot ROM: counts at 500h for ever.
 LOOP = rom_text("""
     again:

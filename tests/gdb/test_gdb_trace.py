@@ -13,7 +13,6 @@ from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
 
-
 #: A boot ROM: a loop that counts at 500h and calls what counts at 502h.
 LOOP = rom_text("""
         mov ss, ax
