@@ -103,7 +103,7 @@ def test_stops_from_another_thread_change_nothing() -> None:
         stop = worker.wait(rng.random() * 0.004)
         if stop is None:
             worker.interrupt()
-            stop = worker.wait(30)
+            stop = worker.wait(60)
         assert stop is not None
         if stop.kind is StopKind.EXIT:
             break

@@ -23,7 +23,7 @@ from stub.parser import parse
 from stub.session import Close, RunCommand, Session
 from stub_fakes import FakeTarget
 
-PATIENCE = 20  #: seconds until a test that hangs fails
+PATIENCE = 60  #: seconds until a test that hangs fails, on a busy host too
 RECORDINGS = {path.stem: path.read_bytes() for path in sorted(RECORDED.glob("*.rsp"))}
 #: What gdb asks of every stub, and this one has nothing to say to.
 UNKNOWN = {b"vFile:setfs:0"}
