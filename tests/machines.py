@@ -53,6 +53,29 @@ def protected(start: str, descriptors: str) -> str:
     """
 
 
+def calling(setup: str = "") -> str:
+    """Code for `rom_text`, behind `setup` a loop that counts at 500h and calls CALLED, which counts at 502h."""
+    return f"""
+        {setup}
+        mov ss, ax
+        mov sp, 0x1000
+    again:
+        inc word [0x500]
+        call work
+        mov cx, 5
+    spin:
+        loop spin
+        jmp again
+    times 0x100-($-$$) nop
+    work:
+        inc word [0x502]
+        ret
+    """
+
+
+CALLED = 0xF0100
+
+
 @functools.cache
 def rom(body: str, data: str = "") -> bytes:
     """The ROM of `rom_text`."""

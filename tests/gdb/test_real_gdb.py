@@ -11,7 +11,7 @@ import pytest
 
 from emu.firmware import tour
 from gdb_batch import batch
-from machines import rom_text
+from machines import CALLED, calling, rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.server import MAX_ONLOOKERS
 
@@ -25,22 +25,7 @@ DECODED = {
 WIDTH = {"pm32": 32, "pse": 32, "pae": 32, "long64": 64, "compat": 32}
 
 #: A boot ROM without a BIOS: a loop with a call at CS base F0000h.
-LOOP = rom_text("""
-        mov ss, ax
-        mov sp, 0x1000
-    again:
-        inc word [0x500]
-        call work
-        mov cx, 5
-    spin:
-        loop spin
-        jmp again
-    times 0x100-($-$$) nop
-    work:
-        inc word [0x502]
-        ret
-""")
-WORK = 0xF0100
+LOOP = rom_text(calling())
 boot_loop = pytest.mark.boot(firmware=LOOP)
 DIES = LOOP.replace("call work", "lidt [cs:none]\n ud2\n none: dq 0")
 EXITS = LOOP.replace("call work", "mov al, 3\n out 0xf4, al")
@@ -156,7 +141,7 @@ def test_the_cpu_is_a_thread_that_says_its_mode(gdb: Gdb) -> None:
 
 @boot_loop
 def test_registers_are_written(gdb: Gdb) -> None:
-    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{CALLED:#x}")
     gdb.cmd("continue")
     gdb.cmd("set $eax = 0x12345678")
     gdb.cmd("set $al = 1")
@@ -203,7 +188,7 @@ def test_big_real_mode_shows_in_the_limit(gdb: Gdb, stops: dict[str, int]) -> No
 
 @boot_loop
 def test_breakpoints_count_ignore_and_condition(gdb: Gdb) -> None:
-    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{CALLED:#x}")
     assert "Breakpoint 1, " in gdb.cmd("continue")
     assert gdb.value("*(short *)0x502") == 0
     gdb.cmd("ignore 1 10")
@@ -212,26 +197,26 @@ def test_breakpoints_count_ignore_and_condition(gdb: Gdb) -> None:
     gdb.cmd("condition 1 *(short *)0x500 == 20")
     gdb.cmd("continue")
     assert gdb.value("*(short *)0x500") == 20
-    assert gdb.value(f"*(unsigned char *){WORK:#x}") == 0xFF  # the opcode of INC: nothing was patched
+    assert gdb.value(f"*(unsigned char *){CALLED:#x}") == 0xFF  # the opcode of INC: nothing was patched
 
 
 @pytest.mark.slow
 @boot_loop
 def test_adjacent_breakpoints_do_not_disturb_the_pc(gdb: Gdb) -> None:
-    gdb.cmd(f"break *{WORK:#x}")
-    gdb.cmd(f"break *{WORK + 4:#x}")
-    gdb.cmd(f"break *{WORK + 1:#x}")  # in the middle of an instruction: never reached
-    for pc in (WORK, WORK + 4, WORK, WORK + 4):
+    gdb.cmd(f"break *{CALLED:#x}")
+    gdb.cmd(f"break *{CALLED + 4:#x}")
+    gdb.cmd(f"break *{CALLED + 1:#x}")  # in the middle of an instruction: never reached
+    for pc in (CALLED, CALLED + 4, CALLED, CALLED + 4):
         gdb.cmd("continue")
         assert gdb.value("$pc") == pc
 
 
 @boot_loop
 def test_stepping(gdb: Gdb) -> None:
-    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{CALLED:#x}")
     gdb.cmd("continue")
     gdb.cmd("stepi")
-    assert gdb.value("$pc") == WORK + 4
+    assert gdb.value("$pc") == CALLED + 4
     gdb.cmd("stepi")
     assert "mov    $0x5,%cx" in gdb.cmd("x/i $pc")
     spin = gdb.value("$pc") + 3
@@ -252,7 +237,7 @@ def test_watchpoints(gdb: Gdb, command: str, word: str) -> None:
     gdb.cmd(f"{command} *(short *)0x502")
     text = gdb.cmd("continue")
     assert word in text
-    assert gdb.value("$pc") == WORK + 4
+    assert gdb.value("$pc") == CALLED + 4
 
 
 @boot_loop
@@ -295,9 +280,9 @@ def test_memory_is_written_and_dumped(gdb: Gdb, tmp_path: Path) -> None:
 @pytest.mark.slow
 @boot_loop
 def test_the_pc_is_written_as_a_linear_address(gdb: Gdb) -> None:
-    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{CALLED:#x}")
     gdb.cmd("continue")
-    gdb.cmd(f"set $pc = {WORK + 4:#x}")
+    gdb.cmd(f"set $pc = {CALLED + 4:#x}")
     assert gdb.value("$ip") in (0x100, 0x104)  # gdb keeps what it has read until it asks again
     gdb.cmd("maintenance flush register-cache")
     assert gdb.value("$ip") == 0x104
@@ -341,7 +326,7 @@ def test_detach_takes_breakpoints_away_and_a_second_session_finds_the_guest(
 ) -> None:
     server = v2e_server()
     first = start_gdb(server)
-    first.cmd(f"break *{WORK:#x}")
+    first.cmd(f"break *{CALLED:#x}")
     first.cmd("continue")
     assert "detached" in first.cmd("detach")
     second = start_gdb(server)
@@ -373,10 +358,10 @@ def test_restart_in_extended_mode(v2e_server: Callable[..., Server], start_gdb: 
     server = v2e_server()
     gdb = start_gdb()
     gdb.connect(server.address, extended=True)
-    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{CALLED:#x}")
     gdb.cmd("continue")
     gdb.cmd("run")
-    assert gdb.value("$pc") == WORK  # through the reset vector to the breakpoint again
+    assert gdb.value("$pc") == CALLED  # through the reset vector to the breakpoint again
     assert gdb.value("*(short *)0x502") == 0
 
 
