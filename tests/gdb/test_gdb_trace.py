@@ -225,6 +225,7 @@ def test_a_tracepoint_set_while_the_trace_runs_takes_part(gdb: Gdb, tmp_path: Pa
     assert text.count("already hit 3 times") == 2
 
 
+@pytest.mark.slow
 def test_a_frame_is_decoded_as_the_mode_in_which_it_was_collected(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], tmp_path: Path
 ) -> None:

@@ -150,6 +150,7 @@ def test_finish_goes_through_frames_of_both_widths(ask: Ask) -> None:
         assert ("i8086" if width == 16 else '"i386"') in architecture
 
 
+@pytest.mark.slow
 def test_finish_out_of_a_selected_caller_leaves_all_below_it(ask: Ask) -> None:
     *_, mode, frame = ask(*AT_LEAF, "up 2", "finish", "print $mode", "frame")
     assert mode.endswith(" = 32")
@@ -169,6 +170,7 @@ def test_nexti_runs_over_calls_of_either_width(ask: Ask) -> None:
     assert "=> 0xf0108:\tret" in place
 
 
+@pytest.mark.slow
 def test_enter_repeats_the_command_that_switched_modes(ask: Ask) -> None:
     # RETF from 16-bit code at F0205h to 32-bit code at F018Eh is the second `stepi`; Enter is the third.
     *_, mode, place = ask(*AT_LEAF, "delete", "finish", "stepi", "repeat stepi", "print $mode", "x/i $pc")
@@ -185,6 +187,7 @@ def test_sourced_behind_a_mode_switch_it_renews_the_description_at_once(ask: Ask
     assert "push   %esi" in answers[5]
 
 
+@pytest.mark.slow
 def test_a_description_that_the_user_gave_is_not_taken_away(ask: Ask, tmp_path: Path) -> None:
     own = tmp_path / "own.xml"
     own.write_text(ask("maintenance print xml-tdesc")[0])
@@ -203,6 +206,7 @@ def test_behind_monitor_a_hook_of_the_user_s_own_stays(ask: Ask, own: bool, tmp_
     assert ("mine" in answer) == own
 
 
+@pytest.mark.slow
 def test_commands_of_a_breakpoint_act_in_the_caller_that_they_select(ask: Ask, tmp_path: Path) -> None:
     script = tmp_path / "commands.gdb"
     script.write_text(f"hbreak *{LEAF:#x}\ncommands\nsilent\nup 2\nprint $mode\nend\n")

@@ -101,6 +101,7 @@ def test_a_boot_sector_s_breakpoint_under_seabios_is_met_by_its_number_and_left_
     assert "breakpoint already hit 1 time" in gdb.cmd("info breakpoints 1")
 
 
+@pytest.mark.slow
 def test_software_breakpoints_where_the_base_of_cs_is_not_0(gdb: Gdb, stops: dict[str, int]) -> None:
     met = 0
     for linear in stops.values():
@@ -165,6 +166,7 @@ def test_a_watchpoint_of_every_kind_goes_on_and_says_what_changed(gdb: Gdb) -> N
     assert "Value = " in gdb.cmd("continue")
 
 
+@pytest.mark.slow
 def test_hidden_state_is_shown_in_its_own_words(gdb: Gdb, stops: dict[str, int]) -> None:
     gdb.cmd(f"hbreak *{stops['pm32']:#x}")
     gdb.cmd("continue")
@@ -264,6 +266,7 @@ def test_ctrl_c_ends_a_long_command_of_steps(gdb: Gdb, command: str) -> None:
     assert gdb.value("*(short *)0x500") > 0
 
 
+@pytest.mark.slow
 @boot_loop
 def test_memory_is_written_and_dumped(gdb: Gdb, tmp_path: Path) -> None:
     data = bytes(range(256)) * 1024
