@@ -6,7 +6,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-ENGINE, KVM = Path("emu", "native"), Path("xenbridge", "kvm", "native")
+ENGINE, KVM, STUB = Path("emu", "native"), Path("xenbridge", "kvm", "native"), Path("stub", "native")
 
 
 def extension(folder: Path, name: str, libraries: list[str]) -> Extension:
@@ -25,4 +25,4 @@ def extension(folder: Path, name: str, libraries: list[str]) -> Extension:
     )
 
 
-setup(ext_modules=[extension(ENGINE, "_fast", ["dl"]), extension(KVM, "_hop", [])])
+setup(ext_modules=[extension(ENGINE, "_fast", ["dl"]), extension(KVM, "_hop", []), extension(STUB, "_known", [])])

@@ -142,10 +142,12 @@ class RawFigure:
     unit: str = "1/s"
     higher_is_better: bool = True
     aim: str = "0.7x QEMU's"
+    first: bytes = b""  #: what is asked before each time, which is not timed
 
 
 FIGURES = (
     RawFigure("raw g", _registers),
+    RawFigure("raw g behind a step", _registers, first=b"vCont;s"),
     RawFigure("raw m of 4 bytes", _read_word),
     RawFigure("raw m of 4 KiB", _read_page),
     RawFigure("raw M of 4 bytes", _write_word),
@@ -156,14 +158,21 @@ FIGURES = (
 )
 
 
-def _rate(once: Once) -> float:
-    """How often a second."""
-    done, begin = 0, time.perf_counter()
-    end = begin + WINDOW
-    while (now := time.perf_counter()) < end:
+def _rate(once: Once, first: Once | None) -> float:
+    """How often a second; the time of `first`, which comes before each, does not count."""
+    done, spent, end = 0, 0.0, time.perf_counter() + WINDOW
+    while (begin := time.perf_counter()) < end:
+        if first is not None:
+            first()
+            begin = time.perf_counter()
         once()
+        spent += time.perf_counter() - begin
         done += 1
-    return done / (now - begin)
+    return done / spent
+
+
+def _first(client: Client, figure: RawFigure) -> Once | None:
+    return (lambda: client.good(figure.first)) if figure.first else None
 
 
 def samples(
@@ -181,15 +190,15 @@ def samples(
             clients[side.name] = stack.enter_context(contextlib.closing(Client(served.address)))
             clients[side.name].to_loop()
         for figure in figures:
-            doing = {name: figure.once(client) for name, client in clients.items()}
+            doing = {name: (figure.once(client), _first(client, figure)) for name, client in clients.items()}
             found: dict[str, list[float]] = {name: [] for name in clients}
             for name, client in clients.items():
                 if figure.point:
                     client.good(b"Z" + figure.point)
-                doing[name]()  # not counted
+                doing[name][0]()  # not counted
             for _ in range(runs * TURNS):
-                for name, once in doing.items():
-                    found[name].append(_rate(once))
+                for name, (once, first) in doing.items():
+                    found[name].append(_rate(once, first))
             if figure.point:
                 for client in clients.values():
                     client.good(b"z" + figure.point)

@@ -190,7 +190,8 @@ class Catcher:
 
     def _enterable(self, point: Breakpoint) -> bool:
         rules = point.catch.rules if point.catch is not None else None
-        return rules is not None and rules.enterable(self._machine.executor.live())
+        machine = self._machine
+        return rules is not None and rules.enterable(machine.executor.live(), machine.memory.try_read)
 
     def _look_soon(self, ns: int) -> None:
         """Ask whether the state can be entered when `ns` of virtual time have passed, behind an instruction."""
@@ -213,7 +214,7 @@ class Catcher:
                     continue
                 text = f"the state can be entered by {rules.name}"
                 if not now:
-                    why = next(rules.check(self._machine.executor.live()))
+                    why = rules.broken(self._machine.executor.live(), self._machine.memory.try_read)[0]
                     text = f"the state cannot be entered any more by {rules.name}: {why}"
                 found.append((point, text))
         return found

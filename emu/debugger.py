@@ -104,6 +104,7 @@ class Debugger(Steps):
             raise DebuggerError("the guest is not running")
         executor = self.machine.executor
         left = instructions
+        self.progress.arm(True)
         try:
             if self._request is None:
                 self.forget()
@@ -119,7 +120,7 @@ class Debugger(Steps):
                     if self.poll():
                         return None
                     if (noticed := self.progress.sample()) is not None:
-                        self.machine.journal.add(executor.retired, "stuck", noticed.summary)
+                        self.machine.journal.keep(executor.retired, "stuck", noticed.summary)
                     left = 0
                     continue
                 before = executor.retired
@@ -130,6 +131,8 @@ class Debugger(Steps):
                     return None
         except StopIteration as end:
             return self._finish(end.value)
+        finally:
+            self.progress.arm(False)
         return None
 
     def _plain_steps(self, left: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
+from emu.packed import Flat
 from emu.subject import MemoryUnavailable, Subject, is_unknown
 from emu.sweep import Run, readable_runs
 from emu.views import (
@@ -74,6 +75,11 @@ class Inspector:
         if self._in_place is None:
             self._in_place = self._cpu or self._stood()
         return self._in_place
+
+    def flat_cpu(self) -> Flat | None:
+        """All of `cpu` in one flat structure, where that is to be had in less time: not for keeping and not to be
+        changed."""
+        return None
 
     def _stood(self) -> CpuState:
         """What `cpu_in_place` gives, where nobody has asked since the subject moved."""

@@ -17,30 +17,53 @@ class Event:
     text: str
 
 
+#: No count that is ever reached.
+NEVER = 1 << 62
+
+
 class Journal:
     """The last `size` events, oldest first."""
 
     def __init__(self, size: int = 256) -> None:
         self.added = 0  #: events ever
+        self.due = NEVER  #: when so many have been added `on_due` is called, once
+        self.on_due: Callable[[], None] = lambda: None
+        self._kept: Event | None = None
         self._events: deque[Event | tuple[int, str, str | Callable[[], str]]] = deque(maxlen=size)
 
     def add(self, retired: int, kind: str, text: str) -> None:
         self.added += 1
         self._events.append((retired, kind, text))
+        if self.added >= self.due:
+            self._ring()
 
     def add_lazy(self, retired: int, kind: str, text: Callable[[], str]) -> None:
         """As `add`; `text` is called when somebody looks, and gives the same at any time."""
         self.added += 1
         self._events.append((retired, kind, text))
+        if self.added >= self.due:
+            self._ring()
+
+    def keep(self, retired: int, kind: str, text: str) -> None:
+        """As `add`; it stays, as the oldest event, until there is another one that does: what is said of a storm is not
+        to drown in it."""
+        self._kept = Event(retired, kind, text)
+        self.added += 1
+        self._events.append(self._kept)
+
+    def _ring(self) -> None:
+        self.due = NEVER
+        self.on_due()
 
     def __iter__(self) -> Iterator[Event]:
         return iter(self._told())
 
     def _told(self) -> tuple[Event, ...]:
-        return tuple(
+        told = tuple(
             e if isinstance(e, Event) else Event(e[0], e[1], e[2] if isinstance(e[2], str) else e[2]())
             for e in self._events
         )
+        return told if self._kept is None or self._kept in told else (self._kept, *told)
 
     def __len__(self) -> int:
         return len(self._events)
@@ -50,8 +73,11 @@ class Journal:
 
     def put(self, events: Sequence[Event]) -> None:
         """Hold `events`, and no others."""
+        if self._kept not in events:
+            self._kept = None
         self._events.clear()
         self._events.extend(events)
 
     def clear(self) -> None:
+        self._kept = None
         self._events.clear()

@@ -82,6 +82,17 @@ class Packed(ctypes.Structure):
     fx: ctypes.Array[c_uint8]
 
 
+class Flat(ctypes.Structure):
+    """struct flat: a state as a debugger looks at it. `code_bits` is the width of the next instruction
+    (`emu.x86.modes.code_bits`), `tags` the whole x87 tag word (`emu.x86.registers.full_tag_word`)."""
+
+    _fields_ = (
+        ("cpu", Packed), ("linear_pc", c_uint64), ("pat", c_uint64), ("apic_base", c_uint64),
+        ("code_bits", c_uint32), ("cpl", c_uint32), ("tags", c_uint32), ("_pad", c_uint32),
+    )  # fmt: skip
+    apic_base: int
+
+
 class Packing(Protocol):
     """An emulator that can be moved without a copy of its state being made in Python. Used between two runs."""
 
@@ -90,6 +101,9 @@ class Packing(Protocol):
     def pack(self) -> bool:
         """Put the state there and lower INTR: another CPU goes on. False, with nothing done: there is more to it now,
         a delivery that nobody has heard of, an NMI, a breakpoint to be passed, system management mode."""
+
+    def look(self) -> Flat:
+        """The state between two runs, which stays as it is. The same object each time."""
 
     def unpack(self, parts: int) -> None:
         """Go on from what is there; the FPU, debug registers, MSRs and the time stamp's offset only where `parts`

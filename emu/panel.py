@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from emu.inspector import DebuggerError, Inspector
 from emu.journal import Event
 from emu.machine import Machine, MachineError
+from emu.packed import Flat
 from emu.record import replace
 from emu.steering import Steering
 from emu.stops import Stop
@@ -36,6 +37,14 @@ class Panel(Inspector):
     def _stood(self) -> CpuState:
         self.machine.service()
         return self.machine.executor.live()
+
+    def flat_cpu(self) -> Flat | None:
+        """See Inspector."""
+        packing = self.machine.executor.packing()
+        if packing is None:
+            return None
+        self.cpu_in_place()  # the devices are at this instant
+        return packing.look()
 
     def live_cpu(self) -> CpuState:
         """See Inspector."""
@@ -130,7 +139,7 @@ class Panel(Inspector):
     def _ahead(self, rules: Rules) -> str:
         from emu.foresight import REACH, foresee  # of use here alone
 
-        found = foresee(self.machine, rules.enterable)
+        found = foresee(self.machine, lambda state: rules.enterable(state, self._try_physical))
         self.forget()
         if found is None:
             return f"no instruction among the next {REACH}, up to the first that reaches a device, changes that"

@@ -1,11 +1,16 @@
 """Notices a guest that gets nowhere while it runs: by a few values at the ends of slices, and closely only when these
 say that it may be worth it, ever more rarely. What it finds is `emu.stuck`'s to say; it never changes the run.
+
+Two counts of the guest's own say when to look: its time, and its faults and interrupts. Each of those takes the host
+as long as a thousand instructions, so that a guest which does nothing else would not come to the end of a second.
 """
 
 from __future__ import annotations
 
+from emu.journal import NEVER
 from emu.machine import Machine
 from emu.runaway import glance
+from emu.storms import Raging, raging, storm
 from emu.views import StuckView
 
 
@@ -16,9 +21,14 @@ class Watch:
     INTERVAL, PERIOD = 1_000_000, 1_000_000_000
     PAGES = 3  #: of code that a loop with what it calls may be in
     BUSY = 2000  #: more events than one in so many instructions are looked at, too
+    #: Events of the journal between two looks for a storm; how many of these, one behind the other, must see the same
+    #: exception or interrupt, or the same INT n, which programs may poll with.
+    EVENTS, STORM, CALLS = 20_000, 4, 100
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self._due = machine.journal.added + self.EVENTS
+        machine.journal.on_due = machine.request_stop
         self.noticed: StuckView | None = None  #: what the guest is stuck in, if it is
         self.samples = self.looks = 0
         self.forget()
@@ -29,13 +39,22 @@ class Watch:
         self._since = self._machine.clock.now
         self._next = self._machine.executor.retired + self.INTERVAL
         self._patience = self.PERIOD
-        self._sent = self._added = -1
+        self._sent = self._added = self._told = -1
         self._written: int | None = None  # pages, halfway through the patience
+        self._raging: Raging | None = None
+        self._raged, self._calls = 0, self.CALLS
         self.noticed = None
+
+    def arm(self, on: bool) -> None:
+        """While it is on, the machine is asked to stop, which the guest does not see, where a storm is to be looked
+        for."""
+        self._machine.journal.due = self._due if on else NEVER
 
     def sample(self) -> StuckView | None:
         """Called where the guest may be looked at; what has just been noticed, if anything."""
         machine = self._machine
+        if machine.journal.added >= self._due and (found := self._crowded()) is not None:
+            return found
         retired = machine.executor.retired
         if retired < self._next:
             if self._next - retired > self.INTERVAL:
@@ -73,6 +92,28 @@ class Watch:
         self.noticed = view
         return view
 
+    def _crowded(self) -> StuckView | None:
+        """So many events have come that it may be a storm."""
+        machine = self._machine
+        self._due = machine.journal.added + self.EVENTS
+        found, sent = raging(machine), sum(machine.outputs.total.values())
+        before, self._raging = self._raging, found
+        told, self._told = self._told, sent
+        if found is None or before is None or found[:2] != before[:2] or sent != told:
+            self._raged, self._calls = 1, self.CALLS
+            return None
+        self._raged += 1
+        if self.noticed is not None or self._raged < (self._calls if found.kind == "int" else self.STORM):
+            return None
+        if found.kind != "int":
+            self.noticed = storm(machine)
+            return self.noticed
+        self._calls *= 2
+        view = self._look()
+        if view.stuck:
+            self.noticed = view
+        return self.noticed
+
     def _ran_off(self) -> StuckView | None:
         """The CPU may have run off into zeros, which are in more pages than any loop."""
         if self.noticed is not None and self.noticed.verdict == "zeros":
@@ -85,6 +126,7 @@ class Watch:
 
     def _look(self) -> StuckView:
         self.looks += 1
+        self.arm(False)  # what a look ahead meets does not count
         from emu.stuck import explain  # most runs never look
 
         return explain(self._machine)

@@ -105,7 +105,8 @@ def _native(config: MachineConfig) -> MakeExecutor:
             replica.memory.regions, replica, replica, replica.timestamp, NS_PER_INSTRUCTION, config.checks, model
         )
         transitions = Transitions(emulator, place, native, replica.memory.unmarked)
-        replica.name = transitions.vcpu.name
+        vcpu = transitions.vcpu
+        replica.name = f"the emulator in place of {vcpu.name}" if vcpu.unable() else vcpu.name
         if not transitions.vcpu.counts:
             replica.slice = 1  # single steps are counted, and leave RF set
             replica.hidden = RFLAGS_RF

@@ -5,23 +5,20 @@ It is asked by a person, and by `emu.progress` while the guest runs. Nothing of 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from emu.inspector import PHYSICAL_BITS
-from emu.journal import Event
 from emu.loops import Round, find_loop, reasons
 from emu.machine import Machine
-from emu.pending import is_tick, late_tick, tick_rate, waiting
+from emu.pending import is_tick, late_tick, waiting
 from emu.runaway import zeros
 from emu.stops import VECTOR_NAMES, Stop, StopKind
+from emu.storms import masked, storm
 from emu.views import InstructionView, StuckView
 from emu.x86 import disasm, paging
 from emu.x86.polls import Loop, Source, WayOut
 from emu.x86.state import CR0_PE, GENERAL, RFLAGS_IF
 
-#: A storm: so many of the last events of the journal are one interrupt (or fault), at most so many instructions apart.
-STORM_SHARE, STORM_EVENTS, STORM_APART = 0.9, 100, 500
 #: Native entries that failed before they are spoken of.
 ENTRIES = 1000
 #: Instructions of a loop that are shown.
@@ -43,7 +40,7 @@ def explain(machine: Machine, stop: Stop | None = None) -> StuckView:
             return StuckView("ended", f"it has ended: {ahead.death}", ahead.why)
         if any(fault.interrupt is not None for fault in stop.faults):  # a look ahead has no interrupts
             return StuckView("ended", f"it has ended: {stop.text}", reasons(machine, stop.faults))
-    return _storm(machine) or _entries(machine) or _zeros(machine) or _ahead(machine)
+    return storm(machine) or _entries(machine) or _zeros(machine) or _ahead(machine)
 
 
 # -- without a look ahead
@@ -63,41 +60,9 @@ def _halted(machine: Machine) -> StuckView:
             (waits, "only an NMI, a system management interrupt or a reset can wake it"),
         )  # fmt: skip
     if not machine.clock.can_wake():
-        details = ("no device has anything ahead that would interrupt", *_masked(machine))
+        details = ("no device has anything ahead that would interrupt", *masked(machine))
         return StuckView("halted", f"the CPU is halted before {where} and waits for an interrupt", details)
-    return StuckView("idle", f"the CPU is halted before {where} until an interrupt comes", _masked(machine))
-
-
-def _storm(machine: Machine) -> StuckView | None:
-    events = [e for e in machine.journal.last(256) if e.kind in ("interrupt", "exception", "int")]
-    if len(events) < STORM_EVENTS:
-        return None
-    if machine.executor.retired - events[-1].retired > STORM_APART * 10:
-        return None  # over
-    kind, text = Counter((e.kind, _what(e)) for e in events).most_common(1)[0][0]
-    alike = [e for e in events if (e.kind, _what(e)) == (kind, text)]
-    apart = (alike[-1].retired - alike[0].retired) / max(1, len(alike) - 1)
-    if len(alike) < STORM_SHARE * len(events) or apart > STORM_APART or len(alike) < STORM_EVENTS or kind == "int":
-        return None
-    often = f"{len(alike)} times, every {apart:.0f} instructions"
-    if kind == "interrupt":
-        vector = int(text.split()[1], 16)
-        return StuckView(
-            "interrupts", f"the interrupt with vector {vector:#04x} comes without end: {often}",
-            (tick_rate(machine, vector) or
-             "its handler must quiet the device before it ends the interrupt: a line that stays active interrupts "
-             "again at once", *_masked(machine)),
-        )  # fmt: skip
-    vector = int(text.split()[0], 16)
-    name = VECTOR_NAMES[vector] if vector < len(VECTOR_NAMES) else f"exception {vector:#x}"
-    return StuckView(
-        "faults", f"{name} is raised again and again{alike[-1].text.removeprefix(f'{vector:#04x}')}, {often}",
-        ("its handler returns to the instruction without having removed the cause",),
-    )  # fmt: skip
-
-
-def _what(event: Event) -> str:
-    return event.text
+    return StuckView("idle", f"the CPU is halted before {where} until an interrupt comes", masked(machine))
 
 
 def _entries(machine: Machine) -> StuckView | None:
@@ -254,14 +219,7 @@ def _interrupts(machine: Machine, *, on: bool, leaves: bool, tick: bool = False)
     yield "interrupts are on (IF is 1), and their handlers run meanwhile"
     if tick:
         yield late_tick(machine)
-    yield from _masked(machine)
-
-
-def _masked(machine: Machine) -> tuple[str, ...]:
-    """What the 8259 pair lets through."""
-    fields = {f.name: f for f in machine.board.pic.view().fields}
-    told = [f"{name} {field.text}" for name, field in fields.items() if "IMR" in name and field.text]
-    return (f"8259: {'; '.join(told)}",) if told else ()
+    yield from masked(machine)
 
 
 def _far(machine: Machine) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, cast
 
 from emu.engine import Change, EngineError, Fault, MemoryRegion, MsrDevice, Watch
-from emu.packed import PART_DEBUG, PART_TSC, Packed, Packing
+from emu.packed import PART_DEBUG, PART_TSC, Flat, Packed, Packing
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
 from emu.unicorn_copy import copy_state
@@ -137,6 +137,7 @@ class UnicornEngine(Running):
                 return None
             self._packer = Packer(self._loop, self._system.hidden)
             self.packed: Packed = self._packer.packed
+            self._live_state.quick = self._packer.brief
         return self
 
     def pack(self) -> bool:
@@ -146,6 +147,15 @@ class UnicornEngine(Running):
             return False
         self._system.hidden.halted = self._halted
         return packer.pack() != 0
+
+    def look(self) -> Flat:
+        """See emu.packed.Packing."""
+        packer = self._packer
+        assert packer is not None, "who looks has asked for a Packing"
+        self._system.hidden.halted = self._halted
+        packer.look()
+        packer.flat.apic_base = self._system.apic_base()
+        return packer.flat
 
     def unpack(self, parts: int) -> None:
         """See emu.packed.Packing."""

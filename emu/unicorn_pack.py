@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64, c_void_p
 from functools import partial
 from typing import Final
 
 from emu.engine import EngineError
-from emu.packed import Packed
+from emu.packed import Flat, Packed
 from emu.unicorn_control import Hidden
 from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import Env, XmmReg, offset_of
 
+_WORDS: Final = struct.Struct("<8Q")
 _OFFSETS: Final = (
     "hflags2", "a20_mask", "efer", "v_tpr", "features", "df", "cc_src", "cc_dst", "cc_src2",
     "fpstt", "fpus", "fpuc", "fptags", "fpregs", "fpop", "fpcs", "fpds", "fpip", "fpdp", "mxcsr", "xmm",
     "sysenter_esp", "sysenter_eip", "star", "lstar", "cstar", "fmask", "kernelgsbase", "tsc_aux", "exception_is_int",
+    "pat",
 )  # fmt: skip
 
 
@@ -31,19 +34,31 @@ class Packer:
         layout = (c_uint32 * (len(_OFFSETS) + 1))(*(offset_of(Env, name) for name in _OFFSETS), ctypes.sizeof(XmmReg))
         describe = library.v2e_pack_layout
         describe.restype, describe.argtypes = c_uint64, (c_void_p,)
-        sizes = ctypes.sizeof(layout) << 48 | ctypes.sizeof(Hidden) << 32 | ctypes.sizeof(Packed)
+        sizes = ctypes.sizeof(layout) << 48 | ctypes.sizeof(Hidden) << 32 | ctypes.sizeof(Flat)
         if describe(layout) != sizes:
             raise EngineError("the helper packs a CPU's state otherwise than this package; install it again")
-        self.packed = Packed()
+        self.packed, self.flat = Packed(), Flat()
         self._engine, self._hidden = loop.engine, hidden
         hidden.engine, hidden.packed = loop.engine.value, ctypes.addressof(self.packed)
         at = ctypes.byref(hidden)
         #: see emu.packed.Packing
         self.pack: Callable[[], int] = partial(library.v2e_fast_pack, at)
+        #: fills in `flat`, but for what Unicorn does not have
+        self.look: Callable[[], None] = partial(library.v2e_fast_look, at, ctypes.byref(self.flat))
+        library.v2e_fast_look.restype = None
+        self._words = (c_uint64 * 8)()
+        self._brief: Callable[[], None] = partial(library.v2e_fast_brief, at, self._words)
+        library.v2e_fast_brief.restype = None
+        self._words_view = memoryview(self._words).cast("B")
         self._unpack: Callable[[], None] = partial(library.v2e_fast_unpack, at)
         library.v2e_fast_unpack.restype = None
         self._host_changed = library.v2e_fast_pieces_changed
         self._host_changed.restype, self._host_changed.argtypes = None, (c_void_p, c_void_p, c_uint32)
+
+    def brief(self) -> tuple[int, ...]:
+        """See emu.x86.state.CpuState."""
+        self._brief()
+        return _WORDS.unpack(self._words_view)
 
     def unpack(self, parts: int) -> None:
         """See emu.packed.Packing."""

@@ -152,6 +152,13 @@ class System:
             state.msrs[m.APIC_BASE] = base
         state.efer |= self._sce
 
+    def apic_base(self) -> int:
+        """IA32_APIC_BASE; of a CPU without it what `fill` leaves, its value after RESET."""
+        device = self._claimed.get(m.APIC_BASE)
+        if device is not None and (base := device.read_msr(m.APIC_BASE)) is not None:
+            return base
+        return self._values.get(m.APIC_BASE, m.APIC_BASE_RESET)
+
     def _show(self) -> None:
         """Have `hidden` show what is kept here."""
         hidden, values = self.hidden, self._values

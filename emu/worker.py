@@ -90,6 +90,10 @@ class Worker:
         job = self._submit(fn)
         return job.result(timeout)
 
+    def wanted(self) -> bool:
+        """On the machine's thread: somebody waits for it."""
+        return self._interrupt or self._closed or bool(self._held) or not self._queue.empty()
+
     def post(self, fn: Callable[[], object]) -> None:
         """As `call`, without waiting. What `fn` raises is lost, so it should not."""
         self._submit(fn)
@@ -218,7 +222,7 @@ class Worker:
         """True when the running action should come back to the queue."""
         if self._brief and self.debugger.evaluated >= self._enough:
             return True
-        return self._interrupt or self._closed or bool(self._held) or not self._queue.empty()
+        return self.wanted()
 
     def _serve(self, block: bool) -> bool:
         """Run what is queued (wait for one if `block`); False when the thread is to end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ HOSTS = (KVM, XEN)
 EMULATED, AUTO, RULES = "emulated", "auto", "vtx2006"
 MEASURED = "measured"  #: of --costs
 USERSPACE, HYPERVISOR = "userspace", "hypervisor"
+DROPPED, KEPT = "dropped", "kept"  #: of --missed-ticks
 
 
 def native_config(options: argparse.Namespace, notice: Callable[[str], None]) -> NativeConfig | None:
@@ -91,7 +93,15 @@ def _measured(options: argparse.Namespace) -> Costs | None:
 def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
     """What makes who has the interrupt controllers and timers, by `--devices-in`; None: the machine's own process.
     Raises UsageError."""
-    if choose("--devices-in", options.devices_in, (USERSPACE, HYPERVISOR)) == USERSPACE:
+    place, ticks = choose("--devices-in", options.devices_in, (USERSPACE, HYPERVISOR)), options.missed_ticks
+    if ticks is not None:
+        choose("--missed-ticks", ticks, (DROPPED, KEPT))
+        if place == USERSPACE or options.hypervisor != KVM:
+            raise UsageError(
+                f"--missed-ticks {ticks} is for a PIT that goes by the host's clock: it needs --hypervisor {KVM} "
+                f"--devices-in {HYPERVISOR}"
+            )
+    if place == USERSPACE:
         return None
     if options.hypervisor == NONE:
         raise UsageError(
@@ -107,20 +117,20 @@ def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
             )
         if options.load_xen is not None:
             raise UsageError(f"--load-xen and --devices-in {HYPERVISOR}: {KVM}'s devices take no state of a domain's")
-        return _kept_by_kvm
+        return functools.partial(_kept_by_kvm, reinject=ticks == KEPT)
     from xenbridge.model_devices import ModelDevices
 
     return ModelDevices
 
 
-def _kept_by_kvm() -> Keeper:
+def _kept_by_kvm(*, reinject: bool) -> Keeper:
     from emu.engine import EngineError
     from xenbridge.kept import BridgeKeeper
     from xenbridge.kvm.abi import KvmError
     from xenbridge.kvm.bridge import KvmBridge
 
     try:
-        return BridgeKeeper(KvmBridge())
+        return BridgeKeeper(KvmBridge(reinject=reinject))
     except KvmError as error:
         raise EngineError(f"--devices-in {HYPERVISOR}: {error}") from error
 

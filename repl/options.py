@@ -32,14 +32,33 @@ def parse_memory(text: str) -> int:
 
 
 def parse_count(option: str, text: str) -> int:
-    """A positive number, decimal or 0x. Raises UsageError."""
+    """A positive number, decimal or 0x. Raises UsageError, with the wanted form of what looks like a number."""
     try:
         value = int(text, 0)
     except ValueError:
-        raise UsageError(f"{option} {text!r} is not a number") from None
+        raise UsageError(f"{option} {text!r} is not a whole number: {_wanted(option, text)}") from None
     if not 1 <= value < 1 << 62:
-        raise UsageError(f"{option} {text} is out of range: 1 is the least, 2**62 too many")
+        raise UsageError(f"{option} {text} is out of range: 1 to 2**62 - 1 is possible")
     return value
+
+
+def _wanted(option: str, text: str) -> str:
+    """How to write what was meant: digits, whatever was added to them, or an example where none can be made out."""
+    plain = re.fullmatch(r"\s*0*([1-9][0-9]{0,11})\s*", text)
+    scaled = re.fullmatch(r"\s*0*([1-9][0-9]{0,8})\s*([kmg])\s*", text, re.IGNORECASE)
+    power = re.fullmatch(r"\s*0*([1-9][0-9]{0,8})e\+?([0-9])\s*", text, re.IGNORECASE)
+    grouped = re.fullmatch(r"\s*[1-9][0-9]{0,2}([,'. ][0-9]{3}){1,4}\s*", text)
+    if plain:
+        meant = int(plain[1])
+    elif scaled:
+        meant = int(scaled[1]) * 1000 ** (1 + "kmg".index(scaled[2].lower()))
+    elif power:
+        meant = int(power[1]) * 10 ** int(power[2])
+    elif grouped:
+        meant = int(re.sub("[^0-9]", "", text))
+    else:
+        return "write it in digits, as 1000000, 1_000_000 or 0xf4240"
+    return f"write it in digits, as {option} {meant}" + (f" or {meant:_}" if meant >= 1000 else "")
 
 
 def choose(option: str, value: str, available: Sequence[str], later: Sequence[str] = ()) -> str:

@@ -21,6 +21,7 @@ from emu.x86.state import CR0_PG, CpuState
 from stub.adapter_sweep import swept
 from stub.adapter_trace import OWNER, TracingTarget
 from stub.features import target_xml
+from stub.flat import FlatTeller
 from stub.registers import BriefTeller, X86Register
 from stub.target import (
     SIGNAL_ABRT,
@@ -100,7 +101,10 @@ class DebuggerTarget(TracingTarget):
         self._software: dict[int, int] = {}  #: linear address to breakpoint id
         self._hardware: dict[int, int] = {}
         self._watches: dict[tuple[StopReason, int, int], int] = {}
-        self._teller: BriefTeller | None = None  #: of the description that was asked for last
+        #: of the description that was asked for last
+        self._teller: BriefTeller | None = None
+        self._often = False  #: it has told more than once
+        self._flat_teller: FlatTeller | None = None
         self.pc_is_offset = False
         self.experiment = Experiment(self.microseconds)
 
@@ -191,7 +195,21 @@ class DebuggerTarget(TracingTarget):
             return None
         if teller is None or teller.description is not description:
             teller = self._teller = BriefTeller(description)
+        elif not self._often:
+            self._often = True
+            debugger.flat_cpu()  # has the engine tell it in less time from now on
         return teller.tell(debugger.cpu_in_place())
+
+    def tell_all(self, thread: int, description: Description) -> bytes | None:
+        debugger, teller = self._debugger, self._flat_teller
+        if self.pc_is_offset or debugger.steering.possible or debugger.unknown():
+            return None
+        flat = debugger.flat_cpu()
+        if flat is None:
+            return None
+        if teller is None or teller.description is not description:
+            teller = self._flat_teller = FlatTeller(description)
+        return teller.tell(flat)
 
     def _is_unknown(self, register: Register, unknown: frozenset[str]) -> bool:
         assert isinstance(register, X86Register)

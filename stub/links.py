@@ -9,9 +9,12 @@ import select
 import socket
 import stat
 import struct
+from collections.abc import Mapping
 from typing import Protocol
 
 from emu.record import dataclass
+from stub.exchange import Exchanged, Known, exchange
+from stub.known import Exchanger, Library, load_library
 
 #: Bytes taken from a client at a time.
 CHUNK = 0x10000
@@ -79,6 +82,9 @@ class Link(Protocol):
     def send(self, data: bytes) -> int:
         """How much was taken. Raises BlockingIOError, OSError."""
 
+    def exchange(self, answers: Mapping[bytes, Known], until: float) -> Exchanged:
+        """Answer what comes and is known: see `stub.exchange`; it may come back sooner."""
+
     def close(self) -> None: ...
 
 
@@ -86,13 +92,15 @@ class SocketLink:
     """A connection. The descriptor blocks, for at most LINGER_MS, so that waiting for a packet and taking it are one
     call of the system; all else says that it is not to wait (MSG_DONTWAIT of recv(2))."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, library: Library | None = None) -> None:
+        """`library` exchanges what is known, where there is one."""
         connection.setblocking(True)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, LINGER_MS * 1000))
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._socket = connection
+        self._exchanger = None if library is None else Exchanger(library, connection.fileno(), CHUNK)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -107,6 +115,11 @@ class SocketLink:
 
     def send(self, data: bytes) -> int:
         return self._socket.send(data, _SENDING)
+
+    def exchange(self, answers: Mapping[bytes, Known], until: float) -> Exchanged:
+        if self._exchanger is None:
+            return exchange(self, answers, until)
+        return self._exchanger.exchange(answers, until)
 
     def finish(self) -> None:
         """Nothing more will be sent; what the peer still sends is read until it goes, so that it gets the answer."""
@@ -146,6 +159,9 @@ class PipeLink:
             raise BlockingIOError
         return os.write(self._sink, data[: select.PIPE_BUF])  # this much never blocks when poll says ready
 
+    def exchange(self, answers: Mapping[bytes, Known], until: float) -> Exchanged:
+        return exchange(self, answers, until)
+
     def close(self) -> None:
         pass  # not ours
 
@@ -166,6 +182,7 @@ class Listener:
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
+        self._library = load_library()
 
     def fileno(self) -> int:
         return self._listener.fileno()
@@ -176,7 +193,9 @@ class Listener:
             accepted, peer = self._listener.accept()
         except OSError:
             return None
-        return SocketLink(accepted), f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "a local process"
+        return SocketLink(accepted, self._library), f"{peer[0]}:{peer[1]}" if isinstance(
+            peer, tuple
+        ) else "a local process"
 
     def close(self) -> None:
         self._listener.close()

@@ -12,10 +12,11 @@ from stub import peers
 from stub.adapter import DebuggerTarget
 from stub.features import MEANINGS
 from stub.handlers.breakpoints import KINDS
+from stub.handlers.every import ALL_HANDLERS
 from stub.handlers.monitor import COMMANDS
 from stub.packet import Decoder, Packet, frame
 from stub.registers import ARCHITECTURES, describe
-from stub.session import ALL_HANDLERS, Session
+from stub.session import Session
 from stub.target import StopReason
 
 TARGET = Path("docs") / "packets.md"

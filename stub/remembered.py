@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from stub.exchange import Known, known
+
 #: Packets remembered.
 LOG_LENGTH = 200
 #: Bytes of a packet shown.
@@ -19,19 +21,35 @@ class PacketLog:
     """The last packets."""
 
     def __init__(self) -> None:
-        self._packets: deque[tuple[str, bytes, int]] = deque(maxlen=LOG_LENGTH)
+        #: what was sent which way, as `note` and `again` have it
+        self._packets: deque[tuple[str, bytes, int] | tuple[bytes, bytes]] = deque(maxlen=LOG_LENGTH)
 
     def note(self, arrow: str, payload: bytes) -> None:
         """`arrow` is `<-` from the client, `->` to it."""
         self._packets.append((arrow, payload[:LOG_WIDTH], len(payload)))
+
+    def again(self, packet: bytes, payload: bytes) -> None:
+        """`packet`, as it came, was answered by `payload` as it had been before."""
+        self._packets.append((packet, payload))
 
     @property
     def lines(self) -> tuple[str, ...]:
         """In printable characters, long ones cut."""
         return tuple(
             f"{arrow} {''.join(map(_printable, head))}{f' ... {length} bytes' if length > LOG_WIDTH else ''}"
-            for arrow, head, length in tuple(self._packets)
+            for arrow, head, length in self._all()[-LOG_LENGTH:]
         )
+
+    def _all(self) -> list[tuple[str, bytes, int]]:
+        found: list[tuple[str, bytes, int]] = []
+        for noted in tuple(self._packets):
+            if len(noted) == 3:
+                found.append(noted)
+            else:
+                packet, payload = noted
+                asked = packet[1:-3]
+                found += ("<-", asked[:LOG_WIDTH], len(asked)), ("->", payload[:LOG_WIDTH], len(payload))
+        return found
 
 
 class KeptWords:
@@ -68,28 +86,30 @@ class HeldAnswers:
     """What was answered to looks at a target that stands still, while nobody else gets at it and nothing but looks is
     asked: gdb asks the same several times at each stop. A packet's bytes as they came are what is looked up."""
 
-    __slots__ = ("_answers", "_held")
+    __slots__ = ("asked", "held", "known")
 
     def __init__(self) -> None:
-        self._answers: dict[bytes, tuple[bytes, bytes]] = {}
-        self._held = False
+        self.known: dict[bytes, Known] = {}
+        self.held = False
+        #: the packets that were answered from here, or would be, since the target has stopped
+        self.asked: dict[bytes, None] = {}
 
     def hold(self, held: bool) -> None:
         """True: from now on nobody but this client does anything to the target. False: that is over."""
-        self._held = held
-        self._answers.clear()
+        self.held = held
+        self.known.clear()
 
     def forget(self) -> None:
         """Something else than a look was asked for."""
-        self._answers.clear()
+        self.known.clear()
 
-    def keep(self, packet: bytes, payload: bytes, framed: bytes) -> None:
-        """`packet` was answered by `payload`, in its frame `framed`."""
-        if self._held and len(payload) <= ANSWER_LENGTH:
-            if len(self._answers) >= ANSWERS:
-                self._answers.clear()
-            self._answers[packet] = payload, framed
-
-    def to(self, packet: bytes) -> tuple[bytes, bytes] | None:
-        """The answer that holds, and its frame."""
-        return self._answers.get(packet)
+    def keep(self, packet: bytes, payload: bytes, framed: bytes, *, ahead: bool = False) -> None:
+        """`packet` was answered by `payload`, in its frame `framed`; or, `ahead`, it will be if it comes."""
+        if self.held and len(payload) <= ANSWER_LENGTH:
+            if len(self.known) >= ANSWERS:
+                self.known.clear()
+            self.known[packet] = known(packet, payload, framed)
+            if not ahead:
+                if len(self.asked) >= ANSWERS:
+                    self.asked.clear()
+                self.asked[packet] = None

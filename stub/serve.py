@@ -58,6 +58,7 @@ def serve_debugger(
         make_session,
         make_onlooker=make_onlooker,
         call=worker.call,
+        wanted=worker.wanted,
         run_command=run_command,
         look_command=look_command,
         on_error=on_error,

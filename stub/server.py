@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from stub.connection import Connection
 from stub.handlers.base import error_text
 from stub.links import STDIO, Address, Link, Listener, PipeLink, ServerError, SocketLink, Waker, listen, parse_address
 from stub.packet import frame
@@ -26,114 +27,10 @@ __all__ = ["STDIO", "Address", "Server", "ServerError", "parse_address"]
 T = TypeVar("T")
 _READ, _WRITE = select.POLLIN, select.POLLOUT
 _SETTLE = 0.01  #: seconds between two looks of `settle`
-#: After an answer the target's thread waits a little for the next packet (`Link.linger`), since gdb sends them in
-#: bursts and each change of threads costs as much as the packet; no longer than this in all (s), as others want the
-#: target, too.
-LINGER_SECONDS = 0.02
 #: Clients that look on at the same time.
 MAX_ONLOOKERS = 4
 #: Clients more than that are told that others are served, until they go; more replace the oldest.
 MAX_REFUSED = 8
-
-
-class _Connection:
-    """A client that is served."""
-
-    def __init__(self, link: Link, wake: Callable[[], None]) -> None:
-        self.link = link
-        self.session: Session | None = None
-        self._wake = wake
-        self._lock = threading.Lock()
-        self._pending = b""
-        self.closing = False  #: close when all is sent
-        self.alone = True  #: no other client is served
-        self.dead = False
-
-    @property
-    def pending(self) -> bool:
-        return bool(self._pending)
-
-    def flush(self) -> bool:
-        """On the target's thread: send what the session has to say. True when all of it has gone out."""
-        session = self.session
-        if session is None:
-            return True
-        with self._lock:
-            if not self._pending:
-                self._pending = session.data_to_send()
-            return self._send()
-
-    def flush_and_wake(self) -> None:
-        if not self.flush():
-            self._wake()
-
-    def drain(self) -> bool:
-        """On the server's thread: send what was left over. True when all of it has gone out."""
-        with self._lock:
-            return self._send()
-
-    def _send(self) -> bool:
-        while self._pending and not self.dead:
-            try:
-                sent = self.link.send(self._pending)
-            except BlockingIOError:
-                return False
-            except OSError:
-                self.dead = True
-                self._wake()
-                break
-            self._pending = self._pending[sent:]
-        if self.dead:
-            self._pending = b""
-        return not self.dead
-
-    def feed(self, data: bytes) -> list[Event]:
-        """On the target's thread: let the session handle `data`, and what comes right behind the answer."""
-        session = self.session
-        assert session is not None
-        session.hold(True)  # until this returns, nobody else gets at the target
-        try:
-            return self._feed(session, data)
-        finally:
-            session.hold(False)
-
-    def _feed(self, session: Session, data: bytes) -> list[Event]:
-        end = time.monotonic() + LINGER_SECONDS
-        while True:
-            events: list[Event] = []
-            if (known := session.again(data)) is not None:
-                with self._lock:
-                    self._pending = known
-                    self._send()
-                done = True
-            else:
-                events = session.receive_data(data)
-                while self.flush() and session.stalled:
-                    events += session.receive_data(b"")
-                done = session.answered and not events
-            if self._pending or not done or not self.alone or time.monotonic() >= end:
-                return events
-            data = self.receive(self.link.linger)
-            if not data:
-                return events
-
-    def receive(self, receive: Callable[[], bytes]) -> bytes:
-        """What has come by one of the link's ways, b"" for nothing. Notes the client's end in `dead`."""
-        try:
-            data = receive()
-        except BlockingIOError:
-            return b""
-        except OSError:
-            data = b""
-        self.dead = not data
-        return data
-
-    def finish_command(self, output: str, failure: str) -> list[Event]:
-        """On the target's thread: a monitor command has ended."""
-        session = self.session
-        if session is None:
-            return []
-        return session.command_finished(output, failure) + self.feed(b"")
 
 
 #: Makes a session: (compressed, on_output) to it.
@@ -152,29 +49,33 @@ class Server:
         make_onlooker: SessionFactory | None = None,
         run_command: Callable[[str], str] | None = None,
         look_command: Callable[[str], str] | None = None,
+        wanted: Callable[[], bool] = lambda: True,
         on_error: Callable[[BaseException], None] = lambda error: None,
         prepare: Callable[[], None] = lambda: None,
         pipes: tuple[int, int] = (0, 1),
     ) -> None:
         """`make_onlooker` makes the sessions of clients that look on; None: there are none, a second client is refused.
         `call` runs a function on the target's thread and returns what it returns. `run_command` runs a monitor
-        command, on a thread of its own, and returns its output; `look_command` is for clients that look on.
+        command, on a thread of its own, and returns its output; `look_command` is for clients that look on. `wanted`
+        says, on the target's thread, whether somebody waits for that.
         `on_error` is told what went wrong inside. `prepare` is called on the server's thread when the address can be
         reached, so that a client finds done what takes time. `pipes`: the descriptors that `stdio` means."""
         self._where = parse_address(address) if isinstance(address, str) else address
         self._make_session, self._make_onlooker = make_session, make_onlooker
-        self._call = call
+        self._call, self._wanted = call, wanted
         self._run_command, self._look_command = run_command, look_command
         self._on_error, self._prepare = on_error, prepare
         self._pipes = pipes
         self._listener: Listener | None = None
-        self._connection: _Connection | None = None  #: the client that has the target
-        self._onlookers: list[_Connection] = []
+        self._connection: Connection | None = None  #: the client that has the target
+        self._onlookers: list[Connection] = []
         self._peer = ""
         self._refused: list[SocketLink] = []
         self._closing = False
-        self._events: deque[tuple[_Connection, list[Event]]] = deque()  #: of monitor commands that have ended
+        self._events: deque[tuple[Connection, list[Event]]] = deque()  #: of monitor commands that have ended
         self._waker = Waker()
+        self._knocks = select.poll()  #: what else than its clients the server's thread waits for
+        self._knocks.register(self._waker, _READ)
         self._thread = threading.Thread(target=self._main, name="v2e-gdb", daemon=True)
 
     def start(self) -> str:
@@ -224,7 +125,12 @@ class Server:
             self._call(lambda: self._connect(PipeLink(*self._pipes), "standard input"))
             return STDIO
         self._listener, shown = listen(where, MAX_REFUSED)
+        self._knocks.register(self._listener, _READ)
         return shown
+
+    def _undisturbed(self) -> bool:
+        """On the target's thread, for which this server's waits: nothing else is to be done by either."""
+        return not (self._wanted() or self._closing or self._events or self._refused or self._knocks.poll(0))
 
     # -- the server's thread
 
@@ -239,7 +145,7 @@ class Server:
             self._end()
 
     @property
-    def _connections(self) -> list[_Connection]:
+    def _connections(self) -> list[Connection]:
         """Those that look on come first: what they sent before the guest was let go is heard before it stops again."""
         return [*self._onlookers, *([] if self._connection is None else [self._connection])]
 
@@ -278,7 +184,7 @@ class Server:
         if self._listener is not None and self._listener.fileno() in ready:
             self._accept()
 
-    def _serve(self, connection: _Connection, ready: set[int]) -> None:
+    def _serve(self, connection: Connection, ready: set[int]) -> None:
         events: list[Event] = []
         if connection.pending:
             if connection.link.write_fileno() in ready and connection.drain() and not connection.closing:
@@ -291,7 +197,7 @@ class Server:
         if connection.dead or (connection.closing and not connection.pending):
             self._disconnect(connection)
 
-    def _on_target(self, connection: _Connection, fn: Callable[[], list[Event]]) -> list[Event]:
+    def _on_target(self, connection: Connection, fn: Callable[[], list[Event]]) -> list[Event]:
         """Run `fn` on the target's thread. A target that is gone takes its client with it."""
         out: list[Event] = []
         try:
@@ -301,7 +207,7 @@ class Server:
             connection.dead = True
         return out
 
-    def _handle(self, connection: _Connection, events: list[Event]) -> None:
+    def _handle(self, connection: Connection, events: list[Event]) -> None:
         for event in events:
             match event:
                 case Close():
@@ -311,7 +217,7 @@ class Server:
                         target=self._command, args=(connection, text), name="v2e-gdb-monitor", daemon=True
                     ).start()
 
-    def _command(self, connection: _Connection, text: str) -> None:
+    def _command(self, connection: Connection, text: str) -> None:
         """On a thread of its own, so that a long command stops nobody."""
         output = failure = ""
         run = self._run_command if connection is self._connection else self._look_command
@@ -324,18 +230,18 @@ class Server:
         self._waker.wake()
 
     def _connect(self, link: Link, peer: str) -> None:
-        connection = _Connection(link, self._waker.wake)
+        connection = Connection(link, self._waker.wake, self._undisturbed)
         connection.session = self._make_session(isinstance(link, PipeLink), connection.flush_and_wake)
         self._connection, self._peer = connection, peer
         self._count()
 
     def _look_on(self, link: Link, make: SessionFactory) -> None:
-        connection = _Connection(link, self._waker.wake)
+        connection = Connection(link, self._waker.wake)
         connection.session = make(False, connection.flush_and_wake)
         self._onlookers.append(connection)
         self._count()
 
-    def _disconnect(self, connection: _Connection) -> None:
+    def _disconnect(self, connection: Connection) -> None:
         if connection is self._connection:
             self._connection = None
         else:

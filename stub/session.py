@@ -14,55 +14,24 @@ mode that goes for memory only. In MONITOR, packets wait. Everything here runs o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from emu.record import dataclass, replace
 from stub import messages
+from stub.ahead import Ahead
+from stub.exchange import Known
 from stub.features import supported
-from stub.handlers import (
-    base,
-    breakpoints,
-    memory,
-    monitor,
-    nonstop,
-    onlooker,
-    qemu,
-    qxfer,
-    registers,
-    resume,
-    reverse,
-    search,
-    trace,
-    traceframes,
-)
-from stub.handlers.base import Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays, Stopped, error_text
-from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet, compress, frame, notification
-from stub.parser import parse
-from stub.remembered import HeldAnswers, KeptWords, PacketLog
-from stub.states import BETWEEN, GREETINGS, LOOKS, MOVES, State
+from stub.handlers import base, breakpoints, onlooker, resume, trace
+from stub.handlers.base import Answer, Context, Gone, Monitor, Running, Silent, Stays, Stopped, error_text
+from stub.handlers.every import ALL_HANDLERS
+from stub.meanings import Meanings
+from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet
+from stub.refusals import refusal
+from stub.remembered import HeldAnswers
+from stub.states import BETWEEN, GREETINGS, MOVES, State
 from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError
-from stub.traceframe import UNCHANGED
+from stub.voice import HIGH_WATER, Voice
 
-#: While more than this waits to be sent, no further packet is handled: a client that does not read costs no memory.
-HIGH_WATER = 4 * PACKET_SIZE
-#: Packets whose meaning is kept, as the same ones come again and again, and the longest of them, bytes.
-KNOWN, KNOWN_LENGTH = 512, 48
-#: All packets that are answered, in the order of qSupported's answer.
-ALL_HANDLERS: tuple[Handler, ...] = (
-    *base.HANDLERS,
-    *registers.HANDLERS,
-    *memory.HANDLERS,
-    *search.HANDLERS,
-    *resume.HANDLERS,
-    *nonstop.HANDLERS,
-    *reverse.HANDLERS,
-    *breakpoints.HANDLERS,
-    *qxfer.HANDLERS,
-    *monitor.HANDLERS,
-    *qemu.HANDLERS,
-    *trace.HANDLERS,
-    *traceframes.HANDLERS,
-)
 #: Looked up once: an enumeration's members cost several times a global name.
 _NEW, _STOPPED, _RUNNING = State.NEW, State.STOPPED, State.RUNNING
 #: In these a packet is handled when it comes.
@@ -94,7 +63,7 @@ def _ignore(error: Exception) -> None:
     """The default of `on_error`."""
 
 
-class Session:
+class Session(Voice):
     """The protocol engine of one connection."""
 
     def __init__(
@@ -111,13 +80,10 @@ class Session:
         `looks_on`: another client has the target; this one sees it, and changes and stops nothing.
         `on_error` is told of an exception in a handler, which the client sees as an error reply. `on_output` is told of
         output that no input has called for: a stop reply."""
+        super().__init__(compressed=compressed)
         self.target = target
         self.state = State.NEW
-        self._log = PacketLog()
         self._decoder = Decoder()
-        self._out = bytearray()
-        self._last = b""  #: the last packet sent, for a NAK
-        self._compressed = compressed
         self._looks_on = looks_on
         self._on_error = on_error
         self._on_output = on_output
@@ -128,15 +94,14 @@ class Session:
         self._starting = False  #: within a resume handler
         self._early: StopReport | None = None  #: a stop that came before the resume had returned
         self._handlers = {h.message: h for h in ALL_HANDLERS if h.active(target)}
-        self._known: dict[bytes, tuple[messages.Message, Handler | None, bool]] = {}
+        self._meanings = Meanings(self._handlers, looks_on=looks_on)
         self._answers = HeldAnswers()
+        self._ahead = Ahead()
         self._looked = False  # the packet that is answered changes nothing
         self._context = Context(target, self._supported, _let_go, has_runner)
         self._context.printed = self.printed
         self._context.looks_on = looks_on
-        self._unread = 0  #: pieces of output dropped, as the client did not read
         self._behind = State.STOPPED  #: what follows MONITOR
-        self._kept = KeptWords(HIGH_WATER)
         target.set_listener(self.stopped)
 
     # -- bytes
@@ -146,8 +111,9 @@ class Session:
         events: list[Event] = []
         self.stalled = False
         if self.state in _TALKS and len(self._out) < HIGH_WATER:
-            if (known := self.again(data)) is not None:
-                self._out += known
+            if (known := self._answers.known.get(data)) is not None:
+                self._out += known.framed
+                self.answered_again((data,))
                 return events
             payload = self._decoder.whole(data)
             if payload is not None:
@@ -181,22 +147,45 @@ class Session:
         been asked is then looked up once."""
         self._answers.hold(held)
 
-    def data_to_send(self) -> bytes:
-        """Bytes for the client, once."""
-        out = bytes(self._out)
-        self._out.clear()
-        return out
+    @property
+    def held(self) -> Mapping[bytes, Known]:
+        """What has been asked and is answered alike for now (see `hold`), by the packets as they come. Whoever answers
+        one with it, when nothing else waits to be sent, says so (`answered_again`)."""
+        return self._answers.known
 
-    def again(self, data: bytes) -> bytes | None:
-        """The bytes for the client that answer `data`, where that is what it has asked before and holds (see `hold`);
-        None: it is for `receive_data`."""
-        known = self._answers.to(data)
-        if known is None or self._out:
-            return None
-        payload, self._last = known
-        self._log.note("<-", data[1:-3])
-        self._log.note("->", payload)
-        return self._last
+    def answered_again(self, packets: Sequence[bytes]) -> None:
+        """These were answered by what `held` had."""
+        for packet in packets:
+            self._log.again(packet, self._answers.known[packet].payload)
+        self._answers.asked.update(dict.fromkeys(packets))
+
+    def look_ahead(self) -> None:
+        """The client has its answer, and nobody waits. Where that was a stop, look up what it asked at the last one."""
+        context, answers = self._context, self._answers
+        if not self._ahead.due or self.state is not _STOPPED or self._interrupts or self._heard:
+            return
+        if not answers.held or context.frame is not None or not context.no_ack:
+            return
+        asked, answers.asked = answers.asked, {}
+        blocks, others = self._ahead.guess(asked, self._meanings, context.description if context.fetched else None)
+        whole = b""
+        for packet, part in blocks:
+            if not whole:
+                whole = self._keep_ahead(packet)
+                if len(whole) != part.stop or whole[:1] == b"E":
+                    whole = b""  # all of it cannot be read
+            else:
+                answers.keep(packet, whole[part], self._framed(whole[part]), ahead=True)
+        for packet in others:
+            self._keep_ahead(packet)
+
+    def _keep_ahead(self, packet: bytes) -> bytes:
+        """Answer a look before it is asked for."""
+        answer = self._answer(packet[1:-3])
+        if not self._looked or type(answer) is not bytes:
+            return b""
+        self._answers.keep(packet, answer, self._framed(answer), ahead=True)
+        return answer
 
     @property
     def owes(self) -> bool:
@@ -221,11 +210,6 @@ class Session:
         """Bytes held in both directions."""
         return len(self._out) + self._decoder.buffered
 
-    @property
-    def log(self) -> tuple[str, ...]:
-        """The last packets: `<-` from the client, `->` to it, in printable characters, long ones cut."""
-        return self._log.lines
-
     # -- the target's and the world's side
 
     def stopped(self, report: StopReport) -> None:
@@ -245,7 +229,9 @@ class Session:
         if report.note:
             self._send(base.console(report.note + "\n"))
         self._context.thread = report.thread
-        self._send(self._stop_reply(report))
+        reply = self._stop_reply(report)
+        self._send(reply)
+        self._ahead.stopped(reply)
 
     @property
     def _running(self) -> bool:
@@ -260,9 +246,7 @@ class Session:
         context.stop_asked, context.unseen, context.thread = False, True, report.thread
         if report.note:
             self._kept.keep(report.note + "\n")
-        payload = b"Stop:" + self._stop_reply(report)
-        self._log.note("->", payload)
-        self._out += notification(payload)
+        self._announce(b"Stop:" + self._stop_reply(report))
 
     def printed(self, text: str) -> None:
         """A breakpoint's commands print `text`. It reaches a client that waits for a stop; one that does not read loses
@@ -272,14 +256,7 @@ class Session:
         if self._context.non_stop:
             self._kept.keep(text)
             return
-        if len(self._out) >= HIGH_WATER:
-            self._unread += 1
-            return
-        if self._unread:
-            lost, self._unread = self._unread, 0
-            text = f"({lost} pieces of output were dropped: they came faster than they were read)\n{text}"
-        self._print(text)
-        if not self._starting:
+        if self._print_some(text) and not self._starting:
             self._on_output()
 
     def command_finished(self, output: str, failure: str = "") -> list[Event]:
@@ -310,11 +287,6 @@ class Session:
     def _move(self, state: State) -> None:
         assert state in MOVES[self.state], f"{self.state} -> {state}"
         self.state = state
-
-    def _send(self, payload: bytes) -> None:
-        self._log.note("->", payload)
-        self._last = frame(compress(payload) if self._compressed else payload)
-        self._out += self._last
 
     def _damaged(self, why: str) -> None:
         self._log.note("<-", f"({why})".encode())
@@ -359,8 +331,8 @@ class Session:
     def _answer(self, payload: bytes) -> Answer:
         self._looked = False  # of what cannot be parsed
         try:
-            message, handler, self._looked = self._known.get(payload) or self._parse(payload)
-            if not self._looked:
+            message, handler, self._looked, changes = self._meanings.of(payload)
+            if changes:
                 self._answers.forget()
             if self._context.halted and not isinstance(message, (*GREETINGS, messages.NonStop)):
                 self._context.halted = False
@@ -372,9 +344,9 @@ class Session:
                 if interrupts and resumes and not self.target.running:
                     return Stays(StopReport(SIGNAL_INT))
             if self.state is not _STOPPED or self._context.non_stop or self._context.frame is not None:
-                refusal = self._refusal(message)
-                if refusal is not None:
-                    return refusal
+                refused = refusal(self._context, self.state, message)
+                if refused is not None:
+                    return refused
             if self._looks_on:
                 return onlooker.answer(self._context, message, handler)
             return handler.run(self._context, message)
@@ -386,49 +358,12 @@ class Session:
             self._on_error(error)
             return error_text(f"internal error in {payload[:12]!r}: {type(error).__name__}: {error}")
 
-    def _parse(self, payload: bytes) -> tuple[messages.Message, Handler | None, bool]:
-        """What the packet means, who answers it, and whether it is but a look."""
-        message = parse(payload)
-        looks = type(message) in LOOKS or (type(message) is messages.Transfer and message.object == "threads")
-        known = message, self._handlers.get(type(message)), looks and not self._looks_on
-        if len(payload) <= KNOWN_LENGTH:
-            if len(self._known) >= KNOWN:
-                self._known.clear()
-            self._known[payload] = known
-        return known
-
     def _begin(self) -> None:
         """The first packet: what the client asks from now on is to hold until it lets the guest run."""
         if not self._looks_on:
             self._context.halted = self.target.running
             self.target.halt()
         self._move(State.STOPPED)
-
-    def _refusal(self, message: messages.Message) -> Answer | None:
-        """The answer to what does not fit the state, None when it fits."""
-        if self._context.non_stop and (self.state is State.RUNNING or self._context.unseen):
-            match message:
-                case messages.Resume():
-                    return nonstop.while_running(self._context, message)
-                case messages.MonitorCommand():
-                    return None
-                case message if self.state is State.RUNNING and isinstance(message, nonstop.OF_THE_STOPPED):
-                    return error_text(nonstop.RUNS)
-        match message:
-            case messages.NonStop(on) if self.state is State.RUNNING and on is not self._context.non_stop:
-                return error_text("the guest runs: interrupt it first")
-            case messages.Resume() | messages.Reverse() | messages.MonitorCommand() | messages.Restart() if (
-                self.state is State.RUNNING
-            ):
-                return error_text("the guest runs: interrupt it first")
-            case messages.QueryStop() if self.state is State.ENDED:
-                ended = replace(self.target.report(), exit_code=0)  # the client has killed it or seen it exit
-                return resume.stop_reply(self._context, ended)
-            case messages.Resume() | messages.Reverse() | messages.Restart() if self._context.frame is not None:
-                return error_text(UNCHANGED)
-            case messages.Resume() | messages.Reverse() if self.state is State.ENDED:
-                return error_text("the guest has ended: restart it with `run`")
-        return None
 
     def _reply(self, answer: Answer, events: list[Event]) -> None:
         match answer:
@@ -497,13 +432,6 @@ class Session:
         else:
             self._move(after)
         return reply
-
-    def _print(self, text: str) -> None:
-        """`O` packets, each within PacketSize."""
-        step = PACKET_SIZE // 4
-        data = text.encode("utf-8", "replace")
-        for start in range(0, len(data), step):
-            self._send(b"O" + data[start : start + step].hex().encode("ascii"))
 
     def _finish_command(self, output: str, failure: str) -> None:
         """The output and the final OK. A client of old knows no error texts here ("General Query Packets", qRcmd):

@@ -29,14 +29,15 @@ LOOKS = frozenset(
         messages.CurrentThread,
     )
 )
+#: Messages that change nothing that can be looked at: breakpoints never stand in the guest's memory.
+POINTS = frozenset((messages.InsertPoint, messages.RemovePoint))
 #: Messages between two steps of one command of gdb's: behind others a person has seen that the guest stands still.
 BETWEEN = frozenset(
     (
         *LOOKS,
         messages.SetThread,
         messages.QueryResume,
-        messages.InsertPoint,
-        messages.RemovePoint,
+        *POINTS,
     )
 )
 

@@ -115,6 +115,8 @@ class Description:
     expedited: tuple[Register, ...] = field(init=False)
     expedited_keys: tuple[str, ...] = field(init=False)  #: what a stop reply calls them: number and colon
     expedited_form: str = field(init=False)  #: all of them in a stop reply, a `%s` for each value in hex
+    #: how a stop reply begins the program counter (the register of type code_ptr), and its digits; None: it does not
+    pc_key: tuple[bytes, int] | None = field(init=False, compare=False)
     texts: list[str] = field(init=False, compare=False)  #: the document that was made of it, or none yet
 
     def __post_init__(self) -> None:
@@ -124,6 +126,10 @@ class Description:
         keys = tuple(f"{number:x}:" for number, register in enumerate(registers) if register.expedited)
         object.__setattr__(self, "expedited_keys", keys)
         object.__setattr__(self, "texts", [])
+        pcs = [
+            (f";{n:x}:".encode(), 2 * r.size) for n, r in enumerate(registers) if r.expedited and r.type == "code_ptr"
+        ]
+        object.__setattr__(self, "pc_key", pcs[0] if pcs else None)
         object.__setattr__(self, "expedited_form", "".join(f"{key}%s;" for key in keys))
 
     def standard(self) -> Description:
@@ -206,10 +212,14 @@ class HasRegisters(Protocol):
 
 @runtime_checkable
 class Expedites(Protocol):
-    """Tells the expedited registers of a stop reply in less time than `read_registers` takes for them."""
+    """Tells all registers, or the expedited ones of a stop reply, in less time than `read_registers` takes for them."""
 
     def expedite(self, thread: int, description: Description) -> str | None:
         """`description.expedited_form` with their values; None where `read_registers` is to be asked."""
+
+    def tell_all(self, thread: int, description: Description) -> bytes | None:
+        """The values of `description.registers` in hex, one behind another; None where `read_registers` is to be
+        asked."""
 
 
 @runtime_checkable

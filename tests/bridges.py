@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from emu.layout import LAPIC
 from emu.machine import MachineConfig, MachineExit, build_machine
+from emu.transitions import NativeConfig
 from emu.x86.cpuid import MODELS
 from xenbridge.bridge import MachineBridge
 from xenbridge.ioreq import Type, read, write
@@ -24,6 +27,8 @@ from xenbridge.signals import Signals
 TPR, EOI, SVR, ICR, LVT_TIMER, INITIAL, CURRENT, DIVIDE, ISR, IRR, LINT0 = (
     LAPIC + offset for offset in (0x80, 0xB0, 0xF0, 0x300, 0x320, 0x380, 0x390, 0x3E0, 0x100, 0x200, 0x350)
 )
+#: Wakes of all threads in a second that are let pass: half of what a poll of 50 ms would make.
+MOST_SWITCHES = 10
 MASTER, SLAVE = 0x08, 0x70  #: vectors of `initialise`
 
 
@@ -84,18 +89,46 @@ def until(met: Callable[[], bool], seconds: float = 5.0) -> bool:
     return held
 
 
+def switches() -> int:
+    """How often threads of this process have given the CPU up by themselves, to wait for something (proc(5)): each look
+    of a poll is one, however little time it takes."""
+    found = 0
+    for status in Path("/proc/self/task").glob("*/status"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found += int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return found
+
+
+def switches_in(seconds: float) -> int:
+    """How often they do in so many seconds, but for this thread's own sleep."""
+    time.sleep(0.2)  # what went before comes to rest
+    before = switches()
+    time.sleep(seconds)
+    return switches() - before - 1
+
+
 class Driven:
     """A machine whose interrupt controllers and timers a bridge has, run on a thread of its own."""
 
-    def __init__(self, kind: str, firmware: bytes, signals: Signals, **more: bool) -> None:
+    def __init__(
+        self,
+        kind: str,
+        firmware: bytes,
+        signals: Signals,
+        keeper: BridgeKeeper | None = None,
+        native: NativeConfig | None = None,
+    ) -> None:
+        """`keeper`: one that is there already; else it is made, of `kind`. `native`: a CPU that it runs on too."""
         try:
             # An isapc has no local APIC, and neither has its CPU.
-            bridge: MachineBridge = KvmBridge(**more) if kind == "kvm" else ModelBridge(MODELS["max"])
+            bridge: MachineBridge = keeper.bridge if keeper is not None else (
+                KvmBridge() if kind == "kvm" else ModelBridge(MODELS["max"])
+            )  # fmt: skip
         except KvmError as error:
             pytest.skip(str(error))
-        self.keeper = BridgeKeeper(bridge)
+        self.keeper = keeper or BridgeKeeper(bridge)
         self.machine = build_machine(
-            MachineConfig(firmware=firmware, shadow=False, memory=1 << 20, keeper=lambda: self.keeper)
+            MachineConfig(firmware=firmware, shadow=False, memory=1 << 20, keeper=lambda: self.keeper, native=native)
         )
         self.machine.idle = self._idle
         self._awake = threading.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from stub.session import ALL_HANDLERS
+from stub.handlers.every import ALL_HANDLERS
 from stub_fakes import FakeTarget
 
 #: What the words of a packet's form stand for in these tests.

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from stub.agent import AgentError, parse
 from stub.packet import PACKET_SIZE, frame
-from stub.session import HIGH_WATER, RunCommand, Session
+from stub.session import RunCommand, Session
+from stub.voice import HIGH_WATER
 from stub_fakes import GDB_FEATURES, RAM, FakeTarget
 
 #: Sessions as clients have them, in packets: all-stop, non-stop, a trace, and one that looks on.

@@ -26,7 +26,7 @@ from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.classes import classify
 from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.state import CR0_PE, RFLAGS_VM, CpuState
-from emu.x86.vmentry import VTX2006, Broken, Rules
+from emu.x86.vmentry import VTX2006, Broken, Rules, real_code, unless_loaded
 from xenbridge.model_exits import CLASSES, exits_for
 
 BREAKPOINT, REQUEST = ExitReason.BREAKPOINT, ExitReason.REQUEST
@@ -83,7 +83,7 @@ class ModelVcpu(UnicornEngine):
 
     def refused(self, state: CpuState) -> tuple[Broken, ...]:
         """See Vcpu."""
-        broken = self.rules.broken(state)
+        broken = unless_loaded(self.rules.broken(state), state, self._memory.read)
         if state.smm:
             return (*broken, Broken("smm", "the CPU is in system management mode", "SDM 3C 26.3.1.5"))
         return broken
@@ -92,12 +92,15 @@ class ModelVcpu(UnicornEngine):
         """See Vcpu. Of a state in place the answers are remembered, by all that rules ask for."""
         live = cast("CpuState | LiveState", state)
         if not isinstance(live, LiveState):
-            return not state.smm and self.rules.enterable(state)
+            return not state.smm and self.rules.enterable(state, self._memory.read)
         key, known = live.entry_key(), self._known
         if (found := known.get(key)) is None:
             if len(known) >= REMEMBERED:
                 known.clear()
             found = known[key] = not state.smm and self.rules.enterable(state)
+        if not found and live.cr0 & CR0_PE and real_code(state.cs):
+            # memory decides, which is not to be remembered
+            return not state.smm and self.rules.enterable(state, self._memory.read)
         return found
 
     def unable(self) -> str:

@@ -19,6 +19,8 @@
 #define EFER_LMA 0x400u
 #define FSW_TOP 0x3800u
 #define TOP_SHIFT 11
+#define CS_BIG 0x400000u /* D/B in the second half of a descriptor */
+#define FOP_BITS 0x7ffu /* of an opcode (SDM vol. 1, 8.1.9) */
 #define TSS_BUSY 2u
 #define SYSTEM_TYPE 0x1fu /* type and S */
 #define CODE_OR_DATA 0x90u /* present, and no system segment */
@@ -40,7 +42,7 @@ struct state_layout {
     uint32_t hflags2, a20_mask, efer, v_tpr, features, df, cc_src, cc_dst, cc_src2;
     uint32_t fpstt, fpus, fpuc, fptags, fpregs, fpop, fpcs, fpds, fpip, fpdp, mxcsr, xmm;
     uint32_t sysenter_esp, sysenter_eip, star, lstar, cstar, fmask, kernelgsbase, tsc_aux;
-    uint32_t exception_is_int, xmm_size;
+    uint32_t exception_is_int, pat, xmm_size;
 };
 static struct state_layout in;
 
@@ -58,7 +60,7 @@ struct packing {
 API uint64_t v2e_pack_layout(const struct state_layout *layout)
 {
     in = *layout;
-    return (uint64_t)sizeof(struct state_layout) << 48 | (uint64_t)sizeof(struct packing) << 32 | sizeof(struct packed);
+    return (uint64_t)sizeof(struct state_layout) << 48 | (uint64_t)sizeof(struct packing) << 32 | sizeof(struct flat);
 }
 
 /* MSRs but IA32_SYSENTER_CS, which Unicorn is not shown: the order of `struct packed`. */
@@ -142,21 +144,15 @@ static void unpack_fpu(uint8_t *env, const struct packed *p)
         memcpy(env + in.xmm + in.xmm_size * i, p->fx + FX_XMM + 16 * i, 16);
 }
 
-/* Between two runs: the whole state but what `struct packed` has no place for, and INTR is low afterwards. Returns 0, with
- * nothing done, where there is more to the state than that: a delivery that nobody has heard of, or an NMI. */
-API int v2e_fast_pack(const struct packing *from)
+/* The whole state but what `struct packed` has no place for. */
+static void pack(const struct packing *from, struct packed *p)
 {
-    engine *e = from->engine;
-    struct packed *p = from->packed;
-    uint8_t *env = e->env;
+    uint8_t *env = from->engine->env;
     uint64_t *cr = &AT(uint64_t, env, at.env_cr);
     const struct segment *tables = segment_of(env, GDT);
 
-    if (e->control->taken || AT(uint32_t, e->cpu, at.cpu_interrupt_request) & INTERRUPT_NMI)
-        return 0;
-    e->control->masked = e->control->interrupt = 0;
     memcpy(p->regs, registers(env), sizeof p->regs);
-    p->rip = *e->eip;
+    p->rip = *from->engine->eip;
     p->rflags = AT(uint64_t, env, at.env_eflags) | RFLAGS_ONE;
     for (int i = ES; i <= TR; i++)
         pack_segment(&p->segments[i], segment_of(env, i));
@@ -183,7 +179,75 @@ API int v2e_fast_pack(const struct packing *from)
     p->tsc_adjust = from->tsc_adjust;
     p->halted = (uint8_t)from->halted;
     pack_fpu(p, env);
+}
+
+/* Between two runs: what `pack` says, and INTR is low afterwards. Returns 0, with nothing done, where there is more to the
+ * state than that: a delivery that nobody has heard of, or an NMI. */
+API int v2e_fast_pack(const struct packing *from)
+{
+    engine *e = from->engine;
+
+    if (e->control->taken || AT(uint32_t, e->cpu, at.cpu_interrupt_request) & INTERRUPT_NMI)
+        return 0;
+    e->control->masked = e->control->interrupt = 0;
+    pack(from, from->packed);
     return 1;
+}
+
+/* The tags of the x87 registers in full (SDM vol. 1, 8.1.7): 0 valid, 1 zero, 2 special, 3 empty, of physical register 0
+ * in the lowest bits. */
+static uint32_t full_tags(const uint8_t *fx)
+{
+    uint32_t top = AT(uint16_t, fx, FX_FSW) >> TOP_SHIFT & 7, tags = 0;
+
+    for (uint32_t i = 0; i < 8; i++) {
+        const uint8_t *st = fx + FX_ST + 16 * ((i - top) & 7);
+        uint32_t exponent = AT(uint16_t, st, 8) & 0x7fff, tag;
+        uint64_t significand = AT(uint64_t, st, 0);
+
+        if (!(fx[FX_FTW] >> i & 1))
+            tag = 3;
+        else if (!exponent)
+            tag = significand ? 2 : 1;
+        else
+            tag = exponent == 0x7fff || !(significand >> 63) ? 2 : 0;
+        tags |= tag << 2 * i;
+    }
+    return tags;
+}
+
+/* Between two runs: where the CPU is (`CpuState.brief`). */
+API void v2e_fast_brief(const struct packing *from, uint64_t to[8])
+{
+    uint8_t *env = from->engine->env;
+    const struct segment *cs = segment_of(env, CS);
+    int wide = !!(AT(uint32_t, env, at.env_hflags) & HF_CS64);
+
+    to[1] = *from->engine->eip;
+    to[0] = wide ? to[1] : (cs->base + to[1]) & 0xffffffff;
+    to[2] = registers(env)[SP];
+    to[3] = registers(env)[SP + 1];
+    to[4] = AT(uint64_t, env, at.env_eflags) | RFLAGS_ONE;
+    to[5] = cs->selector;
+    to[6] = segment_of(env, SS)->selector;
+    to[7] = wide ? 64 : cs->flags & CS_BIG ? 32 : 16;
+}
+
+/* Between two runs: the state as a debugger looks at it, which changes nothing. */
+API void v2e_fast_look(const struct packing *from, struct flat *to)
+{
+    struct packed *p = &to->cpu;
+    const struct packed_segment *cs = &p->segments[CS];
+    int wide;
+
+    pack(from, p);
+    wide = p->efer & EFER_LMA && cs->access & 0x2000;
+    to->linear_pc = wide ? p->rip : (cs->base + p->rip) & 0xffffffff;
+    to->pat = AT(uint64_t, from->engine->env, in.pat);
+    to->code_bits = wide ? 64 : cs->access & 0x4000 ? 32 : 16;
+    to->cpl = !(p->cr0 & CR0_PE) ? 0 : p->rflags & EFLAGS_VM ? 3 : p->segments[SS].access >> 5 & 3;
+    to->tags = full_tags(p->fx);
+    AT(uint16_t, p->fx, FX_FOP) &= FOP_BITS;
 }
 
 /* The bits of hflags that follow from the architectural state. */

@@ -30,6 +30,14 @@ struct packed {
     uint8_t fx[PACKED_FX];               /* as FXSAVE64 stores it; MXCSR_MASK and what is reserved are 0 */
 };
 
+/* A state as a debugger looks at it: what follows from it as well, and what is not moved. */
+struct flat {
+    struct packed cpu;
+    uint64_t linear_pc;                  /* of the next instruction */
+    uint64_t pat, apic_base;             /* IA32_PAT; IA32_APIC_BASE is Python's to fill in */
+    uint32_t code_bits, cpl, tags, pad;  /* width of the next instruction; privilege level; x87 tag word, 16 bits */
+};
+
 /* What of it has changed since it was packed; the rest always counts as changed. */
 enum { PACKED_FPU = 1, PACKED_DEBUG = 2, PACKED_MSR = 4, PACKED_TSC = 8 };
 

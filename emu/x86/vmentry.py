@@ -11,8 +11,9 @@ from types import MappingProxyType
 
 from emu.record import dataclass
 from emu.x86 import flags
+from emu.x86.descriptors import parse_descriptor
 from emu.x86.modes import REAL_LIMIT
-from emu.x86.paging import MAX_PHYSICAL_BITS, ReadPhysical
+from emu.x86.paging import MAX_PHYSICAL_BITS, ReadPhysical, translate
 from emu.x86.register_writes import ACCESS_UNUSABLE
 from emu.x86.state import (
     CR0_PE,
@@ -43,6 +44,7 @@ REAL_CODE, RESET_CODE = 0x9B, (0xF000, 0xFFFF0000)
 TYPE_CODE, TYPE_CONFORMING, TYPE_READABLE, TYPE_ACCESSED = 8, 4, 2, 1
 TYPE_STACKS = (3, 7)  #: read/write data, accessed; up and down
 TYPE_LDT = 2
+TABLE_INDICATOR = 4  #: of a selector: it names an entry of the LDT
 TYPE_BUSY16, TYPE_BUSY = 3, 11
 #: The four entries at CR3 of PAE paging (SDM vol. 3A, tables 4-7 and 4-8): of a present one bits 1, 2 and 8 to 5, and
 #: those above the physical addresses, are reserved.
@@ -59,6 +61,7 @@ class Broken:
     register: str
     text: str
     source: str
+    unloaded: bool = False  #: it holds only if no descriptor has been loaded into the register (see `unless_loaded`)
 
     def __str__(self) -> str:
         return f"{self.text} ({self.source})"
@@ -77,11 +80,39 @@ class Rules:
         """Every rule that `state` breaks; empty: it can run natively. With `read`, which gives physical memory, rules
         about what is in memory are among them."""
         found = tuple(self.check(state))
-        return found if read is None or not self.pointers else (*found, *_pointers(state, read))
+        if read is None:
+            return found
+        found = unless_loaded(found, state, read)
+        return (*found, *_pointers(state, read)) if self.pointers else found
 
-    def enterable(self, state: CpuState) -> bool:
-        """As not `broken`, at the first rule's cost where one is broken."""
-        return next(self.check(state), None) is None
+    def enterable(self, state: CpuState, read: ReadPhysical | None = None) -> bool:
+        """As not `broken`, at the first rule's cost where one is broken. Of memory, which `read` gives, only what
+        `unless_loaded` asks for is looked at."""
+        return all(read and broken.unloaded and _names_descriptor(state, read) for broken in self.check(state))
+
+
+def unless_loaded(found: tuple[Broken, ...], state: CpuState, read: ReadPhysical) -> tuple[Broken, ...]:
+    """Of the rules that `state` breaks those that stand when memory has been looked at. A CS that has all that real
+    mode loads was loaded by a far transfer nevertheless where its selector names just such a descriptor."""
+    return tuple(broken for broken in found if not (broken.unloaded and _names_descriptor(state, read)))
+
+
+def _names_descriptor(state: CpuState, read: ReadPhysical) -> bool:
+    """CS's selector names a descriptor that is what CS has in its cache."""
+    cs = state.cs
+    table = state.ldtr if cs.selector & TABLE_INDICATOR else state.gdtr
+    at = cs.selector & ~7
+    if at + 7 > table.limit or not cs.selector & ~3 or (table is state.ldtr and not usable(state.ldtr)):
+        return False
+    raw = bytearray()
+    for linear in range(table.base + at, table.base + at + 8):  # it may lie in two pages
+        physical = translate(state, read, linear)
+        byte = None if physical is None else read(physical, 1)
+        if not byte:
+            return False
+        raw += byte
+    found = parse_descriptor(bytes(raw))
+    return (found.base, found.limit, found.access) == (cs.base, cs.limit, cs.access)
 
 
 def usable(segment: Segment) -> bool:
@@ -157,9 +188,6 @@ def _code(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]:
     if unrestricted and cs.type == TYPE_STACKS[0]:
         if cs.dpl:
             yield Broken("cs", f"CS is a data segment with DPL {cs.dpl}, not 0", source)
-    elif not unrestricted and _real_code(cs):
-        what = "is as real mode has loaded it, and to VT-x read/write data, type 0x3"
-        yield Broken("cs", f"CS {cs.selector:#x} {what}: no far transfer has loaded it yet", source)
     elif not cs.type & TYPE_CODE or not cs.type & TYPE_ACCESSED:
         what = "accessed code" if not unrestricted else "accessed code or data of a real mode"
         yield Broken("cs", f"CS type {cs.type:#x} is not {what}: no far transfer has loaded it yet", source)
@@ -168,15 +196,18 @@ def _code(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]:
             yield Broken("cs", f"conforming CS has DPL {cs.dpl}, above SS.DPL {ss.dpl}", source)
     elif cs.dpl != ss.dpl:
         yield Broken("cs", f"CS.DPL {cs.dpl} is not SS.DPL {ss.dpl}", source)
+    if not unrestricted and real_code(cs):
+        what = "is as real mode has loaded it, and to VT-x read/write data, type 0x3"
+        yield Broken("cs", f"CS {cs.selector:#x} {what}: no far transfer has loaded it yet", source, unloaded=True)
     if state.efer & EFER_LMA and cs.long and cs.big:
         yield Broken("cs", "CS has both L and D in IA-32e mode", source)
     yield from _cache("cs", cs, source)
 
 
-def _real_code(cs: Segment) -> bool:
+def real_code(cs: Segment) -> bool:
     """CS is as real mode left it when CR0.PE was set. The emulator's real mode has code in its cache; a CPU has data
-    there (SDM vol. 3A, table 10-1: read/write, accessed), and keeps it until a far transfer loads CS. A segment that a
-    descriptor has given the base of real mode would be taken for it, and is emulated up to the next such transfer."""
+    there (SDM vol. 3A, table 10-1: read/write, accessed), and keeps it until a far transfer loads CS. A descriptor may
+    give CS the base of real mode too: only a look at memory tells the two apart (`unless_loaded`)."""
     if cs.access != REAL_CODE or cs.limit != REAL_LIMIT:
         return False
     return cs.base == cs.selector << 4 or (cs.selector, cs.base) == RESET_CODE
@@ -186,8 +217,10 @@ def _stack(state: CpuState, unrestricted: bool, source: str) -> Iterator[Broken]
     ss = state.ss
     if not unrestricted and ss.dpl != ss.selector & 3:
         yield Broken("ss", f"SS.DPL {ss.dpl} is not SS.RPL {ss.selector & 3} of selector {ss.selector:#x}", source)
-    if unrestricted and ss.dpl and (not state.cr0 & CR0_PE or state.cs.type == TYPE_STACKS[0]):
+    if unrestricted and ss.dpl and not state.cr0 & CR0_PE:
         yield Broken("ss", f"SS.DPL {ss.dpl} is not 0 in real mode", source)
+    elif unrestricted and ss.dpl and state.cs.type == TYPE_STACKS[0]:
+        yield Broken("ss", f"SS.DPL {ss.dpl} is not 0 with a data segment in CS", source)
     if usable(ss):
         if ss.type not in TYPE_STACKS:
             yield Broken("ss", f"SS type {ss.type:#x} is not accessed read/write data", source)
@@ -348,4 +381,4 @@ VTX = Rules("vtx", "VT-x with unrestricted guest", _vtx, True)
 SVM = Rules("svm", "AMD SVM", _svm)
 #: The CPUs whose rules are known from their documents, by name.
 RULES: Mapping[str, Rules] = MappingProxyType({rules.name: rules for rules in (VTX2006, VTX, SVM)})
-__all__ = ["RULES", "SVM", "VTX", "VTX2006", "Broken", "Rules", "usable"]
+__all__ = ["RULES", "SVM", "VTX", "VTX2006", "Broken", "Rules", "real_code", "unless_loaded", "usable"]

@@ -47,7 +47,8 @@ def lockstep(session: Session, args: Args) -> Result:
         "Told too are a halted CPU with what could wake it; faults and interrupts that come without end; a CPU that\n"
         "executes zeros, memory that nobody wrote; native entries that fail again and again, with the rules that are\n"
         "broken; and a guest that has ended, or is about to, with what is wrong on the way to its handlers.\n"
-        "While the guest runs this is noticed after a second of its time, as an event of kind `stuck`."
+        "While the guest runs this is noticed after a second of its time, a storm of faults or interrupts after\n"
+        "80,000 of them, as an event of kind `stuck`, which stays in the journal."
     ),
 )  # fmt: skip
 def stuck(session: Session, args: Args) -> Result:

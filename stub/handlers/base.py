@@ -120,6 +120,8 @@ class Context:
     persistent: set[tuple[int, int, int]] = field(default_factory=set)  #: those of `points` that stay when it goes
     printed: Callable[[str], None] = lambda text: None  #: a breakpoint's commands print to the client
     frame: Frame | None = None  #: the trace frame that is looked at instead of the target
+    #: how stop replies without a reason begin, by signal and thread
+    heads: dict[tuple[int, int], str] = field(default_factory=dict)
     listed: list[bytes] = field(default_factory=list)  #: what `qTsP` and `qTsV` have yet to say
     # The target again, as what it can do, or None: asking a protocol at each packet costs more than the packet.
     registers: HasRegisters | None = field(init=False)
@@ -251,6 +253,7 @@ def constant(*features: str) -> Callable[[Context], tuple[str, ...]]:
 
 def query_supported(context: Context, message: messages.QuerySupported) -> Answer:
     context.client = {feature for feature in message.features if feature.endswith("+")}
+    context.heads.clear()
     return context.supported(context).encode("ascii")
 
 

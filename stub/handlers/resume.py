@@ -27,8 +27,8 @@ def stop_reply(context: Context, report: StopReport) -> bytes:
         process = b";process:%x" % messages.PROCESS if context.multiprocess else b""
         return b"W%02x%b" % (report.exit_code & 0xFF, process)
     thread = report.thread
-    reason = "" if report.reason is NO_REASON else _reason(context, report)
-    text = f"T{report.signal:02x}{reason}thread:{context.thread_id(thread)};core:{thread - 1:x};"
+    if report.reason is not NO_REASON or (text := context.heads.get((report.signal, thread))) is None:
+        text = _head(context, report)
     target = context.registers
     if context.fetched and target is not None:
         layout = context.layout()
@@ -42,6 +42,16 @@ def stop_reply(context: Context, report: StopReport) -> bytes:
             for key, value in zip(layout.expedited_keys, values, strict=True):
                 text += "" if value is None else f"{key}{value.hex()};"
     return text.encode("ascii")
+
+
+def _head(context: Context, report: StopReport) -> str:
+    """What precedes the registers."""
+    thread = report.thread
+    if report.reason is not NO_REASON:
+        return f"T{report.signal:02x}{_reason(context, report)}thread:{context.thread_id(thread)};core:{thread - 1:x};"
+    text = f"T{report.signal:02x}thread:{context.thread_id(thread)};core:{thread - 1:x};"
+    context.heads[report.signal, thread] = text
+    return text
 
 
 def _reason(context: Context, report: StopReport) -> str:

@@ -7,51 +7,16 @@ import random
 
 import pytest
 
+from any_states import any_state
 from bare_cpu import CODE, RAM, BareCpu, bare_cpu, long_state
 from emu.engine import Exit, ExitReason
 from emu.packed import PART_DEBUG, PART_FPU, PART_MSRS, PART_TSC, Packed, pack_state, unpack_state
 from emu.unicorn_engine import UnicornEngine
 from emu.x86 import msrs as m
-from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_VM, CpuState, Fpu, Segment, Table
+from emu.x86.registers import MSRS, REGISTERS
+from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, RFLAGS_VM, CpuState, Segment
 
 ALL = PART_FPU | PART_DEBUG | PART_MSRS | PART_TSC
-RFLAGS = 0x3F7FD7
-
-
-def segment(rng: random.Random, kind: int, *, busy: bool = False) -> Segment:
-    access = rng.getrandbits(4) | kind | rng.getrandbits(2) << 5 | rng.getrandbits(4) << 12
-    access |= rng.choice((0x80, 0x10000))
-    if busy:
-        access = rng.choice((0x8B, 0x83))
-    return Segment(rng.getrandbits(16), rng.getrandbits(64), rng.getrandbits(32), access)
-
-
-def any_state(seed: int) -> CpuState:
-    """Anything in everything that is packed; not one that a CPU could execute from."""
-    rng = random.Random(seed)
-    state = CpuState(regs=[rng.getrandbits(64) for _ in range(16)], rip=rng.getrandbits(64))
-    state.rflags = rng.getrandbits(22) & RFLAGS | 2
-    for name in ("es", "cs", "ss", "ds", "fs", "gs"):
-        setattr(state, name, segment(rng, 0x10))
-    state.ldtr, state.tr = segment(rng, 0), segment(rng, 0, busy=True)
-    state.gdtr, state.idtr = (Table(rng.getrandbits(64), rng.getrandbits(16)) for _ in range(2))
-    state.cr0 = rng.getrandbits(32) & ~(1 << 31) | 0x10
-    state.cr2, state.cr3, state.cr4 = rng.getrandbits(64), rng.getrandbits(32) & ~0xFFF, rng.getrandbits(22)
-    state.cr8, state.efer = rng.getrandbits(4), rng.choice((0, 1, 0x500, 0x501, 0xD01))
-    state.dr = [*(rng.getrandbits(64) for _ in range(4)), 0, 0, 0xFFFF0FF0 | rng.getrandbits(4), 0x400]
-    fpu = Fpu(rng.getrandbits(12) & ~0xC0 | 0x40, rng.getrandbits(16), rng.getrandbits(8), rng.getrandbits(11))
-    fpu.fip, fpu.fcs, fpu.fdp, fpu.fds = (rng.getrandbits(n) for n in (64, 16, 64, 16))
-    fpu.mxcsr = rng.getrandbits(16)
-    fpu.st = [rng.getrandbits(80) for _ in range(8)]
-    fpu.xmm = [rng.getrandbits(128) for _ in range(16)]
-    state.fpu = fpu
-    state.msrs = {
-        m.SYSENTER_CS: rng.getrandbits(16), m.STAR: rng.getrandbits(64), m.KERNEL_GS_BASE: rng.getrandbits(47),
-        m.TSC_AUX: rng.getrandbits(32), m.SYSENTER_ESP: rng.getrandbits(47), m.FMASK: rng.getrandbits(22),
-    }  # fmt: skip
-    state.shadow, state.nmi_blocked, state.halted = (rng.random() < 0.5 for _ in range(3))
-    state.a20 = rng.random() < 0.8
-    return state
 
 
 def packing(cpu: BareCpu) -> UnicornEngine:
@@ -85,6 +50,26 @@ def test_what_the_helper_packs_is_what_python_reads(two: tuple[BareCpu, BareCpu]
     assert engine.pack()
     assert unpack_state(engine.packed, read) == read
     assert bytes(engine.packed) == bytes(expected)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_look_is_what_python_reads_and_derives_and_changes_nothing(two: tuple[BareCpu, BareCpu], seed: int) -> None:
+    engine = packing(two[0])
+    state = any_state(seed)
+    state.fpu.fop |= 0xF800  # bits that FOP does not have, as FXRSTOR may leave them there
+    state.msrs[MSRS["pat"][0]] = m.PAT_RESET ^ 0x10001
+    engine.load(state)
+    engine.set_interrupt(0x40)
+    read, control = engine.state(), bytes(engine._control)
+    flat = engine.look()
+    assert (engine.state(), bytes(engine._control)) == (read, control)
+    seen = read.copy()
+    seen.fpu.fop &= 0x7FF
+    assert unpack_state(flat.cpu, read) == seen
+    assert engine.live().brief() == read.brief()
+    names = ("pc", "pat", "mode", "cpl", "ftag", "apic_base")
+    derived = [REGISTERS[name].get(read) for name in names]
+    assert [flat.linear_pc, flat.pat, flat.code_bits, flat.cpl, flat.tags, flat.apic_base] == derived
 
 
 @pytest.mark.parametrize("seed", range(50))

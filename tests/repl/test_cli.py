@@ -185,6 +185,9 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
             ["run", "--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host", "--load-xen", "f"],
             "--load-xen and --devices-in hypervisor",
         ),
+        (["run", "--missed-ticks", "kept"], "--missed-ticks kept is for a PIT that goes by the host's clock"),
+        (["run", "--missed-ticks", "lost"], "'lost' is unknown"),
+        (["run", "--hypervisor", "model", "--devices-in", "hypervisor", "--missed-ticks", "kept"], "--hypervisor kvm"),
         (["run", "--policy", "dwell:8"], "--policy dwell:8"),
         (["run", "--costs", "exit=5"], "--costs exit=5"),
         # What is wrong comes before what has no use.

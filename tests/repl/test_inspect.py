@@ -109,7 +109,7 @@ def test_the_file_is_never_written(any_file):
 
 @pytest.mark.parametrize(
     ("words", "why"),
-    [(["--vcpu", "3"], "vCPU 3"), (["--vcpu", "x"], "--vcpu 'x' is not a number"),
+    [(["--vcpu", "3"], "vCPU 3"), (["--vcpu", "x"], "--vcpu 'x' is not a whole number"),
      (["--headless"], "--headless needs --gdb ADDRESS"), (["--gdb", "stdio", "--json"], "cannot share stdout")],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(stream, words, why, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from repl.options import UsageError, choose, parse_count, parse_memory
@@ -34,6 +36,23 @@ def test_a_count_is_positive(text, count):
 def test_a_count_that_is_none_is_refused_by_name(text):
     with pytest.raises(UsageError, match="--limit"):
         parse_count("--limit", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("100m", "--limit 100000000 or 100_000_000"), ("2K", "--limit 2000 or 2_000"), ("3 g", "or 3_000_000_000"),
+        ("1e6", "--limit 1000000 or 1_000_000"), ("5e+1", "--limit 50"), ("1,000,000", "--limit 1000000 or"),
+        ("010", "--limit 10"), ("1.5", "as 1000000, 1_000_000 or 0xf4240"), ("many", "as 1000000"), ("", "as 1000000"),
+        ("9" * 40 + "m", "as 1000000"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_number_is_told_in_the_wanted_form(text, wanted):
+    with pytest.raises(UsageError, match="is not a whole number: write it in digits") as caught:
+        parse_count("--limit", text)
+    assert wanted in str(caught.value)
+    if digits := re.search(r"--limit ([0-9]+)( or|$)", str(caught.value)):
+        assert parse_count("--limit", digits[1])
 
 
 def test_a_value_of_a_later_version_is_told_from_an_unknown_one():

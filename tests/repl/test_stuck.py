@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+
+from asm import IMAGES, assemble
+from repl.cli import main
 from repl.render import result_text
 from repl.session import Session
 from repl.style import Style
@@ -35,3 +40,17 @@ def test_it_ends_what_it_says_must_change(session_for: Callable[..., Session]) -
     session.debugger.send_serial("x")
     session.execute("continue")
     assert "halted" in session.debugger.why_stuck().summary
+
+
+def test_a_boot_sector_that_divides_by_zero_is_noticed_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The BIOS's handler of vector 0 returns to the DIV."""
+    image = tmp_path / "dividing.img"
+    image.write_bytes(assemble((IMAGES / "dividing.asm").read_text()))
+    status = main(["run", str(image), "--until", "insns:600000", "-c", "journal 1 stuck", "--json"])
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    assert "#DE is raised again and again at 0000:7c04" in said.out
+    assert main(["run", str(image), "--until", "exit", "--limit", "600_000"]) == 6
+    assert "#DE is raised again and again at 0000:7c04" in capsys.readouterr().err

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stub.packet import PACKET_SIZE, frame
-from stub.session import HIGH_WATER, Close, RunCommand, Session
+from stub.session import Close, RunCommand, Session
+from stub.voice import HIGH_WATER
 from stub_fakes import FakeTarget, client
 from stub_fuzzing import SESSIONS, Finding, feed, seeds
 from stub_machine import resident

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stub.agent import CODES
 from stub.packet import PACKET_SIZE, frame
-from stub.session import HIGH_WATER
+from stub.voice import HIGH_WATER
 from stub_fuzzing import AGENT, LOOKS_ON, PACKETS, RAW, SEPARATOR, SESSIONS, feed
 from stub_machine import Asker, resident
 

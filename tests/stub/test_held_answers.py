@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stub.ahead import MOST
 from stub.packet import frame
 from stub.remembered import ANSWER_LENGTH, ANSWERS
 from stub_fakes import Client, FakeTarget, client
@@ -50,6 +51,78 @@ def test_a_session_that_holds_answers_says_what_one_that_does_not_says(packets: 
     assert held.session.log == plain.session.log
 
 
+def steady(held: bool) -> Client:
+    """The same, and it knows all registers: stop replies have the program counter."""
+    peer = talking(held)
+    peer.ask("qXfer:features:read:target.xml:0,1ffff")
+    return peer
+
+
+@given(st.lists(st.sampled_from((*PACKETS, *["vCont;s:1;c"] * 8, "m10101,1", "m10100,40")), max_size=60))
+def test_a_session_that_looks_ahead_says_what_one_that_does_not_says(packets: list[str]) -> None:
+    ahead, plain = steady(True), steady(False)
+    for packet in packets:
+        assert ahead.raw(frame(packet.encode())) == plain.raw(frame(packet.encode()))
+        ahead.session.look_ahead()
+    assert ahead.session.log == plain.session.log
+
+
+def test_what_was_asked_at_the_last_stop_is_looked_up_before_it_is_asked_at_this_one() -> None:
+    peer = steady(True)
+    seen = reads(peer)
+    for packet in ("vCont;s:1;c", "m10101,1", "m10100,40", "m41,1", "vCont;s:1;c"):
+        peer.one(packet)
+        peer.session.look_ahead()
+    assert seen == [0x10101, 0x10100, 0x41, 0x10100, 0x41]  # the byte is one of the 40h
+    assert [peer.one(packet) for packet in ("m10102,1", "m41,1")] == [b"02", b"41"]
+    assert len(seen) == 5
+    peer.one("vCont;s:1;c")
+    peer.session.look_ahead()
+    assert seen[5:] == [0x10103, 0x41]  # what was not asked again is not looked up a third time
+
+
+def test_where_a_block_cannot_be_read_whole_each_look_is_made_by_itself() -> None:
+    peer = steady(True)
+    seen = reads(peer)
+    assert isinstance(peer.session.target, FakeTarget)
+    del peer.session.target.memory[0x10120:]
+    for packet in ("vCont;s:1;c", "m10101,1", "m10100,40", "vCont;s:1;c"):
+        peer.one(packet)
+        peer.session.look_ahead()
+    assert seen == [0x10101, 0x10100, 0x10100, 0x10102]
+    assert (peer.one("m10102,1"), len(peer.one("m10100,40"))) == (b"02", 2 * 0x20)
+    assert len(seen) == 4
+
+
+def test_nothing_is_looked_up_ahead_of_a_client_that_asks_nothing() -> None:
+    peer = steady(True)
+    seen = reads(peer)
+    for _ in range(3):
+        peer.one("vCont;s:1;c")
+        peer.session.look_ahead()
+    assert seen == []
+
+
+def test_what_is_guessed_is_little() -> None:
+    peer = steady(True)
+    seen = reads(peer)
+    peer.one("vCont;s:1;c")
+    for address in range(4 * ANSWERS):
+        peer.one(f"m{address:x},1")
+    seen.clear()
+    peer.one("vCont;s:1;c")
+    peer.session.look_ahead()
+    assert len(seen) == MOST
+
+
+def test_a_breakpoint_that_comes_or_goes_ends_nothing_that_is_held() -> None:
+    peer = steady(True)
+    seen = reads(peer)
+    for packet in ("m41,3", "Z0,41,1", "m41,3", "z0,41,1", "m41,3"):
+        peer.one(packet)
+    assert seen == [0x41]
+
+
 def test_what_is_asked_again_is_looked_up_once() -> None:
     peer = talking(True)
     seen = reads(peer)
@@ -86,4 +159,4 @@ def test_many_answers_and_long_ones_cost_no_memory() -> None:
     for address in range(4 * ANSWERS):
         peer.one(f"m{address:x},1")
         peer.one(f"m{address:x},{ANSWER_LENGTH:x}")
-    assert len(peer.session._answers._answers) <= ANSWERS
+    assert len(peer.session._answers.known) <= ANSWERS

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from stub.packet import checksum, frame
-from stub.session import HIGH_WATER, RunCommand
+from stub.session import RunCommand
 from stub.states import State
 from stub.target import SIGNAL_INT, StopReason, StopReport
+from stub.voice import HIGH_WATER
 from stub_fakes import GDB_FEATURES, Client, FakeTarget, client
 
 STOP = b"T05thread:1;core:0;"

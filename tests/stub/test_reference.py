@@ -9,9 +9,9 @@ import pytest
 
 from stub import parser
 from stub.features import MEANINGS
+from stub.handlers.every import ALL_HANDLERS
 from stub.peers import PACKETS, PEERS, PROPERTIES
 from stub.reference import TARGET, page
-from stub.session import ALL_HANDLERS
 from stub_fakes import GDB_FEATURES, client
 from stub_forms import FORMS, example
 

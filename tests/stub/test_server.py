@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -358,8 +359,11 @@ def test_packets_that_follow_at_once_are_handled_without_another_call_of_the_tar
     assert calls == 2  # one to connect, which brought three packets, one for these and three more
 
 
-def test_a_client_that_never_pauses_does_not_keep_the_target_s_thread(bench: Bench) -> None:
-    address = bench.serve()
+@pytest.mark.parametrize("told", [False, True])
+def test_a_client_that_never_pauses_does_not_keep_the_target_s_thread(bench: Bench, told: bool) -> None:
+    """`told`: the server is told whether somebody waits for the thread, and stays on it until then."""
+    waiting = threading.Event()
+    address = bench.serve(wanted=waiting.is_set) if told else bench.serve()
     peer = Peer(address)
     peer.ask(b"QStartNoAckMode")
     stop = threading.Event()
@@ -371,13 +375,33 @@ def test_a_client_that_never_pauses_does_not_keep_the_target_s_thread(bench: Ben
     talker = threading.Thread(target=chatter)
     talker.start()
     for _ in range(20):
+        waiting.set()
         assert bench.lock.acquire(timeout=PATIENCE)
+        waiting.clear()
         bench.lock.release()
     second = Peer(address)
     assert second.ask(b"?").startswith(b"E.another client")
+    second.close()
     stop.set()
     talker.join(PATIENCE)
     assert not talker.is_alive()
+
+
+def test_a_server_closes_under_a_client_that_never_pauses(bench: Bench) -> None:
+    peer = Peer(bench.serve(wanted=lambda: False))
+    peer.ask(b"QStartNoAckMode")
+    gone = threading.Event()
+
+    def chatter() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                peer.ask(b"qC")
+        gone.set()
+
+    threading.Thread(target=chatter).start()
+    bench.servers[0].close()
+    assert bench.servers[0].wait(0)
+    assert gone.wait(PATIENCE)
 
 
 def test_a_flood_of_ctrl_c_stops_the_guest_once_and_costs_nothing(bench: Bench) -> None:

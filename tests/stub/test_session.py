@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from stub.packet import PACKET_SIZE, frame
-from stub.session import HIGH_WATER, Close, RunCommand
+from stub.session import Close, RunCommand
 from stub.states import State
 from stub.target import SIGNAL_ABRT, StopReason, StopReport, TargetError
+from stub.voice import HIGH_WATER
 from stub_fakes import GDB_FEATURES, RAM, BareTarget, Client, FakeTarget, client
 
 #: (what the client sends, what comes back), in one session on a FakeTarget, raw.

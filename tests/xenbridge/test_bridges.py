@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -21,18 +22,22 @@ from bridges import (
     LINT0,
     LVT_TIMER,
     MASTER,
+    MOST_SWITCHES,
     SLAVE,
+    SVR,
     TPR,
     initialise,
     lapic,
     made,
     port,
     start_pit,
+    switches_in,
     taken,
     until,
 )
 from xenbridge.bridge import BridgeError, MachineBridge
 from xenbridge.ioreq import State, Type, read, unpack, write
+from xenbridge.model_bridge import MOST_BEHIND, ModelBridge
 from xenbridge.signals import Signals
 
 KINDS = ("model", "kvm")
@@ -156,7 +161,7 @@ def test_an_interrupt_is_acknowledged_by_its_owner_and_ended_by_the_guest(bridge
 def test_a_mask_holds_the_ticks_back(bridge: MachineBridge) -> None:
     start_pit(bridge, 1193)
     assert taken(bridge, 0.1) is None
-    assert requested(bridge) & 1
+    assert until(lambda: bool(requested(bridge) & 1))
     port(bridge, 0x21, 0xFE)
     assert taken(bridge) == MASTER
 
@@ -329,17 +334,34 @@ def test_each_interrupt_is_one_signal(bridge: MachineBridge) -> None:
 
 
 def test_a_guest_that_is_not_disturbed_costs_no_signal_and_no_look(bridge: MachineBridge) -> None:
-    """No polling: while nothing comes nobody is told anything, and no time of the process is used."""
+    """No polling: while nothing comes nobody is told anything, no thread wakes, and no time of the process is used."""
     with Signals() as signals:
         signals.add(bridge.descriptor, lambda: None)
         bridge.listen(True)
         begun = time.process_time()
-        time.sleep(0.5)
+        woken = switches_in(1.0)
         used = time.process_time() - begun
         bridge.listen(False)
         assert signals.count == 0
         signals.remove(bridge.descriptor)
+    assert woken <= MOST_SWITCHES
     assert used < 0.05
+
+
+def test_the_count_of_wakes_sees_a_poll_of_50_ms() -> None:
+    """The test above would: twenty looks a second of one thread are more than it lets pass."""
+    ends = threading.Event()
+
+    def poll() -> None:
+        while not ends.wait(0.05):
+            pass
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    woken = switches_in(1.0)
+    ends.set()
+    thread.join()
+    assert woken > MOST_SWITCHES
 
 
 def test_the_descriptor_belongs_to_the_hypervisor_whose_interrupt_it_is(kind: str) -> None:
@@ -355,3 +377,25 @@ def test_the_descriptor_belongs_to_the_hypervisor_whose_interrupt_it_is(kind: st
         assert (first.take(), second.take()) == (None, 0x61)
         for bridge in (first, second):
             signals.remove(bridge.descriptor)
+
+
+def test_the_models_time_makes_up_for_20_ms_and_no_more() -> None:
+    """By its local APIC's timer, which counts ns. A host that stood still for seconds is not made up for: ticks
+    would come in a bunch."""
+    host = [1_000_000_000]
+    bridge = ModelBridge(now=lambda: host[0])
+    bridge.borrow()
+    lapic(bridge, SVR, 0x1FF)
+    lapic(bridge, DIVIDE, 0xB)
+    lapic(bridge, INITIAL, 0xFFFF_FFFF)
+
+    def passed(ns: int) -> int:
+        """Of the timer's, while so many pass of the host's."""
+        before = lapic(bridge, CURRENT)
+        host[0] += ns
+        return before - lapic(bridge, CURRENT)
+
+    assert MOST_BEHIND == 20_000_000
+    assert [passed(ns) for ns in (1_000_000, 19_999_990, 20_000_000)] == [1_000_000, 19_999_990, 20_000_000]
+    assert [passed(ns) for ns in (20_000_010, 3_000_000_000, 1_000_000)] == [20_000_000, 20_000_000, 1_000_000]
+    bridge.close()

@@ -376,7 +376,7 @@ def open_device(path: str = DEVICE) -> int:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise KvmError(_why_closed(path, error), error.errno or 0) from error
+        raise KvmError(why_closed(path, error.errno or 0), error.errno or 0) from error
     try:
         version = ioctl(fd, "GET_API_VERSION")
         missing = [name for name in NEEDED if ioctl(fd, "CHECK_EXTENSION", CAPS[name]) <= 0]
@@ -390,10 +390,10 @@ def open_device(path: str = DEVICE) -> int:
     return fd
 
 
-def _why_closed(path: str, error: OSError) -> str:
-    """What stands in the way of opening the device."""
+def why_closed(path: str, number: int) -> str:
+    """What stands in the way of using the device, by the errno that says so."""
     other = "or use --hypervisor model"
-    match error.errno:
+    match number:
         case errno.ENOENT:
             return f"{path} is not there: load the module kvm_intel or kvm_amd, {other}"
         case errno.EACCES | errno.EPERM:
@@ -402,4 +402,4 @@ def _why_closed(path: str, error: OSError) -> str:
             return f"{path} is busy, another hypervisor has the CPU's virtualisation: end it, {other}"
         case errno.ENODEV | errno.ENXIO:
             return f"{path} has no driver behind it: load the module kvm_intel or kvm_amd, {other}"
-    return f"{path} cannot be opened ({error.strerror}): use --hypervisor model"
+    return f"{path} cannot be opened ({os.strerror(number)}): use --hypervisor model"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import signal
 import struct
@@ -29,6 +28,7 @@ from xenbridge.kvm.abi import KvmError, ioctl
 from xenbridge.kvm.cpuid import cpuid_entries
 from xenbridge.kvm.devices import ioapic_state, lapic_state, pic_state, pit_state
 from xenbridge.kvm.kick import SIGNAL
+from xenbridge.kvm.requests import MASKS, make_requests
 from xenbridge.kvm.unacknowledge import put_back
 from xenbridge.kvm.vcpu import AT_INJECTED, INTERRUPTED, Vcpu
 from xenbridge.kvm.vm import Slot, Vm, slots_of
@@ -46,26 +46,23 @@ LINES: Final = 24
 CALL: Final = SIGNAL + 1
 #: Seconds that the vCPU may take to come back when it is called.
 PATIENCE: Final = 10.0
-#: What an access needs of kvm_run, as indices of 64-bit, 32-bit and 16-bit words: registers, what of them was written
-#: here, the exit's reason, and the port of EXIT_IO. A request is as much Python as KVM, so each of these counts.
-_RAX, _RBX, _RDX = ((abi.AT_REGS + getattr(abi.Regs, name).offset) // 8 for name in ("rax", "rbx", "rdx"))
-_RIP, _RFLAGS = ((abi.AT_REGS + getattr(abi.Regs, name).offset) // 8 for name in ("rip", "rflags"))
-_DIRTY, _REASON, _PORT = abi.RUN_DIRTY // 8, abi.RUN_REASON // 4, (abi.RUN_UNION + 2) // 2
 #: RIP and RFLAGS alone.
 _PLACE, _PLACE_AT = struct.Struct("<2Q"), abi.AT_REGS + abi.Regs.rip.offset
-_RSP: Final = struct.Struct("<Q")
+_WORD: Final = struct.Struct("<Q")
 _RSP_AT: Final = abi.AT_REGS + abi.Regs.rsp.offset
-#: Plain numbers, as an enumeration's cost more than the rest of the way.
-_READS, _READY, _ANSWERED, _PIO = 0x20, int(State.READY), int(State.ANSWERED), int(Type.PIO)
-_ENTRIES: Final = {(int(type), reads, size): entry for (type, reads, size), entry in parked.ENTRIES.items()}
-_PORTS: Final = frozenset(
-    port for owned in OWNED if owned.type is Type.PIO for port in range(owned.first, owned.last + 1)
-)
-_PAGES: Final = frozenset(owned.first >> 12 for owned in OWNED if owned.type is Type.COPY)
-_MASKS: Final = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF}
 _RESERVED_FLAG: Final = 2
 _TOLD: Final = b"\1"
 _MOST: Final = 64  #: bytes read at a time, more than ever wait
+
+
+def _refusal(request: Ioreq) -> BridgeError:
+    """What is wrong with a request that was not made."""
+    if not any(owned.holds(request) for owned in OWNED):
+        space = "port" if request.type is Type.PIO else "address"
+        return BridgeError(f"{space} {request.address:#x} is no device of the hypervisor")
+    if request.size not in MASKS or request.indirect or request.count != 1:
+        return BridgeError("a request is for one element of 1, 2 or 4 bytes")
+    return BridgeError(f"a request is handed over in state {State.READY}, and this one is in state {request.state}")
 
 
 class KvmBridge:
@@ -95,11 +92,11 @@ class KvmBridge:
         # on the same thread would end each of our entries. struct kvm_signal_mask: the length, and what is blocked.
         blocked = (1 << 64) - 1 & ~(1 << CALL - 1)
         ioctl(self.cpu.fd, "SET_SIGNAL_MASK", ctypes.create_string_buffer(struct.pack("<IQ", 8, blocked)))
-        self._page_of_run, self._fd = self.cpu.page, self.cpu.fd
-        page = memoryview(self.cpu.page)
-        self._words, self._reasons, self._ports = page.cast("Q"), page.cast("I"), page.cast("H")
+        self._page_of_run = self.cpu.page
+        self.made_by = make_requests(self.cpu, OWNED)  #: what makes the accesses
+        self._made = self.made_by.exchange
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.requests = self.events = 0  #: accesses made, and interrupts acknowledged
+        self.events = 0  #: interrupts acknowledged
         self._borrowed = self._wanted = self._listening = False
         self._state = CpuState()
         self._halted = False
@@ -126,6 +123,11 @@ class KvmBridge:
     @property
     def borrowed(self) -> bool:
         return self._borrowed
+
+    @property
+    def requests(self) -> int:
+        """Accesses made."""
+        return self.made_by.made
 
     # -- the guest's registers meanwhile
 
@@ -189,59 +191,21 @@ class KvmBridge:
 
     def submit(self, request: Ioreq) -> int:
         """See Bridge."""
-        if not any(owned.holds(request) for owned in OWNED):
-            space = "port" if request.type is Type.PIO else "address"
-            raise BridgeError(f"{space} {request.address:#x} is no device of the hypervisor")
-        if request.size not in _MASKS or request.indirect or request.count != 1:
-            raise BridgeError("a request is for one element of 1, 2 or 4 bytes")
-        return self.access(request.type, request.address, request.size, request.reads, request.data)
+        data: int = LAYOUT.unpack(self.exchange(request.pack()))[1]
+        return data
 
     def exchange(self, raw: bytes) -> bytes:
         """As `submit`, of the 32 bytes of a request; those of its answer."""
-        address, data, count, size, port, _, bits, type = LAYOUT.unpack(raw)
-        reads = bits & _READS
-        entry = _ENTRIES.get((type, reads != 0, size))
-        known = address in _PORTS if type == _PIO else address >> 12 in _PAGES
-        if entry is None or not known or count != 1 or bits & ~_READS != _READY:
-            data = self.submit(unpack(raw))  # it says what is wrong with it
-        else:
-            data = self._access(entry, address, _MASKS[size], data, reads)
-        return LAYOUT.pack(address, data, 1, size, port, 0, _ANSWERED | reads, type)
-
-    def access(self, type: Type, address: int, size: int, reads: bool, value: int = 0) -> int:
-        """Make one access, of 1, 2 or 4 bytes, to whatever answers in the kernel; what it read, 0 for a write."""
-        return self._access(parked.ENTRIES[type, reads, size], address, _MASKS[size], value, reads)
-
-    def _access(self, entry: int, address: int, mask: int, value: int, reads: int) -> int:
-        """Have the vCPU execute the piece of code at `entry`."""
-        if not self._borrowed:
-            raise BridgeError("the vCPU is the guest's: nothing can be requested now")
         if self._listening:
             self._call_back()
-        words = self._words
-        words[_RAX], words[_RBX], words[_RDX] = value & mask, address, address
-        words[_RIP], words[_RFLAGS] = entry, _RESERVED_FLAG
-        words[_DIRTY] |= abi.SYNC_REGS
-        self.requests += 1
-        if abi.call(self._fd, abi.RUN, 0) < 0:
-            self._run_again()
-        if self._reasons[_REASON] != abi.EXIT_IO or self._ports[_PORT] != parked.DOOR:
-            name = abi.EXIT_NAMES.get(self._reasons[_REASON], "an exit that is not known")
-            raise BridgeError(f"nobody in the kernel answers {address:#x}: KVM ended with {name}")
-        data = words[_RAX] & mask if reads else 0
+        elif not self._borrowed:
+            raise BridgeError("the vCPU is the guest's: nothing can be requested now")
+        answer = self._made(raw)
         if self._wanted:
             self._hear()
-        return data
-
-    def _run_again(self) -> None:
-        """KVM_RUN has failed: go on where that was but an interruption."""
-        try:
-            if ctypes.get_errno() not in (errno.EINTR, errno.EAGAIN):
-                raise KvmError(f"KVM_RUN failed: {os.strerror(ctypes.get_errno())}")
-            while self.cpu.run() == INTERRUPTED:
-                pass
-        except KvmError as error:
-            raise BridgeError(str(error)) from None
+        if answer is None:
+            raise _refusal(unpack(raw))
+        return answer
 
     def set_line(self, irq: int, level: bool) -> None:
         """See MachineBridge. From any thread."""
@@ -362,7 +326,7 @@ class KvmBridge:
     def _wait_for_interrupt(self) -> None:
         cpu, page = self.cpu, self._page_of_run
         _PLACE.pack_into(page, _PLACE_AT, parked.LISTEN, _RESERVED_FLAG)
-        _RSP.pack_into(page, _RSP_AT, parked.STACK)
+        _WORD.pack_into(page, _RSP_AT, parked.STACK)
         cpu.mark_dirty(abi.SYNC_REGS)
         while True:
             reason = cpu.run()
@@ -375,7 +339,10 @@ class KvmBridge:
                     # KVM has acknowledged it, and the call came before the entry that would have delivered it.
                     self._vector = page[AT_INJECTED + 1]
                     cpu.withdraw()
-                    self.events += 1
+                else:
+                    # Or it was delivered, and the call came before the vector's stub could say it.
+                    self._vector = parked.vector_at(_WORD.unpack_from(page, _PLACE_AT)[0])
+                self.events += self._vector is not None
                 self._rest()
                 return
             if reason == abi.EXIT_IO and (access := cpu.pio()).port == parked.BELL:

@@ -85,6 +85,9 @@ class Library:
         self.written = library.v2e_hop_written
         self.peek = f("peek", None, c_void_p)
         self.read = f("read", c_int, c_void_p, c_int)
+        #: and these of xenbridge.kvm.requests a struct lent
+        self.request, self.bare = library.v2e_request, library.v2e_request_bare
+        self.lent_size: int = f("lent_size", c_uint32)()
 
 
 def load_library() -> Library | None:

@@ -56,6 +56,12 @@ def code() -> mmap.mmap:
     return page
 
 
+def vector_at(rip: int) -> int | None:
+    """The vector whose stub a CPU is in, with its RIP there; None: it is in none."""
+    number = (rip - BASE - _STUBS) // _STUB_SIZE
+    return number if 0 <= number < 256 else None
+
+
 def parked(state: CpuState) -> CpuState:
     """The registers with which a vCPU that had `state` waits to make accesses: what the code does not use stays."""
     waiting = state.copy()

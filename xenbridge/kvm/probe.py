@@ -20,6 +20,7 @@ from emu.x86.vmentry import Rules
 from xenbridge.kvm import abi
 from xenbridge.kvm import probe_programs as programs
 from xenbridge.kvm.abi import KvmError
+from xenbridge.kvm.absent import NOT_NOW, AbsentVcpu
 from xenbridge.kvm.backend import Backend, Kind, kind_of
 from xenbridge.kvm.calibration import measured_costs
 from xenbridge.kvm.cpu import KvmVcpu
@@ -220,22 +221,35 @@ class Probe:
         return spent // EXITS_TIMED
 
 
-def make_kvm(notice: Callable[[str], None] = lambda text: None) -> Callable[[Place], KvmVcpu]:
-    """What makes the vCPU of `--hypervisor kvm`, and raises EngineError where it cannot be had. `notice` is told when
-    KVM vanishes in the middle of a run."""
+def make_kvm(notice: Callable[[str], None] = lambda text: None) -> Callable[[Place], KvmVcpu | AbsentVcpu]:
+    """What makes the vCPU of `--hypervisor kvm`, and raises EngineError where there is none on this host. `notice` is
+    told when KVM vanishes in the middle of a run, and when it may not be used or is busy: then all is emulated."""
     return partial(_make, notice)
 
 
-def _make(notice: Callable[[str], None], place: Place) -> KvmVcpu:
+def _make(notice: Callable[[str], None], place: Place) -> KvmVcpu | AbsentVcpu:
     try:
-        backend = host_backend(place.model)
+        return _present(notice, place)
     except KvmError as error:
-        raise EngineError(f"--hypervisor kvm: {error}") from error
+        if error.number not in NOT_NOW:
+            raise EngineError(f"--hypervisor kvm: {error}") from error
+        notice(f"--hypervisor kvm: {error}; this run goes on in the emulator")
+        return AbsentVcpu(place, str(error))
+
+
+def _present(notice: Callable[[str], None], place: Place) -> KvmVcpu:
+    """Raises KvmError, and EngineError where this host's KVM is of no use."""
+    backend = host_backend(place.model)
     if not backend.runs:
         raise EngineError(
             f"--hypervisor kvm: this host's KVM ({backend.name}) runs no mode that was tried: use --hypervisor model"
         )
-    return KvmVcpu(place, backend, notice)
+    try:
+        return KvmVcpu(place, backend, notice)
+    except EngineError as error:
+        if isinstance(error.__cause__, KvmError):  # it was there when it was probed
+            raise error.__cause__ from None
+        raise
 
 
 def probe(model: CpuModel = MODELS["max"]) -> Backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -49,6 +50,16 @@ def _masked(slots: Sequence[Slot]) -> Iterator[Slot]:
             at += size
 
 
+def _create(device: int, path: str) -> int:
+    """A virtual machine's file descriptor. VMXON happens here, so here another hypervisor is met."""
+    try:
+        return ioctl(device, "CREATE_VM", 0)
+    except KvmError as error:
+        if error.number == errno.EBUSY:
+            raise KvmError(abi.why_closed(path, errno.EBUSY), errno.EBUSY) from error
+        raise
+
+
 class _Log:
     """A slot's log of written pages: a bit for each, in whole 64-bit words, and the request for it."""
 
@@ -73,7 +84,7 @@ class Vm:
         self._logs: list[_Log] = []
         self.fd = -1
         try:
-            self.fd = ioctl(self._device, "CREATE_VM", 0)
+            self.fd = _create(self._device, device)
             ioctl(self.fd, "SET_TSS_ADDR", TSS_ADDRESS)
             ioctl(self.fd, "SET_IDENTITY_MAP_ADDR", ctypes.c_uint64(IDENTITY_ADDRESS))
             self.run_size = ioctl(self._device, "GET_VCPU_MMAP_SIZE")

@@ -103,6 +103,9 @@ CASES: list[tuple[str, Callable[[], CpuState], Change, str, str]] = [
     ("code's dpl below", flat, put(ss_access=0xC0F3, ss_selector=0x13), "cs.dpl 0 is not ss", "cs.dpl 0 is not ss.dpl"),
     ("L and D outside IA-32e mode", flat, put(cs_access=0xE09B), "", ""),
     ("data as cs, ring 3", flat, put(cs_access=0xF3), "cs type 0x3", "cs is a data segment with dpl 3"),
+    # type 3 in CS is for an unrestricted guest, with DPL 0 in CS and in SS (26.3.1.2: "DPL must be 0 either if the Type
+    # in the access-rights field for CS is 3 or if bit 0 in the CR0 field is 0")
+    ("data as cs, stack of ring 3", flat, put(cs_access=0xC093, ss_access=0xC0F3), "cs type 0x3", "ss.dpl 3 is not 0"),
     ("stack read only", flat, put(ss_access=0xC091), "ss type 0x1", "ss type 0x1"),
     ("stack absent", flat, put(ss_access=0xC013), "ss is not present", "ss is not present"),
     # data: accessed, readable, DPL, S, P
@@ -245,6 +248,58 @@ def test_behind_the_far_jump_it_is_code_whatever_its_base() -> None:
         assert VTX2006.enterable(state), cs
     state.cs = Segment(8, 0x80, 0xFFFFFFFF, 0xC09B)  # 32-bit code no real mode has
     assert VTX2006.enterable(state)
+
+
+#: 16-bit code of 64 KiB at 7C00h, present, DPL 0, accessed (SDM vol. 3A, figure 3-8), and the same at 7D00h.
+CODE_AT_7C00, CODE_AT_7D00 = bytes.fromhex("ffff007c009b0000"), bytes.fromhex("ffff007d009b0000")
+
+
+def paragraphs(selector: int = 0x7C0, **table: int) -> CpuState:
+    """16-bit protected mode whose CS has the base that real mode gives its selector; the GDT is at 1000h."""
+    state = flat()
+    state.cs = Segment(selector, 0x7C00, 0xFFFF, 0x9B)
+    state.gdtr.base, state.gdtr.limit = table.get("base", 0x1000), table.get("limit", 0x7C7)
+    return state
+
+
+def holding(entry: bytes, at: int = 0x17C0) -> Callable[[int, int], bytes | None]:
+    """Physical memory of 64 KiB, zeros but for `entry`."""
+    memory = bytes(at) + entry + bytes(0x10000 - at - len(entry))
+    return lambda address, length: memory[address : address + length] if address + length <= len(memory) else None
+
+
+def test_a_descriptor_may_have_given_cs_the_base_of_real_mode_and_memory_tells() -> None:
+    assert VTX2006.broken(paragraphs(), holding(CODE_AT_7C00)) == ()
+    assert VTX2006.broken(paragraphs()), "what memory has is not known"
+    for state, memory in (
+        (paragraphs(), holding(bytes(8))),
+        (paragraphs(), holding(CODE_AT_7D00)),
+        (paragraphs(), holding(CODE_AT_7C00[:5] + b"\x9a" + CODE_AT_7C00[6:])),  # not accessed: nobody has loaded it
+        (paragraphs(limit=0x7C6), holding(CODE_AT_7C00)),
+        (paragraphs(base=0xF900), holding(CODE_AT_7C00)),  # beyond memory
+        (paragraphs(0x7C4), holding(CODE_AT_7C00)),  # of an LDT that there is not
+    ):
+        state.cs.base = state.cs.selector << 4
+        (broken,) = VTX2006.broken(state, memory)
+        assert broken.register == "cs" and "as real mode has loaded it" in broken.text
+
+
+def test_the_descriptor_is_looked_for_through_page_tables_and_in_the_ldt() -> None:
+    state = paragraphs(base=0x40_1000)
+    state.cr0, state.cr3, state.cr4 = state.cr0 | 1 << 31, 0x2000, 0
+    tables = bytearray(0x10000)
+    tables[0x2004:0x2008] = (0x3003).to_bytes(4, "little")  # PDE 1
+    tables[0x3004:0x3008] = (0x1003).to_bytes(4, "little")  # PTE 1: linear 401000h is physical 1000h
+    tables[0x17C0:0x17C8] = CODE_AT_7C00
+    read = lambda address, length: bytes(tables[address : address + length])  # noqa: E731
+    assert VTX2006.broken(state, read) == ()
+    tables[0x3004] = 0
+    assert VTX2006.broken(state, read)
+    state = paragraphs(0x7C4)
+    state.cs.base = 0x7C40
+    state.ldtr = Segment(0x18, 0x1000, 0x7C7, 0x82)
+    entry = bytes.fromhex("ffff407c009b0000")
+    assert VTX2006.broken(state, holding(entry)) == ()
 
 
 # -- the page-directory-pointer table of PAE paging

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from asm import assemble
 from commandline import v2e
+from machines import seabios
 from repl.boot_machine import open_debugger
 from repl.harness import HarnessError
 from xenbridge.kvm.backend import Backend
@@ -33,6 +36,44 @@ def test_the_tour_counts_ticks_of_the_kernels_timer(backend: Backend, policy: st
     ticks = [int(line.rsplit(" ", 1)[1]) for line in lines if "tick" in line]
     assert len(ticks) == 10 and ticks == sorted(set(ticks))
     assert re.search(r"^requests +[1-9]", out, re.MULTILINE)
+
+
+#: A boot sector that waits for eight ticks of the BIOS's count, at 18.2 Hz, and says how far the count went.
+SECTOR = """
+    bits 16
+    org 0x7c00
+    xor ax, ax
+    mov ds, ax
+    mov bx, [0x46c]
+    sti
+again:
+    mov ax, [0x46c]
+    sub ax, bx
+    cmp ax, 8
+    jb again
+    mov dx, 0xf4
+    out dx, al
+    hlt
+    times 510-($-$$) db 0
+    dw 0xaa55
+"""
+
+
+@pytest.mark.parametrize("machine", ["isapc", "pc"])
+@pytest.mark.parametrize("policy", [pytest.param("native", marks=pytest.mark.slow), "dwell:1000", "learn"])
+def test_seabios_boots_and_counts_ticks_where_its_cpu_and_its_timer_are_the_kernels(
+    backend: Backend, policy: str, machine: str, tmp_path: Path
+) -> None:
+    """The POST programs the kernel's controllers from both CPUs, and waits for the kernel's PIT on both."""
+    seabios()
+    image = tmp_path / "disk.img"
+    image.write_bytes(assemble(SECTOR).ljust(1 << 20, b"\0"))
+    status, out = ran("--machine", machine, "--firmware", "seabios", "--disk", str(image), "--policy", policy,
+                      "--until", "exit", "-c", "ledger", "-c", "dev pic")  # fmt: skip
+    assert status == 8 << 1 | 1
+    assert "Booting from Hard Disk" in out
+    assert all(re.search(rf"^{row} +[1-9]", out, re.MULTILINE) for row in ("exits", "hops to native", "requests"))
+    assert re.search(r"^ +master base +0x8 ", out, re.MULTILINE)
 
 
 def test_views_show_what_the_kernel_has(backend: Backend) -> None:

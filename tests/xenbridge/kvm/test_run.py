@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable
@@ -190,29 +189,6 @@ def test_a_kvm_that_vanishes_in_mid_run_leaves_the_guest_to_the_emulator(backend
     assert len(said) == 1 and "KVM is gone" in said[0] and "goes on in the emulator" in said[0]
     assert not transitions(made).native
     made.machine.close()
-
-
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [
-        (errno.ENOENT, "/dev/kvm is not there"), (errno.EACCES, "may not be opened by this user"),
-        (errno.EBUSY, "is busy"),
-    ],
-)  # fmt: skip
-def test_without_kvm_one_sentence_says_what_to_use(
-    number: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    true = os.open
-
-    def refuse(path: str, flags: int, *more: int) -> int:
-        if path == "/dev/kvm":
-            raise OSError(number, os.strerror(number))
-        return true(path, flags, *more)
-
-    monkeypatch.setattr("os.open", refuse)
-    assert main(["run", "--hypervisor", "kvm", "--until", "exit"]) == 2
-    text = capsys.readouterr().err
-    assert said in text and "--hypervisor model" in text and text.count("\n") == 1
 
 
 def test_steps_are_counted_and_go_where_the_emulator_goes(backend: Backend) -> None:

@@ -1,4 +1,4 @@
-"""The C part of `xenbridge.kvm.hop`: its source, and the shared library built from it."""
+"""The C parts of `xenbridge.kvm.hop` and `requests`: their sources, and the shared library built from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from zlib import crc32
 
 
 def sources_checksum() -> int:
-    """CRC-32 of the source and of the header that it shares with the engine's helper, which the library has of what it
+    """CRC-32 of the sources and of the header that it shares with the engine's helper, which the library has of what it
     was built from (V2E_SOURCES, set by setup.py)."""
     folder = Path(__file__).parent
     checksum = 0

@@ -1,0 +1,14 @@
+"""The C part of `stub.known`: its source, and the shared library built from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zlib import crc32
+
+
+def sources_checksum() -> int:
+    """CRC-32 of the source, which the library has of what it was built from (V2E_SOURCES, set by setup.py)."""
+    checksum = 0
+    for path in sorted(Path(__file__).parent.glob("*.c")):
+        checksum = crc32(path.read_bytes(), checksum)
+    return checksum
