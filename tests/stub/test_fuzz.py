@@ -93,6 +93,7 @@ def test_a_client_killed_at_every_byte_leaves_no_breakpoints_and_no_listener(ste
         assert target.listener is None
 
 
+@pytest.mark.slow
 def test_ten_megabytes_of_random_bytes_do_not_grow_memory() -> None:
     rng = random.Random(3)
     session = Session(FakeTarget(), has_runner=True)
