@@ -49,6 +49,8 @@ def test_the_architecture_names_the_rows_of_the_import_contract():
     assert contract is not None
     lines = [line for line in contract[1].splitlines() if line.strip()]
     assert len(rows) == 13 == len(lines)
+    first = re.findall(r"^- (`\w+\.py`)", text, re.MULTILINE)
+    assert len(first) == len(set(first)), "a module is described twice"
     for row, line in zip(rows, lines, strict=True):
         for module in re.findall(r"[\w.]+", line):
             name = module.rpartition(".")[2]
