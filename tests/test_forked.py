@@ -26,12 +26,18 @@ class Watched(Nursery):
         return super().fork(words, folder, environment, files)
 
 
-@pytest.fixture
-def nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Watched]:
     made = Watched()
-    monkeypatch.setattr(subprocess, "Popen", popen_of(made))
     yield made
     made.close()
+
+
+@pytest.fixture
+def nursery(shared: Watched, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    monkeypatch.setattr(subprocess, "Popen", popen_of(shared))
+    shared.forked = 0
+    return shared
 
 
 def told(started: type[subprocess.Popen[Any]], *words: str, typed: str = "") -> tuple[int, str, str]:

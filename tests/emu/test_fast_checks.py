@@ -229,7 +229,7 @@ def decoded64(code: bytes) -> Instruction | None:
     return found if HELPER.decode(code, len(code), 64, 32, ctypes.byref(found)) else None
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(codes64)
 @example(bytes.fromhex("48b81122334455667788"))
 @example(bytes.fromhex("48a11122334455667788"))

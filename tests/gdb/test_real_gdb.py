@@ -213,6 +213,7 @@ def test_adjacent_breakpoints_do_not_disturb_the_pc(gdb: Gdb) -> None:
         assert gdb.value("$pc") == pc
 
 
+@pytest.mark.slow
 @boot_loop
 def test_stepping(gdb: Gdb) -> None:
     gdb.cmd(f"break *{CALLED:#x}")

@@ -43,7 +43,8 @@ def test_what_is_not_as_given_is_said(native: Native) -> None:
     assert len(said) == 2 and said[0].startswith("regs: ") and said[1].startswith("ds: ")
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_forced_hops_at_random_points_change_nothing_of_the_tour(backend: Backend, seed: int) -> None:
     rng = random.Random(seed)
     config = MachineConfig(firmware=tour_rom())
