@@ -40,6 +40,10 @@ class AssetMissing(Exception):
     """One sentence: what cannot be had, and why."""
 
 
+class AssetGone(AssetMissing):
+    """Debian's archive answers and does not have it: what names it is to be mended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Set:
     """Packages of one of Debian's architectures that are fetched at one time, so that they are of one build. A kernel's
@@ -96,7 +100,7 @@ def installer() -> tuple[Path, Path]:
 
 def file(name: str, package: str, pattern: str) -> Path:
     """The last of the files that match, of a package of the set `name`. Raises AssetMissing."""
-    found = sorted((_fetched(name) / package).glob(pattern))
+    found = sorted((_fetched(name)[0] / package).glob(pattern))
     if not found:
         raise AssetMissing(
             f"the package {package} of Debian's {SETS[name].architecture} was not fetched or has no {pattern}"
@@ -105,31 +109,35 @@ def file(name: str, package: str, pattern: str) -> Path:
 
 
 def whole(name: str) -> Path:
-    """The folder of a set, all packages of which could be had: one folder for each. Raises AssetMissing."""
-    folder = _fetched(name)
+    """The folder of a set, all packages of which could be had: one folder for each. Raises AssetMissing, and AssetGone
+    where it is not for the network."""
+    folder, answered = _fetched(name)
     if missing := [package for package in SETS[name].packages if not (folder / package).is_dir()]:
-        raise AssetMissing(f"Debian's {SETS[name].architecture} packages {' '.join(missing)} were not fetched")
+        kind = AssetGone if answered else AssetMissing
+        raise kind(f"Debian's {SETS[name].architecture} packages {' '.join(missing)} were not fetched")
     return folder
 
 
 @functools.cache
-def _fetched(name: str) -> Path:
-    """The folder that holds one for each package. Those that cannot be had are asked for once in a process."""
-    wanted = SETS[name]
+def _fetched(name: str) -> tuple[Path, bool]:
+    """The folder that holds one for each package, and whether the archive answered where it was asked. Packages that
+    cannot be had are asked for once in a process."""
+    wanted, answered = SETS[name], False
     folder = user_cache_path("v2e") / "assets" / name / "packages"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # processes that want it at the same time wait for the first
             if missing := [package for package in wanted.packages if not (folder / package).is_dir()]:
-                _fetch(folder, wanted, missing)
+                answered = _fetch(folder, wanted, missing)
     except OSError as error:
         raise AssetMissing(f"{folder} cannot be used: {error.strerror}") from error
-    return folder
+    return folder, answered
 
 
-def _fetch(folder: Path, wanted: Set, packages: Sequence[str]) -> None:
-    """An architecture's lists are read into a place of our own, so that the system's apt knows nothing of it."""
+def _fetch(folder: Path, wanted: Set, packages: Sequence[str]) -> bool:
+    """An architecture's lists are read into a place of our own, so that the system's apt knows nothing of it. Returns
+    whether there were any, so that an archive has answered."""
     for program in ("apt-get", "apt-cache", "dpkg-deb"):
         if shutil.which(program) is None:
             raise AssetMissing(f"{program} is not there to fetch Debian's {packages[0]} with")
@@ -145,6 +153,7 @@ def _fetch(folder: Path, wanted: Set, packages: Sequence[str]) -> None:
     try:
         # An update that misses some of the lists ends with an error; whether the needed ones are there is seen next.
         _run(["apt-get", *settings, "update", "-qq"], folder, check=False)
+        answered = any((state / "lists").glob("*_Packages*"))
         failures = []
         for package in packages:
             try:
@@ -152,7 +161,8 @@ def _fetch(folder: Path, wanted: Set, packages: Sequence[str]) -> None:
             except AssetMissing as missing:
                 failures.append(missing)
         if len(failures) == len(packages):
-            raise failures[0]
+            raise AssetGone(str(failures[0])) if answered else failures[0]
+        return answered
     finally:
         shutil.rmtree(state, ignore_errors=True)
 

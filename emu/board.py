@@ -235,3 +235,13 @@ class Board:
         if self.keeper.hypervisor:
             return False
         return self.pic.deaf and (self.chipset is None or self.chipset.deaf())
+
+    def holds_back(self, timer: str) -> bool:
+        """`timer`, by its name on the clock, ticks for ever, and no tick can wake a halted CPU: until the guest
+        accesses the interrupt controllers, its interrupt is held back there. False where a hypervisor has them."""
+        if self.keeper.hypervisor:
+            return False
+        if self.chipset is not None:
+            return self.chipset.holds_back(timer)
+        irq = layout.TICKING.get(timer)
+        return irq is not None and self.pic.holds_back(irq)

@@ -83,9 +83,13 @@ class Clock:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def can_wake(self) -> bool:
-        """True when a timer is armed that may make something happen to an idle CPU."""
-        return any(timer.wakes and timer.deadline is not None for timer in self._timers.values())
+    def can_wake(self, held_back: Callable[[str], bool] = lambda name: False) -> bool:
+        """True when a timer is armed that may make something happen to an idle CPU, and is not `held_back`, which is
+        asked by its name."""
+        for timer in self._timers.values():
+            if timer.deadline is not None and timer.wakes and not held_back(timer.name):
+                return True
+        return False
 
     def run_due(self) -> None:
         """Fire what is due at `now`, in order of deadline, then of creation."""

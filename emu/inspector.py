@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from emu.packed import Flat
-from emu.subject import MemoryUnavailable, Subject, is_unknown
+from emu.subject import MemoryUnavailable, Several, Subject, is_unknown
 from emu.sweep import Run, readable_runs
 from emu.views import (
     DeviceView,
@@ -20,6 +20,7 @@ from emu.views import (
     ScreenView,
     SegmentView,
     TableEntryView,
+    VcpuView,
 )
 from emu.x86 import descriptors, disasm, paging, segviews
 from emu.x86.extents import extents
@@ -58,6 +59,40 @@ class Inspector:
         self._cpu = self._in_place = None
 
     # -- CPU
+
+    def vcpu_numbers(self) -> tuple[int, ...]:
+        """Those that can be shown, ascending."""
+        return self.subject.vcpus() if isinstance(self.subject, Several) else (0,)
+
+    @property
+    def shown_vcpu(self) -> int:
+        """The vCPU that all views are of."""
+        return self.subject.shown if isinstance(self.subject, Several) else 0
+
+    def show_vcpu(self, cpu: int) -> None:
+        """All views are of `cpu` from now on. Raises DebuggerError where there is none of that number."""
+        numbers = self.vcpu_numbers()
+        if cpu not in numbers:
+            known = "there is one, 0" if len(numbers) == 1 else f"there are {', '.join(map(str, numbers[:32]))}"
+            raise DebuggerError(f"no vCPU {cpu}: {known}")
+        if isinstance(self.subject, Several):
+            self.subject.show(cpu)
+            self.forget()
+
+    def vcpus(self) -> tuple[VcpuView, ...]:
+        """Each of them. Raises DebuggerError for a live domain with several, of which one is chosen when attached."""
+        numbers, shown = self.vcpu_numbers(), self.shown_vcpu
+        if len(numbers) == 1 and (count := self.subject.cpu_count()) > 1:
+            raise DebuggerError(f"there are {count} vCPUs: --vcpu chooses the one that is looked at")
+        try:
+            return tuple(self._vcpu(number, number == shown) for number in numbers)
+        finally:
+            self.show_vcpu(shown)
+
+    def _vcpu(self, number: int, shown: bool) -> VcpuView:
+        self.show_vcpu(number)
+        state = self.cpu()
+        return VcpuView(number, shown, self.mode_label(), state.cs.selector, state.rip, self.linear_pc(), state.cr3)
 
     @property
     def read_only(self) -> bool:

@@ -1,5 +1,8 @@
 """Every magic address and port of the PC, once, with its source."""
 
+from types import MappingProxyType
+from typing import Final
+
 # Physical memory of a PC/AT (IBM PC/AT Technical Reference, "System memory map").
 CONVENTIONAL_END = 0xA0000  #: 640 KiB of RAM
 VGA_WINDOW = 0xA0000  #: display memory, 128 KiB (IBM VGA Technical Reference)
@@ -62,6 +65,8 @@ IRQ_RTC = 8
 IRQ_MOUSE = 12
 IRQ_IDE_PRIMARY = 14
 IRQ_IDE_SECONDARY = 15
+#: The timers that tick for ever, by their names on the clock.
+TICKING: Final = MappingProxyType({"pit": IRQ_PIT, "rtc": IRQ_RTC})
 
 # The `pc` machine (i440FX and PIIX3).
 PCI_CONFIG = 0xCF8  #: CONFADD and CONFDATA (PCI 2.1, 3.7.4.1)

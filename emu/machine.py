@@ -35,7 +35,7 @@ from emu.x86.state import CR0_CACHE, CpuState
 if TYPE_CHECKING:
     from emu.transitions import Transitions
 
-#: Devices may tick for ever into a mask that others are left out of; only the alarm clock is slower than this.
+#: Devices may tick for ever and never interrupt in ways that are not foreseen; only the alarm clock is slower.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 RDX = 2  #: in CpuState.regs
 _BUDGET = ExitReason.BUDGET
@@ -315,10 +315,14 @@ class Machine:
             if not self.idle(wait):
                 self._stop = False
                 return MachineExit(MachineStop.REQUEST)
-        elif not self.clock.can_wake():
-            return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no device will ever interrupt")
-        elif self.board.deaf:  # a timer may tick into the mask a million times a second, without end
-            return MachineExit(MachineStop.DEADLOCK, detail="HLT, and every interrupt is masked")
+        elif self.board.deaf or not self.clock.can_wake(self.board.holds_back):
+            # a timer may tick into the mask a million times a second, without end
+            why = "all that ticks is masked or waits for an EOI"
+            if not self.clock.can_wake():
+                why = "no device will ever interrupt"
+            elif self.board.deaf:
+                why = "every interrupt is masked"
+            return MachineExit(MachineStop.DEADLOCK, detail=f"HLT, and {why}")
         elif self.clock.now - self._awake_at > IDLE_LIMIT_NS and not self.board.rtc.alarm_enabled:
             return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no interrupt for an hour of virtual time")
         if deadline is not None:

@@ -11,9 +11,10 @@ from emu.debugger import Debugger
 from emu.inspector import READ_ONLY, DebuggerError, Inspector
 from emu.journal import Event
 from emu.machine import Machine
+from emu.packed import Flat
 from emu.steering import Steering
 from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind
-from emu.subject import Subject
+from emu.subject import Several, Subject
 from emu.views import EntryView, RegisterView, SegmentView
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from emu.x86.msrs import msrs_of
@@ -44,6 +45,9 @@ class Visitor(Debugger):
 
     def live_cpu(self) -> CpuState:
         return self.cpu()
+
+    def flat_cpu(self) -> Flat | None:
+        return None
 
     @property
     def retired(self) -> int | None:
@@ -104,6 +108,11 @@ class Onlooker(Visitor):
     @property
     def machine(self) -> Machine:  # type: ignore[override]
         raise DebuggerError(NO_MACHINE)
+
+    def show_vcpu(self, cpu: int) -> None:
+        super().show_vcpu(cpu)
+        if isinstance(self.subject, Several):
+            self.last_stop = Stop(StopKind.PAUSED, self.subject.about, self.linear_pc() or 0, 0)
 
     def request_stop(self) -> None:
         """Nothing runs."""

@@ -148,6 +148,22 @@ class PcChipset:
         """No device's interrupt can reach the CPU through the APICs but by the 8259 until the guest unmasks one."""
         return self.ioapic.deaf and (self.lapic.deaf or not self.lapic.enabled)
 
+    def holds_back(self, timer: str) -> bool:
+        """See Board."""
+        if timer == "lapic":
+            return self.lapic.deaf or not self.lapic.enabled
+        irq = layout.TICKING.get(timer)
+        if irq is not None:
+            n = irq or 2
+        elif timer.startswith("hpet."):
+            irq, n = self.hpet.line(int(timer[5:]))
+        else:
+            return False
+        if not self.ioapic.masks(n):
+            return False
+        shut = self.lapic.masks_lint0 and self.ioapic.masked  # the 8259 is not heard
+        return irq is None or shut or self._pic.holds_back(irq)
+
     def add(self, device: int, function: int, chip: PciFunction, *, wired: bool = True) -> None:
         """Put a function on the bus. `wired`: its INTx pin reaches the PIRQ lines."""
         self.host.add(device, function, chip)

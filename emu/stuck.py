@@ -59,7 +59,7 @@ def _halted(machine: Machine) -> StuckView:
             "halted", f"the CPU is halted before {where} with interrupts off",
             (waits, "only an NMI, a system management interrupt or a reset can wake it"),
         )  # fmt: skip
-    if not machine.clock.can_wake():
+    if not machine.clock.can_wake(machine.board.holds_back):
         details = ("no device has anything ahead that would interrupt", *masked(machine))
         return StuckView("halted", f"the CPU is halted before {where} and waits for an interrupt", details)
     return StuckView("idle", f"the CPU is halted before {where} until an interrupt comes", masked(machine))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from emu.views import DeviceView, PictureView, RegionView, ScreenView
 from emu.x86.registers import MSRS
@@ -66,3 +66,20 @@ class Subject(Protocol):
 
     def screen(self) -> ScreenView: ...
     def picture(self) -> PictureView: ...
+
+
+@runtime_checkable
+class Several(Protocol):
+    """A subject of several vCPUs, of which one is shown as the only one. `about` says which, in a few words."""
+
+    @property
+    def shown(self) -> int: ...
+
+    @property
+    def about(self) -> str: ...
+
+    def vcpus(self) -> tuple[int, ...]:
+        """Their numbers, ascending."""
+
+    def show(self, cpu: int) -> None:
+        """From now on `cpu` is the one that is shown. Raises ValueError where there is none of that number."""

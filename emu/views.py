@@ -30,6 +30,19 @@ class SegmentView:
 
 
 @dataclass(frozen=True, slots=True)
+class VcpuView:
+    """A vCPU; `shown` is the one that all other views are of. `linear_pc` is None where CS's base is unknown."""
+
+    number: int
+    shown: bool
+    mode: str
+    selector: int
+    offset: int
+    linear_pc: int | None
+    cr3: int
+
+
+@dataclass(frozen=True, slots=True)
 class TableEntryView:
     """One GDT, LDT, IDT or IVT entry. `selector` is its offset in the table (IDT, IVT: the vector)."""
 

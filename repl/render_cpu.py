@@ -12,6 +12,7 @@ from emu.views import (
     RegisterView,
     SegmentView,
     TableEntryView,
+    VcpuView,
 )
 from repl.shown import CodeView
 from repl.style import Renderer, Style, aligned, digits, hexadecimal, wide
@@ -92,6 +93,17 @@ def _registers(views: Sequence[RegistersView], style: Style) -> list[str]:
     return lines
 
 
+def _vcpus(views: Sequence[VcpuView], style: Style) -> list[str]:
+    rows = []
+    for view in views:
+        far = f"{view.selector:04x}:{hexadecimal(view.offset, 16 if view.offset < 65536 else wide(view.offset))}"
+        rows.append([
+            f"{style('here', '*') if view.shown else ' '} {style('name', f'vCPU {view.number}')}", far,
+            f"linear {digits(view.linear_pc, 32)}", view.mode, f"CR3 {hexadecimal(view.cr3, wide(view.cr3))}",
+        ])  # fmt: skip
+    return aligned(rows)
+
+
 def _page_walks(views: Sequence[PageWalkView], style: Style) -> list[str]:
     lines = []
     for view in views:
@@ -147,4 +159,5 @@ def _entry_checks(views: Sequence[EntryView], style: Style) -> list[str]:
 RENDERERS: dict[type, Renderer] = {
     SegmentView: _segments, TableEntryView: _entries, RegisterView: _register_list, RegistersView: _registers,
     PageWalkView: _page_walks, CodeView: _code, InstructionView: instructions, EntryView: _entry_checks,
+    VcpuView: _vcpus,
 }  # fmt: skip

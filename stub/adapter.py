@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
@@ -41,8 +42,6 @@ from stub.tracing import Experiment
 T = TypeVar("T")
 #: Registers that are looked at in place, as a copy of the CPU's state costs more.
 FEW = 16
-#: The one CPU there is; ids count from 1.
-CPU_THREAD = 1
 _WATCH_KINDS = {
     StopReason.WATCH: BreakKind.WRITE,
     StopReason.RWATCH: BreakKind.READ,
@@ -106,6 +105,7 @@ class DebuggerTarget(TracingTarget):
         self._often = False  #: it has told more than once
         self._flat_teller: FlatTeller | None = None
         self.pc_is_offset = False
+        self._threads = tuple(n + 1 for n in debugger.vcpu_numbers())
         self.experiment = Experiment(self.microseconds)
 
     def prepare(self) -> None:
@@ -129,19 +129,33 @@ class DebuggerTarget(TracingTarget):
             self._listener(self._report(stop))
 
     def report(self) -> StopReport:
-        return self._report(self._debugger.last_stop)
+        report = self._report(self._debugger.last_stop)
+        return report if len(self._threads) == 1 else replace(report, thread=self.selected())
+
+    def selected(self) -> int:
+        return self._debugger.shown_vcpu + 1
+
+    def select(self, thread: int) -> None:
+        if thread - 1 != self._debugger.shown_vcpu:
+            self._debugger.show_vcpu(thread - 1)
 
     def halt(self) -> None:
         if self._debugger.running:
             self._debugger.stop()
 
     def threads(self) -> tuple[int, ...]:
-        return (CPU_THREAD,)
+        return self._threads
 
     def thread_name(self, thread: int) -> str:
         return f"CPU {thread - 1}"
 
     def thread_text(self, thread: int) -> str:
+        if len(self._threads) > 1 and thread != (before := self.selected()):
+            self.select(thread)
+            try:
+                return self.thread_text(thread)
+            finally:
+                self.select(before)
         state = self._debugger.cpu_in_place()
         return f"{self._debugger.mode_label()} mode{', halted' if state.halted else ''}"
 

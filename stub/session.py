@@ -22,7 +22,7 @@ from stub.ahead import Ahead
 from stub.exchange import Known
 from stub.features import supported
 from stub.handlers import base, breakpoints, onlooker, resume, trace
-from stub.handlers.base import Answer, Context, Gone, Monitor, Running, Silent, Stays, Stopped, error_text
+from stub.handlers.base import Answer, Context, Gone, Monitor, Running, Silent, Stays, Stopped, error_text, thread_of
 from stub.handlers.every import ALL_HANDLERS
 from stub.meanings import Meanings
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet
@@ -348,8 +348,12 @@ class Session(Voice):
                 if refused is not None:
                     return refused
             if self._looks_on:
-                return onlooker.answer(self._context, message, handler)
-            return handler.run(self._context, message)
+                with thread_of(self._context):
+                    return onlooker.answer(self._context, message, handler)
+            if self._context.selects is None:
+                return handler.run(self._context, message)
+            with thread_of(self._context):
+                return handler.run(self._context, message)
         except messages.MessageError as error:
             return error_text(f"malformed packet: {error}")
         except TargetError as error:

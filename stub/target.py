@@ -194,6 +194,17 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class SelectsThread(Protocol):
+    """Several threads: registers and memory are those of the one that is selected."""
+
+    def selected(self) -> int:
+        """The thread's id."""
+
+    def select(self, thread: int) -> None:
+        """`thread` is one of `threads`."""
+
+
+@runtime_checkable
 class HasRegisters(Protocol):
     """`g` `G` `p` `P`, the target description and expedited registers."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -34,6 +35,11 @@ def pytest_collection_modifyitems(config, items):
     if soak:
         config.hook.pytest_deselected(items=soak)
         items[:] = [item for item in items if item not in soak]
+
+
+def pytest_terminal_summary(terminalreporter):
+    if said := os.environ.get("V2E_SAID_BEFORE"):  # by .ci/run: what would else have scrolled away
+        terminalreporter.write_line(said)
 
 
 def pytest_configure(config):

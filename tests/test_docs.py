@@ -36,6 +36,25 @@ def test_links_lead_somewhere(path):
             assert (path.parent / target).exists(), target
 
 
+#: Files in what a document shows as the reader's own.
+EXAMPLES = frozenset(("test_loader.py",))
+TESTS = frozenset(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_tests_that_are_named_exist(path):
+    text = path.read_text()
+    paths = re.findall(r"\btests/[\w./-]*\w/?", text)
+    names = set(re.findall(r"(?<![\w/])test_\w+\.py\b", text)) - EXAMPLES
+    assert [name for name in paths if not (ROOT / name).exists()] == []
+    assert names - TESTS == set()
+
+
+def test_names_of_tests_are_found_in_the_documents():
+    text = "".join(path.read_text() for path in DOCUMENTS)
+    assert len(re.findall(r"\btests/[\w./-]*\w", text)) > 30, "else the test above sees nothing"
+
+
 def test_the_guide_names_every_option_of_run():
     guide = (ROOT / "docs" / "guide.md").read_text()
     options = {word for action in run_parser()._actions for word in action.option_strings if word.startswith("-")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emu.x86.state import CpuState
+from emu.x86.state import CpuState, Segment
 from xen_samples import sample
 from xenbridge.convert_cpu import cpu_values
 from xenbridge.wire import core, hvm, stream
@@ -27,6 +27,20 @@ def save_stream(state: CpuState, pages: Mapping[int, bytes], params: Mapping[int
     if params:
         out += stream.build_record(stream.HVM_PARAMS, stream.build_params(dict(params)))
     return out + stream.build_record(stream.HVM_CONTEXT, context(state)) + stream.build_record(stream.END)
+
+
+def several(*states: tuple[int, CpuState]) -> bytes:
+    """A context of the sample's devices with these (number, CPU) instead of its one."""
+    records = [record for record in hvm.parse_context(sample("s_hvmctx.bin")) if record.name != "CPU"]
+    cpus = [hvm.build_record("CPU", cpu_values(state, 0), number) for number, state in states]
+    return hvm.build_context([records[0], *cpus, *records[1:]])
+
+
+def real_mode(rip: int) -> CpuState:
+    """At 0:RIP."""
+    state = CpuState(rip=rip)
+    state.cs = Segment(0, 0, 0xFFFF, 0x9B)
+    return state
 
 
 def dump_core(**changes: Any) -> bytes:

@@ -109,6 +109,11 @@ class Hpet:
             return -2 if n == 0 else -3
         return self._state.timers[n].config >> 9 & 31
 
+    def line(self, n: int) -> tuple[int | None, int]:
+        """Of timer `n` the ISA IRQ that it drives, if any, and the input of the I/O APIC."""
+        target = self._target(n)
+        return {-2: (0, 2), -3: (8, 8)}.get(target, (None, target))
+
     def _drive(self, n: int, level: bool) -> None:
         t = self._state.timers[n]
         if not level:

@@ -102,6 +102,15 @@ class IoApic:
         """Every input is masked, but for input 0, which is the 8259's INTR."""
         return all(entry & MASK for entry in self._state.entries[1:])
 
+    @property
+    def masked(self) -> bool:
+        """All inputs are masked, as after a reset."""
+        return all(entry & MASK for entry in self._state.entries)
+
+    def masks(self, n: int) -> bool:
+        """Input `n` is masked, or is none of the chip's."""
+        return n >= INPUTS or bool(self._state.entries[n] & MASK)
+
     def end_of_interrupt(self, vector: int) -> None:
         """The EOI message of a level triggered vector."""
         for n, entry in enumerate(self._state.entries):

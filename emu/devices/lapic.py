@@ -247,6 +247,11 @@ class Lapic:
         and errors are answers to accesses. What comes by messages is not looked at."""
         return bool(self._state.lvt[TIMER] & MASKED)
 
+    @property
+    def masks_lint0(self) -> bool:
+        """What is at LINT0, the 8259's INTR, is masked here, as after a reset."""
+        return self.enabled and bool(self._state.lvt[LINT0] & MASKED)
+
     def set_task_priority(self, value: int) -> None:
         """CR8 was written: 0 to 15, bits 7:4 of the TPR (11.8.6)."""
         s = self._state

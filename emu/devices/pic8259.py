@@ -146,6 +146,12 @@ class Pic8259Pair:
         self._take_back()
         return self._chips[0].state.imr == 0xFF
 
+    def holds_back(self, irq: int) -> bool:
+        """IRQ `irq`, 0 to 15, cannot drive INT until the guest accesses the chips."""
+        self._take_back()
+        master, slave = self._chips
+        return master.holds_back(irq) if irq < 8 else slave.holds_back(irq - 8) or master.holds_back(CASCADE)
+
     def pending_vector(self) -> int | None:
         """The vector an acknowledge would return now; None when INT of the master is low."""
         n = self._chips[0].request()

@@ -95,7 +95,16 @@ class Chip:
         s = self.state
         # `irr`, which costs as much again as all of this: it is asked with each change of a line
         requests = s.inputs & (s.edges | (0xFF if s.icw1 & ICW1_LTIM else s.elcr)) & ~s.imr
-        if not requests or not s.ready or s.expects:
+        return self._first(requests) if requests else None
+
+    def holds_back(self, n: int) -> bool:
+        """Input `n` cannot drive INT until the chip is written: it is masked, or what is in service is not below it."""
+        return bool(self.state.imr >> n & 1) or self._first(1 << n) is None
+
+    def _first(self, requests: int) -> int | None:
+        """Which of `requests`, a bit each, an acknowledge would serve."""
+        s = self.state
+        if not s.ready or s.expects:
             return None
         # In special mask mode a masked level in service holds nothing back.
         blocking = s.isr & ~s.imr if s.special_mask else s.isr

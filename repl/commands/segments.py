@@ -44,6 +44,26 @@ def sreg(session: Session, args: Args) -> Result:
 
 
 @command(
+    "vcpus", "segments", "list the vCPUs, and say which one is looked at", aliases=("info cpus",),
+    details="A file of Xen may have several; `*` is the one that all other commands show.", looks=True,
+)  # fmt: skip
+def vcpus(session: Session, args: Args) -> Result:
+    return Result((session.debugger.vcpus(),))
+
+
+@command(
+    "vcpu", "segments", "look at another vCPU from now on", Argument("number", NUMBER),
+    details=(
+        "In gdb each vCPU is a thread: `thread N` looks at vCPU N - 1, and changes nothing for `monitor` and the\n"
+        "prompt."
+    ),
+)  # fmt: skip
+def vcpu(session: Session, args: Args) -> Result:
+    session.debugger.show_vcpu(args["number"])
+    return Result((session.debugger.vcpus(),))
+
+
+@command(
     "creg",
     "segments",
     "show the control registers and EFER, decoded",

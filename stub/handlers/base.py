@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from emu.record import dataclass, field
@@ -21,6 +22,7 @@ from stub.target import (
     HasRegisters,
     Kills,
     Restarts,
+    SelectsThread,
     SoftwareBreakpoints,
     Steps,
     StepsRange,
@@ -124,6 +126,7 @@ class Context:
     heads: dict[tuple[int, int], str] = field(default_factory=dict)
     listed: list[bytes] = field(default_factory=list)  #: what `qTsP` and `qTsV` have yet to say
     # The target again, as what it can do, or None: asking a protocol at each packet costs more than the packet.
+    selects: SelectsThread | None = field(init=False)  #: of several threads
     registers: HasRegisters | None = field(init=False)
     expedites: Expedites | None = field(init=False)
     read: Callable[[int, int], bytes] | None = field(init=False)  #: memory, as `physical` says
@@ -140,6 +143,9 @@ class Context:
     def __post_init__(self) -> None:
         target = self.target
         self.physical = False
+        self.selects = target if isinstance(target, SelectsThread) and len(target.threads()) > 1 else None
+        if self.selects is not None:
+            self.thread = self.selects.selected()
         self.look_at(None)
         self.continues = target if isinstance(target, Continues) else None
         self.steps = target if isinstance(target, Steps) else None
@@ -228,6 +234,21 @@ class Context:
         if thread not in threads:
             raise TargetError(f"there is no thread {thread}: the threads are {', '.join(map(str, threads))}")
         return thread
+
+
+@contextmanager
+def thread_of(context: Context) -> Iterator[None]:
+    """The client's thread is selected, and what was selected before is so again behind it."""
+    selects = context.selects
+    if selects is None:
+        yield
+        return
+    before = selects.selected()
+    selects.select(context.thread)
+    try:
+        yield
+    finally:
+        selects.select(before)
 
 
 @dataclass(frozen=True, slots=True)

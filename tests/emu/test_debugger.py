@@ -447,15 +447,6 @@ def test_a_cpu_that_only_masked_interrupts_could_wake_is_a_deadlock_at_once(divi
     assert session.machine.clock.now < 1_000_000
 
 
-@pytest.mark.slow
-def test_a_cpu_that_waits_for_a_device_that_does_nothing_is_a_deadlock_after_an_hour() -> None:
-    session = debugger(rom(MASKED.replace("0xff", "0xf7")))  # COM2's is open
-    session.set_limit(1000)
-    stop = cont(session)
-    assert stop.kind is StopKind.DEADLOCK
-    assert "no interrupt for an hour" in stop.text
-
-
 @pytest.mark.parametrize("spec", ["text:foo", "serial:foo"])
 def test_watching_for_text_keeps_no_dead_guest_alive(spec: str) -> None:
     # Without the PIT's power-on count nothing at all would tick: RTC and PIT are silent.

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 import repl
+from emu.x86.state import CpuState, Segment
 from gdb_batch import batch
+from xen_files import real_mode, save_stream, several
 from xen_samples import sample
+from xenbridge.wire import stream
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(repl.__file__).parent.parent)}
 
@@ -22,7 +25,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(repl.__file__).parent.parent
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of a server for the sample that the test names."""
     path = tmp_path / request.param
-    path.write_bytes(sample(request.param))
+    path.write_bytes(two_vcpus() if request.param == "two" else sample(request.param))
     command = [sys.executable, "-m", "repl.cli", "inspect", str(path), "--headless", "--gdb", str(tmp_path / "gdb")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         assert process.stderr is not None
@@ -30,6 +33,35 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         assert line.startswith("gdb: target remote ")
         yield line.split()[-1]
         process.kill()
+
+
+def two_vcpus() -> bytes:
+    """A stream whose second vCPU has paging on, and address 7000h elsewhere than the first."""
+    pages = {1: (0x2003).to_bytes(4, "little"), 2: bytes(28) + (0x3003).to_bytes(4, "little"), 3: b"mapped!",
+             7: b"in real mode"}  # fmt: skip
+    second = CpuState(rip=0x7002, cr0=0x80000011, cr3=0x1000)
+    second.cs = Segment(8, 0, 0xFFFFFFFF, 0xC09B)
+    for name in ("ds", "es", "ss", "fs", "gs"):
+        setattr(second, name, Segment(16, 0, 0xFFFFFFFF, 0xC093))
+    data = save_stream(real_mode(0x7001), pages)
+    parsed = stream.parse_stream(data)
+    found = parsed.find(stream.HVM_CONTEXT)
+    assert found is not None
+    context = several((0, real_mode(0x7001)), (1, second))
+    end = stream.build_record(stream.END)
+    return data[: found.offset - 8] + stream.build_record(stream.HVM_CONTEXT, context) + end
+
+
+@pytest.mark.parametrize("served", ["two"], indirect=True)
+def test_gdb_has_each_vcpu_as_a_thread_with_its_own_page_tables(served: str) -> None:
+    out = batch(f"target remote {served}", "info threads", "p/x $ip", "x/s 0x7000", "thread 2", "p/x $ip", "x/s 0x7000",
+                "info threads", "x/2c 0x7000", "monitor vcpus", "thread 1", "x/s 0x7000")  # fmt: skip
+    assert '* 1    Thread 1.1 "CPU 0" (real mode)' in out
+    assert re.search(r'  2    Thread 1\.2 "CPU 1" \(32-bit protected mode\)', out)
+    assert out.index("$1 = 0x7001") < out.index('"in real mode"') < out.index("$2 = 0x7002") < out.index('"mapped!"')
+    assert re.search(r"0x7000:\s+109 'm'\s+97 'a'", out)
+    assert re.search(r"\* vCPU 0  0000:7001 .*\n  vCPU 1  0008:7002", out), "the prompt's choice is its own"
+    assert out.rindex('"in real mode"') > out.index('"mapped!"')
 
 
 def on(name: str) -> pytest.MarkDecorator:

@@ -13,6 +13,7 @@ import pytest
 
 import repl
 from repl.cli import main
+from xen_files import real_mode, several
 from xen_samples import sample
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(repl.__file__).parent.parent)}
@@ -41,6 +42,20 @@ def test_commands_show_the_file(stream, capsys):
     out = capsys.readouterr().out
     assert "Save stream of Xen 4.17\n0000:7c8f linear 00007c8f [real]  inc word ptr [0x610]\n" in out
     assert "es    d000   000d0000   0000ffff   0093    data16 rw- DPL 0 accessed" in out
+
+
+def test_the_vcpus_of_a_context_are_listed_and_chosen(tmp_path, capsys):
+    path = tmp_path / "context"
+    path.write_bytes(several((0, real_mode(0x7C00)), (1, real_mode(0x9000))))
+    assert inspect(path, "-c", "vcpus", "-c", "vcpu 1", "-c", "regs", "-c", "status") == 0
+    out = capsys.readouterr().out
+    first, _, rest = out.partition("\n* vCPU 1  ")
+    assert first.splitlines()[0].startswith("* vCPU 0  0000:7c00  linear 00007c00  real")
+    assert first.splitlines()[1].startswith("  vCPU 1  0000:9000  linear 00009000  real")
+    assert "real, linear pc 00009000" in rest
+    assert "2 vCPUs, of which 1 is shown" in rest
+    assert inspect(path, "-c", "vcpu 2") == 2
+    assert "no vCPU 2: there are 0, 1" in capsys.readouterr().err
 
 
 def test_a_core_shows_question_marks(tmp_path, capsys):

@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from bench import assets
 from bench.initramfs import DIRECTORY
+from tools import dom0
 from tools.dom0 import Dom0Error, Outcome
 from tools.dom0_image import Tree, ours
 
@@ -58,3 +60,55 @@ def test_the_second_archive_has_our_modules_compiled_and_the_arguments() -> None
     assert raw.count(b"v2e/xenbridge/ioreq.py\0") == 1
     assert b"v2e/arguments\0" in raw
     assert b"-k some\n" in raw
+
+
+# -- where it cannot be run
+
+
+def said_last(monkeypatch, capsys, error: Exception | None) -> tuple[int, str]:
+    """Status and last line of `make test-xen` where QEMU is not there, or what it boots cannot be had."""
+
+    def lay_out(folder, arguments):
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["dom0"])
+    monkeypatch.setattr("shutil.which", lambda name: None if error is None else f"/usr/bin/{name}")
+    monkeypatch.setattr(dom0, "lay_out", lay_out)
+    status = dom0.main()
+    return status, capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_host_that_cannot_run_it_says_skipped_and_why_in_its_last_line(monkeypatch, capsys) -> None:
+    for error, why in ((None, "qemu-system-x86_64 is not there"), (assets.AssetMissing("no apt"), "no apt")):
+        status, last = said_last(monkeypatch, capsys, error)
+        assert status == 0
+        assert last.startswith(f"SKIPPED test-xen, not one test was run: {why}")
+
+
+def test_a_package_that_the_archive_no_longer_has_is_a_failure(monkeypatch, capsys) -> None:
+    status, last = said_last(monkeypatch, capsys, assets.AssetGone("Debian's amd64 packages xen were not fetched"))
+    assert status == 1
+    assert last == (
+        "test-xen: Debian's amd64 packages xen were not fetched, although Debian's archive answers: bench/assets.py is "
+        "to be mended"
+    )
+
+
+@pytest.mark.parametrize(("answers", "kind"), [(True, assets.AssetGone), (False, assets.AssetMissing)])
+def test_whether_the_archive_answered_is_known_from_its_lists(monkeypatch, tmp_path, answers, kind) -> None:
+    def run(command, folder, *, check=True):
+        if "update" in command and answers:
+            (tmp_path / "apt/lists/deb.debian.org_debian_dists_bookworm_main_binary-amd64_Packages.lz4").touch()
+        if "download" in command:
+            raise assets.AssetMissing("apt-get ended with status 100 and said: E: Unable to locate package")
+        return ""
+
+    monkeypatch.setattr(assets, "_run", run)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(assets.AssetMissing) as caught:
+        assets._fetch(tmp_path, assets.Set("amd64", ("gone",)), ["gone"])
+    assert type(caught.value) is kind
+    monkeypatch.setattr(assets, "_fetched", lambda name: (tmp_path, answers))
+    with pytest.raises(assets.AssetMissing, match=r"packages .*xen-hypervisor.* were not fetched") as caught:
+        assets.whole("dom0")
+    assert type(caught.value) is kind

@@ -19,6 +19,8 @@ CORE_TYPE, MACHINE = 4, 62
 HVM_MAGIC, PV_MAGIC = 0xF00FEBEE, 0xF00FEBED
 NONE_NOTE, HEADER_NOTE, VERSION_NOTE, FORMAT_NOTE = (0x2000000 + n for n in range(4))
 PAGE = 4096
+#: Notes that are read: Xen writes four.
+MAX_NOTES = 1 << 12
 
 ELF_HEADER = Layout(
     "ELF header",
@@ -206,7 +208,10 @@ def _notes(data: Buffer, section: Section) -> dict[int, tuple[int, int]]:
     """Type to (start, end) of the descriptor."""
     at, end = section.offset, section.offset + section.size
     found: dict[int, tuple[int, int]] = {}
+    read = 0
     while at < end:
+        if (read := read + 1) > MAX_NOTES:
+            raise WireError(NOTE.name, "", at, f"more than {MAX_NOTES} notes, where a core has four")
         head = NOTE.parse(data, at, end)
         start = at + NOTE.size + -(-head["namesz"] // 4) * 4
         stop = start + head["descsz"]
@@ -242,7 +247,7 @@ def _pages(data: Buffer, named: dict[str, Section], info: Values) -> dict[int, i
 
 def rebuild(data: Buffer, core: Core) -> bytes:
     """The file again, from its parsed headers and vCPUs and the bytes of the other sections."""
-    out = bytearray(len(data))
+    out = bytearray(data[:])  # what is between the sections is nobody's, and kept
     out[: ELF_HEADER.size] = ELF_HEADER.build(core.header)
     for n, section in enumerate(core.sections):
         at = core.header["e_shoff"] + n * SECTION.size

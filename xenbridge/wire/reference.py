@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from xenbridge.wire import core, hvm, hvm_devices, ioreq, stream, xl
+from xenbridge.wire import core, hvm, hvm_devices, ioreq, pages, stream, xl
 from xenbridge.wire.schema import Layout
 
 TARGET = "docs/formats.md"
@@ -17,7 +17,7 @@ _HEAD = (
 
 _PARTS: tuple[tuple[str, str, tuple[Layout, ...]], ...] = (
     ("Migration stream", "What `xc_domain_save` writes: both headers, then records up to END.",
-     (stream.IMAGE_HEADER, stream.DOMAIN_HEADER, stream.RECORD_HEADER, stream.PAGE_DATA_HEADER, stream.TSC_INFO,
+     (stream.IMAGE_HEADER, stream.DOMAIN_HEADER, stream.RECORD_HEADER, pages.PAGE_DATA_HEADER, stream.TSC_INFO,
       stream.PARAMS_HEADER, stream.PARAM, stream.CPUID_LEAF, stream.MSR_ENTRY, stream.V2E_LAYOUT)),
     ("Around it: xl and libxl", "`xl save` writes its header, libxl's, and libxl's records; the libxc stream follows "
      "the record LIBXC_CONTEXT.", (xl.XL_HEADER, xl.LIBXL_HEADER, xl.LIBXL_RECORD, xl.EMULATOR_HEADER)),

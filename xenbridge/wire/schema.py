@@ -21,7 +21,11 @@ from construct import (
     Struct,
 )
 
+from xenbridge.wire.decoding import Decoder
 from xenbridge.wire.errors import WireError
+
+#: The fields of one layout by name: int, bytes, or a list of either or of such mappings.
+Values = dict[str, Any]
 
 
 class Buffer(Protocol):
@@ -30,9 +34,6 @@ class Buffer(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, part: slice, /) -> bytes | bytearray | memoryview: ...
 
-
-#: The fields of one layout by name: int, bytes, or a list of either or of such mappings.
-Values = dict[str, Any]
 
 _PLAIN = {
     id(Int8ul): "u8", id(Int16ul): "u16", id(Int32ul): "u32", id(Int64ul): "u64",
@@ -58,7 +59,8 @@ class Layout:
     def __init__(self, name: str, source: str, *fields: Any) -> None:
         self.name, self.source = name, source
         self._struct = Struct(*fields)
-        self.size: int = self._struct.sizeof()
+        self._decoder = Decoder(self._struct)
+        self.size: int = self._decoder.size
 
     def fields(self) -> Iterator[Field]:
         """In the order of the bytes."""
@@ -74,7 +76,7 @@ class Layout:
         stop = len(data) if end is None else min(end, len(data))
         if stop - at < self.size:
             self.short(at, max(0, stop - at))
-        return _plain(self._struct.parse(bytes(data[at : at + self.size])))  # type: ignore[no-any-return]
+        return self._decoder.values(bytes(data[at : at + self.size]))
 
     def short(self, at: int, length: int) -> NoReturn:
         """Only `length` bytes are there at offset `at`, less than the layout has: raises WireError."""
@@ -96,15 +98,6 @@ class Layout:
     def empty(self) -> Values:
         """All zeros."""
         return self.parse(bytes(self.size))
-
-
-def _plain(value: Any) -> Any:
-    """Without construct's own entries and types, so that equal values are equal."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items() if name != "_io"}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    return value
 
 
 def _type(part: Any) -> str:

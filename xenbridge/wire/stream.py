@@ -7,19 +7,29 @@ in parsing: what is kept of a record is where it is, and of a page the same, so 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 from construct import Array, Int8ul, Int16ub, Int16ul, Int32ub, Int32ul, Int64ub, Int64ul, Struct
 
 from xenbridge.wire.errors import WireError
+from xenbridge.wire.pages import (
+    NAME,
+    PAGE,
+    PAGE_DATA,
+    PAGE_DATA_HEADER,
+    PAGE_SHIFT,
+    RecordTable,
+    add_pages,
+    skip_empty,
+)
 from xenbridge.wire.schema import Buffer, Layout, Values
 
 SOURCE = "Xen 4.17, docs/specs/libxc-migration-stream.pandoc"
 MARKER, IDENT = (1 << 64) - 1, 0x58454E46
 VERSION = 3
 HVM_DOMAIN = 2
-PAGE_SHIFT, PAGE = 12, 4096
 
 IMAGE_HEADER = Layout(
     "image header",
@@ -45,12 +55,6 @@ RECORD_HEADER = Layout(
     SOURCE + ", Records",
     "type" / Int32ul * "bit 31: may be ignored by who does not know it",
     "length" / Int32ul * "of the body, in bytes; padding to a multiple of 8 follows",
-)
-PAGE_DATA_HEADER = Layout(
-    "PAGE_DATA",
-    SOURCE + ", PAGE_DATA; `count` pfn of 8 bytes (63:60 type, 51:0 frame) and the pages follow",
-    "count" / Int32ul,
-    "_res1" / Int32ul,
 )
 TSC_INFO = Layout(
     "X86_TSC_INFO",
@@ -96,12 +100,10 @@ V2E_LAYOUT = Layout(
     "_res1" / Int32ul,
     "uarts" / Array(2, UART) * "COM1 and COM2",
 )
-PFN = Layout("pfn", SOURCE + ", PAGE_DATA", "pfn" / Int64ul)
-
-END, PAGE_DATA, TSC, HVM_CONTEXT, HVM_PARAMS = 0x0, 0x1, 0x8, 0x9, 0xA
+END, TSC, HVM_CONTEXT, HVM_PARAMS = 0x0, 0x8, 0x9, 0xA
 VERIFY, CHECKPOINT, STATIC_DATA_END, CPUID_POLICY, MSR_POLICY = 0xD, 0xE, 0x10, 0x11, 0x12
 NAMES = {
-    END: "END", PAGE_DATA: "PAGE_DATA", 0x2: "X86_PV_INFO", 0x3: "X86_PV_P2M_FRAMES", 0x4: "X86_PV_VCPU_BASIC",
+    END: "END", PAGE_DATA: NAME, 0x2: "X86_PV_INFO", 0x3: "X86_PV_P2M_FRAMES", 0x4: "X86_PV_VCPU_BASIC",
     0x5: "X86_PV_VCPU_EXTENDED", 0x6: "X86_PV_VCPU_XSAVE", 0x7: "SHARED_INFO", TSC: "X86_TSC_INFO",
     HVM_CONTEXT: "HVM_CONTEXT", HVM_PARAMS: "HVM_PARAMS", 0xB: "TOOLSTACK", 0xC: "X86_PV_VCPU_MSRS",
     VERIFY: "VERIFY", CHECKPOINT: "CHECKPOINT", 0xF: "CHECKPOINT_DIRTY_PFN_LIST",
@@ -109,17 +111,15 @@ NAMES = {
 }  # fmt: skip
 OPTIONAL = 1 << 31
 V2E = OPTIONAL | 0x763265
-#: Types of pages that have no data: broken, allocate only, invalid.
-WITHOUT_DATA = frozenset((0xD, 0xE, 0xF))
-UNKNOWN_TYPES = frozenset((0x5, 0x6, 0x7, 0x8))
-#: The highest bytes of the frame numbers of those.
-_DROPPED = frozenset(kind << 4 for kind in WITHOUT_DATA)
-PFN_BITS = (1 << 52) - 1
 #: Pages a PAGE_DATA record has at most when libxc writes it (MAX_BATCH_SIZE).
 BATCH = 1024
+#: Bytes of a record's body at most, as libxc has it (xg_sr_stream_format.h, REC_LENGTH_MAX).
+MAX_LENGTH = 128 << 20
 #: What a stream, or libxl's around it, may have of records without pages: one that Xen saves has about ten, whatever
 #: its vCPUs are, and a file of empty ones would cost a hundred times its size in memory.
 MAX_RECORDS = 1 << 16
+#: Entries of a record that is a list: Xen has about 40 HVM parameters and some hundred leaves of CPUID.
+MAX_ENTRIES = 1 << 12
 #: RECORD_HEADER, and libxl's of the same form, without a schema's cost: a large stream has many.
 _HEAD = struct.Struct("<II")
 
@@ -136,8 +136,48 @@ class StreamRecord:
     def name(self) -> str:
         return NAMES.get(self.type, "V2E" if self.type == V2E else f"type {self.type:#x}")
 
+    @property
+    def padded(self) -> int:
+        """Bytes of the body and the padding behind it."""
+        return -(-self.length // 8) * 8
+
     def body(self, data: Buffer) -> bytes:
         return bytes(data[self.offset : self.offset + self.length])
+
+    def rebuilt(self, data: Buffer) -> bytes:
+        """Header, body and padding. Writers pad with zeros, but no reader of Xen's looks (xg_sr_common.c, read_record;
+        libxl_stream_read.c), so what is there is no error, and is kept."""
+        return _HEAD.pack(self.type, self.length) + bytes(data[self.offset : self.offset + self.padded])
+
+
+class Records(Sequence[StreamRecord]):
+    """A stream's records, which become objects when they are asked for."""
+
+    def __init__(self) -> None:
+        self.table = RecordTable()
+        self._last: dict[int, int] = {}  #: type to the index of the last one that was added by `append`
+
+    def append(self, record: StreamRecord) -> None:
+        """Behind the others."""
+        self._last[record.type] = len(self)
+        self.table.add(record.type, record.offset, record.length)
+
+    def find(self, type: int) -> StreamRecord | None:
+        """The last record of that type; of pages, the last that was not found among many without any."""
+        at = self._last.get(type)
+        return None if at is None else self[at]
+
+    def __len__(self) -> int:
+        return len(self.table.types)
+
+    @overload
+    def __getitem__(self, index: int) -> StreamRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[StreamRecord]: ...
+    def __getitem__(self, index: int | slice) -> StreamRecord | Sequence[StreamRecord]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        return StreamRecord(self.table.types[index], self.table.offsets[index], self.table.lengths[index])
 
 
 @dataclass
@@ -146,13 +186,13 @@ class Stream:
 
     image: Values
     domain: Values
-    records: list[StreamRecord] = field(default_factory=list)
+    records: Records = field(default_factory=Records)
     pages: dict[int, int] = field(default_factory=dict)
     end: int = 0  #: behind the END record
 
     def find(self, type: int) -> StreamRecord | None:
-        """The last record of that type."""
-        return next((r for r in reversed(self.records) if r.type == type), None)
+        """The last record of that type, which is not PAGE_DATA."""
+        return self.records.find(type)
 
 
 def parse_stream(data: Buffer, start: int = 0) -> Stream:
@@ -175,16 +215,19 @@ def parse_stream(data: Buffer, start: int = 0) -> Stream:
         raise WireError(DOMAIN_HEADER.name, "page_shift", at + 4, f"{domain['page_shift']}: pages have 4 KiB (12)")
     stream = Stream(image, domain)
     at += DOMAIN_HEADER.size
-    others = 0
-    while not stream.records or stream.records[-1].type != END:
+    others, type = 0, -1
+    while type != END:
         record = _record(data, at)
-        if record.type != PAGE_DATA:
-            others += 1
-            check_count(record.name, others, at)
+        type = record.type
         stream.records.append(record)
-        at = record.offset + -(-record.length // 8) * 8
-        if record.type == PAGE_DATA:
-            _add_pages(data, record, stream.pages)
+        at = record.offset + record.padded
+        if type != PAGE_DATA:
+            others += 1
+            check_count(record.name, others, record.offset - _HEAD.size)
+            continue
+        add_pages(data, record.offset, record.length, stream.pages)
+        if record.length < PAGE:
+            at = skip_empty(data, at, stream.records.table, stream.pages)
     stream.end = at
     return stream
 
@@ -207,8 +250,9 @@ def check_count(name: str, count: int, at: int) -> None:
 
 def _record(data: Buffer, at: int) -> StreamRecord:
     record = parse_head(RECORD_HEADER, data, at)
-    padded = -(-record.length // 8) * 8
-    if padded > len(data) - record.offset:
+    if record.length > MAX_LENGTH:
+        raise WireError(record.name, "length", at + 4, f"{record.length} bytes, where libxc takes {MAX_LENGTH} at most")
+    if record.padded > len(data) - record.offset:
         left = len(data) - record.offset
         raise WireError(record.name, "length", at + 4, f"{record.length} bytes with padding, of which {left} are there")
     if record.type not in NAMES and not record.type & OPTIONAL:
@@ -216,50 +260,6 @@ def _record(data: Buffer, at: int) -> StreamRecord:
     if record.type in (END, STATIC_DATA_END) and record.length:
         raise WireError(record.name, "length", at + 4, f"{record.length} bytes, where there are none")
     return record
-
-
-def _add_pages(data: Buffer, record: StreamRecord, pages: dict[int, int]) -> None:
-    end = record.offset + record.length
-    first = record.offset + PAGE_DATA_HEADER.size
-    if first > end:
-        PAGE_DATA_HEADER.short(record.offset, record.length)
-    count = int.from_bytes(data[record.offset : record.offset + 4], "little")
-    if not count:  # libxc refuses it too: tools/libs/guest/xg_sr_restore.c, handle_page_data
-        raise WireError(record.name, "count", record.offset, "0: a record of pages has at least one")
-    if count * PFN.size > end - first:
-        raise WireError(record.name, "count", record.offset, f"{count} frame numbers in {end - first} bytes")
-    at = first + count * PFN.size
-    if at == end and _drop_pages(memoryview(data[first:at]), pages):
-        return
-    numbers = memoryview(data[first:at]).cast("Q")
-    for n, raw in enumerate(numbers):
-        kind, frame = raw >> 60, raw & PFN_BITS
-        if kind in UNKNOWN_TYPES or raw >> 52 & 0xFF:
-            raise WireError(record.name, f"pfn[{n}]", first + n * PFN.size, f"{raw:#x}: no type of page that is known")
-        if kind in WITHOUT_DATA:
-            pages.pop(frame, None)
-            continue
-        if end - at < PAGE:
-            raise WireError(record.name, f"page_data of pfn {frame:#x}", at, f"{end - at} bytes are left for a page")
-        pages[frame] = at
-        at += PAGE
-    if at != end:
-        raise WireError(record.name, "page_data", at, f"{end - at} bytes more than the pages have")
-
-
-def _drop_pages(numbers: memoryview, pages: dict[int, int]) -> bool:
-    """What a record without any page says, all at once: xl saves a million frames that have no data, up to those below
-    4 GiB, and a look at each would take most of the time. False where one of them is of another type."""
-    kinds = set(bytes(numbers[7::8]))
-    if not kinds <= _DROPPED or max(bytes(numbers[6::8]), default=0) > 0xF:
-        return False
-    frames = bytearray(numbers)
-    frames[7::8] = bytes(len(frames) // 8)
-    named = memoryview(frames).cast("Q")
-    if not pages.keys().isdisjoint(named):
-        for frame in pages.keys() & set(named):
-            del pages[frame]
-    return True
 
 
 def parse_list(name: str, header: Layout | None, entry: Layout, data: Buffer, record: StreamRecord) -> list[Values]:
@@ -271,7 +271,12 @@ def parse_list(name: str, header: Layout | None, entry: Layout, data: Buffer, re
         if count * entry.size != end - at:
             raise WireError(name, "count", record.offset, f"{count} entries of {entry.size} bytes in {end - at} bytes")
     elif (end - at) % entry.size:
-        raise WireError(name, "length", at - 4, f"{end - at} bytes are no whole number of entries of {entry.size}")
+        raise WireError(
+            name, "length", record.offset - 4, f"{end - at} bytes are no whole number of entries of {entry.size}"
+        )
+    if (count := (end - at) // entry.size) > MAX_ENTRIES:
+        raise WireError(name, "length", record.offset - 4, f"{count} entries, of which {MAX_ENTRIES} are more than any "
+                        "Xen has")  # fmt: skip
     return [entry.parse(data, place) for place in range(at, end, entry.size)]
 
 
@@ -335,4 +340,4 @@ def rebuild(data: Buffer, stream: Stream, write: Callable[[bytes], object]) -> N
     """Write `stream`, which was parsed from `data`, again, record by record."""
     write(IMAGE_HEADER.build(stream.image) + DOMAIN_HEADER.build(stream.domain))
     for record in stream.records:
-        write(build_record(record.type, record.body(data)))
+        write(record.rebuilt(data))

@@ -5,6 +5,7 @@ Source: Xen 4.17, tools/xl/xl.h (struct save_file_header), docs/specs/libxl-migr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from construct import Bytes, Int32ub, Int32ul, Int64ub
@@ -12,6 +13,7 @@ from construct import Bytes, Int32ub, Int32ul, Int64ub
 from xenbridge.wire.errors import WireError
 from xenbridge.wire.schema import Buffer, Layout, Values
 from xenbridge.wire.stream import Stream, StreamRecord, check_count, parse_head, parse_stream
+from xenbridge.wire.stream import rebuild as rebuild_stream
 
 MAGIC = b"Xen saved domain, xl format\n \0 \r"
 BYTE_ORDER = 0x01020304
@@ -101,14 +103,13 @@ def parse_xl(data: Buffer) -> XlFile:
         record = parse_head(LIBXL_RECORD, data, at)
         name = NAMES.get(record.type, f"libxl type {record.type:#x}")
         check_count(name, len(records) + 1, at)
-        padded = -(-record.length // 8) * 8
-        if padded > len(data) - record.offset:
+        if record.padded > len(data) - record.offset:
             left = len(data) - record.offset
             raise WireError(name, "length", at + 4, f"{record.length} bytes with padding, of which {left} are there")
         if record.type not in NAMES and not record.type & OPTIONAL:
             raise WireError(name, "type", at, "a record that must be understood and is not: a newer Xen saved it")
         records.append(record)
-        at = record.offset + padded
+        at = record.offset + record.padded
         if record.type == LIBXC_CONTEXT:
             stream = parse_stream(data, at)
             at = stream.end
@@ -117,6 +118,15 @@ def parse_xl(data: Buffer) -> XlFile:
     if at != len(data):
         raise WireError("libxl stream", "END", at, f"{len(data) - at} bytes follow it")
     return XlFile(header, optional, libxl, stream, records)
+
+
+def rebuild(data: Buffer, file: XlFile, write: Callable[[bytes], object]) -> None:
+    """Write `file`, which was parsed from `data`, again, record by record."""
+    write(XL_HEADER.build(file.header) + file.config + LIBXL_HEADER.build(file.libxl))
+    for record in file.records:
+        write(record.rebuilt(data))
+        if record.type == LIBXC_CONTEXT:
+            rebuild_stream(data, file.stream, write)
 
 
 def build_xl(config: bytes, libxc: bytes, emulators: tuple[tuple[int, bytes], ...] = ()) -> bytes:

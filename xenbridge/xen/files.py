@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,22 +27,39 @@ class FileError(Exception):
 
 
 class XenFile:
-    """Implements `emu.subject.Subject`, read-only. `about` says in a few words what the file is. `cpu` is the vCPU that
-    is shown as the only one. `records` is empty for a core, `params` are HVM parameters where there are any."""
+    """Implements `emu.subject.Subject` and `Several`, read-only. `about` says in a few words what the file is. `cpu` is
+    the vCPU that is shown first. `records` is empty for a core, `params` are HVM parameters where there are any."""
 
     read_only = True
 
-    def __init__(self, data: Buffer, about: str, pages: Mapping[int, int], cpu: int, cpus: int) -> None:
-        """`pages`: frame number to offset in `data`. Raises WireError where there is no vCPU of that number."""
-        if not 0 <= cpu < cpus:
-            last = f"the last one is {cpus - 1}" if cpus else "it has none"
+    def __init__(self, data: Buffer, about: str, pages: Mapping[int, int], cpu: int, cpus: Sequence[int]) -> None:
+        """`pages`: frame number to offset in `data`; `cpus`: the numbers of the vCPUs, ascending. Raises WireError
+        where `cpu` is none of them."""
+        if cpu not in cpus:
+            last = "it has none" if not cpus else f"the last one is {cpus[-1]}" if cpu > cpus[-1] else "it was offline"
             raise WireError("file", f"vCPU {cpu}", 0, last)
-        self.about = about if cpus == 1 else f"{about}, {cpus} vCPUs, of which {cpu} is shown"
+        self._what = about
         self.data, self.pages = data, pages
         self.records: tuple[Record, ...] = ()
         self.params: dict[int, int] = {}
         self.ours: Values | None = None  #: what v2e adds to its own streams
-        self.cpus = cpus
+        self.cpus = len(cpus)
+        self._cpus, self._cpu = tuple(cpus), cpu
+
+    @property
+    def about(self) -> str:
+        return self._what if self.cpus == 1 else f"{self._what}, {self.cpus} vCPUs, of which {self._cpu} is shown"
+
+    @property
+    def shown(self) -> int:
+        return self._cpu
+
+    def vcpus(self) -> tuple[int, ...]:
+        return self._cpus
+
+    def show(self, cpu: int) -> None:
+        if cpu not in self._cpus:
+            raise ValueError(f"no vCPU {cpu}")
         self._cpu = cpu
 
     def cpu_count(self) -> int:
@@ -124,8 +141,13 @@ class CoreFile(XenFile):
     def __init__(self, data: Buffer, parsed: core.Core, cpu: int) -> None:
         version = parsed.version
         xen = "" if version is None else f" of Xen {version['major_version']}.{version['minor_version']}"
-        super().__init__(data, f"core{xen}", parsed.pages, cpu, len(parsed.vcpus))
-        self._state, self._unknown = core_cpu(parsed.vcpus[cpu])
+        super().__init__(data, f"core{xen}", parsed.pages, cpu, range(len(parsed.vcpus)))
+        self._values = parsed.vcpus
+        self.show(cpu)
+
+    def show(self, cpu: int) -> None:
+        super().show(cpu)
+        self._state, self._unknown = core_cpu(self._values[cpu])
 
     def cpu_state(self, cpu: int = 0) -> CpuState:
         return self._state.copy()
@@ -137,10 +159,9 @@ class CoreFile(XenFile):
         raise DebuggerError("a core has no state of devices")
 
 
-def _vcpus(records: tuple[Record, ...]) -> int:
-    """How many there are from 0 on."""
-    have = {record.instance for record in records if record.code == hvm.CPU_CODE}
-    return next(n for n in range(len(have) + 1) if n not in have)
+def _vcpus(records: tuple[Record, ...]) -> list[int]:
+    """Xen saves no CPU record of a vCPU that is offline (xen/arch/x86/hvm/hvm.c, hvm_save_cpu_ctxt)."""
+    return sorted(record.instance for record in records if record.code == hvm.CPU_CODE)
 
 
 def _stream_file(data: Buffer, parsed: stream.Stream, about: str, cpu: int) -> XenFile:

@@ -39,6 +39,31 @@ def test_any_vcpu_is_built_again(seed):
     assert core.CONTEXT.build(core.CONTEXT.parse(data)) == data
 
 
+def test_what_is_between_the_sections_is_kept():
+    data = bytearray(sample("s_dump.core"))
+    parsed = core.parse_core(data)
+    headers = range(parsed.header["e_shoff"], parsed.header["e_shoff"] + len(parsed.sections) * core.SECTION.size)
+    used = {*range(core.ELF_HEADER.size), *headers}
+    used |= {at for s in parsed.sections if s.type for at in range(s.offset, s.offset + s.size)}
+    free = [at for at in range(len(data)) if at not in used]
+    assert free
+    for at in free:
+        data[at] = 0xA5
+    assert core.rebuild(data, core.parse_core(data)) == data
+
+
+def test_more_notes_than_any_core_has_are_refused():
+    data = bytearray(sample("s_dump.core"))
+    note = core.NOTE.build({"namesz": 0, "descsz": 0, "type": 77})
+    number = next(n for n, s in enumerate(core.parse_core(data).sections) if s.name == ".note.Xen")
+    at = core.parse_core(data).header["e_shoff"] + number * core.SECTION.size
+    head = core.SECTION.parse(data, at)
+    head["sh_offset"], head["sh_size"] = len(data), len(note) * (core.MAX_NOTES + 1)
+    data[at : at + core.SECTION.size] = core.SECTION.build(head)
+    with pytest.raises(WireError, match=f"note at offset {len(data) + len(note) * core.MAX_NOTES:#x}: more than 4096"):
+        core.parse_core(data + note * (core.MAX_NOTES + 1))
+
+
 def changed(at, value):
     data = bytearray(sample("s_dump.core"))
     data[at : at + len(value)] = value

@@ -104,6 +104,12 @@ def test_a_lapic_record_of_32_bytes_is_built_again(data):
     assert build_record("LAPIC", record.values()) == record
 
 
+def test_more_msrs_than_any_xen_has_are_refused():
+    many = build_record("CPU_MSR", {"msrs": [{"index": 1, "val": 0}] * 4097})
+    with pytest.raises(WireError, match="CPU_MSR, count at offset 0x0: 4097 entries"):
+        many.values()
+
+
 @given(st.lists(st.tuples(st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)), max_size=5))
 def test_msrs_come_back(pairs):
     msrs = [{"index": index, "_rsvd": 0, "val": value} for index, value in pairs]

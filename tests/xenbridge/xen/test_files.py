@@ -12,9 +12,9 @@ from emu.onlooker import Onlooker
 from emu.subject import MemoryUnavailable
 from emu.x86.state import CpuState, Segment, Table
 from emu.x86.vmentry import RULES
-from xen_files import context, dump_core, save_stream
+from xen_files import context, dump_core, real_mode, save_stream, several
 from xen_samples import sample
-from xenbridge.wire import xl
+from xenbridge.wire import core, xl
 from xenbridge.wire.errors import WireError
 from xenbridge.xen.files import FileError, open_file, parse_file
 from xenbridge.xen.open_file import OpenFile
@@ -276,6 +276,53 @@ def test_any_part_of_a_file_that_is_open_is_that_of_its_bytes(tmp_path):
     for start in (0, 1, 0x3FFF, 0x4000, 0x9000, 0x9001, 0x9002):
         for length in (0, 1, 8, 0x3FFF, 0x4000, 0x4001, 0x9001):
             assert file[start : start + length] == data[start : start + length]
+
+
+def two(first=0, second=1):
+    """A real mode vCPU at 0:7C00h, and one in 64-bit mode at 1000h."""
+    return several((first, real_mode(0x7C00)), (second, flat64()))
+
+
+def test_each_vcpu_is_listed_and_all_views_are_of_the_one_that_is_shown():
+    debugger = onlooker(two())
+    rows = [(v.number, v.shown, v.mode, v.selector, v.offset, v.linear_pc, v.cr3) for v in debugger.vcpus()]
+    assert rows == [(0, True, "real", 0, 0x7C00, 0x7C00, 0), (1, False, "64-bit", 8, 0x1000, 0x1000, 0x2000)]
+    assert debugger.last_stop.text == "HVM context, 2 vCPUs, of which 0 is shown"
+    debugger.show_vcpu(1)
+    assert [v.shown for v in debugger.vcpus()] == [False, True]
+    assert (debugger.mode_label(), debugger.read_register("cr3")) == ("64-bit", 0x2000)
+    assert "cpu" in {d.name for d in debugger.devices()} and "vCPU 1" in str(debugger.devices())
+    assert debugger.last_stop.text == "HVM context, 2 vCPUs, of which 1 is shown"
+    debugger.show_vcpu(0)
+    assert debugger.mode_label() == "real"
+
+
+def test_a_vcpu_that_was_offline_has_no_record_and_is_not_counted():
+    debugger = onlooker(two(0, 2))
+    assert [v.number for v in debugger.vcpus()] == [0, 2]
+    with pytest.raises(DebuggerError, match="no vCPU 1: there are 0, 2"):
+        debugger.show_vcpu(1)
+    with pytest.raises(WireError, match="vCPU 1 at offset 0x0: it was offline"):
+        parse_file(two(0, 2), 1)
+    assert parse_file(two(0, 2), 2).cpu_state().rip == 0x1000
+
+
+def test_the_vcpus_of_a_core_are_shown_one_by_one():
+    data = bytearray(sample("s_dump.core"))
+    parsed = core.parse_core(data)
+    at = len(data)
+    contexts = b"".join(core.CONTEXT.build({**parsed.vcpus[0], "rip": rip}) for rip in (0x7C8F, 0x1234))
+    for n, section in enumerate(parsed.sections):
+        if section.name == ".xen_prstatus":
+            place = parsed.header["e_shoff"] + n * core.SECTION.size
+            data[place : place + 64] = core.SECTION.build({**section.head, "sh_offset": at, "sh_size": len(contexts)})
+        if section.name == ".note.Xen":
+            head = data.index(core.HVM_MAGIC.to_bytes(8, "little"), section.offset)
+            data[head + 8] = 2
+    debugger = onlooker(bytes(data) + contexts)
+    assert [(v.number, v.offset, v.linear_pc) for v in debugger.vcpus()] == [(0, 0x7C8F, None), (1, 0x1234, None)]
+    debugger.show_vcpu(1)
+    assert debugger.read_register("rip") == 0x1234
 
 
 def test_a_vcpu_that_is_not_there_is_refused():

@@ -1,0 +1,99 @@
+"""A halted CPU that nothing can wake ends the run at once, whatever ticks; one that something can wake goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from emu import machine as machines
+from emu.machine import MachineConfig, MachineExit, MachineStop, build_machine
+from machines import rom
+
+AN_HOUR = "HLT, and no interrupt for an hour of virtual time"
+NOTHING = "HLT, and all that ticks is masked or waits for an EOI"
+COUNT = 0x600
+#: ns from power-on on until every device has come to rest: the keyboard tests itself.
+QUIET = 3_000_000
+
+
+def outs(*pairs: tuple[int, int]) -> str:
+    """Bytes to ports."""
+    return "".join(f"mov al, {value}\nout {port}, al\n" for port, value in pairs)
+
+
+def initialised(last: int) -> str:
+    """The 8259s as on a PC, vectors 20h and 28h; `last` is ICW4 (2: automatic EOI)."""
+    master = outs((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, last))
+    return master + outs((0xA0, 0x11), (0xA1, 0x28), (0xA1, 2), (0xA1, last))
+
+
+#: The 8254 ticks each 100 us, and the RTC 1,024 times a second.
+PIT = outs((0x43, 0x34), (0x40, 119), (0x40, 0))
+RTC = outs((0x70, 0x0B), (0x71, 0x42), (0x70, 0x0C)) + "in al, 0x71\n"
+
+
+#: The local APIC is off (IA32_APIC_BASE), as a PC's firmware without a use for it leaves it.
+NO_APIC = "mov ecx, 0x1b\nrdmsr\nand ah, 0xf7\nwrmsr\n"
+
+
+def halt(masks: tuple[int, int], ticking: str, before: str = "", icw4: int = 1, first: str = "") -> bytes:
+    """Halts with interrupts on behind `masks` while `ticking`. Its handler counts at COUNT and sends no EOI; what
+    `before` does is not counted."""
+    return rom(
+        "mov ss, ax\nmov sp, 0x7000\nmov cx, 16\nmov di, 0x80\n"
+        "vectors: mov word [di], handler\nmov word [di + 2], cs\nadd di, 4\nloop vectors\n"
+        + first + initialised(icw4) + ticking + before + f"mov byte [{COUNT}], 0\n"
+        + outs((0x21, masks[0]), (0xA1, masks[1])) + "sti\nhlt\ncli\nhlt\n",
+        f"handler: inc byte [{COUNT}]\niret\n",
+    )  # fmt: skip
+
+
+#: An IRQ 0 is taken, and is in service from then on.
+SERVED = outs((0x21, 0xFE), (0xA1, 0xFF)) + "sti\nhlt\ncli\n"
+#: Special mask mode: what is in service and masked holds nothing back.
+SPECIAL = SERVED + outs((0x20, 0x68))
+#: IRQ 0 is the lowest, so that in service it lets all others through.
+ROTATED = outs((0x20, 0xC0)) + SERVED
+
+MASKS = ((0xFE, 0xFF), (0xF7, 0xFF), (0xFB, 0xFE), (0xFA, 0xFE), (0xF7, 0xFE))
+#: What comes before the masks are set, and ICW4.
+BEFORE = {
+    "fresh": ("", 1), "in service": (SERVED, 1), "automatic EOI": (SERVED, 3), "special mask": (SPECIAL, 1),
+    "rotated": (ROTATED, 1),
+}  # fmt: skip
+
+
+def run(firmware: bytes, kind: str, *, foreseen: bool) -> tuple[MachineExit, int, int]:
+    """How it ends, the interrupts it had, and virtual time in ns. Without `foreseen` the hour of idling decides."""
+    machine = build_machine(MachineConfig(machine=kind, memory=1 << 20, firmware=firmware, shadow=False))
+    if not foreseen:
+        machine.board.holds_back = lambda timer: False  # type: ignore[method-assign]
+    return machine.run(10_000), machine.memory.read(COUNT, 1)[0], machine.clock.now
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("kind", ["isapc", "pc", "pc without APIC"])
+def test_a_run_ends_at_once_exactly_where_waiting_would_wake_nobody(
+    kind: str, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "IDLE_LIMIT_NS", 10_000_000)
+    kind, _, without = kind.partition(" ")
+    wakes = set()
+    for masks in MASKS:
+        for ticking in (PIT, PIT + RTC):
+            firmware = halt(masks, ticking, *BEFORE[before], first=NO_APIC if without else "")
+            exit, woken, waited = run(firmware, kind, foreseen=False)
+            assert exit == MachineExit(MachineStop.DEADLOCK, detail="HLT with interrupts off" if woken else AN_HOUR)
+            ours, count, ended = run(firmware, kind, foreseen=True)
+            assert count == woken
+            assert ended == waited if woken else (ours.detail, ended <= QUIET < waited) == (NOTHING, True)
+            wakes.add(woken)
+    # in service, IRQ 0 holds back all others; after a reset, LINT0 is masked
+    assert wakes == ({0} if before == "in service" or (kind == "pc" and not without) else {0, 1})
+
+
+@pytest.mark.parametrize("kind", ["isapc", "pc"])
+def test_a_fast_timer_behind_the_mask_costs_nothing_while_another_input_is_open(kind: str) -> None:
+    """At a count of 2 it ticks 2,000,000,000 times in the hour for which a guest may idle."""
+    exit, woken, ended = run(halt((0xEF, 0xFF), PIT.replace("119", "2")), kind, foreseen=True)
+    assert (exit.reason, exit.detail, woken) == (MachineStop.DEADLOCK, NOTHING, 0)
+    assert ended <= QUIET
