@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from dataclasses import replace as replace
 else:
 
-    def dataclass(cls: type | None = None, /, *, frozen: bool = False, slots: bool = False) -> Any:
+    def dataclass(cls: type | None = None, /, *, frozen: bool = False, slots: bool = False, eq: bool = True) -> Any:
         """`dataclasses.dataclass` of positional fields, with the options that are used here."""
         if cls is None:
-            return lambda cls: _made(cls, frozen, slots)
-        return _made(cls, frozen, slots)
+            return lambda cls: _made(cls, frozen, slots, eq)
+        return _made(cls, frozen, slots, eq)
 
     def field(
         *, default: Any = None, default_factory: Any = None, init: bool = True, repr: bool = True, compare: bool = True
@@ -158,7 +158,7 @@ class _Asked:
         return getattr(self._recipe, self._name)
 
 
-def _made(cls: type, frozen: bool, slots: bool) -> type:
+def _made(cls: type, frozen: bool, slots: bool, eq: bool) -> type:
     body, names = cls.__dict__, cls.__annotations__
     given = {name: body[name] for name in names if name in body}
     for name, value in given.items():
@@ -166,13 +166,15 @@ def _made(cls: type, frozen: bool, slots: bool) -> type:
             raise TypeError(f"{cls.__qualname__}.{name}: fields here are made by emu.record.field")
     recipe = _Recipe(names, given, frozen)
     methods = _methods(recipe)
+    if not eq:  # objects are equal where they are the same one
+        del methods["__eq__"], methods["__hash__"]
     if frozen:
         methods.update(_FROZEN)
         if slots:
             methods["__getstate__"], methods["__setstate__"] = _pickled(recipe)
-    elif "__eq__" not in body:
+    elif eq and "__eq__" not in body:
         methods["__hash__"] = None
-    else:
+    elif eq:
         del methods["__hash__"]
     # A class with __eq__ and no __hash__ has been given None for it by Python.
     written = {

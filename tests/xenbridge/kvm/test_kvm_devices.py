@@ -26,7 +26,9 @@ def ran(*arguments: str) -> tuple[int, str]:
     return process.returncode, out
 
 
-@pytest.mark.parametrize("policy", ["emulated", "native", "dwell:1000"])
+@pytest.mark.parametrize(
+    "policy", [*(pytest.param(policy, marks=pytest.mark.slow) for policy in ("emulated", "native")), "dwell:1000"]
+)
 def test_the_tour_counts_ticks_of_the_kernels_timer(backend: Backend, policy: str) -> None:
     status, out = ran("--policy", policy, "--until", "exit", "-c", "screen", "-c", "ledger")
     lines = re.findall(r"^tour: .*", out, re.MULTILINE)
