@@ -69,7 +69,7 @@ def foresee(machine: Machine, wanted: Callable[[CpuState], bool], reach: int = R
         return None
     finally:
         machine.seal(None)
-        machine.restore(saved)
+        machine.look_back(saved)
         machine.journal.put(events)
 
 

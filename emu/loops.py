@@ -223,7 +223,7 @@ def _find(machine: Machine, *, stepping: bool) -> Ahead:
     finally:
         machine.look(None, None)
         machine.caught_fault = caught
-        machine.restore(saved)
+        machine.look_back(saved)
         machine.journal.put(events)
         machine.journal.added = added
 

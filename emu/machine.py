@@ -407,6 +407,11 @@ class Machine:
         where a hypervisor has devices whose state cannot be put back."""
         if not self.keeper.restorable:
             raise MachineError("the interrupt controllers and timers are the hypervisor's, which takes no state back")
+        self.look_back(state)
+
+    def look_back(self, state: MachineState) -> None:
+        """Continue from `state`, since which the CPU has run without its devices (`seal`, `look`): those that a
+        hypervisor has are as they were. Raises as `restore` does for one of another machine."""
         self.memory.restore(state.memory)
         self.executor.set_retired(state.retired)
         self.executor.load(state.cpu)
