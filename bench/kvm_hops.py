@@ -107,12 +107,14 @@ def measure(built: Machine) -> tuple[Hop, Hop]:
         vcpu.enter(1 << 30, None, skip_breakpoint=False)
         if sample % 2:
             taken.append(calls.take())
+        retired = vcpu.retired
         begin = time.perf_counter_ns()
-        transitions._activate(emulator)
+        transitions._activate(emulator, retired)
         end = time.perf_counter_ns()
         emulator.run(3)
+        retired = emulator.retired
         begin_in = time.perf_counter_ns()
-        transitions._activate(vcpu)
+        transitions._activate(vcpu, retired)
         end_in = time.perf_counter_ns()
         run = calls.give()
         if sample % 2:

@@ -27,10 +27,12 @@ def kind_of(site: Hashable) -> Hashable:
 class Learn:
     """Policy `learn`. `learner` has what is known."""
 
-    name, enters, learns, fixed = LEARN, True, True, None
+    name, learns, fixed = LEARN, True, None
 
     def __init__(self, costs: Costs) -> None:
         self.learner = Learner(prices_of(costs), kind_of)
+        #: Where emulation is no slower it never pays to go native, not even up to the first exit, which may never come.
+        self.enters = self.learner.prices.rent > 0
 
     def dwell(self, exit: VmExit, native: bool) -> int:
         """See Policy."""
@@ -60,6 +62,11 @@ class Learn:
         """See Policy."""
         learner = self.learner
         account, prices = learner.account, learner.prices
+        if not self.enters:
+            return (
+                f"everything is emulated: an instruction costs {prices.emulated:g} cycles emulated and"
+                f" {prices.native:g} native",
+            )
         gaps = sum(known.gaps for known in learner.sites.values())
         lines = [
             f"learns from {gaps} gaps at {len(learner.sites)} exit sites;"

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 
 from emu.record import dataclass, field
-from emu.vcpu import ExitCause, VmExit
+from emu.vcpu import ExitCause
 
 
 class CostError(ValueError):
@@ -64,9 +64,6 @@ class Ledger:
     failed: int = 0  #: entries that were tried and refused
     inside: int = 0  #: accesses of the native CPU that the hypervisor's own devices have answered
     requests: int = 0  #: the same of the emulator's
-
-    def charge(self, exit: VmExit) -> None:
-        self.exits[exit.cause] += 1
 
     @property
     def cycles(self) -> int:

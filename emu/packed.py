@@ -96,11 +96,15 @@ class Flat(ctypes.Structure):
 class Packing(Protocol):
     """An emulator that can be moved without a copy of its state being made in Python. Used between two runs."""
 
-    packed: Packed  #: what both methods are about; the emulator owns it
+    packed: Packed  #: what it is about; the emulator owns it
+    #: The addresses of a C function and of its one argument, `int pack(const void *)`: puts the state there and lowers
+    #: INTR, as another CPU goes on. To be called where the emulator is `packable`, and 0, with nothing done, says that
+    #: there is more to the state after all: a delivery that nobody has heard of, or an NMI.
+    packer: tuple[int, int]
 
-    def pack(self) -> bool:
-        """Put the state there and lower INTR: another CPU goes on. False, with nothing done: there is more to it now,
-        a delivery that nobody has heard of, an NMI, a breakpoint to be passed, system management mode."""
+    def packable(self) -> bool:
+        """There is no more to the state than what is packed: no NMI, no breakpoint to be passed, no system management
+        mode."""
 
     def look(self) -> Flat:
         """The state between two runs, which stays as it is. The same object each time."""

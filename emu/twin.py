@@ -62,6 +62,9 @@ class Twin:
         self._last = False
         self._taken: tuple[int, int] | None = None  # delivered by the CPU that was active before, and when
         self._live = _Live(lambda: self._active)
+        # The two where both are engines of Unicorn's: asked at each move, of classes that Python takes long to ask.
+        alike = isinstance(emulator, UnicornEngine) and isinstance(vcpu, UnicornEngine)
+        self._engines = cast(tuple[UnicornEngine, UnicornEngine], (emulator, vcpu)) if alike else None
         packing = emulator.packing() if isinstance(vcpu, Sharing) else None
         self._sharing: tuple[Packing, Sharing] | None = None
         if packing is not None and isinstance(vcpu, Sharing) and vcpu.share(packing, emulator.state):
@@ -69,55 +72,61 @@ class Twin:
 
     # -- moving
 
-    def _activate(self, target: Cpu) -> None:
-        """Move everything to `target`, between two instructions."""
+    def _activate(self, target: Cpu, retired: int) -> None:
+        """Move everything to `target`, between two instructions, `retired` of which have retired."""
         source = self._active
         if target is source:
             return
-        if self._sharing is not None and self._handed_over(*self._sharing, target is self.vcpu):
-            return
+        if self._sharing is not None:
+            packing, sharing = self._sharing
+            if target is self.emulator:
+                if self._back(packing, sharing, retired):
+                    return
+            elif packing.packable() and sharing.take_over(retired):
+                self._active, self.native, self.answers_ahead = target, True, False
+                if self._vector is not None:
+                    target.set_interrupt(self._vector)
+                return
+            # There is more to move now than what is packed.
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None
-        resuming, behind = source.resuming, source.behind
-        source.set_interrupt(None)
-        self._share_memory(source, target)
-        target.set_retired(source.retired)
-        self._now(target)
-        if isinstance(source, UnicornEngine) and isinstance(target, UnicornEngine):
-            target.adopt(source)
+        if self._engines is not None:
+            emulator, vcpu = self._engines
+            start = self._start
+            unmarked = tuple((start + first * PAGE, start + end * PAGE) for first, end in self._unmarked())
+            if not (vcpu.adopt(emulator, unmarked) if target is vcpu else emulator.adopt(vcpu, unmarked)):
+                self._share_memory(source, target)
+            self._now(target)
         else:
+            source.set_interrupt(None)
+            self._share_memory(source, target)
+            resuming, behind = source.resuming, source.behind
+            target.set_retired(retired)
+            self._now(target)
             state = source.state()
             self._moving = True
             try:
                 target.load(state)
             finally:
                 self._moving = False
-        target.go_on_behind(behind)
-        if resuming is not None:
-            target.resume(resuming)
-        target.set_interrupt(self._vector, last=self._last and target is self.emulator)
+            target.go_on_behind(behind)
+            if resuming is not None:
+                target.resume(resuming)
+        if self._vector is not None:
+            target.set_interrupt(self._vector, last=self._last and target is self.emulator)
 
-    def _handed_over(self, packing: Packing, sharing: Sharing, native: bool) -> bool:
-        """Move by the packed state that both share. False, with nothing done: there is more to move now."""
-        emulator, vcpu, vector = self.emulator, self.vcpu, self._vector
-        if native:
-            if not packing.pack():
-                return False
-            vcpu.set_retired(emulator.retired)
-            self._active, self.native, self.answers_ahead = vcpu, True, False
-            sharing.take_over()
-            if vector is not None:
-                vcpu.set_interrupt(vector)
-            return True
+    def _back(self, packing: Packing, sharing: Sharing, retired: int) -> bool:
+        """Go to the emulator by the packed state that both share. False, with nothing done: there is more to move."""
         parts = sharing.hand_over()
         if parts is None:
             return False
-        emulator.set_retired(vcpu.retired)
+        emulator = self.emulator
+        emulator.set_retired(retired)
         self._active, self.native, self.answers_ahead = emulator, False, True
         packing.unpack(parts)
-        if vector is not None:
-            emulator.set_interrupt(vector, last=self._last)
+        if self._vector is not None:
+            emulator.set_interrupt(self._vector, last=self._last)
         return True
 
     def _now(self, active: Cpu) -> None:
@@ -145,12 +154,6 @@ class Twin:
         if target is self.vcpu and not translates:
             target.memory_changed(0, 0)
             return
-        if isinstance(source, UnicornEngine) and isinstance(target, UnicornEngine):
-            start = self._start
-            if target.take_writes(
-                source, [(start + first * PAGE, start + end * PAGE) for first, end in self._unmarked()]
-            ):
-                return
         pages = self._written() if source is self.emulator else self.vcpu.take_written()
         if pages is None:
             for region in self._regions:

@@ -2,14 +2,21 @@
 
 As `read_state` and `write_state` (emu/unicorn_state.py) one behind the other, for two engines of the same CPU model
 between two runs, in a twentieth of their time. What is an engine's own stays: pending exceptions, breakpoints, what
-Unicorn is set up with, and the bits of hflags that are the helper's.
+Unicorn is set up with, and the bits of hflags that are the helper's. For two engines of the helper's it does the same
+(emu/native/copy.c), and more, in one call: `Copier`; `copy_state` is for all others.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import Final
+from collections.abc import Callable, Sequence
+from ctypes import c_uint32, c_uint64, c_void_p
+from functools import partial
+from itertools import chain
+from typing import Final, cast
 
+from emu.engine import EngineError
+from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF2_VINTR, NO_EXCEPTION, Env, offset_of
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import DR7_FIXED, HF_DERIVED
@@ -22,7 +29,53 @@ _MTRR_AT: Final = offset_of(Env, "mtrr_fixed")
 _MTRR_SIZE: Final = ctypes.sizeof(Env) - _MTRR_AT
 _DR_AT: Final = offset_of(Env, "dr")
 _DR_SIZE: Final = 64
+#: What `Copier.copy` may return, one or more: an NMI is pending, DR7 enables breakpoints, there is an instruction to be
+#: passed.
+NMI, BREAKPOINTS, SKIP = 1, 2, 4
 _ADDRESSES: Final = (0, 1, 2, 3, 6)  #: of DR0 to DR7 those that are plain values
+
+
+class _Copying(ctypes.Structure):
+    """struct copying of emu/native/copy.c."""
+
+    _fields_ = (
+        ("to", c_void_p), ("from", c_void_p), ("traces", c_void_p), ("pieces", c_void_p),
+        ("bulk", c_uint32), ("mtrr", c_uint32), ("mtrr_size", c_uint32), ("hflags2", c_uint32), ("v_tpr", c_uint32),
+        ("exception_is_int", c_uint32), ("derived", c_uint32), ("piece_count", c_uint32),
+    )  # fmt: skip
+    traces: int
+    pieces: int
+    piece_count: int
+
+
+class Copier:
+    """Moves the CPU from the engine that the loop `source` runs to that of `target`. Raises EngineError where the
+    helper has another layout."""
+
+    def __init__(self, target: FastLoop, source: FastLoop) -> None:
+        library = ctypes.PyDLL(target.library)  # nothing in it waits, so it keeps Python's lock
+        layout, copy = library.v2e_copy_layout, library.v2e_fast_copy
+        layout.restype = c_uint64
+        if layout() != ctypes.sizeof(_Copying):
+            raise EngineError("the helper copies a CPU's state otherwise than this package; install it again")
+        self._what = _Copying(
+            target.engine.value, source.engine.value, None, None, _BULK, _MTRR_AT, _MTRR_SIZE,
+            offset_of(Env, "hflags2"), offset_of(Env, "v_tpr"), offset_of(Env, "exception_is_int"), HF_DERIVED,
+        )  # fmt: skip
+        self._traces, self._unmarked = 0, cast("Sequence[tuple[int, int]]", ())
+        #: does it, and returns what more there is to the state: NMI, BREAKPOINTS, SKIP
+        self.copy: Callable[[], int] = partial(copy, ctypes.byref(self._what))
+
+    def memory(self, traces: int, unmarked: Sequence[tuple[int, int]]) -> None:
+        """The source marks the pages that it writes at the address `traces` (0: nowhere), and somebody may write the
+        bytes at the (first, end) host addresses `unmarked`: translations made from them are dropped at each move, and
+        the marks cleared."""
+        if traces == self._traces and unmarked == self._unmarked:
+            return
+        self._traces, self._unmarked = traces, unmarked
+        self._pieces = (c_uint64 * (2 * len(unmarked)))(*chain.from_iterable(unmarked))
+        self._what.traces, self._what.pieces = traces, ctypes.addressof(self._pieces)
+        self._what.piece_count = len(unmarked)
 
 
 def copy_state(target: Overlay, source: Overlay) -> None:

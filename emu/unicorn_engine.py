@@ -13,22 +13,22 @@ debugger and the devices ask of it between and during them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from emu.engine import Change, EngineError, Fault, MemoryRegion, MsrDevice, Watch
-from emu.packed import PART_DEBUG, PART_TSC, Flat, Packed, Packing
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
-from emu.unicorn_copy import copy_state
 from emu.unicorn_fast import ALWAYS, FastLoop
 from emu.unicorn_helper import HELPER, Helper
 from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF_CS64, HIDDEN_PAGE, NO_EXCEPTION, VERSION
-from emu.unicorn_pack import Packer
 from emu.unicorn_running import Running
 from emu.unicorn_shared import Statistics
 from emu.unicorn_state import read_state, write_state
 from emu.x86.cpuid import CpuModel
 from emu.x86.state import CR0_PE, CR0_PG, EFER_LMA, EFER_LME, CpuState, Segment
+
+if TYPE_CHECKING:
+    from emu.packed import Flat, Packed, Packing
 
 __all__ = ["HELPER", "UnicornEngine"]
 
@@ -107,16 +107,45 @@ class UnicornEngine(Running):
         self._smm, self._smm_nmi, self._smbase = state.smm, state.smm_nmi, state.smbase
         self._begin_anew()
 
-    def adopt(self, source: UnicornEngine) -> None:
+    def adopt(self, source: UnicornEngine, unmarked: Sequence[tuple[int, int]] | None = None) -> bool:
         """As `load(source.state())`, in a fraction of the time, where the state goes on and nothing has happened to the
-        guest: nobody is told of MSRs or a task priority. `source` has the same CPU model."""
-        copy_state(self._ov, source._ov)
+        guest: nobody is told of MSRs or a task priority. With it go how many instructions have retired, `behind` and
+        `resuming`, and INTR is low in both. `source` has the same CPU model. With `unmarked`, which is as of
+        `Copier.memory`, what was made of memory that `source` has written is forgotten too; False: that is still to be
+        told."""
+        # This and `emu.unicorn_pack` are for two CPUs over one guest, and 1 ms of the start of one.
+        from emu.unicorn_copy import BREAKPOINTS, NMI, SKIP, Copier, copy_state
+
+        loop, other, told = self._loop, source._loop, False
+        if isinstance(loop, FastLoop) and isinstance(other, FastLoop):
+            handle = other.engine.value
+            if (copier := self._copiers.get(handle)) is None:
+                copier = self._copiers[handle] = Copier(loop, other)
+            traces = source._memory.traces if unmarked is not None else 0
+            told = traces != 0
+            copier.memory(traces, unmarked if told and unmarked is not None else ())
+            self._until = source.retired
+            more = copier.copy()
+            self._interrupted = self._returning = False
+            self._faults.forget()
+            if more & BREAKPOINTS or self._watch.placed or self._control.ports:
+                self._watch.translate()
+            self._nmi = more & NMI != 0
+        else:
+            copy_state(self._ov, source._ov)
+            source.set_interrupt(None)
+            self.set_retired(source.retired)
+            self._begin_anew()
+            self._control.last, more = source._control.last, SKIP
+            self._nmi = bool(self._ov.request.value & CPU_INTERRUPT_NMI)
         self._system.adopt(source._system)
-        self._nmi = pending = bool(self._ov.request.value & CPU_INTERRUPT_NMI)
-        wakes = pending and not self._env.hflags2 & HF2_NMI
+        wakes = self._nmi and not self._env.hflags2 & HF2_NMI
         self._halted, self._shutdown = source._halted and not wakes, False
         self._smm, self._smm_nmi, self._smbase = source._smm, source._smm_nmi, source._smbase
-        self._begin_anew()
+        self._odd = self._nmi or self._halted or self._watch.stale  # else the next run begins like any other
+        if more & SKIP and (resuming := source.resuming) is not None:
+            self.resume(resuming)
+        return told
 
     def _begin_anew(self) -> None:
         """The CPU's state is another."""
@@ -135,24 +164,32 @@ class UnicornEngine(Running):
         if self._packer is None:
             if not isinstance(self._loop, FastLoop):
                 return None
+            from emu.unicorn_pack import Packer
+
             self._packer = Packer(self._loop, self._system.hidden)
             self.packed: Packed = self._packer.packed
+            self.packer: tuple[int, int] = self._packer.function
             self._live_state.quick = self._packer.brief
         return self
 
-    def pack(self) -> bool:
+    def packable(self) -> bool:
         """See emu.packed.Packing."""
-        packer = self._packer
-        if packer is None or self._nmi or self._smm or self._returning or self._interrupted or self._shutdown:
+        if self._nmi or self._smm or self._returning or self._interrupted or self._shutdown:
             return False
-        self._system.hidden.halted = self._halted
-        return packer.pack() != 0
+        if self._halted is not self._packs_halted:
+            self._packs_halted = self._halted
+            self._system.hidden.halted = self._halted
+        return True
+
+    def pack(self) -> bool:
+        """Pack by `packer`, if that can be; for who has no C of its own to call it from."""
+        return self._packer is not None and self.packable() and self._packer.pack() != 0
 
     def look(self) -> Flat:
         """See emu.packed.Packing."""
         packer = self._packer
         assert packer is not None, "who looks has asked for a Packing"
-        self._system.hidden.halted = self._halted
+        self._packs_halted = self._system.hidden.halted = self._halted
         packer.look()
         packer.flat.apic_base = self._system.apic_base()
         return packer.flat
@@ -164,10 +201,10 @@ class UnicornEngine(Running):
         packer.unpack(parts)
         self._halted = bool(self.packed.halted)
         self._nmi = self._shutdown = self._interrupted = self._returning = False
-        if parts & PART_TSC:
+        if parts & packer.tsc:
             self._system.take_tsc_adjust(self.packed.tsc_adjust)
         self._faults.forget()
-        if parts & PART_DEBUG or self._watch.placed:
+        if parts & packer.debug or self._watch.placed:
             self._watch.translate()
         # The other CPU may have executed HLT: a plain run would begin behind it without having been woken.
         self._odd = self._odd or self._halted
@@ -301,14 +338,6 @@ class UnicornEngine(Running):
         """See Executor."""
         self._memory.trace_writes(marks)
         return self._loop.trace_writes(marks)
-
-    def take_writes(self, source: UnicornEngine, unmarked: Sequence[tuple[int, int]]) -> bool:
-        """`source` has run on the same memory: forget what was made of pages that it traced (`trace_writes`), or of the
-        bytes at the (first, end) host addresses. Clears the traces. False: this loop cannot tell, nothing is done."""
-        if not (isinstance(self._loop, FastLoop) and isinstance(source._loop, FastLoop) and source._memory.traces):
-            return False
-        self._loop.take_traces(source._memory.traces, unmarked)
-        return True
 
     # -- ports
 

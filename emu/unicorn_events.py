@@ -21,8 +21,9 @@ from emu.x86.state import RFLAGS_VM, CpuState
 
 _MODE: Final = HF_PE | HF_LMA | HF_CS64 | HF_CS32
 LONGEST: Final = 15  #: bytes of an instruction
+REMEMBERED: Final = 4096  #: instructions that were classified
 PAGE: Final = 0x1000
-LTR: Final = int(InstructionClass.LTR)
+LTR: Final = InstructionClass.LTR
 
 
 class EventStops:
@@ -43,6 +44,7 @@ class EventStops:
         self._ranges: tuple[tuple[int, int], ...] = ()
         self._range_table = (ctypes.c_uint64 * 1)()
         self._class = 0  # of the instruction asked about last
+        self._known: dict[tuple[bytes, int], int] = {}  # classes of instructions, by their bytes and the code's width
 
     @property
     def any(self) -> bool:
@@ -105,8 +107,15 @@ class EventStops:
         """For the portable loop: a stop is at the instruction at `linear`, the next one."""
         hflags = self._env.hflags
         bits = 64 if hflags & HF_CS64 else 32 if hflags & HF_CS32 else 16
-        self._class = classify(self._read(linear, LONGEST), bits)
-        if self._class & self._control.classes or any(first <= linear <= last for first, last in self._ranges):
+        code = self._read(linear, LONGEST)
+        if (found := self._known.get((code, bits))) is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            found = self._known[code, bits] = classify(code, bits)
+        self._class = found
+        if found & self._control.classes:
+            return True
+        if self._ranges and any(first <= linear <= last for first, last in self._ranges):
             return True
         return bool(self._physical) and self.physical_address(linear) in self._physical
 

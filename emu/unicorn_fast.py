@@ -246,13 +246,6 @@ class FastLoop:
         self._helper.physical_changed(self._engine, physical, physical + length)
         return True
 
-    def take_traces(self, traces: int, unmarked: Sequence[tuple[int, int]]) -> None:
-        """Another engine has written the pages marked at `traces`, and somebody may have written the bytes at the
-        (first, end) host addresses `unmarked`: drop the translations made from them, and clear the marks."""
-        self._helper.take_traces(self._engine, traces)
-        for first, end in unmarked:
-            self._helper.host_changed(self._engine, first, end)
-
     def _rearm(self) -> None:
         if getattr(self.close, "alive", True):  # its record in the helper may be another engine's since
             self._helper.rearm(self._engine)

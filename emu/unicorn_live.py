@@ -13,8 +13,7 @@ from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF_CS64, HF_INHIBIT_I
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import AVAILABLE_TSS, SYSTEM_TYPE, TSS_BUSY, accessed
 from emu.x86.paging import MAX_PHYSICAL_BITS
-from emu.x86.state import RFLAGS_VM, CpuState, Segment, Table
-from emu.x86.vmentry import RFLAGS_ZERO
+from emu.x86.state import RFLAGS_VM, RFLAGS_ZERO, CpuState, Segment, Table
 
 _ACCESS_BITS = 0xF0FF  #: of the descriptor's second dword, shifted right by 8
 _PRESENT = 1 << 7
@@ -87,7 +86,7 @@ class LiveState:
         self.quick: Callable[[], tuple[int, ...]] | None = None
         self.regs, self._cr = overlay.env.regs, overlay.env.cr  #: views, not copies
         self._cs, self._ss = overlay.env.segs[1], overlay.env.segs[2]
-        self._tables = overlay.env_address + offset_of(Env, "segs")
+        self._tables = (ctypes.c_char * _TABLES_SIZE).from_address(overlay.env_address + offset_of(Env, "segs"))
         es, cs, ss, *others = overlay.env.segs
         self.cs, self.ss = _LoadedSegment(cs), _LoadedSegment(ss)
         self.es, self.ds, self.fs, self.gs = map(_LiveSegment, (es, *others))
@@ -199,9 +198,10 @@ class LiveState:
         keys have equal answers."""
         env, cr = self._env, self._cr
         return (
-            ctypes.string_at(self._tables, _TABLES_SIZE), cr[0], cr[3] >> MAX_PHYSICAL_BITS, cr[4], self._efer(),
-            env.eflags & _RESERVED_OR_VM, env.hflags & HF_INHIBIT_IRQ, env.eip >> 32, env.dr[6] >> 32, env.dr[7] >> 32,
+            self._tables.raw, cr[0], cr[3] >> MAX_PHYSICAL_BITS, cr[4], self._efer(),
+            env.eflags & _RESERVED_OR_VM, env.hflags & HF_INHIBIT_IRQ, env.eip >> 32, env.dr[6] >> 32, env.dr[7],
             env.sysenter_esp >> 47, env.sysenter_eip >> 47, self._halted(), self._smm(),
+            self._request.value & CPU_INTERRUPT_NMI,
         )  # fmt: skip
 
     def segment(self, name: str) -> Segment:

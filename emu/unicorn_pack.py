@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from emu.engine import EngineError
-from emu.packed import Flat, Packed
+from emu.packed import PART_DEBUG, PART_TSC, Flat, Packed
 from emu.unicorn_control import Hidden
 from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import Env, XmmReg, offset_of
@@ -28,6 +28,9 @@ class Packer:
     """The helper's functions for the engine that `loop` runs; `hidden` is kept up to date by whoever knows. Raises
     EngineError when the helper has another layout than `emu.packed`."""
 
+    debug: Final = PART_DEBUG
+    tsc: Final = PART_TSC
+
     def __init__(self, loop: FastLoop, hidden: Hidden) -> None:
         # Nothing in them waits, so they keep Python's lock; that, and more than one argument, is most of a call's cost.
         library = ctypes.PyDLL(loop.library)
@@ -41,7 +44,9 @@ class Packer:
         self._engine, self._hidden = loop.engine, hidden
         hidden.engine, hidden.packed = loop.engine.value, ctypes.addressof(self.packed)
         at = ctypes.byref(hidden)
-        #: see emu.packed.Packing
+        #: see emu.packed.Packing.packer
+        self.function = ctypes.cast(library.v2e_fast_pack, c_void_p).value or 0, ctypes.addressof(hidden)
+        #: the same, called
         self.pack: Callable[[], int] = partial(library.v2e_fast_pack, at)
         #: fills in `flat`, but for what Unicorn does not have
         self.look: Callable[[], None] = partial(library.v2e_fast_look, at, ctypes.byref(self.flat))

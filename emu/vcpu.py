@@ -8,13 +8,12 @@ then executed by `complete`, or by the emulator.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from emu.engine import CheckLevel, Cpu, Exit, MemoryRegion, MmioBus, PortIo
+from emu.named import Enum, NamedTuple
 from emu.packed import Packing
-from emu.record import dataclass
 from emu.x86.cpuid import CpuModel
 from emu.x86.modes import Mode
 from emu.x86.state import CpuState
@@ -23,7 +22,7 @@ from emu.x86.vmentry import Broken, Rules
 PAGE = 0x1000
 
 
-class ExitCause(enum.Enum):
+class ExitCause(Enum):
     """Why a vCPU left native execution. The value is the word for it that people see."""
 
     PIO = "pio"  #: I/O instruction
@@ -64,8 +63,7 @@ class Site(NamedTuple):
         return f"{self.cause.value}{at} at {self.pc:#x} ({self.mode.label})"
 
 
-@dataclass(frozen=True, slots=True)
-class VmExit:
+class VmExit(NamedTuple):
     """One exit. `address` is the port, the physical address, the MSR or the vector, `pc` the linear address of the
     instruction. `before`: the instruction has not been executed. `done`: the hypervisor has executed it, it is counted
     (`Resident`), and the state behind it cannot be entered. `elapsed` is the guest's time in ns that passed, of a
@@ -166,8 +164,10 @@ class Sharing(Protocol):
         """From now on moves may be made by `take_over` and `hand_over`, from and to the emulator that `packing` is of.
         `rest` gives the emulator's state while that does not run. False: they may not."""
 
-    def take_over(self) -> None:
-        """Go on from what the emulator has packed, which has been found enterable."""
+    def take_over(self, retired: int) -> bool:
+        """Have the emulator, which is `packable`, pack its state by `Packing.packer`, and go on from there, with
+        `retired` instructions retired. The state has been found enterable. False, with nothing done: there is more to
+        it now."""
 
     def hand_over(self) -> int | None:
         """Pack the state, and tell the emulator what was written to memory: the PART_* that have changed since

@@ -32,8 +32,8 @@ class Ahead:
         self._sizes: list[int] = []  #: of blocks of memory around the program counter, the largest first
         self._others: list[bytes] = []
         self._guessed: dict[bytes, None] = {}
-        self._pc: int | None = None
-        self._reply = b""
+        self._reply = b""  #: to the last stop
+        self._before = b""  #: to the one behind which the last guesses were made
         self.due = False  #: there was a stop behind which nothing was guessed yet
 
     def stopped(self, reply: bytes) -> None:
@@ -47,14 +47,14 @@ class Ahead:
         description: Description | None,
     ) -> tuple[list[Block], list[bytes]]:
         """What is going to be asked behind the last stop, as packets: blocks of which each lies in the first, and
-        others. `asked` was since the stop before; `description` is the one by which
-        the client knows registers."""
+        others. `asked` was since the stop before; `description` is the one by which the client knows
+        registers."""
         self.due = False
         if asked.keys() != self._guessed.keys():
-            self._learn(list(asked)[:MOST], meanings)
-        pc = self._pc = _pc_of(self._reply, description)
+            self._learn(list(asked)[:MOST], meanings, _pc_of(self._before, description))
+        self._before = self._reply
         blocks: list[Block] = []
-        if pc is not None and self._sizes:
+        if self._sizes and (pc := _pc_of(self._reply, description)) is not None:
             start = pc & -self._sizes[0]
             for size in self._sizes:
                 at = pc & -size
@@ -63,15 +63,15 @@ class Ahead:
         self._guessed = dict.fromkeys((*(block.packet for block in blocks), *self._others))
         return blocks, self._others
 
-    def _learn(self, asked: list[bytes], meanings: Meanings) -> None:
-        """`asked` was at the stop whose program counter is still known. Memory at a multiple of its length, a power of
-        two, with the program counter in it is asked of another place at another stop; all else is the same."""
+    def _learn(self, asked: list[bytes], meanings: Meanings, pc: int | None) -> None:
+        """`asked` was with the program counter at `pc`, if that is known. Memory at a multiple of its length, a power
+        of two, with the program counter in it is asked of another place at another stop; all else is the same."""
         sizes, self._others = set(), []
         for packet in asked:
             message = meanings.of(packet[1:-3]).message
-            if isinstance(message, messages.ReadMemory) and self._pc is not None:
+            if isinstance(message, messages.ReadMemory) and pc is not None:
                 size = message.length
-                if size and not size & size - 1 and message.address == self._pc & -size:
+                if size and not size & size - 1 and message.address == pc & -size:
                     sizes.add(size)
                     continue
             self._others.append(packet)
@@ -86,5 +86,6 @@ def _pc_of(reply: bytes, description: Description | None) -> int | None:
     at = reply.find(key)
     if at < 0:
         return None
-    at += len(key)
-    return int.from_bytes(bytes.fromhex(reply[at : at + digits].decode("ascii")), "little")
+    value = reply[at + len(key) :].partition(b";")[0]
+    # One of another width was told by another description, before the guest changed its mode.
+    return int.from_bytes(bytes.fromhex(value.decode("ascii")), "little") if len(value) == digits else None

@@ -103,7 +103,9 @@ class Connection:
     def _exchange(self, session: Session, end: float) -> bytes:
         """Answer what is known; what came else, b"" where nothing did."""
         while True:
-            answered, data, unsent, self.dead = self.link.exchange(session.held, end)
+            if not (held := session.held):
+                return self.receive(self.link.linger)
+            answered, data, unsent, self.dead = self.link.exchange(held, end)
             session.answered_again(answered)
             if unsent:
                 with self._lock:

@@ -155,9 +155,10 @@ class Session(Voice):
 
     def answered_again(self, packets: Sequence[bytes]) -> None:
         """These were answered by what `held` had."""
+        note, known, asked = self._log.again, self._answers.known, self._answers.asked
         for packet in packets:
-            self._log.again(packet, self._answers.known[packet].payload)
-        self._answers.asked.update(dict.fromkeys(packets))
+            note(packet, known[packet].payload)
+            asked[packet] = None
 
     def look_ahead(self) -> None:
         """The client has its answer, and nobody waits. Where that was a stop, look up what it asked at the last one."""

@@ -26,7 +26,7 @@ from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.classes import classify
 from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.state import CR0_PE, RFLAGS_VM, CpuState
-from emu.x86.vmentry import VTX2006, Broken, Rules, real_code, unless_loaded
+from emu.x86.vmentry import VTX2006, Broken, Judged, Rules, real_code, unless_loaded
 from xenbridge.model_exits import CLASSES, exits_for
 
 BREAKPOINT, REQUEST = ExitReason.BREAKPOINT, ExitReason.REQUEST
@@ -36,8 +36,10 @@ RCX: Final = 1
 MASK32: Final = (1 << 32) - 1
 #: Exits behind which the state may be one that cannot be entered again.
 CHANGING: Final = frozenset((ExitCause.CR, ExitCause.MSR, ExitCause.DESCRIPTOR))
+#: Exits that are none of them where they only read.
+READING: Final = frozenset((ExitCause.CPUID, ExitCause.CR, ExitCause.MSR))
 FAULTS: Final = frozenset((ExitCause.EXCEPTION, ExitCause.SOFTWARE_INTERRUPT))
-REMEMBERED: Final = 4096  #: instructions that were classified, and states that were judged
+REMEMBERED: Final = 4096  #: instructions that were classified
 MISSING: Final = cast("tuple[ExitCause, bool, bool] | None", object())
 
 
@@ -65,11 +67,12 @@ class ModelVcpu(UnicornEngine):
         self._tracing = False
         self._bounded = False  # something is forbidden
         self._passing = False  # the next instruction is one that is stopped at, and nothing comes of it
+        self._doing: ExitCause | None = None  # of the next instruction, an exit that the next run begins with
         self._ahead = False  # when the run began there was an instruction to be passed over
         self._remains, self._served = False, cast("int | None", None)
         self._counted: Counter[ExitCause] = Counter()
         self._counted_at, self._counted_cause = -1, ExitCause.PIO  # the exit of this run that was counted last
-        self._known: dict[object, bool] = {}
+        self._judged = Judged(lambda state: not state.smm and rules.enterable(state))
         self._exits: dict[tuple[bytes, int, bool], tuple[ExitCause, bool, bool] | None] = {}
         super().__init__(
             place.regions, _Ports(place.io, self._note), _Memory(place.mmio, self._note),
@@ -93,11 +96,7 @@ class ModelVcpu(UnicornEngine):
         live = cast("CpuState | LiveState", state)
         if not isinstance(live, LiveState):
             return not state.smm and self.rules.enterable(state, self._memory.read)
-        key, known = live.entry_key(), self._known
-        if (found := known.get(key)) is None:
-            if len(known) >= REMEMBERED:
-                known.clear()
-            found = known[key] = not state.smm and self.rules.enterable(state)
+        found = self._judged.enterable(state)
         if not found and live.cr0 & CR0_PE and real_code(state.cs):
             # memory decides, which is not to be remembered
             return not state.smm and self.rules.enterable(state, self._memory.read)
@@ -112,10 +111,10 @@ class ModelVcpu(UnicornEngine):
         self._unentered = True
         super().load(state)
 
-    def adopt(self, source: UnicornEngine) -> None:
-        """See UnicornEngine."""
-        self._unentered = True
-        super().adopt(source)
+    def adopt(self, source: UnicornEngine, unmarked: Sequence[tuple[int, int]] | None = None) -> bool:
+        """See UnicornEngine. Who moves the CPU here has found its state enterable."""
+        self._unentered = False
+        return super().adopt(source, unmarked)
 
     def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
         """See Vcpu."""
@@ -144,10 +143,14 @@ class ModelVcpu(UnicornEngine):
         while (left := end - self.retired) > 0:
             self._met = None
             self._passing, self._ahead = False, self._returning
-            done = self._pass() if over else self.run(left, skip_breakpoint=skip_breakpoint)
-            if (exit := self._ended(done)) is not None:
+            if self._doing is not None:
+                exit = self._do_and_go_on(self._doing, left)
+            else:
+                exit = self._ended(self._pass() if over else self.run(left, skip_breakpoint=skip_breakpoint))
+            if exit is not None:
                 return exit
             over, skip_breakpoint = self._passing, False
+        self._doing = None  # it will be an exit again
         return self._made(ExitCause.STOPPED, stop=Exit(ExitReason.BUDGET, budget))
 
     def _ended(self, exit: Exit) -> VmExit | None:
@@ -242,9 +245,23 @@ class ModelVcpu(UnicornEngine):
         """The exit that the next instruction makes; None where the hypervisor has done it and goes on."""
         cause, write = found
         if self._remains:
+            if not write and cause in READING and not self._bounded and not self._returning:
+                self._doing = cause
+                return None
             return self._do(cause)
         address = self._env.regs[RCX] & MASK32 if cause is ExitCause.MSR else 0
         return VmExit(cause, self.linear_pc, self._mode(), address, write, before=True)
+
+    def _do_and_go_on(self, cause: ExitCause, budget: int) -> VmExit | None:
+        """As `_do`, of an instruction behind which the state can be entered as before it: in one run with those that
+        follow."""
+        before, self._doing = self.retired, None
+        done = self.run(budget, skip_breakpoint=True)
+        if self.retired == before and done.reason is REQUEST:
+            self._met = None
+            return self._made(ExitCause.STOPPED, stop=done)  # it will be an exit again
+        self._counted[cause] += 1
+        return self._ended(done)
 
     def _do(self, cause: ExitCause) -> VmExit | None:
         """As `remain` has it: execute the next instruction, which exits, and remain native where that can be."""

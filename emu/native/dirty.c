@@ -84,7 +84,7 @@ API void v2e_fast_physical_changed(engine *e, uint64_t first, uint64_t end)
 
 /* Another engine has written the pages that are marked at its `traces`: drop the translations made from them, and clear
  * the marks. */
-API void v2e_fast_take_traces(engine *e, uint8_t *traces)
+void take_traces(engine *e, uint8_t *traces)
 {
     uint8_t *mark = traces, *end = traces + e->marked_pages;
 

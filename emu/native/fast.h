@@ -395,6 +395,7 @@ int virtual_interrupt_due(const engine *e);
 int is_unmarked(const engine *e, uint64_t host);
 void mark_written(const engine *e, uint64_t host);
 API void v2e_fast_host_changed(engine *e, uint64_t host, uint64_t end);
+void take_traces(engine *e, uint8_t *traces);
 
 /* ---- events.c */
 int is_event(engine *e, const tb *block, uint64_t pc);

@@ -330,16 +330,35 @@ REPLACES void tlb_reset_dirty_by_vaddr_x86_64(void *cpu, uint64_t linear, uint64
         real_tlb_reset_dirty_by_vaddr(cpu, linear, size);
 }
 
+/* The number of the first page from `page` on that may have code in it. Most have none, so eight are looked at at once. */
+static uint64_t page_with_code(const engine *e, uint64_t page)
+{
+    const uint8_t *flags = e->has_code;
+    uint64_t word;
+
+    while (page + sizeof word <= e->pages) {
+        memcpy(&word, flags + page, sizeof word);
+        if (word)
+            break;
+        page += sizeof word;
+    }
+    while (page < e->pages && !flags[page])
+        page++;
+    return page;
+}
+
 /* The host wrote [first, end) of Unicorn's RAM numbering: drop translations made from it. */
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end)
 {
     while (first < end) {
-        uint64_t next = (first & ~(PAGE - 1)) + PAGE, stop = next < end ? next : end;
-        const uint8_t *flag = code_flag(e, first);
+        uint64_t page = page_with_code(e, first / PAGE), next = (page + 1) * PAGE;
 
-        if (!flag || *flag)
-            real_tb_invalidate_phys_range(e->uc, first, stop);
-        first = stop;
+        if (first < page * PAGE)
+            first = page * PAGE;
+        if (first >= end)
+            break;
+        real_tb_invalidate_phys_range(e->uc, first, next < end ? next : end);
+        first = next;
     }
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Final
 
 from emu.record import dataclass
 from emu.x86 import flags
@@ -22,14 +23,14 @@ from emu.x86.state import (
     EFER_LMA,
     EFER_LME,
     RFLAGS_VM,
+    RFLAGS_ZERO,
     SEGMENTS,
     CpuState,
     Segment,
 )
 
 CR0_NW, CR0_CD = 1 << 29, 1 << 30
-#: Flags that are always 0, and the one that is always 1 (SDM vol. 1, 3.4.3).
-RFLAGS_ZERO = ~((1 << 22) - 1) | 1 << 15 | 1 << 5 | 1 << 3
+#: The flag that is always 1 (SDM vol. 1, 3.4.3).
 RFLAGS_ONE = 1 << 1
 #: Of CR4 no CPU of Intel's has other bits (SDM vol. 3A, 2.5). Which of them one has is in its CPUID.
 CR4_RESERVED = ~flags.mask(flags.CR4)
@@ -51,6 +52,7 @@ TYPE_BUSY16, TYPE_BUSY = 3, 11
 PDPTES, PDPT_BASE = 4, 0xFFFFFFE0
 PDPTE_RESERVED = 0x1E6 | (1 << 64) - (1 << MAX_PHYSICAL_BITS)
 ACCESS_S, ACCESS_P, ACCESS_RESERVED, ACCESS_G = 0x10, 0x80, 0xF00, 0x8000
+REMEMBERED: Final = 4096  #: states that were judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,28 @@ def _names_descriptor(state: CpuState, read: ReadPhysical) -> bool:
         raw += byte
     found = parse_descriptor(bytes(raw))
     return (found.base, found.limit, found.access) == (cs.base, cs.limit, cs.access)
+
+
+class Judged:
+    """Which states `judge` finds enterable. Of a state in place, whose `entry_key` is all that rules ask for, it is
+    remembered."""
+
+    def __init__(self, judge: Callable[[CpuState], bool]) -> None:
+        self._judge = judge
+        self._known: dict[object, bool] = {}
+
+    def enterable(self, state: CpuState) -> bool:
+        """See Rules."""
+        key_of = getattr(state, "entry_key", None)
+        if key_of is None:
+            return self._judge(state)
+        key, known = key_of(), self._known
+        found = known.get(key)
+        if found is None:
+            if len(known) >= REMEMBERED:
+                known.clear()
+            found = known[key] = self._judge(state)
+        return found
 
 
 def usable(segment: Segment) -> bool:

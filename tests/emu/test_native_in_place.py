@@ -89,6 +89,25 @@ def test_interrupts_neither_add_nor_take_exits() -> None:
     machine.close()
 
 
+@pytest.mark.parametrize("slice_", [1, 2, 3, 7])
+def test_exits_are_counted_once_however_runs_are_cut(slice_: int) -> None:
+    """Runs end before, at and behind each of the three CPUIDs and MOVs from CR0 and CR3 of a round; they read, so that
+    each is made in one run with what follows where that is not cut. The state at reset cannot be entered, so the exits
+    come later."""
+    code = (
+        "mov cx, 40\nn: loop n\nmov si, 60\nw: xor eax, eax\ncpuid\nmov ebx, cr0\ncpuid\nmov ecx, cr0\nmov eax, cr3\n"
+        "cpuid\ndec si\njnz w\nmov al, 1\nout 0xf4, al"
+    )
+    machine = machine_of(rom(code), resident=True)
+    executor, stop = machine.executor, MachineStop.LIMIT
+    while stop is MachineStop.LIMIT:
+        stop = machine.run(executor.retired + slice_).reason
+    assert stop is MachineStop.EXIT
+    exits = transitions_of(machine).ledger.exits
+    assert (exits[ExitCause.CPUID], exits[ExitCause.CR]) == (180, 180)
+    machine.close()
+
+
 def test_what_is_remembered_of_states_is_what_the_rules_say() -> None:
     """Through every mode of the tour, twice: the second time from memory."""
     machine = machine_of(tour_rom(), resident=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emu.learner import Learner
-from emu.rental import FOR_GOOD, Account, Fixed, Prices, Touch, best_fixed, clairvoyant, replay
+from emu.rental import FOR_GOOD, Account, Fixed, Prices, Strategy, Touch, best_fixed, clairvoyant, replay
 
 SITE, OTHER = "pio 0x1f7", "mmio 0xa0000"
 END = Touch("end", 1, True)
@@ -170,3 +170,41 @@ def test_an_adversary_can_make_the_safe_rule_pay_nearly_three_times_where_hops_a
     moves = [("just missed", 1, SITE, False), ("at once", 36, SITE, False)] * 20
     cost, least = duel(Safe(prices), prices, moves)
     assert cost / least > 2.5
+
+
+class Chosen:
+    """Dwells that somebody has chosen before, in turn."""
+
+    def __init__(self, dwells: list[int]) -> None:
+        self._dwells, self._at = dwells, 0
+
+    def dwell(self, touch: Touch, native: bool) -> int:
+        self._at += 1
+        return self._dwells[self._at % len(self._dwells)]
+
+
+def merciless(strategy: Strategy, prices: Prices, touches: int) -> float:
+    """Against an adversary that touches at once while the strategy is native, and not before it has become so while it
+    is emulated: how many times the clairvoyant's cost it pays."""
+    dwell, native = strategy.dwell(Touch(SITE, 1, True), False), False
+    trace, answers = [], [dwell]
+    for number in range(touches):
+        touch = Touch(SITE, 1 if native else min(dwell, 100 * Account(prices).break_even) + 1, number == touches - 1)
+        exited = native or touch.gap > dwell
+        dwell = strategy.dwell(touch, exited and not touch.forced)
+        native = exited and not touch.forced and dwell == 0
+        trace.append(touch)
+        answers.append(dwell)
+    return replay(trace, scripted(tuple(answers))[0]).cost(prices) / clairvoyant(trace, prices)  # type: ignore[arg-type]
+
+
+#: Dwells around break-even, which is 7,500 instructions at the prices below.
+DWELLS = st.lists(st.one_of(st.just(0), st.just(FOR_GOOD), st.integers(1, 40_000)), min_size=1, max_size=8)
+
+
+@given(DWELLS)
+def test_no_strategy_can_promise_twice_where_hops_are_dear(dwells: list[int]) -> None:
+    """docs/policies.md: 2 + S / (S + X), which is 2.67 at the ledger's prices, whatever it does."""
+    prices = Prices(75_000, 75_000, 75_000, 30, 0)
+    made: list[Strategy] = [Chosen(dwells), Safe(prices), Learner(prices)]
+    assert min(merciless(strategy, prices, 150) for strategy in made) > 2.6

@@ -339,6 +339,22 @@ def test_stops_of_the_debugger_change_no_exits(length: int, made: Callable[..., 
     assert counts[0] == counts[1] == counts[2]
 
 
+@pytest.mark.parametrize("native", [30, 2000])
+def test_learn_never_goes_native_where_emulation_is_no_slower(native: int) -> None:
+    """Not at the beginning either: no exit may ever come, and each native instruction costs as much or more."""
+    machine = tour("learn", costs=parse_costs(f"emulated=30,native={native}"))
+    machine.run(PART)
+    transitions = transitions_of(machine)
+    assert transitions.ledger.hops_in == transitions.ledger.native == 0
+    assert transitions.policy.shown() == (
+        f"everything is emulated: an instruction costs 30 cycles emulated and {native} native",
+    )
+    transitions.force(True)
+    machine.run(PART + 10)
+    assert transitions.ledger.native, "a person may have it native all the same"
+    machine.close()
+
+
 def test_a_ledger_is_cleared_with_its_prices_kept() -> None:
     ledger = Ledger(parse_costs("exit=5"))
     ledger.exits[ExitCause.PIO] += 3

@@ -14,6 +14,8 @@ from bare_cpu import CODE, BareCpu, bare_cpu, flat_state, long_state, real_state
 from emu.engine import ExitReason
 from emu.firmware.tour import rom as tour_rom
 from emu.machine import MachineConfig, MachineStop, build_machine
+from emu.unicorn_copy import copy_state
+from emu.unicorn_layout import Env, offset_of
 from emu.unicorn_overlay import MSR_ARRAYS, MSR_FIELDS
 from emu.x86.state import CR0_PE, EFER_LMA, EFER_LME, GENERAL, RFLAGS_VM, CpuState, Fpu, Segment, Table
 
@@ -116,17 +118,18 @@ def test_random_states_come_back_as_they_went_in(bare: BareCpu, state: CpuState)
 
 
 @pytest.fixture(scope="module")
-def others() -> tuple[BareCpu, BareCpu]:
-    return bare_cpu(), bare_cpu()
+def others() -> tuple[BareCpu, BareCpu, BareCpu]:
+    return bare_cpu(), bare_cpu(), bare_cpu()
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(before=states(), state=states())
 def test_a_state_is_adopted_as_it_is_loaded(
-    bare: BareCpu, others: tuple[BareCpu, BareCpu], before: CpuState, state: CpuState
+    bare: BareCpu, others: tuple[BareCpu, BareCpu, BareCpu], before: CpuState, state: CpuState
 ) -> None:
-    """What loading makes of it is the oracle, in the values of Unicorn's structure that follow from it too."""
-    adopting, loading = others
+    """What loading makes of it is the oracle, in the values of Unicorn's structure that follow from it too. The copy by
+    Python, which the portable loop has, leaves the same bytes as the helper's."""
+    adopting, loading, copying = others
     for cpu in others:
         cpu.engine.load(before)
     bare.engine.load(state)
@@ -134,7 +137,13 @@ def test_a_state_is_adopted_as_it_is_loaded(
     loading.engine.load(bare.engine.state())
     assert adopting.engine.state() == loading.engine.state()
     assert adopting.engine.halted is loading.engine.halted
-    one, other = (cpu.engine._env for cpu in others)
+    copy_state(copying.engine._ov, bare.engine._ov)
+    here, there = (ctypes.string_at(cpu.engine._ov.env_address, ctypes.sizeof(Env)) for cpu in (adopting, copying))
+    ends = offset_of(Env, "error_code"), offset_of(Env, "mtrr_fixed")
+    assert (here[: ends[0]], here[ends[1] :]) == (there[: ends[0]], there[ends[1] :])
+    for name in ("v_tpr", "old_exception", "error_code", "exception_is_int"):
+        assert getattr(copying.engine._env, name) == getattr(adopting.engine._env, name), name
+    one, other = adopting.engine._env, loading.engine._env
     for name in ("hflags", "hflags2", "v_tpr", "a20_mask", "efer", "old_exception", "error_code", "sysenter_cs"):
         assert getattr(one, name) == getattr(other, name), name
     status = type(one)._status

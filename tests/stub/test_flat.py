@@ -8,12 +8,17 @@ import pytest
 
 from any_states import any_state
 from emu.debugger import Debugger
+from emu.onlooker import Onlooker
 from emu.packed import Flat
+from emu.worker import Worker
 from emu.x86.registers import REGISTERS
 from machines import debugger as make_debugger
 from machines import rom
+from stub.adapter import DebuggerTarget
 from stub.flat import FlatTeller
 from stub.registers import describe
+from stub.session import Session
+from stub_fakes import Client
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,15 @@ def test_who_executes_is_no_part_of_a_flat_state() -> None:
     with pytest.raises(KeyError, match="engine"):
         FlatTeller(describe(32, native=True))
     assert Flat().apic_base == 0
+
+
+def test_what_is_only_looked_at_is_told_register_by_register(debugger: Debugger) -> None:
+    onlooker = Onlooker(debugger.machine, "a machine that is looked at")
+    target = DebuggerTarget(onlooker, Worker(onlooker))
+    peer = Client(Session(target))
+    for packet in ("qSupported:", "qXfer:features:read:target.xml:0,1ffff", "?", "?", "?"):
+        peer.ask(packet)
+    assert len(peer.one("g")) == 2 * sum(register.size for register in target.describe().registers)
 
 
 def test_the_base_of_an_apic_is_the_apic_s() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stub.ahead import MOST
+from stub.ahead import MOST, Ahead
+from stub.meanings import Meanings
 from stub.packet import frame
+from stub.registers import describe
 from stub.remembered import ANSWER_LENGTH, ANSWERS
 from stub_fakes import Client, FakeTarget, client
 
@@ -92,6 +95,22 @@ def test_where_a_block_cannot_be_read_whole_each_look_is_made_by_itself() -> Non
     assert seen == [0x10101, 0x10100, 0x10100, 0x10102]
     assert (peer.one("m10102,1"), len(peer.one("m10100,40"))) == (b"02", 2 * 0x20)
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("bits", [(32, 64), (64, 32)])
+def test_a_stop_that_was_told_in_another_mode_s_registers_is_no_help(bits: tuple[int, int]) -> None:
+    before, now = map(describe, bits)
+    packet = frame(b"m7c00,1")
+    meanings = Meanings({}, looks_on=False)
+    for description, blocks in ((before, 1), (now, 0)):
+        ahead = Ahead()
+        for pc in (0x7C00, 0x7C01):
+            told = [0] * len(before.expedited)
+            told[[r.type for r in before.expedited].index("code_ptr")] = pc
+            values = (n.to_bytes(r.size, "little").hex() for n, r in zip(told, before.expedited, strict=True))
+            ahead.stopped(b"T05thread:1;" + (before.expedited_form % tuple(values)).encode())
+            guessed, others = ahead.guess({packet: None} if pc & 1 else {}, meanings, description)
+        assert (len(guessed), others) == (blocks, [] if blocks else [packet])
 
 
 def test_nothing_is_looked_up_ahead_of_a_client_that_asks_nothing() -> None:

@@ -26,8 +26,9 @@ class Accesses:
         """Do what EXIT_IO or EXIT_MMIO asks for: its port or physical address, and whether it writes."""
         if reason == abi.EXIT_IO:
             access = self._cpu.pio()
-            self._port(access.port, access.size, access.count, access.write, self._cpu.pio_data(access))
-            return access.port, access.write
+            write, size, port, times, _ = access
+            self._port(port, size, times, write, self._cpu.pio_data(access))
+            return port, write
         memory = self._cpu.mmio()
         if memory.write:
             self._write(memory.address, memory.size, memory.value)
@@ -36,6 +37,9 @@ class Accesses:
         return memory.address, memory.write
 
     def _port(self, port: int, size: int, count: int, write: bool, data: memoryview) -> None:
+        if count == 1 and write:
+            self._io.port_out(port, size, int.from_bytes(data, "little"))
+            return
         for at in range(0, size * count, size):
             if write:
                 self._io.port_out(port, size, int.from_bytes(data[at : at + size], "little"))

@@ -18,7 +18,7 @@ from emu.x86.modes import Mode
 from emu.x86.msrs import APIC_BASE, TSC
 from emu.x86.state import CpuState
 from xenbridge.kvm.abi import KvmError
-from xenbridge.kvm.hop import NO_ROOM
+from xenbridge.kvm.hop import A20_MASKED, CR8_SHIFT, HALTED, MORE, NO_ROOM, REFUSED, UNUSUAL
 from xenbridge.kvm.runs import BREAKPOINTS, CR8_MASK, LONGEST, MASK64, NOTHING_FORBIDDEN, WATCHED, Runs
 from xenbridge.kvm.vm import PAGE
 
@@ -74,36 +74,37 @@ class KvmVcpu(Runs):
             self._task_priority(state.cr8 & CR8_MASK)
 
     def share(self, packing: Packing, rest: Callable[[], CpuState]) -> bool:
-        """See Vcpu. Not where WRMSR is KVM's: what is not packed would change without a word."""
+        """See Sharing. Not where WRMSR is KVM's: what is not packed would change without a word."""
         if self._fast is None or not self.backend.msr_exits:
             return False
-        self._fast.share(packing.packed)
+        self._fast.share(packing.packed, *packing.packer)
         self._packing, self._rest = packing, rest
         return True
 
-    def take_over(self) -> None:
-        """See Vcpu."""
+    def take_over(self, retired: int) -> bool:
+        """See Sharing."""
         fast, live = self._fast, self._live
         assert fast is not None, "packed states are shared only where the library moves them"
-        device = self._claimed.get(APIC_BASE)
-        if device is not None:
-            fast.hop.apic_base = device.read_msr(APIC_BASE) or 0
-        try:
-            fast.go_on(self._rest)
-            if self.backend.sets_tsc:
-                fast.try_msr(TSC, self.time_stamp())
-        except KvmError as error:
-            self._lose(error)
-        packed = fast.packed
-        live.halted = packed.halted != 0
-        live.nmi_pending = self._free = False
-        self._priority, self._resuming = packed.cr8, None
-        if packed.a20 != self._a20:
-            self.set_a20(not self._a20)
+        if self._apic_base is not None:
+            fast.hop.apic_base = self._apic_base.read_msr(APIC_BASE) or 0
+        came = fast.over()
+        if came == MORE:
+            return False
+        self.retired, fast.beside.given, self._resuming = retired, self._rest, None
         self._fresh = self._packed = self._tables_stale = self._vouched = True
+        live.halted = live.nmi_pending = self._free = False
+        self._priority = came >> CR8_SHIFT
+        if came & UNUSUAL or not self._a20:
+            live.halted = came & HALTED != 0
+            self.set_a20(not came & A20_MASKED)
+            if came & REFUSED:
+                self._lose(fast.failed())
+        if self._sets_tsc:
+            fast.try_msr(TSC, self.time_stamp())
+        return True
 
     def hand_over(self) -> int | None:
-        """See Vcpu."""
+        """See Sharing."""
         fast, live = self._fast, self._live
         if fast is None or not self._packed or self._taken is not None or live.nmi_pending:
             return None
@@ -281,6 +282,8 @@ class KvmVcpu(Runs):
     def claim_msr(self, number: int, device: MsrDevice) -> None:
         """See Cpu. RDMSR and WRMSR are the emulator's, which knows the devices too."""
         self._claimed[number] = device
+        if number == APIC_BASE:
+            self._apic_base = device
 
     def read_msr(self, number: int) -> int | None:
         """See Cpu. Of those that a state has."""

@@ -27,6 +27,10 @@ from xenbridge.kvm.vm import Vm
 PIECES: Final = 256  #: runs of written pages that are told one by one
 NO_ROOM: Final = -2  #: of `written`: there were more
 EXITS_AGAIN: Final = 1  #: of `out`: the instruction has another access
+MORE: Final = -1  #: of `over`: there is more to the state than is packed
+#: Bits of `over`: the CPU is halted, A20 is masked, KVM has refused a part; CR8 is above them.
+HALTED, A20_MASKED, REFUSED, CR8_SHIFT = 1, 2, 4, 4
+UNUSUAL: Final = HALTED | A20_MASKED | REFUSED
 #: What a guest changes without an exit where WRMSR of all others is one.
 UNFILTERED: Final = frozenset((m.KERNEL_GS_BASE,))
 
@@ -39,7 +43,7 @@ class Hop(ctypes.Structure):
         ("known", c_uint32), ("native", c_uint32), ("reads_tsc", c_uint32), ("tsc", c_uint64), ("apic_base", c_uint64),
         ("nmi_pending", c_uint32), ("unfinished", c_uint32), ("error", c_int32), ("_pad", c_uint32),
         ("request", c_uint64), ("logs", c_void_p), ("pieces", c_void_p), ("log_count", c_uint32),
-        ("piece_count", c_uint32), ("system_calls", c_uint64),
+        ("piece_count", c_uint32), ("pack", c_void_p), ("packing", c_void_p), ("system_calls", c_uint64),
     )  # fmt: skip
     changed: int
     known: int
@@ -50,6 +54,8 @@ class Hop(ctypes.Structure):
     nmi_pending: int
     unfinished: int
     error: int
+    pack: int
+    packing: int
     request: int
     log_count: int
     system_calls: int
@@ -81,7 +87,7 @@ class Library:
         if layout & 0xFFFFFFFF != shared or sources not in (0, sources_checksum()):
             raise KvmError("xenbridge/kvm/native was built from other sources than this package's; install it again")
         #: each is given its struct hop by reference
-        self.enter, self.out = library.v2e_hop_in, library.v2e_hop_out
+        self.enter, self.over, self.out = library.v2e_hop_in, library.v2e_hop_over, library.v2e_hop_out
         self.written = library.v2e_hop_written
         self.peek = f("peek", None, c_void_p)
         self.read = f("read", c_int, c_void_p, c_int)
@@ -107,18 +113,15 @@ class PackedBeside:
 
     def __init__(self, packed: Callable[[], Packed]) -> None:
         self._packed = packed
-        self._rest: CpuState | Callable[[], CpuState] = CpuState()
+        #: what is not packed, or what answers it when it is asked first; a hop in writes it
+        self.given: CpuState | Callable[[], CpuState] = CpuState()
 
     @property
     def rest(self) -> CpuState:
         """A state that has what is not packed."""
-        if not isinstance(self._rest, CpuState):
-            self._rest = self._rest()
-        return self._rest
-
-    def give(self, rest: CpuState | Callable[[], CpuState]) -> None:
-        """From now on that is `rest`, or what it answers when it is asked first."""
-        self._rest = rest
+        if not isinstance(self.given, CpuState):
+            self.given = self.given()
+        return self.given
 
     @property
     def tsc_adjust(self) -> int:
@@ -165,16 +168,21 @@ class FastVcpu(Vcpu):
         self.share(self.packed)
         at = ctypes.byref(hop)
         self._in: Callable[[], int] = partial(self._library.enter, at)
+        #: Has the emulator that shares pack its state, and goes on from that: MORE, with nothing done, or what is
+        #: seldom met (HALTED and so on) and CR8.
+        self.over: Callable[[], int] = partial(self._library.over, at)
         self._out: Callable[[], int] = partial(self._library.out, at)
         self._written: Callable[[], int] = partial(self._library.written, at)
-        self._beside = PackedBeside(lambda: self.packed)
-        self.live = LiveState(self._map, self._beside)
+        #: of the state in place what KVM does not show in its page
+        self.beside = PackedBeside(lambda: self.packed)
+        self.live = LiveState(self._map, self.beside)
         self.read_back()
 
-    def share(self, packed: Packed) -> None:
-        """Let the state be packed there from now on."""
+    def share(self, packed: Packed, function: int = 0, argument: int = 0) -> None:
+        """Let the state be packed there from now on, for `over` by the C function at that address."""
         ctypes.memmove(ctypes.addressof(packed), ctypes.addressof(self.packed), ctypes.sizeof(Packed))
         self.packed, self.hop.packed = packed, ctypes.addressof(packed)
+        self.hop.pack, self.hop.packing = function, argument
 
     def reads(self, *, filtered: bool, tsc: bool) -> None:
         """What has to be asked for behind a native stretch: with `filtered` only the MSRs that a guest changes without
@@ -185,7 +193,8 @@ class FastVcpu(Vcpu):
 
     # -- state
 
-    def _failed(self) -> KvmError:
+    def failed(self) -> KvmError:
+        """What the library's last failure is in words."""
         hop = self.hop
         if not hop.error:
             value = self.packed.msrs[next(i for i, number in enumerate(MSRS) if number == hop.request)]
@@ -199,17 +208,9 @@ class FastVcpu(Vcpu):
         hop = self.hop
         hop.nmi_pending = state.nmi_pending
         hop.apic_base = state.msrs.get(m.APIC_BASE, m.APIC_BASE_RESET)
-        self._beside.give(state.copy())
+        self.beside.given = state.copy()
         if self._in():
-            raise self._failed()
-
-    def go_on(self, rest: Callable[[], CpuState]) -> None:
-        """As `load`, of the state that is packed; what is not packed is what `rest` answers when it is asked for."""
-        if self.hop.nmi_pending:
-            self.hop.nmi_pending = 0
-        self._beside.give(rest)
-        if self._in():
-            raise self._failed()
+            raise self.failed()
 
     def give_up(self, unfinished: bool) -> bool:
         """Have KVM complete the instruction whose access was answered, with `unfinished`, and pack the state. False:
@@ -217,20 +218,20 @@ class FastVcpu(Vcpu):
         self.hop.unfinished = unfinished
         ended = self._out()
         if ended < 0:
-            raise self._failed()
+            raise self.failed()
         return ended != EXITS_AGAIN
 
     def read_back(self) -> None:
         """See Vcpu."""
         if self._library.read(self._at, 1) < 0:
-            raise self._failed()
+            raise self.failed()
         self.tsc = self.hop.tsc
 
     def quick_state(self) -> CpuState:
         """See Vcpu."""
         self._library.peek(self._at)
         live = self.live
-        state = unpack_state(self.packed, self._beside.rest)
+        state = unpack_state(self.packed, self.beside.rest)
         state.halted, state.a20 = live.halted, live.a20
         state.nmi_pending = self.nmi_waits or live.nmi_pending
         return state
@@ -248,7 +249,7 @@ class FastVcpu(Vcpu):
         many."""
         count = self._written()
         if count == -1:
-            raise self._failed()
+            raise self.failed()
         return count
 
 

@@ -145,7 +145,9 @@ class LiveState:
     def linear_pc(self) -> int:
         """See CpuState."""
         rip: int = self._rip.value
-        return rip if self.mode is Mode.LONG64 else self._cs_base.value + rip & 0xFFFFFFFF
+        if self._efer.value & EFER_LMA and self.mode is Mode.LONG64:
+            return rip
+        return self._cs_base.value + rip & 0xFFFFFFFF
 
     @property
     def cpl(self) -> int:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Final, cast
 
 from emu.engine import EngineError, Exit, ExitReason, MsrDevice
-from emu.record import replace
 from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.modes import Mode
 from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_ADJUST
 from emu.x86.state import CR0_PG, RFLAGS_IF, CpuState
-from emu.x86.vmentry import Broken
+from emu.x86.vmentry import Broken, Judged
 from xenbridge.kvm import abi
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.accesses import Accesses
@@ -62,6 +61,7 @@ class Runs:
                 raise
         except KvmError as error:
             raise EngineError(f"--hypervisor kvm: {error}") from error
+        self._judged = Judged(lambda state: self.rules.enterable(state))
         self._fast = self._cpu if isinstance(self._cpu, FastVcpu) else None
         if self._fast is not None:
             self._fast.reads(filtered=backend.msr_exits, tsc=not backend.sets_tsc)
@@ -93,6 +93,8 @@ class Runs:
         self._fresh = True  # nothing has run since the state was given or somebody stopped the CPU
         self._task_priority: Callable[[int], None] | None = None
         self._claimed: dict[int, MsrDevice] = {}
+        self._apic_base: MsrDevice | None = None  # of them IA32_APIC_BASE's
+        self._sets_tsc = backend.sets_tsc
         self._first_page = 0
         self._pages = 0
         self._ran = False
@@ -108,7 +110,7 @@ class Runs:
 
     def enterable(self, state: CpuState) -> bool:
         """See Vcpu."""
-        return not self.gone and self.rules.enterable(state)
+        return not self.gone and self._judged.enterable(state)
 
     def _forbids(self) -> bool:
         ranges, modes = self._forbidden
@@ -158,10 +160,11 @@ class Runs:
         before = 0
         self._free = True
         while True:
-            self._debug(0, self._points)
+            if self._points or self._debugging:
+                self._debug(0, self._points)
             exit = self._run(deadline)
             if before:
-                exit = replace(exit, elapsed=exit.elapsed + before)
+                exit = exit._replace(elapsed=exit.elapsed + before)
             if exit.stop is None or exit.stop.reason is not ExitReason.BREAKPOINT:
                 return exit
             resuming, self._resuming = self._resuming, None
@@ -171,7 +174,7 @@ class Runs:
             exit = self._pass()
             before += exit.elapsed
             if exit.stop is None or exit.stop.reason is not ExitReason.BUDGET:
-                return replace(exit, elapsed=before)
+                return exit._replace(elapsed=before)
 
     def _unenterable(self) -> str:
         """Why the state, as it is now, must not run here: KVM does not tell of writes to control registers and loads of
@@ -243,7 +246,7 @@ class Runs:
             if delivered and exit is None:
                 return self._made(ExitCause.INTERRUPT, elapsed, stop=INTERRUPTED_BY)
             if exit is not None:
-                return replace(exit, stop=INTERRUPTED_BY) if delivered and exit.stop is None else exit
+                return exit._replace(stop=INTERRUPTED_BY) if delivered and exit.stop is None else exit
 
     # -- interrupts
 

@@ -12,9 +12,9 @@ import mmap
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from emu.record import dataclass, fields
+from emu.record import fields
 from emu.x86.msrs import TSC
 from emu.x86.state import CpuState, Fpu
 from xenbridge.kvm import abi
@@ -42,20 +42,18 @@ _NMI_PENDING: Final = abi.AT_EVENTS + abi.VcpuEvents.nmi_pending.offset
 AT_INJECTED: Final = abi.AT_EVENTS + abi.VcpuEvents.interrupt_injected.offset
 
 
-@dataclass(frozen=True, slots=True)
-class Pio:
-    """A port access: `count` of `size` bytes each, a repeated string instruction has more than one. `at`: where the
+class Pio(NamedTuple):
+    """A port access: `times` `size` bytes, a repeated string instruction has more than one. `at`: where the
     data are in kvm_run."""
 
     write: bool
     size: int
     port: int
-    count: int
+    times: int
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class MmioAccess:
+class MmioAccess(NamedTuple):
     """An access of `size` bytes to physical `address`, where no slot is, or a write to a ROM's slot."""
 
     address: int
@@ -167,7 +165,7 @@ class Vcpu:
 
     def pio_data(self, access: Pio) -> memoryview:
         """The bytes that are written, or to be filled in."""
-        return self._run[access.at : access.at + access.size * access.count]
+        return self._run[access.at : access.at + access.size * access.times]
 
     def mmio(self) -> MmioAccess:
         """What EXIT_MMIO is about."""

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Final
 
 from emu.engine import EngineError, Exit, ExitReason
-from emu.record import replace
 from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.modes import mode_of
 from emu.x86.msrs import TSC_ADJUST
@@ -284,7 +283,7 @@ class NativeRuns:
             if not self._halted:
                 return self._made(ExitCause.INTERRUPT, elapsed, stop=_INTERRUPTED_BY) if delivered else None
             exit = self._made(ExitCause.HLT, elapsed, stop=Exit(ExitReason.HALT, 0))
-        return replace(exit, stop=_INTERRUPTED_BY) if delivered else exit
+        return exit._replace(stop=_INTERRUPTED_BY) if delivered else exit
 
     def _serve(self, request: Ioreq, elapsed: int) -> VmExit:
         pc = self.instruction_pc = self.linear_pc

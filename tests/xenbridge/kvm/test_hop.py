@@ -20,6 +20,7 @@ from emu.stops import StopKind
 from emu.transitions import NativeConfig
 from emu.vcpu import ExitCause
 from emu.x86 import msrs as m
+from emu.x86.state import CpuState
 from emu.x86.vmentry import Broken, Rules
 from native_cpu import Native, native_cpu, scrambled
 from xenbridge.kvm import hop
@@ -38,8 +39,8 @@ class Pair:
 
     def over(self) -> None:
         """To KVM."""
-        assert self.emulator.engine.pack()
-        self.native.cpu.take_over()
+        engine = self.emulator.engine
+        assert engine.packable() and self.native.cpu.take_over(engine.retired)
 
     def back(self) -> int:
         """To the emulator: the parts that changed."""
@@ -144,6 +145,56 @@ def test_only_parts_that_differ_take_a_system_call(pair: Pair) -> None:
     assert pair.native.cpu.check(engine.state()) == []
 
 
+def test_what_more_there_is_to_a_state_is_not_packed(pair: Pair) -> None:
+    """A delivery that nobody has heard of is seen by C alone, an NMI by Python first."""
+    engine, cpu = pair.emulator.engine, pair.native.cpu
+    engine.load(real_state())
+    engine._control.taken = 1
+    before = cpu.live().rip
+    assert engine.packable() and not cpu.take_over(engine.retired)
+    engine._control.taken = 0
+    engine.raise_nmi()
+    assert not engine.packable()
+    assert cpu.live().rip == before
+
+
+def test_a_masked_a20_and_a_task_priority_go_over(pair: Pair) -> None:
+    engine, cpu = pair.emulator.engine, pair.native.cpu
+    for a20, cr8 in ((False, 5), (True, 0), (True, 15), (False, 0), (True, 3)):
+        state = real_state()
+        state.a20, state.cr8 = a20, cr8
+        engine.load(state)
+        pair.over()
+        assert (cpu.state().a20, cpu.state().cr8, cpu._priority) == (a20, cr8, cr8)
+        pair.back()
+        assert (engine.state().a20, engine.state().cr8) == (a20, cr8)
+
+
+def test_what_is_remembered_of_states_is_what_the_rules_say(pair: Pair) -> None:
+    engine, cpu = pair.emulator.engine, pair.native.cpu
+    cpu.rules = cpu.backend.rules()
+
+    def states() -> Iterator[CpuState]:
+        for kind in Kind:
+            yield scrambled(kind, random.Random(kind.value))
+        state = real_state()
+        yield state
+        state.nmi_pending = state.nmi_blocked = True
+        yield state
+        state.nmi_pending, state.dr[7] = False, 0x402
+        yield state
+        state.dr[7], state.cr4 = 0x400, 1 << 18
+        yield state
+
+    found = set()
+    for state in states():
+        engine.load(state)
+        allowed = not cpu.refused(engine.state())
+        assert [cpu.enterable(engine.live()) for _ in range(2)] == [allowed] * 2
+        found.add(allowed)
+    assert found == {True, False}
+
+
 def test_a_state_that_python_has_given_goes_back_as_a_whole(pair: Pair) -> None:
     engine, cpu = pair.emulator.engine, pair.native.cpu
     engine.load(real_state())
@@ -173,8 +224,7 @@ def test_a_refused_value_of_an_msr_is_said(pair: Pair) -> None:
     state = real_state()
     engine.load(state)
     engine._env.lstar = 1 << 60  # not canonical: WRMSR would not have taken it
-    assert engine.pack()
-    pair.native.cpu.take_over()
+    pair.over()
     said = "; ".join(notices)
     if not said:
         pytest.skip("this KVM takes an LSTAR that is not canonical")

@@ -1,48 +1,93 @@
-"""Real loaders boot under kvm to the event that they boot to without, as far as the host's KVM carries them."""
+"""Real loaders and kernels boot under kvm to the event that they boot to without, as far as the host's KVM carries
+them; what it does not carry is skipped, and says why."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from boots.machines import options_of, walk
 from boots.table import BOOTS, MILLION
 from emu.firmware.roms import FirmwareError, find_firmware
+from emu.x86.cpuid import MODELS
 from repl.boot_machine import BootMachine
-from xenbridge.kvm.backend import Backend
+from xenbridge.kvm.backend import Backend, Kind
+from xenbridge.kvm.probe import host_costs
 
 pytestmark = pytest.mark.slow
 
-#: Without memtest86+, which measures memory for longer than a KVM that emulates string instructions is worth waiting
-#: for.
+POLICIES = ("native", "dwell:1000", "learn")
+#: What `learn` goes by: of the host's own prices a KVM that executes slowly leaves nothing to learn.
+PRICES = "exit=75000"
+#: The longest that a boot may be native, in units of the row's budget at 100 ns an instruction.
+PATIENCE = 10
+
+
+class Row(NamedTuple):
+    """A boot of the table. `slow`: the policies that are not left to `make soak`. `needs`: the kinds of state in which
+    it does most of its work. `heavy`: the policies by which it executes a hundred million instructions and more
+    natively."""
+
+    name: str
+    firmware: str
+    slow: tuple[str, ...] = ()
+    needs: tuple[Kind, ...] = (Kind.REAL,)
+    heavy: tuple[str, ...] = ()
+
+
 ROWS = (
-    ("post", "builtin"), ("syslinux", "builtin"),
-    *(
-        pytest.param(name, firmware, marks=pytest.mark.soak)
-        for name, firmware in (
-            ("syslinux", "seabios"), ("memdisk raw", "builtin"), ("core.img", "builtin"), ("grub floppy", "builtin"),
-            ("isolinux disk", "builtin"),
+    Row("post", "builtin", POLICIES),
+    Row("syslinux", "builtin", POLICIES),
+    Row("syslinux", "seabios", ("dwell:1000",), heavy=("native",)),
+    Row("memdisk raw", "builtin"),
+    Row("core.img", "builtin"),
+    Row("grub floppy", "builtin"),
+    Row("isolinux disk", "builtin"),
+    Row("memtest86+", "builtin", needs=(Kind.COMPATIBILITY,), heavy=POLICIES),
+    Row("ipxe.lkrn", "seabios", heavy=("native", "dwell:1000")),
+    Row("linux 686", "none", needs=(Kind.PAGED32, Kind.PAGED32_RING3), heavy=POLICIES),
+    Row("linux amd64 on pc", "none", needs=(Kind.LONG, Kind.LONG_RING3), heavy=POLICIES),
+)
+
+
+def _rows() -> list[object]:
+    return [
+        pytest.param(
+            row, policy, id=f"{row.name} {row.firmware} {policy}", marks=[pytest.mark.soak] * (policy not in row.slow)
         )
-    ),
-)  # fmt: skip
+        for row in ROWS
+        for policy in POLICIES
+    ]
+
+
+def _skip_what_it_does_not_carry(backend: Backend, row: Row, policy: str) -> None:
+    missing = [kind.value for kind in row.needs if kind not in backend.runs]
+    if missing:
+        pytest.skip(f"{backend.name} does not run {' and '.join(missing)}, where this boot does its work")
+    costs = host_costs(MODELS["max"])
+    if policy in row.heavy and costs is not None and costs.native > costs.emulated:
+        pytest.skip(
+            f"{backend.name} takes {costs.native} cycles for an instruction and the emulator {costs.emulated}: "
+            "the hundreds of millions that are native here would take minutes to hours"
+        )
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("policy", ("native", "dwell:1000", "learn"))
-@pytest.mark.parametrize(("name", "firmware"), ROWS)
-def test_a_loader_comes_as_far_as_without(
-    backend: Backend, name: str, firmware: str, policy: str, tmp_path: Path
-) -> None:
-    boot = next(row for row in BOOTS if row.name == name)
-    if firmware == "seabios":
+@pytest.mark.parametrize(("row", "policy"), _rows())
+def test_a_boot_comes_as_far_as_without(backend: Backend, row: Row, policy: str, tmp_path: Path) -> None:
+    _skip_what_it_does_not_carry(backend, row, policy)
+    boot = next(one for one in BOOTS if one.name == row.name)
+    if row.firmware == "seabios":
         try:
             find_firmware("seabios", boot.machine)
         except FirmwareError as error:
             pytest.skip(str(error))
-    options = [*options_of(boot, firmware, tmp_path), "--hypervisor", "kvm", "--policy", policy]
-    machine = BootMachine(options, until=boot.event, limit=boot.budget * MILLION)
-    machine.debugger.machine.native_limit = None  # the backend may be slow
+    options = [*options_of(boot, row.firmware, tmp_path), "--hypervisor", "kvm", "--policy", policy]
+    if policy == "learn":
+        options += ["--costs", PRICES]
+    machine = BootMachine(options, until=boot.event, limit=PATIENCE * boot.budget * MILLION)
     walk(boot, machine)
     transitions = machine.debugger.machine.transitions
     assert transitions is not None and transitions.ledger.hops_in > 0

@@ -55,6 +55,8 @@ struct hop {
     const struct log *logs;
     uint64_t (*pieces)[2]; /* (host address, bytes) of runs of written pages */
     uint32_t log_count, piece_count; /* room for pieces */
+    int (*pack)(const void *); /* the emulator's: fills `packed` in; 0, with nothing done, where there is more to the state */
+    const void *packing;       /* its argument */
     uint64_t system_calls;
     /* What KVM has. */
     struct kvm_debugregs debug;
@@ -251,6 +253,22 @@ API int v2e_hop_in(struct hop *h)
     give_system(h, p);
     give_events(h, p);
     return give_debug(h, p) < 0 || give_fpu(h, p) < 0 || give_msrs(h, p) < 0 ? -1 : 0;
+}
+
+/* The emulator goes over: pack its state and go on from that, in the one call that a hop in makes. Returns -1, with
+ * nothing done, where there is more to the state than can be packed; otherwise CR8 and what a caller seldom meets. */
+enum { OVER_HALTED = 1, OVER_A20_MASKED = 2, OVER_REFUSED = 4, OVER_CR8_SHIFT = 4 };
+API int v2e_hop_over(struct hop *h)
+{
+    const struct packed *p = h->packed;
+    int refused;
+
+    if (!h->pack(h->packing))
+        return -1;
+    h->nmi_pending = 0; /* whoever packs has none */
+    refused = v2e_hop_in(h) < 0;
+    return (p->halted ? OVER_HALTED : 0) | (p->a20 ? 0 : OVER_A20_MASKED) | (refused ? OVER_REFUSED : 0) |
+           (int)(p->cr8 & 0xf) << OVER_CR8_SHIFT;
 }
 
 /* ---- Out of KVM */
