@@ -342,13 +342,16 @@ def test_the_signal_stops_the_machine_that_the_descriptor_belongs_to(kind: str, 
     ticking.close()
 
 
-def test_nothing_is_looked_for_ahead_where_the_devices_take_no_state_back(kind: str, signals: Signals) -> None:
-    """A guest that polls for long is looked at to say whether it gets anywhere: the run goes on."""
-    driven = Driven(kind, rom("again: jmp again"), signals)
+def test_a_look_ahead_reaches_no_device_of_the_hypervisors_and_the_run_goes_on(kind: str, signals: Signals) -> None:
+    """A guest that polls for long is looked at to say whether it gets anywhere."""
+    driven = Driven(kind, rom("again: in al, 0x61\njmp again"), signals)
     driven.start()
     assert driven.end(0.2).reason is MachineStop.REQUEST
-    assert find_loop(driven.machine).round is None
-    assert foresee(driven.machine, lambda state: True) is None
+    before, pic = driven.machine.cpu_state(), driven.machine.board.pic.save()
+    found = find_loop(driven.machine).round
+    assert found is not None and len(found.steps) == 2
+    foresee(driven.machine, lambda state: False)
+    assert (driven.machine.cpu_state(), driven.machine.board.pic.save()) == (before, pic)
     driven.start()
     assert driven.end(0.2).reason is MachineStop.REQUEST
     driven.close()
