@@ -185,7 +185,10 @@ class Parts(ABC):
 
     def _choose_loop(self, translations: int, tick: int, portable: bool) -> FastLoop | GateLoop:
         helper = HELPER
-        if portable or os.environ.get("V2E_ENGINE", "") == "gate":
+        asked = os.environ.get("V2E_ENGINE", "")
+        if asked not in ("", "fast", "gate"):
+            raise EngineError(f"V2E_ENGINE is {asked!r} in the environment, which is no run loop: `fast` or `gate`")
+        if portable or asked == "gate":
             helper = FORCED
         elif isinstance(helper, Helper):
             try:

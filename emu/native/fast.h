@@ -436,6 +436,7 @@ int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous);
 int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 void read_code(engine *e, uint64_t from, uint8_t *bytes, int count);
+int shadow_of_its_own(engine *e, uint64_t pc, uint32_t flags);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);

@@ -70,6 +70,10 @@ GAPS: Final = (
         "task switches by far CALL and JMP and by IRET with NT",
     ),
     Gap("DR7.GD", "DR7.GD"),
+    Gap(
+        "the same where MOV SS or POP SS comes behind STI, or STI behind them (SDM vol. 3A, 6.8.3)",
+        "the shadow of MOV SS and POP SS behind STI, and of STI behind them",
+    ),
     Gap("LTR and LLDT: null, wrong, busy and absent descriptors", "LTR of a null selector"),
     Gap(
         "RDTSC, RDTSCP, RDPMC on virtual time; CR4.TSD, CR4.PCE; writes to the TSC",

@@ -523,6 +523,12 @@ def test_doctor_says_which_checks_are_not_made(loop: str) -> None:
         assert "DR7.GD" in text
 
 
+def test_a_run_loop_that_does_not_exist_is_refused() -> None:
+    said = refused(v2e("run", "tour", env={"V2E_ENGINE": "quick"}))
+    assert "V2E_ENGINE is 'quick'" in said
+    assert "`fast` or `gate`" in said
+
+
 def test_at_a_terminal_there_is_a_prompt_and_ctrl_d_leaves(firmware, tmp_path):
     path = firmware(SPINNING)
     pid, terminal = pty.fork()
