@@ -84,6 +84,57 @@ GAPS: Final = (
         "MMX, SSE, SSE2 and SSE3 denied by the model: #UD, and RDMSR and WRMSR of a 486 in every ring",
         "MMX to SSE3 instructions that the CPU model lacks",
     ),
+    Gap(
+        "long mode: interrupt stack table, every slot, nested; non-canonical addresses: #SS(0) by way of the stack "
+        "segment, else #GP(0), near branches before any effect",
+        "SS kept where a stack of the interrupt stack table is taken without a change of ring",
+        always=True,
+    ),
+    Gap(
+        "the type of CS in real mode: read/write data, to the far transfer behind MOV CR0 (SDM vol. 3A, table 10-1)",
+        "the type of CS in real mode, read/write data",
+        always=True,
+    ),
+    Gap(
+        "16-byte alignment of SSE memory operands (MOVAPS, MOVDQA, PADDB m128, MOVNTPS): #GP(0)",
+        "#GP(0) for SSE operands that are not aligned",
+        always=True,
+    ),
+    Gap(
+        "reserved bits of MXCSR in LDMXCSR and FXRSTOR: #GP(0)",
+        "#GP(0) for reserved bits of MXCSR",
+        always=True,
+    ),
+    Gap(
+        "SSE exceptions: flags of MXCSR, #XM",
+        "SSE exceptions, and their flags in MXCSR",
+        always=True,
+    ),
+    Gap(
+        "x87 exceptions in the status word: IE, DE, ZE, OE, UE, PE, SF; an empty or full stack",
+        "exception bits of the x87 status word but ZE, stack faults among them",
+        always=True,
+    ),
+    Gap(
+        "x87 precision: 64 bits, RC of FLDPI and its kind",
+        "the last bits of x87 transcendental functions, FPREM and constants",
+        always=True,
+    ),
+    Gap(
+        "FERR# and IRQ 13 of an unmasked x87 exception with CR0.NE clear",
+        "IRQ 13 of x87 exceptions with CR0.NE clear",
+        always=True,
+    ),
+    Gap(
+        "alignment checks of ring 3 with CR0.AM and EFLAGS.AC: #AC",
+        "#AC",
+        always=True,
+    ),
+    Gap(
+        "SHLX without CR4.OSFXSR; VEX in 16-bit protected mode",
+        "SHLX without CR4.OSFXSR, and VEX in 16-bit protected mode",
+        always=True,
+    ),
 )
 
 

@@ -190,8 +190,8 @@ def test_a_limited_segment_loaded_in_the_middle_of_a_block_is_checked_at_once() 
     ],
 )
 def test_operands_behind_vex_are_checked(instruction: str) -> None:
-    """BMI1 and BMI2: a doubleword, up to the limit and one byte beyond it (SDM vol. 2A, "Exceptions type 13"). The engine
-    takes VEX.pp = 66 for a prefix of SSE, and SHLX is #UD without CR4.OSFXSR (docs/fidelity.md)."""
+    """BMI1 and BMI2: a doubleword, up to the limit and one byte beyond it (SDM vol. 2A, "Exceptions type 13"). The
+    engine takes VEX.pp = 66 for a prefix of SSE, and SHLX is #UD without CR4.OSFXSR (docs/fidelity.md)."""
     source = f"mov eax, cr4\nor eax, 0x200\nmov cr4, eax\nmov edi, {{}}\n{instruction}\nhlt"
     assert guarded(source.format(0xFFC), fs=SMALL).faults == []
     cpu = bare_cpu(source.format(0xFFD), 32)
