@@ -96,7 +96,7 @@ def test_the_io_apic_is_reached_by_its_select_and_window(bridge: MachineBridge) 
     assert lapic(bridge, 0xFEC00010) & 0x1FFFF == 0x10041
 
 
-def test_a_latched_counter_of_the_timer_stands_while_the_counter_goes_on(bridge: MachineBridge) -> None:
+def test_a_latched_counter_of_the_timer_stands_while_the_counter_goes_on(bridge: MachineBridge, kind: str) -> None:
     start_pit(bridge, 0)
 
     def latched() -> tuple[int, float, float]:
@@ -111,7 +111,8 @@ def test_a_latched_counter_of_the_timer_stands_while_the_counter_goes_on(bridge:
     found = [latched() for _ in range(8)]
     assert len({value for value, _, _ in found}) > 4
     for (before, first, then), (after, now, last) in itertools.pairwise(found):
-        if last - first < 0.8 * 65536 / PIT_HZ:  # where requests take longer it may be any
+        # Where requests take longer it may be any; and in Xen's timer_mode 0 a guest's time stands still with its vCPU.
+        if kind != "xen" and last - first < 0.8 * 65536 / PIT_HZ:
             assert (before - after) % 65536 > (now - then) * PIT_HZ * 0.9
 
 
@@ -315,7 +316,7 @@ def test_a_request_that_icw1_drops_is_no_spurious_interrupt_later(bridge: Machin
         bridge.set_line(irq, False)
         assert (bridge.take(), in_service(bridge), requested(bridge)) == (None, 0, 0)
         assert [lapic(bridge, IRR + 0x10 * n) | lapic(bridge, ISR + 0x10 * n) for n in range(8)] == [0] * 8
-        start_pit(bridge, 1193, mode=0)
+        start_pit(bridge, 1193, mode=4)  # as above
         assert taken(bridge) == 0x20
         port(bridge, 0x20, 0x20)
 
