@@ -18,9 +18,10 @@ demo: setup
 test: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs
 
-# without what is marked `slow`
+# without what is marked `slow`, the property tests with a quarter of the examples, and v2e's processes forked from one
+# that has it loaded
 test-fast: setup
-	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m 'not slow'
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m 'not slow' --hypothesis-profile quick --forked
 
 # in dom0 of a real Xen, which QEMU boots: Debian's packages are fetched once, 125 MB; ONLY=EXPRESSION as pytest's -k
 ONLY ?=

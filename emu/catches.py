@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from typing import TYPE_CHECKING
 
 from emu.engine import Access
+from emu.named import Enum
 from emu.record import dataclass
 from emu.x86.classes import InstructionClass
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from emu.x86.vmentry import Rules
 
 
-class CatchKind(enum.Enum):
+class CatchKind(Enum):
     """An event; the value is the prompt's word for it."""
 
     PHYSICAL = "physical"  #: before an instruction, or behind an access
@@ -68,12 +68,12 @@ TABLES = {
     "gdtr": InstructionClass.LGDT, "idtr": InstructionClass.LIDT, "ldtr": InstructionClass.LLDT,
     "tr": InstructionClass.LTR,
 }  # fmt: skip
-SEGMENTS = {name: int(InstructionClass.SEGMENT_ES) << n for n, name in enumerate(("es", "cs", "ss", "ds", "fs", "gs"))}
+SEGMENTS = {name: InstructionClass.SEGMENT_ES << n for n, name in enumerate(("es", "cs", "ss", "ds", "fs", "gs"))}
 #: What of them an instruction is, where that takes no more words.
 PLAIN_CLASSES = {
-    CatchKind.IRET: int(InstructionClass.IRET),
-    CatchKind.MAGIC: int(InstructionClass.MAGIC),
-    CatchKind.CR: int(InstructionClass.CONTROL),
+    CatchKind.IRET: InstructionClass.IRET,
+    CatchKind.MAGIC: InstructionClass.MAGIC,
+    CatchKind.CR: InstructionClass.CONTROL,
 }
 #: What loads any part of the state that the rules for an entry look at.
 ENTRY_CLASSES = sum(SEGMENTS.values()) | int(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from emu import layout
 from emu.devices.floppy_drive import LARGEST
 from emu.engine import CheckLevel
-from emu.firmware.payload import Payload
 from emu.keeper import Keeper
 from emu.media import SECTOR, Disk
 from emu.memory import Kind, Part
@@ -16,6 +15,7 @@ from emu.record import dataclass, field
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 
 if TYPE_CHECKING:
+    from emu.firmware.payload import Payload
     from emu.transitions import NativeConfig
 
 MACHINES = ("isapc", "pc")

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from emu.packed import Packing
+from emu.named import Enum, NamedTuple
 from emu.record import dataclass
 from emu.x86.state import CpuState
+
+if TYPE_CHECKING:
+    from emu.packed import Packing
 
 
 class EngineError(Exception):
     """An engine cannot be had, or cannot go on; the text says why and what to do."""
 
 
-class ExitReason(enum.Enum):
+class ExitReason(Enum):
     """Why `Executor.run` came back."""
 
     __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
@@ -34,7 +37,7 @@ class ExitReason(enum.Enum):
     FAILURE = "failure"  #: the engine cannot execute the state; `Exit.detail` says why
 
 
-class CheckLevel(enum.Enum):
+class CheckLevel(Enum):
     """How much of what Unicorn leaves out is put back by asking before instructions. See docs/fidelity.md."""
 
     OFF = "off"

@@ -40,7 +40,10 @@ class Foreseen:
 
 
 def foresee(machine: Machine, wanted: Callable[[CpuState], bool], reach: int = REACH) -> Foreseen | None:
-    """The first of the next `reach` instructions after which the CPU's state is `wanted`; None where none is seen."""
+    """The first of the next `reach` instructions after which the CPU's state is `wanted`; None where none is seen, or
+    where a hypervisor has devices whose state cannot be put back behind the look ahead."""
+    if not machine.keeper.restorable:
+        return None
     executor = machine.executor
     saved, events = machine.save(), tuple(machine.journal)
     touched: list[None] = []
@@ -69,7 +72,7 @@ def foresee(machine: Machine, wanted: Callable[[CpuState], bool], reach: int = R
         return None
     finally:
         machine.seal(None)
-        machine.restore(saved)
+        machine.look_back(saved)
         machine.journal.put(events)
 
 

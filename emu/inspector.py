@@ -6,8 +6,8 @@ Every method runs on the thread that owns the subject.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
-from emu.packed import Flat
 from emu.subject import MemoryUnavailable, Several, Subject, is_unknown
 from emu.sweep import Run, readable_runs
 from emu.views import (
@@ -28,6 +28,9 @@ from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.pagemap import Page, pages
 from emu.x86.registers import REGISTERS, RegisterError, flag_names
 from emu.x86.state import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, RFLAGS_VM, SEGMENTS, CpuState
+
+if TYPE_CHECKING:
+    from emu.packed import Flat
 
 PHYSICAL_BITS = 40  #: of the engine's CPU (CPUID 80000008h, EAX 7:0)
 MAX_INSTRUCTION = 15  #: bytes (SDM vol. 2A, 2.3.11)

@@ -7,18 +7,21 @@ that submits each access where a hypervisor keeps them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from emu.bus import BusDevice
 from emu.clock import Clock
-from emu.devices.ioapic import IoApic
-from emu.devices.lapic import Lapic, Message
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pit8254 import Pit8254, Port61
 from emu.devices.shared_ports import SharedPorts
 from emu.engine import Executor
 from emu.irq import InterruptController, IntrPin
 from emu.x86.cpuid import CpuModel
+
+if TYPE_CHECKING:
+    # Loaded for machines that have them: 1 ms of the start of others.
+    from emu.devices.ioapic import IoApic
+    from emu.devices.lapic import Lapic, Message
 
 
 class Keeper:
@@ -63,10 +66,14 @@ class Keeper:
 
     def lapic(self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel) -> Lapic:
         """The local APIC of a CPU that is a `model`."""
+        from emu.devices.lapic import Lapic
+
         return Lapic(clock, pin, tsc, model)
 
     def ioapic(self, pin: IntrPin, send: Callable[[Message], bool]) -> IoApic:
         """The I/O APIC."""
+        from emu.devices.ioapic import IoApic
+
         return IoApic(pin, send)
 
     def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None) -> Pit8254:

@@ -194,7 +194,10 @@ def _awake(state: CpuState) -> CpuState:
 
 def find_loop(machine: Machine) -> Ahead:
     """The loop that the guest goes round in, where the next instructions are one. Nothing of the guest changes. Where
-    the guest only counts, or does so within a longer loop, it is the loop around that, if there is one."""
+    the guest only counts, or does so within a longer loop, it is the loop around that, if there is one. Not looked for
+    where a hypervisor has devices whose state cannot be put back behind it."""
+    if not machine.keeper.restorable:
+        return Ahead(None, "the hypervisor's devices take no state back, so nothing can be looked for ahead")
     ahead = _find(machine, stepping=False)
     if ahead.death or (ahead.round is not None and counting(ahead.round.steps) is None):
         return ahead
@@ -223,7 +226,7 @@ def _find(machine: Machine, *, stepping: bool) -> Ahead:
     finally:
         machine.look(None, None)
         machine.caught_fault = caught
-        machine.restore(saved)
+        machine.look_back(saved)
         machine.journal.put(events)
         machine.journal.added = added
 

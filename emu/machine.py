@@ -15,7 +15,6 @@ from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.vga_memory import DisplayMemory
 from emu.engine import Executor, ExitReason, Fault, MmioBus, PortIo, SharedDisplay
-from emu.firmware.payload import Payload
 from emu.inputs import InputRecord, Inputs
 from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
@@ -26,14 +25,15 @@ from emu.outputs import Outputs
 from emu.physical import Physical
 from emu.screen import screen_view
 from emu.subject import MemoryUnavailable
-from emu.vcpu import ExitCause
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
 from emu.x86.cpuid import MODELS
 from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CR0_CACHE, CpuState
 
 if TYPE_CHECKING:
+    from emu.firmware.payload import Payload
     from emu.transitions import Transitions
+    from emu.vcpu import ExitCause
 
 #: Devices may tick for ever and never interrupt in ways that are not foreseen; only the alarm clock is slower.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
@@ -182,6 +182,8 @@ class Machine:
 
     def kept(self, cause: ExitCause, address: int) -> bool:
         """An access to this port, or by MMIO to this physical address, is for a device of the hypervisor's."""
+        from emu.vcpu import ExitCause  # 2 ms, and of machines with a hypervisor alone
+
         return self.ports.kept(address) if cause is ExitCause.PIO else self.mmio.kept(address)
 
     # -- what devices ask of the machine
@@ -405,6 +407,11 @@ class Machine:
         where a hypervisor has devices whose state cannot be put back."""
         if not self.keeper.restorable:
             raise MachineError("the interrupt controllers and timers are the hypervisor's, which takes no state back")
+        self.look_back(state)
+
+    def look_back(self, state: MachineState) -> None:
+        """Continue from `state`, since which the CPU has run without its devices (`seal`, `look`): those that a
+        hypervisor has are as they were. Raises as `restore` does for one of another machine."""
         self.memory.restore(state.memory)
         self.executor.set_retired(state.retired)
         self.executor.load(state.cpu)

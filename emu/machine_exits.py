@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import enum
-
 from emu.engine import Exit, ExitReason
+from emu.named import Enum
 from emu.record import dataclass
 
 
-class MachineStop(enum.Enum):
+class MachineStop(Enum):
     """Why `Machine.run` came back."""
 
     LIMIT = "limit"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
 
+from emu.named import NamedTuple
 from emu.record import dataclass, field
 
 SECTOR = 512

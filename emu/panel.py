@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from emu.inspector import DebuggerError, Inspector
 from emu.journal import Event
 from emu.machine import Machine, MachineError
-from emu.packed import Flat
 from emu.record import replace
 from emu.steering import Steering
 from emu.stops import Stop
@@ -21,6 +20,7 @@ from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
 
 if TYPE_CHECKING:
+    from emu.packed import Flat
     from emu.x86.vmentry import Rules
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError
@@ -12,6 +11,8 @@ from emu.views import LedgerView, TransitionsView, TransitionView
 from emu.x86.modes import Mode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from emu.learning import Learn
     from emu.policies import Policy
     from emu.transitions import Transitions

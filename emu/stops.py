@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 
 from emu.catches import Catch
 from emu.engine import Fault, WatchHit
+from emu.named import Enum
 from emu.record import dataclass
 
 VECTOR_NAMES = (
@@ -15,7 +15,7 @@ VECTOR_NAMES = (
 )  # fmt: skip
 
 
-class StopKind(enum.Enum):
+class StopKind(Enum):
     """What ended a run."""
 
     __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
@@ -50,7 +50,7 @@ class Stop:
     failed: bool = False  #: a condition or an action could not be evaluated; `text` says why
 
 
-class BreakKind(enum.Enum):
+class BreakKind(Enum):
     """What a breakpoint watches for; the value is the prompt's word for it."""
 
     __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop

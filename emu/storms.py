@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 from emu.machine import Machine
+from emu.named import NamedTuple
 from emu.pending import tick_rate
 from emu.stops import VECTOR_NAMES
 from emu.views import StuckView

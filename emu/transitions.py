@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from emu.caught import LOOK_FIRST, LOOK_LAST, Caught
 from emu.engine import Executor, Exit, ExitReason, MmioBus, PortIo
 from emu.ledger import Costs
+from emu.named import NamedTuple
 from emu.policies import Policy
 from emu.vcpu import ExitCause, MakeVcpu, Place, VmExit
 from emu.x86.modes import Mode, mode_of

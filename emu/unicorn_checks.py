@@ -19,11 +19,10 @@ from typing import Final
 from emu.engine import CheckLevel
 from emu.unicorn_control import CHECKED_MODE, Control
 from emu.unicorn_layout import HF_CPL, HF_CS64, HF_PE, Env, EnvSegment, offset_of
-from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
 from emu.x86.segcheck import FLAT, VECTOR_GP, Violation, far_branch, fetch, harmless, operands, target
-from emu.x86.state import CR0_PG, RFLAGS_VM
+from emu.x86.state import RFLAGS_VM
 
 _CHECKER = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint64)
 TSS_MAP = 0x66  #: offset of the I/O map base in a 32- or 64-bit TSS (SDM vol. 3A, 8.2.1, 8.7)
@@ -180,19 +179,3 @@ class Checks:
         flags = self._ov.call.read_eflags(self._ov.env_address) if instruction.branch is not Branch.ALWAYS else 0
         to = target(instruction, ip, regs, flags, loaded)
         return None if to is None or to <= self._caches[CS].limit else Violation(VECTOR_GP)
-
-
-def code_reader(
-    overlay: Overlay, memory: GuestMemory, read_linear: Callable[[int, int], bytes]
-) -> Callable[[int, int], bytes]:
-    """A reader of linear memory that is quick without paging."""
-    env = overlay.env
-
-    def read(linear: int, length: int) -> bytes:
-        if env.a20_mask == -1 and not env.cr[0] & CR0_PG:
-            for base, size, host, _ in memory.places():
-                if base <= linear and linear + length <= base + size:
-                    return ctypes.string_at(host + linear - base, length)
-        return read_linear(linear, length)
-
-    return read

@@ -13,22 +13,22 @@ debugger and the devices ask of it between and during them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from emu.engine import Change, EngineError, Fault, MemoryRegion, MsrDevice, Watch
-from emu.packed import PART_DEBUG, PART_TSC, Flat, Packed, Packing
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
-from emu.unicorn_copy import BREAKPOINTS, NMI, SKIP, Copier, copy_state
 from emu.unicorn_fast import ALWAYS, FastLoop
 from emu.unicorn_helper import HELPER, Helper
 from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF_CS64, HIDDEN_PAGE, NO_EXCEPTION, VERSION
-from emu.unicorn_pack import Packer
 from emu.unicorn_running import Running
 from emu.unicorn_shared import Statistics
 from emu.unicorn_state import read_state, write_state
 from emu.x86.cpuid import CpuModel
 from emu.x86.state import CR0_PE, CR0_PG, EFER_LMA, EFER_LME, CpuState, Segment
+
+if TYPE_CHECKING:
+    from emu.packed import Flat, Packed, Packing
 
 __all__ = ["HELPER", "UnicornEngine"]
 
@@ -113,6 +113,9 @@ class UnicornEngine(Running):
         `resuming`, and INTR is low in both. `source` has the same CPU model. With `unmarked`, which is as of
         `Copier.memory`, what was made of memory that `source` has written is forgotten too; False: that is still to be
         told."""
+        # This and `emu.unicorn_pack` are for two CPUs over one guest, and 1 ms of the start of one.
+        from emu.unicorn_copy import BREAKPOINTS, NMI, SKIP, Copier, copy_state
+
         loop, other, told = self._loop, source._loop, False
         if isinstance(loop, FastLoop) and isinstance(other, FastLoop):
             handle = other.engine.value
@@ -161,6 +164,8 @@ class UnicornEngine(Running):
         if self._packer is None:
             if not isinstance(self._loop, FastLoop):
                 return None
+            from emu.unicorn_pack import Packer
+
             self._packer = Packer(self._loop, self._system.hidden)
             self.packed: Packed = self._packer.packed
             self.packer: tuple[int, int] = self._packer.function
@@ -196,10 +201,10 @@ class UnicornEngine(Running):
         packer.unpack(parts)
         self._halted = bool(self.packed.halted)
         self._nmi = self._shutdown = self._interrupted = self._returning = False
-        if parts & PART_TSC:
+        if parts & packer.tsc:
             self._system.take_tsc_adjust(self.packed.tsc_adjust)
         self._faults.forget()
-        if parts & PART_DEBUG or self._watch.placed:
+        if parts & packer.debug or self._watch.placed:
             self._watch.translate()
         # The other CPU may have executed HLT: a plain run would begin behind it without having been woken.
         self._odd = self._odd or self._halted

@@ -23,7 +23,7 @@ _MODE: Final = HF_PE | HF_LMA | HF_CS64 | HF_CS32
 LONGEST: Final = 15  #: bytes of an instruction
 REMEMBERED: Final = 4096  #: instructions that were classified
 PAGE: Final = 0x1000
-LTR: Final = int(InstructionClass.LTR)
+LTR: Final = InstructionClass.LTR
 
 
 class EventStops:

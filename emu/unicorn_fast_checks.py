@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+from collections.abc import Iterable
 from ctypes import c_char, c_uint8, c_uint16, c_uint32
+from struct import pack
 from typing import Final
 
 from emu.x86 import operands, vectors
@@ -12,6 +15,7 @@ from emu.x86 import operands, vectors
 NONE: Final = 0xFF
 #: The letters of tables that stand for others.
 _OTHERS: Final = {"group": b"G", "x87": b"X", "sse": b"S"}
+_UNKNOWN: Final = ("", "")
 
 
 class Spec(ctypes.Structure):
@@ -67,39 +71,40 @@ class Instruction(ctypes.Structure):
     )  # fmt: skip
 
 
-def _spec(access_and_size: str, immediate: str = "") -> Spec:
-    if access_and_size in _OTHERS:
-        return Spec(_OTHERS[access_and_size], b"\0", immediate.encode() or b"\0")
-    letters = access_and_size.ljust(2, "\0").encode()
-    return Spec(letters[:1], letters[1:2], immediate.encode() or b"\0")
+@functools.cache
+def _spec(access_and_size: str, immediate: str = "") -> bytes:
+    """A `Spec`."""
+    letters = _OTHERS.get(access_and_size) or access_and_size.encode()
+    return letters.ljust(2, b"\0") + immediate.encode().ljust(1, b"\0")
+
+
+def _specs(entries: Iterable[str]) -> bytes:
+    return b"".join([_spec(entry) for entry in entries])
 
 
 def instruction_maps() -> Maps:
-    """The tables, to be kept as long as the helper may decode."""
-    maps = Maps()
-    for number, (table, into) in enumerate(
-        ((operands.ONE_BYTE, maps.one_byte), (operands.TWO_BYTE, maps.two_byte)),
-    ):
-        for opcode, (access_and_size, immediate) in table.items():
-            if number and opcode in operands.NO_MODRM_0F:
-                continue
-            into[opcode] = _spec(access_and_size, immediate)
-            maps.modrm[number][opcode] = access_and_size != ""
-    for group, (opcode, entries) in zip(maps.groups, operands.GROUPS.items(), strict=True):
-        group.opcode = opcode
-        for reg, entry in enumerate(entries):
-            group.specs[reg] = _spec(entry)
-    for row, names in zip(maps.x87, operands.X87, strict=True):
-        for reg, entry in enumerate(names):
-            row[reg] = _spec(entry)
-    for form, (opcode, by_prefix) in zip(maps.sse, operands.SSE.items(), strict=True):
-        form.opcode = opcode
-        for prefix, entry in enumerate(by_prefix):
-            form.specs[prefix] = _spec(entry)
-    for opcode, letters in vectors.TWO_BYTE.items():
-        for prefix, letter in enumerate(letters):
-            maps.extensions[opcode][prefix] = vectors.EXTENSIONS[letter]
-    for row_of_fences, letters in zip(maps.fences, (vectors.FENCES_MEMORY, vectors.FENCES_REGISTER), strict=True):
-        for reg, letter in enumerate(letters):
-            row_of_fences[reg] = vectors.EXTENSIONS[letter]
-    return maps
+    """The tables, to be kept as long as the helper may decode. They are put together as bytes: field by field ctypes
+    took 2 ms of each start."""
+    bytes_of: dict[str, bytes] = {"modrm": b""}
+    for name, table, without in (
+        ("one_byte", operands.ONE_BYTE, frozenset[int]()), ("two_byte", operands.TWO_BYTE, operands.NO_MODRM_0F),
+    ):  # fmt: skip
+        known = [_UNKNOWN if opcode in without else table.get(opcode, _UNKNOWN) for opcode in range(256)]
+        bytes_of[name] = b"".join([_spec(*entry) for entry in known])
+        bytes_of["modrm"] += bytes([access_and_size != "" for access_and_size, _ in known])
+    for name, tables in (("groups", operands.GROUPS), ("sse", operands.SSE)):
+        bytes_of[name] = b"".join([pack("<I", opcode) + _specs(entries) for opcode, entries in tables.items()])
+    bytes_of["x87"] = b"".join([_specs(entries) for entries in operands.X87])
+    extensions = [vectors.TWO_BYTE.get(opcode, "") for opcode in range(256)]
+    bytes_of["extensions"] = b"".join(
+        [bytes([vectors.EXTENSIONS[letter] for letter in letters]).ljust(4, b"\0") for letters in extensions]
+    )
+    fences = vectors.FENCES_MEMORY, vectors.FENCES_REGISTER
+    bytes_of["fences"] = bytes([vectors.EXTENSIONS[letter] for letters in fences for letter in letters])
+    maps = bytearray(ctypes.sizeof(Maps))
+    for name, data in bytes_of.items():
+        field = getattr(Maps, name)
+        if len(data) != field.size:
+            raise ValueError(f"the table {name} of instructions has {len(data)} bytes, not {field.size}")
+        maps[field.offset : field.offset + len(data)] = data
+    return Maps.from_buffer(maps)

@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_uint32, c_uint64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import Any, Final
 
 from emu.devices.shared_ports import SharedPorts
@@ -230,15 +229,15 @@ def load() -> Helper | str:
     glibc = "CS_GNU_LIBC_VERSION" in os.confstr_names and (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
     if sys.platform != "linux" or machine != "x86_64" or not glibc:
         return f"it is for x86-64 Linux with glibc, not for {machine} {sys.platform}"
-    folder = Path(__file__).parent / "native"
-    path = next((p for suffix in EXTENSION_SUFFIXES if (p := folder / f"_fast{suffix}").exists()), None)
+    stem = os.path.join(os.path.dirname(__file__), "native", "_fast")
+    path = next((stem + suffix for suffix in EXTENSION_SUFFIXES if os.path.exists(stem + suffix)), None)
     if path is None:
         return "it was not built; install a C compiler and then this package again"
     try:
-        helper = Helper(ctypes.CDLL(str(path)))
+        helper = Helper(ctypes.CDLL(path))
         helper.agree()
         # Only now Unicorn, when it is loaded, is to find these functions before its own.
-        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
     except EngineError as error:
         return str(error)
     except (OSError, AttributeError) as error:

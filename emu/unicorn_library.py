@@ -8,10 +8,10 @@ include/unicorn/unicorn.h and x86.h of the pinned release; the binding's are com
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from ctypes import c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
 from emu.engine import EngineError
@@ -41,9 +41,9 @@ class Library:
         spec = find_spec("unicorn")
         if spec is None or not spec.submodule_search_locations:
             raise ImportError("unicorn is not installed")
-        self.path = str(Path(spec.submodule_search_locations[0]) / "lib" / "libunicorn.so.2")
+        self.path = os.path.join(spec.submodule_search_locations[0], "lib", "libunicorn.so.2")
         #: gives a function of its name; with [] instead of an attribute one of its own prototype
-        self.functions: Any = ctypes.CDLL(self.path)
+        self.functions: Any = _opened(self.path)
         self._open = self._function("uc_open", c_int, c_int, c_void_p)
         self._ctl = self._function("uc_ctl", c_void_p, c_int)  # variadic
         self._write = self._function("uc_reg_write", c_void_p, c_int, c_void_p)
@@ -86,6 +86,18 @@ class Library:
     def close_with(self, owner: object, handle: int) -> weakref.finalize[..., Any]:
         """End the engine when `owner` is gone, or when what this gives is called."""
         return weakref.finalize(owner, self._close, handle)
+
+
+def _opened(path: str) -> ctypes.CDLL:
+    """The library at `path`, its functions bound when they are called: ctypes has all 38,000 symbols of Unicorn looked
+    up at once, which takes 2 ms more. Raises OSError."""
+    try:
+        dlopen = ctypes.pythonapi["dlopen"]
+    except AttributeError:
+        return ctypes.CDLL(path)
+    dlopen.restype, dlopen.argtypes = c_void_p, (ctypes.c_char_p, c_int)
+    handle = dlopen(os.fsencode(path), os.RTLD_LAZY)
+    return ctypes.CDLL(path, handle=handle)  # which opens it in its own way, and says what is wrong, if this is none
 
 
 class _Msr(ctypes.Structure):

@@ -13,8 +13,7 @@ from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF_CS64, HF_INHIBIT_I
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import AVAILABLE_TSS, SYSTEM_TYPE, TSS_BUSY, accessed
 from emu.x86.paging import MAX_PHYSICAL_BITS
-from emu.x86.state import RFLAGS_VM, CpuState, Segment, Table
-from emu.x86.vmentry import RFLAGS_ZERO
+from emu.x86.state import RFLAGS_VM, RFLAGS_ZERO, CpuState, Segment, Table
 
 _ACCESS_BITS = 0xF0FF  #: of the descriptor's second dword, shifted right by 8
 _PRESENT = 1 << 7

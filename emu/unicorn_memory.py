@@ -16,6 +16,7 @@ from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_shared import Hole
+from emu.x86.state import CR0_PG
 
 PAGE: Final = 0x1000
 PROT_ALL: Final = 7  #: UC_PROT_ALL
@@ -254,3 +255,19 @@ def _cut(first: int, end: int) -> Iterator[tuple[int, int]]:
             stop = end
         yield first, min(stop, end)
         first = stop
+
+
+def code_reader(
+    overlay: Overlay, memory: GuestMemory, read_linear: Callable[[int, int], bytes]
+) -> Callable[[int, int], bytes]:
+    """A reader of linear memory that is quick without paging."""
+    env = overlay.env
+
+    def read(linear: int, length: int) -> bytes:
+        if env.a20_mask == -1 and not env.cr[0] & CR0_PG:
+            for base, size, host, _ in memory.places():
+                if base <= linear and linear + length <= base + size:
+                    return ctypes.string_at(host + linear - base, length)
+        return read_linear(linear, length)
+
+    return read

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from emu.engine import EngineError
-from emu.packed import Flat, Packed
+from emu.packed import PART_DEBUG, PART_TSC, Flat, Packed
 from emu.unicorn_control import Hidden
 from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import Env, XmmReg, offset_of
@@ -27,6 +27,9 @@ _OFFSETS: Final = (
 class Packer:
     """The helper's functions for the engine that `loop` runs; `hidden` is kept up to date by whoever knows. Raises
     EngineError when the helper has another layout than `emu.packed`."""
+
+    debug: Final = PART_DEBUG
+    tsc: Final = PART_TSC
 
     def __init__(self, loop: FastLoop, hidden: Hidden) -> None:
         # Nothing in them waits, so they keep Python's lock; that, and more than one argument, is most of a call's cost.

@@ -12,25 +12,21 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from emu.engine import CheckLevel, EngineError, MemoryRegion, MmioBus, PortIo, SharedDisplay
+from emu.engine import CheckLevel, EngineError, Exit, ExitReason, MemoryRegion, MmioBus, PortIo, SharedDisplay
 from emu.unicorn_callbacks import Callbacks
-from emu.unicorn_checks import Checks, code_reader
 from emu.unicorn_control import BreakpointTable, Control
 from emu.unicorn_copy import Copier
 from emu.unicorn_events import EventStops
 from emu.unicorn_fast import TRANSLATIONS, FastLoop, detacher
 from emu.unicorn_faults import Faults
-from emu.unicorn_gate import GateLoop
 from emu.unicorn_helper import FORCED, HELPER, Helper
-from emu.unicorn_intercepts import Intercepts
 from emu.unicorn_layout import CPU_MODELS, HIDDEN_PAGE, VERSION
 from emu.unicorn_library import HOOK_INSN_INVALID, HOOK_INTR, REGISTERS, Library
 from emu.unicorn_live import LiveState
-from emu.unicorn_memory import GuestMemory
+from emu.unicorn_memory import GuestMemory, code_reader
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_pack import Packer
 from emu.unicorn_state import Seldom
 from emu.unicorn_system import System
 from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
@@ -41,6 +37,10 @@ from emu.x86.fidelity import unkept
 from emu.x86.state import CpuState
 from emu.x86.vectors import denied
 
+if TYPE_CHECKING:
+    from emu.unicorn_gate import GateLoop
+    from emu.unicorn_pack import Packer
+
 #: Opened behind the C helper, which the imports have loaded: that is of use only when it is there before Unicorn.
 LIBRARY: Final = Library()
 if isinstance(HELPER, Helper):
@@ -50,6 +50,19 @@ if isinstance(HELPER, Helper):
 #: Linux fills about 60 MiB.
 TRANSLATIONS_SIZE: Final = 128 << 20
 PAGE: Final = 0x1000
+
+
+class Stopped(dict[int, Exit]):
+    """By how many instructions were executed, the end of a run at a breakpoint: most are few and come again, and
+    looking one up takes a tenth of making it."""
+
+    MOST: Final = 1 << 12
+
+    def __missing__(self, executed: int) -> Exit:
+        exit = Exit(ExitReason.BREAKPOINT, executed)
+        if executed < self.MOST:
+            self[executed] = exit
+        return exit
 
 
 class Parts(ABC):
@@ -88,6 +101,7 @@ class Parts(ABC):
         self._live = 0  # 1 in a run: a callback is inside an instruction that is counted already
         self._odd = True  # the next run may begin otherwise than behind an instruction like any other
         self._marking: tuple[int, int, int] | None = None  # of mark_writes, for another map
+        self._stopped = Stopped()
         self._halted = False
         self._shutdown = False
         self._smm = self._smm_nmi = False
@@ -129,7 +143,10 @@ class Parts(ABC):
         reader = code_reader(self._ov, self._memory, self._watch.read_linear)
         self._events = EventStops(self._ov, self._control, self._memory, self.live(), reader)
         self._loop.serve(self._system)
-        if isinstance(self._loop, GateLoop):
+        if self._fast is None:
+            # This and what else is imported below is of the gate, and 2 ms of the start of those who have the helper.
+            from emu.unicorn_intercepts import Intercepts
+
             intercepts = Intercepts(
                 self._ov, self._control, self._code, self._system, self._memory, reader, HIDDEN_PAGE + PAGE
             )
@@ -178,6 +195,8 @@ class Parts(ABC):
         if isinstance(helper, str):
             self.notice = "" if helper is FORCED else f"the engine runs without its C helper, slower: {helper}"
             repeat = ctypes.cast(self._faults.on_interrupt, ctypes.c_void_p).value or 0
+            from emu.unicorn_gate import GateLoop
+
             return GateLoop(self._ov, self._control, self._code, self._callbacks, self._read_linear, repeat)
         self.notice = ""
         loop = FastLoop(helper, self._ov, self._control, self._memory.numbered, self._callbacks, translations, tick)
@@ -189,6 +208,8 @@ class Parts(ABC):
         if isinstance(self._loop, FastLoop):
             self._loop.check(segments=level is not CheckLevel.OFF, denied=denied(model))
         else:
+            from emu.unicorn_checks import Checks
+
             self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
 
     def _read_linear(self, linear: int, length: int) -> bytes:

@@ -8,11 +8,11 @@ then executed by `complete`, or by the emulator.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from emu.engine import CheckLevel, Cpu, Exit, MemoryRegion, MmioBus, PortIo
+from emu.named import Enum, NamedTuple
 from emu.packed import Packing
 from emu.x86.cpuid import CpuModel
 from emu.x86.modes import Mode
@@ -22,7 +22,7 @@ from emu.x86.vmentry import Broken, Rules
 PAGE = 0x1000
 
 
-class ExitCause(enum.Enum):
+class ExitCause(Enum):
     """Why a vCPU left native execution. The value is the word for it that people see."""
 
     PIO = "pio"  #: I/O instruction

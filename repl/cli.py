@@ -6,17 +6,19 @@ starts at once. `repl.launch` builds what the options ask for.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import gc
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING
 
 from repl.options import UsageError
 from repl.outcome import STATUS_INTERNAL, STATUS_USAGE
+from repl.quick import SCRIPT, Declares, QuickParser
+
+if TYPE_CHECKING:
+    import argparse
 
 #: How a write fails where there is no room, or none is allowed.
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -26,34 +28,7 @@ reached, the guest powered off, or a person left; 2 wrong usage or an unusable f
 6 the budget ran out"""
 
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    """As argparse makes for each option to check it, without asking `shutil` for the width: its import, of every
-    archive format, takes longer than the options."""
-    try:
-        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
-    except (ValueError, OSError):
-        columns = 80
-    return argparse.HelpFormatter(prog, width=max(columns, 20) - 2)
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one sentence."""
-
-    def __init__(self, **more: Any) -> None:
-        super().__init__(formatter_class=_formatter, **more)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
-class _Script(argparse.Action):
-    """-c and -x, in the order in which they stand."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        namespace.script = [*namespace.script, (self.const, values)]
-
-
-def _machine_options(parser: argparse.ArgumentParser) -> None:
+def _machine_options(parser: Declares) -> None:
     add = parser.add_argument
     add("image", nargs="?", metavar="IMAGE", help="image to boot: a floppy disk, CD or hard disk, by size and "
         "content; without an image, --firmware and --kernel the built-in tour of the CPU modes (`tour`)")  # fmt: skip
@@ -101,20 +76,19 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     add("--debug", action="store_true", help="show tracebacks")
 
 
-def _front_end_options(parser: argparse.ArgumentParser) -> None:
+def _front_end_options(parser: Declares) -> None:
     """Who looks, and how."""
     add = parser.add_argument
     add("--gdb", metavar="ADDRESS", help="serve gdb at HOST:PORT, PORT, 0 for a free one, a socket path, stdio, or "
         "off (default: 127.0.0.1:1234 at a prompt, off in scripts)")  # fmt: skip
-    add("-c", action=_Script, const="-c", dest="script", default=[], metavar="COMMAND", help="run a command instead "
+    add("-c", action=SCRIPT, dest="script", default=[], metavar="COMMAND", help="run a command instead "
         "of the prompt; may be repeated")  # fmt: skip
-    add("-x", action=_Script, const="-x", dest="script", metavar="FILE", help="run the commands in FILE")
+    add("-x", action=SCRIPT, dest="script", default=[], metavar="FILE", help="run the commands in FILE")
     add("--json", action="store_true", help="results as JSON, one document a command")
 
 
-def run_parser() -> argparse.ArgumentParser:
-    """The parser of `v2e run`'s options."""
-    parser = _Parser(prog="v2e run", description="Boot IMAGE on an emulated PC.", epilog=_EPILOG, allow_abbrev=False)
+def _run_options(parser: Declares) -> None:
+    """All of `v2e run`."""
     _machine_options(parser)
     add = parser.add_argument
     _front_end_options(parser)
@@ -126,11 +100,28 @@ def run_parser() -> argparse.ArgumentParser:
         "the hypervisor or an emulator in other settings; the first difference ends the run")  # fmt: skip
     add("--screenshot", metavar="FILE", help="write what the display shows at the end to FILE, as PNG")
     add("--save-xen", metavar="FILE", help="write the machine at the end to FILE, as a Xen save stream")
+
+
+def run_parser() -> argparse.ArgumentParser:
+    """The parser of `v2e run`'s options."""
+    from repl.arguments import Parser
+
+    parser = Parser(prog="v2e run", description="Boot IMAGE on an emulated PC.", epilog=_EPILOG, allow_abbrev=False)
+    _run_options(parser)
     return parser
 
 
+def run_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of `v2e run` in `arguments`. Raises UsageError."""
+    quick = QuickParser()
+    _run_options(quick)
+    return quick.parse(arguments) or run_parser().parse_args(arguments)
+
+
 def _gdb_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    from repl.arguments import Parser
+
+    parser = Parser(
         prog="v2e gdb", usage="v2e gdb [OPTIONS] [IMAGE] [-- GDB ARGUMENTS]", allow_abbrev=False, epilog=_EPILOG,
         description="The machine of `v2e run`, stopped at reset, with gdb attached and v2e's helper loaded.",
     )  # fmt: skip
@@ -139,7 +130,7 @@ def _gdb_parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = run_parser().parse_args(arguments)
+    options = run_options(arguments)
     from repl.launch import run
 
     return run(options)
@@ -153,7 +144,7 @@ def _gdb(arguments: Sequence[str]) -> int:
     return run_gdb(options, arguments[at + 1 :])
 
 
-def _look_options(parser: argparse.ArgumentParser) -> None:
+def _look_options(parser: Declares) -> None:
     """What looks at a domain of Xen, in a file or alive, is told."""
     add = parser.add_argument
     add("--vcpu", default="0", metavar="N", help="which of its vCPUs to show (default: 0)")
@@ -163,7 +154,9 @@ def _look_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    from repl.arguments import Parser
+
+    parser = Parser(
         prog="v2e inspect", allow_abbrev=False,
         description="Look at a file that Xen wrote: a save stream (of xl save too), an HVM context, or a core.",
     )  # fmt: skip
@@ -180,7 +173,9 @@ def _inspect(arguments: Sequence[str]) -> int:
 
 
 def _attach_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    from repl.arguments import Parser
+
+    parser = Parser(
         prog="v2e attach", allow_abbrev=False,
         description="Debug a live HVM domain of Xen, in dom0; it is paused at first, and runs on when v2e is left.",
     )  # fmt: skip
@@ -197,7 +192,9 @@ def _attach(arguments: Sequence[str]) -> int:
 
 
 def _doctor(arguments: Sequence[str]) -> int:
-    parser = _Parser(prog="v2e doctor", description="What this host offers.", allow_abbrev=False)
+    from repl.arguments import Parser
+
+    parser = Parser(prog="v2e doctor", description="What this host offers.", allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
@@ -313,6 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STATUS_USAGE
     except KeyboardInterrupt:
         # Die by the signal, so that a shell script that runs us stops too.
+        import signal  # 1 ms, whose enumerations it makes
+
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         return STATUS_INTERNAL

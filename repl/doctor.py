@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from emu.engine import EngineError
 from emu.firmware.roms import FirmwareError, find_firmware, find_vga_rom
@@ -85,9 +84,9 @@ def _nasm() -> FindingView:
     return FindingView("nasm", True if line else None, line or "not installed: tests of boot code in source need it")
 
 
-def _firmware(name: str, find: Callable[[], Path]) -> FindingView:
+def _firmware(name: str, find: Callable[[], str]) -> FindingView:
     try:
-        return FindingView(name, True, str(find()))
+        return FindingView(name, True, find())
     except FirmwareError as error:
         return FindingView(name, None, str(error))
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError
 from repl.machine_options import input_files
 from repl.options import UsageError
 from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def check_end_files(options: argparse.Namespace) -> None:
@@ -25,30 +27,32 @@ def write_end_files(rig: Rig, options: argparse.Namespace) -> int:
     """Write what the options ask for. STATUS_OK, or STATUS_USAGE after a sentence on stderr for each that failed."""
     written = []
     if options.screenshot is not None:
-        written.append(_write_screenshot(rig, Path(options.screenshot)))
+        written.append(_write_screenshot(rig, options.screenshot))
     if options.save_xen is not None:
-        written.append(_write_save_xen(rig, Path(options.save_xen)))
+        written.append(_write_save_xen(rig, options.save_xen))
     return max(written, default=STATUS_OK)
 
 
 def _check_screenshot(name: str) -> None:
-    path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(name):
         raise UsageError(f"--screenshot {name} is a directory: name a file in it")
-    if not path.parent.is_dir():
+    folder = os.path.dirname(name) or "."
+    if not os.path.isdir(folder):
         raise UsageError(f"--screenshot {name}: there is no folder for a file of this name")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    if not os.access(name if os.path.exists(name) else folder, os.W_OK):
         raise UsageError(f"--screenshot {name}: the file may not be written")
 
 
 def _check_save_xen(options: argparse.Namespace) -> None:
     """Raises UsageError for an image of this run, too."""
+    from pathlib import Path
+
     from xenbridge.xen.files import FileError
     from xenbridge.xen.stream_files import check_writable
 
     path = Path(options.save_xen)
     for image in input_files(options):
-        if path.exists() and image.exists() and path.samefile(image):
+        if path.exists() and os.path.exists(image) and path.samefile(image):
             raise UsageError(f"--save-xen {options.save_xen!r} is an image of this run: name another file")
     try:
         check_writable(path)
@@ -56,25 +60,29 @@ def _check_save_xen(options: argparse.Namespace) -> None:
         raise UsageError(f"--save-xen {error}") from error
 
 
-def _write_screenshot(rig: Rig, path: Path) -> int:
+def _write_screenshot(rig: Rig, name: str) -> int:
     """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
+    from pathlib import Path
+
     from repl.plots import PlotError, write_png
 
     try:
-        write_png(rig.worker.call(rig.debugger.picture), path)
+        write_png(rig.worker.call(rig.debugger.picture), Path(name))
     except (PlotError, DebuggerError) as error:
         notice(f"--screenshot: {error}")
         return STATUS_USAGE
     return STATUS_OK
 
 
-def _write_save_xen(rig: Rig, path: Path) -> int:
+def _write_save_xen(rig: Rig, name: str) -> int:
     """STATUS_OK, or STATUS_USAGE after a sentence on stderr."""
+    from pathlib import Path
+
     from xenbridge.xen.files import FileError
     from xenbridge.xen.stream_files import save_file
 
     try:
-        notices = rig.worker.call(lambda: save_file(rig.machine, path))
+        notices = rig.worker.call(lambda: save_file(rig.machine, Path(name)))
     except (FileError, DebuggerError) as error:
         notice(f"--save-xen: {error}")
         return STATUS_USAGE

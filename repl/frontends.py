@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repl.options import UsageError
@@ -12,6 +10,8 @@ from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig
 
 if TYPE_CHECKING:
+    import argparse
+
     from repl.script import Line, Printer
 
 
@@ -19,6 +19,8 @@ def script_lines(options: argparse.Namespace) -> tuple[Line, ...]:
     """The lines of -c and -x, in their order. Raises UsageError for a file that cannot be read."""
     if not options.script:
         return ()
+    from pathlib import Path
+
     from repl.script import Line, ScriptError, file_lines
 
     lines: list[Line] = []

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from emu.named import Enum
 from emu.views import PictureView
 from repl.command import Result
 
@@ -22,7 +23,7 @@ def plain(value: object) -> Any:
         return value.pattern
     if isinstance(value, enum.Flag):
         return [member.name.lower() for member in value if member.name]
-    if isinstance(value, enum.Enum):
+    if isinstance(value, (enum.Enum, Enum)):
         return plain(value.value)
     if isinstance(value, (bytes, bytearray)):
         return value.hex()

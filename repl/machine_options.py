@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emu.engine import CheckLevel, EngineError
 from emu.firmware.payload import KernelError
@@ -17,6 +16,9 @@ from repl.media import open_media
 from repl.natively import HOSTS, keeper_of, native_config
 from repl.options import UsageError, choose, parse_count, parse_memory
 from repl.outcome import notice
+
+if TYPE_CHECKING:
+    import argparse
 
 #: What building a machine may fail with: each is one sentence.
 BUILD_FAILURES = (MachineError, EngineError, FirmwareError, KernelError, MediaError, UntilError)
@@ -59,12 +61,14 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     config.native = native_config(options, notice)
     config.keeper = keeper_of(options, config.native) or config.keeper
     open_media(options, config)
-    roms = [(Path(path).name, read_rom(Path(path), "option ROM")) for path in options.option_rom]
+    roms = [(os.path.basename(path), read_rom(path, "option ROM")) for path in options.option_rom]
     if tour:
         if options.kernel is not None:
             raise UsageError("the tour and --kernel: the machine can start in one of them")
         config.firmware, config.shadow = tour_rom(), False
     elif options.kernel is not None and options.firmware is not None:
+        from pathlib import Path
+
         from emu.firmware import kernelrom
         from emu.firmware.kernels import load_kernel_after_post
 
@@ -77,6 +81,8 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
             raise UsageError(
                 "--option-rom and --kernel: no firmware runs that would call the ROM: name one with --firmware"
             )
+        from pathlib import Path
+
         from emu.firmware.kernels import load_kernel
 
         config.payload = load_kernel(
@@ -107,10 +113,10 @@ def _firmware(name: str | None, config: MachineConfig, roms: list[tuple[str, byt
         config.option_roms = [data for _, data in roms]
 
 
-def input_files(options: argparse.Namespace) -> list[Path]:
+def input_files(options: argparse.Namespace) -> list[str]:
     """The files that a run reads."""
     names = [
         options.image, *options.floppy, *options.disk, *options.cdrom, *options.virtio, *options.option_rom,
         options.firmware, options.kernel, *options.initrd,
     ]  # fmt: skip
-    return [Path(name) for name in names if name is not None]
+    return [name for name in names if name is not None]

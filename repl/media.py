@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emu.devices.floppy_drive import FORMATS
 from emu.machine import MachineConfig
 from emu.media import SECTOR, Disk
 from repl.options import UsageError, choose
+
+if TYPE_CHECKING:
+    import argparse
 
 BOOT_DEVICES = ("floppy", "disk", "cdrom")
 #: ISO 9660: the primary volume descriptor is in logical sector 16 and has "CD001" behind its type.
@@ -34,17 +36,17 @@ def open_media(options: argparse.Namespace, config: MachineConfig) -> None:
     try:
         image = None
         if options.image is not None:
-            disk = Disk.open(Path(options.image), write=options.write)
+            disk = Disk.open(options.image, write=options.write)
             opened.append(disk)
             image = kind_of(disk)
             found[image].append(disk)
         for kind in BOOT_DEVICES:
             for path in getattr(options, kind):
-                opened.append(Disk.open(Path(path), write=options.write and kind != "cdrom"))
+                opened.append(Disk.open(path, write=options.write and kind != "cdrom"))
                 found[kind].append(opened[-1])
             if len(found[kind]) > _MOST[kind]:
                 raise UsageError(f"{len(found[kind])} images are {kind} images: {_MOST[kind]} can be there")
-        virtio = [Disk.open(Path(path), write=options.write) for path in options.virtio]
+        virtio = [Disk.open(path, write=options.write) for path in options.virtio]
         opened += virtio
         config.boot = _order(options.boot, image, {**found, "disk": found["disk"] + virtio})
     except BaseException:

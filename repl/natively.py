@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import time
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 from repl.options import UsageError, choose
 
 if TYPE_CHECKING:
+    import argparse
+
     from emu.keeper import Keeper
     from emu.ledger import Costs
     from emu.transitions import NativeConfig

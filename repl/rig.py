@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import gc
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -24,6 +22,8 @@ from repl.outcome import STATUS_BUDGET, STATUS_DIED, STATUS_OK, notice
 from repl.sink import Sink
 
 if TYPE_CHECKING:
+    import argparse
+
     from repl.session import Session
     from stub.server import Server
     from xenbridge.signals import Signals
@@ -197,7 +197,7 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
         for sink in sinks:
             sink.open(input_files(options))
         if options.load_xen is not None:
-            _load_xen(rig, Path(options.load_xen))
+            _load_xen(rig, options.load_xen)
         if options.limit is not None:
             limit = parse_count("--limit", options.limit)
             rig.worker.call(lambda: rig.debugger.set_limit(limit))
@@ -210,14 +210,16 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
                 notice(f"output was lost: {sink.error}")
 
 
-def _load_xen(rig: Rig, path: Path) -> None:
+def _load_xen(rig: Rig, name: str) -> None:
     """Continue what a Xen save stream holds. Raises UsageError."""
+    from pathlib import Path
+
     from xenbridge.xen.files import FileError
     from xenbridge.xen.stream_files import load_file
 
     def load() -> list[str]:
-        notices = load_file(rig.machine, path)
-        rig.debugger.loaded(f"loaded from {path}")
+        notices = load_file(rig.machine, Path(name))
+        rig.debugger.loaded(f"loaded from {name}")
         return notices
 
     try:

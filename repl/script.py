@@ -59,7 +59,7 @@ def file_lines(path: Path) -> tuple[Line, ...]:
     return tuple(Line(line, f"{path}:{number}") for number, line in enumerate(text.splitlines(), 1))
 
 
-def stream_lines(stream: TextIO, name: str = "stdin") -> Iterator[Line]:
+def stream_lines(stream: Iterable[str], name: str = "stdin") -> Iterator[Line]:
     """The lines of a pipe, as they come."""
     for number, line in enumerate(stream, 1):
         yield Line(line.rstrip("\r\n"), f"{name}:{number}")

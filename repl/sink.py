@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 from repl.options import UsageError
 
@@ -20,7 +19,7 @@ class Sink:
         self._stream: io.FileIO | None = None
         self.error: str | None = None
 
-    def open(self, inputs: Iterable[Path]) -> None:
+    def open(self, inputs: Iterable[str]) -> None:
         """Raises UsageError when the file cannot be written, or is one of `inputs`; then it is untouched."""
         if self._target == "stdio":
             # At a prompt sys.stdout is one that keeps the line being typed below the output.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
 from emu.engine import Access
+from emu.record import replace
 from emu.stops import Condition, ConditionFailed
 from emu.subject import MemoryUnavailable, is_unknown
 from emu.worker import Worker

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from emu.debugger import BreakKind, Debugger, DebuggerError
+from emu.record import dataclass
 from emu.worker import Worker, WorkerClosed
 from emu.x86.modes import code_bits
 from emu.x86.state import CpuState

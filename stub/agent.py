@@ -9,9 +9,9 @@ gdb never emits, is refused when the program is read.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+from emu.record import dataclass
 from stub.agent_printf import FormatError, formatted
 from stub.target import TargetError
 

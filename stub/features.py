@@ -5,8 +5,7 @@ Formats: "Debugging with GDB", sections "General Query Packets" (qSupported) and
 
 from __future__ import annotations
 
-from xml.sax.saxutils import quoteattr
-
+from stub.markup import attribute
 from stub.target import Description, EnumType, Feature, FlagsType, Register, StructType, Type, UnionType, VectorType
 
 #: What is advertised, in words; for documents and nothing else, since what is advertised follows from the handlers.
@@ -60,17 +59,17 @@ def target_xml(description: Description) -> str:
 def _feature(feature: Feature) -> str:
     types = "".join(_type(type) for type in feature.types)
     registers = "".join(_register(register) for register in feature.registers)
-    return f"<feature name={quoteattr(feature.name)}>\n{types}{registers}</feature>\n"
+    return f"<feature name={attribute(feature.name)}>\n{types}{registers}</feature>\n"
 
 
 def _register(register: Register) -> str:
     attributes = [
-        f"name={quoteattr(register.name)}",
+        f"name={attribute(register.name)}",
         f'bitsize="{register.bits}"',
-        f"type={quoteattr(register.type)}",
+        f"type={attribute(register.type)}",
     ]
     if register.group:
-        attributes.append(f"group={quoteattr(register.group)}")
+        attributes.append(f"group={attribute(register.group)}")
     if not register.saved:
         attributes.append('save-restore="no"')
     return f"<reg {' '.join(attributes)}/>\n"
@@ -79,18 +78,18 @@ def _register(register: Register) -> str:
 def _type(type: Type) -> str:
     match type:
         case FlagsType():
-            rows = "".join(f'<field name={quoteattr(b.name)} start="{b.low}" end="{b.high}"/>\n' for b in type.fields)
-            return f'<flags id={quoteattr(type.id)} size="{type.size}">{rows}</flags>\n'
+            rows = "".join(f'<field name={attribute(b.name)} start="{b.low}" end="{b.high}"/>\n' for b in type.fields)
+            return f'<flags id={attribute(type.id)} size="{type.size}">{rows}</flags>\n'
         case EnumType():
-            rows = "".join(f'<evalue name={quoteattr(name)} value="{value}"/>\n' for name, value in type.values)
-            return f'<enum id={quoteattr(type.id)} size="{type.size}">{rows}</enum>\n'
+            rows = "".join(f'<evalue name={attribute(name)} value="{value}"/>\n' for name, value in type.values)
+            return f'<enum id={attribute(type.id)} size="{type.size}">{rows}</enum>\n'
         case StructType():
-            return f"<struct id={quoteattr(type.id)}>{_members(type)}</struct>\n"
+            return f"<struct id={attribute(type.id)}>{_members(type)}</struct>\n"
         case UnionType():
-            return f"<union id={quoteattr(type.id)}>{_members(type)}</union>\n"
+            return f"<union id={attribute(type.id)}>{_members(type)}</union>\n"
         case VectorType():
-            return f'<vector id={quoteattr(type.id)} type={quoteattr(type.type)} count="{type.count}"/>\n'
+            return f'<vector id={attribute(type.id)} type={attribute(type.type)} count="{type.count}"/>\n'
 
 
 def _members(type: StructType | UnionType) -> str:
-    return "".join(f"<field name={quoteattr(name)} type={quoteattr(kind)}/>\n" for name, kind in type.fields)
+    return "".join(f"<field name={attribute(name)} type={attribute(kind)}/>\n" for name, kind in type.fields)

@@ -10,9 +10,9 @@ import socket
 import stat
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+from emu.record import dataclass
 from stub.exchange import Exchanged, Known, exchange
 from stub.known import Exchanger, Library, load_library
 

@@ -6,8 +6,7 @@ packets are hexadecimal without prefix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from emu.record import dataclass
 from stub.trace_messages import TraceMessage
 
 #: The machine is the only process there is; gdb calls it that ("Packets", thread-id).

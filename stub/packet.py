@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass
+
+from emu.record import dataclass
 
 #: "Interrupts": the byte that interrupts a running target, sent outside packets.
 INTERRUPT = 0x03

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from emu.record import replace
 from stub import messages
 from stub.handlers import nonstop, resume
 from stub.handlers.base import Answer, Context, error_text

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from operator import itemgetter
 
+from emu.record import dataclass, field
 from emu.x86.flags import Flag
 from emu.x86.registers import MSRS, REGISTERS
 from emu.x86.state import GENERAL, CpuState

@@ -15,8 +15,8 @@ mode that goes for memory only. In MONITOR, packets wait. Everything here runs o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
+from emu.record import dataclass, replace
 from stub import messages
 from stub.ahead import Ahead
 from stub.exchange import Known

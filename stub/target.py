@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
+
+from emu.record import dataclass, field
 
 #: gdb's own signal numbers (gdb's include/gdb/signals.def), not the host's.
 SIGNAL_NONE, SIGNAL_INT, SIGNAL_TRAP, SIGNAL_ABRT = 0, 2, 5, 6

@@ -5,7 +5,7 @@ A tracepoint is named by its number and its address (linear), as one of gdb's ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from emu.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 
+from emu.record import dataclass, field
 from stub.target import TargetError
 from stub.trace_messages import TraceAction
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from forked import Nursery, popen_of
+
 # Examples are judged by their number, never by their time: machines differ.
 settings.register_profile("v2e", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("quick", parent=settings.get_profile("v2e"), max_examples=25)
 settings.register_profile("soak", parent=settings.get_profile("v2e"), max_examples=100_000)
 settings.load_profile("v2e")
 
@@ -20,6 +24,7 @@ def pytest_addoption(parser):
         "--streams", type=int, default=8, metavar="N", help="seeds of random instruction streams, beyond the first"
     )
 
+    parser.addoption("--forked", action="store_true", help="fork v2e's processes from one that has it loaded")
     parser.addoption("--soak", action="store_true", help="the tests marked `soak` too, which take minutes each")
 
 
@@ -41,6 +46,12 @@ def pytest_configure(config):
     # A job in the background of a shell inherits an ignored SIGINT and hands it on to what the tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("--forked"):
+        nursery = Nursery()
+        patch = pytest.MonkeyPatch()
+        patch.setattr(subprocess, "Popen", popen_of(nursery))
+        config.add_cleanup(nursery.close)
+        config.add_cleanup(patch.undo)
     # The entry point registers the plugin as `v2e`; a checkout that is not installed registers it here.
     if not config.pluginmanager.has_plugin("v2e"):
         from repl import pytest_plugin

@@ -24,7 +24,7 @@ from machines import rom_text
 from repl.harness import Server
 
 RECORDED = Path(__file__).parent / "stub" / "recorded"
-SECONDS = 30
+SECONDS = 60
 PAUSE = 0.5  #: seconds between two lines of a live session
 #: A boot ROM: counts at 500h for ever, in a function.
 LOOP = rom_text("""

@@ -32,6 +32,50 @@ def rom_text(body: str, data: str = "") -> str:
         """
 
 
+def protected(start: str, descriptors: str) -> str:
+    """Code for `rom_text` that jumps in protected mode to `start`, SELECTOR:LABEL, with a stack at 0:7000h until then;
+    `descriptors` are those of its GDT behind the null one."""
+    return f"""
+        mov ss, ax
+        mov sp, 0x7000
+        lgdt [cs:pointer]
+        mov eax, cr0
+        or al, 1
+        mov cr0, eax
+        jmp {start}
+    align 8
+    gdt:
+        dq 0
+        {descriptors}
+    pointer:
+        dw $-gdt-1
+        dd 0xf0000+gdt
+    """
+
+
+def calling(setup: str = "") -> str:
+    """Code for `rom_text`, behind `setup` a loop that counts at 500h and calls CALLED, which counts at 502h."""
+    return f"""
+        {setup}
+        mov ss, ax
+        mov sp, 0x1000
+    again:
+        inc word [0x500]
+        call work
+        mov cx, 5
+    spin:
+        loop spin
+        jmp again
+    times 0x100-($-$$) nop
+    work:
+        inc word [0x502]
+        ret
+    """
+
+
+CALLED = 0xF0100
+
+
 @functools.cache
 def rom(body: str, data: str = "") -> bytes:
     """The ROM of `rom_text`."""

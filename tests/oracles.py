@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 import pytest
 
+from asm import IMAGES, assemble
+
 #: Seconds after which a run is killed and the test fails. Only a safety net: the images end in well under one.
 TIMEOUT = 60.0
-IMAGES = Path(__file__).parent / "images"
 
 _QEMU = "qemu-system-x86_64"
 _BOCHS = "bochs"
@@ -67,17 +68,8 @@ class Media(NamedTuple):
 
 def assemble_image(name: str, **symbols: int) -> bytes:
     """The bytes of tests/images/<name>.asm, with `symbols` defined. Skips the test when nasm is not installed."""
-    nasm = shutil.which("nasm")
-    if nasm is None:
-        pytest.skip("nasm is not installed")
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "out.bin")
-        defined = [f"-D{symbol}={value}" for symbol, value in symbols.items()]
-        command: list[str | Path] = [nasm, "-f", "bin", *defined, "-I", f"{IMAGES}/", "-o", out, IMAGES / f"{name}.asm"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ValueError(f"nasm: {done.stderr}")
-        return out.read_bytes()
+    defined = "".join(f"%define {symbol} {value}\n" for symbol, value in symbols.items())
+    return assemble(defined + (IMAGES / f"{name}.asm").read_text())
 
 
 def run_qemu(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 30  #: seconds
+PATIENCE = 60  #: seconds
 
 
 def ask(rom: bytes, folder: Path, commands: Sequence[str], ready: tuple[str, str]) -> dict[str, str]:

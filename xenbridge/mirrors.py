@@ -119,6 +119,12 @@ class MirroredLapic(Lapic):
         self._refresh()
         return super().view()
 
+    def restore(self, state: LapicState) -> None:
+        """The hypervisor's state is not taken back; where the page is, and how it is reached, is known here."""
+        if self._state.base != state.base:
+            self._state.base = state.base
+            self.on_base()
+
 
 class MirroredIoApic(IoApic):
     """The I/O APIC."""
@@ -147,6 +153,9 @@ class MirroredIoApic(IoApic):
         self._state = self._mirrors.look().ioapic
         return super().view()
 
+    def restore(self, state: IoApicState) -> None:
+        """The hypervisor's state is not taken back."""
+
 
 class MirroredPit(Pit8254):
     """The 8254."""
@@ -173,6 +182,9 @@ class MirroredPit(Pit8254):
         self._refresh()
         return super().view()
 
+    def restore(self, state: PitState) -> None:
+        """The hypervisor's state is not taken back."""
+
 
 class MirroredPort61(Port61):
     """System control port B."""
@@ -193,3 +205,6 @@ class MirroredPort61(Port61):
 
     def reset(self) -> None:
         """The hypervisor's is reset with the others."""
+
+    def restore(self, state: Port61State) -> None:
+        """The hypervisor's state is not taken back."""

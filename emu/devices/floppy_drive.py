@@ -9,9 +9,9 @@ FORMAT TRACK makes besides, and deleted data marks, are kept in the drive's stat
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
 
 from emu.media import SECTOR, Disk
+from emu.named import NamedTuple
 from emu.record import dataclass, field
 
 #: Bytes of an MFM sector: sync 12, address mark 4, ID 4, CRC 2; then gap 22, sync 12, data mark 4, data, CRC 2.

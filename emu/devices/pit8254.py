@@ -396,6 +396,13 @@ class Pit8254:
         quiet = self._at(index, now).quiet()
         return MAX_QUIET if quiet is None else quiet
 
+    def quiet_toggle(self, index: int, now: int) -> int:
+        """As `quiet`, of the flip-flop of `toggle`, which does not change when OUT falls."""
+        counter = self._at(index, now)
+        if counter.mode == 2 and counter.loaded > 1 and counter.counting and not (counter.load or counter.trigger):
+            return counter.ce - 1
+        return self.quiet(index, now)
+
     def _at(self, index: int, now: int) -> Counter:
         """Counter `index` as of `now`. Counter 0 is copied, its edges being still to be told to `irq0`; the others
         have nobody to tell, and how far they have been carried does not show."""
@@ -561,7 +568,7 @@ class Port61:
     def quiet_pulses(self) -> int:
         """For how many CLK pulses from now on a read gives the same, unless a port is written."""
         now = self._clock.now
-        return min(self._pit.quiet(1, now), self._pit.quiet(2, now))
+        return min(self._pit.quiet_toggle(1, now), self._pit.quiet(2, now))
 
     def write(self, offset: int, value: int, size: int) -> None:
         """Bits 4-7 are read-only."""

@@ -11,14 +11,50 @@ Time is computed when looked at. A timer is armed only while an enabled interrup
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from typing import Final, Protocol
 
 from emu.clock import Clock
 from emu.record import dataclass, field, replace
 from emu.views import DeviceView, FieldView
 
+
+class Date(Protocol):
+    """As `datetime.datetime` has it. That module takes 2 ms to load, which a machine that starts in 2020 can save."""
+
+    @property
+    def year(self) -> int: ...
+    @property
+    def month(self) -> int: ...
+    @property
+    def day(self) -> int: ...
+    @property
+    def hour(self) -> int: ...
+    @property
+    def minute(self) -> int: ...
+    @property
+    def second(self) -> int: ...
+    def isoweekday(self) -> int:
+        """Monday is 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Midnight:
+    """The beginning of a day."""
+
+    year: int
+    month: int
+    day: int
+    weekday: int  #: Monday is 1
+    hour: int = 0
+    minute: int = 0
+    second: int = 0
+
+    def isoweekday(self) -> int:
+        return self.weekday
+
+
 #: What the clock shows at virtual time 0: a fixed date, so that equal runs read equal times. It was a Wednesday.
-START = datetime(2020, 1, 1)
+START: Final = Midnight(2020, 1, 1, weekday=3)
 
 SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM = range(6)
 DAY_OF_WEEK, DAY, MONTH, YEAR = range(6, 10)
@@ -100,7 +136,7 @@ class State:
         minutes, seconds = (min(self._decode(self.ram[i]), 59) for i in (MINUTES, SECONDS))
         return self._hour() * 3600 + minutes * 60 + seconds
 
-    def set_date(self, date: datetime) -> None:
+    def set_date(self, date: Date) -> None:
         """All time registers, in the format that register B says."""
         ram = self.ram
         ram[SECONDS], ram[MINUTES] = self._encode(date.second), self._encode(date.minute)
@@ -263,7 +299,7 @@ class State:
 class Rtc:
     """Ports 70h (index; bit 7 masks NMI; write-only) and 71h (data). `irq8(level)` follows IRQF."""
 
-    def __init__(self, clock: Clock, irq8: Callable[[bool], None], nvram: bytes = b"", start: datetime = START) -> None:
+    def __init__(self, clock: Clock, irq8: Callable[[bool], None], nvram: bytes = b"", start: Date = START) -> None:
         """`nvram`: the RAM, up to 128 bytes by index; its time registers are replaced by `start`.
 
         Raises ValueError for more."""

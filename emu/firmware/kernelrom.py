@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import struct
 
+from emu.firmware.assembled import assembled
 from emu.record import dataclass
 
 #: In fw_cfg, where the ROM looks for it; "opt/" is for files that are not QEMU's own (its docs/specs/fw_cfg.rst).
@@ -41,5 +41,5 @@ def enter_multiboot(entry: int, information: int, map_address: int, map_room: in
 
 def rom() -> bytes:
     """The assembled ROM, its bytes summing up to 0 as a firmware demands."""
-    image = importlib.resources.files("emu.firmware").joinpath("kernelrom.bin").read_bytes()
+    image = assembled("kernelrom.bin")
     return image[:-1] + bytes((-sum(image) & 0xFF,))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emu import layout
 from emu.record import dataclass
 from emu.x86.state import CR0_PE, CpuState, Segment, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAGE = 0x1000
 #: Conventional RAM ends here for whom is told: the last KiB is where PCs keep their extended BIOS data area.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import struct
 
+from emu.firmware.assembled import assembled
 from emu.record import dataclass
 
 #: Offset of the table of stops in the ROM: 16 bytes an entry, a little-endian linear address and 12 bytes of name
@@ -47,7 +47,7 @@ class TourStop:
 
 def rom() -> bytes:
     """The assembled ROM: 64 KiB that end at 4 GiB, and at 1 MiB in the low copy."""
-    return importlib.resources.files("emu.firmware").joinpath("tour.bin").read_bytes()
+    return assembled("tour.bin")
 
 
 def stops() -> tuple[TourStop, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from zlib import crc32
 
 
@@ -10,6 +10,9 @@ def sources_checksum() -> int:
     """CRC-32 of every source file, in the order of their names: the library has that of what it was built from
     (V2E_SOURCES, set by setup.py)."""
     checksum = 0
-    for path in sorted(Path(__file__).parent.glob("*.[ch]")):
-        checksum = crc32(path.read_bytes(), checksum)
+    folder = os.path.dirname(__file__)
+    for name in sorted(os.listdir(folder)):
+        if name.endswith((".c", ".h")):
+            with open(os.path.join(folder, name), "rb", buffering=0) as source:
+                checksum = crc32(source.read(), checksum)
     return checksum

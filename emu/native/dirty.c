@@ -56,30 +56,29 @@ API void v2e_fast_trace_writes(engine *e, uint8_t *traces)
 
 /* ---- What somebody else has written, past this engine */
 
+/* The bytes [first, end) have been written, counted as a place's own `start` is: drop the translations made from what
+ * the place has of them. */
+static void part_changed(engine *e, const struct place *place, uint64_t start, uint64_t first, uint64_t end)
+{
+    uint64_t from = first > start ? first : start;
+    uint64_t stop = end < start + place->size ? end : start + place->size;
+
+    if (from < stop)
+        v2e_fast_memory_changed(e, place->ram + from - start, place->ram + stop - start);
+}
+
 /* The bytes [host, end) of the guest's memory in this process: drop the translations made from them. */
 API void v2e_fast_host_changed(engine *e, uint64_t host, uint64_t end)
 {
-    for (uint32_t i = 0; i < e->place_count; i++) {
-        const struct place *place = e->places + i;
-        uint64_t first = host > place->host ? host : place->host;
-        uint64_t stop = end < place->host + place->size ? end : place->host + place->size;
-
-        if (first < stop)
-            v2e_fast_memory_changed(e, place->ram + first - place->host, place->ram + stop - place->host);
-    }
+    for (uint32_t i = 0; i < e->place_count; i++)
+        part_changed(e, e->places + i, e->places[i].host, host, end);
 }
 
 /* The bytes [first, end) of physical memory have been written: the same. */
 API void v2e_fast_physical_changed(engine *e, uint64_t first, uint64_t end)
 {
-    for (uint32_t i = 0; i < e->place_count; i++) {
-        const struct place *place = e->places + i;
-        uint64_t from = first > place->base ? first : place->base;
-        uint64_t stop = end < place->base + place->size ? end : place->base + place->size;
-
-        if (from < stop)
-            v2e_fast_memory_changed(e, place->ram + from - place->base, place->ram + stop - place->base);
-    }
+    for (uint32_t i = 0; i < e->place_count; i++)
+        part_changed(e, e->places + i, e->places[i].base, first, end);
 }
 
 /* Another engine has written the pages that are marked at its `traces`: drop the translations made from them, and clear

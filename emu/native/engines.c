@@ -104,7 +104,7 @@ API int v2e_fast_too_late(void)
  * others are found all the same, as Unicorn may call their replacements. */
 API const char *v2e_fast_open(const char *path, const struct layout *layout)
 {
-    void *library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+    void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
     const char *missing = NULL;
 
     if (!library)

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Final
 
 
-class InstructionClass(enum.IntFlag):
-    """The numbers are those of emu/native/events.c. SEGMENT_ES is shifted by the register's number."""
+class InstructionClass:
+    """Masks; the numbers are those of emu/native/events.c. SEGMENT_ES is shifted by the register's number."""
 
     IRET = 1 << 0
     LGDT = 1 << 1
@@ -33,25 +32,25 @@ class InstructionClass(enum.IntFlag):
     RDPMC = 1 << 22
 
 
-ES, CS, SS, DS, FS, GS = (int(InstructionClass.SEGMENT_ES) << n for n in range(6))
+ES, CS, SS, DS, FS, GS = (InstructionClass.SEGMENT_ES << n for n in range(6))
 _PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 #: One-byte opcodes without ModRM.
 _PLAIN: Final = {
     0x9A: CS, 0xEA: CS, 0xCA: CS, 0xCB: CS, 0xCC: CS, 0xCD: CS, 0xCE: CS, 0xF1: CS,
-    0xCF: CS | int(InstructionClass.IRET), 0xF4: int(InstructionClass.HLT),
+    0xCF: CS | InstructionClass.IRET, 0xF4: InstructionClass.HLT,
 }  # fmt: skip
 #: Those that 64-bit code does not have.
 _LEGACY: Final = {0x07: ES, 0x17: SS, 0x1F: DS}
 #: Behind 0Fh.
 _PLAIN_0F: Final = {
     0x05: CS, 0x07: CS, 0x34: CS, 0x35: CS, 0xA1: FS, 0xA9: GS, 0xB2: SS, 0xB4: FS, 0xB5: GS,
-    0x06: int(InstructionClass.CONTROL), 0x22: int(InstructionClass.CONTROL),
-    0x30: int(InstructionClass.WRMSR), 0x32: int(InstructionClass.RDMSR), 0x33: int(InstructionClass.RDPMC),
-    0x08: int(InstructionClass.CACHE), 0x09: int(InstructionClass.CACHE), 0xA2: int(InstructionClass.CPUID),
-    0x21: int(InstructionClass.DEBUG), 0x23: int(InstructionClass.DEBUG),
+    0x06: InstructionClass.CONTROL, 0x22: InstructionClass.CONTROL,
+    0x30: InstructionClass.WRMSR, 0x32: InstructionClass.RDMSR, 0x33: InstructionClass.RDPMC,
+    0x08: InstructionClass.CACHE, 0x09: InstructionClass.CACHE, 0xA2: InstructionClass.CPUID,
+    0x21: InstructionClass.DEBUG, 0x23: InstructionClass.DEBUG,
 }  # fmt: skip
-_GROUP_0F00: Final = {2: int(InstructionClass.LLDT), 3: int(InstructionClass.LTR)}
-_GROUP_0F01: Final = {2: int(InstructionClass.LGDT), 3: int(InstructionClass.LIDT), 7: int(InstructionClass.INVLPG)}
+_GROUP_0F00: Final = {2: InstructionClass.LLDT, 3: InstructionClass.LTR}
+_GROUP_0F01: Final = {2: InstructionClass.LGDT, 3: InstructionClass.LIDT, 7: InstructionClass.INVLPG}
 _REX_WRB: Final = 0xD
 _REX_R: Final = 4
 
@@ -88,7 +87,7 @@ def classify(code: bytes, bits: int) -> int:
     if first == 0xFF and reg in (3, 5) and memory:
         return CS
     if first == 0x87 and second == 0xDB and not rex & _REX_WRB and (bits == 16) != (0x66 in prefixes):
-        return int(InstructionClass.MAGIC)
+        return InstructionClass.MAGIC
     return 0
 
 
@@ -99,11 +98,11 @@ def _behind_0f(opcode: int, modrm: int | None, rex: int) -> int:
         return 0
     reg = modrm >> 3 & 7
     if opcode == 0x20:
-        return int(InstructionClass.READ_CR3 if reg == (0 if rex & _REX_R else 3) else InstructionClass.READ_CR)
+        return InstructionClass.READ_CR3 if reg == (0 if rex & _REX_R else 3) else InstructionClass.READ_CR
     if opcode == 0x00:
         return _GROUP_0F00.get(reg, 0)
     if opcode == 0x01:
         if reg == 6:
-            return int(InstructionClass.CONTROL)
+            return InstructionClass.CONTROL
         return _GROUP_0F01.get(reg, 0) if modrm < 0xC0 else 0
     return _PLAIN_0F.get(opcode, 0)

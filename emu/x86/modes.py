@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import enum
-
+from emu.named import Enum
 from emu.x86.state import (
     CR0_PE,
     CR0_PG,
@@ -20,7 +19,7 @@ CR4_LA57 = 1 << 12
 REAL_LIMIT = 0xFFFF
 
 
-class Mode(enum.Enum):
+class Mode(Enum):
     """An operating mode of the CPU. The value is the word shown for it; paging is separate: `paging_label`."""
 
     REAL = "real"

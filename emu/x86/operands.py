@@ -15,11 +15,11 @@ A.5); letters:
 
 from __future__ import annotations
 
-import enum
 import functools
 from collections.abc import Sequence
 from typing import Final
 
+from emu.named import Enum
 from emu.record import dataclass
 
 ES, CS, SS, DS, FS, GS = range(6)
@@ -27,7 +27,7 @@ AX, CX, DX, BX, SP, BP, SI, DI = range(8)
 LONGEST: Final = 15  #: bytes of the longest instruction (SDM vol. 2A, 2.3.11)
 
 
-class Branch(enum.Enum):
+class Branch(Enum):
     """How an instruction may change EIP within its code segment."""
 
     ALWAYS = "always"  #: JMP, CALL with a displacement

@@ -28,6 +28,8 @@ RFLAGS_TF = 1 << 8
 RFLAGS_IF = 1 << 9
 RFLAGS_DF = 1 << 10
 RFLAGS_VM = 1 << 17
+#: Flags that are always 0 (SDM vol. 1, 3.4.3).
+RFLAGS_ZERO = ~((1 << 22) - 1) | 1 << 15 | 1 << 5 | 1 << 3
 
 
 @dataclass(slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Final
 
+from emu.named import Enum
 from emu.x86.core import (
     ESP,
     MASK32,
@@ -36,7 +36,7 @@ DR7_LOCAL: Final = 0x55  #: L0 to L3, cleared by each switch (SDM vol. 3B, 17.2.
 FLAGS_KEPT: Final = 0x3F7FD7
 
 
-class Source(enum.Enum):
+class Source(Enum):
     """What began the switch."""
 
     JUMP = "jmp"

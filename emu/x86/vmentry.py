@@ -23,14 +23,14 @@ from emu.x86.state import (
     EFER_LMA,
     EFER_LME,
     RFLAGS_VM,
+    RFLAGS_ZERO,
     SEGMENTS,
     CpuState,
     Segment,
 )
 
 CR0_NW, CR0_CD = 1 << 29, 1 << 30
-#: Flags that are always 0, and the one that is always 1 (SDM vol. 1, 3.4.3).
-RFLAGS_ZERO = ~((1 << 22) - 1) | 1 << 15 | 1 << 5 | 1 << 3
+#: The flag that is always 1 (SDM vol. 1, 3.4.3).
 RFLAGS_ONE = 1 << 1
 #: Of CR4 no CPU of Intel's has other bits (SDM vol. 3A, 2.5). Which of them one has is in its CPUID.
 CR4_RESERVED = ~flags.mask(flags.CR4)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
+from emu.record import dataclass, field
 from stub import messages
 from stub.packet import PACKET_SIZE
 from stub.target import (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from emu.record import dataclass
 from stub import messages
 from stub.handlers.base import OK, UNSUPPORTED, Answer, Context, Handler, error_text
 from stub.handlers.hooks import hooks_of

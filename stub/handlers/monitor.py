@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from emu.record import dataclass
 from stub import messages
 from stub.handlers.base import Answer, Context, Handler, Monitor
 from stub.target import ShowsPc, TargetError

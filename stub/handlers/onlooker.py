@@ -3,8 +3,7 @@ commands it has those that only look: that is for their runner to say."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from emu.record import replace
 from stub import messages, trace_messages
 from stub.handlers.base import OK, Answer, Context, Gone, Handler, Monitor, Running, Silent, Stays
 from stub.handlers.monitor import COMMANDS

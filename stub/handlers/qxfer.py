@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-from xml.sax.saxutils import escape as xml
-from xml.sax.saxutils import quoteattr
 
+from emu.record import dataclass
 from stub import messages
 from stub.features import target_xml
 from stub.handlers import traceframes
 from stub.handlers.base import UNSUPPORTED, Answer, Context, Handler, error_text
+from stub.markup import attribute, content
 from stub.packet import PACKET_SIZE, escape
 from stub.target import ConditionalPoints, HasRegisters, MapsMemory, Target
 from stub.trace_target import Traces
@@ -45,7 +44,7 @@ def threads(context: Context, annex: str) -> str | None:
     told = [(context.thread_id(t), t, target.thread_name(t), target.thread_text(t)) for t in target.threads()]
     if told != context.threads[0]:  # gdb asks at each stop, and mostly it is the same
         rows = (
-            f'<thread id="{id}" core="{thread - 1}" name={quoteattr(name)}>{xml(text)}</thread>'
+            f'<thread id="{id}" core="{thread - 1}" name={attribute(name)}>{content(text)}</thread>'
             for id, thread, name, text in told
         )
         context.threads = told, f'<?xml version="1.0"?>\n<threads>{"".join(rows)}</threads>\n'

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from emu.record import replace
 from stub import messages
 from stub.handlers.base import Answer, Context, Handler, Running, constant
 from stub.target import Continues, Steps, StepsRange, StopReason, StopReport, Target, TargetError

@@ -41,6 +41,7 @@ def test_the_flat_loop_is_the_same_at_the_same_addresses():
     assert f"mov dword ptr [{guests.COUNTER_ADDRESS:#x}], ecx" in code.values()
 
 
+@pytest.mark.slow
 def test_raw_figures_are_measured_of_a_stub_in_turns(tmp_path):
     found = dict(raw_figures.samples(raw_figures.FIGURES, (V2e(),), 1, tmp_path))
     assert [figure.name for figure in found] == [figure.name for figure in raw_figures.FIGURES]

@@ -186,6 +186,7 @@ def test_a_closed_machine_can_still_be_saved() -> None:
     assert others[0].fingerprint() == others[1].fingerprint()
 
 
+@pytest.mark.parametrize("run_loop", [pytest.param("gate", marks=pytest.mark.slow), "fast"], indirect=True)
 @both_loops
 def test_random_stores_are_all_saved_at_random_instants() -> None:
     source = f"""

@@ -53,7 +53,9 @@ def word(guest: Debugger, address: int) -> int:
     return int.from_bytes(guest.read_linear(address, 2), "little")
 
 
-@pytest.mark.parametrize("slice", [None, 997, 13])
+@pytest.mark.parametrize(
+    "slice", [pytest.param(None, marks=pytest.mark.slow), 997, pytest.param(13, marks=pytest.mark.slow)]
+)
 def test_a_condition_is_asked_once_for_each_arrival(loop: str, slice: int | None) -> None:
     guest = debugger(TICKING, slice=slice)
     asked = {MAIN: 0, ROUTINE: 0}

@@ -12,7 +12,7 @@ from emu.debugger import Debugger, StopKind
 from emu.engine import Access, Watch
 from emu.machine import Machine
 from emu.media import Disk
-from emu.unicorn_engine import HELPER, UnicornEngine
+from emu.unicorn_engine import UnicornEngine
 from emu.views import FingerprintView
 from machines import debugger, rom
 from reproducible import (
@@ -25,6 +25,7 @@ from reproducible import (
     check_watchpoints,
     run_to,
 )
+from run_loops import needs_helper
 
 SECTORS = 64
 #: Each word of the disk is another one: the number of it.
@@ -251,11 +252,6 @@ def run(
 
 def test_words_arrive_in_order_in_the_portable_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch, "gate")
-
-
-needs_helper = pytest.mark.skipif(
-    isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
-)
 
 
 @needs_helper

@@ -182,6 +182,7 @@ def test_seabios_runs_alike_with_a_buffer_that_fills(plain: object, monkeypatch:
 # -- many engines
 
 
+@pytest.mark.slow
 def test_four_threads_boot_four_machines_alike() -> None:
     machines = [reading_debugger() for _ in range(4)]
     found: list[object] = [None] * 4

@@ -107,8 +107,11 @@ def happened(session: Debugger) -> list[Event]:
     return [event for event in session.machine.journal if event.kind != "stop"][-100:]  # the ring holds 256
 
 
-@pytest.mark.parametrize("kind", ["tour", "seabios"])
-def test_looking_ahead_again_and_again_changes_nothing_of_the_run(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "looks"),
+    [("tour", 12), *(pytest.param(kind, 60, marks=pytest.mark.slow) for kind in ("tour", "seabios"))],
+)
+def test_looking_ahead_again_and_again_changes_nothing_of_the_run(kind: str, looks: int) -> None:
     def make() -> Debugger:
         if kind == "tour":
             return machines.debugger(tour.rom(), memory=4 << 20)
@@ -118,7 +121,7 @@ def test_looking_ahead_again_and_again_changes_nothing_of_the_run(kind: str) -> 
     plain = make()
     run_to(plain, end)
     looked = make()
-    for instant in range(1_003, end, end // 60):
+    for instant in range(1_003, end, end // looks):
         run_to(looked, instant)
         for rules in RULES.values():
             looked.why(rules)

@@ -65,7 +65,8 @@ def test_on_phases_learn_is_cheaper_than_every_fixed_dwell_with_the_same_outcome
     assert learned.ledger.cycles < 1.05 * seen.clairvoyant
 
 
-@pytest.mark.parametrize("name", ["PIT polling", pytest.param("serial output", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["PIT polling", "serial output"])
 def test_where_nothing_changes_learn_is_near_the_best_fixed_dwell(name: str, runs: Runs) -> None:
     native, _, seen = runs.recorded(name)
     learned = runs.under(name, "learn")
@@ -87,6 +88,7 @@ def test_accesses_that_the_emulator_answers_by_itself_are_caught_too(runs: Runs)
     assert learned.ledger.caught >= 640 * 480 // 8
 
 
+@pytest.mark.slow
 def test_slices_change_nothing_of_the_guest_and_little_of_the_cost(runs: Runs) -> None:
     """Accesses that the emulator answers by itself are told in heaps, which end where a slice does."""
     whole = runs.under("serial output", "learn")

@@ -14,7 +14,14 @@ from emu.rental import Prices, Touch, best_fixed, clairvoyant, replay
 FREE_HOPS = Prices(75_000, 0, 0, 30, 1)
 MODEL = Prices(75_000, 75_000, 75_000, 30, 1)
 SLOW_HOPS = Prices(10_000, 150_000, 200_000, 3, 0.5)
-ALL = pytest.mark.parametrize("prices", [FREE_HOPS, MODEL, SLOW_HOPS], ids=["free hops", "model", "slow hops"])
+ALL = pytest.mark.parametrize(
+    "prices",
+    [
+        pytest.param(FREE_HOPS, id="free hops"),
+        pytest.param(MODEL, id="model"),
+        pytest.param(SLOW_HOPS, id="slow hops", marks=pytest.mark.slow),
+    ],
+)
 A, B, END = "pio 0x1f7", "pio 0x60", Touch("end", 1, True)
 FIXED = (0, *EDGES[:80], 1 << 40)
 

@@ -104,15 +104,9 @@ def on_loop(second: Second, block: int = 500) -> LockstepMachine:
     return LockstepMachine(MachineConfig(memory=1 << 20, firmware=rom(LOOP), shadow=False), second, block)
 
 
-@pytest.mark.parametrize(
-    ("machine", "second"),
-    [
-        ("pc", "emulator"),
-        ("isapc", "hooked"),
-        pytest.param("isapc", "emulator", marks=pytest.mark.slow),
-        pytest.param("pc", "hooked", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("second", ["emulator", "hooked"])
+@pytest.mark.parametrize("machine", ["pc", "isapc"])
 def test_the_tour_on_two_emulators_in_other_settings_never_parts(machine: str, second: str) -> None:
     config = MachineConfig(machine=machine, firmware=tour_rom(), shadow=False)
     plain = build_machine(config)

@@ -56,7 +56,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Machine, Machine]]:
 
 @pytest.mark.parametrize(
     "pair",
-    [tour_rom(), rom(POLLS), rom(STRING), rom(TICKED)],
+    [pytest.param(tour_rom(), marks=pytest.mark.slow), rom(POLLS), rom(STRING), rom(TICKED)],
     ids=["tour", "polls", "strings", "interrupts"],
     indirect=True,
 )

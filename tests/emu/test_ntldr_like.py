@@ -31,7 +31,7 @@ from xenbridge.model import make_model
 #: Geometry that all BIOSes agree on.
 SIZE = 20 * 16 * 63 * 512
 DONE = 0x21
-POLICIES = ("emulated", pytest.param("native", marks=pytest.mark.slow), "dwell:50", "learn")
+POLICIES = (*(pytest.param(policy, marks=pytest.mark.slow) for policy in ("emulated", "native", "learn")), "dwell:50")
 
 
 @functools.cache

@@ -70,6 +70,7 @@ def test_the_tables_that_seabios_linked_sum_to_zero():
     assert len(found[b"FACP"]) == 116  # ACPI 1.0b, table 5-5
 
 
+@pytest.mark.slow
 def test_slices_leave_no_trace():
     prints = []
     for piece in (None, 9973, 501):

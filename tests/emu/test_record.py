@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import pickle
@@ -126,6 +127,21 @@ def test_the_first_object_of_a_class_is_refused_with_the_standard_words(values: 
             kinds["Plain"](*values, **named)
         words.append(str(refused.value).split("Plain.")[-1])
     assert words[0] == words[1]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("module", [emu.record, dataclasses])
+def test_without_eq_an_object_equals_itself_alone_and_can_be_a_key(module: Any, frozen: bool) -> None:
+    @module.dataclass(frozen=frozen, slots=True, eq=False)
+    class Same:
+        a: int
+
+    one, other = Same(1), Same(1)
+    assert one != other
+    assert {one: "one", other: "other"}[one] == "one"
+    assert repr(one) == repr(other)
+    with pytest.raises(dataclasses.FrozenInstanceError) if frozen else contextlib.nullcontext():
+        one.a = 2
 
 
 def test_a_standard_field_is_refused() -> None:

@@ -7,14 +7,11 @@ import pytest
 from emu.debugger import Debugger
 from emu.devices.hpet import Hpet
 from emu.devices.shared_ports import SharedPorts
-from emu.stops import StopKind
-from emu.unicorn_engine import HELPER, UnicornEngine
-from machines import debugger, rom
+from emu.layout import HPET
+from reaching import run_reaching
+from run_loops import needs_helper
 from virtual_time import VirtualTime
 
-needs_helper = pytest.mark.skipif(
-    isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
-)
 TURNS = 200
 #: The counter is read whole and by halves, words and bytes, while it stands, is set, and counts; between the turns a
 #: timer's comparator is written, and an interrupt's time passes in HLT. All that is read is stored.
@@ -71,21 +68,9 @@ BODY = f"""
 
 
 def run(monkeypatch: pytest.MonkeyPatch, loop: str, **config: object) -> tuple[Debugger, list[int]]:
-    """The machine behind BODY, and the addresses of memory that were read from Python."""
-    monkeypatch.setenv("V2E_ENGINE", loop)
-    made = debugger(rom(BODY), machine="pc", memory=4 << 20, **config)
-    executor = made.machine.executor
-    assert isinstance(executor, UnicornEngine)
-    assert executor.run_loop == loop
-    reached: list[int] = []
-    mmio = made.machine.mmio
-    read = mmio.mmio_read
-    monkeypatch.setattr(mmio, "mmio_read", lambda address, size: reached.append(address) or read(address, size))
-    made.set_limit(10_000_000)
-    made.begin_continue()
-    stop = made.run()
-    assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0), stop.text
-    return made, reached
+    """The machine behind BODY, and the addresses of the HPET that were read from Python."""
+    made, reached = run_reaching(monkeypatch, loop, BODY, machine="pc", memory=4 << 20, **config)
+    return made, [address for address in reached if address >= HPET]
 
 
 @needs_helper

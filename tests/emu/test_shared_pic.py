@@ -7,12 +7,9 @@ import pytest
 
 from emu.debugger import Debugger
 from emu.stops import StopKind
-from emu.unicorn_engine import HELPER, UnicornEngine
 from machines import debugger, rom
-
-needs_helper = pytest.mark.skipif(
-    isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
-)
+from reaching import run_reaching
+from run_loops import needs_helper
 
 #: IRQ 0 every 30 CLK pulses, handled as Linux does it (mask, EOI, unmask), every other time by a specific EOI; COM1's
 #: transmitter interrupts with each turn, RTC's periodic interrupt comes through the slave. The turns mask at random,
@@ -205,29 +202,9 @@ clock:                          ; the first access is the master's, which no one
 """
 
 
-def run(
-    monkeypatch: pytest.MonkeyPatch, loop: str, traced: bool = False, **config: object
-) -> tuple[Debugger, list[int]]:
+def run(monkeypatch: pytest.MonkeyPatch, loop: str, **config: object) -> tuple[Debugger, list[int]]:
     """The machine behind BODY, and the ports whose accesses reached Python."""
-    monkeypatch.setenv("V2E_ENGINE", loop)
-    made = debugger(rom(BODY), **config)
-    executor = made.machine.executor
-    assert isinstance(executor, UnicornEngine)
-    assert executor.run_loop == loop
-    reached: list[int] = []
-    ports = made.machine.ports
-    port_in, port_out = ports.port_in, ports.port_out
-    monkeypatch.setattr(ports, "port_in", lambda port, size: reached.append(port) or port_in(port, size))
-    monkeypatch.setattr(
-        ports, "port_out", lambda port, size, value: reached.append(port) or port_out(port, size, value)
-    )
-    if traced:
-        ports.trace = lambda port, size, value, is_write: None
-    made.set_limit(10_000_000)
-    made.begin_continue()
-    stop = made.run()
-    assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0), stop.text
-    return made, reached
+    return run_reaching(monkeypatch, loop, BODY, **config)
 
 
 def story(made: Debugger) -> tuple[object, ...]:
@@ -236,7 +213,7 @@ def story(made: Debugger) -> tuple[object, ...]:
 
 
 @needs_helper
-@pytest.mark.parametrize("length", [None, 1, 13, 1000])
+@pytest.mark.parametrize("length", [None, pytest.param(1, marks=pytest.mark.slow), 13, 1000])
 def test_both_loops_and_any_slice_give_the_same(monkeypatch: pytest.MonkeyPatch, length: int | None) -> None:
     gate, _ = run(monkeypatch, "gate")
     fast, _ = run(monkeypatch, "fast", slice=length)

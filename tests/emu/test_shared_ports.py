@@ -8,13 +8,10 @@ from emu.debugger import Debugger
 from emu.devices.pit8254 import Pit8254
 from emu.devices.shared_ports import SharedPorts
 from emu.stops import StopKind
-from emu.unicorn_engine import HELPER, UnicornEngine
 from machines import debugger, rom
+from reaching import run_reaching
+from run_loops import needs_helper
 from virtual_time import VirtualTime
-
-needs_helper = pytest.mark.skipif(
-    isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
-)
 
 #: Counter 0 in mode 2 with count 1000; 500 turns that latch it, write POST codes as kernels do for a delay, and store
 #: what is read. Every seventh turn latches twice, every eighth leaves the MSB unread while counter 2 is touched, which
@@ -68,23 +65,7 @@ whole:
 
 def run(monkeypatch: pytest.MonkeyPatch, loop: str, **config: object) -> tuple[Debugger, list[int]]:
     """The machine behind BODY, and the ports whose accesses reached Python."""
-    monkeypatch.setenv("V2E_ENGINE", loop)
-    made = debugger(rom(BODY), **config)
-    executor = made.machine.executor
-    assert isinstance(executor, UnicornEngine)
-    assert executor.run_loop == loop
-    reached: list[int] = []
-    ports = made.machine.ports
-    port_in, port_out = ports.port_in, ports.port_out
-    monkeypatch.setattr(ports, "port_in", lambda port, size: reached.append(port) or port_in(port, size))
-    monkeypatch.setattr(
-        ports, "port_out", lambda port, size, value: reached.append(port) or port_out(port, size, value)
-    )
-    made.set_limit(10_000_000)
-    made.begin_continue()
-    stop = made.run()
-    assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0), stop.text
-    return made, reached
+    return run_reaching(monkeypatch, loop, BODY, **config)
 
 
 @needs_helper

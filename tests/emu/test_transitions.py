@@ -102,7 +102,9 @@ def whole() -> Callable[..., Whole]:
     return lambda policy, rules=VTX2006: run(policy, rules)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy", [pytest.param(p, marks=pytest.mark.slow) if p in ("dwell:1", "learn") else p for p in POLICIES]
+)
 def test_the_tour_is_the_same_under_every_policy(
     policy: str, expected: tuple[FingerprintView, str], whole: Callable[..., Whole]
 ) -> None:
@@ -236,7 +238,8 @@ def test_a_saved_machine_does_not_know_who_executed(
     assert native.fingerprint() == emulated.fingerprint() == expected[0]
 
 
-@pytest.mark.parametrize("length", [PART, pytest.param(2 * PART, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [PART, 2 * PART])
 def test_a_run_stops_at_the_same_breakpoints_and_watchpoints_on_either_side(
     length: int, made: Callable[..., Machine]
 ) -> None:

@@ -242,6 +242,7 @@ RETRACES = """
 """
 
 
+@pytest.mark.slow
 def test_polling_for_the_retrace_takes_as_long_in_both_loops_and_is_seldom_python(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

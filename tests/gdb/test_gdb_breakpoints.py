@@ -13,8 +13,6 @@ from gdb_batch import batch
 from machines import rom_text
 from repl.harness import Gdb, Server
 
-pytestmark = pytest.mark.slow
-
 #: Counts in CX and at 500h, and puts functions of both into other registers.
 COUNTER = rom_text("""
         mov ss, ax
@@ -52,6 +50,7 @@ def test_a_condition_is_evaluated_in_the_stub(gdb: Gdb) -> None:
     assert gdb.value("$ecx") == 51
 
 
+@pytest.mark.slow
 @counting
 def test_an_unconditional_breakpoint_at_the_same_address_stops_always(gdb: Gdb) -> None:
     gdb.cmd(f"break *{HERE:#x} if $ecx == 1000")
@@ -60,6 +59,7 @@ def test_an_unconditional_breakpoint_at_the_same_address_stops_always(gdb: Gdb) 
     assert gdb.value("$ecx") == -4
 
 
+@pytest.mark.slow
 @counting
 def test_a_condition_that_cannot_be_evaluated_stops_there_and_says_why(gdb: Gdb) -> None:
     gdb.cmd("set breakpoint condition-evaluation target")
@@ -94,6 +94,7 @@ def _expressions(count: int) -> list[str]:
     return [make(3) for _ in range(count)]
 
 
+@pytest.mark.slow
 @counting
 def test_random_expressions_have_the_values_that_gdb_gives_them(v2e_server: Callable[..., Server]) -> None:
     expressions = list(enumerate(_expressions(60)))
@@ -118,6 +119,7 @@ def test_random_expressions_have_the_values_that_gdb_gives_them(v2e_server: Call
     assert len(printed) > 40  # gdb 13 cannot compile all that it can evaluate
 
 
+@pytest.mark.slow
 @counting
 def test_dprintf_in_agent_style_prints_and_runs_on(v2e_server: Callable[..., Server]) -> None:
     text = batch(
@@ -173,6 +175,7 @@ TALKING = """
     """
 
 
+@pytest.mark.slow
 @pytest.mark.boot(firmware=TALKING)
 def test_events_are_told_to_gdb_in_words(gdb: Gdb) -> None:
     for command, words in WORDS:
@@ -185,6 +188,7 @@ def test_events_are_told_to_gdb_in_words(gdb: Gdb) -> None:
         gdb.cmd("monitor delete")
 
 
+@pytest.mark.slow
 @counting
 def test_the_prompt_s_condition_holds_for_its_breakpoint_under_gdb(gdb: Gdb) -> None:
     gdb.cmd(f"monitor break {HERE:#x} if ecx == 30 && dword [0x500] == 30")
@@ -195,6 +199,7 @@ def test_the_prompt_s_condition_holds_for_its_breakpoint_under_gdb(gdb: Gdb) -> 
     assert "cannot be evaluated: cannot read" in gdb.cmd("continue")
 
 
+@pytest.mark.slow
 @counting
 def test_ctrl_c_gets_through_where_a_hundred_slow_conditions_take_all_the_time(gdb: Gdb) -> None:
     """One place, met each 8 instructions, whose conditions load 40 words each and never hold: a hit takes the stub some

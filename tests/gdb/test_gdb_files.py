@@ -18,8 +18,6 @@ from xen_files import real_mode, save_stream, several
 from xen_samples import sample
 from xenbridge.wire import stream
 
-pytestmark = pytest.mark.slow
-
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(repl.__file__).parent.parent)}
 
 
@@ -82,6 +80,7 @@ def test_gdb_reads_a_save_stream_with_its_hidden_state(served: str) -> None:
     assert '"CPU 0" (real mode)' in out
 
 
+@pytest.mark.slow
 @on("s_stream.bin")
 def test_gdb_changes_nothing_in_a_file_and_nothing_runs(served: str) -> None:
     out = batch(f"target remote {served}", "set $eax = 1", "set *(char *)0x600 = 1", "stepi", "p/x $eax", "x/2xb 0x610",
@@ -93,6 +92,7 @@ def test_gdb_changes_nothing_in_a_file_and_nothing_runs(served: str) -> None:
     assert "detached" in out
 
 
+@pytest.mark.slow
 @on("s_hvmctx.bin")
 def test_gdb_reads_the_registers_of_a_bare_context_and_no_memory(served: str) -> None:
     out = batch(f"target remote {served}", "p/x $rip", "p/x $eip", "p/x $idtr.limit", "x/xb 0x7c00")
@@ -101,6 +101,7 @@ def test_gdb_reads_the_registers_of_a_bare_context_and_no_memory(served: str) ->
     assert "Cannot access memory at address 0x7c00" in out
 
 
+@pytest.mark.slow
 @on("s_dump.core")
 def test_gdb_shows_what_a_core_does_not_have_as_unavailable(served: str) -> None:
     out = batch(f"target remote {served}", "p/x $ip", "p/x $eax", "p $cs_base", "p $gdtr", "x/3xb 0x7c00",
@@ -113,6 +114,7 @@ def test_gdb_shows_what_a_core_does_not_have_as_unavailable(served: str) -> None
     assert "cs    0000   ????????" in out
 
 
+@pytest.mark.slow
 @on("s_stream.bin")
 def test_a_gdb_that_kills_ends_it(served: str) -> None:
     assert "killed" in batch(f"target remote {served}", "kill")

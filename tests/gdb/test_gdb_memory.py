@@ -11,8 +11,6 @@ import pytest
 from machines import rom_text
 from repl.harness import Gdb, GdbError
 
-pytestmark = pytest.mark.slow
-
 #: Maps linear 400000h to physical 0, by 4 MiB pages, and goes on in 32-bit code.
 PAGED = rom_text("""
         mov dword [0x8000], 0x83
@@ -45,6 +43,7 @@ def test_find_is_done_by_one_packet_over_megabytes(gdb: Gdb) -> None:
     assert "Pattern not found." in gdb.cmd("find /b 0x12346, 0x9ffff, 0x76, 0x32, 0x65, 0")
 
 
+@pytest.mark.slow
 @paged
 def test_physical_addresses_by_monitor_and_by_qemu_s_packet(gdb: Gdb) -> None:
     gdb.cmd("set {int} 0x500 = 0x1234abcd")
@@ -66,6 +65,7 @@ def test_physical_addresses_by_monitor_and_by_qemu_s_packet(gdb: Gdb) -> None:
             gdb.cmd("x/x 0x900000")
 
 
+@pytest.mark.slow
 @paged
 def test_gdb_knows_rom_and_is_refused_nothing_but_writing_it(gdb: Gdb) -> None:
     assert "ro" in gdb.cmd("info mem")
@@ -76,6 +76,7 @@ def test_gdb_knows_rom_and_is_refused_nothing_but_writing_it(gdb: Gdb) -> None:
     gdb.cmd("set {char} 0x600 = 7")
 
 
+@pytest.mark.slow
 @paged
 def test_sections_of_a_program_are_compared_by_their_checksum(gdb: Gdb, tmp_path: Path) -> None:
     if shutil.which("ld") is None or shutil.which("nasm") is None:

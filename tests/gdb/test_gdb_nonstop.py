@@ -10,8 +10,6 @@ import pytest
 from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 
-pytestmark = pytest.mark.slow
-
 #: A boot ROM: counts at 500h for ever.
 LOOP = rom_text("""
     again:
@@ -58,6 +56,7 @@ def test_continue_in_the_background_breakpoints_and_steps(nonstop: Gdb) -> None:
     assert "New value = 100" in gdb.wait_stop()
 
 
+@pytest.mark.slow
 @boot_loop
 def test_while_the_guest_runs_memory_threads_commands_and_breakpoints_are_there(nonstop: Gdb) -> None:
     gdb = nonstop
@@ -75,6 +74,7 @@ def test_while_the_guest_runs_memory_threads_commands_and_breakpoints_are_there(
     assert "real mode" in gdb.cmd("info threads")
 
 
+@pytest.mark.slow
 @boot_loop
 @pytest.mark.parametrize("command", ["interrupt", "interrupt -a"])
 def test_interrupt_stops_it_without_a_signal(nonstop: Gdb, command: str) -> None:
@@ -87,6 +87,7 @@ def test_interrupt_stops_it_without_a_signal(nonstop: Gdb, command: str) -> None
         assert gdb.value("$pc") & 0xFFF00 == 0xF0000
 
 
+@pytest.mark.slow
 @boot_loop
 def test_who_connects_leaves_a_running_guest_alone(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
@@ -100,6 +101,7 @@ def test_who_connects_leaves_a_running_guest_alone(
     second.start("kill")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_run_and_attach_in_extended_mode(v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]) -> None:
     gdb = start_gdb(arguments=SETTINGS)
@@ -117,6 +119,7 @@ def test_run_and_attach_in_extended_mode(v2e_server: Callable[..., Server], star
     interrupted(gdb)
 
 
+@pytest.mark.slow
 @pytest.mark.boot(firmware=EXITS)
 def test_the_guest_s_end_is_told(nonstop: Gdb) -> None:
     nonstop.start("continue &")

@@ -35,6 +35,7 @@ def test_kill_and_run_begin_at_the_first_instruction_again(extended: Gdb) -> Non
     assert gdb.value("$pc") == 0xFFFFFFF0
 
 
+@pytest.mark.slow
 @boot_loop
 def test_the_machine_is_process_1_with_a_thread_for_each_cpu(gdb: Gdb) -> None:
     assert "process 1" in gdb.cmd("info inferiors")
@@ -42,6 +43,7 @@ def test_the_machine_is_process_1_with_a_thread_for_each_cpu(gdb: Gdb) -> None:
     assert "CPU 0" in gdb.cmd("info threads")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_detach_and_attach_in_extended_mode(extended: Gdb) -> None:
     gdb = extended

@@ -63,6 +63,7 @@ def test_start_runs_from_power_on_to_main(extended: tuple[Gdb, Server]) -> None:
     assert "main" in gdb.cmd("backtrace")
 
 
+@pytest.mark.slow
 def test_who_has_run_the_guest_ends_it_by_quitting_and_who_attached_does_not(
     kernel: Path, v2e_server: Callable[..., Server]
 ) -> None:

@@ -13,8 +13,6 @@ from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
 
-pytestmark = pytest.mark.slow
-
 #: A boot ROM: a loop that counts at 500h and calls what counts at 502h.
 LOOP = rom_text("""
         mov ss, ax
@@ -76,6 +74,7 @@ def test_frames_show_registers_memory_and_variables_of_their_moment(gdb: Gdb, tm
         gdb.cmd("set $eax = 1")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_conditions_pass_counts_and_searches(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x} if *(short *)0x500 % 3 == 0")
@@ -99,6 +98,7 @@ def test_conditions_pass_counts_and_searches(gdb: Gdb, tmp_path: Path) -> None:
         gdb.cmd(f"tfind range {WORK:#x}, {WORK + 1:#x}")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_stepping_and_stops_change_nothing_of_what_is_collected(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x}")
@@ -123,6 +123,7 @@ def test_stepping_and_stops_change_nothing_of_what_is_collected(gdb: Gdb, tmp_pa
         gdb.cmd("tfind 12")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_a_saved_trace_is_read_without_the_machine(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x}")
@@ -144,6 +145,7 @@ def test_a_saved_trace_is_read_without_the_machine(gdb: Gdb, tmp_path: Path) -> 
     assert "collect $regs" in text
 
 
+@pytest.mark.slow
 @boot_loop
 def test_a_trace_goes_on_without_its_client_if_that_is_asked_for(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], tmp_path: Path
@@ -175,6 +177,7 @@ def test_a_trace_goes_on_without_its_client_if_that_is_asked_for(
     assert second.cmd(f"output {COUNTS}") == "{30, 29}"  # one frame has room, and the newest is kept
 
 
+@pytest.mark.slow
 @boot_loop
 def test_while_stepping_collects_the_instructions_behind_a_hit(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x} if *(short *)0x500 % 4 == 0")
@@ -207,6 +210,7 @@ def test_while_stepping_collects_the_instructions_behind_a_hit(gdb: Gdb, tmp_pat
     assert "while-stepping 5" in text
 
 
+@pytest.mark.slow
 @boot_loop
 def test_a_tracepoint_set_while_the_trace_runs_takes_part(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x}")
@@ -221,6 +225,7 @@ def test_a_tracepoint_set_while_the_trace_runs_takes_part(gdb: Gdb, tmp_path: Pa
     assert text.count("already hit 3 times") == 2
 
 
+@pytest.mark.slow
 def test_a_frame_is_decoded_as_the_mode_in_which_it_was_collected(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], tmp_path: Path
 ) -> None:

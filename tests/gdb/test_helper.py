@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emu.firmware import tour
-from machines import rom_text
+from machines import protected, rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
 
@@ -90,6 +90,7 @@ def test_finish_leaves_near_far_and_int_functions(helped: Gdb) -> None:
         assert helped.value("$esp") == 0x7000
 
 
+@pytest.mark.slow
 @calls
 def test_nexti_runs_over_near_far_int_and_advance_over_rep(helped: Gdb) -> None:
     helped.cmd(f"tbreak *{NEAR:#x}")
@@ -105,6 +106,7 @@ def test_nexti_runs_over_near_far_int_and_advance_over_rep(helped: Gdb) -> None:
     assert helped.value("$cx") == 0
 
 
+@pytest.mark.slow
 @calls
 def test_nexti_with_a_count_sees_what_the_guest_has_written_meanwhile(helped: Gdb) -> None:
     helped.cmd("tbreak *0xf0000")
@@ -114,6 +116,7 @@ def test_nexti_with_a_count_sees_what_the_guest_has_written_meanwhile(helped: Gd
     assert "lcall" in helped.cmd("x/i $pc")
 
 
+@pytest.mark.slow
 @calls
 def test_until_and_advance_stay_in_the_frame(helped: Gdb) -> None:
     helped.cmd(f"tbreak *{NEAR:#x}")
@@ -148,6 +151,7 @@ def test_callers_have_the_registers_that_were_kept_for_them(helped: Gdb) -> None
     assert helped.value("$cs") == 0xF000
 
 
+@pytest.mark.slow
 @calls
 def test_without_the_helper_gdb_finds_no_caller(gdb: Gdb) -> None:
     """What the helper is for; if this fails, a newer gdb has learned it."""
@@ -156,6 +160,7 @@ def test_without_the_helper_gdb_finds_no_caller(gdb: Gdb) -> None:
     assert "0x000f0104" not in gdb.cmd("backtrace")
 
 
+@pytest.mark.slow
 @calls
 def test_backtraces_end_at_bad_stacks(helped: Gdb) -> None:
     helped.cmd(f"break *{LEAF:#x}")
@@ -169,25 +174,18 @@ def test_backtraces_end_at_bad_stacks(helped: Gdb) -> None:
 
 
 #: 16-bit protected mode with a base that is no selector * 16, a 32-bit segment on a 32-bit stack, far calls between.
-MIXED = rom_text("""
-        mov ss, ax
-        mov sp, 0x7000
-        lgdt [cs:pointer]
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        jmp 0x08:protected
-    align 8
-    gdt:
-        dq 0
+MIXED = rom_text(
+    protected(
+        "0x08:protected",
+        """
         dw 0xffff, 0, 0x9a0f, 0x0000          ; 08: code16, base F0000h
         dw 0xffff, 0x1200, 0x920f, 0x0000     ; 10: data16
         dw 0xffff, 0, 0x9a0f, 0x00cf          ; 18: code32, base F0000h
         dw 0xffff, 0, 0x9200, 0x00cf          ; 20: flat, 32-bit stack
         dw 0xffff, 0x0200, 0x9a0f, 0x0000     ; 28: code16, base F0200h
-    pointer:
-        dw $-gdt-1
-        dd 0xf0000+gdt
+        """,
+    )
+    + """
     protected:
         mov ax, 0x20
         mov ds, ax
@@ -229,7 +227,8 @@ MIXED = rom_text("""
         nop
         pop bp
         ret
-""")
+"""
+)
 
 
 @pytest.mark.boot(firmware=MIXED)
@@ -268,6 +267,7 @@ def test_the_prompt_s_commands_are_gdb_s_commands(helped: Gdb) -> None:
     assert "gdb runs and stops the guest" in helped.cmd("v2e continue")
 
 
+@pytest.mark.slow
 def test_functions_give_linear_addresses_in_real_and_protected_mode(helped: Gdb) -> None:
     stops = {stop.name: stop.linear for stop in tour.stops()}
     assert helped.value("$seg(0xf000, 0xfff0)") == 0xFFFF0
@@ -294,6 +294,7 @@ def test_code_is_decoded_by_the_width_asked_for(helped: Gdb) -> None:
     assert "xor    ax,ax" in helped.cmd("x/i 0xf0001")
 
 
+@pytest.mark.slow
 def test_display_decodes_right_at_the_first_stop_in_a_mode(helped: Gdb) -> None:
     stops = {stop.name: stop.linear for stop in tour.stops()}
     helped.cmd("display/i $pc")
@@ -302,6 +303,7 @@ def test_display_decodes_right_at_the_first_stop_in_a_mode(helped: Gdb) -> None:
         assert code in helped.cmd("continue")
 
 
+@pytest.mark.slow
 @calls
 def test_jumps_lead_where_the_cpu_goes_where_gdb_alone_errs(helped: Gdb, gdb: Gdb) -> None:
     # EB 10 at linear 2FFF8h in a segment with base 20010h: to offset 0000Ah of it, which is 3000Ah.
@@ -315,6 +317,7 @@ def test_jumps_lead_where_the_cpu_goes_where_gdb_alone_errs(helped: Gdb, gdb: Gd
     assert "jmp    0x3000a" in helped.cmd("x/i 0x2fff8")
 
 
+@pytest.mark.slow
 @calls
 def test_the_helper_is_sourced_by_hand_and_twice(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]

@@ -10,28 +10,21 @@ from typing import Protocol
 import pytest
 
 from gdb_console import console
-from machines import rom_text
+from machines import protected, rom_text
 from repl.harness import Server
 from stub.gdb import helper_path
 
 #: A 16-bit protected frame calls a 32-bit one, that another, and that a 16-bit one with a leaf. A ROM at F0000h.
-MIXED = rom_text("""
-        mov ss, ax
-        mov sp, 0x7000
-        lgdt [cs:pointer]
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        jmp 0x18:protected
-    align 8
-    gdt:
-        dq 0
+MIXED = rom_text(
+    protected(
+        "0x18:protected",
+        """
         dw 0xffff, 0, 0x9a0f, 0x00cf          ; 08: code32, base F0000h
         dw 0xffff, 0, 0x9200, 0x00cf          ; 10: flat, 32-bit stack
         dw 0xffff, 0, 0x9a0f, 0x0000          ; 18: code16, base F0000h
-    pointer:
-        dw $-gdt-1
-        dd 0xf0000+gdt
+        """,
+    )
+    + """
     times 0x80-($-$$) nop
     protected:
         mov ax, 0x10
@@ -70,7 +63,8 @@ MIXED = rom_text("""
     leaf:
         nop
         ret
-""")
+"""
+)
 CODE_32, NEAR_32, LEAF = 0xF0140, 0xF0180, 0xF0240
 #: Linear address, width and instruction of each frame at LEAF, innermost first.
 FRAMES = (
@@ -81,7 +75,7 @@ FRAMES = (
     (0xF0108, 16, "ret"),
     (0xF0090, 16, "jmp"),
 )
-pytestmark = [pytest.mark.boot(firmware=MIXED), pytest.mark.slow]
+pytestmark = pytest.mark.boot(firmware=MIXED)
 
 
 class Ask(Protocol):
@@ -119,6 +113,7 @@ def test_up_down_and_frame_hold_in_commands_that_follow(ask: Ask) -> None:
         assert pc.endswith(f"= {linear:#x}"), move
 
 
+@pytest.mark.slow
 def test_a_monitor_command_leaves_the_caller_selected_and_shows_what_it_wrote(ask: Ask) -> None:
     written = ask(*AT_LEAF, "up 2", "print $eax", "monitor set eax=0x4321", "frame", "print/x $eax", "v2e set eax=0x99",
                   "frame", "print/x $eax")  # fmt: skip
@@ -144,6 +139,7 @@ def test_a_mode_switch_between_two_stops_renews_the_description_and_keeps_points
     assert "Breakpoint 2" in hit and f"{LEAF:#010x}" in hit
 
 
+@pytest.mark.slow
 def test_finish_goes_through_frames_of_both_widths(ask: Ask) -> None:
     steps = [word for _ in FRAMES[1:] for word in ("finish", "print $mode", "x/i $pc", "show architecture")]
     answers = ask(*AT_LEAF, *steps)[2:]
@@ -154,12 +150,14 @@ def test_finish_goes_through_frames_of_both_widths(ask: Ask) -> None:
         assert ("i8086" if width == 16 else '"i386"') in architecture
 
 
+@pytest.mark.slow
 def test_finish_out_of_a_selected_caller_leaves_all_below_it(ask: Ask) -> None:
     *_, mode, frame = ask(*AT_LEAF, "up 2", "finish", "print $mode", "frame")
     assert mode.endswith(" = 32")
     assert frame.startswith(f"#0  {FRAMES[3][0]:#010x}")
 
 
+@pytest.mark.slow
 def test_nexti_runs_over_calls_of_either_width(ask: Ask) -> None:
     # from NEAR_32: PUSH, INC, the far call into 16-bit code; POP and RET; POP and RETF into 16-bit code
     *_, over, mode, caller, _, outer, place = ask(
@@ -172,6 +170,7 @@ def test_nexti_runs_over_calls_of_either_width(ask: Ask) -> None:
     assert "=> 0xf0108:\tret" in place
 
 
+@pytest.mark.slow
 def test_enter_repeats_the_command_that_switched_modes(ask: Ask) -> None:
     # RETF from 16-bit code at F0205h to 32-bit code at F018Eh is the second `stepi`; Enter is the third.
     *_, mode, place = ask(*AT_LEAF, "delete", "finish", "stepi", "repeat stepi", "print $mode", "x/i $pc")
@@ -179,6 +178,7 @@ def test_enter_repeats_the_command_that_switched_modes(ask: Ask) -> None:
     assert "=> 0xf018f:\tret" in place
 
 
+@pytest.mark.slow
 def test_sourced_behind_a_mode_switch_it_renews_the_description_at_once(ask: Ask) -> None:
     answers = ask(f"hbreak *{NEAR_32:#x}", "continue", "show architecture", f"source {helper_path()}",
                   "show architecture", "x/i $pc", arguments=())  # fmt: skip
@@ -187,6 +187,7 @@ def test_sourced_behind_a_mode_switch_it_renews_the_description_at_once(ask: Ask
     assert "push   %esi" in answers[5]
 
 
+@pytest.mark.slow
 def test_a_description_that_the_user_gave_is_not_taken_away(ask: Ask, tmp_path: Path) -> None:
     own = tmp_path / "own.xml"
     own.write_text(ask("maintenance print xml-tdesc")[0])
@@ -196,6 +197,7 @@ def test_a_description_that_the_user_gave_is_not_taken_away(ask: Ask, tmp_path: 
     assert str(own) in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 def test_behind_monitor_a_hook_of_the_user_s_own_stays(ask: Ask, own: bool, tmp_path: Path) -> None:
     script = tmp_path / "hooks.gdb"
@@ -204,6 +206,7 @@ def test_behind_monitor_a_hook_of_the_user_s_own_stays(ask: Ask, own: bool, tmp_
     assert ("mine" in answer) == own
 
 
+@pytest.mark.slow
 def test_commands_of_a_breakpoint_act_in_the_caller_that_they_select(ask: Ask, tmp_path: Path) -> None:
     script = tmp_path / "commands.gdb"
     script.write_text(f"hbreak *{LEAF:#x}\ncommands\nsilent\nup 2\nprint $mode\nend\n")
@@ -213,6 +216,7 @@ def test_commands_of_a_breakpoint_act_in_the_caller_that_they_select(ask: Ask, t
     assert FRAMES[2][2] in code
 
 
+@pytest.mark.slow
 def test_a_trace_frame_of_the_other_width_is_decoded_and_stays_selected(ask: Ask, tmp_path: Path) -> None:
     script = tmp_path / "trace.gdb"
     script.write_text(f"trace *{NEAR_32:#x}\nactions\ncollect $regs\ncollect *(char *){NEAR_32:#x}@16\nend\n")

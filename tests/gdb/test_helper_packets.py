@@ -62,6 +62,7 @@ def to_loop(gdb: Gdb) -> None:
     gdb.cmd("stepi 5")
 
 
+@pytest.mark.slow
 @pytest.mark.boot(firmware=LOOP)
 def test_a_step_where_no_caller_is_to_be_found_is_few_packets(helped: Gdb) -> None:
     to_loop(helped)
@@ -97,6 +98,7 @@ def test_commands_of_a_breakpoint_are_run_when_the_stop_is_shown_and_once(helped
     assert any(packet.startswith("qv2e") for packet in sent(helped, "stepi 2"))
 
 
+@pytest.mark.slow
 @pytest.mark.boot(firmware=LOOP)
 @pytest.mark.parametrize("point", [f"tbreak *{TURN:#x}", "watch *(int *)0x500"])
 def test_commands_of_other_points_are_run_too(helped: Gdb, point: str) -> None:
@@ -108,6 +110,7 @@ def test_commands_of_other_points_are_run_too(helped: Gdb, point: str) -> None:
     assert helped.value("$hits") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.boot(firmware=LOOP)
 def test_a_dprintf_is_stepped_over_with_the_helper(helped: Gdb) -> None:
     to_loop(helped)
@@ -117,6 +120,7 @@ def test_a_dprintf_is_stepped_over_with_the_helper(helped: Gdb) -> None:
     assert helped.value("$ecx") == first + 3
 
 
+@pytest.mark.slow
 @pytest.mark.boot(firmware=LOOP)
 def test_the_helper_s_questions_leave_no_trace_at_the_prompt(helped: Gdb) -> None:
     to_loop(helped)
@@ -125,6 +129,7 @@ def test_the_helper_s_questions_leave_no_trace_at_the_prompt(helped: Gdb) -> Non
     assert re.fullmatch(r"(0x[0-9a-f]+ in .*\n|\s*)*", text), text
 
 
+@pytest.mark.slow
 @pytest.mark.boot(firmware=WRITTEN)
 def test_a_guess_sees_what_the_guest_has_written_since_the_step_before(helped: Gdb) -> None:
     helped.cmd("tbreak *0x8000")

@@ -11,7 +11,7 @@ import pytest
 
 from emu.firmware import tour
 from gdb_batch import batch
-from machines import rom_text
+from machines import CALLED, calling, rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.server import MAX_ONLOOKERS
 
@@ -25,22 +25,7 @@ DECODED = {
 WIDTH = {"pm32": 32, "pse": 32, "pae": 32, "long64": 64, "compat": 32}
 
 #: A boot ROM without a BIOS: a loop with a call at CS base F0000h.
-LOOP = rom_text("""
-        mov ss, ax
-        mov sp, 0x1000
-    again:
-        inc word [0x500]
-        call work
-        mov cx, 5
-    spin:
-        loop spin
-        jmp again
-    times 0x100-($-$$) nop
-    work:
-        inc word [0x502]
-        ret
-""")
-WORK = 0xF0100
+LOOP = rom_text(calling())
 boot_loop = pytest.mark.boot(firmware=LOOP)
 DIES = LOOP.replace("call work", "lidt [cs:none]\n ud2\n none: dq 0")
 EXITS = LOOP.replace("call work", "mov al, 3\n out 0xf4, al")
@@ -69,6 +54,7 @@ def test_every_mode_s_breakpoint_is_recognised_without_the_helper(gdb: Gdb, stop
     assert "exited normally" in gdb.cmd("continue")
 
 
+@pytest.mark.slow
 def test_the_helper_decodes_right_at_the_first_stop_in_each_mode(helped: Gdb, stops: dict[str, int]) -> None:
     for linear in stops.values():
         helped.cmd(f"break *{linear:#x}")
@@ -102,6 +88,7 @@ SECTOR = """
     """
 
 
+@pytest.mark.slow
 @pytest.mark.boot(image=SECTOR, firmware="seabios")
 def test_a_boot_sector_s_breakpoint_under_seabios_is_met_by_its_number_and_left_again(gdb: Gdb) -> None:
     gdb.cmd("break *0x7c00")
@@ -114,6 +101,7 @@ def test_a_boot_sector_s_breakpoint_under_seabios_is_met_by_its_number_and_left_
     assert "breakpoint already hit 1 time" in gdb.cmd("info breakpoints 1")
 
 
+@pytest.mark.slow
 def test_software_breakpoints_where_the_base_of_cs_is_not_0(gdb: Gdb, stops: dict[str, int]) -> None:
     met = 0
     for linear in stops.values():
@@ -125,6 +113,7 @@ def test_software_breakpoints_where_the_base_of_cs_is_not_0(gdb: Gdb, stops: dic
     assert met >= 3
 
 
+@pytest.mark.slow
 @boot_loop
 def test_groups_of_registers_with_the_helper(helped: Gdb) -> None:
     def shown(group: str) -> set[str]:
@@ -142,6 +131,7 @@ def test_groups_of_registers_with_the_helper(helped: Gdb) -> None:
         helped.cmd("info registers nope")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_the_cpu_is_a_thread_that_says_its_mode(gdb: Gdb) -> None:
     text = gdb.cmd("info threads")
@@ -152,7 +142,7 @@ def test_the_cpu_is_a_thread_that_says_its_mode(gdb: Gdb) -> None:
 
 @boot_loop
 def test_registers_are_written(gdb: Gdb) -> None:
-    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{CALLED:#x}")
     gdb.cmd("continue")
     gdb.cmd("set $eax = 0x12345678")
     gdb.cmd("set $al = 1")
@@ -164,6 +154,7 @@ def test_registers_are_written(gdb: Gdb) -> None:
         gdb.cmd("set $mode = 32")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_a_watchpoint_of_every_kind_goes_on_and_says_what_changed(gdb: Gdb) -> None:
     gdb.cmd("watch *(short *)0x502")
@@ -175,6 +166,7 @@ def test_a_watchpoint_of_every_kind_goes_on_and_says_what_changed(gdb: Gdb) -> N
     assert "Value = " in gdb.cmd("continue")
 
 
+@pytest.mark.slow
 def test_hidden_state_is_shown_in_its_own_words(gdb: Gdb, stops: dict[str, int]) -> None:
     gdb.cmd(f"hbreak *{stops['pm32']:#x}")
     gdb.cmd("continue")
@@ -188,6 +180,7 @@ def test_hidden_state_is_shown_in_its_own_words(gdb: Gdb, stops: dict[str, int])
         assert f"\n{name} " in "\n" + text
 
 
+@pytest.mark.slow
 def test_big_real_mode_shows_in_the_limit(gdb: Gdb, stops: dict[str, int]) -> None:
     gdb.cmd(f"hbreak *{stops['pm16']:#x}")
     gdb.cmd("continue")
@@ -197,7 +190,7 @@ def test_big_real_mode_shows_in_the_limit(gdb: Gdb, stops: dict[str, int]) -> No
 
 @boot_loop
 def test_breakpoints_count_ignore_and_condition(gdb: Gdb) -> None:
-    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{CALLED:#x}")
     assert "Breakpoint 1, " in gdb.cmd("continue")
     assert gdb.value("*(short *)0x502") == 0
     gdb.cmd("ignore 1 10")
@@ -206,25 +199,27 @@ def test_breakpoints_count_ignore_and_condition(gdb: Gdb) -> None:
     gdb.cmd("condition 1 *(short *)0x500 == 20")
     gdb.cmd("continue")
     assert gdb.value("*(short *)0x500") == 20
-    assert gdb.value(f"*(unsigned char *){WORK:#x}") == 0xFF  # the opcode of INC: nothing was patched
+    assert gdb.value(f"*(unsigned char *){CALLED:#x}") == 0xFF  # the opcode of INC: nothing was patched
 
 
+@pytest.mark.slow
 @boot_loop
 def test_adjacent_breakpoints_do_not_disturb_the_pc(gdb: Gdb) -> None:
-    gdb.cmd(f"break *{WORK:#x}")
-    gdb.cmd(f"break *{WORK + 4:#x}")
-    gdb.cmd(f"break *{WORK + 1:#x}")  # in the middle of an instruction: never reached
-    for pc in (WORK, WORK + 4, WORK, WORK + 4):
+    gdb.cmd(f"break *{CALLED:#x}")
+    gdb.cmd(f"break *{CALLED + 4:#x}")
+    gdb.cmd(f"break *{CALLED + 1:#x}")  # in the middle of an instruction: never reached
+    for pc in (CALLED, CALLED + 4, CALLED, CALLED + 4):
         gdb.cmd("continue")
         assert gdb.value("$pc") == pc
 
 
+@pytest.mark.slow
 @boot_loop
 def test_stepping(gdb: Gdb) -> None:
-    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{CALLED:#x}")
     gdb.cmd("continue")
     gdb.cmd("stepi")
-    assert gdb.value("$pc") == WORK + 4
+    assert gdb.value("$pc") == CALLED + 4
     gdb.cmd("stepi")
     assert "mov    $0x5,%cx" in gdb.cmd("x/i $pc")
     spin = gdb.value("$pc") + 3
@@ -245,7 +240,7 @@ def test_watchpoints(gdb: Gdb, command: str, word: str) -> None:
     gdb.cmd(f"{command} *(short *)0x502")
     text = gdb.cmd("continue")
     assert word in text
-    assert gdb.value("$pc") == WORK + 4
+    assert gdb.value("$pc") == CALLED + 4
 
 
 @boot_loop
@@ -260,6 +255,7 @@ def test_ctrl_c(gdb: Gdb) -> None:
     assert "SIGINT" in gdb.wait_stop()
 
 
+@pytest.mark.slow
 @boot_loop
 @pytest.mark.parametrize("command", ["stepi", "nexti"])
 def test_ctrl_c_ends_a_long_command_of_steps(gdb: Gdb, command: str) -> None:
@@ -271,6 +267,7 @@ def test_ctrl_c_ends_a_long_command_of_steps(gdb: Gdb, command: str) -> None:
     assert gdb.value("*(short *)0x500") > 0
 
 
+@pytest.mark.slow
 @boot_loop
 def test_memory_is_written_and_dumped(gdb: Gdb, tmp_path: Path) -> None:
     data = bytes(range(256)) * 1024
@@ -284,11 +281,12 @@ def test_memory_is_written_and_dumped(gdb: Gdb, tmp_path: Path) -> None:
         gdb.cmd("x/4x 0xd0000000")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_the_pc_is_written_as_a_linear_address(gdb: Gdb) -> None:
-    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{CALLED:#x}")
     gdb.cmd("continue")
-    gdb.cmd(f"set $pc = {WORK + 4:#x}")
+    gdb.cmd(f"set $pc = {CALLED + 4:#x}")
     assert gdb.value("$ip") in (0x100, 0x104)  # gdb keeps what it has read until it asks again
     gdb.cmd("maintenance flush register-cache")
     assert gdb.value("$ip") == 0x104
@@ -296,6 +294,7 @@ def test_the_pc_is_written_as_a_linear_address(gdb: Gdb) -> None:
         gdb.cmd("set $pc = 0x7c00")
 
 
+@pytest.mark.slow
 @boot_loop
 def test_the_helper_reads_registers_again_after_a_write(helped: Gdb) -> None:
     helped.cmd("stepi")
@@ -324,13 +323,14 @@ def test_monitor(gdb: Gdb) -> None:
     assert gdb.value("$pc") == 0
 
 
+@pytest.mark.slow
 @boot_loop
 def test_detach_takes_breakpoints_away_and_a_second_session_finds_the_guest(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
 ) -> None:
     server = v2e_server()
     first = start_gdb(server)
-    first.cmd(f"break *{WORK:#x}")
+    first.cmd(f"break *{CALLED:#x}")
     first.cmd("continue")
     assert "detached" in first.cmd("detach")
     second = start_gdb(server)
@@ -340,6 +340,7 @@ def test_detach_takes_breakpoints_away_and_a_second_session_finds_the_guest(
     assert (second.value("*(short *)0x500") - seen) & 0xFFFF == 1
 
 
+@pytest.mark.slow
 @boot_loop
 def test_a_gdb_too_many_is_told_why_it_cannot_connect(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
@@ -361,10 +362,10 @@ def test_restart_in_extended_mode(v2e_server: Callable[..., Server], start_gdb: 
     server = v2e_server()
     gdb = start_gdb()
     gdb.connect(server.address, extended=True)
-    gdb.cmd(f"break *{WORK:#x}")
+    gdb.cmd(f"break *{CALLED:#x}")
     gdb.cmd("continue")
     gdb.cmd("run")
-    assert gdb.value("$pc") == WORK  # through the reset vector to the breakpoint again
+    assert gdb.value("$pc") == CALLED  # through the reset vector to the breakpoint again
     assert gdb.value("*(short *)0x502") == 0
 
 
@@ -375,6 +376,7 @@ def test_kill_ends_the_server_and_gdb_survives(v2e_server: Callable[..., Server]
     assert server.wait() == 0
 
 
+@pytest.mark.slow
 @boot_loop
 def test_batch_mode_ends_by_detaching(v2e_server: Callable[..., Server]) -> None:
     server = v2e_server()

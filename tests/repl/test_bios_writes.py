@@ -90,7 +90,7 @@ def boot(image: Path, kind: str, firmware: str, *more: str) -> None:
     [
         ("floppy", "builtin", "isapc"),
         ("disk", "builtin", "pc"),
-        ("floppy", "seabios", "pc"),
+        pytest.param("floppy", "seabios", "pc", marks=pytest.mark.slow),
         ("disk", "seabios", "isapc"),
         pytest.param("floppy", "builtin", "pc", marks=pytest.mark.slow),
         pytest.param("disk", "builtin", "isapc", marks=pytest.mark.slow),

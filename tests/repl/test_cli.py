@@ -429,6 +429,7 @@ def test_debug_shows_the_traceback():
     assert done.returncode == 2  # an uncaught exception's 1 would be the guest's
 
 
+@pytest.mark.slow
 def test_slices_change_nothing():
     arguments = ("run", "tour", "--until", "insns:60000", "-c", "fingerprint")
     prints = {v2e(*arguments, *more).stdout for more in ((), ("--slice", "137"))}

@@ -319,7 +319,7 @@ def test_a_command_while_the_guest_runs_is_answered_and_a_second_run_refused(ses
     assert result_text(session.execute("status"), Style()).startswith("the guest runs: real")
     assert "the guest runs already" in failure(session, "step")
     session.execute("stop")
-    stop = session.worker.wait(10)
+    stop = session.worker.wait(60)
     assert stop is not None and stop.kind is StopKind.INTERRUPTED
 
 

@@ -48,6 +48,7 @@ def test_a_count_is_needed(say: Callable[[str], str]) -> None:
         say("lockstep")
 
 
+@pytest.mark.slow
 def test_a_whole_run_in_lockstep_prints_what_it_prints_alone() -> None:
     alone = v2e("--until", "exit", "--serial", "stdio")
     compared = v2e("--lockstep", "--until", "exit", "--serial", "stdio")
@@ -55,7 +56,8 @@ def test_a_whole_run_in_lockstep_prints_what_it_prints_alone() -> None:
     assert compared.stderr == "v2e: lockstep of unicorn and emulator: 87680 instructions compared, no difference\n"
 
 
-@pytest.mark.parametrize("policy", ["native", "emulated", pytest.param("dwell:100", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["native", "emulated", "dwell:100"])
 def test_the_model_hypervisor_does_what_the_emulator_does(policy: str) -> None:
     """The tour on both: every state that the model enters, and each of its exits."""
     done = v2e(

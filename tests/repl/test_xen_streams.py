@@ -96,6 +96,7 @@ def test_what_is_no_stream_is_refused(name, why, tmp_path, capsys):
     assert printed.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_damaged_streams_are_loaded_or_refused_in_one_sentence(tmp_path, capsys):
     path, dice = tmp_path / "damaged", random.Random(3)
     whole = sample("s_stream.bin")

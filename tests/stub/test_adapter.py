@@ -17,7 +17,7 @@ from stub.serve import serve_debugger
 from stub.session import Session
 from stub_fakes import GDB_FEATURES, Client
 
-PATIENCE = 20
+PATIENCE = 60
 #: F000:0100 is `inc word [0x500]`; then a far jump to the same code at another CS base, F010:0000.
 LOOP = rom(
     """

@@ -183,7 +183,7 @@ def test_a_program_that_cannot_go_on_says_why(code: str, words: str) -> None:
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=4 * settings.default.max_examples, deadline=None)
 def test_any_bytes_end_with_a_value_or_a_sentence(code: bytes) -> None:
     try:
         value = run(code)
@@ -220,7 +220,7 @@ _EXPRESSIONS = st.recursive(
 
 
 @given(_EXPRESSIONS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples // 2, deadline=None)
 def test_expressions_have_the_value_that_c_gives_them(expression: Expression) -> None:
     code, value = expression
     assert run(code) == value & MASK
@@ -254,7 +254,7 @@ def test_a_format_that_cannot_be_served_is_refused(format: str) -> None:
 
 
 @given(st.text(alphabet="%dxslh.0-+# 9c", max_size=12), st.lists(st.integers(0, MASK), max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples, deadline=None)
 def test_any_format_prints_or_is_refused(format: str, arguments: list[int]) -> None:
     try:
         text = formatted(format, arguments, lambda address, most: b"x" * min(most, 10))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from xml.sax.saxutils import escape
 
 import pytest
 
 from stub.features import target_xml
+from stub.markup import attribute, content
 from stub.target import Bits, Description, EnumType, Feature, FlagsType, Register, StructType
 from stub_fakes import GDB_FEATURES, BareTarget, FakeTarget, client
 
@@ -100,3 +102,11 @@ def test_target_description_document() -> None:
         {"name": "low", "value": "0"},
         {"name": "high", "value": "1"},
     ]
+
+
+@pytest.mark.parametrize("words", ["", "real mode", "a < b && b > c", 'it\'s "quoted"', "two\nlines\tand\r", "&amp;"])
+def test_a_parser_of_xml_reads_the_words_that_were_written(words: str) -> None:
+    assert content(words) == escape(words)
+    read = ET.fromstring(f"<a b={attribute(words)}>{content(words)}</a>")
+    assert read.attrib["b"] == words
+    assert (read.text or "") == words.replace("\r", "\n")  # XML 1.0, 2.11

@@ -81,9 +81,10 @@ def test_the_recorded_session_itself_is_answered() -> None:
         assert not any(answer.startswith(b"E.internal") for answer in answers)
 
 
-def test_a_client_killed_at_every_byte_leaves_no_breakpoints_and_no_listener() -> None:
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 7])
+def test_a_client_killed_at_every_byte_leaves_no_breakpoints_and_no_listener(step: int) -> None:
     whole = b"".join(RECORDED)
-    for end in range(len(whole)):
+    for end in range(0, len(whole), step):
         target = FakeTarget()
         session = Session(target, has_runner=True)
         serve(session, whole[:end])
@@ -92,6 +93,7 @@ def test_a_client_killed_at_every_byte_leaves_no_breakpoints_and_no_listener() -
         assert target.listener is None
 
 
+@pytest.mark.slow
 def test_ten_megabytes_of_random_bytes_do_not_grow_memory() -> None:
     rng = random.Random(3)
     session = Session(FakeTarget(), has_runner=True)

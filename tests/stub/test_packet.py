@@ -116,7 +116,7 @@ def test_a_cut_off_long_packet_is_followed_by_the_next() -> None:
     assert events(b"$" + b"a" * 100 + frame(b"g"), limit=64, pieces=5) == [Packet(b"g")]
 
 
-@pytest.mark.parametrize("filler", [None, b"$", b"a", b"$a", b"+", b"#", b"}"])
+@pytest.mark.parametrize("filler", [None, b"$", b"a", b"$a", b"+", pytest.param(b"#", marks=pytest.mark.slow), b"}"])
 def test_ten_megabytes_of_anything_do_not_grow_memory(filler: bytes | None) -> None:
     rng = random.Random(2)
     decoder, worst = Decoder(), 0

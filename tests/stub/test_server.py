@@ -19,7 +19,7 @@ from stub.session import Session
 from stub.target import StopReport
 from stub_fakes import Client, FakeTarget
 
-PATIENCE = 20  #: seconds until a test that hangs fails
+PATIENCE = 60  #: seconds until a test that hangs fails, on a busy host too
 
 
 class Bench:
@@ -291,6 +291,7 @@ def test_a_flood_of_questions_is_answered_to_the_last(bench: Bench) -> None:
     assert count == 1000
 
 
+@pytest.mark.slow
 def test_ten_megabytes_of_random_bytes_and_then_a_question(bench: Bench) -> None:
     address = bench.serve()
     peer = Peer(address)

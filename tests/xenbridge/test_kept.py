@@ -10,7 +10,9 @@ import pytest
 
 from bridges import MOST_SWITCHES, Driven, switches_in, until
 from emu.engine import EngineError
+from emu.foresight import foresee
 from emu.ledger import Costs
+from emu.loops import find_loop
 from emu.machine import MachineStop
 from emu.policies import policy_named
 from emu.transitions import NativeConfig
@@ -338,6 +340,18 @@ def test_the_signal_stops_the_machine_that_the_descriptor_belongs_to(kind: str, 
     assert silent.end(0.0).reason is MachineStop.REQUEST
     silent.close()
     ticking.close()
+
+
+def test_nothing_is_looked_for_ahead_where_the_devices_take_no_state_back(kind: str, signals: Signals) -> None:
+    """A guest that polls for long is looked at to say whether it gets anywhere: the run goes on."""
+    driven = Driven(kind, rom("again: jmp again"), signals)
+    driven.start()
+    assert driven.end(0.2).reason is MachineStop.REQUEST
+    assert find_loop(driven.machine).round is None
+    assert foresee(driven.machine, lambda state: True) is None
+    driven.start()
+    assert driven.end(0.2).reason is MachineStop.REQUEST
+    driven.close()
 
 
 def test_a_hypervisor_that_is_lost_ends_the_machine_in_a_sentence(kind: str, signals: Signals) -> None:

@@ -89,7 +89,8 @@ GUESTS = {
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(
-    ("guest", "kind"), [("tour", "pc"), ("ticks", "isapc"), pytest.param("pc_apic", "pc", marks=pytest.mark.slow)]
+    ("guest", "kind"),
+    [*(pytest.param(guest, "pc", marks=pytest.mark.slow) for guest in ("tour", "pc_apic")), ("ticks", "isapc")],
 )
 def test_a_guest_is_the_same_to_the_instruction_wherever_the_devices_are(guest: str, kind: str, policy: str) -> None:
     found = []

@@ -97,7 +97,7 @@ def test_a_signal_is_not_lost_on_a_main_thread_that_waits_for_something_else(
         signals.add(reader, answer)
         for _ in range(2000):
             os.write(writer, b"x")
-            assert left.acquire(timeout=20)
+            assert left.acquire(timeout=60)
         assert signals.count == 2000
 
 

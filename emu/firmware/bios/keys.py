@@ -5,7 +5,7 @@ Source: IBM PS/2 and PC BIOS Interface Technical Reference, "Interrupt 16h", tab
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from emu.named import NamedTuple
 
 NOTHING = -1
 

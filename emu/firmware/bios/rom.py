@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.resources
+from emu.firmware.assembled import assembled
 
 
 def rom() -> bytes:
     """64 KiB that end at 4 GiB, and at 1 MiB in the low copy."""
-    return importlib.resources.files("emu.firmware.bios").joinpath("bios.bin").read_bytes()
+    return assembled("bios/bios.bin")

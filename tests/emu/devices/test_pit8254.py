@@ -787,3 +787,37 @@ def test_any_accesses_keep_peek_pure_and_the_state_restorable(
     assert [access(b, *step) for step in second] == [access(other, *step) for step in second]
     assert b.edges == other.edges
     assert b.pit.save() == other.pit.save()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from((1, 2)), st.integers(0, 5), st.integers(0, 40), st.booleans(), st.integers(0, 60)),
+        max_size=4,
+    ),
+    st.booleans(),
+)
+def test_port_61_reads_the_same_for_as_long_as_it_says(
+    programs: list[tuple[int, int, int, bool, int]], gate: bool
+) -> None:
+    b = Bench()
+    b.port61.write(0, gate, 1)
+    for counter, mode, count, bcd, wait in programs:
+        b.program(counter, mode, count if not bcd else count // 10 << 4 | count % 10, bcd)
+        b.wait(wait)
+    for _ in range(6):
+        value, quiet = b.port61.read(0, 1), b.port61.quiet_pulses()
+        for _ in range(min(quiet, 200)):
+            b.wait(1)
+            assert b.port61.read(0, 1) == value
+        b.wait(1)
+
+
+def test_a_poll_of_port_61_is_good_for_a_whole_refresh_period(b: Bench) -> None:
+    b.port61.write(0, 0, 1)
+    b.program(1, 2, 18)
+    b.wait(1)
+    assert b.port61.quiet_pulses() == 17
+    before = b.port61.read(0, 1)
+    b.wait(18)
+    assert b.port61.read(0, 1) == before ^ 0x10

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.clock import Clock
-from emu.devices.rtc146818 import START, Rtc, bios_geometry, pc_nvram, periodic_frequency
+from emu.devices.rtc146818 import START, Date, Rtc, bios_geometry, pc_nvram, periodic_frequency
 
 SECOND = 10**9
 MS = 10**6
@@ -21,7 +21,7 @@ A, B, C, D = 10, 11, 12, 13
 class Bench:
     """A clock chip on a virtual clock that the test moves; `levels` is what irq8 was told, as (ns, level)."""
 
-    def __init__(self, nvram: bytes = b"", start: datetime = START) -> None:
+    def __init__(self, nvram: bytes = b"", start: Date = START) -> None:
         self.clock = Clock(lambda: 0)
         self.levels: list[tuple[int, bool]] = []
         self.rtc = Rtc(self.clock, lambda level: self.levels.append((self.clock.now, level)), nvram, start)

@@ -45,7 +45,7 @@ def test_a_pixel_that_the_end_of_the_window_cuts_off_wraps(services: Services) -
     assert services.machine.read_physical(0xA0000, 1) == b"\x33"
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_what_the_data_area_says_of_the_screen_cannot_make_a_scroll_endless(services: Services) -> None:
     services.call(0x10, ax=0x0003)
     services.memory.write(0x44A, b"\xff\xff")  # columns

@@ -198,7 +198,7 @@ over:
 
 
 @pytest.mark.parametrize("kind", ["isapc", "pc"])
-@pytest.mark.parametrize("firmware", ["builtin", "seabios"])
+@pytest.mark.parametrize("firmware", ["builtin", pytest.param("seabios", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reset", ["mov al, 0xFE\nout 0x64, al", "mov al, 1\nout 0x92, al"])
 def test_a_reset_of_the_cpu_finds_the_rom_with_a20_masked(kind: str, firmware: str, reset: str) -> None:
     sector = assemble(MASKED.replace("RESET", reset))

@@ -62,7 +62,7 @@ def test_services_answer_as_seabios_does(machine: str) -> None:
     assert ours("bios_probe", machine)[0] == [line for line in expected if line]
 
 
-@pytest.mark.parametrize("machine", ["pc", "isapc"])
+@pytest.mark.parametrize("machine", [pytest.param("pc", marks=pytest.mark.slow), "isapc"])
 def test_slices_leave_no_trace_in_the_services(machine: str) -> None:
     assert ours("bios_probe", machine) == ours("bios_probe", machine, 9973) == ours("bios_probe", machine, 101)
 
@@ -104,5 +104,6 @@ def test_the_screens_services_answer_as_seavgabios_does() -> None:
     assert ours("bios_video", "pc")[0] == [_video(line) for line in theirs("bios_video", "pc")]
 
 
+@pytest.mark.slow
 def test_the_screens_services_are_the_same_for_an_isa_adapter() -> None:
     assert ours("bios_video", "isapc")[0] == ours("bios_video", "pc")[0]

@@ -96,6 +96,7 @@ def run_tour(costs: Costs) -> tuple[Debugger, Learn]:
     return made, policy
 
 
+@pytest.mark.slow
 def test_learn_runs_the_tour_within_its_promise(costs: Costs) -> None:
     """With this host's costs, and with an instruction that is dear in the emulator, so that it goes native."""
     plain = Debugger(build_machine(MachineConfig(firmware=tour_rom())))

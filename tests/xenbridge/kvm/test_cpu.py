@@ -359,6 +359,8 @@ def interrupted_loop(native: Native) -> None:
 
 def met(native: Native, exit: VmExit) -> tuple[int, int, int]:
     """The breakpoint at which it stopped, and how many rounds and interrupts there have been."""
+    if exit.cause is ExitCause.INTERRUPT:  # the look at its state came between the interrupt and the breakpoint
+        exit = enter(native)
     assert exit.stop is not None and exit.stop.reason is ExitReason.BREAKPOINT, exit
     state = native.cpu.state()
     return native.cpu.linear_pc, state.regs[1], state.regs[3]

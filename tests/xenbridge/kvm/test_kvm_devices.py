@@ -26,7 +26,9 @@ def ran(*arguments: str) -> tuple[int, str]:
     return process.returncode, out
 
 
-@pytest.mark.parametrize("policy", ["emulated", "native", "dwell:1000"])
+@pytest.mark.parametrize(
+    "policy", [*(pytest.param(policy, marks=pytest.mark.slow) for policy in ("emulated", "native")), "dwell:1000"]
+)
 def test_the_tour_counts_ticks_of_the_kernels_timer(backend: Backend, policy: str) -> None:
     status, out = ran("--policy", policy, "--until", "exit", "-c", "screen", "-c", "ledger")
     lines = re.findall(r"^tour: .*", out, re.MULTILINE)
@@ -66,11 +68,15 @@ def test_seabios_boots_and_counts_ticks_where_its_cpu_and_its_timer_are_the_kern
     seabios()
     image = tmp_path / "disk.img"
     image.write_bytes(assemble(SECTOR).ljust(1 << 20, b"\0"))
-    status, out = ran("--machine", machine, "--firmware", "seabios", "--disk", str(image), "--policy", policy,
-                      "--until", "exit", "-c", "ledger", "-c", "dev pic")  # fmt: skip
+    # At the costs of a host whose KVM executes code faster than the emulator, which a nested one may not.
+    costs = ("--costs", "exit=20000,hop=20000,emulated=30,native=1") if policy == "learn" else ()
+    status, out = ran("--machine", machine, "--firmware", "seabios", "--disk", str(image), "--policy", policy, *costs,
+                      "--until", "exit", "-c", "why stuck", "-c", "ledger", "-c", "dev pic")  # fmt: skip
     assert status == 8 << 1 | 1
     assert "Booting from Hard Disk" in out
-    assert all(re.search(rf"^{row} +[1-9]", out, re.MULTILINE) for row in ("exits", "hops to native", "requests"))
+    # `learn` may find that this host's native instructions never pay
+    rows = ("requests",) if policy == "learn" else ("exits", "hops to native", "requests")
+    assert all(re.search(rf"^{row} +[1-9]", out, re.MULTILINE) for row in rows), out
     assert re.search(r"^ +master base +0x8 ", out, re.MULTILINE)
 
 

@@ -43,6 +43,7 @@ def test_what_is_not_as_given_is_said(native: Native) -> None:
     assert len(said) == 2 and said[0].startswith("regs: ") and said[1].startswith("ds: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_forced_hops_at_random_points_change_nothing_of_the_tour(backend: Backend, seed: int) -> None:
     rng = random.Random(seed)

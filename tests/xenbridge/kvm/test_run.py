@@ -99,7 +99,9 @@ def sector_config(firmware: str) -> MachineConfig:
     return MachineConfig(firmware=bios, memory=16 << 20, fw_cfg={"vgaroms/vgabios.bin": vga}, disks=(disk,))
 
 
-@pytest.mark.parametrize("policy", ("native", "dwell:50", "dwell:2000", "learn", "emulated"))
+@pytest.mark.parametrize(
+    "policy", [pytest.param("native", marks=pytest.mark.slow), "dwell:50", "dwell:2000", "learn", "emulated"]
+)
 def test_the_tour_shows_and_sends_the_same(backend: Backend, policy: str) -> None:
     shown = []
     for chosen in (None, policy):
