@@ -100,11 +100,8 @@ GAPS: Final = (
         "#GP(0) for SSE operands that are not aligned",
         always=True,
     ),
-    Gap(
-        "reserved bits of MXCSR in LDMXCSR and FXRSTOR: #GP(0)",
-        "#GP(0) for reserved bits of MXCSR",
-        always=True,
-    ),
+    Gap("reserved bits of MXCSR in LDMXCSR: #GP(0)", "#GP(0) for reserved bits of MXCSR in LDMXCSR"),
+    Gap("the same in FXRSTOR", "#GP(0) for reserved bits of MXCSR in FXRSTOR", always=True),
     Gap(
         "SSE exceptions: flags of MXCSR, #XM",
         "SSE exceptions, and their flags in MXCSR",

@@ -22,7 +22,6 @@ CASES = {
         "fninit\npush 0x77f\nfldcw [esp]\nfldpi\nsub esp, 12\nfstp tword [esp]\nmov eax, [esp]\nhlt",
         0x2168C235,
     ),
-    "reserved bit of MXCSR": (SSE + "push 0x11f80\nldmxcsr [esp]\nhlt", 0x600),  # #GP(0)
     "reserved bit in FXRSTOR": (  # #GP(0)
         SSE + "fxsave [0x3000]\nmov dword [0x3018], 0x11f80\nfxrstor [0x3000]\nhlt",
         0x600,
