@@ -106,7 +106,7 @@ def read_disk_by_virtio(side: Side, folder: Path) -> float:
 
 FIGURES = (
     Figure("start-up to the first instruction", "s", False, start_up, "0.25 s"),
-    Figure("reset to 7C00h under SeaBIOS", "s", False, seabios),
+    Figure("reset to 7C00h under SeaBIOS", "s", False, seabios, "1.5x QEMU's"),
     Figure("attach", "ms", False, gdb.attach, udbserver=True),
     Figure(f"stepi {gdb.STEPS}", "insns/s", True, gdb.stepi_many, "2x QEMU's", udbserver=True),
     Figure("single stepi", "1/s", True, gdb.stepi_single, "2x QEMU's", udbserver=True),
