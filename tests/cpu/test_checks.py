@@ -1,8 +1,8 @@
 """One instruction a check: our machine and Bochs print the same exceptions and effects for the images cpu_*.asm.
 
 Bochs is the oracle, as QEMU's TCG checks neither limits nor types. Where the two differ DIFFERENCES says who is right
-and by which section of the SDM, and differences.txt what ours prints; an entry that no longer holds fails, and so does a
-line of ours that is another.
+and by which section of the SDM, and differences.txt what ours prints; an entry that no longer holds fails, and so
+does a line of ours that is another.
 """
 
 from __future__ import annotations
