@@ -70,6 +70,26 @@ GAPS: Final = (
         "task switches by far CALL and JMP and by IRET with NT",
     ),
     Gap("DR7.GD", "DR7.GD"),
+    Gap(
+        "reserved bits of DR6 and DR7: fixed values; of their high halves: #GP(0)",
+        "fixed values of the reserved bits of DR6 and DR7",
+    ),
+    Gap(
+        "MOV to CR0 and CR3: combinations and reserved bits that are #GP(0), those of PDPTEs that it loads too",
+        "#GP(0) for values that CR0, CR3 and the PDPTEs may not have",
+    ),
+    Gap(
+        "LOCK before what cannot be locked, 8F and C6, C7 with ModRM.reg not 0: #UD",
+        "#UD for LOCK before MOV, BT and POP, and for POP with ModRM.reg not 0",
+        always=True,
+    ),
+    Gap(
+        "EXTRQ, INSERTQ, MOVNTSS, MOVNTSD (SSE4A): #UD, as no model has them; NOP (0F 1F) and PREFETCHh before the P6 "
+        "and SSE, PREFETCHW on `pentium3`",
+        "#UD for SSE4A, and for NOP (0F 1F) and PREFETCH on models without them",
+        always=True,
+    ),
+    Gap("BMI2, which CPUID of `max` promises", "SHLX", always=True),
     Gap("LTR and LLDT: null, wrong, busy and absent descriptors", "LTR of a null selector"),
     Gap(
         "RDTSC, RDTSCP, RDPMC on virtual time; CR4.TSD, CR4.PCE; writes to the TSC",

@@ -381,3 +381,35 @@ def test_sysenter_and_sysexit_in_long_mode_take_64_bit_pointers() -> None:
     assert (cpu.faults[0].linear, cpu.faults[0].cs) == (0x2000, 0x3B)
     assert cpu.engine.state().ss.selector == 0x43
     assert cpu.engine.state().regs[4] == 0x3000
+
+
+#: In 64-bit mode, where all 64 bits of the source count: what is refused (SDM vol. 2B, MOV to control registers, MOV to
+#: debug registers), and beside it what is not.
+REFUSED64 = {
+    "cr0 high": ("mov rax, cr0\nbts rax, 32\nmov cr0, rax", GP),
+    "cr0 without pg": ("mov rax, cr0\nbtr rax, 31\nmov cr0, rax", GP),
+    "cr0 with ts": ("mov rax, cr0\nbts rax, 3\nmov cr0, rax", None),
+    "cr3 beyond the addresses": ("mov rax, cr3\nbts rax, 40\nmov cr3, rax", GP),
+    "cr3 bit 63": ("mov rax, cr3\nbts rax, 63\nmov cr3, rax", GP),
+    "cr3": ("mov rax, cr3\nmov cr3, rax", None),
+    "cr4 without pae": ("mov rax, cr4\nbtr rax, 5\nmov cr4, rax", GP),
+    "dr6 high": ("mov rax, 0x1ffff0ff0\nmov dr6, rax", GP),
+    "dr7 high": ("mov rax, 0x8000000000000400\nmov dr7, rax", GP),
+    "dr0 high": ("mov rax, 0x8000000000000400\nmov dr0, rax", None),
+    "icebp": ("db 0x48, 0xf1", DB),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED64)
+def test_64_bit_code_may_not_write_reserved_bits_of_control_and_debug_registers(name: str, loop: str) -> None:
+    source, vector = REFUSED64[name]
+    if loop == "gate" and name not in ("cr4 without pae", "icebp"):
+        pytest.skip("with the C helper (docs/fidelity.md)")
+    assert fault(source, 64) == vector
+
+
+def test_icebp_traps_behind_itself_in_ring_3_too() -> None:
+    cpu = run("nop\ndb 0xf1\nhlt", 32, ring=3)
+    first = cpu.faults[0]
+    assert (first.vector, first.linear, first.code) == (DB, CODE + 2, None)
+    assert cpu.engine.state().dr[6] & 0xE00F == 0
