@@ -128,6 +128,9 @@ class Board:
         #: the ATA channels by their first port
         self.channels = {layout.IDE_PRIMARY: self.ide, layout.IDE_SECONDARY: self.ide1}
         self._map(ports)
+        if self.chipset is None:
+            for first, count, face, name in keeper.besides():
+                mmio.map(first, count, face, name, kept=True)
         self.device_table: dict[str, Device] = {
             "mouse": self.mouse, "com2": self.com2, "lpt1": self.lpt1, "dma": self.dma, "fdc": self.fdc,
             "ide1": self.ide1,
@@ -154,7 +157,6 @@ class Board:
             (layout.DMA_HIGH, 32, self.dma.high, "dma", 1),
             (layout.KBC_DATA, 1, self.kbc.data, "kbc", 1),
             (layout.KBC_COMMAND, 1, self.kbc.command, "kbc", 1),
-            (layout.RTC, 2, self.rtc, "rtc", 1),
             (layout.SYSTEM_CONTROL_A, 1, self.port92, "port92", 1),
             (layout.COM1, 8, self.com1, "com1", 1),
             (layout.COM2, 8, self.com2, "com2", 1),
@@ -182,6 +184,7 @@ class Board:
         ]
         for first, count, face, name in kept:
             ports.map(first, count, self.keeper.ports(first, face), name, kept=self.keeper.hypervisor)
+        ports.map(layout.RTC, 2, self.keeper.rtc(self.rtc), "rtc", kept=self.keeper.has_rtc)
         if self.chipset is None:
             ports.map(layout.RESET_CONTROL - 1, 4, ResetFace(self.reset_control), "reset", width=4)
 

@@ -6,7 +6,7 @@ that submits each access where a hypervisor keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from emu.bus import BusDevice
@@ -30,6 +30,8 @@ class Keeper:
 
     #: A hypervisor has the devices, so that each access has to reach it.
     hypervisor: ClassVar[bool] = False
+    #: The hypervisor has the clock of ports 70h and 71h too.
+    has_rtc: ClassVar[bool] = False
     #: A state saved before can be put back into them.
     restorable: ClassVar[bool] = True
     #: `service` is to be called between two instructions
@@ -89,6 +91,14 @@ class Keeper:
     def memory(self, first: int, device: BusDevice) -> BusDevice:
         """The same of the MMIO bus, by the physical address of the first register."""
         return device
+
+    def rtc(self, device: BusDevice) -> BusDevice:
+        """What the port bus is given for ports 70h and 71h; `device` has the clock and its RAM."""
+        return device
+
+    def besides(self) -> Sequence[tuple[int, int, BusDevice, str]]:
+        """What an isapc has of the hypervisor's besides, in memory: the first address, bytes, the face, its name."""
+        return ()
 
     def controller(self, controller: InterruptController) -> InterruptController:
         """What drives the CPU's INTR, where `controller` is the one of the devices that does."""

@@ -14,7 +14,7 @@ from typing import Any, cast
 from emu.engine import Change, Cpu, Executor, Fault, MemoryRegion, MsrDevice, Watch
 from emu.packed import Packing
 from emu.unicorn_engine import UnicornEngine
-from emu.vcpu import Resident, Sharing, Vcpu
+from emu.vcpu import Lending, Resident, Sharing, Vcpu
 from emu.x86.state import CpuState
 
 PAGE = 0x1000
@@ -49,6 +49,7 @@ class Twin:
         self.native = False  #: the vCPU is the active one
         self.answers_ahead = True
         self._resident = vcpu if isinstance(vcpu, Resident) else None
+        self._lending = vcpu if isinstance(vcpu, Lending) else None
         self._remains = False  # the vCPU's exits do not end its runs
         self._shared_ports: int | None = None  # address of the structure that answers ports
         self._regions, self._unmarked = regions, unmarked
@@ -113,6 +114,8 @@ class Twin:
             target.go_on_behind(behind)
             if resuming is not None:
                 target.resume(resuming)
+        if self._lending is not None and target is self.emulator:
+            self._lending.lend()
         if self._vector is not None:
             target.set_interrupt(self._vector, last=self._last and target is self.emulator)
 
@@ -236,6 +239,8 @@ class Twin:
         self.emulator.set_retired(self.vcpu.retired)
         self.vcpu.set_interrupt(None)
         self._now(self.emulator)
+        if self._lending is not None:
+            self._lending.lend()
         self.emulator.set_interrupt(self._vector, last=self._last)
 
     def undisturbed(self) -> bool:

@@ -174,5 +174,14 @@ class Sharing(Protocol):
         `take_over`. None, with nothing done: there is more to it now; use `state` and `take_written`."""
 
 
+@runtime_checkable
+class Lending(Protocol):
+    """A vCPU whose hypervisor keeps the interrupt controllers by itself, and is to know who has the guest."""
+
+    def lend(self) -> None:
+        """The emulator has the guest from now on, with the state that was taken. `load` and `enter` are the end of
+        it."""
+
+
 #: Makes the vCPU of a hypervisor. Raises EngineError with a sentence where it cannot be had.
 MakeVcpu = Callable[[Place], Vcpu]

@@ -212,13 +212,14 @@ def open_debugger(options: Sequence[str]) -> Debugger:
     """A debugger on the machine that `v2e run OPTIONS` would build; options about outputs and front ends say nothing
     here. Raises HarnessError with the sentence that the command line would end with."""
     try:
-        machine = build_machine(machine_config(run_parser().parse_args(options)))
+        parsed = run_parser().parse_args(options)
+        machine = build_machine(machine_config(parsed))
     except (UsageError, *BUILD_FAILURES) as error:
         raise HarnessError(str(error)) from error
     if machine.keeper.descriptor is not None:
         machine.close()
         raise HarnessError(
-            "--devices-in hypervisor with kvm: its time is the host's, and a test's machine waits for nobody: use "
-            "--hypervisor model, or v2e run"
+            f"--devices-in hypervisor with {parsed.hypervisor}: its time is the host's, and a test's machine waits for "
+            "nobody: use --hypervisor model, or v2e run"
         )
     return Debugger(machine)

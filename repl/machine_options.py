@@ -59,7 +59,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     checks = CheckLevel(choose("--checks", options.checks, [level.value for level in CheckLevel]))
     config = MachineConfig(machine=options.machine, memory=memory, slice=piece, checks=checks, cpu=options.cpu)
     config.native = native_config(options, notice)
-    config.keeper = keeper_of(options) or config.keeper
+    config.keeper = keeper_of(options, config.native) or config.keeper
     open_media(options, config)
     roms = [(os.path.basename(path), read_rom(path, "option ROM")) for path in options.option_rom]
     if tour:

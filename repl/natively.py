@@ -69,7 +69,8 @@ def native_config(options: argparse.Namespace, notice: Callable[[str], None]) ->
         costs = _measured(options) or costs
     policy = policy_named(options.policy or AUTO, costs)
     clock = time.monotonic_ns if options.clock == "host" else None
-    return NativeConfig(_vcpu(options.hypervisor, rules, notice), policy, costs, clock)
+    inside = options.devices_in == HYPERVISOR
+    return NativeConfig(_vcpu(options.hypervisor, rules, notice, inside=inside), policy, costs, clock)
 
 
 def _measured(options: argparse.Namespace) -> Costs | None:
@@ -91,9 +92,9 @@ def _measured(options: argparse.Namespace) -> Costs | None:
     return None
 
 
-def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
+def keeper_of(options: argparse.Namespace, native: NativeConfig | None) -> Callable[[], Keeper] | None:
     """What makes who has the interrupt controllers and timers, by `--devices-in`; None: the machine's own process.
-    Raises UsageError."""
+    `native` is what `native_config` gave. Raises UsageError."""
     place, ticks = choose("--devices-in", options.devices_in, (USERSPACE, HYPERVISOR)), options.missed_ticks
     if ticks is not None:
         choose("--missed-ticks", ticks, (DROPPED, KEPT))
@@ -106,19 +107,23 @@ def keeper_of(options: argparse.Namespace) -> Callable[[], Keeper] | None:
         return None
     if options.hypervisor == NONE:
         raise UsageError(
-            f"--devices-in {HYPERVISOR} needs a hypervisor that has them: name one with --hypervisor {MODEL} or {KVM}"
+            f"--devices-in {HYPERVISOR} needs a hypervisor that has them: name one with --hypervisor {MODEL}, {KVM} or "
+            f"{XEN}"
         )
-    if options.hypervisor == XEN:
-        raise UsageError(f"--devices-in {HYPERVISOR}: a domain that v2e makes has no devices of {XEN}'s: leave it away")
-    if options.hypervisor == KVM:
+    if (name := options.hypervisor) in HOSTS:
         if options.clock != "host":
             raise UsageError(
-                f"--devices-in {HYPERVISOR}: the timers of {KVM} go by the host's clock, so the rest has to: "
+                f"--devices-in {HYPERVISOR}: the timers of {name} go by the host's clock, so the rest has to: "
                 "add --clock host"
             )
         if options.load_xen is not None:
-            raise UsageError(f"--load-xen and --devices-in {HYPERVISOR}: {KVM}'s devices take no state of a domain's")
-        return functools.partial(_kept_by_kvm, reinject=ticks == KEPT)
+            raise UsageError(f"--load-xen and --devices-in {HYPERVISOR}: {name}'s devices take no state of a domain's")
+        if name == KVM:
+            return functools.partial(_kept_by_kvm, reinject=ticks == KEPT)
+        from xenbridge.xen.inside import Joined
+
+        assert native is not None and isinstance(native.make, Joined)
+        return native.make.keeper
     from xenbridge.model_devices import ModelDevices
 
     return ModelDevices
@@ -136,11 +141,15 @@ def _kept_by_kvm(*, reinject: bool) -> Keeper:
         raise EngineError(f"--devices-in {HYPERVISOR}: {error}") from error
 
 
-def _vcpu(hypervisor: str, rules: Rules, notice: Callable[[str], None]) -> MakeVcpu:
+def _vcpu(hypervisor: str, rules: Rules, notice: Callable[[str], None], *, inside: bool) -> MakeVcpu:
     if hypervisor == KVM:
         from xenbridge.kvm.probe import make_kvm
 
         return make_kvm(notice)
+    if hypervisor == XEN and inside:
+        from xenbridge.xen.inside import Joined
+
+        return Joined(notice)
     if hypervisor == XEN:
         from xenbridge.xen.native_cpu import make_xen
 

@@ -23,6 +23,7 @@ from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.bridge import KvmBridge
 from xenbridge.model_bridge import ModelBridge
 from xenbridge.signals import Signals
+from xenbridge.xen.libraries import CAPABILITIES
 
 TPR, EOI, SVR, ICR, LVT_TIMER, INITIAL, CURRENT, DIVIDE, ISR, IRR, LINT0 = (
     LAPIC + offset for offset in (0x80, 0xB0, 0xF0, 0x300, 0x320, 0x380, 0x390, 0x3E0, 0x100, 0x200, 0x350)
@@ -35,6 +36,12 @@ MASTER, SLAVE = 0x08, 0x70  #: vectors of `initialise`
 @contextmanager
 def made(kind: str, **more: bool) -> Iterator[MachineBridge]:
     """A borrowed bridge of this kind; skips the test where it cannot be had."""
+    if kind == "xen":
+        from dom0_bridge import made_xen  # tests/xen/dom0
+
+        with made_xen() as bridge:
+            yield bridge
+        return
     try:
         bridge: MachineBridge = KvmBridge(**more) if kind == "kvm" else ModelBridge()
     except KvmError as error:
@@ -44,6 +51,14 @@ def made(kind: str, **more: bool) -> Iterator[MachineBridge]:
         yield bridge
     finally:
         bridge.close()
+
+
+def kinds() -> tuple[str, ...]:
+    """In a dom0 of Xen its own, else those that are everywhere."""
+    try:
+        return ("xen",) if "control_d" in CAPABILITIES.read_text() else ("model", "kvm")
+    except OSError:
+        return "model", "kvm"
 
 
 def port(bridge: MachineBridge, address: int, value: int | None = None) -> int:

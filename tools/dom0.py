@@ -58,6 +58,8 @@ class Outcome:
             said: dict[str, Any] = json.loads(line)
         except ValueError:
             raise Dom0Error(f"dom0 said what is no result: {line!r}") from None
+        if "table" in said:
+            return "\n".join(map(str, said["table"]))
         if "collected" in said:
             self.collected = int(said["collected"])
             return f"{self.collected} tests in dom0"

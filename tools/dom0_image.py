@@ -26,6 +26,8 @@ from tools import dom0_xl
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = "tests/xen/dom0"
 OURS = ("emu", "stub", "xenbridge", "repl", TESTS)
+#: Tests that hold for Xen as for other hypervisors; they go beside those of dom0.
+SHARED = ("tests/bridges.py", "tests/xenbridge/test_bridges.py")
 #: Of this environment: the test runner, and what our own packages import.
 SITE = (
     "pytest",
@@ -190,6 +192,8 @@ def ours(paths: Iterable[str], arguments: str) -> bytes:
     tree = Tree()
     for path in paths:
         tree.tree(ROOT / path, f"v2e/{path}")
+    for path in SHARED:
+        tree.add(ROOT / path, f"v2e/{TESTS}/{Path(path).name}")
     for source in sorted((ROOT / TESTS).glob("*.asm")):
         tree.file(f"v2e/{TESTS}/{source.stem}.bin", assembled(source))
     tree.file("v2e/arguments", arguments.encode() + b"\n")

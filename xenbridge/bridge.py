@@ -98,7 +98,9 @@ class Bridge(Protocol):
 class MachineBridge(Bridge, Protocol):
     """One whose controllers the emulator's other devices can be wired to."""
 
-    events: int  #: interrupts that were acknowledged
+    @property
+    def events(self) -> int:
+        """Interrupts that were acknowledged."""
 
     @property
     def lines(self) -> int:

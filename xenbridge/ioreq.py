@@ -16,6 +16,7 @@ SIZE: Final = LAYOUT.size
 DATA_OFFSET: Final = 8
 PORT_OFFSET: Final = 24  #: vp_eport, the event channel of the vCPU
 STATE_OFFSET: Final = 30  #: the byte whose low four bits are the state
+INDIRECT, READS = 0x10, 0x20  #: others of its bits
 
 
 class State(enum.IntEnum):
@@ -83,7 +84,9 @@ def unpack(raw: bytes | memoryview, offset: int = 0) -> Ioreq:
         raise IoreqError(f"an I/O request at offset {offset:#x} is none: {error}") from None
     if size not in (1, 2, 4, 8) and type in (Type.PIO, Type.COPY):
         raise IoreqError(f"an I/O request at offset {offset:#x} is for {size} bytes: 1, 2, 4 or 8 are possible")
-    return Ioreq(type, address, size, bool(bits & 0x20), data, count, bool(bits & 0x10), bool(bits & 0x40), state, port)
+    return Ioreq(
+        type, address, size, bool(bits & READS), data, count, bool(bits & INDIRECT), bool(bits & 0x40), state, port
+    )
 
 
 def read(type: Type, address: int, size: int) -> Ioreq:

@@ -181,6 +181,11 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "--devices-in", "hypervisor"], "needs a hypervisor that has them"),
         (["run", "--hypervisor", "model", "--devices-in", "xen"], "'xen'"),
         (["run", "--hypervisor", "kvm", "--devices-in", "hypervisor"], "add --clock host"),
+        (["run", "--hypervisor", "xen", "--machine", "isapc", "--devices-in", "hypervisor"], "add --clock host"),
+        (
+            ["run", "--hypervisor", "xen", "--machine", "isapc", "--devices-in", "hypervisor", "--clock", "host"],
+            "--hypervisor xen: this is no dom0 of Xen",
+        ),
         (
             ["run", "--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host", "--load-xen", "f"],
             "--load-xen and --devices-in hypervisor",

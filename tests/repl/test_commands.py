@@ -282,6 +282,7 @@ CHANGING = (
     "in 60", "out 60 1", "stop", "msr 10 1", "handlers into", "repeats whole", "forbid 0", "policy native",
     "screen --png nowhere.png", "symbols nowhere", "ledger clear", "force native", "native", "emulate",
     "lockstep 5", "save-xen nowhere", "continue", "step", "next", "until 0", "quit",
+    "vcpu 0",
 )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from emu.views import (
     TableEntryView,
     TransitionsView,
     TransitionView,
+    VcpuView,
 )
 from repl import render
 from repl import style as style_module
@@ -82,6 +83,7 @@ EXAMPLES = (
     ),
     LedgerView((("pio", 3),), 2, 1, 4, 0, 100, 900, 12345, (("exit", 1), ("hop", 2), ("emulated", 3), ("native", 4))),
     StuckView("waits", "the loop at 0x7c00 waits", ("way out at 0x7c05",), ()),
+    (VcpuView(0, True, "real", 0xF000, 0xFFF0, None, 0), VcpuView(2, False, "long64", 8, 0x1000, 0x1000, 0x5000)),
 )
 
 

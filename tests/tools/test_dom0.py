@@ -42,6 +42,12 @@ def test_anything_less_is_not(said) -> None:
     assert not heard(*said).good
 
 
+def test_a_table_is_shown_and_is_no_result() -> None:
+    outcome = Outcome()
+    assert outcome.take(json.dumps({"table": ["a request 1 ms", "an event 2 ms"]})) == "a request 1 ms\nan event 2 ms"
+    assert sum(outcome.counts.values()) == 0
+
+
 def test_what_is_no_result_is_an_error() -> None:
     with pytest.raises(Dom0Error, match=r"^dom0 said what is no result: 'Kernel panic'$"):
         heard("Kernel panic")

@@ -26,6 +26,7 @@ from bridges import (
     SLAVE,
     TPR,
     initialise,
+    kinds,
     lapic,
     made,
     port,
@@ -38,7 +39,7 @@ from xenbridge.bridge import BridgeError, MachineBridge
 from xenbridge.ioreq import State, Type, read, unpack, write
 from xenbridge.signals import Signals
 
-KINDS = ("model", "kvm")
+KINDS = kinds()
 SELF = 0x0004_0000  #: ICR: to itself, fixed
 PIT_HZ = 1_193_182
 
@@ -89,32 +90,41 @@ def test_the_local_apic_is_there_with_six_entries_or_more(bridge: MachineBridge)
 
 def test_the_io_apic_is_reached_by_its_select_and_window(bridge: MachineBridge) -> None:
     lapic(bridge, 0xFEC00000, 0x01)
-    assert lapic(bridge, 0xFEC00010) >> 16 & 0xFF == 23
+    assert lapic(bridge, 0xFEC00010) >> 16 & 0xFF == bridge.lines - 1
     lapic(bridge, 0xFEC00000, 0x10 + 2 * 5)
     lapic(bridge, 0xFEC00010, 0x10041)
     assert lapic(bridge, 0xFEC00010) & 0x1FFFF == 0x10041
 
 
-def test_a_latched_counter_of_the_timer_stands_while_the_counter_goes_on(bridge: MachineBridge) -> None:
+def test_a_latched_counter_of_the_timer_stands_while_the_counter_goes_on(bridge: MachineBridge, kind: str) -> None:
     start_pit(bridge, 0)
 
-    def latched() -> int:
+    def latched() -> tuple[int, float, float]:
+        """The count, and between which instants it was latched."""
+        begun = time.monotonic()
         port(bridge, 0x43, 0x00)
+        done = time.monotonic()
         low = port(bridge, 0x40)
         time.sleep(0.002)
-        return low | port(bridge, 0x40) << 8
+        return low | port(bridge, 0x40) << 8, begun, done
 
-    values = [latched() for _ in range(8)]
-    assert len(set(values)) > 4
-    steps = [(before - after) % 65536 for before, after in itertools.pairwise(values)]
-    assert all(step > 0.002 * PIT_HZ * 0.9 for step in steps)
+    found = [latched() for _ in range(8)]
+    assert len({value for value, _, _ in found}) > 4
+    for (before, first, then), (after, now, last) in itertools.pairwise(found):
+        # Where requests take longer it may be any; and in Xen's timer_mode 0 a guest's time stands still with its vCPU.
+        if kind != "xen" and last - first < 0.8 * 65536 / PIT_HZ:
+            assert (before - after) % 65536 > (now - then) * PIT_HZ * 0.9
 
 
 def test_the_second_counters_gate_and_output_are_at_port_61h(bridge: MachineBridge) -> None:
-    port(bridge, 0x61, 0x00)
-    for address, value in ((0x43, 0xB0), (0x42, 0x00), (0x42, 0x10)):  # mode 0: OUT goes low, and high at the end
-        port(bridge, address, value)
-    assert not port(bridge, 0x61) & 0x20
+    def low() -> bool:
+        port(bridge, 0x61, 0x00)
+        for address, value in ((0x43, 0xB0), (0x42, 0xFF), (0x42, 0xFF)):  # mode 0: OUT goes low, and high at the end
+            port(bridge, address, value)
+        return not port(bridge, 0x61) & 0x20
+
+    # Where the gate does not stop the counter, as in Xen, it may be at its end before it is asked.
+    assert until(low)
     port(bridge, 0x61, 0x01)
     assert until(lambda: bool(port(bridge, 0x61) & 0x20))
     assert port(bridge, 0x61) & 1
@@ -130,7 +140,7 @@ def test_other_addresses_sizes_and_times_are_refused(bridge: MachineBridge) -> N
     with pytest.raises(BridgeError, match=r"has been borrowed already$"):
         bridge.borrow()
     bridge.give_back()
-    with pytest.raises(BridgeError, match=r"^the vCPU is the guest's"):
+    with pytest.raises(BridgeError, match=r"^the vCPU .*is the guest's"):
         port(bridge, 0x21)
 
 
@@ -156,10 +166,11 @@ def test_an_interrupt_is_acknowledged_by_its_owner_and_ended_by_the_guest(bridge
     assert taken(bridge) == MASTER
 
 
-def test_a_mask_holds_the_ticks_back(bridge: MachineBridge) -> None:
+def test_a_mask_holds_the_ticks_back(bridge: MachineBridge, kind: str) -> None:
     start_pit(bridge, 1193)
     assert taken(bridge, 0.1) is None
-    assert until(lambda: bool(requested(bridge) & 1))
+    # Xen's timer does not drive a line that is masked (pt_update_irq, xen/arch/x86/hvm/vpt.c of 4.17).
+    assert kind == "xen" or until(lambda: bool(requested(bridge) & 1))
     port(bridge, 0x21, 0xFE)
     assert taken(bridge) == MASTER
 
@@ -182,9 +193,8 @@ def test_lines_of_other_devices_reach_both_chips_by_priority(bridge: MachineBrid
 
 
 def test_a_line_that_does_not_exist_is_refused(bridge: MachineBridge) -> None:
-    assert bridge.lines == 24
-    for line in (-1, 24):
-        with pytest.raises(BridgeError, match=rf"^interrupt line {line} does not exist: there are 0 to 23$"):
+    for line in (-1, bridge.lines):
+        with pytest.raises(BridgeError, match=rf"^interrupt line {line} does not exist: there are 0 to "):
             bridge.set_line(line, True)
 
 
@@ -273,7 +283,7 @@ def test_what_was_acknowledged_too_early_can_be_put_back(bridge: MachineBridge, 
     if irq:
         bridge.set_line(irq, True)
     else:
-        start_pit(bridge, 1193, mode=0)
+        start_pit(bridge, 1193, mode=4)  # once; Xen's has no interrupt of mode 0 (pit_load_count, emul-i8254.c)
     before = bridge.events
     bridge.listen(True)
     assert until(lambda: bridge.events > before)
@@ -306,7 +316,7 @@ def test_a_request_that_icw1_drops_is_no_spurious_interrupt_later(bridge: Machin
         bridge.set_line(irq, False)
         assert (bridge.take(), in_service(bridge), requested(bridge)) == (None, 0, 0)
         assert [lapic(bridge, IRR + 0x10 * n) | lapic(bridge, ISR + 0x10 * n) for n in range(8)] == [0] * 8
-        start_pit(bridge, 1193, mode=0)
+        start_pit(bridge, 1193, mode=4)  # as above
         assert taken(bridge) == 0x20
         port(bridge, 0x20, 0x20)
 
@@ -360,6 +370,9 @@ def test_a_guest_that_is_not_disturbed_costs_no_signal_and_no_look(bridge: Machi
     """No polling: while nothing comes nobody is told anything, no thread wakes, and no time of the process is used."""
     with Signals() as signals:
         signals.add(bridge.descriptor, lambda: None)
+        begun = time.process_time()
+        switches_in(0)
+        looks = time.process_time() - begun  # what counting takes: in an emulated dom0 more than all else
         bridge.listen(True)
         begun = time.process_time()
         woken = switches_in(1.0)
@@ -368,7 +381,7 @@ def test_a_guest_that_is_not_disturbed_costs_no_signal_and_no_look(bridge: Machi
         assert signals.count == 0
         signals.remove(bridge.descriptor)
     assert woken <= MOST_SWITCHES
-    assert used < 0.05
+    assert used < 0.05 + 2 * looks
 
 
 def test_the_count_of_wakes_sees_a_poll_of_50_ms() -> None:

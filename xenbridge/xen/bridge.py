@@ -6,26 +6,28 @@ is the answer to that access; an interrupt is an access to another such port, wh
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from emu.x86.state import CpuState
+from emu.x86.state import RFLAGS_IF, CpuState
 from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Owned
 from xenbridge.ioreq import Ioreq, Type
 from xenbridge.xen import context
 from xenbridge.xen.channels import Channels, take_any
+from xenbridge.xen.context import Record
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
 from xenbridge.xen.memory import WRITE, Pages
 from xenbridge.xen.parking import BASE, BELL, BOX, DOOR, FRAMES, code, parked_state
 from xenbridge.xen.server import IoreqServer, pause_between_accesses
+from xenbridge.xen.unacknowledge import put_back
 
-_ADDRESS, _VALUE, _VECTOR, _WOKEN, _LEFT = (BOX + 4 * index for index in range(5))
-_ANSWER: Final = BOX + 20
-_NOTHING, _LISTEN, _LEAVE, _CPUID = 0, 13, 14, 15
+_ADDRESS, _VALUE, _VECTOR, _WOKEN, _ANSWER = (BOX + 4 * index for index in range(5))
+_NOTHING, _LISTEN, _LEAVE, _CPUID, _COPY = 0, 13, 14, 15, 16
 #: By kind of access and its direction; the size's position follows.
 _DOES: Final = {(Type.PIO, True): 1, (Type.PIO, False): 4, (Type.COPY, True): 7, (Type.COPY, False): 10}
 _SIZES: Final = {1: 0, 2: 1, 4: 2}
@@ -33,8 +35,10 @@ _SIZES: Final = {1: 0, 2: 1, 4: 2}
 PATIENCE: Final = 10.0
 #: Seconds without an event after which it is asked whether the domain is still there.
 _LOOK_FOR_LIFE: Final = 0.5
-#: Seconds between two looks at whether the vCPU has left, which raises no event.
+#: Seconds between two looks at whether the vCPU has halted, which raises no event.
 _LOOK: Final = 0.0005
+#: What a port that is ours gives to a guest that reads it by itself.
+_NOBODY: Final = 0xFF
 #: Xen's own devices besides the timer and the LAPIC: all of them are reached the same way.
 OWNED: Final = (
     *TIMER_AND_LAPIC,
@@ -65,6 +69,7 @@ class XenBridge:
         if (count := domain.vcpus()) != 1:
             raise BridgeError(f"domain {domain.domid} has {count} vCPUs: the bridge borrows the only one of a domain")
         self._domain = domain
+        self.requests = self._events = 0
         self._doors, self._bells = Channels(domain.libraries), Channels(domain.libraries)
         self._door: IoreqServer | None = None
         self._bell: IoreqServer | None = None
@@ -74,7 +79,7 @@ class XenBridge:
         self._wanted = False  # somebody wants to hear of interrupts
         self._vector: int | None = None
         self._record = b""
-        self._halted = False
+        self._halted = self._shadow = False
         self._closed = False
 
     @property
@@ -86,10 +91,26 @@ class XenBridge:
         return self._bells.descriptor
 
     @property
+    def channels(self) -> tuple[Channels, ...]:
+        """What is to be served while the vCPU is the guest's: it may access our ports by itself."""
+        return self._doors, self._bells
+
+    @property
     def borrowed(self) -> bool:
         return self._at is not _At.GUEST
 
+    @property
+    def events(self) -> int:
+        """Interrupts that were acknowledged."""
+        self.arrived()
+        return self._events
+
     # -- the guest's registers meanwhile
+
+    @property
+    def record(self) -> bytes:
+        """The CPU record that they are in; its TSC is that of the moment at which the vCPU was borrowed."""
+        return self._record
 
     def cpu_state(self) -> CpuState:
         """The guest's registers, which are not in the vCPU while it is borrowed."""
@@ -99,7 +120,7 @@ class XenBridge:
 
     def load_cpu(self, state: CpuState) -> None:
         self._record = context.with_cpu_state(self._record, state)
-        self._halted = state.halted
+        self._shadow, self._halted = state.shadow, state.halted
 
     # -- borrowing
 
@@ -115,12 +136,21 @@ class XenBridge:
         self._door.claim(Type.PIO, DOOR, DOOR)
         self._bell = IoreqServer(domain, self._bells, self._rung)
         self._bell.claim(Type.PIO, BELL, BELL)
+        while self._bells.take():  # a channel has an event when it is bound, which is about nothing
+            pass
 
     def _knocked(self, request: Ioreq) -> None:
-        self._at_door = True
+        if self.borrowed:
+            self._at_door = True
+        elif self._door is not None:
+            self._door.answer(_NOBODY)
 
     def _rung(self, request: Ioreq) -> None:
-        self._at_bell = True
+        if self.borrowed:
+            self._at_bell = True
+            self._events += 1
+        elif self._bell is not None:
+            self._bell.answer(_NOBODY)
 
     def _word(self, offset: int) -> int:
         assert self._pages is not None
@@ -137,15 +167,7 @@ class XenBridge:
         domain = self._domain
         try:
             self._still()
-            self._set_up()
-            self._record, self._halted = domain.cpu_record(), "blocked" in domain.states()
-            parked = bytearray(context.with_cpu_state(self._record, parked_state()))
-            struct.pack_into("<I", parked, context.PENDING_OFFSET, 0)
-            self._at_door = self._at_bell = self._wanted = False
-            self._vector = None
-            self._put(_WOKEN, 0)
-            domain.load_cpu_record(bytes(parked))
-            self._at = _At.LISTENING if self._halted else _At.DOOR
+            self._park(domain.cpu_record(), "blocked" in domain.states())
             if self._halted:
                 domain.send_nmi()
             domain.resume()
@@ -155,6 +177,29 @@ class XenBridge:
                 self._until_door()
         except XenError as error:
             raise BridgeError(str(error)) from None
+
+    def borrow_amid(self, state: CpuState, finish: Callable[[], None]) -> None:
+        """As `borrow`, of a paused vCPU in an IN or OUT that `finish` answers: Xen finishes it in registers of ours.
+        `state` is the guest's behind it."""
+        try:
+            self._park(context.with_cpu_state(self._domain.cpu_record(), state), halted=False)
+            finish()
+            self._domain.resume()
+            self._until_door()
+        except XenError as error:
+            raise BridgeError(str(error)) from None
+
+    def _park(self, record: bytes, halted: bool) -> None:
+        """Load the paused vCPU with registers of ours; those of the guest are `record`."""
+        self._set_up()
+        event = int(struct.unpack_from("<I", record, context.PENDING_OFFSET)[0])
+        self._record, self._halted, self._shadow = context.without_event(record), halted, False
+        self._at_door = self._at_bell = self._wanted = False
+        # Xen was about to deliver it: it is acknowledged, and nothing of it has happened to the guest.
+        self._vector = event & 0xFF if event & context.PENDING_KIND == context.PENDING_VALID else None
+        self._put(_WOKEN, 0)
+        self._domain.load_cpu_record(context.without_event(context.with_cpu_state(record, parked_state())))
+        self._at = _At.LISTENING if halted else _At.DOOR
 
     def _still(self) -> None:
         """Pause the domain where no access of the guest waits for a device model."""
@@ -176,6 +221,17 @@ class XenBridge:
         """Those of the domain's device models that are ours, which are served meanwhile."""
         mine = (self._doors, self._bells)
         return [server.channels for server in self._domain.servers if server.channels not in mine]
+
+    def _load(self, *records: Record) -> None:
+        """Load records of the domain. A vCPU that stands at the door begins its code anew, as with the load it loses
+        what the access there is answered."""
+        if self._at is not _At.DOOR:
+            self._domain.load(*records)
+            return
+        parked = context.with_cpu_state(self._domain.cpu_record(), parked_state())
+        self._domain.load(*records, Record(context.CPU, 0, context.without_event(parked)))
+        self._do(_NOTHING)
+        self._until_door()
 
     def _until_door(self) -> None:
         """Wait until the vCPU stands at the door."""
@@ -205,15 +261,20 @@ class XenBridge:
             raise BridgeError("a request is for one element of 1, 2 or 4 bytes")
         try:
             self._call_back()
-            self._put(_ADDRESS, request.address)
-            self._put(_VALUE, request.data & request.mask)
-            self._do(_DOES[request.type, request.reads] + size)
-            self._until_door()
-            value = self._word(_VALUE) & request.mask if request.reads else 0
+            value = self._access(request, size)
             self._hear()
         except XenError as error:
             raise BridgeError(str(error)) from None
         return value
+
+    def _access(self, request: Ioreq, size: int) -> int:
+        """Have the vCPU, which is at the door, make it."""
+        self._put(_ADDRESS, request.address)
+        self._put(_VALUE, request.data & request.mask)
+        self._do(_DOES[request.type, request.reads] + size)
+        self._until_door()
+        self.requests += 1
+        return self._word(_VALUE) & request.mask if request.reads else 0
 
     def cpuid(self, leaf: int, part: int) -> tuple[int, int, int, int]:
         """EAX, EBX, ECX and EDX that the guest's CPUID gives for EAX and ECX. Raises BridgeError."""
@@ -229,6 +290,17 @@ class XenBridge:
         except XenError as error:
             raise BridgeError(str(error)) from None
         return eax, ebx, ecx, edx
+
+    def copy(self, address: int) -> None:
+        """Have it write two bytes to memory from `address` on by a repeated MOVS. Raises BridgeError."""
+        try:
+            self._call_back()
+            self._put(_ADDRESS, address)
+            self._do(_COPY)
+            self._until_door()
+            self._hear()
+        except XenError as error:
+            raise BridgeError(str(error)) from None
 
     # -- events
 
@@ -289,27 +361,43 @@ class XenBridge:
     def take(self) -> int | None:
         """See Bridge."""
         try:
-            if self._at is _At.LISTENING:
-                while self._bells.take():
-                    pass
-                if self._at_bell:
-                    self._answer_bell()
-            vector, self._vector = self._vector, None
+            vector, self._vector = self._vector_that_came(), None
             self._hear()
         except XenError as error:
             raise BridgeError(str(error)) from None
         return vector
 
+    def _vector_that_came(self) -> int | None:
+        """Without waiting: a vCPU that listens goes on listening."""
+        if self.arrived() and self._at_bell:
+            self._answer_bell()
+        return self._vector
+
+    def put_back(self) -> None:
+        """See MachineBridge. Raises BridgeError."""
+        if not self.borrowed:
+            return
+        try:
+            self._call_back()
+            vector, self._vector = self._vector, None
+            if vector is not None:
+                put_back(self._domain, lambda one: self._access(one, _SIZES[one.size]), self._load, vector)
+        except XenError as error:
+            raise BridgeError(str(error)) from None
+
     # -- giving back
 
-    def give_back(self, *, halted: bool | None = None, paused: bool = False) -> None:
-        """See Bridge; without `halted` it is as it was, or as `load_cpu` has it. With `paused` it does not run yet."""
+    def give_back(self, *, halted: bool | None = None, paused: bool = False, time_stamp: int | None = None) -> None:
+        """See Bridge; without `halted` it is as it was, or as `load_cpu` has it. With `paused` it does not run yet.
+        `time_stamp`: the TSC; without it, it has gone on."""
         if not self.borrowed:
             return
         domain = self._domain
         halts = self._halted if halted is None else halted
         try:
             self._call_back()
+            if not self._interruptible:
+                self.put_back()
             if halts and self._vector is None:
                 halts = self._halt()
             else:
@@ -317,9 +405,9 @@ class XenBridge:
                 self._leave()
             domain.pause()
             record = bytearray(self._record)
-            # The TSC has gone on; what the vCPU has now is what the guest would read.
+            # What the vCPU has now is what the guest would read.
             tsc = slice(context.TSC_OFFSET, context.TSC_OFFSET + 8)
-            record[tsc] = domain.cpu_record()[tsc]
+            record[tsc] = domain.cpu_record()[tsc] if time_stamp is None else time_stamp.to_bytes(8, "little")
             if self._vector is not None:
                 struct.pack_into("<I", record, context.PENDING_OFFSET, context.PENDING_VALID | self._vector)
                 self._vector = None
@@ -330,16 +418,18 @@ class XenBridge:
         except XenError as error:
             raise BridgeError(str(error)) from None
 
+    @property
+    def _interruptible(self) -> bool:
+        return bool(struct.unpack_from("<Q", self._record, context.RFLAGS_OFFSET)[0] & RFLAGS_IF) and not self._shadow
+
     def _leave(self) -> None:
-        """Out of the access at the door: Xen would finish it in the registers that are loaded next."""
-        self._put(_LEFT, 0)
+        """Out of the read at the door, which Xen would finish in the registers that are loaded next, into a write,
+        which it finishes in none. It is paused there."""
         self._do(_LEAVE)
-        end = time.monotonic() + PATIENCE
-        while not self._word(_LEFT):
-            self._domain.states()  # raises when it is gone
-            if time.monotonic() > end:
-                raise BridgeError(f"the borrowed vCPU of domain {self._domain.domid} did not leave")
-            time.sleep(_LOOK)
+        self._until_door()
+        self._domain.pause()
+        assert self._door is not None
+        self._door.answer()
 
     def _halt(self) -> bool:
         """Have the vCPU halt in code of ours, so that it halts in the guest's too: Xen has no way to say so. False
@@ -392,6 +482,7 @@ class XenBridge:
             self._pages.close()
             self._pages = None
             if not gone:
-                self._domain.depopulate(FRAMES)
+                with contextlib.suppress(XenError):  # of a domain that was destroyed when the guest had the vCPU
+                    self._domain.depopulate(FRAMES)
         self._doors.close()
         self._bells.close()

@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 
 from emu.x86.state import CpuState, Fpu, Segment, Table
 
-END, HEADER, CPU, PIC, LAPIC, LAPIC_REGS, PIT, CPU_XSAVE = 0, 1, 2, 3, 5, 6, 10, 16
+END, HEADER, CPU, PIC, IOAPIC, LAPIC, LAPIC_REGS, PIT, RTC, CPU_XSAVE = 0, 1, 2, 3, 4, 5, 6, 10, 11, 16
 _HEAD: Final = struct.Struct("<HHI")  #: typecode, instance, length
 CPU_LENGTH: Final = 1032
-GENERAL_OFFSET, RIP_OFFSET, FLAGS_OFFSET = 512, 640, 1024
+GENERAL_OFFSET, RIP_OFFSET, RFLAGS_OFFSET, FLAGS_OFFSET = 512, 640, 648, 1024
 #: rip, rflags, cr0, cr2, cr3, cr4, dr0-3, dr6, dr7
 _CONTROL: Final = struct.Struct("<12Q")
 #: General registers in Xen's order, as indexes of `emu.x86.state.GENERAL`.
@@ -29,6 +29,8 @@ _MSR_OFFSETS: Final = {
 _EFER, TSC_OFFSET, PENDING_OFFSET = 992, 1008, 1016
 #: `pending_event`: an external interrupt that is delivered at the next entry; the vector is in the low byte.
 PENDING_VALID: Final = 1 << 31
+#: What tells an external interrupt from other events: valid, and type 0 in bits 10:8.
+PENDING_KIND: Final = PENDING_VALID | 0x700
 #: In a CPU_XSAVE record, behind XCR0 and what XCR0 has had.
 _XSAVE_AREA: Final = 16
 #: Descriptor attributes are 12 bits in the record: bits 7:0 as in a descriptor, 11:8 its G, D/B, L and AVL.
@@ -130,6 +132,11 @@ def with_cpu_state(record: bytes, state: CpuState) -> bytes:
     if _fpu(record) != state.fpu:  # else what Xen keeps in its unused bytes stays
         _put_fpu(out, state.fpu)
     return bytes(out)
+
+
+def without_event(record: bytes) -> bytes:
+    """`record` with nothing to be delivered at the next entry."""
+    return record[:PENDING_OFFSET] + bytes(4) + record[PENDING_OFFSET + 4 :]
 
 
 def _rights(access: int) -> int:

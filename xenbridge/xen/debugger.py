@@ -92,6 +92,9 @@ class _NoWatch:
 
     noticed = None
 
+    def arm(self, on: bool) -> None:
+        return None
+
     def sample(self) -> None:
         return None
 

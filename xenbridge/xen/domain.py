@@ -21,6 +21,7 @@ _CDF_HVM, _CDF_HAP = 1, 2
 #: XEN_X86_EMU_*: LAPIC, HPET, PM timer, RTC, I/O APIC, PIC, standard VGA, IOMMU, PIT, and PIRQ are Xen's to emulate.
 _EMULATION: Final = 0x3FF
 EMULATE_LAPIC: Final = 1
+EMULATE_ALL: Final = _EMULATION
 #: The range of PC firmware and display memory, which is nobody's RAM.
 _HOLE: Final = range(0xA0000 // PAGE, 0x100000 // PAGE)
 #: "v2e" and zeros: by it a domain that was left behind is recognised.
@@ -86,11 +87,16 @@ class Domain:
             number = domid.value
             control["xc_domain_max_vcpus"](number, 1)
             control["xc_set_paging_mempool_size"](number, _POOL)
-            control["xc_domain_setmaxmem"](number, memory // 1024 + _SPARE)
-            return cls(libraries, number, ours=True)
+            domain = cls(libraries, number, ours=True)
+            domain.allow(memory)
+            return domain
         except XenError:
             control["xc_domain_destroy"](domid.value)
             raise
+
+    def allow(self, memory: int) -> None:
+        """It may have so many bytes of memory, and what v2e has in it besides. Raises XenError."""
+        self.call("xc_domain_setmaxmem", memory // 1024 + _SPARE)
 
     @property
     def serving(self) -> tuple[Channels, ...]:

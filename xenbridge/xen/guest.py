@@ -30,6 +30,13 @@ def boot_state() -> CpuState:
     return state
 
 
+def virtual_wire(domain: Domain) -> None:
+    """Have the 8259's interrupts come in by the LAPIC's LINT0. Raises XenError."""
+    registers = bytearray(domain.record(context.LAPIC_REGS).data)
+    struct.pack_into("<I", registers, _LVT0, _EXTINT)
+    domain.load(domain.record(context.LAPIC), Record(context.LAPIC_REGS, 0, bytes(registers)))
+
+
 class Guest:
     """One domain with its channels and its server. A context manager that destroys the domain."""
 
@@ -48,9 +55,7 @@ class Guest:
     def boot(self, sector: bytes) -> None:
         """Load a boot sector and the registers that go with it; `domain.resume` starts it."""
         self.domain.memory.write(BOOT, sector)
-        registers = bytearray(self.domain.record(context.LAPIC_REGS).data)
-        struct.pack_into("<I", registers, _LVT0, _EXTINT)
-        self.domain.load(self.domain.record(context.LAPIC), Record(context.LAPIC_REGS, 0, bytes(registers)))
+        virtual_wire(self.domain)
         self.domain.load_cpu(boot_state())
 
     def _serve(self, request: Ioreq) -> None:
@@ -74,4 +79,4 @@ class Guest:
         self.close()
 
 
-__all__ = ["BOOT", "Device", "Guest", "Type", "boot_state"]
+__all__ = ["BOOT", "Device", "Guest", "Type", "boot_state", "virtual_wire"]

@@ -92,6 +92,7 @@ _DEVICE_MODEL: Final[dict[str, tuple[Any, ...]]] = {
     "set_ioreq_server_state": (U16, INT),
     "destroy_ioreq_server": (U16,),
     "set_isa_irq_level": (U8, c.c_uint),
+    "set_pci_intx_level": (U16, U8, U8, U8, c.c_uint),
     "inject_msi": (U64, U32),
     "set_mem_type": (INT, U64, U32),
 }

@@ -47,11 +47,16 @@ def make_xen(notice: Callable[[str], None]) -> Callable[[Place], XenVcpu]:
         libraries = Libraries()
     except XenError as error:
         raise EngineError(f"--hypervisor xen: {error}") from error
+    return lambda place: XenVcpu(place, rules_here(), libraries, notice)
+
+
+def rules_here() -> Rules:
+    """What a vCPU enters on this host."""
     try:
         intel = "GenuineIntel" in _CPUINFO.read_text()
     except OSError:
         intel = False
-    return lambda place: XenVcpu(place, rules_of(VTX if intel else SVM), libraries, notice)
+    return rules_of(VTX if intel else SVM)
 
 
 class XenVcpu(NativeRuns):

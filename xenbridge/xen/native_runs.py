@@ -32,13 +32,13 @@ from xenbridge.xen.server import IoreqServer, serve
 from xenbridge.xen.wake import Wake
 
 MASK64: Final = (1 << 64) - 1
-#: A frame of ours, where a vCPU spins while Xen finishes an access of its: JMP to itself.
-_SPIN, _SPIN_CODE = 0xFEFE0000, b"\xeb\xfe"
+#: A frame of ours, where a vCPU is while Xen finishes an access of its: OUT 5Ch, AL, and JMP to itself.
+_SPIN, _SPIN_CODE = 0xFEFE0000, b"\xe6\x5c\xeb\xfe"
 #: ns; a stretch is no shorter, so that the guest gets on, and no longer, so that who waits is heard.
 SHORTEST, LONGEST = 1_000_000, 100_000_000
 #: Seconds between two looks at whether the vCPU halts, or an interrupt can be delivered: at first, and at most.
 _LOOK_FIRST, _LOOK_LAST = 0.001, 0.01
-_SETTLING: Final = 0.0003  #: seconds between two looks at whether an answer was taken
+_SETTLING: Final = 0.0003  #: seconds that a vCPU runs to take an answer
 _PATIENCE: Final = 10.0
 #: KiB that the domain may have beyond its memory, for pages of ours.
 _SPARE: Final = 1 << 20
@@ -78,6 +78,7 @@ class NativeRuns:
         self.gone = ""  #: why the domain cannot be used any more
         self.retired = self.instruction_pc = self.interrupt_taken_at = 0
         self._stop = self._ran = self._halted = False
+        self._leaving = False  # the vCPU is on its way through code of ours
         self._vector: int | None = None
         self._taken: int | None = None
         self._injected: int | None = None
@@ -90,29 +91,40 @@ class NativeRuns:
         self._wake = Wake()
         self._devices = _Devices(place)
         try:
-            size = sum(region.size for region in place.regions)
-            self.domain = Domain.create_bare(libraries, size + _SPARE)
+            self.domain = self._domain_for(sum(region.size for region in place.regions) + _SPARE)
             try:
                 self._memory = GuestMemory(self.domain, place.regions)
                 self._channels = Channels(libraries)
-                self.domain.populate([_SPIN // PAGE])
-                self.domain.memory.write(_SPIN, _SPIN_CODE)
                 self._server = IoreqServer(self.domain, self._channels, self._asked)
-                self._server.claim(Type.PIO, 0, 0xFFFF)
-                for first, last in self._holes():
-                    self._server.claim(Type.COPY, first, last)
-                self._lapic(on=False)
+                self._prepare()
             except BaseException:
                 self.domain.destroy()
                 raise
         except (XenError, ContextError) as error:
             raise EngineError(f"--hypervisor xen: {error}") from error
 
-    def _holes(self) -> list[tuple[int, int]]:
+    def _domain_for(self, memory: int) -> Domain:
+        """A paused domain that may have so many bytes."""
+        return Domain.create_bare(self._libraries, memory)
+
+    def _prepare(self) -> None:
+        """All its accesses that are not to memory come to us."""
+        self.domain.populate([_SPIN // PAGE])
+        self.domain.memory.write(_SPIN, _SPIN_CODE)
+        self._server.claim(Type.PIO, 0, 0xFFFF)
+        self._claim_memory(_SPIN, PAGE)
+        self._lapic(on=False)
+
+    def _claim_memory(self, ours: int, size: int) -> None:
+        """All of it where there is none, but for pages of ours."""
+        for first, last in self._holes(ours, size):
+            self._server.claim(Type.COPY, first, last)
+
+    def _holes(self, ours: int, size: int) -> list[tuple[int, int]]:
         """(first, last) physical addresses below 4 GiB without memory."""
         holes, at = [], 0
-        taken = sorted((r.base, r.base + r.size) for r in self._place.regions)
-        for base, end in (*taken, (_SPIN, _SPIN + PAGE), (1 << 32, 1 << 32)):
+        taken = ((r.base, r.base + r.size) for r in self._place.regions)
+        for base, end in sorted((*taken, (ours, ours + size), (1 << 32, 1 << 32))):
             if base > at:
                 holes.append((at, base - 1))
             at = max(at, end)
@@ -142,27 +154,31 @@ class NativeRuns:
         if self._state is None:
             if not self._record:
                 self._record = self.domain.cpu_record()
-            state = context.cpu_state(self._record)
-            kept = self._kept
-            state.cr8, state.a20, state.smbase = kept.cr8, kept.a20, kept.smbase
-            state.msrs = {**kept.msrs, **state.msrs}
-            if self._ran:
-                tsc = int.from_bytes(self._record[context.TSC_OFFSET : context.TSC_OFFSET + 8], "little")
-                # The guest has seen the host's counter: whoever goes on counts on from there.
-                state.msrs[TSC_ADJUST] = tsc - self._place.timestamp() & MASK64
-            state.halted = self._halted
-            self._state = state
+            self._state = self._completed(self._record)
+            self._state.halted = self._halted
         return self._state
+
+    def _completed(self, record: bytes) -> CpuState:
+        state, kept = context.cpu_state(record), self._kept
+        state.cr8, state.a20, state.smbase = kept.cr8, kept.a20, kept.smbase
+        state.msrs = {**kept.msrs, **state.msrs}
+        if self._ran:
+            tsc = int.from_bytes(record[context.TSC_OFFSET : context.TSC_OFFSET + 8], "little")
+            # The guest has seen the host's counter: whoever goes on counts on from there.
+            state.msrs[TSC_ADJUST] = tsc - self._place.timestamp() & MASK64
+        return state
 
     def _give(self, state: CpuState) -> None:
         record = bytearray(context.with_cpu_state(self.domain.cpu_record(), state))
         struct.pack_into("<I", record, context.PENDING_OFFSET, 0)
-        time_stamp = self._place.timestamp() + state.msrs.get(TSC_ADJUST, 0) & MASK64
-        struct.pack_into("<Q", record, context.TSC_OFFSET, time_stamp)
+        struct.pack_into("<Q", record, context.TSC_OFFSET, self._time_stamp(state))
         record[context.FLAGS_OFFSET] |= 1  # XEN_X86_FPU_INITIALISED
         self.domain.load_cpu_record(bytes(record))
         self._kept, self._halted, self._injected = state, state.halted, None
         self._moved()
+
+    def _time_stamp(self, state: CpuState) -> int:
+        return self._place.timestamp() + state.msrs.get(TSC_ADJUST, 0) & MASK64
 
     def _moved(self) -> None:
         self._record, self._state = b"", None
@@ -254,11 +270,16 @@ class NativeRuns:
         domain.resume()
         woken = False
         while not self._accessing and not woken and (left := end - time.monotonic()) > 0:
-            woken = serve_until(self._wake.descriptor, (self._channels,), left, once=True)
+            woken = serve_until(self._wake.descriptor, self._heard, left, once=True)
         domain.pause()
         while not self._accessing and self._channels.take():  # an access that came while it was being paused
             pass
         return woken and self._wake.taken()
+
+    @property
+    def _heard(self) -> tuple[Channels, ...]:
+        """What events come by while it runs."""
+        return (self._channels,)
 
     @property
     def _accessing(self) -> bool:
@@ -268,7 +289,10 @@ class NativeRuns:
     def _asked(self, request: Ioreq) -> None:
         """The ioreq server has a request."""
         self.domain.pause()
-        self._request = request
+        if self._leaving:
+            self._leaving = False
+        else:
+            self._request = request
 
     def _met(self, elapsed: int) -> VmExit | None:
         """What the paused vCPU stands at is; None: nothing."""
@@ -344,27 +368,28 @@ class NativeRuns:
 
     def _finish_port(self, request: Ioreq) -> None:
         """IN or OUT: Xen has gone on to the next instruction, and puts what was read into RAX when the vCPU runs. For
-        that it runs in code of ours."""
-        domain, value = self.domain, self._answer or 0
-        state = self._whole().copy()
-        if request.reads:
-            kept = 0 if request.size == 4 else state.regs[0] & ~request.mask
-            state.regs[0] = kept | value & request.mask
+        that it runs in code of ours, which ends in an OUT: of that nothing is left to do."""
+        domain, state, value = self.domain, self._behind(request), self._answer or 0
         parked = parked_state()
         parked.rip = _SPIN
         record = bytearray(context.with_cpu_state(domain.cpu_record(), parked))
         struct.pack_into("<I", record, context.PENDING_OFFSET, 0)
         domain.load_cpu_record(bytes(record))
         self._server.answer(value)
-        self._answer, self._request = None, None
+        self._answer, self._request, self._leaving = None, None, True
         domain.resume()
-        end = time.monotonic() + _PATIENCE
-        while self._server.busy:
-            if time.monotonic() > end:
-                raise XenError("the vCPU does not take an answer")
-            time.sleep(_SETTLING)
-        domain.pause()
+        if not self._channels.wait(lambda: not self._leaving, _PATIENCE):
+            raise XenError("the vCPU does not take an answer")
+        self._server.answer()
         self._give(state)
+
+    def _behind(self, request: Ioreq) -> CpuState:
+        """The state behind an IN or OUT that the vCPU is in, and that has been answered."""
+        state = self._whole().copy()
+        if request.reads:
+            kept = 0 if request.size == 4 else state.regs[0] & ~request.mask
+            state.regs[0] = kept | (self._answer or 0) & request.mask
+        return state
 
     # -- exits
 

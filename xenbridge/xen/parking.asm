@@ -2,7 +2,8 @@
 ; paging. Assembled into parking.bin by tools/parking.py.
 ;
 ; Two ports belong to ioreq servers of ours; a vCPU that reads one stands still, using no CPU, until it is answered.
-;   DOOR  the vCPU is free; the answer is a number in `does`: what to do next. The operands are in `box`.
+;   DOOR  the vCPU is free; the answer is a number in `does`: what to do next. The operands are in `box`. Written to, it
+;         is about to leave.
 ;   BELL  an interrupt has been acknowledged by its owner; its vector is in `box`.
 
 BASE    equ 0xFEFE0000          ; below the LAPIC, above all that hvmloader gives away (its reserved range ends at
@@ -65,13 +66,20 @@ cpuid_: mov eax, [value]
         mov [answer + 12], edx
         jmp park
 
+; two bytes of ours to memory, by one instruction
+copy:   mov esi, box
+        mov edi, edx
+        mov ecx, 2
+        rep movsb
+        jmp park
+
 ; until an interrupt comes, or an NMI, by which we are called back
 listen: sti
         hlt
         jmp listen
 
-; out of every access of ours, so that other registers can be loaded
-leave_: mov dword [left], 1
+; to where other registers can be loaded: Xen finishes a read in the registers that are there then, a write in none
+leave_: out DOOR, al
         jmp $
 
 ; behind each of `stubs`, which has pushed its vector
@@ -88,7 +96,7 @@ back:   mov dword [esp], park
         iret
 
 does:   dd park, in8, in16, in32, out8, out16, out32, load8, load16, load32, store8, store16, store32, listen, leave_
-        dd cpuid_
+        dd cpuid_, copy
 
         times 0x1E0 - ($ - $$) db 0
 gdt:    dq 0
@@ -101,8 +109,7 @@ address dd 0                    ; 200h: port or physical address
 value   dd 0                    ; 204h: to be written, or what was read
 vector  dd 0                    ; 208h: of the interrupt, while BELL waits
 woken   dd 0                    ; 20Ch: the NMI has come
-left    dd 0                    ; 210h: `leave_` has been reached
-answer  dd 0, 0, 0, 0           ; 214h: EAX, EBX, ECX, EDX of CPUID
+answer  dd 0, 0, 0, 0           ; 210h: EAX, EBX, ECX, EDX of CPUID
 
         times 0x800 - ($ - $$) db 0
 stack:

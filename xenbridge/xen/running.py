@@ -91,6 +91,10 @@ class DomainCpu:
         """See emu.engine.Cpu. The machine's `request_stop` ends runs."""
 
 
+class NotOfDomains(DebuggerError, AttributeError):
+    """What only machines have. Who asks whether it is there, as a protocol does, hears that it is not."""
+
+
 class RunningDomain(LiveDomain):
     """A `Subject` that runs. Methods are one thread's, but for `request_stop`; between two runs the domain is paused.
 
@@ -108,7 +112,7 @@ class RunningDomain(LiveDomain):
         self._stepper: Stepper | None = None
 
     def __getattr__(self, name: str) -> Any:
-        raise DebuggerError("that is for machines of v2e's own: this is a domain of Xen")
+        raise NotOfDomains("that is for machines of v2e's own: this is a domain of Xen")
 
     def cpu_state(self, cpu: int = 0) -> CpuState:
         """See Subject."""

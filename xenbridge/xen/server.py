@@ -45,14 +45,15 @@ class IoreqServer:
         self._domain, self.channels, self._handle = domain, channels, handle
         self._call, self._domid = domain.libraries.device_model, domain.domid
         number = c.c_uint16()
-        # 1: buffered requests too, HVM_IOREQSRV_BUFIOREQ_LEGACY; nothing is buffered unless a range asks for it
-        self._call["create_ioreq_server"](self._domid, 1, c.byref(number))
+        # 0: no buffered requests (HVM_IOREQSRV_BUFIOREQ_OFF). Xen buffers writes to the VGA's window where it can, and
+        # a device model that takes them later than its other requests answers out of order.
+        self._call["create_ioreq_server"](self._domid, 0, c.byref(number))
         self.id = number.value
         self._resource: c.c_void_p | None = None
         self._port = 0
         try:
-            address, self._resource = domain.libraries.map_resource(self._domid, _RESOURCE, self.id, 0, 2, _RW)
-            self._page = memoryview((c.c_ubyte * PAGE).from_address(address + PAGE)).cast("B")
+            address, self._resource = domain.libraries.map_resource(self._domid, _RESOURCE, self.id, 1, 1, _RW)
+            self._page = memoryview((c.c_ubyte * PAGE).from_address(address)).cast("B")
             self._call["set_ioreq_server_state"](self._domid, self.id, 1)
             remote = int.from_bytes(self._page[ioreq.PORT_OFFSET : ioreq.PORT_OFFSET + 4], "little")
             self._port = channels.bind(self._domid, remote, self._event)
@@ -76,8 +77,9 @@ class IoreqServer:
 
     @property
     def busy(self) -> bool:
-        """The vCPU is in an access of ours: it waits for the answer, or has not taken it yet."""
-        return self._page[ioreq.STATE_OFFSET] & 15 != State.NONE
+        """The vCPU is in an access of ours that its registers take part in: it waits for the answer, or has not taken
+        it yet."""
+        return _holds(self._page)
 
     def answer(self, value: int = 0) -> None:
         """The request is done; `value` is what it read. The vCPU goes on."""
@@ -102,12 +104,22 @@ class IoreqServer:
             self._resource = None
 
 
+def _holds(page: memoryview) -> bool:
+    """The access in a server's page has to be finished before its vCPU is given other registers. One OUT that was
+    answered has not: nothing of it is left to do."""
+    bits, type = page[ioreq.STATE_OFFSET], page[ioreq.STATE_OFFSET + 1]
+    answered_out = bits & 15 == State.ANSWERED and type == Type.PIO and not bits & (ioreq.READS | ioreq.INDIRECT)
+    return bits & 15 != State.NONE and not answered_out
+
+
 def accessing(domain: Domain) -> bool:
     """An access of vCPU 0 waits for a device model, whoever that is: Xen finishes it in the registers that the vCPU has
     then, so it must not be given others. Dom0 may look at each server's page, as all of them are dom0's."""
     ours = {server.id: server for server in domain.servers}
     if any(server.busy for server in ours.values()):
         return True
+    if domain.ours:  # and nobody else's
+        return False
     for id in set(range(_MOST)) - set(ours):
         try:
             domain.libraries.device_model["get_ioreq_server_info"](domain.domid, id, None, None, None)
@@ -115,7 +127,7 @@ def accessing(domain: Domain) -> bool:
         except XenError:
             continue  # there is no server of this number
         try:
-            if (c.c_ubyte * PAGE).from_address(address)[ioreq.STATE_OFFSET] & 15 != State.NONE:
+            if _holds(memoryview((c.c_ubyte * PAGE).from_address(address)).cast("B")):
                 return True
         finally:
             domain.libraries.unmap_resource(resource)

@@ -78,6 +78,13 @@ def outside_gdb():
 
 
 @pytest.fixture
+def table(request):
+    """Has lines printed by `make test-xen` among the results."""
+    results = request.config.pluginmanager.get_plugin("results")
+    return (lambda lines: None) if results is None else (lambda lines: results.say(table=lines))
+
+
+@pytest.fixture
 def ticks(libraries):
     """A domain with ticks.asm, and the board it sees."""
     from machines import booted

@@ -1,6 +1,8 @@
-"""Requests and events of the bridge on a real Xen: what they do equals what the guest's own accesses do."""
+"""The bridge to a real Xen and the domain around it: records, the guest that goes on, and what is left behind.
 
-import signal
+What holds for the bridges of all hypervisors is in test_bridges.py, which runs here too.
+"""
+
 import struct
 import time
 
@@ -9,7 +11,6 @@ import pytest
 from machines import differences, word
 from xenbridge.bridge import BridgeError
 from xenbridge.ioreq import Type, read, write
-from xenbridge.signals import Signals
 from xenbridge.xen import context
 from xenbridge.xen.bridge import XenBridge
 
@@ -62,18 +63,6 @@ def test_the_task_priority_register_is_written(bridge, ticks) -> None:
     assert lapic(bridge, TPR) == 0x50
 
 
-def test_a_latched_counter_of_the_timer_stands_while_the_counter_goes_on(bridge) -> None:
-    def latched() -> int:
-        port(bridge, 0x43, 0x00)
-        low = port(bridge, 0x40)
-        time.sleep(0.002)
-        return low | port(bridge, 0x40) << 8
-
-    values = {latched() for _ in range(8)}
-    assert len(values) > 4
-    assert all(0 <= value < 65536 for value in values)
-
-
 def test_a_mask_in_the_interrupt_controller_holds_the_ticks_back(bridge, ticks) -> None:
     guest, _ = ticks
     port(bridge, 0x21, 0xFF)
@@ -85,94 +74,6 @@ def test_a_mask_in_the_interrupt_controller_holds_the_ticks_back(bridge, ticks) 
     port(bridge, 0x21, 0xFE)
     bridge.give_back()
     assert until(lambda: word(guest, 0x600) - before > 3)
-
-
-def test_an_interrupt_is_acknowledged_by_its_owner_and_ended_by_the_guest(bridge) -> None:
-    bridge.listen(True)
-    vector = None
-    end = time.monotonic() + 10
-    while vector is None and time.monotonic() < end:
-        vector = bridge.take()
-    bridge.listen(False)
-    assert vector == 8
-    port(bridge, 0x20, 0x0B)  # OCW3: read the in-service register
-    assert port(bridge, 0x20) == 1
-    port(bridge, 0x20, 0x20)
-    assert port(bridge, 0x20) == 0
-
-
-def taken(bridge, seconds: float = 10.0) -> int | None:
-    end = time.monotonic() + seconds
-    bridge.listen(True)
-    while (vector := bridge.take()) is None and time.monotonic() < end:
-        time.sleep(0.001)
-    bridge.listen(False)
-    return vector
-
-
-def test_a_self_ipi_is_requested_delivered_and_ended(bridge) -> None:
-    port(bridge, 0x21, 0xFF)
-    lapic(bridge, SVR, 0x1FF)
-    lapic(bridge, ICR, 0x0004_0061)  # to itself, fixed, vector 61h
-    assert lapic(bridge, IRR + 0x30) == 1 << 1
-    assert taken(bridge) == 0x61
-    assert (lapic(bridge, IRR + 0x30), lapic(bridge, ISR + 0x30)) == (0, 1 << 1)
-    lapic(bridge, EOI, 0)
-    assert lapic(bridge, ISR + 0x30) == 0
-
-
-def test_the_task_priority_holds_an_interrupt_back(bridge) -> None:
-    port(bridge, 0x21, 0xFF)
-    lapic(bridge, SVR, 0x1FF)
-    lapic(bridge, TPR, 0x70)
-    lapic(bridge, ICR, 0x0004_0061)
-    assert taken(bridge, 0.3) is None
-    lapic(bridge, TPR, 0x50)
-    assert taken(bridge) == 0x61
-    lapic(bridge, EOI, 0)
-
-
-def test_the_higher_priority_is_delivered_first(bridge) -> None:
-    port(bridge, 0x21, 0xFF)
-    lapic(bridge, SVR, 0x1FF)
-    for vector in (0x51, 0x91, 0x71):
-        lapic(bridge, ICR, 0x0004_0000 | vector)
-    assert [taken(bridge), lapic(bridge, EOI, 0), taken(bridge), lapic(bridge, EOI, 0), taken(bridge)] == [
-        0x91, 0, 0x71, 0, 0x51,
-    ]  # fmt: skip
-
-
-def test_the_lapic_timer_counts_down_and_interrupts_once(bridge) -> None:
-    port(bridge, 0x21, 0xFF)
-    lapic(bridge, SVR, 0x1FF)
-    lapic(bridge, DIVIDE, 0xB)
-    lapic(bridge, LVT_TIMER, 0x0000_0041)
-    lapic(bridge, INITIAL, 2_000_000)  # at 100 MHz, Xen's bus clock: 20 ms
-    assert 0 < lapic(bridge, CURRENT) < 2_000_000
-    assert taken(bridge) == 0x41
-    assert lapic(bridge, CURRENT) == 0
-    lapic(bridge, EOI, 0)
-    assert taken(bridge, 0.2) is None
-
-
-def test_each_interrupt_is_one_signal_on_the_event_channel(bridge) -> None:
-    told, vectors = [], []
-    with Signals() as signals:
-        signals.add(bridge.descriptor, lambda: told.append(True))
-        bridge.listen(True)
-        end = time.monotonic() + 20
-        while len(vectors) < 10 and time.monotonic() < end:
-            if not told:
-                signal.sigtimedwait([], 0.05)
-            told.clear()
-            if (vector := bridge.take()) is not None:
-                vectors.append(vector)
-                port(bridge, 0x20, 0x20)
-        bridge.listen(False)
-        count = signals.count
-        signals.remove(bridge.descriptor)
-    assert vectors == [8] * 10
-    assert 10 <= count <= 11
 
 
 def test_the_guest_continues_where_it_was_and_loses_nothing(bridge, ticks) -> None:
@@ -198,15 +99,6 @@ def test_registers_loaded_meanwhile_are_the_guests(bridge, ticks) -> None:
     bridge.load_cpu(state)
     bridge.give_back(paused=True)
     assert set(differences(guest.domain.cpu_state(), state)) <= {"halted"}  # a tick may have come meanwhile
-
-
-def test_other_ports_and_sizes_are_refused(bridge) -> None:
-    with pytest.raises(BridgeError, match=r"^port 0x3f8 is no device of the hypervisor$"):
-        port(bridge, 0x3F8)
-    with pytest.raises(BridgeError, match=r"^a request is for one element"):
-        bridge.submit(read(Type.COPY, LAPIC, 8))
-    with pytest.raises(BridgeError, match=r"has been borrowed already$"):
-        bridge.borrow()
 
 
 def test_nothing_of_ours_stays_in_the_domain(bridge, ticks) -> None:

@@ -1,0 +1,133 @@
+"""A machine whose CPU is now a domain's and now the emulator's, with Xen's interrupt controllers and timers."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from emu.debugger import Debugger
+from emu.firmware.roms import tour_rom
+from emu.ledger import Costs
+from emu.machine import MachineConfig, build_machine
+from emu.policies import policy_named
+from emu.stops import StopKind
+from emu.transitions import NativeConfig
+from emu.x86.state import CpuState, Segment
+from machines import sector
+from xenbridge.signals import Signals
+from xenbridge.xen.guest import BOOT
+from xenbridge.xen.inside import Joined
+
+MIB = 1 << 20
+TOLD = "abcdefghij."
+
+
+class Joint:
+    """A machine about to execute a sector, its devices' events led to it."""
+
+    def __init__(self, name: str, policy: str) -> None:
+        self.notices: list[str] = []
+        joined = Joined(self.notices.append)
+        native = NativeConfig(joined, policy_named(policy, Costs()), Costs(), time.monotonic_ns)
+        config = MachineConfig(memory=MIB, firmware=tour_rom(), shadow=False, native=native, keeper=joined.keeper)
+        self.machine = build_machine(config)
+        self.debugger = Debugger(self.machine)
+        self._awake = threading.Event()
+        self.machine.idle = self._idle
+        self.machine.keeper.wake = self._awake.set
+        self.signals = Signals()
+        self.signals.add(self.machine.keeper.descriptor, self.machine.keeper.ring, self.machine.keeper.flags)
+        self.machine.memory.write(BOOT, sector(name))
+        state = CpuState(rip=BOOT, rflags=2, cr0=0x10)
+        state.cs = Segment(0, 0, 0xFFFF, 0x9B)
+        self.debugger.load_cpu(state)
+
+    def _idle(self, left: int | None) -> bool:
+        self._awake.wait(None if left is None else left / 1e9)
+        self._awake.clear()
+        return True
+
+    def run(self):
+        self.debugger.begin_continue()
+        return self.debugger.run()
+
+    def word(self, address: int, size: int = 4) -> int:
+        return int.from_bytes(self.machine.memory.read(address, size), "little")
+
+    def close(self) -> None:
+        self.signals.remove(self.machine.keeper.descriptor)
+        self.signals.close()
+        self.machine.close()
+
+
+@pytest.fixture
+def joint():
+    made = []
+
+    def build(name: str, policy: str) -> Joint:
+        made.append(Joint(name, policy))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize("policy", ["native", "dwell:8", "emulated"])
+def test_a_boot_sector_counts_xens_ticks_up_to_its_end_wherever_its_cpu_is(joint, policy) -> None:
+    """By the local APIC's timer, then by the 8254; what it reads of devices is the same."""
+    found = joint("g_inside", policy)
+    begun = time.monotonic()
+    stop = found.run()
+    assert (stop.kind, stop.exit_code, found.notices) == (StopKind.EXIT, 3, []), stop.text
+    assert found.machine.serial_text() == TOLD
+    assert time.monotonic() - begun > 0.3 * 0.9, "ten ticks of 30 ms"
+    assert found.word(0x600) == 0x20
+    assert found.word(0x604, 1) == 0x58  # what it has written before
+    assert found.word(0x608, 1) == found.machine.board.rtc.save().ram[0x10]
+    assert found.word(0x60C, 1) == 0x26  # 32768 Hz, 1024 Hz: as the clock is at power-on
+    ledger, bridge = found.machine.transitions.ledger, found.machine.keeper.bridge
+    pio = {cause.value: count for cause, count in ledger.exits.items()}.get("pio", 0)
+    if policy == "emulated":
+        assert (ledger.native, ledger.hops_in, pio) == (0, 0, 0)
+        assert ledger.requests >= 30
+        assert bridge.events >= 10
+        assert found.signals.count >= 10
+    elif policy == "native":
+        assert ledger.requests == 0, "its accesses to Xen's devices are nobody's business"
+        assert bridge.events == 0
+        assert pio >= 12
+    else:
+        assert min(ledger.hops_in, ledger.hops_out) >= 10, (ledger.hops_in, ledger.hops_out)
+        assert ledger.requests >= 8, "the end of each interrupt"
+
+
+def test_the_map_says_whose_devices_are(joint) -> None:
+    machine = joint("g_inside", "emulated").machine
+    owners = {(r.kind, r.first): r.owner for r in (*machine.memory_map(), *machine.port_map())}
+    for port in (0x20, 0x40, 0x61, 0x70, 0xA0):
+        assert owners["port", port] == "hypervisor"
+    assert (owners["mmio", 0xFEE00000], owners["mmio", 0xFEC00000]) == ("hypervisor", "hypervisor")
+    assert owners["port", 0x3F8] == "userspace"
+
+
+def test_a_machine_is_reset_with_xens_devices(joint) -> None:
+    found = joint("g_inside", "native")
+    assert found.run().exit_code == 3
+    assert found.machine.board.pic.save().master.imr == 0xFF
+    found.debugger.reset()
+    assert found.machine.board.pic.save().master.imr == 0
+    assert found.debugger.cpu().rip == 0xFFF0
+
+
+def test_a_domain_that_is_destroyed_ends_the_run_in_a_sentence(joint) -> None:
+    found = joint("clock", "native")
+    domain = found.machine.keeper.domain
+    timer = threading.Timer(0.5, domain.destroy)
+    timer.start()
+    stop = found.run()
+    timer.join()
+    assert stop.kind is StopKind.FAILURE
+    assert f"domain {domain.domid} has been destroyed" in stop.text

@@ -1,0 +1,90 @@
+"""What an acknowledge that is taken back leaves in the records of Xen's controllers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from xenbridge.ioreq import Ioreq, Type
+from xenbridge.xen import context
+from xenbridge.xen.context import Record
+from xenbridge.xen.unacknowledge import put_back
+
+LEVEL, AEOI = 0x40, 4
+
+
+class Domain:
+    """Two 8259 and a LAPIC's page as a domain's records, and what was done to them."""
+
+    domid = 7
+
+    def __init__(self, master: bytes, slave: bytes, in_service: int | None = None, held: bool = False) -> None:
+        self.page = bytearray(1024)
+        self.held = held
+        self.messages: list[tuple[int, int, int]] = []
+        self.accesses: list[tuple[int, int]] = []
+        self.loaded: dict[int, bytes] = {}
+        self.device_model = {"inject_msi": lambda *message: self.messages.append(message)}
+        self._pics = (master, slave)
+        if in_service is not None:
+            self.page[0x100 + (in_service >> 5 << 4) + (in_service >> 3 & 3)] |= 1 << (in_service & 7)
+
+    @property
+    def libraries(self) -> Any:
+        return self
+
+    def records(self) -> list[Record]:
+        return [*(Record(context.PIC, n, pic) for n, pic in enumerate(self._pics)), self.record(context.LAPIC_REGS)]
+
+    def record(self, code: int) -> Record:
+        return Record(code, 0, bytes(self.page))
+
+    def load(self, *records: Record) -> None:
+        self.loaded.update({record.instance: record.data for record in records})
+
+    def access(self, request: Ioreq) -> int:
+        assert request.type is Type.COPY
+        self.accesses.append((request.address, request.data))
+        if self.held:  # the I/O APIC sends it again
+            self.page[0x200 + 0x30] |= 1 << 1
+        return 0
+
+
+def pic(irr: int = 0, isr: int = 0, base: int = 8, mode: int = 0, elcr: int = 0) -> bytes:
+    return bytes((irr, 0, isr, base, 0, mode, elcr, 0))
+
+
+def done(domain: Domain, vector: int) -> Domain:
+    put_back(domain, domain.access, domain.load, vector)  # type: ignore[arg-type]
+    return domain
+
+
+def test_an_edge_of_the_master_is_requested_and_int_is_driven() -> None:
+    domain = done(Domain(pic(irr=0x02, isr=0x40), pic(base=0x70)), 14)
+    assert domain.loaded == {0: bytes((0x42, 0, 0, 8, 0, 0, 0, 1))}
+    assert (domain.accesses, domain.messages) == ([], [])
+
+
+def test_one_of_the_slave_comes_by_the_cascade() -> None:
+    domain = done(Domain(pic(isr=0x04, elcr=0x04), pic(isr=0x40, base=0x70)), 0x76)
+    assert domain.loaded == {1: bytes((0x40, 0, 0, 0x70, 0, 0, 0, 1)), 0: bytes((4, 0, 0, 8, 0, 0, 4, 1))}
+
+
+@pytest.mark.parametrize("irr", [0, LEVEL])
+def test_a_level_is_requested_as_long_as_it_is_there(irr) -> None:
+    domain = done(Domain(pic(irr=irr, isr=0x40, elcr=0x40), pic(base=0x70)), 14)
+    assert domain.loaded == {0: bytes((irr, 0, 0, 8, 0, 0, 0x40, 1 if irr else 0))}
+
+
+def test_automatic_eoi_has_left_nothing_in_service() -> None:
+    domain = done(Domain(pic(mode=AEOI), pic(base=0x70)), 9)
+    assert domain.loaded == {0: bytes((2, 0, 0, 8, 0, AEOI, 0, 1))}
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_one_of_the_lapic_is_ended_and_sent_again_unless_a_level_does_it(held) -> None:
+    domain = done(Domain(pic(), pic(base=0x70), in_service=0x61, held=held), 0x61)
+    assert domain.accesses == [(0xFEE000B0, 0)]
+    assert domain.messages == ([] if held else [(7, 0xFEE00000, 0x61)])
+    assert domain.loaded == {}
