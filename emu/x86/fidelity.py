@@ -84,11 +84,12 @@ GAPS: Final = (
         always=True,
     ),
     Gap(
-        "EXTRQ, INSERTQ, MOVNTSS, MOVNTSD (SSE4A): #UD, as no model has them; NOP (0F 1F) and PREFETCHh before the P6 "
-        "and SSE, PREFETCHW on `pentium3`",
-        "#UD for SSE4A, and for NOP (0F 1F) and PREFETCH on models without them",
-        always=True,
+        "EXTRQ, INSERTQ, MOVNTSS, MOVNTSD (SSE4A): #UD, as no model has them; NOP (0F 18 to 1F) and PREFETCHh before "
+        "the P6",
+        "#UD for SSE4A, and for NOP (0F 1F) and PREFETCHh before the P6",
     ),
+    Gap("the same of SSE4A in 64-bit mode", "#UD for SSE4A in 64-bit mode", always=True),
+    Gap("PREFETCHW (0F 0D) on models before long mode: #UD", "#UD for PREFETCHW on models without it", always=True),
     Gap("BMI2, which CPUID of `max` promises", "SHLX", always=True),
     Gap("LTR and LLDT: null, wrong, busy and absent descriptors", "LTR of a null selector"),
     Gap(

@@ -198,11 +198,16 @@ EXTENSIONS = {
         "movshdup xmm0, xmm1", "lddqu xmm0, [0x5000]", "fisttp dword [0x5000]", "fisttp word [0x5000]",
         "fisttp qword [0x5000]",
     ),
+    "sse4a": (
+        "db 0x66, 0x0F, 0x78, 0xC0, 8, 0", "db 0x66, 0x0F, 0x79, 0xC1", "db 0xF2, 0x0F, 0x78, 0xC1, 8, 0",
+        "db 0xF2, 0x0F, 0x79, 0xC1", "db 0xF3, 0x0F, 0x2B, 7", "db 0xF2, 0x0F, 0x2B, 7",
+    ),
+    "p6 nops": ("db 0x0F, 0x1F, 0xC0", "db 0x66, 0x0F, 0x1F, 0xC0", "db 0x0F, 0x18, 0x0F", "db 0x0F, 0x19, 0xC0"),
 }  # fmt: skip
 #: What each model has (SDM vol. 2A, table 3-11; AMD64 APM vol. 3, E.3.2).
 HAS = {
-    "486": (), "pentium": ("mmx",), "pentium2": ("mmx",), "pentium3": ("mmx", "sse"),
-    "qemu64": ("mmx", "sse", "sse2", "sse3"), "max": ("mmx", "sse", "sse2", "sse3"),
+    "486": (), "pentium": ("mmx",), "pentium2": ("mmx", "p6 nops"), "pentium3": ("mmx", "sse", "p6 nops"),
+    "qemu64": ("mmx", "sse", "sse2", "sse3", "p6 nops"), "max": ("mmx", "sse", "sse2", "sse3", "p6 nops"),
 }  # fmt: skip
 
 
