@@ -117,7 +117,9 @@ class Parts(ABC):
         self._table = BreakpointTable(self._control)
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
-        self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
+        self._system = System(
+            self._ov, self._callbacks, model, timestamp, lambda: self.retired, lambda at, n: self._memory.read(at, n)
+        )  # fmt: skip
         self._seldom = Seldom()
         self._packer: Packer | None = None
         self._copiers: dict[int | None, Copier] = {}  # by the handles of the engines that they copy from

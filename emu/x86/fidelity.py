@@ -74,6 +74,26 @@ GAPS: Final = (
         "the same where MOV SS or POP SS comes behind STI, or STI behind them (SDM vol. 3A, 6.8.3)",
         "the shadow of MOV SS and POP SS behind STI, and of STI behind them",
     ),
+    Gap(
+        "reserved bits of DR6 and DR7: fixed values; of their high halves: #GP(0)",
+        "fixed values of the reserved bits of DR6 and DR7",
+    ),
+    Gap(
+        "MOV to CR0 and CR3: combinations and reserved bits that are #GP(0), those of PDPTEs that it loads too",
+        "#GP(0) for values that CR0, CR3 and the PDPTEs may not have",
+    ),
+    Gap(
+        "LOCK before what cannot be locked, 8F and C6, C7 with ModRM.reg not 0: #UD",
+        "#UD for LOCK before MOV, BT and POP, and for POP with ModRM.reg not 0",
+        always=True,
+    ),
+    Gap(
+        "EXTRQ, INSERTQ, MOVNTSS, MOVNTSD (SSE4A): #UD, as no model has them; NOP (0F 18 to 1F) and PREFETCHh before "
+        "the P6",
+        "#UD for SSE4A, and for NOP (0F 1F) and PREFETCHh before the P6",
+    ),
+    Gap("the same of SSE4A in 64-bit mode", "#UD for SSE4A in 64-bit mode", always=True),
+    Gap("PREFETCHW (0F 0D) on models before long mode: #UD", "#UD for PREFETCHW on models without it", always=True),
     Gap("LTR and LLDT: null, wrong, busy and absent descriptors", "LTR of a null selector"),
     Gap(
         "RDTSC, RDTSCP, RDPMC on virtual time; CR4.TSD, CR4.PCE; writes to the TSC",

@@ -36,6 +36,7 @@ IMAGES = {
     "cpu_repeat": 59,
     "cpu_fetch": 68,
     "cpu_tsc": 11,
+    "cpu_control": 119,
 }
 #: Images that take seconds in slices.
 _LONG = ("cpu_task", "cpu_gate", "cpu_virtual")
@@ -148,6 +149,11 @@ DIFFERENCES = (
         ),
         "an unimplemented MSR raises #GP(0) (vol. 2B, RDMSR, WRMSR); Bochs as configured ignores it",
     ),
+    Difference(
+        "cpu_control",
+        tuple(f"pdpte-bit-{bit}-wp" for bit in (1, 2, 5, 8, 63)),
+        "MOV to CR0 loads the PDPTEs when it changes CD, NW or PG (vol. 3A, 4.4.1); Bochs at any MOV with PG set",
+    ),
 )
 
 
@@ -166,7 +172,7 @@ def by_test(lines: tuple[str, ...]) -> dict[str, str]:
 
 
 #: Images of what only the C helper meets (docs/fidelity.md).
-_WITH_HELPER = frozenset(("cpu_task", "cpu_gate", "cpu_virtual", "cpu_far", "cpu_fetch"))
+_WITH_HELPER = frozenset(("cpu_task", "cpu_gate", "cpu_virtual", "cpu_far", "cpu_fetch", "cpu_control"))
 #: Of the other images, the checks that do.
 _CHECKS_WITH_HELPER = {"cpu_io": ("v86-pushfd",)}
 
