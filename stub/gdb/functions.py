@@ -84,7 +84,7 @@ def unsigned(value: Any) -> int:
     kind = value.type.strip_typedefs()
     if kind.code not in (gdb.TYPE_CODE_INT, gdb.TYPE_CODE_CHAR, gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_ENUM):
         raise gdb.GdbError(f"selectors and offsets are integers, which a value of type `{value.type}' is not")
-    return int(value) & ((1 << 8 * kind.sizeof) - 1)
+    return int(value) & ((1 << 8 * int(kind.sizeof)) - 1)
 
 
 def guarded(function: Callable[..., int], *arguments: Any) -> int:
