@@ -13,6 +13,7 @@ BODIES = {
     "iret": "pushf\n push cs\n call f\n jmp e\nf: push ax\n push ds\n nop\n pop ds\n pop ax\n iret\ne:",
     "retf": "push cs\n call f\n jmp e\nf: push ax\n push bx\n nop\n xchg bx, bx\n pop bx\n pop ax\n retf\ne:",
     "retf n": "push ax\n push cs\n call f\n jmp e\nf: push ax\n pop ax\n retf W\ne:",
+    "retf of dwords": "push dword CSEL\n push dword e\n xchg bx, bx\n o32 retf\ne:",
     "far call": "push ax\n push bx\n call CS:f\n pop bx\n pop ax\n jmp e\nf: push cx\n pop cx\n retf\ne:",
     "popf": "push ax\n pushf\n pop dx\n push dx\n nop\n popf\n pop ax\ne:",
     "segment": "push es\n push ax\n pop ax\n pop es\n push ds\n pop es\n mov ax, ss\n push ax\n pop ss\n nop\ne:",
@@ -26,6 +27,7 @@ TIMES = 3
 def machine(body: str, bits: int) -> BareCpu:
     word = bits // 8
     source = BODIES[body].replace("W", str(word)).replace("CS:", "0:" if bits == 16 else "8:")
+    source = source.replace("CSEL", "0" if bits == 16 else "8")
     return bare_cpu(f"mov si, {TIMES}\nl: {source}\ndec si\njnz l\nhlt", bits)
 
 
