@@ -85,7 +85,8 @@ def _vector(session: Session, kind: CatchKind, rest: str) -> Catch:
     name = words[0].lower()
     vector = named.get(name, named.get("#" + name))
     if vector is None:
-        vector = _number(session, words[0], "vector", 0xFF)
+        # Exceptions have the vectors below 32 (SDM vol. 3, table 6-1); the others are for interrupts.
+        vector = _number(session, words[0], "vector", 0x1F if kind is CatchKind.EXCEPTION else 0xFF)
     return Catch(kind, vector, text=_text(kind, f"{vector:#04x}"))
 
 

@@ -182,7 +182,8 @@ def _trace_text(stack: _Stack, operand: int, world: World) -> int:
     """tracenz: up to `length` bytes, or up to the first that is zero."""
     length = stack.pop()
     address = stack.pop()
-    world.collect(address, len(_text(world, address, min(length, TEXT))) + 1 if length else 0)
+    most = min(length, TEXT)
+    world.collect(address, min(len(_text(world, address, most)) + 1, most))  # with the zero, where there is room
     return 0
 
 

@@ -245,6 +245,7 @@ class Session(Voice):
         if context.stop_asked and report.signal == SIGNAL_INT:
             report = replace(report, signal=SIGNAL_NONE)  # "Packets", vCont: a thread that `t` has stopped
         context.stop_asked, context.unseen, context.thread = False, True, report.thread
+        context.stopped_by_t = report.signal == SIGNAL_NONE
         if report.note:
             self._kept.keep(report.note + "\n")
         self._announce(b"Stop:" + self._stop_reply(report))
@@ -347,7 +348,9 @@ class Session(Voice):
             if self.state is not _STOPPED or self._context.non_stop or self._context.frame is not None:
                 refused = refusal(self._context, self.state, message)
                 if refused is not None:
-                    return refused
+                    # One that looks on waits, whether the guest runs or not, and it cannot interrupt it.
+                    waits = self._looks_on and self.state is _RUNNING
+                    return error_text(onlooker.REFUSAL) if waits else refused
             if self._looks_on:
                 with thread_of(self._context):
                     return onlooker.answer(self._context, message, handler)

@@ -107,6 +107,7 @@ class Context:
     looks_on: bool = False  #: another client has the target
     non_stop: bool = False  #: `QNonStop:1`
     stop_asked: bool = False  #: by `vCont;t`, which is no signal to the guest
+    stopped_by_t: bool = False  #: the last stop that was notified was that, and `?` says the same
     halted: bool = False  #: the first packet has stopped the guest, and no more than greetings have come since
     unseen: bool = False  #: the last stop was notified, and `vStopped` has not come
     stays_stopped: bool = False  #: `D` leaves the guest standing still

@@ -31,7 +31,9 @@ def change(context: Context, message: messages.QemuSet) -> Answer:
         case "sstep":
             _step(context, message.value)
         case "PhyMemMode":
-            context.physical = bool(message.value)
+            if message.value not in (0, 1):
+                raise TargetError(f"PhyMemMode is 0 or 1, not {message.value:x}")
+            context.physical = message.value == 1
         case _:
             return UNSUPPORTED
     return OK

@@ -62,7 +62,8 @@ def memory_map(context: Context, annex: str) -> str | None:
     for rom in target.rom_ranges():
         rows += [("ram", at, rom.start), ("rom", rom.start, rom.end)]
         at = rom.end
-    # In two pieces, as gdb reads a length into 64 bits.
+    # In two pieces, as gdb reads a length into 64 bits. The end of the second is 0 to gdb, which takes it for the top
+    # of memory, and `info mem` shows it as 0x100000000 while the architecture has 32 bits.
     rows += [("ram", at, 1 << 63), ("ram", max(at, 1 << 63), 1 << 64)]
     text = "".join(
         f'<memory type="{kind}" start="{start:#x}" length="{end - start:#x}"/>\n'
@@ -100,7 +101,11 @@ def transfer(context: Context, message: messages.Transfer) -> Answer:
         text = document.make(context, message.annex)
         if text is None:
             # "General Query Packets", qXfer: E00 is a malformed request or a wrong annex.
-            return b"E00" if "error-message+" not in context.client else error_text(f"no annex {message.annex!r}")
+            if "error-message+" not in context.client:
+                return b"E00"
+            if message.object == "traceframe-info" and not message.annex:
+                return error_text("no trace frame is chosen: `tfind` chooses one")
+            return error_text(f"no annex {message.annex!r}")
         context.document_name, context.document = (message.object, message.annex), text.encode("utf-8")
     end = message.offset + min(message.length, PACKET_SIZE // 2 - 1)
     return (b"m" if end < len(context.document) else b"l") + escape(context.document[message.offset : end])

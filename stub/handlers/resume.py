@@ -5,7 +5,17 @@ from __future__ import annotations
 from emu.record import replace
 from stub import messages
 from stub.handlers.base import Answer, Context, Handler, Running, constant
-from stub.target import Continues, Steps, StepsRange, StopReason, StopReport, Target, TargetError
+from stub.target import (
+    SIGNAL_INT,
+    SIGNAL_NONE,
+    Continues,
+    Steps,
+    StepsRange,
+    StopReason,
+    StopReport,
+    Target,
+    TargetError,
+)
 
 #: Reasons that are sent only to a client that has announced them ("General Query Packets", qSupported).
 ANNOUNCED = {StopReason.SWBREAK: "swbreak+", StopReason.HWBREAK: "hwbreak+"}
@@ -67,6 +77,9 @@ def query_stop(context: Context, message: messages.QueryStop) -> Answer:
     context.target.halt()
     # A guest that has ended can still be looked at, so a client that comes later is not told that it exited.
     report = replace(context.target.report(), exit_code=None)
+    # As the notification said; the target knows of no signal 0.
+    if context.non_stop and context.stopped_by_t and report.signal == SIGNAL_INT:
+        report = replace(report, signal=SIGNAL_NONE)
     context.thread = report.thread
     return stop_reply(context, report)
 

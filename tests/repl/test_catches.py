@@ -50,6 +50,8 @@ def test_events_are_read(session: Session, text: str, values: tuple[object, ...]
         ("", "is no event"),
         ("in", "is no event"),  # int, interrupt and insns begin so
         ("int 100h", "vector 100h is out of range"),
+        ("exception 99", "vector 99 is out of range: 0 to 0x1f is possible"),
+        ("exception 32", "vector 32 is out of range"),
         ("port", "which port"),
         ("port 70h-60h", "ends before it begins"),
         ("port 60h up", "none of in, out"),

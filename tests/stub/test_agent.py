@@ -124,6 +124,12 @@ def test_traces_are_collected() -> None:
     scene = Scene()
     run(constant(0x1000) + b"\x0d\x08" + b"\x30\x01\x02" + constant(4) + b"\x0c", scene)
     assert scene.collected == [(0x1000, 8), (0x1000, 0x102), (0x1000, 4)]
+    # a zero at 1100h - 100h = 1000h only: at 1010h the text is longer than each limit, which counts its zero too
+    scene = Scene()
+    for length in (0, 1, 4):
+        run(constant(0x1010) + constant(length) + b"\x2f", scene)
+    run(constant(0x1000) + constant(4) + b"\x2f", scene)
+    assert scene.collected == [(0x1010, 0), (0x1010, 1), (0x1010, 4), (0x1000, 1)]
     with pytest.raises(AgentError):  # a text that ends nowhere
         run(constant(0x10FD) + constant(10) + b"\x2f")
 

@@ -130,6 +130,9 @@ def test_physical_mode_reaches_every_packet_that_names_memory_and_ends_with_the_
     assert peer.one("qqemu.PhyMemMode") == b"1"
     assert peer.one("m500,4") == b"61626364"
     assert peer.one("x500,4") == b"babcd"
+    peer.one(GDB_FEATURES)
+    assert peer.one("Qqemu.PhyMemMode:2") == b"E.PhyMemMode is 0 or 1, not 2"
+    assert peer.one("qqemu.PhyMemMode") == b"1"
     assert peer.one("qSearch:memory:0;1000;abcd") == b"1,500"
     assert peer.one("qCRC:500,4") == b"C%x" % crc_by_bits(b"abcd")
     assert peer.one("M500,1:41") == b"OK"

@@ -93,6 +93,7 @@ def test_a_stop_that_was_asked_for_is_no_signal_and_ctrl_c_is_one(peer: Peer) ->
         assert answer(b"OK") in said
         assert notification(b"Stop:T%02xthread:1;core:0;" % signal) in said
         peer.say("vStopped")
+        assert peer.say("?") == answer(b"T%02xthread:1;core:0;" % signal)
     peer.say("vCont;c")
     assert peer.raw(b"\x03") == notification(b"Stop:T02thread:1;core:0;")
 

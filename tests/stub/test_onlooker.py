@@ -91,6 +91,16 @@ def test_ctrl_c_ends_the_wait_and_stops_nobody() -> None:
     assert target.calls == []
 
 
+def test_what_is_refused_while_it_waits_is_refused_in_the_words_of_one_that_looks() -> None:
+    for packet in ("vCont;s", "s", "R00", "qRcmd," + b"sreg".hex()):
+        peer = onlooker(FakeTarget())
+        peer.ask("vCont;c")
+        assert peer.ask(packet) == [WORDS], packet
+    peer = onlooker(FakeTarget())
+    peer.ask("vCont;c")
+    assert peer.ask("D") == [b"OK"]
+
+
 def test_leaving_and_killing_end_only_the_connection() -> None:
     for packet in ("D", "k"):
         target = FakeTarget()

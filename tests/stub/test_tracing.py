@@ -14,7 +14,7 @@ from stub.target import TargetError
 from stub.trace_messages import CollectMemory, CollectRegisters, DefineActions, DefineTracepoint, Evaluate
 from stub.traceframe import UNCHANGED
 from stub.tracing import AT_ONE_PLACE, MAX_FRAMES, MAX_SIZE, Frame, FrameBuffer, frame_size
-from stub_fakes import Client, FakeTarget, client
+from stub_fakes import GDB_FEATURES, Client, FakeTarget, client
 
 HERE = 0x10180
 OK = b"OK"
@@ -141,6 +141,8 @@ def test_what_was_not_collected_is_not_known() -> None:
     assert b'<memory start="0x500" length="0x4"/>' in peer.one("qXfer:traceframe-info:read::0,1000")
     peer.one("QTFrame:ffffffff")
     assert peer.one("qXfer:traceframe-info:read::0,1000") == b"E00"
+    peer.one(GDB_FEATURES)
+    assert peer.one("qXfer:traceframe-info:read::0,1000") == b"E.no trace frame is chosen: `tfind` chooses one"
 
 
 def test_what_is_called_read_only_is_read_from_the_machine() -> None:
