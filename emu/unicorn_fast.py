@@ -43,6 +43,7 @@ class FastLoop:
     """The run loop of one engine in the helper. See `emu.unicorn_gate.GateLoop` for the other."""
 
     name = "fast"
+    keeps_pc = True
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class GateLoop:
     function to call for an interrupt before the instruction that was executed last."""
 
     name = "gate"
+    keeps_pc = False  # Unicorn sets it back before it calls a memory hook
 
     def __init__(
         self,

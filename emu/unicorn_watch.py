@@ -18,6 +18,7 @@ from emu.engine import Access, Watch, WatchHit
 from emu.record import dataclass
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_control import Control
+from emu.unicorn_far_return import far_return
 from emu.unicorn_layout import HF_IOBPT
 from emu.unicorn_overlay import Overlay
 from emu.x86.paging import translate, walk
@@ -52,6 +53,8 @@ class _Piece:
 
 class Loop(Protocol):
     """What a run loop does for memory hooks."""
+
+    keeps_pc: bool  #: EIP is in a hook what the instruction has made it
 
     def memory_hook(self, callback: int, number: int) -> tuple[int, int]: ...
     def forget_hooks(self) -> None: ...
@@ -170,6 +173,10 @@ class Watchpoints:
             first += length
 
     def _access(self, _uc: int, kind: int, address: int, size: int, value: int, number: int) -> None:
+        if kind != MEM_WRITE and not self._loop.keeps_pc:
+            target = far_return(self._state(), self.read_linear)
+            if target is not None:
+                self._ov.env.eip = target
         piece = self._pieces[number]
         watch, linear = piece.watch, piece.linear + address - piece.physical
         if linear >= watch.address + watch.length or linear + size <= watch.address:

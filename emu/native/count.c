@@ -250,6 +250,9 @@ REPLACES void cpu_loop_exit_x86_64(void *cpu)
     real_cpu_loop_exit(cpu);
 }
 
+/* Unicorn asks for this before it calls a memory hook, too, of accesses of an instruction that goes on behind it
+ * (`will_exit` is 0). In a block of one instruction that must not be done: RETF in real mode has stored the new EIP
+ * before its second read, and would be run again. Elsewhere the block is left there (v2e_fast_memory_hook). */
 REPLACES int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit)
 {
     engine *e = engine_of_cpu(cpu);
@@ -259,6 +262,8 @@ REPLACES int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit)
             e->unwinding = host;
         else
             e->synchronised = host;
+        if (!will_exit && running(e) && running(e)->io)
+            return 1;
     }
     return real_cpu_restore_state(cpu, host, will_exit);
 }
