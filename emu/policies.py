@@ -113,9 +113,7 @@ def policy_named(text: str, costs: Costs) -> Policy:
     `native`. Raises PolicyError."""
     if text == LEARN:
         if not costs.exit:
-            raise PolicyError(
-                "learn weighs emulation against exits: one that costs nothing leaves nothing to decide"
-            )
+            raise PolicyError("learn weighs emulation against exits: one that costs nothing leaves nothing to decide")
         return Learn(costs)
     if text == "emulated":
         return Emulated()

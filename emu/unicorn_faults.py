@@ -19,6 +19,7 @@ from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS32, HF_CS64, NO_EXCEPTIO
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_transfers import Transfers
 from emu.x86.canonical import by_stack_segment, taken_back
+from emu.x86.classes import split
 from emu.x86.msrs import canonical
 from emu.x86.repeats import behind_iteration
 from emu.x86.state import CR0_PE, EFER_LMA
@@ -36,6 +37,8 @@ WITH_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
 #: Fault-class exceptions, whose pushed flags have RF set (SDM vol. 3A, table 6-1; vol. 3B, 17.3.1.1); and #DF, which
 #: comes of two faults.
 FAULT_CLASS: Final = frozenset((0, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19, 21))
+ICEBP: Final = b"\xf1"
+LOCK: Final = 0xF0
 RFLAGS_RF, DR7_GD, DR6_BD = 1 << 16, 1 << 13, 1 << 13
 
 _INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
@@ -105,6 +108,8 @@ class Faults:
                 if vector < 0:
                     self._control.suppress = 1
                     return False
+            if vector == VECTOR_UD and not self._ov.env.exception_is_int and self._behind_icebp():
+                vector = VECTOR_DB
             self._record(vector)
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self._callbacks.failed(error)
@@ -112,6 +117,18 @@ class Faults:
             # The gate would stop at the handler's first instruction, the same place; but where the handler cannot
             # even be fetched the gate is never called.
             self._stop(STOP_ASKED)
+        return True
+
+    def _behind_icebp(self) -> bool:
+        """ICEBP (F1), which Unicorn does not know, is a #DB behind it that changes no DR6 and asks for no DPL (SDM vol.
+        2A, INT1). False, with nothing changed, when the instruction is another one."""
+        env = self._ov.env
+        bits = 64 if env.hflags & HF_CS64 else 32
+        prefixes, op, _ = split(self._read_linear((0 if bits == 64 else env.segs[1].base) + env.eip, LONGEST), bits)
+        if op[:1] != ICEBP or LOCK in prefixes:
+            return False
+        env.eip = env.eip + len(prefixes) + 1 & (1 << bits) - 1
+        self._ov.exception_index.value = VECTOR_DB
         return True
 
     def _stop(self, reason: int) -> None:

@@ -117,7 +117,9 @@ class Parts(ABC):
         self._table = BreakpointTable(self._control)
         self._code = CodePages()
         self._callbacks = Callbacks(io, mmio, self._control)
-        self._system = System(self._ov, self._callbacks, model, timestamp, lambda: self.retired)
+        self._system = System(
+            self._ov, self._callbacks, model, timestamp, lambda: self.retired, lambda at, n: self._memory.read(at, n)
+        )  # fmt: skip
         self._seldom = Seldom()
         self._packer: Packer | None = None
         self._copiers: dict[int | None, Copier] = {}  # by the handles of the engines that they copy from
@@ -185,7 +187,10 @@ class Parts(ABC):
 
     def _choose_loop(self, translations: int, tick: int, portable: bool) -> FastLoop | GateLoop:
         helper = HELPER
-        if portable or os.environ.get("V2E_ENGINE", "") == "gate":
+        asked = os.environ.get("V2E_ENGINE", "")
+        if asked not in ("", "fast", "gate"):
+            raise EngineError(f"V2E_ENGINE is {asked!r} in the environment, which is no run loop: `fast` or `gate`")
+        if portable or asked == "gate":
             helper = FORCED
         elif isinstance(helper, Helper):
             try:

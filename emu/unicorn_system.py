@@ -1,9 +1,9 @@
 """System instructions of one engine: what Unicorn leaves out or gets wrong, in one implementation for both run loops.
 
-RDMSR, WRMSR, RDPMC, RDTSC, RDTSCP, SYSCALL, SYSRET, SYSENTER, SYSEXIT, and MOV to CR4 and CR8. Each method is called
-with the CPU at the instruction and answers 0 when it has been done, or the exception to raise in its place: the vector,
-with the error code from bit 32 on. The fast loop calls from within the instruction (emu/native/system.c), the gate from
-hooks and intercepts (`emu.unicorn_intercepts`). SDM and APM below: Intel's and AMD's manuals.
+RDMSR, WRMSR, RDPMC, RDTSC, RDTSCP, SYSCALL, SYSRET, SYSENTER, SYSEXIT, and MOV to CR0, CR3, CR4 and CR8. Each method
+is called with the CPU at the instruction and answers 0 when it has been done, or the exception to raise in its place:
+the vector, with the error code from bit 32 on. The fast loop calls from within the instruction (emu/native/system.c),
+the gate from hooks and intercepts (`emu.unicorn_intercepts`). SDM and APM below: Intel's and AMD's manuals.
 
 Unicorn is shown EFER.SCE and IA32_SYSENTER_CS as 0, so that its own SYSRET and SYSEXIT fault instead of acting; their
 values are here.
@@ -34,11 +34,13 @@ from emu.unicorn_layout import (
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import ARITHMETIC_FLAGS
 from emu.x86 import msrs as m
+from emu.x86.control_rules import Before, refuses_cr0, refuses_cr3, refuses_cr4
 from emu.x86.cpuid import RDTSCP, SEP, TSC, CpuModel
-from emu.x86.state import CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, RFLAGS_DF, RFLAGS_IF, RFLAGS_VM, CpuState
+from emu.x86.state import CR0_PG, EFER_LMA, EFER_LME, RFLAGS_DF, RFLAGS_IF, RFLAGS_VM, CpuState
 
 #: What is asked of `System.execute`; emu/native/system.c has the same numbers.
-RDMSR, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP, MOV_CR8 = range(1, 12)
+RDMSR, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP = range(1, 11)
+MOV_CR8, MOV_CR0, MOV_CR3 = range(11, 14)
 EXECUTE: Final = ctypes.CFUNCTYPE(c_uint64, c_uint32, c_uint64)
 
 UD: Final = 6
@@ -60,7 +62,7 @@ CODE_ACCESS, DATA_ACCESS = 0x9B, 0x93
 
 class System:
     """The instructions of one engine. `timestamp` gives the time-stamp counter before any write to it, `retired` the
-    instructions before the running one."""
+    instructions before the running one, `read_physical` bytes of memory, or None."""
 
     def __init__(
         self,
@@ -69,7 +71,9 @@ class System:
         model: CpuModel,
         timestamp: Callable[[], int],
         retired: Callable[[], int],
+        read_physical: Callable[[int, int], bytes | None],
     ) -> None:
+        self._read_physical = read_physical
         self._ov, self._env, self._callbacks, self.model = overlay, overlay.env, callbacks, model
         self._timestamp, self._retired = timestamp, retired
         self._msrs = m.msrs_of(model)
@@ -100,6 +104,8 @@ class System:
             GET_TSC: self._rdtsc,
             GET_TSCP: self._rdtscp,
             MOV_CR8: self._mov_cr8,
+            MOV_CR0: self._mov_cr0,
+            MOV_CR3: self._mov_cr3,
         }
         #: for machine code and the C helper: (operation, operand) -> answer
         self.callback = EXECUTE(self.execute)
@@ -309,12 +315,20 @@ class System:
         self._answer((self._timestamp() if number else self._retired()) & COUNTER_MASK)
         return 0
 
-    def _mov_cr4(self, value: int) -> int:
-        """Only whether it is refused (SDM vol. 2B, MOV to control registers)."""
+    def _before(self) -> Before:
         env = self._env
-        if value & ~self.model.cr4_bits or (env.efer & EFER_LMA and not value & CR4_PAE):
-            return GP
-        return 0
+        cr, long_code = env.cr, bool(env.segs[CS].flags & FLAG_L)
+        return Before(cr[0], cr[3], cr[4], env.efer, long_code, env.tr.flags >> 8 & 0xF)
+
+    def _mov_cr0(self, value: int) -> int:
+        """Only whether it is refused, as for the next two."""
+        return GP if refuses_cr0(self._before(), value, self.model, self._read_physical) else 0
+
+    def _mov_cr3(self, value: int) -> int:
+        return GP if refuses_cr3(self._before(), value, self.model, self._read_physical) else 0
+
+    def _mov_cr4(self, value: int) -> int:
+        return GP if refuses_cr4(self._before(), value, self.model, self._read_physical) else 0
 
     def _mov_cr8(self, value: int) -> int:
         """Bits 63:4 are reserved (SDM vol. 3A, 2.5)."""

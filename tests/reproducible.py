@@ -35,10 +35,12 @@ def run_to(debugger: Debugger, retired: int) -> None:
 @dataclass
 class Guest:
     """`make` builds the machine, with these fields of its MachineConfig; `finish` runs it from wherever it is to the
-    end of the comparison, and raises AssertionError when it gets elsewhere."""
+    end of the comparison, and raises AssertionError when it gets elsewhere. `begin` is how many instructions have
+    retired in a machine just made."""
 
     make: Callable[..., Debugger]
     finish: Callable[[Debugger], object]
+    begin: int = 0
     _plain: FingerprintView | None = field(default=None, repr=False)
 
     def end(self, debugger: Debugger) -> FingerprintView:
@@ -56,7 +58,7 @@ class Guest:
 
     def points(self, count: int, seed: int) -> list[int]:
         """Random instants of the plain run, in order."""
-        return sorted(random.Random(seed).sample(range(1, self.plain().retired), count))
+        return sorted(random.Random(seed).sample(range(self.begin + 1, self.plain().retired), count))
 
 
 def engine(machine: Machine) -> UnicornEngine:

@@ -14,11 +14,26 @@ static void detect(void *env, uint64_t host)
     real_raise_exception_err_ra(env, EXCP_DB, 0, host);
 }
 
+/* What MOV to DR6 and DR7 leaves of the value (SDM vol. 3B, 17.2.3 and 17.2.4): reserved bits have fixed values, those
+ * of the high half must be 0. DR4 and DR5 are names of the same, without CR4.DE. */
+static uint64_t debug_value(void *env, int number, uint64_t value, uint64_t host)
+{
+    if (number < 4)
+        return value;
+    if (!(AT(uint32_t, env, at.env_hflags) & HF_CS64))
+        value = (uint32_t)value;
+    else if (value >> 32)
+        real_raise_exception_err_ra(env, EXCP_GP, 0, host);
+    return number & 1 ? (value & DR7_DEFINED) | DR7_ONES : (value & DR6_DEFINED) | DR6_ONES;
+}
+
 REPLACES void helper_set_dr_x86_64(void *env, int number, uint64_t value)
 {
+    uint64_t host = (uint64_t)__builtin_return_address(0);
+
     look_behind(env);
-    detect(env, (uint64_t)__builtin_return_address(0));
-    real_helper_set_dr(env, number, value);
+    detect(env, host);
+    real_helper_set_dr(env, number, debug_value(env, number, value, host));
 }
 
 REPLACES uint64_t helper_get_dr_x86_64(void *env, int number)
@@ -44,6 +59,14 @@ REPLACES void helper_ltr_x86_64(void *env, int selector)
         return;
     }
     real_helper_ltr(env, selector);
+}
+
+/* LDMXCSR of reserved bits: #GP(0) (SDM vol. 2A, LDMXCSR); MXCSR_MASK is FFFFh, as FXSAVE says. Unicorn loads them. */
+REPLACES void helper_ldmxcsr_x86_64(void *env, uint32_t value)
+{
+    if (value & ~0xffffu)
+        real_raise_exception_err_ra(env, EXCP_GP, 0, (uint64_t)__builtin_return_address(0));
+    real_helper_ldmxcsr(env, value);
 }
 
 /* PUSHF pushes VM and RF as 0 (SDM vol. 2B, PUSHF). */

@@ -1,7 +1,8 @@
 /* Which memory an instruction of 16- or 32-bit code names: emu/x86/operands.py in C, by the tables of that module.
  *
  * SDM vol. 2A, chapter 2 (prefixes, ModRM, SIB) and vol. 2D, appendix A (opcode maps). Of 64-bit code the lengths are
- * found and the near branches, nothing else; VEX and what is no instruction there have none.
+ * found and the near branches, nothing else; VEX and what is no instruction there have none. Of VEX in 32-bit code
+ * BMI1 and BMI2 are known, which is all that the engine executes.
  */
 #include "checks.h"
 
@@ -331,6 +332,33 @@ static int unknown_in_64(uint32_t opcode, int opsize66)
     }
 }
 
+/* BMI1 and BMI2 behind the three-byte VEX prefix, which is C4h with a ModRM that LES does not have, in 32-bit code (SDM
+ * vol. 2A, 2.3; vol. 2D, tables A-4 and A-5). The reader is behind C4h, and stays there for what is none of them: no
+ * other instruction with VEX exists here. */
+static struct spec vex(struct reader *r, uint32_t *opcode)
+{
+    const uint8_t *at = r->code + r->at;
+    struct spec spec = {0, 0, 0};
+    uint32_t map, sub, pp;
+    int known;
+
+    if (r->length - r->at < 4 || at[0] >> 6 != 3 || at[1] & 4) /* VEX.L is 0 */
+        return spec;
+    map = at[0] & 31;
+    pp = at[1] & 3; /* none, 66, F3, F2 */
+    sub = at[2];
+    if (map == 2)
+        known = (sub == 0xf2 && pp == 0) || (sub == 0xf3 && pp == 0 && (at[3] >> 3 & 7) >= 1 && (at[3] >> 3 & 7) <= 3) ||
+                (sub == 0xf5 && pp != 1) || (sub == 0xf6 && pp == 3) || sub == 0xf7;
+    else
+        known = map == 3 && sub == 0xf0 && pp == 3;
+    if (!known)
+        return spec;
+    r->at += 3;
+    *opcode = (map == 2 ? 0x3800u : 0x3a00u) | sub;
+    return (struct spec){'r', 'd', map == 3 ? 'b' : 0};
+}
+
 /* The instruction at the beginning of `code`. Returns 0 when the bytes end before it does, or its length is not known.
  * `bits` is 16, 32 or 64. */
 int decode(const uint8_t *code, int length, int bits, int stack_bits, struct instruction *in)
@@ -375,7 +403,11 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     }
     if (bits == 64 && unknown_in_64(in->opcode, opsize66))
         return 0;
-    if (in->opcode == 0x0f38 || in->opcode == 0x0f3a) {
+    if (op == 0xc4 && bits == 32 && !opsize66 && !rep)
+        spec = vex(&r, &in->opcode);
+    if (spec.access) {
+        /* all is known */
+    } else if (in->opcode == 0x0f38 || in->opcode == 0x0f3a) {
         uint32_t sub = byte(&r);
 
         in->opcode = op << 8 | sub;

@@ -339,6 +339,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(void, helper_ltr, (void *, int))                                                                                 \
+    X(void, helper_ldmxcsr, (void *, uint32_t))                                                                        \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
     X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
     X(void, raise_exception_err, (void *, int, int))                                                                   \
@@ -436,6 +437,7 @@ int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous);
 int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 void read_code(engine *e, uint64_t from, uint8_t *bytes, int count);
+int shadow_of_its_own(engine *e, uint64_t pc, uint32_t flags);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);

@@ -11,9 +11,6 @@
 #define ARITHMETIC 0x8d5u     /* OF SF ZF AF PF CF */
 #define RFLAGS_DF 0x400u
 #define CC_OP_EFLAGS 1u
-#define CR0_PE 1u
-#define CR0_ET 0x10u
-#define CR0_PG 0x80000000u
 #define CR4_SMAP 0x200000u
 #define EFER_SCE 1u
 #define EFER_LMA 0x400u

@@ -4,7 +4,7 @@
 #include "fast.h"
 
 /* The numbers of emu/unicorn_system.py. */
-enum { RDMSR = 1, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP, MOV_CR8 };
+enum { RDMSR = 1, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP, MOV_CR8, MOV_CR0, MOV_CR3 };
 
 /* `host` is the return address into the block: what is raised is found there by unwinding. */
 static void ask(engine *e, uint32_t operation, uint64_t operand, uint64_t host)
@@ -93,19 +93,50 @@ TRANSFER(sysenter, SYSENTER)
 TRANSFER(sysret, SYSRET)
 TRANSFER(sysexit, SYSEXIT)
 
-/* MOV to CR4: only whether the value is allowed is asked. MOV to CR8 reaches the local APIC. */
+/* True when MOV of `value` to CR0 may be refused, or has PDPTEs loaded, which may be wrong: that is looked at in Python.
+ * Most writes change PE, TS or WP, and are not asked about. */
+static int doubtful_cr0(const engine *e, uint64_t value)
+{
+    uint64_t old = (&AT(uint64_t, e->env, at.env_cr))[0];
+
+    return value >> 32 || (value ^ old) & (CR0_PG | CR0_CD | CR0_NW) || (value & (CR0_PG | CR0_PE)) == CR0_PG ||
+           (value & (CR0_NW | CR0_CD)) == CR0_NW;
+}
+
+/* The same for CR3: addresses beyond 4 GiB, and PAE paging, whose four PDPTEs are looked at. */
+static int doubtful_cr3(const engine *e, uint64_t value)
+{
+    const uint64_t *cr = &AT(uint64_t, e->env, at.env_cr);
+
+    return value >> 32 || (cr[0] & CR0_PG && cr[4] & CR4_PAE && !(AT(uint32_t, e->env, at.env_hflags) & HF_LMA));
+}
+
+/* MOV to CR0, CR3 and CR4: only whether the value is allowed is asked. MOV to CR8 reaches the local APIC. */
 REPLACES void helper_write_crN_x86_64(void *env, int number, uint64_t value)
 {
     engine *e = engine_of_env(env);
 
-    if (e && number == 4)
+    if (!e) {
+        real_helper_write_crN(env, number, value);
+        return;
+    }
+    if (!(AT(uint32_t, e->env, at.env_hflags) & HF_CS64))
+        value = (uint32_t)value;
+    if (number == 0) {
+        if (doubtful_cr0(e, value))
+            ask(e, MOV_CR0, value, HOST);
+        value = (value & CR0_DEFINED) | CR0_ET; /* the reserved bits of the low half are ignored (SDM vol. 2B) */
+    }
+    if (number == 3 && doubtful_cr3(e, value))
+        ask(e, MOV_CR3, value, HOST);
+    if (number == 4)
         ask(e, MOV_CR4, value, HOST);
-    if (e && number == 8) {
+    if (number == 8) {
         be_alone(e, HOST);
         ask(e, MOV_CR8, value, HOST);
     }
     real_helper_write_crN(env, number, value);
-    if (e && number == 4) /* Unicorn has the bit with SSE only, but it came with FXSAVE (SDM vol. 3A, 2.5) */
+    if (number == 4) /* Unicorn has the bit with SSE only, but it came with FXSAVE (SDM vol. 3A, 2.5) */
         (&AT(uint64_t, e->env, at.env_cr))[4] |= value & CR4_OSFXSR;
 }
 

@@ -424,6 +424,7 @@ REPLACES void helper_pause_x86_64(void *env, int length)
 REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
 {
     engine *e = engine_of_cpu(cpu);
+    uint32_t flags = block->flags;
 
     if (!e) {
         real_gen_intermediate_code(cpu, block, most);
@@ -434,7 +435,11 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
     e->single = most == 1;
     e->making = block;
     translating = e;
+    /* Translated as if in no shadow, it begins one; it ends the block anyway. */
+    if (flags & HF_INHIBIT_IRQ && shadow_of_its_own(e, block->pc, flags))
+        block->flags &= ~HF_INHIBIT_IRQ;
     real_gen_intermediate_code(cpu, block, most);
+    block->flags = flags;
     if (e->checks) {
         block_needs(e, e->stops ? NEVER : block->icount);
         emit_slow_way(e, &e->slots[e->used]);

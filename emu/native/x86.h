@@ -15,15 +15,28 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define EFLAGS_VIF 0x80000u
 #define EFLAGS_VIP 0x100000u
 
+/* CR0 (vol. 3A, 2.5) */
+#define CR0_PE 1u
+#define CR0_ET 0x10u
+#define CR0_NW 0x20000000u
+#define CR0_CD 0x40000000u
+#define CR0_PG 0x80000000u
+#define CR0_DEFINED 0xe005003fu
+
 /* CR4 (vol. 3A, 2.5) */
 #define CR4_VME 1u
 #define CR4_PVI 2u
 #define CR4_TSD 4u
+#define CR4_PAE 0x20u
 #define CR4_OSFXSR 0x200u
 
 /* Debug registers (vol. 3B, 17.2) */
 #define DR6_BD 0x2000u
+#define DR6_DEFINED 0xe00fu    /* BT, BS, BD, B3 to B0 */
+#define DR6_ONES 0xffff0ff0u
 #define DR7_GD 0x2000u
+#define DR7_DEFINED 0xffff23ffu
+#define DR7_ONES 0x400u
 
 /* Vectors (vol. 3A, 6.15) */
 #define EXCP_DB 1

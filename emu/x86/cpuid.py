@@ -26,6 +26,7 @@ FSGSBASE, TSC_ADJUST, SMEP, SMAP = 1 << 0, 1 << 1, 1 << 7, 1 << 20
 UMIP, PKU, LA57 = 1 << 2, 1 << 3, 1 << 16
 # CPUID.80000001h:EDX and ECX; the last two of AMD (AMD64 APM vol. 3, E.4.2).
 SYSCALL, NX, FFXSR, RDTSCP, LM, SVM = 1 << 11, 1 << 20, 1 << 25, 1 << 27, 1 << 29, 1 << 2
+SSE4A = 1 << 6
 
 AMD, INTEL = "AuthenticAMD", "GenuineIntel"
 

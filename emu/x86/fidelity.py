@@ -70,6 +70,30 @@ GAPS: Final = (
         "task switches by far CALL and JMP and by IRET with NT",
     ),
     Gap("DR7.GD", "DR7.GD"),
+    Gap(
+        "the same where MOV SS or POP SS comes behind STI, or STI behind them (SDM vol. 3A, 6.8.3)",
+        "the shadow of MOV SS and POP SS behind STI, and of STI behind them",
+    ),
+    Gap(
+        "reserved bits of DR6 and DR7: fixed values; of their high halves: #GP(0)",
+        "fixed values of the reserved bits of DR6 and DR7",
+    ),
+    Gap(
+        "MOV to CR0 and CR3: combinations and reserved bits that are #GP(0), those of PDPTEs that it loads too",
+        "#GP(0) for values that CR0, CR3 and the PDPTEs may not have",
+    ),
+    Gap(
+        "LOCK before what cannot be locked, 8F and C6, C7 with ModRM.reg not 0: #UD",
+        "#UD for LOCK before MOV, BT and POP, and for POP with ModRM.reg not 0",
+        always=True,
+    ),
+    Gap(
+        "EXTRQ, INSERTQ, MOVNTSS, MOVNTSD (SSE4A): #UD, as no model has them; NOP (0F 18 to 1F) and PREFETCHh before "
+        "the P6",
+        "#UD for SSE4A, and for NOP (0F 1F) and PREFETCHh before the P6",
+    ),
+    Gap("the same of SSE4A in 64-bit mode", "#UD for SSE4A in 64-bit mode", always=True),
+    Gap("PREFETCHW (0F 0D) on models before long mode: #UD", "#UD for PREFETCHW on models without it", always=True),
     Gap("LTR and LLDT: null, wrong, busy and absent descriptors", "LTR of a null selector"),
     Gap(
         "RDTSC, RDTSCP, RDPMC on virtual time; CR4.TSD, CR4.PCE; writes to the TSC",
@@ -79,6 +103,54 @@ GAPS: Final = (
     Gap(
         "MMX, SSE, SSE2 and SSE3 denied by the model: #UD, and RDMSR and WRMSR of a 486 in every ring",
         "MMX to SSE3 instructions that the CPU model lacks",
+    ),
+    Gap(
+        "long mode: interrupt stack table, every slot, nested; non-canonical addresses: #SS(0) by way of the stack "
+        "segment, else #GP(0), near branches before any effect",
+        "SS kept where a stack of the interrupt stack table is taken without a change of ring",
+        always=True,
+    ),
+    Gap(
+        "the type of CS in real mode: read/write data, to the far transfer behind MOV CR0 (SDM vol. 3A, table 10-1)",
+        "the type of CS in real mode, read/write data",
+        always=True,
+    ),
+    Gap(
+        "16-byte alignment of SSE memory operands (MOVAPS, MOVDQA, PADDB m128, MOVNTPS): #GP(0)",
+        "#GP(0) for SSE operands that are not aligned",
+        always=True,
+    ),
+    Gap("reserved bits of MXCSR in LDMXCSR: #GP(0)", "#GP(0) for reserved bits of MXCSR in LDMXCSR"),
+    Gap("the same in FXRSTOR", "#GP(0) for reserved bits of MXCSR in FXRSTOR", always=True),
+    Gap(
+        "SSE exceptions: flags of MXCSR, #XM",
+        "SSE exceptions, and their flags in MXCSR",
+        always=True,
+    ),
+    Gap(
+        "x87 exceptions in the status word: IE, DE, ZE, OE, UE, PE, SF; an empty or full stack",
+        "exception bits of the x87 status word but ZE, stack faults among them",
+        always=True,
+    ),
+    Gap(
+        "x87 precision: 64 bits, RC of FLDPI and its kind",
+        "the last bits of x87 transcendental functions, FPREM and constants",
+        always=True,
+    ),
+    Gap(
+        "FERR# and IRQ 13 of an unmasked x87 exception with CR0.NE clear",
+        "IRQ 13 of x87 exceptions with CR0.NE clear",
+        always=True,
+    ),
+    Gap(
+        "alignment checks of ring 3 with CR0.AM and EFLAGS.AC: #AC",
+        "#AC",
+        always=True,
+    ),
+    Gap(
+        "SHLX without CR4.OSFXSR; VEX in 16-bit protected mode",
+        "SHLX without CR4.OSFXSR, and VEX in 16-bit protected mode",
+        always=True,
     ),
 )
 

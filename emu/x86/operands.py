@@ -210,6 +210,12 @@ SSE: Final[dict[int, tuple[str, str, str, str]]] = {
     0x70: ("rq", "ro", "ro", "ro"), 0x7E: ("wd", "wd", "rq", "wd"), 0x7F: ("wq", "wo", "wo", "wq"),
     0xE6: ("ro", "ro", "rq", "ro"),
 }  # fmt: skip
+#: Of BMI1 and BMI2: VEX.mmmmm and the opcode, with the values of VEX.pp (none, 66, F3, F2) it has, all with VEX.L = 0
+#: and a 32-bit operand that is read (SDM vol. 2A to 2D: ANDN; BLSI, BLSMSK, BLSR; BZHI, PDEP, PEXT; MULX; BEXTR, SHLX,
+#: SARX, SHRX; RORX).
+BMI: Final[dict[tuple[int, int], tuple[int, ...]]] = {
+    (2, 0xF2): (0,), (2, 0xF3): (0,), (2, 0xF5): (0, 2, 3), (2, 0xF6): (3,), (2, 0xF7): (0, 1, 2, 3), (3, 0xF0): (3,),
+}  # fmt: skip
 _SEGMENT_PREFIXES: Final = {0x26: ES, 0x2E: CS, 0x36: SS, 0x3E: DS, 0x64: FS, 0x65: GS}
 #: 16-bit addressing forms: base and index (SDM vol. 2A, table 2-1).
 _FORMS16: Final = ((BX, SI), (BX, DI), (BP, SI), (BP, DI), (SI, None), (DI, None), (BP, None), (BX, None))
@@ -273,7 +279,10 @@ def _decode(r: _Reader, bits: int, stack_bits: int) -> Instruction:
     mask = 0xFFFFFFFF if (bits == 32) != addr67 else 0xFFFF
     stack_mask = 0xFFFFFFFF if stack_bits == 32 else 0xFFFF
     opcode = op
-    if op == 0x0F:
+    vex = _vex(r) if op == 0xC4 and bits == 32 and not (opsize66 or rep or lock) else None
+    if vex is not None:
+        opcode, spec, imm = vex
+    elif op == 0x0F:
         op = r.byte()
         opcode = 0x0F00 | op
         if op in (0x38, 0x3A):
@@ -333,6 +342,19 @@ def _decode(r: _Reader, bits: int, stack_bits: int) -> Instruction:
     return Instruction(
         r.at, opcode, reg, rm, osz, mask, tuple(out), branch, condition, relative, immediate, bool(rep), lock
     )
+
+
+def _vex(r: _Reader) -> tuple[int, str, str] | None:
+    """Opcode, operand and immediate of BMI1 and BMI2 behind the three-byte VEX prefix, which is C4h with a ModRM that
+    LES does not have (SDM vol. 2A, 2.3). None for all else, which the engine has not: the reader then stays."""
+    code = r.code[r.at : r.at + 4]
+    if len(code) < 4 or code[0] >> 6 != 3 or code[1] & 4:
+        return None
+    table, prefix, sub, reg = code[0] & 31, code[1] & 3, code[2], code[3] >> 3 & 7
+    if prefix not in BMI.get((table, sub), ()) or (sub == 0xF3 and reg not in (1, 2, 3)):
+        return None
+    r.at += 3
+    return (0x3800 if table == 2 else 0x3A00) | sub, "rd", "b" if table == 3 else ""
 
 
 def _size(letter: str, osz: int, opsize66: bool, rep: int) -> int:

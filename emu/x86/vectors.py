@@ -1,8 +1,9 @@
 """Which extension each MMX and SSE instruction, RDMSR and WRMSR came with: a CPU model without it answers with #UD.
 
 The letters of an opcode behind 0Fh stand for its forms without a mandatory prefix, with 66, with F3, with F2:
-m MMX, s SSE, 2 SSE2, 3 SSE3, r MSRs, - none (another instruction, or reserved). SDM vol. 2A to 2C, "CPUID Feature
-Flag" of each instruction; vol. 2D, tables A-3 and A-4. Of later extensions (0F 38 and 0F 3A) Unicorn asks CPUID.
+m MMX, s SSE, 2 SSE2, 3 SSE3, a SSE4A, r MSRs, n the NOPs with ModRM of the P6, - none (another instruction, or
+reserved). SDM vol. 2A to 2C, "CPUID Feature Flag" of each instruction; vol. 2D, tables A-3 and A-4; AMD64 APM vol. 3,
+appendix A. Of later extensions (0F 38 and 0F 3A) Unicorn asks CPUID.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ from emu.x86 import cpuid
 from emu.x86.cpuid import CpuModel
 
 #: By letter, as bits of a mask.
-EXTENSIONS: Final[Mapping[str, int]] = MappingProxyType({"-": 0, "m": 1, "s": 2, "2": 4, "3": 8, "r": 16})
+EXTENSIONS: Final[Mapping[str, int]] = MappingProxyType(
+    {"-": 0, "m": 1, "s": 2, "2": 4, "3": 8, "r": 16, "a": 32, "n": 64}
+)
 
 _RANGES: Final = (
     (0x10, 0x11, "s2s2"), (0x12, 0x12, "s233"), (0x13, 0x15, "s2--"), (0x16, 0x16, "s23-"), (0x17, 0x17, "s2--"),
-    (0x28, 0x29, "s2--"), (0x2A, 0x2A, "s2s2"), (0x2B, 0x2B, "s2--"), (0x2C, 0x2D, "s2s2"), (0x2E, 0x2F, "s2--"),
+    (0x18, 0x1F, "nnnn"),
+    (0x28, 0x29, "s2--"), (0x2A, 0x2A, "s2s2"), (0x2B, 0x2B, "s2aa"), (0x2C, 0x2D, "s2s2"), (0x2E, 0x2F, "s2--"),
     (0x30, 0x30, "rrrr"), (0x32, 0x32, "rrrr"),
     (0x50, 0x50, "s2--"), (0x51, 0x51, "s2s2"), (0x52, 0x53, "s-s-"), (0x54, 0x57, "s2--"), (0x58, 0x59, "s2s2"),
     (0x5A, 0x5A, "2222"), (0x5B, 0x5B, "222-"), (0x5C, 0x5F, "s2s2"),
     (0x60, 0x6B, "m2--"), (0x6C, 0x6D, "-2--"), (0x6E, 0x6E, "m2--"), (0x6F, 0x6F, "m22-"),
-    (0x70, 0x70, "s222"), (0x71, 0x76, "m2--"), (0x77, 0x77, "m---"), (0x7C, 0x7D, "-3-3"), (0x7E, 0x7E, "m22-"),
+    (0x70, 0x70, "s222"), (0x71, 0x76, "m2--"), (0x77, 0x77, "m---"), (0x78, 0x79, "-a-a"),
+    (0x7C, 0x7D, "-3-3"), (0x7E, 0x7E, "m22-"),
     (0x7F, 0x7F, "m22-"),
     (0xC2, 0xC2, "s2s2"), (0xC3, 0xC3, "2---"), (0xC4, 0xC6, "s2--"),
     (0xD0, 0xD0, "-3-3"), (0xD1, 0xD3, "m2--"), (0xD4, 0xD4, "22--"), (0xD5, 0xD5, "m2--"), (0xD6, 0xD6, "-222"),
@@ -51,5 +56,6 @@ def denied(model: CpuModel) -> int:
     words = (
         ("m", model.edx1 & cpuid.MMX), ("s", model.edx1 & cpuid.SSE), ("2", model.edx1 & cpuid.SSE2),
         ("3", model.ecx1 & cpuid.SSE3), ("r", model.edx1 & cpuid.MSR),
+        ("a", model.ecx8 & cpuid.SSE4A), ("n", model.family >= 6),
     )  # fmt: skip
     return sum(EXTENSIONS[letter] for letter, present in words if not present)

@@ -198,11 +198,16 @@ EXTENSIONS = {
         "movshdup xmm0, xmm1", "lddqu xmm0, [0x5000]", "fisttp dword [0x5000]", "fisttp word [0x5000]",
         "fisttp qword [0x5000]",
     ),
+    "sse4a": (
+        "db 0x66, 0x0F, 0x78, 0xC0, 8, 0", "db 0x66, 0x0F, 0x79, 0xC1", "db 0xF2, 0x0F, 0x78, 0xC1, 8, 0",
+        "db 0xF2, 0x0F, 0x79, 0xC1", "db 0xF3, 0x0F, 0x2B, 7", "db 0xF2, 0x0F, 0x2B, 7",
+    ),
+    "p6 nops": ("db 0x0F, 0x1F, 0xC0", "db 0x66, 0x0F, 0x1F, 0xC0", "db 0x0F, 0x18, 0x0F", "db 0x0F, 0x19, 0xC0"),
 }  # fmt: skip
 #: What each model has (SDM vol. 2A, table 3-11; AMD64 APM vol. 3, E.3.2).
 HAS = {
-    "486": (), "pentium": ("mmx",), "pentium2": ("mmx",), "pentium3": ("mmx", "sse"),
-    "qemu64": ("mmx", "sse", "sse2", "sse3"), "max": ("mmx", "sse", "sse2", "sse3"),
+    "486": (), "pentium": ("mmx",), "pentium2": ("mmx", "p6 nops"), "pentium3": ("mmx", "sse", "p6 nops"),
+    "qemu64": ("mmx", "sse", "sse2", "sse3", "p6 nops"), "max": ("mmx", "sse", "sse2", "sse3", "p6 nops"),
 }  # fmt: skip
 
 
@@ -381,3 +386,35 @@ def test_sysenter_and_sysexit_in_long_mode_take_64_bit_pointers() -> None:
     assert (cpu.faults[0].linear, cpu.faults[0].cs) == (0x2000, 0x3B)
     assert cpu.engine.state().ss.selector == 0x43
     assert cpu.engine.state().regs[4] == 0x3000
+
+
+#: In 64-bit mode, where all 64 bits of the source count: what is refused (SDM vol. 2B, MOV to control registers, MOV to
+#: debug registers), and beside it what is not.
+REFUSED64 = {
+    "cr0 high": ("mov rax, cr0\nbts rax, 32\nmov cr0, rax", GP),
+    "cr0 without pg": ("mov rax, cr0\nbtr rax, 31\nmov cr0, rax", GP),
+    "cr0 with ts": ("mov rax, cr0\nbts rax, 3\nmov cr0, rax", None),
+    "cr3 beyond the addresses": ("mov rax, cr3\nbts rax, 40\nmov cr3, rax", GP),
+    "cr3 bit 63": ("mov rax, cr3\nbts rax, 63\nmov cr3, rax", GP),
+    "cr3": ("mov rax, cr3\nmov cr3, rax", None),
+    "cr4 without pae": ("mov rax, cr4\nbtr rax, 5\nmov cr4, rax", GP),
+    "dr6 high": ("mov rax, 0x1ffff0ff0\nmov dr6, rax", GP),
+    "dr7 high": ("mov rax, 0x8000000000000400\nmov dr7, rax", GP),
+    "dr0 high": ("mov rax, 0x8000000000000400\nmov dr0, rax", None),
+    "icebp": ("db 0x48, 0xf1", DB),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED64)
+def test_64_bit_code_may_not_write_reserved_bits_of_control_and_debug_registers(name: str, loop: str) -> None:
+    source, vector = REFUSED64[name]
+    if loop == "gate" and name not in ("cr4 without pae", "icebp"):
+        pytest.skip("with the C helper (docs/fidelity.md)")
+    assert fault(source, 64) == vector
+
+
+def test_icebp_traps_behind_itself_in_ring_3_too() -> None:
+    cpu = run("nop\ndb 0xf1\nhlt", 32, ring=3)
+    first = cpu.faults[0]
+    assert (first.vector, first.linear, first.code) == (DB, CODE + 2, None)
+    assert cpu.engine.state().dr[6] & 0xE00F == 0

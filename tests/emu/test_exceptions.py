@@ -45,6 +45,7 @@ class Difference:
 
 #: Of an image what only the C helper does (docs/fidelity.md), which has a test of its own.
 WITH_HELPER = {
+    "exc_real": ("mov-ss-shadow", "pop-ss-shadow"),
     "exc_pm": ("dr-general-detect", "gp-ltr-null", "v86-pushfd"),
     "exc_ist": ("iretq-to", "retf-to", "gate-to", "gate-of-a-fault-to"),
 }
@@ -55,7 +56,7 @@ DIFFERENCES = (
     Difference(
         "exc_real",
         ("mov-ss-shadow", "pop-ss-shadow"),
-        "qemu",
+        "bochs",
         "STI; MOV SS: loading SS inhibits interrupts for the next instruction (vol. 3A, 6.8.3) though STI's own shadow "
         "covers the load already; QEMU does not begin a second shadow within the first",
     ),

@@ -7,6 +7,7 @@ import pytest
 from asm import assemble
 from bare_cpu import CODE, TABLES, BareCpu, bare_cpu
 from emu.engine import ExitReason
+from emu.unicorn_engine import HELPER
 
 SLICES = (1, 2, 3, 7, 1000)
 IDT = 0x2000
@@ -386,3 +387,12 @@ def test_a_fault_in_delivering_an_exception_sets_ext_in_its_code() -> None:
     cpu = protected("mov ebx, on\nmov word [0x2000 + 6 * 8 + 4], 0x0e00\nsite: ud2\non:", "dd site, on")
     assert cpu.run().reason is ExitReason.HALT
     assert reported(cpu) == [(11, 6 * 8 + 2 + 1, _labels(cpu)["site"])]
+
+
+@pytest.mark.skipif(isinstance(HELPER, str), reason=f"made by the C helper: {HELPER}")
+@pytest.mark.parametrize(("value", "refused"), [(0xFFFF, False), (0x1F80, False), (0x11F80, True), (0x80001F80, True)])
+def test_ldmxcsr_of_reserved_bits_is_a_general_protection_fault(value: int, refused: bool) -> None:
+    """SDM vol. 2A, LDMXCSR; the bits above MXCSR_MASK (FFFFh) are reserved (vol. 1, 11.6.6)."""
+    cpu = bare_cpu(f"mov eax, cr4\nor eax, 0x200\nmov cr4, eax\npush dword {value:#x}\nldmxcsr [esp]\nhlt", 32)
+    cpu.run()
+    assert [(fault.vector, fault.code, fault.retired) for fault in cpu.faults[:1]] == [(13, 0, 4)] * refused

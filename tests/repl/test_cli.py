@@ -522,10 +522,16 @@ def test_doctor_finds_a_working_engine():
 def test_doctor_says_which_checks_are_not_made(loop: str) -> None:
     environment = {"V2E_ENGINE": "gate"} if loop == "gate" else {}
     done = v2e("doctor", "--json", env=environment)
-    text = {f["name"]: f for f in json.loads(done.stdout)["views"][0]}["checks"]["text"]
-    assert "event selection of RDPMC" in text
-    if loop == "gate":
-        assert "DR7.GD" in text
+    gaps = [f["text"] for f in json.loads(done.stdout)["views"][0] if f["name"] == "not kept"]
+    assert "#AC" in gaps
+    assert ("DR7.GD" in gaps) is (loop == "gate")
+    assert all(len(gap) < 100 for gap in gaps)
+
+
+def test_a_run_loop_that_does_not_exist_is_refused() -> None:
+    said = refused(v2e("run", "tour", env={"V2E_ENGINE": "quick"}))
+    assert "V2E_ENGINE is 'quick'" in said
+    assert "`fast` or `gate`" in said
 
 
 def test_at_a_terminal_there_is_a_prompt_and_ctrl_d_leaves(firmware, tmp_path):

@@ -1,0 +1,56 @@
+"""What Unicorn leaves out of x87, SSE and VEX, as docs/fidelity.md says: a test that fails asks for a better row."""
+
+from __future__ import annotations
+
+import pytest
+
+from bare_cpu import bare_cpu
+from emu.engine import ExitReason
+
+SSE = "mov eax, cr4\nor eax, 0x600\nmov cr4, eax\n"
+#: Source -> what EAX has at HLT; the comment says what a CPU has (SDM vol. 1, 8.5, 10.2.3 and 11.5; vol. 3A, 6.15).
+CASES = {
+    "division by zero sets ZE": ("fninit\nfld1\nfldz\nfdivp\nfnstsw ax\nhlt", 0x3804),  # 3804h
+    "inexact": ("fninit\nfld1\npush 3\nfidiv dword [esp]\nfnstsw ax\nhlt", 0x3800),  # 3820h
+    "empty register": ("fninit\nfld st3\nfnstsw ax\nhlt", 0x3800),  # 3841h
+    "full stack": ("fninit\n" + "fld1\n" * 9 + "fnstsw ax\nhlt", 0x3800),  # 3A41h
+    "unmasked division by zero with NE clear": (  # waits for IRQ 13 at FWAIT
+        "fninit\npush 0x37b\nfldcw [esp]\nfld1\nfldz\nfdivp\nfwait\nmov eax, 1\nhlt",
+        1,
+    ),
+    "pi rounded down": (  # 2168C234h
+        "fninit\npush 0x77f\nfldcw [esp]\nfldpi\nsub esp, 12\nfstp tword [esp]\nmov eax, [esp]\nhlt",
+        0x2168C235,
+    ),
+    "reserved bit in FXRSTOR": (  # #GP(0)
+        SSE + "fxsave [0x3000]\nmov dword [0x3018], 0x11f80\nfxrstor [0x3000]\nhlt",
+        0x600,
+    ),
+    "MOVAPS at an odd address": (SSE + "movaps xmm0, [0x2001]\nhlt", 0x600),  # #GP(0)
+    "PADDB at an odd address": (SSE + "paddb xmm0, [0x2001]\nhlt", 0x600),  # #GP(0)
+    "MOVNTPS at an odd address": (SSE + "movntps [0x2001], xmm0\nhlt", 0x600),  # #GP(0)
+    "flags of MXCSR": (  # 1F84h
+        SSE + "xorps xmm0, xmm0\npush 0x3f800000\nmovss xmm1, [esp]\ndivss xmm1, xmm0\nstmxcsr [esp]\nmov eax, [esp]\n"
+        "hlt",
+        0x1F80,
+    ),
+    "unmasked division by zero": (  # #XM
+        SSE + "push 0x1d80\nldmxcsr [esp]\nxorps xmm0, xmm0\npush 0x3f800000\nmovss xmm1, [esp]\ndivss xmm1, xmm0\nhlt",
+        0x600,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_as_the_page_says(name: str) -> None:
+    source, expected = CASES[name]
+    cpu = bare_cpu(source, 32)
+    assert (cpu.run().reason, cpu.faults) == (ExitReason.HALT, [])
+    assert cpu.engine.state().regs[0] == expected
+
+
+def test_shlx_asks_for_osfxsr() -> None:
+    cpu = bare_cpu("shlx eax, ecx, edx\nhlt", 32)
+    assert cpu.run().reason is ExitReason.SHUTDOWN
+    assert cpu.faults[0].vector == 6
+    assert bare_cpu(SSE + "shlx eax, ecx, edx\nhlt", 32).run().reason is ExitReason.HALT
