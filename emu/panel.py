@@ -124,10 +124,13 @@ class Panel(Inspector):
         self.forget()
 
     def native_segments(self, rules: Rules) -> tuple[SegmentView, ...]:
-        """The segment registers, with what of them a CPU that goes by `rules` refuses."""
-        broken = rules.broken(self.cpu(), self._try_physical)
+        """The segment registers, with what of them a CPU that goes by `rules` refuses. Where it refuses something that
+        no segment stands for no row says yes."""
+        broken, views = rules.broken(self.cpu(), self._try_physical), self.segments()
         first = {b.register: b.text for b in reversed(broken)}
-        return tuple(replace(view, native=first.get(view.name, "yes")) for view in self.segments())
+        others = dict.fromkeys(b.register for b in broken if b.register not in {view.name for view in views})
+        good = f"no, for {', '.join(others)}: see why" if others else "yes"
+        return tuple(replace(view, native=first.get(view.name, good)) for view in views)
 
     def why(self, rules: Rules) -> EntryView:
         """Whether a CPU that goes by `rules` can enter the present state, why not, and which near instruction ends

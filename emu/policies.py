@@ -112,6 +112,8 @@ def policy_named(text: str, costs: Costs) -> Policy:
     """The policy that `--policy` and the command `policy` name; `learn` goes by `costs`. `auto` is another word for
     `native`. Raises PolicyError."""
     if text == LEARN:
+        if not costs.exit:
+            raise PolicyError("learn weighs emulation against exits: one that costs nothing leaves nothing to decide")
         return Learn(costs)
     if text == "emulated":
         return Emulated()

@@ -73,6 +73,7 @@ class Steering:
             tuple((cause.value, count) for cause, count in ledger.exits.most_common()),
             ledger.hops_in, ledger.hops_out, ledger.caught, ledger.failed, ledger.emulated, ledger.native,
             ledger.cycles, tuple((name, getattr(costs, name)) for name in NAMES), ledger.inside, ledger.requests,
+            self._transitions.vcpu.counts,
         )  # fmt: skip
 
     def clear_ledger(self) -> None:

@@ -136,7 +136,10 @@ class Transitions(Caught):
     @property
     def stays(self) -> bool:
         """It is native, and nothing that has been set since ends that before the next instruction."""
-        return self.native and not self._leaving() and not self.out_of_bounds()
+        if not self.native or self._leaving() or self.out_of_bounds():
+            return False
+        # KVM tells of no write to a control register: a stop may come before anybody has looked at the state.
+        return self.vcpu.enterable(self.vcpu.live())
 
     def obstacle(self) -> str:
         """What keeps the CPU emulated whatever its state is; empty: nothing."""

@@ -144,6 +144,7 @@ class LedgerView:
     costs: tuple[tuple[str, int], ...]
     inside: int = 0  #: accesses of a native CPU to devices of the hypervisor's
     requests: int = 0  #: the same of the emulator's, submitted on the guest's behalf
+    counts: bool = True  #: the native CPU counts its instructions; else `native` and `cycles` leave them out
 
 
 @dataclass(frozen=True, slots=True)

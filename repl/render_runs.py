@@ -117,8 +117,13 @@ def _ledgers(views: Sequence[LedgerView], style: Style) -> list[str]:
             *([("requests", view.requests, costs["request"])] if view.requests else []),
         ):
             rows.append([style("name", name), f"{count:>12}", f"{each:>11}", f"{count * each:>16}"])
+        if not view.counts:
+            native = next(row for row in rows if row[0] == style("name", "instructions native"))
+            native[1:] = [f"{'not counted':>12}", f"{costs['native']:>11}", f"{'-':>16}"]
         rows.append([style("head", "in all"), "", "", f"{view.cycles:>16}"])
         lines += aligned(rows)
+        if not view.counts:
+            lines.append(style("note", "in all is without native instructions, which this hypervisor does not count"))
         if view.exits:
             lines.append("exits by cause: " + ", ".join(f"{name} {count}" for name, count in view.exits))
         lines.append(f"accesses caught by the emulator: {view.caught}; refusals of an entry: {view.failed}")

@@ -10,9 +10,12 @@ from emu.debugger import Debugger
 from emu.ledger import Costs
 from emu.machine import MachineConfig, build_machine
 from emu.policies import policy_named
+from emu.record import replace
 from emu.transitions import NativeConfig
 from emu.worker import Worker
+from emu.x86.vmentry import Broken, Rules
 from machines import rom
+from repl.command import Result
 from repl.commands import all_commands
 from repl.render import result_text
 from repl.session import FAILURES, Session
@@ -158,3 +161,19 @@ def test_without_a_hypervisor_that_is_said() -> None:
     finally:
         worker.close()
         target.machine.close()
+
+
+def test_no_segment_is_said_to_be_native_where_a_control_register_is_refused(session: Session, say: Say) -> None:
+    assert " yes" in say("sreg vtx2006")
+    rules = Rules("strict", "a rule of CR0", lambda state: iter((Broken("cr0", "CR0 is refused", "here"),)))
+    rows = session.debugger.native_segments(rules)
+    assert {row.native for row in rows} == {"no, for cr0: see why"}
+
+
+def test_a_ledger_of_a_cpu_that_does_not_count_says_so(session: Session, say: Say) -> None:
+    view = session.debugger.steering.ledger()
+    assert view.counts and "not counted" not in say("ledger")
+    text = result_text(Result((replace(view, counts=False),)), Style())
+    (row,) = [line for line in text.splitlines() if line.startswith("instructions native")]
+    assert row.split() == ["instructions", "native", "not", "counted", "1", "-"]
+    assert "in all is without native instructions" in text

@@ -53,3 +53,24 @@ def test_what_cannot_be_is_one_sentence_and_status_2(options: tuple[str, ...], l
     done = v2e(*options, *commands(line))
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_exit_that_costs_nothing_leaves_learn_nothing_to_decide() -> None:
+    said = "learn weighs emulation against exits: one that costs nothing leaves nothing to decide"
+    free = ("--hypervisor", "model", "--costs", "exit=0")
+    at_the_start = v2e(*free, "--policy", "learn")
+    assert (at_the_start.returncode, at_the_start.stderr) == (2, f"v2e: --policy: {said}\n")
+    at_the_prompt = v2e(*free, "-c", "policy learn")
+    assert at_the_prompt.returncode == 2 and said in at_the_prompt.stderr
+    assert "internal error" not in at_the_prompt.stderr
+
+
+def test_the_session_of_the_documentation_is_what_the_tour_says() -> None:
+    text = (Path(__file__).parents[2] / "docs/transitions.md").read_text(encoding="utf-8")
+    session = text.split("## Who executes, and why\n```\n", 1)[1].split("```", 1)[0]
+    lines = [line.removeprefix("v2e> ") for line in session.splitlines() if line.startswith("v2e> ")]
+    told = v2e("--hypervisor", "model", *commands(*lines))
+    shown = "".join(line for line in session.splitlines(True) if not line.startswith("v2e> "))
+    printed, refused = shown.rsplit("native execution is refused", 1)
+    assert told.stdout == printed
+    assert "native execution is refused" + refused in told.stderr
