@@ -215,7 +215,7 @@ def test_missed_ticks_come_in_a_bunch_or_never(signals: Signals, fate: str, bunc
     options = run_parser().parse_args(
         ["--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host", "--missed-ticks", fate]
     )
-    make = keeper_of(options)
+    make = keeper_of(options, None)
     assert make is not None
     try:
         keeper = make()
