@@ -101,15 +101,23 @@ def v2e_seconds(boot: Any, options: list[str]) -> float:
     return time.perf_counter() - begin
 
 
-def main(names: list[str]) -> int:
-    """A line for each row that is named, without names for all: v2e's and QEMU's seconds, and their ratio."""
+def tests() -> tuple[Any, Any, type[BaseException]] | None:
+    """The table of boots, what the tests make machines with, and what they skip by; None where they are not, which
+    has been said."""
     sys.path.insert(0, str(TESTS))
     try:
         table, machines = (importlib.import_module(name) for name in ("boots.table", "boots.machines"))
     except ModuleNotFoundError as missing:
         print(f"bench: the table of boots is not there ({missing}): run this in a checkout", file=sys.stderr)
+        return None
+    return table, machines, importlib.import_module("pytest").skip.Exception
+
+
+def main(names: list[str]) -> int:
+    """A line for each row that is named, without names for all: v2e's and QEMU's seconds, and their ratio."""
+    if (found := tests()) is None:
         return 2
-    skipped = importlib.import_module("pytest").skip.Exception
+    table, machines, skipped = found
     unknown = set(names) - {boot.name for boot in table.BOOTS}
     if unknown:
         print(f"bench: no boot is called {', '.join(sorted(unknown))}", file=sys.stderr)

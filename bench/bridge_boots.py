@@ -7,7 +7,6 @@ own. A row that does not come to its event says why. Nothing is asserted. Needs 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.boots import TESTS
+from bench.boots import tests
 from bench.sides import BenchError
 
 #: Rows and the firmware of each, where no names are given.
@@ -89,13 +88,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help="the longest that a row may take")
     parser.add_argument("names", nargs="*", metavar="NAME", help="rows of the table (default: those of docs/bridge.md)")
     chosen = parser.parse_args(arguments)
-    sys.path.insert(0, str(TESTS))
-    try:
-        table, machines = (importlib.import_module(name) for name in ("boots.table", "boots.machines"))
-    except ModuleNotFoundError as missing:
-        print(f"bench: the table of boots is not there ({missing}): run this in a checkout", file=sys.stderr)
+    if (tried := tests()) is None:
         return 2
-    skipped = importlib.import_module("pytest").skip.Exception
+    table, machines, skipped = tried
     boots: dict[str, Any] = {boot.name: boot for boot in table.BOOTS}
     if unknown := set(chosen.names) - set(boots):
         print(f"bench: no boot is called {', '.join(sorted(unknown))}", file=sys.stderr)

@@ -180,6 +180,16 @@ def test_a_limited_segment_loaded_in_the_middle_of_a_block_is_checked_at_once() 
     assert (cpu.faults[0].vector, cpu.faults[0].retired) == (13, 2)
 
 
+def refused_behind_fs(source: str) -> BareCpu:
+    """The CPU behind a fault that nothing handles, FS being the small segment."""
+    cpu = bare_cpu(source, 32)
+    state = cpu.engine.state()
+    state.fs = SMALL
+    cpu.engine.load(state)
+    assert cpu.run().reason is ExitReason.SHUTDOWN
+    return cpu
+
+
 @pytest.mark.parametrize(
     "instruction",
     [
@@ -194,11 +204,7 @@ def test_operands_behind_vex_are_checked(instruction: str) -> None:
     engine takes VEX.pp = 66 for a prefix of SSE, and SHLX is #UD without CR4.OSFXSR (docs/fidelity.md)."""
     source = f"mov eax, cr4\nor eax, 0x200\nmov cr4, eax\nmov edi, {{}}\n{instruction}\nhlt"
     assert guarded(source.format(0xFFC), fs=SMALL).faults == []
-    cpu = bare_cpu(source.format(0xFFD), 32)
-    state = cpu.engine.state()
-    state.fs = SMALL
-    cpu.engine.load(state)
-    assert cpu.run().reason is ExitReason.SHUTDOWN
+    cpu = refused_behind_fs(source.format(0xFFD))
     assert (cpu.faults[0].vector, cpu.faults[0].code, cpu.faults[0].retired) == (13, 0, 4)
 
 
@@ -207,11 +213,7 @@ def test_a_masked_store_is_checked_whatever_its_mask(instruction: str) -> None:
     """SDM vol. 2B, MASKMOVQ: the implicit operand at DS:EDI."""
     source = f"mov eax, cr4\nor eax, 0x200\nmov cr4, eax\nmov edi, {{}}\nfs {instruction}\nhlt"
     assert guarded(source.format(0xFF0), fs=SMALL).faults == []
-    cpu = bare_cpu(source.format(0xFF9), 32)
-    state = cpu.engine.state()
-    state.fs = SMALL
-    cpu.engine.load(state)
-    assert cpu.run().reason is ExitReason.SHUTDOWN
+    cpu = refused_behind_fs(source.format(0xFF9))
     assert cpu.faults[0].vector == 13
 
 
