@@ -48,6 +48,9 @@ class Keeper:
     #: Told in a sentence that the devices are gone: the machine is to end.
     failed: Callable[[str], None] = staticmethod(lambda sentence: None)
 
+    #: Called behind each access that has taken the host's time.
+    keep_time: Callable[[], None] = staticmethod(lambda: None)
+
     def ring(self) -> None:
         """Something has come. From any thread, or a signal's handler."""
 

@@ -122,11 +122,15 @@ class Machine:
         transitions.deadline = lambda: self.clock.horizon
         transitions.spent = self._spent
         transitions.watched = self._watched
+        self.keeper.keep_time = transitions.keep_time
 
     def _spent(self, ns: int) -> None:
-        """A vCPU that does not count its instructions has run for so long."""
-        self.clock.skip_to(self.clock.now + ns)
+        """A vCPU that does not count its instructions has run for so long, or the emulator for so much longer."""
+        clock = self.clock
+        clock.skip_to(clock.now + ns)
         self.native_ns += ns
+        if clock.horizon is not None and clock.now >= clock.horizon:
+            self.executor.request_stop()  # a timer is due before the budget is used up
 
     def _watched(self) -> str:
         """What is to be told of that only a CPU that is exact tells."""

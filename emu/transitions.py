@@ -170,6 +170,13 @@ class Transitions(Caught):
             self._go(self._was_native, "")
             self._quiet = False
 
+    def keep_time(self) -> None:
+        """An access has taken the host's time: on the host's clock the emulator's run is cut behind it, so that the
+        guest's time does not stand still meanwhile."""
+        if self._clock is not None and not self.native and not self._quiet:
+            self._shortened = True
+            self.emulator.request_stop()
+
     # -- running
 
     def run(self, budget: int, *, skip_breakpoint: bool = False) -> Exit:

@@ -108,6 +108,7 @@ class BridgeKeeper(Keeper):
             answer = self.bridge.exchange(raw)
         except BridgeError as error:
             return self._lost(error, raw)
+        self.keep_time()
         self._look()
         return answer
 
