@@ -48,7 +48,7 @@ def test_every_documented_packet_is_answered_by_its_handler(form: str, handler: 
     assert type(message) is handler.message  # type: ignore[attr-defined]
     peer = client(has_runner=True)
     peer.ask(GDB_FEATURES)
-    if form.startswith("vAttach"):
+    if form.startswith(("vAttach", "vRun", "R ")):
         peer.ask("!")
     answers = peer.ask(packet)
     if form == "qRcmd,HEX":
