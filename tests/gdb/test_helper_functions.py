@@ -66,7 +66,8 @@ def test_a_script_that_writes_registers_sees_what_moves_with_them_and_ends_well(
 ) -> None:
     """`gdb -batch` has no event loop: what waits for one is never done, and gdb 13 faults over it as it ends."""
     text = batch(
-        f"source {helper_path()}", f"target remote {v2e_server().address}", "set $cs = 0x1234", "output/x (int)$cs_base",
-        "echo \\n", "print $cs = 0x4321", "output/x (int)$cs_base", "echo \\n", "kill",
+        f"source {helper_path()}", f"target remote {v2e_server().address}",
+        "set $cs = 0x1234", "output/x (int)$cs_base", "echo \\n",
+        "print $cs = 0x4321", "output/x (int)$cs_base", "echo \\n", "kill",
     )  # fmt: skip
     assert re.findall("^0x.*$", text, re.MULTILINE)[-2:] == ["0x12340", "0x43210"]
