@@ -33,9 +33,13 @@
 #define HF_INHIBIT_IRQ 0x8u
 #define HF_CS32 0x10u
 #define HF_SS32 0x20u
+#define HF_ADDSEG 0x40u
 #define HF_PE 0x80u
+#define HF_EM 0x400u
+#define HF_TS 0x800u
 #define HF_LMA 0x4000u
 #define HF_CS64 0x8000u
+#define HF_OSFXSR 0x400000u
 #define HF_SMAP 0x800000u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
@@ -243,11 +247,12 @@ typedef struct engine {
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
-    uint8_t denied; /* extensions of the instruction set that the CPU model lacks */
+    uint16_t denied; /* extensions of the instruction set that the CPU model lacks */
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;
     const tb *making; /* the block being translated */
+    uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
     uint64_t translations, partial, retried, unwound, flushes, slow, begun, made, guarded, asked; /* statistics */
 } engine;
@@ -409,6 +414,7 @@ void emit_check(engine *e, const slot *s);
 void block_needs(engine *e, int64_t need);
 void emit_slow_way(engine *e, const slot *s);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
+void emit_if_unaligned(engine *e, int base, int index, int shift, int64_t segment_base, uint32_t displacement);
 void emit_end_if(engine *e);
 
 /* ---- stores.c */
