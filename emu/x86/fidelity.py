@@ -74,6 +74,7 @@ GAPS: Final = (
         "the same where MOV SS or POP SS comes behind STI, or STI behind them (SDM vol. 3A, 6.8.3)",
         "the shadow of MOV SS and POP SS behind STI, and of STI behind them",
     ),
+    Gap("STI with IF set begins no shadow (SDM vol. 2B, STI)", "no shadow behind STI where IF was set"),
     Gap(
         "reserved bits of DR6 and DR7: fixed values; of their high halves: #GP(0)",
         "fixed values of the reserved bits of DR6 and DR7",
@@ -117,8 +118,11 @@ GAPS: Final = (
         "16-byte alignment of SSE memory operands (MOVAPS, MOVDQA, PADDB m128, MOVNTPS): #GP(0)",
         "#GP(0) for SSE operands that are not aligned",
     ),
-    Gap("reserved bits of MXCSR in LDMXCSR: #GP(0)", "#GP(0) for reserved bits of MXCSR in LDMXCSR"),
-    Gap("the same in FXRSTOR", "#GP(0) for reserved bits of MXCSR in FXRSTOR", always=True),
+    Gap("reserved bits of MXCSR in LDMXCSR, FXRSTOR and XRSTOR: #GP(0)", "#GP(0) for reserved bits of MXCSR"),
+    Gap(
+        "FBSTP of what has no 18 digits stores the indefinite value, and -0 its sign",
+        "FBSTP's indefinite value, and its sign of -0",
+    ),
     Gap(
         "SSE exceptions: flags of MXCSR, #XM",
         "SSE exceptions, and their flags in MXCSR",
