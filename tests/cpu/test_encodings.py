@@ -1,7 +1,7 @@
 """Encodings that are #UD, and operands of SSE that have to be aligned, in 16-, 32- and 64-bit code.
 
 Expectations: SDM vol. 2A, "LOCK"; the table of exceptions of each instruction's class (vol. 2A, 2.4); vol. 2D, table
-A-6. Bochs has its say in test_checks.py, by cpu_lock and cpu_align.
+A-6. Bochs has its say in test_checks.py, by cpu_forms.
 """
 
 from __future__ import annotations
