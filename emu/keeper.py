@@ -34,6 +34,8 @@ class Keeper:
     has_rtc: ClassVar[bool] = False
     #: A state saved before can be put back into them.
     restorable: ClassVar[bool] = True
+    #: They go by the machine's clock and by nothing else, so that what they will do is known ahead.
+    foreseen: ClassVar[bool] = True
     #: `service` is to be called between two instructions
     due = False
 
