@@ -74,7 +74,8 @@ class Board:
         keeper: Keeper,
     ) -> None:
         """`note`: an event of a kind, and what makes its text. `keeper` makes interrupt controllers and timers."""
-        self.shared_ports = SharedPorts()
+        self.shared_ports = SharedPorts(skipped=clock.skipped)
+        clock.on_skip = self._skipped
         #: that of a pc reaches the CPU by way of the local APIC
         self.keeper = keeper
         self.pic = keeper.pic(pin, self.shared_ports if config.machine != "pc" else None)
@@ -148,6 +149,9 @@ class Board:
             self.device_table.update(chipset.device_table)
         if config.bios:
             self._add_bios(config, clock, ports, bus, BusMaster(memory, mmio, registers=True), partial(note, "bios"))
+
+    def _skipped(self, skipped: int) -> None:
+        self.shared_ports.skipped = skipped
 
     def _map(self, ports: Ports) -> None:
         """Put the devices' ports on the bus: first port, how many, the device's face, its name, the widest access."""

@@ -41,7 +41,8 @@ def guest(priority: int, ticking: str, before: str = "") -> bytes:
     return rom(
         "mov ss, ax\nmov sp, 0x7000\nmov cx, 256\nmov di, 0\n"
         "vectors: mov word [di], handler\nmov word [di + 2], cs\nadd di, 4\nloop vectors\n"
-        + ON + before + f"mov byte [{COUNT}], 0\n" + ticking + msr(TPR, priority) + "sti\nhlt\nmov al, 7\nout 0xf4, al\n",
+        + ON + before + f"mov byte [{COUNT}], 0\n" + ticking + msr(TPR, priority)
+        + "sti\nhlt\nmov al, 7\nout 0xf4, al\n",
         f"handler: inc byte [{COUNT}]\niret\n",
     )  # fmt: skip
 
