@@ -159,6 +159,7 @@ struct cell {
     int64_t floor;
     const uint8_t *data;
     uint64_t left;
+    uint64_t kept; /* the device is a hypervisor's own: its answers are counted apart */
 };
 /* Writes to a port that need no Python at once, under the same condition: they fill the `room` bytes at `data`. */
 struct sink {
@@ -178,6 +179,7 @@ struct cells {
     int64_t time_left;
     uint64_t end; /* instructions retired when the run has none left */
     uint64_t answered, answered_at; /* accesses that needed no Python; instructions retired before the last of them */
+    uint64_t kept; /* those to a hypervisor's own devices, which are not among them */
     struct sink sink;
     struct cell cell[CELLS];
 };
@@ -455,6 +457,7 @@ void forget_translations(engine *e);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
 
 /* ---- vga.c */
+void note_shared(engine *e, uint32_t port);
 int shared_in(engine *e, uint32_t port, uint32_t *value);
 int shared_out(engine *e, uint32_t port, uint32_t value);
 void expose_display(engine *e, uint64_t physical, uint64_t page, tlb_entry *entry);
