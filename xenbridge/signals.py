@@ -8,6 +8,7 @@ runs it when the main thread comes by, and a signal that arrives just before tha
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -15,6 +16,7 @@ import os
 import select
 import signal
 import struct
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -130,8 +132,9 @@ class Signals:
         with self._lock:
             known = descriptor in self._callbacks
         if known:
-            flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_ASYNC)
+            with contextlib.suppress(OSError):  # it has been closed, and raises none any more
+                flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+                fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_ASYNC)
             self._forget(descriptor)
 
     def _forget(self, descriptor: int) -> None:
@@ -154,7 +157,10 @@ class Signals:
         with self._lock:  # a descriptor that is removed may be closed at once
             called = [self._callbacks[readable] for readable in self._readable(list(self._callbacks))]
         for callback in called:
-            callback()
+            try:
+                callback()
+            except Exception:  # one's failure is not the others'
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     def _wait_for_bell(self) -> None:
         """The thread, where the handler is C's."""

@@ -155,6 +155,36 @@ def test_a_descriptor_is_watched_once(pipe: Pipe, library: Library | None) -> No
         assert not (library and library.installed())
 
 
+def test_a_callback_that_fails_is_told_and_ends_nothing(
+    pipe: Pipe, library: Library | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: failed.append(str(args.exc_value)))
+    told: list[bytes] = []
+
+    def answer() -> None:
+        told.append(os.read(pipe[0], 10))
+        raise ValueError("the callback")
+
+    with Signals(library) as signals:
+        signals.add(pipe[0], answer)
+        for count in (1, 2):
+            os.write(pipe[1], b"x")
+            assert came(lambda count=count: len(failed) == count)  # type: ignore[misc]
+    assert (told, failed) == ([b"x"] * 2, ["the callback"] * 2)
+
+
+def test_a_descriptor_that_was_closed_before_leaves_neither_thread_nor_handler(library: Library | None) -> None:
+    reader, writer = os.pipe()
+    before = threading.active_count()
+    with Signals(library) as signals:
+        signals.add(reader, lambda: None)
+        os.close(reader)
+    os.close(writer)
+    assert threading.active_count() == before
+    assert not (library and library.installed())
+
+
 # -- the handler
 
 
