@@ -122,6 +122,7 @@ class Machine:
         transitions.deadline = lambda: self.clock.horizon
         transitions.spent = self._spent
         transitions.watched = self._watched
+        transitions.due = lambda: self.keeper.due
         self.keeper.keep_time = transitions.keep_time
 
     def _spent(self, ns: int) -> None:

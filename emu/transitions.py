@@ -86,6 +86,8 @@ class Transitions(Caught):
         self.spent: Callable[[int], None] = lambda ns: None
         #: says what is to be told of that a vCPU which does not count does not tell; empty: nothing
         self.watched: Callable[[], str] = lambda: ""
+        #: whether the keeper of devices is to be asked before the next instruction
+        self.due: Callable[[], bool] = lambda: False
         self._clock, self._tick = config.clock, place.tick
         self._amid = False  # the CPU has moved in the middle of a repeated instruction, which is no arrival at it
         self._was_native = False
@@ -235,7 +237,8 @@ class Transitions(Caught):
             self.spent(late)
         self._catch_up()
         if exit.reason is REQUEST and self._shortened and not exit.detail and not self._stop:
-            return None
+            # A signal's handler may have asked for the same stop.
+            return exit if self.due() else None
         return None if exit.reason is BUDGET else exit
 
     def _enter(self, retired: int) -> bool:

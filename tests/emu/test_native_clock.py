@@ -1,0 +1,93 @@
+"""The emulator beside a vCPU on a clock of the test's own: what an access took, and what comes due in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from emu.engine import ExitReason
+from emu.ledger import Costs
+from emu.machine import Machine, MachineConfig, build_machine
+from emu.policies import policy_named
+from emu.transitions import NativeConfig, Transitions
+from machines import rom
+from xenbridge.model import make_model
+
+
+class Host:
+    """A clock that goes on only when it is told to."""
+
+    now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def built(host: Host) -> tuple[Machine, Transitions]:
+    native = NativeConfig(make_model(), policy_named("emulated", Costs()), Costs(), host)
+    machine = build_machine(
+        MachineConfig(
+            firmware=rom("mov dx, 0x899\nagain: inc dword [0x500]\nout dx, al\njmp again"), shadow=False, native=native
+        )
+    )
+    assert machine.transitions is not None
+    machine.run(8)
+    return machine, machine.transitions
+
+
+def test_a_look_ahead_is_not_cut_behind_an_access(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, transitions = built(Host())
+    asked: list[bool] = []
+    monkeypatch.setattr(transitions.emulator, "request_stop", lambda: asked.append(True))
+    transitions.quiet(True)
+    transitions.keep_time()
+    transitions.quiet(False)
+    assert not asked
+    transitions.keep_time()
+    assert asked == [True]
+    machine.close()
+
+
+def test_a_timer_that_came_due_in_an_access_fires_at_once() -> None:
+    host = Host()
+    machine, transitions = built(host)
+    fired: list[int] = []
+    machine.clock.timer("test", lambda _: fired.append(machine.executor.retired)).arm(machine.clock.now + 50_000)
+    start = machine.executor.retired
+
+    class Slow:
+        """A device whose access takes the host 100 us."""
+
+        def read(self, offset: int, size: int) -> int:
+            return 0
+
+        def write(self, offset: int, value: int, size: int) -> None:
+            host.now += 100_000
+            transitions.keep_time()
+
+        def peek(self, offset: int, size: int) -> int:
+            return 0
+
+    machine.ports.map(0x899, 1, Slow(), "slow")
+    machine.run(start + 1000)
+    assert len(fired) == 1
+    assert fired[0] - start <= 3
+    machine.close()
+
+
+def test_a_stop_for_the_keeper_is_not_taken_for_the_end_of_an_access() -> None:
+    machine, transitions = built(Host())
+    while transitions.run(1).reason is ExitReason.REQUEST:
+        pass
+    for due in (True, False):
+        transitions.due = lambda due=due: due  # type: ignore[misc]
+        transitions._shortened = False
+        run = transitions.emulator.run
+
+        def shortened(budget: int, *, skip_breakpoint: bool = False, run=run):  # type: ignore[no-untyped-def]
+            transitions.emulator.run = run  # type: ignore[method-assign]
+            transitions.keep_time()
+            return run(budget, skip_breakpoint=skip_breakpoint)
+
+        transitions.emulator.run = shortened  # type: ignore[method-assign]
+        assert transitions.run(100).reason is (ExitReason.REQUEST if due else ExitReason.BUDGET)
+    machine.close()
