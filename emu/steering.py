@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError
 from emu.machine import Machine
+from emu.vcpu import Straying
 from emu.views import LedgerView, TransitionsView, TransitionView
 from emu.x86.modes import Mode
 
@@ -62,6 +63,7 @@ class Steering:
             (*(f"{first:#x}-{last:#x}" for first, last in transitions.forbidden), *modes),
             transitions.obstacle() or transitions.out_of_bounds(), tuple(map(str, refused)),
             tuple(TransitionView(*move) for move in list(transitions.history)[-SHOWN:]),
+            transitions.vcpu.strayed if isinstance(transitions.vcpu, Straying) else "",
         )  # fmt: skip
 
     def ledger(self) -> LedgerView:
