@@ -12,7 +12,7 @@ import pytest
 
 from emu.debugger import Debugger
 from emu.unicorn_engine import HELPER
-from kernels import linux
+from kernels import linux, state_at
 from reproducible import (
     Guest,
     check_asynchronous_stops,
@@ -40,11 +40,8 @@ WATCHED = (BEGIN + 15_000_000,)
 
 @pytest.fixture(scope="module")
 def kernel() -> Guest:
-    debugger = linux()
-    run_to(debugger, BEGIN)
-    assert "Linux version 6" in debugger.machine.serial_text()
-    state = debugger.machine.save()
-    debugger.machine.close()
+    state, sent = state_at(BEGIN)
+    assert "Linux version 6" in sent
 
     def make(**config: Any) -> Debugger:
         resumed = linux(**config)
