@@ -16,6 +16,7 @@ import gdb
 PACKAGE = "v2e_gdb"
 #: Module, and what is lost without it.
 PARTS = (
+    ("connection", "gdb warns when it connects that there is no executable file, which a machine does not need"),
     ("modes", "use `set architecture` yourself when the CPU's mode changes"),
     ("registers", "`info registers` knows no groups `segment` and `system`"),
     ("unwinder", "`bt`, `finish`, `up` and `nexti` over calls do not understand 16-bit code"),

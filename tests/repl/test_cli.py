@@ -485,7 +485,18 @@ def test_a_client_that_kills_the_guest_ends_a_headless_run(firmware):
 def test_v2e_gdb_attaches_at_reset_and_ends_with_gdb(firmware):
     done = v2e("gdb", "--firmware", firmware(EXITING), "--", "-nx", "-batch", "-ex", "p/x $pc", "-ex", "continue")
     assert "$1 = 0xfffffff0" in done.stdout
+    assert "executable" not in done.stdout + done.stderr, "a machine has no file that gdb might miss"
     assert done.returncode == 11
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_v2e_gdb_connects_a_gdb_that_cannot_load_the_helper(tmp_path, firmware):
+    """As one without Python; it has gdb's own warning then."""
+    env = fake_gdb(tmp_path, f'[ "$2" = -x ] && shift 3 && exec {shutil.which("gdb")} "$@"')
+    done = v2e("gdb", "--firmware", firmware(EXITING), "--", "-nx", "-batch", "-ex", "p/x $pc", "-ex", "kill", env=env)
+    assert "$1 = 0xfffffff0" in done.stdout
+    assert "No executable has been specified" in done.stderr
+    assert done.returncode == 0
 
 
 def fake_gdb(tmp_path, script):
@@ -496,13 +507,12 @@ def fake_gdb(tmp_path, script):
 
 
 def test_v2e_gdb_gives_the_persons_arguments_last(tmp_path):
-    env = fake_gdb(tmp_path, 'for a in "$@"; do echo "$a"; done')
+    env = fake_gdb(tmp_path, 'for a in "$@"; do echo "$a"; done; cat "$5"')
     done = v2e("gdb", "tour", "--", "-ex", "continue", env=env)
-    arguments = done.stdout.splitlines()
-    assert arguments[0] == "-q"
-    assert Path(arguments[arguments.index("-x") + 1]).is_file()
-    assert arguments[-2:] == ["-ex", "continue"]
-    assert any(a.startswith("target remote /") for a in arguments)
+    lines = done.stdout.splitlines()
+    assert [lines[n] for n in (0, 1, 3, 5, 6)] == ["-q", "-x", "-x", "-ex", "continue"]
+    assert Path(lines[2]).is_file()
+    assert any(line.startswith("target remote /") for line in lines[7:])
     assert done.returncode == 0
 
 
