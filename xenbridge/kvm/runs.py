@@ -153,14 +153,17 @@ class Runs:
 
     def _pass(self) -> VmExit:
         """Execute the instruction at a breakpoint. An interrupt waits for that: were it delivered first, its handler
-        would return to the breakpoint, which would be met a second time."""
+        would return to the breakpoint, which would be met a second time. Behind it the state may be a wrong one."""
         self._finish()
         self._withdraw()
         self._holding = True
         try:
-            return self._step()
+            exit = self._step()
         finally:
             self._holding = False
+        if exit.stop is not None and exit.stop.reason is ExitReason.BUDGET and (why := self._unenterable()):
+            return self._failed(why, exit.elapsed)
+        return exit
 
     def _go_on(self, deadline: int | None) -> VmExit:
         """Run to an exit. A breakpoint that is to be passed is passed, once."""

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from bare_cpu import real_state
+from bare_cpu import CODE, real_state
 from emu.debugger import Debugger
 from emu.firmware.roms import tour_rom
 from emu.ledger import Costs
@@ -83,6 +83,23 @@ def test_it_is_found_at_the_first_exit_from_there(backend: Backend) -> None:
     exit = native.cpu.enter(1000, None, skip_breakpoint=False)
     assert (exit.cause, exit.address) == (ExitCause.PIO, 0x10)
     assert native.cpu.strayed.startswith("once, the last time it came natively to 16-bit protected mode")
+    native.cpu.close()
+
+
+def test_a_breakpoint_at_the_write_of_cr0_leaves_nothing_behind_it_to_kvm(backend: Backend) -> None:
+    """The instruction at the breakpoint is a step of its own, behind which the state is looked at."""
+    if Kind.REAL not in backend.runs or 16 not in backend.breaks & backend.steps:
+        pytest.skip(f"{backend.name} does not run real mode, or does not stop in it")
+    some = replace(backend, runs=backend.runs - {Kind.PROTECTED16})
+    native = native_cpu(some)
+    native.cpu.rules = some.rules()
+    state = real_state()
+    state.regs[0] = state.cr0 | 1
+    native.program("mov cr0, eax\nout 0x10, al\nhlt", state, 16)
+    native.cpu.set_breakpoints((CODE,))
+    exit = native.cpu.enter(1000, None, skip_breakpoint=True)
+    assert exit.cause is ExitCause.ENTRY_FAILED and Kind.PROTECTED16.value in exit.detail
+    assert (native.ports, native.cpu.state().rip) == ([], CODE + 3)
     native.cpu.close()
 
 
