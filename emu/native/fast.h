@@ -254,6 +254,7 @@ typedef struct engine {
     uint8_t *records;
     uint64_t records_used;
     const tb *making; /* the block being translated */
+    uint64_t known_aligned; /* the sum that the block being translated has just asked about (checks.c); 0: none */
     int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
     uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
