@@ -342,10 +342,11 @@ class DebuggerTarget(TracingTarget):
             if not readable and (region.kind != "mmio" or subject.readable_physical(region.first, 1)):
                 continue  # RAM, and the display's memory, which can be looked at
             start, end = max(region.first, found[-1].end if found else 0), region.last + 1
+            if end <= start:
+                continue  # within those before
             if found and found[-1].end == start and found[-1].readable == readable:
                 start = found.pop().start
-            if start < end:
-                found.append(SpecialRange(start, end, readable))
+            found.append(SpecialRange(start, end, readable))
         return found
 
     @property

@@ -12,6 +12,7 @@ import pytest
 
 from emu.debugger import Debugger
 from emu.machine import MachineConfig, build_machine
+from emu.views import RegionView
 from emu.worker import Worker
 from machines import rom
 from stub.adapter import DebuggerTarget
@@ -293,6 +294,21 @@ def test_what_the_map_leaves_out_is_what_is_refused_as_a_device_s(pc: Asker) -> 
         assert all(b": registers of " in pc.one(f"m{address:x},1") for address in (start, end - 1))
     for _, start, end in rows:
         assert not any(b": registers of " in pc.one(f"m{address:x},1") for address in (start, end - 1))
+
+
+def test_ranges_that_touch_are_one_row_and_those_that_overlap_are_told_once(
+    pc: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regions = [
+        ("ram", 0, 0x9FFFF), ("rom", 0xC0000, 0xCFFFF), ("rom", 0xD0000, 0xDFFFF), ("mmio", 0xE0000, 0xE0FFF),
+        ("mmio", 0xE0800, 0xE17FF), ("mmio", 0xE0900, 0xE09FF), ("rom", 0xE1800, 0xE1FFF),
+    ]  # fmt: skip
+    views = tuple(RegionView(first, last, kind, f"r{first:x}") for kind, first, last in regions)
+    monkeypatch.setattr(pc.debugger.machine, "memory_map", lambda: views)
+    monkeypatch.setattr(pc.debugger.machine, "readable_physical", lambda address, length: 0)
+    assert pc.worker.call(lambda: memory_map(pc.client), 20) == [
+        ("ram", 0, 0xC0000), ("rom", 0xC0000, 0xE0000), ("rom", 0xE1800, 0xE2000), ("ram", 0xE2000, TOP),
+    ]  # fmt: skip
 
 
 def test_physical_addresses_are_those_behind_the_page_tables(pc: Asker) -> None:
