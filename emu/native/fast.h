@@ -339,6 +339,10 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(void, helper_ltr, (void *, int))                                                                                 \
+    X(void, helper_cmpxchg8b, (void *, uint64_t))                                                                      \
+    X(void, helper_cmpxchg8b_unlocked, (void *, uint64_t))                                                             \
+    X(void, helper_cmpxchg16b, (void *, uint64_t))                                                                     \
+    X(void, helper_cmpxchg16b_unlocked, (void *, uint64_t))                                                            \
     X(void, helper_ldmxcsr, (void *, uint32_t))                                                                        \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
     X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
