@@ -134,3 +134,11 @@ def test_cmpxchg8b_and_16b_change_zf_alone_wherever_a_run_begins(bits: int, name
     state = result[2]
     assert isinstance(state, CpuState)
     assert state.rflags == 2 | PF | (ZF if equal else 0)
+
+
+@pytest.mark.parametrize("name", ["fcomi", "fcomip", "fucomi", "fucomip"])
+def test_fcomi_clears_of_sf_and_af(name: str) -> None:
+    # SDM vol. 2A, FCOMI: whatever they were; ZF, PF and CF say that the two are equal.
+    cpu = make("fast", f"fninit\nfld1\nfld1\nmov al, 0x7f\nadd al, 1\n{name} st0, st1\nhlt", 32)
+    assert cpu.run().reason is ExitReason.HALT
+    assert cpu.engine.state().rflags == 2 | ZF
