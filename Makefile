@@ -15,11 +15,11 @@ setup:
 demo: setup
 	@$(PY) tools/demo.py
 
+# v2e's processes are forked from one that has it loaded, but for the tests marked `started`
 test: setup
-	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs --forked
 
-# without what is marked `slow`, the property tests with a quarter of the examples, and v2e's processes forked from one
-# that has it loaded
+# without what is marked `slow`, and the property tests with a quarter of the examples
 test-fast: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m 'not slow' --hypothesis-profile quick --forked
 

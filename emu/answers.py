@@ -61,11 +61,14 @@ class CpuPorts:
 
     def port_in(self, port: int, size: int) -> int:
         value = self._ports.port_in(port, size)
-        if self._ports.unwatched and self._executor.answers_ahead:
-            if port in POLLED and size == 1:
-                self._answer_ahead(port, value)
-            elif port in IDE_POLLED:
-                self._answer_ide_ahead(port, size, value)
+        if self._ports.unwatched:
+            if self._executor.answers_ahead:
+                if port in POLLED and size == 1:
+                    self._answer_ahead(port, value)
+                elif port in IDE_POLLED:
+                    self._answer_ide_ahead(port, size, value)
+            elif port == layout.PORT_61 and size == 1 and self._board.keeper.hypervisor:
+                self._answer_ahead(port, value)  # an access that ends nobody's run
         return value
 
     def _answer_ide_ahead(self, port: int, size: int, value: int) -> None:
@@ -90,19 +93,22 @@ class CpuPorts:
             if self._board.fw_cfg is not None and (rest := self._board.fw_cfg.rest(FW_CFG_AHEAD)):
                 self._executor.stream_input(port, rest, self._board.fw_cfg.skip)
         elif port == layout.PORT_61:
-            if self._board.keeper.hypervisor:
+            keeper = self._board.keeper
+            if not keeper.foreseen:
                 return
             # Its pins change with the timer's clock pulses, but for those that only decrement.
             now = self._clock.now
-            self._hold(port, value, instant_of(pulses_at(now) + self._board.port61.quiet_pulses() + 1) - now)
+            left = instant_of(pulses_at(now) + self._board.port61.quiet_pulses() + 1) - now
+            self._hold(port, value, left, kept=keeper.hypervisor)
         elif port == layout.VGA_STATUS:
             self._hold(port, value, self._board.vga.steady())
         elif port != COM1_LSR or not value & LSR_ERRORS:
             self._executor.hold_input(port, value, None)
 
-    def _hold(self, port: int, value: int, left: int) -> None:
-        """The port gives `value` for `left` ns more."""
-        self._executor.hold_input(port, value, self._executor.retired - (-left // NS_PER_INSTRUCTION))
+    def _hold(self, port: int, value: int, left: int, *, kept: bool = False) -> None:
+        """The port, of a hypervisor's own device if `kept`, gives `value` for `left` ns more."""
+        until = self._executor.retired - (-left // NS_PER_INSTRUCTION)
+        self._executor.hold_input(port, value, until, kept=kept)
 
     def port_out(self, port: int, size: int, value: int) -> None:
         self._ports.port_out(port, size, value)

@@ -74,7 +74,8 @@ class Board:
         keeper: Keeper,
     ) -> None:
         """`note`: an event of a kind, and what makes its text. `keeper` makes interrupt controllers and timers."""
-        self.shared_ports = SharedPorts()
+        self.shared_ports = SharedPorts(skipped=clock.skipped)
+        clock.on_skip = self._skipped
         #: that of a pc reaches the CPU by way of the local APIC
         self.keeper = keeper
         self.pic = keeper.pic(pin, self.shared_ports if config.machine != "pc" else None)
@@ -148,6 +149,9 @@ class Board:
             self.device_table.update(chipset.device_table)
         if config.bios:
             self._add_bios(config, clock, ports, bus, BusMaster(memory, mmio, registers=True), partial(note, "bios"))
+
+    def _skipped(self, skipped: int) -> None:
+        self.shared_ports.skipped = skipped
 
     def _map(self, ports: Ports) -> None:
         """Put the devices' ports on the bus: first port, how many, the device's face, its name, the widest access."""
@@ -234,17 +238,25 @@ class Board:
     @property
     def deaf(self) -> bool:
         """Every interrupt is masked at the controllers, so that no device can ever wake a halted CPU. False where a
-        hypervisor has them."""
-        if self.keeper.hypervisor:
+        hypervisor has them whose time is not the machine's."""
+        if not self.keeper.foreseen:
             return False
         return self.pic.deaf and (self.chipset is None or self.chipset.deaf())
 
     def holds_back(self, timer: str) -> bool:
         """`timer`, by its name on the clock, ticks for ever, and no tick can wake a halted CPU: until the guest
-        accesses the interrupt controllers, its interrupt is held back there. False where a hypervisor has them."""
-        if self.keeper.hypervisor:
+        accesses the interrupt controllers, its interrupt is held back there: by a mask, by what is in service, or by
+        the local APIC's priority. False where a hypervisor has them whose time is not the machine's."""
+        if not self.keeper.foreseen:
             return False
         if self.chipset is not None:
             return self.chipset.holds_back(timer)
         irq = layout.TICKING.get(timer)
         return irq is not None and self.pic.holds_back(irq)
+
+    @property
+    def priority(self) -> str:
+        """Which priority of the local APIC holds interrupts back, in words; empty: none does, or it is not known."""
+        if self.chipset is None or not self.keeper.foreseen:
+            return ""
+        return self.chipset.lapic.priority_words

@@ -17,7 +17,7 @@ from emu.points import NO_LIMITS, UNBOUNDED
 from emu.progress import Watch
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
-from emu.views import LockstepView
+from emu.views import LockstepView, StuckView
 
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
@@ -38,6 +38,8 @@ class Debugger(Steps):
         self._request: Request | None = None
         self._target = 0
         self.progress = Watch(machine)
+        #: told when a guest that gets nowhere is noticed, in the midst of the run
+        self.on_stuck: Callable[[StuckView], None] = lambda view: None
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
 
     def begin_continue(self) -> None:
@@ -121,6 +123,7 @@ class Debugger(Steps):
                         return None
                     if (noticed := self.progress.sample()) is not None:
                         self.machine.journal.keep(executor.retired, "stuck", noticed.summary)
+                        self.on_stuck(noticed)
                     left = 0
                     continue
                 before = executor.retired

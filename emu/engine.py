@@ -336,10 +336,13 @@ class Executor(Cpu, Protocol):
     def trace_writes(self, marks: int) -> Callable[[], None] | None:
         """As `mark_writes`, which comes first, for the same pages: besides, set the byte of each at address `marks`."""
 
-    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
+    def hold_input(
+        self, port: int, value: int, until: int | None, *, answered: bool = True, kept: bool = False
+    ) -> None:
         """Only in PortIo: byte reads of `port` would give `value`, and do nothing else, while fewer than
         `until` instructions have retired (None: while the run lasts) and no access reaches PortIo that does anything
-        (one that is `answered` with this call does not). The engine may answer them by itself."""
+        (one that is `answered` with this call does not). The engine may answer them by itself. `kept`: the device is a
+        hypervisor's own, and the answers are counted by `take_kept` alone."""
 
     def note_answers(self) -> None:
         """Before the first run: every access to a device is to be asked for, or counted by `take_answered`."""
@@ -347,6 +350,9 @@ class Executor(Cpu, Protocol):
     def take_answered(self) -> tuple[int, int]:
         """How many accesses to devices the engine has answered by itself since the last call (0: it answers none), and
         how many instructions had retired before the last of them; of an access to memory up to a block more."""
+
+    def take_kept(self) -> int:
+        """How many reads of what was held as `kept` the engine has answered by itself since the last call."""
 
     def serve_ports(self, address: int | None) -> None:
         """From now on accesses may be answered by the structure of emu/devices/shared_ports.py at `address`, where it

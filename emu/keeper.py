@@ -34,6 +34,8 @@ class Keeper:
     has_rtc: ClassVar[bool] = False
     #: A state saved before can be put back into them.
     restorable: ClassVar[bool] = True
+    #: They go by the machine's clock and by nothing else, so that what they will do is known ahead.
+    foreseen: ClassVar[bool] = True
     #: `service` is to be called between two instructions
     due = False
 
@@ -64,7 +66,7 @@ class Keeper:
         """The machine is closed."""
 
     def pic(self, pin: IntrPin, shared: SharedPorts | None) -> Pic8259Pair:
-        """The two 8259. An engine may answer for the master in `shared`, unless a hypervisor has it."""
+        """The two 8259. An engine may answer for the master in `shared`, unless only a hypervisor can."""
         return Pic8259Pair(pin, shared)
 
     def lapic(self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel) -> Lapic:
@@ -80,7 +82,7 @@ class Keeper:
         return IoApic(pin, send)
 
     def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None) -> Pit8254:
-        """The 8254. An engine may answer for it in `shared`, unless a hypervisor has it."""
+        """The 8254. An engine may answer for it in `shared`, unless only a hypervisor can."""
         return Pit8254(clock, irq0, shared)
 
     def port61(self, pit: Pit8254, clock: Clock) -> Port61:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ FORMAT, VERSION = "v2e policy learn", 1
 LARGEST = 64 << 20  #: bytes, the most of a file that is read
 MOST_GAPS = 1 << 62
 MOST_WEIGHT = 1e12
+PRICES = 5
 MOST_MONEY = 1e18  #: of losses and gains, in the unit of prices
 
 
@@ -57,7 +57,8 @@ def load(learner: Learner, path: Path) -> int:
             raise _Unfit(f"it is of version {content.get('version')!r}: this one reads {VERSION}")
         prior = Prior()
         prior.counts = [_number(count, MOST_WEIGHT) for count in _list(content, "prior", LONGER + 1)]
-        same = content.get("prices") == _prices(learner)
+        prices = [_number(price, MOST_MONEY) for price in _list(content, "prices", PRICES)]
+        same = prices == _prices(learner)
         tables = [
             OrderedDict(_site_in(entry, prior, same) for entry in _list(content, name, None))
             for name in ("sites", "kinds")
@@ -85,12 +86,18 @@ def _read(path: Path) -> Mapping[str, Any]:
     if len(data) > LARGEST:
         raise LearnedError(f"{str(path)!r} cannot be loaded: it has more than {LARGEST >> 20} MiB")
     try:
-        content = json.loads(data)
+        content = json.loads(data, parse_constant=_no_constant)
+    except _Unfit as unfit:
+        raise LearnedError(f"{str(path)!r} cannot be loaded: {unfit}") from None
     except (ValueError, RecursionError):
         raise LearnedError(f"{str(path)!r} cannot be loaded: it is not JSON") from None
     if not isinstance(content, dict):
         raise LearnedError(f"{str(path)!r} cannot be loaded: it is no file of the policy learn")
     return content
+
+
+def _no_constant(name: str) -> None:
+    raise _Unfit(f"{name} is no number that it can be")
 
 
 def _prices(learner: Learner) -> list[float]:
@@ -170,6 +177,6 @@ def _class(value: Any) -> int:
 
 
 def _number(value: Any, most: float, *, negative: bool = False) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not (-most if negative else 0) <= value <= most:
+    if type(value) not in (int, float) or not (-most if negative else 0) <= value <= most:  # not of a NaN
         raise _Unfit(f"{value!r} is no number that it can be")
     return float(value)

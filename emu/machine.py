@@ -323,12 +323,14 @@ class Machine:
                 return MachineExit(MachineStop.REQUEST)
         elif self.board.deaf or not self.clock.can_wake(self.board.holds_back):
             # a timer may tick into the mask a million times a second, without end
-            why = "all that ticks is masked or waits for an EOI"
+            priority = self.board.priority
+            why = f"all that ticks is masked{' or held back' if priority else ' or waits for an EOI'}"
             if not self.clock.can_wake():
                 why = "no device will ever interrupt"
             elif self.board.deaf:
                 why = "every interrupt is masked"
-            return MachineExit(MachineStop.DEADLOCK, detail=f"HLT, and {why}")
+            behind = f"; {priority}" if priority else ""
+            return MachineExit(MachineStop.DEADLOCK, detail=f"HLT, and {why}{behind}")
         elif self.clock.now - self._awake_at > IDLE_LIMIT_NS and not self.board.rtc.alarm_enabled:
             return MachineExit(MachineStop.DEADLOCK, detail="HLT, and no interrupt for an hour of virtual time")
         if deadline is not None:

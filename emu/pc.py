@@ -151,7 +151,7 @@ class PcChipset:
     def holds_back(self, timer: str) -> bool:
         """See Board."""
         if timer == "lapic":
-            return self.lapic.deaf or not self.lapic.enabled
+            return self.lapic.timer_held_back
         irq = layout.TICKING.get(timer)
         if irq is not None:
             n = irq or 2
@@ -159,9 +159,10 @@ class PcChipset:
             irq, n = self.hpet.line(int(timer[5:]))
         else:
             return False
-        if not self.ioapic.masks(n):
+        message = self.ioapic.ahead(n)
+        if message is not None and not self.lapic.ignores(message):
             return False
-        shut = self.lapic.masks_lint0 and self.ioapic.masked  # the 8259 is not heard
+        shut = self.lapic.shuts_lint0 and not self.ioapic.hands_through  # the 8259 is not heard
         return irq is None or shut or self._pic.holds_back(irq)
 
     def add(self, device: int, function: int, chip: PciFunction, *, wired: bool = True) -> None:

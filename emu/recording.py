@@ -190,7 +190,9 @@ class RecordingEngine(UnicornEngine):
 
     # -- what would keep accesses off the tape
 
-    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
+    def hold_input(
+        self, port: int, value: int, until: int | None, *, answered: bool = True, kept: bool = False
+    ) -> None:
         """See Executor: it may answer, and does not."""
 
     def serve_ports(self, address: int | None) -> None:

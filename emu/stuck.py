@@ -60,9 +60,16 @@ def _halted(machine: Machine) -> StuckView:
             (waits, "only an NMI, a system management interrupt or a reset can wake it"),
         )  # fmt: skip
     if not machine.clock.can_wake(machine.board.holds_back):
-        details = ("no device has anything ahead that would interrupt", *masked(machine))
+        details = ("no device has anything ahead that would interrupt", *_priority(machine), *masked(machine))
         return StuckView("halted", f"the CPU is halted before {where} and waits for an interrupt", details)
-    return StuckView("idle", f"the CPU is halted before {where} until an interrupt comes", masked(machine))
+    details = (*_priority(machine), *masked(machine))
+    return StuckView("idle", f"the CPU is halted before {where} until an interrupt comes", details)
+
+
+def _priority(machine: Machine) -> Iterator[str]:
+    """What the local APIC holds back though nothing masks it."""
+    if priority := machine.board.priority:
+        yield priority
 
 
 def _entries(machine: Machine) -> StuckView | None:

@@ -230,6 +230,7 @@ class Transitions(Caught):
             if executed < 0:  # a device or a callback has failed
                 executed = emulator.retired - before
             self.ledger.emulated += executed
+            self.ledger.requests += emulator.take_kept()
         if self._clock is not None and (late := self._clock() - begun - executed * self._tick) > 0:
             self.spent(late)
         self._catch_up()
@@ -266,8 +267,10 @@ class Transitions(Caught):
             exit = vcpu.enter(budget, self.deadline(), skip_breakpoint=skip)
         finally:
             self.ledger.native += vcpu.retired - before
-            if self._resident is not None and self._remains:
-                self.ledger.exits.update(self._resident.take_exits())
+            if self._resident is not None:
+                self.ledger.inside += self._resident.take_kept()
+                if self._remains:
+                    self.ledger.exits.update(self._resident.take_exits())
         if exit.elapsed:
             self.spent(exit.elapsed)
             self._elapsed += exit.elapsed

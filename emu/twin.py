@@ -364,10 +364,14 @@ class Twin:
 
     # -- ports answered ahead: not by a vCPU whose exits end its runs
 
-    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
+    def hold_input(
+        self, port: int, value: int, until: int | None, *, answered: bool = True, kept: bool = False
+    ) -> None:
         """See Executor."""
         if (cpu := self._answering) is not None:
-            cpu.hold_input(port, value, until, answered=answered)
+            cpu.hold_input(port, value, until, answered=answered, kept=kept)
+        elif kept and self._resident is not None:  # the access is no exit
+            self._resident.hold_input(port, value, until, answered=answered, kept=kept)
 
     def note_answers(self) -> None:
         """See Executor."""
@@ -376,6 +380,10 @@ class Twin:
     def take_answered(self) -> tuple[int, int]:
         """See Executor."""
         return self.emulator.take_answered()
+
+    def take_kept(self) -> int:
+        """See Executor. Each CPU's are told to the ledger."""
+        return 0
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""

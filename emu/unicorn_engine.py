@@ -341,9 +341,11 @@ class UnicornEngine(Running):
 
     # -- ports
 
-    def hold_input(self, port: int, value: int, until: int | None, *, answered: bool = True) -> None:
+    def hold_input(
+        self, port: int, value: int, until: int | None, *, answered: bool = True, kept: bool = False
+    ) -> None:
         """See Executor."""
-        self._loop.hold(port, value, ALWAYS if until is None else self._until - 1 - until, answered)
+        self._loop.hold(port, value, ALWAYS if until is None else self._until - 1 - until, answered, kept)
 
     def note_answers(self) -> None:
         """See Executor."""
@@ -352,6 +354,10 @@ class UnicornEngine(Running):
     def take_answered(self) -> tuple[int, int]:
         """See Executor."""
         return self._loop.take_answered()
+
+    def take_kept(self) -> int:
+        """See Executor."""
+        return self._loop.take_kept()
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""

@@ -116,12 +116,12 @@ class FastLoop:
         """A run begins at whose end `end` instructions will have retired."""
         self._cells.end = end
 
-    def hold(self, port: int, value: int, floor: int, answered: bool) -> None:
+    def hold(self, port: int, value: int, floor: int, answered: bool, kept: bool) -> None:
         """See Executor.hold_input; `floor` is how many instructions are then left of the run."""
         if answered:  # the access does nothing, so that what was held before it still holds
             self._cells.generation -= 1
         cell = self._cells.cell[port % CELLS]
-        cell.port, cell.value, cell.streams, cell.floor = port, value, 0, floor
+        cell.port, cell.value, cell.streams, cell.floor, cell.kept = port, value, 0, floor, kept
         cell.generation = self._cells.generation
 
     def _hold_time(self, value: int, by_tscp: bool) -> None:
@@ -137,7 +137,7 @@ class FastLoop:
         """See Executor.stream_input."""
         self.settle()
         cell = self._cells.cell[port % CELLS]
-        cell.port, cell.streams, cell.floor = port, sizes, ALWAYS
+        cell.port, cell.streams, cell.floor, cell.kept = port, sizes, ALWAYS, False
         cell.data, cell.left = data, len(data)
         cell.generation = self._cells.generation
         self._stream = port, len(data), data, taken
@@ -197,6 +197,11 @@ class FastLoop:
         cells = self._cells
         count, cells.answered = cells.answered, 0
         return count, cells.answered_at
+
+    def take_kept(self) -> int:
+        """See Executor."""
+        count, self._cells.kept = self._cells.kept, 0
+        return count
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""

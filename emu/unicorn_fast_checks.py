@@ -46,8 +46,8 @@ class Maps(ctypes.Structure):
         ("groups", Group * len(operands.GROUPS)),
         ("x87", Spec * 8 * 8),
         ("sse", Form * len(operands.SSE)),
-        ("extensions", c_uint8 * 4 * 256),
-        ("fences", c_uint8 * 8 * 2),
+        ("extensions", c_uint16 * 4 * 256),
+        ("fences", c_uint16 * 8 * 2),
     )
 
 
@@ -66,7 +66,8 @@ class Instruction(ctypes.Structure):
     _fields_ = (
         ("opcode", c_uint32), ("immediate", c_uint32), ("address_mask", c_uint32), ("stack_mask", c_uint32),
         ("length", c_uint8), ("operand_size", c_uint8), ("reg", c_uint8), ("rm", c_uint8), ("branch", c_uint8),
-        ("condition", c_uint8), ("repeat", c_uint8), ("count", c_uint8), ("extension", c_uint8),
+        ("condition", c_uint8), ("repeat", c_uint8), ("count", c_uint8), ("extension", c_uint16),
+        ("lock", c_uint8), ("form", c_uint8), ("relative", c_uint8), ("unknown", c_uint8),
         ("references", Reference * 80),
     )  # fmt: skip
 
@@ -97,10 +98,10 @@ def instruction_maps() -> Maps:
     bytes_of["x87"] = b"".join([_specs(entries) for entries in operands.X87])
     extensions = [vectors.TWO_BYTE.get(opcode, "") for opcode in range(256)]
     bytes_of["extensions"] = b"".join(
-        [bytes([vectors.EXTENSIONS[letter] for letter in letters]).ljust(4, b"\0") for letters in extensions]
+        [pack("<4H", *(vectors.EXTENSIONS[letter] for letter in letters.ljust(4, "-"))) for letters in extensions]
     )
     fences = vectors.FENCES_MEMORY, vectors.FENCES_REGISTER
-    bytes_of["fences"] = bytes([vectors.EXTENSIONS[letter] for letters in fences for letter in letters])
+    bytes_of["fences"] = pack("<16H", *(vectors.EXTENSIONS[letter] for letters in fences for letter in letters))
     maps = bytearray(ctypes.sizeof(Maps))
     for name, data in bytes_of.items():
         field = getattr(Maps, name)

@@ -59,6 +59,10 @@ class GateLoop:
         """There are none."""
         return 0, 0
 
+    def take_kept(self) -> int:
+        """There are none."""
+        return 0
+
     def serve_ports(self, address: int | None) -> None:
         """Each access is asked for."""
 
@@ -74,7 +78,7 @@ class GateLoop:
     def forget(self) -> None:
         """The CPU has been given another state. The gate compares it all before each instruction."""
 
-    def hold(self, port: int, value: int, floor: int, answered: bool) -> None:
+    def hold(self, port: int, value: int, floor: int, answered: bool, kept: bool) -> None:
         """Each access is asked for."""
 
     def stream(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int) -> None:

@@ -137,7 +137,8 @@ class Helper:
 
     def _fit(self, unicorn_path: str) -> None:
         env = [offset_of(Env, name) for name in ("eip", "eflags", "hflags", "cr")]
-        more = [offset_of(Env, name) for name in ("segs", "dr", "error_code", "tsc_aux", "cc_op", "old_exception", "cc_src")]
+        names = ("segs", "dr", "error_code", "tsc_aux", "cc_op", "old_exception", "fpstt", "fpuc", "fpregs", "cc_src")
+        more = [offset_of(Env, name) for name in names]
         layout = Layout(
             UC_CPU, UC_TCG, UC_INVALID_ERROR, CPU_EXIT_REQUEST, CPU_CFLAGS_NEXT, CPU_INTERRUPT_REQUEST, CPU_CAN_DO_IO,
             CPU_EXCEPTION_INDEX, CPU_HALTED, CPU_ENV, *env, ENV_RSP, *more, ENV_ICOUNT_DECR, ENV_TLB,

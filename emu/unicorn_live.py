@@ -147,6 +147,11 @@ class LiveState:
         return self._env.sysenter_esp, self._env.sysenter_eip
 
     @property
+    def pat(self) -> int:
+        value: int = self._env.pat
+        return value
+
+    @property
     def a20(self) -> bool:
         return bool(self._env.a20_mask & 1 << 20)
 
@@ -200,7 +205,7 @@ class LiveState:
         return (
             self._tables.raw, cr[0], cr[3] >> MAX_PHYSICAL_BITS, cr[4], self._efer(),
             env.eflags & _RESERVED_OR_VM, env.hflags & HF_INHIBIT_IRQ, env.eip >> 32, env.dr[6] >> 32, env.dr[7],
-            env.sysenter_esp >> 47, env.sysenter_eip >> 47, self._halted(), self._smm(),
+            env.sysenter_esp >> 47, env.sysenter_eip >> 47, env.pat, self._halted(), self._smm(),
             self._request.value & CPU_INTERRUPT_NMI,
         )  # fmt: skip
 

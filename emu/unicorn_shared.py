@@ -19,7 +19,7 @@ class Layout(ctypes.Structure):
             "uc_cpu", "uc_tcg", "uc_invalid_error", "cpu_exit_request", "cpu_cflags_next_tb",
             "cpu_interrupt_request", "cpu_can_do_io", "cpu_exception_index", "cpu_halted", "cpu_env",
             "env_eip", "env_eflags", "env_hflags", "env_cr", "env_rsp", "env_segs", "env_dr", "env_error_code",
-            "env_tsc_aux", "env_cc_op", "env_old_exception", "env_cc_src",
+            "env_tsc_aux", "env_cc_op", "env_old_exception", "env_fpstt", "env_fpuc", "env_fpregs", "env_cc_src",
         )),
         ("env_icount_decr", c_int32),
         ("env_tlb", c_int32),
@@ -31,7 +31,7 @@ class Cell(ctypes.Structure):
 
     _fields_ = (
         ("port", c_uint16), ("value", c_uint8), ("streams", c_uint8), ("generation", c_uint32), ("floor", c_int64),
-        ("data", c_char_p), ("left", c_uint64),
+        ("data", c_char_p), ("left", c_uint64), ("kept", c_uint64),
     )  # fmt: skip
     port: int
     value: int
@@ -40,6 +40,7 @@ class Cell(ctypes.Structure):
     floor: int
     data: bytes  #: written only: the helper moves the pointer
     left: int
+    kept: int
 
 
 class Sink(ctypes.Structure):
@@ -62,7 +63,7 @@ class Cells(ctypes.Structure):
     _fields_ = (
         ("generation", c_uint32), ("time_known", c_uint32), ("tick", c_uint32), ("noting", c_uint32),
         ("time", c_uint64), ("time_left", c_int64), ("end", c_uint64), ("answered", c_uint64),
-        ("answered_at", c_uint64), ("sink", Sink), ("cell", Cell * CELLS),
+        ("answered_at", c_uint64), ("kept", c_uint64), ("sink", Sink), ("cell", Cell * CELLS),
     )  # fmt: skip
     generation: int
     time_known: int
@@ -73,6 +74,7 @@ class Cells(ctypes.Structure):
     noting: int
     answered: int
     answered_at: int
+    kept: int
     sink: Sink
     cell: ctypes.Array[Cell]
 

@@ -155,6 +155,23 @@ class Resident(Protocol):
     def take_exits(self) -> Mapping[ExitCause, int]:
         """How many exits of each cause did not end a run since the last call."""
 
+    def hold_input(
+        self, port: int, value: int, until: int | None, *, answered: bool = True, kept: bool = False
+    ) -> None:
+        """See Executor. Of what is `kept`, which is no exit, also while exits end its runs."""
+
+    def take_kept(self) -> int:
+        """See Executor."""
+
+
+@runtime_checkable
+class Straying(Protocol):
+    """A vCPU that may come natively to what its hypervisor runs wrongly, and finds out afterwards."""
+
+    @property
+    def strayed(self) -> str:
+        """How often the guest did, and when last, behind "strayed:"; empty: never."""
+
 
 @runtime_checkable
 class Sharing(Protocol):

@@ -55,6 +55,16 @@ def parse_catch(session: Session, text: str) -> Catch:
     return _PARSERS[kind](session, kind, rest.strip())
 
 
+def decimal_hint(catch: Catch, text: str) -> str:
+    """A sentence where the vector of `catch int` was written in decimal, as BIOS interrupts are known by hexadecimal
+    numbers: `int 13` is INT 0Dh. "" where both readings are one, or nothing was written. `text` is the event's."""
+    digits = text.split()[-1]
+    if catch.kind is not CatchKind.INT or catch.first is None or not digits.isdecimal() or catch.first < 10:
+        return ""
+    other = f"; for INT {digits}h write `int {digits}h`" if int(digits, 16) <= 0xFF else ""
+    return f"{digits} is decimal: this is INT {catch.first:02X}h{other}"
+
+
 def _text(kind: CatchKind, *words: object) -> str:
     return " ".join([kind.value, *(str(word) for word in words if word != "")])
 

@@ -15,10 +15,19 @@ from repl.options import UsageError
 from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig, rig_for, serve
 
+#: Without Python gdb has no helper, and no command of its.
+_CONNECT = """\
+if $_isvoid($_v2e_connects)
+target remote {address}
+else
+v2e-connect {address}
+end
+"""
 
-def gdb_command(gdb: str, helper: Path, address: str, arguments: Sequence[str]) -> list[str]:
+
+def gdb_command(gdb: str, helper: Path, connect: Path, arguments: Sequence[str]) -> list[str]:
     """gdb's command line: the helper and the connection first, so that the person's own commands find both."""
-    return [gdb, "-q", "-x", str(helper), "-ex", f"target remote {address}", *arguments]
+    return [gdb, "-q", "-x", str(helper), "-x", str(connect), *arguments]
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:
@@ -40,8 +49,9 @@ def _attach(rig: Rig, gdb: str, arguments: Sequence[str]) -> int:
     from stub.gdb import helper_path
 
     with tempfile.TemporaryDirectory(prefix="v2e-") as directory:
-        address = serve(rig, f"{directory}/gdb", announce=False)
-        code = _run_child(gdb_command(gdb, helper_path(), address, arguments))
+        connect = Path(directory, "connect.gdb")
+        connect.write_text(_CONNECT.format(address=serve(rig, f"{directory}/gdb", announce=False)))
+        code = _run_child(gdb_command(gdb, helper_path(), connect, arguments))
     if rig.guest_code is None and code:
         notice(f"gdb ended with {f'status {code}' if code > 0 else f'signal {-code}'}")
         return STATUS_USAGE

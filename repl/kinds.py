@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from emu.catches import Catch
 from emu.record import dataclass
 from emu.x86.modes import Mode
-from repl.catches import WORDS, parse_catch
+from repl.catches import WORDS, decimal_hint, parse_catch
 from repl.command import CommandError, Kind, split_arguments
 from repl.expr import ExpressionError
 
@@ -196,9 +196,11 @@ def _range(session: Session, text: str) -> Place:
     return Place(*_address_text(session, words[0]), length, condition)
 
 
-def _event(session: Session, text: str) -> tuple[Catch, str]:
+def _event(session: Session, text: str) -> tuple[Catch, str, str]:
+    """The event, its condition, and what to say of how it was written ("": nothing)."""
     event, condition = _conditional(text)
-    return parse_catch(session, event), condition
+    catch = parse_catch(session, event)
+    return catch, condition, decimal_hint(catch, event)
 
 
 def _bytes_or_number(session: Session, text: str) -> int | bytes:

@@ -20,7 +20,9 @@ from repl.rig import Rig, rig_for, serve
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
+    from emu.views import StuckView
     from repl.script import Line
 
 
@@ -140,9 +142,23 @@ def _run_piped(rig: Rig, options: argparse.Namespace) -> int | None:
     return rig.status(rig.debugger.last_stop)
 
 
+def _first_told(rig: Rig) -> Callable[[StuckView], None]:
+    """Says on stderr that the guest gets nowhere, the first time; `journal` has it each time."""
+    told = False
+
+    def say(view: StuckView) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            notice(f"the guest gets nowhere after {rig.machine.executor.retired} instructions: {view.summary}")
+
+    return say
+
+
 def _run_to_end(rig: Rig, options: argparse.Namespace, until: Until | None, lines: tuple[Line, ...]) -> int:
     """Headless: to the event, the guest's end, or a client's kill; then the commands."""
     rig.worker.call(lambda: rig.debugger.set_until(until))
+    rig.debugger.on_stuck = _first_told(rig)
     if options.serial == "stdio" and options.gdb != "stdio" and sys.stdin is not None:
         _feed_serial(rig)
     if not options.wait:

@@ -19,6 +19,9 @@ settings.register_profile("soak", parent=settings.get_profile("v2e"), max_exampl
 settings.load_profile("v2e")
 
 
+NURSERY = pytest.StashKey[Nursery]()
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--streams", type=int, default=2, metavar="N", help="seeds of random instruction streams, beyond the first two"
@@ -37,6 +40,12 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in soak]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if (nursery := item.config.stash.get(NURSERY, None)) is not None:
+        nursery.aside = item.get_closest_marker("started") is not None
+
+
 def pytest_terminal_summary(terminalreporter):
     if said := os.environ.get("V2E_SAID_BEFORE"):  # by .ci/run: what would else have scrolled away
         terminalreporter.write_line(said)
@@ -47,7 +56,7 @@ def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--forked"):
-        nursery = Nursery()
+        nursery = config.stash[NURSERY] = Nursery()
         patch = pytest.MonkeyPatch()
         patch.setattr(subprocess, "Popen", popen_of(nursery))
         config.add_cleanup(nursery.close)

@@ -1,8 +1,8 @@
 """v2e's processes forked from one that has its modules loaded, in place of an interpreter that loads them each time.
 
-`make test-fast` starts some hundred; `make test` starts each as a person does. What is forked is a child of the test's
-process all the same (its parent ends at once, and the test's process takes orphans), so that waiting, signals and exit
-statuses are the kernel's own. Processes that are to be started in an unusual way are not forked.
+The tests start some hundred. What is forked is a child of the test's process all the same (its parent ends at once, and
+the test's process takes orphans), so that waiting, signals and exit statuses are the kernel's own. Processes that are
+to be started in an unusual way are not forked, nor are those of tests marked `started`, as a person starts them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Nursery:
     """The process that has the modules loaded, on the other end of a socket; started by the first request."""
 
     def __init__(self) -> None:
+        self.aside = False  #: processes are started, not forked
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
@@ -87,7 +88,8 @@ def popen_of(nursery: Nursery) -> type[subprocess.Popen[Any]]:
                            env: Any, startupinfo: Any, creationflags: Any, shell: Any, p2cread: int, p2cwrite: int,
                            c2pread: int, c2pwrite: int, errread: int, errwrite: int, *others: Any) -> None:  # fmt: skip
             # restore_signals, gid, gids, uid, umask, start_new_session, process_group
-            plain = not (executable or preexec_fn or pass_fds or shell) and others[-2:] == (False, -1)
+            plain = not (nursery.aside or executable or preexec_fn or pass_fds or shell)
+            plain = plain and others[-2:] == (False, -1)
             environment = dict(os.environ if env is None else env)
             if not plain or list(args[:3]) != COMMAND or not usual(environment):
                 super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,

@@ -23,4 +23,5 @@ def batch(*commands: str) -> str:
         check=False,
     )
     assert "internal-error" not in done.stderr
+    assert done.returncode >= 0, f"signal {-done.returncode} ended gdb:\n{done.stderr}"
     return done.stdout + done.stderr

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ def shared() -> Iterator[Watched]:
 @pytest.fixture
 def nursery(shared: Watched, monkeypatch: pytest.MonkeyPatch) -> Watched:
     monkeypatch.setattr(subprocess, "Popen", popen_of(shared))
+    monkeypatch.setattr(shared, "aside", False)
     shared.forked = 0
     return shared
 
@@ -75,6 +77,20 @@ def test_what_another_interpreter_or_program_has_to_do_is_not_forked(nursery: Wa
     said = {subprocess.run(asked, env={**os.environ, "V2E_ENGINE": "gate"}, capture_output=True).stdout}
     said |= {subprocess.run(asked, preexec_fn=os.getpid, capture_output=True).stdout}
     said |= {subprocess.run(asked, start_new_session=True, capture_output=True).stdout}
+    nursery.aside = True  # as for a test marked `started`
+    said |= {subprocess.run(asked, capture_output=True).stdout}
     assert len(said) == 1
     assert subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True).stdout == b"1\n"
     assert nursery.forked == 0
+
+
+@pytest.mark.started
+def test_a_test_that_is_marked_starts_what_it_starts(pytestconfig: pytest.Config) -> None:
+    """Each other test has its processes forked where `--forked` is given."""
+    patched = subprocess.Popen is not Started
+    assert patched == pytestconfig.getoption("--forked")
+    if patched:
+        with subprocess.Popen([*COMMAND, "run", "no such file"], stderr=-1) as process:
+            beginning = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+            process.communicate()
+        assert beginning[:3] == [os.fsencode(word) for word in COMMAND]

@@ -83,9 +83,7 @@ def run(session: Session, folder: Path) -> str:
         timeout=SECONDS, check=False,
     )  # fmt: skip
     text = done.stdout.replace(str(folder) + "/", "")
-    shown = [
-        line.rstrip() for line in text.splitlines() if not line.startswith(("warning: No exec", "determining exec"))
-    ]
+    shown = [line.rstrip() for line in text.splitlines()]
     return "\n".join([f"$ {command}" for command in session.build] + [f"$ v2e gdb {session.options}", *shown]) + "\n"
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from emu.x86 import msrs as m
 from emu.x86.register_writes import ACCESS_UNUSABLE
-from emu.x86.state import CpuState, Fpu, Segment, Table
+from emu.x86.state import PAT_RESET, CpuState, Fpu, Segment, Table
 from xenbridge.wire import hvm
 from xenbridge.wire.errors import WireError
 from xenbridge.wire.hvm import Record, build_record
@@ -140,7 +140,7 @@ def other_msrs(records: tuple[Record, ...], cpu: int) -> dict[int, int]:
 def mtrr_record(msrs: Mapping[int, int]) -> Record:
     """MTRRs and PAT; a CPU without them has those of RESET."""
     return build_record("MTRR", {
-        "msr_pat_cr": msrs.get(PAT, m.PAT_RESET),
+        "msr_pat_cr": msrs.get(PAT, PAT_RESET),
         "msr_mtrr_var": [msrs.get(MTRR_FIRST + n, 0) for n in range(2 * m.VARIABLE_RANGES)],
         "msr_mtrr_fixed": [msrs.get(n, 0) for n in m.FIXED_RANGES],
         "msr_mtrr_cap": m.VARIABLE_RANGES | 1 << 8 | 1 << 10,

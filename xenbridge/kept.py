@@ -36,6 +36,7 @@ class BridgeKeeper(Keeper):
 
     hypervisor: ClassVar[bool] = True
     restorable: ClassVar[bool] = False
+    foreseen: ClassVar[bool] = False
 
     def __init__(self, bridge: MachineBridge) -> None:
         self.bridge = bridge

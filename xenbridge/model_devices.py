@@ -2,7 +2,8 @@
 
 The devices are instances of its own, of the models in emu/devices; nothing of them is on the machine's buses. What a
 request does is what the guest's own access does, as it is the same model that answers. Time is the machine's event
-queue, so that an interrupt is an entry of it, and arrives at its exact instant.
+queue, so that an interrupt is an entry of it, and arrives at its exact instant. So what a poll will give is known ahead
+here as in userspace: the engines answer it, and the ledger counts it, as if it had been asked.
 """
 
 from __future__ import annotations
@@ -32,18 +33,20 @@ class ModelDevices(Keeper):
     hypervisor: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        self.requests = 0  #: answered so far
+        self.requests = 0  #: answered so far, but for those that an engine has answered ahead
         self._places: dict[Type, list[tuple[int, int, BusDevice]]] = {Type.PIO: [], Type.COPY: []}
 
     # -- what it has
 
     def pic(self, pin: IntrPin, shared: SharedPorts | None) -> Pic8259Pair:
-        """See Keeper. Each access is a request, so that nobody answers for it."""
-        return Pic8259Pair(pin)
+        """See Keeper. An engine may answer for it as for the machine's own, and counts apart what it does."""
+        return Pic8259Pair(pin, shared)
 
     def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None) -> Pit8254:
         """See Keeper. As of the PIC."""
-        return Pit8254(clock, irq0)
+        if shared is not None:
+            shared.kept = 1
+        return Pit8254(clock, irq0, shared)
 
     def ports(self, first: int, device: BusDevice) -> BusDevice:
         """See Keeper."""

@@ -72,16 +72,26 @@ class IoApic:
         if ready and self._active(n) and self._deliver(n):
             self._state.entries[n] |= REMOTE_IRR
 
-    def _deliver(self, n: int) -> bool:
+    def _message(self, n: int) -> Message:
         entry = self._state.entries[n]
-        message = Message(
+        return Message(
             destination=entry >> 56,
             logical=bool(entry & LOGICAL),
             mode=entry >> 8 & 7,
             vector=entry & 0xFF,
             level=bool(entry & LEVEL),
         )
-        return self._send(message)
+
+    def _deliver(self, n: int) -> bool:
+        return self._send(self._message(n))
+
+    def ahead(self, n: int) -> Message | None:
+        """What input `n` would send when it becomes active; None: nothing until the guest accesses the APICs, as it is
+        masked, awaits an EOI, or is none of the chip's."""
+        if n >= INPUTS or self._state.entries[n] & MASK:
+            return None
+        entry = self._state.entries[n]
+        return None if _by_level(entry) and entry & REMOTE_IRR else self._message(n)
 
     @property
     def extint(self) -> bool:
@@ -103,13 +113,9 @@ class IoApic:
         return all(entry & MASK for entry in self._state.entries[1:])
 
     @property
-    def masked(self) -> bool:
-        """All inputs are masked, as after a reset."""
-        return all(entry & MASK for entry in self._state.entries)
-
-    def masks(self, n: int) -> bool:
-        """Input `n` is masked, or is none of the chip's."""
-        return n >= INPUTS or bool(self._state.entries[n] & MASK)
+    def hands_through(self) -> bool:
+        """The 8259's INTR may come by way of an unmasked input (`extint`)."""
+        return any(entry >> 8 & 7 == EXTINT and not entry & MASK for entry in self._state.entries)
 
     def end_of_interrupt(self, vector: int) -> None:
         """The EOI message of a level triggered vector."""

@@ -247,10 +247,45 @@ class Lapic:
         and errors are answers to accesses. What comes by messages is not looked at."""
         return bool(self._state.lvt[TIMER] & MASKED)
 
+    def holds_back(self, vector: int) -> bool:
+        """A fixed interrupt with this vector cannot interrupt the CPU until the guest accesses the APIC or CR8: it is
+        off, or the vector's class is not above that of the processor priority (11.8.3.1)."""
+        s = self._state
+        if not self.enabled or not s.svr & SOFTWARE_ENABLE:
+            return True
+        if vector < 16:  # an error, which may be an interrupt of its own
+            return bool(s.lvt[ERROR] & MASKED)
+        return vector >> 4 <= self.ppr >> 4
+
+    def ignores(self, message: Message) -> bool:
+        """As `holds_back`, of what the I/O APIC sends."""
+        if not self.enabled or not self.addressed(message):
+            return True
+        return message.mode in (FIXED, LOWEST) and self.holds_back(message.vector)
+
     @property
-    def masks_lint0(self) -> bool:
-        """What is at LINT0, the 8259's INTR, is masked here, as after a reset."""
-        return self.enabled and bool(self._state.lvt[LINT0] & MASKED)
+    def timer_held_back(self) -> bool:
+        """The same of the timer's interrupt."""
+        entry = self._state.lvt[TIMER]
+        return bool(entry & MASKED) or self.holds_back(entry & 0xFF)
+
+    @property
+    def shuts_lint0(self) -> bool:
+        """What is at LINT0, the 8259's INTR, is masked here, as after a reset, or is a vector that is held back."""
+        entry = self._state.lvt[LINT0]
+        held = entry >> 8 & 7 == FIXED and self.holds_back(entry & 0xFF)
+        return self.enabled and (bool(entry & MASKED) or held)
+
+    @property
+    def priority_words(self) -> str:
+        """What the processor priority holds back and by what, in words; empty: it lets every class through."""
+        s, ppr = self._state, self.ppr
+        if not self.enabled or not s.svr & SOFTWARE_ENABLE or not ppr >> 4:
+            return ""
+        by = "TPR" if ppr == s.tpr else f"vector {s.isr.bit_length() - 1:#04x} is in service"
+        if not s.irr or self._deliverable() is not None:
+            return f"the local APIC's priority is {ppr:#04x} ({by})"
+        return f"vector {s.irr.bit_length() - 1:#04x} waits behind the local APIC's priority {ppr:#04x} ({by})"
 
     def set_task_priority(self, value: int) -> None:
         """CR8 was written: 0 to 15, bits 7:4 of the TPR (11.8.6)."""

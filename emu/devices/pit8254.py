@@ -321,8 +321,6 @@ class Pit8254:
         """From `shared` an engine may answer counter 0's latch commands and their reads."""
         self._clock = clock
         self._shared = SharedPorts() if shared is None else shared
-        clock.on_skip = self._skipped
-        self._skipped(clock.skipped)
         self._irq0 = irq0
         self._timer = clock.timer("pit", self._edge)
         self._counters: list[Counter] = []
@@ -342,9 +340,6 @@ class Pit8254:
         self._irq0(True)
 
     # -- what an engine may answer by itself -------------------------------------------------------------------------
-
-    def _skipped(self, skipped: int) -> None:
-        self._shared.skipped = skipped
 
     def _share(self) -> None:
         """Say how counter 0 goes on, if an engine may answer for it."""

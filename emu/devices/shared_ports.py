@@ -17,7 +17,7 @@ class SharedPorts(ctypes.Structure):
         ("skipped", c_uint64), ("pulse", c_uint64), ("loaded", c_uint32), ("ce", c_uint32), ("latch", c_uint16),
         ("left", c_uint8), ("ready", c_uint8), ("post", c_uint8), ("_pad", c_uint8 * 3), ("pic_ready", c_uint8),
         ("imr", c_uint8), ("isr", c_uint8), ("requests", c_uint8), ("levels", c_uint8), ("slaves", c_uint8),
-        ("served", c_uint8), ("_pad2", c_uint8), ("hpet_origin", c_int64), ("hpet_tick", c_uint32),
+        ("served", c_uint8), ("kept", c_uint8), ("hpet_origin", c_int64), ("hpet_tick", c_uint32),
         ("_pad3", c_uint32),
     )  # fmt: skip
     skipped: int  #: ns by which virtual time is ahead of the instructions' time
@@ -35,5 +35,6 @@ class SharedPorts(ctypes.Structure):
     levels: int  #: its inputs that are level triggered: an acknowledge leaves the request
     slaves: int  #: its inputs whose acknowledge is a slave's
     served: int  #: the input of which the engine has done the acknowledge since `pic_ready` was set last, as a mask
+    kept: int  #: the 8254 and the 8259 are a hypervisor's own: accesses to them are counted apart
     hpet_origin: int  #: ns of virtual time at which the HPET's main counter was 0
     hpet_tick: int  #: ns from one count to the next; 0: it stands, or an engine is not to answer

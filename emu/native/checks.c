@@ -1,5 +1,5 @@
 /* Segment limits, types and null selectors, fetches and near branches beyond CS (SDM vol. 3A, 5.3 to 5.5; vol. 1, 6.2);
- * instructions that the CPU model does not have.
+ * encodings that are #UD, operands of SSE that are not aligned (encodings.c).
  *
  * The segment caches are put into a class: for each register, which accesses can never break it. The class is part of
  * what a block is translated for, as five bits of hflags that QEMU leaves free, so that blocks of another class are
@@ -37,7 +37,8 @@ struct record {
     uint64_t pc;
     uint8_t length;  /* 0: not decoded yet, as it lies on two pages */
     uint8_t branch, condition, rm, fetch, input, operand_size, bits, stack_bits, count, undefined;
-    uint8_t spare;
+    uint8_t aligned, relative; /* the first reference is to be at a multiple of 16; RIP is added to it */
+    uint8_t keeps; /* no general register is written */
     uint32_t displacement, address_mask;
     struct reference references[];
 };
@@ -134,7 +135,7 @@ static void simplify(struct record *r, uint32_t sign)
     const uint64_t *regs = registers(r->engine->env);
 
     r->quick.limit = NULL;
-    if (r->count != 1 || r->undefined || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) ||
+    if (r->count != 1 || r->undefined || r->aligned || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) ||
         ref->bits != NONE || (sign >> 2 * ref->segment & 3) != DATA_64K)
         return;
     r->quick.base = ref->base == NONE ? &zero : regs + ref->base;
@@ -161,9 +162,19 @@ static uint32_t far_branch(const struct instruction *in)
     }
 }
 
-/* Put what has to be looked at of `in` into `r`. Returns 0 when that is nothing. */
-static int reduce(struct record *r, const struct instruction *in, uint32_t ip, uint32_t sign)
+/* CR0.EM and TS and CR4.OSFXSR make the instruction #UD or #NM, which come before what is found of its operand (SDM
+ * vol. 3A, table 6-2), and are Unicorn's to raise. */
+static int refused_first(const struct instruction *in, uint32_t flags)
 {
+    if (is_vector(in))
+        return flags & (HF_EM | HF_TS) || (!(flags & HF_OSFXSR) && in->count && in->references[0].size == 16);
+    return is_x87(in) && flags & (HF_EM | HF_TS);
+}
+
+/* Put what has to be looked at of `in` into `r`, in 64-bit code but for segments. Returns 0 when that is nothing. */
+static int reduce(struct record *r, const struct instruction *in, uint32_t ip, uint32_t sign, uint32_t flags)
+{
+    int wide = r->bits == 64, refused = refused_first(in, flags);
     uint32_t code = sign >> CODE_AT & 3;
     int limited = code == CODE_CHECK || (code == CODE_64K && in->operand_size == 4);
 
@@ -174,29 +185,60 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->displacement = in->immediate;
     r->address_mask = in->address_mask;
     r->branch = BRANCH_NONE;
+    r->relative = in->relative;
+    r->keeps = (uint8_t)keeps_registers(in);
+    r->undefined = (uint8_t)is_undefined(in, r->engine->denied);
+    r->aligned = r->engine->checked && !refused && wants_alignment(in, r->engine->denied);
+    r->fetch = r->input = r->count = 0;
+    if (wide && r->aligned)
+        r->references[r->count++] = in->references[0];
+    if (wide) {
+        r->quick.limit = NULL;
+        return r->aligned || r->undefined;
+    }
     if (limited)
         r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine->env) ? in->branch : (uint8_t)far_branch(in);
     r->fetch = code == CODE_CHECK || (code == CODE_64K && (uint64_t)ip + in->length > 0x10000);
     r->input = in->opcode == 0x6c || in->opcode == 0x6d;
-    r->undefined = in->extension & r->engine->denied;
-    r->count = 0;
-    for (int i = 0; i < in->count; i++)
+    for (int i = 0; i < in->count && !refused; i++)
         /* the target of a branch through memory is taken from the first reference */
         if (!never_breaks(&in->references[i], sign) ||
-            (i == 0 && (r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
+            (i == 0 && (r->aligned || r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
             r->references[r->count++] = in->references[i];
     simplify(r, sign);
     return r->count || r->branch || r->fetch || r->input || r->undefined;
 }
 
-static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32_t sign)
+/* What is to be looked at of the instruction that begins `bytes`; -1 when they end before it does. 64-bit code has some
+ * whose length is not known; what they are is. */
+static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32_t sign, uint32_t flags)
 {
     static __thread struct instruction in;
     uint32_t ip = (uint32_t)(r->pc - segment_of(r->engine->env, CS)->base);
 
-    if (!decode(bytes, length, r->bits, r->stack_bits, &in))
+    if (decode(bytes, length, r->bits, r->stack_bits, &in))
+        return reduce(r, &in, ip, sign, flags);
+    if (r->bits != 64 || !in.unknown)
         return -1;
-    return reduce(r, &in, ip, sign);
+    in.length = 1; /* anything but 0 */
+    return reduce(r, &in, ip, sign, flags);
+}
+
+/* Nothing but the alignment of the only operand is to be asked. */
+static int only_alignment(const struct record *r, uint32_t sign)
+{
+    return r->aligned && r->count == 1 && !r->undefined && !r->fetch && !r->branch &&
+           (r->bits == 64 || never_breaks(r->references, sign));
+}
+
+/* From env to the base of the segment of the reference, -1 where that is a multiple of 16: in 64-bit code of all but FS
+ * and GS, and as hflags says where ES, SS and DS begin at 0. */
+static int64_t base_to_add(const struct reference *ref, uint32_t flags)
+{
+    int none = flags & HF_CS64 ? ref->segment < FS
+                               : !(flags & HF_ADDSEG) && (ref->segment == ES || ref->segment == SS || ref->segment == DS);
+
+    return none ? -1 : (int64_t)at.env_segs + 24 * ref->segment + 8;
 }
 
 static int number_of(const engine *e, const uint64_t *reg)
@@ -218,6 +260,29 @@ void refuse_fetch(engine *e, uint64_t pc, uint64_t eip, uint32_t flags)
     real_raise_exception_err(e->env, EXCP_GP, 0);
 }
 
+/* Of the first reference; what RIP adds to it is known, as the instruction stands where it is translated for. */
+static uint32_t displacement_of(const struct record *r)
+{
+    return r->references[0].displacement + (r->relative ? (uint32_t)r->pc + r->length : 0);
+}
+
+/* True when it is known at translation that the operand is aligned: its address is a constant, or the sum is one that was
+ * asked about in this block, with no register written since. Loops that move blocks ask once a turn. */
+static int surely_aligned(engine *e, const struct record *r, int64_t segment_base)
+{
+    const struct reference *ref = r->references;
+    uint32_t low = displacement_of(r) % 16;
+    uint64_t sum = 1ull << 63 | (uint64_t)(segment_base < 0 ? NONE : ref->segment) << 32 | (uint64_t)ref->scale << 24 |
+                   low << 16 | (uint32_t)ref->index << 8 | ref->base;
+
+    if (ref->base == NONE && ref->index == NONE && segment_base < 0)
+        return !low;
+    if (e->known_aligned == sum)
+        return 1;
+    e->known_aligned = sum;
+    return 0;
+}
+
 /* Emit the check of the instruction at `pc`, which is about to be translated. */
 static void emit(engine *e, void *tcg, uint64_t pc)
 {
@@ -228,19 +293,26 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     uint64_t here = flags & HF_CS64 ? pc : (uint32_t)pc;
     int length, found;
 
-    if (flags & HF_CS64)
-        return;
     r->engine = e;
     r->pc = here;
-    r->bits = flags & HF_CS32 ? 32 : 16;
+    r->keeps = 0;
+    r->bits = flags & HF_CS64 ? 64 : flags & HF_CS32 ? 32 : 16;
     r->stack_bits = flags & HF_SS32 ? 32 : 16;
     /* Only bytes of the block's own page are known to be there; what goes beyond it is a block of its own. */
     length = (int)(PAGE - here % PAGE);
     if (length > LONGEST)
         length = LONGEST;
     read_code(e, here, bytes, length);
-    found = decode_for(r, bytes, length, sign);
-    if (!found)
+    found = decode_for(r, bytes, length, sign, flags);
+    e->unlocking = found < 0 || r->undefined ? pc : EMPTY;
+    if (!r->keeps)
+        e->known_aligned = 0;
+    if (!found || (found < 0 && length == LONGEST && flags & HF_CS64))
+        return;
+    int alignment = found > 0 && only_alignment(r, sign);
+    const struct reference *ref = r->references;
+
+    if (alignment && surely_aligned(e, r, base_to_add(ref, flags)))
         return;
     if (found < 0 && length < LONGEST)
         refuse_fetch(e, pc, here + (uint64_t)length - segment_of(e->env, CS)->base, flags);
@@ -258,14 +330,43 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     if (quick)
         emit_if_beyond(e, number_of(e, r->quick.base), number_of(e, r->quick.index), r->quick.displacement,
                        r->quick.mask, 0xffff - r->quick.beyond);
+    if (alignment)
+        emit_if_unaligned(e, ref->base == NONE ? -1 : ref->base, ref->index == NONE ? -1 : ref->index,
+                          __builtin_ctz(ref->scale), base_to_add(ref, flags), displacement_of(r));
     uint64_t record = real_tcg_const_i64(tcg, (int64_t)(uintptr_t)r | 3), size = real_tcg_const_i32(tcg, 0);
     void *both[2] = {(uint8_t *)tcg + record, (uint8_t *)tcg + size};
 
     real_tcg_gen_callN(tcg, (void *)helper_check_exit_request_x86_64, NULL, 2, both);
     real_tcg_temp_free_internal(tcg, both[0]);
     real_tcg_temp_free_internal(tcg, both[1]);
-    if (quick)
+    if (quick || alignment)
         emit_end_if(e);
+}
+
+/* The translator reads code by this. Of an instruction that is refused, or not known yet, a LOCK prefix is shown as a
+ * harmless one (DS): what Unicorn makes of LOCK BTS with a register is no code at all, and ends the process. On one CPU
+ * the prefix changes nothing of those that may have it. */
+REPLACES uint32_t cpu_ldub_code_x86_64(void *env, uint64_t linear)
+{
+    engine *e = translating;
+    uint32_t value = real_cpu_ldub_code(env, linear);
+
+    if (likely(!e || linear != e->unlocking))
+        return value;
+    switch (value) {
+    case 0xf0:
+        value = 0x3e;
+        break;
+    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf2: case 0xf3:
+        break;
+    default:
+        if (e->making->flags & HF_CS64 && (value & 0xf0) == 0x40)
+            break;
+        e->unlocking = EMPTY;
+        return value;
+    }
+    e->unlocking++;
+    return value;
 }
 
 REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_t b)
@@ -275,7 +376,7 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
     real_tcg_gen_op2(tcg, opcode, a, b);
     if (opcode == INSN_START && e && e->tcg == tcg && e->making) {
         e->begun++;
-        if (e->checked || e->denied)
+        if (e->signatures[0])
             emit(e, tcg, a);
     }
 }
@@ -337,6 +438,22 @@ static int violation(const engine *e, const struct reference *ref)
     if (ref->kind & READS && (c.flags & (SEG_CODE | SEG_WRITABLE)) == SEG_CODE)
         return EXCP_GP;
     return within(c, effective(e, ref), ref->size) ? 0 : vector;
+}
+
+/* True when the operand's linear address is no multiple of 16; what the width of addresses cuts off does not matter. */
+static int unaligned(const struct record *r)
+{
+    const engine *e = r->engine;
+    const struct reference *ref = r->references;
+    uint32_t address = displacement_of(r);
+
+    if (r->bits != 64 || ref->segment >= FS)
+        address += (uint32_t)segment_of(e->env, ref->segment)->base;
+    if (ref->base != NONE)
+        address += reg(e, ref->base);
+    if (ref->index != NONE)
+        address += reg(e, ref->index) * ref->scale;
+    return address % 16 != 0;
 }
 
 /* Condition of Jcc (SDM vol. 1, appendix B). */
@@ -414,13 +531,16 @@ static void ask_for_input(engine *e, const struct record *r, uint64_t host)
 /* The record of an instruction on two pages, now that both are there. Returns 0 when nothing has to be looked at. */
 static int complete(engine *e, struct record *r)
 {
-    uint32_t sign = e->signatures[AT(uint32_t, e->env, at.env_hflags) >> CLASS_SHIFT];
+    uint32_t flags = AT(uint32_t, e->env, at.env_hflags), sign = e->signatures[flags >> CLASS_SHIFT];
     uint8_t bytes[LONGEST];
     int length = running(e)->block->size < LONGEST ? running(e)->block->size : LONGEST;
 
-    for (int i = 0; i < length; i++)
-        bytes[i] = (uint8_t)real_cpu_ldub_code(e->env, (uint32_t)(r->pc + (uint64_t)i));
-    return decode_for(r, bytes, length, sign) > 0;
+    for (int i = 0; i < length; i++) {
+        uint64_t linear = r->pc + (uint64_t)i;
+
+        bytes[i] = (uint8_t)real_cpu_ldub_code(e->env, r->bits == 64 ? linear : (uint32_t)linear);
+    }
+    return decode_for(r, bytes, length, sign, flags) > 0;
 }
 
 static __attribute__((noinline)) void check(struct record *r, uint64_t host)
@@ -438,9 +558,11 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         vector = EXCP_UD;
     if (r->input && !vector && !(r->references[0].kind & REPEATED && !(reg(e, CX) & r->address_mask)))
         ask_for_input(e, r, host);
-    for (int i = 0; i < r->count && !vector; i++)
+    for (int i = 0; i < r->count && !vector && r->bits != 64; i++)
         if (!(r->references[i].kind & REPEATED) || reg(e, CX) & r->address_mask)
             vector = violation(e, &r->references[i]);
+    if (!vector && r->aligned && unaligned(r))
+        vector = EXCP_GP;
     if (!vector && r->branch && branches_out(e, r, host))
         vector = EXCP_GP;
     if (unlikely(vector))
@@ -465,7 +587,7 @@ __attribute__((visibility("hidden"), used)) void v2e_check_operands(uint8_t *arg
 API void v2e_fast_checks(engine *e, int enabled, uint32_t denied)
 {
     e->checked = enabled;
-    e->denied = (uint8_t)denied;
+    e->denied = (uint16_t)denied;
     e->signatures[0] = ALL_FLAT;
     e->control->leave |= LEAVE_BLOCK;
 }

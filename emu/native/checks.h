@@ -23,7 +23,10 @@ struct reference {
 struct instruction {
     uint32_t opcode, immediate, address_mask, stack_mask;
     uint8_t length, operand_size, reg, rm, branch, condition, repeat, count;
-    uint8_t extension; /* of emu/x86/vectors.py, a bit */
+    uint16_t extension; /* of emu/x86/vectors.py, a bit */
+    uint8_t lock, form; /* LOCK stands before it; its mandatory prefix, as an index: none, 66, F3, F2 */
+    uint8_t relative;   /* its displacement is added to RIP */
+    uint8_t unknown;    /* 64-bit code: only its opcode and prefixes are known */
     struct reference references[REFERENCES];
 };
 
@@ -31,7 +34,17 @@ struct instruction {
 struct spec {
     char access, size, immediate;
 };
-#define EXTENSION_SSE3 8
+/* The bits of emu/x86/vectors.py that are used by name here. */
+enum {
+    EXTENSION_SSE = 2,
+    EXTENSION_SSE2 = 4,
+    EXTENSION_SSE3 = 8,
+    EXTENSION_SSSE3 = 256,
+    EXTENSION_SSE41 = 512,
+    EXTENSION_SSE42 = 1024,
+    EXTENSION_AES = 2048,
+    EXTENSION_PCLMULQDQ = 4096
+};
 #define GROUPS 9
 #define SSE_FORMS 18
 struct maps {
@@ -46,9 +59,16 @@ struct maps {
         uint32_t opcode;
         struct spec specs[4];
     } sse[SSE_FORMS];
-    uint8_t extensions[256][4], fences[2][8];
+    uint16_t extensions[256][4], fences[2][8];
 };
 
 int decode(const uint8_t *code, int length, int bits, int stack_bits, struct instruction *in);
+
+/* ---- encodings.c */
+int is_undefined(const struct instruction *in, uint32_t denied);
+int wants_alignment(const struct instruction *in, uint32_t denied);
+int keeps_registers(const struct instruction *in);
+int is_vector(const struct instruction *in);
+int is_x87(const struct instruction *in);
 
 #endif

@@ -61,14 +61,6 @@ REPLACES void helper_ltr_x86_64(void *env, int selector)
     real_helper_ltr(env, selector);
 }
 
-/* LDMXCSR of reserved bits: #GP(0) (SDM vol. 2A, LDMXCSR); MXCSR_MASK is FFFFh, as FXSAVE says. Unicorn loads them. */
-REPLACES void helper_ldmxcsr_x86_64(void *env, uint32_t value)
-{
-    if (value & ~0xffffu)
-        real_raise_exception_err_ra(env, EXCP_GP, 0, (uint64_t)__builtin_return_address(0));
-    real_helper_ldmxcsr(env, value);
-}
-
 /* PUSHF pushes VM and RF as 0 (SDM vol. 2B, PUSHF). */
 REPLACES uint64_t helper_read_eflags_x86_64(void *env)
 {

@@ -66,6 +66,7 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
     e->slow++;
     *e->eip = s->eip;
     engine_left(e);
+    end_false_shadow(e);
     /* Unicorn itself wants the block left: a callback stopped the engine, or an access failed. */
     if (*e->decrementer < 0)
         leave_block(e);
@@ -401,25 +402,14 @@ LOOK_BEHIND(cpu_x86_update_dr7, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(helper_iret_real, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(helper_rsm, (void *env), (env))
 
-/* STI and POPF, of which few set IF while an interrupt waits for that. Other ways to it are among those above and in
- * system.c and tasks.c. */
-static void look_for_interrupt(void *env)
+/* POPF, and STI of shadow.c, of which few set IF while an interrupt waits for that. Other ways to it are among those
+ * above and in system.c and tasks.c. */
+REPLACES void helper_write_eflags_x86_64(void *env, uint64_t value, uint32_t mask)
 {
-    engine *e = engine_of_cpu((uint8_t *)env - at.cpu_env);
+    engine *e = engine_of_env(env);
 
     if (e && e->control->masked)
         e->control->leave |= LOOK;
-}
-
-REPLACES void helper_sti_x86_64(void *env)
-{
-    look_for_interrupt(env);
-    real_helper_sti(env);
-}
-
-REPLACES void helper_write_eflags_x86_64(void *env, uint64_t value, uint32_t mask)
-{
-    look_for_interrupt(env);
     real_helper_write_eflags(env, value, mask);
 }
 

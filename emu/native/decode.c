@@ -1,7 +1,8 @@
 /* Which memory an instruction of 16- or 32-bit code names: emu/x86/operands.py in C, by the tables of that module.
  *
  * SDM vol. 2A, chapter 2 (prefixes, ModRM, SIB) and vol. 2D, appendix A (opcode maps). Of 64-bit code the lengths are
- * found and the near branches, nothing else; VEX and what is no instruction there have none. Of VEX in 32-bit code
+ * found, the near branches, and the operand that ModRM names with the low 32 bits of its displacement; VEX and what is no
+ * instruction there have none. Of VEX in 32-bit code
  * BMI1 and BMI2 are known, which is all that the engine executes.
  */
 #include "checks.h"
@@ -106,8 +107,9 @@ static const uint8_t forms16[8][2] = {{BX, SI}, {BX, DI}, {BP, SI}, {BP, DI}, {S
                                       {BX, NONE}};
 
 /* Fill in the reference that ModRM names. `popped` is added where the base is ESP: POP computes its destination with
- * the pointer already incremented (SDM vol. 2B, "POP"). */
-static void modrm_memory(struct reader *r, uint32_t modrm, uint32_t popped, struct reference *ref)
+ * the pointer already incremented (SDM vol. 2B, "POP"). REX.B and REX.X are the fourth bits of base and index, but do
+ * not take part in what selects SIB, no base and no index, but for the last (SDM vol. 2A, table 2-5). */
+static void modrm_memory(struct reader *r, uint32_t modrm, uint32_t popped, uint32_t rex, struct reference *ref)
 {
     uint32_t mod = modrm >> 6, low = modrm & 7;
 
@@ -129,7 +131,7 @@ static void modrm_memory(struct reader *r, uint32_t modrm, uint32_t popped, stru
         uint32_t sib = byte(r);
 
         ref->base = sib & 7;
-        ref->index = sib >> 3 & 7;
+        ref->index = (uint8_t)((sib >> 3 & 7) | (rex & 2) << 2);
         ref->scale = (uint8_t)(1u << (sib >> 6));
         if (ref->index == SP)
             ref->index = NONE;
@@ -144,6 +146,7 @@ static void modrm_memory(struct reader *r, uint32_t modrm, uint32_t popped, stru
         ref->displacement += popped;
     if (ref->base == SP || ref->base == BP)
         ref->segment = SS;
+    ref->base = (uint8_t)(ref->base | (rex & 1) << 3);
 }
 
 static void push(struct instruction *in, int count)
@@ -304,14 +307,14 @@ static struct spec lookup(uint32_t opcode, uint32_t reg, int rep, int opsize66)
 }
 
 /* The extension that the instruction came with (emu/x86/vectors.py), as a bit; 0 for the rest. */
-static uint8_t extension_of(const struct instruction *in, int rep, int opsize66)
+static uint16_t extension_of(const struct instruction *in)
 {
     uint32_t op = in->opcode;
 
     if (op == 0x0fae)
         return maps->fences[in->rm != NONE][in->reg];
     if (op >= 0x0f00 && op <= 0x0fff)
-        return maps->extensions[op & 0xff][opsize66 ? 1 : rep == 0xf3 ? 2 : rep == 0xf2 ? 3 : 0];
+        return maps->extensions[op & 0xff][in->form];
     if ((op == 0xdb || op == 0xdd || op == 0xdf) && in->reg == 1 && in->rm == NONE) /* FISTTP */
         return EXTENSION_SSE3;
     return 0;
@@ -365,6 +368,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
 {
     struct reader r = {code, 0, length, 0};
     int opsize66 = 0, addr67 = 0, rep = 0, override = NONE, wide = 0;
+    uint32_t rex = 0;
     struct spec spec = {0, 0, 0};
     uint32_t op;
 
@@ -375,6 +379,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
         if (r.ended)
             return 0;
         if (bits == 64 && op >> 4 == 4) { /* REX counts right before the opcode only */
+            rex = op;
             wide = op & 8;
             continue;
         }
@@ -388,21 +393,28 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
             addr67 = 1;
         else if (op == 0xf2 || op == 0xf3)
             rep = (int)op;
-        else if (op != 0xf0)
+        else if (op == 0xf0)
+            in->lock = 1;
+        else
             break;
         wide = 0;
+        rex = 0;
     }
     in->operand_size = wide || (bits != 16) != opsize66 ? 4 : 2; /* immediates of 64-bit operands have 32 bits */
     in->address_mask = bits == 64 || (bits == 32) != addr67 ? 0xffffffff : 0xffff;
     in->stack_mask = stack_bits == 32 ? 0xffffffff : 0xffff;
     in->opcode = op;
     in->repeat = rep != 0;
+    in->form = opsize66 ? 1 : rep == 0xf3 ? 2 : rep == 0xf2 ? 3 : 0;
     if (op == 0x0f) {
         op = byte(&r);
         in->opcode = 0x0f00 | op;
     }
-    if (bits == 64 && unknown_in_64(in->opcode, opsize66))
+    if (bits == 64 && unknown_in_64(in->opcode, opsize66)) {
+        in->extension = extension_of(in);
+        in->unknown = 1;
         return 0;
+    }
     if (op == 0xc4 && bits == 32 && !opsize66 && !rep)
         spec = vex(&r, &in->opcode);
     if (spec.access) {
@@ -431,7 +443,8 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
         } else {
             struct reference *ref = append(in);
 
-            modrm_memory(&r, modrm, in->opcode == 0x8f ? in->operand_size : 0, ref);
+            modrm_memory(&r, modrm, in->opcode == 0x8f ? in->operand_size : 0, rex, ref);
+            in->relative = bits == 64 && (modrm & 0xc7) == 5;
             if (spec.access && spec.access != '-') {
                 ref->size = (uint16_t)size_of(spec.size, in->operand_size, opsize66, rep);
                 ref->kind = (uint8_t)kind_of(spec.access);
@@ -477,7 +490,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     if (r.ended)
         return 0;
     in->length = (uint8_t)r.at;
-    in->extension = extension_of(in, rep, opsize66);
+    in->extension = extension_of(in);
     if (r.at > LONGEST) /* #GP(0), which the engine raises */
         in->count = 0;
     else

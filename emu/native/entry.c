@@ -153,6 +153,17 @@ void emit_slow_way(engine *e, const slot *s)
     jump(e, e->go_on);
 }
 
+/* if ((sum & mask) > most) { ... emit_end_if; the sum is not needed any more */
+static void emit_if(engine *e, uint64_t sum, uint32_t mask, uint32_t most)
+{
+    uint64_t distance = sum - (uint64_t)e->tcg;
+
+    real_tcg_gen_andi_i64(e->tcg, distance, distance, mask);
+    e->end_if = real_gen_new_label(e->tcg);
+    real_tcg_gen_brcondi_i64(e->tcg, NOT_ABOVE, distance, most, e->end_if);
+    free_temporary(e, sum);
+}
+
 /* if (((base + index + displacement) & mask) > most) { ... emit_end_if
  *
  * What stands between is skipped, and belongs to the instruction being translated, so that a call there is unwound to
@@ -167,11 +178,46 @@ void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint3
         real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, tcg + regs[base]);
     if (index >= 0)
         real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, tcg + regs[index]);
-    real_tcg_gen_andi_i64(e->tcg, sum - tcg, sum - tcg, mask);
-    e->end_if = real_gen_new_label(e->tcg);
-    real_tcg_gen_brcondi_i64(e->tcg, NOT_ABOVE, sum - tcg, most, e->end_if);
-    free_temporary(e, sum);
     free_temporary(e, part);
+    emit_if(e, sum, mask, most);
+}
+
+/* if ((base + (index << shift) + displacement + what is at env + `segment_base`) % 16) { ... emit_end_if
+ *
+ * `segment_base` below 0: none. Only the low four bits of the parts matter. */
+void emit_if_unaligned(engine *e, int base, int index, int shift, int64_t segment_base, uint32_t displacement)
+{
+    uint64_t tcg = (uint64_t)e->tcg, sum = new_temporary(e), part;
+    const uint64_t *regs = &AT(uint64_t, e->tcg, CPU_REGS);
+
+    if (base >= 0) {
+        real_tcg_gen_op2(e->tcg, MOV_I64, sum, tcg + regs[base]);
+    } else {
+        part = constant(e, NULL);
+        real_tcg_gen_op2(e->tcg, MOV_I64, sum, part);
+        free_temporary(e, part);
+    }
+    if (displacement % 16) {
+        part = constant(e, (void *)(uintptr_t)(displacement % 16));
+        real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, part);
+        free_temporary(e, part);
+    }
+    if (index >= 0) {
+        uint64_t by = constant(e, (void *)(uintptr_t)shift);
+
+        part = new_temporary(e);
+        real_tcg_gen_op3(e->tcg, SHL_I64, part, tcg + regs[index], by);
+        real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, part);
+        free_temporary(e, part);
+        free_temporary(e, by);
+    }
+    if (segment_base >= 0) {
+        part = new_temporary(e);
+        real_tcg_gen_op3(e->tcg, LD_I64, part, tcg + CPU_ENV, (uint64_t)segment_base);
+        real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, part);
+        free_temporary(e, part);
+    }
+    emit_if(e, sum, 15, 0);
 }
 
 void emit_end_if(engine *e)

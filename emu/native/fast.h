@@ -33,9 +33,13 @@
 #define HF_INHIBIT_IRQ 0x8u
 #define HF_CS32 0x10u
 #define HF_SS32 0x20u
+#define HF_ADDSEG 0x40u
 #define HF_PE 0x80u
+#define HF_EM 0x400u
+#define HF_TS 0x800u
 #define HF_LMA 0x4000u
 #define HF_CS64 0x8000u
+#define HF_OSFXSR 0x400000u
 #define HF_SMAP 0x800000u
 #define CF_NOCACHE 0x10000u
 #define CF_INVALID 0x40000u
@@ -52,7 +56,7 @@ struct layout {
     uint32_t uc_cpu, uc_tcg, uc_invalid_error;
     uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_halted, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
-        env_error_code, env_tsc_aux, env_cc_op, env_old_exception, env_cc_src;
+        env_error_code, env_tsc_aux, env_cc_op, env_old_exception, env_fpstt, env_fpuc, env_fpregs, env_cc_src;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;
@@ -155,6 +159,7 @@ struct cell {
     int64_t floor;
     const uint8_t *data;
     uint64_t left;
+    uint64_t kept; /* the device is a hypervisor's own: its answers are counted apart */
 };
 /* Writes to a port that need no Python at once, under the same condition: they fill the `room` bytes at `data`. */
 struct sink {
@@ -174,6 +179,7 @@ struct cells {
     int64_t time_left;
     uint64_t end; /* instructions retired when the run has none left */
     uint64_t answered, answered_at; /* accesses that needed no Python; instructions retired before the last of them */
+    uint64_t kept; /* those to a hypervisor's own devices, which are not among them */
     struct sink sink;
     struct cell cell[CELLS];
 };
@@ -243,11 +249,14 @@ typedef struct engine {
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
-    uint8_t denied; /* extensions of the instruction set that the CPU model lacks */
+    uint16_t denied; /* extensions of the instruction set that the CPU model lacks */
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;
     const tb *making; /* the block being translated */
+    uint64_t known_aligned; /* the sum that the block being translated has just asked about (checks.c); 0: none */
+    int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
+    uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
     uint64_t translations, partial, retried, unwound, flushes, slow, begun, made, guarded, asked; /* statistics */
 } engine;
@@ -345,7 +354,11 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_cmpxchg8b_unlocked, (void *, uint64_t))                                                             \
     X(void, helper_cmpxchg16b, (void *, uint64_t))                                                                     \
     X(void, helper_cmpxchg16b_unlocked, (void *, uint64_t))                                                            \
-    X(void, helper_ldmxcsr, (void *, uint32_t))                                                                        \
+    X(void, helper_fxrstor, (void *, uint64_t))                                                                        \
+    X(void, helper_xrstor, (void *, uint64_t, uint64_t))                                                               \
+    X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \
+    X(void, helper_fbst_ST0, (void *, uint64_t))                                                                       \
+    X(void, cpu_stb_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
     X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
     X(void, raise_exception_err, (void *, int, int))                                                                   \
@@ -415,6 +428,7 @@ void emit_check(engine *e, const slot *s);
 void block_needs(engine *e, int64_t need);
 void emit_slow_way(engine *e, const slot *s);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
+void emit_if_unaligned(engine *e, int base, int index, int shift, int64_t segment_base, uint32_t displacement);
 void emit_end_if(engine *e);
 
 /* ---- stores.c */
@@ -444,11 +458,13 @@ int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 void read_code(engine *e, uint64_t from, uint8_t *bytes, int count);
 int shadow_of_its_own(engine *e, uint64_t pc, uint32_t flags);
+void end_false_shadow(engine *e);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
 
 /* ---- vga.c */
+void note_shared(engine *e, uint32_t port);
 int shared_in(engine *e, uint32_t port, uint32_t *value);
 int shared_out(engine *e, uint32_t port, uint32_t value);
 void expose_display(engine *e, uint64_t physical, uint64_t page, tlb_entry *entry);

@@ -23,10 +23,8 @@
 #define CODE_OR_DATA 0x90u /* present, and no system segment */
 #define ACCESSED 1u
 #define CPUID_SSE 0x2000000u
-#define HF_ADDSEG 0x40u
 #define HF_MP_EM_TS 0xe00u /* bits 1 to 3 of CR0 */
 #define HF_MP_SHIFT 8
-#define HF_OSFXSR 0x400000u
 #define HF2_NMI 4u
 #define HF2_VINTR 8u
 #define INTERRUPT_NMI 0x200u

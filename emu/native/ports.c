@@ -5,7 +5,7 @@
 
 #define ALONE(e) be_alone(e, (uint64_t)__builtin_return_address(0));
 
-/* True when a cell answers a read of `size` bytes from `port`; all of `value` is then set. */
+/* True when a cell answers a read of `size` bytes from `port`, which is counted; all of `value` is then set. */
 static int answered(engine *e, uint32_t port, uint32_t size, uint32_t *value)
 {
     struct cell *cell = &e->cells->cell[port % CELLS];
@@ -25,6 +25,10 @@ static int answered(engine *e, uint32_t port, uint32_t size, uint32_t *value)
             return 0;
         *value = cell->value;
     }
+    if (cell->kept)
+        e->cells->kept++;
+    else
+        note_answer(e);
     return 1;
 }
 
@@ -58,8 +62,10 @@ static void ask_permission(engine *e, uint32_t port, void (*ask)(void *, uint32_
             return real_helper_##name(env, port);                                                                      \
         ALONE(e)                                                                                                       \
         ask_permission(e, port & 0xffff, real_helper_check_io##ask);                                                   \
-        if (answered(e, port & 0xffff, size, &value) || (size == 1 && shared_in(e, port & 0xffff, &value))) {          \
-            note_answer(e);                                                                                            \
+        if (answered(e, port & 0xffff, size, &value))                                                                  \
+            return value;                                                                                              \
+        if (size == 1 && shared_in(e, port & 0xffff, &value)) {                                                        \
+            note_shared(e, port & 0xffff);                                                                             \
             return value;                                                                                              \
         }                                                                                                              \
         e->cells->generation++;                                                                                        \
@@ -76,8 +82,12 @@ static void ask_permission(engine *e, uint32_t port, void (*ask)(void *, uint32_
         }                                                                                                              \
         ALONE(e)                                                                                                       \
         ask_permission(e, port & 0xffff, real_helper_check_io##ask);                                                   \
-        if (collected(e, port & 0xffff, size, value) || (size == 1 && shared_out(e, port & 0xffff, value & 0xff))) {   \
+        if (collected(e, port & 0xffff, size, value)) {                                                                \
             note_answer(e);                                                                                            \
+            return;                                                                                                    \
+        }                                                                                                              \
+        if (size == 1 && shared_out(e, port & 0xffff, value & 0xff)) {                                                 \
+            note_shared(e, port & 0xffff);                                                                             \
             return;                                                                                                    \
         }                                                                                                              \
         e->cells->generation++;                                                                                        \

@@ -20,6 +20,7 @@ API int v2e_fast_run(engine *e)
     e->cells->time_known = 0; /* idle time may have been skipped */
     error = real_uc_emu_start(e->uc, *e->eip, 0, 0, 0);
     engine_left(e);
+    end_false_shadow(e);
     if (e->control->masked) { /* for Python one is like the other, and it may give the CPU another IF */
         e->control->masked = 0;
         e->control->interrupt = 1;

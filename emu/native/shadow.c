@@ -46,3 +46,25 @@ int shadow_of_its_own(engine *e, uint64_t pc, uint32_t flags)
     read_code(e, pc - 1, &before, 1);
     return (kind == 1) == (before == 0xfb);
 }
+
+/* STI begins a shadow only where IF was clear (SDM vol. 2B, STI). Unicorn's code for it begins one whatever IF was, behind
+ * the call that would tell; it is taken back before anything looks at it: at the next block, or the run's end. */
+REPLACES void helper_sti_x86_64(void *env)
+{
+    engine *e = engine_of_env(env);
+
+    if (e && AT(uint64_t, env, at.env_eflags) & EFLAGS_IF)
+        e->unshadowed = 1;
+    if (e && (e->control->masked || e->unshadowed))
+        e->control->leave |= LOOK;
+    real_helper_sti(env);
+}
+
+void end_false_shadow(engine *e)
+{
+    if (likely(!e->unshadowed))
+        return;
+    e->unshadowed = 0;
+    AT(uint32_t, e->env, at.env_hflags) &= ~HF_INHIBIT_IRQ;
+    e->control->leave |= LEAVE_BLOCK; /* the block that comes now was made for the other hflags */
+}

@@ -86,6 +86,15 @@ static int pic_written(const engine *e, struct shared_ports *p, uint32_t port, u
     return 1;
 }
 
+/* An access to `port` needed no Python. */
+void note_shared(engine *e, uint32_t port)
+{
+    if (e->ports->kept && port != POST_CODE)
+        e->cells->kept++;
+    else
+        note_answer(e);
+}
+
 /* True when a byte read from `port` has been answered. */
 int shared_in(engine *e, uint32_t port, uint32_t *value)
 {

@@ -9,7 +9,7 @@ struct shared_ports {
     uint32_t loaded, ce;
     uint16_t latch;
     uint8_t left, ready, post, pad[3];
-    uint8_t pic_ready, imr, isr, requests, levels, slaves, served, pad2;
+    uint8_t pic_ready, imr, isr, requests, levels, slaves, served, kept;
     int64_t hpet_origin;
     uint32_t hpet_tick, pad3;
 };

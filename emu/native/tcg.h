@@ -16,6 +16,7 @@ enum {
     ADD_I64 = 78,
     SUB_I64 = 79,
     OR_I64 = 88,
+    SHL_I64 = 90,
     NEG_I64 = 114,
     INSN_START = 129
 };

@@ -32,6 +32,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define CR4_TSD 4u
 #define CR4_PAE 0x20u
 #define CR4_OSFXSR 0x200u
+#define CR4_OSXSAVE 0x40000u
 
 /* Debug registers (vol. 3B, 17.2) */
 #define DR6_BD 0x2000u

@@ -19,14 +19,15 @@ SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36 = (1 << n for n in range(11, 18))
 MMX, FXSR, SSE, SSE2 = (1 << n for n in range(23, 27))
 # CPUID.1:ECX (table 3-10).
 SSE3, MONITOR, SMX, CX16, PCID = 1 << 0, 1 << 3, 1 << 6, 1 << 13, 1 << 17
+PCLMULQDQ, SSSE3, SSE41, SSE42, AES = 1 << 1, 1 << 9, 1 << 19, 1 << 20, 1 << 25
 X2APIC, TSC_DEADLINE = 1 << 21, 1 << 24
 XSAVE, RDRAND = 1 << 26, 1 << 30
 # CPUID.7.0:EBX, ECX (table 3-8).
 FSGSBASE, TSC_ADJUST, SMEP, SMAP = 1 << 0, 1 << 1, 1 << 7, 1 << 20
 UMIP, PKU, LA57 = 1 << 2, 1 << 3, 1 << 16
-# CPUID.80000001h:EDX and ECX; the last two of AMD (AMD64 APM vol. 3, E.4.2).
+# CPUID.80000001h:EDX and ECX; 3DNow!, SVM and SSE4A of AMD (AMD64 APM vol. 3, E.4.2).
 SYSCALL, NX, FFXSR, RDTSCP, LM, SVM = 1 << 11, 1 << 20, 1 << 25, 1 << 27, 1 << 29, 1 << 2
-SSE4A = 1 << 6
+SSE4A, PREFETCHW, THREE_D_NOW = 1 << 6, 1 << 8, 1 << 31
 
 AMD, INTEL = "AuthenticAMD", "GenuineIntel"
 

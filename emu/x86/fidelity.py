@@ -74,6 +74,7 @@ GAPS: Final = (
         "the same where MOV SS or POP SS comes behind STI, or STI behind them (SDM vol. 3A, 6.8.3)",
         "the shadow of MOV SS and POP SS behind STI, and of STI behind them",
     ),
+    Gap("STI with IF set begins no shadow (SDM vol. 2B, STI)", "no shadow behind STI where IF was set"),
     Gap(
         "reserved bits of DR6 and DR7: fixed values; of their high halves: #GP(0)",
         "fixed values of the reserved bits of DR6 and DR7",
@@ -84,16 +85,14 @@ GAPS: Final = (
     ),
     Gap(
         "LOCK before what cannot be locked, 8F and C6, C7 with ModRM.reg not 0: #UD",
-        "#UD for LOCK before MOV, BT and POP, and for POP with ModRM.reg not 0",
-        always=True,
+        "#UD for LOCK before MOV, BT and POP, and for POP with ModRM.reg not 0; LOCK before BTS of a register, which "
+        "ends v2e",
     ),
     Gap(
         "EXTRQ, INSERTQ, MOVNTSS, MOVNTSD (SSE4A): #UD, as no model has them; NOP (0F 18 to 1F) and PREFETCHh before "
-        "the P6",
-        "#UD for SSE4A, and for NOP (0F 1F) and PREFETCHh before the P6",
+        "the P6; PREFETCHW (0F 0D) before long mode",
+        "#UD for SSE4A, for NOP (0F 1F) and PREFETCHh before the P6, and for PREFETCHW on models without it",
     ),
-    Gap("the same of SSE4A in 64-bit mode", "#UD for SSE4A in 64-bit mode", always=True),
-    Gap("PREFETCHW (0F 0D) on models before long mode: #UD", "#UD for PREFETCHW on models without it", always=True),
     Gap("LTR and LLDT: null, wrong, busy and absent descriptors", "LTR of a null selector"),
     Gap(
         "RDTSC, RDTSCP, RDPMC on virtual time; CR4.TSD, CR4.PCE; writes to the TSC",
@@ -118,10 +117,12 @@ GAPS: Final = (
     Gap(
         "16-byte alignment of SSE memory operands (MOVAPS, MOVDQA, PADDB m128, MOVNTPS): #GP(0)",
         "#GP(0) for SSE operands that are not aligned",
-        always=True,
     ),
-    Gap("reserved bits of MXCSR in LDMXCSR: #GP(0)", "#GP(0) for reserved bits of MXCSR in LDMXCSR"),
-    Gap("the same in FXRSTOR", "#GP(0) for reserved bits of MXCSR in FXRSTOR", always=True),
+    Gap("reserved bits of MXCSR in LDMXCSR, FXRSTOR and XRSTOR: #GP(0)", "#GP(0) for reserved bits of MXCSR"),
+    Gap(
+        "FBSTP of what has no 18 digits stores the indefinite value, and -0 its sign",
+        "FBSTP's indefinite value, and its sign of -0",
+    ),
     Gap(
         "SSE exceptions: flags of MXCSR, #XM",
         "SSE exceptions, and their flags in MXCSR",

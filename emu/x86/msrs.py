@@ -14,12 +14,12 @@ from typing import Final
 from emu.record import dataclass
 from emu.x86 import cpuid
 from emu.x86.cpuid import CpuModel
+from emu.x86.state import PAT_RESET
 
 TSC, APIC_BASE, FEATURE_CONTROL, TSC_ADJUST, MISC_ENABLE = 0x10, 0x1B, 0x3A, 0x3B, 0x1A0
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x174, 0x175, 0x176
 EFER, STAR, LSTAR, CSTAR, FMASK = (0xC0000080 + n for n in range(5))
 FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX = (0xC0000100 + n for n in range(4))
-PAT_RESET: Final = 0x0007040600070406
 APIC_BASE_RESET: Final = 0xFEE00900  #: at FEE00000h, globally enabled, the boot processor
 VARIABLE_RANGES: Final = 8
 FIXED_RANGES: Final = (0x250, 0x258, 0x259, *range(0x268, 0x270))

@@ -168,10 +168,10 @@ def _two_byte() -> dict[int, tuple[str, str]]:
     table |= dict.fromkeys((81, 88, 89, 92, 93, 94, 95), ("rS", ""))
     table |= dict.fromkeys((82, 83), ("sse", "")) | dict.fromkeys(range(84, 88), ("ro", ""))
     table |= dict.fromkeys((96, 97, 98), ("sse", ""))  # punpckl: 4 bytes with MMX, 16 with SSE
-    table |= dict.fromkeys((*range(99, 110), *range(116, 119), 208, *range(209, 214)), ("rM", ""))
+    table |= dict.fromkeys((*range(99, 110), *range(116, 119), *range(209, 214)), ("rM", ""))
     table |= dict.fromkeys((*range(216, 230), *range(232, 240), *range(241, 247), *range(248, 255)), ("rM", ""))
     table |= dict.fromkeys(range(128, 144), ("", "z")) | dict.fromkeys(range(144, 160), ("wb", ""))
-    table |= dict.fromkeys((108, 109, 124, 125), ("ro", ""))
+    table |= dict.fromkeys((108, 109, 124, 125, 208), ("ro", ""))
     return table
 
 

@@ -22,6 +22,8 @@ CR4_PSE = 1 << 4
 CR4_PAE = 1 << 5
 EFER_LME = 1 << 8
 EFER_LMA = 1 << 10
+#: IA32_PAT after RESET (SDM vol. 3A, 12.12.4).
+PAT_RESET = 0x0007040600070406
 #: EDX after RESET of a state made for no model in particular: family 6, model 6, stepping 3 (SDM vol. 3A, 10.1.2).
 RESET_SIGNATURE = 0x663
 RFLAGS_TF = 1 << 8
@@ -151,6 +153,11 @@ class CpuState:
     def sysenter(self) -> tuple[int, int]:
         """IA32_SYSENTER_ESP and IA32_SYSENTER_EIP; 0 of a CPU without them."""
         return self.msrs.get(0x175, 0), self.msrs.get(0x176, 0)
+
+    @property
+    def pat(self) -> int:
+        """IA32_PAT; what it is after RESET of a CPU without it."""
+        return self.msrs.get(0x277, PAT_RESET)
 
     @property
     def cpl(self) -> int:

@@ -1,9 +1,11 @@
-"""Which extension each MMX and SSE instruction, RDMSR and WRMSR came with: a CPU model without it answers with #UD.
+"""Which extension each MMX and SSE instruction, RDMSR, WRMSR and PREFETCHW came with: a CPU model without it answers
+with #UD.
 
 The letters of an opcode behind 0Fh stand for its forms without a mandatory prefix, with 66, with F3, with F2:
-m MMX, s SSE, 2 SSE2, 3 SSE3, a SSE4A, r MSRs, n the NOPs with ModRM of the P6, - none (another instruction, or
-reserved). SDM vol. 2A to 2C, "CPUID Feature Flag" of each instruction; vol. 2D, tables A-3 and A-4; AMD64 APM vol. 3,
-appendix A. Of later extensions (0F 38 and 0F 3A) Unicorn asks CPUID.
+m MMX, s SSE, 2 SSE2, 3 SSE3, a SSE4A, r MSRs, n the NOPs with ModRM of the P6, w PREFETCHW, - none (another
+instruction, or reserved). SDM vol. 2A to 2C, "CPUID Feature Flag" of each instruction; vol. 2D, tables A-3 and A-4;
+AMD64 APM vol. 3, appendix A. Of later extensions (0F 38 and 0F 3A) Unicorn asks CPUID; 5 SSSE3, 4 SSE4.1, 6 SSE4.2,
+e AES and p PCLMULQDQ are what the C helper has to know of the model before it asks for aligned operands.
 """
 
 from __future__ import annotations
@@ -17,10 +19,14 @@ from emu.x86.cpuid import CpuModel
 
 #: By letter, as bits of a mask.
 EXTENSIONS: Final[Mapping[str, int]] = MappingProxyType(
-    {"-": 0, "m": 1, "s": 2, "2": 4, "3": 8, "r": 16, "a": 32, "n": 64}
-)
+    {
+        "-": 0, "m": 1, "s": 2, "2": 4, "3": 8, "r": 16, "a": 32, "n": 64, "w": 128,
+        "5": 256, "4": 512, "6": 1024, "e": 2048, "p": 4096,
+    }
+)  # fmt: skip
 
 _RANGES: Final = (
+    (0x0D, 0x0D, "wwww"),
     (0x10, 0x11, "s2s2"), (0x12, 0x12, "s233"), (0x13, 0x15, "s2--"), (0x16, 0x16, "s23-"), (0x17, 0x17, "s2--"),
     (0x18, 0x1F, "nnnn"),
     (0x28, 0x29, "s2--"), (0x2A, 0x2A, "s2s2"), (0x2B, 0x2B, "s2aa"), (0x2C, 0x2D, "s2s2"), (0x2E, 0x2F, "s2--"),
@@ -57,5 +63,8 @@ def denied(model: CpuModel) -> int:
         ("m", model.edx1 & cpuid.MMX), ("s", model.edx1 & cpuid.SSE), ("2", model.edx1 & cpuid.SSE2),
         ("3", model.ecx1 & cpuid.SSE3), ("r", model.edx1 & cpuid.MSR),
         ("a", model.ecx8 & cpuid.SSE4A), ("n", model.family >= 6),
+        ("w", model.ecx8 & cpuid.PREFETCHW or model.edx8 & (cpuid.LM | cpuid.THREE_D_NOW)),
+        ("5", model.ecx1 & cpuid.SSSE3), ("4", model.ecx1 & cpuid.SSE41), ("6", model.ecx1 & cpuid.SSE42),
+        ("e", model.ecx1 & cpuid.AES), ("p", model.ecx1 & cpuid.PCLMULQDQ),
     )  # fmt: skip
     return sum(EXTENSIONS[letter] for letter, present in words if not present)

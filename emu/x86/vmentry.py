@@ -11,11 +11,9 @@ from types import MappingProxyType
 from typing import Final
 
 from emu.record import dataclass
-from emu.x86 import flags
 from emu.x86.descriptors import parse_descriptor
 from emu.x86.modes import REAL_LIMIT
 from emu.x86.paging import MAX_PHYSICAL_BITS, ReadPhysical, translate
-from emu.x86.register_writes import ACCESS_UNUSABLE
 from emu.x86.state import (
     CR0_PE,
     CR0_PG,
@@ -23,17 +21,14 @@ from emu.x86.state import (
     EFER_LMA,
     EFER_LME,
     RFLAGS_VM,
-    RFLAGS_ZERO,
     SEGMENTS,
     CpuState,
     Segment,
 )
+from emu.x86.vmentry_controls import CR4_RESERVED, control_rules, msr_rules
+from emu.x86.vmentry_rule import Broken, canonical, usable
 
 CR0_NW, CR0_CD = 1 << 29, 1 << 30
-#: The flag that is always 1 (SDM vol. 1, 3.4.3).
-RFLAGS_ONE = 1 << 1
-#: Of CR4 no CPU of Intel's has other bits (SDM vol. 3A, 2.5). Which of them one has is in its CPUID.
-CR4_RESERVED = ~flags.mask(flags.CR4)
 #: AMD's have none of VMXE, SMXE, KL, PKS and UINTR (APM vol. 2, figure 3-6).
 CR4_RESERVED_AMD = CR4_RESERVED | 1 << 13 | 1 << 14 | 1 << 19 | 1 << 24 | 1 << 25
 #: SCE, LME, LMA, NXE, SVME to TCE, MCOMMIT, INTWB, UAIE, AIBRSE (APM vol. 2, figure 3-9).
@@ -53,20 +48,6 @@ PDPTES, PDPT_BASE = 4, 0xFFFFFFE0
 PDPTE_RESERVED = 0x1E6 | (1 << 64) - (1 << MAX_PHYSICAL_BITS)
 ACCESS_S, ACCESS_P, ACCESS_RESERVED, ACCESS_G = 0x10, 0x80, 0xF00, 0x8000
 REMEMBERED: Final = 4096  #: states that were judged
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A rule that does not hold: `register` is what would have to be loaded anew ("ss", "cr0", "rflags"), `text` says
-    it with the values, `source` is the rule's section."""
-
-    register: str
-    text: str
-    source: str
-    unloaded: bool = False  #: it holds only if no descriptor has been loaded into the register (see `unless_loaded`)
-
-    def __str__(self) -> str:
-        return f"{self.text} ({self.source})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +120,6 @@ class Judged:
         return found
 
 
-def usable(segment: Segment) -> bool:
-    """The cache can be used for accesses. A cache of a null selector has no rights at all."""
-    access = segment.access
-    return not access & ACCESS_UNUSABLE and bool(access & 0xFF)
-
-
 # -- VT-x
 
 
@@ -153,7 +128,7 @@ def _vtx2006(state: CpuState) -> Iterator[Broken]:
         yield from _as_v86(state)
     else:
         yield from _protected(state, unrestricted=False)
-    yield from _vtx_common(state)
+    yield from control_rules(state)
 
 
 def _vtx(state: CpuState) -> Iterator[Broken]:
@@ -161,7 +136,8 @@ def _vtx(state: CpuState) -> Iterator[Broken]:
         yield from _as_v86(state)
     else:
         yield from _protected(state, unrestricted=True)
-    yield from _vtx_common(state)
+    yield from control_rules(state)
+    yield from msr_rules(state)
 
 
 def _as_v86(state: CpuState) -> Iterator[Broken]:
@@ -288,7 +264,7 @@ def _base(name: str, base: int, source: str) -> Iterator[Broken]:
     """Of a base above 32 bits."""
     if name in ("cs", "ss", "ds", "es"):
         yield Broken(name, f"{name.upper()} base {base:#x} has more than 32 bits", source)
-    elif not _canonical(base):
+    elif not canonical(base):
         yield Broken(name, f"{name.upper()} base {base:#x} is not canonical", source)
 
 
@@ -310,49 +286,6 @@ def _task(state: CpuState, source: str) -> Iterator[Broken]:
         yield from _cache("ldtr", ldtr, source, system=True)
 
 
-def _vtx_common(state: CpuState) -> Iterator[Broken]:
-    """Control registers, tables, RIP, RFLAGS and activity: the same with and without unrestricted guest."""
-    controls = "SDM 3C 26.3.1.1"
-    long = bool(state.efer & EFER_LMA)
-    if state.cr0 & CR0_PG and not state.cr0 & CR0_PE:
-        yield Broken("cr0", f"CR0 {state.cr0:#x} has PG without PE", controls)
-    if state.cr0 & CR0_PG and long != bool(state.efer & EFER_LME):
-        yield Broken("efer", f"EFER {state.efer:#x}: LMA is not LME with paging on", controls)
-    if long and not state.cr4 & CR4_PAE:
-        yield Broken("cr4", f"CR4 {state.cr4:#x} has no PAE in IA-32e mode", controls)
-    if long and not state.cr0 & CR0_PG:
-        yield Broken("cr0", f"CR0 {state.cr0:#x} has no PG in IA-32e mode", controls)
-    if reserved := state.cr4 & CR4_RESERVED:
-        yield Broken("cr4", f"CR4 {state.cr4:#x} has reserved bits {reserved:#x}", controls)
-    if state.cr3 >> MAX_PHYSICAL_BITS:
-        yield Broken("cr3", f"CR3 {state.cr3:#x} has more than {MAX_PHYSICAL_BITS} bits", controls)
-    if (dr7 := state.dr[7]) >> 32:
-        yield Broken("dr7", f"DR7 {dr7:#x} has more than 32 bits", controls)
-    for name, address in zip(("sysenter_esp", "sysenter_eip"), state.sysenter, strict=True):
-        if not _canonical(address):
-            yield Broken(name, f"{name.upper()} {address:#x} is not canonical", controls)
-    for name, table in (("gdtr", state.gdtr), ("idtr", state.idtr)):
-        if table.limit > 0xFFFF:
-            yield Broken(name, f"{name.upper()} limit {table.limit:#x} is above 0xffff", "SDM 3C 26.3.1.3")
-        if not _canonical(table.base):
-            yield Broken(name, f"{name.upper()} base {table.base:#x} is not canonical", "SDM 3C 26.3.1.3")
-    running = "SDM 3C 26.3.1.4"
-    if not state.long64:
-        if state.rip >> 32:
-            yield Broken("rip", f"RIP {state.rip:#x} has more than 32 bits outside 64-bit mode", running)
-    elif state.rip >> 48 not in (0, 0xFFFF):  # bit 47 may differ: the first fetch faults, not the entry
-        yield Broken("rip", f"RIP {state.rip:#x} is not canonical: bits 63 to 48 differ", running)
-    if state.rflags & RFLAGS_ZERO & (1 << 64) - 1 or not state.rflags & RFLAGS_ONE:
-        yield Broken("rflags", f"RFLAGS {state.rflags:#x} has reserved bits set, or bit 1 clear", running)
-    if state.rflags & RFLAGS_VM and (long or not state.cr0 & CR0_PE):
-        yield Broken("rflags", "RFLAGS.VM is set outside protected mode", running)
-    activity = "SDM 3C 26.3.1.5"
-    if state.halted and state.ss.dpl:
-        yield Broken("ss", f"halted with SS.DPL {state.ss.dpl}, not 0", activity)
-    if state.halted and state.shadow:
-        yield Broken("rflags", "halted in the shadow of STI or MOV SS", activity)
-
-
 def _pointers(state: CpuState, read: ReadPhysical) -> Iterator[Broken]:
     """The page-directory-pointer-table entries, which PAE paging outside IA-32e mode loads with CR3. Without EPT those
     in memory are looked at; with it those that the hypervisor has loaded, from the same place."""
@@ -367,10 +300,6 @@ def _pointers(state: CpuState, read: ReadPhysical) -> Iterator[Broken]:
         if entry & 1 and (reserved := entry & PDPTE_RESERVED):
             text = f"PDPTE{number} at {base + 8 * number:#x} is {entry:#x}, with reserved bits {reserved:#x}"
             yield Broken("cr3", text, "SDM 3C 26.3.1.6")
-
-
-def _canonical(address: int) -> bool:
-    return address >> 47 in (0, 0x1FFFF)
 
 
 # -- SVM

@@ -90,16 +90,20 @@ transfer, IRET or INT; what interrupts load is not meant."""
 
 @command("catch", "breaks", "stop at EVENT, with `if` where EXPRESSION is not 0", _EVENT, details=_CATCHES)
 def catch(session: Session, args: Args) -> Result:
-    event, condition = args["event"]
-    point = session.debugger.add_catch(event, owner=OWNER, condition=_condition(session, condition))
-    return Result((_copy(point),))
+    return _catch(session, args)
 
 
 @command("tcatch", "breaks", "stop once at EVENT, see catch", _EVENT)
 def tcatch(session: Session, args: Args) -> Result:
-    event, condition = args["event"]
-    point = session.debugger.add_catch(event, owner=OWNER, temporary=True, condition=_condition(session, condition))
-    return Result((_copy(point),))
+    return _catch(session, args, temporary=True)
+
+
+def _catch(session: Session, args: Args, temporary: bool = False) -> Result:
+    event, condition, hint = args["event"]
+    point = session.debugger.add_catch(
+        event, owner=OWNER, temporary=temporary, condition=_condition(session, condition)
+    )
+    return Result((_copy(point),), text=hint)
 
 
 def _chosen(session: Session, numbers: tuple[int, ...], own: bool = False) -> list[Breakpoint]:

@@ -66,7 +66,8 @@ def protected_mode() -> bool:
     """CR0.PE without EFLAGS.VM. Raises gdb.GdbError without a target of v2e's."""
     if gdb.parse_and_eval("$cs_base").type.code == gdb.TYPE_CODE_VOID:
         raise gdb.GdbError("no v2e is connected that has segments")
-    return bool(int(gdb.parse_and_eval("(int)$cr0")) & 1) and not int(gdb.parse_and_eval("(int)$eflags")) >> 17 & 1
+    # Without a cast: gdb refuses one of flags to an integer of another width, and CR0 has 64 bits in 64-bit mode.
+    return bool(int(gdb.parse_and_eval("$cr0")) & 1) and not int(gdb.parse_and_eval("$eflags")) >> 17 & 1
 
 
 def flat(name: str) -> bool:

@@ -89,8 +89,8 @@ class ModeFollower:
         self.mode = None
 
     def on_register_changed(self, event: object) -> None:
-        # Not now: gdb is in the middle of the assignment.
-        gdb.post_event(drop_registers)
+        # At once: a script run by `gdb -batch` has no event loop, and what is posted there ends gdb by a fault.
+        drop_registers()
 
 
 class Dropped(gdb.Command):  # type: ignore[misc]  # only gdb knows its own module

@@ -356,7 +356,12 @@ def attach(context: Context, message: messages.Attach) -> Answer:
 
 
 def restart(context: Context, message: messages.Restart) -> Answer:
+    """Outside of extended mode as gdbserver: `R` is no packet that it knows, `vRun` an error."""
     assert isinstance(context.target, Restarts)
+    if not context.extended:
+        if not message.replies:
+            return UNSUPPORTED
+        raise TargetError("this connection has the machine already; `target extended-remote` can restart it by `run`")
     context.target.halt()
     context.target.restart()
     context.forget_layout()
@@ -426,7 +431,10 @@ HANDLERS = (
         (Detaches,),
     ),
     Handler(
-        (("R XX", "restart from power-on, without an answer"), ("vRun;...", "restart, answered by a stop reply")),
+        (
+            ("R XX", "in extended mode: restart from power-on, without an answer"),
+            ("vRun;...", "in extended mode: restart, answered by a stop reply"),
+        ),
         messages.Restart,
         restart,
         (Restarts,),

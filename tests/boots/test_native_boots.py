@@ -3,7 +3,9 @@ each policy."""
 
 from __future__ import annotations
 
+import functools
 import random
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,6 +78,31 @@ def _machine(boot: Boot, options: list[str], *more: str) -> BootMachine:
     return BootMachine([*options, *more], until=boot.event, limit=boot.budget * MILLION)
 
 
+#: What a boot has come to: the fingerprint, the screen, and what was sent.
+End = tuple[object, ...]
+
+
+def _end(machine: BootMachine) -> End:
+    return machine.debugger.fingerprint(), machine.screen, machine.serial, machine.debugcon
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[list[str], End]]:
+    """Options of a row under a firmware, and how it ends without a hypervisor: each is booted once."""
+
+    @functools.cache
+    def booted(name: str, firmware: str) -> tuple[list[str], End]:
+        boot = _row(name)
+        options = _options(boot, firmware, tmp_path_factory.mktemp("row"))
+        machine = _machine(boot, options)
+        walk(boot, machine)
+        found = _end(machine)
+        machine.close()
+        return options, found
+
+    return booted
+
+
 def _transitions(machine: BootMachine) -> Transitions:
     transitions = machine.debugger.machine.transitions
     assert transitions is not None
@@ -84,17 +111,17 @@ def _transitions(machine: BootMachine) -> Transitions:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "firmware", "policy"), _rows())
-def test_a_boot_is_the_same_to_the_byte_under_the_model(name: str, firmware: str, policy: str, tmp_path: Path) -> None:
-    boot, found = _row(name), []
-    options = _options(boot, firmware, tmp_path)
-    for more in ((), ("--hypervisor", "model", "--policy", policy)):
-        machine = _machine(boot, options, *more)
-        walk(boot, machine)
-        found.append((machine.debugger.fingerprint(), machine.screen, machine.serial, machine.debugcon))
-        if policy == "native" and more:
-            assert _transitions(machine).ledger.native > 0
-        machine.close()
-    assert found[1] == found[0]
+def test_a_boot_is_the_same_to_the_byte_under_the_model(
+    name: str, firmware: str, policy: str, plain: Callable[[str, str], tuple[list[str], End]]
+) -> None:
+    options, expected = plain(name, firmware)
+    boot = _row(name)
+    machine = _machine(boot, options, "--hypervisor", "model", "--policy", policy)
+    walk(boot, machine)
+    if policy == "native":
+        assert _transitions(machine).ledger.native > 0
+    assert _end(machine) == expected
+    machine.close()
 
 
 #: Row, firmware, the policy that is disturbed, and how many forced moves there and back. Those that are not left to
@@ -134,29 +161,44 @@ def _enterable(plain: BootMachine, end: int, numbers: random.Random, count: int)
     return sorted(numbers.sample(sorted(found), count))
 
 
+@pytest.fixture(scope="module")
+def places_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, int], tuple[list[str], list[int], End]]:
+    """Options of a row under a firmware, so many places at which its state can be entered with its end behind them, and
+    what it is there without a hypervisor: each is looked for once."""
+
+    @functools.cache
+    def found(name: str, firmware: str, count: int) -> tuple[list[str], list[int], End]:
+        boot = _row(name)
+        options = _options(boot, firmware, tmp_path_factory.mktemp("trips"))
+        plain = _machine(boot, options)
+        plain.run()
+        end = plain.retired - 1  # an instant of the guest's: the boot may end while it idles
+        plain.close()
+        plain = _machine(boot, options)
+        places = _enterable(plain, end, random.Random(count), count)
+        plain.debugger.machine.run(end)
+        expected = plain.debugger.fingerprint(), plain.screen
+        plain.close()
+        return options, [*places, end], expected
+
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "firmware", "policy", "count"), TRIPS)
 def test_round_trips_at_any_place_of_a_boot_change_nothing(
-    name: str, firmware: str, policy: str, count: int, tmp_path: Path
-) -> None:
+    name: str, firmware: str, policy: str, count: int,
+    places_of: Callable[[str, str, int], tuple[list[str], list[int], End]],
+) -> None:  # fmt: skip
     """A move to the other CPU and one back, of one instruction or some, as often as is said, wherever the state can be
     entered: to native execution where all is emulated, and to the emulator where the policy is to be native."""
-    boot, numbers = _row(name), random.Random(count)
-    options = _options(boot, firmware, tmp_path)
-    plain = _machine(boot, options)
-    plain.run()
-    end = plain.retired - 1  # an instant of the guest's: the boot may end while it idles
-    plain.close()
-    plain = _machine(boot, options)
-    places = _enterable(plain, end, numbers, count)
-    plain.debugger.machine.run(end)
-    expected = plain.debugger.fingerprint(), plain.screen
-    plain.close()
-    held = _machine(boot, options, "--hypervisor", "model", "--policy", policy)
+    numbers = random.Random(f"{name} {policy} {count}")
+    options, places, expected = places_of(name, firmware, count)
+    held = _machine(_row(name), options, "--hypervisor", "model", "--policy", policy)
     machine, transitions = held.debugger.machine, _transitions(held)
     moves = {True: 0, False: 0}
-    for place, following in pairwise([*places, end]):
+    for place, following in pairwise(places):
         assert machine.run(place).reason is MachineStop.LIMIT
         machine.service()
         state, native = transitions.state(), transitions.native
@@ -172,6 +214,6 @@ def test_round_trips_at_any_place_of_a_boot_change_nothing(
         transitions.force(None)
     assert sum(moves.values()) == count
     assert moves[False] == count if policy == "emulated" else moves[True] > count // 4
-    machine.run(end)
+    machine.run(places[-1])
     assert (held.debugger.fingerprint(), held.screen) == expected
     held.close()

@@ -1,5 +1,5 @@
-"""Random streams that load segments in protected mode: of all types, present or not, of each DPL, null, beyond the table,
-by MOV, POP and LxS, with accesses by way of them; VERR, VERW, LAR and LSL of the same selectors.
+"""Random streams that load segments in protected mode: of all types, present or not, of each DPL, null, beyond a
+table, by MOV, POP and LxS, with accesses by way of them; VERR, VERW, LAR and LSL of the same selectors.
 
 GS stays what the image needs it for. SS is given stacks of another limit, size or none at all: the refused ones leave
 it as it was. What an exception pushes, code included, is printed; which descriptors were accessed is summed up.
@@ -24,7 +24,8 @@ DESCRIPTORS = {
     "absent code": (0x20000, 0xFFFF, 0x1A, 0), "TSS": (0x9600, 0x67, 0x89, 0), "16-bit TSS": (0x9600, 0x2B, 0x81, 0),
     "LDT": (0x9400, 0x3F, 0x82, 0), "call gate": (8, 0, 0x8C, 0), "interrupt gate": (8, 0, 0x8E, 0),
     "task gate": (0, 0, 0x85, 0), "type 0": (0, 0xFFFF, 0x80, 0), "type 8": (0, 0xFFFF, 0x88, 0),
-    "stack": (0x40000, 0xFFFF, 0x92, 0), "big stack": (0x40000, 0xFFFF, 0x92, 4), "down stack": (0x40000, 0xFFF, 0x96, 0),
+    "stack": (0x40000, 0xFFFF, 0x92, 0), "big stack": (0x40000, 0xFFFF, 0x92, 4),
+    "down stack": (0x40000, 0xFFF, 0x96, 0),
 }  # fmt: skip
 NAMES = tuple(DESCRIPTORS)
 #: In the LDT: a data segment of each ring, an absent one, code.

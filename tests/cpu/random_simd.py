@@ -14,9 +14,13 @@ from cpu.random_integers import Integers
 from cpu.random_streams import AF
 
 #: What MMX and SSE2 have alike (SDM vol. 1, 5.4, 5.5.3 and 5.6.3), register or memory and register.
-PACKED = tuple(
-    ["paddb", "paddw", "paddd", "paddq", "psubb", "psubw", "psubd", "psubq", "paddsb", "paddsw", "paddusb", "paddusw", "psubsb", "psubsw", "psubusb", "psubusw", "pmullw", "pmulhw", "pmulhuw", "pmuludq", "pmaddwd", "pand", "pandn", "por", "pxor", "pcmpeqb", "pcmpeqw", "pcmpeqd", "pcmpgtb", "pcmpgtw", "pcmpgtd", "packsswb", "packssdw", "packuswb", "punpcklbw", "punpcklwd", "punpckldq", "punpckhbw", "punpckhwd", "punpckhdq", "pavgb", "pavgw", "pminub", "pmaxub", "pminsw", "pmaxsw", "psadbw"]
-)
+PACKED = (
+    "paddb", "paddw", "paddd", "paddq", "psubb", "psubw", "psubd", "psubq", "paddsb", "paddsw", "paddusb", "paddusw",
+    "psubsb", "psubsw", "psubusb", "psubusw", "pmullw", "pmulhw", "pmulhuw", "pmuludq", "pmaddwd", "pand", "pandn",
+    "por", "pxor", "pcmpeqb", "pcmpeqw", "pcmpeqd", "pcmpgtb", "pcmpgtw", "pcmpgtd", "packsswb", "packssdw",
+    "packuswb", "punpcklbw", "punpcklwd", "punpckldq", "punpckhbw", "punpckhwd", "punpckhdq", "pavgb", "pavgw",
+    "pminub", "pmaxub", "pminsw", "pmaxsw", "psadbw",
+)  # fmt: skip
 SHIFTS = ("psllw", "pslld", "psllq", "psrlw", "psrld", "psrlq", "psraw", "psrad")
 #: Entries of the pool, of 16 bytes each.
 POOL = 96
@@ -236,7 +240,8 @@ class Sse(Mmx):
 
     def conversions(self) -> None:
         name = self.source.choice(
-            ("cvtps2dq", "cvttps2dq", "cvtdq2ps", "cvtps2pd", "cvtpd2ps", "cvtpd2dq", "cvttpd2dq", "cvtdq2pd", "cvtss2sd",
+            ("cvtps2dq", "cvttps2dq", "cvtdq2ps", "cvtps2pd", "cvtpd2ps", "cvtpd2dq", "cvttpd2dq", "cvtdq2pd",
+             "cvtss2sd",
              "cvtsd2ss", "cvtss2si", "cvttss2si", "cvtsd2si", "cvttsd2si", "cvtsi2ss", "cvtsi2sd")
         )  # fmt: skip
         size = 8 if name.removeprefix("cvtt").removeprefix("cvt")[:2] in ("pd", "sd") else 4

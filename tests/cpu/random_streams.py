@@ -151,7 +151,7 @@ class Stream:
         return found
 
     def text(self) -> str:
-        """The whole image as nasm source: ROM_SIZE bytes of ROM, then the offsets of all instructions and block ends."""
+        """The whole image as nasm source: ROM_SIZE bytes of ROM, then the offsets of instructions and block ends."""
         self.source = random.Random(" ".join(filter(None, (self.kind, self.mode, str(self.seed)))))
         settings = {"BITS_": self.bits, "REAL": int(self.mode == "real"), "PASSES": self.passes}
         settings |= {"SEED": self.seed & 0xFFFF, **dict.fromkeys(self.symbols, 1)}

@@ -37,9 +37,10 @@ IMAGES = {
     "cpu_fetch": 68,
     "cpu_tsc": 11,
     "cpu_control": 119,
+    "cpu_forms": 1537,
 }
 #: Images that take seconds in slices.
-_LONG = ("cpu_task", "cpu_gate", "cpu_virtual")
+_LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms")
 #: Much above the longest image's length (500,000).
 LIMIT = 3_000_000
 
@@ -172,7 +173,7 @@ def by_test(lines: tuple[str, ...]) -> dict[str, str]:
 
 
 #: Images of what only the C helper meets (docs/fidelity.md).
-_WITH_HELPER = frozenset(("cpu_task", "cpu_gate", "cpu_virtual", "cpu_far", "cpu_fetch", "cpu_control"))
+_WITH_HELPER = frozenset(("cpu_task", "cpu_gate", "cpu_virtual", "cpu_far", "cpu_fetch", "cpu_control", "cpu_forms"))
 #: Of the other images, the checks that do.
 _CHECKS_WITH_HELPER = {"cpu_io": ("v86-pushfd",)}
 

@@ -95,6 +95,14 @@ BAD: dict[str, Callable[[dict[str, Any]], object]] = {
     "too many sites": change(sites=[{}] * 5000),
     "a short prior": change(prior=[1.0]),
     "a negative prior": change(prior=[-1.0] * 97),
+    "no prices": change(prices=None),
+    "four prices": change(prices=[1.0, 1.0, 1.0, 1.0]),
+    "a price that is no number": change(prices=[75_000.0, float("nan"), 75_000.0, 30.0, 1.0]),
+    "a price without end": change(prices=[float("inf"), 1.0, 1.0, 1.0, 1.0]),
+    "a price below all numbers": change(prices=[1.0, 1.0, 1.0, 1.0, float("-inf")]),
+    "a negative price": change(prices=[1.0, -1.0, 1.0, 1.0, 1.0]),
+    "a price of 400 digits": change(prices=[10**400, 1.0, 1.0, 1.0, 1.0]),
+    "a price that is a text": change(prices=["75000", 1.0, 1.0, 1.0, 1.0]),
     "an unknown cause": change_site(cause="magic"),
     "a cause that is a list": change_site(cause=[]),
     "an unknown mode": change_site(mode=99),
@@ -123,6 +131,15 @@ def test_a_file_that_is_wrong_is_refused_in_one_sentence(spoil: Callable[[dict[s
         learned.load(learner, file)
     assert "\n" not in str(refused.value)
     assert list(learner.sites) == before
+
+
+def test_a_price_above_all_numbers_is_refused_however_it_is_written(file: Path) -> None:
+    """1e999 is JSON, and becomes infinity."""
+    text = file.read_text()
+    assert text.count('"prices":[75000') == 1
+    file.write_text(text.replace('"prices":[75000', '"prices":[1e999', 1).replace("[1e999.0", "[1e999"))
+    with pytest.raises(LearnedError, match="inf is no number that it can be"):
+        learned.load(taught(5), file)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 100, b"[1, 2]", b"[" * 100_000, b'"text"', b"\xff\xfe{}"])

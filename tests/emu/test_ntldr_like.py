@@ -22,15 +22,22 @@ from emu.policies import policy_named
 from emu.seconds import second_named
 from emu.stops import StopKind
 from emu.transitions import NativeConfig
+from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CR0_PE, RFLAGS_VM
+from emu.x86.statediff import differences
 from emu.x86.vmentry import VTX2006
 from machines import seabios, seabios_pc
+from memories import ram_differences
 from screendump import qemu_picture
+from xenbridge.kvm.abi import KvmError
+from xenbridge.kvm.backend import Kind
+from xenbridge.kvm.probe import make_kvm, probe
 from xenbridge.model import make_model
 
 #: Geometry that all BIOSes agree on.
 SIZE = 20 * 16 * 63 * 512
 DONE = 0x21
+SLOWER = 20  #: than the host's is the guest's clock in native instructions
 POLICIES = (*(pytest.param(policy, marks=pytest.mark.slow) for policy in ("emulated", "native", "learn")), "dwell:50")
 
 
@@ -158,6 +165,33 @@ def test_it_is_the_same_to_the_byte_whoever_executes(policy: str, alone: Machine
     went = {transition.native for transition in hopping.transitions.history}
     if policy != "learn":  # which may find that it never pays
         assert went == (set() if policy == "emulated" else {False, True})
+    hopping.close()
+
+
+@pytest.mark.parametrize("policy", ["native", "dwell:50"])
+def test_under_kvm_memory_differs_in_the_accessed_bit_of_code_descriptors_alone(policy: str, alone: Machine) -> None:
+    """See `ram_differences`. The guest sees a part of the time that native instructions take, so that it is over before
+    the first tick, which would be a difference."""
+    try:
+        found = probe()
+    except KvmError as error:
+        pytest.skip(str(error))
+    if not found.runs >= {Kind.REAL, Kind.BIG_REAL}:
+        pytest.skip(f"{found.name} does not run real mode, in which this loader comes to everything else")
+    made, costs = config("pc"), Costs()
+    made.native = NativeConfig(make_kvm(), policy_named(policy, costs), costs)
+    hopping = build_machine(made)
+    assert hopping.transitions is not None
+    hopping.native_limit = 120_000_000_000
+    spent = hopping.transitions.spent
+    hopping.transitions.spent = lambda ns: spent(ns // SLOWER)
+    finish(hopping)
+    assert hopping.transitions.ledger.hops_in > 1
+    assert hopping.serial_text() == alone.serial_text() == expected_serial()
+    assert hopping.screen() == alone.screen() and hopping.picture().pixels == alone.picture().pixels
+    assert ram_differences(alone, hopping) == []
+    one, two = alone.executor.state(), hopping.executor.state()
+    assert {name for name, _, _ in differences(one, two)} <= {f"msr {TSC_ADJUST:#x}"}, "time alone"
     hopping.close()
 
 

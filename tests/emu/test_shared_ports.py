@@ -148,8 +148,10 @@ def test_a_count_not_loaded_yet_and_a_latched_status_are_the_devices() -> None:
 
 
 def test_skipped_time_is_told() -> None:
-    time, shared, _ = shared_pit()
-    time.clock.skip_to(time.clock.now + 12_345)
-    assert shared.skipped == time.clock.skipped
-    time.clock.restore(type(time.clock.save())(skipped=77))
+    made = debugger(rom(BODY)).machine
+    clock, shared = made.clock, made.board.shared_ports
+    clock.skip_to(clock.now + 12_345)
+    assert shared.skipped == clock.skipped == 12_345
+    clock.restore(type(clock.save())(skipped=77))
     assert shared.skipped == 77
+    made.close()

@@ -72,9 +72,31 @@ WITH_HELPER = {
     "sti; pop ss": "push ss\nout 0x70, al\nsti\npop ss\nmov sp, 0x7000\nhere: nop\nhlt",
     "mov ss; sti": "xor ax, ax\nout 0x70, al\nmov ss, ax\nsti\nmov sp, 0x7000\nhere: nop\nhlt",
     "sti; mov ds": "xor ax, ax\nout 0x70, al\nsti\nmov ds, ax\nhere: mov sp, 0x7000\nhlt",
+    "sti with if set": "sti\nnop\nout 0x70, al\nhere: sti\nnop\nhlt",
+    "sti with if set, raised by the one before": "sti\nnop\nsti\nout 0x70, al\nhere: nop\nhlt",
+    "sti; sti; sti": "out 0x70, al\nsti\nsti\nhere: sti\nnop\nhlt",
+    "sti with if set; mov ss": "xor ax, ax\nsti\nnop\nsti\nmov ss, ax\nout 0x70, al\nhere: nop\nhlt",
+    "mov ss; sti with if set": "xor ax, ax\nsti\nnop\nmov ss, ax\nsti\nout 0x70, al\nhere: nop\nhlt",
     "sti; mov ss; mov ss": "xor ax, ax\nout 0x70, al\nsti\nmov ss, ax\nmov ss, ax\nhere: nop\nhlt",
 }
 SEQUENCES |= {} if isinstance(HELPER, str) else WITH_HELPER
+
+
+@pytest.mark.skipif(isinstance(HELPER, str), reason="made by the C helper: docs/fidelity.md")
+@pytest.mark.parametrize("bits", [16, 32, 64])
+@pytest.mark.parametrize(("before", "shadow"), [("nop", True), ("sti\nnop", False), ("sti", False)])
+def test_sti_begins_a_shadow_where_if_was_clear_alone(bits: int, before: str, shadow: bool) -> None:
+    """SDM vol. 2B, STI: "If IF = 0, maskable hardware interrupts remain inhibited on the instruction boundary following
+    an execution of STI"; by one step, and by a run that ends behind it."""
+    for size in (1, 1000):
+        cpu = bare_cpu(f"{before}\nsti\nnop\nnop\nhlt", bits)
+        count = before.count("\n") + 2
+        cpu.run(count, size)
+        assert (cpu.engine.retired, cpu.engine.state().shadow, cpu.engine.interruptible()) == (
+            count,
+            shadow,
+            not shadow,
+        )
 
 
 @pytest.mark.parametrize("name", SEQUENCES)

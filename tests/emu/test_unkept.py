@@ -22,13 +22,6 @@ CASES = {
         "fninit\npush 0x77f\nfldcw [esp]\nfldpi\nsub esp, 12\nfstp tword [esp]\nmov eax, [esp]\nhlt",
         0x2168C235,
     ),
-    "reserved bit in FXRSTOR": (  # #GP(0)
-        SSE + "fxsave [0x3000]\nmov dword [0x3018], 0x11f80\nfxrstor [0x3000]\nhlt",
-        0x600,
-    ),
-    "MOVAPS at an odd address": (SSE + "movaps xmm0, [0x2001]\nhlt", 0x600),  # #GP(0)
-    "PADDB at an odd address": (SSE + "paddb xmm0, [0x2001]\nhlt", 0x600),  # #GP(0)
-    "MOVNTPS at an odd address": (SSE + "movntps [0x2001], xmm0\nhlt", 0x600),  # #GP(0)
     "flags of MXCSR": (  # 1F84h
         SSE + "xorps xmm0, xmm0\npush 0x3f800000\nmovss xmm1, [esp]\ndivss xmm1, xmm0\nstmxcsr [esp]\nmov eax, [esp]\n"
         "hlt",

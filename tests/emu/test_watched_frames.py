@@ -31,10 +31,27 @@ def machine(body: str, bits: int) -> BareCpu:
     return bare_cpu(f"mov si, {TIMES}\nl: {source}\ndec si\njnz l\nhlt", bits)
 
 
-def accesses(body: str, bits: int, watch: Watch) -> list[int]:
+class Again:
+    """A machine that begins anew for each watch: memory, CPU and count as at first, the code translated again."""
+
+    def __init__(self, body: str, bits: int) -> None:
+        self.cpu = machine(body, bits)
+        self._state, self._memory = self.cpu.engine.state(), self.cpu.memory.save()
+        self._code = self.cpu.read(CODE, 0x1000)
+
+    def watching(self, watch: Watch) -> BareCpu:
+        cpu = self.cpu
+        cpu.memory.restore(self._memory)
+        cpu.write(CODE, self._code)
+        cpu.engine.load(self._state)
+        cpu.engine.set_retired(0)
+        cpu.engine.set_watchpoints((watch,))
+        return cpu
+
+
+def accesses(cpu: BareCpu) -> list[int]:
     """Behind which instructions (retired) the watch is hit when each runs alone."""
-    cpu, found = machine(body, bits), []
-    cpu.engine.set_watchpoints((watch,))
+    found = []
     while (exit := cpu.engine.run(1)).reason is not ExitReason.HALT:
         if exit.reason is ExitReason.WATCHPOINT:
             found.append(cpu.engine.retired)
@@ -46,19 +63,20 @@ def accesses(body: str, bits: int, watch: Watch) -> list[int]:
 @pytest.mark.parametrize("access", [Access.READ, Access.WRITE])
 @pytest.mark.parametrize("body", BODIES)
 def test_a_run_with_a_watched_stack_ends_as_one_without(body, access, bits):
-    plain = machine(body, bits)
+    plain, watched, stepped = machine(body, bits), Again(body, bits), Again(body, bits)
     assert plain.run(1000).reason is ExitReason.HALT
     hits = 0
     for below in range(1, 6 * bits // 8 + 1):
         watch = Watch(STACK - below, 1, access)
-        cpu, stops = machine(body, bits), []
-        cpu.engine.set_watchpoints((watch,))
+        cpu, stops = watched.watching(watch), []
         while (exit := cpu.run(1000)).reason is ExitReason.WATCHPOINT:
             stops.append(cpu.engine.retired)
         assert exit.reason is ExitReason.HALT
         assert cpu.engine.retired == plain.engine.retired
         assert cpu.engine.state() == plain.engine.state()
         assert cpu.read(CODE, STACK - CODE) == plain.read(CODE, STACK - CODE)
-        assert stops == accesses(body, bits, watch)
+        assert stops == accesses(stepped.watching(watch))
         hits += len(stops)
     assert hits >= 2 * TIMES
+    for cpu in (plain, watched.cpu, stepped.cpu):
+        cpu.engine.close()

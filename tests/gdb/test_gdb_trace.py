@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,23 @@ def test_frames_show_registers_memory_and_variables_of_their_moment(gdb: Gdb, tm
         gdb.cmd("continue")
     with pytest.raises(GdbError, match="cannot be changed"):
         gdb.cmd("set $eax = 1")
+
+
+@boot_loop
+def test_gdb_learns_from_the_frame_s_document_what_it_need_not_ask_for(gdb: Gdb, tmp_path: Path) -> None:
+    gdb.cmd(f"trace *{WORK:#x}")
+    act(gdb, tmp_path, 1, "collect $regs", f"collect {COUNTS}")
+    gdb.cmd("tstart")
+    run_to(gdb, 3)
+    gdb.cmd("tstop")
+    assert "Looking at trace frame" not in gdb.cmd("tstatus")
+    gdb.cmd("tfind 1")
+    assert "Looking at trace frame 1, tracepoint 1" in gdb.cmd("tstatus")
+    gdb.cmd("set debug remote 1")
+    assert "{2, 1, <unavailable>, <unavailable>}" in gdb.cmd("output *(short *)0x500@4")
+    assert "<unavailable>" in (text := gdb.cmd("x/4xb 0x600"))
+    gdb.cmd("set debug remote 0")
+    assert not re.search(r"Sending packet: \$[mx]600,", text), "what was not collected is asked for"
 
 
 @pytest.mark.slow

@@ -267,30 +267,6 @@ def test_the_prompt_s_commands_are_gdb_s_commands(helped: Gdb) -> None:
     assert "gdb runs and stops the guest" in helped.cmd("v2e continue")
 
 
-@pytest.mark.slow
-def test_functions_give_linear_addresses_in_real_and_protected_mode(helped: Gdb) -> None:
-    stops = {stop.name: stop.linear for stop in tour.stops()}
-    assert helped.value("$seg(0xf000, 0xfff0)") == 0xFFFF0
-    assert helped.value("$lin($ip)") == 0xFFFFFFF0  # what CS has cached at reset is not selector * 16
-    assert helped.value('$lin("ds", 0x10)') == 0x10
-    for setting in ("$bx = 0x8000", "$si = 0xfffe", "$es_base = 0x500"):  # $bx and $si are negative to gdb
-        helped.cmd(f"set {setting}")
-    assert helped.value("$seg(0, $bx)") == 0x8000
-    assert helped.value('$lin("ds", $si)') == 0xFFFE
-    assert helped.value("$seg(0xffff, $si)") == 0x10FFEE  # beyond 1 MiB: A20 is none of the CPU's sum
-    assert helped.value('$lin("es", 0xffffffff)') == 0x4FF  # a sum of 32 bits
-    helped.cmd("set $es_base = 0")
-    with pytest.raises(GdbError, match="integers, which a value of type `double' is not"):
-        helped.cmd("print $seg(0, 1.5)")
-    helped.cmd(f"break *{stops['pm16']:#x}")
-    helped.cmd("continue")
-    assert helped.value("$seg($cs, $ip)") == stops["pm16"] == helped.value("$lin($ip)")
-    with pytest.raises(GdbError, match="selector fff8 names no present segment"):
-        helped.cmd("print $seg(0xfff8, 0)")
-    with pytest.raises(GdbError, match="is no segment register"):
-        helped.cmd('print $lin("xs", 0)')
-
-
 @calls
 def test_code_is_decoded_by_the_width_asked_for(helped: Gdb) -> None:
     assert "xor    %ax,%ax" in helped.cmd("x/i 0xf0001")

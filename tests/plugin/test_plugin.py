@@ -288,6 +288,7 @@ def test_suites_without_the_fixtures_run_as_before(pytester):
     pytester.runpytest_inprocess("-p", "no:xdist", "--strict-markers").assert_outcomes(passed=1)
 
 
+@pytest.mark.started
 def test_the_server_waits_at_reset_for_a_real_gdb(gdb):
     assert gdb.value("$pc") == 0xFFFFFFF0
     assert "jmp" in gdb.cmd("x/i $pc")

@@ -91,6 +91,20 @@ def test_catches_are_listed_and_deleted_like_breakpoints(session: Session, say: 
     assert say("breaks") == "no breakpoints"
 
 
+@pytest.mark.parametrize(
+    ("event", "hint"),
+    [
+        ("int 13", "13 is decimal: this is INT 0Dh; for INT 13h write `int 13h`"),
+        ("int 10 if ah == 2", "10 is decimal: this is INT 0Ah; for INT 10h write `int 10h`"),
+        ("int 128", "128 is decimal: this is INT 80h"),
+        *((event, "") for event in ("int", "int 9", "int 13h", "int 0x13", "int 1+12", "exception 13", "cr 4")),
+    ],
+)
+def test_a_decimal_vector_of_int_is_said_to_be_one(session: Session, event: str, hint: str) -> None:
+    for command in ("catch", "tcatch"):
+        assert session.execute(f"{command} {event}").text == hint
+
+
 @pytest.mark.parametrize("line", ["break 0:7c00 if nosuch == 1", "break 0:7c00 if 1 +", "catch mode if )"])
 def test_a_condition_that_is_no_expression_is_refused_at_once(session: Session, line: str) -> None:
     with pytest.raises(ExpressionError):

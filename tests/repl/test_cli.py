@@ -306,6 +306,7 @@ def test_a_spent_budget_is_6(firmware):
     assert v2e("run", "--firmware", path, "--limit", "1000", "-c", "continue").returncode == 6
 
 
+@pytest.mark.started
 def test_ctrl_c_ends_a_headless_run_by_the_signal(firmware):
     command = [*V2E, "run", "--firmware", firmware(SPINNING), "--headless", "--gdb", "0"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
@@ -345,6 +346,7 @@ def test_c_and_x_run_in_their_order(tmp_path):
     assert done.stdout.splitlines() == ["0x1 = 1", "0x2 = 2", "0x3 = 3"]
 
 
+@pytest.mark.started
 def test_a_pipe_is_a_plain_line_loop_without_prompts():
     done = v2e("run", "tour", stdin="print 1\nstep\nquit\nprint 2\n")
     assert done.stdout.splitlines()[0] == "0x1 = 1"
@@ -356,6 +358,7 @@ def test_without_commands_and_without_a_terminal_the_guest_just_runs(firmware):
     assert v2e("run", "--firmware", firmware(EXITING)).returncode == 11
 
 
+@pytest.mark.started
 def test_with_json_stdout_is_json_only():
     done = v2e("run", "tour", "--json", "--until", "insns:10", "-c", "regs", "-c", "sreg", "-c", "nonsense")
     documents = [json.loads(line) for line in done.stdout.splitlines()]
@@ -373,6 +376,7 @@ def test_the_serial_line_goes_to_stdout_or_a_file(firmware, tmp_path):
     assert log.read_text() == "ok"
 
 
+@pytest.mark.started
 def test_what_comes_on_stdin_goes_to_the_serial_line(firmware):
     """The guest sends back each character that it receives, one higher, and ends at '!'."""
     guest = """
@@ -477,10 +481,22 @@ def test_a_client_that_kills_the_guest_ends_a_headless_run(firmware):
 
 
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+@pytest.mark.started
 def test_v2e_gdb_attaches_at_reset_and_ends_with_gdb(firmware):
     done = v2e("gdb", "--firmware", firmware(EXITING), "--", "-nx", "-batch", "-ex", "p/x $pc", "-ex", "continue")
     assert "$1 = 0xfffffff0" in done.stdout
+    assert "executable" not in done.stdout + done.stderr, "a machine has no file that gdb might miss"
     assert done.returncode == 11
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_v2e_gdb_connects_a_gdb_that_cannot_load_the_helper(tmp_path, firmware):
+    """As one without Python; it has gdb's own warning then."""
+    env = fake_gdb(tmp_path, f'[ "$2" = -x ] && shift 3 && exec {shutil.which("gdb")} "$@"')
+    done = v2e("gdb", "--firmware", firmware(EXITING), "--", "-nx", "-batch", "-ex", "p/x $pc", "-ex", "kill", env=env)
+    assert "$1 = 0xfffffff0" in done.stdout
+    assert "No executable has been specified" in done.stderr
+    assert done.returncode == 0
 
 
 def fake_gdb(tmp_path, script):
@@ -491,13 +507,12 @@ def fake_gdb(tmp_path, script):
 
 
 def test_v2e_gdb_gives_the_persons_arguments_last(tmp_path):
-    env = fake_gdb(tmp_path, 'for a in "$@"; do echo "$a"; done')
+    env = fake_gdb(tmp_path, 'for a in "$@"; do echo "$a"; done; cat "$5"')
     done = v2e("gdb", "tour", "--", "-ex", "continue", env=env)
-    arguments = done.stdout.splitlines()
-    assert arguments[0] == "-q"
-    assert Path(arguments[arguments.index("-x") + 1]).is_file()
-    assert arguments[-2:] == ["-ex", "continue"]
-    assert any(a.startswith("target remote /") for a in arguments)
+    lines = done.stdout.splitlines()
+    assert [lines[n] for n in (0, 1, 3, 5, 6)] == ["-q", "-x", "-x", "-ex", "continue"]
+    assert Path(lines[2]).is_file()
+    assert any(line.startswith("target remote /") for line in lines[7:])
     assert done.returncode == 0
 
 

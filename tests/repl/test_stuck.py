@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,5 +55,8 @@ def test_a_boot_sector_that_divides_by_zero_is_noticed_at_once(
     said = capsys.readouterr()
     assert status == 0, said.err
     assert "#DE is raised again and again at 0000:7c04" in said.out
+    (line,) = said.err.splitlines()  # as soon as it is noticed, and once
+    told = re.fullmatch(r"v2e: the guest gets nowhere after (\d+) instructions: (.*)", line)
+    assert told and int(told[1]) < 450_000 and "#DE is raised again and again at 0000:7c04" in told[2]
     assert main(["run", str(image), "--until", "exit", "--limit", "450_000"]) == 6
     assert "#DE is raised again and again at 0000:7c04" in capsys.readouterr().err

@@ -26,7 +26,7 @@ REFUSED = [
     "vCont", "vCont;", "vCont;q", "vCont;s:9", "vCont;r", "vCont;r1",
     "vCont;r1,2,3", "vCont;r7c05,7c00", "vCont;C", "vCont;s:p2.1", "cdead0000", "sdead0000",
     "S", f"Hg{HUGE}", "Hx1", f"T{HUGE}",
-    f"p{HUGE}", "Hgp1.", "Hgp", "D;2", "vKill;0", "vAttach;1", "vAttach;7", "qAttached:2",
+    f"p{HUGE}", "Hgp1.", "Hgp", "D;2", "vKill;0", "vAttach;1", "vAttach;7", "vRun;", "qAttached:2",
     "P0=", f"P{HUGE}=00", "G", "G00", "G000", "G" + "00" * 1000,
     "qXfer:features:read:none:0,1", "qXfer:features:read:target.xml:x,1", "qRcmd,0",
 ]  # fmt: skip
@@ -69,6 +69,7 @@ def test_is_refused_in_words(client: Asker, packet: str) -> None:
 
 @pytest.mark.parametrize("packet", CUT, ids=[packet[:40] for packet in CUT])
 def test_is_answered_in_measure(client: Asker, packet: str) -> None:
+    client.one("!")  # vRun is for extended mode
     tracemalloc.start()
     try:
         answer = client.one(packet)

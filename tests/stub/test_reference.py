@@ -12,7 +12,7 @@ from stub.features import MEANINGS
 from stub.handlers.every import ALL_HANDLERS
 from stub.peers import PACKETS, PEERS, PROPERTIES
 from stub.reference import TARGET, page
-from stub_fakes import GDB_FEATURES, client
+from stub_fakes import GDB_FEATURES, FakeTarget, client
 from stub_forms import FORMS, example
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,6 @@ QUIET = (
     "c [ADDR]",
     "C SIGNAL[;ADDR]",
     "vCont;t",
-    "qXfer:traceframe-info:read:ANNEX:OFFSET,LENGTH",  # of a frame, and there is none
 )
 
 
@@ -46,10 +45,15 @@ def test_every_documented_packet_is_answered_by_its_handler(form: str, handler: 
     packet = example(form)
     message = parser.parse(packet.encode())
     assert type(message) is handler.message  # type: ignore[attr-defined]
-    peer = client(has_runner=True)
+    target = FakeTarget()
+    peer = client(target, has_runner=True)
     peer.ask(GDB_FEATURES)
-    if form.startswith("vAttach"):
+    if form.startswith(("vAttach", "vRun", "R ")):
         peer.ask("!")
+    if form.startswith("qXfer:traceframe-info"):
+        peer.ask("QTStart")
+        target.arrive(0x10100)
+        assert peer.one("QTFrame:0") == b"F0T1"
     answers = peer.ask(packet)
     if form == "qRcmd,HEX":
         assert len(peer.events) == 1  # what the command prints comes later

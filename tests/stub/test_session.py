@@ -331,7 +331,26 @@ def test_the_guest_s_exit_ends_the_session_but_not_for_a_later_client() -> None:
 def test_restart_without_reply() -> None:
     target = FakeTarget()
     peer = client(target)
+    peer.ask("!")
     assert peer.ask("R00") == []
+    assert target.calls == ["restart"]
+
+
+def test_outside_of_extended_mode_nothing_restarts_and_vrun_says_so() -> None:
+    """By bytes as gdbserver 13: an error for vRun, the empty packet for R, which it does not know then."""
+    target = FakeTarget()
+    target.cpu.rip = 0x123
+    peer = client(target)
+    peer.ask("QStartNoAckMode")
+    sentence = b"E.this connection has the machine already; `target extended-remote` can restart it by `run`"
+    for packet in (b"$vRun;#e6", frame(b"vRun;2f62696e2f74727565;61")):
+        assert peer.raw(packet) == frame(sentence)
+    assert peer.raw(b"$R00#b2") == b"$#00"
+    assert target.calls == []
+    assert target.cpu.rip == 0x123
+    assert peer.one("qAttached") == b"1"
+    assert peer.one("!") == b"OK"
+    assert peer.raw(b"$vRun;#e6") == frame(b"T05thread:1;core:0;")
     assert target.calls == ["restart"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -143,6 +145,28 @@ def test_what_was_not_collected_is_not_known() -> None:
     assert peer.one("qXfer:traceframe-info:read::0,1000") == b"E00"
     peer.one("qSupported:error-message+")
     assert peer.one("qXfer:traceframe-info:read::0,1000") == b"E.no trace frame is chosen: `tfind` chooses one"
+
+
+def test_a_frame_s_document_lists_what_it_has_and_that_of_a_step_its_own() -> None:
+    """ "Traceframe Info Format": `memory` with start and length, `tvar` with its id; numbers are C's."""
+    variable = actions(code("2e000227") + "-")  # tracev 2
+    peer, target = tracing(
+        "QTDV:2:5:0:6e", "QTDP:1:10180:E:1:0-", variable, actions("MFFFFFFFF,500,4MFFFFFFFF,1000,20-"),
+        actions("SMFFFFFFFF,600,1"),
+    )  # fmt: skip
+    target.arrive(HERE)
+    target.arrive(HERE + 1)
+    expected = [
+        [("memory", {"start": 0x500, "length": 4}), ("memory", {"start": 0x1000, "length": 0x20}), ("tvar", {"id": 2})],
+        [("memory", {"start": 0x600, "length": 1})],
+    ]
+    for frame, rows in enumerate(expected):
+        assert peer.one(f"QTFrame:{frame}") == b"F%dT1" % frame
+        text = peer.one("qXfer:traceframe-info:read::0,1000").decode()
+        assert text[0] == "l"
+        root = ElementTree.fromstring(re.sub("<!DOCTYPE.*?>", "", text[1:]))
+        assert root.tag == "traceframe-info"
+        assert [(row.tag, {k: int(v, 0) for k, v in row.attrib.items()}) for row in root] == rows
 
 
 def test_what_is_called_read_only_is_read_from_the_machine() -> None:

@@ -71,6 +71,7 @@ class LiveState:
     dr = property(lambda self: self.beside.dr)
     msrs = property(lambda self: self.beside.msrs)
     smbase = property(lambda self: self.beside.smbase)
+    sysenter, pat = CpuState.sysenter, CpuState.pat  #: of its MSRs
 
     @property
     def mode(self) -> Mode:

@@ -15,6 +15,7 @@ from typing import Final
 from emu.x86 import msrs as m
 from emu.x86.register_writes import ACCESS_UNUSABLE
 from emu.x86.state import CpuState, Fpu, Segment, Table
+from emu.x86.vmentry_controls import BLOCKED_BY_MOV_SS, BLOCKED_BY_STI, interruptibility
 from xenbridge.kvm import abi
 
 _MASK64: Final = (1 << 64) - 1
@@ -134,14 +135,20 @@ def unpack_sregs(data: bytes) -> System:
 
 
 def pack_events(state: CpuState) -> bytes:
-    """struct kvm_vcpu_events: nothing is being delivered. CpuState does not know which instruction made a shadow: STI's
-    blocks less, and nothing of a boot's code can tell."""
+    """struct kvm_vcpu_events: nothing is being delivered."""
     return _EVENTS.pack(
         0, 0, 0, 0, 0,
-        0, 0, 0, abi.SHADOW_STI if state.shadow else 0,
+        0, 0, 0, shadow_of(state),
         0, state.nmi_pending, state.nmi_blocked, 0,
         0, abi.EVENT_NMI_PENDING | abi.EVENT_SHADOW, 0, 0, 0, 0, 0, 0,
     )  # fmt: skip
+
+
+def shadow_of(state: CpuState) -> int:
+    """Which instruction made the shadow, as KVM_X86_SHADOW_INT_*; 0: there is none. CpuState does not know; a wrong one
+    would fail the entry (`interruptibility`), and nothing of a boot's code can tell those that are left."""
+    blocking = interruptibility(state)
+    return abi.SHADOW_STI if blocking & BLOCKED_BY_STI else abi.SHADOW_MOV_SS if blocking & BLOCKED_BY_MOV_SS else 0
 
 
 def unpack_events(data: bytes) -> tuple[bool, bool, bool]:

@@ -8,6 +8,7 @@ import pytest
 
 from emu.x86.state import CpuState, Segment
 from emu.x86.vmentry import RULES, SVM, VTX, VTX2006, Rules
+from emu.x86.vmentry_controls import interruptibility, interruptibility_rules
 
 Change = Callable[[CpuState], None]
 
@@ -144,6 +145,17 @@ CASES: list[tuple[str, Callable[[], CpuState], Change, str, str]] = [
     ("cr3", long, put(cr3=1 << 52), "cr3 0x10000000000000 has more than 52 bits", "cr3 0x10000000000000"),
     ("high cr3", long, put(cr3=1 << 51), "", ""),
     ("cr4", flat, put(cr4=1 << 15), "cr4 0x8000 has reserved bits 0x8000", "cr4 0x8000"),
+    ("pcide", flat, put(cr4=1 << 17), "cr4 0x20000 has pcide outside ia-32e mode", "cr4 0x20000 has pcide outside"),
+    ("pcide in IA-32e", long, put(cr4=1 << 17 | 0x20), "", ""),
+    ("cet", flat, put(cr4=1 << 23), "cr4 0x800000 has cet and cr0 0x60000011 no wp", "cr4 0x800000 has cet"),
+    ("cet with WP", flat, put(cr4=1 << 23, cr0=0x60010011), "", ""),
+    # with "load IA32_EFER" and "load IA32_PAT", which CPUs of 2006 had not
+    ("efer", flat, put(efer=1 << 14), "", "efer 0x4000 has reserved bits 0x4000"),
+    ("efer, bit 1", long, put(efer=0x502), "", "efer 0x502 has reserved bits 0x2"),
+    ("efer, all it has", long, put(efer=0xD01), "", ""),
+    ("pat", flat, put(msrs={0x277: 0x0007040600070402}), "", "pat 0x7040600070402: pa0 is 2, no memory type"),
+    ("pat, the last", flat, put(msrs={0x277: 0x0807040600070406}), "", "pa7 is 8, no memory type"),
+    ("pat, each type", flat, put(msrs={0x277: 0x0000070605040100}), "", ""),
     ("dr7", flat, debug(dr7=1 << 32 | 0x400), "dr7 0x100000400", "dr7 0x100000400"),
     ("sysenter's stack", flat, put(msrs={0x175: 1 << 47}), "sysenter_esp 0x800000000000", "sysenter_esp 0x8"),
     ("sysenter's target", flat, put(msrs={0x176: 1 << 63}), "sysenter_eip 0x8000000000000000", "sysenter_eip 0x8"),
@@ -164,6 +176,8 @@ CASES: list[tuple[str, Callable[[], CpuState], Change, str, str]] = [
     ("flags", flat, put(rflags=0x8002), "rflags 0x8002", "rflags 0x8002"),
     ("bit 1", flat, put(rflags=0), "rflags 0x0", "rflags 0x0"),
     ("halted in ring 3", flat, put(halted=True, ss_access=0xC0F3), "halted with ss.dpl 3", "halted with ss.dpl 3"),
+    ("shadow of STI", flat, put(shadow=True, rflags=0x202), "", ""),
+    ("shadow with IF clear, MOV SS's", flat, put(shadow=True, rflags=2), "", ""),
     ("halted in shadow", flat, put(halted=True, shadow=True), "halted in the shadow", "halted in the shadow"),
 ]  # fmt: skip
 
@@ -181,6 +195,42 @@ def test_each_rule_of_vt_x_is_told_with_its_values(
             words = part.split(" big real")
             assert words[0] in said, (rules.name, said)
             assert len(words) == 1 or "big real mode" in said
+
+
+#: SDM vol. 3C, 26.3.1.5, "Interruptibility state", by the bits of table 24-3: STI 0, MOV SS 1, SMI 2, NMI 3, enclave 4.
+#: The field, RFLAGS, halted, and what is said of it.
+BLOCKING: list[tuple[int, int, bool, str]] = [
+    (0, 2, True, ""),
+    (1, 0x202, False, ""),
+    (1, 2, False, "interruptibility state 0x1 blocks by STI, and RFLAGS 0x2 has IF clear"),
+    (2, 2, False, ""),
+    (2, 0x202, False, ""),
+    (3, 0x202, False, "interruptibility state 0x3 blocks by both STI and MOV SS"),
+    (1, 0x202, True, "halted in the shadow of STI or MOV SS"),
+    (2, 0x202, True, "halted in the shadow of STI or MOV SS"),
+    (4, 2, False, "interruptibility state 0x4 blocks by SMI outside system management mode"),
+    (8, 2, True, ""),
+    (0x10, 2, False, "interruptibility state 0x10 is an enclave's, and there is none"),
+    (0x20, 2, False, "interruptibility state 0x20 has reserved bits 0x20"),
+    (1 << 31, 2, False, "interruptibility state 0x80000000 has reserved bits 0x80000000"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("blocking", "rflags", "halted", "said"), BLOCKING)
+def test_an_interruptibility_state_is_told_by_the_sdms_table(
+    blocking: int, rflags: int, halted: bool, said: str
+) -> None:
+    found = list(interruptibility_rules(blocking, rflags, halted))
+    assert [(b.text, b.source) for b in found] == ([(said, "SDM 3C 26.3.1.5")] if said else [])
+
+
+def test_a_shadow_is_given_as_what_can_have_made_it() -> None:
+    """Behind STI IF is set (SDM vol. 2B, STI), so with IF clear a load of SS has made it."""
+    state = flat()
+    assert interruptibility(state) == 0
+    state.shadow, state.nmi_blocked = True, True
+    for state.rflags, blocking in ((2, 0b1010), (0x202, 0b1001)):
+        assert interruptibility(state) == blocking
 
 
 def test_each_broken_rule_names_the_register_to_load_and_its_section() -> None:

@@ -16,6 +16,7 @@ from emu.ledger import Costs
 from emu.machine import Machine, MachineConfig, build_machine
 from emu.packed import PART_DEBUG, PART_FPU
 from emu.policies import policy_named
+from emu.record import replace
 from emu.stops import StopKind
 from emu.transitions import NativeConfig
 from emu.vcpu import ExitCause
@@ -23,9 +24,11 @@ from emu.x86 import msrs as m
 from emu.x86.state import CpuState
 from emu.x86.vmentry import Broken, Rules
 from native_cpu import Native, native_cpu, scrambled
-from xenbridge.kvm import hop
+from xenbridge.kvm import abi, hop
 from xenbridge.kvm.backend import Backend, Kind
 from xenbridge.kvm.probe import make_kvm
+
+SHADOW_AT = abi.AT_EVENTS + abi.VcpuEvents.interrupt_shadow.offset  #: in the page that KVM_RUN shares
 
 pytestmark = pytest.mark.skipif(hop.LIBRARY is None, reason="the C library of xenbridge.kvm was not built")
 
@@ -79,6 +82,15 @@ def test_a_random_state_goes_over_and_back_to_the_bit(pair: Pair, backend: Backe
         after = engine.state()
         after.msrs.setdefault(m.TSC_ADJUST, 0)
         assert after == before
+
+
+def test_a_shadow_goes_over_as_what_can_have_made_it(pair: Pair) -> None:
+    """MOV SS where IF is clear, else STI: the other would fail the entry of VT-x (SDM vol. 3C, 26.3.1.5)."""
+    for rflags, kind in ((0x202, abi.SHADOW_STI), (2, abi.SHADOW_MOV_SS), (0x202, abi.SHADOW_STI)):
+        pair.emulator.engine.load(replace(real_state(), shadow=True, rflags=rflags))
+        pair.over()
+        assert pair.native.cpu._cpu._map[SHADOW_AT] == kind
+        pair.back()
 
 
 def test_what_ran_natively_is_what_the_emulator_goes_on_from(pair: Pair) -> None:

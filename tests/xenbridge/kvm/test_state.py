@@ -105,6 +105,13 @@ def test_a_shadow_and_blocked_nmis_come_back() -> None:
             assert state.unpack_events(packed) == (shadow, False, blocked)
 
 
+def test_a_shadow_is_given_to_kvm_as_one_that_vt_x_enters() -> None:
+    """SDM vol. 3C, 26.3.1.5: blocking by STI with IF clear fails the entry."""
+    for rflags, kind in ((0x202, abi.SHADOW_STI), (2, abi.SHADOW_MOV_SS)):
+        events = abi.VcpuEvents.from_buffer_copy(state.pack_events(CpuState(shadow=True, rflags=rflags)))
+        assert events.interrupt_shadow == kind
+
+
 def test_something_half_delivered_is_noticed() -> None:
     events = abi.VcpuEvents()
     assert not state.injected(bytes(events))

@@ -24,6 +24,7 @@
 static const uint32_t msr_numbers[PACKED_MSRS] = {0x174, 0x175, 0x176, 0xc0000081, 0xc0000082,
                                                   0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103};
 #define MSR_TSC 0x10
+#define RFLAGS_IF 0x200
 
 struct msr_list {
     struct kvm_msrs head;
@@ -179,16 +180,19 @@ static int half_delivered(const struct kvm_vcpu_events *e)
     return e->exception.injected || e->exception.pending || e->interrupt.injected || e->nmi.injected;
 }
 
-/* Nothing is being delivered. Which instruction made a shadow is not known: STI's blocks less. */
+/* Nothing is being delivered. Which instruction made a shadow is not known: behind STI interrupts are enabled, so where
+ * they are not it was a load of SS, as which VT-x has it or refuses the entry; else STI, which blocks less. */
 static void give_events(struct hop *h, const struct packed *p)
 {
     struct kvm_vcpu_events *e = &h->run->s.regs.events;
+    uint8_t kind = p->rflags & RFLAGS_IF ? KVM_X86_SHADOW_INT_STI : KVM_X86_SHADOW_INT_MOV_SS;
+    uint8_t shadow = p->shadow ? kind : 0;
 
-    if (!half_delivered(e) && !!e->interrupt.shadow == p->shadow && !!e->nmi.pending == !!h->nmi_pending &&
+    if (!half_delivered(e) && e->interrupt.shadow == shadow && !!e->nmi.pending == !!h->nmi_pending &&
         !!e->nmi.masked == p->nmi_blocked)
         return;
     memset(e, 0, sizeof *e);
-    e->interrupt.shadow = p->shadow ? KVM_X86_SHADOW_INT_STI : 0;
+    e->interrupt.shadow = shadow;
     e->nmi.pending = (uint8_t)h->nmi_pending;
     e->nmi.masked = p->nmi_blocked;
     e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
