@@ -89,6 +89,7 @@ def first_faults(run: Debugger) -> list[int | None]:
     return faults
 
 
+@needs_helper
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("kind", "mode"), IMAGES)
 def test_random_instructions_do_what_bochs_does(kind: str, mode: str, seed: int) -> None:
@@ -107,6 +108,7 @@ def test_random_instructions_do_it_in_the_portable_loop_too(kind: str, mode: str
 
 
 @pytest.mark.slow
+@needs_helper
 @pytest.mark.parametrize(("kind", "mode"), IMAGES)
 def test_more_random_instructions_do_what_bochs_does(kind: str, mode: str, more_seed: int) -> None:
     compare(kind, mode, more_seed)
