@@ -8,12 +8,15 @@ runs it when the main thread comes by, and a signal that arrives just before tha
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import select
 import signal
 import struct
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -89,8 +92,10 @@ class Signals:
         """`callback` is called, on a thread of its own, when `descriptor` becomes readable. It only tells: whoever
         reads the descriptor does it elsewhere. `flags` are the addresses of up to two bytes that are set to 1 before,
         the first one first, by the signal's handler where that is C's; they stay where they are until `remove`. Raises
-        OSError for a descriptor that is none, or where there are too many."""
+        OSError for a descriptor that is none or is watched already, or where there are too many."""
         with self._lock:
+            if descriptor in self._callbacks:
+                raise OSError(errno.EEXIST, f"SIGIO of descriptor {descriptor} is watched already")
             self._callbacks[descriptor] = callback
         if self._library is not None:
             self._watch(self._library, descriptor, flags)
@@ -104,9 +109,13 @@ class Signals:
         except OSError:
             self._forget(descriptor)
             raise
-        # What came before the flag was set has raised no signal.
-        if self._readable([descriptor]):
-            callback()
+        try:
+            # What came before the flag was set has raised no signal.
+            if self._readable([descriptor]):
+                callback()
+        except BaseException:
+            self.remove(descriptor)
+            raise
 
     def _watch(self, library: Library, descriptor: int, flags: Sequence[int]) -> None:
         first, second = (*flags, *(0,) * (_FLAGS - len(flags)))
@@ -123,8 +132,9 @@ class Signals:
         with self._lock:
             known = descriptor in self._callbacks
         if known:
-            flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_ASYNC)
+            with contextlib.suppress(OSError):  # it has been closed, and raises none any more
+                flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+                fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_ASYNC)
             self._forget(descriptor)
 
     def _forget(self, descriptor: int) -> None:
@@ -138,13 +148,19 @@ class Signals:
 
     @staticmethod
     def _readable(descriptors: list[int]) -> list[int]:
-        return select.select(descriptors, [], [], 0)[0]
+        asked = select.poll()  # select(2) knows no descriptor from 1,024 on
+        for descriptor in descriptors:
+            asked.register(descriptor, select.POLLIN)
+        return [descriptor for descriptor, events in asked.poll(0) if events & (select.POLLIN | select.POLLHUP)]
 
     def _tell(self) -> None:
         with self._lock:  # a descriptor that is removed may be closed at once
             called = [self._callbacks[readable] for readable in self._readable(list(self._callbacks))]
         for callback in called:
-            callback()
+            try:
+                callback()
+            except Exception:  # one's failure is not the others'
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     def _wait_for_bell(self) -> None:
         """The thread, where the handler is C's."""

@@ -296,6 +296,27 @@ def test_what_was_acknowledged_too_early_can_be_put_back(bridge: MachineBridge, 
     assert in_service(bridge) == (1 << irq if irq < 8 else 0x04)
 
 
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("irq", [5, 10])
+def test_a_level_that_is_put_back_is_requested_while_its_line_is_high(
+    bridge: MachineBridge, irq: int, held: bool
+) -> None:
+    port(bridge, 0x4D0 + (irq >> 3), 1 << (irq & 7))
+    port(bridge, 0x21, 0xFF & ~(1 << irq if irq < 8 else 0x04))
+    port(bridge, 0xA1, 0xFF & ~(1 << (irq & 7)) if irq >= 8 else 0xFF)
+    before = bridge.events
+    bridge.set_line(irq, True)
+    bridge.listen(True)
+    assert until(lambda: bridge.events > before)
+    bridge.listen(False)
+    bridge.set_line(irq, held)
+    bridge.put_back()
+    assert in_service(bridge) == 0
+    vector = MASTER + irq if irq < 8 else SLAVE + irq - 8
+    assert taken(bridge, 5 if held else 0.3) == (vector if held else None)
+    bridge.set_line(irq, False)
+
+
 def test_a_request_that_icw1_drops_is_no_spurious_interrupt_later(bridge: MachineBridge) -> None:
     """The guest programs its controllers with interrupts off, and cannot have acknowledged anything meanwhile; the
     hypervisor is given time to do so behind each step. Nothing is in service afterwards, nor requested."""

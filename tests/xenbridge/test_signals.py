@@ -4,6 +4,7 @@ none."""
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -123,7 +124,81 @@ def test_a_descriptor_that_is_none_is_refused(library: Library | None) -> None:
         assert not (library and library.installed())
 
 
+def test_a_descriptor_beyond_what_select_knows_is_watched(pipe: Pipe, library: Library | None) -> None:
+    reader = fcntl.fcntl(pipe[0], fcntl.F_DUPFD_CLOEXEC, 1024)
+    told: list[bytes] = []
+    with Signals(library) as signals:
+        signals.add(reader, lambda: told.append(os.read(reader, 10)))
+        os.write(pipe[1], b"x")
+        assert came(lambda: told == [b"x"])
+    os.close(reader)
+
+
+def test_a_callback_that_fails_at_once_leaves_nothing_watched(pipe: Pipe, library: Library | None) -> None:
+    def fail() -> None:
+        raise ValueError("the callback")
+
+    os.write(pipe[1], b"x")
+    with Signals(library) as signals:
+        with pytest.raises(ValueError, match="the callback"):
+            signals.add(pipe[0], fail)
+        assert not fcntl.fcntl(pipe[0], fcntl.F_GETFL) & os.O_ASYNC
+        assert not (library and library.installed())
+
+
+def test_a_descriptor_is_watched_once(pipe: Pipe, library: Library | None) -> None:
+    with Signals(library) as signals:
+        signals.add(pipe[0], lambda: None)
+        with pytest.raises(OSError, match="is watched already"):
+            signals.add(pipe[0], lambda: None)
+        signals.remove(pipe[0])
+        assert not (library and library.installed())
+
+
+def test_a_callback_that_fails_is_told_and_ends_nothing(
+    pipe: Pipe, library: Library | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: failed.append(str(args.exc_value)))
+    told: list[bytes] = []
+
+    def answer() -> None:
+        told.append(os.read(pipe[0], 10))
+        raise ValueError("the callback")
+
+    with Signals(library) as signals:
+        signals.add(pipe[0], answer)
+        for count in (1, 2):
+            os.write(pipe[1], b"x")
+            assert came(lambda count=count: len(failed) == count)  # type: ignore[misc]
+    assert (told, failed) == ([b"x"] * 2, ["the callback"] * 2)
+
+
+def test_a_descriptor_that_was_closed_before_leaves_neither_thread_nor_handler(library: Library | None) -> None:
+    reader, writer = os.pipe()
+    before = threading.active_count()
+    with Signals(library) as signals:
+        signals.add(reader, lambda: None)
+        os.close(reader)
+    os.close(writer)
+    assert threading.active_count() == before
+    assert not (library and library.installed())
+
+
 # -- the handler
+
+
+def test_another_handler_that_was_installed_meanwhile_stays(handler: Library, pipe: Pipe) -> None:
+    heard: list[int] = []
+    before = signal.getsignal(signal.SIGIO)
+    try:
+        with Signals() as signals:
+            signals.add(pipe[0], lambda: None)
+            signal.signal(signal.SIGIO, lambda number, frame: heard.append(number))
+        os.kill(os.getpid(), signal.SIGIO)
+        assert came(lambda: heard == [signal.SIGIO])
+    finally:
+        signal.signal(signal.SIGIO, before)
 
 
 def test_the_handler_is_there_while_a_descriptor_is_watched(handler: Library, pipe: Pipe) -> None:

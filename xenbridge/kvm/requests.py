@@ -105,7 +105,7 @@ class Lent(ctypes.Structure):
 
 
 class FastRequests(Requests):
-    """See Requests. `library` has native/request.c."""
+    """See Requests. `library` has native/request.c. Raises BridgeError for more than 16 ranges of a kind."""
 
     def __init__(self, cpu: Vcpu, owned: Sequence[Owned], library: hop.Library) -> None:
         super().__init__(cpu, owned)
@@ -116,6 +116,8 @@ class FastRequests(Requests):
                     lent.entries[kind * 6 + reads * 3 + n] = parked.ENTRIES[kind, reads, size]
         for kind in (Type.PIO, Type.COPY):
             spans = [(o.first, o.last) for o in owned if o.type is kind]
+            if len(spans) > _RANGES:
+                raise BridgeError(f"{len(spans)} ranges of one kind are owned: there is room for {_RANGES}")
             spans += [(1, 0)] * (_RANGES - len(spans))
             for n, (first, last) in enumerate(spans):
                 at = 2 * (kind * _RANGES + n)

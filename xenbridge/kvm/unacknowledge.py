@@ -25,9 +25,11 @@ def put_back(vm: Vm, vcpu: int, vector: int) -> None:
         pic = vm.pic(chip)
         bit = 1 << (vector & _LEVEL)
         if pic.irq_base == vector & _BASE and (pic.isr & bit or pic.auto_eoi) and not _in_lapic(vcpu, vector):
-            _request(vm, chip, pic, bit)
+            # Of a level-triggered input the request is the level, which an acknowledge leaves (i8259.c: pic_intack).
+            asks = not pic.elcr & bit or bool(pic.irr & bit)
+            _request(vm, chip, pic, bit, asks)
             if chip:
-                _request(vm, 0, vm.pic(0), CASCADE)
+                _request(vm, 0, vm.pic(0), CASCADE, asks)
             return
     state = _lapic(vcpu)
     at, bit = vector >> 5 << 4 | vector >> 3 & 3, 1 << (vector & 7)
@@ -54,9 +56,10 @@ def drop_spurious(vm: Vm, vcpu: int, vector: int) -> bool:
     return True
 
 
-def _request(vm: Vm, chip: int, pic: abi.PicState, bit: int) -> None:
+def _request(vm: Vm, chip: int, pic: abi.PicState, bit: int, asks: bool) -> None:
     pic.isr &= ~bit & 0xFF
-    pic.irr |= bit
+    if asks:
+        pic.irr |= bit
     vm.set_pic(chip, pic)
 
 

@@ -109,6 +109,14 @@ API uint64_t v2e_sigio_count(int place)
     return table[place].count;
 }
 
+/* Whether the handler is the process's. */
+API int v2e_sigio_installed(void)
+{
+    struct sigaction now;
+
+    return !sigaction(SIGIO, NULL, &now) && now.sa_flags & SA_SIGINFO && now.sa_sigaction == handler;
+}
+
 /* Watch it no more. Behind this no handler touches its bytes; O_ASYNC is to be cleared before. The last one puts back
  * what was there before: by way of SIG_IGN, which drops a signal that is pending, as SIG_DFL would end the process for
  * it. */
@@ -120,15 +128,9 @@ API void v2e_sigio_remove(int place)
     if (--used == 0) {
         struct sigaction ignored = {.sa_handler = SIG_IGN};
 
+        if (!v2e_sigio_installed()) /* somebody has put another one there since, which is to stay */
+            return;
         sigaction(SIGIO, &ignored, NULL);
         sigaction(SIGIO, &before, NULL);
     }
-}
-
-/* Whether the handler is the process's. */
-API int v2e_sigio_installed(void)
-{
-    struct sigaction now;
-
-    return !sigaction(SIGIO, NULL, &now) && now.sa_flags & SA_SIGINFO && now.sa_sigaction == handler;
 }

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from bridges import ICR, LAPIC, SVR, TPR, port
-from xenbridge.bridge import BridgeError
+from xenbridge.bridge import BridgeError, Owned
 from xenbridge.ioreq import LAYOUT, Ioreq, State, Type, read, write
 from xenbridge.kvm import abi, hop, parked
 from xenbridge.kvm.abi import KvmError
@@ -147,3 +147,12 @@ def test_a_vector_is_told_by_the_place_of_its_stub_alone() -> None:
     first = parked.BASE + 0x1000
     assert [parked.vector_at(first + at) for at in (-1, 0, 7, 8, 0x7FF, 0x800)] == [None, 0, 0, 1, 255, None]
     assert parked.vector_at(parked.LISTEN) is None
+
+
+def test_more_ranges_than_there_is_room_for_are_refused(bridge: KvmBridge) -> None:
+    if hop.LIBRARY is None:
+        pytest.skip("the C library of xenbridge.kvm was not built")
+    owned = [Owned(f"one{n}", Type.PIO, n, n) for n in range(17)]
+    FastRequests(bridge.cpu, owned[:16], hop.LIBRARY)
+    with pytest.raises(BridgeError, match=r"^17 ranges of one kind are owned: there is room for 16$"):
+        FastRequests(bridge.cpu, owned, hop.LIBRARY)
