@@ -49,8 +49,8 @@ bench-boots: setup
 	@$(PY) -m bench.boots $(BOOTS)
 
 # the property tests with a thousand times the examples, the tests marked `soak` (among them a million bad files of Xen), FUZZ seconds of the gdb
-# stub and FILES bad files of Xen under atheris, and STREAMS random instruction streams in each mode against Bochs, each of about 42,000
-# instructions; no time limit
+# stub and FILES bad files of Xen under atheris, and STREAMS random instruction streams of each kind and mode against Bochs, each of 4,000 to
+# 7,500 instructions; no time limit
 STREAMS ?= 1000
 FUZZ ?= 3600
 FILES ?= 1000000

@@ -51,17 +51,20 @@ class Steering:
         return None if transitions is None else transitions.vcpu.rules
 
     def view(self) -> TransitionsView:
-        transitions = self._transitions
+        from emu.vcpu import Straying  # of use here alone
+
+        transitions, vcpu = self._transitions, self._transitions.vcpu
         self._machine.service()
-        refused = () if transitions.native else transitions.vcpu.refused(transitions.state())
+        refused = () if transitions.native else vcpu.refused(transitions.state())
         forced = {None: "", True: "native", False: "emulated"}[transitions.forced]
         modes = sorted(mode.label for mode in transitions.forbidden_modes)
         return TransitionsView(
-            transitions.stays, transitions.vcpu.name, transitions.vcpu.rules.name, transitions.policy.name,
+            transitions.stays, vcpu.name, vcpu.rules.name, transitions.policy.name,
             transitions.policy.shown(), forced,
             (*(f"{first:#x}-{last:#x}" for first, last in transitions.forbidden), *modes),
             transitions.obstacle() or transitions.out_of_bounds(), tuple(map(str, refused)),
             tuple(TransitionView(*move) for move in list(transitions.history)[-SHOWN:]),
+            vcpu.strayed if isinstance(vcpu, Straying) else "",
         )  # fmt: skip
 
     def ledger(self) -> LedgerView:

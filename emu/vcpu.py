@@ -165,6 +165,15 @@ class Resident(Protocol):
 
 
 @runtime_checkable
+class Straying(Protocol):
+    """A vCPU that may come natively to what its hypervisor runs wrongly, and finds out afterwards."""
+
+    @property
+    def strayed(self) -> str:
+        """How often the guest did, and when last, behind "strayed:"; empty: never."""
+
+
+@runtime_checkable
 class Sharing(Protocol):
     """A vCPU whose state an emulator's packing can take, and give, without a copy of it in Python."""
 

@@ -127,6 +127,7 @@ class TransitionsView:
     obstacle: str
     refused: tuple[str, ...]
     last: tuple[TransitionView, ...]
+    strayed: str = ""  #: how often the guest came natively to what the hypervisor runs wrongly, and when last
 
 
 @dataclass(frozen=True, slots=True)

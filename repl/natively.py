@@ -63,7 +63,8 @@ def native_config(options: argparse.Namespace, notice: Callable[[str], None]) ->
         )
     if options.hypervisor == XEN and options.machine != "isapc":
         raise UsageError(
-            f"--hypervisor {XEN} needs --machine isapc: the chipset of {options.machine} moves memory, a domain's stays"
+            f"--hypervisor {XEN} needs --machine isapc: a {options.machine} moves memory while the guest runs, and Xen"
+            " keeps the MSRs of its local APIC and the address port of its PCI to itself (docs/xen.md)"
         )
     if measured:
         costs = _measured(options) or costs

@@ -92,6 +92,8 @@ def _transitions(views: Sequence[TransitionsView], style: Style) -> list[str]:
         if view.refused:
             lines.append("the state cannot be entered:")
             lines += [f"  {text}" for text in view.refused]
+        if view.strayed:
+            lines.append(style("differs", f"strayed: {view.strayed}"))
         if view.last:
             lines.append("last transitions:")
             lines += aligned(

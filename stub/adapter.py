@@ -31,7 +31,7 @@ from stub.target import (
     Description,
     PointHooks,
     Register,
-    RomRange,
+    SpecialRange,
     StopReason,
     StopReport,
     Swept,
@@ -332,15 +332,21 @@ class DebuggerTarget(TracingTarget):
                         ) from None
             raise
 
-    def rom_ranges(self) -> Sequence[RomRange]:
-        state = self._debugger.cpu()
-        if state.cr0 & CR0_PG:
-            return ()  # the map is of linear addresses, and paging may put anything anywhere
-        found: list[RomRange] = []
-        for region in self._debugger.subject.memory_map():
-            if region.kind == "rom":
-                start = found.pop().start if found and found[-1].end == region.first else region.first
-                found.append(RomRange(start, region.last + 1))
+    def special_ranges(self) -> Sequence[SpecialRange] | None:
+        if self._debugger.cpu().cr0 & CR0_PG:
+            return None
+        subject = self._debugger.subject
+        found: list[SpecialRange] = []
+        for region in subject.memory_map():
+            readable = region.kind == "rom"
+            if not readable and (region.kind != "mmio" or subject.readable_physical(region.first, 1)):
+                continue  # RAM, and the display's memory, which can be looked at
+            start, end = max(region.first, found[-1].end if found else 0), region.last + 1
+            if end <= start:
+                continue  # within those before
+            if found and found[-1].end == start and found[-1].readable == readable:
+                start = found.pop().start
+            found.append(SpecialRange(start, end, readable))
         return found
 
     @property

@@ -23,7 +23,7 @@ MEANINGS = {
     "QStartNoAckMode": "the packet",
     "multiprocess": "threads are named with their process, which is 1; said to clients that say it",
     "qXfer:features:read": "the target description",
-    "qXfer:memory-map:read": "what is ROM",
+    "qXfer:memory-map:read": "what is memory and what ROM",
     "qXfer:threads:read": "the threads",
     "qXfer:traceframe-info:read": "what a trace frame holds",
     "ReverseContinue": "the packet `bc`",

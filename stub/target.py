@@ -268,19 +268,20 @@ class SweepsMemory(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class RomRange:
-    """Linear addresses [start, end) that are ROM to the CPU now."""
+class SpecialRange:
+    """Linear addresses [start, end) that are ROM to the CPU now (`readable`), or registers that no look touches."""
 
     start: int
     end: int
+    readable: bool
 
 
 @runtime_checkable
 class MapsMemory(Protocol):
     """`qXfer:memory-map:read`."""
 
-    def rom_ranges(self) -> Sequence[RomRange]:
-        """In ascending order, apart from each other."""
+    def special_ranges(self) -> Sequence[SpecialRange] | None:
+        """In ascending order, none over another. None while page tables say what linear addresses are."""
 
 
 @runtime_checkable

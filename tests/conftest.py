@@ -24,7 +24,7 @@ NURSERY = pytest.StashKey[Nursery]()
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--streams", type=int, default=8, metavar="N", help="seeds of random instruction streams, beyond the first"
+        "--streams", type=int, default=2, metavar="N", help="seeds of random instruction streams, beyond the first two"
     )
 
     parser.addoption("--forked", action="store_true", help="fork v2e's processes from one that has it loaded")

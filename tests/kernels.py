@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 
 import pytest
 
@@ -13,7 +12,7 @@ from bench.initramfs import userspace
 from emu.debugger import Debugger
 from emu.firmware.kernels import load
 from emu.firmware.payload import Payload
-from emu.machine import MachineConfig, build_machine
+from emu.machine import MachineConfig, MachineState, build_machine
 
 MEMORY = 128 << 20
 #: What isapc has.
@@ -37,15 +36,29 @@ def payload(machine: str = "isapc") -> Payload:
     )  # fmt: skip
 
 
-@functools.cache
-def userspace_line() -> str:
-    """What the userspace prints, as the host computes it."""
-    digest = hashlib.md5(linux_files().busybox.read_bytes(), usedforsecurity=False).hexdigest()
-    return f"userspace: i686 {digest} /bin/busybox"
-
-
 def linux(**config: object) -> Debugger:
     """A debugger on a machine about to execute the kernel's first instruction."""
     machine = str(config.get("machine", "isapc"))
     options: dict[str, object] = {"memory": MEMORY, "payload": payload(machine), **config}
     return Debugger(build_machine(MachineConfig(**options)))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _reached() -> dict[int, tuple[MachineState, str]]:
+    """States by instructions retired, each with what COM1 has sent before."""
+    return {0: (linux().machine.save(), "")}
+
+
+def state_at(retired: int) -> tuple[MachineState, str]:
+    """The boot on isapc at an instant, and what COM1 has sent before. It is booted once for all that ask, from the last
+    state before it on."""
+    reached = _reached()
+    if retired not in reached:
+        state, sent = reached[max(at for at in reached if at < retired)]
+        machine = linux().machine
+        machine.restore(state)
+        machine.run(retired)
+        assert machine.executor.retired == retired, "the guest ended before"
+        reached[retired] = machine.save(), sent + machine.serial_text()
+        machine.close()
+    return reached[retired]

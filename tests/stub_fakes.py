@@ -10,7 +10,7 @@ from emu.x86.state import CpuState
 from stub.packet import Decoder, Event, Packet, frame
 from stub.registers import X86Register, describe
 from stub.session import Session
-from stub.target import SIGNAL_INT, Description, PointHooks, Register, RomRange, StopReason, StopReport, TargetError
+from stub.target import SIGNAL_INT, Description, PointHooks, Register, SpecialRange, StopReason, StopReport, TargetError
 from stub.tracing import Experiment, Tracepoint
 
 RAM = 0x20000
@@ -115,8 +115,11 @@ class FakeTarget(BareTarget):
     def write_physical(self, address: int, data: bytes) -> None:
         self.write_memory(address + 0x1000, data)
 
-    def rom_ranges(self) -> Sequence[RomRange]:
-        return (RomRange(0x10000, 0x18000), RomRange(0x1F000, RAM))
+    def special_ranges(self) -> Sequence[SpecialRange] | None:
+        return (
+            SpecialRange(0x10000, 0x18000, True), SpecialRange(0x18000, 0x18020, False),
+            SpecialRange(0x1F000, RAM, True),
+        )  # fmt: skip
 
     # control
 

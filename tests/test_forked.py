@@ -90,7 +90,10 @@ def test_a_test_that_is_marked_starts_what_it_starts(pytestconfig: pytest.Config
     patched = subprocess.Popen is not Started
     assert patched == pytestconfig.getoption("--forked")
     if patched:
-        with subprocess.Popen([*COMMAND, "run", "no such file"], stderr=-1) as process:
+        with subprocess.Popen([*COMMAND, "run", "tour"], stdin=-1, stdout=-1) as process:
+            process.stdin.write(b"print 1\n")
+            process.stdin.flush()
+            process.stdout.readline()  # by now the kernel shows what was executed
             beginning = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
-            process.communicate()
+            process.communicate(b"quit\n", 60)
         assert beginning[:3] == [os.fsencode(word) for word in COMMAND]

@@ -48,6 +48,7 @@ class Outcome:
     collected: int = 0
     counts: dict[str, int] = field(default_factory=lambda: {"passed": 0, "failed": 0, "skipped": 0})
     status: int | None = None
+    last: str = ""  #: the test that was heard of last
 
     def take(self, line: str) -> str:
         """One line of the protocol; returns what people are shown of it. Raises Dom0Error for a line that is none."""
@@ -64,6 +65,7 @@ class Outcome:
             self.collected = int(said["collected"])
             return f"{self.collected} tests in dom0"
         self.counts[said["outcome"]] += 1
+        self.last = str(said["test"])
         text = f"{said['outcome'].upper()} {said['test']} ({said['seconds']} s)"
         return f"{text}\n{said['text']}" if said["text"] else text
 
@@ -71,6 +73,12 @@ class Outcome:
         """As pytest's last line."""
         parts = [f"{count} {name}" for name, count in self.counts.items() if count or name == "passed"]
         return f"{', '.join(parts)} in dom0, {seconds:.0f} s from power-on to power-off"
+
+    def broken_off(self, status: int, seconds: float) -> str:
+        """Why there is no result, where QEMU ended with `status` before dom0 had said one."""
+        why = f"{PATIENCE} s were over" if seconds >= PATIENCE else f"QEMU ended with status {status}"
+        heard = f"{sum(self.counts.values())} of {self.collected} tests had been heard of"
+        return f"dom0 did not come to the end of its tests: {why}; {heard}, the last of them {self.last or 'none'}"
 
     @property
     def good(self) -> bool:
@@ -117,7 +125,7 @@ def lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 def run(folder: Path, qemu: str) -> Outcome:
     """Boot what `folder` holds and hear its tests out. Raises Dom0Error."""
-    outcome = Outcome()
+    outcome, begun = Outcome(), time.monotonic()
     process = subprocess.Popen(
         qemu_command(qemu), cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
     )
@@ -132,7 +140,7 @@ def run(folder: Path, qemu: str) -> Outcome:
     if outcome.status is None:
         console = (folder / "console").read_text(errors="replace").splitlines()
         print("\n".join(console[-TAIL:]))
-        raise Dom0Error(f"dom0 did not come to the end of its tests (QEMU's status {process.returncode})")
+        raise Dom0Error(outcome.broken_off(process.returncode, time.monotonic() - begun))
     return outcome
 
 

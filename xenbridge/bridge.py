@@ -54,13 +54,15 @@ TIMER_AND_LAPIC: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """The hypervisor's devices at one instant, as states of the models in emu/devices."""
+    """The hypervisor's devices at one instant, as states of the models in emu/devices. `counted`: how far the 8254's
+    counters and the local APIC's timer have counted is known; else they are as at their beginning."""
 
     pic: pic8259.State
     lapic: lapic.State
     ioapic: ioapic.State
     pit: pit8254.State
     port61: pit8254.Port61State
+    counted: bool = True
 
 
 class Bridge(Protocol):

@@ -21,6 +21,7 @@ from emu.irq import IntrPin
 from emu.layout import ELCR, LAPIC
 from emu.views import DeviceView
 from emu.x86.cpuid import CpuModel
+from xenbridge import uncounted
 from xenbridge.bridge import Devices, MachineBridge
 from xenbridge.ioreq import Type, write
 
@@ -82,7 +83,7 @@ class MirroredLapic(Lapic):
         exchange: Callable[[bytes], bytes],
     ) -> None:  # fmt: skip
         self._mirrors, self._exchange = mirrors, exchange
-        self._priority = 0
+        self._priority, self._counted = 0, True
         super().__init__(clock, pin, tsc, model)
 
     def set_task_priority(self, value: int) -> None:
@@ -99,7 +100,9 @@ class MirroredLapic(Lapic):
 
     def _refresh(self) -> None:
         """What the hypervisor has; where the page is, and how it is reached, is known here."""
-        state = self._mirrors.look().lapic
+        devices = self._mirrors.look()
+        self._counted = devices.counted
+        state = devices.lapic
         state.base = self._state.base
         self._state = state
         self.timer.state = state.timer
@@ -117,7 +120,8 @@ class MirroredLapic(Lapic):
     def view(self) -> DeviceView:
         """See Lapic."""
         self._refresh()
-        return super().view()
+        view = super().view()
+        return view if self._counted else uncounted.lapic_view(view)
 
     def restore(self, state: LapicState) -> None:
         """The hypervisor's state is not taken back; where the page is, and how it is reached, is known here."""
@@ -161,11 +165,12 @@ class MirroredPit(Pit8254):
     """The 8254."""
 
     def __init__(self, clock: Clock, mirrors: Mirrors) -> None:
-        self._mirrors = mirrors
+        self._mirrors, self._counted = mirrors, True
         super().__init__(clock, lambda level: None)
 
     def _refresh(self) -> None:
-        self._counters = self._mirrors.look().pit.counters
+        devices = self._mirrors.look()
+        self._counters, self._counted = devices.pit.counters, devices.counted
 
     def peek(self, offset: int, size: int) -> int:
         """See Pit8254."""
@@ -180,7 +185,8 @@ class MirroredPit(Pit8254):
     def view(self) -> DeviceView:
         """See Pit8254."""
         self._refresh()
-        return super().view()
+        view = super().view()
+        return view if self._counted else uncounted.pit_view(view)
 
     def restore(self, state: PitState) -> None:
         """The hypervisor's state is not taken back."""
@@ -202,6 +208,13 @@ class MirroredPort61(Port61):
         """See Port61."""
         self._state = self._mirrors.look().port61
         return super().save()
+
+    def view(self) -> DeviceView:
+        """See Port61."""
+        devices = self._mirrors.look()
+        self._state = devices.port61
+        view = super().view()
+        return view if devices.counted else uncounted.port61_view(view, self._state.value)
 
     def reset(self) -> None:
         """The hypervisor's is reset with the others."""

@@ -38,6 +38,7 @@ struct record {
     uint8_t length;  /* 0: not decoded yet, as it lies on two pages */
     uint8_t branch, condition, rm, fetch, input, operand_size, bits, stack_bits, count, undefined;
     uint8_t aligned, relative; /* the first reference is to be at a multiple of 16; RIP is added to it */
+    uint8_t keeps; /* no general register is written */
     uint32_t displacement, address_mask;
     struct reference references[];
 };
@@ -185,6 +186,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->address_mask = in->address_mask;
     r->branch = BRANCH_NONE;
     r->relative = in->relative;
+    r->keeps = (uint8_t)keeps_registers(in);
     r->undefined = (uint8_t)is_undefined(in, r->engine->denied);
     r->aligned = r->engine->checked && !refused && wants_alignment(in, r->engine->denied);
     r->fetch = r->input = r->count = 0;
@@ -264,6 +266,23 @@ static uint32_t displacement_of(const struct record *r)
     return r->references[0].displacement + (r->relative ? (uint32_t)r->pc + r->length : 0);
 }
 
+/* True when it is known at translation that the operand is aligned: its address is a constant, or the sum is one that was
+ * asked about in this block, with no register written since. Loops that move blocks ask once a turn. */
+static int surely_aligned(engine *e, const struct record *r, int64_t segment_base)
+{
+    const struct reference *ref = r->references;
+    uint32_t low = displacement_of(r) % 16;
+    uint64_t sum = 1ull << 63 | (uint64_t)(segment_base < 0 ? NONE : ref->segment) << 32 | (uint64_t)ref->scale << 24 |
+                   low << 16 | (uint32_t)ref->index << 8 | ref->base;
+
+    if (ref->base == NONE && ref->index == NONE && segment_base < 0)
+        return !low;
+    if (e->known_aligned == sum)
+        return 1;
+    e->known_aligned = sum;
+    return 0;
+}
+
 /* Emit the check of the instruction at `pc`, which is about to be translated. */
 static void emit(engine *e, void *tcg, uint64_t pc)
 {
@@ -276,6 +295,7 @@ static void emit(engine *e, void *tcg, uint64_t pc)
 
     r->engine = e;
     r->pc = here;
+    r->keeps = 0;
     r->bits = flags & HF_CS64 ? 64 : flags & HF_CS32 ? 32 : 16;
     r->stack_bits = flags & HF_SS32 ? 32 : 16;
     /* Only bytes of the block's own page are known to be there; what goes beyond it is a block of its own. */
@@ -285,7 +305,14 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     read_code(e, here, bytes, length);
     found = decode_for(r, bytes, length, sign, flags);
     e->unlocking = found < 0 || r->undefined ? pc : EMPTY;
+    if (!r->keeps)
+        e->known_aligned = 0;
     if (!found || (found < 0 && length == LONGEST && flags & HF_CS64))
+        return;
+    int alignment = found > 0 && only_alignment(r, sign);
+    const struct reference *ref = r->references;
+
+    if (alignment && surely_aligned(e, r, base_to_add(ref, flags)))
         return;
     if (found < 0 && length < LONGEST)
         refuse_fetch(e, pc, here + (uint64_t)length - segment_of(e->env, CS)->base, flags);
@@ -298,8 +325,7 @@ static void emit(engine *e, void *tcg, uint64_t pc)
 
     e->guarded++;
     /* Ask inline where that is a sum and a comparison: for a 64 KiB segment, whose limit is at least so much. */
-    int quick = found > 0 && r->quick.limit && !r->quick.shift, alignment = found > 0 && only_alignment(r, sign);
-    const struct reference *ref = r->references;
+    int quick = found > 0 && r->quick.limit && !r->quick.shift;
 
     if (quick)
         emit_if_beyond(e, number_of(e, r->quick.base), number_of(e, r->quick.index), r->quick.displacement,

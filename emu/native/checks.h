@@ -67,6 +67,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
 /* ---- encodings.c */
 int is_undefined(const struct instruction *in, uint32_t denied);
 int wants_alignment(const struct instruction *in, uint32_t denied);
+int keeps_registers(const struct instruction *in);
 int is_vector(const struct instruction *in);
 int is_x87(const struct instruction *in);
 

@@ -69,6 +69,52 @@ REPLACES uint64_t helper_read_eflags_x86_64(void *env)
     return engine_of_env(env) ? flags & ~(uint64_t)(EFLAGS_VM | EFLAGS_RF) : flags;
 }
 
+/* CMPXCHG8B and CMPXCHG16B keep all flags but ZF (SDM vol. 2A). Unicorn computes them from `cc_op`, which its translator
+ * has not written since the beginning of the block: they would be made of whatever CC_SRC holds, and any bit of that
+ * would be in EFLAGS, TF among them, where the run ends behind. The instruction's data has what is right for it.
+ * The portable loop's hooks have Unicorn write `cc_op` before each instruction, behind those data. */
+__attribute__((visibility("hidden"), used)) void v2e_write_cc_op(uint8_t *env, uint64_t host)
+{
+    if (engine_of_env(env))
+        real_cpu_restore_state(env - at.cpu_env, host, 0);
+}
+
+/* Jumped to, as Unicorn's function finds its instruction by its return address if an access faults. */
+#define KNOWS_FLAGS(name)                                                                                              \
+    __asm__(".text\n"                                                                                                 \
+            ".globl " #name "_x86_64\n"                                                                               \
+            ".type " #name "_x86_64, @function\n" #name "_x86_64:\n"                                                 \
+            "    pushq %rdi\n"                                                                                        \
+            "    pushq %rsi\n"                                                                                        \
+            "    subq $8, %rsp\n"                                                                                     \
+            "    movq 24(%rsp), %rsi\n"                                                                               \
+            "    call v2e_write_cc_op\n"                                                                              \
+            "    addq $8, %rsp\n"                                                                                     \
+            "    popq %rsi\n"                                                                                         \
+            "    popq %rdi\n"                                                                                         \
+            "    movq real_" #name "@GOTPCREL(%rip), %rax\n"                                                          \
+            "    jmp *(%rax)\n"                                                                                       \
+            ".size " #name "_x86_64, .-" #name "_x86_64\n");
+KNOWS_FLAGS(helper_cmpxchg8b)
+KNOWS_FLAGS(helper_cmpxchg8b_unlocked)
+KNOWS_FLAGS(helper_cmpxchg16b)
+KNOWS_FLAGS(helper_cmpxchg16b_unlocked)
+
+/* FCOMI, FUCOMI and their kind clear OF, SF and AF (SDM vol. 2A, FCOMI). Unicorn keeps them; behind its function the flags
+ * themselves are in CC_SRC. */
+#define CLEARED (EFLAGS_OF | EFLAGS_SF | EFLAGS_AF)
+REPLACES void helper_fcomi_ST0_FT0_x86_64(void *env)
+{
+    real_helper_fcomi_ST0_FT0(env);
+    AT(uint64_t, env, at.env_cc_src) &= ~(uint64_t)CLEARED;
+}
+
+REPLACES void helper_fucomi_ST0_FT0_x86_64(void *env)
+{
+    real_helper_fucomi_ST0_FT0(env);
+    AT(uint64_t, env, at.env_cc_src) &= ~(uint64_t)CLEARED;
+}
+
 /* True when VIF and VIP are both set where they are looked at: #GP(0) at the beginning of the next instruction, so that
  * the monitor handles the pending interrupt (SDM vol. 3A, 20.3.2 and 20.4). Only IRET, SYSRET and a task switch come
  * here with both, as STI and POPF refuse to set VIF then; all of them have `look` look. */

@@ -107,6 +107,19 @@ int is_vector(const struct instruction *in)
     }
 }
 
+/* One that is sure to write no general register and no segment register. */
+int keeps_registers(const struct instruction *in)
+{
+    switch (in->opcode) {
+    case 0x0f10 ... 0x0f17: case 0x0f28 ... 0x0f2b: case 0x0f2e: case 0x0f2f: case 0x0f51 ... 0x0f76: case 0x0f7c:
+    case 0x0f7d: case 0x0f7f: case 0x0fc2: case 0x0fc6: case 0x0fd0 ... 0x0fd6: case 0x0fd8 ... 0x0ffe:
+    case 0x3800 ... 0x3841: case 0x38db ... 0x38df: case 0x3a08 ... 0x3a0f: case 0x3a40 ... 0x3a44: case 0x3adf:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
 int is_x87(const struct instruction *in)
 {
     return in->opcode >= 0xd8 && in->opcode <= 0xdf;

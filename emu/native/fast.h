@@ -56,7 +56,7 @@ struct layout {
     uint32_t uc_cpu, uc_tcg, uc_invalid_error;
     uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_halted, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
-        env_error_code, env_tsc_aux, env_cc_op, env_old_exception, env_fpstt, env_fpuc, env_fpregs;
+        env_error_code, env_tsc_aux, env_cc_op, env_old_exception, env_fpstt, env_fpuc, env_fpregs, env_cc_src;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;
@@ -254,6 +254,7 @@ typedef struct engine {
     uint8_t *records;
     uint64_t records_used;
     const tb *making; /* the block being translated */
+    uint64_t known_aligned; /* the sum that the block being translated has just asked about (checks.c); 0: none */
     int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
     uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
@@ -347,6 +348,12 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(void, helper_ltr, (void *, int))                                                                                 \
+    X(void, helper_fcomi_ST0_FT0, (void *))                                                                            \
+    X(void, helper_fucomi_ST0_FT0, (void *))                                                                           \
+    X(void, helper_cmpxchg8b, (void *, uint64_t))                                                                      \
+    X(void, helper_cmpxchg8b_unlocked, (void *, uint64_t))                                                             \
+    X(void, helper_cmpxchg16b, (void *, uint64_t))                                                                     \
+    X(void, helper_cmpxchg16b_unlocked, (void *, uint64_t))                                                            \
     X(void, helper_fxrstor, (void *, uint64_t))                                                                        \
     X(void, helper_xrstor, (void *, uint64_t, uint64_t))                                                               \
     X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \

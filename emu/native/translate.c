@@ -435,6 +435,7 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
     e->single = most == 1;
     e->making = block;
     e->unlocking = EMPTY;
+    e->known_aligned = 0;
     translating = e;
     /* Translated as if in no shadow, it begins one; it ends the block anyway. */
     if (flags & HF_INHIBIT_IRQ && shadow_of_its_own(e, block->pc, flags))

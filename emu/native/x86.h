@@ -7,7 +7,10 @@ enum { AX, CX, DX, BX, SP, BP, SI, DI };
 enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 
 /* EFLAGS (vol. 1, 3.4.3) */
+#define EFLAGS_AF 0x10u
+#define EFLAGS_SF 0x80u
 #define EFLAGS_IF 0x200u
+#define EFLAGS_OF 0x800u
 #define EFLAGS_IOPL_SHIFT 12
 #define EFLAGS_NT 0x4000u
 #define EFLAGS_RF 0x10000u

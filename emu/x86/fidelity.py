@@ -85,8 +85,7 @@ GAPS: Final = (
     ),
     Gap(
         "LOCK before what cannot be locked, 8F and C6, C7 with ModRM.reg not 0: #UD",
-        "#UD for LOCK before MOV, BT and POP, and for POP with ModRM.reg not 0; LOCK before BTS of a register, which "
-        "ends v2e",
+        "#UD for LOCK before MOV, BT, POP, for POP with reg not 0; LOCK before BTS of a register ends v2e",
     ),
     Gap(
         "EXTRQ, INSERTQ, MOVNTSS, MOVNTSD (SSE4A): #UD, as no model has them; NOP (0F 18 to 1F) and PREFETCHh before "

@@ -18,6 +18,7 @@ PACKAGE = "v2e_gdb"
 PARTS = (
     ("connection", "gdb warns when it connects that there is no executable file, which a machine does not need"),
     ("modes", "use `set architecture` yourself when the CPU's mode changes"),
+    ("regions", "`delete mem' when paging is on, as gdb refuses what devices have had at these addresses before"),
     ("registers", "`info registers` knows no groups `segment` and `system`"),
     ("unwinder", "`bt`, `finish`, `up` and `nexti` over calls do not understand 16-bit code"),
     ("functions", "there are no functions $seg() and $lin()"),

@@ -12,7 +12,7 @@ from stub.handlers import traceframes
 from stub.handlers.base import UNSUPPORTED, Answer, Context, Handler, error_text
 from stub.markup import attribute, content
 from stub.packet import PACKET_SIZE, escape
-from stub.target import ConditionalPoints, HasRegisters, MapsMemory, Target
+from stub.target import ConditionalPoints, HasRegisters, MapsMemory, Target, TargetError
 from stub.trace_target import Traces
 
 
@@ -52,19 +52,27 @@ def threads(context: Context, annex: str) -> str | None:
 
 
 def memory_map(context: Context, annex: str) -> str | None:
-    """ROM is `rom`, and all else `ram`, holes and devices too: to gdb an address outside the map does not exist, it
-    keeps the map that it has read, and what a linear address is changes with the page tables. What cannot be read is
-    for `m` to say, in words."""
+    """ROM is `rom`. What is not in the map does not exist to gdb, which refuses it by itself: so are registers of
+    devices, the only addresses at which there is something that no look touches. All else is `ram`, holes too, as gdb
+    keeps the map that it has read, and page tables may put memory there; what cannot be read is for `m` to say.
+
+    Under paging there is no map, and gdb asks for everything. Raises TargetError then: a map without rows is malformed
+    to gdb."""
     target = context.target
     if annex or not isinstance(target, MapsMemory):
         return None
+    ranges = target.special_ranges()
+    if ranges is None:
+        raise TargetError("paging is on: what a linear address is, is for the page tables to say")
     rows, at = [], 0
-    for rom in target.rom_ranges():
-        rows += [("ram", at, rom.start), ("rom", rom.start, rom.end)]
-        at = rom.end
-    # In two pieces, as gdb reads a length into 64 bits. The end of the second is 0 to gdb, which takes it for the top
-    # of memory, and `info mem` shows it as 0x100000000 while the architecture has 32 bits.
-    rows += [("ram", at, 1 << 63), ("ram", max(at, 1 << 63), 1 << 64)]
+    for special in ranges:
+        rows.append(("ram", at, special.start))
+        if special.readable:
+            rows.append(("rom", special.start, special.end))
+        at = special.end
+    # The last byte of 64 bits is left out: an end of 2 to the 64th is 0 to gdb, which `info mem` shows as 0x100000000
+    # while the architecture has 32 bits, as it has without paging.
+    rows.append(("ram", at, (1 << 64) - 1))
     text = "".join(
         f'<memory type="{kind}" start="{start:#x}" length="{end - start:#x}"/>\n'
         for kind, start, end in rows
@@ -80,7 +88,9 @@ DOCUMENTS = {
     "features": Document(
         "the target description of the present mode (annex `target.xml`), made afresh", description, (HasRegisters,)
     ),
-    "memory-map": Document("what is ROM, by linear addresses, made afresh", memory_map, (MapsMemory,)),
+    "memory-map": Document(
+        "what is memory and what ROM, by linear addresses, made afresh; refused under paging", memory_map, (MapsMemory,)
+    ),
     "traceframe-info": Document(
         "what the trace frame that is looked at has collected", traceframes.frame_info, (Traces, ConditionalPoints)
     ),

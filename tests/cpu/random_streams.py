@@ -2,44 +2,99 @@
 defined flags, at the end of a pass one of memory.
 
 A stream is straight-line code in blocks. Each block sets its stack pointer, executes its instructions and prints its
-number, the vector of the exception that ended it early if one did, and the digest. The generator keeps track of the
-flags that the last instructions left undefined (SDM vol. 1, appendix A): an instruction that reads one of those is not
-chosen, and they are masked in the digest.
+number, the vector of the exception that ended it early if one did, with what it pushed last, and the digest. The
+generator keeps track of the flags that the last instructions left undefined (SDM vol. 1, appendix A): an instruction
+that reads one of those is not chosen, and they are masked in the digest. What all images share is assembler:
+tests/images/random_stream.inc. Which instructions a stream has is its class's, in the files random_*.py beside.
 """
 
 from __future__ import annotations
 
 import random
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar
 
+ROM_SIZE = 0x10000
 CF, PF, AF, ZF, SF, OF = 1, 4, 0x10, 0x40, 0x80, 0x800
 ARITHMETIC = CF | PF | AF | ZF | SF | OF
-MODES = ("real", "protected16", "protected32")
 R32 = ("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi")
 R16 = tuple(name[1:] for name in R32)
 R8 = ("al", "cl", "dl", "bl", "ah", "ch", "dh", "bh")
+WORDS = {1: "byte", 2: "word", 4: "dword", 8: "qword", 10: "tword", 16: "oword"}
 #: cc of SETcc, Jcc, CMOVcc and the flags it reads.
 CONDITIONS = {
     "o": OF, "no": OF, "c": CF, "nc": CF, "z": ZF, "nz": ZF, "be": CF | ZF, "a": CF | ZF, "s": SF, "ns": SF,
     "p": PF, "np": PF, "l": SF | OF, "ge": SF | OF, "le": SF | OF | ZF, "g": SF | OF | ZF,
 }  # fmt: skip
+#: Condition bits of the x87 status word (SDM vol. 1, 8.1.3), and TOP.
+C0, C1, C2, C3, TOP = 0x100, 0x200, 0x400, 0x4000, 0x3800
+CONDITION_BITS = C0 | C1 | C2 | C3
+
+
+@dataclass(frozen=True)
+class Block:
+    """The instructions of a block as they lie in the ROM: offset in CS and bytes of each."""
+
+    instructions: tuple[tuple[int, bytes], ...]
+
+    def before(self, offset: int | None) -> tuple[bytes, ...]:
+        """Those surely executed when an exception comes at `offset`; None: when none does. What a Jcc may have jumped
+        over is left out."""
+        executed, sure = [], True
+        for at, raw in self.instructions:
+            if offset is not None and at >= offset:
+                break
+            if sure:
+                executed.append(raw)
+            sure = raw[0] & 0xF0 != 0x70
+        return tuple(executed)
 
 
 @dataclass
 class Stream:
-    """A generator of one image. `undefined` holds the flags that are so at the present point."""
+    """A generator of one image. `undefined` holds the flags that are so at the present point, `conditions` the
+    condition bits of the x87 status word that are."""
 
     mode: str
     seed: int
     blocks: int = 250
     length: int = 30
-    passes: int = 7
+    passes: int = 1
+    sparse: bool = False  #: memory is filled and summed up in a fraction of its places
+    kind: str = ""
     undefined: int = 0
+    conditions: int = 0
     lines: list[str] = field(default_factory=list)
+    bodies: list[list[str]] = field(default_factory=list, repr=False)
+    modes: ClassVar[tuple[str, ...]] = ()
+    #: lines behind the blocks: sums of DS, ES, SS and FS
+    sums: ClassVar[int] = 4
+    #: symbols that random_stream.inc asks for
+    symbols: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         self.source = random.Random()  # seeded when a text is made
         self.bits = 32 if self.mode == "protected32" else 16
+
+    # -- what a kind of streams says
+
+    def kinds(self) -> tuple[tuple[Callable[[], None], int], ...]:
+        """What makes an instruction, and how often."""
+        raise NotImplementedError
+
+    def opening(self) -> None:
+        """What each block begins with."""
+
+    def macros(self) -> str:
+        """What the image's assembler asks for, in nasm's words."""
+        return ""
+
+    def data(self) -> str:
+        """Data that lies in CS, in nasm's words."""
+        return ""
 
     # -- operands
 
@@ -52,7 +107,7 @@ class Stream:
         return value & (1 << 8 * size) - 1
 
     def memory(self, size: int) -> str:
-        word = {1: "byte", 2: "word", 4: "dword"}[size]
+        word = WORDS[size]
         segment = self.source.choice((*[""] * 10, *["es:"] * 5, *["ss:"] * 4, "fs:"))
         if self.source.random() < 0.03:  # about an end
             return f"{word} [{segment}{self.source.choice((0x7FFD, 0x7FFF, 0xFFFC, 0xFFFD, 0xFFFE, 0xFFFF)):#x}]"
@@ -77,437 +132,44 @@ class Stream:
         self.lines.append("        " + text)
 
     def instruction(self) -> None:
-        kinds = (
-            (self.arithmetic, 22), (self.move, 14), (self.unary, 8), (self.shift, 10), (self.multiply, 5),
-            (self.divide, 2), (self.bits_, 5), (self.stack, 8), (self.string, 7), (self.extend, 5), (self.condition, 7),
-            (self.exchange, 5), (self.decimal, 3), (self.flags, 3), (self.address, 3),
-        )  # fmt: skip
-        kind = self.source.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
-        kind()
-
-    def arithmetic(self) -> None:
-        names = ["add", "sub", "cmp", "and", "or", "xor", "test"] + ([] if self.undefined & CF else ["adc", "sbb"])
-        name, size = self.source.choice(names), self.source.choice((1, 2, 4))
-        target = self.place(size)
-        if "[" in target or self.source.random() < 0.4:
-            other = self.register(size) if self.source.random() < 0.5 else f"{self.immediate(size):#x}"
-        else:
-            other = self.memory(size) if name != "test" else self.register(size)
-        if name in ("adc", "sbb") and self.undefined & CF:
-            name = "add"
-        self.emit(f"{name} {target}, {other}")
-        self.undefined = AF if name in ("and", "or", "xor", "test") else 0
-
-    def move(self) -> None:
-        size = self.source.choice((1, 2, 4))
-        choice = self.source.random()
-        if choice < 0.3:
-            self.emit(f"mov {self.register(size)}, {self.immediate(size):#x}")
-        elif choice < 0.6:
-            self.emit(f"mov {self.memory(size)}, {self.register(size)}")
-        else:
-            self.emit(f"mov {self.register(size)}, {self.memory(size)}")
-
-    def unary(self) -> None:
-        name, size = self.source.choice(("inc", "dec", "neg", "not")), self.source.choice((1, 2, 4))
-        self.emit(f"{name} {self.place(size)}")
-        if name == "neg":
-            self.undefined = 0
-        elif name != "not":
-            self.undefined &= CF
-
-    def shift(self) -> None:
-        size = self.source.choice((1, 2, 4))
-        names = ["shl", "shr", "sar", "rol", "ror"] + ([] if self.undefined & CF else ["rcl", "rcr"])
-        name = self.source.choice(names)
-        place = self.place(size)
-        if name in ("rcl", "rcr") and self.undefined & CF:
-            name = "rol"
-        if self.source.random() < 0.15:
-            double = self.source.choice(("shld", "shrd"))
-            size = self.source.choice((2, 4))
-            count = self.source.randrange(1, 8 * size)
-            self.emit(f"{double} {self.place(size)}, {self.register(size)}, {count}")
-            self.undefined = AF | (OF if count > 1 else 0)
-            return
-        count = self.source.randrange(1, 8 * size)
-        self.emit(f"{name} {place}, {count}")
-        if name in ("shl", "shr", "sar"):
-            self.undefined = AF | (OF if count > 1 else 0)
-        elif count > 1:
-            self.undefined |= OF
-        else:
-            self.undefined &= ~(CF | OF)
-        if name in ("rol", "ror", "rcl", "rcr"):
-            self.undefined &= ~CF
-
-    def multiply(self) -> None:
-        size = self.source.choice((1, 2, 4))
-        choice = self.source.random()
-        if choice < 0.5 or size == 1:
-            self.emit(f"{self.source.choice(('mul', 'imul'))} {self.place(size)}")
-        elif choice < 0.75:
-            self.emit(f"imul {self.register(size)}, {self.place(size)}")
-        else:
-            self.emit(f"imul {self.register(size)}, {self.place(size)}, {self.immediate(size):#x}")
-        self.undefined = SF | ZF | AF | PF
-
-    def divide(self) -> None:
-        size = self.source.choice((1, 2, 4))
-        if self.source.random() < 0.8:  # rarely an overflow
-            self.emit({1: "movzx ax, al", 2: "xor dx, dx", 4: "xor edx, edx"}[size])
-        self.emit(f"{self.source.choice(('div', 'idiv'))} {self.place(size)}")
-        self.undefined = ARITHMETIC
-
-    def bits_(self) -> None:
-        size = self.source.choice((2, 4))
-        name = self.source.choice(("bt", "bts", "btr", "btc"))
-        if self.source.random() < 0.7:
-            self.emit(f"{name} {self.place(size)}, {self.source.randrange(64)}")
-        else:
-            self.emit(f"{name} {self.register(size)}, {self.register(size)}")
-        self.undefined = (self.undefined | OF | SF | AF | PF) & ~CF
-
-    def stack(self) -> None:
-        size = self.source.choice((2, 4))
-        choice = self.source.randrange(8)
-        if choice == 0:
-            self.emit("pusha" if size == 2 else "pushad")
-        elif choice == 1:
-            self.emit(f"push {'word' if size == 2 else 'dword'} {self.immediate(1):#x}")
-        elif choice == 2:
-            self.emit(f"push {self.memory(size)}")
-        elif choice == 3:
-            self.emit(f"pop {self.memory(size)}")
-        elif choice == 4:
-            self.emit(f"enter {self.source.randrange(64)}, {self.source.randrange(3)}" if self.bits == 16 else "nop")
-        elif choice == 5:
-            self.emit(f"push {self.register(size)}")
-        else:
-            self.emit(f"pop {self.register(size)}")
-
-    def string(self) -> None:
-        name = self.source.choice(("movs", "stos", "lods", "cmps", "scas")) + self.source.choice("bwd")
-        if self.bits == 32:
-            self.emit("and esi, 0x7fff")
-            self.emit("and edi, 0x7fff")
-            self.undefined = AF
-        prefix = ""
-        if self.source.random() < 0.5:
-            self.emit(f"mov {'ecx' if self.bits == 32 else 'cx'}, {self.source.randrange(1, 6)}")
-            prefix = self.source.choice(("repe ", "repne ")) if name[:4] in ("cmps", "scas") else "rep "
-        segment = self.source.choice(("", "", "es ", "fs ")) if name[:4] in ("movs", "lods", "cmps") else ""
-        self.emit(f"{segment}{prefix}{name}")
-        if name[:4] in ("cmps", "scas"):
-            self.undefined = 0
-
-    def extend(self) -> None:
-        name = self.source.choice(("movzx", "movsx"))
-        choice = self.source.random()
-        if choice < 0.4:
-            self.emit(f"{name} {self.register(4)}, {self.place(2)}")
-        elif choice < 0.8:
-            self.emit(f"{name} {self.register(self.source.choice((2, 4)))}, {self.place(1)}")
-        else:
-            self.emit(self.source.choice(("cbw", "cwde", "cwd", "cdq", "bswap eax", "bswap edx")))
-
-    def condition(self) -> None:
-        allowed = [name for name, reads in CONDITIONS.items() if not reads & self.undefined]
-        if not allowed:
-            return
-        name = self.source.choice(allowed)
-        choice = self.source.random()
-        if choice < 0.4:
-            self.emit(f"set{name} {self.register(1)}")
-        elif choice < 0.7:
-            size = self.source.choice((2, 4))
-            self.emit(f"cmov{name} {self.register(size)}, {self.register(size)}")
-        else:
-            self.emit(f"j{name} $ + 2 + 2")
-            self.emit("inc ax" if self.bits == 32 else "mov al, 5")
-
-    def exchange(self) -> None:
-        size = self.source.choice((1, 2, 4))
-        name = self.source.choice(("xchg", "xadd", "cmpxchg"))
-        self.emit(f"{name} {self.place(size)}, {self.register(size)}")
-        if name != "xchg":
-            self.undefined = 0
-
-    def decimal(self) -> None:
-        choice = self.source.randrange(4)
-        if choice < 2 and not self.undefined & (AF | CF):
-            self.emit(("daa", "das")[choice])
-            self.undefined = OF
-        elif choice == 2 and not self.undefined & AF:
-            self.emit(self.source.choice(("aaa", "aas")))
-            self.undefined = OF | SF | ZF | PF
-        elif choice == 3:
-            self.emit(self.source.choice(("aam", "aad")))
-            self.undefined = OF | AF | CF
-
-    def flags(self) -> None:
-        name = self.source.choice(("stc", "clc", "cmc", "sahf", "lahf", "std", "cld", "salc"))
-        if (name in ("cmc", "salc") and self.undefined & CF) or (name == "lahf" and self.undefined & ~OF):
-            return
-        self.emit(name)
-        if name in ("stc", "clc"):
-            self.undefined &= ~CF
-        elif name == "sahf":
-            self.undefined &= OF
-
-    def address(self) -> None:
-        size = self.source.choice((2, 4))
-        form = self.source.choice(("bx+si+5", "bp+di", "eax+ecx*4+0x12345", "edx*8-1", "esp+8"))
-        self.emit(f"lea {self.register(size)}, [{form}]")
+        kinds = self.kinds()
+        self.source.choices([k for k, _ in kinds], [w for _, w in kinds])[0]()
 
     # -- the image
 
     def block_text(self, number: int) -> str:
-        """The instructions of one block."""
-        text = self.text()
-        begin = text.index(f"        BLOCK {number}\n")
-        return text[begin : text.index(f"\nend{number}:")]
+        """The instructions of one block of the text that was made last."""
+        return "\n".join(self.bodies[number])
 
-    def lengths(self) -> list[int]:
-        """How many instructions each block has."""
-        bodies = self.text().split("        BLOCK ")[1:]
-        return [body[: body.index("\nend")].count("\n") for body in bodies]
+    def found_blocks(self, image: bytes) -> list[Block]:
+        """The blocks of the image that was assembled from the text made last, by what lies behind its ROM."""
+        offsets = struct.iter_unpack("<H", image[ROM_SIZE:])
+        found = []
+        for body in self.bodies:
+            places = [next(offsets)[0] for _ in range(len(body) + 1)]
+            found.append(Block(tuple((begin, image[begin:end]) for begin, end in pairwise(places))))
+        return found
 
     def text(self) -> str:
-        """The whole image as nasm source."""
-        self.source = random.Random(f"{self.mode} {self.seed}")
-        b = self.bits
-        out = []
+        """The whole image as nasm source: ROM_SIZE bytes of ROM, then the offsets of instructions and block ends."""
+        self.source = random.Random(" ".join(filter(None, (self.kind, self.mode, str(self.seed)))))
+        settings = {"BITS_": self.bits, "REAL": int(self.mode == "real"), "PASSES": self.passes}
+        settings |= {"SEED": self.seed & 0xFFFF, **dict.fromkeys(self.symbols, 1)}
+        if self.sparse:
+            settings |= {"FILL_STEP": 64, "SUM_STEP": 16}
+        self.bodies = []
+        out = [f"%define {name} {value}" for name, value in settings.items()]
+        out += ['%include "random_stream.inc"', self.macros(), "STREAM_BEGIN"]
         for number in range(self.blocks):
-            self.lines = []
-            self.undefined = 0
+            self.lines, self.undefined, self.conditions = [], 0, 0
+            self.opening()
             while len(self.lines) < self.length:
                 self.instruction()
-            body = "\n".join(self.lines)
-            out.append(
-                f"        BLOCK {number}\n{body}\nend{number}:\n"
-                f"        DONE {number}, {ARITHMETIC & ~self.undefined:#x}"
-            )
-        return TEMPLATE.format(
-            bits=b, passes=self.passes, real=int(self.mode == "real"), blocks="\n".join(out), seed=self.seed & 0xFFFF
-        )
-
-
-TEMPLATE = """
-%include "guest.inc"
-%assign BITS_ {bits}
-%assign REAL {real}
-org 0
-rom:
-GUEST_SERVICES 16
-%if BITS_ == 32
-GUEST_SERVICES 32
-%endif
-%macro BLOCK 1
-        mov dword [gs:0x600], end%1
-        mov esp, 0x8000
-        cld
-        mov byte [gs:0x61C], 0
-        cmp esp, esp
-%endmacro
-%macro DONE 2
-        mov [gs:0x608], esp
-        mov dword [gs:0x60C], %2
-        mov esp, 0x7000
-        call digest
-%endmacro
-bits 16
-start:  cli
-        cld
-        xor ax, ax
-        mov ds, ax
-        mov es, ax
-        mov ss, ax
-        mov esp, 0x7000
-        mov di, 0
-        mov cx, 16
-        mov ax, stubs
-.ivt:   mov [di], ax
-        mov word [di + 2], ROM >> 4
-        add ax, 16
-        add di, 4
-        loop .ivt
-        mov edi, 0x8000
-        mov cx, 16
-        mov ax, stubs
-.idt:   mov [edi], ax
-        mov word [edi + 2], 8           ; gates of 16 bits, whose frames hold no RF
-        mov word [edi + 4], 0x8600
-        mov word [edi + 6], 0
-        add ax, 16
-        add edi, 8
-        loop .idt
-        mov ax, 0x2000
-        call fill
-        mov ax, 0x3000
-        call fill
-        mov ax, 0x4000
-        call fill
-        mov ax, 0x5000
-        call fill
-%if REAL
-        mov ax, 0x2000
-        mov ds, ax
-        mov ax, 0x3000
-        mov es, ax
-        mov ax, 0x4000
-        mov ss, ax
-        mov ax, 0x5000
-        mov fs, ax
-        xor ax, ax
-        mov gs, ax
-%else
-        o32 lgdt [cs:gdtr]
-        o32 lidt [cs:idtr]
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        jmp 8:protected
-        bits BITS_
-protected:
-        mov ax, 0x10
-        mov ds, ax
-        mov ax, 0x18
-        mov es, ax
-        mov ax, 0x20
-        mov ss, ax
-        mov ax, 0x28
-        mov fs, ax
-        mov ax, 0x30
-        mov gs, ax
-%endif
-        mov dword [gs:0x610], {passes}
-        mov eax, {seed}
-        mov ebx, 0x1234
-        mov ecx, 0x89ABCDEF
-        mov edx, 0x0F1E2D3C
-        mov esi, 0x100
-        mov edi, 0x4321
-        mov ebp, 0x2000
-again:
-{blocks}
-        dec dword [gs:0x610]
-        jnz near again
-        mov esp, 0x8000
-        call memory
-        mov al, 0
-        jmp finish{bits}
-
-digest:                                 ; 32-bit values in either size of code; keeps every register but ESP
-        pushfd
-        pushad
-        mov bp, sp
-        movzx ebp, bp
-        xor edx, edx
-        mov ecx, 8
-.next:  rol edx, 5
-        add edx, [ss:ebp]
-        add ebp, 4
-        dec ecx
-        jnz .next
-        mov eax, [ss:ebp]
-        and eax, [gs:0x60C]
-        cmp byte [gs:0x61C], 0
-        je .whole
-        xor eax, eax                    ; which flags are defined is not known behind an exception
-.whole: mov [ss:ebp], eax               ; undefined flags are not to stay in memory
-        rol edx, 5
-        add edx, eax
-        rol edx, 5
-        add edx, [gs:0x608]
-        mov eax, edx
-        call hex8_{bits}
-        mov al, 10
-        out 0xE9, al
-        popad
-        popfd
-        ret
-
-memory: mov ax, ds
-        call .sum
-        mov ax, es
-        call .sum
-        mov ax, ss
-        call .sum
-        mov ax, fs
-; not pushed: a selector may be pushed as 16 bits or 32
-.sum:   mov [gs:0x628], ds
-        mov ds, ax
-        xor edx, edx
-        xor ebx, ebx
-.dword: rol edx, 5
-        add edx, [ebx]
-        add ebx, 4
-        cmp ebx, 0x8000
-        jb .dword
-        mov eax, edx
-        call hex8_{bits}
-        mov al, 10
-        out 0xE9, al
-        mov ds, [gs:0x628]
-        ret
-
-bits 16
-fill:   mov es, ax
-        mov eax, 0x9E3779B9
-        xor edi, edi
-.next:  mov [es:di], eax
-        imul eax, eax, 1664525
-        add eax, 1013904223
-        add di, 4
-        jnz .next
-        ret
-
-bits BITS_
-        align 16
-stubs:                                  ; 16 bytes each, flags kept
-%assign vector 0
-%rep 16
-        mov byte [gs:0x618], vector
-        jmp near taken
-        align 16
-%assign vector vector + 1
-%endrep
-taken:                                  ; the pushed flags may be undefined ones: not to stay in memory
-        mov [gs:0x620], ebp
-        mov ebp, esp
-        movzx ebp, bp
-        mov dword [ss:ebp + 4], 0
-        mov ebp, [gs:0x620]
-        mov [gs:0x624], esp
-        mov esp, 0x7000
-        pushad
-        mov byte [gs:0x61C], 1
-        mov al, 'V'
-        out 0xE9, al
-        mov al, [gs:0x618]
-        call hex2_{bits}
-        mov al, ' '
-        out 0xE9, al
-        popad
-        mov esp, [gs:0x624]
-%if BITS_ == 32
-        jmp [gs:0x600]
-%else
-        jmp word [gs:0x600]
-%endif
-
-        align 8
-gdt:    dq 0
-        SEGMENT ROM, 0xFFFF, 0x9B, (BITS_ / 32) * 4
-        SEGMENT 0x20000, 0xFFFF, 0x93, 0
-        SEGMENT 0x30000, 0xFFFF, 0x93, 0
-        SEGMENT 0x40000, 0xFFFF, 0x93, (BITS_ / 32) * 4
-        SEGMENT 0x50000, 0x7FFF, 0x93, 0
-        SEGMENT 0, 0xFFFFF, 0x93, 0xC
-gdtr:   dw $ - gdt - 1
-        dd ROM + (gdt - rom)
-idtr:   dw 16 * 8 - 1
-        dd 0x8000
-RESET_VECTOR start
-"""
+            self.bodies.append(self.lines)
+            body = "\n".join(f"i{number}_{i}:{line}" for i, line in enumerate(self.lines))
+            masks = f"{ARITHMETIC & ~self.undefined:#x}, {TOP | CONDITION_BITS & ~self.conditions:#x}"
+            out.append(f"        BLOCK {number}\n{body}\nend{number}:\n        DONE {number}, {masks}")
+        out += ["STREAM_END", self.data(), "RESET_VECTOR start", ""]
+        for number, lines in enumerate(self.bodies):  # behind the ROM
+            out += ["dw " + ", ".join([*(f"i{number}_{i}" for i in range(len(lines))), f"end{number}"])]
+        return "\n".join(out)

@@ -196,7 +196,7 @@ def test_operands_of_16_bytes_are_to_be_aligned(bits: int) -> None:
     for source in ALIGNED:
         for offset in range(17):
             reset_area(trier, offset)
-            found = trier.vector(source.format(f"[{register}+{offset}]"))
+            found = trier.vector(source.format(f"[{register}]"), r3=DATA + offset)
             assert found == (GP if offset % 16 else None), f"{source} {offset}"
 
 
@@ -207,7 +207,7 @@ def test_others_may_be_anywhere(bits: int) -> None:
     for source in ANYWHERE:
         for offset in (0, 1, 8, 15):
             reset_area(trier, offset)
-            assert trier.vector(source.format(f"[{register}+{offset}]")) is None, f"{source} {offset}"
+            assert trier.vector(source.format(f"[{register}]"), r3=DATA + offset) is None, f"{source} {offset}"
 
 
 @pytest.mark.parametrize(
@@ -284,3 +284,42 @@ def test_aligned_operands_are_not_asked_about() -> None:
     statistics = cpu.engine.statistics
     assert statistics is not None
     assert statistics.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("between", "vector"),
+    [
+        ("movaps xmm1, [ebx+16]\naddps xmm1, xmm0", None), ("movups [ebx+1], xmm1", None), ("inc ebx", GP),
+        ("pextrw ebx, xmm0, 0\nadd ebx, 1", GP), ("movd ebx, xmm3", GP), ("cvttss2si ebx, xmm4", GP),
+        ("movmskps ebx, xmm3", GP), ("pmovmskb ebx, xmm3", GP), ("pextrd ebx, xmm3, 0", GP), ("jmp $+2\ninc ebx", GP),
+    ],
+)  # fmt: skip
+def test_what_is_known_to_be_aligned_is_forgotten_when_a_register_is_written(between: str, vector: int | None) -> None:
+    """XMM3 is all ones, and XMM4 1.0."""
+    source = f"mov ebx, {DATA}\npcmpeqd xmm3, xmm3\nmovss xmm4, [one]\nmovaps xmm0, [ebx]\n{between}\n"
+    trier = Trier(32)
+    trier.cpu.write(CODE, assemble(f"bits 32\n{source}movaps xmm2, [ebx]\nhlt\none: dd 1.0", CODE))
+    trier.cpu.engine.load(trier.start)
+    trier.cpu.run()
+    assert [fault.vector for fault in trier.cpu.faults[:1]] == ([] if vector is None else [vector])
+
+
+def guarded(bits: int, source: str) -> int:
+    """How many checks were emitted for the program."""
+    trier = Trier(bits)
+    trier.cpu.write(CODE, assemble(f"bits {bits}\n{source}hlt", CODE))
+    trier.cpu.engine.load(trier.start)
+    assert trier.cpu.run().reason is ExitReason.HALT
+    statistics = trier.cpu.engine.statistics
+    assert statistics is not None
+    return statistics.guarded
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_constant_addresses_and_those_just_asked_about_get_no_check(bits: int) -> None:
+    register = "rbx" if bits == 64 else "ebx"
+    constant = f"movaps xmm0, [{DATA:#x}]\n"
+    constant += "jmp next\nalign 16\nthere: times 16 db 0\nnext: movaps xmm0, [rel there]\n" if bits == 64 else ""
+    assert guarded(bits, constant) == guarded(bits, "nop\n")
+    rows = [f"movaps xmm1, [{register}+{16 * i}]\n" for i in range(8)]
+    assert guarded(bits, "".join(rows)) == guarded(bits, rows[0]) > 0

@@ -16,7 +16,7 @@ from emu.engine import Access
 from emu.stops import Condition
 from emu.unicorn_helper import HELPER, Helper
 from emu.x86.classes import InstructionClass, classify
-from machines import TIMER_100US, debugger, rom
+from machines import debugger, rom, timer
 
 #: One of each: a software interrupt, #DE, a timer interrupt, ports, an MSR, control registers, tables, segment
 #: registers, protected mode and back, a task switch, text on COM1 and on the screen.
@@ -95,11 +95,11 @@ real:
     out dx, al
     mov al, 'i'
     out dx, al
-{TIMER_100US}
+{timer(12)}
     sti
 main:
     inc dword [0x500]
-    cmp dword [0x500], 20000
+    cmp dword [0x500], 2500
     jb main
     cli
     hlt

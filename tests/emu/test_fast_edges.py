@@ -7,9 +7,12 @@ import pytest
 from asm import assemble
 from bare_cpu import CODE, RAM, BareCpu
 from emu.engine import ExitReason
+from emu.x86.state import CpuState
 from run_loops import SLICES, both_agree, make, needs_helper, outcome
 
 pytestmark = needs_helper
+
+PF, ZF = 1 << 2, 1 << 6
 
 
 def test_code_at_the_end_of_a_page_faults_where_the_next_page_begins() -> None:
@@ -110,3 +113,32 @@ def test_a_loop_across_the_end_of_a_page_runs_alike(beyond):
         cpu.write(start, body)
 
     both_agree(f"mov ecx, 30\nmov edx, {start:#x}\njmp edx", 32, prepare)
+
+
+@pytest.mark.parametrize(("bits", "name"), [(32, "cmpxchg8b"), (64, "cmpxchg8b"), (64, "cmpxchg16b")])
+@pytest.mark.parametrize("equal", [True, False])
+def test_cmpxchg8b_and_16b_change_zf_alone_wherever_a_run_begins(bits: int, name: str, equal: bool) -> None:
+    # SDM vol. 2A. What ADD leaves for its lazy flags has TF, NT and more in it; OR makes those that are kept: PF.
+    source = f"""
+        mov esi, 0x12345fff
+        xor eax, eax
+        xor edx, edx
+        mov edi, 0x7fffffff
+        add edi, esi
+        or edi, 3
+        and edi, 3
+        lock {name} [{0x3000 + 16 * (not equal):#x}]
+        mov ebx, 1
+        hlt"""
+    result = both_agree(source, bits, lambda cpu: cpu.write(0x3010, b"\1"))
+    state = result[2]
+    assert isinstance(state, CpuState)
+    assert state.rflags == 2 | PF | (ZF if equal else 0)
+
+
+@pytest.mark.parametrize("name", ["fcomi", "fcomip", "fucomi", "fucomip"])
+def test_fcomi_clears_of_sf_and_af(name: str) -> None:
+    # SDM vol. 2A, FCOMI: whatever they were; ZF, PF and CF say that the two are equal.
+    cpu = make("fast", f"fninit\nfld1\nfld1\nmov al, 0x7f\nadd al, 1\n{name} st0, st1\nhlt", 32)
+    assert cpu.run().reason is ExitReason.HALT
+    assert cpu.engine.state().rflags == 2 | ZF

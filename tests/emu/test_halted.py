@@ -10,7 +10,7 @@ from machines import rom
 
 AN_HOUR = "HLT, and no interrupt for an hour of virtual time"
 NOTHING = "HLT, and all that ticks is masked or waits for an EOI"
-COUNT = 0x600
+COUNT, MASKED = 0x600, 0x602
 #: ns from power-on on until every device has come to rest: the keyboard tests itself.
 QUIET = 3_000_000
 
@@ -35,14 +35,15 @@ RTC = outs((0x70, 0x0B), (0x71, 0x42), (0x70, 0x0C)) + "in al, 0x71\n"
 NO_APIC = "mov ecx, 0x1b\nrdmsr\nand ah, 0xf7\nwrmsr\n"
 
 
-def halt(masks: tuple[int, int], ticking: str, before: str = "", icw4: int = 1, first: str = "") -> bytes:
-    """Halts with interrupts on behind `masks` while `ticking`. Its handler counts at COUNT and sends no EOI; what
-    `before` does is not counted."""
+def halt(ticking: str, before: str = "", icw4: int = 1, first: str = "") -> bytes:
+    """Halts with interrupts on behind the two masks at MASKED while `ticking`. Its handler counts at COUNT and sends no
+    EOI; what `before` does is not counted."""
     return rom(
         "mov ss, ax\nmov sp, 0x7000\nmov cx, 16\nmov di, 0x80\n"
         "vectors: mov word [di], handler\nmov word [di + 2], cs\nadd di, 4\nloop vectors\n"
         + first + initialised(icw4) + ticking + before + f"mov byte [{COUNT}], 0\n"
-        + outs((0x21, masks[0]), (0xA1, masks[1])) + "sti\nhlt\ncli\nhlt\n",
+        f"mov al, [{MASKED}]\nout 0x21, al\nmov al, [{MASKED + 1}]\nout 0xa1, al\n"
+        "sti\nhlt\ncli\nhlt\n",
         f"handler: inc byte [{COUNT}]\niret\n",
     )  # fmt: skip
 
@@ -62,12 +63,21 @@ BEFORE = {
 }  # fmt: skip
 
 
-def run(firmware: bytes, kind: str, *, foreseen: bool) -> tuple[MachineExit, int, int]:
-    """How it ends, the interrupts it had, and virtual time in ns. Without `foreseen` the hour of idling decides."""
-    machine = build_machine(MachineConfig(machine=kind, memory=1 << 20, firmware=firmware, shadow=False))
-    if not foreseen:
-        machine.board.holds_back = lambda timer: False  # type: ignore[method-assign]
-    return machine.run(10_000), machine.memory.read(COUNT, 1)[0], machine.clock.now
+class Halting:
+    """A machine that begins anew for each pair of masks."""
+
+    def __init__(self, firmware: bytes, kind: str) -> None:
+        self.machine = build_machine(MachineConfig(machine=kind, memory=1 << 20, firmware=firmware, shadow=False))
+        self._reset = self.machine.save()
+        self._holds_back = self.machine.board.holds_back
+
+    def run(self, masks: tuple[int, int], *, foreseen: bool) -> tuple[MachineExit, int, int]:
+        """How it ends, the interrupts it had, and virtual time in ns. Without `foreseen` the hour of idling decides."""
+        machine = self.machine
+        machine.restore(self._reset)
+        machine.memory.write(MASKED, bytes(masks))
+        machine.board.holds_back = self._holds_back if foreseen else lambda timer: False  # type: ignore[method-assign]
+        return machine.run(10_000), machine.memory.read(COUNT, 1)[0], machine.clock.now
 
 
 @pytest.mark.parametrize("before", BEFORE)
@@ -78,15 +88,16 @@ def test_a_run_ends_at_once_exactly_where_waiting_would_wake_nobody(
     monkeypatch.setattr(machines, "IDLE_LIMIT_NS", 10_000_000)
     kind, _, without = kind.partition(" ")
     wakes = set()
-    for masks in MASKS:
-        for ticking in (PIT, PIT + RTC):
-            firmware = halt(masks, ticking, *BEFORE[before], first=NO_APIC if without else "")
-            exit, woken, waited = run(firmware, kind, foreseen=False)
+    for ticking in (PIT, PIT + RTC):
+        halting = Halting(halt(ticking, *BEFORE[before], first=NO_APIC if without else ""), kind)
+        for masks in MASKS:
+            exit, woken, waited = halting.run(masks, foreseen=False)
             assert exit == MachineExit(MachineStop.DEADLOCK, detail="HLT with interrupts off" if woken else AN_HOUR)
-            ours, count, ended = run(firmware, kind, foreseen=True)
+            ours, count, ended = halting.run(masks, foreseen=True)
             assert count == woken
             assert ended == waited if woken else (ours.detail, ended <= QUIET < waited) == (NOTHING, True)
             wakes.add(woken)
+        halting.machine.close()
     # in service, IRQ 0 holds back all others; after a reset, LINT0 is masked
     assert wakes == ({0} if before == "in service" or (kind == "pc" and not without) else {0, 1})
 
@@ -94,6 +105,6 @@ def test_a_run_ends_at_once_exactly_where_waiting_would_wake_nobody(
 @pytest.mark.parametrize("kind", ["isapc", "pc"])
 def test_a_fast_timer_behind_the_mask_costs_nothing_while_another_input_is_open(kind: str) -> None:
     """At a count of 2 it ticks 2,000,000,000 times in the hour for which a guest may idle."""
-    exit, woken, ended = run(halt((0xEF, 0xFF), PIT.replace("119", "2")), kind, foreseen=True)
+    exit, woken, ended = Halting(halt(PIT.replace("119", "2")), kind).run((0xEF, 0xFF), foreseen=True)
     assert (exit.reason, exit.detail, woken) == (MachineStop.DEADLOCK, NOTHING, 0)
     assert ended <= QUIET

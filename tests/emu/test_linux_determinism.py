@@ -15,7 +15,7 @@ from emu.stops import StopKind
 from emu.unicorn_engine import HELPER, UnicornEngine
 from emu.until import parse_until
 from emu.views import FingerprintView
-from kernels import linux
+from kernels import linux, state_at
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,11 +35,7 @@ def run_to(debugger: Debugger, retired: int) -> None:
 
 @pytest.fixture(scope="module")
 def begun() -> MachineState:
-    debugger = linux()
-    run_to(debugger, BEGIN)
-    state = debugger.machine.save()
-    debugger.machine.close()
-    return state
+    return state_at(BEGIN)[0]
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from emu.unicorn_engine import HELPER, UnicornEngine
 from emu.vcpu import Place
 from emu.x86.state import CpuState
 from emu.x86.vmentry import VTX2006
-from kernels import linux, payload
+from kernels import payload, state_at
 from machines import READING, rom, seabios
 from xenbridge.model import ModelVcpu, make_model
 
@@ -315,12 +315,7 @@ KERNEL_WORKS = 2_480_000_000
 @pytest.mark.slow
 def test_ten_million_instructions_of_a_linux_boot_never_part() -> None:
     """From there on, with each second CPU in turn, the reference hypervisor's among them."""
-    begun = linux()
-    begun.set_limit(KERNEL_WORKS)
-    begun.begin_continue()
-    begun.run()
-    state = begun.machine.save()
-    begun.machine.close()
+    state, _ = state_at(KERNEL_WORKS)
     config = MachineConfig(memory=128 << 20, payload=payload())
     costs = Costs()
     config.native = NativeConfig(make_model(VTX2006), policy_named("native", costs), costs)

@@ -27,6 +27,7 @@ from emu.x86.state import CR0_PE, RFLAGS_VM
 from emu.x86.statediff import differences
 from emu.x86.vmentry import VTX2006
 from machines import seabios, seabios_pc
+from memories import ram_differences
 from screendump import qemu_picture
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.backend import Kind
@@ -167,23 +168,10 @@ def test_it_is_the_same_to_the_byte_whoever_executes(policy: str, alone: Machine
     hopping.close()
 
 
-def ram_of(machine: Machine) -> dict[int, bytes]:
-    """Each piece of RAM by its address."""
-    return {r.base: machine.memory.read(r.base, r.size) for r in machine.memory.regions if r.kind == "ram"}
-
-
-def accessed_code(machine: Machine) -> set[int]:
-    """Where the access rights of the GDT's code segments are."""
-    table = machine.executor.state().gdtr
-    rights = {table.base + 8 * entry + 5 for entry in range((table.limit + 1) // 8)}
-    return {at for at in rights if machine.memory.read(at, 1)[0] & 0x18 == 0x18}
-
-
 @pytest.mark.parametrize("policy", ["native", "dwell:50"])
 def test_under_kvm_memory_differs_in_the_accessed_bit_of_code_descriptors_alone(policy: str, alone: Machine) -> None:
-    """KVM's far transfers set it in memory, as the SDM says (vol. 3A, 3.4.5.1), Unicorn's do not: docs/divergences.md.
-    Of the time that native instructions take the guest sees a part, so that it is over before the first tick, which
-    would be a difference."""
+    """See `ram_differences`. The guest sees a part of the time that native instructions take, so that it is over before
+    the first tick, which would be a difference."""
     try:
         found = probe()
     except KvmError as error:
@@ -201,17 +189,7 @@ def test_under_kvm_memory_differs_in_the_accessed_bit_of_code_descriptors_alone(
     assert hopping.transitions.ledger.hops_in > 1
     assert hopping.serial_text() == alone.serial_text() == expected_serial()
     assert hopping.screen() == alone.screen() and hopping.picture().pixels == alone.picture().pixels
-    code, here, there = accessed_code(alone), ram_of(alone), ram_of(hopping)
-    assert here.keys() == there.keys()
-    for base, memory in here.items():
-        other = bytearray(there[base])
-        for at in code:
-            if base <= at < base + len(other) and not memory[at - base] & 1:
-                other[at - base] &= ~1
-        if other != memory:
-            pytest.fail(
-                f"RAM differs at {[hex(base + at) for at in range(len(other)) if other[at] != memory[at]][:16]}"
-            )
+    assert ram_differences(alone, hopping) == []
     one, two = alone.executor.state(), hopping.executor.state()
     assert {name for name, _, _ in differences(one, two)} <= {f"msr {TSC_ADJUST:#x}"}, "time alone"
     hopping.close()

@@ -10,6 +10,7 @@ from emu.debugger import BreakKind, Debugger, StopKind
 from emu.views import FingerprintView
 from machines import debugger, rom, timer
 
+COUNT = 500
 #: Counts at 500h, while a timer interrupts it a dozen times and its handler counts at 504h; ends by code 0.
 ROM = rom(
     f"""
@@ -17,7 +18,7 @@ ROM = rom(
         mov sp, 0x1000
         mov word [8 * 4], tick
         mov word [8 * 4 + 2], 0xf000
-        {timer(3)}
+        {timer(2)}
         sti
         jmp again
     times 0x100-($-$$) nop
@@ -25,7 +26,7 @@ ROM = rom(
         inc word [0x500]
     next:
         nop
-        cmp word [0x500], 800
+        cmp word [0x500], {COUNT}
         jne again
         cli
         xor al, al
@@ -42,7 +43,6 @@ ROM = rom(
     """
 )
 AGAIN, NEXT, TICK = 0xF0100, 0xF0104, 0xF0140
-COUNT = 800
 
 
 def word(made: Debugger, address: int) -> int:
@@ -72,7 +72,7 @@ def in_pieces(made: Debugger) -> None:
 
 
 def by_steps(made: Debugger) -> None:
-    for _ in range(1500):
+    for _ in range(900):
         made.begin_step()
         made.run()
     to_the_end(made)
@@ -84,20 +84,20 @@ def into_handlers(made: Debugger) -> None:
 
 
 def by_counted_steps(made: Debugger) -> None:
-    made.begin_step(1500)
+    made.begin_step(900)
     made.run()
     to_the_end(made)
 
 
 def by_ranges(made: Debugger) -> None:
-    for _ in range(300):
+    for _ in range(200):
         made.begin_range(AGAIN, AGAIN + 4)
         made.run()
     to_the_end(made)
 
 
 def by_overs(made: Debugger) -> None:
-    for _ in range(600):
+    for _ in range(400):
         made.begin_over()
         made.run()
     to_the_end(made)

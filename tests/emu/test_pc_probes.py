@@ -39,33 +39,38 @@ def ours(**config: object) -> tuple[tuple[str, ...], object]:
     return tuple(machine.debugcon_text().splitlines()), machine.fingerprint()
 
 
-def test_the_probe_prints_what_it_prints_under_qemu():
+@pytest.fixture(scope="module")
+def fast() -> tuple[tuple[str, ...], object]:
+    """What it prints, and its end, in one piece."""
+    return ours()
+
+
+def test_the_probe_prints_what_it_prints_under_qemu(fast):
     try:
         theirs = run_qemu(assemble_image("pc_apic"), machine="pc", cpu="qemu64").lines
     except OracleMissing as missing:
         pytest.skip(str(missing))
-    lines, _ = ours()
+    lines, _ = fast
     assert lines == tuple(DIFFERENT.get(line, line) for line in theirs)
     assert lines[-1] == "done"
 
 
-def test_the_probe_prints_what_it_prints_under_bochs():
+def test_the_probe_prints_what_it_prints_under_bochs(fast):
     try:
         theirs = run_bochs(assemble_image("pc_apic")).lines
     except OracleMissing as missing:
         pytest.skip(str(missing))
-    lines, _ = ours()
+    lines, _ = fast
     assert set(BOCHS_DIFFERENT) <= set(theirs)
     assert lines == tuple(BOCHS_DIFFERENT.get(line, line) for line in theirs)
 
 
 @pytest.mark.slow
-def test_slices_leave_no_trace_in_the_probe():
-    assert ours() == ours(slice=997) == ours(slice=13)
+def test_slices_leave_no_trace_in_the_probe(fast):
+    assert fast == ours(slice=997) == ours(slice=13)
 
 
 @pytest.mark.slow
-def test_both_run_loops_print_the_same(monkeypatch):
-    fast = ours()
+def test_both_run_loops_print_the_same(fast, monkeypatch):
     monkeypatch.setenv("V2E_ENGINE", "gate")
     assert ours() == fast

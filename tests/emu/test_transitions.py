@@ -232,7 +232,7 @@ def test_a_saved_machine_does_not_know_who_executed(
     assert state.cpu == emulated.save().cpu
     emulated.restore(state)
     assert emulated.run(ENOUGH).reason is MachineStop.EXIT
-    native.run(60_000)
+    native.run(45_000)
     native.restore(state)
     assert native.run(ENOUGH).reason is MachineStop.EXIT
     assert native.fingerprint() == emulated.fingerprint() == expected[0]

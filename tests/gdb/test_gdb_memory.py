@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gdb_batch import batch
 from machines import rom_text
-from repl.harness import Gdb, GdbError
+from repl.harness import Gdb, GdbError, Server
 
-#: Maps linear 400000h to physical 0, by 4 MiB pages, and goes on in 32-bit code.
+#: Maps linear 400000h and FEC00000h to physical 0, by 4 MiB pages, and goes on in 32-bit code. At physical FEC00000h
+#: are registers of the I/O APIC.
 PAGED = rom_text("""
         mov dword [0x8000], 0x83
         mov dword [0x8004], 0x83
+        mov dword [0x8fec], 0x83
         mov eax, cr4
         or al, 0x10
         mov cr4, eax
@@ -65,10 +70,99 @@ def test_physical_addresses_by_monitor_and_by_qemu_s_packet(gdb: Gdb) -> None:
             gdb.cmd("x/x 0x900000")
 
 
+def regions(gdb: Gdb) -> list[tuple[int, int, str]]:
+    """(start, end, ro or rw) of what `info mem` shows."""
+    rows = re.findall(r"^\d+ +y +\t?0x([0-9a-f]+) 0x([0-9a-f]+) (r[ow]) ", gdb.cmd("info mem"), re.MULTILINE)
+    return [(int(start, 16), int(end, 16), access) for start, end, access in rows]
+
+
+@paged
+def test_gdb_s_map_is_the_machine_s_without_the_registers_of_devices(gdb: Gdb) -> None:
+    rows = regions(gdb)
+    assert all(start < end for start, end, _ in rows)
+    text = gdb.cmd("monitor map")
+    ranges = re.findall(r"^([0-9a-f]{8})-([0-9a-f]{8})  (ram|rom|mmio) +(\S+)", text, re.MULTILINE)
+    assert {"ioapic", "hpet", "lapic"} <= {name for *_, name in ranges}
+    for first, last, kind, name in ranges:
+        low, high = int(first, 16), int(last, 16) + 1
+        over = {access for start, end, access in rows if start < high and low < end}
+        plain = kind == "ram" or name == "vga"  # the display's memory is memory to one who looks
+        assert over == ({"rw"} if plain else {"ro"} if kind == "rom" else set()), name
+
+
+@paged
+def test_gdb_refuses_registers_of_devices_by_itself(v2e_server: Callable[..., Server]) -> None:
+    connect = f"target remote {v2e_server().address}"
+    looks = ("x/xw 0xfec00000", "x/4xb 0xfee00030", "set {int} 0xfee000b0 = 0", "output *(int *)0xfed00000")
+    refused = batch(connect, "monitor detach stop", "set debug remote 1", *looks, "set debug remote 0")
+    assert refused.count("Cannot access memory at address 0xfe") == len(looks)
+    assert "Sending packet" not in refused
+    asked = batch(connect, "set mem inaccessible-by-default off", "set debug remote 1", looks[0], "set debug remote 0")
+    assert "Sending packet: $mfec00000,4" in asked, "and so does the stub"
+    assert "Cannot access memory at address 0xfec00000" in asked
+
+
+@paged
+def test_with_the_helper_paging_takes_gdb_s_map_away_until_it_is_off(helped: Gdb) -> None:
+    helped.cmd("set {int} 0x10 = 0x1234abcd")
+    before = regions(helped)
+    assert len(before) > 5
+    helped.cmd("stepi 20")
+    assert "There are no memory regions defined" in helped.cmd("info mem")
+    assert helped.value("*(int *)0xfec00010") == 0x1234ABCD
+    helped.cmd("set {char} 0x4f0000 = 0x90")  # 32-bit addresses, F0000h of which was ROM
+    helped.cmd("monitor set cr0 = 1")
+    helped.cmd("stepi")
+    assert regions(helped) == before
+    with pytest.raises(GdbError, match="Cannot access memory at address 0xfec00010"):
+        helped.cmd("x/x 0xfec00010")
+
+
+@pytest.mark.slow
+@paged
+def test_without_the_helper_the_map_stays_until_the_user_deletes_it(gdb: Gdb) -> None:
+    gdb.cmd("set {int} 0x10 = 0x1234abcd")
+    gdb.cmd("stepi 20")
+    with pytest.raises(GdbError, match="Cannot access memory at address 0xfec00010"):
+        gdb.cmd("x/x 0xfec00010")
+    gdb.cmd("delete mem")
+    assert gdb.value("*(int *)0xfec00010") == 0x1234ABCD
+
+
+@pytest.mark.slow
+@paged
+def test_one_who_connects_under_paging_has_no_map_and_is_asked_for_everything(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
+) -> None:
+    server = v2e_server()
+    first = start_gdb(server)
+    first.cmd("set {int} 0x10 = 0x1234abcd")
+    first.cmd("stepi 20")
+    first.cmd("monitor detach stop")
+    first.cmd("detach")
+    second = start_gdb(server)
+    assert "There are no memory regions defined" in second.cmd("info mem")
+    assert second.value("*(int *)0xfec00010") == 0x1234ABCD
+
+
+@pytest.mark.slow
+@paged
+def test_regions_of_the_user_s_own_stay_under_paging(helped: Gdb) -> None:
+    helped.cmd("delete mem")
+    helped.cmd("mem 0x1000 0x2000 ro")
+    helped.cmd("mem 0x400000 0x500000 rw")
+    own = [(0x1000, 0x2000, "ro"), (0x400000, 0x500000, "rw")]
+    assert regions(helped) == own
+    helped.cmd("stepi 20")
+    assert regions(helped) == own
+    helped.cmd("monitor set cr0 = 1")
+    helped.cmd("stepi")
+    assert regions(helped) == own
+
+
 @pytest.mark.slow
 @paged
 def test_gdb_knows_rom_and_is_refused_nothing_but_writing_it(gdb: Gdb) -> None:
-    assert "ro" in gdb.cmd("info mem")
     assert gdb.value("*(unsigned char *)0xf0000") == 0xFA
     with pytest.raises(GdbError, match="Cannot access memory at address 0xf0000"):
         gdb.cmd("set {char} 0xf0000 = 0x90")

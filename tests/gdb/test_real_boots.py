@@ -78,25 +78,128 @@ def kernel(architecture: str) -> Path:
         pytest.skip(str(missing))
 
 
-@both
-def test_linux_from_its_entry_to_the_paged_kernel(
-    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], arguments: list[str]
-) -> None:
-    gdb = start_gdb(
-        v2e_server("--kernel", kernel("i386"), "--memory", "128M", "--append", "nokaslr"), arguments=arguments
-    )
-    gdb.cmd("hbreak *0x100000")
-    if gdb.value("$pc") != 0x100000:
-        assert "Breakpoint 1, 0x00100000" in gdb.cmd("continue")
+def shown_registers(gdb: Gdb) -> dict[str, int]:
+    """What the machine itself says of its general registers, by the names that gdb has for them."""
+    found = re.findall(r"(\w+) +([0-9a-f]{8,16})(?= |$)", gdb.cmd("monitor regs").split("\n", 1)[1], re.MULTILINE)
+    return {name.replace("rflags", "eflags"): int(value, 16) for name, value in found}
+
+
+def assert_registers_are_the_machine_s(gdb: Gdb, count: int, width: int) -> None:
+    registers = shown_registers(gdb)
+    assert len(registers) == count
+    for name, value in registers.items():
+        assert int(gdb.cmd(f"output/x ${name}"), 16) & (1 << width) - 1 == value, name
+
+
+def assert_memory_is_what_paging_shows(gdb: Gdb, linear: int, physical: int, length: int) -> None:
+    """Linear addresses against the same bytes by physical ones."""
+    read = f"x/{length // 4}xw"
+    through = re.findall("\t(0x[0-9a-f]{8})", gdb.cmd(f"{read} {linear:#x}"))
+    gdb.cmd("monitor phys on")
+    beneath = re.findall("\t(0x[0-9a-f]{8})", gdb.cmd(f"{read} {physical:#x}"))
+    gdb.cmd("monitor phys off")
+    assert through == beneath
+    assert len(set(through)) > 2
+
+
+def assert_steps_go_where_the_code_does(gdb: Gdb, count: int) -> None:
+    """Each step against the listing: to the next instruction, to a jump's or call's target, or there is no telling."""
+    told = 0
+    for _ in range(count):
+        lines = re.findall(r"0x([0-9a-f]+)(?: <[^>]*>)?:\t(\w+) *(?:0x([0-9a-f]+))?\b", gdb.cmd("x/2i $pc"))
+        (here, mnemonic, target), (following, *_) = lines
+        assert int(here, 16) == gdb.value("$pc") & (1 << 64) - 1
+        gdb.cmd("stepi")
+        place = gdb.value("$pc") & (1 << 64) - 1
+        if mnemonic in ("jmp", "call") and target:
+            assert place == int(target, 16)
+        elif mnemonic.startswith("j") and target:
+            assert place in (int(target, 16), int(following, 16))
+        elif not mnemonic.startswith(("ret", "iret", "jmp", "call", "rep", "notrack")):
+            assert place == int(following, 16)
+            told += 1
+    assert told
+
+
+#: Debian's i386 kernel is loaded at 16 MiB and linked at 3 GiB above (CONFIG_PHYSICAL_START, CONFIG_PAGE_OFFSET).
+OFFSET = 0xC0000000
+TEXT = range(0xC1000000, 0xC2000000)
+
+
+@pytest.fixture
+def paged_linux(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], request: pytest.FixtureRequest
+) -> Gdb:
+    """Linux for i686, 3 million instructions behind the one that turns paging on, in its C code."""
+    server = v2e_server("--kernel", kernel("i386"), "--memory", "128M", "--append", "nokaslr")
+    gdb = start_gdb(server, arguments=request.param)
+    assert gdb.value("$pc") == 0x100000
     assert gdb.value("$mode") == 32
+    gdb.cmd("monitor tcatch cr 0 80000000h")
+    assert "about to execute mov cr0, eax" in gdb.cmd("continue")
+    before = gdb.value("$pc")
+    assert before in range(TEXT.start - OFFSET, TEXT.stop - OFFSET)
+    gdb.cmd("stepi 2")
+    assert gdb.value("$pc") in TEXT, "behind the far jump to where the kernel is linked"
+    assert_memory_is_what_paging_shows(gdb, before + OFFSET, before, 64)
+    gdb.cmd("monitor tcatch insns +3000000")
+    gdb.cmd("continue")
+    assert gdb.value("$pc") in TEXT
+    return gdb
+
+
+both_linux = pytest.mark.parametrize("paged_linux", [[], HELPER], ids=["stock", "helper"], indirect=True)
+
+
+@both_linux
+def test_registers_memory_and_steps_in_the_paged_kernel_are_the_machine_s(paged_linux: Gdb) -> None:
+    gdb = paged_linux
+    assert_registers_are_the_machine_s(gdb, 10, 32)
+    assert int(gdb.cmd("output/x $cr0"), 16) >> 31 == 1
+    stack = gdb.value("$esp") & 0xFFFFFFFF
+    assert_memory_is_what_paging_shows(gdb, stack, stack - OFFSET, 64)
+    assert_steps_go_where_the_code_does(gdb, 25)
+    assert_registers_are_the_machine_s(gdb, 10, 32)
+
+
+@both_linux
+def test_callers_in_the_paged_kernel_are_those_of_its_frame_pointers_and_are_returned_to(paged_linux: Gdb) -> None:
+    gdb = paged_linux
+    frames = [int(at, 16) for at in re.findall(r"^#\d+ +0x([0-9a-f]+) in", gdb.cmd("backtrace"), re.MULTILINE)]
+    assert frames[0] == gdb.value("$pc")
+    chain, frame = [], gdb.value("$ebp") & 0xFFFFFFFF
+    for _ in range(4):
+        chain.append(gdb.value(f"*(unsigned *){frame + 4:#x}"))
+        frame = gdb.value(f"*(unsigned *){frame:#x}")
+    assert frames[1:5] == chain
+    for caller in chain:
+        assert caller in TEXT
+        assert "call" in gdb.cmd(f"x/i {caller - 5:#x}")
+    gdb.cmd(f"break *{chain[1]:#x}")
+    stack = gdb.value("$esp") & 0xFFFFFFFF
+    assert f"Breakpoint 1, {chain[1]:#x}" in gdb.cmd("continue")
+    assert gdb.value("$pc") == chain[1]
+    assert gdb.value("$esp") & 0xFFFFFFFF > stack
     gdb.cmd("delete")
-    gdb.cmd("stepi 300")
-    assert gdb.cmd("backtrace").startswith("#0")
+    gdb.cmd("finish")
+    assert gdb.value("$pc") == chain[2]
+
+
+@both_linux
+def test_a_breakpoint_in_the_paged_kernel_s_text_is_met_each_time_it_is_called(paged_linux: Gdb) -> None:
+    gdb = paged_linux
+    caller = gdb.value("*(unsigned *)($ebp + 4)")
+    (called,) = re.findall(r"call +0x([0-9a-f]+)", gdb.cmd(f"x/i {caller - 5:#x}"))
+    gdb.cmd(f"break *0x{called}")
+    for _ in range(3):
+        assert f"Breakpoint 1, 0x{called}" in gdb.cmd("continue")
+        assert "call" in gdb.cmd("x/i *(unsigned *)$esp - 5")
+    assert gdb.value(f"*(unsigned char *)0x{called}") != 0xCC
+    gdb.cmd("delete")
     gdb.start("continue")
     gdb.interrupt()
     assert "SIGINT" in gdb.wait_stop()
-    assert gdb.cmd("backtrace").startswith("#0")
-    assert "=> 0x" in gdb.cmd("x/3i $pc")
+    assert_registers_are_the_machine_s(gdb, 10, 32)
 
 
 @both
@@ -110,9 +213,25 @@ def test_the_64_bit_kernel_switches_modes_under_gdb(
     assert "Breakpoint 1, " in gdb.cmd("continue")
     assert gdb.value("$mode") == 64
     assert gdb.value("$pc") == 0x100200
-    if arguments:
-        assert "i386:x86-64" in gdb.cmd("show architecture")
-        assert gdb.value("$rip") == 0x100200
-        assert "%r" in gdb.cmd("x/12i $pc")
-    gdb.cmd("stepi 50")
-    assert gdb.cmd("backtrace").startswith("#0")
+    if not arguments:
+        assert gdb.value("$eip") == 0x100200  # stock gdb keeps the registers of the mode in which it connected
+        assert gdb.value("$esp") & 0xFFFFFFFF == shown_registers(gdb)["rsp"]
+        return
+    assert "i386:x86-64" in gdb.cmd("show architecture")
+    assert_registers_are_the_machine_s(gdb, 18, 64)
+    assert "%r" in gdb.cmd("x/12i $pc")
+    assert_steps_go_where_the_code_does(gdb, 25)
+    gdb.cmd("delete")
+    gdb.cmd("hbreak *0x1000000")  # where it is unpacked to (CONFIG_PHYSICAL_START)
+    assert "Breakpoint 2, 0x0000000001000000" in gdb.cmd("continue")
+    gdb.cmd("monitor tcatch insns +3000000")
+    gdb.cmd("continue")
+    place = gdb.value("$pc") & (1 << 64) - 1
+    assert place >= 0xFFFFFFFF81000000  # where it is linked (Linux Documentation/arch/x86/x86_64/mm.rst)
+    assert_registers_are_the_machine_s(gdb, 18, 64)
+    assert_memory_is_what_paging_shows(gdb, place & ~0xFFF, (place & ~0xFFF) - 0xFFFFFFFF80000000, 64)
+    assert gdb.cmd("backtrace").startswith(f"#0  {place:#x} in ")
+    again = re.findall(r"0x([0-9a-f]+)(?: <[^>]*>)?:\t", gdb.cmd("x/3i $pc"))[1]
+    gdb.cmd(f"break *0x{again}")
+    assert f"Breakpoint 3, 0x{again}" in gdb.cmd("continue")
+    assert_steps_go_where_the_code_does(gdb, 10)

@@ -113,6 +113,16 @@ def test_a_stop_that_was_told_in_another_mode_s_registers_is_no_help(bits: tuple
         assert (len(guessed), others) == (blocks, [] if blocks else [packet])
 
 
+@pytest.mark.parametrize(("value", "blocks"), [("007c0000", 1), ("007c000000000000", 0), ("007c", 0)])
+def test_a_program_counter_of_another_width_is_no_help(value: str, blocks: int) -> None:
+    """As one has that was told by another description, before the guest changed its mode."""
+    ahead, packet = Ahead(), frame(b"m7c00,1")
+    for asked in ({}, {packet: None}):
+        ahead.stopped(f"T05thread:1;8:{value};".encode())
+        guessed, _ = ahead.guess(asked, Meanings({}, looks_on=False), describe(32))
+    assert len(guessed) == blocks
+
+
 def test_nothing_is_looked_up_ahead_of_a_client_that_asks_nothing() -> None:
     peer = steady(True)
     seen = reads(peer)

@@ -6,11 +6,13 @@ import random
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
 from emu.debugger import Debugger
 from emu.machine import MachineConfig, build_machine
+from emu.views import RegionView
 from emu.worker import Worker
 from machines import rom
 from stub.adapter import DebuggerTarget
@@ -201,17 +203,21 @@ def memory_map(peer: Client) -> list[tuple[str, int, int]]:
     return [(kind, start, start + length) for kind, start, length in rows]
 
 
-def test_the_map_covers_every_address_once_so_that_gdb_asks_for_each() -> None:
+#: An end of 2 to the 64th is 0 to gdb, and shown as 0x100000000.
+TOP = (1 << 64) - 1
+
+
+def test_the_map_has_every_address_once_but_those_of_devices() -> None:
     assert memory_map(client()) == [
-        ("ram", 0, 0x10000), ("rom", 0x10000, 0x18000), ("ram", 0x18000, 0x1F000), ("rom", 0x1F000, RAM),
-        ("ram", RAM, 1 << 63), ("ram", 1 << 63, 1 << 64),
+        ("ram", 0, 0x10000), ("rom", 0x10000, 0x18000), ("ram", 0x18020, 0x1F000), ("rom", 0x1F000, RAM),
+        ("ram", RAM, TOP),
     ]  # fmt: skip
 
 
 def test_no_row_is_longer_than_the_64_bits_that_gdb_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     peer = client()
-    monkeypatch.setattr(type(peer.session.target), "rom_ranges", lambda target: ())
-    assert memory_map(peer) == [("ram", 0, 1 << 63), ("ram", 1 << 63, 1 << 64)]
+    monkeypatch.setattr(type(peer.session.target), "special_ranges", lambda target: ())
+    assert memory_map(peer) == [("ram", 0, TOP)]
 
 
 # -- on the machine
@@ -270,14 +276,39 @@ def test_registers_of_devices_are_refused_by_name_and_not_touched(pc: Asker) -> 
     assert {"ioapic", "hpet"} <= named
 
 
-def test_the_machine_s_rom_is_in_the_map_until_paging_moves_addresses_about(pc: Asker) -> None:
+def test_the_machine_has_a_map_until_paging_moves_addresses_about(pc: Asker) -> None:
     rows = pc.worker.call(lambda: memory_map(pc.client), 20)
     roms = [(start, end) for kind, start, end in rows if kind == "rom"]
     assert (0xFFFF0000, 1 << 32) in roms
     assert any(start <= 0xF0000 and end == 0x100000 for start, end in roms)
     pc.worker.call(lambda: pc.debugger.machine.run(100), 20)
     pc.debugger.forget()
-    assert pc.worker.call(lambda: memory_map(pc.client), 20) == [("ram", 0, 1 << 63), ("ram", 1 << 63, 1 << 64)]
+    assert pc.one("qXfer:memory-map:read::0,ffff").startswith(b"E.paging is on: ")
+
+
+def test_what_the_map_leaves_out_is_what_is_refused_as_a_device_s(pc: Asker) -> None:
+    rows = pc.worker.call(lambda: memory_map(pc.client), 20)
+    left_out = [(end, start) for (_, _, end), (_, start, _) in pairwise(rows) if end != start]
+    assert {0xFEC00000, 0xFED00000, 0xFEE00000} <= {start for start, _ in left_out}  # I/O APIC, HPET, LAPIC
+    for start, end in left_out:
+        assert all(b": registers of " in pc.one(f"m{address:x},1") for address in (start, end - 1))
+    for _, start, end in rows:
+        assert not any(b": registers of " in pc.one(f"m{address:x},1") for address in (start, end - 1))
+
+
+def test_ranges_that_touch_are_one_row_and_those_that_overlap_are_told_once(
+    pc: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regions = [
+        ("ram", 0, 0x9FFFF), ("rom", 0xC0000, 0xCFFFF), ("rom", 0xD0000, 0xDFFFF), ("mmio", 0xE0000, 0xE0FFF),
+        ("mmio", 0xE0800, 0xE17FF), ("mmio", 0xE0900, 0xE09FF), ("rom", 0xE1800, 0xE1FFF),
+    ]  # fmt: skip
+    views = tuple(RegionView(first, last, kind, f"r{first:x}") for kind, first, last in regions)
+    monkeypatch.setattr(pc.debugger.machine, "memory_map", lambda: views)
+    monkeypatch.setattr(pc.debugger.machine, "readable_physical", lambda address, length: 0)
+    assert pc.worker.call(lambda: memory_map(pc.client), 20) == [
+        ("ram", 0, 0xC0000), ("rom", 0xC0000, 0xE0000), ("rom", 0xE1800, 0xE2000), ("ram", 0xE2000, TOP),
+    ]  # fmt: skip
 
 
 def test_physical_addresses_are_those_behind_the_page_tables(pc: Asker) -> None:

@@ -42,6 +42,14 @@ def test_anything_less_is_not(said) -> None:
     assert not heard(*said).good
 
 
+@pytest.mark.parametrize(("seconds", "why"), [(30.0, "QEMU ended with status -9"), (dom0.PATIENCE, "900 s were over")])
+def test_an_end_without_a_result_says_how_far_it_came(seconds: float, why: str) -> None:
+    outcome = heard({"collected": 3}, result("a"), result("b"))
+    assert outcome.broken_off(-9, seconds) == (
+        f"dom0 did not come to the end of its tests: {why}; 2 of 3 tests had been heard of, the last of them b"
+    )
+
+
 def test_a_table_is_shown_and_is_no_result() -> None:
     outcome = Outcome()
     assert outcome.take(json.dumps({"table": ["a request 1 ms", "an event 2 ms"]})) == "a request 1 ms\nan event 2 ms"

@@ -104,7 +104,7 @@ class Backend:
         kind = kind_of(state)
         if kind not in self.runs:
             yield Broken("cr0", f"{kind.value} does not run on this host's KVM ({self.name})", SOURCE)
-        elif kind in NEXT_TO_PAGING and not self.pages:
+        elif self.unsafe(kind):
             yield Broken("cr0", f"from {kind.value} a guest can turn on paging, which {self.name} ignores", SOURCE)
         if state.smm:
             yield Broken("smm", "system management mode is the emulator's", LIMITS)
@@ -114,6 +114,15 @@ class Backend:
             yield Broken("cr4", f"CR4 {state.cr4:#x} has OSXSAVE, and XCR0 is not carried over", LIMITS)
         if state.dr[7] & DR7_ENABLES and not self.breaks_everywhere:
             yield Broken("dr7", f"DR7 {state.dr[7]:#x} enables breakpoints, which do not stop here", SOURCE)
+
+    def unsafe(self, kind: Kind) -> bool:
+        """It does not run, or the next instruction may go where KVM does not follow."""
+        return kind not in self.runs or (kind in NEXT_TO_PAGING and not self.pages)
+
+    @property
+    def runs_all(self) -> bool:
+        """A guest can come nowhere natively that does not run."""
+        return self.runs >= frozenset(Kind)
 
     def findings(self) -> tuple[tuple[str, bool | None, str], ...]:
         """For `v2e doctor`: (subject, whether all is there, sentence); None for what is merely absent."""

@@ -45,7 +45,7 @@ class KvmVcpu(Runs):
     def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
         """See Vcpu. It cannot exit there: the place is looked at at each exit, and every millisecond."""
         self._forbidden = tuple(ranges), frozenset(modes)
-        watched = self._forbidden != NOTHING_FORBIDDEN or not self.backend.pages
+        watched = self._forbidden != NOTHING_FORBIDDEN or not self.backend.runs_all
         self._period = WATCHED if watched else LONGEST
 
     def complete(self, exit: VmExit) -> Exit:

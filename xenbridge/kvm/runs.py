@@ -19,6 +19,7 @@ from xenbridge.kvm.backend import Backend
 from xenbridge.kvm.cpuid import cpuid_entries
 from xenbridge.kvm.hop import FastVcpu, make_vcpu
 from xenbridge.kvm.kick import Kicker
+from xenbridge.kvm.strays import Strays
 from xenbridge.kvm.vcpu import INTERRUPTED
 from xenbridge.kvm.vm import Vm, slots_of
 
@@ -66,7 +67,8 @@ class Runs:
         if self._fast is not None:
             self._fast.reads(filtered=backend.msr_exits, tsc=not backend.sets_tsc)
         self._forbidden: tuple[tuple[tuple[int, int], ...], frozenset[Mode]] = NOTHING_FORBIDDEN
-        self._period = LONGEST if backend.pages else WATCHED
+        self._strays = None if backend.runs_all else Strays(backend, notice)
+        self._period = LONGEST if backend.runs_all else WATCHED
         self.interrupt_taken_at = 0
         self.instruction_pc = 0
         self.retired = 0
@@ -101,6 +103,11 @@ class Runs:
         self._free = False  # it has run, more than single steps, since a state was given
 
     # -- entry
+
+    @property
+    def strayed(self) -> str:
+        """See Straying."""
+        return "" if self._strays is None else self._strays.text
 
     def refused(self, state: CpuState) -> tuple[Broken, ...]:
         """See Vcpu."""
@@ -146,14 +153,17 @@ class Runs:
 
     def _pass(self) -> VmExit:
         """Execute the instruction at a breakpoint. An interrupt waits for that: were it delivered first, its handler
-        would return to the breakpoint, which would be met a second time."""
+        would return to the breakpoint, which would be met a second time. Behind it the state may be a wrong one."""
         self._finish()
         self._withdraw()
         self._holding = True
         try:
-            return self._step()
+            exit = self._step()
         finally:
             self._holding = False
+        if exit.stop is not None and exit.stop.reason is ExitReason.BUDGET and (why := self._unenterable()):
+            return self._failed(why, exit.elapsed)
+        return exit
 
     def _go_on(self, deadline: int | None) -> VmExit:
         """Run to an exit. A breakpoint that is to be passed is passed, once."""
@@ -241,6 +251,8 @@ class Runs:
                 kicker.end()
                 elapsed += time.monotonic_ns() - begun
                 self._fresh, self._unfinished, self._ran = False, False, True
+            if self._strays is not None and self._live.segments != self._checked:
+                self._strays.look(self._live, time.monotonic_ns() - begun)
             delivered = self._injected is not None and self._delivered()
             exit = self._met(reason, elapsed, left)
             if delivered and exit is None:

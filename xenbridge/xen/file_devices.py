@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from emu.clock import Clock
@@ -13,12 +13,12 @@ from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pit8254 import Pit8254, Port61
 from emu.devices.rtc146818 import Rtc
 from emu.irq import IntrPin
-from emu.record import replace
 from emu.views import DeviceView, FieldView
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from xenbridge import convert_irqs as irqs
 from xenbridge import convert_timers as timers
 from xenbridge.convert_cpu import pending_event
+from xenbridge.uncounted import lapic_view, pit_view, port61_view
 from xenbridge.wire import hvm
 from xenbridge.wire.hvm import Record
 
@@ -61,8 +61,8 @@ def _devices(records: tuple[Record, ...], cpu: int) -> Iterator[DeviceView]:
         pit.restore(counters)
         port61 = Port61(pit, clock)
         port61.restore(port)
-        yield _without_counts(pit.view(), _not_programmed(records))
-        yield _change(port61.view(), lambda f: FieldView(f.name, port.value, "outputs unknown"))
+        yield pit_view(pit.view(), _not_programmed(records))
+        yield port61_view(port61.view(), port.value)
     rtc = Rtc(clock, _nothing)
     if (time := timers.rtc_state(records, rtc.save(), 0)) is not None:
         rtc.restore(time)
@@ -70,7 +70,7 @@ def _devices(records: tuple[Record, ...], cpu: int) -> Iterator[DeviceView]:
     apic = Lapic(clock, IntrPin(), lambda: 0, MODELS[DEFAULT_MODEL].with_apic())
     if (local := irqs.lapic_state(records, 0, cpu)) is not None:
         apic.restore(local)
-        yield _change(apic.view(), _unknown_count, "current count")
+        yield lapic_view(apic.view())
     io = IoApic(IntrPin(), lambda message: False)
     if (inputs := irqs.ioapic_state(records, irqs.isa_lines(records))) is not None:
         io.restore(inputs)
@@ -81,39 +81,11 @@ def _devices(records: tuple[Record, ...], cpu: int) -> Iterator[DeviceView]:
         yield hpet.view()
 
 
-def _change(view: DeviceView, change: Callable[[FieldView], FieldView], name: str = "") -> DeviceView:
-    """With `change` made to the fields of that name, or all."""
-    return replace(view, fields=tuple(change(f) if name in ("", f.name) else f for f in view.fields))
-
-
-def _unknown_count(field: FieldView) -> FieldView:
-    return FieldView(field.name, "unknown", "not in the record")
-
-
 def _not_programmed(records: tuple[Record, ...]) -> tuple[str, ...]:
     """The names of the 8254's counters that have had no control word."""
     record = hvm.find(records, "PIT")
     channels = [] if record is None else record.values()["channels"]
     return tuple(f"counter {n}" for n, c in enumerate(channels) if c["mode"] == timers.NOT_PROGRAMMED)
-
-
-def _without_counts(view: DeviceView, silent: tuple[str, ...]) -> DeviceView:
-    """A PIT record does not say how far the counters are, nor what is at their outputs; of the `silent` ones nothing
-    but the gate."""
-
-    def change(field: FieldView) -> FieldView:
-        if field.name in silent:
-            return FieldView(field.name, "not programmed")
-        if field.name.endswith(" CE"):
-            return _unknown_count(field)
-        if field.name.endswith(" CR"):
-            return FieldView(field.name, field.value)
-        if field.name.endswith(" pins"):
-            return FieldView(field.name, f"{str(field.value).split()[0]} OUT unknown")
-        return field
-
-    counts = tuple(f"{name} {part}" for name in silent for part in ("CR", "CE"))
-    return _change(replace(view, fields=tuple(f for f in view.fields if f.name not in counts)), change)
 
 
 def _cpu_view(record: Record) -> DeviceView:

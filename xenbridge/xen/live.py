@@ -19,6 +19,7 @@ from xenbridge.xen.libraries import XenError
 from xenbridge.xen.memory import PAGE
 
 T = TypeVar("T")
+_LOADED: Final = "as loaded; how far it has counted is not in the record"
 _NO_DISPLAY: Final = "the display belongs to the domain's device model: Xen does not know what it shows"
 #: Of the LAPIC's page, those registers that the interrupt logic is about (SDM vol. 3A, table 11-1).
 _LAPIC_WORDS: Final = {
@@ -85,7 +86,7 @@ class LiveDomain:
         if (pit := records.get((context.PIT, 0))) is not None:
             counts = struct.unpack_from("<I12xI12xI", pit)
             views.append(DeviceView("pit", "8254 (Xen)", "ports 40h to 43h", tuple(
-                FieldView(f"COUNTER{index}", count) for index, count in enumerate(counts))))  # fmt: skip
+                FieldView(f"COUNTER{index}", count, _LOADED) for index, count in enumerate(counts))))  # fmt: skip
         if (lapic := records.get((context.LAPIC_REGS, self._cpu))) is not None:
             fields = tuple(
                 FieldView(name, struct.unpack_from("<I", lapic, offset)[0]) for name, offset in _LAPIC_WORDS.items()

@@ -75,7 +75,7 @@ class XenMachineBridge(XenBridge):
             raise BridgeError(str(error)) from None
 
     def devices(self, now: int) -> Devices:
-        """See MachineBridge. How far counts have gone is in no record of Xen's: they are shown as beginning."""
+        """See MachineBridge. How far counts have gone is in no record of Xen's (`xenbridge.uncounted`)."""
         records = self.records()
         pic = convert_irqs.pic_state(records, Pic8259Pair(IntrPin()).save())
         lapic = convert_irqs.lapic_state(records, now)
@@ -83,7 +83,7 @@ class XenMachineBridge(XenBridge):
         timer = convert_timers.pit_state(records, now)
         if pic is None or lapic is None or ioapic is None or timer is None:
             raise BridgeError(f"domain {self.domain.domid} has not all of a PC's interrupt controllers and timers")
-        return Devices(pic, lapic, ioapic, *timer)
+        return Devices(pic, lapic, ioapic, *timer, counted=False)
 
     def reset(self) -> None:
         """See MachineBridge."""

@@ -6,6 +6,7 @@ It is not mapped: a file that somebody shortens meanwhile would end the process 
 from __future__ import annotations
 
 import os
+import stat
 import weakref
 from pathlib import Path
 
@@ -20,11 +21,14 @@ class OpenFile:
     the file no longer has, or that the host cannot read, raises WireError. Slices have no step."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError where the file cannot be opened for reading, and for a folder."""
-        with open(path, "rb") as file:
-            self._fd = os.dup(file.fileno())
+        """Raises OSError where the file cannot be opened for reading, ValueError for what has no places to read at."""
+        # A FIFO that nobody writes to would be waited for.
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._fd)
-        self._size = os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file; a pipe's data has to be stored in one first")
+        self._size = status.st_size
         self._kept = (0, b"")  #: offset and bytes of the block that was read last
 
     def __len__(self) -> int:

@@ -105,7 +105,7 @@ def services(machine: str) -> Services:
 
 
 @pytest.mark.parametrize("machine", ["pc", "isapc"])
-@pytest.mark.parametrize(("seed", "trials"), [(1, 300), pytest.param(2, 3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seed", "trials"), [(1, 300), (2, 1000), pytest.param(3, 3000, marks=pytest.mark.soak)])
 def test_services_answer_whatever_they_are_asked(machine: str, seed: int, trials: int) -> None:
     r = random.Random(f"{machine} {seed}")
     bios, meter = services(machine), Meter()

@@ -113,6 +113,17 @@ def test_the_map_says_whose_devices_are(joint) -> None:
     assert owners["port", 0x3F8] == "userspace"
 
 
+def test_what_the_8254_has_counted_is_unknown_as_no_record_of_xens_tells(joint) -> None:
+    found = joint("g_inside", "emulated")
+    assert found.run().exit_code == 3
+    for name in ("pit", "port61"):
+        assert found.debugger.device(name).fields
+    pit = {field.name: field for field in found.debugger.device("pit").fields}
+    assert (pit["counter 0 CE"].value, pit["counter 0 CE"].text) == ("unknown", "not in the record")
+    assert pit["counter 0 pins"].value == "GATE=1 OUT unknown"
+    assert pit["counter 0 CR"].value == 0xFFFF & found.machine.board.pit.save().counters[0].initial_count
+
+
 def test_a_machine_is_reset_with_xens_devices(joint) -> None:
     found = joint("g_inside", "native")
     assert found.run().exit_code == 3

@@ -4,12 +4,12 @@ them; what it does not carry is skipped, and says why."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 
 from boots.machines import options_of, walk
-from boots.table import BOOTS, MILLION
+from boots.table import BOOTS, MILLION, Boot
 from emu.firmware.roms import FirmwareError, find_firmware
 from emu.x86.cpuid import MODELS
 from repl.boot_machine import BootMachine
@@ -28,23 +28,27 @@ PATIENCE = 10
 class Row(NamedTuple):
     """A boot of the table. `slow`: the policies that are not left to `make soak`. `needs`: the kinds of state in which
     it does most of its work. `heavy`: the policies by which it executes a hundred million instructions and more
-    natively."""
+    natively. `rest`: the event, empty for the boot's own, behind which the screen stays as it is, so that it and COM1
+    must be those of the emulator; None: the boot's own comes in the midst of what is shown, or it shows the time."""
 
     name: str
     firmware: str
     slow: tuple[str, ...] = ()
     needs: tuple[Kind, ...] = (Kind.REAL,)
     heavy: tuple[str, ...] = ()
+    rest: str | None = None
 
 
+#: Behind the map of memory that its last command prints it prompts again.
+SYSLINUX: Final = r"text:reserved[^$]*boot:\s*$"
 ROWS = (
-    Row("post", "builtin", POLICIES),
-    Row("syslinux", "builtin", POLICIES),
-    Row("syslinux", "seabios", ("dwell:1000",), heavy=("native",)),
-    Row("memdisk raw", "builtin"),
-    Row("core.img", "builtin"),
+    Row("post", "builtin", POLICIES, rest=""),
+    Row("syslinux", "builtin", POLICIES, rest=SYSLINUX),
+    Row("syslinux", "seabios", ("dwell:1000",), heavy=("native",), rest=SYSLINUX),
+    Row("memdisk raw", "builtin", rest=""),
+    Row("core.img", "builtin", rest=""),
     Row("grub floppy", "builtin"),
-    Row("isolinux disk", "builtin"),
+    Row("isolinux disk", "builtin", rest=""),
     Row("memtest86+", "builtin", needs=(Kind.COMPATIBILITY,), heavy=POLICIES),
     Row("ipxe.lkrn", "seabios", heavy=("native", "dwell:1000")),
     Row("linux 686", "none", needs=(Kind.PAGED32, Kind.PAGED32_RING3), heavy=POLICIES),
@@ -60,6 +64,14 @@ def _rows() -> list[object]:
         for row in ROWS
         for policy in POLICIES
     ]
+
+
+def _shown(boot: Boot, row: Row, machine: BootMachine) -> tuple[object, str]:
+    """The screen and what COM1 got, behind the walk to the event and to the screen's rest."""
+    walk(boot, machine)
+    if row.rest:
+        machine.run(until=row.rest)
+    return machine.debugger.machine.screen(), machine.debugger.machine.serial_text()
 
 
 def _skip_what_it_does_not_carry(backend: Backend, row: Row, policy: str) -> None:
@@ -84,11 +96,16 @@ def test_a_boot_comes_as_far_as_without(backend: Backend, row: Row, policy: str,
             find_firmware("seabios", boot.machine)
         except FirmwareError as error:
             pytest.skip(str(error))
-    options = [*options_of(boot, row.firmware, tmp_path), "--hypervisor", "kvm", "--policy", policy]
+    plain = options_of(boot, row.firmware, tmp_path)
+    options = [*plain, "--hypervisor", "kvm", "--policy", policy]
     if policy == "learn":
         options += ["--costs", PRICES]
     machine = BootMachine(options, until=boot.event, limit=PATIENCE * boot.budget * MILLION)
-    walk(boot, machine)
+    shown = _shown(boot, row, machine)
     transitions = machine.debugger.machine.transitions
     assert transitions is not None and transitions.ledger.hops_in > 0
     machine.close()
+    if row.rest is not None:
+        emulated = BootMachine(plain, until=boot.event, limit=boot.budget * MILLION)
+        assert shown == _shown(boot, row, emulated)
+        emulated.close()

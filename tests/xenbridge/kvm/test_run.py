@@ -186,6 +186,7 @@ def test_a_kvm_that_vanishes_in_mid_run_leaves_the_guest_to_the_emulator(backend
     stop = run(made)
     assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0), stop.text
     assert made.machine.serial_text().endswith("tour: done\r\n")
+    said = [line for line in said if "the guest came natively to" not in line]  # where this KVM does not run all modes
     assert len(said) == 1 and "KVM is gone" in said[0] and "goes on in the emulator" in said[0]
     assert not transitions(made).native
     made.machine.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -243,6 +244,13 @@ def test_a_file_that_is_none_is_refused_with_the_place(tmp_path, data, why):
     with pytest.raises(FileError, match=why) as caught:
         open_file(path)
     assert "domain.save" in str(caught.value)
+
+
+def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(FileError, match="no regular file"):
+            open_file(path)
 
 
 def test_a_file_that_is_not_there_and_a_folder_are_refused(tmp_path):
