@@ -39,19 +39,20 @@ def put_back(
     for chip in (1, 0):
         pic = records[context.PIC, chip]
         if pic[_BASE] == vector & 0xF8 and (pic[_ISR] & bit or pic[_MODE] & _AEOI):
-            changed = [Record(context.PIC, chip, _requested(pic, bit))]
+            # Of a level-triggered input the request is the level, which an acknowledge leaves.
+            asks = not pic[_ELCR] & bit or bool(pic[_IRR] & bit)
+            changed = [Record(context.PIC, chip, _requested(pic, bit, asks))]
             if chip:
-                changed.append(Record(context.PIC, 0, _requested(records[context.PIC, 0], _CASCADE)))
+                changed.append(Record(context.PIC, 0, _requested(records[context.PIC, 0], _CASCADE, asks)))
             load(*changed)
             return
 
 
-def _requested(pic: bytes, bit: int) -> bytes:
-    """The record with the request instead of the service, and INT driven. Of a level-triggered input the request is
-    the level, which an acknowledge leaves."""
+def _requested(pic: bytes, bit: int, asks: bool) -> bytes:
+    """The record without the service, and with the request instead if it still `asks`; INT driven."""
     out = bytearray(pic)
     out[_ISR] &= ~bit & 0xFF
-    if not pic[_ELCR] & bit or bit == _CASCADE:
+    if asks:
         out[_IRR] |= bit
     out[_OUTPUT] = 1 if out[_IRR] else pic[_OUTPUT]
     return bytes(out)
