@@ -201,6 +201,8 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
             loaded.nmi_pending = True
         elif kind == _EXTERNAL and not irqs.give_back(vector, devices["pic"], devices.get("lapic")):
             notices.append(f"no controller has interrupt {vector:#04x} in service, which was on its way into the CPU")
+        elif kind not in (_NMI, _EXTERNAL):
+            notices.append(f"event {vector:#04x} of type {kind} was on its way into the CPU, and is not delivered")
     machine.restore(replace(state, cpu=loaded, devices=devices))
     for frame in source.pages:
         if machine.memory.available(frame * PAGE, PAGE) == PAGE and not _in_window(frame):

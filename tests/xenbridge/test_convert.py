@@ -13,7 +13,7 @@ from emu.devices.pic8259_chip import ChipState
 from emu.firmware.roms import builtin_bios, tour_rom
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.media import Disk
-from emu.x86.state import CpuState, Fpu, Segment
+from emu.x86.state import CpuState, Fpu, Segment, Table
 from machines import READING, pc, rom, timer
 from xen_files import save_stream
 from xen_samples import sample
@@ -275,6 +275,11 @@ def test_a_context_without_memory_is_refused():
         ({"rip": 1 << 40}, "more than 32 bits"),
         ({"cr3": 1 << 60}, "CR3"),
         ({"ds": Segment(0, 1 << 40)}, "the base of DS"),
+        ({"fpu": Fpu(mxcsr=0x10000)}, "MXCSR = 0x10000"),
+        ({"dr": [0, 0, 0, 0, 0, 0, 0xFFFF1FF0, 0x400]}, "DR6 = 0xffff1ff0"),
+        ({"dr": [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 1 << 32]}, "DR7 = 0x100000000"),
+        ({"gdtr": Table(0, 0x10000)}, "the limit of GDTR = 0x10000"),
+        ({"idtr": Table(0, 0x10000)}, "the limit of IDTR = 0x10000"),
         ({"msrs": {0xC0000082: 1 << 60}}, "WRMSR would raise"),
     ],
 )
@@ -312,6 +317,54 @@ def test_an_interrupt_on_its_way_into_the_cpu_is_given_back_to_its_controller():
     convert.load(machine, source)
     machine.run(1)
     assert machine.cpu_state().rip in (0x7C9A, 0x7C9E)  # the handler of IRQ 0
+
+
+def acknowledged(vector, kind=0):
+    """The sample, with `vector` on its way into a CPU whose handler of any IRQ counts at 500h and ends it."""
+    loop = assemble("bits 16\nl: sti\n nop\n nop\n jmp l", 0x7C00)
+    handler = assemble(
+        "bits 16\ninc word [0x500]\npush ax\nmov al,0x20\nout 0xa0,al\nout 0x20,al\npop ax\niret", 0x6000
+    )
+    irq = vector - 0x70 + 8 if vector >= 0x70 else vector - 8
+
+    def change(records):
+        for record in records:
+            values = record.values()
+            if record.name == "CPU":
+                values |= dict.fromkeys(("cs_sel", "cs_base", "ds_sel", "ds_base", "ss_sel", "ss_base"), 0)
+                values |= {"rip": 0x7C00, "rflags": 0x202, "rsp": 0x5000, "pending_event": 1 << 31 | kind << 8 | vector}
+            if record.name == "PIC":
+                served = 1 << irq >> 8 * record.instance & 0xFF
+                if irq >= 8 and not record.instance:
+                    served = 4
+                values |= {"irr": 0, "imr": 0xFB * (irq >= 8 and not record.instance), "isr": served, "init": 0,
+                           "irq_base": 0x70 if record.instance else 8, "mode": 0x40 * (not record.instance),
+                           "elcr": 0}  # fmt: skip
+            named = record.name in ("CPU", "PIC")
+            yield hvm.build_record(record.name, values, record.instance) if named else record
+
+    parsed = parse_file(with_records(lambda records: list(change(records))))
+    return parsed, {0: (0x6000).to_bytes(4, "little") * 256, 0x6000: handler, 0x7C00: loop}
+
+
+@pytest.mark.parametrize("kind", ["pc", "isapc"])
+@pytest.mark.parametrize("vector", [0x70, 0x72, 0x73])
+def test_an_interrupt_of_the_slave_on_its_way_into_the_cpu_is_handled_once(kind, vector):
+    source, code = acknowledged(vector)
+    machine = built(kind)
+    convert.load(machine, source)
+    for at, data in code.items():
+        machine.memory.write(at, data)
+    machine.memory.write(0x500, bytes(2))
+    machine.run(machine.executor.retired + 400)
+    pic = machine.board.pic.save()
+    assert machine.memory.read(0x500, 2) == b"\1\0"
+    assert (pic.master.isr, pic.slave.isr) == (0, 0)
+
+
+def test_an_event_that_is_no_interrupt_is_named_where_it_is_not_delivered():
+    source, _ = acknowledged(0x0D, kind=3)
+    assert "event 0x0d of type 3 was on its way into the CPU, and is not delivered" in convert.load(built(), source)
 
 
 # -- each device by itself
