@@ -237,12 +237,14 @@ def give_back(vector: int, pic: pic8259.State | None, apic: lapic.State | None) 
             # Two acknowledges made one: the slave's INT is the master's request again, or nothing asks it ever more.
             if chip is pic.slave and not (pic.master.icw4 & ICW4_SFNM and chip.isr):
                 pic.master.isr &= ~(1 << CASCADE)
-                _request(pic.master, 1 << CASCADE)
+                pic.master.inputs |= 1 << CASCADE  # which the slave's INT holds
+                pic.master.edges |= 1 << CASCADE
             return True
     return False
 
 
 def _request(chip: ChipState, bit: int) -> None:
+    chip.once |= bit & ~chip.inputs  # of an edge whose line has fallen
     chip.inputs |= bit
     chip.edges |= bit
 
