@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from asm import assemble
 from emu.devices import ioapic, lapic
 from emu.devices.lapic_timer import TimerState
+from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pic8259_chip import ChipState
 from emu.firmware.roms import builtin_bios, tour_rom
+from emu.irq import IntrPin
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.media import Disk
 from emu.x86.state import CpuState, Fpu, Segment, Table
@@ -399,6 +401,7 @@ MASK = st.integers(0, (1 << 256) - 1)
 def test_a_local_apic_comes_back(isr, tmr, irr, tpr, lvt, initial, id, x2apic):
     base = lapic.DEFAULT_BASE | lapic.BSP | lapic.ENABLED | (lapic.X2APIC if x2apic else 0)
     state = lapic.State(base, id=id, tpr=tpr, isr=isr, tmr=tmr, irr=irr, lvt=lvt, svr=0x1FF, ldr=1 << 24)
+    state.icr = initial << 32 | 0xC4500
     state.timer = TimerState(lvt[0] >> 17 & 3, bool(lvt[0] & lapic.MASKED), 0xB, initial, 5, 0, 10)
     records = tuple(convert_irqs.lapic_records(state, 0, 0))
     assert convert_irqs.lapic_state(records, 5) == state
@@ -432,6 +435,31 @@ def _latched():
     counter = Counter(control=0x34, count_register=0x2000, written=True, first_byte=0x56)
     counter.latch, counter.latch_left, counter.read_high = 0x1234, 1, True
     return counter
+
+
+@pytest.mark.parametrize(("byte", "high"), [(3, False), (4, True)])
+def test_of_a_word_that_is_half_read_the_other_byte_comes(byte, high):
+    counter = convert_timers.counter_of(
+        convert_timers.channel_of(_latched()) | {"count_latched": 0, "read_state": byte}, 0
+    )
+    assert counter.read_high is high
+
+
+def test_flags_that_the_clock_has_raised_come_back():
+    record = hvm.build_record(
+        "RTC", {"cmos_data": bytes(12) + b"\xff\x80", "cmos_index": 0, "pad0": 0, "rtc_offset": 0}
+    )
+    state = convert_timers.rtc_state((record,), built().board.rtc.save(), 0)
+    assert state.ram[12] == 0x70  # PF, AF, UF; IRQF is what they and register B make (MC146818A, register C)
+
+
+def test_a_request_of_the_slave_is_a_new_edge_at_the_master():
+    slave = ChipState(inputs=1, edges=1, imr=0, icw1=0x11, icw2=0x70, icw3=2, icw4=1, ready=True)
+    master = ChipState(imr=0, icw1=0x11, icw2=8, icw3=4, icw4=1, ready=True)
+    pic = Pic8259Pair(IntrPin()).save()
+    pic.master, pic.slave = master, slave
+    assert convert_irqs.rewire(pic, 1 << 8) == []
+    assert (master.inputs, master.edges) == (4, 4)
 
 
 words = st.integers(0, (1 << 64) - 1)
