@@ -195,12 +195,8 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
     devices = dict(state.devices)
     notices += _load_devices(machine, devices, source, model, now)
     event = pending_event(record.values())
-    if event is not None:
-        vector, kind = event
-        if kind == _NMI:
-            loaded.nmi_pending = True
-        elif kind == _EXTERNAL and not irqs.give_back(vector, devices["pic"], devices.get("lapic")):
-            notices.append(f"no controller has interrupt {vector:#04x} in service, which was on its way into the CPU")
+    if event is not None and event[1] == _NMI:
+        loaded.nmi_pending = True
     machine.restore(replace(state, cpu=loaded, devices=devices))
     for frame in source.pages:
         if machine.memory.available(frame * PAGE, PAGE) == PAGE and not _in_window(frame):
@@ -209,7 +205,26 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
                 machine.memory.write(frame * PAGE, page)
     _set_uarts(machine, source.ours)
     _start_timers(machine)
+    if event is not None:
+        notices += _give_back(machine, *event)
     return notices
+
+
+def _give_back(machine: Machine, vector: int, kind: int) -> Iterator[str]:
+    """The event that was on its way into the CPU, when the devices have driven their lines: a line that falls takes its
+    request with it. Gives what is lost."""
+    if kind == _EXTERNAL:
+        pic, chipset = machine.board.pic, machine.board.chipset
+        lines, apic = pic.save(), None if chipset is None else chipset.lapic.save()
+        if not irqs.give_back(vector, lines, apic):
+            yield f"no controller has interrupt {vector:#04x} in service, which was on its way into the CPU"
+            return
+        if chipset is not None and apic is not None:
+            chipset.lapic.restore(apic)
+        pic.restore(lines)
+        machine.pin.update()
+    elif kind != _NMI:
+        yield f"event {vector:#04x} of type {kind} was on its way into the CPU, and is not delivered"
 
 
 def _absent(records: tuple[Record, ...], cpu: int) -> Iterator[str]:

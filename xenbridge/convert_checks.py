@@ -5,7 +5,7 @@ from __future__ import annotations
 from emu.x86 import flags
 from emu.x86.cpuid import CpuModel
 from emu.x86.msrs import APIC_BASE, TSC, TSC_ADJUST, canonical, msrs_of
-from emu.x86.register_writes import CR0_CD, CR0_NW, RFLAGS_FIXED
+from emu.x86.register_writes import CR0_CD, CR0_NW, DR6_FIXED, DR7_FIXED, RFLAGS_FIXED
 from emu.x86.state import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, RFLAGS_VM, SEGMENTS, CpuState
 
 #: Kept beside the registers, or made from other state.
@@ -27,6 +27,9 @@ def check_cpu(state: CpuState) -> None:
         ("CR4", state.cr4, flags.mask(flags.CR4)),
         ("EFER", state.efer, flags.mask(flags.EFER)),
         ("RFLAGS", state.rflags, flags.mask(flags.EFLAGS) | RFLAGS_FIXED),
+        ("MXCSR", state.fpu.mxcsr, flags.mask(flags.MXCSR)),
+        ("DR6", state.dr[6], flags.mask(flags.DR6) | DR6_FIXED),
+        ("DR7", state.dr[7], flags.mask(flags.DR7) | DR7_FIXED),
     ):
         if value & ~known:
             raise _refuse(name, value, f"has bits {value & ~known:#x}, which are reserved")
@@ -54,6 +57,9 @@ def check_cpu(state: CpuState) -> None:
         base = state.segment(name).base
         if not canonical(base) if long_mode else base >> 32:
             raise _refuse(f"the base of {name.upper()}", base, "is no linear address of its mode")
+    for table, limit in (("GDTR", state.gdtr.limit), ("IDTR", state.idtr.limit)):
+        if limit >> 16:
+            raise _refuse(f"the limit of {table}", limit, "has more than 16 bits")
     for table, base in (("GDTR", state.gdtr.base), ("IDTR", state.idtr.base)):
         if not canonical(base) if long_mode else base >> 32:
             raise _refuse(f"the base of {table}", base, "is no linear address of its mode")

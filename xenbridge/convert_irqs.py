@@ -227,14 +227,26 @@ def give_back(vector: int, pic: pic8259.State | None, apic: lapic.State | None) 
         apic.isr &= ~(1 << vector)
         apic.irr |= 1 << vector
         return True
-    for chip in () if pic is None else (pic.master, pic.slave):
+    if pic is None:
+        return False
+    for chip in (pic.master, pic.slave):
         bit = 1 << (vector & 7)
         if vector & 0xF8 == chip.icw2 & 0xF8 and chip.isr & bit:
             chip.isr &= ~bit
-            chip.inputs |= bit
-            chip.edges |= bit
+            _request(chip, bit)
+            # Two acknowledges made one: the slave's INT is the master's request again, or nothing asks it ever more.
+            if chip is pic.slave and not (pic.master.icw4 & ICW4_SFNM and chip.isr):
+                pic.master.isr &= ~(1 << CASCADE)
+                pic.master.inputs |= 1 << CASCADE  # which the slave's INT holds
+                pic.master.edges |= 1 << CASCADE
             return True
     return False
+
+
+def _request(chip: ChipState, bit: int) -> None:
+    chip.once |= bit & ~chip.inputs  # of an edge whose line has fallen
+    chip.inputs |= bit
+    chip.edges |= bit
 
 
 def routes(records: tuple[Record, ...]) -> list[int]:

@@ -51,7 +51,7 @@ class Pic8259Pair:
         self._settle()
         self.raised = [0] * 16
         for chip in self._chips:
-            chip.state = ChipState(inputs=chip.state.inputs)
+            chip.state = ChipState(inputs=chip.state.inputs & ~chip.state.once)
         self._changed()
 
     @property
@@ -117,7 +117,7 @@ class Pic8259Pair:
         if (shared := self._shared) is not None and shared.pic_ready:
             s = self._chips[0].state
             s.imr, s.isr = shared.imr, shared.isr
-            s.edges &= ~shared.served
+            self._chips[0].served(shared.served)
 
     def _settle(self) -> None:
         self._take_back()

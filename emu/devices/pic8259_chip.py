@@ -48,6 +48,7 @@ class ChipState:
     poll: bool = False  #: the next read is a poll
     special_mask: bool = False
     rotate_aeoi: bool = False  #: rotate in automatic EOI mode
+    once: int = 0  #: inputs that are high for one acknowledge only: requests put back, whose lines have fallen
     elcr: int = 0  #: PIIX3 edge/level control: inputs that are level triggered
 
 
@@ -82,6 +83,7 @@ class Chip:
         if level:
             s.edges |= bit & ~s.inputs
             s.inputs |= bit
+            s.once &= ~bit
         else:
             s.edges &= ~bit
             s.inputs &= ~bit
@@ -118,10 +120,17 @@ class Chip:
                 return None
         return None
 
+    def served(self, bits: int) -> None:
+        """`bits` have been acknowledged: what was requested once is no level that goes on."""
+        s = self.state
+        s.edges &= ~bits
+        s.inputs &= ~(bits & s.once)
+        s.once &= ~bits
+
     def serve(self, n: int) -> None:
         """The INTA sequence for input `n`: into service, or straight out of it with automatic EOI."""
         s, bit = self.state, 1 << n
-        s.edges &= ~bit
+        self.served(bit)
         if not s.icw4 & ICW4_AEOI:
             s.isr |= bit
         elif s.rotate_aeoi:
@@ -163,7 +172,7 @@ class Chip:
         elif value & ICW1:
             # 8259A, "Initialization Command Words", a-f; the in-service register is cleared as well.
             self.state = ChipState(
-                inputs=s.inputs,
+                inputs=s.inputs & ~s.once,
                 imr=0,
                 icw1=value,
                 icw2=s.icw2,

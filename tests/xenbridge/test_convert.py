@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from asm import assemble
 from emu.devices import ioapic, lapic
 from emu.devices.lapic_timer import TimerState
+from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pic8259_chip import ChipState
 from emu.firmware.roms import builtin_bios, tour_rom
+from emu.irq import IntrPin
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.media import Disk
-from emu.x86.state import CpuState, Fpu, Segment
+from emu.x86.state import CpuState, Fpu, Segment, Table
 from machines import READING, pc, rom, timer
 from xen_files import save_stream
 from xen_samples import sample
@@ -275,6 +277,11 @@ def test_a_context_without_memory_is_refused():
         ({"rip": 1 << 40}, "more than 32 bits"),
         ({"cr3": 1 << 60}, "CR3"),
         ({"ds": Segment(0, 1 << 40)}, "the base of DS"),
+        ({"fpu": Fpu(mxcsr=0x10000)}, "MXCSR = 0x10000"),
+        ({"dr": [0, 0, 0, 0, 0, 0, 0xFFFF1FF0, 0x400]}, "DR6 = 0xffff1ff0"),
+        ({"dr": [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 1 << 32]}, "DR7 = 0x100000000"),
+        ({"gdtr": Table(0, 0x10000)}, "the limit of GDTR = 0x10000"),
+        ({"idtr": Table(0, 0x10000)}, "the limit of IDTR = 0x10000"),
         ({"msrs": {0xC0000082: 1 << 60}}, "WRMSR would raise"),
     ],
 )
@@ -314,6 +321,57 @@ def test_an_interrupt_on_its_way_into_the_cpu_is_given_back_to_its_controller():
     assert machine.cpu_state().rip in (0x7C9A, 0x7C9E)  # the handler of IRQ 0
 
 
+def acknowledged(vector, kind=0):
+    """The sample, with `vector` on its way into a CPU whose handler of any IRQ counts at 500h and ends it."""
+    loop = assemble("bits 16\nl: sti\n nop\n nop\n jmp l", 0x7C00)
+    handler = assemble(
+        "bits 16\ninc word [0x500]\npush ax\nmov al,0x20\nout 0xa0,al\nout 0x20,al\npop ax\niret", 0x6000
+    )
+    irq = vector - 0x70 + 8 if vector >= 0x70 else vector - 8
+
+    def change(records):
+        for record in records:
+            values = record.values()
+            if record.name == "CPU":
+                values |= dict.fromkeys(("cs_sel", "cs_base", "ds_sel", "ds_base", "ss_sel", "ss_base"), 0)
+                values |= {"rip": 0x7C00, "rflags": 0x202, "rsp": 0x5000, "pending_event": 1 << 31 | kind << 8 | vector}
+            if record.name == "PIC":
+                served = 1 << irq >> 8 * record.instance & 0xFF
+                if irq >= 8 and not record.instance:
+                    served = 4
+                values |= {"irr": 0, "imr": 0xFB * (irq >= 8 and not record.instance), "isr": served, "init": 0,
+                           "irq_base": 0x70 if record.instance else 8, "mode": 0x40 * (not record.instance),
+                           "elcr": 0}  # fmt: skip
+            named = record.name in ("CPU", "PIC")
+            yield hvm.build_record(record.name, values, record.instance) if named else record
+
+    parsed = parse_file(with_records(lambda records: list(change(records))))
+    return parsed, {0: (0x6000).to_bytes(4, "little") * 256, 0x6000: handler, 0x7C00: loop}
+
+
+@pytest.mark.parametrize("kind", ["pc", "isapc"])
+@pytest.mark.parametrize("vector", [0x0B, 0x0C, 0x70, 0x72, 0x73, 0x76])
+def test_an_irq_on_its_way_into_the_cpu_is_handled_once_though_its_line_is_low(kind, vector):
+    source, code = acknowledged(vector)
+    machine = built(kind)
+    convert.load(machine, source)
+    for at, data in code.items():
+        machine.memory.write(at, data)
+    machine.memory.write(0x500, bytes(2))
+    machine.run(machine.executor.retired + 400)
+    pic = machine.board.pic.save()
+    assert machine.memory.read(0x500, 2) == b"\1\0"
+    assert (pic.master.isr, pic.slave.isr) == (0, 0)
+    assert (pic.master.once, pic.slave.once) == (0, 0)
+    irq = vector - 0x70 + 8 if vector >= 0x70 else vector - 8
+    assert not (pic.slave if irq >= 8 else pic.master).inputs >> (irq & 7) & 1  # its next edge is one
+
+
+def test_an_event_that_is_no_interrupt_is_named_where_it_is_not_delivered():
+    source, _ = acknowledged(0x0D, kind=3)
+    assert "event 0x0d of type 3 was on its way into the CPU, and is not delivered" in convert.load(built(), source)
+
+
 # -- each device by itself
 
 
@@ -343,6 +401,7 @@ MASK = st.integers(0, (1 << 256) - 1)
 def test_a_local_apic_comes_back(isr, tmr, irr, tpr, lvt, initial, id, x2apic):
     base = lapic.DEFAULT_BASE | lapic.BSP | lapic.ENABLED | (lapic.X2APIC if x2apic else 0)
     state = lapic.State(base, id=id, tpr=tpr, isr=isr, tmr=tmr, irr=irr, lvt=lvt, svr=0x1FF, ldr=1 << 24)
+    state.icr = initial << 32 | 0xC4500
     state.timer = TimerState(lvt[0] >> 17 & 3, bool(lvt[0] & lapic.MASKED), 0xB, initial, 5, 0, 10)
     records = tuple(convert_irqs.lapic_records(state, 0, 0))
     assert convert_irqs.lapic_state(records, 5) == state
@@ -376,6 +435,31 @@ def _latched():
     counter = Counter(control=0x34, count_register=0x2000, written=True, first_byte=0x56)
     counter.latch, counter.latch_left, counter.read_high = 0x1234, 1, True
     return counter
+
+
+@pytest.mark.parametrize(("byte", "high"), [(3, False), (4, True)])
+def test_of_a_word_that_is_half_read_the_other_byte_comes(byte, high):
+    counter = convert_timers.counter_of(
+        convert_timers.channel_of(_latched()) | {"count_latched": 0, "read_state": byte}, 0
+    )
+    assert counter.read_high is high
+
+
+def test_flags_that_the_clock_has_raised_come_back():
+    record = hvm.build_record(
+        "RTC", {"cmos_data": bytes(12) + b"\xff\x80", "cmos_index": 0, "pad0": 0, "rtc_offset": 0}
+    )
+    state = convert_timers.rtc_state((record,), built().board.rtc.save(), 0)
+    assert state.ram[12] == 0x70  # PF, AF, UF; IRQF is what they and register B make (MC146818A, register C)
+
+
+def test_a_request_of_the_slave_is_a_new_edge_at_the_master():
+    slave = ChipState(inputs=1, edges=1, imr=0, icw1=0x11, icw2=0x70, icw3=2, icw4=1, ready=True)
+    master = ChipState(imr=0, icw1=0x11, icw2=8, icw3=4, icw4=1, ready=True)
+    pic = Pic8259Pair(IntrPin()).save()
+    pic.master, pic.slave = master, slave
+    assert convert_irqs.rewire(pic, 1 << 8) == []
+    assert (master.inputs, master.edges) == (4, 4)
 
 
 words = st.integers(0, (1 << 64) - 1)
