@@ -10,7 +10,7 @@ import random
 import resource
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -53,13 +53,22 @@ def seeds() -> tuple[bytes, ...]:
     return context, core, whole, small, small, small, xl.build_xl(b'{"c_info":{}}', small, ((2, bytes(8) + b"device"),))
 
 
+def in_records(records: Iterable[hvm.Record]) -> Iterator[int]:
+    """The heads of the records of a context, and where their fields are."""
+    for record in records:
+        yield from range(record.offset - 8, record.offset, 2)
+        for field in record.layout.fields() if record.layout is not None else ():
+            first = record.offset + field.offset
+            yield from range(first, first + min(field.size, 64), 4)
+
+
 @cache
 def places(seed: int) -> tuple[int, ...]:
     """Offsets in a seed at which something is parsed: headers of records, their lengths and counts."""
     data = seeds()[seed]
     found = list(range(0, min(len(data), 128), 4))
     if data[:2] == b"\1\0":
-        found += [at for record in hvm.parse_context(data) for at in range(record.offset - 8, record.offset + 16, 2)]
+        found += in_records(hvm.parse_context(data))
     elif data[:4] == b"\x7fELF":
         headers = int.from_bytes(data[40:48], "little")
         found += [*range(0, 64, 2), *range(headers, len(data), 4)]
@@ -69,8 +78,7 @@ def places(seed: int) -> tuple[int, ...]:
             found += range(record.offset - 8, min(record.offset + 24, len(data)), 4)
         context = parsed.find(stream.HVM_CONTEXT)
         assert context is not None
-        records = hvm.parse_context(data, context.offset, context.offset + context.length)
-        found += [at for record in records for at in range(record.offset - 8, record.offset + 16, 2)]
+        found += in_records(hvm.parse_context(data, context.offset, context.offset + context.length))
     return tuple(at for at in found if at < len(data))
 
 
