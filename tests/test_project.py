@@ -115,8 +115,8 @@ def test_no_hollow_code():
     hollow = re.compile(r"NotImplementedError|\bTODO\b|\bFIXME\b|except:|except (Base)?Exception:\s*pass")
     found = [
         f"{path.relative_to(ROOT)}:{number}"
-        for path in SOURCES
+        for path in (*SOURCES, *(ROOT / "tests").rglob("*.py"))
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if hollow.search(line)
+        if hollow.search(line) and path != Path(__file__)
     ]
     assert found == []

@@ -20,6 +20,9 @@ class Integers(Stream):
             (self.exchange, 5), (self.decimal, 3), (self.flags, 3), (self.address, 3),
         )  # fmt: skip
 
+    def opening(self) -> None:
+        """Nothing: each instruction takes the registers as they are."""
+
     def arithmetic(self) -> None:
         names = ["add", "sub", "cmp", "and", "or", "xor", "test"] + ([] if self.undefined & CF else ["adc", "sbb"])
         name, size = self.source.choice(names), self.source.choice((1, 2, 4))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -54,7 +55,7 @@ class Block:
 
 
 @dataclass
-class Stream:
+class Stream(ABC):
     """A generator of one image. `undefined` holds the flags that are so at the present point, `conditions` the
     condition bits of the x87 status word that are."""
 
@@ -81,10 +82,11 @@ class Stream:
 
     # -- what a kind of streams says
 
+    @abstractmethod
     def kinds(self) -> tuple[tuple[Callable[[], None], int], ...]:
         """What makes an instruction, and how often."""
-        raise NotImplementedError
 
+    @abstractmethod
     def opening(self) -> None:
         """What each block begins with."""
 
