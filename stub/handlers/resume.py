@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emu.record import replace
 from stub import messages
-from stub.handlers.base import Answer, Context, Handler, Running, constant
+from stub.handlers.base import Answer, Context, Handler, Running, Stays, constant
 from stub.target import (
     SIGNAL_INT,
     SIGNAL_NONE,
@@ -105,6 +105,8 @@ def resume(context: Context, message: messages.Resume) -> Answer:
             raise TargetError("this target has no program counter to set")
         context.registers.write_pc(thread, message.address)
     if action.kind == "t":
+        if not target.running:  # it waits for the stop, which has been
+            return Stays(target.report())
         continues.interrupt()
     elif action.kind == "s" and context.steps is not None:
         context.steps.step(thread)
