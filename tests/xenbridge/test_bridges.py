@@ -393,6 +393,30 @@ def test_a_higher_interrupt_that_comes_while_a_lower_one_waits_is_taken_first(
     assert (taken(bridge, 0.1), in_service(bridge)) == (None, 0)
 
 
+def test_in_special_fully_nested_mode_a_put_back_leaves_the_slaves_other_interrupt_in_service(
+    bridge: MachineBridge,
+) -> None:
+    """8259A, "The Special Fully Nested Mode": a higher request of a slave in service passes the master."""
+    for address, value in ((0x20, 0x11), (0x21, MASTER), (0x21, 4), (0x21, 0x11), (0x21, 0xFB), (0xA1, 0xBE)):
+        port(bridge, address, value)
+    bridge.set_line(14, True)
+    assert taken(bridge) == SLAVE + 6
+    before = bridge.events
+    bridge.listen(True)
+    bridge.set_line(8, True)
+    assert until(lambda: bridge.events > before)
+    bridge.listen(False)
+    bridge.put_back()
+    assert in_service(bridge) == 4
+    port(bridge, 0xA0, 0x0B)
+    assert port(bridge, 0xA0) == 0x40
+    assert taken(bridge) == SLAVE
+    port(bridge, 0xA0, 0x0B)
+    assert port(bridge, 0xA0) == 0x41
+    for line in (8, 14):
+        bridge.set_line(line, False)
+
+
 def test_with_automatic_eoi_a_higher_line_is_taken_before_one_that_waits(bridge: MachineBridge, kind: str) -> None:
     """Nothing is in service, so that the lower ones pass too: they do not come first."""
     if kind == "xen":
