@@ -365,6 +365,68 @@ wait_moved:
     driven.close()
 
 
+#: Interrupts off until the word at 514h is set; then the order in which two handlers are is left at 520h, a digit each:
+#: 1 and 3 the begin and the end of IRQ 1's, 2 that of IRQ 6, which is lower, and held back by it until its EOI.
+BOTH_LATE = """
+    mov word [9 * 4], keyboard
+    mov word [9 * 4 + 2], 0xf000
+    mov word [14 * 4], diskette
+    mov word [14 * 4 + 2], 0xf000
+    xor eax, eax
+    mov [0x514], eax
+    mov [0x520], eax
+    mov al, 0xbd
+    out 0x21, al
+    mov dword [0x510], 0x1234
+late:
+    cmp dword [0x514], 0
+    je late
+    sti
+both:
+    cmp dword [0x520], 0xff
+    jbe both
+    mov ecx, 100000
+behind:
+    dec ecx
+    jnz behind
+    cli
+    jmp done
+keyboard:
+    shl dword [0x520], 4
+    or byte [0x520], 1
+    sti
+    mov ecx, 100000
+in_handler:
+    dec ecx
+    jnz in_handler
+    cli
+    shl dword [0x520], 4
+    or byte [0x520], 3
+    jmp eoi
+diskette:
+    shl dword [0x520], 4
+    or byte [0x520], 2
+    jmp eoi
+done:
+"""
+
+
+def test_a_higher_interrupt_comes_before_one_that_a_guest_has_kept_waiting(kind: str, signals: Signals) -> None:
+    """The owner decides at the delivery, whatever it had acknowledged while the guest's interrupts were off."""
+    driven = Driven(kind, guest(BOTH_LATE, 0), signals)
+    bridge = driven.keeper.bridge
+    driven.start()
+    assert until(lambda: driven.word(0x510) == 0x1234, 20)
+    for line, vector in ((6, 14), (1, 9)):
+        bridge.set_line(line, True)
+        assert until(lambda vector=vector: driven.keeper.pending_vector() == vector)  # type: ignore[misc]
+    driven.machine.memory.write(0x514, b"\1")
+    assert driven.end().code == 7
+    assert driven.word(0x520) == 0x132
+    assert sum(event.kind == "interrupt" for event in driven.machine.journal) == 2
+    driven.close()
+
+
 def test_a_device_of_the_machine_interrupts_by_the_hypervisors_lines(kind: str, signals: Signals) -> None:
     """The transmitter of COM1 is empty: the port is userspace's, IRQ 4 the hypervisor's."""
     body = """
