@@ -56,7 +56,8 @@ struct layout {
     uint32_t uc_cpu, uc_tcg, uc_invalid_error;
     uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_halted, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
-        env_error_code, env_tsc_aux, env_cc_op, env_old_exception, env_fpstt, env_fpuc, env_fpregs, env_cc_src;
+        env_error_code, env_tsc_aux, env_cc_op, env_old_exception, env_fpstt, env_fpuc, env_fpregs, env_cc_src,
+        env_mxcsr, env_fpus, env_fptags, env_ft0;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;
@@ -359,6 +360,10 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \
     X(void, helper_fbst_ST0, (void *, uint64_t))                                                                       \
     X(void, cpu_stb_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
+    X(void, helper_roundps_xmm, (void *, void *, const void *, uint32_t))                                              \
+    X(void, helper_roundss_xmm, (void *, void *, const void *, uint32_t))                                              \
+    X(void, helper_roundpd_xmm, (void *, void *, const void *, uint32_t))                                              \
+    X(void, helper_roundsd_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
     X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
     X(void, raise_exception_err, (void *, int, int))                                                                   \

@@ -123,9 +123,12 @@ GAPS: Final = (
         "FBSTP's indefinite value, and its sign of -0",
     ),
     Gap(
-        "SSE exceptions: flags of MXCSR, #XM",
+        "SSE exceptions: flags of MXCSR; #XM of what is not masked, #UD without CR4.OSXMMEXCPT, before any effect",
         "SSE exceptions, and their flags in MXCSR",
-        always=True,
+    ),
+    Gap(
+        "SSE: denormals under DAZ and FZ, MIN and MAX included; which of two NaNs, and quiet ones of signalling ones",
+        "MXCSR.FZ, DAZ of MIN and MAX, and which of two NaNs SSE takes",
     ),
     Gap(
         "x87 exceptions in the status word: IE, DE, ZE, OE, UE, PE, SF; an empty or full stack",

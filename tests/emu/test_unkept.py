@@ -1,4 +1,4 @@
-"""What Unicorn leaves out of x87, SSE and VEX, as docs/fidelity.md says: a test that fails asks for a better row."""
+"""What Unicorn leaves out of x87 and VEX, as docs/fidelity.md says: a test that fails asks for a better row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bare_cpu import bare_cpu
 from emu.engine import ExitReason
 
 SSE = "mov eax, cr4\nor eax, 0x600\nmov cr4, eax\n"
-#: Source -> what EAX has at HLT; the comment says what a CPU has (SDM vol. 1, 8.5, 10.2.3 and 11.5; vol. 3A, 6.15).
+#: Source -> what EAX has at HLT; the comment says what a CPU has (SDM vol. 1, 8.5; vol. 3A, 6.15).
 CASES = {
     "division by zero sets ZE": ("fninit\nfld1\nfldz\nfdivp\nfnstsw ax\nhlt", 0x3804),  # 3804h
     "inexact": ("fninit\nfld1\npush 3\nfidiv dword [esp]\nfnstsw ax\nhlt", 0x3800),  # 3820h
@@ -21,15 +21,6 @@ CASES = {
     "pi rounded down": (  # 2168C234h
         "fninit\npush 0x77f\nfldcw [esp]\nfldpi\nsub esp, 12\nfstp tword [esp]\nmov eax, [esp]\nhlt",
         0x2168C235,
-    ),
-    "flags of MXCSR": (  # 1F84h
-        SSE + "xorps xmm0, xmm0\npush 0x3f800000\nmovss xmm1, [esp]\ndivss xmm1, xmm0\nstmxcsr [esp]\nmov eax, [esp]\n"
-        "hlt",
-        0x1F80,
-    ),
-    "unmasked division by zero": (  # #XM
-        SSE + "push 0x1d80\nldmxcsr [esp]\nxorps xmm0, xmm0\npush 0x3f800000\nmovss xmm1, [esp]\ndivss xmm1, xmm0\nhlt",
-        0x600,
     ),
 }
 
