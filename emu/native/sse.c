@@ -3,8 +3,7 @@
  * Unicorn computes with QEMU's floating point, which sets no flag of MXCSR, raises nothing, does not know FZ, and takes
  * the NaN that x87 would. The host is an x86-64 itself: each function executes the instruction that it stands for,
  * under the guest's MXCSR with everything masked, so that result and flags are the architecture's. What the guest has
- * unmasked is raised before anything is stored (SDM vol. 1, 11.5). IEEE arithmetic is the same on every host; the
- * approximations, RCPPS and RSQRTPS, which are not, stay Unicorn's. Names and arguments are those of QEMU 5.0.1,
+ * unmasked is raised before anything is stored (SDM vol. 1, 11.5). IEEE arithmetic is the same on every host. Names and arguments are those of QEMU 5.0.1,
  * target/i386/ops_sse_header.h. They serve every engine, whichever run loop it uses. */
 #include "sse.h"
 
@@ -83,6 +82,25 @@ VECTOR(cvtps2dq, "cvtps2dq", NO_OPERATION, NO_NUMBER)
 VECTOR(cvtpd2dq, "cvtpd2dq", NO_OPERATION, NO_NUMBER)
 VECTOR(cvttps2dq, "cvttps2dq", NO_OPERATION, NO_NUMBER)
 VECTOR(cvttpd2dq, "cvttpd2dq", NO_OPERATION, NO_NUMBER)
+
+/* RCPPS and RSQRTPS promise 12 bits and no exceptions; each CPU has an approximation of its own, so the quotient itself
+ * is taken. Denormal operands are zeros, and tiny results too, whatever MXCSR says (vol. 2B, RCPPS). */
+#define APPROXIMATION(name, count, root)                                                                               \
+    REPLACES void helper_##name##_x86_64(void *env, void *destination, const void *source)                             \
+    {                                                                                                                  \
+        vector d = {1, 1, 1, 1}, s = load(source);                                                                     \
+        uint32_t mxcsr = MASKS | DAZ | FZ;                                                                             \
+                                                                                                                       \
+        (void)env;                                                                                                     \
+        if (root)                                                                                                      \
+            EXECUTE("sqrtps %[s], %[d]", s, s, mxcsr);                                                                 \
+        EXECUTE("divps %[s], %[d]", d, s, mxcsr);                                                                      \
+        memcpy(destination, &d, 4 * count);                                                                            \
+    }
+APPROXIMATION(rcpps, 4, 0)
+APPROXIMATION(rcpss, 1, 0)
+APPROXIMATION(rsqrtps, 4, 1)
+APPROXIMATION(rsqrtss, 1, 1)
 
 /* ---- Integers from and to general registers */
 

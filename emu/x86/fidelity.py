@@ -127,6 +127,10 @@ GAPS: Final = (
         "SSE exceptions, and their flags in MXCSR",
     ),
     Gap(
+        "RCPPS, RSQRTPS: 12 bits of precision, denormals and tiny results zeros, no exceptions",
+        "denormals and tiny results of RCPPS and RSQRTPS taken for zeros",
+    ),
+    Gap(
         "SSE: denormals under DAZ and FZ, MIN and MAX included; which of two NaNs, and quiet ones of signalling ones",
         "MXCSR.FZ, DAZ of MIN and MAX, and which of two NaNs SSE takes",
     ),

@@ -258,6 +258,38 @@ def test_round_goes_where_the_immediate_says_or_mxcsr(name: str, mode: int) -> N
             assert cpu.read32(AFTER) == mxcsr | PE * (inexact and not mode & 8)
 
 
+@pytest.mark.parametrize("mxcsr", [MASKED, 0, MASKED | 0x6000])
+@pytest.mark.parametrize("suffix", ["ps", "ss"])
+@pytest.mark.parametrize("name", ["rcp", "rsqrt"])
+def test_approximations_have_12_bits_and_no_exceptions(name: str, suffix: str, mxcsr: int) -> None:
+    """SDM vol. 2B, RCPPS and RSQRTPS: relative error at most 1.5 * 2**-12."""
+    source = random.Random(name)
+    for _ in range(4):
+        operands = [source.uniform(0.001, 1000) for _ in range(4)]
+        cpu = execute(
+            f"{name}{suffix} xmm0, xmm1", struct.pack("<4f", 7, 7, 7, 7), struct.pack("<4f", *operands), mxcsr
+        )
+        assert (cpu.faults, cpu.read32(AFTER)) == ([], mxcsr)
+        found = struct.unpack("<4f", cpu.read(RESULT, 16))
+        for i, x in enumerate(operands):
+            exact = x**-1 if name == "rcp" else x**-0.5
+            assert abs(found[i] / exact - 1) <= 1.5 * 2**-12 if suffix == "ps" or not i else found[i] == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "operand", "result"),
+    [
+        ("rcp", 0x80000000, 0xFF800000), ("rcp", DENORMAL, 0x7F800000), ("rcp", 0x80000001, 0xFF800000),
+        ("rcp", HUGE, 0), ("rcp", 0xFF7FFFFF, 0x80000000), ("rcp", 0xFF800000, 0x80000000), ("rcp", SNAN, QNAN | 1),
+        ("rsqrt", 0x80000000, 0xFF800000), ("rsqrt", DENORMAL, 0x7F800000), ("rsqrt", 0x80000001, 0xFF800000),
+        ("rsqrt", 0xBF800000, 0xFFC00000), ("rsqrt", 0x7F800000, 0), ("rsqrt", SNAN, QNAN | 1),
+    ],
+)  # fmt: skip
+def test_approximations_at_the_ends(name: str, operand: int, result: int) -> None:
+    cpu = execute(f"{name}ss xmm0, xmm1", singles(ONE), singles(operand), 0)
+    assert (cpu.faults, hex(cpu.read32(RESULT))) == ([], hex(result))
+
+
 def test_a_fault_in_the_middle_of_a_block_has_its_place_and_count() -> None:
     cpu = execute("inc ecx\ninc ecx\ndivps xmm0, xmm1\ninc ecx", singles(ONE), singles(ZERO), MASKED & ~0x280)
     state = cpu.engine.state()
