@@ -349,8 +349,6 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(void, helper_ltr, (void *, int))                                                                                 \
-    X(void, helper_fcomi_ST0_FT0, (void *))                                                                            \
-    X(void, helper_fucomi_ST0_FT0, (void *))                                                                           \
     X(void, helper_cmpxchg8b, (void *, uint64_t))                                                                      \
     X(void, helper_cmpxchg8b_unlocked, (void *, uint64_t))                                                             \
     X(void, helper_cmpxchg16b, (void *, uint64_t))                                                                     \
@@ -358,8 +356,18 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_fxrstor, (void *, uint64_t))                                                                        \
     X(void, helper_xrstor, (void *, uint64_t, uint64_t))                                                               \
     X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \
-    X(void, helper_fbst_ST0, (void *, uint64_t))                                                                       \
     X(void, cpu_stb_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
+    X(void, helper_emms, (void *))                                                                                     \
+    X(void, helper_fstenv, (void *, uint64_t, int))                                                                    \
+    X(void, helper_fldenv, (void *, uint64_t, int))                                                                    \
+    X(void, helper_frstor, (void *, uint64_t, int))                                                                    \
+    X(void, helper_fincstp, (void *))                                                                                  \
+    X(void, helper_fdecstp, (void *))                                                                                  \
+    X(void, helper_ffree_STN, (void *, int))                                                                           \
+    X(void, helper_fbld_ST0, (void *, uint64_t))                                                                       \
+    X(uint64_t, cpu_ldq_data_ra, (void *, uint64_t, uint64_t))                                                         \
+    X(void, cpu_stq_data_ra, (void *, uint64_t, uint64_t, uint64_t))                                                   \
+    X(void, cpu_stw_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(void, helper_roundps_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(void, helper_roundss_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(void, helper_roundpd_xmm, (void *, void *, const void *, uint32_t))                                              \
@@ -432,6 +440,8 @@ void task_register_loaded(void *env);
 void emit_check(engine *e, const slot *s);
 void block_needs(engine *e, int64_t need);
 void emit_slow_way(engine *e, const slot *s);
+#define FCMOV 0x100
+void emit_fcmov(engine *e, int number);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
 void emit_if_unaligned(engine *e, int base, int index, int shift, int64_t segment_base, uint32_t displacement);
 void emit_end_if(engine *e);

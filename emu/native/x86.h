@@ -12,6 +12,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define EFLAGS_AF 0x10u
 #define EFLAGS_ZF 0x40u
 #define EFLAGS_SF 0x80u
+#define EFLAGS_TF 0x100u
 #define EFLAGS_IF 0x200u
 #define EFLAGS_OF 0x800u
 #define EFLAGS_IOPL_SHIFT 12
@@ -24,6 +25,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 /* CR0 (vol. 3A, 2.5) */
 #define CR0_PE 1u
 #define CR0_ET 0x10u
+#define CR0_NE 0x20u
 #define CR0_NW 0x20000000u
 #define CR0_CD 0x40000000u
 #define CR0_PG 0x80000000u

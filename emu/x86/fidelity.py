@@ -135,14 +135,14 @@ GAPS: Final = (
         "MXCSR.FZ, DAZ of MIN and MAX, and which of two NaNs SSE takes",
     ),
     Gap(
-        "x87 exceptions in the status word: IE, DE, ZE, OE, UE, PE, SF; an empty or full stack",
-        "exception bits of the x87 status word but ZE, stack faults among them",
-        always=True,
+        "x87 exceptions: IE, DE, ZE, OE, UE, PE, SF, C1; an empty or full stack; signalling NaNs; what is not masked "
+        "leaves its operands, and is #MF at the next instruction that waits, with CR0.NE",
+        "exception bits of the x87 status word but ZE, stack faults, and #MF but of WAIT",
     ),
+    Gap("FXTRACT and FSCALE of NaNs, infinities and zeros", "FXTRACT and FSCALE of NaNs and infinities"),
     Gap(
         "x87 precision: 64 bits, RC of FLDPI and its kind",
-        "the last bits of x87 transcendental functions, FPREM and constants",
-        always=True,
+        "the last bits of x87 transcendental functions and constants",
     ),
     Gap(
         "FERR# and IRQ 13 of an unmasked x87 exception with CR0.NE clear",
