@@ -132,9 +132,7 @@ class Env(ctypes.Structure):
         ("_align2", c_uint16),
         ("fpip", c_uint64),
         ("fpdp", c_uint64),
-        ("_status", c_uint8 * 8),
-        ("ft0", FpReg),  # the second operand of x87 instructions
-        ("_more_status", c_uint8 * 0x10),
+        ("_status", c_uint8 * 0x28),
         ("mxcsr", c_uint32),
         ("_align3", c_uint32),
         ("xmm", XmmReg * 32),

@@ -1,8 +1,7 @@
 /* What Unicorn leaves out of loading MXCSR. The replaced functions serve every engine, whichever run loop
  * it uses. The originals find their instruction by their return address, so they are jumped to. */
-#include "fast.h"
+#include "x87.h"
 
-#define HOST ((uint64_t)__builtin_return_address(0))
 #define MXCSR_RESERVED (~0xffffu) /* MXCSR_MASK is FFFFh, as FXSAVE says */
 #define MXCSR_AT 24               /* in the image of FXSAVE and XSAVE (SDM vol. 1, table 10-2) */
 #define XCR0_SSE_AVX 6u
@@ -29,7 +28,10 @@ REPLACES void helper_fxrstor_x86_64(void *env, uint64_t address)
         real_cpu_ldl_data_ra(env, address, HOST);
         refuse_reserved(env, real_cpu_ldl_data_ra(env, address + MXCSR_AT, HOST), HOST);
     }
+    prepare(env, HOST);
     real_helper_fxrstor(env, address);
+    prepared(env);
+    find_pending(env);
 }
 
 /* XRSTOR loads MXCSR where SSE or AVX is asked for and enabled (vol. 1, 13.8.1). */
@@ -38,5 +40,8 @@ REPLACES void helper_xrstor_x86_64(void *env, uint64_t address, uint64_t feature
     if (address % 64 == 0 && (&AT(uint64_t, env, at.env_cr))[4] & CR4_OSXSAVE &&
         features & real_helper_xgetbv(env, 0) & XCR0_SSE_AVX)
         refuse_reserved(env, real_cpu_ldl_data_ra(env, address + MXCSR_AT, HOST), HOST);
+    prepare(env, HOST);
     real_helper_xrstor(env, address, features);
+    prepared(env);
+    find_pending(env);
 }

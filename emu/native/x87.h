@@ -73,6 +73,9 @@ void take_status(void *env, uint32_t status);
 void refuse(void *env, uint32_t status, uint64_t host);
 void stack_fault(void *env, uint32_t c1, uint64_t host);
 void put_indefinite(void *to);
+void find_pending(void *env);
+void prepare(void *env, uint64_t host);
+void prepared(void *env);
 void begin_fcmov(void *env, int n, uint64_t host);
 
 /* To be called first by each instruction that waits (vol. 1, 8.6). */

@@ -92,7 +92,7 @@ REPLACES void helper_emms_x86_64(void *env)
 }
 
 /* ES and B say whether a flag is not masked, whatever was loaded (vol. 1, 8.1.3.3 and 8.1.5). */
-static void find_pending(void *env)
+void find_pending(void *env)
 {
     uint16_t *fpus = &AT(uint16_t, env, at.env_fpus);
 
@@ -108,12 +108,12 @@ REPLACES void helper_fldcw_x86_64(void *env, uint32_t value)
 
 /* Unicorn's functions find the instruction by their return address, which is in the block only where they are jumped to:
  * what they may raise is prepared for. */
-static void prepare(void *env, uint64_t host)
+void prepare(void *env, uint64_t host)
 {
     cpu_restore_state_x86_64((uint8_t *)env - at.cpu_env, host, 1);
 }
 
-static void prepared(void *env)
+void prepared(void *env)
 {
     engine *e = engine_of_env(env);
 

@@ -1,8 +1,8 @@
 """Random streams of x87 instructions: loads, stores, arithmetic, comparisons in all precisions and directions.
 
 They run in the portable loop too. What that does not keep stays out, and is in random_x87_faults.py: exceptions in the
-status word with C1, which tells how an inexact result was rounded, stack faults (the depth is known), FPREM,
-constants that are rounded in another direction than to nearest, FXTRACT, FSCALE, FBSTP, signalling NaNs that are loaded,
+status word with C1, which tells how an inexact result was rounded, stack faults, FPREM,
+constants that are rounded in another direction than to nearest, FXTRACT, FSCALE, FBSTP, signalling NaNs in memory,
 and invalid encodings of 80 bits (SDM vol. 1, 8.2.2).
 """
 

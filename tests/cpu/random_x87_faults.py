@@ -102,11 +102,12 @@ class X87Faults(X87):
             self.load()
             return
         choice = self.source.choice((
-            "fxtract", "fscale", "fprem", "fprem1", "fbstp", "fclex", "fnop", "fwait", "fcompp", "fcom", "fcomi", "save",
+            "fxtract", "fscale", "fprem", "fprem1", "fbstp", "fclex", "fnop", "fwait", "fcompp", "fcom", "fcomi",
+            "save",
         ))  # fmt: skip
         n = self.source.randrange(8)
         if choice == "fscale" and not self.control:
-            # Far beyond what an exponent that is not masked is turned by, Bochs's has wrapped (SDM vol. 1, 8.5.4).
+            # Far beyond the range of an unmasked overflow Bochs's exponent wraps (SDM vol. 1, 8.5.4).
             choice = "frndint"
         if choice == "fbstp":
             self.emit(f"fbstp {self.target(10)}")

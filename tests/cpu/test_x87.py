@@ -172,6 +172,16 @@ def test_fldcw_and_fldenv_find_what_was_masked(control: int) -> None:
     assert bool(cpu.engine.state().regs[0] & ES) == (control == 0x37B)
 
 
+def test_fxrstor_finds_it_too() -> None:
+    """ES and B of the image are what they would be, not what it says."""
+    for flags, expected in ((ZE, ES | B), (0, 0)):
+        cpu = run(
+            f"mov eax, cr4\nor eax, 0x200\nmov cr4, eax\npush 0x37b\nfldcw [esp]\nfxsave [{AT:#x}]\n"
+            f"mov word [{AT + 2:#x}], {flags | (0 if flags else ES | B):#x}\nfxrstor [{AT:#x}]\nfnstsw ax"
+        )
+        assert (cpu.faults, cpu.engine.state().regs[0] & (ES | B)) == ([], expected)
+
+
 def test_fnstenv_masks_everything_behind_it() -> None:
     cpu = run(f"push 0x340\nfldcw [esp]\nfnstenv [{AT:#x}]")
     assert (cpu.read(AT, 2), cpu.engine.state().fpu.fcw) == (b"\x40\x03", 0x37F)
