@@ -3,8 +3,9 @@
  * Unicorn computes with QEMU's floating point, which sets no flag of MXCSR, raises nothing, does not know FZ, and takes
  * the NaN that x87 would. The host is an x86-64 itself: each function executes the instruction that it stands for,
  * under the guest's MXCSR with everything masked, so that result and flags are the architecture's. What the guest has
- * unmasked is raised before anything is stored (SDM vol. 1, 11.5). IEEE arithmetic is the same on every host. Names and arguments are those of QEMU 5.0.1,
- * target/i386/ops_sse_header.h. They serve every engine, whichever run loop it uses. */
+ * unmasked is raised before anything is stored (SDM vol. 1, 11.5). IEEE arithmetic is the same on every host. Names and
+ * arguments are those of QEMU 5.0.1, target/i386/ops_sse_header.h. They serve every engine, whichever run loop it uses.
+ * */
 #include "sse.h"
 
 #define HOST ((uint64_t)__builtin_return_address(0))

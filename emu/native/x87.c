@@ -1,10 +1,11 @@
-/* x87 arithmetic, comparisons and what computes with the top of the stack, by the host's x87 (SDM vol. 1, 8.3; vol. 2A).
+/* x87 arithmetic, comparisons and what computes with the top of the stack, by the host's x87 (SDM vol. 1, 8.3; vol.
+ * 2A).
  *
  * Unicorn computes with QEMU's floating point, which sets few flags of the status word and leaves stack faults out, and
  * transcendental functions in the host's double precision (QEMU 5.0.1, target/i386/fpu_helper.c). The host is an x86-64
- * itself: each function executes the instruction that it stands for, under the guest's control word. What is in an empty
- * register is found before. Basic arithmetic is the same on every host; the last bit of a transcendental function is the
- * host's.
+ * itself: each function executes the instruction that it stands for, under the guest's control word. What is in an
+ * empty register is found before. Basic arithmetic is the same on every host; the last bit of a transcendental function
+ * is the host's.
  *
  * Unicorn's translator takes an instruction with an operand in memory apart: first the operand is loaded into FT0, then
  * computed with. Here the first only notes what it is, so that the second is the whole instruction. */
@@ -194,8 +195,8 @@ REPLACES void helper_fucom_ST0_FT0_x86_64(void *env)
     take_comparison(env, status, HOST);
 }
 
-/* FCOMI and its kind: OF, SF and AF are cleared, and the flags themselves are in CC_SRC. Where an operand is refused EFLAGS
- * stay (vol. 2A, FCOMI). */
+/* FCOMI and its kind: OF, SF and AF are cleared, and the flags themselves are in CC_SRC. Where an operand is refused
+ * EFLAGS stay (vol. 2A, FCOMI). */
 static void to_eflags(void *env, uint32_t status, uint64_t host)
 {
     if (unlikely(unmasked(env, status) & X87_BEFORE))
@@ -266,8 +267,8 @@ static int is_nan(const void *value)
     return (AT(uint16_t, value, 8) & 0x7fff) == 0x7fff && AT(uint64_t, value, 0) << 1;
 }
 
-/* The result is in ST(0). C0, C1 and C3 are FPREM's quotient and C2 says that it is not complete; of a NaN there is none,
- * and C0 and C3 are kept. */
+/* The result is in ST(0). C0, C1 and C3 are FPREM's quotient and C2 says that it is not complete; of a NaN there is
+ * none, and C0 and C3 are kept. */
 #define OF_TWO(name, instruction, conditions)                                                                          \
     REPLACES void helper_##name##_x86_64(void *env)                                                                    \
     {                                                                                                                  \
@@ -290,7 +291,7 @@ OF_TWO(fscale, "fscale", 0u)
 OF_TWO(fprem, "fprem", X87_CONDITIONS)
 OF_TWO(fprem1, "fprem1", X87_CONDITIONS)
 
-/* The result is in ST(1), and ST(0) is popped. The host's stack is made empty by FNINIT where it was not done. */
+/* The result is in ST(1), and ST(0) is popped. */
 #define POPS(name, instruction)                                                                                        \
     REPLACES void helper_##name##_x86_64(void *env)                                                                    \
     {                                                                                                                  \
@@ -301,7 +302,7 @@ OF_TWO(fprem1, "fprem1", X87_CONDITIONS)
         if (unlikely(is_empty(env, 0) || is_empty(env, 1))) {                                                          \
             underflow(env, 1, HOST);                                                                                   \
         } else {                                                                                                       \
-            OPERATE(env, status, "fldt %[b]\n\tfldt %[a]", instruction, "fstpt %[r]\n\tfninit",                        \
+            OPERATE(env, status, "fldt %[b]\n\tfldt %[a]", instruction, "fstpt %[r]",                                  \
                     ALSO([r] "=m"(result)), ALSO([a] "m"(*st(env, 0)), [b] "m"(*st(env, 1))));                         \
             store(env, 1, status, &result, HOST);                                                                      \
         }                                                                                                              \
@@ -312,8 +313,11 @@ POPS(fyl2x, "fyl2x")
 POPS(fyl2xp1, "fyl2xp1")
 POPS(fpatan, "fpatan")
 
-/* ---- One operand, with two results, of which the second is pushed; `out`: C2 says that it is out of range, and nothing
- * is done */
+/* ---- One operand, with two results, of which the second is pushed; `out`: C2 says that it is out of range, and
+ * nothing is done */
+
+/* What was below the operand may be left or not. */
+#define EMPTY_STACK "fninit\n\tfldcw %[control]"
 
 #define PUSHES(name, instruction, out)                                                                                 \
     REPLACES void helper_##name##_x86_64(void *env)                                                                    \
@@ -328,7 +332,7 @@ POPS(fpatan, "fpatan")
             put_indefinite(&upper);                                                                                    \
             *tag(env, 0) = 0;                                                                                          \
         } else {                                                                                                       \
-            OPERATE(env, status, "fldz\n\tfldt %[a]", instruction, "fstpt %[u]\n\tfstpt %[l]\n\tfninit",               \
+            OPERATE(env, status, "fldz\n\tfldt %[a]", instruction, "fstpt %[u]\n\tfstpt %[l]\n\t" EMPTY_STACK,         \
                     ALSO([u] "=m"(upper), [l] "=m"(lower)), ALSO([a] "m"(*st(env, 0))));                               \
             *fpus = (uint16_t)((*fpus & ~(out)) | (status & (out)));                                                   \
             if (unlikely(unmasked(env, status) & X87_BEFORE)) {                                                        \

@@ -52,19 +52,39 @@ static inline void put(void *to, const void *from)
     memcpy(to, from, 10);
 }
 
-/* Execute under the guest's control word: `loads` puts the operands on the host's stack, `stores` takes everything off.
- * The host would tell of what is not masked at the next instruction that waits; none does before FNCLEX. So it does what
- * the SDM says of exceptions that are not masked, too. */
+/* Execute under the guest's precision and direction: `loads` puts the operands on the host's stack, `stores` takes
+ * everything off. First with everything masked. Where the guest has not masked what came of it, once more with its
+ * masks: the host would tell at the next instruction that waits, and none does before FNCLEX, so it does what the SDM
+ * says of such exceptions, too. The host's control word is mostly the one that is wanted, and its flags are clear. */
 #define OPERATE(env, status, loads, instruction, stores, outputs, inputs)                                              \
     do {                                                                                                               \
-        uint16_t old_, control_ = (AT(uint16_t, env, at.env_fpuc) & 0xf3f) | 0x40;                                     \
+        uint16_t old_, control_ = (AT(uint16_t, env, at.env_fpuc) & 0xf00) | 0x7f, other_;                             \
                                                                                                                        \
-        __asm__ volatile("fnstcw %[old]\n\tfninit\n\tfldcw %[control]\n\t" loads "\n\t" instruction                    \
-                         "\n\tfnstsw %[sw]\n\tfnclex\n\t" stores "\n\tfldcw %[old]"                                    \
-                         : [old] "=m"(old_), [sw] "=a"(status)outputs                                                  \
+        __asm__ volatile("fnstcw %0\n\tfnstsw %1" : "=m"(old_), "=a"(status));                                         \
+        other_ = control_ != old_;                                                                                     \
+        if (unlikely(status & (X87_FLAGS | X87_SF)))                                                                   \
+            __asm__ volatile("fnclex");                                                                                \
+        if (unlikely(other_))                                                                                          \
+            __asm__ volatile("fldcw %0" : : "m"(control_));                                                            \
+        __asm__ volatile(loads "\n\t" instruction "\n\tfnstsw %[sw]\n\t" stores                                        \
+                         : [sw] "=a"(status)outputs                                                                    \
                          : [control] "m"(control_)inputs                                                               \
-                         : "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)", "memory");             \
+                         : X87_STACK, "memory");                                                                       \
+        if (status & (X87_FLAGS | X87_SF))                                                                             \
+            __asm__ volatile("fnclex");                                                                                \
+        if (unlikely(unmasked(env, status))) {                                                                         \
+            control_ = (AT(uint16_t, env, at.env_fpuc) & 0xf3f) | 0x40;                                                \
+            other_ = 1;                                                                                                \
+            __asm__ volatile("fldcw %[control]\n\t" loads "\n\t" instruction "\n\tfnstsw %[sw]\n\tfnclex\n\t" stores   \
+                             "\n\tfninit"                                                                              \
+                             : [sw] "=a"(status)outputs                                                                \
+                             : [control] "m"(control_)inputs                                                           \
+                             : X87_STACK, "memory");                                                                   \
+        }                                                                                                              \
+        if (unlikely(other_))                                                                                          \
+            __asm__ volatile("fldcw %0" : : "m"(old_));                                                                \
     } while (0)
+#define X87_STACK "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)"
 #define ALSO(...) , __VA_ARGS__
 #define NOTHING
 

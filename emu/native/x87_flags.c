@@ -14,8 +14,8 @@ void take_status(void *env, uint32_t status)
     *fpus = (uint16_t)now;
 }
 
-/* The instruction ends here, with what is in the CPU by now: nothing is stored, popped or compared behind it. It is alone
- * in its block. */
+/* The instruction ends here, with what is in the CPU by now: nothing is stored, popped or compared behind it. It is
+ * alone in its block. */
 static __attribute__((noreturn)) void end_instruction(engine *e, uint64_t host)
 {
     uint64_t *eflags = &AT(uint64_t, e->env, at.env_eflags);
@@ -106,8 +106,8 @@ REPLACES void helper_fldcw_x86_64(void *env, uint32_t value)
     find_pending(env);
 }
 
-/* Unicorn's functions find the instruction by their return address, which is in the block only where they are jumped to:
- * what they may raise is prepared for. */
+/* Unicorn's functions find the instruction by their return address, which is in the block only where they are jumped
+ * to: what they may raise is prepared for. */
 void prepare(void *env, uint64_t host)
 {
     cpu_restore_state_x86_64((uint8_t *)env - at.cpu_env, host, 1);

@@ -1,10 +1,12 @@
-/* x87: what is loaded from memory and stored there (SDM vol. 1, 8.3.3; vol. 2A, FLD, FST, FIST, FISTTP, FBLD, FBSTP). */
+/* x87: what is loaded from memory and stored there (SDM vol. 1, 8.3.3; vol. 2A, FLD, FST, FIST, FISTTP, FBLD, FBSTP).
+ * */
 #include "x87.h"
 
 #define BCD 10 /* bytes of a packed integer, and of an extended number */
 
-/* Push what came of a load. On a full stack it is the indefinite value. A denormal is pushed even where that is not masked,
- * unlike vol. 1, 8.5.2 has it ("TOP and the source operands remain unchanged"): CPUs do it, and so does Bochs. */
+/* Push what came of a load. On a full stack it is the indefinite value. A denormal is pushed even where that is not
+ * masked, unlike vol. 1, 8.5.2 has it ("TOP and the source operands remain unchanged"): CPUs do it, and so does Bochs.
+ * */
 static void push(void *env, uint32_t status, const void *value, uint64_t host)
 {
     int full = !is_empty(env, -1);
@@ -33,7 +35,7 @@ static void push(void *env, uint32_t status, const void *value, uint64_t host)
         uint16_t status;                                                                                               \
                                                                                                                        \
         wait_for(env, HOST);                                                                                           \
-        OPERATE(env, status, "fldz", instruction " %[v]", "fstpt %[r]\n\tfninit", ALSO([r] "=m"(result)),              \
+        OPERATE(env, status, "fldz", instruction " %[v]", "fstpt %[r]\n\tfstp %%st(0)", ALSO([r] "=m"(result)),        \
                 ALSO([v] "m"(value)));                                                                                 \
         push(env, status, &result, HOST);                                                                              \
     }
@@ -92,8 +94,9 @@ static void take_store(void *env, uint32_t status, uint64_t host)
         take_status(env, status);
 }
 
-/* The value goes to memory behind this function; a fault there leaves the flags of it. */
-#define STORES(name, type, instruction, indefinite)                                                                    \
+/* `after` takes ST(0) off where `instruction` does not. The value goes to memory behind this function; a fault there
+ * leaves the flags of it. */
+#define STORES(name, type, instruction, after, indefinite)                                                             \
     REPLACES type helper_##name##_ST0_x86_64(void *env)                                                                \
     {                                                                                                                  \
         type value = (type)(indefinite);                                                                               \
@@ -101,20 +104,20 @@ static void take_store(void *env, uint32_t status, uint64_t host)
                                                                                                                        \
         if (stores_nothing(env, HOST))                                                                                 \
             return value;                                                                                              \
-        OPERATE(env, status, "fldt %[a]", instruction " %[v]", "fninit", ALSO([v] "+m"(value)),                        \
+        OPERATE(env, status, "fldt %[a]", instruction " %[v]", after, ALSO([v] "+m"(value)),                           \
                 ALSO([a] "m"(*st(env, 0))));                                                                           \
         take_store(env, status, HOST);                                                                                 \
         return value;                                                                                                  \
     }
-STORES(fsts, uint32_t, "fsts", 0xffc00000u)
-STORES(fstl, uint64_t, "fstl", 0xfff8000000000000u)
-STORES(fistl, int32_t, "fistl", INT32_MIN)
-STORES(fistll, int64_t, "fistpll", INT64_MIN)
-STORES(fisttl, int32_t, "fisttpl", INT32_MIN)
-STORES(fisttll, int64_t, "fisttpll", INT64_MIN)
+STORES(fsts, uint32_t, "fsts", "fstp %%st(0)", 0xffc00000u)
+STORES(fstl, uint64_t, "fstl", "fstp %%st(0)", 0xfff8000000000000u)
+STORES(fistl, int32_t, "fistl", "fstp %%st(0)", INT32_MIN)
+STORES(fistll, int64_t, "fistpll", "nop", INT64_MIN)
+STORES(fisttl, int32_t, "fisttpl", "nop", INT32_MIN)
+STORES(fisttll, int64_t, "fisttpll", "nop", INT64_MIN)
 
 /* 16 bits, which Unicorn takes as 32. */
-#define STORES_WORD(name, instruction)                                                                                 \
+#define STORES_WORD(name, instruction, after)                                                                          \
     REPLACES int32_t helper_##name##_ST0_x86_64(void *env)                                                             \
     {                                                                                                                  \
         int16_t value = INT16_MIN;                                                                                     \
@@ -122,13 +125,13 @@ STORES(fisttll, int64_t, "fisttpll", INT64_MIN)
                                                                                                                        \
         if (stores_nothing(env, HOST))                                                                                 \
             return value;                                                                                              \
-        OPERATE(env, status, "fldt %[a]", instruction " %[v]", "fninit", ALSO([v] "+m"(value)),                        \
+        OPERATE(env, status, "fldt %[a]", instruction " %[v]", after, ALSO([v] "+m"(value)),                           \
                 ALSO([a] "m"(*st(env, 0))));                                                                           \
         take_store(env, status, HOST);                                                                                 \
         return value;                                                                                                  \
     }
-STORES_WORD(fist, "fists")
-STORES_WORD(fistt, "fisttps")
+STORES_WORD(fist, "fists", "fstp %%st(0)")
+STORES_WORD(fistt, "fisttps", "nop")
 
 /* FSTP of an extended number. */
 REPLACES void helper_fstt_ST0_x86_64(void *env, uint64_t address)
@@ -157,7 +160,7 @@ REPLACES void helper_fbst_ST0_x86_64(void *env, uint64_t address)
     int empty = stores_nothing(env, HOST);
 
     if (!empty) {
-        OPERATE(env, status, "fldt %[a]", "fbstp %[d]", "fninit", ALSO([d] "+m"(digits)), ALSO([a] "m"(*st(env, 0))));
+        OPERATE(env, status, "fldt %[a]", "fbstp %[d]", "nop", ALSO([d] "+m"(digits)), ALSO([a] "m"(*st(env, 0))));
         if (unlikely(unmasked(env, status) & X87_BEFORE))
             refuse(env, status, HOST);
     }

@@ -1,8 +1,8 @@
 /* x87: what is pushed, popped and moved between registers (SDM vol. 1, 8.1.2 and 8.3.3; stack faults 8.5.1.1). */
 #include "x87.h"
 
-/* What FPUSH found, which the translator emits before most of what loads a register, for the function behind it; or what
- * begin_fcmov did. */
+/* What FPUSH found, which the translator emits before most of what loads a register, for the function behind it; or
+ * what begin_fcmov did. */
 static __thread enum { NOT_PUSHED, PUSHED, PUSHED_ON_FULL, NOT_TO_MOVE } pushing;
 
 /* Before FCMOV (checks.c): its operands may be empty whether its condition holds or not, and then nothing is moved. */
