@@ -8,6 +8,7 @@
 
 /* The status word (SDM vol. 1, 8.1.3), and of its flags those found before an operation, which is not done then. */
 #define X87_IE 1u
+#define X87_UE 0x10u
 #define X87_FLAGS 0x3fu
 #define X87_BEFORE 7u
 #define X87_RANGE 0x18u /* overflow and underflow: what would be stored in memory is not */
@@ -55,7 +56,8 @@ static inline void put(void *to, const void *from)
 /* Execute under the guest's precision and direction: `loads` puts the operands on the host's stack, `stores` takes
  * everything off. First with everything masked. Where the guest has not masked what came of it, once more with its
  * masks: the host would tell at the next instruction that waits, and none does before FNCLEX, so it does what the SDM
- * says of such exceptions, too. The host's control word is mostly the one that is wanted, and its flags are clear. */
+ * says of such exceptions, too. Underflow that is not masked comes of exact results too, which the first tells nothing
+ * of. The host's control word is mostly the one that is wanted, and its flags are clear. */
 #define OPERATE(env, status, loads, instruction, stores, outputs, inputs)                                              \
     do {                                                                                                               \
         uint16_t old_, control_ = (AT(uint16_t, env, at.env_fpuc) & 0xf00) | 0x7f, other_;                             \
@@ -72,7 +74,7 @@ static inline void put(void *to, const void *from)
                          : X87_STACK, "memory");                                                                       \
         if (status & (X87_FLAGS | X87_SF))                                                                             \
             __asm__ volatile("fnclex");                                                                                \
-        if (unlikely(unmasked(env, status))) {                                                                         \
+        if (unlikely(unmasked(env, status | X87_UE))) {                                                                \
             control_ = (AT(uint16_t, env, at.env_fpuc) & 0xf3f) | 0x40;                                                \
             other_ = 1;                                                                                                \
             __asm__ volatile("fldcw %[control]\n\t" loads "\n\t" instruction "\n\tfnstsw %[sw]\n\tfnclex\n\t" stores   \
