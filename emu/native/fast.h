@@ -358,6 +358,9 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \
     X(void, cpu_stb_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(void, helper_emms, (void *))                                                                                     \
+    X(void, helper_fclex, (void *))                                                                                    \
+    X(void, helper_fninit, (void *))                                                                                   \
+    X(void, helper_fsave, (void *, uint64_t, int))                                                                     \
     X(void, helper_fstenv, (void *, uint64_t, int))                                                                    \
     X(void, helper_fldenv, (void *, uint64_t, int))                                                                    \
     X(void, helper_frstor, (void *, uint64_t, int))                                                                    \

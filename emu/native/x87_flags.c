@@ -65,11 +65,33 @@ void put_indefinite(void *to)
     put(to, bytes);
 }
 
-/* An exception waits, and an instruction that waits for it is about to be executed: #MF with CR0.NE. */
+/* FERR# and IGNNE#, by a port that no instruction reaches (emu/devices/coprocessor.py): it is read when FERR# is
+ * asserted, and answers 0 while IGNNE# is not; it is written when FERR# is negated. */
+#define FERR_PORT 0x10000u
+
+/* FERR# is asserted, or would be at the next instruction that waits. */
+static int has_error(void *env)
+{
+    return AT(uint16_t, env, at.env_fpus) & X87_ES && !((&AT(uint64_t, env, at.env_cr))[0] & CR0_NE);
+}
+
+/* An exception waits, and an instruction that waits for it is about to be executed: #MF with CR0.NE. Without it the CPU
+ * asserts FERR#, and waits at the instruction for an interrupt unless IGNNE# is asserted (vol. 1, 8.7.2). Time passes
+ * meanwhile, as in a loop of one instruction. */
 void ask_pending(void *env, uint64_t host)
 {
-    if ((&AT(uint64_t, env, at.env_cr))[0] & CR0_NE)
+    engine *e = engine_of_env(env);
+
+    if (!has_error(env))
         real_raise_exception_err_ra(env, EXCP_MF, 0, host);
+    if (!e || !running(e))
+        return;
+    be_alone(e, host);
+    e->cells->generation++;
+    if (e->in(FERR_PORT, 1))
+        return;
+    real_cpu_restore_state(e->cpu, host, 1);
+    leave_block(e);
 }
 
 REPLACES void helper_fwait_x86_64(void *env)
@@ -91,18 +113,52 @@ REPLACES void helper_emms_x86_64(void *env)
     real_helper_emms(env);
 }
 
+/* True while what is executed may negate FERR#, of which a device is to learn. */
+static __thread int negating;
+
+/* To be called before what may do so; a device is reached by instructions that are alone in their block. */
+static void may_negate(void *env, uint64_t host)
+{
+    engine *e = engine_of_env(env);
+
+    negating = unlikely(has_error(env)) && e && running(e);
+    if (negating)
+        be_alone(e, host);
+}
+
 /* ES and B say whether a flag is not masked, whatever was loaded (vol. 1, 8.1.3.3 and 8.1.5). */
 void find_pending(void *env)
 {
     uint16_t *fpus = &AT(uint16_t, env, at.env_fpus);
+    engine *e = engine_of_env(env);
 
     *fpus = (uint16_t)((*fpus & ~(X87_ES | X87_B)) | (unmasked(env, *fpus) ? X87_ES | X87_B : 0));
+    if (unlikely(negating) && e && !(*fpus & X87_ES)) {
+        e->cells->generation++;
+        e->out(FERR_PORT, 1, 0);
+    }
+    negating = 0;
 }
 
 REPLACES void helper_fldcw_x86_64(void *env, uint32_t value)
 {
     wait_for(env, HOST);
+    may_negate(env, HOST);
     real_helper_fldcw(env, value);
+    find_pending(env);
+}
+
+REPLACES void helper_fclex_x86_64(void *env)
+{
+    may_negate(env, HOST);
+    real_helper_fclex(env);
+    find_pending(env);
+}
+
+REPLACES void helper_fninit_x86_64(void *env)
+{
+    may_negate(env, HOST);
+    real_helper_fninit(env);
     find_pending(env);
 }
 
@@ -110,6 +166,7 @@ REPLACES void helper_fldcw_x86_64(void *env, uint32_t value)
  * to: what they may raise is prepared for. */
 void prepare(void *env, uint64_t host)
 {
+    may_negate(env, host);
     cpu_restore_state_x86_64((uint8_t *)env - at.cpu_env, host, 1);
 }
 
@@ -121,13 +178,21 @@ void prepared(void *env)
         e->unwinding = 0;
 }
 
-/* FNSTENV masks everything behind what it stores (vol. 2A); FNSAVE makes all as FNINIT. */
+/* FNSTENV masks everything behind what it stores (vol. 2A). */
 REPLACES void helper_fstenv_x86_64(void *env, uint64_t address, int wide)
 {
     prepare(env, HOST);
     real_helper_fstenv(env, address, wide);
     prepared(env);
     AT(uint16_t, env, at.env_fpuc) |= X87_FLAGS;
+    find_pending(env);
+}
+
+REPLACES void helper_fsave_x86_64(void *env, uint64_t address, int wide)
+{
+    prepare(env, HOST);
+    real_helper_fsave(env, address, wide);
+    prepared(env);
     find_pending(env);
 }
 

@@ -145,8 +145,13 @@ GAPS: Final = (
         "the last bits of x87 transcendental functions and constants",
     ),
     Gap(
-        "FERR# and IRQ 13 of an unmasked x87 exception with CR0.NE clear",
+        "FERR#, IRQ 13, port F0h and IGNNE# of an x87 exception that is not masked with CR0.NE clear: the CPU waits for an "
+        "interrupt at the next instruction that waits",
         "IRQ 13 of x87 exceptions with CR0.NE clear",
+    ),
+    Gap(
+        "MMX instructions write ones to bits 79 to 64 of their register",
+        "the ones that MMX instructions write above their registers",
         always=True,
     ),
     Gap(

@@ -6,15 +6,24 @@ import pytest
 
 from bare_cpu import bare_cpu
 from emu.engine import ExitReason
+from run_loops import loop
 
 SSE = "mov eax, cr4\nor eax, 0x600\nmov cr4, eax\n"
 
 
-def test_an_unmasked_x87_exception_with_ne_clear_is_lost() -> None:
+def test_an_unmasked_x87_exception_with_ne_clear_is_lost_in_the_portable_loop() -> None:
     """A CPU waits for IRQ 13 at FWAIT (SDM vol. 1, 8.7.2)."""
-    cpu = bare_cpu("fninit\npush 0x37b\nfldcw [esp]\nfld1\nfldz\nfdivp\nfwait\nmov eax, 1\nhlt", 32)
-    assert (cpu.run().reason, cpu.faults) == (ExitReason.HALT, [])
-    assert cpu.engine.state().regs[0] == 1
+    with loop("gate"):
+        cpu = bare_cpu("fninit\npush 0x37b\nfldcw [esp]\nfld1\nfldz\nfdivp\nfwait\nmov eax, 1\nhlt", 32)
+        assert (cpu.run().reason, cpu.faults) == (ExitReason.HALT, [])
+        assert cpu.engine.state().regs[0] == 1
+
+
+def test_mmx_leaves_what_is_above_its_registers() -> None:
+    """A CPU has FFFFh there behind each write (SDM vol. 1, 9.2 and 9.5)."""
+    cpu = bare_cpu("fninit\nfldz\npaddb mm7, mm6\nhlt", 32)
+    assert cpu.run().reason is ExitReason.HALT
+    assert cpu.engine.state().fpu.st[7] >> 64 == 0
 
 
 def test_shlx_asks_for_osfxsr() -> None:
