@@ -110,6 +110,7 @@ def test_random_instructions_do_what_bochs_does(kind: str, mode: str, seed: int)
     assert len(executed.distinct) * DISTINCT >= executed.instructions
 
 
+@pytest.mark.slow_variants
 @needs_helper
 @pytest.mark.parametrize(("kind", "mode"), PORTABLE)
 def test_random_instructions_do_it_in_the_portable_loop_too(kind: str, mode: str) -> None:
