@@ -8,6 +8,7 @@ from stub import trace_messages as m
 from stub.agent import AgentError
 from stub.collector import Collector
 from stub.handlers.base import OK, Answer, Context, Handler, constant
+from stub.offers import offers
 from stub.target import ConditionalPoints, TargetError
 from stub.trace_target import Traces
 from stub.tracing import ACTIONS, AT_ONE_PLACE, MAX_SIZE, POINTS, SOURCE, STEPS, VARIABLES, Tracepoint, Variable
@@ -23,8 +24,7 @@ class _Target(ConditionalPoints, Traces, Protocol):
 
 def _target(context: Context) -> _Target:
     target = context.target
-    assert isinstance(target, ConditionalPoints)
-    assert isinstance(target, Traces)
+    assert offers(target, _Target)
     return target
 
 
@@ -157,7 +157,7 @@ def halt_trace(context: Context, reason: str) -> None:
 
 def abandoned(context: Context) -> None:
     """The client goes: so does its trace, unless it said otherwise."""
-    if isinstance(context.target, Traces) and not context.looks_on and not context.experiment.stays:
+    if offers(context.target, Traces) and not context.looks_on and not context.experiment.stays:
         halt_trace(context, "tdisconnected")
 
 

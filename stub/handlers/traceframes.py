@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from stub import trace_messages as m
 from stub.handlers.base import OK, Answer, Context, Handler
+from stub.offers import offers
 from stub.packet import PACKET_SIZE
 from stub.target import ConditionalPoints, TargetError
 from stub.trace_target import Traces
@@ -138,7 +139,7 @@ def _registers(context: Context, frame: Frame) -> bytes:
     target = context.target
     if frame.registers is None:
         return b""
-    assert isinstance(target, Traces)
+    assert offers(target, Traces)
     return b"".join(
         target.snapshot_register(frame.registers, register) or bytes(register.size)
         for register in context.layout().registers
