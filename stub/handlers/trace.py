@@ -49,7 +49,10 @@ def define(context: Context, message: m.DefineTracepoint) -> Answer:
         message.number, message.address, message.enabled, message.passes, message.condition, message.steps
     )
     Collector(_target(context), experiment, point, context.layout())  # raises where it could not be run
-    experiment.points[message.number, message.address] = point
+    place = message.number, message.address
+    if (before := experiment.points.get(place)) is not None:
+        _uninstall(_target(context), before)  # which nobody else could, once this one has its place
+    experiment.points[place] = point
     point.complete = not message.more
     return _defined(context, point)
 
