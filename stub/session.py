@@ -25,6 +25,7 @@ from stub.handlers import base, breakpoints, onlooker, resume, trace
 from stub.handlers.base import Answer, Context, Gone, Monitor, Running, Silent, Stays, Stopped, error_text, thread_of
 from stub.handlers.every import ALL_HANDLERS
 from stub.meanings import Meanings
+from stub.offers import offers
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet
 from stub.refusals import refusal
 from stub.remembered import HeldAnswers
@@ -280,7 +281,7 @@ class Session(Voice):
             self._move(State.CLOSED)
             self.target.set_listener(None)
             self._context.release()
-            if self._killed and isinstance(self.target, Kills):
+            if self._killed and offers(self.target, Kills):
                 self._killed = False
                 self.target.kill()
 
