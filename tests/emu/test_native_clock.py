@@ -22,8 +22,9 @@ class Host:
         return self.now
 
 
-def built(host: Host) -> tuple[Machine, Transitions]:
-    native = NativeConfig(make_model(), policy_named("emulated", Costs()), Costs(), host)
+def built(host: Host | None, policy: str = "emulated") -> tuple[Machine, Transitions]:
+    """`host`: its clock; without it the guest's time is the virtual clock's."""
+    native = NativeConfig(make_model(), policy_named(policy, Costs()), Costs(), host)
     machine = build_machine(
         MachineConfig(
             firmware=rom("mov dx, 0x899\nagain: inc dword [0x500]\nout dx, al\njmp again"), shadow=False, native=native
@@ -44,6 +45,23 @@ def test_a_look_ahead_is_not_cut_behind_an_access(monkeypatch: pytest.MonkeyPatc
     assert not asked
     transitions.keep_time()
     assert asked == [True]
+    machine.close()
+
+
+@pytest.mark.parametrize(("policy", "host"), [("native", Host()), ("native", None), ("emulated", None)])
+def test_what_a_native_access_takes_and_a_virtual_clock_cut_no_run_of_the_emulators(
+    monkeypatch: pytest.MonkeyPatch, policy: str, host: Host | None
+) -> None:
+    """An access of the native CPU has ended its run by itself: a stop of the emulator's would wait for the run behind
+    the next move. And on the virtual clock an access takes no time."""
+    machine, transitions = built(host, policy)
+    while policy == "native" and not transitions.native and machine.executor.retired < 1000:
+        machine.run(machine.executor.retired + 1)
+    assert transitions.native is (policy == "native")
+    asked: list[bool] = []
+    monkeypatch.setattr(transitions.emulator, "request_stop", lambda: asked.append(True))
+    transitions.keep_time()
+    assert (asked, transitions._shortened) == ([], False)
     machine.close()
 
 

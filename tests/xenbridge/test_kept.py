@@ -135,6 +135,7 @@ def signals() -> Iterator[Signals]:
         yield found
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("wait", ["hlt", "nop"])
 def test_200_of_200_ticks_arrive_without_polling(kind: str, wait: str, signals: Signals) -> None:
     """At 250 Hz, by signals alone. The time is the PIT's: none is made up, and few are lost on a busy host."""
@@ -152,6 +153,7 @@ def test_200_of_200_ticks_arrive_without_polling(kind: str, wait: str, signals: 
     driven.close()
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("policy", ["native", "dwell:50", "learn"])
 @pytest.mark.parametrize("wait", ["hlt", "nop"])
 def test_ticks_of_the_kernels_timer_reach_a_guest_that_runs_natively(wait: str, policy: str, signals: Signals) -> None:
@@ -251,6 +253,7 @@ def test_a_tick_that_finds_the_guest_late_comes_once(kind: str, signals: Signals
     driven.close()
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("wait", ["hlt", "nop"])
 def test_a_machine_whose_devices_say_nothing_wakes_nobody(kind: str, wait: str, signals: Signals) -> None:
     """Whether its guest waits or works: no thread of the process looks at anything now and then."""
@@ -318,10 +321,8 @@ wait_on:
 """
 
 
-@pytest.mark.parametrize(("fate", "bunch"), [("kept", True), ("dropped", False)])
-def test_missed_ticks_come_in_a_bunch_or_never(signals: Signals, fate: str, bunch: bool) -> None:
-    """`--missed-ticks`: what a late guest has not taken comes behind the acknowledge of the one before, faster than the
-    PIT counts, at 27 Hz; or it is gone, and all but two come at the PIT's pace."""
+def late_ticks(signals: Signals, fate: str) -> tuple[float, float]:
+    """When a late guest has its first tick, and when its last of 16, in periods of its PIT."""
     options = run_parser().parse_args(
         ["--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host", "--missed-ticks", fate]
     )
@@ -343,12 +344,29 @@ def test_missed_ticks_come_in_a_bunch_or_never(signals: Signals, fate: str, bunc
     begun = time.monotonic()
     driven.start()
     assert driven.end(60).code == 7
-    late, took = ((at - begun) * PIT_HZ / 44240 for at in (times[0], times[-1]))
-    assert late > 8 and len(times) >= 16
-    assert took - late < 10 if bunch else took - late > 16 - 4
     driven.close()
+    assert len(times) >= 16
+    first, last = ((at - begun) * PIT_HZ / 44240 for at in (times[0], times[-1]))
+    assert first > 8
+    return first, last
 
 
+@pytest.mark.slow
+def test_missed_ticks_that_are_kept_come_in_a_bunch(signals: Signals) -> None:
+    """`--missed-ticks kept`: what a late guest has not taken comes behind the acknowledge of the one before, faster
+    than the PIT counts, at 27 Hz. A busy host takes its time over them, so one of five guests has to show it: at
+    the PIT's pace none could."""
+    assert any(last - first < 10 for first, last in (late_ticks(signals, "kept") for _ in range(5)))
+
+
+@pytest.mark.slow
+def test_missed_ticks_that_are_dropped_never_come(signals: Signals) -> None:
+    """All but two come at the PIT's pace."""
+    first, last = late_ticks(signals, "dropped")
+    assert last - first > 16 - 4
+
+
+@pytest.mark.slow
 def test_ticks_do_not_come_in_a_bunch_behind_a_stretch_without_interrupts(kind: str, signals: Signals) -> None:
     """The PIT counts on for some 100 periods with IF clear. The PIC keeps one request of them, and one may have been
     acknowledged before: what comes behind that comes at the PIT's pace."""
@@ -382,6 +400,7 @@ wait_on:
     driven.close()
 
 
+@pytest.mark.slow_variants
 def test_an_interrupt_acknowledged_while_the_guest_turned_them_off_has_the_vector_of_its_delivery(
     kind: str, signals: Signals
 ) -> None:
@@ -409,6 +428,68 @@ wait_moved:
     driven.start()
     assert driven.end(60).code == 7
     assert (driven.word(0x500), driven.word(0x50C) >= 3) == (0, True)
+    driven.close()
+
+
+#: Interrupts off until the word at 514h is set; then the order in which two handlers are is left at 520h, a digit each:
+#: 1 and 3 the begin and the end of IRQ 1's, 2 that of IRQ 6, which is lower, and held back by it until its EOI.
+BOTH_LATE = """
+    mov word [9 * 4], keyboard
+    mov word [9 * 4 + 2], 0xf000
+    mov word [14 * 4], diskette
+    mov word [14 * 4 + 2], 0xf000
+    xor eax, eax
+    mov [0x514], eax
+    mov [0x520], eax
+    mov al, 0xbd
+    out 0x21, al
+    mov dword [0x510], 0x1234
+late:
+    cmp dword [0x514], 0
+    je late
+    sti
+both:
+    cmp dword [0x520], 0xff
+    jbe both
+    mov ecx, 100000
+behind:
+    dec ecx
+    jnz behind
+    cli
+    jmp done
+keyboard:
+    shl dword [0x520], 4
+    or byte [0x520], 1
+    sti
+    mov ecx, 100000
+in_handler:
+    dec ecx
+    jnz in_handler
+    cli
+    shl dword [0x520], 4
+    or byte [0x520], 3
+    jmp eoi
+diskette:
+    shl dword [0x520], 4
+    or byte [0x520], 2
+    jmp eoi
+done:
+"""
+
+
+def test_a_higher_interrupt_comes_before_one_that_a_guest_has_kept_waiting(kind: str, signals: Signals) -> None:
+    """The owner decides at the delivery, whatever it had acknowledged while the guest's interrupts were off."""
+    driven = Driven(kind, guest(BOTH_LATE, 0), signals)
+    bridge = driven.keeper.bridge
+    driven.start()
+    assert until(lambda: driven.word(0x510) == 0x1234, 20)
+    for line, vector in ((6, 14), (1, 9)):
+        bridge.set_line(line, True)
+        assert until(lambda vector=vector: driven.keeper.pending_vector() == vector)  # type: ignore[misc]
+    driven.machine.memory.write(0x514, b"\1")
+    assert driven.end().code == 7
+    assert driven.word(0x520) == 0x132
+    assert sum(event.kind == "interrupt" for event in driven.machine.journal) == 2
     driven.close()
 
 
@@ -452,6 +533,7 @@ def test_the_signal_stops_the_machine_that_the_descriptor_belongs_to(kind: str, 
     ticking.close()
 
 
+@pytest.mark.slow
 def test_a_look_ahead_reaches_no_device_of_the_hypervisors_and_the_run_goes_on(kind: str, signals: Signals) -> None:
     """A guest that polls for long is looked at to say whether it gets anywhere."""
     driven = Driven(kind, rom("again: in al, 0x61\njmp again"), signals)
