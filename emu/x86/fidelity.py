@@ -145,8 +145,8 @@ GAPS: Final = (
         "the last bits of x87 transcendental functions and constants",
     ),
     Gap(
-        "FERR#, IRQ 13, port F0h and IGNNE# of an x87 exception that is not masked with CR0.NE clear: the CPU waits for "
-        "an interrupt at the next instruction that waits",
+        "FERR#, IRQ 13, port F0h and IGNNE# of an x87 exception that is not masked with CR0.NE clear: the CPU waits "
+        "for an interrupt at the next instruction that waits",
         "IRQ 13 of x87 exceptions with CR0.NE clear",
     ),
     Gap(
@@ -160,11 +160,10 @@ GAPS: Final = (
         always=True,
     ),
     Gap(
-        "MOVBE, CRC32, ADCX, ADOX, BMI1 and BMI2 whatever CR0.TS, CR0.EM and CR4.OSFXSR are; VEX in 16-bit protected "
-        "mode",
-        "MOVBE, CRC32, ADCX and BMI with CR0.TS or EM, or without CR4.OSFXSR; VEX in 16-bit protected mode",
-        always=True,
+        "MOVBE, CRC32, ADCX, ADOX, BMI1 and BMI2 whatever CR0.TS, CR0.EM and CR4.OSFXSR are",
+        "MOVBE, CRC32, ADCX and BMI with CR0.TS or EM, or without CR4.OSFXSR",
     ),
+    Gap("VEX in 16-bit protected mode", "VEX in 16-bit protected mode", always=True),
 )
 
 
