@@ -106,6 +106,7 @@ class Context:
     extended: bool = False
     started: bool = False  #: this client has run the guest (`vRun`), so that it ends with it
     looks_on: bool = False  #: another client has the target
+    vacant: Callable[[], bool] = lambda: False  #: it had, and has gone
     non_stop: bool = False  #: `QNonStop:1`
     stop_asked: bool = False  #: by `vCont;t`, which is no signal to the guest
     stopped_by_t: bool = False  #: the last stop that was notified was that, and `?` says the same

@@ -67,7 +67,7 @@ HANDLERS = (
     ),
     Handler(
         (
-            ("Qqemu.sstep=BITS", "5 or 7; as `monitor interrupts` does"),
+            ("Qqemu.sstep=BITS", "5 or 7; as `monitor handlers` does"),
             ("Qqemu.PhyMemMode:FLAG", "as `monitor phys on` and `off` do"),
         ),
         messages.QemuSet,

@@ -6,7 +6,7 @@ from typing import Any
 
 from emu.record import replace
 from stub import messages
-from stub.handlers.base import Answer, Context, Handler, Running, constant
+from stub.handlers.base import Answer, Context, Handler, Running, Stays, constant
 from stub.offers import offers
 from stub.target import (
     SIGNAL_INT,
@@ -108,6 +108,8 @@ def resume(context: Context, message: messages.Resume) -> Answer:
             raise TargetError("this target has no program counter to set")
         context.registers.write_pc(thread, message.address)
     if action.kind == "t":
+        if not target.running:  # it waits for the stop, which has been
+            return Stays(target.report())
         continues.interrupt()
     elif action.kind == "s" and context.steps is not None:
         context.steps.step(thread)

@@ -76,6 +76,7 @@ def lockable(opcode: int, reg: int, bits: int) -> bool:
     return (opcode, reg) in LOCKABLE or (opcode == 0x82 and reg < 7 and bits != 64)
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("form", [0x03, 0xC3], ids=["memory", "register"])
 @pytest.mark.parametrize("bits", [16, 32, 64])
 def test_lock_is_undefined_before_what_cannot_be_locked(bits: int, form: int) -> None:
@@ -189,6 +190,7 @@ def reset_area(trier: Trier, offset: int) -> None:
     trier.cpu.write(DATA, bytes(area))
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("bits", [16, 32, 64])
 def test_operands_of_16_bytes_are_to_be_aligned(bits: int) -> None:
     trier = prepared(bits)
@@ -200,6 +202,7 @@ def test_operands_of_16_bytes_are_to_be_aligned(bits: int) -> None:
             assert found == (GP if offset % 16 else None), f"{source} {offset}"
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("bits", [16, 32, 64])
 def test_others_may_be_anywhere(bits: int) -> None:
     trier = prepared(bits)

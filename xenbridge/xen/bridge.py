@@ -438,31 +438,23 @@ class XenBridge:
         self._hear()
         self._wanted = False
         end = time.monotonic() + PATIENCE
-        while "blocked" not in self._domain.states():
+        while True:
             while self._bells.take():
                 pass
             if self._at_bell:
                 self._answer_bell()
                 self._leave()
                 return False
+            if "blocked" in self._domain.states():
+                self._domain.pause()
+                if "blocked" in self._domain.states():
+                    return True
+                # Something woke it before the pause: an interrupt, which is on its way to the bell, or a tick that is
+                # masked, behind which it halts again (pt_timer_fn of Xen 4.17 kicks the vCPU whatever the mask is).
+                self._domain.resume()
             if time.monotonic() > end:
                 raise BridgeError(f"the borrowed vCPU of domain {self._domain.domid} did not halt")
             time.sleep(_LOOK)
-        self._domain.pause()
-        return self._halted_for_good()
-
-    def _halted_for_good(self) -> bool:
-        """Paused: no interrupt has come between the look and the pause, or it is seen to."""
-        if "blocked" in self._domain.states():
-            return True
-        self._domain.resume()
-        self._until_bell()
-        self._answer_bell()
-        self._leave()
-        return False
-
-    def _until_bell(self) -> None:
-        self._until(lambda: self._at_bell, (self._bells,), "ring")
 
     def close(self) -> None:
         """Give the vCPU back, paused if it was borrowed, and take our pages and ports out of the domain."""

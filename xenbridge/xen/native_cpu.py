@@ -69,9 +69,9 @@ class XenVcpu(NativeRuns):
     _points: frozenset[int] = frozenset()
 
     def unable(self) -> str:
-        """See Vcpu."""
+        """See Vcpu. What is lost is for `enter` to say: no other CPU can go on with it."""
         if self.gone:
-            return self.gone
+            return "" if self.lost else self.gone
         if self._points:
             return "breakpoints are set, at which Xen does not stop a domain"
         return f"{self._others} are set, which only the emulator keeps" if self._others else ""
@@ -87,6 +87,8 @@ class XenVcpu(NativeRuns):
         """See Cpu."""
         self._settled()
         state = self.live().copy()
+        if not self.gone:
+            self._kept, self._ran = state.copy(), False
         if self._injected is not None:  # nothing of it has happened, and INTR asks for it still
             self._give_again(state)
         return state
@@ -106,6 +108,7 @@ class XenVcpu(NativeRuns):
     def load(self, state: CpuState) -> None:
         """See Cpu."""
         self._settled()
+        self._kept, self._ran = state.copy(), False
         if self.gone:
             return
         try:
@@ -181,6 +184,7 @@ class XenVcpu(NativeRuns):
     def raise_nmi(self) -> None:
         """See Cpu. The emulator delivers it."""
         self._kept.nmi_pending, self._halted = True, False
+        self._moved()
         self._wake.set()
 
     def on_fault(self, callback: Callable[[Fault], None] | None) -> None:
@@ -211,8 +215,8 @@ class XenVcpu(NativeRuns):
 
     def take_written(self) -> Iterable[int] | None:
         """See Vcpu. None, it cannot tell, where it has run."""
-        ran, self._ran = self._ran, False
-        return None if ran else ()
+        wrote, self._wrote = self._wrote, False
+        return None if wrote else ()
 
     # -- debugging
 

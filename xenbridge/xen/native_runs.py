@@ -77,7 +77,9 @@ class NativeRuns:
         self._libraries = libraries
         self.gone = ""  #: why the domain cannot be used any more
         self.retired = self.instruction_pc = self.interrupt_taken_at = 0
-        self._stop = self._ran = self._halted = False
+        self._stop = self._halted = False
+        self._ran = False  # since its state was last known: loaded, or read
+        self._wrote = False  # it may have written to memory that nobody was told of
         self._leaving = False  # the vCPU is on its way through code of ours
         self._vector: int | None = None
         self._taken: int | None = None
@@ -161,6 +163,7 @@ class NativeRuns:
     def _completed(self, record: bytes) -> CpuState:
         state, kept = context.cpu_state(record), self._kept
         state.cr8, state.a20, state.smbase = kept.cr8, kept.a20, kept.smbase
+        state.nmi_pending = kept.nmi_pending
         state.msrs = {**kept.msrs, **state.msrs}
         if self._ran:
             tsc = int.from_bytes(record[context.TSC_OFFSET : context.TSC_OFFSET + 8], "little")
@@ -221,19 +224,28 @@ class NativeRuns:
             self._stop = False
             return self._stopped(ExitReason.REQUEST)
         try:
-            if self._kept.nmi_pending:
-                return self._made(ExitCause.REFUSED, 0, before=True, detail="the delivery of an NMI")
-            if budget == 1:
-                self._settle()
-                return self._made(ExitCause.REFUSED, 0, before=True, detail="one instruction alone")
-            if broken := () if self._request is not None else self.refused(self._whole()):
-                return self._made(ExitCause.ENTRY_FAILED, 0, before=True, detail="; ".join(map(str, broken)))
-            return self._run(deadline)
+            exit = self._entered(budget, deadline)
         except (XenError, ContextError) as error:
             self._lose(error)
-            if self._ran:  # what it has done since it was given a state is lost, and must not be done again
-                return self._made(ExitCause.STOPPED, 0, stop=Exit(ExitReason.FAILURE, 0, detail=self.gone))
-            return self._made(ExitCause.ENTRY_FAILED, 0, before=True, detail=self.gone)
+            exit = self._made(ExitCause.ENTRY_FAILED, 0, before=True, detail=self.gone)
+        if self.lost:
+            return self._made(ExitCause.STOPPED, 0, stop=Exit(ExitReason.FAILURE, 0, detail=self.gone))
+        return exit
+
+    @property
+    def lost(self) -> bool:
+        """The domain is gone, and what it has done since its state was known must not be done again."""
+        return bool(self.gone) and self._ran
+
+    def _entered(self, budget: int, deadline: int | None) -> VmExit:
+        if self._kept.nmi_pending:
+            return self._made(ExitCause.REFUSED, 0, before=True, detail="the delivery of an NMI")
+        if budget == 1:
+            self._settle()
+            return self._made(ExitCause.REFUSED, 0, before=True, detail="one instruction alone")
+        if broken := () if self._request is not None else self.refused(self._whole()):
+            return self._made(ExitCause.ENTRY_FAILED, 0, before=True, detail="; ".join(map(str, broken)))
+        return self._run(deadline)
 
     def _run(self, deadline: int | None) -> VmExit:
         left = LONGEST if deadline is None else min(LONGEST, max(SHORTEST, deadline - self._place.timestamp()))
@@ -265,7 +277,7 @@ class NativeRuns:
             self._answer = None
         if self._request is None:
             self._before = self._whole()
-        self._request, self._ran = None, True
+        self._request, self._ran, self._wrote = None, True, True
         self._moved()
         domain.resume()
         woken = False
@@ -321,9 +333,10 @@ class NativeRuns:
         self._kept = state_of(self.domain, self._before)
         if reason == "poweroff":
             self._kept.halted = self._halted = True
-            self.gone = "the domain has shut down, at HLT with interrupts off"
+            self.gone, self._ran = "the domain has shut down, at HLT with interrupts off", False
             return self._made(ExitCause.HLT, elapsed, stop=Exit(ExitReason.HALT, 0))
         self._lose(XenError(f"it has shut down ({reason})"))
+        self._ran = False
         return self._stopped(ExitReason.SHUTDOWN, elapsed)
 
     # -- interrupts

@@ -76,6 +76,49 @@ def test_a_mask_in_the_interrupt_controller_holds_the_ticks_back(bridge, ticks) 
     assert until(lambda: word(guest, 0x600) - before > 3)
 
 
+def test_a_vcpu_that_is_woken_for_nothing_as_it_halts_halts_again(bridge, ticks) -> None:
+    """As by a tick that is masked: behind it the vCPU halts again, and no interrupt rings."""
+    guest, _ = ticks
+    port(bridge, 0x21, 0xFF)
+    assert bridge.cpu_state().halted
+    states, seen = guest.domain.states, []
+
+    def woken_once():
+        now = states()
+        if "paused" in now:
+            seen.append(now)
+            return now - {"blocked"} if len(seen) == 1 else now
+        return now
+
+    guest.domain.states = woken_once
+    try:
+        bridge.give_back()
+    finally:
+        guest.domain.states = states
+    assert len(seen) == 2
+    before = word(guest, 0x600)
+    bridge.borrow()
+    port(bridge, 0x21, 0xFE)
+    bridge.give_back()
+    assert until(lambda: word(guest, 0x600) - before > 3)
+
+
+@pytest.mark.timeout(120)
+def test_masked_ticks_at_a_kilohertz_are_no_obstacle_to_halting(bridge, ticks) -> None:
+    guest, _ = ticks
+    for byte in (0x34, 0xA9, 0x04):  # counter 0, mode 2, every 1,193 clocks
+        port(bridge, 0x43 if byte == 0x34 else 0x40, byte)
+    for _ in range(30):
+        port(bridge, 0x21, 0xFE)
+        port(bridge, 0x21, 0xFF)
+        bridge.give_back()
+        bridge.borrow()
+    port(bridge, 0x21, 0xFE)
+    bridge.give_back()
+    before = word(guest, 0x600)
+    assert until(lambda: word(guest, 0x600) > before)
+
+
 def test_the_guest_continues_where_it_was_and_loses_nothing(bridge, ticks) -> None:
     guest, board = ticks
     halts = 0

@@ -55,6 +55,16 @@ def run(debugger):
     return debugger.run()
 
 
+def run_for_half_a_second(debugger) -> None:
+    timer = threading.Timer(0.5, debugger.machine.request_stop)
+    timer.start()
+    debugger.begin_continue()
+    while debugger.pump() is None and timer.is_alive():
+        pass
+    timer.join()
+    debugger.stop()
+
+
 def test_a_boot_sector_counts_the_machines_ticks_natively_up_to_its_end(built) -> None:
     debugger, notices = booted(built, "g_rounds")
     stop = run(debugger)
@@ -123,6 +133,58 @@ def test_a_domain_that_is_destroyed_ends_the_run_in_a_sentence_and_the_machine_c
     assert debugger.machine.memory.read(BOOT, 2) == bytes(2)
     debugger.begin_step(10)
     assert debugger.run().kind is StopKind.STEP
+
+
+@pytest.mark.timeout(60)
+def test_a_domain_whose_end_a_look_at_its_registers_finds_ends_the_run_too(built) -> None:
+    """Between a stretch and the next, where nothing asks Xen but who wants to know where the CPU is."""
+    debugger, notices = booted(built, "", code=bytes.fromhex("ebfe"))
+    domain = debugger.machine.transitions.vcpu.domain
+    looked, states = [], domain.states
+
+    def last_look():
+        looked.append(states())
+        if len(looked) == 3:
+            domain.destroy()
+        return looked[-1]
+
+    domain.states = last_look
+    gone = f"Xen's domain is gone: domain {domain.domid} has been destroyed"
+    for _ in range(2):  # asked again, it has not forgotten
+        stop = run(debugger)
+        assert (stop.kind, stop.text.startswith(gone), notices) == (StopKind.FAILURE, True, [gone])
+
+
+def test_a_domain_destroyed_while_the_cpu_is_emulated_costs_the_guest_nothing(built) -> None:
+    debugger, notices = booted(built, "", code=bytes.fromhex("43ebfd"))  # INC BX, and so on
+    domain = debugger.machine.transitions.vcpu.domain
+    run_for_half_a_second(debugger)
+    assert debugger.machine.transitions.native
+    debugger.steering.force(False)
+    before = debugger.cpu()
+    assert before.regs[3]
+    domain.destroy()
+    debugger.steering.force(None)
+    debugger.begin_step(10)
+    assert debugger.run().kind is StopKind.STEP
+    after = debugger.cpu()
+    assert (after.regs[3], after.rip) == (before.regs[3] + 5 & 0xFFFF, before.rip)
+    assert notices == [
+        f"Xen's domain is gone: domain {domain.domid} has been destroyed; the guest goes on in the emulator"
+    ]
+
+
+def test_an_nmi_that_comes_natively_is_delivered_by_the_emulator(built) -> None:
+    """Xen's CPU record does not know of one that waits."""
+    debugger, _ = booted(built, "", code=bytes.fromhex("ebfe"))
+    memory = debugger.machine.memory
+    memory.write(8, bytes.fromhex("00060000"))
+    memory.write(0x600, bytes.fromhex("43ebfd"))  # INC BX, and so on
+    run_for_half_a_second(debugger)
+    assert debugger.machine.transitions.native
+    debugger.machine.executor.raise_nmi()
+    run_for_half_a_second(debugger)
+    assert debugger.cpu().regs[3]
 
 
 def test_breakpoints_are_kept_by_the_emulator_and_said_to_be_the_obstacle(built) -> None:
