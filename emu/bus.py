@@ -41,11 +41,13 @@ class BusConflict(Exception):
 
 
 class Ports:
-    """The 64 KiB of I/O ports. An unclaimed port reads all ones and swallows writes, as a floating ISA bus does."""
+    """The 64 KiB of I/O ports. An unclaimed port reads all ones and swallows writes, as a floating ISA bus does. There
+    is one more, 10000h, which no instruction reaches: the CPU itself does, as the 386 reached its coprocessor by
+    addresses above the ports (80386 Hardware Reference Manual, chapter 5)."""
 
     def __init__(self) -> None:
         self.ranges: list[Range] = []
-        self._map: list[Range | None] = [None] * 0x10000
+        self._map: list[Range | None] = [None] * 0x10001
         self._claims: list[Range] = []
         self._trace: Callable[[int, int, int, bool], None] | None = None
         self._sealed: Callable[[], None] | None = None

@@ -88,7 +88,9 @@ class Rig:
 
     @functools.cached_property
     def _monitor_session(self) -> Session:
-        return self.session.shared(may_resume=False, resumed_by="gdb")
+        from repl.session import MONITOR
+
+        return self.session.shared(may_resume=False, resumed_by="gdb", owner=MONITOR)
 
     @functools.cached_property
     def _look_session(self) -> Session:
@@ -233,6 +235,7 @@ def _load_xen(rig: Rig, name: str) -> None:
 def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
     """Serve gdb on the rig, and say where on stderr. Returns the address as gdb takes it. Raises UsageError when it
     cannot be had."""
+    from repl.session import MONITOR
     from stub.serve import serve_debugger
     from stub.server import STDIO, ServerError
 
@@ -244,6 +247,7 @@ def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
             run_command=rig.monitor,
             look_command=rig.look,
             on_kill=rig.killed,
+            on_left=lambda: rig.debugger.remove_owned(MONITOR),
             on_error=lambda error: notice(f"in the gdb server: {type(error).__name__}: {error}"),
         )
         shown = server.start()
