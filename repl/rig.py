@@ -15,7 +15,7 @@ from emu.debugger import Debugger
 from emu.machine import Machine, MachineConfig, build_machine
 from emu.media import Disk
 from emu.stops import Stop, StopKind
-from emu.worker import Worker
+from emu.worker import Worker, WorkerClosed
 from repl.machine_options import BUILD_FAILURES, input_files, machine_config
 from repl.options import UsageError, parse_count
 from repl.outcome import STATUS_BUDGET, STATUS_DIED, STATUS_OK, notice
@@ -74,9 +74,14 @@ class Rig:
         from xenbridge.signals import Signals
 
         signals = Signals()
-        keeper.wake = lambda: self.worker.post(lambda: None)
+        keeper.wake = self._wake
         signals.add(descriptor, keeper.ring, keeper.flags)
         return signals
+
+    def _wake(self) -> None:
+        """Have the machine look at its keeper. An interrupt that comes while it is being closed is nobody's."""
+        with contextlib.suppress(WorkerClosed):
+            self.worker.post(lambda: None)
 
     @functools.cached_property
     def session(self) -> Session:

@@ -145,8 +145,8 @@ GAPS: Final = (
         "the last bits of x87 transcendental functions and constants",
     ),
     Gap(
-        "FERR#, IRQ 13, port F0h and IGNNE# of an x87 exception that is not masked with CR0.NE clear: the CPU waits for "
-        "an interrupt at the next instruction that waits",
+        "FERR#, IRQ 13, port F0h and IGNNE# of an x87 exception that is not masked with CR0.NE clear: the CPU waits "
+        "for an interrupt at the next instruction that waits",
         "IRQ 13 of x87 exceptions with CR0.NE clear",
     ),
     Gap(

@@ -97,6 +97,7 @@ class KvmBridge:
         self._made = self.made_by.exchange
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.events = 0  #: interrupts acknowledged
+        self.calls = 0  #: how often the vCPU was called back while it waited for one
         self._borrowed = self._wanted = self._listening = False
         self._state = CpuState()
         self._halted = False
@@ -268,7 +269,8 @@ class KvmBridge:
         if not self._listening:
             return
         self._called = True
-        self.cpu.immediate_exit.value = 1
+        self.calls += 1
+        # Not by immediate_exit, with which KVM would not look whether an interrupt waits, however long it has.
         assert self._thread.ident is not None
         signal.pthread_kill(self._thread.ident, CALL)
         self._come_back()
@@ -282,7 +284,6 @@ class KvmBridge:
     def _is_back(self) -> None:
         """The vCPU is at rest, and what it has left is taken over."""
         self._called = self._listening = False
-        self.cpu.immediate_exit.value = 0
         if self._error:
             raise BridgeError(self._error)
         came, self._came = self._came, None
@@ -396,7 +397,8 @@ class KvmBridge:
     def _taken(self) -> int | None:
         """The vector of the next interrupt; None: the vCPU was called before one came."""
         cpu, page = self.cpu, self._page_of_run
-        _PLACE.pack_into(page, _PLACE_AT, parked.LISTEN, _RESERVED_FLAG)
+        # With IF set already: what waits is acknowledged before the first instruction, called back or not.
+        _PLACE.pack_into(page, _PLACE_AT, parked.LISTEN, RFLAGS_IF | _RESERVED_FLAG)
         _WORD.pack_into(page, _RSP_AT, parked.STACK)
         cpu.mark_dirty(abi.SYNC_REGS)
         while True:
