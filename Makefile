@@ -58,8 +58,8 @@ FILES ?= 1000000
 soak: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m hypothesis --hypothesis-profile soak --timeout 0
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m soak --soak --timeout 0
-	$(PY) -m pip install --quiet 'atheris>=3'
 	$(PY) tests/soak_sessions.py --sessions $(SESSIONS)
+	$(PY) -m pip install --quiet 'atheris>=3'
 	$(PY) tests/fuzz.py -max_total_time=$(FUZZ)
 	$(PY) tests/xenbridge/fuzz_files.py -runs=$(FILES) -rss_limit_mb=1024
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs tests/cpu/test_random_streams.py --streams $(STREAMS) --timeout 0

@@ -98,8 +98,9 @@ class Ports:
             if taken is not None:
                 raise BusConflict(f"port {port:#x} of {name} belongs to {taken.name}")
             self._map[port] = entry
-        self.ranges.append(entry)
-        self.ranges.sort(key=lambda r: r.first)
+        if first < 0x10000:  # nobody is shown what no instruction reaches
+            self.ranges.append(entry)
+            self.ranges.sort(key=lambda r: r.first)
 
     def claim(self, first: int, count: int, device: BusDevice, name: str, width: int = 1) -> None:
         """As `map`, for a range whose place the guest chooses: of it, the ports that are free."""

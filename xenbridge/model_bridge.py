@@ -93,6 +93,7 @@ class ModelBridge:
         self._before: tuple[list[_Chip], int] | None = None
         self._heard: int | None = None  # what INTR asked for beside the vector in hand when it was last looked at
         self._borrowed = self._wanted = self._ends = False
+        self._rests = False  # behind a put-back nothing is acknowledged until it is asked for something
         self._halted = False
         clock.on_replan = self._changed_if_held
         self._thread = threading.Thread(target=self._time, name="v2e-model-bridge", daemon=True)
@@ -167,7 +168,7 @@ class ModelBridge:
         with self._lock:
             if self._borrowed:
                 raise BridgeError("the vCPU has been borrowed already")
-            self._borrowed, self._wanted = True, False
+            self._borrowed, self._wanted, self._rests = True, False, False
 
     def give_back(self, *, halted: bool | None = None) -> None:
         """See Bridge. This hypervisor's CPU is not here: an interrupt that is not taken is put back."""
@@ -193,6 +194,7 @@ class ModelBridge:
             self._run_due()
             answer = self._devices.exchange(raw)
             self.requests += 1
+            self._rests = False
             self._hear()
         return answer
 
@@ -222,13 +224,13 @@ class ModelBridge:
     def listen(self, on: bool) -> None:
         """See Bridge."""
         with self._lock:
-            self._wanted = on
+            self._wanted, self._rests = on, False
             self._catch_up()
 
     def _hear(self) -> None:
         """Acknowledge what is asked for, where that is wanted and nothing waits to be taken. Where something does, what
         INTR asks for beside it may have come meanwhile and come first, which the next look decides."""
-        if not (self._borrowed and self._wanted):
+        if self._rests or not (self._borrowed and self._wanted):
             return
         asked = self._door.asked if self._vector is None else self._beside()
         if self._vector is None:
@@ -266,9 +268,16 @@ class ModelBridge:
         (_, master, *_), (_, slave, *_) = self._before[0]
         return self._pic.chips[1].request() if master and slave else None
 
+    def _wake(self) -> None:
+        """What has come since a put-back is heard now."""
+        if self._rests:
+            self._rests = False
+            self._hear()
+
     def look(self) -> int | None:
         """See MachineBridge."""
         with self._lock:
+            self._wake()
             if self._vector is not None and self._beside() is not None:
                 self._unacknowledge()
                 if self._door.asked is not None:
@@ -278,6 +287,7 @@ class ModelBridge:
     def take(self) -> int | None:
         """See Bridge."""
         with self._lock:
+            self._rests = False
             self._catch_up()
             vector = self._vector
             if vector is not None:
@@ -291,8 +301,10 @@ class ModelBridge:
             os.read(self._reader, 64)
 
     def put_back(self) -> None:
-        """See MachineBridge."""
+        """See MachineBridge. Nor is another acknowledged before the access that it is for, in whose place an EOI would
+        end that."""
         with self._lock:
+            self._rests = True
             if self._vector is not None:
                 self._unacknowledge()
                 self._forget()

@@ -380,6 +380,8 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
     real_tcg_gen_op2(tcg, opcode, a, b);
     if (opcode == INSN_START && e && e->tcg == tcg && e->making) {
         e->begun++;
+        if (!e->exempt && e->begun - e->begun_before > 1 && is_exempt(e, a, e->making->flags))
+            e->exempt = (uint32_t)(e->begun - e->begun_before - 1);
         if (e->signatures[0])
             emit(e, tcg, a);
     }

@@ -256,6 +256,8 @@ typedef struct engine {
     uint64_t records_used;
     const tb *making; /* the block being translated */
     uint64_t known_aligned; /* the sum that the block being translated has just asked about (checks.c); 0: none */
+    uint64_t begun_before; /* `begun` when the translation being made began */
+    uint32_t exempt; /* the first instruction in it, but its first, that is exempt (integers.c); 0: none */
     int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
     uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
@@ -480,6 +482,9 @@ void end_false_shadow(engine *e);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
+
+/* ---- integers.c */
+int is_exempt(engine *e, uint64_t pc, uint32_t flags);
 
 /* ---- vga.c */
 void note_shared(engine *e, uint32_t port);

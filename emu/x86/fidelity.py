@@ -160,11 +160,10 @@ GAPS: Final = (
         always=True,
     ),
     Gap(
-        "MOVBE, CRC32, ADCX, ADOX, BMI1 and BMI2 whatever CR0.TS, CR0.EM and CR4.OSFXSR are; VEX in 16-bit protected "
-        "mode",
-        "MOVBE, CRC32, ADCX and BMI with CR0.TS or EM, or without CR4.OSFXSR; VEX in 16-bit protected mode",
-        always=True,
+        "MOVBE, CRC32, ADCX, ADOX, BMI1 and BMI2 whatever CR0.TS, CR0.EM and CR4.OSFXSR are",
+        "MOVBE, CRC32, ADCX and BMI with CR0.TS or EM, or without CR4.OSFXSR",
     ),
+    Gap("VEX in 16-bit protected mode", "VEX in 16-bit protected mode", always=True),
 )
 
 

@@ -155,6 +155,8 @@ def test_what_monitor_has_set_goes_with_the_client(
     first.cmd("monitor catch port 80h")
     first.cmd(f"monitor break {HERE:#x}")
     assert first.cmd("monitor breaks").count("by monitor") == 2
+    listed = first.cmd("monitor help")
+    assert "catch EVENT" in listed and "  continue" not in listed and "  step" not in listed
     first.cmd("monitor detach stop")
     first.cmd("detach")
     assert "monitor" not in start_gdb(server).cmd("monitor breaks")

@@ -434,6 +434,24 @@ def test_with_automatic_eoi_a_higher_line_is_taken_before_one_that_waits(bridge:
     assert [taken(bridge, 0.5) for _ in range(4)] == [MASTER + 1, MASTER + 6, MASTER + 7, None]
 
 
+def test_nothing_is_acknowledged_between_a_put_back_and_the_access_that_it_is_for(bridge: MachineBridge) -> None:
+    """An EOI of the guest's would end that in the place of its own."""
+    port(bridge, 0x21, 0xFF & ~0x42)
+    bridge.set_line(6, True)
+    assert taken(bridge) == MASTER + 6
+    bridge.listen(True)
+    bridge.put_back()
+    bridge.set_line(1, True)
+    time.sleep(0.02)
+    port(bridge, 0x20, 0x20)
+    assert until(lambda: bridge.look() == MASTER + 1)
+    bridge.listen(False)
+    bridge.put_back()
+    assert in_service(bridge) == 0
+    for line in (1, 6):
+        bridge.set_line(line, False)
+
+
 def test_a_lower_interrupt_that_comes_while_a_higher_one_waits_is_taken_behind_it(bridge: MachineBridge) -> None:
     port(bridge, 0x21, 0xFF & ~0x42)
     bridge.listen(True)

@@ -3,6 +3,7 @@ at a time when it could not take it."""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 
@@ -525,6 +526,98 @@ def test_a_higher_interrupt_comes_before_one_that_a_guest_has_kept_waiting(kind:
     assert driven.end().code == 7
     assert driven.word(0x520) == 0x132
     assert sum(event.kind == "interrupt" for event in driven.machine.journal) == 2
+    driven.close()
+
+
+#: Handlers of IRQ 1, 6, 8 and 14 count at 520h, 524h, 528h and 52Ch, and the guest has its interrupts off and on.
+ON_AND_OFF = """
+    mov bl, 8
+    call init
+    mov al, 0x11
+    out 0xa0, al
+    mov al, 0x70
+    out 0xa1, al
+    mov al, 2
+    out 0xa1, al
+    mov al, 1
+    out 0xa1, al
+    mov al, 0xbe
+    out 0xa1, al
+    mov al, 0xb9
+    out 0x21, al
+    mov si, 0x520
+    xor eax, eax
+    mov [0x520], eax
+    mov [0x524], eax
+    mov [0x528], eax
+    mov [0x52c], eax
+    mov [0x514], eax
+    mov word [9 * 4], irq1
+    mov word [9 * 4 + 2], 0xf000
+    mov word [14 * 4], irq6
+    mov word [14 * 4 + 2], 0xf000
+    mov word [0x70 * 4], irq8
+    mov word [0x70 * 4 + 2], 0xf000
+    mov word [0x76 * 4], irq14
+    mov word [0x76 * 4 + 2], 0xf000
+    mov dword [0x510], 0x1234
+on_and_off:
+    sti
+    nop
+    nop
+    cli
+    mov ecx, 3000
+off:
+    dec ecx
+    jnz off
+    cmp dword [0x514], 0
+    je on_and_off
+    jmp ended
+irq1:
+    inc dword [0x520]
+    jmp eoi
+irq6:
+    inc dword [0x524]
+    jmp eoi
+irq8:
+    inc dword [0x528]
+    jmp of_slave
+irq14:
+    inc dword [0x52c]
+of_slave:
+    push ax
+    mov al, 0x20
+    out 0xa0, al
+    pop ax
+    jmp eoi
+ended:
+"""
+
+
+@pytest.mark.slow_variants
+def test_lines_that_rise_together_are_each_handled_once_by_a_guest_that_turns_interrupts_off_and_on(
+    kind: str, signals: Signals
+) -> None:
+    """Whichever is in hand when another comes: none is lost, and none comes twice."""
+    driven, dice = Driven(kind, guest(ON_AND_OFF, 0), signals), random.Random(7)
+    bridge, counters = driven.keeper.bridge, {1: 0x520, 6: 0x524, 8: 0x528, 14: 0x52C}
+    driven.start()
+    assert until(lambda: driven.word(0x510) == 0x1234, 20)
+    risen = dict.fromkeys(counters, 0)
+    for _ in range(100):
+        lines = dice.sample(sorted(counters), dice.randrange(1, 5))
+        for line in lines:
+            bridge.set_line(line, True)
+            risen[line] += 1
+            time.sleep(dice.choice((0, 0, 0.0002, 0.001)))
+        if not until(lambda: all(driven.word(at) >= risen[line] for line, at in counters.items()), 10):
+            break
+        for line in lines:
+            bridge.set_line(line, False)
+    time.sleep(0.05)
+    driven.machine.memory.write(0x514, b"\1")
+    assert driven.end().code == 7
+    assert {line: driven.word(at) for line, at in counters.items()} == risen
     driven.close()
 
 

@@ -107,6 +107,7 @@ class KvmBridge:
         self._rose = False  # a line, while a vector is in hand
         self._error = ""
         self._called = False  # the thread is to come back
+        self._lines = threading.Lock()  # a chip that is read, changed and written is not driven meanwhile
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._ends = False
         self._thread = threading.Thread(target=self._listener, name="v2e-kvm-bridge", daemon=True)
@@ -215,7 +216,8 @@ class KvmBridge:
         """See MachineBridge. From any thread."""
         if not 0 <= irq < LINES:
             raise BridgeError(f"interrupt line {irq} does not exist: there are 0 to {LINES - 1}")
-        self.vm.set_line(irq, level)
+        with self._lines:
+            self.vm.set_line(irq, level)
         if level and self._vector is not None and not self._rose:
             self._rose = True  # what the vCPU may not hear of: see `look`
             os.write(self._writer, _TOLD)
@@ -300,10 +302,10 @@ class KvmBridge:
         if kept is None:
             self._vector, self._service = came, found
         elif found is Service.LAPIC and self._service is Service.PIC:
-            put_back(self.vm, self.cpu.fd, came)
+            self._unacknowledge(came)
             self._service = Service.NONE  # or it would come again at once
         else:
-            put_back(self.vm, self.cpu.fd, kept)
+            self._unacknowledge(kept)
             self._vector, self._service = came, found
         self._rose = self._service is Service.PIC  # one may have come before it was in hand
 
@@ -348,11 +350,15 @@ class KvmBridge:
         self._call_back()
         if (vector := self._vector) is not None:
             try:
-                put_back(self.vm, self.cpu.fd, vector)
+                self._unacknowledge(vector)
             except KvmError as error:
                 raise BridgeError(str(error)) from None
             self._vector = None
             self._told()
+
+    def _unacknowledge(self, vector: int) -> None:
+        with self._lines:
+            put_back(self.vm, self.cpu.fd, vector)
 
     # -- the thread that listens
 
@@ -379,7 +385,9 @@ class KvmBridge:
             if vector is None:
                 self._rest()
                 return
-            if not drop_spurious(self.vm, self.cpu.fd, vector):
+            with self._lines:
+                spurious = drop_spurious(self.vm, self.cpu.fd, vector)
+            if not spurious:
                 self._came = vector
                 self.events += 1
                 return
