@@ -192,8 +192,8 @@ class BridgeKeeper(Keeper):
         vector, self._waiting = self._waiting, None
         assert vector is not None, "the engine delivers what waits"
         try:
+            self.bridge.take()  # first: a call back may bring a higher one, which what is in hand would give way to
             self._hush()
-            self.bridge.take()
         except BridgeError as error:
             self.failed(f"the devices in the hypervisor are lost: {error}")
         return vector
