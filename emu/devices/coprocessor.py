@@ -74,7 +74,7 @@ class CoprocessorError:
 
     def view(self) -> DeviceView:
         s = self._state
-        fields = (FieldView("FERR#", s.error), FieldView("IGNNE#", s.ignored), FieldView("IRQ 13", s.requested))
+        fields = (FieldView("FERR", s.error), FieldView("IGNNE", s.ignored), FieldView("IRQ 13", s.requested))
         return DeviceView("coprocessor", "coprocessor error logic", "port F0h, IRQ 13", fields)
 
 
