@@ -257,6 +257,7 @@ typedef struct engine {
     uint64_t known_aligned; /* the sum that the block being translated has just asked about (checks.c); 0: none */
     int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
     uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
+    uint64_t opcode_at, group_at; /* where it finds the opcode, and ModRM behind F6h or F7h (shown.c); EMPTY: nowhere */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
     uint64_t translations, partial, retried, unwound, flushes, slow, begun, made, guarded, asked; /* statistics */
 } engine;
@@ -354,6 +355,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_cmpxchg8b_unlocked, (void *, uint64_t))                                                             \
     X(void, helper_cmpxchg16b, (void *, uint64_t))                                                                     \
     X(void, helper_cmpxchg16b_unlocked, (void *, uint64_t))                                                            \
+    X(void, helper_idivl_EAX, (void *, uint64_t))                                                                      \
     X(void, helper_fxrstor, (void *, uint64_t))                                                                        \
     X(void, helper_xrstor, (void *, uint64_t, uint64_t))                                                               \
     X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \
