@@ -119,8 +119,9 @@ def gate(
     Addresses: `control`; `repeat`, called for an interrupt that comes before the instruction executed last; `env`;
     `invalidated`, the count of dropped translations; `emu_stop`; `cpu`; `raise_exception`; `leave`
     (cpu_loop_exit_noexc); `divide`, asked while EDX:EAX is -2**63 (`emu.unicorn_division`). Offsets from env: `eflags`,
-    `hflags`, `segs` (the segment caches), `cr` (CR0), `dr` (DR0), `error_code`, `exception` (exception_index), `request` (interrupt_request), `exit_request`. Offset from uc:
-    `invalid_error`. The high half of the decrementer that makes translations give way is at env - 14.
+    `hflags`, `segs` (the segment caches), `cr` (CR0), `dr` (DR0), `error_code`, `exception` (exception_index),
+    `request` (interrupt_request), `exit_request`. Offset from uc: `invalid_error`. The high half of the decrementer
+    that makes translations give way is at env - 14.
 
     Registers: rdi uc, rsi address, rcx control, r8 env, rax invalidated, r9 RCX, r10 RSP of the guest.
     """

@@ -348,6 +348,8 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
     engine *e = translating;
 
     real_tcg_gen_op2(tcg, opcode, a, b);
+    if (opcode == INSN_START)
+        end_before_full(tcg);
     if (opcode == INSN_START && e && e->tcg == tcg && e->making) {
         e->begun++;
         e->opcode_at = a;

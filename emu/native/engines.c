@@ -23,6 +23,7 @@ int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 
 #define ENGINES 256
 static engine table[ENGINES];
+int in_use;
 static engine *recent = table; /* a hint: any thread may change it at any time */
 
 engine *engine_of_cpu(const void *cpu)
@@ -218,6 +219,7 @@ static engine *claim(void *uc, struct control *control, struct cells *cells, uin
     e->in = in;
     e->out = out;
     e->uc = uc; /* from here on it is found */
+    in_use = 1;
     real_tb_flush(e->cpu);
     return e;
 }

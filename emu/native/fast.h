@@ -286,6 +286,7 @@ static inline engine *engine_of_env(const void *env)
     return engine_of_cpu((const uint8_t *)env - at.cpu_env);
 }
 engine *engine_of_uc(const void *uc);
+extern int in_use;           /* an engine was attached once */
 void engine_left(engine *e); /* the running block ended: remember its last instruction */
 
 #define REAL(X)                                                                                                        \
@@ -447,6 +448,9 @@ void acknowledge_shared(engine *e);
 
 /* ---- tasks.c */
 int interrupt_delivered(void *cpu, int request);
+
+/* ---- temporaries.c */
+void end_before_full(void *tcg);
 
 /* ---- tlb.c */
 #define THRASHES UINT64_MAX

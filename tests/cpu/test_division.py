@@ -1,8 +1,8 @@
 """A division that the host's CPU would not survive is the guest's #DE, in both run loops, and the host lives.
 
 Expectations: SDM vol. 2A, IDIV (#DE when the quotient does not fit), vol. 3A, table 6-2 (an operand's fault comes
-first). Bochs has its say in test_checks.py, by cpu_divide. The C helper mends the function that both loops call; so what the
-portable loop does without it is seen in an interpreter of its own.
+first). Bochs has its say in test_checks.py, by cpu_divide. The C helper mends the function that both loops call; so
+what the portable loop does without it is seen in an interpreter of its own.
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ BASES = [0x10000, 0x20000, 0x30000, 0x40000, 0x50000, 0x60000]
         (32, "idiv dword [ebx+ecx*2]", 0x43022), (32, "idiv dword [esp+4]", 0x37004),
         (32, "idiv dword [gs:8]", 0x60008), (32, "idiv dword [edx*2+1]", 0x40001),
         (64, "idiv dword [rbx+rcx*2]", 0x3022), (64, "idiv dword [rsp+4]", 0x7004),
-        (64, "idiv dword [r12+r12*4]", 0xCC * 5), (64, "idiv dword [r13-1]", 0xDC), (64, "idiv dword [fs:rbx]", 0x53000),
+        (64, "idiv dword [r12+r12*4]", 0xCC * 5), (64, "idiv dword [r13-1]", 0xDC),
+        (64, "idiv dword [fs:rbx]", 0x53000),
         (64, "idiv dword [cs:rbx]", 0x3000), (64, "idiv dword [rbp+r8*8-0x10]", 0x435),
         (64, "idiv dword [edx*2+ecx]", 0x11), (64, "idiv dword [rel $+0x100]", CODE + 0x100), (64, "idiv r15d", None),
         (64, "idiv dword [abs 0xffffffff80000000]", 0xFFFF_FFFF_8000_0000),
