@@ -17,6 +17,7 @@ REAL(DEFINE)
 #undef DEFINE
 int (*real_uc_emu_stop)(void *);
 void (*real_cpu_exit)(void *);
+void (*real_cpu_abort)(void *, const char *, ...);
 int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 
 /* ---- The table. Records are used again and never freed, so that a thread that found one can go on looking at it. */
@@ -121,6 +122,8 @@ API const char *v2e_fast_open(const char *path, const struct layout *layout)
         missing = "cpu_exit";
     if (!(*(void **)&real_uc_emu_start = dlsym(library, "uc_emu_start")))
         missing = "uc_emu_start";
+    if (!(*(void **)&real_cpu_abort = dlsym(library, "cpu_abort_x86_64")))
+        missing = "cpu_abort_x86_64";
     at = *layout;
     return missing;
 }

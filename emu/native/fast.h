@@ -401,6 +401,7 @@ REAL(DECLARE)
 extern int (*real_uc_emu_stop)(void *);
 extern int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 extern void (*real_cpu_exit)(void *);
+extern void (*real_cpu_abort)(void *, const char *, ...);
 
 /* ---- count.c */
 void be_alone(engine *e, uint64_t host);

@@ -46,6 +46,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define EXCP_DE 0
 #define EXCP_DB 1
 #define EXCP_UD 6
+#define EXCP_TS 10
 #define EXCP_SS 12
 #define EXCP_GP 13
 

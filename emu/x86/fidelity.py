@@ -84,6 +84,10 @@ GAPS: Final = (
         "#GP(0) for values that CR0, CR3 and the PDPTEs may not have",
     ),
     Gap(
+        "a task register that holds no task state segment (behind RSM): #TS where a stack is taken from it",
+        "a task register without a task state segment may end v2e",
+    ),
+    Gap(
         "any number of x87 instructions in a row",
         "230 and more of FXCH, FFREE, FST or FADD to ST(i) in a row end v2e",
     ),
