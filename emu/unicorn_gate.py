@@ -8,6 +8,7 @@ from typing import Final
 
 from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_control import EMPTY, Control
+from emu.unicorn_division import Divisions
 from emu.unicorn_layout import HF_CS64
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_system import System
@@ -26,7 +27,8 @@ HOOK_CODE, HOOK_INSN = 1 << 2, 1 << 1  #: include/unicorn/unicorn.h, UC_HOOK_COD
 
 class GateLoop:
     """`read_linear` gives as many of the bytes at a linear address as are mapped memory. `repeat` is the address of a
-    function to call for an interrupt before the instruction that was executed last."""
+    function to call for an interrupt before the instruction that was executed last, `divisions` has that of the one to
+    ask before a division."""
 
     name = "gate"
     keeps_pc = False  # Unicorn sets it back before it calls a memory hook
@@ -39,10 +41,14 @@ class GateLoop:
         callbacks: Callbacks,
         read_linear: Callable[[int, int], bytes],
         repeat: int,
+        divisions: Divisions,
     ) -> None:
-        self._ov, self._control, self._read = overlay, control, read_linear
+        self._ov, self._control, self._read, self._divisions = overlay, control, read_linear, divisions
         place = code.place
-        addresses = {"control": ctypes.addressof(control), "repeat": repeat, **overlay.gate_addresses()}
+        addresses = {
+            "control": ctypes.addressof(control), "repeat": repeat, "divide": divisions.address,
+            **overlay.gate_addresses(),
+        }  # fmt: skip
         overlay.add_hook(HOOK_CODE, place(gate(**addresses)))
         for number, function in callbacks.ports:
             callback = ctypes.cast(function, ctypes.c_void_p).value or 0

@@ -200,9 +200,13 @@ class Parts(ABC):
         if isinstance(helper, str):
             self.notice = "" if helper is FORCED else f"the engine runs without its C helper, slower: {helper}"
             repeat = ctypes.cast(self._faults.on_interrupt, ctypes.c_void_p).value or 0
+            from emu.unicorn_division import Divisions
             from emu.unicorn_gate import GateLoop
 
-            return GateLoop(self._ov, self._control, self._code, self._callbacks, self._read_linear, repeat)
+            divisions = Divisions(
+                self._ov, self._control, self.state, self._read_linear, self._memory.read, self._callbacks.failed
+            )
+            return GateLoop(self._ov, self._control, self._code, self._callbacks, self._read_linear, repeat, divisions)
         self.notice = ""
         loop = FastLoop(helper, self._ov, self._control, self._memory.numbered, self._callbacks, translations, tick)
         # Once, and before Unicorn frees what another engine may then be given.

@@ -112,14 +112,16 @@ def gate(
     request: int,
     exit_request: int,
     invalid_error: int,
+    divide: int,
 ) -> bytes:
     """The CODE hook `(uc, address, size, user_data)`.
 
     Addresses: `control`; `repeat`, called for an interrupt that comes before the instruction executed last; `env`;
     `invalidated`, the count of dropped translations; `emu_stop`; `cpu`; `raise_exception`; `leave`
-    (cpu_loop_exit_noexc). Offsets from env: `eflags`, `hflags`, `segs` (the segment caches), `cr` (CR0), `dr`
-    (DR0), `error_code`, `exception` (exception_index), `request` (interrupt_request), `exit_request`. Offset from uc:
-    `invalid_error`. The high half of the decrementer that makes translations give way is at env - 14.
+    (cpu_loop_exit_noexc); `divide`, asked while EDX:EAX is -2**63 (`emu.unicorn_division`). Offsets from env: `eflags`,
+    `hflags`, `segs` (the segment caches), `cr` (CR0), `dr` (DR0), `error_code`, `exception` (exception_index),
+    `request` (interrupt_request), `exit_request`. Offset from uc: `invalid_error`. The high half of the decrementer
+    that makes translations give way is at env - 14.
 
     Registers: rdi uc, rsi address, rcx control, r8 env, rax invalidated, r9 RCX, r10 RSP of the guest.
     """
@@ -148,8 +150,7 @@ def gate(
         c.add("483b91", _s32(offset("caches") + 8 * i)).jump("jne", "check")  # cmp rdx, [copy]
     c.add("418b90", _s32(hflags)).add("81e2", _s32(CHECKED_MODE))  # mov edx, [r8+hflags]; and edx, CHECKED_MODE
     c.add("3b91", _s32(offset("mode"))).jump("jne", "check")
-    c.add("80b9", _s32(offset("checks")), 0).jump("jne", "check")
-    c.add("c3")
+    c.add("80b9", _s32(offset("checks")), 0).jump("je", "checked")
 
     # rax = checker(uc, address)
     c.label("check")
@@ -157,7 +158,14 @@ def gate(
     c.add("4885c0").jump("je", "checked")
     c.add("4883ec08").add("ffd0").add("4883c408")  # sub rsp, 8; call rax; add rsp, 8
     _leave_by(c, env, cpu, raise_exception, leave)
-    c.label("checked").add("c3")
+    c.label("checked").add("49b8", _u64(env))  # mov r8, env
+    c.add("41833800").jump("jne", "done")  # cmp dword [r8], 0: EAX
+    c.add("41817810", _s32(-(1 << 31))).jump("jne", "done")  # cmp dword [r8+16], 80000000h: EDX
+    c.add("4883ec08").add("48b8", _u64(divide)).add("ffd0").add("4883c408")  # sub rsp, 8; call divide; add rsp, 8
+    c.add("4885c0").jump("je", "done")
+    c.add("48bf", _u64(env)).add("31f631d2")  # mov rdi, env; xor esi, esi: #DE; xor edx, edx
+    c.add("48b8", _u64(raise_exception)).add("ffe0")  # leaves by longjmp
+    c.label("done").add("c3")
 
     c.label("same")
     c.add("483b41", offset("invalidated")).jump("je", "fresh")  # cmp rax, [invalidated]

@@ -347,41 +347,19 @@ static void emit(engine *e, void *tcg, uint64_t pc)
         emit_end_if(e);
 }
 
-/* The translator reads code by this. Of an instruction that is refused, or not known yet, a LOCK prefix is shown as a
- * harmless one (DS): what Unicorn makes of LOCK BTS with a register is no code at all, and ends the process. On one CPU
- * the prefix changes nothing of those that may have it. */
-REPLACES uint32_t cpu_ldub_code_x86_64(void *env, uint64_t linear)
-{
-    engine *e = translating;
-    uint32_t value = real_cpu_ldub_code(env, linear);
-
-    if (likely(!e || linear != e->unlocking))
-        return value;
-    switch (value) {
-    case 0xf0:
-        value = 0x3e;
-        break;
-    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf2: case 0xf3:
-        break;
-    default:
-        if (e->making->flags & HF_CS64 && (value & 0xf0) == 0x40)
-            break;
-        e->unlocking = EMPTY;
-        return value;
-    }
-    e->unlocking++;
-    return value;
-}
-
 REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_t b)
 {
     engine *e = translating;
 
     real_tcg_gen_op2(tcg, opcode, a, b);
+    if (opcode == INSN_START)
+        end_before_full(tcg);
     if (opcode == INSN_START && e && e->tcg == tcg && e->making) {
         e->begun++;
         if (!e->exempt && e->begun - e->begun_before > 1 && is_exempt(e, a, e->making->flags))
             e->exempt = (uint32_t)(e->begun - e->begun_before - 1);
+        e->opcode_at = a;
+        e->group_at = EMPTY;
         if (e->signatures[0])
             emit(e, tcg, a);
     }

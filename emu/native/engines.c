@@ -17,12 +17,14 @@ REAL(DEFINE)
 #undef DEFINE
 int (*real_uc_emu_stop)(void *);
 void (*real_cpu_exit)(void *);
+void (*real_cpu_abort)(void *, const char *, ...);
 int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 
 /* ---- The table. Records are used again and never freed, so that a thread that found one can go on looking at it. */
 
 #define ENGINES 256
 static engine table[ENGINES];
+int in_use;
 static engine *recent = table; /* a hint: any thread may change it at any time */
 
 engine *engine_of_cpu(const void *cpu)
@@ -120,6 +122,8 @@ API const char *v2e_fast_open(const char *path, const struct layout *layout)
         missing = "cpu_exit";
     if (!(*(void **)&real_uc_emu_start = dlsym(library, "uc_emu_start")))
         missing = "uc_emu_start";
+    if (!(*(void **)&real_cpu_abort = dlsym(library, "cpu_abort_x86_64")))
+        missing = "cpu_abort_x86_64";
     at = *layout;
     return missing;
 }
@@ -218,6 +222,7 @@ static engine *claim(void *uc, struct control *control, struct cells *cells, uin
     e->in = in;
     e->out = out;
     e->uc = uc; /* from here on it is found */
+    in_use = 1;
     real_tb_flush(e->cpu);
     return e;
 }

@@ -260,6 +260,7 @@ typedef struct engine {
     uint32_t exempt; /* the first instruction in it, but its first, that is exempt (integers.c); 0: none */
     int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
     uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
+    uint64_t opcode_at, group_at; /* where it finds the opcode, and ModRM behind F6h or F7h (shown.c); EMPTY: nowhere */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
     uint64_t translations, partial, retried, unwound, flushes, slow, begun, made, guarded, asked; /* statistics */
 } engine;
@@ -288,6 +289,7 @@ static inline engine *engine_of_env(const void *env)
     return engine_of_cpu((const uint8_t *)env - at.cpu_env);
 }
 engine *engine_of_uc(const void *uc);
+extern int in_use;           /* an engine was attached once */
 void engine_left(engine *e); /* the running block ended: remember its last instruction */
 
 #define REAL(X)                                                                                                        \
@@ -355,6 +357,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_cmpxchg8b_unlocked, (void *, uint64_t))                                                             \
     X(void, helper_cmpxchg16b, (void *, uint64_t))                                                                     \
     X(void, helper_cmpxchg16b_unlocked, (void *, uint64_t))                                                            \
+    X(void, helper_idivl_EAX, (void *, uint64_t))                                                                      \
     X(void, helper_fxrstor, (void *, uint64_t))                                                                        \
     X(void, helper_xrstor, (void *, uint64_t, uint64_t))                                                               \
     X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \
@@ -416,6 +419,7 @@ REAL(DECLARE)
 extern int (*real_uc_emu_stop)(void *);
 extern int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 extern void (*real_cpu_exit)(void *);
+extern void (*real_cpu_abort)(void *, const char *, ...);
 
 /* ---- count.c */
 void be_alone(engine *e, uint64_t host);
@@ -465,6 +469,9 @@ void acknowledge_shared(engine *e);
 
 /* ---- tasks.c */
 int interrupt_delivered(void *cpu, int request);
+
+/* ---- temporaries.c */
+void end_before_full(void *tcg);
 
 /* ---- tlb.c */
 #define THRASHES UINT64_MAX

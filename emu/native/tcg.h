@@ -24,6 +24,9 @@ enum {
 /* The type of a temporary, and conditions (include/tcg/tcg.h). */
 enum { TCG_I64 = 1, LESS = 2, NOT_ABOVE = 12 };
 
+/* In TCGContext: how many temporaries and operations the block being translated has (int). */
+#define NB_TEMPS 0x30
+#define NB_OPS 0x38
 /* In TCGContext: the temporaries that are the general registers, by their distance from it. */
 #define CPU_REGS 0x9998
 /* The temporary that is the CPU's state, the first of them. */

@@ -438,7 +438,7 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
     e->checks = 0;
     e->single = most == 1;
     e->making = block;
-    e->unlocking = EMPTY;
+    e->unlocking = e->opcode_at = e->group_at = EMPTY;
     e->known_aligned = 0;
     e->begun_before = e->begun;
     e->exempt = 0;

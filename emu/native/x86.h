@@ -49,8 +49,10 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define DR7_ONES 0x400u
 
 /* Vectors (vol. 3A, 6.15) */
+#define EXCP_DE 0
 #define EXCP_DB 1
 #define EXCP_UD 6
+#define EXCP_TS 10
 #define EXCP_SS 12
 #define EXCP_GP 13
 #define EXCP_MF 16

@@ -8,7 +8,10 @@ does a line of ours that is another.
 from __future__ import annotations
 
 import functools
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +41,7 @@ IMAGES = {
     "cpu_tsc": 11,
     "cpu_control": 119,
     "cpu_forms": 1537,
+    "cpu_divide": 346,
 }
 #: Images that take seconds in slices.
 _LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms")
@@ -175,7 +179,14 @@ def by_test(lines: tuple[str, ...]) -> dict[str, str]:
 #: Images of what only the C helper meets (docs/fidelity.md).
 _WITH_HELPER = frozenset(("cpu_task", "cpu_gate", "cpu_virtual", "cpu_far", "cpu_fetch", "cpu_control", "cpu_forms"))
 #: Of the other images, the checks that do.
-_CHECKS_WITH_HELPER = {"cpu_io": ("v86-pushfd",)}
+_CHECKS_WITH_HELPER = {
+    "cpu_io": ("v86-pushfd",),
+    "cpu_divide": (
+        *("test-al-1", "test-ah-1", "test-cl-zero-1", "test-16-1", "test-32-1", "test-32-sign-1", "test-carry-1"),
+        *("test-memory-8-1", "test-memory-32-1", "test-memory-sib-1", "test-memory-a16-1", "test-fs-1"),
+        *("test-repeated-1", "test-twice-0", "test-twice-1", "idiv-locked", "test-locked-0", "test-locked-memory-0"),
+    ),
+}
 
 
 @functools.cache
@@ -264,3 +275,30 @@ def test_what_is_written_of_differences_is_of_these_alone() -> None:
 def test_checks_do_not_depend_on_slices(image: str) -> None:
     stop, lines, fingerprint = run_ours(image)
     assert run_ours(image, 137) == (stop, lines, fingerprint)
+
+
+def test_divisions_end_nothing_without_the_helper() -> None:
+    """The portable loop in an interpreter that has no C helper, which mends the function that both loops call."""
+    path = oracles.assemble_image("cpu_divide")
+    done = subprocess.run(
+        [sys.executable, "-c", _BARE], input=path, capture_output=True, check=False,
+        env=os.environ | {"V2E_ENGINE": "gate", "PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    found, expected = by_test(tuple(done.stdout.decode().split("\n"))), bochs("cpu_divide")
+    apart = {name for name, printed in expected.items() if found.get(name) != printed}
+    assert apart == set(_CHECKS_WITH_HELPER["cpu_divide"])
+
+
+_BARE = """
+import sys
+from emu.debugger import Debugger
+from emu.engine import CheckLevel
+from emu.machine import MachineConfig, build_machine
+
+run = Debugger(build_machine(MachineConfig(memory=16 << 20, firmware=sys.stdin.buffer.read(), checks=CheckLevel.FULL)))
+run.set_limit(3_000_000)
+run.begin_continue()
+run.run()
+print(run.machine.debugcon_text().strip())
+"""

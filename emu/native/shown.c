@@ -1,0 +1,58 @@
+/* What Unicorn's translator is shown of the code that it reads, where it takes the bytes themselves for something else. */
+#include "fast.h"
+
+static int is_prefix(const engine *e, uint32_t byte)
+{
+    switch (byte) {
+    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3:
+        return 1;
+    default:
+        return e->making->flags & HF_CS64 && (byte & 0xf0) == 0x40;
+    }
+}
+
+/* Of an instruction that is refused, or not known yet, a LOCK prefix is shown as a harmless one (DS): what Unicorn makes of
+ * LOCK BTS with a register is no code at all, and ends the process. On one CPU the prefix changes nothing of those that
+ * may have it. */
+static uint32_t without_lock(engine *e, uint32_t value)
+{
+    if (!is_prefix(e, value)) {
+        e->unlocking = EMPTY;
+        return value;
+    }
+    e->unlocking++;
+    return value == 0xf0 ? 0x3e : value;
+}
+
+/* TEST has two encodings, F6h and F7h with 0 and with 1 in ModRM.reg (AMD64 APM vol. 3, table A-6, group 3). Unicorn knows
+ * the first, so it is shown that for the second. */
+static uint32_t with_one_test(engine *e, uint64_t linear, uint32_t value)
+{
+    if (linear == e->group_at) {
+        e->group_at = EMPTY;
+        return (value >> 3 & 7) == 1 ? value & ~(1u << 3) : value;
+    }
+    if (is_prefix(e, value)) {
+        e->opcode_at++;
+        return value;
+    }
+    e->opcode_at = EMPTY;
+    if (value == 0xf6 || value == 0xf7)
+        e->group_at = linear + 1;
+    return value;
+}
+
+/* The translator reads code by this. */
+REPLACES uint32_t cpu_ldub_code_x86_64(void *env, uint64_t linear)
+{
+    engine *e = translating;
+    uint32_t value = real_cpu_ldub_code(env, linear);
+
+    if (!e)
+        return value;
+    if (linear == e->unlocking)
+        value = without_lock(e, value);
+    if (linear == e->opcode_at || linear == e->group_at)
+        value = with_one_test(e, linear, value);
+    return value;
+}

@@ -1,0 +1,37 @@
+"""A task register that holds no task state segment, as RSM may leave it: #TS (SDM vol. 3A, 6.15), and the host lives."""
+
+from __future__ import annotations
+
+import pytest
+
+from bare_cpu import GDT, TABLES, bare_cpu
+from emu.engine import ExitReason
+from emu.x86.state import Segment, Table
+from run_loops import needs_helper
+
+IDT = 0xA000
+USER = 4  #: U/S of a page table entry
+TS = 10
+
+
+@needs_helper
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("access", [0x8C, 0x0B])
+@pytest.mark.parametrize("event", ["int 3", "ud2"])
+def test_a_stack_that_no_task_has_is_an_invalid_tss(bits: int, access: int, event: str) -> None:
+    cpu = bare_cpu(f"{event}\nhlt", bits)
+    state = cpu.engine.state()
+    for name in ("cs", "ss"):
+        segment = state.segment(name)
+        segment.selector |= 3
+        segment.access |= 3 << 5
+    code, step = (0x18, 16) if bits == 64 else (8, 8)
+    for vector in (3, 6):
+        cpu.write(IDT + step * vector, (0x1800 | code << 16 | 0xEE00 << 32).to_bytes(8, "little"))
+    for entry in (TABLES, TABLES + 0x1000, TABLES + 0x2000, *range(TABLES + 0x3000, TABLES + 0x3200, 8)):
+        cpu.write(entry, bytes((cpu.read(entry, 1)[0] | USER,)))
+    state.idtr, state.gdtr = Table(IDT, 0x3FF), Table(GDT, 0x3F)
+    state.tr = Segment(0x30, 0x9000, 0x67, access & ~0x80 if bits == 64 else access)
+    cpu.engine.load(state)
+    assert cpu.run().reason is ExitReason.SHUTDOWN
+    assert (cpu.faults[1].vector, (cpu.faults[1].code or 0) & ~1) == (TS, 0x30)
