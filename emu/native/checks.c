@@ -191,7 +191,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->keeps = (uint8_t)keeps_registers(in);
     r->undefined = (uint8_t)is_undefined(in, r->engine->denied);
     r->aligned = r->engine->checked && !refused && wants_alignment(in, r->engine->denied);
-    r->touched = refused ? 0 : (uint8_t)touched_first(in);
+    r->touched = refused || r->aligned ? 0 : (uint8_t)touched_first(in); /* what is aligned lies on one page */
     r->addressing = addressing_of(in, r->bits, r->pc);
     r->fetch = r->input = r->count = 0;
     if (wide && (r->aligned || r->touched)) {

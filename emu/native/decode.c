@@ -455,7 +455,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
                 if (override != NONE)
                     ref->segment = (uint8_t)override;
                 if (in->opcode == 0x0fa3 || in->opcode == 0x0fab || in->opcode == 0x0fb3 || in->opcode == 0x0fbb)
-                    ref->bits = (uint8_t)in->reg;
+                    ref->bits = (uint8_t)(in->reg | (rex & 4) << 1);
             } else {
                 in->count--;
             }

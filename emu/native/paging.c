@@ -207,7 +207,7 @@ int touched_first(const struct instruction *in)
         return in->reg < 2 ? TOUCH : 0;
     case 0x0fae: /* CLFLUSH, which is checked as a load of the byte (vol. 2A) */
         return in->reg == 7 ? TOUCH : 0;
-    case 0x0f11: case 0x0f7f: /* MOVUPS, MOVUPD, MOVDQU: two halves. Those that have to be aligned lie on one page. */
+    case 0x0f11: case 0x0f7f: /* MOVUPS, MOVUPD, MOVDQU: two halves */
         return in->references[0].size == 16 ? TOUCH_ON_TWO_PAGES : 0;
     default:
         return 0;
