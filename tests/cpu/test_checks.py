@@ -40,6 +40,7 @@ IMAGES = {
     "cpu_forms": 1537,
     "cpu_paging": 711,
     "cpu_paging64": 300,
+    "cpu_pages": 36,
 }
 #: Images that take seconds in slices.
 _LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms")
@@ -59,6 +60,10 @@ class Difference:
 _PIECES = (
     "a fault is reported with the state before the instruction (vol. 3A, 6.5); Bochs has stored the first part of an "
     "operand that it writes in pieces"
+)
+_READ_FIRST = (
+    "the page's entry has been used, and is accessed (vol. 3A, 4.8), though the write of what was read is refused; "
+    "Bochs asks for the write first"
 )
 #: Ways into a task in cpu_task; an exception's #TS becomes #DF, whoever is looked at first.
 _WAYS = ("call", "jmp", "call-gate", "jmp-gate", "int", "iret")
@@ -209,9 +214,9 @@ DIFFERENCES = (
     Difference(
         "cpu_paging",
         tuple(f"wp-read-only-{name}" for name in ("add", "cmpxchg-fails", "shl-0")),
-        "the page's entry has been used, and is accessed (vol. 3A, 4.8), though the write of what was read is refused; "
-        "Bochs asks for the write first",
+        _READ_FIRST,
     ),
+    Difference("cpu_pages", ("large-read-only-add", "nx-add"), _READ_FIRST),
     Difference(
         "cpu_control",
         tuple(f"pdpte-bit-{bit}-wp" for bit in (1, 2, 5, 8, 63)),
@@ -249,7 +254,10 @@ _WITH_HELPER = frozenset(
     )
 )
 #: Of the other images, the checks that do.
-_CHECKS_WITH_HELPER = {"cpu_io": ("v86-pushfd",)}
+_CHECKS_WITH_HELPER = {
+    "cpu_io": ("v86-pushfd",),
+    "cpu_pages": ("large-absent-add", "large-reserved-add", "pae-absent-add", "pae-no-nxe-add"),
+}
 
 
 @functools.cache

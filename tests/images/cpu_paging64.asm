@@ -50,6 +50,7 @@ LONG_START
         mov eax, FS_AT
         xor edx, edx
         wrmsr
+        SET_GATE 0x31, user_ud, UCODE64 & 0xFFFC, 0xEE, 0
         mov dword [KIND], 0
 checks:
 %assign at 0
@@ -100,6 +101,10 @@ checks:
         USER {'retf-64'}, EDGE - 8, {o64 retf}
         USER {'iretq-ss'}, EDGE - 32, {iretq}
         USER {'iretq-all'}, EDGE, {iretq}
+%ifdef SAME_RING                        ; what is not kept: tests/emu/test_unkept.py
+        USER {'int-same-ring'}, ABOVE + 8, {int 0x31}
+        USER {'call-gate-same-ring'}, ABOVE + 8, {call far dword [F(gate_pointer)]}
+%endif
 
         inc dword [KIND]
         cmp dword [KIND], 3
@@ -204,6 +209,8 @@ pointer16: dw 0, UCODE64
         align 8
 pointer64: dq F(user_ud)
         dw UCODE64
+gate_pointer: dd 0
+        dw GATE3
         align 8
 GDT64
 UCODE64         equ ($ - gdt) | 3
@@ -212,6 +219,9 @@ UDATA           equ ($ - gdt) | 3
         SEGMENT 0, 0xFFFFF, 0xF3, 0xC
 TSS_SEL         equ $ - gdt
         SEGMENT TSS, 0x67, 0x89, 0
+        dq 0
+GATE3           equ ($ - gdt) | 3
+        dw (user_ud - rom) & 0xFFFF, UCODE64 & 0xFFFC, 0xEC00, ROM >> 16
         dq 0
 gdt_end:
 TABLE_REGISTERS64
