@@ -131,29 +131,8 @@ REPLACES void raise_exception_err_ra_x86_64(void *env, int vector, int code, uin
     real_raise_exception_err_ra(env, vector, code, host);
 }
 
-/* ---- Operands that Unicorn's functions load or store in pieces. The originals find their instruction by their return
- * address, so they are jumped to. */
-
-/* Bytes of the environment and of the whole state of the x87, by whether they have the 32-bit form (SDM vol. 1, 8.1.10). */
-#define ENVIRONMENT(wide) ((wide) ? 28u : 14u)
-#define STATE(wide) (ENVIRONMENT(wide) + 80u)
-
-#define X87_IN_PIECES(name, size, write)                                                                               \
-    REPLACES void helper_##name##_x86_64(void *env, uint64_t address, int wide)                                        \
-    {                                                                                                                  \
-        touch(env, address, size(wide), write, HOST);                                                                  \
-        real_helper_##name(env, address, wide);                                                                        \
-    }
-X87_IN_PIECES(fstenv, ENVIRONMENT, STORE)
-X87_IN_PIECES(fsave, STATE, STORE)
-X87_IN_PIECES(fldenv, ENVIRONMENT, LOAD)
-X87_IN_PIECES(frstor, STATE, LOAD)
-
-REPLACES void helper_fstt_ST0_x86_64(void *env, uint64_t address)
-{
-    touch(env, address, 10, STORE, HOST);
-    real_helper_fstt_ST0(env, address);
-}
+/* ---- Operands that Unicorn's functions load or store in pieces; those of the x87 are in x87_memory.c and x87_flags.c. The
+ * originals find their instruction by their return address, so they are jumped to. */
 
 /* Bytes of the image of FXSAVE and FXRSTOR that are written and read here: reserved ones, at its end, are not. */
 #define LEGACY_STATE 160
