@@ -192,8 +192,9 @@ class BridgeKeeper(Keeper):
         vector, self._waiting = self._waiting, None
         assert vector is not None, "the engine delivers what waits"
         try:
-            self._hush()
+            # In this order: what came for a vCPU that is called back may take the place of one that is not taken.
             self.bridge.take()
+            self._hush()
         except BridgeError as error:
             self.failed(f"the devices in the hypervisor are lost: {error}")
         return vector
