@@ -23,7 +23,7 @@ from emu.x86.core import VECTOR_DB, VECTOR_GP, VECTOR_SS, Core, CpuFault
 from emu.x86.delivery import deliver
 from emu.x86.farcalls import far_return, interrupt_return, transfer
 from emu.x86.msrs import canonical
-from emu.x86.state import RFLAGS_VM
+from emu.x86.state import CR0_PG, RFLAGS_VM
 from emu.x86.tasks import TASK_GATE, Source
 from emu.x86.virtual8086 import CR4_PVI, CR4_VME, INT_N, RFLAGS_VIF, RFLAGS_VIP, emulate, opcode, redirect, redirected
 
@@ -203,7 +203,8 @@ class Transfers:
             return False
         cpl, dpl = env.hflags & HF_CPL, code >> 45 & 3
         if code >> 42 & 1 or dpl >= cpl:
-            return _flat(env.segs[2])
+            # the frame of ring 3 on its own stack is an access of the program's, and Unicorn's is the supervisor's
+            return _flat(env.segs[2]) and not (cpl == 3 and env.cr[0] & CR0_PG)
         tr = env.tr
         wide = 4 if tr.flags >> 8 & 8 else 2
         at = tr.base + 2 * wide * dpl + wide

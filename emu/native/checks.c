@@ -39,6 +39,8 @@ struct record {
     uint8_t branch, condition, rm, fetch, input, operand_size, bits, stack_bits, count, undefined;
     uint8_t aligned, relative; /* the first reference is to be at a multiple of 16; RIP is added to it */
     uint8_t keeps; /* no general register is written */
+    uint8_t touched; /* TOUCH and TOUCH_ON_TWO_PAGES: all references are touched before it (paging.c) */
+    struct addressing addressing;
     uint8_t fcmov; /* 1 more than the number of its register, 0 for other instructions */
     uint32_t displacement, address_mask;
     struct reference references[];
@@ -136,7 +138,7 @@ static void simplify(struct record *r, uint32_t sign)
     const uint64_t *regs = registers(r->engine->env);
 
     r->quick.limit = NULL;
-    if (r->count != 1 || r->undefined || r->aligned || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) ||
+    if (r->count != 1 || r->undefined || r->aligned || r->touched || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) ||
         ref->bits != NONE || (sign >> 2 * ref->segment & 3) != DATA_64K)
         return;
     r->quick.base = ref->base == NONE ? &zero : regs + ref->base;
@@ -191,12 +193,16 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->fcmov = is_fcmov(in) && !(flags & (HF_EM | HF_TS)) ? in->rm % 8 + 1 : 0;
     r->undefined = (uint8_t)is_undefined(in, r->engine->denied);
     r->aligned = r->engine->checked && !refused && wants_alignment(in, r->engine->denied);
+    r->touched = refused || r->aligned ? 0 : (uint8_t)touched_first(in); /* what is aligned lies on one page */
+    r->addressing = addressing_of(in, r->bits, r->pc);
     r->fetch = r->input = r->count = 0;
-    if (wide && r->aligned)
-        r->references[r->count++] = in->references[0];
+    if (wide && (r->aligned || r->touched)) {
+        r->count = r->aligned ? 1 : in->count;
+        memcpy(r->references, in->references, r->count * sizeof r->references[0]);
+    }
     if (wide) {
         r->quick.limit = NULL;
-        return r->aligned || r->undefined;
+        return r->aligned || r->undefined || r->touched;
     }
     if (limited)
         r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine->env) ? in->branch : (uint8_t)far_branch(in);
@@ -204,7 +210,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->input = in->opcode == 0x6c || in->opcode == 0x6d;
     for (int i = 0; i < in->count && !refused; i++)
         /* the target of a branch through memory is taken from the first reference */
-        if (!never_breaks(&in->references[i], sign) ||
+        if (r->touched || !never_breaks(&in->references[i], sign) ||
             (i == 0 && (r->aligned || r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
             r->references[r->count++] = in->references[i];
     simplify(r, sign);
@@ -231,6 +237,17 @@ static int only_alignment(const struct record *r, uint32_t sign)
 {
     return r->aligned && r->count == 1 && !r->undefined && !r->fetch && !r->branch &&
            (r->bits == 64 || never_breaks(r->references, sign));
+}
+
+/* Nothing but whether its operands' pages are there is to be asked. */
+static int only_pages(const struct record *r, uint32_t sign)
+{
+    if (!r->touched || r->undefined || r->fetch || r->branch)
+        return 0;
+    for (int i = 0; i < r->count && r->bits != 64; i++)
+        if (!never_breaks(&r->references[i], sign))
+            return 0;
+    return 1;
 }
 
 /* From env to the base of the segment of the reference, -1 where that is a multiple of 16: in 64-bit code of all but FS
@@ -313,7 +330,7 @@ static void emit(engine *e, void *tcg, uint64_t pc)
         emit_fcmov(e, r->fcmov - 1);
     if (!found || (found < 0 && length == LONGEST && flags & HF_CS64))
         return;
-    int alignment = found > 0 && only_alignment(r, sign);
+    int alignment = found > 0 && only_alignment(r, sign), pages = found > 0 && only_pages(r, sign);
     const struct reference *ref = r->references;
 
     if (alignment && surely_aligned(e, r, base_to_add(ref, flags)))
@@ -334,16 +351,21 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     if (quick)
         emit_if_beyond(e, number_of(e, r->quick.base), number_of(e, r->quick.index), r->quick.displacement,
                        r->quick.mask, 0xffff - r->quick.beyond);
-    if (alignment)
-        emit_if_unaligned(e, ref->base == NONE ? -1 : ref->base, ref->index == NONE ? -1 : ref->index,
-                          __builtin_ctz(ref->scale), base_to_add(ref, flags), displacement_of(r));
+    int two_pages = pages && r->touched == TOUCH_ON_TWO_PAGES;
+    struct low_bits low = two_pages ? (struct low_bits){PAGE - 1, (uint32_t)PAGE - ref->size} : (struct low_bits){15, 0};
+
+    if (alignment || two_pages)
+        emit_if_low(e, ref->base == NONE ? -1 : ref->base, ref->index == NONE ? -1 : ref->index,
+                    __builtin_ctz(ref->scale), base_to_add(ref, flags), displacement_of(r), low);
+    else if (pages)
+        emit_if_paging(e);
     uint64_t record = real_tcg_const_i64(tcg, (int64_t)(uintptr_t)r | 3), size = real_tcg_const_i32(tcg, 0);
     void *both[2] = {(uint8_t *)tcg + record, (uint8_t *)tcg + size};
 
     real_tcg_gen_callN(tcg, (void *)helper_check_exit_request_x86_64, NULL, 2, both);
     real_tcg_temp_free_internal(tcg, both[0]);
     real_tcg_temp_free_internal(tcg, both[1]);
-    if (quick || alignment)
+    if (quick || alignment || pages)
         emit_end_if(e);
 }
 
@@ -378,24 +400,6 @@ static uint32_t reg(const engine *e, int number)
     return (uint32_t)registers(e->env)[number];
 }
 
-static uint32_t effective(const engine *e, const struct reference *ref)
-{
-    uint32_t value = ref->displacement;
-
-    if (ref->base != NONE)
-        value += reg(e, ref->base);
-    if (ref->index != NONE)
-        value += reg(e, ref->index) * ref->scale;
-    if (ref->kind & XLAT)
-        value += reg(e, AX) & 0xff;
-    if (ref->bits != NONE) { /* SDM vol. 2A, "BT": the operand is taken from the element that holds the bit */
-        int32_t bit = ref->size == 2 ? (int16_t)reg(e, ref->bits) : (int32_t)reg(e, ref->bits);
-
-        value += (uint32_t)((bit >> (ref->size == 2 ? 4 : 5)) * ref->size);
-    }
-    return value & ref->mask;
-}
-
 /* True when all bytes are inside the segment (SDM vol. 3A, 5.3). Offsets do not wrap: an operand that goes past the
  * highest offset is outside, but for segments of 4 GiB, where the SDM leaves it open. */
 static int within(struct segment c, uint32_t address, uint32_t size)
@@ -421,7 +425,7 @@ static int violation(const engine *e, const struct reference *ref)
         return EXCP_GP;
     if (ref->kind & READS && (c.flags & (SEG_CODE | SEG_WRITABLE)) == SEG_CODE)
         return EXCP_GP;
-    return within(c, effective(e, ref), ref->size) ? 0 : vector;
+    return within(c, effective(e->env, ref), ref->size) ? 0 : vector;
 }
 
 /* True when the operand's linear address is no multiple of 16; what the width of addresses cuts off does not matter. */
@@ -470,7 +474,7 @@ static int branches_out(engine *e, const struct record *r, uint64_t host)
         if (r->branch == BRANCH_OPERAND && r->rm != NONE) {
             to = reg(e, r->rm);
         } else {
-            linear = (uint32_t)(segment_of(e->env, first->segment)->base + effective(e, first));
+            linear = (uint32_t)(segment_of(e->env, first->segment)->base + effective(e->env, first));
             to = r->operand_size == 2 ? (uint32_t)real_cpu_lduw_data_ra(e->env, linear, host)
                                       : (uint32_t)real_cpu_ldl_data_ra(e->env, linear, host);
         }
@@ -542,7 +546,7 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         vector = EXCP_UD;
     if (r->input && !vector && !(r->references[0].kind & REPEATED && !(reg(e, CX) & r->address_mask)))
         ask_for_input(e, r, host);
-    for (int i = 0; i < r->count && !vector && r->bits != 64; i++)
+    for (int i = 0; i < r->count && !vector && r->bits != 64 && e->checked; i++)
         if (!(r->references[i].kind & REPEATED) || reg(e, CX) & r->address_mask)
             vector = violation(e, &r->references[i]);
     if (!vector && r->aligned && unaligned(r))
@@ -551,6 +555,9 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         vector = EXCP_GP;
     if (unlikely(vector))
         real_raise_exception_err_ra(e->env, vector, 0, host);
+    for (int i = 0; i < r->count && r->touched; i++)
+        touch(e->env, linear_address(e->env, &r->references[i], r->addressing), r->references[i].size,
+              r->references[i].kind & WRITES, host);
 }
 
 __attribute__((visibility("hidden"), used)) void v2e_check_operands(uint8_t *argument)

@@ -27,6 +27,8 @@ struct instruction {
     uint8_t lock, form; /* LOCK stands before it; its mandatory prefix, as an index: none, 66, F3, F2 */
     uint8_t relative;   /* its displacement is added to RIP */
     uint8_t unknown;    /* 64-bit code: only its opcode and prefixes are known */
+    uint8_t stack_size; /* of what it pushes and pops; 8 in 64-bit code */
+    uint8_t narrow;     /* 64-bit code: its addresses have 32 bits */
     struct reference references[REFERENCES];
 };
 
@@ -63,6 +65,41 @@ struct maps {
 };
 
 int decode(const uint8_t *code, int length, int bits, int stack_bits, struct instruction *in);
+
+/* The effective address of an operand of 16- or 32-bit code. */
+static inline uint32_t effective(void *env, const struct reference *ref)
+{
+    const uint64_t *regs = registers(env);
+    uint32_t value = ref->displacement;
+
+    if (ref->base != NONE)
+        value += (uint32_t)regs[ref->base];
+    if (ref->index != NONE)
+        value += (uint32_t)regs[ref->index] * ref->scale;
+    if (ref->kind & XLAT)
+        value += regs[AX] & 0xff;
+    if (ref->bits != NONE) { /* SDM vol. 2A, "BT": the operand is taken from the element that holds the bit */
+        int32_t bit = ref->size == 2 ? (int16_t)regs[ref->bits] : (int32_t)regs[ref->bits];
+
+        value += (uint32_t)((bit >> (ref->size == 2 ? 4 : 5)) * ref->size);
+    }
+    return value & ref->mask;
+}
+
+/* ---- paging.c */
+
+/* What addresses of an instruction's operands depend on besides registers: `next` is RIP behind it where that is added. */
+struct addressing {
+    uint64_t next;
+    uint8_t bits, narrow;
+};
+static inline struct addressing addressing_of(const struct instruction *in, int bits, uint64_t pc)
+{
+    return (struct addressing){in->relative ? pc + in->length : 0, (uint8_t)bits, in->narrow};
+}
+enum { TOUCH = 1, TOUCH_ON_TWO_PAGES };
+uint64_t linear_address(void *env, const struct reference *ref, struct addressing where);
+int touched_first(const struct instruction *in);
 
 /* ---- encodings.c */
 int is_undefined(const struct instruction *in, uint32_t denied);

@@ -399,7 +399,6 @@ LOOK_BEHIND(cpu_x86_update_cr0, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_cr3, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_cr4, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_dr7, (void *env, uint32_t a), (env, a))
-LOOK_BEHIND(helper_iret_real, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(helper_rsm, (void *env), (env))
 
 /* POPF, and STI of shadow.c, of which few set IF while an interrupt waits for that. Other ways to it are among those

@@ -152,19 +152,19 @@ static void modrm_memory(struct reader *r, uint32_t modrm, uint32_t popped, uint
 static void push(struct instruction *in, int count)
 {
     for (int i = 1; i <= count; i++)
-        through(in, SS, in->operand_size, WRITES, in->stack_mask, SP, (uint32_t)-(in->operand_size * i));
+        through(in, SS, in->stack_size, WRITES, in->stack_mask, SP, (uint32_t)-(in->stack_size * i));
 }
 
 static void pop(struct instruction *in, int count)
 {
     for (int i = 0; i < count; i++)
-        through(in, SS, in->operand_size, READS, in->stack_mask, SP, (uint32_t)(in->operand_size * i));
+        through(in, SS, in->stack_size, READS, in->stack_mask, SP, (uint32_t)(in->stack_size * i));
 }
 
 /* ENTER (SDM vol. 2A): push BP, the frame pointers of outer levels, BP again; then the new top must be writable. */
 static void enter(struct instruction *in)
 {
-    uint32_t frame = in->immediate & 0xffff, level = in->immediate >> 16 & 31, n = in->operand_size, pushes = 1;
+    uint32_t frame = in->immediate & 0xffff, level = in->immediate >> 16 & 31, n = in->stack_size, pushes = 1;
 
     push(in, 1);
     for (uint32_t i = 1; i < level; i++) {
@@ -232,7 +232,7 @@ static void implicit(struct instruction *in, int override, int opsize66)
         enter(in);
         break;
     case 0xc9:
-        through(in, SS, in->operand_size, READS, in->stack_mask, BP, 0);
+        through(in, SS, in->stack_size, READS, in->stack_mask, BP, 0);
         break;
     case 0xc2: case 0xc3:
         pop(in, 1);
@@ -401,6 +401,8 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
         rex = 0;
     }
     in->operand_size = wide || (bits != 16) != opsize66 ? 4 : 2; /* immediates of 64-bit operands have 32 bits */
+    in->stack_size = bits != 64 ? in->operand_size : opsize66 && !wide ? 2 : 8;
+    in->narrow = bits == 64 && addr67;
     in->address_mask = bits == 64 || (bits == 32) != addr67 ? 0xffffffff : 0xffff;
     in->stack_mask = stack_bits == 32 ? 0xffffffff : 0xffff;
     in->opcode = op;
@@ -446,12 +448,14 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
             modrm_memory(&r, modrm, in->opcode == 0x8f ? in->operand_size : 0, rex, ref);
             in->relative = bits == 64 && (modrm & 0xc7) == 5;
             if (spec.access && spec.access != '-') {
-                ref->size = (uint16_t)size_of(spec.size, in->operand_size, opsize66, rep);
+                ref->size = (uint16_t)size_of(spec.size, wide ? 8 : in->operand_size, opsize66, rep);
+                if (bits == 64 && spec.size == 's') /* the base of a table */
+                    ref->size = 10;
                 ref->kind = (uint8_t)kind_of(spec.access);
                 if (override != NONE)
                     ref->segment = (uint8_t)override;
                 if (in->opcode == 0x0fa3 || in->opcode == 0x0fab || in->opcode == 0x0fb3 || in->opcode == 0x0fbb)
-                    ref->bits = (uint8_t)in->reg;
+                    ref->bits = (uint8_t)(in->reg | (rex & 4) << 1);
             } else {
                 in->count--;
             }

@@ -182,10 +182,12 @@ void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint3
     emit_if(e, sum, mask, most);
 }
 
-/* if ((base + (index << shift) + displacement + what is at env + `segment_base`) % 16) { ... emit_end_if
+/* if (((base + (index << shift) + displacement + what is at env + `segment_base`) & low.mask) > low.most) { ...
+ * emit_end_if
  *
- * `segment_base` below 0: none. Only the low four bits of the parts matter. */
-void emit_if_unaligned(engine *e, int base, int index, int shift, int64_t segment_base, uint32_t displacement)
+ * `segment_base` below 0: none. Only the bits of the mask, the lowest ones, matter of the parts. */
+void emit_if_low(engine *e, int base, int index, int shift, int64_t segment_base, uint32_t displacement,
+                 struct low_bits low)
 {
     uint64_t tcg = (uint64_t)e->tcg, sum = new_temporary(e), part;
     const uint64_t *regs = &AT(uint64_t, e->tcg, CPU_REGS);
@@ -197,8 +199,8 @@ void emit_if_unaligned(engine *e, int base, int index, int shift, int64_t segmen
         real_tcg_gen_op2(e->tcg, MOV_I64, sum, part);
         free_temporary(e, part);
     }
-    if (displacement % 16) {
-        part = constant(e, (void *)(uintptr_t)(displacement % 16));
+    if (displacement & low.mask) {
+        part = constant(e, (void *)(uintptr_t)(displacement & low.mask));
         real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, part);
         free_temporary(e, part);
     }
@@ -217,7 +219,16 @@ void emit_if_unaligned(engine *e, int base, int index, int shift, int64_t segmen
         real_tcg_gen_op3(e->tcg, ADD_I64, sum, sum, part);
         free_temporary(e, part);
     }
-    emit_if(e, sum, 15, 0);
+    emit_if(e, sum, low.mask, low.most);
+}
+
+/* if (CR0.PG) { ... emit_end_if */
+void emit_if_paging(engine *e)
+{
+    uint64_t cr0 = new_temporary(e);
+
+    real_tcg_gen_op3(e->tcg, LD_I64, cr0, (uint64_t)e->tcg + CPU_ENV, at.env_cr);
+    emit_if(e, cr0, CR0_PG, 0);
 }
 
 void emit_end_if(engine *e)

@@ -308,6 +308,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(uint64_t, cpu_ldq_code, (void *, uint64_t))                                                                      \
     X(uint32_t, cpu_lduw_data_ra, (void *, uint64_t, uint64_t))                                                        \
     X(uint32_t, cpu_ldl_data_ra, (void *, uint64_t, uint64_t))                                                         \
+    X(void *, probe_access, (void *, uint64_t, int, int, int, uint64_t))                                               \
     X(uint32_t, cpu_cc_compute_all, (void *, int))                                                                     \
     X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
     X(uint8_t *, tcg_temp_new_internal, (void *, int, int))                                                            \
@@ -336,6 +337,7 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_load_seg, (void *, int, int))                                                                       \
     X(void, helper_ljmp_protected, (void *, uint64_t, uint64_t, uint64_t))                                             \
     X(void, helper_lcall_protected, (void *, uint64_t, uint64_t, uint64_t, uint64_t))                                  \
+    X(void, helper_lcall_real, (void *, int, uint64_t, int, int))                                                      \
     X(void, helper_iret_real, (void *, uint64_t))                                                                      \
     X(void, helper_iret_protected, (void *, uint64_t, uint64_t))                                                       \
     X(void, helper_lret_protected, (void *, uint64_t, uint64_t))                                                       \
@@ -361,6 +363,9 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_fxrstor, (void *, uint64_t))                                                                        \
     X(void, helper_xrstor, (void *, uint64_t, uint64_t))                                                               \
     X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \
+    X(void, helper_fxsave, (void *, uint64_t))                                                                         \
+    X(void, helper_maskmov_mmx, (void *, void *, void *, uint64_t))                                                    \
+    X(void, helper_maskmov_xmm, (void *, void *, void *, uint64_t))                                                    \
     X(void, cpu_stb_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(void, helper_emms, (void *))                                                                                     \
     X(void, helper_fclex, (void *))                                                                                    \
@@ -452,13 +457,23 @@ void emit_slow_way(engine *e, const slot *s);
 #define FCMOV 0x100
 void emit_fcmov(engine *e, int number);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
-void emit_if_unaligned(engine *e, int base, int index, int shift, int64_t segment_base, uint32_t displacement);
+/* What is asked of a sum: whether its bits `mask` are more than `most`. */
+struct low_bits {
+    uint32_t mask, most;
+};
+void emit_if_low(engine *e, int base, int index, int shift, int64_t segment_base, uint32_t displacement,
+                 struct low_bits low);
+void emit_if_paging(engine *e);
 void emit_end_if(engine *e);
 
 /* ---- stores.c */
 void bytes_are_code(engine *e, const tb *block);
 void bytes_are_plain(engine *e, uint64_t ram);
 void remember_home(engine *e, uint64_t host, uint64_t ram);
+
+/* ---- paging.c */
+void touch(void *env, uint64_t linear, uint32_t size, int write, uint64_t host);
+uint32_t fxsave_size(void *env);
 
 /* ---- gates.c */
 API int v2e_fast_gate_unsure(void *env, uint32_t vector);

@@ -20,14 +20,13 @@ REPLACES void helper_ldmxcsr_x86_64(void *env, uint32_t value)
 }
 
 /* The same of FXRSTOR (vol. 2A, FXRSTOR), which without CR4.OSFXSR leaves MXCSR alone, as Unicorn's does. An image that
- * is not aligned is Unicorn's to refuse. The first byte is read first, so that a page fault is of the image's first page
- * that is absent. */
+ * is not aligned is Unicorn's to refuse. All of it is touched first (paging.c). */
 REPLACES void helper_fxrstor_x86_64(void *env, uint64_t address)
 {
-    if (address % 16 == 0 && (&AT(uint64_t, env, at.env_cr))[4] & CR4_OSFXSR) {
-        real_cpu_ldl_data_ra(env, address, HOST);
+    if (address % 16 == 0)
+        touch(env, address, fxsave_size(env), 0, HOST);
+    if (address % 16 == 0 && (&AT(uint64_t, env, at.env_cr))[4] & CR4_OSFXSR)
         refuse_reserved(env, real_cpu_ldl_data_ra(env, address + MXCSR_AT, HOST), HOST);
-    }
     prepare(env, HOST);
     real_helper_fxrstor(env, address);
     prepared(env);

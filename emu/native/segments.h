@@ -34,6 +34,11 @@ static inline int real_mode(void *env)
     return !(AT(uint32_t, env, at.env_hflags) & HF_PE) || AT(uint64_t, env, at.env_eflags) & EFLAGS_VM;
 }
 
+static inline int paging(void *env)
+{
+    return AT(uint64_t, env, at.env_cr) >> 31 & 1;
+}
+
 /* IA-32e mode is off. */
 static inline int legacy_mode(void *env)
 {

@@ -125,6 +125,56 @@ static int returns_beyond(void *env, int size, uint64_t host)
     return beyond(env, image, size == 2 ? offset & 0xffff : offset, host);
 }
 
+/* ---- Frames on the stack of the program. Unicorn stores and loads them as the supervisor that it is in a transfer to
+ * another ring; of one that stays in its ring, and in V86 mode, the accesses are the program's own (SDM vol. 3A, 4.6). */
+
+static uint64_t on_stack(void *env, uint64_t rsp)
+{
+    const struct segment *ss = segment_of(env, SS);
+
+    return AT(uint32_t, env, at.env_hflags) & HF_CS64 ? rsp : (uint32_t)(ss->base + ((uint32_t)rsp & stack_mask(ss)));
+}
+
+/* `count` pushes of `size` bytes are to come: each is touched before the first is made. */
+static void touch_pushes(void *env, uint32_t size, uint32_t count, uint64_t host)
+{
+    for (uint32_t i = 1; i <= count; i++)
+        touch(env, on_stack(env, AT(uint64_t, env, at.env_rsp) - size * i), size, 1, host);
+}
+
+static void touch_pops(void *env, uint32_t size, uint32_t count, uint64_t host)
+{
+    for (uint32_t i = 0; i < count; i++)
+        touch(env, on_stack(env, AT(uint64_t, env, at.env_rsp) + size * i), size, 0, host);
+}
+
+/* Ring 3, and V86 mode with it, which comes back to no other ring. */
+static int of_users(void *env)
+{
+    return (AT(uint32_t, env, at.env_hflags) & HF_CPL) == 3;
+}
+
+/* True when a far CALL of `selector` goes to a code segment, with nothing wrong about it: it pushes its frame. */
+static int calls_code(void *env, uint32_t selector, uint64_t host)
+{
+    const struct segment *table = segment_of(env, selector & 4 ? LDT : GDT);
+    uint32_t hflags = AT(uint32_t, env, at.env_hflags), cpl = hflags & HF_CPL, high, dpl;
+    uint64_t linear;
+
+    selector &= 0xffff;
+    if (selector < 4 || (selector | 7) > table->limit)
+        return 0;
+    linear = table->base + (selector & ~7u) + 4;
+    high = real_cpu_ldl_mmuidx_ra(env, hflags & HF_LMA ? linear : (uint32_t)linear,
+                                  hflags & HF_SMAP ? MMU_KERNEL_SMAP : MMU_KERNEL, host);
+    dpl = high >> SEG_DPL_SHIFT & 3;
+    if ((high & DESCRIPTOR_CODE) != DESCRIPTOR_CODE || !(high & SEG_PRESENT))
+        return 0;
+    if (hflags & HF_LMA && high & SEG_LONG && high & SEG_BIG)
+        return 0;
+    return high & SEG_CONFORMING ? dpl <= cpl : dpl == cpl && (selector & 3) <= cpl;
+}
+
 /* #GP(0) when RETF or IRET of 64-bit operands would go to an address that is not canonical (SDM vol. 2A,
  * IRET; vol. 2B, RET). */
 static void refuse_return(void *env, uint64_t shift, uint64_t host)
@@ -161,7 +211,23 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
     if (legacy_mode(env) && (rare(env, (uint32_t)selector, 1, host) ||
                         beyond(env, (uint32_t)selector, (uint32_t)offset, host)))
         ask(env, CALL, (selector & 0xffff) | offset << 32, (uint32_t)next | (shift & 1) << 32, host);
+    if (paging(env) && calls_code(env, (uint32_t)selector, host))
+        touch_pushes(env, 2u << (shift & 3), 2, host);
     real_helper_lcall_protected(env, selector, offset, shift, next);
+}
+
+/* Of real mode, which has no pages, and of V86 mode. */
+REPLACES void helper_lcall_real_x86_64(void *env, int selector, uint64_t offset, int shift, int next)
+{
+    touch_pushes(env, shift ? 4 : 2, 2, (uint64_t)__builtin_return_address(0));
+    real_helper_lcall_real(env, selector, offset, shift, next);
+}
+
+REPLACES void helper_iret_real_x86_64(void *env, uint64_t shift)
+{
+    look_behind(env);
+    touch_pops(env, shift & 1 ? 4 : 2, 3, (uint64_t)__builtin_return_address(0));
+    real_helper_iret_real(env, shift);
 }
 
 /* EFLAGS in the frame of a 32-bit IRET. */
@@ -182,6 +248,8 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
     engine *e;
 
     e = look_behind(env);
+    if (of_users(env) && !(AT(uint64_t, env, at.env_eflags) & EFLAGS_NT)) /* in 64-bit code SS:RSP is always there */
+        touch_pops(env, 2u << (shift & 3), AT(uint32_t, env, at.env_hflags) & HF_CS64 ? 5 : 3, host);
     refuse_return(env, shift, host);
     if (legacy_mode(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !is_flat(segment_of(env, SS)) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
@@ -208,6 +276,8 @@ REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t p
 
     /* Only a return outwards has a frame that nobody has looked at, and there is none from ring 3. */
     look_behind(env);
+    if (of_users(env))
+        touch_pops(env, 2u << (shift & 3), 2, host);
     refuse_return(env, shift, host);
     if (legacy_mode(env) && ((!is_flat(segment_of(env, SS)) && (AT(uint32_t, env, at.env_hflags) & HF_CPL) < 3) ||
                         returns_beyond(env, 2 << (shift & 1), host)))

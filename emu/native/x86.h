@@ -19,6 +19,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define EFLAGS_NT 0x4000u
 #define EFLAGS_RF 0x10000u
 #define EFLAGS_VM 0x20000u
+#define EFLAGS_AC 0x40000u
 #define EFLAGS_VIF 0x80000u
 #define EFLAGS_VIP 0x100000u
 
@@ -55,15 +56,19 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define EXCP_TS 10
 #define EXCP_SS 12
 #define EXCP_GP 13
+#define EXCP_PF 14
 #define EXCP_MF 16
 #define EXCP_XM 19
 
 /* The high double-word of a descriptor, which is also the flags of a descriptor cache (vol. 3A, 3.4.5) */
 #define SEG_WRITABLE (1u << 9) /* of data; of code: readable */
 #define SEG_EXPAND_DOWN (1u << 10)
+#define SEG_CONFORMING (1u << 10) /* of code */
 #define SEG_CODE (1u << 11)
 #define SEG_NO_SYSTEM (1u << 12) /* the S bit: code or data */
+#define SEG_DPL_SHIFT 13
 #define SEG_PRESENT (1u << 15)
+#define SEG_LONG (1u << 21) /* L: 64-bit code */
 #define SEG_BIG (1u << 22)
 #define SEG_GRANULAR (1u << 23)
 #define FLAT UINT32_MAX /* the limit of 4 GiB */

@@ -178,9 +178,15 @@ void prepared(void *env)
         e->unwinding = 0;
 }
 
+/* Bytes of the environment and of the whole state of the x87, by whether they have the 32-bit form (vol. 1, 8.1.10). All
+ * are touched first, as Unicorn takes them apart. */
+#define ENVIRONMENT(wide) ((wide) ? 28u : 14u)
+#define STATE(wide) (ENVIRONMENT(wide) + 80u)
+
 /* FNSTENV masks everything behind what it stores (vol. 2A). */
 REPLACES void helper_fstenv_x86_64(void *env, uint64_t address, int wide)
 {
+    touch(env, address, ENVIRONMENT(wide), 1, HOST);
     prepare(env, HOST);
     real_helper_fstenv(env, address, wide);
     prepared(env);
@@ -190,20 +196,22 @@ REPLACES void helper_fstenv_x86_64(void *env, uint64_t address, int wide)
 
 REPLACES void helper_fsave_x86_64(void *env, uint64_t address, int wide)
 {
+    touch(env, address, STATE(wide), 1, HOST);
     prepare(env, HOST);
     real_helper_fsave(env, address, wide);
     prepared(env);
     find_pending(env);
 }
 
-#define LOADS_ENVIRONMENT(name)                                                                                        \
+#define LOADS_ENVIRONMENT(name, size)                                                                                  \
     REPLACES void helper_##name##_x86_64(void *env, uint64_t address, int wide)                                        \
     {                                                                                                                  \
         wait_for(env, HOST);                                                                                           \
+        touch(env, address, size(wide), 0, HOST);                                                                      \
         prepare(env, HOST);                                                                                            \
         real_helper_##name(env, address, wide);                                                                        \
         prepared(env);                                                                                                 \
         find_pending(env);                                                                                             \
     }
-LOADS_ENVIRONMENT(fldenv)
-LOADS_ENVIRONMENT(frstor)
+LOADS_ENVIRONMENT(fldenv, ENVIRONMENT)
+LOADS_ENVIRONMENT(frstor, STATE)

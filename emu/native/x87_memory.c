@@ -140,6 +140,8 @@ REPLACES void helper_fstt_ST0_x86_64(void *env, uint64_t address)
     uint64_t low;
     uint16_t high;
 
+    wait_for(env, HOST);
+    touch(env, address, BCD, 1, HOST);
     if (stores_nothing(env, HOST))
         put_indefinite(value);
     else
@@ -157,8 +159,11 @@ REPLACES void helper_fbst_ST0_x86_64(void *env, uint64_t address)
 {
     uint8_t digits[BCD] = {0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff};
     uint16_t status = 0;
-    int empty = stores_nothing(env, HOST);
+    int empty;
 
+    wait_for(env, HOST);
+    touch(env, address, BCD, 1, HOST);
+    empty = stores_nothing(env, HOST);
     if (!empty) {
         OPERATE(env, status, "fldt %[a]", "fbstp %[d]", "nop", ALSO([d] "+m"(digits)), ALSO([a] "m"(*st(env, 0))));
         if (unlikely(unmasked(env, status) & X87_BEFORE))

@@ -31,6 +31,31 @@ GAPS: Final = (
     Gap("writes through CS of flat code", "writes through CS of flat code, but with --checks full"),
     Gap("64 KiB limits of real and V86 mode", "64 KiB limits of real and V86 mode, but with --checks full"),
     Gap(
+        "far CALL, RETF and IRET of ring 3 and V86 mode reach their stack as the program does: #PF of the supervisor's "
+        "pages, and U in the code",
+        "page protection for far CALL of ring 3, and for far CALL and IRET of V86 mode",
+    ),
+    Gap(
+        "the same of INT n and call gates that stay in ring 3 in long mode",
+        "page protection for INT n and call gates that stay in ring 3 in long mode",
+        always=True,
+    ),
+    Gap(
+        "#PF of an operand that is read and written (ADD, XCHG, CMPXCHG) is a write's: W in the code",
+        "W in the code of #PF of an operand that is read and written",
+    ),
+    Gap(
+        "#PF before any effect where an operand or frame lies on two pages: PUSHA, POPA, ENTER, far CALL, SGDT, SIDT, "
+        "FSTP m80, FBSTP, FNSTENV, FNSAVE, FLDENV, FRSTOR, FXSAVE, FXRSTOR, MASKMOVQ, MASKMOVDQU, MOVUPS, MOVUPD, "
+        "MOVDQU",
+        "#PF before any effect of PUSHA, ENTER, FNSAVE and others that access two pages in pieces",
+    ),
+    Gap("the same of XSAVE and XRSTOR", "#PF before any effect of XSAVE and XRSTOR", always=True),
+    Gap(
+        "#PF of what is only touched: the new top of ENTER, the byte of CLFLUSH, the pointers of FLDENV",
+        "#PF of the new top of ENTER, the byte of CLFLUSH, and the pointers of FLDENV",
+    ),
+    Gap(
         "far transfer (JMP, CALL, RETF, IRET, gates) to an offset beyond the new CS in protected mode: #GP(0) in the "
         "transfer",
         "far transfers beyond the new CS fault at the target",

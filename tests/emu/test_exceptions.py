@@ -47,6 +47,7 @@ class Difference:
 WITH_HELPER = {
     "exc_real": ("mov-ss-shadow", "pop-ss-shadow"),
     "exc_pm": ("dr-general-detect", "gp-ltr-null", "v86-pushfd"),
+    "exc_long": ("pf-lowest-high",),
     "exc_ist": ("iretq-to", "retf-to", "gate-to", "gate-of-a-fault-to"),
 }
 #: The same, where QEMU is right.
@@ -59,6 +60,12 @@ DIFFERENCES = (
         "bochs",
         "STI; MOV SS: loading SS inhibits interrupts for the next instruction (vol. 3A, 6.8.3) though STI's own shadow "
         "covers the load already; QEMU does not begin a second shadow within the first",
+    ),
+    Difference(
+        "exc_long",
+        ("pf-lowest-high",),
+        "bochs",
+        "an operand that is read and written is a write's (vol. 3A, 4.7); for QEMU its load faults",
     ),
     Difference("exc_pm", ("gp-ltr-null",), "bochs", "LTR of a null selector is #GP(0) (vol. 2A, LTR)"),
     Difference("exc_pm", ("dr-general-detect",), "bochs", "QEMU has no DR7.GD (vol. 3B, 18.2.4)"),
