@@ -33,12 +33,13 @@ _GOES_ON = frozenset((ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.WATCHPOI
 @dataclass(slots=True)
 class Round:
     """One round of a loop. `changed` is how the CPU's state differs behind it, `stored` the physical pages whose bytes
-    do; `halts` says that it has a HLT, behind which it was let go on; `faults` are those raised in it;
-    `counted` the loops within that only count, and were carried to their last round."""
+    do, and `written` the addresses of these; `halts` says that it has a HLT, behind which it was let go on; `faults`
+    are those raised in it; `counted` the loops within that only count, and were carried to their last round."""
 
     steps: list[Step]
     changed: list[Difference] = field(default_factory=list)
     stored: list[int] = field(default_factory=list)
+    written: frozenset[int] = frozenset()
     halts: bool = False
     faults: list[Fault] = field(default_factory=list)
     counted: list[Count] = field(default_factory=list)
@@ -167,6 +168,12 @@ class _Look:
         after = self.machine.memory.save()
         found.changed = list(differences(_awake(before), _awake(self.executor.state())))
         found.stored = [n for n in after.unlike(memory) if after.page(n) != memory.page(n)]
+        found.written = frozenset(
+            n << 12 | at
+            for n in found.stored
+            for at, (one, other) in enumerate(zip(after.page(n), memory.page(n), strict=True))
+            if one != other
+        )
         found.halts, found.faults = self.halted, list(self.faults)
         found.counted = list(dict.fromkeys(self.counted))
         return found

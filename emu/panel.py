@@ -136,7 +136,7 @@ class Panel(Inspector):
         """Whether a CPU that goes by `rules` can enter the present state, why not, and which near instruction ends
         that. Inspection: nothing of the guest changes."""
         broken = rules.broken(self.cpu(), self._try_physical)
-        ahead = self._ahead(rules) if broken else ""
+        ahead = self._ahead(rules) if broken and rules.of_state else ""
         return EntryView(rules.name, rules.title, tuple(str(b) for b in broken), ahead)
 
     def _ahead(self, rules: Rules) -> str:

@@ -51,6 +51,13 @@ def late_tick(machine: Machine) -> str:
     return _tick(machine, TICK in list(_requested(machine)), on=True)
 
 
+def tick_comes(machine: Machine) -> bool:
+    """The tick's interrupt is asked for again and again, and nothing but IF would keep it from the CPU."""
+    counter, state = machine.board.pit.save().counters[0], machine.board.pic.chips[0].state
+    kept = (state.imr | state.isr) >> TICK & 1
+    return counter.mode in (2, 3) and (counter.counting or counter.load) and not kept
+
+
 def _tick(machine: Machine, requested: bool, *, on: bool) -> str:
     state = machine.board.pic.chips[0].state
     what = f"the tick (IRQ {TICK}, vector {_vector(machine, TICK):#04x}), whose handler counts there,"

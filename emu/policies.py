@@ -119,8 +119,10 @@ def policy_named(text: str, costs: Costs) -> Policy:
         return Emulated()
     if text in ("native", "auto"):
         return Native(text)
-    if match := re.fullmatch(r"dwell:([0-9]{1,12})", text):
-        if 1 <= (count := int(match[1])) <= LONGEST_DWELL:
+    if match := re.fullmatch(r"dwell:([0-9]+)", text):
+        # int() refuses thousands of digits in words of its own
+        if len(match[1]) <= 12 and 1 <= (count := int(match[1])) <= LONGEST_DWELL:
             return Dwell(count)
-        raise PolicyError(f"a dwell of {match[1]} instructions: use 1 to {LONGEST_DWELL}")
+        given = match[1] if len(match[1]) <= 24 else f"{match[1][:21]}..."
+        raise PolicyError(f"a dwell of {given} instructions: use 1 to {LONGEST_DWELL}")
     raise PolicyError(f"no policy is called {text!r}: use {', '.join(FORMS[:-1])} or {FORMS[-1]}")

@@ -41,6 +41,9 @@ class Watch:
         self._patience = self.PERIOD
         self._sent = self._added = self._told = -1
         self._written: int | None = None  # pages, halfway through the patience
+        self._awaited: tuple[tuple[int, int], ...] = ()  # memory that it seems to wait for
+        self._held: list[bytes] = []  # and what that held, at virtual time `_asked`
+        self._asked = 0
         self._raging: Raging | None = None
         self._raged, self._calls = 0, self.CALLS
         self.noticed = None
@@ -72,9 +75,11 @@ class Watch:
             self._sent, self._added = sent, added
             self._pages = {machine.executor.linear_pc >> 12}
             self._since, self._patience, self.noticed = machine.clock.now, self.PERIOD, None
-            self._written = None
+            self._written, self._awaited = None, ()
             return None
         self._added = added
+        if self._awaited:
+            return self._wait_on()
         alike = machine.clock.now - self._since
         if self.noticed is not None or 2 * alike < self._patience:
             return None
@@ -89,8 +94,28 @@ class Watch:
         view = self._look()
         if not view.stuck:
             return None
+        if view.awaited:
+            self._awaited, self._held, self._asked = view.awaited, self._read(view.awaited), machine.clock.now
+            return None
         self.noticed = view
         return view
+
+    def _wait_on(self) -> StuckView | None:
+        """It waits for memory with interrupts on: a handler may count there, so that it gets on all the same."""
+        if self._read(self._awaited) != self._held:
+            self._awaited = ()
+            return None
+        if self._machine.clock.now - self._asked < self.PERIOD:
+            return None
+        self._awaited = ()
+        view = self._look()
+        if not view.stuck:
+            return None
+        self.noticed = view
+        return view
+
+    def _read(self, places: tuple[tuple[int, int], ...]) -> list[bytes]:
+        return [self._machine.read_physical(at, length) for at, length in places]
 
     def _crowded(self) -> StuckView | None:
         """So many events have come that it may be a storm."""

@@ -55,14 +55,16 @@ class Steering:
 
         transitions, vcpu = self._transitions, self._transitions.vcpu
         self._machine.service()
-        refused = () if transitions.native else vcpu.refused(transitions.state())
+        obstacle = transitions.obstacle() or transitions.out_of_bounds()
+        # a hypervisor that is not there is an obstacle, and for `why` a rule that each state breaks: told once
+        refused = [b for b in (() if transitions.native else vcpu.refused(transitions.state())) if b.text != obstacle]
         forced = {None: "", True: "native", False: "emulated"}[transitions.forced]
         modes = sorted(mode.label for mode in transitions.forbidden_modes)
         return TransitionsView(
             transitions.stays, vcpu.name, vcpu.rules.name, transitions.policy.name,
             transitions.policy.shown(), forced,
             (*(f"{first:#x}-{last:#x}" for first, last in transitions.forbidden), *modes),
-            transitions.obstacle() or transitions.out_of_bounds(), tuple(map(str, refused)),
+            obstacle, tuple(map(str, refused)),
             tuple(TransitionView(*move) for move in list(transitions.history)[-SHOWN:]),
             vcpu.strayed if isinstance(vcpu, Straying) else "",
         )  # fmt: skip

@@ -11,15 +11,17 @@ from emu.inspector import PHYSICAL_BITS
 from emu.loops import Round, find_loop, reasons
 from emu.machine import Machine
 from emu.pending import is_tick, late_tick, waiting
+from emu.record import replace
 from emu.runaway import zeros
 from emu.stops import VECTOR_NAMES, Stop, StopKind
 from emu.storms import masked, storm
+from emu.timekeepers import clock_of
 from emu.views import InstructionView, StuckView
 from emu.x86 import disasm, paging
 from emu.x86.polls import Loop, Source, WayOut
 from emu.x86.state import CR0_PE, GENERAL, RFLAGS_IF
 
-#: Native entries that failed before they are spoken of.
+#: Native entries that failed, with none between them that did not, before they are spoken of.
 ENTRIES = 1000
 #: Instructions of a loop that are shown.
 SHOWN = 24
@@ -40,7 +42,7 @@ def explain(machine: Machine, stop: Stop | None = None) -> StuckView:
             return StuckView("ended", f"it has ended: {ahead.death}", ahead.why)
         if any(fault.interrupt is not None for fault in stop.faults):  # a look ahead has no interrupts
             return StuckView("ended", f"it has ended: {stop.text}", reasons(machine, stop.faults))
-    return storm(machine) or _entries(machine) or _zeros(machine) or _ahead(machine)
+    return _entries(machine, storm(machine) or _zeros(machine) or _ahead(machine))
 
 
 # -- without a look ahead
@@ -72,18 +74,21 @@ def _priority(machine: Machine) -> Iterator[str]:
         yield priority
 
 
-def _entries(machine: Machine) -> StuckView | None:
+def _entries(machine: Machine, view: StuckView) -> StuckView:
+    """`view`, with what keeps the guest from being native all the while. The emulator goes on meanwhile, so that this
+    alone holds nobody up; it is the verdict where nothing else is and the vCPU itself fails, which no rule explains."""
     transitions = machine.transitions
-    if transitions is None or transitions.native or transitions.ledger.failed < ENTRIES:
-        return None
-    refused = transitions.vcpu.refused(machine.executor.state())
-    if not refused:
-        return None
-    return StuckView(
-        "entries",
-        f"native entry has failed {transitions.ledger.failed} times",
-        tuple(str(broken) for broken in refused),
-    )
+    if transitions is None or transitions.failing < ENTRIES:
+        return view
+    times = f"native entry has failed {transitions.failing} times since the CPU was native last"
+    if transitions.rejected < ENTRIES:
+        broken = tuple(f"  {rule}" for rule in transitions.vcpu.refused(machine.executor.state()))
+        return replace(view, details=(*view.details, f"{times}, and the emulator goes on meanwhile:", *broken))
+    why = f"  {transitions.vcpu.title}: {transitions.rejection}"
+    if view.stuck or view.verdict == "idle":
+        return replace(view, details=(*view.details, f"{times}, and the emulator goes on meanwhile:", why))
+    rest = ("the emulator goes on meanwhile, slowly; `policy emulated` ends the attempts", view.summary)
+    return StuckView("entries", times, (why, *rest, *view.details), view.code)
 
 
 def _zeros(machine: Machine) -> StuckView | None:
@@ -124,9 +129,12 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
                 "faults", f"{name}{error} is raised at {fault.cs:04x}:{fault.rip:x} in each round of {where}",
                 ("its handler returns without having removed the cause",), code,
             )  # fmt: skip
-    ways = Loop(steps).ways_out()
+    loop = Loop(steps)
+    ways = loop.ways_out()
     running = _running(found)
-    own = [way for way in ways if way.counted or _moved_by(way, running)]
+    counters = loop.moved_on()
+    own = [w for w in ways if w.counted or _moved_by(w, running) or _stored_by(machine, w, found, counters)]
+    clocks = [(way, clock) for way in ways for s in way.sources if (clock := clock_of(machine, found, way, s))]
     details = [
         f"the loop that ends at {count.branch:#x} only counts {count.name.upper()}: it was stepped over"
         for count in found.counted
@@ -143,12 +151,23 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
         details += _told(machine, found, way)
     if own or running or found.stored:
         details.append(f"each round changes {_changes(found)}")
+    if clocks:
+        way, clock = clocks[0]
+        which = f"{way.which} {way.must}" if way.which else f"it {way.must}"
+        details.append(f"{clock} runs, and changes it by itself")
+        return StuckView("clock", f"{where} waits for a clock, {clock}: {which}", tuple(details), code)
     if own:
         return StuckView("counts", f"{where} counts or works: it ends by itself", tuple(details), code)
     on = bool(steps[0].state.rflags & RFLAGS_IF)
     tick = not steps[0].state.cr0 & CR0_PE and any(is_tick(way.sources) for way in ways)
     details += _interrupts(machine, on=on, leaves=False, tick=tick)
-    return StuckView("waits", f"{where} waits: {_first(machine, ways)}", tuple(details), code)
+    memory = [(s.place, s.size) for way in ways for s in way.sources if s.kind == "memory"] if on else []
+    awaited = tuple(
+        (at, size)
+        for linear, size in memory
+        if (at := _physical(machine, linear)) is not None and machine.readable_physical(at, size) == size
+    )
+    return StuckView("waits", f"{where} waits: {_first(machine, ways)}", tuple(details), code, awaited)
 
 
 def _first(machine: Machine, ways: Sequence[WayOut]) -> str:
@@ -170,6 +189,8 @@ def _told(machine: Machine, found: Round, way: WayOut) -> Iterator[str]:
 
 def _named(machine: Machine, source: Source) -> str:
     value = f", which reads {source.value:#0{2 + 2 * source.size}x}"
+    if source.kind == "stamp":
+        return "the time-stamp counter"
     if source.kind == "port":
         return f"port {source.place:#x} ({source.name or 'no device'}){value}"
     if source.kind == "device":
@@ -195,8 +216,7 @@ def _owner(machine: Machine, source: Source) -> str:
 
 
 def _memory(machine: Machine, linear: int, length: int) -> bytes | None:
-    state = machine.executor.state()
-    physical = paging.translate(state, machine.memory.try_read, linear, PHYSICAL_BITS)
+    physical = _physical(machine, linear)
     if physical is None or machine.readable_physical(physical, length) < length:
         return None
     return machine.read_physical(physical, length)
@@ -210,6 +230,23 @@ def _running(found: Round) -> set[str]:
 def _moved_by(way: WayOut, running: set[str]) -> bool:
     """What the way depends on changes with each round."""
     return any(s.kind == "register" and (s.name in running or s.name == "cx") for s in way.sources)
+
+
+def _stored_by(machine: Machine, way: WayOut, found: Round, counters: Sequence[tuple[int, int]]) -> bool:
+    """A round itself changes the memory that the way depends on, or counts there."""
+    for source in way.sources:
+        if source.kind != "memory":
+            continue
+        first = _physical(machine, source.place)
+        if first is not None and any(first + n in found.written for n in range(source.size)):
+            return True
+        if any(at < source.place + source.size and source.place < at + size for at, size in counters):
+            return True
+    return False
+
+
+def _physical(machine: Machine, linear: int) -> int | None:
+    return paging.translate(machine.executor.state(), machine.memory.try_read, linear, PHYSICAL_BITS)
 
 
 def _changes(found: Round) -> str:

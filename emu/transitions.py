@@ -94,6 +94,10 @@ class Transitions(Caught):
         self._resumed = False
         self._amid = False  # the CPU has moved in the middle of a repeated instruction, which is no arrival at it
         self._was_native = False
+        #: how often native entry has failed since the CPU was native last, by the rules or at the vCPU
+        self.failing = 0
+        self.rejected = 0  #: how often of these the vCPU itself failed where the rules let it in
+        self.rejection = ""  #: and its words, the last time
 
     # -- who executes
 
@@ -281,6 +285,8 @@ class Transitions(Caught):
                 return False
             self._go(True, "forced" if self.forced else "enterable")
             return True
+        if not reason:
+            self.failing += 1
         if self._look == LOOK_FIRST:
             self.ledger.failed += 1
         self._until = retired + self._look
@@ -300,6 +306,8 @@ class Transitions(Caught):
                 self.ledger.inside += self._resident.take_kept()
                 if self._remains:
                     self.ledger.exits.update(self._resident.take_exits())
+        if exit.cause is not ExitCause.ENTRY_FAILED:
+            self.failing = self.rejected = 0
         if exit.elapsed:
             self.spent(exit.elapsed)
             self._elapsed += exit.elapsed
@@ -336,6 +344,8 @@ class Transitions(Caught):
             return
         if exit.cause is ExitCause.ENTRY_FAILED:
             self.ledger.failed += 1
+            self.failing += 1
+            self.rejected, self.rejection = self.rejected + 1, exit.detail
             self._out(exit, LOOK_FIRST, f"entry failed: {exit.detail}")
         elif exit.cause is ExitCause.REFUSED:
             self._out(exit, 1, f"{self.vcpu.name} cannot execute {exit.detail}")

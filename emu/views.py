@@ -216,18 +216,22 @@ class LockstepView:
 class StuckView:
     """Whether the guest gets anywhere. `verdict` is one word: halted, idle (for an interrupt), forever (a loop without
     a way out), waits (a loop that something else must end), counts (a loop that ends by itself), faults, interrupts
-    (a storm of them), entries (native entry fails again and again), zeros (the CPU has run off into memory of zeros),
-    ended (it has, or is about to), or moves. `summary` is a sentence, `details` more of them, `code` the loop."""
+    (a storm of them), clock (a loop that a clock ends, which runs), entries (the hypervisor's CPU fails to enter again
+    and again, though its rules let it in), zeros (the CPU has run off into memory of zeros),
+    ended (it has, or is about to), or moves. `summary` is a sentence, `details` more of them, `code` the loop.
+    `awaited` are the (physical address, length) of memory that it waits for, with interrupts on: as these change, the
+    guest gets on."""
 
     verdict: str
     summary: str
     details: tuple[str, ...] = ()
     code: tuple[InstructionView, ...] = ()
+    awaited: tuple[tuple[int, int], ...] = ()
 
     @property
     def stuck(self) -> bool:
         """Nothing that the CPU does by itself will change what is described."""
-        return self.verdict not in ("moves", "counts", "idle")
+        return self.verdict not in ("moves", "counts", "clock", "idle")
 
 
 @dataclass(frozen=True, slots=True)

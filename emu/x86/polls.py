@@ -25,6 +25,13 @@ _SETS_FLAGS: Final = frozenset(
     ("cmp", "test", "and", "or", "xor", "sub", "add", "sbb", "adc", "inc", "dec", "bt", "shl", "shr", "sar", "rol",
      "ror", "rcl", "rcr", "neg", "scasb", "scasw", "scasd", "cmpsb", "cmpsw", "cmpsd", "bsf", "bsr")
 )  # fmt: skip
+#: What takes the carry of the instruction before it in.
+_CARRIES: Final = frozenset(("adc", "sbb", "rcl", "rcr"))
+#: What writes an operand that it has read, so that the value moves on from round to round.
+_MOVES_ON: Final = frozenset(
+    ("add", "sub", "adc", "sbb", "inc", "dec", "neg", "xadd", "shl", "shr", "sar", "rol", "ror")
+)
+IA32_TIME_STAMP_COUNTER: Final = 0x10  #: SDM vol. 4, table 2-2
 #: Registers by the widest that contains them.
 WHOLE: Final = {
     part: whole
@@ -64,8 +71,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a value comes from: `kind` is port, device (memory of one), memory (linear) or register. `name` is the
-    device's, or the register's."""
+    """Where a value comes from: `kind` is port, device (memory of one), memory (linear), register, or stamp (the
+    time-stamp counter, read by an instruction). `name` is the device's, or the register's."""
 
     kind: str
     place: int
@@ -78,7 +85,7 @@ class Source:
 class WayOut:
     """A branch out of the loop: `branch` its place in the loop, `by` that of what set the flags (None: nothing in the
     loop did). What must come true is, in words, `which` of its `sources` ("bit 5", "" for all of it) and what that
-    `must` do."""
+    `must` do; `mask` has the bits that are looked at, 0 where all are."""
 
     branch: int
     by: int | None
@@ -86,6 +93,7 @@ class WayOut:
     must: str
     sources: tuple[Source, ...]
     counted: bool = False
+    mask: int = 0
 
 
 class Loop:
@@ -138,7 +146,17 @@ class Loop:
             return WayOut(at, None, f"the condition of `{mnemonic}`", "must change", ())
         sources, mask = self._sources(by)
         which, must = self._wanted(by, mnemonic, taken)
-        return WayOut(at, by, which or (_bits(mask) if mask else ""), must, tuple(sources))
+        mask = mask or self._tested(by)
+        return WayOut(at, by, which or (_bits(mask) if mask else ""), must, tuple(sources), mask=mask)
+
+    def moved_on(self) -> list[tuple[int, int]]:
+        """(linear address, length) of the memory that the loop itself counts or shifts in, whatever comes of it in this
+        round: the upper half of a long number seldom changes."""
+        return [
+            (_address(step, code, code.operands[0]), code.operands[0].size)
+            for step, code in zip(self.steps, self.instructions, strict=True)
+            if code is not None and code.mnemonic.split()[-1] in _MOVES_ON and code.operands[0].type == _memory()
+        ]
 
     def _before(self, at: int) -> list[int]:
         """The steps before `at`, the nearest first, once around."""
@@ -166,6 +184,15 @@ class Loop:
             return text, f"must give {'0' if leaves else 'something but 0'}"
         return text, f"must give that with which `{mnemonic}` {'does not jump' if taken else 'jumps'}"
 
+    def _tested(self, by: int) -> int:
+        """The bits that the instruction which sets the flags looks at; 0: all."""
+        code, fixed = self.instructions[by], self._fixed(by)
+        if fixed is None or (len(code.operands) == 2 and _is_same(*code.operands)):
+            return 0
+        if code.mnemonic == "bt":
+            return 1 << (fixed & 8 * int(code.operands[0].size) - 1)
+        return fixed if code.mnemonic in ("test", "and") else 0
+
     def _fixed(self, by: int) -> int | None:
         """The value of the operand that is no memory: an immediate, or a register, that of AL for SCASB."""
         code, state, bits = self.instructions[by], self.steps[by].state, self.steps[by].bits
@@ -181,7 +208,7 @@ class Loop:
         found: list[Source] = []
         mask = 0
         code = self.instructions[by]
-        wanted = self._reads(by, found, own=True)
+        wanted = self._reads(by, found, own=True) | self._carried(by, found)
         first = True
         for at in self._before(by):
             if not wanted or (at == by and not first):
@@ -199,7 +226,7 @@ class Loop:
                 mask = int(code.operands[-1].imm) & (1 << 8 * (code.operands[0].size or 1)) - 1
                 continue  # the register is what it was, but for the mask
             wanted -= written
-            wanted |= self._reads(at, found, own=False)
+            wanted |= self._reads(at, found, own=False) | self._carried(at, found)
         found += [
             Source("register", 0, 8, _value(self.steps[by].state, name, 64), name)
             for name in sorted(wanted)
@@ -207,12 +234,29 @@ class Loop:
         ]
         return list(dict.fromkeys(found)), mask
 
+    def _carried(self, at: int, found: list[Source]) -> set[str]:
+        """As `_reads`, of what sets the carry that a step adds or subtracts: the lower half of a longer number."""
+        if self.instructions[at].mnemonic not in _CARRIES:
+            return set()
+        for lower in self._before(at):
+            code = self.instructions[lower]
+            if lower == at or code is None:
+                break
+            if code.mnemonic in _SETS_FLAGS and code.mnemonic not in ("inc", "dec"):  # these leave CF as it is
+                return self._reads(lower, found, own=True)
+        return set()
+
     def _reads(self, at: int, found: list[Source], *, own: bool) -> set[str]:
         """Add the memory and ports that a step reads; its registers, where what is read does not hide them."""
         step, code = self.steps[at], self.instructions[at]
         ports = [m for m in step.met if m.space == "port" and not m.write]
         if ports:
             found += [Source("port", m.place, m.size, m.value, m.device) for m in ports]
+            return set()
+        if code.mnemonic in ("rdtsc", "rdtscp") or (
+            code.mnemonic == "rdmsr" and _value(step.state, "ecx", 32) == IA32_TIME_STAMP_COUNTER
+        ):
+            found.append(Source("stamp", 0, 8, -1, "tsc"))
             return set()
         registers: set[str] = set()
         for n, operand in enumerate(code.operands):

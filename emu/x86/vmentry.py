@@ -58,6 +58,8 @@ class Rules:
     title: str
     check: Callable[[CpuState], Iterator[Broken]]
     pointers: bool = False  #: VM entry looks at the page-directory-pointer-table entries of PAE paging
+    #: False: what keeps the CPU from being entered is nothing that the guest can change
+    of_state: bool = True
 
     def broken(self, state: CpuState, read: ReadPhysical | None = None) -> tuple[Broken, ...]:
         """Every rule that `state` breaks; empty: it can run natively. With `read`, which gives physical memory, rules

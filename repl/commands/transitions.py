@@ -33,10 +33,11 @@ def why(session: Session, args: Args) -> Result:
     from emu.x86 import vmentry
 
     name = args["rules"]
+    own = session.debugger.steering.rules
     if name is not None:
-        chosen: tuple[Rules, ...] = (chosen_rules(name),)
+        # the machine's own are known even where the hypervisor cannot be had, and asked no second time
+        chosen: tuple[Rules, ...] = (own if own is not None and own.name == name else chosen_rules(name),)
     else:
-        own = session.debugger.steering.rules
         chosen = tuple(vmentry.RULES.values())
         chosen += (own,) if own is not None and own.name not in vmentry.RULES else ()
     return Result((tuple(session.debugger.why(rules) for rules in chosen),))

@@ -6,6 +6,7 @@ What is expected is what a person finds in the nasm text of each guest.
 from __future__ import annotations
 
 import pytest
+from clock_guests import CLOCKS, COUNTED_TICKS
 
 from emu.debugger import Debugger
 from emu.ledger import Costs
@@ -14,14 +15,16 @@ from emu.policies import policy_named
 from emu.progress import Watch
 from emu.stops import StopKind
 from emu.transitions import NativeConfig
+from emu.vcpu import ExitCause, VmExit
 from emu.views import StuckView
+from emu.x86.modes import mode_of
 from emu.x86.polls import Loop, Step
 from emu.x86.state import CpuState, Segment
 from emu.x86.vmentry import VTX2006
 from machines import TIMER_100US, debugger, rom
 from repl.render import view_lines
 from repl.style import Style
-from xenbridge.model import make_model
+from xenbridge.model import ModelVcpu, make_model
 
 #: (name, nasm text, verdict, parts of the summary, parts of the details)
 GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
@@ -64,6 +67,19 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("a poll with a time-out", "mov ecx, 0x10000000\nw: in al, 0x64\ntest al, 1\njnz o\ndec ecx\njnz w\no: hlt",
      "counts", [], ["bit 0", "port 0x64 (kbc)", "RCX from"]),
     ("work", "w: inc dword [0x500]\nadd eax, [0x500]\njmp w", "counts", ["RAX from", "memory in the page"], []),
+    ("a count in memory", "mov dword [0x9000], 60000000\nw: sub dword [0x9000], 1\njnz w", "counts",
+     ["ends by itself"], ["memory in the page at byte 0x9000"]),
+    ("a count in memory by way of a register", "w: mov eax, [0x9000]\ninc eax\nmov [0x9000], eax\n"
+     "cmp dword [0x9000], 77000000\njb w", "counts", [], []),
+    ("the upper half of a count in memory", "w: add word [0x9000], 1\nadc word [0x9002], 0\n"
+     "cmp word [0x9002], 0x7fff\njb w", "counts", [], []),
+    ("the upper half of a count in registers", "xor edx, edx\nw: add eax, 1\nadc edx, 0\ncmp edx, 5\njb w", "counts",
+     [], ["RAX from"]),
+    ("a poll of memory beside a count that ends nothing", "w: inc dword [0x9000]\ncmp byte [0x500], 1\njne w", "waits",
+     ["the byte at linear 0x500"], ["memory in the page at byte 0x9000"]),
+    ("a poll kept in memory", "w: in al, 0x64\nmov [0x500], al\ntest byte [0x500], 1\njz w", "waits",
+     ["bit 0 of the byte at linear 0x500"], []),
+    *CLOCKS,
     ("HLT with interrupts off", "hlt", "halted", ["f000:0006 with interrupts off"], ["no interrupt waits"]),
     ("HLT with a tick that waits", TIMER_100US + "mov cx, 0xffff\nd: loop d\nhlt", "halted", ["interrupts off"],
      ["vector 0x08 waits, and STI"]),
@@ -348,34 +364,108 @@ def test_a_view_says_whether_it_is_stuck() -> None:
     ]  # fmt: skip
 
 
-def test_a_native_entry_that_fails_again_and_again_is_told_with_its_reasons() -> None:
-    """Segments left by protected mode (big real mode) break the rules of VT-x of 2006."""
-    big_real = """
-        lgdt [cs:register]
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        mov bx, 8
-        mov ds, bx
-        and al, 0xfe
-        mov cr0, eax
-        w: inc eax
-        jmp w
-        gdt: dq 0, 0x00cf92000000ffff
-        register: dw 15
-        dd 0xf0000 + gdt
-    """
+#: Big real mode is entered {rounds} times, the last time for good. Its segments break the rules of VT-x of 2006.
+BIG_REAL = """
+    mov bp, {rounds}
+    cs lgdt [register]
+    again:
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    mov bx, 8
+    mov ds, bx
+    and al, 0xfe
+    mov cr0, eax
+    dec bp
+    jz over
+    mov cx, 40
+    x: loop x
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    mov bx, 16
+    mov ds, bx
+    and al, 0xfe
+    mov cr0, eax
+    xor bx, bx
+    mov ds, bx
+    mov cx, 40
+    y: loop y
+    jmp again
+    over:
+    {then}
+    align 8
+    gdt: dq 0, 0x00cf93000000ffff, 0x000093000000ffff
+    register: dw 23
+    dd 0xf0000 + gdt
+"""
+POLL = "mov dx, 0x3fd\nw: in al, dx\ntest al, 1\njz w"
+
+
+def with_model(source: str, limit: int) -> Debugger:
     costs = Costs()
-    config = MachineConfig(memory=1 << 20, firmware=rom(big_real), shadow=False)
+    config = MachineConfig(memory=1 << 20, firmware=rom(source), shadow=False)
     config.native = NativeConfig(make_model(VTX2006), policy_named("native", costs), costs)
     run = Debugger(build_machine(config))
-    run.set_limit(10_000)
+    run.set_limit(limit)
     run.begin_continue()
     run.run()
     assert run.machine.transitions is not None
-    assert run.why_stuck().verdict == "counts"  # it works, and nobody minds one refusal
-    run.machine.transitions.ledger.failed = 5000
+    return run
+
+
+def test_a_state_that_cannot_be_entered_for_long_is_told_beside_the_loop() -> None:
+    run = with_model(BIG_REAL.format(rounds=1, then=POLL), 5_000_000)
     view = run.why_stuck()
-    assert view.verdict == "entries"
+    assert view.verdict == "waits" and "bit 0 of port 0x3fd (com1)" in view.summary, view
+    assert any(text.startswith("native entry has failed 1") for text in view.details), view
     assert any("DS limit" in text for text in view.details), view
+    run.machine.close()
+
+
+def test_good_transitions_are_no_failing_entry() -> None:
+    """However often the guest goes to and fro, what counts are failures since the last entry that did not fail."""
+    run = with_model(BIG_REAL.format(rounds=1500, then=POLL), 400_000)
+    ledger = run.machine.transitions.ledger if run.machine.transitions else None
+    assert ledger is not None and ledger.failed > 1000 and ledger.hops_in > 1000
+    view = run.why_stuck()
+    assert view.verdict == "waits" and "bit 0 of port 0x3fd (com1)" in view.summary, view
+    assert not any("native entry" in text for text in view.details), view
+    run.machine.close()
+
+
+def test_a_vcpu_that_fails_to_enter_again_and_again_is_told_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As hardware may where the rules let it in."""
+
+    def fails(self: ModelVcpu, budget: int, deadline: int | None, *, skip_breakpoint: bool) -> VmExit:
+        state = self.state()
+        return VmExit(
+            ExitCause.ENTRY_FAILED, state.linear_pc, mode_of(state), before=True, detail="error 7 (this test)"
+        )
+
+    monkeypatch.setattr(ModelVcpu, "enter", fails)
+    run = with_model("w: inc dword [0x500]\nadd eax, [0x500]\njmp w", 40_000)
+    view = run.why_stuck()
+    assert (view.verdict, view.stuck) == ("entries", True), view
+    assert view.summary == "native entry has failed 2500 times since the CPU was native last"
+    assert any("error 7 (this test)" in text for text in view.details), view
+    monkeypatch.undo()
+    run.set_limit(60_000)
+    run.begin_continue()
+    run.run()
+    assert run.why_stuck().verdict == "counts"
+    run.machine.close()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [g[1] for g in CLOCKS if g[2] == "clock"] + ["mov dword [0x9000], -1\nw: sub dword [0x9000], 1\njnz w"]
+    + [COUNTED_TICKS.format(0x7100)],
+    ids=[g[0] for g in CLOCKS if g[2] == "clock"] + ["a count in memory", "a count of the guest's own tick"],
+)  # fmt: skip
+def test_no_alarm_comes_of_a_guest_that_waits_for_a_clock(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watch, "PERIOD", 20_000_000)
+    run = run_for(source, 5_000_000)
+    assert run.progress.looks > 0 or run.progress.noticed is None
+    assert [e.text for e in run.machine.journal if e.kind == "stuck"] == []
     run.machine.close()

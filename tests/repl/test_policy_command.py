@@ -47,6 +47,7 @@ def test_what_one_run_has_learned_another_one_begins_with(tmp_path: Path) -> Non
         (("--hypervisor", "model", "--policy", "auto"), "policy save file", "learns nothing"),
         (("--policy", "emulated"), "policy why 0x60", "--hypervisor"),
         (NATIVE, "policy dwell:0", "a dwell of 0"),
+        (NATIVE, "policy dwell:9999999999999", "a dwell of 9999999999999 instructions: use 1 to 1000000000"),
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_status_2(options: tuple[str, ...], line: str, said: str) -> None:

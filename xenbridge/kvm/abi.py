@@ -382,7 +382,7 @@ def open_device(path: str = DEVICE) -> int:
         missing = [name for name in NEEDED if ioctl(fd, "CHECK_EXTENSION", CAPS[name]) <= 0]
     except KvmError as error:
         os.close(fd)
-        raise KvmError(f"{path} does not answer as KVM does: {error}", error.number) from error
+        raise KvmError(f"{path} does not answer as KVM does: {error}; use --hypervisor model", error.number) from error
     if version != API_VERSION or missing:
         os.close(fd)
         lacks = f"lacks {', '.join(missing)}" if missing else f"has interface {version}, not {API_VERSION}"

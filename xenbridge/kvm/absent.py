@@ -11,9 +11,10 @@ from emu.x86.state import CpuState
 from emu.x86.vmentry import Broken, Rules
 from xenbridge.model import ModelVcpu
 
-#: A KVM that answers so is there: not permitted, or the CPU's virtualisation is another hypervisor's. What runs
-#: meanwhile is emulated; where there is none at all `--hypervisor kvm` is a mistake, and is refused.
-NOT_NOW: Final = frozenset((errno.EACCES, errno.EPERM, errno.EBUSY))
+#: A device that answers so is there: not permitted, the CPU's virtualisation is another hypervisor's, or, as where a
+#: container has put something else in its place, it knows no request of KVM's. What runs meanwhile is emulated; where
+#: there is none at all `--hypervisor kvm` is a mistake, and is refused.
+NOT_NOW: Final = frozenset((errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOTTY))
 
 
 class AbsentVcpu(ModelVcpu):
@@ -26,9 +27,9 @@ class AbsentVcpu(ModelVcpu):
         self._why = why
 
         def check(state: CpuState) -> Iterator[Broken]:
-            yield Broken("kvm", why, "the kernel's answer")
+            yield Broken("kvm", why, "Linux's answer when KVM is opened")
 
-        super().__init__(place, Rules(self.name, self.title, check))
+        super().__init__(place, Rules(self.name, self.title, check, of_state=False))
 
     def unable(self) -> str:
         """See Vcpu: it keeps nothing."""

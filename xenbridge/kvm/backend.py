@@ -138,7 +138,7 @@ class Backend:
         lacks = [name for name, ok in stops if not ok]
         return (
             ("kvm", bool(self.runs), f"{self.name}, a port access takes {self.exit_ns / 1000:.1f} us"),
-            ("kvm modes", None if missing else True, f"{modes}; not {', '.join(missing)}" if missing else modes),
+            ("kvm modes", None if missing else True, f"{modes}; not: {'; '.join(missing)}" if missing else modes),
             ("kvm instructions", None if refused else True,
              f"refused, so emulated: {', '.join(refused)}" if refused else "all that were tried are executed"),
             ("kvm has", None if lacks else True,

@@ -62,6 +62,21 @@ def test_where_there_is_none_one_sentence_says_what_to_use(closed: Say, capsys: 
     assert "/dev/kvm is not there" in text and "--hypervisor model" in text and text.count("\n") == 1
 
 
+def test_a_device_that_is_no_kvm_leaves_the_run_to_the_emulator_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a container has put another device in its place: Linux answers ENOTTY to KVM's requests."""
+    probe.host_backend.cache_clear()
+    probe.host_costs.cache_clear()
+    true = os.open
+    monkeypatch.setattr("os.open", lambda path, *more: true("/dev/null" if path == abi.DEVICE else path, *more))
+    assert main([*TOUR, "--hypervisor", "kvm"]) == 1
+    text = capsys.readouterr().err
+    assert (
+        "/dev/kvm does not answer as KVM does" in text and "goes on in the emulator" in text and text.count("\n") == 1
+    )
+
+
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A KVM that opens and makes no virtual machine: so the kernel answers while another hypervisor has VMX."""
@@ -96,7 +111,11 @@ def test_commands_say_what_keeps_it_emulated(closed: Say, capsys: pytest.Capture
     closed(errno.EACCES)
     kvm = ["run", "--until", "serial:tour: real", "--hypervisor", "kvm"]
     assert main([*kvm, "-c", "transitions", "-c", "ledger"]) == 0
-    assert "kept emulated: /dev/kvm may not be opened by this user" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "kept emulated: /dev/kvm may not be opened by this user" in said and said.count("may not be opened") == 1
+    assert main([*kvm, "-c", "why kvm", "-c", "step"]) == 0
+    said = capsys.readouterr().out
+    assert "may not be opened by this user" in said and "among the next" not in said, "no instruction changes that"
     assert main([*kvm, "-c", "force native"]) == 2
     assert "native execution is refused: /dev/kvm may not be opened" in capsys.readouterr().err
 

@@ -54,6 +54,7 @@ def test_the_findings_name_what_is_missing() -> None:
     poor = replace(ALL, runs=frozenset((Kind.REAL,)), watches=False, refuses=(("x87", frozenset((16,))),))
     texts = {name: (ok, text) for name, ok, text in poor.findings()}
     assert texts["kvm modes"][0] is None and "PAE paging" in texts["kvm modes"][1]
+    assert texts["kvm modes"][1].split("not: ")[1].split("; ") == [k.value for k in Kind if k is not Kind.REAL]
     assert "x87 (in 16-bit code)" in texts["kvm instructions"][1]
     assert "not: data watchpoints" in texts["kvm has"][1]
     assert all(ok for ok, _ in {name: (ok, text) for name, ok, text in ALL.findings()}.values())

@@ -1,0 +1,56 @@
+"""Guests that read a clock in a loop: what runs ends the loop, what stands still does not."""
+
+from __future__ import annotations
+
+from machines import TIMER_100US
+
+#: Counter 0 of the 8254 as a rate generator of 65536, counters 1 and 2 likewise of 18, and the gate of counter 2 open.
+COUNTERS = (
+    "".join(
+        f"mov al, {control:#x}\nout 0x43, al\nmov al, {low}\nout {port:#x}, al\nmov al, 0\nout {port:#x}, al\n"
+        for control, port, low in ((0x34, 0x40, 0), (0x74, 0x41, 18), (0xB6, 0x42, 18))
+    )
+    + "mov al, 1\nout 0x61, al\n"
+)
+#: Registers A and B of the RTC: the divider runs, the time is kept.
+RTC_RUNS = "".join(f"mov al, {n}\nout 0x70, al\nmov al, {v:#x}\nout 0x71, al\n" for n, v in ((10, 0x26), (11, 2)))
+#: A handler of the tick, each 100 us, that counts the double word at {0}; interrupts are on.
+COUNTED_TICKS = (
+    "mov word [0x20], h\nmov word [0x22], 0xf000\nmov ss, ax\nmov sp, 0x7000\n"
+    + TIMER_100US
+    + "sti\nmov ebx, 60000000\nw: cmp [{0}], ebx\njb w\nh: push ax\ninc dword [{0}]\nmov al, 0x20\nout 0x20, al\n"
+    "pop ax\niret"
+)
+#: (name, nasm text, verdict, parts of the summary, parts of the details)
+CLOCKS: list[tuple[str, str, str, list[str], list[str]]] = [
+    ("the refresh toggle", COUNTERS + "w: in al, 0x61\nand al, 0x10\ncmp al, ah\nje w\nmov ah, al\njmp w", "clock",
+     ["the refresh toggle (bit 4 of port 61h"], ["changes it by itself"]),
+    ("the output of counter 2", COUNTERS + "w: in al, 0x61\ntest al, 0x20\njz w\nv: in al, 0x61\n"
+     "test al, 0x20\njnz v\njmp w", "clock",
+     ["bit 5 of port 61h"], []),
+    ("the output of a one-shot that is over", COUNTERS + "mov al, 0xb0\nout 0x43, al\nmov al, 18\nout 0x42, al\n"
+     "mov al, 0\nout 0x42, al\nmov cx, 60000\nd: loop d\nw: in al, 0x61\ntest al, 0x20\njnz w\nhlt", "waits",
+     ["bit 5 of port 0x61 (port61)", "must become 0"], []),
+    ("the speaker's bit of port 61h", COUNTERS + "w: in al, 0x61\ntest al, 2\njz w", "waits",
+     ["bit 1 of port 0x61 (port61)"], []),
+    ("a counter that is latched", COUNTERS + "xor bx, bx\nw: mov al, 0\nout 0x43, al\nin al, 0x40\nmov ah, al\n"
+     "in al, 0x40\nxchg al, ah\ncmp ax, bx\nja w\njmp w", "clock", ["counter 0 of the 8254"], []),
+    ("a counter without a count", "mov al, 0x34\nout 0x43, al\nw: in al, 0x40\ntest al, 1\njz w\njmp w", "waits",
+     ["port 0x40 (pit)"], []),
+    ("the time-stamp counter", "rdtsc\nmov ebx, eax\nmov ecx, edx\nw: rdtsc\nsub eax, ebx\nsbb edx, ecx\n"
+     "cmp edx, 2\njb w", "clock", ["the time-stamp counter"], []),
+    ("the time-stamp counter as an MSR", "mov ecx, 0x10\nw: rdmsr\ncmp edx, 2\njb w", "clock",
+     ["the time-stamp counter"], []),
+    ("the RTC's seconds", RTC_RUNS + "w: mov al, 0\nout 0x70, al\nin al, 0x71\ncmp al, 0x77\njne w", "clock",
+     ["the real-time clock"], []),
+    ("the RTC's update in progress", RTC_RUNS + "mov al, 10\nout 0x70, al\nw: in al, 0x71\ntest al, 0x80\njz w",
+     "clock", ["the real-time clock"], []),
+    ("the RTC's alarm", RTC_RUNS + "w: mov al, 1\nout 0x70, al\nin al, 0x71\ncmp al, 0x77\njne w", "waits",
+     ["port 0x71 (rtc)"], []),
+    ("the RTC's seconds while they are set", RTC_RUNS + "mov al, 11\nout 0x70, al\nmov al, 0x82\nout 0x71, al\n"
+     "w: mov al, 0\nout 0x70, al\nin al, 0x71\ncmp al, 0x77\njne w", "waits", ["port 0x71 (rtc)"], []),
+    ("the tick count, which runs", COUNTED_TICKS.format(0x46C), "clock", ["the tick count at 46Ch"], []),
+    ("a poll of a device with a time-out by a clock", "rdtsc\nmov ebx, edx\nadd ebx, 2\nw: in al, 0x64\n"
+     "test al, 1\njnz o\nrdtsc\ncmp edx, ebx\njb w\no: hlt", "clock", ["the time-stamp counter"],
+     ["bit 0", "port 0x64 (kbc)"]),
+]  # fmt: skip
