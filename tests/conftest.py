@@ -31,7 +31,20 @@ def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="the tests marked `soak` too, which take minutes each")
 
 
+def _slow_variants(items):
+    """Of a test with this mark all variants but the first are `slow`."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("slow_variants") and not item.get_closest_marker("slow"):
+            test = item.nodeid.partition("[")[0]
+            if test in seen:
+                item.add_marker(pytest.mark.slow)
+            seen.add(test)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
+    _slow_variants(items)
     if config.getoption("--soak"):
         return
     soak = [item for item in items if item.get_closest_marker("soak")]

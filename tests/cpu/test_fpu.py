@@ -75,6 +75,7 @@ EDGES = [
 ]
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("rounding", [NEAREST, DOWN, UP, TRUNCATE])
 def test_fbstp_stores_18_digits_or_the_indefinite_value(rounding: int) -> None:
     for value in (*HALVES, *EDGES):

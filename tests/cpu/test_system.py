@@ -211,6 +211,7 @@ HAS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("bits", [16, 32])
 @pytest.mark.parametrize("model", HAS)
 def test_a_model_knows_the_vector_instructions_of_its_time(model: str, bits: int, loop: str) -> None:

@@ -108,6 +108,7 @@ def test_the_helper_decodes_every_opcode_as_the_tables_say(turn: int, bits: int)
                 assert without_scale(by_helper(code, bits, bits)) == without_scale(by_tables(code, bits, bits)), code
 
 
+@pytest.mark.slow
 def test_the_helper_decodes_vex_as_the_tables_say() -> None:
     for first in range(0xC0, 0x100):
         for second in (0x00, 0x01, 0x02, 0x03, 0x04, 0x78, 0x7B, 0xFA):

@@ -80,6 +80,7 @@ class Halting:
         return machine.run(10_000), machine.memory.read(COUNT, 1)[0], machine.clock.now
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("before", BEFORE)
 @pytest.mark.parametrize("kind", ["isapc", "pc", "pc without APIC"])
 def test_a_run_ends_at_once_exactly_where_waiting_would_wake_nobody(

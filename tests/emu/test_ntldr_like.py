@@ -155,6 +155,7 @@ def alone() -> Iterator[Machine]:
     machine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_it_is_the_same_to_the_byte_whoever_executes(policy: str, alone: Machine) -> None:
     hopping = finish(build_machine(native(policy)))
@@ -168,6 +169,7 @@ def test_it_is_the_same_to_the_byte_whoever_executes(policy: str, alone: Machine
     hopping.close()
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("policy", ["native", "dwell:50"])
 def test_under_kvm_memory_differs_in_the_accessed_bit_of_code_descriptors_alone(policy: str, alone: Machine) -> None:
     """See `ram_differences`. The guest sees a part of the time that native instructions take, so that it is over before

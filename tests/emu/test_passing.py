@@ -140,6 +140,7 @@ WAYS: tuple[Callable[[Debugger], None], ...] = (
 )  # fmt: skip
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("drive", WAYS, ids=lambda way: way.__name__)
 def test_each_execution_counts_once_and_nothing_else_changes(
     drive: Callable[[Debugger], None], run_loop: str, plain: FingerprintView
@@ -181,6 +182,7 @@ def course() -> dict[int, int]:
     return found
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("drive", WAYS, ids=lambda way: way.__name__)
 def test_who_follows_is_told_of_each_instruction_once_and_nothing_else_changes(
     drive: Callable[[Debugger], None], run_loop: str, course: dict[int, int]

@@ -80,6 +80,7 @@ def test_slices_leave_no_trace():
     assert prints[0] == prints[1] == prints[2]
 
 
+@pytest.mark.slow
 def test_a_saved_machine_continues_as_it_would_have():
     machine = seabios_pc(assemble(BOOT))
     run(machine, 2_500_000)
@@ -168,6 +169,7 @@ def test_soft_off_ends_the_run():
     assert end.reason is MachineStop.POWEROFF
 
 
+@pytest.mark.slow
 def test_cf9_resets_a_machine_whose_shadow_is_in_use():
     machine = pc(rom(PCI + "pciw 0, 0x5a, b, 0x33\nmov dx, 0xcf9\nmov al, 6\nout dx, al\nhlt"))
     machine.run(2000)
@@ -224,6 +226,7 @@ def disk() -> Disk:
     return Disk.from_bytes(bytes(i % 251 for i in range(1 << 20)))
 
 
+@pytest.mark.slow
 def test_bus_master_dma_reads_a_disk():
     machine, end = guest(DMA_READ.format(count=0x400, sectors=2, command=0xC8, direction=9), disks=(disk(),))
     assert end.code == 4  # interrupt, not active (SFF-8038i, 3.1)

@@ -26,6 +26,7 @@ def test_the_probe_prints_what_it_prints_under_qemu():
     assert ours().debugcon_text().splitlines() == list(theirs)
 
 
+@pytest.mark.slow
 def test_slices_leave_no_trace_and_both_run_loops_agree(monkeypatch):
     whole = ours()
     assert ours(slice=13).fingerprint() == whole.fingerprint()

@@ -22,6 +22,7 @@ def ours() -> Machine:
     return machine
 
 
+@pytest.mark.slow
 def test_a_boot_sector_finds_what_it_finds_under_qemu():
     image = assemble_image("vga_pci").ljust(1 << 20, b"\0")
     try:
@@ -35,6 +36,7 @@ def test_a_boot_sector_finds_what_it_finds_under_qemu():
     assert [line for line in said if not line.startswith(("VBE mode", "set VGA mode"))] == theirs
 
 
+@pytest.mark.slow
 def test_the_vga_bios_runs_from_the_rom_bar_and_its_text_is_on_the_screen():
     machine = seabios_pc(assemble(READING))
     assert machine.run(200_000_000).code == 0x55

@@ -105,6 +105,7 @@ def test_the_picture_is_qemus(name: str) -> None:
     assert not differ, f"{len(differ)} pixels of {name}, the first at {differ[0] % across},{differ[0] // across}"
 
 
+@pytest.mark.slow
 def test_qemu_continues_more_characters_into_the_ninth_dot() -> None:
     # IBM: the line graphics characters C0h to DFh; QEMU takes B0h to BFh for such too. One of each fills the screen.
     draw = "mov ax, 0xB800\nmov es, ax\nmov ax, 0x0700\nxor di, di\nmov cx, 2000\n.cell: stosw\ninc al\nloop .cell\n"
@@ -116,6 +117,7 @@ def test_qemu_continues_more_characters_into_the_ninth_dot() -> None:
     assert codes <= set(range(0xB0, 0xC0))
 
 
+@pytest.mark.slow
 def test_qemu_leaves_the_low_bits_of_15_bit_colours_clear() -> None:
     # a level of 31 of 31 is 248 of 255 there, 255 here; its 16-bit colours are as ours
     picture, theirs, differ = both(vbe(640, 480, 15))

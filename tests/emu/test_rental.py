@@ -150,6 +150,7 @@ def test_the_learner_keeps_the_bound_against_an_adversary_that_sees_it(
     assert cost <= prices.bound * least * (1 + ROUNDING)
 
 
+@pytest.mark.slow
 @given(SHAPE, PHASES)
 def test_the_learner_never_owes_credit(prices: Prices, phases: list[tuple[str, int, str, bool]]) -> None:
     learner = Learner(prices)
@@ -202,6 +203,7 @@ def merciless(strategy: Strategy, prices: Prices, touches: int) -> float:
 DWELLS = st.lists(st.one_of(st.just(0), st.just(FOR_GOOD), st.integers(1, 40_000)), min_size=1, max_size=8)
 
 
+@pytest.mark.slow
 @given(DWELLS)
 def test_no_strategy_can_promise_twice_where_hops_are_dear(dwells: list[int]) -> None:
     """docs/policies.md: 2 + S / (S + X), which is 2.67 at the ledger's prices, whatever it does."""

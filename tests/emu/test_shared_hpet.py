@@ -73,6 +73,7 @@ def run(monkeypatch: pytest.MonkeyPatch, loop: str, **config: object) -> tuple[D
     return made, [address for address in reached if address >= HPET]
 
 
+@pytest.mark.slow_variants
 @needs_helper
 @pytest.mark.parametrize("length", [None, 1, 13, 1000])
 def test_both_loops_and_any_slice_read_the_same(monkeypatch: pytest.MonkeyPatch, length: int | None) -> None:

@@ -212,6 +212,7 @@ def story(made: Debugger) -> tuple[object, ...]:
     return made.fingerprint(), machine.save().devices, list(machine.journal)
 
 
+@pytest.mark.slow_variants
 @needs_helper
 @pytest.mark.parametrize("length", [None, pytest.param(1, marks=pytest.mark.slow), 13, 1000])
 def test_both_loops_and_any_slice_give_the_same(monkeypatch: pytest.MonkeyPatch, length: int | None) -> None:
@@ -244,6 +245,7 @@ def test_traced_accesses_all_reach_python_and_give_the_same(monkeypatch: pytest.
     assert story(fast) == story(gate)
 
 
+@pytest.mark.slow
 @needs_helper
 def test_saved_anywhere_it_goes_on_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = story(run(monkeypatch, "fast")[0])

@@ -68,6 +68,7 @@ def run(monkeypatch: pytest.MonkeyPatch, loop: str, **config: object) -> tuple[D
     return run_reaching(monkeypatch, loop, BODY, **config)
 
 
+@pytest.mark.slow_variants
 @needs_helper
 @pytest.mark.parametrize("length", [None, 1, 13, 1000])
 def test_both_loops_and_any_slice_give_the_same(monkeypatch: pytest.MonkeyPatch, length: int | None) -> None:

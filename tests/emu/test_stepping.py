@@ -111,6 +111,7 @@ def test_a_range_is_not_left_into_a_handler(at_copy: Debugger) -> None:
             assert ticks(at_copy) >= before
 
 
+@pytest.mark.slow
 def test_steps_of_either_kind_change_nothing_of_the_run(at_copy: Debugger) -> None:
     start = at_copy.save()
     at_copy.set_limit(60_000)

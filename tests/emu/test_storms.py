@@ -41,6 +41,7 @@ def noticed_at(run: Debugger) -> list[int]:
     return [event.retired for event in run.machine.journal if event.kind == "stuck"]
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize(("source", "said", "within"), STORMS.values(), ids=STORMS)
 def test_it_is_noticed_by_the_count_of_events(
     source: str, said: str, within: int, monkeypatch: pytest.MonkeyPatch
@@ -65,6 +66,7 @@ def test_a_fault_loop_is_noticed_within_two_milliseconds_of_the_guests_time(
     run.machine.close()
 
 
+@pytest.mark.slow
 def test_nothing_of_the_run_changes_and_the_instant_is_the_guests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watch, "EVENTS", FEWER)
     instants, prints = [], []
@@ -97,6 +99,7 @@ def test_a_call_is_taken_for_a_storm_much_later(monkeypatch: pytest.MonkeyPatch)
     run.machine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [

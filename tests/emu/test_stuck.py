@@ -287,6 +287,7 @@ def period(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> i
     return request.param * 100_000
 
 
+@pytest.mark.slow
 def test_it_is_noticed_while_the_guest_runs_and_that_changes_nothing(
     period: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

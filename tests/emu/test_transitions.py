@@ -102,6 +102,7 @@ def whole() -> Callable[..., Whole]:
     return lambda policy, rules=VTX2006: run(policy, rules)
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize(
     "policy", [pytest.param(p, marks=pytest.mark.slow) if p in ("dwell:1", "learn") else p for p in POLICIES]
 )
@@ -115,6 +116,7 @@ def test_the_tour_is_the_same_under_every_policy(
     assert bool(ledger.native) == (policy != "emulated")
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("rules", RULES)
 def test_later_cpus_enter_more_states(
     rules: str, expected: tuple[FingerprintView, str], whole: Callable[..., Whole]
@@ -130,6 +132,7 @@ def test_later_cpus_enter_more_states(
         assert ledger.emulated < before.emulated
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("slice", [pytest.param(1, marks=pytest.mark.slow), 7, 1000])
 def test_slices_change_neither_the_guest_nor_the_ledger(
     slice: int, expected: tuple[FingerprintView, str], made: Callable[..., Machine], whole: Callable[..., Whole]
@@ -221,6 +224,7 @@ def _crowded(numbers: random.Random) -> CpuState:
     return state
 
 
+@pytest.mark.slow
 def test_a_saved_machine_does_not_know_who_executed(
     expected: tuple[FingerprintView, str], made: Callable[..., Machine]
 ) -> None:
@@ -281,6 +285,7 @@ def test_an_entry_that_fails_says_why_and_changes_nothing(made: Callable[..., Ma
     assert vcpu.state() == state
 
 
+@pytest.mark.slow
 def test_forbidden_places_and_modes_are_never_native(
     expected: tuple[FingerprintView, str], made: Callable[..., Machine]
 ) -> None:
@@ -298,6 +303,28 @@ def test_forbidden_places_and_modes_are_never_native(
     assert machine.fingerprint() == expected[0]
 
 
+def test_a_state_that_cannot_be_entered_for_long_is_looked_at_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look takes as long as some thousand instructions do. Yet 65,536 instructions after it can be, it is entered."""
+    native = NativeConfig(make_model(), policy_named("native", Costs()), Costs())
+    machine = build_machine(MachineConfig(firmware=rom("again: inc eax\njmp again"), shadow=False, native=native))
+    looks: list[bool] = []
+    can = False
+
+    def enterable(state: CpuState) -> bool:
+        looks.append(can)
+        return can
+
+    transitions = transitions_of(machine)
+    monkeypatch.setattr(transitions.vcpu, "enterable", enterable)
+    machine.run(2_000_000)
+    assert not transitions.native and len(looks) <= 2_000_000 // 65_536 + 13
+    can = True
+    machine.run(2_000_000 + 65_536)
+    assert transitions.native
+    machine.close()
+
+
+@pytest.mark.slow
 def test_a_look_ahead_is_not_counted(made: Callable[..., Machine]) -> None:
     machine = made("native")
     debugger = Debugger(machine)

@@ -122,6 +122,7 @@ def others() -> tuple[BareCpu, BareCpu, BareCpu]:
     return bare_cpu(), bare_cpu(), bare_cpu()
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(before=states(), state=states())
 def test_a_state_is_adopted_as_it_is_loaded(

@@ -294,6 +294,7 @@ def test_the_video_firmwares_find_the_extensions(which: str) -> None:
     assert machine.screen().mode == "graphics 800x600, 24 bits a pixel"
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("memory", ["0x0604", "0x0e04"], ids=["by functions", "plain memory"])
 def test_checkpoints_on_the_way_change_nothing_and_hold_what_was_drawn(memory: str) -> None:
     whole = debugger(rom(WATCHED.format(memory=memory))).machine

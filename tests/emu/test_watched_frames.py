@@ -58,6 +58,7 @@ def accesses(cpu: BareCpu) -> list[int]:
     return found
 
 
+@pytest.mark.slow_variants
 @pytest.mark.usefixtures("run_loop")
 @pytest.mark.parametrize("bits", [16, 32])
 @pytest.mark.parametrize("access", [Access.READ, Access.WRITE])

@@ -111,6 +111,7 @@ def test_it(machine):
     )
 
 
+@pytest.mark.slow
 def test_the_replay_command_stops_at_the_same_instruction(suite):
     result = suite(
         """

@@ -87,6 +87,7 @@ GUESTS = {
 }
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(
     ("guest", "kind"),
@@ -117,6 +118,7 @@ def test_a_probe_of_every_mode_finds_the_same_chip_behind_requests(probe: str) -
     assert found[1] == found[0]
 
 
+@pytest.mark.slow
 def test_slices_leave_no_trace_in_requests() -> None:
     found = set()
     for piece in (None, 7, 1):
@@ -128,6 +130,7 @@ def test_slices_leave_no_trace_in_requests() -> None:
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_a_state_saved_in_one_place_goes_on_in_the_other() -> None:
     """A snapshot has the hypervisor's devices, and does not say where they were."""
     ends = []

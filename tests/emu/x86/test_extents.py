@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,7 @@ def guests(draw: st.DrawFn) -> tuple[CpuState, Memory]:
     return state, Memory(bytes(data))
 
 
+@pytest.mark.slow
 @given(guests(), st.data())
 def test_each_page_of_a_range_is_where_its_walk_says(guest: tuple[CpuState, Memory], data: st.DataObject) -> None:
     state, memory = guest

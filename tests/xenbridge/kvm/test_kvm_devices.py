@@ -59,6 +59,7 @@ again:
 """
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("machine", ["isapc", "pc"])
 @pytest.mark.parametrize("policy", [pytest.param("native", marks=pytest.mark.slow), "dwell:1000", "learn"])
 def test_seabios_boots_and_counts_ticks_where_its_cpu_and_its_timer_are_the_kernels(

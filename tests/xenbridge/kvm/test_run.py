@@ -99,6 +99,7 @@ def sector_config(firmware: str) -> MachineConfig:
     return MachineConfig(firmware=bios, memory=16 << 20, fw_cfg={"vgaroms/vgabios.bin": vga}, disks=(disk,))
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize(
     "policy", [pytest.param("native", marks=pytest.mark.slow), "dwell:50", "dwell:2000", "learn", "emulated"]
 )

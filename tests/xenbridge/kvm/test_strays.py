@@ -124,6 +124,7 @@ def strayed(transitions: Transitions) -> str:
     return str(getattr(transitions.vcpu, "strayed"))  # noqa: B009
 
 
+@pytest.mark.slow
 def test_where_both_real_modes_are_forbidden_the_tour_does_not_stray(backend: Backend) -> None:
     """Each of the two leads to protected mode; the tour's real mode is big at first."""
     if backend.runs_all:

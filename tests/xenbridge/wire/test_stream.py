@@ -143,6 +143,7 @@ def test_a_record_of_no_pages_is_refused_as_libxc_does():
         stream.parse_stream(out + page_data() + stream.build_record(stream.END))
 
 
+@pytest.mark.slow
 def test_records_without_pages_have_a_number_and_the_first_beyond_it_is_named():
     out = stream.build_headers(4, 17)
     empty, end = stream.build_record(stream.OPTIONAL | 1), stream.build_record(stream.END)
@@ -197,6 +198,7 @@ def test_a_bad_record_behind_many_small_ones_is_refused_in_its_place(bad, why):
     assert len(good) <= caught.value.offset <= len(good) + len(bad)
 
 
+@pytest.mark.slow
 def test_a_stream_of_the_smallest_records_costs_less_memory_than_the_file_and_little_time():
     one, end = page_data((0xF, 1, b"")), stream.build_record(stream.END)
     data = stream.build_headers(4, 17) + one * 200_000 + end
@@ -311,6 +313,7 @@ def test_a_file_of_xl_that_is_cut_anywhere_is_refused(length):
         xl.parse_xl(data[: min(length, len(data) - 1)])
 
 
+@pytest.mark.slow
 def test_libxls_records_have_the_same_number():
     data = xl.build_xl(b"{}", sample("s_stream.bin"))
     empty = xl.LIBXL_RECORD.build({"type": xl.OPTIONAL | 1, "length": 0})
