@@ -1,4 +1,4 @@
-"""A task register that holds no task state segment, as RSM may leave it: #TS (SDM vol. 3A, 6.15), and the host lives."""
+"""A task register that holds no task state segment, as RSM may leave it: #TS (SDM vol. 3A, 6.15)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from emu.x86.state import Segment, Table
 from run_loops import needs_helper
 
 IDT = 0xA000
+TSS = 0x9000
 USER = 4  #: U/S of a page table entry
 TS = 10
 
@@ -30,8 +31,9 @@ def test_a_stack_that_no_task_has_is_an_invalid_tss(bits: int, access: int, even
         cpu.write(IDT + step * vector, (0x1800 | code << 16 | 0xEE00 << 32).to_bytes(8, "little"))
     for entry in (TABLES, TABLES + 0x1000, TABLES + 0x2000, *range(TABLES + 0x3000, TABLES + 0x3200, 8)):
         cpu.write(entry, bytes((cpu.read(entry, 1)[0] | USER,)))
+    cpu.write(TSS + 4, (0x8000 | 0x10 << 32).to_bytes(8, "little"))  # ESP0 and SS0
     state.idtr, state.gdtr = Table(IDT, 0x3FF), Table(GDT, 0x3F)
-    state.tr = Segment(0x30, 0x9000, 0x67, access & ~0x80 if bits == 64 else access)
+    state.tr = Segment(0x30, TSS, 0x67, access & ~0x80 if bits == 64 else access)
     cpu.engine.load(state)
     assert cpu.run().reason is ExitReason.SHUTDOWN
     assert (cpu.faults[1].vector, (cpu.faults[1].code or 0) & ~1) == (TS, 0x30)
