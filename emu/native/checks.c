@@ -351,6 +351,8 @@ REPLACES uint32_t cpu_ldub_code_x86_64(void *env, uint64_t linear)
     engine *e = translating;
     uint32_t value = real_cpu_ldub_code(env, linear);
 
+    if (e && linear == e->prefix)
+        value = shown_prefix(e, linear, value);
     if (likely(!e || linear != e->unlocking))
         return value;
     switch (value) {
@@ -376,6 +378,7 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
     real_tcg_gen_op2(tcg, opcode, a, b);
     if (opcode == INSN_START && e && e->tcg == tcg && e->making) {
         e->begun++;
+        prefixes_begin(e, a, e->making->flags);
         if (e->signatures[0])
             emit(e, tcg, a);
     }

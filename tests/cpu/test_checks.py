@@ -38,6 +38,7 @@ IMAGES = {
     "cpu_tsc": 11,
     "cpu_control": 119,
     "cpu_forms": 1537,
+    "cpu_prefix64": 276,
 }
 #: Images that take seconds in slices.
 _LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms")
@@ -173,7 +174,9 @@ def by_test(lines: tuple[str, ...]) -> dict[str, str]:
 
 
 #: Images of what only the C helper meets (docs/fidelity.md).
-_WITH_HELPER = frozenset(("cpu_task", "cpu_gate", "cpu_virtual", "cpu_far", "cpu_fetch", "cpu_control", "cpu_forms"))
+_WITH_HELPER = frozenset(
+    ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_far", "cpu_fetch", "cpu_control", "cpu_forms", "cpu_prefix64")
+)
 #: Of the other images, the checks that do.
 _CHECKS_WITH_HELPER = {"cpu_io": ("v86-pushfd",)}
 
