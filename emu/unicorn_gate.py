@@ -41,6 +41,7 @@ class GateLoop:
         repeat: int,
     ) -> None:
         self._ov, self._control, self._read = overlay, control, read_linear
+        self.run_ended: Callable[[], None] | None = None  #: called when Unicorn returns
         place = code.place
         addresses = {"control": ctypes.addressof(control), "repeat": repeat, **overlay.gate_addresses()}
         overlay.add_hook(HOOK_CODE, place(gate(**addresses)))
@@ -73,6 +74,8 @@ class GateLoop:
         """Run until the gate or Unicorn stops; uc_emu_start's error code."""
         self._control.invalidated = self._ov.invalidated.value
         code: int = self._ov.call.emu_start(self._ov.uc, self._ov.env.eip, 0, 0, 0)
+        if self.run_ended is not None:
+            self.run_ended()
         return code
 
     def forget(self) -> None:

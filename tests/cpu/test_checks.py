@@ -174,11 +174,24 @@ def by_test(lines: tuple[str, ...]) -> dict[str, str]:
 
 
 #: Images of what only the C helper meets (docs/fidelity.md).
-_WITH_HELPER = frozenset(
-    ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_far", "cpu_fetch", "cpu_control", "cpu_forms", "cpu_prefix64")
+_WITH_HELPER = frozenset(("cpu_task", "cpu_gate", "cpu_virtual", "cpu_far", "cpu_fetch", "cpu_control", "cpu_forms"))
+#: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.
+_FORMS_OF_FS = (
+    *("load", "load-rbx", "load-rbp", "load-rsp", "load-r13", "load-32", "load-32-rbp", "store", "add"),
+    *("lods", "push", "bt", "cmpxchg", "aligned", "fild", "jump-table", "call-table"),
 )
 #: Of the other images, the checks that do.
-_CHECKS_WITH_HELPER = {"cpu_io": ("v86-pushfd",)}
+_CHECKS_WITH_HELPER = {
+    "cpu_io": ("v86-pushfd",),
+    "cpu_prefix64": (
+        *(
+            f"unaligned-{prefix}"
+            for prefix in ("es", "cs", "ss", "ds", "fs", "gs", "fs-ds", "ds-fs", "gs-es-cs", "fs-gs")
+        ),
+        *(f"{form}-{prefixes}" for form in _FORMS_OF_FS for prefixes in ("fs-ds", "gs-es-cs")),
+        *("load-gs-66-ss", "add-gs-66-ss", "load-fs-w-ds"),
+    ),
+}
 
 
 @functools.cache

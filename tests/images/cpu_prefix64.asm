@@ -169,11 +169,11 @@ checks: FORMS 'es', 0x26
         FORMS 'fs-gs', {0x64, 0x65}
 ; ----- 66h and REX among them: a REX that is not the last prefix is ignored (SDM vol. 2A, 2.2.1)
         WITH 'load-gs-66-ss', {0x65, 0x66, 0x36}, mov rax, [rbx]
-        WITH 'add-gs-66-ss', {0x65, 0x66, 0x36}, add [rbx], ecx
         WITH 'load-w-ds', {0x48, 0x3E}, mov eax, [rbx]
         WITH 'load-b-ds', {0x41, 0x3E}, mov eax, [rbx + rcx]
         WITH 'load-w-66', {0x48, 0x66}, mov eax, [rbx]
         WITH 'load-fs-w-ds', {0x64, 0x48, 0x3E}, mov eax, [rbx]
+        WITH 'add-gs-66-ss', {0x65, 0x66, 0x36}, add [rbx], ecx
         mov al, 0
         jmp finish64
 
