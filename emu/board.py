@@ -11,6 +11,7 @@ from emu.bus import BusDevice, Mmio, Ports
 from emu.busmaster import BusMaster
 from emu.clock import Clock
 from emu.configuration import MachineConfig, cpu_model, ide_places
+from emu.devices.coprocessor import CoprocessorError
 from emu.devices.debugports import DebugConsole, DebugExit, PostCode
 from emu.devices.dma8237 import DmaPair
 from emu.devices.fdc82077 import Fdc82077
@@ -107,6 +108,7 @@ class Board:
             partial(orders.request_reset, "cpu"), self.keyboard, self.mouse,
         )  # fmt: skip
         self.port92 = Port92(self.a20, orders.request_reset)
+        self.coprocessor = CoprocessorError(irq[layout.IRQ_COPROCESSOR])
 
         def sends(name: str, sink: Callable[[bytes], None] | None) -> Callable[[int], None]:
             return lambda byte: outputs.sent(name, sink, bytes((byte,)))
@@ -138,7 +140,7 @@ class Board:
             "pic": self.pic, "pit": self.pit, "port61": self.port61, "rtc": self.rtc, "keyboard": self.keyboard,
             "kbc": self.kbc, "a20": self.a20, "port92": self.port92, "reset": self.reset_control, "com1": self.com1,
             "vga": self.vga, "ide0": self.ide, "debugcon": self.debugcon, "post": self.post,
-            "debug-exit": self.debug_exit,
+            "debug-exit": self.debug_exit, "coprocessor": self.coprocessor,
         }  # fmt: skip
         self.fw_cfg = self._add_fw_cfg(config, ports)
         if (chipset := self.chipset) is not None:
@@ -162,6 +164,8 @@ class Board:
             (layout.KBC_DATA, 1, self.kbc.data, "kbc", 1),
             (layout.KBC_COMMAND, 1, self.kbc.command, "kbc", 1),
             (layout.SYSTEM_CONTROL_A, 1, self.port92, "port92", 1),
+            (layout.COPROCESSOR_ERROR, 1, self.coprocessor, "coprocessor", 1),
+            (layout.FERR, 1, self.coprocessor.cpu, "coprocessor", 1),
             (layout.COM1, 8, self.com1, "com1", 1),
             (layout.COM2, 8, self.com2, "com2", 1),
             (layout.LPT1, 3, self.lpt1, "lpt1", 1),

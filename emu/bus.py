@@ -41,11 +41,13 @@ class BusConflict(Exception):
 
 
 class Ports:
-    """The 64 KiB of I/O ports. An unclaimed port reads all ones and swallows writes, as a floating ISA bus does."""
+    """The 64 KiB of I/O ports. An unclaimed port reads all ones and swallows writes, as a floating ISA bus does. There
+    is one more, 10000h, which no instruction reaches: the CPU itself does, as the 386 reached its coprocessor by
+    addresses above the ports (80386 Hardware Reference Manual, chapter 5)."""
 
     def __init__(self) -> None:
         self.ranges: list[Range] = []
-        self._map: list[Range | None] = [None] * 0x10000
+        self._map: list[Range | None] = [None] * 0x10001
         self._claims: list[Range] = []
         self._trace: Callable[[int, int, int, bool], None] | None = None
         self._sealed: Callable[[], None] | None = None
@@ -96,8 +98,9 @@ class Ports:
             if taken is not None:
                 raise BusConflict(f"port {port:#x} of {name} belongs to {taken.name}")
             self._map[port] = entry
-        self.ranges.append(entry)
-        self.ranges.sort(key=lambda r: r.first)
+        if first < 0x10000:  # nobody is shown what no instruction reaches
+            self.ranges.append(entry)
+            self.ranges.sort(key=lambda r: r.first)
 
     def claim(self, first: int, count: int, device: BusDevice, name: str, width: int = 1) -> None:
         """As `map`, for a range whose place the guest chooses: of it, the ports that are free."""

@@ -18,7 +18,7 @@ from emu.x86.modes import Mode, mode_of
 from emu.x86.state import CR0_PE
 
 #: How soon a state that could not be entered is looked at again, in instructions: at first, and at most.
-LOOK_FIRST, LOOK_LAST = 16, 4096
+LOOK_FIRST, LOOK_LAST = 16, 65_536
 NATIVE_NS = 1  #: what an instruction is taken to last on a vCPU that does not count them
 TOLD = 16  #: of the accesses that the emulator has answered by itself so many are told to the policy
 

@@ -15,6 +15,7 @@ from emu.machine import Machine, MachineError, MachineState
 from emu.machine_exits import LIMIT, MachineExit, MachineStop
 from emu.points import NO_LIMITS, UNBOUNDED
 from emu.progress import Watch
+from emu.record import replace
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import LockstepView, StuckView
@@ -207,8 +208,8 @@ class Debugger(Steps):
         self._action = self._request = None
         self._acting = False
         self.forget()
-        if self._passing:
-            self._pass_here()
+        if self._passing and (failures := self._pass_here().failures):
+            stop = replace(stop, text=f"{stop.text}{failures}", failed=True)
         for id in stop.breakpoints:
             if (point := self._breakpoints.get(id)) is not None and point.temporary:
                 self.remove_breakpoint(id)
@@ -236,7 +237,6 @@ class Debugger(Steps):
         if (native := config.native) is not None:
             # What a policy has learned of this run is its own.
             from emu.policies import policy_named
-            from emu.record import replace
 
             fresh = policy_named(native.policy.name, native.costs)
             config = replace(config, native=native._replace(policy=fresh))

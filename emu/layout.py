@@ -31,6 +31,7 @@ SYSTEM_CONTROL_A = 0x92  #: PS/2 system control port A: fast A20 and reset
 PIC_SLAVE = 0xA0
 DMA_HIGH = 0xC0  #: 8237A, channels 4-7, registers two ports apart
 DEBUGCON_BOCHS = 0xE9  #: Bochs "port e9 hack"
+COPROCESSOR_ERROR = 0xF0  #: a write clears IRQ 13 and asserts IGNNE#
 DEBUG_EXIT = 0xF4  #: QEMU isa-debug-exit's customary address
 IDE_SECONDARY = 0x170
 IDE_PRIMARY = 0x1F0
@@ -54,6 +55,9 @@ RESET_CONTROL = 0xCF9
 #: address map"), on which neither chipset has anything at C90h.
 BIOS_SERVICE = 0xC90
 
+#: What the CPU itself reads when it asserts FERR#, and writes when it negates it (emu/devices/coprocessor.py).
+FERR = 0x10000
+
 # IRQ inputs of the 8259 pair.
 IRQ_PIT = 0
 IRQ_KEYBOARD = 1
@@ -63,6 +67,7 @@ IRQ_FDC = 6
 IRQ_LPT1 = 7
 IRQ_RTC = 8
 IRQ_MOUSE = 12
+IRQ_COPROCESSOR = 13
 IRQ_IDE_PRIMARY = 14
 IRQ_IDE_SECONDARY = 15
 #: The timers that tick for ever, by their names on the clock.

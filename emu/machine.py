@@ -254,6 +254,15 @@ class Machine:
     ) -> MachineExit:
         """Run until `until` instructions have retired in all, or something stops it. With `skip_breakpoint` a
         breakpoint on the first instruction executed is passed over; any other one is where `passed` says True."""
+        if (transitions := self.transitions) is None:
+            return self._run(until, skip_breakpoint, passed)
+        transitions.keeps_pace(True)
+        try:
+            return self._run(until, skip_breakpoint, passed)
+        finally:
+            transitions.keeps_pace(False)
+
+    def _run(self, until: int, skip_breakpoint: bool, passed: Callable[[], bool] | None) -> MachineExit:
         executor, clock = self.executor, self.clock
         cap = self.config.slice or (1 << 62)
         while True:
@@ -319,7 +328,10 @@ class Machine:
             return MachineExit(MachineStop.DEADLOCK, detail="HLT with interrupts off")
         if self.idle is not None:
             wait = None if deadline is None else deadline - self.clock.now
-            if not self.idle(wait):
+            passed = self.idle(wait)
+            if self.transitions is not None and (late := self.transitions.lateness()):
+                self.clock.skip_to(self.clock.now + late)
+            if not passed:
                 self._stop = False
                 return MachineExit(MachineStop.REQUEST)
         elif self.board.deaf or not self.clock.can_wake(self.board.holds_back):

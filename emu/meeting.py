@@ -76,8 +76,10 @@ class Meeting(Points):
                 self.machine.request_stop()  # the run is longer than an instruction
         return self._met is None
 
-    def _pass_here(self) -> None:
-        """Those that never stop are met, if they were not at this very instant."""
+    def _pass_here(self) -> Counted:
+        """Those that never stop are met, if they were not at this very instant; they stop where they cannot be
+        evaluated."""
+        counted = Counted()
         pc, retired = self.machine.executor.linear_pc, self.machine.executor.retired
         for point in self._passing:
             if point.address == pc and point.met_at != retired:
@@ -89,7 +91,8 @@ class Meeting(Points):
                 if back:
                     point.owed = None
                 else:
-                    self._count(Counted(), point)
+                    self._count(counted, point)
+        return counted
 
     def _amid_repeats(self, point: Breakpoint, count: int) -> bool:
         """A repeated string instruction goes on that was met when it began: each of the `count` instructions retired
@@ -122,9 +125,7 @@ class Meeting(Points):
     def _breakpoint_here(self) -> Stop | None:
         """The Stop of the enabled breakpoints at the linear PC whose ignore counts are used up."""
         pc = self.machine.executor.linear_pc
-        if self._passing:
-            self._pass_here()
-        counted: Counted | None = None
+        counted: Counted | None = self._pass_here() if self._passing else None
         for point in self._breakpoints.values():
             if point.address == pc and point.enabled and point.kind is BreakKind.EXECUTE and not point.passes:
                 counted = counted or Counted()

@@ -110,9 +110,10 @@ class Points(Panel):
         self._changed(point)
 
     def set_condition(self, id: int, condition: Condition | None, action: Callable[[], None] | None = None) -> None:
-        """What the breakpoint depends on, and what it does instead of stopping."""
+        """What the breakpoint depends on, and what it does instead of stopping, at each arrival as one that passes."""
         point = self._point(id)
-        point.condition, point.action = condition, action
+        point.condition, point.action, point.passes = condition, action, action is not None
+        self._changed(point)
 
     def remove_owned(self, owner: str) -> None:
         """Remove all that front end `owner` has set."""

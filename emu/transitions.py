@@ -88,7 +88,10 @@ class Transitions(Caught):
         self.watched: Callable[[], str] = lambda: ""
         #: whether the keeper of devices is to be asked before the next instruction
         self.due: Callable[[], bool] = lambda: False
-        self._clock, self._tick = config.clock, place.tick
+        self._clock = config.clock
+        self._guest_time = place.timestamp
+        self._at = self._time = 0  # an instant on the host's clock, and the guest's time then
+        self._resumed = False
         self._amid = False  # the CPU has moved in the middle of a repeated instruction, which is no arrival at it
         self._was_native = False
 
@@ -179,6 +182,28 @@ class Transitions(Caught):
             self._shortened = True
             self.emulator.request_stop()
 
+    def keeps_pace(self, going: bool) -> None:
+        """Whether the guest's time follows the host's from now on, between runs too, where it goes by it."""
+        self._resumed = going
+        self._anchor()
+
+    def lateness(self) -> int:
+        """How far the guest's time, in ns, has fallen behind the host's since this was asked last or the guest was
+        resumed; 0 where it does not go by it. Whoever asks lets it pass."""
+        if self._clock is None:
+            return 0
+        at, time = self._at, self._time
+        self._anchor()
+        late = self._at - at - (self._time - time)
+        if late <= 0:
+            return 0
+        self._time += late
+        return late
+
+    def _anchor(self) -> None:
+        if self._clock is not None:
+            self._at, self._time = self._clock(), self._guest_time()
+
     # -- running
 
     def run(self, budget: int, *, skip_breakpoint: bool = False) -> Exit:
@@ -189,6 +214,8 @@ class Transitions(Caught):
             return self.emulator.run(budget, skip_breakpoint=skip_breakpoint)
         retired = start = self._active.retired
         end = start + budget
+        if not self._resumed:
+            self._anchor()
         if self.native and (reason := self._leaving()):
             self._go(False, reason)
             self._forget()
@@ -223,7 +250,6 @@ class Transitions(Caught):
                 return None
             budget = min(budget, self._until - before)
         self._shortened = False
-        begun = 0 if self._clock is None else self._clock()
         emulator, executed = self.emulator, -1
         try:
             exit = emulator.run(budget, skip_breakpoint=skip)
@@ -233,7 +259,7 @@ class Transitions(Caught):
                 executed = emulator.retired - before
             self.ledger.emulated += executed
             self.ledger.requests += emulator.take_kept()
-        if self._clock is not None and (late := self._clock() - begun - executed * self._tick) > 0:
+        if late := self.lateness():
             self.spent(late)
         self._catch_up()
         if exit.reason is REQUEST and self._shortened and not exit.detail and not self._stop:
@@ -277,6 +303,8 @@ class Transitions(Caught):
         if exit.elapsed:
             self.spent(exit.elapsed)
             self._elapsed += exit.elapsed
+        if late := self.lateness():
+            self.spent(late)
         if exit.cause is STOPPED:
             stop = exit.stop
             return None if stop is None or (stop.reason is BUDGET and vcpu.counts) else stop

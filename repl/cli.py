@@ -62,7 +62,7 @@ def _machine_options(parser: Declares) -> None:
         "PIT, LAPIC, I/O APIC): userspace, as all other devices (the default), or hypervisor, to which the emulator "
         "submits the guest's accesses (docs/bridge.md)")  # fmt: skip
     add("--missed-ticks", metavar="FATE", help="what becomes of ticks of a PIT in kvm that a late guest has not taken: "
-        "dropped, as on a PC (the default), or kept, each to come behind the one before")  # fmt: skip
+        "dropped, as on a PC (the default), or kept, each to come behind the one before, as in xen always")  # fmt: skip
     add("--clock", default="virtual", metavar="NAME", help="what the guest's time follows: virtual, which is the "
         "instructions run (10 ns each); with --hypervisor kvm or xen also host, the host's clock")  # fmt: skip
     add("--serial", default="null", metavar="TO", help="COM1: null (default), stdio or a file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import shlex
 import shutil
 import signal
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,7 @@ class Gdb:
         self.connected = False
         self._token = 0
         self._pending: deque[dict[str, Any]] = deque()
+        self._rest = b""  # of a line that has not come whole
         command = ["gdb", "-q", "-nx", "--interpreter=mi3", *arguments]
         self._controller: GdbController = GdbController(command, time_to_check_for_additional_output_sec=0.001)
         for setting in ("pagination off", "confirm off", "width 0", "height 0", "style enabled off"):
@@ -244,11 +246,34 @@ class Gdb:
             self.running = True
         return str(record["payload"]) if kind in ("console", "target", "log") else ""
 
+    def _records(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """What gdb has said, waited for so long. Read line by line, as pygdbmi's own reader loses all that it has read
+        where it cannot take one line apart: `=traceframe-changed,end`, by which gdb says that a trace is left."""
+        from pygdbmi.gdbmiparser import parse_response, response_is_finished
+
+        process = self._controller.gdb_process
+        if process is None or process.stdout is None or process.stderr is None:
+            return
+        ready = select.select([process.stdout, process.stderr], [], [], seconds)[0]
+        if process.stderr in ready:
+            process.stderr.read()  # nothing of gdb's in this mode, and room for what it starts
+        if process.stdout not in ready:
+            return
+        *lines, self._rest = (self._rest + (process.stdout.read() or b"")).split(b"\n")
+        for line in lines:
+            text = line.decode("utf-8", "replace")
+            if not text or response_is_finished(text):
+                continue
+            try:
+                yield parse_response(text)
+            except TypeError:
+                yield {"type": "notify", "message": text, "payload": None, "token": None}
+
     def _next(self, deadline: float, awaited: str) -> dict[str, Any]:
         while not self._pending:
             process = self._controller.gdb_process
             gone = process is None or process.poll() is not None
-            self._pending.extend(self._controller.get_gdb_response(0.1, raise_error_on_timeout=False))
+            self._pending.extend(self._records(0.1))
             if self._pending:
                 break
             if gone:

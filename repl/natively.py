@@ -99,7 +99,13 @@ def keeper_of(options: argparse.Namespace, native: NativeConfig | None) -> Calla
     place, ticks = choose("--devices-in", options.devices_in, (USERSPACE, HYPERVISOR)), options.missed_ticks
     if ticks is not None:
         choose("--missed-ticks", ticks, (DROPPED, KEPT))
-        if place == USERSPACE or options.hypervisor != KVM:
+        if place == HYPERVISOR and options.hypervisor == XEN:
+            if ticks == DROPPED:
+                raise UsageError(
+                    f"--missed-ticks {DROPPED} is not for {XEN}: its domain keeps ticks that a guest has missed, as "
+                    "Xen would else drop those of each move of the vCPU too"
+                )
+        elif place == USERSPACE or options.hypervisor != KVM:
             raise UsageError(
                 f"--missed-ticks {ticks} is for a PIT that goes by the host's clock: it needs --hypervisor {KVM} "
                 f"--devices-in {HYPERVISOR}"

@@ -15,7 +15,7 @@ from emu.debugger import Debugger
 from emu.machine import Machine, MachineConfig, build_machine
 from emu.media import Disk
 from emu.stops import Stop, StopKind
-from emu.worker import Worker
+from emu.worker import Worker, WorkerClosed
 from repl.machine_options import BUILD_FAILURES, input_files, machine_config
 from repl.options import UsageError, parse_count
 from repl.outcome import STATUS_BUDGET, STATUS_DIED, STATUS_OK, notice
@@ -74,9 +74,14 @@ class Rig:
         from xenbridge.signals import Signals
 
         signals = Signals()
-        keeper.wake = lambda: self.worker.post(lambda: None)
+        keeper.wake = self._wake
         signals.add(descriptor, keeper.ring, keeper.flags)
         return signals
+
+    def _wake(self) -> None:
+        """Have the machine look at its keeper. An interrupt that comes while it is being closed is nobody's."""
+        with contextlib.suppress(WorkerClosed):
+            self.worker.post(lambda: None)
 
     @functools.cached_property
     def session(self) -> Session:
@@ -88,7 +93,9 @@ class Rig:
 
     @functools.cached_property
     def _monitor_session(self) -> Session:
-        return self.session.shared(may_resume=False, resumed_by="gdb")
+        from repl.session import MONITOR
+
+        return self.session.shared(may_resume=False, resumed_by="gdb", owner=MONITOR)
 
     @functools.cached_property
     def _look_session(self) -> Session:
@@ -233,6 +240,7 @@ def _load_xen(rig: Rig, name: str) -> None:
 def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
     """Serve gdb on the rig, and say where on stderr. Returns the address as gdb takes it. Raises UsageError when it
     cannot be had."""
+    from repl.session import MONITOR
     from stub.serve import serve_debugger
     from stub.server import STDIO, ServerError
 
@@ -244,6 +252,7 @@ def serve(rig: Rig, address: str, *, announce: bool = True) -> str:
             run_command=rig.monitor,
             look_command=rig.look,
             on_kill=rig.killed,
+            on_left=lambda: rig.debugger.remove_owned(MONITOR),
             on_error=lambda error: notice(f"in the gdb server: {type(error).__name__}: {error}"),
         )
         shown = server.start()

@@ -21,6 +21,8 @@ from repl.symbols import SymbolError, Symbols
 
 T = TypeVar("T")
 
+#: Whose breakpoints are whose, as `breaks` names it: the prompt's, and those of gdb's `monitor`.
+PROMPT, MONITOR = "prompt", "monitor"
 #: What a command may fail with: each is one sentence for the user.
 FAILURES = (CommandError, ExpressionError, DebuggerError, MemoryUnavailable, SymbolError, OSError)
 
@@ -37,7 +39,7 @@ class Session:
 
     `waits`: a command that makes the guest run returns when it has stopped (scripts); otherwise at once (the prompt,
     which announces stops when they come). Where `may_resume` is false, `resumed_by` says who runs the guest. Where
-    `may_change` is false, only commands that look are for here.
+    `may_change` is false, only commands that look are for here. Breakpoints set here are `owner`'s.
     """
 
     def __init__(
@@ -50,22 +52,24 @@ class Session:
         may_resume: bool = True,
         may_change: bool = True,
         resumed_by: str = "",
+        owner: str = PROMPT,
         symbols: Symbols | None = None,
         snapshots: Snapshots | None = None,
     ) -> None:
         self.debugger, self.worker, self.table = debugger, worker, table
         self.waits, self.may_resume, self.resumed_by = waits, may_resume, resumed_by
         self.may_change = may_change
+        self.owner = owner
         self.symbols = symbols or Symbols()
         self.snapshots = snapshots or Snapshots()
         self.scope = DebuggerScope(debugger, self.symbols)
         self.examined = ("x", 0)  #: format and unit `x` used last; unit 0: not yet
 
-    def shared(self, *, may_resume: bool, resumed_by: str, may_change: bool = True) -> Session:
+    def shared(self, *, may_resume: bool, resumed_by: str, may_change: bool = True, owner: str = PROMPT) -> Session:
         """A session for another front end of the same machine, with the same symbols and snapshots."""
         return Session(
             self.debugger, self.worker, self.table, may_resume=may_resume, may_change=may_change, resumed_by=resumed_by,
-            symbols=self.symbols, snapshots=self.snapshots,
+            owner=owner, symbols=self.symbols, snapshots=self.snapshots,
         )  # fmt: skip
 
     def call(self, work: Callable[[], T]) -> T:

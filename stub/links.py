@@ -28,6 +28,8 @@ LINGER_MS = 2
 _SENDING = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 #: struct timeval (socket(7), SO_RCVTIMEO): seconds and microseconds, each a long.
 _TIMEVAL = struct.Struct("ll")
+#: Of tcp(7): seconds of silence, seconds between two probes, probes: a host that has gone is missed in 2 minutes.
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
 
 
 class ServerError(Exception):
@@ -99,6 +101,9 @@ class SocketLink:
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE.items():  # named so on Linux; elsewhere the system's own times hold
+                if hasattr(socket, option):
+                    connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         self._socket = connection
         self._exchanger = None if library is None else Exchanger(library, connection.fileno(), CHUNK)
 

@@ -19,15 +19,16 @@ def serve_debugger(
     run_command: Callable[[str], str] | None = None,
     look_command: Callable[[str], str] | None = None,
     on_kill: Callable[[], None] = lambda: None,
+    on_left: Callable[[], None] = lambda: None,
     on_error: Callable[[BaseException], None] = lambda error: None,
     pipes: tuple[int, int] = (0, 1),
 ) -> Server:
     """A server at `address` (see `stub.server.parse_address`), not started yet: `start` gives gdb's form of it.
 
     `run_command` runs a `monitor` command and returns its output; it is called on a thread of its own, and what it
-    raises is shown to the person. `look_command` is the same for clients that only look. `on_kill` is called on the
-    machine's thread when a client has killed the guest; `on_error` for what went wrong inside. Raises ServerError for
-    an address that makes no sense.
+    raises is shown to the person. `look_command` is the same for clients that only look. On the machine's thread are
+    called `on_kill`, when a client has killed the guest, and `on_left`, when the one that has it leaves. `on_error` is
+    told what went wrong inside. Raises ServerError for an address that makes no sense.
     """
     target = DebuggerTarget(debugger, worker, on_kill=on_kill)
 
@@ -38,6 +39,7 @@ def serve_debugger(
             compressed=compressed,
             on_error=on_error,
             on_output=on_output,
+            on_left=on_left,
         )
 
     def make_onlooker(compressed: bool, on_output: Callable[[], None]) -> Session:

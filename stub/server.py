@@ -1,5 +1,5 @@
-"""Serves gdb on TCP, a Unix socket or a pair of pipes, in its own thread. The first client has the target; those that
-come while it is there look on.
+"""Serves gdb on TCP, a Unix socket or a pair of pipes, in its own thread. The first client has the target, or the next
+where that one says nothing; those that come while it is there look on.
 
 Bytes that come in are handled by the session on the thread that owns the target (`call` gets them there); what it has
 to say is sent from there at once, and by the server's thread later when the client is slow. Nothing a client does can
@@ -35,6 +35,16 @@ MAX_REFUSED = 8
 
 #: Makes a session: (compressed, on_output) to it.
 SessionFactory = Callable[[bool, Callable[[], None]], Session]
+
+
+def _silent(connection: Connection) -> bool:
+    """It has said nothing that is a packet, and nothing waits to be read."""
+    session = connection.session
+    if session is None or not session.silent:
+        return False
+    poll = select.poll()
+    poll.register(connection.link.fileno(), _READ)
+    return not poll.poll(0)
 
 
 class Server:
@@ -238,6 +248,7 @@ class Server:
     def _look_on(self, link: Link, make: SessionFactory) -> None:
         connection = Connection(link, self._waker.wake)
         connection.session = make(False, connection.flush_and_wake)
+        connection.session.vacate(lambda: self._connection is None)
         self._onlookers.append(connection)
         self._count()
 
@@ -266,6 +277,8 @@ class Server:
         if accepted is None:
             return
         link, name = accepted
+        if self._connection is not None and _silent(self._connection):
+            self._disconnect(self._connection)  # whoever speaks has the target
         if self._connection is None:
             self._welcome(link, lambda: self._connect(link, name))
             return

@@ -25,6 +25,7 @@ from stub.handlers import base, breakpoints, onlooker, resume, trace
 from stub.handlers.base import Answer, Context, Gone, Monitor, Running, Silent, Stays, Stopped, error_text, thread_of
 from stub.handlers.every import ALL_HANDLERS
 from stub.meanings import Meanings
+from stub.offers import offers
 from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Packet
 from stub.refusals import refusal
 from stub.remembered import HeldAnswers
@@ -53,12 +54,6 @@ class Close:
 Event = RunCommand | Close
 
 
-def _let_go(context: Context) -> None:
-    """What ends with its client."""
-    breakpoints.remove_all(context)
-    trace.abandoned(context)
-
-
 def _ignore(error: Exception) -> None:
     """The default of `on_error`."""
 
@@ -75,11 +70,12 @@ class Session(Voice):
         looks_on: bool = False,
         on_error: Callable[[Exception], None] = _ignore,
         on_output: Callable[[], None] = lambda: None,
+        on_left: Callable[[], None] = lambda: None,
     ) -> None:
         """`has_runner`: RunCommand events are served. `compressed`: run-length encode replies (worth it on slow links).
         `looks_on`: another client has the target; this one sees it, and changes and stops nothing.
         `on_error` is told of an exception in a handler, which the client sees as an error reply. `on_output` is told of
-        output that no input has called for: a stop reply."""
+        output that no input has called for: a stop reply. `on_left`: what the client has inserted goes."""
         super().__init__(compressed=compressed)
         self.target = target
         self.state = State.NEW
@@ -98,7 +94,8 @@ class Session(Voice):
         self._answers = HeldAnswers()
         self._ahead = Ahead()
         self._looked = False  # the packet that is answered changes nothing
-        self._context = Context(target, self._supported, _let_go, has_runner)
+        self._on_left = on_left
+        self._context = Context(target, self._supported, self._let_go, has_runner)
         self._context.printed = self.printed
         self._context.looks_on = looks_on
         self._behind = State.STOPPED  #: what follows MONITOR
@@ -189,6 +186,15 @@ class Session(Voice):
         return answer
 
     @property
+    def silent(self) -> bool:
+        """The client has not said anything yet that is a packet."""
+        return self.state is _NEW
+
+    def vacate(self, vacant: Callable[[], bool]) -> None:
+        """A client that looks on is told with each refusal whether it could have the target now, if it came again."""
+        self._context.vacant = vacant
+
+    @property
     def owes(self) -> bool:
         """The client waits for a stop, or has been told of one and has not said that it knows (non-stop mode)."""
         unseen = self._context.non_stop and self._context.unseen
@@ -275,11 +281,17 @@ class Session(Voice):
             self._move(State.CLOSED)
             self.target.set_listener(None)
             self._context.release()
-            if self._killed and isinstance(self.target, Kills):
+            if self._killed and offers(self.target, Kills):
                 self._killed = False
                 self.target.kill()
 
     # -- inside
+
+    def _let_go(self, context: Context) -> None:
+        """What ends with its client."""
+        breakpoints.remove_all(context)
+        trace.abandoned(context)
+        self._on_left()
 
     def _supported(self, context: Context) -> str:
         features = tuple(f for handler in self._handlers.values() for f in handler.features(context))
@@ -350,7 +362,7 @@ class Session(Voice):
                 if refused is not None:
                     # One that looks on waits, whether the guest runs or not, and it cannot interrupt it.
                     waits = self._looks_on and self.state is _RUNNING
-                    return error_text(onlooker.REFUSAL) if waits else refused
+                    return error_text(onlooker.refusal(self._context)) if waits else refused
             if self._looks_on:
                 with thread_of(self._context):
                     return onlooker.answer(self._context, message, handler)

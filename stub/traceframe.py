@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stub.offers import offers
 from stub.target import Description, HasMemory, HasRegisters, Register, TargetError
 from stub.trace_target import Traces
 from stub.tracing import Experiment, Frame
@@ -22,7 +23,7 @@ class ShownFrame:
         """Of the mode that the frame was collected in, where its registers say so."""
         if self._frame.registers is not None:
             return self._target.describe_snapshot(self._frame.registers)
-        assert isinstance(self._target, HasRegisters)
+        assert offers(self._target, HasRegisters)
         return self._target.describe()
 
     def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
@@ -47,7 +48,7 @@ class ShownFrame:
         if not length or (found := self._frame.read(address, length)):
             return found if length else b""
         for start, end in self._experiment.read_only:
-            if start <= address < end and isinstance(self._target, HasMemory):
+            if start <= address < end and offers(self._target, HasMemory):
                 return self._target.read_memory(address, min(length, end - address))
         raise TargetError(f"{address:#x}: not collected in this trace frame")
 

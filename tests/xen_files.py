@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from emu.x86.state import CpuState, Segment
@@ -49,3 +49,16 @@ def dump_core(**changes: Any) -> bytes:
     parsed = core.parse_core(data)
     parsed.vcpus[0].update(changes)
     return core.rebuild(data, parsed)
+
+
+def with_records(change: Callable[[tuple[hvm.Record, ...]], Iterable[hvm.Record]]) -> bytes:
+    """The sample's stream, its context's records as `change` gives them."""
+    data = sample("s_stream.bin")
+    parsed = stream.parse_stream(data)
+    out = stream.build_headers(4, 17)
+    for record in parsed.records:
+        body = record.body(data)
+        if record.type == stream.HVM_CONTEXT:
+            body = hvm.build_context(tuple(change(hvm.parse_context(body))))
+        out += stream.build_record(record.type, body)
+    return out

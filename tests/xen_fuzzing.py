@@ -1,7 +1,8 @@
 """Bad files of Xen by number, and what is done with each: whatever a file holds, it is looked at, or refused in place.
 
-A case is a file of a real Xen, or one that xl wrote round it, that was cut off, changed in bits, numbers or records, or
-made longer. The same number is the same case everywhere. `python tests/xen_fuzzing.py FIRST COUNT` runs some.
+A case is a file of a real Xen, one that xl wrote round it, or a stream of v2e's own, that was cut off, changed in bits,
+numbers or records, or made longer. The same number is the same case everywhere.
+`python tests/xen_fuzzing.py FIRST COUNT` runs some.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if __name__ == "__main__":
 from emu.inspector import DebuggerError
 from emu.onlooker import Onlooker
 from emu.subject import MemoryUnavailable
+from xen_own import own_streams, with_pages
 from xen_samples import sample
 from xenbridge.wire import hvm, stream, xl
 from xenbridge.wire.errors import WireError
@@ -43,14 +45,9 @@ def seeds() -> tuple[bytes, ...]:
     """Whole files. The stream is there once with all its pages, and more often with one, so that what is changed is
     more often what is parsed."""
     context, core, whole = (sample(name) for name in ("s_hvmctx.bin", "s_dump.core", "s_stream.bin"))
-    parsed = stream.parse_stream(whole)
-    frame, at = next(iter(parsed.pages.items()))
-    small = stream.build_headers(4, 17) + stream.build_record(stream.STATIC_DATA_END)
-    small += b"".join(stream.build_pages([(frame, whole[at : at + 4096])]))
-    for record in parsed.records:
-        if record.type not in (stream.STATIC_DATA_END, stream.PAGE_DATA):
-            small += stream.build_record(record.type, record.body(whole))
-    return context, core, whole, small, small, small, xl.build_xl(b'{"c_info":{}}', small, ((2, bytes(8) + b"device"),))
+    small = with_pages(whole, {next(iter(stream.parse_stream(whole).pages))})
+    wrapped = xl.build_xl(b'{"c_info":{}}', small, ((2, bytes(8) + b"device"),))
+    return context, core, whole, small, small, small, wrapped, *own_streams()
 
 
 def in_records(records: Iterable[hvm.Record]) -> Iterator[int]:

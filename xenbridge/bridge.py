@@ -90,7 +90,8 @@ class Bridge(Protocol):
         it can, the hypervisor prioritises what is pending, acknowledges it and makes the descriptor readable."""
 
     def take(self) -> int | None:
-        """The vector that has been acknowledged and is to be delivered next, or None. It is given once."""
+        """The vector that has been acknowledged and is to be delivered next, the one that was looked at last, or None.
+        It is given once."""
 
     def give_back(self, *, halted: bool = False) -> None:
         """The vCPU runs natively again, from the registers it has been given meanwhile; `halted`: in HLT. An interrupt
@@ -116,7 +117,9 @@ class MachineBridge(Bridge, Protocol):
         Raises BridgeError for another."""
 
     def look(self) -> int | None:
-        """What `take` would give now, which waits on."""
+        """What `take` gives now, which waits on. The owner decides it anew: what was acknowledged before gives way to a
+        higher one that has come meanwhile, for which the descriptor has become readable again, and is requested as if
+        it had not been. What has been delivered must have been taken."""
 
     def put_back(self) -> None:
         """The interrupt that has been acknowledged and not taken is pending again, as if it had not been: for a guest

@@ -47,7 +47,12 @@ ACPI_PORTS, ACPI_OLD, ACPI_NEW = 19, 0x1F40, 0xB000
 #: Registers of a UART by their offset (NS16550A data sheet, table II), and what of their state is kept.
 DATA, IER, FCR, LCR, MCR, SCR = 0, 1, 2, 3, 4, 7
 _UART: Final = ("ier", "fcr", "lcr", "mcr", "scr", "divisor")
-_EXTERNAL, _NMI = 0, 2  #: types of a pending event
+_EXTERNAL, _NMI, _EXCEPTION = 0, 2, 3  #: types of a pending event
+#: Exceptions that an instruction raises again when it is executed again, as nothing of it was carried out: faults, and
+#: #DF, whose first fault comes again (SDM vol. 3A, 6.5 and table 6-1).
+_FAULTS: Final = frozenset((0, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19, 21))
+#: #BP and #OF, which SVM gives as exceptions.
+_BY_INSTRUCTIONS: Final = frozenset((3, 4))
 #: What is not carried over, of a machine of each kind.
 LEFT_OUT: Final = (
     "Xen's records have no place for the display, keyboard, mouse, disks, diskettes, the parallel port, DMA, "
@@ -212,7 +217,11 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
 
 def _give_back(machine: Machine, vector: int, kind: int) -> Iterator[str]:
     """The event that was on its way into the CPU, when the devices have driven their lines: a line that falls takes its
-    request with it. Gives what is lost."""
+    request with it. Gives what is lost, or may be.
+
+    Of an exception or INT n, INT3 and INTO the instruction is executed again: RIP is still at it, as neither VT-x nor
+    SVM moves it when the delivery is broken off. Xen itself leaves those of INT instructions out, saved or loaded
+    (hvm_event_needs_reinjection, xen/arch/x86/hvm/hvm.c)."""
     if kind == _EXTERNAL:
         pic, chipset = machine.board.pic, machine.board.chipset
         lines, apic = pic.save(), None if chipset is None else chipset.lapic.save()
@@ -223,8 +232,13 @@ def _give_back(machine: Machine, vector: int, kind: int) -> Iterator[str]:
             chipset.lapic.restore(apic)
         pic.restore(lines)
         machine.pin.update()
-    elif kind != _NMI:
-        yield f"event {vector:#04x} of type {kind} was on its way into the CPU, and is not delivered"
+    elif kind == _EXCEPTION and vector in _FAULTS:
+        cpu = machine.cpu_state()
+        yield (f"exception {vector:#04x} was on its way into the CPU: the instruction at {cpu.cs.selector:04x}:"
+               f"{cpu.rip:x} is executed again, and raises it if it was the one that did")  # fmt: skip
+    elif kind == _EXCEPTION and vector not in _BY_INSTRUCTIONS:
+        yield (f"exception {vector:#04x} was on its way into the CPU, and is not delivered: no instruction raises it "
+               "again")  # fmt: skip
 
 
 def _absent(records: tuple[Record, ...], cpu: int) -> Iterator[str]:

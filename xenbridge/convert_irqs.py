@@ -222,7 +222,7 @@ def lapic_records(state: lapic.State, current: int, ppr: int) -> list[Record]:
 
 def give_back(vector: int, pic: pic8259.State | None, apic: lapic.State | None) -> bool:
     """An interrupt that was acknowledged and not yet delivered becomes a request again. False where none of the
-    controllers has it in service."""
+    controllers has it in service, or would not have it because it ends it by itself (automatic EOI)."""
     if apic is not None and apic.isr >> vector & 1:
         apic.isr &= ~(1 << vector)
         apic.irr |= 1 << vector
@@ -231,12 +231,14 @@ def give_back(vector: int, pic: pic8259.State | None, apic: lapic.State | None) 
         return False
     for chip in (pic.master, pic.slave):
         bit = 1 << (vector & 7)
-        if vector & 0xF8 == chip.icw2 & 0xF8 and chip.isr & bit:
+        if vector & 0xF8 == chip.icw2 & 0xF8 and (chip.isr & bit or chip.icw4 & ICW4_AEOI):
             chip.isr &= ~bit
             _request(chip, bit)
             # Two acknowledges made one: the slave's INT is the master's request again, or nothing asks it ever more.
-            if chip is pic.slave and not (pic.master.icw4 & ICW4_SFNM and chip.isr):
-                pic.master.isr &= ~(1 << CASCADE)
+            if chip is pic.slave:
+                # In special fully nested mode it may have been in service before, for another of the slave's.
+                if not (pic.master.icw4 & ICW4_SFNM and chip.isr):
+                    pic.master.isr &= ~(1 << CASCADE)
                 pic.master.inputs |= 1 << CASCADE  # which the slave's INT holds
                 pic.master.edges |= 1 << CASCADE
             return True

@@ -2,7 +2,9 @@
 
 The machine's buses have something that submits; its devices drive the hypervisor's lines; what the hypervisor has
 acknowledged for the guest is what INTR asks for. An interrupt comes as a signal: `ring` stops the machine before its
-next instruction, where it is looked at, and the engine delivers it when IF, shadow and priority allow. A guest that
+next instruction, where it is looked at, and the engine delivers it when IF, shadow and priority allow. While the guest
+accesses what the hypervisor keeps, as a handler does several times, no interrupt is listened for: each access would
+have to call the vCPU back from its wait, which takes ten times as long as the access. A guest that
 turns its interrupts off before has it put back as soon as it looks at its controllers, or changes them.
 """
 
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from emu.bus import BusDevice
-from emu.clock import Clock
+from emu.clock import Clock, Timer
 from emu.devices.ioapic import IoApic
 from emu.devices.lapic import Lapic, Message
 from emu.devices.pic8259 import Pic8259Pair
@@ -29,6 +31,8 @@ from xenbridge.mirrors import MirroredIoApic, MirroredLapic, MirroredPic, Mirror
 from xenbridge.submitted import Submitted
 
 _STATE_BITS = 15
+#: First ports of devices that no acknowledge shows in: the 8254 and port 61h.
+TIMER_PORTS = (0x40, 0x61)
 
 
 class BridgeKeeper(Keeper):
@@ -37,6 +41,8 @@ class BridgeKeeper(Keeper):
     hypervisor: ClassVar[bool] = True
     restorable: ClassVar[bool] = False
     foreseen: ClassVar[bool] = False
+    #: ns of the guest's time from an access, or an interrupt taken, until the next one is listened for; 0: at once
+    pause: ClassVar[int] = 20_000
 
     def __init__(self, bridge: MachineBridge) -> None:
         self.bridge = bridge
@@ -49,6 +55,7 @@ class BridgeKeeper(Keeper):
         #: would have the event, and the engine would never hear of it.
         self._waiting: int | None = None
         self._due = ctypes.c_uint8()
+        self._pause: Timer | None = None  # armed while no interrupt is listened for
 
     @property
     def due(self) -> bool:  # type: ignore[override]
@@ -74,6 +81,8 @@ class BridgeKeeper(Keeper):
     def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None) -> Pit8254:
         """See Keeper. It drives nothing: the hypervisor's does."""
         self._mirrors.clock = clock
+        if self.pause:
+            self._pause = clock.timer("bridge", self._paused)
         return MirroredPit(clock, self._mirrors)
 
     def port61(self, pit: Pit8254, clock: Clock) -> Port61:
@@ -82,7 +91,8 @@ class BridgeKeeper(Keeper):
 
     def ports(self, first: int, device: BusDevice) -> BusDevice:
         """See Keeper."""
-        return Submitted(Type.PIO, first, self._exchange, lambda address, size: device.peek(address - first, size))
+        exchange = self._exchange_with_timer if first in TIMER_PORTS else self._exchange
+        return Submitted(Type.PIO, first, exchange, lambda address, size: device.peek(address - first, size))
 
     def memory(self, first: int, device: BusDevice) -> BusDevice:
         """See Keeper."""
@@ -102,16 +112,41 @@ class BridgeKeeper(Keeper):
     # -- requests
 
     def _exchange(self, raw: bytes) -> bytes:
+        return self._exchanged(raw, controller=True)
+
+    def _exchange_with_timer(self, raw: bytes) -> bytes:
+        return self._exchanged(raw, controller=False)
+
+    def _exchanged(self, raw: bytes, *, controller: bool) -> bytes:
+        """`controller`: what has been acknowledged shows in the device, or the access may change it."""
         assert self._pin is not None
         self._pin.settle()
         try:
-            self.bridge.put_back()
+            self._hush()
+            if controller:
+                self.bridge.put_back()
             answer = self.bridge.exchange(raw)
         except BridgeError as error:
             return self._lost(error, raw)
         self.keep_time()
         self._look()
         return answer
+
+    def _hush(self) -> None:
+        """Listen for no interrupt for a while. What comes meanwhile waits in the hypervisor's controllers. Raises
+        BridgeError."""
+        pause = self._pause
+        if pause is not None and pause.deadline is None:
+            assert self._mirrors.clock is not None
+            pause.arm(self._mirrors.clock.now + self.pause)
+            self.bridge.listen(False)
+
+    def _paused(self, now: int) -> None:
+        """The while is over."""
+        try:
+            self.bridge.listen(True)
+        except BridgeError as error:
+            self.failed(f"the devices in the hypervisor are lost: {error}")
 
     def _lost(self, error: BridgeError, raw: bytes) -> bytes:
         """The hypervisor does not answer: as where nothing is, and the machine ends."""
@@ -157,7 +192,9 @@ class BridgeKeeper(Keeper):
         vector, self._waiting = self._waiting, None
         assert vector is not None, "the engine delivers what waits"
         try:
+            # In this order: what came for a vCPU that is called back may take the place of one that is not taken.
             self.bridge.take()
+            self._hush()
         except BridgeError as error:
             self.failed(f"the devices in the hypervisor are lost: {error}")
         return vector

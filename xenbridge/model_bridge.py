@@ -38,8 +38,9 @@ LINES: Final = 24
 MOST_BEHIND: Final = 20_000_000  #: ns of its own time that the hypervisor makes up for at once
 IOAPIC_TIMER: Final = 2  #: the input that line 0 is wired to (MultiProcessor Specification 1.4, table 5-1)
 _TOLD: Final = b"\1"
-#: What an acknowledge changes of a chip: ISR, and the latches of edges.
-_Chip = tuple[ChipState, int, int]
+#: What an acknowledge has changed of a chip: bits that it set in ISR, latches of edges that it cleared, and the lowest
+#: priority as it was.
+_Chip = tuple[ChipState, int, int, int]
 
 
 class _Door:
@@ -89,8 +90,10 @@ class ModelBridge:
         pin.connect(lapic, self._door)
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._vector: int | None = None
-        self._before: tuple[list[_Chip], int, int] | None = None
+        self._before: tuple[list[_Chip], int] | None = None
+        self._heard: int | None = None  # what INTR asked for beside the vector in hand when it was last looked at
         self._borrowed = self._wanted = self._ends = False
+        self._rests = False  # behind a put-back nothing is acknowledged until it is asked for something
         self._halted = False
         clock.on_replan = self._changed_if_held
         self._thread = threading.Thread(target=self._time, name="v2e-model-bridge", daemon=True)
@@ -165,7 +168,7 @@ class ModelBridge:
         with self._lock:
             if self._borrowed:
                 raise BridgeError("the vCPU has been borrowed already")
-            self._borrowed, self._wanted = True, False
+            self._borrowed, self._wanted, self._rests = True, False, False
 
     def give_back(self, *, halted: bool | None = None) -> None:
         """See Bridge. This hypervisor's CPU is not here: an interrupt that is not taken is put back."""
@@ -191,6 +194,7 @@ class ModelBridge:
             self._run_due()
             answer = self._devices.exchange(raw)
             self.requests += 1
+            self._rests = False
             self._hear()
         return answer
 
@@ -220,30 +224,70 @@ class ModelBridge:
     def listen(self, on: bool) -> None:
         """See Bridge."""
         with self._lock:
-            self._wanted = on
+            self._wanted, self._rests = on, False
             self._catch_up()
 
     def _hear(self) -> None:
-        """Acknowledge what is asked for, where that is wanted and nothing waits to be taken."""
-        if not (self._borrowed and self._wanted) or self._vector is not None or self._door.asked is None:
+        """Acknowledge what is asked for, where that is wanted and nothing waits to be taken. Where something does, what
+        INTR asks for beside it may have come meanwhile and come first, which the next look decides."""
+        if self._rests or not (self._borrowed and self._wanted):
             return
-        states = [chip.state for chip in self._pic.chips]
-        chips = [(s, s.isr, s.edges) for s in states]
-        lapic = self._lapic.save()
-        self._vector = self._door.taken = self._door.asked
-        self._before = chips, lapic.isr, lapic.irr
-        self._pin.settle()
-        self.events += 1
+        asked = self._door.asked if self._vector is None else self._beside()
+        if self._vector is None:
+            if asked is None:
+                return
+            self._acknowledge(asked)
+            self.events += 1
+        else:
+            if asked == self._heard:
+                return
+            self._heard = asked
+            if asked is None:
+                return
         os.write(self._writer, _TOLD)
+
+    def _acknowledge(self, vector: int) -> None:
+        """Take what INTR asks for, and keep what that changes. What is asked for behind it waits for its turn."""
+        before = [(s.isr, s.edges, s.lowest) for s in (chip.state for chip in self._pic.chips)]
+        isr = self._lapic.save().isr
+        self._vector = self._door.taken = vector
+        self._pin.settle()
+        states = [chip.state for chip in self._pic.chips]
+        chips = [
+            (s, s.isr & ~served, edges & ~s.edges, lowest)
+            for s, (served, edges, lowest) in zip(states, before, strict=True)
+        ]
+        self._before = chips, self._lapic.save().isr & ~isr
+        self._heard = self._beside()
+
+    def _beside(self) -> int | None:
+        """What is asked for beside the vector in hand: by INTR, or by the slave where the cascade of that vector's own
+        acknowledge holds it back."""
+        if self._door.asked is not None or self._before is None:
+            return self._door.asked
+        (_, master, *_), (_, slave, *_) = self._before[0]
+        return self._pic.chips[1].request() if master and slave else None
+
+    def _wake(self) -> None:
+        """What has come since a put-back is heard now."""
+        if self._rests:
+            self._rests = False
+            self._hear()
 
     def look(self) -> int | None:
         """See MachineBridge."""
         with self._lock:
+            self._wake()
+            if self._vector is not None and self._beside() is not None:
+                self._unacknowledge()
+                if self._door.asked is not None:
+                    self._acknowledge(self._door.asked)
             return self._vector
 
     def take(self) -> int | None:
         """See Bridge."""
         with self._lock:
+            self._rests = False
             self._catch_up()
             vector = self._vector
             if vector is not None:
@@ -257,20 +301,27 @@ class ModelBridge:
             os.read(self._reader, 64)
 
     def put_back(self) -> None:
-        """See MachineBridge."""
+        """See MachineBridge. Nor is another acknowledged before the access that it is for, in whose place an EOI would
+        end that."""
         with self._lock:
-            if self._vector is None or self._before is None:
-                return
-            chips, isr, irr = self._before
-            for state, in_service, edges in chips:
-                if served := state.isr & ~in_service:
-                    state.isr &= ~served
-                    state.edges |= edges & served
+            self._rests = True
+            if self._vector is not None:
+                self._unacknowledge()
+                self._forget()
+
+    def _unacknowledge(self) -> None:
+        """What was acknowledged last is requested again; INTR asks for it, or for what comes before it."""
+        assert self._before is not None
+        self._vector = None
+        chips, vectors = self._before
+        for state, in_service, edges, lowest in chips:
+            state.isr &= ~in_service
+            state.edges |= edges
+            state.lowest = lowest
+        if vectors:
             lapic = self._lapic.save()
-            if served := lapic.isr & ~isr:
-                self._lapic.restore(replace(lapic, isr=lapic.isr & ~served, irr=lapic.irr | irr & served))
-            self._forget()
-            self._pic.set_irq(CASCADE, False)  # the slave's INT is looked at anew, and INTR driven
+            self._lapic.restore(replace(lapic, isr=lapic.isr & ~vectors, irr=lapic.irr | vectors))
+        self._pic.set_irq(CASCADE, False)  # the slave's INT is looked at anew, and INTR driven
 
     def close(self) -> None:
         """See MachineBridge."""

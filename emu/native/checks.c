@@ -39,6 +39,7 @@ struct record {
     uint8_t branch, condition, rm, fetch, input, operand_size, bits, stack_bits, count, undefined;
     uint8_t aligned, relative; /* the first reference is to be at a multiple of 16; RIP is added to it */
     uint8_t keeps; /* no general register is written */
+    uint8_t fcmov; /* 1 more than the number of its register, 0 for other instructions */
     uint32_t displacement, address_mask;
     struct reference references[];
 };
@@ -187,6 +188,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->branch = BRANCH_NONE;
     r->relative = in->relative;
     r->keeps = (uint8_t)keeps_registers(in);
+    r->fcmov = is_fcmov(in) && !(flags & (HF_EM | HF_TS)) ? in->rm % 8 + 1 : 0;
     r->undefined = (uint8_t)is_undefined(in, r->engine->denied);
     r->aligned = r->engine->checked && !refused && wants_alignment(in, r->engine->denied);
     r->fetch = r->input = r->count = 0;
@@ -295,7 +297,7 @@ static void emit(engine *e, void *tcg, uint64_t pc)
 
     r->engine = e;
     r->pc = here;
-    r->keeps = 0;
+    r->keeps = r->fcmov = 0;
     r->bits = flags & HF_CS64 ? 64 : flags & HF_CS32 ? 32 : 16;
     r->stack_bits = flags & HF_SS32 ? 32 : 16;
     /* Only bytes of the block's own page are known to be there; what goes beyond it is a block of its own. */
@@ -307,6 +309,8 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     e->unlocking = found < 0 || r->undefined ? pc : EMPTY;
     if (!r->keeps)
         e->known_aligned = 0;
+    if (r->fcmov) /* what Unicorn makes of it calls nothing where the condition does not hold */
+        emit_fcmov(e, r->fcmov - 1);
     if (!found || (found < 0 && length == LONGEST && flags & HF_CS64))
         return;
     int alignment = found > 0 && only_alignment(r, sign);
@@ -379,6 +383,8 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
     if (opcode == INSN_START && e && e->tcg == tcg && e->making) {
         e->begun++;
         prefixes_begin(e, a, e->making->flags);
+        if (!e->exempt && e->begun - e->begun_before > 1 && is_exempt(e, a, e->making->flags))
+            e->exempt = (uint32_t)(e->begun - e->begun_before - 1);
         if (e->signatures[0])
             emit(e, tcg, a);
     }

@@ -70,5 +70,6 @@ int wants_alignment(const struct instruction *in, uint32_t denied);
 int keeps_registers(const struct instruction *in);
 int is_vector(const struct instruction *in);
 int is_x87(const struct instruction *in);
+int is_fcmov(const struct instruction *in);
 
 #endif

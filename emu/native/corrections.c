@@ -100,21 +100,6 @@ KNOWS_FLAGS(helper_cmpxchg8b_unlocked)
 KNOWS_FLAGS(helper_cmpxchg16b)
 KNOWS_FLAGS(helper_cmpxchg16b_unlocked)
 
-/* FCOMI, FUCOMI and their kind clear OF, SF and AF (SDM vol. 2A, FCOMI). Unicorn keeps them; behind its function the flags
- * themselves are in CC_SRC. */
-#define CLEARED (EFLAGS_OF | EFLAGS_SF | EFLAGS_AF)
-REPLACES void helper_fcomi_ST0_FT0_x86_64(void *env)
-{
-    real_helper_fcomi_ST0_FT0(env);
-    AT(uint64_t, env, at.env_cc_src) &= ~(uint64_t)CLEARED;
-}
-
-REPLACES void helper_fucomi_ST0_FT0_x86_64(void *env)
-{
-    real_helper_fucomi_ST0_FT0(env);
-    AT(uint64_t, env, at.env_cc_src) &= ~(uint64_t)CLEARED;
-}
-
 /* True when VIF and VIP are both set where they are looked at: #GP(0) at the beginning of the next instruction, so that
  * the monitor handles the pending interrupt (SDM vol. 3A, 20.3.2 and 20.4). Only IRET, SYSRET and a task switch come
  * here with both, as STI and POPF refuse to set VIF then; all of them have `look` look. */

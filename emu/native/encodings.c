@@ -124,3 +124,8 @@ int is_x87(const struct instruction *in)
 {
     return in->opcode >= 0xd8 && in->opcode <= 0xdf;
 }
+
+int is_fcmov(const struct instruction *in)
+{
+    return (in->opcode == 0xda || in->opcode == 0xdb) && in->rm != NONE && in->reg < 4;
+}

@@ -224,3 +224,13 @@ void emit_end_if(engine *e)
 {
     place_label(e, e->end_if);
 }
+
+/* A call of what FCMOV does whether its condition holds or not, with the number of its register. */
+void emit_fcmov(engine *e, int number)
+{
+    extern void helper_fmov_FT0_STN_x86_64(void *, int);
+    void *both[2] = {e->tcg + CPU_ENV, e->tcg + real_tcg_const_i32(e->tcg, number | FCMOV)};
+
+    real_tcg_gen_callN(e->tcg, (void *)helper_fmov_FT0_STN_x86_64, NULL, 2, both);
+    real_tcg_temp_free_internal(e->tcg, both[1]);
+}

@@ -56,7 +56,8 @@ struct layout {
     uint32_t uc_cpu, uc_tcg, uc_invalid_error;
     uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_halted, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
-        env_error_code, env_tsc_aux, env_cc_op, env_old_exception, env_fpstt, env_fpuc, env_fpregs, env_cc_src;
+        env_error_code, env_tsc_aux, env_cc_op, env_old_exception, env_fpstt, env_fpuc, env_fpregs, env_cc_src,
+        env_mxcsr, env_fpus, env_fptags;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;
@@ -255,6 +256,8 @@ typedef struct engine {
     uint64_t records_used;
     const tb *making; /* the block being translated */
     uint64_t known_aligned; /* the sum that the block being translated has just asked about (checks.c); 0: none */
+    uint64_t begun_before; /* `begun` when the translation being made began */
+    uint32_t exempt; /* the first instruction in it, but its first, that is exempt (integers.c); 0: none */
     int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
     uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
     uint64_t prefix; /* the linear address of the next prefix that its translator reads of 64-bit code; EMPTY: none (prefixes.c) */
@@ -353,8 +356,6 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_rsm, (void *))                                                                                      \
     X(uint64_t, helper_get_dr, (void *, int))                                                                          \
     X(void, helper_ltr, (void *, int))                                                                                 \
-    X(void, helper_fcomi_ST0_FT0, (void *))                                                                            \
-    X(void, helper_fucomi_ST0_FT0, (void *))                                                                           \
     X(void, helper_cmpxchg8b, (void *, uint64_t))                                                                      \
     X(void, helper_cmpxchg8b_unlocked, (void *, uint64_t))                                                             \
     X(void, helper_cmpxchg16b, (void *, uint64_t))                                                                     \
@@ -362,8 +363,25 @@ void engine_left(engine *e); /* the running block ended: remember its last instr
     X(void, helper_fxrstor, (void *, uint64_t))                                                                        \
     X(void, helper_xrstor, (void *, uint64_t, uint64_t))                                                               \
     X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \
-    X(void, helper_fbst_ST0, (void *, uint64_t))                                                                       \
     X(void, cpu_stb_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
+    X(void, helper_emms, (void *))                                                                                     \
+    X(void, helper_fclex, (void *))                                                                                    \
+    X(void, helper_fninit, (void *))                                                                                   \
+    X(void, helper_fsave, (void *, uint64_t, int))                                                                     \
+    X(void, helper_fstenv, (void *, uint64_t, int))                                                                    \
+    X(void, helper_fldenv, (void *, uint64_t, int))                                                                    \
+    X(void, helper_frstor, (void *, uint64_t, int))                                                                    \
+    X(void, helper_fincstp, (void *))                                                                                  \
+    X(void, helper_fdecstp, (void *))                                                                                  \
+    X(void, helper_ffree_STN, (void *, int))                                                                           \
+    X(void, helper_fbld_ST0, (void *, uint64_t))                                                                       \
+    X(uint64_t, cpu_ldq_data_ra, (void *, uint64_t, uint64_t))                                                         \
+    X(void, cpu_stq_data_ra, (void *, uint64_t, uint64_t, uint64_t))                                                   \
+    X(void, cpu_stw_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
+    X(void, helper_roundps_xmm, (void *, void *, const void *, uint32_t))                                              \
+    X(void, helper_roundss_xmm, (void *, void *, const void *, uint32_t))                                              \
+    X(void, helper_roundpd_xmm, (void *, void *, const void *, uint32_t))                                              \
+    X(void, helper_roundsd_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
     X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
     X(void, raise_exception_err, (void *, int, int))                                                                   \
@@ -432,6 +450,8 @@ void task_register_loaded(void *env);
 void emit_check(engine *e, const slot *s);
 void block_needs(engine *e, int64_t need);
 void emit_slow_way(engine *e, const slot *s);
+#define FCMOV 0x100
+void emit_fcmov(engine *e, int number);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
 void emit_if_unaligned(engine *e, int base, int index, int shift, int64_t segment_base, uint32_t displacement);
 void emit_end_if(engine *e);
@@ -472,6 +492,9 @@ void end_false_shadow(engine *e);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
+
+/* ---- integers.c */
+int is_exempt(engine *e, uint64_t pc, uint32_t flags);
 
 /* ---- vga.c */
 void note_shared(engine *e, uint32_t port);

@@ -452,11 +452,17 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
         return;
     }
     most = most_instructions(e, block, most);
+    if (unlikely(is_exempt(e, block->pc, flags))) {
+        block->flags = (flags & ~(HF_EM | HF_TS)) | HF_OSFXSR;
+        most = 1;
+    }
     e->checks = 0;
     e->single = most == 1;
     e->making = block;
     e->unlocking = e->prefix = EMPTY;
     e->known_aligned = 0;
+    e->begun_before = e->begun;
+    e->exempt = 0;
     translating = e;
     /* Translated as if in no shadow, it begins one; it ends the block anyway. */
     if (flags & HF_INHIBIT_IRQ && shadow_of_its_own(e, block->pc, flags))
@@ -522,7 +528,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
     lengthen(e);
     e->stops = is_breakpoint(e, pc, flags);
     block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
-    while ((inner = inner_breakpoint(e, block)) || e->stops != is_stop(e, block, block->pc)) {
+    while ((inner = e->exempt ? (int)e->exempt : inner_breakpoint(e, block)) || e->stops != is_stop(e, block, block->pc)) {
         if (inner)
             remember_cut(e, block->pc, block->flags, (uint32_t)inner);
         e->stops = is_stop(e, block, block->pc);

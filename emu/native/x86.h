@@ -7,8 +7,12 @@ enum { AX, CX, DX, BX, SP, BP, SI, DI };
 enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 
 /* EFLAGS (vol. 1, 3.4.3) */
+#define EFLAGS_CF 1u
+#define EFLAGS_PF 4u
 #define EFLAGS_AF 0x10u
+#define EFLAGS_ZF 0x40u
 #define EFLAGS_SF 0x80u
+#define EFLAGS_TF 0x100u
 #define EFLAGS_IF 0x200u
 #define EFLAGS_OF 0x800u
 #define EFLAGS_IOPL_SHIFT 12
@@ -21,6 +25,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 /* CR0 (vol. 3A, 2.5) */
 #define CR0_PE 1u
 #define CR0_ET 0x10u
+#define CR0_NE 0x20u
 #define CR0_NW 0x20000000u
 #define CR0_CD 0x40000000u
 #define CR0_PG 0x80000000u
@@ -32,6 +37,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define CR4_TSD 4u
 #define CR4_PAE 0x20u
 #define CR4_OSFXSR 0x200u
+#define CR4_OSXMMEXCPT 0x400u
 #define CR4_OSXSAVE 0x40000u
 
 /* Debug registers (vol. 3B, 17.2) */
@@ -47,6 +53,8 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define EXCP_UD 6
 #define EXCP_SS 12
 #define EXCP_GP 13
+#define EXCP_MF 16
+#define EXCP_XM 19
 
 /* The high double-word of a descriptor, which is also the flags of a descriptor cache (vol. 3A, 3.4.5) */
 #define SEG_WRITABLE (1u << 9) /* of data; of code: readable */

@@ -128,23 +128,35 @@ GAPS: Final = (
         "FBSTP's indefinite value, and its sign of -0",
     ),
     Gap(
-        "SSE exceptions: flags of MXCSR, #XM",
+        "SSE exceptions: flags of MXCSR; #XM of what is not masked, #UD without CR4.OSXMMEXCPT, before any effect",
         "SSE exceptions, and their flags in MXCSR",
-        always=True,
     ),
     Gap(
-        "x87 exceptions in the status word: IE, DE, ZE, OE, UE, PE, SF; an empty or full stack",
-        "exception bits of the x87 status word but ZE, stack faults among them",
-        always=True,
+        "RCPPS, RSQRTPS: 12 bits of precision, denormals and tiny results zeros, no exceptions",
+        "denormals and tiny results of RCPPS and RSQRTPS taken for zeros",
     ),
+    Gap(
+        "SSE: denormals under DAZ and FZ, MIN and MAX included; which of two NaNs, and quiet ones of signalling ones",
+        "MXCSR.FZ, DAZ of MIN and MAX, and which of two NaNs SSE takes",
+    ),
+    Gap(
+        "x87 exceptions: IE, DE, ZE, OE, UE, PE, SF, C1; an empty or full stack; signalling NaNs; what is not masked "
+        "leaves its operands, and is #MF at the next instruction that waits, with CR0.NE",
+        "exception bits of the x87 status word but ZE, stack faults, and #MF but of WAIT",
+    ),
+    Gap("FXTRACT and FSCALE of NaNs, infinities and zeros", "FXTRACT and FSCALE of NaNs and infinities"),
     Gap(
         "x87 precision: 64 bits, RC of FLDPI and its kind",
-        "the last bits of x87 transcendental functions, FPREM and constants",
-        always=True,
+        "the last bits of x87 transcendental functions and constants",
     ),
     Gap(
-        "FERR# and IRQ 13 of an unmasked x87 exception with CR0.NE clear",
+        "FERR#, IRQ 13, port F0h and IGNNE# of an x87 exception that is not masked with CR0.NE clear: the CPU waits "
+        "for an interrupt at the next instruction that waits",
         "IRQ 13 of x87 exceptions with CR0.NE clear",
+    ),
+    Gap(
+        "MMX instructions write ones to bits 79 to 64 of their register",
+        "the ones that MMX instructions write above their registers",
         always=True,
     ),
     Gap(
@@ -153,11 +165,10 @@ GAPS: Final = (
         always=True,
     ),
     Gap(
-        "MOVBE, CRC32, ADCX, ADOX, BMI1 and BMI2 whatever CR0.TS, CR0.EM and CR4.OSFXSR are; VEX in 16-bit protected "
-        "mode",
-        "MOVBE, CRC32, ADCX and BMI with CR0.TS or EM, or without CR4.OSFXSR; VEX in 16-bit protected mode",
-        always=True,
+        "MOVBE, CRC32, ADCX, ADOX, BMI1 and BMI2 whatever CR0.TS, CR0.EM and CR4.OSFXSR are",
+        "MOVBE, CRC32, ADCX and BMI with CR0.TS or EM, or without CR4.OSFXSR",
     ),
+    Gap("VEX in 16-bit protected mode", "VEX in 16-bit protected mode", always=True),
 )
 
 

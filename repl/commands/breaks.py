@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 Args = Mapping[str, Any]
 
-OWNER = "prompt"
 
 _PLACE = Argument("address", PLACE, form="ADDRESS [if EXPRESSION]")
 _EVENT = Argument("event", EVENT, form="EVENT [if EXPRESSION]")
@@ -26,7 +25,7 @@ _NUMBERS = Argument("number", BREAKPOINT, optional=True, many=True)
 def _set(session: Session, args: Args, kind: BreakKind, temporary: bool = False) -> Result:
     place = args["address"]
     point = session.debugger.add_breakpoint(
-        kind, place.address, place.length, owner=OWNER, temporary=temporary, spec=place.spec,
+        kind, place.address, place.length, owner=session.owner, temporary=temporary, spec=place.spec,
         condition=_condition(session, place.condition),
     )  # fmt: skip
     return Result((_copy(point),))
@@ -101,7 +100,7 @@ def tcatch(session: Session, args: Args) -> Result:
 def _catch(session: Session, args: Args, temporary: bool = False) -> Result:
     event, condition, hint = args["event"]
     point = session.debugger.add_catch(
-        event, owner=OWNER, temporary=temporary, condition=_condition(session, condition)
+        event, owner=session.owner, temporary=temporary, condition=_condition(session, condition)
     )
     return Result((_copy(point),), text=hint)
 
@@ -110,7 +109,7 @@ def _chosen(session: Session, numbers: tuple[int, ...], own: bool = False) -> li
     """The breakpoints of these numbers, of none: all (`own`: all the prompt's). Raises CommandError."""
     points = {point.id: point for point in session.debugger.breakpoint_list()}
     if not numbers:
-        return [p for p in points.values() if not own or p.owner == OWNER]
+        return [p for p in points.values() if not own or p.owner == session.owner]
     for number in numbers:
         if number not in points:
             known = ", ".join(str(n) for n in points) or "none"
@@ -123,7 +122,7 @@ def _chosen(session: Session, numbers: tuple[int, ...], own: bool = False) -> li
 def delete(session: Session, args: Args) -> Result:
     points = _chosen(session, args["number"], own=True)
     for point in points:
-        if point.owner != OWNER:
+        if point.owner != session.owner:
             raise CommandError(f"breakpoint {point.id} belongs to {point.owner}: delete it there, or disable it here")
     for point in points:
         session.debugger.remove_breakpoint(point.id)

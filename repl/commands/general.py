@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 Args = Mapping[str, Any]
 
 
-def overview(table: Table) -> str:
-    """Every command in one line, by group."""
+def overview(table: Table, may_resume: bool = True) -> str:
+    """Every command in one line, by group; without `may_resume` those that can be given."""
     lines = []
     width = max(len(entry.usage) for entry in table.commands if len(entry.usage) < 32)
     for group, title in GROUPS.items():
-        entries = [entry for entry in table.commands if entry.group == group]
+        entries = [entry for entry in table.commands if entry.group == group and (may_resume or not entry.resumes)]
         if entries:
             lines += ["", f"{title}:", *(f"  {entry.usage:<{width}}  {entry.help}" for entry in entries)]
     return "\n".join([*lines, "", "`help COMMAND` says more. ADDRESS is an expression: see `help print`."]).lstrip("\n")
@@ -41,7 +41,7 @@ def describe(entry: Command) -> str:
          aliases=("h",), front=True, looks=True)  # fmt: skip
 def help_command(session: Session, args: Args) -> Result:
     name = (args["command"] or "").strip()
-    return Result(text=describe(session.table.find(name)) if name else overview(session.table))
+    return Result(text=describe(session.table.find(name)) if name else overview(session.table, session.may_resume))
 
 
 @command(

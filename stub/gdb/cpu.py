@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .decode import CS, SS
 
@@ -26,7 +26,8 @@ class Segment:
 
     def real(self, selector: int) -> Segment:
         """After a load of `selector` in real mode, which leaves limit and rights as they are (big real mode)."""
-        return replace(self, selector=selector & 0xFFFF, base=(selector & 0xFFFF) << 4)
+        selector &= 0xFFFF
+        return Segment(selector, selector << 4, self.big, self.limit, self.attr)  # `replace` takes three times as long
 
 
 #: `load(selector)`: what a protected-mode CPU would cache, None where the tables do not say.

@@ -16,9 +16,10 @@ Where none applies, the stack ends: no memory there, a loop that never returns, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from .cpu import BP, SP, Cpu, Load, Read, Segment
 from .decode import CS, SS, decode
@@ -30,6 +31,16 @@ SCANNED = 48
 _LENGTHS = range(1, 11)
 #: What is guessed at each word of the stack.
 _GUESSED = ((Kind.NEAR, 2), (Kind.NEAR, 4), (Kind.FAR, 2), (Kind.INTERRUPT, 2))
+#: Words that a return pops; words behind the last one of the stack that is looked at, which belong to its frame.
+_WORDS = {Kind.NEAR: 1, Kind.FAR: 2, Kind.INTERRUPT: 3}
+_BEYOND = 2
+#: Bytes of which one stands in what pushed a guessed return address: CALL and far CALL with an address; INT3, INT, INTO
+#: and any far CALL.
+_PUSHES = {
+    Kind.NEAR: frozenset((0xE8,)),
+    Kind.FAR: frozenset((0x9A,)),
+    Kind.INTERRUPT: frozenset((0xCC, 0xCD, 0xCE, 0x9A, 0xFF)),
+}
 #: Bits of FLAGS that are constant (SDM vol. 1, 3.4.3): bit 1 is set, 3, 5 and 15 are clear, as are 22 to 31.
 _FLAGS_MASK, _FLAGS_VALUE = 0xFFC0802A, 0x2
 
@@ -60,6 +71,25 @@ class Caller:
     cpu: Cpu
     slot: int
     how: How
+
+
+class _Frame(NamedTuple):
+    """What a return of that kind pops at `offset` of the stack, which is at `linear`: IP, CS with its cache, FLAGS."""
+
+    offset: int
+    kind: Kind
+    size: int
+    linear: int
+    ip: int
+    segment: Segment
+    flags: int | None
+
+    @property
+    def code(self) -> tuple[int, int] | None:
+        """Where the instruction would stand that has pushed it: (linear, length)."""
+        length = min(self.ip, _LENGTHS[-1])
+        base = self.segment.base
+        return None if base is None or not length else ((base + self.ip - length) & 0xFFFFFFFF, length)
 
 
 def plausible_flags(flags: int | None) -> bool:
@@ -147,46 +177,43 @@ class Frames:
             return How.INTERRUPTED if code is not None and decode(code, cpu.segments[CS].big) else None
         return None
 
-    def _frame_at(self, cpu: Cpu, offset: int, kind: Kind, size: int) -> tuple[list[int], list[Segment], int] | None:
-        """What a return would pop at `offset` of the stack segment: the words, the segments with the CS that they
-        give, and their linear address. None where it cannot be one."""
+    def _frame_at(self, cpu: Cpu, offset: int, kind: Kind, size: int, data: bytes | None = None) -> _Frame | None:
+        """What a return would pop at `offset` of the stack segment, None where it cannot be one. `data` is what stands
+        there, if that was read already."""
         stack = cpu.segments[SS]
         if stack.base is None:
             return None
-        mask = 0xFFFFFFFF if stack.big else 0xFFFF
-        count = {Kind.NEAR: 1, Kind.FAR: 2, Kind.INTERRUPT: 3}[kind]
-        linear = (stack.base + (offset & mask)) & 0xFFFFFFFF
-        data = self._read(linear, size * count)
-        if data is None:
+        linear = (stack.base + (offset & (0xFFFFFFFF if stack.big else 0xFFFF))) & 0xFFFFFFFF
+        if data is None and (data := self._read(linear, size * _WORDS[kind])) is None:
             return None
-        words = [int.from_bytes(data[n : n + size], "little") for n in range(0, len(data), size)]
-        segments = list(cpu.segments)
+        ip = int.from_bytes(data[:size], "little")
+        segment, flags = cpu.segments[CS], None
         if kind is not Kind.NEAR:
-            selector = words[1] & 0xFFFF
-            segment = self._load(selector) if cpu.protected else cpu.segments[CS].real(selector)
-            if segment is None:
+            if kind is Kind.INTERRUPT and not plausible_flags(flags := int.from_bytes(data[2 * size :], "little")):
                 return None
-            segments[CS] = segment
-        if kind is Kind.INTERRUPT and not plausible_flags(words[2]):
-            return None
-        if words[0] > 0xFFFF and not segments[CS].big:
+            selector = int.from_bytes(data[size : size + 2], "little")
+            found = self._load(selector) if cpu.protected else segment.real(selector)
+            if found is None:
+                return None
+            segment = found
+        if ip > 0xFFFF and not segment.big:
             return None  # beyond any 16-bit segment
-        return words, segments, linear
+        return _Frame(offset, kind, size, linear, ip, segment, flags)
 
-    def _return_at(self, cpu: Cpu, offset: int, kind: Kind, size: int) -> tuple[Cpu, Call, int] | None:
-        """The CPU behind a return whose address stands at `offset` in the stack segment."""
-        frame = self._frame_at(cpu, offset, kind, size)
+    def _return_at(self, cpu: Cpu, frame: _Frame | None) -> tuple[Cpu, Call, int] | None:
+        """The CPU behind the return that pops `frame`, the CALL that pushed it, and where its address stands."""
         if frame is None:
             return None
-        words, segments, linear = frame
-        call = call_before(self._read, segments[CS], words[0], kind, size, cpu.protected)
+        call = call_before(self._read, frame.segment, frame.ip, frame.kind, frame.size, cpu.protected)
         if call is None:
             return None
-        mask = 0xFFFFFFFF if cpu.segments[SS].big else 0xFFFF
         general: list[int | None] = [None] * 8
-        general[SP] = (offset + size * len(words)) & mask
-        flags = words[2] if kind is Kind.INTERRUPT else cpu.flags
-        return Cpu(general, segments, words[0], flags, cpu.protected, cpu.cpl, cpu.cr0), call, linear
+        mask = 0xFFFFFFFF if cpu.segments[SS].big else 0xFFFF
+        general[SP] = (frame.offset + frame.size * _WORDS[frame.kind]) & mask
+        segments = list(cpu.segments)
+        segments[CS] = frame.segment
+        flags = frame.flags if frame.kind is Kind.INTERRUPT else cpu.flags
+        return Cpu(general, segments, frame.ip, flags, cpu.protected, cpu.cpl, cpu.cr0), call, frame.linear
 
     def _leads_here(self, cpu: Cpu, call: Call) -> bool:
         return call.target is not None and cpu.pc is not None and 0 <= cpu.pc - call.target <= REACH
@@ -196,7 +223,7 @@ class Frames:
         if pointer is None or cpu.segments[SS].base is None:
             return None
         for kind, size in ((Kind.NEAR, 2), (Kind.NEAR, 4), (Kind.FAR, 2), (Kind.FAR, 4)):
-            found = self._return_at(cpu, pointer + size, kind, size)
+            found = self._return_at(cpu, self._frame_at(cpu, pointer + size, kind, size))
             if found is None:
                 continue
             behind, call, slot = found
@@ -212,24 +239,29 @@ class Frames:
         offset, top = cpu.general[SP], cpu.stack
         if offset is None or top is None:
             return None
-        places = [(offset + 2 * word, kind, size) for word in range(SCANNED) for kind, size in _GUESSED]
         # Most of these words are no return addresses, and lead anywhere in memory.
-        self._prefetch([(top, 2 * (SCANNED + 2))])
-        self._prefetch(self._code_before(cpu, places))
-        for place, kind, size in places:
-            found = self._return_at(cpu, place, kind, size)
-            if found is not None and (kind is Kind.INTERRUPT or self._leads_here(cpu, found[1])):
+        length = 2 * (SCANNED + _BEYOND)
+        self._prefetch([(top, length)])
+        mask = 0xFFFFFFFF if cpu.segments[SS].big else 0xFFFF
+        whole = self._read(top, length) if (offset & mask) + length <= mask else None
+        frames = [
+            frame
+            for word in range(SCANNED)
+            for kind, size in _GUESSED
+            if (frame := self._frame_at(cpu, offset + 2 * word, kind, size, _cut(whole, 2 * word, size * _WORDS[kind])))
+        ]
+        code = [place for frame in frames if (place := frame.code) is not None]
+        self._prefetch(code)
+        for frame in frames:
+            place = frame.code
+            before = None if place is None else self._read(*place)
+            if before is not None and _PUSHES[frame.kind].isdisjoint(before):
+                continue
+            found = self._return_at(cpu, frame)
+            if found is not None and (frame.kind is Kind.INTERRUPT or self._leads_here(cpu, found[1])):
                 return Caller(found[0], found[2], How.GUESS)
         return None
 
-    def _code_before(self, cpu: Cpu, places: Iterable[tuple[int, Kind, int]]) -> Iterator[tuple[int, int]]:
-        """Where the instructions would stand that have pushed what is at these places of the stack."""
-        for place, kind, size in places:
-            frame = self._frame_at(cpu, place, kind, size)
-            base = None if frame is None else frame[1][CS].base
-            if frame is None or base is None:
-                continue
-            ip = frame[0][0]
-            length = min(ip, _LENGTHS[-1])
-            if length:
-                yield (base + ip - length) & 0xFFFFFFFF, length
+
+def _cut(data: bytes | None, at: int, length: int) -> bytes | None:
+    return None if data is None else data[at : at + length]

@@ -49,6 +49,15 @@ class Guest:
         """These (linear, length) will be read: ask for all of them at once."""
         self._memory.prefetch(ranges)
 
+    def unchanged(self) -> bool:
+        """All memory that was read before `forget` is as it was."""
+        return self._memory.unchanged()
+
+    @property
+    def tables(self) -> tuple[int, int, int, int]:
+        """Base and limit of the GDT and of the LDT, of the frame that `cpu` was last asked for in protected mode."""
+        return self._tables
+
     def _fetch(self, linear: int, length: int) -> bytes | None:
         try:
             data: bytes = gdb.selected_inferior().read_memory(linear, length).tobytes()

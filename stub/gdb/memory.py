@@ -25,12 +25,25 @@ class Memory:
         self._lines: dict[int, bytes | None] = {}
         self._used: set[int] = set()  #: numbers of the lines that this look has read
         self._before: set[int] = set()  #: those of the last one, until they have been fetched again
+        self._was: dict[int, bytes | None] = {}  #: what the last look has read
 
     def forget(self) -> None:
         """Memory may have changed."""
         if self._used:
+            self._was = {number: self._lines[number] for number in self._used}
             self._before, self._used = self._used, set()
         self._lines.clear()
+
+    def unchanged(self) -> bool:
+        """In front of a look: all that the last one has read is as it was, so that it would see the same. What it has
+        read counts as read by this one."""
+        if not self._before:
+            return False
+        self._ask(set())
+        if any(number not in self._lines or self._lines[number] != line for number, line in self._was.items()):
+            return False
+        self._used |= self._was.keys()
+        return True
 
     def read(self, linear: int, length: int) -> bytes | None:
         """None where one of the bytes cannot be read. Addresses wrap at 4 GiB."""

@@ -51,10 +51,13 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         self._frames = Frames(guest.read, guest.descriptor, guest.prefetch)
         #: how callers were found, by their linear pc and the top of their stack
         self.marks: dict[tuple[int, int], How] = {}
+        #: the innermost frame, with the tables of its selectors, and who called it, at the last look
+        self._last: tuple[tuple[object, ...], Caller | None] | None = None
 
     def __call__(self, pending: Any) -> Any:
         # gdb asks about the innermost frame first whenever the guest has run, also where no event says so (`nexti 5`).
-        if not hasattr(pending, "level") or not pending.level():
+        innermost = not hasattr(pending, "level") or not pending.level()
+        if innermost:
             self._guest.forget()
         try:
             cpu = self._guest.cpu(pending)
@@ -62,10 +65,21 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
             return None  # a register that this frame does not know, or a target that is not v2e's
         if cpu is None or (cpu.segments[CS].big and gdb.find_pc_line(cpu.pc).symtab is not None):
             return None
-        caller = self._frames.caller(cpu)
+        caller = self._innermost(cpu) if innermost else self._frames.caller(cpu)
         if caller is None and cpu.segments[CS].big and cpu.general[BP] is not None:
             return None  # gdb's own way is the chain of frame pointers
         return self._answer(pending, cpu, caller)
+
+    def _innermost(self, cpu: Cpu) -> Caller | None:
+        """The caller, by the last look where that would be made again: gdb asks three times at a stop of `stepi`."""
+        key = (*cpu.general, *cpu.segments, cpu.ip, cpu.flags, cpu.protected, cpu.cpl, cpu.cr0, self._guest.tables)
+        last = self._last
+        if last is not None and last[0] == key and self._guest.unchanged():
+            return last[1]
+        self._last = None  # what comes next may end in an error
+        caller = self._frames.caller(cpu)
+        self._last = key, caller
+        return caller
 
     def _answer(self, pending: Any, cpu: Cpu, caller: Caller | None) -> Any:
         level = pending.level() if hasattr(pending, "level") else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from emu.record import dataclass, field
 from stub import messages
+from stub.offers import offers
 from stub.packet import PACKET_SIZE
 from stub.target import (
     SIGNAL_NONE,
@@ -105,6 +106,7 @@ class Context:
     extended: bool = False
     started: bool = False  #: this client has run the guest (`vRun`), so that it ends with it
     looks_on: bool = False  #: another client has the target
+    vacant: Callable[[], bool] = lambda: False  #: it had, and has gone
     non_stop: bool = False  #: `QNonStop:1`
     stop_asked: bool = False  #: by `vCont;t`, which is no signal to the guest
     stopped_by_t: bool = False  #: the last stop that was notified was that, and `?` says the same
@@ -144,35 +146,35 @@ class Context:
     def __post_init__(self) -> None:
         target = self.target
         self.physical = False
-        self.selects = target if isinstance(target, SelectsThread) and len(target.threads()) > 1 else None
+        self.selects = target if len(target.threads()) > 1 and offers(target, SelectsThread) else None
         if self.selects is not None:
             self.thread = self.selects.selected()
         self.look_at(None)
-        self.continues = target if isinstance(target, Continues) else None
-        self.steps = target if isinstance(target, Steps) else None
-        self.steps_range = target if isinstance(target, StepsRange) else None
-        self.software = target if isinstance(target, SoftwareBreakpoints) else None
-        self.hardware = target if isinstance(target, HardwareBreakpoints) else None
-        self.watches = target if isinstance(target, Watchpoints) else None
-        self.conditional = target if isinstance(target, ConditionalPoints) else None
+        self.continues = target if offers(target, Continues) else None
+        self.steps = target if offers(target, Steps) else None
+        self.steps_range = target if offers(target, StepsRange) else None
+        self.software = target if offers(target, SoftwareBreakpoints) else None
+        self.hardware = target if offers(target, HardwareBreakpoints) else None
+        self.watches = target if offers(target, Watchpoints) else None
+        self.conditional = target if offers(target, ConditionalPoints) else None
 
     def look_at(self, frame: Frame | None) -> None:
         """Have registers and memory come from a trace frame, or from the target again."""
         target = self.target
         self.frame = frame
-        self.expedites = target if isinstance(target, Expedites) and frame is None else None
-        if frame is not None and isinstance(target, Traces):
+        self.expedites = target if offers(target, Expedites) and frame is None else None
+        if frame is not None and offers(target, Traces):
             shown = ShownFrame(target, frame, target.experiment)
             self.registers, self.read, self.write = shown, shown.read_memory, shown.write_memory
             self.sweeps = None
         else:
-            self.registers = target if isinstance(target, HasRegisters) else None
+            self.registers = target if offers(target, HasRegisters) else None
             self.physical = self._physical
 
     @property
     def experiment(self) -> Experiment:
         """The target's trace. Raises TargetError where there is none."""
-        if not isinstance(self.target, Traces):
+        if not offers(self.target, Traces):
             raise TargetError("this target has no tracepoints")
         return self.target.experiment
 
@@ -188,13 +190,13 @@ class Context:
         if self.frame is not None:
             raise TargetError("a trace frame has linear addresses only: `tfind none` first")
         if not on:
-            self.read = target.read_memory if isinstance(target, HasMemory) else None
-            self.write = target.write_memory if isinstance(target, HasMemory) else None
-        elif isinstance(target, HasPhysicalMemory):
+            self.read = target.read_memory if offers(target, HasMemory) else None
+            self.write = target.write_memory if offers(target, HasMemory) else None
+        elif offers(target, HasPhysicalMemory):
             self.read, self.write = target.read_physical, target.write_physical
         else:
             raise TargetError("this target knows only one kind of address")
-        self.sweeps = target if isinstance(target, SweepsMemory) else None
+        self.sweeps = target if offers(target, SweepsMemory) else None
         self._physical = on
 
     def layout(self) -> Description:
@@ -265,7 +267,7 @@ class Handler:
     features: Callable[[Context], tuple[str, ...]] = lambda context: ()
 
     def active(self, target: Target) -> bool:
-        return all(isinstance(target, protocol) for protocol in self.requires)
+        return all(offers(target, protocol) for protocol in self.requires)
 
 
 def constant(*features: str) -> Callable[[Context], tuple[str, ...]]:
@@ -336,7 +338,7 @@ def kill(context: Context, message: messages.Kill) -> Answer:
 
 
 def detach(context: Context, message: messages.Detach) -> Answer:
-    assert isinstance(context.target, Detaches)
+    assert offers(context.target, Detaches)
     context.release()
     if not context.stays_stopped:
         context.target.detach()
@@ -357,13 +359,14 @@ def attach(context: Context, message: messages.Attach) -> Answer:
 
 def restart(context: Context, message: messages.Restart) -> Answer:
     """Outside of extended mode as gdbserver: `R` is no packet that it knows, `vRun` an error."""
-    assert isinstance(context.target, Restarts)
+    target = context.target
+    assert offers(target, Restarts)
     if not context.extended:
         if not message.replies:
             return UNSUPPORTED
         raise TargetError("this connection has the machine already; `target extended-remote` can restart it by `run`")
     context.target.halt()
-    context.target.restart()
+    target.restart()
     context.forget_layout()
     context.started = context.started or message.replies  # `R` is answered by nothing, and leaves things as they were
     return Stopped(message.replies)

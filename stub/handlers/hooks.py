@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from stub.agent import AgentError, Program, parse
 from stub.handlers.base import Context
+from stub.offers import offers
 from stub.target import ConditionalPoints, PointHooks
 from stub.trace_target import Traces
 from stub.tracing import Experiment
@@ -23,7 +24,7 @@ class _World:
         self, target: ConditionalPoints, readers: dict[int, Callable[[], int]], printed: Callable[[str], None]
     ) -> None:
         self._glance, self.text, self._readers = target.glance, printed, readers
-        self._experiment = target.experiment if isinstance(target, Traces) else None
+        self._experiment = target.experiment if offers(target, Traces) else None
         self.left = LOADED  #: bytes that this hit may load yet
 
     def load(self, address: int, size: int) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from emu.record import dataclass
 from stub import messages
 from stub.handlers.base import Answer, Context, Handler, Monitor
+from stub.offers import offers
 from stub.target import ShowsPc, TargetError
 
 
@@ -22,7 +23,7 @@ class Command:
 def show_pc(context: Context, words: list[str]) -> str:
     """`monitor pc`, `monitor pc linear`, `monitor pc offset`."""
     target = context.target
-    if not isinstance(target, ShowsPc):
+    if not offers(target, ShowsPc):
         raise TargetError("this target knows only one kind of program counter")
     if words and (len(words) > 1 or words[0] not in ("linear", "offset")):
         raise TargetError("monitor pc takes `linear` or `offset`")

@@ -24,6 +24,15 @@ REFUSAL = (
     "another client came first and has the machine, this one looks: registers and memory can be read, and `continue` "
     "waits for the next stop"
 )
+VACANT = (
+    "the client that had the machine has gone: connect again to have it; this one still looks: registers and memory "
+    "can be read, and `continue` waits for the next stop"
+)
+
+
+def refusal(context: Context) -> str:
+    """Why this client may not, and who may."""
+    return VACANT if context.vacant() else REFUSAL
 
 
 def answer(context: Context, message: messages.Message, handler: Handler) -> Answer:
@@ -37,7 +46,7 @@ def answer(context: Context, message: messages.Message, handler: Handler) -> Ans
             return Running()  # nothing runs by it: it waits
         case messages.Resume() | messages.Reverse():
             # gdb takes an error here for a stop, and steps again for ever; after a signal that nobody sent it stays.
-            return Stays(StopReport(SIGNAL_INT, note=REFUSAL))
+            return Stays(StopReport(SIGNAL_INT, note=refusal(context)))
         case messages.Detach():
             return Gone(OK, killed=False)
         case messages.Kill(replies=False):
@@ -46,11 +55,11 @@ def answer(context: Context, message: messages.Message, handler: Handler) -> Ans
             return handler.run(context, message)
         case messages.MonitorCommand(text):
             own = not text.split() or text.split()[0] in (*COMMANDS, "help")
-            return handler.run(context, message) if own or context.has_runner else Monitor("", failure=REFUSAL)
+            return handler.run(context, message) if own or context.has_runner else Monitor("", failure=refusal(context))
         case messages.NonStop(on=False):
             return OK
         case messages.Restart(replies=False):
             return Silent()
     if isinstance(message, LOOKS):
         return handler.run(context, message)
-    raise TargetError(REFUSAL)
+    raise TargetError(refusal(context))

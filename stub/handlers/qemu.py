@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stub import messages
 from stub.handlers.base import OK, UNSUPPORTED, Answer, Context, Handler
+from stub.offers import offers
 from stub.target import HasPhysicalMemory, StepsIntoInterrupts, TargetError
 
 #: QEMU's bits of a single step: it is one; interrupts do not arrive in it; no time passes for timers.
@@ -19,7 +20,7 @@ def query(context: Context, message: messages.QemuQuery) -> Answer:
         case "sstepbits":
             return BITS.encode("ascii")
         case "sstep":
-            assert isinstance(target, StepsIntoInterrupts)
+            assert offers(target, StepsIntoInterrupts)
             return b"0x%x" % (ENABLE | NO_TIMER | (0 if target.steps_into_interrupts else NO_IRQ))
         case "PhyMemMode":
             return b"%d" % context.physical
@@ -43,7 +44,7 @@ def _step(context: Context, bits: int) -> None:
     """NOIRQ: a step that meets an interrupt runs through its handler. Time passes by instructions alone, so that a step
     without NOTIMER is none that could be had."""
     target = context.target
-    assert isinstance(target, StepsIntoInterrupts)
+    assert offers(target, StepsIntoInterrupts)
     if bits & ~NO_IRQ != ENABLE | NO_TIMER:
         raise TargetError(
             f"{bits:#x} is no way to step here: {ENABLE | NO_TIMER:#x} stops in an interrupt's handler, "
@@ -66,7 +67,7 @@ HANDLERS = (
     ),
     Handler(
         (
-            ("Qqemu.sstep=BITS", "5 or 7; as `monitor interrupts` does"),
+            ("Qqemu.sstep=BITS", "5 or 7; as `monitor handlers` does"),
             ("Qqemu.PhyMemMode:FLAG", "as `monitor phys on` and `off` do"),
         ),
         messages.QemuSet,

@@ -11,6 +11,7 @@ from stub.features import target_xml
 from stub.handlers import traceframes
 from stub.handlers.base import UNSUPPORTED, Answer, Context, Handler, error_text
 from stub.markup import attribute, content
+from stub.offers import offers
 from stub.packet import PACKET_SIZE, escape
 from stub.target import ConditionalPoints, HasRegisters, MapsMemory, Target, TargetError
 from stub.trace_target import Traces
@@ -25,7 +26,7 @@ class Document:
     requires: tuple[type[Any], ...] = ()
 
     def active(self, target: Target) -> bool:
-        return all(isinstance(target, protocol) for protocol in self.requires)
+        return all(offers(target, protocol) for protocol in self.requires)
 
 
 def description(context: Context, annex: str) -> str | None:
@@ -59,7 +60,7 @@ def memory_map(context: Context, annex: str) -> str | None:
     Under paging there is no map, and gdb asks for everything. Raises TargetError then: a map without rows is malformed
     to gdb."""
     target = context.target
-    if annex or not isinstance(target, MapsMemory):
+    if annex or not offers(target, MapsMemory):
         return None
     ranges = target.special_ranges()
     if ranges is None:

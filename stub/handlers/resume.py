@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from emu.record import replace
 from stub import messages
-from stub.handlers.base import Answer, Context, Handler, Running, constant
+from stub.handlers.base import Answer, Context, Handler, Running, Stays, constant
+from stub.offers import offers
 from stub.target import (
     SIGNAL_INT,
     SIGNAL_NONE,
@@ -21,7 +24,7 @@ from stub.target import (
 ANNOUNCED = {StopReason.SWBREAK: "swbreak+", StopReason.HWBREAK: "hwbreak+"}
 NO_REASON = StopReason.NONE
 #: vCont actions, by the capability each needs ("Packets", vCont). gdb ignores vCont without all of c, C, s and S.
-ACTIONS: dict[str, tuple[type, str]] = {
+ACTIONS: dict[str, tuple[type[Any], str]] = {
     "c": (Continues, "continue"),
     "C": (Continues, "continue; signals mean nothing to a PC"),
     "s": (Steps, "one instruction; an interrupt that comes first runs through its handler"),
@@ -86,7 +89,7 @@ def query_stop(context: Context, message: messages.QueryStop) -> Answer:
 
 def actions(target: Target) -> tuple[str, ...]:
     """The vCont actions that the target can do."""
-    return tuple(letter for letter, (protocol, _) in ACTIONS.items() if isinstance(target, protocol))
+    return tuple(letter for letter, (protocol, _) in ACTIONS.items() if offers(target, protocol))
 
 
 def query_resume(context: Context, message: messages.QueryResume) -> Answer:
@@ -105,6 +108,8 @@ def resume(context: Context, message: messages.Resume) -> Answer:
             raise TargetError("this target has no program counter to set")
         context.registers.write_pc(thread, message.address)
     if action.kind == "t":
+        if not target.running:  # it waits for the stop, which has been
+            return Stays(target.report())
         continues.interrupt()
     elif action.kind == "s" and context.steps is not None:
         context.steps.step(thread)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from stub import messages
 from stub.handlers.base import Answer, Context, Handler, Running, constant
+from stub.offers import offers
 from stub.target import Reverses
 
 
 def reverse(context: Context, message: messages.Reverse) -> Answer:
     target = context.target
-    assert isinstance(target, Reverses)
+    assert offers(target, Reverses)
     if message.steps:
         target.reverse_step(context.thread)
     else:

@@ -8,6 +8,7 @@ from stub import trace_messages as m
 from stub.agent import AgentError
 from stub.collector import Collector
 from stub.handlers.base import OK, Answer, Context, Handler, constant
+from stub.offers import offers
 from stub.target import ConditionalPoints, TargetError
 from stub.trace_target import Traces
 from stub.tracing import ACTIONS, AT_ONE_PLACE, MAX_SIZE, POINTS, SOURCE, STEPS, VARIABLES, Tracepoint, Variable
@@ -23,8 +24,7 @@ class _Target(ConditionalPoints, Traces, Protocol):
 
 def _target(context: Context) -> _Target:
     target = context.target
-    assert isinstance(target, ConditionalPoints)
-    assert isinstance(target, Traces)
+    assert offers(target, _Target)
     return target
 
 
@@ -49,7 +49,10 @@ def define(context: Context, message: m.DefineTracepoint) -> Answer:
         message.number, message.address, message.enabled, message.passes, message.condition, message.steps
     )
     Collector(_target(context), experiment, point, context.layout())  # raises where it could not be run
-    experiment.points[message.number, message.address] = point
+    place = message.number, message.address
+    if (before := experiment.points.get(place)) is not None:
+        _uninstall(_target(context), before)  # which nobody else could, once this one has its place
+    experiment.points[place] = point
     point.complete = not message.more
     return _defined(context, point)
 
@@ -157,7 +160,7 @@ def halt_trace(context: Context, reason: str) -> None:
 
 def abandoned(context: Context) -> None:
     """The client goes: so does its trace, unless it said otherwise."""
-    if isinstance(context.target, Traces) and not context.looks_on and not context.experiment.stays:
+    if offers(context.target, Traces) and not context.looks_on and not context.experiment.stays:
         halt_trace(context, "tdisconnected")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from stub import trace_messages as m
 from stub.handlers.base import OK, Answer, Context, Handler
+from stub.offers import offers
 from stub.packet import PACKET_SIZE
 from stub.target import ConditionalPoints, TargetError
 from stub.trace_target import Traces
@@ -35,8 +36,9 @@ def status(context: Context, message: m.QueryTrace) -> Answer:
 
 
 def _reason(experiment: Experiment) -> str:
-    """`tstop` and `terror` have a text between the colons."""
-    text = f"{experiment.text.encode().hex()}:" if experiment.reason in ("tstop", "terror") else ""
+    """`terror` has a text between the colons, `tstop` may have one; of an empty one gdb makes "tstop command ()"."""
+    wanted = experiment.reason == "terror" or (experiment.reason == "tstop" and experiment.text)
+    text = f"{experiment.text.encode().hex()}:" if wanted else ""
     return f"{experiment.reason}:{text}{experiment.culprit:x}"
 
 
@@ -138,7 +140,7 @@ def _registers(context: Context, frame: Frame) -> bytes:
     target = context.target
     if frame.registers is None:
         return b""
-    assert isinstance(target, Traces)
+    assert offers(target, Traces)
     return b"".join(
         target.snapshot_register(frame.registers, register) or bytes(register.size)
         for register in context.layout().registers

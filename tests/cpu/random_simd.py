@@ -1,8 +1,9 @@
 """Random streams of MMX, and of SSE and SSE2: integers, single and double precision, conversions, shuffles.
 
-What docs/fidelity.md says is not kept stays out: exceptions in MXCSR, #GP(0) of operands that are not aligned (they all
-are, but those of MOVUPS and its kind), operations of which two operands are NaNs, signalling ones, FZ of MXCSR, MIN and
-MAX with DAZ. So do the approximations of RCPPS and RSQRTPS, whose low bits the SDM leaves to the CPU.
+They run in the portable loop too. What that does not keep stays out, and is in random_floats.py: exceptions in MXCSR,
+operations of which two operands are NaNs, signalling ones, FZ of MXCSR, MIN and MAX with DAZ; and #GP(0) of operands
+that are not aligned (they all are, but those of MOVUPS and its kind). So do the approximations of RCPPS and RSQRTPS,
+whose low bits the SDM leaves to the CPU.
 """
 
 from __future__ import annotations

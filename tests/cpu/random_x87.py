@@ -1,9 +1,9 @@
 """Random streams of x87 instructions: loads, stores, arithmetic, comparisons in all precisions and directions.
 
-What docs/fidelity.md says is not kept stays out: exceptions in the status word with C1, which tells how an inexact
-result was rounded, stack faults (the generator knows the depth), transcendental functions, FPREM, constants that are
-rounded in another direction than to nearest, FXTRACT, FSCALE, FBSTP, signalling NaNs that are loaded. So do invalid
-encodings of 80 bits (SDM vol. 1, 8.2.2).
+They run in the portable loop too. What that does not keep stays out, and is in random_x87_faults.py: exceptions in the
+status word with C1, which tells how an inexact result was rounded, stack faults, FPREM,
+constants that are rounded in another direction than to nearest, FXTRACT, FSCALE, FBSTP, signalling NaNs in memory,
+and invalid encodings of 80 bits (SDM vol. 1, 8.2.2).
 """
 
 from __future__ import annotations

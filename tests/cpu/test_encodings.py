@@ -326,3 +326,36 @@ def test_constant_addresses_and_those_just_asked_about_get_no_check(bits: int) -
     assert guarded(bits, constant) == guarded(bits, "nop\n")
     rows = [f"movaps xmm1, [{register}+{16 * i}]\n" for i in range(8)]
     assert guarded(bits, "".join(rows)) == guarded(bits, rows[0]) > 0
+
+
+#: Instructions of general registers behind 0F 38, 0F 3A or VEX; `max` has all but ADX.
+INTEGERS = (
+    "movbe eax, [ebx]", "movbe ax, [ebx]", "movbe [ebx], eax", "crc32 eax, ecx", "crc32 eax, cx", "crc32 eax, cl",
+    "andn eax, ebx, ecx", "blsr eax, ecx", "bzhi eax, ecx, edx", "pext eax, ecx, edx", "pdep eax, ecx, edx",
+    "mulx eax, ecx, edx", "bextr eax, ecx, edx", "shlx eax, ecx, edx", "sarx eax, ecx, edx", "rorx eax, ecx, 3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("cr4", "cr0"), [(OSFXSR, 0), (0, 0), (OSFXSR, TS), (OSFXSR, EM), (0, EM | TS)])
+@pytest.mark.parametrize("bits", [32, 64])
+def test_integers_behind_the_maps_of_sse_are_not_sse(bits: int, cr4: int, cr0: int) -> None:
+    """SDM vol. 2A to 2C: their tables of exceptions name none of CR0.TS, CR0.EM and CR4.OSFXSR."""
+    trier = Trier(bits, cr4=cr4, cr0=cr0)
+    for instruction in INTEGERS:
+        text = instruction.replace("[ebx]", "[rbx]") if bits == 64 else instruction
+        assert trier.vector(text) is None, instruction
+    sse = UD if cr0 & EM or not cr4 else NM if cr0 & TS else None
+    for instruction in ("pxor xmm0, xmm1", "pshufb xmm0, xmm1", "pabsd xmm0, xmm1"):
+        assert cr0 == EM | TS or trier.vector(instruction) == sse, instruction
+
+
+@pytest.mark.parametrize("cr0", [0, TS, EM])
+def test_they_are_executed_among_others_as_often_as_they_stand_there(cr0: int) -> None:
+    body = "inc esi\nshlx edi, esi, edx\nmovbe [0x5000], edi\ninc esi\nandn ebp, edx, esi\n" * 5
+    cpu = bare_cpu(
+        f"mov eax, cr0\nor eax, {cr0}\nmov cr0, eax\nmov edx, 1\nmov ecx, 3\nagain: {body}dec ecx\njnz again\nhlt", 32
+    )
+    assert (cpu.run().reason, cpu.faults) == (ExitReason.HALT, [])
+    state = cpu.engine.state()
+    assert (state.regs[6], state.regs[7], state.regs[5]) == (30, 58, 30)
+    assert cpu.engine.retired == 5 + 3 * (25 + 2) + 1

@@ -11,22 +11,33 @@ import pytest
 
 import oracles
 from asm import assemble
+from cpu.random_floats import Floats
 from cpu.random_integers import Integers
 from cpu.random_segments import Segments
 from cpu.random_simd import Mmx, Sse
 from cpu.random_streams import ROM_SIZE, Stream
 from cpu.random_x87 import X87
+from cpu.random_x87_faults import X87Faults
 from emu.debugger import Debugger
 from emu.engine import CheckLevel, Fault
 from emu.machine import MachineConfig, build_machine
 from run_loops import loop, needs_helper
 
 KINDS: dict[str, type[Stream]] = {"integers": Integers, "x87": X87, "mmx": Mmx, "sse": Sse, "segments": Segments}
+KINDS |= {"floats": Floats, "x87faults": X87Faults}
 IMAGES = [(kind, mode) for kind, stream in KINDS.items() for mode in stream.modes]
 #: What runs in every test, how many instructions an image of each kind executes at least, and all of them; one in so
 #: many is distinct.
 SEEDS = (1, 2)
-AT_LEAST = {"integers": 5500, "x87": 6500, "mmx": 7500, "sse": 6900, "segments": 4200}
+AT_LEAST = {
+    "integers": 5500,
+    "x87": 6500,
+    "mmx": 7500,
+    "sse": 6900,
+    "segments": 4200,
+    "floats": 4500,
+    "x87faults": 4000,
+}
 IN_ALL, DISTINCT = 100_000, 3
 #: The portable loop executes half a million instructions a second.
 PORTABLE = [("integers", mode) for mode in Integers.modes] + [("x87", "protected32"), ("sse", "protected16")]

@@ -303,6 +303,27 @@ def test_forbidden_places_and_modes_are_never_native(
     assert machine.fingerprint() == expected[0]
 
 
+def test_a_state_that_cannot_be_entered_for_long_is_looked_at_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look takes as long as some thousand instructions do. Yet 65,536 instructions after it can be, it is entered."""
+    native = NativeConfig(make_model(), policy_named("native", Costs()), Costs())
+    machine = build_machine(MachineConfig(firmware=rom("again: inc eax\njmp again"), shadow=False, native=native))
+    looks: list[bool] = []
+    can = False
+
+    def enterable(state: CpuState) -> bool:
+        looks.append(can)
+        return can
+
+    transitions = transitions_of(machine)
+    monkeypatch.setattr(transitions.vcpu, "enterable", enterable)
+    machine.run(2_000_000)
+    assert not transitions.native and len(looks) <= 2_000_000 // 65_536 + 13
+    can = True
+    machine.run(2_000_000 + 65_536)
+    assert transitions.native
+    machine.close()
+
+
 @pytest.mark.slow
 def test_a_look_ahead_is_not_counted(made: Callable[..., Machine]) -> None:
     machine = made("native")

@@ -129,6 +129,39 @@ def test_dprintf_in_agent_style_prints_and_runs_on(v2e_server: Callable[..., Ser
     assert [int(n) for n in re.findall(r"count (-?\d+)", text)] == [-4, -3, -2, -1, 0, 1, 2, 3]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [True, False], ids=["behind a breakpoint", "by steps"])
+@counting
+def test_dprintf_in_agent_style_prints_where_a_step_ends_too(v2e_server: Callable[..., Server], before: bool) -> None:
+    """gdb leaves a breakpoint by a step, which may end at the dprintf's instruction."""
+    go = [f"break *{HERE - 1:#x}", *["continue"] * 5]
+    if not before:
+        go = [f"tbreak *{HERE - 1:#x}", "continue", "stepi"] * 4
+    text = batch(
+        f"target remote {v2e_server().address}", "set dprintf-style agent",
+        f'dprintf *{HERE:#x},"count %d\\n", $ecx', *go,
+    )  # fmt: skip
+    assert [int(n) for n in re.findall(r"count (-?\d+)", text)][:4] == [-4, -3, -2, -1]
+
+
+@pytest.mark.slow
+@counting
+def test_what_monitor_has_set_goes_with_the_client(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
+) -> None:
+    """Nobody else could take it away, and it would stop a guest that nobody looks at."""
+    server = v2e_server()
+    first = start_gdb(server)
+    first.cmd("monitor catch port 80h")
+    first.cmd(f"monitor break {HERE:#x}")
+    assert first.cmd("monitor breaks").count("by monitor") == 2
+    listed = first.cmd("monitor help")
+    assert "catch EVENT" in listed and "  continue" not in listed and "  step" not in listed
+    first.cmd("monitor detach stop")
+    first.cmd("detach")
+    assert "monitor" not in start_gdb(server).cmd("monitor breaks")
+
+
 #: From a breakpoint of the prompt's sort to what gdb's person reads.
 WORDS = (
     ("catch port 80h", r"Catch \d+: OUT of 0x5a to port 0x80 \(1 byte\); now at f000:0004"),

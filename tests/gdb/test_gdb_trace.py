@@ -76,6 +76,102 @@ def test_frames_show_registers_memory_and_variables_of_their_moment(gdb: Gdb, tm
 
 
 @boot_loop
+def test_tfind_goes_through_all_frames_and_back_and_none_leaves_them(gdb: Gdb, tmp_path: Path) -> None:
+    with pytest.raises(GdbError, match="failed to find requested trace frame"):
+        gdb.cmd("tfind")
+    gdb.cmd(f"trace *{WORK:#x}")
+    act(gdb, tmp_path, 1, "collect $eax", f"collect {COUNTS}")
+    gdb.cmd("tstart")
+    run_to(gdb, 3)
+    with pytest.raises(GdbError, match="while trace is running"):
+        gdb.cmd("tfind")
+    gdb.cmd("tstop")
+    shown = [(gdb.cmd(command), gdb.cmd("tdump")) for command in ("tfind", "tfind", "tfind")]
+    for frame, (found, dump) in enumerate(shown):
+        assert found == f"Found trace frame {frame}, tracepoint 1\n#0  {WORK:#010x} in ?? ()\n"
+        assert dump == (
+            f"Data collected at tracepoint 1, trace frame {frame}:\n"
+            f"$eax = {frame + 1}\n{COUNTS} = {{{frame + 1}, {frame}}}\n"
+        )
+    with pytest.raises(GdbError, match="failed to find requested trace frame"):
+        gdb.cmd("tfind")
+    assert gdb.value("$trace_frame") == 2, "the last one is still looked at"
+    assert "Found trace frame 1, tracepoint 1" in gdb.cmd("tfind -")
+    assert "Found trace frame 0, tracepoint 1" in gdb.cmd("tfind -")
+    with pytest.raises(GdbError, match="already at start of trace buffer"):
+        gdb.cmd("tfind -")
+    for leave, enter in (("tfind none", "tfind 2"), ("tfind end", "tfind start"), ("tfind none", "tfind 1")):
+        assert gdb.cmd(leave) == f"No longer looking at any trace frame\n#0  {AGAIN:#010x} in ?? ()\n"
+        assert gdb.value("$trace_frame") == -1
+        assert gdb.value("$eip") == AGAIN
+        assert gdb.cmd(f"output {COUNTS}") == "{3, 3}"
+        with pytest.raises(GdbError, match="No current trace frame"):
+            gdb.cmd("tdump")
+        assert "Found trace frame" in gdb.cmd(enter)
+    gdb.cmd("tfind none")
+    gdb.cmd("stepi")
+    assert gdb.value("*(short *)0x500") == 4
+    assert "Found trace frame 0, tracepoint 1" in gdb.cmd("tfind"), "the first one again"
+    gdb.cmd("tfind none")
+    gdb.cmd("tstart")
+    assert "Collected 0 trace frames" in gdb.cmd("tstatus")
+    run_to(gdb, 5)
+    gdb.cmd("tstop")
+    assert "Found trace frame 0, tracepoint 1" in gdb.cmd("tfind")
+    assert gdb.cmd(f"output {COUNTS}") == "{4, 3}"
+
+
+#: How gdb shows a buffer of 16 MiB that has hardly anything in it.
+BUFFER = "Trace buffer has {free} bytes of 16777216 bytes free (0% full).\n"
+
+
+@boot_loop
+def test_tstatus_says_what_goes_on_and_why_it_ended(gdb: Gdb, tmp_path: Path) -> None:
+    before = gdb.cmd("tstatus")
+    assert before.startswith("No trace has been run on the target.\nCollected 0 trace frames.\n")
+    gdb.cmd(f"trace *{WORK:#x}")
+    act(gdb, tmp_path, 1, "collect *(short *)0x500")
+    gdb.cmd("set trace-notes the counter")
+    gdb.cmd("set trace-user somebody")
+    gdb.cmd("tstart")
+    said = ("Trace will stop if GDB disconnects.\n", "Not looking at any trace frame.\n")
+    running = gdb.cmd("tstatus")
+    assert running.startswith(
+        "Trace is running on the target.\nCollected 0 trace frames.\n" + BUFFER.format(free=16777216) + said[0]
+    )
+    assert "Trace user is somebody.\n" in running
+    assert "Trace notes: the counter.\n" in running
+    run_to(gdb, 3)
+    assert "Collected 3 trace frames.\n" in gdb.cmd("tstatus")
+    gdb.cmd("tstop")
+    stopped = gdb.cmd("tstatus")
+    (free,) = re.findall(r"Trace buffer has (\d+) bytes", stopped)
+    assert stopped.startswith(
+        "Trace stopped by a tstop command.\nCollected 3 trace frames.\n" + BUFFER.format(free=free) + said[0]
+    )
+    assert 16777216 - 3 * 100 < int(free) < 16777216 - 3 * 2
+    assert said[1] in stopped
+    gdb.cmd("tfind 2")
+    assert "Looking at trace frame 2, tracepoint 1.\n" in gdb.cmd("tstatus")
+    gdb.cmd("tfind none")
+    assert said[1] in gdb.cmd("tstatus")
+    gdb.cmd("passcount 2 1")
+    gdb.cmd("tstart")
+    run_to(gdb, 9)
+    assert gdb.cmd("tstatus").startswith("Trace stopped by tracepoint 1.\nCollected 2 trace frames.\n")
+    gdb.cmd("passcount 0 1")
+    gdb.cmd("set trace-buffer-size 60")
+    gdb.cmd("tstart")
+    run_to(gdb, 20)
+    assert gdb.cmd("tstatus").startswith("Trace stopped because the buffer was full.\n")
+    gdb.cmd("set trace-buffer-size -1")
+    gdb.cmd("set trace-stop-notes enough")
+    gdb.cmd("tstart")
+    gdb.cmd("tstop")
+    assert gdb.cmd("tstatus").startswith("Trace stopped by a tstop command (enough).\n")
+
+
+@boot_loop
 def test_gdb_learns_from_the_frame_s_document_what_it_need_not_ask_for(gdb: Gdb, tmp_path: Path) -> None:
     gdb.cmd(f"trace *{WORK:#x}")
     act(gdb, tmp_path, 1, "collect $regs", f"collect {COUNTS}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.assets import AssetMissing, linux
+from kernel_symbols import write_symbols
 from repl.harness import Gdb, Server
 from stub.gdb import helper_path
 
@@ -235,3 +237,64 @@ def test_the_64_bit_kernel_switches_modes_under_gdb(
     gdb.cmd(f"break *0x{again}")
     assert f"Breakpoint 3, 0x{again}" in gdb.cmd("continue")
     assert_steps_go_where_the_code_does(gdb, 10)
+
+
+@pytest.fixture(scope="module")
+def symbols_64(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """For gdb's `symbol-file`, and the addresses by names."""
+    if not shutil.which("objcopy"):
+        pytest.skip("objcopy is not installed: make setup, as root, installs it")
+    return write_symbols(kernel("amd64"), tmp_path_factory.mktemp("symbols"))
+
+
+def frames_of(gdb: Gdb) -> list[tuple[int, str]]:
+    """Addresses and names, the innermost first."""
+    found = re.findall(r"^#\d+ +0x([0-9a-f]+) in (\S+) \(\)", gdb.cmd("backtrace"), re.MULTILINE)
+    return [(int(place, 16), name) for place, name in found]
+
+
+def assert_each_frame_was_called_by_the_next(gdb: Gdb, frames: list[tuple[int, str]], at: dict[str, int]) -> None:
+    """By the code alone: in front of where a caller goes on stands the CALL of the function below it."""
+    for (place, name), (caller, _) in itertools.pairwise(frames):
+        assert place >= at[name]
+        call = gdb.cmd(f"x/i {caller - 5:#x}")
+        assert re.search(rf"\tcall +0x{at[name]:x} ", call), (name, call)
+
+
+@both
+def test_callers_in_the_64_bit_kernel_have_names_and_are_returned_to(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], arguments: list[str],
+    symbols_64: tuple[Path, dict[str, int]],
+) -> None:  # fmt: skip
+    """It has no frame pointers; what its own unwinder goes by is given to gdb (tests/kernel_symbols.py)."""
+    file, at = symbols_64
+    server = v2e_server("--kernel", kernel("amd64"), "--memory", "256M", "--append", "nokaslr")
+    gdb = start_gdb(server, arguments=arguments)
+    gdb.cmd("hbreak *0x1000000")
+    gdb.cmd("continue")
+    if not arguments:  # stock gdb keeps the registers of the mode in which it connected
+        gdb.cmd("disconnect")
+        gdb.connect(server.address)
+    gdb.cmd("delete")
+    gdb.cmd(f"symbol-file {file}")
+    gdb.cmd("break setup_arch")
+    assert "in setup_arch ()" in gdb.cmd("continue")
+    assert [name for _, name in frames_of(gdb)[:2]] == ["setup_arch", "start_kernel"]
+    assert_each_frame_was_called_by_the_next(gdb, frames_of(gdb)[:2], at)
+    gdb.cmd("break jump_label_swap")
+    gdb.cmd("continue")
+    gdb.cmd("stepi 6")  # within it, where it has moved its stack pointer
+    frames = frames_of(gdb)
+    names = [name for _, name in frames]
+    assert names[:6] == ["jump_label_swap", "sort_r", "sort", "jump_label_init", "setup_arch", "start_kernel"]
+    assert frames[0][0] == gdb.value("$pc") & (1 << 64) - 1
+    assert_each_frame_was_called_by_the_next(gdb, frames[1:6], at)  # sort_r has its pointer from sort
+    assert_registers_are_the_machine_s(gdb, 18, 64)
+    gdb.cmd("delete")
+    for caller, name in frames[1:4]:
+        gdb.cmd("finish")
+        assert gdb.value("$pc") & (1 << 64) - 1 == caller
+        assert f"in {name} ()" in gdb.cmd("frame")
+    assert [name for _, name in frames_of(gdb)[:3]] == ["jump_label_init", "setup_arch", "start_kernel"]
+    assert_steps_go_where_the_code_does(gdb, 10)
+    assert_memory_is_what_paging_shows(gdb, at["start_kernel"], at["start_kernel"] - 0xFFFFFFFF80000000, 64)

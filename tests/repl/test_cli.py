@@ -58,6 +58,7 @@ SPINNING = "jmp $"
 #: INT 3 with an IDT limit of 0: #BP cannot be delivered, nor #DF (SDM vol. 3A, 6.15, interrupt 8).
 TRIPLE = "lidt [cs:empty]\nint3\nempty: dw 0\ndd 0"
 DEADLOCK = "hlt"
+XEN_INSIDE = ["run", "--hypervisor", "xen", "--machine", "isapc", "--devices-in", "hypervisor", "--clock", "host"]
 
 
 def v2e(*arguments, stdin="", cwd=None, env=None):
@@ -192,6 +193,8 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         ),
         (["run", "--missed-ticks", "kept"], "--missed-ticks kept is for a PIT that goes by the host's clock"),
         (["run", "--missed-ticks", "lost"], "'lost' is unknown"),
+        ([*XEN_INSIDE, "--missed-ticks", "dropped"], "--missed-ticks dropped is not for xen"),
+        ([*XEN_INSIDE, "--missed-ticks", "kept"], "--hypervisor xen: this is no dom0 of Xen"),
         (["run", "--hypervisor", "model", "--devices-in", "hypervisor", "--missed-ticks", "kept"], "--hypervisor kvm"),
         (["run", "--policy", "dwell:8"], "--policy dwell:8"),
         (["run", "--costs", "exit=5"], "--costs exit=5"),

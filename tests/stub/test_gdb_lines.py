@@ -92,3 +92,39 @@ def test_places_that_are_not_looked_at_again_are_asked_for_once_more_only() -> N
         stub.memory.read(0x1000, 4)
         stub.memory.forget()
     assert 0 not in {number * LINE for number in stub.memory._before}
+
+
+def test_a_look_is_unchanged_only_while_every_byte_that_it_read_is() -> None:
+    choose = random.Random(11)
+    same = 0
+    for knows in (False, True):
+        stub = Stub(knows)
+        assert not stub.memory.unchanged(), "nothing was looked at yet"
+        for _ in range(400):
+            places = [(choose.randrange(SIZE), choose.randrange(1, 64)) for _ in range(choose.randrange(1, 6))]
+            seen = [stub.memory.read(*place) for place in places]
+            for _ in range(3):
+                stub.memory.forget()
+                if choose.randrange(2):
+                    linear, _ = choose.choice(places)
+                    stub.bytes[linear] ^= choose.choice((0, 1))
+                if stub.memory.unchanged():
+                    same += 1
+                    assert [stub.memory.read(*place) for place in places] == seen
+                seen = [stub.memory.read(*place) for place in places]
+    assert same > 200
+
+
+def test_whether_a_look_is_unchanged_is_one_question() -> None:
+    stub = Stub(True)
+    for linear in (0x100, 0x2000, 0x7000):
+        stub.memory.read(linear, 4)
+    stub.memory.forget()
+    stub.asked.clear()
+    assert stub.memory.unchanged()
+    assert stub.asked == ["gather"]
+    stub.memory.forget()
+    assert stub.memory.unchanged(), "what was read by a look that was not made again counts"
+    stub.memory.forget()
+    stub.bytes[0x2001] ^= 1
+    assert not stub.memory.unchanged()

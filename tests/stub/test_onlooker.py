@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stub.handlers.base import error_text
-from stub.handlers.onlooker import REFUSAL
+from stub.handlers.onlooker import REFUSAL, VACANT
 from stub.session import Close, RunCommand
 from stub.target import SIGNAL_INT, StopReason, StopReport
 from stub_fakes import GDB_FEATURES, Client, FakeTarget, client
@@ -49,6 +49,14 @@ def test_no_documented_packet_changes_anything_whether_the_guest_runs_or_not() -
             peer.session.disconnected()
             assert state(target) == before, form
             assert not target.steps_into_interrupts, form
+
+
+def test_it_is_told_when_the_machine_could_be_had() -> None:
+    peer, gone = onlooker(FakeTarget()), []
+    peer.session.vacate(lambda: bool(gone))
+    assert peer.ask("M10,1:00") == [WORDS]
+    gone.append(True)
+    assert peer.ask("M10,1:00") == [error_text(VACANT)]
 
 
 def test_what_it_may_not_do_is_answered_in_words_and_the_rest_as_ever() -> None:

@@ -25,7 +25,6 @@ QUIET = (
     "vCont;C",
     "c [ADDR]",
     "C SIGNAL[;ADDR]",
-    "vCont;t",
 )
 
 

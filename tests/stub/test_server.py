@@ -428,6 +428,19 @@ def test_half_open_clients_and_one_that_says_nothing_do_not_keep_others_out_for_
     until_free(address)
 
 
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", b"$qC"])
+def test_a_client_that_says_no_packet_gives_way_to_the_next(bench: Bench, said: bytes) -> None:
+    address = bench.serve()
+    first = Peer(address)
+    first.send(said)
+    second = until_free(address)
+    with pytest.raises((EOFError, ConnectionError)):
+        while True:
+            first.receive()
+    assert Peer(address).ask(b"qC") != b"QC1"
+    assert second.ask(b"qC") == b"QC1"
+
+
 def test_kill_is_acknowledged_then_closed_then_carried_out(bench: Bench) -> None:
     address = bench.serve()
     peer = Peer(address)

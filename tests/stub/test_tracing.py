@@ -438,6 +438,19 @@ def test_a_tracepoint_that_comes_while_it_runs_takes_part_when_its_actions_are_t
     assert peer.one("QTFrame:tdp:2") == b"F-1"
 
 
+def test_a_tracepoint_that_is_defined_anew_while_it_runs_takes_the_place_of_the_one_before() -> None:
+    peer, target = tracing(point(options="-"), actions("R1"))
+    assert len(target.traced) == 1
+    assert peer.one(point(options="-")) == OK
+    assert target.traced == {}, "until its actions are there"
+    assert peer.one(actions("M0,500,4")) == OK
+    assert len(target.traced) == 1
+    target.arrive(HERE)
+    assert fields(peer)["tframes"] == "1"
+    peer.session.disconnected()
+    assert target.traced == {}
+
+
 def test_the_buffer_is_read_as_a_trace_file_has_it() -> None:
     """ "Trace File Format": number (2), length (4), then R registers, M address (8) length (2) bytes, V number (4)
     value (8)."""

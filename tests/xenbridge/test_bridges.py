@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import select
 import signal
 import threading
 import time
@@ -66,6 +67,11 @@ def requested(bridge: MachineBridge) -> int:
     """The master's IRR."""
     port(bridge, 0x20, 0x0A)
     return port(bridge, 0x20)
+
+
+def in_service_of_lapic(bridge: MachineBridge, vector: int) -> bool:
+    """By its state, without an access, before which an interrupt in hand would be put back."""
+    return bool(bridge.devices(0).lapic.isr >> vector & 1)
 
 
 # -- requests
@@ -353,6 +359,156 @@ def test_an_interrupt_of_the_local_apic_can_be_put_back(bridge: MachineBridge) -
     assert bridge.take() is None
     assert lapic(bridge, IRR + 0x30) == 1 << 1
     assert taken(bridge) == 0x61
+
+
+@pytest.mark.parametrize(("low", "high"), [(6, 1), (6, 10), (14, 1), (14, 8)])
+def test_a_higher_interrupt_that_comes_while_a_lower_one_waits_is_taken_first(
+    bridge: MachineBridge, kind: str, low: int, high: int
+) -> None:
+    """The guest cannot take the lower one yet: to it nothing is acknowledged, and only the higher is in service when
+    that has been taken, until its end."""
+    if kind == "xen":
+        pytest.skip("Xen's bridge keeps what has been acknowledged first")
+    vectors = {irq: MASTER + irq if irq < 8 else SLAVE + irq - 8 for irq in (low, high)}
+    port(bridge, 0x21, 0xFF & ~0x04 & ~sum(1 << irq for irq in (low, high) if irq < 8))
+    port(bridge, 0xA1, 0xFF & ~sum(1 << irq - 8 for irq in (low, high) if irq >= 8))
+    bridge.listen(True)
+    bridge.set_line(low, True)
+    assert until(lambda: bridge.look() == vectors[low])
+    bridge.set_line(high, True)
+    told, _, _ = select.select([bridge.descriptor], [], [], 5)
+    assert told == [bridge.descriptor]
+    assert until(lambda: bridge.look() == vectors[high])
+    assert bridge.take() == vectors[high]
+    time.sleep(0.05)
+    assert bridge.take() is None
+    bridge.listen(False)
+    assert in_service(bridge) == (1 << high if high < 8 else 0x04)
+    ends = [0x20] if high < 8 else [0xA0, 0x20]
+    for address in ends:
+        port(bridge, address, 0x20)
+    assert taken(bridge) == vectors[low]
+    for address in (0xA0, 0x20) if low >= 8 else (0x20,):
+        port(bridge, address, 0x20)
+    assert (taken(bridge, 0.1), in_service(bridge)) == (None, 0)
+
+
+def test_in_special_fully_nested_mode_a_put_back_leaves_the_slaves_other_interrupt_in_service(
+    bridge: MachineBridge,
+) -> None:
+    """8259A, "The Special Fully Nested Mode": a higher request of a slave in service passes the master."""
+    for address, value in ((0x20, 0x11), (0x21, MASTER), (0x21, 4), (0x21, 0x11), (0x21, 0xFB), (0xA1, 0xBE)):
+        port(bridge, address, value)
+    bridge.set_line(14, True)
+    assert taken(bridge) == SLAVE + 6
+    before = bridge.events
+    bridge.listen(True)
+    bridge.set_line(8, True)
+    assert until(lambda: bridge.events > before)
+    bridge.listen(False)
+    bridge.put_back()
+    assert in_service(bridge) == 4
+    port(bridge, 0xA0, 0x0B)
+    assert port(bridge, 0xA0) == 0x40
+    assert taken(bridge) == SLAVE
+    port(bridge, 0xA0, 0x0B)
+    assert port(bridge, 0xA0) == 0x41
+    for line in (8, 14):
+        bridge.set_line(line, False)
+
+
+def test_with_automatic_eoi_a_higher_line_is_taken_before_one_that_waits(bridge: MachineBridge, kind: str) -> None:
+    """Nothing is in service, so that the lower ones pass too: they do not come first."""
+    if kind == "xen":
+        pytest.skip("Xen's bridge keeps what has been acknowledged first")
+    for address, value in ((0x20, 0x11), (0x21, MASTER), (0x21, 4), (0x21, 3), (0x21, 0xFF & ~0xC2)):
+        port(bridge, address, value)
+    bridge.listen(True)
+    bridge.set_line(6, True)
+    assert until(lambda: bridge.look() == MASTER + 6)
+    bridge.set_line(7, True)
+    assert until(lambda: bridge.look() == MASTER + 6)
+    bridge.set_line(1, True)
+    assert until(lambda: bridge.look() == MASTER + 1)
+    bridge.listen(False)
+    assert [taken(bridge, 0.5) for _ in range(4)] == [MASTER + 1, MASTER + 6, MASTER + 7, None]
+
+
+def test_nothing_is_acknowledged_between_a_put_back_and_the_access_that_it_is_for(bridge: MachineBridge) -> None:
+    """An EOI of the guest's would end that in the place of its own."""
+    port(bridge, 0x21, 0xFF & ~0x42)
+    bridge.set_line(6, True)
+    assert taken(bridge) == MASTER + 6
+    bridge.listen(True)
+    bridge.put_back()
+    bridge.set_line(1, True)
+    time.sleep(0.02)
+    port(bridge, 0x20, 0x20)
+    assert until(lambda: bridge.look() == MASTER + 1)
+    bridge.listen(False)
+    bridge.put_back()
+    assert in_service(bridge) == 0
+    for line in (1, 6):
+        bridge.set_line(line, False)
+
+
+def test_a_lower_interrupt_that_comes_while_a_higher_one_waits_is_taken_behind_it(bridge: MachineBridge) -> None:
+    port(bridge, 0x21, 0xFF & ~0x42)
+    bridge.listen(True)
+    bridge.set_line(1, True)
+    assert until(lambda: bridge.look() == MASTER + 1)
+    bridge.set_line(6, True)
+    time.sleep(0.05)
+    assert bridge.look() == MASTER + 1
+    assert bridge.take() == MASTER + 1
+    port(bridge, 0x20, 0x20)
+    assert taken(bridge) == MASTER + 6
+    port(bridge, 0x20, 0x20)
+    assert (taken(bridge, 0.1), in_service(bridge)) == (None, 0)
+
+
+def test_of_the_local_apic_too_the_higher_is_taken_first(bridge: MachineBridge, kind: str) -> None:
+    if kind == "xen":
+        pytest.skip("Xen's bridge keeps what has been acknowledged first")
+    lapic(bridge, LVT_TIMER, 0x10000)
+    lapic(bridge, 0xFEC00000, 0x10 + 2 * 5)
+    lapic(bridge, 0xFEC00010, 0x51)
+    lapic(bridge, 0xFEC00000, 0x10 + 2 * 6)
+    lapic(bridge, 0xFEC00010, 0x91)
+    bridge.listen(True)
+    bridge.set_line(5, True)
+    assert until(lambda: bridge.look() == 0x51)
+    if not in_service_of_lapic(bridge, 0x51):
+        pytest.skip(f"this host's {kind} keeps no in-service register of the local APIC")
+    bridge.set_line(6, True)
+    assert until(lambda: bridge.look() == 0x91)
+    assert bridge.take() == 0x91
+    lapic(bridge, EOI, 0)
+    assert taken(bridge) == 0x51
+    lapic(bridge, EOI, 0)
+    assert taken(bridge, 0.1) is None
+
+
+@pytest.mark.parametrize("rotates", [False, True])
+def test_an_acknowledge_with_automatic_eoi_can_be_put_back(bridge: MachineBridge, kind: str, rotates: bool) -> None:
+    """Nothing is in service then, and the request is there again; as with a rotation the priorities are."""
+    if kind == "xen":
+        pytest.skip("tests/xenbridge/xen/test_unacknowledge.py")
+    if kind == "kvm" and rotates:
+        pytest.skip("KVM does not tell how the priorities were before it rotated them")
+    for address, value in ((0x20, 0x11), (0x21, MASTER), (0x21, 4), (0x21, 3), (0x21, 0xFF & ~0x42)):
+        port(bridge, address, value)
+    if rotates:
+        port(bridge, 0x20, 0x80)
+    before = bridge.events
+    bridge.set_line(1, True)
+    bridge.listen(True)
+    assert until(lambda: bridge.events > before)
+    bridge.listen(False)
+    bridge.put_back()
+    assert (in_service(bridge), requested(bridge) & 0x42) == (0, 2)
+    bridge.set_line(6, True)
+    assert (taken(bridge), taken(bridge), taken(bridge, 0.1)) == (MASTER + 1, MASTER + 6, None)
 
 
 def test_a_request_while_the_vcpu_waits_for_an_interrupt_is_answered(bridge: MachineBridge) -> None:

@@ -17,12 +17,12 @@ from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.media import Disk
 from emu.x86.state import CpuState, Fpu, Segment, Table
 from machines import READING, pc, rom, timer
-from xen_files import save_stream
+from xen_files import save_stream, with_records
 from xen_samples import sample
 from xenbridge import convert, convert_irqs, convert_timers
 from xenbridge.convert_checks import ConvertError
 from xenbridge.convert_cpu import build_fxsave, cpu_state, cpu_values, parse_fxsave
-from xenbridge.wire import hvm, stream
+from xenbridge.wire import hvm
 from xenbridge.xen.files import parse_file
 
 FOREVER = 1 << 40
@@ -302,76 +302,6 @@ def test_a_domain_with_rom_areas_of_its_own_has_ram_there():
     assert kinds[0xF0000] == "ram"
 
 
-def test_an_interrupt_on_its_way_into_the_cpu_is_given_back_to_its_controller():
-    data = sample("s_stream.bin")
-    parsed = stream.parse_stream(data)
-    at = parsed.find(stream.HVM_CONTEXT).offset
-    records = list(hvm.parse_context(data, at, at + parsed.find(stream.HVM_CONTEXT).length))
-    for n, record in enumerate(records):
-        values = record.values()
-        if record.name == "CPU":
-            records[n] = hvm.build_record("CPU", values | {"pending_event": 0x80000008})
-        if record.name == "PIC" and not record.instance:
-            records[n] = hvm.build_record("PIC", values | {"isr": 1})
-    body = hvm.build_context(records)
-    source = parse_file(data[:at] + body + data[at + len(body) :])
-    machine = built()
-    convert.load(machine, source)
-    machine.run(1)
-    assert machine.cpu_state().rip in (0x7C9A, 0x7C9E)  # the handler of IRQ 0
-
-
-def acknowledged(vector, kind=0):
-    """The sample, with `vector` on its way into a CPU whose handler of any IRQ counts at 500h and ends it."""
-    loop = assemble("bits 16\nl: sti\n nop\n nop\n jmp l", 0x7C00)
-    handler = assemble(
-        "bits 16\ninc word [0x500]\npush ax\nmov al,0x20\nout 0xa0,al\nout 0x20,al\npop ax\niret", 0x6000
-    )
-    irq = vector - 0x70 + 8 if vector >= 0x70 else vector - 8
-
-    def change(records):
-        for record in records:
-            values = record.values()
-            if record.name == "CPU":
-                values |= dict.fromkeys(("cs_sel", "cs_base", "ds_sel", "ds_base", "ss_sel", "ss_base"), 0)
-                values |= {"rip": 0x7C00, "rflags": 0x202, "rsp": 0x5000, "pending_event": 1 << 31 | kind << 8 | vector}
-            if record.name == "PIC":
-                served = 1 << irq >> 8 * record.instance & 0xFF
-                if irq >= 8 and not record.instance:
-                    served = 4
-                values |= {"irr": 0, "imr": 0xFB * (irq >= 8 and not record.instance), "isr": served, "init": 0,
-                           "irq_base": 0x70 if record.instance else 8, "mode": 0x40 * (not record.instance),
-                           "elcr": 0}  # fmt: skip
-            named = record.name in ("CPU", "PIC")
-            yield hvm.build_record(record.name, values, record.instance) if named else record
-
-    parsed = parse_file(with_records(lambda records: list(change(records))))
-    return parsed, {0: (0x6000).to_bytes(4, "little") * 256, 0x6000: handler, 0x7C00: loop}
-
-
-@pytest.mark.parametrize("kind", ["pc", "isapc"])
-@pytest.mark.parametrize("vector", [0x0B, 0x0C, 0x70, 0x72, 0x73, 0x76])
-def test_an_irq_on_its_way_into_the_cpu_is_handled_once_though_its_line_is_low(kind, vector):
-    source, code = acknowledged(vector)
-    machine = built(kind)
-    convert.load(machine, source)
-    for at, data in code.items():
-        machine.memory.write(at, data)
-    machine.memory.write(0x500, bytes(2))
-    machine.run(machine.executor.retired + 400)
-    pic = machine.board.pic.save()
-    assert machine.memory.read(0x500, 2) == b"\1\0"
-    assert (pic.master.isr, pic.slave.isr) == (0, 0)
-    assert (pic.master.once, pic.slave.once) == (0, 0)
-    irq = vector - 0x70 + 8 if vector >= 0x70 else vector - 8
-    assert not (pic.slave if irq >= 8 else pic.master).inputs >> (irq & 7) & 1  # its next edge is one
-
-
-def test_an_event_that_is_no_interrupt_is_named_where_it_is_not_delivered():
-    source, _ = acknowledged(0x0D, kind=3)
-    assert "event 0x0d of type 3 was on its way into the CPU, and is not delivered" in convert.load(built(), source)
-
-
 # -- each device by itself
 
 
@@ -484,19 +414,6 @@ def test_a_cpu_comes_back(regs, base, selector, limit, access):
     seen = cpu_state(values)
     assert (seen.regs, seen.fs, seen.rip, seen.msrs[0xC0000102]) == (regs, state.fs, state.rip, base)
     assert values["tsc"] == 7
-
-
-def with_records(change):
-    """The sample's stream, its context's records as `change` gives them."""
-    data = sample("s_stream.bin")
-    parsed = stream.parse_stream(data)
-    out = stream.build_headers(4, 17)
-    for record in parsed.records:
-        body = record.body(data)
-        if record.type == stream.HVM_CONTEXT:
-            body = hvm.build_context(change(hvm.parse_context(body)))
-        out += stream.build_record(record.type, body)
-    return out
 
 
 def second_cpu(records):

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from emu.firmware.roms import builtin_bios
-from emu.machine import MachineConfig, build_machine
 from xen_fuzzing import case, look, places, run, seeds
-from xenbridge import convert
-from xenbridge.convert_checks import ConvertError
-from xenbridge.wire.errors import WireError
-from xenbridge.xen.files import parse_file
+from xen_loading import Loader, load_cases
+from xen_own import KINDS, own_streams
 
 PART = 10_000
 WHOLE = 1_000_000
@@ -42,24 +38,24 @@ def test_a_case_is_the_same_each_time_and_cases_differ() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(3))
 def test_a_machine_is_loaded_from_a_bad_stream_and_runs_or_is_as_it_was(part: int) -> None:
-    machine = build_machine(MachineConfig(machine="pc", memory=1 << 20, firmware=builtin_bios(), bios=True))
-    machine.idle = lambda ns: False  # one that halts until an interrupt may do so for ever
-    fresh = machine.save()
-    loaded = refused = 0
-    for number in range(part * 1000, part * 1000 + 1000):
-        try:
-            file = parse_file(case(number))
-        except WireError:
-            continue
-        try:
-            convert.load(machine, file)
-        except (ConvertError, WireError):
-            refused += 1
-            assert machine.save() == fresh, number
-            continue
-        loaded += 1
-        machine.run(machine.executor.retired + 200)
-        machine.devices()
-        machine.restore(fresh)
-    assert loaded > 70
-    assert refused > 50
+    outcomes = load_cases(part * 1000, 1000)
+    assert outcomes["refused"] > 50
+    assert outcomes["LIMIT"] > 200
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.parametrize("part", range(10))
+def test_a_hundred_thousand_bad_streams_are_loaded_or_refused(part: int) -> None:
+    load_cases(part * WHOLE // 100, WHOLE // 100)
+
+
+def test_a_stream_that_is_not_changed_is_loaded_into_each_kind_of_machine() -> None:
+    """And leaves no trace in it for the next."""
+    loader = Loader()
+    for kind in KINDS:
+        fresh = loader.machines[kind].save()
+        for data in (seeds()[3], *own_streams()):
+            assert loader.load(data, kind) in ("LIMIT", "REQUEST")
+            assert loader.machines[kind].save() == fresh
+    loader.close()

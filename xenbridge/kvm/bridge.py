@@ -29,7 +29,7 @@ from xenbridge.kvm.cpuid import cpuid_entries
 from xenbridge.kvm.devices import ioapic_state, lapic_state, pic_state, pit_state
 from xenbridge.kvm.kick import SIGNAL
 from xenbridge.kvm.requests import MASKS, make_requests
-from xenbridge.kvm.unacknowledge import drop_spurious, put_back
+from xenbridge.kvm.unacknowledge import Service, drop_spurious, put_back, service_of, slave_asks
 from xenbridge.kvm.vcpu import AT_INJECTED, INTERRUPTED, Vcpu
 from xenbridge.kvm.vm import Slot, Vm, slots_of
 
@@ -97,12 +97,17 @@ class KvmBridge:
         self._made = self.made_by.exchange
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.events = 0  #: interrupts acknowledged
+        self.calls = 0  #: how often the vCPU was called back while it waited for one
         self._borrowed = self._wanted = self._listening = False
         self._state = CpuState()
         self._halted = False
         self._vector: int | None = None
+        self._service = Service.NONE  # where the vector in hand is in service; NONE: nothing is heard beside it
+        self._came: int | None = None  # what the thread leaves
+        self._rose = False  # a line, while a vector is in hand
         self._error = ""
         self._called = False  # the thread is to come back
+        self._lines = threading.Lock()  # a chip that is read, changed and written is not driven meanwhile
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._ends = False
         self._thread = threading.Thread(target=self._listener, name="v2e-kvm-bridge", daemon=True)
@@ -157,7 +162,7 @@ class KvmBridge:
             self._load(parked.parked(self._state))
         except KvmError as error:
             raise BridgeError(str(error)) from None
-        self._borrowed, self._wanted, self._vector = True, False, None
+        self._borrowed, self._wanted, self._vector, self._came = True, False, None, None
 
     def _load(self, state: CpuState) -> None:
         """Registers for the vCPU, with the kernel's APIC base and task priority, which are the local APIC's."""
@@ -211,7 +216,11 @@ class KvmBridge:
         """See MachineBridge. From any thread."""
         if not 0 <= irq < LINES:
             raise BridgeError(f"interrupt line {irq} does not exist: there are 0 to {LINES - 1}")
-        self.vm.set_line(irq, level)
+        with self._lines:
+            self.vm.set_line(irq, level)
+        if level and self._vector is not None and not self._rose:
+            self._rose = True  # what the vCPU may not hear of: see `look`
+            os.write(self._writer, _TOLD)
 
     # -- as a whole
 
@@ -249,8 +258,9 @@ class KvmBridge:
             self._call_back()
 
     def _hear(self) -> None:
-        """Let the vCPU wait for an interrupt, if one is wanted and none is waiting."""
-        if self._borrowed and self._wanted and self._vector is None and not self._listening:
+        """Let the vCPU wait for an interrupt, if one is wanted; beside one that waits to be taken, for a higher one."""
+        hears = self._vector is None or self._service is not Service.NONE
+        if self._borrowed and self._wanted and hears and not self._listening:
             self._listening = True
             self._go.release()
 
@@ -259,7 +269,8 @@ class KvmBridge:
         if not self._listening:
             return
         self._called = True
-        self.cpu.immediate_exit.value = 1
+        self.calls += 1
+        # Not by immediate_exit, with which KVM would not look whether an interrupt waits, however long it has.
         assert self._thread.ident is not None
         signal.pthread_kill(self._thread.ident, CALL)
         self._come_back()
@@ -268,42 +279,86 @@ class KvmBridge:
         """The thread gives the vCPU back."""
         if not self._back.acquire(timeout=PATIENCE):
             raise BridgeError(f"the borrowed vCPU did not come back in {PATIENCE:.0f} s")
+        self._is_back()
+
+    def _is_back(self) -> None:
+        """The vCPU is at rest, and what it has left is taken over."""
         self._called = self._listening = False
-        self.cpu.immediate_exit.value = 0
         if self._error:
             raise BridgeError(self._error)
+        came, self._came = self._came, None
+        if came is None:
+            return
+        try:
+            self._decide(came)
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+
+    def _decide(self, came: int) -> None:
+        """Keep `came`, or what is in hand, which is in service, so that KVM gives nothing below it: `came` is higher.
+        But what the 8259 has comes before all of the local APIC (Linux, arch/x86/kvm/irq.c: kvm_cpu_get_interrupt)."""
+        kept = self._vector
+        found = service_of(self.vm, self.cpu.fd, came)
+        if kept is None:
+            self._vector, self._service = came, found
+        elif found is Service.LAPIC and self._service is Service.PIC:
+            self._unacknowledge(came)
+            self._service = Service.NONE  # or it would come again at once
+        else:
+            self._unacknowledge(kept)
+            self._vector, self._service = came, found
+        self._rose = self._service is Service.PIC  # one may have come before it was in hand
 
     def take(self) -> int | None:
         """See Bridge. Without waiting: a vCPU that listens goes on listening."""
-        vector = self.look()
-        if vector is not None:
-            self._vector = None
+        vector = self.look() if self._vector is None else self._vector
+        self._vector = None
+        if not self._listening:  # else it may tell of the next one
             self._told()
         self._hear()
         return vector
 
     def look(self) -> int | None:
         """See MachineBridge."""
-        if self._listening and self._told():
-            self._come_back()
-        return None if self._listening else self._vector
+        # In this order: the thread gives the vCPU back before it writes.
+        self._told()
+        if self._listening and self._back.acquire(blocking=False):
+            self._is_back()
+        self._decide_again()
+        self._hear()
+        return self._vector
 
-    def _told(self) -> bool:
-        """Read the pipe empty: whether the thread has written."""
+    def _decide_again(self) -> None:
+        """A line has risen beside the vector in hand. Where that is not in service, or holds back the slave's further
+        requests by the cascade, the vCPU hears of nothing: it is put back, and KVM gives what is to be the first."""
+        rose, self._rose = self._rose, False
+        if not rose or self._vector is None:
+            return
+        try:
+            if self._service is Service.NONE or slave_asks(self.vm, self._vector):
+                self.put_back()
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+
+    def _told(self) -> None:
+        """Read the pipe empty."""
         with contextlib.suppress(BlockingIOError):
-            return bool(os.read(self._reader, _MOST))
-        return False
+            os.read(self._reader, _MOST)
 
     def put_back(self) -> None:
         """See MachineBridge. Raises BridgeError."""
         self._call_back()
         if (vector := self._vector) is not None:
             try:
-                put_back(self.vm, self.cpu.fd, vector)
+                self._unacknowledge(vector)
             except KvmError as error:
                 raise BridgeError(str(error)) from None
             self._vector = None
             self._told()
+
+    def _unacknowledge(self, vector: int) -> None:
+        with self._lines:
+            put_back(self.vm, self.cpu.fd, vector)
 
     # -- the thread that listens
 
@@ -318,20 +373,22 @@ class KvmBridge:
                 self._wait_for_interrupt()
             except KvmError as error:
                 self._error = str(error)
-            # Who finds the byte waits for the vCPU, which comes at once.
-            if self._vector is not None or self._error:
-                os.write(self._writer, _TOLD)
+            told = self._came is not None or bool(self._error)
             self._back.release()
+            if told:
+                os.write(self._writer, _TOLD)
 
     def _wait_for_interrupt(self) -> None:
-        """Have the vCPU halt until an interrupt comes, which is kept, or until it is called."""
+        """Have the vCPU halt until an interrupt comes, which is left in `_came`, or until it is called."""
         while True:
             vector = self._taken()
             if vector is None:
                 self._rest()
                 return
-            if not drop_spurious(self.vm, self.cpu.fd, vector):
-                self._vector = vector
+            with self._lines:
+                spurious = drop_spurious(self.vm, self.cpu.fd, vector)
+            if not spurious:
+                self._came = vector
                 self.events += 1
                 return
             if self._called:
@@ -340,7 +397,8 @@ class KvmBridge:
     def _taken(self) -> int | None:
         """The vector of the next interrupt; None: the vCPU was called before one came."""
         cpu, page = self.cpu, self._page_of_run
-        _PLACE.pack_into(page, _PLACE_AT, parked.LISTEN, _RESERVED_FLAG)
+        # With IF set already: what waits is acknowledged before the first instruction, called back or not.
+        _PLACE.pack_into(page, _PLACE_AT, parked.LISTEN, RFLAGS_IF | _RESERVED_FLAG)
         _WORD.pack_into(page, _RSP_AT, parked.STACK)
         cpu.mark_dirty(abi.SYNC_REGS)
         while True:

@@ -7,6 +7,7 @@ no other side effects (Linux, arch/x86/kvm/irq.c: kvm_vm_ioctl_set_irqchip; lapi
 
 from __future__ import annotations
 
+import enum
 from typing import Final
 
 from xenbridge.kvm import abi
@@ -19,8 +20,43 @@ _BASE, _LEVEL = 0xF8, 7
 ISR, IRR = 0x100, 0x200
 
 
+class Service(enum.Enum):
+    """Who has a vector in service, and holds back what is below it."""
+
+    NONE = "none"
+    PIC = "pic"
+    LAPIC = "lapic"
+
+
+def service_of(vm: Vm, vcpu: int, vector: int) -> Service:
+    """Of `vector`, acknowledged last. NONE: its end was automatic, or in special mask mode lower ones pass it. Raises
+    KvmError."""
+    if _in_lapic(vcpu, vector):
+        return Service.LAPIC
+    chips = vm.pic(0), vm.pic(1)
+    if any(pic.special_mask for pic in chips):
+        return Service.NONE
+    bit = 1 << (vector & _LEVEL)
+    return Service.PIC if any(pic.irq_base == vector & _BASE and pic.isr & bit for pic in chips) else Service.NONE
+
+
+def slave_asks(vm: Vm, vector: int) -> bool:
+    """The slave has `vector`, acknowledged last, in service, and a higher request, which does not pass the master while
+    its cascade is in service. Raises KvmError."""
+    slave = vm.pic(1)
+    if slave.irq_base != vector & _BASE or not slave.isr >> (vector & _LEVEL) & 1:
+        return False
+    requests = slave.irr & ~slave.imr
+    for place in range(8):
+        bit = 1 << (place + slave.priority_add & 7)
+        if (requests | slave.isr) & bit:
+            return not slave.isr & bit
+    return False
+
+
 def put_back(vm: Vm, vcpu: int, vector: int) -> None:
-    """`vector`, acknowledged last, is requested again. `vcpu` is a file descriptor. Raises KvmError."""
+    """`vector`, acknowledged last, is requested again. `vcpu` is a file descriptor. A rotation of priorities by an
+    automatic EOI stays. Raises KvmError."""
     for chip in (1, 0):
         pic = vm.pic(chip)
         bit = 1 << (vector & _LEVEL)
@@ -29,7 +65,10 @@ def put_back(vm: Vm, vcpu: int, vector: int) -> None:
             asks = not pic.elcr & bit or bool(pic.irr & bit)
             _request(vm, chip, pic, bit, asks)
             if chip:
-                _request(vm, 0, vm.pic(0), CASCADE, asks)
+                master = vm.pic(0)
+                # In special fully nested mode it may have been in service before, for another of the slave's.
+                ends = not (master.special_fully_nested_mode and pic.isr)
+                _request(vm, 0, master, CASCADE, asks, ends=ends)
             return
     state = _lapic(vcpu)
     at, bit = vector >> 5 << 4 | vector >> 3 & 3, 1 << (vector & 7)
@@ -56,8 +95,9 @@ def drop_spurious(vm: Vm, vcpu: int, vector: int) -> bool:
     return True
 
 
-def _request(vm: Vm, chip: int, pic: abi.PicState, bit: int, asks: bool) -> None:
-    pic.isr &= ~bit & 0xFF
+def _request(vm: Vm, chip: int, pic: abi.PicState, bit: int, asks: bool, *, ends: bool = True) -> None:
+    if ends:
+        pic.isr &= ~bit & 0xFF
     if asks:
         pic.irr |= bit
     vm.set_pic(chip, pic)

@@ -76,6 +76,7 @@ class XenKeeper(BridgeKeeper):
     """One machine's, with the domain, which is destroyed with it."""
 
     has_rtc: ClassVar[bool] = True
+    pause: ClassVar[int] = 0  #: the guest may be given its vCPU back before
 
     def __init__(self, libraries: Libraries) -> None:
         """A domain without memory whose vCPU is borrowed. Raises EngineError."""

@@ -16,9 +16,9 @@ from xenbridge.xen import context
 from xenbridge.xen.context import Record
 from xenbridge.xen.domain import Domain
 
-#: Bytes of struct hvm_hw_vpic; bit 2 of `mode` is automatic EOI.
+#: Bytes of struct hvm_hw_vpic; bit 2 of `mode` is automatic EOI, bit 4 special fully nested mode.
 _IRR, _ISR, _BASE, _MODE, _ELCR, _OUTPUT = 0, 2, 3, 5, 6, 7
-_AEOI, _CASCADE = 4, 1 << 2
+_AEOI, _SFNM, _CASCADE = 4, 16, 1 << 2
 #: Offsets in the LAPIC's page: 32 vectors each 16 bytes (SDM vol. 3A, table 11-1).
 _IN_SERVICE, _REQUESTED, _EOI = 0x100, 0x200, 0xB0
 
@@ -43,15 +43,19 @@ def put_back(
             asks = not pic[_ELCR] & bit or bool(pic[_IRR] & bit)
             changed = [Record(context.PIC, chip, _requested(pic, bit, asks))]
             if chip:
-                changed.append(Record(context.PIC, 0, _requested(records[context.PIC, 0], _CASCADE, asks)))
+                master = records[context.PIC, 0]
+                # In special fully nested mode it may have been in service before, for another of the slave's.
+                ends = not (master[_MODE] & _SFNM and pic[_ISR] & ~bit)
+                changed.append(Record(context.PIC, 0, _requested(master, _CASCADE, asks, ends=ends)))
             load(*changed)
             return
 
 
-def _requested(pic: bytes, bit: int, asks: bool) -> bytes:
-    """The record without the service, and with the request instead if it still `asks`; INT driven."""
+def _requested(pic: bytes, bit: int, asks: bool, *, ends: bool = True) -> bytes:
+    """The record without the service where that `ends`, and with the request if it still `asks`; INT driven."""
     out = bytearray(pic)
-    out[_ISR] &= ~bit & 0xFF
+    if ends:
+        out[_ISR] &= ~bit & 0xFF
     if asks:
         out[_IRR] |= bit
     out[_OUTPUT] = 1 if out[_IRR] else pic[_OUTPUT]

@@ -11,7 +11,7 @@ from xenbridge.xen import context
 from xenbridge.xen.context import Record
 from xenbridge.xen.unacknowledge import put_back
 
-LEVEL, AEOI = 0x40, 4
+LEVEL, AEOI, SFNM = 0x40, 4, 16
 
 
 class Domain:
@@ -69,6 +69,14 @@ def test_an_edge_of_the_master_is_requested_and_int_is_driven() -> None:
 def test_one_of_the_slave_comes_by_the_cascade() -> None:
     domain = done(Domain(pic(isr=0x04, elcr=0x04), pic(isr=0x40, base=0x70)), 0x76)
     assert domain.loaded == {1: bytes((0x40, 0, 0, 0x70, 0, 0, 0, 1)), 0: bytes((4, 0, 0, 8, 0, 0, 4, 1))}
+
+
+@pytest.mark.parametrize(("mode", "besides", "left"), [(SFNM, 0x80, 4), (SFNM, 0, 0), (0, 0x80, 0)])
+def test_the_cascade_stays_in_service_for_the_slaves_other_interrupt_where_that_can_be(mode, besides, left) -> None:
+    domain = done(Domain(pic(isr=0x04, mode=mode), pic(isr=0x40 | besides, base=0x70)), 0x76)
+    assert domain.loaded == {
+        1: bytes((0x40, 0, besides, 0x70, 0, 0, 0, 1)), 0: bytes((4, 0, left, 8, 0, mode, 0, 1)),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("irr", [0, LEVEL])

@@ -1,0 +1,209 @@
+/* What the flags of an x87 operation make: the status word, stack faults, #MF (SDM vol. 1, 8.5 to 8.7). */
+#include "x87.h"
+
+#define DR6_BS 0x4000u
+
+/* Take flags and C1 of `status` into the status word, with ES and B for what is not masked. */
+void take_status(void *env, uint32_t status)
+{
+    uint16_t *fpus = &AT(uint16_t, env, at.env_fpus);
+    uint32_t now = (*fpus & ~X87_C1) | (status & (X87_FLAGS | X87_SF | X87_C1));
+
+    if (unmasked(env, now))
+        now |= X87_ES | X87_B;
+    *fpus = (uint16_t)now;
+}
+
+/* The instruction ends here, with what is in the CPU by now: nothing is stored, popped or compared behind it. It is
+ * alone in its block. */
+static __attribute__((noreturn)) void end_instruction(engine *e, uint64_t host)
+{
+    uint64_t *eflags = &AT(uint64_t, e->env, at.env_eflags);
+    const slot *s = running(e);
+
+    real_cpu_restore_state(e->cpu, host, 1);
+    *e->eip = s->eip + s->block->size;
+    *eflags &= ~(uint64_t)EFLAGS_RF;
+    AT(uint32_t, e->env, at.env_hflags) &= ~HF_INHIBIT_IRQ;
+    if (*eflags & EFLAGS_TF) {
+        (&AT(uint64_t, e->env, at.env_dr))[6] |= DR6_BS;
+        e->control->step = 0;
+        real_raise_exception_err(e->env, EXCP_DB, 0);
+    }
+    leave_block(e);
+}
+
+/* The operation is not done, as something of `status` is not masked: its flags are all that it leaves. In the portable
+ * loop it goes on. */
+void refuse(void *env, uint32_t status, uint64_t host)
+{
+    engine *e = engine_of_env(env);
+
+    if (e && running(e))
+        be_alone(e, host);
+    take_status(env, status);
+    if (e && running(e))
+        end_instruction(e, host);
+}
+
+/* An operand is empty, or a register to be pushed is not (`c1`): IE and SF. Comes back where that is masked. */
+void stack_fault(void *env, uint32_t c1, uint64_t host)
+{
+    uint32_t status = X87_IE | X87_SF | c1;
+
+    if (unmasked(env, status))
+        refuse(env, status, host);
+    else
+        take_status(env, status);
+}
+
+/* The real indefinite value (vol. 1, 4.8.3.7). */
+void put_indefinite(void *to)
+{
+    static const uint8_t bytes[10] = {0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff};
+
+    put(to, bytes);
+}
+
+/* FERR# and IGNNE#, by a port that no instruction reaches (emu/devices/coprocessor.py): it is read when FERR# is
+ * asserted, and answers 0 while IGNNE# is not; it is written when FERR# is negated. */
+#define FERR_PORT 0x10000u
+
+/* FERR# is asserted, or would be at the next instruction that waits. */
+static int has_error(void *env)
+{
+    return AT(uint16_t, env, at.env_fpus) & X87_ES && !((&AT(uint64_t, env, at.env_cr))[0] & CR0_NE);
+}
+
+/* An exception waits, and an instruction that waits for it is about to be executed: #MF with CR0.NE. Without it the CPU
+ * asserts FERR#, and waits at the instruction for an interrupt unless IGNNE# is asserted (vol. 1, 8.7.2). Time passes
+ * meanwhile, as in a loop of one instruction. */
+void ask_pending(void *env, uint64_t host)
+{
+    engine *e = engine_of_env(env);
+
+    if (!has_error(env))
+        real_raise_exception_err_ra(env, EXCP_MF, 0, host);
+    if (!e || !running(e))
+        return;
+    be_alone(e, host);
+    e->cells->generation++;
+    if (e->in(FERR_PORT, 1))
+        return;
+    real_cpu_restore_state(e->cpu, host, 1);
+    leave_block(e);
+}
+
+REPLACES void helper_fwait_x86_64(void *env)
+{
+    wait_for(env, HOST);
+}
+
+/* MMX instructions wait too (vol. 1, 9.6.3). They make all registers valid, and TOP 0. */
+REPLACES void helper_enter_mmx_x86_64(void *env)
+{
+    wait_for(env, HOST);
+    AT(uint32_t, env, at.env_fpstt) = 0;
+    AT(uint64_t, env, at.env_fptags) = 0;
+}
+
+REPLACES void helper_emms_x86_64(void *env)
+{
+    wait_for(env, HOST);
+    real_helper_emms(env);
+}
+
+/* True while what is executed may negate FERR#, of which a device is to learn. */
+static __thread int negating;
+
+/* To be called before what may do so; a device is reached by instructions that are alone in their block. */
+static void may_negate(void *env, uint64_t host)
+{
+    engine *e = engine_of_env(env);
+
+    negating = unlikely(has_error(env)) && e && running(e);
+    if (negating)
+        be_alone(e, host);
+}
+
+/* ES and B say whether a flag is not masked, whatever was loaded (vol. 1, 8.1.3.3 and 8.1.5). */
+void find_pending(void *env)
+{
+    uint16_t *fpus = &AT(uint16_t, env, at.env_fpus);
+    engine *e = engine_of_env(env);
+
+    *fpus = (uint16_t)((*fpus & ~(X87_ES | X87_B)) | (unmasked(env, *fpus) ? X87_ES | X87_B : 0));
+    if (unlikely(negating) && e && !(*fpus & X87_ES)) {
+        e->cells->generation++;
+        e->out(FERR_PORT, 1, 0);
+    }
+    negating = 0;
+}
+
+REPLACES void helper_fldcw_x86_64(void *env, uint32_t value)
+{
+    wait_for(env, HOST);
+    may_negate(env, HOST);
+    real_helper_fldcw(env, value);
+    find_pending(env);
+}
+
+REPLACES void helper_fclex_x86_64(void *env)
+{
+    may_negate(env, HOST);
+    real_helper_fclex(env);
+    find_pending(env);
+}
+
+REPLACES void helper_fninit_x86_64(void *env)
+{
+    may_negate(env, HOST);
+    real_helper_fninit(env);
+    find_pending(env);
+}
+
+/* Unicorn's functions find the instruction by their return address, which is in the block only where they are jumped
+ * to: what they may raise is prepared for. */
+void prepare(void *env, uint64_t host)
+{
+    may_negate(env, host);
+    cpu_restore_state_x86_64((uint8_t *)env - at.cpu_env, host, 1);
+}
+
+void prepared(void *env)
+{
+    engine *e = engine_of_env(env);
+
+    if (e)
+        e->unwinding = 0;
+}
+
+/* FNSTENV masks everything behind what it stores (vol. 2A). */
+REPLACES void helper_fstenv_x86_64(void *env, uint64_t address, int wide)
+{
+    prepare(env, HOST);
+    real_helper_fstenv(env, address, wide);
+    prepared(env);
+    AT(uint16_t, env, at.env_fpuc) |= X87_FLAGS;
+    find_pending(env);
+}
+
+REPLACES void helper_fsave_x86_64(void *env, uint64_t address, int wide)
+{
+    prepare(env, HOST);
+    real_helper_fsave(env, address, wide);
+    prepared(env);
+    find_pending(env);
+}
+
+#define LOADS_ENVIRONMENT(name)                                                                                        \
+    REPLACES void helper_##name##_x86_64(void *env, uint64_t address, int wide)                                        \
+    {                                                                                                                  \
+        wait_for(env, HOST);                                                                                           \
+        prepare(env, HOST);                                                                                            \
+        real_helper_##name(env, address, wide);                                                                        \
+        prepared(env);                                                                                                 \
+        find_pending(env);                                                                                             \
+    }
+LOADS_ENVIRONMENT(fldenv)
+LOADS_ENVIRONMENT(frstor)
