@@ -17,8 +17,9 @@ from ctypes import c_uint64, c_void_p
 from typing import Final
 
 from emu.engine import CheckLevel
-from emu.unicorn_control import CHECKED_MODE, Control
-from emu.unicorn_layout import HF_CPL, HF_CS64, HF_PE, Env, EnvSegment, offset_of
+from emu.unicorn_bases import Bases
+from emu.unicorn_control import CHECKED_MODE, INSTEAD, Control
+from emu.unicorn_layout import HF_ADDSEG, HF_CPL, HF_CS64, HF_PE, Env, EnvSegment, offset_of
 from emu.unicorn_overlay import Overlay
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
 from emu.x86.segcheck import FLAT, VECTOR_GP, Violation, far_branch, fetch, harmless, operands, target
@@ -65,6 +66,7 @@ class Checks:
             for i in range(6)
         ]
         self._raw: list[int] = []
+        self._bases = Bases(tuple(overlay.env.segs))
         self._registers = (c_uint64 * 8).from_address(overlay.env_address)
         self._bits = self._stack_bits = 16
         self._vm = False
@@ -90,6 +92,11 @@ class Checks:
             env = self._ov.env
             vm = bool(env.eflags & RFLAGS_VM)
             control = self._control
+            if env.hflags & HF_CS64:
+                self._bases.hide()
+            elif self._show_bases():  # this translation was made for registers without
+                control.remaining += 1
+                return INSTEAD
             raw = [env_cache.value for env_cache in self._live]
             if raw != self._raw or env.hflags & CHECKED_MODE != control.mode or vm != self._vm:
                 self._classify(raw, vm)
@@ -100,6 +107,18 @@ class Checks:
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self._failed(error)
             return 0
+
+    def _show_bases(self) -> bool:
+        """True when translations made until now are of no use, as Unicorn took it that no register has a base."""
+        env = self._ov.env
+        if not self._bases.show() or env.hflags & HF_CS64:
+            return False
+        env.hflags |= HF_ADDSEG
+        return True
+
+    def run_ended(self) -> None:
+        """To be called when Unicorn returns."""
+        self._show_bases()
 
     def _classify(self, raw: list[int], vm: bool) -> None:
         env, control = self._ov.env, self._control

@@ -44,6 +44,7 @@ class GateLoop:
         divisions: Divisions,
     ) -> None:
         self._ov, self._control, self._read, self._divisions = overlay, control, read_linear, divisions
+        self.run_ended: Callable[[], None] | None = None  #: called when Unicorn returns
         place = code.place
         addresses = {
             "control": ctypes.addressof(control), "repeat": repeat, "divide": divisions.address,
@@ -79,6 +80,8 @@ class GateLoop:
         """Run until the gate or Unicorn stops; uc_emu_start's error code."""
         self._control.invalidated = self._ov.invalidated.value
         code: int = self._ov.call.emu_start(self._ov.uc, self._ov.env.eip, 0, 0, 0)
+        if self.run_ended is not None:
+            self.run_ended()
         return code
 
     def forget(self) -> None:

@@ -220,6 +220,7 @@ class Parts(ABC):
             from emu.unicorn_checks import Checks
 
             self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
+            self._loop.run_ended = self._checks.run_ended
 
     def _read_linear(self, linear: int, length: int) -> bytes:
         return self._watch.read_linear(linear, length)

@@ -17,7 +17,8 @@ The gate decides, before an instruction, in this order:
    and leave the translation, so that it is delivered here, wherever translations and slices begin and end. Behind an
    iteration of a repeated instruction EIP and RF are put right first (`emu.unicorn_faults`).
 5. The address is in the table of breakpoints (and not skipped once): stop.
-6. Count it. If the segment caches are not those for which `checks` was decided, or `checks` is set, ask the checker;
+6. Count it. If the segment caches are not those for which `checks` was decided, `checks` is set, or ES, SS or DS has a
+   base in 64-bit code (`emu.unicorn_bases`), ask the checker;
    an exception that it answers is raised in place of the instruction (`emu.unicorn_checks`). In a single step, also
    ask the engine's main loop to return with the error STEP_DONE: it looks when the translation of this one instruction
    has ended, before it translates what follows.
@@ -39,6 +40,8 @@ from emu.unicorn_control import (
     STOP_CHANGED,
     offset,
 )
+from emu.unicorn_layout import HF_CS64
+from emu.x86.operands import DS, ES, SS
 
 
 class Code:
@@ -150,7 +153,12 @@ def gate(
         c.add("483b91", _s32(offset("caches") + 8 * i)).jump("jne", "check")  # cmp rdx, [copy]
     c.add("418b90", _s32(hflags)).add("81e2", _s32(CHECKED_MODE))  # mov edx, [r8+hflags]; and edx, CHECKED_MODE
     c.add("3b91", _s32(offset("mode"))).jump("jne", "check")
-    c.add("80b9", _s32(offset("checks")), 0).jump("je", "checked")
+    c.add("80b9", _s32(offset("checks")), 0).jump("jne", "check")
+    c.add("81e2", _s32(HF_CS64)).jump("je", "checked")  # and edx, HF_CS64
+    for number, opcode in ((ES, "498b90"), (SS, "490b90"), (DS, "490b90")):  # mov or or rdx, [r8+base]
+        c.add(opcode, _s32(segs + 24 * number + 8))
+    c.jump("jne", "check")
+    c.jump("jmp", "checked")
 
     # rax = checker(uc, address)
     c.label("check")

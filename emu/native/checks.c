@@ -378,6 +378,7 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
         end_before_full(tcg);
     if (opcode == INSN_START && e && e->tcg == tcg && e->making) {
         e->begun++;
+        prefixes_begin(e, a, e->making->flags);
         if (!e->exempt && e->begun - e->begun_before > 1 && is_exempt(e, a, e->making->flags))
             e->exempt = (uint32_t)(e->begun - e->begun_before - 1);
         e->opcode_at = a;

@@ -313,6 +313,7 @@ static void retry_alone(engine *e, uint64_t host)
     if (index < 0 || !s || s->block != block)
         return;
     e->retried++;
+    block_was_wasted(e, block, index);
     real_cpu_restore_state(e->cpu, host, 1);
     e->control->remaining += block->icount - index;
     if (index) {

@@ -384,7 +384,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
             continue;
         }
         if (op == 0x26 || op == 0x2e || op == 0x36 || op == 0x3e)
-            override = (int)(op >> 3 & 3);
+            override = bits == 64 ? override : (int)(op >> 3 & 3); /* ignored in 64-bit code: prefixes.c */
         else if (op == 0x64 || op == 0x65)
             override = (int)(op - 0x60);
         else if (op == 0x66)

@@ -261,6 +261,11 @@ typedef struct engine {
     int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
     uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
     uint64_t opcode_at, group_at; /* where it finds the opcode, and ModRM behind F6h or F7h (shown.c); EMPTY: nowhere */
+    uint64_t prefix; /* the linear address of the next prefix that its translator reads of 64-bit code; EMPTY: none (prefixes.c) */
+    uint8_t override; /* the prefix of FS or GS that it has read of this instruction, 0: none */
+    int longest; /* instructions that a block may have now, 0: any number */
+    int limited; /* the one made last could have had more */
+    uint64_t retried_before; /* `retried` when that was made */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
     uint64_t translations, partial, retried, unwound, flushes, slow, begun, made, guarded, asked; /* statistics */
 } engine;
@@ -466,6 +471,10 @@ void emit_if_low(engine *e, int base, int index, int shift, int64_t segment_base
 void emit_if_paging(engine *e);
 void emit_end_if(engine *e);
 
+/* ---- prefixes.c */
+void prefixes_begin(engine *e, uint64_t pc, uint32_t flags);
+uint32_t shown_prefix(engine *e, uint64_t linear, uint32_t value);
+
 /* ---- stores.c */
 void bytes_are_code(engine *e, const tb *block);
 void bytes_are_plain(engine *e, uint64_t ram);
@@ -497,6 +506,7 @@ void grow_tlb(engine *e);
 extern __thread engine *translating;
 int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous);
 int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
+void block_was_wasted(engine *e, const tb *block, int done);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 void read_code(engine *e, uint64_t from, uint8_t *bytes, int count);
 int shadow_of_its_own(engine *e, uint64_t pc, uint32_t flags);

@@ -50,6 +50,8 @@ REPLACES uint32_t cpu_ldub_code_x86_64(void *env, uint64_t linear)
 
     if (!e)
         return value;
+    if (linear == e->prefix)
+        value = shown_prefix(e, linear, value);
     if (linear == e->unlocking)
         value = without_lock(e, value);
     if (linear == e->opcode_at || linear == e->group_at)

@@ -29,6 +29,8 @@ enum { TCG_I64 = 1, LESS = 2, NOT_ABOVE = 12 };
 #define NB_OPS 0x38
 /* In TCGContext: the temporaries that are the general registers, by their distance from it. */
 #define CPU_REGS 0x9998
+/* The same: the bases of ES, CS, SS, DS, FS and GS. */
+#define CPU_SEG_BASE 0x9b58
 /* The temporary that is the CPU's state, the first of them. */
 #define CPU_ENV 0x388
 /* In an operation: its arguments. */

@@ -6,6 +6,9 @@
 /* Bytes before the end of a page where instructions are decoded to see which of them fit. */
 #define NEAR_END 256
 
+/* Instructions in a block at most (TCG_MAX_INSNS of QEMU), and so few that translating them again does not matter. */
+enum { MOST = 512, FEW = 16 };
+
 /* The engine whose block is being made by this thread. */
 __thread engine *translating;
 
@@ -141,7 +144,25 @@ static int most_instructions(engine *e, const tb *block, int most)
         most = fit ? fit : 1;
     if (cut->pc == block->pc && cut->flags == block->flags && cut->insns && most > (int)cut->insns)
         most = (int)cut->insns;
-    return most;
+    e->limited = e->longest && most > e->longest;
+    return e->limited ? e->longest : most;
+}
+
+/* Where each instruction accesses a device, as in zeros that are executed with EAX pointing to nowhere, a block would be
+ * translated to its end again and again, to be left behind its first instruction. So blocks become shorter, the fewer
+ * instructions one was good for, and longer again with each that was not left. How long they are decides nothing else. */
+void block_was_wasted(engine *e, const tb *block, int done)
+{
+    int left = block->icount - done;
+
+    if (left > FEW || (e->limited && left > 1))
+        e->longest = left / 2;
+}
+
+static void lengthen(engine *e)
+{
+    if (e->limited && e->retried == e->retried_before)
+        e->longest = e->longest < MOST / 2 ? e->longest * 2 : 0;
 }
 
 /* ---- Breakpoints. A block begins at each, so that only the beginnings of blocks are looked up. */
@@ -438,7 +459,7 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
     e->checks = 0;
     e->single = most == 1;
     e->making = block;
-    e->unlocking = e->opcode_at = e->group_at = EMPTY;
+    e->unlocking = e->opcode_at = e->group_at = e->prefix = EMPTY;
     e->known_aligned = 0;
     e->begun_before = e->begun;
     e->exempt = 0;
@@ -504,6 +525,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
         tb_flush_x86_64(cpu);
         leave_block(e);
     }
+    lengthen(e);
     e->stops = is_breakpoint(e, pc, flags);
     block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
     while ((inner = e->exempt ? (int)e->exempt : inner_breakpoint(e, block)) || e->stops != is_stop(e, block, block->pc)) {
@@ -513,6 +535,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
         real_tb_phys_invalidate(e->tcg, block, EMPTY);
         block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
     }
+    e->retried_before = e->retried;
     e->translations++;
     e->made += block->icount;
     s = &e->slots[e->used++];

@@ -81,6 +81,11 @@ GAPS: Final = (
         "in long mode gates to, and stacks of the TSS at, addresses that are not canonical",
     ),
     Gap(
+        "64-bit code: prefixes of CS, DS, ES and SS ignored, whatever bases the registers have, also behind those of "
+        "FS and GS",
+        "in 64-bit code a prefix of CS, DS, ES or SS behind one of FS or GS takes its place",
+    ),
+    Gap(
         "RETF and IRETQ to a non-canonical address: #GP(0) in the instruction",
         "RETF and IRETQ to addresses that are not canonical fault at the target",
     ),

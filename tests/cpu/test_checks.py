@@ -45,6 +45,7 @@ IMAGES = {
     "cpu_paging": 711,
     "cpu_paging64": 300,
     "cpu_pages": 36,
+    "cpu_prefix64": 276,
 }
 #: Images that take seconds in slices.
 _LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms")
@@ -257,6 +258,11 @@ _WITH_HELPER = frozenset(
         "cpu_paging64",
     )
 )
+#: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.
+_FORMS_OF_FS = (
+    *("load", "load-rbx", "load-rbp", "load-rsp", "load-r13", "load-32", "load-32-rbp", "store", "add"),
+    *("lods", "push", "bt", "cmpxchg", "aligned", "fild", "jump-table", "call-table"),
+)
 #: Of the other images, the checks that do.
 _CHECKS_WITH_HELPER = {
     "cpu_io": ("v86-pushfd",),
@@ -266,6 +272,14 @@ _CHECKS_WITH_HELPER = {
         *("test-repeated-1", "test-twice-0", "test-twice-1", "idiv-locked", "test-locked-0", "test-locked-memory-0"),
     ),
     "cpu_pages": ("large-absent-add", "large-reserved-add", "pae-absent-add", "pae-no-nxe-add"),
+    "cpu_prefix64": (
+        *(
+            f"unaligned-{prefix}"
+            for prefix in ("es", "cs", "ss", "ds", "fs", "gs", "fs-ds", "ds-fs", "gs-es-cs", "fs-gs")
+        ),
+        *(f"{form}-{prefixes}" for form in _FORMS_OF_FS for prefixes in ("fs-ds", "gs-es-cs")),
+        *("load-gs-66-ss", "add-gs-66-ss", "load-fs-w-ds"),
+    ),
 }
 
 

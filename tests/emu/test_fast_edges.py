@@ -87,6 +87,25 @@ def test_devices_in_memory_are_accessed_at_their_instruction_whatever_block_went
     assert len(seen["gate", 1_000_000][0]) == 6 * (2 + 3 + 1)
 
 
+@pytest.mark.parametrize("beside", ["", "nop\nnop\nnop\n"], ids=["each", "one in four"])
+def test_code_that_accesses_devices_all_the_time_is_translated_a_few_times_and_runs_alike(beside):
+    # ADD [EAX], AL is two bytes of zeros: what a jump into memory that nobody has written executes.
+    source = f"mov eax, {RAM:#x}\n" + ("add [eax], al\n" + beside) * 300 + "hlt"
+    seen = {}
+    for name, sizes in (("gate", (1_000_000,)), ("fast", SLICES)):
+        for size in sizes:
+            cpu = make(name, source, 32)
+            assert cpu.run(slice=size).reason is ExitReason.HALT
+            seen[name, size] = (cpu.mmio, cpu.engine.retired, cpu.engine.state())
+            statistics = cpu.engine.statistics
+            cpu.engine.close()
+    assert all(found == seen["gate", 1_000_000] for found in seen.values())
+    assert len(seen["gate", 1_000_000][0]) == 300 * 2
+    # in the longest slice, each of the up to 1,200 instructions; translated to the end of its page: 50 times and more
+    assert statistics is not None
+    assert statistics.made < 8 * (1 + beside.count("nop")) * 300
+
+
 def test_blocks_hold_all_instructions_that_fit_before_the_end_of_a_page():
     # A loop of 12 instructions whose last byte is the last but two of page 2, behind a jump there.
     body = assemble("bits 32\nl: " + "inc eax\n" * 10 + "dec ecx\njnz l")

@@ -1,0 +1,52 @@
+/* Segment prefixes of 64-bit code, where only FS and GS have a base: those of ES, CS, SS and DS are ignored, and do not
+ * take back one of FS or GS (SDM vol. 1, 3.4.2.1; AMD64 APM vol. 3, 1.2.4). Unicorn's translator adds the base that the
+ * register was left with, as before the branch to long mode, and takes the last prefix. Compilers emit these prefixes:
+ * 3Eh is NOTRACK of a jump by a table. */
+#include "fast.h"
+#include "tcg.h"
+
+/* An instruction of the block that is being translated begins at linear `pc`. */
+void prefixes_begin(engine *e, uint64_t pc, uint32_t flags)
+{
+    e->prefix = flags & HF_CS64 ? pc : EMPTY;
+    e->override = 0;
+}
+
+/* What the translator is shown for the byte `value` at e->prefix: for an ignored prefix behind one of FS or GS that one
+ * again. */
+uint32_t shown_prefix(engine *e, uint64_t linear, uint32_t value)
+{
+    e->prefix = linear + 1;
+    switch (value) {
+    case 0x64: case 0x65:
+        e->override = (uint8_t)value;
+        return value;
+    case 0x26: case 0x2e: case 0x36: case 0x3e:
+        return e->override ? e->override : value;
+    case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3:
+        return value;
+    }
+    if ((value & 0xf0) != 0x40)
+        e->prefix = EMPTY;
+    return value;
+}
+
+/* Addresses of operands are put together by one function of the translator, and nothing else of 64-bit code adds the
+ * base of a segment: it stays away where that is to be 0. */
+REPLACES void tcg_gen_op3_x86_64(void *tcg, int opcode, uint64_t a, uint64_t b, uint64_t c)
+{
+    const engine *e = translating;
+
+    if (opcode == ADD_I64 && e && e->tcg == tcg && e->making && e->making->flags & HF_CS64) {
+        const uint64_t *bases = &AT(uint64_t, tcg, CPU_SEG_BASE);
+
+        for (int segment = ES; segment <= DS; segment++) {
+            if (c != (uint64_t)tcg + bases[segment])
+                continue;
+            if (a != b)
+                real_tcg_gen_op2(tcg, MOV_I64, a, b);
+            return;
+        }
+    }
+    real_tcg_gen_op3(tcg, opcode, a, b, c);
+}
