@@ -21,8 +21,9 @@ from emu.x86 import disasm, paging
 from emu.x86.polls import Loop, Source, WayOut
 from emu.x86.state import CR0_PE, GENERAL, RFLAGS_IF
 
-#: Native entries that failed, with none between them that did not, before they are spoken of.
-ENTRIES = 1000
+#: Native entries that failed, with none between them that did not, before they are spoken of: by rules, which are asked
+#: every 65,536 instructions in the end, and by the vCPU itself.
+REFUSED, ENTRIES = 50, 1000
 #: Instructions of a loop that are shown.
 SHOWN = 24
 #: Stops behind which there is no guest, whatever its CPU would go on to do.
@@ -78,7 +79,7 @@ def _entries(machine: Machine, view: StuckView) -> StuckView:
     """`view`, with what keeps the guest from being native all the while. The emulator goes on meanwhile, so that this
     alone holds nobody up; it is the verdict where nothing else is and the vCPU itself fails, which no rule explains."""
     transitions = machine.transitions
-    if transitions is None or transitions.failing < ENTRIES:
+    if transitions is None or transitions.failing < REFUSED:
         return view
     times = f"native entry has failed {transitions.failing} times since the CPU was native last"
     if transitions.rejected < ENTRIES:
