@@ -37,7 +37,7 @@ SHOW = "from bare_cpu import bare_cpu; c = bare_cpu('hlt'); c.run(); print(c.eng
     reason="the helper is for Linux on x86-64, and made by a C compiler",
 )
 def test_the_fast_loop_is_used_where_it_can_be() -> None:
-    """Where it is not, the sentence says why, as of a helper that does not compile: all else that needs it is skipped."""
+    """Else the sentence says why, as of a helper that does not compile: all that needs it is skipped."""
     assert fresh(SHOW) == "fast"
 
 
