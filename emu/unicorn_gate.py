@@ -79,7 +79,10 @@ class GateLoop:
     def enter(self) -> int:
         """Run until the gate or Unicorn stops; uc_emu_start's error code."""
         self._control.invalidated = self._ov.invalidated.value
-        code: int = self._ov.call.emu_start(self._ov.uc, self._ov.env.eip, 0, 0, 0)
+        env = self._ov.env
+        code: int = self._ov.call.emu_start(self._ov.uc, env.eip, 0, 0, 0)
+        if not env.hflags & HF_CS64:
+            env.eip &= 0xFFFFFFFF  # Unicorn has 64 bits of it behind a Jcc that goes beyond 4 GiB
         if self.run_ended is not None:
             self.run_ended()
         return code

@@ -19,6 +19,8 @@ API int v2e_fast_run(engine *e)
     e->cells->generation++; /* timers may have fired */
     e->cells->time_known = 0; /* idle time may have been skipped */
     error = real_uc_emu_start(e->uc, *e->eip, 0, 0, 0);
+    if (!(AT(uint32_t, e->env, at.env_hflags) & HF_CS64))
+        *e->eip = (uint32_t)*e->eip; /* Unicorn has 64 bits of it behind a Jcc that goes beyond 4 GiB */
     engine_left(e);
     end_false_shadow(e);
     if (e->control->masked) { /* for Python one is like the other, and it may give the CPU another IF */
