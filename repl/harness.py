@@ -184,7 +184,10 @@ class Gdb:
         """As `cmd`, but do not wait for the guest to stop."""
         self._token += 1
         quoted = command.replace("\\", "\\\\").replace('"', '\\"')
-        self._controller.write(f'{self._token}-interpreter-exec console "{quoted}"', read_response=False)
+        try:
+            self._controller.write(f'{self._token}-interpreter-exec console "{quoted}"', read_response=False)
+        except OSError as error:
+            raise HarnessError(f"gdb has ended, and does not take {command!r}: {error.strerror}") from None
         text, deadline = "", time.monotonic() + seconds
         while True:
             record = self._next(deadline, command)

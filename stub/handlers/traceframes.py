@@ -36,9 +36,9 @@ def status(context: Context, message: m.QueryTrace) -> Answer:
 
 
 def _reason(experiment: Experiment) -> str:
-    """`terror` has a text between the colons, `tstop` may have one; of an empty one gdb makes "tstop command ()"."""
-    wanted = experiment.reason == "terror" or (experiment.reason == "tstop" and experiment.text)
-    text = f"{experiment.text.encode().hex()}:" if wanted else ""
+    """`tstop` and `terror` have a text between the colons. That of `tstop` may be left out, but gdb 13's `tsave` then
+    takes the length of none and dies."""
+    text = f"{experiment.text.encode().hex()}:" if experiment.reason in ("tstop", "terror") else ""
     return f"{experiment.reason}:{text}{experiment.culprit:x}"
 
 

@@ -147,7 +147,7 @@ def test_tstatus_says_what_goes_on_and_why_it_ended(gdb: Gdb, tmp_path: Path) ->
     stopped = gdb.cmd("tstatus")
     (free,) = re.findall(r"Trace buffer has (\d+) bytes", stopped)
     assert stopped.startswith(
-        "Trace stopped by a tstop command.\nCollected 3 trace frames.\n" + BUFFER.format(free=free) + said[0]
+        "Trace stopped by a tstop command ().\nCollected 3 trace frames.\n" + BUFFER.format(free=free) + said[0]
     )
     assert 16777216 - 3 * 100 < int(free) < 16777216 - 3 * 2
     assert said[1] in stopped
