@@ -47,7 +47,7 @@ enum {
     EXTENSION_AES = 2048,
     EXTENSION_PCLMULQDQ = 4096
 };
-#define GROUPS 9
+#define GROUPS 13
 #define SSE_FORMS 18
 struct maps {
     struct spec one_byte[256], two_byte[256];

@@ -452,8 +452,8 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
                 if (bits == 64 && spec.size == 's') /* the base of a table */
                     ref->size = 10;
                 ref->kind = (uint8_t)kind_of(spec.access);
-                if ((in->opcode >= 0x80 && in->opcode <= 0x83 && in->reg == 7) || (in->opcode == 0x63 && bits == 64))
-                    ref->kind = READS; /* CMP, and MOVSXD in ARPL's place */
+                if (in->opcode == 0x63 && bits == 64) /* MOVSXD, in ARPL's place */
+                    ref->kind = READS;
                 if (override != NONE)
                     ref->segment = (uint8_t)override;
                 if (in->opcode == 0x0fa3 || in->opcode == 0x0fab || in->opcode == 0x0fb3 || in->opcode == 0x0fbb)

@@ -111,10 +111,10 @@ def _one_byte() -> dict[int, tuple[str, str]]:
     }
     table |= dict.fromkeys((*range(112, 128), *range(224, 232), *range(176, 184), 235, 168, 205), ("", "b"))
     table |= {
-        0x80: ("mb", "b"),
-        0x81: ("mv", "z"),
-        0x82: ("mb", "b"),
-        0x83: ("mv", "b"),
+        0x80: ("group", "b"),
+        0x81: ("group", "z"),
+        0x82: ("group", "b"),
+        0x83: ("group", "b"),
         0x84: ("rb", ""),
         0x85: ("rv", ""),
     }
@@ -179,6 +179,10 @@ ONE_BYTE: Final = _one_byte()
 TWO_BYTE: Final = _two_byte()
 #: By opcode, one entry a value of ModRM.reg.
 GROUPS: Final[dict[int, tuple[str, ...]]] = {
+    0x80: (*("mb",) * 7, "rb"),  # CMP writes nothing
+    0x81: (*("mv",) * 7, "rv"),
+    0x82: (*("mb",) * 7, "rb"),
+    0x83: (*("mv",) * 7, "rv"),
     0xF6: ("rb", "rb", "mb", "mb", "rb", "rb", "rb", "rb"),
     0xF7: ("rv", "rv", "mv", "mv", "rv", "rv", "rv", "rv"),
     0xFE: ("mb", "mb", "", "", "", "", "", ""),

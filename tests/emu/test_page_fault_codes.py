@@ -1,4 +1,4 @@
-"""The code of a page fault tells a read from a write (SDM vol. 3A, 4.7): of what only reads, W is clear."""
+"""What only reads is no write: to the code of a page fault (SDM vol. 3A, 4.7), and to a read-only segment (3A, 5.5)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from bare_cpu import CODE, bare_cpu
+from emu.x86.state import Segment
 from run_loops import needs_helper
 
 TABLES, ABSENT = 0x10000, 0x5000
@@ -35,3 +36,14 @@ def test_only_what_writes_faults_as_a_write(form: str, code: int) -> None:
     cpu.engine.run(1)
     (fault, *_) = cpu.faults
     assert (fault.vector, fault.code, fault.rip) == (14, code, CODE)
+
+
+@pytest.mark.usefixtures("run_loop")
+@pytest.mark.parametrize(("form", "code"), FORMS)
+def test_a_read_only_segment_refuses_only_what_writes(form: str, code: int) -> None:
+    cpu = bare_cpu(form, 32)
+    state = cpu.engine.state()
+    state.ds = Segment(16, 0, 0xFFFF, 0x4091)
+    cpu.engine.load(state)
+    cpu.engine.run(1)
+    assert [(fault.vector, fault.code) for fault in cpu.faults[:1]] == ([(13, 0)] if code else [])
