@@ -96,8 +96,8 @@ static void take_store(void *env, uint32_t status, uint64_t host)
 
 /* `after` takes ST(0) off where `instruction` does not. The value goes to memory behind this function; a fault there
  * leaves the flags of it. */
-#define STORES(name, type, instruction, after, indefinite)                                                             \
-    REPLACES type helper_##name##_ST0_x86_64(void *env)                                                                \
+#define STORES(name, result, type, instruction, after, indefinite)                                                     \
+    REPLACES result helper_##name##_ST0_x86_64(void *env)                                                              \
     {                                                                                                                  \
         type value = (type)(indefinite);                                                                               \
         uint16_t status;                                                                                               \
@@ -109,29 +109,16 @@ static void take_store(void *env, uint32_t status, uint64_t host)
         take_store(env, status, HOST);                                                                                 \
         return value;                                                                                                  \
     }
-STORES(fsts, uint32_t, "fsts", "fstp %%st(0)", 0xffc00000u)
-STORES(fstl, uint64_t, "fstl", "fstp %%st(0)", 0xfff8000000000000u)
-STORES(fistl, int32_t, "fistl", "fstp %%st(0)", INT32_MIN)
-STORES(fistll, int64_t, "fistpll", "nop", INT64_MIN)
-STORES(fisttl, int32_t, "fisttpl", "nop", INT32_MIN)
-STORES(fisttll, int64_t, "fisttpll", "nop", INT64_MIN)
+STORES(fsts, uint32_t, uint32_t, "fsts", "fstp %%st(0)", 0xffc00000u)
+STORES(fstl, uint64_t, uint64_t, "fstl", "fstp %%st(0)", 0xfff8000000000000u)
+STORES(fistl, int32_t, int32_t, "fistl", "fstp %%st(0)", INT32_MIN)
+STORES(fistll, int64_t, int64_t, "fistpll", "nop", INT64_MIN)
+STORES(fisttl, int32_t, int32_t, "fisttpl", "nop", INT32_MIN)
+STORES(fisttll, int64_t, int64_t, "fisttpll", "nop", INT64_MIN)
 
 /* 16 bits, which Unicorn takes as 32. */
-#define STORES_WORD(name, instruction, after)                                                                          \
-    REPLACES int32_t helper_##name##_ST0_x86_64(void *env)                                                             \
-    {                                                                                                                  \
-        int16_t value = INT16_MIN;                                                                                     \
-        uint16_t status;                                                                                               \
-                                                                                                                       \
-        if (stores_nothing(env, HOST))                                                                                 \
-            return value;                                                                                              \
-        OPERATE(env, status, "fldt %[a]", instruction " %[v]", after, ALSO([v] "+m"(value)),                           \
-                ALSO([a] "m"(*st(env, 0))));                                                                           \
-        take_store(env, status, HOST);                                                                                 \
-        return value;                                                                                                  \
-    }
-STORES_WORD(fist, "fists", "fstp %%st(0)")
-STORES_WORD(fistt, "fisttps", "nop")
+STORES(fist, int32_t, int16_t, "fists", "fstp %%st(0)", INT16_MIN)
+STORES(fistt, int32_t, int16_t, "fisttps", "nop", INT16_MIN)
 
 /* FSTP of an extended number. */
 REPLACES void helper_fstt_ST0_x86_64(void *env, uint64_t address)
