@@ -62,10 +62,14 @@ class Domain:
     def create(cls, libraries: Libraries, memory: int) -> Domain:
         """A paused HVM domain with one vCPU and `memory` bytes of RAM from address 0 on, without the PC's hole.
 
-        Its vCPU has no state yet: `load_cpu` before `resume`. Raises XenError."""
+        Its RAM is zero, as an emulated machine's: pages that a living domain gave back Xen hands on as they are
+        (xen/common/page_alloc.c, free_domheap_pages scrubs those of the dying alone). Its vCPU has no state yet:
+        `load_cpu` before `resume`. Raises XenError."""
         domain = cls.create_bare(libraries, memory, _EMULATION)
         try:
-            domain.populate([frame for frame in range(memory // PAGE) if frame not in _HOLE])
+            frames = [frame for frame in range(memory // PAGE) if frame not in _HOLE]
+            domain.populate(frames)
+            domain.memory.clear(frames)
         except XenError:
             domain.destroy()
             raise

@@ -92,5 +92,14 @@ class DomainMemory:
                 pages.view[skip : skip + piece] = data[done : done + piece]
             done += piece
 
+    def clear(self, frames: list[int]) -> None:
+        """Write zeros to whole pages, by frame number. Raises MemoryUnavailable at the first that is no memory."""
+        for start in range(0, len(frames), AT_ONCE):
+            some = frames[start : start + AT_ONCE]
+            with Pages(self._libraries, self._domid, some, WRITE) as pages:
+                if pages.absent < len(some):
+                    raise MemoryUnavailable(some[pages.absent] * PAGE, "the domain's memory cannot be written")
+                ctypes.memset(pages.address, 0, len(some) * PAGE)
+
 
 __all__ = ["AT_ONCE", "PAGE", "READ", "WRITE", "DomainMemory", "Pages", "XenError"]

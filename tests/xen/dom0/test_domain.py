@@ -87,3 +87,19 @@ def test_a_destroyed_domain_is_gone_in_a_sentence(ticks) -> None:
     guest.server.close()
     with pytest.raises(XenError, match=rf"^there is no domain {guest.domain.domid}$"):
         guest.domain.states()
+
+
+def test_memory_of_a_new_domain_is_zero_whoever_had_the_pages_before(libraries) -> None:
+    """Xen hands on what a living domain gave back as it is."""
+    pages = list(range(64))
+    other = Domain.create(libraries, len(pages) * 0x1000)
+    try:
+        other.memory.write(0, b"\xa5" * (len(pages) * 0x1000))
+        other.depopulate(pages)
+        domain = Domain.create(libraries, 1 << 20)
+        try:
+            assert domain.memory.read(0, 0xA0000).count(0) == 0xA0000
+        finally:
+            domain.destroy()
+    finally:
+        other.destroy()
