@@ -29,6 +29,8 @@ from xenbridge.kvm.probe import make_kvm
 FIRMWARE = bytes(0xFFE0) + bytes.fromhex("ff060005 e680 ebf8").ljust(16, b"\0") + b"\xeb\xee" + bytes(14)
 SAMPLES = 300
 
+Call = tuple[int, int, int]  #: of ioctl(2): descriptor, request, argument
+
 
 class Hop(NamedTuple):
     """Medians in microseconds: the whole hop, and the system calls that it needs by themselves."""
@@ -51,7 +53,7 @@ def machine() -> Machine:
 
 
 class Calls:
-    """The system calls that hops need, each called as directly as Python can, with buffers of their own."""
+    """The system calls that hops need, each called as directly as ctypes can, with buffers of their own."""
 
     def __init__(self, vcpu: KvmVcpu) -> None:
         self._vcpu, self._cpu = vcpu, vcpu._cpu
@@ -61,35 +63,33 @@ class Calls:
             "GET_DEBUGREGS": abi.DebugRegs(),
             "GET_MSRS": (ctypes.c_uint8 * len(msrs)).from_buffer_copy(msrs),
         }
+        fd = vcpu._cpu.fd
+        self.run: Call = fd, abi.RUN, 0
+        self._asked: list[Call] = [
+            (fd, abi.REQUESTS[name], ctypes.addressof(buffer)) for name, buffer in self._buffers.items()
+        ]
 
-    def _run(self) -> int:
-        """KVM_RUN that ends at once: a hop needs the entry and the exit, not what the guest does in between."""
-        self._cpu.immediate_exit.value = 1
-        begin = time.perf_counter_ns()
-        abi.call(self._cpu.fd, abi.RUN, 0)
-        spent = time.perf_counter_ns() - begin
-        self._cpu.immediate_exit.value = 0
-        return spent
+    def ends_at_once(self, on: bool) -> None:
+        """Whether KVM_RUN does: a hop needs the entry and the exit, not what the guest does in between."""
+        self._cpu.immediate_exit.value = on
 
-    def give(self) -> dict[str, int]:
-        """ns of KVM_RUN that takes from the page what it has been given there."""
-        return {"RUN given a state": self._run()}
+    def into(self) -> tuple[Call, ...]:
+        """Those of a hop in: KVM_RUN that takes from the page what it has been given there."""
+        return (self.run,)
 
-    def take(self) -> dict[str, int]:
-        """ns of each that a hop out makes."""
-        spent = {"RUN": self._run()}
-        self._vcpu._unfinished = False
-        for name, buffer in self._buffers.items():
-            number, address = abi.REQUESTS[name], ctypes.addressof(buffer)
-            begin = time.perf_counter_ns()
-            abi.call(self._cpu.fd, number, address)
-            spent[name] = time.perf_counter_ns() - begin
-        spent["GET_DIRTY_LOG"] = 0
-        for log in self._vcpu._vm.logs:
-            begin = time.perf_counter_ns()
-            abi.call(self._vcpu._vm.fd, abi.REQUESTS["GET_DIRTY_LOG"], log.address)
-            spent["GET_DIRTY_LOG"] += time.perf_counter_ns() - begin
-        return spent
+    def out(self) -> tuple[Call, ...]:
+        """Those of a hop out, of a vCPU that has answered an access."""
+        vm = self._vcpu._vm
+        return self.run, *self._asked, *((vm.fd, abi.REQUESTS["GET_DIRTY_LOG"], log.address) for log in vm.logs)
+
+
+def spent(calls: tuple[Call, ...]) -> int:
+    """ns of all of them, one after the other."""
+    call = abi.call
+    begin = time.perf_counter_ns()
+    for fd, number, argument in calls:
+        call(fd, number, argument)
+    return time.perf_counter_ns() - begin
 
 
 def measure(built: Machine) -> tuple[Hop, Hop]:
@@ -102,32 +102,39 @@ def measure(built: Machine) -> tuple[Hop, Hop]:
     built.run(1000)
     transitions.force(True)
     calls = Calls(vcpu)
+    first, call = calls.run, abi.call
     into, out, given, taken = [], [], [], []
     for sample in range(2 * SAMPLES):
+        alone = sample % 2 == 1
         vcpu.enter(1 << 30, None, skip_breakpoint=False)
-        if sample % 2:
-            taken.append(calls.take())
+        if alone:
+            needed = calls.out()
+            calls.ends_at_once(True)
+            taken.append(spent(needed))
+            calls.ends_at_once(False)
+            vcpu._unfinished = False
         retired = vcpu.retired
         begin = time.perf_counter_ns()
         transitions._activate(emulator, retired)
         end = time.perf_counter_ns()
         emulator.run(3)
         retired = emulator.retired
+        calls.ends_at_once(True)
         begin_in = time.perf_counter_ns()
         transitions._activate(vcpu, retired)
-        end_in = time.perf_counter_ns()
-        run = calls.give()
-        if sample % 2:
-            given.append(run)
+        if alone:
+            given.append(spent(calls.into()))
         else:
-            into.append(end_in - begin_in + sum(run.values()))
+            call(*first)
+            into.append(time.perf_counter_ns() - begin_in)
             out.append(end - begin)
-    return _hop("in", into, given), _hop("out", out, taken)
+        calls.ends_at_once(False)
+    asked = "RUN GET_XSAVE GET_DEBUGREGS GET_MSRS GET_DIRTY_LOG"
+    return _hop("in", into, given, "RUN given a state"), _hop("out", out, taken, asked)
 
 
-def _hop(name: str, whole: list[int], calls: list[dict[str, int]]) -> Hop:
-    sums = [sum(each.values()) for each in calls]
-    return Hop(name, statistics.median(whole) / 1000, statistics.median(sums) / 1000, " ".join(calls[0]))
+def _hop(name: str, whole: list[int], calls: list[int], needed: str) -> Hop:
+    return Hop(name, statistics.median(whole) / 1000, statistics.median(calls) / 1000, needed)
 
 
 def main() -> int:

@@ -92,6 +92,7 @@ class Runs:
         #: see Cpu.resuming: of the CPU before, where an interrupt came ahead of an instruction to be resumed from
         self._resuming: tuple[int, int, bool] | None = None
         self._packed = False  # the state was given packed, and nobody has given another one since
+        self._laid = False  # all beside the state is as it is to be when the next one is given packed
         self._fresh = True  # nothing has run since the state was given or somebody stopped the CPU
         self._task_priority: Callable[[int], None] | None = None
         self._claimed: dict[int, MsrDevice] = {}
@@ -428,7 +429,7 @@ class Runs:
         except KvmError as error:
             self._lose(error)
         self._fresh, self._checked = True, b""
-        self._free = self._packed = self._vouched = False
+        self._free = self._packed = self._laid = self._vouched = False
         self._resuming = None
 
     def _tell_priority(self) -> None:

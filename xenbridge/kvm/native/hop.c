@@ -49,9 +49,7 @@ struct hop {
     uint64_t tsc; /* as it was read last */
     uint64_t apic_base;
     uint32_t nmi_pending;
-    uint32_t unfinished; /* an access was answered, and KVM is to complete its instruction */
-    int32_t error;    /* errno of `request`, which failed; 0 where a value was refused */
-    uint32_t pad;
+    int32_t error; /* errno of `request`, which failed; 0 where a value was refused */
     uint64_t request;
     const struct log *logs;
     uint64_t (*pieces)[2]; /* (host address, bytes) of runs of written pages */
@@ -262,7 +260,7 @@ API int v2e_hop_in(struct hop *h)
 /* The emulator goes over: pack its state and go on from that, in the one call that a hop in makes. Returns -1, with
  * nothing done, where there is more to the state than can be packed; otherwise CR8 and what a caller seldom meets. */
 enum { OVER_HALTED = 1, OVER_A20_MASKED = 2, OVER_REFUSED = 4, OVER_CR8_SHIFT = 4 };
-API int v2e_hop_over(struct hop *h)
+int v2e_hop_over(struct hop *h)
 {
     const struct packed *p = h->packed;
     int refused;
@@ -403,14 +401,16 @@ API int v2e_hop_read(struct hop *h, int whole)
     return take_fpu(h) < 0 || take_debug(h) < 0 || take_msrs(h, whole ? h->known : h->native) < 0 ? -1 : 0;
 }
 
-/* Have KVM complete what is `unfinished`, and read what it has come to. What was to be delivered and has not been is taken
- * back: nothing of it has happened. Returns 1, before anything was read, where the same instruction exits again. */
-API int v2e_hop_out(struct hop *h)
+/* Read what KVM has come to, behind an instruction that is `unfinished`, as its access was answered, when KVM has completed
+ * it. What was to be delivered and has not been is taken back: nothing of it has happened. Returns AGAIN, before anything
+ * was read, where the same instruction exits again. */
+enum { AGAIN = 1 };
+static int finish(struct hop *h, int unfinished)
 {
     struct kvm_run *run = h->run;
     struct kvm_vcpu_events *e = &run->s.regs.events;
 
-    if (h->unfinished) {
+    if (unfinished) {
         uint8_t asked = run->immediate_exit;
         int answer;
 
@@ -424,7 +424,7 @@ API int v2e_hop_out(struct hop *h)
             return -1;
         }
         if (!answer && (run->exit_reason == KVM_EXIT_IO || run->exit_reason == KVM_EXIT_MMIO))
-            return 1;
+            return AGAIN;
     }
     if (half_delivered(e)) {
         e->exception.injected = e->exception.pending = e->interrupt.injected = e->nmi.injected = 0;
@@ -449,9 +449,10 @@ static int add_piece(struct hop *h, uint32_t *count, uint64_t address, uint64_t 
     return 1;
 }
 
-/* The pages that the guest has written since this was asked last: how many pieces; -1 where KVM refuses; -2 where there
- * is no room for all of them, and whoever asked has to take everything for written. */
-API int v2e_hop_written(struct hop *h)
+/* The pages that the guest has written since this was asked last: how many pieces; -1 where KVM refuses; NO_ROOM where
+ * there is none for all of them. */
+enum { NO_ROOM = 0x7fff };
+static int written(struct hop *h)
 {
     uint32_t count = 0;
     int full = 0;
@@ -466,5 +467,24 @@ API int v2e_hop_written(struct hop *h)
             for (uint64_t word = words[at]; word && !full; word &= word - 1)
                 full = !add_piece(h, &count, log->host + (at * 64 + (uint64_t)__builtin_ctzll(word)) * PAGE, PAGE);
     }
-    return full ? -2 : (int)count;
+    return full ? NO_ROOM : (int)count;
+}
+
+/* The emulator goes on, in the one call that a hop out makes: the state packed, and the pages that KVM has written where
+ * it has run. `how` has what only the caller knows. Returns -1 where KVM refuses; AGAIN, with nothing done, where the
+ * instruction has another access, to be answered first; or which parts have changed, and how many pieces of memory, NO_ROOM
+ * where all of it has to be taken for written. */
+enum { UNFINISHED = 1, RAN = 2, IS_HALTED = 4, A20_OPEN = 8 };
+enum { CHANGED_SHIFT = 4, PIECES_SHIFT = 16 };
+int v2e_hop_leave(struct hop *h, int how)
+{
+    int ended = finish(h, how & UNFINISHED), pieces = 0;
+
+    if (ended)
+        return ended;
+    h->packed->halted = !!(how & IS_HALTED);
+    h->packed->a20 = !!(how & A20_OPEN);
+    if (how & RAN && (pieces = written(h)) < 0)
+        return -1;
+    return pieces << PIECES_SHIFT | (int)h->changed << CHANGED_SHIFT;
 }
