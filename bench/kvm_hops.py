@@ -1,7 +1,8 @@
 """`python -m bench.kvm_hops`: what moving the CPU between emulator and KVM takes, and the system calls it needs.
 
 A hop in is the emulator's state into KVM and the first entry; a hop out is what KVM has into the emulator, with the
-pages it has written. The system calls are timed by themselves, in turns with hops, as many of each as a hop makes.
+pages it has written. The system calls are timed by themselves, in turns with hops, as many of each as a hop makes: by
+ctypes, and less what as many calls take by it that the kernel refuses at once, which is the kernel's part alone.
 """
 
 from __future__ import annotations
@@ -28,21 +29,20 @@ from xenbridge.kvm.probe import make_kvm
 #: move. inc word [0x500]; out 0x80, al; jmp back.
 FIRMWARE = bytes(0xFFE0) + bytes.fromhex("ff060005 e680 ebf8").ljust(16, b"\0") + b"\xeb\xee" + bytes(14)
 SAMPLES = 300
+WHOLE, CALLS, REFUSED = range(3)
 
 Call = tuple[int, int, int]  #: of ioctl(2): descriptor, request, argument
 
 
 class Hop(NamedTuple):
-    """Medians in microseconds: the whole hop, and the system calls that it needs by themselves."""
+    """Medians in microseconds: the whole hop, the system calls that it needs by themselves, and these but for what is
+    not the kernel's."""
 
     name: str
     whole: float
     calls: float
+    kernel: float
     needed: str
-
-    @property
-    def ratio(self) -> float:
-        return self.whole / self.calls
 
 
 def machine() -> Machine:
@@ -92,6 +92,11 @@ def spent(calls: tuple[Call, ...]) -> int:
     return time.perf_counter_ns() - begin
 
 
+def refused(calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    """As many that the kernel refuses: they are of no descriptor."""
+    return tuple((-1, number, argument) for _, number, argument in calls)
+
+
 def measure(built: Machine) -> tuple[Hop, Hop]:
     """Hops in and out between two accesses of the guest's loop, in turns with the system calls by themselves, which so
     find caches and KVM as hops find them."""
@@ -102,17 +107,20 @@ def measure(built: Machine) -> tuple[Hop, Hop]:
     built.run(1000)
     transitions.force(True)
     calls = Calls(vcpu)
-    first, call = calls.run, abi.call
-    into, out, given, taken = [], [], [], []
-    for sample in range(2 * SAMPLES):
-        alone = sample % 2 == 1
+    run = vcpu._cpu.run
+    into: tuple[list[int], ...] = ([], [], [])  # whole hops, their calls, and calls that are refused
+    out: tuple[list[int], ...] = ([], [], [])
+    for sample in range(3 * SAMPLES):
+        kind = sample % 3
         vcpu.enter(1 << 30, None, skip_breakpoint=False)
-        if alone:
-            needed = calls.out()
+        needed, first = calls.out(), calls.into()
+        if kind == REFUSED:
+            needed, first = refused(needed), refused(first)
+        if kind != WHOLE:
             calls.ends_at_once(True)
-            taken.append(spent(needed))
+            out[kind].append(spent(needed))
             calls.ends_at_once(False)
-            vcpu._unfinished = False
+            vcpu._unfinished = kind == REFUSED
         retired = vcpu.retired
         begin = time.perf_counter_ns()
         transitions._activate(emulator, retired)
@@ -122,19 +130,20 @@ def measure(built: Machine) -> tuple[Hop, Hop]:
         calls.ends_at_once(True)
         begin_in = time.perf_counter_ns()
         transitions._activate(vcpu, retired)
-        if alone:
-            given.append(spent(calls.into()))
+        if kind == WHOLE:
+            run()
+            into[kind].append(time.perf_counter_ns() - begin_in)
+            out[kind].append(end - begin)
         else:
-            call(*first)
-            into.append(time.perf_counter_ns() - begin_in)
-            out.append(end - begin)
+            into[kind].append(spent(first))
         calls.ends_at_once(False)
     asked = "RUN GET_XSAVE GET_DEBUGREGS GET_MSRS GET_DIRTY_LOG"
-    return _hop("in", into, given, "RUN given a state"), _hop("out", out, taken, asked)
+    return _hop("in", into, "RUN given a state"), _hop("out", out, asked)
 
 
-def _hop(name: str, whole: list[int], calls: list[int], needed: str) -> Hop:
-    return Hop(name, statistics.median(whole) / 1000, statistics.median(calls) / 1000, needed)
+def _hop(name: str, samples: tuple[list[int], ...], needed: str) -> Hop:
+    whole, calls, refused = (statistics.median(each) / 1000 for each in samples)
+    return Hop(name, whole, calls, calls - refused, needed)
 
 
 def main() -> int:
@@ -144,9 +153,12 @@ def main() -> int:
     except EngineError as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 2
-    print(f"{'hop':<6}{'us':>8}{'calls':>8}{'ratio':>8}  system calls")
-    for hop in measure(built):
-        print(f"{hop.name:<6}{hop.whole:>8.1f}{hop.calls:>8.1f}{hop.ratio:>8.2f}  {hop.needed}")
+    print(f"{'hop':<6}{'us':>8}{'calls':>8}{'ratio':>8}{'kernel':>8}{'ratio':>8}  system calls")
+    into, out = measure(built)
+    both = Hop("both", into.whole + out.whole, into.calls + out.calls, into.kernel + out.kernel, "all of these")
+    for hop in (into, out, both):
+        ratios = f"{hop.calls:>8.1f}{hop.whole / hop.calls:>8.2f}{hop.kernel:>8.1f}{hop.whole / hop.kernel:>8.2f}"
+        print(f"{hop.name:<6}{hop.whole:>8.1f}{ratios}  {hop.needed}")
     built.close()
     return 0
 

@@ -20,7 +20,7 @@ from xenbridge.kvm import abi
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.live import LiveState
 from xenbridge.kvm.native import sources_checksum
-from xenbridge.kvm.vcpu import Vcpu
+from xenbridge.kvm.vcpu import INTERRUPTED, Vcpu
 from xenbridge.kvm.vm import Vm
 
 PIECES: Final = 256  #: runs of written pages that are told one by one
@@ -35,7 +35,7 @@ MORE: Final = -1  #: of `over`: there is more to the state than is packed
 HALTED, A20_MASKED, REFUSED, CR8_SHIFT = 1, 2, 4, 4
 UNUSUAL: Final = HALTED | A20_MASKED | REFUSED
 #: The functions of native/direct.c, in their order there.
-DIRECT: Final = ("over", "leave", "bare", "request")
+DIRECT: Final = ("over", "leave", "run", "bare", "request")
 #: What a guest changes without an exit where WRMSR of all others is one.
 UNFILTERED: Final = frozenset((m.KERNEL_GS_BASE,))
 
@@ -50,6 +50,7 @@ class Hop(ctypes.Structure):
         ("request", c_uint64), ("logs", c_void_p), ("pieces", c_void_p), ("log_count", c_uint32),
         ("piece_count", c_uint32), ("pack", c_void_p), ("packing", c_void_p), ("system_calls", c_uint64),
     )  # fmt: skip
+    fd: int
     changed: int
     known: int
     native: int
@@ -180,6 +181,7 @@ class FastVcpu(Vcpu):
         #: at `pieces`. Told UNFINISHED and so on it says AGAIN, with nothing done, or which parts and how many pieces;
         #: -1: see `failed`.
         self.leave: Callable[[int], int] = direct("leave", self._at)
+        self._run_kvm: Callable[[], int] = direct("run", self._at)
         #: of the state in place what KVM does not show in its page
         self.beside = PackedBeside(lambda: self.packed)
         self.live = LiveState(self._map, self.beside)
@@ -197,6 +199,19 @@ class FastVcpu(Vcpu):
         known = self.hop.known
         native = sum(1 << i for i, number in enumerate(MSRS) if number in UNFILTERED) if filtered else known
         self.hop.native, self.hop.reads_tsc = known & native, tsc
+
+    def run(self) -> int:
+        """See Vcpu."""
+        reason = self._run_kvm()
+        if reason < INTERRUPTED:
+            number = INTERRUPTED - reason
+            raise KvmError(f"KVM_RUN failed: {os.strerror(number)}", number)
+        return reason
+
+    def close(self) -> None:
+        """See Vcpu."""
+        super().close()
+        self.hop.fd = -1
 
     # -- state
 

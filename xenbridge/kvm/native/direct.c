@@ -27,11 +27,14 @@ int PyBytes_AsStringAndSize(object *bytes, char **data, ptrdiff_t *size);
 object *PyCFunction_NewEx(struct method *method, object *self, object *module);
 void PyErr_SetString(object *type, const char *text);
 void Py_DecRef(object *counted);
+void *PyEval_SaveThread(void);
+void PyEval_RestoreThread(void *thread);
 
 /* Of hop.c and request.c, which say what these do. */
 struct hop;
 int v2e_hop_over(struct hop *);
 int v2e_hop_leave(struct hop *, int how);
+int v2e_hop_run(struct hop *);
 struct lent;
 struct ioreq *v2e_request_of(struct lent *);
 int v2e_request(struct lent *);
@@ -48,6 +51,18 @@ static object *over(object *self, object *unused)
 static object *leave(object *self, object *how)
 {
     return PyLong_FromLong(v2e_hop_leave(PyLong_AsVoidPtr(self), (int)PyLong_AsLong(how)));
+}
+
+/* The guest may run for long, so other threads of Python go on meanwhile. */
+static object *run(object *self, object *unused)
+{
+    struct hop *hop = PyLong_AsVoidPtr(self);
+    void *thread = PyEval_SaveThread();
+    int ended = v2e_hop_run(hop);
+
+    (void)unused;
+    PyEval_RestoreThread(thread);
+    return PyLong_FromLong(ended);
 }
 
 static object *bare(object *self, object *unused)
@@ -80,6 +95,7 @@ static object *request(object *self, object *raw)
 static struct method methods[] = {
     {"over", over, NO_ARGUMENT, NULL},
     {"leave", leave, ONE_ARGUMENT, NULL},
+    {"run", run, NO_ARGUMENT, NULL},
     {"bare", bare, NO_ARGUMENT, NULL},
     {"request", request, ONE_ARGUMENT, NULL},
 };
