@@ -1,7 +1,8 @@
 """`python -m bench.kvm_hops`: what moving the CPU between emulator and KVM takes, and the system calls it needs.
 
 A hop in is the emulator's state into KVM and the first entry; a hop out is what KVM has into the emulator, with the
-pages it has written. The system calls are timed by themselves, in turns with hops, as many of each as a hop makes.
+pages it has written. The system calls are timed by themselves, in turns with hops, as many of each as a hop makes: by
+ctypes, and less what as many calls take by it that the kernel refuses at once, which is the kernel's part alone.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ from xenbridge.kvm.probe import make_kvm
 #: move. inc word [0x500]; out 0x80, al; jmp back.
 FIRMWARE = bytes(0xFFE0) + bytes.fromhex("ff060005 e680 ebf8").ljust(16, b"\0") + b"\xeb\xee" + bytes(14)
 SAMPLES = 300
+WHOLE, CALLS, REFUSED = range(3)
+
+Call = tuple[int, int, int]  #: of ioctl(2): descriptor, request, argument
 
 
 class Hop(NamedTuple):
-    """Medians in microseconds: the whole hop, and the system calls that it needs by themselves."""
+    """Medians in microseconds: the whole hop, the system calls that it needs by themselves, and these but for what is
+    not the kernel's."""
 
     name: str
     whole: float
     calls: float
+    kernel: float
     needed: str
-
-    @property
-    def ratio(self) -> float:
-        return self.whole / self.calls
 
 
 def machine() -> Machine:
@@ -51,7 +53,7 @@ def machine() -> Machine:
 
 
 class Calls:
-    """The system calls that hops need, each called as directly as Python can, with buffers of their own."""
+    """The system calls that hops need, each called as directly as ctypes can, with buffers of their own."""
 
     def __init__(self, vcpu: KvmVcpu) -> None:
         self._vcpu, self._cpu = vcpu, vcpu._cpu
@@ -61,35 +63,38 @@ class Calls:
             "GET_DEBUGREGS": abi.DebugRegs(),
             "GET_MSRS": (ctypes.c_uint8 * len(msrs)).from_buffer_copy(msrs),
         }
+        fd = vcpu._cpu.fd
+        self.run: Call = fd, abi.RUN, 0
+        self._asked: list[Call] = [
+            (fd, abi.REQUESTS[name], ctypes.addressof(buffer)) for name, buffer in self._buffers.items()
+        ]
 
-    def _run(self) -> int:
-        """KVM_RUN that ends at once: a hop needs the entry and the exit, not what the guest does in between."""
-        self._cpu.immediate_exit.value = 1
-        begin = time.perf_counter_ns()
-        abi.call(self._cpu.fd, abi.RUN, 0)
-        spent = time.perf_counter_ns() - begin
-        self._cpu.immediate_exit.value = 0
-        return spent
+    def ends_at_once(self, on: bool) -> None:
+        """Whether KVM_RUN does: a hop needs the entry and the exit, not what the guest does in between."""
+        self._cpu.immediate_exit.value = on
 
-    def give(self) -> dict[str, int]:
-        """ns of KVM_RUN that takes from the page what it has been given there."""
-        return {"RUN given a state": self._run()}
+    def into(self) -> tuple[Call, ...]:
+        """Those of a hop in: KVM_RUN that takes from the page what it has been given there."""
+        return (self.run,)
 
-    def take(self) -> dict[str, int]:
-        """ns of each that a hop out makes."""
-        spent = {"RUN": self._run()}
-        self._vcpu._unfinished = False
-        for name, buffer in self._buffers.items():
-            number, address = abi.REQUESTS[name], ctypes.addressof(buffer)
-            begin = time.perf_counter_ns()
-            abi.call(self._cpu.fd, number, address)
-            spent[name] = time.perf_counter_ns() - begin
-        spent["GET_DIRTY_LOG"] = 0
-        for log in self._vcpu._vm.logs:
-            begin = time.perf_counter_ns()
-            abi.call(self._vcpu._vm.fd, abi.REQUESTS["GET_DIRTY_LOG"], log.address)
-            spent["GET_DIRTY_LOG"] += time.perf_counter_ns() - begin
-        return spent
+    def out(self) -> tuple[Call, ...]:
+        """Those of a hop out, of a vCPU that has answered an access."""
+        vm = self._vcpu._vm
+        return self.run, *self._asked, *((vm.fd, abi.REQUESTS["GET_DIRTY_LOG"], log.address) for log in vm.logs)
+
+
+def spent(calls: tuple[Call, ...]) -> int:
+    """ns of all of them, one after the other."""
+    call = abi.call
+    begin = time.perf_counter_ns()
+    for fd, number, argument in calls:
+        call(fd, number, argument)
+    return time.perf_counter_ns() - begin
+
+
+def refused(calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    """As many that the kernel refuses: they are of no descriptor."""
+    return tuple((-1, number, argument) for _, number, argument in calls)
 
 
 def measure(built: Machine) -> tuple[Hop, Hop]:
@@ -102,32 +107,43 @@ def measure(built: Machine) -> tuple[Hop, Hop]:
     built.run(1000)
     transitions.force(True)
     calls = Calls(vcpu)
-    into, out, given, taken = [], [], [], []
-    for sample in range(2 * SAMPLES):
+    run = vcpu._cpu.run
+    into: tuple[list[int], ...] = ([], [], [])  # whole hops, their calls, and calls that are refused
+    out: tuple[list[int], ...] = ([], [], [])
+    for sample in range(3 * SAMPLES):
+        kind = sample % 3
         vcpu.enter(1 << 30, None, skip_breakpoint=False)
-        if sample % 2:
-            taken.append(calls.take())
+        needed, first = calls.out(), calls.into()
+        if kind == REFUSED:
+            needed, first = refused(needed), refused(first)
+        if kind != WHOLE:
+            calls.ends_at_once(True)
+            out[kind].append(spent(needed))
+            calls.ends_at_once(False)
+            vcpu._unfinished = kind == REFUSED
         retired = vcpu.retired
         begin = time.perf_counter_ns()
         transitions._activate(emulator, retired)
         end = time.perf_counter_ns()
         emulator.run(3)
         retired = emulator.retired
+        calls.ends_at_once(True)
         begin_in = time.perf_counter_ns()
         transitions._activate(vcpu, retired)
-        end_in = time.perf_counter_ns()
-        run = calls.give()
-        if sample % 2:
-            given.append(run)
+        if kind == WHOLE:
+            run()
+            into[kind].append(time.perf_counter_ns() - begin_in)
+            out[kind].append(end - begin)
         else:
-            into.append(end_in - begin_in + sum(run.values()))
-            out.append(end - begin)
-    return _hop("in", into, given), _hop("out", out, taken)
+            into[kind].append(spent(first))
+        calls.ends_at_once(False)
+    asked = "RUN GET_XSAVE GET_DEBUGREGS GET_MSRS GET_DIRTY_LOG"
+    return _hop("in", into, "RUN given a state"), _hop("out", out, asked)
 
 
-def _hop(name: str, whole: list[int], calls: list[dict[str, int]]) -> Hop:
-    sums = [sum(each.values()) for each in calls]
-    return Hop(name, statistics.median(whole) / 1000, statistics.median(sums) / 1000, " ".join(calls[0]))
+def _hop(name: str, samples: tuple[list[int], ...], needed: str) -> Hop:
+    whole, calls, refused = (statistics.median(each) / 1000 for each in samples)
+    return Hop(name, whole, calls, calls - refused, needed)
 
 
 def main() -> int:
@@ -137,9 +153,12 @@ def main() -> int:
     except EngineError as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 2
-    print(f"{'hop':<6}{'us':>8}{'calls':>8}{'ratio':>8}  system calls")
-    for hop in measure(built):
-        print(f"{hop.name:<6}{hop.whole:>8.1f}{hop.calls:>8.1f}{hop.ratio:>8.2f}  {hop.needed}")
+    print(f"{'hop':<6}{'us':>8}{'calls':>8}{'ratio':>8}{'kernel':>8}{'ratio':>8}  system calls")
+    into, out = measure(built)
+    both = Hop("both", into.whole + out.whole, into.calls + out.calls, into.kernel + out.kernel, "all of these")
+    for hop in (into, out, both):
+        ratios = f"{hop.calls:>8.1f}{hop.whole / hop.calls:>8.2f}{hop.kernel:>8.1f}{hop.whole / hop.kernel:>8.2f}"
+        print(f"{hop.name:<6}{hop.whole:>8.1f}{ratios}  {hop.needed}")
     built.close()
     return 0
 

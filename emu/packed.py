@@ -99,8 +99,9 @@ class Packing(Protocol):
     packed: Packed  #: what it is about; the emulator owns it
     #: The addresses of a C function and of its one argument, `int pack(const void *)`: puts the state there and lowers
     #: INTR, as another CPU goes on. To be called where the emulator is `packable`, and 0, with nothing done, says that
-    #: there is more to the state after all: a delivery that nobody has heard of, or an NMI.
+    #: there is more to the state after all: a delivery that nobody has heard of, an NMI, or system management mode.
     packer: tuple[int, int]
+    odd: bool  #: false: `packable` would say yes, and need not be asked
 
     def packable(self) -> bool:
         """There is no more to the state than what is packed: no NMI, no breakpoint to be passed, no system management

@@ -68,27 +68,25 @@ class Twin:
         self._engines = cast(tuple[UnicornEngine, UnicornEngine], (emulator, vcpu)) if alike else None
         packing = emulator.packing() if isinstance(vcpu, Sharing) else None
         self._sharing: tuple[Packing, Sharing] | None = None
+        self._take_over: Callable[[int], bool] | None = None  # of the vCPU that shares
         if packing is not None and isinstance(vcpu, Sharing) and vcpu.share(packing, emulator.state):
-            self._sharing = packing, vcpu
+            self._sharing, self._take_over = (packing, vcpu), vcpu.take_over
 
     # -- moving
 
     def _activate(self, target: Cpu, retired: int) -> None:
-        """Move everything to `target`, between two instructions, `retired` of which have retired."""
-        source = self._active
-        if target is source:
-            return
-        if self._sharing is not None:
-            packing, sharing = self._sharing
-            if target is self.emulator:
-                if self._back(packing, sharing, retired):
-                    return
-            elif packing.packable() and sharing.take_over(retired):
+        """Move everything to `target`, which is not the active one, between two instructions, `retired` of which have
+        retired."""
+        if target is not self.emulator:
+            if self._take_over is not None and self._take_over(retired):
                 self._active, self.native, self.answers_ahead = target, True, False
                 if self._vector is not None:
                     target.set_interrupt(self._vector)
                 return
-            # There is more to move now than what is packed.
+        elif self._sharing is not None and self._back(*self._sharing, retired):
+            return
+        # There is more to move now than what is packed.
+        source = self._active
         if (vector := source.take_interrupt()) is not None:
             # INTR is low behind it until the controller has heard of it.
             self._taken, self._vector = (vector, source.interrupt_taken_at), None

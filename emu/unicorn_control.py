@@ -137,13 +137,14 @@ class Hidden(ctypes.Structure):
     _fields_ = (
         ("engine", ctypes.c_void_p), ("packed", ctypes.c_void_p),
         ("sysenter_cs", ctypes.c_uint64), ("tsc_adjust", ctypes.c_uint64),
-        ("sce", ctypes.c_uint32), ("halted", ctypes.c_uint32), ("parts", ctypes.c_uint32), ("_pad", ctypes.c_uint32),
+        ("sce", ctypes.c_uint32), ("halted", ctypes.c_uint32), ("parts", ctypes.c_uint32), ("smm", ctypes.c_uint32),
     )  # fmt: skip
     sysenter_cs: int
     tsc_adjust: int
     sce: int
     halted: int
     parts: int
+    smm: int
 
 
 def offset(name: str) -> int:

@@ -105,6 +105,7 @@ class UnicornEngine(Running):
         wakes = state.nmi_pending and not state.nmi_blocked
         self._halted, self._shutdown = state.halted and not wakes, False
         self._smm, self._smm_nmi, self._smbase = state.smm, state.smm_nmi, state.smbase
+        self._system.hidden.smm = state.smm
         self._begin_anew()
 
     def adopt(self, source: UnicornEngine, unmarked: Sequence[tuple[int, int]] | None = None) -> bool:
@@ -142,7 +143,9 @@ class UnicornEngine(Running):
         wakes = self._nmi and not self._env.hflags2 & HF2_NMI
         self._halted, self._shutdown = source._halted and not wakes, False
         self._smm, self._smm_nmi, self._smbase = source._smm, source._smm_nmi, source._smbase
-        self._odd = self._nmi or self._halted or self._watch.stale  # else the next run begins like any other
+        self._system.hidden.smm = self._smm
+        self._pack_halted()
+        self.odd = self._nmi or self._halted or self._watch.stale  # else the next run begins like any other
         if more & SKIP and (resuming := source.resuming) is not None:
             self.resume(resuming)
         return told
@@ -152,7 +155,7 @@ class UnicornEngine(Running):
         control = self._control
         control.last = control.skip = EMPTY
         control.trap = 0
-        self._interrupted, self._returning, self._odd = False, False, True
+        self._interrupted, self._returning, self.odd = False, False, True
         self._faults.forget()
         self._loop.forget()
         self._watch.translate()
@@ -176,9 +179,7 @@ class UnicornEngine(Running):
         """See emu.packed.Packing."""
         if self._nmi or self._smm or self._returning or self._interrupted or self._shutdown:
             return False
-        if self._halted is not self._packs_halted:
-            self._packs_halted = self._halted
-            self._system.hidden.halted = self._halted
+        self._pack_halted()
         return True
 
     def pack(self) -> bool:
@@ -207,7 +208,7 @@ class UnicornEngine(Running):
         if parts & packer.debug or self._watch.placed:
             self._watch.translate()
         # The other CPU may have executed HLT: a plain run would begin behind it without having been woken.
-        self._odd = self._odd or self._halted
+        self.odd = self.odd or self._halted
 
     def host_changed(self, pieces: int, count: int) -> None:
         """See emu.packed.Packing."""
@@ -246,7 +247,7 @@ class UnicornEngine(Running):
     def raise_nmi(self) -> None:
         """See Executor."""
         self._ov.request.value |= CPU_INTERRUPT_NMI
-        self._nmi = self._odd = True
+        self._nmi = self.odd = True
         if not self._env.hflags2 & HF2_NMI:
             self._halted = False
         self._control.stop = 1
@@ -285,7 +286,7 @@ class UnicornEngine(Running):
             self._control.leave = 1
         if self._watch.active:
             self._watch.outdated()
-            self._odd = True
+            self.odd = True
             self._control.halt_run = 1
 
     def memory_changed(self, physical: int, length: int) -> None:
@@ -319,7 +320,7 @@ class UnicornEngine(Running):
             self._loop.flush()  # blocks of the gate may cross into what was taken out
         if self._watch.active:
             self._watch.outdated()
-            self._odd = True
+            self.odd = True
 
     def _drop(self, ranges: list[tuple[int, int]]) -> None:
         self._loop.memory_changed(ranges, running=False)
@@ -388,7 +389,7 @@ class UnicornEngine(Running):
     def set_watchpoints(self, watches: Iterable[Watch]) -> None:
         """See Executor."""
         self._watch.replace(tuple(watches))
-        self._odd = True
+        self.odd = True
 
     def time_stamp(self) -> int:
         """See Executor."""

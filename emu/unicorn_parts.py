@@ -99,7 +99,8 @@ class Parts(ABC):
 
         self._until = 0  # instructions retired when the run has none left
         self._live = 0  # 1 in a run: a callback is inside an instruction that is counted already
-        self._odd = True  # the next run may begin otherwise than behind an instruction like any other
+        #: the next run may begin otherwise than behind an instruction like any other; see Packing too
+        self.odd = True
         self._marking: tuple[int, int, int] | None = None  # of mark_writes, for another map
         self._stopped = Stopped()
         self._halted = False

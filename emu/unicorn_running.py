@@ -94,7 +94,7 @@ class Running(Parts):
     def resume(self, place: tuple[int, int, bool]) -> None:
         """See Cpu."""
         self._control.skip, self._control.skip_rsp, self._interrupted = place
-        self._returning = self._odd = True
+        self._returning = self.odd = True
 
     def set_retired(self, count: int) -> None:
         """See Executor."""
@@ -105,7 +105,7 @@ class Running(Parts):
         """See Executor. Besides, a run ends with REQUEST where an external interrupt was delivered, at the handler's
         first instruction, so that its controller can be told at an instant that does not depend on slices."""
         fast = self._fast
-        if fast is None or self._odd or self._live or budget < 1:
+        if fast is None or self.odd or self._live or budget < 1:
             return self._run_oddly(budget, skip_breakpoint)
         control = self._control
         self._until += budget - control.remaining
@@ -135,11 +135,12 @@ class Running(Parts):
             if self._events.any:
                 return self._run_looking(budget, skip_breakpoint)
         elif not self._special():
-            self._odd = False
+            self._pack_halted()
+            self.odd = False
             try:
                 return Running.run(self, budget, skip_breakpoint=skip_breakpoint)
             finally:
-                self._odd = self._odd or self._nmi  # an NMI that is blocked may become deliverable in any run
+                self.odd = self.odd or self._nmi  # an NMI that is blocked may become deliverable in any run
         return self._run_from_here(budget, skip_breakpoint)
 
     def _run_looking(self, budget: int, skip: bool) -> Exit:
@@ -178,7 +179,7 @@ class Running(Parts):
         try:
             reason, detail = self._execute(entered)
         finally:
-            self._live, self._odd = 0, True
+            self._live, self.odd = 0, True
             control.halt_run = control.step = 0
             self._ov.cflags_next.value = ANY_LENGTH
         if self._callbacks.error is not None and (error := self._callbacks.take_error()) is not None:
@@ -216,6 +217,12 @@ class Running(Parts):
             or bool(self._control.changes)
             or (self._nmi and not self._env.hflags2 & HF2_NMI)
         )
+
+    def _pack_halted(self) -> None:
+        """Have what is packed know of HLT; while the CPU is not `odd` it does."""
+        if self._halted is not self._packs_halted:
+            self._packs_halted = self._halted
+            self._system.hidden.halted = self._halted
 
     def _prepare(self, budget: int, skip_breakpoint: bool) -> None:
         """What stands in the control structure when a run begins."""

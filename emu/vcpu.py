@@ -182,9 +182,9 @@ class Sharing(Protocol):
         `rest` gives the emulator's state while that does not run. False: they may not."""
 
     def take_over(self, retired: int) -> bool:
-        """Have the emulator, which is `packable`, pack its state by `Packing.packer`, and go on from there, with
-        `retired` instructions retired. The state has been found enterable. False, with nothing done: there is more to
-        it now."""
+        """Have the emulator pack its state by `Packing.packer`, and go on from there, with `retired` instructions
+        retired. The state has been found enterable. False, with nothing done: there is more to it now than is
+        packed."""
 
     def hand_over(self) -> int | None:
         """Pack the state, and tell the emulator what was written to memory: the PART_* that have changed since

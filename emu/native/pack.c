@@ -36,20 +36,20 @@
 struct state_layout {
     uint32_t hflags2, a20_mask, efer, v_tpr, features, df, cc_src, cc_dst, cc_src2;
     uint32_t fpstt, fpus, fpuc, fptags, fpregs, fpop, fpcs, fpds, fpip, fpdp, mxcsr, xmm;
-    uint32_t sysenter_esp, sysenter_eip, star, lstar, cstar, fmask, kernelgsbase, tsc_aux;
+    uint32_t msrs[PACKED_MSRS - 1]; /* in the order of `struct packed`, but for IA32_SYSENTER_CS, which Unicorn is not shown */
     uint32_t exception_is_int, pat, xmm_size;
 };
 static struct state_layout in;
 
 /* One engine's side of a move, shared with Python (emu/unicorn_pack.py), whose calls so need one argument. What Unicorn
- * is not shown or forgets, `sce` to `halted`, is Python's to fill in. */
+ * is not shown or forgets is Python's to fill in: `sysenter_cs` to `halted`, and `smm`. */
 struct packing {
     engine *engine;
     struct packed *packed;
     uint64_t sysenter_cs, tsc_adjust;
     uint32_t sce, halted;
     uint32_t parts; /* PACKED_*, of the state to be gone on from */
-    uint32_t pad;
+    uint32_t smm;   /* the CPU is in system management mode, of which `struct packed` knows nothing */
 };
 
 API uint64_t v2e_pack_layout(const struct state_layout *layout)
@@ -58,13 +58,9 @@ API uint64_t v2e_pack_layout(const struct state_layout *layout)
     return (uint64_t)sizeof(struct state_layout) << 48 | (uint64_t)sizeof(struct packing) << 32 | sizeof(struct flat);
 }
 
-/* MSRs but IA32_SYSENTER_CS, which Unicorn is not shown: the order of `struct packed`. */
 static uint64_t *msr(uint8_t *env, int index)
 {
-    const uint32_t offsets[PACKED_MSRS] = {0, in.sysenter_esp, in.sysenter_eip, in.star, in.lstar,
-                                           in.cstar, in.fmask, in.kernelgsbase, in.tsc_aux};
-
-    return &AT(uint64_t, env, offsets[index]);
+    return &AT(uint64_t, env, in.msrs[index - 1]);
 }
 
 static void pack_segment(struct packed_segment *to, const struct segment *from)
@@ -100,18 +96,22 @@ static void pack_fpu(struct packed *p, uint8_t *env)
 {
     uint32_t top = AT(uint32_t, env, in.fpstt) & 7, tags = 0;
 
-    memset(p->fx, 0, sizeof p->fx);
+    /* what is not written here is reserved, and 0 from the beginning */
     for (int i = 0; i < 8; i++)
         tags |= (uint32_t)!AT(uint8_t, env, in.fptags + i) << i;
     AT(uint16_t, p->fx, FX_FCW) = AT(uint16_t, env, in.fpuc);
     AT(uint16_t, p->fx, FX_FSW) = (uint16_t)((AT(uint16_t, env, in.fpus) & ~FSW_TOP) | top << TOP_SHIFT);
-    AT(uint8_t, p->fx, FX_FTW) = (uint8_t)tags;
+    AT(uint16_t, p->fx, FX_FTW) = (uint16_t)tags;
     AT(uint16_t, p->fx, FX_FOP) = AT(uint16_t, env, in.fpop);
     AT(uint64_t, p->fx, FX_FIP) = AT(uint64_t, env, in.fpip);
     AT(uint64_t, p->fx, FX_FDP) = AT(uint64_t, env, in.fpdp);
     AT(uint32_t, p->fx, FX_MXCSR) = AT(uint32_t, env, in.mxcsr);
-    for (uint32_t i = 0; i < 8; i++)
-        memcpy(p->fx + FX_ST + 16 * i, env + in.fpregs + 16 * ((top + i) & 7), 10);
+    for (uint32_t i = 0; i < 8; i++) {
+        const uint8_t *st = env + in.fpregs + 16 * ((top + i) & 7);
+
+        AT(uint64_t, p->fx, FX_ST + 16 * i) = AT(uint64_t, st, 0);
+        AT(uint64_t, p->fx, FX_ST + 16 * i + 8) = AT(uint16_t, st, 8);
+    }
     for (uint32_t i = 0; i < 16; i++)
         memcpy(p->fx + FX_XMM + 16 * i, env + in.xmm + in.xmm_size * i, 16);
     p->fcs = AT(uint16_t, env, in.fpcs);
@@ -177,12 +177,12 @@ static void pack(const struct packing *from, struct packed *p)
 }
 
 /* Between two runs: what `pack` says, and INTR is low afterwards. Returns 0, with nothing done, where there is more to the
- * state than that: a delivery that nobody has heard of, or an NMI. */
+ * state than that: a delivery that nobody has heard of, an NMI, or system management mode. */
 API int v2e_fast_pack(const struct packing *from)
 {
     engine *e = from->engine;
 
-    if (e->control->taken || AT(uint32_t, e->cpu, at.cpu_interrupt_request) & INTERRUPT_NMI)
+    if (from->smm || e->control->taken || AT(uint32_t, e->cpu, at.cpu_interrupt_request) & INTERRUPT_NMI)
         return 0;
     e->control->masked = e->control->interrupt = 0;
     pack(from, from->packed);

@@ -351,19 +351,22 @@ REPLACES void tlb_reset_dirty_by_vaddr_x86_64(void *cpu, uint64_t linear, uint64
         real_tlb_reset_dirty_by_vaddr(cpu, linear, size);
 }
 
-/* The number of the first page from `page` on that may have code in it. Most have none, so eight are looked at at once. */
-static uint64_t page_with_code(const engine *e, uint64_t page)
+/* The number of the first page from `page` on that may have code in it, or `stop` or more where none does up to there. Most
+ * have none, so eight are looked at at once. */
+static uint64_t page_with_code(const engine *e, uint64_t page, uint64_t stop)
 {
     const uint8_t *flags = e->has_code;
     uint64_t word;
 
-    while (page + sizeof word <= e->pages) {
+    if (stop > e->pages)
+        stop = e->pages;
+    while (page + sizeof word <= stop) {
         memcpy(&word, flags + page, sizeof word);
         if (word)
             break;
         page += sizeof word;
     }
-    while (page < e->pages && !flags[page])
+    while (page < stop && !flags[page])
         page++;
     return page;
 }
@@ -372,7 +375,7 @@ static uint64_t page_with_code(const engine *e, uint64_t page)
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end)
 {
     while (first < end) {
-        uint64_t page = page_with_code(e, first / PAGE), next = (page + 1) * PAGE;
+        uint64_t page = page_with_code(e, first / PAGE, (end + PAGE - 1) / PAGE), next = (page + 1) * PAGE;
 
         if (first < page * PAGE)
             first = page * PAGE;

@@ -94,7 +94,7 @@ class KvmBridge:
         ioctl(self.cpu.fd, "SET_SIGNAL_MASK", ctypes.create_string_buffer(struct.pack("<IQ", 8, blocked)))
         self._page_of_run = self.cpu.page
         self.made_by = make_requests(self.cpu, OWNED)  #: what makes the accesses
-        self._made = self.made_by.exchange
+        self._make = self.made_by.make
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.events = 0  #: interrupts acknowledged
         self.calls = 0  #: how often the vCPU was called back while it waited for one
@@ -205,10 +205,13 @@ class KvmBridge:
             self._call_back()
         elif not self._borrowed:
             raise BridgeError("the vCPU is the guest's: nothing can be requested now")
-        answer = self._made(raw)
+        answer: bytes = self._make(raw)
+        refused = answer.__class__ is not bytes
+        if refused:
+            self.made_by.unanswered(answer)
         if self._wanted:
             self._hear()
-        if answer is None:
+        if refused:
             raise _refusal(unpack(raw))
         return answer
 

@@ -18,7 +18,20 @@ from emu.x86.modes import Mode
 from emu.x86.msrs import APIC_BASE, TSC
 from emu.x86.state import CpuState
 from xenbridge.kvm.abi import KvmError
-from xenbridge.kvm.hop import A20_MASKED, CR8_SHIFT, HALTED, MORE, NO_ROOM, REFUSED, UNUSUAL
+from xenbridge.kvm.hop import (
+    A20_MASKED,
+    AGAIN,
+    CR8_SHIFT,
+    HALTED,
+    MORE,
+    NO_ROOM,
+    PARTS_MASK,
+    PARTS_SHIFT,
+    PIECES_SHIFT,
+    REFUSED,
+    UNFINISHED,
+    UNUSUAL,
+)
 from xenbridge.kvm.runs import BREAKPOINTS, CR8_MASK, LONGEST, MASK64, NOTHING_FORBIDDEN, WATCHED, Runs
 from xenbridge.kvm.vm import PAGE
 
@@ -78,22 +91,35 @@ class KvmVcpu(Runs):
         if self._fast is None or not self.backend.msr_exits:
             return False
         self._fast.share(packing.packed, *packing.packer)
-        self._packing, self._rest = packing, rest
+        self._packing, self._rest, self._over = packing, rest, self._fast.over
         return True
 
     def take_over(self, retired: int) -> bool:
         """See Sharing."""
+        packing = self._packing
+        if packing.odd and not packing.packable():
+            return False
+        if self._apic_base is not None:
+            self._tell_apic_base(self._apic_base)
+        came = self._over()
+        if came or not self._laid:
+            return came != MORE and self._take_rest(retired, came)
+        self.retired, self._laid = retired, False
+        return True
+
+    def _tell_apic_base(self, device: MsrDevice) -> None:
+        assert self._fast is not None, "packed states are shared only where the library moves them"
+        self._fast.hop.apic_base = device.read_msr(APIC_BASE) or 0
+
+    def _take_rest(self, retired: int, came: int) -> bool:
+        """What is left to do of `take_over` where `over` has answered `came`: the state before was not left by
+        `hand_over`, or there is something that is seldom met."""
         fast, live = self._fast, self._live
         assert fast is not None, "packed states are shared only where the library moves them"
-        if self._apic_base is not None:
-            fast.hop.apic_base = self._apic_base.read_msr(APIC_BASE) or 0
-        came = fast.over()
-        if came == MORE:
-            return False
-        self.retired, fast.beside.given, self._resuming = retired, self._rest, None
+        fast.beside.given, self._resuming = self._rest, None
         self._fresh = self._packed = self._tables_stale = self._vouched = True
         live.halted = live.nmi_pending = self._free = False
-        self._priority = came >> CR8_SHIFT
+        self.retired, self._laid, self._priority = retired, False, came >> CR8_SHIFT
         if came & UNUSUAL or not self._a20:
             live.halted = came & HALTED != 0
             self.set_a20(not came & A20_MASKED)
@@ -110,21 +136,27 @@ class KvmVcpu(Runs):
             return None
         if self.gone or self._accesses.redirected or self._resuming is not None:
             return None
-        try:
-            while not fast.give_up(self._unfinished):
-                self._answer(fast.reason)
-            self._unfinished = False
-            written = fast.written() if self._ran else 0
-        except KvmError as error:
-            self._lose(error)
-            return None
+        # RAN, IS_HALTED and A20_OPEN as shifts of truth values, which Python is quicker with than with choices.
+        how = self._ran << 1 | live.halted << 2 | self._a20 << 3
+        came = fast.leave(how | self._unfinished)
+        while came & AGAIN:
+            if came < 0:
+                self._lose(fast.failed())
+                return None
+            self._answer(fast.reason)
+            came = fast.leave(how | UNFINISHED)
         self._vector = self._injected = None
-        self._ran = False
-        packed, parts = fast.packed, fast.hop.changed
-        if self._free and not self.backend.sets_tsc:
-            packed.tsc_adjust = self._ahead(fast.hop.tsc)
+        self._unfinished = self._ran = False
+        parts, written = came >> PARTS_SHIFT & PARTS_MASK, came >> PIECES_SHIFT
+        if self._free and not self._sets_tsc:
+            fast.packed.tsc_adjust = self._ahead(fast.hop.tsc)
             parts |= PART_TSC
-        packed.halted, packed.a20 = live.halted, self._a20
+        # Most states that come next have nothing that is seldom met: what is beside them is made ready here, as nothing
+        # is left for it to take but these, and a hop in is to cost little more than its system call.
+        live.halted = self._free = False
+        self._fresh = self._tables_stale = self._vouched = True
+        fast.beside.given = self._rest
+        self._laid = self._a20 and not (self._sets_tsc or self._priority)
         if written == NO_ROOM:
             pieces = [(region.host_address, region.size) for region in self._accesses.regions]
             everything = (c_uint64 * (2 * len(pieces)))(*chain.from_iterable(pieces))

@@ -9,7 +9,6 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from ctypes import c_int, c_int32, c_uint32, c_uint64, c_void_p
-from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Final
@@ -21,16 +20,22 @@ from xenbridge.kvm import abi
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.live import LiveState
 from xenbridge.kvm.native import sources_checksum
-from xenbridge.kvm.vcpu import Vcpu
+from xenbridge.kvm.vcpu import INTERRUPTED, Vcpu
 from xenbridge.kvm.vm import Vm
 
 PIECES: Final = 256  #: runs of written pages that are told one by one
-NO_ROOM: Final = -2  #: of `written`: there were more
-EXITS_AGAIN: Final = 1  #: of `out`: the instruction has another access
+#: What `leave` is told: an access was answered whose instruction is to be completed; the guest has run since it was
+#: asked last; it is halted; A20 is not masked.
+UNFINISHED, RAN, IS_HALTED, A20_OPEN = 1, 2, 4, 8
+#: What it says: that the instruction has another access; or PART_* that changed, and how many pieces were written.
+AGAIN, PARTS_SHIFT, PARTS_MASK, PIECES_SHIFT = 1, 4, 0xF, 16
+NO_ROOM: Final = 0x7FFF  #: of pieces: there were more
 MORE: Final = -1  #: of `over`: there is more to the state than is packed
 #: Bits of `over`: the CPU is halted, A20 is masked, KVM has refused a part; CR8 is above them.
 HALTED, A20_MASKED, REFUSED, CR8_SHIFT = 1, 2, 4, 4
 UNUSUAL: Final = HALTED | A20_MASKED | REFUSED
+#: The functions of native/direct.c, in their order there.
+DIRECT: Final = ("over", "leave", "run", "bare", "request")
 #: What a guest changes without an exit where WRMSR of all others is one.
 UNFILTERED: Final = frozenset((m.KERNEL_GS_BASE,))
 
@@ -41,10 +46,11 @@ class Hop(ctypes.Structure):
     _fields_ = (
         ("run", c_void_p), ("packed", c_void_p), ("fd", c_int32), ("vm_fd", c_int32), ("changed", c_uint32),
         ("known", c_uint32), ("native", c_uint32), ("reads_tsc", c_uint32), ("tsc", c_uint64), ("apic_base", c_uint64),
-        ("nmi_pending", c_uint32), ("unfinished", c_uint32), ("error", c_int32), ("_pad", c_uint32),
+        ("nmi_pending", c_uint32), ("error", c_int32),
         ("request", c_uint64), ("logs", c_void_p), ("pieces", c_void_p), ("log_count", c_uint32),
         ("piece_count", c_uint32), ("pack", c_void_p), ("packing", c_void_p), ("system_calls", c_uint64),
     )  # fmt: skip
+    fd: int
     changed: int
     known: int
     native: int
@@ -52,7 +58,6 @@ class Hop(ctypes.Structure):
     tsc: int
     apic_base: int
     nmi_pending: int
-    unfinished: int
     error: int
     pack: int
     packing: int
@@ -72,8 +77,7 @@ class Library:
     where it was built from other sources."""
 
     def __init__(self, path: str) -> None:
-        # None of its system calls waits, so it keeps Python's lock; that, and more than one argument, is most of what a
-        # call costs.
+        # None of its system calls waits, so it keeps Python's lock.
         library = ctypes.PyDLL(path)
 
         def f(name: str, result: Any, *arguments: Any) -> Any:
@@ -86,14 +90,17 @@ class Library:
         shared = ctypes.sizeof(Hop) << 16 | ctypes.sizeof(Packed)
         if layout & 0xFFFFFFFF != shared or sources not in (0, sources_checksum()):
             raise KvmError("xenbridge/kvm/native was built from other sources than this package's; install it again")
-        #: each is given its struct hop by reference
-        self.enter, self.over, self.out = library.v2e_hop_in, library.v2e_hop_over, library.v2e_hop_out
-        self.written = library.v2e_hop_written
-        self.peek = f("peek", None, c_void_p)
+        #: each is given its struct hop's address
+        self.enter, self.peek = f("in", c_int, c_void_p), f("peek", None, c_void_p)
         self.read = f("read", c_int, c_void_p, c_int)
-        #: and these of xenbridge.kvm.requests a struct lent
-        self.request, self.bare = library.v2e_request, library.v2e_request_bare
-        self.lent_size: int = f("lent_size", c_uint32)()
+        self._direct = f("direct", ctypes.py_object, c_uint32, c_void_p)
+        self.lent_size: int = f("lent_size", c_uint32)()  #: of xenbridge.kvm.requests
+
+    def direct(self, name: str, about: int) -> Callable[..., Any]:
+        """The function of DIRECT as one of Python's own, about the structure at the address `about`, which is kept as
+        long as it. ctypes would take as long for a call as the C code."""
+        function: Callable[..., Any] = self._direct(DIRECT.index(name), about)
+        return function
 
 
 def load_library() -> Library | None:
@@ -166,13 +173,15 @@ class FastVcpu(Vcpu):
         self._at = ctypes.addressof(hop)
         self.packed = Packed()
         self.share(self.packed)
-        at = ctypes.byref(hop)
-        self._in: Callable[[], int] = partial(self._library.enter, at)
+        direct = self._library.direct
         #: Has the emulator that shares pack its state, and goes on from that: MORE, with nothing done, or what is
         #: seldom met (HALTED and so on) and CR8.
-        self.over: Callable[[], int] = partial(self._library.over, at)
-        self._out: Callable[[], int] = partial(self._library.out, at)
-        self._written: Callable[[], int] = partial(self._library.written, at)
+        self.over: Callable[[], int] = direct("over", self._at)
+        #: Packs the state that KVM has come to, and finds the pages that it has written, (host address, bytes) each
+        #: at `pieces`. Told UNFINISHED and so on it says AGAIN, with nothing done, or which parts and how many pieces;
+        #: -1: see `failed`.
+        self.leave: Callable[[int], int] = direct("leave", self._at)
+        self._run_kvm: Callable[[], int] = direct("run", self._at)
         #: of the state in place what KVM does not show in its page
         self.beside = PackedBeside(lambda: self.packed)
         self.live = LiveState(self._map, self.beside)
@@ -190,6 +199,19 @@ class FastVcpu(Vcpu):
         known = self.hop.known
         native = sum(1 << i for i, number in enumerate(MSRS) if number in UNFILTERED) if filtered else known
         self.hop.native, self.hop.reads_tsc = known & native, tsc
+
+    def run(self) -> int:
+        """See Vcpu."""
+        reason = self._run_kvm()
+        if reason < INTERRUPTED:
+            number = INTERRUPTED - reason
+            raise KvmError(f"KVM_RUN failed: {os.strerror(number)}", number)
+        return reason
+
+    def close(self) -> None:
+        """See Vcpu."""
+        super().close()
+        self.hop.fd = -1
 
     # -- state
 
@@ -209,17 +231,8 @@ class FastVcpu(Vcpu):
         hop.nmi_pending = state.nmi_pending
         hop.apic_base = state.msrs.get(m.APIC_BASE, m.APIC_BASE_RESET)
         self.beside.given = state.copy()
-        if self._in():
+        if self._library.enter(self._at):
             raise self.failed()
-
-    def give_up(self, unfinished: bool) -> bool:
-        """Have KVM complete the instruction whose access was answered, with `unfinished`, and pack the state. False:
-        the same instruction has another access, to be answered first."""
-        self.hop.unfinished = unfinished
-        ended = self._out()
-        if ended < 0:
-            raise self.failed()
-        return ended != EXITS_AGAIN
 
     def read_back(self) -> None:
         """See Vcpu."""
@@ -239,18 +252,10 @@ class FastVcpu(Vcpu):
     # -- written pages
 
     def watch_pages(self) -> None:
-        """The slots have changed: these are the logs that `written` asks for."""
+        """The slots have changed: these are the logs that `leave` asks for."""
         logs = self.vm.logs
         self._logs = (Log * len(logs))(*(Log(log.request, log.host, len(log.bitmap)) for log in logs))
         self.hop.logs, self.hop.log_count = ctypes.addressof(self._logs), len(logs)
-
-    def written(self) -> int:
-        """How many pieces of (host address, bytes) at `pieces` the guest has written since the last call; NO_ROOM: too
-        many."""
-        count = self._written()
-        if count == -1:
-            raise self.failed()
-        return count
 
 
 LIBRARY: Final = load_library()

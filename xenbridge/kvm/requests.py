@@ -9,13 +9,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import c_int32, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
-from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from xenbridge.bridge import BridgeError, Owned
-from xenbridge.ioreq import LAYOUT, SIZE, State, Type
+from xenbridge.ioreq import LAYOUT, State, Type
 from xenbridge.kvm import abi, hop, parked
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.vcpu import INTERRUPTED, Vcpu
@@ -41,6 +40,8 @@ class Requests:
         self.cpu, self._fd = cpu, cpu.fd
         page = memoryview(cpu.page)
         self._made = 0
+        #: makes one access for the 32 bytes of a request, and gives those of its answer, or what `unanswered` explains
+        self.make: Callable[[bytes], Any] = self.exchange
         self._words, self._reasons, self._ports = page.cast("Q"), page.cast("I"), page.cast("H")
         self._spans = {
             int(kind): [range(o.first, o.last + 1) for o in owned if o.type is kind] for kind in (Type.PIO, Type.COPY)
@@ -51,9 +52,12 @@ class Requests:
         """How many accesses the vCPU has made."""
         return self._made
 
+    def unanswered(self, came: Any) -> None:
+        """`make` has given `came` in place of bytes. Returns where nothing was done, as the request is not for one
+        element of 1, 2 or 4 bytes of an owned device. Raises BridgeError where nothing in the kernel answers."""
+
     def exchange(self, raw: bytes) -> bytes | None:
-        """The answer to a request's 32 bytes; None, with nothing done, where it is not for one element of 1, 2 or 4
-        bytes of an owned device. Raises BridgeError where nothing in the kernel answers."""
+        """As `make`; None, with nothing done, or BridgeError as of `unanswered`."""
         address, data, count, size, port, _, bits, type = LAYOUT.unpack(raw)
         reads = bits & _READS
         entry = _ENTRIES.get((type, reads != 0, size))
@@ -122,9 +126,8 @@ class FastRequests(Requests):
             for n, (first, last) in enumerate(spans):
                 at = 2 * (kind * _RANGES + n)
                 lent.owned[at], lent.owned[at + 1] = first, last
-        self._raw = memoryview(lent).cast("B")[Lent.request.offset : Lent.request.offset + SIZE]
-        reference = ctypes.byref(lent)
-        self._request, self.bare = partial(library.request, reference), partial(library.bare, reference)
+        at = ctypes.addressof(lent)
+        self.make, self.bare = library.direct("request", at), library.direct("bare", at)
 
     @property
     def made(self) -> int:
@@ -133,15 +136,18 @@ class FastRequests(Requests):
 
     def exchange(self, raw: bytes) -> bytes | None:
         """See Requests."""
-        shared = self._raw
-        shared[:] = raw
-        if not (outcome := self._request()):
-            return shared.tobytes()
-        if outcome == UNUSUAL:
-            return None
-        if outcome == NOBODY:
+        came = self.make(raw)
+        if isinstance(came, bytes):
+            return came
+        self.unanswered(came)
+        return None
+
+    def unanswered(self, came: int) -> None:
+        """See Requests. It is what v2e_request of native/request.c says."""
+        if came == NOBODY:
             raise self._nobody(self.lent.request.address)
-        raise BridgeError(f"KVM_RUN failed: {os.strerror(-outcome)}")
+        if came != UNUSUAL:
+            raise BridgeError(f"KVM_RUN failed: {os.strerror(-came)}")
 
 
 def make_requests(cpu: Vcpu, owned: Sequence[Owned]) -> Requests:

@@ -32,6 +32,7 @@ SHORTEST: Final = 20_000
 LONGEST: Final = 100_000_000
 #: ns; how often the state is looked at where a guest can come to modes that this KVM does not run.
 WATCHED: Final = 1_000_000
+NEVER: Final = 1 << 62  #: ns
 NOTHING_FORBIDDEN: Final = (), frozenset[Mode]()
 MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
 #: kHz: the machine's time-stamp counter counts virtual nanoseconds.
@@ -92,6 +93,7 @@ class Runs:
         #: see Cpu.resuming: of the CPU before, where an interrupt came ahead of an instruction to be resumed from
         self._resuming: tuple[int, int, bool] | None = None
         self._packed = False  # the state was given packed, and nobody has given another one since
+        self._laid = False  # all beside the state is as it is to be when the next one is given packed
         self._fresh = True  # nothing has run since the state was given or somebody stopped the CPU
         self._task_priority: Callable[[int], None] | None = None
         self._claimed: dict[int, MsrDevice] = {}
@@ -204,7 +206,7 @@ class Runs:
 
     def _step(self) -> VmExit:
         self._debug(abi.DEBUG_SINGLESTEP, ())
-        exit = self._run(None)
+        exit = self._run(None, NEVER)
         self._finish()  # else the step of this instruction would end the next run
         if exit.cause is not ExitCause.REFUSED and (exit.stop is None or exit.stop.reason is not ExitReason.REQUEST):
             self.retired += 1
@@ -230,11 +232,12 @@ class Runs:
             if not self.backend.sees_tables and self.live().cr0 & CR0_PG:
                 self._vm.refresh()
 
-    def _run(self, deadline: int | None) -> VmExit:
-        """Enter until there is an exit to tell."""
+    def _run(self, deadline: int | None, longest: int = LONGEST) -> VmExit:
+        """Enter until there is an exit to tell, or `longest` ns have passed. A step ends when it is made, however long
+        this process has not had the CPU meanwhile: else it would be counted without."""
         elapsed = 0
         cpu, kicker = self._cpu, self._kicker
-        left = LONGEST if deadline is None else min(LONGEST, max(SHORTEST, deadline - self._place.timestamp()))
+        left = longest if deadline is None else min(longest, max(SHORTEST, deadline - self._place.timestamp()))
         while True:
             if elapsed and (why := self._unenterable()):
                 return self._failed(why, elapsed)
@@ -428,7 +431,7 @@ class Runs:
         except KvmError as error:
             self._lose(error)
         self._fresh, self._checked = True, b""
-        self._free = self._packed = self._vouched = False
+        self._free = self._packed = self._laid = self._vouched = False
         self._resuming = None
 
     def _tell_priority(self) -> None:

@@ -15,6 +15,7 @@ from emu.record import replace
 from emu.vcpu import ExitCause, VmExit
 from emu.x86.state import RFLAGS_IF, CpuState, Segment
 from native_cpu import Native
+from xenbridge.kvm.vcpu import INTERRUPTED
 
 BITS = {16: real_state, 32: flat_state, 64: long_state}
 
@@ -182,6 +183,28 @@ def test_a_step_executes_one_instruction_and_is_counted(native: Native, bits: in
         assert native.cpu.linear_pc == CODE + n * length and native.cpu.retired == n
     assert enter(native, 1).cause is ExitCause.PIO
     assert native.cpu.state().rip == CODE + 2 * length + 2 and native.cpu.retired == 3
+
+
+def test_a_step_is_not_counted_before_it_is_made(native: Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy host the signal that has KVM_RUN look around may come first, and this process be away for long."""
+    if 16 not in native.backend.steps:
+        pytest.skip("this KVM does not single-step here")
+    native.program("nop\nnop\nhlt", real_state(native.memory), 16)
+    monotonic, run, away, left = time.monotonic_ns, native.cpu._cpu.run, 0, 3
+
+    def interrupted() -> int:
+        nonlocal away, left
+        if left:
+            away, left = away + 1_000_000_000, left - 1
+            return INTERRUPTED
+        return run()
+
+    monkeypatch.setattr(time, "monotonic_ns", lambda: monotonic() + away)
+    monkeypatch.setattr(native.cpu._cpu, "run", interrupted)
+    for n in (1, 2):
+        exit = enter(native, 1)
+        assert exit.stop is not None and exit.stop.reason is ExitReason.BUDGET
+        assert (native.cpu.linear_pc, native.cpu.retired) == (CODE + n, n)
 
 
 @pytest.mark.parametrize("bits", BITS)

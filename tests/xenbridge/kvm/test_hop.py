@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from ctypes import c_uint64
 from dataclasses import dataclass
 
 import pytest
@@ -168,6 +169,109 @@ def test_what_more_there_is_to_a_state_is_not_packed(pair: Pair) -> None:
     engine.raise_nmi()
     assert not engine.packable()
     assert cpu.live().rip == before
+
+
+def test_a_state_in_system_management_mode_is_not_packed(pair: Pair) -> None:
+    """Nor behind runs like any other there, behind which Python is not asked whether it is packable."""
+    engine, cpu = pair.emulator.engine, pair.native.cpu
+    pair.emulator.memory.write(CODE, b"\x40" * 16)
+    engine.load(replace(real_state(), smm=True))
+    for _ in range(3):
+        assert engine.run(2).executed == 2
+        assert not cpu.take_over(engine.retired)
+    assert not engine.odd and not engine.packable()
+
+
+def test_what_is_beside_a_state_is_new_however_the_one_before_was_left(pair: Pair) -> None:
+    """Where a hop out found nothing that is seldom met, it has made ready for the next hop in what others do then."""
+    engine, cpu = pair.emulator.engine, pair.native.cpu
+
+    def halted() -> None:
+        cpu._live.halted = True
+
+    def given() -> None:
+        cpu.load(replace(cpu.state(), smbase=0x12000, cr8=4))
+
+    def resumed() -> None:
+        cpu.resume((CODE, 0, True))
+
+    def masked() -> None:
+        cpu.set_a20(False)
+
+    def busy() -> None:
+        cpu.set_task_priority(7)
+
+    def ran() -> None:
+        assert cpu.enter(1000, None, skip_breakpoint=False).address == 0x10
+
+    ways: tuple[Callable[[], None], ...] = (lambda: None, ran, halted, given, resumed, cpu.raise_nmi, busy, masked)
+    for memory in (pair.emulator.memory, pair.native.memory):
+        memory.write(CODE, b"\x40" * 300 + b"\xe6\x10")  # inc ax; out 0x10, al
+    chosen = random.Random(3)
+    left_packed = set()
+    for count in range(200):
+        engine.load(replace(real_state(), rip=CODE + count))
+        engine.set_retired(1000)
+        engine.run(2)
+        state = engine.state()
+        assert not engine.odd and cpu.take_over(engine.retired)
+        assert (cpu.retired, cpu.halted, cpu.resuming, cpu._priority) == (1002, False, None, 0)
+        assert cpu._live.nmi_pending is False and cpu.live().smbase == state.smbase and cpu._packed
+        assert cpu._vouched and cpu._fresh and cpu._tables_stale and not cpu._free
+        assert cpu.state().a20 and cpu.check(state) == []
+        chosen.choice(ways)()
+        parts = cpu.hand_over()
+        left_packed.add(parts is None)
+        if parts is None:
+            engine.load(cpu.state())
+        else:
+            engine.unpack(parts)
+        if count % 3 == 0:  # a state that is not packed goes over, and back
+            cpu.load(replace(real_state(), cr8=4))
+            cpu.resume((CODE, 0, True))
+    assert left_packed == {True, False}
+
+
+def test_a_cpu_that_an_interrupt_has_woken_is_not_packed_as_halted(pair: Pair) -> None:
+    engine, cpu, memory = pair.emulator.engine, pair.native.cpu, pair.emulator.memory
+    memory.write(CODE, b"\x40" * 16)
+    memory.write(0x20 * 4, CODE.to_bytes(2, "little") + b"\0\0")
+    engine.load(replace(real_state(), rflags=0x202))
+    pair.over()
+    cpu._live.halted = True
+    pair.back()
+    assert engine.halted and engine.packable()
+    engine.set_interrupt(0x20)
+    engine.run(1)
+    assert engine.take_interrupt() == 0x20
+    while engine.odd:
+        engine.run(1)
+    pair.over()
+    assert not cpu.halted and not cpu.state().halted
+
+
+def test_more_pages_than_there_is_room_for_are_all_pages(pair: Pair) -> None:
+    source = "bits 16\nmov byte [0x3000], 1\nmov byte [0x5000], 1\nout 0x10, al\nhlt"
+    pair.native.memory.write(CODE, assemble(source, CODE))
+    cpu, fast, told = pair.native.cpu, pair.native.cpu._fast, []
+    assert fast is not None
+    packing = cpu._packing
+
+    def changed(pieces: int, count: int) -> None:
+        words = (c_uint64 * (2 * count)).from_address(pieces)
+        told.append(list(zip(words[::2], words[1::2], strict=True)))
+
+    packing.host_changed = changed  # type: ignore[method-assign]
+    for room in (hop.PIECES, 1):
+        fast.hop.piece_count = room
+        pair.emulator.engine.load(real_state())
+        pair.over()
+        assert cpu.enter(1000, None, skip_breakpoint=False).address == 0x10
+        pair.back()
+    few, everything = told
+    start = cpu._accesses.regions[0].host_address
+    assert {(start + 0x3000, 0x1000), (start + 0x5000, 0x1000)} <= set(few) and len(few) < 6
+    assert everything == [(region.host_address, region.size) for region in cpu._accesses.regions]
 
 
 def test_a_masked_a20_and_a_task_priority_go_over(pair: Pair) -> None:

@@ -49,9 +49,7 @@ struct hop {
     uint64_t tsc; /* as it was read last */
     uint64_t apic_base;
     uint32_t nmi_pending;
-    uint32_t unfinished; /* an access was answered, and KVM is to complete its instruction */
-    int32_t error;    /* errno of `request`, which failed; 0 where a value was refused */
-    uint32_t pad;
+    int32_t error; /* errno of `request`, which failed; 0 where a value was refused */
     uint64_t request;
     const struct log *logs;
     uint64_t (*pieces)[2]; /* (host address, bytes) of runs of written pages */
@@ -97,23 +95,43 @@ static int call(struct hop *h, int fd, unsigned long request, void *argument)
 enum { ES, CS, SS, DS, FS, GS, LDTR, TR };
 #define SEGMENTS(X) X(cs, CS) X(ds, DS) X(es, ES) X(fs, FS) X(gs, GS) X(ss, SS) X(tr, TR) X(ldt, LDTR)
 
-static void give_segment(struct kvm_segment *to, const struct packed_segment *from)
+/* What is given is compared with what is there as it is written, a word at a time: bytes that have just been stored one by
+ * one are slow to be loaded together again. */
+static uint64_t give(uint64_t *to, uint64_t value)
 {
-    uint32_t a = from->access, unusable = !!(a & ACCESS_UNUSABLE);
+    uint64_t differs = *to ^ value;
 
-    memset(to, 0, sizeof *to);
+    *to = value;
+    return differs;
+}
+
+/* struct kvm_segment is a base and 16 bytes more, which are put together here as two words (little-endian). */
+_Static_assert(offsetof(struct kvm_segment, limit) == 8 && offsetof(struct kvm_segment, selector) == 12 &&
+                   offsetof(struct kvm_segment, type) == 14 && offsetof(struct kvm_segment, present) == 15 &&
+                   offsetof(struct kvm_segment, dpl) == 16 && offsetof(struct kvm_segment, db) == 17 &&
+                   offsetof(struct kvm_segment, s) == 18 && offsetof(struct kvm_segment, l) == 19 &&
+                   offsetof(struct kvm_segment, g) == 20 && offsetof(struct kvm_segment, avl) == 21 &&
+                   offsetof(struct kvm_segment, unusable) == 22 && sizeof(struct kvm_segment) == 24,
+               "a segment's bytes are where they are put");
+
+static uint64_t give_segment(struct kvm_segment *to, const struct packed_segment *from)
+{
+    uint64_t a = from->access, unusable = !!(a & ACCESS_UNUSABLE), *words = (uint64_t *)(void *)to;
+    uint64_t type = a & 0xf, present = unusable ? 0 : a >> 7 & 1, dpl = a >> 5 & 3, db = a >> 14 & 1, s = a >> 4 & 1;
+    uint64_t l = a >> 13 & 1, g = a >> 15 & 1, avl = a >> 12 & 1;
+
+    return give(words, from->base) |
+           give(words + 1, from->limit | (uint64_t)(uint16_t)from->selector << 32 | type << 48 | present << 56) |
+           give(words + 2, dpl | db << 8 | s << 16 | l << 24 | g << 32 | avl << 40 | unusable << 48);
+}
+
+static uint64_t give_table(struct kvm_dtable *to, const struct packed_table *from)
+{
+    uint64_t differs = (to->base ^ from->base) | (to->limit ^ (from->limit & 0xffff));
+
     to->base = from->base;
-    to->limit = from->limit;
-    to->selector = (uint16_t)from->selector;
-    to->type = a & 0xf;
-    to->s = a >> 4 & 1;
-    to->dpl = a >> 5 & 3;
-    to->present = unusable ? 0 : a >> 7 & 1;
-    to->avl = a >> 12 & 1;
-    to->l = a >> 13 & 1;
-    to->db = a >> 14 & 1;
-    to->g = a >> 15 & 1;
-    to->unusable = (uint8_t)unusable;
+    to->limit = (uint16_t)from->limit;
+    return differs;
 }
 
 static void take_segment(struct packed_segment *to, const struct kvm_segment *from)
@@ -135,43 +153,41 @@ static void take_segment(struct packed_segment *to, const struct kvm_segment *fr
 
 static void give_registers(struct kvm_run *run, const struct packed *p)
 {
-    struct kvm_regs regs;
+    struct kvm_regs *regs = &run->s.regs.regs;
+    uint64_t differs = 0;
 
-#define GIVE(name, number) regs.name = p->regs[number];
+#define GIVE(name, number) differs |= (regs->name ^ p->regs[number]), regs->name = p->regs[number];
     REGISTERS(GIVE)
 #undef GIVE
-    regs.rip = p->rip;
-    regs.rflags = p->rflags;
-    if (memcmp(&regs, &run->s.regs.regs, sizeof regs)) {
-        run->s.regs.regs = regs;
+    differs |= (regs->rip ^ p->rip) | (regs->rflags ^ p->rflags);
+    regs->rip = p->rip;
+    regs->rflags = p->rflags;
+    if (differs)
         run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
-    }
 }
 
 static void give_system(struct hop *h, const struct packed *p)
 {
     struct kvm_run *run = h->run;
-    struct kvm_sregs s;
+    struct kvm_sregs *s = &run->s.regs.sregs;
+    uint64_t differs = give_table(&s->gdt, &p->gdtr) | give_table(&s->idt, &p->idtr);
 
-    memset(&s, 0, sizeof s);
-#define GIVE(name, number) give_segment(&s.name, &p->segments[number]);
+#define GIVE(name, number) differs |= give_segment(&s->name, &p->segments[number]);
     SEGMENTS(GIVE)
 #undef GIVE
-    s.gdt.base = p->gdtr.base;
-    s.gdt.limit = (uint16_t)p->gdtr.limit;
-    s.idt.base = p->idtr.base;
-    s.idt.limit = (uint16_t)p->idtr.limit;
-    s.cr0 = p->cr0;
-    s.cr2 = p->cr2;
-    s.cr3 = p->cr3;
-    s.cr4 = p->cr4;
-    s.cr8 = p->cr8;
-    s.efer = p->efer;
-    s.apic_base = h->apic_base;
-    if (memcmp(&s, &run->s.regs.sregs, sizeof s)) {
-        run->s.regs.sregs = s;
+#define GIVE(name, value) differs |= (s->name ^ (value)), s->name = (value);
+    GIVE(cr0, p->cr0)
+    GIVE(cr2, p->cr2)
+    GIVE(cr3, p->cr3)
+    GIVE(cr4, p->cr4)
+    GIVE(cr8, p->cr8)
+    GIVE(efer, p->efer)
+    GIVE(apic_base, h->apic_base)
+    for (unsigned i = 0; i < sizeof s->interrupt_bitmap / sizeof *s->interrupt_bitmap; i++)
+        GIVE(interrupt_bitmap[i], 0) /* nothing is on its way */
+#undef GIVE
+    if (differs)
         run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
-    }
     run->cr8 = p->cr8; /* where the local APIC is the user's, KVM_RUN takes it from here, past what was set before */
 }
 
@@ -201,14 +217,14 @@ static void give_events(struct hop *h, const struct packed *p)
 
 static int give_debug(struct hop *h, const struct packed *p)
 {
-    struct kvm_debugregs d;
+    struct kvm_debugregs d = {.dr6 = p->dr[6], .dr7 = (uint32_t)p->dr[7]};
+    uint64_t differs = (d.dr6 ^ h->debug.dr6) | (d.dr7 ^ h->debug.dr7) | h->debug.flags;
 
-    memset(&d, 0, sizeof d);
-    memcpy(d.db, p->dr, sizeof d.db);
-    d.dr6 = p->dr[6];
-    d.dr7 = (uint32_t)p->dr[7];
-    if (!memcmp(&d, &h->debug, sizeof d))
+    for (unsigned i = 0; i < 4; i++)
+        differs |= p->dr[i] ^ h->debug.db[i];
+    if (!differs)
         return 0;
+    memcpy(d.db, p->dr, sizeof d.db);
     h->debug = d;
     return call(h, h->fd, KVM_SET_DEBUGREGS, &d);
 }
@@ -228,14 +244,18 @@ static int give_fpu(struct hop *h, const struct packed *p)
 
 static int give_msrs(struct hop *h, const struct packed *p)
 {
-    struct msr_list list = {0};
+    struct msr_list list;
+    uint32_t differ = 0;
     int done;
 
     for (unsigned i = 0; i < PACKED_MSRS; i++)
-        if (h->known >> i & 1 && p->msrs[i] != h->msrs[i])
-            list.entries[list.head.nmsrs++] = (struct kvm_msr_entry){msr_numbers[i], 0, p->msrs[i]};
-    if (!list.head.nmsrs)
+        differ |= (uint32_t)(p->msrs[i] != h->msrs[i]) << i;
+    if (!(differ &= h->known))
         return 0;
+    memset(&list, 0, sizeof list);
+    for (unsigned i = 0; i < PACKED_MSRS; i++)
+        if (differ >> i & 1)
+            list.entries[list.head.nmsrs++] = (struct kvm_msr_entry){msr_numbers[i], 0, p->msrs[i]};
     done = call(h, h->fd, KVM_SET_MSRS, &list);
     if (done < 0)
         return -1;
@@ -262,7 +282,7 @@ API int v2e_hop_in(struct hop *h)
 /* The emulator goes over: pack its state and go on from that, in the one call that a hop in makes. Returns -1, with
  * nothing done, where there is more to the state than can be packed; otherwise CR8 and what a caller seldom meets. */
 enum { OVER_HALTED = 1, OVER_A20_MASKED = 2, OVER_REFUSED = 4, OVER_CR8_SHIFT = 4 };
-API int v2e_hop_over(struct hop *h)
+int v2e_hop_over(struct hop *h)
 {
     const struct packed *p = h->packed;
     int refused;
@@ -273,6 +293,15 @@ API int v2e_hop_over(struct hop *h)
     refused = v2e_hop_in(h) < 0;
     return (p->halted ? OVER_HALTED : 0) | (p->a20 ? 0 : OVER_A20_MASKED) | (refused ? OVER_REFUSED : 0) |
            (int)(p->cr8 & 0xf) << OVER_CR8_SHIFT;
+}
+
+/* KVM_RUN once: the exit's reason, INTERRUPTED by a signal or by immediate_exit, or below that -errno. */
+enum { INTERRUPTED = -1 };
+int v2e_hop_run(struct hop *h)
+{
+    if (ioctl(h->fd, KVM_RUN, 0) >= 0)
+        return (int)h->run->exit_reason;
+    return errno == EINTR || errno == EAGAIN ? INTERRUPTED : INTERRUPTED - errno;
 }
 
 /* ---- Out of KVM */
@@ -403,14 +432,16 @@ API int v2e_hop_read(struct hop *h, int whole)
     return take_fpu(h) < 0 || take_debug(h) < 0 || take_msrs(h, whole ? h->known : h->native) < 0 ? -1 : 0;
 }
 
-/* Have KVM complete what is `unfinished`, and read what it has come to. What was to be delivered and has not been is taken
- * back: nothing of it has happened. Returns 1, before anything was read, where the same instruction exits again. */
-API int v2e_hop_out(struct hop *h)
+/* Read what KVM has come to, behind an instruction that is `unfinished`, as its access was answered, when KVM has completed
+ * it. What was to be delivered and has not been is taken back: nothing of it has happened. Returns AGAIN, before anything
+ * was read, where the same instruction exits again. */
+enum { AGAIN = 1 };
+static int finish(struct hop *h, int unfinished)
 {
     struct kvm_run *run = h->run;
     struct kvm_vcpu_events *e = &run->s.regs.events;
 
-    if (h->unfinished) {
+    if (unfinished) {
         uint8_t asked = run->immediate_exit;
         int answer;
 
@@ -424,7 +455,7 @@ API int v2e_hop_out(struct hop *h)
             return -1;
         }
         if (!answer && (run->exit_reason == KVM_EXIT_IO || run->exit_reason == KVM_EXIT_MMIO))
-            return 1;
+            return AGAIN;
     }
     if (half_delivered(e)) {
         e->exception.injected = e->exception.pending = e->interrupt.injected = e->nmi.injected = 0;
@@ -449,9 +480,10 @@ static int add_piece(struct hop *h, uint32_t *count, uint64_t address, uint64_t 
     return 1;
 }
 
-/* The pages that the guest has written since this was asked last: how many pieces; -1 where KVM refuses; -2 where there
- * is no room for all of them, and whoever asked has to take everything for written. */
-API int v2e_hop_written(struct hop *h)
+/* The pages that the guest has written since this was asked last: how many pieces; -1 where KVM refuses; NO_ROOM where
+ * there is none for all of them. */
+enum { NO_ROOM = 0x7fff };
+static int written(struct hop *h)
 {
     uint32_t count = 0;
     int full = 0;
@@ -466,5 +498,24 @@ API int v2e_hop_written(struct hop *h)
             for (uint64_t word = words[at]; word && !full; word &= word - 1)
                 full = !add_piece(h, &count, log->host + (at * 64 + (uint64_t)__builtin_ctzll(word)) * PAGE, PAGE);
     }
-    return full ? -2 : (int)count;
+    return full ? NO_ROOM : (int)count;
+}
+
+/* The emulator goes on, in the one call that a hop out makes: the state packed, and the pages that KVM has written where
+ * it has run. `how` has what only the caller knows. Returns -1 where KVM refuses; AGAIN, with nothing done, where the
+ * instruction has another access, to be answered first; or which parts have changed, and how many pieces of memory, NO_ROOM
+ * where all of it has to be taken for written. */
+enum { UNFINISHED = 1, RAN = 2, IS_HALTED = 4, A20_OPEN = 8 };
+enum { CHANGED_SHIFT = 4, PIECES_SHIFT = 16 };
+int v2e_hop_leave(struct hop *h, int how)
+{
+    int ended = finish(h, how & UNFINISHED), pieces = 0;
+
+    if (ended)
+        return ended;
+    h->packed->halted = !!(how & IS_HALTED);
+    h->packed->a20 = !!(how & A20_OPEN);
+    if (how & RAN && (pieces = written(h)) < 0)
+        return -1;
+    return pieces << PIECES_SHIFT | (int)h->changed << CHANGED_SHIFT;
 }

@@ -42,6 +42,12 @@ API uint32_t v2e_hop_lent_size(void)
     return sizeof(struct lent);
 }
 
+/* Where a request is put, and its answer is found. */
+struct ioreq *v2e_request_of(struct lent *lent)
+{
+    return &lent->request;
+}
+
 static int is_owned(const struct range *ranges, const struct ioreq *r)
 {
     for (int i = 0; i < RANGES; i++)
@@ -63,7 +69,7 @@ static int run(const struct lent *lent)
 }
 
 /* DONE; UNUSUAL: nothing was done; NOBODY: the vCPU came back with another exit; or -errno of KVM_RUN. */
-API int v2e_request(struct lent *lent)
+int v2e_request(struct lent *lent)
 {
     struct ioreq *r = &lent->request;
     struct kvm_run *page = lent->run;
@@ -93,7 +99,7 @@ API int v2e_request(struct lent *lent)
 }
 
 /* One KVM_RUN and nothing else: what the bench compares a request with. */
-API int v2e_request_bare(struct lent *lent)
+int v2e_request_bare(struct lent *lent)
 {
     return run(lent);
 }
