@@ -24,6 +24,7 @@ from stub.adapter_trace import OWNER, TracingTarget
 from stub.features import target_xml
 from stub.flat import FlatTeller
 from stub.registers import BriefTeller, X86Register
+from stub.stop_words import stop_words
 from stub.target import (
     SIGNAL_ABRT,
     SIGNAL_INT,
@@ -161,22 +162,24 @@ class DebuggerTarget(TracingTarget):
 
     def _report(self, stop: Stop) -> StopReport:
         if (plain := _PLAIN.get(stop.kind)) is not None:
-            return plain
+            return plain if not stop.met else replace(plain, note=stop_words(stop, OWNER))
         signal = _SIGNALS.get(stop.kind, SIGNAL_TRAP)
         match stop.kind:
             case StopKind.EXIT | StopKind.POWEROFF:
-                return StopReport(signal, exit_code=stop.exit_code or 0, note=stop.text)
+                return StopReport(signal, exit_code=stop.exit_code or 0, note=stop_words(stop, OWNER))
             case StopKind.BREAKPOINT:
                 return self._breakpoint_report(stop)
             case StopKind.WATCHPOINT:
                 return self._watch_report(stop)
-        return StopReport(signal, note=stop.text)
+        return StopReport(signal, note=stop_words(stop, OWNER))
 
     def _breakpoint_report(self, stop: Stop) -> StopReport:
         for reason, points in ((StopReason.SWBREAK, self._software), (StopReason.HWBREAK, self._hardware)):
             if points.get(stop.linear_pc) in stop.breakpoints:
-                return StopReport(reason=reason, note=stop.text if stop.failed else "")
-        return StopReport(note=stop.text)  # the prompt's: gdb would pass over a reason it knows no breakpoint for
+                return StopReport(reason=reason, note=stop_words(stop, OWNER))
+        return StopReport(
+            note=stop_words(stop, OWNER)
+        )  # the prompt's: gdb would pass over a reason it knows no breakpoint for
 
     def _watch_report(self, stop: Stop) -> StopReport:
         hit = stop.hit
@@ -185,7 +188,7 @@ class DebuggerTarget(TracingTarget):
                 near = address < hit.address + hit.size and hit.address < address + length
                 if near and hit.access in _ACCESSES[reason]:
                     return StopReport(reason=reason, address=max(address, hit.address))
-        return StopReport(note=stop.text)
+        return StopReport(note=stop_words(stop, OWNER))
 
     # -- registers
 
@@ -433,8 +436,9 @@ class DebuggerTarget(TracingTarget):
     def glance(self, address: int, length: int) -> bytes:
         try:
             return self._debugger.glance(address, length)
-        except MemoryUnavailable as error:
-            raise TargetError(str(error)) from None
+        except MemoryUnavailable:
+            with self._refusals_at(self._debugger.place):
+                return self._debugger.glance(address, length)
 
     def insert_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
         self._watches[reason, address, length] = self._add(_WATCH_KINDS[reason], address, length)
