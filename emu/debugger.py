@@ -68,6 +68,7 @@ class Debugger(Steps):
         self._action, self._acting = action, True
         self._request = None
         self._passed_at = -1
+        self.lasting.renew()
         if self._catcher.armed:
             self._catcher.begin()
 

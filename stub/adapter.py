@@ -16,6 +16,7 @@ from emu.engine import Access
 from emu.record import replace
 from emu.stops import Condition, ConditionFailed
 from emu.subject import MemoryUnavailable, is_unknown
+from emu.views import LastingView
 from emu.worker import Worker
 from emu.x86.modes import code_bits
 from emu.x86.state import CR0_PG, CpuState
@@ -24,7 +25,7 @@ from stub.adapter_trace import OWNER, TracingTarget
 from stub.features import target_xml
 from stub.flat import FlatTeller
 from stub.registers import BriefTeller, X86Register
-from stub.stop_words import stop_words
+from stub.stop_words import lasting_words, stop_words
 from stub.target import (
     SIGNAL_ABRT,
     SIGNAL_INT,
@@ -97,6 +98,7 @@ class DebuggerTarget(TracingTarget):
         self._worker = worker
         self._on_kill = on_kill
         self._listener: Callable[[StopReport], None] | None = None
+        self._told: Callable[[str], None] | None = None
         self._descriptions: dict[int, Description] = {}
         self._software: dict[int, int] = {}  #: linear address to breakpoint id
         self._hardware: dict[int, int] = {}
@@ -124,6 +126,17 @@ class DebuggerTarget(TracingTarget):
         self._listener = listener
         if listener is not None:
             self._worker.add_listener(self._stopped)
+
+    def set_teller(self, told: Callable[[str], None] | None) -> None:
+        lasting = self._debugger.lasting
+        lasting.remove_listener(self._lasts)
+        self._told = told
+        if told is not None:
+            lasting.add_listener(self._lasts)
+
+    def _lasts(self, view: LastingView) -> None:
+        if self._told is not None:
+            self._told(lasting_words(view))
 
     def _stopped(self, stop: Stop) -> None:
         if self._listener is not None:

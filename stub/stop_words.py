@@ -1,4 +1,4 @@
-"""What a stop says to a gdb user.
+"""What a stop says to a gdb user, and a step that does not come to one.
 
 Breakpoints that gdb has set are told by what and where they are, as gdb numbers them by itself; those of `monitor` and
 of the prompt by the number that `monitor breaks` shows, and by whose they are.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emu.stops import Met, Stop, StopKind
+from emu.views import LastingView
 
 #: Stops that breakpoints are the cause of.
 _BY_POINTS = frozenset((StopKind.BREAKPOINT, StopKind.WATCHPOINT, StopKind.CATCH))
@@ -39,3 +40,11 @@ def _head(stop: Stop, others: Sequence[Met]) -> str:
 
 def _named(met: Met) -> str:
     return f"{met.id} of {'monitor' if met.owner == 'monitor' else f'the {met.owner}'}"
+
+
+def lasting_words(view: LastingView) -> str:
+    """Of a step that waits for a handler: what is the case, and what to do."""
+    return (
+        f"the step goes on: {view.summary}. Ctrl-C stops it there; "
+        "with `monitor handlers into` a step stops in a handler instead of running through it"
+    )

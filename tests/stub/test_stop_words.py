@@ -9,7 +9,7 @@ import pytest
 
 from emu.debugger import BreakKind
 from emu.stops import Condition, ConditionFailed
-from machines import rom
+from machines import TIMER_100US, rom
 from stub_fakes import GDB_FEATURES
 from stub_rig import Rig
 
@@ -119,3 +119,56 @@ def test_memory_that_is_not_there_is_refused_to_a_condition_as_to_a_look(rig: Ri
     told = words(rig.resume())
     assert told.endswith(f": {rig.one('ma0000000,4').decode().removeprefix('E.')}\n")
     assert "no memory behind this address" in told
+
+
+#: Sleeps at F0100h; the tick's handler, at F0200h, goes on with something else.
+SCHEDULER = rom(
+    f"""
+    mov ss, ax
+    mov sp, 0x7000
+    mov word [8*4], 0x200
+    mov word [8*4+2], 0xf000
+{TIMER_100US}
+    sti
+    jmp 0xf000:0x100
+    times 0x100-($-$$) nop
+    hlt
+    jmp 0xf000:0x100
+    times 0x200-($-$$) nop
+    mov sp, 0x6000
+    mov al, 0x20
+    out 0x20, al
+    sti
+other:
+    hlt
+    jmp other
+    """
+)
+
+
+def test_a_step_whose_handler_does_not_return_is_told_of_while_it_goes_on(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(SCHEDULER)
+    rig.one(f"Z0,{PLACE:x},1")
+    rig.resume()
+    rig.resume("vCont;s:1;c")  # HLT itself
+    told = words(rig.resume("vCont;s:1;c"))
+    assert told.startswith("the step goes on: no handler has come back to f000:0101 in ")
+    assert "(0.5 s of virtual time)" in told
+    assert told.endswith("`monitor handlers into` a step stops in a handler instead of running through it\n")
+    assert rig.debugger.running
+    rig.target.interrupt()
+    (stop,) = rig.wait()
+    assert stop.startswith(b"T02")  # nothing more was said until then
+
+
+def test_a_client_that_has_gone_is_not_told(rigs: Callable[..., Rig]) -> None:
+    rig = rigs(SCHEDULER)
+    rig.one(f"Z0,{PLACE:x},1")
+    rig.resume()
+    rig.resume("vCont;s:1;c")
+    rig.worker.call(rig.session.disconnected)
+    said = rig.session.data_to_send()
+    rig.worker.resume(rig.debugger.begin_step)
+    while rig.worker.call(lambda: rig.debugger.virtual_ns) < 1_000_000_000:
+        assert rig.worker.wait(0.01) is None
+    assert rig.session.data_to_send() == said == b""
