@@ -10,13 +10,13 @@ Help, completion, parsing and docs/repl.md all come from the declaration.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emu.record import dataclass, field
 from repl.expr import ExpressionError
+from repl.spelling import nearest
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -210,8 +210,8 @@ class Table:
             return self._words[matches[0]]  # the others only begin with its name
         if matches:
             raise CommandError(f"{name!r} could be {' or '.join(matches)}")
-        near = difflib.get_close_matches(name, self._words, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "`help` lists them all"
+        near = nearest(name, (word.split(" ", 1)[0] for word in self._words)) if len(name) <= _SHOWN else ""
+        hint = f"did you mean {near!r}?" if near else "`help` lists them all"
         shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
         raise CommandError(f"there is no command {shown!r}; {hint}")
 
