@@ -75,6 +75,6 @@ class Lasting:
             self._vector, self._handler, self._back, self._where(), machine.executor.retired - retired,
             machine.clock.now - ns,
         )  # fmt: skip
-        machine.journal.add(machine.executor.retired, "handler", view.summary)
+        machine.journal.keep(machine.executor.retired, "handler", view.summary)
         for told in tuple(self._told):
             told(view)

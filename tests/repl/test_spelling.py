@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from repl.command import CommandError
 from repl.commands import all_commands
+from repl.session import Session
 from repl.spelling import nearest, slips
 
 
@@ -46,3 +47,10 @@ def test_slips_are_as_many_both_ways_and_none_of_equal_words(one: str, other: st
 def test_of_words_equally_near_the_one_with_as_many_letters_is_meant() -> None:
     assert nearest("setp", ("set", "step", "stop")) == "step"
     assert nearest("ragisters", ("registers", "ragister")) == "registers"
+
+
+def test_in_gdb_the_list_is_monitors(session: Session) -> None:
+    """`help` alone is gdb's own command."""
+    under_gdb = session.shared(may_resume=False, resumed_by="gdb")
+    with pytest.raises(CommandError, match=r"there is no command 'nosuch'; `monitor help` lists them all$"):
+        under_gdb.execute("nosuch")
