@@ -15,6 +15,7 @@ setup:
 demo: setup
 	@$(PY) tools/demo.py
 
+# with a minute of fuzzing of the gdb stub in parts of ten seconds of the CPU (V2E_FUZZ_SECONDS is another length);
 # v2e's processes are forked from one that has it loaded, but for the tests marked `started`
 test: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rfEs --forked

@@ -68,6 +68,7 @@ class Debugger(Steps):
         self._action, self._acting = action, True
         self._request = None
         self._passed_at = -1
+        self.lasting.renew()
         if self._catcher.armed:
             self._catcher.begin()
 
@@ -208,8 +209,10 @@ class Debugger(Steps):
         self._action = self._request = None
         self._acting = False
         self.forget()
-        if self._passing and (failures := self._pass_here().failures):
-            stop = replace(stop, text=f"{stop.text}{failures}", failed=True)
+        if self._passing and (failures := (passed := self._pass_here()).failures):
+            stop = replace(
+                stop, text=f"{stop.text}{failures}", met=(*stop.met, *passed.met), happened=stop.happened or stop.text
+            )
         for id in stop.breakpoints:
             if (point := self._breakpoints.get(id)) is not None and point.temporary:
                 self.remove_breakpoint(id)

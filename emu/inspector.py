@@ -160,14 +160,19 @@ class Inspector:
         return self.cpu()
 
     def glance(self, address: int, length: int) -> bytes:
-        """As `read_linear`, by the page tables and registers of this moment, whatever was cached."""
+        """As `read_linear`, by the page tables and registers of this moment, whatever was cached. Raises
+        MemoryUnavailable likewise."""
         state = self.live_cpu()
         at = address & (0xFFFFFFFFFFFFFFFF if state.long64 else 0xFFFFFFFF)
         here = min(length, 0x1000 - (at & 0xFFF))
         physical = paging.translate(state, self._try_physical, at, PHYSICAL_BITS)
         if physical is None:
             raise MemoryUnavailable(at, "not mapped")
-        data = self.subject.read_physical(physical, here)
+        try:
+            data = self.subject.read_physical(physical, here)
+        except MemoryUnavailable:
+            have = self.subject.readable_physical(physical, here)
+            raise MemoryUnavailable(at + have, "no memory behind this address") from None
         return data if here == length else data + self.glance(at + here, length - here)
 
     def try_glance(self, address: int, length: int) -> bytes | None:

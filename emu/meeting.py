@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from emu.breakpoints import Counted
-from emu.engine import Access
+from emu.engine import Access, WatchHit
 from emu.followers import Followers
 from emu.inspector import MAX_INSTRUCTION, DebuggerError
 from emu.machine import Machine
@@ -40,6 +40,13 @@ class Meeting(Points):
     def _stop_at(self, kind: StopKind, text: str, **more: object) -> Stop:
         executor = self.machine.executor
         return Stop(kind, text, executor.linear_pc, executor.retired, **more)  # type: ignore[arg-type]
+
+    def _stop_by(self, kind: StopKind, counted: Counted, happened: str, hit: WatchHit | None = None) -> Stop:
+        """The stop of breakpoints, whose kind is also what the sentence calls them; `happened` stands behind that."""
+        text = f"{counted.names(kind.value)}{happened}{counted.failures}"
+        return self._stop_at(
+            kind, text, breakpoints=counted.stops, hit=hit, happened=happened, met=tuple(dict.fromkeys(counted.met))
+        )
 
     def _where(self) -> str:
         cs, ip = self.machine.executor.cs_ip
@@ -131,10 +138,7 @@ class Meeting(Points):
                 counted = counted or Counted()
                 self._count(counted, point)
         if counted is not None and counted.stops:
-            text = f"{counted.names('breakpoint')} at {self._where()}{counted.failures}"
-            return self._stop_at(
-                StopKind.BREAKPOINT, text, breakpoints=tuple(counted.stops), failed=bool(counted.failures)
-            )
+            return self._stop_by(StopKind.BREAKPOINT, counted, f" at {self._where()}")
         if (self._catcher.classes or self._catcher.physical) and (caught := self._caught(self._catcher.here())):
             return caught
         if self._until is not None and self._until.kind == "pc" and self._until.value == pc:
@@ -206,10 +210,7 @@ class Meeting(Points):
                 words.append(text)
         if not counted.stops:
             return None
-        text = f"{counted.names('catch')}: {'; '.join(dict.fromkeys(words))}; now at {self._where()}{counted.failures}"
-        return self._stop_at(
-            StopKind.CATCH, text, breakpoints=tuple(dict.fromkeys(counted.stops)), failed=bool(counted.failures)
-        )
+        return self._stop_by(StopKind.CATCH, counted, f": {'; '.join(dict.fromkeys(words))}; now at {self._where()}")
 
     def _watch_stop(self, exit: MachineExit) -> Stop | None:
         hit = exit.exit.hit if exit.exit else None
@@ -223,5 +224,4 @@ class Meeting(Points):
         verb = "wrote" if hit.access is Access.WRITE else "read"
         where = f"physical {hit.address:#x}" if hit.watch.physical else f"{hit.address:#x}"
         what = f"{verb} {hit.value:#x} ({hit.size} bytes) at {where}"
-        text = f"{counted.names('watchpoint')}: {what}, now at {self._where()}{counted.failures}"
-        return self._stop_at(StopKind.WATCHPOINT, text, breakpoints=tuple(counted.stops), hit=hit)
+        return self._stop_by(StopKind.WATCHPOINT, counted, f": {what}, now at {self._where()}", hit=hit)

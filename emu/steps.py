@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from emu.inspector import MAX_INSTRUCTION
+from emu.lasting import Lasting
 from emu.machine import Machine, MachineExit, MachineStop
 from emu.meeting import Meeting
 from emu.points import UNBOUNDED
@@ -35,6 +36,7 @@ class Steps(Meeting):
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
         self.step_whole_repeats = False  #: True: a step takes a repeated string instruction as a whole
+        self.lasting = Lasting(machine, self._try_linear)
         self.step_into_interrupts = False  #: True: a step that meets an interrupt stops in its handler
 
     def _pass_interrupts(self) -> _Part:
@@ -45,23 +47,30 @@ class Steps(Meeting):
             if self.step_into_interrupts:
                 self._owe()
                 return None
-            here = self._here()
-            while True:
-                exit = yield Request(at=frozenset((here[0],)))
-                if exit.reason is not MachineStop.BREAKPOINT or exit.exit is None:
-                    return self._classify(exit) or self._limit_stop()
-                if self._here() == here:
-                    for point in self._passing:
-                        point.owed = None
-                    break
-                stop = self._classify(exit)
-                if stop is not None:
-                    return stop
-                exit = yield Request(1, skip=True)  # the address was met on another stack: go on
-                if (stop := self._classify(exit)) is not None:
-                    return stop
+            with self.lasting.wait():
+                stop = yield from self._come_back()
+            if stop is not None:
+                return stop
             machine.service()
         return None
+
+    def _come_back(self) -> _Part:
+        """On until the handler of the interrupt that comes next has returned to where the guest stands."""
+        here = self._here()
+        while True:
+            exit = yield Request(at=frozenset((here[0],)))
+            if exit.reason is not MachineStop.BREAKPOINT or exit.exit is None:
+                return self._classify(exit) or self._limit_stop()
+            if self._here() == here:
+                for point in self._passing:
+                    point.owed = None
+                return None
+            stop = self._classify(exit)
+            if stop is not None:
+                return stop
+            exit = yield Request(1, skip=True)  # the address was met on another stack: go on
+            if (stop := self._classify(exit)) is not None:
+                return stop
 
     def _at_once(self) -> MachineExit | None:
         """One instruction without a request, where nothing comes before it; None: it is for `_one`."""

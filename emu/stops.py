@@ -35,21 +35,6 @@ class StopKind(Enum):
     FAILURE = "failure"
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Why the guest stands still. `text` is one sentence; `retired` counts from reset."""
-
-    kind: StopKind
-    text: str
-    linear_pc: int
-    retired: int
-    breakpoints: tuple[int, ...] = ()  #: ids hit
-    hit: WatchHit | None = None
-    exit_code: int | None = None  #: what was written to the debug-exit port
-    faults: tuple[Fault, ...] = ()  #: the chain that led to a shutdown
-    failed: bool = False  #: a condition or an action could not be evaluated; `text` says why
-
-
 class BreakKind(Enum):
     """What a breakpoint watches for; the value is the prompt's word for it."""
 
@@ -60,6 +45,41 @@ class BreakKind(Enum):
     READ = "rwatch"
     ACCESS = "awatch"
     CATCH = "catch"  #: an event: Breakpoint.catch
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """A breakpoint that a stop is due to, for front ends that number theirs by themselves: `owner` and `address` as
+    Breakpoint has them. `failed` names what of it could not be evaluated, "condition" or "commands", and `why` says in
+    a sentence why; both are "" where all could."""
+
+    id: int
+    owner: str
+    address: int
+    failed: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why the guest stands still. `text` is one sentence; `retired` counts from reset. `met` are the breakpoints that
+    are the cause, or could not be evaluated; where there are any, `happened` is the sentence without them."""
+
+    kind: StopKind
+    text: str
+    linear_pc: int
+    retired: int
+    breakpoints: tuple[int, ...] = ()  #: ids hit
+    hit: WatchHit | None = None
+    exit_code: int | None = None  #: what was written to the debug-exit port
+    faults: tuple[Fault, ...] = ()  #: the chain that led to a shutdown
+    happened: str = ""
+    met: tuple[Met, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """A condition or an action could not be evaluated; `text` says why."""
+        return any(met.failed for met in self.met)
 
 
 class ConditionFailed(Exception):

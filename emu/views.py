@@ -213,6 +213,31 @@ class LockstepView:
 
 
 @dataclass(frozen=True, slots=True)
+class LastingView:
+    """A step waits for the handler of interrupt `vector` (None: the CPU slept, and whichever came), which begins at
+    `handler` ("" where the tables do not say) and has not come back to `back`; the guest is at `here`. Places are CS:IP
+    in hex. `instructions` have retired since, and `ns` of virtual time have passed."""
+
+    vector: int | None
+    handler: str
+    back: str
+    here: str
+    instructions: int
+    ns: int
+
+    @property
+    def summary(self) -> str:
+        """All of it, as a sentence."""
+        who = "no handler" if self.vector is None else f"the handler of interrupt {self.vector:#04x}"
+        at = f" at {self.handler}" if self.handler else ""
+        has = "has" if self.vector is None else "has not"
+        return (
+            f"{who}{at} {has} come back to {self.back} in {self.instructions} instructions "
+            f"({self.ns / 1e9:.3g} s of virtual time); the guest is at {self.here}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StuckView:
     """Whether the guest gets anywhere. `verdict` is one word: halted, idle (for an interrupt), forever (a loop without
     a way out), waits (a loop that something else must end), counts (a loop that ends by itself), faults, interrupts

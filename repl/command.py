@@ -10,13 +10,13 @@ Help, completion, parsing and docs/repl.md all come from the declaration.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emu.record import dataclass, field
 from repl.expr import ExpressionError
+from repl.spelling import nearest
 
 if TYPE_CHECKING:
     from repl.session import Session
@@ -201,8 +201,9 @@ class Table:
         """Names and aliases, sorted."""
         return tuple(sorted(self._words))
 
-    def find(self, name: str) -> Command:
-        """The command of that name, alias or unambiguous beginning of a name. Raises CommandError."""
+    def find(self, name: str, help: str = "help") -> Command:
+        """The command of that name, alias or unambiguous beginning of a name. Raises CommandError, which may name
+        `help`, the line that lists what there is."""
         if name in self._words:
             return self._words[name]
         matches = sorted({c.name for word, c in self._words.items() if word.startswith(name)}) if name else []
@@ -210,13 +211,13 @@ class Table:
             return self._words[matches[0]]  # the others only begin with its name
         if matches:
             raise CommandError(f"{name!r} could be {' or '.join(matches)}")
-        near = difflib.get_close_matches(name, self._words, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "`help` lists them all"
+        near = nearest(name, (word.split(" ", 1)[0] for word in self._words)) if len(name) <= _SHOWN else ""
+        hint = f"did you mean {near!r}?" if near else f"`{help}` lists them all"
         shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
         raise CommandError(f"there is no command {shown!r}; {hint}")
 
-    def invocation(self, line: str) -> Invocation:
-        """Take a line apart. Two-word aliases (`info registers`) win over one word. Raises CommandError."""
+    def invocation(self, line: str, help: str = "help") -> Invocation:
+        """Take a line apart. Two-word aliases (`info registers`) win over one word. Raises CommandError, see `find`."""
         line = line.strip()
         first = re.match(r"([^\s/]*)(?:/(\S*))?\s*", line)
         assert first is not None  # every part may be empty
@@ -225,7 +226,7 @@ class Table:
             behind = re.match(r"\S+\s*", rest)
             assert behind is not None  # the alias's second word
             return Invocation(self._words[alias], "", rest[behind.end() :])
-        entry = self.find(word)
+        entry = self.find(word, help)
         if slash is None and entry.slash and (format := re.match(r"/(\S+)\s*", rest)):
             slash, rest = format[1], rest[format.end() :]  # gdb allows a blank before the slash
         if slash is not None and not entry.slash:
@@ -273,7 +274,8 @@ class Table:
         """Run one line. Raises CommandError, ExpressionError and what the session's `failures` names."""
         if not line.strip() or line.lstrip().startswith("#"):
             return Result()
-        invocation = self.invocation(line)
+        # `help` is gdb's own there
+        invocation = self.invocation(line, "help" if session.may_resume else "monitor help")
         entry = invocation.command
         if entry.resumes and not session.may_resume:
             raise CommandError(f"{entry.name} is not for here: {session.resumed_by} runs and stops the guest")

@@ -11,6 +11,8 @@ from repl.render_cpu import instructions
 from repl.shown import PositionView
 from repl.style import Renderer, Style, aligned, digits, hexadecimal, printable, sentence, wide
 
+#: What else there is to say of whoever has set a breakpoint.
+_NUMBERED = {"gdb": ", which has another number for it"}
 _BAD_STOPS = (StopKind.SHUTDOWN, StopKind.DEADLOCK, StopKind.FAILURE)
 
 
@@ -47,7 +49,7 @@ def _breakpoints(views: Sequence[Breakpoint], style: Style) -> list[str]:
         spec = f"({v.spec})" if v.spec and v.spec != f"{v.address:#x}" and v.catch is None else ""
         where = hexadecimal(v.address, wide(v.address)) if v.catch is None else v.spec
         state += [f"if {v.condition.text}"] if v.condition is not None else []
-        owner = "" if v.owner == "prompt" else f"by {v.owner}"
+        owner = "" if v.owner == "prompt" else f"by {v.owner}{_NUMBERED.get(v.owner, '')}"
         rows.append([str(v.id), style("name", kind), where, length, spec,
                      " ".join([owner, ", ".join(state)]).strip()])  # fmt: skip
     return aligned(rows)

@@ -11,23 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from emu.debugger import BreakKind, Debugger, DebuggerError, Stop, StopKind
-from emu.engine import Access
-from emu.record import replace
+from emu.debugger import BreakKind, Debugger, DebuggerError, StopKind
 from emu.stops import Condition, ConditionFailed
 from emu.subject import MemoryUnavailable, is_unknown
 from emu.worker import Worker
 from emu.x86.modes import code_bits
 from emu.x86.state import CR0_PG, CpuState
+from stub.adapter_stops import TellingTarget
 from stub.adapter_sweep import swept
 from stub.adapter_trace import OWNER, TracingTarget
 from stub.features import target_xml
 from stub.flat import FlatTeller
 from stub.registers import BriefTeller, X86Register
 from stub.target import (
-    SIGNAL_ABRT,
-    SIGNAL_INT,
-    SIGNAL_TRAP,
     Description,
     PointHooks,
     Register,
@@ -46,22 +42,6 @@ _WATCH_KINDS = {
     StopReason.WATCH: BreakKind.WRITE,
     StopReason.RWATCH: BreakKind.READ,
     StopReason.AWATCH: BreakKind.ACCESS,
-}
-_ACCESSES = {
-    StopReason.WATCH: (Access.WRITE,),
-    StopReason.RWATCH: (Access.READ,),
-    StopReason.AWATCH: (Access.READ, Access.WRITE),
-}
-_SIGNALS = {
-    StopKind.SHUTDOWN: SIGNAL_ABRT,
-    StopKind.DEADLOCK: SIGNAL_ABRT,
-    StopKind.FAILURE: SIGNAL_ABRT,
-}
-#: Stops that gdb has asked for, or that its own message says enough about.
-_PLAIN = {
-    StopKind.PAUSED: StopReport(),
-    StopKind.STEP: StopReport(),
-    StopKind.INTERRUPTED: StopReport(SIGNAL_INT),
 }
 #: Stops after which there is nothing to run on.
 _ENDS = frozenset((StopKind.EXIT, StopKind.POWEROFF, StopKind.SHUTDOWN, StopKind.DEADLOCK, StopKind.FAILURE))
@@ -87,7 +67,7 @@ def _evaluated(fn: Callable[[], T]) -> Callable[[], T]:
     return evaluated
 
 
-class DebuggerTarget(TracingTarget):
+class DebuggerTarget(TracingTarget, TellingTarget):
     """Implements every protocol of `stub.target`."""
 
     def __init__(self, debugger: Debugger, worker: Worker, *, on_kill: Callable[[], None] = lambda: None) -> None:
@@ -96,6 +76,7 @@ class DebuggerTarget(TracingTarget):
         self._worker = worker
         self._on_kill = on_kill
         self._listener: Callable[[StopReport], None] | None = None
+        self._told: Callable[[str], None] | None = None
         self._descriptions: dict[int, Description] = {}
         self._software: dict[int, int] = {}  #: linear address to breakpoint id
         self._hardware: dict[int, int] = {}
@@ -117,23 +98,6 @@ class DebuggerTarget(TracingTarget):
     @property
     def running(self) -> bool:
         return self._debugger.running
-
-    def set_listener(self, listener: Callable[[StopReport], None] | None) -> None:
-        self._worker.remove_listener(self._stopped)
-        self._listener = listener
-        if listener is not None:
-            self._worker.add_listener(self._stopped)
-
-    def _stopped(self, stop: Stop) -> None:
-        if self._listener is not None:
-            self._listener(self._report(stop))
-
-    def report(self) -> StopReport:
-        report = self._report(self._debugger.last_stop)
-        return report if len(self._threads) == 1 else replace(report, thread=self.selected())
-
-    def selected(self) -> int:
-        return self._debugger.shown_vcpu + 1
 
     def select(self, thread: int) -> None:
         if thread - 1 != self._debugger.shown_vcpu:
@@ -158,34 +122,6 @@ class DebuggerTarget(TracingTarget):
                 self.select(before)
         state = self._debugger.cpu_in_place()
         return f"{self._debugger.mode_label()} mode{', halted' if state.halted else ''}"
-
-    def _report(self, stop: Stop) -> StopReport:
-        if (plain := _PLAIN.get(stop.kind)) is not None:
-            return plain
-        signal = _SIGNALS.get(stop.kind, SIGNAL_TRAP)
-        match stop.kind:
-            case StopKind.EXIT | StopKind.POWEROFF:
-                return StopReport(signal, exit_code=stop.exit_code or 0, note=stop.text)
-            case StopKind.BREAKPOINT:
-                return self._breakpoint_report(stop)
-            case StopKind.WATCHPOINT:
-                return self._watch_report(stop)
-        return StopReport(signal, note=stop.text)
-
-    def _breakpoint_report(self, stop: Stop) -> StopReport:
-        for reason, points in ((StopReason.SWBREAK, self._software), (StopReason.HWBREAK, self._hardware)):
-            if points.get(stop.linear_pc) in stop.breakpoints:
-                return StopReport(reason=reason, note=stop.text if stop.failed else "")
-        return StopReport(note=stop.text)  # the prompt's: gdb would pass over a reason it knows no breakpoint for
-
-    def _watch_report(self, stop: Stop) -> StopReport:
-        hit = stop.hit
-        if hit is not None:
-            for (reason, address, length), _ in self._watches.items():
-                near = address < hit.address + hit.size and hit.address < address + length
-                if near and hit.access in _ACCESSES[reason]:
-                    return StopReport(reason=reason, address=max(address, hit.address))
-        return StopReport(note=stop.text)
 
     # -- registers
 
@@ -433,8 +369,9 @@ class DebuggerTarget(TracingTarget):
     def glance(self, address: int, length: int) -> bytes:
         try:
             return self._debugger.glance(address, length)
-        except MemoryUnavailable as error:
-            raise TargetError(str(error)) from None
+        except MemoryUnavailable:
+            with self._refusals_at(self._debugger.place):
+                return self._debugger.glance(address, length)
 
     def insert_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
         self._watches[reason, address, length] = self._add(_WATCH_KINDS[reason], address, length)

@@ -30,7 +30,7 @@ from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Pack
 from stub.refusals import refusal
 from stub.remembered import HeldAnswers
 from stub.states import BETWEEN, GREETINGS, MOVES, State
-from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError
+from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError, Tells
 from stub.voice import HIGH_WATER, Voice
 
 #: Looked up once: an enumeration's members cost several times a global name.
@@ -100,6 +100,8 @@ class Session(Voice):
         self._context.looks_on = looks_on
         self._behind = State.STOPPED  #: what follows MONITOR
         target.set_listener(self.stopped)
+        if offers(target, Tells):
+            target.set_teller(lambda sentence: self.printed(sentence + "\n"))
 
     # -- bytes
 
@@ -257,8 +259,8 @@ class Session(Voice):
         self._announce(b"Stop:" + self._stop_reply(report))
 
     def printed(self, text: str) -> None:
-        """A breakpoint's commands print `text`. It reaches a client that waits for a stop; one that does not read loses
-        some, and is told so: output costs no memory beyond HIGH_WATER, and holds nobody up."""
+        """A breakpoint's commands print `text`, or the target does. It reaches a client that waits for a stop; one that
+        does not read loses some, and is told so: output costs no memory beyond HIGH_WATER, and holds nobody up."""
         if not self._running and not self._starting:
             return
         if self._context.non_stop:
@@ -279,13 +281,18 @@ class Session(Voice):
         """The client is gone. Its breakpoints go with it; the guest stays as it is, unless the client killed it."""
         if self.state is not State.CLOSED or self._killed:
             self._move(State.CLOSED)
-            self.target.set_listener(None)
+            self._hear_no_more()
             self._context.release()
             if self._killed and offers(self.target, Kills):
                 self._killed = False
                 self.target.kill()
 
     # -- inside
+
+    def _hear_no_more(self) -> None:
+        self.target.set_listener(None)
+        if offers(self.target, Tells):
+            self.target.set_teller(None)
 
     def _let_go(self, context: Context) -> None:
         """What ends with its client."""
@@ -441,7 +448,7 @@ class Session(Voice):
             self._move(State.ENDED)
             return
         self._move(State.CLOSED)
-        self.target.set_listener(None)
+        self._hear_no_more()
         events.append(Close())
 
     def _stop_reply(self, report: StopReport) -> bytes:

@@ -194,6 +194,14 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class Tells(Protocol):
+    """Says something while it runs: `O` packets."""
+
+    def set_teller(self, told: Callable[[str], None] | None) -> None:
+        """`told(sentence)` is called on the target's thread, in the midst of a run; None takes it away."""
+
+
+@runtime_checkable
 class SelectsThread(Protocol):
     """Several threads: registers and memory are those of the one that is selected."""
 

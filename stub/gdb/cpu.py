@@ -9,6 +9,8 @@ from .decode import CS, SS
 
 #: General registers as instructions number them.
 AX, CX, DX, BX, SP, BP, SI, DI = range(8)
+#: Bits of a segment's type (SDM vol. 3A, table 3-1); E is of data segments alone.
+_CODE, _EXPANDS_DOWN = 8, 4
 #: `read(linear, length)`: guest memory without side effects, None where there is none.
 Read = Callable[[int, int], "bytes | None"]
 
@@ -23,6 +25,15 @@ class Segment:
     big: bool = False
     limit: int | None = None
     attr: int | None = None
+
+    def holds(self, offset: int) -> bool:
+        """Whether the byte at `offset` is within the limit (SDM vol. 3A, 5.3); True where limit or rights are not
+        known."""
+        if self.limit is None or self.attr is None:
+            return True
+        if self.attr & (_CODE | _EXPANDS_DOWN) == _EXPANDS_DOWN:
+            return self.limit < offset <= (0xFFFFFFFF if self.big else 0xFFFF)
+        return offset <= self.limit
 
     def real(self, selector: int) -> Segment:
         """After a load of `selector` in real mode, which leaves limit and rights as they are (big real mode)."""

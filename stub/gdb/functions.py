@@ -7,6 +7,7 @@ from typing import Any
 
 import gdb
 
+from .cpu import Segment
 from .guest import SEGMENTS, Guest
 
 MASK64 = (1 << 64) - 1
@@ -16,11 +17,14 @@ class SegFunction(gdb.Function):  # type: ignore[misc]  # only gdb knows its own
     """$seg(SELECTOR, OFFSET): the linear address of OFFSET in the segment SELECTOR.
     In real and virtual-8086 mode the base is SELECTOR * 16; in protected mode the
     descriptor tables say it, as they are now in memory; in 64-bit mode it is 0, as for
-    CS, DS, ES and SS ($lin has the bases of FS and GS). `x/8i $seg(0xf000, 0xe05b)'."""
+    CS, DS, ES and SS ($lin has the bases of FS and GS). `x/8i $seg(0xf000, 0xe05b)'.
+    An offset that is outside the descriptor's limit gives an address all the same, and
+    a warning, once for each selector."""
 
     def __init__(self, guest: Guest) -> None:
         super().__init__("seg")
         self._guest = guest
+        self._warned: set[Segment] = set()
 
     def invoke(self, selector: Any, offset: Any) -> int:
         return guarded(self._linear, selector, offset)
@@ -36,8 +40,20 @@ class SegFunction(gdb.Function):  # type: ignore[misc]  # only gdb knows its own
             segment = self._guest.descriptor(number)
             if segment is None or segment.base is None:
                 raise gdb.GdbError(f"selector {number:04x} names no present segment in the tables")
+            self._warn(segment, unsigned(offset))
             return (segment.base + unsigned(offset)) & 0xFFFFFFFF
         return ((number << 4) + unsigned(offset)) & 0xFFFFFFFF
+
+    def _warn(self, segment: Segment, offset: int) -> None:
+        """Of an offset that the CPU would refuse: once, as gdb evaluates an expression again and again."""
+        if segment.holds(offset) or segment in self._warned:
+            return
+        self._warned.add(segment)
+        gdb.write(
+            f"warning: offset {offset:#x} is outside the limit {segment.limit:#x} of selector {segment.selector:04x}, "
+            "where the CPU raises #GP or #SS; the address is base + offset all the same\n",
+            gdb.STDERR,
+        )
 
 
 class LinFunction(gdb.Function):  # type: ignore[misc]

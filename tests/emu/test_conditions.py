@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emu.debugger import BreakKind, Debugger, StopKind
-from emu.stops import Condition, ConditionFailed
+from emu.stops import Condition, ConditionFailed, Met
 from emu.unicorn_helper import HELPER, Helper
 from machines import TIMER_100US, debugger, rom
 
@@ -133,6 +133,8 @@ def test_what_cannot_be_evaluated_stops_and_says_why(loop: str) -> None:
     assert stop.kind is StopKind.BREAKPOINT
     assert stop.failed
     assert stop.text == "breakpoint 1 at f000:0100; 1: there is no such thing"
+    assert stop.happened == " at f000:0100"
+    assert stop.met == (Met(1, "prompt", MAIN, "condition", "there is no such thing"),)
 
 
 def test_running_to_an_address_passes_conditions_that_do_not_hold(loop: str) -> None:

@@ -71,3 +71,26 @@ def test_a_script_that_writes_registers_sees_what_moves_with_them_and_ends_well(
         "print $cs = 0x4321", "output/x (int)$cs_base", "echo \\n", "kill",
     )  # fmt: skip
     assert re.findall("^0x.*$", text, re.MULTILINE)[-2:] == ["0x12340", "0x43210"]
+
+
+@pytest.mark.slow
+def test_seg_warns_once_of_an_offset_that_the_descriptor_s_limit_forbids(helped: Gdb) -> None:
+    """A GDT by hand: 0008 of 1000h bytes, 0010 that expands down from there (SDM vol. 3A, 5.3), 0018 of 4 GiB."""
+    stops = {stop.name: stop.linear for stop in tour.stops()}
+    helped.cmd(f"break *{stops['pm16']:#x}")
+    helped.cmd("continue")
+    for number, descriptor in enumerate((0x0000930080000FFF, 0x0000970080000FFF, 0x00CF93000000FFFF), 1):
+        helped.cmd(f"set {{long long}}($gdtr.base + {8 * number}) = {descriptor:#x}")
+
+    def warned(selector: int, offset: int) -> str:
+        text = helped.cmd(f"print/x $seg({selector:#x}, {offset:#x})")
+        base = 0x8000 if selector < 0x18 else 0
+        assert f"= {base + offset & 0xFFFFFFFF:#x}" in text
+        return text.split("$")[0]
+
+    assert "warning" not in warned(8, 0xFFF)
+    assert "offset 0x1000 is outside the limit 0xfff of selector 0008" in warned(8, 0x1000)
+    assert "warning" not in warned(8, 0x1001)  # once
+    assert "warning" not in warned(0x10, 0x1000) + warned(0x10, 0xFFFF)
+    assert "offset 0xfff is outside the limit 0xfff of selector 0010" in warned(0x10, 0xFFF)
+    assert "warning" not in warned(0x18, 0xFFFFFFFF)

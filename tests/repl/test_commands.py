@@ -83,7 +83,7 @@ def test_delete_without_numbers_leaves_gdbs_breakpoints(session, say):
     session.call(lambda: session.debugger.add_breakpoint(BreakKind.EXECUTE, 0x100, owner="gdb"))
     say("break 0x200")
     say("delete")
-    assert say("breaks") == "1  break  00000100  by gdb"
+    assert say("breaks") == "1  break  00000100  by gdb, which has another number for it"
     assert "belongs to gdb" in failure(session, "delete 1")
 
 

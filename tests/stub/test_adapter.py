@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from emu.debugger import BreakKind, Debugger
+from emu.debugger import BreakKind
 from emu.firmware import tour
-from emu.worker import Worker
-from machines import debugger as make_debugger
 from machines import rom
-from stub.adapter import DebuggerTarget
 from stub.serve import serve_debugger
-from stub.session import Session
-from stub_fakes import GDB_FEATURES, Client
+from stub_rig import Rig
 
-PATIENCE = 60
 #: F000:0100 is `inc word [0x500]`; then a far jump to the same code at another CS base, F010:0000.
 LOOP = rom(
     """
@@ -32,65 +26,6 @@ LOOP = rom(
     jmp 0xf000:0x100
     """
 )
-
-
-class Rig:
-    """A session on a machine with its worker; `ask` runs on the machine's thread, as a server does."""
-
-    def __init__(self, firmware: bytes, **config: object) -> None:
-        self.debugger: Debugger = make_debugger(firmware, **config)
-        self.worker = Worker(self.debugger)
-        self.worker.start()
-        self.killed = threading.Event()
-        self.target = DebuggerTarget(self.debugger, self.worker, on_kill=self.killed.set)
-        self.ready = threading.Semaphore(0)
-        self.errors: list[Exception] = []
-        self.session = Session(self.target, on_error=self.errors.append, on_output=self.ready.release)
-        self.client = Client(self.session)
-        self.ask(GDB_FEATURES)
-        self.ask("qXfer:features:read:target.xml:0,1ffff")
-        self.names = [r.name for r in self.target.describe().registers]
-
-    def on_machine(self, fn: Callable[[], list[bytes]]) -> list[bytes]:
-        return self.worker.call(fn, PATIENCE)
-
-    def ask(self, payload: str) -> list[bytes]:
-        return self.on_machine(lambda: self.client.ask(payload))
-
-    def one(self, payload: str) -> bytes:
-        (answer,) = self.ask(payload)
-        return answer
-
-    def resume(self, payload: str = "vCont;c") -> list[bytes]:
-        """Resume and wait for the stop: what the client is sent then."""
-        return self.ask(payload) or self.wait()  # it may stop within the resuming packet
-
-    def wait(self) -> list[bytes]:
-        assert self.ready.acquire(timeout=PATIENCE)
-        return self.on_machine(lambda: self.client.incoming(self.session.data_to_send()))
-
-    def register(self, name: str) -> int:
-        raw = bytes.fromhex(self.one(f"p{self.names.index(name):x}").decode())
-        return int.from_bytes(raw, "little")
-
-    def write(self, name: str, value: int) -> bytes:
-        number = self.names.index(name)
-        size = self.target.describe().registers[number].size
-        return self.one(f"P{number:x}={value.to_bytes(size, 'little').hex()}")
-
-
-@pytest.fixture
-def rigs() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(firmware: bytes, **config: object) -> Rig:
-        made.append(Rig(firmware, **config))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.worker.close()
-        assert rig.errors == []
 
 
 @pytest.fixture
@@ -146,7 +81,7 @@ def test_a_watchpoint_reports_an_address_inside_what_gdb_watches(rig: Rig) -> No
 def test_a_prompt_s_breakpoint_is_told_in_words_and_without_a_reason_gdb_would_pass_over(rig: Rig) -> None:
     rig.worker.call(lambda: rig.debugger.add_breakpoint(BreakKind.EXECUTE, 0xF0100))
     console, stop = rig.resume()
-    assert bytes.fromhex(console[1:].decode()).decode().startswith("breakpoint 1 at f000:0100")
+    assert bytes.fromhex(console[1:].decode()).decode().startswith("breakpoint 1 of the prompt at f000:0100")
     assert b"break" not in stop
     assert stop.startswith(b"T05")
 
