@@ -122,14 +122,12 @@ class Steering:
     def explain(self, text: str) -> tuple[tuple[str, ...], ...]:
         """Why the policy `learn` dwells as it does at the exit sites whose words contain `text`: lines for each of the
         busiest. Raises DebuggerError when there is none."""
-        from emu.learning import explained
-
         policy = self._learner()
-        views = policy.views(text)
-        if not views:
+        told = policy.explain(text, self._transitions.barred, SHOWN)
+        if not told:
             known = len(policy.learner.sites)
             raise DebuggerError(f"no exit site of the {known} that are known has {text!r} in it: `policy` shows some")
-        return tuple(explained(view) for view in views[:SHOWN])
+        return told
 
     def save_learned(self, path: Path) -> int:
         """Write what the policy `learn` knows; the number of sites. Raises DebuggerError."""

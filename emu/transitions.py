@@ -134,13 +134,21 @@ class Transitions(Caught):
 
     def out_of_bounds(self) -> str:
         """Why it is forbidden to be native here; empty: it is not."""
-        if self.forbidden_modes and (mode := mode_of(self.live())) in self.forbidden_modes:
+        if not self.forbidden and not self.forbidden_modes:
+            return ""
+        return self._forbidden_at(self.linear_pc, mode_of(self.live()))
+
+    def _forbidden_at(self, pc: int, mode: Mode) -> str:
+        if mode in self.forbidden_modes:
             return f"{mode.label} mode is forbidden"
-        pc = self.linear_pc if self.forbidden else 0
         for first, last in self.forbidden:
             if first <= pc <= last:
                 return f"{first:#x}-{last:#x} is forbidden"
         return ""
+
+    def barred(self, pc: int, mode: Mode) -> str:
+        """See Caught."""
+        return super().barred(pc, mode) or self._forbidden_at(pc, mode)
 
     @property
     def stays(self) -> bool:
