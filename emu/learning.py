@@ -13,7 +13,7 @@ from emu.rental import FOR_GOOD, Prices
 from emu.vcpu import Site, VmExit
 from emu.x86.modes import Mode
 
-#: The lines of `shown`: sites, those with the most gaps first.
+#: The lines of `sites`: those those with the most gaps first.
 SHOWN_SITES = 12
 LEARN = "learn"
 
@@ -114,11 +114,15 @@ class Learn:
                 f" {prices.native:g} native",
             )
         gaps = sum(known.gaps for known in learner.sites.values())
-        lines = [
+        return (
             f"learns from {gaps} gaps at {len(learner.sites)} exit sites;"
             f" at most {prices.bound:.3g} times what a clairvoyant pays, with {account.credit:.0f} cycles to spare",
             f"break-even is {instructions(account.break_even)}",
-        ]
+        )
+
+    def sites(self) -> tuple[str, ...]:
+        """The exit sites with the most gaps and their dwells, and how many others there are, in lines for people."""
+        learner, lines = self.learner, []
         most = sorted(learner.sites.items(), key=lambda pair: -pair[1].gaps)[:SHOWN_SITES]
         for site, _ in most:
             view = learner.view(site)

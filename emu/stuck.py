@@ -43,7 +43,16 @@ def explain(machine: Machine, stop: Stop | None = None) -> StuckView:
             return StuckView("ended", f"it has ended: {ahead.death}", ahead.why)
         if any(fault.interrupt is not None for fault in stop.faults):  # a look ahead has no interrupts
             return StuckView("ended", f"it has ended: {stop.text}", reasons(machine, stop.faults))
-    return _entries(machine, storm(machine) or _zeros(machine) or _ahead(machine))
+    view = _entries(machine, storm(machine) or _zeros(machine) or _ahead(machine))
+    return view if machine.executor.retired or machine.clock.now else _unstarted(machine, view)
+
+
+def _unstarted(machine: Machine, view: StuckView) -> StuckView:
+    """`view` is what is seen ahead of a guest that stands before its first instruction."""
+    nothing = f"nothing has run yet: the CPU stands at {_far(machine)}, before its first instruction"
+    if view.stuck:
+        return replace(view, details=(nothing, *view.details))
+    return StuckView("moves", nothing, (f"ahead of it: {view.summary}",))
 
 
 # -- without a look ahead

@@ -14,6 +14,7 @@ from functools import partial
 
 from emu.caught import LOOK_FIRST, LOOK_LAST, Caught
 from emu.engine import Executor, Exit, ExitReason, MmioBus, PortIo
+from emu.hopping import Hopping
 from emu.ledger import Costs
 from emu.named import NamedTuple
 from emu.policies import Policy
@@ -39,6 +40,8 @@ class NativeConfig(NamedTuple):
     costs: Costs
     #: The host's clock, ns, where emulated instructions are to take the time that they take; None: `tick` ns each.
     clock: Callable[[], int] | None = None
+    #: told, in a sentence, when hops take the larger share of the cost
+    notice: Callable[[str], None] = lambda text: None
 
 
 class Transition(NamedTuple):
@@ -88,7 +91,8 @@ class Transitions(Caught):
         self.watched: Callable[[], str] = lambda: ""
         #: whether the keeper of devices is to be asked before the next instruction
         self.due: Callable[[], bool] = lambda: False
-        self._clock = config.clock
+        self._clock, self._notice = config.clock, config.notice
+        self.hopping = Hopping(self.ledger)
         self._guest_time = place.timestamp
         self._at = self._time = 0  # an instant on the host's clock, and the guest's time then
         self._resumed = False
@@ -126,6 +130,16 @@ class Transitions(Caught):
         self._go(False, f"asked for, {count} instructions")
         self._forget()
         self._until = self._held = self.retired + count
+
+    def set_policy(self, policy: Policy) -> None:
+        """See Caught."""
+        super().set_policy(policy)
+        self.hopping.begin()
+
+    def clear_ledger(self) -> None:
+        """Count from 0 again."""
+        self.ledger.clear()
+        self.hopping.begin()
 
     def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
         """Never be native at a linear address in one of the (first, last) ranges, or in one of the modes."""
@@ -175,6 +189,8 @@ class Transitions(Caught):
                 self.ledger.hops_in += 1
             else:
                 self.ledger.hops_out += 1
+            if text := self.hopping.look(self.policy):
+                self._notice(text)
         self._look = LOOK_FIRST
         self._activate(self.vcpu if native else self.emulator, retired)
 
@@ -318,6 +334,7 @@ class Transitions(Caught):
             self.failing = self.rejected = 0
         if exit.elapsed:
             self.spent(exit.elapsed)
+            self.ledger.elapsed += exit.elapsed
             self._elapsed += exit.elapsed
         if late := self.lateness():
             self.spent(late)

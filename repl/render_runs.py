@@ -85,6 +85,10 @@ def _transitions(views: Sequence[TransitionsView], style: Style) -> list[str]:
         forced = f", but {view.forced} is forced" if view.forced else ""
         lines.append(f"policy {style('name', view.policy)}{forced}")
         lines += [style("note", f"  {line}") for line in view.policy_state]
+        if view.totals is not None:
+            lines.append(_totals(view.totals))
+        if view.noticed:
+            lines.append(style("differs", view.noticed))
         if view.forbidden:
             lines.append(f"forbidden: {', '.join(view.forbidden)}")
         if view.obstacle:
@@ -100,7 +104,16 @@ def _transitions(views: Sequence[TransitionsView], style: Style) -> list[str]:
                 [f"  {v.retired:>12}", "native" if v.native else "emulated", hexadecimal(v.pc, wide(v.pc)), v.reason]
                 for v in view.last
             )
+        if view.sites:
+            lines.append("exit sites:")
+            lines += [style("note", f"  {line}") for line in view.sites]
     return lines
+
+
+def _totals(view: LedgerView) -> str:
+    native = f"{view.native} instructions native" if view.counts else "native instructions not counted"
+    exits, hops = sum(count for _, count in view.exits), view.hops_in + view.hops_out
+    return f"in all: {native}, {view.emulated} emulated; {exits} exits, {hops} hops; {view.cycles} cycles"
 
 
 def _ledgers(views: Sequence[LedgerView], style: Style) -> list[str]:

@@ -53,7 +53,7 @@ def test_big_real_mode_is_not_learned_where_real_mode_runs_as_virtual_8086() -> 
     first, second = run.steering.explain("(big real)")[0]
     assert "nothing was learned: big real mode is not entered" in first and "SDM 3C 26.3.1.2" in first
     assert "nobody has a choice there" in second
-    assert any("not learned at" in line and "big real mode" in line for line in policy.shown())
+    assert any("not learned at" in line and "big real mode" in line for line in policy.sites())
     run.machine.close()
 
 
