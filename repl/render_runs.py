@@ -149,8 +149,11 @@ def _locksteps(views: Sequence[LockstepView], style: Style) -> list[str]:
     lines = []
     for view in views:
         masked = f", {view.masked} of them but for undefined flags" if view.masked else ""
-        verdict = style("differs", "they part") if view.divergence is not None else style("good", "no difference")
-        lines.append(f"{view.first} and {view.second}: {verdict} in {view.compared} instructions{masked}")
+        if view.divergence is not None:
+            verdict = f"{style('differs', 'they part')} behind {view.compared} equal instructions"
+        else:
+            verdict = f"{style('good', 'no difference')} in {view.compared} instructions"
+        lines.append(f"{view.first} and {view.second}: {verdict}{masked}")
         if view.divergence is not None:
             lines += _divergence(view.divergence, style)
         else:
