@@ -106,8 +106,20 @@ class Caught(Twin):
             return
         self._catch_up()
         at, emulator = self.emulator.retired, self.emulator
-        mode = mode_of(emulator.live()) if self.policy.learns else Mode.REAL
-        self._caught(VmExit(cause, emulator.instruction_pc, mode, address, write), at)
+        self._caught(self._met(cause, emulator.instruction_pc, address, write), at)
+
+    def _met(self, cause: ExitCause, pc: int, address: int, write: bool = False) -> VmExit:
+        """What would have been an exit, with what only those that learn ask for."""
+        if not self.policy.learns:
+            return VmExit(cause, pc, Mode.REAL, address, write)
+        live = self.emulator.live()
+        mode = mode_of(live)
+        barred = "system management mode is the emulator's" if live.smm else self.barred(pc, mode)
+        return VmExit(cause, pc, mode, address, write, barred=barred)
+
+    def barred(self, pc: int, mode: Mode) -> str:
+        """Why no code in this mode, at the linear address `pc`, can be native, whatever is decided; empty: it may."""
+        return self.vcpu.rules.never.get(mode, "")
 
     def _inside(self) -> None:
         """The vCPU has accessed a device that is the hypervisor's own."""
@@ -125,7 +137,7 @@ class Caught(Twin):
         if wanted and fault.interrupt is None and not self.emulator.live().cr0 & CR0_PE:
             self._catch_up()
             cause = ExitCause.SOFTWARE_INTERRUPT if fault.software else ExitCause.EXCEPTION
-            self._caught(VmExit(cause, fault.linear, Mode.REAL, fault.vector), fault.retired)
+            self._caught(self._met(cause, fault.linear, fault.vector), fault.retired)
         if callback is not None:
             callback(fault)
 

@@ -124,7 +124,9 @@ class Learner:
 
     def _adviser(self, site: Site) -> SiteKnowledge:
         """Who is asked: the site, or, before it has seen enough, what the first gaps of its kind were like."""
-        knowledge = self._known(self.sites, site)
+        return self._advises(site, self._known(self.sites, site))
+
+    def _advises(self, site: Site, knowledge: SiteKnowledge) -> SiteKnowledge:
         if knowledge.gaps >= ENOUGH:
             return knowledge
         kind = self.kinds.get(self._kind(site))
@@ -143,7 +145,8 @@ class Learner:
     def view(self, site: Site) -> SiteView:
         """Raises KeyError for a site that is not known."""
         prices = self.prices
-        known, knowledge = self.sites[site], self._adviser(site)
+        known = self.sites[site]
+        knowledge = self._advises(site, known)
         forecaster, proposed = knowledge.choice(prices)
         weights = known.all_gaps.weights.items()
         return SiteView(

@@ -64,6 +64,7 @@ class Ledger:
     failed: int = 0  #: entries that were tried and refused
     inside: int = 0  #: accesses of the native CPU that the hypervisor's own devices have answered
     requests: int = 0  #: the same of the emulator's
+    elapsed: int = 0  #: ns of native execution where the vCPU does not count instructions
 
     @property
     def cycles(self) -> int:
@@ -78,8 +79,19 @@ class Ledger:
             + self.requests * costs.request
         )
 
+    @property
+    def hops(self) -> int:
+        """In either direction."""
+        return self.hops_in + self.hops_out
+
+    @property
+    def cost(self) -> int:
+        """As `cycles`, with native execution that is not counted at the time that it took, an instruction each
+        nanosecond."""
+        return self.cycles + self.elapsed * self.costs.native
+
     def clear(self) -> None:
         """Count from 0 again, with the same costs."""
         self.exits.clear()
         self.hops_in = self.hops_out = self.emulated = self.native = self.caught = self.failed = 0
-        self.inside = self.requests = 0
+        self.inside = self.requests = self.elapsed = 0

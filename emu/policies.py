@@ -101,7 +101,7 @@ class Dwell:
     def moved(self) -> None: ...
 
     def shown(self) -> tuple[str, ...]:
-        return (f"emulated for {self.fixed} instructions behind each exit",)
+        return (f"emulated for {self.fixed} instruction{'s' * (self.fixed > 1)} behind each exit",)
 
 
 #: The forms that `policy_named` takes.

@@ -51,6 +51,7 @@ class Steering:
         return None if transitions is None else transitions.vcpu.rules
 
     def view(self) -> TransitionsView:
+        from emu.learning import Learn
         from emu.vcpu import Straying  # of use here alone
 
         transitions, vcpu = self._transitions, self._transitions.vcpu
@@ -60,13 +61,14 @@ class Steering:
         refused = [b for b in (() if transitions.native else vcpu.refused(transitions.state())) if b.text != obstacle]
         forced = {None: "", True: "native", False: "emulated"}[transitions.forced]
         modes = sorted(mode.label for mode in transitions.forbidden_modes)
+        policy = transitions.policy
         return TransitionsView(
-            transitions.stays, vcpu.name, vcpu.rules.name, transitions.policy.name,
-            transitions.policy.shown(), forced,
+            transitions.stays, vcpu.name, vcpu.rules.name, policy.name, policy.shown(), forced,
             (*(f"{first:#x}-{last:#x}" for first, last in transitions.forbidden), *modes),
             obstacle, tuple(map(str, refused)),
             tuple(TransitionView(*move) for move in list(transitions.history)[-SHOWN:]),
             vcpu.strayed if isinstance(vcpu, Straying) else "",
+            self.ledger(), transitions.hopping.noticed, policy.sites() if isinstance(policy, Learn) else (),
         )  # fmt: skip
 
     def ledger(self) -> LedgerView:
@@ -82,7 +84,7 @@ class Steering:
         )  # fmt: skip
 
     def clear_ledger(self) -> None:
-        self._transitions.ledger.clear()
+        self._transitions.clear_ledger()
 
     def force(self, native: bool | None) -> None:
         """Raises DebuggerError, with every reason, where native execution cannot be."""
@@ -122,14 +124,12 @@ class Steering:
     def explain(self, text: str) -> tuple[tuple[str, ...], ...]:
         """Why the policy `learn` dwells as it does at the exit sites whose words contain `text`: lines for each of the
         busiest. Raises DebuggerError when there is none."""
-        from emu.learning import explained
-
         policy = self._learner()
-        views = policy.views(text)
-        if not views:
+        told = policy.explain(text, self._transitions.barred, SHOWN)
+        if not told:
             known = len(policy.learner.sites)
             raise DebuggerError(f"no exit site of the {known} that are known has {text!r} in it: `policy` shows some")
-        return tuple(explained(view) for view in views[:SHOWN])
+        return told
 
     def save_learned(self, path: Path) -> int:
         """Write what the policy `learn` knows; the number of sites. Raises DebuggerError."""

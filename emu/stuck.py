@@ -43,7 +43,16 @@ def explain(machine: Machine, stop: Stop | None = None) -> StuckView:
             return StuckView("ended", f"it has ended: {ahead.death}", ahead.why)
         if any(fault.interrupt is not None for fault in stop.faults):  # a look ahead has no interrupts
             return StuckView("ended", f"it has ended: {stop.text}", reasons(machine, stop.faults))
-    return _entries(machine, storm(machine) or _zeros(machine) or _ahead(machine))
+    view = _entries(machine, storm(machine) or _zeros(machine) or _ahead(machine))
+    return view if machine.executor.retired or machine.clock.now else _unstarted(machine, view)
+
+
+def _unstarted(machine: Machine, view: StuckView) -> StuckView:
+    """`view` is what is seen ahead of a guest that stands before its first instruction."""
+    nothing = f"nothing has run yet: the CPU stands at {_far(machine)}, before its first instruction"
+    if view.stuck:
+        return replace(view, details=(nothing, *view.details))
+    return StuckView("moves", nothing, (f"ahead of it: {view.summary}",))
 
 
 # -- without a look ahead
@@ -135,7 +144,8 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     running = _running(found)
     counters = loop.moved_on()
     own = [w for w in ways if w.counted or _moved_by(w, running) or _stored_by(machine, w, found, counters)]
-    clocks = [(way, clock) for way in ways for s in way.sources if (clock := clock_of(machine, found, way, s))]
+    known = [(way, clock) for way in ways for s in way.sources if (clock := clock_of(machine, found, way, s))]
+    clocks = [(way, clock.name) for way, clock in known if clock.runs]
     details = [
         f"the loop that ends at {count.branch:#x} only counts {count.name.upper()}: it was stepped over"
         for count in found.counted
@@ -153,10 +163,9 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     if own or running or found.stored:
         details.append(f"each round changes {_changes(found)}")
     if clocks:
-        way, clock = clocks[0]
+        way, name = clocks[0]
         which = f"{way.which} {way.must}" if way.which else f"it {way.must}"
-        details.append(f"{clock} runs, and changes it by itself")
-        return StuckView("clock", f"{where} waits for a clock, {clock}: {which}", tuple(details), code)
+        return StuckView("clock", f"{where} waits for a clock, {name}: {which}", tuple(details), code)
     if own:
         return StuckView("counts", f"{where} counts or works: it ends by itself", tuple(details), code)
     on = bool(steps[0].state.rflags & RFLAGS_IF)
@@ -185,13 +194,20 @@ def _told(machine: Machine, found: Round, way: WayOut) -> Iterator[str]:
     by = "" if way.by is None else f" (decided at {found.steps[way.by].linear:#x})"
     yield f"way out at {at:#x}{by}: {way.which or 'it'} {way.must}"
     for source in way.sources:
-        yield f"  {_named(machine, source)}{_owner(machine, source)}"
+        clock = clock_of(machine, found, way, source)
+        if source.kind == "stamp" and clock is not None:
+            yield f"  {clock.told}"
+        else:
+            yield f"  {_named(machine, source)}{_owner(machine, source) if clock is None else ': ' + clock.told}"
 
 
 def _named(machine: Machine, source: Source) -> str:
     value = f", which reads {source.value:#0{2 + 2 * source.size}x}"
     if source.kind == "stamp":
         return "the time-stamp counter"
+    if source.kind == "msr":
+        reads = machine.executor.read_msr(source.place)
+        return f"MSR {source.place:#x}" + ("" if reads is None else f", which reads {reads:#x}")
     if source.kind == "port":
         return f"port {source.place:#x} ({source.name or 'no device'}){value}"
     if source.kind == "device":

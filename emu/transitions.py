@@ -14,6 +14,7 @@ from functools import partial
 
 from emu.caught import LOOK_FIRST, LOOK_LAST, Caught
 from emu.engine import Executor, Exit, ExitReason, MmioBus, PortIo
+from emu.hopping import Hopping
 from emu.ledger import Costs
 from emu.named import NamedTuple
 from emu.policies import Policy
@@ -39,6 +40,8 @@ class NativeConfig(NamedTuple):
     costs: Costs
     #: The host's clock, ns, where emulated instructions are to take the time that they take; None: `tick` ns each.
     clock: Callable[[], int] | None = None
+    #: told, in a sentence, when hops take the larger share of the cost
+    notice: Callable[[str], None] = lambda text: None
 
 
 class Transition(NamedTuple):
@@ -88,7 +91,8 @@ class Transitions(Caught):
         self.watched: Callable[[], str] = lambda: ""
         #: whether the keeper of devices is to be asked before the next instruction
         self.due: Callable[[], bool] = lambda: False
-        self._clock = config.clock
+        self._clock, self._notice = config.clock, config.notice
+        self.hopping = Hopping(self.ledger)
         self._guest_time = place.timestamp
         self._at = self._time = 0  # an instant on the host's clock, and the guest's time then
         self._resumed = False
@@ -127,6 +131,16 @@ class Transitions(Caught):
         self._forget()
         self._until = self._held = self.retired + count
 
+    def set_policy(self, policy: Policy) -> None:
+        """See Caught."""
+        super().set_policy(policy)
+        self.hopping.begin()
+
+    def clear_ledger(self) -> None:
+        """Count from 0 again."""
+        self.ledger.clear()
+        self.hopping.begin()
+
     def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
         """Never be native at a linear address in one of the (first, last) ranges, or in one of the modes."""
         self.forbidden, self.forbidden_modes = tuple(ranges), frozenset(modes)
@@ -134,13 +148,21 @@ class Transitions(Caught):
 
     def out_of_bounds(self) -> str:
         """Why it is forbidden to be native here; empty: it is not."""
-        if self.forbidden_modes and (mode := mode_of(self.live())) in self.forbidden_modes:
+        if not self.forbidden and not self.forbidden_modes:
+            return ""
+        return self._forbidden_at(self.linear_pc, mode_of(self.live()))
+
+    def _forbidden_at(self, pc: int, mode: Mode) -> str:
+        if mode in self.forbidden_modes:
             return f"{mode.label} mode is forbidden"
-        pc = self.linear_pc if self.forbidden else 0
         for first, last in self.forbidden:
             if first <= pc <= last:
                 return f"{first:#x}-{last:#x} is forbidden"
         return ""
+
+    def barred(self, pc: int, mode: Mode) -> str:
+        """See Caught."""
+        return super().barred(pc, mode) or self._forbidden_at(pc, mode)
 
     @property
     def stays(self) -> bool:
@@ -167,6 +189,8 @@ class Transitions(Caught):
                 self.ledger.hops_in += 1
             else:
                 self.ledger.hops_out += 1
+            if text := self.hopping.look(self.policy):
+                self._notice(text)
         self._look = LOOK_FIRST
         self._activate(self.vcpu if native else self.emulator, retired)
 
@@ -310,6 +334,7 @@ class Transitions(Caught):
             self.failing = self.rejected = 0
         if exit.elapsed:
             self.spent(exit.elapsed)
+            self.ledger.elapsed += exit.elapsed
             self._elapsed += exit.elapsed
         if late := self.lateness():
             self.spent(late)

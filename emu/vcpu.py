@@ -68,7 +68,7 @@ class VmExit(NamedTuple):
     instruction. `before`: the instruction has not been executed. `done`: the hypervisor has executed it, it is counted
     (`Resident`), and the state behind it cannot be entered. `elapsed` is the guest's time in ns that passed, of a
     vCPU that does not count. `stop`: the run is to end besides, as an Executor's would have; with STOPPED that is
-    all."""
+    all. `barred`: why the CPU cannot be native there, whatever is decided; only of accesses that found it emulated."""
 
     cause: ExitCause
     pc: int
@@ -80,6 +80,7 @@ class VmExit(NamedTuple):
     elapsed: int = 0
     stop: Exit | None = None
     done: bool = False
+    barred: str = ""
 
     @property
     def site(self) -> Site:

@@ -128,6 +128,9 @@ class TransitionsView:
     refused: tuple[str, ...]
     last: tuple[TransitionView, ...]
     strayed: str = ""  #: how often the guest came natively to what the hypervisor runs wrongly, and when last
+    totals: LedgerView | None = None
+    noticed: str = ""  #: that hops take the larger share of the cost, under which policy, and what to do
+    sites: tuple[str, ...] = ()  #: what the policy knows of exit sites
 
 
 @dataclass(frozen=True, slots=True)

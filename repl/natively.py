@@ -71,7 +71,7 @@ def native_config(options: argparse.Namespace, notice: Callable[[str], None]) ->
     policy = policy_named(options.policy or AUTO, costs)
     clock = time.monotonic_ns if options.clock == "host" else None
     inside = options.devices_in == HYPERVISOR
-    return NativeConfig(_vcpu(options.hypervisor, rules, notice, inside=inside), policy, costs, clock)
+    return NativeConfig(_vcpu(options.hypervisor, rules, notice, inside=inside), policy, costs, clock, notice)
 
 
 def _measured(options: argparse.Namespace) -> Costs | None:

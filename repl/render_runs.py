@@ -87,6 +87,10 @@ def _transitions(views: Sequence[TransitionsView], style: Style) -> list[str]:
         forced = f", but {view.forced} is forced" if view.forced else ""
         lines.append(f"policy {style('name', view.policy)}{forced}")
         lines += [style("note", f"  {line}") for line in view.policy_state]
+        if view.totals is not None:
+            lines.append(_totals(view.totals))
+        if view.noticed:
+            lines.append(style("differs", view.noticed))
         if view.forbidden:
             lines.append(f"forbidden: {', '.join(view.forbidden)}")
         if view.obstacle:
@@ -102,7 +106,16 @@ def _transitions(views: Sequence[TransitionsView], style: Style) -> list[str]:
                 [f"  {v.retired:>12}", "native" if v.native else "emulated", hexadecimal(v.pc, wide(v.pc)), v.reason]
                 for v in view.last
             )
+        if view.sites:
+            lines.append("exit sites:")
+            lines += [style("note", f"  {line}") for line in view.sites]
     return lines
+
+
+def _totals(view: LedgerView) -> str:
+    native = f"{view.native} instructions native" if view.counts else "native instructions not counted"
+    exits, hops = sum(count for _, count in view.exits), view.hops_in + view.hops_out
+    return f"in all: {native}, {view.emulated} emulated; {exits} exits, {hops} hops; {view.cycles} cycles"
 
 
 def _ledgers(views: Sequence[LedgerView], style: Style) -> list[str]:
@@ -138,8 +151,11 @@ def _locksteps(views: Sequence[LockstepView], style: Style) -> list[str]:
     lines = []
     for view in views:
         masked = f", {view.masked} of them but for undefined flags" if view.masked else ""
-        verdict = style("differs", "they part") if view.divergence is not None else style("good", "no difference")
-        lines.append(f"{view.first} and {view.second}: {verdict} in {view.compared} instructions{masked}")
+        if view.divergence is not None:
+            verdict = f"{style('differs', 'they part')} behind {view.compared} equal instructions"
+        else:
+            verdict = f"{style('good', 'no difference')} in {view.compared} instructions"
+        lines.append(f"{view.first} and {view.second}: {verdict}{masked}")
         if view.divergence is not None:
             lines += _divergence(view.divergence, style)
         else:

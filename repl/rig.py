@@ -154,7 +154,9 @@ class Rig:
         if self.guest_code is not None:
             return (self.guest_code << 1 | 1) & 0xFF
         if stop is not None and stop.kind in _DIED:
-            notice(f"the guest died: {stop.text} (after {stop.retired} instructions){self._waited(stop)}")
+            # of two CPUs that part nobody died
+            what = "" if getattr(self.machine, "divergence", None) is not None else "the guest died: "
+            notice(f"{what}{stop.text} (after {stop.retired} instructions){self._waited(stop)}")
             return STATUS_DIED
         if stop is not None and stop.kind is StopKind.LIMIT:
             notice(stop.text + self._waited(stop))

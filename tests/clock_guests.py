@@ -24,19 +24,26 @@ COUNTED_TICKS = (
 #: (name, nasm text, verdict, parts of the summary, parts of the details)
 CLOCKS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("the refresh toggle", COUNTERS + "w: in al, 0x61\nand al, 0x10\ncmp al, ah\nje w\nmov ah, al\njmp w", "clock",
-     ["the refresh toggle (bit 4 of port 61h"], ["changes it by itself"]),
+     ["the refresh toggle (bit 4 of port 61h"],
+     ["port 0x61 (port61), which reads ", "counter 1 of the 8254) runs, and changes it by itself"]),
     ("the output of counter 2", COUNTERS + "w: in al, 0x61\ntest al, 0x20\njz w\nv: in al, 0x61\n"
      "test al, 0x20\njnz v\njmp w", "clock",
      ["bit 5 of port 61h"], []),
     ("the output of a one-shot that is over", COUNTERS + "mov al, 0xb0\nout 0x43, al\nmov al, 18\nout 0x42, al\n"
      "mov al, 0\nout 0x42, al\nmov cx, 60000\nd: loop d\nw: in al, 0x61\ntest al, 0x20\njnz w\nhlt", "waits",
-     ["bit 5 of port 0x61 (port61)", "must become 0"], []),
+     ["bit 5 of port 0x61 (port61)", "must become 0"],
+     ["the output of counter 2 of the 8254 (bit 5 of port 61h) stands still: in mode 0 it has come to its end"]),
     ("the speaker's bit of port 61h", COUNTERS + "w: in al, 0x61\ntest al, 2\njz w", "waits",
      ["bit 1 of port 0x61 (port61)"], []),
     ("a counter that is latched", COUNTERS + "xor bx, bx\nw: mov al, 0\nout 0x43, al\nin al, 0x40\nmov ah, al\n"
      "in al, 0x40\nxchg al, ah\ncmp ax, bx\nja w\njmp w", "clock", ["counter 0 of the 8254"], []),
     ("a counter without a count", "mov al, 0x34\nout 0x43, al\nw: in al, 0x40\ntest al, 1\njz w\njmp w", "waits",
-     ["port 0x40 (pit)"], []),
+     ["port 0x40 (pit)"], ["counter 0 of the 8254 stands still: no count has been written since its control word"]),
+    ("a counter with half of a count", "mov al, 0x34\nout 0x43, al\nmov al, 7\nout 0x40, al\nw: in al, 0x40\n"
+     "test al, 1\njz w\njmp w", "waits", ["port 0x40 (pit)"], ["no count has been written"]),
+    ("a counter with its gate closed", COUNTERS + "mov al, 0\nout 0x61, al\nin al, 0x42\nin al, 0x42\nmov ah, al\n"
+     "w: in al, 0x42\nmov bl, al\nin al, 0x42\ncmp al, ah\nje w", "waits", ["port 0x42 (pit)"],
+     ["its gate (bit 0 of port 61h) is low, and must be high"]),
     ("the time-stamp counter", "rdtsc\nmov ebx, eax\nmov ecx, edx\nw: rdtsc\nsub eax, ebx\nsbb edx, ecx\n"
      "cmp edx, 2\njb w", "clock", ["the time-stamp counter"], []),
     ("the time-stamp counter as an MSR", "mov ecx, 0x10\nw: rdmsr\ncmp edx, 2\njb w", "clock",
@@ -52,5 +59,9 @@ CLOCKS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("the tick count, which runs", COUNTED_TICKS.format(0x46C), "clock", ["the tick count at 46Ch"], []),
     ("a poll of a device with a time-out by a clock", "rdtsc\nmov ebx, edx\nadd ebx, 2\nw: in al, 0x64\n"
      "test al, 1\njnz o\nrdtsc\ncmp edx, ebx\njb w\no: hlt", "clock", ["the time-stamp counter"],
-     ["bit 0", "port 0x64 (kbc)"]),
+     ["bit 0", "port 0x64 (kbc)", "  the time-stamp counter runs, and changes it by itself"]),
+    ("the RTC's interrupt flag", RTC_RUNS + "mov al, 11\nout 0x70, al\nmov al, 0x12\nout 0x71, al\nw: mov al, 12\n"
+     "out 0x70, al\nin al, 0x71\ntest al, 0x80\njz w", "clock", ["the real-time clock"], []),
+    ("the RTC's interrupt flag with none enabled", RTC_RUNS + "w: mov al, 12\nout 0x70, al\nin al, 0x71\n"
+     "test al, 0x80\njz w", "waits", ["bit 7 of port 0x71 (rtc)"], ["register B enable no interrupt"]),
 ]  # fmt: skip

@@ -71,8 +71,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a value comes from: `kind` is port, device (memory of one), memory (linear), register, or stamp (the
-    time-stamp counter, read by an instruction). `name` is the device's, or the register's."""
+    """Where a value comes from: `kind` is port, device (memory of one), memory (linear), msr (another than the
+    time-stamp counter; `place` is its number), register, or stamp (the time-stamp counter, read by an instruction).
+    `name` is the device's, or the register's."""
 
     kind: str
     place: int
@@ -257,6 +258,9 @@ class Loop:
             code.mnemonic == "rdmsr" and _value(step.state, "ecx", 32) == IA32_TIME_STAMP_COUNTER
         ):
             found.append(Source("stamp", 0, 8, -1, "tsc"))
+            return set()
+        if code.mnemonic == "rdmsr":
+            found.append(Source("msr", _value(step.state, "ecx", 32), 8, -1))
             return set()
         registers: set[str] = set()
         for n, operand in enumerate(code.operands):

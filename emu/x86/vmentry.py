@@ -12,7 +12,7 @@ from typing import Final
 
 from emu.record import dataclass
 from emu.x86.descriptors import parse_descriptor
-from emu.x86.modes import REAL_LIMIT
+from emu.x86.modes import REAL_LIMIT, Mode
 from emu.x86.paging import MAX_PHYSICAL_BITS, ReadPhysical, translate
 from emu.x86.state import (
     CR0_PE,
@@ -60,6 +60,8 @@ class Rules:
     pointers: bool = False  #: VM entry looks at the page-directory-pointer-table entries of PAE paging
     #: False: what keeps the CPU from being entered is nothing that the guest can change
     of_state: bool = True
+    #: of modes no state of which can be entered: why, in words
+    never: Mapping[Mode, str] = MappingProxyType({})
 
     def broken(self, state: CpuState, read: ReadPhysical | None = None) -> tuple[Broken, ...]:
         """Every rule that `state` breaks; empty: it can run natively. With `read`, which gives physical memory, rules
@@ -331,7 +333,14 @@ def _svm(state: CpuState) -> Iterator[Broken]:
             yield Broken("cs", "CS has both L and D in long mode", source)
 
 
-VTX2006 = Rules("vtx2006", "VT-x of 2006, without unrestricted guest", _vtx2006, True)
+#: Big real mode is one by a limit or a D/B bit that virtual-8086 mode does not have.
+VTX2006 = Rules(
+    "vtx2006", "VT-x of 2006, without unrestricted guest", _vtx2006, True,
+    never=MappingProxyType({
+        Mode.BIG_REAL: "big real mode is not entered: real mode runs as virtual 8086, with limits of 0xffff"
+        " (SDM 3C 26.3.1.2)"
+    }),
+)  # fmt: skip
 VTX = Rules("vtx", "VT-x with unrestricted guest", _vtx, True)
 SVM = Rules("svm", "AMD SVM", _svm)
 #: The CPUs whose rules are known from their documents, by name.

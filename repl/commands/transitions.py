@@ -47,8 +47,10 @@ def why(session: Session, args: Args) -> Result:
     "transitions", "transitions", "say who executes, by which policy, and show the last moves with their reasons",
     aliases=("info transitions",),
     details=(
-        "Needs --hypervisor. Where the CPU is emulated, every rule that keeps it from being entered is said, and what\n"
-        "else keeps it. `events transition` shows more of the moves; `ledger` what they cost."
+        "Needs --hypervisor. First what has been counted in all; where the CPU is emulated, every rule that keeps it\n"
+        "from being entered, and what else keeps it; the last moves; and what `policy learn` knows of exit sites.\n"
+        "Where hops take the larger share of the cost that is said, with what to do; stderr had it once.\n"
+        "`events transition` shows more of the moves; `ledger` what they cost."
     ), looks=True,
 )  # fmt: skip
 def transitions(session: Session, args: Args) -> Result:
@@ -80,7 +82,7 @@ def policy(session: Session, args: Args) -> Result:
     if word:
         steering.set_policy(steering.named_policy(args["policy"].strip()))
     view = steering.view()
-    return Result(text="\n".join((view.policy, *(f"  {line}" for line in view.policy_state))))
+    return Result(text="\n".join((view.policy, *(f"  {line}" for line in (*view.policy_state, *view.sites)))))
 
 
 @command(

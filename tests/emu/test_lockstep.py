@@ -1,7 +1,7 @@
 """Two CPUs in lockstep: equal emulators never part, a CPU that does one instruction wrongly is found at it.
 
-The CPU that is wrong is an emulator whose state a test changes behind the instruction at one address. The address is
-the independent oracle: nothing tells it to the comparison.
+The CPU that is wrong is that of tests/wrong_cpu.py. The address is the independent oracle: nothing tells it to the
+comparison.
 """
 
 from __future__ import annotations
@@ -18,57 +18,22 @@ from emu.ledger import Costs
 from emu.lockstep import LockstepMachine
 from emu.machine import MachineConfig, build_machine
 from emu.policies import policy_named
-from emu.replica import MakeExecutor, Replica
+from emu.replica import Replica
 from emu.seconds import EMULATORS, Second, second_named
 from emu.stops import Stop, StopKind
 from emu.transitions import NativeConfig, Transitions
-from emu.unicorn_engine import HELPER, UnicornEngine
+from emu.unicorn_engine import HELPER
 from emu.vcpu import Place
 from emu.x86.state import CpuState
 from emu.x86.vmentry import VTX2006
 from kernels import payload, state_at
 from machines import READING, rom, seabios
+from wrong_cpu import wrong
 from xenbridge.model import ModelVcpu, make_model
 
 AF, CF = 1 << 4, 1 << 0
 #: Instructions that no guest here comes to.
 ALL = 50_000_000
-
-
-class Wrong(UnicornEngine):
-    """An emulator that changes its state by `break_it` behind the instruction at linear `address`."""
-
-    address = -1
-    break_it: Callable[[Replica, CpuState], None]
-    replica: Replica
-
-    def run(self, budget: int, *, skip_breakpoint: bool = False) -> Exit:
-        if self.address < 0:
-            return super().run(budget, skip_breakpoint=skip_breakpoint)
-        self.set_breakpoints((self.address,))
-        start = self.retired
-        exit = super().run(budget, skip_breakpoint=skip_breakpoint)
-        if exit.reason is not ExitReason.BREAKPOINT:
-            return exit
-        exit = super().run(1, skip_breakpoint=True)
-        if exit.executed:
-            state = self.state()
-            type(self).break_it(self.replica, state)
-            super().load(state)
-        return Exit(ExitReason.REQUEST, self.retired - start)
-
-
-def wrong(address: int, break_it: Callable[[Replica, CpuState], None]) -> Second:
-    def prepared(config: MachineConfig) -> MakeExecutor:
-        def make(replica: Replica) -> UnicornEngine:
-            engine = Wrong(replica.memory.regions, replica, replica, timestamp=replica.timestamp)
-            Wrong.break_it = staticmethod(break_it)
-            engine.address, engine.replica = address, replica
-            return engine
-
-        return make
-
-    return Second("wrong", prepared)
 
 
 def finish(machine: LockstepMachine, limit: int = ALL) -> Stop:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
 
+from emu import seconds
+from emu.replica import Replica
+from emu.x86.state import CpuState
+from repl.cli import main
 from repl.command import CommandError
 from repl.session import Session
+from wrong_cpu import wrong
 
 V2E = (sys.executable, "-m", "repl.cli")
 
@@ -76,3 +82,46 @@ def test_the_hypervisors_cpu_is_the_second_one_of_the_command() -> None:
     first, *rest = done.stdout.splitlines()
     assert first == "unicorn and model: no difference in 30000 instructions"
     assert rest[-5:] == alone.stdout.splitlines()[-5:]
+
+
+#: MOV AH, AL of the tour, in a loop that draws text: of its 336 rounds it is wrong in the one with this RSI and RBX.
+BROKEN, RSI, RBX = 0xF04AD, 0x131B, 0x2A
+
+
+def _break_it(replica: Replica, state: CpuState) -> None:
+    if (state.regs[6] & 0xFFFF, state.regs[3] & 0xFFFF) == (RSI, RBX):
+        state.regs[0] ^= 0x4000
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second CPU does one instruction wrongly, once."""
+    monkeypatch.setattr(seconds, "second_named", lambda config, name=None: wrong(BROKEN, _break_it))
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_broken_instruction_is_found_at_its_exact_address(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["run", "--headless", "--lockstep", "--until", "exit"])
+    said = capsys.readouterr()
+    assert status == 4, said.err
+    told = re.match(
+        r"v2e: lockstep: unicorn and wrong part behind `mov ah, al` at f000:04ad \(linear 0xf04ad\), (\d+) "
+        r"instructions from reset: rax 0x(\w+) and 0x(\w+); the guest stands at f000:04ad \(after (\d+) "
+        r"instructions\)\n",
+        said.err,
+    )
+    assert told, said.err
+    assert int(told[2], 16) ^ int(told[3], 16) == 0x4000 and told[1] == told[4]
+
+
+@pytest.mark.usefixtures("broken")
+def test_at_the_prompt_the_guest_stands_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--headless", "-c", "lockstep 60000", "-c", "step", "-c", "print $al", "-c", "print $ah"]) == 0
+    first, where, _, values, *rest = capsys.readouterr().out.splitlines()
+    told = re.fullmatch(r"unicorn and wrong: they part behind (\d+) equal instructions", first)
+    assert told and where == f"f000:04ad linear 000f04ad, {told[1]} instructions from reset: mov ah, al"
+    name, right, bad = values.split()
+    assert name == "rax" and int(right, 16) ^ int(bad, 16) == 0x4000
+    # it is carried out as the first CPU does it
+    assert rest[0].startswith("f000:04ad ") and rest[1].startswith("f000:04af "), rest
+    assert rest[2] == rest[3], rest

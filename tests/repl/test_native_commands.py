@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from emu.debugger import Debugger
+from emu.firmware.roms import tour_rom
 from emu.ledger import Costs
 from emu.machine import MachineConfig, build_machine
 from emu.policies import policy_named
@@ -17,7 +18,7 @@ from emu.x86.vmentry import Broken, Rules
 from machines import rom
 from repl.command import Result
 from repl.commands import all_commands
-from repl.render import result_text
+from repl.render import result_text, view_lines
 from repl.session import FAILURES, Session
 from repl.style import Style
 from xenbridge.model import make_model
@@ -177,3 +178,22 @@ def test_a_ledger_of_a_cpu_that_does_not_count_says_so(session: Session, say: Sa
     (row,) = [line for line in text.splitlines() if line.startswith("instructions native")]
     assert row.split() == ["instructions", "native", "not", "counted", "1", "-"]
     assert "in all is without native instructions" in text
+
+
+def test_transitions_have_totals_first_then_reasons_then_moves_then_sites() -> None:
+    native = NativeConfig(make_model(), policy_named("learn", Costs()), Costs())
+    machine = build_machine(MachineConfig(firmware=tour_rom(), shadow=False, native=native))
+    machine.run(16_000)
+    run = Debugger(machine)
+    run.steering.forbid([(0x1000, 0x1FFF)], [])
+    lines = view_lines(run.steering.view(), Style())
+    heads = ("the CPU is ", "policy learn", "in all: ", "forbidden: ", "the state cannot be entered:", "exit sites:")
+    places = [next(n for n, line in enumerate(lines) if line.startswith(head)) for head in heads]
+    assert places == sorted(places)
+    ledger = run.steering.ledger()
+    exits = sum(count for _, count in ledger.exits)
+    assert lines[places[2]] == (
+        f"in all: {ledger.native} instructions native, {ledger.emulated} emulated; {exits} exits,"
+        f" {ledger.hops_in + ledger.hops_out} hops; {ledger.cycles} cycles"
+    )
+    machine.close()

@@ -27,6 +27,15 @@ def test_why_stuck_is_no_question_about_rules(session_for: Callable[..., Session
     assert "vtx2006" in result_text(session.execute("why"), Style())
 
 
+@pytest.mark.parametrize(("source", "line"), [(POLLING, 1), ("nop\n" * 4000, 0), ("mov cx, -1\nloop $", 0)])
+def test_before_anything_has_run_it_says_so(session_for: Callable[..., Session], source: str, line: int) -> None:
+    session = session_for(source)
+    lines = result_text(session.execute("why stuck"), Style()).splitlines()
+    assert "othing has run yet: the CPU stands at f000:fff0, before its first instruction" in lines[line], lines
+    session.execute("step 20")
+    assert "nothing has run" not in result_text(session.execute("why stuck"), Style()).lower()
+
+
 def test_it_may_be_asked_by_who_does_not_run_the_guest(session_for: Callable[..., Session]) -> None:
     session = session_for(POLLING)
     session.execute("step 20")

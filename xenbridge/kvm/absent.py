@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from emu.vcpu import Place
+from emu.x86.modes import Mode
 from emu.x86.state import CpuState
 from emu.x86.vmentry import Broken, Rules
 from xenbridge.model import ModelVcpu
@@ -29,7 +30,8 @@ class AbsentVcpu(ModelVcpu):
         def check(state: CpuState) -> Iterator[Broken]:
             yield Broken("kvm", why, "Linux's answer when KVM is opened")
 
-        super().__init__(place, Rules(self.name, self.title, check, of_state=False))
+        never = dict.fromkeys(Mode, why)
+        super().__init__(place, Rules(self.name, self.title, check, of_state=False, never=never))
 
     def unable(self) -> str:
         """See Vcpu: it keeps nothing."""

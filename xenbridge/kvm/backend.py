@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from emu.record import dataclass
-from emu.x86.modes import REAL_LIMIT
+from emu.x86.modes import REAL_LIMIT, Mode
 from emu.x86.state import (
     CR0_PE,
     CR0_PG,
@@ -74,6 +74,17 @@ def kind_of(state: CpuState) -> Kind:
 #: Kinds of paging that an instruction of ring 0 turns on without an exit: that of IA-32e mode needs a WRMSR before.
 PAGED: Final = frozenset((Kind.PAGED32, Kind.PAGED32_RING3, Kind.PAE, Kind.PAE_RING3))
 NEXT_TO_PAGING: Final = frozenset((Kind.PROTECTED16, Kind.PROTECTED32, Kind.BASED32))
+#: Of each mode what its states are by `kind_of`. Big real mode may be one by CS.D alone, with the limits of real mode.
+KINDS_OF: Final[Mapping[Mode, frozenset[Kind]]] = {
+    Mode.REAL: frozenset((Kind.REAL,)),
+    Mode.BIG_REAL: frozenset((Kind.REAL, Kind.BIG_REAL)),
+    Mode.PROTECTED16: PAGED | {Kind.PROTECTED16},
+    Mode.PROTECTED32: PAGED | {Kind.PROTECTED32, Kind.BASED32, Kind.RING3},
+    Mode.V86: frozenset((Kind.V86,)),
+    Mode.LONG64: frozenset((Kind.LONG, Kind.LONG_RING3)),
+    Mode.COMPAT32: frozenset((Kind.COMPATIBILITY, Kind.COMPATIBILITY_RING3)),
+    Mode.COMPAT16: frozenset((Kind.COMPATIBILITY, Kind.COMPATIBILITY_RING3)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,12 @@ class Backend:
 
     def rules(self) -> Rules:
         """The rule set `kvm`."""
-        return Rules("kvm", f"this host's KVM as probed ({self.name})", self.check)
+        never = {
+            mode: f"{mode.label} mode does not run on this host's KVM ({self.name}; {SOURCE})"
+            for mode, kinds in KINDS_OF.items()
+            if all(map(self.unsafe, kinds))
+        }
+        return Rules("kvm", f"this host's KVM as probed ({self.name})", self.check, never=never)
 
     def check(self, state: CpuState) -> Iterator[Broken]:
         """Every reason not to run `state` natively here."""

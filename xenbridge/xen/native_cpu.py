@@ -38,7 +38,7 @@ def rules_of(base: Rules) -> Rules:
         if state.shadow:
             yield Broken("rflags", "the shadow of STI or MOV SS is no part of Xen's CPU record", _LIMITS)
 
-    return Rules("xen", f"a domain of Xen on {base.title}", check)
+    return Rules("xen", f"a domain of Xen on {base.title}", check, never=base.never)
 
 
 def make_xen(notice: Callable[[str], None]) -> Callable[[Place], XenVcpu]:

@@ -49,6 +49,10 @@ SYSLINUX: Final = r"text:reserved[^$]*boot:\s*$"
 COUNTDOWN: Final = r"text:executed automatically in \d+s\."
 #: It waits two seconds for the key.
 IPXE: Final = r"text:Press Ctrl-B for the iPXE command line\.\.\."
+#: The last that it shows before it tests, five seconds later; and the speeds that it has measured, of the CPU, its
+#: caches and the memory, with the blanks that right-align them.
+MEMTEST: Final = r"text:<Enter> to start testing"
+SPEEDS: Final = r"(?<=CLK/Temp:) *[\d.]+ ?[MG]Hz *| +[\d.]+ [KMG]B/s *"
 ROWS = (
     Row("post", "builtin", POLICIES, rest=""),
     Row("syslinux", "builtin", POLICIES, rest=SYSLINUX),
@@ -57,7 +61,7 @@ ROWS = (
     Row("core.img", "builtin", rest=""),
     Row("grub floppy", "builtin", rest=COUNTDOWN, varies=r"in \d+s\."),
     Row("isolinux disk", "builtin", rest=""),
-    Row("memtest86+", "builtin", needs=(Kind.COMPATIBILITY,), heavy=POLICIES),
+    Row("memtest86+", "builtin", needs=(Kind.COMPATIBILITY,), heavy=POLICIES, rest=MEMTEST, varies=SPEEDS),
     Row("ipxe.lkrn", "seabios", heavy=("native", "dwell:1000"), rest=IPXE),
     Row("linux 686", "none", needs=(Kind.PAGED32, Kind.PAGED32_RING3), heavy=POLICIES),
     Row("linux amd64 on pc", "none", needs=(Kind.LONG, Kind.LONG_RING3), heavy=POLICIES),
@@ -84,8 +88,37 @@ def _shown(boot: Boot, row: Row, machine: BootMachine) -> tuple[object, ...]:
     if row.rest:
         machine.run(until=row.rest)
     if row.varies:
-        return said, re.sub(row.varies, "", machine.screen), machine.debugger.machine.serial_text()
+        return said, _lasting(row, machine.screen), machine.debugger.machine.serial_text()
     return said, machine.debugger.machine.screen(), machine.debugger.machine.serial_text()
+
+
+def _lasting(row: Row, screen: str) -> str:
+    """A screen's text without what is the time's."""
+    return re.sub(row.varies, "", screen)
+
+
+#: As the emulator has it.
+MEMTEST_SCREEN: Final = """\
+      Memtest86+ v6.10      │ Intel Core Processor (Haswell)
+CLK/Temp: 1000MHz           │ Pass   %
+L1 Cache:   32KB   781 MB/s │ Test   %
+Memory  :   64MB   781 MB/s │ Pattern:
+"""
+
+
+@pytest.mark.parametrize(
+    ("found", "other", "same"),
+    [
+        ("1000MHz ", " 998MHz ", True), ("1000MHz ", "2.80 GHz", True), ("  781 MB/s", " 12.4 GB/s", True),
+        ("   64MB", "   63MB", False), ("Haswell", "Skylake", False), ("32KB", "48KB", False),
+        ("│ Test", "│ Tset", False),
+    ],
+)  # fmt: skip
+def test_of_memtest86_s_screen_the_speeds_are_left_out_and_nothing_else(found: str, other: str, same: bool) -> None:
+    (row,) = (row for row in ROWS if row.name == "memtest86+")
+    changed = MEMTEST_SCREEN.replace(found, other)
+    assert changed != MEMTEST_SCREEN
+    assert (_lasting(row, changed) == _lasting(row, MEMTEST_SCREEN)) is same
 
 
 def _skip_what_it_does_not_carry(backend: Backend, row: Row, policy: str) -> None:
