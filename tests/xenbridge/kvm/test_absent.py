@@ -41,6 +41,7 @@ def closed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S
     return close
 
 
+@pytest.mark.slow_variants(keep=2)
 @pytest.mark.parametrize(
     ("number", "said"),
     [(errno.EACCES, "may not be opened by this user"), (errno.EPERM, "may not be opened by this user"),
