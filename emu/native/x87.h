@@ -98,6 +98,7 @@ void put_indefinite(void *to);
 void find_pending(void *env);
 void prepare(void *env, uint64_t host);
 void prepared(void *env);
+void keep_control(void *env);
 void begin_fcmov(void *env, int n, uint64_t host);
 
 /* To be called first by each instruction that waits (vol. 1, 8.6). */
