@@ -90,6 +90,7 @@ static inline void put(void *to, const void *from)
 #define ALSO(...) , __VA_ARGS__
 #define NOTHING
 
+void point_here(engine *e, uint64_t host);
 void ask_pending(void *env, uint64_t host);
 void take_status(void *env, uint32_t status);
 void refuse(void *env, uint32_t status, uint64_t host);

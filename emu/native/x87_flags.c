@@ -39,8 +39,10 @@ void refuse(void *env, uint32_t status, uint64_t host)
 {
     engine *e = engine_of_env(env);
 
-    if (e && running(e))
+    if (e && running(e)) {
         be_alone(e, host);
+        point_here(e, host);
+    }
     take_status(env, status);
     if (e && running(e))
         end_instruction(e, host);
