@@ -24,8 +24,9 @@ PROT_ALL: Final = 7  #: UC_PROT_ALL
 LATER: Final = 64 << 20
 #: Holes end and begin at the first two: the display's window, which may be served by others than the rest. So that a
 #: change leaves distant holes alone (taking one out costs Unicorn time for each of its pages) they are cut at 1 MiB as
-#: well, and at multiples of CUT up to 4 GiB.
-CUTS: Final = (0xA0000, 0xC0000, 0x100000)
+#: well, at multiples of 256 MiB, and of CUT in the GiB below 4 GiB, where cards' memory is placed: putting one in costs
+#: Unicorn time for all that are there.
+CUTS: Final = (0xA0000, 0xC0000, 0x100000, *range(256 << 20, (3 << 30) + 1, 256 << 20))
 CUT: Final = 64 << 20
 
 

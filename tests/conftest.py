@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+from collections import defaultdict
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -39,14 +40,18 @@ def pytest_addoption(parser):
 
 
 def _slow_variants(items):
-    """Of a test with this mark all variants but the first are `slow`."""
-    seen = set()
+    """Of a test with this mark all variants are `slow` but the first, or but as many as its `keep` says, which are
+    spread over all that are not slow by themselves."""
+    variants = defaultdict(list)
     for item in items:
         if item.get_closest_marker("slow_variants") and not item.get_closest_marker("slow"):
-            test = item.nodeid.partition("[")[0]
-            if test in seen:
+            variants[item.nodeid.partition("[")[0]].append(item)
+    for found in variants.values():
+        keep = min(found[0].get_closest_marker("slow_variants").kwargs.get("keep", 1), len(found))
+        quick = {len(found) * n // keep for n in range(keep)}
+        for number, item in enumerate(found):
+            if number not in quick:
                 item.add_marker(pytest.mark.slow)
-            seen.add(test)
 
 
 @pytest.hookimpl(tryfirst=True)

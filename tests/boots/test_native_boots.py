@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import oracles
-from boots.machines import options_of, walk
-from boots.table import BOOTS, MILLION, Boot
-from emu.firmware.roms import FirmwareError, find_firmware
+from boots.machines import walk
+from boots.plain import End, booted, end_of, machine_with, options_for
+from boots.table import BOOTS, Boot
 from emu.machine import MachineStop
 from emu.transitions import Transitions
 from emu.x86.vmentry import VTX2006
@@ -64,45 +64,6 @@ def _row(name: str) -> Boot:
     return next(row for row in (*BOOTS, NTLDR) if row.name == name)
 
 
-def _options(boot: Boot, firmware: str, folder: Path) -> list[str]:
-    """Built once: tools put the time of day into the images that they make."""
-    if firmware == "seabios":
-        try:
-            find_firmware("seabios", boot.machine)
-        except FirmwareError as error:
-            pytest.skip(str(error))
-    return options_of(boot, firmware, folder)
-
-
-def _machine(boot: Boot, options: list[str], *more: str) -> BootMachine:
-    return BootMachine([*options, *more], until=boot.event, limit=boot.budget * MILLION)
-
-
-#: What a boot has come to: the fingerprint, the screen, and what was sent.
-End = tuple[object, ...]
-
-
-def _end(machine: BootMachine) -> End:
-    return machine.debugger.fingerprint(), machine.screen, machine.serial, machine.debugcon
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[list[str], End]]:
-    """Options of a row under a firmware, and how it ends without a hypervisor: each is booted once."""
-
-    @functools.cache
-    def booted(name: str, firmware: str) -> tuple[list[str], End]:
-        boot = _row(name)
-        options = _options(boot, firmware, tmp_path_factory.mktemp("row"))
-        machine = _machine(boot, options)
-        walk(boot, machine)
-        found = _end(machine)
-        machine.close()
-        return options, found
-
-    return booted
-
-
 def _transitions(machine: BootMachine) -> Transitions:
     transitions = machine.debugger.machine.transitions
     assert transitions is not None
@@ -112,15 +73,15 @@ def _transitions(machine: BootMachine) -> Transitions:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "firmware", "policy"), _rows())
 def test_a_boot_is_the_same_to_the_byte_under_the_model(
-    name: str, firmware: str, policy: str, plain: Callable[[str, str], tuple[list[str], End]]
+    name: str, firmware: str, policy: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    options, expected = plain(name, firmware)
     boot = _row(name)
-    machine = _machine(boot, options, "--hypervisor", "model", "--policy", policy)
+    options, expected = booted(boot, firmware, tmp_path_factory)
+    machine = machine_with(boot, options, "--hypervisor", "model", "--policy", policy)
     walk(boot, machine)
     if policy == "native":
         assert _transitions(machine).ledger.native > 0
-    assert _end(machine) == expected
+    assert end_of(machine) == expected
     machine.close()
 
 
@@ -169,12 +130,12 @@ def places_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, i
     @functools.cache
     def found(name: str, firmware: str, count: int) -> tuple[list[str], list[int], End]:
         boot = _row(name)
-        options = _options(boot, firmware, tmp_path_factory.mktemp("trips"))
-        plain = _machine(boot, options)
+        options = options_for(boot, firmware, tmp_path_factory.mktemp("trips"))
+        plain = machine_with(boot, options)
         plain.run()
         end = plain.retired - 1  # an instant of the guest's: the boot may end while it idles
         plain.close()
-        plain = _machine(boot, options)
+        plain = machine_with(boot, options)
         places = _enterable(plain, end, random.Random(count), count)
         plain.debugger.machine.run(end)
         expected = plain.debugger.fingerprint(), plain.screen
@@ -195,7 +156,7 @@ def test_round_trips_at_any_place_of_a_boot_change_nothing(
     entered: to native execution where all is emulated, and to the emulator where the policy is to be native."""
     numbers = random.Random(f"{name} {policy} {count}")
     options, places, expected = places_of(name, firmware, count)
-    held = _machine(_row(name), options, "--hypervisor", "model", "--policy", policy)
+    held = machine_with(_row(name), options, "--hypervisor", "model", "--policy", policy)
     machine, transitions = held.debugger.machine, _transitions(held)
     moves = {True: 0, False: 0}
     for place, following in pairwise(places):

@@ -370,6 +370,7 @@ def test_what_is_written_of_differences_is_of_these_alone() -> None:
     assert set(pinned()) == {(entry.image, test) for entry in DIFFERENCES for test in entry.tests}
 
 
+@pytest.mark.slow_variants(keep=4)
 @pytest.mark.parametrize(
     "image", [pytest.param(name, marks=pytest.mark.slow) if name in _LONG else name for name in IMAGES]
 )
@@ -378,6 +379,7 @@ def test_checks_do_not_depend_on_slices(image: str) -> None:
     assert run_ours(image, 137) == (stop, lines, fingerprint)
 
 
+@pytest.mark.slow
 def test_divisions_end_nothing_without_the_helper() -> None:
     """The portable loop in an interpreter that has no C helper, which mends the function that both loops call."""
     path = oracles.assemble_image("cpu_divide")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from asm import assemble
-from bare_cpu import CODE, BareCpu, bare_cpu
+from bare_cpu import CODE, BareCpu, bare_cpu, used_cpu
 from emu.engine import ExitReason
 from emu.unicorn_helper import HELPER
 
@@ -26,7 +26,7 @@ class Trier:
 
     def __init__(self, bits: int, model: str = "max", *, cr4: int = OSFXSR, cr0: int = 0, at: int = CODE) -> None:
         self.bits, self.at = bits, at
-        self.cpu: BareCpu = bare_cpu(bits=bits, model=model)
+        self.cpu: BareCpu = used_cpu(bits=bits, model=model)
         self.start = self.cpu.engine.state()
         self.start.rip = at
         self.start.cr4 |= cr4
@@ -310,12 +310,15 @@ def test_what_is_known_to_be_aligned_is_forgotten_when_a_register_is_written(bet
 def guarded(bits: int, source: str) -> int:
     """How many checks were emitted for the program."""
     trier = Trier(bits)
+    statistics = trier.cpu.engine.statistics
+    assert statistics is not None
+    before = statistics.guarded
     trier.cpu.write(CODE, assemble(f"bits {bits}\n{source}hlt", CODE))
     trier.cpu.engine.load(trier.start)
     assert trier.cpu.run().reason is ExitReason.HALT
     statistics = trier.cpu.engine.statistics
     assert statistics is not None
-    return statistics.guarded
+    return statistics.guarded - before
 
 
 @pytest.mark.parametrize("bits", [32, 64])

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from bare_cpu import BareCpu, bare_cpu
+from bare_cpu import BareCpu, used_cpu
 from emu.engine import ExitReason
 from emu.unicorn_helper import HELPER
 
@@ -54,7 +54,7 @@ def packed(value: Fraction, negative: bool, rounding: int) -> bytes:
 
 
 def stored(value: bytes, rounding: int) -> bytes:
-    cpu = bare_cpu(
+    cpu = used_cpu(
         f"fninit\npush {0x37F | rounding << 10:#x}\nfldcw [esp]\nfld tword [{AT:#x}]\nfbstp [{AT + 16:#x}]\nhlt",
         32,
     )
@@ -101,7 +101,7 @@ def test_fbstp_of_what_is_no_usual_number(sign: int, exponent: int, mantissa: in
 
 
 def test_fbstp_of_the_indefinite_value_faults_before_it_pops() -> None:
-    cpu = bare_cpu("fninit\nfldl2e\nfldz\nfld1\nfdivrp\nfbstp [fs:0]\nhlt", 32)
+    cpu = used_cpu("fninit\nfldl2e\nfldz\nfld1\nfdivrp\nfbstp [fs:0]\nhlt", 32)
     state = cpu.engine.state()
     state.fs.limit, state.fs.access = 8, 0x4093
     cpu.engine.load(state)
@@ -114,7 +114,7 @@ def restored(instruction: str, mxcsr: int, *, cr4: int, xcr0: int = 3, bits: int
     enable = f"mov ecx, 0\nmov edx, 0\nmov eax, {xcr0}\nxsetbv\nmov eax, 7\n" if cr4 & 1 << 18 else ""
     register = "rax" if bits == 64 else "eax"
     source = f"mov eax, {cr4 | 0x20:#x}\nmov cr4, {register}\n{enable}{instruction} [{AT:#x}]\nhlt"
-    cpu = bare_cpu(source, bits)
+    cpu = used_cpu(source, bits)
     image = bytearray(0x340)
     image[0:2] = b"\x7f\x03"
     image[24:28] = mxcsr.to_bytes(4, "little")
@@ -153,7 +153,7 @@ def test_xrstor_refuses_reserved_bits_of_mxcsr_where_it_loads_it(xcr0: int, faul
 @pytest.mark.parametrize("offset", [8, 16, 0xFF0])
 def test_an_image_on_two_pages_faults_on_its_first_absent_one(offset: int) -> None:
     """Long mode, the second page absent, which CR2 names; and what is not aligned is refused before it is read."""
-    cpu = bare_cpu(f"mov eax, {OSFXSR | 0x20:#x}\nmov cr4, rax\nfxrstor [{AT + offset:#x}]\nhlt", 64)
+    cpu = used_cpu(f"mov eax, {OSFXSR | 0x20:#x}\nmov cr4, rax\nfxrstor [{AT + offset:#x}]\nhlt", 64)
     tables = 0x100000 + 0x3000
     cpu.write(tables + 8 * (AT + 0x1000 >> 12), b"\0" * 8)
     cpu.write(AT + offset, b"\x7f\x03")

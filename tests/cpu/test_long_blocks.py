@@ -79,6 +79,7 @@ def test_a_page_of_one_instruction_is_executed_by_the_fast_loop(instruction: str
     run_many("fast", instruction)
 
 
+@pytest.mark.slow_variants(keep=8)
 @pytest.mark.parametrize("instruction", [each for each in INSTRUCTIONS if each not in TOO_SHORT])
 def test_a_page_of_one_instruction_is_executed_by_the_portable_loop(instruction: str) -> None:
     run_many("gate", instruction)

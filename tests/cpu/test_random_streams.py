@@ -101,7 +101,7 @@ def first_faults(run: Debugger) -> list[int | None]:
 
 
 @needs_helper
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [SEEDS[0], *(pytest.param(seed, marks=pytest.mark.slow) for seed in SEEDS[1:])])
 @pytest.mark.parametrize(("kind", "mode"), IMAGES)
 def test_random_instructions_do_what_bochs_does(kind: str, mode: str, seed: int) -> None:
     executed = compare(kind, mode, seed)

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import pytest
 
-from bare_cpu import BareCpu, bare_cpu
+from bare_cpu import BareCpu, used_cpu
 from emu.engine import ExitReason
 from emu.unicorn_helper import HELPER
 
@@ -32,7 +32,7 @@ def execute(
     instruction: str, a: bytes, b: bytes, mxcsr: int, *, cr4: int = OSFXSR | OSXMMEXCPT, bits: int = 32
 ) -> BareCpu:
     """Run `instruction` with XMM0 = a and XMM1 = b, MXCSR as given; XMM0 and MXCSR are stored behind it."""
-    cpu = bare_cpu(
+    cpu = used_cpu(
         f"mov eax, {cr4 | 0x20 * (bits == 64):#x}\nmov cr4, {'rax' if bits == 64 else 'eax'}\nldmxcsr [{MXCSR:#x}]\n"
         f"movups xmm0, [{A:#x}]\nmovups xmm1, [{B:#x}]\n{instruction}\n"
         f"movups [{RESULT:#x}], xmm0\nstmxcsr [{AFTER:#x}]\nhlt",

@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from bare_cpu import BareCpu, bare_cpu
+from bare_cpu import BareCpu, bare_cpu, used_cpu
 from emu.engine import ExitReason
 from emu.unicorn_helper import HELPER
 
@@ -26,7 +26,7 @@ AT = 0x5000
 
 def run(source: str, *, cr0: int = NE, bits: int = 32, data: bytes = b"", budget: int = 1_000_000) -> BareCpu:
     register = "rax" if bits == 64 else "eax"
-    cpu = bare_cpu(f"mov {register}, cr0\nor eax, {cr0:#x}\nmov cr0, {register}\nfninit\n{source}\nhlt", bits)
+    cpu = used_cpu(f"mov {register}, cr0\nor eax, {cr0:#x}\nmov cr0, {register}\nfninit\n{source}\nhlt", bits)
     cpu.write(AT, data)
     cpu.run(budget)
     return cpu

@@ -301,6 +301,7 @@ def test_ours_ends_as_the_image_does(image: str) -> None:
         assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0), stop.text
 
 
+@pytest.mark.slow_variants(keep=3)
 @pytest.mark.parametrize("size", [pytest.param(10, marks=pytest.mark.slow), 137])
 @pytest.mark.parametrize("image", IMAGES)
 def test_delivery_does_not_depend_on_slices(image: str, size: int) -> None:

@@ -192,6 +192,7 @@ STREAMING = """
 """
 
 
+@pytest.mark.slow_variants(keep=7)
 @pytest.mark.parametrize("size", SLICES)
 @pytest.mark.parametrize("events", [8, 64, 512, 4096])
 def test_streams_of_words_both_ways_are_told_before_anything_else(size: int, events: int) -> None:

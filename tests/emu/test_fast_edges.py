@@ -87,6 +87,7 @@ def test_devices_in_memory_are_accessed_at_their_instruction_whatever_block_went
     assert len(seen["gate", 1_000_000][0]) == 6 * (2 + 3 + 1)
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("beside", ["", "nop\nnop\nnop\n"], ids=["each", "one in four"])
 def test_code_that_accesses_devices_all_the_time_is_translated_a_few_times_and_runs_alike(beside):
     # ADD [EAX], AL is two bytes of zeros: what a jump into memory that nobody has written executes.

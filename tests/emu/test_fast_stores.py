@@ -61,6 +61,7 @@ def stores_at_random(seed: int) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow_variants(keep=1)
 @pytest.mark.parametrize("seed", range(6))
 def test_stores_of_any_size_into_and_beside_code_act_alike_in_both_loops(
     seed: int, monkeypatch: pytest.MonkeyPatch

@@ -85,6 +85,7 @@ TICKING = {
 }
 
 
+@pytest.mark.slow_variants(keep=8)
 @pytest.mark.parametrize("priority", [0, 0x3F, 0x40, 0x45, 0xF0])
 @pytest.mark.parametrize("kind", TICKING)
 def test_a_run_ends_at_once_exactly_where_the_priority_holds_all_back(

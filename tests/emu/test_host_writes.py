@@ -83,6 +83,7 @@ def test_100_000_small_writes_leave_no_stale_code_and_no_memory_behind() -> None
     assert resident() - before < 8 * MIB
 
 
+@pytest.mark.slow_variants
 @both_loops
 def test_writes_over_translated_code_everywhere_keep_within_the_translations_that_are_allowed() -> None:
     # 64 pages of code, each written and run again and again: what is dropped is used again in the end.

@@ -43,6 +43,7 @@ STATIONARY: dict[str, Callable[[int], list[tuple[str, int]]]] = {
 }
 
 
+@pytest.mark.slow_variants(keep=4)
 @ALL
 @pytest.mark.parametrize("gaps", STATIONARY.values(), ids=STATIONARY.keys())
 def test_what_repeats_costs_at_most_a_twentieth_more_than_the_best_fixed_dwell(

@@ -81,7 +81,7 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
      ["bit 0 of the byte at linear 0x500"], []),
     *CLOCKS,
     ("HLT with interrupts off", "hlt", "halted", ["f000:0006 with interrupts off"], ["no interrupt waits"]),
-    ("HLT with a tick that waits", TIMER_100US + "mov cx, 0xffff\nd: loop d\nhlt", "halted", ["interrupts off"],
+    ("HLT with a tick that waits", TIMER_100US + "mov cx, 12000\nd: loop d\nhlt", "halted", ["interrupts off"],
      ["vector 0x08 waits, and STI"]),
     ("a fault that is never removed",
      "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov ss, ax\nmov sp, 0x7000\nud2\nh: iret", "faults",
@@ -94,7 +94,7 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
 ]  # fmt: skip
 
 
-def stand(source: str, instructions: int = 100_000) -> Debugger:
+def stand(source: str, instructions: int = 20_000) -> Debugger:
     run = debugger(rom(source))
     run.set_limit(instructions)
     run.begin_continue()
@@ -106,7 +106,7 @@ def stand(source: str, instructions: int = 100_000) -> Debugger:
     ("source", "verdict", "summary", "details"), [g[1:] for g in GUESTS], ids=[g[0] for g in GUESTS]
 )
 def test_what_the_guest_waits_for_is_told(source: str, verdict: str, summary: list[str], details: list[str]) -> None:
-    run = stand(source, 10_000 if verdict == "faults" else 100_000)  # a fault takes the host as long as 10,000 of these
+    run = stand(source, 2_000 if verdict == "faults" else 20_000)  # a fault takes the host as long as 10,000 of these
     before = run.fingerprint()
     events = tuple(run.machine.journal)
     view = run.why_stuck()
@@ -457,15 +457,29 @@ def test_a_vcpu_that_fails_to_enter_again_and_again_is_told_with_its_words(monke
     run.machine.close()
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest is looked at after 200,000 instructions."""
+    monkeypatch.setattr("emu.debugger.PIECE", 200_000)
+    monkeypatch.setattr(Watch, "INTERVAL", 100_000)
+    monkeypatch.setattr(Watch, "PERIOD", 2_000_000)
+
+
 @pytest.mark.parametrize(
     "source",
     [g[1] for g in CLOCKS if g[2] == "clock"] + ["mov dword [0x9000], -1\nw: sub dword [0x9000], 1\njnz w"]
     + [COUNTED_TICKS.format(0x7100)],
     ids=[g[0] for g in CLOCKS if g[2] == "clock"] + ["a count in memory", "a count of the guest's own tick"],
 )  # fmt: skip
-def test_no_alarm_comes_of_a_guest_that_waits_for_a_clock(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Watch, "PERIOD", 20_000_000)
-    run = run_for(source, 5_000_000)
+def test_no_alarm_comes_of_a_guest_that_waits_for_a_clock(source: str, impatient: None) -> None:
+    run = run_for(source, 500_000)
     assert run.progress.looks > 0 or run.progress.noticed is None
     assert [e.text for e in run.machine.journal if e.kind == "stuck"] == []
+    run.machine.close()
+
+
+def test_an_alarm_comes_as_soon_of_a_guest_that_waits_for_a_key(impatient: None) -> None:
+    """Within what those that wait for a clock are given."""
+    run = run_for("w: in al, 0x64\ntest al, 1\njz w", 500_000)
+    assert run.progress.noticed is not None
     run.machine.close()

@@ -99,6 +99,7 @@ def test_sti_begins_a_shadow_where_if_was_clear_alone(bits: int, before: str, sh
         )
 
 
+@pytest.mark.slow_variants(keep=8)
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_an_interrupt_is_taken_at_the_same_instruction_at_any_slice(name: str) -> None:
     source = HANDLER + SEQUENCES[name]

@@ -49,6 +49,16 @@ def session(session_for: Callable[[str], Session]) -> Session:
     return session_for(COUNTING)
 
 
+@pytest.fixture(scope="module")
+def lasting_session() -> Iterator[Session]:
+    """A session on the counting machine for all tests of a module that change nothing of it."""
+    worker = Worker(debugger(rom(COUNTING)))
+    worker.start()
+    yield Session(worker.debugger, worker, all_commands())
+    worker.close()
+    worker.debugger.machine.close()
+
+
 @pytest.fixture
 def say(session: Session) -> Callable[[str], str]:
     """Runs a command line in the session and returns what it prints."""

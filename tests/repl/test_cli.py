@@ -536,6 +536,7 @@ def test_doctor_finds_a_working_engine():
     assert {"gdb", "nasm", "SeaBIOS", "kvm", "terminal"} <= set(findings)
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("loop", ["fast", "gate"])
 def test_doctor_says_which_checks_are_not_made(loop: str) -> None:
     environment = {"V2E_ENGINE": "gate"} if loop == "gate" else {}

@@ -147,10 +147,10 @@ def test_memory_that_is_not_there_is_named_and_what_is_there_is_shown(session, s
      "set nothing 1", "set al 256", "set eax", "set cr0 0x80000000", "dev nothing", "restore nothing",
      "key nothing", "type \\q", "symbols /nonexistent", "journal x"],
 )  # fmt: skip
-def test_bad_input_is_one_sentence_and_changes_nothing(session, line):
-    before = session.debugger.fingerprint()
-    failure(session, line)
-    assert session.debugger.fingerprint() == before
+def test_bad_input_is_one_sentence_and_changes_nothing(lasting_session, line):
+    before = lasting_session.debugger.fingerprint()
+    failure(lasting_session, line)
+    assert lasting_session.debugger.fingerprint() == before
 
 
 def test_a_part_of_a_register_is_set_alone_and_a_32_bit_one_clears_the_upper_half(session, say):

@@ -21,6 +21,7 @@ def streams(seed: int, count: int) -> list[bytes]:
     return [source.choice(prefixes) + source.randbytes(16) for _ in range(count)]
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize(("wide", "mode"), [(False, capstone.CS_MODE_16), (True, capstone.CS_MODE_32)])
 def test_lengths_are_capstone_s(wide: bool, mode: int) -> None:
     oracle = capstone.Cs(capstone.CS_ARCH_X86, mode)
@@ -35,6 +36,7 @@ def test_lengths_are_capstone_s(wide: bool, mode: int) -> None:
     assert compared > 12000
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize(("wide", "mode"), [(False, capstone.CS_MODE_16), (True, capstone.CS_MODE_32)])
 def test_what_capstone_decodes_is_decoded(wide: bool, mode: int) -> None:
     oracle = capstone.Cs(capstone.CS_ARCH_X86, mode)
@@ -47,6 +49,7 @@ def test_what_capstone_decodes_is_decoded(wide: bool, mode: int) -> None:
     assert {name for name in missed if name[0] not in "vkx"} == set()
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize(("wide", "mode"), [(False, capstone.CS_MODE_16), (True, capstone.CS_MODE_32)])
 def test_memory_operands_are_capstone_s(wide: bool, mode: int) -> None:
     oracle = capstone.Cs(capstone.CS_ARCH_X86, mode)

@@ -286,6 +286,7 @@ def test_the_caller_is_right_at_every_instruction_of_a_function_that_switches_mo
     assert count.right > 30
 
 
+@pytest.mark.slow_variants(keep=8)
 @pytest.mark.parametrize("seed", range(40))
 def test_any_memory_and_any_registers_give_an_end(seed: int) -> None:
     """Bytes at random, half of them opcodes of returns, jumps, pushes and pops; some pages are no memory."""

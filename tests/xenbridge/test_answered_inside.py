@@ -129,7 +129,7 @@ def traced() -> Callable[[str], tuple[tuple[object, ...], int]]:
     return functools.cache(lambda policy: ran(policy, None, traced=True))
 
 
-@pytest.mark.slow_variants
+@pytest.mark.slow
 @pytest.mark.parametrize("slice", [None, 1009])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_answers_ahead_leave_no_trace_in_the_run_and_in_the_ledger(

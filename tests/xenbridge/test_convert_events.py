@@ -81,6 +81,7 @@ def loaded(kind, source, code):
     return machine
 
 
+@pytest.mark.slow_variants(keep=12)
 @pytest.mark.parametrize("kind", ["pc", "isapc"])
 @pytest.mark.parametrize("vector", [0x0B, 0x0C, 0x70, 0x72, 0x73, 0x76])
 @pytest.mark.parametrize(("mode", "level"), [(0, False), (AEOI, False), (0, True), (AEOI, True)])

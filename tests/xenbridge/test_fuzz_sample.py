@@ -27,6 +27,7 @@ def test_a_million_bad_files_are_looked_at_or_refused(part: int) -> None:
     run(part * WHOLE // 10, WHOLE // 10)
 
 
+@pytest.mark.slow
 def test_a_case_is_the_same_each_time_and_cases_differ() -> None:
     first = [case(number) for number in range(50)]
     assert [case(number) for number in range(50)] == first

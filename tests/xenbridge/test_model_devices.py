@@ -4,15 +4,15 @@ the machine's own process, and each access has come as an I/O request in bytes."
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from boots.machines import options_of, walk
+from boots.machines import walk
+from boots.plain import booted, end_of, machine_with
 from boots.table import BOOTS, MILLION
 from emu import layout
 from emu.debugger import Debugger
-from emu.firmware.roms import FirmwareError, find_firmware, tour_rom
+from emu.firmware.roms import tour_rom
 from emu.keeper import Keeper
 from emu.ledger import Costs
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
@@ -20,7 +20,6 @@ from emu.policies import policy_named
 from emu.transitions import NativeConfig
 from machines import TIMER_100US, rom
 from oracles import assemble_image
-from repl.boot_machine import BootMachine
 from xenbridge import ioreq
 from xenbridge.bridge import BridgeError
 from xenbridge.ioreq import IoreqError, State, Type
@@ -231,19 +230,11 @@ def test_too_few_bytes_are_refused(door) -> None:
     [("syslinux", "builtin", "dwell:1000"), ("syslinux", "seabios", "dwell:1000"), ("post", "seabios", "native")],
 )
 def test_a_boot_is_the_same_to_the_byte_with_the_devices_in_the_hypervisor(
-    name: str, firmware: str, policy: str, tmp_path: Path
+    name: str, firmware: str, policy: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     boot = next(row for row in BOOTS if row.name == name)
-    if firmware == "seabios":
-        try:
-            find_firmware("seabios", boot.machine)
-        except FirmwareError as error:
-            pytest.skip(str(error))
-    options, found = options_of(boot, firmware, tmp_path), []
-    model = ("--hypervisor", "model", "--policy", policy)
-    for more in ((), (*model, "--devices-in", "hypervisor")):
-        made = BootMachine([*options, *more], until=boot.event, limit=boot.budget * MILLION)
-        walk(boot, made)
-        found.append((made.debugger.fingerprint(), made.screen, made.serial, made.debugcon))
-        made.close()
-    assert found[1] == found[0]
+    options, expected = booted(boot, firmware, tmp_path_factory)
+    made = machine_with(boot, options, "--hypervisor", "model", "--policy", policy, "--devices-in", "hypervisor")
+    walk(boot, made)
+    assert end_of(made) == expected
+    made.close()

@@ -41,6 +41,7 @@ def closed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S
     return close
 
 
+@pytest.mark.slow_variants(keep=2)
 @pytest.mark.parametrize(
     ("number", "said"),
     [(errno.EACCES, "may not be opened by this user"), (errno.EPERM, "may not be opened by this user"),
@@ -120,6 +121,7 @@ def test_commands_say_what_keeps_it_emulated(closed: Say, capsys: pytest.Capture
     assert "native execution is refused: /dev/kvm may not be opened" in capsys.readouterr().err
 
 
+@pytest.mark.slow_variants
 def test_what_only_kvm_has_is_refused_and_lockstep_says_with_whom(
     closed: Say, capsys: pytest.CaptureFixture[str]
 ) -> None:

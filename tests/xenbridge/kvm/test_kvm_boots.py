@@ -9,11 +9,12 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from boots.machines import options_of, walk
+from boots.machines import walk
+from boots.plain import machine_with, options_for
 from boots.table import BOOTS, MILLION, Boot
-from emu.firmware.roms import FirmwareError, find_firmware
 from emu.x86.cpuid import MODELS
 from repl.boot_machine import BootMachine
+from shared import once
 from xenbridge.kvm.backend import Backend, Kind
 from xenbridge.kvm.probe import host_costs
 
@@ -135,15 +136,12 @@ def _skip_what_it_does_not_carry(backend: Backend, row: Row, policy: str) -> Non
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("row", "policy"), _rows())
-def test_a_boot_comes_as_far_as_without(backend: Backend, row: Row, policy: str, tmp_path: Path) -> None:
+def test_a_boot_comes_as_far_as_without(
+    backend: Backend, row: Row, policy: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     _skip_what_it_does_not_carry(backend, row, policy)
     boot = next(one for one in BOOTS if one.name == row.name)
-    if row.firmware == "seabios":
-        try:
-            find_firmware("seabios", boot.machine)
-        except FirmwareError as error:
-            pytest.skip(str(error))
-    plain = options_of(boot, row.firmware, tmp_path)
+    plain, expected = once(tmp_path_factory, f"shown, {row}", lambda folder: _plain(boot, row, folder))
     options = [*plain, "--hypervisor", "kvm", "--policy", policy]
     if policy == "learn":
         options += ["--costs", PRICES]
@@ -152,7 +150,13 @@ def test_a_boot_comes_as_far_as_without(backend: Backend, row: Row, policy: str,
     transitions = machine.debugger.machine.transitions
     assert transitions is not None and transitions.ledger.hops_in > 0
     machine.close()
-    if shown:
-        emulated = BootMachine(plain, until=boot.event, limit=boot.budget * MILLION)
-        assert shown == _shown(boot, row, emulated)
-        emulated.close()
+    assert shown == expected
+
+
+def _plain(boot: Boot, row: Row, folder: Path) -> tuple[list[str], tuple[object, ...]]:
+    """Options of the row, and what must be the same, of the boot without a hypervisor; one boot for all policies."""
+    options = options_for(boot, row.firmware, folder)
+    emulated = machine_with(boot, options)
+    shown = _shown(boot, row, emulated)
+    emulated.close()
+    return options, shown

@@ -97,6 +97,7 @@ MADE = [
 REAL_MODE = ["int 0x21", "int3", "into"]
 
 
+@pytest.mark.slow_variants(keep=20)
 @pytest.mark.parametrize("bits", [16, 32])
 @pytest.mark.parametrize("source", MADE)
 def test_what_is_made_is_what_the_emulator_executes(source: str, bits: int) -> None:
