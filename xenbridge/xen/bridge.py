@@ -17,7 +17,7 @@ from emu.x86.state import RFLAGS_IF, CpuState
 from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Owned
 from xenbridge.ioreq import Ioreq, Type
 from xenbridge.xen import context
-from xenbridge.xen.channels import Channels, take_any
+from xenbridge.xen.channels import Channels, Patience, take_any
 from xenbridge.xen.context import Record
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
@@ -208,13 +208,13 @@ class XenBridge:
 
     def _until(self, met: Callable[[], bool], channels: Sequence[Channels], what: str) -> None:
         """Wait for events until `met`. A domain that is destroyed raises none, so it is looked at now and then."""
-        end = time.monotonic() + PATIENCE
+        patience = Patience(PATIENCE)
         while not met():
             if not take_any((*channels, *self._others()), _LOOK_FOR_LIFE):
                 states = self._domain.states()
                 if "shutdown" in states:
                     raise BridgeError(f"domain {self._domain.domid} has shut down while its vCPU was borrowed")
-                if time.monotonic() > end:
+                if patience.over:
                     raise BridgeError(f"the borrowed vCPU of domain {self._domain.domid} did not {what}")
 
     def _others(self) -> list[Channels]:
@@ -437,7 +437,7 @@ class XenBridge:
         self._wanted = True
         self._hear()
         self._wanted = False
-        end = time.monotonic() + PATIENCE
+        patience = Patience(PATIENCE)
         while True:
             while self._bells.take():
                 pass
@@ -452,7 +452,7 @@ class XenBridge:
                 # Something woke it before the pause: an interrupt, which is on its way to the bell, or a tick that is
                 # masked, behind which it halts again (pt_timer_fn of Xen 4.17 kicks the vCPU whatever the mask is).
                 self._domain.resume()
-            if time.monotonic() > end:
+            if patience.over:
                 raise BridgeError(f"the borrowed vCPU of domain {self._domain.domid} did not halt")
             time.sleep(_LOOK)
 

@@ -20,7 +20,7 @@ from emu.x86.state import RFLAGS_IF, CpuState
 from emu.x86.vmentry import Broken, Rules
 from xenbridge.ioreq import Ioreq, Type
 from xenbridge.xen import context
-from xenbridge.xen.channels import Channels, serve_until
+from xenbridge.xen.channels import Channels, Patience, serve_until
 from xenbridge.xen.context import ContextError, Record
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.down import state_of
@@ -368,7 +368,7 @@ class NativeRuns:
 
     def _settle(self) -> None:
         """Bring the paused vCPU between two instructions, the access that was answered done."""
-        end = time.monotonic() + _PATIENCE
+        patience = Patience(_PATIENCE)
         while (request := self._request) is not None:
             if self._answer is None:
                 self._answer = serve(self.domain, self._devices, request)
@@ -376,7 +376,7 @@ class NativeRuns:
                 self._finish_port(request)
             else:
                 self._stretch(_SETTLING)  # in its own registers: what comes next may run too
-            if time.monotonic() > end:
+            if self._request is not None and patience.over:
                 raise XenError("the vCPU does not come out of an access")
 
     def _finish_port(self, request: Ioreq) -> None:

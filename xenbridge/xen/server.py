@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from xenbridge import ioreq
 from xenbridge.ioreq import Ioreq, State, Type
-from xenbridge.xen.channels import Channels, take_any
+from xenbridge.xen.channels import Channels, Patience, take_any
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
 from xenbridge.xen.memory import PAGE
@@ -136,13 +136,13 @@ def accessing(domain: Domain) -> bool:
 
 def pause_between_accesses(domain: Domain, patience: float) -> bool:
     """Pause the domain where no access of its waits for a device model; those of ours are served meanwhile. False when
-    one has not answered in `patience` seconds: then it is paused all the same."""
-    end = time.monotonic() + patience
+    one has not answered in a `Patience` of so many seconds: then it is paused all the same."""
+    waited = Patience(patience)
     while True:
         domain.pause()
         if not accessing(domain):
             return True
-        if time.monotonic() > end:
+        if waited.over:
             return False
         domain.resume()
         if domain.serving:
