@@ -375,8 +375,6 @@ def test_a_higher_interrupt_that_comes_while_a_lower_one_waits_is_taken_first(
 ) -> None:
     """The guest cannot take the lower one yet: to it nothing is acknowledged, and only the higher is in service when
     that has been taken, until its end."""
-    if kind == "xen":
-        pytest.skip("Xen's bridge keeps what has been acknowledged first")
     vectors = {irq: MASTER + irq if irq < 8 else SLAVE + irq - 8 for irq in (low, high)}
     port(bridge, 0x21, 0xFF & ~0x04 & ~sum(1 << irq for irq in (low, high) if irq < 8))
     port(bridge, 0xA1, 0xFF & ~sum(1 << irq - 8 for irq in (low, high) if irq >= 8))
@@ -427,8 +425,6 @@ def test_in_special_fully_nested_mode_a_put_back_leaves_the_slaves_other_interru
 
 def test_with_automatic_eoi_a_higher_line_is_taken_before_one_that_waits(bridge: MachineBridge, kind: str) -> None:
     """Nothing is in service, so that the lower ones pass too: they do not come first."""
-    if kind == "xen":
-        pytest.skip("Xen's bridge keeps what has been acknowledged first")
     for address, value in ((0x20, 0x11), (0x21, MASTER), (0x21, 4), (0x21, 3), (0x21, 0xFF & ~0xC2)):
         port(bridge, address, value)
     bridge.listen(True)
@@ -477,8 +473,6 @@ def test_a_lower_interrupt_that_comes_while_a_higher_one_waits_is_taken_behind_i
 
 
 def test_of_the_local_apic_too_the_higher_is_taken_first(bridge: MachineBridge, kind: str) -> None:
-    if kind == "xen":
-        pytest.skip("Xen's bridge keeps what has been acknowledged first")
     lapic(bridge, LVT_TIMER, 0x10000)
     lapic(bridge, 0xFEC00000, 0x10 + 2 * 5)
     lapic(bridge, 0xFEC00010, 0x51)

@@ -11,6 +11,7 @@ from xenbridge.xen.libraries import Libraries
 
 #: Seconds between two looks that count for a patience at most; who waits looks more often.
 _MOST_BETWEEN_LOOKS: Final = 1.0
+_SELF: Final = 0x7FF0  #: DOMID_SELF, public/xen.h
 
 
 class Patience:
@@ -48,6 +49,13 @@ class Channels:
         port = self._events["bind_interdomain"](domid, remote)
         self._handlers[port] = handler
         return port
+
+    def bell(self) -> int:
+        """A port whose `notify`, from any thread, is an event here that is about nothing: who waits at the descriptor
+        looks. Raises XenError."""
+        ours = self._events["bind_unbound_port"](_SELF)
+        self._events["bind_interdomain"](_SELF, ours)
+        return ours
 
     def unbind(self, port: int) -> None:
         self._handlers.pop(port, None)
