@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 PACKAGES := emu stub xenbridge repl bench tools
 
-.PHONY: setup demo test test-fast test-xen lint bench bench-boots bench-policies soak fuzz docs clean
+.PHONY: setup demo test test-again test-fast test-xen lint bench bench-boots bench-policies soak fuzz docs clean
 
 setup:
 	@PYTHON=$(PYTHON) tools/setup
@@ -17,16 +17,22 @@ demo: setup
 
 # v2e's processes are forked from one that has it loaded, but for the tests marked `started`
 test: setup
-	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs --forked
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -rfEs --forked
+
+# what failed last, once more and alone; refused where that would tell nothing, as for tests that run alike each time
+test-again: setup
+	$(PY) -m pytest --lf --lfnf none --second-look -rs
 
 # without what is marked `slow`, and the property tests with a quarter of the examples
 test-fast: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m 'not slow' --hypothesis-profile quick --forked
 
-# in dom0 of a real Xen, which QEMU boots: Debian's packages are fetched once, 125 MB; ONLY=EXPRESSION as pytest's -k
+# in dom0 of a real Xen, which QEMU boots: Debian's packages are fetched once, 125 MB; ONLY=EXPRESSION as pytest's -k;
+# AGAIN=yes: what fails is run once more, in a second dom0
 ONLY ?=
+AGAIN ?=
 test-xen: setup
-	@$(PY) -m tools.dom0 $(if $(ONLY),-k "$(ONLY)")
+	@$(PY) -m tools.dom0 $(if $(ONLY),-k "$(ONLY)") $(if $(AGAIN),--again)
 
 lint: setup
 	$(PY) -m ruff check

@@ -20,6 +20,10 @@ settings.load_profile("v2e")
 
 
 NURSERY = pytest.StashKey[Nursery]()
+#: What is here runs alike each time: a failure there is one, whatever a second run would say.
+ALIKE = ("cpu", "emu", "images", "data")
+#: More failures than so many are no matter of an instant at which the host was busy.
+FEW = 3
 
 
 def pytest_addoption(parser):
@@ -28,6 +32,9 @@ def pytest_addoption(parser):
     )
 
     parser.addoption("--forked", action="store_true", help="fork v2e's processes from one that has it loaded")
+    parser.addoption(
+        "--second-look", action="store_true", help="with --lf: refuse where a second run could tell nothing"
+    )
     parser.addoption("--soak", action="store_true", help="the tests marked `soak` too, which take minutes each")
 
 
@@ -51,6 +58,18 @@ def pytest_collection_modifyitems(config, items):
     if soak:
         config.hook.pytest_deselected(items=soak)
         items[:] = [item for item in items if item not in soak]
+
+
+def pytest_collection_finish(session):
+    """What `.ci/run` looks at once more goes by the host's clock or another program: gdb, QEMU, KVM, a terminal."""
+    if not session.config.getoption("--second-look"):
+        return
+    tests = session.config.rootpath / "tests"
+    alike = [item.nodeid for item in session.items if item.path.relative_to(tests).parts[0] in ALIKE]
+    if alike:
+        raise pytest.UsageError(f"these run alike each time, and failed: {', '.join(alike)}")
+    if not 0 < len(session.items) <= FEW:
+        raise pytest.UsageError(f"{len(session.items)} tests failed last: 1 to {FEW} are looked at once more")
 
 
 @pytest.hookimpl(tryfirst=True)

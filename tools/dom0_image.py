@@ -16,7 +16,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.assets import AssetMissing
@@ -187,8 +187,9 @@ def base(packages: Path, xl: Path) -> bytes:
     return kept.read_bytes()
 
 
-def ours(paths: Iterable[str], arguments: str) -> bytes:
-    """The archive of this checkout's packages and tests; `arguments` are pytest's."""
+def ours(paths: Iterable[str], arguments: str, only: Sequence[str] = ()) -> bytes:
+    """The archive of this checkout's packages and tests; `arguments` are pytest's, `only` these tests are run, if any
+    is named."""
     tree = Tree()
     for path in paths:
         tree.tree(ROOT / path, f"v2e/{path}")
@@ -197,10 +198,11 @@ def ours(paths: Iterable[str], arguments: str) -> bytes:
     for source in sorted((ROOT / TESTS).glob("*.asm")):
         tree.file(f"v2e/{TESTS}/{source.stem}.bin", assembled(source))
     tree.file("v2e/arguments", arguments.encode() + b"\n")
+    tree.file("v2e/only", "\n".join(only).encode())
     tree.file("init", (ROOT / "tools/dom0_init.sh").read_bytes())
     return gzip.compress(tree.archive(), 1)
 
 
-def initramfs(packages: Path, xl: Path, arguments: str = "") -> bytes:
+def initramfs(packages: Path, xl: Path, arguments: str = "", only: Sequence[str] = ()) -> bytes:
     """Both, as the kernel unpacks them."""
-    return base(packages, xl) + ours(OURS, arguments)
+    return base(packages, xl) + ours(OURS, arguments, only)

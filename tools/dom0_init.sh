@@ -14,7 +14,7 @@ done
 mount -t xenfs xenfs /proc/xen
 ip link set lo up
 stty -F /dev/ttyS1 raw -echo 115200
-export V2E_RESULTS=/dev/ttyS1
+export V2E_RESULTS=/dev/ttyS1 V2E_ONLY=/v2e/only
 PYTEST_ADDOPTS=$(cat /v2e/arguments)
 export PYTEST_ADDOPTS
 cd /v2e/tests/xen/dom0 || poweroff -f

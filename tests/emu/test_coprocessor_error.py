@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import pytest
 
+from emu.debugger import Debugger
 from emu.devices.coprocessor import FLOATING, IGNORE, WAIT, CoprocessorError
+from emu.ledger import Costs
+from emu.lockstep import LockstepMachine
 from emu.machine import Machine, MachineConfig, MachineExit, MachineStop, build_machine
+from emu.policies import policy_named
+from emu.seconds import EMULATORS
+from emu.stops import StopKind
+from emu.transitions import NativeConfig
 from emu.unicorn_helper import HELPER
+from emu.x86.vmentry import VTX2006
 from machines import rom
+from xenbridge.model import make_model
 
 needs_helper = pytest.mark.skipif(isinstance(HELPER, str), reason=f"made by the C helper: {HELPER}")
 
@@ -160,6 +169,42 @@ def test_a_state_saved_between_error_and_port_f0_goes_on() -> None:
     assert machine.board.coprocessor.save().requested
     assert (machine.run(100_000), machine.fingerprint()) == (first, end)
     machine.close()
+
+
+@needs_helper
+@pytest.mark.parametrize("second", ["emulator", "hooked"])
+@pytest.mark.parametrize("handler", [CLEARS, "out 0xf0, al"])
+def test_two_emulators_in_lockstep_take_it_at_one_instant(second: str, handler: str) -> None:
+    """The second is told by the first's machine: it asks no device itself."""
+    image = guest("fdivp\nmov bx, 1\nfld1\nfldz\nfdivp\nfwait\nmov bx, 2", handler)
+    config = MachineConfig(memory=2 << 20, firmware=image, machine="isapc")
+    compared = LockstepMachine(config, EMULATORS[second], 40)
+    debugger = Debugger(compared)
+    debugger.set_limit(100_000)
+    debugger.begin_continue()
+    stop = debugger.run()
+    plain, _ = run(image)
+    assert (stop.kind, stop.exit_code) == (StopKind.EXIT, 0), stop.text
+    assert compared.compared == stop.retired == plain.executor.retired
+    assert compared.fingerprint() == plain.fingerprint()
+    plain.close()
+
+
+@needs_helper
+@pytest.mark.parametrize("policy", ["native", "dwell:3"])
+def test_a_cpu_that_hops_to_a_hypervisor_takes_it_as_one_that_stays(policy: str) -> None:
+    """The guest is V86 code to the rules of 2006, which runs natively: FERR# is the emulator's there too."""
+    image = guest("fdivp\nmov bx, 1\nfld1\nfldz\nfdivp\nfwait\nmov bx, 2", CLEARS)
+    plain, _ = run(image)
+    native = NativeConfig(make_model(VTX2006), policy_named(policy, Costs()), Costs())
+    hopping = build_machine(MachineConfig(memory=2 << 20, firmware=image, machine="isapc", native=native))
+    assert hopping.run(100_000).reason is MachineStop.EXIT
+    assert hopping.transitions is not None and hopping.transitions.ledger.native > 20
+    assert word(hopping, COUNT) == word(plain, COUNT) == 2
+    assert hopping.memory.read(0, 0x1000) == plain.memory.read(0, 0x1000)
+    assert hopping.executor.state() == plain.executor.state()
+    hopping.close()
+    plain.close()
 
 
 def test_ignne_needs_ferr() -> None:

@@ -247,6 +247,38 @@ def test_more_classes_than_numbers_begin_anew() -> None:
     assert statistics.flushes >= 2
 
 
+@pytest.mark.slow
+def test_more_checks_than_the_area_holds_begin_anew_and_are_checks_yet() -> None:
+    """A block that changes itself is translated each time, with the records of its 400 checks: more in all than the
+    64 MiB that there are. The last of them is beyond the limit."""
+    source = """
+        mov ecx, 1300
+again:  inc byte [here + 1]
+here:   mov al, 0
+        %rep 400
+        mov bl, [fs:esi]
+        %endrep
+        dec ecx
+        jnz again
+        mov esi, 0x1000
+        mov bl, [fs:esi]
+        hlt"""
+    cpu = bare_cpu(source, 32)
+    state = cpu.engine.state()
+    state.fs = SMALL
+    cpu.engine.load(state)
+    cpu.engine.run(1)
+    statistics = cpu.engine.statistics
+    assert statistics is not None
+    before = statistics.flushes
+    assert cpu.run().reason is ExitReason.SHUTDOWN
+    assert cpu.faults[0].vector == 13
+    assert (cpu.engine.state().regs[0] & 0xFF, cpu.engine.state().regs[1]) == (1300 & 0xFF, 0)
+    assert (after := cpu.engine.statistics) is not None
+    assert after.flushes > before
+    assert after.guarded >= 1300 * 400
+
+
 # -- 64-bit code: lengths only
 
 codes64 = st.builds(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -119,13 +120,54 @@ def test_the_second_archive_has_our_modules_compiled_and_the_arguments() -> None
     assert b"-k some\n" in raw
 
 
+# -- a second time
+
+
+def tried(monkeypatch, outcomes: list[Outcome | None], **options: bool) -> tuple[bool, list[list[str]]]:
+    """Whether it is a success, and which tests each dom0 was given."""
+    given: list[list[str]] = []
+
+    def attempt(folder, qemu, arguments, only):
+        given.append(list(only))
+        return outcomes[len(given) - 1]
+
+    monkeypatch.setattr(dom0, "attempt", attempt)
+    return dom0.attempts(Path(), "qemu", "", **options), given
+
+
+def one_of(*names: str) -> Outcome:
+    """What dom0 says whose tests a, b, c and d are run, and these fail."""
+    said = (result(name, "failed" if name in names else "passed") for name in "abcd")
+    return heard({"collected": 4}, *said, f"status {1 if names else 0}")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "good", "given"),
+    [
+        ([one_of()], True, [[]]),
+        ([one_of("b"), one_of()], True, [[], ["b"]]),
+        ([one_of("b"), one_of("b")], False, [[], ["b"]]),
+        ([one_of("b"), None], False, [[], ["b"]]),
+        ([None, one_of()], True, [[], []]),
+        ([one_of(*"abcd")], False, [[]]),
+    ],
+)
+def test_what_failed_is_given_a_second_dom0_once(monkeypatch, capsys, outcomes, good, given) -> None:
+    assert tried(monkeypatch, outcomes, again=True) == (good, given)
+    assert ("passed the second time only" in capsys.readouterr().out) == (good and len(given) == 2)
+
+
+def test_a_second_dom0_is_not_for_those_who_did_not_ask(monkeypatch) -> None:
+    assert tried(monkeypatch, [one_of("b")], again=False) == (False, [[]])
+
+
 # -- where it cannot be run
 
 
 def said_last(monkeypatch, capsys, error: Exception | None) -> tuple[int, str]:
     """Status and last line of `make test-xen` where QEMU is not there, or what it boots cannot be had."""
 
-    def lay_out(folder, arguments):
+    def lay_out(folder, arguments, only):
         raise error
 
     monkeypatch.setattr("sys.argv", ["dom0"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,13 @@ class Results:
 def pytest_configure(config) -> None:
     if path := os.environ.get("V2E_RESULTS"):
         config.pluginmanager.register(Results(path), "results")
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """V2E_ONLY names a file of those that are wanted; without one, all are."""
+    path = os.environ.get("V2E_ONLY")
+    if path and (wanted := Path(path).read_text().splitlines()):
+        items[:] = [item for item in items if item.nodeid in wanted]
 
 
 @pytest.fixture(autouse=True)
