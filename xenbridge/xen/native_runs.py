@@ -272,6 +272,7 @@ class NativeRuns:
     def _stretch(self, seconds: float) -> bool:
         """Let the vCPU run until it accesses a device, or at most so long; True: somebody waits. It is paused then."""
         domain, end = self.domain, time.monotonic() + seconds
+        request, answer = self._request, self._answer
         if self._answer is not None:
             self._server.answer(self._answer)
             self._answer = None
@@ -286,6 +287,9 @@ class NativeRuns:
         domain.pause()
         while not self._accessing and self._channels.take():  # an access that came while it was being paused
             pass
+        if request is not None and not self._accessing and self._server.untaken:
+            # It was given no processor, and stands in the access yet, whose end is done in the registers it has then.
+            self._request, self._answer = request, answer
         return woken and self._wake.taken()
 
     @property
@@ -308,6 +312,8 @@ class NativeRuns:
 
     def _met(self, elapsed: int) -> VmExit | None:
         """What the paused vCPU stands at is; None: nothing."""
+        if self._answer is not None:  # it stands where it stood
+            return None
         delivered = self._delivered()
         if self._request is not None:
             exit = self._serve(self._request, elapsed)

@@ -81,6 +81,11 @@ class IoreqServer:
         it yet."""
         return _holds(self._page)
 
+    @property
+    def untaken(self) -> bool:
+        """The vCPU has not taken the answer yet, which its registers take part in."""
+        return self.busy and self._page[ioreq.STATE_OFFSET] & 15 == State.ANSWERED
+
     def answer(self, value: int = 0) -> None:
         """The request is done; `value` is what it read. The vCPU goes on."""
         self._page[ioreq.DATA_OFFSET : ioreq.DATA_OFFSET + 8] = value.to_bytes(8, "little")

@@ -133,6 +133,25 @@ def test_round_trips_from_xen_to_the_emulator_and_back_change_nothing_of_the_gue
     assert (ticks, differences(hopped, emulated)) == (expected, {})
 
 
+@pytest.mark.parametrize("policy", ["native", "dwell:2"])
+def test_what_the_vcpu_had_no_time_to_take_is_taken_later(built, policy) -> None:
+    """Twenty reads of the display's memory, FFh each; a busy host lets the vCPU run at every third attempt only."""
+    code = bytes.fromhex("31c0 31d2 b800b8 8ee8 b91400 31db 658a1e0000 01da e2f5 faf4")
+    debugger, _ = booted(built, "", policy, code)
+    vcpu = debugger.machine.transitions.vcpu
+    resume, attempts = vcpu.domain.resume, []
+
+    def seldom() -> None:
+        attempts.append(vcpu._server.busy)
+        if len(attempts) % 3 == 0:
+            resume()
+
+    vcpu.domain.resume = seldom
+    assert run(debugger).kind is StopKind.DEADLOCK
+    assert (debugger.cpu().regs[2], debugger.cpu().regs[1]) == (20 * 0xFF, 0)
+    assert attempts.count(True) >= 40
+
+
 def test_registers_and_memory_are_the_same_on_both_sides(built) -> None:
     """Loop: inc dword [600h], 1000 times; cli; hlt. Natively, then looked at by the emulator's debugger."""
     code = bytes.fromhex("31c0 8ed8 b9e803 66ff060006 e2f9 bb3412 faf4")
