@@ -31,6 +31,8 @@ TPR, EOI, SVR, ICR, LVT_TIMER, INITIAL, CURRENT, DIVIDE, ISR, IRR, LINT0 = (
 #: Wakes of all threads in a second that are let pass: half of what a poll of 50 ms would make.
 MOST_SWITCHES = 10
 MASTER, SLAVE = 0x08, 0x70  #: vectors of `initialise`
+#: Seconds for what has to come, on any host: what does not come in them is a defect, and nothing slow.
+PATIENCE = 60.0
 
 
 @contextmanager
@@ -87,7 +89,7 @@ def start_pit(bridge: MachineBridge, count: int, mode: int = 2) -> None:
         port(bridge, address, value)
 
 
-def taken(bridge: MachineBridge, seconds: float = 5.0) -> int | None:
+def taken(bridge: MachineBridge, seconds: float = PATIENCE) -> int | None:
     """The next vector; it is waited for at the descriptor alone."""
     end = time.monotonic() + seconds
     bridge.listen(True)
@@ -97,7 +99,7 @@ def taken(bridge: MachineBridge, seconds: float = 5.0) -> int | None:
     return vector
 
 
-def until(met: Callable[[], bool], seconds: float = 5.0) -> bool:
+def until(met: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     end = time.monotonic() + seconds
     while not (held := met()) and time.monotonic() < end:
         time.sleep(0.0005)

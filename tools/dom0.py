@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import gzip
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -26,14 +27,21 @@ from bench import assets
 from tools import dom0_gdb
 from tools.dom0_image import initramfs
 
-#: Seconds from power-on to power-off on a busy host; more is a hang.
-PATIENCE = 900
+#: Seconds of the host's CPU that QEMU takes from power-on to power-off, some times over: more is a hang. Seconds by a
+#: clock are no measure, as nobody knows what else the host does meanwhile.
+PATIENCE = 2400
+#: Seconds by the clock without a bit of CPU time, and between two looks at that.
+STILL, LOOK = 900, 2
+#: An instruction takes 2 ** SHIFT ns of the machine's time, and a machine that only waits has its next timer's instant
+#: at once. So its time is one of its work alone: a host that is slow, busy or asleep makes it no different, and no wait
+#: in dom0, of our tests or of Xen's tools, meets an end of its patience for that.
+SHIFT = 3
 #: MiB of the whole machine and of dom0; what is left is Xen's and the domains'.
 MEMORY, DOM0_MEMORY = 1024, 640
 #: QEMU emulates SVM with nested paging, which is what Xen needs for HVM domains. Xen 4.17 does not start with SMAP
 #: as QEMU emulates it.
 CPU = "max,-smap"
-#: More failures than so many are no matter of an instant at which the host was busy.
+#: More failures than so many are not looked at once more: they are no matter of one instant.
 FEW = 3
 #: Lines of the console that are shown when the tests did not come to their end.
 TAIL = 40
@@ -79,9 +87,9 @@ class Outcome:
         parts = [f"{count} {name}" for name, count in self.counts.items() if count or name == "passed"]
         return f"{', '.join(parts)} in dom0, {seconds:.0f} s from power-on to power-off"
 
-    def broken_off(self, status: int, seconds: float) -> str:
-        """Why there is no result, where QEMU ended with `status` before dom0 had said one."""
-        why = f"{PATIENCE} s were over" if seconds >= PATIENCE else f"QEMU ended with status {status}"
+    def broken_off(self, status: int, ended: str) -> str:
+        """Why there is no result, where QEMU ended with `status` before dom0 had said one, or was `ended` for that."""
+        why = ended or f"QEMU ended with status {status}"
         heard = f"{sum(self.counts.values())} of {self.collected} tests had been heard of"
         return f"dom0 did not come to the end of its tests: {why}; {heard}, the last of them {self.last or 'none'}"
 
@@ -96,6 +104,7 @@ def qemu_command(qemu: str, append: str = "") -> list[str]:
     return [
         qemu, "-accel", "tcg", "-machine", "q35", "-cpu", CPU, "-smp", "1", "-m", str(MEMORY), "-display", "none",
         "-no-reboot", "-net", "none", "-monitor", "none", "-serial", "file:console", "-serial", "stdio",
+        "-icount", f"shift={SHIFT},sleep=off", "-rtc", "base=2026-01-01,clock=vm",
         *dom0_gdb.serial_lines(),
         "-kernel", "xen",
         "-append", f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MEMORY}M,max:{DOM0_MEMORY}M {append}".strip(),
@@ -114,39 +123,77 @@ def lay_out(folder: Path, arguments: str, only: Sequence[str] = ()) -> None:
     (folder / "initrd").write_bytes(initramfs(packages, xl, arguments, only))
 
 
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that a process has had, its own and the kernel's for it (proc(5)). Raises OSError without one."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Watchdog:
+    """Ends a process that hangs: one that takes more than PATIENCE, or for STILL nothing at all. A context manager."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.ended = ""  #: why it was ended
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="v2e-dom0-watchdog", daemon=True)
+
+    def _watch(self) -> None:
+        had, since = -1.0, time.monotonic()
+        while not self.ended and not self._over.wait(LOOK):
+            try:
+                has = cpu_seconds(self._process.pid)
+            except OSError:
+                return  # it has ended
+            if has != had:
+                had, since = has, time.monotonic()
+            if has > PATIENCE:
+                self.ended = f"it had taken {PATIENCE} s of CPU time"
+            elif time.monotonic() - since > STILL:
+                self.ended = f"it had taken no CPU time for {STILL} s"
+        if self.ended:
+            self._process.kill()
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
 def lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    """The lines of the second serial line, until QEMU ends or PATIENCE does."""
+    """The lines of the second serial line, until QEMU ends."""
     assert process.stdout is not None
-    watchdog = threading.Timer(PATIENCE, process.kill)
-    watchdog.start()
     try:
         for line in process.stdout:
             if line.strip():
                 yield line.strip()
     finally:
-        watchdog.cancel()
         process.kill()
         process.wait()
 
 
 def run(folder: Path, qemu: str) -> Outcome:
     """Boot what `folder` holds and hear its tests out. Raises Dom0Error."""
-    outcome, begun = Outcome(), time.monotonic()
+    outcome = Outcome()
     process = subprocess.Popen(
         qemu_command(qemu), cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
     )
     assert process.stdin is not None
-    for line in lines(process):
-        if (commands := dom0_gdb.wanted(line)) is not None:
-            with contextlib.suppress(BrokenPipeError):  # QEMU has ended meanwhile, which is said below
-                process.stdin.write(dom0_gdb.answer(folder, commands))
-                process.stdin.flush()
-        elif text := outcome.take(line):
-            print(text, flush=True)
+    with Watchdog(process) as watchdog:
+        for line in lines(process):
+            if (commands := dom0_gdb.wanted(line)) is not None:
+                with contextlib.suppress(BrokenPipeError):  # QEMU has ended meanwhile, which is said below
+                    process.stdin.write(dom0_gdb.answer(folder, commands))
+                    process.stdin.flush()
+            elif text := outcome.take(line):
+                print(text, flush=True)
     if outcome.status is None:
         console = (folder / "console").read_text(errors="replace").splitlines()
         print("\n".join(console[-TAIL:]))
-        raise Dom0Error(outcome.broken_off(process.returncode, time.monotonic() - begun))
+        raise Dom0Error(outcome.broken_off(process.returncode, watchdog.ended))
     return outcome
 
 

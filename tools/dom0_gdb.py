@@ -13,8 +13,9 @@ from pathlib import Path
 
 #: QEMU's end of COM4, in the folder that it runs in.
 SOCKET = "com4"
-#: Seconds that gdb waits for an answer, and that it may take in all: dom0 is emulated, and starts the stub meanwhile.
-ANSWER, PATIENCE = 120, 240
+#: Seconds that gdb waits for an answer: more than any host takes. A dom0 that hangs is ended by who watches QEMU, and
+#: with it the line to gdb.
+ANSWER = 86400
 
 
 def serial_lines() -> list[str]:
@@ -34,14 +35,8 @@ def answer(folder: Path, commands: list[str]) -> str:
     gdb, text = shutil.which("gdb"), None
     if gdb is not None:
         words = [f"set remotetimeout {ANSWER}", f"target remote {SOCKET}", *commands]
-        try:
-            done = subprocess.run(
-                [gdb, "-nx", "-batch", *(word for command in words for word in ("-ex", command))], cwd=folder,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                timeout=PATIENCE, check=False,
-            )  # fmt: skip
-            text = done.stdout
-        except subprocess.TimeoutExpired as expired:
-            said = expired.stdout.decode(errors="replace") if isinstance(expired.stdout, bytes) else ""
-            text = f"{said}\ngdb was ended after {PATIENCE} s"
+        text = subprocess.run(
+            [gdb, "-nx", "-batch", *(word for command in words for word in ("-ex", command))], cwd=folder,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        ).stdout  # fmt: skip
     return json.dumps({"gdb": text}) + "\n"

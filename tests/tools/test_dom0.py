@@ -2,6 +2,10 @@
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,12 +47,51 @@ def test_anything_less_is_not(said) -> None:
     assert not heard(*said).good
 
 
-@pytest.mark.parametrize(("seconds", "why"), [(30.0, "QEMU ended with status -9"), (dom0.PATIENCE, "900 s were over")])
-def test_an_end_without_a_result_says_how_far_it_came(seconds: float, why: str) -> None:
+@pytest.mark.parametrize(
+    ("ended", "why"),
+    [("", "QEMU ended with status -9"), ("it had taken 9 s of CPU time", "it had taken 9 s of CPU time")],
+)
+def test_an_end_without_a_result_says_how_far_it_came(ended: str, why: str) -> None:
     outcome = heard({"collected": 3}, result("a"), result("b"))
-    assert outcome.broken_off(-9, seconds) == (
+    assert outcome.broken_off(-9, ended) == (
         f"dom0 did not come to the end of its tests: {why}; 2 of 3 tests had been heard of, the last of them b"
     )
+
+
+SLEEPS, WORKS = "import time; time.sleep(60)", "while True: pass"
+
+
+@pytest.mark.parametrize(
+    ("does", "patience", "still", "why"),
+    [
+        (WORKS, 0.2, 60, "it had taken 0.2 s of CPU time"),
+        (SLEEPS, 60, 0.4, "it had taken no CPU time for 0.4 s"),
+        ("pass", 60, 60, ""),
+    ],
+)
+def test_a_process_that_hangs_is_ended_for_what_it_takes_of_the_host(
+    monkeypatch, does: str, patience: float, still: float, why: str
+) -> None:
+    """Not for the time that has passed, of which others may have taken any part."""
+    for name, value in (("PATIENCE", patience), ("STILL", still), ("LOOK", 0.05)):
+        monkeypatch.setattr(dom0, name, value)
+    process = subprocess.Popen([sys.executable, "-c", does], text=True)
+    with dom0.Watchdog(process) as watchdog:
+        status = process.wait()
+    assert (watchdog.ended, status) == (why, -9 if why else 0)
+
+
+def test_a_process_that_gets_little_of_the_host_is_let_go_on(monkeypatch) -> None:
+    """It is stopped for longer than its patience, in which it takes nothing."""
+    monkeypatch.setattr(dom0, "PATIENCE", 0.5)
+    monkeypatch.setattr(dom0, "LOOK", 0.05)
+    process = subprocess.Popen([sys.executable, "-c", SLEEPS], text=True)
+    with dom0.Watchdog(process) as watchdog:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.0)
+        assert (watchdog.ended, process.poll()) == ("", None)
+        process.kill()
+        process.wait()
 
 
 def test_a_table_is_shown_and_is_no_result() -> None:

@@ -24,6 +24,7 @@ from bridges import (
     LVT_TIMER,
     MASTER,
     MOST_SWITCHES,
+    PATIENCE,
     SLAVE,
     TPR,
     initialise,
@@ -188,7 +189,7 @@ def test_lines_of_other_devices_reach_both_chips_by_priority(bridge: MachineBrid
     for line in (7, 14, 3, 1):
         bridge.set_line(line, True)
     vectors = []
-    while (vector := taken(bridge, 0.3)) is not None and len(vectors) < 6:
+    while len(vectors) < 6 and (vector := taken(bridge, PATIENCE if len(vectors) < 4 else 0.3)) is not None:
         vectors.append(vector)
         if vector >= SLAVE:
             port(bridge, 0xA0, 0x20)
@@ -239,13 +240,20 @@ def test_the_higher_priority_is_delivered_first(bridge: MachineBridge) -> None:
 
 
 def test_the_timer_counts_down_and_interrupts_once(bridge: MachineBridge) -> None:
+    initial = 30_000_000  # ns, as all count: 30 ms
+
+    def counts() -> bool:
+        lapic(bridge, INITIAL, initial)
+        return 0 < lapic(bridge, CURRENT) < initial
+
     lapic(bridge, DIVIDE, 0xB)
+    lapic(bridge, LVT_TIMER, 0x1_0041)
+    assert until(counts)  # at its end already, where the host was busy with others between the two
     lapic(bridge, LVT_TIMER, 0x41)
-    lapic(bridge, INITIAL, 30_000_000)  # ns, as both count: 30 ms
-    assert 0 < lapic(bridge, CURRENT) < 30_000_000
     begun = time.monotonic()
+    lapic(bridge, INITIAL, initial)
     assert taken(bridge) == 0x41
-    assert 0.01 < time.monotonic() - begun < 2
+    assert time.monotonic() - begun > 0.027
     assert lapic(bridge, CURRENT) == 0
     lapic(bridge, EOI, 0)
     assert taken(bridge, 0.1) is None
@@ -319,7 +327,7 @@ def test_a_level_that_is_put_back_is_requested_while_its_line_is_high(
     bridge.put_back()
     assert in_service(bridge) == 0
     vector = MASTER + irq if irq < 8 else SLAVE + irq - 8
-    assert taken(bridge, 5 if held else 0.3) == (vector if held else None)
+    assert taken(bridge, PATIENCE if held else 0.3) == (vector if held else None)
     bridge.set_line(irq, False)
 
 
@@ -367,8 +375,6 @@ def test_a_higher_interrupt_that_comes_while_a_lower_one_waits_is_taken_first(
 ) -> None:
     """The guest cannot take the lower one yet: to it nothing is acknowledged, and only the higher is in service when
     that has been taken, until its end."""
-    if kind == "xen":
-        pytest.skip("Xen's bridge keeps what has been acknowledged first")
     vectors = {irq: MASTER + irq if irq < 8 else SLAVE + irq - 8 for irq in (low, high)}
     port(bridge, 0x21, 0xFF & ~0x04 & ~sum(1 << irq for irq in (low, high) if irq < 8))
     port(bridge, 0xA1, 0xFF & ~sum(1 << irq - 8 for irq in (low, high) if irq >= 8))
@@ -376,7 +382,7 @@ def test_a_higher_interrupt_that_comes_while_a_lower_one_waits_is_taken_first(
     bridge.set_line(low, True)
     assert until(lambda: bridge.look() == vectors[low])
     bridge.set_line(high, True)
-    told, _, _ = select.select([bridge.descriptor], [], [], 5)
+    told, _, _ = select.select([bridge.descriptor], [], [], PATIENCE)
     assert told == [bridge.descriptor]
     assert until(lambda: bridge.look() == vectors[high])
     assert bridge.take() == vectors[high]
@@ -419,8 +425,6 @@ def test_in_special_fully_nested_mode_a_put_back_leaves_the_slaves_other_interru
 
 def test_with_automatic_eoi_a_higher_line_is_taken_before_one_that_waits(bridge: MachineBridge, kind: str) -> None:
     """Nothing is in service, so that the lower ones pass too: they do not come first."""
-    if kind == "xen":
-        pytest.skip("Xen's bridge keeps what has been acknowledged first")
     for address, value in ((0x20, 0x11), (0x21, MASTER), (0x21, 4), (0x21, 3), (0x21, 0xFF & ~0xC2)):
         port(bridge, address, value)
     bridge.listen(True)
@@ -431,7 +435,8 @@ def test_with_automatic_eoi_a_higher_line_is_taken_before_one_that_waits(bridge:
     bridge.set_line(1, True)
     assert until(lambda: bridge.look() == MASTER + 1)
     bridge.listen(False)
-    assert [taken(bridge, 0.5) for _ in range(4)] == [MASTER + 1, MASTER + 6, MASTER + 7, None]
+    assert [taken(bridge) for _ in range(3)] == [MASTER + 1, MASTER + 6, MASTER + 7]
+    assert taken(bridge, 0.1) is None
 
 
 def test_nothing_is_acknowledged_between_a_put_back_and_the_access_that_it_is_for(bridge: MachineBridge) -> None:
@@ -468,8 +473,6 @@ def test_a_lower_interrupt_that_comes_while_a_higher_one_waits_is_taken_behind_i
 
 
 def test_of_the_local_apic_too_the_higher_is_taken_first(bridge: MachineBridge, kind: str) -> None:
-    if kind == "xen":
-        pytest.skip("Xen's bridge keeps what has been acknowledged first")
     lapic(bridge, LVT_TIMER, 0x10000)
     lapic(bridge, 0xFEC00000, 0x10 + 2 * 5)
     lapic(bridge, 0xFEC00010, 0x51)
@@ -530,7 +533,7 @@ def test_each_interrupt_is_one_signal(bridge: MachineBridge) -> None:
         bridge.listen(True)
         for vector in range(0x40, 0x54):
             lapic(bridge, ICR, SELF | vector)
-            end = time.monotonic() + 5
+            end = time.monotonic() + PATIENCE
             while not told and time.monotonic() < end:
                 signal.sigtimedwait([], 0.02)
             told.clear()

@@ -29,9 +29,10 @@ from xenbridge.kvm.cpuid import cpuid_entries
 from xenbridge.kvm.devices import ioapic_state, lapic_state, pic_state, pit_state
 from xenbridge.kvm.kick import SIGNAL
 from xenbridge.kvm.requests import MASKS, make_requests
-from xenbridge.kvm.unacknowledge import Service, drop_spurious, put_back, service_of, slave_asks
+from xenbridge.kvm.unacknowledge import drop_spurious, put_back, service_of, slave_asks
 from xenbridge.kvm.vcpu import AT_INJECTED, INTERRUPTED, Vcpu
 from xenbridge.kvm.vm import Slot, Vm, slots_of
+from xenbridge.service import Service
 
 OWNED: Final = (
     *TIMER_AND_LAPIC,

@@ -7,25 +7,17 @@ no other side effects (Linux, arch/x86/kvm/irq.c: kvm_vm_ioctl_set_irqchip; lapi
 
 from __future__ import annotations
 
-import enum
 from typing import Final
 
 from xenbridge.kvm import abi
 from xenbridge.kvm.abi import ioctl
 from xenbridge.kvm.vm import Vm
+from xenbridge.service import Service
 
 CASCADE: Final = 1 << 2
 _BASE, _LEVEL = 0xF8, 7
 #: Offsets of ISR and IRR in the local APIC's page: 32 vectors each 16 bytes (SDM vol. 3A, table 11-1).
 ISR, IRR = 0x100, 0x200
-
-
-class Service(enum.Enum):
-    """Who has a vector in service, and holds back what is below it."""
-
-    NONE = "none"
-    PIC = "pic"
-    LAPIC = "lapic"
 
 
 def service_of(vm: Vm, vcpu: int, vector: int) -> Service:

@@ -16,15 +16,16 @@ from typing import Final
 from emu.x86.state import RFLAGS_IF, CpuState
 from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Owned
 from xenbridge.ioreq import Ioreq, Type
+from xenbridge.service import Service
 from xenbridge.xen import context
-from xenbridge.xen.channels import Channels, take_any
+from xenbridge.xen.channels import Channels, Patience, take_any
 from xenbridge.xen.context import Record
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
 from xenbridge.xen.memory import WRITE, Pages
 from xenbridge.xen.parking import BASE, BELL, BOX, DOOR, FRAMES, code, parked_state
 from xenbridge.xen.server import IoreqServer, pause_between_accesses
-from xenbridge.xen.unacknowledge import put_back
+from xenbridge.xen.unacknowledge import gives_way, put_back, service_of
 
 _ADDRESS, _VALUE, _VECTOR, _WOKEN, _ANSWER = (BOX + 4 * index for index in range(5))
 _NOTHING, _LISTEN, _LEAVE, _CPUID, _COPY = 0, 13, 14, 15, 16
@@ -74,10 +75,14 @@ class XenBridge:
         self._door: IoreqServer | None = None
         self._bell: IoreqServer | None = None
         self._pages: Pages | None = None
+        self._ring = 0  # the port by which whoever waits for interrupts is told to look
         self._at = _At.GUEST
         self._at_door = self._at_bell = False
         self._wanted = False  # somebody wants to hear of interrupts
         self._vector: int | None = None
+        self._came: int | None = None  # what has been acknowledged beside it, or before anything was in hand
+        self._service: Service | None = None  # where the vector in hand is; None: nobody has asked
+        self._rose = False  # somebody may ask beside the vector in hand
         self._record = b""
         self._halted = self._shadow = False
         self._closed = False
@@ -136,6 +141,7 @@ class XenBridge:
         self._door.claim(Type.PIO, DOOR, DOOR)
         self._bell = IoreqServer(domain, self._bells, self._rung)
         self._bell.claim(Type.PIO, BELL, BELL)
+        self._ring = self._bells.bell()
         while self._bells.take():  # a channel has an event when it is bound, which is about nothing
             pass
 
@@ -194,7 +200,8 @@ class XenBridge:
         self._set_up()
         event = int(struct.unpack_from("<I", record, context.PENDING_OFFSET)[0])
         self._record, self._halted, self._shadow = context.without_event(record), halted, False
-        self._at_door = self._at_bell = self._wanted = False
+        self._at_door = self._at_bell = self._wanted = self._rose = False
+        self._came, self._service = None, None
         # Xen was about to deliver it: it is acknowledged, and nothing of it has happened to the guest.
         self._vector = event & 0xFF if event & context.PENDING_KIND == context.PENDING_VALID else None
         self._put(_WOKEN, 0)
@@ -208,13 +215,13 @@ class XenBridge:
 
     def _until(self, met: Callable[[], bool], channels: Sequence[Channels], what: str) -> None:
         """Wait for events until `met`. A domain that is destroyed raises none, so it is looked at now and then."""
-        end = time.monotonic() + PATIENCE
+        patience = Patience(PATIENCE)
         while not met():
             if not take_any((*channels, *self._others()), _LOOK_FOR_LIFE):
                 states = self._domain.states()
                 if "shutdown" in states:
                     raise BridgeError(f"domain {self._domain.domid} has shut down while its vCPU was borrowed")
-                if time.monotonic() > end:
+                if patience.over:
                     raise BridgeError(f"the borrowed vCPU of domain {self._domain.domid} did not {what}")
 
     def _others(self) -> list[Channels]:
@@ -316,18 +323,62 @@ class XenBridge:
             raise BridgeError(str(error)) from None
 
     def _hear(self) -> None:
-        """Let the vCPU wait for an interrupt, if one is wanted and none is waiting."""
-        if self._wanted and self._vector is None and self._at is _At.DOOR:
+        """Let the vCPU wait for an interrupt, if one is wanted; beside one that waits to be taken, for a higher one."""
+        if self._wanted and self._at is _At.DOOR and (self._vector is None or self._holds_lower_ones()):
             self._put(_WOKEN, 0)
             self._do(_LISTEN)
             self._at = _At.LISTENING
 
+    def _holds_lower_ones(self) -> bool:
+        """Xen gives nothing below the vector in hand, which is in service."""
+        assert self._vector is not None
+        if self._service is None:
+            self._service = service_of(self._domain.records(), self._vector)
+        return self._service is not Service.NONE
+
     def _answer_bell(self) -> None:
         """The vCPU is at the bell: learn the vector, and send it to the door."""
         assert self._bell is not None
-        self._vector, self._at_bell = self._word(_VECTOR), False
+        self._came, self._at_bell = self._word(_VECTOR), False
         self._bell.answer()
         self._until_door()
+
+    def _decide(self) -> None:
+        """Of what has come and what was in hand, which is lower, one is to be in hand. The vCPU is at the door, and no
+        NMI is on its way to it, which would end an access that it makes.
+
+        Xen is to say it, which gives what the 8259 has before all of the local APIC (hvm_vcpu_has_pending_irq,
+        xen/arch/x86/hvm/irq.c of 4.17): so both are requested again, last come first, as an EOI ends the highest."""
+        came, self._came = self._came, None
+        if came is None:
+            return
+        kept = self._vector
+        if kept is None:
+            self._vector, self._service = came, None
+            self._rose = True  # as one may have done before it was in hand
+            return
+        of_lapic = service_of(self._domain.records(), came) is Service.LAPIC
+        self._unacknowledge(came)
+        if of_lapic and self._service is Service.PIC:
+            self._service = Service.NONE  # or it would come again at once
+            return
+        self._unacknowledge(kept)
+        self._vector = None
+
+    def _decide_again(self) -> None:
+        """Somebody asks beside the vector in hand. Where that is not in service, or holds back the slave's further
+        requests by the cascade, the vCPU hears of nothing: it is requested again if another is to be the first."""
+        rose, self._rose = self._rose, False
+        if not rose or self._vector is None:
+            return
+        records = self._domain.records()
+        if self._service is None:
+            self._service = service_of(records, self._vector)
+        if gives_way(records, self._vector):
+            self.put_back()
+
+    def _unacknowledge(self, vector: int) -> None:
+        put_back(self._domain, lambda one: self._access(one, _SIZES[one.size]), self._load, vector)
 
     def _call_back(self) -> None:
         """Have the vCPU at the door. An interrupt may come first, and is kept."""
@@ -336,6 +387,7 @@ class XenBridge:
                 pass
             if self._at_bell:
                 self._answer_bell()
+                self._decide()
                 return
             self._domain.send_nmi()
             self._until_woken()
@@ -350,18 +402,27 @@ class XenBridge:
             if self._at_bell:
                 self._answer_bell()
         self._at = _At.DOOR
+        self._decide()
 
     def arrived(self) -> bool:
         """An interrupt has come since `listen`, and `take` or `give_back` will have it. A descriptor that can be read
         may be about nothing."""
-        while self._at is _At.LISTENING and not self._at_bell and self._bells.take():
+        while self.borrowed and not self._at_bell and self._bells.take():
             pass
         return self._at_bell or self._vector is not None
+
+    def rose(self) -> None:
+        """Somebody asks for an interrupt by a line, of which a vCPU that has one in hand may not hear: whoever waits at
+        the descriptor looks. From any thread. Raises XenError."""
+        if self._vector is not None and not self._rose and self._ring:
+            self._rose = True
+            self._bells.notify(self._ring)
 
     def take(self) -> int | None:
         """See Bridge."""
         try:
-            vector, self._vector = self._vector_that_came(), None
+            vector = self._vector_that_came() if self._vector is None else self._vector
+            self._vector = None
             self._hear()
         except XenError as error:
             raise BridgeError(str(error)) from None
@@ -371,6 +432,7 @@ class XenBridge:
         """Without waiting: a vCPU that listens goes on listening."""
         if self.arrived() and self._at_bell:
             self._answer_bell()
+            self._decide()
         return self._vector
 
     def put_back(self) -> None:
@@ -381,7 +443,7 @@ class XenBridge:
             self._call_back()
             vector, self._vector = self._vector, None
             if vector is not None:
-                put_back(self._domain, lambda one: self._access(one, _SIZES[one.size]), self._load, vector)
+                self._unacknowledge(vector)
         except XenError as error:
             raise BridgeError(str(error)) from None
 
@@ -437,12 +499,13 @@ class XenBridge:
         self._wanted = True
         self._hear()
         self._wanted = False
-        end = time.monotonic() + PATIENCE
+        patience = Patience(PATIENCE)
         while True:
             while self._bells.take():
                 pass
             if self._at_bell:
                 self._answer_bell()
+                self._decide()
                 self._leave()
                 return False
             if "blocked" in self._domain.states():
@@ -452,7 +515,7 @@ class XenBridge:
                 # Something woke it before the pause: an interrupt, which is on its way to the bell, or a tick that is
                 # masked, behind which it halts again (pt_timer_fn of Xen 4.17 kicks the vCPU whatever the mask is).
                 self._domain.resume()
-            if time.monotonic() > end:
+            if patience.over:
                 raise BridgeError(f"the borrowed vCPU of domain {self._domain.domid} did not halt")
             time.sleep(_LOOK)
 

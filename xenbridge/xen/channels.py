@@ -5,8 +5,31 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from xenbridge.xen.libraries import Libraries
+
+#: Seconds between two looks that count for a patience at most; who waits looks more often.
+_MOST_BETWEEN_LOOKS: Final = 1.0
+_SELF: Final = 0x7FF0  #: DOMID_SELF, public/xen.h
+
+
+class Patience:
+    """How long something is waited for that has to come: seconds in which it was looked for.
+
+    A process, or a whole machine, that was stopped or given no processor has not waited meanwhile: of the time between
+    two looks no more counts than there is where it runs."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left, self._seen = seconds, time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Nothing of it is left at this look."""
+        now = time.monotonic()
+        self.left -= min(now - self._seen, _MOST_BETWEEN_LOOKS)
+        self._seen = now
+        return self.left <= 0
 
 
 class Channels:
@@ -27,6 +50,13 @@ class Channels:
         self._handlers[port] = handler
         return port
 
+    def bell(self) -> int:
+        """A port whose `notify`, from any thread, is an event here that is about nothing: who waits at the descriptor
+        looks. Raises XenError."""
+        ours = self._events["bind_unbound_port"](_SELF)
+        self._events["bind_interdomain"](_SELF, ours)
+        return ours
+
     def unbind(self, port: int) -> None:
         self._handlers.pop(port, None)
         self._events["unbind"](port)
@@ -46,13 +76,12 @@ class Channels:
         return True
 
     def wait(self, met: Callable[[], bool], seconds: float) -> bool:
-        """Handle events until `met`; False when that took longer than `seconds`."""
-        end = time.monotonic() + seconds
+        """Handle events until `met`; False when that took longer than a `Patience` of so many seconds."""
+        patience = Patience(seconds)
         while not met():
-            left = end - time.monotonic()
-            if left <= 0:
+            if patience.over:
                 return False
-            self.take(left)
+            self.take(min(patience.left, _MOST_BETWEEN_LOOKS))
         return True
 
     def close(self) -> None:

@@ -170,6 +170,8 @@ class InsideVcpu(XenVcpu):
         self._moved()
 
     def _met(self, elapsed: int) -> VmExit | None:
+        if self._answer is not None:  # it stands where it stood
+            return None
         if self._request is not None:
             return self._serve(self._request, elapsed)
         states = self.domain.states()

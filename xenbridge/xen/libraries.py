@@ -98,6 +98,7 @@ _DEVICE_MODEL: Final[dict[str, tuple[Any, ...]]] = {
 }
 _EVENTS: Final[dict[str, tuple[Any, ...]]] = {
     "fd": (), "bind_interdomain": (U32, U32), "pending": (), "unmask": (U32,), "notify": (U32,), "unbind": (U32,),
+    "bind_unbound_port": (U32,),
 }  # fmt: skip
 
 

@@ -57,15 +57,20 @@ class XenMachineBridge(XenBridge):
             else:
                 device, pin = divmod(irq - ISA_LINES, 4)
                 call["set_pci_intx_level"](domain.domid, 0, 0, device, pin, level)
+            if level:
+                self.rose()
         except XenError as error:
             raise BridgeError(str(error)) from None
 
     def look(self) -> int | None:
         """See MachineBridge."""
         try:
-            return self._vector_that_came()
+            self._vector_that_came()
+            self._decide_again()
+            self._hear()
         except XenError as error:
             raise BridgeError(str(error)) from None
+        return self._vector
 
     def records(self) -> tuple[hvm.Record, ...]:
         """The domain's context. Raises BridgeError."""

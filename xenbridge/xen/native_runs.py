@@ -20,7 +20,7 @@ from emu.x86.state import RFLAGS_IF, CpuState
 from emu.x86.vmentry import Broken, Rules
 from xenbridge.ioreq import Ioreq, Type
 from xenbridge.xen import context
-from xenbridge.xen.channels import Channels, serve_until
+from xenbridge.xen.channels import Channels, Patience, serve_until
 from xenbridge.xen.context import ContextError, Record
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.down import state_of
@@ -272,6 +272,7 @@ class NativeRuns:
     def _stretch(self, seconds: float) -> bool:
         """Let the vCPU run until it accesses a device, or at most so long; True: somebody waits. It is paused then."""
         domain, end = self.domain, time.monotonic() + seconds
+        request, answer = self._request, self._answer
         if self._answer is not None:
             self._server.answer(self._answer)
             self._answer = None
@@ -286,6 +287,9 @@ class NativeRuns:
         domain.pause()
         while not self._accessing and self._channels.take():  # an access that came while it was being paused
             pass
+        if request is not None and not self._accessing and self._server.untaken:
+            # It was given no processor, and stands in the access yet, whose end is done in the registers it has then.
+            self._request, self._answer = request, answer
         return woken and self._wake.taken()
 
     @property
@@ -308,6 +312,8 @@ class NativeRuns:
 
     def _met(self, elapsed: int) -> VmExit | None:
         """What the paused vCPU stands at is; None: nothing."""
+        if self._answer is not None:  # it stands where it stood
+            return None
         delivered = self._delivered()
         if self._request is not None:
             exit = self._serve(self._request, elapsed)
@@ -368,7 +374,7 @@ class NativeRuns:
 
     def _settle(self) -> None:
         """Bring the paused vCPU between two instructions, the access that was answered done."""
-        end = time.monotonic() + _PATIENCE
+        patience = Patience(_PATIENCE)
         while (request := self._request) is not None:
             if self._answer is None:
                 self._answer = serve(self.domain, self._devices, request)
@@ -376,7 +382,7 @@ class NativeRuns:
                 self._finish_port(request)
             else:
                 self._stretch(_SETTLING)  # in its own registers: what comes next may run too
-            if time.monotonic() > end:
+            if self._request is not None and patience.over:
                 raise XenError("the vCPU does not come out of an access")
 
     def _finish_port(self, request: Ioreq) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import ctypes as c
 import select
 import struct
-import time
 from typing import Final, NamedTuple
 
 from emu.x86.modes import code_bits
 from emu.x86.state import EFER_LMA
 from xenbridge.xen import context
-from xenbridge.xen.channels import Channels
+from xenbridge.xen.channels import Channels, Patience
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
 from xenbridge.xen.wake import Wake
@@ -137,10 +136,10 @@ class MonitorRing:
             raise XenError("Xen's monitor has other registers than the CPU record: its layout is not the one of 4.17")
         self._proved = True
 
-    def wait(self, seconds: float, wake: Wake | None = None) -> Event | None:
-        """The next event; None when none came in time, or `wake` was set. Device models of ours are served meanwhile.
-        Raises XenError when the domain is gone."""
-        domain, end = self._domain, time.monotonic() + seconds
+    def wait(self, patience: Patience, wake: Wake | None = None) -> Event | None:
+        """The next event; None when none came while there is `patience`, or `wake` was set. Device models of ours are
+        served meanwhile. Raises XenError when the domain is gone."""
+        domain = self._domain
         channels = (self._channels, *domain.serving)
         poll = select.poll()
         for one in channels:
@@ -148,8 +147,7 @@ class MonitorRing:
         if wake is not None:
             poll.register(wake.descriptor, select.POLLIN)
         while (event := self.waiting()) is None:
-            left = end - time.monotonic()
-            ready = poll.poll(max(int(min(left, _LOOK_FOR_LIFE) * 1000 + 0.999), 0))
+            ready = poll.poll(max(int(min(patience.left, _LOOK_FOR_LIFE) * 1000 + 0.999), 0))
             if wake is not None and any(descriptor == wake.descriptor for descriptor, _ in ready):
                 return self.waiting()
             for one in channels:
@@ -157,7 +155,7 @@ class MonitorRing:
             if not ready:
                 if "shutdown" in domain.states():
                     raise XenError(f"domain {domain.domid} has shut down in a step")
-                if left <= 0:
+                if patience.over:
                     return None
         return event
 

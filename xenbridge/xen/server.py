@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from xenbridge import ioreq
 from xenbridge.ioreq import Ioreq, State, Type
-from xenbridge.xen.channels import Channels, take_any
+from xenbridge.xen.channels import Channels, Patience, take_any
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
 from xenbridge.xen.memory import PAGE
@@ -81,6 +81,11 @@ class IoreqServer:
         it yet."""
         return _holds(self._page)
 
+    @property
+    def untaken(self) -> bool:
+        """The vCPU has not taken the answer yet, which its registers take part in."""
+        return self.busy and self._page[ioreq.STATE_OFFSET] & 15 == State.ANSWERED
+
     def answer(self, value: int = 0) -> None:
         """The request is done; `value` is what it read. The vCPU goes on."""
         self._page[ioreq.DATA_OFFSET : ioreq.DATA_OFFSET + 8] = value.to_bytes(8, "little")
@@ -136,13 +141,13 @@ def accessing(domain: Domain) -> bool:
 
 def pause_between_accesses(domain: Domain, patience: float) -> bool:
     """Pause the domain where no access of its waits for a device model; those of ours are served meanwhile. False when
-    one has not answered in `patience` seconds: then it is paused all the same."""
-    end = time.monotonic() + patience
+    one has not answered in a `Patience` of so many seconds: then it is paused all the same."""
+    waited = Patience(patience)
     while True:
         domain.pause()
         if not accessing(domain):
             return True
-        if time.monotonic() > end:
+        if waited.over:
             return False
         domain.resume()
         if domain.serving:

@@ -7,7 +7,6 @@ exception into the guest, so those are made by `xenbridge.xen.behalf`. SVM has n
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -15,6 +14,7 @@ from emu.x86 import paging
 from emu.x86.state import CR0_PG, RFLAGS_TF, CpuState
 from xenbridge.xen import context
 from xenbridge.xen.behalf import LONGEST, PHYSICAL_BITS, Behalf, concerns
+from xenbridge.xen.channels import Patience
 from xenbridge.xen.device_memory import reaches
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.frames import Frames
@@ -116,8 +116,8 @@ class Stepper:
 
     def _next(self, patience: float) -> Event | None:
         """The exception of the step that goes on; None: the wake was set."""
-        end = time.monotonic() + patience
-        if (event := self._ring.wait(patience, self._wake)) is None and time.monotonic() >= end:
+        waited = Patience(patience)
+        if (event := self._ring.wait(waited, self._wake)) is None and waited.left <= 0:
             why = ": it is paused by somebody else too" if "paused" in self._domain.states() else ""
             raise XenError(f"domain {self._domain.domid} has not come to its next instruction in {patience:.0f} s{why}")
         return event
@@ -130,7 +130,7 @@ class Stepper:
     def let_run(self, wake: Wake, seconds: float) -> None:
         """While the domain runs on: until `wake` is set, at most so long. TF that a step has left behind is taken out
         of the guest's flags when it comes to them; then this ends too."""
-        if (event := self._ring.wait(seconds, wake)) is not None:
+        if (event := self._ring.wait(Patience(seconds), wake)) is not None:
             self._owed = False
             self._ring.answer(event, rflags=event.rflags & ~RFLAGS_TF)
             self._ring.listen(False)

@@ -17,7 +17,9 @@ class Results:
         self.told: dict[str, dict] = {}
 
     def say(self, **what: object) -> None:
-        os.write(self.line, f"{json.dumps(what)}\n".encode())
+        left = f"{json.dumps(what)}\n".encode()
+        while left:  # a signal ends a write in its middle
+            left = left[os.write(self.line, left) :]
 
     def pytest_collection_finish(self, session) -> None:
         self.say(collected=len(session.items))

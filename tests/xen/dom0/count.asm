@@ -1,10 +1,13 @@
 ; A boot sector that tells COM1 a line for each PER ticks of the timer, "NN hhhh", with a number that follows from the one
 ; of the line before, LINES lines and then "end". What it says is the same wherever it is interrupted and continued.
-; It waits for the transmitter as PC software does, so COM1 may be anybody's.
+; It waits for the transmitter as PC software does, so COM1 may be anybody's. When it has said FIRST lines it waits, its
+; timer ticking on, until LIMIT says that there may be more: who moves it meanwhile may be slow.
 LINES   equ 48
 PER     equ 4
 TICKS   equ 0x600
 VALUE   equ 0x604
+LIMIT   equ 0x606
+FIRST   equ 24
         org 0x7C00
         bits 16
         cli
@@ -16,6 +19,7 @@ VALUE   equ 0x604
         mov word [8 * 4 + 2], ax
         mov [TICKS], ax
         mov word [VALUE], 1
+        mov word [LIMIT], FIRST
         mov dx, 0x3FB           ; 16550: 8 bits, no parity
         mov al, 3
         out dx, al
@@ -44,6 +48,8 @@ line:   mov ax, bp
 wait_:  hlt
         cmp [TICKS], ax
         jb wait_
+        cmp bp, [LIMIT]
+        jae wait_
         mov ax, [VALUE]         ; the next of a linear congruential series
         mov dx, 25173
         mul dx

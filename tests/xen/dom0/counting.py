@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 LINES, PER, DIVISOR = 48, 4, 29830
+#: Where the guest has how many lines it may say, and what lets it say all.
+LIMIT, ALL = 0x606, LINES.to_bytes(2, "little")
 
 
 def said() -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from emu.record import fields
 from emu.x86.state import CpuState
 from xenbridge.ioreq import Type
+from xenbridge.xen.channels import Patience
 from xenbridge.xen.guest import Guest
 from xenbridge.xen.libraries import Libraries
 
 COM1, PROBE, WINDOW = 0x3F8, 0x5E, 0xD0000
+#: Where ticks.asm has the number of its last tick, a word.
+LAST_TICK = 0x7DFA
 
 
 class Board:
@@ -66,6 +70,15 @@ def served(guest: Guest) -> Iterator[None]:
     finally:
         ends.set()
         thread.join()
+
+
+def until(met: Callable[[], object], every: float = 0.01) -> bool:
+    """Look until it is `met`. False after a minute, which is no pace that is asked of anything: what does not come in
+    it is a defect."""
+    patience = Patience(60.0)
+    while not (held := met()) and not patience.over:
+        time.sleep(every)
+    return bool(held)
 
 
 def word(guest: Guest, address: int, size: int = 2) -> int:

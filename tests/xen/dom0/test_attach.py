@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
-from machines import booted, served, word
+from machines import booted, served, until, word
 from xenbridge.xen.domain import TIMER_MODE_PARAM
 
 
@@ -33,8 +32,7 @@ def test_a_script_looks_at_a_running_domain_sets_a_register_and_lets_it_run_on(c
     assert "LVT_LINT0" in said.stdout
     assert counting.domain.cpu_state().regs[6] == 0x1234
     seen = word(counting, 0x600, 4)
-    time.sleep(0.5)
-    assert word(counting, 0x600, 4) != seen
+    assert until(lambda: word(counting, 0x600, 4) != seen)
 
 
 def test_a_script_sets_a_breakpoint_runs_to_it_and_steps(counting) -> None:
@@ -43,8 +41,7 @@ def test_a_script_sets_a_breakpoint_runs_to_it_and_steps(counting) -> None:
     assert "0000:7c31" in said.stdout  # where it was stepped to, from the end of the loop
     assert (said.returncode, said.stderr.count("Xen tells of no accesses to memory")) == (2, 1)
     seen = word(counting, 0x600, 4)
-    time.sleep(0.5)
-    assert word(counting, 0x600, 4) != seen
+    assert until(lambda: word(counting, 0x600, 4) != seen)
 
 
 @pytest.mark.parametrize(

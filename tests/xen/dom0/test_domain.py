@@ -1,11 +1,9 @@
 """A domain of ours on a real Xen: its memory, registers, and the requests of its guest."""
 
-import time
-
 import pytest
 
 from emu.subject import MemoryUnavailable
-from machines import COM1, WINDOW, differences, word
+from machines import COM1, WINDOW, differences, until, word
 from xenbridge.ioreq import Type
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
@@ -36,9 +34,7 @@ def test_an_access_that_waits_for_a_device_model_is_seen_and_waited_for(ticks) -
     guest, board = ticks
     assert not accessing(guest.domain)
     guest.domain.resume()
-    end = time.monotonic() + 10
-    while not accessing(guest.domain) and time.monotonic() < end:
-        time.sleep(0.01)
+    assert until(lambda: accessing(guest.domain))
     assert board.text == ""  # nobody has served it yet
     other = Domain(guest.domain.libraries, guest.domain.domid)  # as a device model of somebody else's
     assert accessing(other)

@@ -1,8 +1,10 @@
 """A machine of v2e's own whose native CPU is a domain's: the guest runs on Xen, devices and emulator are ours."""
 
+import contextlib
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -16,7 +18,7 @@ from emu.stops import BreakKind, StopKind
 from emu.transitions import NativeConfig
 from emu.until import parse_until
 from emu.x86.state import CpuState, Segment
-from machines import differences, sector
+from machines import differences, sector, until
 from xenbridge.xen.guest import BOOT
 from xenbridge.xen.native_cpu import make_xen
 
@@ -55,14 +57,41 @@ def run(debugger):
     return debugger.run()
 
 
-def run_for_half_a_second(debugger) -> None:
-    timer = threading.Timer(0.5, debugger.machine.request_stop)
-    timer.start()
-    debugger.begin_continue()
-    while debugger.pump() is None and timer.is_alive():
-        pass
-    timer.join()
-    debugger.stop()
+def run_until(debugger, met) -> None:
+    """Run it for half a second each until it is `met`."""
+
+    def ran() -> bool:
+        timer = threading.Timer(0.5, debugger.machine.request_stop)
+        timer.start()
+        debugger.begin_continue()
+        while debugger.pump() is None and timer.is_alive():
+            pass
+        timer.join()
+        debugger.stop()
+        return met()
+
+    assert until(ran)
+
+
+@contextlib.contextmanager
+def destroyed_amid(domain):
+    """It is destroyed meanwhile, by another thread, a moment after its vCPU was entered first."""
+    entered, resume = threading.Event(), domain.resume
+
+    def resumed() -> None:
+        resume()
+        entered.set()
+
+    def destroy() -> None:
+        if entered.wait(60):
+            time.sleep(0.2)
+            domain.destroy()
+
+    domain.resume = resumed
+    thread = threading.Thread(target=destroy)
+    thread.start()
+    yield
+    thread.join()
 
 
 def test_a_boot_sector_counts_the_machines_ticks_natively_up_to_its_end(built) -> None:
@@ -73,7 +102,7 @@ def test_a_boot_sector_counts_the_machines_ticks_natively_up_to_its_end(built) -
     assert machine.serial_text() == "abcdefghijklmnopqrst."
     ledger = machine.transitions.ledger
     exits = {cause.value: count for cause, count in ledger.exits.items()}
-    assert exits["hlt"] >= 19, exits
+    assert exits["hlt"] >= 1, exits  # a tick that is due before the handler of the last one has ended comes without HLT
     assert exits["pio"] >= 40, exits
     assert machine.native_ns > 0
 
@@ -104,6 +133,25 @@ def test_round_trips_from_xen_to_the_emulator_and_back_change_nothing_of_the_gue
     assert (ticks, differences(hopped, emulated)) == (expected, {})
 
 
+@pytest.mark.parametrize("policy", ["native", "dwell:2"])
+def test_what_the_vcpu_had_no_time_to_take_is_taken_later(built, policy) -> None:
+    """Twenty reads of the display's memory, FFh each; a busy host lets the vCPU run at every third attempt only."""
+    code = bytes.fromhex("31c0 31d2 b800b8 8ee8 b91400 31db 658a1e0000 01da e2f5 faf4")
+    debugger, _ = booted(built, "", policy, code)
+    vcpu = debugger.machine.transitions.vcpu
+    resume, attempts = vcpu.domain.resume, []
+
+    def seldom() -> None:
+        attempts.append(vcpu._server.busy)
+        if len(attempts) % 3 == 0:
+            resume()
+
+    vcpu.domain.resume = seldom
+    assert run(debugger).kind is StopKind.DEADLOCK
+    assert (debugger.cpu().regs[2], debugger.cpu().regs[1]) == (20 * 0xFF, 0)
+    assert attempts.count(True) >= 40
+
+
 def test_registers_and_memory_are_the_same_on_both_sides(built) -> None:
     """Loop: inc dword [600h], 1000 times; cli; hlt. Natively, then looked at by the emulator's debugger."""
     code = bytes.fromhex("31c0 8ed8 b9e803 66ff060006 e2f9 bb3412 faf4")
@@ -121,10 +169,8 @@ def test_a_domain_that_is_destroyed_ends_the_run_in_a_sentence_and_the_machine_c
     """Its registers are gone with it; the memory is the machine's still."""
     debugger, notices = booted(built, "", code=bytes.fromhex("ebfe"))
     domain = debugger.machine.transitions.vcpu.domain
-    timer = threading.Timer(0.5, domain.destroy)
-    timer.start()
-    stop = run(debugger)
-    timer.join()
+    with destroyed_amid(domain):
+        stop = run(debugger)
     gone = f"Xen's domain is gone: domain {domain.domid} has been destroyed"
     assert stop.kind is StopKind.FAILURE
     assert stop.text.startswith(gone)
@@ -158,11 +204,9 @@ def test_a_domain_whose_end_a_look_at_its_registers_finds_ends_the_run_too(built
 def test_a_domain_destroyed_while_the_cpu_is_emulated_costs_the_guest_nothing(built) -> None:
     debugger, notices = booted(built, "", code=bytes.fromhex("43ebfd"))  # INC BX, and so on
     domain = debugger.machine.transitions.vcpu.domain
-    run_for_half_a_second(debugger)
-    assert debugger.machine.transitions.native
+    run_until(debugger, lambda: debugger.machine.transitions.native and debugger.cpu().regs[3])
     debugger.steering.force(False)
     before = debugger.cpu()
-    assert before.regs[3]
     domain.destroy()
     debugger.steering.force(None)
     debugger.begin_step(10)
@@ -180,11 +224,9 @@ def test_an_nmi_that_comes_natively_is_delivered_by_the_emulator(built) -> None:
     memory = debugger.machine.memory
     memory.write(8, bytes.fromhex("00060000"))
     memory.write(0x600, bytes.fromhex("43ebfd"))  # INC BX, and so on
-    run_for_half_a_second(debugger)
-    assert debugger.machine.transitions.native
+    run_until(debugger, lambda: debugger.machine.transitions.native)
     debugger.machine.executor.raise_nmi()
-    run_for_half_a_second(debugger)
-    assert debugger.cpu().regs[3]
+    run_until(debugger, lambda: debugger.cpu().regs[3])
 
 
 def test_breakpoints_are_kept_by_the_emulator_and_said_to_be_the_obstacle(built) -> None:

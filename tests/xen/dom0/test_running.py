@@ -1,6 +1,5 @@
 """The debugger's actions on a real domain: steps, breakpoints, running on and being stopped."""
 
-import threading
 import time
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from emu.inspector import DebuggerError
 from emu.stops import BreakKind, Condition, StopKind
 from emu.worker import Worker
-from machines import booted, sector, word
+from machines import booted, sector, until, word
 from xenbridge.xen.debugger import DomainDebugger
 from xenbridge.xen.domain import TIMER_MODE_PARAM
 from xenbridge.xen.guest import BOOT
@@ -90,15 +89,12 @@ def test_a_guest_that_runs_is_stopped_and_goes_on_where_it_was(opened) -> None:
         for _ in range(3):
             time.sleep(0.3)
             worker.interrupt()
-            assert worker.wait(20).kind is StopKind.INTERRUPTED
+            assert worker.wait(60).kind is StopKind.INTERRUPTED
             assert guest.domain.held
             worker.resume(debugger.begin_continue)
-        end = time.monotonic() + 30
-        while not board.text.endswith(".") and time.monotonic() < end:
-            worker.call(lambda: None)
-            time.sleep(0.05)
+        assert until(lambda: worker.call(lambda: board.text.endswith(".")))
         worker.interrupt()
-        worker.wait(20)
+        worker.wait(60)
     finally:
         worker.close()
     assert board.text == "Atickkcit~."
@@ -133,14 +129,13 @@ def test_a_wait_for_an_interrupt_that_does_not_come_is_ended_by_whoever_waits(op
     worker.start()
     try:
         worker.add_listener(lambda stop: None)
-        begun = time.monotonic()
-        threading.Timer(1.0, worker.interrupt).start()
         worker.resume(debugger.begin_step)
-        stop = worker.wait(20)
+        assert worker.wait(1.0) is None
+        worker.interrupt()
+        stop = worker.wait(60)
     finally:
         worker.close()
     assert stop.kind is StopKind.INTERRUPTED
-    assert 0.9 < time.monotonic() - begun < 8
     assert debugger.cpu().rip == BOOT + 2
     assert debugger.cpu().halted
     assert not debugger.cpu().rflags & 0x100
@@ -182,7 +177,7 @@ def test_cpuid_is_answered_as_the_guest_itself_is_answered(opened) -> None:
             stepped(debugger, 6)
         else:
             guest.domain.resume()
-            time.sleep(0.5)
+            assert until(lambda guest=guest: word(guest, 0x60C, 4))
         answers.append(guest.domain.memory.read(0x600, 16))
     assert answers[0] == answers[1]
     assert any(answers[0])
@@ -219,7 +214,7 @@ def test_a_domain_destroyed_while_it_runs_ends_the_run_in_a_sentence(opened) -> 
         worker.resume(debugger.begin_continue)
         time.sleep(0.3)
         guest.domain.destroy()
-        stop = worker.wait(20)
+        stop = worker.wait(60)
     finally:
         worker.close()
     assert (stop.kind, stop.text) == (StopKind.FAILURE, f"domain {guest.domain.domid} has been destroyed")

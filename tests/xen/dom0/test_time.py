@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from machines import booted, word
+from machines import booted, until, word
 from xenbridge.ioreq import Type, write
 from xenbridge.xen.bridge import XenBridge
 from xenbridge.xen.domain import TIMER_MODE_PARAM
@@ -38,9 +38,7 @@ def ticks(libraries, mode: int, serving: bool) -> dict[str, float]:
     with guest:
         guest.domain.set_param(TIMER_MODE_PARAM, mode)
         guest.domain.resume()
-        end = time.monotonic() + 20
-        while word(guest, COUNT, 4) < 20 and time.monotonic() < end:
-            time.sleep(0.01)
+        assert until(lambda: word(guest, COUNT, 4) >= 20)
         before, began = word(guest, COUNT, 4), time.monotonic()
         bridge = XenBridge(guest.domain)
         try:

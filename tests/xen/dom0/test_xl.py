@@ -5,18 +5,17 @@ import re
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import toolstack
-from counting import said
+from counting import ALL, LIMIT, said
 from toolstack import XlDomain
 
 from emu.firmware.roms import builtin_bios
 from emu.inspector import DebuggerError, Inspector
 from emu.machine import MachineConfig, build_machine
-from machines import sector
+from machines import sector, until
 from xenbridge import convert
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.files import open_file
@@ -26,13 +25,6 @@ from xenbridge.xen.live import LiveDomain
 BIOS = range(0xE0000, 0x100000)
 #: As xen-hvmctx shows GDTR and IDTR.
 TABLE = r"^ +(idtr|gdtr) +\( *(\w+) \+ +(\w+)\)$"
-
-
-def until(met, seconds: float = 60.0) -> bool:
-    end = time.monotonic() + seconds
-    while not (held := met()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return bool(held)
 
 
 def disk(folder: Path, name: str) -> Path:
@@ -69,7 +61,7 @@ def paused(libraries, idle):
         domain.resume()
         return False
 
-    assert until(in_bios)
+    assert until(in_bios, every=0.05)
     yield domain
     with contextlib.suppress(XenError):  # the last test destroys it
         domain.resume()
@@ -169,7 +161,7 @@ def test_a_domain_that_xl_destroys_meanwhile_is_a_sentence(paused, idle) -> None
 def test_a_domain_that_xl_saves_is_inspected_and_goes_on_in_the_emulator_to_the_same_end(tmp_path) -> None:
     domain, path = XlDomain("counts", tmp_path, disk(tmp_path, "count")), tmp_path / "xl.save"
     try:
-        assert until(lambda: domain.serial().count("\n") >= 6)
+        assert until(lambda: domain.serial().count("\n") >= 6, every=0.05)
         domain.save(path)
     finally:
         domain.destroy()
@@ -185,5 +177,6 @@ def test_a_domain_that_xl_saves_is_inspected_and_goes_on_in_the_emulator_to_the_
     assert any("no RAM here" in notice for notice in convert.load(machine, file))
     assert machine.memory.read(0x7C00, 512) == sector("count")
     assert machine.cpu_state().linear_pc == looked.linear_pc()
+    machine.memory.write(LIMIT, ALL)
     machine.run(1 << 40)  # to its end, or this test's time
     assert before + machine.serial_text() == said()

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from xenbridge.ioreq import Ioreq, Type
+from xenbridge.service import Service
 from xenbridge.xen import context
 from xenbridge.xen.context import Record
-from xenbridge.xen.unacknowledge import put_back
+from xenbridge.xen.unacknowledge import gives_way, put_back, service_of
 
-LEVEL, AEOI, SFNM = 0x40, 4, 16
+LEVEL, AEOI, SFNM, SPECIAL_MASK = 0x40, 4, 16, 32
 
 
 class Domain:
@@ -51,8 +52,10 @@ class Domain:
         return 0
 
 
-def pic(irr: int = 0, isr: int = 0, base: int = 8, mode: int = 0, elcr: int = 0) -> bytes:
-    return bytes((irr, 0, isr, base, 0, mode, elcr, 0))
+def pic(
+    irr: int = 0, isr: int = 0, base: int = 8, mode: int = 0, elcr: int = 0, imr: int = 0, highest: int = 0
+) -> bytes:  # fmt: skip
+    return bytes((irr, imr, isr, base, highest << 4, mode, elcr, 0))
 
 
 def done(domain: Domain, vector: int) -> Domain:
@@ -96,3 +99,60 @@ def test_one_of_the_lapic_is_ended_and_sent_again_unless_a_level_does_it(held) -
     assert domain.accesses == [(0xFEE000B0, 0)]
     assert domain.messages == ([] if held else [(7, 0xFEE00000, 0x61)])
     assert domain.loaded == {}
+
+
+@pytest.mark.parametrize(
+    ("master", "int_is_high"),
+    [
+        (pic(irr=0x01, isr=0x20, elcr=0x20, imr=0x01), 0),  # what is left is masked
+        (pic(irr=0x80, isr=0x22, elcr=0x20), 0),  # or below what is in service
+        (pic(irr=0x80, isr=0x22, elcr=0x20, highest=7), 1),  # but where priorities are rotated
+        (pic(irr=0x80, isr=0x22, elcr=0x20, imr=0x02, mode=SPECIAL_MASK), 1),
+    ],
+)
+def test_int_is_high_for_a_request_that_the_8259_would_give_and_for_no_other(master: bytes, int_is_high: int) -> None:
+    """Xen would die of one that is high for none (BUG_ON in vpic_intack). A level that has fallen is put back."""
+    assert done(Domain(master, pic(base=0x70)), 13).loaded[0][7] == int_is_high
+
+
+def test_what_waits_at_the_slave_comes_when_the_level_before_it_has_fallen() -> None:
+    domain = done(Domain(pic(isr=0x04, elcr=0x04), pic(irr=0x80, isr=0x40, base=0x70, elcr=0x40)), 0x76)
+    assert (domain.loaded[1][7], domain.loaded[0][0], domain.loaded[0][7]) == (1, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("master", "slave", "vector", "gives"),
+    [
+        (pic(irr=0x02, isr=0x40), pic(base=0x70), 14, True),
+        (pic(irr=0x80, isr=0x40), pic(base=0x70), 14, False),
+        (pic(irr=0x02, isr=0x40, imr=0x02), pic(base=0x70), 14, False),
+        (pic(irr=0x82, mode=AEOI), pic(base=0x70), 14, True),
+        (pic(irr=0x80, mode=AEOI), pic(base=0x70), 14, False),
+        (pic(isr=0x04), pic(irr=0x01, isr=0x40, base=0x70), 0x76, True),  # held back by the cascade
+        (pic(isr=0x04), pic(irr=0x80, isr=0x40, base=0x70), 0x76, False),
+        (pic(irr=0x02, isr=0x04), pic(isr=0x40, base=0x70), 0x76, True),
+        (pic(isr=0x40), pic(base=0x70), 0x33, False),  # nobody's
+    ],
+)
+def test_a_vector_gives_way_to_what_the_8259_would_give_first(
+    master: bytes, slave: bytes, vector: int, gives: bool
+) -> None:
+    assert gives_way(Domain(master, slave).records(), vector) is gives
+
+
+@pytest.mark.parametrize(
+    ("master", "in_lapic", "found"),
+    [
+        (pic(isr=0x40), None, Service.PIC),
+        (pic(mode=AEOI), None, Service.NONE),
+        (pic(isr=0x40, mode=SPECIAL_MASK), None, Service.NONE),
+        (pic(), 14, Service.LAPIC),
+    ],
+)
+def test_who_has_a_vector_in_service(master: bytes, in_lapic: int | None, found: Service) -> None:
+    assert service_of(Domain(master, pic(base=0x70), in_lapic).records(), 14) is found
+
+
+def test_a_domain_without_an_8259_has_nothing_to_take_back() -> None:
+    assert service_of([], 14) is Service.NONE
+    assert not gives_way([], 14)
