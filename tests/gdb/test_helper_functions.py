@@ -26,6 +26,9 @@ def test_functions_give_linear_addresses_in_real_and_protected_mode(helped: Gdb)
     assert helped.value("$seg(0xffff, $si)") == 0x10FFEE  # beyond 1 MiB: A20 is none of the CPU's sum
     assert helped.value('$lin("es", 0xffffffff)') == 0x4FF  # a sum of 32 bits
     helped.cmd("set $es_base = 0")
+    for call in ("$seg()", "$seg(0x40)", "$seg(1, 2, 3)"):
+        with pytest.raises(GdbError, match=r"\$seg takes a selector and an offset: \$seg\(0xf000, 0xe05b\)"):
+            helped.cmd(f"print {call}")
     with pytest.raises(GdbError, match="integers, which a value of type `double' is not"):
         helped.cmd("print $seg(0, 1.5)")
     helped.cmd(f"break *{stops['pm16']:#x}")

@@ -318,6 +318,32 @@ def test_callers_of_a_handler_of_virtual_8086_code_are_16_bit_code_with_that_cod
     assert (returned.segments, returned.stack) == (cpu.segments, found[0][1])
 
 
+@pytest.mark.parametrize(
+    ("begin", "found"),
+    [
+        ("push bp\nmov bp, sp", True), ("push bp\ndb 0x8b, 0xec", True), ("push ebp\nmov ebp, esp", True),
+        ("enter 6, 0", True), ("nop\nnop\nnop", False), ("push bp\nnop\nnop", False), ("push bp\nmov sp, bp", False),
+        ("mov bp, sp\npush bp", False), ("push bp\nmov bp, [si]", False),
+    ],
+)  # fmt: skip
+def test_a_frame_pointer_leads_only_to_calls_of_functions_that_make_one(begin: str, found: bool) -> None:
+    """Rule 2 of docs/gdb.md: in a loop without end, so that the function's own code says nothing; SP is far from BP."""
+    code = assemble(f"bits 16\norg 0x1000\ncall work\nhlt\ntimes 0x10 nop\nwork:\n{begin}\nagain: jmp again", 0x1000)
+    memory = bytearray(0x10000)
+    memory[0x1000 : 0x1000 + len(code)] = code
+    memory[0x7000:0x7004] = bytes.fromhex("3412 0310")  # the caller's BP, and behind its CALL
+    segments = [Segment(0, 0) for _ in range(6)]
+    general = [0, 0, 0, 0, 0x4000, 0x7000, 0, 0]
+    caller = Frames(lambda linear, length: bytes(memory[linear : linear + length]), lambda selector: None).caller(
+        Cpu(general, segments, 0x1000 + len(code) - 2)
+    )
+    if found:
+        assert caller is not None
+        assert (caller.how, caller.cpu.ip, caller.cpu.general[5]) == (How.FRAME, 0x1003, 0x1234)
+    else:
+        assert caller is None
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_any_memory_and_any_registers_give_an_end(seed: int) -> None:
     """Bytes at random, half of them opcodes of returns, jumps, pushes and pops; some pages are no memory."""
