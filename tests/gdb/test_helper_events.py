@@ -9,8 +9,8 @@ import pytest
 from machines import protected, rom_text
 from repl.harness import Gdb
 
-#: 32-bit code that calls the same two instructions at physical 8010h by turns through linear 400010h and by 8010h itself;
-#: behind them it writes to physical 8020h through the one, and then through the other.
+#: 32-bit code that calls the same two instructions at physical 8010h by turns through linear 400010h and by 8010h
+#: itself, and behind them writes to physical 8020h the same way.
 PAGED = rom_text(
     protected(
         "dword 0x08:0xf0000+flat",

@@ -13,8 +13,8 @@ from v86_monitor import BEHIND_FAR, BEHIND_NEAR, MONITOR, REFUSED
 CALLERS = ((REFUSED, "hlt"), (BEHIND_FAR, "pop    %si"), (BEHIND_NEAR, "jmp    0xf0200"))
 
 
-#: The same with the code's stack in the shadowed BIOS area, as SeaBIOS has one there: gdb takes a caller whose frame lies
-#: lower than the called one's for a corrupt stack, unless it is told better.
+#: The same with the code's stack in the shadowed BIOS area, as SeaBIOS has one there: gdb takes a caller whose frame
+#: lies lower than the called one's for a corrupt stack, unless it is told better.
 IN_BIOS_AREA = MONITOR.replace("push dword 0x5000 ", "push dword 0xf800 ")
 
 
