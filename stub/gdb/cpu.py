@@ -9,10 +9,10 @@ from .decode import CS, SS
 
 #: General registers as instructions number them.
 AX, CX, DX, BX, SP, BP, SI, DI = range(8)
-#: A segment's limit and access rights in virtual-8086 mode: 64 KiB of writable data at DPL 3, 16 bits wide.
-V86_LIMIT, V86_ATTR = 0xFFFF, 0xF3
 #: `read(linear, length)`: guest memory without side effects, None where there is none.
 Read = Callable[[int, int], "bytes | None"]
+#: A segment's limit and access rights in virtual-8086 mode: 64 KiB of writable data at DPL 3, 16 bits wide.
+V86_LIMIT, V86_ATTR = 0xFFFF, 0xF3
 
 
 @dataclass(frozen=True, slots=True)
