@@ -151,10 +151,10 @@ class Catcher:
         self._look_soon(NS_PER_INSTRUCTION)  # it counts as an instruction
         name = VECTOR_NAMES[fault.vector] if fault.vector < len(VECTOR_NAMES) else f"vector {fault.vector:#04x}"
         code = "" if fault.code is None else f"({fault.code:#x})"
-        what = f"INT {fault.vector:#04x}" if fault.software else f"exception {name}{code}"
+        what = f"exception {name}{code}" if fault.is_exception else f"INT {fault.vector:#04x}"
         during = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
         cr2 = f" with CR2 {fault.cr2:#x}" if fault.vector == 14 and not fault.software else ""
-        for point in self._of(CatchKind.INT if fault.software else CatchKind.EXCEPTION):
+        for point in self._of(CatchKind.EXCEPTION if fault.is_exception else CatchKind.INT):
             if point.catch is not None and point.catch.covers(fault.vector):
                 self._happened(point, f"{what}{cr2}{during} at {fault.cs:04x}:{fault.rip:04x}")
 

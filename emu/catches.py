@@ -18,8 +18,8 @@ class CatchKind(Enum):
     """An event; the value is the prompt's word for it."""
 
     PHYSICAL = "physical"  #: before an instruction, or behind an access
-    INT = "int"  #: in the handler of a software interrupt
-    EXCEPTION = "exception"  #: in the handler of an exception
+    INT = "int"  #: in the handler of a software interrupt by INT n
+    EXCEPTION = "exception"  #: in the handler of an exception, #BP by INT3 and #OF by INTO among them
     INTERRUPT = "interrupt"  #: in the handler of a hardware interrupt
     PORT = "port"  #: behind IN or OUT
     MSR = "msr"  #: before RDMSR or WRMSR

@@ -98,6 +98,14 @@ class Fault:
     software: bool  #: raised by INT n, INT3 or INTO
     retired: int  #: instructions retired before the one that raised it
     interrupt: int | None = None  #: raised in delivering the external interrupt with this vector
+    #: #BP by INT3 or #OF by INTO, which are exceptions though software raises them (SDM vol. 3A, 6.4.2); INT 3 and
+    #: INT 4 (CD 03, CD 04) lead to the same handlers as software interrupts
+    by_own_opcode: bool = False
+
+    @property
+    def is_exception(self) -> bool:
+        """No software interrupt by INT n."""
+        return self.by_own_opcode or not self.software
 
 
 class Exit(NamedTuple):

@@ -38,6 +38,8 @@ WITH_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
 #: comes of two faults.
 FAULT_CLASS: Final = frozenset((0, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19, 21))
 ICEBP: Final = b"\xf1"
+#: The instructions of one byte that raise an exception as INT n raises an interrupt, by its vector: INT3 and INTO.
+OWN_OPCODES: Final = {3: b"\xcc", 4: b"\xce"}
 LOCK: Final = 0xF0
 RFLAGS_RF, DR7_GD, DR6_BD = 1 << 16, 1 << 13, 1 << 13
 
@@ -197,6 +199,7 @@ class Faults:
             software=software,
             retired=now - running,
             interrupt=interrupt,
+            by_own_opcode=software and vector in OWN_OPCODES and self._opcode(linear) == OWN_OPCODES[vector],
         )
         self._ring.append((now, fault))
         if self.tell is not None:
@@ -209,6 +212,11 @@ class Faults:
             env.eflags |= RFLAGS_RF
         if self.transfers is not None:
             self.transfers.event(vector, software=software, external=external, code=fault.code)
+
+    def _opcode(self, linear: int) -> bytes:
+        """The first byte behind the prefixes of the instruction at `linear`."""
+        bits = 64 if self._ov.env.hflags & HF_CS64 else 32
+        return split(self._read_linear(linear, LONGEST), bits)[1][:1]
 
     def _leave_to_the_next_run(self) -> None:
         """The fetch that faulted belongs to the next run, which will meet it again."""

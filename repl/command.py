@@ -86,7 +86,9 @@ class Command:
     """One command. `slash` names what may follow the word behind a slash (`x/16xb`); it reaches the function as
     args["slash"]. `front` commands run on the front end's thread, the others on the machine's, between two
     instructions; `resumes` ones make the guest run, so they are refused where another front end does that. `looks`:
-    nothing changes by it, neither the guest nor the session nor a file; a number: with at most so many arguments."""
+    nothing changes by it, neither the guest nor the session nor a file; a number: with at most so many arguments.
+    `effect` says in words what else it does, to who may only look; `instead` what does it where another front end makes
+    the guest run."""
 
     name: str
     group: str
@@ -99,6 +101,8 @@ class Command:
     front: bool = False
     resumes: bool = False
     looks: bool | int = False
+    effect: str = "changes something"
+    instead: str = ""
 
     @property
     def usage(self) -> str:
@@ -117,13 +121,16 @@ def command(
     front: bool = False,
     resumes: bool = False,
     looks: bool | int = False,
+    effect: str = "changes something",
+    instead: str = "",
 ) -> Callable[[Function], Command]:
     """Declare the function behind it as a command."""
 
     def declare(function: Function) -> Command:
         return Command(
-            name, group, help, function, arguments, tuple(aliases), details, slash, front or resumes, resumes, looks
-        )
+            name, group, help, function, arguments, tuple(aliases), details, slash, front or resumes, resumes, looks,
+            effect, instead,
+        )  # fmt: skip
 
     return declare
 
@@ -278,10 +285,11 @@ class Table:
         invocation = self.invocation(line, "help" if session.may_resume else "monitor help")
         entry = invocation.command
         if entry.resumes and not session.may_resume:
-            raise CommandError(f"{entry.name} is not for here: {session.resumed_by} runs and stops the guest")
+            why = entry.instead or f"{session.resumed_by} runs and stops the guest"
+            raise CommandError(f"{entry.name} is not for here: {why}")
         if not session.may_change and not _only_looks(invocation):
             raise CommandError(
-                f"{entry.name} changes something: another client came first and has the machine, this one looks"
+                f"{entry.name} {entry.effect}: another client came first and has the machine, this one looks"
             )
         if entry.front:
             return entry.function(session, session.call(lambda: self.arguments(session, invocation)))

@@ -176,6 +176,9 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         if register.is_pc:
             self.write_pc(thread, value)
             return
+        if register.name == "ip":
+            self._write_offset(value)
+            return
         for part in register.parts:
             new = value >> part.low & (1 << part.bits) - 1
             if len(register.parts) > 1 and new == part.read(self._debugger.cpu()):
@@ -186,20 +189,23 @@ class DebuggerTarget(TracingTarget, TellingTarget):
     def write_pc(self, thread: int, address: int) -> None:
         self._may_write()
         state = self._debugger.cpu()
-        offset = address
-        if not state.long64:
-            if not self.pc_is_offset:
-                offset = (address - state.cs.base) & 0xFFFFFFFF
-            if offset > state.cs.limit:
-                raise TargetError(self._unreachable(state, address))
+        if self.pc_is_offset or state.long64:
+            self._write_offset(address)
+        else:
+            self._write_offset((address - state.cs.base) & 0xFFFFFFFF, f"linear address {address:#x}")
+
+    def _write_offset(self, offset: int, shown: str = "") -> None:
+        """In CS; `shown`: what of the client's is out of reach where the CPU could not fetch from there."""
+        state = self._debugger.cpu()
+        if not state.long64 and offset > state.cs.limit:
+            raise TargetError(self._unreachable(state, shown or f"offset {offset:#x}"))
         with _refusals():
             self._debugger.write_register("rip", offset)
 
-    def _unreachable(self, state: CpuState, address: int) -> str:
+    def _unreachable(self, state: CpuState, what: str) -> str:
         base, limit = state.cs.base, state.cs.limit
-        what = "offset" if self.pc_is_offset else "linear address"
         return (
-            f"{what} {address:#x} is out of reach of CS {state.cs.selector:04x} (base {base:#x}, limit {limit:#x}, "
+            f"{what} is out of reach of CS {state.cs.selector:04x} (base {base:#x}, limit {limit:#x}, "
             f"so linear {base:#x} to {(base + limit) & 0xFFFFFFFF:#x}): write cs or cs_base first"
         )
 

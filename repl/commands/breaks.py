@@ -82,6 +82,7 @@ Before the instruction: physical ADDRESS, msr, cr, table, segment, iret, magic (
 task, physical with an access, insns, serial, debugcon, enterable and unenterable (by the rules of `why`). In the
 handler, before its first instruction: int, exception, interrupt. screen: at the next look, each 2 ms of virtual time.
 Numbers are decimal without 0x or h: `catch int 0x13` or `catch int 13h` is INT 13h, `catch int 13` is INT 0Dh.
+INT3 and INTO raise exceptions, bp and of; INT 3 and INT 4 with the same vectors are `int`.
 Without a number any of its kind is meant. MASK: those bits of the register have to change. `segment cs` is a far
 transfer, IRET or INT; what interrupts load is not meant."""
 )

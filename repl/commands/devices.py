@@ -25,7 +25,7 @@ RECENT = 12
     "screen", "devices", "show what the display shows; with --png write it to FILE as a picture",
     Argument("png", PNG, optional=True, form="--png FILE"),
     details="A graphics mode is drawn on a terminal with colours, and named elsewhere. Each dot and scan line of the "
-    "mode is a pixel of the picture; what blinks is shown lit.", looks=0,
+    "mode is a pixel of the picture; what blinks is shown lit.", looks=0, effect="--png writes a file where v2e runs",
 )  # fmt: skip
 def screen(session: Session, args: Args) -> Result:
     if args["png"] is not None:

@@ -54,6 +54,9 @@ def complete(session: Session, args: Args) -> Result:
     return Result(text="\n".join(line.removesuffix(typed) + word for word in dict.fromkeys(words)))
 
 
-@command("quit", "general", "leave", aliases=("q", "exit"), front=True, resumes=True)
+@command(
+    "quit", "general", "leave", aliases=("q", "exit"), front=True, resumes=True,
+    instead="gdb's `detach` leaves, and its `kill` ends the machine, unless another client has it",
+)  # fmt: skip
 def leave(session: Session, args: Args) -> Result:
     return Result(leave=True)

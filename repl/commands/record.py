@@ -67,7 +67,7 @@ def save(session: Session, args: Args) -> Result:
 @command(
     "save-xen", "record", "write the machine to FILE as a save stream of Xen", Argument("file", PATH),
     details="`v2e run --load-xen FILE` continues it, `v2e inspect FILE` looks at it. What Xen has no records for "
-    "(display, disks and other devices of the device model) is not in it.",
+    "(display, disks and other devices of the device model) is not in it.", effect="writes a file where v2e runs",
 )  # fmt: skip
 def save_xen(session: Session, args: Args) -> Result:
     from xenbridge.xen.files import FileError

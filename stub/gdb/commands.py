@@ -67,6 +67,8 @@ class V2e(gdb.Command):  # type: ignore[misc]
         super().__init__("v2e", gdb.COMMAND_STATUS, gdb.COMPLETE_NONE, True)
         self._known: set[str] = set()
         gdb.events.before_prompt.connect(self.learn)
+        gdb.events.stop.connect(self._stopped)
+        self.learn()
 
     def learn(self, event: object = None) -> None:
         """Make a gdb command of each that the stub lists, once a connection shows a v2e."""
@@ -76,8 +78,14 @@ class V2e(gdb.Command):  # type: ignore[misc]
             PromptCommand(name, usage, help)
             self._known.add(name)
 
+    def _stopped(self, event: object) -> None:
+        """In a script, which has no prompt, connecting is the first stop. A command of gdb's that is executed at a stop
+        makes it execute those of the breakpoint too early, so a stop where there may be some is none to learn at."""
+        if not self._known and not any(point.commands for point in gdb.breakpoints() or ()):
+            self.learn()
+
     def invoke(self, argument: str, from_tty: bool) -> None:
-        # In a script there is no prompt at which to learn; and a command's beginning or alias is the stub's to judge.
+        # A command's beginning or alias is the stub's to judge.
         self.learn()
         gdb.write(monitor(argument.strip() or "help"))
 

@@ -13,6 +13,8 @@ AX, CX, DX, BX, SP, BP, SI, DI = range(8)
 _CODE, _EXPANDS_DOWN = 8, 4
 #: `read(linear, length)`: guest memory without side effects, None where there is none.
 Read = Callable[[int, int], "bytes | None"]
+#: A segment's limit and access rights in virtual-8086 mode: 64 KiB of writable data at DPL 3, 16 bits wide.
+V86_LIMIT, V86_ATTR = 0xFFFF, 0xF3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,12 @@ class Segment:
         """After a load of `selector` in real mode, which leaves limit and rights as they are (big real mode)."""
         selector &= 0xFFFF
         return Segment(selector, selector << 4, self.big, self.limit, self.attr)  # `replace` takes three times as long
+
+    @classmethod
+    def virtual(cls, selector: int | None) -> Segment:
+        """What IRET to virtual-8086 mode makes of any segment register (SDM vol. 3A, 20.2.5; vol. 3C, 26.3.1.2)."""
+        selector = None if selector is None else selector & 0xFFFF
+        return cls(selector, None if selector is None else selector << 4, False, V86_LIMIT, V86_ATTR)
 
 
 #: `load(selector)`: what a protected-mode CPU would cache, None where the tables do not say.

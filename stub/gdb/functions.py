@@ -26,8 +26,10 @@ class SegFunction(gdb.Function):  # type: ignore[misc]  # only gdb knows its own
         self._guest = guest
         self._warned: set[Segment] = set()
 
-    def invoke(self, selector: Any, offset: Any) -> int:
-        return guarded(self._linear, selector, offset)
+    def invoke(self, *arguments: Any) -> int:
+        if len(arguments) != 2:
+            raise gdb.GdbError("$seg takes a selector and an offset: $seg(0xf000, 0xe05b)")
+        return guarded(self._linear, *arguments)
 
     def _linear(self, selector: Any, offset: Any) -> int:
         number = unsigned(selector)

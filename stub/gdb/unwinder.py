@@ -36,10 +36,12 @@ def frame_address(cpu: Cpu, slot: int) -> int:
     """The frame's address for gdb: that of the return address, and above bit 32, which gdb does not show, a rank.
 
     gdb takes a caller whose frame lies lower than the called one's for a corrupt stack. But a BIOS has its own stack
-    above the caller's, and a kernel's may be anywhere: the BIOS area ranks lowest, then the rings from 0.
+    above the caller's, and a kernel's may be anywhere: the BIOS area ranks lowest, then the rings from 0, and behind
+    them virtual-8086 mode, whose BIOS a monitor in ring 0 may have interrupted.
     """
-    rank = 0 if not cpu.protected and 0xA0000 <= slot < 0x100000 else 1 + cpu.cpl
-    return rank << 40 | slot
+    virtual = not cpu.protected and cpu.cpl == 3
+    bios = not cpu.protected and 0xA0000 <= slot < 0x100000
+    return (1 + cpu.cpl + virtual - bios) << 40 | slot
 
 
 class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows its own module

@@ -420,8 +420,9 @@ class Walker:
             raise _End
         self._far(state, self._bytes(state, linear + i.operand, 2), self._bytes(state, linear, i.operand))
 
-    def _far(self, state: _State, selector: int | None, offset: int | None) -> None:
-        segment = self._segment(state.cpu, CS, selector)
+    def _far(self, state: _State, selector: int | None, offset: int | None, virtual: bool = False) -> None:
+        """`virtual`: to virtual-8086 mode."""
+        segment = Segment.virtual(selector) if virtual else self._segment(state.cpu, CS, selector)
         if segment is None or segment.base is None or offset is None:
             raise _End
         state.cpu.segments[CS] = segment
@@ -447,15 +448,16 @@ class Walker:
         if kind is Kind.NEAR:
             cpu.ip = self._wrap(cpu, ip, size)
         else:
-            virtual = kind is Kind.INTERRUPT and size == 4 and cpu.protected and not cpu.cpl and (flags or 0) >> 17 & 1
+            from_ring_0 = kind is Kind.INTERRUPT and size == 4 and cpu.protected and not cpu.cpl
+            virtual = from_ring_0 and bool((flags or 0) >> 17 & 1)
             if virtual:
                 cpu.protected = False
             outer = cpu.protected and selector is not None and selector & 3 > cpu.cpl
-            self._far(state, selector, ip)
+            self._far(state, selector, ip, virtual)
             if i.opcode in (0xC2, 0xCA):
                 self._move_stack(state, i.immediate & 0xFFFF)
             if outer or virtual:
-                self._other_stack(state, size, bool(virtual))
+                self._other_stack(state, size, virtual)
                 cpu.cpl = 3 if virtual else (selector or 0) & 3
         if i.opcode == 0xC2:
             self._move_stack(state, i.immediate & 0xFFFF)
@@ -465,10 +467,12 @@ class Walker:
     def _other_stack(self, state: _State, size: int, virtual: bool) -> None:
         """IRET and RETF to an outer ring pop SS:(E)SP, and IRET to virtual-8086 mode the data segments as well."""
         pointer, selector = self._pop(state, size)[0], self._pop(state, size)[0]
-        if virtual:
-            for register in (ES, DS, FS, GS):
-                self._load_segment(state, register, self._pop(state, size)[0])
         if pointer is None or selector is None:
             raise _End
-        self._load_segment(state, SS, selector & 0xFFFF)
+        if virtual:
+            for register in (ES, DS, FS, GS):
+                state.cpu.segments[register] = Segment.virtual(self._pop(state, size)[0])
+            state.cpu.segments[SS] = Segment.virtual(selector)
+        else:
+            self._load_segment(state, SS, selector & 0xFFFF)
         self._set(state, SP, pointer, size, True)

@@ -210,6 +210,64 @@ def test_each_event_stops_at_its_place(guest: Debugger, event: Catch, words: tup
         assert re.search(expected, text), text
 
 
+#: INT3 and INTO, which raise the exceptions #BP and #OF, and INT 3 and INT 4, which are software interrupts to the same
+#: handlers (SDM vol. 3A, 6.4.2); with prefixes, too.
+SAME_VECTORS = rom(
+    """
+    mov ss, ax
+    mov sp, 0x7000
+    mov word [3*4], handler
+    mov word [3*4+2], 0xf000
+    mov word [4*4], handler
+    mov word [4*4+2], 0xf000
+    jmp begin
+    times 0x100-($-$$) nop
+begin:
+    int3             ; 0100
+    db 0xcd, 3       ; 0101
+    mov al, 0x7f     ; 0103
+    add al, 1        ; 0105
+    into             ; 0107
+    int 4            ; 0108
+    es int3          ; 010a
+    db 0x2e, 0xcd, 3 ; 010c
+    add al, 0x80     ; 010f
+    db 0x66, 0x90    ; 0111
+    db 0x66, 0xce    ; 0113
+    cmp al, al       ; 0115
+    into             ; 0117, without OF: nothing
+    cli
+    hlt
+handler:
+    iret
+    """
+)
+RAISED = {0x100: "exception #BP", 0x107: "exception #OF", 0x10A: "exception #BP", 0x113: "exception #OF"}
+CALLED = {0x101: "INT 0x03", 0x108: "INT 0x04", 0x10C: "INT 0x03"}
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (catch(CatchKind.EXCEPTION), RAISED),
+        (catch(CatchKind.EXCEPTION, 3), {at: text for at, text in RAISED.items() if "#BP" in text}),
+        (catch(CatchKind.EXCEPTION, 4), {at: text for at, text in RAISED.items() if "#OF" in text}),
+        (catch(CatchKind.INT), CALLED),
+        (catch(CatchKind.INT, 3), {at: text for at, text in CALLED.items() if "3" in text}),
+        (catch(CatchKind.INT, 4), {at: text for at, text in CALLED.items() if "4" in text}),
+    ],
+    ids=["exceptions", "#BP", "#OF", "ints", "INT 3", "INT 4"],
+)
+@pytest.mark.parametrize("loop", ["", pytest.param("gate", marks=pytest.mark.slow)])
+def test_int3_and_into_raise_exceptions_and_int_n_with_their_vectors_does_not(
+    monkeypatch: pytest.MonkeyPatch, loop: str, event: Catch, words: dict[int, str]
+) -> None:
+    monkeypatch.setenv("V2E_ENGINE", loop)
+    guest = debugger(SAME_VECTORS)
+    guest.add_catch(event)
+    assert [text.split("; ")[0] for text in run(guest)] == [f"catch 1: {words[at]} at f000:{at:04x}" for at in words]
+
+
 def test_hardware_interrupts_stop_in_their_handler(guest: Debugger) -> None:
     guest.add_catch(catch(CatchKind.INTERRUPT, 8))
     texts = list(run(guest))

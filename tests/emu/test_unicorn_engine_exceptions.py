@@ -117,6 +117,23 @@ def _labels(cpu: BareCpu) -> dict[str, int]:
     return {"site": cpu.read32(idtr + 6), "on": cpu.read32(idtr + 10)}
 
 
+@pytest.mark.parametrize(
+    ("code", "bits", "own"),
+    [
+        ("int3", 32, True), ("into", 32, True), ("db 0xcd, 3", 32, False), ("int 4", 32, False), ("es int3", 32, True),
+        ("db 0x2e, 0xcd, 3", 32, False), ("int3", 64, True), ("db 0x48, 0xcc", 64, True), ("db 0xcd, 3", 64, False),
+        ("int 4", 64, False), ("ud2", 32, False),
+    ],
+)  # fmt: skip
+def test_a_fault_says_whether_int3_or_into_has_raised_it(code: str, bits: int, own: bool) -> None:
+    """Their vectors alone do not: INT n may have them, too (SDM vol. 3A, 6.4.2 and 6.4.4)."""
+    cpu = bare_cpu(f"pushf\nor dword [{'r' if bits == 64 else 'e'}sp], 0x800\npopf\n{code}\nhlt", bits)
+    cpu.run()  # to a triple fault, there is no IDT
+    first = cpu.faults[0]
+    assert (first.by_own_opcode, first.is_exception) == (own, own or code == "ud2")
+    assert first.software is (code != "ud2")
+
+
 def test_faults_are_recorded_before_they_are_delivered() -> None:
     cpu = protected("mov ebx, on\nnop\nsite: int 0x90\non: mov ebx, on2\nsite2: int 0x30\non2:", "dd site, on")
     cpu.run()

@@ -169,6 +169,9 @@ WORDS = (
     ("catch port 80h", r"Catch \d+ of monitor: OUT of 0x5a to port 0x80 \(1 byte\); now at f000:0004"),
     ("catch int 21h", r"INT 0x21 at f000:0104; now at f000:0200"),
     ("catch exception de", r"exception #DE at f000:0108; now at f000:0300"),
+    ("catch exception bp", r"exception #BP at f000:010e; now at f000:0200"),
+    ("catch int 3", r"INT 0x03 at f000:010f; now at f000:0200"),
+    ("catch physical 0xf0104", r"execution at physical 0xf0104; now at f000:0104"),
     ("catch magic", r"about to execute xchg bx, bx; now at f000:010c"),
     ("catch insns 3", r"3 instructions retired; now at"),
 )
@@ -185,6 +188,8 @@ TALKING = """
         mov sp, 0x1000
         mov word [0x21*4], 0x200
         mov word [0x21*4+2], 0xf000
+        mov word [0xc], 0x200
+        mov word [0xe], 0xf000
         mov word [0], 0x300
         mov word [2], 0xf000
         jmp 0x100
@@ -197,6 +202,8 @@ TALKING = """
         nop
         nop
         xchg bx, bx
+        int3
+        db 0xcd, 3
         cli
         hlt
     times 0x200-($-$$) nop

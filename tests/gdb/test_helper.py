@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from emu.firmware import tour
+from gdb_batch import batch
 from machines import protected, rom_text
 from repl.harness import Gdb, GdbError, Server
 from stub.gdb import helper_path
@@ -265,6 +266,17 @@ def test_the_prompt_s_commands_are_gdb_s_commands(helped: Gdb) -> None:
     assert "page needs ADDRESS" in helped.cmd("v2e page")
     assert "there is no command 'nonsense'" in helped.cmd("v2e nonsense")
     assert "gdb runs and stops the guest" in helped.cmd("v2e continue")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("connected", [False, True], ids=["helper first", "target first"])
+@calls
+def test_a_script_completes_the_prompt_s_commands_before_one_was_run(
+    v2e_server: Callable[..., Server], connected: bool
+) -> None:
+    begin = [f"source {helper_path()}", f"target remote {v2e_server().address}"]
+    lines = batch(*(begin[::-1] if connected else begin), "complete v2e sr", "complete v2e dev pi", "kill").splitlines()
+    assert {"v2e sreg", "v2e dev pic", "v2e dev pit"} <= set(lines)
 
 
 @calls

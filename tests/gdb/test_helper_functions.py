@@ -26,6 +26,9 @@ def test_functions_give_linear_addresses_in_real_and_protected_mode(helped: Gdb)
     assert helped.value("$seg(0xffff, $si)") == 0x10FFEE  # beyond 1 MiB: A20 is none of the CPU's sum
     assert helped.value('$lin("es", 0xffffffff)') == 0x4FF  # a sum of 32 bits
     helped.cmd("set $es_base = 0")
+    for call in ("$seg()", "$seg(0x40)", "$seg(1, 2, 3)"):
+        with pytest.raises(GdbError, match=r"\$seg takes a selector and an offset: \$seg\(0xf000, 0xe05b\)"):
+            helped.cmd(f"print {call}")
     with pytest.raises(GdbError, match="integers, which a value of type `double' is not"):
         helped.cmd("print $seg(0, 1.5)")
     helped.cmd(f"break *{stops['pm16']:#x}")
@@ -59,6 +62,19 @@ def test_functions_give_linear_addresses_in_64_bit_mode(helped: Gdb) -> None:
         assert helped.value(call) & top == address, call
     with pytest.raises(GdbError, match="a selector has 16 bits"):
         helped.cmd("print $seg(0x10000, 0)")
+
+
+@pytest.mark.slow
+def test_a_flags_register_of_64_bits_is_set_by_a_number_of_64_bits(helped: Gdb) -> None:
+    """docs/gdb.md's ways round gdb's refusal; if the first assertion fails, a newer gdb has learned it."""
+    with pytest.raises(GdbError, match="Invalid cast"):
+        helped.cmd("set $efer = 0x100")
+    helped.cmd("set $efer = 0x100ULL")
+    assert helped.cmd("print $efer").endswith("[ LME ]\n")
+    helped.cmd("set $efer = $efer | 1")
+    assert helped.cmd("print $efer").endswith("[ SCE LME ]\n")
+    helped.cmd("v2e msr efer 0x800")
+    assert helped.cmd("print $efer").endswith("[ NXE ]\n")
 
 
 def test_a_script_that_writes_registers_sees_what_moves_with_them_and_ends_well(

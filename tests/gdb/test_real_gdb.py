@@ -292,6 +292,8 @@ def test_the_pc_is_written_as_a_linear_address(gdb: Gdb) -> None:
     assert gdb.value("$ip") == 0x104
     with pytest.raises(GdbError, match=r"out of reach of CS f000 \(base 0xf0000, limit 0xffff"):
         gdb.cmd("set $pc = 0x7c00")
+    with pytest.raises(GdbError, match=r"offset 0x12345 is out of reach of CS f000 \(base 0xf0000, limit 0xffff"):
+        gdb.cmd("set $ip = 0x12345")
 
 
 @pytest.mark.slow

@@ -269,6 +269,7 @@ def test_a_session_for_gdbs_monitor_may_look_but_not_run(session):
     assert monitor.execute("regs").views
     for line in ("lockstep 5", "continue", "step", "next", "until 0", "quit"):
         assert "gdb" in failure(monitor, line)
+    assert "`detach` leaves" in failure(monitor, "quit") and "`kill` ends the machine" in failure(monitor, "exit")
     monitor.execute("save shared")
     assert session.execute("restore shared").views
 
@@ -310,6 +311,8 @@ def test_a_session_that_may_only_look_has_all_commands_that_do_and_no_others(ses
                 assert "another client" not in str(error), line  # what this machine does not have
     for line in CHANGING:
         assert "another client" in failure(looker, line), line
+    for line in ("screen --png nowhere.png", "save-xen nowhere"):
+        assert "writes a file where v2e runs: another client came first" in failure(looker, line)
     assert state() == before
     assert list(tmp_path.iterdir()) == []
 

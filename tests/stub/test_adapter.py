@@ -139,6 +139,18 @@ def test_writing_eip_as_an_offset(rig: Rig) -> None:
     assert rig.write("eip", 0x12345).startswith(b"E.offset 0x12345 is out of reach")
 
 
+def test_an_ip_that_is_beyond_the_limit_of_cs_is_refused_as_eip_is(rig: Rig) -> None:
+    rig.ask("Z1,f0120,1")
+    rig.resume()
+    for offset in (0x10000, 0x12345, 0xFFFFFFFF):
+        assert (
+            rig.write("ip", offset).decode().startswith(f"E.offset {offset:#x} is out of reach of CS f012 (base 0xf0")
+        )
+    assert rig.register("ip") == 0
+    assert rig.write("ip", 0xFFFF) == b"OK"
+    assert (rig.register("ip"), rig.register("eip")) == (0xFFFF, 0x10011F)
+
+
 def test_resume_at_an_address(rig: Rig) -> None:
     rig.ask("Z1,f0100,1")
     rig.resume()

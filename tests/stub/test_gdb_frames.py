@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from asm import assemble
+from emu.catches import Catch, CatchKind
 from emu.debugger import BreakKind, Debugger
 from emu.subject import MemoryUnavailable
 from emu.x86.state import CpuState
@@ -16,13 +17,16 @@ from machines import debugger, rom, seabios_debugger
 from stub.gdb.cpu import Cpu, Segment
 from stub.gdb.frames import Frames, How
 from stub.gdb.walk import BUDGET
+from v86_monitor import BEHIND_FAR, BEHIND_NEAR, MONITOR, REFUSED
 
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 CALLS = {"call", "lcall", "int", "int1", "int3", "into"}
 
 
 def cpu_of(state: CpuState) -> Cpu:
-    segments = [Segment(s.selector, s.base, bool(s.access & 1 << 14)) for s in map(state.segment, SEGMENTS)]
+    segments = [
+        Segment(s.selector, s.base, bool(s.access & 1 << 14), s.limit, s.access) for s in map(state.segment, SEGMENTS)
+    ]
     protected = bool(state.cr0 & 1) and not state.rflags >> 17 & 1
     return Cpu(
         [r & 0xFFFFFFFF for r in state.regs[:8]], segments, state.rip, state.rflags, protected, state.cpl, state.cr0
@@ -284,6 +288,60 @@ def test_the_caller_is_right_at_every_instruction_of_a_function_that_switches_mo
     assert count.wrong == []
     assert (count.silent, count.guessed) == (0, 0)
     assert count.right > 30
+
+
+def test_callers_of_a_handler_of_virtual_8086_code_are_16_bit_code_with_that_code_s_segments() -> None:
+    run = debugger(assemble(MONITOR))
+    run.add_catch(Catch(CatchKind.EXCEPTION, 13))
+    run.begin_continue()
+    run.run()
+    frames, cpu = frames_of(run), cpu_of(run.cpu())
+    assert cpu.protected and cpu.cpl == 0 and cpu.segments[1].big
+    found = []
+    while (caller := frames.caller(cpu)) is not None:
+        cpu = caller.cpu
+        found.append((cpu.ip, cpu.stack, caller.how))
+        assert (cpu.protected, cpu.cpl) == (False, 3)
+        # es, cs, ss, ds, fs, gs: what IRET popped, as the CPU has them in that mode (SDM vol. 3C, 26.3.1.2)
+        selectors = (0x1000, 0xF000, 0x5000, 0x2000, 0x3000, 0x4000)
+        assert cpu.segments == [Segment(n, n << 4, False, 0xFFFF, 0xF3) for n in selectors]
+    assert found == [
+        (REFUSED, 0x500F6, How.INTERRUPTED), (BEHIND_FAR, 0x500FC, How.WAY), (BEHIND_NEAR, 0x50100, How.WAY),
+    ]  # fmt: skip
+    # and what the CPU has when it really returns
+    point = run.add_breakpoint(BreakKind.EXECUTE, 0xF0000 + REFUSED + 1)
+    run.remove_breakpoint(run.breakpoint_list()[0].id)
+    run.begin_continue()
+    run.run()
+    assert run.cpu().linear_pc == point.address
+    returned = cpu_of(run.cpu())
+    assert (returned.segments, returned.stack) == (cpu.segments, found[0][1])
+
+
+@pytest.mark.parametrize(
+    ("begin", "found"),
+    [
+        ("push bp\nmov bp, sp", True), ("push bp\ndb 0x8b, 0xec", True), ("push ebp\nmov ebp, esp", True),
+        ("enter 6, 0", True), ("nop\nnop\nnop", False), ("push bp\nnop\nnop", False), ("push bp\nmov sp, bp", False),
+        ("mov bp, sp\npush bp", False), ("push bp\nmov bp, [si]", False),
+    ],
+)  # fmt: skip
+def test_a_frame_pointer_leads_only_to_calls_of_functions_that_make_one(begin: str, found: bool) -> None:
+    """Rule 2 of docs/gdb.md: in a loop without end, so that the function's own code says nothing; SP is far from BP."""
+    code = assemble(f"bits 16\norg 0x1000\ncall work\nhlt\ntimes 0x10 nop\nwork:\n{begin}\nagain: jmp again", 0x1000)
+    memory = bytearray(0x10000)
+    memory[0x1000 : 0x1000 + len(code)] = code
+    memory[0x7000:0x7004] = bytes.fromhex("3412 0310")  # the caller's BP, and behind its CALL
+    segments = [Segment(0, 0) for _ in range(6)]
+    general = [0, 0, 0, 0, 0x4000, 0x7000, 0, 0]
+    caller = Frames(lambda linear, length: bytes(memory[linear : linear + length]), lambda selector: None).caller(
+        Cpu(general, segments, 0x1000 + len(code) - 2)
+    )
+    if found:
+        assert caller is not None
+        assert (caller.how, caller.cpu.ip, caller.cpu.general[5]) == (How.FRAME, 0x1003, 0x1234)
+    else:
+        assert caller is None
 
 
 @pytest.mark.slow_variants(keep=8)
