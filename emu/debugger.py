@@ -8,6 +8,7 @@ machine, `points` keeps what may end a run, `meeting` says what has, `steps` are
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from emu.engine import EngineError
 from emu.inspector import DebuggerError
@@ -19,6 +20,9 @@ from emu.record import replace
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import LockstepView, StuckView
+
+if TYPE_CHECKING:
+    from emu.quiet import Quiet
 
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
@@ -41,6 +45,11 @@ class Debugger(Steps):
         self.progress = Watch(machine)
         #: told when a guest that gets nowhere is noticed, in the midst of the run
         self.on_stuck: Callable[[StuckView], None] = lambda view: None
+        self._quiet: Quiet | None = None  # between `begin_quiet` and `end_quiet`
+        #: instructions retired when quiet steps began, and behind the last that the journal has heard of
+        self._quiet_from = self._quiet_told = 0
+        #: how a quiet step ended that `single_step` is to go on with, and what had retired before it
+        self._begun: tuple[int, int] | None = None
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
 
     def begin_continue(self) -> None:
@@ -75,21 +84,15 @@ class Debugger(Steps):
     def single_step(self) -> Stop | None:
         """One instruction, as `begin_step` and `pump` make it, in a fraction of the time, where nothing comes before it
         and nobody looks on: its Stop. None: something does, nothing was done, and it is for those."""
-        if (
-            self._action is not None
-            or self.step_whole_repeats
-            or self._passing
-            or self._followers
-            or self._limits() is not NO_LIMITS
-            or self.read_only
-        ):
+        begun, self._begun = self._begun, None
+        if begun is None and not self._steps_plainly():
             return None
         if self._unarmed:
             self._arm_watches()
         self._passed_at = -1
         self._acting = True
         try:
-            exit = self.machine.step()
+            exit = self.machine.step() if begun is None else self.machine.finish_quiet(*begun)
             if exit is None:
                 return None
             self.forget()
@@ -100,6 +103,61 @@ class Debugger(Steps):
         if exit is LIMIT:
             self._in_place = self.machine.executor.live()  # the devices are at this instant
         return stop
+
+    def _steps_plainly(self) -> bool:
+        """A step is no more than an instruction, and nobody looks on."""
+        return not (
+            self._action is not None
+            or self.step_whole_repeats
+            or self._passing
+            or self._followers
+            or self._limits() is not NO_LIMITS
+            or self.read_only
+        )
+
+    def quiet_looks(self) -> Quiet | None:
+        """Looks at memory by C, on this thread, until something else is asked. None: the machine makes none."""
+        if self._action is not None:
+            return None
+        self.cpu_in_place()  # the devices are at this instant
+        return self.machine.begin_quiet(False)
+
+    def begin_quiet(self) -> Quiet | None:
+        """The same, and steps as `single_step` makes them, until `end_quiet`; before that nothing else is asked."""
+        if self._action is not None:
+            return None
+        self.cpu_in_place()
+        machine = self.machine
+        start = machine.executor.retired
+        quiet = machine.begin_quiet(not self._unarmed and self._steps_plainly())
+        if quiet is not None:
+            self._quiet, self._quiet_told, self._acting = quiet, start, quiet.left > 0
+            self._quiet_from = start
+            machine.journal.before = self._tell_quiet
+        return quiet
+
+    def _tell_quiet(self) -> None:
+        """Have the journal tell of the quiet steps that it has not heard of."""
+        assert self._quiet is not None, "who is told of them has begun"
+        first, self._quiet_told = self._quiet_told + 1, self._quiet_from + self._quiet.made
+        self.machine.journal.add_steps(first, self._quiet_told)
+
+    def end_quiet(self, begun: bool) -> None:
+        """Behind `begin_quiet`. With `begun` the last step ended otherwise than quietly, and `single_step` is to be
+        called next, which goes on with it."""
+        quiet, machine = self._quiet, self.machine
+        assert quiet is not None, "what ends has begun"
+        self._tell_quiet()
+        self._quiet, machine.journal.before, self._acting = None, None, False
+        machine.end_quiet(quiet.made)
+        if begun:
+            self._begun = quiet.ended, self._quiet_told
+        if quiet.made or begun:
+            self._passed_at = -1
+            self.forget()
+        if quiet.made and not begun:
+            self.last_stop = self._stop_at(StopKind.STEP, "step")
+            self._in_place = machine.executor.live()
 
     def pump(self, instructions: int = UNBOUNDED) -> Stop | None:
         """Run a piece of the action, at most `instructions`; the Stop when it ends, else None."""

@@ -16,6 +16,7 @@ from emu.x86.state import CpuState
 
 if TYPE_CHECKING:
     from emu.packed import Packing
+    from emu.quiet import Quiet
 
 
 class EngineError(Exception):
@@ -316,6 +317,19 @@ class Cpu(Protocol):
         walks included. Gives a function to be called whenever bytes were cleared, or None: this CPU cannot tell."""
 
 
+class QuietSteps(Protocol):
+    """An emulator that makes quiet steps: see emu.quiet."""
+
+    def begin_quiet(self, steps: int, regions: Sequence[MemoryRegion]) -> Quiet:
+        """Nothing of the CPU is touched but by the steps until `end_quiet`: at most `steps`, or none where a run would
+        begin otherwise than with the next instruction. `regions` is where memory is. The same object each time."""
+
+    def end_quiet(self) -> None: ...
+
+    def finish_quiet(self, ended: int) -> Exit:
+        """Behind `end_quiet`, the end of the step that was begun, and `ended` so: as of `Executor.run(1)`."""
+
+
 class Executor(Cpu, Protocol):
     """A CPU that executes. Made and used by one thread, except for `request_stop`."""
 
@@ -332,6 +346,9 @@ class Executor(Cpu, Protocol):
 
     def packing(self) -> Packing | None:
         """How its state is moved without a copy in Python; None: it is not."""
+
+    def quiet_steps(self) -> QuietSteps | None:
+        """How it is stepped without Python; None: it is not."""
 
     @property
     def stop_flag(self) -> int | None:

@@ -28,10 +28,14 @@ class Journal:
         self.added = 0  #: events ever
         self.due = NEVER  #: when so many have been added `on_due` is called, once
         self.on_due: Callable[[], None] = lambda: None
+        #: called before an event is added: there are some to be added before it that nobody was told of yet
+        self.before: Callable[[], None] | None = None
         self._kept: Event | None = None
         self._events: deque[Event | tuple[int, str, str | Callable[[], str]]] = deque(maxlen=size)
 
     def add(self, retired: int, kind: str, text: str) -> None:
+        if self.before is not None:
+            self.before()
         self.added += 1
         self._events.append((retired, kind, text))
         if self.added >= self.due:
@@ -39,6 +43,8 @@ class Journal:
 
     def add_lazy(self, retired: int, kind: str, text: Callable[[], str]) -> None:
         """As `add`; `text` is called when somebody looks, and gives the same at any time."""
+        if self.before is not None:
+            self.before()
         self.added += 1
         self._events.append((retired, kind, text))
         if self.added >= self.due:
@@ -47,9 +53,19 @@ class Journal:
     def keep(self, retired: int, kind: str, text: str) -> None:
         """As `add`; it stays, as the oldest event, until there is another one that does: what is said of a storm is not
         to drown in it."""
+        if self.before is not None:
+            self.before()
         self._kept = Event(retired, kind, text)
         self.added += 1
         self._events.append(self._kept)
+
+    def add_steps(self, first: int, last: int) -> None:
+        """A stop behind a step at each of these counts of retired instructions."""
+        self.added += last + 1 - first
+        size = self._events.maxlen or 0
+        self._events.extend((retired, "stop", "step") for retired in range(max(first, last + 1 - size), last + 1))
+        if self.added >= self.due:
+            self._ring()
 
     def _ring(self) -> None:
         self.due = NEVER

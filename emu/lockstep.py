@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from emu.clock import NS_PER_INSTRUCTION
 from emu.configuration import MachineConfig, cpu_model, memory_parts
@@ -26,6 +27,9 @@ from emu.x86.modes import code_bits
 from emu.x86.state import CpuState
 from emu.x86.statediff import differences
 from emu.x86.undefined import undefined_flags
+
+if TYPE_CHECKING:
+    from emu.quiet import Quiet
 
 #: Instructions that both run between two comparisons.
 BLOCK = 1_000_000
@@ -93,6 +97,10 @@ class LockstepMachine(Machine):
 
     def step(self) -> MachineExit | None:
         """See Machine: every step is one for `run`."""
+        return None
+
+    def begin_quiet(self, steps: bool) -> Quiet | None:
+        """See Machine."""
         return None
 
     def reset(self) -> None:

@@ -14,7 +14,7 @@ from emu.bus import Mmio, Ports, Range, Told
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.vga_memory import DisplayMemory
-from emu.engine import Executor, ExitReason, Fault, MmioBus, PortIo, SharedDisplay
+from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay
 from emu.inputs import InputRecord, Inputs
 from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
@@ -32,6 +32,7 @@ from emu.x86.state import CR0_CACHE, CpuState
 
 if TYPE_CHECKING:
     from emu.firmware.payload import Payload
+    from emu.quiet import Quiet
     from emu.transitions import Transitions
     from emu.vcpu import ExitCause
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 RDX = 2  #: in CpuState.regs
 _BUDGET = ExitReason.BUDGET
+MOST_QUIET = 1 << 30  #: steps that `begin_quiet` allows at most
 
 
 class Machine:
@@ -65,6 +67,7 @@ class Machine:
         self._reset: str | None = None
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
+        self._quiet_from = 0  # at which quiet steps began
         self.display = DisplayMemory(self.memory.live("vga"))
         self._physical = Physical(self.memory, self.display)
         #: who has the interrupt controllers and timers
@@ -299,19 +302,29 @@ class Machine:
     def step(self) -> MachineExit | None:
         """One instruction, whatever breakpoint is on it, where nothing comes before it: as `run` would with
         `skip_breakpoint`, in a fraction of the time. None: something does, nothing was done, and it is for `run`."""
-        executor, clock = self.executor, self.clock
-        if self._stop or self._ended is not None or self._reset is not None or not executor.undisturbed():
+        if not self._undisturbed():
             return None
-        start, deadline = executor.retired, clock.next_deadline()
-        now = start * NS_PER_INSTRUCTION + clock.skipped
+        start, deadline = self.executor.retired, self.clock.next_deadline()
+        now = start * NS_PER_INSTRUCTION + self.clock.skipped
         if deadline is not None and deadline <= now:
             return None
+        self.clock.horizon, self._awake_at = deadline, now
+        return self._stepped(self.executor.run(1, skip_breakpoint=True), start)
+
+    def _undisturbed(self) -> bool:
+        """Nothing comes before the next instruction, but timers that are due. The chipset's registers say so too, what
+        they say of the map is done."""
+        if self._stop or self._ended is not None or self._reset is not None or not self.executor.undisturbed():
+            return False
         if (chipset := self.board.chipset) is not None:
             if chipset.smm.due:
-                return None
+                return False
             chipset.apply()
-        clock.horizon, self._awake_at = deadline, now
-        exit = executor.run(1, skip_breakpoint=True)
+        return True
+
+    def _stepped(self, exit: Exit, start: int) -> MachineExit:
+        """What a step's `exit` of the engine means, before which `start` instructions had retired."""
+        executor, deadline, now = self.executor, self.clock.horizon, self._awake_at
         if exit.reason is _BUDGET:
             # Whatever else the instruction did to the machine would have asked for the run's end.
             if deadline is None or deadline > now + NS_PER_INSTRUCTION:
@@ -320,6 +333,35 @@ class Machine:
             self.pin.settle()
             return MachineExit(EXIT_STOPS[exit.reason], exit, detail=exit.detail)
         return self.run(start + 1, skip_breakpoint=executor.retired == start)
+
+    def begin_quiet(self, steps: bool) -> Quiet | None:
+        """Have the engine ready for quiet steps (`emu.quiet`) until `end_quiet`; with `steps` False for looks alone.
+        None: it makes none."""
+        if (quiet := self.executor.quiet_steps()) is None:
+            return None
+        count = 0
+        if steps and self._undisturbed():
+            start, deadline = self.executor.retired, self.clock.next_deadline()
+            now = start * NS_PER_INSTRUCTION + self.clock.skipped
+            # Behind each of them the next timer is still to come.
+            count = MOST_QUIET if deadline is None else min(MOST_QUIET, (deadline - now - 1) // NS_PER_INSTRUCTION)
+            self.clock.horizon, self._quiet_from = deadline, now
+        return quiet.begin_quiet(max(0, count), self.memory.regions)
+
+    def end_quiet(self, made: int) -> None:
+        """So many were made, and perhaps one that is for `finish_quiet`."""
+        quiet = self.executor.quiet_steps()
+        assert quiet is not None, "what ends has begun"
+        quiet.end_quiet()
+        if made:
+            self._awake_at = self._quiet_from + (made - 1) * NS_PER_INSTRUCTION
+
+    def finish_quiet(self, ended: int, start: int) -> MachineExit:
+        """What `step` gives, of a quiet step that `ended` otherwise than quietly; `start` had retired before it."""
+        quiet = self.executor.quiet_steps()
+        assert quiet is not None, "what is finished has begun"
+        self._awake_at = start * NS_PER_INSTRUCTION + self.clock.skipped
+        return self._stepped(quiet.finish_quiet(ended), start)
 
     def _idle(self, deadline: int | None) -> MachineExit | None:
         """The CPU is halted. Carry it to `deadline` (ns), or say why it will sleep for ever."""

@@ -12,6 +12,7 @@ from emu.inspector import READ_ONLY, DebuggerError, Inspector
 from emu.journal import Event
 from emu.machine import Machine
 from emu.packed import Flat
+from emu.quiet import Quiet
 from emu.steering import Steering
 from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind
 from emu.subject import Several, Subject
@@ -47,6 +48,12 @@ class Visitor(Debugger):
         return self.cpu()
 
     def flat_cpu(self) -> Flat | None:
+        return None
+
+    def quiet_looks(self) -> Quiet | None:
+        return None
+
+    def begin_quiet(self) -> Quiet | None:
         return None
 
     @property

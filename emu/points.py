@@ -38,6 +38,8 @@ class Points(Panel):
         self._passing: list[Breakpoint] = []  #: those that never stop
         self._points: frozenset[int] | None = None  # of `_execute_points`, while nothing changes them
         self._unarmed = False  # watchpoints have changed since the guest ran
+        #: watchpoints that were removed since the guest ran, by what they watch and for whom
+        self._removed: dict[tuple[BreakKind, int, int, str], Breakpoint] = {}
         self._watch_ids: dict[Watch, list[int]] = {}
         self._catcher = Catcher(machine, lambda: self.running, self.try_glance, self.place)
         self._screen_timer = machine.clock.timer("host.screen", self._look_at_screen, host=True)
@@ -74,6 +76,15 @@ class Points(Panel):
         self._changed(point)
         return point
 
+    def put_back(self, kind: BreakKind, address: int, length: int, owner: str) -> Breakpoint | None:
+        """Set the watchpoint like this again that was removed since the guest ran, if there is one: it keeps its number
+        and its hits. gdb takes its own out at each stop, and puts them in again."""
+        point = self._removed.pop((kind, address, length, owner), None)
+        if point is not None:
+            self._breakpoints = dict(sorted({**self._breakpoints, point.id: point}.items()))
+            self._changed(point)
+        return point
+
     def add_catch(
         self,
         catch: Catch,
@@ -102,6 +113,8 @@ class Points(Panel):
     def remove_breakpoint(self, id: int) -> None:
         point = self._point(id)
         del self._breakpoints[id]
+        if point.kind in _WATCH_ACCESS and point.enabled and not (point.condition or point.action):
+            self._removed[point.kind, point.address, point.length, point.owner] = point
         self._changed(point)
 
     def enable_breakpoint(self, id: int, enabled: bool) -> None:
@@ -132,6 +145,7 @@ class Points(Panel):
 
     def _arm_watches(self) -> None:
         self._unarmed = False
+        self._removed.clear()
         watches: dict[Watch, list[int]] = {}
         for watch, point in self._catcher.watches():
             watches.setdefault(watch, []).append(point.id)

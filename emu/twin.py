@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes import addressof, c_uint8
 from typing import Any, cast
 
-from emu.engine import Change, Cpu, Executor, Fault, MemoryRegion, MsrDevice, Watch
+from emu.engine import Change, Cpu, Executor, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch
 from emu.packed import Packing
 from emu.unicorn_engine import UnicornEngine
 from emu.vcpu import Lending, Resident, Sharing, Vcpu
@@ -337,6 +337,10 @@ class Twin:
 
     def packing(self) -> Packing | None:
         """See Executor. It has two CPUs already."""
+        return None
+
+    def quiet_steps(self) -> QuietSteps | None:
+        """See Executor. Each of its steps may be the other CPU's."""
         return None
 
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
-from emu.engine import Change, EngineError, Fault, MemoryRegion, MsrDevice, Watch
+from emu.engine import Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
 from emu.unicorn_fast import ALWAYS, FastLoop
@@ -29,6 +29,7 @@ from emu.x86.state import CR0_PE, CR0_PG, EFER_LMA, EFER_LME, CpuState, Segment
 
 if TYPE_CHECKING:
     from emu.packed import Flat, Packed, Packing
+    from emu.quiet import Quiet
 
 __all__ = ["HELPER", "UnicornEngine"]
 
@@ -125,7 +126,6 @@ class UnicornEngine(Running):
             traces = source._memory.traces if unmarked is not None else 0
             told = traces != 0
             copier.memory(traces, unmarked if told and unmarked is not None else ())
-            self._until = source.retired
             more = copier.copy()
             self._interrupted = self._returning = False
             self._faults.forget()
@@ -174,6 +174,37 @@ class UnicornEngine(Running):
             self.packer: tuple[int, int] = self._packer.function
             self._live_state.quick = self._packer.brief
         return self
+
+    def quiet_steps(self) -> QuietSteps | None:
+        """See Executor."""
+        if self._quiet is None:
+            if self.packing() is None or self._fast is None:
+                return None
+            from emu.unicorn_quiet import QuietEngine
+
+            self._quiet = QuietEngine(self._fast, self._system.hidden)
+        return self
+
+    def begin_quiet(self, steps: int, regions: Sequence[MemoryRegion]) -> Quiet:
+        """See emu.quiet."""
+        assert self._quiet is not None, "who steps quietly has asked for QuietSteps"
+        if steps and self.odd:  # as in `_run_oddly`
+            self.odd = self._special()
+        if self.odd or self._nmi:
+            steps = 0
+        self._live = int(steps > 0)
+        return self._quiet.begin(steps, regions, self._halted)
+
+    def end_quiet(self) -> None:
+        """See emu.quiet."""
+        self._live = 0
+        if self._fast is not None and self._fast.unsettled:
+            self._fast.settle()
+
+    def finish_quiet(self, ended: int) -> Exit:
+        """See emu.quiet."""
+        assert self._fast is not None
+        return self._helper_ended(self._fast, ended, 1, True)
 
     def packable(self) -> bool:
         """See emu.packed.Packing."""
@@ -346,7 +377,7 @@ class UnicornEngine(Running):
         self, port: int, value: int, until: int | None, *, answered: bool = True, kept: bool = False
     ) -> None:
         """See Executor."""
-        self._loop.hold(port, value, ALWAYS if until is None else self._until - 1 - until, answered, kept)
+        self._loop.hold(port, value, ALWAYS if until is None else self._run_end[0] - 1 - until, answered, kept)
 
     def note_answers(self) -> None:
         """See Executor."""

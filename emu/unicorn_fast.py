@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_void_p
+from ctypes import c_int64, c_void_p
 from typing import Final
 
 from emu.engine import EngineError, SharedDisplay
@@ -71,6 +71,9 @@ class FastLoop:
         callbacks.set_time = self._forget_time
         self._hooks: list[MemoryHook] = []
         self._cells = Cells(tick=tick)
+        end: int = Cells.end.offset  # type: ignore[attr-defined]
+        #: instructions retired when the run has none left: one number, moved by the helper with each run that it makes
+        self.run_end = memoryview((c_int64 * 1).from_buffer(self._cells, end)).cast("B").cast("q")
         #: bytes handed out as a stream: the port, how many, the bytes, and whom to tell how many were taken
         self._places: object = None  # kept, as the helper looks into it
         self._stream: tuple[int, int, object, Callable[[int], None]] | None = None
@@ -111,10 +114,6 @@ class FastLoop:
         if self.unsettled:
             self.settle()
         return code
-
-    def begins(self, end: int) -> None:
-        """A run begins at whose end `end` instructions will have retired."""
-        self._cells.end = end
 
     def hold(self, port: int, value: int, floor: int, answered: bool, kept: bool) -> None:
         """See Executor.hold_input; `floor` is how many instructions are then left of the run."""

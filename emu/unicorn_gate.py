@@ -45,6 +45,9 @@ class GateLoop:
     ) -> None:
         self._ov, self._control, self._read, self._divisions = overlay, control, read_linear, divisions
         self.run_ended: Callable[[], None] | None = None  #: called when Unicorn returns
+        self.run_end = memoryview(bytearray(8)).cast(
+            "q"
+        )  #: instructions retired when the run has none left: one number
         place = code.place
         addresses = {
             "control": ctypes.addressof(control), "repeat": repeat, "divide": divisions.address,
@@ -55,9 +58,6 @@ class GateLoop:
             callback = ctypes.cast(function, ctypes.c_void_p).value or 0
             checked = place(port_check(callback=callback, **overlay.port_check_addresses()))
             overlay.add_hook(HOOK_INSN, checked, instruction=number)
-
-    def begins(self, end: int) -> None:
-        """Nobody asks for the time but Python."""
 
     def note_answers(self) -> None:
         """Each access is asked for."""

@@ -40,6 +40,7 @@ from emu.x86.vectors import denied
 if TYPE_CHECKING:
     from emu.unicorn_gate import GateLoop
     from emu.unicorn_pack import Packer
+    from emu.unicorn_quiet import QuietEngine
 
 #: Opened behind the C helper, which the imports have loaded: that is of use only when it is there before Unicorn.
 LIBRARY: Final = Library()
@@ -97,7 +98,7 @@ class Parts(ABC):
         self._ov.verify(REGISTERS, partial(LIBRARY.write_msr, self._handle), model)
         self._ov.set_features(model)
 
-        self._until = 0  # instructions retired when the run has none left
+        self._run_end = memoryview(bytearray(8)).cast("q")  # instructions retired when the run has none left
         self._live = 0  # 1 in a run: a callback is inside an instruction that is counted already
         #: the next run may begin otherwise than behind an instruction like any other; see Packing too
         self.odd = True
@@ -123,6 +124,7 @@ class Parts(ABC):
         )  # fmt: skip
         self._seldom = Seldom()
         self._packer: Packer | None = None
+        self._quiet: QuietEngine | None = None
         self._copiers: dict[int | None, Copier] = {}  # by the handles of the engines that they copy from
         self._packs_halted = False  # what it packs of `_halted`
         self._live_state = LiveState(
@@ -138,6 +140,7 @@ class Parts(ABC):
         self._env.vm_vmcb = HIDDEN_PAGE
         self._loop = self._choose_loop(translations, tick, portable)
         self._fast = self._loop if isinstance(self._loop, FastLoop) else None
+        self._run_end = self._loop.run_end
         self._display = display
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)

@@ -22,7 +22,7 @@ from emu.unicorn_control import (
     STOP_CHANGED,
     STOP_EVENT,
 )
-from emu.unicorn_fast import AT_BREAKPOINT, CODE_SHIFT, NOT_BEGUN, SPENT
+from emu.unicorn_fast import AT_BREAKPOINT, CODE_SHIFT, NOT_BEGUN, SPENT, FastLoop
 from emu.unicorn_layout import ANY_LENGTH, CPU_INTERRUPT_NMI, DOUBLE_FAULT, HF2_NMI, HF_CS64, HF_INHIBIT_IRQ
 from emu.unicorn_library import ERR_FETCH_PROT, ERR_FETCH_UNMAPPED
 from emu.unicorn_parts import Parts
@@ -46,7 +46,7 @@ class Running(Parts):
     @property
     def retired(self) -> int:
         """See Executor."""
-        return self._until - self._control.remaining - self._live
+        return self._run_end[0] - self._control.remaining - self._live
 
     @property
     def linear_pc(self) -> int:
@@ -98,8 +98,7 @@ class Running(Parts):
 
     def set_retired(self, count: int) -> None:
         """See Executor."""
-        self._until, self._control.remaining = count, 0
-        self._loop.begins(count)
+        self._run_end[0], self._control.remaining = count, 0
 
     def run(self, budget: int, *, skip_breakpoint: bool = False) -> Exit:
         """See Executor. Besides, a run ends with REQUEST where an external interrupt was delivered, at the handler's
@@ -107,8 +106,6 @@ class Running(Parts):
         fast = self._fast
         if fast is None or self.odd or self._live or budget < 1:
             return self._run_oddly(budget, skip_breakpoint)
-        control = self._control
-        self._until += budget - control.remaining
         self._live = 1
         try:
             if budget <= FEW:
@@ -117,13 +114,19 @@ class Running(Parts):
                 ended = fast.go(fast.engine, c_int64(budget), skip_breakpoint)
         finally:
             self._live = 0
+        return self._helper_ended(fast, ended, budget, skip_breakpoint)
+
+    def _helper_ended(self, fast: FastLoop, ended: int, budget: int, skip_breakpoint: bool) -> Exit:
+        """The end of a run that the helper has made or begun, in its words."""
         if fast.unsettled:
             fast.settle()
         if ended == SPENT:
             return STEPPED if budget == 1 else Exit(BUDGET, budget)
         if ended == AT_BREAKPOINT:
-            return self._stopped[budget - control.remaining]
-        return self._run_on(budget, skip_breakpoint, None if ended == NOT_BEGUN else ended >> CODE_SHIFT)
+            return self._stopped[budget - self._control.remaining]
+        if ended == NOT_BEGUN:
+            return self._run_from_here(budget, skip_breakpoint)
+        return self._run_on(budget, skip_breakpoint, ended >> CODE_SHIFT)
 
     def _run_oddly(self, budget: int, skip_breakpoint: bool) -> Exit:
         """A run that may begin otherwise than behind an instruction like any other, or may not begin at all."""
@@ -162,7 +165,7 @@ class Running(Parts):
                 return Exit(exit.reason, done, exit.hit, exit.faults, exit.detail, exit.change, exit.task)
 
     def _run_from_here(self, budget: int, skip_breakpoint: bool) -> Exit:
-        self._until += budget - self._control.remaining
+        self._run_end[0] += budget - self._control.remaining
         return self._run_on(budget, skip_breakpoint, None)
 
     def _run_on(self, budget: int, skip_breakpoint: bool, entered: int | None) -> Exit:
@@ -228,7 +231,6 @@ class Running(Parts):
         """What stands in the control structure when a run begins."""
         control = self._control
         control.remaining = budget
-        self._loop.begins(self._until)
         if budget == 1:
             # A translation of one instruction: whatever follows is not translated again for each step into it.
             control.step = 1

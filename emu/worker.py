@@ -7,9 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from emu.debugger import Debugger, DebuggerError, Stop
+
+if TYPE_CHECKING:
+    from emu.quiet import Quiet
 
 T = TypeVar("T")
 #: Instructions between two looks at the queue. A posted request also stops the engine, so this bounds a lost race only.
@@ -62,6 +65,7 @@ class Worker:
         self._queue: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._held: list[_Job[Any] | None] = []
         self._listeners: list[Callable[[Stop], None]] = []
+        self._hear_steps: list[Callable[[Stop], None]] = []  #: those of them that have to hear of each step
         self._stopped = threading.Event()
         self._stopped.set()
         self._closed = False
@@ -140,6 +144,13 @@ class Worker:
             self._interrupt = False
             self._tell(stop)
 
+    def begin_quiet(self) -> Quiet | None:
+        """On the machine's thread: see Debugger. None, too, where a listener is to hear of each step, or somebody
+        waits."""
+        if self._hear_steps or self.wanted():
+            return None
+        return self.debugger.begin_quiet()
+
     def _start(self, begin: Callable[[], None]) -> None:
         begin()
         self._interrupt = False
@@ -160,13 +171,17 @@ class Worker:
         """Until the guest is stopped; None if it still runs after `timeout` seconds."""
         return self.debugger.last_stop if self._stopped.wait(timeout) else None
 
-    def add_listener(self, listener: Callable[[Stop], None]) -> None:
-        """`listener(stop)` is called on the machine's thread at each stop."""
+    def add_listener(self, listener: Callable[[Stop], None], *, steps: bool = True) -> None:
+        """`listener(stop)` is called on the machine's thread at each stop; with `steps` False not at those behind quiet
+        steps (`begin_quiet`)."""
         self._listeners.append(listener)
+        if steps:
+            self._hear_steps.append(listener)
 
     def remove_listener(self, listener: Callable[[Stop], None]) -> None:
         with contextlib.suppress(ValueError):
             self._listeners.remove(listener)
+            self._hear_steps.remove(listener)
 
     def close(self) -> None:
         """Stop the guest and end the thread."""

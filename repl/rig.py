@@ -60,7 +60,7 @@ class Rig:
         self.server: Server | None = None
         self.guest_code: int | None = None
         self._stops: SimpleQueue[Stop | None] = SimpleQueue()
-        self.worker.add_listener(self._note)
+        self.worker.add_listener(self._note, steps=False)
         self._signals = self._hear()
         gc.freeze()  # what was loaded and built stays: no need to look through it
         gc.enable()

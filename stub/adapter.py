@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from emu.debugger import BreakKind, Debugger, DebuggerError, StopKind
+from emu.quiet import Quiet
 from emu.stops import Condition, ConditionFailed
 from emu.subject import MemoryUnavailable, is_unknown
 from emu.worker import Worker
@@ -310,6 +311,21 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         except DebuggerError as error:
             raise TargetError(str(error)) from None
 
+    def quiet_looks(self) -> Quiet | None:
+        return self._debugger.quiet_looks()
+
+    def begin_quiet(self) -> Quiet | None:
+        return self._worker.begin_quiet()
+
+    def end_quiet(self, begun: bool) -> None:
+        self._debugger.end_quiet(begun)
+
+    def brief_places(self, description: Description) -> Sequence[tuple[int, int]] | None:
+        debugger, teller = self._debugger, self._teller
+        if self.pc_is_offset or debugger.steering.possible or debugger.unknown():
+            return None
+        return teller.places if teller is not None and teller.description is description else None
+
     def step_range(self, thread: int, start: int, end: int) -> None:
         self._begin(lambda: self._debugger.begin_range(start, end))
 
@@ -380,7 +396,10 @@ class DebuggerTarget(TracingTarget, TellingTarget):
                 return self._debugger.glance(address, length)
 
     def insert_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
-        self._watches[reason, address, length] = self._add(_WATCH_KINDS[reason], address, length)
+        kind = _WATCH_KINDS[reason]
+        back = self._debugger.put_back(kind, address, length, OWNER)
+        self._watches[reason, address, length] = self._add(kind, address, length) if back is None else back.id
+        self._watches = dict(sorted(self._watches.items(), key=lambda watch: watch[1]))
 
     def remove_watchpoint(self, reason: StopReason, address: int, length: int) -> None:
         self._drop(self._watches.pop((reason, address, length)))

@@ -48,7 +48,7 @@ class TellingTarget:
         self._worker.remove_listener(self._stopped)
         self._listener = listener
         if listener is not None:
-            self._worker.add_listener(self._stopped)
+            self._worker.add_listener(self._stopped, steps=False)
 
     def set_teller(self, told: Callable[[str], None] | None) -> None:
         lasting = self._debugger.lasting

@@ -40,6 +40,11 @@ class Ahead:
         """The client has been told of a stop by `reply`."""
         self._reply, self.due = reply, True
 
+    def lost(self) -> None:
+        """The client has been told of stops that nobody knows of here."""
+        self._reply, self._before, self.due = b"", b"", False
+        self._guessed = {}
+
     def guess(
         self,
         asked: Mapping[bytes, None],

@@ -90,7 +90,7 @@ class Connection:
                 events += session.receive_data(b"")
             if self._pending or events or not self.alone or not session.answered or not (end := self._goes_on(end)):
                 return events
-            session.look_ahead()
+            session.look_ahead(talks=self.link.talks)
             data = self._exchange(session, end)
             if not data:
                 return events
@@ -103,10 +103,15 @@ class Connection:
     def _exchange(self, session: Session, end: float) -> bytes:
         """Answer what is known; what came else, b"" where nothing did."""
         while True:
-            if not (held := session.held):
+            talk = session.begin_quiet() if self.link.talks else None
+            if not session.held and talk is None:
                 return self.receive(self.link.linger)
-            answered, data, unsent, self.dead = self.link.exchange(held, end)
-            session.answered_again(answered)
+            exchanged = self.link.exchange(session.held, end, talk)
+            if talk is None:
+                session.answered_again(exchanged.answered)
+            else:
+                session.end_quiet(exchanged)
+            data, unsent, self.dead = exchanged.data, exchanged.unsent, exchanged.ended
             if unsent:
                 with self._lock:
                     self._pending = unsent

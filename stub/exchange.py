@@ -7,30 +7,64 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-_LENGTHS = struct.Struct("=2I")
+from emu.quiet import Quiet
+
+_ENTRY = struct.Struct("=3I")
+#: Watchpoints that one talk has.
+MOST_TOGGLES = 32
 
 
 class Known(NamedTuple):
-    """What is said to a packet: `payload` is that of the answer, `framed` all of it, `entry` its line in C's table."""
+    """What is said to a packet: `payload` is that of the answer, `framed` all of it, `entry` its line in C's table.
+    `stays`: see `known`."""
 
     payload: bytes
     framed: bytes
+    stays: bool
     entry: bytes
 
 
-def known(packet: bytes, payload: bytes, framed: bytes) -> Known:
-    """For `packet`, as it comes."""
-    return Known(payload, framed, _LENGTHS.pack(len(packet), len(framed)) + packet + framed)
+def known(packet: bytes, payload: bytes, framed: bytes, *, stays: bool = False) -> Known:
+    """For `packet`, as it comes. `stays`: it is the same behind a step that leaves the CPU's mode."""
+    return Known(payload, framed, stays, _ENTRY.pack(len(packet), len(framed), stays) + packet + framed)
+
+
+class Piece(NamedTuple):
+    """A value in a stop reply, in hex from the reply's byte `at` on: the `bytes` bytes from the byte `start` on of what
+    `CpuState.brief` has, as little-endian 64-bit words."""
+
+    at: int
+    start: int
+    bytes: int
+
+
+class Talk(NamedTuple):
+    """What C may do for a client besides: steps and looks by `quiet` (`emu.quiet.Quiet`, which is good for one
+    exchange). `step` is the packet that is a step, b"" where there is none, as it comes; `reply` its answer, framed,
+    with any values; `looks`: packets that read memory are answered, too. `toggles`: of each watchpoint the packets that
+    take it out and put it in again, which are answered until the first that is not known."""
+
+    quiet: Quiet
+    step: bytes
+    reply: bytes
+    pieces: tuple[Piece, ...]
+    looks: bool
+    toggles: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Exchanged(NamedTuple):
-    """What came of it: the packets that were `answered`, in their order; `data` that came and is not known; bytes of
-    the last answer for which there was no room, `unsent`; `ended`: the client is gone."""
+    """What came of it: the packets that were `answered`, in their order, and the payloads of the answers; `data` that
+    came and is not known; bytes of the last answer for which there was no room, `unsent`; `ended`: the client is gone.
+    `stepped` of them were steps; with `begun` the packet in `data` is one that has begun. `out`: those of
+    `Talk.toggles` that are out now, as far as the client knows."""
 
-    answered: list[bytes]
+    answered: list[tuple[bytes, bytes]]
     data: bytes = b""
     unsent: bytes = b""
     ended: bool = False
+    stepped: int = 0
+    begun: bool = False
+    out: tuple[int, ...] = ()
 
 
 class Stream(Protocol):
@@ -44,7 +78,7 @@ class Stream(Protocol):
 def exchange(stream: Stream, answers: Mapping[bytes, Known], until: float) -> Exchanged:
     """Wait for packets (as `linger` does) and answer those that are in `answers`, until none comes, another one does,
     or the time is `until` (`time.monotonic`, s)."""
-    answered: list[bytes] = []
+    answered: list[tuple[bytes, bytes]] = []
     while True:
         try:
             data = stream.linger()
@@ -55,7 +89,7 @@ def exchange(stream: Stream, answers: Mapping[bytes, Known], until: float) -> Ex
         answer = answers.get(data)
         if answer is None:
             return Exchanged(answered, data, ended=not data)
-        answered.append(data)
+        answered.append((data, answer.payload))
         try:
             sent = stream.send(answer.framed)
         except BlockingIOError:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from emu.record import dataclass
-from stub.exchange import Exchanged, Known, exchange
+from stub.exchange import Exchanged, Known, Talk, exchange
 from stub.known import Exchanger, Library, load_library
 
 #: Bytes taken from a client at a time.
@@ -69,7 +69,10 @@ def parse_address(text: str) -> Address:
 
 
 class Link(Protocol):
-    """A byte stream that never blocks but in `linger`."""
+    """A byte stream that never blocks but in `linger`. `talks`: `exchange` does what `talk` says."""
+
+    @property
+    def talks(self) -> bool: ...
 
     def fileno(self) -> int: ...
 
@@ -84,7 +87,7 @@ class Link(Protocol):
     def send(self, data: bytes) -> int:
         """How much was taken. Raises BlockingIOError, OSError."""
 
-    def exchange(self, answers: Mapping[bytes, Known], until: float) -> Exchanged:
+    def exchange(self, answers: Mapping[bytes, Known], until: float, talk: Talk | None = None) -> Exchanged:
         """Answer what comes and is known: see `stub.exchange`; it may come back sooner."""
 
     def close(self) -> None: ...
@@ -106,6 +109,7 @@ class SocketLink:
                     connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         self._socket = connection
         self._exchanger = None if library is None else Exchanger(library, connection.fileno(), CHUNK)
+        self.talks = library is not None
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -121,10 +125,10 @@ class SocketLink:
     def send(self, data: bytes) -> int:
         return self._socket.send(data, _SENDING)
 
-    def exchange(self, answers: Mapping[bytes, Known], until: float) -> Exchanged:
+    def exchange(self, answers: Mapping[bytes, Known], until: float, talk: Talk | None = None) -> Exchanged:
         if self._exchanger is None:
             return exchange(self, answers, until)
-        return self._exchanger.exchange(answers, until)
+        return self._exchanger.exchange(answers, until, talk)
 
     def finish(self) -> None:
         """Nothing more will be sent; what the peer still sends is read until it goes, so that it gets the answer."""
@@ -137,6 +141,8 @@ class SocketLink:
 
 class PipeLink:
     """Descriptors whose blocking mode is shared with other processes, and so is left alone."""
+
+    talks = False
 
     def __init__(self, source: int, sink: int) -> None:
         self._source, self._sink = source, sink
@@ -164,7 +170,7 @@ class PipeLink:
             raise BlockingIOError
         return os.write(self._sink, data[: select.PIPE_BUF])  # this much never blocks when poll says ready
 
-    def exchange(self, answers: Mapping[bytes, Known], until: float) -> Exchanged:
+    def exchange(self, answers: Mapping[bytes, Known], until: float, talk: Talk | None = None) -> Exchanged:
         return exchange(self, answers, until)
 
     def close(self) -> None:

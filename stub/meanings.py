@@ -15,12 +15,15 @@ KNOWN, KNOWN_LENGTH = 512, 48
 
 class Meaning(NamedTuple):
     """What a packet says, who answers it (None: nobody), whether it is but a look, the answer to which holds until
-    something changes, and whether it may change what looks see."""
+    something changes, whether it may change what looks see, whether it is a look whose answer a step changes only with
+    the CPU's mode, and whether it is `m`."""
 
     message: messages.Message
     handler: Handler | None
     looks: bool
     changes: bool
+    stays: bool
+    reads: bool
 
 
 class Meanings:
@@ -36,10 +39,17 @@ class Meanings:
 
     def _parse(self, payload: bytes) -> Meaning:
         message = parse(payload)
-        looks = type(message) in LOOKS or (type(message) is messages.Transfer and message.object == "threads")
-        looks = looks and not self._looks_on
+        stays = type(message) is messages.Transfer and message.object == "threads"
+        looks = (stays or type(message) in LOOKS) and not self._looks_on
         changes = not looks and type(message) not in POINTS
-        meaning = Meaning(message, self._handlers.get(type(message)), looks, changes)
+        meaning = Meaning(
+            message,
+            self._handlers.get(type(message)),
+            looks,
+            changes,
+            stays and looks,
+            type(message) is messages.ReadMemory,
+        )
         if len(payload) <= KNOWN_LENGTH:
             if len(self._known) >= KNOWN:
                 self._known.clear()

@@ -77,13 +77,14 @@ class X86Register(Register):
 class BriefTeller:
     """Tells a description's expedited registers, all of which are in BRIEF, by one look at the CPU."""
 
-    __slots__ = ("_form", "_pieces", "description")
+    __slots__ = ("_form", "_pieces", "description", "places")
 
     def __init__(self, description: Description) -> None:
         """Raises KeyError for a register that is not in BRIEF."""
         self.description, self._form = description, description.expedited_form
-        places = [(16 * BRIEF[r.name], 2 * r.size) for r in description.expedited]
-        self._pieces = itemgetter(*(slice(at, at + digits) for at, digits in places))
+        #: where in it each is: the first byte and how many
+        self.places = tuple((8 * BRIEF[r.name], r.size) for r in description.expedited)
+        self._pieces = itemgetter(*(slice(2 * at, 2 * (at + size)) for at, size in self.places))
 
     def tell(self, state: CpuState) -> str:
         """As a stop reply has them."""

@@ -86,10 +86,11 @@ class HeldAnswers:
     """What was answered to looks at a target that stands still, while nobody else gets at it and nothing but looks is
     asked: gdb asks the same several times at each stop. A packet's bytes as they came are what is looked up."""
 
-    __slots__ = ("asked", "held", "known")
+    __slots__ = ("_staying", "asked", "held", "known")
 
     def __init__(self) -> None:
         self.known: dict[bytes, Known] = {}
+        self._staying: dict[bytes, Known] = {}  #: what holds as long as the mode is the same
         self.held = False
         #: the packets that were answered from here, or would be, since the target has stopped
         self.asked: dict[bytes, None] = {}
@@ -98,17 +99,35 @@ class HeldAnswers:
         """True: from now on nobody but this client does anything to the target. False: that is over."""
         self.held = held
         self.known.clear()
+        self._staying = {}
 
-    def forget(self) -> None:
-        """Something else than a look was asked for."""
+    def forget(self, *, resumed: bool = False) -> None:
+        """Something else than a look was asked for; `resumed`: to run, and no more."""
         self.known.clear()
+        if not resumed:
+            self._staying = {}
 
-    def keep(self, packet: bytes, payload: bytes, framed: bytes, *, ahead: bool = False) -> None:
-        """`packet` was answered by `payload`, in its frame `framed`; or, `ahead`, it will be if it comes."""
+    def stepped(self, moded: bool) -> None:
+        """The target has made steps; `moded`: its mode is another."""
+        self.known.clear()
+        self.settle(moded)
+        self.asked.clear()
+
+    def settle(self, moded: bool) -> None:
+        """The target stands; `moded`: in another mode than when this was called last. What holds for the mode is known
+        again, or over."""
+        if moded:
+            self._staying = {}
+        self.known.update(self._staying)
+        self._staying = {packet: known for packet, known in self.known.items() if known.stays}
+
+    def keep(self, packet: bytes, payload: bytes, framed: bytes, *, ahead: bool = False, stays: bool = False) -> None:
+        """`packet` was answered by `payload`, in its frame `framed`; or, `ahead`, it will be if it comes. `stays`:
+        the same holds behind a step that leaves the CPU's mode."""
         if self.held and len(payload) <= ANSWER_LENGTH:
             if len(self.known) >= ANSWERS:
                 self.known.clear()
-            self.known[packet] = known(packet, payload, framed)
+            self.known[packet] = known(packet, payload, framed, stays=stays)
             if not ahead:
                 if len(self.asked) >= ANSWERS:
                     self.asked.clear()

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from emu.record import dataclass, replace
 from stub import messages
-from stub.ahead import Ahead
-from stub.exchange import Known
+from stub.ahead import MOST, Ahead
+from stub.exchange import Exchanged, Known, Talk
 from stub.features import supported
 from stub.handlers import base, breakpoints, onlooker, resume, trace
 from stub.handlers.base import Answer, Context, Gone, Monitor, Running, Silent, Stays, Stopped, error_text, thread_of
@@ -30,7 +30,7 @@ from stub.packet import PACKET_SIZE, Ack, Damaged, Decoder, Interrupt, Nak, Pack
 from stub.refusals import refusal
 from stub.remembered import HeldAnswers
 from stub.states import BETWEEN, GREETINGS, MOVES, State
-from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StopReport, Target, TargetError, Tells
+from stub.target import SIGNAL_INT, SIGNAL_NONE, Kills, StepsQuietly, StopReport, Target, TargetError, Tells
 from stub.voice import HIGH_WATER, Voice
 
 #: Looked up once: an enumeration's members cost several times a global name.
@@ -94,6 +94,13 @@ class Session(Voice):
         self._answers = HeldAnswers()
         self._ahead = Ahead()
         self._looked = False  # the packet that is answered changes nothing
+        self._stays = False  # its answer is the same behind a step that leaves the mode
+        self._quietly = target if offers(target, StepsQuietly) and not looks_on else None
+        self._step = b""  #: the packet by which the client has stepped last, as it comes
+        self._steps = False  #: that was what has made the target run last
+        self._begun = False  #: what `end_quiet` has to end
+        self._talk: Talk | None = None
+        self._talk_key: object = None  #: what it was made of
         self._on_left = on_left
         self._context = Context(target, self._supported, self._let_go, has_runner)
         self._context.printed = self.printed
@@ -112,7 +119,7 @@ class Session(Voice):
         if self.state in _TALKS and len(self._out) < HIGH_WATER:
             if (known := self._answers.known.get(data)) is not None:
                 self._out += known.framed
-                self.answered_again((data,))
+                self.answered_again(((data, known.payload),))
                 return events
             payload = self._decoder.whole(data)
             if payload is not None:
@@ -152,21 +159,67 @@ class Session(Voice):
         one with it, when nothing else waits to be sent, says so (`answered_again`)."""
         return self._answers.known
 
-    def answered_again(self, packets: Sequence[bytes]) -> None:
-        """These were answered by what `held` had."""
-        note, known, asked = self._log.again, self._answers.known, self._answers.asked
-        for packet in packets:
-            note(packet, known[packet].payload)
-            asked[packet] = None
+    def answered_again(self, answered: Sequence[tuple[bytes, bytes]]) -> None:
+        """These packets were answered without this session, by these payloads."""
+        note, asked, known = self._log.again, self._answers.asked, self._answers.known
+        for packet, payload in answered:
+            note(packet, payload)
+            if packet in known:  # else C has done more than to look it up
+                asked[packet] = None
 
-    def look_ahead(self) -> None:
-        """The client has its answer, and nobody waits. Where that was a stop, look up what it asked at the last one."""
+    def begin_quiet(self) -> Talk | None:
+        """What C may answer besides `held`, until `end_quiet`; meanwhile nothing is asked here. None: nothing."""
+        context, quietly = self._context, self._quietly
+        if quietly is None or self.state is not _STOPPED or self._interrupts or self._heard or self._compressed:
+            return None
+        if not self._answers.held or context.frame is not None or context.non_stop or not context.no_ack:
+            return None
+        if context.halted:
+            return None  # whether more than greetings have come is seen here
+        # A client that has let the guest run is not about to step; to be ready for that takes its time.
+        quiet = quietly.begin_quiet() if self._steps else None
+        self._begun = quiet is not None
+        if quiet is None and (quiet := quietly.quiet_looks()) is None:
+            return None
+        self._answers.settle(quiet.moded != 0)
+        # What cannot be stepped now is handed back: the talk is the same.
+        places = quietly.brief_places(context.layout()) if context.fetched and self._step else None
+        key = self._step if places else b"", not context.physical, places, breakpoints.watches(context)
+        if key != self._talk_key:
+            self._talk_key = key
+            reply, pieces = resume.step_reply(context, places) if places else (b"", ())
+            self._talk = Talk(quiet, key[0], reply, pieces, key[1], breakpoints.toggles(key[3]))
+        return self._talk
+
+    def end_quiet(self, exchanged: Exchanged) -> None:
+        """This came of it. With `begun` its `data` are to be received next."""
+        assert self._quietly is not None and self._talk is not None
+        if self._begun:
+            self._begun = False
+            self._quietly.end_quiet(exchanged.begun)
+        self.answered_again(exchanged.answered)
+        for number in exchanged.out:
+            self._answer(self._talk.toggles[number][0][1:-3])  # it has its answer already
+        if exchanged.stepped:
+            self._answers.stepped(self._talk.quiet.moded != 0)
+            self._ahead.lost()
+
+    def look_ahead(self, *, talks: bool = False) -> None:
+        """The client has its answer, and nobody waits. Where that was a stop, look up what it asked at the last one.
+        `talks`: what `begin_quiet` gives is of use."""
         context, answers = self._context, self._answers
         if not self._ahead.due or self.state is not _STOPPED or self._interrupts or self._heard:
             return
         if not answers.held or context.frame is not None or not context.no_ack:
             return
         asked, answers.asked = answers.asked, {}
+        if talks and self._talk is not None and self._talk.looks and self._talk.quiet.looks:
+            self._ahead.lost()  # C looks when it is asked
+            for packet in list(asked)[:MOST]:
+                meaning = self._meanings.of(packet[1:-3])
+                if not (meaning.reads or meaning.stays):
+                    self._keep_ahead(packet)
+            return
         blocks, others = self._ahead.guess(asked, self._meanings, context.description if context.fetched else None)
         whole = b""
         for packet, part in blocks:
@@ -184,7 +237,7 @@ class Session(Voice):
         answer = self._answer(packet[1:-3])
         if not self._looked or type(answer) is not bytes:
             return b""
-        self._answers.keep(packet, answer, self._framed(answer), ahead=True)
+        self._answers.keep(packet, answer, self._framed(answer), ahead=True, stays=self._stays)
         return answer
 
     @property
@@ -345,16 +398,27 @@ class Session(Voice):
         if self.state is _STOPPED and type(answer) is bytes and not self._context.non_stop:
             self._send(answer)
             if self._looked and packet and self._context.no_ack:
-                self._answers.keep(packet, answer, self._last)
+                self._answers.keep(packet, answer, self._last, stays=self._stays)
         else:
             self._reply(answer, events)
+            if type(answer) is Running:
+                if packet != self._step:
+                    self._learn_step(payload, packet)
+                self._steps = packet != b"" and packet == self._step
+
+    def _learn_step(self, payload: bytes, packet: bytes) -> None:
+        """`packet`, if it came whole and alone, has made the target run: was that a step?"""
+        message = self._meanings.of(payload).message
+        stopped = packet and self._early is not None
+        if stopped and isinstance(message, messages.Resume) and resume.is_step(self._context, message):
+            self._step = packet
 
     def _answer(self, payload: bytes) -> Answer:
-        self._looked = False  # of what cannot be parsed
+        self._looked = self._stays = False  # of what cannot be parsed
         try:
-            message, handler, self._looked, changes = self._meanings.of(payload)
+            message, handler, self._looked, changes, self._stays, _ = self._meanings.of(payload)
             if changes:
-                self._answers.forget()
+                self._answers.forget(resumed=type(message) is messages.Resume)
             if self._context.halted and not isinstance(message, (*GREETINGS, messages.NonStop)):
                 self._context.halted = False
             if handler is None:

@@ -10,6 +10,7 @@ import enum
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from emu.quiet import Quiet
 from emu.record import dataclass, field
 
 #: gdb's own signal numbers (gdb's include/gdb/signals.def), not the host's.
@@ -316,6 +317,24 @@ class Steps(Protocol):
 
     def step(self, thread: int) -> None:
         """One instruction; the listener is told of the stop, also of one within this call. Raises TargetError."""
+
+
+@runtime_checkable
+class StepsQuietly(Protocol):
+    """Steps and looks at memory by C, for one thread."""
+
+    def quiet_looks(self) -> Quiet | None:
+        """Looks alone, until something else is asked of the target. None: not now."""
+
+    def begin_quiet(self) -> Quiet | None:
+        """Nothing else is asked of the target until `end_quiet`. None: not now; nothing has begun."""
+
+    def end_quiet(self, begun: bool) -> None:
+        """`begun`: a step was that did not end quietly; `Steps.step` is called next, and goes on with it."""
+
+    def brief_places(self, description: Description) -> Sequence[tuple[int, int]] | None:
+        """Of each expedited register of a description where its value is in `Quiet.brief`: the first byte, and how
+        many. None where `read_registers` is to be asked."""
 
 
 @runtime_checkable

@@ -126,7 +126,7 @@ class Desk:
         self._posted: list[Callable[[], object]] = []
         self._interrupted = False
 
-    def add_listener(self, listener: Callable[[Stop], None]) -> None:
+    def add_listener(self, listener: Callable[[Stop], None], *, steps: bool = True) -> None:
         self.listeners.append(listener)
 
     def remove_listener(self, listener: Callable[[Stop], None]) -> None:

@@ -170,7 +170,7 @@ static void pack(const struct packing *from, struct packed *p)
         p->msrs[i] = *msr(env, i);
     p->shadow = !!(AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ);
     p->nmi_blocked = !!(AT(uint32_t, env, in.hflags2) & HF2_NMI);
-    p->a20 = !!(AT(uint32_t, env, in.a20_mask) & A20_BIT);
+    p->a20 = (uint8_t)has_a20(from->engine);
     p->tsc_adjust = from->tsc_adjust;
     p->halted = (uint8_t)from->halted;
     pack_fpu(p, env);
@@ -209,6 +209,12 @@ static uint32_t full_tags(const uint8_t *fx)
         tags |= tag << 2 * i;
     }
     return tags;
+}
+
+/* The A20 gate lets address bit 20 through. */
+int has_a20(const engine *e)
+{
+    return !!(AT(uint32_t, e->env, in.a20_mask) & A20_BIT);
 }
 
 /* Between two runs: where the CPU is (`CpuState.brief`). */

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from emu.record import dataclass
 from stub import messages
+from stub.exchange import MOST_TOGGLES
 from stub.handlers.base import OK, UNSUPPORTED, Answer, Context, Handler, error_text
 from stub.handlers.hooks import hooks_of
+from stub.packet import frame
 from stub.target import (
     PointHooks,
     StopReason,
@@ -89,6 +93,17 @@ def remove(context: Context, message: messages.RemovePoint) -> Answer:
         context.persistent.discard(key)
         _remove(context, key)
     return OK
+
+
+def watches(context: Context) -> list[tuple[int, int, int]]:
+    """The watchpoints (type, address, length) that this client has set, as many as a talk has."""
+    return sorted(key for key in context.points if key[0] >= 2 and key not in context.persistent)[:MOST_TOGGLES]
+
+
+def toggles(keys: Sequence[tuple[int, int, int]]) -> tuple[tuple[bytes, bytes], ...]:
+    """Of each of these the packets that take it out and put it in again."""
+    bodies = (b"%x,%x,%x" % key for key in keys)
+    return tuple((frame(b"z" + body), frame(b"Z" + body)) for body in bodies)
 
 
 def remove_all(context: Context) -> None:

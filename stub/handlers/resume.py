@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from emu.record import replace
 from stub import messages
+from stub.exchange import Piece
 from stub.handlers.base import Answer, Context, Handler, Running, Stays, constant
 from stub.offers import offers
 from stub.target import (
@@ -55,6 +57,22 @@ def stop_reply(context: Context, report: StopReport) -> bytes:
             for key, value in zip(layout.expedited_keys, values, strict=True):
                 text += "" if value is None else f"{key}{value.hex()};"
     return text.encode("ascii")
+
+
+def step_reply(context: Context, places: Sequence[tuple[int, int]]) -> tuple[bytes, tuple[Piece, ...]]:
+    """The reply to a step, framed, of which C fills in the values and the checksum; and where the values are. `places`:
+    those of the expedited registers in `CpuState.brief` (first byte, bytes)."""
+    text, pieces = "$" + _head(context, StopReport()), []
+    for key, (start, size) in zip(context.layout().expedited_keys, places, strict=True):
+        text += key
+        pieces.append(Piece(len(text), start, size))
+        text += f"{'00' * size};"
+    return f"{text}#00".encode("ascii"), tuple(pieces)
+
+
+def is_step(context: Context, message: messages.Resume) -> bool:
+    """It steps one instruction from where the target stands."""
+    return message.address is None and _chosen(context, message.actions)[0].kind == "s"
 
 
 def _head(context: Context, report: StopReport) -> str:

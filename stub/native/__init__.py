@@ -7,8 +7,10 @@ from zlib import crc32
 
 
 def sources_checksum() -> int:
-    """CRC-32 of the source, which the library has of what it was built from (V2E_SOURCES, set by setup.py)."""
+    """CRC-32 of the source and of the header that it shares with the engine's helper, which the library has of what it
+    was built from (V2E_SOURCES, set by setup.py)."""
     checksum = 0
-    for path in sorted(Path(__file__).parent.glob("*.c")):
+    folder = Path(__file__).parent
+    for path in (*sorted(folder.glob("*.c")), folder.parents[1] / "emu" / "native" / "quiet.h"):
         checksum = crc32(path.read_bytes(), checksum)
     return checksum

@@ -1,7 +1,10 @@
 /* Answers what is known already, without the interpreter: behind each stop gdb sends a few packets, one after the other
- * has been answered, and Python's way from one to the next costs more than the two system calls. Nothing here knows what a
- * packet means. Bytes that came and are in the table are answered by those beside them; all else is handed back.
- * stub/exchange.py does the same in Python, and the tests compare the two. */
+ * has been answered, and Python's way from one to the next costs more than the two system calls. Bytes that came and are
+ * in the table are answered by those beside them; all else is handed back. stub/exchange.py does the same in Python, and
+ * the tests compare the two.
+ *
+ * Where the target can do that in C (emu/native/quiet.h), two more kinds of packets are answered: `m`, and the bytes by
+ * which the client has stepped last, with a stop reply that Python has made the form of. */
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -9,13 +12,45 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "../../emu/native/quiet.h"
+
 #define API __attribute__((visibility("default"))) /* called by Python */
 #define NANOSECONDS 1000000000ull
 
 enum { MOST = 256 }; /* packets answered in one call */
+enum { LONGEST = 1024 }; /* bytes of memory in one answer */
+enum { STAYS = 1 };  /* a table's entry: the answer is the same behind a step that leaves the CPU's mode */
+#define FRAME 4      /* `$`, `#` and two digits */
 
 /* What v2e_known_answer returns beside a count of bytes. */
 enum { NOTHING = 0, ENDED = -1 };
+
+/* A value in a stop reply: in hex at the reply's byte `at`, so many bytes of struct quiet's `brief` from its byte `from`. */
+struct piece {
+    uint32_t at, from, bytes;
+};
+
+/* A watchpoint that is set: the packet that takes it out, and the one that puts it in again. gdb does both at each stop. */
+struct toggle {
+    const uint8_t *off, *on;
+    uint32_t off_size, on_size;
+};
+
+/* Shared with stub/known.py: what a target's steps and looks mean to its client. */
+struct talk {
+    struct quiet *quiet;
+    const uint8_t *step;         /* the packet that is a step */
+    const uint8_t *reply;        /* to it, framed: with any values, and any checksum */
+    const struct piece *pieces;  /* its values */
+    const struct toggle *toggles;
+    uint32_t step_size, reply_size, piece_count, looks; /* looks: `m` is answered */
+    uint32_t toggle_count, pad;  /* at most 32 */
+};
+
+/* A packet that was answered: by the table's entry of this number, or by what was MADE here. */
+struct said {
+    uint32_t number, made, length, answer_length;
+};
 
 /* Shared with stub/known.py. */
 struct exchange {
@@ -24,15 +59,19 @@ struct exchange {
     uint32_t table_size, size; /* bytes */
     uint32_t answered; /* how many packets were */
     uint32_t unsent;   /* bytes of the last answer for which there was no room */
-    uint32_t pad;
-    const uint8_t *table; /* entries: two 32-bit lengths, that of a packet and that of its answer, and both */
+    uint32_t begun;    /* a step was, and did not end quietly: its packet is handed back */
+    const uint8_t *table; /* entries: two 32-bit lengths, that of a packet and that of its answer, flags, and both */
     uint8_t *data;    /* room for what comes */
-    uint16_t which[MOST]; /* the entries of the packets that were answered, in their order */
+    const struct talk *talk; /* NULL: there is none */
+    uint8_t *answer;  /* room for an answer that is made here: `answer_size` bytes */
+    uint8_t *log;     /* what was said: struct said, and where it is MADE the packet and the answer */
+    uint32_t answer_size, log_size, logged, stepped; /* bytes in the log; steps */
+    uint32_t out, pad; /* bit n: toggle n is off, to the client, and nobody has been told */
 };
 
 API uint64_t v2e_known_layout(void)
 {
-    return (uint64_t)sizeof(struct exchange) << 32 | MOST;
+    return (uint64_t)sizeof(struct exchange) << 48 | (uint64_t)sizeof(struct talk) << 32 | sizeof(struct quiet) << 16 | MOST;
 }
 
 #ifndef V2E_SOURCES
@@ -52,47 +91,193 @@ static int is_time(uint64_t until)
     return (uint64_t)now.tv_sec * NANOSECONDS + (uint64_t)now.tv_nsec >= until;
 }
 
-/* The answer to the `length` bytes at `data`, with its own length and its entry's number; NULL where there is none. */
-static const uint8_t *answer_to(const struct exchange *x, size_t length, uint32_t *answer_length, uint16_t *number)
+struct bytes {
+    const uint8_t *at; /* NULL: none */
+    uint32_t length;
+    uint32_t number; /* of the table's entry that it is from */
+};
+static const struct bytes nothing;
+
+/* What the table has for the `length` bytes that came. */
+static struct bytes from_table(const struct exchange *x, size_t length)
 {
     const uint8_t *at = x->table, *end = at + x->table_size;
-    uint32_t lengths[2];
+    int moded = x->stepped && x->talk->quiet->moded;
+    uint32_t entry[3];
 
-    for (uint16_t n = 0; at < end; n++) {
-        memcpy(lengths, at, sizeof lengths);
-        at += sizeof lengths;
-        if (lengths[0] == length && !memcmp(at, x->data, length)) {
-            *answer_length = lengths[1];
-            *number = n;
-            return at + lengths[0];
+    for (uint32_t n = 0; at < end; n++) {
+        memcpy(entry, at, sizeof entry);
+        at += sizeof entry;
+        if (entry[0] == length && !memcmp(at, x->data, length)) {
+            if (x->stepped && (moded || !(entry[2] & STAYS)))
+                return nothing;
+            return (struct bytes){at + entry[0], entry[1], n};
         }
-        at += (size_t)lengths[0] + lengths[1];
+        at += (size_t)entry[0] + entry[1];
     }
-    return NULL;
+    return nothing;
+}
+
+static const char digits[] = "0123456789abcdef";
+
+static uint8_t *put_hex(uint8_t *to, const uint8_t *bytes, uint64_t count)
+{
+    for (; count--; bytes++) {
+        *to++ = (uint8_t)digits[*bytes >> 4];
+        *to++ = (uint8_t)digits[*bytes & 15];
+    }
+    return to;
+}
+
+/* The digits behind `#` of the packet of `length` bytes at `packet`, by what it holds. */
+static void checksum(const uint8_t *packet, size_t length, uint8_t to[2])
+{
+    uint8_t sum = 0;
+
+    for (size_t i = 1; i < length - 3; i++)
+        sum = (uint8_t)(sum + packet[i]);
+    put_hex(to, &sum, 1);
+}
+
+/* Lower-case hexadecimal, as gdb writes it, of at most 64 bits; NULL where there is none. */
+static const uint8_t *number(const uint8_t *at, uint64_t *value)
+{
+    const uint8_t *from = at;
+
+    for (*value = 0; at - from < 16; at++) {
+        if (*at >= '0' && *at <= '9')
+            *value = *value << 4 | (uint64_t)(*at - '0');
+        else if (*at >= 'a' && *at <= 'f')
+            *value = *value << 4 | (uint64_t)(*at - 'a' + 10);
+        else
+            break;
+    }
+    return at > from ? at : NULL;
+}
+
+/* To `m ADDRESS,LENGTH`, whole and alone. What this does not take for one, or cannot read at once, is for Python. */
+static struct bytes memory(const struct exchange *x, size_t length)
+{
+    const struct talk *t = x->talk;
+    const uint8_t *at = x->data, *found;
+    uint64_t address, count;
+    uint8_t sum[2];
+
+    if (length < 8 || at[0] != '$' || at[1] != 'm' || at[length - 3] != '#')
+        return nothing;
+    at = number(at + 2, &address); /* ends at `#` at the latest */
+    if (!at || *at != ',')
+        return nothing;
+    at = number(at + 1, &count);
+    checksum(x->data, length, sum);
+    if (!at || at != x->data + length - 3 || memcmp(at + 1, sum, 2) || !count || count > LONGEST ||
+        2 * count + FRAME > x->answer_size)
+        return nothing;
+    found = t->quiet->look(t->quiet, address, count);
+    if (!found)
+        return nothing;
+    x->answer[0] = '$';
+    *put_hex(x->answer + 1, found, count) = '#';
+    length = 2 * count + FRAME;
+    checksum(x->answer, length, x->answer + length - 2);
+    return (struct bytes){x->answer, (uint32_t)length, 0};
+}
+
+/* To the packet that is a step. */
+static struct bytes step(struct exchange *x)
+{
+    const struct talk *t = x->talk;
+    int made;
+
+    if (t->reply_size > x->answer_size)
+        return nothing;
+    made = t->quiet->step(t->quiet);
+    x->begun = made == QUIET_ENDED;
+    if (made != QUIET_MADE)
+        return nothing;
+    x->stepped++;
+    memcpy(x->answer, t->reply, t->reply_size);
+    for (uint32_t i = 0; i < t->piece_count; i++) {
+        const struct piece *p = &t->pieces[i];
+
+        put_hex(x->answer + p->at, (const uint8_t *)t->quiet->brief + p->from, p->bytes);
+    }
+    checksum(x->answer, t->reply_size, x->answer + t->reply_size - 2);
+    return (struct bytes){x->answer, t->reply_size, 0};
+}
+
+/* To a packet that takes a watchpoint out or puts it in again: nothing depends on that until the guest runs. */
+static struct bytes toggled(struct exchange *x, size_t length)
+{
+    static const char ok[] = "$OK#9a";
+    const struct talk *t = x->talk;
+
+    for (uint32_t i = 0; i < t->toggle_count; i++) {
+        const struct toggle *g = &t->toggles[i];
+        int is_out = x->out >> i & 1;
+
+        if (length == (is_out ? g->on_size : g->off_size) && !memcmp(x->data, is_out ? g->on : g->off, length)) {
+            x->out ^= 1u << i;
+            memcpy(x->answer, ok, sizeof ok - 1);
+            return (struct bytes){x->answer, sizeof ok - 1, 0};
+        }
+    }
+    return nothing;
+}
+
+static struct bytes answer_to(struct exchange *x, size_t length)
+{
+    const struct talk *t = x->talk;
+    struct bytes found = from_table(x, length);
+
+    if (found.at || !t)
+        return found;
+    found = toggled(x, length);
+    if (found.at)
+        return found;
+    if (t->step_size && !x->out && length == t->step_size && !memcmp(x->data, t->step, length))
+        return step(x);
+    return t->looks ? memory(x, length) : nothing;
+}
+
+static void note(struct exchange *x, size_t length, struct bytes answer)
+{
+    struct said said = {answer.number, answer.at == x->answer, (uint32_t)length, answer.length};
+    uint8_t *to = x->log + x->logged;
+
+    memcpy(to, &said, sizeof said);
+    x->logged += sizeof said;
+    if (said.made) {
+        memcpy(to + sizeof said, x->data, length);
+        memcpy(to + sizeof said + length, answer.at, answer.length);
+        x->logged += (uint32_t)(length + answer.length);
+    }
 }
 
 /* Wait for packets and answer them. Returns the bytes that came and are not known; NOTHING when none came, an answer did
  * not go out as a whole, or it is time; ENDED when the peer is gone. */
 API int64_t v2e_known_answer(struct exchange *x)
 {
-    x->answered = x->unsent = 0;
+    x->answered = x->unsent = x->begun = x->logged = x->stepped = x->out = 0;
     while (x->answered < MOST) {
-        uint32_t length;
-        const uint8_t *answer;
         ssize_t got = recv(x->fd, x->data, x->size, 0), sent;
+        struct bytes answer;
 
         if (got == 0)
             return ENDED;
         if (got < 0)
             return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? NOTHING : ENDED;
-        answer = answer_to(x, (size_t)got, &length, &x->which[x->answered]);
-        if (!answer)
+        if (x->log_size - x->logged < sizeof(struct said) + (size_t)got + x->answer_size)
+            return got;
+        answer = answer_to(x, (size_t)got);
+        if (!answer.at)
             return got;
         x->answered++;
-        sent = send(x->fd, answer, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+        note(x, (size_t)got, answer);
+        sent = send(x->fd, answer.at, answer.length, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
             return ENDED;
-        x->unsent = length - (sent < 0 ? 0 : (uint32_t)sent);
+        x->unsent = answer.length - (sent < 0 ? 0 : (uint32_t)sent);
         if (x->unsent || is_time(x->until))
             return NOTHING;
     }

@@ -72,6 +72,20 @@ def dword(session: Debugger, address: int) -> int:
     return int.from_bytes(session.read_linear(address, 4), "little")
 
 
+def test_a_watchpoint_that_is_put_back_before_the_guest_runs_is_the_same_one() -> None:
+    session = debugger(TICKING)
+    session.add_breakpoint(BreakKind.WRITE, 0x600, 4)
+    point = session.add_breakpoint(BreakKind.WRITE, 0x500, 4, owner="gdb")
+    assert cont(session).breakpoints == (point.id,)
+    session.remove_breakpoint(point.id)
+    assert session.put_back(BreakKind.WRITE, 0x500, 4, "prompt") is None
+    assert session.put_back(BreakKind.WRITE, 0x500, 4, "gdb") is point
+    assert (cont(session).breakpoints, point.hits) == ((point.id,), 2)
+    session.remove_breakpoint(point.id)
+    step(session)
+    assert session.put_back(BreakKind.WRITE, 0x500, 4, "gdb") is None
+
+
 def test_a_machine_begins_at_the_reset_vector() -> None:
     session = debugger(rom("hlt"))
     assert session.last_stop.kind is StopKind.PAUSED

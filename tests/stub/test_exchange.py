@@ -83,7 +83,7 @@ def test_known_packets_are_answered_in_their_order_and_the_first_other_one_is_ha
 
     found = beside(talk, pair)
     packets = [frame(packet) for packet in (b"m1,1", b"g", b"m1,1", b"m2,2")]
-    assert [packet for one in found for packet in one.answered] == packets
+    assert [pair for one in found for pair in one.answered] == [(p, ANSWERS[p]) for p in packets]
     assert said == [frame(ANSWERS[packet]) for packet in packets]
     assert found[-1]._replace(answered=[]) == Exchanged([], frame(b"vCont;s"))
 
@@ -106,7 +106,7 @@ def test_the_client_s_end_is_told(pair: Pair) -> None:
 
 def test_at_its_time_it_comes_back_behind_an_answer(pair: Pair) -> None:
     pair.client.sendall(frame(b"m1,1"))
-    assert pair.link.exchange(TABLE, 0.0) == Exchanged([frame(b"m1,1")])
+    assert pair.link.exchange(TABLE, 0.0) == Exchanged([(frame(b"m1,1"), b"00")])
     assert pair.client.recv(100) == frame(b"00")
 
 
@@ -115,7 +115,7 @@ def test_what_does_not_go_out_at_once_is_left_over(pair: Pair) -> None:
     table = {**TABLE, packet: known(packet, answer[1:-3], answer)}
     pair.client.sendall(packet)
     exchanged = pair.link.exchange(table, FOREVER)
-    assert (exchanged.answered, exchanged.data, exchanged.ended) == ([packet], b"", False)
+    assert (exchanged.answered, exchanged.data, exchanged.ended) == ([(packet, answer[1:-3])], b"", False)
     assert 0 < len(exchanged.unsent) < len(answer)
     rest = len(answer) - len(exchanged.unsent)
     said = b""
