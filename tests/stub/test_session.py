@@ -336,6 +336,24 @@ def test_restart_without_reply() -> None:
     assert target.calls == ["restart"]
 
 
+def test_a_guest_that_has_ended_has_no_threads_until_it_is_begun_again() -> None:
+    """gdb takes a thread that it is told of behind `W` for a guest that it has, and shows it as stopped."""
+    asked = ("qfThreadInfo", "qXfer:threads:read::0,1000", "T1")
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("!")
+    before = [peer.one(packet) for packet in asked]
+    peer.ask("c")
+    target.stop(StopReport(exit_code=5))
+    assert peer.incoming(peer.session.data_to_send()) == [b"W05"]
+    assert peer.one("qfThreadInfo") == b"l"
+    assert b"<thread " not in peer.one("qXfer:threads:read::0,1000")
+    assert peer.one("qXfer:threads:read::0,5") == b"m<?xml"
+    assert peer.one("T1").startswith(b"E.")
+    peer.ask("vRun;")
+    assert [peer.one(packet) for packet in asked] == before
+
+
 def test_outside_of_extended_mode_nothing_restarts_and_vrun_says_so() -> None:
     """By bytes as gdbserver 13: an error for vRun, the empty packet for R, which it does not know then."""
     target = FakeTarget()
