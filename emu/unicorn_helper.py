@@ -138,7 +138,7 @@ class Helper:
     def _fit(self, unicorn_path: str) -> None:
         env = [offset_of(Env, name) for name in ("eip", "eflags", "hflags", "cr")]
         names = ("segs", "dr", "error_code", "tsc_aux", "cc_op", "old_exception", "fpstt", "fpuc", "fpregs", "cc_src")
-        names_of_floats = ("mxcsr", "fpus", "fptags")
+        names_of_floats = ("mxcsr", "fpus", "fptags", "fpop", "fpcs", "fpds", "fpip", "fpdp")
         more = [offset_of(Env, name) for name in (*names, *names_of_floats)]
         layout = Layout(
             UC_CPU, UC_TCG, UC_INVALID_ERROR, CPU_EXIT_REQUEST, CPU_CFLAGS_NEXT, CPU_INTERRUPT_REQUEST, CPU_CAN_DO_IO,

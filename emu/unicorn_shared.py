@@ -20,7 +20,7 @@ class Layout(ctypes.Structure):
             "cpu_interrupt_request", "cpu_can_do_io", "cpu_exception_index", "cpu_halted", "cpu_env",
             "env_eip", "env_eflags", "env_hflags", "env_cr", "env_rsp", "env_segs", "env_dr", "env_error_code",
             "env_tsc_aux", "env_cc_op", "env_old_exception", "env_fpstt", "env_fpuc", "env_fpregs", "env_cc_src",
-            "env_mxcsr", "env_fpus", "env_fptags",
+            "env_mxcsr", "env_fpus", "env_fptags", "env_fpop", "env_fpcs", "env_fpds", "env_fpip", "env_fpdp",
         )),
         ("env_icount_decr", c_int32),
         ("env_tlb", c_int32),

@@ -100,6 +100,7 @@ static inline struct addressing addressing_of(const struct instruction *in, int 
 enum { TOUCH = 1, TOUCH_ON_TWO_PAGES };
 uint64_t linear_address(void *env, const struct reference *ref, struct addressing where);
 int touched_first(const struct instruction *in);
+int bytes_at(void *env, uint64_t pc, uint64_t host, uint8_t *bytes);
 
 /* ---- encodings.c */
 int is_undefined(const struct instruction *in, uint32_t denied);

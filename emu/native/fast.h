@@ -57,7 +57,7 @@ struct layout {
     uint32_t cpu_exit_request, cpu_cflags_next_tb, cpu_interrupt_request, cpu_can_do_io, cpu_exception_index, cpu_halted, cpu_env;
     uint32_t env_eip, env_eflags, env_hflags, env_cr, env_rsp, env_segs, env_dr,
         env_error_code, env_tsc_aux, env_cc_op, env_old_exception, env_fpstt, env_fpuc, env_fpregs, env_cc_src,
-        env_mxcsr, env_fpus, env_fptags;
+        env_mxcsr, env_fpus, env_fptags, env_fpop, env_fpcs, env_fpds, env_fpip, env_fpdp;
     int32_t env_icount_decr, env_tlb; /* these two lie below env */
 };
 extern struct layout at;

@@ -30,6 +30,7 @@ REPLACES void helper_fxrstor_x86_64(void *env, uint64_t address)
     prepare(env, HOST);
     real_helper_fxrstor(env, address);
     prepared(env);
+    keep_control(env);
     find_pending(env);
 }
 
@@ -42,5 +43,6 @@ REPLACES void helper_xrstor_x86_64(void *env, uint64_t address, uint64_t feature
     prepare(env, HOST);
     real_helper_xrstor(env, address, features);
     prepared(env);
+    keep_control(env);
     find_pending(env);
 }

@@ -78,7 +78,7 @@ uint64_t linear_address(void *env, const struct reference *ref, struct addressin
 
 /* The bytes from linear `pc` on of the instruction that has called from `host`, at most `LONGEST`; how many. The fast
  * loop knows where its translation was made from. The portable one reads them again. */
-static int code_at(void *env, uint64_t pc, uint64_t host, uint8_t *bytes)
+int bytes_at(void *env, uint64_t pc, uint64_t host, uint8_t *bytes)
 {
     const engine *e = engine_of_env(env);
     const tb *block = e ? real_tcg_tb_lookup(e->tcg, host) : NULL;
@@ -117,7 +117,7 @@ static void fault_as_written(void *env, uint64_t host)
     pc = AT(uint64_t, env, at.env_eip);
     if (bits != 64)
         pc = (uint32_t)(segment_of(env, CS)->base + pc);
-    length = code_at(env, pc, host, bytes);
+    length = bytes_at(env, pc, host, bytes);
     if (!decode(bytes, length, bits, hflags & HF_SS32 ? 32 : 16, &in) || !in.count ||
         in.references[0].kind != (READS | WRITES))
         return;

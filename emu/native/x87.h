@@ -90,6 +90,7 @@ static inline void put(void *to, const void *from)
 #define ALSO(...) , __VA_ARGS__
 #define NOTHING
 
+void point_here(engine *e, uint64_t host);
 void ask_pending(void *env, uint64_t host);
 void take_status(void *env, uint32_t status);
 void refuse(void *env, uint32_t status, uint64_t host);
@@ -98,6 +99,7 @@ void put_indefinite(void *to);
 void find_pending(void *env);
 void prepare(void *env, uint64_t host);
 void prepared(void *env);
+void keep_control(void *env);
 void begin_fcmov(void *env, int n, uint64_t host);
 
 /* To be called first by each instruction that waits (vol. 1, 8.6). */

@@ -39,8 +39,10 @@ void refuse(void *env, uint32_t status, uint64_t host)
 {
     engine *e = engine_of_env(env);
 
-    if (e && running(e))
+    if (e && running(e)) {
         be_alone(e, host);
+        point_here(e, host);
+    }
     take_status(env, status);
     if (e && running(e))
         end_instruction(e, host);
@@ -126,6 +128,18 @@ static void may_negate(void *env, uint64_t host)
         be_alone(e, host);
 }
 
+#define FCW_RESERVED 0xe080u
+#define FCW_ONE 0x40u
+
+/* Reserved bits of a control word that was loaded are not kept, and one is 1 (vol. 1, 8.1.5, figure 8-6; Bochs 2.7,
+ * cpu/fpu/fpu.cc). */
+void keep_control(void *env)
+{
+    uint16_t *fpuc = &AT(uint16_t, env, at.env_fpuc);
+
+    *fpuc = (uint16_t)((*fpuc & ~FCW_RESERVED) | FCW_ONE);
+}
+
 /* ES and B say whether a flag is not masked, whatever was loaded (vol. 1, 8.1.3.3 and 8.1.5). */
 void find_pending(void *env)
 {
@@ -144,7 +158,7 @@ REPLACES void helper_fldcw_x86_64(void *env, uint32_t value)
 {
     wait_for(env, HOST);
     may_negate(env, HOST);
-    real_helper_fldcw(env, value);
+    real_helper_fldcw(env, (value & ~FCW_RESERVED) | FCW_ONE);
     find_pending(env);
 }
 
@@ -163,9 +177,14 @@ REPLACES void helper_fninit_x86_64(void *env)
 }
 
 /* Unicorn's functions find the instruction by their return address, which is in the block only where they are jumped
- * to: what they may raise is prepared for. */
+ * to: what they may raise is prepared for. A device and a watchpoint are met by an instruction that is alone in its
+ * block, or else it is begun anew as that, which from within is too late. */
 void prepare(void *env, uint64_t host)
 {
+    engine *e = engine_of_env(env);
+
+    if (e && running(e))
+        be_alone(e, host);
     may_negate(env, host);
     cpu_restore_state_x86_64((uint8_t *)env - at.cpu_env, host, 1);
 }
@@ -211,6 +230,7 @@ REPLACES void helper_fsave_x86_64(void *env, uint64_t address, int wide)
         prepare(env, HOST);                                                                                            \
         real_helper_##name(env, address, wide);                                                                        \
         prepared(env);                                                                                                 \
+        keep_control(env);                                                                                             \
         find_pending(env);                                                                                             \
     }
 LOADS_ENVIRONMENT(fldenv, ENVIRONMENT)
