@@ -39,6 +39,8 @@ struct record {
     uint8_t branch, condition, rm, fetch, input, operand_size, bits, stack_bits, count, undefined;
     uint8_t aligned, relative; /* the first reference is to be at a multiple of 16; RIP is added to it */
     uint8_t keeps; /* no general register is written */
+    uint8_t first;   /* what comes before its operands are looked at (precedence.c) */
+    uint8_t repeated;
     uint8_t touched; /* TOUCH and TOUCH_ON_TWO_PAGES: all references are touched before it (paging.c) */
     struct addressing addressing;
     uint8_t fcmov; /* 1 more than the number of its register, 0 for other instructions */
@@ -138,7 +140,8 @@ static void simplify(struct record *r, uint32_t sign)
     const uint64_t *regs = registers(r->engine->env);
 
     r->quick.limit = NULL;
-    if (r->count != 1 || r->undefined || r->aligned || r->touched || r->branch || r->fetch || r->input || ref->kind & (XLAT | REPEATED) ||
+    if (r->count != 1 || r->undefined || r->aligned || r->touched || r->branch || r->fetch || r->input || r->first ||
+        ref->kind & (XLAT | REPEATED) ||
         ref->bits != NONE || (sign >> 2 * ref->segment & 3) != DATA_64K)
         return;
     r->quick.base = ref->base == NONE ? &zero : regs + ref->base;
@@ -196,6 +199,8 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->touched = refused || r->aligned ? 0 : (uint8_t)touched_first(in); /* what is aligned lies on one page */
     r->addressing = addressing_of(in, r->bits, r->pc);
     r->fetch = r->input = r->count = 0;
+    r->first = wide ? 0 : precedence_of(in);
+    r->repeated = in->repeat;
     if (wide && (r->aligned || r->touched)) {
         r->count = r->aligned ? 1 : in->count;
         memcpy(r->references, in->references, r->count * sizeof r->references[0]);
@@ -207,12 +212,16 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     if (limited)
         r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine->env) ? in->branch : (uint8_t)far_branch(in);
     r->fetch = code == CODE_CHECK || (code == CODE_64K && (uint64_t)ip + in->length > 0x10000);
-    r->input = in->opcode == 0x6c || in->opcode == 0x6d;
     for (int i = 0; i < in->count && !refused; i++)
+        if (in->references[i].segment == SS && in->references[i].kind == WRITES && calls_far(in, flags))
+            continue;
         /* the target of a branch through memory is taken from the first reference */
-        if (r->touched || !never_breaks(&in->references[i], sign) ||
+        else if (r->touched || !never_breaks(&in->references[i], sign) ||
             (i == 0 && (r->aligned || r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
             r->references[r->count++] = in->references[i];
+    /* INS always, OUTS where its operand is to be looked at: ports are denied first. */
+    if (in->opcode == 0x6c || in->opcode == 0x6d || (r->count && (in->opcode == 0x6e || in->opcode == 0x6f)))
+        r->input = in->opcode % 2 ? in->operand_size : 1;
     simplify(r, sign);
     return r->count || r->branch || r->fetch || r->input || r->undefined;
 }
@@ -326,7 +335,7 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     e->unlocking = found < 0 || r->undefined ? pc : EMPTY;
     if (!r->keeps)
         e->known_aligned = 0;
-    if (r->fcmov) /* what Unicorn makes of it calls nothing where the condition does not hold */
+    if (r->fcmov && !r->undefined) /* what Unicorn makes of it calls nothing where the condition does not hold */
         emit_fcmov(e, r->fcmov - 1);
     if (!found || (found < 0 && length == LONGEST && flags & HF_CS64))
         return;
@@ -413,7 +422,7 @@ static int within(struct segment c, uint32_t address, uint32_t size)
 }
 
 /* The vector that an access raises, 0 if none. Error codes are 0: they never name the selector (SDM vol. 3A, 6.15). */
-static int violation(const engine *e, const struct reference *ref)
+int violation(const engine *e, const struct reference *ref)
 {
     struct segment c = *segment_of(e->env, ref->segment);
     int vector = ref->segment == SS ? EXCP_SS : EXCP_GP;
@@ -500,17 +509,17 @@ static int branches_out(engine *e, const struct record *r, uint64_t host)
     return 1;
 }
 
-/* INS: Unicorn writes its operand once before it asks for the port, which is to be denied first. */
-static void ask_for_input(engine *e, const struct record *r, uint64_t host)
+/* INS and OUTS: the port is denied before the operand is looked at, which of INS Unicorn writes once before it asks. */
+static void ask_for_port(engine *e, const struct record *r, uint64_t host)
 {
     uint32_t port = reg(e, DX) & 0xffff;
 
     if (!asks_for_ports(e->env))
         return;
     cpu_restore_state_x86_64(e->cpu, host, 1);
-    if (r->references[0].size == 1)
+    if (r->input == 1)
         real_helper_check_iob(e->env, port);
-    else if (r->operand_size == 2)
+    else if (r->input == 2)
         real_helper_check_iow(e->env, port);
     else
         real_helper_check_iol(e->env, port);
@@ -545,8 +554,10 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         vector = EXCP_GP;
     else if (r->undefined)
         vector = EXCP_UD;
-    if (r->input && !vector && !(r->references[0].kind & REPEATED && !(reg(e, CX) & r->address_mask)))
-        ask_for_input(e, r, host);
+    else if (r->first && comes_first(e->env, r->first, r->operand_size))
+        return;
+    if (r->input && !vector && !(r->repeated && !(reg(e, CX) & r->address_mask)))
+        ask_for_port(e, r, host);
     for (int i = 0; i < r->count && !vector && r->bits != 64 && e->checked; i++)
         if (!(r->references[i].kind & REPEATED) || reg(e, CX) & r->address_mask)
             vector = violation(e, &r->references[i]);

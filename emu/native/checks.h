@@ -102,6 +102,14 @@ uint64_t linear_address(void *env, const struct reference *ref, struct addressin
 int touched_first(const struct instruction *in);
 int bytes_at(void *env, uint64_t pc, uint64_t host, uint8_t *bytes);
 
+/* ---- checks.c */
+int violation(const engine *e, const struct reference *ref);
+
+/* ---- precedence.c */
+uint8_t precedence_of(const struct instruction *in);
+int comes_first(void *env, uint8_t what, uint32_t operand_size);
+int calls_far(const struct instruction *in, uint32_t flags);
+
 /* ---- encodings.c */
 int is_undefined(const struct instruction *in, uint32_t denied);
 int wants_alignment(const struct instruction *in, uint32_t denied);

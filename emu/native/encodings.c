@@ -38,12 +38,39 @@ static int is_lockable(const struct instruction *in)
     return in->rm == NONE;
 }
 
+/* PSRLW, PSRAW, PSLLW and the like; PSRLDQ and PSLLDQ with 66. */
+static int shifts(const struct instruction *in)
+{
+    if (in->opcode == 0x0f73 && (in->reg == 3 || in->reg == 7))
+        return in->form == 1;
+    return in->reg == 2 || in->reg == 6 || (in->reg == 4 && in->opcode != 0x0f73);
+}
+
 /* `denied`: the extensions that the CPU model lacks. */
 int is_undefined(const struct instruction *in, uint32_t denied)
 {
     if (in->lock && !is_lockable(in))
         return 1;
+    if (in->unknown)
+        return (in->extension & denied) != 0;
     switch (in->opcode) {
+    case 0x8c: /* MOV of a segment register that there is not */
+        return in->reg > 5;
+    case 0x8e: /* the same, and CS */
+        return in->reg > 5 || in->reg == 1;
+    case 0x0f0f: /* 3DNow!, which no model has; Unicorn would make the registers those of MMX first */
+        return 1;
+    case 0x0f60 ... 0x0f6b: case 0x0f74 ... 0x0f76: case 0x0fd1 ... 0x0fd5: case 0x0fd8 ... 0x0fe5: case 0x0fe7 ... 0x0fef:
+    case 0x0ff1 ... 0x0ff6: case 0x0ff8 ... 0x0ffe: /* of MMX or XMM registers, not with F2 or F3 */
+        return in->form > 1 || (in->extension & denied) != 0;
+    case 0x0f50: case 0x0fc5: case 0x0fd7: case 0x0ff7: /* MOVMSKPS, PEXTRW, PMOVMSKB, MASKMOVQ: of registers alone */
+        return in->rm == NONE || (in->extension & denied) != 0;
+    case 0x0fd6: /* MOVDQ2Q and MOVQ2DQ too */
+        return !in->form || (in->form > 1 && in->rm == NONE) || (in->extension & denied) != 0;
+    case 0x0f6c: case 0x0f6d: case 0x0f7c: case 0x0f7d: case 0x0fd0: case 0x0fe6: /* of XMM registers alone */
+        return !in->form || (in->extension & denied) != 0;
+    case 0x0f71: case 0x0f72: case 0x0f73: /* shifts by an immediate, of registers (vol. 2D, table A-6, groups 12 to 14) */
+        return in->rm == NONE || !shifts(in) || (in->extension & denied) != 0;
     case 0x8f: case 0xc6: case 0xc7: /* of groups 1A and 11 there is POP, and MOV (vol. 2D, table A-6; RTM is no model's) */
         return in->reg != 0;
     default:

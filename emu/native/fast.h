@@ -39,6 +39,7 @@
 #define HF_TS 0x800u
 #define HF_LMA 0x4000u
 #define HF_CS64 0x8000u
+#define HF_VM 0x20000u
 #define HF_OSFXSR 0x400000u
 #define HF_SMAP 0x800000u
 #define CF_NOCACHE 0x10000u

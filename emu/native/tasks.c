@@ -1,5 +1,6 @@
 /* Far transfers and interrupts that Unicorn gets wrong: asked of Python (emu/unicorn_transfers.py) where they are
  * unusual, left to Unicorn where they are not. */
+#include "checks.h"
 #include "segments.h"
 
 #include <pthread.h>
@@ -10,6 +11,8 @@ typedef uint64_t transfer(void *env, uint32_t kind, uint64_t a, uint64_t b);
 
 #define EFLAGS_VIRTUAL (EFLAGS_VIF | EFLAGS_VIP)
 #define DESCRIPTOR_CODE (SEG_NO_SYSTEM | SEG_CODE)
+#define CALL_GATE_16 0x4
+#define CALL_GATE_32 0xc
 #define MMU_KERNEL 2
 #define MMU_KERNEL_SMAP 0
 
@@ -154,25 +157,72 @@ static int of_users(void *env)
     return (AT(uint32_t, env, at.env_hflags) & HF_CPL) == 3;
 }
 
-/* True when a far CALL of `selector` goes to a code segment, with nothing wrong about it: it pushes its frame. */
-static int calls_code(void *env, uint32_t selector, uint64_t host)
+/* The descriptor of `selector`, a half of it; 0 where there is none. */
+static uint32_t half_of_descriptor(void *env, uint32_t selector, uint32_t half, uint64_t host)
 {
     const struct segment *table = segment_of(env, selector & 4 ? LDT : GDT);
-    uint32_t hflags = AT(uint32_t, env, at.env_hflags), cpl = hflags & HF_CPL, high, dpl;
+    uint32_t hflags = AT(uint32_t, env, at.env_hflags);
     uint64_t linear;
 
     selector &= 0xffff;
     if (selector < 4 || (selector | 7) > table->limit)
         return 0;
-    linear = table->base + (selector & ~7u) + 4;
-    high = real_cpu_ldl_mmuidx_ra(env, hflags & HF_LMA ? linear : (uint32_t)linear,
+    linear = table->base + (selector & ~7u) + 4 * half;
+    return real_cpu_ldl_mmuidx_ra(env, hflags & HF_LMA ? linear : (uint32_t)linear,
                                   hflags & HF_SMAP ? MMU_KERNEL_SMAP : MMU_KERNEL, host);
+}
+
+/* True when a far CALL of `selector`, or by a gate to it, goes to a code segment of this ring with nothing wrong about
+ * it: it pushes its frame on the stack that there is. */
+static int calls_code(void *env, uint32_t selector, int by_gate, uint64_t host)
+{
+    uint32_t hflags = AT(uint32_t, env, at.env_hflags), cpl = hflags & HF_CPL, dpl;
+    uint32_t high = half_of_descriptor(env, selector, 1, host);
+
     dpl = high >> SEG_DPL_SHIFT & 3;
     if ((high & DESCRIPTOR_CODE) != DESCRIPTOR_CODE || !(high & SEG_PRESENT))
         return 0;
     if (hflags & HF_LMA && high & SEG_LONG && high & SEG_BIG)
         return 0;
-    return high & SEG_CONFORMING ? dpl <= cpl : dpl == cpl && (selector & 3) <= cpl;
+    return high & SEG_CONFORMING ? dpl <= cpl : dpl == cpl && (by_gate || (selector & 3) <= cpl);
+}
+
+/* The bytes of each of the two pushes of a far CALL of protected mode that does not leave its ring; 0 for another, and
+ * for one that something is wrong about. */
+static uint32_t size_of_pushes(void *env, uint32_t selector, uint32_t operand_size, uint64_t host)
+{
+    uint32_t cpl = AT(uint32_t, env, at.env_hflags) & HF_CPL, high, dpl, type;
+
+    if (calls_code(env, selector, 0, host))
+        return operand_size;
+    high = half_of_descriptor(env, selector, 1, host);
+    dpl = high >> SEG_DPL_SHIFT & 3;
+    type = high >> 8 & 0x1f;
+    if ((type != CALL_GATE_16 && type != CALL_GATE_32) || !(high & SEG_PRESENT) || dpl < cpl || dpl < (selector & 3))
+        return 0;
+    if (!calls_code(env, half_of_descriptor(env, selector, 0, host) >> 16, 1, host))
+        return 0;
+    return type == CALL_GATE_32 ? 4 : 2;
+}
+
+/* #SS(0) where the frame of a far CALL is not within the stack: behind what its selector may raise, before what its
+ * offset does (vol. 2A, CALL). */
+static void refuse_pushes(void *env, uint32_t selector, uint32_t operand_size, uint64_t host)
+{
+    const engine *e = engine_of_env(env);
+    const struct segment *ss = segment_of(env, SS);
+    uint32_t size;
+
+    if (!e || !running(e) || !e->checked || is_flat(ss) || !(size = size_of_pushes(env, selector, operand_size, host)))
+        return;
+    for (uint32_t i = 1; i <= 2; i++) {
+        struct reference push = {.segment = SS, .kind = WRITES, .size = (uint16_t)size, .base = SP, .index = NONE,
+                                 .scale = 1, .bits = NONE, .displacement = 0u - size * i, .mask = stack_mask(ss)};
+        int vector = violation(e, &push);
+
+        if (vector)
+            real_raise_exception_err_ra(env, vector, 0, host);
+    }
 }
 
 /* #GP(0) when RETF or IRET of 64-bit operands would go to an address that is not canonical (SDM vol. 2A,
@@ -208,10 +258,12 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
     uint64_t host = (uint64_t)__builtin_return_address(0);
 
     look_behind(env);
+    if (legacy_mode(env))
+        refuse_pushes(env, (uint32_t)selector, 2u << (shift & 1), host);
     if (legacy_mode(env) && (rare(env, (uint32_t)selector, 1, host) ||
                         beyond(env, (uint32_t)selector, (uint32_t)offset, host)))
         ask(env, CALL, (selector & 0xffff) | offset << 32, (uint32_t)next | (shift & 1) << 32, host);
-    if (paging(env) && calls_code(env, (uint32_t)selector, host))
+    if (paging(env) && calls_code(env, (uint32_t)selector, 0, host))
         touch_pushes(env, 2u << (shift & 3), 2, host);
     real_helper_lcall_protected(env, selector, offset, shift, next);
 }

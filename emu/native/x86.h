@@ -16,6 +16,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define EFLAGS_IF 0x200u
 #define EFLAGS_OF 0x800u
 #define EFLAGS_IOPL_SHIFT 12
+#define EFLAGS_IOPL (3u << EFLAGS_IOPL_SHIFT)
 #define EFLAGS_NT 0x4000u
 #define EFLAGS_RF 0x10000u
 #define EFLAGS_VM 0x20000u

@@ -46,6 +46,7 @@ IMAGES = {
     "cpu_paging64": 300,
     "cpu_pages": 36,
     "cpu_prefix64": 276,
+    "cpu_order": 82,
 }
 #: Images that take seconds in slices.
 _LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms")
@@ -223,6 +224,11 @@ DIFFERENCES = (
     ),
     Difference("cpu_pages", ("large-read-only-add", "nx-add"), _READ_FIRST),
     Difference(
+        "cpu_order",
+        ("v86-popf", "v86-popfd"),
+        "in V86 mode with IOPL below 3 POPF is #GP(0) before it pops (vol. 2B, POPF, operation); Bochs pops first",
+    ),
+    Difference(
         "cpu_control",
         tuple(f"pdpte-bit-{bit}-wp" for bit in (1, 2, 5, 8, 63)),
         "MOV to CR0 loads the PDPTEs when it changes CD, NW or PG (vol. 3A, 4.4.1); Bochs at any MOV with PG set",
@@ -256,6 +262,7 @@ _WITH_HELPER = frozenset(
         "cpu_forms",
         "cpu_paging",
         "cpu_paging64",
+        "cpu_order",
     )
 )
 #: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.
