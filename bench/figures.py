@@ -110,6 +110,8 @@ FIGURES = (
     Figure("attach", "ms", False, gdb.attach, udbserver=True),
     Figure(f"stepi {gdb.STEPS}", "insns/s", True, gdb.stepi_many, "2x QEMU's", udbserver=True),
     Figure("single stepi", "1/s", True, gdb.stepi_single, "2x QEMU's", udbserver=True),
+    Figure(f"stepi {gdb.STEPS} with the helper", "insns/s", True, gdb.stepi_many_helped, "2x QEMU's without"),
+    Figure("single stepi with the helper", "1/s", True, gdb.stepi_single_helped, "2x QEMU's without"),
     Figure("next over a loop of one line", "turns/s", True, gdb.next_over_loop, "2x QEMU's"),
     Figure("breakpoint hits with ignore", "1/s", True, gdb.breakpoint_hits, udbserver=True),
     Figure("breakpoint hits with a condition", "1/s", True, gdb.condition, "20x QEMU's", udbserver=True),

@@ -1,4 +1,6 @@
-"""What a person does in gdb, timed inside a real gdb: attach, step, breakpoints, watchpoints, memory."""
+"""What a person does in gdb, timed inside a real gdb: attach, step, breakpoints, watchpoints, memory.
+
+A stock gdb (`-nx`, no helper) on both sides, but for the figures that say so."""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from pathlib import Path
 from bench import guests
 from bench.sides import BenchError, FigureUnavailable, Side
 from repl.harness import MissingTool
+from stub.gdb import helper_path
 
 DUMP_BYTES = 64 << 20
 #: All but the first MiB and the last, of which parts are not RAM or the guest's own.
@@ -58,20 +61,32 @@ def attach(side: Side, folder: Path) -> float:
         return in_gdb(served.address, folder, "", "gdb.execute('target remote {address}', to_string=True)", 1)[0] * 1000
 
 
-def _in_loop(side: Side, folder: Path, timed: str, amount: float) -> float:
+def _in_loop(side: Side, folder: Path, timed: str, amount: float, helped: bool = False) -> float:
+    """`helped`: v2e's gdb has the helper, as `v2e gdb` loads it; the other side's has none."""
+    helper = f"source {helper_path()}\n" if helped and side.name == "v2e" else ""
     with side.serve("seabios", guests.loop_disk(folder / "loop.img")) as served:
-        return in_gdb(served.address, folder, TO_LOOP, timed, amount)[1]
+        return in_gdb(served.address, folder, helper + TO_LOOP, timed, amount)[1]
 
 
-def stepi_many(side: Side, folder: Path) -> float:
+def stepi_many(side: Side, folder: Path, helped: bool = False) -> float:
     """Instructions a second of one `stepi 1000`."""
-    return _in_loop(side, folder, f"gdb.execute('stepi {STEPS}', to_string=True)", STEPS)
+    return _in_loop(side, folder, f"gdb.execute('stepi {STEPS}', to_string=True)", STEPS, helped)
 
 
-def stepi_single(side: Side, folder: Path) -> float:
+def stepi_single(side: Side, folder: Path, helped: bool = False) -> float:
     """`stepi` commands a second."""
     timed = f"for _ in range({SINGLE_STEPS}): gdb.execute('stepi', to_string=True)"
-    return _in_loop(side, folder, timed, SINGLE_STEPS)
+    return _in_loop(side, folder, timed, SINGLE_STEPS, helped)
+
+
+def stepi_many_helped(side: Side, folder: Path) -> float:
+    """The same with the helper: in a loop that never returns, where the search for a caller is longest."""
+    return stepi_many(side, folder, helped=True)
+
+
+def stepi_single_helped(side: Side, folder: Path) -> float:
+    """`stepi` commands a second with the helper, in the same loop."""
+    return stepi_single(side, folder, helped=True)
 
 
 def breakpoint_hits(side: Side, folder: Path) -> float:

@@ -126,6 +126,8 @@ def _gdb_parser() -> argparse.ArgumentParser:
         description="The machine of `v2e run`, stopped at reset, with gdb attached and v2e's helper loaded.",
     )  # fmt: skip
     _machine_options(parser)
+    parser.add_argument("--gdb", metavar="ADDRESS", help="serve gdb at HOST:PORT, PORT, 0 for a free one, or a socket "
+        "path, where others can look on (default: off, a socket of this gdb's own)")  # fmt: skip
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`v2e gdb`: a machine stopped at reset, and a real gdb attached to it in this terminal."""
+"""`v2e gdb`: a machine stopped at reset, and a real gdb attached to it in this terminal; others may look on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from repl.options import UsageError
+from repl.options import GDB_OFF, UsageError
 from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig, rig_for, serve
 
-#: Without Python gdb has no helper, and no command of its.
+#: Without Python gdb has no helper, and no command of its. Extended, so that `run`, `start` and `starti` begin again.
 _CONNECT = """\
 if $_isvoid($_v2e_connects)
-target remote {address}
+target extended-remote {address}
 else
 v2e-connect {address}
 end
@@ -45,12 +45,15 @@ def _run_child(command: list[str]) -> int:
         signal.signal(signal.SIGINT, before)
 
 
-def _attach(rig: Rig, gdb: str, arguments: Sequence[str]) -> int:
+def _attach(rig: Rig, gdb: str, address: str | None, arguments: Sequence[str]) -> int:
+    """At `address`, where others find the machine too; None: at one that nobody else knows."""
     from stub.gdb import helper_path
 
     with tempfile.TemporaryDirectory(prefix="v2e-") as directory:
         connect = Path(directory, "connect.gdb")
-        connect.write_text(_CONNECT.format(address=serve(rig, f"{directory}/gdb", announce=False)))
+        private = f"{directory}/gdb"
+        served = serve(rig, private if address is None else address, announce=address is not None)
+        connect.write_text(_CONNECT.format(address=served))
         code = _run_child(gdb_command(gdb, helper_path(), connect, arguments))
     if rig.guest_code is None and code:
         notice(f"gdb ended with {f'status {code}' if code > 0 else f'signal {-code}'}")
@@ -66,5 +69,7 @@ def run_gdb(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     for option in ("serial", "debugcon", "parallel"):
         if getattr(options, option) == "stdio":
             raise UsageError(f"--{option} stdio would write into gdb's terminal: name a file")
+    if options.gdb == "stdio":
+        raise UsageError("--gdb stdio is gdb's terminal: give PORT, HOST:PORT or a socket's path")
     with rig_for(options, paced=True) as rig:
-        return _attach(rig, gdb, arguments)
+        return _attach(rig, gdb, None if options.gdb == GDB_OFF else options.gdb, arguments)

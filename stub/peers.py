@@ -33,23 +33,21 @@ PACKETS: dict[str, _Row] = {
     "Qqemu.": ("yes", "-", "-", "-", "-", "-"),
     "error-message": ("-", "-", "-", "-", "yes", "-"),
 }
-#: What is no packet: what it is, what it is here, and what the peers have.
-PROPERTIES: tuple[tuple[str, str, _Row], ...] = (
-    ("architecture follows 16-bit code", "yes", ("-", "-", "-", "-", "-", "i8086 always")),
-    (
-        "system registers",
-        "all",
-        ("CR, EFER, bases of FS and GS", "as its user says", "-", "-", "-", "CR, EFER"),
-    ),
-    ("registers in stop replies", "yes", ("-", "yes", "-", "?", "yes", "?")),
-    ("reverse execution (`bs`, `bc`)", "-", ("in a replay", "a hook", "-", "yes", "-", "-")),
-    ("several clients", "one acts, four look on", ("-", "-", "-", "?", "?", "yes")),
-    (
-        "where it listens if nothing is said",
-        "loopback",
-        ("everywhere", "as its user says", "everywhere", "loopback", "as its user says", "?"),
-    ),
-)
+#: What is no packet, and what the peers have; what it is here is for `stub.reference` to find out.
+ARCHITECTURE = "architecture follows 16-bit code"
+SYSTEM = "system registers"
+EXPEDITED = "registers in stop replies"
+REVERSE = "reverse execution (`bs`, `bc`)"
+CLIENTS = "several clients"
+LISTENS = "where it listens if nothing is said"
+PROPERTIES: dict[str, _Row] = {
+    ARCHITECTURE: ("-", "-", "-", "-", "-", "i8086 always"),
+    SYSTEM: ("CR, EFER, bases of FS and GS", "as its user says", "-", "-", "-", "CR, EFER"),
+    EXPEDITED: ("-", "yes", "-", "?", "yes", "?"),
+    REVERSE: ("in a replay", "a hook", "-", "yes", "-", "-"),
+    CLIENTS: ("-", "-", "-", "?", "?", "yes"),
+    LISTENS: ("everywhere", "as its user says", "everywhere", "loopback", "as its user says", "?"),
+}
 
 
 def row(form: str) -> _Row:

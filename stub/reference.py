@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 from emu.debugger import Debugger
@@ -14,8 +15,10 @@ from stub.features import MEANINGS
 from stub.handlers.breakpoints import KINDS
 from stub.handlers.every import ALL_HANDLERS
 from stub.handlers.monitor import COMMANDS
+from stub.links import parse_address
 from stub.packet import Decoder, Packet, frame
 from stub.registers import ARCHITECTURES, describe
+from stub.server import MAX_ONLOOKERS
 from stub.session import Session
 from stub.target import StopReason
 
@@ -32,6 +35,14 @@ counter (`eip`, `rip`): CS base + offset.
 The columns of other stubs: QEMU 7.2.22 and udbserver 0.3.0 were asked, the others were not run. `-` is no, `?` not
 known, an empty cell was not compared; what is as basic as `g` is everywhere.
 """
+#: Features of system registers, by the last part of their names, in words.
+_SYSTEM = {
+    "control": "CR, EFER",
+    "debug": "DR",
+    "msrs": "MSRs",
+    "tables": "GDTR, IDTR, LDTR, TR",
+    "segments": "caches of segments",
+}
 _STOPS = """Every stop reply is `T` with gdb's signal (05 SIGTRAP; 02 SIGINT after Ctrl-C; 06 SIGABRT where the guest
 died), the thread, its CPU and the registers
 {expedited};
@@ -70,9 +81,25 @@ def _features(session: Session) -> Iterator[tuple[str, ...]]:
         yield f"`{feature}`", MEANINGS[feature.partition("=")[0].removesuffix("+")], *peers.row(feature)
 
 
-def _properties() -> Iterator[tuple[str, ...]]:
-    for what, here, cells in peers.PROPERTIES:
-        yield what, here, *cells
+def here(session: Session) -> dict[str, str]:
+    """The cells of the properties that are no packets, found in the code."""
+    offered = _advertised(session)
+    names = {feature.name.rpartition(".")[2] for feature in describe(32).features}
+    host = ip_address(parse_address("0").host)
+    return {
+        peers.ARCHITECTURE: "yes" if len({describe(bits).architecture for bits in ARCHITECTURES}) == 3 else "-",
+        peers.SYSTEM: ", ".join(words for name, words in _SYSTEM.items() if name in names),
+        peers.EXPEDITED: "yes" if all(describe(bits).expedited for bits in ARCHITECTURES) else "-",
+        peers.REVERSE: "yes" if {"ReverseStep+", "ReverseContinue+"} <= set(offered) else "-",
+        peers.CLIENTS: f"one acts, {MAX_ONLOOKERS} look on" if MAX_ONLOOKERS else "-",
+        peers.LISTENS: "loopback" if host.is_loopback else str(host),
+    }
+
+
+def _properties(session: Session) -> Iterator[tuple[str, ...]]:
+    cells = here(session)
+    for what, row in peers.PROPERTIES.items():
+        yield what, cells[what], *row
 
 
 def _registers() -> Iterator[str]:
@@ -102,7 +129,7 @@ def reference(session: Session) -> str:
         ((f"`{form}`", what, *peers.row(form)) for form, what in _forms(session)),
     )
     lines += ["## What qSupported answers", "", *_table(("feature", "meaning", *peers.PEERS), _features(session))]
-    lines += ["## What is no packet", "", *_table(("", "here", *peers.PEERS), _properties())]
+    lines += ["## What is no packet", "", *_table(("", "here", *peers.PEERS), _properties(session))]
     expedited = ", ".join(f"`{r.name}`" for r in describe(16).expedited)
     lines += ["## Stops", "", _STOPS.format(expedited=expedited)]
     reasons = {kind.reason: kind.what for kind in KINDS.values()}

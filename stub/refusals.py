@@ -1,13 +1,16 @@
-"""What a client may not ask in the state that its connection is in."""
+"""What a client may not ask, or is answered otherwise, in the state that its connection is in."""
 
 from __future__ import annotations
 
 from emu.record import replace
 from stub import messages
-from stub.handlers import nonstop, resume
+from stub.handlers import nonstop, qxfer, resume
 from stub.handlers.base import Answer, Context, error_text
 from stub.states import State
 from stub.traceframe import UNCHANGED
+
+#: Where there is no guest: gdb takes each thread that it is told of behind `W` for a guest that it has.
+NO_THREADS = '<?xml version="1.0"?>\n<threads></threads>\n'
 
 
 def refusal(context: Context, state: State, message: messages.Message) -> Answer | None:
@@ -30,6 +33,12 @@ def refusal(context: Context, state: State, message: messages.Message) -> Answer
         case messages.QueryStop() if state is State.ENDED:
             ended = replace(context.target.report(), exit_code=0)  # the client has killed it or seen it exit
             return resume.stop_reply(context, ended)
+        case messages.FirstThreads() if state is State.ENDED:
+            return b"l"
+        case messages.ThreadAlive() if state is State.ENDED:
+            return error_text("the guest has ended")
+        case messages.Transfer("threads", "", offset, length) if state is State.ENDED:
+            return qxfer.piece(NO_THREADS.encode("ascii"), offset, length)
         case messages.Resume() | messages.Reverse() | messages.Restart() if context.frame is not None:
             return error_text(UNCHANGED)
         case messages.Resume() | messages.Reverse() if state is State.ENDED:

@@ -239,6 +239,18 @@ class FakeTarget(BareTarget):
         self.points.add(point)
 
 
+class Backwards(FakeTarget):
+    """Goes back by one instruction, or to the first one."""
+
+    def reverse_step(self, thread: int) -> None:
+        self.active = True
+        self.cpu.rip -= 1
+        self.stop(StopReport())
+
+    def reverse_resume(self) -> None:
+        self.active = True
+
+
 class Client:
     """Speaks to a session in payloads."""
 

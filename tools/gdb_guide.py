@@ -56,6 +56,11 @@ SESSIONS = {
          "watch *(char *)0x8000", "continue", "backtrace", "up 6", "delete", "tbreak loaded", "continue", "finish",
          "kill"),
     ),
+    "restart": Session(
+        ELF_SECTOR,
+        "--firmware seabios boot.img",
+        ("break *0x7c00", "continue", "stepi 3", "run", "kill", "starti", "continue", "kill"),
+    ),
     "kernel": Session(
         ELF_KERNEL,
         "--kernel kernel.elf --serial serial.txt",

@@ -21,7 +21,7 @@ LOADED = "_v2e_connects"
 
 
 class Connect(gdb.Command):  # type: ignore[misc]  # only gdb knows its own module
-    """`target remote ADDRESS' for a machine, which needs no executable file.
+    """`target extended-remote ADDRESS' for a machine, which needs no executable file.
     Usage: v2e-connect ADDRESS"""
 
     NAME = "v2e-connect"
@@ -31,7 +31,7 @@ class Connect(gdb.Command):  # type: ignore[misc]  # only gdb knows its own modu
 
     def invoke(self, argument: str, from_tty: bool) -> None:
         try:
-            text = gdb.execute(f"target remote {argument}", from_tty, True)
+            text = gdb.execute(f"target extended-remote {argument}", from_tty, True)
         except gdb.error as error:
             raise gdb.GdbError(str(error)) from None
         gdb.write(_NO_FILE.sub("", text))

@@ -45,6 +45,9 @@ _PUSHES = {
 _FLAGS_MASK, _FLAGS_VALUE = 0xFFC0802A, 0x2
 
 
+Remembered = Callable[[object, Callable[[], "list[tuple[_Frame, Call]]"]], "list[tuple[_Frame, Call]]"]
+
+
 class How(Enum):
     """By which rule a caller was found; the value is what a backtrace says, "" where nothing needs to be said."""
 
@@ -147,13 +150,19 @@ class Frames:
     """Finds callers in one memory."""
 
     def __init__(
-        self, read: Read, load: Load, prefetch: Callable[[Iterable[tuple[int, int]]], None] = lambda ranges: None
+        self,
+        read: Read,
+        load: Load,
+        prefetch: Callable[[Iterable[tuple[int, int]]], None] = lambda ranges: None,
+        remembered: Remembered = lambda key, make: make(),
     ) -> None:
         """`load(selector)` gives what protected mode would cache, None where the tables do not say. `prefetch` is told
-        of many (linear, length) before they are read one by one."""
+        of many (linear, length) before they are read one by one. `remembered(key, make)` is what `make` gives, or gave
+        for the same key when memory was the same."""
         self._read = read
         self._load = load
         self._prefetch = prefetch
+        self._remembered = remembered
         self._walker = Walker(read, load)
 
     def caller(self, cpu: Cpu) -> Caller | None:
@@ -205,15 +214,7 @@ class Frames:
         if frame is None:
             return None
         call = call_before(self._read, frame.segment, frame.ip, frame.kind, frame.size, cpu.protected)
-        if call is None:
-            return None
-        general: list[int | None] = [None] * 8
-        mask = 0xFFFFFFFF if cpu.segments[SS].big else 0xFFFF
-        general[SP] = (frame.offset + frame.size * _WORDS[frame.kind]) & mask
-        segments = list(cpu.segments)
-        segments[CS] = frame.segment
-        flags = frame.flags if frame.kind is Kind.INTERRUPT else cpu.flags
-        return Cpu(general, segments, frame.ip, flags, cpu.protected, cpu.cpl, cpu.cr0), call, frame.linear
+        return None if call is None else (_behind(cpu, frame), call, frame.linear)
 
     def _leads_here(self, cpu: Cpu, call: Call) -> bool:
         return call.target is not None and cpu.pc is not None and 0 <= cpu.pc - call.target <= REACH
@@ -239,6 +240,16 @@ class Frames:
         offset, top = cpu.general[SP], cpu.stack
         if offset is None or top is None:
             return None
+        # Neither the program counter nor the other registers: in a loop these are the same at each step.
+        key = offset, cpu.segments[SS], cpu.segments[CS], cpu.protected
+        for frame, call in self._remembered(key, lambda: self._pushed(cpu, offset, top)):
+            if frame.kind is Kind.INTERRUPT or self._leads_here(cpu, call):
+                return Caller(_behind(cpu, frame), frame.linear, How.GUESS)
+        return None
+
+    def _pushed(self, cpu: Cpu, offset: int, top: int) -> list[tuple[_Frame, Call]]:
+        """What may be a return address in the words that are looked at, and what pushed it; the nearest first, and none
+        behind an interrupt's, which is believed wherever it came from."""
         # Most of these words are no return addresses, and lead anywhere in memory.
         length = 2 * (SCANNED + _BEYOND)
         self._prefetch([(top, length)])
@@ -252,15 +263,29 @@ class Frames:
         ]
         code = [place for frame in frames if (place := frame.code) is not None]
         self._prefetch(code)
+        pushed = []
         for frame in frames:
             place = frame.code
             before = None if place is None else self._read(*place)
             if before is not None and _PUSHES[frame.kind].isdisjoint(before):
                 continue
-            found = self._return_at(cpu, frame)
-            if found is not None and (frame.kind is Kind.INTERRUPT or self._leads_here(cpu, found[1])):
-                return Caller(found[0], found[2], How.GUESS)
-        return None
+            call = call_before(self._read, frame.segment, frame.ip, frame.kind, frame.size, cpu.protected)
+            if call is not None:
+                pushed.append((frame, call))
+                if frame.kind is Kind.INTERRUPT:
+                    break
+        return pushed
+
+
+def _behind(cpu: Cpu, frame: _Frame) -> Cpu:
+    """The CPU behind the return that pops `frame`."""
+    general: list[int | None] = [None] * 8
+    mask = 0xFFFFFFFF if cpu.segments[SS].big else 0xFFFF
+    general[SP] = (frame.offset + frame.size * _WORDS[frame.kind]) & mask
+    segments = list(cpu.segments)
+    segments[CS] = frame.segment
+    flags = frame.flags if frame.kind is Kind.INTERRUPT else cpu.flags
+    return Cpu(general, segments, frame.ip, flags, cpu.protected, cpu.cpl, cpu.cr0)
 
 
 def _cut(data: bytes | None, at: int, length: int) -> bytes | None:

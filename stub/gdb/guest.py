@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import gdb
 
@@ -16,6 +16,9 @@ GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 #: The stub's packet for many places at once (docs/packets.md).
 GATHER = "qv2e.Memory:"
+#: Looks whose results are remembered.
+REMEMBERED = 4
+T = TypeVar("T")
 #: What `maintenance packet` says of the answer.
 _RECEIVED = re.compile(r'^received: "m([0-9a-f;]*)"$', re.MULTILINE)
 #: The D or B bit and G of the access rights as *_attr have them (SDM vol. 3C, table 25-2).
@@ -32,6 +35,7 @@ class Guest:
         self._deaf: int | None = None  #: number of the connection to a stub that does not answer `GATHER`
         self._types: dict[str, Any] = {}
         self._tables: tuple[int, int, int, int] = (0, 0, 0, 0)
+        self._remembered: dict[object, tuple[object, Any, dict[int, bytes | None]]] = {}
         for event in (gdb.events.cont, gdb.events.stop, gdb.events.memory_changed, gdb.events.exited):
             event.connect(self.forget)
 
@@ -52,6 +56,18 @@ class Guest:
     def unchanged(self) -> bool:
         """All memory that was read before `forget` is as it was."""
         return self._memory.unchanged()
+
+    def remembered(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` gives, or has given where it would read the same: `key` is all else that it goes by."""
+        known = self._remembered.get(key)
+        if known is not None and known[0] == self._tables and self._memory.holds(known[2]):
+            made: T = known[1]
+            return made
+        made, lines = self._memory.noting(make)
+        if len(self._remembered) >= REMEMBERED:
+            self._remembered.clear()
+        self._remembered[key] = self._tables, made, lines
+        return made
 
     @property
     def tables(self) -> tuple[int, int, int, int]:

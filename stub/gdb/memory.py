@@ -3,7 +3,10 @@ it needed is fetched together. Knows no gdb."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 #: Bytes that are kept, and asked for again, together; and bytes that are fetched where nothing is known yet.
 LINE, PAGE = 32, 256
@@ -44,6 +47,23 @@ class Memory:
             return False
         self._used |= self._was.keys()
         return True
+
+    def noting(self, make: Callable[[], T]) -> tuple[T, dict[int, bytes | None]]:
+        """What `make` gives, and the lines that it has read, by their numbers."""
+        before, self._used = self._used, set()
+        try:
+            made = make()
+            return made, {number: self._lines[number] for number in self._used}
+        finally:
+            self._used |= before
+
+    def holds(self, lines: Mapping[int, bytes | None]) -> bool:
+        """These lines are as they were. They count as read by this look."""
+        missing = lines.keys() - self._lines.keys()
+        if missing:
+            self._ask(missing)
+        self._used |= lines.keys() & self._lines.keys()
+        return all(number in self._lines and self._lines[number] == line for number, line in lines.items())
 
     def read(self, linear: int, length: int) -> bytes | None:
         """None where one of the bytes cannot be read. Addresses wrap at 4 GiB."""

@@ -44,13 +44,23 @@ def frame_address(cpu: Cpu, slot: int) -> int:
     return (1 + cpu.cpl + virtual - bios) << 40 | slot
 
 
+def outermost(cpu: Cpu) -> int:
+    """The address of a frame that nobody called."""
+    return frame_address(cpu, (cpu.segments[SS].base or 0) + 0x10000)
+
+
+def _is_ours(cpu: Cpu) -> bool:
+    """A frame without a caller is ours to say so of."""
+    return not cpu.segments[CS].big or cpu.general[BP] is None
+
+
 class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows its own module
     """Answers gdb's question who called."""
 
     def __init__(self, guest: Guest) -> None:
         super().__init__(NAME)
         self._guest = guest
-        self._frames = Frames(guest.read, guest.descriptor, guest.prefetch)
+        self._frames = Frames(guest.read, guest.descriptor, guest.prefetch, guest.remembered)
         #: how callers were found, by their linear pc and the top of their stack
         self.marks: dict[tuple[int, int], How] = {}
         #: the innermost frame, with the tables of its selectors, and who called it, at the last look
@@ -67,14 +77,18 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
             return None  # a register that this frame does not know, or a target that is not v2e's
         if cpu is None or (cpu.segments[CS].big and gdb.find_pc_line(cpu.pc).symtab is not None):
             return None
-        caller = self._innermost(cpu) if innermost else self._frames.caller(cpu)
-        if caller is None and cpu.segments[CS].big and cpu.general[BP] is not None:
+        key = (*cpu.general, *cpu.segments, cpu.ip, cpu.flags, cpu.protected, cpu.cpl, cpu.cr0, self._guest.tables)
+        if not innermost and self._last is not None and self._last == (key, None):
+            # The innermost frame over again, which is where the stack ends: gdb looks at nothing but what tells frames
+            # apart.
+            return pending.create_unwind_info(FrameId(outermost(cpu))) if _is_ours(cpu) else None
+        caller = self._innermost(cpu, key) if innermost else self._frames.caller(cpu)
+        if caller is None and not _is_ours(cpu):
             return None  # gdb's own way is the chain of frame pointers
         return self._answer(pending, cpu, caller)
 
-    def _innermost(self, cpu: Cpu) -> Caller | None:
+    def _innermost(self, cpu: Cpu, key: tuple[object, ...]) -> Caller | None:
         """The caller, by the last look where that would be made again: gdb asks three times at a stop of `stepi`."""
-        key = (*cpu.general, *cpu.segments, cpu.ip, cpu.flags, cpu.protected, cpu.cpl, cpu.cr0, self._guest.tables)
         last = self._last
         if last is not None and last[0] == key and self._guest.unchanged():
             return last[1]
@@ -87,8 +101,7 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         level = pending.level() if hasattr(pending, "level") else 0
         if caller is None or level >= DEEPEST:
             # gdb's own end of a stack is not to be had by an unwinder; a frame that is its own caller is one, too.
-            base = cpu.segments[SS].base or 0
-            info = pending.create_unwind_info(FrameId(frame_address(cpu, base + 0x10000)))
+            info = pending.create_unwind_info(FrameId(outermost(cpu)))
             parts = (name + part for name in SEGMENTS for part in ("", "_base", "_limit", "_attr"))
             for name in (*GENERAL, "eip", "ip", "eflags", "mode", "cr0", *parts, *SHARED):
                 self._keep(pending, info, name)

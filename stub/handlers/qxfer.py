@@ -118,8 +118,13 @@ def transfer(context: Context, message: messages.Transfer) -> Answer:
                 return error_text("no trace frame is chosen: `tfind` chooses one")
             return error_text(f"no annex {message.annex!r}")
         context.document_name, context.document = (message.object, message.annex), text.encode("utf-8")
-    end = message.offset + min(message.length, PACKET_SIZE // 2 - 1)
-    return (b"m" if end < len(context.document) else b"l") + escape(context.document[message.offset : end])
+    return piece(context.document, message.offset, message.length)
+
+
+def piece(document: bytes, offset: int, length: int) -> bytes:
+    """At most `length` bytes from `offset` on, behind `m` if there are more, else `l`."""
+    end = offset + min(length, PACKET_SIZE // 2 - 1)
+    return (b"m" if end < len(document) else b"l") + escape(document[offset:end])
 
 
 HANDLERS = (

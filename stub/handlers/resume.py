@@ -141,10 +141,16 @@ def resume(context: Context, message: messages.Resume) -> Answer:
 
 
 def _chosen(context: Context, wanted: tuple[messages.Action, ...]) -> tuple[messages.Action, int]:
-    """The action that decides: a step of one thread comes before letting all run."""
+    """The action that decides. For each thread that is the leftmost one that names it, or names none ("Packets",
+    vCont); as all CPUs run or none does, a step of one comes before letting the others go."""
+    decided: set[int] = set()
     for action in wanted:
-        if action.thread is not None and action.kind in "sr":
-            return action, context.chosen(action.thread)
+        if action.thread is None:
+            break  # all that are left
+        thread = context.chosen(action.thread)
+        if action.kind in "sr" and thread not in decided:
+            return action, thread
+        decided.add(thread)
     first = wanted[0]
     return first, context.chosen(first.thread or 0)
 

@@ -231,6 +231,8 @@ def test_an_error_at_the_prompt_of_a_script_ends_it(command, named):
         (["run", "--gdb", "stdio", "--debugcon", "stdio"], "stdout"),
         (["gdb", "--serial", "stdio"], "--serial"),
         (["gdb", "--headless"], "--headless"),
+        (["gdb", "--gdb", "stdio"], "--gdb"),
+        (["gdb", "--gdb", "nowhere"], "--gdb"),
         (["doctor", "more"], "more"),
     ],
 )
@@ -493,6 +495,33 @@ def test_v2e_gdb_attaches_at_reset_and_ends_with_gdb(firmware):
 
 
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_v2e_gdb_begins_the_guest_again(firmware):
+    """From power-on, in the middle of it, behind `kill` and behind its end; the exit status is that of the last end."""
+    commands = ["stepi", "starti", "p/x $pc", "kill", "p $pc", "starti", "p/x $pc", "stepi", "p $pc != 0xfffffff0",
+                "continue", "stepi", "starti", "p/x $pc"]  # fmt: skip
+    words = [word for command in ("set confirm off", *commands) for word in ("-ex", command)]
+    done = v2e("gdb", "--firmware", firmware(EXITING), "--", "-nx", "-batch", *words)
+    values = re.findall(r"^\$\d+ = (.*)$", done.stdout, re.MULTILINE)
+    assert values == ["0xfffffff0", "0xfffffff0", "1", "0xfffffff0"], done.stdout + done.stderr
+    assert "killed" in done.stdout
+    assert "exited with code 05" in done.stdout
+    assert done.stderr.count("The program is not being run.") == 1
+    assert done.returncode == 11
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_v2e_gdb_serves_others_at_the_address_that_it_is_given(tmp_path, firmware):
+    place = tmp_path / "machine"
+    second = f"gdb -nx -q -batch -ex 'target remote {place}' -ex 'p/x $pc' -ex 'set $eax = 1' -ex 'detach' 2>&1"
+    words = ("-nx", "-batch", "-ex", f"shell {second}", "-ex", "stepi", "-ex", "kill")
+    done = v2e("gdb", "--gdb", str(place), "--firmware", firmware(SPINNING), "--", *words)
+    assert f"gdb: target remote {place}" in done.stderr
+    assert "$1 = 0xfffffff0" in done.stdout
+    assert "this one looks" in done.stdout
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
 def test_v2e_gdb_connects_a_gdb_that_cannot_load_the_helper(tmp_path, firmware):
     """As one without Python; it has gdb's own warning then."""
     env = fake_gdb(tmp_path, f'[ "$2" = -x ] && shift 3 && exec {shutil.which("gdb")} "$@"')
@@ -515,7 +544,7 @@ def test_v2e_gdb_gives_the_persons_arguments_last(tmp_path):
     lines = done.stdout.splitlines()
     assert [lines[n] for n in (0, 1, 3, 5, 6)] == ["-q", "-x", "-x", "-ex", "continue"]
     assert Path(lines[2]).is_file()
-    assert any(line.startswith("target remote /") for line in lines[7:])
+    assert any(line.startswith("target extended-remote /") for line in lines[7:])
     assert done.returncode == 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from stub.gdb.cpu import Cpu, Segment
+from stub.gdb.frames import Frames
 from stub.gdb.memory import GATHERED, LINE, PAGE, Memory
 
 #: What can be read begins at 0 and ends in the middle of a page and of a line.
@@ -128,3 +130,71 @@ def test_whether_a_look_is_unchanged_is_one_question() -> None:
     stub.memory.forget()
     stub.bytes[0x2001] ^= 1
     assert not stub.memory.unchanged()
+
+
+def test_what_a_look_has_given_holds_until_a_line_that_it_read_changes() -> None:
+    stub = Stub(knows=True)
+    made, lines = stub.memory.noting(lambda: stub.memory.read(0x100, 4))
+    stub.memory.read(0x400, 4)
+    assert made == bytes(stub.bytes[0x100:0x104])
+    assert set(lines) == {0x100 // LINE}
+    for changed, holds in ((None, True), (0x400, True), (0x100 + LINE - 1, False), (0x100 + LINE, False)):
+        stub.memory.forget()
+        if changed is not None:
+            stub.bytes[changed] ^= 0xFF
+        assert stub.memory.holds(lines) is holds, changed
+
+
+def test_to_ask_whether_it_holds_is_one_packet_and_counts_as_reading() -> None:
+    stub = Stub(knows=True)
+    _, lines = stub.memory.noting(lambda: [stub.memory.read(at, 8) for at in range(0, 0x8000, 0x400)])
+    for _ in range(3):
+        stub.memory.forget()
+        stub.asked.clear()
+        assert stub.memory.holds(lines)
+        stub.memory.read(0x400, 8)
+        assert stub.asked == ["gather"]
+
+
+def test_without_the_packet_nothing_is_taken_to_hold() -> None:
+    stub = Stub(knows=False)
+    _, lines = stub.memory.noting(lambda: stub.memory.read(0x100, 4))
+    stub.memory.forget()
+    assert not stub.memory.holds(lines)
+
+
+def test_callers_are_those_that_are_found_with_nothing_remembered() -> None:
+    """Random stacks over random code with many CALLs, which change between looks at times; the program counter goes
+    on."""
+    choose = random.Random(11)
+    stub = Stub(knows=True)
+    for at in range(0x2000, 0x7000, 16):  # CALL of what is near, FAR CALL, INT
+        code = choose.choice((b"\xe8" + choose.randbytes(1) + b"\x00", b"\x9a\x00\x20\x00\x00", b"\xcd\x13"))
+        stub.bytes[at : at + len(code)] = code
+    kept: dict[object, tuple[list[object], dict[int, bytes | None]]] = {}
+
+    def remembered(key, make):  # type: ignore[no-untyped-def]
+        if key in kept and stub.memory.holds(kept[key][1]):
+            return kept[key][0]
+        kept[key] = stub.memory.noting(make)
+        return kept[key][0]
+
+    keeping = Frames(stub.memory.read, lambda selector: None, stub.memory.prefetch, remembered)
+    found = 0
+    stack = 0x1000
+    for _ in range(400):
+        stub.memory.forget()
+        if choose.random() < 0.3:
+            stack = choose.randrange(0x1000, 0x1800, 2)
+        if choose.random() < 0.4:
+            at = stack + 2 * choose.randrange(40)
+            stub.bytes[at : at + 2] = (choose.randrange(0x2000, 0x7000) & ~0xF | choose.choice((2, 3, 5))).to_bytes(
+                2, "little"
+            )
+        segments = [Segment(0, 0) for _ in range(6)]
+        cpu = Cpu([0, 0, 0, 0, stack, 0, 0, 0], segments, choose.randrange(0x2000, 0x7000), 2)
+        fresh = Frames(lambda at, length: bytes(stub.bytes[at : at + length]), lambda selector: None)
+        caller = fresh._guess(cpu)
+        assert keeping._guess(cpu) == caller
+        found += caller is not None
+    assert 20 < found < 400, "some have a caller, and some none"

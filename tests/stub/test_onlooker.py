@@ -88,6 +88,18 @@ def test_continue_waits_for_the_next_stop_of_the_other_client() -> None:
     assert peer.session.data_to_send() == b"", "a client that does not wait is told nothing"
 
 
+def test_continue_from_an_address_is_refused_and_sets_no_program_counter() -> None:
+    """`c ADDR` would set EIP. It is answered as a step is: an error would make gdb try again."""
+    for packet in ("c1000", "C05;1000", "c0"):
+        target = FakeTarget()
+        before = state(target)
+        peer = onlooker(target)
+        said, stop = peer.ask(packet)
+        assert said == b"O" + (REFUSAL + "\n").encode().hex().encode()
+        assert stop == b"T02thread:1;core:0;"
+        assert state(target) == before, packet
+
+
 def test_ctrl_c_ends_the_wait_and_stops_nobody() -> None:
     target = FakeTarget()
     target.active = True

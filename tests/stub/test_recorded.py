@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,15 @@ from emu.debugger import Debugger
 from emu.machine import MachineConfig, build_machine
 from emu.worker import Worker
 from gdb_recording import LOOP, RECORDED, SESSIONS, record
+from mutated_sessions import Ground
 from stub.adapter import DebuggerTarget
+from stub.handlers import base
 from stub.messages import Unknown
 from stub.packet import Decoder, Packet, frame
 from stub.parser import parse
 from stub.session import Close, RunCommand, Session
 from stub_fakes import FakeTarget
+from stub_fuzzing import Finding
 
 PATIENCE = 60  #: seconds until a test that hangs fails, on a busy host too
 RECORDINGS = {path.stem: path.read_bytes() for path in sorted(RECORDED.glob("*.rsp"))}
@@ -120,6 +124,41 @@ def test_a_client_killed_behind_and_within_packets_leaves_nothing_behind(name: s
         assert host.target.points == set(), data[:end]
         assert host.target.listener is None
         assert host.errors == []
+
+
+def killed_at_every_byte(ground: Ground, name: str) -> None:
+    """Each beginning of the recording, arriving at once; `play` raises for an error and for what is left behind."""
+    data = RECORDINGS[name]
+    for end in range(len(data) + 1):
+        try:
+            ground.play([data[:end]], looks_on=SESSIONS[name].looks_on)
+        except Finding as finding:
+            raise AssertionError(f"{finding}, behind {data[:end][-40:]!r}") from finding
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Ground]:
+    ground = Ground()
+    yield ground
+    ground.close()
+
+
+@pytest.mark.slow
+def test_a_client_killed_at_every_byte_of_the_shortest_session_leaves_the_machine_as_it_was(ground: Ground) -> None:
+    acting = [name for name in RECORDINGS if not SESSIONS[name].looks_on]
+    killed_at_every_byte(ground, min(acting, key=lambda name: len(RECORDINGS[name])))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_a_client_killed_at_every_byte_of_every_session_leaves_the_machine_as_it_was(ground: Ground, name: str) -> None:
+    killed_at_every_byte(ground, name)
+
+
+def test_what_a_killed_client_leaves_behind_is_found(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base.Context, "release", lambda context: None)
+    with pytest.raises(AssertionError, match="left behind"):
+        killed_at_every_byte(ground, "look")
 
 
 @pytest.mark.parametrize("name", RECORDINGS)

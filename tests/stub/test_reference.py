@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from stub import parser
+from stub import parser, peers, reference
 from stub.features import MEANINGS
 from stub.handlers.every import ALL_HANDLERS
 from stub.peers import PACKETS, PEERS, PROPERTIES
-from stub.reference import TARGET, page
-from stub_fakes import GDB_FEATURES, FakeTarget, client
+from stub.reference import TARGET, here, page
+from stub.registers import describe
+from stub.session import Session
+from stub_fakes import GDB_FEATURES, Backwards, FakeTarget, client
 from stub_forms import FORMS, example
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,4 +82,30 @@ def test_every_row_about_peers_is_of_something_documented_and_has_a_cell_for_eac
     for key, cells in PACKETS.items():
         assert len(cells) == len(PEERS)
         assert any(form.startswith(key) for form in documented), key
-    assert all(len(cells) == len(PEERS) for _, _, cells in PROPERTIES)
+    assert all(len(cells) == len(PEERS) for cells in PROPERTIES.values())
+
+
+def test_what_is_said_of_this_stub_beside_its_peers_is_what_the_code_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = here(Session(FakeTarget()))
+    assert set(cells) == set(PROPERTIES)
+    assert cells[peers.REVERSE] == "-"
+    assert cells[peers.CLIENTS] == "one acts, 4 look on"
+    assert cells[peers.LISTENS] == "loopback"
+    assert cells[peers.EXPEDITED] == cells[peers.ARCHITECTURE] == "yes"
+    registers = {register.name for feature in describe(32).features for register in feature.registers}
+    assert {"cr0", "cr2", "cr3", "cr4", "efer", "dr7", "pat", "gdtr", "idtr", "ldtr", "tr", "cs_attr"} <= registers
+    assert cells[peers.SYSTEM] == "CR, EFER, DR, MSRs, GDTR, IDTR, LDTR, TR, caches of segments"
+    assert here(Session(Backwards()))[peers.REVERSE] == "yes"
+    monkeypatch.setattr(reference, "MAX_ONLOOKERS", 2)
+    assert here(Session(FakeTarget()))[peers.CLIENTS] == "one acts, 2 look on"
+
+
+def test_a_stop_reply_has_registers_and_the_architecture_follows_the_mode() -> None:
+    """What the columns say of this stub, by its packets."""
+    target = FakeTarget()
+    peer = client(target)
+    document = "qXfer:features:read:target.xml:0,ffff"
+    assert b"<architecture>i8086</architecture>" in peer.one(document)
+    assert b";8:00010100;" in peer.one("?"), "EIP"
+    target.cpu.cr0, target.cpu.cs.access = 0x11, 0xC09B
+    assert b"<architecture>i386</architecture>" in peer.one(document)

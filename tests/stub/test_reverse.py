@@ -3,19 +3,7 @@
 from __future__ import annotations
 
 from stub.target import StopReport
-from stub_fakes import GDB_FEATURES, FakeTarget, client
-
-
-class Backwards(FakeTarget):
-    """Goes back by one instruction, or to the first one."""
-
-    def reverse_step(self, thread: int) -> None:
-        self.active = True
-        self.cpu.rip -= 1
-        self.stop(StopReport())
-
-    def reverse_resume(self) -> None:
-        self.active = True
+from stub_fakes import GDB_FEATURES, Backwards, client
 
 
 def test_a_target_that_goes_forwards_alone_is_not_offered_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
 import socket
 import stat
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from stub.links import Listener, SocketLink, listen
 from stub.packet import frame
 from stub.server import Address, Server, ServerError, parse_address
 from stub.session import Session
@@ -98,6 +100,35 @@ def until_free(address: str) -> Peer:
             return peer
         peer.close()
     raise AssertionError("still busy")
+
+
+def test_an_accepted_client_waits_for_no_acknowledgement_of_tcp_and_is_missed_when_its_host_is_gone() -> None:
+    """tcp(7): TCP_NODELAY sends a small packet at once; SO_KEEPALIVE with its times finds a silent peer dead."""
+    listener, address = listen(Address("127.0.0.1", 0), 1)
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port))) as peer:
+        assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0, "what a socket has that nobody has set"
+        assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        link, _ = accepted(listener)
+        with socket.socket(fileno=os.dup(link.fileno())) as seen:
+            assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            assert seen.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                idle, between, probes = (
+                    seen.getsockopt(socket.IPPROTO_TCP, option)
+                    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                )
+                assert idle + between * probes == 120, "seconds, as docs and changes say"
+        link.close()
+    listener.close()
+
+
+def accepted(listener: Listener) -> tuple[SocketLink, str]:
+    """The client that is on its way."""
+    assert select.select([listener], [], [], PATIENCE)[0]
+    found = listener.accept()
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(

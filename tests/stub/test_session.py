@@ -223,6 +223,43 @@ def test_ctrl_c_interrupts_what_the_client_waits_for() -> None:
     assert target.calls == ["interrupt"]
 
 
+class TwoCpus(FakeTarget):
+    """Which of them was to step is in `calls`."""
+
+    def threads(self) -> tuple[int, ...]:
+        return (1, 2)
+
+    def step(self, thread: int) -> None:
+        self.calls.append(("step", thread))
+        super().step(thread)
+
+    def step_range(self, thread: int, start: int, end: int) -> None:
+        self.calls.append(("range", thread))
+        super().step_range(thread, start, end)
+
+
+@pytest.mark.parametrize(
+    ("packet", "done"),
+    [
+        ("vCont;c;s:1", None),  # the first names no thread, which is all of them
+        ("vCont;c:1;s:1", None),
+        ("vCont;s:1;c", ("step", 1)),
+        ("vCont;s:2;c", ("step", 2)),
+        ("vCont;c:1;s:2", ("step", 2)),
+        ("vCont;c:1;c:2;s:2", None),
+        ("vCont;r10100,10110:2;c", ("range", 2)),
+        ("vCont;c:2;r10100,10110:2", None),
+    ],
+)
+def test_the_leftmost_action_that_matches_a_thread_is_its_own(packet: str, done: object) -> None:
+    """ "Debugging with GDB", "Packets", vCont: of the actions that match a thread the leftmost is applied, and one
+    without a thread matches all."""
+    target = TwoCpus()
+    assert client(target).ask(packet) == ([b"T05thread:1;core:0;"] if done else [])
+    assert target.active is (done is None), "continued"
+    assert [call for call in target.calls if isinstance(call, tuple)] == ([done] if done else [])
+
+
 @pytest.mark.parametrize("resume", ["c", "s", "vCont;s:1;c", "vCont;r10100,10110:1", "C02"])
 def test_ctrl_c_between_two_steps_of_one_command_stops_before_the_second(resume: str) -> None:
     """gdb sends it while a step is done already and answered; what it looks at then is for the next step."""
@@ -334,6 +371,24 @@ def test_restart_without_reply() -> None:
     peer.ask("!")
     assert peer.ask("R00") == []
     assert target.calls == ["restart"]
+
+
+def test_a_guest_that_has_ended_has_no_threads_until_it_is_begun_again() -> None:
+    """gdb takes a thread that it is told of behind `W` for a guest that it has, and shows it as stopped."""
+    asked = ("qfThreadInfo", "qXfer:threads:read::0,1000", "T1")
+    target = FakeTarget()
+    peer = client(target)
+    peer.ask("!")
+    before = [peer.one(packet) for packet in asked]
+    peer.ask("c")
+    target.stop(StopReport(exit_code=5))
+    assert peer.incoming(peer.session.data_to_send()) == [b"W05"]
+    assert peer.one("qfThreadInfo") == b"l"
+    assert b"<thread " not in peer.one("qXfer:threads:read::0,1000")
+    assert peer.one("qXfer:threads:read::0,5") == b"m<?xml"
+    assert peer.one("T1").startswith(b"E.")
+    peer.ask("vRun;")
+    assert [peer.one(packet) for packet in asked] == before
 
 
 def test_outside_of_extended_mode_nothing_restarts_and_vrun_says_so() -> None:
