@@ -63,6 +63,9 @@ class Rules:
     #: of modes no state of which can be entered: why, in words
     never: Mapping[Mode, str] = MappingProxyType({})
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.title))
+
     def broken(self, state: CpuState, read: ReadPhysical | None = None) -> tuple[Broken, ...]:
         """Every rule that `state` breaks; empty: it can run natively. With `read`, which gives physical memory, rules
         about what is in memory are among them."""
