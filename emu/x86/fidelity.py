@@ -203,6 +203,44 @@ GAPS: Final = (
         "MOVBE, CRC32, ADCX and BMI with CR0.TS or EM, or without CR4.OSFXSR",
     ),
     Gap("VEX in 16-bit protected mode", "VEX in 16-bit protected mode", always=True),
+    Gap(
+        "FIP, FCS, FDP, FDS and FOP of an x87 instruction whose exception is not masked",
+        "the x87's pointers and opcode of exceptions that are not masked",
+    ),
+    Gap(
+        "reserved bits of the x87's control word",
+        "reserved bits of the x87's control word",
+    ),
+    Gap(
+        "#UD, the privilege, IOPL, denied ports, NT, and the selector of a far CALL come before "
+        "violations of an operand's or frame's segment",
+        "exceptions that come before a violation of an operand's segment",
+    ),
+    Gap(
+        "#UD of SSE and MMX forms with memory that are of registers alone (MOVMSKPS, PSLLW by an "
+        "immediate, MOVDQ2Q), and of MMX with F2 or F3; #UD leaves the x87 as it is",
+        "#UD of SSE and MMX forms with memory or prefixes that there are not",
+    ),
+    Gap(
+        "CMPPS, CMPPD, CMPSS, CMPSD with reserved bits in the immediate",
+        "CMPPS and its kin with reserved bits in the immediate",
+        always=True,
+    ),
+    Gap(
+        "single step behind PAUSE",
+        "single step behind PAUSE",
+        always=True,
+    ),
+    Gap(
+        "DR6.B0 to B3 of a single step where CS has a base",
+        "DR6.B0 to B3 of single steps where CS has a base",
+        always=True,
+    ),
+    Gap(
+        "execution where no RAM or ROM is",
+        "execution where no RAM or ROM is",
+        always=True,
+    ),
 )
 
 
