@@ -4,7 +4,7 @@ refusal of all that runs or writes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from emu.catches import Catch
 from emu.debugger import Debugger
@@ -16,12 +16,13 @@ from emu.quiet import Quiet
 from emu.steering import Steering
 from emu.stops import BreakKind, Breakpoint, Condition, Stop, StopKind
 from emu.subject import Several, Subject
-from emu.views import EntryView, RegisterView, SegmentView
+from emu.views import EntryView, LastingView, RegisterView, SegmentView
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS
 from emu.x86.msrs import msrs_of
 from emu.x86.state import CpuState
 
 if TYPE_CHECKING:
+    from emu.lasting import Lasting
     from emu.x86.vmentry import Rules
 
 NO_MACHINE = "this is only looked at: no machine is behind it that could run, be written, or say more"
@@ -36,10 +37,24 @@ class _Nobody:
     transitions = None
 
 
+class _Nothing:
+    """In place of what tells of handlers that do not come back, where no handler runs that is stepped through."""
+
+    def add_listener(self, told: Callable[[LastingView], None]) -> None:
+        pass
+
+    def remove_listener(self, told: Callable[[LastingView], None]) -> None:
+        pass
+
+    def renew(self) -> None:
+        pass
+
+
 class Visitor(Debugger):
     """The views, by what the subject has: nobody counts instructions or keeps a journal."""
 
     source = "the file"  #: where values come from, in words
+    lasting = cast("Lasting", _Nothing())
 
     def _stood(self) -> CpuState:
         return self.cpu()
