@@ -67,11 +67,13 @@ LAPIC   equ 0xFEE00000
         mov dword [fs:esi + 0x3E0], 0xB
         mov dword [fs:esi + 0x320], 0x20041     ; periodic, vector 41h
         mov dword [fs:esi + 0x380], 3000000     ; 30 ms
-        sti
-first:  hlt
+first:  cli                     ; or the last tick may come between the look and the wait, and none behind it
         cmp byte [COUNT], FIRST
-        jb first
-        cli
+        jae .end
+        sti
+        hlt
+        jmp first
+.end:
         mov al, 0x11            ; 8259: base 8, all but IRQ0 masked
         out 0x20, al
         mov al, 8
@@ -88,11 +90,13 @@ first:  hlt
         out 0x40, al
         mov al, 35795 >> 8
         out 0x40, al
-        sti
-second: hlt
+second: cli
         cmp byte [COUNT], LAST
-        jb second
-        cli
+        jae .end
+        sti
+        hlt
+        jmp second
+.end:
         mov dx, 0x3F8
         mov al, '.'
         out dx, al
