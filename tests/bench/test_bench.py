@@ -196,7 +196,8 @@ def test_every_figure_can_be_measured(whole, monkeypatch, capfd):
     names += [figure.name for figure in (*raw_figures.FIGURES, *loops.LOOPS)]
     assert [result["name"] for result in results] == [*names, requests.NAME]
     sampled = [(result["name"], side, values) for result in results for side, values in result["samples"].items()]
-    assert [sample for sample in sampled if min(sample[2]) <= 0] == []
+    # one that is the difference of two runs may be below nothing, where the host was busy in one of them
+    assert [sample for sample in sampled if not all(sample[2])] == []
 
 
 def test_the_table_is_a_program():
