@@ -87,6 +87,7 @@ class Debugger(Steps):
         begun, self._begun = self._begun, None
         if begun is None and not self._steps_plainly():
             return None
+        before = self.machine.executor.retired if begun is None else begun[1]
         if self._unarmed:
             self._arm_watches()
         self._passed_at = -1
@@ -97,6 +98,8 @@ class Debugger(Steps):
                 return None
             self.forget()
             stop = None if exit is LIMIT else self._classify(exit)
+            if stop is None and exit.reason is REQUESTED and self.machine.executor.retired == before:
+                return None  # somebody posts just now, and is served first
             self._finish(stop := stop or self._stop_at(StopKind.STEP, "step"))
         finally:
             self._acting = False

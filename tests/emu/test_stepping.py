@@ -169,3 +169,27 @@ def test_a_single_step_leaves_what_needs_more_than_an_instruction_to_others(at_c
     assert at_copy.single_step() is None
     at_copy.stop()
     assert at_copy.single_step() is not None
+
+
+def test_a_single_step_is_made_though_somebody_posts_just_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request between the look at what comes first and the instruction: nothing is done, and nothing is said done."""
+    guest, plain = debugger(rom("times 100 nop")), debugger(rom("times 100 nop"))
+    for one in (guest, plain):
+        one.begin_step(3)
+        one.run()
+    machine = guest.machine
+    undisturbed = machine._undisturbed
+
+    def asked_for_just_then() -> bool:
+        found = undisturbed()
+        guest.request_stop()
+        return found
+
+    monkeypatch.setattr(machine, "_undisturbed", asked_for_just_then)
+    assert guest.single_step() is None
+    assert machine.executor.retired == 3
+    monkeypatch.undo()
+    guest.begin_step()
+    plain.begin_step()
+    assert guest.run() == plain.run()
+    assert guest.fingerprint() == plain.fingerprint()
