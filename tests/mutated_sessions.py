@@ -234,7 +234,8 @@ class Ground:
         left = desk.debugger.breakpoint_list()
         desk.debugger.remove_owned(OWNER)
         desk.debugger.reset()
-        desk.debugger._next_id = 1  # answers name breakpoints by their numbers
+        desk.debugger._next_id = 1  # answers name breakpoints by their numbers,
+        desk.debugger._removed.clear()  # and none comes back with an old one
         if errors:
             raise Finding("an error within the session") from errors[0]
         if desk.listeners:
