@@ -76,8 +76,11 @@ class Steps(Meeting):
         """One instruction without a request, where nothing comes before it; None: it is for `_one`."""
         if self._unarmed:
             self._arm_watches()
+        before = self.machine.executor.retired
         if self._followers or self._plain <= 0 or (exit := self.machine.step()) is None:
             return None
+        if exit.reason is MachineStop.REQUEST and self.machine.executor.retired == before:
+            return None  # somebody posts just now, and is served first
         self._plain -= 1
         return exit
 

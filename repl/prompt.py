@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output
 from prompt_toolkit.patch_stdout import patch_stdout
 
-from emu.stops import Stop
+from emu.stops import Stop, StopKind
 from emu.worker import WorkerClosed
 from repl.command import Result
 from repl.render import result_text
@@ -83,6 +84,8 @@ class Prompt:
         self._session, self._style, self._emit = session, style, emit
         self._again = ""
         self._position: PositionView | None = None
+        self._told: Stop | None = None
+        self._own = False  # a line typed here is being run
         self._prompt: PromptSession[str] = PromptSession(
             "v2e> ", completer=CommandCompleter(session), complete_while_typing=False, history=_history(history),
             bottom_toolbar=self._toolbar, refresh_interval=REFRESH, key_bindings=self._bindings(), input=input,
@@ -92,7 +95,8 @@ class Prompt:
     def run(self) -> None:
         """Read and run lines until the person leaves."""
         worker = self._session.worker
-        worker.add_listener(self._stopped)
+        worker.add_listener(self._stopped, steps=False)
+        self._told = self._session.debugger.last_stop
         try:
             with patch_stdout(raw=True):
                 self._look()
@@ -113,6 +117,7 @@ class Prompt:
         line = line.strip() or self._again
         self._again = ""
         session = self._session
+        self._own = True
         try:
             result = session.execute(line)
             self._say(result)
@@ -129,6 +134,8 @@ class Prompt:
             self._emit(self._style("error", str(error)))
         except KeyboardInterrupt:
             session.worker.interrupt()
+        finally:
+            self._own = False
         return True
 
     def _say(self, result: Result) -> None:
@@ -136,7 +143,14 @@ class Prompt:
             self._emit(text)
 
     def _stopped(self, stop: Stop) -> None:
-        # On the machine's thread, which a failing notice must not end.
+        """On the machine's thread. Of steps that another front end makes, thousands of them, that is said which is the
+        last when the toolbar is drawn."""
+        if stop.kind is not StopKind.STEP or self._own:
+            self._announce(stop)
+
+    def _announce(self, stop: Stop) -> None:
+        # A failing notice must not end the machine's thread.
+        self._told = stop
         try:
             self._position = self._session.position()
             self._say(Result((stop, self._position)))
@@ -150,13 +164,18 @@ class Prompt:
     def _toolbar(self) -> ANSI:
         worker = self._session.worker
         running = worker.running
-        if running:
+        if not self._own:
             # The answer comes for the next time; the line being typed never waits for the guest.
-            worker.post(self._note)
+            with contextlib.suppress(WorkerClosed):
+                worker.post(self._note)
         return ANSI(toolbar_text(self._position, running))
 
     def _note(self) -> None:
-        self._position = self._session.position()
+        stop = self._session.debugger.last_stop
+        if stop is not self._told and stop.kind is StopKind.STEP and not self._session.worker.running:
+            self._announce(stop)
+        elif self._session.worker.running:
+            self._position = self._session.position()
 
     def _bindings(self) -> KeyBindings:
         bindings = KeyBindings()

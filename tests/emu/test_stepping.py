@@ -188,8 +188,9 @@ def test_a_single_step_is_made_though_somebody_posts_just_then(monkeypatch: pyte
     monkeypatch.setattr(machine, "_undisturbed", asked_for_just_then)
     assert guest.single_step() is None
     assert machine.executor.retired == 3
-    monkeypatch.undo()
-    guest.begin_step()
-    plain.begin_step()
+    guest.begin_step(5)
+    plain.begin_step(5)
     assert guest.run() == plain.run()
+    monkeypatch.undo()
+    assert machine.executor.retired == 8
     assert guest.fingerprint() == plain.fingerprint()

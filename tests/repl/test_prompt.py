@@ -102,6 +102,27 @@ def test_a_stop_is_announced_when_it_comes(typist):
     thread.join()
 
 
+def test_of_the_steps_that_gdb_makes_the_last_is_said(typist):
+    debugger, worker = typist.session.debugger, typist.session.worker
+    where: list[str] = []
+
+    def gdb():
+        try:
+            for _ in range(600):
+                worker.step()
+            where.append(f"linear {worker.call(debugger.linear_pc):08x}")
+            typist.until(lambda: typist.said and where[0] in typist.said[-1])
+        finally:
+            typist.pipe.send_text("\x04")
+
+    thread = threading.Thread(target=gdb)
+    thread.start()
+    typist.prompt.run()
+    thread.join()
+    assert where[0] in typist.said[-1]
+    assert len(typist.said) < 50
+
+
 def test_history_is_kept_in_a_file_and_a_home_that_cannot_be_written_is_borne(session, tmp_path):
     session.waits = False
     with create_pipe_input() as pipe:
