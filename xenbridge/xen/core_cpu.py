@@ -33,7 +33,7 @@ def core_cpu(values: Values) -> tuple[CpuState, frozenset[str]]:
     unknown = {"gdtr", "idtr", "ldtr", "tr", "cr8", "msrs", "cs.width", "cpl"}
     unknown |= {f"{name}.{part}" for name in SEGMENTS for part in ("base", "limit", "access")}
     protected = bool(state.cr0 & CR0_PE)
-    kernel = not protected or not values["cs"] & 3
+    kernel = not values["cs"] & 3  # in every mode: Xen's ring_0 looks at no more
     state.fs.base, state.gs.base = values["fs_base"], values["gs_base_kernel" if kernel else "gs_base_user"]
     unknown -= {"fs.base", "gs.base"}
     if state.rip >> 32:

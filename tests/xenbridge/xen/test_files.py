@@ -155,9 +155,13 @@ def test_a_core_with_32_bit_tables_walks_them():
     assert debugger.linear_pc() is None
 
 
-def test_the_bases_of_fs_and_gs_are_in_a_core():
-    debugger = onlooker(dump_core(fs_base=0x1000, gs_base_kernel=0x2000, gs_base_user=0x3000, cs=0x10))
-    assert (debugger.read_register("fs_base"), debugger.read_register("gs_base")) == (0x1000, 0x2000)
+@pytest.mark.parametrize(("cs", "base"), [(0x10, 0x2000), (0x13, 0x3000), (0x0C17, 0x3000), (0xF000, 0x2000)])
+@pytest.mark.parametrize("cr0", [0x10, 0x11])
+def test_the_bases_of_fs_and_gs_are_in_a_core(cr0, cs, base):
+    """Where GS's is goes by CS's RPL alone, in real mode too (Xen, xen/arch/x86/domctl.c: ring_0)."""
+    registers = {"fs_base": 0x1000, "gs_base_kernel": 0x2000, "gs_base_user": 0x3000, "cs": cs}
+    debugger = onlooker(dump_core(ctrlreg=[cr0, 0, 0, 0, 0, 0, 0, 0], **registers))
+    assert (debugger.read_register("fs_base"), debugger.read_register("gs_base")) == (0x1000, base)
 
 
 # -- protected and long mode, from contexts built here
