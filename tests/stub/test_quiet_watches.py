@@ -175,6 +175,10 @@ def stores(talks: Talks) -> None:
     talks.send(b"$M600,2:1234#00")  # a wrong checksum
     talks.send(b"$M600,2:1234#F1")  # and one in capitals, which is right
     talks.ask("m600,8")
+    for number in range(8):  # what Python has said of memory does not hold behind a store
+        for packet in ("x600,2", "x600,2", "qv2e.Memory:600,2", "g", f"M600,2:{number:04x}", "x600,2", "g",
+                       "qv2e.Memory:600,2", f"M601,1:{number:02x}"):  # fmt: skip
+            talks.ask(packet)
     for packet in ("M600,2:7788", "m600,2", "g", "m600,2", "M600,2:9900", "g", "m600,2", "qXfer:threads:read::0,1000"):
         talks.ask(packet)
 
