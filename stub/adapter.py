@@ -314,8 +314,11 @@ class DebuggerTarget(TracingTarget, TellingTarget):
     def quiet_looks(self) -> Quiet | None:
         return self._debugger.quiet_looks()
 
-    def begin_quiet(self) -> Quiet | None:
-        return self._worker.begin_quiet()
+    def begin_quiet(self, *, runs: bool) -> Quiet | None:
+        return self._worker.begin_quiet(runs=runs, watches=self._watches.values())
+
+    def quiet_watches(self) -> tuple[tuple[StopReason, int, int], ...]:
+        return tuple(self._watches)
 
     def end_quiet(self, begun: bool) -> None:
         self._debugger.end_quiet(begun)

@@ -171,6 +171,14 @@ struct sink {
     uint8_t *data;
     uint64_t room;
 };
+/* The first access of a run that a watchpoint is met by. */
+struct met {
+    uint64_t linear, value;
+    uint32_t number, size; /* the hook's; bytes */
+    uint32_t kind, pad;    /* MET_*; 0: there was none */
+};
+enum { MET_READ = 1, MET_WRITE };
+
 struct cells {
     uint32_t generation;
     /* RDTSC in this run, once Python has answered one (`time_known`, TIME_BY_*): `time` was the answer when `time_left`
@@ -183,8 +191,12 @@ struct cells {
     uint64_t answered, answered_at; /* accesses that needed no Python; instructions retired before the last of them */
     uint64_t kept; /* those to a hypervisor's own devices, which are not among them */
     struct sink sink;
+    struct met met;
     struct cell cell[CELLS];
 };
+
+/* Bits of `halt_run` in struct control: a callback wants the run to end, a watchpoint does. */
+enum { HALT_ASKED = 1, HALT_MET = 2 };
 
 /* Classes of the segment caches (checks.c): their number stands in hflags from this bit on, where QEMU has none. */
 #define CLASS_SHIFT 27
@@ -452,6 +464,7 @@ int virtual_interrupt_due(const engine *e);
 int is_unmarked(const engine *e, uint64_t host);
 void mark_written(const engine *e, uint64_t host);
 API void v2e_fast_host_changed(engine *e, uint64_t host, uint64_t end);
+API void v2e_fast_physical_changed(engine *e, uint64_t first, uint64_t end);
 void take_traces(engine *e, uint8_t *traces);
 
 /* ---- events.c */

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from emu.debugger import Debugger
 from emu.unicorn_engine import HELPER
-from emu.worker import Worker
 from machines import TIMER_100US, rom
-from machines import debugger as make_debugger
 from stub import links
 from stub.exchange import Exchanged
 from stub.known import load_library
 from stub.packet import frame
-from stub.serve import serve_debugger
 from stub.session import Session
+from talks import PATIENCE, Talks, served
 
 pytestmark = pytest.mark.skipif(
     load_library() is None or isinstance(HELPER, str), reason="the helpers in C were not built here"
 )
 
-PATIENCE = 60
 STEP = "vCont;s:p1.1;c:p1.-1"
 THREADS = "qXfer:threads:read::0,1000"
-GREETINGS = (
-    "qSupported:multiprocess+;swbreak+;hwbreak+;qXfer:features:read+;vContSupported+;error-message+", "QStartNoAckMode",
-    "qXfer:features:read:target.xml:0,1ffff", "?",
-)  # fmt: skip
 #: A loop with stores and ports, and a timer every 100 us.
 LOOP = rom(
     f"""
@@ -87,48 +77,6 @@ gdt:
     dw 0xffff, 0, 0x9a0f, 0
     """
 )
-
-
-class Talks:
-    """A client on a socket of a machine's server."""
-
-    def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), PATIENCE)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.said: list[bytes] = []
-        for greeting in GREETINGS:
-            self.ask(greeting)
-        self.said.clear()
-
-    def ask(self, payload: str) -> bytes:
-        self.socket.sendall(frame(payload.encode()))
-        answer = b""
-        while answer[-3:-2] != b"#":
-            piece = self.socket.recv(1 << 16)
-            assert piece, "the server has gone"
-            answer += piece
-        answer = answer.lstrip(b"+")
-        self.said.append(answer)
-        return answer[1:-3]
-
-
-@contextlib.contextmanager
-def served(firmware: bytes) -> Iterator[tuple[Talks, Debugger, Worker]]:
-    debugger = make_debugger(firmware)
-    worker = Worker(debugger)
-    worker.start()
-    errors: list[BaseException] = []
-    server = serve_debugger(debugger, worker, "127.0.0.1:0", on_error=errors.append)
-    talks = Talks(server.start())
-    try:
-        yield talks, debugger, worker
-        talks.log = server.packet_log()  # type: ignore[attr-defined]
-    finally:
-        talks.socket.close()
-        server.close()
-        worker.close()
-    assert errors == []
 
 
 @pytest.fixture
@@ -234,7 +182,7 @@ def test_c_says_what_python_says(
         talk(by_python)
         assert worker.call(lambda: (other.fingerprint(), other.retired, other.last_stop, other.events())) == left
     assert by_c.said == by_python.said
-    assert by_c.log == by_python.log  # type: ignore[attr-defined]
+    assert by_c.log == by_python.log
     assert steps <= stepped == quiet.count(frame(STEP.encode()))
     if talk is at_hits:
         assert frame(b"z2,500,4") in quiet
