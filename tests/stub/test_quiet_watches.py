@@ -213,6 +213,50 @@ def patches_between_steps(talks: Talks) -> None:
             talks.ask(f"M500,4:{number:08x}")
 
 
+def at_random(seed: int) -> Callable[[Talks], None]:
+    """Watchpoints come, go and are met, between all that C answers and some that it does not."""
+    points = ("2,500,4", "4,502,2", "3,502,1", "2,504,8", "4,6ffa,4", "0,8005,1")
+    rare = (
+        "?",
+        "qC",
+        "s",
+        "c",
+        "vCont;c",
+        "P0=78563412",
+        "x500,4",
+        "Hg1",
+        "vCont;r8000,8008:p1.1",
+        "qXfer:threads:read::0,1000",
+    )
+
+    def talk(talks: Talks) -> None:
+        chance = random.Random(seed)
+        to_loop(talks)
+        talks.ask("Z2,500,4")  # so that each run ends
+        for _ in range(400):
+            kind = chance.random()
+            address = chance.choice((0x500, 0x502, 0x600, 0x8017, 0xF0200, 0xA0000, 0x6FF8))
+            data = (
+                bytes((0x40 + chance.randrange(4),)) if address == 0x8017 else chance.randbytes(chance.randrange(1, 5))
+            )
+            if kind < 0.45:
+                talks.ask(GO)
+            elif kind < 0.6:
+                talks.ask(STEP)
+            elif kind < 0.7:
+                talks.ask(f"m{address:x},{len(data):x}")
+            elif kind < 0.77 and address != 0x6FF8:
+                talks.ask(f"M{address:x},{len(data):x}:{data.hex()}")
+            elif kind < 0.82 and address != 0x6FF8:
+                talks.ask(b"X%x,%x:%b" % (address, len(data), escape(data)))
+            elif kind < 0.93:
+                talks.ask(f"{chance.choice('Zz')}{chance.choice(points[1:])}")
+            else:
+                talks.ask(chance.choice(rare))
+
+    return talk
+
+
 @pytest.mark.parametrize(
     ("talk", "met", "written"),
     [
@@ -225,6 +269,7 @@ def patches_between_steps(talks: Talks) -> None:
         (physical_stores, 0, 0),
         (patches, 30, 10),
         (patches_between_steps, 0, 40),
+        *((at_random(seed), 20, 2) for seed in range(8)),
     ],
 )
 def test_c_says_what_python_says(
