@@ -25,18 +25,25 @@ static uint32_t without_lock(engine *e, uint32_t value)
 }
 
 /* TEST has two encodings, F6h and F7h with 0 and with 1 in ModRM.reg (AMD64 APM vol. 3, table A-6, group 3). Unicorn knows
- * the first, so it is shown that for the second. */
-static uint32_t with_one_test(engine *e, uint64_t linear, uint32_t value)
+ * the first, so it is shown that for the second. 0F 0D and 0F 18 are NOPs where ModRM names a register (SDM vol. 2D, table
+ * A-6, groups P and 16), which Unicorn has as 0F 1F alone. */
+static uint32_t with_one_encoding(engine *e, void *env, uint64_t linear, uint32_t value)
 {
+    int behind_0f = e->behind_0f;
+
     if (linear == e->group_at) {
         e->group_at = EMPTY;
         return (value >> 3 & 7) == 1 ? value & ~(1u << 3) : value;
     }
-    if (is_prefix(e, value)) {
+    if (!behind_0f && (is_prefix(e, value) || value == 0x0f)) {
         e->opcode_at++;
+        e->behind_0f = value == 0x0f;
         return value;
     }
     e->opcode_at = EMPTY;
+    e->behind_0f = 0;
+    if (behind_0f)
+        return (value == 0x0d || value == 0x18) && real_cpu_ldub_code(env, linear + 1) >= 0xc0 ? 0x1f : value;
     if (value == 0xf6 || value == 0xf7)
         e->group_at = linear + 1;
     return value;
@@ -55,6 +62,6 @@ REPLACES uint32_t cpu_ldub_code_x86_64(void *env, uint64_t linear)
     if (linear == e->unlocking)
         value = without_lock(e, value);
     if (linear == e->opcode_at || linear == e->group_at)
-        value = with_one_test(e, linear, value);
+        value = with_one_encoding(e, env, linear, value);
     return value;
 }

@@ -132,9 +132,11 @@ static __attribute__((noinline)) void raise_unmasked(void *env, uint32_t flags, 
             flags |= flags_of(d, i, masked(env));
     }
     *mxcsr |= flags;
-    if (flags & enabled)
+    if (flags & enabled) {
+        leave_mmx_for_exception(env, host);
         real_raise_exception_err_ra(env, (&AT(uint64_t, env, at.env_cr))[4] & CR4_OSXMMEXCPT ? EXCP_XM : EXCP_UD, 0,
                                     host);
+    }
 }
 
 /* Take the flags of an operation into MXCSR, and raise what is unmasked, before its result is stored. */

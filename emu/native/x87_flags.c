@@ -101,18 +101,44 @@ REPLACES void helper_fwait_x86_64(void *env)
     wait_for(env, HOST);
 }
 
-/* MMX instructions wait too (vol. 1, 9.6.3). They make all registers valid, and TOP 0. */
+/* What the instruction that has entered MMX last found. */
+static __thread struct {
+    uint64_t tags;
+    uint32_t top;
+} before_mmx;
+
+/* All registers become valid, and TOP 0 (vol. 3A, 12.2). */
+void enter_mmx(void *env)
+{
+    uint32_t *top = &AT(uint32_t, env, at.env_fpstt);
+    uint64_t *tags = &AT(uint64_t, env, at.env_fptags);
+
+    before_mmx.top = *top;
+    before_mmx.tags = *tags;
+    *top = 0;
+    *tags = 0;
+}
+
+/* The instruction that has done so last faults: it leaves the state before it (vol. 3A, 6.5). */
+void leave_mmx(void *env)
+{
+    AT(uint32_t, env, at.env_fpstt) = before_mmx.top;
+    AT(uint64_t, env, at.env_fptags) = before_mmx.tags;
+}
+
+/* MMX instructions wait too (vol. 1, 9.6.3). */
 REPLACES void helper_enter_mmx_x86_64(void *env)
 {
     wait_for(env, HOST);
-    AT(uint32_t, env, at.env_fpstt) = 0;
-    AT(uint64_t, env, at.env_fptags) = 0;
+    enter_mmx(env);
 }
 
+/* TOP becomes 0 with it (vol. 3A, table 12-2). */
 REPLACES void helper_emms_x86_64(void *env)
 {
     wait_for(env, HOST);
     real_helper_emms(env);
+    AT(uint32_t, env, at.env_fpstt) = 0;
 }
 
 /* True while what is executed may negate FERR#, of which a device is to learn. */
