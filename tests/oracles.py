@@ -107,8 +107,8 @@ def run_bochs(
     cpu: str = "bx_generic",
     timeout: float = TIMEOUT,
 ) -> OracleResult:
-    """Run `rom` (in place of the BIOS) or boot `disk` (first hard disk) under Bochs until it ends. `cpu`: one of the models
-    that `bochs --help cpu` lists.
+    """Run `rom` (in place of the BIOS) or boot `disk` (first hard disk) under Bochs until it ends. `cpu`: one of the
+    models that `bochs --help cpu` lists.
 
     Raises OracleMissing, OracleFailed.
     """

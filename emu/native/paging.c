@@ -29,6 +29,19 @@ static int mmu_index(const void *env)
     return !(hflags & HF_SMAP) || AT(uint64_t, env, at.env_eflags) & EFLAGS_AC ? MMU_KERNEL : MMU_KERNEL_SMAP;
 }
 
+/* True when the TLB that code is fetched by leads to all of `length` bytes at `linear`, which are put to `to`: those of an
+ * instruction that has just been executed, but for one on two pages, which its caller finds by the page tables. */
+API int v2e_fast_code_seen(void *env, uint64_t linear, uint32_t length, uint8_t *to)
+{
+    const tlb_fast *tlb = &AT(tlb_fast, env, at.env_tlb) + mmu_index(env);
+    const tlb_entry *t = tlb->table + (linear / PAGE & tlb->mask / sizeof(tlb_entry));
+
+    if (t->code != (linear & ~(PAGE - 1)) || linear % PAGE + length > PAGE)
+        return 0;
+    memcpy(to, (const uint8_t *)(linear + t->addend), length);
+    return 1;
+}
+
 /* Raise the page fault that an access of the program to `size` bytes at `linear` meets, and nothing else: the first byte
  * of the first page that has one is what CR2 gets. `host` is the return address into the block, or anything else where
  * the CPU's state is that of the instruction already. */

@@ -1,8 +1,7 @@
 """Images that execute random bytes, an instruction at a time: what each did is a line (tests/images/random_bytes.inc).
 
-Half of the samples are bytes as they come; half have prefixes, an opcode of any map, and displacements that are small, so
-that an operand lies in memory more often. What an instruction leaves undefined is masked when lines are compared, by
-its opcode.
+Some of the samples are bytes as they come. Most have few prefixes, an opcode of any map, and displacements that are
+small, so that an operand lies in memory more often. What may differ between two lines is in bytes_compared.py.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import random
 import struct
 from dataclasses import dataclass, field
 
-from cpu.random_streams import AF, ARITHMETIC, C0, C1, C2, C3, CF, OF, PF, ROM_SIZE, SF, ZF
+from cpu.random_streams import ARITHMETIC
 
 PREFIXES = bytes((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 CODE_BYTES = 16
@@ -23,10 +22,7 @@ RF = 1 << 16
 MP, EM, TS = 2, 4, 8
 #: CR4: TSD, OSFXSR, OSXMMEXCPT.
 CR4 = 0x604
-MEMORY_VECTORS = (12, 13, 14)
-STEPPED, BR, UNDEFINED, NM, SS, GP, PAGE_FAULT, MF = 1, 5, 6, 7, 12, 13, 14, 16
-ES = 0x80  #: of the x87 status word
-#: F2XM1, FYL2X, FPTAN, FPATAN, FYL2XP1, FSINCOS, FSIN, FCOS: their last bits are each CPU's own. FSCALE (docs/fidelity.md).
+#: F2XM1, FYL2X, FPTAN, FPATAN, FYL2XP1, FSINCOS, FSIN, FCOS: their last bits are each CPU's own. And FSCALE.
 TRANSCENDENTAL = frozenset((0xD9, low) for low in (0xF0, 0xF1, 0xF2, 0xF3, 0xF9, 0xFB, 0xFD, 0xFE, 0xFF))
 FIELDS = (
     "vector", "code", "eip", "flags", "eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "cs", "ss", "ds", "es",
@@ -99,7 +95,7 @@ def decode(code: bytes) -> Decoded:
 
 @dataclass
 class RandomBytes:
-    """A generator of one image of `count` samples, which are executed `passes` times, from other registers each time."""
+    """A generator of one image of `count` samples, executed `passes` times, each time from other registers."""
 
     mode: str
     seed: int
@@ -151,8 +147,8 @@ class RandomBytes:
         return cr0 | short << 4 | source.randrange(8) << 8 | source.randrange(4) << 11 | source.randrange(4) << 13
 
     def area(self, number: int) -> bytes:
-        """Of FXRSTOR: x87 with values of all kinds, from 2 on with exceptions that are not masked, from 4 with SSE's, and
-        two where one is pending."""
+        """Of FXRSTOR: x87 with values of all kinds, from 2 on with exceptions that are not masked, from 4 with SSE's,
+        and two where one is pending."""
         source = self.source
         control = (
             0x37F
@@ -246,153 +242,3 @@ def left_out(at: Decoded, bits: int) -> bool:
 def parse(line: str) -> dict[str, str]:
     """A line by its fields."""
     return dict(zip(FIELDS, line.lstrip("!").split(), strict=True))
-
-
-def undefined_flags(at: Decoded) -> int:
-    """The flags that the instruction leaves undefined (SDM vol. 1, appendix A; vol. 2, each instruction's own)."""
-    match at.opcode:
-        case 0x37 | 0x3F:  # AAA, AAS
-            return OF | SF | ZF | PF
-        case 0x27 | 0x2F:  # DAA, DAS
-            return OF
-        case 0xD4 | 0xD5:  # AAM, AAD
-            return OF | AF | CF
-        case 0xC0 | 0xC1 | 0xD0 | 0xD1 | 0xD2 | 0xD3:  # shifts; OF of rotates by more than 1
-            many = 0 if at.opcode in (0xD0, 0xD1) else OF
-            return many if at.reg < 4 else many | AF | (CF if many else 0)
-        case 0xFA4 | 0xFA5 | 0xFAC | 0xFAD:  # SHLD, SHRD
-            return OF | AF | SF | ZF | PF | CF
-        case 0x69 | 0x6B | 0xFAF:  # IMUL
-            return SF | ZF | AF | PF
-        case 0xF6 | 0xF7 if at.reg in (4, 5):  # MUL, IMUL
-            return SF | ZF | AF | PF
-        case 0xF6 | 0xF7 if at.reg > 5:  # DIV, IDIV
-            return ARITHMETIC
-        case 0xF6 | 0xF7 if at.reg < 2:  # TEST
-            return AF
-        case 0x80 | 0x81 | 0x82 | 0x83:  # OR, AND, XOR
-            return AF if at.reg in (1, 4, 6) else 0
-        case 0x84 | 0x85 | 0xA8 | 0xA9:  # TEST
-            return AF
-        case opcode if opcode < 0x38 and opcode & 7 < 6 and opcode >> 3 in (1, 4, 6):
-            return AF
-        case 0xFA3 | 0xFAB | 0xFB3 | 0xFBB | 0xFBA:  # BT, BTS, BTR, BTC
-            return OF | SF | AF | PF
-        case 0xFBC | 0xFBD:  # BSF, BSR, TZCNT, LZCNT
-            return OF | SF | AF | PF | CF
-        case _:
-            return 0
-
-
-def compared(code: bytes, setup: tuple[int, int], ours: str, theirs: str) -> list[str]:
-    """The names of the fields that differ and should not."""
-    here, there = parse(ours), parse(theirs)
-    at = decode(code)
-    names = {name for name in FIELDS if here[name] != there[name]}
-    if "vector" in names:
-        is_open = order_is_open(at, bool(setup[1] & 0xF0), here, there)
-        return [] if is_open else [name for name in FIELDS if name in names]
-    vector = int(here["vector"], 16)
-    undefined = undefined_flags(at) if vector == STEPPED else 0
-    if at.opcode in STRINGS and at.repeated:
-        undefined |= RF
-    if at.compares and int(here["fsw"], 16) & ES:
-        undefined |= ARITHMETIC  # not set by an invalid operand that is not masked (vol. 2A, FCOMI); Bochs sets them
-    if not (int(here["flags"], 16) ^ int(there["flags"], 16)) & ~undefined:
-        names.discard("flags")
-    if not at.x87:
-        names.discard("exponents")
-    elif vector in MEMORY_VECTORS or at.frees:
-        if not (int(here["fsw"], 16) ^ int(there["fsw"], 16)) & ~C1:
-            names.discard("fsw")
-    if vector in MEMORY_VECTORS and at.opcode in IN_PIECES:
-        names -= {"changed", "first", "memory", "fcw", "fsw", "ftw", "st", "exponents", "mxcsr", "xmm"}
-    if vector == PAGE_FAULT and at.opcode in SEVERAL:
-        names -= {"cr2", "code"}
-    if vector == GP and at.opcode in FAR_POINTERS:  # the limit, or the selector that Bochs has found behind it
-        names.discard("code")
-    if at.opcode in SELECTOR_PUSHES or at.stores_pointers:
-        names -= {"changed", "memory"}
-    if at.opcode in APPROXIMATE:
-        names -= {"xmm", "mxcsr"}
-    if at.opcode == 0xC8:
-        names.discard("ebp")
-    if at.opcode in (0xCA, 0xCB) and int(here["flags"], 16) & VM and wraps(code, at, int(here["esp"], 16)):
-        names.discard("cs")
-    if at.opcode == 0xF2A or (vector != STEPPED and at.opcode in (0xF2C, 0xF2D, 0xFF7)) or at.many:
-        names -= {"fsw", "ftw", "st"}
-    return [name for name in FIELDS if name in names]
-
-
-def wraps(code: bytes, at: Decoded, esp: int) -> bool:
-    """RETF of V86 mode has left ESP so: its CS was at the other end of the stack, where Unicorn does not look."""
-    size = 4 if 0x66 in at.prefixes else 2
-    dropped = int.from_bytes(code.lstrip(PREFIXES)[1:3], "little") if at.opcode == 0xCA else 0
-    return esp - dropped - 2 * size & 0xFFFF > 0x10000 - 2 * size
-
-
-def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[str, str]) -> bool:
-    """Two exceptions of one instruction, of which either may come first; or Bochs is wrong."""
-    ours, theirs = int(here["vector"], 16), int(there["vector"], 16)
-    found = {ours, theirs}
-    # how much of an instruction is fetched that is too long, or that its first bytes make #UD
-    if (at_end or at.many) and found <= {UNDEFINED, NM, GP, PAGE_FAULT, MF}:
-        return True
-    if at.opcode in SEVERAL and found <= set(MEMORY_VECTORS):
-        return True
-    if found == {SS, GP} and at.opcode > 0xFF:  # a limit and alignment
-        return True
-    if at.x87 and UNDEFINED in found and found <= {UNDEFINED, NM, MF}:
-        return True
-    if at.x87 and theirs == STEPPED and int(there["fsw"], 16) & ES:
-        return ours in MEMORY_VECTORS  # a store that an exception keeps from memory
-    if at.opcode == 0xF2A and ours == MF:  # vol. 2A, CVTPI2PS: such an exception is handled before
-        return True
-    if at.opcode in FAR_POINTERS:  # an operand that goes beyond 64 KiB does not wrap (vol. 3A, 5.3)
-        return ours in (SS, GP) and theirs in (STEPPED, BR)
-    if 0x6C <= at.opcode <= 0x6F:  # of no iterations at all Bochs asks for the port
-        return at.repeated and ours == STEPPED and theirs == GP
-    if at.opcode == 0xCF:  # beyond CS in V86 mode (vol. 2A, IRET)
-        return ours == GP and theirs == STEPPED
-    if at.opcode == 0x9D:  # in V86 mode by IOPL, before it reads its operand (vol. 2B, POPF)
-        return ours == GP and theirs == PAGE_FAULT
-    return at.opcode == 0xF0F and ours == UNDEFINED  # 3DNow!, which is not looked at further
-
-
-#: Where Bochs has written the first of several items when it faults at another, or has loaded them; or faults elsewhere than
-#: we do (docs/fidelity.md).
-IN_PIECES = frozenset((0x60, 0x9A, 0xC8, 0xE8, 0xFF, 0xF01, 0xFAE, 0xD9, 0xDD, 0xDB, 0xDF))
-#: LxS and BOUND.
-FAR_POINTERS = frozenset((0xC4, 0xC5, 0xFB2, 0xFB4, 0xFB5, 0x62))
-SEVERAL = FAR_POINTERS | {
-    0x07,
-    0x17,
-    0x1F,
-    0x60,
-    0x61,
-    0x62,
-    0x8F,
-    0x9A,
-    0xA4,
-    0xA5,
-    0xA6,
-    0xA7,
-    0xC8,
-    0xCA,
-    0xCB,
-    0xCF,
-    0xD9,
-    0xDB,
-    0xDD,
-    0xDF,
-    0xE8,
-    0xFF,
-    0xFA1,
-    0xFA9,
-    0xFF7,
-}
-STRINGS = frozenset((0x6C, 0x6D, 0x6E, 0x6F, 0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF))
-#: PUSH and POP of a selector move 16 bits of 32 in Bochs, and 32 here; vol. 2B allows both.
-SELECTOR_PUSHES = frozenset((0x06, 0x0E, 0x16, 0x1E, 0xFA0, 0xFA8))
-#: RCPPS, RSQRTPS
-APPROXIMATE = frozenset((0xF52, 0xF53))

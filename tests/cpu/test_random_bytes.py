@@ -10,7 +10,8 @@ import pytest
 
 import oracles
 from asm import assemble
-from cpu.random_bytes import FIELDS, RandomBytes, compared, parse
+from cpu.bytes_compared import STEPPED, compared
+from cpu.random_bytes import FIELDS, RandomBytes, parse
 from cpu.random_streams import ROM_SIZE
 from emu.debugger import Debugger
 from emu.engine import CheckLevel
@@ -57,8 +58,8 @@ def compare(samples: RandomBytes) -> list[int]:
 @pytest.mark.parametrize("mode", RandomBytes.modes)
 def test_random_bytes_do_what_bochs_does(mode: str) -> None:
     vectors = compare(RandomBytes(mode, SEED, COUNT, 1))
-    done = vectors.count(1)
-    print(f"{mode}: {len(vectors)} compared, {done} executed, others ended with {sorted(set(vectors) - {1})}")
+    done = vectors.count(STEPPED)
+    print(f"{mode}: {len(vectors)} compared, {done} executed, others ended with {sorted(set(vectors) - {STEPPED})}")
     assert COUNT // 3 < done < COUNT * 3 // 4
     assert {3, 6, 13, 14, 16} <= set(vectors)
 

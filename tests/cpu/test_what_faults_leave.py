@@ -1,5 +1,5 @@
-"""What a fault leaves behind, which of two comes first, and single instructions whose result Unicorn has wrong: each was
-found by random bytes (test_random_bytes.py), and stands here by itself.
+"""What a fault leaves behind, which of two comes first, and single instructions whose result Unicorn has wrong: each
+was found by random bytes (test_random_bytes.py), and stands here by itself.
 
 Expectations: SDM vol. 3A, 6.5 (a fault leaves the state before the instruction) and table 6-2; vol. 1, 8.6; vol. 2, the
 page of each instruction; vol. 3A, tables 12-1 and 12-2.
@@ -339,3 +339,14 @@ def test_iret_that_faults_before_its_flags_hides_nothing_of_the_next() -> None:
     assert after(inner).rflags & VM
     assert after(inner).cs.selector == 0x100
     assert assemble("bits 32\niretd") == b"\xcf"
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_what_has_faulted_is_found_on_two_pages(scattered: bool) -> None:
+    """ICEBP behind a prefix: Unicorn has #UD of it, and its bytes say what it is, on pages that may be apart."""
+    trier = Trier(64, at=0x1FFF)
+    if scattered:
+        trier.cpu.write(0x103000 + 8 * 2, (0x9000 | 3).to_bytes(8, "little"))
+        trier.cpu.write(0x9000, b"\xf1")
+    assert trier.vector(b"\x66\xf1") == 1
+    assert trier.cpu.faults[0].rip == 0x2001
