@@ -24,6 +24,21 @@ static uint32_t without_lock(engine *e, uint32_t value)
     return value == 0xf0 ? 0x3e : value;
 }
 
+/* Of F2 and F3 the last counts (SDM vol. 2A, 2.1.1 leaves it open; CPUs and Bochs 2.7 do so), where Unicorn takes F2 of
+ * both: it is shown the last one for each. What is behind a prefix has to be fetched anyway. */
+static uint32_t last_repeat(const engine *e, void *env, uint64_t linear, uint32_t value)
+{
+    for (int i = 1; i < 15; i++) {
+        uint32_t next = real_cpu_ldub_code(env, linear + (uint64_t)i);
+
+        if (!is_prefix(e, next))
+            break;
+        if (next == 0xf2 || next == 0xf3)
+            value = next;
+    }
+    return value;
+}
+
 /* TEST has two encodings, F6h and F7h with 0 and with 1 in ModRM.reg (AMD64 APM vol. 3, table A-6, group 3). Unicorn knows
  * the first, so it is shown that for the second. 0F 0D and 0F 18 are NOPs where ModRM names a register (SDM vol. 2D, table
  * A-6, groups P and 16), which Unicorn has as 0F 1F alone. */
@@ -38,7 +53,7 @@ static uint32_t with_one_encoding(engine *e, void *env, uint64_t linear, uint32_
     if (!behind_0f && (is_prefix(e, value) || value == 0x0f)) {
         e->opcode_at++;
         e->behind_0f = value == 0x0f;
-        return value;
+        return value == 0xf2 || value == 0xf3 ? last_repeat(e, env, linear, value) : value;
     }
     e->opcode_at = EMPTY;
     e->behind_0f = 0;

@@ -257,9 +257,11 @@ GAPS: Final = (
     ),
     Gap(
         "flags of NEG with LOCK; RET and RETF with operands above 7FFFh; PHADDW, PHSUBW and their kin and "
-        "PACKUSDW of a register with itself; 0F 0D and 0F 18 of registers are NOPs",
-        "flags of NEG with LOCK, RET with operands above 7FFFh, PHADDW of a register with itself, 0F 18 of registers",
+        "PACKUSDW of a register with itself; 0F 0D and 0F 18 of registers are NOPs; of F2 and F3 the last counts",
+        "flags of NEG with LOCK, RET with operands above 7FFFh, PHADDW of a register with itself, 0F 18 of registers, "
+        "F2 and F3 together",
     ),
+    Gap("SYSRET of real mode by Intel's CPUs: #UD", "#UD of SYSRET of real mode", always=True),
     Gap(
         "POPCNT, MOVBE and CRC32 in 16-bit code",
         "operand sizes of POPCNT, MOVBE and CRC32 in 16-bit code",

@@ -152,6 +152,8 @@ def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[s
         return ours in (SS, GP) and theirs in (STEPPED, BR)
     if at.opcode in STRINGS:  # of no iterations at all Bochs asks for the port
         return at.opcode < 0x70 and at.repeated and ours == STEPPED and theirs == GP
+    if at.opcode == 0xF07:  # of real mode, #UD (vol. 2B, SYSRET; docs/fidelity.md)
+        return ours == GP and theirs == UNDEFINED
     if at.opcode == 0xCF:  # beyond CS in V86 mode (vol. 2A, IRET)
         return ours == GP and theirs == STEPPED
     if at.opcode == 0x9D:  # in V86 mode by IOPL, before it reads its operand (vol. 2B, POPF)

@@ -104,14 +104,15 @@ class RandomBytes:
     codes: list[bytes] = field(default_factory=list, repr=False)
     setups: list[tuple[int, int]] = field(default_factory=list, repr=False)
 
-    modes = ("protected", "virtual")
+    modes = ("protected", "virtual", "real")
 
     def __post_init__(self) -> None:
         self.source = random.Random(f"bytes {self.mode} {self.seed}")
         while len(self.codes) < self.count:
             code, flags, setup = self.code(), self.flags(), self.setup()
-            bits = 16 if self.mode == "virtual" or setup >> 11 & 3 == 3 else 32
-            if not left_out(decode(code), bits):
+            bits = 32 if self.mode == "protected" and setup >> 11 & 3 != 3 else 16
+            at = decode(code)
+            if not left_out(at, bits) and not (self.mode == "real" and privileged(at)):
                 self.codes.append(code)
                 self.setups.append((flags, setup))
 
@@ -204,7 +205,7 @@ class RandomBytes:
     def text(self) -> str:
         self.source = random.Random(f"areas {self.mode} {self.seed}")
         settings = {"SAMPLES": self.count, "PASSES": self.passes, "SEED": self.seed & 0xFFFF}
-        settings |= {"VIRTUAL": int(self.mode == "virtual"), "CR4_BITS": CR4}
+        settings |= {"VIRTUAL": int(self.mode != "protected"), "REAL": int(self.mode == "real"), "CR4_BITS": CR4}
         out = [f"%define {name} {value}" for name, value in settings.items()]
         out += ['%include "random_bytes.inc"', "RANDOM_BYTES", "align 16", "areas:"]
         out += ["db " + ",".join(map(str, self.area(number))) for number in range(8)]
@@ -236,7 +237,15 @@ def left_out(at: Decoded, bits: int) -> bool:
         return True  # MOV SS, behind which another instruction is executed
     if at.x87 and at.registers and (at.opcode, at.modrm) in TRANSCENDENTAL:
         return True
-    return at.opcode > 0xFF and len(at.prefixes & {0x66, 0xF2, 0xF3}) > 1
+    return at.opcode > 0xFF and 0x66 in at.prefixes and at.repeated
+
+
+def privileged(at: Decoded) -> bool:
+    """What real mode allows and would be the end of the image: HLT, ports, descriptor tables, control and debug
+    registers, MSRs and counters; and loads of SS, on whose stack the trap comes."""
+    if at.opcode in (0xF4, 0x17, 0xFB2, 0xF01, 0xF06, 0xF08, 0xF09, *range(0x6C, 0x70), *range(0xE4, 0xE8)):
+        return True
+    return at.opcode in (*range(0xEC, 0xF0), *range(0xF20, 0xF24), *range(0xF30, 0xF34))
 
 
 def parse(line: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
-"""Random bytes do the same here and under Bochs, an instruction at a time, in ring 3 and in V86 mode, under paging:
-registers, defined flags, memory, x87 and SSE, the vector of the exception that ended each, its code, EIP and CR2.
+"""Random bytes do the same here and under Bochs, an instruction at a time, in ring 3 and V86 mode under paging, and in
+real mode: registers, defined flags, memory, x87 and SSE, the vector of the exception that ended each, its code, EIP and
+CR2.
 
 What differs is named with its bytes; `random_bytes` makes the same image from the same seed again.
 """
@@ -20,9 +21,11 @@ from run_loops import needs_helper
 
 #: What has all that "max" executes, and no more in 32-bit code without CR4.OSXSAVE.
 MODEL = "corei7_haswell_4770"
-SEED, COUNT = 1, 1000
+SEED = 1
+#: Without paging the image looks at all of the window behind each sample, which takes Bochs 5 ms.
+COUNTS = {"protected": 1000, "virtual": 1000, "real": 250}
 #: Each pass executes the same bytes from other registers.
-MORE = {"count": 2200, "passes": 2}
+MORE = {"protected": (2200, 2), "virtual": (2200, 2), "real": (1500, 1)}
 LIMIT = 400_000_000
 
 
@@ -57,18 +60,19 @@ def compare(samples: RandomBytes) -> list[int]:
 @needs_helper
 @pytest.mark.parametrize("mode", RandomBytes.modes)
 def test_random_bytes_do_what_bochs_does(mode: str) -> None:
-    vectors = compare(RandomBytes(mode, SEED, COUNT, 1))
+    count = COUNTS[mode]
+    vectors = compare(RandomBytes(mode, SEED, count, 1))
     done = vectors.count(STEPPED)
     print(f"{mode}: {len(vectors)} compared, {done} executed, others ended with {sorted(set(vectors) - {STEPPED})}")
-    assert COUNT // 3 < done < COUNT * 3 // 4
-    assert {3, 6, 13, 14, 16} <= set(vectors)
+    assert count // 3 < done < count * 4 // 5
+    assert {6, 13, 16, 3 if mode == "real" else 14} <= set(vectors)
 
 
 @pytest.mark.slow
 @needs_helper
 @pytest.mark.parametrize("mode", RandomBytes.modes)
 def test_more_random_bytes_do_what_bochs_does(mode: str, more_seed: int) -> None:
-    compare(RandomBytes(mode, more_seed, **MORE))
+    compare(RandomBytes(mode, more_seed, *MORE[mode]))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -86,6 +86,26 @@ def test_what_is_of_memory_alone_is_undefined_of_registers(code: str) -> None:
         assert Trier(bits, cr0=TS).vector(bytes.fromhex(code)) == UD
 
 
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_of_f2_and_f3_the_last_counts(bits: int) -> None:
+    """LDDQU has F2, POPCNT F3. Unicorn takes F2 of both for strings, and F3 for SSE."""
+    trier = Trier(bits)
+    operand = "05" if bits == 16 else "06"  # [di], [esi]
+    assert trier.vector(bytes.fromhex("f3f20ff0" + operand), r7=DATA, r6=DATA) is None
+    assert trier.vector(bytes.fromhex("f2f30ff0" + operand), r7=DATA, r6=DATA) == UD
+    assert trier.vector(bytes.fromhex("f2f30fb8c1"), r1=7) is None
+    assert after(trier).regs[0] & 0xFFFF == 3
+    for code, flags in (("f2f3a6", 0x44), ("f3f2a6", 0)):  # REPE goes on while equal, REPNE while not
+        trier.cpu.write(DATA, b"abcdabcx")
+        trier.cpu.write(trier.at, bytes.fromhex(code) + b"\xf4")
+        trier.cpu.engine.load(trier.start)
+        state = trier.cpu.engine.state()
+        state.regs[1], state.regs[6], state.regs[7] = 3, DATA, DATA + 4
+        trier.cpu.engine.load(state)
+        trier.cpu.run()
+        assert after(trier).regs[1] == (0 if flags else 2)
+
+
 @pytest.mark.parametrize("code", ["0f20c8", "0f22e8", "0f20f0", "0f22f8"])
 def test_control_registers_that_there_are_not(code: str) -> None:
     """Vol. 2B, MOV: #UD, for rings other than 0 too."""
