@@ -44,6 +44,7 @@ struct record {
     uint8_t touched; /* TOUCH and TOUCH_ON_TWO_PAGES: all references are touched before it (paging.c) */
     struct addressing addressing;
     uint8_t fcmov; /* 1 more than the number of its register, 0 for other instructions */
+    struct narrow narrow;
     uint8_t shows_lock; /* Unicorn is shown its LOCK prefix */
     uint8_t waits, enters_mmx; /* for an exception of the x87; its registers are to become those of MMX */
     uint32_t displacement, address_mask;
@@ -142,7 +143,7 @@ static void simplify(struct record *r, uint32_t sign)
     const uint64_t *regs = registers(r->engine->env);
 
     r->quick.limit = NULL;
-    if (r->count != 1 || r->undefined || r->enters_mmx || r->aligned || r->touched || r->branch || r->fetch || r->input || r->first ||
+    if (r->count != 1 || r->undefined || r->enters_mmx || r->narrow.opcode || r->aligned || r->touched || r->branch || r->fetch || r->input || r->first ||
         ref->kind & (XLAT | REPEATED) ||
         ref->bits != NONE || (sign >> 2 * ref->segment & 3) != DATA_64K)
         return;
@@ -209,6 +210,13 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
         r->input = in->opcode % 2 ? in->operand_size : 1;
     r->first = wide ? 0 : precedence_of(in);
     r->repeated = in->repeat;
+    r->narrow.opcode = r->bits == 16 && is_narrow(in) ? (uint16_t)in->opcode : 0;
+    if (r->narrow.opcode) {
+        r->narrow.size = in->operand_size;
+        r->narrow.reg = in->reg;
+        r->narrow.rm = in->rm;
+        r->narrow.sums = in->opcode == 0x38f1 && in->repeat;
+    }
     if (wide && (r->aligned || r->touched)) {
         r->count = r->aligned ? 1 : in->count;
         memcpy(r->references, in->references, r->count * sizeof r->references[0]);
@@ -225,10 +233,10 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
             continue;
         /* the target of a branch through memory is taken from the first reference */
         else if (r->touched || !never_breaks(&in->references[i], sign) ||
-            (i == 0 && (r->aligned || r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
+            (i == 0 && (r->aligned || r->narrow.opcode || r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
             r->references[r->count++] = in->references[i];
     simplify(r, sign);
-    return r->count || r->branch || r->fetch || r->input || r->undefined || r->enters_mmx;
+    return r->count || r->branch || r->fetch || r->input || r->undefined || r->enters_mmx || r->narrow.opcode;
 }
 
 /* What is to be looked at of the instruction that begins `bytes`; -1 when they end before it does. Of some the length
@@ -592,6 +600,8 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
               r->references[i].kind & WRITES, host);
     if (r->enters_mmx)
         enter_mmx(e->env);
+    if (r->narrow.opcode)
+        execute_narrow(e, &r->narrow, r->narrow.rm == NONE ? r->references : NULL, host);
 }
 
 __attribute__((visibility("hidden"), used)) void v2e_check_operands(uint8_t *argument)

@@ -47,6 +47,8 @@ enum {
     EXTENSION_SSE42 = 1024,
     EXTENSION_AES = 2048,
     EXTENSION_PCLMULQDQ = 4096,
+    EXTENSION_POPCNT = 8192,
+    EXTENSION_MOVBE = 16384,
     EXTENSION_NONE = 0x8000 /* which no model has: another form of an opcode with forms */
 };
 #define GROUPS 13
@@ -106,6 +108,15 @@ int bytes_at(void *env, uint64_t pc, uint64_t host, uint8_t *bytes);
 
 /* ---- checks.c */
 int violation(const engine *e, const struct reference *ref);
+
+/* ---- narrow.c */
+struct narrow {
+    uint16_t opcode; /* 0: another instruction */
+    uint8_t size, reg, rm, sums; /* bytes of the operand; registers, where there are; CRC32 */
+};
+int is_narrow(const struct instruction *in);
+__attribute__((noreturn)) void execute_narrow(engine *e, const struct narrow *n, const struct reference *ref,
+                                              uint64_t host);
 
 /* ---- precedence.c */
 uint8_t precedence_of(const struct instruction *in);

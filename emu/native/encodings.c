@@ -66,7 +66,9 @@ static uint32_t extension_behind(const struct instruction *in)
     case 0x3a44:
         return with_66 ? EXTENSION_PCLMULQDQ : EXTENSION_NONE;
     case 0x38f0: case 0x38f1: /* MOVBE, of memory alone, and CRC32 */
-        return in->repeat || in->rm == NONE ? 0 : EXTENSION_NONE;
+        if (in->repeat)
+            return in->form == 2 ? EXTENSION_NONE : EXTENSION_SSE42;
+        return in->rm == NONE ? EXTENSION_MOVBE : EXTENSION_NONE;
     case 0x38f6: /* ADCX, ADOX */
         return in->form == 1 || in->form == 2 ? 0 : EXTENSION_NONE;
     default:
@@ -101,7 +103,7 @@ int is_undefined(const struct instruction *in, uint32_t denied)
     case 0x0f20: case 0x0f22: /* MOV of CR1, CR5, CR6 and CR7 (vol. 2B) */
         return in->reg == 1 || (in->reg > 4);
     case 0x0fb8: /* POPCNT, which is F3's */
-        return !in->repeat || in->form == 3;
+        return !in->repeat || in->form == 3 || (denied & EXTENSION_POPCNT) != 0;
     case 0x0fba: /* group 8: BT, BTS, BTR, BTC */
         return in->reg < 4;
     case 0x0f13: case 0x0f17: case 0x0f2b: case 0x0fc3: case 0x0fe7: case 0x0ff0: /* MOVLPS, MOVHPS, MOVNTPS, MOVNTI, */

@@ -393,6 +393,7 @@ int has_a20(const engine *e);
     X(uint64_t, cpu_ldq_data_ra, (void *, uint64_t, uint64_t))                                                         \
     X(void, cpu_stq_data_ra, (void *, uint64_t, uint64_t, uint64_t))                                                   \
     X(void, cpu_stw_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
+    X(void, cpu_stl_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(void, helper_roundps_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(void, helper_roundss_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(void, helper_roundpd_xmm, (void *, void *, const void *, uint32_t))                                              \
@@ -460,6 +461,7 @@ __attribute__((noreturn)) void stop_run(engine *e, uint32_t reason);
 int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
 
 /* ---- corrections.c */
+__attribute__((noreturn)) void end_block(engine *e);
 void mark_repeat(engine *e, const slot *s);
 int virtual_interrupt_due(const engine *e);
 

@@ -1,8 +1,6 @@
 /* What the flags of an x87 operation make: the status word, stack faults, #MF (SDM vol. 1, 8.5 to 8.7). */
 #include "x87.h"
 
-#define DR6_BS 0x4000u
-
 /* Take flags and C1 of `status` into the status word, with ES and B for what is not masked. */
 void take_status(void *env, uint32_t status)
 {
@@ -18,19 +16,8 @@ void take_status(void *env, uint32_t status)
  * alone in its block. */
 static __attribute__((noreturn)) void end_instruction(engine *e, uint64_t host)
 {
-    uint64_t *eflags = &AT(uint64_t, e->env, at.env_eflags);
-    const slot *s = running(e);
-
     real_cpu_restore_state(e->cpu, host, 1);
-    *e->eip = s->eip + s->block->size;
-    *eflags &= ~(uint64_t)EFLAGS_RF;
-    AT(uint32_t, e->env, at.env_hflags) &= ~HF_INHIBIT_IRQ;
-    if (*eflags & EFLAGS_TF) {
-        (&AT(uint64_t, e->env, at.env_dr))[6] |= DR6_BS;
-        e->control->step = 0;
-        real_raise_exception_err(e->env, EXCP_DB, 0);
-    }
-    leave_block(e);
+    end_block(e);
 }
 
 /* The operation is not done, as something of `status` is not masked: its flags are all that it leaves. In the portable

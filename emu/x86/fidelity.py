@@ -265,7 +265,6 @@ GAPS: Final = (
     Gap(
         "POPCNT, MOVBE and CRC32 in 16-bit code",
         "operand sizes of POPCNT, MOVBE and CRC32 in 16-bit code",
-        always=True,
     ),
     Gap(
         "RETF of real and V86 mode whose CS lies at the other end of a stack of 64 KiB",

@@ -101,6 +101,8 @@ def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict
         found |= MEMORY_STATE
     if faults and pair in ((0xFAE, 1), (0xD9, 4), (0xDD, 4)):
         found |= X87_STATE | SSE_STATE  # Bochs has loaded the first items
+    if faults and pair in ((0xDB, 7), (0xDF, 6)):
+        found.add("fsw")  # Bochs has found an empty register before it looks at the operand (vol. 3A, 6.5)
     if vector == PAGE_FAULT and (at.opcode in SEVERAL or pair in SEVERAL_BY_REG):
         found |= {"cr2", "code"}
     if vector == GP and at.opcode in PAIRS:
@@ -152,6 +154,8 @@ def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[s
         return ours in (SS, GP) and theirs in (STEPPED, BR)
     if at.opcode in STRINGS:  # of no iterations at all Bochs asks for the port
         return at.opcode < 0x70 and at.repeated and ours == STEPPED and theirs == GP
+    if at.opcode in (0x9A, 0xFF):  # to a conforming segment, whose DPL Bochs pushes by (vol. 3A, 5.8.1.2)
+        return ours == PAGE_FAULT and theirs == STEPPED
     if at.opcode == 0xF07:  # of real mode, #UD (vol. 2B, SYSRET; docs/fidelity.md)
         return ours == GP and theirs == UNDEFINED
     if at.opcode == 0xCF:  # beyond CS in V86 mode (vol. 2A, IRET)

@@ -67,11 +67,6 @@ class Decoded:
         return self.opcode in (0xDD, 0xDF) and self.registers and self.reg == 0
 
     @property
-    def size_is_wrong(self) -> bool:
-        """POPCNT, MOVBE and CRC32, of 16-bit code (docs/fidelity.md)."""
-        return self.opcode in (0xFB8, 0x38F0, 0x38F1)
-
-    @property
     def stores_pointers(self) -> bool:
         """FNSTENV, FNSAVE, FXSAVE."""
         return not self.registers and (self.opcode, self.reg) in ((0xD9, 6), (0xDD, 6), (0xFAE, 0))
@@ -110,9 +105,8 @@ class RandomBytes:
         self.source = random.Random(f"bytes {self.mode} {self.seed}")
         while len(self.codes) < self.count:
             code, flags, setup = self.code(), self.flags(), self.setup()
-            bits = 32 if self.mode == "protected" and setup >> 11 & 3 != 3 else 16
             at = decode(code)
-            if not left_out(at, bits) and not (self.mode == "real" and privileged(at)):
+            if not left_out(at) and not (self.mode == "real" and privileged(at)):
                 self.codes.append(code)
                 self.setups.append((flags, setup))
 
@@ -221,7 +215,7 @@ def with_one_instruction(code: bytes) -> bytes:
     return (code[: len(code) - len(start) + 1] + NOPS)[:CODE_BYTES] if start[:1] == b"\x17" else code
 
 
-def left_out(at: Decoded, bits: int) -> bool:
+def left_out(at: Decoded) -> bool:
     """Instructions whose result is another on each CPU, and what docs/fidelity.md has as different."""
     if at.opcode in (0xFA2, 0xFC2) or (at.opcode == 0x90 and 0xF3 in at.prefixes):
         return True  # CPUID; CMPPS and its kind, whose reserved bits are #UD here; PAUSE with TF
@@ -231,8 +225,6 @@ def left_out(at: Decoded, bits: int) -> bool:
         return True  # INVPCID, which the model of Bochs has
     if at.opcode == 0xF01 and at.reg == 4:
         return True  # SMSW, whose upper half is undefined
-    if at.size_is_wrong and bits == 16:
-        return True
     if at.opcode == 0x8E and at.reg == 2:
         return True  # MOV SS, behind which another instruction is executed
     if at.x87 and at.registers and (at.opcode, at.modrm) in TRANSCENDENTAL:

@@ -106,6 +106,52 @@ def test_of_f2_and_f3_the_last_counts(bits: int) -> None:
         assert after(trier).regs[1] == (0 if flags else 2)
 
 
+@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("size", [2, 4])
+def test_popcnt_movbe_and_crc32_have_the_operand_size_of_their_code(bits: int, size: int) -> None:
+    """Vol. 2A, CRC32; vol. 2B, MOVBE, POPCNT. CRC32C by the polynomial 11EDC6F41h, bits reversed."""
+
+    def crc(value: int, number: int) -> int:
+        value ^= number
+        for _ in range(8 * number_bits // 8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        return value
+
+    trier = Trier(bits)
+    prefix, number_bits = "" if size == bits // 8 else "66", 8 * size
+    operand = "5f00" if bits == 16 else "6700"  # BX, [bx+0], ESP, [edi+0]: DATA is in EBX and EDI
+    number, mask = 0x8A5501F7, (1 << 8 * size) - 1
+    trier.cpu.write(DATA, number.to_bytes(4, "little"))
+
+    def run(code: str) -> CpuState:
+        state = trier.cpu.engine.state()
+        assert trier.vector(bytes.fromhex(prefix + code), r3=DATA, r7=DATA, r0=0xFFFFFFFF) is None, code
+        state = after(trier)
+        assert state.rip == trier.at + len(bytes.fromhex(prefix + code))
+        return state
+
+    low = operand.replace("5f", "47").replace("67", "47")  # the same with AX
+    assert run("f30fb8" + low).regs[0] == 0xFFFFFFFF & ~mask | (number & mask).bit_count()
+    assert run("f30fb8c3").regs[0] & mask == DATA.bit_count()
+    assert run("f30fb8c1").rflags & 0x8D5 == 0x40
+    swapped = int.from_bytes((number & mask).to_bytes(size, "little"), "big")
+    assert run("0f38f0" + low).regs[0] == 0xFFFFFFFF & ~mask | swapped
+    run("0f38f1" + low)
+    assert trier.cpu.read(DATA, 4) == b"\xff" * size + number.to_bytes(4, "little")[size:]
+    trier.cpu.write(DATA, number.to_bytes(4, "little"))
+    assert run("f20f38f1" + low).regs[0] == crc(0xFFFFFFFF, number & mask)
+    assert run("f20f38f1c3").regs[0] == crc(0xFFFFFFFF, DATA)
+
+
+@pytest.mark.parametrize(
+    ("code", "model"), [("f30fb8c1", "pentium3"), ("0f38f007", "qemu64"), ("f20f38f1c1", "qemu64")]
+)
+def test_models_without_popcnt_movbe_and_crc32(code: str, model: str) -> None:
+    for bits in (16, 32, 64):
+        assert Trier(bits, model).vector(bytes.fromhex(code)) == UD
+        assert Trier(bits).vector(bytes.fromhex(code), r7=DATA) is None
+
+
 @pytest.mark.parametrize("code", ["0f20c8", "0f22e8", "0f20f0", "0f22f8"])
 def test_control_registers_that_there_are_not(code: str) -> None:
     """Vol. 2B, MOV: #UD, for rings other than 0 too."""
