@@ -263,6 +263,12 @@ GAPS: Final = (
     ),
     Gap("SYSRET of real mode by Intel's CPUs: #UD", "#UD of SYSRET of real mode", always=True),
     Gap(
+        "an exception of real mode with an odd SP below 6, whose frame goes over the end of the stack within a word: "
+        "shutdown",
+        "shutdown by a frame of real mode that goes over the end of the stack",
+        always=True,
+    ),
+    Gap(
         "POPCNT, MOVBE and CRC32 in 16-bit code",
         "operand sizes of POPCNT, MOVBE and CRC32 in 16-bit code",
     ),

@@ -156,6 +156,8 @@ def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[s
         return at.opcode < 0x70 and at.repeated and ours == STEPPED and theirs == GP
     if at.opcode in (0x9A, 0xFF):  # to a conforming segment, whose DPL Bochs pushes by (vol. 3A, 5.8.1.2)
         return ours == PAGE_FAULT and theirs == STEPPED
+    if at.opcode >= 0xC400:  # VEX in real mode (vol. 2A, 2.3.1), and docs/fidelity.md about 16-bit code
+        return ours == UNDEFINED and theirs == STEPPED
     if at.opcode == 0xF07:  # of real mode, #UD (vol. 2B, SYSRET; docs/fidelity.md)
         return ours == GP and theirs == UNDEFINED
     if at.opcode == 0xCF:  # beyond CS in V86 mode (vol. 2A, IRET)

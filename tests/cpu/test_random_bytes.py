@@ -44,7 +44,11 @@ def compare(samples: RandomBytes) -> list[int]:
     """The samples do the same; the vectors with which they ended."""
     rom = assemble(samples.text())
     assert len(rom) == ROM_SIZE
-    expected, found = oracles.bochs(rom, cpu=MODEL).lines, ours(rom)
+    oracle, found = oracles.bochs(rom, cpu=MODEL), ours(rom)
+    expected = oracle.lines
+    if samples.mode == "real" and oracle.shutdown:  # a frame at an odd SP below 6 (docs/fidelity.md)
+        assert len(expected) > samples.count // 10
+        found = found[: len(expected)]
     wrong = []
     for number, (theirs, line) in enumerate(zip(expected, found, strict=False)):
         code, setup = samples.codes[number % samples.count], samples.setups[number % samples.count]
@@ -53,7 +57,8 @@ def compare(samples: RandomBytes) -> list[int]:
             told = ", ".join(f"{name} {here[name]} and not {there[name]}" for name in names)
             wrong.append(f"sample {number}, {code.hex()}, EIP {here['eip']}: {told}")
     assert not wrong, f"{samples.mode}, seed {samples.seed}:\n" + "\n".join(wrong)
-    assert len(found) == len(expected) == samples.count * samples.passes
+    assert len(found) == len(expected)
+    assert oracle.shutdown or len(found) == samples.count * samples.passes
     return [int(parse(line)["vector"], 16) for line in expected]
 
 

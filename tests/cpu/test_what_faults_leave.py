@@ -416,3 +416,13 @@ def test_what_has_faulted_is_found_on_two_pages(scattered: bool) -> None:
         trier.cpu.write(0x9000, b"\xf1")
     assert trier.vector(b"\x66\xf1") == 1
     assert trier.cpu.faults[0].rip == 0x2001
+
+
+@pytest.mark.parametrize(("second", "flags"), [(0x27000000, 0x10), (0x27000001, 0x30)])
+def test_an_underflow_that_is_not_masked_is_inexact_by_its_own_result(second: int, flags: int) -> None:
+    """Vol. 1, 4.9.1.5: 1.5 * 2^-100 by 2^-49 is tiny and has all its bits, which a denormal would not."""
+    trier = Trier(32, cr4=0x200 | OSXMMEXCPT)
+    trier.start.fpu.mxcsr = 0x1F80 & ~0x800
+    trier.start.fpu.xmm[0], trier.start.fpu.xmm[1] = 0x0DC00000, second
+    assert trier.vector("mulss xmm0, xmm1") == XM
+    assert after(trier).fpu.mxcsr & 0x3F == flags
