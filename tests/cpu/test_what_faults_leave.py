@@ -10,10 +10,11 @@ from __future__ import annotations
 import pytest
 
 from asm import assemble
-from bare_cpu import GDT
+from bare_cpu import GDT, bare_cpu
 from cpu.test_encodings import EM, GP, NM, TS, UD, Trier
 from emu.unicorn_helper import HELPER
 from emu.x86.state import CpuState, Segment
+from run_loops import SLICES, outcome
 
 pytestmark = pytest.mark.skipif(isinstance(HELPER, str), reason=f"made by the C helper: {HELPER}")
 
@@ -426,3 +427,31 @@ def test_an_underflow_that_is_not_masked_is_inexact_by_its_own_result(second: in
     trier.start.fpu.xmm[0], trier.start.fpu.xmm[1] = 0x0DC00000, second
     assert trier.vector("mulss xmm0, xmm1") == XM
     assert after(trier).fpu.mxcsr & 0x3F == flags
+
+
+def test_what_is_executed_apart_is_the_same_however_the_run_is_sliced() -> None:
+    """Of 16-bit code, in the middle of blocks, with MMX that Unicorn does not announce beside it."""
+    source = """
+        mov cx, 60
+        mov eax, cr4
+        or ax, 0x200
+        mov cr4, eax
+    l:  popcnt dx, cx
+        jz e
+        add ax, dx
+        movbe [0x5000], ax
+        o32 crc32 ebx, word [0x5000]
+        pshufb mm0, mm1
+        movbe bp, [0x5001]
+        lock neg word [0x5000]
+        push dx
+        loop l
+    e:  hlt
+    """
+    results = []
+    for size in SLICES:
+        cpu = bare_cpu(source, 16)
+        results.append(outcome(cpu, size))
+        cpu.engine.close()
+    assert all(result == results[0] for result in results)
+    assert results[0][1] == 4 + 60 * 10 + 1
