@@ -72,11 +72,13 @@ class Watchpoints:
         control: Control,
         loop: Loop,
         state: Callable[[], CpuState],
+        live: CpuState,
         read_physical: Callable[[int, int], bytes | None],
         callbacks: Callbacks,
     ) -> None:
+        """`live` reads as the CPU's state, of which `state` makes a copy."""
         self._ov, self._control, self._loop, self._ports = overlay, control, loop, callbacks
-        self._state, self._read = state, read_physical
+        self._state, self._live, self._read = state, live, read_physical
         self._watches: tuple[Watch, ...] = ()
         self._placed: tuple[Watch, ...] = ()  # those that have hooks
         self._moved = False  # what has hooks may be elsewhere now
@@ -240,15 +242,16 @@ class Watchpoints:
         self._control.halt_run = 1
 
     def read_linear(self, linear: int, length: int) -> bytes:
-        """As many of `length` bytes from `linear` as are mapped memory."""
-        state, out = self._state(), bytearray()
+        """As many of `length` bytes from `linear` as are mapped memory, a page at once. Regions end with pages."""
+        out = b""
         while len(out) < length:
-            physical = translate(state, self._read, linear + len(out))
-            data = None if physical is None else self._read(physical, 1)
+            at = linear + len(out)
+            physical = translate(self._live, self._read, at)
+            data = None if physical is None else self._read(physical, min(length - len(out), PAGE - at % PAGE))
             if data is None:
                 break
             out += data
-        return bytes(out)
+        return out
 
 
 def _enabled(dr7: int, number: int) -> int | None:
