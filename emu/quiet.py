@@ -57,7 +57,8 @@ class Quiet(ctypes.Structure):
         ("step", c_void_p), ("go", c_void_p), ("take", c_void_p), ("put", c_void_p), ("look", c_void_p),
         ("engine", c_void_p), ("hidden", c_void_p), ("regions", c_void_p), ("region_count", c_uint32),
         ("ended", c_int32), ("left", c_int64), ("most", c_int64), ("budget", c_int64), ("from_", c_uint64),
-        ("made", c_uint64), ("brief", c_uint64 * 8), ("moded", c_uint32), ("looks", c_uint32), ("mode", c_uint32 * 8),
+        ("made", c_uint64), ("brief", c_uint64 * 16), ("moded", c_uint32), ("looks", c_uint32),
+        ("mode", c_uint32 * 8),
         ("hit_count", c_uint32), ("hit_room", c_uint32), ("hits", c_void_p), ("hit", c_uint64 * 7),
     )  # fmt: skip
     region_count: int

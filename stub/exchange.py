@@ -54,7 +54,8 @@ class Talk(NamedTuple):
     looks and stores. `step` is the packet that is a step, b"" where there is none, as it comes; `reply` its answer,
     framed, with any values; `go` is likewise one that runs until one of `watches` is met. `looks`: packets that read
     and write memory are answered, too. `toggles`: of each watchpoint the packets that take it out and put it in again,
-    which are answered until the first that is not known."""
+    which are answered until the first that is not known. `same`: the packet that asks whether memory is still `spans`,
+    (linear, bytes there) of each, as it comes; b"" where there is none. It is not answered where that is not so."""
 
     quiet: Quiet
     step: bytes
@@ -64,6 +65,8 @@ class Talk(NamedTuple):
     toggles: tuple[tuple[bytes, bytes], ...] = ()
     go: bytes = b""
     watches: tuple[Watched, ...] = ()
+    same: bytes = b""
+    spans: tuple[tuple[int, bytes], ...] = ()
 
 
 class Exchanged(NamedTuple):

@@ -20,6 +20,7 @@ _ENDED = -1
 #: Bytes of the longest answer that is made in C, and of what one call takes down.
 ANSWER_SIZE, LOG_SIZE = 0x1000, 0x20000
 _SAID = struct.Struct("=4I")  #: struct said
+_SPAN = struct.Struct("=QQ")  #: struct span
 _PIECE = struct.Struct("=3I")  #: struct piece
 
 
@@ -30,7 +31,8 @@ class _Talk(ctypes.Structure):
         ("quiet", c_void_p), ("step", c_char_p), ("reply", c_char_p), ("pieces", c_char_p), ("toggles", c_void_p),
         ("step_size", c_uint32), ("reply_size", c_uint32), ("piece_count", c_uint32), ("looks", c_uint32),
         ("toggle_count", c_uint32), ("watched_count", c_uint32), ("go", c_char_p), ("watched", c_void_p),
-        ("go_size", c_uint32), ("_pad", c_uint32),
+        ("same", c_char_p), ("spans", c_char_p), ("go_size", c_uint32), ("same_size", c_uint32),
+        ("span_count", c_uint32), ("_pad", c_uint32),
     )  # fmt: skip
 
 
@@ -133,6 +135,8 @@ class Exchanger:
             pieces=b"".join(_PIECE.pack(*piece) for piece in talk.pieces), reply_size=len(talk.reply),
             piece_count=len(talk.pieces), looks=talk.looks, toggle_count=len(talk.toggles),
             go=talk.go, go_size=len(talk.go), watched_count=len(talk.watches),
+            same=talk.same, same_size=len(talk.same), span_count=len(talk.spans),
+            spans=b"".join(_SPAN.pack(linear, len(data)) + data for linear, data in talk.spans),
         )  # fmt: skip
         pairs = (_Toggle(off, on, len(off), len(on)) for off, on in talk.toggles)
         self._toggles = (_Toggle * len(talk.toggles))(*pairs)

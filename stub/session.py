@@ -187,14 +187,17 @@ class Session(Voice):
         told = context.fetched and (self._step or self._go)
         places = quietly.brief_places(context.layout()) if told else None
         step, go, watches = self._step, self._go if self._goes else b"", quietly.quiet_watches() if self._goes else ()
-        key = places, step, go, not context.physical, breakpoints.watches(context), watches
+        gathered = context.gathered
+        key = places, step, go, not context.physical, breakpoints.watches(context), watches, gathered
         if key != self._talk_key:
             self._talk_key = key
             reply, pieces = resume.step_reply(context, places) if places else (b"", ())
             if not places:
                 step = go = b""
             toggles = breakpoints.toggles(key[4])
-            self._talk = Talk(quiet, step, reply, pieces, key[3], toggles, go, resume.watched(watches))
+            same, spans = (b"", ()) if gathered is None else (gathered.packet, gathered.spans)
+            watched = resume.watched(watches)
+            self._talk = Talk(quiet, step, reply, pieces, key[3], toggles, go, watched, same, spans)
         return self._talk
 
     def end_quiet(self, exchanged: Exchanged) -> None:
@@ -242,6 +245,8 @@ class Session(Voice):
 
     def _keep_ahead(self, packet: bytes) -> bytes:
         """Answer a look before it is asked for."""
+        if type(self._meanings.of(packet[1:-3]).message) is messages.GatherMemory:
+            return b""  # `qv2e.Same` goes by the last one that was asked for
         answer = self._answer(packet[1:-3])
         if not self._looked or type(answer) is not bytes:
             return b""

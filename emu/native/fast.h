@@ -313,7 +313,8 @@ extern int in_use;           /* an engine was attached once */
 void engine_left(engine *e); /* the running block ended: remember its last instruction */
 struct packing;
 API int v2e_fast_go(engine *e, int64_t budget, int skip);                   /* runs.c */
-API void v2e_fast_brief(const struct packing *from, uint64_t to[8]); /* pack.c */
+enum { BRIEF = 15 };   /* words of CpuState.brief */
+API void v2e_fast_brief(const struct packing *from, uint64_t to[BRIEF]); /* pack.c */
 int has_a20(const engine *e);
 
 #define REAL(X)                                                                                                        \

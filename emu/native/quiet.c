@@ -79,6 +79,7 @@ API int v2e_quiet_step(struct quiet *q)
     q->made++;
     see_mode(q, 0);
     v2e_fast_brief(q->hidden, q->brief);
+    q->brief[BRIEF] = retired(e);
     return QUIET_MADE;
 }
 
@@ -114,6 +115,7 @@ API int v2e_quiet_go(struct quiet *q)
     if (!is_met(e, ended))
         return QUIET_ENDED;
     v2e_fast_brief(q->hidden, q->brief);
+    q->brief[BRIEF] = retired(e);
     q->hit = (struct quiet_hit){met->linear, met->value, retired(e), q->brief[0], *e->eip, met->number, met->size,
                                 met->kind == MET_WRITE, segment_of(e->env, CS)->selector};
     return QUIET_MET;

@@ -37,7 +37,7 @@ struct quiet {
     int64_t budget;     /* how many the last one had */
     uint64_t from;      /* and instructions retired before it */
     uint64_t made;      /* steps that were QUIET_MADE */
-    uint64_t brief[8];  /* behind the last of them: CpuState.brief */
+    uint64_t brief[16]; /* behind the last of them: CpuState.brief, and instructions retired */
     uint32_t moded;     /* the CPU's mode is another than when v2e_quiet_begin was called before, or a step has changed it */
     uint32_t looks;     /* a look may be made, as there is no paging */
     uint32_t mode[8];   /* what quiet.c compares */

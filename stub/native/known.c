@@ -3,9 +3,9 @@
  * in the table are answered by those beside them; all else is handed back. stub/exchange.py does the same in Python, and
  * the tests compare the two.
  *
- * Where the target can do that in C (emu/native/quiet.h), more kinds of packets are answered: `m`, `M` and `X`, and the
- * bytes by which the client has stepped last, or run to a watchpoint, with a stop reply that Python has made the form
- * of. */
+ * Where the target can do that in C (emu/native/quiet.h), more kinds of packets are answered: `m`, `M` and `X`; whether
+ * memory is as it was; and the bytes by which the client has stepped last, or run to a watchpoint, with a stop reply that
+ * Python has made the form of. */
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +47,11 @@ struct watched {
 enum { READS = 1, WRITES = 2 };
 #define SIGNALLED 4 /* `$T05` */
 
+/* Memory that was read: so many bytes from `linear` on, which follow. */
+struct span {
+    uint64_t linear, length;
+};
+
 /* Shared with stub/known.py: what a target's steps and looks mean to its client. */
 struct talk {
     struct quiet *quiet;
@@ -58,7 +63,9 @@ struct talk {
     uint32_t toggle_count, watched_count; /* at most 32 toggles */
     const uint8_t *go;               /* the packet that is a run */
     const struct watched *watched;
-    uint32_t go_size, pad;
+    const uint8_t *same;             /* the packet that asks whether memory is as it was when `spans` were read */
+    const uint8_t *spans;            /* struct span and its bytes, one behind the other */
+    uint32_t go_size, same_size, span_count, pad;
 };
 
 /* A packet that was answered: by the table's entry of this number, or by what was MADE here. */
@@ -358,6 +365,25 @@ static struct bytes toggled(struct exchange *x, size_t length)
     return nothing;
 }
 
+/* To the packet that asks whether memory is as it was. That it is not is for Python to say. */
+static struct bytes same(const struct exchange *x)
+{
+    static const char yes[] = "$1#31";
+    const struct talk *t = x->talk;
+    const uint8_t *at = t->spans, *found;
+    struct span span;
+
+    for (uint32_t i = 0; i < t->span_count; i++, at += span.length) {
+        memcpy(&span, at, sizeof span);
+        at += sizeof span;
+        found = t->quiet->look(t->quiet, span.linear, span.length);
+        if (!found || memcmp(found, at, span.length))
+            return nothing;
+    }
+    memcpy(x->answer, yes, sizeof yes - 1);
+    return (struct bytes){x->answer, sizeof yes - 1, 0};
+}
+
 static struct bytes answer_to(struct exchange *x, size_t length)
 {
     const struct talk *t = x->talk;
@@ -374,6 +400,8 @@ static struct bytes answer_to(struct exchange *x, size_t length)
         return run(x);
     if (!t->looks)
         return nothing;
+    if (t->same_size && length == t->same_size && !memcmp(x->data, t->same, length))
+        return same(x);
     found = memory(x, length);
     return found.at ? found : store(x, length);
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -153,6 +154,51 @@ def at_hits(talks: Talks) -> None:
             talks.ask("Z4,502,2")
 
 
+#: Code that stays, a counter that LOOP writes once in five instructions, and what no memory is behind.
+STAYING, CHANGING, MISSING = "f0000,20;7000,8", "f0000,20;500,4", "f0000,20;ffff0000,4;a0000,4"
+
+
+def gather(talks: Talks, ranges: str) -> str:
+    """Read them; the packet that asks whether they are as they are now."""
+    return f"qv2e.Same:{zlib.crc32(ranges.encode() + talks.ask(f'qv2e.Memory:{ranges}')):x}"
+
+
+def with_memory_that_is_the_same(talks: Talks) -> None:
+    talks.ask("qv2e.Same:0")
+    for ranges in (STAYING, CHANGING, MISSING, STAYING):
+        question = gather(talks, ranges)
+        for number in range(40):
+            talks.ask(STEP)
+            talks.ask(question)
+            if number % 8 == 0:
+                talks.ask(question[:-1])
+    for packet in ("M7000,1:55", "Qqemu.PhyMemMode:1", "Qqemu.PhyMemMode:0"):
+        talks.ask(packet)
+        talks.ask(question)
+        talks.ask(STEP)
+        talks.ask(question)
+
+
+def test_whether_memory_is_the_same_is_said_as_it_is() -> None:
+    with served(LOOP) as (talks, debugger, worker):
+        for _ in range(60):  # to the loop
+            talks.ask(STEP)
+        for ranges in (STAYING, CHANGING):
+            question, said = gather(talks, ranges), []
+            for _ in range(12):
+                was = worker.call(lambda: debugger.read_linear(0x500, 4), PATIENCE)
+                talks.ask(STEP)
+                is_now = worker.call(lambda: debugger.read_linear(0x500, 4), PATIENCE)
+                said.append((talks.ask(question), was == is_now))
+                if ranges is CHANGING:
+                    question = gather(talks, ranges)
+            if ranges is STAYING:
+                assert {answer for answer, _ in said} == {b"1"}
+            else:
+                assert [answer == b"1" for answer, _ in said] == [same for _, same in said]
+                assert len({answer for answer, _ in said}) == 2
+
+
 @pytest.mark.parametrize(
     ("talk", "firmware", "steps"),
     [
@@ -162,6 +208,8 @@ def at_hits(talks: Talks) -> None:
         (with_changes, MODES, 20),
         (in_a_run, LOOP, 8),
         (at_hits, LOOP, 0),
+        (with_memory_that_is_the_same, LOOP, 100),
+        (with_memory_that_is_the_same, MODES, 60),
     ],
 )
 def test_c_says_what_python_says(
@@ -187,6 +235,8 @@ def test_c_says_what_python_says(
     if talk is at_hits:
         assert frame(b"z2,500,4") in quiet
         assert frame(b"Z4,502,2") in quiet
+    if talk is with_memory_that_is_the_same:
+        assert sum(packet.startswith(b"$qv2e.Same:") for packet in quiet) > 30
     assert exchanges == []
 
 
