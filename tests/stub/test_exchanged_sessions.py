@@ -31,13 +31,13 @@ def ground() -> Iterator[ExchangeGround]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, 300, 100))
-def test_c_and_python_say_the_same_in_a_hundred_changed_sessions(ground: ExchangeGround, first: int) -> None:
+@pytest.mark.parametrize("first", range(0, 150, 50))
+def test_c_and_python_say_the_same_in_fifty_changed_sessions(ground: ExchangeGround, first: int) -> None:
     ground.came.clear()
-    for number in range(first, first + 100):
+    for number in range(first, first + 50):
         ground.session(number)
     came = ground.came
-    assert came["answered"] > 5_000 and came["stepped"] > 2_000 and came["begun"] > 100 and came["out"] > 20
+    assert came["answered"] > 2_000 and came["stepped"] > 1_000 and came["begun"] > 50 and came["out"] > 10
 
 
 def test_a_packet_that_was_cut_off_is_dropped_where_c_answers_the_next(ground: ExchangeGround) -> None:
