@@ -7,10 +7,13 @@ what is left behind has to be what a session gives that is fed the same pieces b
 
 from __future__ import annotations
 
+import ctypes
 import random
 import socket
 from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from emu.debugger import Stop
@@ -18,7 +21,7 @@ from gdb_recording import WORK
 from mutated_sessions import NUMBERS, Desk, Ground, Mutator, _hear, _parting
 from stub.adapter import DebuggerTarget
 from stub.connection import Connection
-from stub.exchange import Exchanged
+from stub.exchange import Exchanged, Known, Talk
 from stub.known import Library
 from stub.links import CHUNK, SocketLink
 from stub.packet import frame
@@ -51,7 +54,12 @@ SCRAPS = (b"\x03", b"\x03", b"$m500,", b"$m500,4", b"$m500,4#", b"#fd", b"+", b"
 
 
 class Exchanging(Mutator):
-    """Sessions of a client that steps and looks, changed as recorded ones are."""
+    """Sessions of a client that steps and looks, changed as recorded ones are; one piece in so many as `noise` says is
+    damaged besides."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self._noise = noise
 
     def pieces(self, rng: random.Random) -> list[bytes]:
         if rng.random() < 0.3:
@@ -77,11 +85,13 @@ class Exchanging(Mutator):
                 found.append(rng.choice(SCRAPS))
             else:
                 found += [self._damaged(rng) for _ in range(rng.randint(1, 4))]
+        if self._noise:
+            found[4:] = [self._damaged(rng, p) if rng.random() < self._noise else p for p in found[4:]]
         return [piece for piece in found if piece]
 
-    def _damaged(self, rng: random.Random) -> bytes:
-        """Something that is nearly a packet that C knows."""
-        packet = frame(rng.choice((*LOOKS, *STEPS)))
+    def _damaged(self, rng: random.Random, packet: bytes = b"") -> bytes:
+        """Something that is nearly `packet`, or one that C knows."""
+        packet = packet or frame(rng.choice((*LOOKS, *STEPS)))
         if rng.random() < 0.5:
             at = rng.randrange(len(packet))
             return packet[:at] + rng.randbytes(rng.randint(0, 2)) + packet[at + rng.randint(0, 2) :]
@@ -99,18 +109,48 @@ class Left(NamedTuple):
 class Telling(SocketLink):
     """Says what came of each exchange."""
 
-    def __init__(self, connection: socket.socket, library: Library) -> None:
+    def __init__(self, connection: socket.socket, library: Library | None) -> None:
         super().__init__(connection, library)
         connection.setblocking(False)  # what is sent is there
         self.came: Counter[str] = Counter()
 
-    def exchange(self, *arguments: object) -> Exchanged:
-        exchanged = super().exchange(*arguments)  # type: ignore[arg-type]
-        self.came["answered"] += len(exchanged.answered)
+    def exchange(self, answers: Mapping[bytes, Known], until: float, talk: Talk | None = None) -> Exchanged:
+        exchanged = super().exchange(answers, until, talk)
+        if self.talks:
+            self.came["answered"] += len(exchanged.answered)
+        else:
+            self.came["by Python"] += len(exchanged.answered)
         self.came["stepped"] += exchanged.stepped
         self.came["begun"] += exchanged.begun
         self.came["out"] += len(exchanged.out)
         return exchanged
+
+
+class Exact(Telling):
+    """Each piece is taken by a call of its own, into room of just its size, for a library that finds what is read
+    beyond."""
+
+    def __init__(self, connection: socket.socket, library: Library | None) -> None:
+        super().__init__(connection, library)
+        libc = ctypes.CDLL(None)
+        self._allocate, self._free = libc.malloc, libc.free
+        self._allocate.restype, self._allocate.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        self._free.restype, self._free.argtypes = None, [ctypes.c_void_p]
+
+    def exchange(self, answers: Mapping[bytes, Known], until: float, talk: Talk | None = None) -> Exchanged:
+        exchanger = self._exchanger
+        assert exchanger is not None
+        try:
+            size = len(self._socket.recv(CHUNK, socket.MSG_PEEK))
+        except BlockingIOError:
+            return super().exchange(answers, until, talk)
+        room = self._allocate(size)
+        exchanger._room = ctypes.c_void_p(room)
+        exchanger._exchange.data, exchanger._exchange.size = room, size
+        try:
+            return super().exchange(answers, 0.0, talk)
+        finally:
+            self._free(room)
 
 
 class QuietDesk(Desk):
@@ -121,13 +161,14 @@ class QuietDesk(Desk):
 
 
 class ExchangeGround(Ground):
-    """Two plays of each session."""
+    """Each session is played by a session alone, with Python's loop of exchanges and with that in C."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, *, exact: bool = False) -> None:
+        """`exact`: as `Exact` says, and with noise."""
         super().__init__()
         self.debugger.reset()  # as in front of each session but the first
-        self.mutator = Exchanging()
-        self.library = library
+        self.mutator = Exchanging(0.2 if exact else 0.0)
+        self.library, self._link = library, Exact if exact else Telling
         self.came: Counter[str] = Counter()  #: of all sessions
 
     def session(self, number: int) -> None:
@@ -143,23 +184,25 @@ class ExchangeGround(Ground):
 
     def compare(self, batches: list[list[bytes]], pace: float = 0.0) -> list[bytes]:
         """Raises for a difference; else what is answered to each batch."""
-        by_python, left = self.converse(batches, random.Random(pace), None)
-        by_c, left_by_c = self.converse(batches, random.Random(pace), self.library)
-        if by_python != by_c:
-            raise Finding(f"C answers in another way than Python: {_parting(by_python, by_c)}")
-        if left != left_by_c:
-            raise Finding(f"C leaves behind what Python does not: {left} and {left_by_c}")
-        return by_c
+        by_python, left = self.converse(batches, random.Random(pace), Plain)
+        ways = {"Python's loop": partial(Wire, Telling, None), "C": partial(Wire, self._link, self.library)}
+        for name, way in ways.items():
+            said, left_behind = self.converse(batches, random.Random(pace), way)
+            if by_python != said:
+                raise Finding(f"{name} answers in another way than a session alone: {_parting(by_python, said)}")
+            if left != left_behind:
+                raise Finding(f"{name} leaves behind what a session alone does not: {left} and {left_behind}")
+        return by_python
 
     def converse(
-        self, batches: list[list[bytes]], rng: random.Random, library: Library | None
+        self, batches: list[list[bytes]], rng: random.Random, make: Callable[[Session], Plain | Wire]
     ) -> tuple[list[bytes], Left]:
         """What is answered to each batch, behind which the guest runs for as long as `rng` says."""
         debugger, errors = self.debugger, list[Exception]()
         desk = QuietDesk(debugger)
         target = DebuggerTarget(debugger, desk)  # type: ignore[arg-type]
         session = Session(target, has_runner=True, on_error=errors.append)
-        wire = Plain(session) if library is None else Wire(session, library)
+        wire = make(session)
         said = []
         try:
             for batch in batches:
@@ -214,12 +257,12 @@ class Plain:
 class Wire:
     """A client at the other end of a pair of sockets."""
 
-    def __init__(self, session: Session, library: Library) -> None:
+    def __init__(self, link: type[Telling], library: Library | None, session: Session) -> None:
         self._client, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._client, ours):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
         self._client.setblocking(False)
-        self._link = Telling(ours, library)
+        self._link = link(ours, library)
         self._connection = Connection(self._link, lambda: None, lambda: True)
         self._connection.session = session
 

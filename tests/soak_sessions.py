@@ -1,8 +1,9 @@
 """Runs recorded sessions of gdb, changed by chance, in one process: `python tests/soak_sessions.py [--sessions N]`.
 
-With `--exchanged` each is one of `mutated_exchanges.py`: C answers what it can, and is compared with Python. A line each thousand of them says what the process has come to hold. Exit status 1 for findings: an error within a
-session, something left behind, and, which end the run, a hang and memory that grows. `--first NUMBER --sessions 1`
-makes one of them again.
+With `--exchanged` each is one of `mutated_exchanges.py`: C answers what it can, and is compared with Python; with
+`--exact` that C is a library built to find what it reads or writes beyond its room. A line each thousand of them says
+what the process has come to hold. Exit status 1 for findings: an error within a session, something left behind, and,
+which end the run, a hang and memory that grows. `--first NUMBER --sessions 1` makes one of them again.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import gc
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from mutated_exchanges import ExchangeGround
 from mutated_sessions import Ground
-from stub.known import load_library
+from stub.known import Library, load_library
 from stub_machine import resident
 
 #: Between two lines. What the first so many leave is what is loaded and kept for all.
@@ -74,8 +76,11 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=100_000, metavar="N", help="how many (default 100,000)")
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="the first one (default 0)")
     parser.add_argument("--exchanged", action="store_true", help="sessions of which C answers what it can")
+    parser.add_argument("--exact", type=Path, metavar="LIBRARY", help="the same by this library, with more noise")
     options = parser.parse_args()
-    if not options.exchanged:
+    if options.exact is not None:
+        ground: Ground = ExchangeGround(Library(options.exact), exact=True)
+    elif not options.exchanged:
         ground = Ground()
     elif (library := load_library()) is not None:
         ground = ExchangeGround(library)
