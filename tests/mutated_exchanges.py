@@ -82,7 +82,7 @@ class Exchanging(Mutator):
             elif kind < 0.9:
                 found.append(frame(rng.choice(OTHERS)))
             elif kind < 0.95:
-                found.append(rng.choice(SCRAPS))
+                found.append(rng.choice((b"", b"", b"", frame(step))) + rng.choice(SCRAPS))
             else:
                 found += [self._damaged(rng) for _ in range(rng.randint(1, 4))]
         if self._noise:

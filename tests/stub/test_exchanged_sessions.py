@@ -52,6 +52,9 @@ def test_a_packet_that_was_cut_off_is_dropped_where_c_answers_the_next(ground: E
         said = ground.compare([*BEGUN, [STEP, part, frame(b"m504,4"), b"\x03", STEP]])
         assert said[-1].count(b"$T05") == 1
         assert b"$T02" in said[-1]
+        # What was looked up ahead of the client is not known behind a part either.
+        said = ground.compare([*BEGUN, [LOOK, STEP, LOOK, STEP + part, LOOK, b"\x03", STEP]])
+        assert b"$T02" in said[-1]
         said = ground.compare([*BEGUN, [part, STEP, b"#fd", frame(b"qC")]])
         assert said[-1].endswith(frame(b"QCp1.1"))
         assert said[-1].count(b"$T05") == 1
