@@ -183,7 +183,7 @@ class Decoder:
     def whole(self, data: bytes) -> bytes | None:
         """The payload of the one good packet that `data` from the peer is, as it nearly always is. None where it is
         something else, has to be unescaped, or follows what is kept: then nothing was taken."""
-        if self._buffer or self._skipping:
+        if self.midway:
             return None
         if (known := self._good.get(data)) is not None:
             return known
@@ -202,6 +202,11 @@ class Decoder:
     def buffered(self) -> int:
         """Bytes kept."""
         return len(self._buffer)
+
+    @property
+    def midway(self) -> bool:
+        """Of a packet a part has come, or bytes are kept: what comes next means what it means behind them."""
+        return bool(self._buffer) or self._skipping
 
     def next_event(self) -> Event | None:
         """The next event, None when more bytes are needed."""
@@ -242,6 +247,7 @@ class Decoder:
             return _Again()
         if (end if end >= 0 else len(buffer)) > self._limit + 1:
             self._skipping, self._scanned = True, 0
+            del buffer[:1]  # a `$` from here on is the next packet's
             return _Again()
         if end < 0 or len(buffer) < end + 3:
             self._scanned = len(buffer) if end < 0 else end
@@ -262,7 +268,7 @@ class Decoder:
     def _skip(self) -> Event | _Again | None:
         """Drop the rest of a packet over the limit."""
         buffer = self._buffer
-        end, start = buffer.find(b"#"), buffer.find(b"$", 1)
+        end, start = buffer.find(b"#"), buffer.find(b"$")
         if start >= 0 and (end < 0 or start < end):
             del buffer[:start]
             self._skipping = False

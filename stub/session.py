@@ -117,7 +117,7 @@ class Session(Voice):
         """Bytes from the client (b"" to go on after output has drained). Never raises."""
         events: list[Event] = []
         self.stalled = False
-        if self.state in _TALKS and len(self._out) < HIGH_WATER:
+        if self.state in _TALKS and len(self._out) < HIGH_WATER and not self._decoder.midway:
             if (known := self._answers.known.get(data)) is not None:
                 self._out += known.framed
                 self.answered_again(((data, known.payload),))
@@ -157,8 +157,9 @@ class Session(Voice):
     @property
     def held(self) -> Mapping[bytes, Known]:
         """What has been asked and is answered alike for now (see `hold`), by the packets as they come. Whoever answers
-        one with it, when nothing else waits to be sent, says so (`answered_again`)."""
-        return self._answers.known
+        one with it, when nothing else waits to be sent, says so (`answered_again`). Nothing behind a part of a packet,
+        which what comes next ends or cuts off."""
+        return {} if self._decoder.midway else self._answers.known
 
     def answered_again(self, answered: Sequence[tuple[bytes, bytes]]) -> None:
         """These packets were answered without this session, by these payloads."""
@@ -175,8 +176,8 @@ class Session(Voice):
             return None
         if not self._answers.held or context.frame is not None or context.non_stop or not context.no_ack:
             return None
-        if context.halted:
-            return None  # whether more than greetings have come is seen here
+        if context.halted or self._decoder.midway:
+            return None  # whether more than greetings have come is seen here, and so is what a packet's rest ends
         # A client that has let the guest run is not about to step; to be ready for that takes its time.
         quiet = quietly.begin_quiet(runs=self._goes) if self._steps or self._goes else None
         self._begun = quiet is not None
@@ -188,7 +189,7 @@ class Session(Voice):
         places = quietly.brief_places(context.layout()) if told else None
         step, go, watches = self._step, self._go if self._goes else b"", quietly.quiet_watches() if self._goes else ()
         gathered = context.gathered
-        key = places, step, go, not context.physical, breakpoints.watches(context), watches, gathered
+        key = places, step, go, not context.physical, breakpoints.watches(context), watches, gathered, context.heading
         if key != self._talk_key:
             self._talk_key = key
             reply, pieces = resume.step_reply(context, places) if places else (b"", ())

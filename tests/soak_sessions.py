@@ -1,8 +1,9 @@
 """Runs recorded sessions of gdb, changed by chance, in one process: `python tests/soak_sessions.py [--sessions N]`.
 
-A line each thousand of them says what the process has come to hold. Exit status 1 for findings: an error within a
-session, something left behind, and, which end the run, a hang and memory that grows. `--first NUMBER --sessions 1`
-makes one of them again.
+With `--exchanged` each is one of `mutated_exchanges.py`: C answers what it can, and is compared with Python; with
+`--exact` that C is a library built to find what it reads or writes beyond its room. A line each thousand of them says
+what the process has come to hold. Exit status 1 for findings: an error within a session, something left behind, and,
+which end the run, a hang and memory that grows. `--first NUMBER --sessions 1` makes one of them again.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import gc
 import sys
 import time
 import traceback
+from pathlib import Path
 
+from mutated_exchanges import ExchangeGround
 from mutated_sessions import Ground
+from stub.known import Library, load_library
 from stub_machine import resident
 
 #: Between two lines. What the first so many leave is what is loaded and kept for all.
@@ -30,9 +34,8 @@ def answers(ground: Ground) -> dict[str, list[bytes]]:
     return {name: ground.play(pieces) for name, pieces in ground.mutator.whole.items()}
 
 
-def soak(first: int, count: int) -> str:
+def soak(ground: Ground, first: int, count: int) -> str:
     """Why it is no success; "" if it is."""
-    ground = Ground()
     before, state = answers(ground), ground.debugger.machine.fingerprint()
     begin, slowest, findings = time.monotonic(), (0.0, 0), 0
     held: tuple[int, int] | None = None
@@ -72,8 +75,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=100_000, metavar="N", help="how many (default 100,000)")
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="the first one (default 0)")
+    parser.add_argument("--exchanged", action="store_true", help="sessions of which C answers what it can")
+    parser.add_argument("--exact", type=Path, metavar="LIBRARY", help="the same by this library, with more noise")
     options = parser.parse_args()
-    finding = soak(options.first, options.sessions)
+    if options.exact is not None:
+        ground: Ground = ExchangeGround(Library(options.exact), exact=True)
+    elif not options.exchanged:
+        ground = Ground()
+    elif (library := load_library()) is not None:
+        ground = ExchangeGround(library)
+    else:
+        parser.error("stub/native was not built here: tools/setup builds it")
+    finding = soak(ground, options.first, options.sessions)
+    if isinstance(ground, ExchangeGround):
+        print(f"by C: {dict(ground.came)}")
     print(finding or "no finding", flush=True)
     return bool(finding)
 

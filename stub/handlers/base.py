@@ -229,6 +229,11 @@ class Context:
             self.description = self.registers.describe().standard()
         return self.description
 
+    @property
+    def heading(self) -> tuple[object, ...]:
+        """What the form of a stop reply without a reason depends on, as far as the client decides it."""
+        return self.multiprocess, self.description
+
     def forget_layout(self) -> None:
         """The target is another one (restarted): until the client reads the description, it keeps its own view."""
         if not self.fetched:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from asm import assemble
+from emu import machine
+from emu.clock import NS_PER_INSTRUCTION
 from emu.debugger import BreakKind, Debugger
 from emu.unicorn_engine import HELPER
 from emu.until import parse_until
@@ -99,6 +101,45 @@ def test_so_they_do_in_seabios(retired: int) -> None:
             session.run()
     step_plainly(plain, 3000)
     step_quietly(quiet, 3000, 500)
+    same(plain, quiet)
+
+
+def test_behind_each_quiet_step_the_next_timer_is_still_to_come() -> None:
+    firmware = rom(f"{TIMER_100US}\nsti\ntimes 10000 nop")
+    plain, quiet = debugger(firmware), debugger(firmware)
+    for session in (plain, quiet):
+        step_plainly(session, 30)
+    steps = begin(quiet).left
+    quiet.end_quiet(False)
+    deadline = quiet.machine.clock.next_deadline()
+    assert deadline is not None
+    step_plainly(plain, steps)
+    assert step_quietly(quiet, steps, steps) == {MADE: steps}
+    assert quiet.virtual_ns < deadline <= quiet.virtual_ns + NS_PER_INSTRUCTION
+    same(plain, quiet)
+    step_plainly(plain)
+    assert step_quietly(quiet, 1, 1) == {REFUSED: 1}
+    assert quiet.machine.clock.next_deadline() != deadline
+    same(plain, quiet)
+
+
+def test_a_cpu_that_is_halted_behind_quiet_steps_has_been_awake_until_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For how long it may idle counts from there: 40 us of steps put off by a tick, 100 us, when that is over."""
+    monkeypatch.setattr(machine, "IDLE_LIMIT_NS", 180_000)
+    firmware = rom(f"{TIMER_100US}\nmov al, 0xfd\nout 0x21, al\nsti\ntimes 10000 nop")  # the keyboard alone may wake
+    plain, quiet = debugger(firmware), debugger(firmware)
+    for session in (plain, quiet):
+        session.machine.board.holds_back = lambda timer: False  # type: ignore[method-assign]
+        step_plainly(session, 30)
+    step_plainly(plain, 4000)
+    assert step_quietly(quiet, 4000, 4000)[MADE] == 4000
+    for session in (plain, quiet):
+        state = session.cpu().copy()
+        state.halted = True
+        session.load_cpu(state)
+        session.begin_continue()
+        assert "no interrupt for an hour" in session.run().text
+    assert plain.virtual_ns > 250_000
     same(plain, quiet)
 
 

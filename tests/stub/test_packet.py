@@ -126,7 +126,8 @@ def test_a_packet_of_packetsize_is_taken_and_a_longer_one_is_not_kept() -> None:
 
 
 def test_a_cut_off_long_packet_is_followed_by_the_next() -> None:
-    assert events(b"$" + b"a" * 100 + frame(b"g"), limit=64, pieces=5) == [Packet(b"g")]
+    for pieces in range(1, 107):
+        assert events(b"$" + b"a" * 100 + frame(b"g"), limit=64, pieces=pieces) == [Packet(b"g")]
 
 
 @pytest.mark.parametrize("filler", [None, b"$", b"a", b"$a", b"+", pytest.param(b"#", marks=pytest.mark.slow), b"}"])
