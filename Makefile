@@ -57,7 +57,7 @@ bench-boots: setup
 
 # the property tests with a thousand times the examples, the tests marked `soak` (among them a million bad files of Xen, and a client killed at every byte of each recorded session), SESSIONS changed
 # sessions of gdb on one machine, EXCHANGED of them of which C answers what it can beside Python, FUZZ seconds of the gdb stub and FILES bad files of Xen under atheris, and STREAMS random instruction streams of each kind and mode against Bochs, each of 4,000 to
-# 7,500 instructions; no time limit
+# 7,500 instructions, and as many images of 1,500 to 4,400 random bytes' samples in each mode; no time limit
 STREAMS ?= 1000
 SESSIONS ?= 100000
 EXCHANGED ?= 20000
@@ -71,7 +71,7 @@ soak: setup
 	$(PY) -m pip install --quiet 'atheris>=3'
 	$(PY) tests/fuzz.py -max_total_time=$(FUZZ) -rss_limit_mb=512
 	$(PY) tests/xenbridge/fuzz_files.py -runs=$(FILES) -rss_limit_mb=1024
-	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs tests/cpu/test_random_streams.py --streams $(STREAMS) --timeout 0
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs tests/cpu/test_random_streams.py tests/cpu/test_random_bytes.py --streams $(STREAMS) --timeout 0
 
 # what `v2e inspect` reads, by atheris from the samples of a real domain on, for FUZZ_SECONDS
 FUZZ_SECONDS ?= 60

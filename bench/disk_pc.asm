@@ -1,5 +1,6 @@
 ; A 64 KiB ROM for `pc` that reads COMMANDS times 128 KiB from the first sector on, and ends the run: with VIRTIO by a
-; virtio-blk device's legacy interface, else by READ DMA of the primary IDE channel's first disk.
+; virtio-blk device's legacy interface, else by READ DMA of the primary IDE channel's first disk. It says `b` at the
+; debug console before the first command and `e` behind the last.
 bits 16
 org 0
 
@@ -72,6 +73,7 @@ start:
     mov dword [es:40], 1
     mov dword [es:44], 2
     mov word [es:0x1000], 1     ; no interrupts
+    port 0xe9, 'b'
 command:
     mov dword [HEADER], 0
     mov dword [HEADER + 4], 0
@@ -99,6 +101,7 @@ command:
     mov dword [HEADER + 12], 0x80000000
     port 0x3f6, 2
     port 0x1f6, 0xe0
+    port 0xe9, 'b'
 command:
     mov dx, PORTS + 4
     mov eax, HEADER
@@ -133,6 +136,7 @@ command:
     inc si
     dec bp
     jnz command
+    port 0xe9, 'e'
     port 0xf4, 0
 failed:
     hlt

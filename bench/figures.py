@@ -12,7 +12,7 @@ from bench import guests, kernels
 from bench.sides import Bus, FigureUnavailable, Side, resident
 from repl.harness import MissingTool
 
-#: Full screens drawn, enough to be above the noise of two process starts.
+#: Full screens drawn.
 PLANAR_FRAMES, CHAINED_FRAMES = 100, 1000
 #: 16 MiB.
 READ_COMMANDS = 128
@@ -51,12 +51,9 @@ def memory(side: Side, folder: Path) -> float:
 
 
 def _fill(side: Side, folder: Path, write_mode: int | None) -> float:
-    """ms a frame, process start not counted."""
-    path, many = folder / "fill.rom", PLANAR_FRAMES if write_mode is not None else CHAINED_FRAMES
-    seconds = [
-        side.run(str(guests.fill_rom(path, write_mode=write_mode, frames=frames)), None) for frames in (1, 1 + many)
-    ]
-    return (seconds[1] - seconds[0]) / many * 1000
+    """ms a frame."""
+    many = PLANAR_FRAMES if write_mode is not None else CHAINED_FRAMES
+    return side.timed(str(guests.fill_rom(folder / "fill.rom", write_mode=write_mode, frames=many)), None) / many * 1000
 
 
 def fill_write_mode_0(side: Side, folder: Path) -> float:
@@ -75,27 +72,22 @@ def fill_chained(side: Side, folder: Path) -> float:
 
 
 def read_disk(side: Side, folder: Path) -> float:
-    """16 MiB of the first hard disk by READ SECTORS, polling and REP INSW, s; process start not counted."""
-    image = guests.blank_disk(folder / "blank.img", (READ_COMMANDS + 1) * guests.COMMAND_SECTORS)
-    rom = folder / "read.rom"
-    first, all_ = (side.run(str(guests.read_rom(rom, commands)), image) for commands in (1, 1 + READ_COMMANDS))
-    return all_ - first
+    """16 MiB of the first hard disk by READ SECTORS, polling and REP INSW, s."""
+    image = guests.blank_disk(folder / "blank.img", READ_COMMANDS * guests.COMMAND_SECTORS)
+    return side.timed(str(guests.read_rom(folder / "read.rom", READ_COMMANDS)), image)
 
 
 def _read_pc_disk(side: Side, folder: Path, bus: Bus) -> float:
-    image = guests.blank_disk(folder / "blank.img", (READ_COMMANDS + 1) * guests.COMMAND_SECTORS)
-    seconds = []
-    for commands in (1, 1 + READ_COMMANDS):
-        try:
-            rom = guests.pc_disk_rom(folder / "read.rom", commands, virtio=bus == "virtio")
-        except MissingTool as missing:
-            raise FigureUnavailable(str(missing)) from None
-        seconds.append(side.run(str(rom), image, bus))
-    return seconds[1] - seconds[0]
+    image = guests.blank_disk(folder / "blank.img", READ_COMMANDS * guests.COMMAND_SECTORS)
+    try:
+        rom = guests.pc_disk_rom(folder / "read.rom", READ_COMMANDS, virtio=bus == "virtio")
+    except MissingTool as missing:
+        raise FigureUnavailable(str(missing)) from None
+    return side.timed(str(rom), image, bus)
 
 
 def read_disk_by_dma(side: Side, folder: Path) -> float:
-    """16 MiB of the first hard disk of a pc by READ DMA, 128 KiB a command, s; process start not counted."""
+    """16 MiB of the first hard disk of a pc by READ DMA, 128 KiB a command, s."""
     return _read_pc_disk(side, folder, "pci")
 
 

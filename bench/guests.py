@@ -21,6 +21,8 @@ DISK_SECTORS = 16 * 63
 
 #: mov al, 0; out 0f4h, al; hlt: the debug-exit port ends the run with status 1
 EXIT_CODE = bytes.fromhex("b000 e6f4 f4".replace(" ", ""))
+#: mov al, 'b'; out 0e9h, al, and the same with 'e': what is timed begins, and ends
+BEGIN_CODE, END_CODE = bytes.fromhex("b062 e6e9"), bytes.fromhex("b065 e6e9")
 #: cli; xor ecx, ecx; turn: inc ecx; mov [8000h], ecx; add ax, cx; nop; jmp turn
 LOOP_CODE = bytes.fromhex("fa 6631c9 6641 66890e0080 01c8 90 ebf4".replace(" ", ""))
 #: The same in flat 32-bit code: cli; nop; xor ecx, ecx; turn: inc ecx; mov [8000h], ecx; add eax, ecx; nop; jmp turn
@@ -40,8 +42,8 @@ _VGA_WORDS = "0300 0f02 {memory:02x}04 0506 {mode:02x}05 ff08"
 
 
 def fill_rom(path: Path, *, write_mode: int | None, frames: int) -> Path:
-    """A ROM that fills the screen of the VGA `frames` times, a byte at a time (REP STOSB), and ends the run: planes in
-    `write_mode`, or, with None, 256 chained colours."""
+    """A ROM that fills the screen of the VGA `frames` times between its marks, a byte at a time (REP STOSB), and ends
+    the run: planes in `write_mode`, or, with None, 256 chained colours."""
     memory, mode = (0x06, write_mode) if write_mode is not None else (0x0E, 0x40)
     words = [bytes.fromhex(word) for word in _VGA_WORDS.format(memory=memory, mode=mode).split()]
     code = bytes.fromhex("fa bac203 b0e3 ee")  # cli; misc output: memory on
@@ -49,8 +51,8 @@ def fill_rom(path: Path, *, write_mode: int | None, frames: int) -> Path:
         code += b"\xba" + (b"\xc4\x03" if number < 3 else b"\xce\x03") + b"\xb8" + word[::-1] + b"\xef"
     count = PLANE_BYTES if write_mode is not None else CHAINED_BYTES
     # mov ax, 0a000h; mov es, ax; mov bp, frames; cld; turn: xor di, di; mov cx, count; mov ax, bp; rep stosb; dec bp
-    code += bytes.fromhex("b800a0 8ec0 bd") + frames.to_bytes(2, "little") + bytes.fromhex("fc 31ff b9")
-    code += count.to_bytes(2, "little") + bytes.fromhex("89e8 f3aa 4d 75f4") + EXIT_CODE
+    code += BEGIN_CODE + bytes.fromhex("b800a0 8ec0 bd") + frames.to_bytes(2, "little") + bytes.fromhex("fc 31ff b9")
+    code += count.to_bytes(2, "little") + bytes.fromhex("89e8 f3aa 4d 75f4") + END_CODE + EXIT_CODE
     return _from_reset(path, code)
 
 
@@ -63,7 +65,7 @@ _READ_CODE = bytes.fromhex(
     "baf201 b000 ee 42 ee"  # command: count 0, LBA bits 7-0: 0
     "42 89f0 ee 42 88e0 ee 4242 b020 ee"  # LBA bits 23-8: si; READ SECTORS
     "bb0001"  # mov bx, 256
-    "ec a880 75fb a808 7417"  # sector: in al, dx; while BSY; without DRQ to hlt
+    "ec a880 75fb a808 741b"  # sector: in al, dx; while BSY; without DRQ to the end's hlt
     "b2f0 bf0080 b90001 f36d b2f7"  # di 8000h, cx 256; rep insw; dx 1F7h again
     "4b 75e8 46 4d 75cc"  # dec bx, to sector; inc si; dec bp, to command
 )
@@ -78,13 +80,15 @@ def _from_reset(path: Path, code: bytes) -> Path:
 
 
 def read_rom(path: Path, commands: int) -> Path:
-    """A ROM that reads `commands` times 256 sectors of the first disk by PIO, polling, and ends the run."""
-    return _from_reset(path, _READ_START + commands.to_bytes(2, "little") + _READ_CODE + EXIT_CODE)
+    """A ROM that reads `commands` times 256 sectors of the first disk by PIO, polling, between its marks, and ends the
+    run."""
+    start = BEGIN_CODE + _READ_START + commands.to_bytes(2, "little")
+    return _from_reset(path, start + _READ_CODE + END_CODE + EXIT_CODE)
 
 
 def pc_disk_rom(path: Path, commands: int, *, virtio: bool) -> Path:
     """A ROM for `pc` that reads `commands` times 256 sectors of the first disk by bus-master DMA, or of a virtio disk,
-    and ends the run. Raises MissingTool without nasm."""
+    between its marks, and ends the run. Raises MissingTool without nasm."""
     source = path.with_suffix(".asm")
     defines = f"%define COMMANDS {commands}\n" + ("%define VIRTIO\n" if virtio else "")
     source.write_text(f'{defines}%include "disk_pc.asm"\n')

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.guests import EXIT_CODE, ROM_SIZE
+from bench.guests import BEGIN_CODE, END_CODE, EXIT_CODE, ROM_SIZE
 from bench.sides import Side
 
 
@@ -37,18 +37,16 @@ RESET = bytes.fromhex("ea000000f0")
 
 
 def rom(path: Path, loop: Loop, turns: int) -> Path:
-    """A ROM that makes so many turns and ends the run."""
-    code = bytes.fromhex("66b9") + turns.to_bytes(4, "little") + loop.body + EXIT_CODE
+    """A ROM that makes so many turns between its marks and ends the run."""
+    code = BEGIN_CODE + bytes.fromhex("66b9") + turns.to_bytes(4, "little") + loop.body + END_CODE + EXIT_CODE
     path.write_bytes(code.ljust(ROM_SIZE - 16, b"\xff") + RESET.ljust(16, b"\xff"))
     return path
 
 
 def mips(side: Side, folder: Path, loop: Loop) -> float:
-    """Millions of instructions a second, the start of the process subtracted."""
-    name = folder / "loop.rom"
-    short = side.run(str(rom(name, loop, 1)), None)
-    long = side.run(str(rom(name, loop, loop.turns)), None)
-    return loop.turns * loop.instructions / max(long - short, 1e-9) / 1e6
+    """Millions of instructions a second."""
+    seconds = side.timed(str(rom(folder / "loop.rom", loop, loop.turns)), None)
+    return loop.turns * loop.instructions / seconds / 1e6
 
 
 def sample(loop: Loop, sides: Sequence[Side], repetitions: int, folder: Path) -> dict[str, list[float]]:

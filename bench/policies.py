@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import guests
+from bench.assets import AssetMissing, linux
+from bench.kernels import APPEND
 from bench.traces import Hindsight, Recorder, Run, hindsight, run
 from emu.firmware.roms import FirmwareError
 from repl.curves import Curve, write_curves
@@ -22,6 +24,8 @@ from repl.harness import MissingTool, assemble
 from repl.plots import PlotError
 
 HERE = Path(__file__).parent
+IMAGES = HERE.parent / "tests" / "images"
+NTLDR_BYTES = 20 * 16 * 63 * 512  #: of a geometry that all BIOSes agree on
 FLOPPY_BYTES, DISK_BYTES = 1440 << 10, 4 << 20
 FLOPPY_SECTORS, DISK_SECTORS, PIO_SECTORS = 72, 256, 1024
 MILLION = 1e6
@@ -58,7 +62,20 @@ def _pio(folder: Path) -> list[str]:
     return [*_rom("pio", folder), "--disk", str(disk)]
 
 
+def _ntldr_like(folder: Path) -> list[str]:
+    image = assemble(IMAGES / "ntldr_like.asm", folder / "ntldr_like.img")
+    image.write_bytes(image.read_bytes().ljust(NTLDR_BYTES, b"\0"))
+    return ["--disk", str(image)]
+
+
+def _linux(folder: Path) -> list[str]:
+    return ["--machine", "isapc", "--kernel", str(linux("i386").kernel), "--append", APPEND]
+
+
 WORKLOADS = (
+    Workload("tour", lambda folder: []),
+    Workload("NTLDR-like loader", _ntldr_like),
+    Workload("Linux 686 to its first text", _linux, "serial:Linux version"),
     Workload("IDE PIO boot", lambda folder: _load("disk", DISK_SECTORS, DISK_BYTES, folder)),
     Workload("IDE PIO loader", _pio),
     Workload("INT 13h floppy boot", lambda folder: _load("floppy", FLOPPY_SECTORS, FLOPPY_BYTES, folder)),
@@ -134,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for workload in chosen:
             try:
                 seen, runs = measure(workload, Path(folder))
-            except (MissingTool, FirmwareError) as missing:
+            except (MissingTool, FirmwareError, AssetMissing) as missing:
                 print(f"bench: {workload.name} is left out: {missing}", file=sys.stderr)
                 continue
             print("\n".join(lines(workload, seen, runs)), "\n", sep="", flush=True)

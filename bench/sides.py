@@ -17,6 +17,8 @@ from typing import IO, Literal
 
 #: The end of a debug-exit write of 0, on both sides: (0 << 1) | 1.
 GUEST_EXIT_STATUS = 1
+#: What a guest sends to the debug console where what is timed begins, and where it ends.
+MARKS = b"be"
 START_SECONDS = 30.0
 RUN_SECONDS = 300.0
 MEMORY = "64M"
@@ -88,6 +90,38 @@ class Side:
             raise BenchError(f"{self.name} ended with status {done.returncode} and said: {said}")
         return seconds
 
+    def debug_console(self) -> list[str]:
+        """What shows on stdout at once what the guest sends to port E9h."""
+        raise BenchError(f"{self.name} has no debug console")
+
+    def timed(self, firmware: str, disk: Path | None, bus: Bus = "isa") -> float:
+        """Seconds from the guest's first byte on the debug console to its second, behind which it ends as for `run`:
+        the start and the end of the process are no part of it."""
+        command = [*self.program, *self.arguments(firmware, disk, bus), *self.debug_console()]
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=self.environment
+            )
+            assert process.stdout is not None
+            alarm = threading.Timer(RUN_SECONDS, process.kill)
+            alarm.start()
+            said, times = b"", []
+            try:
+                while piece := os.read(process.stdout.fileno(), 1):
+                    times.append(time.perf_counter())
+                    said += piece
+                process.wait()
+            finally:
+                alarm.cancel()
+                process.kill()
+                process.communicate()
+            if process.returncode != GUEST_EXIT_STATUS or said != MARKS:
+                errors.seek(0)
+                complained = errors.read().decode(errors="replace").strip() or "nothing"
+                status = f"{self.name} ended with status {process.returncode}"
+                raise BenchError(f"{status}, its guest's marks are {said[:20]!r}, and said: {complained}")
+        return times[1] - times[0]
+
     def kernel_program(self, kernel: Kernel) -> tuple[str, ...]:
         """The program that has a CPU for `kernel`."""
         return self.program
@@ -142,6 +176,9 @@ class V2e(Side):
         drive = [] if disk is None else ["--virtio" if bus == "virtio" else "--disk", str(disk)]
         return ["--machine", MACHINES[bus], "--memory", MEMORY, "--firmware", firmware, *drive, "--headless"]
 
+    def debug_console(self) -> list[str]:
+        return ["--debugcon", "stdio"]
+
     def kernel_arguments(self, kernel: Kernel) -> list[str]:
         files = ["--kernel", str(kernel.file), "--initrd", str(kernel.initrd), "--append", kernel.append]
         return ["--machine", kernel.machine, "--memory", KERNEL_MEMORY, *files, "--serial", "stdio", "--headless"]
@@ -158,6 +195,9 @@ class Qemu(Side):
 
     def kernel_program(self, kernel: Kernel) -> tuple[str, ...]:
         return self.program if kernel.bits == 32 else ("qemu-system-x86_64", *self.program[1:])
+
+    def debug_console(self) -> list[str]:
+        return ["-debugcon", "stdio"]
 
     def kernel_arguments(self, kernel: Kernel) -> list[str]:
         files = ["-kernel", str(kernel.file), "-initrd", str(kernel.initrd), "-append", kernel.append]

@@ -17,7 +17,7 @@ from emu.vcpu import Site, VmExit
 from repl.cli import run_parser
 from repl.machine_options import machine_config
 
-LIMIT = 400_000_000  #: instructions, the most that a workload runs
+LIMIT = 6_000_000_000  #: instructions, the most that a workload runs
 #: The dwells that are tried in hindsight: none, four an octave up to a million instructions, and without end.
 FIXED = (0, *(edge for edge in EDGES if edge <= 1 << 20), 1 << 40)
 

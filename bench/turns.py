@@ -1,7 +1,8 @@
 """`python -m bench.turns`: gdb's steps and watchpoint hits, sessions held open side by side and asked in turns, by the
 processor time of gdb and of the stub, which a busy host changes less than the clock.
 
-Another version of v2e, in a folder of its own, is one more side: its name is the folder.
+Another version of v2e, in a folder of its own, is one more side: its name is the folder. With `--helper` the gdbs of
+v2e have its helper, each that of its own version.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from pathlib import Path
 
 from bench import gdb_figures, guests
 from bench.sides import BenchError, Qemu, Side, V2e
+from stub.gdb import helper_path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 #: What is done at the prompt, by its name: before it is timed, how often in a turn, and how gdb is asked for so many.
 KINDS = {
@@ -43,6 +47,13 @@ class Elsewhere(V2e):
     def environment(self) -> dict[str, str]:
         """That of its programs, which find its modules first."""
         return {**super().environment, "PYTHONPATH": str(Path(self.name).absolute()), "PYTHONSAFEPATH": "1"}
+
+
+def helper_of(side: Side) -> str:
+    """What has gdb load the side's helper, if it has one."""
+    if isinstance(side, Elsewhere):
+        return f"source {Path(side.name).absolute() / helper_path().relative_to(ROOT)}\n"
+    return f"source {helper_path()}\n" if isinstance(side, V2e) else ""
 
 
 def processor_time(pid: int) -> float:
@@ -73,8 +84,8 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(side: Side, folder: Path, prepare: str) -> Iterator[Session]:
-    """At the loop of the boot sector."""
+def session(side: Side, folder: Path, prepare: str, *, helped: bool = False) -> Iterator[Session]:
+    """At the loop of the boot sector; `helped`: with the helper."""
     with side.serve("seabios", guests.loop_disk(folder / "loop.img")) as served:
         gdb = subprocess.Popen(
             ["gdb", "-q", "-nx"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -82,6 +93,7 @@ def session(side: Side, folder: Path, prepare: str) -> Iterator[Session]:
         try:
             assert gdb.stdin is not None
             gdb.stdin.write("set prompt\nset pagination off\nset confirm off\nset width 0\n")
+            gdb.stdin.write(helper_of(side) if helped else "")
             gdb.stdin.write(f"{gdb_figures.TO_LOOP.format(address=served.address)}{prepare}\n")
             yield Session(side.name, gdb, served.pid)
         finally:
@@ -95,6 +107,7 @@ def main() -> int:
     parser.add_argument("folders", nargs="*", help="folders with other versions of v2e, built")
     parser.add_argument("--turns", type=int, default=15, metavar="N", help="turns of each side (default 15)")
     parser.add_argument("--only", choices=tuple(KINDS), help="this alone")
+    parser.add_argument("--helper", action="store_true", help="load v2e's helper in its gdbs")
     options = parser.parse_args()
     sides: list[Side] = [*map(Elsewhere, options.folders), V2e(), Qemu()]
     print(
@@ -106,7 +119,9 @@ def main() -> int:
             command = command.format(n=count)
             with contextlib.ExitStack() as stack:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="v2e-bench-")))
-                sessions = [stack.enter_context(session(side, folder, prepare)) for side in sides]
+                sessions = [
+                    stack.enter_context(session(side, folder, prepare, helped=options.helper)) for side in sides
+                ]
                 for one in sessions:
                     one.turn(command, count)  # what is made once is made
                 for _ in range(max(1, options.turns)):

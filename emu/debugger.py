@@ -7,22 +7,26 @@ machine, `points` keeps what may end a run, `meeting` says what has, `steps` are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from emu.engine import EngineError
+from emu.breakpoints import Counted
+from emu.engine import EngineError, WatchHit
 from emu.inspector import DebuggerError
 from emu.machine import Machine, MachineError, MachineState
 from emu.machine_exits import LIMIT, MachineExit, MachineStop
+from emu.meeting import hit_words
 from emu.points import NO_LIMITS, UNBOUNDED
 from emu.progress import Watch
+from emu.quiet import MOST_HITS, Begun
 from emu.record import replace
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
 from emu.views import LockstepView, StuckView
 
 if TYPE_CHECKING:
-    from emu.quiet import Quiet
+    from emu.quiet import Quiet, QuietHit
 
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
@@ -31,6 +35,14 @@ LIMITED, REQUESTED = MachineStop.LIMIT, MachineStop.REQUEST
 PLAIN_STEPS = 256  #: steps between two looks at whether somebody waits
 PIECE = 2_000_000  #: instructions that `run` runs between two looks at whether the guest gets anywhere
 COMPARED = 1_000_000  #: instructions in lockstep between two looks at whether somebody waits
+
+
+def _place_of(met: QuietHit) -> str:
+    return f"{met.cs:04x}:{met.ip:04x}"
+
+
+def _hit_text(counted: Counted, hit: WatchHit, met: QuietHit) -> str:
+    return f"{counted.names(StopKind.WATCHPOINT.value)}{hit_words(hit, _place_of(met))}"
 
 
 class Debugger(Steps):
@@ -48,8 +60,8 @@ class Debugger(Steps):
         self._quiet: Quiet | None = None  # between `begin_quiet` and `end_quiet`
         #: instructions retired when quiet steps began, and behind the last that the journal has heard of
         self._quiet_from = self._quiet_told = 0
-        #: how a quiet step ended that `single_step` is to go on with, and what had retired before it
-        self._begun: tuple[int, int] | None = None
+        self._hits_told = 0  # of quiet runs, to the journal
+        self._begun: Begun | None = None  # a quiet step or run that `single_step` or `_run_piece` is to go on with
         self.last_stop = self._stop_at(StopKind.PAUSED, "not started")
 
     def begin_continue(self) -> None:
@@ -93,7 +105,7 @@ class Debugger(Steps):
         self._passed_at = -1
         self._acting = True
         try:
-            exit = self.machine.step() if begun is None else self.machine.finish_quiet(*begun)
+            exit = self.machine.step() if begun is None else self.machine.finish_quiet(begun)
             if exit is None:
                 return None
             self.forget()
@@ -125,41 +137,85 @@ class Debugger(Steps):
         self.cpu_in_place()  # the devices are at this instant
         return self.machine.begin_quiet(False)
 
-    def begin_quiet(self) -> Quiet | None:
-        """The same, and steps as `single_step` makes them, until `end_quiet`; before that nothing else is asked."""
+    def begin_quiet(self, run: int = 0, watches: Container[int] = ()) -> Quiet | None:
+        """The same, and steps as `single_step` makes them, until `end_quiet`; before that nothing else is asked. With
+        `run` instead of steps the first so many instructions of runs as `begin_continue` begins them, which only the
+        watchpoints numbered `watches` end; where there are others, none."""
         if self._action is not None:
             return None
         self.cpu_in_place()
         machine = self.machine
         start = machine.executor.retired
-        quiet = machine.begin_quiet(not self._unarmed and self._steps_plainly())
+        plain = not self._unarmed and self._steps_plainly() and (not run or self._runs_plainly(watches))
+        quiet = machine.begin_quiet(plain, run)
         if quiet is not None:
             self._quiet, self._quiet_told, self._acting = quiet, start, quiet.left > 0
-            self._quiet_from = start
+            self._quiet_from, self._hits_told = start, 0
             machine.journal.before = self._tell_quiet
+            if run:
+                self.progress.arm(True)
         return quiet
 
+    def _runs_plainly(self, watches: Container[int]) -> bool:
+        """A run would begin with the points that the engine has, all its watchpoints are among these and stop it each
+        time, and the storm watch wakes behind more events than these."""
+        if self._armed != self._execute_points() or not self.progress.rests(MOST_HITS):
+            return False
+        for ids in self._watch_ids.values():
+            for id in ids:
+                point = self._breakpoints.get(id)
+                if id not in watches or point is None or point.condition is not None or point.action is not None:
+                    return False
+                if point.ignore or point.temporary:
+                    return False
+        return True
+
     def _tell_quiet(self) -> None:
-        """Have the journal tell of the quiet steps that it has not heard of."""
-        assert self._quiet is not None, "who is told of them has begun"
-        first, self._quiet_told = self._quiet_told + 1, self._quiet_from + self._quiet.made
-        self.machine.journal.add_steps(first, self._quiet_told)
+        """Have the journal tell of the quiet steps and hits that it has not heard of."""
+        quiet = self._quiet
+        assert quiet is not None, "who is told of them has begun"
+        if quiet.hit_count > self._hits_told:
+            self._tell_hits(quiet.hits_from(self._hits_told))
+            self._hits_told = quiet.hit_count
+        elif not quiet.most:
+            first, self._quiet_told = self._quiet_told + 1, self._quiet_from + quiet.made
+            self.machine.journal.add_steps(first, self._quiet_told)
+
+    def _tell_hits(self, hits: Sequence[QuietHit]) -> None:
+        """These were met in runs that have ended since."""
+        for met in hits:
+            hit, counted = self.machine.hit_of(met), Counted()
+            for id in self._watch_ids[hit.watch]:
+                counted.add(self._breakpoints[id])
+            text = partial(_hit_text, counted, hit, met)
+            self.machine.journal.add_untold(met.retired, "stop", text)
+        happened = hit_words(hit, _place_of(met))
+        self.last_stop = Stop(
+            StopKind.WATCHPOINT, text(), met.pc, met.retired, counted.stops, hit, happened=happened,
+            met=tuple(counted.met),
+        )  # fmt: skip
 
     def end_quiet(self, begun: bool) -> None:
-        """Behind `begin_quiet`. With `begun` the last step ended otherwise than quietly, and `single_step` is to be
-        called next, which goes on with it."""
+        """Behind `begin_quiet`. With `begun` the last step or run ended otherwise than quietly, and `single_step` or
+        `begin_continue` is to be called next, which goes on with it."""
         quiet, machine = self._quiet, self.machine
         assert quiet is not None, "what ends has begun"
         self._tell_quiet()
         self._quiet, machine.journal.before, self._acting = None, None, False
-        machine.end_quiet(quiet.made)
+        moved = quiet.made or quiet.hit_count
+        machine.end_quiet(quiet.from_ if moved else None)
+        if quiet.most:
+            self.progress.arm(False)
+        if quiet.hit_count:
+            self.lasting.renew()
         if begun:
-            self._begun = quiet.ended, self._quiet_told
-        if quiet.made or begun:
+            self._begun = Begun(quiet.ended, quiet.from_, quiet.budget)
+        if moved or begun:
             self._passed_at = -1
             self.forget()
-        if quiet.made and not begun:
-            self.last_stop = self._stop_at(StopKind.STEP, "step")
+        if moved and not begun:
+            if quiet.made:
+                self.last_stop = self._stop_at(StopKind.STEP, "step")
             self._in_place = machine.executor.live()
 
     def pump(self, instructions: int = UNBOUNDED) -> Stop | None:
@@ -226,17 +282,21 @@ class Debugger(Steps):
         if self._unarmed:
             self._arm_watches()
         self._arm(request.at)
-        bound = min(self._target, executor.retired + instructions)
+        begun, self._begun = self._begun, None
+        start = executor.retired if begun is None else begun.before
+        bound = min(self._target, start + instructions)
         if (limits := self._limits()) is not NO_LIMITS:
             bound = min(bound, *limits)
         if self._followers:
             bound = min(bound, executor.retired + 1)
             self._owe()
         self.forget()
-        start = executor.retired
         passed = self._passed if not request.at else None
         skip = request.skip or self._passed_at == start  # a piece may end right behind a breakpoint that was passed
-        exit = self.machine.run(bound, skip_breakpoint=skip, passed=passed)
+        if begun is None:
+            exit = self.machine.run(bound, skip_breakpoint=skip, passed=passed)
+        else:
+            exit = self.machine.finish_run(begun, bound, passed)
         if self._followers:
             self._followers.tell(executor.retired)
         reason = exit.reason

@@ -16,7 +16,7 @@ from emu.x86.state import CpuState
 
 if TYPE_CHECKING:
     from emu.packed import Packing
-    from emu.quiet import Quiet
+    from emu.quiet import Begun, Quiet, QuietHit
 
 
 class EngineError(Exception):
@@ -320,14 +320,19 @@ class Cpu(Protocol):
 class QuietSteps(Protocol):
     """An emulator that makes quiet steps: see emu.quiet."""
 
-    def begin_quiet(self, steps: int, regions: Sequence[MemoryRegion]) -> Quiet:
-        """Nothing of the CPU is touched but by the steps until `end_quiet`: at most `steps`, or none where a run would
-        begin otherwise than with the next instruction. `regions` is where memory is. The same object each time."""
+    def begin_quiet(self, steps: int, run: int, regions: Sequence[MemoryRegion]) -> Quiet:
+        """Nothing of the CPU is touched but by the steps and runs until `end_quiet`: at most `steps` instructions, or
+        none where a run would begin otherwise than with the next instruction, of which each run may have `run`.
+        `regions` is where memory is. The same object each time."""
 
     def end_quiet(self) -> None: ...
 
-    def finish_quiet(self, ended: int) -> Exit:
-        """Behind `end_quiet`, the end of the step that was begun, and `ended` so: as of `Executor.run(1)`."""
+    def finish_quiet(self, begun: Begun) -> Exit:
+        """Behind `end_quiet`, the end of the step or run that was begun: as of `Executor.run`, where the first
+        instruction's breakpoint is skipped."""
+
+    def hit_of(self, hit: QuietHit) -> WatchHit:
+        """What ended a quiet run; before anything else is asked."""
 
 
 class Executor(Cpu, Protocol):

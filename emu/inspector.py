@@ -245,6 +245,13 @@ class Inspector:
             return None
         return paging.translate(state, self._try_physical, linear, PHYSICAL_BITS)
 
+    def _is_together(self, address: int, length: int) -> bool:
+        """The bytes from linear `address` stand one behind the other in physical memory, too."""
+        if length <= 0x1000 - (address & 0xFFF):
+            return length > 0
+        state = self._in_place or self.cpu_in_place()
+        return not state.cr0 & CR0_PG and state.a20 and address + length <= 1 << 32
+
     def _pieces(self, address: int, length: int) -> Generator[tuple[int, int, int], None, None]:
         """(linear, physical, length) of each page's part; ends early where nothing is mapped."""
         end = address + length
@@ -309,7 +316,7 @@ class Inspector:
     def write_linear(self, address: int, data: bytes) -> None:
         """ROM is written too, as a debugger may. Raises MemoryUnavailable with nothing written."""
         self._may_write()
-        if 0 < len(data) <= 0x1000 - (address & 0xFFF) and (physical := self._place_of(address)) is not None:
+        if self._is_together(address, len(data)) and (physical := self._place_of(address)) is not None:
             try:
                 self.subject.write_physical(physical, data)
                 return

@@ -67,6 +67,13 @@ class Journal:
         if self.added >= self.due:
             self._ring()
 
+    def add_untold(self, retired: int, kind: str, text: str | Callable[[], str]) -> None:
+        """As `add` or `add_lazy`, of an event that nobody was told of when it happened: `before` adds it."""
+        self.added += 1
+        self._events.append((retired, kind, text))
+        if self.added >= self.due:
+            self._ring()
+
     def _ring(self) -> None:
         self.due = NEVER
         self.on_due()

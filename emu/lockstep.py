@@ -99,7 +99,7 @@ class LockstepMachine(Machine):
         """See Machine: every step is one for `run`."""
         return None
 
-    def begin_quiet(self, steps: bool) -> Quiet | None:
+    def begin_quiet(self, steps: bool, run: int = 0) -> Quiet | None:
         """See Machine."""
         return None
 

@@ -24,6 +24,8 @@ from emu.x86.undelivered import undelivered
 
 #: Instructions looked at, those of repeated string instructions counted once, and rounds that must be alike.
 REACH, ROUNDS = 3072, 3
+#: Rounds that are looked at closely until one ends where it began.
+TRIES = 8
 #: Iterations of one repeated string instruction that are waited for.
 REPEATED = 1 << 16
 RSP = GENERAL.index("rsp")
@@ -34,7 +36,8 @@ _GOES_ON = frozenset((ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.WATCHPOI
 class Round:
     """One round of a loop. `changed` is how the CPU's state differs behind it, `stored` the physical pages whose bytes
     do, and `written` the addresses of these; `halts` says that it has a HLT, behind which it was let go on; `faults`
-    are those raised in it; `counted` the loops within that only count, and were carried to their last round."""
+    are those raised in it; `counted` the loops within that only count, and were carried to their last round. `closes`
+    says that it ends where it began."""
 
     steps: list[Step]
     changed: list[Difference] = field(default_factory=list)
@@ -43,6 +46,7 @@ class Round:
     halts: bool = False
     faults: list[Fault] = field(default_factory=list)
     counted: list[Count] = field(default_factory=list)
+    closes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,7 @@ class _Look:
         )
         found.halts, found.faults = self.halted, list(self.faults)
         found.counted = list(dict.fromkeys(self.counted))
+        found.closes = self.executor.linear_pc == found.steps[0].linear
         return found
 
 
@@ -219,10 +224,13 @@ def _find(machine: Machine, *, stepping: bool) -> Ahead:
         executor.set_interrupt(None)
         for _ in range(REACH):
             look.one()
-        length = _period(look.trail)
-        if not length:
-            return Ahead(None, f"the next {REACH} instructions are no loop")
-        return Ahead(look.round(length))
+        for _ in range(TRIES):
+            if not (length := _period(look.trail)):
+                return Ahead(None, f"the next {REACH} instructions are no loop")
+            if (found := look.round(length)).closes:
+                return Ahead(found)
+            # what was about to be left looked like one: the last rounds of a loop that counts, or of one stepped over
+        return Ahead(None, f"the next {len(look.trail)} instructions are no loop")
     except _End as end:
         return Ahead(None, str(end))
     except _Death as end:

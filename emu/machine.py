@@ -14,7 +14,7 @@ from emu.bus import Mmio, Ports, Range, Told
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.vga_memory import DisplayMemory
-from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay
+from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay, WatchHit
 from emu.inputs import InputRecord, Inputs
 from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
@@ -32,7 +32,7 @@ from emu.x86.state import CR0_CACHE, CpuState
 
 if TYPE_CHECKING:
     from emu.firmware.payload import Payload
-    from emu.quiet import Quiet
+    from emu.quiet import Begun, Quiet, QuietHit
     from emu.transitions import Transitions
     from emu.vcpu import ExitCause
 
@@ -67,7 +67,6 @@ class Machine:
         self._reset: str | None = None
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
-        self._quiet_from = 0  # at which quiet steps began
         self.display = DisplayMemory(self.memory.live("vga"))
         self._physical = Physical(self.memory, self.display)
         #: who has the interrupt controllers and timers
@@ -334,9 +333,9 @@ class Machine:
             return MachineExit(EXIT_STOPS[exit.reason], exit, detail=exit.detail)
         return self.run(start + 1, skip_breakpoint=executor.retired == start)
 
-    def begin_quiet(self, steps: bool) -> Quiet | None:
-        """Have the engine ready for quiet steps (`emu.quiet`) until `end_quiet`; with `steps` False for looks alone.
-        None: it makes none."""
+    def begin_quiet(self, steps: bool, run: int = 0) -> Quiet | None:
+        """Have the engine ready for quiet steps (`emu.quiet`) and runs of at most `run` instructions until `end_quiet`;
+        with `steps` False for looks alone. None: it makes none."""
         if (quiet := self.executor.quiet_steps()) is None:
             return None
         count = 0
@@ -345,23 +344,45 @@ class Machine:
             now = start * NS_PER_INSTRUCTION + self.clock.skipped
             # Behind each of them the next timer is still to come.
             count = MOST_QUIET if deadline is None else min(MOST_QUIET, (deadline - now - 1) // NS_PER_INSTRUCTION)
-            self.clock.horizon, self._quiet_from = deadline, now
-        return quiet.begin_quiet(max(0, count), self.memory.regions)
+            self.clock.horizon = deadline
+        return quiet.begin_quiet(max(0, count), min(run, self.config.slice or run), self.memory.regions)
 
-    def end_quiet(self, made: int) -> None:
-        """So many were made, and perhaps one that is for `finish_quiet`."""
+    def end_quiet(self, last: int | None) -> None:
+        """Before the last step or run that was made `last` instructions had retired; None: none was. There may be one
+        that is for `finish_quiet`."""
         quiet = self.executor.quiet_steps()
         assert quiet is not None, "what ends has begun"
         quiet.end_quiet()
-        if made:
-            self._awake_at = self._quiet_from + (made - 1) * NS_PER_INSTRUCTION
+        if last is not None:
+            self._awake_at = last * NS_PER_INSTRUCTION + self.clock.skipped
 
-    def finish_quiet(self, ended: int, start: int) -> MachineExit:
-        """What `step` gives, of a quiet step that `ended` otherwise than quietly; `start` had retired before it."""
+    def _finished(self, begun: Begun) -> Exit:
         quiet = self.executor.quiet_steps()
         assert quiet is not None, "what is finished has begun"
-        self._awake_at = start * NS_PER_INSTRUCTION + self.clock.skipped
-        return self._stepped(quiet.finish_quiet(ended), start)
+        self._awake_at = begun.before * NS_PER_INSTRUCTION + self.clock.skipped
+        return quiet.finish_quiet(begun)
+
+    def finish_quiet(self, begun: Begun) -> MachineExit:
+        """What `step` gives, of a quiet step."""
+        return self._stepped(self._finished(begun), begun.before)
+
+    def finish_run(self, begun: Begun, until: int, passed: Callable[[], bool] | None) -> MachineExit:
+        """What `run` gives, which skips a breakpoint on the first instruction, of a quiet run that it would have
+        begun."""
+        exit = self._finished(begun)
+        skip = self.executor.retired == begun.before
+        if exit.reason in EXIT_STOPS:
+            self.pin.settle()
+            if passed is None or exit.reason is not ExitReason.BREAKPOINT or not passed():
+                return MachineExit(EXIT_STOPS[exit.reason], exit, detail=exit.detail)
+            skip = True
+        return self.run(until, skip_breakpoint=skip, passed=passed)
+
+    def hit_of(self, hit: QuietHit) -> WatchHit:
+        """What has ended a quiet run; before anything else is asked."""
+        quiet = self.executor.quiet_steps()
+        assert quiet is not None, "what has ended has begun"
+        return quiet.hit_of(hit)
 
     def _idle(self, deadline: int | None) -> MachineExit | None:
         """The CPU is halted. Carry it to `deadline` (ns), or say why it will sleep for ever."""

@@ -21,6 +21,13 @@ _CATCHING = (MachineStop.LIMIT, MachineStop.REQUEST, MachineStop.BREAKPOINT, Mac
 _LAST_LOOK = (MachineStop.DEADLOCK, MachineStop.SHUTDOWN, MachineStop.POWEROFF)
 
 
+def hit_words(hit: WatchHit, where: str) -> str:
+    """What stands behind the watchpoints' numbers; `where` is CS:IP behind the access."""
+    verb = "wrote" if hit.access is Access.WRITE else "read"
+    place = f"physical {hit.address:#x}" if hit.watch.physical else f"{hit.address:#x}"
+    return f": {verb} {hit.value:#x} ({hit.size} bytes) at {place}, now at {where}"
+
+
 class Meeting(Points):
     """See the module's head."""
 
@@ -221,7 +228,4 @@ class Meeting(Points):
             self._count(counted, self._breakpoints[id])
         if not counted.stops:
             return None
-        verb = "wrote" if hit.access is Access.WRITE else "read"
-        where = f"physical {hit.address:#x}" if hit.watch.physical else f"{hit.address:#x}"
-        what = f"{verb} {hit.value:#x} ({hit.size} bytes) at {where}"
-        return self._stop_by(StopKind.WATCHPOINT, counted, f": {what}, now at {self._where()}", hit=hit)
+        return self._stop_by(StopKind.WATCHPOINT, counted, hit_words(hit, self._where()), hit=hit)

@@ -3,7 +3,7 @@ refusal of all that runs or writes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, cast
 
 from emu.catches import Catch
@@ -68,7 +68,7 @@ class Visitor(Debugger):
     def quiet_looks(self) -> Quiet | None:
         return None
 
-    def begin_quiet(self) -> Quiet | None:
+    def begin_quiet(self, run: int = 0, watches: Container[int] = ()) -> Quiet | None:
         return None
 
     @property

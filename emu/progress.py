@@ -53,6 +53,10 @@ class Watch:
         for."""
         self._machine.journal.due = self._due if on else NEVER
 
+    def rests(self, events: int) -> bool:
+        """So many events more wake nobody."""
+        return self._machine.journal.added + events < self._due
+
     def sample(self) -> StuckView | None:
         """Called where the guest may be looked at; what has just been noticed, if anything."""
         machine = self._machine

@@ -183,7 +183,8 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
 def _first(machine: Machine, ways: Sequence[WayOut]) -> str:
     """The way out that depends on something outside, in words."""
     way = next((w for w in ways if any(s.kind != "register" for s in w.sources)), ways[0])
-    names = [_named(machine, source) for source in way.sources if source.kind != "register"]
+    outside = [source for source in way.sources if source.kind != "register"]
+    names = [_named(machine, source) for source in outside or way.sources]
     if not names:
         return f"{way.which} {way.must}"
     return f"{way.which} of {names[0]}, {way.must}" if way.which else f"{names[0]}, {way.must}"
@@ -205,6 +206,8 @@ def _named(machine: Machine, source: Source) -> str:
     value = f", which reads {source.value:#0{2 + 2 * source.size}x}"
     if source.kind == "stamp":
         return "the time-stamp counter"
+    if source.kind == "status":
+        return f"{source.name}, which is {source.value:#06x}"
     if source.kind == "msr":
         reads = machine.executor.read_msr(source.place)
         return f"MSR {source.place:#x}" + ("" if reads is None else f", which reads {reads:#x}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
-from emu.engine import Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch
+from emu.engine import Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch, WatchHit
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
 from emu.unicorn_fast import ALWAYS, FastLoop
@@ -29,7 +29,7 @@ from emu.x86.state import CR0_PE, CR0_PG, EFER_LMA, EFER_LME, CpuState, Segment
 
 if TYPE_CHECKING:
     from emu.packed import Flat, Packed, Packing
-    from emu.quiet import Quiet
+    from emu.quiet import Begun, Quiet, QuietHit
 
 __all__ = ["HELPER", "UnicornEngine"]
 
@@ -185,7 +185,7 @@ class UnicornEngine(Running):
             self._quiet = QuietEngine(self._fast, self._system.hidden)
         return self
 
-    def begin_quiet(self, steps: int, regions: Sequence[MemoryRegion]) -> Quiet:
+    def begin_quiet(self, steps: int, run: int, regions: Sequence[MemoryRegion]) -> Quiet:
         """See emu.quiet."""
         assert self._quiet is not None, "who steps quietly has asked for QuietSteps"
         if steps and self.odd:  # as in `_run_oddly`
@@ -193,7 +193,7 @@ class UnicornEngine(Running):
         if self.odd or self._nmi:
             steps = 0
         self._live = int(steps > 0)
-        return self._quiet.begin(steps, regions, self._halted)
+        return self._quiet.begin(steps, run, regions, self._halted)
 
     def end_quiet(self) -> None:
         """See emu.quiet."""
@@ -201,10 +201,14 @@ class UnicornEngine(Running):
         if self._fast is not None and self._fast.unsettled:
             self._fast.settle()
 
-    def finish_quiet(self, ended: int) -> Exit:
+    def finish_quiet(self, begun: Begun) -> Exit:
         """See emu.quiet."""
         assert self._fast is not None
-        return self._helper_ended(self._fast, ended, 1, True)
+        return self._helper_ended(self._fast, begun.ended, begun.budget, True)
+
+    def hit_of(self, hit: QuietHit) -> WatchHit:
+        """See emu.quiet."""
+        return self._watch.hit_of(hit.number, hit.linear, hit.size, hit.value, bool(hit.is_write))
 
     def packable(self) -> bool:
         """See emu.packed.Packing."""

@@ -17,7 +17,7 @@ from emu.unicorn_control import EMPTY, Control
 from emu.unicorn_helper import PORT_IN, PORT_OUT, Helper
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
-from emu.unicorn_shared import CELLS, TIME_BY_TSC, TIME_BY_TSCP, Cells, MemoryHook, Place, Statistics
+from emu.unicorn_shared import CELLS, TIME_BY_TSC, TIME_BY_TSCP, Cells, MemoryHook, Met, Place, Statistics, Watched
 from emu.unicorn_system import System
 
 #: How many translations an engine keeps before it begins anew; each takes 64 bytes here and about 1 KiB in Unicorn.
@@ -81,6 +81,8 @@ class FastLoop:
         self._collected = ctypes.create_string_buffer(COLLECTED)
         self._written: Callable[[bytes], None] | None = None
         self._code = ctypes.create_string_buffer(LONGEST)
+        #: the first access since this was cleared that a watchpoint is met by
+        self.met: Met | None = self._cells.met
         self._engine = helper.attach(
             overlay.uc, ctypes.addressof(control), ctypes.addressof(self._cells), translations, ram, *self._callbacks
         )  # fmt: skip
@@ -259,9 +261,14 @@ class FastLoop:
         """Drop all translations."""
         self._helper.flush(self._engine)
 
-    def memory_hook(self, callback: int, number: int) -> tuple[int, int]:
-        """What to give Unicorn for a memory hook: the function, and its user data, kept until `forget_hooks`."""
-        hook = MemoryHook(self._engine, callback, number)
+    def memory_hook(self, callback: int, number: int, watched: Watched | None = None) -> tuple[int, int]:
+        """What to give Unicorn for a memory hook: the function, and its user data, kept until `forget_hooks`. Of what
+        is `watched` no callback is told: it is looked for in `met`."""
+        hook = (
+            MemoryHook(self._engine, callback, number)
+            if watched is None
+            else MemoryHook(self._engine, None, number, *watched)
+        )
         self._hooks.append(hook)
         return self._helper.memory_hook_address, ctypes.addressof(hook)
 

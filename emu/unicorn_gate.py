@@ -11,6 +11,7 @@ from emu.unicorn_control import EMPTY, Control
 from emu.unicorn_division import Divisions
 from emu.unicorn_layout import HF_CS64
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_shared import Met, Watched
 from emu.unicorn_system import System
 from emu.unicorn_thunks import CodePages, gate, port_check
 
@@ -31,6 +32,7 @@ class GateLoop:
     ask before a division."""
 
     name = "gate"
+    met: Met | None = None  # each access is told
     keeps_pc = False  # Unicorn sets it back before it calls a memory hook
 
     def __init__(
@@ -143,7 +145,7 @@ class GateLoop:
         """Drop all translations."""
         self._ov.call.tb_flush(self._ov.cpu)
 
-    def memory_hook(self, callback: int, number: int) -> tuple[int, int]:
+    def memory_hook(self, callback: int, number: int, watched: Watched | None = None) -> tuple[int, int]:
         """What to give Unicorn for a memory hook: the function, and its user data."""
         return callback, number
 

@@ -97,6 +97,7 @@ class Helper:
         self.physical_changed = f("physical_changed", None, p, c_uint64, c_uint64)
         self.transfers = f("transfers", c_int, p, p)
         self.gate_unsure = f("gate_unsure", c_int, p, c_uint32)
+        self.code_seen = f("code_seen", c_int, p, c_uint64, c_uint32, c_char_p)
         self.statistics = f("statistics", None, p, p)
         self.checks = f("checks", None, p, c_int, c_uint32)
         #: the tables of instructions, which the library refers to

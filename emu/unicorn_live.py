@@ -110,7 +110,8 @@ class LiveState:
         rip, wide = env.eip, env.hflags & HF_CS64
         pc = rip if wide else cs.base + rip & 0xFFFFFFFF
         bits = 64 if wide else 32 if cs.flags & _BIG else 16
-        return pc, rip, regs[4], regs[5], env.eflags | 2, cs.selector, self._ss.selector, bits
+        where = pc, rip, regs[4], regs[5], env.eflags | 2, cs.selector, self._ss.selector, bits
+        return *where, *regs[:4], *regs[6:8], self._cr[0]
 
     @property
     def rip(self) -> int:

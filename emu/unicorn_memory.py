@@ -272,3 +272,21 @@ def code_reader(
         return read_linear(linear, length)
 
     return read
+
+
+def executed_reader(
+    overlay: Overlay,
+    seen: Callable[[int, int, int, Any], int],
+    read_linear: Callable[[int, int], bytes],
+) -> Callable[[int, int], bytes]:
+    """A reader of code that is being executed, which the TLB leads to for the most part: `seen` (emu/native/paging.c)
+    is asked first."""
+    env, most = overlay.env_address, 16
+    buffer = ctypes.create_string_buffer(most)
+
+    def read(linear: int, length: int) -> bytes:
+        if length <= most and seen(env, linear, length, buffer):
+            return buffer.raw[:length]
+        return read_linear(linear, length)
+
+    return read

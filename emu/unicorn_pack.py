@@ -15,7 +15,7 @@ from emu.unicorn_control import Hidden
 from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import Env, XmmReg, offset_of
 
-_WORDS: Final = struct.Struct("<8Q")
+_WORDS: Final = struct.Struct("<15Q")
 _OFFSETS: Final = (
     "hflags2", "a20_mask", "efer", "v_tpr", "features", "df", "cc_src", "cc_dst", "cc_src2",
     "fpstt", "fpus", "fpuc", "fptags", "fpregs", "fpop", "fpcs", "fpds", "fpip", "fpdp", "mxcsr", "xmm",
@@ -51,7 +51,7 @@ class Packer:
         #: fills in `flat`, but for what Unicorn does not have
         self.look: Callable[[], None] = partial(library.v2e_fast_look, at, ctypes.byref(self.flat))
         library.v2e_fast_look.restype = None
-        self._words = (c_uint64 * 8)()
+        self._words = (c_uint64 * 15)()
         self._brief: Callable[[], None] = partial(library.v2e_fast_brief, at, self._words)
         library.v2e_fast_brief.restype = None
         self._words_view = memoryview(self._words).cast("B")

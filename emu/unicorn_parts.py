@@ -25,7 +25,7 @@ from emu.unicorn_helper import FORCED, HELPER, Helper
 from emu.unicorn_layout import CPU_MODELS, HIDDEN_PAGE, VERSION
 from emu.unicorn_library import HOOK_INSN_INVALID, HOOK_INTR, REGISTERS, Library
 from emu.unicorn_live import LiveState
-from emu.unicorn_memory import GuestMemory, code_reader
+from emu.unicorn_memory import GuestMemory, code_reader, executed_reader
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import Seldom
 from emu.unicorn_system import System
@@ -145,8 +145,12 @@ class Parts(ABC):
         if display is not None and isinstance(self._loop, FastLoop):
             self._loop.serve_display(self._memory, display)
         self.unkept = unkept(helper=isinstance(self._loop, FastLoop))
-        self._watch = Watchpoints(self._ov, self._control, self._loop, self.state, self._memory.read, self._callbacks)
-        reader = code_reader(self._ov, self._memory, self._watch.read_linear)
+        self._watch = Watchpoints(
+            self._ov, self._control, self._loop, self.state, self.live(), self._memory.read, self._callbacks
+        )  # fmt: skip
+        reader = self._reader = code_reader(self._ov, self._memory, self._watch.read_linear)
+        if isinstance(HELPER, Helper):
+            self._reader = executed_reader(self._ov, HELPER.code_seen, reader)
         self._events = EventStops(self._ov, self._control, self._memory, self.live(), reader)
         self._loop.serve(self._system)
         if self._fast is None:
@@ -227,7 +231,8 @@ class Parts(ABC):
             self._loop.run_ended = self._checks.run_ended
 
     def _read_linear(self, linear: int, length: int) -> bytes:
-        return self._watch.read_linear(linear, length)
+        """Of code that is being executed, as many bytes as are mapped memory."""
+        return self._reader(linear, length)
 
     def _write_physical(self, address: int, data: bytes) -> None:
         """What the CPU itself stores, while an instruction runs."""

@@ -8,7 +8,7 @@ from ctypes import c_uint64, c_void_p
 from functools import partial
 
 from emu.engine import EngineError, MemoryRegion
-from emu.quiet import Quiet, QuietRegion
+from emu.quiet import HIT, MOST_HITS, Quiet, QuietRegion
 from emu.unicorn_control import Hidden
 from emu.unicorn_fast import FastLoop
 
@@ -22,17 +22,22 @@ class QuietEngine:
         library.v2e_quiet_layout.restype = c_uint64
         if library.v2e_quiet_layout() != ctypes.sizeof(Quiet):
             raise EngineError("the helper makes quiet steps otherwise than this package; install it again")
-        step, look = (ctypes.cast(f, c_void_p).value for f in (library.v2e_quiet_step, library.v2e_quiet_look))
-        self.quiet = Quiet(step=step, look=look, engine=loop.engine, hidden=ctypes.addressof(hidden))
+        names = ("step", "go", "take", "put", "look")
+        functions = {name: ctypes.cast(getattr(library, f"v2e_quiet_{name}"), c_void_p).value for name in names}
+        self._hits = ctypes.create_string_buffer(MOST_HITS * HIT.size)
+        self.quiet = Quiet(
+            engine=loop.engine, hidden=ctypes.addressof(hidden), hits=ctypes.addressof(self._hits), hit_room=MOST_HITS,
+            **functions,
+        )  # fmt: skip
         library.v2e_quiet_begin.restype = None
-        self._begin: Callable[[int, bool], None] = partial(library.v2e_quiet_begin, ctypes.byref(self.quiet))
+        self._begin: Callable[[int, int, bool], None] = partial(library.v2e_quiet_begin, ctypes.byref(self.quiet))
         self._mapped: Sequence[MemoryRegion] = ()
         self._regions: object = None  # kept, as the helper looks into it
 
-    def begin(self, steps: int, regions: Sequence[MemoryRegion], halted: bool) -> Quiet:
-        """At most so many may be made, of a CPU that is `halted` or not."""
+    def begin(self, steps: int, run: int, regions: Sequence[MemoryRegion], halted: bool) -> Quiet:
+        """At most so many instructions may be executed, `run` in each run, by a CPU that is `halted` or not."""
         quiet = self.quiet
-        self._begin(steps, halted)
+        self._begin(steps, run, halted)
         if regions is not self._mapped:
             self._mapped = regions
             table = (QuietRegion * len(regions))(*(QuietRegion(r.base, r.size, r.host_address) for r in regions))

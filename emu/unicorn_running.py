@@ -190,7 +190,7 @@ class Running(Parts):
         if self._nmi and not self._ov.request.value & CPU_INTERRUPT_NMI:
             self._nmi = False  # delivered behind an IRET
         executed = budget - control.remaining
-        hit = None if self._watch.hit is None else self._watch.take_hit()
+        hit = self._watch.take_hit() if self._watch.hit else None
         if control.skip != EMPTY and not executed and control.taken and not took_before:
             self._interrupted = self._returning = True
         elif control.skip == EMPTY or hit is not None or reason is BREAKPOINT:

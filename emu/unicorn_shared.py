@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_char_p, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
-from typing import Final
+from typing import Final, NamedTuple
 
 CELLS: Final = 64
 #: `Cells.time_known`: by which instruction Python has told the time.
 TIME_BY_TSC, TIME_BY_TSCP = 1, 2
+#: `Met.kind`: the access was this.
+MET_READ, MET_WRITE = 1, 2
 
 
 class Layout(ctypes.Structure):
@@ -58,13 +60,28 @@ class Sink(ctypes.Structure):
     room: int
 
 
+class Met(ctypes.Structure):
+    """struct met: the first access of a run that a watchpoint is met by. `kind`: MET_*; 0: there was none."""
+
+    _fields_ = (
+        ("linear", c_uint64), ("value", c_uint64), ("number", c_uint32), ("size", c_uint32), ("kind", c_uint32),
+        ("_pad", c_uint32),
+    )  # fmt: skip
+    linear: int
+    value: int
+    number: int
+    size: int
+    kind: int
+
+
 class Cells(ctypes.Structure):
     """struct cells."""
 
     _fields_ = (
         ("generation", c_uint32), ("time_known", c_uint32), ("tick", c_uint32), ("noting", c_uint32),
         ("time", c_uint64), ("time_left", c_int64), ("end", c_uint64), ("answered", c_uint64),
-        ("answered_at", c_uint64), ("kept", c_uint64), ("sink", Sink), ("cell", Cell * CELLS),
+        ("answered_at", c_uint64), ("kept", c_uint64), ("sink", Sink), ("met", Met),
+        ("cell", Cell * CELLS),
     )  # fmt: skip
     generation: int
     time_known: int
@@ -77,13 +94,26 @@ class Cells(ctypes.Structure):
     answered_at: int
     kept: int
     sink: Sink
+    met: Met
     cell: ctypes.Array[Cell]
 
 
 class MemoryHook(ctypes.Structure):
     """struct memory_hook of emu/native/count.c."""
 
-    _fields_ = (("engine", c_void_p), ("callback", c_void_p), ("number", c_void_p))
+    _fields_ = (
+        ("engine", c_void_p), ("callback", c_void_p), ("number", c_uint64), ("first", c_uint64), ("length", c_uint64),
+        ("physical", c_uint64), ("linear", c_uint64),
+    )  # fmt: skip
+
+
+class Watched(NamedTuple):
+    """Of a hook: the `length` bytes from linear `first` on, where what begins at `physical` is seen at `linear`."""
+
+    first: int
+    length: int
+    physical: int
+    linear: int
 
 
 class Hole(ctypes.Structure):

@@ -21,6 +21,7 @@ from emu.unicorn_control import Control
 from emu.unicorn_far_return import far_return
 from emu.unicorn_layout import HF_IOBPT
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_shared import MET_WRITE, Met, Watched
 from emu.x86.paging import translate, walk
 from emu.x86.state import CR0_PG, CpuState
 
@@ -55,8 +56,9 @@ class Loop(Protocol):
     """What a run loop does for memory hooks."""
 
     keeps_pc: bool  #: EIP is in a hook what the instruction has made it
+    met: Met | None  #: the first access to what is `watched`; None: the callback is told of each
 
-    def memory_hook(self, callback: int, number: int) -> tuple[int, int]: ...
+    def memory_hook(self, callback: int, number: int, watched: Watched | None = None) -> tuple[int, int]: ...
     def forget_hooks(self) -> None: ...
     def flush(self) -> None: ...
 
@@ -70,17 +72,20 @@ class Watchpoints:
         control: Control,
         loop: Loop,
         state: Callable[[], CpuState],
+        live: CpuState,
         read_physical: Callable[[int, int], bytes | None],
         callbacks: Callbacks,
     ) -> None:
+        """`live` reads as the CPU's state, of which `state` makes a copy."""
         self._ov, self._control, self._loop, self._ports = overlay, control, loop, callbacks
-        self._state, self._read = state, read_physical
+        self._state, self._live, self._read = state, live, read_physical
         self._watches: tuple[Watch, ...] = ()
         self._placed: tuple[Watch, ...] = ()  # those that have hooks
         self._moved = False  # what has hooks may be elsewhere now
         self._hooks: list[int] = []
         self._pieces: dict[int, _Piece] = {}
-        self.hit: WatchHit | None = None  #: the first since the last run
+        self._hit: WatchHit | None = None  # the first since the last run, unless `_first` still has that
+        self._first = loop.met
         self.stale = False
         self._callbacks = _MEMORY(self._access), _MEMORY(self._entry)
         self._on_access, self._on_entry = (ctypes.cast(c, c_void_p).value or 0 for c in self._callbacks)
@@ -98,7 +103,8 @@ class Watchpoints:
         """Watch exactly `watches`."""
         if watches == self._watches:
             return
-        self._watches, self.hit = watches, None
+        self._watches = watches
+        self._forget_hit()
         # Hooks are compiled into translations, so they change when the CPU runs: gdb takes its watchpoints out at each
         # stop and puts the same ones in again.
         self.stale = self._moved or watches != self._placed
@@ -107,10 +113,27 @@ class Watchpoints:
         """Linear addresses may lead elsewhere than they did."""
         self._moved = self.stale = True
 
+    @property
+    def hit(self) -> bool:
+        """There was a hit since `take_hit`."""
+        return self._hit is not None or ((met := self._first) is not None and met.kind != 0)
+
     def take_hit(self) -> WatchHit | None:
         """The first hit since the last call."""
-        hit, self.hit = self.hit, None
+        hit, met = self._hit, self._first
+        if hit is None and met is not None and met.kind:
+            hit = self.hit_of(met.number, met.linear, met.size, met.value, met.kind == MET_WRITE)
+        self._forget_hit()
         return hit
+
+    def _forget_hit(self) -> None:
+        self._hit = None
+        if self._first is not None:
+            self._first.kind = 0
+
+    def hit_of(self, number: int, linear: int, size: int, value: int, is_write: bool) -> WatchHit:
+        """That of hook `number`."""
+        return WatchHit(self._pieces[number].watch, linear, size, value, Access.WRITE if is_write else Access.READ)
 
     def translate(self) -> None:
         """Hook where the watched ranges are now."""
@@ -131,6 +154,7 @@ class Watchpoints:
         wanted += [(watch, number) for number, watch in data_breakpoints(list(env.dr))]
         if not wanted and not self._hooks:
             return
+        self._hit = self.take_hit()  # while its number means something
         for hook in self._hooks:
             self._ov.call.hook_del(self._ov.uc, hook)
         self._hooks.clear()
@@ -150,8 +174,10 @@ class Watchpoints:
         # Memory hooks are compiled into translations.
         self._loop.flush()
 
-    def _hook(self, kind: int, callback: int, first: int, last: int, number: int = 0) -> None:
-        address, data = self._loop.memory_hook(callback, number)
+    def _hook(
+        self, kind: int, callback: int, first: int, last: int, number: int = 0, watched: Watched | None = None
+    ) -> None:
+        address, data = self._loop.memory_hook(callback, number, watched)
         self._hooks.append(self._ov.add_hook(kind, address, first, last, user_data=data))
 
     def _place(self, watch: Watch, trap: int | None, state: CpuState, entries: set[int]) -> None:
@@ -169,7 +195,9 @@ class Watchpoints:
             if physical is not None:
                 number = len(self._pieces) + 1
                 self._pieces[number] = _Piece(watch, trap, physical, linear)
-                self._hook(kinds, self._on_access, physical, physical + length - 1, number)
+                # A breakpoint of the guest's own is an exception, and for Python to raise.
+                watched = Watched(watch.address, watch.length, physical, linear) if trap is None else None
+                self._hook(kinds, self._on_access, physical, physical + length - 1, number, watched)
             first += length
 
     def _access(self, _uc: int, kind: int, address: int, size: int, value: int, number: int) -> None:
@@ -184,9 +212,8 @@ class Watchpoints:
         if piece.trap is not None:
             self._met(1 << piece.trap)
             return
-        if self.hit is None:
-            access = Access.WRITE if kind == MEM_WRITE else Access.READ
-            self.hit = WatchHit(watch, linear, size, value & (1 << 8 * size) - 1, access)
+        if self._hit is None:
+            self._hit = self.hit_of(number, linear, size, value & (1 << 8 * size) - 1, kind == MEM_WRITE)
         self._control.halt_run = 1
 
     def _met(self, which: int) -> None:
@@ -215,15 +242,16 @@ class Watchpoints:
         self._control.halt_run = 1
 
     def read_linear(self, linear: int, length: int) -> bytes:
-        """As many of `length` bytes from `linear` as are mapped memory."""
-        state, out = self._state(), bytearray()
+        """As many of `length` bytes from `linear` as are mapped memory, a page at once. Regions end with pages."""
+        out = b""
         while len(out) < length:
-            physical = translate(state, self._read, linear + len(out))
-            data = None if physical is None else self._read(physical, 1)
+            at = linear + len(out)
+            physical = translate(self._live, self._read, at)
+            data = None if physical is None else self._read(physical, min(length - len(out), PAGE - at % PAGE))
             if data is None:
                 break
             out += data
-        return bytes(out)
+        return out
 
 
 def _enabled(dr7: int, number: int) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -144,12 +144,12 @@ class Worker:
             self._interrupt = False
             self._tell(stop)
 
-    def begin_quiet(self) -> Quiet | None:
-        """On the machine's thread: see Debugger. None, too, where a listener is to hear of each step, or somebody
-        waits."""
+    def begin_quiet(self, *, runs: bool = False, watches: Container[int] = ()) -> Quiet | None:
+        """On the machine's thread: see Debugger; `runs` are as `resume` begins them. None, too, where a listener is to
+        hear of each step, or somebody waits."""
         if self._hear_steps or self.wanted():
             return None
-        return self.debugger.begin_quiet()
+        return self.debugger.begin_quiet(FIRST_PIECE if runs else 0, watches)
 
     def _start(self, begin: Callable[[], None]) -> None:
         begin()
@@ -173,7 +173,7 @@ class Worker:
 
     def add_listener(self, listener: Callable[[Stop], None], *, steps: bool = True) -> None:
         """`listener(stop)` is called on the machine's thread at each stop; with `steps` False not at those behind quiet
-        steps (`begin_quiet`)."""
+        steps and runs (`begin_quiet`)."""
         self._listeners.append(listener)
         if steps:
             self._hear_steps.append(listener)

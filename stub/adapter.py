@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar
 
 from emu.debugger import BreakKind, Debugger, DebuggerError, StopKind
 from emu.quiet import Quiet
@@ -132,38 +132,38 @@ class DebuggerTarget(TracingTarget, TellingTarget):
     def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
         debugger = self._debugger
         state = debugger.cpu_in_place() if len(registers) <= FEW else debugger.cpu()
-        if unknown := debugger.unknown():
+        unknown = debugger.unknown()
+        if unknown or debugger.retired is None:
             return [None if self._is_unknown(r, unknown) else self._value(state, r) for r in registers]
-        if self.pc_is_offset or debugger.steering.possible:
-            return [self._value(state, register) for register in registers]
-        if TYPE_CHECKING:
-            registers = cast(Sequence[X86Register], registers)
-        return [register.read(state).to_bytes(register.size, "little") for register in registers]
+        return [self._value(state, register) for register in registers]
 
     def expedite(self, thread: int, description: Description) -> str | None:
         debugger, teller = self._debugger, self._teller
-        if self.pc_is_offset or debugger.steering.possible or debugger.unknown():
+        retired = debugger.retired
+        if self.pc_is_offset or debugger.steering.possible or debugger.unknown() or retired is None:
             return None
         if teller is None or teller.description is not description:
             teller = self._teller = BriefTeller(description)
         elif not self._often:
             self._often = True
             debugger.flat_cpu()  # has the engine tell it in less time from now on
-        return teller.tell(debugger.cpu_in_place())
+        return teller.tell(debugger.cpu_in_place(), retired)
 
     def tell_all(self, thread: int, description: Description) -> bytes | None:
         debugger, teller = self._debugger, self._flat_teller
         if self.pc_is_offset or debugger.steering.possible or debugger.unknown():
             return None
-        flat = debugger.flat_cpu()
-        if flat is None:
+        flat, retired = debugger.flat_cpu(), debugger.retired
+        if flat is None or retired is None:
             return None
         if teller is None or teller.description is not description:
             teller = self._flat_teller = FlatTeller(description)
-        return teller.tell(flat)
+        return teller.tell(flat, retired)
 
     def _is_unknown(self, register: Register, unknown: frozenset[str]) -> bool:
         assert isinstance(register, X86Register)
+        if register.is_count:
+            return self._debugger.retired is None
         if register.is_pc:
             return False  # gdb cannot connect without: where CS's base is unknown it is the offset, as `ip`
         return any(is_unknown(part.name, unknown) for part in register.parts)
@@ -174,6 +174,10 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         value = int.from_bytes(data, "little")
         if register.is_engine:
             raise TargetError("engine says who executes: `monitor native` and `monitor emulate` change that")
+        if register.is_count:
+            if value != self._debugger.retired:
+                raise TargetError("icount says how many instructions have retired: it cannot be written")
+            return
         if register.is_pc:
             self.write_pc(thread, value)
             return
@@ -314,8 +318,11 @@ class DebuggerTarget(TracingTarget, TellingTarget):
     def quiet_looks(self) -> Quiet | None:
         return self._debugger.quiet_looks()
 
-    def begin_quiet(self) -> Quiet | None:
-        return self._worker.begin_quiet()
+    def begin_quiet(self, *, runs: bool) -> Quiet | None:
+        return self._worker.begin_quiet(runs=runs, watches=self._watches.values())
+
+    def quiet_watches(self) -> tuple[tuple[StopReason, int, int], ...]:
+        return tuple(self._watches)
 
     def end_quiet(self, begun: bool) -> None:
         self._debugger.end_quiet(begun)
@@ -384,6 +391,8 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         state, read = self._debugger.live_cpu(), register.read
         if register.is_engine:
             return lambda: int(self._debugger.steering.native)
+        if register.is_count:
+            return lambda: self._debugger.retired or 0
         if register.is_pc:
             return lambda: state.rip if self.pc_is_offset else state.linear_pc
         return lambda: read(state)

@@ -19,10 +19,11 @@ OWNER = "gdb"
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """The CPU at a moment, and whether a hypervisor executed it."""
+    """The CPU at a moment, whether a hypervisor executed it, and the instructions retired."""
 
     state: CpuState
     native: bool
+    retired: int
 
 
 class TracingTarget:
@@ -34,11 +35,15 @@ class TracingTarget:
     _worker: Worker
     _descriptions: dict[int, Description]
 
-    def _value(self, state: CpuState, register: Register, native: bool | None = None) -> bytes:
-        """`native`: who executed then; None: ask."""
+    def _value(
+        self, state: CpuState, register: Register, native: bool | None = None, retired: int | None = None
+    ) -> bytes:
+        """`native` and `retired`: who executed then, and how much; None: ask."""
         assert isinstance(register, X86Register)
         if register.is_engine:
             value = int(self._debugger.steering.native if native is None else native)
+        elif register.is_count:
+            value = (self._debugger.retired or 0) if retired is None else retired
         elif register.is_pc:
             value = (state.rip if self.pc_is_offset else state.linear_pc) & (1 << register.bits) - 1
         else:
@@ -87,7 +92,8 @@ class TracingTarget:
 
     def snapshot(self) -> object:
         # Not `Machine.cpu_state`: that lets devices catch up, which is for the run to do at its own instants.
-        return _Snapshot(self._debugger.machine.executor.state(), self._debugger.steering.native)
+        executor = self._debugger.machine.executor
+        return _Snapshot(executor.state(), self._debugger.steering.native, executor.retired)
 
     def describe_snapshot(self, snapshot: object) -> Description:
         assert isinstance(snapshot, _Snapshot)
@@ -101,4 +107,4 @@ class TracingTarget:
 
     def snapshot_register(self, snapshot: object, register: Register) -> bytes | None:
         assert isinstance(snapshot, _Snapshot)
-        return self._value(snapshot.state, register, snapshot.native)
+        return self._value(snapshot.state, register, snapshot.native, snapshot.retired)

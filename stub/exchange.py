@@ -38,11 +38,24 @@ class Piece(NamedTuple):
     bytes: int
 
 
+class Watched(NamedTuple):
+    """A watchpoint that a run may end by: `length` bytes from linear `address` on, `accesses` (1: reads, 2: writes, 3:
+    both). A stop reply begins by `head`, then the address in hex, `;` and what stands behind `T05` in that to a
+    step."""
+
+    address: int
+    length: int
+    accesses: int
+    head: bytes
+
+
 class Talk(NamedTuple):
-    """What C may do for a client besides: steps and looks by `quiet` (`emu.quiet.Quiet`, which is good for one
-    exchange). `step` is the packet that is a step, b"" where there is none, as it comes; `reply` its answer, framed,
-    with any values; `looks`: packets that read memory are answered, too. `toggles`: of each watchpoint the packets that
-    take it out and put it in again, which are answered until the first that is not known."""
+    """What C may do for a client besides, by `quiet` (`emu.quiet.Quiet`, which is good for one exchange): steps, runs,
+    looks and stores. `step` is the packet that is a step, b"" where there is none, as it comes; `reply` its answer,
+    framed, with any values; `go` is likewise one that runs until one of `watches` is met. `looks`: packets that read
+    and write memory are answered, too. `toggles`: of each watchpoint the packets that take it out and put it in again,
+    which are answered until the first that is not known. `same`: the packet that asks whether memory is still `spans`,
+    (linear, bytes there) of each, as it comes; b"" where there is none. It is not answered where that is not so."""
 
     quiet: Quiet
     step: bytes
@@ -50,13 +63,17 @@ class Talk(NamedTuple):
     pieces: tuple[Piece, ...]
     looks: bool
     toggles: tuple[tuple[bytes, bytes], ...] = ()
+    go: bytes = b""
+    watches: tuple[Watched, ...] = ()
+    same: bytes = b""
+    spans: tuple[tuple[int, bytes], ...] = ()
 
 
 class Exchanged(NamedTuple):
     """What came of it: the packets that were `answered`, in their order, and the payloads of the answers; `data` that
     came and is not known; bytes of the last answer for which there was no room, `unsent`; `ended`: the client is gone.
-    `stepped` of them were steps; with `begun` the packet in `data` is one that has begun. `out`: those of
-    `Talk.toggles` that are out now, as far as the client knows."""
+    `stepped` of them were steps, `met` runs, `written` stores; with `begun` the packet in `data` is a step or run that
+    has begun. `out`: those of `Talk.toggles` that are out now, as far as the client knows."""
 
     answered: list[tuple[bytes, bytes]]
     data: bytes = b""
@@ -65,6 +82,8 @@ class Exchanged(NamedTuple):
     stepped: int = 0
     begun: bool = False
     out: tuple[int, ...] = ()
+    met: int = 0
+    written: int = 0
 
 
 class Stream(Protocol):

@@ -77,6 +77,7 @@ class FlatTeller:
         """Raises KeyError for a register that has no place in a flat state."""
         self.description = description
         places = dict(_places())
+        places["icount"] = ctypes.sizeof(Flat), 8  # behind it
         form, slices = "", list[slice]()
         joins = False  # the last piece is the last thing in the form
         for register in description.registers:
@@ -96,12 +97,14 @@ class FlatTeller:
         assert isinstance(register, X86Register)
         if register.is_engine:
             raise KeyError(register.name)
+        if register.is_count:
+            yield *places[register.name], 0
         for part in register.parts:
             offset, size = _at(Flat, "linear_pc") if register.is_pc else places[part.name]
             taken = min(size, part.bits // 8)
             yield offset, taken, part.bits // 8 - taken
 
-    def tell(self, state: Flat) -> bytes:
-        """As `g` has them."""
-        pieces: tuple[str, ...] = self._pieces(memoryview(state).cast("B").hex())
+    def tell(self, state: Flat, retired: int) -> bytes:
+        """As `g` has them; `retired` instructions have."""
+        pieces: tuple[str, ...] = self._pieces(memoryview(state).cast("B").hex() + retired.to_bytes(8, "little").hex())
         return (self._form % pieces).encode("ascii")

@@ -20,6 +20,7 @@ _ENDED = -1
 #: Bytes of the longest answer that is made in C, and of what one call takes down.
 ANSWER_SIZE, LOG_SIZE = 0x1000, 0x20000
 _SAID = struct.Struct("=4I")  #: struct said
+_SPAN = struct.Struct("=QQ")  #: struct span
 _PIECE = struct.Struct("=3I")  #: struct piece
 
 
@@ -29,7 +30,9 @@ class _Talk(ctypes.Structure):
     _fields_ = (
         ("quiet", c_void_p), ("step", c_char_p), ("reply", c_char_p), ("pieces", c_char_p), ("toggles", c_void_p),
         ("step_size", c_uint32), ("reply_size", c_uint32), ("piece_count", c_uint32), ("looks", c_uint32),
-        ("toggle_count", c_uint32), ("_pad", c_uint32),
+        ("toggle_count", c_uint32), ("watched_count", c_uint32), ("go", c_char_p), ("watched", c_void_p),
+        ("same", c_char_p), ("spans", c_char_p), ("go_size", c_uint32), ("same_size", c_uint32),
+        ("span_count", c_uint32), ("_pad", c_uint32),
     )  # fmt: skip
 
 
@@ -37,6 +40,15 @@ class _Toggle(ctypes.Structure):
     """struct toggle."""
 
     _fields_ = (("off", c_char_p), ("on", c_char_p), ("off_size", c_uint32), ("on_size", c_uint32))
+
+
+class _Watched(ctypes.Structure):
+    """struct watched."""
+
+    _fields_ = (
+        ("address", c_uint64), ("length", c_uint64), ("head", c_char_p), ("head_size", c_uint32),
+        ("accesses", c_uint32),
+    )  # fmt: skip
 
 
 class _Exchange(ctypes.Structure):
@@ -47,7 +59,7 @@ class _Exchange(ctypes.Structure):
         ("unsent", c_uint32), ("begun", c_uint32), ("table", c_char_p), ("data", c_void_p), ("talk", c_void_p),
         ("answer", c_void_p), ("log", c_void_p),
         ("answer_size", c_uint32), ("log_size", c_uint32), ("logged", c_uint32), ("stepped", c_uint32),
-        ("out", c_uint32), ("_pad", c_uint32),
+        ("out", c_uint32), ("met", c_uint32), ("written", c_uint32), ("_pad", c_uint32),
     )  # fmt: skip
 
 
@@ -90,7 +102,7 @@ class Exchanger:
             answer_size=ANSWER_SIZE, log=ctypes.addressof(self._log), log_size=LOG_SIZE,
         )  # fmt: skip
         self._told: Talk | None = None  # what `_talk` says
-        self._talk, self._toggles = _Talk(), (_Toggle * 0)()
+        self._talk, self._toggles, self._watched = _Talk(), (_Toggle * 0)(), (_Watched * 0)()
         self._answer, self._at = library.answer, ctypes.byref(self._exchange)
 
     def exchange(self, answers: Mapping[bytes, Known], until: float, talk: Talk | None = None) -> Exchanged:
@@ -108,7 +120,10 @@ class Exchanger:
         if exchange.unsent:
             framed = frame(answered[-1][1])
             unsent = framed[len(framed) - exchange.unsent :]
-        return Exchanged(answered, data, unsent, got == _ENDED, exchange.stepped, bool(exchange.begun), out)
+        return Exchanged(
+            answered, data, unsent, got == _ENDED, exchange.stepped, bool(exchange.begun), out, exchange.met,
+            exchange.written,
+        )  # fmt: skip
 
     def _tell(self, talk: Talk | None) -> None:
         self._told = talk
@@ -119,10 +134,16 @@ class Exchanger:
             quiet=ctypes.addressof(talk.quiet), step=talk.step, reply=talk.reply, step_size=len(talk.step),
             pieces=b"".join(_PIECE.pack(*piece) for piece in talk.pieces), reply_size=len(talk.reply),
             piece_count=len(talk.pieces), looks=talk.looks, toggle_count=len(talk.toggles),
+            go=talk.go, go_size=len(talk.go), watched_count=len(talk.watches),
+            same=talk.same, same_size=len(talk.same), span_count=len(talk.spans),
+            spans=b"".join(_SPAN.pack(linear, len(data)) + data for linear, data in talk.spans),
         )  # fmt: skip
         pairs = (_Toggle(off, on, len(off), len(on)) for off, on in talk.toggles)
         self._toggles = (_Toggle * len(talk.toggles))(*pairs)
         self._talk.toggles = ctypes.addressof(self._toggles)
+        watched = (_Watched(w.address, w.length, w.head, len(w.head), w.accesses) for w in talk.watches)
+        self._watched = (_Watched * len(talk.watches))(*watched)
+        self._talk.watched = ctypes.addressof(self._watched)
         self._exchange.talk = ctypes.addressof(self._talk)
 
     def _said(self, table: list[tuple[bytes, Known]]) -> list[tuple[bytes, bytes]]:

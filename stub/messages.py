@@ -117,6 +117,15 @@ class GatherMemory:
     """`qv2e.Memory:addr,length;addr,length...`, a packet of our own: several `m` in one."""
 
     ranges: tuple[tuple[int, int], ...]
+    checksum: int  #: CRC-32 of what followed the colon
+
+
+@dataclass(frozen=True, slots=True)
+class SameMemory:
+    """`qv2e.Same:checksum`, a packet of our own: whether what the last `qv2e.Memory` read is as it was. `checksum` is
+    CRC-32 (zlib's) of what followed that packet's colon and of its answer, one behind the other."""
+
+    checksum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,8 +315,8 @@ class Restart:
 Message = (
     Unknown | QuerySupported | StartNoAck | MustReplyEmpty | ExtendedMode | QueryStop | NonStop | StopSeen
     | InterruptAll | ReadRegisters | WriteRegisters
-    | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | GatherMemory | WriteMemory | Resume | Reverse
-    | QueryResume
+    | ReadRegister | WriteRegister | ReadMemory | ReadMemoryBinary | GatherMemory | SameMemory | WriteMemory | Resume
+    | Reverse | QueryResume
     | InsertPoint | RemovePoint | SetThread | ThreadAlive | CurrentThread | QueryAttached | FirstThreads | NextThreads
     | ThreadExtra | SearchMemory | ChecksumMemory | QemuQuery | QemuSet | Transfer | MonitorCommand | SymbolsAvailable
     | Kill | Attach | Detach | Restart | TraceMessage

@@ -26,7 +26,8 @@ PACKET_SIZE = 0x20000
 
 _OUTSIDE = re.compile(rb"\++|-+|\x03|\$")
 _WHOLE = re.compile(rb"\$([^#$}*]*)#([0-9a-fA-F]{2})")
-_ESCAPED = re.compile(rb"\}(.)", re.DOTALL)
+#: What stands for each byte behind an escape.
+_ESCAPED = tuple(bytes((byte ^ 0x20,)) for byte in range(256))
 _RUN = re.compile(rb"(.)\1{3,}", re.DOTALL)
 #: What two digits behind `#` say, in either case.
 _CHECKSUMS = {
@@ -89,10 +90,18 @@ def unescape(data: bytes) -> bytes:
     """The reverse of `escape`. Raises ValueError when the last byte is an escape without its byte."""
     if ESCAPE not in data:
         return data
-    out = _ESCAPED.sub(lambda m: bytes((m[1][0] ^ 0x20,)), data)
-    if (len(data) - len(data.rstrip(b"}"))) % 2:
-        raise ValueError("an escape without the byte it escapes")
-    return out
+    first, *others = data.split(b"}")
+    if b"" not in others:
+        return first + b"".join([_ESCAPED[part[0]] + part[1:] for part in others])
+    out, parts = [first], iter(others)
+    for part in parts:
+        if part:
+            out += _ESCAPED[part[0]], part[1:]
+        elif (behind := next(parts, None)) is not None:
+            out += _ESCAPED[ESCAPE], behind  # an escape is what is escaped
+        else:
+            raise ValueError("an escape without the byte it escapes")
+    return b"".join(out)
 
 
 def compress(data: bytes) -> bytes:

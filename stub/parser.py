@@ -6,6 +6,7 @@ All numbers in packets are hexadecimal without prefix; sections cited are those 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable
 
 from stub import trace_parser
@@ -43,6 +44,7 @@ from stub.messages import (
     Restart,
     Resume,
     Reverse,
+    SameMemory,
     SearchMemory,
     SetThread,
     StartNoAck,
@@ -259,7 +261,8 @@ _NAMES: dict[bytes, _Parser] = {
     b"qsThreadInfo": lambda rest: NextThreads(),
     b"qThreadExtraInfo": lambda rest: ThreadExtra(thread_id(rest)),
     b"qSearch": _search,
-    b"qv2e.Memory": lambda rest: GatherMemory(tuple(map(span, rest.split(b";")))),
+    b"qv2e.Memory": lambda rest: GatherMemory(tuple(map(span, rest.split(b";"))), zlib.crc32(rest)),
+    b"qv2e.Same": lambda rest: SameMemory(number(rest, "checksum")),
     b"qCRC": lambda rest: ChecksumMemory(*pair(rest, "address", "length")),
     b"qXfer": _transfer,
     b"qRcmd": _monitor,

@@ -36,13 +36,18 @@ ARCHITECTURES = {16: "i8086", 32: "i386", 64: "i386:x86-64"}
 GENERAL_64 = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *GENERAL[8:])
 SEGMENT_ORDER = ("cs", "ss", "ds", "es", "fs", "gs")
 FPU_CONTROL = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
-#: Sent with every stop reply, so that a step costs no further packet, and `mode` for the helper.
-EXPEDITED = frozenset(("eip", "rip", "esp", "rsp", "ebp", "rbp", "eflags", "cs", "ss", "ip", "mode"))
-#: Where `CpuState.brief` has them.
+#: Sent with every stop reply, so that a step costs no further packet; those from `mode` on for the helper, which knows
+#: no 64-bit code.
+EXPEDITED = frozenset(
+    ("eip", "rip", "esp", "rsp", "ebp", "rbp", "eflags", "cs", "ss", "ip", "mode",
+     "eax", "ecx", "edx", "ebx", "esi", "edi", "cr0", "icount")
+)  # fmt: skip
+#: Where `CpuState.brief` has them, and behind it the instructions retired.
 BRIEF = {
     "eip": 0, "rip": 0, "ip": 1, "esp": 2, "rsp": 2, "ebp": 3, "rbp": 3, "eflags": 4, "cs": 5, "ss": 6, "mode": 7,
+    "eax": 8, "ecx": 9, "edx": 10, "ebx": 11, "esi": 12, "edi": 13, "cr0": 14, "icount": 15,
 }  # fmt: skip
-_QUADS = struct.Struct("<8Q")  #: all of it
+_QUADS = struct.Struct("<16Q")  #: all of it
 #: Values of `engine`.
 ENGINES = (("emulator", 0), ("native", 1))
 #: Registers whose named bits are not all there is to see in them: shown as numbers.
@@ -66,12 +71,13 @@ class Part:
 class X86Register(Register):
     """A register made of registers of the table. `read` gives its value, at most `bits` wide. `is_pc`: shown as its
     target's convention says, where that is another than the linear address, which `read` gives. `is_engine`: none of
-    the CPU's, but who executes; not to be written."""
+    the CPU's, but who executes; `is_count`: how many instructions have retired. Neither is to be written."""
 
     parts: tuple[Part, ...] = ()
     is_pc: bool = False
     read: Callable[[CpuState], int] = field(default=lambda state: 0, compare=False)
     is_engine: bool = False
+    is_count: bool = False
 
 
 class BriefTeller:
@@ -86,9 +92,9 @@ class BriefTeller:
         self.places = tuple((8 * BRIEF[r.name], r.size) for r in description.expedited)
         self._pieces = itemgetter(*(slice(2 * at, 2 * (at + size)) for at, size in self.places))
 
-    def tell(self, state: CpuState) -> str:
-        """As a stop reply has them."""
-        pieces: tuple[str, ...] = self._pieces(_QUADS.pack(*state.brief()).hex())  # what is cut off is high
+    def tell(self, state: CpuState, retired: int) -> str:
+        """As a stop reply has them; `retired` instructions have."""
+        pieces: tuple[str, ...] = self._pieces(_QUADS.pack(*state.brief(), retired).hex())  # what is cut off is high
         return self._form % pieces
 
 
@@ -158,12 +164,14 @@ def _ours(name: str, registers: list[X86Register], types: tuple[Type, ...] = ())
 
 
 def _state(bits: int, native: bool) -> Feature:
-    """Where the CPU is: `ip` is the offset in CS, `mode` the width of the next instruction, `engine` who executes,
-    where there is a CPU that runs natively."""
+    """Where the CPU is: `ip` is the offset in CS, `mode` the width of the next instruction; `engine` is who executes,
+    where there is a CPU that runs natively, and where all instructions are counted `icount` is how many have retired
+    since reset."""
     ip = _plain("ip", bits, f"uint{bits}", source="rip", ours=True)
     registers = [ip, *(_plain(name, 32, "int", group="system", ours=True) for name in ("mode", "cpl"))]
     if not native:
-        return _ours("state", registers)
+        count = X86Register("icount", 64, "uint64", "system", "icount" in EXPEDITED, False, (), is_count=True)
+        return _ours("state", [*registers, count])
     engine = X86Register("engine", 32, "x86_engine", "system", False, False, (), is_engine=True)
     return _ours("state", [*registers, engine], (EnumType("x86_engine", 4, ENGINES),))
 

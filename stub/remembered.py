@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import deque
 
 from stub.exchange import Known, known
+from stub.packet import unescape
 
 #: Packets remembered.
 LOG_LENGTH = 200
@@ -47,7 +48,7 @@ class PacketLog:
                 found.append(noted)
             else:
                 packet, payload = noted
-                asked = packet[1:-3]
+                asked = unescape(packet[1:-3])
                 found += ("<-", asked[:LOG_WIDTH], len(asked)), ("->", payload[:LOG_WIDTH], len(payload))
         return found
 

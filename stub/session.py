@@ -97,7 +97,8 @@ class Session(Voice):
         self._stays = False  # its answer is the same behind a step that leaves the mode
         self._quietly = target if offers(target, StepsQuietly) and not looks_on else None
         self._step = b""  #: the packet by which the client has stepped last, as it comes
-        self._steps = False  #: that was what has made the target run last
+        self._go = b""  #: that by which it has last let the target run to a watchpoint
+        self._steps = self._goes = False  #: that was what has made the target run last
         self._begun = False  #: what `end_quiet` has to end
         self._talk: Talk | None = None
         self._talk_key: object = None  #: what it was made of
@@ -178,18 +179,26 @@ class Session(Voice):
         if context.halted or self._decoder.midway:
             return None  # whether more than greetings have come is seen here, and so is what a packet's rest ends
         # A client that has let the guest run is not about to step; to be ready for that takes its time.
-        quiet = quietly.begin_quiet() if self._steps else None
+        quiet = quietly.begin_quiet(runs=self._goes) if self._steps or self._goes else None
         self._begun = quiet is not None
         if quiet is None and (quiet := quietly.quiet_looks()) is None:
             return None
         self._answers.settle(quiet.moded != 0)
         # What cannot be stepped now is handed back: the talk is the same.
-        places = quietly.brief_places(context.layout()) if context.fetched and self._step else None
-        key = self._step if places else b"", not context.physical, places, breakpoints.watches(context), context.heading
+        told = context.fetched and (self._step or self._go)
+        places = quietly.brief_places(context.layout()) if told else None
+        step, go, watches = self._step, self._go if self._goes else b"", quietly.quiet_watches() if self._goes else ()
+        gathered = context.gathered
+        key = places, step, go, not context.physical, breakpoints.watches(context), watches, gathered, context.heading
         if key != self._talk_key:
             self._talk_key = key
             reply, pieces = resume.step_reply(context, places) if places else (b"", ())
-            self._talk = Talk(quiet, key[0], reply, pieces, key[1], breakpoints.toggles(key[3]))
+            if not places:
+                step = go = b""
+            toggles = breakpoints.toggles(key[4])
+            same, spans = (b"", ()) if gathered is None else (gathered.packet, gathered.spans)
+            watched = resume.watched(watches)
+            self._talk = Talk(quiet, step, reply, pieces, key[3], toggles, go, watched, same, spans)
         return self._talk
 
     def end_quiet(self, exchanged: Exchanged) -> None:
@@ -201,7 +210,9 @@ class Session(Voice):
         self.answered_again(exchanged.answered)
         for number in exchanged.out:
             self._answer(self._talk.toggles[number][0][1:-3])  # it has its answer already
-        if exchanged.stepped:
+        if exchanged.written:
+            self._answers.forget()
+        if exchanged.stepped or exchanged.met:
             self._answers.stepped(self._talk.quiet.moded != 0)
             self._ahead.lost()
 
@@ -235,6 +246,8 @@ class Session(Voice):
 
     def _keep_ahead(self, packet: bytes) -> bytes:
         """Answer a look before it is asked for."""
+        if type(self._meanings.of(packet[1:-3]).message) is messages.GatherMemory:
+            return b""  # `qv2e.Same` goes by the last one that was asked for
         answer = self._answer(packet[1:-3])
         if not self._looked or type(answer) is not bytes:
             return b""
@@ -403,16 +416,21 @@ class Session(Voice):
         else:
             self._reply(answer, events)
             if type(answer) is Running:
-                if packet != self._step:
-                    self._learn_step(payload, packet)
-                self._steps = packet != b"" and packet == self._step
+                self._learn(payload, packet)
 
-    def _learn_step(self, payload: bytes, packet: bytes) -> None:
-        """`packet`, if it came whole and alone, has made the target run: was that a step?"""
-        message = self._meanings.of(payload).message
-        stopped = packet and self._early is not None
-        if stopped and isinstance(message, messages.Resume) and resume.is_step(self._context, message):
-            self._step = packet
+    def _learn(self, payload: bytes, packet: bytes) -> None:
+        """`packet`, if it came whole and alone, has made the target run: was that a step, or a run that a watchpoint
+        has ended already?"""
+        stopped = self._early
+        met = stopped is not None and stopped.reason in resume.WATCH_REASONS
+        if packet and stopped is not None and packet != (self._go if met else self._step):
+            message = self._meanings.of(payload).message
+            if isinstance(message, messages.Resume) and resume.is_step(self._context, message):
+                self._step = packet
+            elif met and isinstance(message, messages.Resume) and resume.is_run(self._context, message):
+                self._go = packet
+        self._steps = packet != b"" and packet == self._step
+        self._goes = packet != b"" and packet == self._go and met
 
     def _answer(self, payload: bytes) -> Answer:
         self._looked = self._stays = False  # of what cannot be parsed

@@ -24,6 +24,7 @@ LOOKS = frozenset(
         messages.ReadMemory,
         messages.ReadMemoryBinary,
         messages.GatherMemory,
+        messages.SameMemory,
         messages.ReadRegisters,
         messages.ReadRegister,
         messages.CurrentThread,

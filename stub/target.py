@@ -321,16 +321,22 @@ class Steps(Protocol):
 
 @runtime_checkable
 class StepsQuietly(Protocol):
-    """Steps and looks at memory by C, for one thread."""
+    """Steps, runs to watchpoints, looks at memory and stores to it by C, for one thread."""
 
     def quiet_looks(self) -> Quiet | None:
-        """Looks alone, until something else is asked of the target. None: not now."""
+        """Looks and stores alone, until something else is asked of the target. None: not now."""
 
-    def begin_quiet(self) -> Quiet | None:
-        """Nothing else is asked of the target until `end_quiet`. None: not now; nothing has begun."""
+    def begin_quiet(self, *, runs: bool) -> Quiet | None:
+        """Steps besides, or runs. Nothing else is asked of the target until `end_quiet`. None: not now; nothing has
+        begun."""
 
     def end_quiet(self, begun: bool) -> None:
-        """`begun`: a step was that did not end quietly; `Steps.step` is called next, and goes on with it."""
+        """`begun`: a step or run was that did not end quietly; `Steps.step` or `Continues.resume` is called next, and
+        goes on with it."""
+
+    def quiet_watches(self) -> tuple[tuple[StopReason, int, int], ...]:
+        """The watchpoints by which a run may end quietly, as they were inserted (reason, address, bytes): the first of
+        these that an access meets is what the stop is reported by."""
 
     def brief_places(self, description: Description) -> Sequence[tuple[int, int]] | None:
         """Of each expedited register of a description where its value is in `Quiet.brief`: the first byte, and how

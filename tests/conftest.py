@@ -54,15 +54,23 @@ def _slow_variants(items):
                 item.add_marker(pytest.mark.slow)
 
 
+def _slow_files_first(items):
+    """Files with a test that is `slow` come before the others, so that what xdist's workers take from each other in the
+    end is short: one that begins its last minute-long test late has the others wait for it."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     _slow_variants(items)
-    if config.getoption("--soak"):
-        return
-    soak = [item for item in items if item.get_closest_marker("soak")]
-    if soak:
-        config.hook.pytest_deselected(items=soak)
-        items[:] = [item for item in items if item not in soak]
+    if not config.getoption("--soak"):
+        soak = {item for item in items if item.get_closest_marker("soak")}
+        if soak:
+            config.hook.pytest_deselected(items=list(soak))
+            items[:] = [item for item in items if item not in soak]
+    if hasattr(config, "workerinput"):
+        _slow_files_first(items)
 
 
 def pytest_collection_finish(session):

@@ -13,6 +13,7 @@ from emu.debugger import Debugger
 from emu.firmware.kernels import load
 from emu.firmware.payload import Payload
 from emu.machine import MachineConfig, MachineState, build_machine
+from shared import once
 
 MEMORY = 128 << 20
 #: What isapc has.
@@ -49,16 +50,23 @@ def _reached() -> dict[int, tuple[MachineState, str]]:
     return {0: (linux().machine.save(), "")}
 
 
-def state_at(retired: int) -> tuple[MachineState, str]:
-    """The boot on isapc at an instant, and what COM1 has sent before. It is booted once for all that ask, from the last
-    state before it on."""
+def state_at(retired: int, factory: pytest.TempPathFactory) -> tuple[MachineState, str]:
+    """The boot on isapc at an instant, and what COM1 has sent before. It is booted once in a run for all that ask, from
+    the last state before it on that this process has."""
+    payload()  # skips, where it does
     reached = _reached()
     if retired not in reached:
-        state, sent = reached[max(at for at in reached if at < retired)]
-        machine = linux().machine
-        machine.restore(state)
-        machine.run(retired)
-        assert machine.executor.retired == retired, "the guest ended before"
-        reached[retired] = machine.save(), sent + machine.serial_text()
-        machine.close()
+        reached[retired] = once(factory, f"Linux on isapc at {retired}", lambda _: _from_the_last(retired))
     return reached[retired]
+
+
+def _from_the_last(retired: int) -> tuple[MachineState, str]:
+    reached = _reached()
+    state, sent = reached[max(at for at in reached if at < retired)]
+    machine = linux().machine
+    machine.restore(state)
+    machine.run(retired)
+    assert machine.executor.retired == retired, "the guest ended before"
+    found = machine.save(), sent + machine.serial_text()
+    machine.close()
+    return found

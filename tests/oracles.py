@@ -104,15 +104,18 @@ def run_bochs(
     disk: bytes | None = None,
     *,
     floppy: bytes | None = None,
+    cpu: str = "bx_generic",
     timeout: float = TIMEOUT,
 ) -> OracleResult:
-    """Run `rom` (in place of the BIOS) or boot `disk` (first hard disk) under Bochs until it ends.
+    """Run `rom` (in place of the BIOS) or boot `disk` (first hard disk) under Bochs until it ends. `cpu`: one of the
+    models that `bochs --help cpu` lists.
 
     Raises OracleMissing, OracleFailed.
     """
     program = _find(_BOCHS)
     media = Media(rom, disk, floppy)
-    return _cached(program, media, ["1"], lambda folder: _bochs(program, media, folder, timeout))
+    key = ["1"] if cpu == "bx_generic" else ["1", cpu]
+    return _cached(program, media, key, lambda folder: _bochs(program, media, cpu, folder, timeout))
 
 
 def qemu(rom: bytes | None = None, disk: bytes | None = None) -> OracleResult:
@@ -123,10 +126,10 @@ def qemu(rom: bytes | None = None, disk: bytes | None = None) -> OracleResult:
         pytest.skip(str(missing))
 
 
-def bochs(rom: bytes | None = None, disk: bytes | None = None) -> OracleResult:
+def bochs(rom: bytes | None = None, disk: bytes | None = None, cpu: str = "bx_generic") -> OracleResult:
     """`run_bochs`, for tests: skips with the reason when Bochs is missing."""
     try:
-        return run_bochs(rom, disk)
+        return run_bochs(rom, disk, cpu=cpu)
     except OracleMissing as missing:
         pytest.skip(str(missing))
 
@@ -214,7 +217,7 @@ _BOCHSRC = """\
 config_interface: textconfig
 display_library: rfb, options="timeout=0"
 megs: 16
-cpu: model=bx_generic, reset_on_triple_fault=0, ips=50000000
+cpu: model={cpu}, reset_on_triple_fault=0, ips=50000000
 port_e9_hack: enabled=1
 com1: enabled=1, mode=file, dev=serial
 log: log
@@ -226,8 +229,8 @@ sound: driver=dummy
 """
 
 
-def _bochs(program: Path, media: Media, folder: Path, timeout: float) -> OracleResult:
-    settings = _BOCHSRC
+def _bochs(program: Path, media: Media, cpu: str, folder: Path, timeout: float) -> OracleResult:
+    settings = _BOCHSRC.format(cpu=cpu)
     media.write(folder)
     if media.rom is not None:
         settings += "romimage: file=rom\n"

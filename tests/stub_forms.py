@@ -15,7 +15,7 @@ WORDS = {
     "N": "1", "PLACE": "10100", "ENA": "E", "STEP": "0", "PASS": "0", "ACTION": "R1", "TYPE": "at", "START": "0",
     "SLEN": "1", "SOURCE": "2a", "VALUE": "0", "BUILTIN": "0", "NAME": "61", "END": "1",
     "BITS": "5", "FLAG": "1",
-    "PID": "1", "SIGNAL": "05", "ANNEX": "", "OFFSET": "0", ";...": ";", " ": "",
+    "PID": "1", "CHECKSUM": "89abcdef", "SIGNAL": "05", "ANNEX": "", "OFFSET": "0", ";...": ";", " ": "",
 }  # fmt: skip
 FORMS = [(form, handler) for handler in ALL_HANDLERS if handler.active(FakeTarget()) for form, _ in handler.forms]
 

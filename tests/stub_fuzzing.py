@@ -21,8 +21,8 @@ SESSIONS: dict[str, tuple[str, ...]] = {
         "qTStatus", "?", "qXfer:threads:read::0,1000", "qAttached", "Hc-1", "qC", "g", "m10100,40", "x10100,40",
         "X10100,3:abc", "Z0,10180,1;X3,220127;cmds:0,X1,27", "Z2,500,4", "vCont?", "vCont;c", "p8", "P0=78563412",
         "z0,10180,1", "vCont;s:1;c", "vCont;r10181,10190:1", "qRcmd,7063", "G00000000", "qSearch:memory:0;1000;ab",
-        "qCRC:0,100", "qv2e.Memory:7c00,4;0,0;ffffffff,2", "qqemu.sstepbits", "Qqemu.PhyMemMode:1", "vKill;1", "vRun;",
-        "R00", "c", "D;1",
+        "qCRC:0,100", "qv2e.Memory:7c00,4;0,0;ffffffff,2", "qv2e.Same:0", "qqemu.sstepbits", "Qqemu.PhyMemMode:1",
+        "vKill;1", "vRun;", "R00", "c", "D;1",
     ),
     "non-stop": (
         GDB_FEATURES, "QStartNoAckMode", "!", "QNonStop:1", "qAttached", "?", "vStopped", "vCont;c", "vCont;t:1",

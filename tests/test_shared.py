@@ -1,4 +1,5 @@
-"""What is made once in a run is made by one process, and again where it could not be made; variants that are quick."""
+"""What is made once in a run is made by one process, and again where it could not be made; variants that are quick; the
+order of the workers."""
 
 from __future__ import annotations
 
@@ -65,17 +66,35 @@ def test_workers_share_one_folder_and_one_waits_for_the_other(tmp_path: Path) ->
     assert (tmp_path / "log").read_text() == "made "
 
 
-@pytest.mark.parametrize(
-    ("mark", "quick"),
-    [("slow_variants", [0]), ("slow_variants(keep=3)", [0, 3, 6]), ("slow_variants(keep=99)", list(range(10)))],
-)
-def test_as_many_variants_are_quick_as_the_mark_says(mark: str, quick: list[int], pytester: pytest.Pytester) -> None:
+def set_up(pytester: pytest.Pytester) -> Path:
+    """The folder of a project's tests, set up as this one's."""
     tests = pytester.mkdir("tests")
     for name in ("conftest.py", "forked.py"):
         shutil.copy(HERE / name, tests / name)
     pytester.makeini(
         "[pytest]\npythonpath = tests\naddopts = --import-mode=importlib\nmarkers =\n slow\n slow_variants"
     )
+    return tests
+
+
+@pytest.mark.parametrize(("workers", "expected"), [("0", "aabbcc"), ("1", "bbccaa")])
+def test_workers_have_files_with_slow_tests_first(workers: str, expected: str, pytester: pytest.Pytester) -> None:
+    tests = set_up(pytester)
+    for name, second in (("a", "other"), ("b", "slow"), ("c", "slow")):
+        (tests / f"test_{name}.py").write_text(
+            f"import pytest\ndef test_1(): pass\n@pytest.mark.{second}\ndef test_2(): pass\n"
+        )
+    done = pytester.runpytest_subprocess("-p", "no:v2e", "-n", workers, "--dist", "worksteal", "-v")
+    passed = [line for line in done.outlines if "PASSED" in line]
+    assert "".join(line.partition("/test_")[2][0] for line in passed) == expected
+
+
+@pytest.mark.parametrize(
+    ("mark", "quick"),
+    [("slow_variants", [0]), ("slow_variants(keep=3)", [0, 3, 6]), ("slow_variants(keep=99)", list(range(10)))],
+)
+def test_as_many_variants_are_quick_as_the_mark_says(mark: str, quick: list[int], pytester: pytest.Pytester) -> None:
+    tests = set_up(pytester)
     (tests / "test_it.py").write_text(
         f"import pytest\n@pytest.mark.{mark}\n@pytest.mark.parametrize('n', range(10))\ndef test_it(n): pass\n"
     )

@@ -11,8 +11,8 @@
 #include "checks.h"
 #include "segments.h"
 #include "tcg.h"
+#include "x87.h"
 
-#include <string.h>
 
 /* What a class knows of a segment register, two bits each, ES first; then two for fetches and branches. */
 enum { DATA_CHECK, DATA_64K, DATA_FLAT, DATA_READ };
@@ -44,6 +44,9 @@ struct record {
     uint8_t touched; /* TOUCH and TOUCH_ON_TWO_PAGES: all references are touched before it (paging.c) */
     struct addressing addressing;
     uint8_t fcmov; /* 1 more than the number of its register, 0 for other instructions */
+    struct narrow narrow;
+    uint8_t shows_lock; /* Unicorn is shown its LOCK prefix */
+    uint8_t waits, enters_mmx; /* for an exception of the x87; its registers are to become those of MMX */
     uint32_t displacement, address_mask;
     struct reference references[];
 };
@@ -140,7 +143,7 @@ static void simplify(struct record *r, uint32_t sign)
     const uint64_t *regs = registers(r->engine->env);
 
     r->quick.limit = NULL;
-    if (r->count != 1 || r->undefined || r->aligned || r->touched || r->branch || r->fetch || r->input || r->first ||
+    if (r->count != 1 || r->undefined || r->enters_mmx || r->narrow.opcode || r->aligned || r->touched || r->branch || r->fetch || r->input || r->first ||
         ref->kind & (XLAT | REPEATED) ||
         ref->bits != NONE || (sign >> 2 * ref->segment & 3) != DATA_64K)
         return;
@@ -194,20 +197,33 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->relative = in->relative;
     r->keeps = (uint8_t)keeps_registers(in);
     r->fcmov = is_fcmov(in) && !(flags & (HF_EM | HF_TS)) ? in->rm % 8 + 1 : 0;
-    r->undefined = (uint8_t)is_undefined(in, r->engine->denied);
+    r->undefined = is_undefined(in, r->engine->denied) || (flags & HF_EM && wants_no_emulation(in));
+    r->waits = !refused && waits_for_x87(in);
+    r->enters_mmx = !refused && enters_mmx(in);
+    r->shows_lock = !loses_flags_locked(in);
+    r->engine->dropping = drops_too_little(in);
     r->aligned = r->engine->checked && !refused && wants_alignment(in, r->engine->denied);
     r->touched = refused || r->aligned ? 0 : (uint8_t)touched_first(in); /* what is aligned lies on one page */
     r->addressing = addressing_of(in, r->bits, r->pc);
     r->fetch = r->input = r->count = 0;
+    if (in->opcode >= 0x6c && in->opcode <= 0x6f) /* INS and OUTS: ports are denied first */
+        r->input = in->opcode % 2 ? in->operand_size : 1;
     r->first = wide ? 0 : precedence_of(in);
     r->repeated = in->repeat;
+    r->narrow.opcode = r->bits == 16 && is_narrow(in) ? (uint16_t)in->opcode : 0;
+    if (r->narrow.opcode) {
+        r->narrow.size = in->operand_size;
+        r->narrow.reg = in->reg;
+        r->narrow.rm = in->rm;
+        r->narrow.sums = in->opcode == 0x38f1 && in->repeat;
+    }
     if (wide && (r->aligned || r->touched)) {
         r->count = r->aligned ? 1 : in->count;
         memcpy(r->references, in->references, r->count * sizeof r->references[0]);
     }
     if (wide) {
         r->quick.limit = NULL;
-        return r->aligned || r->undefined || r->touched;
+        return r->aligned || r->undefined || r->touched || r->input || r->enters_mmx;
     }
     if (limited)
         r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine->env) ? in->branch : (uint8_t)far_branch(in);
@@ -217,17 +233,14 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
             continue;
         /* the target of a branch through memory is taken from the first reference */
         else if (r->touched || !never_breaks(&in->references[i], sign) ||
-            (i == 0 && (r->aligned || r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
+            (i == 0 && (r->aligned || r->narrow.opcode || r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
             r->references[r->count++] = in->references[i];
-    /* INS always, OUTS where its operand is to be looked at: ports are denied first. */
-    if (in->opcode == 0x6c || in->opcode == 0x6d || (r->count && (in->opcode == 0x6e || in->opcode == 0x6f)))
-        r->input = in->opcode % 2 ? in->operand_size : 1;
     simplify(r, sign);
-    return r->count || r->branch || r->fetch || r->input || r->undefined;
+    return r->count || r->branch || r->fetch || r->input || r->undefined || r->enters_mmx || r->narrow.opcode;
 }
 
-/* What is to be looked at of the instruction that begins `bytes`; -1 when they end before it does. 64-bit code has some
- * whose length is not known; what they are is. */
+/* What is to be looked at of the instruction that begins `bytes`; -1 when they end before it does. Of some the length
+ * is not known; what they are is. */
 static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32_t sign, uint32_t flags)
 {
     static __thread struct instruction in;
@@ -235,7 +248,7 @@ static int decode_for(struct record *r, const uint8_t *bytes, int length, uint32
 
     if (decode(bytes, length, r->bits, r->stack_bits, &in))
         return reduce(r, &in, ip, sign, flags);
-    if (r->bits != 64 || !in.unknown)
+    if (!in.unknown)
         return -1;
     in.length = 1; /* anything but 0 */
     return reduce(r, &in, ip, sign, flags);
@@ -324,6 +337,8 @@ static void emit(engine *e, void *tcg, uint64_t pc)
     r->engine = e;
     r->pc = here;
     r->keeps = r->fcmov = 0;
+    r->shows_lock = 1;
+    e->dropping = 0;
     r->bits = flags & HF_CS64 ? 64 : flags & HF_CS32 ? 32 : 16;
     r->stack_bits = flags & HF_SS32 ? 32 : 16;
     /* Only bytes of the block's own page are known to be there; what goes beyond it is a block of its own. */
@@ -332,7 +347,7 @@ static void emit(engine *e, void *tcg, uint64_t pc)
         length = LONGEST;
     read_code(e, here, bytes, length);
     found = decode_for(r, bytes, length, sign, flags);
-    e->unlocking = found < 0 || r->undefined ? pc : EMPTY;
+    e->unlocking = found < 0 || r->undefined || !r->shows_lock ? pc : EMPTY;
     if (!r->keeps)
         e->known_aligned = 0;
     if (r->fcmov && !r->undefined) /* what Unicorn makes of it calls nothing where the condition does not hold */
@@ -382,6 +397,8 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
 {
     engine *e = translating;
 
+    if (opcode == MOVI_I64 && e && e->tcg == tcg && e->dropping && (int64_t)b == e->dropping)
+        b += 0x10000;
     real_tcg_gen_op2(tcg, opcode, a, b);
     if (opcode == INSN_START)
         end_before_full(tcg);
@@ -392,6 +409,7 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
             e->exempt = (uint32_t)(e->begun - e->begun_before - 1);
         e->opcode_at = a;
         e->group_at = EMPTY;
+        e->behind_0f = 0;
         if (e->signatures[0])
             emit(e, tcg, a);
     }
@@ -531,14 +549,22 @@ static int complete(engine *e, struct record *r)
 {
     uint32_t flags = AT(uint32_t, e->env, at.env_hflags), sign = e->signatures[flags >> CLASS_SHIFT];
     uint8_t bytes[LONGEST];
-    int length = running(e)->block->size < LONGEST ? running(e)->block->size : LONGEST;
+    int length = running(e)->block->size < LONGEST ? running(e)->block->size : LONGEST, found;
 
     for (int i = 0; i < length; i++) {
         uint64_t linear = r->pc + (uint64_t)i;
 
         bytes[i] = (uint8_t)real_cpu_ldub_code(e->env, r->bits == 64 ? linear : (uint32_t)linear);
     }
-    return decode_for(r, bytes, length, sign, flags) > 0;
+    found = decode_for(r, bytes, length, sign, flags);
+    if (found >= 0 || length == LONGEST)
+        return found > 0;
+    /* Unicorn has taken it for a shorter one: nothing but whether it is one at all is to be seen. */
+    memset(bytes + length, 0, (size_t)(LONGEST - length));
+    if (decode_for(r, bytes, LONGEST, sign, flags) > 0 && r->undefined)
+        return 1;
+    r->length = r->count = 0;
+    return 0;
 }
 
 static __attribute__((noinline)) void check(struct record *r, uint64_t host)
@@ -556,6 +582,8 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         vector = EXCP_UD;
     else if (r->first && comes_first(e->env, r->first, r->operand_size))
         return;
+    else if (r->waits)
+        wait_for(e->env, host);
     if (r->input && !vector && !(r->repeated && !(reg(e, CX) & r->address_mask)))
         ask_for_port(e, r, host);
     for (int i = 0; i < r->count && !vector && r->bits != 64 && e->checked; i++)
@@ -570,6 +598,10 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
     for (int i = 0; i < r->count && r->touched; i++)
         touch(e->env, linear_address(e->env, &r->references[i], r->addressing), r->references[i].size,
               r->references[i].kind & WRITES, host);
+    if (r->enters_mmx)
+        enter_mmx(e->env);
+    if (r->narrow.opcode)
+        execute_narrow(e, &r->narrow, r->narrow.rm == NONE ? r->references : NULL, host);
 }
 
 __attribute__((visibility("hidden"), used)) void v2e_check_operands(uint8_t *argument)

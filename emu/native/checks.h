@@ -8,6 +8,7 @@
 
 #define NONE 0xff
 #define LONGEST 15
+#define VEX 4 /* in `form` */
 #define REFERENCES 80 /* ENTER with 31 levels has 63 */
 enum { READS = 1, WRITES = 2, XLAT = 4, REPEATED = 8 };
 enum { BRANCH_NONE, BRANCH_ALWAYS, BRANCH_CONDITION, BRANCH_LOOP, BRANCH_OPERAND, BRANCH_RETURN, BRANCH_FAR };
@@ -24,9 +25,9 @@ struct instruction {
     uint32_t opcode, immediate, address_mask, stack_mask;
     uint8_t length, operand_size, reg, rm, branch, condition, repeat, count;
     uint16_t extension; /* of emu/x86/vectors.py, a bit */
-    uint8_t lock, form; /* LOCK stands before it; its mandatory prefix, as an index: none, 66, F3, F2 */
+    uint8_t lock, form; /* LOCK stands before it; its mandatory prefix, as an index: none, 66, F3, F2; VEX is added */
     uint8_t relative;   /* its displacement is added to RIP */
-    uint8_t unknown;    /* 64-bit code: only its opcode and prefixes are known */
+    uint8_t unknown;    /* 64-bit code, and VEX: only its opcode and prefixes are known */
     uint8_t stack_size; /* of what it pushes and pops; 8 in 64-bit code */
     uint8_t narrow;     /* 64-bit code: its addresses have 32 bits */
     struct reference references[REFERENCES];
@@ -45,7 +46,10 @@ enum {
     EXTENSION_SSE41 = 512,
     EXTENSION_SSE42 = 1024,
     EXTENSION_AES = 2048,
-    EXTENSION_PCLMULQDQ = 4096
+    EXTENSION_PCLMULQDQ = 4096,
+    EXTENSION_POPCNT = 8192,
+    EXTENSION_MOVBE = 16384,
+    EXTENSION_NONE = 0x8000 /* which no model has: another form of an opcode with forms */
 };
 #define GROUPS 13
 #define SSE_FORMS 18
@@ -105,6 +109,15 @@ int bytes_at(void *env, uint64_t pc, uint64_t host, uint8_t *bytes);
 /* ---- checks.c */
 int violation(const engine *e, const struct reference *ref);
 
+/* ---- narrow.c */
+struct narrow {
+    uint16_t opcode; /* 0: another instruction */
+    uint8_t size, reg, rm, sums; /* bytes of the operand; registers, where there are; CRC32 */
+};
+int is_narrow(const struct instruction *in);
+__attribute__((noreturn)) void execute_narrow(engine *e, const struct narrow *n, const struct reference *ref,
+                                              uint64_t host);
+
 /* ---- precedence.c */
 uint8_t precedence_of(const struct instruction *in);
 int comes_first(void *env, uint8_t what, uint32_t operand_size);
@@ -117,5 +130,12 @@ int keeps_registers(const struct instruction *in);
 int is_vector(const struct instruction *in);
 int is_x87(const struct instruction *in);
 int is_fcmov(const struct instruction *in);
+int is_mmx(const struct instruction *in);
+int enters_mmx(const struct instruction *in);
+int waits_for_x87(const struct instruction *in);
+int stores_behind_flags(const struct instruction *in);
+int wants_no_emulation(const struct instruction *in);
+int loses_flags_locked(const struct instruction *in);
+int64_t drops_too_little(const struct instruction *in);
 
 #endif

@@ -356,12 +356,29 @@ REPLACES void cpu_io_recompile_x86_64(void *cpu, uint64_t host)
         real_cpu_io_recompile(cpu, host);
 }
 
-/* What a watchpoint's memory hook gets as user data. */
+/* What a watchpoint's memory hook gets as user data: a callback, or, where that is NULL, what is watched: `length` bytes
+ * from linear `first` on, where what begins at `physical` is seen at `linear`. */
 struct memory_hook {
     engine *engine;
     void (*callback)(void *uc, int kind, uint64_t address, int size, int64_t value, void *number);
-    void *number;
+    uint64_t number, first, length, physical, linear;
 };
+#define MEM_WRITE 17 /* the hook's `kind` of a write */
+
+/* An access close to a watchpoint: does it meet it? */
+static void watched(const struct memory_hook *hook, int kind, uint64_t address, int size, uint64_t value)
+{
+    struct met *met = &hook->engine->cells->met;
+    uint64_t linear = hook->linear + (address - hook->physical);
+
+    if (linear < hook->first ? hook->first - linear >= (uint64_t)size : linear - hook->first >= hook->length)
+        return;
+    if (!met->kind)
+        *met = (struct met){.linear = linear, .value = size < 8 ? value & ((1ull << 8 * size) - 1) : value,
+                            .number = (uint32_t)hook->number, .size = (uint32_t)size,
+                            .kind = kind == MEM_WRITE ? MET_WRITE : MET_READ};
+    hook->engine->control->halt_run |= HALT_MET;
+}
 
 /* The hook itself. It is called before a store and behind a load, from where the access is tried again alone: then the
  * run can end right behind the instruction. */
@@ -372,7 +389,10 @@ API void v2e_fast_memory_hook(void *uc, int kind, uint64_t address, int size, in
 
     if (running(e) && !running(e)->io && e->synchronised)
         retry_alone(e, e->synchronised);
-    hook->callback(uc, kind, address, size, value, hook->number);
+    if (hook->callback)
+        hook->callback(uc, kind, address, size, value, (void *)hook->number);
+    else
+        watched(hook, kind, address, size, (uint64_t)value);
 }
 
 /* ---- What changes seldom: control and debug registers, segment caches, mode

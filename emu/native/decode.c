@@ -2,8 +2,7 @@
  *
  * SDM vol. 2A, chapter 2 (prefixes, ModRM, SIB) and vol. 2D, appendix A (opcode maps). Of 64-bit code the lengths are
  * found, the near branches, and the operand that ModRM names with the low 32 bits of its displacement; VEX and what is no
- * instruction there have none. Of VEX in 32-bit code
- * BMI1 and BMI2 are known, which is all that the engine executes.
+ * instruction there have none. Of VEX BMI1 and BMI2 are known, which is all that the engine executes.
  */
 #include "checks.h"
 
@@ -313,8 +312,13 @@ static uint16_t extension_of(const struct instruction *in)
 
     if (op == 0x0fae)
         return maps->fences[in->rm != NONE][in->reg];
-    if (op >= 0x0f00 && op <= 0x0fff)
-        return maps->extensions[op & 0xff][in->form];
+    if (op >= 0x0f00 && op <= 0x0fff) {
+        const uint16_t *forms = maps->extensions[op & 0xff];
+
+        if (!forms[in->form] && (forms[0] | forms[1] | forms[2] | forms[3]))
+            return EXTENSION_NONE;
+        return forms[in->form];
+    }
     if ((op == 0xdb || op == 0xdd || op == 0xdf) && in->reg == 1 && in->rm == NONE) /* FISTTP */
         return EXTENSION_SSE3;
     return 0;
@@ -335,31 +339,54 @@ static int unknown_in_64(uint32_t opcode, int opsize66)
     }
 }
 
-/* BMI1 and BMI2 behind the three-byte VEX prefix, which is C4h with a ModRM that LES does not have, in 32-bit code (SDM
- * vol. 2A, 2.3; vol. 2D, tables A-4 and A-5). The reader is behind C4h, and stays there for what is none of them: no
- * other instruction with VEX exists here. */
+/* BMI1 and BMI2 behind the three-byte VEX prefix, C4h (SDM vol. 2A, 2.3; vol. 2D, tables A-4 and A-5). The reader is
+ * behind C4h, with three bytes to come, and stays there for what is none of them: no other instruction with VEX exists
+ * here. */
 static struct spec vex(struct reader *r, uint32_t *opcode)
 {
     const uint8_t *at = r->code + r->at;
-    struct spec spec = {0, 0, 0};
-    uint32_t map, sub, pp;
-    int known;
+    uint32_t map = at[0] & 31, sub = at[2], pp = at[1] & 3; /* none, 66, F3, F2 */
+    int known, none = (at[1] >> 3 & 15) == 15;              /* VEX.vvvv names no register */
 
-    if (r->length - r->at < 4 || at[0] >> 6 != 3 || at[1] & 4) /* VEX.L is 0 */
-        return spec;
-    map = at[0] & 31;
-    pp = at[1] & 3; /* none, 66, F3, F2 */
-    sub = at[2];
     if (map == 2)
         known = (sub == 0xf2 && pp == 0) || (sub == 0xf3 && pp == 0 && (at[3] >> 3 & 7) >= 1 && (at[3] >> 3 & 7) <= 3) ||
                 (sub == 0xf5 && pp != 1) || (sub == 0xf6 && pp == 3) || sub == 0xf7;
     else
-        known = map == 3 && sub == 0xf0 && pp == 3;
-    if (!known)
-        return spec;
+        known = map == 3 && sub == 0xf0 && pp == 3 && none;
+    if (!known || at[1] & 4) /* VEX.L is 0 */
+        return (struct spec){0, 0, 0};
     r->at += 3;
     *opcode = (map == 2 ? 0x3800u : 0x3a00u) | sub;
     return (struct spec){'r', 'd', map == 3 ? 'b' : 0};
+}
+
+/* The operand of what is behind 0F 38 and 0F 3A. */
+static struct spec behind(uint32_t opcode, int rep, int opsize66)
+{
+    char immediate = opcode >= 0x3a00 ? 'b' : 0;
+
+    switch (opcode) {
+    case 0x38f0: /* CRC32 and MOVBE */
+        return (struct spec){'r', rep == 0xf2 ? 'b' : 'v', 0};
+    case 0x38f1:
+        return (struct spec){rep == 0xf2 ? 'r' : 'w', 'v', 0};
+    case 0x3820: case 0x3823: case 0x3825: case 0x3830: case 0x3833: case 0x3835: /* PMOVSX, PMOVZX */
+        return (struct spec){'r', 'q', 0};
+    case 0x3821: case 0x3824: case 0x3831: case 0x3834:
+        return (struct spec){'r', 'd', 0};
+    case 0x3822: case 0x3832:
+        return (struct spec){'r', 'w', 0};
+    case 0x3a0a: case 0x3a21: case 0x3a22: /* ROUNDSS, INSERTPS, PINSRD */
+        return (struct spec){'r', 'd', immediate};
+    case 0x3a0b: /* ROUNDSD */
+        return (struct spec){'r', 'q', immediate};
+    case 0x3a14: case 0x3a15: case 0x3a16: case 0x3a17: /* PEXTRB, PEXTRW, PEXTRD, EXTRACTPS */
+        return (struct spec){'w', opcode == 0x3a14 ? 'b' : opcode == 0x3a15 ? 'w' : 'd', immediate};
+    case 0x3a20: /* PINSRB */
+        return (struct spec){'r', 'b', immediate};
+    default:
+        return (struct spec){'r', opsize66 ? 'o' : 'q', immediate};
+    }
 }
 
 /* The instruction at the beginning of `code`. Returns 0 when the bytes end before it does, or its length is not known.
@@ -412,22 +439,31 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
         op = byte(&r);
         in->opcode = 0x0f00 | op;
     }
+    /* VEX: in 32-bit code what would be LES and LDS of a register */
+    if ((in->opcode == 0xc4 || in->opcode == 0xc5) && (bits == 64 || (bits == 32 && r.at < length && code[r.at] >= 0xc0))) {
+        if (op == 0xc4 && length - r.at < 4)
+            return 0;
+        if (op == 0xc4 && !opsize66 && !rep && !rex && !in->lock)
+            spec = vex(&r, &in->opcode);
+        in->form = VEX;
+        if (!spec.access || bits == 64) {
+            in->extension = spec.access ? 0 : EXTENSION_NONE;
+            in->unknown = 1;
+            return 0;
+        }
+    }
     if (bits == 64 && unknown_in_64(in->opcode, opsize66)) {
         in->extension = extension_of(in);
         in->unknown = 1;
         return 0;
     }
-    if (op == 0xc4 && bits == 32 && !opsize66 && !rep)
-        spec = vex(&r, &in->opcode);
     if (spec.access) {
         /* all is known */
     } else if (in->opcode == 0x0f38 || in->opcode == 0x0f3a) {
         uint32_t sub = byte(&r);
 
         in->opcode = op << 8 | sub;
-        spec = (struct spec){'r', opsize66 ? 'o' : 'q', op == 0x3a ? 'b' : 0};
-        if (op == 0x38 && (sub == 0xf0 || sub == 0xf1) && rep != 0xf2) /* MOVBE */
-            spec = (struct spec){sub == 0xf0 ? 'r' : 'w', 'v', 0};
+        spec = behind(in->opcode, rep, opsize66);
     } else {
         spec = lookup(in->opcode, 0, rep, opsize66);
         if (maps->modrm[in->opcode >= 0x0f00][op]) {

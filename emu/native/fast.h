@@ -171,6 +171,14 @@ struct sink {
     uint8_t *data;
     uint64_t room;
 };
+/* The first access of a run that a watchpoint is met by. */
+struct met {
+    uint64_t linear, value;
+    uint32_t number, size; /* the hook's; bytes */
+    uint32_t kind, pad;    /* MET_*; 0: there was none */
+};
+enum { MET_READ = 1, MET_WRITE };
+
 struct cells {
     uint32_t generation;
     /* RDTSC in this run, once Python has answered one (`time_known`, TIME_BY_*): `time` was the answer when `time_left`
@@ -183,8 +191,12 @@ struct cells {
     uint64_t answered, answered_at; /* accesses that needed no Python; instructions retired before the last of them */
     uint64_t kept; /* those to a hypervisor's own devices, which are not among them */
     struct sink sink;
+    struct met met;
     struct cell cell[CELLS];
 };
+
+/* Bits of `halt_run` in struct control: a callback wants the run to end, a watchpoint does. */
+enum { HALT_ASKED = 1, HALT_MET = 2 };
 
 /* Classes of the segment caches (checks.c): their number stands in hflags from this bit on, where QEMU has none. */
 #define CLASS_SHIFT 27
@@ -262,6 +274,8 @@ typedef struct engine {
     int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
     uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
     uint64_t opcode_at, group_at; /* where it finds the opcode, and ModRM behind F6h or F7h (shown.c); EMPTY: nowhere */
+    uint8_t behind_0f; /* 0Fh was found before opcode_at */
+    int64_t dropping; /* by how much its translator moves the stack pointer in a RET with an operand above 7FFFh; 0: none */
     uint64_t prefix; /* the linear address of the next prefix that its translator reads of 64-bit code; EMPTY: none (prefixes.c) */
     uint8_t override; /* the prefix of FS or GS that it has read of this instruction, 0: none */
     int longest; /* instructions that a block may have now, 0: any number */
@@ -299,7 +313,8 @@ extern int in_use;           /* an engine was attached once */
 void engine_left(engine *e); /* the running block ended: remember its last instruction */
 struct packing;
 API int v2e_fast_go(engine *e, int64_t budget, int skip);                   /* runs.c */
-API void v2e_fast_brief(const struct packing *from, uint64_t to[8]); /* pack.c */
+enum { BRIEF = 15 };   /* words of CpuState.brief */
+API void v2e_fast_brief(const struct packing *from, uint64_t to[BRIEF]); /* pack.c */
 int has_a20(const engine *e);
 
 #define REAL(X)                                                                                                        \
@@ -391,10 +406,24 @@ int has_a20(const engine *e);
     X(uint64_t, cpu_ldq_data_ra, (void *, uint64_t, uint64_t))                                                         \
     X(void, cpu_stq_data_ra, (void *, uint64_t, uint64_t, uint64_t))                                                   \
     X(void, cpu_stw_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
+    X(void, cpu_stl_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(void, helper_roundps_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(void, helper_roundss_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(void, helper_roundpd_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(void, helper_roundsd_xmm, (void *, void *, const void *, uint32_t))                                              \
+    X(void, helper_phaddw_mmx, (void *, void *, void *))                                                               \
+    X(void, helper_phaddw_xmm, (void *, void *, void *))                                                               \
+    X(void, helper_phaddd_mmx, (void *, void *, void *))                                                               \
+    X(void, helper_phaddd_xmm, (void *, void *, void *))                                                               \
+    X(void, helper_phaddsw_mmx, (void *, void *, void *))                                                              \
+    X(void, helper_phaddsw_xmm, (void *, void *, void *))                                                              \
+    X(void, helper_phsubw_mmx, (void *, void *, void *))                                                               \
+    X(void, helper_phsubw_xmm, (void *, void *, void *))                                                               \
+    X(void, helper_phsubd_mmx, (void *, void *, void *))                                                               \
+    X(void, helper_phsubd_xmm, (void *, void *, void *))                                                               \
+    X(void, helper_phsubsw_mmx, (void *, void *, void *))                                                              \
+    X(void, helper_phsubsw_xmm, (void *, void *, void *))                                                              \
+    X(void, helper_packusdw_xmm, (void *, void *, void *))                                                             \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
     X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
     X(void, raise_exception_err, (void *, int, int))                                                                   \
@@ -445,6 +474,7 @@ __attribute__((noreturn)) void stop_run(engine *e, uint32_t reason);
 int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
 
 /* ---- corrections.c */
+__attribute__((noreturn)) void end_block(engine *e);
 void mark_repeat(engine *e, const slot *s);
 int virtual_interrupt_due(const engine *e);
 
@@ -452,6 +482,7 @@ int virtual_interrupt_due(const engine *e);
 int is_unmarked(const engine *e, uint64_t host);
 void mark_written(const engine *e, uint64_t host);
 API void v2e_fast_host_changed(engine *e, uint64_t host, uint64_t end);
+API void v2e_fast_physical_changed(engine *e, uint64_t first, uint64_t end);
 void take_traces(engine *e, uint8_t *traces);
 
 /* ---- events.c */
@@ -488,6 +519,7 @@ void remember_home(engine *e, uint64_t host, uint64_t ram);
 /* ---- paging.c */
 void touch(void *env, uint64_t linear, uint32_t size, int write, uint64_t host);
 uint32_t fxsave_size(void *env);
+void leave_mmx_for_exception(void *env, uint64_t host);
 
 /* ---- gates.c */
 API int v2e_fast_gate_unsure(void *env, uint32_t vector);
@@ -498,6 +530,7 @@ void acknowledge_shared(engine *e);
 
 /* ---- tasks.c */
 int interrupt_delivered(void *cpu, int request);
+void show_all_flags(void);
 
 /* ---- temporaries.c */
 void end_before_full(void *tcg);

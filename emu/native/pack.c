@@ -218,7 +218,7 @@ int has_a20(const engine *e)
 }
 
 /* Between two runs: where the CPU is (`CpuState.brief`). */
-API void v2e_fast_brief(const struct packing *from, uint64_t to[8])
+API void v2e_fast_brief(const struct packing *from, uint64_t to[BRIEF])
 {
     uint8_t *env = from->engine->env;
     const struct segment *cs = segment_of(env, CS);
@@ -232,6 +232,11 @@ API void v2e_fast_brief(const struct packing *from, uint64_t to[8])
     to[5] = cs->selector;
     to[6] = segment_of(env, SS)->selector;
     to[7] = wide ? 64 : cs->flags & CS_BIG ? 32 : 16;
+    for (int i = 0; i < 4; i++)
+        to[8 + i] = registers(env)[AX + i];
+    to[12] = registers(env)[SI];
+    to[13] = registers(env)[DI];
+    to[14] = AT(uint64_t, env, at.env_cr);
 }
 
 /* Between two runs: the state as a debugger looks at it, which changes nothing. */

@@ -9,10 +9,8 @@
  */
 #include "checks.h"
 #include "segments.h"
+#include "x87.h"
 
-#include <string.h>
-
-#define HOST ((uint64_t)__builtin_return_address(0))
 #define MMU_USER 1
 #define MMU_KERNEL 2
 #define MMU_KERNEL_SMAP 0
@@ -29,6 +27,19 @@ static int mmu_index(const void *env)
     if ((hflags & HF_CPL) == 3)
         return MMU_USER;
     return !(hflags & HF_SMAP) || AT(uint64_t, env, at.env_eflags) & EFLAGS_AC ? MMU_KERNEL : MMU_KERNEL_SMAP;
+}
+
+/* True when the TLB that code is fetched by leads to all of `length` bytes at `linear`, which are put to `to`: those of an
+ * instruction that has just been executed, but for one on two pages, which its caller finds by the page tables. */
+API int v2e_fast_code_seen(void *env, uint64_t linear, uint32_t length, uint8_t *to)
+{
+    const tlb_fast *tlb = &AT(tlb_fast, env, at.env_tlb) + mmu_index(env);
+    const tlb_entry *t = tlb->table + (linear / PAGE & tlb->mask / sizeof(tlb_entry));
+
+    if (t->code != (linear & ~(PAGE - 1)) || linear % PAGE + length > PAGE)
+        return 0;
+    memcpy(to, (const uint8_t *)(linear + t->addend), length);
+    return 1;
 }
 
 /* Raise the page fault that an access of the program to `size` bytes at `linear` meets, and nothing else: the first byte
@@ -100,34 +111,62 @@ int bytes_at(void *env, uint64_t pc, uint64_t host, uint8_t *bytes)
     return count;
 }
 
-/* A load of the instruction that called from `host` is about to raise #PF. If that is an operand which is written as
- * well, the fault is a write's, and of the first page that refuses one (SDM vol. 3A, 4.7, W/R; vol. 2: these instructions
- * always write). Returns where it is not. */
-static void fault_as_written(void *env, uint64_t host)
+/* The instruction that called from `host`, to which EIP is moved back; NULL where none is known. */
+static const struct instruction *instruction_at(void *env, uint64_t host, struct addressing *where)
 {
     uint32_t hflags = AT(uint32_t, env, at.env_hflags);
     int bits = hflags & HF_CS64 ? 64 : hflags & HF_CS32 ? 32 : 16;
     static __thread struct instruction in;
     uint8_t bytes[LONGEST];
     uint64_t pc;
-    int length;
 
     if (!real_cpu_restore_state((uint8_t *)env - at.cpu_env, host, 0))
-        return;
+        return NULL;
     pc = AT(uint64_t, env, at.env_eip);
     if (bits != 64)
         pc = (uint32_t)(segment_of(env, CS)->base + pc);
-    length = bytes_at(env, pc, host, bytes);
-    if (!decode(bytes, length, bits, hflags & HF_SS32 ? 32 : 16, &in) || !in.count ||
-        in.references[0].kind != (READS | WRITES))
+    if (!decode(bytes, bytes_at(env, pc, host, bytes), bits, hflags & HF_SS32 ? 32 : 16, &in))
+        return NULL;
+    *where = addressing_of(&in, bits, pc);
+    return &in;
+}
+
+/* An exception of SSE leaves the x87 as it was before MMX was entered (vol. 3A, 6.5). */
+void leave_mmx_for_exception(void *env, uint64_t host)
+{
+    struct addressing where;
+    const struct instruction *in = instruction_at(env, host, &where);
+
+    if (in && is_mmx(in))
+        leave_mmx(env);
+}
+
+/* An access of the instruction that called from `host`, to its operand, is about to raise #PF. It leaves the state before
+ * the instruction (vol. 3A, 6.5). An exception of the x87 for which it waits comes first. If the operand is read and
+ * written, the fault is a write's, and of the first page that refuses one (vol. 3A, 4.7, W/R; vol. 2: these instructions
+ * always write). Returns where the fault is as Unicorn has it. */
+static void fault_of_operand(void *env, int is_load, uint64_t host)
+{
+    struct addressing where;
+    const struct instruction *in = instruction_at(env, host, &where);
+
+    if (!in || !in->count)
         return;
-    touch(env, linear_address(env, in.references, addressing_of(&in, bits, pc)), in.references[0].size, STORE, host);
+    if (is_mmx(in))
+        leave_mmx(env);
+    if (!is_load && stores_behind_flags(in))
+        AT(uint16_t, env, at.env_fpus) = status_before_store;
+    if (waits_for_x87(in))
+        wait_for(env, host);
+    if (is_load && in->references[0].kind == (READS | WRITES))
+        touch(env, linear_address(env, in->references, where), in->references[0].size, STORE, host);
 }
 
 REPLACES void raise_exception_err_ra_x86_64(void *env, int vector, int code, uint64_t host)
 {
-    if (vector == EXCP_PF && host && !(code & (PF_WRITE | PF_FETCH)))
-        fault_as_written(env, host);
+    if (vector == EXCP_PF && host && !(code & PF_FETCH))
+        fault_of_operand(env, !(code & PF_WRITE), host);
+    show_all_flags();
     real_raise_exception_err_ra(env, vector, code, host);
 }
 
@@ -180,6 +219,8 @@ int touched_first(const struct instruction *in)
     if (in->rm != NONE || !in->count)
         return 0;
     switch (in->opcode) {
+    case 0xc0: case 0xc1: case 0xd0 ... 0xd3: /* RCL, RCR, which set flags before they store */
+        return in->reg == 2 || in->reg == 3 ? TOUCH : 0;
     case 0x60: case 0x61: case 0xc8: /* PUSHA, POPA, ENTER, whose last touch is that of the new top (vol. 2A, ENTER) */
         return TOUCH;
     case 0x0f01: /* SGDT, SIDT */

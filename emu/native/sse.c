@@ -268,3 +268,27 @@ ROUND(roundsd)
     }
 PRODUCTS(dpps, "ps", SINGLES, uint32_t, 4, 2)
 PRODUCTS(dppd, "pd", DOUBLES, uint64_t, 2, 1)
+
+/* Horizontal sums and PACKUSDW of a register with itself (SDM vol. 2B, PHADDW): Unicorn stores what it makes of the first
+ * operand before it reads the second. */
+#define FROM_A_COPY(name)                                                                                              \
+    REPLACES void helper_##name##_x86_64(void *env, void *to, void *from)                                              \
+    {                                                                                                                  \
+        uint8_t copy[16];                                                                                              \
+                                                                                                                       \
+        memcpy(copy, from, sizeof copy);                                                                               \
+        real_helper_##name(env, to, copy);                                                                             \
+    }
+FROM_A_COPY(phaddw_mmx)
+FROM_A_COPY(phaddd_mmx)
+FROM_A_COPY(phaddsw_mmx)
+FROM_A_COPY(phsubw_mmx)
+FROM_A_COPY(phsubd_mmx)
+FROM_A_COPY(phsubsw_mmx)
+FROM_A_COPY(phaddw_xmm)
+FROM_A_COPY(phaddd_xmm)
+FROM_A_COPY(phaddsw_xmm)
+FROM_A_COPY(phsubw_xmm)
+FROM_A_COPY(phsubd_xmm)
+FROM_A_COPY(phsubsw_xmm)
+FROM_A_COPY(packusdw_xmm)

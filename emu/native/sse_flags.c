@@ -72,9 +72,9 @@ static int is_inexact(enum operation operation, long double a, long double b, in
     return (status & PRECISION) != 0;
 }
 
-/* The flags of one number's operation, everything masked but overflow: which is inexact only where the result would be
- * without an end of the exponents (vol. 1, 4.9.1.4), and so it is taken to be where it was infinite before. */
-static uint32_t flags_of(const struct done *d, int number, uint32_t mxcsr)
+/* The flags of one number's operation. Overflow and underflow that are `enabled` are inexact only where the result would
+ * be without an end of the exponents (vol. 1, 4.9.1.4 and 4.9.1.5). */
+static uint32_t flags_of(const struct done *d, int number, uint32_t mxcsr, uint32_t enabled)
 {
     int size = shapes[d->shape].size;
     enum operation operation = d->operation;
@@ -113,7 +113,7 @@ static uint32_t flags_of(const struct done *d, int number, uint32_t mxcsr)
         EXECUTE("cvtsd2ss %[s], %[d]", x, y, now);
     }
 #undef ONE
-    if (now & OVERFLOW && !is_inexact(operation, a, b, size, mxcsr))
+    if (now & enabled & (OVERFLOW | UNDERFLOW) && !is_inexact(operation, a, b, size, mxcsr))
         now &= ~PRECISION;
     return now & FLAGS;
 }
@@ -126,15 +126,17 @@ static __attribute__((noinline)) void raise_unmasked(void *env, uint32_t flags, 
 
     if (flags & enabled & BEFORE) {
         flags &= BEFORE;
-    } else if (flags & enabled & OVERFLOW && d->operation != NO_OPERATION) {
+    } else if (flags & enabled & (OVERFLOW | UNDERFLOW) && d->operation != NO_OPERATION) {
         flags &= UNDERFLOW; /* which settle has found */
         for (int i = 0; i < shapes[d->shape].count; i++)
-            flags |= flags_of(d, i, masked(env));
+            flags |= flags_of(d, i, masked(env), enabled);
     }
     *mxcsr |= flags;
-    if (flags & enabled)
+    if (flags & enabled) {
+        leave_mmx_for_exception(env, host);
         real_raise_exception_err_ra(env, (&AT(uint64_t, env, at.env_cr))[4] & CR4_OSXMMEXCPT ? EXCP_XM : EXCP_UD, 0,
                                     host);
+    }
 }
 
 /* Take the flags of an operation into MXCSR, and raise what is unmasked, before its result is stored. */

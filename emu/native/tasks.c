@@ -293,6 +293,24 @@ static uint32_t flags_to_return_to(void *env, uint64_t host)
     return real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + ((esp + 8) & mask)), host);
 }
 
+/* The linear address of EFLAGS in the frame of an IRET that is not to return to V86 mode; EMPTY: of none. */
+static __thread uint64_t frame_without_vm = EMPTY;
+
+void show_all_flags(void)
+{
+    frame_without_vm = EMPTY;
+}
+
+REPLACES uint32_t cpu_ldl_mmuidx_ra_x86_64(void *env, uint64_t linear, int index, uint64_t host)
+{
+    uint32_t value = real_cpu_ldl_mmuidx_ra(env, linear, index, host);
+
+    if (likely(linear != frame_without_vm))
+        return value;
+    frame_without_vm = EMPTY;
+    return value & ~(uint32_t)EFLAGS_VM;
+}
+
 REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t next)
 {
     uint64_t host = (uint64_t)__builtin_return_address(0), *flags = &AT(uint64_t, env, at.env_eflags);
@@ -310,6 +328,10 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
      * itself. Nothing of it happens where the IRET faults, and then nobody comes back here. */
     image = legacy_mode(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL) ? flags_to_return_to(env, host)
                                                                                       : (uint32_t)*flags;
+    /* Only that of ring 0 returns to V86 mode; others ignore VM in their frame (vol. 2A, IRET). */
+    frame_without_vm = legacy_mode(env) && shift == 1 && AT(uint32_t, env, at.env_hflags) & HF_CPL && !(*flags & EFLAGS_NT)
+                           ? on_stack(env, AT(uint64_t, env, at.env_rsp) + 8)
+                           : EMPTY;
     if (!(image & EFLAGS_VM) && (image ^ *flags) & EFLAGS_VIRTUAL) {
         /* It finds its instruction by its return address, which is in the block only where it is jumped to. */
         cpu_restore_state_x86_64((uint8_t *)env - at.cpu_env, host, 1);
@@ -328,12 +350,13 @@ REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t p
 
     /* Only a return outwards has a frame that nobody has looked at, and there is none from ring 3. */
     look_behind(env);
+    parameters &= 0xffff; /* an unsigned number (vol. 2B, RET), whose sign has been extended */
     if (of_users(env))
         touch_pops(env, 2u << (shift & 3), 2, host);
     refuse_return(env, shift, host);
     if (legacy_mode(env) && ((!is_flat(segment_of(env, SS)) && (AT(uint32_t, env, at.env_hflags) & HF_CPL) < 3) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
-        ask(env, RETF, 2u << (shift & 1), (uint32_t)parameters & 0xffff, host);
+        ask(env, RETF, 2u << (shift & 1), parameters, host);
     real_helper_lret_protected(env, shift, parameters);
 }
 

@@ -100,7 +100,12 @@ void find_pending(void *env);
 void prepare(void *env, uint64_t host);
 void prepared(void *env);
 void keep_control(void *env);
+void enter_mmx(void *env);
+void leave_mmx(void *env);
 void begin_fcmov(void *env, int n, uint64_t host);
+
+/* What a store that faults behind its flags, and an MMX instruction that faults, put back (paging.c). */
+extern __thread uint16_t status_before_store;
 
 /* To be called first by each instruction that waits (vol. 1, 8.6). */
 static inline void wait_for(void *env, uint64_t host)

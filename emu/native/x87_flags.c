@@ -1,8 +1,6 @@
 /* What the flags of an x87 operation make: the status word, stack faults, #MF (SDM vol. 1, 8.5 to 8.7). */
 #include "x87.h"
 
-#define DR6_BS 0x4000u
-
 /* Take flags and C1 of `status` into the status word, with ES and B for what is not masked. */
 void take_status(void *env, uint32_t status)
 {
@@ -18,19 +16,8 @@ void take_status(void *env, uint32_t status)
  * alone in its block. */
 static __attribute__((noreturn)) void end_instruction(engine *e, uint64_t host)
 {
-    uint64_t *eflags = &AT(uint64_t, e->env, at.env_eflags);
-    const slot *s = running(e);
-
     real_cpu_restore_state(e->cpu, host, 1);
-    *e->eip = s->eip + s->block->size;
-    *eflags &= ~(uint64_t)EFLAGS_RF;
-    AT(uint32_t, e->env, at.env_hflags) &= ~HF_INHIBIT_IRQ;
-    if (*eflags & EFLAGS_TF) {
-        (&AT(uint64_t, e->env, at.env_dr))[6] |= DR6_BS;
-        e->control->step = 0;
-        real_raise_exception_err(e->env, EXCP_DB, 0);
-    }
-    leave_block(e);
+    end_block(e);
 }
 
 /* The operation is not done, as something of `status` is not masked: its flags are all that it leaves. In the portable
@@ -101,18 +88,44 @@ REPLACES void helper_fwait_x86_64(void *env)
     wait_for(env, HOST);
 }
 
-/* MMX instructions wait too (vol. 1, 9.6.3). They make all registers valid, and TOP 0. */
+/* What the instruction that has entered MMX last found. */
+static __thread struct {
+    uint64_t tags;
+    uint32_t top;
+} before_mmx;
+
+/* All registers become valid, and TOP 0 (vol. 3A, 12.2). */
+void enter_mmx(void *env)
+{
+    uint32_t *top = &AT(uint32_t, env, at.env_fpstt);
+    uint64_t *tags = &AT(uint64_t, env, at.env_fptags);
+
+    before_mmx.top = *top;
+    before_mmx.tags = *tags;
+    *top = 0;
+    *tags = 0;
+}
+
+/* The instruction that has done so last faults: it leaves the state before it (vol. 3A, 6.5). */
+void leave_mmx(void *env)
+{
+    AT(uint32_t, env, at.env_fpstt) = before_mmx.top;
+    AT(uint64_t, env, at.env_fptags) = before_mmx.tags;
+}
+
+/* MMX instructions wait too (vol. 1, 9.6.3). */
 REPLACES void helper_enter_mmx_x86_64(void *env)
 {
     wait_for(env, HOST);
-    AT(uint32_t, env, at.env_fpstt) = 0;
-    AT(uint64_t, env, at.env_fptags) = 0;
+    enter_mmx(env);
 }
 
+/* TOP becomes 0 with it (vol. 3A, table 12-2). */
 REPLACES void helper_emms_x86_64(void *env)
 {
     wait_for(env, HOST);
     real_helper_emms(env);
+    AT(uint32_t, env, at.env_fpstt) = 0;
 }
 
 /* True while what is executed may negate FERR#, of which a device is to learn. */

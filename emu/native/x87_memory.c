@@ -94,14 +94,17 @@ static void take_store(void *env, uint32_t status, uint64_t host)
         take_status(env, status);
 }
 
-/* `after` takes ST(0) off where `instruction` does not. The value goes to memory behind this function; a fault there
- * leaves the flags of it. */
+__thread uint16_t status_before_store;
+
+/* `after` takes ST(0) off where `instruction` does not. The value goes to memory behind this function; a page fault there
+ * takes its flags back (paging.c). */
 #define STORES(name, result, type, instruction, after, indefinite)                                                     \
     REPLACES result helper_##name##_ST0_x86_64(void *env)                                                              \
     {                                                                                                                  \
         type value = (type)(indefinite);                                                                               \
         uint16_t status;                                                                                               \
                                                                                                                        \
+        status_before_store = AT(uint16_t, env, at.env_fpus);                                                          \
         if (stores_nothing(env, HOST))                                                                                 \
             return value;                                                                                              \
         OPERATE(env, status, "fldt %[a]", instruction " %[v]", after, ALSO([v] "+m"(value)),                           \

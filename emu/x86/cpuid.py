@@ -20,7 +20,7 @@ MMX, FXSR, SSE, SSE2 = (1 << n for n in range(23, 27))
 # CPUID.1:ECX (table 3-10).
 SSE3, MONITOR, SMX, CX16, PCID = 1 << 0, 1 << 3, 1 << 6, 1 << 13, 1 << 17
 PCLMULQDQ, SSSE3, SSE41, SSE42, AES = 1 << 1, 1 << 9, 1 << 19, 1 << 20, 1 << 25
-X2APIC, TSC_DEADLINE = 1 << 21, 1 << 24
+X2APIC, MOVBE, POPCNT, TSC_DEADLINE = 1 << 21, 1 << 22, 1 << 23, 1 << 24
 XSAVE, RDRAND = 1 << 26, 1 << 30
 # CPUID.7.0:EBX, ECX (table 3-8).
 FSGSBASE, TSC_ADJUST, SMEP, SMAP = 1 << 0, 1 << 1, 1 << 7, 1 << 20

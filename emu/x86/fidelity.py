@@ -64,7 +64,10 @@ GAPS: Final = (
         "the same in real and V86 mode",
         "far transfers of real mode beyond CS fault at the target, but with --checks full",
     ),
-    Gap("INS denied before its operand is written", "INS denied before its operand is written, but with --checks full"),
+    Gap(
+        "INS and OUTS denied before their operand is written or read",
+        "INS denied before its operand is written, but with --checks full, and OUTS before its page is looked at",
+    ),
     Gap(
         "V86 with CR4.VME: VIF, VIP, interrupt redirection; ring 3 with CR4.PVI", "VIF and VIP loaded by IRET of ring 0"
     ),
@@ -220,6 +223,59 @@ GAPS: Final = (
         "#UD of SSE and MMX forms with memory that are of registers alone (MOVMSKPS, PSLLW by an "
         "immediate, MOVDQ2Q), and of MMX with F2 or F3; #UD leaves the x87 as it is",
         "#UD of SSE and MMX forms with memory or prefixes that there are not",
+    ),
+    Gap(
+        "#UD of what is no instruction (reserved opcodes and forms of 0F, 0F 38 and 0F 3A, groups, registers "
+        "where there is memory alone, CR1 and CR5) before its operand, CR0.TS and the privilege are looked at",
+        "#UD of reserved encodings before their operand and CR0.TS",
+    ),
+    Gap(
+        "VEX of AVX, which no model has: #UD",
+        "#UD of AVX, which executes as SSE",
+    ),
+    Gap(
+        "CR0.EM makes MMX and SSE #UD whatever CR0.TS is",
+        "#UD of MMX and SSE with CR0.EM and TS both set",
+    ),
+    Gap(
+        "#MF of a pending exception comes before what is wrong with the operand of an x87 or MMX instruction "
+        "that waits",
+        "#MF before what is wrong with an operand",
+    ),
+    Gap(
+        "an MMX instruction or an x87 store that faults, and #XM of CVTPS2PI, leave the x87 as it was; RCL "
+        "and RCR that fault leave the flags",
+        "the x87's state and the flags behind instructions that fault",
+    ),
+    Gap(
+        "SSSE3 of MMX registers waits for #MF and makes the registers those of MMX; EMMS makes TOP 0",
+        "TOP and tags behind SSSE3 of MMX registers and EMMS",
+    ),
+    Gap(
+        "IRET of rings 1 to 3 ignores VM in its frame",
+        "IRET of rings 1 to 3 with VM in its frame",
+    ),
+    Gap(
+        "flags of NEG with LOCK; RET and RETF with operands above 7FFFh; PHADDW, PHSUBW and their kin and "
+        "PACKUSDW of a register with itself; 0F 0D and 0F 18 of registers are NOPs; of F2 and F3 the last counts",
+        "flags of NEG with LOCK, RET with operands above 7FFFh, PHADDW of a register with itself, 0F 18 of registers, "
+        "F2 and F3 together",
+    ),
+    Gap("SYSRET of real mode by Intel's CPUs: #UD", "#UD of SYSRET of real mode", always=True),
+    Gap(
+        "an exception of real mode with an odd SP below 6, whose frame goes over the end of the stack within a word: "
+        "shutdown",
+        "shutdown by a frame of real mode that goes over the end of the stack",
+        always=True,
+    ),
+    Gap(
+        "POPCNT, MOVBE and CRC32 in 16-bit code",
+        "operand sizes of POPCNT, MOVBE and CRC32 in 16-bit code",
+    ),
+    Gap(
+        "RETF of real and V86 mode whose CS lies at the other end of a stack of 64 KiB",
+        "RETF over the end of a stack of 64 KiB",
+        always=True,
     ),
     Gap(
         "CMPPS, CMPPD, CMPSS, CMPSD with reserved bits in the immediate",

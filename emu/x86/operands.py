@@ -214,6 +214,14 @@ SSE: Final[dict[int, tuple[str, str, str, str]]] = {
     0x70: ("rq", "ro", "ro", "ro"), 0x7E: ("wd", "wd", "rq", "wd"), 0x7F: ("wq", "wo", "wo", "wq"),
     0xE6: ("ro", "ro", "rq", "ro"),
 }  # fmt: skip
+#: Behind 0F 38 and 0F 3A, where the operand is not one of a whole register (SDM vol. 2, each one's own page): MOVBE,
+#: PMOVSX and PMOVZX; ROUNDSS, ROUNDSD, INSERTPS, PINSRB, PINSRD, PEXTRB, PEXTRW, PEXTRD, EXTRACTPS.
+BEHIND: Final = {
+    0x38F0: "rv", 0x38F1: "wv", 0x3820: "rq", 0x3821: "rd", 0x3822: "rw", 0x3823: "rq", 0x3824: "rd", 0x3825: "rq",
+    0x3830: "rq", 0x3831: "rd", 0x3832: "rw", 0x3833: "rq", 0x3834: "rd", 0x3835: "rq", 0x3A0A: "rd", 0x3A0B: "rq",
+    0x3A14: "wb", 0x3A15: "ww", 0x3A16: "wd", 0x3A17: "wd", 0x3A20: "rb", 0x3A21: "rd", 0x3A22: "rd",
+}  # fmt: skip
+CRC32: Final = {0x38F0: "rb", 0x38F1: "rv"}
 #: Of BMI1 and BMI2: VEX.mmmmm and the opcode, with the values of VEX.pp (none, 66, F3, F2) it has, all with VEX.L = 0
 #: and a 32-bit operand that is read (SDM vol. 2A to 2D: ANDN; BLSI, BLSMSK, BLSR; BZHI, PDEP, PEXT; MULX; BEXTR, SHLX,
 #: SARX, SHRX; RORX).
@@ -283,7 +291,11 @@ def _decode(r: _Reader, bits: int, stack_bits: int) -> Instruction:
     mask = 0xFFFFFFFF if (bits == 32) != addr67 else 0xFFFF
     stack_mask = 0xFFFFFFFF if stack_bits == 32 else 0xFFFF
     opcode = op
-    vex = _vex(r) if op == 0xC4 and bits == 32 and not (opsize66 or rep or lock) else None
+    vex = None
+    if op in (0xC4, 0xC5) and bits == 32 and r.code[r.at : r.at + 1] >= b"\xc0":
+        vex = _vex(r) if op == 0xC4 and not (opsize66 or rep or lock) else None
+        if vex is None:
+            return Instruction(None)
     if vex is not None:
         opcode, spec, imm = vex
     elif op == 0x0F:
@@ -292,9 +304,9 @@ def _decode(r: _Reader, bits: int, stack_bits: int) -> Instruction:
         if op in (0x38, 0x3A):
             sub = r.byte()
             opcode = op << 8 | sub
-            spec, imm = ("ro" if opsize66 else "rq"), ("b" if op == 0x3A else "")
-            if op == 0x38 and sub in (0xF0, 0xF1) and rep != 0xF2:
-                spec = "rv" if sub == 0xF0 else "wv"  # MOVBE
+            spec, imm = BEHIND.get(opcode, "ro" if opsize66 else "rq"), ("b" if op == 0x3A else "")
+            if rep == 0xF2:
+                spec = CRC32.get(opcode, spec)
         elif op in NO_MODRM_0F:
             spec, imm = "", ""
         else:
@@ -352,9 +364,11 @@ def _vex(r: _Reader) -> tuple[int, str, str] | None:
     """Opcode, operand and immediate of BMI1 and BMI2 behind the three-byte VEX prefix, which is C4h with a ModRM that
     LES does not have (SDM vol. 2A, 2.3). None for all else, which the engine has not: the reader then stays."""
     code = r.code[r.at : r.at + 4]
-    if len(code) < 4 or code[0] >> 6 != 3 or code[1] & 4:
+    if len(code) < 4 or code[1] & 4:
         return None
     table, prefix, sub, reg = code[0] & 31, code[1] & 3, code[2], code[3] >> 3 & 7
+    if table == 3 and code[1] >> 3 & 15 != 15:  # VEX.vvvv names no register
+        return None
     if prefix not in BMI.get((table, sub), ()) or (sub == 0xF3 and reg not in (1, 2, 3)):
         return None
     r.at += 3

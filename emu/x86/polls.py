@@ -23,8 +23,13 @@ _COUNTED: Final = frozenset(("loop", "loope", "loopne", "jcxz", "jecxz", "jrcxz"
 #: Instructions behind which the flags say something of their operands.
 _SETS_FLAGS: Final = frozenset(
     ("cmp", "test", "and", "or", "xor", "sub", "add", "sbb", "adc", "inc", "dec", "bt", "shl", "shr", "sar", "rol",
-     "ror", "rcl", "rcr", "neg", "scasb", "scasw", "scasd", "cmpsb", "cmpsw", "cmpsd", "bsf", "bsr")
+     "ror", "rcl", "rcr", "neg", "scasb", "scasw", "scasd", "scasq", "cmpsb", "cmpsw", "cmpsd", "cmpsq", "bsf", "bsr",
+     "bts", "btr", "btc", "xadd", "cmpxchg", "cmpxchg8b", "cmpxchg16b")
 )  # fmt: skip
+_BIT_TESTS: Final = frozenset(("bt", "bts", "btr", "btc"))
+#: What moves RSI and RDI on, and counts RCX down where it is repeated, beside what it loads, stores or compares.
+_STRING: Final = frozenset(f"{what}{size}" for what in ("lods", "stos", "movs", "cmps", "scas") for size in "bwdq")
+_INDEXES: Final = frozenset(("rsi", "rdi", "rcx"))
 #: What takes the carry of the instruction before it in.
 _CARRIES: Final = frozenset(("adc", "sbb", "rcl", "rcr"))
 #: What writes an operand that it has read, so that the value moves on from round to round.
@@ -42,6 +47,7 @@ WHOLE: Final = {
     )
     for part in parts
 }
+_CONTROL: Final = frozenset(("cr0", "cr2", "cr3", "cr4", "cr8"))
 _ORDER: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 
 
@@ -72,7 +78,8 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a value comes from: `kind` is port, device (memory of one), memory (linear), msr (another than the
-    time-stamp counter; `place` is its number), register, or stamp (the time-stamp counter, read by an instruction).
+    time-stamp counter; `place` is its number), register, status (the x87 status word), or stamp (the time-stamp
+    counter, read by an instruction).
     `name` is the device's, or the register's."""
 
     kind: str
@@ -141,8 +148,12 @@ class Loop:
             count = Source("register", 0, self.steps[at].bits // 8, _value(state, "rcx", self.steps[at].bits), "cx")
             return WayOut(at, None, "the count in CX", "must reach 0", (count,), counted=True)
         by = next(
-            (n for n in self._before(at) if (i := self.instructions[n]) is not None and i.mnemonic in _SETS_FLAGS), None
+            (n for n in self._before(at) if (i := self.instructions[n]) is not None and _verb(i) in _SETS_FLAGS), None
         )
+        if (called := self._called(at, by)) is not None:
+            flag, value = _ON_FLAG.get(mnemonic, ("", 0))
+            must = f"must become {1 - value if taken else value}" if flag else "must change"
+            return WayOut(at, None, f"{flag or 'the flags'} behind {called}", must, ())
         if by is None:
             return WayOut(at, None, f"the condition of `{mnemonic}`", "must change", ())
         sources, mask = self._sources(by)
@@ -150,13 +161,28 @@ class Loop:
         mask = mask or self._tested(by)
         return WayOut(at, by, which or (_bits(mask) if mask else ""), must, tuple(sources), mask=mask)
 
+    def _called(self, at: int, by: int | None) -> str | None:
+        """The INT n in the loop whose IRET gives the flags that the branch `at` looks at, with AH, which says to BIOS
+        and DOS what is wanted; None: none does, or step `by` sets them behind it."""
+        returned = False
+        for n in self._before(at):
+            if n == by and not returned:
+                return None
+            if (code := self.instructions[n]) is None:
+                continue
+            returned = returned or _verb(code) in ("iret", "iretd", "iretq")
+            if returned and code.mnemonic == "int":
+                ah = self.steps[n].state.regs[0] >> 8 & 0xFF
+                return f"INT {int(code.operands[0].imm):02X}h (AH={ah:02X}h)"
+        return None
+
     def moved_on(self) -> list[tuple[int, int]]:
         """(linear address, length) of the memory that the loop itself counts or shifts in, whatever comes of it in this
         round: the upper half of a long number seldom changes."""
         return [
             (_address(step, code, code.operands[0]), code.operands[0].size)
             for step, code in zip(self.steps, self.instructions, strict=True)
-            if code is not None and code.mnemonic.split()[-1] in _MOVES_ON and code.operands[0].type == _memory()
+            if code is not None and _verb(code) in _MOVES_ON and code.operands[0].type == _memory()
         ]
 
     def _before(self, at: int) -> list[int]:
@@ -172,13 +198,14 @@ class Loop:
         same = len(code.operands) == 2 and _is_same(*code.operands)
         fixed = None if same else self._fixed(by)
         something = "must become 0" if leaves else "must become something but 0"
-        if flag == "ZF" and code.mnemonic in ("test", "and") and fixed:
+        verb = _verb(code)
+        if flag == "ZF" and verb in ("test", "and") and fixed:
             return _bits(fixed), f"must become {1 - leaves}"
-        if flag == "ZF" and (same and code.mnemonic in ("test", "and", "or")):
+        if flag == "ZF" and (same and verb in ("test", "and", "or")):
             return "", something
-        if flag == "CF" and code.mnemonic == "bt" and fixed is not None:
+        if flag == "CF" and verb in _BIT_TESTS and fixed is not None:
             return f"bit {fixed}", f"must become {leaves}"
-        if flag == "ZF" and code.mnemonic[:4] in ("cmp", "sub", "scas") and fixed is not None:
+        if flag == "ZF" and (verb in ("cmp", "sub", "cmpxchg") or code.mnemonic[:4] == "scas") and fixed is not None:
             return "", f"must become {fixed:#x}" if leaves else f"must become something but {fixed:#x}"
         text = f"`{code.mnemonic} {code.op_str}`".replace(" `", "`")
         if flag == "ZF":
@@ -190,13 +217,15 @@ class Loop:
         code, fixed = self.instructions[by], self._fixed(by)
         if fixed is None or (len(code.operands) == 2 and _is_same(*code.operands)):
             return 0
-        if code.mnemonic == "bt":
+        if _verb(code) in _BIT_TESTS:
             return 1 << (fixed & 8 * int(code.operands[0].size) - 1)
-        return fixed if code.mnemonic in ("test", "and") else 0
+        return fixed if _verb(code) in ("test", "and") else 0
 
     def _fixed(self, by: int) -> int | None:
-        """The value of the operand that is no memory: an immediate, or a register, that of AL for SCASB."""
+        """The value of the operand that is no memory: an immediate, or a register, that of AL for SCASB and CMPXCHG."""
         code, state, bits = self.instructions[by], self.steps[by].state, self.steps[by].bits
+        if _verb(code) == "cmpxchg":
+            return state.regs[0] & (1 << 8 * int(code.operands[0].size)) - 1
         for operand in reversed(code.operands):
             if operand.type == _immediate():
                 return int(operand.imm) & (1 << 8 * (code.operands[0].size or 1)) - 1
@@ -219,6 +248,8 @@ class Loop:
             if code is None or at == by:
                 break
             written = {WHOLE.get(code.reg_name(r), "") for r in code.regs_access()[1]} & wanted
+            if _verb(code) in _STRING:
+                written -= _INDEXES  # what the loop itself moves on, loaded from nowhere
             if not written:
                 continue
             if code.mnemonic.startswith("pop") or code.mnemonic in ("call", "ret"):
@@ -237,13 +268,13 @@ class Loop:
 
     def _carried(self, at: int, found: list[Source]) -> set[str]:
         """As `_reads`, of what sets the carry that a step adds or subtracts: the lower half of a longer number."""
-        if self.instructions[at].mnemonic not in _CARRIES:
+        if _verb(self.instructions[at]) not in _CARRIES:
             return set()
         for lower in self._before(at):
             code = self.instructions[lower]
             if lower == at or code is None:
                 break
-            if code.mnemonic in _SETS_FLAGS and code.mnemonic not in ("inc", "dec"):  # these leave CF as it is
+            if _verb(code) in _SETS_FLAGS and _verb(code) not in ("inc", "dec"):  # these leave CF as it is
                 return self._reads(lower, found, own=True)
         return set()
 
@@ -262,6 +293,9 @@ class Loop:
         if code.mnemonic == "rdmsr":
             found.append(Source("msr", _value(step.state, "ecx", 32), 8, -1))
             return set()
+        if code.mnemonic in ("fnstsw", "fstsw"):
+            found.append(Source("status", 0, 2, step.state.fpu.fsw, "the x87 status word"))
+            return set()
         registers: set[str] = set()
         for n, operand in enumerate(code.operands):
             if operand.type == _memory() and operand.access & 1 and code.mnemonic != "lea":
@@ -271,8 +305,16 @@ class Loop:
                 else:
                     found.append(Source("memory", _address(step, code, operand), operand.size, -1))
             elif operand.type == _register() and (operand.access & 1 or (own and n == 0)):
-                registers.add(WHOLE.get(code.reg_name(operand.reg), ""))
+                name = code.reg_name(operand.reg)
+                registers.add(WHOLE.get(name, ""))
+                if name in _CONTROL:
+                    found.append(Source("register", 0, 8, getattr(step.state, name), name))
         return registers - {""}
+
+
+def _verb(code: Any) -> str:
+    """The mnemonic without LOCK, REPE and the like."""
+    return str(code.mnemonic).rpartition(" ")[2]
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -143,11 +143,12 @@ class CpuState:
         return bool(self.efer & EFER_LMA and self.cs.long)
 
     def brief(self) -> tuple[int, ...]:
-        """Where the CPU is, in one look: the linear PC, RIP, RSP, RBP, RFLAGS, the selectors of CS and SS, and the
-        width of code (`emu.x86.modes.code_bits`)."""
+        """Where the CPU is, in one look: the linear PC, RIP, RSP, RBP, RFLAGS, the selectors of CS and SS, the width of
+        code (`emu.x86.modes.code_bits`), RAX, RCX, RDX, RBX, RSI, RDI and CR0."""
         bits = 64 if self.long64 else 32 if self.cs.big else 16
         regs, cs = self.regs, self.cs.selector
-        return self.linear_pc, self.rip, regs[4], regs[5], self.rflags, cs, self.ss.selector, bits
+        where = self.linear_pc, self.rip, regs[4], regs[5], self.rflags, cs, self.ss.selector, bits
+        return *where, *regs[:4], *regs[6:8], self.cr0
 
     @property
     def sysenter(self) -> tuple[int, int]:

@@ -19,14 +19,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from .cpu import BP, SP, Cpu, Load, Read, Segment
 from .decode import CS, SS, decode
 from .walk import Kind, Walker, Way
 
+T = TypeVar("T")
 REACH = 0x1000
 SCANNED = 48
+#: Places that are known to depend on more registers, and searches behind one by which it became known.
+UNSURE, LUCKLESS = 1024, 16
 #: The longest call: segment, operand size and address size prefixes, FF, ModR/M, SIB, 4 bytes; shorter ones first.
 _LENGTHS = range(1, 11)
 #: What is guessed at each word of the stack.
@@ -45,7 +48,10 @@ _PUSHES = {
 _FLAGS_MASK, _FLAGS_VALUE = 0xFFC0802A, 0x2
 
 
-Remembered = Callable[[object, Callable[[], "list[tuple[_Frame, Call]]"]], "list[tuple[_Frame, Call]]"]
+class Remembered(Protocol):
+    """See `Frames`."""
+
+    def __call__(self, key: object, make: Callable[[], T], /) -> T: ...
 
 
 class How(Enum):
@@ -69,11 +75,31 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The frame above: `cpu` as it is behind the return; `slot` the linear address of the return address."""
+    """The frame above: `cpu` as it is behind the return; `slot` the linear address of the return address. `through`:
+    the general registers that are in it what they are in the frame below, `halves`: those of which the upper halves
+    are; `flags`: these are, too."""
 
     cpu: Cpu
     slot: int
     how: How
+    through: tuple[int, ...] = ()
+    flags: bool = True
+    halves: tuple[int, ...] = ()
+
+    def with_registers(self, below: Cpu) -> Caller:
+        """The same of a frame below that differs from the one it is of in registers that it has itself."""
+        general = list(self.cpu.general)
+        for number in self.through:
+            general[number] = below.general[number]
+        for number in self.halves:
+            low, high = general[number], below.general[number]
+            general[number] = None if low is None else low & 0xFFFF | (high or 0) & 0xFFFF0000
+        flags = below.flags if self.flags else self.cpu.flags
+        if general == self.cpu.general and flags == self.cpu.flags:
+            return self
+        cpu = self.cpu
+        above = Cpu(general, cpu.segments, cpu.ip, flags, cpu.protected, cpu.cpl, cpu.cr0)
+        return Caller(above, self.slot, self.how, self.through, self.flags, self.halves)
 
 
 class _Frame(NamedTuple):
@@ -164,16 +190,38 @@ class Frames:
         self._prefetch = prefetch
         self._remembered = remembered
         self._walker = Walker(read, load)
+        self._luckless = 0  #: searches that are made by all registers at once
+        self._unsure: set[int] = set()  #: linear program counters from which a way depends on more registers
 
     def caller(self, cpu: Cpu) -> Caller | None:
         """The frame above that of `cpu`, which is not changed; None where the stack ends."""
         if cpu.pc is None or cpu.stack is None:
             return None
+        if cpu.pc in self._unsure or self._luckless:
+            self._luckless = max(0, self._luckless - 1)
+            return self.search(cpu)
+        # Most ways depend on no register but (E)SP and (E)BP, so that what was found at one turn of a loop is good for
+        # the next.
+        general = list[int | None]([None] * 8)
+        general[SP], general[BP] = cpu.general[SP], cpu.general[BP]
+        key = cpu.ip, general[SP], general[BP], *cpu.segments, cpu.protected, cpu.cpl, cpu.cr0
+        place = Cpu(general, cpu.segments, cpu.ip, None, cpu.protected, cpu.cpl, cpu.cr0)
+        caller, unsure = self._remembered(key, lambda: (self.search(place), self._walker.unsure))
+        if unsure:
+            if len(self._unsure) >= UNSURE:
+                self._unsure.clear()
+            self._unsure.add(cpu.pc)
+            self._luckless = LUCKLESS  # what comes next leads the same way
+            return self.search(cpu)
+        return None if caller is None else caller.with_registers(cpu)
+
+    def search(self, cpu: Cpu) -> Caller | None:
+        """The same of a frame of which `pc` and `stack` are known, by nothing that was found before."""
         way = self._walker.way_out(cpu, lambda way: self._how(way) is not None)
         if way is not None:
             how = self._how(way)
             assert how is not None
-            return Caller(way.cpu, way.slot, how)
+            return Caller(way.cpu, way.slot, how, way.through, way.kind is not Kind.INTERRUPT, way.halves)
         return self._by_frame_pointer(cpu) or self._guess(cpu)
 
     def _how(self, way: Way) -> How | None:
@@ -244,7 +292,7 @@ class Frames:
         key = offset, cpu.segments[SS], cpu.segments[CS], cpu.protected
         for frame, call in self._remembered(key, lambda: self._pushed(cpu, offset, top)):
             if frame.kind is Kind.INTERRUPT or self._leads_here(cpu, call):
-                return Caller(_behind(cpu, frame), frame.linear, How.GUESS)
+                return Caller(_behind(cpu, frame), frame.linear, How.GUESS, (), frame.kind is not Kind.INTERRUPT)
         return None
 
     def _pushed(self, cpu: Cpu, offset: int, top: int) -> list[tuple[_Frame, Call]]:

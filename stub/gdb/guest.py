@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import gdb
 
 from .cpu import Cpu, Segment
-from .memory import Memory
+from .decode import LONGEST
+from .layout import Layout
+from .memory import Memory, Results
 
 #: In the order in which instructions number them.
 GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 #: The stub's packet for many places at once (docs/packets.md).
 GATHER = "qv2e.Memory:"
-#: Looks whose results are remembered.
-REMEMBERED = 4
+#: And the one that asks whether all of that is as it was.
+SAME = "qv2e.Same:"
+#: Bytes of code that are read at once for `Guest.code`, and how many such blocks are kept.
+BLOCK, BLOCKS = 256, 256
 T = TypeVar("T")
 #: What `maintenance packet` says of the answer.
 _RECEIVED = re.compile(r'^received: "m([0-9a-f;]*)"$', re.MULTILINE)
+_YES = 'received: "1"'
 #: The D or B bit and G of the access rights as *_attr have them (SDM vol. 3C, table 25-2).
 _BIG, _GRANULAR = 1 << 14, 1 << 15
 
@@ -31,11 +38,15 @@ class Guest:
     order = SEGMENTS
 
     def __init__(self) -> None:
-        self._memory = Memory(self._fetch, self._gather)
+        self._memory = Memory(self._fetch, self._gather, self._same)
+        self._question = 0  #: CRC-32 of what the last `GATHER` has asked for, and of its answer
         self._deaf: int | None = None  #: number of the connection to a stub that does not answer `GATHER`
-        self._types: dict[str, Any] = {}
+        self._layouts: dict[Any, Layout] = {}
         self._tables: tuple[int, int, int, int] = (0, 0, 0, 0)
-        self._remembered: dict[object, tuple[object, Any, dict[int, bytes | None]]] = {}
+        self._remembered = Results(self._memory)
+        self._code: dict[int, bytes | None] = {}  #: by the number of the block
+        #: called where registers and memory may have been written
+        self.flushed: list[Callable[[], None]] = []
         for event in (gdb.events.cont, gdb.events.stop, gdb.events.memory_changed, gdb.events.exited):
             event.connect(self.forget)
 
@@ -49,6 +60,28 @@ class Guest:
         """None where one of the bytes cannot be read; the stub never touches a device for it."""
         return self._memory.read(linear, length)
 
+    def code(self, linear: int) -> bytes | None:
+        """The instruction there, and perhaps more, as it once was: for who sees by other means whether that still
+        stands there. None where it cannot be read."""
+        block, at = divmod(linear, BLOCK)
+        if block not in self._code:
+            if len(self._code) >= BLOCKS:
+                self._code.clear()
+            first = block * BLOCK
+            self._code[block] = self._fetch(first, BLOCK + LONGEST) or self._fetch(first, BLOCK)
+        data = self._code[block]
+        return None if data is None else data[at : at + LONGEST]
+
+    def forget_code(self, linear: int) -> None:
+        """Something else stands there."""
+        self._code.pop(linear // BLOCK, None)
+
+    def flush(self) -> None:
+        """Registers and memory may have been written."""
+        self.forget()
+        for called in self.flushed:
+            called()
+
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """These (linear, length) will be read: ask for all of them at once."""
         self._memory.prefetch(ranges)
@@ -59,15 +92,7 @@ class Guest:
 
     def remembered(self, key: object, make: Callable[[], T]) -> T:
         """What `make` gives, or has given where it would read the same: `key` is all else that it goes by."""
-        known = self._remembered.get(key)
-        if known is not None and known[0] == self._tables and self._memory.holds(known[2]):
-            made: T = known[1]
-            return made
-        made, lines = self._memory.noting(make)
-        if len(self._remembered) >= REMEMBERED:
-            self._remembered.clear()
-        self._remembered[key] = self._tables, made, lines
-        return made
+        return self._remembered((self._tables, key), make)
 
     @property
     def tables(self) -> tuple[int, int, int, int]:
@@ -82,9 +107,7 @@ class Guest:
         return data
 
     def _gather(self, ranges: Sequence[tuple[int, int]]) -> list[bytes] | None:
-        # Connection.send_packet (gdb 12) drops the frames, which gdb is just making. `gdb.execute` does not, but then
-        # runs the commands of the breakpoint that was hit, whose turn comes only when the stop has been shown.
-        if any(point.commands for point in gdb.breakpoints() or ()):
+        if not _may_ask():
             return None
         connection = getattr(gdb.selected_inferior(), "connection_num", None)  # since gdb 11
         if self._deaf is not None and connection == self._deaf:
@@ -98,67 +121,57 @@ class Guest:
         if answer is None:
             self._deaf = connection
             return None
+        self._question = zlib.crc32(f"{asked}m{answer[1]}".encode())
         return [bytes.fromhex(part) for part in answer[1].split(";")]
+
+    def _same(self) -> bool:
+        if not _may_ask():
+            return False
+        try:
+            return _YES in gdb.execute(f"maintenance packet {SAME}{self._question:x}", to_string=True)
+        except gdb.error:
+            return False
 
     # -- registers
 
-    def type_of(self, frame: Any, name: str) -> Any:
-        """The register's type, None if the target has no such register."""
-        if name not in self._types:
-            try:
-                self._types[name] = frame.read_register(name).type
-            except (gdb.error, ValueError):
-                return None
-        return self._types[name]
-
-    def _value(self, frame: Any, name: str) -> int | None:
-        """None where the frame does not know it. Raises gdb.error where the target has no such register."""
-        try:
-            value = frame.read_register(name)
-            self._types.setdefault(name, value.type)
-            return None if value.is_optimized_out else int(value) & 0xFFFFFFFF
-        except gdb.error as error:
-            if "optimized out" in str(error) or "saved" in str(error):
-                return None
-            raise
-        except ValueError:
-            raise gdb.error(f"the target has no register {name}") from None
-
-    def _need(self, frame: Any, name: str) -> int:
-        value = self._value(frame, name)
-        if value is None:
-            raise gdb.error(f"register {name} is not known in this frame")
-        return value
+    def layout(self, frame: Any) -> Layout:
+        """Of a gdb.Frame or gdb.PendingFrame."""
+        architecture = frame.architecture()  # gdb makes one object of each
+        layout = self._layouts.get(architecture)
+        if layout is None:
+            layout = self._layouts[architecture] = Layout(architecture)
+        return layout
 
     def cpu(self, frame: Any) -> Cpu | None:
         """The registers of a gdb.Frame or gdb.PendingFrame, None in 64-bit code and where eip is shown as an offset.
         Raises gdb.error where the target is not v2e's, or the frame does not know them."""
-        mode = self._need(frame, "mode")
+        layout = self.layout(frame)
+        read = functools.partial(layout.value, frame)
+        mode = layout.need(frame, "mode")
         if mode == 64:
             return None
         segments = []
         for name in SEGMENTS:
-            selector, base, limit, attr = (self._value(frame, name + part) for part in ("", "_base", "_limit", "_attr"))
+            selector, base, limit, attr = (read(name + part) for part in ("", "_base", "_limit", "_attr"))
             big = mode == 32 if name == "cs" else bool((attr or 0) & _BIG)
             segments.append(Segment(selector, base, big, limit, attr))
-        flags = self._value(frame, "eflags")
-        cr0 = self._value(frame, "cr0")
+        flags, cr0 = read("eflags"), read("cr0")
         protected = bool((cr0 or 0) & 1) and not (flags or 0) >> 17 & 1
         cpl = (segments[1].selector or 0) & 3 if protected else 3 if (flags or 0) >> 17 & 1 else 0
-        cpu = Cpu(
-            [self._value(frame, name) for name in GENERAL],
-            segments,
-            self._need(frame, "ip"),
-            flags,
-            protected,
-            cpl,
-            cr0,
-        )
-        if cpu.pc != self._need(frame, "eip"):
+        general = [read(name) for name in GENERAL]
+        cpu = Cpu(general, segments, layout.need(frame, "ip"), flags, protected, cpl, cr0)
+        if cpu.pc != layout.need(frame, "eip"):
             return None
         if protected:
             self._tables = self._read_tables(frame)
         return cpu
+
+    def moved(self, frame: Any, cpu: Cpu) -> Cpu:
+        """The registers of a frame whose segments, control registers and tables are those of `cpu`."""
+        layout = self.layout(frame)
+        general = [layout.value(frame, name) for name in GENERAL]
+        ip, flags = layout.need(frame, "ip"), layout.value(frame, "eflags")
+        return Cpu(general, cpu.segments, ip, flags, cpu.protected, cpu.cpl, cpu.cr0)
 
     def _read_tables(self, frame: Any) -> tuple[int, int, int, int]:
         """Base and limit of the GDT and of the LDT."""
@@ -194,3 +207,12 @@ class Guest:
             limit << 12 | 0xFFF if attr & _GRANULAR else limit,
             attr,
         )
+
+
+def _may_ask() -> bool:
+    """The stub may be asked by a packet of our own.
+
+    Connection.send_packet (gdb 12) drops the frames, which gdb is just making. `gdb.execute` does not, but then runs
+    the commands of the breakpoint that was hit, whose turn comes only when the stop has been shown.
+    """
+    return not any(point.commands for point in gdb.breakpoints() or ())

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import gdb
 
-from .selection import drop_registers, kept_selection
+from .guest import Guest
+from .selection import drop_registers, kept_selection, selected_register
 
 #: The architecture that the stub's description names in each mode.
 ARCHITECTURES = {16: "i8086", 32: "i386", 64: "i386:x86-64"}
@@ -25,9 +26,11 @@ class ModeFollower:
         self.mode: int | None = None
         self.able = True
         self.busy = False
+        self.sure = False  #: no register was written since the innermost frame was asked
 
-    def connect(self) -> None:
+    def connect(self, guest: Guest) -> None:
         """Listen to gdb."""
+        guest.flushed.append(self.doubt)
         gdb.events.stop.connect(self.on_stop)
         gdb.events.exited.connect(self.on_exited)
         gdb.events.before_prompt.connect(self.on_prompt)
@@ -45,9 +48,10 @@ class ModeFollower:
 
     def refresh(self) -> None:
         """Fetch the description again if the mode is another one."""
-        if self.busy:
+        if self.busy or (self.sure and self.mode is not None and self.mode == selected_register("mode")):
             return
         mode = self.read_mode()
+        self.sure = mode is not None
         if mode is None or mode == self.mode:
             return
         # The first mode seen is the one that gdb has been told of when it connected, unless the guest has run since.
@@ -78,6 +82,10 @@ class ModeFollower:
         finally:
             self.busy = False
 
+    def doubt(self) -> None:
+        """A register may have been written, of another frame than the selected one."""
+        self.sure = False
+
     def on_stop(self, event: object) -> None:
         self.refresh()
 
@@ -89,6 +97,7 @@ class ModeFollower:
         self.mode = None
 
     def on_register_changed(self, event: object) -> None:
+        self.doubt()
         # At once: a script run by `gdb -batch` has no event loop, and what is posted there ends gdb by a fault.
         drop_registers()
 
@@ -98,23 +107,25 @@ class Dropped(gdb.Command):  # type: ignore[misc]  # only gdb knows its own modu
 
     NAME = "flush-v2e-registers"
 
-    def __init__(self) -> None:
+    def __init__(self, guest: Guest) -> None:
         super().__init__(self.NAME, gdb.COMMAND_OBSCURE)
+        self._guest = guest
 
     def invoke(self, argument: str, from_tty: bool) -> None:
+        self._guest.flush()
         drop_registers()
 
 
-def follow_monitor() -> None:
+def follow_monitor(guest: Guest) -> None:
     """Drop cached registers behind `monitor`, however it was abbreviated; a hook of the user's own stays."""
-    Dropped()
+    Dropped(guest)
     try:
         gdb.execute(f"show user {HOOK}", to_string=True)
     except gdb.error:
         gdb.execute(f"define {HOOK}\n{Dropped.NAME}\nend", to_string=True)
 
 
-def install(guest: object) -> None:
+def install(guest: Guest) -> None:
     """Connect to gdb's events."""
-    ModeFollower().connect()
-    follow_monitor()
+    ModeFollower().connect(guest)
+    follow_monitor(guest)

@@ -12,6 +12,9 @@ from typing import Any
 
 import gdb
 
+from .guest import Guest
+from .selection import selected_register
+
 #: Of CR0 (SDM vol. 3, 2.5).
 PG = 1 << 31
 #: What `info mem` says of whose regions are in use, and the number of each.
@@ -24,10 +27,13 @@ class Regions:
 
     def __init__(self) -> None:
         self.paging: bool | None = None  #: at the last stop
+        self.sure = False  #: no register was written since the innermost frame was asked
         self.taken = False  #: the target's regions are not in use, by our doing
 
-    def connect(self) -> None:
+    def connect(self, guest: Guest) -> None:
         """Listen to gdb."""
+        guest.flushed.append(self.doubt)
+        gdb.events.register_changed.connect(self.doubt)
         gdb.events.stop.connect(self.follow)
         gdb.events.before_prompt.connect(self.follow)  # covers connecting, and CR0 written by hand
         gdb.events.exited.connect(self.on_exited)
@@ -35,7 +41,10 @@ class Regions:
     def follow(self, event: object = None) -> None:
         """Take the target's regions away when paging goes on, and have them back when it goes off: what the user does
         between is the user's."""
+        if self.sure and self.paging is not None and self.paging == is_paging_selected():
+            return
         paging = is_paging()
+        self.sure = paging is not None
         if paging is None or paging == self.paging:
             return
         self.paging = paging
@@ -43,6 +52,10 @@ class Regions:
             self.take()
         else:
             self.give_back()
+
+    def doubt(self, event: object = None) -> None:
+        """A register may have been written, of another frame than the selected one."""
+        self.sure = False
 
     def on_exited(self, event: object) -> None:
         self.paging = None
@@ -66,6 +79,15 @@ class Regions:
                 gdb.execute("mem auto", to_string=True)
 
 
+def is_paging_selected() -> bool | None:
+    """The same by the selected frame, which may be a caller's."""
+    mode = selected_register("mode")
+    if mode == 64:
+        return True
+    cr0 = selected_register("cr0")
+    return None if cr0 is None else bool(cr0 & PG)
+
+
 def is_paging() -> bool | None:
     """None where the target has no such registers, or runs."""
     try:
@@ -76,6 +98,6 @@ def is_paging() -> bool | None:
         return None
 
 
-def install(guest: object) -> None:
+def install(guest: Guest) -> None:
     """Connect to gdb's events."""
-    Regions().connect()
+    Regions().connect(guest)

@@ -23,7 +23,7 @@ GROUPS = {
         *("gdtr", "idtr", "ldtr", "tr", "cr0", "cr2", "cr3", "cr4", "cr8", "efer"),
         *("dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
         *("apic_base", "sysenter_cs", "sysenter_esp", "sysenter_eip", "pat", "star", "lstar", "cstar", "fmask"),
-        *("kernel_gs_base", "engine"),
+        *("kernel_gs_base", "engine", "icount"),
     ),
 }
 

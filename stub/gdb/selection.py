@@ -18,6 +18,14 @@ def selected_level() -> int:
     return level
 
 
+def selected_register(name: str) -> int | None:
+    """Of the selected frame, which a gdb.Frame would have to be made for, and callers found; None where it has none."""
+    try:
+        return int(gdb.parse_and_eval(f"${name}"))
+    except (gdb.error, ValueError):
+        return None
+
+
 @contextlib.contextmanager
 def kept_selection() -> Iterator[None]:
     """What is done inside may drop all frames; the one selected is so again, by its level, if there are as many."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gdb.frames
@@ -16,11 +17,21 @@ from .cpu import BP, SP, Cpu
 from .decode import CS, SS
 from .frames import Caller, Frames, How
 from .guest import GENERAL, SEGMENTS, Guest
+from .layout import Layout, Stop
+from .steps import Step, step_of
 
 #: Registers that are the same in all frames of one stack; those of callers are given in addition.
-SHARED = (*("cr2", "cr3", "cr4", "efer", "cpl", "gdtr", "idtr", "ldtr", "tr"),)
+SHARED = ("cr2", "cr3", "cr4", "efer", "cpl", "gdtr", "idtr", "ldtr", "tr")
+#: What is told from the innermost frame to a caller that is the same again.
+SAME = (
+    *(*GENERAL, "eip", "ip", "eflags", "mode", "cr0"),
+    *(name + part for name in SEGMENTS for part in ("", "_base", "_limit", "_attr")),
+    *(*SHARED, "icount"),
+)
 #: Frames of one backtrace; gdb ends at a frame that is its own caller, and this ends what goes in larger circles.
 DEEPEST = 200
+#: Ends of stacks whose descriptions are kept.
+ENDS = 64
 NAME = "v2e"
 
 
@@ -54,8 +65,37 @@ def _is_ours(cpu: Cpu) -> bool:
     return not cpu.segments[CS].big or cpu.general[BP] is None
 
 
+def _has_symbols(big: bool, pc: int) -> bool:
+    """gdb knows a line there, and by what it has read it knows callers better."""
+    return big and gdb.find_pc_line(pc).symtab is not None
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What was said of the innermost frame at `stop`: `info`, of gdb's type UnwindInfo, or None: the frame is gdb's.
+    `address` is the frame's for gdb, `shared` are registers of it for add_saved_register. `cpu` is the CPU there; where
+    the guest has been stepped since that was `looked` at, as much of it as has stayed: all but general registers, IP
+    and flags."""
+
+    stop: Stop
+    layout: Layout
+    info: Any
+    address: int
+    cpu: Cpu
+    caller: Caller | None
+    shared: list[tuple[Any, Any]]
+    top: int | None  #: linear address of the top of the stack
+    looked: bool = True
+
+
 class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows its own module
-    """Answers gdb's question who called."""
+    """Answers gdb's question who called.
+
+    gdb asks of the innermost frame at each stop, those between the steps of `stepi 1000` among them, to tell frames
+    apart. Where the guest has executed one instruction since the last answer, and that has done what an instruction
+    does which stays in its frame (steps.py), the frame is the same, and so is the answer. Before a stop is shown to
+    anybody, it is looked for anew.
+    """
 
     def __init__(self, guest: Guest) -> None:
         super().__init__(NAME)
@@ -65,30 +105,131 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         self.marks: dict[tuple[int, int], How] = {}
         #: the innermost frame, with the tables of its selectors, and who called it, at the last look
         self._last: tuple[tuple[object, ...], Caller | None] | None = None
+        self._answer: _Answer | None = None
+        self._ends: dict[tuple[Layout, int, int | None], Any] = {}
+        self._end_info: Any = None  #: what was said last of the innermost frame, if that nobody called it
+        self._ran = False  #: the guest may have run since the last answer
+        self._shown = False  #: this stop is shown: an answer has to be one that was looked for
+        self._levels = hasattr(gdb.PendingFrame, "level")  # since gdb 11
+
+    def connect(self) -> None:
+        """Listen to gdb."""
+        events = gdb.events
+        events.cont.connect(self._on_cont)
+        events.stop.connect(self._on_stop)
+        for name in ("memory_changed", "register_changed", "exited", "new_objfile", "clear_objfiles", "free_objfile"):
+            if hasattr(events, name):
+                getattr(events, name).connect(self.forget)
+        self._guest.flushed.append(self.forget)
+
+    def forget(self, event: object = None) -> None:
+        """Registers, memory or symbols are others than at the last answer, though no instruction was executed."""
+        self._answer = None
+
+    def _on_cont(self, event: object) -> None:
+        self._ran, self._shown = True, False
+        self.marks.clear()
+
+    def _on_stop(self, event: object) -> None:
+        self._shown = True
+        if self._answer is not None and not self._answer.looked:
+            gdb.invalidate_cached_frames()
 
     def __call__(self, pending: Any) -> Any:
-        # gdb asks about the innermost frame first whenever the guest has run, also where no event says so (`nexti 5`).
-        innermost = not hasattr(pending, "level") or not pending.level()
-        if innermost:
-            self._guest.forget()
         try:
-            cpu = self._guest.cpu(pending)
+            level = pending.level() if self._levels else 0
+            if level:
+                return self._outer(pending, level)
+            layout = self._guest.layout(pending)
+            stop = layout.stop(pending) if self._levels else None
+            answer, before = self._answer, None
+            if stop is not None and answer is not None and answer.layout is layout:
+                if stop == answer.stop and not self._ran:
+                    if answer.looked or not self._shown:
+                        return answer.info
+                    before = answer.cpu
+                elif (step := self._stayed(answer, stop)) is not None:
+                    if not self._shown:
+                        return self._continued(pending, answer, stop, step)
+                    before = answer.cpu
+            return self._look(pending, layout, stop, before)
         except gdb.error:
             return None  # a register that this frame does not know, or a target that is not v2e's
-        if cpu is None or (cpu.segments[CS].big and gdb.find_pc_line(cpu.pc).symtab is not None):
+
+    def _stayed(self, answer: _Answer, stop: Stop) -> Step | None:
+        """The instruction that was executed from the answer to `stop`; None where that is not one that has stayed in
+        its frame."""
+        count, pc, sp = answer.stop
+        if stop[0] != count + 1 or answer.top is None:
+            return None
+        code = self._guest.code(pc)
+        step = None if code is None else step_of(code, answer.cpu.segments[CS].big)
+        mask = 0xFFFFFFFF if answer.cpu.segments[SS].big else 0xFFFF
+        if step is None or not step.fits(stop[1] - pc, stop[2] - sp, mask):
+            self._guest.forget_code(pc)
+            return None
+        if answer.caller is not None and answer.top <= answer.caller.slot < answer.top + step.moved:
+            return None  # it has taken its return address away
+        return None if _has_symbols(answer.cpu.segments[CS].big, stop[1]) else step
+
+    def _continued(self, pending: Any, answer: _Answer, stop: Stop, step: Step) -> Any:
+        """The answer as it has become."""
+        caller, layout = answer.caller, answer.layout
+        if caller is not None:
+            # What the caller has of its own stands on the stack. The rest are the registers as they are.
+            known = caller.with_registers(self._guest.moved(pending, answer.cpu))
+            if known is not caller:
+                answer.info = self._info(pending, layout, answer.address, known, answer.shared, stop)
+                answer.caller = known
+            self._mark(known)
+        assert answer.top is not None, "it was compared"
+        answer.top += step.moved
+        answer.stop, answer.looked, self._ran = stop, False, False
+        return answer.info
+
+    def _look(self, pending: Any, layout: Layout, stop: Stop | None, before: Cpu | None) -> Any:
+        """Look who called the innermost frame. `before`: the CPU earlier in the same frame."""
+        # gdb asks about the innermost frame first whenever the guest has run, also where no event says so (`nexti 5`).
+        self._guest.forget()
+        last, self._answer, self._end_info, self._ran = self._answer, None, None, False
+        mode = layout.need(pending, "mode")
+        if mode == 64 or _has_symbols(mode == 32, layout.need(pending, "eip")):
+            return None
+        cpu = self._guest.cpu(pending) if before is None else self._guest.moved(pending, before)
+        if cpu is None:
             return None
         key = (*cpu.general, *cpu.segments, cpu.ip, cpu.flags, cpu.protected, cpu.cpl, cpu.cr0, self._guest.tables)
-        if not innermost and self._last is not None and self._last == (key, None):
+        caller = self._innermost(cpu, key)
+        shared, info, address = [], None, 0
+        if caller is not None:
+            # These are not told with a stop, and do not change within a frame.
+            shared = last.shared if last is not None and before is not None else []
+            shared, address = shared or layout.kept(pending, SHARED), frame_address(cpu, caller.slot)
+            info = self._info(pending, layout, address, caller, shared, stop)
+        elif _is_ours(cpu):  # else gdb's own way is the chain of frame pointers
+            info = self._end_info = self._first_end(pending, layout, cpu)
+        if stop is not None:
+            self._answer = _Answer(stop, layout, info, address, cpu, caller, shared, cpu.stack)
+        return info
+
+    def _outer(self, pending: Any, level: int) -> Any:
+        """Who called a caller."""
+        if level == 1 and self._end_info is not None:
             # The innermost frame over again, which is where the stack ends: gdb looks at nothing but what tells frames
             # apart.
-            return pending.create_unwind_info(FrameId(outermost(cpu))) if _is_ours(cpu) else None
-        caller = self._innermost(cpu, key) if innermost else self._frames.caller(cpu)
-        if caller is None and not _is_ours(cpu):
-            return None  # gdb's own way is the chain of frame pointers
-        return self._answer(pending, cpu, caller)
+            return self._end_info
+        cpu = self._guest.cpu(pending)
+        if cpu is None or _has_symbols(cpu.segments[CS].big, cpu.pc or 0):
+            return None
+        layout = self._guest.layout(pending)
+        caller = self._frames.caller(cpu) if level < DEEPEST else None
+        if caller is not None:
+            address = frame_address(cpu, caller.slot)
+            return self._info(pending, layout, address, caller, layout.kept(pending, (*SHARED, "icount")), None)
+        return self._end(pending, layout, cpu, SAME) if level >= DEEPEST or _is_ours(cpu) else None
 
     def _innermost(self, cpu: Cpu, key: tuple[object, ...]) -> Caller | None:
-        """The caller, by the last look where that would be made again: gdb asks three times at a stop of `stepi`."""
+        """The caller, by the last look where that would be made again: gdb asks more than once at a stop."""
         last = self._last
         if last is not None and last[0] == key and self._guest.unchanged():
             return last[1]
@@ -97,47 +238,62 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         self._last = key, caller
         return caller
 
-    def _answer(self, pending: Any, cpu: Cpu, caller: Caller | None) -> Any:
-        level = pending.level() if hasattr(pending, "level") else 0
-        if caller is None or level >= DEEPEST:
-            # gdb's own end of a stack is not to be had by an unwinder; a frame that is its own caller is one, too.
-            info = pending.create_unwind_info(FrameId(outermost(cpu)))
-            parts = (name + part for name in SEGMENTS for part in ("", "_base", "_limit", "_attr"))
-            for name in (*GENERAL, "eip", "ip", "eflags", "mode", "cr0", *parts, *SHARED):
-                self._keep(pending, info, name)
-            return info
-        info = pending.create_unwind_info(FrameId(frame_address(cpu, caller.slot)))
-        above = caller.cpu
-        values = dict(zip(GENERAL, above.general, strict=True))
-        values |= {
-            "eip": above.pc,
-            "ip": above.ip,
-            "eflags": above.flags,
-            "cr0": above.cr0,
-            "mode": 32 if above.segments[CS].big else 16,
-        }
-        for name, segment in zip(self._guest.order, above.segments, strict=True):
-            values |= {name: segment.selector, f"{name}_base": segment.base}
-            values |= {f"{name}_limit": segment.limit, f"{name}_attr": segment.attr}
-        for name, value in values.items():
-            kind = self._guest.type_of(pending, name)
-            if value is not None and kind is not None:
-                data = (value & (1 << 8 * kind.sizeof) - 1).to_bytes(kind.sizeof, "little")
-                info.add_saved_register(name, gdb.Value(data, kind))
-        for name in SHARED:
-            self._keep(pending, info, name)
-        if above.pc is not None and above.stack is not None:
-            self.marks[above.pc, above.stack] = caller.how
+    def _first_end(self, pending: Any, layout: Layout, cpu: Cpu) -> Any:
+        """The same of the innermost frame. What its caller, which it is itself, is told of registers is not looked at
+        (`_outer`) but for its place: so what was made there once is as good again."""
+        if not self._levels:
+            return self._end(pending, layout, cpu, SAME)
+        key = layout, outermost(cpu), cpu.pc
+        if key not in self._ends:
+            if len(self._ends) >= ENDS:
+                self._ends.clear()
+            self._ends[key] = self._end(pending, layout, cpu, ("eip",))
+        return self._ends[key]
+
+    def _end(self, pending: Any, layout: Layout, cpu: Cpu, names: tuple[str, ...]) -> Any:
+        """Of a frame that nobody called: gdb's own end of a stack is not to be had by an unwinder; a frame that is its
+        own caller, with the registers of these `names`, is one, too."""
+        info = pending.create_unwind_info(FrameId(outermost(cpu)))
+        for register, value in layout.kept(pending, names):
+            info.add_saved_register(register, value)
         return info
 
-    def _keep(self, pending: Any, info: Any, name: str) -> None:
-        """The caller's register is this frame's."""
-        try:
-            value = pending.read_register(name)
-            if not value.is_optimized_out:
-                info.add_saved_register(name, value)
-        except (gdb.error, ValueError):
-            return  # no such register in this mode, or not known in this frame
+    def _info(
+        self,
+        pending: Any,
+        layout: Layout,
+        address: int,
+        caller: Caller,
+        shared: list[tuple[Any, Any]],
+        stop: Stop | None,
+    ) -> Any:
+        info = pending.create_unwind_info(FrameId(address))
+        above = caller.cpu
+        values: list[tuple[str, int | None]] = [
+            *zip(GENERAL, above.general, strict=True),
+            ("eip", above.pc),
+            ("ip", above.ip),
+            ("eflags", above.flags),
+            ("cr0", above.cr0),
+            ("mode", 32 if above.segments[CS].big else 16),
+        ]
+        for name, segment in zip(SEGMENTS, above.segments, strict=True):
+            values += ((name, segment.selector), (f"{name}_base", segment.base))
+            values += ((f"{name}_limit", segment.limit), (f"{name}_attr", segment.attr))
+        if stop is not None:
+            values.append(("icount", stop[0]))
+        add = info.add_saved_register
+        for register, value in layout.saved(pending, values):
+            add(register, value)
+        for register, value in shared:
+            add(register, value)
+        self._mark(caller)
+        return info
+
+    def _mark(self, caller: Caller) -> None:
+        above = caller.cpu
+        if above.pc is not None and above.stack is not None:
+            self.marks[above.pc, above.stack] = caller.how
 
 
 class Named(FrameDecorator):  # type: ignore[misc]
@@ -187,5 +343,5 @@ def install(guest: Guest) -> None:
     unwinder = Unwinder(guest)
     gdb.unwinder.register_unwinder(None, unwinder, replace=True)
     gdb.frame_filters[NAME] = Names(unwinder, guest)
-    gdb.events.cont.connect(lambda event: unwinder.marks.clear())
+    unwinder.connect()
     gdb.invalidate_cached_frames()

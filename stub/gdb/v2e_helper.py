@@ -17,10 +17,11 @@ PACKAGE = "v2e_gdb"
 #: Module, and what is lost without it.
 PARTS = (
     ("connection", "gdb warns when it connects that there is no executable file, which a machine does not need"),
+    # before all that looks at frames when a stop is shown
+    ("unwinder", "`bt`, `finish`, `up` and `nexti` over calls do not understand 16-bit code"),
     ("modes", "use `set architecture` yourself when the CPU's mode changes"),
     ("regions", "`delete mem' when paging is on, as gdb refuses what devices have had at these addresses before"),
     ("registers", "`info registers` knows no groups `segment` and `system`"),
-    ("unwinder", "`bt`, `finish`, `up` and `nexti` over calls do not understand 16-bit code"),
     ("functions", "there are no functions $seg() and $lin()"),
     ("commands", "there is no command `v2e`: use `monitor COMMAND`"),
     ("disassembler", "`x/i` and `disassemble` decode by the architecture that gdb shows, whatever CS says"),

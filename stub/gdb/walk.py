@@ -35,17 +35,24 @@ class Kind(Enum):
 class Way:
     """The end of a way: `cpu` is the CPU behind the return, `slot` the linear address where the return address stands,
     `size` the bytes of each word popped. `pushed`: the way itself has put the address there, so that it is a jump
-    (PUSH; RET) unless it is one that was taken away before."""
+    (PUSH; RET) unless it is one that was taken away before. `through`: the general registers that the way does not
+    touch; `halves`: those of which it touches the lower half alone."""
 
     kind: Kind
     size: int
     slot: int
     cpu: Cpu
     pushed: bool = False
+    through: tuple[int, ...] = ()
+    halves: tuple[int, ...] = ()
 
 
 class _End(Exception):
-    """This way leads nowhere that can be known."""
+    """This way leads nowhere."""
+
+
+class _Unknown(_End):
+    """This way leads where cannot be known."""
 
 
 @dataclass(slots=True)
@@ -55,11 +62,14 @@ class _State:
     written: dict[int, int | None] = field(default_factory=dict)
     #: general registers whose value is neither the one at the beginning nor taken back from the stack
     changed: set[int] = field(default_factory=set)
+    #: all that were written, if only with what they had; those of them of which all 32 bits were
+    touched: set[int] = field(default_factory=set)
+    widely: set[int] = field(default_factory=set)
 
     def fork(self, ip: int) -> _State:
         cpu = self.cpu
         copy = Cpu(list(cpu.general), list(cpu.segments), ip, cpu.flags, cpu.protected, cpu.cpl, cpu.cr0)
-        return _State(copy, dict(self.written), set(self.changed))
+        return _State(copy, dict(self.written), set(self.changed), set(self.touched), set(self.widely))
 
 
 class Walker:
@@ -69,20 +79,29 @@ class Walker:
         """`load` is asked in protected mode only."""
         self._read = read
         self._load = load
+        #: something was not known at the last walk, so that with more registers known it may have ended otherwise
+        self.unsure = False
 
     def way_out(self, cpu: Cpu, accept: Callable[[Way], bool]) -> Way | None:
         """The first way that ends in a return that `accept` takes for one to a caller, None if none is found."""
+        self.unsure = False
         waiting, seen, budget = [_State(cpu).fork(cpu.ip)], set(), BUDGET
         while waiting:
             state = waiting.pop()
             while budget:
                 budget -= 1
                 key = (state.cpu.pc, state.cpu.stack)
-                if None in key or key in seen:
+                if None in key:
+                    self.unsure = True
+                    break
+                if key in seen:
                     break
                 seen.add(key)
                 try:
                     way = self._instruction(state, waiting)
+                except _Unknown:
+                    self.unsure = True
+                    break
                 except _End:
                     break
                 if way is None:
@@ -90,6 +109,8 @@ class Walker:
                 if accept(way):
                     for register in state.changed - {SP}:
                         way.cpu.general[register] = None  # what the caller had there was not kept, or not visibly
+                    way.through = tuple({*range(8)} - state.touched - {SP})
+                    way.halves = tuple(state.touched - state.widely - {SP})
                     return way
                 if not way.pushed:
                     break
@@ -101,6 +122,7 @@ class Walker:
         if state.written:
             known = [state.written.get((linear + n) & 0xFFFFFFFF, -1) for n in range(length)]
             if None in known:
+                self.unsure = True
                 return None
             if known.count(-1) < length:
                 data = self._read(linear, length)
@@ -116,12 +138,14 @@ class Walker:
             if register is not None:
                 value = state.cpu.general[register]
                 if value is None:
+                    self.unsure = True
                     return None
                 offset += value * scale
         segment = i.segment
         if segment is None:
             segment = SS if i.base == BP or (i.base == SP and i.address == 4) else DS
         base = state.cpu.segments[segment].base
+        self.unsure |= base is None
         return None if base is None else (base + (offset & (1 << 8 * i.address) - 1)) & 0xFFFFFFFF
 
     def _operand(self, state: _State, i: Instruction, size: int) -> int | None:
@@ -138,11 +162,15 @@ class Walker:
         if value is not None and size == 2:
             value = value & 0xFFFF | (general[register] or 0) & 0xFFFF0000
         general[register] = None if value is None else value & 0xFFFFFFFF
+        state.touched.add(register)
+        if size == 4:
+            state.widely.add(register)
         (state.changed.discard if restored else state.changed.add)(register)
 
     def _load_segment(self, state: _State, register: int, selector: int | None) -> None:
         if register == CS:
             raise _End
+        self.unsure |= selector is None
         state.cpu.segments[register] = self._segment(state.cpu, register, selector) or Segment(selector, None)
 
     def _segment(self, cpu: Cpu, register: int, selector: int | None) -> Segment | None:
@@ -153,7 +181,7 @@ class Walker:
     def _move_stack(self, state: _State, by: int) -> None:
         value = state.cpu.general[SP]
         if value is None:
-            raise _End
+            raise _Unknown
         if state.cpu.segments[SS].big:
             state.cpu.general[SP] = (value + by) & 0xFFFFFFFF
         else:
@@ -163,7 +191,7 @@ class Walker:
         self._move_stack(state, -size)
         linear = state.cpu.stack
         if linear is None:
-            raise _End
+            raise _Unknown
         for n in range(size):
             state.written[(linear + n) & 0xFFFFFFFF] = None if value is None else value >> 8 * n & 0xFF
 
@@ -171,8 +199,10 @@ class Walker:
         """The word, and whether it stood on the stack before this way began."""
         linear = state.cpu.stack
         if linear is None:
-            raise _End
-        value, kept = self._bytes(state, linear, size), linear not in state.written
+            raise _Unknown
+        unsure, kept = self.unsure, linear not in state.written
+        value = self._bytes(state, linear, size)
+        self.unsure = unsure  # what the way has put there itself is no register's value in the caller
         if value is None and kept:
             raise _End  # no memory: a bad stack
         self._move_stack(state, size)
@@ -254,7 +284,9 @@ class Walker:
         if i.opcode == 0x0F22 and i.reg != 0:
             return
         value = cpu.general[i.rm] if i.opcode == 0x0F22 else self._operand(state, i, 2)
-        if value is None or cpu.cr0 is None or (value | cpu.cr0) >> 31:
+        if value is None or cpu.cr0 is None:
+            raise _Unknown
+        if (value | cpu.cr0) >> 31:
             raise _End
         cpu.cr0 = value if i.opcode == 0x0F22 else cpu.cr0 & 0xFFFFFFF0 | value & 0xF | cpu.cr0 & 1
         cpu.protected = bool(cpu.cr0 & 1)
@@ -360,6 +392,7 @@ class Walker:
         """Of an address in the instruction (A1)."""
         base = state.cpu.segments[DS if i.segment is None else i.segment].base
         if base is None:
+            self.unsure = True
             return None
         return self._bytes(state, (base + (i.displacement & (1 << 8 * i.address) - 1)) & 0xFFFFFFFF, size)
 
@@ -412,19 +445,19 @@ class Walker:
         if i.reg == 4:
             target = self._operand(state, i, i.operand)
             if target is None:
-                raise _End
+                raise _Unknown
             cpu.ip = self._wrap(cpu, target, i.operand)
             return
         linear = self._linear(state, i) if i.is_memory else None
         if linear is None:
-            raise _End
+            raise _Unknown
         self._far(state, self._bytes(state, linear + i.operand, 2), self._bytes(state, linear, i.operand))
 
     def _far(self, state: _State, selector: int | None, offset: int | None, virtual: bool = False) -> None:
         """`virtual`: to virtual-8086 mode."""
         segment = Segment.virtual(selector) if virtual else self._segment(state.cpu, CS, selector)
         if segment is None or segment.base is None or offset is None:
-            raise _End
+            raise _Unknown
         state.cpu.segments[CS] = segment
         state.cpu.ip = offset
 
@@ -439,12 +472,13 @@ class Walker:
         if kind is not Kind.NEAR:
             selector = self._pop(state, size)[0]
             if selector is None:
-                raise _End
+                raise _Unknown
             selector &= 0xFFFF
         if kind is Kind.INTERRUPT:
             flags = self._pop(state, size)[0]
+            self.unsure |= flags is None
         if ip is None:
-            raise _End
+            raise _Unknown
         if kind is Kind.NEAR:
             cpu.ip = self._wrap(cpu, ip, size)
         else:
@@ -468,7 +502,7 @@ class Walker:
         """IRET and RETF to an outer ring pop SS:(E)SP, and IRET to virtual-8086 mode the data segments as well."""
         pointer, selector = self._pop(state, size)[0], self._pop(state, size)[0]
         if pointer is None or selector is None:
-            raise _End
+            raise _Unknown
         if virtual:
             for register in (ES, DS, FS, GS):
                 state.cpu.segments[register] = Segment.virtual(self._pop(state, size)[0])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from emu.record import dataclass, field
 from stub import messages
 from stub.offers import offers
-from stub.packet import PACKET_SIZE
+from stub.packet import PACKET_SIZE, frame
 from stub.target import (
     SIGNAL_NONE,
     ConditionalPoints,
@@ -94,6 +95,26 @@ def error_text(text: str) -> bytes:
     return b"E." + text.translate(_PLAIN).encode("ascii", "replace")
 
 
+class Gathered(NamedTuple):
+    """What many places in memory had: what the question is called, which (address, length), and all their bytes."""
+
+    checksum: int
+    ranges: tuple[tuple[int, int], ...]
+    data: bytes
+
+    @property
+    def packet(self) -> bytes:
+        """`qv2e.Same`, as gdb's helper sends it."""
+        return frame(b"qv2e.Same:%x" % self.checksum)
+
+    @property
+    def spans(self) -> tuple[tuple[int, bytes], ...]:
+        """Each address with what is there."""
+        ends = itertools.accumulate(length for _, length in self.ranges)
+        pairs = zip(self.ranges, ends, strict=True)
+        return tuple((address, self.data[end - length : end]) for (address, length), end in pairs)
+
+
 @dataclass
 class Context:
     """A connection as handlers see it."""
@@ -127,6 +148,7 @@ class Context:
     frame: Frame | None = None  #: the trace frame that is looked at instead of the target
     #: how stop replies without a reason begin, by signal and thread
     heads: dict[tuple[int, int], str] = field(default_factory=dict)
+    gathered: Gathered | None = None  #: by the last `qv2e.Memory`
     listed: list[bytes] = field(default_factory=list)  #: what `qTsP` and `qTsV` have yet to say
     # The target again, as what it can do, or None: asking a protocol at each packet costs more than the packet.
     selects: SelectsThread | None = field(init=False)  #: of several threads

@@ -1,12 +1,17 @@
-"""m, x, qv2e.Memory: read memory. M, X: write it. Peeks and pokes: devices are never touched."""
+"""m, x, qv2e.Memory, qv2e.Same: read memory. M, X: write it. Peeks and pokes: devices are never touched."""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
+
 from stub import messages
-from stub.handlers.base import OK, Answer, Context, Handler, constant, error_text
+from stub.handlers.base import OK, Answer, Context, Gathered, Handler, constant, error_text
 from stub.packet import PACKET_SIZE, escape
 from stub.target import HasMemory, TargetError
 
+#: Answers to `qv2e.Same`.
+SAME, OTHER = b"1", b"0"
 #: Ranges that one `qv2e.Memory` may ask for, and bytes in all of them, which leave room for the `;` of the answer.
 GATHERED, GATHERED_BYTES = 1024, PACKET_SIZE // 2 - 1024
 
@@ -29,16 +34,33 @@ def read_memory_binary(context: Context, message: messages.ReadMemoryBinary) -> 
 
 def gather_memory(context: Context, message: messages.GatherMemory) -> Answer:
     """`m`, and what that packet would say of each range; nothing stands where it would be an error."""
-    assert context.read is not None
     if len(message.ranges) > GATHERED or sum(length for _, length in message.ranges) > GATHERED_BYTES:
         return context.error(f"one packet gathers {GATHERED} ranges and {GATHERED_BYTES} bytes at most")
+    parts = _gather(context, message.ranges)
+    context.gathered = None
+    answer = b"m" + ";".join([part.hex() for part in parts]).encode("ascii")
+    if all(len(part) == length for part, (_, length) in zip(parts, message.ranges, strict=True)):
+        context.gathered = Gathered(zlib.crc32(answer, message.checksum), message.ranges, b"".join(parts))
+    return answer
+
+
+def _gather(context: Context, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    assert context.read is not None
     parts = []
-    for address, length in message.ranges:
+    for address, length in ranges:
         try:
-            parts.append(context.read(address, length).hex())
+            parts.append(context.read(address, length))
         except TargetError:
-            parts.append("")
-    return b"m" + ";".join(parts).encode("ascii")
+            parts.append(b"")
+    return parts
+
+
+def same_memory(context: Context, message: messages.SameMemory) -> Answer:
+    """C answers it, too (stub/native/known.c)."""
+    gathered = context.gathered
+    if gathered is None or gathered.checksum != message.checksum:
+        return OTHER
+    return SAME if b"".join(_gather(context, gathered.ranges)) == gathered.data else OTHER
 
 
 def write_memory(context: Context, message: messages.WriteMemory) -> Answer:
@@ -71,6 +93,18 @@ HANDLERS = (
         ),
         messages.GatherMemory,
         gather_memory,
+        (HasMemory,),
+    ),
+    Handler(
+        (
+            (
+                "qv2e.Same:CHECKSUM",
+                "whether all that the last `qv2e.Memory` has read, and read whole, is as it was: `1` or `0`; CHECKSUM "
+                "is the CRC-32 of what followed its colon and of its answer",
+            ),
+        ),
+        messages.SameMemory,
+        same_memory,
         (HasMemory,),
     ),
     Handler(

@@ -13,8 +13,9 @@ from stub.target import SIGNAL_INT, StopReport, TargetError
 #: Packets that change nothing but this connection.
 LOOKS = (
     messages.QuerySupported, messages.StartNoAck, messages.MustReplyEmpty, messages.ReadRegisters,
-    messages.ReadRegister, messages.ReadMemory, messages.ReadMemoryBinary, messages.GatherMemory, messages.SearchMemory,
-    messages.ChecksumMemory, messages.QueryResume, messages.SetThread, messages.ThreadAlive, messages.CurrentThread,
+    messages.ReadRegister, messages.ReadMemory, messages.ReadMemoryBinary, messages.GatherMemory, messages.SameMemory,
+    messages.SearchMemory, messages.ChecksumMemory, messages.QueryResume, messages.SetThread, messages.ThreadAlive,
+    messages.CurrentThread,
     messages.QueryAttached, messages.FirstThreads, messages.NextThreads, messages.ThreadExtra, messages.Transfer,
     messages.SymbolsAvailable, messages.QemuQuery, messages.StopSeen, trace_messages.QueryTrace,
     trace_messages.QueryTracepoint, trace_messages.QueryVariable, trace_messages.ListTracepoints,

@@ -7,7 +7,7 @@ from typing import Any
 
 from emu.record import replace
 from stub import messages
-from stub.exchange import Piece
+from stub.exchange import Piece, Watched
 from stub.handlers.base import Answer, Context, Handler, Running, Stays, constant
 from stub.offers import offers
 from stub.target import (
@@ -25,6 +25,9 @@ from stub.target import (
 #: Reasons that are sent only to a client that has announced them ("General Query Packets", qSupported).
 ANNOUNCED = {StopReason.SWBREAK: "swbreak+", StopReason.HWBREAK: "hwbreak+"}
 NO_REASON = StopReason.NONE
+#: `Watched.accesses` of each kind of watchpoint.
+_ACCESSES = {StopReason.RWATCH: 1, StopReason.WATCH: 2, StopReason.AWATCH: 3}
+WATCH_REASONS = frozenset(_ACCESSES)
 #: vCont actions, by the capability each needs ("Packets", vCont). gdb ignores vCont without all of c, C, s and S.
 ACTIONS: dict[str, tuple[type[Any], str]] = {
     "c": (Continues, "continue"),
@@ -73,6 +76,19 @@ def step_reply(context: Context, places: Sequence[tuple[int, int]]) -> tuple[byt
 def is_step(context: Context, message: messages.Resume) -> bool:
     """It steps one instruction from where the target stands."""
     return message.address is None and _chosen(context, message.actions)[0].kind == "s"
+
+
+def is_run(context: Context, message: messages.Resume) -> bool:
+    """It lets all run on from where the target stands."""
+    return message.address is None and _chosen(context, message.actions)[0].kind == "c"
+
+
+def watched(watches: Sequence[tuple[StopReason, int, int]]) -> tuple[Watched, ...]:
+    """How replies to runs that these end begin."""
+    return tuple(
+        Watched(address, length, _ACCESSES[reason], f"$T{StopReport().signal:02x}{reason.value}:".encode("ascii"))
+        for reason, address, length in watches
+    )
 
 
 def _head(context: Context, report: StopReport) -> str:

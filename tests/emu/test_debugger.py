@@ -617,3 +617,28 @@ def test_reads_and_writes_that_cross_pages_or_leave_memory_are_as_before() -> No
     with pytest.raises(MemoryUnavailable) as missing:
         session.write_linear(end + 0x100000 - 2, b"\1\2\3\4")
     assert missing.value.address >= end + 0x100000 - 2
+
+
+@pytest.mark.parametrize("address", [0x1FFE, 0x9F800, 0xA0800, 0xBF800, 0xEF123, 0xFF800])
+@pytest.mark.parametrize("a20", [True, False])
+def test_a_write_of_many_pages_is_one_of_each_of_its_bytes(address: int, a20: bool) -> None:
+    """With A20 masked what begins below 1 MiB goes on at 0."""
+    data = bytes(n % 251 for n in range(0x3001))
+    whole, single = debugger(rom("jmp $")), debugger(rom("jmp $"))
+    for session in (whole, single):
+        state = session.cpu().copy()
+        state.a20 = a20
+        session.load_cpu(state)
+    failed: list[int] = []
+    try:
+        whole.write_linear(address, data)
+    except MemoryUnavailable as missing:
+        failed.append(missing.address)
+    if not failed:
+        for n, byte in enumerate(data):
+            single.write_linear(address + n, bytes((byte,)))
+    else:
+        with pytest.raises(MemoryUnavailable):
+            single.write_linear(failed[0], b"\0")
+        single.read_linear(failed[0] - 1, 1)
+    assert whole.fingerprint() == single.fingerprint()

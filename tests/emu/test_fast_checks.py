@@ -99,9 +99,9 @@ FORMS = (0x04, 0x06, 0x45, 0x84, 0xC1)
 @pytest.mark.parametrize("bits", [16, 32])
 def test_the_helper_decodes_every_opcode_as_the_tables_say(turn: int, bits: int) -> None:
     """Each turn has every opcode, prefix and form with one value of reg, and all turns together have every value."""
-    for number in range(512):
+    for number in range(1024):
         reg = (number + turn) % 8 << 3
-        lead = bytes((number,)) if number < 256 else bytes((0x0F, number & 0xFF))
+        lead = (b"", b"\x0f", b"\x0f\x38", b"\x0f\x3a")[number >> 8] + bytes((number & 0xFF,))
         for prefix in (b"", b"\x66", b"\x67", b"\xf2", b"\xf3"):
             for form in FORMS:
                 code = prefix + lead + bytes((reg | form, 0x24, 1, 2, 3, 4, 5, 6, 7, 8))

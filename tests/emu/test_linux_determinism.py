@@ -34,8 +34,8 @@ def run_to(debugger: Debugger, retired: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def begun() -> MachineState:
-    return state_at(BEGIN)[0]
+def begun(tmp_path_factory: pytest.TempPathFactory) -> MachineState:
+    return state_at(BEGIN, tmp_path_factory)[0]
 
 
 @pytest.fixture(scope="module")

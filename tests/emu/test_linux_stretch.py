@@ -39,8 +39,8 @@ WATCHED = (BEGIN + 15_000_000,)
 
 
 @pytest.fixture(scope="module")
-def kernel() -> Guest:
-    state, sent = state_at(BEGIN)
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Guest:
+    state, sent = state_at(BEGIN, tmp_path_factory)
     assert "Linux version 6" in sent
 
     def make(**config: Any) -> Debugger:

@@ -278,9 +278,9 @@ KERNEL_WORKS = 2_480_000_000
 
 
 @pytest.mark.slow
-def test_ten_million_instructions_of_a_linux_boot_never_part() -> None:
+def test_ten_million_instructions_of_a_linux_boot_never_part(tmp_path_factory: pytest.TempPathFactory) -> None:
     """From there on, with each second CPU in turn, the reference hypervisor's among them."""
-    state, _ = state_at(KERNEL_WORKS)
+    state, _ = state_at(KERNEL_WORKS, tmp_path_factory)
     config = MachineConfig(memory=128 << 20, payload=payload())
     costs = Costs()
     config.native = NativeConfig(make_model(VTX2006), policy_named("native", costs), costs)

@@ -79,6 +79,31 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
      ["the byte at linear 0x500"], ["memory in the page at byte 0x9000"]),
     ("a poll kept in memory", "w: in al, 0x64\nmov [0x500], al\ntest byte [0x500], 1\njz w", "waits",
      ["bit 0 of the byte at linear 0x500"], []),
+    ("a checksum by LODSB", "o: mov si, 0x100\nl: lodsb\nadd bl, al\ncmp si, 0xf000\njb l\njmp o", "counts", [],
+     ["RSI from"]),
+    ("a fill by STOSB", "mov ax, 0x900\nmov es, ax\nl: stosb\ncmp di, 0xf000\njne l", "counts", [], []),
+    ("a byte by LODSB", "w: mov si, 0x501\nlodsb\ncmp al, 7\njne w", "waits",
+     ["the byte at linear 0x501", "must become 0x7"], []),
+    ("a lock by CMPXCHG", "mov byte [0x500], 1\nw: xor al, al\nmov cl, 1\nlock cmpxchg [0x500], cl\njnz w", "waits",
+     ["the byte at linear 0x500, which holds 0x01, must become 0x0"], []),
+    ("a lock by BTS", "mov byte [0x500], 1\nw: lock bts word [0x500], 0\njc w", "waits",
+     ["bit 0 of the 2 bytes at linear 0x500", "must become 0"], []),
+    ("a string that is compared", "mov es, ax\nmov byte [0x504], 1\nw: mov si, 0x500\nmov di, 0x504\nmov cx, 4\n"
+     "repe cmpsb\njne w", "waits", ["`repe cmpsb", "must give 0", "linear 0x500"], ["linear 0x504"]),
+    ("a byte that is searched for", "mov es, ax\nw: mov di, 0x9000\nmov cx, 16\nmov al, 0x55\nrepne scasb\njne w",
+     "waits", ["linear 0x9000"], []),
+    ("flags that an interrupt's handler gives",
+     "mov word [0x58], h\nmov word [0x5a], 0xf000\nmov ss, ax\nmov sp, 0x7000\nw: mov ah, 1\nint 0x16\njz w\nhlt\n"
+     "h: push bp\nmov bp, sp\nor word [bp+6], 0x40\npop bp\niret", "waits",
+     ["ZF behind INT 16h (AH=01h) must become 0"], []),
+    ("a control register", "w: mov eax, cr2\ncmp eax, 0x1234\njne w", "waits", ["CR2 = 0x0, must become 0x1234"], []),
+    ("the FPU's status", "fninit\nw: fnstsw ax\ntest ax, 0x8000\njz w", "waits",
+     ["bit 15 of the x87 status word", "must become 1"], []),
+    *(
+        (f"a poll with a delay and {n} NOPs", f"w: mov dx, 0x3fd\nin al, dx\ntest al, 1\njnz d\nmov cx, {cx}\n"
+         f"k: loop k\ntimes {n} nop\njmp w\nd: hlt", "waits", ["bit 0 of port 0x3fd (com1)"], [])
+        for n, cx in ((0, 100), (1, 100), (1, 65535), (2, 777), (3, 100), (4, 100), (6, 100), (7, 1000))
+    ),
     *CLOCKS,
     ("HLT with interrupts off", "hlt", "halted", ["f000:0006 with interrupts off"], ["no interrupt waits"]),
     ("HLT with a tick that waits", TIMER_100US + "mov cx, 12000\nd: loop d\nhlt", "halted", ["interrupts off"],

@@ -1,4 +1,5 @@
-"""A sample of what `make soak` fuzzes, for each change: sessions, packets and agent expressions, bounded by examples.
+"""A sample of what `make soak` fuzzes, for each change: sessions, packets and agent expressions, bounded by examples,
+which are made small where one fails. test_fuzz_minute.py makes many times as many of the same kinds.
 
 The last test has the real machine behind the session, and looks at the memory of the whole process.
 """
@@ -50,13 +51,13 @@ def changed(draw: st.DrawFn) -> bytes:
     return packet[:at] + draw(st.sampled_from(NOISE) | st.binary(max_size=4)) + packet[at + drop :]
 
 
-@settings(max_examples=1200)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.sampled_from((PACKETS, LOOKS_ON)), st.lists(changed(), min_size=1, max_size=40))
 def test_sessions_of_packets_from_all_kinds_of_clients(kind: int, packets: list[bytes]) -> None:
     feed(bytes((kind,)) + SEPARATOR.join(packets))
 
 
-@settings(max_examples=600)
+@settings(max_examples=settings.default.max_examples)
 @given(st.lists(changed().map(frame) | st.binary(max_size=20) | st.sampled_from((b"\x03", b"+", b"-")), max_size=40))
 def test_streams_of_bytes_that_are_packets_at_times(pieces: list[bytes]) -> None:
     feed(bytes((RAW,)) + b"".join(pieces))
@@ -73,7 +74,7 @@ def programs(draw: st.DrawFn) -> bytes:
     return bytes(code) + draw(st.binary(max_size=3))
 
 
-@settings(max_examples=3000)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(programs())
 def test_agent_expressions_end_in_a_value_or_a_sentence(code: bytes) -> None:
     feed(bytes((AGENT,)) + code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -16,6 +16,8 @@ from emu.x86.state import CpuState
 from machines import debugger, rom, seabios_debugger
 from stub.gdb.cpu import Cpu, Segment
 from stub.gdb.frames import Frames, How
+from stub.gdb.memory import Memory, Results
+from stub.gdb.steps import step_of
 from stub.gdb.walk import BUDGET
 from v86_monitor import BEHIND_FAR, BEHIND_NEAR, MONITOR, REFUSED
 
@@ -33,8 +35,12 @@ def cpu_of(state: CpuState) -> Cpu:
     )
 
 
-def frames_of(run: Debugger) -> Frames:
+def frames_of(run: Debugger, memory: Memory | None = None) -> Frames:
+    """With `memory` by it, and by what has been found before."""
+
     def read(linear: int, length: int) -> bytes | None:
+        if memory is not None:
+            return memory.read(linear, length)
         try:
             return run.read_linear(linear, length)
         except MemoryUnavailable:
@@ -48,16 +54,33 @@ def frames_of(run: Debugger) -> Frames:
         value = int.from_bytes(data, "little")
         return Segment(selector, value >> 16 & 0xFFFFFF | value >> 32 & 0xFF000000, bool(value >> 54 & 1))
 
+    if memory is not None:
+        return Frames(read, load, memory.prefetch, Results(memory))
     return Frames(read, load)
+
+
+def memory_of(run: Debugger) -> Memory:
+    """The guest's, as the helper keeps it."""
+
+    def fetch(linear: int, length: int) -> bytes | None:
+        return run.read_linear(linear, length) if run.readable(linear, length) == length else None
+
+    def gather(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        asked[:] = [(linear, run.read_linear(linear, run.readable(linear, length))) for linear, length in ranges]
+        return [data for _, data in asked]
+
+    asked: list[tuple[int, bytes]] = []
+    return Memory(fetch, gather, lambda: all(run.read_linear(linear, len(data)) == data for linear, data in asked))
 
 
 @dataclass
 class Count:
-    """How often the caller was named, and what was wrong."""
+    """How often the caller was named, and what was wrong; `stayed`: steps that were told to stay in their frame."""
 
     right: int = 0
     silent: int = 0
     guessed: int = 0
+    stayed: int = 0
     wrong: list[str] = None  # type: ignore[assignment]  # made below
 
 
@@ -69,14 +92,18 @@ def stack_of(state: CpuState) -> int:
 def judge(run: Debugger, done: Callable[[CpuState], bool], every: int = 1, limit: int = 20000) -> Count:
     """Step until `done`, asking for the caller at each `every`th instruction while a call is open. The record is of the
     calls executed: an entry is taken away when its return address is reached with the stack it was pushed from."""
-    frames, count = frames_of(run), Count(wrong=[])
+    memory = memory_of(run)
+    plain, frames, count = frames_of(run), frames_of(run, memory), Count(wrong=[])
     calls: list[tuple[int, int]] = []
     for number in range(limit):
         state = run.cpu()
         if done(state):
             return count
         if calls and number % every == 0:
-            caller = frames.caller(cpu_of(state))
+            memory.forget()
+            caller = frames.caller(cpu := cpu_of(state))
+            if caller != (found := plain.search(cpu)):
+                count.wrong.append(f"at {state.linear_pc:#x}: {caller}, not {found} as by all registers")
             if caller is None:
                 count.silent += 1
             elif caller.cpu.pc == calls[-1][0]:
@@ -84,7 +111,8 @@ def judge(run: Debugger, done: Callable[[CpuState], bool], every: int = 1, limit
                 count.guessed += caller.how is How.GUESS
             else:
                 count.wrong.append(f"at {state.linear_pc:#x}: {caller.cpu.pc:#x} {caller.how}, not {calls[-1][0]:#x}")
-        instruction = run.disassemble(state.linear_pc, 1)[0]
+        instruction, before = run.disassemble(state.linear_pc, 1)[0], list(calls)
+        step = step_of(run.read_linear(state.linear_pc, len(instruction.raw)), bool(state.cs.access & 1 << 14))
         run.begin_step()
         run.run()
         after = run.cpu()
@@ -93,6 +121,12 @@ def judge(run: Debugger, done: Callable[[CpuState], bool], every: int = 1, limit
             calls.append(behind)
         elif calls and after.linear_pc == calls[-1][0]:
             calls.pop()
+        mask = 0xFFFFFFFF if state.ss.access & 1 << 14 else 0xFFFF
+        if step is not None and step.fits(after.linear_pc - state.linear_pc, after.regs[4] - state.regs[4], mask):
+            count.stayed += 1
+            segments = [(one.cs, one.ss, one.ds, one.es, one.fs, one.gs, one.cr0) for one in (state, after)]
+            if calls != before or segments[0] != segments[1]:
+                count.wrong.append(f"at {state.linear_pc:#x}: {instruction.text} does not stay in its frame")
     raise AssertionError(f"not done after {limit} instructions")
 
 
@@ -210,6 +244,7 @@ def test_the_caller_is_right_at_every_instruction_of_every_form_of_call() -> Non
     assert count.wrong == []
     assert (count.silent, count.guessed) == (0, 0)
     assert count.right > 100
+    assert count.stayed > 50
 
 
 #: A real-mode function that does its work in 32-bit protected mode on a flat stack, as a BIOS's drivers do.
@@ -424,3 +459,4 @@ def test_the_caller_is_never_wrong_in_seabios_disk_and_video_services() -> None:
     assert count.wrong == []
     assert count.guessed + count.silent <= count.right // 50
     assert count.right > 1000
+    assert count.stayed > 1000

@@ -76,6 +76,19 @@ def test_escaped_and_compressed_data_comes_back(data: bytes) -> None:
     assert events(frame(sent), repeats=True) == [Packet(data)]
 
 
+@given(st.lists(st.sampled_from(b"}]#\x03\x5da"), max_size=12).map(bytes))
+def test_each_escape_takes_the_byte_behind_it_whatever_that_is(data: bytes) -> None:
+    expected, at = bytearray(), 0
+    while at < len(data) and (data[at] != ord("}") or at + 1 < len(data)):
+        expected.append(data[at + 1] ^ 0x20 if data[at] == ord("}") else data[at])
+        at += 2 if data[at] == ord("}") else 1
+    if at < len(data):
+        with pytest.raises(ValueError, match="an escape without"):
+            unescape(data)
+    else:
+        assert unescape(data) == expected
+
+
 @given(st.lists(st.tuples(st.sampled_from(b"0xf}#*"), st.integers(1, 300)), max_size=8))
 def test_runs_are_shortened_and_come_back(runs: list[tuple[int, int]]) -> None:
     data = escape(b"".join(bytes((byte,)) * count for byte, count in runs))

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable
 
 import pytest
 
-from emu.debugger import Debugger
 from emu.unicorn_engine import HELPER
-from emu.worker import Worker
 from machines import TIMER_100US, rom
-from machines import debugger as make_debugger
 from stub import links
 from stub.exchange import Exchanged
 from stub.known import load_library
 from stub.packet import frame
-from stub.serve import serve_debugger
 from stub.session import Session
+from talks import PATIENCE, Talks, served
 
 pytestmark = pytest.mark.skipif(
     load_library() is None or isinstance(HELPER, str), reason="the helpers in C were not built here"
 )
 
-PATIENCE = 60
 STEP = "vCont;s:p1.1;c:p1.-1"
 THREADS = "qXfer:threads:read::0,1000"
-GREETINGS = (
-    "qSupported:multiprocess+;swbreak+;hwbreak+;qXfer:features:read+;vContSupported+;error-message+", "QStartNoAckMode",
-    "qXfer:features:read:target.xml:0,1ffff", "?",
-)  # fmt: skip
 #: A loop with stores and ports, and a timer every 100 us.
 LOOP = rom(
     f"""
@@ -87,48 +78,6 @@ gdt:
     dw 0xffff, 0, 0x9a0f, 0
     """
 )
-
-
-class Talks:
-    """A client on a socket of a machine's server."""
-
-    def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), PATIENCE)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.said: list[bytes] = []
-        for greeting in GREETINGS:
-            self.ask(greeting)
-        self.said.clear()
-
-    def ask(self, payload: str) -> bytes:
-        self.socket.sendall(frame(payload.encode()))
-        answer = b""
-        while answer[-3:-2] != b"#":
-            piece = self.socket.recv(1 << 16)
-            assert piece, "the server has gone"
-            answer += piece
-        answer = answer.lstrip(b"+")
-        self.said.append(answer)
-        return answer[1:-3]
-
-
-@contextlib.contextmanager
-def served(firmware: bytes) -> Iterator[tuple[Talks, Debugger, Worker]]:
-    debugger = make_debugger(firmware)
-    worker = Worker(debugger)
-    worker.start()
-    errors: list[BaseException] = []
-    server = serve_debugger(debugger, worker, "127.0.0.1:0", on_error=errors.append)
-    talks = Talks(server.start())
-    try:
-        yield talks, debugger, worker
-        talks.log = server.packet_log()  # type: ignore[attr-defined]
-    finally:
-        talks.socket.close()
-        server.close()
-        worker.close()
-    assert errors == []
 
 
 @pytest.fixture
@@ -205,6 +154,51 @@ def at_hits(talks: Talks) -> None:
             talks.ask("Z4,502,2")
 
 
+#: Code that stays, a counter that LOOP writes once in five instructions, and what no memory is behind.
+STAYING, CHANGING, MISSING = "f0000,20;7000,8", "f0000,20;500,4", "f0000,20;ffff0000,4;a0000,4"
+
+
+def gather(talks: Talks, ranges: str) -> str:
+    """Read them; the packet that asks whether they are as they are now."""
+    return f"qv2e.Same:{zlib.crc32(ranges.encode() + talks.ask(f'qv2e.Memory:{ranges}')):x}"
+
+
+def with_memory_that_is_the_same(talks: Talks) -> None:
+    talks.ask("qv2e.Same:0")
+    for ranges in (STAYING, CHANGING, MISSING, STAYING):
+        question = gather(talks, ranges)
+        for number in range(40):
+            talks.ask(STEP)
+            talks.ask(question)
+            if number % 8 == 0:
+                talks.ask(question[:-1])
+    for packet in ("M7000,1:55", "Qqemu.PhyMemMode:1", "Qqemu.PhyMemMode:0"):
+        talks.ask(packet)
+        talks.ask(question)
+        talks.ask(STEP)
+        talks.ask(question)
+
+
+def test_whether_memory_is_the_same_is_said_as_it_is() -> None:
+    with served(LOOP) as (talks, debugger, worker):
+        for _ in range(60):  # to the loop
+            talks.ask(STEP)
+        for ranges in (STAYING, CHANGING):
+            question, said = gather(talks, ranges), []
+            for _ in range(12):
+                was = worker.call(lambda: debugger.read_linear(0x500, 4), PATIENCE)
+                talks.ask(STEP)
+                is_now = worker.call(lambda: debugger.read_linear(0x500, 4), PATIENCE)
+                said.append((talks.ask(question), was == is_now))
+                if ranges is CHANGING:
+                    question = gather(talks, ranges)
+            if ranges is STAYING:
+                assert {answer for answer, _ in said} == {b"1"}
+            else:
+                assert [answer == b"1" for answer, _ in said] == [same for _, same in said]
+                assert len({answer for answer, _ in said}) == 2
+
+
 @pytest.mark.parametrize(
     ("talk", "firmware", "steps"),
     [
@@ -214,6 +208,8 @@ def at_hits(talks: Talks) -> None:
         (with_changes, MODES, 20),
         (in_a_run, LOOP, 8),
         (at_hits, LOOP, 0),
+        (with_memory_that_is_the_same, LOOP, 100),
+        (with_memory_that_is_the_same, MODES, 60),
     ],
 )
 def test_c_says_what_python_says(
@@ -234,11 +230,13 @@ def test_c_says_what_python_says(
         talk(by_python)
         assert worker.call(lambda: (other.fingerprint(), other.retired, other.last_stop, other.events())) == left
     assert by_c.said == by_python.said
-    assert by_c.log == by_python.log  # type: ignore[attr-defined]
+    assert by_c.log == by_python.log
     assert steps <= stepped == quiet.count(frame(STEP.encode()))
     if talk is at_hits:
         assert frame(b"z2,500,4") in quiet
         assert frame(b"Z4,502,2") in quiet
+    if talk is with_memory_that_is_the_same:
+        assert sum(packet.startswith(b"$qv2e.Same:") for packet in quiet) > 30
     assert exchanges == []
 
 

@@ -1,4 +1,5 @@
-"""A sample of the changed sessions that `make soak` runs 100,000 of, on the real machine."""
+"""A sample of the changed sessions that `make soak` runs 100,000 of, on the real machine: the first of those.
+test_fuzz_minute.py has others, half a minute's."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def ground() -> Iterator[Ground]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, 1000, 100))
+@pytest.mark.parametrize("first", range(0, 200, 100))
 def test_a_hundred_changed_sessions_end_without_an_error_and_leave_nothing(ground: Ground, first: int) -> None:
     for number in range(first, first + 100):
         ground.session(number)

@@ -1,0 +1,143 @@
+"""What the helper says of the innermost frame while code is stepped, in a real gdb: without asking for anything, and
+right."""
+
+from __future__ import annotations
+
+import pytest
+
+from machines import rom_text
+from repl.harness import Gdb, GdbError
+
+#: A function that is called from two places by turns, with the same stack. The return address stands at 6FFEh.
+TWICE = rom_text("""
+        mov ss, ax
+        mov sp, 0x7000
+    again:
+        call one
+        inc di
+        call one
+        jmp again
+    times 0x40-($-$$) nop
+    one:
+        inc bx
+        push bx
+        mov [0x500], bx
+        add dx, bx
+        dec cx
+        pop bx
+        inc si
+        ret
+""")
+
+
+def sent(gdb: Gdb, command: str) -> list[str]:
+    """What gdb sends for a command."""
+    before = len(gdb.packets(1 << 30))
+    gdb.cmd(command)
+    return [line[3:] for line in gdb.packets(1 << 30)[before:] if line.startswith("w $")]
+
+
+ONE, SLOT = 0xF0040, 0x6FFE
+twice = pytest.mark.boot(firmware=TWICE)
+
+
+def returns_to(gdb: Gdb) -> int:
+    """As memory has it."""
+    return 0xF0000 + (gdb.value(f"*(unsigned short *){SLOT:#x}") or 0)
+
+
+def callers(gdb: Gdb) -> int:
+    """The linear program counter of frame 1."""
+    gdb.cmd("up")
+    found = gdb.value("$pc")
+    gdb.cmd("down")
+    return found
+
+
+def to_one(gdb: Gdb) -> None:
+    gdb.cmd(f"tbreak *{ONE:#x}")
+    gdb.cmd("continue")
+
+
+@twice
+def test_steps_within_a_function_are_a_packet_each(helped: Gdb) -> None:
+    to_one(helped)
+    helped.cmd("stepi 30")
+    to_one(helped)
+    helped.cmd("stepi")
+    packets = sent(helped, "stepi 6")
+    steps = [packet for packet in packets if packet.startswith("vCont;s")]
+    assert len(steps) == 6
+    first, last = packets.index(steps[0]), len(packets) - packets[::-1].index(steps[0])
+    assert packets[first:last] == steps
+
+
+@twice
+def test_the_caller_is_the_one_that_the_stack_names_at_each_step(helped: Gdb) -> None:
+    to_one(helped)
+    found = set()
+    for _ in range(40):
+        helped.cmd("stepi")
+        if helped.value("$pc") >= ONE:
+            assert callers(helped) == returns_to(helped)
+            found.add(returns_to(helped))
+    assert len(found) == 2
+
+
+@pytest.mark.slow
+@twice
+def test_a_breakpoint_s_own_python_finds_the_caller_in_the_midst_of_steps(helped: Gdb) -> None:
+    to_one(helped)
+    for line in (
+        "python found = []",
+        "python read = lambda: gdb.selected_inferior().read_memory(0x6ffe, 2).tobytes()",
+        "python above = lambda: gdb.newest_frame().older()",
+        "python told = lambda f: (f.pc() - 0xf0000, int(f.read_register('esp')), int(f.read_register('edi')) & 0xffff)",
+        "python now = lambda: int(gdb.newest_frame().read_register('edi')) & 0xffff",
+        "python B = type('B', (gdb.Breakpoint,), {'stop': lambda self: found.append((told(above()), read(), now()))})",
+        f"python B('*{ONE + 9:#x}', internal=True)",
+    ):
+        helped.cmd(line)
+    said = helped.cmd("stepi 60")
+    text = helped.cmd("python print(found)")
+    assert "Exception" not in said, said
+    seen = eval(text.strip().splitlines()[-1], {"__builtins__": {}})
+    assert len(seen) >= 4
+    for (pc, sp, through), slot, edi in seen:
+        assert (pc, sp, through) == (int.from_bytes(slot, "little"), 0x7000, edi)
+    assert len({pc for (pc, _, _), _, _ in seen}) == 2
+
+
+@twice
+@pytest.mark.parametrize(
+    "write",
+    [
+        f"set {{short}}{SLOT:#x} = %d",
+        f"python gdb.selected_inferior().write_memory({SLOT:#x}, (%d).to_bytes(2, 'little'))",
+    ],
+)
+def test_what_is_written_between_two_steps_counts(helped: Gdb, write: str) -> None:
+    to_one(helped)
+    helped.cmd("stepi 3")
+    before = returns_to(helped)
+    assert callers(helped) == before
+    other = {0xD: 0x11, 0x11: 0xD}[before - 0xF0000]  # behind the other CALL
+    helped.cmd(write % other)
+    assert returns_to(helped) != before
+    if "set" in write:  # else gdb keeps its frames until the guest runs
+        assert callers(helped) == returns_to(helped)
+    helped.cmd("stepi")
+    assert callers(helped) == returns_to(helped) == 0xF0000 + other
+
+
+@twice
+def test_instructions_that_have_retired_are_counted_and_not_to_be_written(helped: Gdb) -> None:
+    to_one(helped)
+    first = helped.value("$icount")
+    helped.cmd("stepi 25")
+    assert helped.value("$icount") == first + 25
+    with pytest.raises(GdbError, match="cannot be written"):
+        helped.cmd("set $icount = 1")
+    assert helped.value("$icount") == first + 25
+    helped.cmd("up")
+    assert "icount" in helped.cmd("info registers system")
