@@ -11,14 +11,14 @@ import ctypes
 import random
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 from emu.debugger import Stop
 from gdb_recording import WORK
-from mutated_sessions import NUMBERS, Desk, Ground, Mutator, _hear, _parting
+from mutated_sessions import NUMBERS, PIECE, Desk, Ground, Mutator, _hear, _parting
 from stub.adapter import DebuggerTarget
 from stub.connection import Connection
 from stub.exchange import Exchanged, Known, Talk
@@ -122,6 +122,8 @@ class Telling(SocketLink):
             self.came["by Python"] += len(exchanged.answered)
         self.came["stepped"] += exchanged.stepped
         self.came["begun"] += exchanged.begun
+        self.came["met"] += exchanged.met
+        self.came["written"] += exchanged.written
         self.came["out"] += len(exchanged.out)
         return exchanged
 
@@ -154,10 +156,10 @@ class Exact(Telling):
 
 
 class QuietDesk(Desk):
-    """What a Worker is to a target that steps quietly, too."""
+    """What a Worker is to a target that steps and runs quietly, too."""
 
-    def begin_quiet(self) -> object:
-        return self.debugger.begin_quiet()
+    def begin_quiet(self, *, runs: bool = False, watches: Container[int] = ()) -> object:
+        return self.debugger.begin_quiet(PIECE if runs else 0, watches)
 
 
 class ExchangeGround(Ground):
