@@ -36,6 +36,8 @@ GREETINGS = (
     b"qSupported:multiprocess+;swbreak+;hwbreak+;qXfer:features:read+;vContSupported+;error-message+",
     b"QStartNoAckMode", b"qXfer:features:read:target.xml:0,1ffff", b"?",
 )  # fmt: skip
+#: A packet that runs.
+GO = b"vCont;c:p1.-1"
 #: Packets that step, and what clients say behind a step.
 STEPS = (b"vCont;s:p1.1;c:p1.-1", b"vCont;s:p1.1;c:p1.-1", b"s", b"vCont;s", b"vCont;S05:p1.1;c", b"S05")
 LOOKS = (
@@ -45,7 +47,7 @@ LOOKS = (
 OTHERS = (
     b"qSupported:swbreak+", GREETINGS[0], b"QStartNoAckMode", b"Qqemu.PhyMemMode:1", b"Qqemu.PhyMemMode:0",
     b"Qqemu.sstep=5", b"Qqemu.sstep=7", b"P0=01000000", b"P9=02030000", b"P9=02000000", b"M500,4:ff000000",
-    b"X500,1:a", b"M%x,1:90" % WORK, b"qRcmd,627265616b73", b"vCont;c:p1.-1", b"c", b"QNonStop:1", b"QNonStop:0",
+    b"X500,1:a", b"M%x,1:90" % WORK, b"qRcmd,627265616b73", GO, b"c", b"QNonStop:1", b"QNonStop:0",
     GREETINGS[2], b"vMustReplyEmpty", b"m500", b"Z0,%x,1" % WORK, b"z0,%x,1" % WORK, b"Hg1", b"vRun;", b"!",
 )  # fmt: skip
 POINTS = (b"2,500,4", b"4,502,2", b"3,ffe,2", b"2,600,1")
@@ -72,6 +74,8 @@ class Exchanging(Mutator):
                 for _ in range(rng.choice((1, 1, 2, 5, 20))):
                     found.append(frame(step))
                     found += [frame(rng.choice(LOOKS)) for _ in range(rng.choice((0, 1, 3)))]
+            elif kind < 0.65:
+                found += self._hits(rng)
             elif kind < 0.75:
                 point = rng.choice(POINTS)
                 found += [
@@ -88,6 +92,16 @@ class Exchanging(Mutator):
         if self._noise:
             found[4:] = [self._damaged(rng, p) if rng.random() < self._noise else p for p in found[4:]]
         return [piece for piece in found if piece]
+
+    def _hits(self, rng: random.Random) -> list[bytes]:
+        """Runs from one hit of a watchpoint to the next; most have it taken out and put in again, as gdb does."""
+        put, take = (frame(letter + POINTS[0]) for letter in (b"Z", b"z"))
+        found = [put]
+        for _ in range(rng.choice((2, 5, 12))):
+            found += [frame(GO), *(frame(rng.choice(LOOKS)) for _ in range(rng.choice((0, 1, 3))))]
+            if rng.random() < 0.7:
+                found += [take, frame(rng.choice(LOOKS)), put]
+        return [*found, take]
 
     def _damaged(self, rng: random.Random, packet: bytes = b"") -> bytes:
         """Something that is nearly `packet`, or one that C knows."""
@@ -122,6 +136,8 @@ class Telling(SocketLink):
             self.came["by Python"] += len(exchanged.answered)
         self.came["stepped"] += exchanged.stepped
         self.came["begun"] += exchanged.begun
+        self.came["met"] += exchanged.met
+        self.came["written"] += exchanged.written
         self.came["out"] += len(exchanged.out)
         return exchanged
 
@@ -154,7 +170,7 @@ class Exact(Telling):
 
 
 class QuietDesk(Desk):
-    """What a Worker is to a target that steps quietly, too."""
+    """What a Worker is to a target that steps and runs quietly, too."""
 
     def begin_quiet(self, *, runs: bool = False, watches: Container[int] = ()) -> object:
         return self.debugger.begin_quiet(PIECE if runs else 0, watches)

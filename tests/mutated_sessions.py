@@ -155,10 +155,18 @@ class Desk:
         while self._posted:
             self._posted.pop(0)()
         if self.debugger.running:
-            stop = self.debugger.stop() if self._interrupted else self.debugger.pump(PIECE)
+            stop = self.debugger.stop() if self._interrupted else self._piece()
             if stop is not None:
                 self._tell(stop)
         self._interrupted = False
+
+    def _piece(self) -> Stop | None:
+        """All of a piece: where the machine wants to be looked at, a pump ends sooner, and a Worker goes on."""
+        executor = self.debugger.machine.executor
+        end = executor.retired + PIECE
+        while (stop := self.debugger.pump(end - executor.retired)) is None and executor.retired < end:
+            pass
+        return stop
 
     def _tell(self, stop: Stop) -> None:
         for listener in tuple(self.listeners):

@@ -42,6 +42,7 @@ def test_c_and_python_say_the_same_in_fifty_changed_sessions(ground: ExchangeGro
         and came["stepped"] > 1_000
         and came["begun"] > 50
         and came["out"] > 10
+        and came["met"] > 30
         and came["by Python"] > 300
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mutated_sessions import Ground, Mutator
+from mutated_sessions import Desk, Ground, Mutator
 from stub.handlers import base
 from stub.packet import frame
 from stub_fuzzing import Finding
@@ -43,6 +43,15 @@ def test_a_number_is_the_same_session_each_time_and_others_are_others() -> None:
     sessions = [first.pieces(random.Random(number)) for number in range(200)]
     assert sessions == [second.pieces(random.Random(number)) for number in range(200)]
     assert len(set(map(tuple, sessions))) == 200
+
+
+def test_a_machine_that_wants_to_be_looked_at_ends_no_step(ground: Ground) -> None:
+    """So it does each so many events of all sessions together, at another place of each session."""
+    desk = Desk(ground.debugger)
+    ground.debugger.request_stop()
+    desk.resume(ground.debugger.begin_step)
+    assert not ground.debugger.running
+    ground.debugger.reset()
 
 
 def test_what_a_session_leaves_behind_is_a_finding(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
