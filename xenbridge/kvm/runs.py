@@ -8,11 +8,12 @@ from typing import Final, cast
 
 from emu.engine import EngineError, Exit, ExitReason, MsrDevice
 from emu.vcpu import ExitCause, Place, VmExit
-from emu.x86.modes import Mode
+from emu.x86.modes import Mode, mode_of
 from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_ADJUST
-from emu.x86.state import CR0_PE, CR0_PG, RFLAGS_IF, CpuState
-from emu.x86.vmentry import Broken, Judged
+from emu.x86.state import CR0_PE, CR0_PG, EFER_LMA, RFLAGS_IF, RFLAGS_VM, CpuState
+from emu.x86.vmentry import TYPE_CODE, Broken, Judged
 from xenbridge.kvm import abi
+from xenbridge.kvm import state as parts
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.accesses import Accesses
 from xenbridge.kvm.backend import Backend
@@ -80,7 +81,6 @@ class Runs:
         self._unfinished = False  # an access was answered, KVM has to complete its instruction
         self._live = self._cpu.live
         self._checked = b""  # segments and control registers that were found enterable
-        self._checked_mode = Mode.REAL  # theirs, where somebody may ask
         self._vouched = False  # whoever gave the state has found it enterable
         self._priority = 0  # CR8 as it was told of last
         self._stop = False
@@ -201,9 +201,15 @@ class Runs:
             if broken := self.refused(self.live()):
                 return "; ".join(map(str, broken))
         self._checked = segments
-        if self._strays is not None:
-            self._checked_mode = self._live.mode
         return ""
+
+    def _mode_before(self) -> Mode:
+        """Of the state that was found enterable last. Of its RFLAGS nothing is left: data in CS is V86's."""
+        if not self._checked:  # a state was given since
+            return self._live.mode
+        (es, cs, ss, ds, fs, gs, *_, cr0, _, _, _, _, efer) = parts.unpack_sregs(self._checked)
+        vm = RFLAGS_VM if cr0 & CR0_PE and not efer & EFER_LMA and not cs.type & TYPE_CODE else 0
+        return mode_of(CpuState(rflags=vm, es=es, cs=cs, ss=ss, ds=ds, fs=fs, gs=gs, cr0=cr0, efer=efer))
 
     def _step(self) -> VmExit:
         self._debug(abi.DEBUG_SINGLESTEP, ())
@@ -258,7 +264,7 @@ class Runs:
                 elapsed += time.monotonic_ns() - begun
                 self._fresh, self._unfinished, self._ran = False, False, True
             if self._strays is not None and self._live.segments != self._checked:
-                self._strays.look(self._live, time.monotonic_ns() - begun, self._checked_mode)
+                self._strays.look(self._live, time.monotonic_ns() - begun, self._mode_before)
             delivered = self._injected is not None and self._delivered()
             exit = self._met(reason, elapsed, left)
             if delivered and exit is None:

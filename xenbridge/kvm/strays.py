@@ -24,8 +24,8 @@ class Strays:
         self.count = 0
         self._last = ""
 
-    def look(self, live: LiveState, elapsed: int, before: Mode) -> None:
-        """Behind a stretch of `elapsed` ns that began in a state which runs, of mode `before`."""
+    def look(self, live: LiveState, elapsed: int, before: Callable[[], Mode]) -> None:
+        """Behind a stretch of `elapsed` ns that began in a state which runs, of the mode that `before` gives."""
         if self._real and not live.cr0 & CR0_PE:
             return  # without a look at its segments
         kind = kind_of(cast(CpuState, live))
@@ -44,10 +44,11 @@ class Strays:
             f"{elapsed / 1e6:.1f} ms before may be wrong"
         )
         if self.count == 1:
-            if before in (Mode.REAL, Mode.BIG_REAL):
+            mode = before()
+            if mode in (Mode.REAL, Mode.BIG_REAL):
                 way = "`forbid real` and `forbid big real` keep real mode emulated, from which it came"
             else:
-                way = f"`forbid {before.value}` keeps the mode emulated from which it came"
+                way = f"`forbid {mode.value}` keeps the mode emulated from which it came"
             self._notice(f"the guest {self._last}; {way}")
 
     @property

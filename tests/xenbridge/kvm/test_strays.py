@@ -17,7 +17,7 @@ from emu.record import replace
 from emu.stops import StopKind
 from emu.transitions import NativeConfig, Transitions
 from emu.vcpu import ExitCause
-from emu.x86.modes import Mode
+from emu.x86.modes import Mode, mode_of
 from native_cpu import native_cpu
 from xenbridge.kvm import probe_programs as programs
 from xenbridge.kvm.backend import EVERYWHERE, Backend, Kind, Way
@@ -36,7 +36,7 @@ def looked(backend: Backend, *kinds: Kind, before: Mode = Mode.REAL) -> tuple[St
     said: list[str] = []
     strays = Strays(backend, said.append)
     for kind in kinds:
-        strays.look(cast(LiveState, programs.state_of(kind, programs.memory())), 400_000, before)
+        strays.look(cast(LiveState, programs.state_of(kind, programs.memory())), 400_000, lambda: before)
     return strays, said
 
 
@@ -62,6 +62,16 @@ def test_what_is_to_be_forbidden_is_the_mode_that_it_came_from(before: Mode) -> 
     real = before in (Mode.REAL, Mode.BIG_REAL)
     assert ("`forbid real` and `forbid big real` keep" in line) is real
     assert (f"; `forbid {before.value}` keeps the mode emulated from which it came" in line) is not real
+
+
+@pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.value)
+def test_the_mode_that_a_guest_came_from_is_that_of_the_state_found_enterable(backend: Backend, kind: Kind) -> None:
+    native = native_cpu(backend)
+    state = programs.state_of(kind, native.memory)
+    native.cpu.load(state)
+    assert native.cpu._unenterable() == ""
+    assert native.cpu._mode_before() is mode_of(state)
+    native.cpu.close()
 
 
 def test_a_mode_that_may_be_interrupted_wrongly_is_told_of_with_the_ways() -> None:
