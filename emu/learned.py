@@ -53,8 +53,8 @@ def load(learner: Learner, path: Path) -> int:
     try:
         if content.get("format") != FORMAT:
             raise _Unfit("it is no file of the policy learn")
-        if content.get("version") != VERSION or content.get("classes") != LONGER + 1:
-            raise _Unfit(f"it is of version {content.get('version')!r}: this one reads {VERSION}")
+        _is(content, "version", VERSION)
+        _is(content, "classes", LONGER + 1)
         prior = Prior()
         prior.counts = [_number(count, MOST_WEIGHT) for count in _list(content, "prior", LONGER + 1)]
         prices = [_number(price, MOST_MONEY) for price in _list(content, "prices", PRICES)]
@@ -73,6 +73,14 @@ def load(learner: Learner, path: Path) -> int:
 
 class _Unfit(Exception):
     """What is wrong with a file, to be said behind its name."""
+
+
+def _is(content: Mapping[str, Any], name: str, wanted: int) -> None:
+    """Raises _Unfit where `content` does not say `wanted` by that name."""
+    if name not in content:
+        raise _Unfit(f"it has no {name!r}, which must be {wanted}")
+    if type(content[name]) is not int or content[name] != wanted:
+        raise _Unfit(f"its {name!r} is {content[name]!r:.20}: this v2e reads {wanted}")
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -69,8 +69,8 @@ def _behind_0f(op: bytes, bits: int, prefixes: bytes, rex: int, cl: int) -> int:
     second = op[1]
     if second in _BIT_TESTS:
         return OF | SF | AF | PF
-    if second in (0xBC, 0xBD):  # BSF, BSR
-        return CF | OF | SF | AF | PF
+    if second in (0xBC, 0xBD):  # BSF, BSR; behind F3 TZCNT, LZCNT, which say by CF that the source is 0
+        return OF | SF | AF | PF | (0 if 0xF3 in prefixes else CF)
     if second == 0xAF:  # IMUL
         return SF | ZF | AF | PF
     if second in (0xA4, 0xA5, 0xAC, 0xAD):  # SHLD, SHRD

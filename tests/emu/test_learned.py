@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from emu import learned
+from emu.gaps import LONGER
 from emu.learned import LearnedError
 from emu.learner import Learner
 from emu.learning import kind_of
@@ -131,6 +132,27 @@ def test_a_file_that_is_wrong_is_refused_in_one_sentence(spoil: Callable[[dict[s
         learned.load(learner, file)
     assert "\n" not in str(refused.value)
     assert list(learner.sites) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"format": "v2e policy learn"}, "it has no 'version', which must be 1"),
+        ({"format": "v2e policy learn", "version": 2}, "its 'version' is 2: this v2e reads 1"),
+        ({"format": "v2e policy learn", "version": True}, "its 'version' is True: this v2e reads 1"),
+        ({"format": "v2e policy learn", "version": "9" * 1000}, f"its 'version' is '{'9' * 19}: this v2e reads 1"),
+        ({"format": "v2e policy learn", "version": 1}, f"it has no 'classes', which must be {LONGER + 1}"),
+        (
+            {"format": "v2e policy learn", "version": 1, "classes": 5},
+            f"its 'classes' is 5: this v2e reads {LONGER + 1}",
+        ),
+    ],
+)
+def test_what_a_file_is_of_is_said_as_it_is(content: dict[str, Any], words: str, file: Path) -> None:
+    file.write_text(json.dumps(content))
+    with pytest.raises(LearnedError) as refused:
+        learned.load(taught(5), file)
+    assert str(refused.value) == f"{str(file)!r} cannot be loaded: {words}"
 
 
 def test_a_price_above_all_numbers_is_refused_however_it_is_written(file: Path) -> None:

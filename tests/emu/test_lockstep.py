@@ -18,11 +18,11 @@ from emu.ledger import Costs
 from emu.lockstep import LockstepMachine
 from emu.machine import MachineConfig, build_machine
 from emu.policies import policy_named
-from emu.replica import Replica
+from emu.replica import MakeExecutor, Replica
 from emu.seconds import EMULATORS, Second, second_named
 from emu.stops import Stop, StopKind
 from emu.transitions import NativeConfig, Transitions
-from emu.unicorn_engine import HELPER
+from emu.unicorn_engine import HELPER, UnicornEngine
 from emu.vcpu import Place
 from emu.x86.state import CpuState
 from emu.x86.vmentry import VTX2006
@@ -251,6 +251,34 @@ def test_an_access_to_a_device_that_only_one_makes_is_told() -> None:
     assert found is not None and found.linear == address
     assert "rip" in [d.name for d in found.differences]
     assert machine.debugcon_text() in ("", "A")  # sent once, if at all, however often the block was run
+
+
+class Mute(Replica):
+    """Keeps from its tape what goes to port E9h."""
+
+    def port_out(self, port: int, size: int, value: int) -> None:
+        if port != 0xE9:
+            super().port_out(port, size, value)
+
+
+def test_an_access_to_a_device_that_only_the_first_makes_is_told() -> None:
+    """Registers and memory are the same: nothing else shows it."""
+    source = "mov al, 0x41\nout 0xe9, al\nmov cx, 300\nagain:\nloop again\nmov al, 3\nout 0xf4, al\n"
+    code = rom(source)
+
+    def mute(config: MachineConfig) -> MakeExecutor:
+        def make(replica: Replica) -> UnicornEngine:
+            replica.__class__ = Mute
+            return UnicornEngine(replica.memory.regions, replica, replica, timestamp=replica.timestamp)
+
+        return make
+
+    machine = LockstepMachine(MachineConfig(memory=1 << 20, firmware=code, shadow=False), Second("mute", mute), 100)
+    finish(machine)
+    found = machine.divergence
+    assert found is not None and found.linear == 0xF0000 + code.find(b"\xe6\xe9")
+    assert "did not make the access" in found.text and "0xe9" in found.text
+    assert not found.differences
 
 
 def test_what_a_person_changes_is_changed_for_both() -> None:

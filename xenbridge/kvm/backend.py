@@ -47,6 +47,18 @@ class Kind(enum.Enum):
     COMPATIBILITY_RING3 = "compatibility mode, ring 3"
 
 
+class Way(enum.Enum):
+    """How an interrupt may reach its handler. The value is the words for it."""
+
+    PLAIN = "by a gate as wide as the code"
+    TRAP = "through a trap gate"
+    GATE16 = "through a 16-bit gate"
+    SMALL = "to a stack of 16-bit addresses"
+    BASED = "to a handler's stack with a base"
+    CONFORMING = "to a handler in a conforming segment"
+    HIGH_ESP = "with more than 16 bits in ESP"
+
+
 def kind_of(state: CpuState) -> Kind:
     """Which of them a state is one of."""
     if not state.cr0 & CR0_PE:
@@ -92,7 +104,8 @@ class Backend:
     """What was found. `modules` are the kernel's ("kvm_intel"), empty where they are not told."""
 
     modules: tuple[str, ...]
-    runs: frozenset[Kind]  #: a program of a few instructions came to its end, with the right result
+    #: a program of a few instructions came to its end, with the right result, and a plain interrupt to its handler
+    runs: frozenset[Kind]
     breaks: frozenset[int]  #: widths of code (16, 32, 64) in which hardware breakpoints stop
     steps: frozenset[int]  #: the same of single steps
     watches: bool  #: data watchpoints stop
@@ -101,6 +114,8 @@ class Backend:
     sets_tsc: bool  #: the time-stamp counter can be set
     exit_ns: int  #: what a port access costs, to the process and back
     refuses: tuple[tuple[str, frozenset[int]], ...]  #: family of instructions, and in which widths it is refused
+    #: of kinds that run: the ways on which an interrupt or exception does not arrive as the SDM says
+    misdelivers: tuple[tuple[Kind, tuple[Way, ...]], ...] = ()
 
     @property
     def name(self) -> str:
@@ -120,6 +135,8 @@ class Backend:
         kind = kind_of(state)
         if kind not in self.runs:
             yield Broken("cr0", f"{kind.value} does not run on this host's KVM ({self.name})", SOURCE)
+        elif wrong := self.wrong_ways(kind):
+            yield Broken("cr0", f"in {kind.value} {self.name} delivers interrupts wrongly {wrong}", SOURCE)
         elif self.unsafe(kind):
             yield Broken("cr0", f"from {kind.value} a guest can turn on paging, which {self.name} ignores", SOURCE)
         if state.smm:
@@ -132,18 +149,30 @@ class Backend:
             yield Broken("dr7", f"DR7 {state.dr[7]:#x} enables breakpoints, which do not stop here", SOURCE)
 
     def unsafe(self, kind: Kind) -> bool:
-        """It does not run, or the next instruction may go where KVM does not follow."""
-        return kind not in self.runs or (kind in NEXT_TO_PAGING and not self.pages)
+        """It does not run, or the next instruction may go where KVM does not follow, or an interrupt or exception
+        arrive wrongly: by tables that the guest may write at any time, and exceptions are delivered with no exit."""
+        return kind not in self.runs or (kind in NEXT_TO_PAGING and not self.pages) or bool(self.wrong_ways(kind))
+
+    def wrong_ways(self, kind: Kind) -> str:
+        """The ways on which interrupts arrive wrongly in a kind, in words; empty: none that keeps it from running."""
+        ways = next((ways for wrong, ways in self.misdelivers if wrong is kind), ())
+        return ", ".join(way.value for way in ways if way is not Way.HIGH_ESP)
+
+    @property
+    def loses_esp(self) -> bool:
+        """An interrupt in real mode clears the upper half of ESP."""
+        return any(Way.HIGH_ESP in ways for _, ways in self.misdelivers)
 
     @property
     def runs_all(self) -> bool:
         """A guest can come nowhere natively that does not run."""
-        return self.runs >= frozenset(Kind)
+        return not any(map(self.unsafe, Kind))
 
     def findings(self) -> tuple[tuple[str, bool | None, str], ...]:
         """For `v2e doctor`: (subject, whether all is there, sentence); None for what is merely absent."""
         missing = [kind.value for kind in Kind if kind not in self.runs]
         modes = f"{len(self.runs)} of {len(Kind)} kinds of state run natively"
+        wrong = [f"{kind.value} ({', '.join(way.value for way in ways)})" for kind, ways in self.misdelivers]
         refused = [f"{name} ({_widths(widths)})" for name, widths in self.refuses]
         stops = [
             ("hardware breakpoints", self.breaks == EVERYWHERE), ("single steps", self.steps == EVERYWHERE),
@@ -155,6 +184,8 @@ class Backend:
         return (
             ("kvm", bool(self.runs), f"{self.name}, a port access takes {self.exit_ns / 1000:.1f} us"),
             ("kvm modes", None if missing else True, f"{modes}; not: {'; '.join(missing)}" if missing else modes),
+            ("kvm interrupts", None if wrong else True,
+             f"wrong, so emulated: {'; '.join(wrong)}" if wrong else "arrive by every way that was tried"),
             ("kvm instructions", None if refused else True,
              f"refused, so emulated: {', '.join(refused)}" if refused else "all that were tried are executed"),
             ("kvm has", None if lacks else True,

@@ -15,13 +15,13 @@ from emu.memory import PhysicalMemory
 from emu.subject import MemoryUnavailable
 from emu.vcpu import Place
 from emu.x86.cpuid import MODELS, CpuModel
-from emu.x86.state import CR0_PE, RFLAGS_IF, CpuState
+from emu.x86.state import CpuState
 from emu.x86.vmentry import Rules
-from xenbridge.kvm import abi
+from xenbridge.kvm import abi, deliveries
 from xenbridge.kvm import probe_programs as programs
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.absent import NOT_NOW, AbsentVcpu
-from xenbridge.kvm.backend import Backend, Kind, kind_of
+from xenbridge.kvm.backend import Backend, Kind, Way, kind_of
 from xenbridge.kvm.calibration import measured_costs
 from xenbridge.kvm.cpu import KvmVcpu
 from xenbridge.kvm.cpuid import cpuid_entries
@@ -34,7 +34,7 @@ MODULES: Final = ("kvm_intel", "kvm_amd", "kvm_pvm")
 PATIENCE: Final = 50_000_000  #: ns for a program of a few instructions
 TSC: Final = 0x10
 TSC_AHEAD: Final = 1 << 50  #: counts, some days: more than passes while the probe looks
-RBX, RSP = 3, 4
+RBX: Final = 3
 #: The mode in which each width of code is tried.
 PLAIN: Final = {16: Kind.REAL, 32: Kind.PROTECTED32, 64: Kind.LONG}
 #: Modes whose page tables are tried, the most native one first.
@@ -65,7 +65,7 @@ class Probe:
 
     def backend(self) -> Backend:
         """All that is looked at."""
-        runs = frozenset(kind for kind in Kind if self._runs(kind) and (kind is Kind.V86 or self._delivers(kind)))
+        runs = frozenset(kind for kind in Kind if self._runs(kind) and self._delivers(kind, Way.PLAIN))
         widths = [width for width, kind in PLAIN.items() if kind in runs]
         return Backend(
             modules=tuple(name for name in MODULES if os.path.isdir(f"/sys/module/{name}")),
@@ -81,6 +81,7 @@ class Probe:
                 for family in FAMILIES
                 if (refused := frozenset(w for w in widths if w in family.code and self._refuses(w, family.code[w])))
             ),
+            misdelivers=tuple((kind, ways) for kind in Kind if kind in runs and (ways := self._misdelivers(kind))),
             exit_ns=self._exit_ns(),
         )
 
@@ -130,29 +131,24 @@ class Probe:
         finally:
             self._settle()
 
-    def _delivers(self, kind: Kind) -> bool:
-        """An external interrupt reaches its handler, with the frame that the SDM says."""
-        state = programs.state_of(kind, self._ram)
-        state.rflags |= RFLAGS_IF
-        if state.cr0 & CR0_PE:
-            programs.set_gates(self._ram, kind)
-        base = state.cs.base if not state.long64 else 0
-        self._ram.write(base + CODE, programs.LOOP)
-        top, size, part = programs.frame_of(kind)
+    def _delivers(self, kind: Kind, way: Way) -> bool:
+        """An external interrupt reaches its handler, with the frame and the registers that the SDM says."""
         try:
-            self._cpu.load(state)
+            wanted = deliveries.prepare(kind, way, self._ram)
+            self._ram.write(deliveries.code_at(wanted.state), programs.LOOP)
+            self._cpu.load(wanted.state)
             self._cpu.finish(lambda reason: None)
             self._cpu.inject(programs.VECTOR)
             reason = self._go()
-            seen = self._cpu.quick_state()
-            at = (0 if state.long64 else seen.ss.base) + seen.regs[RSP]
-            returns = int.from_bytes(self._ram.read(at, part), "little")
-            return self._said(reason) and seen.regs[RSP] == top - size and returns == CODE
+            return self._said(reason) and deliveries.as_wanted(wanted, self._cpu.quick_state(), self._ram)
         except (KvmError, MemoryUnavailable):
             return False
         finally:
             self._settle()
-            programs.unset_gates(self._ram)
+            deliveries.restore(self._ram)
+
+    def _misdelivers(self, kind: Kind) -> tuple[Way, ...]:
+        return tuple(way for way in deliveries.ways_of(kind) if not self._delivers(kind, way))
 
     def _stops(self, width: int, control: int) -> bool:
         """A breakpoint at the second instruction, or a single step, ends the run there."""

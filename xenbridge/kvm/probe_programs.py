@@ -124,18 +124,8 @@ def unset_gates(ram: PhysicalMemory) -> None:
 
 
 def gates_of(kind: Kind) -> int:
-    """The width of the gates in the IDT: in IA-32e mode all have 64 bits."""
-    return 64 if kind in LONG_KINDS else width_of(kind)
-
-
-def frame_of(kind: Kind) -> tuple[int, int, int]:
-    """An interrupt's frame: the stack pointer above it, how many bytes it has, and the width of each part (SDM vol. 3A,
-    6.12.1 and 6.14.2; 21.1.4 for real mode)."""
-    width = gates_of(kind)
-    size, part = {16: (6, 2), 32: (12, 4), 64: (40, 8)}[width]
-    if kind in RING3_KINDS:
-        return RING0_STACK, 20 if width == 32 else size, part
-    return STACK, size, part
+    """The width of the gates in the IDT: in IA-32e mode all have 64 bits, and a monitor of V86 programs has 32."""
+    return 64 if kind in LONG_KINDS else 32 if kind is Kind.V86 else width_of(kind)
 
 
 def width_of(kind: Kind) -> int:

@@ -8,11 +8,12 @@ from typing import Final, cast
 
 from emu.engine import EngineError, Exit, ExitReason, MsrDevice
 from emu.vcpu import ExitCause, Place, VmExit
-from emu.x86.modes import Mode
+from emu.x86.modes import Mode, mode_of
 from emu.x86.msrs import FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_ADJUST
-from emu.x86.state import CR0_PG, RFLAGS_IF, CpuState
-from emu.x86.vmentry import Broken, Judged
+from emu.x86.state import CR0_PE, CR0_PG, EFER_LMA, RFLAGS_IF, RFLAGS_VM, CpuState
+from emu.x86.vmentry import TYPE_CODE, Broken, Judged
 from xenbridge.kvm import abi
+from xenbridge.kvm import state as parts
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.accesses import Accesses
 from xenbridge.kvm.backend import Backend
@@ -34,7 +35,7 @@ LONGEST: Final = 100_000_000
 WATCHED: Final = 1_000_000
 NEVER: Final = 1 << 62  #: ns
 NOTHING_FORBIDDEN: Final = (), frozenset[Mode]()
-MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
+MASK16, MASK32, MASK64 = (1 << 16) - 1, (1 << 32) - 1, (1 << 64) - 1
 #: kHz: the machine's time-stamp counter counts virtual nanoseconds.
 TSC_KHZ: Final = 1_000_000
 CR8_MASK: Final = 0xF
@@ -98,7 +99,7 @@ class Runs:
         self._task_priority: Callable[[int], None] | None = None
         self._claimed: dict[int, MsrDevice] = {}
         self._apic_base: MsrDevice | None = None  # of them IA32_APIC_BASE's
-        self._sets_tsc = backend.sets_tsc
+        self._sets_tsc, self._loses_esp = backend.sets_tsc, backend.loses_esp
         self._first_page = 0
         self._pages = 0
         self._ran = False
@@ -195,14 +196,20 @@ class Runs:
         vouched, self._vouched = self._vouched, False  # for the state as it was given, and no later one
         if segments == self._checked:
             return ""
-        if vouched:
-            self._checked = segments
-            return ""
-        self._finish()
-        if broken := self.refused(self.live()):
-            return "; ".join(map(str, broken))
+        if not vouched:
+            self._finish()
+            if broken := self.refused(self.live()):
+                return "; ".join(map(str, broken))
         self._checked = segments
         return ""
+
+    def _mode_before(self) -> Mode:
+        """Of the state that was found enterable last. Of its RFLAGS nothing is left: data in CS is V86's."""
+        if not self._checked:  # a state was given since
+            return self._live.mode
+        (es, cs, ss, ds, fs, gs, *_, cr0, _, _, _, _, efer) = parts.unpack_sregs(self._checked)
+        vm = RFLAGS_VM if cr0 & CR0_PE and not efer & EFER_LMA and not cs.type & TYPE_CODE else 0
+        return mode_of(CpuState(rflags=vm, es=es, cs=cs, ss=ss, ds=ds, fs=fs, gs=gs, cr0=cr0, efer=efer))
 
     def _step(self) -> VmExit:
         self._debug(abi.DEBUG_SINGLESTEP, ())
@@ -243,6 +250,8 @@ class Runs:
                 return self._failed(why, elapsed)
             if self._forbidden != NOTHING_FORBIDDEN and self._forbids():
                 return self._made(ExitCause.FORBIDDEN, elapsed, before=True)
+            if self._loses_esp and self._vector is not None and (why := self._would_lose()):
+                return self._made(ExitCause.REFUSED, elapsed, before=True, detail=why)
             cpu.want_window(self._vector is not None and not self._holding and not self._inject())
             if self._live.halted:
                 return self._made(ExitCause.STOPPED, elapsed, stop=Exit(ExitReason.HALT, 0))
@@ -255,7 +264,7 @@ class Runs:
                 elapsed += time.monotonic_ns() - begun
                 self._fresh, self._unfinished, self._ran = False, False, True
             if self._strays is not None and self._live.segments != self._checked:
-                self._strays.look(self._live, time.monotonic_ns() - begun)
+                self._strays.look(self._live, time.monotonic_ns() - begun, self._mode_before)
             delivered = self._injected is not None and self._delivered()
             exit = self._met(reason, elapsed, left)
             if delivered and exit is None:
@@ -264,6 +273,14 @@ class Runs:
                 return exit._replace(stop=INTERRUPTED_BY) if delivered and exit.stop is None else exit
 
     # -- interrupts
+
+    def _would_lose(self) -> str:
+        """Why this KVM must not deliver what INTR asks for; empty: it may. An injection that is under way stays."""
+        if self._holding or self._injected is not None or self._live.cr0 & CR0_PE or self._live.rsp <= MASK16:
+            return ""
+        if not self.interruptible():
+            return ""
+        return f"an interrupt in real mode with ESP {self._live.rsp:#x}, whose upper half it clears"
 
     def _inject(self) -> bool:
         """Have KVM deliver what INTR asks for when it runs next. False: it cannot be delivered yet."""

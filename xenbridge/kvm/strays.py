@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+from emu.x86.modes import Mode
 from emu.x86.state import CR0_PE, CpuState
 from xenbridge.kvm.backend import Backend, Kind, kind_of
 from xenbridge.kvm.live import LiveState
@@ -23,22 +24,32 @@ class Strays:
         self.count = 0
         self._last = ""
 
-    def look(self, live: LiveState, elapsed: int) -> None:
-        """Behind a stretch of `elapsed` ns that began in a state which runs."""
+    def look(self, live: LiveState, elapsed: int, before: Callable[[], Mode]) -> None:
+        """Behind a stretch of `elapsed` ns that began in a state which runs, of the mode that `before` gives."""
         if self._real and not live.cr0 & CR0_PE:
             return  # without a look at its segments
         kind = kind_of(cast(CpuState, live))
         if not self._backend.unsafe(kind):
             return
         self.count += 1
-        name = self._backend.name
-        why = f"from which {name} turns on no paging" if kind in self._backend.runs else f"which {name} runs wrongly"
+        name, wrong = self._backend.name, self._backend.wrong_ways(kind)
+        if kind not in self._backend.runs:
+            why = f"which {name} runs wrongly"
+        elif wrong:
+            why = f"in which {name} delivers interrupts wrongly {wrong}"
+        else:
+            why = f"from which {name} turns on no paging"
         self._last = (
             f"came natively to {kind.value}, {why}, and was found at {live.linear_pc:#x}: what it executed in the "
             f"{elapsed / 1e6:.1f} ms before may be wrong"
         )
         if self.count == 1:
-            self._notice(f"the guest {self._last}; `forbid real` and `forbid big real` keep real mode emulated")
+            mode = before()
+            if mode in (Mode.REAL, Mode.BIG_REAL):
+                way = "`forbid real` and `forbid big real` keep real mode emulated, from which it came"
+            else:
+                way = f"`forbid {mode.value}` keeps the mode emulated from which it came"
+            self._notice(f"the guest {self._last}; {way}")
 
     @property
     def text(self) -> str:

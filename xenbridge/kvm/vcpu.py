@@ -290,7 +290,7 @@ class Vcpu:
 
     def check(self, expected: CpuState) -> list[str]:
         """Read everything from KVM anew, through the calls that do not use the page, and say in words what is not as in
-        `expected`."""
+        `expected`. Nothing of what KVM is thought to have is taken for it."""
         self.finish(lambda reason: None)
         state = self.state()
         regs, sregs, events = abi.Regs(), abi.Sregs(), abi.VcpuEvents()
@@ -303,6 +303,12 @@ class Vcpu:
             state.cr0, state.cr2, state.cr3, state.cr4, state.cr8, state.efer,
         ) = parts.unpack_sregs(bytes(sregs))  # fmt: skip
         state.shadow, state.nmi_pending, state.nmi_blocked = parts.unpack_events(bytes(events))
+        debug, xsave = abi.DebugRegs(), ctypes.create_string_buffer(abi.XSAVE_SIZE)
+        ioctl(self.fd, "GET_DEBUGREGS", debug)
+        ioctl(self.fd, "GET_XSAVE", xsave)
+        state.dr, state.fpu = parts.unpack_debug(bytes(debug)), parts.unpack_fpu(xsave.raw[: parts.FX_SIZE], state.fpu)
+        values = ((number, self.read_msr(number)) for number in parts.NATIVE_MSRS)
+        state.msrs |= {n: value for n, value in values if value is not None and (value or n in state.msrs)}
         return [
             f"{field.name}: {getattr(expected, field.name)} was given and KVM has {getattr(state, field.name)}"
             for field in fields(state)

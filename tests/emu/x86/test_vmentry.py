@@ -321,10 +321,13 @@ def holding(entry: bytes, at: int = 0x17C0) -> Callable[[int, int], bytes | None
 def test_a_descriptor_may_have_given_cs_the_base_of_real_mode_and_memory_tells() -> None:
     assert VTX2006.broken(paragraphs(), holding(CODE_AT_7C00)) == ()
     assert VTX2006.broken(paragraphs()), "what memory has is not known"
+    unaccessed = holding(CODE_AT_7C00[:5] + b"\x9a" + CODE_AT_7C00[6:])
+    assert VTX2006.broken(paragraphs(), unaccessed) == (), "a far transfer of the emulator leaves that bit in memory"
+    assert VTX2006.enterable(paragraphs(), unaccessed)
     for state, memory in (
         (paragraphs(), holding(bytes(8))),
         (paragraphs(), holding(CODE_AT_7D00)),
-        (paragraphs(), holding(CODE_AT_7C00[:5] + b"\x9a" + CODE_AT_7C00[6:])),  # not accessed: nobody has loaded it
+        (paragraphs(), holding(CODE_AT_7C00[:5] + b"\x99" + CODE_AT_7C00[6:])),  # not readable
         (paragraphs(limit=0x7C6), holding(CODE_AT_7C00)),
         (paragraphs(base=0xF900), holding(CODE_AT_7C00)),  # beyond memory
         (paragraphs(0x7C4), holding(CODE_AT_7C00)),  # of an LDT that there is not
@@ -350,6 +353,9 @@ def test_the_descriptor_is_looked_for_through_page_tables_and_in_the_ldt() -> No
     state.ldtr = Segment(0x18, 0x1000, 0x7C7, 0x82)
     entry = bytes.fromhex("ffff407c009b0000")
     assert VTX2006.broken(state, holding(entry)) == ()
+    state.ldtr.access = 0x10082
+    (broken,) = VTX2006.broken(state, holding(entry))
+    assert broken.register == "cs", "what an unusable LDTR has left is no table"
 
 
 # -- the page-directory-pointer table of PAE paging

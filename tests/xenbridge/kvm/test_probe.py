@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+
 from bare_cpu import flat_state, long_state, real_state
 from emu.memory import PhysicalMemory
 from emu.record import replace
+from emu.vcpu import ExitCause
 from emu.x86.state import CpuState, Segment
+from native_cpu import Native
 from xenbridge.kvm import probe_programs as programs
 from xenbridge.kvm.backend import EVERYWHERE, PAGED, Backend, Kind, kind_of
+from xenbridge.kvm.probe import PAGED as WITH_TABLES
 from xenbridge.kvm.probe import probe
 
 ALL = Backend(("kvm_intel",), frozenset(Kind), EVERYWHERE, EVERYWHERE, True, True, True, True, 1000, ())
@@ -74,3 +79,23 @@ def test_the_probes_tables_map_the_first_pages_to_themselves() -> None:
         pages = [int.from_bytes(memory.read(at + n * size, size), "little") & ~0xFFF for n in range(3)]
         assert pages == [programs.MOVED + n * 0x1000 for n in range(3)]
         assert all(high - low == 0x1000 for low, high in itertools.pairwise(pages))
+
+
+@pytest.mark.parametrize("kind", WITH_TABLES, ids=lambda kind: kind.value)
+def test_page_tables_that_others_have_written_are_gone_by_at_the_next_entry(native: Native, kind: Kind) -> None:
+    """KVM may keep what it has derived from the tables that were there before (`Backend.sees_tables`)."""
+    if kind not in native.backend.runs:
+        pytest.skip(f"{kind.value} does not run on this host's KVM")
+    memory, other = native.memory, programs.MOVED + 0x1000
+    memory.write(0, programs.memory().read(0, programs.CODE))
+    state = programs.state_of(kind, memory)
+    memory.write(programs.MOVED, b"\x11")
+    memory.write(other, b"\x22")
+    memory.write(programs.CODE, programs.LOOKS[programs.width_of(kind)])
+    native.cpu.load(state)
+    entry, size = programs.entry_of(kind)
+    for page, value in ((programs.MOVED, 0x11), (other, 0x22), (programs.MOVED, 0x11)):
+        memory.write(entry, (page | 7).to_bytes(size, "little"))
+        exit = native.cpu.enter(1000, None, skip_breakpoint=False)
+        assert exit.cause is ExitCause.PIO
+        assert native.ports[-1] == (programs.PORT, 1, value)

@@ -17,10 +17,10 @@ from emu.record import replace
 from emu.stops import StopKind
 from emu.transitions import NativeConfig, Transitions
 from emu.vcpu import ExitCause
-from emu.x86.modes import Mode
+from emu.x86.modes import Mode, mode_of
 from native_cpu import native_cpu
 from xenbridge.kvm import probe_programs as programs
-from xenbridge.kvm.backend import EVERYWHERE, Backend, Kind
+from xenbridge.kvm.backend import EVERYWHERE, Backend, Kind, Way
 from xenbridge.kvm.live import LiveState
 from xenbridge.kvm.probe import make_kvm
 from xenbridge.kvm.strays import Strays
@@ -32,11 +32,11 @@ SOME = Backend(
 )  # fmt: skip
 
 
-def looked(backend: Backend, *kinds: Kind) -> tuple[Strays, list[str]]:
+def looked(backend: Backend, *kinds: Kind, before: Mode = Mode.REAL) -> tuple[Strays, list[str]]:
     said: list[str] = []
     strays = Strays(backend, said.append)
     for kind in kinds:
-        strays.look(cast(LiveState, programs.state_of(kind, programs.memory())), 400_000)
+        strays.look(cast(LiveState, programs.state_of(kind, programs.memory())), 400_000, lambda: before)
     return strays, said
 
 
@@ -54,6 +54,30 @@ def test_a_mode_that_does_not_run_or_may_have_missed_paging_is_told_of_once_and_
     assert line.startswith(f"the guest came natively to {kind.value}, {why}, and was found at ")
     assert "in the 0.4 ms before may be wrong" in line and "`forbid real` and `forbid big real`" in line
     assert strays.text.startswith("2 times, the last time it came natively to")
+
+
+@pytest.mark.parametrize("before", list(Mode), ids=lambda mode: mode.value)
+def test_what_is_to_be_forbidden_is_the_mode_that_it_came_from(before: Mode) -> None:
+    (line,) = looked(SOME, Kind.PROTECTED16, before=before)[1]
+    real = before in (Mode.REAL, Mode.BIG_REAL)
+    assert ("`forbid real` and `forbid big real` keep" in line) is real
+    assert (f"; `forbid {before.value}` keeps the mode emulated from which it came" in line) is not real
+
+
+@pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.value)
+def test_the_mode_that_a_guest_came_from_is_that_of_the_state_found_enterable(backend: Backend, kind: Kind) -> None:
+    native = native_cpu(backend)
+    state = programs.state_of(kind, native.memory)
+    native.cpu.load(state)
+    assert native.cpu._unenterable() == ""
+    assert native.cpu._mode_before() is mode_of(state)
+    native.cpu.close()
+
+
+def test_a_mode_that_may_be_interrupted_wrongly_is_told_of_with_the_ways() -> None:
+    backend = replace(SOME, runs=frozenset(Kind), misdelivers=((Kind.RING3, (Way.BASED,)),))
+    (line,) = looked(backend, Kind.RING3)[1]
+    assert "ring 3, in which kvm_some delivers interrupts wrongly to a handler's stack with a base, and was" in line
 
 
 def test_it_is_found_at_the_first_exit_from_there(backend: Backend) -> None:
