@@ -7,6 +7,7 @@ that submits each access where a hypervisor keeps them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar
 
 from emu.bus import BusDevice
@@ -61,6 +62,11 @@ class Keeper:
 
     def attach(self, executor: Executor) -> None:
         """The machine is built, and this is its CPU."""
+
+    def undelivered_put_back(self) -> AbstractContextManager[object]:
+        """While it is entered, no interrupt is in service that the CPU has not taken: what was acknowledged ahead is
+        requested again, and nothing else is acknowledged. For a state that goes elsewhere, where nobody would know."""
+        return nullcontext()
 
     def close(self) -> None:
         """The machine is closed."""

@@ -29,6 +29,7 @@ from emu.x86.cpuid import CpuModel
 from emu.x86.msrs import TSC_ADJUST
 from xenbridge import convert_irqs as irqs
 from xenbridge import convert_timers as timers
+from xenbridge.bridge import BridgeError
 from xenbridge.convert_checks import ConvertError, check_cpu, known_msrs
 from xenbridge.convert_cpu import context_cpu, cpu_values, mtrr_record, pending_event, take_ours
 from xenbridge.wire import hvm, stream
@@ -125,7 +126,7 @@ def context_of(state: MachineState, model: CpuModel) -> tuple[Record, ...]:
 def _before_hlt(machine: Machine, state: MachineState) -> MachineState:
     """A halted CPU has no record: one that nothing is about to wake executes its HLT again."""
     cpu = state.cpu
-    if not cpu.halted or machine.interrupt_due:
+    if not cpu.halted:
         return state
     at = cpu.linear_pc - 1
     if cpu.rip and machine.memory.available(at, 1) and machine.memory.read(at, 1) == _HLT and not cpu.cr0 >> 31:
@@ -145,8 +146,14 @@ def machine_frames(machine: Machine) -> Iterator[tuple[int, bytes]]:
 def save_stream(machine: Machine, write: Callable[[bytes], object]) -> list[str]:
     """Write a libxc stream of the machine, piece by piece. Gives what is not in it, a sentence each. Raises
     ConvertError before anything is written."""
-    saved = machine.save()
-    state = _before_hlt(machine, saved)
+    machine.service()
+    wakes = machine.interrupt_due
+    try:
+        with machine.keeper.undelivered_put_back():
+            saved = machine.save()
+    except BridgeError as error:
+        raise ConvertError(f"the devices in the hypervisor are lost: {error}") from None
+    state = saved if wakes else _before_hlt(machine, saved)
     records = context_of(state, cpu_model(machine.config))
     now = state.retired * NS_PER_INSTRUCTION + state.clock.skipped
     write(stream.build_headers(*XEN) + stream.build_record(stream.STATIC_DATA_END))

@@ -138,6 +138,10 @@ class XenKeeper(BridgeKeeper):
             self._waiting = None
             self._pin.update()
 
+    @property
+    def _has_guest(self) -> bool:
+        return self.xen.borrowed
+
     def close(self) -> None:
         """See Keeper."""
         super().close()
