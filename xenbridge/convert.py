@@ -32,6 +32,7 @@ from xenbridge import convert_timers as timers
 from xenbridge.bridge import BridgeError
 from xenbridge.convert_checks import ConvertError, check_cpu, known_msrs
 from xenbridge.convert_cpu import context_cpu, cpu_values, mtrr_record, pending_event, take_ours
+from xenbridge.convert_notices import absent, unplaced, unsaved
 from xenbridge.wire import hvm, stream
 from xenbridge.wire.hvm import Record, build_record
 from xenbridge.wire.hvm_devices import HEADER_MAGIC, HEADER_VERSION
@@ -167,7 +168,7 @@ def save_stream(machine: Machine, write: Callable[[bytes], object]) -> list[str]
     write(stream.build_record(stream.HVM_CONTEXT, hvm.build_context(records)))
     write(stream.build_record(stream.V2E, stream.V2E_LAYOUT.build(_ours(saved, state))))
     write(stream.build_record(stream.END))
-    return [LEFT_OUT] if state.cpu.a20 else [LEFT_OUT, "nor is it in the stream that address line 20 is masked"]
+    return [LEFT_OUT, *unsaved(state.cpu)]
 
 
 def _ours(saved: MachineState, written: MachineState) -> Values:
@@ -189,7 +190,7 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
     records = source.records
     if not source.pages or not records:
         raise ConvertError("only a save stream can be loaded, which has memory and the devices' state")
-    notices = [LEFT_OUT, *_absent(records, cpu), *_fits(machine, source)]
+    notices = [LEFT_OUT, *absent(records, cpu), *unplaced(records, cpu), *_fits(machine, source)]
     model = cpu_model(machine.config)
     state = machine.save()
     loaded = context_cpu(records, cpu)
@@ -246,16 +247,6 @@ def _give_back(machine: Machine, vector: int, kind: int) -> Iterator[str]:
     elif kind == _EXCEPTION and vector not in _BY_INSTRUCTIONS:
         yield (f"exception {vector:#04x} was on its way into the CPU, and is not delivered: no instruction raises it "
                "again")  # fmt: skip
-
-
-def _absent(records: tuple[Record, ...], cpu: int) -> Iterator[str]:
-    """What the machine has no place for, or the stream no record of."""
-    others = sum(record.code == hvm.CPU_CODE and record.instance != cpu for record in records)
-    if others:
-        yield f"the domain has {others + 1} vCPUs, the machine one: only vCPU {cpu} is loaded"
-    for name in ("PIC", "PIT"):  # Xen writes them for each domain (xen/arch/x86/hvm/vpic.c, emul-i8254.c)
-        if hvm.find(records, name) is None:
-            yield f"the stream has no record {name}: it is as at power-on, and the guest may wait for ever"
 
 
 def _in_window(frame: int) -> bool:
