@@ -354,6 +354,22 @@ def test_a_counter_comes_back_to_its_beginning(rw, mode, bcd, count, gate):
     assert convert_timers.channel_of(counter) == channel
 
 
+@pytest.mark.parametrize("mode", [0, 2, 3])
+@pytest.mark.parametrize(("rw", "written"), [
+    (3, 0), (3, 0x9999), (3, 0x1234), (3, 0x0999), (3, 0x9A00), (3, 0xFFFF), (1, 0x99), (1, 0x12), (1, 0), (2, 0x99),
+    (2, 0x12), (2, 0),
+])  # fmt: skip
+def test_a_count_that_xen_keeps_of_a_guest_in_bcd_goes_on_at_xens_rate(rw, written, mode):
+    """Xen 4.17 counts what was written in binary, 0 as 65,536 (pit_load_count): of mode 2 that is the period."""
+    count = (written << 8 if rw == 2 else written) or 0x10000
+    channel = convert_timers.channel_of(_latched()) | {
+        "count": count, "count_latched": 0, "read_state": rw, "write_state": rw, "rw_mode": rw, "mode": mode, "bcd": 1,
+    }  # fmt: skip
+    counter = convert_timers.counter_of(channel, 0)
+    assert (counter.initial_count, counter.rw, counter.mode) == (count, rw, mode)
+    assert counter.bcd == (count <= 10_000 and not (rw == 1 and count > 99) and not (rw == 2 and count % 100))
+
+
 def test_a_latched_count_and_half_written_one_come_back():
     counter = convert_timers.counter_of(convert_timers.channel_of(_latched()), 0)
     assert (counter.latch, counter.latch_left, counter.read_high, counter.first_byte) == (0x1234, 1, True, 0x56)
