@@ -31,7 +31,7 @@ from xenbridge import convert_irqs as irqs
 from xenbridge import convert_timers as timers
 from xenbridge.bridge import BridgeError
 from xenbridge.convert_checks import ConvertError, check_cpu, known_msrs
-from xenbridge.convert_cpu import context_cpu, cpu_values, mtrr_record, pending_event, take_ours
+from xenbridge.convert_cpu import EXTERNAL, context_cpu, cpu_values, mtrr_record, pending_event, take_ours
 from xenbridge.convert_notices import absent, unplaced, unsaved
 from xenbridge.wire import hvm, stream
 from xenbridge.wire.hvm import Record, build_record
@@ -49,7 +49,7 @@ ACPI_PORTS, ACPI_OLD, ACPI_NEW = 19, 0x1F40, 0xB000
 #: Registers of a UART by their offset (NS16550A data sheet, table II), and what of their state is kept.
 DATA, IER, FCR, LCR, MCR, SCR = 0, 1, 2, 3, 4, 7
 _UART: Final = ("ier", "fcr", "lcr", "mcr", "scr", "divisor")
-_EXTERNAL, _NMI, _EXCEPTION = 0, 2, 3  #: types of a pending event
+_NMI, _EXCEPTION = 2, 3  #: types of a pending event, beside EXTERNAL
 #: Exceptions that an instruction raises again when it is executed again, as nothing of it was carried out: faults, and
 #: #DF, whose first fault comes again (SDM vol. 3A, 6.5 and table 6-1).
 _FAULTS: Final = frozenset((0, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19, 21))
@@ -104,15 +104,17 @@ def context_of(state: MachineState, model: CpuModel) -> tuple[Record, ...]:
     if "lapic" in devices:
         apic.restore(devices["lapic"])
         records.append(irqs.ioapic_record(devices["ioapic"]))
+    if "piix3" in devices:
         bridge = devices["piix3"]
         routed = {n: bridge.pci.config[PIRQRC + n] for n in range(4)}
         to = {n: 0 if value & ROUTE_OFF else value & 15 for n, value in routed.items()}
         lines = irqs.line_records(bridge.isa, bridge.asserted, to)
     else:
+        lines = irqs.line_records([False] * 16, [], {})
+    if "lapic" not in devices:
         # An isapc's 8259 is wired to the CPU: in Xen that is a local APIC that lets it through.
         apic.restore(LapicState(DEFAULT_BASE | ENABLED | 1 << 8, lvt=[MASKED] * len(LVT_NAMES)))
         apic.virtual_wire()
-        lines = irqs.line_records([False] * 16, [], {})
     records += [*irqs.lapic_records(apic.save(), apic.timer.current(), apic.ppr), *lines]
     records += [timers.pit_record(devices["pit"], devices["port61"]), timers.rtc_record(devices["rtc"])]
     if "hpet" in devices:
@@ -152,8 +154,10 @@ def save_stream(machine: Machine, write: Callable[[bytes], object]) -> list[str]
     try:
         with machine.keeper.undelivered_put_back():
             saved = machine.save()
+            kept = machine.keeper.kept_states(saved.devices, machine.clock.now)
     except BridgeError as error:
         raise ConvertError(f"the devices in the hypervisor are lost: {error}") from None
+    saved = replace(saved, devices={**saved.devices, **kept})
     state = saved if wakes else _before_hlt(machine, saved)
     records = context_of(state, cpu_model(machine.config))
     now = state.retired * NS_PER_INSTRUCTION + state.clock.skipped
@@ -230,7 +234,7 @@ def _give_back(machine: Machine, vector: int, kind: int) -> Iterator[str]:
     Of an exception or INT n, INT3 and INTO the instruction is executed again: RIP is still at it, as neither VT-x nor
     SVM moves it when the delivery is broken off. Xen itself leaves those of INT instructions out, saved or loaded
     (hvm_event_needs_reinjection, xen/arch/x86/hvm/hvm.c)."""
-    if kind == _EXTERNAL:
+    if kind == EXTERNAL:
         pic, chipset = machine.board.pic, machine.board.chipset
         lines, apic = pic.save(), None if chipset is None else chipset.lapic.save()
         if not irqs.give_back(vector, lines, apic):

@@ -118,6 +118,10 @@ def cpu_values(state: CpuState, tsc: int) -> Values:
     return values
 
 
+#: Type of a pending event: an interrupt.
+EXTERNAL: Final = 0
+
+
 def pending_event(values: Values) -> tuple[int, int] | None:
     """(vector, type as in VM-entry interruption information) of the event that was on its way into the CPU."""
     event = values["pending_event"]

@@ -108,21 +108,12 @@ def firmware(wait: str = "nop", *, automatic: bool = False) -> bytes:
     return rom(GUEST.format(wait=wait, icw4=3 if automatic else 1, eoi=NOP_OCW2 if automatic else EOI))
 
 
-def stopped(driven: Driven) -> None:
-    """Run it until the guest has its interrupts off."""
+def stopped_with_a_tick_kept(driven: Driven) -> None:
+    """Run it until the guest has its interrupts off, and a tick has been acknowledged for it."""
     driven.start()
-    assert until(lambda: driven.word(LATE) == 1)
+    assert until(lambda: driven.word(LATE) == 1 and driven.keeper.pending_vector() == TICK)
     driven.machine.request_stop()
     driven.end()
-
-
-def stopped_with_a_tick_kept(driven: Driven) -> None:
-    """And one has been acknowledged for it."""
-    stopped(driven)
-    assert until(lambda: driven.keeper.bridge.look() == TICK)
-    driven.machine.service()
-    driven.keeper.service()
-    assert driven.keeper.pending_vector() == TICK
 
 
 def emulated(code: bytes, path: Path) -> Machine:
@@ -162,7 +153,7 @@ def test_an_irq_of_the_slave_that_is_kept_for_a_guest_is_a_request_of_both_8259(
     code, path = firmware(), tmp_path / "kept.save"
     driven = Driven(kind, code, signals)
     bridge = driven.keeper.bridge
-    stopped(driven)
+    stopped_with_a_tick_kept(driven)
     with driven.keeper.undelivered_put_back():
         bridge.exchange(MASK_TICKS)
     bridge.set_line(8, True)
