@@ -261,6 +261,18 @@ def test_a_context_without_memory_is_refused():
         convert.load(built(), parse_file(sample("s_hvmctx.bin")))
 
 
+LONG64 = {"cr0": 0x80000011, "cr4": 0x20, "efer": 0x500, "cs": Segment(8, 0, 0xFFFFFFFF, 0xA09B)}
+
+
+def test_64_bit_code_is_loaded():
+    """What the refusals below are variants of."""
+    machine, state = built(), CpuState()
+    for name, value in LONG64.items():
+        setattr(state, name, value)
+    convert.load(machine, parse_file(save_stream(state, {7: b"x"})))
+    assert machine.cpu_state().long64
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -283,6 +295,10 @@ def test_a_context_without_memory_is_refused():
         ({"gdtr": Table(0, 0x10000)}, "the limit of GDTR = 0x10000"),
         ({"idtr": Table(0, 0x10000)}, "the limit of IDTR = 0x10000"),
         ({"msrs": {0xC0000082: 1 << 60}}, "WRMSR would raise"),
+        (LONG64 | {"rip": 1 << 60}, "RIP = 0x1000000000000000 in the file is not canonical"),
+        (LONG64 | {"cs": Segment(8, 0, 0xFFFFFFFF, 0xE09B)}, "both L and D/B"),
+        (LONG64 | {"fs": Segment(8, 1 << 60)}, "the base of FS"),
+        (LONG64 | {"gdtr": Table(1 << 60, 0)}, "the base of GDTR"),
     ],
 )
 def test_a_cpu_that_cannot_be_is_refused(change, why):
