@@ -172,7 +172,7 @@ def save_stream(machine: Machine, write: Callable[[bytes], object]) -> list[str]
     write(stream.build_record(stream.HVM_CONTEXT, hvm.build_context(records)))
     write(stream.build_record(stream.V2E, stream.V2E_LAYOUT.build(_ours(saved, state))))
     write(stream.build_record(stream.END))
-    return [LEFT_OUT, *unsaved(state.cpu)]
+    return [LEFT_OUT, *unsaved(state.cpu, cpu_model(machine.config))]
 
 
 def _ours(saved: MachineState, written: MachineState) -> Values:

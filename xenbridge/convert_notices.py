@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from emu.x86.cpuid import CpuModel
+from emu.x86.msrs import msrs_of
 from emu.x86.state import CpuState
+from xenbridge.convert_cpu import SAVED_MSRS
 from xenbridge.wire import hvm
 from xenbridge.wire.hvm import Record
 
@@ -57,8 +60,13 @@ def _xsave(record: Record, cpu: Record | None) -> Iterator[str]:
         yield f"XCR0 = {xcr0:#x} in the stream is {XCR0_HERE:#x} here, as XGETBV says"
 
 
-def unsaved(cpu: CpuState) -> Iterator[str]:
-    """What of the CPU is not in a stream."""
+def unsaved(cpu: CpuState, model: CpuModel) -> Iterator[str]:
+    """What of the CPU, which is a `model`, is not in a stream: Xen takes no other MSRs than its records have
+    (hvm_load_cpu_msrs, xen/arch/x86/hvm/hvm.c of 4.17, refuses a domain for one)."""
+    lost = [f"{number:#x} ({msr.name})" for number, msr in sorted(msrs_of(model).items())
+            if number not in SAVED_MSRS and cpu.msrs.get(number, msr.reset) != msr.reset]  # fmt: skip
+    if lost:
+        yield f"nor is MSR {', '.join(lost)} in the stream, which is as at power-on where it is loaded"
     if not cpu.a20:
         yield "nor is it in the stream that address line 20 is masked"
     if cpu.cr4 & CR4_OSXSAVE:

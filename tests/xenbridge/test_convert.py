@@ -11,6 +11,7 @@ from emu.devices import ioapic, lapic
 from emu.devices.lapic_timer import TimerState
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pic8259_chip import ChipState
+from emu.devices.pit8254 import pulses_at
 from emu.firmware.roms import builtin_bios, tour_rom
 from emu.irq import IntrPin
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
@@ -384,6 +385,12 @@ def test_a_count_that_xen_keeps_of_a_guest_in_bcd_goes_on_at_xens_rate(rw, writt
     counter = convert_timers.counter_of(channel, 0)
     assert (counter.initial_count, counter.rw, counter.mode) == (count, rw, mode)
     assert counter.bcd == (count <= 10_000 and not (rw == 1 and count > 99) and not (rw == 2 and count % 100))
+
+
+def test_a_counters_count_begins_where_it_is_loaded():
+    """Not at power-on, from which it would have to be carried there."""
+    counter = convert_timers.counter_of(convert_timers.channel_of(_latched()), 5_000_000)
+    assert counter.pulse == pulses_at(5_000_000) > 0
 
 
 def test_a_latched_count_and_half_written_one_come_back():

@@ -6,9 +6,12 @@ import pytest
 
 from emu.firmware.roms import builtin_bios
 from emu.machine import Machine, MachineConfig, build_machine
+from emu.x86.cpuid import MODELS
+from emu.x86.msrs import msrs_of
 from emu.x86.state import CpuState
 from xen_files import with_records
 from xenbridge import convert
+from xenbridge.convert_cpu import SAVED_MSRS
 from xenbridge.convert_notices import unplaced, unsaved
 from xenbridge.wire import hvm
 from xenbridge.wire.hvm import Record, build_record
@@ -102,7 +105,17 @@ def test_another_vcpus_xsave_is_not_this_ones():
 
 @pytest.mark.parametrize(("cr4", "a20", "said"), [(0, True, 0), (OSXSAVE, True, 1), (0, False, 1), (OSXSAVE, False, 2)])
 def test_what_of_the_cpu_is_not_in_a_stream_is_named(cr4: int, a20: bool, said: int):
-    assert len(list(unsaved(CpuState(cr4=cr4, a20=a20)))) == said
+    assert len(list(unsaved(CpuState(cr4=cr4, a20=a20), MODELS["max"]))) == said
+
+
+def test_an_msr_that_is_not_in_a_stream_is_named_where_the_guest_has_set_it():
+    model = MODELS["max"]
+    at_reset = {number: msr.reset for number, msr in msrs_of(model).items()}
+    assert list(unsaved(CpuState(msrs=at_reset), model)) == []
+    saved = {number: 0x12340 for number in at_reset if number in SAVED_MSRS}
+    assert list(unsaved(CpuState(msrs=at_reset | saved), model)) == []
+    (said,) = unsaved(CpuState(msrs=at_reset | {0x1A0: 0x41801, 0x3A: 1}), model)
+    assert said.startswith("nor is MSR 0x3a (feature_control), 0x1a0 (misc_enable) in the stream")
 
 
 def test_each_record_that_xen_knows_is_carried_over_or_spoken_of():

@@ -35,7 +35,7 @@ GO      equ 0x514
         mov al, ah
         out 0x40, al
 first:  sti
-        nop
+        hlt
         cli
         cmp word [COUNT], 5
         jb first
@@ -43,7 +43,7 @@ first:  sti
 late:   cmp word [GO], 0
         je late
 again:  sti
-        nop
+        hlt
         cli
         cmp word [COUNT], 15
         jb again
