@@ -328,3 +328,11 @@ def test_an_update_of_the_clock_that_was_in_progress_is_over() -> None:
     data[0xA] |= 0x80
     out = saved(loaded({**LONG, "RTC": LONG["RTC"] | {"cmos_data": bytes(data)}}))
     assert keyed(out.records)["RTC"].values()["cmos_data"][0xA] == data[0xA] & 0x7F
+
+
+@pytest.mark.parametrize(("name", "levels"), [("flat", [True, True]), ("halted", [False, False])])
+def test_the_hpet_knows_the_lines_that_it_displaces(name: str, levels: list[bool]) -> None:
+    """Those of the 8254 and the clock, which are at the controllers again when legacy replacement ends."""
+    machine = loaded(CASES[name])
+    assert machine.board.chipset is not None
+    assert machine.board.chipset.hpet.save().displaced == levels
