@@ -17,16 +17,11 @@ from emu.transitions import NativeConfig
 from emu.x86.state import CpuState, Segment
 from machines import sector
 from xenbridge.signals import Signals
-from xenbridge.xen.channels import Patience
-from xenbridge.xen.files import open_file
 from xenbridge.xen.guest import BOOT
 from xenbridge.xen.inside import Joined
-from xenbridge.xen.stream_files import load_file, save_file
 
 MIB = 1 << 20
 TOLD = "abcdefghij."
-COUNT, LATE, GO, TICK = 0x500, 0x510, 0x514, 8  #: of kept.asm
-MOST = 100_000_000
 
 
 class Joint:
@@ -107,42 +102,6 @@ def test_a_boot_sector_counts_xens_ticks_up_to_its_end_wherever_its_cpu_is(joint
     else:
         assert min(ledger.hops_in, ledger.hops_out) >= 10, (ledger.hops_in, ledger.hops_out)
         assert ledger.requests >= 8, "the end of each interrupt"
-
-
-@pytest.mark.parametrize("policy", ["emulated", "native"])
-def test_a_stream_has_what_xen_has_and_the_tick_that_is_kept_goes_on_in_the_emulator(joint, policy, tmp_path) -> None:
-    """Wherever the CPU is when it is saved, the tick is a request in the stream; the clock's registers are Xen's."""
-    found, path = joint("kept", policy), tmp_path / "kept.save"
-    machine, keeper = found.machine, found.machine.keeper
-    run_until(found, lambda: found.word(LATE) and (policy == "native" or keeper.pending_vector() == TICK))
-    save_file(machine, path)
-    file = open_file(path)
-    fields = {field.name: field.value for view in file.devices() if view.name == "pic" for field in view.fields}
-    assert (fields["master ISR"], fields["master IRR"]) == (0, 1)
-    rtc = next(record for record in file.records if record.name == "RTC").values()
-    assert rtc["cmos_data"][0xB] == 2
-    there = emulated(path)
-    there.memory.write(GO, b"\1")
-    assert there.run(there.executor.retired + MOST).code == 7
-    machine.memory.write(GO, b"\1")
-    run_until(found, lambda: found.word(COUNT) == 15)
-
-
-def run_until(found: Joint, met) -> None:
-    """Run it for a tenth of a second each until it is `met`."""
-    patience = Patience(60)
-    while not met():
-        timer = threading.Timer(0.1, found.machine.request_stop)
-        timer.start()
-        found.run()
-        timer.join()
-        assert not patience.over
-
-
-def emulated(path):
-    machine = build_machine(MachineConfig(memory=MIB, firmware=tour_rom(), shadow=False))
-    load_file(machine, path)
-    return machine
 
 
 def test_the_map_says_whose_devices_are(joint) -> None:
