@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 
 from bridges import Driven, until
+from emu.engine import EngineError
+from emu.ledger import Costs
 from emu.machine import Machine, MachineConfig, build_machine
+from emu.policies import policy_named
+from emu.transitions import NativeConfig
 from emu.x86.state import RFLAGS_IF
 from machines import rom
 from xenbridge.ioreq import Type, write
+from xenbridge.kvm.abi import KvmError
+from xenbridge.kvm.probe import make_kvm
 from xenbridge.signals import Signals
 from xenbridge.xen.files import open_file
 from xenbridge.xen.stream_files import load_file, save_file
@@ -176,6 +182,32 @@ def test_a_machine_that_was_saved_goes_on_with_the_tick_that_is_kept(
     driven.machine.memory.write(0x514, b"\1")
     driven.start()
     assert driven.end(60).code == 7
+    driven.close()
+
+
+@pytest.mark.parametrize("policy", ["native", "dwell:1000"])
+def test_a_guest_on_kvm_that_is_saved_at_any_instant_loses_no_tick(
+    policy: str, signals: Signals, tmp_path: Path
+) -> None:
+    """One that KVM was given to deliver, and had not, is a request in the stream, and comes once here."""
+    costs = Costs()
+    try:
+        native = NativeConfig(make_kvm(lambda notice: None), policy_named(policy, costs), costs, time.monotonic_ns)
+    except (KvmError, EngineError) as error:
+        pytest.skip(str(error))
+    code, path = firmware(), tmp_path / "native.save"
+    driven = Driven("kvm", code, signals, native=native)
+    for _ in range(20):
+        driven.start()
+        time.sleep(0.003)
+        driven.machine.request_stop()
+        driven.end()
+        save_file(driven.machine, path)
+    assert ends(emulated(code, path)) == 7
+    driven.machine.memory.write(0x514, b"\1")
+    driven.start()
+    assert driven.end(60).code == 7
+    assert 15 <= driven.word(0x500) == sum(event.kind == "interrupt" for event in driven.machine.journal)
     driven.close()
 
 
