@@ -18,6 +18,7 @@ from emu.machine import Machine, MachineConfig, build_machine
 from emu.x86.state import Fpu
 from xen_samples import sample
 from xenbridge import convert
+from xenbridge.convert_checks import ConvertError
 from xenbridge.convert_cpu import build_fxsave
 from xenbridge.wire import hvm
 from xenbridge.wire.hvm import Record, build_record
@@ -336,3 +337,10 @@ def test_the_hpet_knows_the_lines_that_it_displaces(name: str, levels: list[bool
     machine = loaded(CASES[name])
     assert machine.board.chipset is not None
     assert machine.board.chipset.hpet.save().displaced == levels
+
+
+@pytest.mark.parametrize("base", [1 << 40 | 0x900, 0xFEE00B00, 0xFEE00500])
+def test_a_base_of_the_local_apic_that_wrmsr_would_refuse_is_refused(base: int) -> None:
+    """Beyond the physical addresses, with a reserved bit, with x2APIC mode and not enabled (SDM vol. 3A, 11.4.4)."""
+    with pytest.raises(ConvertError, match=f"IA32_APIC_BASE = {base:#x} in the file"):
+        loaded({**LONG, "LAPIC": LONG["LAPIC"] | {"apic_base_msr": base}})
