@@ -6,8 +6,9 @@ that submits each access where a hypervisor keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from emu.bus import BusDevice
 from emu.clock import Clock
@@ -61,6 +62,16 @@ class Keeper:
 
     def attach(self, executor: Executor) -> None:
         """The machine is built, and this is its CPU."""
+
+    def undelivered_put_back(self) -> AbstractContextManager[object]:
+        """While it is entered, no interrupt is in service that the CPU has not taken: what was acknowledged ahead is
+        requested again, and nothing else is acknowledged. For a state that goes elsewhere, where nobody would know."""
+        return nullcontext()
+
+    def kept_states(self, states: Mapping[str, Any], now: int) -> dict[str, Any]:
+        """Of the board's device states those that the hypervisor knows better, and of devices that it has besides, at
+        `now` (ns). For whoever has entered `undelivered_put_back`."""
+        return {}
 
     def close(self) -> None:
         """The machine is closed."""

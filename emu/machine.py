@@ -560,7 +560,7 @@ class Machine:
         return tuple(self._range("port", r) for r in self.ports.ranges)
 
     def _range(self, kind: str, entry: Range) -> RegionView:
-        owner = "hypervisor" if entry.kept else "userspace" if self.keeper.hypervisor else ""
+        owner = "hypervisor" if entry.kept else "userspace"
         return RegionView(entry.first, entry.first + entry.count - 1, kind, entry.name, owner)
 
     def devices(self) -> tuple[DeviceView, ...]:

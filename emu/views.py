@@ -307,7 +307,7 @@ class RegionView:
     last: int
     kind: str  #: ram, rom, mmio, port, hole
     name: str
-    owner: str = ""  #: `hypervisor` or `userspace`, of a device where there is a choice
+    owner: str = ""  #: `hypervisor` or `userspace`, has this device; empty of memory and of files
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError
 from repl.machine_options import input_files
-from repl.options import UsageError
+from repl.options import UsageError, refuse_input
 from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def check_end_files(options: argparse.Namespace) -> None:
     """Before anything runs. Raises UsageError for a file that could not be written at the end."""
     if options.screenshot is not None:
+        refuse_input("--screenshot", options.screenshot, input_files(options))
         _check_screenshot(options.screenshot)
     if options.save_xen is not None:
         _check_save_xen(options)
@@ -44,18 +45,14 @@ def _check_screenshot(name: str) -> None:
 
 
 def _check_save_xen(options: argparse.Namespace) -> None:
-    """Raises UsageError for an image of this run, too."""
     from pathlib import Path
 
     from xenbridge.xen.files import FileError
     from xenbridge.xen.stream_files import check_writable
 
-    path = Path(options.save_xen)
-    for image in input_files(options):
-        if path.exists() and os.path.exists(image) and path.samefile(image):
-            raise UsageError(f"--save-xen {options.save_xen!r} is an image of this run: name another file")
+    refuse_input("--save-xen", options.save_xen, input_files(options))
     try:
-        check_writable(path)
+        check_writable(Path(options.save_xen))
     except FileError as error:
         raise UsageError(f"--save-xen {error}") from error
 

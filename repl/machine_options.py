@@ -117,6 +117,6 @@ def input_files(options: argparse.Namespace) -> list[str]:
     """The files that a run reads."""
     names = [
         options.image, *options.floppy, *options.disk, *options.cdrom, *options.virtio, *options.option_rom,
-        options.firmware, options.kernel, *options.initrd,
+        options.firmware, options.kernel, *options.initrd, options.load_xen,
     ]  # fmt: skip
     return [name for name in names if name is not None]

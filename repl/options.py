@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 MIB = 1 << 20
 MEMORY_MIN, MEMORY_MAX = 1 * MIB, 3072 * MIB
 #: Where gdb is awaited at a prompt.
 DEFAULT_GDB = "127.0.0.1:1234"
 GDB_OFF = "off"
+
+#: Of a file that is to be written, behind its name.
+READ = "is read by this run: name another file"
 
 _SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -69,3 +73,14 @@ def choose(option: str, value: str, available: Sequence[str], later: Sequence[st
     if any(value == name or (name.endswith(":") and value.startswith(name)) for name in later):
         raise UsageError(f"{option} {value} is not available in this version: use {have}")
     raise UsageError(f"{option} {value!r} is unknown: use {have}")
+
+
+def input_named(target: str | os.PathLike[str], inputs: Iterable[str]) -> bool:
+    """Whether `target` is one of the files that the run reads, by whatever name: nobody may write to it."""
+    return os.path.exists(target) and any(os.path.exists(name) and os.path.samefile(name, target) for name in inputs)
+
+
+def refuse_input(option: str, target: str | os.PathLike[str], inputs: Iterable[str]) -> None:
+    """Raises UsageError for a file to be written that the run reads."""
+    if input_named(target, inputs):
+        raise UsageError(f"{option} {str(target)!r} {READ}")

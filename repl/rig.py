@@ -7,7 +7,7 @@ import functools
 import gc
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,8 @@ def _compared(config: MachineConfig) -> Machine:
 
 class Rig:
     """A machine with its debugger, its thread, the commands, and perhaps a gdb server. Closed as a whole."""
+
+    inputs: Sequence[str] = ()  #: files that it is made of
 
     def __init__(self, config: MachineConfig, *, paced: bool, lockstep: bool = False) -> None:
         try:
@@ -89,7 +91,7 @@ class Rig:
         from repl.commands import all_commands
         from repl.session import Session
 
-        return Session(self.debugger, self.worker, all_commands())
+        return Session(self.debugger, self.worker, all_commands(), inputs=self.inputs)
 
     @functools.cached_property
     def _monitor_session(self) -> Session:
@@ -203,8 +205,9 @@ def rig_for(options: argparse.Namespace, *, paced: bool = False, at_prompt: bool
     except BUILD_FAILURES as error:
         raise UsageError(str(error)) from error
     try:
+        rig.inputs = input_files(options)
         for sink in sinks:
-            sink.open(input_files(options))
+            sink.open(rig.inputs)
         if options.load_xen is not None:
             _load_xen(rig, options.load_xen)
         if options.limit is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from emu.debugger import Debugger
@@ -16,6 +17,7 @@ from emu.x86.modes import code_bits
 from emu.x86.registers import REGISTERS
 from repl.command import CommandError, Result, Table
 from repl.expr import SEGMENT_REGISTERS, Expression, ExpressionError, evaluate
+from repl.options import READ, input_named
 from repl.shown import PositionView
 from repl.symbols import SymbolError, Symbols
 
@@ -40,6 +42,7 @@ class Session:
     `waits`: a command that makes the guest run returns when it has stopped (scripts); otherwise at once (the prompt,
     which announces stops when they come). Where `may_resume` is false, `resumed_by` says who runs the guest. Where
     `may_change` is false, only commands that look are for here. Breakpoints set here are `owner`'s.
+    `inputs` are files that the machine was made of, which no command writes to.
     """
 
     def __init__(
@@ -55,11 +58,13 @@ class Session:
         owner: str = PROMPT,
         symbols: Symbols | None = None,
         snapshots: Snapshots | None = None,
+        inputs: Sequence[str] = (),
     ) -> None:
         self.debugger, self.worker, self.table = debugger, worker, table
         self.waits, self.may_resume, self.resumed_by = waits, may_resume, resumed_by
         self.may_change = may_change
         self.owner = owner
+        self.inputs = inputs
         self.symbols = symbols or Symbols()
         self.snapshots = snapshots or Snapshots()
         self.scope = DebuggerScope(debugger, self.symbols)
@@ -69,8 +74,13 @@ class Session:
         """A session for another front end of the same machine, with the same symbols and snapshots."""
         return Session(
             self.debugger, self.worker, self.table, may_resume=may_resume, may_change=may_change, resumed_by=resumed_by,
-            owner=owner, symbols=self.symbols, snapshots=self.snapshots,
+            owner=owner, symbols=self.symbols, snapshots=self.snapshots, inputs=self.inputs,
         )  # fmt: skip
+
+    def check_written(self, path: Path) -> None:
+        """Raises CommandError for a file that the machine was made of."""
+        if input_named(path, self.inputs):
+            raise CommandError(f"{str(path)!r} {READ}")
 
     def call(self, work: Callable[[], T]) -> T:
         """Run `work` on the machine's thread, between two instructions."""

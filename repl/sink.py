@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Iterable
 
-from repl.options import UsageError
+from repl.options import UsageError, refuse_input
 
 
 class Sink:
@@ -25,9 +24,7 @@ class Sink:
             # At a prompt sys.stdout is one that keeps the line being typed below the output.
             self._stream = None if self._at_prompt else io.FileIO(1, "wb", closefd=False)
             return
-        for path in inputs:
-            if os.path.exists(self._target) and os.path.exists(path) and os.path.samefile(path, self._target):
-                raise UsageError(f"{self.option} {self._target!r} is an image of this run: name another file")
+        refuse_input(self.option, self._target, inputs)
         try:
             self._stream = io.FileIO(self._target, "wb")
         except OSError as error:

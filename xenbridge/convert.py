@@ -29,8 +29,10 @@ from emu.x86.cpuid import CpuModel
 from emu.x86.msrs import TSC_ADJUST
 from xenbridge import convert_irqs as irqs
 from xenbridge import convert_timers as timers
+from xenbridge.bridge import BridgeError
 from xenbridge.convert_checks import ConvertError, check_cpu, known_msrs
-from xenbridge.convert_cpu import context_cpu, cpu_values, mtrr_record, pending_event, take_ours
+from xenbridge.convert_cpu import EXTERNAL, context_cpu, cpu_values, mtrr_record, pending_event, take_ours
+from xenbridge.convert_notices import absent, unplaced, unsaved
 from xenbridge.wire import hvm, stream
 from xenbridge.wire.hvm import Record, build_record
 from xenbridge.wire.hvm_devices import HEADER_MAGIC, HEADER_VERSION
@@ -47,7 +49,7 @@ ACPI_PORTS, ACPI_OLD, ACPI_NEW = 19, 0x1F40, 0xB000
 #: Registers of a UART by their offset (NS16550A data sheet, table II), and what of their state is kept.
 DATA, IER, FCR, LCR, MCR, SCR = 0, 1, 2, 3, 4, 7
 _UART: Final = ("ier", "fcr", "lcr", "mcr", "scr", "divisor")
-_EXTERNAL, _NMI, _EXCEPTION = 0, 2, 3  #: types of a pending event
+_NMI, _EXCEPTION = 2, 3  #: types of a pending event, beside EXTERNAL
 #: Exceptions that an instruction raises again when it is executed again, as nothing of it was carried out: faults, and
 #: #DF, whose first fault comes again (SDM vol. 3A, 6.5 and table 6-1).
 _FAULTS: Final = frozenset((0, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19, 21))
@@ -102,15 +104,17 @@ def context_of(state: MachineState, model: CpuModel) -> tuple[Record, ...]:
     if "lapic" in devices:
         apic.restore(devices["lapic"])
         records.append(irqs.ioapic_record(devices["ioapic"]))
+    if "piix3" in devices:
         bridge = devices["piix3"]
         routed = {n: bridge.pci.config[PIRQRC + n] for n in range(4)}
         to = {n: 0 if value & ROUTE_OFF else value & 15 for n, value in routed.items()}
         lines = irqs.line_records(bridge.isa, bridge.asserted, to)
     else:
+        lines = irqs.line_records([False] * 16, [], {})
+    if "lapic" not in devices:
         # An isapc's 8259 is wired to the CPU: in Xen that is a local APIC that lets it through.
         apic.restore(LapicState(DEFAULT_BASE | ENABLED | 1 << 8, lvt=[MASKED] * len(LVT_NAMES)))
         apic.virtual_wire()
-        lines = irqs.line_records([False] * 16, [], {})
     records += [*irqs.lapic_records(apic.save(), apic.timer.current(), apic.ppr), *lines]
     records += [timers.pit_record(devices["pit"], devices["port61"]), timers.rtc_record(devices["rtc"])]
     if "hpet" in devices:
@@ -125,7 +129,7 @@ def context_of(state: MachineState, model: CpuModel) -> tuple[Record, ...]:
 def _before_hlt(machine: Machine, state: MachineState) -> MachineState:
     """A halted CPU has no record: one that nothing is about to wake executes its HLT again."""
     cpu = state.cpu
-    if not cpu.halted or machine.interrupt_due:
+    if not cpu.halted:
         return state
     at = cpu.linear_pc - 1
     if cpu.rip and machine.memory.available(at, 1) and machine.memory.read(at, 1) == _HLT and not cpu.cr0 >> 31:
@@ -145,8 +149,16 @@ def machine_frames(machine: Machine) -> Iterator[tuple[int, bytes]]:
 def save_stream(machine: Machine, write: Callable[[bytes], object]) -> list[str]:
     """Write a libxc stream of the machine, piece by piece. Gives what is not in it, a sentence each. Raises
     ConvertError before anything is written."""
-    saved = machine.save()
-    state = _before_hlt(machine, saved)
+    machine.service()
+    wakes = machine.interrupt_due
+    try:
+        with machine.keeper.undelivered_put_back():
+            saved = machine.save()
+            kept = machine.keeper.kept_states(saved.devices, machine.clock.now)
+    except BridgeError as error:
+        raise ConvertError(f"the devices in the hypervisor are lost: {error}") from None
+    saved = replace(saved, devices={**saved.devices, **kept})
+    state = saved if wakes else _before_hlt(machine, saved)
     records = context_of(state, cpu_model(machine.config))
     now = state.retired * NS_PER_INSTRUCTION + state.clock.skipped
     write(stream.build_headers(*XEN) + stream.build_record(stream.STATIC_DATA_END))
@@ -160,7 +172,7 @@ def save_stream(machine: Machine, write: Callable[[bytes], object]) -> list[str]
     write(stream.build_record(stream.HVM_CONTEXT, hvm.build_context(records)))
     write(stream.build_record(stream.V2E, stream.V2E_LAYOUT.build(_ours(saved, state))))
     write(stream.build_record(stream.END))
-    return [LEFT_OUT] if state.cpu.a20 else [LEFT_OUT, "nor is it in the stream that address line 20 is masked"]
+    return [LEFT_OUT, *unsaved(state.cpu, cpu_model(machine.config))]
 
 
 def _ours(saved: MachineState, written: MachineState) -> Values:
@@ -182,7 +194,7 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
     records = source.records
     if not source.pages or not records:
         raise ConvertError("only a save stream can be loaded, which has memory and the devices' state")
-    notices = [LEFT_OUT, *_absent(records, cpu), *_fits(machine, source)]
+    notices = [LEFT_OUT, *absent(records, cpu), *unplaced(records, cpu), *_fits(machine, source)]
     model = cpu_model(machine.config)
     state = machine.save()
     loaded = context_cpu(records, cpu)
@@ -222,7 +234,7 @@ def _give_back(machine: Machine, vector: int, kind: int) -> Iterator[str]:
     Of an exception or INT n, INT3 and INTO the instruction is executed again: RIP is still at it, as neither VT-x nor
     SVM moves it when the delivery is broken off. Xen itself leaves those of INT instructions out, saved or loaded
     (hvm_event_needs_reinjection, xen/arch/x86/hvm/hvm.c)."""
-    if kind == _EXTERNAL:
+    if kind == EXTERNAL:
         pic, chipset = machine.board.pic, machine.board.chipset
         lines, apic = pic.save(), None if chipset is None else chipset.lapic.save()
         if not irqs.give_back(vector, lines, apic):
@@ -239,16 +251,6 @@ def _give_back(machine: Machine, vector: int, kind: int) -> Iterator[str]:
     elif kind == _EXCEPTION and vector not in _BY_INSTRUCTIONS:
         yield (f"exception {vector:#04x} was on its way into the CPU, and is not delivered: no instruction raises it "
                "again")  # fmt: skip
-
-
-def _absent(records: tuple[Record, ...], cpu: int) -> Iterator[str]:
-    """What the machine has no place for, or the stream no record of."""
-    others = sum(record.code == hvm.CPU_CODE and record.instance != cpu for record in records)
-    if others:
-        yield f"the domain has {others + 1} vCPUs, the machine one: only vCPU {cpu} is loaded"
-    for name in ("PIC", "PIT"):  # Xen writes them for each domain (xen/arch/x86/hvm/vpic.c, emul-i8254.c)
-        if hvm.find(records, name) is None:
-            yield f"the stream has no record {name}: it is as at power-on, and the guest may wait for ever"
 
 
 def _in_window(frame: int) -> bool:

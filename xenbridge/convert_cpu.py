@@ -30,6 +30,11 @@ _MSRS: Final = {
     "msr_syscall_mask": m.FMASK, "msr_tsc_aux": m.TSC_AUX,
 }  # fmt: skip
 PAT, MTRR_CAP, MTRR_DEF_TYPE, MTRR_FIRST = 0x277, 0xFE, 0x2FF, 0x200
+#: MSRs that are in a stream, as fields of the CPU, MTRR, LAPIC and TSC_ADJUST records or by the segments' bases.
+SAVED_MSRS: Final = frozenset((
+    *_MSRS.values(), PAT, MTRR_CAP, MTRR_DEF_TYPE, *range(MTRR_FIRST, MTRR_FIRST + 2 * m.VARIABLE_RANGES),
+    *m.FIXED_RANGES, m.APIC_BASE, m.TSC, m.TSC_ADJUST, m.EFER, m.FS_BASE, m.GS_BASE,
+))  # fmt: skip
 #: FXSAVE: the offsets of its parts, and where Xen notes how wide FIP and FDP are.
 _MXCSR_MASK: Final = 0xFFFF
 _ST, _XMM, _WORD_SIZE = 32, 160, 511
@@ -116,6 +121,10 @@ def cpu_values(state: CpuState, tsc: int) -> Values:
         values[f"{name}_base"], values[f"{name}_limit"] = table.base, table.limit
     values.update({f"dr{n}": state.dr[n] for n in _DEBUG})
     return values
+
+
+#: Type of a pending event: an interrupt.
+EXTERNAL: Final = 0
 
 
 def pending_event(values: Values) -> tuple[int, int] | None:

@@ -30,9 +30,18 @@ _HPET_TICK: Final = 16
 # -- 8254
 
 
-def _bcd(count: int, *, bcd: bool) -> int:
-    """A count as it is written to the register."""
-    return int(f"{count % 10_000}", 16) if bcd else count & 0xFFFF
+def load_counter(counter: Counter, rw: int, mode: int, count: int, *, bcd: bool) -> None:
+    """The control word, and `count` CLK pulses, 1 to 65,536, as a guest would write them.
+
+    Xen and KVM count in binary whatever bit 0 of the control word is (pit_load_count, pit_get_count): a count that BCD
+    has no four digits for, or not in the bytes that are written, goes on in binary, at the same rate."""
+    digits = int(f"{count % 10_000}", 16) if count <= 10_000 else -1
+    fits = digits >= 0 and {_LSB: not digits >> 8, _MSB: not digits & 0xFF}.get(rw, True)
+    bcd = bcd and fits
+    counter.write_control(rw << 4 | mode << 1 | bcd)
+    raw = digits if bcd else count & 0xFFFF
+    for byte in {_LSB: (raw & 0xFF,), _MSB: (raw >> 8,)}.get(rw, (raw & 0xFF, raw >> 8)):
+        counter.write_count(byte)
 
 
 def counter_of(channel: Values, now: int) -> Counter:
@@ -41,10 +50,7 @@ def counter_of(channel: Values, now: int) -> Counter:
     if channel["mode"] == NOT_PROGRAMMED:
         return counter
     rw = channel["rw_mode"] & 3 or _WORD0
-    counter.write_control(rw << 4 | (channel["mode"] & 7) << 1 | channel["bcd"] & 1)
-    count = _bcd(channel["count"], bcd=bool(channel["bcd"]))
-    for byte in {_LSB: (count & 0xFF,), _MSB: (count >> 8,)}.get(rw, (count & 0xFF, count >> 8)):
-        counter.write_count(byte)
+    load_counter(counter, rw, channel["mode"] & 7, channel["count"], bcd=bool(channel["bcd"] & 1))
     if channel["write_state"] == _WORD1:
         counter.first_byte = channel["write_latch"]
     counter.read_high = channel["read_state"] == _WORD1

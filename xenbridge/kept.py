@@ -11,7 +11,8 @@ turns its interrupts off before has it put back as soon as it looks at its contr
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from emu.bus import BusDevice
@@ -198,6 +199,27 @@ class BridgeKeeper(Keeper):
         except BridgeError as error:
             self.failed(f"the devices in the hypervisor are lost: {error}")
         return vector
+
+    @contextmanager
+    def undelivered_put_back(self) -> Iterator[None]:
+        """See Keeper. Raises BridgeError."""
+        assert self._pin is not None
+        self._pin.settle()
+        if self._pause is not None:
+            self._pause.cancel()  # its end would have the next one acknowledged
+        self.bridge.listen(False)
+        self.bridge.put_back()
+        self._look()
+        try:
+            yield
+        finally:
+            self.bridge.listen(self._has_guest)
+            self._look()
+
+    @property
+    def _has_guest(self) -> bool:
+        """What comes for the guest is for the emulator."""
+        return True
 
     def close(self) -> None:
         """See Keeper."""

@@ -29,6 +29,7 @@ RECENT = 12
 )  # fmt: skip
 def screen(session: Session, args: Args) -> Result:
     if args["png"] is not None:
+        session.check_written(args["png"])
         try:
             write_png(session.debugger.picture(), args["png"])
         except PlotError as error:

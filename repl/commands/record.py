@@ -73,6 +73,7 @@ def save_xen(session: Session, args: Args) -> Result:
     from xenbridge.xen.files import FileError
     from xenbridge.xen.stream_files import save_file
 
+    session.check_written(args["file"])
     try:
         notices = save_file(session.debugger.machine, args["file"])
     except FileError as error:

@@ -634,7 +634,7 @@ def test_an_output_that_is_an_image_of_the_run_is_refused_and_untouched(option, 
     image.write_bytes(b"x" * 512)
     done = v2e("run", "--firmware", "seabios", str(image), option, str(image), "-c", "quit")
     assert done.returncode == 2
-    assert "is an image of this run" in done.stderr
+    assert "is read by this run" in done.stderr
     assert image.read_bytes() == b"x" * 512
 
 

@@ -77,7 +77,41 @@ def test_an_image_of_the_run_is_not_replaced(tmp_path, capsys):
     image = tmp_path / "disk.img"
     image.write_bytes(bytes(1 << 20))
     assert v2e("run", image, "--until", "insns:10", "--save-xen", image) == 2
-    assert "is an image of this run" in capsys.readouterr().err
+    assert "is read by this run" in capsys.readouterr().err
+    assert image.read_bytes() == bytes(1 << 20)
+
+
+@pytest.fixture
+def link(domain):
+    """Another name of the domain."""
+    link = domain.with_name("link.save")
+    link.symlink_to(domain)
+    return link
+
+
+@pytest.mark.parametrize("option", ["--save-xen", "--screenshot", "--serial", "--debugcon", "--parallel"])
+def test_the_loaded_domain_is_not_replaced(option, domain, link, capsys):
+    data = domain.read_bytes()
+    for name in (domain, link):
+        assert v2e("run", "--load-xen", domain, "--until", "insns:10", option, name) == 2
+        assert capsys.readouterr().err.count(f"v2e: {option} {str(name)!r} is read by this run: name another file") == 1
+    assert domain.read_bytes() == data
+
+
+@pytest.mark.parametrize("command", ["save-xen", "screen --png"])
+def test_nor_is_it_at_the_prompt(command, domain, link, capsys):
+    data = domain.read_bytes()
+    for name in (domain, link):
+        assert v2e("run", "--load-xen", domain, "-c", f"{command} {name}") == 2
+        assert f"{str(name)!r} is read by this run: name another file" in capsys.readouterr().err
+    assert domain.read_bytes() == data
+
+
+def test_nor_an_image_at_the_prompt(tmp_path, capsys):
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    assert v2e("run", image, "-c", f"save-xen {image}") == 2
+    assert "is read by this run" in capsys.readouterr().err
     assert image.read_bytes() == bytes(1 << 20)
 
 

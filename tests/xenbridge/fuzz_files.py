@@ -1,6 +1,6 @@
 """Runs what is done with bad files (tests/xen_fuzzing.py, xen_loading.py) under atheris, which steers by coverage.
 
-`make fuzz` and `make soak` run it; options are libFuzzer's. Not a test of the suite: atheris is installed for it alone.
+`make fuzz` and `make soak` run it, and a sample the suite (test_files_fuzz_coverage.py); options are libFuzzer's.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from emu.devices import ioapic, lapic
 from emu.devices.lapic_timer import TimerState
 from emu.devices.pic8259 import Pic8259Pair
 from emu.devices.pic8259_chip import ChipState
+from emu.devices.pit8254 import pulses_at
 from emu.firmware.roms import builtin_bios, tour_rom
 from emu.irq import IntrPin
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
@@ -261,6 +262,18 @@ def test_a_context_without_memory_is_refused():
         convert.load(built(), parse_file(sample("s_hvmctx.bin")))
 
 
+LONG64 = {"cr0": 0x80000011, "cr4": 0x20, "efer": 0x500, "cs": Segment(8, 0, 0xFFFFFFFF, 0xA09B)}
+
+
+def test_64_bit_code_is_loaded():
+    """What the refusals below are variants of."""
+    machine, state = built(), CpuState()
+    for name, value in LONG64.items():
+        setattr(state, name, value)
+    convert.load(machine, parse_file(save_stream(state, {7: b"x"})))
+    assert machine.cpu_state().long64
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -283,6 +296,10 @@ def test_a_context_without_memory_is_refused():
         ({"gdtr": Table(0, 0x10000)}, "the limit of GDTR = 0x10000"),
         ({"idtr": Table(0, 0x10000)}, "the limit of IDTR = 0x10000"),
         ({"msrs": {0xC0000082: 1 << 60}}, "WRMSR would raise"),
+        (LONG64 | {"rip": 1 << 60}, "RIP = 0x1000000000000000 in the file is not canonical"),
+        (LONG64 | {"cs": Segment(8, 0, 0xFFFFFFFF, 0xE09B)}, "both L and D/B"),
+        (LONG64 | {"fs": Segment(8, 1 << 60)}, "the base of FS"),
+        (LONG64 | {"gdtr": Table(1 << 60, 0)}, "the base of GDTR"),
     ],
 )
 def test_a_cpu_that_cannot_be_is_refused(change, why):
@@ -352,6 +369,28 @@ def test_a_counter_comes_back_to_its_beginning(rw, mode, bcd, count, gate):
     counter = convert_timers.counter_of(channel, 0)
     assert (counter.rw, counter.mode, counter.bcd, counter.gate) == (rw, mode, bcd, gate)
     assert convert_timers.channel_of(counter) == channel
+
+
+@pytest.mark.parametrize("mode", [0, 2, 3])
+@pytest.mark.parametrize(("rw", "written"), [
+    (3, 0), (3, 0x9999), (3, 0x1234), (3, 0x0999), (3, 0x9A00), (3, 0xFFFF), (1, 0x99), (1, 0x12), (1, 0), (2, 0x99),
+    (2, 0x12), (2, 0),
+])  # fmt: skip
+def test_a_count_that_xen_keeps_of_a_guest_in_bcd_goes_on_at_xens_rate(rw, written, mode):
+    """Xen 4.17 counts what was written in binary, 0 as 65,536 (pit_load_count): of mode 2 that is the period."""
+    count = (written << 8 if rw == 2 else written) or 0x10000
+    channel = convert_timers.channel_of(_latched()) | {
+        "count": count, "count_latched": 0, "read_state": rw, "write_state": rw, "rw_mode": rw, "mode": mode, "bcd": 1,
+    }  # fmt: skip
+    counter = convert_timers.counter_of(channel, 0)
+    assert (counter.initial_count, counter.rw, counter.mode) == (count, rw, mode)
+    assert counter.bcd == (count <= 10_000 and not (rw == 1 and count > 99) and not (rw == 2 and count % 100))
+
+
+def test_a_counters_count_begins_where_it_is_loaded():
+    """Not at power-on, from which it would have to be carried there."""
+    counter = convert_timers.counter_of(convert_timers.channel_of(_latched()), 5_000_000)
+    assert counter.pulse == pulses_at(5_000_000) > 0
 
 
 def test_a_latched_count_and_half_written_one_come_back():

@@ -176,8 +176,13 @@ def test_the_map_says_who_has_what_and_views_look_into_the_hypervisor() -> None:
     assert made.mmio.find(layout.LAPIC + 0x30) is not None
     assert made.keeper.requests == before
     made.close()
+
+
+def test_the_map_says_of_each_device_whose_it_is_without_a_hypervisor_too() -> None:
     plain = machine(tour_rom(), Keeper, "emulated", "pc")
-    assert {r.owner for r in (*plain.memory_map(), *plain.port_map())} == {""}
+    ranges = (*plain.memory_map(), *plain.port_map())
+    owners = {(r.kind in ("mmio", "port"), r.owner) for r in ranges}
+    assert owners == {(True, "userspace"), (False, "")}
     plain.close()
 
 

@@ -15,6 +15,7 @@ from emu.devices.lapic_timer import TimerState
 from emu.devices.pic8259 import CASCADE
 from emu.devices.pic8259_chip import ICW1, ICW1_IC4, ICW4_AEOI, ICW4_SFNM, ICW4_UPM, ChipState
 from emu.devices.pit8254 import FREQUENCY, SPEAKER_DATA, TIMER2_GATE, Counter, Port61State, pulses_at
+from xenbridge.convert_timers import load_counter
 from xenbridge.kvm import abi
 
 #: Base, IOREGSEL, ID, IRR, and the redirection table.
@@ -79,12 +80,10 @@ def _counter(channel: abi.PitChannelState, index: int, now: int, host: int) -> C
     if channel.mode == _NEVER:
         return counter
     rw = channel.rw_mode & 3 or _WORD
-    counter.write_control(rw << 4 | (channel.mode & 7) << 1 | channel.bcd & 1)
     if not channel.count:
+        counter.write_control(rw << 4 | (channel.mode & 7) << 1 | channel.bcd & 1)
         return counter
-    count = int(f"{channel.count % 10_000}", 16) if channel.bcd else channel.count & 0xFFFF
-    for byte in {1: (count & 0xFF,), 2: (count >> 8,)}.get(rw, (count & 0xFF, count >> 8)):
-        counter.write_count(byte)
+    load_counter(counter, rw, channel.mode & 7, channel.count, bcd=bool(channel.bcd & 1))
     # As if it had been loaded just before, and then carried as far as it has counted.
     counter.pulse -= max(1, (host - channel.count_load_time) * FREQUENCY // _SECOND)
     counter.advance(pulses_at(now))

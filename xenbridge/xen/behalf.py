@@ -33,6 +33,7 @@ LONGEST: Final = 15
 PHYSICAL_BITS: Final = 40
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _OPERAND_SIZE: Final = 0x66
+_CR4_UMIP: Final = 1 << 11  #: SMSW is for CPL 0
 #: Seconds after which who waits for an interrupt looks whether somebody waits for him.
 _LONG_WAIT: Final = 0.5
 #: What is neither made here nor stepped by TF.
@@ -108,17 +109,23 @@ class Behalf:
     def _physical(self, state: CpuState, linear: int) -> int | None:
         return paging.translate(state, self._word, linear, PHYSICAL_BITS)
 
+    def _physical_for(self, state: CpuState, linear: int, *, writes: bool) -> int | None:
+        """As `_physical`; None too where the page is not for the guest to read, or to write (SDM vol. 3A, 4.6.1)."""
+        if state.cr0 & CR0_PG:
+            walk = paging.walk(state, self._word, linear, PHYSICAL_BITS)
+            if (state.cpl == 3 and not walk.user) or (writes and not walk.writable):
+                return None
+        return self._physical(state, linear)
+
     def _word(self, address: int, length: int) -> bytes | None:
         memory = self._domain.memory
         return memory.read(address, length) if memory.readable(address, length) == length else None
 
     def _write(self, state: CpuState, linear: int, data: bytes) -> bool:
         """Write within a page, as the guest may; False where that would fault."""
-        physical = self._physical(state, linear)
+        physical = self._physical_for(state, linear, writes=True)
         crosses = linear % PAGE + len(data) > PAGE
         if crosses or physical is None or self._domain.memory.readable(physical, len(data)) < len(data):
-            return False
-        if state.cr0 & CR0_PG and not paging.walk(state, self._word, linear, PHYSICAL_BITS).writable:
             return False
         self._domain.memory.write(physical, data)
         return True
@@ -151,7 +158,10 @@ class Behalf:
 
     def _made(self, state: CpuState, code: bytes, parts: _Parts, wide: int) -> int | None:
         """How many bytes the vCPU goes on by, when the instruction is done in `state`; None: TF steps it."""
-        found = reached(state, code, lambda linear: self._physical(state, linear), self._domain.memory.readable)
+        found = reached(
+            state, code, lambda linear, writes: self._physical_for(state, linear, writes=writes),
+            self._domain.memory.readable,
+        )  # fmt: skip
         if found is not None and not parts.is_string:
             return self._device_memory(state, *found)
         if parts.is_string:
@@ -222,8 +232,9 @@ class Behalf:
             raise XenError(str(error)) from None
 
     def _may_use_ports(self, state: CpuState) -> None:
-        """Raises XenError where the TSS has to be asked."""
-        if state.cr0 & CR0_PE and state.cpl > state.rflags >> 12 & 3:
+        """Raises XenError where the TSS has to be asked: always in virtual 8086 mode, whatever IOPL is (SDM vol. 1,
+        19.5.2)."""
+        if state.cr0 & CR0_PE and (state.rflags & RFLAGS_VM or state.cpl > state.rflags >> 12 & 3):
             raise XenError(f"the port access at {state.linear_pc:#x} depends on the TSS and cannot be stepped")
 
     def _string(self, state: CpuState, parts: _Parts, size: int) -> int:
@@ -231,7 +242,7 @@ class Behalf:
         self._may_use_ports(state)
 
         def move(reads: bool, port: int, linear: int) -> bool:
-            physical = self._physical(state, linear)
+            physical = self._physical_for(state, linear, writes=reads)
             if physical is None or linear % PAGE + size > PAGE or (held := self._word(physical, size)) is None:
                 return False
             request = Ioreq(Type.PIO, port, size, reads, 0 if reads else int.from_bytes(held, "little"))
@@ -339,9 +350,11 @@ def _control(state: CpuState, rest: bytes, rex: int) -> int:
 
 
 def _machine_status(state: CpuState, form: int, wide: int) -> int:
-    """LMSW and SMSW of a register; the length."""
-    register = form & 7
-    if form & 0xF8 == 0xE0:
+    """LMSW and SMSW of a register; the length, 0 where the CPU would not do it: TF shows the guest's own exception."""
+    register, stores = form & 7, form & 0xF8 == 0xE0
+    if state.cpl and (not stores or state.cr4 & _CR4_UMIP):
+        return 0
+    if stores:
         kept = state.regs[register] & ~0xFFFF if wide == 2 else 0
         state.regs[register] = kept | state.cr0 & (0xFFFF if wide == 2 else 0xFFFFFFFF)
     else:

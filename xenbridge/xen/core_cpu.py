@@ -19,6 +19,12 @@ _V86 = 0xF3
 _LONG_CODE, _DEFAULT_32 = 0x2000, 0x4000
 
 
+def gs_base(values: Values) -> int:
+    """The base of GS: which field has it goes by CS & 3 in every mode, as Xen's ring_0 looks at no more."""
+    base: int = values["gs_base_user" if values["cs"] & 3 else "gs_base_kernel"]
+    return base
+
+
 def core_cpu(values: Values) -> tuple[CpuState, frozenset[str]]:
     """The state, and the names of what in it means nothing (`emu.subject.Subject.unknown`). What the architecture says
     of it is used: bases in virtual 8086 mode, that 64-bit code runs where RIP needs more than 32 bits."""
@@ -33,8 +39,7 @@ def core_cpu(values: Values) -> tuple[CpuState, frozenset[str]]:
     unknown = {"gdtr", "idtr", "ldtr", "tr", "cr8", "msrs", "cs.width", "cpl"}
     unknown |= {f"{name}.{part}" for name in SEGMENTS for part in ("base", "limit", "access")}
     protected = bool(state.cr0 & CR0_PE)
-    kernel = not values["cs"] & 3  # in every mode: Xen's ring_0 looks at no more
-    state.fs.base, state.gs.base = values["fs_base"], values["gs_base_kernel" if kernel else "gs_base_user"]
+    state.fs.base, state.gs.base = values["fs_base"], gs_base(values)
     unknown -= {"fs.base", "gs.base"}
     if state.rip >> 32:
         # only 64-bit mode has such addresses; there the bases of CS, DS, ES and SS are 0 (SDM vol. 3A, 3.4.4)

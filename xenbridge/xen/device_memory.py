@@ -15,8 +15,8 @@ from emu.x86.state import CpuState
 AX, COUNT, SOURCE, DESTINATION = 0, 1, 6, 7
 RFLAGS_DF: Final = 1 << 10
 _MASK32: Final = 0xFFFFFFFF
-#: The physical address of a linear one, None where none is mapped.
-Translate = Callable[[int], "int | None"]
+#: The physical address of a linear one, for a write or not; None where none is mapped, or it is not allowed.
+Translate = Callable[[int, bool], "int | None"]
 #: How many of so many bytes from a physical address on are memory.
 Readable = Callable[[int, int], int]
 
@@ -33,7 +33,7 @@ def reaches(
         if not (reference.read or reference.write) or (reference.repeated and not regs[COUNT] & reference.mask):
             continue
         linear = bases[reference.segment] + reference.address(regs) & _MASK32
-        physical = translate(linear)
+        physical = translate(linear, reference.write)
         if physical is not None and readable(physical, reference.size) < reference.size:
             return instruction, physical
     return None

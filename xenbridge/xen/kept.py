@@ -6,14 +6,17 @@ are Xen's business alone. `lent` and `natively` are where that changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 from emu.bus import BusDevice
 from emu.engine import EngineError
 from emu.layout import IOAPIC, LAPIC, RTC
 from emu.x86.state import CpuState
+from xenbridge import convert_irqs as irqs
+from xenbridge import convert_timers as timers
 from xenbridge.bridge import BridgeError
+from xenbridge.convert_cpu import EXTERNAL, pending_event
 from xenbridge.ioreq import Type, read, unpack, write
 from xenbridge.kept import BridgeKeeper
 from xenbridge.mirrors import MirroredIoApic
@@ -137,6 +140,25 @@ class XenKeeper(BridgeKeeper):
             self._pin.settle()
             self._waiting = None
             self._pin.update()
+
+    def kept_states(self, states: Mapping[str, Any], now: int) -> dict[str, Any]:
+        """See Keeper. Raises BridgeError."""
+        records = self.xen.records()
+        pic, lapic = irqs.pic_state(records, states["pic"]), irqs.lapic_state(records, now)
+        cpu = hvm.find(records, "CPU")
+        if cpu is not None and not self.xen.borrowed and (event := pending_event(cpu.values())) is not None:
+            vector, kind = event
+            if kind == EXTERNAL:  # Xen was about to deliver it when the domain was paused
+                irqs.give_back(vector, pic, lapic)
+        found = {
+            "pic": pic, "lapic": lapic, "ioapic": irqs.ioapic_state(records, irqs.isa_lines(records)),
+            "rtc": timers.rtc_state(records, states["rtc"], now),
+        }  # fmt: skip
+        return {name: state for name, state in found.items() if state is not None}
+
+    @property
+    def _has_guest(self) -> bool:
+        return self.xen.borrowed
 
     def close(self) -> None:
         """See Keeper."""

@@ -73,7 +73,7 @@ class LiveDomain:
     @staticmethod
     def _regions(type: Type, kind: str) -> tuple[RegionView, ...]:
         owned = (device for device in OWNED if device.type is type and device.owner is Owner.HYPERVISOR)
-        return tuple(RegionView(device.first, device.last, kind, f"{device.name} (hypervisor)") for device in owned)
+        return tuple(RegionView(device.first, device.last, kind, device.name, device.owner.value) for device in owned)
 
     def devices(self) -> tuple[DeviceView, ...]:
         """Xen's interrupt controllers and timer, from their records: looking has no side effects."""

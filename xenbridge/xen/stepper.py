@@ -164,5 +164,13 @@ def _is_for_behalf(frames: Frames, event: Event, place: Place) -> bool:
         return True
     if event.long64:
         return False
-    found = reaches(code, event.bits, event.stack_bits, event.regs, event.bases, translate, frames.readable)
+    found = reaches(
+        code,
+        event.bits,
+        event.stack_bits,
+        event.regs,
+        event.bases,
+        lambda linear, writes: translate(linear),
+        frames.readable,
+    )
     return found is not None

@@ -164,3 +164,85 @@ def test_halting_for_good_is_refused() -> None:
     here = cpu_with("hlt", 16, state)
     with pytest.raises(XenError, match=r"^HLT at 0x1000 with interrupts off: nothing wakes the vCPU$"):
         MadeHere(Domain(here, state), here).make()
+
+
+def v86(iopl: int) -> CpuState:
+    """The state of a task of virtual 8086 mode, whose monitor allows it so much."""
+    state = prepared(16)
+    state.cr0 |= 1
+    state.rflags |= 1 << 17 | iopl << 12
+    for name in ("es", "cs", "ss", "ds", "fs", "gs"):
+        state.segment(name).access = 0xF3
+    return state
+
+
+PORTS = ["in al, 0x60", "in ax, dx", "out 0x61, al", "out dx, eax", "insb", "rep outsw"]
+
+
+@pytest.mark.parametrize("iopl", [0, 3])
+@pytest.mark.parametrize("source", PORTS)
+def test_a_port_access_of_virtual_8086_mode_is_refused_whatever_iopl_is(source: str, iopl: int) -> None:
+    """The TSS's bitmap is asked in any case: a monitor may have it trap there (SDM vol. 1, 19.5.2)."""
+    here = cpu_with(source, 16, v86(iopl))
+    with pytest.raises(XenError, match=r"depends on the TSS and cannot be stepped$"):
+        MadeHere(Domain(here, v86(iopl)), here).make()
+    assert (here.ins, here.outs) == ([], [])
+
+
+@pytest.mark.parametrize(("iopl", "may"), [(0, False), (2, False), (3, True)])
+def test_a_port_access_of_cpl_3_in_protected_mode_goes_by_iopl(iopl: int, may: bool) -> None:
+    state = at_cpl_3(iopl)
+    here = cpu_with("out 0x61, al", 32, state)
+    if may:
+        assert MadeHere(Domain(here, state), here).make()
+    else:
+        with pytest.raises(XenError, match=r"depends on the TSS"):
+            MadeHere(Domain(here, state), here).make()
+    assert len(here.outs) == may
+
+
+def at_cpl_3(iopl: int = 0) -> CpuState:
+    state = prepared(32)
+    state.rflags |= iopl << 12
+    state.cs.access |= 0x60
+    state.ss.access |= 0x60
+    return state
+
+
+@pytest.mark.parametrize(("source", "cr4", "made"), [
+    ("lmsw bx", 0, False), ("smsw ax", 0, True), ("smsw ax", 1 << 11, False), ("clts", 0, False), ("hlt", 0, False),
+    ("mov eax, cr0", 0, False),
+])  # fmt: skip
+@pytest.mark.parametrize("monitored", [False, True])
+def test_what_is_for_cpl_0_is_left_to_tf_above_it(source: str, cr4: int, made: bool, monitored: bool) -> None:
+    """TF shows the guest's own exception. SMSW is for CPL 0 where CR4.UMIP says so (SDM vol. 2B, SMSW)."""
+    state = v86(3) if monitored else at_cpl_3()
+    state.cr4 |= cr4
+    here = cpu_with(source, 16 if monitored else 32, state)
+    domain = Domain(here, state.copy())
+    assert MadeHere(domain, here).make() == made
+    if not made:
+        assert differences(domain.state, state) == {}
+
+
+TABLES = 0x8000  #: a directory, and behind it the table of the first 4 MiB
+
+
+@pytest.mark.parametrize(("source", "rights", "cpl", "made"), [
+    ("mov [0x300000], al", 3, 0, True), ("mov [0x300000], al", 3, 3, False), ("mov [0x300000], al", 7, 3, True),
+    ("mov [0x300000], al", 5, 3, False), ("mov al, [0x300000]", 5, 3, True), ("mov al, [0x300000]", 1, 3, False),
+    ("mov al, [0x300000]", 1, 0, True),
+])  # fmt: skip
+def test_memory_of_a_device_is_reached_where_the_guests_pages_allow_it(
+    source: str, rights: int, cpl: int, made: bool
+) -> None:
+    """Elsewhere TF shows its page fault. `rights` are P, R/W and U/S of the page at 300000h, which is the device's."""
+    state = at_cpl_3() if cpl else prepared(32)
+    here = cpu_with(source, 32, state)
+    here.write(TABLES, (TABLES + 0x1000 | 7).to_bytes(4, "little"))
+    for page in range(16):
+        here.write(TABLES + 0x1000 + 4 * page, (page << 12 | 7).to_bytes(4, "little"))
+    here.write(TABLES + 0x1000 + 4 * 0x300, (WINDOW | rights).to_bytes(4, "little"))
+    state.cr0, state.cr3 = state.cr0 | 1 << 31, TABLES
+    assert MadeHere(Domain(here, state), here).make() == made
+    assert len(here.mmio) == made

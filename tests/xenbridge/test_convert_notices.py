@@ -1,0 +1,127 @@
+"""What of a stream a machine has no place for is said, and only that."""
+
+from __future__ import annotations
+
+import pytest
+
+from emu.firmware.roms import builtin_bios
+from emu.machine import Machine, MachineConfig, build_machine
+from emu.x86.cpuid import MODELS
+from emu.x86.msrs import msrs_of
+from emu.x86.state import CpuState
+from xen_files import with_records
+from xenbridge import convert
+from xenbridge.convert_cpu import SAVED_MSRS
+from xenbridge.convert_notices import unplaced, unsaved
+from xenbridge.wire import hvm
+from xenbridge.wire.hvm import Record, build_record
+from xenbridge.xen.files import parse_file
+
+OSXSAVE = 1 << 18
+XSAVE = {
+    "xfeature_mask": 7, "xcr0": 7, "xcr0_accum": 7, "fpu_sse": bytes(512), "xstate_bv": 7, "xcomp_bv": 0,
+    "reserved": bytes(48), "rest": b"\xab" * 256,
+}  # fmt: skip
+
+
+def built() -> Machine:
+    return build_machine(MachineConfig(machine="pc", memory=2 << 20, firmware=builtin_bios(), bios=True))
+
+
+def notices(*more: Record, cr4: int = 0) -> list[str]:
+    """Of the sample's stream with these records besides, but for the notice of every stream."""
+
+    def change(records: tuple[Record, ...]) -> list[Record]:
+        cpu = hvm.find(records, "CPU")
+        assert cpu is not None
+        changed = build_record("CPU", cpu.values() | {"cr4": cpu.values()["cr4"] | cr4})
+        return [*(changed if record is cpu else record for record in records), *more]
+
+    found = convert.load(built(), parse_file(with_records(change)))
+    assert found[0] == convert.LEFT_OUT
+    return [notice for notice in found[1:] if "pages left out" not in notice and "requests of IRQ" not in notice]
+
+
+def xsave(**values: int) -> Record:
+    return build_record("CPU_XSAVE", XSAVE | values)
+
+
+def test_of_a_stream_of_xens_that_has_only_what_a_machine_has_nothing_is_said():
+    assert notices() == []
+    assert notices(xsave(xcr0=3, xstate_bv=3), cr4=OSXSAVE) == []
+    assert notices(xsave(xcr0=1, xstate_bv=0)) == []
+
+
+def test_registers_beyond_sse_and_another_xcr0_are_named():
+    registers, xcr0 = notices(xsave(), cr4=OSXSAVE)
+    assert "components 0x4 " in registers
+    assert xcr0 == "XCR0 = 0x7 in the stream is 0x3 here, as XGETBV says"
+
+
+@pytest.mark.parametrize(("xcr0", "cr4", "said"), [(1, OSXSAVE, 1), (1, 0, 0), (3, OSXSAVE, 0), (7, 0, 0)])
+def test_xcr0_is_named_where_the_guest_can_read_another_one(xcr0: int, cr4: int, said: int):
+    assert len(notices(xsave(xcr0=xcr0, xstate_bv=1), cr4=cr4)) == said
+
+
+def test_xcr0_is_what_the_notice_says():
+    """XGETBV in the emulator, of the state that a stream has been loaded into."""
+    machine = built()
+    convert.load(machine, parse_file(with_records(lambda records: records)))
+    state = machine.cpu_state()
+    state.cr4 |= OSXSAVE
+    state.regs[1] = 0
+    machine.load_cpu(state)
+    at = state.linear_pc
+    machine.memory.write(at, b"\x0f\x01\xd0")
+    machine.run(machine.executor.retired + 1)
+    assert machine.cpu_state().regs[0] == 3
+
+
+@pytest.mark.parametrize(("name", "field", "words"), [
+    ("VIRIDIAN_DOMAIN", "guest_os_id", "Hyper-V"), ("VIRIDIAN_VCPU", "simp_msr", "Hyper-V"),
+    ("VMCE_VCPU", "mci_ctl2_bank1", "machine checks"), ("VMCE_VCPU", "mcg_ext_ctl", "machine checks"),
+])  # fmt: skip
+def test_settings_that_nothing_here_keeps_are_named(name: str, field: str, words: str):
+    empty = hvm.LAYOUTS[hvm.CODES[name]][0].empty()
+    cpu = build_record("CPU", hvm.LAYOUTS[hvm.CPU_CODE][0].empty())
+    assert list(unplaced((cpu, build_record(name, empty)), 0)) == []
+    (said,) = unplaced((cpu, build_record(name, empty | {field: 1})), 0)
+    assert words in said
+
+
+def test_records_of_an_unknown_type_are_named_with_their_size():
+    said = notices(Record(77, 0, b"hello"), Record(77, 1, b"you"), Record(99, 0, b""))
+    assert said == [
+        "records of type 77, which is not known, are left out: 2 with 8 bytes",
+        "records of type 99, which is not known, are left out: 1 with 0 bytes",
+    ]
+
+
+def test_another_vcpus_xsave_is_not_this_ones():
+    other = Record(hvm.CODES["CPU_XSAVE"], 1, xsave().data)
+    assert list(unplaced((other,), 0)) == []
+    assert len(list(unplaced((other,), 1))) == 1
+
+
+@pytest.mark.parametrize(("cr4", "a20", "said"), [(0, True, 0), (OSXSAVE, True, 1), (0, False, 1), (OSXSAVE, False, 2)])
+def test_what_of_the_cpu_is_not_in_a_stream_is_named(cr4: int, a20: bool, said: int):
+    assert len(list(unsaved(CpuState(cr4=cr4, a20=a20), MODELS["max"]))) == said
+
+
+def test_an_msr_that_is_not_in_a_stream_is_named_where_the_guest_has_set_it():
+    model = MODELS["max"]
+    at_reset = {number: msr.reset for number, msr in msrs_of(model).items()}
+    assert list(unsaved(CpuState(msrs=at_reset), model)) == []
+    saved = {number: 0x12340 for number in at_reset if number in SAVED_MSRS}
+    assert list(unsaved(CpuState(msrs=at_reset | saved), model)) == []
+    (said,) = unsaved(CpuState(msrs=at_reset | {0x1A0: 0x41801, 0x3A: 1}), model)
+    assert said.startswith("nor is MSR 0x3a (feature_control), 0x1a0 (misc_enable) in the stream")
+
+
+def test_each_record_that_xen_knows_is_carried_over_or_spoken_of():
+    """A type that is added to the layouts has to be thought of."""
+    carried = {"HEADER", "CPU", "PIC", "IOAPIC", "LAPIC", "LAPIC_REGS", "ISA_IRQ", "PCI_LINK", "PIT", "RTC", "HPET",
+               "PMTIMER", "MTRR", "CPU_MSR"}  # fmt: skip
+    spoken_of = {"CPU_XSAVE", "VIRIDIAN_DOMAIN", "VIRIDIAN_VCPU", "VMCE_VCPU"}
+    documented = {"PCI_IRQ", "TSC_ADJUST"}  # docs/inspect.md
+    assert carried | spoken_of | documented == set(hvm.CODES)

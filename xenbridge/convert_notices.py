@@ -1,0 +1,73 @@
+"""What a machine has no place for of a stream, and a stream of a machine, in sentences: nothing goes in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from emu.x86.cpuid import CpuModel
+from emu.x86.msrs import msrs_of
+from emu.x86.state import CpuState
+from xenbridge.convert_cpu import SAVED_MSRS
+from xenbridge.wire import hvm
+from xenbridge.wire.hvm import Record
+
+CR4_OSXSAVE: Final = 1 << 18
+#: x87 and SSE: the components that the emulator's XSAVE has, all of them enabled.
+XCR0_HERE: Final = 3
+#: Records that Xen writes of Hyper-V's interface, for a guest that it is shown to (`viridian` of xl.cfg).
+_VIRIDIAN: Final = ("VIRIDIAN_DOMAIN", "VIRIDIAN_VCPU")
+
+
+def absent(records: tuple[Record, ...], cpu: int) -> Iterator[str]:
+    """What the machine has no place for, or the stream no record of."""
+    others = sum(record.code == hvm.CPU_CODE and record.instance != cpu for record in records)
+    if others:
+        yield f"the domain has {others + 1} vCPUs, the machine one: only vCPU {cpu} is loaded"
+    for name in ("PIC", "PIT"):  # Xen writes them for each domain (xen/arch/x86/hvm/vpic.c, emul-i8254.c)
+        if hvm.find(records, name) is None:
+            yield f"the stream has no record {name}: it is as at power-on, and the guest may wait for ever"
+
+
+def unplaced(records: tuple[Record, ...], cpu: int) -> Iterator[str]:
+    """What the stream has and the machine not, but for the other vCPUs. Raises WireError."""
+    if (state := hvm.find(records, "CPU_XSAVE", cpu)) is not None:
+        yield from _xsave(state, hvm.find(records, "CPU", cpu))
+    if any(record.name in _VIRIDIAN and any(record.data) for record in records):
+        yield (
+            "Hyper-V's interface to the guest, which the domain has (VIRIDIAN records), is not here: what the guest "
+            "asks of it does nothing"
+        )
+    if (checks := hvm.find(records, "VMCE_VCPU", cpu)) is not None:
+        values = checks.values()
+        if any(values[name] for name in ("mci_ctl2_bank0", "mci_ctl2_bank1", "mcg_ext_ctl")):
+            yield "the guest's settings of machine checks (VMCE_VCPU) are left out: none is ever raised here"
+    for code in sorted({record.code for record in records if record.layout is None}):
+        sizes = [len(record.data) for record in records if record.code == code]
+        yield f"records of type {code}, which is not known, are left out: {len(sizes)} with {sum(sizes)} bytes"
+
+
+def _xsave(record: Record, cpu: Record | None) -> Iterator[str]:
+    """XCR0 is no part of a CPU's state here. A guest that has not set OSXSAVE cannot read it."""
+    values = record.values()
+    xcr0 = values["xcr0"]
+    if beyond := values["xstate_bv"] & ~XCR0_HERE:
+        yield (
+            f"registers of XSAVE's components {beyond:#x} (4: the upper halves of YMM) are left out, as the emulator "
+            "has x87 and SSE alone: a guest that uses them goes on without"
+        )
+    if xcr0 != XCR0_HERE and cpu is not None and cpu.values()["cr4"] & CR4_OSXSAVE:
+        yield f"XCR0 = {xcr0:#x} in the stream is {XCR0_HERE:#x} here, as XGETBV says"
+
+
+def unsaved(cpu: CpuState, model: CpuModel) -> Iterator[str]:
+    """What of the CPU, which is a `model`, is not in a stream: Xen takes no other MSRs than its records have
+    (hvm_load_cpu_msrs, xen/arch/x86/hvm/hvm.c of 4.17, refuses a domain for one)."""
+    lost = [f"{number:#x} ({msr.name})" for number, msr in sorted(msrs_of(model).items())
+            if number not in SAVED_MSRS and cpu.msrs.get(number, msr.reset) != msr.reset]  # fmt: skip
+    if lost:
+        yield f"nor is MSR {', '.join(lost)} in the stream, which is as at power-on where it is loaded"
+    if not cpu.a20:
+        yield "nor is it in the stream that address line 20 is masked"
+    if cpu.cr4 & CR4_OSXSAVE:
+        yield "nor is XCR0 in the stream, which is as at power-on where it is loaded"
