@@ -105,9 +105,11 @@ class Collector:
         self._step_actions = tuple(map(self._action, point.step_actions))
         self._left = 0  # steps to be collected yet
         self._emptied = 0  # the buffer's, when they began
+        self._removals = point.removals  # when it was inserted
 
     def hooks(self) -> PointHooks:
-        """For the target's breakpoint."""
+        """For the target's breakpoint, which is about to be inserted. The target may remove it later than it is told."""
+        self._removals = self._point.removals
         return PointHooks(self, None, self.hit)
 
     def _program(self, code: bytes) -> Program:
@@ -143,6 +145,8 @@ class Collector:
     def hit(self) -> None:
         """The guest is about to execute the instruction."""
         experiment, point = self.experiment, self._point
+        if point.removals != self._removals:
+            return  # it is a removed one's, of this trace or one before
         if not experiment.running or not point.enabled or (point.passes and point.hits >= point.passes):
             return  # in the last case the steps of the last hit are still to come
         hit = _Hit(self)

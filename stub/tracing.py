@@ -43,7 +43,7 @@ class Tracepoint:
     """One place of one tracepoint. `texts` are the actions as the client wrote them, `sources` what the person typed,
     by kind; `complete`: all actions have come. `steps` are those of while-stepping, which have actions of their own;
     `stepping`: the first of these has come. `hits` count from the start, `usage` is in bytes of frames; `installed` is
-    what the target calls it."""
+    what the target calls it, and `removals` counts how often it was no longer that."""
 
     number: int
     address: int
@@ -61,6 +61,7 @@ class Tracepoint:
     hits: int = 0
     usage: int = 0
     installed: int | None = None
+    removals: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -96,6 +96,7 @@ def _uninstall(target: Traces, point: Tracepoint) -> None:
     if point.installed is not None:
         target.remove_tracepoint(point.installed)
         point.installed = None
+        point.removals += 1
 
 
 def add_source(context: Context, message: m.TraceSource) -> Answer:

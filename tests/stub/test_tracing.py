@@ -294,6 +294,24 @@ def test_a_pass_count_ends_the_trace_behind_its_frame() -> None:
     assert target.traced == {}, "what collects no more is gone"
 
 
+@pytest.mark.parametrize("anew", [("QTinit", point(passes=2)), ()], ids=["defined anew", "as it was"])
+def test_a_tracepoint_that_the_target_has_still_to_remove_collects_nothing(anew: tuple[str, ...]) -> None:
+    """It removes one between two instructions, which may be later than the next trace begins."""
+
+    class Slow(FakeTarget):
+        def remove_tracepoint(self, id: int) -> None:
+            pass
+
+    peer, target = tracing(point(passes=2), target=Slow())
+    target.arrive(HERE)
+    for packet in ("QTStop", *anew, "QTStart"):
+        assert peer.one(packet) == OK
+    for _ in range(5):
+        target.arrive(HERE)
+    found = fields(peer)
+    assert (found["tpasscount"], found["tframes"], found["tcreated"]) == ("1", "2", "2")
+
+
 def test_an_expression_that_fails_ends_the_trace_and_says_why() -> None:
     # 1 / 0
     peer, target = tracing(point(options="-"), actions(code("2201 2200 05 27")))
