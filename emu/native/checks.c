@@ -390,8 +390,9 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
         prefixes_begin(e, a, e->making->flags);
         if (!e->exempt && e->begun - e->begun_before > 1 && is_exempt(e, a, e->making->flags))
             e->exempt = (uint32_t)(e->begun - e->begun_before - 1);
-        e->opcode_at = a;
-        e->group_at = EMPTY;
+        show_begin(e, a);
+        e->begun_at = a;
+        e->mmx = e->status_word = EMPTY;
         if (e->signatures[0])
             emit(e, tcg, a);
     }

@@ -407,7 +407,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     in->stack_mask = stack_bits == 32 ? 0xffffffff : 0xffff;
     in->opcode = op;
     in->repeat = rep != 0;
-    in->form = opsize66 ? 1 : rep == 0xf3 ? 2 : rep == 0xf2 ? 3 : 0;
+    in->form = rep == 0xf3 ? 2 : rep == 0xf2 ? 3 : opsize66 ? 1 : 0;
     if (op == 0x0f) {
         op = byte(&r);
         in->opcode = 0x0f00 | op;
@@ -426,8 +426,11 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
 
         in->opcode = op << 8 | sub;
         spec = (struct spec){'r', opsize66 ? 'o' : 'q', op == 0x3a ? 'b' : 0};
-        if (op == 0x38 && (sub == 0xf0 || sub == 0xf1) && rep != 0xf2) /* MOVBE */
-            spec = (struct spec){sub == 0xf0 ? 'r' : 'w', 'v', 0};
+        if (op == 0x38 && (sub == 0xf0 || sub == 0xf1)) /* CRC32, MOVBE */
+            spec = rep == 0xf2 ? (struct spec){'r', sub == 0xf0 ? 'b' : 'v', 0}
+                               : (struct spec){sub == 0xf0 ? 'r' : 'w', 'v', 0};
+        if (op == 0x38 && sub == 0xf6) /* ADCX, ADOX */
+            spec = (struct spec){'r', 'd', 0};
     } else {
         spec = lookup(in->opcode, 0, rep, opsize66);
         if (maps->modrm[in->opcode >= 0x0f00][op]) {

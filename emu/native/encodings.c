@@ -46,6 +46,35 @@ static int shifts(const struct instruction *in)
     return in->reg == 2 || in->reg == 6 || (in->reg == 4 && in->opcode != 0x0f73);
 }
 
+/* Which forms an opcode has, a bit each: without a mandatory prefix, with 66, F3, F2 (vol. 2D, tables ). */
+enum { NO_PREFIX = 1, BY_66 = 2, BY_F3 = 4, BY_F2 = 8, ANY_PREFIX = 15 };
+
+static uint32_t forms_of(uint32_t opcode)
+{
+    switch (opcode) {
+    case 0x0f13 ... 0x0f15: case 0x0f17: case 0x0f28: case 0x0f29: case 0x0f2b: case 0x0f2e: case 0x0f2f: case 0x0f50:
+    case 0x0f54 ... 0x0f57: case 0x0f60 ... 0x0f6b: case 0x0f6e: case 0x0f71 ... 0x0f76: case 0x0fc4 ... 0x0fc6:
+    case 0x0fd1 ... 0x0fd5: case 0x0fd7 ... 0x0fe5: case 0x0fe7 ... 0x0fef: case 0x0ff1 ... 0x0ffe:
+        return NO_PREFIX | BY_66;
+    case 0x0f16: case 0x0f5b: case 0x0f6f: case 0x0f7e: case 0x0f7f:
+        return NO_PREFIX | BY_66 | BY_F3;
+    case 0x0f52: case 0x0f53:
+        return NO_PREFIX | BY_F3;
+    case 0x0f6c: case 0x0f6d:
+        return BY_66;
+    case 0x0f7c: case 0x0f7d: case 0x0fd0:
+        return BY_66 | BY_F2;
+    case 0x0fc3:
+        return NO_PREFIX;
+    case 0x0fd6: case 0x0fe6:
+        return BY_66 | BY_F3 | BY_F2;
+    case 0x0ff0:
+        return BY_F2;
+    default:
+        return ANY_PREFIX;
+    }
+}
+
 /* `denied`: the extensions that the CPU model lacks. */
 int is_undefined(const struct instruction *in, uint32_t denied)
 {
@@ -53,6 +82,8 @@ int is_undefined(const struct instruction *in, uint32_t denied)
         return 1;
     if (in->unknown)
         return (in->extension & denied) != 0;
+    if (in->extension & denied || !(forms_of(in->opcode) >> in->form & 1))
+        return 1;
     switch (in->opcode) {
     case 0x8c: /* MOV of a segment register that there is not */
         return in->reg > 5;
@@ -60,21 +91,18 @@ int is_undefined(const struct instruction *in, uint32_t denied)
         return in->reg > 5 || in->reg == 1;
     case 0x0f0f: /* 3DNow!, which no model has; Unicorn would make the registers those of MMX first */
         return 1;
-    case 0x0f60 ... 0x0f6b: case 0x0f74 ... 0x0f76: case 0x0fd1 ... 0x0fd5: case 0x0fd8 ... 0x0fe5: case 0x0fe7 ... 0x0fef:
-    case 0x0ff1 ... 0x0ff6: case 0x0ff8 ... 0x0ffe: /* of MMX or XMM registers, not with F2 or F3 */
-        return in->form > 1 || (in->extension & denied) != 0;
     case 0x0f50: case 0x0fc5: case 0x0fd7: case 0x0ff7: /* MOVMSKPS, PEXTRW, PMOVMSKB, MASKMOVQ: of registers alone */
-        return in->rm == NONE || (in->extension & denied) != 0;
+        return in->rm == NONE;
     case 0x0fd6: /* MOVDQ2Q and MOVQ2DQ too */
-        return !in->form || (in->form > 1 && in->rm == NONE) || (in->extension & denied) != 0;
-    case 0x0f6c: case 0x0f6d: case 0x0f7c: case 0x0f7d: case 0x0fd0: case 0x0fe6: /* of XMM registers alone */
-        return !in->form || (in->extension & denied) != 0;
+        return in->form > 1 && in->rm == NONE;
+    case 0x0fc3: /* MOVNTI: to memory alone */
+        return in->rm != NONE;
     case 0x0f71: case 0x0f72: case 0x0f73: /* shifts by an immediate, of registers (vol. 2D, table A-6, groups 12 to 14) */
-        return in->rm == NONE || !shifts(in) || (in->extension & denied) != 0;
+        return in->rm == NONE || !shifts(in);
     case 0x8f: case 0xc6: case 0xc7: /* of groups 1A and 11 there is POP, and MOV (vol. 2D, table A-6; RTM is no model's) */
         return in->reg != 0;
     default:
-        return (in->extension & denied) != 0;
+        return 0;
     }
 }
 

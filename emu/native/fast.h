@@ -261,8 +261,12 @@ typedef struct engine {
     uint32_t exempt; /* the first instruction in it, but its first, that is exempt (integers.c); 0: none */
     int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
     uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
-    uint64_t opcode_at, group_at; /* where it finds the opcode, and ModRM behind F6h or F7h (shown.c); EMPTY: nowhere */
+    uint64_t shown_at; /* the next byte of the instruction that it may be shown as another (shown.c); EMPTY: none */
+    uint8_t shown, short_addresses; /* what that byte is; the instruction's addresses have 16 bits */
+    uint8_t for_66, for_repeat; /* what it is shown for the prefix 66, and for F2 and F3; 0: not known yet */
     uint64_t prefix; /* the linear address of the next prefix that its translator reads of 64-bit code; EMPTY: none (prefixes.c) */
+    uint64_t begun_at; /* the linear address of the instruction being translated */
+    uint64_t mmx, status_word; /* the same, where it is of MMX, or FNSTSW AX (mmx.c); EMPTY: it is not */
     uint8_t override; /* the prefix of FS or GS that it has read of this instruction, 0: none */
     int longest; /* instructions that a block may have now, 0: any number */
     int limited; /* the one made last could have had more */
@@ -374,16 +378,16 @@ int has_a20(const engine *e);
     X(void, helper_xrstor, (void *, uint64_t, uint64_t))                                                               \
     X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \
     X(void, helper_fxsave, (void *, uint64_t))                                                                         \
+    X(void, helper_xsave, (void *, uint64_t, uint64_t))                                                                \
+    X(void, helper_xsaveopt, (void *, uint64_t, uint64_t))                                                             \
+    X(void, cpu_stl_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(void, helper_maskmov_mmx, (void *, void *, void *, uint64_t))                                                    \
     X(void, helper_maskmov_xmm, (void *, void *, void *, uint64_t))                                                    \
     X(void, cpu_stb_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(void, helper_emms, (void *))                                                                                     \
     X(void, helper_fclex, (void *))                                                                                    \
     X(void, helper_fninit, (void *))                                                                                   \
-    X(void, helper_fsave, (void *, uint64_t, int))                                                                     \
-    X(void, helper_fstenv, (void *, uint64_t, int))                                                                    \
-    X(void, helper_fldenv, (void *, uint64_t, int))                                                                    \
-    X(void, helper_frstor, (void *, uint64_t, int))                                                                    \
+    X(uint32_t, helper_fnstsw, (void *))                                                                               \
     X(void, helper_fincstp, (void *))                                                                                  \
     X(void, helper_fdecstp, (void *))                                                                                  \
     X(void, helper_ffree_STN, (void *, int))                                                                           \
@@ -466,6 +470,7 @@ void block_needs(engine *e, int64_t need);
 void emit_slow_way(engine *e, const slot *s);
 #define FCMOV 0x100
 void emit_fcmov(engine *e, int number);
+void emit_ones(engine *e, int number);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
 /* What is asked of a sum: whether its bits `mask` are more than `most`. */
 struct low_bits {
@@ -476,9 +481,21 @@ void emit_if_low(engine *e, int base, int index, int shift, int64_t segment_base
 void emit_if_paging(engine *e);
 void emit_end_if(engine *e);
 
+/* ---- shown.c */
+void show_begin(engine *e, uint64_t pc);
+
 /* ---- prefixes.c */
 void prefixes_begin(engine *e, uint64_t pc, uint32_t flags);
 uint32_t shown_prefix(engine *e, uint64_t linear, uint32_t value);
+
+/* ---- steps.c */
+__attribute__((noreturn)) void step_trap(void *env);
+void end_of_instruction(void *env);
+
+/* ---- mmx.c */
+void mmx_called(engine *e, const void *function);
+void mmx_stored(engine *e, uint64_t base, uint64_t offset);
+int is_pointer_of_fnstsw(const engine *e, uint64_t base, uint64_t offset);
 
 /* ---- stores.c */
 void bytes_are_code(engine *e, const tb *block);
@@ -487,7 +504,6 @@ void remember_home(engine *e, uint64_t host, uint64_t ram);
 
 /* ---- paging.c */
 void touch(void *env, uint64_t linear, uint32_t size, int write, uint64_t host);
-uint32_t fxsave_size(void *env);
 
 /* ---- gates.c */
 API int v2e_fast_gate_unsure(void *env, uint32_t vector);

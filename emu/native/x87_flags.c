@@ -1,8 +1,6 @@
 /* What the flags of an x87 operation make: the status word, stack faults, #MF (SDM vol. 1, 8.5 to 8.7). */
 #include "x87.h"
 
-#define DR6_BS 0x4000u
-
 /* Take flags and C1 of `status` into the status word, with ES and B for what is not masked. */
 void take_status(void *env, uint32_t status)
 {
@@ -18,17 +16,14 @@ void take_status(void *env, uint32_t status)
  * alone in its block. */
 static __attribute__((noreturn)) void end_instruction(engine *e, uint64_t host)
 {
-    uint64_t *eflags = &AT(uint64_t, e->env, at.env_eflags);
     const slot *s = running(e);
 
     real_cpu_restore_state(e->cpu, host, 1);
     *e->eip = s->eip + s->block->size;
-    *eflags &= ~(uint64_t)EFLAGS_RF;
-    AT(uint32_t, e->env, at.env_hflags) &= ~HF_INHIBIT_IRQ;
-    if (*eflags & EFLAGS_TF) {
-        (&AT(uint64_t, e->env, at.env_dr))[6] |= DR6_BS;
+    end_of_instruction(e->env);
+    if (AT(uint64_t, e->env, at.env_eflags) & EFLAGS_TF) {
         e->control->step = 0;
-        real_raise_exception_err(e->env, EXCP_DB, 0);
+        step_trap(e->env);
     }
     leave_block(e);
 }
@@ -169,11 +164,18 @@ REPLACES void helper_fclex_x86_64(void *env)
     find_pending(env);
 }
 
+/* What FNINIT does (vol. 2A, FINIT), and FNSAVE at its end; Unicorn leaves the opcode. */
+void initialize(void *env)
+{
+    real_helper_fninit(env);
+    AT(uint16_t, env, at.env_fpop) = 0;
+    find_pending(env);
+}
+
 REPLACES void helper_fninit_x86_64(void *env)
 {
     may_negate(env, HOST);
-    real_helper_fninit(env);
-    find_pending(env);
+    initialize(env);
 }
 
 /* Unicorn's functions find the instruction by their return address, which is in the block only where they are jumped
@@ -196,42 +198,3 @@ void prepared(void *env)
     if (e)
         e->unwinding = 0;
 }
-
-/* Bytes of the environment and of the whole state of the x87, by whether they have the 32-bit form (vol. 1, 8.1.10). All
- * are touched first, as Unicorn takes them apart. */
-#define ENVIRONMENT(wide) ((wide) ? 28u : 14u)
-#define STATE(wide) (ENVIRONMENT(wide) + 80u)
-
-/* FNSTENV masks everything behind what it stores (vol. 2A). */
-REPLACES void helper_fstenv_x86_64(void *env, uint64_t address, int wide)
-{
-    touch(env, address, ENVIRONMENT(wide), 1, HOST);
-    prepare(env, HOST);
-    real_helper_fstenv(env, address, wide);
-    prepared(env);
-    AT(uint16_t, env, at.env_fpuc) |= X87_FLAGS;
-    find_pending(env);
-}
-
-REPLACES void helper_fsave_x86_64(void *env, uint64_t address, int wide)
-{
-    touch(env, address, STATE(wide), 1, HOST);
-    prepare(env, HOST);
-    real_helper_fsave(env, address, wide);
-    prepared(env);
-    find_pending(env);
-}
-
-#define LOADS_ENVIRONMENT(name, size)                                                                                  \
-    REPLACES void helper_##name##_x86_64(void *env, uint64_t address, int wide)                                        \
-    {                                                                                                                  \
-        wait_for(env, HOST);                                                                                           \
-        touch(env, address, size(wide), 0, HOST);                                                                      \
-        prepare(env, HOST);                                                                                            \
-        real_helper_##name(env, address, wide);                                                                        \
-        prepared(env);                                                                                                 \
-        keep_control(env);                                                                                             \
-        find_pending(env);                                                                                             \
-    }
-LOADS_ENVIRONMENT(fldenv, ENVIRONMENT)
-LOADS_ENVIRONMENT(frstor, STATE)

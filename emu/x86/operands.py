@@ -293,8 +293,10 @@ def _decode(r: _Reader, bits: int, stack_bits: int) -> Instruction:
             sub = r.byte()
             opcode = op << 8 | sub
             spec, imm = ("ro" if opsize66 else "rq"), ("b" if op == 0x3A else "")
-            if op == 0x38 and sub in (0xF0, 0xF1) and rep != 0xF2:
-                spec = "rv" if sub == 0xF0 else "wv"  # MOVBE
+            if op == 0x38 and sub in (0xF0, 0xF1):  # CRC32, MOVBE
+                spec = ("rb", "rv")[sub & 1] if rep == 0xF2 else ("rv", "wv")[sub & 1]
+            elif op == 0x38 and sub == 0xF6:  # ADCX, ADOX
+                spec = "rd"
         elif op in NO_MODRM_0F:
             spec, imm = "", ""
         else:
