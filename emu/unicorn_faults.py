@@ -41,6 +41,9 @@ ICEBP: Final = b"\xf1"
 #: The instructions of one byte that raise an exception as INT n raises an interrupt, by its vector: INT3 and INTO.
 OWN_OPCODES: Final = {3: b"\xcc", 4: b"\xce"}
 LOCK: Final = 0xF0
+#: What is said where no instruction can be fetched.
+NOWHERE: Final = "no RAM or ROM is there"
+A20_MASKED: Final = "with A20 masked (address bit 20 is 0)"
 RFLAGS_RF, DR7_GD, DR6_BD = 1 << 16, 1 << 13, 1 << 13
 
 _INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
@@ -200,6 +203,7 @@ class Faults:
             retired=now - running,
             interrupt=interrupt,
             by_own_opcode=software and vector in OWN_OPCODES and self._opcode(linear) == OWN_OPCODES[vector],
+            hint=self._nowhere(linear) if vector == VECTOR_UD and not software else "",
         )
         self._ring.append((now, fault))
         if self.tell is not None:
@@ -212,6 +216,12 @@ class Faults:
             env.eflags |= RFLAGS_RF
         if self.transfers is not None:
             self.transfers.event(vector, software=software, external=external, code=fault.code)
+
+    def _nowhere(self, linear: int) -> str:
+        """That no memory is at `linear`, where the bus gives FFh: FF FF is no instruction. "" where some is."""
+        if self._read_linear(linear, 1):
+            return ""
+        return NOWHERE if self._ov.env.a20_mask == -1 else f"{NOWHERE}, {A20_MASKED}"
 
     def _opcode(self, linear: int) -> bytes:
         """The first byte behind the prefixes of the instruction at `linear`."""

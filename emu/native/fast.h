@@ -51,6 +51,7 @@
 #define TLB_MMIO 0x200ull
 #define MMU_MODES 3
 #define PROT_WRITE_BIT 2
+#define FLOATING 0xffu /* what is read where nothing answers */
 
 /* Where Unicorn keeps things; filled in by Python, which has them calibrated (emu/unicorn_overlay.py). */
 struct layout {
@@ -269,6 +270,7 @@ typedef struct engine {
     uint64_t mmx, status_word; /* the same, where it is of MMX, or FNSTSW AX (mmx.c); EMPTY: it is not */
     uint8_t override; /* the prefix of FS or GS that it has read of this instruction, 0: none */
     int longest; /* instructions that a block may have now, 0: any number */
+    int nothing; /* the block being made is where no memory is: all of its page is FFh (nothing.c) */
     int limited; /* the one made last could have had more */
     uint64_t retried_before; /* `retried` when that was made */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
@@ -319,6 +321,7 @@ int has_a20(const engine *e);
     X(void, tcg_temp_free_internal, (void *, void *))                                                                  \
     X(void, tcg_gen_op2, (void *, uint32_t, uint64_t, uint64_t))                                                       \
     X(uint32_t, cpu_ldub_code, (void *, uint64_t))                                                                     \
+    X(uint64_t, get_page_addr_code, (void *, uint64_t))                                                                \
     X(uint64_t, cpu_ldq_code, (void *, uint64_t))                                                                      \
     X(uint32_t, cpu_lduw_data_ra, (void *, uint64_t, uint64_t))                                                        \
     X(uint32_t, cpu_ldl_data_ra, (void *, uint64_t, uint64_t))                                                         \
@@ -480,6 +483,15 @@ void emit_if_low(engine *e, int base, int index, int shift, int64_t segment_base
                  struct low_bits low);
 void emit_if_paging(engine *e);
 void emit_end_if(engine *e);
+
+/* ---- nothing.c */
+int is_nothing(engine *e, uint64_t pc);
+
+/* ---- paging.c */
+int mmu_index(const void *env);
+
+/* ---- system.c */
+int bus_floats(engine *e, uint64_t physical);
 
 /* ---- shown.c */
 void show_begin(engine *e, uint64_t pc);

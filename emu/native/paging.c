@@ -22,7 +22,7 @@ enum { LOAD, STORE };
 #define PF_FETCH 16
 
 /* Which of Unicorn's TLBs the program's own accesses go through: cpu_mmu_index of target/i386/cpu.h. */
-static int mmu_index(const void *env)
+int mmu_index(const void *env)
 {
     uint32_t hflags = AT(uint32_t, env, at.env_hflags);
 

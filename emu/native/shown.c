@@ -158,8 +158,11 @@ void show_begin(engine *e, uint64_t pc)
 REPLACES uint32_t cpu_ldub_code_x86_64(void *env, uint64_t linear)
 {
     engine *e = translating;
-    uint32_t value = real_cpu_ldub_code(env, linear);
+    uint32_t value;
 
+    if (e && unlikely(e->nothing) && !((linear ^ e->making->pc) & ~(PAGE - 1)))
+        return FLOATING;
+    value = real_cpu_ldub_code(env, linear);
     if (!e)
         return value;
     if (linear == e->prefix)

@@ -95,6 +95,10 @@ void read_code(engine *e, uint64_t from, uint8_t *bytes, int count)
 {
     uint64_t eight;
 
+    if (unlikely(e->nothing)) {
+        memset(bytes, FLOATING, (size_t)count);
+        return;
+    }
     if (count < (int)sizeof eight) {
         for (int i = 0; i < count; i++)
             bytes[i] = (uint8_t)real_cpu_ldub_code(e->env, from + (uint64_t)i);
@@ -518,6 +522,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
         tb_flush_x86_64(cpu);
         leave_block(e);
     }
+    e->nothing = is_nothing(e, pc);
     lengthen(e);
     e->stops = is_breakpoint(e, pc, flags);
     block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
@@ -528,6 +533,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
         real_tb_phys_invalidate(e->tcg, block, EMPTY);
         block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
     }
+    e->nothing = 0;
     e->retried_before = e->retried;
     e->translations++;
     e->made += block->icount;

@@ -243,9 +243,8 @@ GAPS: Final = (
         "DR6.B0 to B3 of single steps where CS has a base",
     ),
     Gap(
+        "execution where no RAM or ROM is: FFh FFh, which is #UD; stops, catches and the journal say what it was",
         "execution where no RAM or ROM is",
-        "execution where no RAM or ROM is",
-        always=True,
     ),
 )
 
