@@ -20,6 +20,7 @@ from emu.unicorn_overlay import Overlay
 from emu.unicorn_transfers import Transfers
 from emu.x86.canonical import by_stack_segment, taken_back
 from emu.x86.classes import split
+from emu.x86.delivery import WITH_CODE
 from emu.x86.msrs import canonical
 from emu.x86.repeats import behind_iteration
 from emu.x86.state import CR0_PE, EFER_LMA
@@ -32,8 +33,6 @@ VECTOR_DB, VECTOR_NMI, VECTOR_UD, VECTOR_SS, VECTOR_GP, VECTOR_PF = 1, 2, 6, 12,
 #: Exceptions whose code names a selector and has EXT, bit 0, and IDT, bit 1 (SDM vol. 3A, 6.13): #TS #NP #SS #GP.
 WITH_SELECTOR: Final = frozenset((10, 11, 12, 13))
 CODE_EXT, CODE_IDT = 1 << 0, 1 << 1
-#: Exceptions that push an error code in protected mode (SDM vol. 3A, table 6-1).
-WITH_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
 #: Fault-class exceptions, whose pushed flags have RF set (SDM vol. 3A, table 6-1; vol. 3B, 17.3.1.1); and #DF, which
 #: comes of two faults.
 FAULT_CLASS: Final = frozenset((0, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19, 21))

@@ -37,8 +37,7 @@ GAPS: Final = (
     ),
     Gap(
         "the same of INT n and call gates that stay in ring 3 in long mode",
-        "page protection for INT n and call gates that stay in ring 3 in long mode",
-        always=True,
+        "page protection for call gates that stay in ring 3 in long mode",
     ),
     Gap(
         "#PF of an operand that is read and written (ADD, XCHG, CMPXCHG) is a write's: W in the code",

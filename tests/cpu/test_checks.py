@@ -43,7 +43,7 @@ IMAGES = {
     "cpu_forms": 1537,
     "cpu_divide": 346,
     "cpu_paging": 711,
-    "cpu_paging64": 300,
+    "cpu_paging64": 306,
     "cpu_pages": 36,
     "cpu_prefix64": 276,
     "cpu_order": 82,
@@ -102,6 +102,7 @@ _ON_TWO_PAGES_64 = (
         for at in range(3)
     ),
     *("sgdt-0", "sgdt-1", "fstp-80-0", "fstp-80-1", "fxsave", "fxsave-in-xmm-15"),
+    "call-gate-same-ring",
 )
 DIFFERENCES = (
     Difference(
