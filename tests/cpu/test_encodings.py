@@ -446,3 +446,39 @@ def test_cmpps_relative_to_rip_has_its_predicate_behind_the_displacement() -> No
     displacement = (DATA - CODE - 8).to_bytes(4, "little")
     assert trier.vector(b"\x0f\xc2\x05" + displacement + b"\xf8") is None
     assert trier.cpu.engine.state().fpu.xmm[0] == (1 << 128) - 1
+
+
+# -- instructions of general registers that Unicorn takes for SSE, on two pages
+
+ON_TWO_PAGES = ("movbe eax, [ebx]", "o16 movbe ax, [ebx]", "crc32 eax, ecx", "andn eax, ecx, edx", "shlx eax, ecx, edx")
+
+
+@pytest.mark.parametrize("source", (*ON_TWO_PAGES, "rorx eax, ecx, 3", "blsi eax, ecx"))
+@pytest.mark.parametrize("bits", [32, 64])
+def test_on_two_pages_ts_em_and_osfxsr_do_not_concern_integers(source: str, bits: int) -> None:
+    """SDM vol. 2A to 2C, their tables of exceptions."""
+    code = assemble(f"bits {bits}\n{source.replace('[ebx]', '[rbx]') if bits == 64 else source}", CODE)
+    for before in range(1, len(code)):
+        for trier in (Trier(bits, cr0=TS, at=0x2000 - before), Trier(bits, cr0=EM, at=0x2000 - before),
+                      Trier(bits, cr4=0, at=0x2000 - before)):  # fmt: skip
+            assert trier.vector(code) is None, before
+
+
+@pytest.mark.parametrize(
+    "source", ["movaps xmm0, xmm1", "pshufb xmm0, xmm1", "pshufb mm0, mm1", "roundps xmm0, xmm1, 0"]
+)
+def test_on_two_pages_they_concern_the_rest(source: str) -> None:
+    code = assemble(f"bits 32\n{source}", CODE)
+    for before in range(1, len(code)):
+        assert Trier(32, cr0=TS, at=0x2000 - before).vector(code) == NM
+        assert Trier(32, cr0=EM, at=0x2000 - before).vector(code) == UD
+
+
+def test_reading_on_meets_the_page_that_is_not_there() -> None:
+    """#PF of the fetch, as of any other: MOVBE with TS, whose last bytes are on an absent page."""
+    trier = Trier(64, cr0=TS, at=0x1FFE)
+    code = assemble("bits 64\nmovbe eax, [rbx]", CODE)
+    trier.cpu.write(0x100000 + 0x3000 + 8 * 2, bytes(8))
+    assert trier.vector(code) == 14
+    assert (trier.cpu.faults[0].cr2, trier.cpu.faults[0].rip) == (0x2000, 0x1FFE)
+    trier.cpu.write(0x100000 + 0x3000 + 8 * 2, (0x2003).to_bytes(8, "little"))
