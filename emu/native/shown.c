@@ -51,9 +51,9 @@ static void find_mandatory(engine *e, uint64_t from)
 {
     uint32_t byte, second, third;
     uint8_t last = 0;
-    int i = 0;
+    int i = 0, most = LONGEST - (int)(from - e->begun_at);
 
-    for (byte = 0; i < LONGEST; i++) {
+    for (byte = 0; i < most; i++) {
         byte = real_cpu_ldub_code(e->env, from + (uint64_t)i);
         if (!is_prefix(e, byte))
             break;
@@ -62,10 +62,10 @@ static void find_mandatory(engine *e, uint64_t from)
     }
     e->for_66 = 0x66;
     e->for_repeat = last;
-    if (!last || byte != 0x0f || i + 1 >= LONGEST)
+    if (!last || byte != 0x0f || i + 1 >= most)
         return;
     second = real_cpu_ldub_code(e->env, from + (uint64_t)i + 1);
-    third = second == 0x38 && i + 2 < LONGEST ? real_cpu_ldub_code(e->env, from + (uint64_t)i + 2) : 0;
+    third = second == 0x38 && i + 2 < most ? real_cpu_ldub_code(e->env, from + (uint64_t)i + 2) : 0;
     if (chooses_form(second, third))
         e->for_66 = last;
 }

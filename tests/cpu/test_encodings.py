@@ -412,6 +412,14 @@ def test_so_they_do_where_the_instruction_lies_on_two_pages(before: int) -> None
         assert low_of_xmm(code, 32, at=0x2000 - before) == CHOSEN[code]
 
 
+def test_nothing_is_read_for_them_behind_the_longest_instruction() -> None:
+    """#GP(0) of 17 prefixes (SDM vol. 2A, 2.3.11), not #PF of the absent page behind them."""
+    trier = Trier(64, at=0x2000 - 17)
+    trier.cpu.write(0x100000 + 0x3000 + 8 * 2, bytes(8))
+    assert trier.vector(b"\x2e" * 4 + b"\x66" + b"\x2e" * 12) == GP
+    trier.cpu.write(0x100000 + 0x3000 + 8 * 2, (0x2003).to_bytes(8, "little"))
+
+
 @pytest.mark.parametrize(("code", "size"), [("66f20f38f003", 1), ("66f20f38f103", 2), ("f20f38f103", 4)])
 def test_66_is_the_operand_size_of_crc32_all_the_same(code: str, size: int) -> None:
     """SDM vol. 2A, CRC32: of a byte, a word and a double-word, by CRC-32C bit by bit."""
