@@ -220,6 +220,11 @@ class Mmio:
                 return entry
         return None
 
+    def answers(self, address: int) -> bool:
+        """See emu.engine.MmioBus."""
+        first = address & ~0xFFF
+        return any(r.first < first + 0x1000 and first < r.first + r.count for r in (*self.ranges, *self.claims))
+
     def mmio_read(self, address: int, size: int) -> int:
         if self.sealed is not None:
             self.sealed()

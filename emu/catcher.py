@@ -154,9 +154,10 @@ class Catcher:
         what = f"exception {name}{code}" if fault.is_exception else f"INT {fault.vector:#04x}"
         during = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
         cr2 = f" with CR2 {fault.cr2:#x}" if fault.vector == 14 and not fault.software else ""
+        hint = f" ({fault.hint})" if fault.hint else ""
         for point in self._of(CatchKind.EXCEPTION if fault.is_exception else CatchKind.INT):
             if point.catch is not None and point.catch.covers(fault.vector):
-                self._happened(point, f"{what}{cr2}{during} at {fault.cs:04x}:{fault.rip:04x}")
+                self._happened(point, f"{what}{cr2}{during} at {fault.cs:04x}:{fault.rip:04x}{hint}")
 
     def _interrupt(self, vector: int) -> None:
         self._look_soon(0)

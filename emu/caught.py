@@ -195,3 +195,6 @@ class _NotedMemory:
     def mmio_write(self, address: int, size: int, value: int) -> None:
         self._note(ExitCause.MMIO, address, True)
         self._bus.mmio_write(address, size, value)
+
+    def answers(self, address: int) -> bool:
+        return self._bus.answers(address)

@@ -102,6 +102,8 @@ class Fault:
     #: #BP by INT3 or #OF by INTO, which are exceptions though software raises them (SDM vol. 3A, 6.4.2); INT 3 and
     #: INT 4 (CD 03, CD 04) lead to the same handlers as software interrupts
     by_own_opcode: bool = False
+    #: that there is no memory at `linear`, in words, where #UD comes of that
+    hint: str = ""
 
     @property
     def is_exception(self) -> bool:
@@ -136,6 +138,8 @@ class MmioBus(Protocol):
 
     def mmio_read(self, address: int, size: int) -> int: ...
     def mmio_write(self, address: int, size: int, value: int) -> None: ...
+    def answers(self, address: int) -> bool:
+        """Something answers in the page of `address`. Nothing of it changes by being asked."""
 
 
 class MemoryRegion(Protocol):

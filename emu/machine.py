@@ -163,7 +163,7 @@ class Machine:
         if fault.interrupt is None:
             self.pin.settle()  # an interrupt that was taken before comes first
         during = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
-        where = f"{fault.cs:04x}:{fault.rip:x}"
+        where = f"{fault.cs:04x}:{fault.rip:x}" + (f" ({fault.hint})" if fault.hint else "")
         self.journal.add(fault.retired, kind, f"{fault.vector:#04x}{code}{cr2}{during} at {where}")
         if self.caught_fault is not None:
             self.caught_fault(fault)

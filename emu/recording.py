@@ -61,6 +61,9 @@ class _Mmio:
         self._bus.mmio_write(address, size, value)
         self._tape.end()
 
+    def answers(self, address: int) -> bool:
+        return self._bus.answers(address)
+
 
 class _Msr:
     """A claimed MSR. Accesses are on tape while the CPU executes; those of a debugger between two runs are not.

@@ -165,6 +165,10 @@ class Replica:
     def mmio_write(self, address: int, size: int, value: int) -> None:
         self.asked(Request("write", address, size, value))
 
+    def answers(self, address: int) -> bool:
+        """Where a device does the other one's run has ended."""
+        return False
+
     # -- what happens to it: see emu.tape.Played
 
     def interrupt(self, vector: int) -> None:

@@ -122,7 +122,7 @@ class Breakpoint:
 
 
 def fault_chain(faults: tuple[Fault, ...]) -> str:
-    """ "#GP(0x8) at f000:1234, then #DF(0x0) at f000:1234"."""
+    """ "#GP(0x8) at f000:1234, then #DF(0x0) at f000:1234"; behind each its hint, if it has one."""
     if not faults:
         return "no fault was recorded"
     parts = []
@@ -130,5 +130,6 @@ def fault_chain(faults: tuple[Fault, ...]) -> str:
         name = VECTOR_NAMES[fault.vector] if fault.vector < len(VECTOR_NAMES) else f"vector {fault.vector:#x}"
         code = "" if fault.code is None else f"({fault.code:#x})"
         what = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
-        parts.append(f"{name}{code}{what} at {fault.cs:04x}:{fault.rip:04x}")
+        hint = f" ({fault.hint})" if fault.hint else ""
+        parts.append(f"{name}{code}{what} at {fault.cs:04x}:{fault.rip:04x}{hint}")
     return ", then ".join(parts)

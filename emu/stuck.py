@@ -134,9 +134,10 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
         fault = found.faults[0]
         name = VECTOR_NAMES[fault.vector] if fault.vector < len(VECTOR_NAMES) else f"vector {fault.vector:#x}"
         error = "" if fault.code is None else f"({fault.code:#x})"
+        hint = f" ({fault.hint})" if fault.hint else ""
         if not fault.software:
             return StuckView(
-                "faults", f"{name}{error} is raised at {fault.cs:04x}:{fault.rip:x} in each round of {where}",
+                "faults", f"{name}{error} is raised at {fault.cs:04x}:{fault.rip:x}{hint} in each round of {where}",
                 ("its handler returns without having removed the cause",), code,
             )  # fmt: skip
     loop = Loop(steps)
@@ -294,7 +295,7 @@ def _far(machine: Machine) -> str:
 def _code(found: Round) -> Iterator[InstructionView]:
     seen: set[int] = set()
     for step in sorted(found.steps, key=lambda s: s.linear):
-        if step.linear in seen or len(seen) == SHOWN:
+        if step.linear in seen or len(seen) == SHOWN or not step.code:  # no memory is there
             continue
         seen.add(step.linear)
         current = step.linear == found.steps[0].linear

@@ -94,6 +94,10 @@ class Callbacks:
             self.failed(error)
         return (1 << 8 * size) - 1
 
+    def floats(self, address: int) -> bool:
+        """No device is in the page of the physical address."""
+        return self._bus is None or not self._bus.answers(address)
+
     def _write(self, _uc: int, offset: int, size: int, value: int, base: int | None) -> None:
         try:
             if self._bus is not None:

@@ -20,6 +20,7 @@ from emu.unicorn_overlay import Overlay
 from emu.unicorn_transfers import Transfers
 from emu.x86.canonical import by_stack_segment, taken_back
 from emu.x86.classes import split
+from emu.x86.delivery import WITH_CODE
 from emu.x86.msrs import canonical
 from emu.x86.repeats import behind_iteration
 from emu.x86.state import CR0_PE, EFER_LMA
@@ -32,8 +33,6 @@ VECTOR_DB, VECTOR_NMI, VECTOR_UD, VECTOR_SS, VECTOR_GP, VECTOR_PF = 1, 2, 6, 12,
 #: Exceptions whose code names a selector and has EXT, bit 0, and IDT, bit 1 (SDM vol. 3A, 6.13): #TS #NP #SS #GP.
 WITH_SELECTOR: Final = frozenset((10, 11, 12, 13))
 CODE_EXT, CODE_IDT = 1 << 0, 1 << 1
-#: Exceptions that push an error code in protected mode (SDM vol. 3A, table 6-1).
-WITH_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
 #: Fault-class exceptions, whose pushed flags have RF set (SDM vol. 3A, table 6-1; vol. 3B, 17.3.1.1); and #DF, which
 #: comes of two faults.
 FAULT_CLASS: Final = frozenset((0, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19, 21))
@@ -41,6 +40,9 @@ ICEBP: Final = b"\xf1"
 #: The instructions of one byte that raise an exception as INT n raises an interrupt, by its vector: INT3 and INTO.
 OWN_OPCODES: Final = {3: b"\xcc", 4: b"\xce"}
 LOCK: Final = 0xF0
+#: What is said where no instruction can be fetched.
+NOWHERE: Final = "no RAM or ROM is there"
+A20_MASKED: Final = "with A20 masked (address bit 20 is 0)"
 RFLAGS_RF, DR7_GD, DR6_BD = 1 << 16, 1 << 13, 1 << 13
 
 _INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
@@ -200,6 +202,7 @@ class Faults:
             retired=now - running,
             interrupt=interrupt,
             by_own_opcode=software and vector in OWN_OPCODES and self._opcode(linear) == OWN_OPCODES[vector],
+            hint=self._nowhere(linear) if vector == VECTOR_UD and not software else "",
         )
         self._ring.append((now, fault))
         if self.tell is not None:
@@ -212,6 +215,12 @@ class Faults:
             env.eflags |= RFLAGS_RF
         if self.transfers is not None:
             self.transfers.event(vector, software=software, external=external, code=fault.code)
+
+    def _nowhere(self, linear: int) -> str:
+        """That no memory is at `linear`, where the bus gives FFh: FF FF is no instruction. "" where some is."""
+        if self._read_linear(linear, 1):
+            return ""
+        return NOWHERE if self._ov.env.a20_mask == -1 else f"{NOWHERE}, {A20_MASKED}"
 
     def _opcode(self, linear: int) -> bytes:
         """The first byte behind the prefixes of the instruction at `linear`."""

@@ -23,6 +23,7 @@ from emu.unicorn_control import (
     STOP_EVENT,
 )
 from emu.unicorn_fast import AT_BREAKPOINT, CODE_SHIFT, NOT_BEGUN, SPENT, FastLoop
+from emu.unicorn_faults import A20_MASKED, NOWHERE
 from emu.unicorn_layout import ANY_LENGTH, CPU_INTERRUPT_NMI, DOUBLE_FAULT, HF2_NMI, HF_CS64, HF_INHIBIT_IRQ
 from emu.unicorn_library import ERR_FETCH_PROT, ERR_FETCH_UNMAPPED
 from emu.unicorn_parts import Parts
@@ -303,8 +304,8 @@ class Running(Parts):
     def _failure(self, code: int) -> str:
         at = f"at linear {self.linear_pc:#x}"
         if code in FETCH_ERRORS:
-            masked = "" if self._env.a20_mask == -1 else ", with A20 masked (address bit 20 is 0)"
-            return f"the instruction {at} cannot be fetched{masked}: no RAM or ROM is there"
+            masked = "" if self._env.a20_mask == -1 else f", {A20_MASKED}"
+            return f"the instruction {at} cannot be fetched{masked}: {NOWHERE}"
         return f"unicorn cannot go on {at}: {self._call.strerror(code).decode()}"
 
     def request_stop(self) -> None:

@@ -40,7 +40,7 @@ from emu.x86.state import CR0_PG, EFER_LMA, EFER_LME, RFLAGS_DF, RFLAGS_IF, RFLA
 
 #: What is asked of `System.execute`; emu/native/system.c has the same numbers.
 RDMSR, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP = range(1, 11)
-MOV_CR8, MOV_CR0, MOV_CR3 = range(11, 14)
+MOV_CR8, MOV_CR0, MOV_CR3, FLOATS = range(11, 15)
 EXECUTE: Final = ctypes.CFUNCTYPE(c_uint64, c_uint32, c_uint64)
 
 UD: Final = 6
@@ -106,6 +106,7 @@ class System:
             MOV_CR8: self._mov_cr8,
             MOV_CR0: self._mov_cr0,
             MOV_CR3: self._mov_cr3,
+            FLOATS: self._callbacks.floats,
         }
         #: for machine code and the C helper: (operation, operand) -> answer
         self.callback = EXECUTE(self.execute)

@@ -20,7 +20,7 @@ from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_transfer
 from emu.x86.core import VECTOR_DB, VECTOR_GP, VECTOR_SS, Core, CpuFault
-from emu.x86.delivery import deliver
+from emu.x86.delivery import WITH_CODE, deliver
 from emu.x86.farcalls import far_return, interrupt_return, transfer
 from emu.x86.msrs import canonical
 from emu.x86.state import CR0_PG, RFLAGS_VM
@@ -36,6 +36,7 @@ FLAT_LIMIT: Final = (1 << 32) - 1
 MMU_KERNEL, MMU_KERNEL_SMAP = 2, 0  #: MMU_KNOSMAP_IDX, MMU_KSMAP_IDX of qemu/target/i386/cpu.h
 LONGEST: Final = 15
 MASK64: Final = (1 << 64) - 1
+RING_3: Final = 3
 RSP: Final = 4
 IST_1, RSP_0 = 36, 4  #: in the 64-bit TSS: the first slot of the interrupt stack table, and ring 0's stack
 RFLAGS_IOPL: Final = 3 << 12
@@ -224,8 +225,8 @@ class Transfers:
 
     def _refusal(self, vector: int, software: bool, ext: int) -> tuple[int, int] | None:
         """IA-32e mode: the vector and code of the fault by which an event ends whose stack or whose handler's address
-        is not canonical, if nothing comes before that (SDM vol. 2A, INT n, 64-bit IDT gates); that is Unicorn's. The
-        new SS, which the code names, is null."""
+        is not canonical, or whose frame ring 3 may not push on the stack that it stays on, if nothing comes before that
+        (SDM vol. 2A, INT n, 64-bit IDT gates); that is Unicorn's. The new SS, which the code names, is null."""
         env = self._ov.env
         gate = self._bytes(env.idt.base + vector * 16, 16)
         cpl = env.hflags & HF_CPL
@@ -253,7 +254,22 @@ class Transfers:
         if not canonical(stack & ~15 & MASK64):
             return VECTOR_SS, ext
         target = gate & 0xFFFF | (gate >> 48 & 0xFFFF_FFFF_FFFF) << 16
-        return None if canonical(target) else (VECTOR_GP, ext)
+        if not canonical(target):
+            return VECTOR_GP, ext
+        if ring < RING_3 or slot or not env.cr[0] & CR0_PG:
+            return None
+        return self._pushed(stack & ~15 & MASK64, 6 if vector in WITH_CODE and not software else 5)
+
+    def _pushed(self, top: int, count: int) -> tuple[int, int] | None:
+        """The #PF of as many pushes of 8 bytes as an access of ring 3's, which Unicorn makes as the supervisor."""
+        core = self._core()
+        try:
+            for number in range(count):
+                core.probe(top - 8 * (number + 1), 8, write=True, user=True)
+        except CpuFault as fault:
+            self._ov.env.cr[2] = fault.cr2 or 0
+            return fault.vector, fault.code
+        return None
 
     def _bytes(self, linear: int, length: int) -> int | None:
         """Guest memory at a linear address, where all of it is mapped."""

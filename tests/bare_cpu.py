@@ -33,6 +33,7 @@ class BareCpu:
     on_in: Callable[[int, int], int] = lambda port, size: 0
     on_out: Callable[[int, int, int], None] = lambda port, size, value: None
     on_mmio_read: Callable[[int, int], int] = lambda address, size: (1 << 8 * size) - 1
+    devices: bool = False  #: something answers where no memory is
     time: int = 0
 
     def port_in(self, port: int, size: int) -> int:
@@ -49,6 +50,9 @@ class BareCpu:
 
     def mmio_write(self, address: int, size: int, value: int) -> None:
         self.mmio.append((self.engine.retired, address, size, value))
+
+    def answers(self, address: int) -> bool:
+        return self.devices
 
     def write(self, address: int, data: bytes) -> None:
         self.memory.write(address, data)

@@ -51,6 +51,9 @@ class Native:
     def mmio_write(self, address: int, size: int, value: int) -> None:
         self.mmio.append((address, size, value))
 
+    def answers(self, address: int) -> bool:
+        return False
+
     def program(self, source: str, state: CpuState, bits: int) -> None:
         """Have the CPU continue from `state` with `source` at CODE. Skips where this KVM does not run such a state."""
         self.memory.write(CODE, assemble(f"bits {bits}\n{source}", CODE))

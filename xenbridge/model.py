@@ -417,6 +417,9 @@ class _Memory:
         self._note(ExitCause.MMIO, address, True)
         self._bus.mmio_write(address, size, value)
 
+    def answers(self, address: int) -> bool:
+        return self._bus.answers(address)
+
 
 def make_model(rules: Rules = VTX2006) -> Callable[[Place], ModelVcpu]:
     """What makes the vCPU of `model` that goes by `rules`."""

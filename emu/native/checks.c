@@ -46,7 +46,8 @@ struct record {
     uint8_t fcmov; /* 1 more than the number of its register, 0 for other instructions */
     struct narrow narrow;
     uint8_t shows_lock; /* Unicorn is shown its LOCK prefix */
-    uint8_t waits, enters_mmx; /* for an exception of the x87; its registers are to become those of MMX */
+    uint8_t waits;      /* for an exception of the x87 */
+    uint8_t enters_mmx; /* 1 + the register that it writes: they are to become those of MMX; 0: they are not */
     uint32_t displacement, address_mask;
     struct reference references[];
 };
@@ -199,7 +200,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->fcmov = is_fcmov(in) && !(flags & (HF_EM | HF_TS)) ? in->rm % 8 + 1 : 0;
     r->undefined = is_undefined(in, r->engine->denied) || (flags & HF_EM && wants_no_emulation(in));
     r->waits = !refused && waits_for_x87(in);
-    r->enters_mmx = !refused && enters_mmx(in);
+    r->enters_mmx = !refused && enters_mmx(in) ? in->reg % 8 + 1 : 0;
     r->shows_lock = !loses_flags_locked(in);
     r->engine->dropping = drops_too_little(in);
     r->aligned = r->engine->checked && !refused && wants_alignment(in, r->engine->denied);
@@ -407,9 +408,9 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
         prefixes_begin(e, a, e->making->flags);
         if (!e->exempt && e->begun - e->begun_before > 1 && is_exempt(e, a, e->making->flags))
             e->exempt = (uint32_t)(e->begun - e->begun_before - 1);
-        e->opcode_at = a;
-        e->group_at = EMPTY;
-        e->behind_0f = 0;
+        show_begin(e, a);
+        e->begun_at = a;
+        e->mmx = e->status_word = EMPTY;
         if (e->signatures[0])
             emit(e, tcg, a);
     }
@@ -544,8 +545,23 @@ static void ask_for_port(engine *e, const struct record *r, uint64_t host)
     e->unwinding = 0;
 }
 
+/* A byte of the instruction that Unicorn has not read: beyond the limit of CS it is #GP(0), and on an absent page #PF. */
+static uint8_t byte_behind(engine *e, const struct record *r, int number, uint64_t host)
+{
+    uint64_t linear = r->pc + (uint64_t)number;
+    const struct segment *cs = segment_of(e->env, CS);
+    uint32_t byte;
+
+    if (r->bits != 64 && e->checked && (uint32_t)(linear - cs->base) > cs->limit)
+        real_raise_exception_err_ra(e->env, EXCP_GP, 0, host);
+    cpu_restore_state_x86_64(e->cpu, host, 1);
+    byte = real_cpu_ldub_code(e->env, r->bits == 64 ? linear : (uint32_t)linear);
+    e->unwinding = 0;
+    return (uint8_t)byte;
+}
+
 /* The record of an instruction on two pages, now that both are there. Returns 0 when nothing has to be looked at. */
-static int complete(engine *e, struct record *r)
+static int complete(engine *e, struct record *r, uint64_t host)
 {
     uint32_t flags = AT(uint32_t, e->env, at.env_hflags), sign = e->signatures[flags >> CLASS_SHIFT];
     uint8_t bytes[LONGEST];
@@ -557,14 +573,12 @@ static int complete(engine *e, struct record *r)
         bytes[i] = (uint8_t)real_cpu_ldub_code(e->env, r->bits == 64 ? linear : (uint32_t)linear);
     }
     found = decode_for(r, bytes, length, sign, flags);
-    if (found >= 0 || length == LONGEST)
-        return found > 0;
-    /* Unicorn has taken it for a shorter one: nothing but whether it is one at all is to be seen. */
-    memset(bytes + length, 0, (size_t)(LONGEST - length));
-    if (decode_for(r, bytes, LONGEST, sign, flags) > 0 && r->undefined)
-        return 1;
-    r->length = r->count = 0;
-    return 0;
+    /* Where Unicorn has taken it for a shorter one, as with TS, the CPU reads on. */
+    for (; found < 0 && length < LONGEST; length++) {
+        bytes[length] = byte_behind(e, r, length, host);
+        found = decode_for(r, bytes, length + 1, sign, flags);
+    }
+    return found > 0;
 }
 
 static __attribute__((noinline)) void check(struct record *r, uint64_t host)
@@ -574,7 +588,7 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
     int vector = 0;
 
     e->asked++;
-    if (unlikely(!r->length) && !complete(e, r))
+    if (unlikely(!r->length) && !complete(e, r, host))
         return;
     if (r->fetch && (uint64_t)(uint32_t)(r->pc - cs->base) + r->length - 1 > cs->limit)
         vector = EXCP_GP;
@@ -599,7 +613,7 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         touch(e->env, linear_address(e->env, &r->references[i], r->addressing), r->references[i].size,
               r->references[i].kind & WRITES, host);
     if (r->enters_mmx)
-        enter_mmx(e->env);
+        enter_mmx_to(e->env, r->enters_mmx - 1);
     if (r->narrow.opcode)
         execute_narrow(e, &r->narrow, r->narrow.rm == NONE ? r->references : NULL, host);
 }

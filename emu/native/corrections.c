@@ -2,21 +2,16 @@
  * to and from debug registers, LTR and PUSHF, serve every engine, whichever run loop it uses. */
 #include "fast.h"
 
-#define DR6_BS 0x4000u
-
 /* The instruction that is alone in its block has been executed, otherwise than by what the block has. */
 void end_block(engine *e)
 {
-    uint64_t *eflags = &AT(uint64_t, e->env, at.env_eflags);
     const slot *s = running(e);
 
     *e->eip = s->eip + s->block->size;
-    *eflags &= ~(uint64_t)EFLAGS_RF;
-    AT(uint32_t, e->env, at.env_hflags) &= ~HF_INHIBIT_IRQ;
-    if (*eflags & EFLAGS_TF) {
-        (&AT(uint64_t, e->env, at.env_dr))[6] |= DR6_BS;
+    end_of_instruction(e->env);
+    if (AT(uint64_t, e->env, at.env_eflags) & EFLAGS_TF) {
         e->control->step = 0;
-        real_raise_exception_err(e->env, EXCP_DB, 0);
+        step_trap(e->env);
     }
     leave_block(e);
 }

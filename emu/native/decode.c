@@ -376,6 +376,7 @@ static struct spec behind(uint32_t opcode, int rep, int opsize66)
         return (struct spec){'r', 'd', 0};
     case 0x3822: case 0x3832:
         return (struct spec){'r', 'w', 0};
+    case 0x38f6: /* ADCX, ADOX */
     case 0x3a0a: case 0x3a21: case 0x3a22: /* ROUNDSS, INSERTPS, PINSRD */
         return (struct spec){'r', 'd', immediate};
     case 0x3a0b: /* ROUNDSD */
@@ -434,7 +435,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     in->stack_mask = stack_bits == 32 ? 0xffffffff : 0xffff;
     in->opcode = op;
     in->repeat = rep != 0;
-    in->form = opsize66 ? 1 : rep == 0xf3 ? 2 : rep == 0xf2 ? 3 : 0;
+    in->form = rep == 0xf3 ? 2 : rep == 0xf2 ? 3 : opsize66 ? 1 : 0;
     if (op == 0x0f) {
         op = byte(&r);
         in->opcode = 0x0f00 | op;

@@ -84,6 +84,8 @@ int is_undefined(const struct instruction *in, uint32_t denied)
         return 1;
     if (in->unknown)
         return (in->extension & denied) != 0;
+    if (in->extension & denied)
+        return 1;
     if (in->opcode > 0x0fff)
         return in->form < VEX && (extension_behind(in) & denied) != 0;
     switch (in->opcode) {
@@ -107,26 +109,21 @@ int is_undefined(const struct instruction *in, uint32_t denied)
     case 0x0fba: /* group 8: BT, BTS, BTR, BTC */
         return in->reg < 4;
     case 0x0f13: case 0x0f17: case 0x0f2b: case 0x0fc3: case 0x0fe7: case 0x0ff0: /* MOVLPS, MOVHPS, MOVNTPS, MOVNTI, */
-        return in->rm != NONE || (in->extension & denied) != 0;                   /* MOVNTQ, LDDQU: of memory alone */
+        return in->rm != NONE;                                                   /* MOVNTQ, LDDQU: of memory alone */
     case 0x0f12: case 0x0f16: /* MOVLPD and MOVHPD */
-        return (in->form == 1 && in->rm != NONE) || (in->extension & denied) != 0;
+        return in->form == 1 && in->rm != NONE;
     case 0x0fae: /* with a mandatory prefix there are RDFSBASE and its kind, of 64-bit code, which Unicorn knows */
-        return (in->form && !(in->form == 2 && in->rm != NONE && in->reg < 4)) || (in->extension & denied) != 0;
-    case 0x0f60 ... 0x0f6b: case 0x0f74 ... 0x0f76: case 0x0fd1 ... 0x0fd5: case 0x0fd8 ... 0x0fe5: case 0x0fe8 ... 0x0fef:
-    case 0x0ff1 ... 0x0ff6: case 0x0ff8 ... 0x0ffe: /* of MMX or XMM registers, not with F2 or F3 */
-        return in->form > 1 || (in->extension & denied) != 0;
+        return in->form && !(in->form == 2 && in->rm != NONE && in->reg < 4);
     case 0x0f50: case 0x0fc5: case 0x0fd7: case 0x0ff7: /* MOVMSKPS, PEXTRW, PMOVMSKB, MASKMOVQ: of registers alone */
-        return in->rm == NONE || (in->extension & denied) != 0;
+        return in->rm == NONE;
     case 0x0fd6: /* MOVDQ2Q and MOVQ2DQ too */
-        return !in->form || (in->form > 1 && in->rm == NONE) || (in->extension & denied) != 0;
-    case 0x0f6c: case 0x0f6d: case 0x0f7c: case 0x0f7d: case 0x0fd0: case 0x0fe6: /* of XMM registers alone */
-        return !in->form || (in->extension & denied) != 0;
+        return in->form > 1 && in->rm == NONE;
     case 0x0f71: case 0x0f72: case 0x0f73: /* shifts by an immediate, of registers (vol. 2D, table A-6, groups 12 to 14) */
-        return in->rm == NONE || !shifts(in) || (in->extension & denied) != 0;
+        return in->rm == NONE || !shifts(in);
     case 0x8f: case 0xc6: case 0xc7: /* of groups 1A and 11 there is POP, and MOV (vol. 2D, table A-6; RTM is no model's) */
         return in->reg != 0;
     default:
-        return (in->extension & denied) != 0;
+        return 0;
     }
 }
 

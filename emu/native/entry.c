@@ -245,3 +245,12 @@ void emit_fcmov(engine *e, int number)
     real_tcg_gen_callN(e->tcg, (void *)helper_fmov_FT0_STN_x86_64, NULL, 2, both);
     real_tcg_temp_free_internal(e->tcg, both[1]);
 }
+
+/* What an MMX register has above its 64 bits once an instruction has written it. */
+void emit_ones(engine *e, int number)
+{
+    uint64_t ones = constant(e, (void *)0xffff);
+
+    real_tcg_gen_op3(e->tcg, ST16_I64, ones, (uint64_t)e->tcg + CPU_ENV, at.env_fpregs + 16u * (uint32_t)number + 8);
+    free_temporary(e, ones);
+}

@@ -141,12 +141,13 @@ API uint32_t v2e_fast_class_of(const uint8_t *code, int length, int bits)
     return 0;
 }
 
-/* Where in RAM the byte of `block` at linear `pc` is. */
+/* Where in RAM the byte of `block` at linear `pc` is; EMPTY where it is not in RAM. */
 static uint64_t place_of(const tb *block, uint64_t pc)
 {
     uint64_t offset = block->pc % PAGE + (pc - block->pc);
+    uint64_t page = offset < PAGE ? block->page_addr[0] : block->page_addr[1];
 
-    return (offset < PAGE ? block->page_addr[0] : block->page_addr[1]) + offset % PAGE;
+    return page == EMPTY ? EMPTY : page + offset % PAGE;
 }
 
 /* The bytes of `block` from linear `pc` on, as many as an instruction may have; how many they are. */
@@ -157,7 +158,7 @@ static int code_at(engine *e, const tb *block, uint64_t pc, uint8_t code[LONGEST
     for (uint64_t end = block->pc + block->size; length < LONGEST && pc + (uint64_t)length < end; length++) {
         uint64_t place = place_of(block, pc + (uint64_t)length);
 
-        if ((place & ~(PAGE - 1)) == (EMPTY & ~(PAGE - 1)))
+        if (place == EMPTY)
             break;
         code[length] =
             *(const uint8_t *)((uint64_t)real_qemu_map_ram_ptr(e->uc, NULL, place & ~(PAGE - 1)) + place % PAGE);

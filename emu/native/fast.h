@@ -51,6 +51,7 @@
 #define TLB_MMIO 0x200ull
 #define MMU_MODES 3
 #define PROT_WRITE_BIT 2
+#define FLOATING 0xffu /* what is read where nothing answers */
 
 /* Where Unicorn keeps things; filled in by Python, which has them calibrated (emu/unicorn_overlay.py). */
 struct layout {
@@ -273,12 +274,16 @@ typedef struct engine {
     uint32_t exempt; /* the first instruction in it, but its first, that is exempt (integers.c); 0: none */
     int unshadowed; /* STI was executed with IF set: it begins no shadow, but Unicorn has it begin one */
     uint64_t unlocking; /* where its translator finds a prefix that may be LOCK, which it is not shown; EMPTY: nowhere */
-    uint64_t opcode_at, group_at; /* where it finds the opcode, and ModRM behind F6h or F7h (shown.c); EMPTY: nowhere */
-    uint8_t behind_0f; /* 0Fh was found before opcode_at */
+    uint64_t shown_at; /* the next byte of the instruction that it may be shown as another (shown.c); EMPTY: none */
+    uint8_t shown, short_addresses; /* what that byte is; the instruction's addresses have 16 bits */
+    uint8_t for_66, for_repeat; /* what it is shown for the prefix 66, and for F2 and F3; 0: not known yet */
     int64_t dropping; /* by how much its translator moves the stack pointer in a RET with an operand above 7FFFh; 0: none */
     uint64_t prefix; /* the linear address of the next prefix that its translator reads of 64-bit code; EMPTY: none (prefixes.c) */
+    uint64_t begun_at; /* the linear address of the instruction being translated */
+    uint64_t mmx, status_word; /* the same, where it is of MMX, or FNSTSW AX (mmx.c); EMPTY: it is not */
     uint8_t override; /* the prefix of FS or GS that it has read of this instruction, 0: none */
     int longest; /* instructions that a block may have now, 0: any number */
+    int nothing; /* the block being made is where no memory is: all of its page is FFh (nothing.c) */
     int limited; /* the one made last could have had more */
     uint64_t retried_before; /* `retried` when that was made */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
@@ -330,6 +335,7 @@ int has_a20(const engine *e);
     X(void, tcg_temp_free_internal, (void *, void *))                                                                  \
     X(void, tcg_gen_op2, (void *, uint32_t, uint64_t, uint64_t))                                                       \
     X(uint32_t, cpu_ldub_code, (void *, uint64_t))                                                                     \
+    X(uint64_t, get_page_addr_code, (void *, uint64_t))                                                                \
     X(uint64_t, cpu_ldq_code, (void *, uint64_t))                                                                      \
     X(uint32_t, cpu_lduw_data_ra, (void *, uint64_t, uint64_t))                                                        \
     X(uint32_t, cpu_ldl_data_ra, (void *, uint64_t, uint64_t))                                                         \
@@ -389,16 +395,16 @@ int has_a20(const engine *e);
     X(void, helper_xrstor, (void *, uint64_t, uint64_t))                                                               \
     X(uint64_t, helper_xgetbv, (void *, uint32_t))                                                                     \
     X(void, helper_fxsave, (void *, uint64_t))                                                                         \
+    X(void, helper_xsave, (void *, uint64_t, uint64_t))                                                                \
+    X(void, helper_xsaveopt, (void *, uint64_t, uint64_t))                                                             \
+    X(void, cpu_stl_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(void, helper_maskmov_mmx, (void *, void *, void *, uint64_t))                                                    \
     X(void, helper_maskmov_xmm, (void *, void *, void *, uint64_t))                                                    \
     X(void, cpu_stb_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(void, helper_emms, (void *))                                                                                     \
     X(void, helper_fclex, (void *))                                                                                    \
     X(void, helper_fninit, (void *))                                                                                   \
-    X(void, helper_fsave, (void *, uint64_t, int))                                                                     \
-    X(void, helper_fstenv, (void *, uint64_t, int))                                                                    \
-    X(void, helper_fldenv, (void *, uint64_t, int))                                                                    \
-    X(void, helper_frstor, (void *, uint64_t, int))                                                                    \
+    X(uint32_t, helper_fnstsw, (void *))                                                                               \
     X(void, helper_fincstp, (void *))                                                                                  \
     X(void, helper_fdecstp, (void *))                                                                                  \
     X(void, helper_ffree_STN, (void *, int))                                                                           \
@@ -406,7 +412,6 @@ int has_a20(const engine *e);
     X(uint64_t, cpu_ldq_data_ra, (void *, uint64_t, uint64_t))                                                         \
     X(void, cpu_stq_data_ra, (void *, uint64_t, uint64_t, uint64_t))                                                   \
     X(void, cpu_stw_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
-    X(void, cpu_stl_data_ra, (void *, uint64_t, uint32_t, uint64_t))                                                   \
     X(void, helper_roundps_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(void, helper_roundss_xmm, (void *, void *, const void *, uint32_t))                                              \
     X(void, helper_roundpd_xmm, (void *, void *, const void *, uint32_t))                                              \
@@ -497,6 +502,7 @@ void block_needs(engine *e, int64_t need);
 void emit_slow_way(engine *e, const slot *s);
 #define FCMOV 0x100
 void emit_fcmov(engine *e, int number);
+void emit_ones(engine *e, int number);
 void emit_if_beyond(engine *e, int base, int index, uint32_t displacement, uint32_t mask, uint32_t most);
 /* What is asked of a sum: whether its bits `mask` are more than `most`. */
 struct low_bits {
@@ -507,9 +513,30 @@ void emit_if_low(engine *e, int base, int index, int shift, int64_t segment_base
 void emit_if_paging(engine *e);
 void emit_end_if(engine *e);
 
+/* ---- nothing.c */
+int is_nothing(engine *e, uint64_t pc);
+
+/* ---- paging.c */
+int mmu_index(const void *env);
+
+/* ---- system.c */
+int bus_floats(engine *e, uint64_t physical);
+
+/* ---- shown.c */
+void show_begin(engine *e, uint64_t pc);
+
 /* ---- prefixes.c */
 void prefixes_begin(engine *e, uint64_t pc, uint32_t flags);
 uint32_t shown_prefix(engine *e, uint64_t linear, uint32_t value);
+
+/* ---- steps.c */
+__attribute__((noreturn)) void step_trap(void *env);
+void end_of_instruction(void *env);
+
+/* ---- mmx.c */
+void mmx_called(engine *e, const void *function);
+void mmx_stored(engine *e, uint64_t base, uint64_t offset);
+int is_pointer_of_fnstsw(const engine *e, uint64_t base, uint64_t offset);
 
 /* ---- stores.c */
 void bytes_are_code(engine *e, const tb *block);
@@ -518,7 +545,6 @@ void remember_home(engine *e, uint64_t host, uint64_t ram);
 
 /* ---- paging.c */
 void touch(void *env, uint64_t linear, uint32_t size, int write, uint64_t host);
-uint32_t fxsave_size(void *env);
 void leave_mmx_for_exception(void *env, uint64_t host);
 
 /* ---- gates.c */

@@ -1,5 +1,6 @@
-/* IA-32e mode: events whose gate leads to an address that is not canonical, or whose stack has one. Unicorn enters the
- * handler, or lets the push fault; the event itself is to fault (SDM vol. 2A, INT n). Here is only asked whether that may
+/* IA-32e mode: events whose gate leads to an address that is not canonical, or whose stack has one, or whose frame is
+ * pushed by ring 3. Unicorn enters the handler, or lets the push fault, or makes it as the supervisor; the event itself
+ * is to fault (SDM vol. 2A, INT n; vol. 3A, 4.6). Here is only asked whether that may
  * be so, from what the TLB leads to: Python (emu/unicorn_transfers.py) says whether it is. */
 #include "segments.h"
 
@@ -28,6 +29,17 @@ static int seen(void *env, uint64_t linear, uint64_t *value)
     return 1;
 }
 
+/* Whether the handler stays in its caller's ring, or that cannot be seen. */
+static int conforming(void *env, uint32_t selector)
+{
+    const struct segment *table = segment_of(env, selector & 4 ? LDT : GDT);
+    uint64_t descriptor;
+
+    if ((selector | 7) > table->limit)
+        return 0;
+    return !seen(env, table->base + (selector & ~7u), &descriptor) || descriptor >> 32 & SEG_CONFORMING;
+}
+
 /* True when the event `vector` may be refused for one of these reasons. */
 API int v2e_fast_gate_unsure(void *env, uint32_t vector)
 {
@@ -42,7 +54,7 @@ API int v2e_fast_gate_unsure(void *env, uint32_t vector)
         return 1;
     slot = low >> 32 & 7;
     if (slot || AT(uint32_t, env, at.env_hflags) & HF_CPL) {
-        if (!slot && low >> 16 & 3) /* the handler may be of another ring than 0 */
+        if (!slot && (low >> 16 & 3 || conforming(env, low >> 16 & 0xffff))) /* it may be of another ring than 0 */
             return 1;
         if (!seen(env, tr->base + (slot ? IST_1 + 8 * (slot - 1) : RSP_0), &stack))
             return 1;

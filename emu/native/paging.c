@@ -20,7 +20,7 @@ enum { LOAD, STORE };
 #define PF_FETCH 16
 
 /* Which of Unicorn's TLBs the program's own accesses go through: cpu_mmu_index of target/i386/cpu.h. */
-static int mmu_index(const void *env)
+int mmu_index(const void *env)
 {
     uint32_t hflags = AT(uint32_t, env, at.env_hflags);
 
@@ -172,22 +172,6 @@ REPLACES void raise_exception_err_ra_x86_64(void *env, int vector, int code, uin
 
 /* ---- Operands that Unicorn's functions load or store in pieces; those of the x87 are in x87_memory.c and x87_flags.c. The
  * originals find their instruction by their return address, so they are jumped to. */
-
-/* Bytes of the image of FXSAVE and FXRSTOR that are written and read here: reserved ones, at its end, are not. */
-#define LEGACY_STATE 160
-uint32_t fxsave_size(void *env)
-{
-    if (!((&AT(uint64_t, env, at.env_cr))[4] & CR4_OSFXSR))
-        return LEGACY_STATE;
-    return LEGACY_STATE + 16 * (AT(uint32_t, env, at.env_hflags) & HF_CS64 ? 16 : 8);
-}
-
-REPLACES void helper_fxsave_x86_64(void *env, uint64_t address)
-{
-    if (address % 16 == 0) /* the rest is #GP(0), which comes first and is Unicorn's */
-        touch(env, address, fxsave_size(env), STORE, HOST);
-    real_helper_fxsave(env, address);
-}
 
 /* MASKMOVQ and MASKMOVDQU: the bytes that `mask` selects. With none there is no fault (SDM vol. 2A, MASKMOVDQU, leaves it
  * open). */

@@ -35,7 +35,7 @@ uint32_t shown_prefix(engine *e, uint64_t linear, uint32_t value)
  * base of a segment: it stays away where that is to be 0. */
 REPLACES void tcg_gen_op3_x86_64(void *tcg, int opcode, uint64_t a, uint64_t b, uint64_t c)
 {
-    const engine *e = translating;
+    engine *e = translating;
 
     if (opcode == ADD_I64 && e && e->tcg == tcg && e->making && e->making->flags & HF_CS64) {
         const uint64_t *bases = &AT(uint64_t, tcg, CPU_SEG_BASE);
@@ -48,5 +48,9 @@ REPLACES void tcg_gen_op3_x86_64(void *tcg, int opcode, uint64_t a, uint64_t b, 
             return;
         }
     }
+    if (e && e->tcg == tcg && is_pointer_of_fnstsw(e, b, c))
+        return;
     real_tcg_gen_op3(tcg, opcode, a, b, c);
+    if ((opcode == ST_I64 || opcode == ST16_I64) && e && e->tcg == tcg && e->mmx != EMPTY)
+        mmx_stored(e, b, c);
 }

@@ -4,7 +4,7 @@
 #include "fast.h"
 
 /* The numbers of emu/unicorn_system.py. */
-enum { RDMSR = 1, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP, MOV_CR8, MOV_CR0, MOV_CR3 };
+enum { RDMSR = 1, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP, MOV_CR8, MOV_CR0, MOV_CR3, FLOATS };
 
 /* `host` is the return address into the block: what is raised is found there by unwinding. */
 static void ask(engine *e, uint32_t operation, uint64_t operand, uint64_t host)
@@ -138,6 +138,12 @@ REPLACES void helper_write_crN_x86_64(void *env, int number, uint64_t value)
     real_helper_write_crN(env, number, value);
     if (number == 4) /* Unicorn has the bit with SSE only, but it came with FXSAVE (SDM vol. 3A, 2.5) */
         (&AT(uint64_t, e->env, at.env_cr))[4] |= value & CR4_OSFXSR;
+}
+
+/* Whether nothing answers in the page of the physical address, neither memory nor a device. */
+int bus_floats(engine *e, uint64_t physical)
+{
+    return e->system(FLOATS, physical) != 0;
 }
 
 API void v2e_fast_system(engine *e, system_call *system)

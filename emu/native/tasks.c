@@ -187,6 +187,22 @@ static int calls_code(void *env, uint32_t selector, int by_gate, uint64_t host)
     return high & SEG_CONFORMING ? dpl <= cpl : dpl == cpl && (by_gate || (selector & 3) <= cpl);
 }
 
+/* In IA-32e mode: whether `selector` names a call gate to 64-bit code of this ring with nothing wrong about it, which
+ * pushes two quadwords on the stack that there is (vol. 2A, CALL). */
+static int calls_by_gate_64(void *env, uint32_t selector, uint64_t host)
+{
+    uint32_t cpl = AT(uint32_t, env, at.env_hflags) & HF_CPL, high = half_of_descriptor(env, selector, 1, host);
+    uint32_t dpl = high >> SEG_DPL_SHIFT & 3, code, target;
+
+    if ((high >> 8 & 0x1f) != CALL_GATE_32 || !(high & SEG_PRESENT) || dpl < cpl || dpl < (selector & 3))
+        return 0;
+    target = half_of_descriptor(env, selector, 0, host) >> 16;
+    code = half_of_descriptor(env, target, 1, host);
+    dpl = code >> SEG_DPL_SHIFT & 3;
+    return (code & DESCRIPTOR_CODE) == DESCRIPTOR_CODE && code & SEG_PRESENT && (code & (SEG_LONG | SEG_BIG)) == SEG_LONG &&
+           (code & SEG_CONFORMING ? dpl <= cpl : dpl == cpl);
+}
+
 /* The bytes of each of the two pushes of a far CALL of protected mode that does not leave its ring; 0 for another, and
  * for one that something is wrong about. */
 static uint32_t size_of_pushes(void *env, uint32_t selector, uint32_t operand_size, uint64_t host)
@@ -265,6 +281,8 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
         ask(env, CALL, (selector & 0xffff) | offset << 32, (uint32_t)next | (shift & 1) << 32, host);
     if (paging(env) && calls_code(env, (uint32_t)selector, 0, host))
         touch_pushes(env, 2u << (shift & 3), 2, host);
+    else if (paging(env) && !legacy_mode(env) && of_users(env) && calls_by_gate_64(env, (uint32_t)selector, host))
+        touch_pushes(env, 8, 2, host);
     real_helper_lcall_protected(env, selector, offset, shift, next);
 }
 

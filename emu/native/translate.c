@@ -95,6 +95,10 @@ void read_code(engine *e, uint64_t from, uint8_t *bytes, int count)
 {
     uint64_t eight;
 
+    if (unlikely(e->nothing)) {
+        memset(bytes, FLOATING, (size_t)count);
+        return;
+    }
     if (count < (int)sizeof eight) {
         for (int i = 0; i < count; i++)
             bytes[i] = (uint8_t)real_cpu_ldub_code(e->env, from + (uint64_t)i);
@@ -429,20 +433,10 @@ REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int 
         return;
     }
     real_tcg_gen_callN(tcg, function, result, count, arguments);
-    if (e && e->tcg == tcg && function == (void *)helper_pause_x86_64)
+    if (e && e->tcg == tcg)
+        mmx_called(e, function);
+    if (e && e->tcg == tcg && function == (void *)helper_pause_x86_64) /* steps.c */
         tcg_gen_lookup_and_goto_ptr_x86_64(tcg);
-}
-
-/* PAUSE: Unicorn's leaves the CPU loop, and Unicorn's own loop around it is slow to enter it again. Nothing here waits
- * for another thread, so the block just ends: see tcg_gen_callN above, which has the next one looked up. */
-REPLACES void helper_pause_x86_64(void *env, int length)
-{
-    engine *e = engine_of_env(env);
-
-    if (e)
-        *e->eip += (uint64_t)length;
-    else
-        real_helper_pause(env, length);
 }
 
 REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
@@ -462,7 +456,7 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
     e->checks = 0;
     e->single = most == 1;
     e->making = block;
-    e->unlocking = e->opcode_at = e->group_at = e->prefix = EMPTY;
+    e->unlocking = e->shown_at = e->prefix = e->mmx = e->status_word = EMPTY;
     e->known_aligned = 0;
     e->begun_before = e->begun;
     e->exempt = 0;
@@ -528,6 +522,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
         tb_flush_x86_64(cpu);
         leave_block(e);
     }
+    e->nothing = is_nothing(e, pc);
     lengthen(e);
     e->stops = is_breakpoint(e, pc, flags);
     block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
@@ -538,6 +533,7 @@ REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32
         real_tb_phys_invalidate(e->tcg, block, EMPTY);
         block = real_tb_gen_code(cpu, pc, cs_base, flags, cflags);
     }
+    e->nothing = 0;
     e->retried_before = e->retried;
     e->translations++;
     e->made += block->icount;

@@ -1,4 +1,4 @@
-/* How an x87 instruction is executed for the guest: shared by x87.c, x87_stack.c and x87_memory.c. */
+/* How an x87 instruction is executed for the guest: shared by the files x87*.c and fpu.c. */
 #ifndef V2E_X87_H
 #define V2E_X87_H
 
@@ -99,8 +99,10 @@ void put_indefinite(void *to);
 void find_pending(void *env);
 void prepare(void *env, uint64_t host);
 void prepared(void *env);
+void initialize(void *env);
 void keep_control(void *env);
 void enter_mmx(void *env);
+void enter_mmx_to(void *env, int number);
 void leave_mmx(void *env);
 void begin_fcmov(void *env, int n, uint64_t host);
 

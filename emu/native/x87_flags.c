@@ -92,6 +92,7 @@ REPLACES void helper_fwait_x86_64(void *env)
 static __thread struct {
     uint64_t tags;
     uint32_t top;
+    uint16_t *above, exponent; /* bits 79 to 64 of the register that it writes, if they are ones already; NULL */
 } before_mmx;
 
 /* All registers become valid, and TOP 0 (vol. 3A, 12.2). */
@@ -102,8 +103,19 @@ void enter_mmx(void *env)
 
     before_mmx.top = *top;
     before_mmx.tags = *tags;
+    before_mmx.above = NULL;
     *top = 0;
     *tags = 0;
+}
+
+/* The same, of an instruction that writes register `number` and no more than its low 64 bits: the rest becomes ones
+ * (vol. 1, 9.2). */
+void enter_mmx_to(void *env, int number)
+{
+    enter_mmx(env);
+    before_mmx.above = &AT(uint16_t, env, at.env_fpregs + 16 * (uint32_t)number + 8);
+    before_mmx.exponent = *before_mmx.above;
+    *before_mmx.above = 0xffff;
 }
 
 /* The instruction that has done so last faults: it leaves the state before it (vol. 3A, 6.5). */
@@ -111,6 +123,8 @@ void leave_mmx(void *env)
 {
     AT(uint32_t, env, at.env_fpstt) = before_mmx.top;
     AT(uint64_t, env, at.env_fptags) = before_mmx.tags;
+    if (before_mmx.above)
+        *before_mmx.above = before_mmx.exponent;
 }
 
 /* MMX instructions wait too (vol. 1, 9.6.3). */
@@ -182,11 +196,18 @@ REPLACES void helper_fclex_x86_64(void *env)
     find_pending(env);
 }
 
+/* What FNINIT does (vol. 2A, FINIT), and FNSAVE at its end; Unicorn leaves the opcode. */
+void initialize(void *env)
+{
+    real_helper_fninit(env);
+    AT(uint16_t, env, at.env_fpop) = 0;
+    find_pending(env);
+}
+
 REPLACES void helper_fninit_x86_64(void *env)
 {
     may_negate(env, HOST);
-    real_helper_fninit(env);
-    find_pending(env);
+    initialize(env);
 }
 
 /* Unicorn's functions find the instruction by their return address, which is in the block only where they are jumped
@@ -209,42 +230,3 @@ void prepared(void *env)
     if (e)
         e->unwinding = 0;
 }
-
-/* Bytes of the environment and of the whole state of the x87, by whether they have the 32-bit form (vol. 1, 8.1.10). All
- * are touched first, as Unicorn takes them apart. */
-#define ENVIRONMENT(wide) ((wide) ? 28u : 14u)
-#define STATE(wide) (ENVIRONMENT(wide) + 80u)
-
-/* FNSTENV masks everything behind what it stores (vol. 2A). */
-REPLACES void helper_fstenv_x86_64(void *env, uint64_t address, int wide)
-{
-    touch(env, address, ENVIRONMENT(wide), 1, HOST);
-    prepare(env, HOST);
-    real_helper_fstenv(env, address, wide);
-    prepared(env);
-    AT(uint16_t, env, at.env_fpuc) |= X87_FLAGS;
-    find_pending(env);
-}
-
-REPLACES void helper_fsave_x86_64(void *env, uint64_t address, int wide)
-{
-    touch(env, address, STATE(wide), 1, HOST);
-    prepare(env, HOST);
-    real_helper_fsave(env, address, wide);
-    prepared(env);
-    find_pending(env);
-}
-
-#define LOADS_ENVIRONMENT(name, size)                                                                                  \
-    REPLACES void helper_##name##_x86_64(void *env, uint64_t address, int wide)                                        \
-    {                                                                                                                  \
-        wait_for(env, HOST);                                                                                           \
-        touch(env, address, size(wide), 0, HOST);                                                                      \
-        prepare(env, HOST);                                                                                            \
-        real_helper_##name(env, address, wide);                                                                        \
-        prepared(env);                                                                                                 \
-        keep_control(env);                                                                                             \
-        find_pending(env);                                                                                             \
-    }
-LOADS_ENVIRONMENT(fldenv, ENVIRONMENT)
-LOADS_ENVIRONMENT(frstor, STATE)

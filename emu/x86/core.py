@@ -13,11 +13,12 @@ from typing import Final
 from emu.record import dataclass
 from emu.x86.descriptors import Descriptor, parse_descriptor
 from emu.x86.paging import ReadPhysical, walk
-from emu.x86.state import CR0_WP, RFLAGS_VM, CpuState, Segment
+from emu.x86.state import CR0_WP, EFER_LMA, RFLAGS_VM, CpuState, Segment
 
 VECTOR_DB, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF = 1, 10, 11, 12, 13, 14
 RFLAGS_RF, RFLAGS_NT = 1 << 16, 1 << 14
 MASK32: Final = (1 << 32) - 1
+MASK64: Final = (1 << 64) - 1
 PAGE: Final = 0x1000
 PTE_A, PTE_D, PTE_P = 1 << 5, 1 << 6, 1 << 0
 ACCESS_P, ACCESS_S, ACCESS_BIG = 1 << 7, 1 << 4, 1 << 14
@@ -130,15 +131,15 @@ class Core:
     def _pieces(self, linear: int, length: int, write: bool, user: bool) -> list[tuple[int, int]]:
         pieces = []
         while length:
-            linear &= MASK32
+            linear &= MASK64 if self.state.efer & EFER_LMA else MASK32
             part = min(length, PAGE - linear % PAGE)
             pieces.append((self._physical(linear, write, user), part))
             linear, length = linear + part, length - part
         return pieces
 
-    def probe(self, linear: int, length: int, *, write: bool = False) -> None:
-        """Raise the #PF that a supervisor access would, before anything is changed."""
-        self._pieces(linear, length, write, False)
+    def probe(self, linear: int, length: int, *, write: bool = False, user: bool = False) -> None:
+        """Raise the #PF that an access of the supervisor, or of a `user`, would, before anything is changed."""
+        self._pieces(linear, length, write, user)
 
     def read(self, linear: int, length: int, *, user: bool = False) -> int:
         """A little-endian value; all ones where there is no memory."""

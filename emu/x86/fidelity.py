@@ -37,8 +37,7 @@ GAPS: Final = (
     ),
     Gap(
         "the same of INT n and call gates that stay in ring 3 in long mode",
-        "page protection for INT n and call gates that stay in ring 3 in long mode",
-        always=True,
+        "page protection for call gates that stay in ring 3 in long mode",
     ),
     Gap(
         "#PF of an operand that is read and written (ADD, XCHG, CMPXCHG) is a write's: W in the code",
@@ -50,7 +49,7 @@ GAPS: Final = (
         "MOVDQU",
         "#PF before any effect of PUSHA, ENTER, FNSAVE and others that access two pages in pieces",
     ),
-    Gap("the same of XSAVE and XRSTOR", "#PF before any effect of XSAVE and XRSTOR", always=True),
+    Gap("the same of XSAVE and XRSTOR", "#PF before any effect of XSAVE and XRSTOR"),
     Gap(
         "#PF of what is only touched: the new top of ENTER, the byte of CLFLUSH, the pointers of FLDENV",
         "#PF of the new top of ENTER, the byte of CLFLUSH, and the pointers of FLDENV",
@@ -194,7 +193,6 @@ GAPS: Final = (
     Gap(
         "MMX instructions write ones to bits 79 to 64 of their register",
         "the ones that MMX instructions write above their registers",
-        always=True,
     ),
     Gap(
         "alignment checks of ring 3 with CR0.AM and EFLAGS.AC: #AC",
@@ -209,6 +207,15 @@ GAPS: Final = (
     Gap(
         "FIP, FCS, FDP, FDS and FOP of an x87 instruction whose exception is not masked",
         "the x87's pointers and opcode of exceptions that are not masked",
+    ),
+    Gap(
+        "the same and the reserved halves in what FNSTENV and FNSAVE store in each mode, FXSAVE, XSAVE, and what "
+        "FLDENV, FRSTOR, FXRSTOR and XRSTOR load",
+        "FOP, and the pointers of FXSAVE and of real mode, in images of the x87's state, and loading them",
+    ),
+    Gap(
+        "control instructions leave the x87's pointers (SDM vol. 1, 8.1.8)",
+        "FIP behind FNSTSW AX",
     ),
     Gap(
         "reserved bits of the x87's control word",
@@ -257,9 +264,9 @@ GAPS: Final = (
     ),
     Gap(
         "flags of NEG with LOCK; RET and RETF with operands above 7FFFh; PHADDW, PHSUBW and their kin and "
-        "PACKUSDW of a register with itself; 0F 0D and 0F 18 of registers are NOPs; of F2 and F3 the last counts",
-        "flags of NEG with LOCK, RET with operands above 7FFFh, PHADDW of a register with itself, 0F 18 of registers, "
-        "F2 and F3 together",
+        "PACKUSDW of a register with itself; 0F 0D and 0F 18 of registers are NOPs",
+        "flags of NEG with LOCK, RET with operands above 7FFFh, PHADDW of a register with itself, and 0F 18 of "
+        "registers",
     ),
     Gap("SYSRET of real mode by Intel's CPUs: #UD", "#UD of SYSRET of real mode", always=True),
     Gap(
@@ -278,24 +285,21 @@ GAPS: Final = (
         always=True,
     ),
     Gap(
-        "CMPPS, CMPPD, CMPSS, CMPSD with reserved bits in the immediate",
-        "CMPPS and its kin with reserved bits in the immediate",
-        always=True,
+        "F2 and F3 come before 66 as mandatory prefixes, and the last of F2 and F3 counts",
+        "which of 66, F2 and F3 counts as mandatory prefix where there are several",
     ),
     Gap(
-        "single step behind PAUSE",
-        "single step behind PAUSE",
-        always=True,
+        "CMPPS, CMPPD, CMPSS, CMPSD with reserved bits in the immediate go by bits 2 to 0",
+        "CMPPS and its kin with reserved bits in the immediate",
     ),
+    Gap("single step behind PAUSE; the end of RF and of STI's shadow there", "single step behind PAUSE"),
     Gap(
         "DR6.B0 to B3 of a single step where CS has a base",
         "DR6.B0 to B3 of single steps where CS has a base",
-        always=True,
     ),
     Gap(
+        "execution where no RAM or ROM is: FFh FFh, which is #UD; stops, catches and the journal say what it was",
         "execution where no RAM or ROM is",
-        "execution where no RAM or ROM is",
-        always=True,
     ),
 )
 

@@ -215,11 +215,11 @@ SSE: Final[dict[int, tuple[str, str, str, str]]] = {
     0xE6: ("ro", "ro", "rq", "ro"),
 }  # fmt: skip
 #: Behind 0F 38 and 0F 3A, where the operand is not one of a whole register (SDM vol. 2, each one's own page): MOVBE,
-#: PMOVSX and PMOVZX; ROUNDSS, ROUNDSD, INSERTPS, PINSRB, PINSRD, PEXTRB, PEXTRW, PEXTRD, EXTRACTPS.
+#: ADCX and ADOX, PMOVSX and PMOVZX; ROUNDSS, ROUNDSD, INSERTPS, PINSRB, PINSRD, PEXTRB, PEXTRW, PEXTRD, EXTRACTPS.
 BEHIND: Final = {
-    0x38F0: "rv", 0x38F1: "wv", 0x3820: "rq", 0x3821: "rd", 0x3822: "rw", 0x3823: "rq", 0x3824: "rd", 0x3825: "rq",
-    0x3830: "rq", 0x3831: "rd", 0x3832: "rw", 0x3833: "rq", 0x3834: "rd", 0x3835: "rq", 0x3A0A: "rd", 0x3A0B: "rq",
-    0x3A14: "wb", 0x3A15: "ww", 0x3A16: "wd", 0x3A17: "wd", 0x3A20: "rb", 0x3A21: "rd", 0x3A22: "rd",
+    0x38F0: "rv", 0x38F1: "wv", 0x38F6: "rd", 0x3820: "rq", 0x3821: "rd", 0x3822: "rw", 0x3823: "rq", 0x3824: "rd",
+    0x3825: "rq", 0x3830: "rq", 0x3831: "rd", 0x3832: "rw", 0x3833: "rq", 0x3834: "rd", 0x3835: "rq", 0x3A0A: "rd",
+    0x3A0B: "rq", 0x3A14: "wb", 0x3A15: "ww", 0x3A16: "wd", 0x3A17: "wd", 0x3A20: "rb", 0x3A21: "rd", 0x3A22: "rd",
 }  # fmt: skip
 CRC32: Final = {0x38F0: "rb", 0x38F1: "rv"}
 #: Of BMI1 and BMI2: VEX.mmmmm and the opcode, with the values of VEX.pp (none, 66, F3, F2) it has, all with VEX.L = 0

@@ -93,9 +93,7 @@ def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict
         undefined |= ARITHMETIC  # not set where an invalid operand is not masked (vol. 2A, FCOMI); Bochs sets them
     if not difference(here, there, "flags") & ~undefined:
         found.add("flags")
-    if not at.x87:
-        found.add("exponents")  # MMX leaves them here (docs/fidelity.md)
-    elif (faults or at.frees) and not difference(here, there, "fsw") & ~C1:
+    if at.x87 and (faults or at.frees) and not difference(here, there, "fsw") & ~C1:
         found.add("fsw")  # Bochs has cleared C1 by then; FFREE leaves it undefined
     if faults and (at.opcode in STORED_BEFORE or pair in SEVERAL_BY_REG):
         found |= MEMORY_STATE
@@ -107,8 +105,8 @@ def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict
         found |= {"cr2", "code"}
     if vector == GP and at.opcode in PAIRS:
         found.add("code")  # of the limit here, of the selector behind it there
-    if at.opcode in SELECTOR_PUSHES or at.stores_pointers:
-        found |= MEMORY_STATE  # 16 bits of 32 there, vol. 2B allows both; FIP and its kind
+    if at.opcode in SELECTOR_PUSHES:
+        found |= MEMORY_STATE  # 16 bits of 32 there, vol. 2B allows both
     if at.opcode in (0xF52, 0xF53):
         found |= SSE_STATE  # RSQRTPS and RCPPS are approximations
     if at.opcode == 0xC8:

@@ -66,11 +66,6 @@ class Decoded:
         """FFREE and FFREEP, which leave C1 undefined."""
         return self.opcode in (0xDD, 0xDF) and self.registers and self.reg == 0
 
-    @property
-    def stores_pointers(self) -> bool:
-        """FNSTENV, FNSAVE, FXSAVE."""
-        return not self.registers and (self.opcode, self.reg) in ((0xD9, 6), (0xDD, 6), (0xFAE, 0))
-
 
 def decode(code: bytes) -> Decoded:
     code += bytes(4)
@@ -217,8 +212,8 @@ def with_one_instruction(code: bytes) -> bytes:
 
 def left_out(at: Decoded) -> bool:
     """Instructions whose result is another on each CPU, and what docs/fidelity.md has as different."""
-    if at.opcode in (0xFA2, 0xFC2) or (at.opcode == 0x90 and 0xF3 in at.prefixes):
-        return True  # CPUID; CMPPS and its kind, whose reserved bits are #UD here; PAUSE with TF
+    if at.opcode == 0xFA2:
+        return True  # CPUID
     if at.opcode == 0xFC7 and at.registers and at.reg > 5:
         return True  # RDRAND
     if at.opcode == 0x3882 and 0x66 in at.prefixes:
@@ -227,9 +222,7 @@ def left_out(at: Decoded) -> bool:
         return True  # SMSW, whose upper half is undefined
     if at.opcode == 0x8E and at.reg == 2:
         return True  # MOV SS, behind which another instruction is executed
-    if at.x87 and at.registers and (at.opcode, at.modrm) in TRANSCENDENTAL:
-        return True
-    return at.opcode > 0xFF and 0x66 in at.prefixes and at.repeated
+    return at.x87 and at.registers and (at.opcode, at.modrm) in TRANSCENDENTAL
 
 
 def privileged(at: Decoded) -> bool:

@@ -34,6 +34,7 @@ class Mmx(Integers):
     kind: str = "mmx"
     modes = ("real", "protected32")
     symbols = ("MMX",)
+    helper_symbols = ("MMX_WHOLE",)
 
     def kinds(self) -> tuple[tuple[Callable[[], None], int], ...]:
         return ((self.packed, 50), (self.shifts, 12), (self.moves, 20), (self.words, 8), (self.arithmetic_, 8))
@@ -115,6 +116,7 @@ class Sse(Mmx):
     daz: bool = False
     modes = ("protected16", "protected32")
     symbols = ("SSE",)
+    helper_symbols = ()
 
     def kinds(self) -> tuple[tuple[Callable[[], None], int], ...]:
         return (

@@ -75,6 +75,8 @@ class Stream(ABC):
     sums: ClassVar[int] = 4
     #: symbols that random_stream.inc asks for
     symbols: ClassVar[tuple[str, ...]] = ()
+    #: those of what the portable loop does not keep (docs/fidelity.md), which runs sparse streams
+    helper_symbols: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         self.source = random.Random()  # seeded when a text is made
@@ -156,7 +158,8 @@ class Stream(ABC):
         """The whole image as nasm source: ROM_SIZE bytes of ROM, then the offsets of instructions and block ends."""
         self.source = random.Random(" ".join(filter(None, (self.kind, self.mode, str(self.seed)))))
         settings = {"BITS_": self.bits, "REAL": int(self.mode == "real"), "PASSES": self.passes}
-        settings |= {"SEED": self.seed & 0xFFFF, **dict.fromkeys(self.symbols, 1)}
+        symbols = self.symbols if self.sparse else (*self.symbols, *self.helper_symbols)
+        settings |= {"SEED": self.seed & 0xFFFF, **dict.fromkeys(symbols, 1)}
         if self.sparse:
             settings |= {"FILL_STEP": 64, "SUM_STEP": 16}
         self.bodies = []

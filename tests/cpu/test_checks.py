@@ -34,7 +34,7 @@ IMAGES = {
     "cpu_gate": 708,
     "cpu_virtual": 1152,
     "cpu_msr": 107,
-    "cpu_debug": 80,
+    "cpu_debug": 100,
     "cpu_far": 101,
     "cpu_repeat": 59,
     "cpu_fetch": 68,
@@ -43,13 +43,15 @@ IMAGES = {
     "cpu_forms": 1537,
     "cpu_divide": 346,
     "cpu_paging": 711,
-    "cpu_paging64": 300,
+    "cpu_paging64": 306,
     "cpu_pages": 36,
     "cpu_prefix64": 276,
     "cpu_order": 82,
+    "cpu_prefixes": 1799,
+    "cpu_pointers": 62,
 }
 #: Images that take seconds in slices.
-_LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms")
+_LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms", "cpu_prefixes")
 #: Much above the longest image's length (500,000).
 LIMIT = 3_000_000
 
@@ -100,6 +102,7 @@ _ON_TWO_PAGES_64 = (
         for at in range(3)
     ),
     *("sgdt-0", "sgdt-1", "fstp-80-0", "fstp-80-1", "fxsave", "fxsave-in-xmm-15"),
+    "call-gate-same-ring",
 )
 DIFFERENCES = (
     Difference(
@@ -263,6 +266,8 @@ _WITH_HELPER = frozenset(
         "cpu_paging",
         "cpu_paging64",
         "cpu_order",
+        "cpu_prefixes",
+        "cpu_pointers",
     )
 )
 #: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.
@@ -272,6 +277,12 @@ _FORMS_OF_FS = (
 )
 #: Of the other images, the checks that do.
 _CHECKS_WITH_HELPER = {
+    "cpu_debug": (
+        *("step-pause", "step-pauses", "step-pause-loop", "step-pause-prefixes", "step-mov-ss-pause"),
+        *("breakpoint-behind-pause", "step-to-no-breakpoint-0", "step-to-no-breakpoint-at-offset-1"),
+        *("step-to-breakpoint-1", "step-to-global-breakpoint-1", "step-to-other-breakpoint-1"),
+        "step-to-breakpoint-at-offset-1",
+    ),
     "cpu_io": ("v86-pushfd",),
     "cpu_divide": (
         *("test-al-1", "test-ah-1", "test-cl-zero-1", "test-16-1", "test-32-1", "test-32-sign-1", "test-carry-1"),

@@ -362,3 +362,147 @@ def test_they_are_executed_among_others_as_often_as_they_stand_there(cr0: int) -
     state = cpu.engine.state()
     assert (state.regs[6], state.regs[7], state.regs[5]) == (30, 58, 30)
     assert cpu.engine.retired == 5 + 3 * (25 + 2) + 1
+
+
+# -- mandatory prefixes, where Bochs cannot be asked (test_checks.py has the rest, by cpu_prefixes)
+
+XMM = bytes(range(0x10, 0x20))
+
+
+def low_of_xmm(code: str, bits: int, at: int = CODE) -> bytes | None:
+    """XMM0 behind an instruction with `XMM` in memory at DATA, from zeros; None: it is #UD."""
+    trier = Trier(bits, at=at)
+    trier.cpu.write(DATA, XMM)
+    trier.start.fpu.xmm[0] = 0
+    found = trier.vector(bytes.fromhex(code))
+    assert found in (None, UD)
+    return None if found else trier.cpu.engine.state().fpu.xmm[0].to_bytes(16, "little")
+
+
+#: Code of 32 and 64 bits with the operand at EBX or RBX -> what is in XMM0 behind it.
+CHOSEN = {
+    "66f30f1003": XMM[:4].ljust(16, b"\0"),  # MOVSS
+    "f3660f1003": XMM[:4].ljust(16, b"\0"),
+    "66f20f1003": XMM[:8].ljust(16, b"\0"),  # MOVSD
+    "f2660f1003": XMM[:8].ljust(16, b"\0"),
+    "f2f30f1003": XMM[:4].ljust(16, b"\0"),
+    "f3f20f1003": XMM[:8].ljust(16, b"\0"),
+    "66f20f1203": XMM[:8] * 2,  # MOVDDUP, of SSE3
+    "66f30f1203": XMM[:4] * 2 + XMM[8:12] * 2,  # MOVSLDUP
+    "f3660f1603": XMM[4:8] * 2 + XMM[12:] * 2,  # MOVSHDUP
+    "66f20ff003": XMM,  # LDDQU
+    "66f30f6f03": XMM,  # MOVDQU
+    "66f20f1603": None,
+    "66f30f380003": None,  # PSHUFB has no form of F3
+    "66f20f3a0f0301": None,  # PALIGNR none of F2
+    "66f30fc303": None,  # MOVNTI none of any
+}
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("code", CHOSEN)
+def test_f2_and_f3_come_before_66_and_the_last_of_them_counts(code: str, bits: int) -> None:
+    """SDM vol. 2A, 2.1.1 and 2.1.2; vol. 2D, A.2.1; AMD64 APM vol. 3, 1.2.1."""
+    assert low_of_xmm(code, bits) == CHOSEN[code]
+
+
+@pytest.mark.parametrize("before", range(1, 6))
+def test_so_they_do_where_the_instruction_lies_on_two_pages(before: int) -> None:
+    for code in ("66f30f1003", "f3660f1003", "f2f30f1003", "66f20f1203", "66f30f380003"):
+        assert low_of_xmm(code, 32, at=0x2000 - before) == CHOSEN[code]
+
+
+def test_nothing_is_read_for_them_behind_the_longest_instruction() -> None:
+    """#GP(0) of 17 prefixes (SDM vol. 2A, 2.3.11), not #PF of the absent page behind them."""
+    trier = Trier(64, at=0x2000 - 17)
+    trier.cpu.write(0x100000 + 0x3000 + 8 * 2, bytes(8))
+    assert trier.vector(b"\x2e" * 4 + b"\x66" + b"\x2e" * 12) == GP
+    trier.cpu.write(0x100000 + 0x3000 + 8 * 2, (0x2003).to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize(("code", "size"), [("66f20f38f003", 1), ("66f20f38f103", 2), ("f20f38f103", 4)])
+def test_66_is_the_operand_size_of_crc32_all_the_same(code: str, size: int) -> None:
+    """SDM vol. 2A, CRC32: of a byte, a word and a double-word, by CRC-32C bit by bit."""
+    crc = 0
+    for byte in XMM[:size]:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    trier = Trier(32)
+    trier.cpu.write(DATA, XMM)
+    assert trier.vector(bytes.fromhex(code), r0=0) is None
+    assert trier.cpu.engine.state().regs[0] == crc
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+@pytest.mark.parametrize("before", range(1, 10))
+def test_the_predicate_of_cmpps_is_of_three_bits_on_two_pages_too(bits: int, before: int) -> None:
+    """SDM vol. 2A, CMPPS: bits 7 to 3 of the immediate are reserved without VEX. 18h is "equal", 1Ch "not equal"."""
+    for predicate, filled in ((0x18, b"\xff" * 16), (0xFC, bytes(16))):
+        modrm = "07" if bits == 16 else "03"
+        trier = Trier(bits, at=0x2000 - before)
+        trier.cpu.write(DATA, bytes(16))
+        trier.start.fpu.xmm[0] = 0
+        assert trier.vector(bytes.fromhex(f"0fc2{modrm}{predicate:02x}")) is None
+        assert trier.cpu.engine.state().fpu.xmm[0].to_bytes(16, "little") == filled
+
+
+def test_cmpps_relative_to_rip_has_its_predicate_behind_the_displacement() -> None:
+    trier = Trier(64)
+    trier.cpu.write(DATA, bytes(16))
+    trier.start.fpu.xmm[0] = 0
+    displacement = (DATA - CODE - 8).to_bytes(4, "little")
+    assert trier.vector(b"\x0f\xc2\x05" + displacement + b"\xf8") is None
+    assert trier.cpu.engine.state().fpu.xmm[0] == (1 << 128) - 1
+
+
+# -- instructions of general registers that Unicorn takes for SSE, on two pages
+
+ON_TWO_PAGES = ("movbe eax, [ebx]", "o16 movbe ax, [ebx]", "crc32 eax, ecx", "andn eax, ecx, edx", "shlx eax, ecx, edx")
+
+
+@pytest.mark.parametrize("source", (*ON_TWO_PAGES, "rorx eax, ecx, 3", "blsi eax, ecx"))
+@pytest.mark.parametrize("bits", [32, 64])
+def test_on_two_pages_ts_em_and_osfxsr_do_not_concern_integers(source: str, bits: int) -> None:
+    """SDM vol. 2A to 2C, their tables of exceptions."""
+    code = assemble(f"bits {bits}\n{source.replace('[ebx]', '[rbx]') if bits == 64 else source}", CODE)
+    for before in range(1, len(code)):
+        for trier in (Trier(bits, cr0=TS, at=0x2000 - before), Trier(bits, cr0=EM, at=0x2000 - before),
+                      Trier(bits, cr4=0, at=0x2000 - before)):  # fmt: skip
+            assert trier.vector(code) is None, before
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["movaps xmm0, xmm1", "pshufb xmm0, xmm1", "pshufb mm0, mm1", "roundps xmm0, xmm1, 0", "movmskps eax, xmm0"],
+)
+def test_on_two_pages_they_concern_the_rest(source: str) -> None:
+    code = assemble(f"bits 32\n{source}", CODE)
+    for before in range(1, len(code)):
+        assert Trier(32, cr0=TS, at=0x2000 - before).vector(code) == NM
+        assert Trier(32, cr0=EM, at=0x2000 - before).vector(code) == UD
+
+
+def test_reading_on_meets_the_page_that_is_not_there() -> None:
+    """#PF of the fetch, as of any other: MOVBE with TS, whose last bytes are on an absent page."""
+    trier = Trier(64, cr0=TS, at=0x1FFE)
+    code = assemble("bits 64\nmovbe eax, [rbx]", CODE)
+    trier.cpu.write(0x100000 + 0x3000 + 8 * 2, bytes(8))
+    assert trier.vector(code) == 14
+    assert (trier.cpu.faults[0].cr2, trier.cpu.faults[0].rip) == (0x2000, 0x1FFE)
+    trier.cpu.write(0x100000 + 0x3000 + 8 * 2, (0x2003).to_bytes(8, "little"))
+
+
+def test_so_it_does_where_unicorn_does_not_read_on() -> None:
+    """ROUNDPS with TS, of which Unicorn looks at no byte behind 3A: each time that it is executed."""
+    trier = Trier(64, cr0=TS, at=0x1FFD)
+    trier.cpu.write(0x100000 + 0x3000 + 8 * 2, bytes(8))
+    assert trier.vector("roundps xmm0, xmm1, 0") == 14
+    first, retired = trier.cpu.faults[0], trier.cpu.engine.retired
+    assert (first.cr2, first.rip, first.retired) == (0x2000, 0x1FFD, 0)
+    trier.cpu.faults.clear()
+    trier.cpu.engine.load(trier.start)
+    trier.cpu.engine.run(1)
+    again = trier.cpu.faults[0]
+    assert (again.vector, again.cr2, again.rip, again.retired) == (14, 0x2000, 0x1FFD, retired)
+    trier.cpu.write(0x100000 + 0x3000 + 8 * 2, (0x2003).to_bytes(8, "little"))

@@ -232,6 +232,21 @@ def test_ssse3_of_mmx_is_mmx(code: str, bits: int) -> None:
     assert trier.vector(code) == MF
 
 
+@pytest.mark.parametrize("before", [8, *range(1, 4)])
+@pytest.mark.parametrize("bits", [32, 64])
+def test_ssse3_of_mmx_writes_ones_above_its_register(bits: int, before: int) -> None:
+    """Vol. 1, 9.2; of an instruction on two pages too, and not of one that faults (vol. 3A, 6.5)."""
+    trier = Trier(bits, at=0x2000 - before)
+    full_x87(trier)
+    assert trier.vector("pshufb mm5, mm1") is None
+    assert [value >> 64 for value in after(trier).fpu.st] == [0x3FFF] * 5 + [0xFFFF] + [0x3FFF] * 2
+    if bits == 64:
+        assert trier.vector(f"pshufb mm5, [{ABSENT}]") == PF
+        assert {value >> 64 for value in after(trier).fpu.st} == {0x3FFF}
+    assert trier.vector("pshufb xmm5, xmm1") is None
+    assert {value >> 64 for value in after(trier).fpu.st} == {0x3FFF}
+
+
 def test_emms_makes_top_0() -> None:
     """Vol. 3A, table 12-2."""
     trier = Trier(32)

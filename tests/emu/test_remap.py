@@ -34,6 +34,9 @@ class Ports:
     def mmio_write(self, address: int, size: int, value: int) -> None:
         pass
 
+    def answers(self, address: int) -> bool:
+        return True
+
 
 @pytest.fixture(params=["fast", "gate"])
 def shadowed(request, monkeypatch):

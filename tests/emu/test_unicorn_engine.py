@@ -550,13 +550,6 @@ def test_rdtsc_and_rdtscp_read_the_injected_time() -> None:
     assert (regs[6], regs[7], regs[0], regs[2]) == (0x55667788, 0x11223344, 0x55667788, 0x11223344)
 
 
-def test_a_fetch_from_nowhere_is_a_failure_that_says_where() -> None:
-    cpu = bare_cpu(f"jmp {RAM + 0x1000:#x}", 32)
-    exit = cpu.engine.run(10)
-    assert exit.reason is ExitReason.FAILURE
-    assert hex(RAM + 0x1000) in exit.detail
-
-
 def test_two_engines_beside_each_other_do_not_mix() -> None:
     one, two = bare_cpu("l: inc ax\njmp l"), bare_cpu("l: dec ax\njmp l")
     for _ in range(5):

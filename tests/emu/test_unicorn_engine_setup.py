@@ -105,8 +105,9 @@ def test_the_hidden_page_is_out_of_the_guests_reach() -> None:
     assert (cpu.faults[0].vector, cpu.faults[0].code) == (14, 9)
 
 
-def test_fetches_outside_memory_fail_with_the_address_again_and_again() -> None:
+def test_fetches_from_a_device_fail_with_the_address_again_and_again() -> None:
     cpu = bare_cpu(f"jmp {RAM:#x}", 32)
+    cpu.devices = True
     exit = cpu.engine.run(10)
     assert exit.reason is ExitReason.FAILURE
     assert exit.executed == 1

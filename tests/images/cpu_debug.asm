@@ -1,6 +1,6 @@
 ; Debug exceptions, a line a check: I/O breakpoints of DR0 to DR3 for every form of IN and OUT, data breakpoints and single
-; steps in repeated string instructions, CR4.DE with DR4 and DR5, what stays in DR6 (SDM vol. 3B, 18.2 and 18.3). ROM: QEMU
-; -bios, v2e run --firmware.
+; steps in repeated string instructions, of PAUSE and to an execution breakpoint, CR4.DE with DR4 and DR5, what stays in DR6
+; (SDM vol. 3B, 18.2 and 18.3). ROM: QEMU -bios, v2e run --firmware.
 ; A check prints its name, the frame of each exception, and =ESI:EDI:ECX:DR6. Ends with debug exit 0.
 %include "guest.inc"
 %include "exc_frames32.inc"
@@ -44,6 +44,27 @@ CR4_DE          equ 8
         push dword 2
         popfd
         call outcome
+%endmacro
+; %1 name, %2 DR7, %3 the number of the debug register that has the address of what follows the one instruction that is
+; executed with TF set, in a code segment with base %4 (0 or ROM): linear, or with %5 its offset there
+%macro STEPPED_TO 5
+        DR %3, %5 * (%%second - rom) + (1 - %5) * F(%%second)
+        DR 7, %2
+        call mark32
+        db 10, %1, 0
+        call preset
+        mov dword [GO_TO], F(%%after)
+        push dword 0x102
+        push dword (%4) ? BASED : CODE32
+        push dword F(%%first) - (%4)
+        iretd
+%%first:
+        nop
+%%second:
+        nop
+%%after:
+        call outcome
+        DR 7, 0
 %endmacro
 %macro DR 2                             ; %1 number, %2 value; keeps EAX
         push eax
@@ -210,6 +231,42 @@ PROTECTED_START
         DR 7, LOCAL(0, WRITE, 0)
         STEPPED 'step-rep-stosb-data', {rep stosb}, {nop}
         DR 7, 0
+
+; ----- PAUSE is stepped over as any other instruction, and ends RF
+        STEPPED 'step-pause', {pause}, {nop}
+        STEPPED 'step-pauses', {pause}, {pause}, {nop}
+        STEPPED 'step-pause-loop', {dec ecx}, {pause}, {jnz $ - 3}, {nop}
+        STEPPED 'step-pause-prefixes', {o16 pause}, {db 0x2E}, {pause}, {nop}
+        STEPPED 'step-mov-ss-pause', {mov eax, ss}, {mov ss, eax}, {pause}, {nop}
+        DR 0, F(.pause)
+        DR 1, F(.behind)
+        DR 7, LOCAL(0, EXECUTE, 0) | LOCAL(1, EXECUTE, 0)
+        call mark32
+        db 10, 'breakpoint-behind-pause', 0
+        call preset
+        mov dword [GO_TO], F(.after)
+        push dword 0x10002              ; RF
+        push dword CODE32
+        push dword F(.pause)
+        iretd
+.pause: pause
+.behind:
+        nop
+.after: call outcome
+        DR 7, 0
+
+; ----- execution breakpoints where a single step ends, enabled and not
+%assign base 0
+%rep 2
+        STEPPED_TO {'step-to-breakpoint', '-', '0' + (base > 0)}, LOCAL(0, EXECUTE, 0), 0, base, 0
+        STEPPED_TO {'step-to-global-breakpoint', '-', '0' + (base > 0)}, GLOBAL(3, EXECUTE, 0), 3, base, 0
+        STEPPED_TO {'step-to-no-breakpoint', '-', '0' + (base > 0)}, 0, 0, base, 0
+        STEPPED_TO {'step-to-other-breakpoint', '-', '0' + (base > 0)}, LOCAL(1, EXECUTE, 0), 2, base, 0
+        STEPPED_TO {'step-to-data-breakpoint', '-', '0' + (base > 0)}, LOCAL(0, WRITE, 0), 0, base, 0
+        STEPPED_TO {'step-to-breakpoint-at-offset', '-', '0' + (base > 0)}, LOCAL(0, EXECUTE, 0), 0, base, 1
+        STEPPED_TO {'step-to-no-breakpoint-at-offset', '-', '0' + (base > 0)}, 0, 0, base, 1
+  %assign base ROM
+%endrep
         TEST 32, 'end'
         mov al, 0
         jmp finish32
@@ -254,6 +311,8 @@ outcome:
 
         align 8
 GDT32
+BASED           equ $ - gdt
+        SEGMENT ROM, 0xFFFFF, 0x9B, 0xC
 gdt_end:
 TABLE_REGISTERS32
 RESET_VECTOR start

@@ -6,7 +6,7 @@
 
 IDT             equ 0x8000
 SPOT            equ AREA + EDGE - 0x20  ; 32 bytes that `outcome` looks at, at a multiple of 16
-BUFFER          equ 0x30000             ; an instruction that is put together
+BUFFER          equ 0x32000             ; an instruction that is put together
 TEMPLATE        equ 0x31000             ; LOCK, 0Fh or not, the opcode, ModRM: what is tried, and its length
 
 ; %1 name, %2 and %3 the instruction before and behind its operand: at a multiple of 16, and not

@@ -101,10 +101,8 @@ checks:
         USER {'retf-64'}, EDGE - 8, {o64 retf}
         USER {'iretq-ss'}, EDGE - 32, {iretq}
         USER {'iretq-all'}, EDGE, {iretq}
-%ifdef SAME_RING                        ; what is not kept: tests/emu/test_unkept.py
         USER {'int-same-ring'}, ABOVE + 8, {int 0x31}
         USER {'call-gate-same-ring'}, ABOVE + 8, {call far dword [F(gate_pointer)]}
-%endif
 
         inc dword [KIND]
         cmp dword [KIND], 3
