@@ -108,7 +108,7 @@ class Collector:
         self._removals = point.removals  # when it was inserted
 
     def hooks(self) -> PointHooks:
-        """For the target's breakpoint, which is about to be inserted. The target may remove it later than it is told."""
+        """For the target's breakpoint, about to be inserted. The target may remove it later than it is told."""
         self._removals = self._point.removals
         return PointHooks(self, None, self.hit)
 
