@@ -65,7 +65,7 @@ GAPS: Final = (
     ),
     Gap(
         "INS and OUTS denied before their operand is written or read",
-        "INS denied before its operand is written, but with --checks full, and OUTS before its page is looked at",
+        "INS denied before it writes, but with --checks full, and OUTS before its page is looked at",
     ),
     Gap(
         "V86 with CR4.VME: VIF, VIP, interrupt redirection; ring 3 with CR4.PVI", "VIF and VIP loaded by IRET of ring 0"
@@ -265,8 +265,7 @@ GAPS: Final = (
     Gap(
         "flags of NEG with LOCK; RET and RETF with operands above 7FFFh; PHADDW, PHSUBW and their kin and "
         "PACKUSDW of a register with itself; 0F 0D and 0F 18 of registers are NOPs",
-        "flags of NEG with LOCK, RET with operands above 7FFFh, PHADDW of a register with itself, and 0F 18 of "
-        "registers",
+        "flags of LOCK NEG, RET with operands above 7FFFh, PHADDW of one register, 0F 18 of registers",
     ),
     Gap("SYSRET of real mode by Intel's CPUs: #UD", "#UD of SYSRET of real mode", always=True),
     Gap(

@@ -20,10 +20,12 @@ pytestmark = pytest.mark.skipif(
 
 
 def fuzz(*options: str) -> tuple[int, str]:
-    """libFuzzer's exit status, and what it said."""
+    """libFuzzer's exit status, and what it said. By a shell, as the limit of memory is for the most that getrusage(2)
+    says the process had, and that begins with what the one had which it was forked from."""
     done = subprocess.run(
-        [sys.executable, str(FUZZ), *options], capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+        ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, str(FUZZ), *options], capture_output=True, text=True,
+        timeout=SECONDS, check=False,
+    )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
 
