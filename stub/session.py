@@ -445,7 +445,7 @@ class Session(Voice):
             if (self._interrupts or self._heard) and type(message) not in BETWEEN:
                 interrupts, self._interrupts, self._heard = self._interrupts, False, False
                 resumes = isinstance(message, (messages.Resume, messages.Reverse))
-                if interrupts and resumes and not self.target.running:
+                if interrupts and resumes and (self._looks_on or not self.target.running):
                     return Stays(StopReport(SIGNAL_INT))
             if self.state is not _STOPPED or self._context.non_stop or self._context.frame is not None:
                 refused = refusal(self._context, self.state, message)

@@ -111,6 +111,20 @@ def test_ctrl_c_ends_the_wait_and_stops_nobody() -> None:
     assert target.calls == []
 
 
+def test_ctrl_c_before_it_waits_ends_the_wait_too() -> None:
+    """gdb asks `vCont?` before it continues for the first time, and a person may be quicker."""
+    for running in (False, True):
+        target = FakeTarget()
+        target.active = running
+        peer = onlooker(target)
+        peer.raw(b"\x03")
+        assert peer.one("vCont?").startswith(b"vCont;c")
+        (reply,) = peer.ask("vCont;c")
+        assert reply.startswith(b"T02")
+        assert target.active is running
+        assert peer.ask("vCont;c") == [], "the next one waits"
+
+
 def test_what_is_refused_while_it_waits_is_refused_in_the_words_of_one_that_looks() -> None:
     for packet in ("vCont;s", "s", "R00", "qRcmd," + b"sreg".hex()):
         peer = onlooker(FakeTarget())
