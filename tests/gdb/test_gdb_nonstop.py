@@ -28,17 +28,13 @@ def nonstop(v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]) ->
 
 
 def interrupted(gdb: Gdb) -> None:
-    """Interrupt a guest that gdb has found running, of which it has told nobody. As a person would, once more where
-    nothing comes of it: behind `attach &` gdb lets the first stop that it hears of go on."""
+    """Interrupt a guest that gdb has found running, of which it has told nobody."""
     deadline = time.monotonic() + 30
     while "(running)" not in gdb.start("info threads"):
         assert time.monotonic() < deadline, "the guest was stopped"
-    again = 0.0
+    gdb.start("interrupt")
     while "(running)" in gdb.start("info threads"):
         assert time.monotonic() < deadline, "the guest is not stopped"
-        if time.monotonic() >= again:
-            gdb.start("interrupt")
-            again = time.monotonic() + 5
     gdb.running = False
     assert gdb.value("$pc") & 0xFFF00 == 0xF0000
 
