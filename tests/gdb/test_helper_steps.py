@@ -3,6 +3,8 @@ right."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from machines import rom_text
@@ -141,3 +143,89 @@ def test_instructions_that_have_retired_are_counted_and_not_to_be_written(helped
     assert helped.value("$icount") == first + 25
     helped.cmd("up")
     assert "icount" in helped.cmd("info registers system")
+
+
+#: Calls what was copied to 600h, for ever by turns: one of them loads DS, and the other a general register, by as many
+#: bytes.
+COPIED = rom_text("""
+        mov ss, ax
+        mov es, ax
+        mov sp, 0x7000
+        mov ax, 0x1234
+        cld
+    again:
+        mov si, plain
+        call copy
+        mov si, loads
+        call copy
+        jmp again
+    copy:
+        push cs
+        pop ds
+        mov di, 0x600
+        mov cx, 8
+        rep movsb
+        call 0:0x600
+        ret
+    plain:
+        nop
+        nop
+        mov bx, ax
+        nop
+        nop
+        retf
+    loads:
+        nop
+        nop
+        mov ds, ax
+        nop
+        nop
+        retf
+""")
+COPY = 0x600
+
+
+@pytest.mark.boot(firmware=COPIED)
+def test_other_code_where_code_was_stepped_through_before_is_seen(helped: Gdb) -> None:
+    found = []
+    for _ in range(4):
+        helped.cmd(f"tbreak *{COPY:#x}")
+        helped.cmd("continue")
+        for _ in range(3):
+            helped.cmd("stepi")
+        helped.cmd("up")
+        found.append((helped.value("$ds"), helped.value("$ds_base")))
+        helped.cmd("down")
+        assert found[-1] == (helped.value("$ds"), helped.value("$ds_base"))
+    assert found == [(0xF000, 0xF0000), (0x1234, 0x12340)] * 2
+
+
+@twice
+def test_what_gdb_is_told_to_forget_is_looked_at_anew(helped: Gdb, tmp_path: Path) -> None:
+    """gdb tells nobody of memory that `restore` writes, and goes on with the frames that it has: `maintenance flush`
+    is its own remedy."""
+    to_one(helped)
+    helped.cmd("stepi 3")
+    other = {0xD: 0x11, 0x11: 0xD}[returns_to(helped) - 0xF0000]
+    assert callers(helped) != 0xF0000 + other
+    image = tmp_path / "stack"
+    image.write_bytes(other.to_bytes(2, "little"))
+    helped.cmd(f"restore {image} binary {SLOT:#x}")
+    helped.cmd("maintenance flush register-cache")
+    assert callers(helped) == 0xF0000 + other
+
+
+@twice
+def test_a_frame_of_a_trace_is_not_taken_for_the_stop_of_the_same_instruction(helped: Gdb, tmp_path: Path) -> None:
+    script = tmp_path / "trace.gdb"
+    script.write_text(f"break *{ONE:#x}\ntrace *{ONE:#x}\nactions\ncollect $regs\nend\ntstart\n")
+    helped.cmd(f"source {script}")
+    helped.cmd("continue")
+    helped.cmd("continue")
+    live = callers(helped)
+    assert live == returns_to(helped)
+    helped.cmd("tstop")
+    for frame in (0, 1):
+        assert "#1" not in helped.cmd(f"tfind {frame}") + helped.cmd("bt")  # its stack was not collected
+    helped.cmd("tfind none")
+    assert callers(helped) == live
