@@ -149,6 +149,8 @@ class Board:
             chipset.add_virtio(config.virtio)
             ports.map(layout.ELCR, 2, keeper.ports(layout.ELCR, self.pic.elcr), "elcr", kept=keeper.hypervisor)
             self.device_table.update(chipset.device_table)
+        #: what the built-in BIOS waits for at a linear address (BiosServices.awaits)
+        self.awaits: Callable[[int], str | None] = lambda linear: None
         if config.bios:
             self._add_bios(config, clock, ports, bus, BusMaster(memory, mmio, registers=True), partial(note, "bios"))
 
@@ -232,6 +234,7 @@ class Board:
             config.memory, self.chipset is not None, len(config.disks),
         )  # fmt: skip
         bios = self.device_table["bios"] = BiosServices(hardware)
+        self.awaits = bios.awaits
         ports.map(layout.BIOS_SERVICE, 4, bios, "bios", width=4)
 
     @property
