@@ -151,6 +151,29 @@ class Board:
             self.device_table.update(chipset.device_table)
         if config.bios:
             self._add_bios(config, clock, ports, bus, BusMaster(memory, mmio, registers=True), partial(note, "bios"))
+        self._reset_controllers()
+
+    def reset(self) -> None:
+        """RESET for all devices."""
+        for device in self.device_table.values():
+            device.reset()
+        self._reset_controllers()
+
+    def power_on(self) -> None:
+        """All devices as built, what RESET leaves alone among it."""
+        kept = self.rtc, self.com1, self.com2
+        for device in self.device_table.values():
+            if device not in kept:
+                device.reset()
+        for one in kept:
+            one.power_on()
+        self._reset_controllers()
+
+    def _reset_controllers(self) -> None:
+        """Behind all others: that a line comes to its level at power-on is no edge that anybody has asked for."""
+        self.pic.reset()
+        if self.chipset is not None:
+            self.chipset.ioapic.reset()
 
     def _skipped(self, skipped: int) -> None:
         self.shared_ports.skipped = skipped
