@@ -151,13 +151,13 @@ class Board:
             self.device_table.update(chipset.device_table)
         if config.bios:
             self._add_bios(config, clock, ports, bus, BusMaster(memory, mmio, registers=True), partial(note, "bios"))
-        self._reset_controllers()
+        self._forget_edges()
 
     def reset(self) -> None:
         """RESET for all devices."""
         for device in self.device_table.values():
             device.reset()
-        self._reset_controllers()
+        self._forget_edges()
 
     def power_on(self) -> None:
         """All devices as built, what RESET leaves alone among it."""
@@ -167,13 +167,13 @@ class Board:
                 device.reset()
         for one in kept:
             one.power_on()
-        self._reset_controllers()
+        self._forget_edges()
 
-    def _reset_controllers(self) -> None:
-        """Behind all others: that a line comes to its level at power-on is no edge that anybody has asked for."""
-        self.pic.reset()
+    def _forget_edges(self) -> None:
+        """Behind all devices: that a line comes to its level at power-on is nothing that anybody has asked for."""
+        self.pic.forget_edges()
         if self.chipset is not None:
-            self.chipset.ioapic.reset()
+            self.chipset.ioapic.forget_edges()
 
     def _skipped(self, skipped: int) -> None:
         self.shared_ports.skipped = skipped
