@@ -418,9 +418,8 @@ class Machine:
         state, before = CpuState(), self.executor.state()
         state.a20 = before.a20
         payload = self.config.payload
-        if payload is not None:
-            # No firmware is there to tell an INIT from a reset: both start the payload anew.
-            kind = "system"
+        if payload is not None and kind == "cpu":
+            kind = "system"  # no firmware is there to tell an INIT from a reset: both start the payload anew
         state.regs[RDX] = MODELS[self.config.cpu].signature
         if kind == "cpu":
             # INIT leaves the FPU, the MSRs and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
@@ -431,8 +430,7 @@ class Machine:
         else:
             state.a20 = True
             state.msrs[TSC_ADJUST] = -self.clock.now % (1 << 64)  # RESET clears the TSC
-            for device in self.board.device_table.values():
-                device.reset()
+            (self.board.power_on if kind == "power-on" else self.board.reset)()
             if self.board.chipset is not None:
                 self.board.chipset.apply()
             for part in memory_parts(self.config):
@@ -457,7 +455,7 @@ class Machine:
         self.executor.set_retired(0)
         self.clock.restore(ClockState())
         self._awake_at = self.native_ns = 0
-        self._do_reset("system")
+        self._do_reset("power-on")
         self.journal.clear()
         self.outputs.clear()
 

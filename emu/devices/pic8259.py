@@ -54,6 +54,10 @@ class Pic8259Pair:
             chip.state = ChipState(inputs=chip.state.inputs & ~chip.state.once)
         self._changed()
 
+    def forget_edges(self) -> None:
+        """All devices are built or reset: what their lines did meanwhile is no request."""
+        self.reset()
+
     @property
     def chips(self) -> tuple[Chip, Chip]:
         """Master and slave, to look at."""

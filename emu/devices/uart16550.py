@@ -84,6 +84,11 @@ class Uart16550:
         self.state = State()
         self.reset()
 
+    def power_on(self) -> None:
+        """As built; who holds the modem's lines goes on."""
+        self.state = State(modem=self.state.modem)
+        self.reset()
+
     def reset(self) -> None:
         """Master reset (data sheet, table III). Divisor latch and scratch register are not affected by it; at
         power-on they are undefined, here 1 and 0."""
