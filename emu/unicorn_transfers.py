@@ -19,7 +19,7 @@ from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CPL, HF_LMA, HF_PE, HF_SMA
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_transfer
-from emu.x86.core import VECTOR_DB, VECTOR_GP, VECTOR_SS, Core, CpuFault
+from emu.x86.core import VECTOR_DB, VECTOR_GP, VECTOR_SS, Core, CpuFault, alignment_checked
 from emu.x86.delivery import WITH_CODE, deliver
 from emu.x86.farcalls import far_return, interrupt_return, transfer
 from emu.x86.msrs import canonical
@@ -205,7 +205,8 @@ class Transfers:
         cpl, dpl = env.hflags & HF_CPL, code >> 45 & 3
         if code >> 42 & 1 or dpl >= cpl:
             # the frame of ring 3 on its own stack is an access of the program's, and Unicorn's is the supervisor's
-            return _flat(env.segs[2]) and not (cpl == 3 and env.cr[0] & CR0_PG)
+            plain = not env.cr[0] & CR0_PG and not alignment_checked(env.cr[0], env.eflags)
+            return _flat(env.segs[2]) and (cpl < RING_3 or plain)
         tr = env.tr
         wide = 4 if tr.flags >> 8 & 8 else 2
         at = tr.base + 2 * wide * dpl + wide

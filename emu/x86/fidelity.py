@@ -195,9 +195,9 @@ GAPS: Final = (
         "the ones that MMX instructions write above their registers",
     ),
     Gap(
-        "alignment checks of ring 3 with CR0.AM and EFLAGS.AC: #AC",
-        "#AC",
-        always=True,
+        "alignment checks of ring 3 and V86 mode with CR0.AM and EFLAGS.AC: #AC, of all operands and stacks, INT n and "
+        "far CALL that stay in ring 3 too",
+        "#AC, but with --checks full outside 64-bit code",
     ),
     Gap(
         "MOVBE, CRC32, ADCX, ADOX, BMI1 and BMI2 whatever CR0.TS, CR0.EM and CR4.OSFXSR are",

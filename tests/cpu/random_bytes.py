@@ -85,19 +85,21 @@ def decode(code: bytes) -> Decoded:
 
 @dataclass
 class RandomBytes:
-    """A generator of one image of `count` samples, executed `passes` times, each time from other registers."""
+    """A generator of one image of `count` samples, executed `passes` times, each time from other registers. `aligned`:
+    CR0.AM is set, and EFLAGS.AC of all samples but few."""
 
     mode: str
     seed: int
     count: int = 1000
     passes: int = 2
+    aligned: bool = False
     codes: list[bytes] = field(default_factory=list, repr=False)
     setups: list[tuple[int, int]] = field(default_factory=list, repr=False)
 
     modes = ("protected", "virtual", "real")
 
     def __post_init__(self) -> None:
-        self.source = random.Random(f"bytes {self.mode} {self.seed}")
+        self.source = random.Random(f"bytes {self.mode} {self.seed}{' aligned' * self.aligned}")
         while len(self.codes) < self.count:
             code, flags, setup = self.code(), self.flags(), self.setup()
             at = decode(code)
@@ -124,6 +126,8 @@ class RandomBytes:
         flags = (
             STEP | source.getrandbits(12) & (ARITHMETIC | DF | IF) | source.choice((0, 0, AC)) | source.choice((0, ID))
         )
+        if self.aligned and source.random() < 0.9:
+            flags |= AC
         if source.random() < 0.05:
             flags |= NT
         iopl = source.choice((0, 3)) if self.mode == "virtual" else source.randrange(3)
@@ -194,7 +198,12 @@ class RandomBytes:
     def text(self) -> str:
         self.source = random.Random(f"areas {self.mode} {self.seed}")
         settings = {"SAMPLES": self.count, "PASSES": self.passes, "SEED": self.seed & 0xFFFF}
-        settings |= {"VIRTUAL": int(self.mode != "protected"), "REAL": int(self.mode == "real"), "CR4_BITS": CR4}
+        settings |= {
+            "VIRTUAL": int(self.mode != "protected"),
+            "ALIGNED": int(self.aligned),
+            "REAL": int(self.mode == "real"),
+            "CR4_BITS": CR4,
+        }
         out = [f"%define {name} {value}" for name, value in settings.items()]
         out += ['%include "random_bytes.inc"', "RANDOM_BYTES", "align 16", "areas:"]
         out += ["db " + ",".join(map(str, self.area(number))) for number in range(8)]
