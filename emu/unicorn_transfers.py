@@ -23,6 +23,7 @@ from emu.x86.core import VECTOR_DB, VECTOR_GP, VECTOR_SS, Core, CpuFault, alignm
 from emu.x86.delivery import WITH_CODE, deliver
 from emu.x86.farcalls import far_return, interrupt_return, transfer
 from emu.x86.msrs import canonical
+from emu.x86.segcheck import within, writable
 from emu.x86.state import CR0_PG, RFLAGS_VM
 from emu.x86.tasks import TASK_GATE, Source
 from emu.x86.virtual8086 import CR4_PVI, CR4_VME, INT_N, RFLAGS_VIF, RFLAGS_VIP, emulate, opcode, redirect, redirected
@@ -126,6 +127,8 @@ class Transfers:
                 self._finish(refusal)
             return
         if not env.hflags & HF_PE:
+            if not self._frame_fits():
+                self._finish((VECTOR_SS, 0))
             return
         saved = env.exception_next_eip if software else env.eip
         virtual = bool(env.eflags & RFLAGS_VM)
@@ -167,6 +170,14 @@ class Transfers:
         return opcode(self._linear(env.segs[1].base + env.eip, LONGEST))[0] == INT_N
 
     # -- what is usual
+
+    def _frame_fits(self) -> bool:
+        """True when FLAGS, CS and IP of real mode can be pushed, which nothing asks else. Where they cannot it is #SS,
+        which cannot either, and after #DF the CPU shuts down (SDM vol. 2A, INT n; vol. 3A, 6.15, interrupt 8)."""
+        env = self._ov.env
+        stack, sp = env.segs[2], env.regs[RSP]
+        access = stack.flags >> 8 & 0xF0FF
+        return all(writable(access) and within(stack.limit, access, sp - 2 * (n + 1) & 0xFFFF, 2) for n in range(3))
 
     def _peek(self, linear: int, length: int) -> int | None:
         """Guest memory whose translation is cached by Unicorn, without side effects."""
@@ -286,14 +297,19 @@ class Transfers:
             self._failed(error)
             return 0
 
+    def _refused(self, vector: int, code: int) -> int:
+        """The answer that has it raised."""
+        self.raising = True
+        return vector | code << 32
+
     def _answer(self, kind: int, a: int, b: int) -> int:
         if kind == KIND_INTERRUPT:
             a = self._control.vector
             if self._ov.env.hflags & HF_LMA:
-                if refusal := self._refusal(a, False, 1):
-                    self.raising = True
-                    return refusal[0] | refusal[1] << 32
-                return 0
+                refusal = self._refusal(a, False, 1)
+                return self._refused(*refusal) if refusal else 0
+            if not self._ov.env.hflags & HF_PE:
+                return 0 if self._frame_fits() else self._refused(VECTOR_SS, 0)
             if self._usual(a):
                 return 0
             core = self._core(1)
@@ -311,8 +327,7 @@ class Transfers:
                 action = partial(far_return, core, a, b)
         result = self._attempt(core, action)
         if isinstance(result, tuple):
-            self.raising = True
-            return result[0] | result[1] << 32
+            return self._refused(*result)
         if result and kind == KIND_INTERRUPT:
             self._ov.request.value &= ~CPU_INTERRUPT_VIRQ
         return INSTEAD if result else 0

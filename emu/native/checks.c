@@ -197,6 +197,10 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
               r->references[i].kind & WRITES, host);
     if (r->enters_mmx)
         enter_mmx_to(e->env, r->enters_mmx - 1);
+    if (r->apart == APART_SYSRET)
+        refuse_sysret(e, host);
+    if (r->apart == APART_RETURN)
+        return_around_the_end(e, r->operand_size, r->displacement & 0xffff, host);
     if (r->narrow.opcode)
         execute_narrow(e, &r->narrow, r->narrow.rm == NONE ? r->references : NULL, host);
 }

@@ -23,6 +23,8 @@ struct quick {
     uint32_t shift, beyond; /* of the index; size - 1 */
 };
 
+enum { APART_NOT, APART_RETURN, APART_SYSRET };
+
 /* A record: which instruction, and what of it. */
 struct record {
     struct quick quick;
@@ -41,6 +43,7 @@ struct record {
     struct narrow narrow;
     uint8_t shows_lock; /* Unicorn is shown its LOCK prefix */
     uint8_t waits;      /* for an exception of the x87 */
+    uint8_t apart;      /* APART_*: it may be executed, or is refused, by a function of its own */
     uint8_t enters_mmx; /* 1 + the register that it writes: they are to become those of MMX; 0: they are not */
     uint32_t displacement, address_mask;
     struct reference references[];
@@ -55,6 +58,10 @@ static inline uint64_t counter_mask(const struct record *r)
 
 /* ---- alignment.c */
 int misaligned(const struct record *r);
+
+/* ---- far_return.c */
+int may_wrap(const struct instruction *in, uint32_t flags);
+void return_around_the_end(engine *e, uint32_t size, uint32_t dropped, uint64_t host);
 
 /* ---- classes.c */
 int never_breaks(const struct reference *ref, uint32_t sign);

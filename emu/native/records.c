@@ -20,7 +20,7 @@ static void simplify(struct record *r, uint32_t sign)
     const uint64_t *regs = registers(r->engine->env);
 
     r->quick.limit = NULL;
-    if (r->count != 1 || r->undefined || r->alignment.asked || r->enters_mmx || r->narrow.opcode || r->aligned || r->touched || r->branch || r->fetch || r->input || r->first ||
+    if (r->count != 1 || r->undefined || r->alignment.asked || r->apart || r->enters_mmx || r->narrow.opcode || r->aligned || r->touched || r->branch || r->fetch || r->input || r->first ||
         ref->kind & (XLAT | REPEATED) ||
         ref->bits != NONE || (sign >> 2 * ref->segment & 3) != DATA_64K)
         return;
@@ -77,6 +77,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->undefined = is_undefined(in, r->engine->denied) || (flags & HF_EM && wants_no_emulation(in));
     r->waits = !refused && waits_for_x87(in);
     r->enters_mmx = !refused && enters_mmx(in) ? in->reg % 8 + 1 : 0;
+    r->apart = may_wrap(in, flags) ? APART_RETURN : in->opcode == 0x0f07 && !(flags & HF_PE) ? APART_SYSRET : APART_NOT;
     r->shows_lock = !loses_flags_locked(in);
     r->engine->dropping = drops_too_little(in);
     r->aligned = r->engine->checked && !refused && wants_alignment(in, r->engine->denied);
@@ -114,7 +115,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
             (i == 0 && (r->aligned || r->narrow.opcode || r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
             r->references[r->count++] = in->references[i];
     simplify(r, sign);
-    return r->count || r->branch || r->fetch || r->input || r->undefined || r->enters_mmx || r->narrow.opcode;
+    return r->count || r->branch || r->fetch || r->input || r->undefined || r->enters_mmx || r->narrow.opcode || r->apart;
 }
 
 /* What is to be looked at of the instruction that begins `bytes`; -1 when they end before it does. Of some the length

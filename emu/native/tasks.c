@@ -394,6 +394,16 @@ REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t p
     real_helper_lret_protected(env, shift, parameters);
 }
 
+/* In real mode, where there is one: FLAGS, CS and IP can be pushed. Python says what comes of it where they cannot. */
+static int frame_of_real_mode_fits(void *env)
+{
+    const struct segment *ss = segment_of(env, SS);
+    uint32_t sp = (uint32_t)AT(uint64_t, env, at.env_rsp) & 0xffff;
+
+    return !(AT(uint32_t, env, at.env_hflags) & HF_PE) && sp >= 6 && sp - 1 <= ss->limit &&
+           (ss->flags & (SEG_CODE | SEG_EXPAND_DOWN | SEG_WRITABLE)) == SEG_WRITABLE;
+}
+
 /* An interrupt is about to be delivered (INTERRUPT_VIRQ). Returns 1 when Python did it. */
 int interrupt_delivered(void *cpu, int request)
 {
@@ -402,8 +412,7 @@ int interrupt_delivered(void *cpu, int request)
     transfer *f = request & INTERRUPT_VIRQ ? whom(env) : NULL;
     uint64_t answer;
 
-    if (!f || !(AT(uint32_t, env, at.env_hflags) & HF_PE) ||
-        !(AT(uint64_t, env, at.env_eflags) & EFLAGS_IF) || AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ)
+    if (!f || frame_of_real_mode_fits(env) || !(AT(uint64_t, env, at.env_eflags) & EFLAGS_IF) || AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ)
         return 0;
     if (e && !legacy_mode(env) && !v2e_fast_gate_unsure(env, e->control->vector))
         return 0; /* of the portable loop, whose vector is not known here, Python looks */

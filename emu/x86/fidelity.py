@@ -267,12 +267,11 @@ GAPS: Final = (
         "PACKUSDW of a register with itself; 0F 0D and 0F 18 of registers are NOPs",
         "flags of LOCK NEG, RET with operands above 7FFFh, PHADDW of one register, 0F 18 of registers",
     ),
-    Gap("SYSRET of real mode by Intel's CPUs: #UD", "#UD of SYSRET of real mode", always=True),
+    Gap("SYSRET of real mode: #UD by Intel's CPUs, and by AMD's without EFER.SCE", "#UD of SYSRET of real mode"),
     Gap(
-        "an exception of real mode with an odd SP below 6, whose frame goes over the end of the stack within a word: "
-        "shutdown",
-        "shutdown by a frame of real mode that goes over the end of the stack",
-        always=True,
+        "an event of real mode whose frame goes over the end of the stack within a word, at an odd SP below 6, or beyond "
+        "a smaller limit of SS: shutdown",
+        "shutdown by an interrupt of real mode whose frame goes over the end of the stack",
     ),
     Gap(
         "POPCNT, MOVBE and CRC32 in 16-bit code",
@@ -281,7 +280,6 @@ GAPS: Final = (
     Gap(
         "RETF of real and V86 mode whose CS lies at the other end of a stack of 64 KiB",
         "RETF over the end of a stack of 64 KiB",
-        always=True,
     ),
     Gap(
         "F2 and F3 come before 66 as mandatory prefixes, and the last of F2 and F3 counts",

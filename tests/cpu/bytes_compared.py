@@ -6,7 +6,7 @@ What is not of one instruction alone stands in docs/fidelity.md too, "Where Boch
 
 from __future__ import annotations
 
-from cpu.random_bytes import FIELDS, PREFIXES, RF, VM, Decoded, decode, parse
+from cpu.random_bytes import FIELDS, RF, Decoded, decode, parse
 from cpu.random_streams import AF, ARITHMETIC, C1, CF, OF, PF, SF, ZF
 
 STEPPED, BR, UNDEFINED, NM, SS, GP, PAGE_FAULT, MF, UNALIGNED = 1, 5, 6, 7, 12, 13, 14, 16, 17
@@ -113,8 +113,6 @@ def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict
         found |= SSE_STATE  # RSQRTPS and RCPPS are approximations
     if at.opcode == 0xC8:
         found.add("ebp")  # vol. 2A, ENTER: BP on a 16-bit stack
-    if at.opcode in (0xCA, 0xCB) and int(here["flags"], 16) & VM and wraps(code, at, int(here["esp"], 16)):
-        found.add("cs")
     # CVTPI2PS of memory makes registers those of MMX here (vol. 2A) and not there; a fault leaves them (vol. 3A, 6.5)
     if at.opcode == 0xF2A or (vector != STEPPED and at.opcode in (0xF2C, 0xF2D, 0xFF7)) or at.many:
         found |= X87_STATE
@@ -123,13 +121,6 @@ def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict
 
 def difference(here: dict[str, str], there: dict[str, str], name: str) -> int:
     return int(here[name], 16) ^ int(there[name], 16)
-
-
-def wraps(code: bytes, at: Decoded, esp: int) -> bool:
-    """RETF of V86 mode has left ESP so: its CS was at the other end of the stack, where Unicorn does not look."""
-    size = 4 if 0x66 in at.prefixes else 2
-    dropped = int.from_bytes(code.lstrip(PREFIXES)[1:3], "little") if at.opcode == 0xCA else 0
-    return esp - dropped - 2 * size & 0xFFFF > 0x10000 - 2 * size
 
 
 def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[str, str]) -> bool:
@@ -161,8 +152,6 @@ def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[s
         return ours == PAGE_FAULT and theirs == STEPPED
     if at.opcode >= 0xC400:  # VEX in real mode (vol. 2A, 2.3.1), and docs/fidelity.md about 16-bit code
         return ours == UNDEFINED and theirs == STEPPED
-    if at.opcode == 0xF07:  # of real mode, #UD (vol. 2B, SYSRET; docs/fidelity.md)
-        return ours == GP and theirs == UNDEFINED
     if at.opcode == 0xCF:  # beyond CS in V86 mode (vol. 2A, IRET)
         return ours == GP and theirs == STEPPED
     if at.opcode == 0x9D:  # in V86 mode by IOPL, before it reads its operand (vol. 2B, POPF)

@@ -51,6 +51,7 @@ IMAGES = {
     "cpu_pointers": 62,
     "cpu_align": 510,
     "cpu_align64": 330,
+    "cpu_wrap": 78,
 }
 #: Images that take seconds in slices.
 _LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms", "cpu_prefixes")
@@ -286,6 +287,7 @@ _WITH_HELPER = frozenset(
         "cpu_pointers",
         "cpu_align",
         "cpu_align64",
+        "cpu_wrap",
     )
 )
 #: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.

@@ -48,9 +48,8 @@ def compare(samples: RandomBytes) -> list[int]:
     assert len(rom) == ROM_SIZE
     oracle, found = oracles.bochs(rom, cpu=MODEL), ours(rom)
     expected = oracle.lines
-    if samples.mode == "real" and oracle.shutdown:  # a frame at an odd SP below 6 (docs/fidelity.md)
+    if oracle.shutdown:  # of real mode, at an odd SP below 6: ours has shut down there too, as the lengths say
         assert len(expected) > samples.count // 10
-        found = found[: len(expected)]
     wrong = []
     for number, (theirs, line) in enumerate(zip(expected, found, strict=False)):
         code, setup = samples.codes[number % samples.count], samples.setups[number % samples.count]
