@@ -125,7 +125,7 @@ static void ask_for_port(engine *e, const struct record *r, uint64_t host)
 }
 
 /* A byte of the instruction that Unicorn has not read: beyond the limit of CS it is #GP(0), and on an absent page #PF. */
-static uint8_t byte_behind(engine *e, const struct record *r, int number, uint64_t host)
+uint8_t byte_behind(engine *e, const struct record *r, int number, uint64_t host)
 {
     uint64_t linear = r->pc + (uint64_t)number;
     const struct segment *cs = segment_of(e->env, CS);
@@ -199,6 +199,8 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         enter_mmx_to(e->env, r->enters_mmx - 1);
     if (r->apart == APART_SYSRET)
         refuse_sysret(e, host);
+    if (r->apart == APART_VEX)
+        execute_vex(r, host);
     if (r->apart == APART_RETURN)
         return_around_the_end(e, r->operand_size, r->displacement & 0xffff, host);
     if (r->narrow.opcode)

@@ -8,7 +8,7 @@
 
 #define NONE 0xff
 #define LONGEST 15
-#define VEX 4 /* in `form` */
+#define VEX 4 /* in `form`; VEX.pp is added where the instruction is known */
 #define REFERENCES 80 /* ENTER with 31 levels has 63 */
 enum { READS = 1, WRITES = 2, XLAT = 4, REPEATED = 8 };
 enum { BRANCH_NONE, BRANCH_ALWAYS, BRANCH_CONDITION, BRANCH_LOOP, BRANCH_OPERAND, BRANCH_RETURN, BRANCH_FAR };
@@ -50,7 +50,9 @@ enum {
     EXTENSION_PCLMULQDQ = 4096,
     EXTENSION_POPCNT = 8192,
     EXTENSION_MOVBE = 16384,
-    EXTENSION_NONE = 0x8000 /* which no model has: another form of an opcode with forms */
+    EXTENSION_NONE = 0x8000, /* which no model has: another form of an opcode with forms */
+    EXTENSION_BMI1 = 0x10000,
+    EXTENSION_BMI2 = 0x20000
 };
 #define GROUPS 13
 #define SSE_FORMS 18

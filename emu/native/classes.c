@@ -93,7 +93,7 @@ int never_breaks(const struct reference *ref, uint32_t sign)
 API void v2e_fast_checks(engine *e, int enabled, uint32_t denied)
 {
     e->checked = enabled;
-    e->denied = (uint16_t)denied;
+    e->denied = denied;
     e->signatures[0] = ALL_FLAT;
     e->control->leave |= LEAVE_BLOCK;
 }

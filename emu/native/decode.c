@@ -274,6 +274,8 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
             wide = code[r.at - 2] >> 7;
             in->wide = wide != 0;
         }
+        if (spec.access)
+            in->form += code[r.at - 2] & 3; /* VEX.pp */
         if (!spec.access) {
             in->extension = EXTENSION_NONE;
             in->unknown = 1;

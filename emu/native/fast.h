@@ -264,7 +264,7 @@ typedef struct engine {
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
-    uint16_t denied; /* extensions of the instruction set that the CPU model lacks */
+    uint32_t denied; /* extensions of the instruction set that the CPU model lacks */
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;

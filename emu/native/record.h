@@ -23,7 +23,7 @@ struct quick {
     uint32_t shift, beyond; /* of the index; size - 1 */
 };
 
-enum { APART_NOT, APART_RETURN, APART_SYSRET };
+enum { APART_NOT, APART_RETURN, APART_SYSRET, APART_VEX };
 
 /* A record: which instruction, and what of it. */
 struct record {
@@ -62,6 +62,13 @@ int misaligned(const struct record *r);
 /* ---- far_return.c */
 int may_wrap(const struct instruction *in, uint32_t flags);
 void return_around_the_end(engine *e, uint32_t size, uint32_t dropped, uint64_t host);
+
+/* ---- vex.c */
+int is_vex_apart(const struct instruction *in, uint32_t flags);
+void execute_vex(const struct record *r, uint64_t host);
+
+/* ---- checks.c */
+uint8_t byte_behind(engine *e, const struct record *r, int number, uint64_t host);
 
 /* ---- classes.c */
 int never_breaks(const struct reference *ref, uint32_t sign);

@@ -78,6 +78,10 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->waits = !refused && waits_for_x87(in);
     r->enters_mmx = !refused && enters_mmx(in) ? in->reg % 8 + 1 : 0;
     r->apart = may_wrap(in, flags) ? APART_RETURN : in->opcode == 0x0f07 && !(flags & HF_PE) ? APART_SYSRET : APART_NOT;
+    if (is_vex_apart(in, flags)) { /* which is_undefined may take for LES */
+        r->apart = APART_VEX;
+        r->undefined = 0;
+    }
     r->shows_lock = !loses_flags_locked(in);
     r->engine->dropping = drops_too_little(in);
     r->aligned = r->engine->checked && !refused && wants_alignment(in, r->engine->denied);
@@ -102,7 +106,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     }
     if (wide) {
         r->quick.limit = NULL;
-        return r->aligned || r->undefined || r->touched || r->input || r->enters_mmx || r->alignment.asked;
+        return r->aligned || r->undefined || r->touched || r->input || r->enters_mmx || r->alignment.asked || r->apart;
     }
     if (limited)
         r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine->env) ? in->branch : (uint8_t)far_branch(in);

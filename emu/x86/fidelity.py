@@ -203,7 +203,14 @@ GAPS: Final = (
         "MOVBE, CRC32, ADCX, ADOX, BMI1 and BMI2 whatever CR0.TS, CR0.EM and CR4.OSFXSR are",
         "MOVBE, CRC32, ADCX and BMI with CR0.TS or EM, or without CR4.OSFXSR",
     ),
-    Gap("VEX in 16-bit protected mode", "VEX in 16-bit protected mode", always=True),
+    Gap(
+        "VEX in 16-bit protected mode: BMI1 and BMI2; #UD of the rest, and in real and V86 mode",
+        "VEX in 16-bit protected mode",
+    ),
+    Gap(
+        "BZHI and BEXTR of as many bits as the operand has; CF of BLSI",
+        "the highest bit of BZHI and BEXTR, and CF of BLSI",
+    ),
     Gap(
         "FIP, FCS, FDP, FDS and FOP of an x87 instruction whose exception is not masked",
         "the x87's pointers and opcode of exceptions that are not masked",

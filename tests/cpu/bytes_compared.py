@@ -6,7 +6,7 @@ What is not of one instruction alone stands in docs/fidelity.md too, "Where Boch
 
 from __future__ import annotations
 
-from cpu.random_bytes import FIELDS, RF, Decoded, decode, parse
+from cpu.random_bytes import FIELDS, RF, VM, Decoded, decode, parse
 from cpu.random_streams import AF, ARITHMETIC, C1, CF, OF, PF, SF, ZF
 
 STEPPED, BR, UNDEFINED, NM, SS, GP, PAGE_FAULT, MF, UNALIGNED = 1, 5, 6, 7, 12, 13, 14, 16, 17
@@ -66,6 +66,10 @@ def undefined_flags(at: Decoded) -> int:
             return AF
         case 0xFA3 | 0xFAB | 0xFB3 | 0xFBB | 0xFBA:  # BT, BTS, BTR, BTC
             return OF | SF | AF | PF
+        case 0xC4F2 | 0xC4F3 | 0xC4F5:  # ANDN; BLSR, BLSMSK, BLSI; BZHI
+            return AF | PF
+        case 0xC4F7:  # BEXTR
+            return AF | SF | PF
         case 0xFBC | 0xFBD:  # BSF, BSR, TZCNT, LZCNT
             return OF | SF | AF | PF | CF
         case _:
@@ -150,8 +154,10 @@ def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[s
         return at.opcode < 0x70 and at.repeated and ours == STEPPED and theirs == GP
     if at.opcode in (0x9A, 0xFF):  # to a conforming segment, whose DPL Bochs pushes by (vol. 3A, 5.8.1.2)
         return ours == PAGE_FAULT and theirs == STEPPED
-    if at.opcode >= 0xC400:  # VEX in real mode (vol. 2A, 2.3.1), and docs/fidelity.md about 16-bit code
-        return ours == UNDEFINED and theirs == STEPPED
+    if at.opcode >= 0xC400 and theirs == UNDEFINED and at.wide:  # VEX.W counts in 64-bit code alone (vol. 2A, ANDN)
+        return True
+    if at.opcode >= 0xC400:  # VEX in real and V86 mode (vol. 2A, 2.3.1)
+        return ours == UNDEFINED and bool(int(here["flags"], 16) & VM)
     if at.opcode == 0xCF:  # beyond CS in V86 mode (vol. 2A, IRET)
         return ours == GP and theirs == STEPPED
     if at.opcode == 0x9D:  # in V86 mode by IOPL, before it reads its operand (vol. 2B, POPF)

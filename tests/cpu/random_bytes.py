@@ -39,6 +39,7 @@ class Decoded:
     opcode: int
     modrm: int
     many: bool  #: prefixes, so that the instruction may have more than 15 bytes
+    wide: bool = False  #: VEX.W is 1
 
     @property
     def reg(self) -> int:
@@ -72,15 +73,16 @@ def decode(code: bytes) -> Decoded:
     at = 0
     while at < CODE_BYTES and code[at] in PREFIXES:
         at += 1
-    prefixes, opcode, many = frozenset(code[:at]), code[at], at > 4
+    prefixes, opcode, many, wide = frozenset(code[:at]), code[at], at > 4, False
     if opcode == 0x0F and code[at + 1] in (0x38, 0x3A):
         opcode, at = code[at + 1] << 8 | code[at + 2], at + 2
     elif opcode == 0x0F:
         opcode, at = 0xF00 | code[at + 1], at + 1
     elif opcode in (0xC4, 0xC5) and code[at + 1] >= 0xC0:
+        wide = opcode == 0xC4 and code[at + 2] >= 0x80
         at += 3 if opcode == 0xC4 else 2
         opcode = 0xC400 | code[at]
-    return Decoded(prefixes, opcode, code[at + 1], many)
+    return Decoded(prefixes, opcode, code[at + 1], many, wide)
 
 
 @dataclass
@@ -211,6 +213,29 @@ class RandomBytes:
         for code, setup in zip(self.codes, self.setups, strict=True):
             out.append("db " + ",".join(map(str, code + struct.pack("<II", *setup))))
         return "\n".join([*out, "RESET_VECTOR start", ""])
+
+
+class RandomVex(RandomBytes):
+    """The same of BMI1 and BMI2, most of them as there are, and of what is next to them."""
+
+    #: VEX.mmmmm, VEX.pp and the opcode.
+    forms = (
+        (2, 0, 0xF2), (2, 0, 0xF3), (2, 0, 0xF5), (2, 2, 0xF5), (2, 3, 0xF5), (2, 3, 0xF6), (2, 0, 0xF7), (2, 1, 0xF7),
+        (2, 2, 0xF7), (2, 3, 0xF7), (3, 3, 0xF0),
+    )  # fmt: skip
+
+    def code(self) -> bytes:
+        source = self.source
+        table, prefix, opcode = source.choice(self.forms)
+        if source.random() < 0.1:
+            table, prefix, opcode = source.choice((1, 2, 3)), source.randrange(4), source.randrange(0xF0, 0xF8)
+        other = 15 if table == 3 and source.random() < 0.9 else 8 | source.getrandbits(3)
+        second = other << 3 | prefix | (4 if source.random() < 0.03 else 0) | (0x80 if source.random() < 0.1 else 0)
+        before = source.choices((0x2E, 0x36, 0x64, 0x67), k=source.choice((0, 0, 0, 1, 2)))
+        if source.random() < 0.05:
+            before.append(source.choice((0x66, 0xF0, 0xF2, 0xF3)))
+        code = bytes((*before, 0xC4, 0xE0 | table, second, opcode, source.getrandbits(8)))
+        return (code + bytes(2 * source.getrandbits(1)) + source.randbytes(CODE_BYTES))[:CODE_BYTES]
 
 
 def with_one_instruction(code: bytes) -> bytes:

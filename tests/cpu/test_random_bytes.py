@@ -12,7 +12,7 @@ import pytest
 import oracles
 from asm import assemble
 from cpu.bytes_compared import STEPPED, UNALIGNED, compared
-from cpu.random_bytes import FIELDS, RandomBytes, parse
+from cpu.random_bytes import FIELDS, RandomBytes, RandomVex, parse
 from cpu.random_streams import ROM_SIZE
 from emu.debugger import Debugger
 from emu.engine import CheckLevel
@@ -80,6 +80,13 @@ def test_random_bytes_are_aligned_as_bochs_wants_them(mode: str) -> None:
     vectors = compare(RandomBytes(mode, SEED, COUNTS[mode], 1, aligned=True))
     assert vectors.count(UNALIGNED) > len(vectors) // 12
     assert vectors.count(STEPPED) > len(vectors) // 3
+
+
+@needs_helper
+@pytest.mark.parametrize("mode", ALIGNED_MODES)
+def test_vex_of_16_and_32_bit_code_does_what_bochs_does(mode: str) -> None:
+    vectors = compare(RandomVex(mode, SEED, 800, 1))
+    assert mode == "virtual" or vectors.count(STEPPED) > len(vectors) // 3
 
 
 @pytest.mark.slow
