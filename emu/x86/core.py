@@ -24,6 +24,7 @@ PTE_A, PTE_D, PTE_P = 1 << 5, 1 << 6, 1 << 0
 ACCESS_P, ACCESS_S, ACCESS_BIG = 1 << 7, 1 << 4, 1 << 14
 UNUSABLE: Final = 1 << 16
 SELECTOR_TI: Final = 4
+TSS_BITS: Final = 0x9D  #: P, S and the type without the busy bit
 ESP: Final = 4
 
 #: Writes bytes at a physical address; what is no RAM takes none.
@@ -220,6 +221,8 @@ class Core:
         """SS and ESP of ring `level` from the TSS, checked as on a transfer inwards (SDM vol. 2A, CALL and INT n,
         MORE-PRIVILEGE). Raises #TS, and #SS for a stack that is not present."""
         tr, ext = self.state.tr, self.external
+        if tr.access & TSS_BITS not in (0x89, 0x81):  # no task: SDM vol. 3A, 6.15, interrupt 10
+            raise CpuFault(VECTOR_TS, tr.selector & 0xFFFC | ext)
         wide = bool(tr.access & 8)
         size = 4 if wide else 2
         at = 2 * size * level + size

@@ -276,8 +276,8 @@ GAPS: Final = (
     ),
     Gap("SYSRET of real mode: #UD by Intel's CPUs, and by AMD's without EFER.SCE", "#UD of SYSRET of real mode"),
     Gap(
-        "an event of real mode whose frame goes over the end of the stack within a word, at an odd SP below 6, or beyond "
-        "a smaller limit of SS: shutdown",
+        "an event of real mode whose frame goes over the end of the stack within a word, at an odd SP below 6, or "
+        "beyond a smaller limit of SS: shutdown",
         "shutdown by an interrupt of real mode whose frame goes over the end of the stack",
     ),
     Gap(
