@@ -203,6 +203,7 @@ class Overlay:
             "request": CPU_INTERRUPT_REQUEST - CPU_ENV,
             "exit_request": CPU_EXIT_REQUEST - CPU_ENV,
             "invalid_error": UC_INVALID_ERROR,
+            "task": offset_of(Env, "tr"),
         }
 
     def check(self, code: int, what: str) -> None:

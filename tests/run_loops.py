@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from bare_cpu import BareCpu, bare_cpu
-from emu.engine import ExitReason
+from emu.engine import CheckLevel, ExitReason
 from emu.unicorn_engine import HELPER
 
 #: For modules whose tests need both loops.
@@ -34,9 +34,9 @@ def loop(name: str) -> Iterator[None]:
             os.environ["V2E_ENGINE"] = before
 
 
-def make(name: str, source: str, bits: int) -> BareCpu:
+def make(name: str, source: str, bits: int, checks: CheckLevel = CheckLevel.AUTO) -> BareCpu:
     with loop(name):
-        cpu = bare_cpu(source, bits)
+        cpu = bare_cpu(source, bits, checks=checks)
     assert cpu.engine.run_loop == name
     return cpu
 

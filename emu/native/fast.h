@@ -264,7 +264,7 @@ typedef struct engine {
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
-    uint16_t denied; /* extensions of the instruction set that the CPU model lacks */
+    uint32_t denied; /* extensions of the instruction set that the CPU model lacks */
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;
@@ -480,6 +480,7 @@ int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
 
 /* ---- corrections.c */
 __attribute__((noreturn)) void end_block(engine *e);
+__attribute__((noreturn)) void end_block_at(engine *e, uint64_t eip);
 void mark_repeat(engine *e, const slot *s);
 int virtual_interrupt_due(const engine *e);
 
@@ -521,6 +522,7 @@ int mmu_index(const void *env);
 
 /* ---- system.c */
 int bus_floats(engine *e, uint64_t physical);
+__attribute__((noreturn)) void refuse_sysret(engine *e, uint64_t host);
 
 /* ---- shown.c */
 void show_begin(engine *e, uint64_t pc);

@@ -195,15 +195,22 @@ GAPS: Final = (
         "the ones that MMX instructions write above their registers",
     ),
     Gap(
-        "alignment checks of ring 3 with CR0.AM and EFLAGS.AC: #AC",
-        "#AC",
-        always=True,
+        "alignment checks of ring 3 and V86 mode with CR0.AM and EFLAGS.AC: #AC, of all operands and stacks, INT n and "
+        "far CALL that stay in ring 3 too",
+        "#AC, but with --checks full outside 64-bit code",
     ),
     Gap(
         "MOVBE, CRC32, ADCX, ADOX, BMI1 and BMI2 whatever CR0.TS, CR0.EM and CR4.OSFXSR are",
         "MOVBE, CRC32, ADCX and BMI with CR0.TS or EM, or without CR4.OSFXSR",
     ),
-    Gap("VEX in 16-bit protected mode", "VEX in 16-bit protected mode", always=True),
+    Gap(
+        "VEX in 16-bit protected mode: BMI1 and BMI2; #UD of the rest, and in real and V86 mode",
+        "VEX in 16-bit protected mode",
+    ),
+    Gap(
+        "BZHI and BEXTR of as many bits as the operand has; CF of BLSI",
+        "the highest bit of BZHI and BEXTR, and CF of BLSI",
+    ),
     Gap(
         "FIP, FCS, FDP, FDS and FOP of an x87 instruction whose exception is not masked",
         "the x87's pointers and opcode of exceptions that are not masked",
@@ -267,12 +274,11 @@ GAPS: Final = (
         "PACKUSDW of a register with itself; 0F 0D and 0F 18 of registers are NOPs",
         "flags of LOCK NEG, RET with operands above 7FFFh, PHADDW of one register, 0F 18 of registers",
     ),
-    Gap("SYSRET of real mode by Intel's CPUs: #UD", "#UD of SYSRET of real mode", always=True),
+    Gap("SYSRET of real mode: #UD by Intel's CPUs, and by AMD's without EFER.SCE", "#UD of SYSRET of real mode"),
     Gap(
-        "an exception of real mode with an odd SP below 6, whose frame goes over the end of the stack within a word: "
-        "shutdown",
-        "shutdown by a frame of real mode that goes over the end of the stack",
-        always=True,
+        "an event of real mode whose frame goes over the end of the stack within a word, at an odd SP below 6, or "
+        "beyond a smaller limit of SS: shutdown",
+        "shutdown by an interrupt of real mode whose frame goes over the end of the stack",
     ),
     Gap(
         "POPCNT, MOVBE and CRC32 in 16-bit code",
@@ -281,7 +287,6 @@ GAPS: Final = (
     Gap(
         "RETF of real and V86 mode whose CS lies at the other end of a stack of 64 KiB",
         "RETF over the end of a stack of 64 KiB",
-        always=True,
     ),
     Gap(
         "F2 and F3 come before 66 as mandatory prefixes, and the last of F2 and F3 counts",

@@ -16,6 +16,7 @@ GENERAL = (
 
 CR0_PE = 1 << 0
 CR0_WP = 1 << 16
+CR0_AM = 1 << 18
 CR0_CACHE = 3 << 29  #: NW and CD
 CR0_PG = 1 << 31
 CR4_PSE = 1 << 4
@@ -30,6 +31,7 @@ RFLAGS_TF = 1 << 8
 RFLAGS_IF = 1 << 9
 RFLAGS_DF = 1 << 10
 RFLAGS_VM = 1 << 17
+RFLAGS_AC = 1 << 18
 #: Flags that are always 0 (SDM vol. 1, 3.4.3).
 RFLAGS_ZERO = ~((1 << 22) - 1) | 1 << 15 | 1 << 5 | 1 << 3
 

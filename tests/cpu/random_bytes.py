@@ -39,6 +39,7 @@ class Decoded:
     opcode: int
     modrm: int
     many: bool  #: prefixes, so that the instruction may have more than 15 bytes
+    wide: bool = False  #: VEX.W is 1
 
     @property
     def reg(self) -> int:
@@ -72,32 +73,35 @@ def decode(code: bytes) -> Decoded:
     at = 0
     while at < CODE_BYTES and code[at] in PREFIXES:
         at += 1
-    prefixes, opcode, many = frozenset(code[:at]), code[at], at > 4
+    prefixes, opcode, many, wide = frozenset(code[:at]), code[at], at > 4, False
     if opcode == 0x0F and code[at + 1] in (0x38, 0x3A):
         opcode, at = code[at + 1] << 8 | code[at + 2], at + 2
     elif opcode == 0x0F:
         opcode, at = 0xF00 | code[at + 1], at + 1
     elif opcode in (0xC4, 0xC5) and code[at + 1] >= 0xC0:
+        wide = opcode == 0xC4 and code[at + 2] >= 0x80
         at += 3 if opcode == 0xC4 else 2
         opcode = 0xC400 | code[at]
-    return Decoded(prefixes, opcode, code[at + 1], many)
+    return Decoded(prefixes, opcode, code[at + 1], many, wide)
 
 
 @dataclass
 class RandomBytes:
-    """A generator of one image of `count` samples, executed `passes` times, each time from other registers."""
+    """A generator of one image of `count` samples, executed `passes` times, each time from other registers. `aligned`:
+    CR0.AM is set, and EFLAGS.AC of all samples but few."""
 
     mode: str
     seed: int
     count: int = 1000
     passes: int = 2
+    aligned: bool = False
     codes: list[bytes] = field(default_factory=list, repr=False)
     setups: list[tuple[int, int]] = field(default_factory=list, repr=False)
 
     modes = ("protected", "virtual", "real")
 
     def __post_init__(self) -> None:
-        self.source = random.Random(f"bytes {self.mode} {self.seed}")
+        self.source = random.Random(f"bytes {self.mode} {self.seed}{' aligned' * self.aligned}")
         while len(self.codes) < self.count:
             code, flags, setup = self.code(), self.flags(), self.setup()
             at = decode(code)
@@ -124,6 +128,8 @@ class RandomBytes:
         flags = (
             STEP | source.getrandbits(12) & (ARITHMETIC | DF | IF) | source.choice((0, 0, AC)) | source.choice((0, ID))
         )
+        if self.aligned and source.random() < 0.9:
+            flags |= AC
         if source.random() < 0.05:
             flags |= NT
         iopl = source.choice((0, 3)) if self.mode == "virtual" else source.randrange(3)
@@ -194,7 +200,12 @@ class RandomBytes:
     def text(self) -> str:
         self.source = random.Random(f"areas {self.mode} {self.seed}")
         settings = {"SAMPLES": self.count, "PASSES": self.passes, "SEED": self.seed & 0xFFFF}
-        settings |= {"VIRTUAL": int(self.mode != "protected"), "REAL": int(self.mode == "real"), "CR4_BITS": CR4}
+        settings |= {
+            "VIRTUAL": int(self.mode != "protected"),
+            "ALIGNED": int(self.aligned),
+            "REAL": int(self.mode == "real"),
+            "CR4_BITS": CR4,
+        }
         out = [f"%define {name} {value}" for name, value in settings.items()]
         out += ['%include "random_bytes.inc"', "RANDOM_BYTES", "align 16", "areas:"]
         out += ["db " + ",".join(map(str, self.area(number))) for number in range(8)]
@@ -202,6 +213,29 @@ class RandomBytes:
         for code, setup in zip(self.codes, self.setups, strict=True):
             out.append("db " + ",".join(map(str, code + struct.pack("<II", *setup))))
         return "\n".join([*out, "RESET_VECTOR start", ""])
+
+
+class RandomVex(RandomBytes):
+    """The same of BMI1 and BMI2, most of them as there are, and of what is next to them."""
+
+    #: VEX.mmmmm, VEX.pp and the opcode.
+    forms = (
+        (2, 0, 0xF2), (2, 0, 0xF3), (2, 0, 0xF5), (2, 2, 0xF5), (2, 3, 0xF5), (2, 3, 0xF6), (2, 0, 0xF7), (2, 1, 0xF7),
+        (2, 2, 0xF7), (2, 3, 0xF7), (3, 3, 0xF0),
+    )  # fmt: skip
+
+    def code(self) -> bytes:
+        source = self.source
+        table, prefix, opcode = source.choice(self.forms)
+        if source.random() < 0.1:
+            table, prefix, opcode = source.choice((1, 2, 3)), source.randrange(4), source.randrange(0xF0, 0xF8)
+        other = 15 if table == 3 and source.random() < 0.9 else 8 | source.getrandbits(3)
+        second = other << 3 | prefix | (4 if source.random() < 0.03 else 0) | (0x80 if source.random() < 0.1 else 0)
+        before = source.choices((0x2E, 0x36, 0x64, 0x67), k=source.choice((0, 0, 0, 1, 2)))
+        if source.random() < 0.05:
+            before.append(source.choice((0x66, 0xF0, 0xF2, 0xF3)))
+        code = bytes((*before, 0xC4, 0xE0 | table, second, opcode, source.getrandbits(8)))
+        return (code + bytes(2 * source.getrandbits(1)) + source.randbytes(CODE_BYTES))[:CODE_BYTES]
 
 
 def with_one_instruction(code: bytes) -> bytes:

@@ -49,6 +49,9 @@ IMAGES = {
     "cpu_order": 82,
     "cpu_prefixes": 1799,
     "cpu_pointers": 62,
+    "cpu_align": 510,
+    "cpu_align64": 330,
+    "cpu_wrap": 78,
 }
 #: Images that take seconds in slices.
 _LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms", "cpu_prefixes")
@@ -225,6 +228,20 @@ DIFFERENCES = (
         tuple(f"wp-read-only-{name}" for name in ("add", "cmpxchg-fails", "shl-0")),
         _READ_FIRST,
     ),
+    Difference(
+        "cpu_align",
+        (
+            *("sgdt-0", "sgdt-4", "sidt-16-0", "sidt-16-4"),
+            *("enter-frame-1", "enter-frame-2", "enter-2-1", "enter-2-2"),
+        ),
+        _PIECES,
+    ),
+    Difference("cpu_align64", ("sgdt-0", "sgdt-2", "sgdt-4", "sgdt-8", "sgdt-6-2", "sgdt-6-4"), _PIECES),
+    Difference(
+        "cpu_align",
+        ("fnsave-0", "fnsave-4", "frstor-16-0", "frstor-16-2", "frstor-16-4"),
+        "the area of FSAVE and FRSTOR lies at multiples of 4 or 2 (vol. 3A, table 6-7); Bochs wants 8 of its registers",
+    ),
     Difference("cpu_pages", ("large-read-only-add", "nx-add"), _READ_FIRST),
     Difference(
         "cpu_order",
@@ -268,6 +285,9 @@ _WITH_HELPER = frozenset(
         "cpu_order",
         "cpu_prefixes",
         "cpu_pointers",
+        "cpu_align",
+        "cpu_align64",
+        "cpu_wrap",
     )
 )
 #: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.
