@@ -283,6 +283,7 @@ class Machine:
     def _run(self, until: int, skip_breakpoint: bool, passed: Callable[[], bool] | None) -> MachineExit:
         executor, clock = self.executor, self.clock
         cap = self.config.slice or (1 << 62)
+        hit = False
         while True:
             self.service()
             if self._ended is not None:
@@ -301,10 +302,11 @@ class Machine:
                     return blocked
                 continue
             now = self._awake_at = before * NS_PER_INSTRUCTION + clock.skipped
-            ticks = self._ticks if executor.passes_edges else None
-            if ticks is not None and not self._goes_on(ticks):
-                ticks = None
-            if ticks is not None:
+            ticks = None
+            if hit:  # behind a breakpoint that was passed the next one may be near, and a run is to begin at once
+                hit = False
+            elif executor.passes_edges and self._ticks is not None and self._goes_on(self._ticks):
+                ticks = self._ticks
                 deadline = ticks.deadline
             if deadline is not None:
                 budget = min(budget, -((now - deadline) // NS_PER_INSTRUCTION))
@@ -319,7 +321,7 @@ class Machine:
             if exit.reason is not _BUDGET and exit.reason in EXIT_STOPS:
                 self.pin.settle()
                 if passed is not None and exit.reason is ExitReason.BREAKPOINT and passed():
-                    skip_breakpoint = True
+                    skip_breakpoint = hit = True
                     continue
                 return MachineExit(EXIT_STOPS[exit.reason], exit, detail=exit.detail)
 
