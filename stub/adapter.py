@@ -288,7 +288,8 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         except TargetError as error:
             cause = error.__context__
             if isinstance(cause, MemoryUnavailable) and (physical := place(cause.address)) is not None:
-                for region in self._debugger.subject.memory_map():
+                subject = self._debugger.subject
+                for region in () if subject.readable_physical(physical, 1) else subject.memory_map():
                     if region.kind == "mmio" and region.first <= physical <= region.last:
                         raise TargetError(
                             f"{cause.address:#x}: registers of {region.name}, which no look and no change of memory "
