@@ -577,6 +577,9 @@ class Machine:
     def write_physical(self, address: int, data: bytes) -> None:
         self._physical.write(address, data)
 
+    def check_write(self, address: int, data: bytes) -> None:
+        self._physical.check(address, data)
+
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
         self._load(state)
         self.pin.update()
