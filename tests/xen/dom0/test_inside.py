@@ -15,13 +15,22 @@ from emu.policies import policy_named
 from emu.stops import StopKind
 from emu.transitions import NativeConfig
 from emu.x86.state import CpuState, Segment
-from machines import sector
+from machines import run_until, sector
 from xenbridge.signals import Signals
+from xenbridge.xen.files import open_file
 from xenbridge.xen.guest import BOOT
 from xenbridge.xen.inside import Joined
+from xenbridge.xen.stream_files import load_file, save_file
 
 MIB = 1 << 20
 TOLD = "abcdefghij."
+#: xor ax, ax; mov ds, ax; mov eax, cr4; or eax, 40000h; mov cr4, eax; xor ecx, ecx; xor edx, edx; mov eax, 3; xsetbv;
+#: out F4h, al; xgetbv; mov [600h], eax; out F4h, al
+XSETBV = bytes.fromhex(
+    "31c0 8ed8 0f20e0 660d00000400 0f22e0 6631c9 6631d2 66b803000000 0f01d1 e6f4 0f01d0 66a30006 e6f4"
+)
+COUNT, LATE, GO, TICK = 0x500, 0x510, 0x514, 8  #: of kept.asm
+MOST = 100_000_000
 
 
 class Joint:
@@ -102,6 +111,42 @@ def test_a_boot_sector_counts_xens_ticks_up_to_its_end_wherever_its_cpu_is(joint
     else:
         assert min(ledger.hops_in, ledger.hops_out) >= 10, (ledger.hops_in, ledger.hops_out)
         assert ledger.requests >= 8, "the end of each interrupt"
+
+
+@pytest.mark.parametrize("policy", ["emulated", "native"])
+def test_a_stream_has_what_xen_has_and_the_tick_that_is_kept_goes_on_in_the_emulator(joint, policy, tmp_path) -> None:
+    """Wherever the CPU is when it is saved, the tick is a request in the stream; the clock's registers are Xen's."""
+    found, path = joint("kept", policy), tmp_path / "kept.save"
+    machine, keeper = found.machine, found.machine.keeper
+    run_until(found.debugger, lambda: found.word(LATE) and (policy == "native" or keeper.pending_vector() == TICK))
+    save_file(machine, path)
+    file = open_file(path)
+    fields = {field.name: field.value for view in file.devices() if view.name == "pic" for field in view.fields}
+    assert (fields["master ISR"], fields["master IRR"]) == (0, 1)
+    rtc = next(record for record in file.records if record.name == "RTC").values()
+    assert rtc["cmos_data"][0xB] == 2
+    there = emulated(path)
+    there.memory.write(GO, b"\1")
+    assert there.run(there.executor.retired + MOST).code == 7
+    machine.memory.write(GO, b"\1")
+    assert found.run().exit_code == 7
+    assert found.word(COUNT) >= 15  # what was missed meanwhile comes one behind the other
+
+
+def emulated(path):
+    machine = build_machine(MachineConfig(memory=MIB, firmware=tour_rom(), shadow=False))
+    load_file(machine, path)
+    return machine
+
+
+@pytest.mark.parametrize("policy", ["native", "dwell:3", "emulated"])
+def test_xcr0_is_the_guests_wherever_its_cpu_is(joint, policy) -> None:
+    found = joint("keys", policy)
+    found.machine.memory.write(BOOT, XSETBV)
+    assert found.run().kind is StopKind.EXIT
+    assert found.debugger.cpu().xcr0 == 3
+    assert found.run().kind is StopKind.EXIT
+    assert found.word(0x600) == 3
 
 
 def test_the_map_says_whose_devices_are(joint) -> None:
