@@ -347,6 +347,7 @@ class NativeRuns:
         """HLT with interrupts off, or a triple fault: to Xen the domain has ended."""
         reason = self.domain.shutdown_reason()
         self._kept = state_of(self.domain, self._before)
+        self._kept.xcr0 = self._xcr0(self._kept)
         if reason == "poweroff":
             self._kept.halted = self._halted = True
             self.gone, self._ran = "the domain has shut down, at HLT with interrupts off", False
