@@ -83,7 +83,7 @@ class XenBridge:
         self._came: int | None = None  # what has been acknowledged beside it, or before anything was in hand
         self._service: Service | None = None  # where the vector in hand is; None: nobody has asked
         self._deaf = False  # where the service is known: see `deaf`
-        self._rose = False  # somebody may ask beside the vector in hand
+        self._rose = self._doubted = False  # somebody may ask beside the vector in hand; one of Xen's timers may
         self._record = b""
         self._halted = self._shadow = False
         self._closed = False
@@ -354,7 +354,7 @@ class XenBridge:
 
     def doubt(self) -> None:
         """Have `look` see whether another comes before the vector in hand by now."""
-        self._rose = True
+        self._rose = self._doubted = True
 
     def _answer_bell(self) -> None:
         """The vCPU is at the bell: learn the vector, and send it to the door."""
@@ -389,8 +389,14 @@ class XenBridge:
         """Somebody asks beside the vector in hand. Where that is not in service, or holds back the slave's further
         requests by the cascade, the vCPU hears of nothing: it is requested again if another is to be the first."""
         rose, self._rose = self._rose, False
+        doubted, self._doubted = self._doubted, False
         if not rose or self._vector is None:
             return
+        if doubted and self._at is _At.DOOR:
+            # While it stands there its timers stand still (pt_save_timer, xen/arch/x86/hvm/vpt.c of 4.17): what is due
+            # is requested when it is entered.
+            self._do(_NOTHING)
+            self._until_door()
         if gives_way(self._domain.records(), self._vector):
             self.put_back()
 
