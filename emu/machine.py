@@ -15,7 +15,7 @@ from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.ticks import Ticks
 from emu.devices.vga_memory import DisplayMemory
-from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay, WatchHit
+from emu.engine import EngineError, Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay, WatchHit
 from emu.inputs import InputRecord, Inputs
 from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
@@ -63,6 +63,7 @@ class Machine:
         #: asked to let the host's time pass while the CPU is idle: (ns of virtual time, None: until something happens)
         #: -> True when it passed. Without it idle time is skipped.
         self.idle: Callable[[int | None], bool] | None = None
+        self._hops = False  #: a run is made in which its CPU may be native
         self._stop = False
         self._ended: MachineExit | None = None
         self._reset: str | None = None
@@ -275,9 +276,11 @@ class Machine:
         if (transitions := self.transitions) is None:
             return self._run(until, skip_breakpoint, passed)
         transitions.keeps_pace(True)
+        self._hops = True
         try:
             return self._run(until, skip_breakpoint, passed)
         finally:
+            self._hops = False
             transitions.keeps_pace(False)
 
     def _run(self, until: int, skip_breakpoint: bool, passed: Callable[[], bool] | None) -> MachineExit:
@@ -619,6 +622,9 @@ class Machine:
         return self.outputs.text("debugcon")
 
     def close(self) -> None:
+        """Free what it holds. Raises EngineError while another thread runs it: the CPU would go on in freed memory."""
+        if self._hops:
+            raise EngineError("close() was called while the machine runs: stop it first, and wait for its run's end")
         self.executor.close()
         self.keeper.close()
 

@@ -149,7 +149,8 @@ class Env(ctypes.Structure):
         ("kernelgsbase", c_uint64),
         ("_tsc", c_uint64 * 3),
         ("tsc_aux", c_uint64),
-        ("_more_msrs", c_uint8 * (0x14A0 - 0x1328)),
+        ("xcr0", c_uint64),
+        ("_more_msrs", c_uint8 * (0x14A0 - 0x1330)),
         ("pat", c_uint64),
         ("_gap", c_uint8 * (0x1508 - 0x14A8)),
         ("error_code", c_int32),
@@ -219,6 +220,7 @@ class Env(ctypes.Structure):
     sysenter_esp: int
     sysenter_eip: int
     tsc_aux: int
+    xcr0: int
     v_tpr: int
     features: ctypes.Array[c_uint64]
 

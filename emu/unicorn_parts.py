@@ -100,6 +100,7 @@ class Parts(ABC):
 
         self._run_end = memoryview(bytearray(8)).cast("q")  # instructions retired when the run has none left
         self._live = 0  # 1 in a run: a callback is inside an instruction that is counted already
+        self._closed = False
         #: the next run may begin otherwise than behind an instruction like any other; see Packing too
         self.odd = True
         self._marking: tuple[int, int, int] | None = None  # of mark_writes, for another map
