@@ -324,12 +324,12 @@ static uint16_t extension_of(const struct instruction *in)
     return 0;
 }
 
-/* Of 64-bit code: VEX, EVEX, what was dropped with bytes behind its opcode (SDM vol. 2D, A.3, "i64"), what only some
- * vendors have, and near branches with an operand size prefix, on which Intel and AMD differ. */
+/* Of 64-bit code: VEX, EVEX, what was dropped with bytes behind its opcode or a stack (SDM vol. 2D, A.3, "i64"), what some
+ * vendors alone have, and near branches with an operand size prefix, on which Intel and AMD differ. */
 static int unknown_in_64(uint32_t opcode, int opsize66)
 {
     switch (opcode) {
-    case 0x62: case 0x82: case 0x9a: case 0xc4: case 0xc5: case 0xd4: case 0xd5: case 0xea:
+    case 0x60: case 0x61: case 0x62: case 0x82: case 0x9a: case 0xc4: case 0xc5: case 0xd4: case 0xd5: case 0xea:
     case 0x0f0f: case 0x0f78: case 0x0f79: case 0x0fa6: case 0x0fa7:
         return 1;
     case 0xe8: case 0xe9: case 0x0f80 ... 0x0f8f:
@@ -538,6 +538,8 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
         in->count = 0;
     else
         implicit(in, override, opsize66);
+    for (int i = 0; wide && i < in->count && in->opcode >= 0xa5 && in->opcode <= 0xaf && in->opcode & 1; i++)
+        in->references[i].size = 8; /* MOVSQ and its kin */
     return 1;
 }
 

@@ -16,6 +16,8 @@ IGNORED: Final = frozenset((0x26, 0x2E, 0x36, 0x3E))
 KEPT: Final = frozenset((0x64, 0x65, 0x66, 0xF0, 0xF2, 0xF3))
 ADDRESS_SIZE: Final = 0x67
 REX_B, REX_X = 1, 2
+#: Bytes of what 64-bit code pushes and pops.
+STACK_SIZE: Final = 8
 #: Opcodes that touch memory and have no ModRM.
 IMPLICIT: Final = frozenset(
     (
@@ -40,8 +42,8 @@ def _prefixes(code: bytes) -> tuple[int, bool, bytes]:
 
 
 def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> bool:
-    """True when the first address that is not canonical of the 64-bit instruction in `code` is of the stack segment,
-    for #SS(0) in place of #GP(0). `regs` are the 16 general registers, `bases` those of ES CS SS DS FS GS."""
+    """True when the first item of the 64-bit instruction in `code` of which a byte's address is not canonical is of the
+    stack segment, for #SS(0) in place of #GP(0). `regs` are the 16 general registers, `bases` those of ES CS SS DS FS GS."""
     rex, narrow, rest = _prefixes(code)
     found = decode(rest, 32, 32)
     for number, ref in enumerate(found.references):
@@ -59,7 +61,8 @@ def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> 
         address += 0 if index is None else regs[index] * ref.scale
         if segment in (FS, GS):
             address += bases[segment]
-        if not canonical(address & MASK64):
+        last = address + (ref.size if explicit else STACK_SIZE) - 1
+        if not canonical(address & MASK64) or not canonical(last & MASK64):
             return segment == SS
     return False
 
