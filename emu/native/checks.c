@@ -47,6 +47,7 @@ struct record {
     struct narrow narrow;
     uint8_t shows_lock; /* Unicorn is shown its LOCK prefix */
     uint8_t waits;      /* for an exception of the x87 */
+    uint8_t loads_base; /* LGDT and LIDT of 64-bit code */
     uint8_t enters_mmx; /* 1 + the register that it writes: they are to become those of MMX; 0: they are not */
     uint32_t displacement, address_mask;
     struct reference references[];
@@ -218,13 +219,14 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
         r->narrow.rm = in->rm;
         r->narrow.sums = in->opcode == 0x38f1 && in->repeat;
     }
-    if (wide && (r->aligned || r->touched)) {
+    r->loads_base = wide && in->opcode == 0x0f01 && in->rm == NONE && (in->reg == 2 || in->reg == 3);
+    if (wide && (r->aligned || r->touched || r->loads_base)) {
         r->count = r->aligned ? 1 : in->count;
         memcpy(r->references, in->references, r->count * sizeof r->references[0]);
     }
     if (wide) {
         r->quick.limit = NULL;
-        return r->aligned || r->undefined || r->touched || r->input || r->enters_mmx;
+        return r->aligned || r->undefined || r->touched || r->input || r->enters_mmx || r->loads_base;
     }
     if (limited)
         r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine->env) ? in->branch : (uint8_t)far_branch(in);
@@ -581,6 +583,26 @@ static int complete(engine *e, struct record *r, uint64_t host)
     return found > 0;
 }
 
+/* LGDT and LIDT of a base that is not canonical: #GP(0) (SDM vol. 2A, LGDT). Unicorn loads it. */
+static void refuse_base(engine *e, const struct record *r, uint64_t host)
+{
+    uint64_t linear = linear_address(e->env, r->references, r->addressing);
+
+    if (AT(uint32_t, e->env, at.env_hflags) & HF_CPL) /* which is #GP(0) before the operand is looked at */
+        return;
+    real_cpu_lduw_data_ra(e->env, linear, host); /* the limit, the first to fault */
+    if (!canonical(real_cpu_ldq_data_ra(e->env, linear + 2, host)))
+        real_raise_exception_err_ra(e->env, EXCP_GP, 0, host);
+}
+
+/* A repeated instruction that has no iteration left: it asks for nothing (SDM vol. 2B, REP). */
+static int has_ended(const struct record *r)
+{
+    uint64_t count = registers(r->engine->env)[CX];
+
+    return r->repeated && !(r->bits == 64 && !r->addressing.narrow ? count : count & r->address_mask);
+}
+
 static __attribute__((noinline)) void check(struct record *r, uint64_t host)
 {
     engine *e = r->engine;
@@ -598,7 +620,7 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         return;
     else if (r->waits)
         wait_for(e->env, host);
-    if (r->input && !vector && !(r->repeated && !(reg(e, CX) & r->address_mask)))
+    if (r->input && !vector && !has_ended(r))
         ask_for_port(e, r, host);
     for (int i = 0; i < r->count && !vector && r->bits != 64 && e->checked; i++)
         if (!(r->references[i].kind & REPEATED) || reg(e, CX) & r->address_mask)
@@ -612,6 +634,8 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
     for (int i = 0; i < r->count && r->touched; i++)
         touch(e->env, linear_address(e->env, &r->references[i], r->addressing), r->references[i].size,
               r->references[i].kind & WRITES, host);
+    if (r->loads_base)
+        refuse_base(e, r, host);
     if (r->enters_mmx)
         enter_mmx_to(e->env, r->enters_mmx - 1);
     if (r->narrow.opcode)

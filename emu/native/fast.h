@@ -339,6 +339,7 @@ int has_a20(const engine *e);
     X(uint64_t, cpu_ldq_code, (void *, uint64_t))                                                                      \
     X(uint32_t, cpu_lduw_data_ra, (void *, uint64_t, uint64_t))                                                        \
     X(uint32_t, cpu_ldl_data_ra, (void *, uint64_t, uint64_t))                                                         \
+    X(int, x86_cpu_tlb_fill, (void *, uint64_t, int, int, int, int, uint64_t))                                         \
     X(void *, probe_access, (void *, uint64_t, int, int, int, uint64_t))                                               \
     X(uint32_t, cpu_cc_compute_all, (void *, int))                                                                     \
     X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
