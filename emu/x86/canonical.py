@@ -43,7 +43,8 @@ def _prefixes(code: bytes) -> tuple[int, bool, bytes]:
 
 def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> bool:
     """True when the first item of the 64-bit instruction in `code` of which a byte's address is not canonical is of the
-    stack segment, for #SS(0) in place of #GP(0). `regs` are the 16 general registers, `bases` those of ES CS SS DS FS GS."""
+    stack segment, for #SS(0) in place of #GP(0). `regs` are the 16 general registers, `bases` those of ES CS SS DS FS
+    GS."""
     rex, narrow, rest = _prefixes(code)
     found = decode(rest, 32, 32)
     for number, ref in enumerate(found.references):
