@@ -203,6 +203,17 @@ static int calls_by_gate_64(void *env, uint32_t selector, uint64_t host)
            (code & SEG_CONFORMING ? dpl <= cpl : dpl == cpl);
 }
 
+/* True when `offset` is beyond the limit of the code segment `selector`, one that is not of 64-bit code. */
+static int beyond_in_64(void *env, uint32_t selector, uint32_t offset, uint64_t host)
+{
+    uint32_t high = half_of_descriptor(env, selector, 1, host);
+    uint32_t limit = (half_of_descriptor(env, selector, 0, host) & 0xffff) | (high & 0xf0000);
+
+    if (high & SEG_GRANULAR)
+        limit = limit << 12 | 0xfff;
+    return !(high & SEG_LONG) && offset > limit;
+}
+
 /* The bytes of each of the two pushes of a far CALL of protected mode that does not leave its ring; 0 for another, and
  * for one that something is wrong about. */
 static uint32_t size_of_pushes(void *env, uint32_t selector, uint32_t operand_size, uint64_t host)
@@ -297,6 +308,12 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
         touch_pushes(env, 2u << (shift & 3), 2, host);
     else if (paging(env) && !legacy_mode(env) && of_users(env) && calls_by_gate_64(env, (uint32_t)selector, host))
         touch_pushes(env, 8, 2, host);
+    if (is_narrow_far(env, shift) && calls_code(env, (uint32_t)selector, 0, host)) {
+        if (beyond_in_64(env, (uint32_t)selector, (uint32_t)offset, host))
+            real_raise_exception_err_ra(env, EXCP_GP, 0, host);
+        call_far_64(env, selector, offset, shift, next, host);
+        return;
+    }
     real_helper_lcall_protected(env, selector, offset, shift, next);
 }
 
@@ -329,6 +346,7 @@ static __thread uint64_t frame_without_vm = EMPTY;
 void show_all_flags(void)
 {
     frame_without_vm = EMPTY;
+    forget_frame();
 }
 
 REPLACES uint32_t cpu_ldl_mmuidx_ra_x86_64(void *env, uint64_t linear, int index, uint64_t host)
@@ -360,6 +378,11 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
     image = shift && !(AT(uint32_t, env, at.env_hflags) & HF_CPL) && !(*flags & EFLAGS_NT)
                 ? flags_to_return_to(env, 2u << (shift & 3), host)
                 : (uint32_t)*flags;
+    if (is_narrow_far(env, shift) && !(*flags & EFLAGS_NT)) {
+        return_interrupt_64(env, shift, next, host);
+        *flags = (*flags & ~(uint64_t)EFLAGS_VIRTUAL) | (image & EFLAGS_VIRTUAL);
+        return;
+    }
     /* Only that of ring 0 returns to V86 mode, which IA-32e mode does not have; others ignore VM in their frame (vol. 2A,
      * IRET). */
     frame_without_vm = shift == 1 && (!legacy_mode(env) || AT(uint32_t, env, at.env_hflags) & HF_CPL) && !(*flags & EFLAGS_NT)
@@ -390,6 +413,10 @@ REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t p
     if (legacy_mode(env) && ((!is_flat(segment_of(env, SS)) && (AT(uint32_t, env, at.env_hflags) & HF_CPL) < 3) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
         ask(env, RETF, 2u << (shift & 1), parameters, host);
+    if (is_narrow_far(env, shift)) {
+        return_far_64(env, shift, parameters, host);
+        return;
+    }
     real_helper_lret_protected(env, shift, parameters);
 }
 

@@ -114,7 +114,6 @@ GAPS: Final = (
     Gap(
         "far CALL, RETF and IRETD of 64-bit code with operands of 32 or 16 bits reach their stack by all of RSP",
         "all of RSP for far CALL, RETF and IRETD of 64-bit code with operands of 32 bits",
-        always=True,
     ),
     Gap(
         "CS and SS are accessed in their caches whatever has loaded them",

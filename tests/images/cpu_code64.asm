@@ -13,6 +13,14 @@ SAVED           equ 0x2000              ; what FXSAVE stores
 TARGET          equ 0x708               ; dq: BEYOND
 TABLE_OPERAND   equ 0x712
 HELD            equ 0x720               ; dq: the stack of a check
+FAR16           equ 0x730               ; far pointers to THERE
+FAR32           equ 0x738
+FAR_COMPATIBLE  equ 0x740
+FAR_BEYOND      equ 0x748               ; beyond its segment
+FAR_USER        equ 0x750
+THERE           equ 0x4000              ; UD2
+HIGH            equ 0xFFFFFFFF80006000  ; 6000h, by another address
+ABSENT_END      equ 0x100FFC
 
 %macro SHOW 0
         call show
@@ -144,6 +152,25 @@ HELD            equ 0x720               ; dq: the stack of a check
         SHOW
 %endmacro
 
+; In ring 0 with SS %3, and RSP and RBX %2: %1 name, the rest instructions, in braces, of which the last faults or leads to #UD
+%macro FAR_CHECK 4-*
+        TEST 64, {%1}
+        mov qword [GO_TO], F(%%after)
+        mov rbx, %2
+        mov eax, %3
+        mov ss, eax
+        mov rsp, rbx
+  %rotate 3
+  %rep %0 - 3
+        %1
+    %rotate 1
+  %endrep
+        ud2
+%%after:
+        mov rax, [rbx - 8]              ; what a CALL has pushed
+        SHOW
+%endmacro
+
 org 0
 rom:
 GUEST_SERVICES 16
@@ -154,6 +181,10 @@ FRAMES64
 GDT64
 ABSENT_CODE     equ $ - gdt
         SEGMENT 0, 0xFFFFF, 0x1B, 0xA
+SMALL_CODE      equ $ - gdt
+        SEGMENT 0, THERE - 1, 0x9B, 0x4
+DATA16          equ $ - gdt
+        SEGMENT 0x10000, 0xFFFF, 0x93, 0
 TSS_SEL         equ $ - gdt
         SEGMENT TSS, 0x67, 0x89, 0
         dq 0
@@ -316,6 +347,59 @@ LONG_START
         USER 'ring-3-iretd-vm-frame', UCODE32, 0, {push dword 0}, {push dword 0}, {push dword 0x23002}, {push dword 0}, {push dword 0x500}, {iretd}
         USER 'ring-3-64-iretd-vm', UCODE64, USER_STACK - 20, {mov dword [rsp], F(.there_3)}, {mov dword [rsp + 4], UCODE64}, {mov dword [rsp + 8], 0x23002}, {mov [rsp + 12], ecx}, {mov dword [rsp + 16], UDATA}, {iretd}, {.there_3: nop}
         USER 'ring-3-64-iretq-vm', UCODE64, USER_STACK - 40, {mov qword [rsp], F(.there_4)}, {mov qword [rsp + 8], UCODE64}, {mov qword [rsp + 16], 0x1A3002}, {mov [rsp + 24], rcx}, {mov qword [rsp + 32], UDATA}, {iretq}, {.there_4: nop}
+
+; ----- far CALL, RETF and IRET with operands of 32 and 16 bits, to #UD: RSP counts as a whole
+        mov word [THERE], 0x0B0F        ; UD2
+        mov word [FAR16], THERE
+        mov word [FAR16 + 2], CODE64
+        mov dword [FAR32], THERE
+        mov word [FAR32 + 4], CODE64
+        mov dword [FAR_COMPATIBLE], THERE
+        mov word [FAR_COMPATIBLE + 4], CODE32
+        mov dword [FAR_USER], THERE
+        mov word [FAR_USER + 4], UCODE64
+        mov dword [FAR_BEYOND], THERE
+        mov word [FAR_BEYOND + 4], SMALL_CODE
+; %1 suffix of the names, %2 RSP, %3 SS
+%macro FAR 3
+        FAR_CHECK {'retf-32-', %1}, %2, %3, {mov dword [rbx], THERE}, {mov dword [rbx + 4], CODE64}, {retf}
+        FAR_CHECK {'retf-16-', %1}, %2, %3, {mov word [rbx], THERE}, {mov word [rbx + 2], CODE64}, {o16 retf}
+        FAR_CHECK {'retf-32-10-', %1}, %2, %3, {mov dword [rbx], THERE}, {mov dword [rbx + 4], CODE64}, {retf 0x10}
+        FAR_CHECK {'retf-32-data-', %1}, %2, %3, {mov dword [rbx], THERE}, {mov dword [rbx + 4], DATA}, {retf}
+        FAR_CHECK {'retf-32-ring-3-', %1}, %2, %3, {mov dword [rbx], THERE}, {mov dword [rbx + 4], UCODE64}, \
+            {mov dword [rbx + 8], 0x81234567}, {mov dword [rbx + 12], UDATA}, {retf}
+        FAR_CHECK {'retf-32-8-ring-3-', %1}, %2, %3, {mov dword [rbx], THERE}, {mov dword [rbx + 4], UCODE64}, \
+            {mov dword [rbx + 16], 0x5000}, {mov dword [rbx + 20], UDATA}, {retf 8}
+        FAR_CHECK {'retf-16-ring-3-', %1}, %2, %3, {mov word [rbx], THERE}, {mov word [rbx + 2], UCODE64}, \
+            {mov word [rbx + 4], 0x5000}, {mov word [rbx + 6], UDATA}, {o16 retf}
+        FAR_CHECK {'iretd-', %1}, %2, %3, {mov dword [rbx], THERE}, {mov dword [rbx + 4], CODE64}, {mov dword [rbx + 8], 0x46}, \
+            {mov dword [rbx + 12], 0x5100}, {mov dword [rbx + 16], DATA}, {iretd}
+        FAR_CHECK {'iretd-ring-3-', %1}, %2, %3, {mov dword [rbx], THERE}, {mov dword [rbx + 4], UCODE64}, \
+            {mov dword [rbx + 8], 0x240046}, {mov dword [rbx + 12], 0x81234567}, {mov dword [rbx + 16], UDATA}, {iretd}
+        FAR_CHECK {'iret-16-ring-3-', %1}, %2, %3, {mov word [rbx], THERE}, {mov word [rbx + 2], UCODE64}, \
+            {mov word [rbx + 4], 0x47}, {mov word [rbx + 6], 0x5100}, {mov word [rbx + 8], UDATA}, {push 0x240002}, {popfq}, {iretw}
+        FAR_CHECK {'call-32-', %1}, %2, %3, {call far dword [FAR32]}
+        FAR_CHECK {'call-16-', %1}, %2, %3, {db 0x66, 0xFF, 0x1C, 0x25, FAR16 & 0xFF, FAR16 >> 8, 0, 0}
+%endmacro
+        FAR 'low', 0x6000, DATA
+        FAR 'high', HIGH, DATA
+        FAR 'high-null', HIGH, 0
+        FAR 'low-16', 0x16000, DATA16
+        FAR_CHECK 'retf-32-compatible', 0x6000, DATA, {mov dword [rbx], THERE}, {mov dword [rbx + 4], CODE32}, {retf}
+        FAR_CHECK 'call-32-compatible', 0x6000, DATA, {call far dword [FAR_COMPATIBLE]}
+        FAR_CHECK 'call-32-beyond', 0x6000, DATA, {call far dword [FAR_BEYOND]}
+        USER 'retf-32-absent', UCODE64, ABSENT_END, {retf}
+        USER 'retf-16-absent', UCODE64, ABSENT_END + 2, {o16 retf}
+        USER 'iretd-absent', UCODE64, ABSENT_END, {iretd}
+        USER 'call-32-absent', UCODE64, ABSENT_END + 4, {call far dword [FAR32]}
+        USER 'call-16-absent', UCODE64, ABSENT_END + 4, {db 0x66, 0xFF, 0x1C, 0x25, FAR16 & 0xFF, FAR16 >> 8, 0, 0}
+        USER 'call-32-read-only', UCODE64, ABSENT_END + 12, {call far dword [FAR_USER]}
+        USER 'call-32-user', UCODE64, USER_STACK, {call far dword [FAR_USER]}
+        USER 'retf-32-not-canonical', UCODE64, EDGE, {retf}
+        USER 'call-32-not-canonical', UCODE64, EDGE + 8, {call far dword [FAR_USER]}
+        USER 'call-32-not-canonical-second', UCODE64, EDGE + 4, {call far dword [FAR_USER]}
+        push 2
+        popfq
 
 ; ----- no instructions of 64-bit code
 %assign n 0
