@@ -51,9 +51,10 @@ IMAGES = {
     "cpu_pointers": 62,
     "cpu_rex64": 2772,
     "cpu_code64": 193,
+    "cpu_bytes64": 52,
 }
 #: Bochs's model for images of what its own default lacks.
-_MODELS = {"cpu_rex64": "corei7_haswell_4770", "cpu_code64": "corei7_haswell_4770"}
+_MODELS = dict.fromkeys(("cpu_rex64", "cpu_code64", "cpu_bytes64"), "corei7_haswell_4770")
 #: Images that take seconds in slices.
 _LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms", "cpu_prefixes", "cpu_rex64")
 #: Much above the longest image's length (5,000,000).
@@ -260,6 +261,11 @@ DIFFERENCES = (
         ("ring-3-64-iretd-vm", "iretd-low", "iretd-high", "iretd-high-null", "iretd-low-16"),
         "IRET of 64-bit code pops SS:RSP whatever its operands' size is (vol. 2A, IRET); Bochs only with 64 bits",
     ),
+    Difference(
+        "cpu_bytes64",
+        ("3dnow-absent", "3dnow-rex"),
+        "without 3DNow! 0F 0F is no instruction (vol. 2D, table A-3), which comes before its operand (vol. 3A, table 6-2)",
+    ),
 )
 
 
@@ -294,6 +300,7 @@ _WITH_HELPER = frozenset(
         "cpu_pointers",
         "cpu_rex64",
         "cpu_code64",
+        "cpu_bytes64",
     )
 )
 #: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.
