@@ -264,7 +264,7 @@ DIFFERENCES = (
     Difference(
         "cpu_bytes64",
         ("3dnow-absent", "3dnow-rex"),
-        "without 3DNow! 0F 0F is no instruction (vol. 2D, table A-3), which comes before its operand (vol. 3A, table 6-2)",
+        "without 3DNow! 0F 0F is no instruction (vol. 2D, table A-3), which comes before its operand (vol. 3A, 6.9)",
     ),
 )
 
