@@ -158,7 +158,7 @@ def test_skipped_time_is_told() -> None:
     made.close()
 
 
-#: IRQ 0 is requested while IF is clear, and masked at the 8259 before STI: INTR is low by then, and nobody is interrupted.
+#: IRQ 0 is requested while IF is clear, and masked at the 8259 before STI: INTR is low by then, nobody is interrupted.
 #: Behind CLI again it is unmasked, and taken behind the next STI. Its handler counts in DI.
 MASKED = """
     mov ss, ax
