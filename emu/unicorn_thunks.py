@@ -15,7 +15,8 @@ The gate decides, before an instruction, in this order:
 3. `remaining` is 0, or a stop is asked for: stop the engine. Nothing of the instruction has happened yet.
 4. An interrupt is pending, EFLAGS.IF is set and no STI or MOV SS shadow is on: raise the engine's own request for it
    and leave the translation, so that it is delivered here, wherever translations and slices begin and end. Behind an
-   iteration of a repeated instruction EIP and RF are put right first (`emu.unicorn_faults`).
+   iteration of a repeated instruction EIP and RF are put right first (`emu.unicorn_faults`), and the translation is
+   left with them, not back to the instruction.
 5. The address is in the table of breakpoints (and not skipped once): stop.
 6. Count it. If the segment caches are not those for which `checks` was decided, `checks` is set, or ES, SS or DS has a
    base in 64-bit code (`emu.unicorn_bases`), ask the checker;
@@ -204,14 +205,17 @@ def gate(
     c.add("41f780", _s32(eflags), _s32(0x200)).jump("je", "no_interrupt")  # IF
     c.add("41f780", _s32(hflags), _s32(0x8)).jump("jne", "no_interrupt")  # HF_INHIBIT_IRQ
     c.add("483b71", offset("last")).jump("jne", "interrupt")  # cmp rsi, [last]
-    c.add("51").add("4150").add("4883ec08")  # push rcx; push r8; sub rsp, 8
-    c.add("48b8", _u64(repeat)).add("ffd0").add("4883c408").add("4158").add("59")  # call repeat; pop r8; pop rcx
+    c.add("51").add("4150").add("56")  # push rcx; push r8; push rsi
+    c.add("48b8", _u64(repeat)).add("ffd0").add("5e").add("4158").add("59")  # call repeat; pop rsi; pop r8; pop rcx
     c.label("interrupt")
     c.add("c641", offset("interrupt"), 0)
     c.add("c641", offset("taken"), 1)
     c.add("c641", offset("halt_run"), 1)  # stop at the handler's first instruction: the controller must learn of it
     c.add("8b51", offset("vector")).add("8851", offset("taken_vector"))  # mov edx, [vector]; mov [taken_vector], dl
     c.add("418188", _s32(request), _s32(0x100))  # or dword [r8+request], CPU_INTERRUPT_VIRQ
+    c.add("483b71", offset("last")).jump("jne", "give_way")  # cmp rsi, [last]
+    c.add("c641", offset("step"), 0)  # what gives way goes back to the instruction, which may have ended
+    c.add("48bf", _u64(cpu)).add("48b8", _u64(leave)).add("ffe0")  # jmp cpu_loop_exit_noexc(cpu)
     c.label("give_way")
     c.add("c641", offset("step"), 0)  # the instruction will be met again in a longer translation: stop behind that
     c.add("6641c740f2ffff")  # mov word [r8-14], -1

@@ -205,6 +205,8 @@ class Transfers:
             return False
         if not gate >> 47 & 1 or gate >> 40 & 0x1F not in (6, 7, 14, 15):
             return True
+        if not gate >> 43 & 1 and gate >> 48:  # of 16 bits, whose last word Unicorn takes for a part of EIP
+            return False
         code = self._descriptor(gate >> 16 & 0xFFFF)
         if code is None:
             return False

@@ -162,6 +162,26 @@ static int complete(engine *e, struct record *r, uint64_t host)
     return found > 0;
 }
 
+/* LGDT and LIDT of a base that is not canonical: #GP(0) (SDM vol. 2A, LGDT). Unicorn loads it. */
+static void refuse_base(engine *e, const struct record *r, uint64_t host)
+{
+    uint64_t linear = linear_address(e->env, r->references, r->addressing);
+
+    if (AT(uint32_t, e->env, at.env_hflags) & HF_CPL) /* which is #GP(0) before the operand is looked at */
+        return;
+    real_cpu_lduw_data_ra(e->env, linear, host); /* the limit, the first to fault */
+    if (!canonical(real_cpu_ldq_data_ra(e->env, linear + 2, host)))
+        real_raise_exception_err_ra(e->env, EXCP_GP, 0, host);
+}
+
+/* A repeated instruction that has no iteration left: it asks for nothing (SDM vol. 2B, REP). */
+static int has_ended(const struct record *r)
+{
+    uint64_t count = registers(r->engine->env)[CX];
+
+    return r->repeated && !(r->bits == 64 && !r->addressing.narrow ? count : count & r->address_mask);
+}
+
 static __attribute__((noinline)) void check(struct record *r, uint64_t host)
 {
     engine *e = r->engine;
@@ -179,7 +199,7 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         return;
     else if (r->waits)
         wait_for(e->env, host);
-    if (r->input && !vector && !(r->repeated && !(reg(e, CX) & r->address_mask)))
+    if (r->input && !vector && !has_ended(r))
         ask_for_port(e, r, host);
     for (int i = 0; i < r->count && !vector && r->bits != 64 && e->checked; i++)
         if (!(r->references[i].kind & REPEATED) || reg(e, CX) & r->address_mask)
@@ -195,6 +215,8 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
     for (int i = 0; i < r->count && r->touched; i++)
         touch(e->env, linear_address(e->env, &r->references[i], r->addressing), r->references[i].size,
               r->references[i].kind & WRITES, host);
+    if (r->loads_base)
+        refuse_base(e, r, host);
     if (r->enters_mmx)
         enter_mmx_to(e->env, r->enters_mmx - 1);
     if (r->apart == APART_SYSRET)

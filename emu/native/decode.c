@@ -145,16 +145,29 @@ static uint16_t extension_of(const struct instruction *in)
     return 0;
 }
 
-/* Of 64-bit code: VEX, EVEX, what was dropped with bytes behind its opcode (SDM vol. 2D, A.3, "i64"), what only some
- * vendors have, and near branches with an operand size prefix, on which Intel and AMD differ. */
+/* Of 64-bit code: VEX, EVEX, what was dropped with bytes behind its opcode or a stack (SDM vol. 2D, A.3, "i64"), what some
+ * vendors alone have, and near branches with an operand size prefix, on which Intel and AMD differ. */
 static int unknown_in_64(uint32_t opcode, int opsize66)
 {
     switch (opcode) {
-    case 0x62: case 0x82: case 0x9a: case 0xc4: case 0xc5: case 0xd4: case 0xd5: case 0xea:
+    case 0x60: case 0x61: case 0x62: case 0x82: case 0x9a: case 0xc4: case 0xc5: case 0xd4: case 0xd5: case 0xea:
     case 0x0f0f: case 0x0f78: case 0x0f79: case 0x0fa6: case 0x0fa7:
         return 1;
     case 0xe8: case 0xe9: case 0x0f80 ... 0x0f8f:
         return opsize66;
+    default:
+        return 0;
+    }
+}
+
+/* MOV of a control or debug register from the 8th on, which REX.R makes of `in`. There is CR8 (SDM vol. 2B, MOV). */
+static int is_none_above(const struct instruction *in)
+{
+    switch (in->opcode) {
+    case 0x0f20: case 0x0f22:
+        return in->reg != 0;
+    case 0x0f21: case 0x0f23:
+        return 1;
     default:
         return 0;
     }
@@ -285,7 +298,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     if (bits == 64 && (in->opcode == 0xca || in->opcode == 0xcb || in->opcode == 0xcf))
         in->stack_size = wide ? 8 : in->operand_size; /* far returns have 4 bytes by default */
     if (bits == 64 && !spec.access && unknown_in_64(in->opcode, opsize66)) {
-        in->extension = extension_of(in);
+        in->extension = in->opcode == 0x0f0f ? EXTENSION_NONE : extension_of(in); /* 3DNow!, which no model has */
         in->unknown = 1;
         return 0;
     }
@@ -364,11 +377,13 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     if (r.ended)
         return 0;
     in->length = (uint8_t)r.at;
-    in->extension = extension_of(in);
+    in->extension = rex & 4 && is_none_above(in) ? EXTENSION_NONE : extension_of(in);
     if (r.at > LONGEST) /* #GP(0), which the engine raises */
         in->count = 0;
     else
         implicit(in, override, opsize66);
+    for (int i = 0; wide && i < in->count && in->opcode >= 0xa5 && in->opcode <= 0xaf && in->opcode & 1; i++)
+        in->references[i].size = 8; /* MOVSQ and its kin */
     return 1;
 }
 

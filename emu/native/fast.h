@@ -340,6 +340,7 @@ int has_a20(const engine *e);
     X(uint64_t, cpu_ldq_code, (void *, uint64_t))                                                                      \
     X(uint32_t, cpu_lduw_data_ra, (void *, uint64_t, uint64_t))                                                        \
     X(uint32_t, cpu_ldl_data_ra, (void *, uint64_t, uint64_t))                                                         \
+    X(int, x86_cpu_tlb_fill, (void *, uint64_t, int, int, int, int, uint64_t))                                         \
     X(void *, probe_access, (void *, uint64_t, int, int, int, uint64_t))                                               \
     X(uint32_t, cpu_cc_compute_all, (void *, int))                                                                     \
     X(void, raise_exception_err_ra, (void *, int, int, uint64_t))                                                      \
@@ -432,6 +433,11 @@ int has_a20(const engine *e);
     X(void, helper_packusdw_xmm, (void *, void *, void *))                                                             \
     X(uint64_t, helper_read_eflags, (void *))                                                                          \
     X(uint32_t, cpu_ldl_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
+    X(uint32_t, cpu_lduw_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                 \
+    X(uint64_t, cpu_ldq_mmuidx_ra, (void *, uint64_t, int, uint64_t))                                                  \
+    X(void, cpu_stw_mmuidx_ra, (void *, uint64_t, uint32_t, int, uint64_t))                                            \
+    X(void, cpu_stl_mmuidx_ra, (void *, uint64_t, uint32_t, int, uint64_t))                                            \
+    X(void, cpu_stq_mmuidx_ra, (void *, uint64_t, uint64_t, int, uint64_t))                                            \
     X(void, raise_exception_err, (void *, int, int))                                                                   \
     X(void, helper_check_iob, (void *, uint32_t))                                                                      \
     X(void, helper_check_iow, (void *, uint32_t))                                                                      \
@@ -514,6 +520,13 @@ void emit_if_low(engine *e, int base, int index, int shift, int64_t segment_base
                  struct low_bits low);
 void emit_if_paging(engine *e);
 void emit_end_if(engine *e);
+
+/* ---- far64.c */
+void forget_frame(void);
+int is_narrow_far(void *env, uint64_t shift);
+void return_far_64(void *env, uint64_t shift, uint64_t parameters, uint64_t host);
+void return_interrupt_64(void *env, uint64_t shift, uint64_t next, uint64_t host);
+void call_far_64(void *env, uint64_t selector, uint64_t offset, uint64_t shift, uint64_t next, uint64_t host);
 
 /* ---- nothing.c */
 int is_nothing(engine *e, uint64_t pc);

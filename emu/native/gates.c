@@ -9,13 +9,6 @@
 #define IST_1 36 /* in the TSS: the first slot of the interrupt stack table, and RSP0 (vol. 3A, figure 7-11) */
 #define RSP_0 4
 
-static int canonical(uint64_t address)
-{
-    int64_t high = (int64_t)address >> 47;
-
-    return !high || high == -1;
-}
-
 /* The eight bytes at a linear address; 0 when they cannot be seen without a page walk. */
 static int seen(void *env, uint64_t linear, uint64_t *value)
 {

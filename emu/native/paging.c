@@ -141,14 +141,51 @@ void leave_mmx_for_exception(void *env, uint64_t host)
         leave_mmx(env);
 }
 
-/* An access of the instruction that called from `host`, to its operand, is about to raise #PF. It leaves the state before
- * the instruction (vol. 3A, 6.5). An exception of the x87 for which it waits comes first. If the operand is read and
- * written, the fault is a write's, and of the first page that refuses one (vol. 3A, 4.7, W/R; vol. 2: these instructions
- * always write). Returns where the fault is as Unicorn has it. */
-static void fault_of_operand(void *env, int is_load, uint64_t host)
+/* CR2 before the page fault that is about to be raised. */
+static __thread uint64_t cr2_before;
+
+REPLACES int x86_cpu_tlb_fill_x86_64(void *cpu, uint64_t linear, int size, int access, int index, int probe, uint64_t host)
+{
+    cr2_before = (&AT(uint64_t, (uint8_t *)cpu + at.cpu_env, at.env_cr))[2];
+    return real_x86_cpu_tlb_fill(cpu, linear, size, access, index, probe, host);
+}
+
+/* #MF of a pending exception of the x87 instead of the fault, which then has not been found. */
+static void wait_before_fault(void *env, uint64_t host)
+{
+    uint64_t *cr2 = &(&AT(uint64_t, env, at.env_cr))[2], found = *cr2;
+
+    *cr2 = cr2_before;
+    wait_for(env, host);
+    *cr2 = found;
+}
+
+/* #GP(0) instead of the page fault of an operand whose first byte has a canonical address and whose last has none: that
+ * is found before its pages are (vol. 3A, table 6-2; vol. 1, 3.3.7.1). Unicorn meets the first page first. Where it is the
+ * stack's, #SS(0) is made of it like of others (emu/unicorn_faults.py). */
+static void refuse_straddling(void *env, const struct instruction *in, struct addressing where, uint64_t host)
+{
+    uint64_t *cr2 = &(&AT(uint64_t, env, at.env_cr))[2];
+
+    for (int i = 0; i < in->count; i++) {
+        uint64_t first = linear_address(env, &in->references[i], where), last = first + in->references[i].size - 1;
+
+        if (likely(canonical(last)) || !canonical(first) || *cr2 - first > last - first)
+            continue;
+        *cr2 = cr2_before;
+        real_raise_exception_err_ra(env, EXCP_GP, 0, host);
+    }
+}
+
+/* An access of the instruction that called from `host`, to its operand, is about to raise #PF, or #GP(0) as its address is
+ * not canonical. It leaves the state before the instruction (vol. 3A, 6.5). An exception of the x87 for which it waits comes
+ * first. If the operand is read and written, a page fault is a write's, and of the first page that refuses one (vol. 3A,
+ * 4.7, W/R; vol. 2: these instructions always write). Returns where the fault is as Unicorn has it. */
+static void fault_of_operand(void *env, int vector, int code, uint64_t host)
 {
     struct addressing where;
     const struct instruction *in = instruction_at(env, host, &where);
+    int is_load = vector == EXCP_PF && !(code & PF_WRITE);
 
     if (!in || !in->count)
         return;
@@ -157,7 +194,9 @@ static void fault_of_operand(void *env, int is_load, uint64_t host)
     if (!is_load && stores_behind_flags(in))
         AT(uint16_t, env, at.env_fpus) = status_before_store;
     if (waits_for_x87(in))
-        wait_for(env, host);
+        wait_before_fault(env, host);
+    if (vector == EXCP_PF && where.bits == 64)
+        refuse_straddling(env, in, where, host);
     if (is_load && in->references[0].kind == (READS | WRITES))
         touch(env, linear_address(env, in->references, where), in->references[0].size, STORE, host);
 }
@@ -165,7 +204,9 @@ static void fault_of_operand(void *env, int is_load, uint64_t host)
 REPLACES void raise_exception_err_ra_x86_64(void *env, int vector, int code, uint64_t host)
 {
     if (vector == EXCP_PF && host && !(code & PF_FETCH))
-        fault_of_operand(env, !(code & PF_WRITE), host);
+        fault_of_operand(env, vector, code, host);
+    else if (vector == EXCP_GP && host && !code && AT(uint32_t, env, at.env_hflags) & HF_CS64)
+        fault_of_operand(env, vector, code, host);
     show_all_flags();
     real_raise_exception_err_ra(env, vector, code, host);
 }

@@ -1,15 +1,53 @@
 /* Segment prefixes of 64-bit code, where only FS and GS have a base: those of ES, CS, SS and DS are ignored, and do not
  * take back one of FS or GS (SDM vol. 1, 3.4.2.1; AMD64 APM vol. 3, 1.2.4). Unicorn's translator adds the base that the
  * register was left with, as before the branch to long mode, and takes the last prefix. Compilers emit these prefixes:
- * 3Eh is NOTRACK of a jump by a table. */
-#include "fast.h"
+ * 3Eh is NOTRACK of a jump by a table. And REX, of which no bit counts that the instruction has no use for (SDM vol. 2A,
+ * 2.2.1.2). */
+#include "checks.h"
 #include "tcg.h"
+
+#define REX_R 4u
 
 /* An instruction of the block that is being translated begins at linear `pc`. */
 void prefixes_begin(engine *e, uint64_t pc, uint32_t flags)
 {
     e->prefix = flags & HF_CS64 ? pc : EMPTY;
     e->override = 0;
+}
+
+/* A byte behind REX, which is at `linear`. All that is asked for is read of the instruction in any case; 0 where it is so
+ * long that it is not. */
+static uint32_t behind_rex(const engine *e, uint64_t linear, int number)
+{
+    if (linear + (uint64_t)number - e->begun_at >= LONGEST)
+        return 0;
+    return real_cpu_ldub_code(e->env, linear + (uint64_t)number);
+}
+
+/* SSSE3 of MMX registers, of which there are eight: REX.R is no part of their number. Unicorn takes it for one, and stores to
+ * what lies behind its registers: the x87's last opcode and pointers, MXCSR, and what it rounds by. */
+static int is_ssse3(const engine *e, uint64_t linear)
+{
+    uint32_t map = behind_rex(e, linear, 2), third = map == 0x38 || map == 0x3a ? behind_rex(e, linear, 3) : 0;
+
+    if (e->for_66) /* 66, F2 or F3: of XMM registers, or none */
+        return 0;
+    return map == 0x38 ? third <= 0x0b || (third >= 0x1c && third <= 0x1e) : map == 0x3a && third == 0x0f;
+}
+
+/* What the translator is shown for REX at `linear`. */
+static uint32_t shown_rex(const engine *e, uint64_t linear, uint32_t value)
+{
+    switch (behind_rex(e, linear, 1)) {
+    case 0x9e: case 0x9f: /* SAHF and LAHF: AH, which Unicorn takes for SPL, as it is where an operand names it */
+        return e->override ? e->override : 0x3e;
+    case 0xc6: case 0xc7: /* MOV, whose ModRM.reg is to be 0 */
+        return value & ~REX_R;
+    case 0x0f:
+        return value & REX_R && is_ssse3(e, linear) ? value & ~REX_R : value;
+    default:
+        return value;
+    }
 }
 
 /* What the translator is shown for the byte `value` at e->prefix: for an ignored prefix behind one of FS or GS that one
@@ -26,8 +64,9 @@ uint32_t shown_prefix(engine *e, uint64_t linear, uint32_t value)
     case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3:
         return value;
     }
-    if ((value & 0xf0) != 0x40)
-        e->prefix = EMPTY;
+    if ((value & 0xf0) == 0x40)
+        return shown_rex(e, linear, value);
+    e->prefix = EMPTY;
     return value;
 }
 

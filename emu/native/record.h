@@ -43,6 +43,7 @@ struct record {
     struct narrow narrow;
     uint8_t shows_lock; /* Unicorn is shown its LOCK prefix */
     uint8_t waits;      /* for an exception of the x87 */
+    uint8_t loads_base; /* LGDT and LIDT of 64-bit code */
     uint8_t apart;      /* APART_*: it may be executed, or is refused, by a function of its own */
     uint8_t enters_mmx; /* 1 + the register that it writes: they are to become those of MMX; 0: they are not */
     uint32_t displacement, address_mask;

@@ -100,13 +100,15 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
         r->narrow.rm = in->rm;
         r->narrow.sums = in->opcode == 0x38f1 && in->repeat;
     }
-    if (wide && (r->aligned || r->touched || r->alignment.asked)) {
-        r->count = (r->touched || r->alignment.asked) && !calls_far(in, flags) ? in->count : 1;
+    r->loads_base = wide && in->opcode == 0x0f01 && in->rm == NONE && (in->reg == 2 || in->reg == 3);
+    if (wide && (r->aligned || r->touched || r->alignment.asked || r->loads_base)) {
+        r->count = (r->touched || r->alignment.asked || r->loads_base) && !calls_far(in, flags) ? in->count : 1;
         memcpy(r->references, in->references, r->count * sizeof r->references[0]);
     }
     if (wide) {
         r->quick.limit = NULL;
-        return r->aligned || r->undefined || r->touched || r->input || r->enters_mmx || r->alignment.asked || r->apart;
+        return r->aligned || r->undefined || r->touched || r->input || r->enters_mmx || r->alignment.asked || r->apart ||
+               r->loads_base;
     }
     if (limited)
         r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine->env) ? in->branch : (uint8_t)far_branch(in);

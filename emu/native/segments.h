@@ -34,6 +34,14 @@ static inline int real_mode(void *env)
     return !(AT(uint32_t, env, at.env_hflags) & HF_PE) || AT(uint64_t, env, at.env_eflags) & EFLAGS_VM;
 }
 
+/* Of 48 bits (SDM vol. 1, 3.3.7.1). */
+static inline int canonical(uint64_t address)
+{
+    int64_t high = (int64_t)address >> 47;
+
+    return !high || high == -1;
+}
+
 static inline int paging(void *env)
 {
     return AT(uint64_t, env, at.env_cr) >> 31 & 1;

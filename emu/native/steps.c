@@ -1,5 +1,5 @@
 /* Single steps (EFLAGS.TF), and PAUSE, which Unicorn leaves out of them. */
-#include "fast.h"
+#include "checks.h"
 #include "segments.h"
 
 #define DR6_BS 0x4000u
@@ -26,6 +26,23 @@ static uint32_t execution_breakpoints(void *env)
     return found;
 }
 
+/* True when the instruction that has just ended is a near branch to an address that is not canonical, by which it faults
+ * itself (vol. 2A, CALL, JMP; vol. 2B, RET): no #DB comes behind it. */
+static int branched_beyond(const engine *e)
+{
+    static __thread struct instruction in;
+    uint8_t bytes[LONGEST];
+    const slot *s;
+
+    if (likely(!(AT(uint32_t, e->env, at.env_hflags) & HF_CS64) || canonical(*e->eip)) || !(s = running(e)))
+        return 0;
+    if (!decode(bytes, bytes_at(e->env, s->last, (uint64_t)s->block->code, bytes), 64, 32, &in))
+        return 0;
+    if (in.branch == BRANCH_CONDITION)
+        return *e->eip != s->last + in.length;
+    return in.branch != BRANCH_NONE && in.branch != BRANCH_LOOP;
+}
+
 /* #DB behind the instruction that has just ended, as TF was set when it began; EIP is the next one's. DR6 has what else
  * was met at this boundary. */
 __attribute__((noreturn)) void step_trap(void *env)
@@ -33,6 +50,8 @@ __attribute__((noreturn)) void step_trap(void *env)
     const engine *e = engine_of_env(env);
     uint64_t *dr6 = &AT(uint64_t, env, at.env_dr) + 6;
 
+    if (e && unlikely(branched_beyond(e))) /* emu/unicorn_faults.py takes the branch back */
+        real_raise_exception_err(env, EXCP_GP, 0);
     if (!e || !e->control->trap)
         *dr6 &= ~(uint64_t)DR6_B;
     *dr6 |= DR6_BS | execution_breakpoints(env);

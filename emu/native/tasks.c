@@ -203,6 +203,17 @@ static int calls_by_gate_64(void *env, uint32_t selector, uint64_t host)
            (code & SEG_CONFORMING ? dpl <= cpl : dpl == cpl);
 }
 
+/* True when `offset` is beyond the limit of the code segment `selector`, one that is not of 64-bit code. */
+static int beyond_in_64(void *env, uint32_t selector, uint32_t offset, uint64_t host)
+{
+    uint32_t high = half_of_descriptor(env, selector, 1, host);
+    uint32_t limit = (half_of_descriptor(env, selector, 0, host) & 0xffff) | (high & 0xf0000);
+
+    if (high & SEG_GRANULAR)
+        limit = limit << 12 | 0xfff;
+    return !(high & SEG_LONG) && offset > limit;
+}
+
 /* The bytes of each of the two pushes of a far CALL of protected mode that does not leave its ring; 0 for another, and
  * for one that something is wrong about. */
 static uint32_t size_of_pushes(void *env, uint32_t selector, uint32_t operand_size, uint64_t host)
@@ -250,17 +261,31 @@ static void refuse_unaligned(void *env, uint32_t size, uint64_t host)
         real_raise_exception_err_ra(env, EXCP_AC, 0, host);
 }
 
-/* #GP(0) when RETF or IRET of 64-bit operands would go to an address that is not canonical (SDM vol. 2A,
- * IRET; vol. 2B, RET). */
-static void refuse_return(void *env, uint64_t shift, uint64_t host)
+/* True when a return to the code segment `selector` is not refused for it. */
+static int returns_to_code(void *env, uint32_t selector, uint64_t host)
 {
-    uint64_t rsp = AT(uint64_t, env, at.env_rsp), high;
+    uint32_t high = half_of_descriptor(env, selector, 1, host), dpl = high >> SEG_DPL_SHIFT & 3, rpl = selector & 3;
+
+    if ((high & DESCRIPTOR_CODE) != DESCRIPTOR_CODE || !(high & SEG_PRESENT))
+        return 0;
+    return rpl >= (AT(uint32_t, env, at.env_hflags) & HF_CPL) && (high & SEG_CONFORMING ? dpl <= rpl : dpl == rpl);
+}
+
+/* #GP(0) when RETF or IRET, which pop `items` of 64 bits at first, would go to an address that is not canonical, if
+ * nothing is wrong about the code segment (SDM vol. 2A, IRET; vol. 2B, RET). */
+static void refuse_return(void *env, uint64_t shift, uint32_t items, uint64_t host)
+{
+    uint64_t rsp = AT(uint64_t, env, at.env_rsp);
+    uint32_t selector;
 
     if (shift != 2 || legacy_mode(env))
         return;
     real_cpu_ldl_data_ra(env, rsp, host); /* the first to fault */
-    high = real_cpu_ldl_data_ra(env, rsp + 4, host) >> 15;
-    if (high && high != 0x1ffff)
+    if (canonical(real_cpu_ldq_data_ra(env, rsp, host)))
+        return;
+    selector = real_cpu_lduw_data_ra(env, rsp + 8, host);
+    real_cpu_ldl_data_ra(env, rsp + 8 * (items - 1), host);
+    if (returns_to_code(env, selector, host))
         real_raise_exception_err_ra(env, EXCP_GP, 0, host);
 }
 
@@ -299,6 +324,12 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
         touch_pushes(env, 2u << (shift & 3), 2, host);
     else if (paging(env) && !legacy_mode(env) && of_users(env) && calls_by_gate_64(env, (uint32_t)selector, host))
         touch_pushes(env, 8, 2, host);
+    if (is_narrow_far(env, shift) && calls_code(env, (uint32_t)selector, 0, host)) {
+        if (beyond_in_64(env, (uint32_t)selector, (uint32_t)offset, host))
+            real_raise_exception_err_ra(env, EXCP_GP, 0, host);
+        call_far_64(env, selector, offset, shift, next, host);
+        return;
+    }
     real_helper_lcall_protected(env, selector, offset, shift, next);
 }
 
@@ -316,15 +347,13 @@ REPLACES void helper_iret_real_x86_64(void *env, uint64_t shift)
     real_helper_iret_real(env, shift);
 }
 
-/* EFLAGS in the frame of a 32-bit IRET. */
-static uint32_t flags_to_return_to(void *env, uint64_t host)
+/* EFLAGS in the frame of an IRET of operands of `size` bytes, 4 or 8. */
+static uint32_t flags_to_return_to(void *env, uint32_t size, uint64_t host)
 {
-    const struct segment *ss = segment_of(env, SS);
-    uint64_t esp = AT(uint64_t, env, at.env_rsp);
-    uint32_t mask = stack_mask(ss);
+    uint64_t rsp = AT(uint64_t, env, at.env_rsp);
 
-    real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + (esp & mask)), host); /* the first to fault */
-    return real_cpu_ldl_data_ra(env, (uint32_t)(ss->base + ((esp + 8) & mask)), host);
+    real_cpu_ldl_data_ra(env, on_stack(env, rsp), host); /* the first to fault */
+    return real_cpu_ldl_data_ra(env, on_stack(env, rsp + 2 * size), host);
 }
 
 /* The linear address of EFLAGS in the frame of an IRET that is not to return to V86 mode; EMPTY: of none. */
@@ -333,6 +362,7 @@ static __thread uint64_t frame_without_vm = EMPTY;
 void show_all_flags(void)
 {
     frame_without_vm = EMPTY;
+    forget_frame();
 }
 
 REPLACES uint32_t cpu_ldl_mmuidx_ra_x86_64(void *env, uint64_t linear, int index, uint64_t host)
@@ -354,19 +384,27 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
     e = look_behind(env);
     if (of_users(env) && !(AT(uint64_t, env, at.env_eflags) & EFLAGS_NT)) /* in 64-bit code SS:RSP is always there */
         touch_pops(env, 2u << (shift & 3), AT(uint32_t, env, at.env_hflags) & HF_CS64 ? 5 : 3, host);
-    refuse_return(env, shift, host);
+    if (!(*flags & EFLAGS_NT))
+        refuse_return(env, shift, 3, host);
     if (legacy_mode(env) && (AT(uint64_t, env, at.env_eflags) & EFLAGS_NT || !is_flat(segment_of(env, SS)) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
         ask(env, IRET, 2u << (shift & 1), (uint32_t)next, host);
     /* IRET of ring 0 loads VIF and VIP (SDM vol. 2A, IRET), which Unicorn keeps as they are; its return to V86 loads them
      * itself. Nothing of it happens where the IRET faults, and then nobody comes back here. */
-    image = legacy_mode(env) && shift == 1 && !(AT(uint32_t, env, at.env_hflags) & HF_CPL) ? flags_to_return_to(env, host)
-                                                                                      : (uint32_t)*flags;
-    /* Only that of ring 0 returns to V86 mode; others ignore VM in their frame (vol. 2A, IRET). */
-    frame_without_vm = legacy_mode(env) && shift == 1 && AT(uint32_t, env, at.env_hflags) & HF_CPL && !(*flags & EFLAGS_NT)
+    image = shift && !(AT(uint32_t, env, at.env_hflags) & HF_CPL) && !(*flags & EFLAGS_NT)
+                ? flags_to_return_to(env, 2u << (shift & 3), host)
+                : (uint32_t)*flags;
+    if (is_narrow_far(env, shift) && !(*flags & EFLAGS_NT)) {
+        return_interrupt_64(env, shift, next, host);
+        *flags = (*flags & ~(uint64_t)EFLAGS_VIRTUAL) | (image & EFLAGS_VIRTUAL);
+        return;
+    }
+    /* Only that of ring 0 returns to V86 mode, which IA-32e mode does not have; others ignore VM in their frame (vol. 2A,
+     * IRET). */
+    frame_without_vm = shift == 1 && (!legacy_mode(env) || AT(uint32_t, env, at.env_hflags) & HF_CPL) && !(*flags & EFLAGS_NT)
                            ? on_stack(env, AT(uint64_t, env, at.env_rsp) + 8)
                            : EMPTY;
-    if (!(image & EFLAGS_VM) && (image ^ *flags) & EFLAGS_VIRTUAL) {
+    if ((!legacy_mode(env) || !(image & EFLAGS_VM)) && (image ^ *flags) & EFLAGS_VIRTUAL) {
         /* It finds its instruction by its return address, which is in the block only where it is jumped to. */
         cpu_restore_state_x86_64((uint8_t *)env - at.cpu_env, host, 1);
         real_helper_iret_protected(env, shift, next);
@@ -387,10 +425,14 @@ REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t p
     parameters &= 0xffff; /* an unsigned number (vol. 2B, RET), whose sign has been extended */
     if (of_users(env))
         touch_pops(env, 2u << (shift & 3), 2, host);
-    refuse_return(env, shift, host);
+    refuse_return(env, shift, 2, host);
     if (legacy_mode(env) && ((!is_flat(segment_of(env, SS)) && (AT(uint32_t, env, at.env_hflags) & HF_CPL) < 3) ||
                         returns_beyond(env, 2 << (shift & 1), host)))
         ask(env, RETF, 2u << (shift & 1), parameters, host);
+    if (is_narrow_far(env, shift)) {
+        return_far_64(env, shift, parameters, host);
+        return;
+    }
     real_helper_lret_protected(env, shift, parameters);
 }
 

@@ -16,6 +16,8 @@ IGNORED: Final = frozenset((0x26, 0x2E, 0x36, 0x3E))
 KEPT: Final = frozenset((0x64, 0x65, 0x66, 0xF0, 0xF2, 0xF3))
 ADDRESS_SIZE: Final = 0x67
 REX_B, REX_X = 1, 2
+#: Bytes of what 64-bit code pushes and pops.
+STACK_SIZE: Final = 8
 #: Opcodes that touch memory and have no ModRM.
 IMPLICIT: Final = frozenset(
     (
@@ -26,22 +28,34 @@ IMPLICIT: Final = frozenset(
 
 
 def _prefixes(code: bytes) -> tuple[int, bool, bytes]:
-    """REX or 0, whether addresses have 32 bits, and the instruction without both."""
-    kept, narrow = bytearray(), False
+    """REX or 0, whether addresses have 32 bits, and the instruction without both. REX counts right before the opcode
+    only (vol. 2A, 2.2.1)."""
+    kept, narrow, rex = bytearray(), False, 0
     for at, byte in enumerate(code):
+        if byte >> 4 == 4:
+            rex = byte
+            continue
         if byte in KEPT:
             kept.append(byte)
         elif byte == ADDRESS_SIZE:
             narrow = True
         elif byte not in IGNORED:
-            rex = byte if byte >> 4 == 4 else 0
-            return rex, narrow, bytes(kept) + code[at + (rex != 0) :]
+            return rex, narrow, bytes(kept) + code[at:]
+        rex = 0
     return 0, narrow, bytes(kept)
 
 
+def _sib(rest: bytes) -> int | None:
+    """The SIB byte of an instruction with ModRM and without REX; None: it has none."""
+    rest = rest.lstrip(bytes(KEPT))
+    at = 1 if rest[:1] != b"\x0f" else 3 if rest[1:2] in (b"\x38", b"\x3a") else 2
+    return rest[at + 1] if len(rest) > at + 1 and rest[at] < 0xC0 and rest[at] & 7 == RSP else None
+
+
 def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> bool:
-    """True when the first address that is not canonical of the 64-bit instruction in `code` is of the stack segment,
-    for #SS(0) in place of #GP(0). `regs` are the 16 general registers, `bases` those of ES CS SS DS FS GS."""
+    """True when the first item of the 64-bit instruction in `code` of which a byte's address is not canonical is of the
+    stack segment, for #SS(0) in place of #GP(0). `regs` are the 16 general registers, `bases` those of ES CS SS DS FS
+    GS."""
     rex, narrow, rest = _prefixes(code)
     found = decode(rest, 32, 32)
     for number, ref in enumerate(found.references):
@@ -52,14 +66,19 @@ def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> 
         if explicit and rex & REX_B and base is not None:
             base += 8
             segment = segment if segment in (FS, GS) else 3
-        if explicit and rex & REX_X and index is not None:
-            index += 8
+        scale = ref.scale
+        if explicit and rex & REX_X:
+            if index is not None:
+                index += 8
+            elif (sib := _sib(rest)) is not None:  # that RSP's number is no index is so without the prefix only
+                index, scale = RSP + 8, 1 << (sib >> 6)
         address = (ref.displacement & MASK32 ^ 1 << 31) - (1 << 31)
         address += 0 if base is None else regs[base]
-        address += 0 if index is None else regs[index] * ref.scale
+        address += 0 if index is None else regs[index] * scale
         if segment in (FS, GS):
             address += bases[segment]
-        if not canonical(address & MASK64):
+        last = address + (ref.size if explicit else STACK_SIZE) - 1
+        if not canonical(address & MASK64) or not canonical(last & MASK64):
             return segment == SS
     return False
 

@@ -88,8 +88,32 @@ GAPS: Final = (
         "in 64-bit code a prefix of CS, DS, ES or SS behind one of FS or GS takes its place",
     ),
     Gap(
-        "RETF and IRETQ to a non-canonical address: #GP(0) in the instruction",
+        "RETF and IRETQ to a non-canonical address: #GP(0) in the instruction, behind what is wrong about its code "
+        "segment",
         "RETF and IRETQ to addresses that are not canonical fault at the target",
+    ),
+    Gap(
+        "near branches of 64-bit code under EFLAGS.TF to an address that is not canonical: #GP(0) in the branch, "
+        "no #DB behind it",
+        "near branches under TF to addresses that are not canonical: #GP(0) before #DB",
+    ),
+    Gap(
+        "an operand of 64-bit code whose first byte has a canonical address and whose last has none: #GP(0) or "
+        "#SS(0) before what is wrong with its pages",
+        "#GP(0) before #PF of an operand that goes over the end of canonical addresses",
+    ),
+    Gap(
+        "LGDT and LIDT of 64-bit code with a base that is not canonical: #GP(0)",
+        "#GP(0) for LGDT and LIDT with a base that is not canonical",
+    ),
+    Gap(
+        "REX where a bit of it does not count: LAHF and SAHF use AH, MOV (C6, C7) has no register in ModRM.reg, "
+        "SSSE3 of MMX registers has eight",
+        "REX with LAHF, SAHF and MOV by C6 and C7; SSSE3 with REX.R stores behind the MMX registers",
+    ),
+    Gap(
+        "far CALL, RETF and IRETD of 64-bit code with operands of 32 or 16 bits reach their stack by all of RSP",
+        "all of RSP for far CALL, RETF and IRETD of 64-bit code with operands of 32 bits",
     ),
     Gap(
         "CS and SS are accessed in their caches whatever has loaded them",
@@ -240,7 +264,8 @@ GAPS: Final = (
     ),
     Gap(
         "#UD of what is no instruction (reserved opcodes and forms of 0F, 0F 38 and 0F 3A, groups, registers "
-        "where there is memory alone, CR1 and CR5) before its operand, CR0.TS and the privilege are looked at",
+        "where there is memory alone, CR1 and CR5, PUSHA and POPA of 64-bit code, control and debug registers above "
+        "the 7th but CR8) before its operand, CR0.TS and the privilege are looked at",
         "#UD of reserved encodings before their operand and CR0.TS",
     ),
     Gap(
@@ -253,7 +278,7 @@ GAPS: Final = (
     ),
     Gap(
         "#MF of a pending exception comes before what is wrong with the operand of an x87 or MMX instruction "
-        "that waits",
+        "that waits, and leaves CR2",
         "#MF before what is wrong with an operand",
     ),
     Gap(
@@ -266,8 +291,8 @@ GAPS: Final = (
         "TOP and tags behind SSSE3 of MMX registers and EMMS",
     ),
     Gap(
-        "IRET of rings 1 to 3 ignores VM in its frame",
-        "IRET of rings 1 to 3 with VM in its frame",
+        "IRET of rings 1 to 3, and of every ring in long mode, ignores VM in its frame",
+        "IRET of rings 1 to 3, and in long mode, with VM in its frame",
     ),
     Gap(
         "flags of NEG with LOCK; RET and RETF with operands above 7FFFh; PHADDW, PHSUBW and their kin and "

@@ -6,7 +6,7 @@ What is not of one instruction alone stands in docs/fidelity.md too, "Where Boch
 
 from __future__ import annotations
 
-from cpu.random_bytes import FIELDS, RF, VM, Decoded, decode, parse
+from cpu.random_bytes import LONG_FIELDS, RF, VM, Decoded, decode, parse
 from cpu.random_streams import AF, ARITHMETIC, C1, CF, OF, PF, SF, ZF
 
 STEPPED, BR, UNDEFINED, NM, SS, GP, PAGE_FAULT, MF, UNALIGNED = 1, 5, 6, 7, 12, 13, 14, 16, 17
@@ -31,6 +31,7 @@ SEVERAL_BY_REG = frozenset((
 ))  # fmt: skip
 #: Of these Bochs has stored the first items when it faults at another, or goes beyond CS behind them (vol. 3A, 6.5).
 STORED_BEFORE = frozenset((0x60, 0x9A, 0xC8, 0xE8, 0xFF, 0xF01))
+GENERAL = frozenset(LONG_FIELDS[LONG_FIELDS.index("eax") : LONG_FIELDS.index("r15") + 1])
 STRINGS = frozenset((0x6C, 0x6D, 0x6E, 0x6F, 0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF))
 SELECTOR_PUSHES = frozenset((0x06, 0x0E, 0x16, 0x1E, 0xFA0, 0xFA8))
 SELECTOR_POPS = frozenset((0x07, 0x17, 0x1F, 0xFA1, 0xFA9))
@@ -76,16 +77,23 @@ def undefined_flags(at: Decoded) -> int:
             return 0
 
 
-def compared(code: bytes, setup: tuple[int, int], ours: str, theirs: str) -> list[str]:
-    """The names of the fields that differ and should not. `setup`: EFLAGS and the last dword of the sample's record."""
-    here, there, at = parse(ours), parse(theirs), decode(code)
-    names = {name for name in FIELDS if here[name] != there[name]}
+def compared(code: bytes, setup: tuple[int, int], ours: str, theirs: str, *, long: bool = False) -> list[str]:
+    """The names of the fields that differ and should not. `setup`: EFLAGS and the last dword of the sample's record.
+    `long`: it is 64-bit code."""
+    here, there, at = parse(ours), parse(theirs), decode(code, long)
+    names = {name for name in here if here[name] != there[name]}
     if "vector" in names:
         if order_is_open(at, bool(setup[1] & 0xF0), here, there):
             names.clear()
     else:
         names -= undefined_fields(code, at, here, there)
-    return [name for name in FIELDS if name in names]
+    return [name for name in here if name in names]
+
+
+def calls_into_64(at: Decoded, here: dict[str, str]) -> bool:
+    """A far CALL from compatibility mode to 64-bit code. Its frame goes to the stack of the caller's mode here (AMD64
+    APM vol. 3, CALL far), to the callee's, without SS's base, in Bochs; vol. 2A says nothing of it."""
+    return at.opcode in (0x9A, 0xFF) and "r8" in here and here["cs"] == "CB"
 
 
 def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict[str, str]) -> set[str]:
@@ -111,12 +119,17 @@ def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict
         found |= {"cr2", "code"}
     if vector == GP and at.opcode in PAIRS:
         found.add("code")  # of the limit here, of the selector behind it there
+    if calls_into_64(at, here):
+        found |= {"esp"} | MEMORY_STATE
     if at.opcode in SELECTOR_PUSHES:
         found |= MEMORY_STATE  # 16 bits of 32 there, vol. 2B allows both
     if at.opcode in (0xF52, 0xF53):
         found |= SSE_STATE  # RSQRTPS and RCPPS are approximations
     if at.opcode == 0xC8:
         found.add("ebp")  # vol. 2A, ENTER: BP on a 16-bit stack
+    if at.opcode in (0xFBC, 0xFBD) and "r8" in here and int(here["flags"], 16) & ZF:
+        # of a zero the destination is undefined (vol. 2A, BSF); its upper half stays in Bochs, and on some CPUs alone
+        found |= {name for name in here if name in GENERAL and not difference(here, there, name) & (1 << 32) - 1}
     # CVTPI2PS of memory makes registers those of MMX here (vol. 2A) and not there; a fault leaves them (vol. 3A, 6.5)
     if at.opcode == 0xF2A or (vector != STEPPED and at.opcode in (0xF2C, 0xF2D, 0xFF7)) or at.many:
         found |= X87_STATE
@@ -152,9 +165,15 @@ def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[s
         return ours in (SS, GP) and theirs in (STEPPED, BR)
     if at.opcode in STRINGS:  # of no iterations at all Bochs asks for the port
         return at.opcode < 0x70 and at.repeated and ours == STEPPED and theirs == GP
+    if at.opcode in (0x8C, 0x8E) and at.rex & 4:  # REX.R, which is ignored there (vol. 2A, 2.2.1.2)
+        return theirs == UNDEFINED
+    if calls_into_64(at, here):
+        return theirs in MEMORY_VECTORS
     if at.opcode in (0x9A, 0xFF):  # to a conforming segment, whose DPL Bochs pushes by (vol. 3A, 5.8.1.2)
         return ours == PAGE_FAULT and theirs == STEPPED
-    if at.opcode >= 0xC400 and theirs == UNDEFINED and at.wide:  # VEX.W counts in 64-bit code alone (vol. 2A, ANDN)
+    if (
+        at.opcode >= 0xC400 and theirs == UNDEFINED and at.wide and "r8" not in here
+    ):  # VEX.W counts in 64-bit code alone (vol. 2A, ANDN)
         return True
     if at.opcode >= 0xC400:  # VEX in real and V86 mode (vol. 2A, 2.3.1)
         return ours == UNDEFINED and bool(int(here["flags"], 16) & VM)

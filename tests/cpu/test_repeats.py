@@ -15,6 +15,7 @@ import pytest
 import oracles
 from emu.debugger import Debugger
 from emu.machine import MachineConfig, build_machine
+from machines import debugger, rom
 
 FRAME = re.compile(r"([0-9A-F]{2}):-@0008\.([0-9A-F]{8})/f([0-9A-F]{8})")
 RF = 1 << 16
@@ -93,3 +94,80 @@ def test_a_single_step_pushes_rf_behind_each_iteration_but_the_last(loop: str, n
 def test_a_data_breakpoint_pushes_rf_behind_each_iteration_but_the_last(loop: str, name: str, middle: bool) -> None:
     ((_, eip, rf),) = of(loop, "watch")[name]
     assert (eip == 0, rf) == (middle, middle)
+
+
+#: IRQ 0 is requested and masked; REP OUTS with a counter of {count} writes the mask 0FEh, by which it is taken. The
+#: handler keeps the IP that it finds on its stack, less that of the instruction, and CX.
+UNMASKS = """
+    mov ss, ax
+    mov es, ax
+    mov sp, 0x7000
+    mov word [8 * 4], handler
+    mov word [8 * 4 + 2], 0xf000
+    mov al, 0x11
+    out 0x20, al
+    mov al, 8
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 0xff
+    out 0x21, al
+    mov al, 0x30
+    out 0x43, al
+    mov al, 20
+    out 0x40, al
+    mov al, 0
+    out 0x40, al
+    mov cx, 2000
+    loop $
+    mov dword [0x900], 0xfefefefe
+    mov si, 0x900
+    mov dx, 0x21
+    mov cx, {count}
+    cld
+    sti
+    nop
+repeated: {outs}
+    nop
+    nop
+    cli
+    mov al, 0
+    out 0xf4, al
+    hlt
+handler:
+    mov bp, sp
+    mov bx, [bp]
+    sub bx, repeated
+    mov [0x910], bx
+    mov [0x912], cx
+    mov al, 0xff
+    out 0x21, al
+    mov al, 0x20
+    out 0x20, al
+    iret
+"""
+
+
+@pytest.mark.parametrize("length", [None, 1, 13])
+@pytest.mark.parametrize(
+    ("outs", "count", "behind", "left"),
+    [
+        ("rep outsb", 1, 2, 0),
+        ("rep outsb", 2, 0, 1),
+        ("rep outsw", 1, 2, 0),
+        ("a32 rep outsb", 1, 3, 0),
+        ("outsb", 1, 1, 1),
+    ],
+)
+def test_an_interrupt_that_an_iteration_unmasks_itself(
+    outs: str, count: int, behind: int, left: int, length: int | None
+) -> None:
+    made = debugger(rom("movzx esi, ax\nmov ecx, esi\n" + UNMASKS.format(outs=outs, count=count)), slice=length)
+    made.set_limit(1_000_000)
+    made.begin_continue()
+    made.run()
+    found = made.machine.memory.read(0x910, 4)
+    made.machine.close()
+    assert (int.from_bytes(found[:2], "little"), int.from_bytes(found[2:], "little")) == (behind, left)

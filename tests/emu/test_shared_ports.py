@@ -156,3 +156,70 @@ def test_skipped_time_is_told() -> None:
     clock.restore(type(clock.save())(skipped=77))
     assert shared.skipped == 77
     made.close()
+
+
+#: IRQ 0 is requested while IF is clear, and masked at the 8259 before STI: INTR is low by then, nobody is interrupted.
+#: Behind CLI again it is unmasked, and taken behind the next STI. Its handler counts in DI.
+MASKED = """
+    mov ss, ax
+    mov sp, 0x7000
+    mov word [8 * 4], handler
+    mov word [8 * 4 + 2], 0xf000
+    mov di, 0
+    mov al, 0x11
+    out 0x20, al
+    mov al, 8
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 0xfe
+    out 0x21, al
+    mov al, 0x30
+    out 0x43, al
+    mov al, 20
+    out 0x40, al
+    mov al, 0
+    out 0x40, al
+    mov cx, 2000
+    loop $
+    mov al, 0xff
+    out 0x21, al
+    mov cx, 10
+    loop $
+    sti
+    nop
+    nop
+    mov cx, 200
+    loop $
+    cli
+    mov [0x900], di
+    mov al, 0xfe
+    out 0x21, al
+    sti
+    nop
+    nop
+    cli
+    mov [0x902], di
+    mov al, 0
+    out 0xf4, al
+    hlt
+handler:
+    inc di
+    mov al, 0x20
+    out 0x20, al
+    iret
+"""
+
+
+@needs_helper
+@pytest.mark.parametrize("length", [None, 1, 13])
+def test_a_request_that_is_masked_before_sti_interrupts_nobody(
+    monkeypatch: pytest.MonkeyPatch, length: int | None
+) -> None:
+    """As on QEMU's and Bochs's PC: INTR follows the mask at once (8259A data sheet, interrupt mask register)."""
+    fast, _ = run_reaching(monkeypatch, "fast", MASKED, slice=length)
+    assert fast.machine.memory.read(0x900, 4) == b"\0\0\1\0"
+    gate, _ = run_reaching(monkeypatch, "gate", MASKED)
+    assert fast.fingerprint() == gate.fingerprint()

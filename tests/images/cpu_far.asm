@@ -199,6 +199,18 @@ PROTECTED_START
         V86 'v86-high-esp', 0x100, 0x12340FFE
         V86 'v86-high-eip', 0x10100, 0xFFE
         V86 'v86-top-eip', 0xFFFF0100, 0xFFE
+
+; ----- INT by a gate whose last word is not 0: it is a part of the offset in one of 32 bits alone
+%macro HIGH 2                           ; %1 type of the gate, %2 its name
+        mov dword [IDT + 0x3E * 8], 0x100 | SMALL << 16
+        mov dword [IDT + 0x3E * 8 + 4], 0x00030000 | %1 << 8
+        CHECK {%2, '-high-word'}, {int 0x3E}
+        CHECK3 {%2, '-high-word-ring-3'}, {int 0x3E}
+%endmacro
+        HIGH 0xE6, 'interrupt-16'
+        HIGH 0xE7, 'trap-16'
+        HIGH 0xEE, 'interrupt-32'
+        HIGH 0x66, 'absent-16'
         TEST 32, 'end'
         mov al, 0
         jmp finish32
