@@ -44,8 +44,8 @@ from emu.unicorn_control import (
 from emu.unicorn_layout import HF_CS64
 from emu.x86.operands import DS, ES, SS
 
-#: P, S and the type without the busy bit, of a descriptor cache; a present TSS of 32 and 64 bits, and of 16 (SDM vol. 3A,
-#: table 3-2).
+#: P, S and the type without the busy bit, of a descriptor cache; a present TSS of 32 and 64 bits, and of 16 (SDM vol.
+#: 3A, table 3-2).
 TASK_BITS, TASK_32, TASK_16, TASK_BUSY = 0x9D00, 0x8900, 0x8100, 0x200
 
 
