@@ -534,6 +534,7 @@ int mmu_index(const void *env);
 
 /* ---- system.c */
 int bus_floats(engine *e, uint64_t physical);
+void refuse_base(void *env, uint64_t linear, uint64_t host);
 
 /* ---- shown.c */
 void show_begin(engine *e, uint64_t pc);
