@@ -534,6 +534,8 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
         return 0;
     in->length = (uint8_t)r.at;
     in->extension = extension_of(in);
+    if (rex & 4 && in->opcode >= 0x0f20 && in->opcode <= 0x0f23 && (in->opcode % 2 || in->reg))
+        in->extension = EXTENSION_NONE; /* of control and debug registers from 8 on there is CR8 */
     if (r.at > LONGEST) /* #GP(0), which the engine raises */
         in->count = 0;
     else

@@ -50,7 +50,7 @@ IMAGES = {
     "cpu_prefixes": 1799,
     "cpu_pointers": 62,
     "cpu_rex64": 2772,
-    "cpu_code64": 193,
+    "cpu_code64": 259,
 }
 #: Bochs's model for images of what its own default lacks.
 _MODELS = {"cpu_rex64": "corei7_haswell_4770", "cpu_code64": "corei7_haswell_4770"}
