@@ -216,7 +216,7 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         touch(e->env, linear_address(e->env, &r->references[i], r->addressing), r->references[i].size,
               r->references[i].kind & WRITES, host);
     if (r->loads_base)
-        refuse_base(e, r, host);
+        refuse_base(e->env, linear_address(e->env, r->references, r->addressing), host);
     if (r->enters_mmx)
         enter_mmx_to(e->env, r->enters_mmx - 1);
     if (r->apart == APART_SYSRET)
