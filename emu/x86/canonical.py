@@ -15,6 +15,7 @@ MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
 IGNORED: Final = frozenset((0x26, 0x2E, 0x36, 0x3E))
 KEPT: Final = frozenset((0x64, 0x65, 0x66, 0xF0, 0xF2, 0xF3))
 ADDRESS_SIZE: Final = 0x67
+ENTER: Final = 0xC8
 REX_B, REX_X = 1, 2
 #: Bytes of what 64-bit code pushes and pops.
 STACK_SIZE: Final = 8
@@ -28,16 +29,20 @@ IMPLICIT: Final = frozenset(
 
 
 def _prefixes(code: bytes) -> tuple[int, bool, bytes]:
-    """REX or 0, whether addresses have 32 bits, and the instruction without both."""
-    kept, narrow = bytearray(), False
+    """REX or 0, whether addresses have 32 bits, and the instruction without both. REX counts right before the opcode
+    alone (vol. 2A, 2.2.1)."""
+    kept, narrow, rex = bytearray(), False, 0
     for at, byte in enumerate(code):
+        if byte >> 4 == 4:
+            rex = byte
+            continue
         if byte in KEPT:
             kept.append(byte)
         elif byte == ADDRESS_SIZE:
             narrow = True
         elif byte not in IGNORED:
-            rex = byte if byte >> 4 == 4 else 0
-            return rex, narrow, bytes(kept) + code[at + (rex != 0) :]
+            return rex, narrow, bytes(kept) + code[at:]
+        rex = 0
     return 0, narrow, bytes(kept)
 
 
@@ -58,6 +63,8 @@ def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> 
         if explicit and rex & REX_X and index is not None:
             index += 8
         address = (ref.displacement & MASK32 ^ 1 << 31) - (1 << 31)
+        if not explicit and base == RSP and found.opcode != ENTER:
+            address *= 2  # items of 64 bits, decoded as of 32
         address += 0 if base is None else regs[base]
         address += 0 if index is None else regs[index] * ref.scale
         if segment in (FS, GS):

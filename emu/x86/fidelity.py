@@ -257,8 +257,8 @@ GAPS: Final = (
     ),
     Gap(
         "#UD of what is no instruction (reserved opcodes and forms of 0F, 0F 38 and 0F 3A, groups, registers "
-        "where there is memory alone, CR1, CR5 and DR8, PUSHA and POPA of 64-bit code) before its operand, CR0.TS and the "
-        "privilege are looked at",
+        "where there is memory alone, CR1, CR5 and DR8, PUSHA and POPA of 64-bit code) before its operand, CR0.TS and "
+        "the privilege are looked at",
         "#UD of reserved encodings before their operand and CR0.TS",
     ),
     Gap(
