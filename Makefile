@@ -55,7 +55,7 @@ BOOTS ?=
 bench-boots: setup
 	@$(PY) -m bench.boots $(BOOTS)
 
-# the property tests with a thousand times the examples, the tests marked `soak` (among them a million bad files of Xen, and a client killed at every byte of each recorded session), SESSIONS changed
+# the property tests with a hundred times the examples, the tests marked `soak` (among them a million bad files of Xen, and a client killed at every byte of each recorded session), SESSIONS changed
 # sessions of gdb on one machine, EXCHANGED of them of which C answers what it can beside Python, FUZZ seconds of the gdb stub and FILES bad files of Xen under atheris, and STREAMS random instruction streams of each kind and mode against Bochs, each of 4,000 to
 # 7,500 instructions, and as many images of 1,500 to 4,400 random bytes' samples in each mode; no time limit
 STREAMS ?= 1000

@@ -149,8 +149,33 @@ class Board:
             chipset.add_virtio(config.virtio)
             ports.map(layout.ELCR, 2, keeper.ports(layout.ELCR, self.pic.elcr), "elcr", kept=keeper.hypervisor)
             self.device_table.update(chipset.device_table)
+        #: what the built-in BIOS waits for at a linear address (BiosServices.awaits)
+        self.awaits: Callable[[int], str | None] = lambda linear: None
         if config.bios:
             self._add_bios(config, clock, ports, bus, BusMaster(memory, mmio, registers=True), partial(note, "bios"))
+        self._forget_edges()
+
+    def reset(self) -> None:
+        """RESET for all devices."""
+        for device in self.device_table.values():
+            device.reset()
+        self._forget_edges()
+
+    def power_on(self) -> None:
+        """All devices as built, what RESET leaves alone among it."""
+        kept = self.rtc, self.com1, self.com2
+        for device in self.device_table.values():
+            if device not in kept:
+                device.reset()
+        for one in kept:
+            one.power_on()
+        self._forget_edges()
+
+    def _forget_edges(self) -> None:
+        """Behind all devices: that a line comes to its level at power-on is nothing that anybody has asked for."""
+        self.pic.forget_edges()
+        if self.chipset is not None:
+            self.chipset.ioapic.forget_edges()
 
     def _skipped(self, skipped: int) -> None:
         self.shared_ports.skipped = skipped
@@ -232,6 +257,7 @@ class Board:
             config.memory, self.chipset is not None, len(config.disks),
         )  # fmt: skip
         bios = self.device_table["bios"] = BiosServices(hardware)
+        self.awaits = bios.awaits
         ports.map(layout.BIOS_SERVICE, 4, bios, "bios", width=4)
 
     @property

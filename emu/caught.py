@@ -11,6 +11,7 @@ from functools import partial
 
 from emu.engine import Executor, Fault, MmioBus, PortIo
 from emu.ledger import Costs, Ledger
+from emu.noted import NotedMemory, NotedPorts
 from emu.policies import Policy
 from emu.twin import Twin
 from emu.vcpu import ExitCause, MakeVcpu, Place, Site, VmExit
@@ -36,7 +37,7 @@ class Caught(Twin):
         costs: Costs,
         unmarked: Callable[[], Iterable[tuple[int, int]]],
     ) -> None:
-        emulator = make_emulator(_NotedPorts(place.io, self._noted), _NotedMemory(place.mmio, self._noted))
+        emulator = make_emulator(NotedPorts(place.io, self._noted), NotedMemory(place.mmio, self._noted))
         try:
             vcpu = make(place._replace(inside=self._inside))
         except BaseException:
@@ -165,36 +166,3 @@ class Caught(Twin):
                 self._dwell = self.policy.dwell(exit, False)
             self._access_at, self._native = at, self.ledger.native
         self._until = max(self._until, at + 1 + self._dwell)
-
-
-class _NotedPorts:
-    """The emulator's ports."""
-
-    def __init__(self, io: PortIo, note: Callable[[ExitCause, int, bool], None]) -> None:
-        self._io, self._note = io, note
-
-    def port_in(self, port: int, size: int) -> int:
-        self._note(ExitCause.PIO, port, False)
-        return self._io.port_in(port, size)
-
-    def port_out(self, port: int, size: int, value: int) -> None:
-        self._note(ExitCause.PIO, port, True)
-        self._io.port_out(port, size, value)
-
-
-class _NotedMemory:
-    """The emulator's MMIO."""
-
-    def __init__(self, bus: MmioBus, note: Callable[[ExitCause, int, bool], None]) -> None:
-        self._bus, self._note = bus, note
-
-    def mmio_read(self, address: int, size: int) -> int:
-        self._note(ExitCause.MMIO, address, False)
-        return self._bus.mmio_read(address, size)
-
-    def mmio_write(self, address: int, size: int, value: int) -> None:
-        self._note(ExitCause.MMIO, address, True)
-        self._bus.mmio_write(address, size, value)
-
-    def answers(self, address: int) -> bool:
-        return self._bus.answers(address)

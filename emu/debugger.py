@@ -218,6 +218,12 @@ class Debugger(Steps):
                 self.last_stop = self._stop_at(StopKind.STEP, "step")
             self._in_place = machine.executor.live()
 
+    @property
+    def begun_at(self) -> int | None:
+        """Instructions retired where the step or run began that `end_quiet` has left to `single_step` or `pump`; None
+        if it has left none."""
+        return None if self._begun is None else self._begun.before
+
     def pump(self, instructions: int = UNBOUNDED) -> Stop | None:
         """Run a piece of the action, at most `instructions`; the Stop when it ends, else None."""
         action = self._action

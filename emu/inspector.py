@@ -325,8 +325,13 @@ class Inspector:
         have = self.readable(address, len(data))
         if have < len(data):
             raise MemoryUnavailable(address + have, "no memory behind this address")
-        done = 0
-        for _, physical, count in list(self._pieces(address, len(data))):
+        pieces, done = list(self._pieces(address, len(data))), 0
+        for linear, physical, count in pieces:
+            try:
+                self.subject.check_write(physical, data[linear - address : linear - address + count])
+            except MemoryUnavailable as error:
+                raise MemoryUnavailable(linear + error.address - physical, error.why) from None
+        for _, physical, count in pieces:
             self.subject.write_physical(physical, data[done : done + count])
             done += count
 

@@ -13,8 +13,9 @@ from emu.board import Board
 from emu.bus import Mmio, Ports, Range, Told
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
+from emu.devices.ticks import Ticks
 from emu.devices.vga_memory import DisplayMemory
-from emu.engine import Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay, WatchHit
+from emu.engine import EngineError, Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay, WatchHit
 from emu.inputs import InputRecord, Inputs
 from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
@@ -62,6 +63,7 @@ class Machine:
         #: asked to let the host's time pass while the CPU is idle: (ns of virtual time, None: until something happens)
         #: -> True when it passed. Without it idle time is skipped.
         self.idle: Callable[[int | None], bool] | None = None
+        self._hops = False  #: a run is made in which its CPU may be native
         self._stop = False
         self._ended: MachineExit | None = None
         self._reset: str | None = None
@@ -96,6 +98,7 @@ class Machine:
         self.pin.on_delivery = self._on_interrupt
         self.pin.may_go_on = self._may_go_on
         self.executor.on_fault(self._on_fault)
+        self._ticks = self._make_ticks()
         #: who executes, where that is a question
         self.transitions: Transitions | None = None
         self.native_ns = 0  #: spent by a vCPU that does not count its instructions
@@ -117,6 +120,15 @@ class Machine:
         for address, data in payload.pieces:
             self.memory.write(address, data)
         return payload.state.copy()
+
+    def _make_ticks(self) -> Ticks | None:
+        """Edges of IRQ 0 within runs: where the 8259 alone drives INTR, and nobody but the emulator executes."""
+        board = self.board
+        if self.config.native is not None or self.keeper.hypervisor or board.chipset is not None:
+            return None
+        ticks = Ticks(self.clock, board.pit, board.pic, board.shared_ports, self._ticked, self.executor.request_stop)
+        self.pin.before_settle = ticks.catch_up
+        return ticks
 
     def _attach(self, transitions: Transitions) -> None:
         self.transitions = transitions
@@ -168,8 +180,11 @@ class Machine:
         if self.caught_fault is not None:
             self.caught_fault(fault)
 
+    def _ticked(self, retired: int, vector: int) -> None:
+        self.journal.add(retired, "interrupt", f"vector {vector:#04x}")
+
     def _on_interrupt(self, vector: int) -> None:
-        self.journal.add(self.executor.interrupt_taken_at, "interrupt", f"vector {vector:#04x}")
+        self._ticked(self.executor.interrupt_taken_at, vector)
         if self._caught_interrupt is not None:
             self._caught_interrupt(vector)
 
@@ -181,6 +196,8 @@ class Machine:
     @caught_interrupt.setter
     def caught_interrupt(self, told: Callable[[int], None] | None) -> None:
         self._caught_interrupt = told
+        if self._ticks is not None:
+            self._ticks.withdraw()
         self.pin.settle()
         self.pin.update()
 
@@ -259,14 +276,17 @@ class Machine:
         if (transitions := self.transitions) is None:
             return self._run(until, skip_breakpoint, passed)
         transitions.keeps_pace(True)
+        self._hops = True
         try:
             return self._run(until, skip_breakpoint, passed)
         finally:
+            self._hops = False
             transitions.keeps_pace(False)
 
     def _run(self, until: int, skip_breakpoint: bool, passed: Callable[[], bool] | None) -> MachineExit:
         executor, clock = self.executor, self.clock
         cap = self.config.slice or (1 << 62)
+        hit = False
         while True:
             self.service()
             if self._ended is not None:
@@ -285,18 +305,33 @@ class Machine:
                     return blocked
                 continue
             now = self._awake_at = before * NS_PER_INSTRUCTION + clock.skipped
+            ticks = None
+            if hit:  # behind a breakpoint that was passed the next one may be near, and a run is to begin at once
+                hit = False
+            elif executor.passes_edges and self._ticks is not None and self._goes_on(self._ticks):
+                ticks = self._ticks
+                deadline = ticks.deadline
             if deadline is not None:
                 budget = min(budget, -((now - deadline) // NS_PER_INSTRUCTION))
             clock.horizon = deadline
-            exit = executor.run(budget, skip_breakpoint=skip_breakpoint)
+            try:
+                exit = executor.run(budget, skip_breakpoint=skip_breakpoint)
+            finally:
+                if ticks is not None:
+                    ticks.end()
             if skip_breakpoint and executor.retired != before:
                 skip_breakpoint = False
             if exit.reason is not _BUDGET and exit.reason in EXIT_STOPS:
                 self.pin.settle()
                 if passed is not None and exit.reason is ExitReason.BREAKPOINT and passed():
-                    skip_breakpoint = True
+                    skip_breakpoint = hit = True
                     continue
                 return MachineExit(EXIT_STOPS[exit.reason], exit, detail=exit.detail)
+
+    def _goes_on(self, ticks: Ticks) -> bool:
+        """The run that begins may go on behind ticks: nobody is told of each, nor woken by so many."""
+        journal = self.journal
+        return self._caught_interrupt is None and ticks.begin(journal.due - journal.added - 1)
 
     def step(self) -> MachineExit | None:
         """One instruction, whatever breakpoint is on it, where nothing comes before it: as `run` would with
@@ -418,9 +453,8 @@ class Machine:
         state, before = CpuState(), self.executor.state()
         state.a20 = before.a20
         payload = self.config.payload
-        if payload is not None:
-            # No firmware is there to tell an INIT from a reset: both start the payload anew.
-            kind = "system"
+        if payload is not None and kind == "cpu":
+            kind = "system"  # no firmware is there to tell an INIT from a reset: both start the payload anew
         state.regs[RDX] = MODELS[self.config.cpu].signature
         if kind == "cpu":
             # INIT leaves the FPU, the MSRs and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
@@ -431,8 +465,7 @@ class Machine:
         else:
             state.a20 = True
             state.msrs[TSC_ADJUST] = -self.clock.now % (1 << 64)  # RESET clears the TSC
-            for device in self.board.device_table.values():
-                device.reset()
+            (self.board.power_on if kind == "power-on" else self.board.reset)()
             if self.board.chipset is not None:
                 self.board.chipset.apply()
             for part in memory_parts(self.config):
@@ -457,7 +490,7 @@ class Machine:
         self.executor.set_retired(0)
         self.clock.restore(ClockState())
         self._awake_at = self.native_ns = 0
-        self._do_reset("system")
+        self._do_reset("power-on")
         self.journal.clear()
         self.outputs.clear()
 
@@ -547,6 +580,9 @@ class Machine:
     def write_physical(self, address: int, data: bytes) -> None:
         self._physical.write(address, data)
 
+    def check_write(self, address: int, data: bytes) -> None:
+        self._physical.check(address, data)
+
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
         self._load(state)
         self.pin.update()
@@ -586,6 +622,9 @@ class Machine:
         return self.outputs.text("debugcon")
 
     def close(self) -> None:
+        """Free what it holds. Raises EngineError while another thread runs it: the CPU would go on in freed memory."""
+        if self._hops:
+            raise EngineError("close() was called while the machine runs: stop it first, and wait for its run's end")
         self.executor.close()
         self.keeper.close()
 

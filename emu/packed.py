@@ -180,4 +180,5 @@ def unpack_state(packed: Packed, rest: CpuState) -> CpuState:
         packed.cr0, packed.cr2, packed.cr3, packed.cr4, packed.cr8, list(packed.dr), packed.efer,
         unpack_msrs(packed, rest.msrs), unpack_fpu(packed), bool(packed.halted), bool(packed.shadow),
         bool(packed.nmi_blocked), rest.nmi_pending, rest.smm, rest.smm_nmi, rest.smbase, bool(packed.a20),
+        rest.xcr0,
     )  # fmt: skip

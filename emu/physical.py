@@ -43,14 +43,28 @@ class Physical:
                 break
         return readable
 
-    def write(self, address: int, data: bytes) -> None:
-        """As the CPU would write to the VGA's window, as the host writes elsewhere."""
-        if not _meets_window(address, len(data)):
-            self._memory.write(address, data)
-            return
+    def check(self, address: int, data: bytes) -> None:
+        """Raises MemoryUnavailable where `write` would: there is no memory, or the VGA takes nothing there now. What is
+        read there can be written, as what was saved of memory is restored."""
         have = self.readable(address, len(data))
         if have < len(data):
             raise MemoryUnavailable(address + have, "no memory at this physical address")
+        if not _meets_window(address, len(data)):
+            return
+        for at, count in _split(address, len(data)):
+            if self._shows_display(at):
+                for byte in range(at, at + count):
+                    offset = byte - layout.VGA_WINDOW
+                    if not self._display.takes(offset) and self._display.peek(offset, 1) != data[byte - address]:
+                        raise MemoryUnavailable(byte, "the VGA as it is set takes nothing that is written there")
+
+    def write(self, address: int, data: bytes) -> None:
+        """As the CPU would write to the VGA's window, as the host writes elsewhere. Raises MemoryUnavailable with
+        nothing written."""
+        if not _meets_window(address, len(data)):
+            self._memory.write(address, data)
+            return
+        self.check(address, data)
         for at, count in _split(address, len(data)):
             part = data[at - address : at - address + count]
             if self._shows_display(at):

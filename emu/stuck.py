@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from emu.awaited import firmware_word
 from emu.inspector import PHYSICAL_BITS
 from emu.loops import Round, find_loop, reasons
 from emu.machine import Machine
@@ -220,7 +221,8 @@ def _named(machine: Machine, source: Source) -> str:
         data = _memory(machine, source.place, source.size)
         held = "" if data is None else f", which holds {int.from_bytes(data, 'little'):#0{2 + 2 * source.size}x}"
         size = "the byte" if source.size == 1 else f"the {source.size} bytes"
-        return f"{size} at linear {source.place:#x}{held}"
+        known = firmware_word(machine, source.place, source.size)
+        return f"{size} at linear {source.place:#x}{f' ({known[0]})' if known else ''}{held}"
     return f"{source.name.upper()} = {source.value:#x}"
 
 
@@ -232,7 +234,8 @@ def _owner(machine: Machine, source: Source) -> str:
     if source.kind == "memory" and _memory(machine, source.place, source.size) is None:
         return ": no memory is there"
     if source.kind == "memory":
-        return ": an interrupt's handler or a bus master must write it"
+        known = firmware_word(machine, source.place, source.size)
+        return ": " + (known[1] if known else "an interrupt's handler or a bus master must write it")
     return ""
 
 

@@ -56,6 +56,9 @@ class Subject(Protocol):
     def write_physical(self, address: int, data: bytes) -> None:
         """RAM and ROM, as a debugger writes. Raises MemoryUnavailable, with nothing written."""
 
+    def check_write(self, address: int, data: bytes) -> None:
+        """Raises MemoryUnavailable where `write_physical` would; writes nothing."""
+
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None: ...
 
     def memory_map(self) -> tuple[RegionView, ...]: ...

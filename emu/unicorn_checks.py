@@ -17,12 +17,25 @@ from ctypes import c_uint64, c_void_p
 from typing import Final
 
 from emu.engine import CheckLevel
+from emu.record import replace
 from emu.unicorn_bases import Bases
 from emu.unicorn_control import CHECKED_MODE, INSTEAD, Control
 from emu.unicorn_layout import HF_ADDSEG, HF_CPL, HF_CS64, HF_PE, Env, EnvSegment, offset_of
 from emu.unicorn_overlay import Overlay
+from emu.x86.core import alignment_checked
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
-from emu.x86.segcheck import FLAT, VECTOR_GP, Violation, far_branch, fetch, harmless, operands, target
+from emu.x86.segcheck import (
+    FLAT,
+    VECTOR_AC,
+    VECTOR_GP,
+    Violation,
+    far_branch,
+    fetch,
+    harmless,
+    misaligned,
+    operands,
+    target,
+)
 from emu.x86.state import RFLAGS_VM
 
 _CHECKER = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint64)
@@ -32,6 +45,7 @@ REAL_CODE_RIGHTS: Final = 0x93
 PRIVILEGED: Final = frozenset((0x6C, 0x6D))
 MASK32 = (1 << 32) - 1
 LONGEST = 15
+RING_3: Final = 3
 
 
 class _Cache:
@@ -168,9 +182,20 @@ class Checks:
             return None
         regs = [value & MASK32 for value in self._registers]
         found = operands(self._caches, regs, instruction)
+        if found is None and env.hflags & HF_CPL == RING_3 and alignment_checked(env.cr[0], env.eflags):
+            found = self._alignment(regs, instruction)
         if found is not None or instruction.branch is None or not limited:
             return found
         return self._branch(instruction, env.eip, regs)
+
+    def _alignment(self, regs: list[int], instruction: Instruction) -> Violation | None:
+        """But for the frame of a far CALL of protected mode, which may go to another stack."""
+        far = instruction.opcode == 0x9A or (instruction.opcode == 0xFF and instruction.reg == 3)
+        if far and not self._vm:
+            kept = tuple(r for r in instruction.references if r.segment != SS or not r.write)
+            instruction = replace(instruction, references=kept)
+        bases = [segment.base for segment in self._ov.env.segs]
+        return Violation(VECTOR_AC) if misaligned(bases, regs, instruction) else None
 
     def _privileged(self, instruction: Instruction) -> Violation | None:
         """INS: Unicorn writes its operand once before it asks for the port."""

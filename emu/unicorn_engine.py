@@ -50,6 +50,7 @@ class UnicornEngine(Running):
 
     name = "unicorn"
     answers_ahead = True
+    passes_edges = False
 
     def _begin(self, model: CpuModel) -> None:
         self._prove()
@@ -397,7 +398,7 @@ class UnicornEngine(Running):
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""
-        self._loop.serve_ports(address)
+        self.passes_edges = self._loop.serve_ports(address)
 
     def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """See Executor."""
@@ -456,7 +457,13 @@ class UnicornEngine(Running):
         self._faults.tell = callback
 
     def close(self) -> None:
-        """See Executor. The engine must not be used afterwards."""
+        """See Executor. Once; behind it a run is refused. Raises EngineError while one is made, as another thread's: it
+        would go on in memory that was freed."""
+        if self._closed:
+            return
+        if self._live:
+            raise EngineError("close() was called while the CPU runs: stop it first, and wait for its run's end")
+        self._closed = self.odd = True
         if isinstance(HELPER, Helper):
             self._forget_transfers()
         self._loop.close()

@@ -68,7 +68,7 @@ class Instruction(ctypes.Structure):
         ("length", c_uint8), ("operand_size", c_uint8), ("reg", c_uint8), ("rm", c_uint8), ("branch", c_uint8),
         ("condition", c_uint8), ("repeat", c_uint8), ("count", c_uint8), ("extension", c_uint16),
         ("lock", c_uint8), ("form", c_uint8), ("relative", c_uint8), ("unknown", c_uint8), ("stack_size", c_uint8),
-        ("narrow", c_uint8),
+        ("narrow", c_uint8), ("wide", c_uint8),
         ("references", Reference * 80),
     )  # fmt: skip
 

@@ -46,6 +46,7 @@ from emu.unicorn_layout import (
     offset_of,
 )
 from emu.x86.cpuid import CpuModel
+from emu.x86.state import CR4_OSXSAVE
 
 
 def _function(library: Any, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
@@ -94,6 +95,7 @@ class Internals:
         self.update_cr0 = f("cpu_x86_update_cr0_x86_64", None, p, u32)
         self.update_cr4 = f("cpu_x86_update_cr4_x86_64", None, p, u32)
         self.update_dr7 = f("cpu_x86_update_dr7_x86_64", None, p, u32)
+        self.read_xcr = f("helper_xgetbv_x86_64", u64, p, u32)  # with CR4.OSXSAVE, else it raises #UD
         self.load_mxcsr = f("helper_ldmxcsr_x86_64", None, p, u32)
         self.load_fcw = f("helper_fldcw_x86_64", None, p, u32)
         # called by machine code only
@@ -170,6 +172,9 @@ class Overlay:
             write_msr(msr, probe)
             _expect(getattr(env, field)[index], probe, f"MSR {msr:#x}")
 
+        env.cr[4], env.xcr0 = env.cr[4] | CR4_OSXSAVE, 0x5A0D
+        _expect(self.call.read_xcr(self.env_address, 0), 0x5A0D, "XCR0")
+
     def set_features(self, model: CpuModel) -> None:
         """Let CPUID, and the instructions that Unicorn makes depend on it, be those of `model`."""
         for name, word in FEATURES.items():
@@ -203,6 +208,8 @@ class Overlay:
             "request": CPU_INTERRUPT_REQUEST - CPU_ENV,
             "exit_request": CPU_EXIT_REQUEST - CPU_ENV,
             "invalid_error": UC_INVALID_ERROR,
+            "task": offset_of(Env, "tr"),
+            "length": CPU_CFLAGS_NEXT - CPU_ENV,
         }
 
     def check(self, code: int, what: str) -> None:

@@ -100,6 +100,7 @@ class Parts(ABC):
 
         self._run_end = memoryview(bytearray(8)).cast("q")  # instructions retired when the run has none left
         self._live = 0  # 1 in a run: a callback is inside an instruction that is counted already
+        self._closed = False
         #: the next run may begin otherwise than behind an instruction like any other; see Packing too
         self.odd = True
         self._marking: tuple[int, int, int] | None = None  # of mark_writes, for another map
@@ -133,8 +134,8 @@ class Parts(ABC):
         self._faults = Faults(
             self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
         )
-        read = HELPER.memory_read if isinstance(HELPER, Helper) else None
-        self._memory = GuestMemory(self._ov, regions, self._callbacks, read)
+        first = (HELPER.memory_read, HELPER.memory_write) if isinstance(HELPER, Helper) else None
+        self._memory = GuestMemory(self._ov, regions, self._callbacks, first)
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE
@@ -168,6 +169,7 @@ class Parts(ABC):
         )  # fmt: skip
         self._faults.transfers = self._transfers
         self._faults.resume = self._resume
+        self._faults.longest = self._loop.longest
         self._install()
         self._begin(model)
 

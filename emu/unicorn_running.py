@@ -135,6 +135,8 @@ class Running(Parts):
             raise ValueError(f"a budget of {budget} instructions: at least 1 is needed")
         if self._live:
             raise EngineError("run() was called inside a callback of a run")
+        if self._closed:
+            raise EngineError("the CPU has been closed")
         if self._fast is None:
             if self._events.any:
                 return self._run_looking(budget, skip_breakpoint)

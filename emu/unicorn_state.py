@@ -150,7 +150,7 @@ def read_state(overlay: Overlay, *, halted: bool, seldom: Seldom | None = None) 
         Table(head[at + 1], head[at + 2]), Table(head[at + 5], head[at + 6]),
         head[_CR_AT], head[_CR_AT + 2], head[_CR_AT + 3], head[_CR_AT + 4], env.v_tpr & 0xF, dr, env.efer,
         seldom.msrs.copy(), _copied(seldom.fpu), halted, bool(hflags & HF_INHIBIT_IRQ), bool(hflags2 & HF2_NMI),
-        bool(overlay.request.value & CPU_INTERRUPT_NMI), a20=bool(head[-1] & 1 << 20),
+        bool(overlay.request.value & CPU_INTERRUPT_NMI), a20=bool(head[-1] & 1 << 20), xcr0=env.xcr0,
     )  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def write_state(overlay: Overlay, state: CpuState, seldom: Seldom) -> None:
     env.idt.base, env.idt.limit = state.idtr.base, state.idtr.limit
     env.cr[0], env.cr[2], env.cr[3], env.cr[4] = state.cr0 | CR0_ET, state.cr2, state.cr3, state.cr4
     env.v_tpr = state.cr8 & 0xF
-    env.efer = state.efer
+    env.efer, env.xcr0 = state.efer, state.xcr0
     if list(env.dr) != state.dr:
         call.update_dr7(address, DR7_FIXED)  # takes the old breakpoints out before their addresses go
         for i in (0, 1, 2, 3, 6):

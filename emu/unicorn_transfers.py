@@ -19,10 +19,11 @@ from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CPL, HF_LMA, HF_PE, HF_SMA
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_transfer
-from emu.x86.core import VECTOR_DB, VECTOR_GP, VECTOR_SS, Core, CpuFault
+from emu.x86.core import VECTOR_DB, VECTOR_GP, VECTOR_SS, Core, CpuFault, alignment_checked
 from emu.x86.delivery import WITH_CODE, deliver
 from emu.x86.farcalls import far_return, interrupt_return, transfer
 from emu.x86.msrs import canonical
+from emu.x86.segcheck import within, writable
 from emu.x86.state import CR0_PG, RFLAGS_VM
 from emu.x86.tasks import TASK_GATE, Source
 from emu.x86.virtual8086 import CR4_PVI, CR4_VME, INT_N, RFLAGS_VIF, RFLAGS_VIP, emulate, opcode, redirect, redirected
@@ -126,6 +127,8 @@ class Transfers:
                 self._finish(refusal)
             return
         if not env.hflags & HF_PE:
+            if not self._frame_fits():
+                self._finish((VECTOR_SS, 0))
             return
         saved = env.exception_next_eip if software else env.eip
         virtual = bool(env.eflags & RFLAGS_VM)
@@ -168,6 +171,14 @@ class Transfers:
 
     # -- what is usual
 
+    def _frame_fits(self) -> bool:
+        """True when FLAGS, CS and IP of real mode can be pushed, which nothing asks else. Where they cannot it is #SS,
+        which cannot either, and after #DF the CPU shuts down (SDM vol. 2A, INT n; vol. 3A, 6.15, interrupt 8)."""
+        env = self._ov.env
+        stack, sp = env.segs[2], env.regs[RSP]
+        access = stack.flags >> 8 & 0xF0FF
+        return all(writable(access) and within(stack.limit, access, sp - 2 * (n + 1) & 0xFFFF, 2) for n in range(3))
+
     def _peek(self, linear: int, length: int) -> int | None:
         """Guest memory whose translation is cached by Unicorn, without side effects."""
         env = self._ov.env
@@ -207,7 +218,8 @@ class Transfers:
         cpl, dpl = env.hflags & HF_CPL, code >> 45 & 3
         if code >> 42 & 1 or dpl >= cpl:
             # the frame of ring 3 on its own stack is an access of the program's, and Unicorn's is the supervisor's
-            return _flat(env.segs[2]) and not (cpl == 3 and env.cr[0] & CR0_PG)
+            plain = not env.cr[0] & CR0_PG and not alignment_checked(env.cr[0], env.eflags)
+            return _flat(env.segs[2]) and (cpl < RING_3 or plain)
         tr = env.tr
         wide = 4 if tr.flags >> 8 & 8 else 2
         at = tr.base + 2 * wide * dpl + wide
@@ -287,14 +299,19 @@ class Transfers:
             self._failed(error)
             return 0
 
+    def _refused(self, vector: int, code: int) -> int:
+        """The answer that has it raised."""
+        self.raising = True
+        return vector | code << 32
+
     def _answer(self, kind: int, a: int, b: int) -> int:
         if kind == KIND_INTERRUPT:
             a = self._control.vector
             if self._ov.env.hflags & HF_LMA:
-                if refusal := self._refusal(a, False, 1):
-                    self.raising = True
-                    return refusal[0] | refusal[1] << 32
-                return 0
+                refusal = self._refusal(a, False, 1)
+                return self._refused(*refusal) if refusal else 0
+            if not self._ov.env.hflags & HF_PE:
+                return 0 if self._frame_fits() else self._refused(VECTOR_SS, 0)
             if self._usual(a):
                 return 0
             core = self._core(1)
@@ -312,8 +329,7 @@ class Transfers:
                 action = partial(far_return, core, a, b)
         result = self._attempt(core, action)
         if isinstance(result, tuple):
-            self.raising = True
-            return result[0] | result[1] << 32
+            return self._refused(*result)
         if result and kind == KIND_INTERRUPT:
             self._ov.request.value &= ~CPU_INTERRUPT_VIRQ
         return INSTEAD if result else 0

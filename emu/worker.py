@@ -209,7 +209,7 @@ class Worker:
 
     def _piece(self, instructions: int) -> Stop | None:
         debugger = self.debugger
-        if self._interrupt:
+        if self._interrupt and debugger.begun_at is None:  # else it has come to an end that is to be told first
             self._interrupt = False
             return debugger.stop()
         try:

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from emu.debugger import Debugger
+from emu.engine import EngineError
 from emu.machine import Machine, MachineConfig, build_machine
 from emu.media import Disk
 from emu.stops import Stop, StopKind
@@ -181,7 +182,8 @@ class Rig:
         self.worker.close()
         if self._signals is not None:
             self._signals.close()
-        self.machine.close()
+        with contextlib.suppress(EngineError):  # its thread has not come back, and the process ends with both
+            self.machine.close()
         for disk in self._media():
             disk.close()
 

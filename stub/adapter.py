@@ -24,6 +24,7 @@ from stub.adapter_trace import OWNER, TracingTarget
 from stub.features import target_xml
 from stub.flat import FlatTeller
 from stub.registers import BriefTeller, X86Register
+from stub.restored import Restored
 from stub.target import (
     Description,
     PointHooks,
@@ -87,6 +88,7 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         self._often = False  #: it has told more than once
         self._flat_teller: FlatTeller | None = None
         self.pc_is_offset = False
+        self._restored = Restored()
         self._threads = tuple(n + 1 for n in debugger.vcpu_numbers())
         self.experiment = Experiment(self.microseconds)
 
@@ -169,15 +171,30 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         return any(is_unknown(part.name, unknown) for part in register.parts)
 
     def write_register(self, thread: int, register: Register, data: bytes) -> None:
+        """Of what is there already: does nothing. gdb writes back all registers behind a call of a function of the
+        guest's, and a segment register would be loaded anew by that; see `stub.restored` for the rest of them."""
         self._may_write()
         assert isinstance(register, X86Register)
-        value = int.from_bytes(data, "little")
+        value, debugger = int.from_bytes(data, "little"), self._debugger
+        (now,) = self.read_registers(thread, (register,))
+        if data == now:
+            return
+        before = self._all_registers(thread)
+        if self._restored.is_saved(register.name, data, debugger.retired, before):
+            return
+        self._write(thread, register, value)
+        self._restored.wrote(register.name, debugger.retired, before, self._all_registers(thread))
+
+    def _all_registers(self, thread: int) -> dict[str, bytes | None]:
+        registers = self.describe().registers
+        values = self.read_registers(thread, registers)
+        return {register.name: value for register, value in zip(registers, values, strict=True)}
+
+    def _write(self, thread: int, register: X86Register, value: int) -> None:
         if register.is_engine:
             raise TargetError("engine says who executes: `monitor native` and `monitor emulate` change that")
         if register.is_count:
-            if value != self._debugger.retired:
-                raise TargetError("icount says how many instructions have retired: it cannot be written")
-            return
+            raise TargetError("icount says how many instructions have retired: it cannot be written")
         if register.is_pc:
             self.write_pc(thread, value)
             return
@@ -271,7 +288,8 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         except TargetError as error:
             cause = error.__context__
             if isinstance(cause, MemoryUnavailable) and (physical := place(cause.address)) is not None:
-                for region in self._debugger.subject.memory_map():
+                subject = self._debugger.subject
+                for region in () if subject.readable_physical(physical, 1) else subject.memory_map():
                     if region.kind == "mmio" and region.first <= physical <= region.last:
                         raise TargetError(
                             f"{cause.address:#x}: registers of {region.name}, which no look and no change of memory "

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asm import assemble
-from emu.engine import Exit, ExitReason, Fault
+from emu.engine import CheckLevel, Exit, ExitReason, Fault
 from emu.memory import Part, PhysicalMemory
 from emu.unicorn_engine import UnicornEngine
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS
@@ -73,14 +73,21 @@ class BareCpu:
                 return exit
 
 
-def bare_cpu(source: str = "", bits: int = 16, *, state: CpuState | None = None, model: str = DEFAULT_MODEL) -> BareCpu:
+def bare_cpu(
+    source: str = "",
+    bits: int = 16,
+    *,
+    state: CpuState | None = None,
+    model: str = DEFAULT_MODEL,
+    checks: CheckLevel = CheckLevel.AUTO,
+) -> BareCpu:
     """A CPU in the mode `bits` (16: real, 32: flat protected, 64: flat long with paging off in tables below) with
     `source` assembled at CODE. The IVT and IDT are zeros unless the source sets them up."""
     memory = PhysicalMemory(
         [Part(0, RAM, "ram", "ram"), Part(ROM, 0x10000, "rom", "rom", b"ROM!" * 16)],
     )
     cpu = BareCpu(memory)
-    cpu.engine = UnicornEngine(memory.regions, cpu, cpu, timestamp=lambda: cpu.time, model=MODELS[model])
+    cpu.engine = UnicornEngine(memory.regions, cpu, cpu, timestamp=lambda: cpu.time, model=MODELS[model], checks=checks)
     memory.on_write.append(cpu.engine.memory_changed)
     cpu.engine.on_fault(cpu.faults.append)
     if source:

@@ -136,7 +136,11 @@ class Proxy:
                     if not data:
                         return
                     self.said.append((end is client, data))
-                    (server if end is client else client).sendall(data)
+                    (server if end is client else client).sendall(self.passed(end is client, data))
+
+    def passed(self, from_client: bool, data: bytes) -> bytes:
+        """What goes on of `data` now."""
+        return data
 
     def wait(self) -> list[tuple[bool, bytes]]:
         """All that was said, when one of the two has closed."""

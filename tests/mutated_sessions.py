@@ -155,16 +155,18 @@ class Desk:
         while self._posted:
             self._posted.pop(0)()
         if self.debugger.running:
-            stop = self.debugger.stop() if self._interrupted else self._piece()
+            interrupted = self._interrupted and self.debugger.begun_at is None
+            stop = self.debugger.stop() if interrupted else self._piece()
             if stop is not None:
                 self._tell(stop)
         self._interrupted = False
 
     def _piece(self) -> Stop | None:
         """All of a piece: where the machine wants to be looked at, a pump ends sooner, and a Worker goes on."""
-        executor = self.debugger.machine.executor
-        end = executor.retired + PIECE
-        while (stop := self.debugger.pump(end - executor.retired)) is None and executor.retired < end:
+        executor, begun = self.debugger.machine.executor, self.debugger.begun_at
+        end = (executor.retired if begun is None else begun) + PIECE
+        left = PIECE
+        while (stop := self.debugger.pump(left)) is None and (left := end - executor.retired) > 0:
             pass
         return stop
 

@@ -8,7 +8,7 @@ from collections import Counter
 from emu.debugger import Debugger
 from emu.quiet import Quiet
 
-_STEP = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+STEP = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 _TAKE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _PUT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_uint64)
 _LOOK = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
@@ -36,6 +36,15 @@ def begin(session: Debugger) -> Quiet:
     return quiet
 
 
+def same(one: Debugger, other: Debugger) -> None:
+    """Nothing tells them apart."""
+    assert one.fingerprint() == other.fingerprint()
+    assert (one.retired, one.virtual_ns, one.last_stop) == (other.retired, other.virtual_ns, other.last_stop)
+    assert one.events() == other.events()
+    assert one.cpu() == other.cpu()
+    assert [p.hits for p in one.breakpoint_list()] == [p.hits for p in other.breakpoint_list()]
+
+
 def step_plainly(session: Debugger, count: int = 1) -> None:
     """So many steps, each as a client's packet makes it."""
     for _ in range(count):
@@ -50,7 +59,7 @@ def step_quietly(session: Debugger, count: int, piece: int) -> Counter[int]:
     while count:
         quiet, step = begin(session), None
         for _ in range(min(count, piece)):
-            step = _STEP(quiet.step)(ctypes.addressof(quiet))
+            step = STEP(quiet.step)(ctypes.addressof(quiet))
             came[step] += 1
             if step != MADE:
                 break
@@ -77,7 +86,7 @@ def run_quietly(session: Debugger, count: int, piece: int, *, run: int = 2000) -
         assert quiet is not None
         at = ctypes.addressof(quiet)
         for _ in range(min(count, piece)):
-            made = _STEP(quiet.go)(at)
+            made = STEP(quiet.go)(at)
             came[made] += 1
             if made != MET:
                 break

@@ -27,11 +27,20 @@ from emu.record import replace
 from emu.x86.cpuid import X2APIC as X2APIC_FEATURE
 from emu.x86.cpuid import CpuModel
 from emu.x86.msrs import TSC_ADJUST
+from emu.x86.state import CR4_OSXSAVE
 from xenbridge import convert_irqs as irqs
 from xenbridge import convert_timers as timers
 from xenbridge.bridge import BridgeError
 from xenbridge.convert_checks import ConvertError, check_cpu, known_msrs
-from xenbridge.convert_cpu import EXTERNAL, context_cpu, cpu_values, mtrr_record, pending_event, take_ours
+from xenbridge.convert_cpu import (
+    EXTERNAL,
+    context_cpu,
+    cpu_values,
+    mtrr_record,
+    pending_event,
+    take_ours,
+    xsave_record,
+)
 from xenbridge.convert_notices import absent, unplaced, unsaved
 from xenbridge.wire import hvm, stream
 from xenbridge.wire.hvm import Record, build_record
@@ -123,7 +132,10 @@ def context_of(state: MachineState, model: CpuModel) -> tuple[Record, ...]:
         pm = devices["piix4-pm"]
         records.append(timers.hpet_record(devices["hpet"], events.counter))
         records.append(timers.pm_record(ticks_at(now) + pm.ahead, pm.status, pm.enable))
-    return (*records, mtrr_record(cpu.msrs), build_record("TSC_ADJUST", {"tsc_adjust": adjust}))
+    records.append(mtrr_record(cpu.msrs))
+    if cpu.cr4 & CR4_OSXSAVE:  # Xen refuses the record on a host without XSAVE, where no such guest could go on
+        records.append(xsave_record(cpu))
+    return (*records, build_record("TSC_ADJUST", {"tsc_adjust": adjust}))
 
 
 def _before_hlt(machine: Machine, state: MachineState) -> MachineState:

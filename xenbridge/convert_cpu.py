@@ -35,6 +35,9 @@ SAVED_MSRS: Final = frozenset((
     *_MSRS.values(), PAT, MTRR_CAP, MTRR_DEF_TYPE, *range(MTRR_FIRST, MTRR_FIRST + 2 * m.VARIABLE_RANGES),
     *m.FIXED_RANGES, m.APIC_BASE, m.TSC, m.TSC_ADJUST, m.EFER, m.FS_BASE, m.GS_BASE,
 ))  # fmt: skip
+#: XSAVE's components (SDM vol. 1, 13.1): XCR0 has bit 0 always, and AVX_STATE only with SSE_STATE.
+X87_STATE, SSE_STATE, AVX_STATE = 1, 2, 4
+_AVX_SIZE: Final = 256  #: bytes of AVX_STATE, behind the header
 #: FXSAVE: the offsets of its parts, and where Xen notes how wide FIP and FDP are.
 _MXCSR_MASK: Final = 0xFFFF
 _ST, _XMM, _WORD_SIZE = 32, 160, 511
@@ -157,9 +160,26 @@ def mtrr_record(msrs: Mapping[int, int]) -> Record:
     })  # fmt: skip
 
 
+def xcr0_here(xcr0: int) -> int:
+    """Which components of a stream's XCR0 a CPU here may have enabled."""
+    here = xcr0 & (X87_STATE | SSE_STATE | AVX_STATE) | X87_STATE
+    return here if here & SSE_STATE else X87_STATE
+
+
+def xsave_record(cpu: CpuState) -> Record:
+    """XCR0 and the XSAVE area of `cpu`, whose upper halves of YMM are zeros. XCR0_ACCUM has all that are in the area
+    too, and decides how long it is (hvm_load_cpu_xsave_states and validate_xstate, xen/arch/x86 of 4.17)."""
+    held = X87_STATE | SSE_STATE
+    return build_record("CPU_XSAVE", {
+        "xfeature_mask": cpu.xcr0 | held, "xcr0": cpu.xcr0, "xcr0_accum": cpu.xcr0 | held,
+        "fpu_sse": build_fxsave(cpu.fpu), "xstate_bv": held, "xcomp_bv": 0, "reserved": bytes(48),
+        "rest": bytes(_AVX_SIZE if cpu.xcr0 & AVX_STATE else 0),
+    })  # fmt: skip
+
+
 def context_cpu(records: tuple[Record, ...], cpu: int = 0) -> CpuState:
-    """The CPU of a context, with what its other records say of it: MSRs, CR8 (the APIC's TPR). Raises WireError where
-    there is no such vCPU."""
+    """The CPU of a context, with what its other records say of it: MSRs, CR8 (the APIC's TPR), XCR0. Raises WireError
+    where there is no such vCPU."""
     record = hvm.find(records, "CPU", cpu)
     if record is None:
         raise WireError("HVM context", "CPU", records[0].offset if records else 0, f"it has no vCPU {cpu}")
@@ -167,6 +187,8 @@ def context_cpu(records: tuple[Record, ...], cpu: int = 0) -> CpuState:
     state.msrs.update(other_msrs(records, cpu))
     if (regs := hvm.find(records, "LAPIC_REGS", cpu)) is not None:
         state.cr8 = regs.data[0x80] >> 4
+    if (xsave := hvm.find(records, "CPU_XSAVE", cpu)) is not None:
+        state.xcr0 = xcr0_here(xsave.values()["xcr0"])
     if (lapic := hvm.find(records, "LAPIC", cpu)) is not None:
         state.msrs[m.APIC_BASE] = lapic.values()["apic_base_msr"]
     return state

@@ -7,14 +7,11 @@ from typing import Final
 
 from emu.x86.cpuid import CpuModel
 from emu.x86.msrs import msrs_of
-from emu.x86.state import CpuState
-from xenbridge.convert_cpu import SAVED_MSRS
+from emu.x86.state import CR4_OSXSAVE, CpuState
+from xenbridge.convert_cpu import SAVED_MSRS, SSE_STATE, X87_STATE, xcr0_here
 from xenbridge.wire import hvm
 from xenbridge.wire.hvm import Record
 
-CR4_OSXSAVE: Final = 1 << 18
-#: x87 and SSE: the components that the emulator's XSAVE has, all of them enabled.
-XCR0_HERE: Final = 3
 #: Records that Xen writes of Hyper-V's interface, for a guest that it is shown to (`viridian` of xl.cfg).
 _VIRIDIAN: Final = ("VIRIDIAN_DOMAIN", "VIRIDIAN_VCPU")
 
@@ -48,16 +45,16 @@ def unplaced(records: tuple[Record, ...], cpu: int) -> Iterator[str]:
 
 
 def _xsave(record: Record, cpu: Record | None) -> Iterator[str]:
-    """XCR0 is no part of a CPU's state here. A guest that has not set OSXSAVE cannot read it."""
+    """The emulator has no YMM registers. A guest that has not set OSXSAVE cannot read XCR0."""
     values = record.values()
     xcr0 = values["xcr0"]
-    if beyond := values["xstate_bv"] & ~XCR0_HERE:
+    if beyond := values["xstate_bv"] & ~(X87_STATE | SSE_STATE):
         yield (
             f"registers of XSAVE's components {beyond:#x} (4: the upper halves of YMM) are left out, as the emulator "
             "has x87 and SSE alone: a guest that uses them goes on without"
         )
-    if xcr0 != XCR0_HERE and cpu is not None and cpu.values()["cr4"] & CR4_OSXSAVE:
-        yield f"XCR0 = {xcr0:#x} in the stream is {XCR0_HERE:#x} here, as XGETBV says"
+    if xcr0 != (here := xcr0_here(xcr0)) and cpu is not None and cpu.values()["cr4"] & CR4_OSXSAVE:
+        yield f"XCR0 = {xcr0:#x} in the stream is {here:#x} here, as XGETBV says"
 
 
 def unsaved(cpu: CpuState, model: CpuModel) -> Iterator[str]:
@@ -69,5 +66,3 @@ def unsaved(cpu: CpuState, model: CpuModel) -> Iterator[str]:
         yield f"nor is MSR {', '.join(lost)} in the stream, which is as at power-on where it is loaded"
     if not cpu.a20:
         yield "nor is it in the stream that address line 20 is masked"
-    if cpu.cr4 & CR4_OSXSAVE:
-        yield "nor is XCR0 in the stream, which is as at power-on where it is loaded"

@@ -71,6 +71,9 @@ class MirroredPic(Pic8259Pair):
         self._mirrors.bridge.reset()
         self.raised = [0] * 16
 
+    def forget_edges(self) -> None:
+        """See Pic8259Pair. The hypervisor resets its own, and levels that were told it are not told again."""
+
     def restore(self, state: PicState) -> None:
         """The hypervisor's state is not taken back."""
 

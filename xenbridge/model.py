@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ctypes import addressof, c_uint8
 from typing import Final, cast
 
-from emu.engine import Change, Exit, ExitReason, Fault, MmioBus, PortIo
+from emu.engine import Change, Exit, ExitReason, Fault
+from emu.noted import NotedMemory, NotedPorts
 from emu.unicorn_control import EMPTY
 from emu.unicorn_engine import UnicornEngine
 from emu.unicorn_fast import FastLoop
@@ -75,7 +76,7 @@ class ModelVcpu(UnicornEngine):
         self._judged = Judged(lambda state: not state.smm and rules.enterable(state))
         self._exits: dict[tuple[bytes, int, bool], tuple[ExitCause, bool, bool] | None] = {}
         super().__init__(
-            place.regions, _Ports(place.io, self._note), _Memory(place.mmio, self._note),
+            place.regions, NotedPorts(place.io, self._note), NotedMemory(place.mmio, self._note),
             timestamp=place.timestamp, checks=place.checks, model=place.model, tick=place.tick,
         )  # fmt: skip
         self._set_stops()
@@ -386,39 +387,6 @@ class ModelVcpu(UnicornEngine):
             traces[at] = 0
             at = traces.find(b"\1", at + 1)
         return pages
-
-
-class _Ports:
-    """The guest's ports: each access is an exit."""
-
-    def __init__(self, io: PortIo, note: Callable[[ExitCause, int, bool], None]) -> None:
-        self._io, self._note = io, note
-
-    def port_in(self, port: int, size: int) -> int:
-        self._note(ExitCause.PIO, port, False)
-        return self._io.port_in(port, size)
-
-    def port_out(self, port: int, size: int, value: int) -> None:
-        self._note(ExitCause.PIO, port, True)
-        self._io.port_out(port, size, value)
-
-
-class _Memory:
-    """The guest's MMIO: each access is an exit."""
-
-    def __init__(self, bus: MmioBus, note: Callable[[ExitCause, int, bool], None]) -> None:
-        self._bus, self._note = bus, note
-
-    def mmio_read(self, address: int, size: int) -> int:
-        self._note(ExitCause.MMIO, address, False)
-        return self._bus.mmio_read(address, size)
-
-    def mmio_write(self, address: int, size: int, value: int) -> None:
-        self._note(ExitCause.MMIO, address, True)
-        self._bus.mmio_write(address, size, value)
-
-    def answers(self, address: int) -> bool:
-        return self._bus.answers(address)
 
 
 def make_model(rules: Rules = VTX2006) -> Callable[[Place], ModelVcpu]:

@@ -166,6 +166,10 @@ class IoApic:
     def reset(self) -> None:
         self._state = State(inputs=self._state.inputs)
 
+    def forget_edges(self) -> None:
+        """All devices are built or reset: what their lines did meanwhile is no request."""
+        self.reset()
+
     def save(self) -> State:
         return _copied(self._state)
 

@@ -85,6 +85,7 @@ class PowerManagement(PciFunction):
         self.preset(SMBHSTCFG, 0, 1, writable=0x0F)
         self.preset(0xD3, 0, 3, writable=0xFFFFFF)  # slave command and shadow addresses
         self.pm, self.smbus, self.apm = PmPorts(self), SmBusPorts(self), ApmPorts(self)
+        self._changed()  # the timer runs from power-on
 
     # -- decoding
 

@@ -328,11 +328,7 @@ class Rtc:
         self._settle()
 
     def reset(self) -> None:
-        """The RESET# pin: interrupts are disabled and their flags cleared; the battery keeps time and RAM. When virtual
-        time was set back, a new run begins, and that with the machine as built: `power_on`."""
-        if self._clock.now < self._state.now:
-            self.power_on()
-            return
+        """The RESET# pin: interrupts are disabled and their flags cleared; the battery keeps time and RAM."""
         self._state.advance(self._clock.now)
         self._state.ram[REG_B] &= ~(B_PIE | B_AIE | B_UIE | B_SQWE)
         self._state.ram[REG_C] = 0

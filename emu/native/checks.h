@@ -8,7 +8,7 @@
 
 #define NONE 0xff
 #define LONGEST 15
-#define VEX 4 /* in `form` */
+#define VEX 4 /* in `form`; VEX.pp is added where the instruction is known */
 #define REFERENCES 80 /* ENTER with 31 levels has 63 */
 enum { READS = 1, WRITES = 2, XLAT = 4, REPEATED = 8 };
 enum { BRANCH_NONE, BRANCH_ALWAYS, BRANCH_CONDITION, BRANCH_LOOP, BRANCH_OPERAND, BRANCH_RETURN, BRANCH_FAR };
@@ -30,6 +30,7 @@ struct instruction {
     uint8_t unknown;    /* 64-bit code, and VEX: only its opcode and prefixes are known */
     uint8_t stack_size; /* of what it pushes and pops; 8 in 64-bit code */
     uint8_t narrow;     /* 64-bit code: its addresses have 32 bits */
+    uint8_t wide;       /* the same: its operands have 64, by REX.W */
     struct reference references[REFERENCES];
 };
 
@@ -49,7 +50,9 @@ enum {
     EXTENSION_PCLMULQDQ = 4096,
     EXTENSION_POPCNT = 8192,
     EXTENSION_MOVBE = 16384,
-    EXTENSION_NONE = 0x8000 /* which no model has: another form of an opcode with forms */
+    EXTENSION_NONE = 0x8000, /* which no model has: another form of an opcode with forms */
+    EXTENSION_BMI1 = 0x10000,
+    EXTENSION_BMI2 = 0x20000
 };
 #define GROUPS 13
 #define SSE_FORMS 18
@@ -105,6 +108,16 @@ enum { TOUCH = 1, TOUCH_ON_TWO_PAGES };
 uint64_t linear_address(void *env, const struct reference *ref, struct addressing where);
 int touched_first(const struct instruction *in);
 int bytes_at(void *env, uint64_t pc, uint64_t host, uint8_t *bytes);
+
+/* ---- alignment.c */
+
+/* Of the first reference: one less than what its address is to be a multiple of, behind `offset` bytes that are a word.
+ * That of others goes by their size. `asked`: there is one that may lie wrong. */
+struct alignment {
+    uint8_t mask, offset, asked;
+};
+struct alignment alignment_of(const struct instruction *in, uint32_t flags);
+int alignment_checked(void *env);
 
 /* ---- checks.c */
 int violation(const engine *e, const struct reference *ref);

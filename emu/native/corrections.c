@@ -2,18 +2,24 @@
  * to and from debug registers, LTR and PUSHF, serve every engine, whichever run loop it uses. */
 #include "fast.h"
 
-/* The instruction that is alone in its block has been executed, otherwise than by what the block has. */
-void end_block(engine *e)
+/* The instruction that is alone in its block has been executed, otherwise than by what the block has; EIP is to be this. */
+void end_block_at(engine *e, uint64_t eip)
 {
-    const slot *s = running(e);
-
-    *e->eip = s->eip + s->block->size;
+    *e->eip = eip;
     end_of_instruction(e->env);
     if (AT(uint64_t, e->env, at.env_eflags) & EFLAGS_TF) {
         e->control->step = 0;
         step_trap(e->env);
     }
     leave_block(e);
+}
+
+/* The same, and EIP goes on behind it. */
+void end_block(engine *e)
+{
+    const slot *s = running(e);
+
+    end_block_at(e, s->eip + s->block->size);
 }
 
 /* General detect: #DB before the move (SDM vol. 3B, 17.2.4). The handler runs with GD clear. */

@@ -4,7 +4,7 @@
  * found, the near branches, and the operand that ModRM names with the low 32 bits of its displacement; VEX and what is no
  * instruction there have none. Of VEX BMI1 and BMI2 are known, which is all that the engine executes.
  */
-#include "checks.h"
+#include "operands.h"
 
 #include <string.h>
 
@@ -46,59 +46,6 @@ static uint32_t signed_number(struct reader *r, int size)
     uint32_t value = number(r, size);
 
     return size == 1 ? (uint32_t)(int8_t)value : size == 2 ? (uint32_t)(int16_t)value : value;
-}
-
-static struct reference *append(struct instruction *in)
-{
-    struct reference *ref = &in->references[in->count++];
-
-    memset(ref, 0, sizeof *ref);
-    ref->base = ref->index = ref->bits = NONE;
-    ref->scale = 1;
-    ref->mask = in->address_mask;
-    return ref;
-}
-
-/* A reference through a register, with a displacement. */
-static struct reference *through(struct instruction *in, int segment, uint32_t size, int kind, uint32_t mask,
-                                 int base, uint32_t displacement)
-{
-    struct reference *ref = append(in);
-
-    ref->segment = (uint8_t)segment;
-    ref->size = (uint16_t)size;
-    ref->kind = (uint8_t)kind;
-    ref->mask = mask;
-    ref->base = (uint8_t)base;
-    ref->displacement = displacement;
-    return ref;
-}
-
-static int kind_of(char access)
-{
-    return (access == 'r' || access == 'm' ? READS : 0) | (access == 'w' || access == 'm' ? WRITES : 0);
-}
-
-/* Bytes of an operand by its size letter: emu/x86/operands.py has the key. */
-static uint32_t size_of(char letter, uint32_t osz, int opsize66, int rep)
-{
-    switch (letter) {
-    case 'b': return 1;
-    case 'w': return 2;
-    case 'd': return 4;
-    case 'q': return 8;
-    case 't': return 10;
-    case 'o': return 16;
-    case 's': return 6;
-    case 'x': return 512;
-    case 'v': return osz;
-    case 'p': return osz + 2;
-    case 'a': return 2 * osz;
-    case 'e': return osz == 2 ? 14 : 28;
-    case 'f': return osz == 2 ? 94 : 108;
-    case 'S': return rep == 0xf3 ? 4 : rep == 0xf2 ? 8 : 16;
-    default: return opsize66 ? 16 : 8; /* M */
-    }
 }
 
 /* 16-bit addressing: base and index (SDM vol. 2A, table 2-1). */
@@ -146,132 +93,6 @@ static void modrm_memory(struct reader *r, uint32_t modrm, uint32_t popped, uint
     if (ref->base == SP || ref->base == BP)
         ref->segment = SS;
     ref->base = (uint8_t)(ref->base | (rex & 1) << 3);
-}
-
-static void push(struct instruction *in, int count)
-{
-    for (int i = 1; i <= count; i++)
-        through(in, SS, in->stack_size, WRITES, in->stack_mask, SP, (uint32_t)-(in->stack_size * i));
-}
-
-static void pop(struct instruction *in, int count)
-{
-    for (int i = 0; i < count; i++)
-        through(in, SS, in->stack_size, READS, in->stack_mask, SP, (uint32_t)(in->stack_size * i));
-}
-
-/* ENTER (SDM vol. 2A): push BP, the frame pointers of outer levels, BP again; then the new top must be writable. */
-static void enter(struct instruction *in)
-{
-    uint32_t frame = in->immediate & 0xffff, level = in->immediate >> 16 & 31, n = in->stack_size, pushes = 1;
-
-    push(in, 1);
-    for (uint32_t i = 1; i < level; i++) {
-        pushes++;
-        through(in, SS, n, READS, in->stack_mask, BP, (uint32_t)-(n * i));
-        through(in, SS, n, WRITES, in->stack_mask, SP, (uint32_t)-(n * pushes));
-    }
-    if (level) {
-        pushes++;
-        through(in, SS, n, WRITES, in->stack_mask, SP, (uint32_t)-(n * pushes));
-    }
-    through(in, SS, n, WRITES, in->stack_mask, SP, (uint32_t)-(n * pushes) - frame);
-}
-
-static void string(struct instruction *in, int override)
-{
-    uint32_t op = in->opcode, size = op & 1 ? in->operand_size : 1;
-    int writes = op == 0xa4 || op == 0xa5 || op == 0xaa || op == 0xab || op == 0x6c || op == 0x6d;
-    int repeated = in->repeat ? REPEATED : 0;
-
-    if (op == 0xa4 || op == 0xa5 || op == 0xa6 || op == 0xa7 || op == 0xac || op == 0xad || op == 0x6e || op == 0x6f)
-        through(in, override == NONE ? DS : override, size, READS | repeated, in->address_mask, SI, 0);
-    if (op != 0xac && op != 0xad && op != 0x6e && op != 0x6f)
-        through(in, ES, size, (writes ? WRITES : READS) | repeated, in->address_mask, DI, 0);
-}
-
-/* Stack and string operands, and what kind of near branch it is. */
-static void implicit(struct instruction *in, int override, int opsize66)
-{
-    uint32_t op = in->opcode;
-
-    switch (op) {
-    case 0x06: case 0x0e: case 0x16: case 0x1e: case 0x50 ... 0x57: case 0x68: case 0x6a: case 0x9c: case 0x0fa0:
-    case 0x0fa8:
-        push(in, 1);
-        break;
-    case 0x07: case 0x17: case 0x1f: case 0x58 ... 0x5f: case 0x9d: case 0x0fa1: case 0x0fa9:
-        pop(in, 1);
-        break;
-    case 0x8f: /* the source is checked first */
-        pop(in, 1);
-        if (in->count > 1) {
-            struct reference first = in->references[in->count - 1];
-
-            memmove(in->references + 1, in->references, (size_t)(in->count - 1) * sizeof first);
-            in->references[0] = first;
-        }
-        break;
-    case 0x60:
-        push(in, 8);
-        break;
-    case 0x61:
-        pop(in, 8);
-        break;
-    case 0xa4 ... 0xa7: case 0xaa ... 0xaf: case 0x6c ... 0x6f:
-        string(in, override);
-        break;
-    case 0xd7:
-        through(in, override == NONE ? DS : override, 1, READS | XLAT, in->address_mask, BX, 0);
-        break;
-    case 0x0ff7: /* MASKMOVQ, MASKMOVDQU: whatever the mask */
-        through(in, override == NONE ? DS : override, opsize66 ? 16 : 8, WRITES, in->address_mask, DI, 0);
-        break;
-    case 0xc8:
-        enter(in);
-        break;
-    case 0xc9:
-        through(in, SS, in->stack_size, READS, in->stack_mask, BP, 0);
-        break;
-    case 0xc2: case 0xc3:
-        pop(in, 1);
-        in->branch = BRANCH_RETURN;
-        break;
-    case 0xca: case 0xcb:
-        pop(in, 2);
-        break;
-    case 0xcf:
-        pop(in, 3);
-        break;
-    case 0x9a:
-        push(in, 2);
-        break;
-    case 0xff:
-        if (in->reg == 3 && in->rm == NONE)
-            push(in, 2);
-        if (in->reg == 2 || in->reg == 6)
-            push(in, 1);
-        if (in->reg == 2 || in->reg == 4)
-            in->branch = BRANCH_OPERAND;
-        break;
-    case 0xe8:
-        push(in, 1);
-        in->branch = BRANCH_ALWAYS;
-        break;
-    case 0xe9: case 0xeb:
-        in->branch = BRANCH_ALWAYS;
-        break;
-    case 0x70 ... 0x7f: case 0x0f80 ... 0x0f8f:
-        in->branch = BRANCH_CONDITION;
-        in->condition = op & 15;
-        break;
-    case 0xe0 ... 0xe3:
-        in->branch = BRANCH_LOOP;
-        in->condition = op & 3;
-        break;
-    default:
-        break;
-    }
 }
 
 static struct spec lookup(uint32_t opcode, uint32_t reg, int rep, int opsize66)
@@ -334,6 +155,19 @@ static int unknown_in_64(uint32_t opcode, int opsize66)
         return 1;
     case 0xe8: case 0xe9: case 0x0f80 ... 0x0f8f:
         return opsize66;
+    default:
+        return 0;
+    }
+}
+
+/* MOV of a control or debug register from the 8th on, which REX.R makes of `in`. There is CR8 (SDM vol. 2B, MOV). */
+static int is_none_above(const struct instruction *in)
+{
+    switch (in->opcode) {
+    case 0x0f20: case 0x0f22:
+        return in->reg != 0;
+    case 0x0f21: case 0x0f23:
+        return 1;
     default:
         return 0;
     }
@@ -430,6 +264,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     }
     in->operand_size = wide || (bits != 16) != opsize66 ? 4 : 2; /* immediates of 64-bit operands have 32 bits */
     in->stack_size = bits != 64 ? in->operand_size : opsize66 && !wide ? 2 : 8;
+    in->wide = wide != 0;
     in->narrow = bits == 64 && addr67;
     in->address_mask = bits == 64 || (bits == 32) != addr67 ? 0xffffffff : 0xffff;
     in->stack_mask = stack_bits == 32 ? 0xffffffff : 0xffff;
@@ -447,14 +282,23 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
         if (op == 0xc4 && !opsize66 && !rep && !rex && !in->lock)
             spec = vex(&r, &in->opcode);
         in->form = VEX;
-        if (!spec.access || bits == 64) {
-            in->extension = spec.access ? 0 : EXTENSION_NONE;
+        if (bits == 64 && spec.access) { /* VEX has the bits of REX: R, X and B inverted, and W */
+            rex = ~(uint32_t)code[r.at - 3] >> 5 & 7;
+            wide = code[r.at - 2] >> 7;
+            in->wide = wide != 0;
+        }
+        if (spec.access)
+            in->form += code[r.at - 2] & 3; /* VEX.pp */
+        if (!spec.access) {
+            in->extension = EXTENSION_NONE;
             in->unknown = 1;
             return 0;
         }
     }
-    if (bits == 64 && unknown_in_64(in->opcode, opsize66)) {
-        in->extension = extension_of(in);
+    if (bits == 64 && (in->opcode == 0xca || in->opcode == 0xcb || in->opcode == 0xcf))
+        in->stack_size = wide ? 8 : in->operand_size; /* far returns have 4 bytes by default */
+    if (bits == 64 && !spec.access && unknown_in_64(in->opcode, opsize66)) {
+        in->extension = in->opcode == 0x0f0f ? EXTENSION_NONE : extension_of(in); /* 3DNow!, which no model has */
         in->unknown = 1;
         return 0;
     }
@@ -486,8 +330,8 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
             in->relative = bits == 64 && (modrm & 0xc7) == 5;
             if (spec.access && spec.access != '-') {
                 ref->size = (uint16_t)size_of(spec.size, wide ? 8 : in->operand_size, opsize66, rep);
-                if (bits == 64 && spec.size == 's') /* the base of a table */
-                    ref->size = 10;
+                if (bits == 64)
+                    ref->size = (uint16_t)size_in_64(in, ref->size);
                 ref->kind = (uint8_t)kind_of(spec.access);
                 if (in->opcode == 0x63 && bits == 64) /* MOVSXD, in ARPL's place */
                     ref->kind = READS;
@@ -508,7 +352,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
 
         if (bits == 64 && !addr67)
             number(&r, 4);
-        through(in, override == NONE ? DS : override, op & 1 ? in->operand_size : 1, op < 0xa2 ? READS : WRITES,
+        through(in, override == NONE ? DS : override, !(op & 1) ? 1 : wide ? 8 : in->operand_size, op < 0xa2 ? READS : WRITES,
                 in->address_mask, NONE, at);
         break;
     }
@@ -533,9 +377,7 @@ int decode(const uint8_t *code, int length, int bits, int stack_bits, struct ins
     if (r.ended)
         return 0;
     in->length = (uint8_t)r.at;
-    in->extension = extension_of(in);
-    if (rex & 4 && in->opcode >= 0x0f20 && in->opcode <= 0x0f23 && (in->opcode % 2 || in->reg))
-        in->extension = EXTENSION_NONE; /* of control and debug registers from 8 on there is CR8 */
+    in->extension = rex & 4 && is_none_above(in) ? EXTENSION_NONE : extension_of(in);
     if (r.at > LONGEST) /* #GP(0), which the engine raises */
         in->count = 0;
     else

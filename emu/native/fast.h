@@ -260,11 +260,12 @@ typedef struct engine {
     system_call *system;
     struct cells *cells;
     struct shared_ports *ports; /* NULL: none are answered here */
+    int64_t beyond; /* instructions that the run has left behind the part that `remaining` and `end` know of (cut_run) */
     struct display *display; /* NULL: none is served here */
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
-    uint16_t denied; /* extensions of the instruction set that the CPU model lacks */
+    uint32_t denied; /* extensions of the instruction set that the CPU model lacks */
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;
@@ -486,6 +487,7 @@ int cpu_restore_state_x86_64(void *cpu, uint64_t host, int will_exit);
 
 /* ---- corrections.c */
 __attribute__((noreturn)) void end_block(engine *e);
+__attribute__((noreturn)) void end_block_at(engine *e, uint64_t eip);
 void mark_repeat(engine *e, const slot *s);
 int virtual_interrupt_due(const engine *e);
 
@@ -535,6 +537,7 @@ int mmu_index(const void *env);
 /* ---- system.c */
 int bus_floats(engine *e, uint64_t physical);
 void refuse_base(void *env, uint64_t linear, uint64_t host);
+__attribute__((noreturn)) void refuse_sysret(engine *e, uint64_t host);
 
 /* ---- shown.c */
 void show_begin(engine *e, uint64_t pc);
@@ -566,7 +569,11 @@ API int v2e_fast_gate_unsure(void *env, uint32_t vector);
 
 /* ---- shared_ports.c */
 int shared_memory(engine *e, uint64_t address, unsigned size, uint64_t *value);
+int shared_memory_written(engine *e, uint64_t address, unsigned size, uint64_t value);
 void acknowledge_shared(engine *e);
+void join_run(engine *e);
+void cut_run(engine *e);
+int next_part(engine *e);
 
 /* ---- tasks.c */
 int interrupt_delivered(void *cpu, int request);

@@ -14,18 +14,23 @@ static int is_concerned(uint32_t flags)
  * RORX (vol. 2D, tables A-4 and A-5). */
 static int is_integer(const uint8_t *code, int length, int bits)
 {
-    int at = 0, prefixed = 0; /* by 66, F3 */
+    int at = 0, prefixed = 0, refused = 0; /* by 66, F3; what VEX may not have before it (vol. 2A, 2.3.2 to 2.3.4) */
 
     for (; at < length; at++) {
         switch (code[at]) {
         case 0x66: case 0xf3:
-            prefixed = 1;
+            prefixed = refused = 1;
             continue;
-        case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x67: case 0xf2:
+        case 0xf2:
+            refused = 1;
+            continue;
+        case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x67:
             continue;
         }
-        if (bits == 64 && (code[at] & 0xf0) == 0x40)
+        if (bits == 64 && (code[at] & 0xf0) == 0x40) {
+            refused = 1;
             continue;
+        }
         break;
     }
     if (at + 3 >= length)
@@ -33,7 +38,7 @@ static int is_integer(const uint8_t *code, int length, int bits)
     code += at;
     if (code[0] == 0x0f && code[1] == 0x38)
         return code[2] == 0xf0 || code[2] == 0xf1 || (code[2] == 0xf6 && prefixed);
-    if (code[0] != 0xc4 || at || (bits != 64 && code[1] < 0xc0))
+    if (code[0] != 0xc4 || refused || (bits != 64 && code[1] < 0xc0))
         return 0;
     switch (code[1] & 0x1f) {
     case 2:
@@ -57,9 +62,9 @@ static int goes_on(const uint8_t *code, int length, int bits)
     code += at;
     length -= at;
     if (length < 2)
-        return !length || code[0] == 0x0f || (code[0] == 0xc4 && !at);
+        return !length || code[0] == 0x0f || code[0] == 0xc4;
     if (code[0] == 0xc4)
-        return length < 4 && !at && (bits == 64 || (bits == 32 && code[1] >= 0xc0));
+        return length < 4 && (bits == 64 || (bits == 32 && code[1] >= 0xc0));
     if (code[0] != 0x0f || code[1] != 0x38)
         return 0;
     return length == 2 || (length == 3 && (code[2] == 0xf0 || code[2] == 0xf1 || code[2] == 0xf6));

@@ -93,6 +93,14 @@ TRANSFER(sysenter, SYSENTER)
 TRANSFER(sysret, SYSRET)
 TRANSFER(sysexit, SYSEXIT)
 
+/* SYSRET of real mode, where Unicorn raises #GP(0) whatever the CPU (SDM vol. 2B, SYSRET: #UD; APM vol. 3, SYSRET: #GP(0),
+ * and #UD without EFER.SCE). */
+void refuse_sysret(engine *e, uint64_t host)
+{
+    ask(e, SYSRET, 0, host);
+    __builtin_unreachable(); /* it is never done there */
+}
+
 /* True when MOV of `value` to CR0 may be refused, or has PDPTEs loaded, which may be wrong: that is looked at in Python.
  * Most writes change PE, TS or WP, and are not asked about. */
 static int doubtful_cr0(const engine *e, uint64_t value)

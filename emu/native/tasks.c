@@ -252,6 +252,15 @@ static void refuse_pushes(void *env, uint32_t selector, uint32_t operand_size, u
     }
 }
 
+/* #AC(0) where the pushes of a far CALL of ring 3 that stays in it are not aligned (vol. 2A, CALL). */
+static void refuse_unaligned(void *env, uint32_t size, uint64_t host)
+{
+    const engine *e = engine_of_env(env);
+
+    if (e && e->checked && size && alignment_checked(env) && on_stack(env, AT(uint64_t, env, at.env_rsp)) & (size - 1))
+        real_raise_exception_err_ra(env, EXCP_AC, 0, host);
+}
+
 /* True when a return to the code segment `selector` is not refused for it. */
 static int returns_to_code(void *env, uint32_t selector, uint64_t host)
 {
@@ -301,6 +310,13 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
     look_behind(env);
     if (legacy_mode(env))
         refuse_pushes(env, (uint32_t)selector, 2u << (shift & 1), host);
+    if (alignment_checked(env))
+        refuse_unaligned(env,
+                         legacy_mode(env) ? size_of_pushes(env, (uint32_t)selector, 2u << (shift & 1), host)
+                         : calls_code(env, (uint32_t)selector, 0, host)         ? 2u << (shift & 3)
+                         : calls_by_gate_64(env, (uint32_t)selector, host)      ? 8
+                                                                                : 0,
+                         host);
     if (legacy_mode(env) && (rare(env, (uint32_t)selector, 1, host) ||
                         beyond(env, (uint32_t)selector, (uint32_t)offset, host)))
         ask(env, CALL, (selector & 0xffff) | offset << 32, (uint32_t)next | (shift & 1) << 32, host);
@@ -420,6 +436,16 @@ REPLACES void helper_lret_protected_x86_64(void *env, uint64_t shift, uint64_t p
     real_helper_lret_protected(env, shift, parameters);
 }
 
+/* In real mode, where there is one: FLAGS, CS and IP can be pushed. Python says what comes of it where they cannot. */
+static int frame_of_real_mode_fits(void *env)
+{
+    const struct segment *ss = segment_of(env, SS);
+    uint32_t sp = (uint32_t)AT(uint64_t, env, at.env_rsp) & 0xffff;
+
+    return !(AT(uint32_t, env, at.env_hflags) & HF_PE) && sp >= 6 && sp - 1 <= ss->limit &&
+           (ss->flags & (SEG_CODE | SEG_EXPAND_DOWN | SEG_WRITABLE)) == SEG_WRITABLE;
+}
+
 /* An interrupt is about to be delivered (INTERRUPT_VIRQ). Returns 1 when Python did it. */
 int interrupt_delivered(void *cpu, int request)
 {
@@ -428,8 +454,7 @@ int interrupt_delivered(void *cpu, int request)
     transfer *f = request & INTERRUPT_VIRQ ? whom(env) : NULL;
     uint64_t answer;
 
-    if (!f || !(AT(uint32_t, env, at.env_hflags) & HF_PE) ||
-        !(AT(uint64_t, env, at.env_eflags) & EFLAGS_IF) || AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ)
+    if (!f || frame_of_real_mode_fits(env) || !(AT(uint64_t, env, at.env_eflags) & EFLAGS_IF) || AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ)
         return 0;
     if (e && !legacy_mode(env) && !v2e_fast_gate_unsure(env, e->control->vector))
         return 0; /* of the portable loop, whose vector is not known here, Python looks */

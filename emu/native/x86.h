@@ -28,6 +28,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define CR0_PE 1u
 #define CR0_ET 0x10u
 #define CR0_NE 0x20u
+#define CR0_AM 0x40000u
 #define CR0_NW 0x20000000u
 #define CR0_CD 0x40000000u
 #define CR0_PG 0x80000000u
@@ -59,6 +60,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define EXCP_GP 13
 #define EXCP_PF 14
 #define EXCP_MF 16
+#define EXCP_AC 17
 #define EXCP_XM 19
 
 /* The high double-word of a descriptor, which is also the flags of a descriptor cache (vol. 3A, 3.4.5) */

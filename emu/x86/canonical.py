@@ -30,7 +30,7 @@ IMPLICIT: Final = frozenset(
 
 def _prefixes(code: bytes) -> tuple[int, bool, bytes]:
     """REX or 0, whether addresses have 32 bits, and the instruction without both. REX counts right before the opcode
-    alone (vol. 2A, 2.2.1)."""
+    only (vol. 2A, 2.2.1)."""
     kept, narrow, rex = bytearray(), False, 0
     for at, byte in enumerate(code):
         if byte >> 4 == 4:
@@ -44,6 +44,13 @@ def _prefixes(code: bytes) -> tuple[int, bool, bytes]:
             return rex, narrow, bytes(kept) + code[at:]
         rex = 0
     return 0, narrow, bytes(kept)
+
+
+def _sib(rest: bytes) -> int | None:
+    """The SIB byte of an instruction with ModRM and without REX; None: it has none."""
+    rest = rest.lstrip(bytes(KEPT))
+    at = 1 if rest[:1] != b"\x0f" else 3 if rest[1:2] in (b"\x38", b"\x3a") else 2
+    return rest[at + 1] if len(rest) > at + 1 and rest[at] < 0xC0 and rest[at] & 7 == RSP else None
 
 
 def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> bool:
@@ -60,13 +67,17 @@ def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> 
         if explicit and rex & REX_B and base is not None:
             base += 8
             segment = segment if segment in (FS, GS) else 3
-        if explicit and rex & REX_X and index is not None:
-            index += 8
+        scale = ref.scale
+        if explicit and rex & REX_X:
+            if index is not None:
+                index += 8
+            elif (sib := _sib(rest)) is not None:  # that RSP's number is no index is so without the prefix only
+                index, scale = RSP + 8, 1 << (sib >> 6)
         address = (ref.displacement & MASK32 ^ 1 << 31) - (1 << 31)
         if not explicit and base == RSP and found.opcode != ENTER:
             address *= 2  # items of 64 bits, decoded as of 32
         address += 0 if base is None else regs[base]
-        address += 0 if index is None else regs[index] * ref.scale
+        address += 0 if index is None else regs[index] * scale
         if segment in (FS, GS):
             address += bases[segment]
         last = address + (ref.size if explicit else STACK_SIZE) - 1

@@ -13,9 +13,9 @@ from typing import Final
 from emu.record import dataclass
 from emu.x86.descriptors import Descriptor, parse_descriptor
 from emu.x86.paging import ReadPhysical, walk
-from emu.x86.state import CR0_WP, EFER_LMA, RFLAGS_VM, CpuState, Segment
+from emu.x86.state import CR0_AM, CR0_WP, EFER_LMA, RFLAGS_AC, RFLAGS_VM, CpuState, Segment
 
-VECTOR_DB, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF = 1, 10, 11, 12, 13, 14
+VECTOR_DB, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF, VECTOR_AC = 1, 10, 11, 12, 13, 14, 17
 RFLAGS_RF, RFLAGS_NT = 1 << 16, 1 << 14
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
@@ -24,10 +24,16 @@ PTE_A, PTE_D, PTE_P = 1 << 5, 1 << 6, 1 << 0
 ACCESS_P, ACCESS_S, ACCESS_BIG = 1 << 7, 1 << 4, 1 << 14
 UNUSABLE: Final = 1 << 16
 SELECTOR_TI: Final = 4
+TSS_BITS: Final = 0x9D  #: P, S and the type without the busy bit
 ESP: Final = 4
 
 #: Writes bytes at a physical address; what is no RAM takes none.
 WritePhysical = Callable[[int, bytes], None]
+
+
+def alignment_checked(cr0: int, rflags: int) -> bool:
+    """Whether the CPU checks the alignment of what ring 3 accesses (SDM vol. 3A, 2.5, AM)."""
+    return bool(cr0 & CR0_AM and rflags & RFLAGS_AC)
 
 
 class CpuFault(Exception):
@@ -141,8 +147,15 @@ class Core:
         """Raise the #PF that an access of the supervisor, or of a `user`, would, before anything is changed."""
         self._pieces(linear, length, write, user)
 
+    def _aligned(self, linear: int, length: int) -> None:
+        """Raise #AC where an access of ring 3 is not aligned and the CPU checks that (SDM vol. 3A, 6.15)."""
+        if self.cpl == 3 and alignment_checked(self.state.cr0, self.state.rflags) and linear & (length - 1):
+            raise CpuFault(VECTOR_AC, self.external)
+
     def read(self, linear: int, length: int, *, user: bool = False) -> int:
         """A little-endian value; all ones where there is no memory."""
+        if user:
+            self._aligned(linear, length)
         data = b""
         for physical, part in self._pieces(linear, length, False, user):
             data += self._read(physical, part) or b"\xff" * part
@@ -192,6 +205,8 @@ class Core:
             at = esp & ~mask | (at - size) & mask
             places.append(stack.base + (at & mask) & MASK32)
         for place in places:
+            if user:
+                self._aligned(place, size)
             self._pieces(place, size, True, user)
         for place, value in zip(places, values, strict=True):
             self.write(place, size, value, user=user)
@@ -206,6 +221,8 @@ class Core:
         """SS and ESP of ring `level` from the TSS, checked as on a transfer inwards (SDM vol. 2A, CALL and INT n,
         MORE-PRIVILEGE). Raises #TS, and #SS for a stack that is not present."""
         tr, ext = self.state.tr, self.external
+        if tr.access & TSS_BITS not in (0x89, 0x81):  # no task: SDM vol. 3A, 6.15, interrupt 10
+            raise CpuFault(VECTOR_TS, tr.selector & 0xFFFC | ext)
         wide = bool(tr.access & 8)
         size = 4 if wide else 2
         at = 2 * size * level + size

@@ -139,14 +139,6 @@ GAPS: Final = (
         "MOV to CR0 and CR3: combinations and reserved bits that are #GP(0), those of PDPTEs that it loads too",
         "#GP(0) for values that CR0, CR3 and the PDPTEs may not have",
     ),
-    Gap(
-        "a task register that holds no task state segment (behind RSM): #TS where a stack is taken from it",
-        "a task register without a task state segment may end v2e",
-    ),
-    Gap(
-        "any number of x87 instructions in a row",
-        "230 and more of FXCH, FFREE, FST or FADD to ST(i) in a row end v2e",
-    ),
     Gap("TEST by F6 and F7 with 1 in ModRM.reg", "TEST by its second encoding, F6 and F7 with reg 1"),
     Gap(
         "LOCK before what cannot be locked, 8F and C6, C7 with ModRM.reg not 0: #UD",
@@ -219,15 +211,22 @@ GAPS: Final = (
         "the ones that MMX instructions write above their registers",
     ),
     Gap(
-        "alignment checks of ring 3 with CR0.AM and EFLAGS.AC: #AC",
-        "#AC",
-        always=True,
+        "alignment checks of ring 3 and V86 mode with CR0.AM and EFLAGS.AC: #AC, of all operands and stacks, INT n and "
+        "far CALL that stay in ring 3 too",
+        "#AC, but with --checks full outside 64-bit code",
     ),
     Gap(
         "MOVBE, CRC32, ADCX, ADOX, BMI1 and BMI2 whatever CR0.TS, CR0.EM and CR4.OSFXSR are",
         "MOVBE, CRC32, ADCX and BMI with CR0.TS or EM, or without CR4.OSFXSR",
     ),
-    Gap("VEX in 16-bit protected mode", "VEX in 16-bit protected mode", always=True),
+    Gap(
+        "VEX in 16-bit protected mode: BMI1 and BMI2; #UD of the rest, and in real and V86 mode",
+        "VEX in 16-bit protected mode",
+    ),
+    Gap(
+        "BZHI and BEXTR of as many bits as the operand has; CF of BLSI",
+        "the highest bit of BZHI and BEXTR, and CF of BLSI",
+    ),
     Gap(
         "FIP, FCS, FDP, FDS and FOP of an x87 instruction whose exception is not masked",
         "the x87's pointers and opcode of exceptions that are not masked",
@@ -257,8 +256,8 @@ GAPS: Final = (
     ),
     Gap(
         "#UD of what is no instruction (reserved opcodes and forms of 0F, 0F 38 and 0F 3A, groups, registers "
-        "where there is memory alone, CR1, CR5 and DR8, PUSHA and POPA of 64-bit code) before its operand, CR0.TS and "
-        "the privilege are looked at",
+        "where there is memory alone, CR1 and CR5, PUSHA and POPA of 64-bit code, control and debug registers above "
+        "the 7th but CR8) before its operand, CR0.TS and the privilege are looked at",
         "#UD of reserved encodings before their operand and CR0.TS",
     ),
     Gap(
@@ -292,12 +291,11 @@ GAPS: Final = (
         "PACKUSDW of a register with itself; 0F 0D and 0F 18 of registers are NOPs",
         "flags of LOCK NEG, RET with operands above 7FFFh, PHADDW of one register, 0F 18 of registers",
     ),
-    Gap("SYSRET of real mode by Intel's CPUs: #UD", "#UD of SYSRET of real mode", always=True),
+    Gap("SYSRET of real mode: #UD by Intel's CPUs, and by AMD's without EFER.SCE", "#UD of SYSRET of real mode"),
     Gap(
-        "an exception of real mode with an odd SP below 6, whose frame goes over the end of the stack within a word: "
-        "shutdown",
-        "shutdown by a frame of real mode that goes over the end of the stack",
-        always=True,
+        "an event of real mode whose frame goes over the end of the stack within a word, at an odd SP below 6, or "
+        "beyond a smaller limit of SS: shutdown",
+        "shutdown by an interrupt of real mode whose frame goes over the end of the stack",
     ),
     Gap(
         "POPCNT, MOVBE and CRC32 in 16-bit code",
@@ -306,7 +304,6 @@ GAPS: Final = (
     Gap(
         "RETF of real and V86 mode whose CS lies at the other end of a stack of 64 KiB",
         "RETF over the end of a stack of 64 KiB",
-        always=True,
     ),
     Gap(
         "F2 and F3 come before 66 as mandatory prefixes, and the last of F2 and F3 counts",

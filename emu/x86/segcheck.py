@@ -13,7 +13,7 @@ from emu.record import dataclass, replace
 from emu.x86.operands import SS, Branch, Instruction
 
 FLAT: Final = 0xFFFFFFFF
-VECTOR_SS, VECTOR_GP = 12, 13
+VECTOR_SS, VECTOR_GP, VECTOR_AC = 12, 13, 17
 #: Access rights, as in `emu.x86.state.Segment`.
 TYPE_CODE, TYPE_EXPAND_DOWN, TYPE_CONFORMING, TYPE_WRITABLE, TYPE_READABLE = 8, 4, 4, 2, 2
 ACCESS_PRESENT, ACCESS_BIG = 0x80, 0x4000
@@ -97,6 +97,40 @@ def operands(caches: Sequence[Cache], regs: Sequence[int], instruction: Instruct
         if found is not None:
             return found
     return None
+
+
+#: One less than what an operand of so many bytes is to lie at a multiple of (SDM vol. 3A, 6.15, "Interrupt 17").
+_NATURAL: Final = {2: 1, 4: 3, 8: 7, 10: 7}
+#: BOUND, LxS, SGDT and SIDT.
+_PAIR, _POINTERS, _TABLES = 0x62, frozenset((0xC4, 0xC5, 0xFB2, 0xFB4, 0xFB5)), 0xF01
+
+
+def _first_alignment(instruction: Instruction) -> tuple[int, int]:
+    """The same of the first reference, and how many bytes stand before what has to: of pairs and pointers the parts
+    count, of an image of the x87 its words, of a table's register a word and a doubleword (vol. 3A, 3.5.1)."""
+    opcode, reg, size = instruction.opcode, instruction.reg, instruction.references[0].size
+    memory = instruction.rm is None
+    if opcode == _PAIR:
+        return _NATURAL[size // 2], 0
+    if opcode in _POINTERS or (opcode == 0xFF and reg in (3, 5)):
+        return (1 if size == 4 else 3), 0
+    if opcode == _TABLES and memory and reg < 2:
+        return 3, 2
+    if opcode in (0xD9, 0xDD) and memory and reg in (4, 6):
+        return instruction.operand_size - 1, 0
+    return _NATURAL.get(size, 0), 0
+
+
+def misaligned(bases: Sequence[int], regs: Sequence[int], instruction: Instruction) -> bool:
+    """True when an operand of the instruction, of ring 3 with CR0.AM and EFLAGS.AC, is #AC. `bases`: of segments."""
+    for number, reference in enumerate(instruction.references):
+        if reference.repeated and not regs[1] & instruction.address_mask:
+            continue
+        mask, before = (_NATURAL.get(reference.size, 0), 0) if number else _first_alignment(instruction)
+        linear = bases[reference.segment] + reference.address(regs)
+        if linear + before & mask or (before and linear & 1):
+            return True
+    return False
 
 
 def target(instruction: Instruction, ip: int, regs: Sequence[int], rflags: int, loaded: int | None) -> int | None:

@@ -16,10 +16,12 @@ GENERAL = (
 
 CR0_PE = 1 << 0
 CR0_WP = 1 << 16
+CR0_AM = 1 << 18
 CR0_CACHE = 3 << 29  #: NW and CD
 CR0_PG = 1 << 31
 CR4_PSE = 1 << 4
 CR4_PAE = 1 << 5
+CR4_OSXSAVE = 1 << 18
 EFER_LME = 1 << 8
 EFER_LMA = 1 << 10
 #: IA32_PAT after RESET (SDM vol. 3A, 12.12.4).
@@ -30,6 +32,7 @@ RFLAGS_TF = 1 << 8
 RFLAGS_IF = 1 << 9
 RFLAGS_DF = 1 << 10
 RFLAGS_VM = 1 << 17
+RFLAGS_AC = 1 << 18
 #: Flags that are always 0 (SDM vol. 1, 3.4.3).
 RFLAGS_ZERO = ~((1 << 22) - 1) | 1 << 15 | 1 << 5 | 1 << 3
 
@@ -132,6 +135,7 @@ class CpuState:
     smm_nmi: bool = False  #: NMIs were blocked when it was entered
     smbase: int = 0x30000
     a20: bool = True  #: address line 20 enabled (gate outside the CPU, carried here because engines mask by it)
+    xcr0: int = 1  #: which components XSAVE has (SDM vol. 1, 13.3); of a CPU without XSAVE as after RESET
 
     @property
     def linear_pc(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import gdb
@@ -75,6 +75,14 @@ class Guest:
     def forget_code(self, linear: int) -> None:
         """Something else stands there."""
         self._code.pop(linear // BLOCK, None)
+
+    def stands(self, code: Mapping[int, bytes]) -> bool:
+        """These bytes, by their addresses, are what stands there. What does not is forgotten as `code`."""
+        self.prefetch((linear, len(data)) for linear, data in code.items())
+        wrong = [linear for linear, data in code.items() if self.read(linear, len(data)) != data]
+        for linear in wrong:
+            self.forget_code(linear)
+        return not wrong
 
     def flush(self) -> None:
         """Registers and memory may have been written."""

@@ -58,9 +58,10 @@ class Memory:
     def unchanged(self) -> bool:
         """In front of a look: all that the last one has read is as it was, so that it would see the same. What it has
         read counts as read by this one."""
-        if not self._before:
+        if not self._was_used:
             return False
-        self._ask(set())
+        if self._before:
+            self._ask(set())
         lines, was = self._lines, self._was
         if any(number not in lines or lines[number] != was.get(number) for number in self._was_used):
             return False

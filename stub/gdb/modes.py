@@ -3,7 +3,8 @@
 The stub describes the registers and the architecture of the mode the CPU is in at the time it is asked. gdb asks once.
 This makes it ask again when the register `mode` has changed at a stop, before gdb shows where the guest stopped;
 breakpoints and watchpoints stay, and so does the selected frame. It also drops cached registers after one was written,
-since a write to `cs` or `ip` moves others, and after a `monitor` command, which may write any.
+since a write to `cs` or `ip` moves others, after a `monitor` command, which may write any, and after a call of one of
+the guest's functions, behind which gdb takes `icount` for what it was before.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class ModeFollower:
         self.able = True
         self.busy = False
         self.sure = False  #: no register was written since the innermost frame was asked
+        self.called = False  #: gdb has called a function of the guest's since the last prompt
 
     def connect(self, guest: Guest) -> None:
         """Listen to gdb."""
@@ -35,6 +37,7 @@ class ModeFollower:
         gdb.events.exited.connect(self.on_exited)
         gdb.events.before_prompt.connect(self.on_prompt)
         gdb.events.register_changed.connect(self.on_register_changed)
+        gdb.events.inferior_call.connect(self.on_call)
 
     def read_mode(self) -> int | None:
         """The width of the next instruction, None where the target has no such register or runs.
@@ -89,7 +92,13 @@ class ModeFollower:
     def on_stop(self, event: object) -> None:
         self.refresh()
 
+    def on_call(self, event: object) -> None:
+        self.called = True
+
     def on_prompt(self) -> None:
+        if self.called:
+            self.called = False
+            drop_registers()
         # Covers what is no stop: connecting, and a mode changed by writing a register.
         self.refresh()
 

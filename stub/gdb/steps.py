@@ -26,10 +26,12 @@ _PLAIN_0F = frozenset(
 
 
 class Step(NamedTuple):
-    """Where it may lead, as distances from its own address, and by how many bytes it moves the stack pointer."""
+    """Where it may lead, as distances from its own address, by how many bytes it moves the stack pointer, and of how
+    many it is."""
 
     ways: tuple[int, ...]
     moved: int
+    length: int
 
     def fits(self, led: int, moved: int, mask: int) -> bool:
         """The CPU was led so far, and its stack pointer, of which `mask` counts, has moved by so many bytes."""
@@ -70,4 +72,4 @@ def step_of(code: bytes, wide: bool) -> Step | None:
         ways.add(i.length + i.immediate)
     if i.repeat:
         ways.add(0)
-    return Step(tuple(ways), _moved(i))
+    return Step(tuple(ways), _moved(i), i.length)

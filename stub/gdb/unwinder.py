@@ -33,6 +33,8 @@ DEEPEST = 200
 #: Ends of stacks whose descriptions are kept.
 ENDS = 64
 NAME = "v2e"
+#: No frame of a trace.
+LIVE = -1
 
 
 class FrameId:
@@ -60,6 +62,12 @@ def outermost(cpu: Cpu) -> int:
     return frame_address(cpu, (cpu.segments[SS].base or 0) + 0x10000)
 
 
+def trace_frame() -> int:
+    """Number of the trace's frame that gdb shows (`tfind`); LIVE for none. No event tells of it."""
+    number = gdb.convenience_variable("trace_frame")
+    return LIVE if number is None else int(number)
+
+
 def _is_ours(cpu: Cpu) -> bool:
     """A frame without a caller is ours to say so of."""
     return not cpu.segments[CS].big or cpu.general[BP] is None
@@ -72,12 +80,14 @@ def _has_symbols(big: bool, pc: int) -> bool:
 
 @dataclass(slots=True)
 class _Answer:
-    """What was said of the innermost frame at `stop`: `info`, of gdb's type UnwindInfo, or None: the frame is gdb's.
+    """What was said of the innermost frame at `stop`, or in the trace's frame `trace` (-1: none): `info`, of gdb's type
+    UnwindInfo, or None: the frame is gdb's.
     `address` is the frame's for gdb, `shared` are registers of it for add_saved_register. `cpu` is the CPU there; where
     the guest has been stepped since that was `looked` at, as much of it as has stayed: all but general registers, IP
     and flags."""
 
     stop: Stop
+    trace: int
     layout: Layout
     info: Any
     address: int
@@ -94,7 +104,9 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
     gdb asks of the innermost frame at each stop, those between the steps of `stepi 1000` among them, to tell frames
     apart. Where the guest has executed one instruction since the last answer, and that has done what an instruction
     does which stays in its frame (steps.py), the frame is the same, and so is the answer. Before a stop is shown to
-    anybody, it is looked for anew.
+    anybody, it is looked for anew; what an instruction does not change is then as it was, if those that were taken to
+    have been executed do stand there. Asked again of a stop that is shown, as gdb does when it was told to forget what
+    it knows, the unwinder knows nothing either.
     """
 
     def __init__(self, guest: Guest) -> None:
@@ -110,6 +122,9 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         self._end_info: Any = None  #: what was said last of the innermost frame, if that nobody called it
         self._ran = False  #: the guest may have run since the last answer
         self._shown = False  #: this stop is shown: an answer has to be one that was looked for
+        self._executed: dict[
+            int, bytes
+        ] = {}  #: instructions since the last look, as far as is known, by their addresses
         self._levels = hasattr(gdb.PendingFrame, "level")  # since gdb 11
 
     def connect(self) -> None:
@@ -142,17 +157,18 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
                 return self._outer(pending, level)
             layout = self._guest.layout(pending)
             stop = layout.stop(pending) if self._levels else None
-            answer, before = self._answer, None
-            if stop is not None and answer is not None and answer.layout is layout:
+            answer, before, trace = self._answer, None, trace_frame()
+            if stop is not None and answer is not None and answer.layout is layout and answer.trace == trace:
                 if stop == answer.stop and not self._ran:
-                    if answer.looked or not self._shown:
+                    if not self._shown:
                         return answer.info
-                    before = answer.cpu
-                elif (step := self._stayed(answer, stop)) is not None:
+                    if not answer.looked:
+                        before = answer.cpu
+                elif trace == LIVE and (step := self._stayed(answer, stop)) is not None:
                     if not self._shown:
                         return self._continued(pending, answer, stop, step)
                     before = answer.cpu
-            return self._look(pending, layout, stop, before)
+            return self._look(pending, layout, stop, before, trace)
         except gdb.error:
             return None  # a register that this frame does not know, or a target that is not v2e's
 
@@ -170,7 +186,11 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
             return None
         if answer.caller is not None and answer.top <= answer.caller.slot < answer.top + step.moved:
             return None  # it has taken its return address away
-        return None if _has_symbols(answer.cpu.segments[CS].big, stop[1]) else step
+        if _has_symbols(answer.cpu.segments[CS].big, stop[1]):
+            return None
+        assert code is not None, "it was decoded"
+        self._executed[pc] = code[: step.length]
+        return step
 
     def _continued(self, pending: Any, answer: _Answer, stop: Stop, step: Step) -> Any:
         """The answer as it has become."""
@@ -187,18 +207,32 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         answer.stop, answer.looked, self._ran = stop, False, False
         return answer.info
 
-    def _look(self, pending: Any, layout: Layout, stop: Stop | None, before: Cpu | None) -> Any:
-        """Look who called the innermost frame. `before`: the CPU earlier in the same frame."""
+    def _look(self, pending: Any, layout: Layout, stop: Stop | None, before: Cpu | None, trace: int) -> Any:
+        """Look who called the innermost frame. `before`: the CPU earlier in the same frame, if what was executed since
+        stands there."""
         # gdb asks about the innermost frame first whenever the guest has run, also where no event says so (`nexti 5`).
         self._guest.forget()
         last, self._answer, self._end_info, self._ran = self._answer, None, None, False
+        executed, self._executed = self._executed, {}
+        if before is not None and not self._guest.stands(executed):
+            before = None
         mode = layout.need(pending, "mode")
         if mode == 64 or _has_symbols(mode == 32, layout.need(pending, "eip")):
             return None
         cpu = self._guest.cpu(pending) if before is None else self._guest.moved(pending, before)
         if cpu is None:
             return None
-        key = (*cpu.general, *cpu.segments, cpu.ip, cpu.flags, cpu.protected, cpu.cpl, cpu.cr0, self._guest.tables)
+        key = (
+            *cpu.general,
+            *cpu.segments,
+            cpu.ip,
+            cpu.flags,
+            cpu.protected,
+            cpu.cpl,
+            cpu.cr0,
+            self._guest.tables,
+            trace,
+        )
         caller = self._innermost(cpu, key)
         shared, info, address = [], None, 0
         if caller is not None:
@@ -209,7 +243,7 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         elif _is_ours(cpu):  # else gdb's own way is the chain of frame pointers
             info = self._end_info = self._first_end(pending, layout, cpu)
         if stop is not None:
-            self._answer = _Answer(stop, layout, info, address, cpu, caller, shared, cpu.stack)
+            self._answer = _Answer(stop, trace, layout, info, address, cpu, caller, shared, cpu.stack)
         return info
 
     def _outer(self, pending: Any, level: int) -> Any:

@@ -26,8 +26,8 @@ REFUSAL = (
     "waits for the next stop"
 )
 VACANT = (
-    "the client that had the machine has gone: connect again to have it; this one still looks: registers and memory "
-    "can be read, and `continue` waits for the next stop"
+    "the client that had the machine has gone: connect again to have it (in gdb `disconnect`, then `target`); this one "
+    "still looks: registers and memory can be read, and `continue` waits for the next stop"
 )
 
 
@@ -52,6 +52,9 @@ def answer(context: Context, message: messages.Message, handler: Handler) -> Ans
             return Gone(OK, killed=False)
         case messages.Kill(replies=False):
             return Gone(None, killed=False)
+        case messages.Kill() if context.vacant():
+            # gdb kills what it has before it connects again, and does not connect where that is refused.
+            return Gone(OK, killed=False)
         case messages.QemuSet(name="PhyMemMode"):
             return handler.run(context, message)
         case messages.MonitorCommand(text):

@@ -8,7 +8,7 @@ from typing import Any
 from emu.record import replace
 from stub import messages
 from stub.exchange import Piece, Watched
-from stub.handlers.base import Answer, Context, Handler, Running, Stays, constant
+from stub.handlers.base import OK, Answer, Context, Handler, Running, Stays, constant
 from stub.offers import offers
 from stub.target import (
     SIGNAL_INT,
@@ -142,8 +142,8 @@ def resume(context: Context, message: messages.Resume) -> Answer:
             raise TargetError("this target has no program counter to set")
         context.registers.write_pc(thread, message.address)
     if action.kind == "t":
-        if not target.running:  # it waits for the stop, which has been
-            return Stays(target.report())
+        if not target.running:  # "Packets", vCont: "the server must ignore 't' actions for threads already stopped"
+            return OK if context.non_stop else Stays(target.report())
         continues.interrupt()
     elif action.kind == "s" and context.steps is not None:
         context.steps.step(thread)

@@ -6,11 +6,11 @@ What is not of one instruction alone stands in docs/fidelity.md too, "Where Boch
 
 from __future__ import annotations
 
-from cpu.random_bytes import FIELDS, PREFIXES, RF, VM, Decoded, decode, parse
+from cpu.random_bytes import LONG_FIELDS, RF, VM, Decoded, decode, parse
 from cpu.random_streams import AF, ARITHMETIC, C1, CF, OF, PF, SF, ZF
 
-STEPPED, BR, UNDEFINED, NM, SS, GP, PAGE_FAULT, MF = 1, 5, 6, 7, 12, 13, 14, 16
-MEMORY_VECTORS = (SS, GP, PAGE_FAULT)
+STEPPED, BR, UNDEFINED, NM, SS, GP, PAGE_FAULT, MF, UNALIGNED = 1, 5, 6, 7, 12, 13, 14, 16, 17
+MEMORY_VECTORS = (SS, GP, PAGE_FAULT, UNALIGNED)
 ES = 0x80  #: of the x87 status word
 X87_STATE = {"fcw", "fsw", "ftw", "st", "exponents"}
 SSE_STATE = {"mxcsr", "xmm"}
@@ -24,14 +24,17 @@ SEVERAL = PAIRS | {
     0x07, 0x17, 0x1F, 0x60, 0x61, 0x8F, 0x9A, 0xA4, 0xA5, 0xA6, 0xA7, 0xC8, 0xCA, 0xCB, 0xCF, 0xE8, 0xFF, 0xFA1, 0xFA9,
     0xFF7,
 }  # fmt: skip
-#: The same of the x87: FLDENV, FNSTENV, FRSTOR, FNSAVE, FLD and FSTP m80, FBLD, FBSTP; and FXSAVE, FXRSTOR.
+#: The same of the x87: FLDENV, FNSTENV, FRSTOR, FNSAVE, FLD and FSTP m80, FBLD, FBSTP; and FXSAVE, FXRSTOR, SGDT, SIDT.
 SEVERAL_BY_REG = frozenset((
     (0xD9, 4), (0xD9, 6), (0xDD, 4), (0xDD, 6), (0xDB, 5), (0xDB, 7), (0xDF, 4), (0xDF, 6), (0xFAE, 0), (0xFAE, 1),
+    (0xF01, 0), (0xF01, 1),
 ))  # fmt: skip
 #: Of these Bochs has stored the first items when it faults at another, or goes beyond CS behind them (vol. 3A, 6.5).
 STORED_BEFORE = frozenset((0x60, 0x9A, 0xC8, 0xE8, 0xFF, 0xF01))
+GENERAL = frozenset(LONG_FIELDS[LONG_FIELDS.index("eax") : LONG_FIELDS.index("r15") + 1])
 STRINGS = frozenset((0x6C, 0x6D, 0x6E, 0x6F, 0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF))
 SELECTOR_PUSHES = frozenset((0x06, 0x0E, 0x16, 0x1E, 0xFA0, 0xFA8))
+SELECTOR_POPS = frozenset((0x07, 0x17, 0x1F, 0xFA1, 0xFA9))
 
 
 def undefined_flags(at: Decoded) -> int:
@@ -64,22 +67,33 @@ def undefined_flags(at: Decoded) -> int:
             return AF
         case 0xFA3 | 0xFAB | 0xFB3 | 0xFBB | 0xFBA:  # BT, BTS, BTR, BTC
             return OF | SF | AF | PF
+        case 0xC4F2 | 0xC4F3 | 0xC4F5:  # ANDN; BLSR, BLSMSK, BLSI; BZHI
+            return AF | PF
+        case 0xC4F7:  # BEXTR
+            return AF | SF | PF
         case 0xFBC | 0xFBD:  # BSF, BSR, TZCNT, LZCNT
             return OF | SF | AF | PF | CF
         case _:
             return 0
 
 
-def compared(code: bytes, setup: tuple[int, int], ours: str, theirs: str) -> list[str]:
-    """The names of the fields that differ and should not. `setup`: EFLAGS and the last dword of the sample's record."""
-    here, there, at = parse(ours), parse(theirs), decode(code)
-    names = {name for name in FIELDS if here[name] != there[name]}
+def compared(code: bytes, setup: tuple[int, int], ours: str, theirs: str, *, long: bool = False) -> list[str]:
+    """The names of the fields that differ and should not. `setup`: EFLAGS and the last dword of the sample's record.
+    `long`: it is 64-bit code."""
+    here, there, at = parse(ours), parse(theirs), decode(code, long)
+    names = {name for name in here if here[name] != there[name]}
     if "vector" in names:
         if order_is_open(at, bool(setup[1] & 0xF0), here, there):
             names.clear()
     else:
         names -= undefined_fields(code, at, here, there)
-    return [name for name in FIELDS if name in names]
+    return [name for name in here if name in names]
+
+
+def calls_into_64(at: Decoded, here: dict[str, str]) -> bool:
+    """A far CALL from compatibility mode to 64-bit code. Its frame goes to the stack of the caller's mode here (AMD64
+    APM vol. 3, CALL far), to the callee's, without SS's base, in Bochs; vol. 2A says nothing of it."""
+    return at.opcode in (0x9A, 0xFF) and "r8" in here and here["cs"] == "CB"
 
 
 def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict[str, str]) -> set[str]:
@@ -105,14 +119,17 @@ def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict
         found |= {"cr2", "code"}
     if vector == GP and at.opcode in PAIRS:
         found.add("code")  # of the limit here, of the selector behind it there
+    if calls_into_64(at, here):
+        found |= {"esp"} | MEMORY_STATE
     if at.opcode in SELECTOR_PUSHES:
         found |= MEMORY_STATE  # 16 bits of 32 there, vol. 2B allows both
     if at.opcode in (0xF52, 0xF53):
         found |= SSE_STATE  # RSQRTPS and RCPPS are approximations
     if at.opcode == 0xC8:
         found.add("ebp")  # vol. 2A, ENTER: BP on a 16-bit stack
-    if at.opcode in (0xCA, 0xCB) and int(here["flags"], 16) & VM and wraps(code, at, int(here["esp"], 16)):
-        found.add("cs")
+    if at.opcode in (0xFBC, 0xFBD) and "r8" in here and int(here["flags"], 16) & ZF:
+        # of a zero the destination is undefined (vol. 2A, BSF); its upper half stays in Bochs, and on some CPUs alone
+        found |= {name for name in here if name in GENERAL and not difference(here, there, name) & (1 << 32) - 1}
     # CVTPI2PS of memory makes registers those of MMX here (vol. 2A) and not there; a fault leaves them (vol. 3A, 6.5)
     if at.opcode == 0xF2A or (vector != STEPPED and at.opcode in (0xF2C, 0xF2D, 0xFF7)) or at.many:
         found |= X87_STATE
@@ -121,13 +138,6 @@ def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict
 
 def difference(here: dict[str, str], there: dict[str, str], name: str) -> int:
     return int(here[name], 16) ^ int(there[name], 16)
-
-
-def wraps(code: bytes, at: Decoded, esp: int) -> bool:
-    """RETF of V86 mode has left ESP so: its CS was at the other end of the stack, where Unicorn does not look."""
-    size = 4 if 0x66 in at.prefixes else 2
-    dropped = int.from_bytes(code.lstrip(PREFIXES)[1:3], "little") if at.opcode == 0xCA else 0
-    return esp - dropped - 2 * size & 0xFFFF > 0x10000 - 2 * size
 
 
 def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[str, str]) -> bool:
@@ -140,6 +150,8 @@ def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[s
         return True
     if (at.opcode in SEVERAL or (at.opcode, at.reg) in SEVERAL_BY_REG) and found <= set(MEMORY_VECTORS):
         return True
+    if ours == UNALIGNED and at.opcode in SELECTOR_PUSHES | SELECTOR_POPS:
+        return True  # of 32 bits, of which Bochs moves 16; vol. 2B allows both
     if found == {SS, GP} and at.opcode > 0xFF:  # a limit and alignment
         return True
     if at.x87 and UNDEFINED in found and found <= {UNDEFINED, NM, MF}:
@@ -148,18 +160,27 @@ def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[s
         return ours in MEMORY_VECTORS  # a store that an exception keeps from memory
     if at.opcode == 0xF2A and ours == MF:  # vol. 2A, CVTPI2PS: such an exception is handled before
         return True
-    if at.opcode in PAIRS:  # an operand that goes beyond 64 KiB does not wrap (vol. 3A, 5.3)
+    if at.opcode in PAIRS or (at.opcode == 0xFF and at.reg in (3, 5) and theirs == STEPPED):
+        # an operand that goes beyond 64 KiB does not wrap (vol. 3A, 5.3)
         return ours in (SS, GP) and theirs in (STEPPED, BR)
     if at.opcode in STRINGS:  # of no iterations at all Bochs asks for the port
         return at.opcode < 0x70 and at.repeated and ours == STEPPED and theirs == GP
+    if at.opcode in (0x8C, 0x8E) and at.rex & 4:  # REX.R, which is ignored there (vol. 2A, 2.2.1.2)
+        return theirs == UNDEFINED
+    if calls_into_64(at, here):
+        return theirs in MEMORY_VECTORS
     if at.opcode in (0x9A, 0xFF):  # to a conforming segment, whose DPL Bochs pushes by (vol. 3A, 5.8.1.2)
         return ours == PAGE_FAULT and theirs == STEPPED
-    if at.opcode >= 0xC400:  # VEX in real mode (vol. 2A, 2.3.1), and docs/fidelity.md about 16-bit code
-        return ours == UNDEFINED and theirs == STEPPED
-    if at.opcode == 0xF07:  # of real mode, #UD (vol. 2B, SYSRET; docs/fidelity.md)
-        return ours == GP and theirs == UNDEFINED
+    if (
+        at.opcode >= 0xC400 and theirs == UNDEFINED and at.wide and "r8" not in here
+    ):  # VEX.W counts in 64-bit code alone (vol. 2A, ANDN)
+        return True
+    if at.opcode >= 0xC400:  # VEX in real and V86 mode (vol. 2A, 2.3.1)
+        return ours == UNDEFINED and bool(int(here["flags"], 16) & VM)
     if at.opcode == 0xCF:  # beyond CS in V86 mode (vol. 2A, IRET)
         return ours == GP and theirs == STEPPED
     if at.opcode == 0x9D:  # in V86 mode by IOPL, before it reads its operand (vol. 2B, POPF)
-        return ours == GP and theirs == PAGE_FAULT
+        return ours == GP and theirs in (PAGE_FAULT, UNALIGNED)
+    if (at.opcode, at.reg) == (0xDD, 6):  # vol. 3A, table 6-7: 4 or 2 bytes; Bochs wants 8 of each register
+        return ours == STEPPED and theirs == UNALIGNED
     return at.opcode == 0xF0F and ours == UNDEFINED  # 3DNow!, which is not looked at further

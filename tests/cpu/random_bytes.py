@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import struct
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from cpu.random_streams import ARITHMETIC
 
@@ -24,10 +25,13 @@ MP, EM, TS = 2, 4, 8
 CR4 = 0x604
 #: F2XM1, FYL2X, FPTAN, FPATAN, FYL2XP1, FSINCOS, FSIN, FCOS: their last bits are each CPU's own. And FSCALE.
 TRANSCENDENTAL = frozenset((0xD9, low) for low in (0xF0, 0xF1, 0xF2, 0xF3, 0xF9, 0xFB, 0xFD, 0xFE, 0xFF))
+#: Of a line of long mode, R8 to R15 stand behind EDI.
 FIELDS = (
     "vector", "code", "eip", "flags", "eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "cs", "ss", "ds", "es",
     "fs", "gs", "cr2", "dr6", "changed", "first", "memory", "fcw", "fsw", "ftw", "st", "exponents", "mxcsr", "xmm",
 )  # fmt: skip
+LONG_FIELDS = (*FIELDS[:12], *(f"r{number}" for number in range(8, 16)), *FIELDS[12:])
+REX = bytes(range(0x40, 0x50))
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Decoded:
     opcode: int
     modrm: int
     many: bool  #: prefixes, so that the instruction may have more than 15 bytes
+    wide: bool = False  #: VEX.W is 1
+    rex: int = 0  #: 0: none, or it does not stand right before the opcode
 
     @property
     def reg(self) -> int:
@@ -67,43 +73,64 @@ class Decoded:
         return self.opcode in (0xDD, 0xDF) and self.registers and self.reg == 0
 
 
-def decode(code: bytes) -> Decoded:
+def decode(code: bytes, long: bool = False) -> Decoded:
+    """`long`: as 64-bit code, with REX among the prefixes, and VEX whatever follows."""
     code += bytes(4)
     at = 0
-    while at < CODE_BYTES and code[at] in PREFIXES:
+    while at < CODE_BYTES and (code[at] in PREFIXES or (long and code[at] in REX)):
         at += 1
-    prefixes, opcode, many = frozenset(code[:at]), code[at], at > 4
+    prefixes, opcode, many, wide = frozenset(code[:at]), code[at], at > 4, False
+    rex = code[at - 1] if long and at and code[at - 1] in REX else 0
     if opcode == 0x0F and code[at + 1] in (0x38, 0x3A):
         opcode, at = code[at + 1] << 8 | code[at + 2], at + 2
     elif opcode == 0x0F:
         opcode, at = 0xF00 | code[at + 1], at + 1
-    elif opcode in (0xC4, 0xC5) and code[at + 1] >= 0xC0:
+    elif opcode in (0xC4, 0xC5) and (long or code[at + 1] >= 0xC0):
+        wide = opcode == 0xC4 and code[at + 2] >= 0x80
         at += 3 if opcode == 0xC4 else 2
         opcode = 0xC400 | code[at]
-    return Decoded(prefixes, opcode, code[at + 1], many)
+    return Decoded(prefixes, opcode, code[at + 1], many, wide, rex)
 
 
 @dataclass
 class RandomBytes:
-    """A generator of one image of `count` samples, executed `passes` times, each time from other registers."""
+    """A generator of one image of `count` samples, executed `passes` times, each time from other registers. `aligned`:
+    CR0.AM is set, and EFLAGS.AC of all samples but few."""
 
     mode: str
     seed: int
     count: int = 1000
     passes: int = 2
+    aligned: bool = False
     codes: list[bytes] = field(default_factory=list, repr=False)
     setups: list[tuple[int, int]] = field(default_factory=list, repr=False)
 
-    modes = ("protected", "virtual", "real")
+    modes: ClassVar[tuple[str, ...]] = ("protected", "virtual", "real")
+    include: ClassVar[str] = "random_bytes.inc"
+    macro: ClassVar[str] = "RANDOM_BYTES"
 
     def __post_init__(self) -> None:
-        self.source = random.Random(f"bytes {self.mode} {self.seed}")
+        self.source = random.Random(f"bytes {self.mode} {self.seed}{' aligned' * self.aligned}")
         while len(self.codes) < self.count:
             code, flags, setup = self.code(), self.flags(), self.setup()
-            at = decode(code)
-            if not left_out(at) and not (self.mode == "real" and privileged(at)):
+            at = self.decoded(code)
+            if not self.left_out(at):
                 self.codes.append(code)
                 self.setups.append((flags, setup))
+
+    def decoded(self, code: bytes) -> Decoded:
+        return decode(code)
+
+    def left_out(self, at: Decoded) -> bool:
+        return left_out(at) or (self.mode == "real" and privileged(at))
+
+    def settings(self) -> dict[str, int]:
+        """What the image defines beside its size."""
+        return {
+            "VIRTUAL": int(self.mode != "protected"),
+            "ALIGNED": int(self.aligned),
+            "REAL": int(self.mode == "real"),
+        }
 
     def code(self) -> bytes:
         source = self.source
@@ -124,6 +151,8 @@ class RandomBytes:
         flags = (
             STEP | source.getrandbits(12) & (ARITHMETIC | DF | IF) | source.choice((0, 0, AC)) | source.choice((0, ID))
         )
+        if self.aligned and source.random() < 0.9:
+            flags |= AC
         if source.random() < 0.05:
             flags |= NT
         iopl = source.choice((0, 3)) if self.mode == "virtual" else source.randrange(3)
@@ -194,14 +223,37 @@ class RandomBytes:
     def text(self) -> str:
         self.source = random.Random(f"areas {self.mode} {self.seed}")
         settings = {"SAMPLES": self.count, "PASSES": self.passes, "SEED": self.seed & 0xFFFF}
-        settings |= {"VIRTUAL": int(self.mode != "protected"), "REAL": int(self.mode == "real"), "CR4_BITS": CR4}
+        settings |= self.settings() | {"CR4_BITS": CR4}
         out = [f"%define {name} {value}" for name, value in settings.items()]
-        out += ['%include "random_bytes.inc"', "RANDOM_BYTES", "align 16", "areas:"]
+        out += [f'%include "{self.include}"', self.macro, "align 16", "areas:"]
         out += ["db " + ",".join(map(str, self.area(number))) for number in range(8)]
         out += ["samples:"]
         for code, setup in zip(self.codes, self.setups, strict=True):
             out.append("db " + ",".join(map(str, code + struct.pack("<II", *setup))))
         return "\n".join([*out, "RESET_VECTOR start", ""])
+
+
+class RandomVex(RandomBytes):
+    """The same of BMI1 and BMI2, most of them as there are, and of what is next to them."""
+
+    #: VEX.mmmmm, VEX.pp and the opcode.
+    forms = (
+        (2, 0, 0xF2), (2, 0, 0xF3), (2, 0, 0xF5), (2, 2, 0xF5), (2, 3, 0xF5), (2, 3, 0xF6), (2, 0, 0xF7), (2, 1, 0xF7),
+        (2, 2, 0xF7), (2, 3, 0xF7), (3, 3, 0xF0),
+    )  # fmt: skip
+
+    def code(self) -> bytes:
+        source = self.source
+        table, prefix, opcode = source.choice(self.forms)
+        if source.random() < 0.1:
+            table, prefix, opcode = source.choice((1, 2, 3)), source.randrange(4), source.randrange(0xF0, 0xF8)
+        other = 15 if table == 3 and source.random() < 0.9 else 8 | source.getrandbits(3)
+        second = other << 3 | prefix | (4 if source.random() < 0.03 else 0) | (0x80 if source.random() < 0.1 else 0)
+        before = source.choices((0x2E, 0x36, 0x64, 0x67), k=source.choice((0, 0, 0, 1, 2)))
+        if source.random() < 0.05:
+            before.append(source.choice((0x66, 0xF0, 0xF2, 0xF3)))
+        code = bytes((*before, 0xC4, 0xE0 | table, second, opcode, source.getrandbits(8)))
+        return (code + bytes(2 * source.getrandbits(1)) + source.randbytes(CODE_BYTES))[:CODE_BYTES]
 
 
 def with_one_instruction(code: bytes) -> bytes:
@@ -235,4 +287,5 @@ def privileged(at: Decoded) -> bool:
 
 def parse(line: str) -> dict[str, str]:
     """A line by its fields."""
-    return dict(zip(FIELDS, line.lstrip("!").split(), strict=True))
+    words = line.lstrip("!").split()
+    return dict(zip(LONG_FIELDS if len(words) == len(LONG_FIELDS) else FIELDS, words, strict=True))

@@ -49,11 +49,15 @@ IMAGES = {
     "cpu_order": 82,
     "cpu_prefixes": 1799,
     "cpu_pointers": 62,
+    "cpu_align": 510,
+    "cpu_align64": 330,
+    "cpu_wrap": 78,
     "cpu_rex64": 2772,
     "cpu_code64": 259,
+    "cpu_bytes64": 52,
 }
 #: Bochs's model for images of what its own default lacks.
-_MODELS = {"cpu_rex64": "corei7_haswell_4770", "cpu_code64": "corei7_haswell_4770"}
+_MODELS = dict.fromkeys(("cpu_rex64", "cpu_code64", "cpu_bytes64"), "corei7_haswell_4770")
 #: Images that take seconds in slices.
 _LONG = ("cpu_task", "cpu_gate", "cpu_virtual", "cpu_forms", "cpu_prefixes", "cpu_rex64")
 #: Much above the longest image's length (5,000,000).
@@ -229,6 +233,20 @@ DIFFERENCES = (
         tuple(f"wp-read-only-{name}" for name in ("add", "cmpxchg-fails", "shl-0")),
         _READ_FIRST,
     ),
+    Difference(
+        "cpu_align",
+        (
+            *("sgdt-0", "sgdt-4", "sidt-16-0", "sidt-16-4"),
+            *("enter-frame-1", "enter-frame-2", "enter-2-1", "enter-2-2"),
+        ),
+        _PIECES,
+    ),
+    Difference("cpu_align64", ("sgdt-0", "sgdt-2", "sgdt-4", "sgdt-8", "sgdt-6-2", "sgdt-6-4"), _PIECES),
+    Difference(
+        "cpu_align",
+        ("fnsave-0", "fnsave-4", "frstor-16-0", "frstor-16-2", "frstor-16-4"),
+        "the area of FSAVE and FRSTOR lies at multiples of 4 or 2 (vol. 3A, table 6-7); Bochs wants 8 of its registers",
+    ),
     Difference("cpu_pages", ("large-read-only-add", "nx-add"), _READ_FIRST),
     Difference(
         "cpu_order",
@@ -259,6 +277,11 @@ DIFFERENCES = (
         "cpu_code64",
         ("ring-3-64-iretd-vm", "iretd-low", "iretd-high", "iretd-high-null", "iretd-low-16"),
         "IRET of 64-bit code pops SS:RSP whatever its operands' size is (vol. 2A, IRET); Bochs only with 64 bits",
+    ),
+    Difference(
+        "cpu_bytes64",
+        ("3dnow-absent", "3dnow-rex"),
+        "without 3DNow! 0F 0F is no instruction (vol. 2D, table A-3), which comes before its operand (vol. 3A, 6.9)",
     ),
 )
 
@@ -292,8 +315,12 @@ _WITH_HELPER = frozenset(
         "cpu_order",
         "cpu_prefixes",
         "cpu_pointers",
+        "cpu_align",
+        "cpu_align64",
+        "cpu_wrap",
         "cpu_rex64",
         "cpu_code64",
+        "cpu_bytes64",
     )
 )
 #: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.

@@ -59,6 +59,54 @@ def test_vex_of_bmi_is_known(code: str, bits: int) -> None:
     assert Trier(bits).vector(bytes.fromhex(code)) is None
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("value", [0, 1, 0x80000000, 0x12345670, 1 << 32, 1 << 63, (1 << 64) - 8])
+def test_blsi_clears_the_carry_of_zero_alone(bits: int, value: int) -> None:
+    """Vol. 2A, BLSI, of registers and memory. Unicorn has CF the other way round."""
+    for size in (32, 64)[: bits // 32]:
+        number = value & (1 << size) - 1
+        lowest = number & -number
+        name = {32: "e", 64: "r"}[size]
+        for operand in (f"{name}cx", f"[{DATA:#x}]", *((f"[rel {DATA:#x}]", "[rcx + r9*2]") if bits == 64 else ())):
+            trier = Trier(bits)
+            trier.cpu.write(DATA, number.to_bytes(8, "little"))
+            base = {"r1": DATA - 8, "r9": 4} if "r9" in operand else {"r1": number}
+            before = "bits 64\ndefault abs\n" if bits == 64 else "bits 32\n"
+            code = assemble(f"{before}blsi {name}dx, {operand}", trier.at)
+            assert trier.vector(code, **base) is None
+            state = after(trier)
+            assert (state.regs[2], state.rip) == (lowest, trier.at + len(code)), operand
+            flags = (1 if number else 0) | (0 if lowest else 0x40) | (0x80 if lowest >> size - 1 else 0)
+            assert state.rflags & 0x8C1 == flags
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("name", ["bzhi", "bextr"])
+@pytest.mark.parametrize("count", [0, 1, 5, 30, 31, 32, 33, 62, 63, 64, 65, 255])
+def test_bzhi_and_bextr_of_all_bits(bits: int, name: str, count: int) -> None:
+    """Vol. 2A, BEXTR and BZHI: beyond the operand there is nothing to clear, and BZHI says so by CF."""
+    for size in (32, 64)[: bits // 32]:
+        a, c, d = (f"{'e' if size == 32 else 'r'}{letter}x" for letter in "acd")
+        number = 0xF123456789ABCDEF & (1 << size) - 1
+        for start in (0,) if name == "bzhi" else (0, 1, 31, 63, 64, 255):
+            trier = Trier(bits)
+            control = count if name == "bzhi" else count << 8 | start
+            assert trier.vector(f"{name} {d}, {c}, {a}", r1=number, r0=control | 0x120000) is None
+            result = number >> start & (1 << count) - 1
+            state = after(trier)
+            assert state.regs[2] == result, start
+            assert bool(state.rflags & 1) == (name == "bzhi" and count >= size)
+            assert bool(state.rflags & 0x40) == (result == 0)
+            assert not state.rflags & 0x800
+
+
+def test_blsi_of_the_upper_registers() -> None:
+    trier = Trier(64)
+    assert trier.vector("blsi r14, r11", r11=0x50) is None
+    assert after(trier).regs[14] == 0x10
+    assert trier.vector("blsi r9d, [r13 + r12*8 + 0x10]", r13=DATA - 0x30, r12=4) is None
+
+
 @pytest.mark.parametrize("bits", [16, 32])
 @pytest.mark.parametrize(
     "code",

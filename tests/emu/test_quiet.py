@@ -7,11 +7,11 @@ import pytest
 from asm import assemble
 from emu import machine
 from emu.clock import NS_PER_INSTRUCTION
-from emu.debugger import BreakKind, Debugger
+from emu.debugger import BreakKind
 from emu.unicorn_engine import HELPER
 from emu.until import parse_until
 from machines import TIMER_100US, debugger, rom, seabios_debugger
-from quietly import ENDED, MADE, REFUSED, begin, look, step_plainly, step_quietly
+from quietly import ENDED, MADE, REFUSED, begin, look, same, step_plainly, step_quietly
 
 pytestmark = pytest.mark.skipif(isinstance(HELPER, str), reason="the helper was not built here")
 
@@ -70,14 +70,6 @@ tick:
 
 #: A boot sector.
 HALTS = assemble("hlt")
-
-
-def same(one: Debugger, other: Debugger) -> None:
-    """Nothing tells them apart."""
-    assert one.fingerprint() == other.fingerprint()
-    assert (one.retired, one.virtual_ns, one.last_stop) == (other.retired, other.virtual_ns, other.last_stop)
-    assert one.events() == other.events()
-    assert one.cpu() == other.cpu()
 
 
 @pytest.mark.parametrize("piece", [1, 7, 10_000])

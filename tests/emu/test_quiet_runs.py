@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from functools import partial
 
@@ -9,11 +10,12 @@ import pytest
 
 from asm import assemble
 from emu.catches import Catch, CatchKind
-from emu.debugger import BreakKind, Debugger
+from emu.debugger import BreakKind, Debugger, Stop
 from emu.stops import Condition
 from emu.unicorn_engine import HELPER
+from emu.worker import Worker
 from machines import TIMER_100US, debugger, rom, seabios_debugger, timer
-from quietly import ANY, ENDED, MET, begin, look, put, run_plainly, run_quietly, step_plainly
+from quietly import ANY, ENDED, MET, STEP, begin, look, put, run_plainly, run_quietly, same, step_plainly
 
 pytestmark = pytest.mark.skipif(isinstance(HELPER, str), reason="the helper was not built here")
 
@@ -88,15 +90,6 @@ tick:
 
 #: Of the page at 5000h.
 ENTRY = (BreakKind.WRITE, 0x3014, 4)
-
-
-def same(one: Debugger, other: Debugger) -> None:
-    """Nothing tells them apart."""
-    assert one.fingerprint() == other.fingerprint()
-    assert (one.retired, one.virtual_ns, one.last_stop) == (other.retired, other.virtual_ns, other.last_stop)
-    assert one.events() == other.events()
-    assert one.cpu() == other.cpu()
-    assert [p.hits for p in one.breakpoint_list()] == [p.hits for p in other.breakpoint_list()]
 
 
 def watched(firmware: bytes, *points: tuple[BreakKind, int, int], **config: object) -> Debugger:
@@ -506,3 +499,37 @@ def test_a_loop_that_a_store_changes_runs_as_changed() -> None:
         assert session.cpu().regs[0] == count
         assert session.cpu().regs[3] == 10
     same(plain, quiet)
+
+
+def test_an_interrupt_before_what_a_quiet_run_has_come_to_is_told_loses_nothing() -> None:
+    """One that comes from another thread just as the run is taken over from C."""
+    session = debugger(BUSY)
+    session.add_breakpoint(BreakKind.WRITE, 0x500, 4)
+    run_plainly(session)
+    worker = Worker(session)
+    worker.start()
+
+    def begun_by_c() -> None:
+        quiet = session.begin_quiet(1, ANY)
+        assert quiet is not None
+        assert STEP(quiet.go)(ctypes.addressof(quiet)) == ENDED
+        session.end_quiet(True)
+
+    worker.call(begun_by_c)
+    begun = session.retired
+
+    def interrupted(instructions: int, piece: Callable[[int], Stop | None] = worker._piece) -> Stop | None:
+        worker._interrupt, worker._piece = True, piece  # type: ignore[method-assign]
+        return piece(instructions)
+
+    worker._piece = interrupted  # type: ignore[method-assign]
+    try:
+        worker.resume(session.begin_continue)
+        worker.wait(10)
+        assert not session.running
+        before = session.retired
+        assert before >= begun
+        worker.call(worker.step)
+        assert session.retired == before + 1
+    finally:
+        worker.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
 import pytest
 
+from gdb_recording import Proxy
 from machines import rom_text
 from repl.harness import Gdb, GdbError, Server
 
@@ -18,6 +20,8 @@ LOOP = rom_text("""
 """)
 AGAIN = 0xF0005
 EXITS = LOOP.replace("jmp again", "mov al, 3\n out 0xf4, al")
+#: More than gdb sends while it is waited for.
+PACKETS = 10_000
 SETTINGS = ["-iex", "set non-stop on", "-iex", "set mi-async on"]
 boot_loop = pytest.mark.boot(firmware=LOOP)
 
@@ -37,6 +41,14 @@ def interrupted(gdb: Gdb) -> None:
         assert time.monotonic() < deadline, "the guest is not stopped"
     gdb.running = False
     assert gdb.value("$pc") & 0xFFF00 == 0xF0000
+
+
+def said(gdb: Gdb, packet: str) -> None:
+    """Wait until gdb has sent `packet` since it attached last."""
+    deadline = time.monotonic() + 30
+    while packet not in "".join(gdb.packets(PACKETS)).rpartition("$vAttach")[2]:
+        assert time.monotonic() < deadline, f"gdb has not said {packet}"
+        gdb.start("info threads")
 
 
 @boot_loop
@@ -116,7 +128,59 @@ def test_run_and_attach_in_extended_mode(v2e_server: Callable[..., Server], star
     gdb.start("detach")
     gdb.running = False
     gdb.start("attach 1 &")
+    said(gdb, "$vCont;c")  # it has its prompt back before it has stopped the guest and let it go on
     interrupted(gdb)
+
+
+class Late(Proxy):
+    """The stop that `attach &` asks for comes when `interrupt` has asked for it, too."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self._attached = False
+        self._asked = 0
+        self._held = b""
+
+    def passed(self, from_client: bool, data: bytes) -> bytes:
+        if from_client:
+            self._attached |= b"$vAttach" in data
+            self._asked += self._attached and data.count(b"$vCont;t")
+        elif self._attached and self._asked < 2:
+            for stop in re.findall(rb"%Stop:[^#]*#..", data):
+                self._held += stop
+                data = data.replace(stop, b"")
+        else:
+            data, self._held = data + self._held, b""
+        return data
+
+
+@pytest.mark.slow
+@boot_loop
+def test_an_interrupt_before_attach_has_let_the_guest_go_on_leaves_a_gdb_that_can_attach_again(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
+) -> None:
+    """gdb 13 does not let a guest go on that was to be stopped meanwhile, and does not say that it stands still."""
+    gdb = start_gdb(arguments=SETTINGS)
+    gdb.connect(Late(v2e_server().address).address, extended=True)
+    gdb.start("detach")
+    gdb.running = False
+    gdb.start("attach 1 &")
+    gdb.start("interrupt")
+    said(gdb, "$vStopped")
+    if "(running)" in gdb.start("info threads"):
+        gdb.start("interrupt")
+        for _ in range(5):
+            gdb.start("info threads")  # a second notification of the same stop would end gdb by an assertion
+        gdb.start("detach")
+        gdb.running = False
+        gdb.start("attach 1 &")
+        said(gdb, "$vCont;c")
+        interrupted(gdb)
+    gdb.running = False
+    pc = gdb.value("$pc")
+    assert pc & 0xFFF00 == 0xF0000
+    gdb.cmd("stepi")
+    assert gdb.value("$pc") != pc
 
 
 @pytest.mark.slow

@@ -112,6 +112,31 @@ def test_a_second_gdb_looks_on_and_is_told_of_stops_and_of_what_it_may_not_do(
 
 
 @boot_loop
+@pytest.mark.parametrize("again", ["target extended-remote", "disconnect"])
+def test_a_second_gdb_has_the_machine_by_connecting_again_when_the_first_has_gone(
+    again: str, v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
+) -> None:
+    server = v2e_server()
+    first, second = start_gdb(), start_gdb()
+    first.connect(server.address, extended=True)
+    second.connect(server.address, extended=True)
+    first.cmd(f"tbreak *{AGAIN:#x}")
+    first.cmd("continue")
+    with pytest.raises(GdbError, match="Can't kill process"):
+        second.cmd("kill")  # the first has it
+    first.cmd("disconnect")
+    with pytest.raises(GdbError, match=r"has gone: connect again to have it \(in gdb `disconnect`, then `target`\)"):
+        second.cmd("set $eax = 5")
+    if again == "disconnect":
+        second.cmd("disconnect")
+    second.connect(server.address, extended=True)
+    assert second.value("$pc") == AGAIN  # the guest is as it was
+    second.cmd("set $eax = 5")
+    second.cmd("stepi")
+    assert second.value("$eax") == 5
+
+
+@boot_loop
 def test_a_second_gdb_sees_a_guest_that_runs_and_does_not_stop_it(
     v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb]
 ) -> None:

@@ -98,32 +98,7 @@ setgate:
     mov [edi + 6], ax
     ret
 
-line:
-    push eax
-.next:
-    lodsb
-    test al, al
-    jz .value
-    out 0xe9, al
-    jmp .next
-.value:
-    pop eax
-    push ecx
-    mov ecx, 8
-.digit:
-    rol eax, 4
-    push eax
-    and al, 15
-    cmp al, 10
-    sbb al, 0x69
-    das
-    out 0xe9, al
-    pop eax
-    loop .digit
-    mov al, 10
-    out 0xe9, al
-    pop ecx
-    ret
+%include "line.inc"
 
 undefined:                      ; skip RSM
     inc dword [RESULT]

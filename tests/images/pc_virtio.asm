@@ -50,32 +50,7 @@ bits 32
     mov byte [STAT], 0xee
 %endmacro
 
-line:
-    push eax
-.next:
-    lodsb
-    test al, al
-    jz .value
-    out 0xe9, al
-    jmp .next
-.value:
-    pop eax
-    push ecx
-    mov ecx, 8
-.digit:
-    rol eax, 4
-    push eax
-    and al, 15
-    cmp al, 10
-    sbb al, 0x69
-    das
-    out 0xe9, al
-    pop eax
-    loop .digit
-    mov al, 10
-    out 0xe9, al
-    pop ecx
-    ret
+%include "line.inc"
 
 conf:                           ; EBX: register; EAX from it
     mov eax, [DEV]

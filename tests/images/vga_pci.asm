@@ -25,30 +25,7 @@ org 0x7c00
 %%over:
 %endmacro
 
-line:
-    push eax
-.next:
-    lodsb
-    test al, al
-    jz .value
-    out 0xe9, al
-    jmp .next
-.value:
-    pop eax
-    mov cx, 8
-.digit:
-    rol eax, 4
-    push eax
-    and al, 15
-    cmp al, 10
-    sbb al, 0x69
-    das
-    out 0xe9, al
-    pop eax
-    loop .digit
-    mov al, 10
-    out 0xe9, al
-    ret
+%include "line.inc"
 
 conf:                           ; AL: register of the function in [device]; EAX from it
     movzx eax, al

@@ -9,6 +9,7 @@ import pytest
 from emu.debugger import BreakKind
 from emu.firmware import tour
 from machines import rom
+from stub.restored import REMEMBERED, Restored
 from stub.serve import serve_debugger
 from stub_rig import Rig
 
@@ -290,3 +291,59 @@ def test_the_whole_with_a_socket(rig: Rig) -> None:
         assert not server.connected
     finally:
         server.close()
+
+
+def test_a_write_of_what_is_there_is_taken_whatever_the_register_and_loads_no_segment_anew(rig: Rig) -> None:
+    for name, value in (("ds_base", 0x12340), ("ds_limit", 0xFFFFFFFF), ("es_limit", 0xFFF)):
+        assert rig.write(name, value) == b"OK"  # a DS as no selector gives it
+    before = rig.one("g")
+    for name in rig.names:
+        assert rig.write(name, rig.register(name)) == b"OK", name
+    assert rig.one("g") == before
+
+
+def test_icount_takes_back_what_it_was_when_registers_were_written_and_nothing_else(rig: Rig) -> None:
+    rig.resume("vCont;s")
+    began = rig.register("icount")
+    assert rig.write("icount", began - 1).startswith(b"E.icount says how many")
+    assert rig.write("esp", 0x7000) == b"OK"
+    rig.resume("vCont;s")
+    rig.resume("vCont;s")
+    assert rig.write("icount", began) == b"OK"
+    assert rig.register("icount") == began + 2
+    for wrong in (began + 1, began - 1, 1 << 40):
+        assert rig.write("icount", wrong).startswith(b"E.icount says how many")
+
+
+def test_what_had_moved_with_another_register_before_it_was_saved_is_not_written_back(rig: Rig) -> None:
+    """As gdb does: eip written, all saved, eip written to a function, run, all written back."""
+    rig.ask("Mf0130,20:" + "90" * 0x20)
+    rig.ask("Z1,f0120,1")
+    rig.resume()
+    stale, base = rig.register("ip"), rig.register("es_base")
+    assert rig.write("eip", 0xF0130) == b"OK"
+    assert rig.write("es", 0x2000) == b"OK"
+    assert rig.write("eip", 0xF0140) == b"OK"
+    rig.resume("vCont;s")
+    for name, value in (("eip", 0xF0130), ("es", 0x2000), ("ip", stale), ("es_base", base)):
+        assert rig.write(name, value) == b"OK"
+    assert (rig.register("eip"), rig.register("es_base")) == (0xF0130, 0x20000)
+    assert rig.write("eip", 0xF0150) == b"OK"
+    assert rig.write("ip", stale) == b"OK"  # from elsewhere that is where somebody wants to go
+    assert rig.register("ip") == stale
+    rig.ask("Mf0130,3:90ebfd")
+    assert rig.write("eip", 0xF0130) == b"OK"
+    for _ in range(2):
+        rig.resume("vCont;s")
+    assert rig.register("eip") == 0xF0130
+    assert rig.write("ip", stale) == b"OK"  # and where the guest has come to by itself
+    assert rig.register("ip") == stale
+
+
+def test_what_is_remembered_of_writes_is_bounded() -> None:
+    restored = Restored()
+    for count in range(2 * REMEMBERED):
+        now = {"esp": bytes([count & 1]), "icount": count.to_bytes(8, "little")}
+        restored.wrote("esp", count, now, now)
+    held = [restored.is_saved("icount", count.to_bytes(8, "little"), 0, {}) for count in range(2 * REMEMBERED)]
+    assert held == [False] * REMEMBERED + [True] * REMEMBERED

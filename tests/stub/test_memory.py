@@ -5,15 +5,19 @@ from __future__ import annotations
 import random
 import re
 import xml.etree.ElementTree as ElementTree
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
 
 from emu.debugger import Debugger
+from emu.firmware import tour
 from emu.machine import MachineConfig, build_machine
+from emu.subject import MemoryUnavailable
 from emu.views import RegionView
 from emu.worker import Worker
+from machines import debugger as make_debugger
 from machines import rom
 from stub.adapter import DebuggerTarget
 from stub.adapter_sweep import swept
@@ -392,3 +396,47 @@ def test_what_is_found_lies_across_pages_and_pieces(monkeypatch: pytest.MonkeyPa
     assert b"".join(data for _, data, _ in pieces) == linear
     assert [at for at, data, _ in pieces if data] == [0, 0x1800, 0x3000, 0x4800, 0x6000, 0x7800]
     assert all(linear[at : at + len(data)] == data for at, data, _ in pieces)
+
+
+def test_a_write_that_the_vga_does_not_take_is_refused_with_nothing_written(pc: Asker) -> None:
+    nowhere = b"the VGA as it is set takes nothing that is written there"
+    assert pc.one("M9fffe,2:0000") == b"OK"
+    for packet, first in (("Ma0000,1:55", 0xA0000), ("M9fffe,3:112233", 0xA0000), ("Mb8000,2:ff07", 0xB8001)):
+        assert pc.one(packet) == b"E.%#x: %b" % (first, nowhere)
+    assert pc.one("m9fffe,2") == b"0000"
+    assert pc.one("Ma0000,2:ffff") == b"OK"  # what is read there, as in a file that `dump` has made
+    pc.one("Qqemu.PhyMemMode:1")
+    assert pc.one("Ma0000,1:55") == b"E.%#x: %b" % (0xA0000, nowhere)
+    assert pc.one("Mbfffe,4:ffffffff").startswith(b"E.0xc0000: ")
+
+
+def test_a_write_over_pages_that_lie_apart_is_refused_before_any_of_it_is_made() -> None:
+    """Linear pages 10h and 11h are physical 5000h and A0000h; where the VGA takes what is written, both are written."""
+    debugger = make_debugger(tour.rom(), memory=1 << 20)
+    tables = {0x1000: 0x2003, 0x2040: 0x5003, 0x2044: 0xA0003}
+    for address, entry in tables.items():
+        debugger.write_physical(address, entry.to_bytes(4, "little"))
+    for name, value in (("cr3", 0x1000), ("cr0", 0x80000011)):
+        debugger.write_register(name, value)
+    with pytest.raises(MemoryUnavailable, match="0x11000: the VGA as it is set"):
+        debugger.write_linear(0x10FFE, b"1234")
+    assert debugger.read_physical(0x5FFE, 2) == bytes(2)
+    debugger.write_linear(0x10FFE, b"12\xff\xff")
+    assert debugger.read_physical(0x5FFE, 2) == b"12"
+    debugger.machine.close()
+
+
+def test_memory_is_the_same_only_by_the_name_of_what_was_gathered_last_and_whole() -> None:
+    """The checksum names the question and its answer."""
+    peer = client(FakeTarget())
+
+    def gathered(ranges: bytes) -> int:
+        return zlib.crc32(ranges + peer.one(b"qv2e.Memory:" + ranges))
+
+    first = gathered(b"500,4")
+    assert peer.one(f"qv2e.Same:{first:x}") == b"1"
+    assert peer.one(f"qv2e.Same:{first ^ 1:x}") == b"0"
+    second = gathered(b"600,4")
+    assert (peer.one(f"qv2e.Same:{first:x}"), peer.one(f"qv2e.Same:{second:x}")) == (b"0", b"1")
+    part = gathered(b"%x,4" % (RAM - 2))
+    assert (peer.one(f"qv2e.Same:{part:x}"), peer.one(f"qv2e.Same:{second:x}")) == (b"0", b"0")

@@ -98,6 +98,20 @@ def test_a_stop_that_was_asked_for_is_no_signal_and_ctrl_c_is_one(peer: Peer) ->
     assert peer.raw(b"\x03") == notification(b"Stop:T02thread:1;core:0;")
 
 
+def test_who_knows_that_the_cpu_stands_still_is_not_told_again(peer: Peer) -> None:
+    peer.say("vCont;c")
+    peer.say("vCont;t:1")
+    assert peer.say("vStopped") == answer(b"OK")
+    assert peer.say("vCont;t:1") == peer.say("vCont;t") == peer.say("vCtrlC") == answer(b"OK")
+    assert peer.session.state is State.STOPPED
+    assert not peer.session.owes
+    assert peer.say("vCont;s:1") == answer(b"OK") + notification(b"Stop:" + STOP)
+
+
+def test_outside_of_non_stop_mode_each_resume_has_its_stop_reply() -> None:
+    assert client().one("vCont;t").startswith(b"T")
+
+
 def test_a_breakpoint_met_before_the_stop_that_was_asked_for_is_what_is_told(peer: Peer) -> None:
     peer.target.interrupt = lambda: None  # type: ignore[method-assign]
     peer.say("vCont;c")

@@ -154,6 +154,25 @@ def at_hits(talks: Talks) -> None:
             talks.ask("Z4,502,2")
 
 
+def with_writes(talks: Talks) -> None:
+    """What is written somewhere, nowhere or in part, and what is no packet: a bare `$` or `#` begins or ends one."""
+    packets = [frame(payload.encode()) for payload in (
+        "M500,4:01020304", "X600,3:abc", "Mf8000,2:5aa5", "Md0000,1:00", "Ma0000,1:55", "Ma0000,1:ff",
+        "M9fffe,4:11223344", "M100000,1:00", "Mffffe,4:11223344", "X9ffff,2:ab", "Mb8000,2:4107",
+        "X500,2:abc", "X500,4:abc", "M500,2:010",
+    )]  # fmt: skip
+    for data in (b"a$b", b"a#b", b"$ab", b"ab#", b"}\x03}\x04c", b"a}$b", b"a}#b"):
+        payload = b"X700,3:" + data
+        packets.append(b"$%b#%02x" % (payload, sum(payload) & 0xFF))
+    for packet in packets:
+        for _ in range(3):
+            talks.ask(STEP)
+        talks.send(packet)
+        talks.ask("m500,4")
+        talks.ask("m700,3")
+        talks.ask("m9fffe,4")
+
+
 #: Code that stays, a counter that LOOP writes once in five instructions, and what no memory is behind.
 STAYING, CHANGING, MISSING = "f0000,20;7000,8", "f0000,20;500,4", "f0000,20;ffff0000,4;a0000,4"
 
@@ -206,6 +225,7 @@ def test_whether_memory_is_the_same_is_said_as_it_is() -> None:
         (in_a_loop, MODES, 200),
         (with_changes, LOOP, 40),
         (with_changes, MODES, 20),
+        (with_writes, LOOP, 20),
         (in_a_run, LOOP, 8),
         (at_hits, LOOP, 0),
         (with_memory_that_is_the_same, LOOP, 100),
@@ -232,6 +252,9 @@ def test_c_says_what_python_says(
     assert by_c.said == by_python.said
     assert by_c.log == by_python.log
     assert steps <= stepped == quiet.count(frame(STEP.encode()))
+    if talk is with_writes:
+        assert frame(b"X600,3:abc") in quiet
+        assert quiet.count(frame(b"M500,4:01020304")) == 1
     if talk is at_hits:
         assert frame(b"z2,500,4") in quiet
         assert frame(b"Z4,502,2") in quiet

@@ -11,7 +11,7 @@ from emu.x86.msrs import msrs_of
 from emu.x86.state import CpuState
 from xen_files import with_records
 from xenbridge import convert
-from xenbridge.convert_cpu import SAVED_MSRS
+from xenbridge.convert_cpu import SAVED_MSRS, context_cpu, parse_fxsave
 from xenbridge.convert_notices import unplaced, unsaved
 from xenbridge.wire import hvm
 from xenbridge.wire.hvm import Record, build_record
@@ -53,28 +53,67 @@ def test_of_a_stream_of_xens_that_has_only_what_a_machine_has_nothing_is_said():
 
 
 def test_registers_beyond_sse_and_another_xcr0_are_named():
-    registers, xcr0 = notices(xsave(), cr4=OSXSAVE)
+    registers, xcr0 = notices(xsave(xcr0=0x207), cr4=OSXSAVE)
     assert "components 0x4 " in registers
-    assert xcr0 == "XCR0 = 0x7 in the stream is 0x3 here, as XGETBV says"
+    assert xcr0 == "XCR0 = 0x207 in the stream is 0x7 here, as XGETBV says"
 
 
-@pytest.mark.parametrize(("xcr0", "cr4", "said"), [(1, OSXSAVE, 1), (1, 0, 0), (3, OSXSAVE, 0), (7, 0, 0)])
+@pytest.mark.parametrize(
+    ("xcr0", "cr4", "said"), [(1, OSXSAVE, 0), (0x21, OSXSAVE, 1), (0x21, 0, 0), (3, OSXSAVE, 0), (7, OSXSAVE, 0)]
+)
 def test_xcr0_is_named_where_the_guest_can_read_another_one(xcr0: int, cr4: int, said: int):
     assert len(notices(xsave(xcr0=xcr0, xstate_bv=1), cr4=cr4)) == said
 
 
-def test_xcr0_is_what_the_notice_says():
-    """XGETBV in the emulator, of the state that a stream has been loaded into."""
-    machine = built()
-    convert.load(machine, parse_file(with_records(lambda records: records)))
+def read_xcr0(machine: Machine) -> int:
+    """By XGETBV, as the guest reads it."""
     state = machine.cpu_state()
     state.cr4 |= OSXSAVE
     state.regs[1] = 0
     machine.load_cpu(state)
-    at = state.linear_pc
-    machine.memory.write(at, b"\x0f\x01\xd0")
+    machine.memory.write(state.linear_pc, b"\x0f\x01\xd0")
     machine.run(machine.executor.retired + 1)
-    assert machine.cpu_state().regs[0] == 3
+    return machine.cpu_state().regs[0]
+
+
+@pytest.mark.parametrize(
+    ("xcr0", "here"), [(1, 1), (3, 3), (7, 7), (0x207, 7), (5, 1)], ids=lambda value: f"{value:#x}"
+)
+def test_xcr0_is_that_of_the_stream(xcr0: int, here: int):
+    """In the emulator, of the state that a stream has been loaded into; 5 is none that a CPU has."""
+    machine = built()
+    convert.load(machine, parse_file(with_records(lambda records: [*records, xsave(xcr0=xcr0)])))
+    assert read_xcr0(machine) == here
+
+
+def test_xcr0_is_as_at_reset_without_a_record():
+    """SDM vol. 1, 13.3."""
+    machine = built()
+    convert.load(machine, parse_file(with_records(lambda records: records)))
+    assert read_xcr0(machine) == 1
+
+
+@pytest.mark.parametrize("xcr0", [1, 3, 7])
+def test_a_stream_of_a_guest_with_osxsave_has_its_xcr0_and_its_registers(xcr0: int):
+    """As Xen takes it: XCR0_ACCUM has all of XCR0 and XSTATE_BV, the area is as long as that says (validate_xstate)."""
+    state = built().save()
+    state.cpu.cr4 |= OSXSAVE
+    state.cpu.xcr0, state.cpu.fpu.xmm[3] = xcr0, 0x1234
+    records = convert.context_of(state, MODELS["max"])
+    record = hvm.find(records, "CPU_XSAVE")
+    assert record is not None
+    values = record.values()
+    assert (values["xcr0"], values["xcr0_accum"], values["xstate_bv"]) == (xcr0, xcr0 | 3, 3)
+    assert len(record.data) == 24 + 512 + 64 + (256 if xcr0 & 4 else 0)
+    assert parse_fxsave(values["fpu_sse"]) == state.cpu.fpu
+    loaded = context_cpu(records)
+    assert (loaded.xcr0, loaded.fpu) == (xcr0, state.cpu.fpu)
+
+
+def test_a_stream_of_a_guest_without_osxsave_has_no_record_of_it():
+    """Xen refuses a domain for one on a host without XSAVE (hvm_load_cpu_xsave_states)."""
+    state = built().save()
+    assert hvm.find(convert.context_of(state, MODELS["max"]), "CPU_XSAVE") is None
 
 
 @pytest.mark.parametrize(("name", "field", "words"), [
@@ -103,7 +142,7 @@ def test_another_vcpus_xsave_is_not_this_ones():
     assert len(list(unplaced((other,), 1))) == 1
 
 
-@pytest.mark.parametrize(("cr4", "a20", "said"), [(0, True, 0), (OSXSAVE, True, 1), (0, False, 1), (OSXSAVE, False, 2)])
+@pytest.mark.parametrize(("cr4", "a20", "said"), [(0, True, 0), (OSXSAVE, True, 0), (0, False, 1)])
 def test_what_of_the_cpu_is_not_in_a_stream_is_named(cr4: int, a20: bool, said: int):
     assert len(list(unsaved(CpuState(cr4=cr4, a20=a20), MODELS["max"]))) == said
 
@@ -121,7 +160,7 @@ def test_an_msr_that_is_not_in_a_stream_is_named_where_the_guest_has_set_it():
 def test_each_record_that_xen_knows_is_carried_over_or_spoken_of():
     """A type that is added to the layouts has to be thought of."""
     carried = {"HEADER", "CPU", "PIC", "IOAPIC", "LAPIC", "LAPIC_REGS", "ISA_IRQ", "PCI_LINK", "PIT", "RTC", "HPET",
-               "PMTIMER", "MTRR", "CPU_MSR"}  # fmt: skip
-    spoken_of = {"CPU_XSAVE", "VIRIDIAN_DOMAIN", "VIRIDIAN_VCPU", "VMCE_VCPU"}
+               "PMTIMER", "MTRR", "CPU_MSR", "CPU_XSAVE"}  # fmt: skip
+    spoken_of = {"VIRIDIAN_DOMAIN", "VIRIDIAN_VCPU", "VMCE_VCPU"}
     documented = {"PCI_IRQ", "TSC_ADJUST"}  # docs/inspect.md
     assert carried | spoken_of | documented == set(hvm.CODES)

@@ -151,6 +151,10 @@ class PackedBeside:
     def smbase(self) -> int:
         return self.rest.smbase
 
+    @property
+    def xcr0(self) -> int:
+        return self.rest.xcr0
+
 
 class FastVcpu(Vcpu):
     """See Vcpu. `library` is the C library."""

@@ -31,6 +31,8 @@ class Beside(Protocol):
     @property
     def smbase(self) -> int: ...
     @property
+    def xcr0(self) -> int: ...
+    @property
     def tsc_adjust(self) -> int: ...
 
 
@@ -40,6 +42,7 @@ class Known:
     def __init__(self) -> None:
         state = CpuState()
         self.fpu, self.dr, self.msrs, self.smbase = Fpu(), state.dr, state.msrs, state.smbase
+        self.xcr0 = state.xcr0
 
     @property
     def tsc_adjust(self) -> int:
@@ -71,6 +74,7 @@ class LiveState:
     dr = property(lambda self: self.beside.dr)
     msrs = property(lambda self: self.beside.msrs)
     smbase = property(lambda self: self.beside.smbase)
+    xcr0 = property(lambda self: self.beside.xcr0)
     sysenter, pat = CpuState.sysenter, CpuState.pat  #: of its MSRs
 
     @property

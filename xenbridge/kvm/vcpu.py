@@ -227,7 +227,8 @@ class Vcpu:
             self._call("SET_XSAVE", self._xsave_at)
             self._fx = bytes(self._xsave[: parts.FX_SIZE])
         self._load_msrs(state)
-        known.fpu, known.dr, known.msrs, known.smbase = state.fpu, state.dr, state.msrs, state.smbase
+        known.fpu, known.dr, known.msrs = state.fpu, state.dr, state.msrs
+        known.smbase, known.xcr0 = state.smbase, state.xcr0
 
     def _load_msrs(self, state: CpuState) -> None:
         values = state.msrs
@@ -281,6 +282,7 @@ class Vcpu:
             live.dr.copy(), efer, live.msrs.copy(),
             Fpu(f.fcw, f.fsw, f.ftw, f.fop, f.fip, f.fcs, f.fdp, f.fds, f.mxcsr, f.st.copy(), f.xmm.copy()),
             live.halted, shadow, blocked, pending or live.nmi_pending, smbase=live.smbase, a20=live.a20,
+            xcr0=live.xcr0,
         )  # fmt: skip
 
     def state(self) -> CpuState:

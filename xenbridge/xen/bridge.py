@@ -25,7 +25,7 @@ from xenbridge.xen.libraries import XenError
 from xenbridge.xen.memory import WRITE, Pages
 from xenbridge.xen.parking import BASE, BELL, BOX, DOOR, FRAMES, code, parked_state
 from xenbridge.xen.server import IoreqServer, pause_between_accesses
-from xenbridge.xen.unacknowledge import gives_way, put_back, service_of
+from xenbridge.xen.unacknowledge import behind_cascade, gives_way, put_back, service_of
 
 _ADDRESS, _VALUE, _VECTOR, _WOKEN, _ANSWER = (BOX + 4 * index for index in range(5))
 _NOTHING, _LISTEN, _LEAVE, _CPUID, _COPY = 0, 13, 14, 15, 16
@@ -82,6 +82,7 @@ class XenBridge:
         self._vector: int | None = None
         self._came: int | None = None  # what has been acknowledged beside it, or before anything was in hand
         self._service: Service | None = None  # where the vector in hand is; None: nobody has asked
+        self._deaf = False  # where the service is known: see `deaf`
         self._rose = False  # somebody may ask beside the vector in hand
         self._record = b""
         self._halted = self._shadow = False
@@ -331,10 +332,29 @@ class XenBridge:
 
     def _holds_lower_ones(self) -> bool:
         """Xen gives nothing below the vector in hand, which is in service."""
+        return self._serves() is not Service.NONE
+
+    def _serves(self) -> Service:
+        """Where the vector in hand is in service."""
         assert self._vector is not None
         if self._service is None:
-            self._service = service_of(self._domain.records(), self._vector)
-        return self._service is not Service.NONE
+            records = self._domain.records()
+            self._service = service_of(records, self._vector)
+            self._deaf = behind_cascade(records, self._vector)
+        return self._service
+
+    @property
+    def deaf(self) -> bool:
+        """The vCPU, which listens on, does not hear of the slave's inputs above that of the vector in hand: of IRQ 8,
+        Xen's clock, no line of the machine's tells, so somebody has to look. Raises BridgeError."""
+        try:
+            return self._vector is not None and self._serves() is Service.PIC and self._deaf
+        except XenError as error:
+            raise BridgeError(str(error)) from None
+
+    def doubt(self) -> None:
+        """Have `look` see whether another comes before the vector in hand by now."""
+        self._rose = True
 
     def _answer_bell(self) -> None:
         """The vCPU is at the bell: learn the vector, and send it to the door."""
@@ -371,10 +391,7 @@ class XenBridge:
         rose, self._rose = self._rose, False
         if not rose or self._vector is None:
             return
-        records = self._domain.records()
-        if self._service is None:
-            self._service = service_of(records, self._vector)
-        if gives_way(records, self._vector):
+        if gives_way(self._domain.records(), self._vector):
             self.put_back()
 
     def _unacknowledge(self, vector: int) -> None:

@@ -31,8 +31,13 @@ _EFER, TSC_OFFSET, PENDING_OFFSET = 992, 1008, 1016
 PENDING_VALID: Final = 1 << 31
 #: What tells an external interrupt from other events: valid, and type 0 in bits 10:8.
 PENDING_KIND: Final = PENDING_VALID | 0x700
-#: In a CPU_XSAVE record, behind XCR0 and what XCR0 has had.
-_XSAVE_AREA: Final = 16
+#: In a CPU_XSAVE record (struct hvm_hw_cpu_xsave): the host's components, XCR0, all that XCR0 has had, then the area
+#: with its header, which begins with XSTATE_BV.
+_XCR0: Final = struct.Struct("<3Q")
+_XSAVE_AREA, _XSTATE_BV = 24, 24 + 512
+XSAVE_LENGTH: Final = _XSTATE_BV + 64
+_X87_AND_SSE: Final = 3
+_AVX, _AVX_LENGTH = 4, 256
 #: Descriptor attributes are 12 bits in the record: bits 7:0 as in a descriptor, 11:8 its G, D/B, L and AVL.
 UNUSABLE: Final = 1 << 16
 _FXSAVE: Final = struct.Struct("<HHBxHIHxxIHxxII")  #: SDM vol. 1, table 10-2, without REX.W
@@ -78,13 +83,29 @@ def agreed(records: list[Record]) -> list[Record]:
     fpu = {record.instance: record.data[:512] for record in records if record.code == CPU}
     out = []
     for record in records:
-        if record.code == CPU_XSAVE and record.instance in fpu and len(record.data) >= _XSAVE_AREA + 520:
+        if record.code == CPU_XSAVE and record.instance in fpu and len(record.data) >= XSAVE_LENGTH:
             data = bytearray(record.data)
-            data[_XSAVE_AREA : _XSAVE_AREA + 512] = fpu[record.instance]
-            data[_XSAVE_AREA + 512] |= 3  # XSTATE_BV: x87 and SSE are there
+            data[_XSAVE_AREA:_XSTATE_BV] = fpu[record.instance]
+            data[_XSTATE_BV] |= _X87_AND_SSE
             record = Record(record.code, record.instance, bytes(data))
         out.append(record)
     return out
+
+
+def xcr0(record: bytes) -> int:
+    """XCR0 of a CPU_XSAVE record."""
+    return int(_XCR0.unpack_from(record)[1])
+
+
+def with_xcr0(record: bytes, value: int) -> bytes:
+    """A CPU_XSAVE record with another XCR0, as far as the host has its components; b"" makes one. Xen takes no more in
+    XCR0 or XSTATE_BV than XCR0 has had, and as long an area as that says (validate_xstate, xen/arch/x86/xstate.c)."""
+    out = bytearray(record.ljust(XSAVE_LENGTH, b"\0"))
+    host, _, had = _XCR0.unpack_from(out)
+    value &= host if record else value
+    had |= value | _X87_AND_SSE
+    _XCR0.pack_into(out, 0, host or had, value, had)
+    return bytes(out.ljust(XSAVE_LENGTH + _AVX_LENGTH if had & _AVX else 0, b"\0"))
 
 
 def cpu_state(record: bytes) -> CpuState:

@@ -264,6 +264,18 @@ class Domain:
     def load_cpu_record(self, data: bytes, cpu: int = 0) -> None:
         self.load(Record(context.CPU, cpu, data))
 
+    def xcr0(self, cpu: int = 0) -> int:
+        """XCR0 of a vCPU; of one that has never executed XSETBV, which Xen has no record of, as after RESET."""
+        return next(
+            (context.xcr0(r.data) for r in self.records() if (r.code, r.instance) == (context.CPU_XSAVE, cpu)), 1
+        )
+
+    def load_xcr0(self, value: int, cpu: int = 0) -> None:
+        """Load XCR0, as far as the host has its components. Raises XenError."""
+        if value != self.xcr0(cpu):
+            found = (r.data for r in self.records() if (r.code, r.instance) == (context.CPU_XSAVE, cpu))
+            self.load(Record(context.CPU_XSAVE, cpu, context.with_xcr0(next(found, b""), value)))
+
     def cpu_state(self, cpu: int = 0) -> CpuState:
         """The registers of a vCPU of the paused domain."""
         state = context.cpu_state(self.cpu_record(cpu))

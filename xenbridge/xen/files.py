@@ -103,6 +103,9 @@ class XenFile:
     def write_physical(self, address: int, data: bytes) -> None:
         self._refuse()
 
+    def check_write(self, address: int, data: bytes) -> None:
+        self._refuse()
+
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
         self._refuse()
 

@@ -30,7 +30,8 @@ class GuestMemory:
 
     def __init__(self, domain: Domain, regions: Sequence[MemoryRegion]) -> None:
         self._domain = domain
-        self._mapped: list[tuple[int, int]] = []  #: (host address, bytes)
+        #: by host address the bytes there, and what they held where they may not be mapped, and so not be read
+        self._mapped: dict[int, tuple[int, bytes | None]] = {}
         try:
             for region in regions:
                 for host, frames in _pieces(region):
@@ -47,10 +48,11 @@ class GuestMemory:
         size = len(frames) * PAGE
         held = ctypes.string_at(host, size)
         self._domain.populate(frames)
-        self._mapped.append((host, size))
+        self._mapped[host] = size, held
         errors = self._domain.libraries.map_over(self._domain.domid, frames, WRITE, host, _FIXED)
         if any(errors):
             raise XenError(f"memory of domain {self._domain.domid} at {frames[0] * PAGE:#x} cannot be mapped")
+        self._mapped[host] = size, None
         ctypes.memmove(host, held, size)
 
     def close(self) -> None:
@@ -61,8 +63,8 @@ class GuestMemory:
             ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
         )  # fmt: skip
         own = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _FIXED
-        for host, size in self._mapped:
-            held = ctypes.string_at(host, size)
+        for host, (size, before) in self._mapped.items():
+            held = ctypes.string_at(host, size) if before is None else before
             libc.mmap(host, size, WRITE, own, -1, 0)
             ctypes.memmove(host, held, size)
         self._mapped.clear()

@@ -92,6 +92,9 @@ class InsideVcpu(XenVcpu):
             self._state.halted = self._halted
         return self._state
 
+    def _xcr0(self, state: CpuState) -> int:
+        return self._kept.xcr0 if self._bridge.borrowed else super()._xcr0(state)
+
     def _give(self, state: CpuState) -> None:
         self._borrow()
         self._bridge.load_cpu(state)
@@ -101,6 +104,7 @@ class InsideVcpu(XenVcpu):
     def _borrow(self) -> None:
         if self._bridge.borrowed:
             return
+        self._kept.xcr0 = self._whole().xcr0
         try:
             self._bridge.borrow()
         except BridgeError as error:
@@ -162,9 +166,10 @@ class InsideVcpu(XenVcpu):
     def _take_back(self) -> None:
         """The vCPU is the guest's, in the paused domain."""
         try:
-            stamp = self._time_stamp(self._whole())
+            state = self._whole()
             self._keeper.natively()
-            self._bridge.give_back(halted=self._halted, paused=True, time_stamp=stamp)
+            self._bridge.give_back(halted=self._halted, paused=True, time_stamp=self._time_stamp(state))
+            self._load_xcr0(state)
         except BridgeError as error:
             raise XenError(str(error)) from None
         self._moved()

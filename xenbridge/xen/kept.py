@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from emu.bus import BusDevice
+from emu.clock import Clock, Timer
+from emu.devices.pit8254 import Pit8254
+from emu.devices.shared_ports import SharedPorts
 from emu.engine import EngineError
 from emu.layout import IOAPIC, LAPIC, RTC
 from emu.x86.state import CpuState
@@ -33,6 +36,8 @@ PAGE: Final = 0x1000
 CLOCK_REGISTERS: Final = 14
 _INDEX_MASK: Final = 0x7F  #: bit 7 of port 70h masks NMIs
 _INDEX_AT: Final = 14  #: of `cmos_index` in the RTC record
+#: ns of the machine's time between two looks for what comes before a vector that waits: at first, and at most.
+_LOOK_FIRST, _LOOK_LAST = 1_000_000, 10_000_000
 
 
 class ClockPorts:
@@ -85,6 +90,8 @@ class XenKeeper(BridgeKeeper):
         """A domain without memory whose vCPU is borrowed. Raises EngineError."""
         self.libraries = libraries
         self._clock_ports: ClockPorts | None = None
+        self._doubt: Timer | None = None  # armed while a vector waits beside which the vCPU is deaf
+        self._every = _LOOK_FIRST
         try:
             self.domain = Domain.create_bare(libraries, 0, EMULATE_ALL)
             try:
@@ -99,6 +106,11 @@ class XenKeeper(BridgeKeeper):
             raise EngineError(f"--hypervisor xen: {error}") from error
 
     # -- what the board is given
+
+    def pit(self, clock: Clock, irq0: Callable[[bool], None], shared: SharedPorts | None) -> Pit8254:
+        """See Keeper."""
+        self._doubt = clock.timer("xen", self._look_again)
+        return super().pit(clock, irq0, shared)
 
     def rtc(self, device: BusDevice) -> BusDevice:
         """See Keeper."""
@@ -133,8 +145,35 @@ class XenKeeper(BridgeKeeper):
             self._clock_ports.select(self._record("RTC")[_INDEX_AT])
         self._look()
 
+    def _look(self) -> None:
+        """See BridgeKeeper. While a vector waits beside which Xen's clock would not be heard, that is looked for: the
+        guest has its interrupts off meanwhile, and takes the highest when they are on again."""
+        super()._look()
+        if (doubt := self._doubt) is None:
+            return
+        try:
+            doubts = self._waiting is not None and self.xen.deaf
+        except BridgeError as error:
+            self.failed(f"the devices in the hypervisor are lost: {error}")
+            return
+        if not doubts:
+            doubt.cancel()
+            self._every = _LOOK_FIRST
+        elif doubt.deadline is None:
+            assert self._mirrors.clock is not None
+            doubt.arm(self._mirrors.clock.now + self._every)
+            self._every = min(2 * self._every, _LOOK_LAST)
+
+    def _look_again(self, now: int) -> None:
+        """The while is over."""
+        if self.xen.borrowed and self._waiting is not None:
+            self.xen.doubt()
+            self._look()
+
     def natively(self) -> None:
         """It is about to be given its vCPU back, by which Xen delivers what waits. Raises BridgeError."""
+        if self._doubt is not None:
+            self._doubt.cancel()
         self.bridge.listen(False)
         if self._pin is not None:
             self._pin.settle()

@@ -7,7 +7,9 @@ through it belong to one release of Xen: sources are tools/include/xenctrl.h and
 from __future__ import annotations
 
 import ctypes as c
+import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -131,10 +133,34 @@ def _open(name: str) -> c.CDLL:
         ) from None
 
 
-def _checked(function: Any, what: str, *first: Any) -> Call:
+class Handle:
+    """What a library's open function gave. To call with it behind its end, or amid it on another thread, is to reach
+    memory that was freed: `call` raises XenError instead."""
+
+    def __init__(self, library: c.CDLL, name: str, value: int) -> None:
+        self.library, self.name, self.open = library, name, True
+        self._value = PTR(value)
+        self._lock = threading.RLock()
+
+    def call(self, function: Any, *arguments: Any) -> Any:
+        """What `function` returns for the handle and `arguments`. Raises XenError."""
+        with self._lock:
+            if not self.open:
+                raise XenError(f"{self.name} has been closed", errno.EBADF)
+            c.set_errno(0)
+            return function(self._value, *arguments)
+
+    def close(self, function: Any) -> None:
+        """End it by `function`, once."""
+        with self._lock:
+            if self.open:
+                self.open = False
+                function(self._value)
+
+
+def _checked(function: Any, what: str, handle: Handle) -> Call:
     def call(*arguments: Any) -> int:
-        c.set_errno(0)
-        result = function(*first, *arguments)
+        result = handle.call(function, *arguments)
         if result is None or result < 0:
             number = c.get_errno()
             raise XenError(f"{what}: {os.strerror(number) if number else 'it failed'}", number)
@@ -154,7 +180,7 @@ class Libraries:
         control, model = _open(f"libxenctrl.so.{self.release}"), _open("libxendevicemodel.so.1")
         memory, events = _open("libxenforeignmemory.so.1"), _open("libxenevtchn.so.1")
         self._logger = self._silence(_open("libxentoollog.so.1"))
-        self._opened: list[tuple[c.CDLL, str, PTR]] = []
+        self._opened: list[Handle] = []
         try:
             xch = self._handle(control, "xc_interface", self._logger, self._logger)
             self.control = {
@@ -199,15 +225,18 @@ class Libraries:
         function.restype, function.argtypes = result, kinds
         return function
 
-    def _handle(self, library: c.CDLL, name: str, *loggers: PTR) -> PTR:
+    def _handle(self, library: c.CDLL, name: str, *loggers: PTR) -> Handle:
         kinds = [PTR] * len(loggers)
-        handle = self._function(library, f"{name}_open", PTR, *kinds, c.c_uint)(*loggers, 0)
-        if not handle:
+        value = self._function(library, f"{name}_open", PTR, *kinds, c.c_uint)(*loggers, 0)
+        if not value:
             number = c.get_errno()
             raise XenError(f"{name}_open: {os.strerror(number)}", number)
-        value = PTR(handle)
-        self._opened.append((library, name, value))
-        return value
+        handle = Handle(library, name, value)
+        self._opened.append(handle)
+        return handle
+
+    def _end(self, handle: Handle) -> None:
+        handle.close(self._function(handle.library, f"{handle.name}_close", INT, PTR))
 
     def events(self) -> tuple[dict[str, Call], Callable[[], None]]:
         """Event channels with a descriptor of their own: the calls, as `calls["notify"](port)`, and their end."""
@@ -218,18 +247,18 @@ class Libraries:
             )
             for name, kinds in _EVENTS.items()
         }
-        entry = self._opened[-1]
 
         def close() -> None:
-            self._opened.remove(entry)
-            self._function(self._events, "xenevtchn_close", INT, PTR)(xce)
+            if xce.open:
+                self._opened.remove(xce)
+                self._end(xce)
 
         return calls, close
 
     def map_pages(self, domid: int, frames: list[int], protection: int) -> tuple[int, list[int]]:
         """Map guest frames; the address, and for each frame 0 or what speaks against it. Raises XenError."""
         numbers, errors = (U64 * len(frames))(*frames), (INT * len(frames))()
-        address = self._map(self._fmem, domid, protection, len(frames), numbers, errors)
+        address = self._fmem.call(self._map, domid, protection, len(frames), numbers, errors)
         if not address:
             number = c.get_errno()
             raise XenError(f"memory of domain {domid} cannot be mapped: {os.strerror(number)}", number)
@@ -238,28 +267,30 @@ class Libraries:
     def map_over(self, domid: int, frames: list[int], protection: int, address: int, flags: int) -> list[int]:
         """Map guest frames at `address` of this process; for each 0 or what speaks against it. Raises XenError."""
         numbers, errors = (U64 * len(frames))(*frames), (INT * len(frames))()
-        if not self._map_over(self._fmem, domid, address, protection, flags, len(frames), numbers, errors):
+        if not self._fmem.call(self._map_over, domid, address, protection, flags, len(frames), numbers, errors):
             number = c.get_errno()
             raise XenError(f"memory of domain {domid} cannot be mapped: {os.strerror(number)}", number)
         return list(errors)
 
     def unmap_pages(self, address: int, count: int) -> None:
-        self._unmap(self._fmem, address, count)
+        """What is still mapped when the libraries are closed stays so."""
+        if self._fmem.open:
+            self._fmem.call(self._unmap, address, count)
 
     def map_resource(self, domid: int, kind: int, id: int, frame: int, count: int, protection: int) -> tuple[int, PTR]:
         """Map `count` frames of a resource of the domain; their address, and what `unmap_resource` takes."""
         address = PTR(None)
-        handle = self._resource(self._fmem, domid, kind, id, frame, count, c.byref(address), protection, 0)
+        handle = self._fmem.call(self._resource, domid, kind, id, frame, count, c.byref(address), protection, 0)
         if not handle or not address.value:
             number = c.get_errno()
             raise XenError(f"a resource of domain {domid} cannot be mapped: {os.strerror(number)}", number)
         return address.value, PTR(handle)
 
     def unmap_resource(self, handle: PTR) -> None:
-        self._unresource(self._fmem, handle)
+        if self._fmem.open:
+            self._fmem.call(self._unresource, handle)
 
     def close(self) -> None:
         """Give all handles back."""
         while self._opened:
-            library, name, handle = self._opened.pop()
-            self._function(library, f"{name}_close", INT, PTR)(handle)
+            self._end(self._opened.pop())

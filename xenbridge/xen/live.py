@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from emu.inspector import DebuggerError
+from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FieldView, PictureView, RegionView, ScreenView
 from emu.x86.state import CpuState
 from xenbridge.bridge import Owner
@@ -59,6 +60,11 @@ class LiveDomain:
 
     def write_physical(self, address: int, data: bytes) -> None:
         self._asked(lambda: self.domain.memory.write(address, data))
+
+    def check_write(self, address: int, data: bytes) -> None:
+        have = self.readable_physical(address, len(data))
+        if have < len(data):
+            raise MemoryUnavailable(address + have, "no memory of the domain's")
 
     def memory_map(self) -> tuple[RegionView, ...]:
         """RAM up to the last frame that has memory, which may have holes, and Xen's own devices."""

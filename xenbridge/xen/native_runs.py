@@ -16,7 +16,7 @@ from emu.engine import EngineError, Exit, ExitReason
 from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.modes import mode_of
 from emu.x86.msrs import TSC_ADJUST
-from emu.x86.state import RFLAGS_IF, CpuState
+from emu.x86.state import CR4_OSXSAVE, RFLAGS_IF, CpuState
 from emu.x86.vmentry import Broken, Rules
 from xenbridge.ioreq import Ioreq, Type
 from xenbridge.xen import context
@@ -164,6 +164,7 @@ class NativeRuns:
         state, kept = context.cpu_state(record), self._kept
         state.cr8, state.a20, state.smbase = kept.cr8, kept.a20, kept.smbase
         state.nmi_pending = kept.nmi_pending
+        state.xcr0 = self._xcr0(state)
         state.msrs = {**kept.msrs, **state.msrs}
         if self._ran:
             tsc = int.from_bytes(record[context.TSC_OFFSET : context.TSC_OFFSET + 8], "little")
@@ -177,8 +178,17 @@ class NativeRuns:
         struct.pack_into("<Q", record, context.TSC_OFFSET, self._time_stamp(state))
         record[context.FLAGS_OFFSET] |= 1  # XEN_X86_FPU_INITIALISED
         self.domain.load_cpu_record(bytes(record))
+        self._load_xcr0(state)
         self._kept, self._halted, self._injected = state, state.halted, None
         self._moved()
+
+    def _xcr0(self, state: CpuState) -> int:
+        """Of the vCPU whose CPU record says `state`. A guest without OSXSAVE cannot change it."""
+        return self.domain.xcr0() if state.cr4 & CR4_OSXSAVE else self._kept.xcr0
+
+    def _load_xcr0(self, state: CpuState) -> None:
+        if state.cr4 & CR4_OSXSAVE:
+            self.domain.load_xcr0(state.xcr0)
 
     def _time_stamp(self, state: CpuState) -> int:
         return self._place.timestamp() + state.msrs.get(TSC_ADJUST, 0) & MASK64
@@ -337,6 +347,7 @@ class NativeRuns:
         """HLT with interrupts off, or a triple fault: to Xen the domain has ended."""
         reason = self.domain.shutdown_reason()
         self._kept = state_of(self.domain, self._before)
+        self._kept.xcr0 = self._xcr0(self._kept)
         if reason == "poweroff":
             self._kept.halted = self._halted = True
             self.gone, self._ran = "the domain has shut down, at HLT with interrupts off", False

@@ -63,6 +63,15 @@ def service_of(records: Sequence[Record], vector: int) -> Service:
     return Service.PIC if serves else Service.NONE
 
 
+def behind_cascade(records: Sequence[Record], vector: int) -> bool:
+    """`vector`, acknowledged last, is in service at the slave, and a higher request of the slave's, which would come
+    first if it were requested again, is held back by the cascade's service."""
+    master, slave = _of(records, context.PIC, 0), _of(records, context.PIC, 1)
+    served = slave[_BASE] == vector & 0xF8 and bool(slave[_ISR] >> (vector & 7) & 1)
+    highest = vector & 7 == slave[_INIT] >> 4 & 7
+    return served and not highest and bool(master[_ISR] & _CASCADE) and not master[_MODE] & _SFNM
+
+
 def gives_way(records: Sequence[Record], vector: int) -> bool:
     """`vector`, acknowledged last, is an 8259's, and another request would come first if it were requested again. Where
     it is in service it holds lower ones back, and the slave's further ones by the cascade."""

@@ -30,6 +30,7 @@ class BiosServices:
     def __init__(self, hardware: Hardware) -> None:
         self._hardware = hardware
         self.state = BiosState()
+        self._asked: Frame | None = None  #: for the last time
         video, keys, lines = Video(hardware), Keys(hardware), Lines(hardware)
         disks = Disks(hardware, self)
         boot = Boot(hardware, self, disks, video.say)
@@ -69,8 +70,20 @@ class BiosServices:
         service(frame)
         frame.flush(self._hardware)
         self.state.calls += 1
+        self._asked = frame
         if frame.action == frames.RETURN and frame.name:
             self._hardware.note(_sentence(frame.number, frame.name, frame.result, frame.failed))
+
+    def awaits(self, linear: int) -> str | None:
+        """The call, in words, that is not done until the byte there says so; None if it is another byte, or another
+        call than the last one that was asked for."""
+        f = self._asked
+        if f is None or f.linear != linear or not f.name:
+            return None
+        now = Frame(self._hardware, linear)
+        if now.was not in (frames.SLEEP, frames.SOON) or now.number != f.number:
+            return None
+        return f"INT {f.number:02X}h ({f.name[0] % f.name[1:]})"
 
     def reset(self) -> None:
         self.state = BiosState()

@@ -28,7 +28,7 @@ class Frame:
     """`name` is a format and its values that say what was called, `result` what came of it, both made text when
     somebody looks."""
 
-    __slots__ = ("_before", "_linear", "data", "name", "result")
+    __slots__ = ("_before", "data", "linear", "name", "result")
 
     action = _field(0, 1)
     step = _field(1, 1)
@@ -46,12 +46,17 @@ class Frame:
     ip, cs, flags = _field(50, 2), _field(52, 2), _field(54, 2)
 
     def __init__(self, hardware: Hardware, linear: int) -> None:
-        self._linear = linear
+        self.linear = linear
         self._before = hardware.read(linear, SIZE)
         self.data = bytearray(self._before)
         self.data[0] = RETURN
         self.name: tuple[Any, ...] = ()
         self.result: tuple[Any, ...] = ()
+
+    @property
+    def was(self) -> int:
+        """What the ROM was to do next."""
+        return self._before[0]
 
     @property
     def carry(self) -> bool:
@@ -102,4 +107,4 @@ class Frame:
             return
         first = next(i for i in range(SIZE) if data[i] != before[i])
         last = next(i for i in range(SIZE - 1, -1, -1) if data[i] != before[i])
-        hardware.write(self._linear + first, bytes(data[first : last + 1]))
+        hardware.write(self.linear + first, bytes(data[first : last + 1]))

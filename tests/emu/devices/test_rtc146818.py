@@ -390,12 +390,12 @@ def test_reset_pin_disables_interrupts_and_keeps_time_and_ram(b: Bench) -> None:
     assert b.time() == "2020-01-01 00:00:03"
 
 
-def test_reset_after_virtual_time_was_set_back_is_a_new_power_on(b: Bench) -> None:
+def test_power_on_is_as_built_at_whatever_time(b: Bench) -> None:
     b.write(0x40, 0x5A)
     b.to(3 * SECOND)
     b.read(0)
     b.clock.skipped = 0
-    b.rtc.reset()
+    b.rtc.power_on()
     assert b.read(0x40) == 0
     assert b.time() == "2020-01-01 00:00:00"
     b.to(SECOND)

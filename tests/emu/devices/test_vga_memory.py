@@ -274,3 +274,17 @@ def test_the_c_helper_is_an_oracle_of_more_than_zeros():
     helper.display.program([3, 1, 15, 0, 6], PLAIN, RAM)
     helper.write(0, 0x1234, 2)
     assert helper.read(0, 2) == 0x1234
+
+
+@settings(max_examples=300, deadline=None)
+@given(s2=st.integers(0, 15), s4=st.integers(0, 15), g5=st.sampled_from([0, 0x10, 0x40]), g6=st.integers(0, 15),
+       misc=st.sampled_from([0, RAM]), offset=st.integers(0, 0x1FFFF))  # fmt: skip
+def test_the_window_takes_a_write_where_one_makes_a_difference(
+    s2: int, s4: int, g5: int, g6: int, misc: int, offset: int
+) -> None:
+    display = Bench().program(s2=s2, s4=s4, g5=g5, g6=g6, misc=misc).display
+    found = []
+    for value in (0, 0xFF):
+        display.write(offset, value, 1)
+        found.append(bytes(display.memory))
+    assert display.takes(offset) == (found[0] != found[1])

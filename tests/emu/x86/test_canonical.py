@@ -25,7 +25,11 @@ REGISTERS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" f
         ("db 0x3e\nmov rax, [rbp]", "rbp", True),
         ("mov eax, [ebp]", "rbp", False), ("movsb", "rsi", False), ("movaps xmm0, [rbp]", "rbp", True),
         ("lock xadd [rbp - 4], ecx", "rbp", True), ("mov rax, rbp", "rbp", False), ("nop", "rsp", False),
-        ("mov rax, [rel $]", "rbp", False), ("db 0x44, 0x4d, 0x46\npush rax", "rsp", True),
+        ("mov rax, [rel $]", "rbp", False), ("mov rax, [rbp + r12]", "r12", True),
+        ("mov rax, [rbx + r12 * 2]", "r12", False),
+        ("pshufb xmm0, [rbp + r12 * 4]", "r12", True), ("db 0x41\ncmp r9, [rbp]", "rbp", True),
+        ("db 0x41, 0x66\nmov eax, [rbp]", "rbp", True), ("db 0x43, 0x65\ncmp [rbp + rcx], rax", "rcx", False),
+        ("db 0x44, 0x4d, 0x46\npush rax", "rsp", True),
         ("db 0x49, 0x66\nmov [rbp], ecx", "rbp", True), ("db 0x48\nmov [r13], ecx", "rbp", False),
     ],
 )  # fmt: skip
@@ -59,6 +63,7 @@ def test_the_bases_of_fs_and_gs_count() -> None:
     [
         ("jmp rax", 0), ("jmp [r9]", 0), ("call rax", 8), ("call [rbx]", 8), ("call $ + 0x1000", 8), ("ret", -8),
         ("ret 16", -24), ("jmp $ + 0x1000", 0), ("jmp short $", 0), ("je $ + 0x1000", 0), ("db 0xf2\nret", -8),
+        ("db 0x48, 0x44\nret 8", -16), ("db 0x41, 0x66, 0x48\njmp rax", 0),
         ("retf", None), ("iretq", None), ("int 3", None), ("push rax", None), ("inc dword [rax]", None),
     ],
 )  # fmt: skip

@@ -26,7 +26,7 @@ def values() -> dict[str, str]:
 def test_every_promise_has_a_value() -> None:
     said = values()
     assert len(said) > 50
-    assert set(said.values()) == KEPT | HELPER | MISSING
+    assert KEPT | HELPER | {"in part"} <= set(said.values()) <= KEPT | HELPER | MISSING
 
 
 def test_every_promise_that_is_not_kept_is_in_the_table_of_gaps() -> None:

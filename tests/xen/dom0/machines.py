@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from emu.debugger import Debugger
 from emu.record import fields
 from emu.x86.state import CpuState
 from xenbridge.ioreq import Type
@@ -79,6 +80,22 @@ def until(met: Callable[[], object], every: float = 0.01) -> bool:
     while not (held := met()) and not patience.over:
         time.sleep(every)
     return bool(held)
+
+
+def run_until(debugger: Debugger, met: Callable[[], object]) -> None:
+    """Run the machine for half a second each until it is `met`, at which it is paused."""
+
+    def ran() -> object:
+        timer = threading.Timer(0.5, debugger.machine.request_stop)
+        timer.start()
+        debugger.begin_continue()
+        while debugger.pump() is None and timer.is_alive():
+            pass
+        timer.join()
+        debugger.stop()
+        return met()
+
+    assert until(ran)
 
 
 def word(guest: Guest, address: int, size: int = 2) -> int:

@@ -1,10 +1,13 @@
 """A domain of ours on a real Xen: its memory, registers, and the requests of its guest."""
 
+import contextlib
+
 import pytest
 
 from emu.subject import MemoryUnavailable
 from machines import COM1, WINDOW, differences, until, word
-from xenbridge.ioreq import Type
+from xenbridge.ioreq import Type, read, write
+from xenbridge.xen.bridge import XenBridge
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.libraries import XenError
 from xenbridge.xen.server import accessing, pause_between_accesses
@@ -99,3 +102,25 @@ def test_memory_of_a_new_domain_is_zero_whoever_had_the_pages_before(libraries) 
             domain.destroy()
     finally:
         other.destroy()
+
+
+def test_a_vcpu_whose_guest_has_used_xsave_is_read_and_loaded_as_any_other(ticks) -> None:
+    """From then on Xen keeps the FPU in another record too, which has to agree. XCR0 is loaded: QEMU's CPU does not let
+    Xen have a guest's XSETBV."""
+    guest, _ = ticks
+    domain = guest.domain
+    assert domain.xcr0() == 1
+    domain.load_xcr0(3)
+    assert domain.xcr0() == 3
+    changed = domain.cpu_state()
+    changed.fpu.xmm[3], changed.fpu.fcw, changed.regs[3] = 0x1234 << 64, 0x27F, 0x55
+    domain.load_cpu(changed)
+    assert differences(domain.cpu_state(), changed) == {}
+    domain.load_xcr0(1)
+    assert (domain.xcr0(), domain.cpu_state().fpu) == (1, changed.fpu)
+    with contextlib.closing(XenBridge(domain)) as bridge:
+        bridge.borrow()
+        bridge.submit(write(Type.PIO, 0x21, 1, 0xA5))
+        assert bridge.submit(read(Type.PIO, 0x21, 1)) == 0xA5
+        bridge.give_back(paused=True)
+        assert differences(domain.cpu_state(), changed) == {}

@@ -14,14 +14,20 @@ from emu.machine import MachineConfig, build_machine
 from emu.policies import policy_named
 from emu.stops import StopKind
 from emu.transitions import NativeConfig
-from emu.x86.state import CpuState, Segment
-from machines import sector
+from emu.x86.state import CR4_OSXSAVE, CpuState, Segment
+from machines import run_until, sector
 from xenbridge.signals import Signals
+from xenbridge.xen.files import open_file
 from xenbridge.xen.guest import BOOT
 from xenbridge.xen.inside import Joined
+from xenbridge.xen.stream_files import load_file, save_file
 
 MIB = 1 << 20
 TOLD = "abcdefghij."
+#: xor ax, ax; mov ds, ax; xor ecx, ecx; xgetbv; mov [600h], eax; out F4h, al; jmp to the XOR ECX
+XGETBV = bytes.fromhex("31c0 8ed8 6631c9 0f01d0 66a30006 e6f4 ebf2")
+COUNT, LATE, GO, LOG, TICK = 0x500, 0x510, 0x514, 0x520, 8  #: of kept.asm and kept_low.asm
+MOST = 100_000_000
 
 
 class Joint:
@@ -102,6 +108,59 @@ def test_a_boot_sector_counts_xens_ticks_up_to_its_end_wherever_its_cpu_is(joint
     else:
         assert min(ledger.hops_in, ledger.hops_out) >= 10, (ledger.hops_in, ledger.hops_out)
         assert ledger.requests >= 8, "the end of each interrupt"
+
+
+@pytest.mark.parametrize("policy", ["emulated", "native"])
+def test_a_stream_has_what_xen_has_and_the_tick_that_is_kept_goes_on_in_the_emulator(joint, policy, tmp_path) -> None:
+    """Wherever the CPU is when it is saved, the tick is a request in the stream; the clock's registers are Xen's."""
+    found, path = joint("kept", policy), tmp_path / "kept.save"
+    machine, keeper = found.machine, found.machine.keeper
+    run_until(found.debugger, lambda: found.word(LATE) and (policy == "native" or keeper.pending_vector() == TICK))
+    save_file(machine, path)
+    file = open_file(path)
+    fields = {field.name: field.value for view in file.devices() if view.name == "pic" for field in view.fields}
+    assert (fields["master ISR"], fields["master IRR"]) == (0, 1)
+    rtc = next(record for record in file.records if record.name == "RTC").values()
+    assert rtc["cmos_data"][0xB] == 2
+    there = emulated(path)
+    there.memory.write(GO, b"\1")
+    assert there.run(there.executor.retired + MOST).code == 7
+    machine.memory.write(GO, b"\1")
+    assert found.run().exit_code == 7
+    assert found.word(COUNT) >= 15  # what was missed meanwhile comes one behind the other
+
+
+def test_xens_clock_comes_before_a_lower_vector_that_waits_though_the_cascade_hides_it(joint) -> None:
+    """IRQ 8 beside IRQ 12, which is acknowledged while the guest's interrupts are off."""
+    found = joint("kept_low", "emulated")
+    machine, keeper = found.machine, found.machine.keeper
+    run_until(found.debugger, lambda: found.word(LATE, 2) == 1)
+    keeper.bridge.set_line(12, True)
+    run_until(found.debugger, lambda: keeper.pending_vector() == 0x74)
+    machine.memory.write(GO, b"\1")
+    run_until(found.debugger, lambda: found.word(LATE, 2) == 2 and keeper.pending_vector() == 0x70)
+    machine.memory.write(GO, b"\2")
+    run_until(found.debugger, lambda: found.word(LOG, 1) == 2)
+    assert machine.memory.read(LOG, 3) == bytes((2, 0x70, 0x74))
+
+
+def emulated(path):
+    machine = build_machine(MachineConfig(memory=MIB, firmware=tour_rom(), shadow=False))
+    load_file(machine, path)
+    return machine
+
+
+@pytest.mark.parametrize("policy", ["native", "emulated"])
+def test_xcr0_is_the_guests_wherever_its_cpu_is(joint, policy) -> None:
+    """As it is loaded: QEMU's CPU does not let Xen have a guest's XSETBV."""
+    found = joint("keys", policy)
+    found.machine.memory.write(BOOT, XGETBV)
+    for value in (3, 1):
+        state = found.debugger.cpu()
+        state.cr4, state.xcr0 = state.cr4 | CR4_OSXSAVE, value
+        found.debugger.load_cpu(state)
+        assert found.run().kind is StopKind.EXIT
+        assert (found.word(0x600), found.debugger.cpu().xcr0) == (value, value)
 
 
 def test_the_map_says_whose_devices_are(joint) -> None:

@@ -17,8 +17,8 @@ from emu.policies import policy_named
 from emu.stops import BreakKind, StopKind
 from emu.transitions import NativeConfig
 from emu.until import parse_until
-from emu.x86.state import CpuState, Segment
-from machines import differences, sector, until
+from emu.x86.state import CR4_OSXSAVE, CpuState, Segment
+from machines import differences, run_until, sector
 from xenbridge.xen.guest import BOOT
 from xenbridge.xen.native_cpu import make_xen
 
@@ -55,22 +55,6 @@ def booted(build, name: str, policy: str = "native", code: bytes = b""):
 def run(debugger):
     debugger.begin_continue()
     return debugger.run()
-
-
-def run_until(debugger, met) -> None:
-    """Run it for half a second each until it is `met`."""
-
-    def ran() -> bool:
-        timer = threading.Timer(0.5, debugger.machine.request_stop)
-        timer.start()
-        debugger.begin_continue()
-        while debugger.pump() is None and timer.is_alive():
-            pass
-        timer.join()
-        debugger.stop()
-        return met()
-
-    assert until(ran)
 
 
 @contextlib.contextmanager
@@ -153,8 +137,9 @@ def test_what_the_vcpu_had_no_time_to_take_is_taken_later(built, policy) -> None
 
 
 def test_registers_and_memory_are_the_same_on_both_sides(built) -> None:
-    """Loop: inc dword [600h], 1000 times; cli; hlt. Natively, then looked at by the emulator's debugger."""
-    code = bytes.fromhex("31c0 8ed8 b9e803 66ff060006 e2f9 bb3412 faf4")
+    """Loop: inc dword [600h], 1000 times; mov bx, 1234h; fld1; mov dr0, ebx; cli; hlt. Natively, then looked at by the
+    emulator's debugger: the vCPU is down, and its guest context is what there is."""
+    code = bytes.fromhex("31c0 8ed8 b9e803 66ff060006 e2f9 bb3412 d9e8 0f23c3 faf4")
     debugger, _ = booted(built, "", code=code)
     machine = debugger.machine
     assert not machine.transitions.native
@@ -162,7 +147,9 @@ def test_registers_and_memory_are_the_same_on_both_sides(built) -> None:
     stop = run(debugger)
     assert stop.kind is StopKind.DEADLOCK
     assert int.from_bytes(machine.memory.read(0x600, 4), "little") == 1005
-    assert (debugger.cpu().regs[3], debugger.cpu().rip) == (0x1234, BOOT + len(code))
+    cpu = debugger.cpu()
+    assert (cpu.regs[3], cpu.rip, cpu.dr[0]) == (0x1234, BOOT + len(code), 0x1234)
+    assert (cpu.fpu.fsw >> 11 & 7, cpu.fpu.st[0]) == (7, 0x3FFF_8000_0000_0000_0000)
 
 
 def test_a_domain_that_is_destroyed_ends_the_run_in_a_sentence_and_the_machine_can_be_reset(built) -> None:
@@ -251,3 +238,20 @@ def test_the_command_line_boots_an_image_on_xen_to_its_last_tick(tmp_path) -> No
     ]  # fmt: skip
     said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280, check=False)
     assert (said.stdout, said.stderr, said.returncode) == ("abcdefghij.", "", 3 << 1 | 1)
+
+
+#: xor ax, ax; mov ds, ax; xor ecx, ecx; xgetbv; mov [600h], eax; out F4h, al; jmp to the XOR ECX
+XGETBV = bytes.fromhex("31c0 8ed8 6631c9 0f01d0 66a30006 e6f4 ebf2")
+
+
+def test_xcr0_goes_along_to_xen_and_back(built) -> None:
+    """As it is loaded: QEMU's CPU does not let Xen have a guest's XSETBV."""
+    debugger, _ = booted(built, "", code=XGETBV)
+    for value in (3, 1, 3):
+        state = debugger.cpu()
+        state.cr4, state.xcr0 = state.cr4 | CR4_OSXSAVE, value
+        debugger.load_cpu(state)
+        assert run(debugger).kind is StopKind.EXIT
+        assert int.from_bytes(debugger.machine.memory.read(0x600, 4), "little") == value
+        assert debugger.cpu().xcr0 == value
+    assert debugger.machine.transitions.ledger.exits

@@ -9,6 +9,7 @@ from streams import Guests, Served
 from emu.firmware.roms import builtin_bios
 from emu.machine import Machine, MachineConfig, build_machine
 from emu.media import Disk
+from emu.x86.state import CR4_OSXSAVE
 from machines import Board, sector
 from xenbridge.xen import context
 from xenbridge.xen.files import open_file
@@ -84,6 +85,20 @@ def test_a_stream_of_xens_is_inspected_and_continued_in_the_emulator_to_the_same
     machine.memory.write(LIMIT, ALL)
     machine.run(FOREVER)
     assert before + middle + machine.serial_text() == said()
+
+
+def test_xcr0_goes_into_xen_with_the_registers_that_xsave_has(guests, tmp_path) -> None:
+    """A guest of ours with OSXSAVE, by Xen's own check of the record; and back."""
+    machine, path = counting(), tmp_path / "xsave.save"
+    state = machine.cpu_state()
+    state.cr4, state.xcr0, state.fpu.xmm[5] = state.cr4 | CR4_OSXSAVE, 3, 0x1234 << 64
+    machine.load_cpu(state)
+    assert not [notice for notice in save_file(machine, path) if "XCR0" in notice]
+    with Served(guests.restore(path, MEMORY), Board()) as restored:
+        record = next(r for r in restored.domain.records() if r.code == context.CPU_XSAVE)
+        assert int.from_bytes(record.data[8:16], "little") == 3
+        again = restored.domain.cpu_state()
+    assert (again.fpu.xmm[5], again.cr4 & CR4_OSXSAVE) == (0x1234 << 64, CR4_OSXSAVE)
 
 
 def test_the_records_of_a_stream_of_ours_are_what_xen_gives_back(guests, emulated) -> None:

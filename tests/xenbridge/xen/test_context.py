@@ -5,6 +5,8 @@ import struct
 import pytest
 
 from emu.x86.state import CpuState, Segment
+from xenbridge.wire import hvm
+from xenbridge.wire.hvm import build_record
 from xenbridge.xen.context import (
     CPU,
     CPU_LENGTH,
@@ -16,6 +18,8 @@ from xenbridge.xen.context import (
     join,
     split,
     with_cpu_state,
+    with_xcr0,
+    xcr0,
 )
 
 
@@ -62,8 +66,28 @@ def test_records_are_split_and_joined() -> None:
 
 
 def test_the_fpu_of_both_records_is_that_of_the_cpus() -> None:
-    cpu, xsave = bytes(range(256)) * 4 + bytes(8), bytes(16) + b"\xff" * 512 + bytes(64) + b"ymm" * 20
-    _, changed = agreed([Record(CPU, 0, cpu), Record(CPU_XSAVE, 0, xsave)])
-    assert changed.data[16 : 16 + 512] == cpu[:512]
-    assert changed.data[16 + 512] == 3
-    assert changed.data[-60:] == b"ymm" * 20
+    """By the layout of the streams' room."""
+    cpu = bytes(range(256)) * 4 + bytes(8)
+    fields = {"xfeature_mask": 7, "xcr0": 7, "xcr0_accum": 7, "fpu_sse": b"\xff" * 512, "xstate_bv": 4, "xcomp_bv": 0,
+              "reserved": bytes(48), "rest": b"ymm" * 20}  # fmt: skip
+    xsave = build_record("CPU_XSAVE", fields)
+    _, changed = agreed([Record(CPU, 0, cpu), Record(CPU_XSAVE, 0, xsave.data)])
+    expected = build_record("CPU_XSAVE", fields | {"fpu_sse": cpu[:512], "xstate_bv": 7})
+    assert changed.data == expected.data
+
+
+@pytest.mark.parametrize(("value", "kept"), [(1, 1), (3, 3), (7, 7), (0x207, 7)])
+def test_another_xcr0_is_one_that_xen_takes(value: int, kept: int) -> None:
+    """As far as the host has it; XCR0_ACCUM has all that XCR0 and the area have, which is as long as it says."""
+    fields = {"xfeature_mask": 7, "xcr0": 1, "xcr0_accum": 3, "fpu_sse": bytes(range(256)) * 2, "xstate_bv": 3,
+              "xcomp_bv": 0, "reserved": bytes(48), "rest": b""}  # fmt: skip
+    had = build_record("CPU_XSAVE", fields).data
+    rest = bytes(256) if kept & 4 else b""
+    expected = build_record("CPU_XSAVE", fields | {"xcr0": kept, "xcr0_accum": kept | 3, "rest": rest}).data
+    assert with_xcr0(had, value) == expected
+    assert xcr0(expected) == kept
+
+
+def test_a_record_of_a_vcpu_that_had_none_is_made() -> None:
+    made = hvm.Record(CPU_XSAVE, 0, with_xcr0(b"", 3)).values()
+    assert (made["xcr0"], made["xcr0_accum"], made["xstate_bv"], made["rest"]) == (3, 3, 0, b"")

@@ -10,7 +10,7 @@ from xenbridge.ioreq import Ioreq, Type
 from xenbridge.service import Service
 from xenbridge.xen import context
 from xenbridge.xen.context import Record
-from xenbridge.xen.unacknowledge import gives_way, put_back, service_of
+from xenbridge.xen.unacknowledge import behind_cascade, gives_way, put_back, service_of
 
 LEVEL, AEOI, SFNM, SPECIAL_MASK = 0x40, 4, 16, 32
 
@@ -138,6 +138,21 @@ def test_a_vector_gives_way_to_what_the_8259_would_give_first(
     master: bytes, slave: bytes, vector: int, gives: bool
 ) -> None:
     assert gives_way(Domain(master, slave).records(), vector) is gives
+
+
+@pytest.mark.parametrize(
+    ("master", "slave", "vector", "held"),
+    [
+        (pic(isr=0x04), pic(isr=0x10, base=0x70), 0x74, True),
+        (pic(isr=0x04), pic(isr=0x01, base=0x70), 0x70, False),  # nothing of the slave's is higher
+        (pic(isr=0x04), pic(isr=0x10, base=0x70, highest=4), 0x74, False),
+        (pic(isr=0x04, mode=SFNM), pic(isr=0x10, base=0x70), 0x74, False),  # the cascade lets it through
+        (pic(isr=0x10), pic(base=0x70), 0x0C, False),  # the master's own
+        (pic(), pic(base=0x70), 0x74, False),
+    ],
+)
+def test_what_the_cascade_holds_back(master: bytes, slave: bytes, vector: int, held: bool) -> None:
+    assert behind_cascade(Domain(master, slave).records(), vector) is held
 
 
 @pytest.mark.parametrize(

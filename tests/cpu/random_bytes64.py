@@ -1,0 +1,48 @@
+"""Images that execute random bytes as 64-bit code and in compatibility mode (tests/images/random_bytes64.inc)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cpu.random_bytes import CODE_BYTES, PREFIXES, REX, Decoded, RandomBytes, decode
+
+REX_SHARE = 0.5
+
+
+@dataclass
+class RandomBytes64(RandomBytes):
+    """A generator of such an image. As 64-bit code many samples have a REX prefix before their opcode."""
+
+    modes: ClassVar[tuple[str, ...]] = ("long", "compatible")
+    include: ClassVar[str] = "random_bytes64.inc"
+    macro: ClassVar[str] = "RANDOM_BYTES64"
+
+    @property
+    def long(self) -> bool:
+        return self.mode == "long"
+
+    def decoded(self, code: bytes) -> Decoded:
+        return decode(code, self.long)
+
+    def left_out(self, at: Decoded) -> bool:
+        return super().left_out(at) or (self.long and 0x66 in at.prefixes and branches_near(at))
+
+    def settings(self) -> dict[str, int]:
+        return {"COMPATIBLE": int(not self.long)}
+
+    def code(self) -> bytes:
+        code = super().code()
+        if not self.long or self.source.random() >= REX_SHARE:
+            return code
+        start = code.lstrip(PREFIXES)
+        prefixes = code[: len(code) - len(start)]
+        return (prefixes + bytes((self.source.choice(REX),)) + start)[:CODE_BYTES]
+
+
+def branches_near(at: Decoded) -> bool:
+    """A branch in whose 64-bit form Intel ignores an operand size prefix, as the model of Bochs does. To AMD, which our
+    64-bit models are of, it leaves 16 bits of RIP (docs/fidelity.md)."""
+    if at.opcode == 0xFF:
+        return at.reg in (2, 4)
+    return at.opcode in (0xC2, 0xC3, 0xE8, 0xE9, 0xEB, *range(0x70, 0x80), *range(0xE0, 0xE4), *range(0xF80, 0xF90))
