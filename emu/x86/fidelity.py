@@ -55,8 +55,8 @@ GAPS: Final = (
         "#PF of the new top of ENTER, the byte of CLFLUSH, and the pointers of FLDENV",
     ),
     Gap(
-        "far transfer (JMP, CALL, RETF, IRET, gates) to an offset beyond the new CS in protected mode: #GP(0) in the "
-        "transfer",
+        "far transfer (JMP, CALL, RETF, IRET, gates) to an offset beyond the new CS in protected mode, and of code "
+        "in long mode that is not of 64 bits: #GP(0) in the transfer",
         "far transfers beyond the new CS fault at the target",
     ),
     Gap(
