@@ -107,6 +107,10 @@ GAPS: Final = (
         "#GP(0) for LGDT and LIDT with a base that is not canonical",
     ),
     Gap(
+        "near branches of 64-bit code ignore a prefix 66, by the models of Intel",
+        "near branches of 64-bit code with a prefix 66 as on Intel's CPUs",
+    ),
+    Gap(
         "REX where a bit of it does not count: LAHF and SAHF use AH, MOV (C6, C7) has no register in ModRM.reg, "
         "SSSE3 of MMX registers has eight",
         "REX with LAHF, SAHF and MOV by C6 and C7; SSSE3 with REX.R stores behind the MMX registers",
