@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from emu.gaps import EDGES
 from emu.learning import prices_of
 from emu.ledger import Ledger
 from emu.machine import build_machine
-from emu.rental import Fixed, Touch, clairvoyant, replay
+from emu.rental import Fixed, Prices, Touch, clairvoyant, replay
 from emu.until import parse_until
 from emu.vcpu import Site, VmExit
 from repl.cli import run_parser
@@ -101,11 +102,25 @@ def run(options: Sequence[str], until: str, policy: str, recorder: Recorder | No
         machine.close()
 
 
+def fixed_costs(trace: Sequence[Touch], prices: Prices, dwells: Sequence[int]) -> list[float]:
+    """What each dwell costs on a trace that ends with a forced touch, as `replay` has it. Where the emulator takes the
+    CPU behind each exit the order of the gaps is nothing to the cost, and equal ones are counted together."""
+    gaps = Counter(touch.gap for touch in trace)
+    native = prices.native * sum(touch.gap for touch in trace)
+
+    def cost(dwell: int) -> float:
+        left = prices.rent * dwell + prices.price
+        return native + sum(times * (prices.rent * gap if gap <= dwell else left) for gap, times in gaps.items())
+
+    return [cost(dwell) if dwell else replay(trace, Fixed(0)).cost(prices) for dwell in dwells]
+
+
 def hindsight(recorder: Recorder, ledger: Ledger, fixed: Sequence[int] = FIXED) -> Hindsight:
     """Of what was taken down, at the prices of the ledger; what had to be emulated is paid by all."""
     prices = prices_of(ledger.costs)
     ended = [*recorder.trace, Touch(None, 1, True)]
     held = recorder.held * prices.emulated
-    curve = tuple((dwell, held + replay(ended, Fixed(dwell)).cost(prices)) for dwell in fixed)
+    costs = fixed_costs(ended, prices, fixed)
+    curve = tuple((dwell, held + cost) for dwell, cost in zip(fixed, costs, strict=True))
     best, cost = min(curve, key=lambda pair: pair[1])
     return Hindsight(len(recorder.trace), curve, best, cost, held + clairvoyant(ended, prices))

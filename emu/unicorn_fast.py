@@ -44,6 +44,7 @@ class FastLoop:
 
     name = "fast"
     keeps_pc = True
+    longest = 0  # the helper ends translations in time
 
     def __init__(
         self,

@@ -74,6 +74,8 @@ class Faults:
         self._before: tuple[int, int, bool] | None = None
         #: asked of each #UD that no INT raised: True when it was RSM in system management mode, where the run ends
         self.resume: Callable[[], bool] | None = None
+        #: how many instructions a translation may have, 0 where the loop sees to that itself
+        self.longest = 0
         #: (instructions counted, linear address) at which an NMI waits to be delivered
         self.nmi: tuple[int, int] | None = None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
@@ -101,6 +103,8 @@ class Faults:
 
     def _exception(self, _uc: int, vector: int, _data: int) -> bool:
         """False when nothing is to be delivered."""
+        if self.longest:  # the translation that was to be of this length may be the one that could not be fetched
+            self._ov.cflags_next.value = self.longest
         try:
             self._control.suppress = 0
             if vector == VECTOR_UD and self.resume is not None and not self._ov.env.exception_is_int and self.resume():

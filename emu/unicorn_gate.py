@@ -9,7 +9,7 @@ from typing import Final
 from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_control import EMPTY, Control
 from emu.unicorn_division import Divisions
-from emu.unicorn_layout import HF_CS64
+from emu.unicorn_layout import ANY_LENGTH, HF_CS64, PORTABLE_LENGTH
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_shared import Met, Watched
 from emu.unicorn_system import System
@@ -33,6 +33,7 @@ class GateLoop:
 
     name = "gate"
     met: Met | None = None  # each access is told
+    longest = PORTABLE_LENGTH
     keeps_pc = False  # Unicorn sets it back before it calls a memory hook
 
     def __init__(
@@ -83,6 +84,8 @@ class GateLoop:
         """Run until the gate or Unicorn stops; uc_emu_start's error code."""
         self._control.invalidated = self._ov.invalidated.value
         env = self._ov.env
+        if self._ov.cflags_next.value == ANY_LENGTH:
+            self._ov.cflags_next.value = PORTABLE_LENGTH
         code: int = self._ov.call.emu_start(self._ov.uc, env.eip, 0, 0, 0)
         if not env.hflags & HF_CS64:
             env.eip &= 0xFFFFFFFF  # Unicorn has 64 bits of it behind a Jcc that goes beyond 4 GiB

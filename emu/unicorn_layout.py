@@ -58,6 +58,9 @@ HF2_VINTR = 1 << 3
 CPU_INTERRUPT_NMI = 0x200  #: delivered wherever HF2_NMI allows
 CPU_INTERRUPT_VIRQ = 0x100  #: a virtual interrupt: delivered from the VMCB where IF and the shadow allow
 ANY_LENGTH = 0xFFFFFFFF
+#: How many instructions a translation of the portable loop has at most. Of some, FXCH among them, Unicorn's translator
+#: keeps temporaries to the end, and writes on behind the 512 that it has room for.
+PORTABLE_LENGTH = 64
 CC_OP_EFLAGS = 1  #: cc_op when cc_src holds the arithmetic flags themselves
 NO_EXCEPTION = -1  #: old_exception outside the delivery of one
 DOUBLE_FAULT = 8  #: old_exception after a triple fault

@@ -209,6 +209,7 @@ class Overlay:
             "exit_request": CPU_EXIT_REQUEST - CPU_ENV,
             "invalid_error": UC_INVALID_ERROR,
             "task": offset_of(Env, "tr"),
+            "length": CPU_CFLAGS_NEXT - CPU_ENV,
         }
 
     def check(self, code: int, what: str) -> None:

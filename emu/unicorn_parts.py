@@ -169,6 +169,7 @@ class Parts(ABC):
         )  # fmt: skip
         self._faults.transfers = self._transfers
         self._faults.resume = self._resume
+        self._faults.longest = self._loop.longest
         self._install()
         self._begin(model)
 

@@ -41,11 +41,11 @@ from emu.unicorn_control import (
     STOP_CHANGED,
     offset,
 )
-from emu.unicorn_layout import HF_CS64
+from emu.unicorn_layout import HF_CS64, PORTABLE_LENGTH
 from emu.x86.operands import DS, ES, SS
 
-#: P, S and the type without the busy bit, of a descriptor cache; a present TSS of 32 and 64 bits, and of 16 (SDM vol.
-#: 3A, table 3-2).
+#: P, S and the type without the busy bit, of a descriptor cache; a present TSS of 32 and 64 bits, and of 16 (SDM
+#: vol. 3A, table 3-2).
 TASK_BITS, TASK_32, TASK_16, TASK_BUSY = 0x9D00, 0x8900, 0x8100, 0x200
 
 
@@ -121,6 +121,7 @@ def gate(
     exit_request: int,
     invalid_error: int,
     task: int,
+    length: int,
     divide: int,
 ) -> bytes:
     """The CODE hook `(uc, address, size, user_data)`.
@@ -129,8 +130,9 @@ def gate(
     `invalidated`, the count of dropped translations; `emu_stop`; `cpu`; `raise_exception`; `leave`
     (cpu_loop_exit_noexc); `divide`, asked while EDX:EAX is -2**63 (`emu.unicorn_division`). Offsets from env: `eflags`,
     `hflags`, `segs` (the segment caches), `cr` (CR0), `dr` (DR0), `error_code`, `exception` (exception_index),
-    `request` (interrupt_request), `exit_request`, `task` (the task register's cache). Offset from uc: `invalid_error`.
-    The high half of the decrementer that makes translations give way is at env - 14.
+    `request` (interrupt_request), `exit_request`, `task` (the task register's cache), `length`
+    (cflags_next_tb: how long the next translation may be, wherever it is). Offset from uc: `invalid_error`. The
+    high half of the decrementer that makes translations give way is at env - 14.
 
     Registers: rdi uc, rsi address, rcx control, r8 env, rax invalidated, r9 RCX, r10 RSP of the guest.
     """
@@ -140,6 +142,7 @@ def gate(
     c.add("48a1", _u64(invalidated))  # mov rax, [invalidated]
     c.add("4d8b48", 8)  # mov r9, [r8+8]
     c.add("4d8b50", 32)  # mov r10, [r8+32]
+    c.add("41c780", _s32(length), _s32(PORTABLE_LENGTH))  # mov dword [r8+length], PORTABLE_LENGTH
     # exception_is_int, behind the error code, outlives an INT, and Unicorn would move EIP by it at the next intercept
     c.add("41c780", _s32(error_code + 4), bytes(4))  # mov dword [r8+error_code+4], 0
     # A stack of an inner ring taken from a task register without a task ends the process: it gets a task of no bytes,

@@ -9,7 +9,7 @@ from emu.debugger import Debugger
 from emu.quiet import Quiet
 
 STEP = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
-_TAKE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+TAKE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _PUT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_uint64)
 _LOOK = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
 #: What came of a step or a run (emu/native/quiet.h).
@@ -90,7 +90,7 @@ def run_quietly(session: Debugger, count: int, piece: int, *, run: int = 2000) -
             came[made] += 1
             if made != MET:
                 break
-            _TAKE(quiet.take)(at)
+            TAKE(quiet.take)(at)
             count -= 1
         session.end_quiet(made == ENDED)
         if made != MET:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +18,18 @@ from emu.unicorn_engine import HELPER
 needs_helper = pytest.mark.skipif(
     isinstance(HELPER, str), reason=f"there is no helper: {HELPER if isinstance(HELPER, str) else ''}"
 )
+
+
+def run_without_the_helper(file: str, keywords: str) -> str:
+    """What pytest says of the tests of `file` that `keywords` choose, in a process that has not loaded the helper.
+
+    Where it is loaded, its replacements of Unicorn's functions serve the portable loop too. Raises where one fails."""
+    environment = os.environ | {"V2E_ENGINE": "gate"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", keywords, file]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
 
 SLICES = (1, 2, 3, 7, 13, 1000, 1_000_000)
 

@@ -162,18 +162,6 @@ static int complete(engine *e, struct record *r, uint64_t host)
     return found > 0;
 }
 
-/* LGDT and LIDT of a base that is not canonical: #GP(0) (SDM vol. 2A, LGDT). Unicorn loads it. */
-static void refuse_base(engine *e, const struct record *r, uint64_t host)
-{
-    uint64_t linear = linear_address(e->env, r->references, r->addressing);
-
-    if (AT(uint32_t, e->env, at.env_hflags) & HF_CPL) /* which is #GP(0) before the operand is looked at */
-        return;
-    real_cpu_lduw_data_ra(e->env, linear, host); /* the limit, the first to fault */
-    if (!canonical(real_cpu_ldq_data_ra(e->env, linear + 2, host)))
-        real_raise_exception_err_ra(e->env, EXCP_GP, 0, host);
-}
-
 /* A repeated instruction that has no iteration left: it asks for nothing (SDM vol. 2B, REP). */
 static int has_ended(const struct record *r)
 {
@@ -216,7 +204,7 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         touch(e->env, linear_address(e->env, &r->references[i], r->addressing), r->references[i].size,
               r->references[i].kind & WRITES, host);
     if (r->loads_base)
-        refuse_base(e, r, host);
+        refuse_base(e->env, linear_address(e->env, r->references, r->addressing), host);
     if (r->enters_mmx)
         enter_mmx_to(e->env, r->enters_mmx - 1);
     if (r->apart == APART_SYSRET)

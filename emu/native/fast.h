@@ -537,6 +537,7 @@ int mmu_index(const void *env);
 
 /* ---- system.c */
 int bus_floats(engine *e, uint64_t physical);
+void refuse_base(void *env, uint64_t linear, uint64_t host);
 __attribute__((noreturn)) void refuse_sysret(engine *e, uint64_t host);
 
 /* ---- shown.c */

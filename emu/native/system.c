@@ -1,7 +1,7 @@
 /* System instructions, done by emu/unicorn_system.py: it is called in place of Unicorn's own function, and answers 0 or
  * the exception to raise. Blocks end behind all of them but RDMSR, WRMSR, RDPMC, RDTSC and RDTSCP, which stand alone in
  * their blocks: they ask for the exact count, or may change what the next instruction does. */
-#include "fast.h"
+#include "segments.h"
 
 /* The numbers of emu/unicorn_system.py. */
 enum { RDMSR = 1, WRMSR, RDPMC, MOV_CR4, SYSCALL, SYSENTER, SYSRET, SYSEXIT, GET_TSC, GET_TSCP, MOV_CR8, MOV_CR0, MOV_CR3, FLOATS };
@@ -146,6 +146,17 @@ REPLACES void helper_write_crN_x86_64(void *env, int number, uint64_t value)
     real_helper_write_crN(env, number, value);
     if (number == 4) /* Unicorn has the bit with SSE only, but it came with FXSAVE (SDM vol. 3A, 2.5) */
         (&AT(uint64_t, e->env, at.env_cr))[4] |= value & CR4_OSFXSR;
+}
+
+/* LGDT and LIDT of 64-bit code with the operand at `linear`, of a base that is not canonical: #GP(0) (SDM vol. 2A, LGDT).
+ * Unicorn loads it. */
+void refuse_base(void *env, uint64_t linear, uint64_t host)
+{
+    if (AT(uint32_t, env, at.env_hflags) & HF_CPL) /* which is #GP(0) before the operand is looked at */
+        return;
+    real_cpu_lduw_data_ra(env, linear, host); /* the limit, the first to fault */
+    if (!canonical(real_cpu_ldq_data_ra(env, linear + 2, host)))
+        real_raise_exception_err_ra(env, EXCP_GP, 0, host);
 }
 
 /* Whether nothing answers in the page of the physical address, neither memory nor a device. */

@@ -15,6 +15,7 @@ MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
 IGNORED: Final = frozenset((0x26, 0x2E, 0x36, 0x3E))
 KEPT: Final = frozenset((0x64, 0x65, 0x66, 0xF0, 0xF2, 0xF3))
 ADDRESS_SIZE: Final = 0x67
+ENTER: Final = 0xC8
 REX_B, REX_X = 1, 2
 #: Bytes of what 64-bit code pushes and pops.
 STACK_SIZE: Final = 8
@@ -73,6 +74,8 @@ def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> 
             elif (sib := _sib(rest)) is not None:  # that RSP's number is no index is so without the prefix only
                 index, scale = RSP + 8, 1 << (sib >> 6)
         address = (ref.displacement & MASK32 ^ 1 << 31) - (1 << 31)
+        if not explicit and base == RSP and found.opcode != ENTER:
+            address *= 2  # items of 64 bits, decoded as of 32
         address += 0 if base is None else regs[base]
         address += 0 if index is None else regs[index] * scale
         if segment in (FS, GS):

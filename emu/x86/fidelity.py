@@ -143,14 +143,6 @@ GAPS: Final = (
         "MOV to CR0 and CR3: combinations and reserved bits that are #GP(0), those of PDPTEs that it loads too",
         "#GP(0) for values that CR0, CR3 and the PDPTEs may not have",
     ),
-    Gap(
-        "a task register that holds no task state segment (behind RSM): #TS where a stack is taken from it",
-        "a task register without a task state segment may end v2e",
-    ),
-    Gap(
-        "any number of x87 instructions in a row",
-        "230 and more of FXCH, FFREE, FST or FADD to ST(i) in a row end v2e",
-    ),
     Gap("TEST by F6 and F7 with 1 in ModRM.reg", "TEST by its second encoding, F6 and F7 with reg 1"),
     Gap(
         "LOCK before what cannot be locked, 8F and C6, C7 with ModRM.reg not 0: #UD",

@@ -53,7 +53,7 @@ IMAGES = {
     "cpu_align64": 330,
     "cpu_wrap": 78,
     "cpu_rex64": 2772,
-    "cpu_code64": 193,
+    "cpu_code64": 259,
     "cpu_bytes64": 70,
 }
 #: Bochs's model for images of what its own default lacks.

@@ -2,7 +2,7 @@
 
 Of some, FADD among them, its translator keeps a temporary to the end of the block, and it has room for 512
 (include/tcg/tcg.h of QEMU 5.0.1, TCG_MAX_TEMPS). Behind those it overwrites what it translates with, and the process
-ends. The portable loop's hooks make blocks short enough by themselves, but for a few (docs/fidelity.md).
+ends. The portable loop has blocks of at most 64 instructions.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import pytest
 
 from asm import assemble
-from bare_cpu import CODE, bare_cpu
+from bare_cpu import CODE, GDT, bare_cpu
 from emu.engine import ExitReason
-from run_loops import loop, needs_helper
+from emu.x86.state import Table
+from run_loops import loop, make, needs_helper, run_without_the_helper
 
 DATA = 0x5000
+IDT, HANDLER, DIRECTORY = 0xA000, 0xB000, 0xD000
 OSFXSR = 0x200
 BYTES = 0xF00  #: of a program, within a page: nothing but the number of instructions ends its blocks
 
@@ -53,8 +55,8 @@ INSTRUCTIONS = (
     ),
 )
 
-#: What Unicorn makes fewest operations of: of these 240 in a row outgrow its tables in the portable loop.
-TOO_SHORT = ("fsub st1, st0", "fxch st1", "ffree st1")
+#: What Unicorn makes fewest operations of: of these 240 in a row outgrow its tables.
+SHORT = ("fsub st1, st0", "fxch st1", "ffree st1")
 
 
 def run_many(name: str, instruction: str) -> None:
@@ -80,6 +82,30 @@ def test_a_page_of_one_instruction_is_executed_by_the_fast_loop(instruction: str
 
 
 @pytest.mark.slow_variants(keep=8)
-@pytest.mark.parametrize("instruction", [each for each in INSTRUCTIONS if each not in TOO_SHORT])
+@pytest.mark.parametrize("instruction", [*SHORT, *(each for each in INSTRUCTIONS if each not in SHORT)])
 def test_a_page_of_one_instruction_is_executed_by_the_portable_loop(instruction: str) -> None:
     run_many("gate", instruction)
+
+
+@pytest.mark.parametrize("event", ["ud2", "jmp 0x90000000", "int 3", "push 2\npush 8\npush 0x90000000\niretd"])
+@pytest.mark.parametrize("name", [pytest.param("fast", marks=needs_helper), "gate"])
+def test_a_handler_may_begin_with_many(name: str, event: str) -> None:
+    """Of an instruction that cannot be fetched as well, before which nothing of the loop was asked."""
+    cpu = make(name, event, 32)
+    for vector in (3, 6, 13, 14):
+        cpu.write(IDT + 8 * vector, (HANDLER | 8 << 16 | 0x8E00 << 32).to_bytes(8, "little"))
+    cpu.write(HANDLER, b"\xd9\xc9" * 1500 + b"\xf4")
+    state = cpu.engine.state()
+    state.idtr, state.gdtr = Table(IDT, 0x3FF), Table(GDT, 0x3F)
+    state.regs[4] = 0x8000
+    cpu.write(DIRECTORY, b"".join((n << 22 | 0x83).to_bytes(4, "little") for n in range(4)) + bytes(4080))
+    state.cr3, state.cr4, state.cr0 = DIRECTORY, state.cr4 | 0x10, state.cr0 | 1 << 31
+    cpu.engine.load(state)
+    assert cpu.run().reason is ExitReason.HALT
+    assert cpu.engine.retired >= 1501
+    cpu.engine.close()
+
+
+@needs_helper
+def test_nothing_of_this_needs_the_helper_to_be_loaded() -> None:
+    assert " passed" in run_without_the_helper(__file__, "handler or fxch or ffree or fsub or fadd or pusha")

@@ -15,7 +15,7 @@ from emu.stops import Condition
 from emu.unicorn_engine import HELPER
 from emu.worker import Worker
 from machines import TIMER_100US, debugger, rom, seabios_debugger, timer
-from quietly import ANY, ENDED, MET, STEP, begin, look, put, run_plainly, run_quietly, same, step_plainly
+from quietly import ANY, ENDED, MET, REFUSED, STEP, TAKE, begin, look, put, run_plainly, run_quietly, same, step_plainly
 
 pytestmark = pytest.mark.skipif(isinstance(HELPER, str), reason="the helper was not built here")
 
@@ -429,6 +429,59 @@ def test_storms_are_noticed_behind_quiet_hits_where_they_are_behind_plain_ones()
     came = run_quietly(quiet, 50_000, 256)
     same(plain, quiet)
     assert came[MET] > 45_000
+
+
+def test_no_run_is_made_where_there_is_no_room_for_its_hit() -> None:
+    session = watched(BUSY, (BreakKind.WRITE, 0x500, 4))
+    quiet = session.begin_quiet(2000, ANY)
+    assert quiet is not None
+    at, came = ctypes.addressof(quiet), []
+    quiet.hit_room = 3
+    for _ in range(5):
+        came.append(STEP(quiet.go)(at))
+        if came[-1] == MET:
+            TAKE(quiet.take)(at)
+    assert came == [MET] * 3 + [REFUSED] * 2
+    assert quiet.hit_count == 3
+    session.end_quiet(False)
+
+
+def test_a_mode_that_a_run_has_led_to_is_told_with_its_hit() -> None:
+    """In protected mode, where the limit of ES is another at every third write."""
+    body = """
+        lgdt [cs:table]
+        mov eax, cr0
+        or al, 1
+        mov cr0, eax
+    main:
+        mov bx, 8
+        mov es, bx
+        inc word [0x500]
+        inc word [0x500]
+        mov bx, 16
+        mov es, bx
+        inc word [0x500]
+        jmp main
+    table:
+        dw 23
+        dd 0xf0000 + gdt
+    gdt:
+        dq 0
+        dw 0xffff, 0, 0x9200, 0xcf
+        dw 0xffff, 0, 0x9200, 0
+    """
+    session = watched(rom(body), (BreakKind.WRITE, 0x500, 2))
+    session.begin_quiet(2000, ANY)  # it has seen the mode
+    session.end_quiet(False)
+    quiet = session.begin_quiet(2000, ANY)
+    assert quiet is not None
+    at, told = ctypes.addressof(quiet), []
+    for _ in range(2):
+        assert STEP(quiet.go)(at) == MET
+        TAKE(quiet.take)(at)
+        told.append(bool(quiet.moded))
+    assert told == [False, True]
+    session.end_quiet(False)
 
 
 # -- stores

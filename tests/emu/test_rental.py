@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.traces import fixed_costs
 from emu.learner import Learner
 from emu.rental import FOR_GOOD, Account, Fixed, Prices, Strategy, Touch, best_fixed, clairvoyant, replay
 
@@ -63,6 +64,16 @@ def test_a_dwell_that_is_one_too_short_catches_none() -> None:
 def test_the_best_fixed_dwell_is_the_least_of_the_cheapest() -> None:
     dwell, cost = best_fixed([Touch(SITE, 5)] * 10 + [END], SHAPES[0], (0, 4, 5, 6, FOR_GOOD))
     assert (dwell, cost) == (5, 51 * 11)
+
+
+@given(SHAPE, st.lists(st.tuples(st.integers(1, 400), st.booleans()), max_size=20))
+def test_gaps_that_are_counted_together_cost_what_the_replay_costs(
+    prices: Prices, gaps: list[tuple[int, bool]]
+) -> None:
+    trace = [*(Touch(SITE, gap, forced) for gap, forced in gaps), END]
+    dwells = (0, 1, 7, 100, 399, 400, FOR_GOOD)
+    replayed = [replay(trace, Fixed(dwell)).cost(prices) for dwell in dwells]
+    assert fixed_costs(trace, prices, dwells) == pytest.approx(replayed)
 
 
 @pytest.mark.parametrize("broken", [{"exit": 0}, {"hop_in": -1}, {"native": float("nan")}, {"emulated": float("inf")}])

@@ -175,9 +175,11 @@ def story(made: Debugger, *, run: bool = True) -> tuple[object, ...]:
         stop = made.run()
         end = stop.kind, stop.text
     machine = made.machine
-    told = end, made.fingerprint(), machine.save().devices, list(machine.journal)
+    # when a storm is noticed, which no guest sees, depends on when the journal hears of interrupts
+    told = [(e.retired * (e.kind != "stuck"), e.kind, e.text) for e in machine.journal]
+    seen = end, made.fingerprint(), machine.save().devices, told
     machine.close()
-    return told
+    return seen
 
 
 #: The beginning of `timer`.
@@ -237,7 +239,7 @@ def test_a_run_goes_on_behind_many_ticks(monkeypatch: pytest.MonkeyPatch) -> Non
     ticks = int.from_bytes(made.machine.memory.read(0x502, 2), "little")
     assert ticks > 300
     assert len(budgets) < ticks / 20
-    assert made.machine.board.pic.raised[0] == ticks + 1  # at power-on, too
+    assert made.machine.board.pic.raised[0] == ticks
 
 
 @needs_helper

@@ -91,11 +91,12 @@ def test_the_caller_is_the_one_that_the_stack_names_at_each_step(helped: Gdb) ->
 def test_a_breakpoint_s_own_python_finds_the_caller_in_the_midst_of_steps(helped: Gdb) -> None:
     to_one(helped)
     for line in (
-        "python found = []",
+        "python found, through = [], ('edi', 'eflags')",  # the function has changed one of them
         "python read = lambda: gdb.selected_inferior().read_memory(0x6ffe, 2).tobytes()",
         "python above = lambda: gdb.newest_frame().older()",
-        "python told = lambda f: (f.pc() - 0xf0000, int(f.read_register('esp')), int(f.read_register('edi')) & 0xffff)",
-        "python now = lambda: int(gdb.newest_frame().read_register('edi')) & 0xffff",
+        "python values = lambda f: [int(f.read_register(name)) & 0xffff for name in through]",
+        "python told = lambda f: (f.pc() - 0xf0000, int(f.read_register('esp')), values(f))",
+        "python now = lambda: values(gdb.newest_frame())",
         "python B = type('B', (gdb.Breakpoint,), {'stop': lambda self: found.append((told(above()), read(), now()))})",
         f"python B('*{ONE + 9:#x}', internal=True)",
     ):
@@ -105,8 +106,8 @@ def test_a_breakpoint_s_own_python_finds_the_caller_in_the_midst_of_steps(helped
     assert "Exception" not in said, said
     seen = eval(text.strip().splitlines()[-1], {"__builtins__": {}})
     assert len(seen) >= 4
-    for (pc, sp, through), slot, edi in seen:
-        assert (pc, sp, through) == (int.from_bytes(slot, "little"), 0x7000, edi)
+    for (pc, sp, through), slot, now in seen:
+        assert (pc, sp, through) == (int.from_bytes(slot, "little"), 0x7000, now)
     assert len({pc for (pc, _, _), _, _ in seen}) == 2
 
 
@@ -229,3 +230,54 @@ def test_a_frame_of_a_trace_is_not_taken_for_the_stop_of_the_same_instruction(he
         assert "#1" not in helped.cmd(f"tfind {frame}") + helped.cmd("bt")  # its stack was not collected
     helped.cmd("tfind none")
     assert callers(helped) == live
+
+
+#: A function that takes its return address off the stack.
+TAKES = rom_text("""
+        mov ss, ax
+        mov sp, 0x7000
+    again:
+        call one
+        inc di
+        jmp again
+    times 0x40-($-$$) nop
+    one:
+        inc bx
+        nop
+        pop bx
+        nop
+        jmp bx
+""")
+
+
+@pytest.mark.boot(firmware=TAKES)
+def test_a_function_that_has_taken_its_return_address_away_has_no_caller_in_the_midst_of_steps(helped: Gdb) -> None:
+    for line in (
+        "python found = []",
+        "python above = lambda f: None if f is None else f.pc()",
+        "python look = lambda self: found.append((gdb.newest_frame().pc(), above(gdb.newest_frame().older())))",
+        "python B = type('B', (gdb.Breakpoint,), {'stop': look})",
+        f"python both = [B(f'*{{{ONE} + at:#x}}', internal=True) for at in (1, 3)]",
+    ):
+        helped.cmd(line)
+    to_one(helped)
+    helped.cmd("stepi 12")
+    seen = eval(helped.cmd("python print(found)").strip().splitlines()[-1], {"__builtins__": {}})
+    assert dict(seen) == {ONE + 1: 0xF000D, ONE + 3: None}
+
+
+#: Calls what was copied to 600h, by turns of instructions of one byte and of three.
+LENGTHS = COPIED.replace("nop\n        nop\n        mov ds, ax\n        nop\n        nop", "times 6 add bx, 5")
+LENGTHS = LENGTHS.replace("mov cx, 8", "mov cx, 24").replace("nop\n        nop\n        mov bx, ax", "times 18 nop")
+
+
+@pytest.mark.boot(firmware=LENGTHS)
+def test_steps_in_code_that_has_replaced_other_code_are_a_packet_each_again(helped: Gdb) -> None:
+    for _ in range(2):
+        helped.cmd(f"tbreak *{COPY:#x}")
+        helped.cmd("continue")
+        helped.cmd("stepi")
+        packets = sent(helped, "stepi 4")
+        helped.cmd(f"x/2i {COPY:#x}")
+    steps = [at for at, packet in enumerate(packets) if packet.startswith("vCont;s")]
+    assert steps[3] - steps[1] == 2, packets  # behind the first one the code is read

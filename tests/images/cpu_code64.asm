@@ -421,6 +421,24 @@ LONG_START
         USER {'into-', WHERE}, UCODE64, STACK_AT, {db 0xCE}
   %assign n n + 1
 %endrep
+
+; ----- control and debug registers, by REX.R from 8 on
+%assign reg 0
+%rep 8
+  %assign modrm 0xC0 + reg * 8
+  %define R '0' + reg
+        CHECK {'mov-from-dr-8-', R}, {db 0x44, 0x0F, 0x21, modrm}
+        CHECK {'mov-to-dr-8-', R}, {db 0x45, 0x0F, 0x23, modrm}
+        USER {'mov-from-cr-8-', R, '-ring-3'}, UCODE64, USER_STACK, {db 0x44, 0x0F, 0x20, modrm}
+        USER {'mov-to-cr-8-', R, '-ring-3'}, UCODE64, USER_STACK, {db 0x4D, 0x0F, 0x22, modrm}
+        USER {'mov-from-cr-', R, '-ring-3'}, UCODE64, USER_STACK, {db 0x41, 0x0F, 0x20, modrm}
+        USER {'mov-from-dr-', R, '-ring-3'}, UCODE64, USER_STACK, {db 0x0F, 0x21, modrm}
+        USER {'mov-from-dr-8-', R, '-ring-3'}, UCODE64, USER_STACK, {db 0x4C, 0x0F, 0x21, modrm}
+        USER {'mov-to-dr-8-', R, '-ring-3'}, UCODE64, USER_STACK, {db 0x44, 0x0F, 0x23, modrm}
+  %assign reg reg + 1
+%endrep
+        CHECK 'mov-from-cr-8', {db 0x44, 0x0F, 0x20, 0xC0}
+        CHECK 'mov-from-cr-10', {db 0x44, 0x0F, 0x20, 0xD0}
         TEST 64, 'end'
         mov al, 0
         jmp finish64

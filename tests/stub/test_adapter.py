@@ -328,8 +328,15 @@ def test_what_had_moved_with_another_register_before_it_was_saved_is_not_written
     for name, value in (("eip", 0xF0130), ("es", 0x2000), ("ip", stale), ("es_base", base)):
         assert rig.write(name, value) == b"OK"
     assert (rig.register("eip"), rig.register("es_base")) == (0xF0130, 0x20000)
-    rig.resume("vCont;s")
-    assert rig.write("ip", stale) == b"OK"  # but behind a step that is where somebody wants to go
+    assert rig.write("eip", 0xF0150) == b"OK"
+    assert rig.write("ip", stale) == b"OK"  # from elsewhere that is where somebody wants to go
+    assert rig.register("ip") == stale
+    rig.ask("Mf0130,3:90ebfd")
+    assert rig.write("eip", 0xF0130) == b"OK"
+    for _ in range(2):
+        rig.resume("vCont;s")
+    assert rig.register("eip") == 0xF0130
+    assert rig.write("ip", stale) == b"OK"  # and where the guest has come to by itself
     assert rig.register("ip") == stale
 
 

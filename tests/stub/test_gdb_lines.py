@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from stub.gdb.cpu import Cpu, Segment
 from stub.gdb.frames import Frames
-from stub.gdb.memory import GATHERED, LINE, PAGE, Memory
+from stub.gdb.memory import GATHERED, LINE, PAGE, Memory, Results
 
 #: What can be read begins at 0 and ends in the middle of a page and of a line.
 SIZE = 0x8000 + PAGE + LINE + 3
@@ -198,3 +198,24 @@ def test_callers_are_those_that_are_found_with_nothing_remembered() -> None:
         assert keeping._guess(cpu) == caller
         found += caller is not None
     assert 20 < found < 400, "some have a caller, and some none"
+
+
+def test_a_result_is_made_anew_where_what_it_has_read_is_found_changed() -> None:
+    """The third time all that was gathered is asked for in one question, and then again."""
+    stub = Stub(knows=True)
+    same = [True]
+    stub.memory = Memory(stub.fetch, stub.gather, lambda: same[0])
+    results, made = Results(stub.memory), []
+
+    def look() -> bytes | None:
+        made.append(stub.memory.read(0x100, 4))
+        return made[-1]
+
+    for _ in range(4):
+        assert results("key", look) == stub.bytes[0x100:0x104]
+        stub.memory.forget()
+    assert len(made) == 1
+    stub.bytes[0x100] ^= 0xFF
+    same[0] = False
+    assert results("key", look) == stub.bytes[0x100:0x104]
+    assert len(made) == 2

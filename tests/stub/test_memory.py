@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import xml.etree.ElementTree as ElementTree
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -423,3 +424,19 @@ def test_a_write_over_pages_that_lie_apart_is_refused_before_any_of_it_is_made()
     debugger.write_linear(0x10FFE, b"12\xff\xff")
     assert debugger.read_physical(0x5FFE, 2) == b"12"
     debugger.machine.close()
+
+
+def test_memory_is_the_same_only_by_the_name_of_what_was_gathered_last_and_whole() -> None:
+    """The checksum names the question and its answer."""
+    peer = client(FakeTarget())
+
+    def gathered(ranges: bytes) -> int:
+        return zlib.crc32(ranges + peer.one(b"qv2e.Memory:" + ranges))
+
+    first = gathered(b"500,4")
+    assert peer.one(f"qv2e.Same:{first:x}") == b"1"
+    assert peer.one(f"qv2e.Same:{first ^ 1:x}") == b"0"
+    second = gathered(b"600,4")
+    assert (peer.one(f"qv2e.Same:{first:x}"), peer.one(f"qv2e.Same:{second:x}")) == (b"0", b"1")
+    part = gathered(b"%x,4" % (RAM - 2))
+    assert (peer.one(f"qv2e.Same:{part:x}"), peer.one(f"qv2e.Same:{second:x}")) == (b"0", b"0")

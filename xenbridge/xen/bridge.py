@@ -83,7 +83,7 @@ class XenBridge:
         self._came: int | None = None  # what has been acknowledged beside it, or before anything was in hand
         self._service: Service | None = None  # where the vector in hand is; None: nobody has asked
         self._deaf = False  # where the service is known: see `deaf`
-        self._rose = self._doubted = False  # somebody may ask beside the vector in hand; one of Xen's timers may
+        self._rose = False  # somebody may ask beside the vector in hand
         self._record = b""
         self._halted = self._shadow = False
         self._closed = False
@@ -340,21 +340,21 @@ class XenBridge:
         if self._service is None:
             records = self._domain.records()
             self._service = service_of(records, self._vector)
-            self._deaf = self._service is Service.NONE or behind_cascade(records, self._vector)
+            self._deaf = behind_cascade(records, self._vector)
         return self._service
 
     @property
     def deaf(self) -> bool:
-        """The vCPU does not hear of all that would come before the vector in hand: of what no line of the machine's
-        announces, which is Xen's own timers and its clock, somebody has to look. Raises BridgeError."""
+        """The vCPU, which listens on, does not hear of the slave's inputs above that of the vector in hand: of IRQ 8,
+        Xen's clock, no line of the machine's tells, so somebody has to look. Raises BridgeError."""
         try:
-            return self._vector is not None and (self._serves() is Service.NONE or self._deaf)
+            return self._vector is not None and self._serves() is Service.PIC and self._deaf
         except XenError as error:
             raise BridgeError(str(error)) from None
 
     def doubt(self) -> None:
         """Have `look` see whether another comes before the vector in hand by now."""
-        self._rose = self._doubted = True
+        self._rose = True
 
     def _answer_bell(self) -> None:
         """The vCPU is at the bell: learn the vector, and send it to the door."""
@@ -380,7 +380,7 @@ class XenBridge:
         of_lapic = service_of(self._domain.records(), came) is Service.LAPIC
         self._unacknowledge(came)
         if of_lapic and self._service is Service.PIC:
-            self._service, self._deaf = Service.NONE, True  # or it would come again at once
+            self._service = Service.NONE  # or it would come again at once
             return
         self._unacknowledge(kept)
         self._vector = None
@@ -389,14 +389,8 @@ class XenBridge:
         """Somebody asks beside the vector in hand. Where that is not in service, or holds back the slave's further
         requests by the cascade, the vCPU hears of nothing: it is requested again if another is to be the first."""
         rose, self._rose = self._rose, False
-        doubted, self._doubted = self._doubted, False
         if not rose or self._vector is None:
             return
-        if doubted and self._at is _At.DOOR:
-            # While it stands there its timers stand still (pt_save_timer, xen/arch/x86/hvm/vpt.c of 4.17): what is due
-            # is requested when it is entered.
-            self._do(_NOTHING)
-            self._until_door()
         if gives_way(self._domain.records(), self._vector):
             self.put_back()
 

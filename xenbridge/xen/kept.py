@@ -146,8 +146,8 @@ class XenKeeper(BridgeKeeper):
         self._look()
 
     def _look(self) -> None:
-        """See BridgeKeeper. While a vector waits beside which Xen's own timers would not be heard, they are looked for:
-        the guest has its interrupts off meanwhile, and takes the highest when they are on again."""
+        """See BridgeKeeper. While a vector waits beside which Xen's clock would not be heard, that is looked for: the
+        guest has its interrupts off meanwhile, and takes the highest when they are on again."""
         super()._look()
         if (doubt := self._doubt) is None:
             return

@@ -29,11 +29,28 @@ REGISTERS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" f
         ("mov rax, [rbx + r12 * 2]", "r12", False),
         ("pshufb xmm0, [rbp + r12 * 4]", "r12", True), ("db 0x41\ncmp r9, [rbp]", "rbp", True),
         ("db 0x41, 0x66\nmov eax, [rbp]", "rbp", True), ("db 0x43, 0x65\ncmp [rbp + rcx], rax", "rcx", False),
+        ("db 0x44, 0x4d, 0x46\npush rax", "rsp", True),
+        ("db 0x49, 0x66\nmov [rbp], ecx", "rbp", True), ("db 0x48\nmov [r13], ecx", "rbp", False),
     ],
 )  # fmt: skip
 def test_the_segment_of_the_address_decides(instruction: str, bad: str, by_stack: bool) -> None:
     regs = [BAD if name == bad else GOOD for name in REGISTERS]
     assert by_stack_segment(assemble(f"bits 64\n{instruction}", 0x1000), regs, (0,) * 6) is by_stack
+
+
+@pytest.mark.parametrize(
+    ("instruction", "register", "beyond"),
+    [
+        ("mov eax, [rbp]", "rbp", 3), ("movups [rbp], xmm0", "rbp", 15), ("push rax", "rsp", -1), ("pop rax", "rsp", 7),
+        ("fld tword [rsp]", "rsp", 9), ("ret", "rsp", 7),
+    ],
+)  # fmt: skip
+def test_the_last_byte_of_an_item_counts_too(instruction: str, register: str, beyond: int) -> None:
+    """`beyond`: how far before the first address that is not canonical the register may be."""
+    edge, code = 0x0000_8000_0000_0000, assemble(f"bits 64\n{instruction}", 0x1000)
+    for place, by_stack in ((edge - beyond, True), (edge - beyond - 1, False)):
+        regs = [place if name == register else GOOD for name in REGISTERS]
+        assert by_stack_segment(code, regs, (0,) * 6) is by_stack
 
 
 def test_the_bases_of_fs_and_gs_count() -> None:

@@ -1,8 +1,7 @@
-; A boot sector whose interrupts are off until GO is 2. At GO = 1 it starts a timer of the hypervisor's, whose interrupt
-; comes before the one that waits then; LOG has the vectors in the order in which they were delivered.
+; A boot sector whose interrupts are off until GO is 2. At GO = 1 it has the clock ask for IRQ 8,
+; which comes before IRQ 12; LOG has the vectors in the order in which they were delivered.
 LATE    equ 0x510               ; 1: interrupts are off, 2: the timer runs
 GO      equ 0x514
-AEOI    equ 0x518               ; 0: IRQ 8 and 12; 1: IRQ 0 and 4 with automatic EOI
 LOG     equ 0x520               ; its length, then the vectors
         org 0x7C00
         bits 16
@@ -15,19 +14,13 @@ LOG     equ 0x520               ; its length, then the vectors
         mov [LOG], al
         mov [LATE], ax
         mov [GO], ax
-        mov di, 8 * 4           ; 8259: bases 8 and 70h
-        mov bx, tick
-        call vector
-        mov di, 0x0C * 4
-        mov bx, line4
-        call vector
         mov di, 0x70 * 4
         mov bx, clock
         call vector
         mov di, 0x74 * 4
         mov bx, line12
         call vector
-        mov al, 0x11
+        mov al, 0x11            ; 8259: bases 8 and 70h
         out 0x20, al
         out 0xA0, al
         mov al, 8
@@ -38,19 +31,12 @@ LOG     equ 0x520               ; its length, then the vectors
         out 0x21, al
         mov al, 2
         out 0xA1, al
-        mov al, [AEOI]
-        shl al, 1
-        or al, 1
-        out 0x21, al
         mov al, 1
-        out 0xA1, al
-        mov bx, 0xEEFB          ; slave, master: IRQ 8 and 12, or ...
-        cmp byte [AEOI], 0
-        je masks
-        mov bx, 0xFFEE          ; ... IRQ 0 and 4
-masks:  mov al, bl
         out 0x21, al
-        mov al, bh
+        out 0xA1, al
+        mov al, 0xFB            ; all masked but IRQ 8 and 12
+        out 0x21, al
+        mov al, 0xEE
         out 0xA1, al
         mov ax, 0x028B          ; the clock: 1024 Hz, no interrupts
         call write
@@ -61,12 +47,6 @@ masks:  mov al, bl
         call wait_
         mov ax, 0x428B          ; the clock's periodic interrupt
         call write
-        mov al, 0x34            ; 8254: counter 0, mode 2, 100 Hz
-        out 0x43, al
-        mov ax, 11932
-        out 0x40, al
-        mov al, ah
-        out 0x40, al
         inc word [LATE]
         mov cx, 2
         call wait_
@@ -90,14 +70,6 @@ write:  out 0x70, al
         mov al, ah
         out 0x71, al
         ret
-tick:   push ax
-        mov al, 0xEF            ; one is enough
-        out 0x21, al
-        mov al, 8
-        jmp log
-line4:  push ax
-        mov al, 0x0C
-        jmp log
 clock:  push ax
         mov ax, 0x028B
         call write
