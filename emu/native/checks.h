@@ -137,6 +137,7 @@ int comes_first(void *env, uint8_t what, uint32_t operand_size);
 int calls_far(const struct instruction *in, uint32_t flags);
 
 /* ---- encodings.c */
+int is_near_branch(uint32_t opcode, uint32_t reg);
 int is_undefined(const struct instruction *in, uint32_t denied);
 int wants_alignment(const struct instruction *in, uint32_t denied);
 int keeps_registers(const struct instruction *in);

@@ -89,11 +89,15 @@ int never_breaks(const struct reference *ref, uint32_t sign)
     }
 }
 
-/* `enabled`: segments are checked. `denied`: bits of emu/x86/vectors.py, whose instructions are undefined. */
+#define IGNORES_66 (1u << 31)
+
+/* `enabled`: segments are checked. `denied`: bits of emu/x86/vectors.py, whose instructions are undefined, and its
+ * IGNORES_66. */
 API void v2e_fast_checks(engine *e, int enabled, uint32_t denied)
 {
     e->checked = enabled;
-    e->denied = denied;
+    e->denied = denied & ~IGNORES_66;
+    e->ignores_66 = (denied & IGNORES_66) != 0;
     e->signatures[0] = ALL_FLAT;
     e->control->leave |= LEAVE_BLOCK;
 }

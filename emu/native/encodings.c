@@ -265,3 +265,14 @@ int64_t drops_too_little(const struct instruction *in)
         return 0;
     return (int16_t)in->immediate + (in->opcode == 0xc2 ? 1 : 2) * (in->opcode == 0xc2 ? in->stack_size : in->operand_size);
 }
+
+/* A near branch, by its opcode and ModRM.reg. Of 64-bit code its operand has 64 bits. */
+int is_near_branch(uint32_t opcode, uint32_t reg)
+{
+    switch (opcode) {
+    case 0x70 ... 0x7f: case 0xc2: case 0xc3: case 0xe0 ... 0xe3: case 0xe8: case 0xe9: case 0xeb: case 0x0f80 ... 0x0f8f:
+        return 1;
+    default:
+        return opcode == 0xff && (reg == 2 || reg == 4);
+    }
+}

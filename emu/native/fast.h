@@ -265,6 +265,7 @@ typedef struct engine {
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
     int checked;
+    uint8_t ignores_66; /* the CPU model ignores an operand size prefix of near branches of 64-bit code */
     uint32_t denied; /* extensions of the instruction set that the CPU model lacks */
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
@@ -545,6 +546,7 @@ void show_begin(engine *e, uint64_t pc);
 /* ---- prefixes.c */
 void prefixes_begin(engine *e, uint64_t pc, uint32_t flags);
 uint32_t shown_prefix(engine *e, uint64_t linear, uint32_t value);
+void hide_ignored_66(const engine *e, uint8_t *code, int length);
 
 /* ---- steps.c */
 __attribute__((noreturn)) void step_trap(void *env);

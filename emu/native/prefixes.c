@@ -15,9 +15,9 @@ void prefixes_begin(engine *e, uint64_t pc, uint32_t flags)
     e->override = 0;
 }
 
-/* A byte behind REX, which is at `linear`. All that is asked for is read of the instruction in any case; 0 where it is so
+/* A byte behind the prefix that is at `linear`. All that is asked for is read of the instruction in any case; 0 where it is so
  * long that it is not. */
-static uint32_t behind_rex(const engine *e, uint64_t linear, int number)
+static uint32_t behind(const engine *e, uint64_t linear, int number)
 {
     if (linear + (uint64_t)number - e->begun_at >= LONGEST)
         return 0;
@@ -28,7 +28,7 @@ static uint32_t behind_rex(const engine *e, uint64_t linear, int number)
  * what lies behind its registers: the x87's last opcode and pointers, MXCSR, and what it rounds by. */
 static int is_ssse3(const engine *e, uint64_t linear)
 {
-    uint32_t map = behind_rex(e, linear, 2), third = map == 0x38 || map == 0x3a ? behind_rex(e, linear, 3) : 0;
+    uint32_t map = behind(e, linear, 2), third = map == 0x38 || map == 0x3a ? behind(e, linear, 3) : 0;
 
     if (e->for_66) /* 66, F2 or F3: of XMM registers, or none */
         return 0;
@@ -38,7 +38,7 @@ static int is_ssse3(const engine *e, uint64_t linear)
 /* What the translator is shown for REX at `linear`. */
 static uint32_t shown_rex(const engine *e, uint64_t linear, uint32_t value)
 {
-    switch (behind_rex(e, linear, 1)) {
+    switch (behind(e, linear, 1)) {
     case 0x9e: case 0x9f: /* SAHF and LAHF: AH, which Unicorn takes for SPL, as it is where an operand names it */
         return e->override ? e->override : 0x3e;
     case 0xc6: case 0xc7: /* MOV, whose ModRM.reg is to be 0 */
@@ -48,6 +48,43 @@ static uint32_t shown_rex(const engine *e, uint64_t linear, uint32_t value)
     default:
         return value;
     }
+}
+
+static int is_prefix(uint32_t byte)
+{
+    return byte == 0x66 || byte == 0x67 || byte == 0xf0 || byte == 0xf2 || byte == 0xf3 || (byte & 0xe7) == 0x26 ||
+           byte == 0x64 || byte == 0x65 || (byte & 0xf0) == 0x40;
+}
+
+/* The instruction with prefix 66 at `linear` is a near branch of 64-bit code. All that is asked for is read of it in any
+ * case, unless it is so long that it is none. */
+static int branches_near(const engine *e, uint64_t linear)
+{
+    uint32_t byte = 0x66;
+    int i = 1;
+
+    while (is_prefix(byte))
+        byte = behind(e, linear, i++);
+    if (byte == 0xff)
+        byte |= behind(e, linear, i) << 8;
+    return is_near_branch(byte == 0x0f ? 0x0f00 | behind(e, linear, i) : byte & 0xff, byte >> 11 & 7);
+}
+
+/* Make prefixes 66 in the 64-bit `code` others that are ignored, where the CPU model ignores them. */
+void hide_ignored_66(const engine *e, uint8_t *code, int length)
+{
+    int at = 0;
+    uint32_t next;
+
+    while (at < length && is_prefix(code[at]))
+        at++;
+    if (!e->ignores_66 || at == length)
+        return;
+    next = at + 1 < length ? code[at + 1] : 0;
+    if (!is_near_branch(code[at] == 0x0f ? 0x0f00 | next : code[at], next >> 3 & 7))
+        return;
+    for (int i = 0; i < at; i++)
+        code[i] = code[i] == 0x66 ? 0x3e : code[i];
 }
 
 /* What the translator is shown for the byte `value` at e->prefix: for an ignored prefix behind one of FS or GS that one
@@ -61,7 +98,9 @@ uint32_t shown_prefix(engine *e, uint64_t linear, uint32_t value)
         return value;
     case 0x26: case 0x2e: case 0x36: case 0x3e:
         return e->override ? e->override : value;
-    case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3:
+    case 0x66: /* which Intel's CPUs ignore of near branches (vol. 2A, CALL, JMP; vol. 2B, RET), and AMD's do not */
+        return e->ignores_66 && branches_near(e, linear) ? e->override ? e->override : 0x3e : value;
+    case 0x67: case 0xf0: case 0xf2: case 0xf3:
         return value;
     }
     if ((value & 0xf0) == 0x40)

@@ -75,7 +75,7 @@ uint8_t byte_behind(engine *e, const struct record *r, int number, uint64_t host
 int never_breaks(const struct reference *ref, uint32_t sign);
 
 /* ---- records.c */
-int decode_for(struct record *r, const uint8_t *bytes, int length, uint32_t sign, uint32_t flags);
+int decode_for(struct record *r, uint8_t *bytes, int length, uint32_t sign, uint32_t flags);
 
 /* Of the first reference; what RIP adds to it is known, as the instruction stands where it is translated for. */
 static inline uint32_t displacement_of(const struct record *r)

@@ -52,6 +52,8 @@ static uint32_t far_branch(const struct instruction *in)
  * vol. 3A, table 6-2), and are Unicorn's to raise. */
 static int refused_first(const struct instruction *in, uint32_t flags)
 {
+    if (in->opcode == 0x0fae && in->rm == NONE && in->reg < 2) /* FXSAVE and FXRSTOR */
+        return flags & (HF_EM | HF_TS);
     if (is_vector(in))
         return flags & (HF_EM | HF_TS) || (!(flags & HF_OSFXSR) && in->count && in->references[0].size == 16);
     return is_x87(in) && flags & (HF_EM | HF_TS);
@@ -126,11 +128,13 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
 
 /* What is to be looked at of the instruction that begins `bytes`; -1 when they end before it does. Of some the length
  * is not known; what they are is. */
-int decode_for(struct record *r, const uint8_t *bytes, int length, uint32_t sign, uint32_t flags)
+int decode_for(struct record *r, uint8_t *bytes, int length, uint32_t sign, uint32_t flags)
 {
     static __thread struct instruction in;
     uint32_t ip = (uint32_t)(r->pc - segment_of(r->engine->env, CS)->base);
 
+    if (r->bits == 64)
+        hide_ignored_66(r->engine, bytes, length);
     if (decode(bytes, length, r->bits, r->stack_bits, &in))
         return reduce(r, &in, ip, sign, flags);
     if (!in.unknown)

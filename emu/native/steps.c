@@ -33,10 +33,13 @@ static int branched_beyond(const engine *e)
     static __thread struct instruction in;
     uint8_t bytes[LONGEST];
     const slot *s;
+    int length;
 
     if (likely(!(AT(uint32_t, e->env, at.env_hflags) & HF_CS64) || canonical(*e->eip)) || !(s = running(e)))
         return 0;
-    if (!decode(bytes, bytes_at(e->env, s->last, (uint64_t)s->block->code, bytes), 64, 32, &in))
+    length = bytes_at(e->env, s->last, (uint64_t)s->block->code, bytes);
+    hide_ignored_66(e, bytes, length);
+    if (!decode(bytes, length, 64, 32, &in))
         return 0;
     if (in.branch == BRANCH_CONDITION)
         return *e->eip != s->last + in.length;

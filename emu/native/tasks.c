@@ -203,15 +203,28 @@ static int calls_by_gate_64(void *env, uint32_t selector, uint64_t host)
            (code & SEG_CONFORMING ? dpl <= cpl : dpl == cpl);
 }
 
-/* True when `offset` is beyond the limit of the code segment `selector`, one that is not of 64-bit code. */
+/* IA-32e mode: true when `offset` is beyond the limit of the code segment `selector`, one that is not of 64-bit code. */
 static int beyond_in_64(void *env, uint32_t selector, uint32_t offset, uint64_t host)
 {
-    uint32_t high = half_of_descriptor(env, selector, 1, host);
-    uint32_t limit = (half_of_descriptor(env, selector, 0, host) & 0xffff) | (high & 0xf0000);
+    uint32_t high, limit;
 
+    if (AT(uint32_t, env, at.env_hflags) & HF_CS64 && (selector & 0xffff) == segment_of(env, CS)->selector)
+        return 0;
+    high = half_of_descriptor(env, selector, 1, host);
+    if (high & SEG_LONG)
+        return 0;
+    limit = (half_of_descriptor(env, selector, 0, host) & 0xffff) | (high & 0xf0000);
     if (high & SEG_GRANULAR)
         limit = limit << 12 | 0xfff;
-    return !(high & SEG_LONG) && offset > limit;
+    return offset > limit;
+}
+
+/* A far JMP or CALL in IA-32e mode, without a gate: #GP(0) when its offset is beyond code that is not of 64 bits, if nothing
+ * is wrong about that (vol. 2A, CALL, JMP). */
+static void refuse_offset(void *env, uint32_t selector, uint32_t offset, uint64_t host)
+{
+    if (!legacy_mode(env) && calls_code(env, selector, 0, host) && beyond_in_64(env, selector, offset, host))
+        real_raise_exception_err_ra(env, EXCP_GP, 0, host);
 }
 
 /* The bytes of each of the two pushes of a far CALL of protected mode that does not leave its ring; 0 for another, and
@@ -222,6 +235,8 @@ static uint32_t size_of_pushes(void *env, uint32_t selector, uint32_t operand_si
 
     if (calls_code(env, selector, 0, host))
         return operand_size;
+    if (!legacy_mode(env)) /* a gate's are on the stack of 64-bit code, which has no limit */
+        return 0;
     high = half_of_descriptor(env, selector, 1, host);
     dpl = high >> SEG_DPL_SHIFT & 3;
     type = high >> 8 & 0x1f;
@@ -271,20 +286,23 @@ static int returns_to_code(void *env, uint32_t selector, uint64_t host)
     return rpl >= (AT(uint32_t, env, at.env_hflags) & HF_CPL) && (high & SEG_CONFORMING ? dpl <= rpl : dpl == rpl);
 }
 
-/* #GP(0) when RETF or IRET, which pop `items` of 64 bits at first, would go to an address that is not canonical, if
- * nothing is wrong about the code segment (SDM vol. 2A, IRET; vol. 2B, RET). */
+/* IA-32e mode: #GP(0) when RETF or IRET, which pop `items` at first, would go to an address that is not canonical, or beyond
+ * the limit of code that is not of 64 bits, if nothing is wrong about the code segment (SDM vol. 2A, IRET; vol. 2B, RET). */
 static void refuse_return(void *env, uint64_t shift, uint32_t items, uint64_t host)
 {
-    uint64_t rsp = AT(uint64_t, env, at.env_rsp);
-    uint32_t selector;
+    uint64_t rsp = AT(uint64_t, env, at.env_rsp), first, offset;
+    uint32_t selector, size = 2u << (shift & 3);
 
-    if (shift != 2 || legacy_mode(env))
+    if (legacy_mode(env))
         return;
-    real_cpu_ldl_data_ra(env, rsp, host); /* the first to fault */
-    if (canonical(real_cpu_ldq_data_ra(env, rsp, host)))
+    first = on_stack(env, rsp);
+    offset = size == 2 ? real_cpu_lduw_data_ra(env, first, host) : real_cpu_ldl_data_ra(env, first, host);
+    if (size == 8)
+        offset = real_cpu_ldq_data_ra(env, first, host);
+    selector = real_cpu_lduw_data_ra(env, on_stack(env, rsp + size), host);
+    if (canonical(offset) && !beyond_in_64(env, selector, (uint32_t)offset, host))
         return;
-    selector = real_cpu_lduw_data_ra(env, rsp + 8, host);
-    real_cpu_ldl_data_ra(env, rsp + 8 * (items - 1), host);
+    real_cpu_lduw_data_ra(env, on_stack(env, rsp + size * (items - 1)), host);
     if (returns_to_code(env, selector, host))
         real_raise_exception_err_ra(env, EXCP_GP, 0, host);
 }
@@ -299,6 +317,7 @@ REPLACES void helper_ljmp_protected_x86_64(void *env, uint64_t selector, uint64_
     if (legacy_mode(env) && (rare(env, (uint32_t)selector, 1, host) ||
                         beyond(env, (uint32_t)selector, (uint32_t)offset, host)))
         ask(env, JUMP, (selector & 0xffff) | offset << 32, (uint32_t)next, host);
+    refuse_offset(env, (uint32_t)selector, (uint32_t)offset, host);
     real_helper_ljmp_protected(env, selector, offset, next);
 }
 
@@ -308,7 +327,7 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
     uint64_t host = (uint64_t)__builtin_return_address(0);
 
     look_behind(env);
-    if (legacy_mode(env))
+    if (!(AT(uint32_t, env, at.env_hflags) & HF_CS64))
         refuse_pushes(env, (uint32_t)selector, 2u << (shift & 1), host);
     if (alignment_checked(env))
         refuse_unaligned(env,
@@ -324,9 +343,8 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
         touch_pushes(env, 2u << (shift & 3), 2, host);
     else if (paging(env) && !legacy_mode(env) && of_users(env) && calls_by_gate_64(env, (uint32_t)selector, host))
         touch_pushes(env, 8, 2, host);
+    refuse_offset(env, (uint32_t)selector, (uint32_t)offset, host);
     if (is_narrow_far(env, shift) && calls_code(env, (uint32_t)selector, 0, host)) {
-        if (beyond_in_64(env, (uint32_t)selector, (uint32_t)offset, host))
-            real_raise_exception_err_ra(env, EXCP_GP, 0, host);
         call_far_64(env, selector, offset, shift, next, host);
         return;
     }

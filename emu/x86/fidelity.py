@@ -55,8 +55,8 @@ GAPS: Final = (
         "#PF of the new top of ENTER, the byte of CLFLUSH, and the pointers of FLDENV",
     ),
     Gap(
-        "far transfer (JMP, CALL, RETF, IRET, gates) to an offset beyond the new CS in protected mode: #GP(0) in the "
-        "transfer",
+        "far transfer (JMP, CALL, RETF, IRET, gates) to an offset beyond the new CS in protected mode, and of code "
+        "in long mode that is not of 64 bits: #GP(0) in the transfer",
         "far transfers beyond the new CS fault at the target",
     ),
     Gap(
@@ -105,6 +105,10 @@ GAPS: Final = (
     Gap(
         "LGDT and LIDT of 64-bit code with a base that is not canonical: #GP(0)",
         "#GP(0) for LGDT and LIDT with a base that is not canonical",
+    ),
+    Gap(
+        "near branches of 64-bit code ignore a prefix 66, by the models of Intel",
+        "near branches of 64-bit code with a prefix 66 as on Intel's CPUs",
     ),
     Gap(
         "REX where a bit of it does not count: LAHF and SAHF use AH, MOV (C6, C7) has no register in ModRM.reg, "

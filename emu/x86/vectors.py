@@ -59,8 +59,13 @@ FENCES_MEMORY: Final = "--ss----"
 FENCES_REGISTER: Final = "-----22s"
 
 
+#: A bit beside the extensions: near branches of 64-bit code ignore an operand size prefix, as Intel's CPUs do and AMD's
+#: do not (SDM vol. 2A, CALL, JMP; AMD64 APM vol. 3, 1.2.2).
+IGNORES_66: Final = 1 << 31
+
+
 def denied(model: CpuModel) -> int:
-    """The mask of extensions that `model` lacks."""
+    """The mask of extensions that `model` lacks, and IGNORES_66."""
     words = (
         ("m", model.edx1 & cpuid.MMX), ("s", model.edx1 & cpuid.SSE), ("2", model.edx1 & cpuid.SSE2),
         ("3", model.ecx1 & cpuid.SSE3), ("r", model.edx1 & cpuid.MSR),
@@ -70,4 +75,4 @@ def denied(model: CpuModel) -> int:
         ("e", model.ecx1 & cpuid.AES), ("p", model.ecx1 & cpuid.PCLMULQDQ), ("c", model.ecx1 & cpuid.POPCNT),
         ("v", model.ecx1 & cpuid.MOVBE), ("b", model.ebx7 & cpuid.BMI1), ("B", model.ebx7 & cpuid.BMI2),
     )  # fmt: skip
-    return sum(EXTENSIONS[letter] for letter, present in words if not present)
+    return sum(EXTENSIONS[letter] for letter, present in words if not present) | (IGNORES_66 if model.intel else 0)

@@ -119,6 +119,8 @@ def undefined_fields(code: bytes, at: Decoded, here: dict[str, str], there: dict
         found |= {"cr2", "code"}
     if vector == GP and at.opcode in PAIRS:
         found.add("code")  # of the limit here, of the selector behind it there
+    if at.opcode == 0xF02:  # LAR leaves bits 19 to 16 undefined (vol. 2A, LAR)
+        found |= {name for name in here if name in GENERAL and not difference(here, there, name) & ~0xF0000}
     if calls_into_64(at, here):
         found |= {"esp"} | MEMORY_STATE
     if at.opcode in SELECTOR_PUSHES:
@@ -161,8 +163,8 @@ def order_is_open(at: Decoded, at_end: bool, here: dict[str, str], there: dict[s
     if at.opcode == 0xF2A and ours == MF:  # vol. 2A, CVTPI2PS: such an exception is handled before
         return True
     if at.opcode in PAIRS or (at.opcode == 0xFF and at.reg in (3, 5) and theirs == STEPPED):
-        # an operand that goes beyond 64 KiB does not wrap (vol. 3A, 5.3)
-        return ours in (SS, GP) and theirs in (STEPPED, BR)
+        # an operand that goes beyond 64 KiB does not wrap (vol. 3A, 5.3); with FS's limit it is there
+        return (ours in (SS, GP) and theirs in (STEPPED, BR)) or (0x64 in at.prefixes and found == {STEPPED, GP})
     if at.opcode in STRINGS:  # of no iterations at all Bochs asks for the port
         return at.opcode < 0x70 and at.repeated and ours == STEPPED and theirs == GP
     if at.opcode in (0x8C, 0x8E) and at.rex & 4:  # REX.R, which is ignored there (vol. 2A, 2.2.1.2)

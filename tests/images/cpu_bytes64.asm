@@ -1,6 +1,7 @@
 ; 64-bit code, what random bytes have found: 3DNow!, which is no instruction; MOV of control and debug registers that there
 ; are not; INS that is refused while the lower half of RCX is 0; several REX prefixes, of which the last counts; #SS of
-; addresses with R12 as their index (SDM vol. 2A, 2.2.1; vol. 2B, MOV, REP; vol. 3A, 6.5 and 6.15). ROM: QEMU -bios,
+; addresses with R12 as their index; far transfers beyond the limit of code that is not of 64 bits, and far CALLs beyond
+; that of the stack (SDM vol. 2A, 2.2.1, CALL, IRET, JMP; vol. 2B, MOV, REP, RET; vol. 3A, 6.5 and 6.15). ROM: QEMU -bios,
 ; v2e run --firmware. Output: a line a check, its name, what a fault pushes as exc_frames64.inc says, and = with what it
 ; left; ends with debug exit 0.
 %include "guest.inc"
@@ -11,6 +12,7 @@ ABSENT          equ 0x100010
 PLACE           equ 0x5000              ; dq
 SAVED           equ 0x2000
 HELD            equ 0x720
+POINTER         equ 0x730
 
 ; In ring 0: %1 name, the rest instructions, in braces, the last of which may fault
 %macro CHECK 2-*
@@ -50,6 +52,27 @@ HELD            equ 0x720
 %%next: mov rax, [PLACE]
         call show
 %endmacro
+; In 32-bit code of ring 3: %1 name, the rest instructions, in braces, the last of which faults
+%macro COMPATIBLE 2-*
+        TEST 64, {%1}
+        mov qword [GO_TO], F(%%next)
+        push UDATA
+        push USER_STACK
+        push 2
+        push UCODE32
+        push F(%%in)
+        iretq
+        bits 32
+%%in:
+  %rotate 1
+  %rep %0 - 1
+        %1
+    %rotate 1
+  %endrep
+        ud2
+        bits 64
+%%next:
+%endmacro
 
 org 0
 rom:
@@ -66,6 +89,14 @@ UCODE64         equ ($ - gdt) | 3
         SEGMENT 0, 0xFFFFF, 0xFB, 0xA
 UDATA           equ ($ - gdt) | 3
         SEGMENT 0, 0xFFFFF, 0xF3, 0xC
+UCODE32         equ ($ - gdt) | 3
+        SEGMENT 0, 0xFFFFF, 0xFB, 0xC
+SHORT_CODE           equ $ - gdt
+        SEGMENT 0, 0xFFF, 0x9B, 4
+USHORT          equ ($ - gdt) | 3
+        SEGMENT 0, 0xFFF, 0xFB, 4
+USHORT_STACK    equ ($ - gdt) | 3
+        SEGMENT 0, 0x5FFF, 0xF3, 4
 gdt_end:
 TABLE_REGISTERS64
 
@@ -151,6 +182,28 @@ LONG_START
         CHECK 'rex-rex-ret-traced', {push rax}, {push 0x102}, {popfq}, {db 0x48, 0x44, 0xC2, 8, 0}
         push 2
         popfq
+
+; ----- far transfers beyond the limit of code that is not of 64 bits
+        mov dword [POINTER], 0x1000
+        mov dword [POINTER + 4], SHORT_CODE
+        CHECK 'jmp-beyond', {jmp far [POINTER]}
+        CHECK 'call-beyond', {call far [POINTER]}
+        CHECK 'retf-beyond', {push SHORT_CODE}, {push 0x1000}, {o64 retf}
+        CHECK 'retf-beyond-32', {sub rsp, 8}, {mov dword [rsp], 0x1000}, {mov dword [rsp + 4], SHORT_CODE}, {retf}
+        CHECK 'retf-outer-beyond', {push UDATA}, {push USER_STACK}, {push USHORT}, {push 0x1000}, {o64 retf}
+        CHECK 'retf-outer-upper', {push UDATA}, {push USER_STACK}, {push USHORT}, {push 0x7FFFFFFF}, {o64 retf}
+        CHECK 'iretq-beyond', {push DATA}, {push rsp}, {push 2}, {push SHORT_CODE}, {push 0x1000}, {iretq}
+        CHECK 'iretq-outer-beyond', {push UDATA}, {push USER_STACK}, {push 2}, {push USHORT}, {push 0x1000}, {iretq}
+        USER 'retf-64-beyond', 2, {push USHORT}, {push 0x1000}, {o64 retf}
+        USER 'iretq-64-beyond', 2, {push UDATA}, {push USER_STACK}, {push 2}, {push USHORT}, {push 0x1000}, {iretq}
+        COMPATIBLE 'compatible-jmp-beyond', {jmp USHORT:0x1000}
+        COMPATIBLE 'compatible-call-beyond', {call USHORT:0x1000}
+        COMPATIBLE 'compatible-retf-beyond', {push USHORT}, {push dword 0x1000}, {retf}
+        COMPATIBLE 'compatible-retf-16-beyond', {push word USHORT}, {push word 0x1000}, {o16 retf}
+        COMPATIBLE 'compatible-iretd-beyond', {push dword 2}, {push USHORT}, {push dword 0x1000}, {iretd}
+        COMPATIBLE 'compatible-call-stack', {mov eax, USHORT_STACK}, {mov ss, eax}, {mov esp, 0x6008}, {call UCODE32:0x1000}
+        COMPATIBLE 'compatible-call-stack-2', {mov eax, USHORT_STACK}, {mov ss, eax}, {mov esp, 2}, {call UCODE32:0x1000}
+        COMPATIBLE 'compatible-retf-stack', {mov eax, USHORT_STACK}, {mov ss, eax}, {mov esp, 0x5FFC}, {retf}
         TEST 64, 'end'
         mov al, 0
         jmp finish64
