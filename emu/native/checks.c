@@ -181,8 +181,8 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
         return;
     if (r->fetch && (uint64_t)(uint32_t)(r->pc - cs->base) + r->length - 1 > cs->limit)
         vector = EXCP_GP;
-    else if (r->undefined)
-        vector = EXCP_UD;
+    else if (r->undefined || (r->apart == APART_XSETBV && !((&AT(uint64_t, e->env, at.env_cr))[4] & CR4_OSXSAVE)))
+        vector = EXCP_UD; /* XSETBV before its privilege is looked at (SDM vol. 2D, XSETBV) */
     else if (r->first && comes_first(e->env, r->first, r->operand_size))
         return;
     else if (r->waits)

@@ -23,7 +23,7 @@ struct quick {
     uint32_t shift, beyond; /* of the index; size - 1 */
 };
 
-enum { APART_NOT, APART_RETURN, APART_SYSRET, APART_VEX };
+enum { APART_NOT, APART_RETURN, APART_SYSRET, APART_VEX, APART_XSETBV };
 
 /* A record: which instruction, and what of it. */
 struct record {

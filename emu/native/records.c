@@ -80,6 +80,8 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     r->waits = !refused && waits_for_x87(in);
     r->enters_mmx = !refused && enters_mmx(in) ? in->reg % 8 + 1 : 0;
     r->apart = may_wrap(in, flags) ? APART_RETURN : in->opcode == 0x0f07 && !(flags & HF_PE) ? APART_SYSRET : APART_NOT;
+    if (in->opcode == 0x0f01 && in->rm != NONE && (in->rm & 7) == 1 && in->reg == 2)
+        r->apart = APART_XSETBV;
     if (is_vex_apart(in, flags)) { /* which is_undefined may take for LES */
         r->apart = APART_VEX;
         r->undefined = 0;

@@ -49,7 +49,7 @@ static int chooses_form(uint32_t second, uint32_t third)
  * read here is read of the instruction in any case. */
 static void find_mandatory(engine *e, uint64_t from)
 {
-    uint32_t byte, second, third;
+    uint32_t byte, second, third, before = 0;
     uint8_t last = 0;
     int i = 0, most = LONGEST - (int)(from - e->begun_at);
 
@@ -59,6 +59,7 @@ static void find_mandatory(engine *e, uint64_t from)
             break;
         if (byte == 0xf2 || byte == 0xf3)
             last = (uint8_t)byte;
+        before = byte;
     }
     e->for_66 = 0x66;
     e->for_repeat = last;
@@ -66,7 +67,8 @@ static void find_mandatory(engine *e, uint64_t from)
         return;
     second = real_cpu_ldub_code(e->env, from + (uint64_t)i + 1);
     third = second == 0x38 && i + 2 < most ? real_cpu_ldub_code(e->env, from + (uint64_t)i + 2) : 0;
-    if (chooses_form(second, third))
+    /* and POPCNT, which Unicorn has go by 66 though REX.W comes before it (SDM vol. 2A, 2.2.1.2) */
+    if (chooses_form(second, third) || (second == 0xb8 && e->making->flags & HF_CS64 && (before & 0xf8) == 0x48))
         e->for_66 = last;
 }
 

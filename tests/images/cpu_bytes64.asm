@@ -183,6 +183,23 @@ LONG_START
         push 2
         popfq
 
+; ----- POPCNT with a prefix 66 and REX.W, which comes before it; XSETBV without CR4.OSXSAVE
+        USER 'popcnt-66', 2, {mov rax, -1}, {db 0x66, 0xF3, 0x0F, 0xB8, 0xC0}, {mov [rdi], rax}
+        USER 'popcnt-66-wide', 2, {mov rax, -1}, {db 0x66, 0xF3, 0x48, 0x0F, 0xB8, 0xC0}, {mov [rdi], rax}
+        USER 'popcnt-66-wide-high', 2, {mov r8, -1}, {db 0x66, 0xF3, 0x4D, 0x0F, 0xB8, 0xC0}, {mov [rdi], r8}
+        USER 'popcnt-66-narrow', 2, {mov rax, -1}, {db 0x66, 0xF3, 0x40, 0x0F, 0xB8, 0xC0}, {mov [rdi], rax}
+        USER 'xsetbv', 2, {xor ecx, ecx}, {mov eax, 1}, {xor edx, edx}, {xsetbv}
+        USER 'xsetbv-rex', 2, {xor ecx, ecx}, {mov eax, 1}, {xor edx, edx}, {db 0x4A, 0x0F, 0x01, 0xD1}
+        CHECK 'xsetbv-ring-0', {xor ecx, ecx}, {mov eax, 1}, {xor edx, edx}, {xsetbv}
+        COMPATIBLE 'compatible-xsetbv', {xor ecx, ecx}, {mov eax, 1}, {xor edx, edx}, {xsetbv}
+        mov rax, cr4
+        or eax, 0x40000                 ; OSXSAVE
+        mov cr4, rax
+        USER 'xsetbv-enabled', 2, {xor ecx, ecx}, {mov eax, 1}, {xor edx, edx}, {xsetbv}
+        mov rax, cr4
+        and eax, ~0x40000
+        mov cr4, rax
+
 ; ----- far transfers beyond the limit of code that is not of 64 bits
         mov dword [POINTER], 0x1000
         mov dword [POINTER + 4], SHORT_CODE
