@@ -146,7 +146,8 @@ class Caught(Twin):
         self.ledger.caught += 1
         until = max(self._held, at + 1 + self._accessed(exit, at, caught=True))
         if until > self._until:
-            self._until = until
+            # That the state could not be entered at some time before is nothing to this dwell: it is not begun twice.
+            self._until, self._look = until, LOOK_FIRST
         elif until < self._until and self._look == LOOK_FIRST:
             self._until, self._shortened = until, True
             self.emulator.request_stop()

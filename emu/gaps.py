@@ -6,7 +6,7 @@ told: no clock, no randomness.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 
 from emu.rental import FOR_GOOD, Prices
@@ -25,11 +25,13 @@ STALE = 1 / 16
 #: No dwell is useful that is longer than so many break-even ones.
 USEFUL = 4
 
-#: The prior is worth so many gaps to a site; its own uniform part is worth so many of the guest's.
-PRIOR_GAPS, FLAT = 1.0, 8.0
+#: The prior is worth so many gaps to a site, and its guess as much as a gap of a new class at so many sites.
+PRIOR_GAPS, GUESS = 1.0, 1.0
 
-#: Before so many trials at a site nothing is concluded from them.
+#: Before so many trials nothing is concluded from them; what was tried at sites like it is worth so many to a site.
 TRIALS = 4
+#: Of trials the last are told by a mean of so many.
+LATELY = 16
 
 #: The forecasters, in the order in which one is preferred among equals.
 FORECASTERS = ("all gaps", "gaps behind such a gap", "the last gap", "break-even")
@@ -53,34 +55,41 @@ def break_even(rent: float, price: float) -> int:
 
 
 class Prior:
-    """What is expected of a gap of which nothing is known: every class alike, until the guest's gaps have shown which
-    ones it has. It is worth so many gaps, and the less the more a site has had of its own."""
+    """What is expected of a gap that is not like those which a site has had: like the gaps that were new to other sites
+    when they came. So a class counts once for each site that has it, however often it came there. Before there were
+    any the guess is a gap for which break-even is just long enough. It is worth so many gaps, and the less the more a
+    site has had of its own."""
 
     def __init__(self) -> None:
-        self._counts = [FLAT / (LONGER + 1)] * (LONGER + 1)
+        self.counts = [0.0] * (LONGER + 1)  #: by class, the sites that have had it
+        self.version = 0  #: of the weights
+        self._total = self._shared = 0.0
         self._share()
 
     def _share(self) -> None:
-        self._total = self._shared = sum(self._counts)
-        self.weights = [count * PRIOR_GAPS / self._total for count in self._counts]  #: by class, in gaps
+        self._total = self._shared = sum(self.counts)
+        whole = self._total + GUESS
+        self._weights = [count * PRIOR_GAPS / whole for count in self.counts]
+        self._guess = GUESS * PRIOR_GAPS / whole
+        self.version += 1
 
-    @property
-    def counts(self) -> list[float]:
-        """By class, the uniform part included."""
-        return list(self._counts)
-
-    @counts.setter
-    def counts(self, counts: list[float]) -> None:
-        if sum(counts) > 0:
-            self._counts = list(counts)
-            self._share()
+    def load(self, counts: list[float]) -> None:
+        """Replace the counts."""
+        self.counts = list(counts)
+        self._share()
 
     def add(self, index: int) -> None:
-        """A gap of this class came, at any site."""
-        self._counts[index] += 1
+        """A gap of this class came, at a site that had none."""
+        self.counts[index] += 1
         self._total += 1
         if self._total > (1 + STALE) * self._shared:
             self._share()
+
+    def weights(self, even: float) -> list[float]:
+        """By class, in gaps, where break-even is so many instructions."""
+        weights = list(self._weights)
+        weights[max(0, bisect_right(EDGES, even) - 1)] += self._guess
+        return weights
 
 
 class Distribution:
@@ -93,7 +102,7 @@ class Distribution:
         self._weights = dict(weights or {})
         self._total = sum(self._weights.values())
         self._news = float("inf")  #: weight since `_found`
-        self._found = (0, 0.0)  #: the best dwell, for this price
+        self._found = (0, 0.0, 0)  #: the best dwell, for this price and prior
 
     @property
     def weights(self) -> dict[int, float]:
@@ -105,6 +114,9 @@ class Distribution:
         other = Distribution(1, self._prior, weights)
         other._growth = self._growth
         return other
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._weights
 
     def add(self, index: int) -> None:
         """A gap of this class came."""
@@ -120,17 +132,17 @@ class Distribution:
 
     def best(self, rent: float, price: float) -> int:
         """The cheapest dwell: 0, or the longest gap of a class."""
-        best, for_price = self._found
-        if self._news > self._total * STALE or for_price != price:
+        best, for_price, prior = self._found
+        if self._news > self._total * STALE or for_price != price or prior != self._prior.version:
             best = self._search(rent, price)
-            self._found, self._news = (best, price), 0.0
+            self._found, self._news = (best, price, self._prior.version), 0.0
         return best
 
     def _search(self, rent: float, price: float) -> int:
         """`rent` is positive. Each class's end is tried: the rents of the gaps up to there, and for the others its own
         rent and the price."""
         longest = USEFUL * price / rent
-        scale, expected = self._weight, self._prior.weights
+        scale, expected = self._weight, self._prior.weights(price / rent)
         total = self._total + scale * sum(expected)
         best, least = 0, price * total
         covered = 0.0
@@ -141,26 +153,61 @@ class Distribution:
             covered += rent * dwell * weight
             total -= weight
             cost = covered + (rent * dwell + price) * total
-            if cost < least:
+            if cost < least - least * 1e-9:  # beyond what is rounded the least dwell is meant
                 best, least = dwell, cost
         return best
+
+
+class Mean:
+    """Of what came lately, `count` in all; as long as that is little, with `parent`, what is known of others."""
+
+    __slots__ = ("count", "parent", "value")
+
+    def __init__(self, parent: Mean | None = None) -> None:
+        self.count, self.value, self.parent = 0, 0.0, parent
+
+    def add(self, value: float) -> None:
+        """One more."""
+        self.count += 1
+        self.value += (value - self.value) / min(self.count, LATELY)
+
+    @property
+    def expected(self) -> float | None:
+        """What to expect; None where there were too few."""
+        weight, value = self._weighed()
+        return value if weight >= TRIALS else None
+
+    def _weighed(self) -> tuple[int, float]:
+        own = min(self.count, LATELY)
+        if self.parent is None or own >= LATELY:
+            return own, self.value
+        weight, value = self.parent._weighed()
+        weight = min(weight, TRIALS)
+        total = own + weight
+        return total, (own * self.value + weight * value) / total if total else 0.0
 
 
 class SiteKnowledge:
     """One exit site: how many `gaps` were seen, the class of the `last` one, None before the first, and what each
     forecaster's dwells would have cost lately (`losses`). `burst` is what it gained lately, beyond hops and rent, to
-    take the vCPU to the emulator behind an exit, as a mean of `bursts` trials."""
+    take the vCPU to the emulator behind an exit; `lack`, how much dearer it was to be native than emulated behind the
+    touch at the end of a long gap. `parent` knows of sites like it."""
 
-    def __init__(self, prior: Prior) -> None:
+    def __init__(self, prior: Prior, parent: SiteKnowledge | None = None) -> None:
         self.gaps = 0
         self.last: int | None = None
         self.losses = [0.0] * len(FORECASTERS)
-        self.burst, self.bursts = 0.0, 0
+        self.burst: Mean = Mean(None if parent is None else parent.burst)
+        self.lack: Mean = Mean(None if parent is None else parent.lack)
         self.all_gaps = Distribution(ALL_HALF_LIFE, prior)
         self.after: dict[int, Distribution] = {}
         self._prior = prior
         self._price: float | None = None  #: for which `_forecasts` are
         self._forecasts: list[int] = []
+
+    def belongs(self, parent: SiteKnowledge) -> None:
+        """It is one of the sites that `parent` knows of."""
+        self.burst.parent, self.lack.parent = parent.burst, parent.lack
 
     def seen(self, gap: int, prices: Prices) -> None:
         """A gap behind this site has ended: each forecaster pays what its dwell would have cost."""
@@ -181,12 +228,10 @@ class SiteKnowledge:
         self._price = None
 
     def price(self, prices: Prices) -> float:
-        """What it costs to leave the emulator here: the hop in, the exit, and what being native behind it is worth less
-        than being in the emulator, which is never more than a hop out."""
-        if self.bursts < TRIALS:
-            return prices.price
-        worse = min(max(self.burst + prices.hop_out, -prices.hop_in), prices.hop_out)
-        return prices.hop_in + prices.exit + worse
+        """What it costs to leave the emulator here: the hop in, the exit, and what it is worth less to be native behind
+        it than to be emulated, which is never more than a hop out."""
+        lack = self.lack.expected
+        return prices.price if lack is None else prices.hop_in + prices.exit + lack
 
     def choice(self, prices: Prices) -> tuple[str, int]:
         """The forecaster that would have been cheapest lately, and its dwell now; break-even before the first gap."""
@@ -194,10 +239,12 @@ class SiteKnowledge:
         number = losses.index(min(losses)) if self.gaps else BREAK_EVEN
         return FORECASTERS[number], forecasts[number]
 
-    def tried(self, gain: float) -> None:
-        """A trial of `burst` has ended."""
-        self.bursts += 1
-        self.burst += (gain - self.burst) / min(self.bursts, RECORD_HALF_LIFE)
+    def tried(self, gain: float, lack: float | None) -> None:
+        """A trial has ended: what taking the vCPU behind an exit would have gained, and behind a long gap what it lacks
+        to be native; None, it was short."""
+        self.burst.add(gain)
+        if lack is not None:
+            self.lack.add(lack)
         self._price = None
 
     def _forecast(self, prices: Prices) -> list[int]:

@@ -8,13 +8,13 @@ from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from emu.gaps import AFTER_HALF_LIFE, EDGES, FORECASTERS, LONGER, PRECEDING, Distribution, Prior, SiteKnowledge
+from emu.gaps import AFTER_HALF_LIFE, EDGES, FORECASTERS, LONGER, PRECEDING, Distribution, Mean, Prior, SiteKnowledge
 from emu.learner import MOST_SITES, Learner
 from emu.vcpu import ExitCause, Site
 from emu.wholefile import check_target, written_whole
 from emu.x86.modes import Mode
 
-FORMAT, VERSION = "v2e policy learn", 1
+FORMAT, VERSION = "v2e policy learn", 2
 LARGEST = 64 << 20  #: bytes, the most of a file that is read
 MOST_GAPS = 1 << 62
 MOST_WEIGHT = 1e12
@@ -33,7 +33,7 @@ def save(learner: Learner, path: Path) -> int:
     prices = _prices(learner)
     content = {
         "format": FORMAT, "version": VERSION, "classes": LONGER + 1, "prices": prices, "prior": learner.prior.counts,
-        "sites": sites, "kinds": kinds,
+        "sites": sites, "kinds": kinds, **_means_out(learner.all_sites),
     }  # fmt: skip
     if reason := check_target(path):
         raise LearnedError(f"{str(path)!r} {reason}")
@@ -56,18 +56,17 @@ def load(learner: Learner, path: Path) -> int:
         _is(content, "version", VERSION)
         _is(content, "classes", LONGER + 1)
         prior = Prior()
-        prior.counts = [_number(count, MOST_WEIGHT) for count in _list(content, "prior", LONGER + 1)]
+        prior.load([_number(count, MOST_WEIGHT) for count in _list(content, "prior", LONGER + 1)])
         prices = [_number(price, MOST_MONEY) for price in _list(content, "prices", PRICES)]
         same = prices == _prices(learner)
-        tables = [
-            OrderedDict(_site_in(entry, prior, same) for entry in _list(content, name, None))
-            for name in ("sites", "kinds")
-        ]
+        all_sites = SiteKnowledge(prior)
+        _means_in(content, all_sites, same)
+        kinds = OrderedDict(_site_in(entry, prior, all_sites, same) for entry in _list(content, "kinds", None))
+        sites = OrderedDict(_site_in(entry, prior, None, same) for entry in _list(content, "sites", None))
     except _Unfit as unfit:
         raise LearnedError(f"{str(path)!r} cannot be loaded: {unfit}") from None
     learner.restart()
-    learner.prior = prior
-    learner.sites, learner.kinds = tables
+    learner.know(prior, all_sites, kinds, sites)
     return len(learner.sites)
 
 
@@ -117,20 +116,41 @@ def _site_out(site: Hashable, known: SiteKnowledge) -> dict[str, Any]:
     assert isinstance(site, Site)
     return {
         "cause": site.cause.value, "pc": site.pc, "where": site.where, "mode": site.mode.value, "gaps": known.gaps,
-        "last": known.last, "losses": known.losses, "burst": known.burst, "bursts": known.bursts,
+        "last": known.last, "losses": known.losses, **_means_out(known),
         "all": list(known.all_gaps.weights.items()),
         "after": [[kind, list(after.weights.items())] for kind, after in sorted(known.after.items())],
     }  # fmt: skip
 
 
-def _site_in(entry: Any, prior: Prior, same_prices: bool) -> tuple[Hashable, SiteKnowledge]:
+def _means_out(known: SiteKnowledge) -> dict[str, list[float]]:
+    """What trials have shown: each mean with the number of what it is of."""
+    return {name: [mean.value, mean.count] for name, mean in _means(known).items()}
+
+
+def _means(known: SiteKnowledge) -> dict[str, Mean]:
+    return {"burst": known.burst, "lack": known.lack}
+
+
+def _means_in(entry: Mapping[str, Any], known: SiteKnowledge, same_prices: bool) -> None:
+    for name, mean in _means(known).items():
+        value, count = _list(entry, name, 2)
+        value, count = _number(value, MOST_MONEY, negative=True), _index(count)
+        if not 0 <= count <= MOST_GAPS:
+            raise _Unfit(f"{name!r} is of {count} trials, which is out of range")
+        if same_prices:
+            mean.value, mean.count = value, count
+
+
+def _site_in(
+    entry: Any, prior: Prior, parent: SiteKnowledge | None, same_prices: bool
+) -> tuple[Hashable, SiteKnowledge]:
     if not isinstance(entry, dict):
         raise _Unfit("a site of it is no record")
     try:
         site = Site(ExitCause(entry.get("cause")), _whole(entry, "pc"), _whole(entry, "where"), Mode(entry.get("mode")))
     except (ValueError, TypeError):
         raise _Unfit(f"there is no exit site {entry.get('cause')!r} in mode {entry.get('mode')!r}") from None
-    known = SiteKnowledge(prior)
+    known = SiteKnowledge(prior, parent)
     known.gaps = _whole(entry, "gaps")
     if entry.get("last") is not None:
         known.last = _class(entry["last"])
@@ -142,9 +162,9 @@ def _site_in(entry: Any, prior: Prior, same_prices: bool) -> tuple[Hashable, Sit
             raise _Unfit("what came behind a gap is no pair")
         known.after[kind] = Distribution(AFTER_HALF_LIFE, prior, dict(_weights(_list({"": pair[1]}, "", None))))
     losses = [_number(loss, MOST_MONEY) for loss in _list(entry, "losses", len(FORECASTERS))]
-    bursts, burst = _whole(entry, "bursts"), _number(entry.get("burst"), MOST_MONEY, negative=True)
     if same_prices:
-        known.losses, known.bursts, known.burst = losses, bursts, burst
+        known.losses = losses
+    _means_in(entry, known, same_prices)
     return site, known
 
 

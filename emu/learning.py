@@ -157,10 +157,10 @@ def explained(view: SiteView, barred: str = "") -> tuple[str, ...]:
     for longest, weight in view.weights:
         gap = "longer" if longest is None else f"up to {longest}"
         lines.append(f"  gaps {gap:20} {weight / total:6.1%}")
-    if view.bursts:
+    if view.burst is not None:
         what = "gains" if view.burst > 0 else "loses"
         lines.append(
             f"  taking the CPU to the emulator behind an exit {what} {abs(view.burst):.0f} cycles"
-            f" (mean of {view.bursts} trials)"
+            f" ({view.bursts} trials here)"
         )
     return tuple(lines)

@@ -9,9 +9,17 @@ import pytest
 
 from bench.policies import WORKLOADS, Workload, curve, lines, policy_of
 from bench.traces import Hindsight, Recorder, Run, hindsight, run
-from emu.learning import prices_of
+from emu import learned
+from emu.debugger import Debugger
+from emu.learning import Learn, prices_of
+from emu.machine import build_machine
 from emu.rental import Fixed, Touch, replay
+from repl.cli import run_parser
+from repl.machine_options import machine_config
 
+#: About the dwells that are best on the tour, with those that are when a dwell is taken for twice as long.
+TOUR_DWELLS = (304, 609, 724, 1722, 3444, 5793, 6889, 8192)
+TOUR_LENGTH = 87_680  #: instructions, of which it makes an end
 EXACT = ("phased", "PIT polling", "serial output")
 
 
@@ -72,6 +80,36 @@ def test_where_nothing_changes_learn_is_near_the_best_fixed_dwell(name: str, run
     learned = runs.under(name, "learn")
     assert learned.fingerprint == native.fingerprint
     assert learned.ledger.cycles <= 1.05 * seen.best_cost
+
+
+def toured(load: Path | None = None, save: Path | None = None) -> float:
+    """Cycles of the tour under learn, with what was learned loaded before, or saved behind it."""
+    words = ["--hypervisor", "model", "--policy", "learn"]
+    machine = build_machine(machine_config(run_parser().parse_args(words)))
+    transitions = machine.transitions
+    assert transitions is not None and isinstance(transitions.policy, Learn)
+    if load is not None:
+        assert learned.load(transitions.policy.learner, load)
+    debugger = Debugger(machine)
+    debugger.begin_continue()
+    debugger.run()
+    if save is not None:
+        learned.save(transitions.policy.learner, save)
+    cycles = transitions.ledger.cycles
+    assert transitions.ledger.emulated + transitions.ledger.native == TOUR_LENGTH
+    machine.close()
+    return cycles
+
+
+def test_on_the_tour_learn_is_near_the_best_fixed_dwell_and_what_it_learned_is_of_use(
+    runs: Runs, tmp_path: Path
+) -> None:
+    """87,680 instructions, of which the best fixed dwell needs two exits and a hop: nothing is to be lost by trying."""
+    best = min(runs.under("tour", policy_of(dwell)).ledger.cycles for dwell in TOUR_DWELLS)
+    fresh = toured(save=tmp_path / "learned.json")
+    assert fresh == runs.under("tour", "learn").ledger.cycles <= 1.05 * best
+    # An exit is 75,000 cycles: none more, and no hop.
+    assert toured(load=tmp_path / "learned.json") <= min(1.05 * best, fresh + 30_000)
 
 
 @pytest.mark.slow

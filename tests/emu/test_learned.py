@@ -89,7 +89,7 @@ def change_site(**changes: Any) -> Callable[[dict[str, Any]], object]:
 
 BAD: dict[str, Callable[[dict[str, Any]], object]] = {
     "another format": change(format="another"),
-    "another version": change(version=2),
+    "another version": change(version=1),
     "other classes": change(classes=3),
     "no sites": change(sites=None),
     "sites that are no records": change(sites=[1]),
@@ -117,6 +117,10 @@ BAD: dict[str, Callable[[dict[str, Any]], object]] = {
     "a weight without end": change_site(all=[[3, float("inf")]]),
     "no number at all": change_site(all=[[3, float("nan")]]),
     "losses of another number": change_site(losses=[0.0]),
+    "no means of trials": change_site(burst=None),
+    "a mean without its number": change_site(lack=[1.0]),
+    "a mean of trials before there were any": change_site(burst=[1.0, -1]),
+    "a mean that is no number": change(lack=[float("nan"), 3]),
     "what came behind no gap": change_site(after=[[99, []]]),
 }
 
@@ -137,13 +141,13 @@ def test_a_file_that_is_wrong_is_refused_in_one_sentence(spoil: Callable[[dict[s
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"format": "v2e policy learn"}, "it has no 'version', which must be 1"),
-        ({"format": "v2e policy learn", "version": 2}, "its 'version' is 2: this v2e reads 1"),
-        ({"format": "v2e policy learn", "version": True}, "its 'version' is True: this v2e reads 1"),
-        ({"format": "v2e policy learn", "version": "9" * 1000}, f"its 'version' is '{'9' * 19}: this v2e reads 1"),
-        ({"format": "v2e policy learn", "version": 1}, f"it has no 'classes', which must be {LONGER + 1}"),
+        ({"format": "v2e policy learn"}, "it has no 'version', which must be 2"),
+        ({"format": "v2e policy learn", "version": 1}, "its 'version' is 1: this v2e reads 2"),
+        ({"format": "v2e policy learn", "version": True}, "its 'version' is True: this v2e reads 2"),
+        ({"format": "v2e policy learn", "version": "9" * 1000}, f"its 'version' is '{'9' * 19}: this v2e reads 2"),
+        ({"format": "v2e policy learn", "version": 2}, f"it has no 'classes', which must be {LONGER + 1}"),
         (
-            {"format": "v2e policy learn", "version": 1, "classes": 5},
+            {"format": "v2e policy learn", "version": 2, "classes": 5},
             f"its 'classes' is 5: this v2e reads {LONGER + 1}",
         ),
     ],

@@ -437,3 +437,18 @@ def test_a_breakpoint_is_met_once_a_turn_whoever_serves_the_interrupts(policy: s
         assert [int.from_bytes(count, "little") for _, _, count in story] == list(range(TURNS))
         target.machine.close()
     assert stories[0] == stories[1]
+
+
+@pytest.mark.parametrize("dwell", [20, 100, 1000])
+def test_a_dwell_behind_a_failed_entry_is_not_begun_twice(dwell: int) -> None:
+    """The state at RESET cannot be entered, and is looked at again behind 16 instructions. The OUT, the fifth of the
+    run, comes before, where it can be: the CPU is native as soon as the dwell behind it has ended."""
+    config = NativeConfig(make_model(VTX2006), policy_named(f"dwell:{dwell}", Costs()), Costs())
+    machine = build_machine(
+        MachineConfig(firmware=rom("out 0x70, al\nw: jmp w"), memory=1 << 20, shadow=False, native=config)
+    )
+    machine.run(5000)
+    transitions = transitions_of(machine)
+    assert [(move.retired, move.native) for move in transitions.history] == [(5 + dwell, True)]
+    assert (transitions.ledger.failed, transitions.ledger.caught) == (1, 1)
+    machine.close()
