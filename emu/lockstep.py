@@ -36,6 +36,7 @@ BLOCK = 1_000_000
 #: Differing runs of memory that are told, and bytes of each.
 TOLD, TOLD_BYTES = 8, 8
 RCX = 1
+_DEAD = (MachineStop.SHUTDOWN, MachineStop.FAILURE, MachineStop.DEADLOCK, MachineStop.STANDSTILL)
 
 
 class LockstepMachine(Machine):
@@ -226,7 +227,7 @@ class LockstepMachine(Machine):
         """Both run on."""
         while self.executor.retired < until:
             exit = super().run(until, passed=lambda: True)
-            if exit.reason in (MachineStop.SHUTDOWN, MachineStop.FAILURE, MachineStop.DEADLOCK):
+            if exit.reason in _DEAD:
                 break
         self.replica.play(self.executor.retired)
 

@@ -25,6 +25,7 @@ from emu.memory import PhysicalMemory
 from emu.outputs import Outputs
 from emu.physical import Physical
 from emu.screen import screen_view
+from emu.standstill import Standstill
 from emu.subject import MemoryUnavailable
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
 from emu.x86.cpuid import MODELS
@@ -69,6 +70,7 @@ class Machine:
         self._reset: str | None = None
         self._last: MachineState | None = None  # saved last or restored from
         self._awake_at = 0  # virtual ns at which the CPU last executed
+        self.standstill = Standstill()
         self.display = DisplayMemory(self.memory.live("vga"))
         self._physical = Physical(self.memory, self.display)
         #: who has the interrupt controllers and timers
@@ -182,6 +184,7 @@ class Machine:
 
     def _ticked(self, retired: int, vector: int) -> None:
         self.journal.add(retired, "interrupt", f"vector {vector:#04x}")
+        self.standstill.delivered(retired)
 
     def _on_interrupt(self, vector: int) -> None:
         self._ticked(self.executor.interrupt_taken_at, vector)
@@ -284,7 +287,7 @@ class Machine:
             transitions.keeps_pace(False)
 
     def _run(self, until: int, skip_breakpoint: bool, passed: Callable[[], bool] | None) -> MachineExit:
-        executor, clock = self.executor, self.clock
+        executor, clock, standstill = self.executor, self.clock, self.standstill
         cap = self.config.slice or (1 << 62)
         hit = False
         while True:
@@ -295,6 +298,8 @@ class Machine:
             if self._stop:
                 self._stop = False
                 return MachineExit(MachineStop.REQUEST)
+            if standstill.reached:
+                return standstill.interrupts()
             before = executor.retired
             budget = min(until - before, cap)
             if budget <= 0 or self.native_over:
@@ -321,6 +326,8 @@ class Machine:
                     ticks.end()
             if skip_breakpoint and executor.retired != before:
                 skip_breakpoint = False
+            if not exit.executed and not exit.detail and (stands := standstill.nothing(now, exit)) is not None:
+                return stands
             if exit.reason is not _BUDGET and exit.reason in EXIT_STOPS:
                 self.pin.settle()
                 if passed is not None and exit.reason is ExitReason.BREAKPOINT and passed():
@@ -488,6 +495,7 @@ class Machine:
         self._stop = False
         self.memory.clear(memory_parts(self.config))
         self.executor.set_retired(0)
+        self.standstill.forget()
         self.clock.restore(ClockState())
         self._awake_at = self.native_ns = 0
         self._do_reset("power-on")
@@ -531,6 +539,7 @@ class Machine:
         self.executor.set_retired(state.retired)
         self.executor.load(state.cpu)
         self.executor.take_interrupt()
+        self.standstill.forget()
         self.clock.restore(state.clock)
         self._awake_at = self.clock.now
         for name, device in self.board.device_table.items():

@@ -16,6 +16,7 @@ class MachineStop(Enum):
     WATCHPOINT = "watchpoint"
     SHUTDOWN = "shutdown"
     DEADLOCK = "deadlock"  #: halted, and nothing can wake the CPU
+    STANDSTILL = "standstill"  #: no instruction retires, and no time passes, however often the CPU is let on
     EXIT = "exit"  #: the debug-exit port was written
     POWEROFF = "poweroff"
     FAILURE = "failure"

@@ -18,7 +18,7 @@ from emu.x86.modes import code_bits
 #: Exits behind which events are told of; the others are the guest's end.
 _CATCHING = (MachineStop.LIMIT, MachineStop.REQUEST, MachineStop.BREAKPOINT, MachineStop.WATCHPOINT, MachineStop.EVENT)
 #: Exits after which the screen will not change any more: `text:` is matched once again.
-_LAST_LOOK = (MachineStop.DEADLOCK, MachineStop.SHUTDOWN, MachineStop.POWEROFF)
+_LAST_LOOK = (MachineStop.DEADLOCK, MachineStop.STANDSTILL, MachineStop.SHUTDOWN, MachineStop.POWEROFF)
 
 
 def hit_words(hit: WatchHit, where: str) -> str:
@@ -204,6 +204,8 @@ class Meeting(Points):
                 return self._stop_at(StopKind.SHUTDOWN, "triple fault: " + fault_chain(faults), faults=faults)
             case MachineStop.DEADLOCK:
                 return self._stop_at(StopKind.DEADLOCK, f"{exit.detail} at {self._where()}: nothing can wake the CPU")
+            case MachineStop.STANDSTILL:
+                return self._stop_at(StopKind.DEADLOCK, f"{exit.detail} at {self._where()}")
             case MachineStop.FAILURE:
                 return self._stop_at(StopKind.FAILURE, f"{exit.detail} at {self._where()}")
 

@@ -30,6 +30,8 @@ from emu.unicorn_parts import Parts
 from emu.x86.state import RFLAGS_IF
 
 RSP: Final = 4
+#: of Unicorn within one run, between which nothing retires: one or two are for breakpoints and watchpoints that moved.
+ENTRIES: Final = 1000
 FEW: Final = (1 << 31) - 1  #: an `int` of C
 #: Looked up once: an enumeration's members cost several times a global name.
 BUDGET, REQUEST, HALT = ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.HALT
@@ -248,8 +250,13 @@ class Running(Parts):
     def _execute(self, entered: int | None) -> tuple[ExitReason, str]:
         """Enter Unicorn until there is a reason to return; `entered`: see `_run_on`."""
         control, env, enter, watch = self._control, self._env, self._loop.enter, self._watch
+        left, again = control.remaining, 0
         while True:
             if entered is None:
+                if control.remaining != left:
+                    left, again = control.remaining, 0
+                elif (again := again + 1) > ENTRIES:
+                    return FAILURE, f"entered {ENTRIES} times, it has not executed the instruction {self._at()}"
                 if self._shutdown:
                     return SHUTDOWN, ""
                 if control.stop:
@@ -303,8 +310,11 @@ class Running(Parts):
         """True when the stop is one to return for, not only to translate the watchpoints again."""
         return bool(self._control.stop or self._control.taken or self._callbacks.error or self._watch.hit)
 
+    def _at(self) -> str:
+        return f"at linear {self.linear_pc:#x}"
+
     def _failure(self, code: int) -> str:
-        at = f"at linear {self.linear_pc:#x}"
+        at = self._at()
         if code in FETCH_ERRORS:
             masked = "" if self._env.a20_mask == -1 else f", {A20_MASKED}"
             return f"the instruction {at} cannot be fetched{masked}: {NOWHERE}"

@@ -26,8 +26,8 @@ from tools import dom0_xl
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = "tests/xen/dom0"
 OURS = ("emu", "stub", "xenbridge", "repl", TESTS)
-#: Tests that hold for Xen as for other hypervisors; they go beside those of dom0.
-SHARED = ("tests/bridges.py", "tests/xenbridge/test_bridges.py")
+#: Tests that hold for Xen as for other hypervisors, and what tests share; they go beside those of dom0.
+SHARED = ("tests/bridges.py", "tests/pausing.py", "tests/xenbridge/test_bridges.py")
 #: Of this environment: the test runner, and what our own packages import.
 SITE = (
     "pytest",

@@ -11,6 +11,7 @@ from pathlib import Path
 from emu.debugger import Debugger
 from emu.record import fields
 from emu.x86.state import CpuState
+from pausing import run_for
 from xenbridge.ioreq import Type
 from xenbridge.xen.channels import Patience
 from xenbridge.xen.guest import Guest
@@ -86,13 +87,7 @@ def run_until(debugger: Debugger, met: Callable[[], object]) -> None:
     """Run the machine for half a second each until it is `met`, at which it is paused."""
 
     def ran() -> object:
-        timer = threading.Timer(0.5, debugger.machine.request_stop)
-        timer.start()
-        debugger.begin_continue()
-        while debugger.pump() is None and timer.is_alive():
-            pass
-        timer.join()
-        debugger.stop()
+        run_for(debugger, 0.5)
         return met()
 
     assert until(ran)
