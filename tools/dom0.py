@@ -45,6 +45,8 @@ CPU = "max,-smap"
 FEW = 3
 #: Lines of the console that are shown when the tests did not come to their end.
 TAIL = 40
+#: Above it, a shell's status is that of a process which a signal has ended.
+SIGNALLED = 128
 
 
 class Dom0Error(Exception):
@@ -92,6 +94,12 @@ class Outcome:
         why = ended or f"QEMU ended with status {status}"
         heard = f"{sum(self.counts.values())} of {self.collected} tests had been heard of"
         return f"dom0 did not come to the end of its tests: {why}; {heard}, the last of them {self.last or 'none'}"
+
+    @property
+    def crash(self) -> str:
+        """That a signal has ended pytest, which is no result: where it was stands on the console; "" if none has."""
+        number = (self.status or 0) - SIGNALLED
+        return f"signal {number} ended pytest" if number > 0 else ""
 
     @property
     def good(self) -> bool:
@@ -190,10 +198,11 @@ def run(folder: Path, qemu: str) -> Outcome:
                     process.stdin.flush()
             elif text := outcome.take(line):
                 print(text, flush=True)
-    if outcome.status is None:
+    ended = watchdog.ended or outcome.crash
+    if outcome.status is None or outcome.crash:
         console = (folder / "console").read_text(errors="replace").splitlines()
         print("\n".join(console[-TAIL:]))
-        raise Dom0Error(outcome.broken_off(process.returncode, watchdog.ended))
+        raise Dom0Error(outcome.broken_off(process.returncode, ended))
     return outcome
 
 

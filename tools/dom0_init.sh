@@ -18,7 +18,7 @@ export V2E_RESULTS=/dev/ttyS1 V2E_ONLY=/v2e/only
 PYTEST_ADDOPTS=$(cat /v2e/arguments)
 export PYTEST_ADDOPTS
 cd /v2e/tests/xen/dom0 || poweroff -f
-python3 -m pytest -c /dev/null --rootdir . -p no:cacheprovider -p pytest_timeout -o timeout=240 \
+python3 -X faulthandler -m pytest -c /dev/null --rootdir . -p no:cacheprovider -p pytest_timeout -o timeout=240 \
     --import-mode importlib -o pythonpath=. --color no -q . 2>&1
 echo "status $?" > $V2E_RESULTS
 poweroff -f

@@ -58,6 +58,16 @@ def test_an_end_without_a_result_says_how_far_it_came(ended: str, why: str) -> N
     )
 
 
+def test_a_signal_that_ends_pytest_is_no_result(monkeypatch, capsys, tmp_path) -> None:
+    """So that all are given a second dom0, and the console is shown, where Python says what it was at."""
+    said = [json.dumps({"collected": 2}), json.dumps(result("a")), f"status {128 + signal.SIGSEGV}"]
+    (tmp_path / "console").write_text("Fatal Python error: Segmentation fault\n")
+    monkeypatch.setattr(dom0, "qemu_command", lambda qemu: ["printf", r"%s\n", *said])
+    with pytest.raises(Dom0Error, match=r"tests: signal 11 ended pytest; 1 of 2 tests"):
+        dom0.run(tmp_path, "")
+    assert "Fatal Python error" in capsys.readouterr().out
+
+
 SLEEPS, WORKS = "import time; time.sleep(60)", "while True: pass"
 
 
