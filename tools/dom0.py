@@ -62,6 +62,7 @@ class Outcome:
     status: int | None = None
     last: str = ""  #: the test that was heard of last
     failed: list[str] = field(default_factory=list)
+    unheard: list[str] = field(default_factory=list)  #: tests that were collected, and of which nothing has come yet
 
     def take(self, line: str) -> str:
         """One line of the protocol; returns what people are shown of it. Raises Dom0Error for a line that is none."""
@@ -75,10 +76,12 @@ class Outcome:
         if "table" in said:
             return "\n".join(map(str, said["table"]))
         if "collected" in said:
-            self.collected = int(said["collected"])
+            self.collected, self.unheard = int(said["collected"]), [str(test) for test in said.get("tests", ())]
             return f"{self.collected} tests in dom0"
         self.counts[said["outcome"]] += 1
         self.last = str(said["test"])
+        if self.last in self.unheard:
+            self.unheard.remove(self.last)
         if said["outcome"] == "failed":
             self.failed.append(self.last)
         text = f"{said['outcome'].upper()} {said['test']} ({said['seconds']} s)"
@@ -97,7 +100,7 @@ class Outcome:
 
     @property
     def crash(self) -> str:
-        """That a signal has ended pytest, which is no result: where it was stands on the console; "" if none has."""
+        """That a signal has ended pytest: where it was stands on the console; "" if none has."""
         number = (self.status or 0) - SIGNALLED
         return f"signal {number} ended pytest" if number > 0 else ""
 
@@ -198,11 +201,11 @@ def run(folder: Path, qemu: str) -> Outcome:
                     process.stdin.flush()
             elif text := outcome.take(line):
                 print(text, flush=True)
-    ended = watchdog.ended or outcome.crash
     if outcome.status is None or outcome.crash:
         console = (folder / "console").read_text(errors="replace").splitlines()
         print("\n".join(console[-TAIL:]))
-        raise Dom0Error(outcome.broken_off(process.returncode, ended))
+    if outcome.status is None:
+        raise Dom0Error(outcome.broken_off(process.returncode, watchdog.ended))
     return outcome
 
 
@@ -216,19 +219,22 @@ def attempt(folder: Path, qemu: str, arguments: str, only: Sequence[str]) -> Out
         print(f"test-xen: {error}")
         return None
     if not outcome.good:
-        print(f"test-xen: pytest in dom0 ended with status {outcome.status}")
+        print(f"test-xen: {outcome.crash or f'pytest in dom0 ended with status {outcome.status}'}")
     print(outcome.summary(time.monotonic() - began))
     return outcome
 
 
 def attempts(folder: Path, qemu: str, arguments: str, *, again: bool) -> bool:
-    """True when all passed, or, with `again`, what failed passed in a second dom0. Raises AssetMissing."""
+    """True when all passed, or, with `again`, what failed, or was cut off, passed in a second dom0. Raises
+    AssetMissing."""
     outcome = attempt(folder, qemu, arguments, ())
     if outcome is not None and outcome.good:
         return True
-    if not again or (outcome is not None and not 0 < len(outcome.failed) <= FEW):
+    failed: list[str] = []
+    if outcome is not None:
+        failed = outcome.failed + (outcome.unheard if outcome.crash else [])
+    if not again or (outcome is not None and not (failed and len(outcome.failed) <= FEW)):
         return False
-    failed = outcome.failed if outcome is not None else []
     print(f"test-xen: once more, in a second dom0: {', '.join(failed) or 'all tests'}", flush=True)
     second = attempt(folder, qemu, arguments, failed)
     if second is None or not second.good:

@@ -58,13 +58,17 @@ def test_an_end_without_a_result_says_how_far_it_came(ended: str, why: str) -> N
     )
 
 
-def test_a_signal_that_ends_pytest_is_no_result(monkeypatch, capsys, tmp_path) -> None:
-    """So that all are given a second dom0, and the console is shown, where Python says what it was at."""
-    said = [json.dumps({"collected": 2}), json.dumps(result("a")), f"status {128 + signal.SIGSEGV}"]
+def test_a_signal_that_ends_pytest_is_told_with_the_console(monkeypatch, capsys, tmp_path) -> None:
+    """On which Python says where it was; what was cut off is known."""
+    said = [
+        json.dumps({"collected": 2, "tests": ["a", "b"]}),
+        json.dumps(result("a")),
+        f"status {128 + signal.SIGSEGV}",
+    ]
     (tmp_path / "console").write_text("Fatal Python error: Segmentation fault\n")
     monkeypatch.setattr(dom0, "qemu_command", lambda qemu: ["printf", r"%s\n", *said])
-    with pytest.raises(Dom0Error, match=r"tests: signal 11 ended pytest; 1 of 2 tests"):
-        dom0.run(tmp_path, "")
+    outcome = dom0.run(tmp_path, "")
+    assert (outcome.good, outcome.crash, outcome.unheard) == (False, "signal 11 ended pytest", ["b"])
     assert "Fatal Python error" in capsys.readouterr().out
 
 
@@ -151,6 +155,12 @@ def one_of(*names: str) -> Outcome:
     return heard({"collected": 4}, *said, f"status {1 if names else 0}")
 
 
+def cut_off(*failed: str) -> Outcome:
+    """The same where a signal ends pytest in the second of three tests."""
+    said = result("a", "failed" if failed else "passed")
+    return heard({"collected": 3, "tests": list("abc")}, said, "status 139")
+
+
 @pytest.mark.parametrize(
     ("outcomes", "good", "given"),
     [
@@ -160,6 +170,9 @@ def one_of(*names: str) -> Outcome:
         ([one_of("b"), None], False, [[], ["b"]]),
         ([None, one_of()], True, [[], []]),
         ([one_of(*"abcd")], False, [[]]),
+        ([cut_off(), one_of()], True, [[], ["b", "c"]]),
+        ([cut_off("a"), one_of()], True, [[], ["a", "b", "c"]]),
+        ([cut_off(), cut_off()], False, [[], ["b", "c"]]),
     ],
 )
 def test_what_failed_is_given_a_second_dom0_once(monkeypatch, capsys, outcomes, good, given) -> None:

@@ -22,7 +22,7 @@ class Results:
             left = left[os.write(self.line, left) :]
 
     def pytest_collection_finish(self, session) -> None:
-        self.say(collected=len(session.items))
+        self.say(collected=len(session.items), tests=[item.nodeid for item in session.items])
 
     def pytest_collectreport(self, report) -> None:
         if report.failed:
