@@ -46,7 +46,7 @@ FEW = 3
 #: Lines of the console that are shown when the tests did not come to their end.
 TAIL = 40
 #: What is run unless others are asked for. Behind domains into which an XCR0 was loaded, programs of dom0 under QEMU's
-#: emulation crashed or hung in later tests, in two of four runs: `ONLY='xcr0 or xsave'` gives these a dom0 of their own.
+#: emulation crashed or hung in later tests, in two of four runs: `ONLY='xcr0 or xsave'` gives these a dom0 for them.
 USUAL = "not xcr0 and not xsave"
 #: Above it, a shell's status is that of a process which a signal has ended.
 SIGNALLED = 128
