@@ -50,7 +50,6 @@ class UnicornEngine(Running):
 
     name = "unicorn"
     answers_ahead = True
-    passes_edges = False
 
     def _begin(self, model: CpuModel) -> None:
         self._prove()
@@ -398,7 +397,7 @@ class UnicornEngine(Running):
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""
-        self.passes_edges = self._loop.serve_ports(address)
+        self._loop.serve_ports(address)
 
     def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """See Executor."""

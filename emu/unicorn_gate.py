@@ -73,9 +73,8 @@ class GateLoop:
         """There are none."""
         return 0
 
-    def serve_ports(self, address: int | None) -> bool:
+    def serve_ports(self, address: int | None) -> None:
         """Each access is asked for."""
-        return False
 
     def serve(self, system: System) -> None:
         """`emu.unicorn_intercepts` has the system instructions done."""

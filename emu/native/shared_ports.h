@@ -4,9 +4,6 @@
 
 #include <stdint.h>
 
-#define DELIVERIES 64
-#define HPET_TIMERS 3
-
 struct shared_ports {
     uint64_t skipped, pulse;
     uint32_t loaded, ce;
@@ -14,13 +11,7 @@ struct shared_ports {
     uint8_t left, ready, post, pad[3];
     uint8_t pic_ready, imr, isr, requests, levels, slaves, served, kept;
     int64_t hpet_origin;
-    uint32_t hpet_tick, rises;
-    uint64_t comparators[HPET_TIMERS];
-    uint64_t edge;
-    uint8_t ticking, edges_ready, out, skips, vectors, acknowledged, idle_timers, pad3;
-    uint32_t logged, room;
-    uint64_t taken_at[DELIVERIES];
-    uint8_t taken[DELIVERIES];
+    uint32_t hpet_tick, pad3;
 };
 
 #endif
