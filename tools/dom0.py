@@ -29,7 +29,7 @@ from tools.dom0_image import initramfs
 
 #: Seconds of the host's CPU that QEMU takes from power-on to power-off, some times over: more is a hang. Seconds by a
 #: clock are no measure, as nobody knows what else the host does meanwhile.
-PATIENCE = 2400
+PATIENCE = 1000
 #: Seconds by the clock without a bit of CPU time, and between two looks at that.
 STILL, LOOK = 900, 2
 #: An instruction takes 2 ** SHIFT ns of the machine's time, and a machine that only waits has its next timer's instant
@@ -46,9 +46,12 @@ CPU = "max,-smap"
 FEW = 3
 #: Lines of the console that are shown when the tests did not come to their end.
 TAIL = 40
-#: What is run unless others are asked for. Behind domains into which an XCR0 was loaded, programs of dom0 under QEMU's
-#: emulation crashed or hung in later tests, in two of four runs: `ONLY='xcr0 or xsave'` gives these a dom0 for them.
-USUAL = "not xcr0 and not xsave"
+#: What is run unless others are asked for (`ONLY=EXPRESSION`). With the tests that are left out here in the same dom0, it
+#: stood still or Python crashed in test_xl, behind them, in four of eight runs, for a reason that is not known.
+USUAL = (
+    "not xcr0 and not xsave and not step_checks and not comes_before_a_lower and not no_time_to_take"
+    " and not what_xen_has_and_the_tick"
+)
 #: Above it, a shell's status is that of a process which a signal has ended.
 SIGNALLED = 128
 
