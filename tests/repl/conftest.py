@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,15 @@ def say(session: Session) -> Callable[[str], str]:
     from repl.style import Style
 
     return lambda line: result_text(session.execute(line), Style())
+
+
+@pytest.fixture
+def firmware(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a firmware file of nasm text."""
+
+    def make(source: str) -> Path:
+        path = tmp_path / "firmware.bin"
+        path.write_bytes(rom(source))
+        return path
+
+    return make
