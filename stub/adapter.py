@@ -170,7 +170,7 @@ class DebuggerTarget(TracingTarget, TellingTarget):
             return False  # gdb cannot connect without: where CS's base is unknown it is the offset, as `ip`
         return any(is_unknown(part.name, unknown) for part in register.parts)
 
-    def write_register(self, thread: int, register: Register, data: bytes) -> None:
+    def write_register(self, thread: int, register: Register, data: bytes, row: bool = False) -> None:
         """Of what is there already: does nothing. gdb writes back all registers behind a call of a function of the
         guest's, and a segment register would be loaded anew by that; see `stub.restored` for the rest of them."""
         self._may_write()
@@ -180,7 +180,7 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         if data == now:
             return
         before = self._all_registers(thread)
-        if self._restored.is_saved(register.name, data, debugger.retired, before):
+        if row and self._restored.is_saved(register.name, data, debugger.retired, before):
             return
         self._write(thread, register, value)
         self._restored.wrote(register.name, debugger.retired, before, self._all_registers(thread))

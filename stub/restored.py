@@ -6,6 +6,9 @@ on x86 whatever `save-restore` in the target description says (i386_register_reg
 of what it writes then are not what the CPU is to have: `icount` and `engine`, which the call itself has changed, and
 registers that had moved with another one that was written (`ip` with `eip`, `ds_base` with `ds`), which gdb had not
 asked for again when it saved them.
+
+gdb restores by `P` of one register after another, in the description's order, with nothing between; behind a write that
+a person has asked for it reads all registers. So a write by itself always means what it says.
 """
 
 from __future__ import annotations

@@ -164,6 +164,8 @@ class Session(Voice):
     def answered_again(self, answered: Sequence[tuple[bytes, bytes]]) -> None:
         """These packets were answered without this session, by these payloads."""
         note, asked, known = self._log.again, self._answers.asked, self._answers.known
+        if answered:
+            self._context.wrote = -1
         for packet, payload in answered:
             note(packet, payload)
             if packet in known:  # else C has done more than to look it up
@@ -212,7 +214,9 @@ class Session(Voice):
             self._answer(self._talk.toggles[number][0][1:-3])  # it has its answer already
         if exchanged.written:
             self._answers.forget()
+            self._context.wrote = -1
         if exchanged.stepped or exchanged.met:
+            self._context.wrote = -1
             self._answers.stepped(self._talk.quiet.moded != 0)
             self._ahead.lost()
 
@@ -438,6 +442,8 @@ class Session(Voice):
             message, handler, self._looked, changes, self._stays, _ = self._meanings.of(payload)
             if changes:
                 self._answers.forget(resumed=type(message) is messages.Resume)
+            if self._context.wrote >= 0 and type(message) is not messages.WriteRegister:
+                self._context.wrote = -1
             if self._context.halted and not isinstance(message, (*GREETINGS, messages.NonStop)):
                 self._context.halted = False
             if handler is None:

@@ -223,8 +223,9 @@ class HasRegisters(Protocol):
     def read_registers(self, thread: int, registers: Sequence[Register]) -> Sequence[bytes | None]:
         """The value of each of these of a description, little-endian; None for one that cannot be known."""
 
-    def write_register(self, thread: int, register: Register, data: bytes) -> None:
-        """`data` has the register's size. Raises TargetError where the CPU does not allow the value."""
+    def write_register(self, thread: int, register: Register, data: bytes, row: bool = False) -> None:
+        """`data` has the register's size. `row`: directly behind the write of a register before it in the description,
+        as gdb restores what it has saved. Raises TargetError where the CPU does not allow the value."""
 
     def write_pc(self, thread: int, address: int) -> None:
         """Continue at `address`, in the form in which the PC is shown. Raises TargetError."""

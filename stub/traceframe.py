@@ -35,7 +35,7 @@ class ShownFrame:
             return self._target.pc_at(self._frame.address, register)  # that much is known
         return self._target.snapshot_register(self._frame.registers, register)
 
-    def write_register(self, thread: int, register: Register, data: bytes) -> None:
+    def write_register(self, thread: int, register: Register, data: bytes, row: bool = False) -> None:
         """Raises TargetError."""
         raise TargetError(UNCHANGED)
 

@@ -90,7 +90,7 @@ class FakeTarget(BareTarget):
         value = cpu.linear_pc if register.is_pc else register.read(cpu)
         return value.to_bytes(register.size, "little")
 
-    def write_register(self, thread: int, register: Register, data: bytes) -> None:
+    def write_register(self, thread: int, register: Register, data: bytes, row: bool = False) -> None:
         if register.name == "mode":
             raise TargetError("mode is derived: it cannot be written #1")
         self.calls.append((register.name, int.from_bytes(data, "little")))

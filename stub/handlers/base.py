@@ -150,6 +150,7 @@ class Context:
     heads: dict[tuple[int, int], str] = field(default_factory=dict)
     gathered: Gathered | None = None  #: by the last `qv2e.Memory`
     listed: list[bytes] = field(default_factory=list)  #: what `qTsP` and `qTsV` have yet to say
+    wrote: int = -1  #: the register that the packet before this one has written, if it was `P`
     # The target again, as what it can do, or None: asking a protocol at each packet costs more than the packet.
     selects: SelectsThread | None = field(init=False)  #: of several threads
     registers: HasRegisters | None = field(init=False)

@@ -30,7 +30,7 @@ def write_registers(context: Context, message: messages.WriteRegisters) -> Answe
     target = context.registers
     assert target is not None
     layout = context.layout()
-    data, offset = message.data, 0
+    data, offset, row = message.data, 0, False
     if len(data) != (size := sum(register.size for register in layout.registers)):
         raise TargetError(f"the registers have {size} bytes, not {len(data)}: P writes one of them")
     for register, now in zip(layout.registers, target.read_registers(context.thread, layout.registers), strict=True):
@@ -38,7 +38,8 @@ def write_registers(context: Context, message: messages.WriteRegisters) -> Answe
         offset += register.size
         # Only what differs is written: derived and read-only registers come back as they went out.
         if value != now:
-            _write(target, context.thread, register, value)
+            _write(target, context.thread, register, value, row)
+            row = True
     return OK
 
 
@@ -60,17 +61,18 @@ def read_register(context: Context, message: messages.ReadRegister) -> Answer:
     return hex_value(value, register).encode("ascii")
 
 
-def _write(target: HasRegisters, thread: int, register: Register, data: bytes) -> None:
+def _write(target: HasRegisters, thread: int, register: Register, data: bytes, row: bool) -> None:
     if len(data) != register.size:
         raise TargetError(f"{register.name} has {register.size} bytes, not {len(data)}")
-    target.write_register(thread, register, data)
+    target.write_register(thread, register, data, row)
 
 
 def write_register(context: Context, message: messages.WriteRegister) -> Answer:
     target = context.registers
     assert target is not None
+    before, context.wrote = context.wrote, message.number
     try:
-        _write(target, context.thread, _register(context, message.number), message.data)
+        _write(target, context.thread, _register(context, message.number), message.data, 0 <= before < message.number)
     except TargetError as error:
         return error_text(str(error))
     return OK

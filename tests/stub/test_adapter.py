@@ -309,10 +309,13 @@ def test_icount_takes_back_what_it_was_when_registers_were_written_and_nothing_e
     assert rig.write("esp", 0x7000) == b"OK"
     rig.resume("vCont;s")
     rig.resume("vCont;s")
+    assert rig.write("esp", 0x7000) == b"OK"
     assert rig.write("icount", began) == b"OK"
-    assert rig.register("icount") == began + 2
     for wrong in (began + 1, began - 1, 1 << 40):
+        assert rig.write("esp", 0x7000) == b"OK"
         assert rig.write("icount", wrong).startswith(b"E.icount says how many")
+    assert rig.register("icount") == began + 2
+    assert rig.write("icount", began).startswith(b"E.icount says how many")  # a person's, whatever it once was
 
 
 def test_what_had_moved_with_another_register_before_it_was_saved_is_not_written_back(rig: Rig) -> None:
@@ -338,6 +341,20 @@ def test_what_had_moved_with_another_register_before_it_was_saved_is_not_written
     assert rig.register("eip") == 0xF0130
     assert rig.write("ip", stale) == b"OK"  # and where the guest has come to by itself
     assert rig.register("ip") == stale
+    for name, value in (("es_base", base), ("ip", stale)):  # or each by itself, as persons write
+        assert rig.write(name, value) == b"OK"
+        assert rig.register(name) == value
+
+
+def test_a_register_can_be_given_back_what_another_has_taken_from_it(rig: Rig) -> None:
+    """A person's writes, between which gdb asks for registers."""
+    rig.ask("QStartNoAckMode")
+    for name, value in (("eip", 0xFFFF0130), ("ip", 0x140), ("eip", 0xFFFF0130), ("ds", 0x10), ("ds_base", 0)):
+        assert rig.write(name, value) == b"OK"
+        assert rig.register(name) == value
+    assert rig.write("ds_base", 0x100) == b"OK"
+    assert rig.write("ip", 0x140) == b"OK"  # a lower one: no row
+    assert rig.register("ip") == 0x140
 
 
 def test_what_is_remembered_of_writes_is_bounded() -> None:
