@@ -11,23 +11,8 @@ BEYOND          equ 0x0000900000000000  ; not canonical
 ABSENT          equ 0x100010
 PLACE           equ 0x5000              ; dq
 SAVED           equ 0x2000
-HELD            equ 0x720
 POINTER         equ 0x730
 
-; In ring 0: %1 name, the rest instructions, in braces, the last of which may fault
-%macro CHECK 2-*
-        TEST 64, {%1}
-        mov [HELD], rsp
-        mov qword [RESUME], F(%%after)
-  %rotate 1
-  %rep %0 - 1
-        %1
-    %rotate 1
-  %endrep
-%%after:
-        mov rsp, [HELD]
-        mov qword [RESUME], 0
-%endmacro
 ; In ring 3, which begins with RDI at PLACE and EFLAGS %2: %1 name, the rest instructions, in braces. Shows PLACE.
 %macro USER 3-*
         TEST 64, {%1}

@@ -12,7 +12,6 @@ ABSENT          equ 0x100010
 SAVED           equ 0x2000              ; what FXSAVE stores
 TARGET          equ 0x708               ; dq: BEYOND
 TABLE_OPERAND   equ 0x712
-HELD            equ 0x720               ; dq: the stack of a check
 FAR16           equ 0x730               ; far pointers to THERE
 FAR32           equ 0x738
 FAR_COMPATIBLE  equ 0x740
@@ -26,20 +25,6 @@ ABSENT_END      equ 0x100FFC
         call show
 %endmacro
 
-; In ring 0: %1 name, the rest instructions, in braces, the last of which may fault
-%macro CHECK 2-*
-        TEST 64, {%1}
-        mov [HELD], rsp
-        mov qword [RESUME], F(%%after)
-  %rotate 1
-  %rep %0 - 1
-        %1
-    %rotate 1
-  %endrep
-%%after:
-        mov rsp, [HELD]
-        mov qword [RESUME], 0
-%endmacro
 ; %1 name, the rest a near branch to what is in RAX, or at [RSP], under TF
 %macro TRACED 2+
         TEST 64, %1
