@@ -173,15 +173,19 @@ class DisplayMemory:
             self._write(offset + i, value >> 8 * i & 0xFF)
 
     def takes(self, offset: int) -> bool:
-        """A write there is decoded, and changes what some plane's mask lets through."""
+        """A write there is decoded, and what is written decides a bit of some plane at least."""
         s = self.shared
         address = offset - s.first
         if not 0 <= address < s.length:
             return False
+        if s.direct:
+            return True
+        bits = s.map_mask & (self._modify(0) ^ self._modify(0xFF))
         if s.chain_4:
-            return s.direct != 0 or s.map_mask & 0xFF << 8 * (address + s.bank & s.mask & 3) != 0
-        odd_even = (0xFF00FF00 if address & 1 else 0x00FF00FF) if s.odd_even_write else 0xFFFFFFFF
-        return s.map_mask & odd_even != 0
+            bits &= 0xFF << 8 * (address + s.bank & s.mask & 3)
+        elif s.odd_even_write:
+            bits &= 0xFF00FF00 if address & 1 else 0x00FF00FF
+        return bits != 0
 
     def _write(self, offset: int, value: int) -> None:
         s = self.shared

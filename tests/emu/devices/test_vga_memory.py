@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import random
 from ctypes import c_uint, c_uint64, c_void_p
 
@@ -277,12 +278,20 @@ def test_the_c_helper_is_an_oracle_of_more_than_zeros():
 
 
 @settings(max_examples=300, deadline=None)
-@given(s2=st.integers(0, 15), s4=st.integers(0, 15), g5=st.sampled_from([0, 0x10, 0x40]), g6=st.integers(0, 15),
-       misc=st.sampled_from([0, RAM]), offset=st.integers(0, 0x1FFFF))  # fmt: skip
+@given(
+    s2=st.integers(0, 15), s4=st.integers(0, 15), g6=st.integers(0, 15),
+    g5=st.builds(operator.or_, st.integers(0, 3), st.sampled_from([0, 0x10, 0x40])),
+    others=st.fixed_dictionaries(
+        {}, optional={"g0": st.integers(0, 15), "g1": st.integers(0, 15), "g3": st.integers(0, 31),
+                      "g8": st.sampled_from([0, 1, 0x80, 0xFF])}),
+    latch=st.sampled_from([0, 0xFFFFFFFF, 0x00FF0000, 0x12345678]),
+    misc=st.sampled_from([0, RAM]), offset=st.integers(0, 0x1FFFF),
+)  # fmt: skip
 def test_the_window_takes_a_write_where_one_makes_a_difference(
-    s2: int, s4: int, g5: int, g6: int, misc: int, offset: int
+    s2: int, s4: int, g5: int, g6: int, others: dict[str, int], latch: int, misc: int, offset: int
 ) -> None:
-    display = Bench().program(s2=s2, s4=s4, g5=g5, g6=g6, misc=misc).display
+    display = Bench().program(s2=s2, s4=s4, g5=g5, g6=g6, misc=misc, **others).display
+    display.shared.latch = latch
     found = []
     for value in (0, 0xFF):
         display.write(offset, value, 1)
