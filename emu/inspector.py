@@ -222,6 +222,14 @@ class Inspector:
             raise DebuggerError(str(error)) from None
         self.load_cpu(state)
 
+    def write_selector(self, name: str, value: int) -> None:
+        """The visible part of a segment register (es cs ss ds fs gs ldtr tr), 16 bits; its cache stays. For what a
+        client has saved, where a table no longer has it. Raises DebuggerError for a subject that is only looked at."""
+        self._may_write()
+        state = self.cpu().copy()
+        state.segment(name).selector = value
+        self.load_cpu(state)
+
     def _may_write(self) -> None:
         """Raises DebuggerError for a subject that is only looked at."""
         if self.read_only:

@@ -17,7 +17,7 @@ from emu.stops import Condition, ConditionFailed
 from emu.subject import MemoryUnavailable, is_unknown
 from emu.worker import Worker
 from emu.x86.modes import code_bits
-from emu.x86.state import CR0_PG, CpuState
+from emu.x86.state import CR0_PG, SEGMENTS, CpuState
 from stub.adapter_stops import TellingTarget
 from stub.adapter_sweep import swept
 from stub.adapter_trace import OWNER, TracingTarget
@@ -67,6 +67,10 @@ def _evaluated(fn: Callable[[], T]) -> Callable[[], T]:
             raise ConditionFailed(str(error)) from None
 
     return evaluated
+
+
+#: Registers whose load goes through a descriptor table.
+SELECTORS = frozenset((*SEGMENTS, "ldtr", "tr"))
 
 
 class DebuggerTarget(TracingTarget, TellingTarget):
@@ -182,7 +186,7 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         before = self._all_registers(thread)
         if row and self._restored.is_saved(register.name, data, debugger.retired, before):
             return
-        self._write(thread, register, value)
+        self._write(thread, register, value, row and self._restored.was_at_a_call(register.name, data))
         self._restored.wrote(register.name, debugger.retired, before, self._all_registers(thread))
 
     def _all_registers(self, thread: int) -> dict[str, bytes | None]:
@@ -190,7 +194,8 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         values = self.read_registers(thread, registers)
         return {register.name: value for register, value in zip(registers, values, strict=True)}
 
-    def _write(self, thread: int, register: X86Register, value: int) -> None:
+    def _write(self, thread: int, register: X86Register, value: int, saved: bool) -> None:
+        """`saved`: it has had the value, and a selector is given back even if it cannot be loaded now."""
         if register.is_engine:
             raise TargetError("engine says who executes: `monitor native` and `monitor emulate` change that")
         if register.is_count:
@@ -206,7 +211,12 @@ class DebuggerTarget(TracingTarget, TellingTarget):
             if len(register.parts) > 1 and new == part.read(self._debugger.cpu()):
                 continue  # gdb writes a struct whole when one member changes
             with _refusals():
-                self._debugger.write_register(part.name, new)
+                try:
+                    self._debugger.write_register(part.name, new)
+                except DebuggerError:
+                    if not saved or part.name not in SELECTORS:
+                        raise
+                    self._debugger.write_selector(part.name, new)
 
     def write_pc(self, thread: int, address: int) -> None:
         self._may_write()

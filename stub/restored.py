@@ -9,10 +9,14 @@ asked for again when it saved them.
 
 gdb restores by `P` of one register after another, in the description's order, with nothing between; behind a write that
 a person has asked for it reads all registers. So a write by itself always means what it says.
+
+A selector that was saved may be one which no table has any more, and that of TR is null before its first load: it is
+given back without a load where that is refused, and its cache by the writes behind it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
 #: Values that are remembered, as many calls as may be begun and not ended at once.
@@ -20,6 +24,8 @@ REMEMBERED = 4096
 #: The program counter as gdb knows it: the first register of those that say where the CPU is, so that it is written
 #: first when registers are restored.
 COUNTERS = frozenset(("eip", "rip"))
+#: Calls whose registers are remembered whole.
+BEGUN = 16
 #: Registers that change by themselves, and are none of the CPU's.
 FREE = frozenset(("icount", "engine"))
 
@@ -31,6 +37,7 @@ class Restored:
         #: (register, a value it had) to what was written when it had that, in the order of these writes
         self._had: dict[tuple[str, bytes], tuple[str, bytes]] = {}
         self._moved: tuple[int | None] | None = None  #: instructions retired when the program counter was written
+        self._begun: deque[Mapping[str, bytes | None]] = deque(maxlen=BEGUN)  #: all registers before that
 
     def wrote(
         self, name: str, retired: int | None, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]
@@ -38,6 +45,7 @@ class Restored:
         """`name` was written, after `retired` instructions: all registers before and behind that."""
         if name in COUNTERS:
             self._moved = (retired,)
+            self._begun.append(before)
         written = after.get(name)
         for other, value in before.items():
             if value is not None and other != name and (other in FREE or value != after.get(other)):
@@ -53,3 +61,7 @@ class Restored:
         if source is None:
             return False
         return name in FREE or (self._moved == (retired,) and now.get(source[0]) == source[1])
+
+    def was_at_a_call(self, name: str, data: bytes) -> bool:
+        """`name` had this value when the program counter was written, as for a call of one of the last."""
+        return any(registers.get(name) == data for registers in self._begun)

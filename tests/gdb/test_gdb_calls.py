@@ -31,6 +31,19 @@ APART int answer(void) { calls++; return 42; }
 APART int twice(int a) { int r = answer(); calls++; return r + a * 2; }
 APART void undefined(void) { __asm__ volatile("ud2"); }
 APART void wait(int n) { for (volatile int i = 0; i < n; i++); }
+struct __attribute__((packed)) table { unsigned short limit; unsigned base; };
+unsigned tss[26];
+unsigned long long tables[5] = {0, 0x00cf9a000000ffff, 0x00cf92000000ffff, 0, 0};
+/* A GDT without the selectors of before, a segment of it in FS, none in GS, and a task register */
+APART int install(void) {
+    unsigned at = (unsigned)tss;
+    struct table gdtr = {sizeof tables - 1, (unsigned)tables};
+    tables[3] = (unsigned long long)(at >> 24) << 56 | (unsigned long long)(at & 0xffffff) << 16 | 0x0000890000000067;
+    tables[4] = 0x00cf92345678ffff;
+    __asm__ volatile("lgdt %0\n ltr %w1\n mov %w2, %%fs\n mov %w3, %%gs"
+                     :: "m"(gdtr), "r"(0x18), "r"(0x20), "r"(0));
+    return 6;
+}
 void kmain(void) { wait(100); calls = twice(1); wait(100); }
 """
 HELPER = ["-x", str(helper_path())]
@@ -140,6 +153,20 @@ def test_a_call_behind_a_changed_segment_register_keeps_its_base(in_wait: Gdb) -
     gdb.cmd("set $fs = 0")
     gdb.cmd("print answer()")
     assert registers(gdb) == before
+
+
+@ways
+def test_a_call_that_loads_tables_and_selectors_of_its_own_gives_all_of_them_back(in_wait: Gdb) -> None:
+    gdb = in_wait
+    for setting in ("$fs = 0x18", "$gs_base = 0x1234"):
+        gdb.cmd(f"set {setting}")
+    before = registers(gdb)
+    assert gdb.cmd("print install()").endswith("= 6\n")
+    assert gdb.value("tables[3] >> 40 & 0xff") == 0x8B  # busy: the guest has loaded it
+    assert registers(gdb) == before
+    for setting in ("$tr.selector = 0x18", "$fs = 0x20"):  # a person's is loaded
+        with pytest.raises(GdbError, match=r"cannot hold 0x00|beyond the GDT"):
+            gdb.cmd(f"set {setting}")
 
 
 @ways
