@@ -26,10 +26,12 @@ from emu.x86.undelivered import undelivered
 REACH, ROUNDS = 3072, 3
 #: Rounds that are looked at closely until one ends where it began.
 TRIES = 8
-#: Iterations of one repeated string instruction that are waited for.
-REPEATED = 1 << 16
-RSP = GENERAL.index("rsp")
+#: What iterations of repeated string instructions may cost in all, in runs of the engine; and how many of them one run
+#: makes where nothing but the count ends them, which cost a run more for each so many.
+REPEATED, TOGETHER, CHEAP = 1 << 18, 1 << 16, 256
+RCX, RSP = GENERAL.index("rcx"), GENERAL.index("rsp")
 _GOES_ON = frozenset((ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.WATCHPOINT, ExitReason.EVENT))
+_STOPS_WITHIN = frozenset((*_GOES_ON, ExitReason.BREAKPOINT))
 
 
 @dataclass(slots=True)
@@ -84,6 +86,14 @@ class _Look:
         self.met: list[Met] = []
         self.faults: list[Fault] = []
         self.halted = False
+        self.spent = 0  #: of REPEATED
+        self._together = False  # iterations are made in one run
+
+    def fault(self, fault: Fault) -> None:
+        """An exception or software interrupt is about to be delivered."""
+        self.faults.append(fault)
+        if self._together:
+            self.executor.request_stop()  # at its handler's first instruction
 
     def port(self, place: int, size: int, value: int, write: bool) -> None:
         self.met.append(Met("port", place, size, value, write, self.machine.ports.owner(place) or ""))
@@ -123,24 +133,39 @@ class _Look:
         linear = executor.linear_pc
         self._run(linear)
         if executor.linear_pc == linear and executor.halted is False:
-            raw = self.code(linear)
-            if disasm.is_rep_string(raw, code_bits(executor.state())):
-                for _ in range(REPEATED):
-                    if executor.linear_pc != linear:
-                        return
-                    self._run(linear)
-                raise _End(f"the instruction at {linear:#x} repeats itself")
+            state = executor.state()
+            raw, bits = self.code(linear), code_bits(state)
+            if disasm.is_rep_string(raw, bits):
+                self._repeat(linear, disasm.plain_repeat(raw, bits))
 
-    def _run(self, linear: int) -> Exit:
-        exit = self.executor.run(1, skip_breakpoint=True)
+    def _repeat(self, linear: int, counter: int) -> None:
+        """To the end of a repeated string instruction. `counter`: the bits of its count, where nothing else ends it."""
+        executor = self.executor
+        while executor.linear_pc == linear:
+            if self.spent >= 2 * REPEATED:
+                raise _End(f"the instruction at {linear:#x} repeats itself")
+            left = executor.state().regs[RCX] & (1 << counter) - 1 if counter else 0
+            count = min(left - 1, TOGETHER)
+            self.spent += 1 + max(count, 0) // CHEAP
+            if count <= 1:
+                self._run(linear)
+                continue
+            self._together = True
+            try:
+                self._run(linear, count, _STOPS_WITHIN)
+            finally:
+                self._together = False
+
+    def _run(self, linear: int, count: int = 1, going: frozenset[ExitReason] = _GOES_ON) -> Exit:
+        exit = self.executor.run(count, skip_breakpoint=True)
         if exit.reason is ExitReason.REQUEST and not exit.executed:
             # asked for before: the machine's own `run` asks in each round whether it was meant so
-            exit = self.executor.run(1, skip_breakpoint=True)
+            exit = self.executor.run(count, skip_breakpoint=True)
         if exit.reason is ExitReason.HALT:
             self.halted = True
         elif exit.reason is ExitReason.SHUTDOWN:
             raise _Death("a triple fault: " + fault_chain(exit.faults), *reasons(self.machine, exit.faults))
-        elif exit.reason not in _GOES_ON:
+        elif exit.reason not in going:
             raise _End(f"the CPU ends at {linear:#x}: {exit.reason.value} {exit.detail}".rstrip())
         return exit
 
@@ -218,15 +243,17 @@ def _find(machine: Machine, *, stepping: bool) -> Ahead:
     executor = machine.executor
     saved, events, added = machine.save(), tuple(machine.journal), machine.journal.added
     look, caught = _Look(machine, stepping), machine.caught_fault
-    machine.caught_fault = look.faults.append
+    machine.caught_fault = look.fault
     machine.look(look.port, look.memory)
     try:
         executor.set_interrupt(None)
         for _ in range(REACH):
             look.one()
+            if look.spent >= REPEATED:
+                break  # some rounds have been seen, if there are any
         for _ in range(TRIES):
             if not (length := _period(look.trail)):
-                return Ahead(None, f"the next {REACH} instructions are no loop")
+                return Ahead(None, f"the next {len(look.trail)} instructions are no loop")
             if (found := look.round(length)).closes:
                 return Ahead(found)
             # what was about to be left looked like one: the last rounds of a loop that counts, or of one stepped over

@@ -53,6 +53,14 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("a segment with a base", "mov ax, 0x1234\nmov ds, ax\nw: cmp byte [0x10], 7\njne w", "waits",
      ["the byte at linear 0x12350"], []),
     ("a delay", "mov cx, 0xffff\nw: nop\nloop w", "counts", [], ["the count in CX must reach 0"]),
+    ("long strings", "l: mov cx, 0xffff\nrep lodsb\njmp l", "counts", ["no way out", "RSI"], ["interrupts are off"]),
+    ("long strings that are compared", "l: mov cx, 0xffff\nxor di, di\nmov es, cx\nrepe scasb\nmov cx, 0xffff\n"
+     "mov al, 1\nrepne scasb\njmp l", "forever", ["no way out, and nothing changes in it"], []),
+    ("a long string that faults", "mov ss, ax\nmov sp, 0x7000\nmov word [13 * 4], h\nmov word [13 * 4 + 2], cs\n"
+     "l: mov ecx, 0xfffff\nmov edi, 0xf000\na32 rep stosb\njmp l\nh: iret", "faults",
+     ["#GP is raised at f000:20 in each round"], []),
+    ("a fill before each look", "mov ax, 0xb800\nmov es, ax\nw: xor di, di\nmov cx, 16000\nrep stosw\nin al, 0x64\n"
+     "test al, 0x40\njz w", "waits", ["bit 6 of port 0x64 (kbc)", "must become 1"], []),
     ("a poll with a delay in it", "w: in al, 0x64\nmov cx, 5000\nd: loop d\ntest al, 0x40\njz w", "waits",
      ["bit 6 of port 0x64 (kbc)", "must become 1"], ["only counts CX: it was stepped over", "interrupts are off"]),
     ("a poll with a delay that does something", "w: mov cx, 0\nd: in al, 0x61\nout 0x80, al\ndec cx\njnz d\n"
