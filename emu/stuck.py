@@ -72,8 +72,10 @@ def _halted(machine: Machine) -> StuckView:
             "halted", f"the CPU is halted before {where} with interrupts off",
             (waits, "only an NMI, a system management interrupt or a reset can wake it"),
         )  # fmt: skip
-    if not machine.clock.can_wake(machine.board.holds_back):
-        details = ("no device has anything ahead that would interrupt", *_priority(machine), *masked(machine))
+    deaf = machine.board.deaf
+    if deaf or not machine.clock.can_wake(machine.board.holds_back):
+        why = "every interrupt is masked" if deaf else "no device has anything ahead that would interrupt"
+        details = (why, *_priority(machine), *masked(machine))
         return StuckView("halted", f"the CPU is halted before {where} and waits for an interrupt", details)
     details = (*_priority(machine), *masked(machine))
     return StuckView("idle", f"the CPU is halted before {where} until an interrupt comes", details)
@@ -152,13 +154,13 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
         f"the loop that ends at {count.branch:#x} only counts {count.name.upper()}: it was stepped over"
         for count in found.counted
     ]
+    on = any(step.state.rflags & RFLAGS_IF and not step.state.shadow for step in steps)
     if not ways:
-        state = steps[0].state
-        details += _interrupts(machine, on=bool(state.rflags & RFLAGS_IF), leaves=True)
+        details += _interrupts(machine, on=on, leaves=True)
         if running or found.stored:
             return StuckView("counts", f"{where} has no way out but does something: {_changes(found)}",
                              tuple(details), code)  # fmt: skip
-        verdict = "idle" if found.halts and state.rflags & RFLAGS_IF else "forever"
+        verdict = "idle" if found.halts and on else "forever"
         return StuckView(verdict, f"{where} has no way out, and nothing changes in it", tuple(details), code)
     for way in ways:
         details += _told(machine, found, way)
@@ -170,7 +172,6 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
         return StuckView("clock", f"{where} waits for a clock, {name}: {which}", tuple(details), code)
     if own:
         return StuckView("counts", f"{where} counts or works: it ends by itself", tuple(details), code)
-    on = bool(steps[0].state.rflags & RFLAGS_IF)
     tick = not steps[0].state.cr0 & CR0_PE and any(is_tick(way.sources) for way in ways)
     details += _interrupts(machine, on=on, leaves=False, tick=tick)
     memory = [(s.place, s.size) for way in ways for s in way.sources if s.kind == "memory"] if on else []

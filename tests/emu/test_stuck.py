@@ -113,6 +113,8 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
         for n, cx in ((0, 100), (1, 100), (1, 65535), (2, 777), (3, 100), (4, 100), (6, 100), (7, 1000))
     ),
     *CLOCKS,
+    ("HLT with every interrupt masked", TIMER_100US + "mov al, 0xff\nout 0x21, al\nout 0xa1, al\nsti\nhlt", "halted",
+     ["waits for an interrupt"], ["every interrupt is masked"]),
     ("HLT with interrupts off", "hlt", "halted", ["f000:0006 with interrupts off"], ["no interrupt waits"]),
     ("HLT with a tick that waits", TIMER_100US + "mov cx, 12000\nd: loop d\nhlt", "halted", ["interrupts off"],
      ["vector 0x08 waits, and STI"]),
@@ -224,6 +226,18 @@ def test_a_death_that_is_near_is_told() -> None:
     view = stand("times 20 nop\nhlt", 10).why_stuck()
     assert view.verdict == "ended"
     assert "HLT before 0xf001a with interrupts off, where nothing wakes the CPU" in view.summary
+
+
+def test_whether_interrupts_come_does_not_go_by_where_the_look_begins() -> None:
+    """They do where the caller has them on, though not in the handler that it calls; not between STI and CLI."""
+    called = (
+        "mov ss, ax\nmov sp, 0x7000\nmov word [0x180], h\nmov word [0x182], cs\nsti\nw: int 0x60\njmp w\nh: nop\niret"
+    )
+    for source, said, round in ((called, "interrupts are on", 4), ("w: sti\ncli\njmp w", "interrupts are off", 3)):
+        for more in range(round):
+            run = stand(source, 1000 + more)
+            assert any(said in text for text in run.why_stuck().details), (source, more)
+            run.machine.close()
 
 
 def test_a_guest_that_has_ended_by_itself_is_said_to_have() -> None:
