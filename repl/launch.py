@@ -163,6 +163,6 @@ def _run_to_end(rig: Rig, options: argparse.Namespace, until: Until | None, line
         _feed_serial(rig)
     if not options.wait:
         rig.worker.resume(rig.debugger.begin_continue)
-    stop = rig.wait_end()
+    stop = rig.wait_end(ends=until is not None)
     failed = run_script(rig, lines, script_printer(options)) if lines and stop is not None else STATUS_OK
     return rig.status(stop) or failed

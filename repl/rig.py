@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 #: Stops that end a run nobody looks at.
 _DIED = frozenset((StopKind.SHUTDOWN, StopKind.DEADLOCK, StopKind.FAILURE))
-_ENDS = _DIED | {StopKind.EXIT, StopKind.POWEROFF, StopKind.EVENT, StopKind.LIMIT}
+_OVER = frozenset((StopKind.EXIT, StopKind.POWEROFF))
+_ENDS = _DIED | _OVER | {StopKind.EVENT, StopKind.LIMIT}
 #: Seconds between two looks at whether gdb has left a dead guest.
 _LOOK = 0.2
 _HEARD = 2.0  #: seconds that a client has to hear of the end
@@ -114,10 +115,11 @@ class Rig:
         """A gdb client wants the guest ended for good."""
         self._stops.put(None)
 
-    def wait_end(self) -> Stop | None:
+    def wait_end(self, *, ends: bool = True) -> Stop | None:
         """The stop that ends the run; None when a client killed the guest. Other stops are for who caused them.
 
-        A guest that died is kept while a gdb client is there: it wants to see why, and may restart it."""
+        A guest that died is kept while a gdb client is there: it wants to see why, and may restart it. So is one that
+        has ended by itself, unless its end `ends` the run for all: a client that cannot restart it hangs up itself."""
         died: Stop | None = None
         while True:
             try:
@@ -127,11 +129,12 @@ class Rig:
                     continue
                 if not self.worker.running:
                     return died
-                died = None
+                died = self.guest_code = None  # it has been begun again
                 continue
             if stop is None:
                 return died
-            if stop.kind in _DIED and self.server is not None and self.server.connected:
+            kept = stop.kind in _DIED or (stop.kind in _OVER and not ends)
+            if kept and self.server is not None and self.server.connected:
                 died = stop
             elif stop.kind in _ENDS:
                 if self.server is not None:

@@ -35,6 +35,27 @@ def test_a_client_that_kills_the_guest_ends_a_headless_run(firmware):
 
 
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+@pytest.mark.parametrize(
+    ("target", "until", "begins"),
+    [("extended-remote", [], True), ("remote", [], False), ("extended-remote", ["--until", "exit"], False)],
+)
+def test_a_server_of_ones_own_outlives_the_guests_end_for_a_gdb_that_can_begin_it_again(
+    target, until, begins, firmware
+):
+    command = [*V2E, "run", "--firmware", firmware(EXITING), "--headless", "--wait", "--gdb", "0", *until]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               text=True, cwd=ROOT)  # fmt: skip
+    assert process.stderr is not None
+    address = process.stderr.readline().removeprefix("gdb: target remote ").strip()
+    commands = ["set confirm off", f"target {target} {address}", "continue", "starti", "p/x $pc", "continue"]
+    gdb = ["gdb", "-nx", "-q", "-batch", *(word for line in commands for word in ("-ex", line))]
+    done = subprocess.run(gdb, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.stdout.count("exited with code 05") == (2 if begins else 1), done.stdout + done.stderr
+    assert ("= 0xfffffff0" in done.stdout) == begins
+    assert process.wait(SECONDS) == 11
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
 @pytest.mark.started
 def test_v2e_gdb_attaches_at_reset_and_ends_with_gdb(firmware):
     done = v2e("gdb", "--firmware", firmware(EXITING), "--", "-nx", "-batch", "-ex", "p/x $pc", "-ex", "continue")
