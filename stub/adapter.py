@@ -183,16 +183,25 @@ class DebuggerTarget(TracingTarget, TellingTarget):
         (now,) = self.read_registers(thread, (register,))
         if data == now:
             return
-        before = self._all_registers(thread)
-        if row and self._restored.is_saved(register.name, data, debugger.retired, before):
+        before, written = self._all_registers(thread), data.hex().encode("ascii")
+        if row and self._restored.is_saved(register.name, written, debugger.retired, before):
             return
-        self._write(thread, register, value, row and self._restored.was_at_a_call(register.name, data))
+        self._write(thread, register, value, row and self._restored.was_at_a_call(register.name, written))
         self._restored.wrote(register.name, debugger.retired, before, self._all_registers(thread))
 
-    def _all_registers(self, thread: int) -> dict[str, bytes | None]:
-        registers = self.describe().registers
-        values = self.read_registers(thread, registers)
-        return {register.name: value for register, value in zip(registers, values, strict=True)}
+    def _all_registers(self, thread: int) -> dict[str, bytes]:
+        """Their values in hex, as `g` tells them."""
+        description = self.describe()
+        registers = description.registers
+        told = self.tell_all(thread, description)
+        if told is None:
+            pairs = zip(self.read_registers(thread, registers), registers, strict=True)
+            told = "".join("xx" * r.size if value is None else value.hex() for value, r in pairs).encode("ascii")
+        values, start = {}, 0
+        for register in registers:
+            end = start + 2 * register.size
+            values[register.name], start = told[start:end], end
+        return values
 
     def _write(self, thread: int, register: X86Register, value: int, saved: bool) -> None:
         """`saved`: it has had the value, and a selector is given back even if it cannot be loaded now."""

@@ -31,30 +31,28 @@ FREE = frozenset(("icount", "engine"))
 
 
 class Restored:
-    """Remembers what a client may have saved. Values are as they go over the line, by registers' names."""
+    """Remembers what a client may have saved. Values are as they go over the line, in hex, by registers' names."""
 
     def __init__(self) -> None:
         #: (register, a value it had) to what was written when it had that, in the order of these writes
         self._had: dict[tuple[str, bytes], tuple[str, bytes]] = {}
         self._moved: tuple[int | None] | None = None  #: instructions retired when the program counter was written
-        self._begun: deque[Mapping[str, bytes | None]] = deque(maxlen=BEGUN)  #: all registers before that
+        self._begun: deque[Mapping[str, bytes]] = deque(maxlen=BEGUN)  #: all registers before that
 
-    def wrote(
-        self, name: str, retired: int | None, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]
-    ) -> None:
+    def wrote(self, name: str, retired: int | None, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
         """`name` was written, after `retired` instructions: all registers before and behind that."""
         if name in COUNTERS:
             self._moved = (retired,)
             self._begun.append(before)
         written = after.get(name)
         for other, value in before.items():
-            if value is not None and other != name and (other in FREE or value != after.get(other)):
+            if other != name and (other in FREE or value != after.get(other)):
                 self._had.pop((other, value), None)
                 self._had[other, value] = name, written or b""
         while len(self._had) > REMEMBERED:
             del self._had[next(iter(self._had))]
 
-    def is_saved(self, name: str, data: bytes, retired: int | None, now: Mapping[str, bytes | None]) -> bool:
+    def is_saved(self, name: str, data: bytes, retired: int | None, now: Mapping[str, bytes]) -> bool:
         """A write of `data` to `name` gives back what was saved of it, and not what it is to have. `now`: all
         registers."""
         source = self._had.get((name, data))

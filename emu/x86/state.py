@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from emu.record import dataclass, field, fields
@@ -184,9 +187,18 @@ class CpuState:
         return twin
 
 
+@functools.cache
+def _parts(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """What a class's objects are made of, in its constructor's order."""
+    return attrgetter(*(f.name for f in fields(kind)))
+
+
 def _copy(value: Any) -> Any:
+    if type(value) is int:
+        return value
     if isinstance(value, CpuState | Segment | Table | Fpu):
-        return type(value)(**{f.name: _copy(getattr(value, f.name)) for f in fields(value)})
+        kind: Any = type(value)
+        return kind(*map(_copy, _parts(kind)(value)))
     if isinstance(value, list):
         return list(value)
     if isinstance(value, dict):
