@@ -32,7 +32,8 @@ def save(learner: Learner, path: Path) -> int:
     kinds = [_site_out(site, known) for site, known in learner.kinds.items()]
     prices = _prices(learner)
     content = {
-        "format": FORMAT, "version": VERSION, "classes": LONGER + 1, "prices": prices, "prior": learner.prior.counts,
+        "format": FORMAT, "version": VERSION, "classes": LONGER + 1, "prices": prices,
+        "prior": [_within(count, MOST_WEIGHT) for count in learner.prior.counts],
         "sites": sites, "kinds": kinds, **_means_out(learner.all_sites),
     }  # fmt: skip
     if reason := check_target(path):
@@ -116,15 +117,27 @@ def _site_out(site: Hashable, known: SiteKnowledge) -> dict[str, Any]:
     assert isinstance(site, Site)
     return {
         "cause": site.cause.value, "pc": site.pc, "where": site.where, "mode": site.mode.value, "gaps": known.gaps,
-        "last": known.last, "losses": known.losses, **_means_out(known),
-        "all": list(known.all_gaps.weights.items()),
-        "after": [[kind, list(after.weights.items())] for kind, after in sorted(known.after.items())],
+        "last": known.last, "losses": [_within(loss, MOST_MONEY) for loss in known.losses], **_means_out(known),
+        "all": _weights_out(known.all_gaps),
+        "after": [[kind, _weights_out(after)] for kind, after in sorted(known.after.items())],
     }  # fmt: skip
 
 
 def _means_out(known: SiteKnowledge) -> dict[str, list[float]]:
     """What trials have shown: each mean with the number of what it is of."""
-    return {name: [mean.value, mean.count] for name, mean in _means(known).items()}
+    return {
+        name: [_within(mean.value, MOST_MONEY, negative=True), min(mean.count, MOST_GAPS)]
+        for name, mean in _means(known).items()
+    }
+
+
+def _weights_out(gaps: Distribution) -> list[tuple[int, float]]:
+    return [(kind, _within(weight, MOST_WEIGHT)) for kind, weight in gaps.weights.items()]
+
+
+def _within(value: float, most: float, *, negative: bool = False) -> float:
+    """What `load` takes: numbers at its edges lead beyond them, and those that cancel each other out to anything."""
+    return max(-most if negative else 0.0, min(value, most))
 
 
 def _means(known: SiteKnowledge) -> dict[str, Mean]:

@@ -19,7 +19,7 @@ class Watch:
 
     #: Instructions between two samples at least; virtual ns for which all of them must be alike.
     INTERVAL, PERIOD = 1_000_000, 1_000_000_000
-    PAGES = 3  #: of code that a loop with what it calls may be in
+    PAGES = 16  #: of code that a loop with what it calls may be in
     BUSY = 2000  #: more events than one in so many instructions are looked at, too
     #: Events of the journal between two looks for a storm; how many of these, one behind the other, must see the same
     #: exception or interrupt, or the same INT n, which programs may poll with.

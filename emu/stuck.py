@@ -62,6 +62,8 @@ def _unstarted(machine: Machine, view: StuckView) -> StuckView:
 def _halted(machine: Machine) -> StuckView:
     where = _far(machine)
     vector = machine.controller.pending_vector()
+    if machine.board.kbc.resets_ahead:
+        return StuckView("idle", f"the CPU is halted before {where} until the keyboard controller resets it")
     if not machine.executor.interruptible():
         waits = (
             "no interrupt waits either"
@@ -163,7 +165,7 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
         verdict = "idle" if found.halts and on else "forever"
         return StuckView(verdict, f"{where} has no way out, and nothing changes in it", tuple(details), code)
     for way in ways:
-        details += _told(machine, found, way)
+        details += _told(machine, found, way, on)
     if own or running or found.stored:
         details.append(f"each round changes {_changes(found)}")
     if clocks:
@@ -193,7 +195,8 @@ def _first(machine: Machine, ways: Sequence[WayOut]) -> str:
     return f"{way.which} of {names[0]}, {way.must}" if way.which else f"{names[0]}, {way.must}"
 
 
-def _told(machine: Machine, found: Round, way: WayOut) -> Iterator[str]:
+def _told(machine: Machine, found: Round, way: WayOut, on: bool) -> Iterator[str]:
+    """`on`: interrupts come within the loop."""
     at = found.steps[way.branch].linear
     by = "" if way.by is None else f" (decided at {found.steps[way.by].linear:#x})"
     yield f"way out at {at:#x}{by}: {way.which or 'it'} {way.must}"
@@ -202,7 +205,7 @@ def _told(machine: Machine, found: Round, way: WayOut) -> Iterator[str]:
         if source.kind == "stamp" and clock is not None:
             yield f"  {clock.told}"
         else:
-            yield f"  {_named(machine, source)}{_owner(machine, source) if clock is None else ': ' + clock.told}"
+            yield f"  {_named(machine, source)}{_owner(machine, source, on) if clock is None else ': ' + clock.told}"
 
 
 def _named(machine: Machine, source: Source) -> str:
@@ -227,7 +230,7 @@ def _named(machine: Machine, source: Source) -> str:
     return f"{source.name.upper()} = {source.value:#x}"
 
 
-def _owner(machine: Machine, source: Source) -> str:
+def _owner(machine: Machine, source: Source, on: bool) -> str:
     if source.kind in ("port", "device"):
         if not source.name:
             return ": nothing answers there, so it never changes"
@@ -236,7 +239,8 @@ def _owner(machine: Machine, source: Source) -> str:
         return ": no memory is there"
     if source.kind == "memory":
         known = firmware_word(machine, source.place, source.size)
-        return ": " + (known[1] if known else "an interrupt's handler or a bus master must write it")
+        who = "an interrupt's handler or a bus master" if on else "a bus master or another CPU"
+        return ": " + (known[1] if known else f"{who} must write it")
     return ""
 
 

@@ -133,6 +133,14 @@ class I8042:
         if s.sending is None:
             self._input_timer.arm(self._clock.now + CONTROLLER_NS)
 
+    @property
+    def resets_ahead(self) -> bool:
+        """What was written, and it has not looked at yet, resets the CPU: a pulse of output port bit 0, or a byte for the
+        output port without that bit."""
+        s = self.state
+        resets = s.input >= 0xF0 if s.a2 else s.argument == 0xD1
+        return s.input_full and resets and not s.input & 1
+
     # -- the output buffer
 
     def _put(self, value: int, aux: bool = False) -> None:

@@ -109,3 +109,31 @@ def test_a_fast_timer_behind_the_mask_costs_nothing_while_another_input_is_open(
     exit, woken, ended = Halting(halt(PIT.replace("119", "2")), kind).run((0xEF, 0xFF), foreseen=True)
     assert (exit.reason, exit.detail, woken) == (MachineStop.DEADLOCK, NOTHING, 0)
     assert ended <= QUIET
+
+
+WRITTEN = "full: in al, 0x64\ntest al, 2\njnz full\n"
+
+
+@pytest.mark.parametrize("machine", ["isapc", "pc"])
+@pytest.mark.parametrize("halted", ["cli\nhlt", "mov al, 0xff\nout 0x21, al\nout 0xa1, al\nsti\nhlt"])
+@pytest.mark.parametrize(
+    ("asked", "resets"),
+    [("mov al, 0xfe\nout 0x64, al\n", True), ("mov al, 0xf0\nout 0x64, al\n", True),
+     ("mov al, 0xd1\nout 0x64, al\n" + WRITTEN + "mov al, 2\nout 0x60, al\n", True),
+     ("mov al, 0xff\nout 0x64, al\n", False), ("mov al, 0xaa\nout 0x64, al\n", False),
+     ("mov al, 0xd1\nout 0x64, al\n" + WRITTEN + "mov al, 3\nout 0x60, al\n", False)],
+)  # fmt: skip
+def test_a_reset_by_the_keyboard_controller_finds_the_cpu_halted(
+    asked: str, resets: bool, halted: str, machine: str
+) -> None:
+    """The usual end of a reboot: the controller has yet to look at the command when the CPU halts."""
+    code = (
+        f"cmp byte [{COUNT}], 0x5a\nje again\nmov byte [{COUNT}], 0x5a\n{asked}{halted}\nagain: mov al, 3\nout 0xf4, al"
+    )
+    built = build_machine(MachineConfig(firmware=rom(code), machine=machine))
+    exit = built.run(10_000_000)
+    built.close()
+    if resets:
+        assert (exit.reason, exit.code) == (MachineStop.EXIT, 3), exit
+    else:
+        assert exit.reason is MachineStop.DEADLOCK

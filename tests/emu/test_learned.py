@@ -50,6 +50,20 @@ def test_what_is_loaded_decides_as_what_was_saved(file: Path) -> None:
         assert dict(loaded.weights) == pytest.approx(dict(was.weights))
 
 
+def test_numbers_that_have_run_over_are_saved_at_the_edge(tmp_path: Path) -> None:
+    """As sums of what an extreme file had, where large numbers have cancelled each other out."""
+    learner, path = taught(), tmp_path / "learned.json"
+    known = learner.sites[PORT]
+    known.losses[:2] = [-2e17, 1e30]
+    known.burst.value, known.lack.count = -1e19, 1 << 70
+    learner.prior.counts[0] = -1.5
+    learned.save(learner, path)
+    other = Learner(PRICES, kind_of)
+    assert learned.load(other, path) == 2
+    assert other.sites[PORT].losses[:2] == [0.0, learned.MOST_MONEY]
+    assert (other.sites[PORT].burst.value, other.sites[PORT].lack.count) == (-learned.MOST_MONEY, learned.MOST_GAPS)
+
+
 def test_credit_is_not_loaded(file: Path) -> None:
     learner = Learner(PRICES, kind_of)
     learned.load(learner, file)

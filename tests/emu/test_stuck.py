@@ -273,6 +273,13 @@ def test_a_cpu_that_runs_off_into_zeros_is_noticed_once() -> None:
     assert run.progress.samples > run.progress.looks == 1
 
 
+def test_a_loop_over_seven_pages_is_noticed() -> None:
+    hops = "".join(f"mov byte [{0x1000 * n:#x}], 0xe9\nmov word [{0x1000 * n + 1:#x}], 0xffd\n" for n in range(1, 7))
+    run = run_for(f"{hops}mov byte [0x7000], 0xe9\nmov word [0x7001], 0x9ffd\njmp 0:0x1000", 120_000_000)
+    (event,) = [e for e in run.machine.journal if e.kind == "stuck"]
+    assert event.text == "the loop from 0x1000 to 0x7000 has no way out, and nothing changes in it"
+
+
 def test_a_guest_that_gets_on_is_said_to() -> None:
     view = stand("times 5000 nop", 1000).why_stuck()
     assert (view.verdict, view.stuck) == ("moves", False)

@@ -258,7 +258,7 @@ AMD: list[tuple[Callable[[], CpuState], Change, str]] = [
     (flat, debug(dr7=0x1_0000_0400), "dr7"),
     (long, put(cr3=1 << 52), "cr3"),
     (long, put(cr3=1 << 51), ""),
-    (flat, put(cr4=1 << 13), "cr4"),  # VMXE is Intel's
+    *((long, put(cr4=0x20 | 1 << bit), "cr4") for bit in (13, 14, 19, 24, 25)),  # VMXE and its like are Intel's
     (flat, put(cr4=1 << 20), ""),
     (flat, put(efer=1 << 9), "efer"),
     (long, put(efer=0xD01 | 0xF000), ""),
@@ -335,6 +335,14 @@ def test_a_descriptor_may_have_given_cs_the_base_of_real_mode_and_memory_tells()
         state.cs.base = state.cs.selector << 4
         (broken,) = VTX2006.broken(state, memory)
         assert broken.register == "cs" and "as real mode has loaded it" in broken.text
+
+
+def test_a_null_selector_names_no_descriptor_whatever_stands_there() -> None:
+    """SDM vol. 3A, 3.4.2: the first entry of the GDT is not used by the CPU."""
+    state = paragraphs(0)
+    state.cs.base = 0
+    (broken,) = VTX2006.broken(state, holding(bytes.fromhex("ffff0000009b0000"), 0x1000))
+    assert broken.register == "cs"
 
 
 def test_the_descriptor_is_looked_for_through_page_tables_and_in_the_ldt() -> None:
