@@ -135,8 +135,8 @@ class I8042:
 
     @property
     def resets_ahead(self) -> bool:
-        """What was written, and it has not looked at yet, resets the CPU: a pulse of output port bit 0, or a byte for the
-        output port without that bit."""
+        """What was written, and it has not looked at yet, resets the CPU: a pulse of output port bit 0, or a byte for
+        the output port without that bit."""
         s = self.state
         resets = s.input >= 0xF0 if s.a2 else s.argument == 0xD1
         return s.input_full and resets and not s.input & 1
