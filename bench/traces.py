@@ -79,9 +79,11 @@ class Hindsight:
     clairvoyant: float
 
 
-def run(options: Sequence[str], until: str, policy: str, recorder: Recorder | None = None) -> Run:
-    """Run `v2e run OPTIONS` under the reference hypervisor until the event, in this process. Raises what building a
-    machine raises."""
+def run(
+    options: Sequence[str], until: str, policy: str, recorder: Recorder | None = None, *, limit: int = LIMIT
+) -> Run:
+    """Run `v2e run OPTIONS` under the reference hypervisor until the event, or for `limit` instructions, in this
+    process. Raises what building a machine raises."""
     words = ["--hypervisor", "model", "--policy", policy, *options]
     debugger = Debugger(build_machine(machine_config(run_parser().parse_args(words))))
     machine = debugger.machine
@@ -91,7 +93,7 @@ def run(options: Sequence[str], until: str, policy: str, recorder: Recorder | No
         if recorder is not None:
             transitions.set_policy(recorder)
         debugger.set_until(parse_until(until))
-        debugger.set_limit(LIMIT)
+        debugger.set_limit(limit)
         debugger.begin_continue()
         begin = time.process_time()
         stop = debugger.run()
@@ -116,9 +118,11 @@ def fixed_costs(trace: Sequence[Touch], prices: Prices, dwells: Sequence[int]) -
 
 
 def hindsight(recorder: Recorder, ledger: Ledger, fixed: Sequence[int] = FIXED) -> Hindsight:
-    """Of what was taken down, at the prices of the ledger; what had to be emulated is paid by all."""
+    """Of what was taken down, at the prices of the ledger; what had to be emulated is paid by all. Instructions of
+    no gap, as those behind the last touch, are the last one."""
     prices = prices_of(ledger.costs)
-    ended = [*recorder.trace, Touch(None, 1, True)]
+    rest = ledger.emulated + ledger.native - recorder.held - sum(touch.gap for touch in recorder.trace)
+    ended = [*recorder.trace, Touch(None, max(1, rest), True)]
     held = recorder.held * prices.emulated
     costs = fixed_costs(ended, prices, fixed)
     curve = tuple((dwell, held + cost) for dwell, cost in zip(fixed, costs, strict=True))

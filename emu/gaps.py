@@ -6,6 +6,7 @@ told: no clock, no randomness.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 
@@ -30,13 +31,16 @@ PRIOR_GAPS, GUESS = 1.0, 1.0
 
 #: Before so many trials nothing is concluded from them; what was tried at sites like it is worth so many to a site.
 TRIALS = 4
-#: Of trials the last are told by a mean of so many.
-LATELY = 16
+#: Of trials the last are told by a mean of so many, or by one of which half is new behind so many gaps, where that has
+#: forecast them better, by so much.
+LATELY, QUICK_HALF_LIFE, BETTER = 16, 32, 0.8
+#: Behind how many trials an error of a forecast has half its weight.
+ERROR_HALF_LIFE = 8
 
 #: The forecasters, in the order in which one is preferred among equals.
 FORECASTERS = ("all gaps", "gaps behind such a gap", "the last gap", "break-even")
-BREAK_EVEN = 3
-FADE = 0.5 ** (1 / RECORD_HALF_LIFE)
+LAST_GAP, BREAK_EVEN = 2, 3
+FADE, ERROR_FADE = 0.5 ** (1 / RECORD_HALF_LIFE), 0.5 ** (1 / ERROR_HALF_LIFE)
 
 
 def class_of(gap: int) -> int:
@@ -159,17 +163,40 @@ class Distribution:
 
 
 class Mean:
-    """Of what came lately, `count` in all; as long as that is little, with `parent`, what is known of others."""
+    """Of what came lately, `count` in all; as long as that is little, with `parent`, what is known of others. A mean of
+    the last trials is right where they are drawn at random. Where the guest comes to something else, and trials are of
+    many gaps, it is late, and a quicker one is asked: the one which has forecast the better lately."""
 
-    __slots__ = ("count", "parent", "value")
+    __slots__ = ("_quick", "_quick_error", "_slow", "_slow_error", "count", "parent")
 
     def __init__(self, parent: Mean | None = None) -> None:
-        self.count, self.value, self.parent = 0, 0.0, parent
+        self.parent = parent
+        self.load(0.0, 0)
 
-    def add(self, value: float) -> None:
-        """One more."""
+    def load(self, value: float, count: int) -> None:
+        """It was of so many."""
+        self.count, self._slow, self._quick = count, value, value
+        self._slow_error = self._quick_error = 0.0
+
+    @property
+    def value(self) -> float:
+        """Without what is known of others."""
+        return self._quick if self._quick_error < BETTER * self._slow_error else self._slow
+
+    def add(self, value: float, gaps: int) -> None:
+        """One more, which took so many gaps to be known."""
         self.count += 1
-        self.value += (value - self.value) / min(self.count, LATELY)
+        if self.count > 1:
+            self._slow_error = self._slow_error * ERROR_FADE + abs(value - self._slow)
+            self._quick_error = self._quick_error * ERROR_FADE + abs(value - self._quick)
+        part = 1 / min(self.count, LATELY)
+        self._slow += (value - self._slow) * part
+        self._quick += (value - self._quick) * max(part, _news(gaps))
+
+    def hint(self, value: float, gaps: int) -> None:
+        """Something came that is none of these, but tells of them what has changed since."""
+        if self.count:
+            self._quick += (value - self._quick) * _news(gaps)
 
     @property
     def expected(self) -> float | None:
@@ -185,6 +212,11 @@ class Mean:
         weight = min(weight, TRIALS)
         total = own + weight
         return total, (own * self.value + weight * value) / total if total else 0.0
+
+
+def _news(gaps: int) -> float:
+    """The part that a quick mean takes of what took so many gaps to be known."""
+    return 1 - math.pow(0.5, gaps / QUICK_HALF_LIFE)
 
 
 class SiteKnowledge:
@@ -221,7 +253,10 @@ class SiteKnowledge:
             ]
         index = class_of(gap)
         self.all_gaps.add(index)
-        if self.last is not None:
+        if self.last is None:
+            # That gaps come like the last one is believed when it has earned so much: a first one shows nothing of it.
+            self.losses[LAST_GAP] += price
+        else:
             self._behind(self.last).add(index)
         self.last = index
         self.gaps += 1
@@ -239,12 +274,11 @@ class SiteKnowledge:
         number = losses.index(min(losses)) if self.gaps else BREAK_EVEN
         return FORECASTERS[number], forecasts[number]
 
-    def tried(self, gain: float, lack: float | None) -> None:
-        """A trial has ended: what taking the vCPU behind an exit would have gained, and behind a long gap what it lacks
-        to be native; None, it was short."""
-        self.burst.add(gain)
-        if lack is not None:
-            self.lack.add(lack)
+    def tried(self, gain: float, lack: float, long: bool, gaps: int) -> None:
+        """A trial has ended, in so many gaps: what taking the vCPU behind an exit would have gained, and what it lacks
+        to be native behind the touch at the end of its own gap, which was long or not."""
+        self.burst.add(gain, gaps)
+        (self.lack.add if long else self.lack.hint)(lack, gaps)
         self._price = None
 
     def _forecast(self, prices: Prices) -> list[int]:

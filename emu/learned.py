@@ -151,7 +151,7 @@ def _means_in(entry: Mapping[str, Any], known: SiteKnowledge, same_prices: bool)
         if not 0 <= count <= MOST_GAPS:
             raise _Unfit(f"{name!r} is of {count} trials, which is out of range")
         if same_prices:
-            mean.value, mean.count = value, count
+            mean.load(value, count)
 
 
 def _site_in(

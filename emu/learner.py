@@ -48,10 +48,10 @@ class _Trial:
     last touch, it is D + `sum` within these. Native one is taken to hop out for more than it costs, by `_dearer`:
     who does not know what comes pays for being too late and too early, and the best would not."""
 
-    __slots__ = ("dwell", "gap", "high", "low", "site", "sum")
+    __slots__ = ("dwell", "gap", "gaps", "high", "low", "site", "sum")
 
     def __init__(self, site: Site, gap: int, dwell: int, prices: Prices) -> None:
-        self.site, self.gap, self.dwell = site, gap, dwell
+        self.site, self.gap, self.dwell, self.gaps = site, gap, dwell, 1
         self.sum, self.low, self.high = 0.0, -prices.hop_in, prices.hop_out + _dearer(prices)
 
 
@@ -200,6 +200,7 @@ class Learner:
         one, and an exit, less the gap's rent; but never by more than a hop out is taken to cost, nor cheaper than by
         a hop in, which one would take. Behind one that is forced it is a hop out."""
         prices = self.prices
+        trial.gaps += 1
         trial.sum += prices.exit - prices.rent * gap
         most = prices.hop_out + (0.0 if forced else _dearer(prices))
         low, high = trial.low, trial.high
@@ -228,7 +229,7 @@ class Learner:
         long = prices.rent * gap > prices.exit
         for knowledge in (self.sites.get(site), self.kinds.get(self._kind(site)), self.all_sites):
             if knowledge is not None:
-                knowledge.tried(gain, lack if long else None)
+                knowledge.tried(gain, lack, long, trial.gaps)
 
 
 def _dearer(prices: Prices) -> float:

@@ -401,6 +401,11 @@ class Transitions(Caught):
         broken = self.vcpu.refused(self.vcpu.state())
         self._out(exit, LOOK_FIRST, f"cannot be entered again: {broken[0]}")
         self._forget()
+        if self.policy.learns and self.forced is None:
+            # The emulator has it whatever was decided; for how long, once it can be entered, is to be decided now.
+            retired = self._active.retired
+            dwell = self._accessed(exit, retired - 1, caught=True)
+            self._until = max(self._until, retired + dwell)
 
     # -- state
 

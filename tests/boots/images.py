@@ -14,14 +14,13 @@ from typing import TypeVar
 import pytest
 
 from asm import assemble
-from bench import assets
+from bench import assets, loaders
 from bench.initramfs import userspace
+from bench.loaders import DISK_SIZE, SYSLINUX
+from repl.harness import MissingTool
 
 T = TypeVar("T")
 
-SYSLINUX = Path("/usr/lib/syslinux")
-#: 20 cylinders of 16 heads and 63 sectors, so that all BIOSes agree on the geometry.
-DISK_SIZE = 20 * 16 * 63 * 512
 #: What the userspace says; the digest is checked by the test.
 USERSPACE = "userspace: (\\w+) ([0-9a-f]{32}) /bin/busybox"
 
@@ -34,10 +33,10 @@ def need(path: str | Path, package: str) -> Path:
 
 
 def asset(find: Callable[[], T]) -> T:
-    """What `bench.assets` finds; skips the test when it cannot be had."""
+    """What `bench.assets` finds or `bench.loaders` makes; skips the test when it cannot be had."""
     try:
         return find()
-    except assets.AssetMissing as missing:
+    except (assets.AssetMissing, MissingTool) as missing:
         pytest.skip(str(missing))
 
 
@@ -69,18 +68,8 @@ def install_mbr(out: Path) -> Path:
 
 
 def syslinux_floppy(out: Path, config: str, files: Mapping[str, Path | bytes]) -> Path:
-    """A FAT floppy of 1440 KiB with SYSLINUX, syslinux.cfg and `files`."""
-    out.write_bytes(bytes(1440 << 10))
-    _run("mformat", "-i", out, "-f", "1440", "::")
-    _run("syslinux", "--install", out)
-    parts: dict[str, Path | bytes] = {"syslinux.cfg": config.encode(), **files}
-    for name, content in parts.items():
-        source = content
-        if isinstance(source, bytes):
-            source = out.with_suffix(".part")
-            source.write_bytes(content)  # type: ignore[arg-type]
-        _run("mcopy", "-o", "-i", out, source, f"::{name}")
-    return out
+    """As `bench.loaders` has it; skips the test where a program is missing."""
+    return asset(lambda: loaders.syslinux_floppy(out, config, files))
 
 
 def small_floppy() -> bytes:
@@ -123,15 +112,12 @@ def memdisk_floppy(mode: str) -> Callable[[Path], Path]:
 
 def meminfo_floppy(out: Path) -> Path:
     """SYSLINUX at its prompt, with meminfo.c32."""
-    modules = SYSLINUX / "modules/bios"
-    files = {name: need(modules / name, "syslinux-common") for name in ("meminfo.c32", "libcom32.c32")}
-    return syslinux_floppy(out, "PROMPT 1\nTIMEOUT 0\nDEFAULT meminfo.c32\n", files)
+    return asset(lambda: loaders.prompt_floppy(out))
 
 
 def ipxe_floppy(out: Path) -> Path:
     """SYSLINUX that starts ipxe.lkrn."""
-    kernel = need("/usr/lib/ipxe/ipxe.lkrn", "ipxe")
-    return syslinux_floppy(out, "DEFAULT i\nLABEL i\nKERNEL ipxe.krn\n", {"ipxe.krn": kernel})
+    return asset(lambda: loaders.ipxe_floppy(out))
 
 
 def grub_legacy_floppy(out: Path) -> Path:
@@ -159,16 +145,8 @@ def isolinux_iso(out: Path) -> Path:
 
 
 def core_disk(out: Path) -> Path:
-    """GRUB's boot sector and, in the sectors behind it, a core of our choice: its shell, no configuration."""
-    modules = asset(assets.grub_modules)
-    core = out.with_suffix(".core")
-    _run("grub-mkimage", "-O", "i386-pc", "-d", modules, "-o", core, "-p", "(hd0)/boot/grub", *CORE_MODULES)
-    # boot.img looks for the core in sector 1 unless an installer has written another number
-    out.write_bytes(((modules / "boot.img").read_bytes() + core.read_bytes()).ljust(DISK_SIZE, b"\0"))
-    return out
-
-
-CORE_MODULES = ("biosdisk", "normal", "minicmd", "echo", "ls")
+    """GRUB's boot sector and a core with its shell behind it."""
+    return asset(lambda: loaders.core_disk(out))
 
 
 def xen_plain(out: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emu.gaps import EDGES, LONGER, Distribution, Prior, break_even, class_of
+from emu.gaps import EDGES, LATELY, LONGER, QUICK_HALF_LIFE, Distribution, Mean, Prior, break_even, class_of
 from emu.learner import MOST_SITES, Learner
 from emu.rental import Prices, Touch, best_fixed, clairvoyant, replay
 
@@ -68,6 +68,66 @@ def test_phases_cost_less_than_any_fixed_dwell(prices: Prices) -> None:
     learned, fixed, least = cost_of(phases, prices)
     assert learned < 0.95 * fixed
     assert learned < 1.2 * least
+
+
+def test_gaps_that_grow_slowly_are_followed_where_hops_are_slow() -> None:
+    """From 20 to 18,000 instructions, each drawn at random; behind 4,000 it is an exit that is cheaper. A trial of
+    hopping takes some 60 gaps, and a mean of many trials would come to know of it when all is over: 1.14 times."""
+    ratios = []
+    for seed in range(4):
+        dice = random.Random(seed)
+        gaps = [(A, 1 + int(dice.expovariate(1 / (20 + 6 * number)))) for number in range(3000)]
+        learned, fixed, _ = cost_of(gaps, SLOW_HOPS)
+        ratios.append(learned / fixed)
+    assert sum(ratios) / len(ratios) <= 1.02
+    assert max(ratios) <= 1.05
+
+
+def test_a_mean_of_what_is_drawn_at_random_is_that_of_the_last_trials() -> None:
+    """A quicker one is followed for a trial now and then, where it was right some times by chance."""
+    dice, mean, values, other = random.Random(3), Mean(), [], 0
+    for number in range(2000):
+        values.append(dice.gauss(1000, 300))
+        mean.add(values[-1], 2 * QUICK_HALF_LIFE)
+        if number > 50:
+            other += abs(mean.value - sum(values[-LATELY:]) / LATELY) > 150
+    assert other < 2000 / 20
+
+
+@pytest.mark.parametrize(("gaps", "trials"), [(1, 9), (2 * QUICK_HALF_LIFE, 2)])
+def test_where_trials_are_of_many_gaps_a_mean_has_come_to_something_else_behind_few(gaps: int, trials: int) -> None:
+    """Half way and more; trials of one gap are themselves quick."""
+    mean = Mean()
+    for _ in range(40):
+        mean.add(1000.0, gaps)
+    count = 0
+    while mean.value > 500:
+        mean.add(0.0, gaps)
+        count += 1
+    assert trials <= count <= trials + 3
+
+
+def test_what_is_like_a_trial_tells_of_what_has_changed_and_not_of_what_was_never_tried() -> None:
+    tried, untried = Mean(), Mean()
+    for _ in range(8):
+        tried.add(1000.0, QUICK_HALF_LIFE)
+    for mean in (tried, untried):
+        for _ in range(20):
+            mean.hint(0.0, QUICK_HALF_LIFE)
+    assert untried.expected is None
+    assert tried.value == 1000.0  # the slow one has never been wrong
+    tried.add(0.0, QUICK_HALF_LIFE)
+    assert tried.value < 1.0
+
+
+def test_a_first_gap_does_not_show_that_gaps_are_like_the_last_one() -> None:
+    """A long gap behind a short one: the last one's dwell was the shortest, by no merit, and says 0 now."""
+    learner = Learner(MODEL)
+    for gap in (1, 60, 300_000):
+        learner.dwell(Touch(A, gap), False)
+    assert learner.view(A).gaps == 2
+    assert learner.view(A).forecaster != "the last gap"
+    assert learner.view(A).proposed >= 60
 
 
 def test_gaps_in_turns_are_told_apart_by_the_one_before() -> None:

@@ -17,12 +17,12 @@ from emu.ledger import Costs, Ledger, parse_costs
 from emu.machine import Machine, MachineConfig, MachineExit, MachineStop, build_machine
 from emu.policies import policy_named
 from emu.transitions import EntryRefused, NativeConfig, Transitions
-from emu.vcpu import ExitCause
+from emu.vcpu import ExitCause, Site, VmExit
 from emu.views import FingerprintView
 from emu.x86.modes import Mode
 from emu.x86.state import CpuState, Fpu, Segment
 from emu.x86.vmentry import RULES, VTX2006, Rules
-from machines import pic, rom
+from machines import pic, protected, rom
 from xenbridge.model import make_model
 
 TABLE_CLASSES = sum(map(int, TABLES.values()))
@@ -451,4 +451,74 @@ def test_a_dwell_behind_a_failed_entry_is_not_begun_twice(dwell: int) -> None:
     transitions = transitions_of(machine)
     assert [(move.retired, move.native) for move in transitions.history] == [(5 + dwell, True)]
     assert (transitions.ledger.failed, transitions.ledger.caught) == (1, 1)
+    machine.close()
+
+
+#: In a segment of 16 bits, and back in real mode with ES left from there for some instructions; then three accesses.
+LEAVING = """
+    bits 16
+switched:
+    mov bx, 0x10
+    mov es, bx
+    mov cx, 1000
+spin:
+    loop spin
+    mov eax, cr0
+    and al, 0xfe
+    mov cr0, eax
+    jmp 0xf000:left
+left:
+    mov es, cx
+    mov cx, 20
+hold:
+    loop hold
+    out 0x70, al
+    out 0x70, al
+    out 0x70, al
+done:
+    jmp done
+"""
+DESCRIPTORS = "dq 0x00009b0f0000ffff\n dq 0x000093000000ffff"
+
+
+class _Behind:
+    """Native behind each exit; behind an access in the emulator it keeps the CPU for 300 instructions."""
+
+    name, enters, learns, fixed = "behind", True, True, None
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[ExitCause, bool]] = []
+        self.gaps: list[int] = []
+
+    def dwell(self, exit: VmExit, native: bool) -> int:
+        self.asked.append((exit.cause, native))
+        return 0 if native else 300
+
+    def hit(self, site: Site, gap: int) -> None:
+        self.gaps.append(gap)
+
+    def missed(self, site: Site, gap: int, emulated: int, counted: bool) -> None: ...
+    def moved(self) -> None: ...
+
+    def shown(self) -> tuple[str, ...]:
+        return ()
+
+
+def test_behind_an_exit_that_leaves_a_state_not_to_be_entered_the_policy_says_how_long_to_emulate() -> None:
+    """It wants to remain native behind the write to CR0, and cannot: the accesses some 30 instructions later, in a
+    state that has long been one to be entered again, are within the dwell that it wants in the emulator."""
+    policy = _Behind()
+    config = NativeConfig(make_model(VTX2006), policy, Costs())
+    firmware = rom(protected("8:switched", DESCRIPTORS), LEAVING)
+    machine = build_machine(MachineConfig(firmware=firmware, memory=1 << 20, shadow=False, native=config))
+    machine.run(5000)
+    ledger = transitions_of(machine).ledger
+    (move,) = (move for move in transitions_of(machine).history if "cannot be entered again" in move.reason)
+    assert not move.native
+    assert (ledger.exits[ExitCause.PIO], ledger.caught) == (0, 3)
+    behind = policy.asked.index((ExitCause.CR, True))
+    assert policy.asked[behind : behind + 3] == [
+        (ExitCause.CR, True), (ExitCause.CR, False), (ExitCause.PIO, False)
+    ]  # fmt: skip
+    assert policy.gaps == [24, 1, 1]  # JMP, MOV, MOV, 20 turns, OUT
     machine.close()
