@@ -55,7 +55,8 @@ def test_numbers_that_have_run_over_are_saved_at_the_edge(tmp_path: Path) -> Non
     learner, path = taught(), tmp_path / "learned.json"
     known = learner.sites[PORT]
     known.losses[:2] = [-2e17, 1e30]
-    known.burst.value, known.lack.count = -1e19, 1 << 70
+    known.burst.load(-1e19, 7)
+    known.lack.count = 1 << 70
     learner.prior.counts[0] = -1.5
     learned.save(learner, path)
     other = Learner(PRICES, kind_of)

@@ -40,16 +40,18 @@ def test_a_client_that_kills_the_guest_ends_a_headless_run(firmware):
     [("extended-remote", [], True), ("remote", [], False), ("extended-remote", ["--until", "exit"], False)],
 )
 def test_a_server_of_ones_own_outlives_the_guests_end_for_a_gdb_that_can_begin_it_again(
-    target, until, begins, firmware
+    target, until, begins, firmware, tmp_path
 ):
     command = [*V2E, "run", "--firmware", firmware(EXITING), "--headless", "--wait", "--gdb", "0", *until]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                text=True, cwd=ROOT)  # fmt: skip
     assert process.stderr is not None
     address = process.stderr.readline().removeprefix("gdb: target remote ").strip()
-    commands = ["set confirm off", f"target {target} {address}", "continue", "starti", "p/x $pc", "continue"]
+    commands = ["set confirm off", f"target {target} {address}", "continue"]
+    if not until:  # gdb 13 crashes on `starti` behind the end of its server
+        commands += ["starti", "p/x $pc", "continue"]
     gdb = ["gdb", "-nx", "-q", "-batch", *(word for line in commands for word in ("-ex", line))]
-    done = subprocess.run(gdb, capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = subprocess.run(gdb, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=tmp_path)
     assert done.stdout.count("exited with code 05") == (2 if begins else 1), done.stdout + done.stderr
     assert ("= 0xfffffff0" in done.stdout) == begins
     assert process.wait(SECONDS) == 11
