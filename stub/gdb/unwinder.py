@@ -33,7 +33,7 @@ DEEPEST = 200
 #: Ends of stacks whose descriptions are kept.
 ENDS = 64
 NAME = "v2e"
-#: No frame of a trace.
+#: The number of no frame of a trace.
 LIVE = -1
 
 
@@ -62,10 +62,10 @@ def outermost(cpu: Cpu) -> int:
     return frame_address(cpu, (cpu.segments[SS].base or 0) + 0x10000)
 
 
-def trace_frame() -> int:
-    """Number of the trace's frame that gdb shows (`tfind`); LIVE for none. No event tells of it."""
+def is_live() -> bool:
+    """gdb shows the guest, and no frame of a trace (`tfind`). No event tells of it."""
     number = gdb.convenience_variable("trace_frame")
-    return LIVE if number is None else int(number)
+    return number is None or int(number) == LIVE
 
 
 def _is_ours(cpu: Cpu) -> bool:
@@ -80,14 +80,13 @@ def _has_symbols(big: bool, pc: int) -> bool:
 
 @dataclass(slots=True)
 class _Answer:
-    """What was said of the innermost frame at `stop`, or in the trace's frame `trace` (-1: none): `info`, of gdb's type
-    UnwindInfo, or None: the frame is gdb's.
+    """What was said of the guest's innermost frame at `stop`: `info`, of gdb's type UnwindInfo, or None: the frame is
+    gdb's.
     `address` is the frame's for gdb, `shared` are registers of it for add_saved_register. `cpu` is the CPU there; where
     the guest has been stepped since that was `looked` at, as much of it as has stayed: all but general registers, IP
     and flags."""
 
     stop: Stop
-    trace: int
     layout: Layout
     info: Any
     address: int
@@ -121,7 +120,7 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         self._ends: dict[tuple[Layout, int, int | None], Any] = {}
         self._end_info: Any = None  #: what was said last of the innermost frame, if that nobody called it
         self._ran = False  #: the guest may have run since the last answer
-        self._shown = False  #: this stop is shown: an answer has to be one that was looked for
+        self._shown = True  #: this stop is shown: an answer has to be one that was looked for
         self._executed: dict[
             int, bytes
         ] = {}  #: instructions since the last look, as far as is known, by their addresses
@@ -157,18 +156,20 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
                 return self._outer(pending, level)
             layout = self._guest.layout(pending)
             stop = layout.stop(pending) if self._levels else None
-            answer, before, trace = self._answer, None, trace_frame()
-            if stop is not None and answer is not None and answer.layout is layout and answer.trace == trace:
+            live = is_live()
+            # A trace's frame may be of the very instruction at which the guest stands, with less memory.
+            answer, before = self._answer if live else None, None
+            if stop is not None and answer is not None and answer.layout is layout:
                 if stop == answer.stop and not self._ran:
                     if not self._shown:
                         return answer.info
                     if not answer.looked:
                         before = answer.cpu
-                elif trace == LIVE and (step := self._stayed(answer, stop)) is not None:
+                elif (step := self._stayed(answer, stop)) is not None:
                     if not self._shown:
                         return self._continued(pending, answer, stop, step)
                     before = answer.cpu
-            return self._look(pending, layout, stop, before, trace)
+            return self._look(pending, layout, stop, before, live)
         except gdb.error:
             return None  # a register that this frame does not know, or a target that is not v2e's
 
@@ -207,9 +208,9 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         answer.stop, answer.looked, self._ran = stop, False, False
         return answer.info
 
-    def _look(self, pending: Any, layout: Layout, stop: Stop | None, before: Cpu | None, trace: int) -> Any:
-        """Look who called the innermost frame. `before`: the CPU earlier in the same frame, if what was executed since
-        stands there."""
+    def _look(self, pending: Any, layout: Layout, stop: Stop | None, before: Cpu | None, live: bool) -> Any:
+        """Look who called the innermost frame, the guest's if it is `live`. `before`: the CPU earlier in the same
+        frame, if what was executed since stands there."""
         # gdb asks about the innermost frame first whenever the guest has run, also where no event says so (`nexti 5`).
         self._guest.forget()
         last, self._answer, self._end_info, self._ran = self._answer, None, None, False
@@ -222,17 +223,7 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
         cpu = self._guest.cpu(pending) if before is None else self._guest.moved(pending, before)
         if cpu is None:
             return None
-        key = (
-            *cpu.general,
-            *cpu.segments,
-            cpu.ip,
-            cpu.flags,
-            cpu.protected,
-            cpu.cpl,
-            cpu.cr0,
-            self._guest.tables,
-            trace,
-        )
+        key = (*cpu.general, *cpu.segments, cpu.ip, cpu.flags, cpu.protected, cpu.cpl, cpu.cr0, self._guest.tables)
         caller = self._innermost(cpu, key)
         shared, info, address = [], None, 0
         if caller is not None:
@@ -242,8 +233,8 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc]  # only gdb knows i
             info = self._info(pending, layout, address, caller, shared, stop)
         elif _is_ours(cpu):  # else gdb's own way is the chain of frame pointers
             info = self._end_info = self._first_end(pending, layout, cpu)
-        if stop is not None:
-            self._answer = _Answer(stop, trace, layout, info, address, cpu, caller, shared, cpu.stack)
+        if stop is not None and live:
+            self._answer = _Answer(stop, layout, info, address, cpu, caller, shared, cpu.stack)
         return info
 
     def _outer(self, pending: Any, level: int) -> Any:

@@ -3,12 +3,14 @@ right."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from machines import rom_text
-from repl.harness import Gdb, GdbError
+from repl.harness import Gdb, GdbError, Server
+from stub.gdb import helper_path
 
 #: A function that is called from two places by turns, with the same stack. The return address stands at 6FFEh.
 TWICE = rom_text("""
@@ -217,6 +219,23 @@ def test_what_gdb_is_told_to_forget_is_looked_at_anew(helped: Gdb, tmp_path: Pat
 
 
 @twice
+def test_a_helper_that_is_loaded_at_a_stop_looks_anew_at_it_too(
+    v2e_server: Callable[..., Server], start_gdb: Callable[..., Gdb], tmp_path: Path
+) -> None:
+    gdb = start_gdb(v2e_server())
+    to_one(gdb)
+    gdb.cmd(f"source {helper_path()}")
+    before = callers(gdb)
+    assert before == returns_to(gdb)
+    other = {0xD: 0x11, 0x11: 0xD}[before - 0xF0000]
+    image = tmp_path / "stack"
+    image.write_bytes(other.to_bytes(2, "little"))
+    gdb.cmd(f"restore {image} binary {SLOT:#x}")
+    gdb.cmd("maintenance flush register-cache")
+    assert callers(gdb) == 0xF0000 + other
+
+
+@twice
 def test_a_frame_of_a_trace_is_not_taken_for_the_stop_of_the_same_instruction(helped: Gdb, tmp_path: Path) -> None:
     script = tmp_path / "trace.gdb"
     script.write_text(f"break *{ONE:#x}\ntrace *{ONE:#x}\nactions\ncollect $regs\nend\ntstart\n")
@@ -230,6 +249,46 @@ def test_a_frame_of_a_trace_is_not_taken_for_the_stop_of_the_same_instruction(he
         assert "#1" not in helped.cmd(f"tfind {frame}") + helped.cmd("bt")  # its stack was not collected
     helped.cmd("tfind none")
     assert callers(helped) == live
+
+
+@twice
+def test_a_hook_that_looks_at_a_trace_before_the_stop_is_shown_sees_each_for_itself(
+    helped: Gdb, tmp_path: Path
+) -> None:
+    """gdb runs `hook-stop` before it tells anybody of the stop. The trace has two frames, of an instruction and the
+    next, and the guest stands at the second."""
+    script = tmp_path / "hook.gdb"
+    script.write_text(
+        f"""
+        trace *{ONE:#x}
+        actions
+        collect $regs
+        while-stepping 1
+        collect $regs
+        end
+        end
+        tstart
+        python
+ways = ("tfind none", "tfind 1", "tfind none", "tfind 0", "tfind 1", "tfind none")
+def look(way):
+    gdb.execute(way, to_string=True)
+    above = gdb.newest_frame().older()
+    return int(gdb.parse_and_eval("$icount")), None if above is None else above.pc()
+        end
+        define hook-stop
+        tstop
+        python found = [look(way) for way in ways]
+        end
+        """
+    )
+    helped.cmd(f"tbreak *{ONE + 1:#x}")
+    helped.cmd(f"source {script}")
+    said = helped.cmd("continue")
+    assert "Error" not in said, said
+    seen = eval(helped.cmd("python print(found)").strip().splitlines()[-1], {"__builtins__": {}})
+    now, caller = helped.value("$icount"), returns_to(helped)
+    live = (now, caller)
+    assert seen == [live, (now, None), live, (now - 1, None), (now, None), live]  # a trace's stack was not collected
 
 
 #: A function that takes its return address off the stack.
@@ -264,6 +323,67 @@ def test_a_function_that_has_taken_its_return_address_away_has_no_caller_in_the_
     helped.cmd("stepi 12")
     seen = eval(helped.cmd("python print(found)").strip().splitlines()[-1], {"__builtins__": {}})
     assert dict(seen) == {ONE + 1: 0xF000D, ONE + 3: None}
+
+
+#: Calls what was copied to 600h: once what loads a general register, and then for ever what loads DS. With what, the
+#: helper does not foresee: it does not know what ROL gives.
+REPLACED = rom_text("""
+        mov ss, ax
+        mov es, ax
+        mov sp, 0x7000
+        cld
+        mov si, plain
+        call copy
+    again:
+        mov si, loads
+        call copy
+        jmp again
+    copy:
+        push cs
+        pop ds
+        mov ax, 0x4123
+        mov di, 0x600
+        mov cx, 9
+        rep movsb
+        call 0:0x600
+        ret
+    plain:
+        nop
+        rol ax, 4
+        mov bx, ax
+        nop
+        nop
+        retf
+    loads:
+        nop
+        rol ax, 4
+        mov ds, ax
+        nop
+        nop
+        retf
+""")
+
+
+@pytest.mark.boot(firmware=REPLACED)
+def test_code_that_was_seen_to_be_other_code_at_a_stop_is_read_anew_for_the_steps_that_follow(helped: Gdb) -> None:
+    """The instructions are as long as those before. What tells is the caller's DS, in the midst of steps."""
+    for _ in range(2):
+        helped.cmd(f"tbreak *{COPY:#x}")
+        helped.cmd("continue")
+        for _ in range(4):
+            helped.cmd("stepi")
+    assert helped.value("$ds") == 0x1234
+    for line in (
+        "python found, ds = [], lambda frame: str(frame.read_register('ds'))",
+        "python look = lambda self: found.append((ds(gdb.newest_frame().older()), ds(gdb.newest_frame())))",
+        "python B = type('B', (gdb.Breakpoint,), {'stop': look})",
+        f"tbreak *{COPY:#x}",
+        "continue",
+        f"python B('*{COPY + 6:#x}', internal=True)",
+        "stepi 5",
+    ):
+        helped.cmd(line)
+    assert eval(helped.cmd("python print(found)").strip().splitlines()[-1], {"__builtins__": {}}) == [("4660", "4660")]
 
 
 #: Calls what was copied to 600h, by turns of instructions of one byte and of three.

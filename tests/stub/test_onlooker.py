@@ -145,6 +145,19 @@ def test_leaving_and_killing_end_only_the_connection() -> None:
         assert target.calls == []
 
 
+def test_killing_what_nobody_has_ends_only_the_connection_too() -> None:
+    """gdb kills what it has before it connects again to have it."""
+    for packet in ("vKill;1", "k", "D"):
+        target = FakeTarget()
+        before = state(target)
+        peer = onlooker(target)
+        peer.session.vacate(lambda: True)
+        assert peer.ask(packet) == ([] if packet == "k" else [b"OK"])
+        assert isinstance(peer.events[-1], Close)
+        peer.session.disconnected()
+        assert state(target) == before
+
+
 def test_it_has_its_own_kind_of_addresses() -> None:
     target = FakeTarget()
     peer, first = onlooker(target), client(target)
