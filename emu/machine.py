@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 #: Devices may tick for ever and never interrupt in ways that are not foreseen; only the alarm clock is slower.
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 RDX = 2  #: in CpuState.regs
-_BUDGET = ExitReason.BUDGET
+_BUDGET, _WATCHPOINT = ExitReason.BUDGET, ExitReason.WATCHPOINT
 MOST_QUIET = 1 << 30  #: steps that `begin_quiet` allows at most
 
 
@@ -300,7 +300,8 @@ class Machine:
             exit = executor.run(budget, skip_breakpoint=skip_breakpoint)
             if skip_breakpoint and executor.retired != before:
                 skip_breakpoint = False
-            if not exit.executed and not exit.detail and (stands := standstill.nothing(now, exit)) is not None:
+            idle = not exit.executed and not exit.detail and exit.reason is not _WATCHPOINT
+            if idle and (stands := standstill.nothing(now, exit)) is not None:
                 return stands
             if exit.reason is not _BUDGET and exit.reason in EXIT_STOPS:
                 self.pin.settle()

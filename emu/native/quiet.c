@@ -83,19 +83,22 @@ API int v2e_quiet_step(struct quiet *q)
     return QUIET_MADE;
 }
 
-/* True when a watchpoint has ended the run that `ended` so, and nothing else. */
+/* True when a watchpoint has ended the run that `ended` so, and nothing else that Python would do something about. It
+ * does nothing about a stop that is asked for (`stop`) beside a hit: that is for the next run, which is not begun with it
+ * (v2e_fast_go). Nor about a data breakpoint of the guest's (`trap`): `look` raises it before it gives one of these
+ * reasons, and a fault that gives one in its stead leaves it to the next run. */
 static int is_met(const engine *e, int ended)
 {
     const struct control *c = e->control;
     int code = ended >> CODE_SHIFT;
 
     return (ended & ((1 << CODE_SHIFT) - 1)) == NOT_PLAIN && (!code || code == STEP_DONE) && e->cells->met.kind &&
-           c->halt_run == HALT_MET && !c->stop && !c->taken && !c->trap &&
-           (c->reason == STOP_ASKED || c->reason == STOP_BUDGET) && !AT(uint32_t, e->cpu, at.cpu_halted) &&
+           c->halt_run == HALT_MET && !c->taken && (c->reason == STOP_ASKED || c->reason == STOP_BUDGET) &&
+           !AT(uint32_t, e->cpu, at.cpu_halted) &&
            AT(int32_t, e->env, at.env_old_exception) != DOUBLE_FAULT;
 }
 
-/* `go` of struct quiet. */
+/* `go` of struct quiet. An interrupt that is due is taken first, as in any run, which that ends. */
 API int v2e_quiet_go(struct quiet *q)
 {
     engine *e = q->engine;
@@ -104,7 +107,7 @@ API int v2e_quiet_go(struct quiet *q)
     uint64_t from = retired(e);
     int ended;
 
-    if (budget <= 0 || q->hit_count >= q->hit_room || interrupt_is_due(e))
+    if (budget <= 0 || q->hit_count >= q->hit_room)
         return QUIET_REFUSED;
     ended = v2e_fast_go(e, budget, 1);
     if (ended == NOT_BEGUN)

@@ -203,6 +203,41 @@ def test_the_guests_own_breakpoint_is_an_exception_still() -> None:
     assert came[MET] > 20
 
 
+def test_the_guests_own_breakpoint_in_an_instruction_that_faults_behind_a_hit_is_for_the_next_run() -> None:
+    """DIV reads what both watch, which is 0."""
+    body = """
+        mov ss, ax
+        mov sp, 0x7000
+        mov word [0*4], divided
+        mov word [0*4+2], 0xf000
+        mov word [1*4], debug
+        mov word [1*4+2], 0xf000
+        mov eax, 0x502
+        mov dr0, eax
+        mov eax, 0x70002
+        mov dr7, eax
+    main:
+        div word [0x502]
+        inc word [0x506]
+        jmp main
+    debug:
+        inc word [0x504]
+        iret
+    divided:
+        push bp
+        mov bp, sp
+        add word [bp+2], 4
+        pop bp
+        iret
+    """
+    plain, quiet = (watched(rom(body), (BreakKind.READ, 0x502, 2), (BreakKind.WRITE, 0x506, 2)) for _ in range(2))
+    run_plainly(plain, 60)
+    came = run_quietly(quiet, 60, 60)
+    same(plain, quiet)
+    assert plain.read_linear(0x504, 2) != bytes(2)
+    assert came[MET] > 20
+
+
 @pytest.mark.parametrize("points", [((BreakKind.WRITE, 0x5000, 4),), ((BreakKind.WRITE, 0x5000, 4), ENTRY)])
 def test_a_guest_that_pages_is_watched_where_its_pages_are(points: tuple[tuple[BreakKind, int, int], ...]) -> None:
     """Behind each write of a page-table entry, which may be watched as well, watchpoints are placed anew."""
@@ -332,6 +367,41 @@ def test_an_interrupt_that_is_taken_in_a_run_is_told_before_the_hit_in_its_deliv
     same(plain, quiet)
     assert came[MET] > 50
     assert came[ENDED] > 20
+
+
+def test_an_interrupt_that_is_due_behind_a_hit_is_taken_first_in_the_next_run() -> None:
+    """It has waited for IF, and the hit is in STI's shadow."""
+    body = f"""
+        mov ss, ax
+        mov sp, 0x7000
+        mov word [8*4], tick
+        mov word [8*4+2], 0xf000
+{timer(12)}
+    main:
+        cli
+        mov cx, 300
+    spin:
+        loop spin
+        inc word [0x500]
+        sti
+        inc word [0x500]
+        inc word [0x502]
+        jmp main
+    tick:
+        push ax
+        mov al, 0x20
+        out 0x20, al
+        pop ax
+        iret
+    """
+    hit = (BreakKind.WRITE, 0x500, 2)
+    for points in ((hit,), (hit, (BreakKind.WRITE, 0x6FF0, 16)), (hit, (BreakKind.WRITE, 0x502, 2))):
+        plain, quiet = (watched(rom(body), *points) for _ in range(2))
+        run_plainly(plain, 200)
+        came = run_quietly(quiet, 200, 30)
+        same(plain, quiet)
+        assert came[MET] > 50
+        assert came[ENDED] > 20
 
 
 def test_the_journal_hears_of_a_hit_before_of_what_happens_in_the_next_run() -> None:

@@ -11,7 +11,7 @@ from emu.debugger import Debugger
 from emu.engine import ExitReason
 from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.standstill import Standstill
-from emu.stops import StopKind
+from emu.stops import BreakKind, Condition, StopKind
 from emu.unicorn_watch import Watchpoints
 from machines import debugger, protected, rom
 
@@ -144,6 +144,24 @@ def test_stops_from_outside_do_not_change_where_it_ends(monkeypatch: pytest.Monk
     assert requests > FEW // 4
     assert exit.reason is MachineStop.STANDSTILL
     assert 0x80000 - made.machine.cpu_state().regs[4] == 12 * FEW
+
+
+#: All of the stack, at which each run ends.
+STACK = (BreakKind.WRITE, 0x60000, 0x20000)
+
+
+@pytest.mark.parametrize("slice", [None, 1, 7])
+def test_it_ends_as_it_does_unwatched_where_the_stack_is_watched(slice: int | None) -> None:
+    """What stops at a watchpoint is not stopped for a device, though nothing has retired."""
+    made = storm(TRAP_GATE, slice=slice)
+    point = made.add_breakpoint(*STACK, condition=Condition("never", lambda: False))
+    made.begin_continue()
+    stop = made.run()
+    assert stop.kind is StopKind.DEADLOCK
+    assert stop.text.startswith(f"{FEW} interrupts were delivered one behind the other")
+    assert 0x80000 - made.machine.cpu_state().regs[4] == 12 * FEW
+    assert point.hits == 0
+    assert made.evaluated >= FEW
 
 
 def test_a_handler_that_has_interrupts_off_gets_on() -> None:
