@@ -50,6 +50,7 @@ class UnicornEngine(Running):
 
     name = "unicorn"
     answers_ahead = True
+    passes_edges = False
 
     def _begin(self, model: CpuModel) -> None:
         self._prove()
@@ -397,7 +398,7 @@ class UnicornEngine(Running):
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""
-        self._loop.serve_ports(address)
+        self.passes_edges = self._loop.serve_ports(address)
 
     def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """See Executor."""
