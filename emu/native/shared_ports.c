@@ -165,8 +165,12 @@ void cut_run(engine *e)
     int skips;
 
     join_run(e);
-    if (!can_pass(p) || c->remaining <= 0)
+    if (!p || !p->ticking || c->remaining <= 0)
         return;
+    if (!can_pass(p)) { /* since the run began; it was not planned to end at the edge */
+        c->stop = 1;
+        return;
+    }
     skips = p->out && !(p->requests & IR0);
     left = boundary_of(e, p, p->edge + (uint32_t)skips) - (int64_t)(e->cells->end - (uint64_t)c->remaining);
     if (left < 0)
