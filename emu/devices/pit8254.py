@@ -361,8 +361,8 @@ class Pit8254:
         self._shared.edge, self._shared.out = self._next_edge, self._counters[0].out
 
     def passed(self, edge: int, out: bool) -> None:
-        """An engine has passed edges of counter 0: OUT is `out` now, and changes next at CLK pulse `edge`. `irq0` was not
-        told."""
+        """An engine has passed edges of counter 0: OUT is `out` now, and changes next at CLK pulse `edge`. `irq0` was
+        not told."""
         counter = self._counters[0]
         counter.advance(edge - (counter.loaded - 1 if out else 1))
         self._next_edge = edge
