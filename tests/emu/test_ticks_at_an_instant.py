@@ -21,6 +21,7 @@ MET = {
     "strings out": "mov dx, 0x80\nmov si, 0x1000\nmov cx, 300\nrep outsb\n",
     "shadows of STI": "cli\nnop\nnop\nsti\nnop\nnop\n" * 40,
     "shadows of SS": "mov ax, ss\n" + "mov ss, ax\nnop\n" * 120,
+    "the stack": "push ax\npop ax\n" * 200,
     "POPF": "pushf\ncli\nnop\npopf\nnop\nnop\n" * 40,
     "HLT": "mov cx, 90\nloop $\nhlt\n",
     "exceptions": "int3\nnop\n" * 40,
@@ -100,12 +101,21 @@ def a_breakpoint_that_passes(made: Debugger, at: int, pc: int) -> Iterator[objec
 
 def a_watchpoint(made: Debugger, at: int, pc: int) -> Iterator[object]:
     """On the stack, which the instruction before may touch and the interrupt does."""
-    made.machine.run(max(0, at - 30))
+    made.machine.run(at - 900)
+    handler = 0xF0000 + int.from_bytes(made.read_linear(0x20 * 4, 2), "little")
+    look = made.machine.devices  # while the interrupt before is in service
+    looks = made.add_breakpoint(BreakKind.EXECUTE, handler, passes=True, action=lambda: [look()] and None)
+    made.set_limit(at - 4)
+    made.begin_continue()
+    yield made.run().text
+    made.set_limit(LIMIT)
+    made.remove_breakpoint(looks.id)
     point = made.add_breakpoint(BreakKind.ACCESS, 0x6FF0, 16)
-    for _ in range(6):
+    for _ in range(8):
         made.begin_continue()
         stop = made.run()
-        yield stop.kind, stop.text, stop.retired
+        made.machine.service()
+        yield stop.kind, stop.text, stop.retired, made.machine.interrupt_due
     made.remove_breakpoint(point.id)
 
 
@@ -174,7 +184,7 @@ def test_what_comes_at_the_instant_of_an_edge_comes_in_one_order(monkeypatch: py
     instants = edges(monkeypatch, body)
     assert len(instants) > 7
     for end in ENDS:
-        for at, pc in chance.sample(instants, 2):
+        for at, pc in chance.sample(instants[2:], 2):
             shift = chance.choice((0, 0, 0, 1, -1))
             seen = []
             for name in ("gate", "fast"):
