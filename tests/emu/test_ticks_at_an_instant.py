@@ -103,8 +103,11 @@ def a_watchpoint(made: Debugger, at: int, pc: int) -> Iterator[object]:
     """On the stack, which the instruction before may touch and the interrupt does."""
     made.machine.run(at - 900)
     handler = 0xF0000 + int.from_bytes(made.read_linear(0x20 * 4, 2), "little")
-    look = made.machine.devices  # while the interrupt before is in service
-    looks = made.add_breakpoint(BreakKind.EXECUTE, handler, passes=True, action=lambda: [look()] and None)
+
+    def look() -> None:
+        made.machine.devices()  # while the interrupt before is in service
+
+    looks = made.add_breakpoint(BreakKind.EXECUTE, handler, passes=True, action=look)
     made.set_limit(at - 4)
     made.begin_continue()
     yield made.run().text
