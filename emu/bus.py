@@ -190,6 +190,7 @@ class Mmio:
     def __init__(self) -> None:
         self.ranges: list[Range] = []
         self.claims: list[Range] = []  #: ranges whose place the guest chose
+        self._last: Range | None = None  # of `ranges`, what `find` has found last
         self.sealed: Callable[[], None] | None = None  #: as of Ports
         self.looked_at: Told | None = None  #: as of Ports
 
@@ -215,7 +216,13 @@ class Mmio:
         self.claims.clear()
 
     def find(self, address: int) -> Range | None:
-        for entry in (*self.ranges, *self.claims):
+        if (last := self._last) is not None and last.first <= address < last.first + last.count:
+            return last
+        for entry in self.ranges:
+            if entry.first <= address < entry.first + entry.count:
+                self._last = entry
+                return entry
+        for entry in self.claims:
             if entry.first <= address < entry.first + entry.count:
                 return entry
         return None

@@ -38,6 +38,12 @@ class Timer:
         self.deadline = deadline
         self._clock._armed(self)
 
+    def move(self, deadline: int) -> None:
+        """As `arm`, where the slice that is running was planned for that already."""
+        if deadline != self.deadline:
+            self.deadline = deadline
+            self._clock._expects(self)
+
     def cancel(self) -> None:
         self.deadline = None
 
@@ -70,9 +76,13 @@ class Clock:
         timer = self._timers[name] = Timer(self, name, len(self._timers), callback, host)
         return timer
 
-    def _armed(self, timer: Timer) -> None:
+    def _expects(self, timer: Timer) -> None:
         assert timer.deadline is not None
         heapq.heappush(self._heap, (timer.deadline, timer.order, timer))
+
+    def _armed(self, timer: Timer) -> None:
+        self._expects(timer)
+        assert timer.deadline is not None
         if self.horizon is None or timer.deadline < self.horizon:
             self.on_replan()
 
@@ -82,6 +92,17 @@ class Clock:
         while heap and heap[0][2].deadline != heap[0][0]:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
+
+    def next_deadline_besides(self, timer: Timer) -> int | None:
+        """The earliest deadline of the others, ns."""
+        first = self.next_deadline()
+        if first is None or self._heap[0][2] is not timer:
+            return first
+        entry = heapq.heappop(self._heap)
+        try:
+            return self.next_deadline()
+        finally:
+            heapq.heappush(self._heap, entry)
 
     def can_wake(self, held_back: Callable[[str], bool] = lambda name: False) -> bool:
         """True when a timer is armed that may make something happen to an idle CPU, and is not `held_back`, which is

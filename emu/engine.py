@@ -344,6 +344,8 @@ class Executor(Cpu, Protocol):
 
     #: `hold_input`, `stream_input` and `stream_output` are of use now.
     answers_ahead: bool
+    #: What answers ports (`serve_ports`) may have a run go on behind edges of counter 0 of the 8254.
+    passes_edges: bool
     #: What a person should know about how it runs: a sentence, empty when there is nothing to tell.
     notice: str
     #: What it does not keep of what x86 promises (docs/fidelity.md), a few words each.

@@ -39,6 +39,7 @@ class IntrPin:
         self._controller: InterruptController | None = None
         self._executor: IntrSink | None = None
         self.on_delivery: Callable[[int], None] | None = None  #: told each vector delivered
+        self.before_settle: Callable[[], None] = lambda: None  #: what came before the engine's last delivery
         self.before_update: Callable[[], None] = lambda: None  #: told before INTR is driven anew
         #: says whether nobody is to be told of a delivery at its instant, as it surely leaves INTR low; None: never
         self.may_go_on: Callable[[], bool] | None = None
@@ -50,6 +51,7 @@ class IntrPin:
         """Acknowledge at the controller what the engine has delivered since."""
         if self._executor is None or self._controller is None:
             return
+        self.before_settle()
         vector = self._executor.take_interrupt()
         if vector is not None:
             self._controller.acknowledge()

@@ -13,6 +13,7 @@ from emu.board import Board
 from emu.bus import Mmio, Ports, Range, Told
 from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
+from emu.devices.ticks import Ticks
 from emu.devices.vga_memory import DisplayMemory
 from emu.engine import EngineError, Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay, WatchHit
 from emu.inputs import InputRecord, Inputs
@@ -99,6 +100,7 @@ class Machine:
         self.pin.on_delivery = self._on_interrupt
         self.pin.may_go_on = self._may_go_on
         self.executor.on_fault(self._on_fault)
+        self._ticks = self._make_ticks()
         #: who executes, where that is a question
         self.transitions: Transitions | None = None
         self.native_ns = 0  #: spent by a vCPU that does not count its instructions
@@ -120,6 +122,15 @@ class Machine:
         for address, data in payload.pieces:
             self.memory.write(address, data)
         return payload.state.copy()
+
+    def _make_ticks(self) -> Ticks | None:
+        """Edges of IRQ 0 within runs: where the 8259 alone drives INTR, and nobody but the emulator executes."""
+        board = self.board
+        if self.config.native is not None or self.keeper.hypervisor or board.chipset is not None:
+            return None
+        ticks = Ticks(self.clock, board.pit, board.pic, board.shared_ports, self._ticked, self.executor.request_stop)
+        self.pin.before_settle = ticks.catch_up
+        return ticks
 
     def _attach(self, transitions: Transitions) -> None:
         self.transitions = transitions
@@ -171,10 +182,12 @@ class Machine:
         if self.caught_fault is not None:
             self.caught_fault(fault)
 
-    def _on_interrupt(self, vector: int) -> None:
-        retired = self.executor.interrupt_taken_at
+    def _ticked(self, retired: int, vector: int) -> None:
         self.journal.add(retired, "interrupt", f"vector {vector:#04x}")
         self.standstill.delivered(retired)
+
+    def _on_interrupt(self, vector: int) -> None:
+        self._ticked(self.executor.interrupt_taken_at, vector)
         if self._caught_interrupt is not None:
             self._caught_interrupt(vector)
 
@@ -186,6 +199,8 @@ class Machine:
     @caught_interrupt.setter
     def caught_interrupt(self, told: Callable[[int], None] | None) -> None:
         self._caught_interrupt = told
+        if self._ticks is not None:
+            self._ticks.withdraw()
         self.pin.settle()
         self.pin.update()
 
@@ -274,6 +289,7 @@ class Machine:
     def _run(self, until: int, skip_breakpoint: bool, passed: Callable[[], bool] | None) -> MachineExit:
         executor, clock, standstill = self.executor, self.clock, self.standstill
         cap = self.config.slice or (1 << 62)
+        hit = False
         while True:
             self.service()
             if self._ended is not None:
@@ -294,10 +310,20 @@ class Machine:
                     return blocked
                 continue
             now = self._awake_at = before * NS_PER_INSTRUCTION + clock.skipped
+            ticks = None
+            if hit:  # behind a breakpoint that was passed the next one may be near, and a run is to begin at once
+                hit = False
+            elif executor.passes_edges and self._ticks is not None and self._goes_on(self._ticks):
+                ticks = self._ticks
+                deadline = ticks.deadline
             if deadline is not None:
                 budget = min(budget, -((now - deadline) // NS_PER_INSTRUCTION))
             clock.horizon = deadline
-            exit = executor.run(budget, skip_breakpoint=skip_breakpoint)
+            try:
+                exit = executor.run(budget, skip_breakpoint=skip_breakpoint)
+            finally:
+                if ticks is not None:
+                    ticks.end()
             if skip_breakpoint and executor.retired != before:
                 skip_breakpoint = False
             idle = not exit.executed and not exit.detail and exit.reason is not _WATCHPOINT
@@ -306,9 +332,14 @@ class Machine:
             if exit.reason is not _BUDGET and exit.reason in EXIT_STOPS:
                 self.pin.settle()
                 if passed is not None and exit.reason is ExitReason.BREAKPOINT and passed():
-                    skip_breakpoint = True
+                    skip_breakpoint = hit = True
                     continue
                 return MachineExit(EXIT_STOPS[exit.reason], exit, detail=exit.detail)
+
+    def _goes_on(self, ticks: Ticks) -> bool:
+        """The run that begins may go on behind ticks: nobody is told of each, nor woken by so many."""
+        journal = self.journal
+        return self._caught_interrupt is None and ticks.begin(journal.due - journal.added - 1)
 
     def step(self) -> MachineExit | None:
         """One instruction, whatever breakpoint is on it, where nothing comes before it: as `run` would with

@@ -47,7 +47,7 @@ class Twin:
         self.interrupt_taken_at = 0
         self._active: Cpu = emulator
         self.native = False  #: the vCPU is the active one
-        self.answers_ahead = True
+        self.answers_ahead, self.passes_edges = True, False
         self._resident = vcpu if isinstance(vcpu, Resident) else None
         self._lending = vcpu if isinstance(vcpu, Lending) else None
         self._remains = False  # the vCPU's exits do not end its runs

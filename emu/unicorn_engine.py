@@ -50,6 +50,7 @@ class UnicornEngine(Running):
 
     name = "unicorn"
     answers_ahead = True
+    passes_edges = False
 
     def _begin(self, model: CpuModel) -> None:
         self._prove()
@@ -397,7 +398,9 @@ class UnicornEngine(Running):
 
     def serve_ports(self, address: int | None) -> None:
         """See Executor."""
-        self._loop.serve_ports(address)
+        passes, self.passes_edges = self.passes_edges, self._loop.serve_ports(address)
+        if self._live and passes and not self.passes_edges:
+            self._control.stop = 1  # the run was not planned to end at the next edge
 
     def stream_input(self, port: int, data: bytes, taken: Callable[[int], None], sizes: int = 1) -> None:
         """See Executor."""

@@ -205,10 +205,12 @@ class FastLoop:
         count, self._cells.kept = self._cells.kept, 0
         return count
 
-    def serve_ports(self, address: int | None) -> None:
-        """See Executor."""
-        if self._cells.tick:
-            self._helper.ports(self._engine, address)
+    def serve_ports(self, address: int | None) -> bool:
+        """See Executor. True: from now on it passes edges, too."""
+        if not self._cells.tick:
+            return False
+        self._helper.ports(self._engine, address)
+        return address is not None
 
     def serve_display(self, memory: GuestMemory, display: SharedDisplay) -> None:
         """Let the helper answer the display's window; again whenever the map of memory has changed."""

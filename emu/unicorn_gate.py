@@ -73,8 +73,9 @@ class GateLoop:
         """There are none."""
         return 0
 
-    def serve_ports(self, address: int | None) -> None:
+    def serve_ports(self, address: int | None) -> bool:
         """Each access is asked for."""
+        return False
 
     def serve(self, system: System) -> None:
         """`emu.unicorn_intercepts` has the system instructions done."""

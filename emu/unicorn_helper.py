@@ -108,6 +108,7 @@ class Helper:
         self.ports = f("ports", None, p, p)
         self.ports_layout = f("ports_layout", c_uint64)
         self.memory_read = ctypes.cast(library.v2e_mmio_read, c_void_p).value or 0
+        self.memory_write = ctypes.cast(library.v2e_mmio_write, c_void_p).value or 0
         self.display = f("display", None, p, p, c_uint64, c_uint64)
         self.display_read = ctypes.cast(library.v2e_vga_read, c_void_p).value or 0
         self.display_write = ctypes.cast(library.v2e_vga_write, c_void_p).value or 0

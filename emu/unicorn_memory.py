@@ -60,10 +60,15 @@ class GuestMemory:
     """The map of one engine. Raises EngineError when Unicorn refuses a region."""
 
     def __init__(
-        self, overlay: Overlay, regions: Sequence[MemoryRegion], callbacks: Callbacks, read: int | None = None
+        self,
+        overlay: Overlay,
+        regions: Sequence[MemoryRegion],
+        callbacks: Callbacks,
+        first: tuple[int, int] | None = None,
     ) -> None:
-        """`read` is the address of a function of C that reads of devices' memory reach first (emu/native/mmio.c)."""
-        self._ov, self._callbacks, self._read = overlay, callbacks, read
+        """`first` are the addresses of functions of C that reads of devices' memory, and writes, reach first
+        (emu/native/mmio.c)."""
+        self._ov, self._callbacks, self._first = overlay, callbacks, first
         self._front: dict[int, Hole] = {}  # its data, by the first address
         self._regions: tuple[MemoryRegion, ...] = ()
         self._entries: tuple[_Entry, ...] = ()
@@ -143,12 +148,13 @@ class GuestMemory:
         if (served := self._served.get(base)) is not None:
             read, write, data = served
             code = call.mmio_map(uc, base, size, read, data, write, data)
-        elif self._read is None:
+        elif self._first is None:
             code = call.mmio_map(uc, base, size, self._callbacks.mmio_read, base, self._callbacks.mmio_write, base)
         else:
-            python = ctypes.cast(self._callbacks.mmio_read, c_void_p)
-            hole = self._front[base] = Hole(python.value, base)
-            code = call.mmio_map(uc, base, size, self._read, ctypes.addressof(hole), self._callbacks.mmio_write, base)
+            python = (ctypes.cast(f, c_void_p).value for f in (self._callbacks.mmio_read, self._callbacks.mmio_write))
+            hole = self._front[base] = Hole(*python, base)
+            (read, write), data = self._first, ctypes.addressof(hole)
+            code = call.mmio_map(uc, base, size, read, data, write, data)
         self._ov.check(code, f"map I/O at {base:#x}")
 
     def serve(self, base: int, size: int, read: int, write: int, data: int) -> None:

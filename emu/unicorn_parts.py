@@ -134,8 +134,8 @@ class Parts(ABC):
         self._faults = Faults(
             self._ov, self._control, self._callbacks, lambda: self.retired + self._live, self._read_linear
         )
-        read = HELPER.memory_read if isinstance(HELPER, Helper) else None
-        self._memory = GuestMemory(self._ov, regions, self._callbacks, read)
+        first = (HELPER.memory_read, HELPER.memory_write) if isinstance(HELPER, Helper) else None
+        self._memory = GuestMemory(self._ov, regions, self._callbacks, first)
         hidden = ctypes.addressof(ctypes.c_uint8.from_buffer(self._page))
         self._memory.map_host(HIDDEN_PAGE, PAGE, hidden, "the hidden page")
         self._env.vm_vmcb = HIDDEN_PAGE

@@ -119,7 +119,7 @@ class Watched(NamedTuple):
 class Hole(ctypes.Structure):
     """struct hole of emu/native/mmio.c: memory of devices."""
 
-    _fields_ = (("read", c_void_p), ("base", c_uint64))
+    _fields_ = (("read", c_void_p), ("write", c_void_p), ("base", c_uint64))
 
 
 class Place(ctypes.Structure):

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 from emu import layout
 from emu.clock import Clock
-from emu.devices.shared_ports import SharedPorts
+from emu.devices.shared_ports import HPET_TIMERS, SharedPorts
 from emu.record import dataclass, field
 from emu.views import DeviceView, FieldView
 
 TICK_NS = 10
 FS_PER_NS = 1_000_000
-TIMERS = 3
+TIMERS = HPET_TIMERS
 WORD = (1 << 64) - 1
 HALF = (1 << 32) - 1
 FAR = 1 << 62  #: ns from 0: an engine counts in 64 bits
@@ -64,7 +64,7 @@ class Hpet:
         isa: tuple[Callable[[bool], None], Callable[[bool], None]],
         shared: SharedPorts | None = None,
     ) -> None:
-        """From `shared` an engine may answer reads of the main counter."""
+        """In `shared` an engine may answer reads of the main counter, and take writes to comparators of idle timers."""
         self._shared = SharedPorts() if shared is None else shared
         self._clock, self._irq, self._isa = clock, irq, isa
         self._timers = [clock.timer(f"hpet.{n}", self._due(n)) for n in range(TIMERS)]
@@ -149,6 +149,7 @@ class Hpet:
     # -- registers
 
     def peek(self, offset: int, size: int) -> int:
+        self._take_back()
         at, shift = offset & ~7, 8 * (offset & 7)
         return self._get(at) >> shift & (1 << 8 * size) - 1
 
@@ -167,6 +168,11 @@ class Hpet:
         """Aligned 32- and 64-bit accesses; others are ignored."""
         if size < 4 or offset % size:
             return
+        self._take_back()
+        self._write(offset, value, size)
+        self._share()
+
+    def _write(self, offset: int, value: int, size: int) -> None:
         at, shift = offset & ~7, 8 * (offset & 4)
         mask = ((1 << 8 * size) - 1) << shift
         value = value << shift & mask
@@ -199,7 +205,6 @@ class Hpet:
             for n in range(2):
                 self._drive(n, False)
                 self._isa[n](False if s.config & LEGACY else s.displaced[n])
-        self._share()
         for n in range(TIMERS):
             self._plan(n)
 
@@ -208,6 +213,19 @@ class Hpet:
         shared.hpet_tick = 0
         if s.config & ENABLE and abs(s.origin) < FAR:
             shared.hpet_origin, shared.hpet_tick = s.origin, s.tick
+        shared.idle_timers = 0
+        for n, t in enumerate(s.timers):
+            if not t.config & (INT_ENABLE | PERIODIC | SET_VALUE | MODE_32):
+                shared.idle_timers |= 1 << n
+                shared.comparators[n] = t.comparator
+
+    def _take_back(self) -> None:
+        """Know the comparators that an engine has written meanwhile."""
+        shared = self._shared
+        if idle := shared.idle_timers:
+            for n, t in enumerate(self._state.timers):
+                if idle >> n & 1:
+                    t.comparator = shared.comparators[n]
 
     def _configure_timer(self, n: int, value: int) -> None:
         t = self._state.timers[n]
@@ -245,6 +263,7 @@ class Hpet:
             drive(level)
 
     def save(self) -> State:
+        self._take_back()
         return copy.deepcopy(self._state)
 
     def restore(self, state: State) -> None:
@@ -253,6 +272,7 @@ class Hpet:
         self._share()
 
     def view(self) -> DeviceView:
+        self._take_back()
         s = self._state
         on = "counts" if s.config & ENABLE else "stopped"
         fields = [

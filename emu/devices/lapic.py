@@ -154,9 +154,9 @@ class Lapic:
     def pending_vector(self) -> int | None:
         """See InterruptController."""
         vector = self._deliverable()
-        if vector is None and self.pic is not None and self._external():
-            return self.pic.pending_vector()
-        return vector
+        if vector is not None or self.pic is None or (external := self.pic.pending_vector()) is None:
+            return vector
+        return external if self._external() else None
 
     def last_for_now(self) -> bool:
         """See InterruptController. A vector in service holds back its class and all below; but not the 8259."""

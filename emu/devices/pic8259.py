@@ -8,7 +8,9 @@ INT is the master's IR2, both see the same INTA.
 
 from __future__ import annotations
 
-from emu.devices.pic8259_chip import ICW1_SNGL, ICW4_AEOI, ICW4_SFNM, Chip, ChipState
+from collections.abc import Callable
+
+from emu.devices.pic8259_chip import ICW1_SNGL, ICW4_AEOI, ICW4_SFNM, ICW4_UPM, Chip, ChipState
 from emu.devices.shared_ports import SharedPorts
 from emu.irq import IntrPin, Line
 from emu.record import dataclass, field, replace
@@ -38,6 +40,10 @@ class Pic8259Pair:
     def __init__(self, pin: IntrPin, shared: SharedPorts | None = None) -> None:
         """An engine may answer for the master in `shared`, where that drives the CPU's INTR."""
         self._pin, self._shared = pin, shared
+        #: called before anybody looks: an engine may have passed edges of IRQ 0 (`emu.devices.ticks`)
+        self.before: Callable[[], None] = lambda: None
+        #: called where edges of IRQ 0 are not, or no longer, an engine's to pass
+        self.unshared: Callable[[], None] = lambda: None
         self._chips = (Chip(True), Chip(False))
         self._lines: list[list[Line]] = [[] for _ in range(16)]
         self._irq2 = False
@@ -115,9 +121,35 @@ class Pic8259Pair:
         if ready:
             shared.imr, shared.isr, shared.requests, shared.levels = s.imr, s.isr, chip.irr, chip.level_triggered
             shared.slaves = 0 if s.icw1 & ICW1_SNGL else s.icw3
+            shared.vectors = s.icw2 & 0xF8
+        shared.edges_ready = edges = ready and s.icw4 & ICW4_UPM and not (chip.level_triggered | s.once) & 1
+        if not edges:
+            self.unshared()
+
+    @property
+    def tick(self) -> bool:
+        """The level of IRQ 0."""
+        return bool(self._chips[0].state.inputs & 1)
+
+    def passed(self, acknowledged: int, level: bool, rises: int) -> None:
+        """An engine has passed edges of IRQ 0, which is at `level` now and has gone high `rises` times, and before the
+        last of them has acknowledged the master's inputs that are in the mask `acknowledged`."""
+        chip, shared = self._chips[0], self._shared
+        assert shared is not None, "it has passed them in what is shared"
+        chip.served(acknowledged)
+        s = chip.state
+        s.imr, s.isr = shared.imr, shared.isr  # what was written meanwhile decides what the request leads to
+        if not level:
+            s.inputs &= ~1
+            s.edges &= ~1
+        elif rises:
+            s.inputs |= 1
+            s.edges = s.edges & ~1 | shared.requests & 1
+        self.raised[0] += rises
 
     def _take_back(self) -> None:
         """Know what the engine has answered meanwhile."""
+        self.before()
         if (shared := self._shared) is not None and shared.pic_ready:
             s = self._chips[0].state
             s.imr, s.isr = shared.imr, shared.isr

@@ -322,7 +322,9 @@ class Pit8254:
         self._clock = clock
         self._shared = SharedPorts() if shared is None else shared
         self._irq0 = irq0
-        self._timer = clock.timer("pit", self._edge)
+        self.timer = clock.timer("pit", self._edge)
+        #: called before anybody looks: an engine may have passed edges of counter 0 (`emu.devices.ticks`)
+        self.before: Callable[[], None] = lambda: None
         self._counters: list[Counter] = []
         self._next_edge: int | None = None
         self.revision = 0  #: changes with everything but time that can change a pin
@@ -352,9 +354,23 @@ class Pit8254:
         if ready:
             shared.pulse, shared.ce, shared.loaded = c.pulse, c.ce, c.loaded
             shared.latch, shared.left = c.latch or 0, left
+            self._share_edge()
+
+    def _share_edge(self) -> None:
+        assert self._next_edge is not None, "mode 2 goes on for ever"
+        self._shared.edge, self._shared.out = self._next_edge, self._counters[0].out
+
+    def passed(self, edge: int, out: bool) -> None:
+        """An engine has passed edges of counter 0: OUT is `out` now, and changes next at CLK pulse `edge`. `irq0` was
+        not told."""
+        counter = self._counters[0]
+        counter.advance(edge - (counter.loaded - 1 if out else 1))
+        self._next_edge = edge
+        self.timer.move(instant_of(edge))
 
     def _take_back(self) -> None:
         """Know what was latched and read meanwhile."""
+        self.before()
         shared = self._shared
         if shared.ready:
             c, left = self._counters[0], shared.left
@@ -365,6 +381,7 @@ class Pit8254:
     def _catch_up(self, pulse: int, index: int = 0) -> None:
         """Counter 0 to `pulse`, telling `irq0` of each edge on the way, and counter `index`. Nobody is told of what the
         others do, so they are carried on when somebody asks."""
+        self.before()
         counter = self._counters[0]
         while self._next_edge is not None and self._next_edge <= pulse:
             counter.advance(self._next_edge)
@@ -377,14 +394,18 @@ class Pit8254:
     def _replan(self) -> None:
         self._next_edge = self._counters[0].next_edge()
         if self._next_edge is None:
-            self._timer.cancel()
-        elif (deadline := instant_of(self._next_edge)) != self._timer.deadline:
-            self._timer.arm(deadline)
+            self.timer.cancel()
+        elif (deadline := instant_of(self._next_edge)) != self.timer.deadline:
+            self.timer.arm(deadline)
 
     def _edge(self, deadline: int) -> None:
         self._catch_up(pulses_at(deadline))
         if self._next_edge is not None:
-            self._timer.arm(instant_of(self._next_edge))
+            self.timer.arm(instant_of(self._next_edge))
+        if self._shared.ready:
+            self._share_edge()
+        else:
+            self._share()  # a count may have been loaded since it was written
 
     def quiet(self, index: int, now: int) -> int:
         """For how many CLK pulses from `now` on the OUT pin of counter `index` surely stays as it is; at most 65535."""

@@ -75,6 +75,7 @@ class Uart16550:
         self, clock: Clock, irq: Callable[[bool], None], transmit: Callable[[int], None], name: str = "com1"
     ) -> None:
         self._clock, self._irq, self._transmit, self.name = clock, irq, transmit, name
+        self._driven: bool | None = None  # the level of its interrupt line, if that is known
         #: characters leave as soon as they are written, whatever rate is programmed, as if the line had no end
         self.immediate = False
         self._tx_timer = clock.timer(f"{name}.tx", self._sent)
@@ -103,7 +104,7 @@ class Uart16550:
 
     def restore(self, state: State) -> None:
         """Drives the interrupt line to its saved level; timers come back with the clock."""
-        self.state = copied(state)
+        self.state, self._driven = copied(state), None
         self._drive()
 
     def character_ns(self) -> int:
@@ -232,7 +233,10 @@ class Uart16550:
     def _drive(self) -> None:
         """In loopback the OUT2 pin is forced inactive, and with it the gate."""
         enabled = self.state.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2
-        self._irq(enabled and self._source() != IIR_NONE)
+        level = enabled and self._source() != IIR_NONE
+        if level is not self._driven:
+            self._driven = level
+            self._irq(level)
 
     def _line_status(self) -> int:
         s = self.state

@@ -80,8 +80,11 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
         c->leave |= LOOK;
         real_cpu_loop_exit(e->cpu);
     }
-    if (c->remaining <= 0)
-        stop_run(e, STOP_BUDGET);
+    if (c->remaining <= 0) {
+        if (!next_part(e))
+            stop_run(e, STOP_BUDGET);
+        most = c->remaining;
+    }
     if (c->stop || c->halt_run)
         stop_run(e, STOP_ASKED);
     if (c->changes && mode_or_task_changed(e))

@@ -260,6 +260,7 @@ typedef struct engine {
     system_call *system;
     struct cells *cells;
     struct shared_ports *ports; /* NULL: none are answered here */
+    int64_t beyond; /* instructions that the run has left behind the part that `remaining` and `end` know of (cut_run) */
     struct display *display; /* NULL: none is served here */
     uint64_t display_base;
     /* checks.c: whether it checks, what each class stands for, the records of the translations that there are */
@@ -570,7 +571,11 @@ API int v2e_fast_gate_unsure(void *env, uint32_t vector);
 
 /* ---- shared_ports.c */
 int shared_memory(engine *e, uint64_t address, unsigned size, uint64_t *value);
+int shared_memory_written(engine *e, uint64_t address, unsigned size, uint64_t value);
 void acknowledge_shared(engine *e);
+void join_run(engine *e);
+void cut_run(engine *e);
+int next_part(engine *e);
 
 /* ---- tasks.c */
 int interrupt_delivered(void *cpu, int request);

@@ -18,11 +18,13 @@ API int v2e_fast_run(engine *e)
     e->unwinding = e->synchronised = 0;
     e->cells->generation++; /* timers may have fired */
     e->cells->time_known = 0; /* idle time may have been skipped */
+    cut_run(e);
     error = real_uc_emu_start(e->uc, *e->eip, 0, 0, 0);
     if (!(AT(uint32_t, e->env, at.env_hflags) & HF_CS64))
         *e->eip = (uint32_t)*e->eip; /* Unicorn has 64 bits of it behind a Jcc that goes beyond 4 GiB */
     engine_left(e);
     end_false_shadow(e);
+    join_run(e);
     if (e->control->masked) { /* for Python one is like the other, and it may give the CPU another IF */
         e->control->masked = 0;
         e->control->interrupt = 1;
@@ -67,7 +69,7 @@ API int v2e_fast_go(engine *e, int64_t budget, int skip)
             AT(int32_t, e->env, at.env_old_exception) != DOUBLE_FAULT;
     if (quiet && c->reason == STOP_BREAKPOINT) {
         code = AT_BREAKPOINT;
-    } else if (quiet && (c->reason == STOP_BUDGET ||
+    } else if (quiet && ((c->reason == STOP_BUDGET && !c->remaining) ||
                          (!c->reason && code == STEP_DONE && !AT(uint32_t, e->cpu, at.cpu_halted)))) {
         code = SPENT;
     } else {

@@ -1,4 +1,5 @@
-"""The HPET's main counter read as a clock, answered by the helper as the device would answer it."""
+"""The HPET's main counter read as a clock, answered by the helper as the device would answer it, and comparators of
+timers that are off, which it takes."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from emu.devices.hpet import Hpet
 from emu.devices.shared_ports import SharedPorts
 from emu.layout import HPET
 from emu.record import replace
+from emu.stops import StopKind
+from machines import debugger, rom
 from reaching import run_reaching
 from run_loops import needs_helper
 from virtual_time import VirtualTime
@@ -68,6 +71,57 @@ BODY = f"""
 """
 
 
+#: Comparators of all three timers, whole and by halves, in each turn read back; their timers are off, on (32 bits too),
+#: periodic, with the value set and without, by turns; accesses of two bytes and such that are not aligned do nothing.
+#: The interrupts have nowhere to go.
+COMPARATORS = (
+    BODY[: BODY.index("mov eax, [ebx+0xf0]")]
+    + f"""
+    mov dword [ebx+0x10], 1
+    mov ecx, {TURNS}
+    turn:
+    mov edx, ecx
+    imul edx, 0x9e3779b1
+    mov ebp, ecx
+    and ebp, 3
+    cmp ebp, 3
+    je other
+    shl ebp, 5
+    add ebp, ebx
+    mov eax, ecx
+    and eax, 0x1c
+    mov eax, [cs:configs+eax]
+    mov [ebp+0x100], eax
+    mov [ebp+0x108], edx
+    mov [ebp+0x10c], ecx
+    mov eax, [ebp+0x108]
+    stosd
+    mov eax, [ebp+0x10c]
+    stosd
+    ror edx, 7
+    mov [ebp+0x108], dx
+    mov [ebp+0x10a], edx
+    movd mm0, edx
+    movq [ebp+0x108], mm0
+    mov ax, [ebp+0x10a]
+    stosw
+    mov eax, [ebp+0x100]
+    stosd
+    other:
+    mov [ebx+0x148], edx        ; of the third timer, on or off
+    mov [ebx+0x14c], ecx
+    mov [ebx+0x168], edx        ; there is no fourth one
+    dec ecx
+    jnz turn
+    mov al, 0
+    out 0xf4, al
+    hlt
+    align 4
+    configs: dd 0x40, 0, 4, 0x48, 0x4c, 0x100, 0x104, 0
+"""
+)
+
+
 def run(monkeypatch: pytest.MonkeyPatch, loop: str, **config: object) -> tuple[Debugger, list[int]]:
     """The machine behind BODY, and the addresses of the HPET that were read from Python."""
     made, reached = run_reaching(monkeypatch, loop, BODY, machine="pc", memory=4 << 20, **config)
@@ -98,6 +152,39 @@ def test_few_reads_reach_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(reached) == 2  # those of the counter that stands
     _, all_of_them = run(monkeypatch, "gate")
     assert len(all_of_them) >= 5 * TURNS
+
+
+@pytest.mark.slow_variants
+@needs_helper
+@pytest.mark.parametrize("length", [None, 13])
+def test_comparators_are_what_the_device_makes_of_them(monkeypatch: pytest.MonkeyPatch, length: int | None) -> None:
+    def end(loop: str, length: int | None = None) -> tuple[object, ...]:
+        made, _ = run_reaching(monkeypatch, loop, COMPARATORS, machine="pc", memory=4 << 20, slice=length)
+        machine = made.machine
+        state = machine.board.chipset.hpet.save()
+        return machine.memory.read(0x1000, 14 * TURNS), state, machine.save().clock, machine.executor.retired
+
+    expected = end("gate")
+    assert end("fast", length) == expected
+    assert len({expected[0][at : at + 4] for at in range(0, 14 * TURNS, 4)}) > TURNS
+
+
+@needs_helper
+def test_no_write_to_a_comparator_of_an_idle_timer_reaches_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {}
+    for loop in ("fast", "gate"):
+        monkeypatch.setenv("V2E_ENGINE", loop)
+        made = debugger(rom(BODY), machine="pc", memory=4 << 20)
+        places = written[loop] = []
+        write = made.machine.mmio.mmio_write
+        monkeypatch.setattr(
+            made.machine.mmio, "mmio_write", lambda at, *rest, w=write, p=places: p.append(at) or w(at, *rest)
+        )
+        made.set_limit(10_000_000)
+        made.begin_continue()
+        assert made.run().kind is StopKind.EXIT
+    assert written["gate"].count(HPET + 0x108) == TURNS
+    assert HPET + 0x108 not in written["fast"]
 
 
 def shared_hpet() -> tuple[VirtualTime, SharedPorts, Hpet]:
