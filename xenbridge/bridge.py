@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from emu.layout import LAPIC
 from xenbridge.ioreq import Ioreq, Type
@@ -133,3 +133,12 @@ class MachineBridge(Bridge, Protocol):
 
     def close(self) -> None:
         """Give everything back."""
+
+
+@runtime_checkable
+class TimerBridge(MachineBridge, Protocol):
+    """One whose 8254 stands beside an HPET of the machine's own."""
+
+    def replace_timer(self, on: bool) -> None:
+        """The HPET's legacy replacement (IA-PC HPET 1.0a, 2.4.2) takes line 0 from the 8254, which counts on, or gives
+        it back. Of the tick that waits to be taken, or is requested, nothing is left. Raises BridgeError."""

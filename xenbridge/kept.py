@@ -26,7 +26,7 @@ from emu.engine import Executor
 from emu.irq import InterruptController, IntrPin
 from emu.keeper import Keeper
 from emu.x86.cpuid import CpuModel
-from xenbridge.bridge import BridgeError, MachineBridge
+from xenbridge.bridge import BridgeError, MachineBridge, TimerBridge
 from xenbridge.ioreq import DATA_OFFSET, STATE_OFFSET, State, Type
 from xenbridge.mirrors import MirroredIoApic, MirroredLapic, MirroredPic, MirroredPit, MirroredPort61, Mirrors
 from xenbridge.submitted import Submitted
@@ -89,6 +89,18 @@ class BridgeKeeper(Keeper):
     def port61(self, pit: Pit8254, clock: Clock) -> Port61:
         """See Keeper."""
         return MirroredPort61(pit, clock, self._mirrors)
+
+    def timer_replaced(self, on: bool) -> None:
+        """See Keeper."""
+        bridge = self.bridge
+        if isinstance(bridge, TimerBridge):
+            assert self._pin is not None
+            self._pin.settle()
+            try:
+                bridge.replace_timer(on)
+            except BridgeError as error:
+                self.failed(f"the devices in the hypervisor are lost: {error}")
+            self._look()
 
     def ports(self, first: int, device: BusDevice) -> BusDevice:
         """See Keeper."""

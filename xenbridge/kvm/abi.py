@@ -158,6 +158,21 @@ class IrqLevel(ctypes.Structure):
     _fields_ = [("irq", u32), ("level", u32)]
 
 
+class RoutingHead(ctypes.Structure):
+    """struct kvm_irq_routing, before its entries."""
+
+    _fields_ = [("count", u32), ("flags", u32)]
+
+
+class RoutingEntry(ctypes.Structure):
+    """struct kvm_irq_routing_entry of type IRQCHIP: the line `gsi` is the input `pin` of `chip`, numbered as by
+    Irqchip. It may lead to one input of each chip."""
+
+    IRQCHIP = 1
+    _fields_ = [("gsi", u32), ("type", u32), ("flags", u32), ("pad", u32), ("chip", u32), ("pin", u32),
+                ("reserved", u32 * 6)]  # fmt: skip
+
+
 class PitConfig(ctypes.Structure):
     """struct kvm_pit_config: with SPEAKER port 61h is the kernel's too."""
 
@@ -205,7 +220,9 @@ class PitChannelState(ctypes.Structure):
 
 
 class PitState2(ctypes.Structure):
-    """struct kvm_pit_state2."""
+    """struct kvm_pit_state2. With HPET_LEGACY counter 0 interrupts nobody."""
+
+    HPET_LEGACY = 1
 
     _fields_ = [("channels", PitChannelState * 3), ("flags", u32), ("reserved", u32 * 9)]
 
@@ -252,6 +269,7 @@ REQUESTS: Final[dict[str, int]] = {
     "IRQ_LINE": _writes(0x61, IrqLevel),
     "GET_IRQCHIP": _both(0x62, Irqchip),
     "SET_IRQCHIP": _reads(0x63, Irqchip),  # so in the header, whatever its direction is
+    "SET_GSI_ROUTING": _writes(0x6A, RoutingHead),
     "REINJECT_CONTROL": _plain(0x71),
     "CREATE_PIT2": _writes(0x77, PitConfig),
     "GET_REGS": _reads(0x81, Regs),
@@ -292,7 +310,9 @@ CAPS: Final[dict[str, int]] = {
     "NR_MEMSLOTS": 10,
     "SET_GUEST_DEBUG": 23,
     "REINJECT_CONTROL": 24,
+    "IRQ_ROUTING": 25,
     "PIT2": 33,
+    "PIT_STATE2": 35,
     "VCPU_EVENTS": 41,
     "DEBUGREGS": 50,
     "XSAVE": 55,
