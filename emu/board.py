@@ -266,6 +266,11 @@ class Board:
         return self.keeper.controller(self.pic if self.chipset is None else self.chipset.lapic)
 
     @property
+    def may_reset(self) -> bool:
+        """A device is about to do what may be a reset, which ends HLT whatever masks interrupts."""
+        return self.kbc.acts
+
+    @property
     def deaf(self) -> bool:
         """Every interrupt is masked at the controllers, so that no device can ever wake a halted CPU. False where a
         hypervisor has them whose time is not the machine's."""

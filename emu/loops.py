@@ -146,6 +146,8 @@ class _Look:
 
     def _wake(self) -> None:
         """As an interrupt whose handler changes nothing would."""
+        if self.machine.board.may_reset:
+            raise _End("the keyboard controller is about to act, perhaps to reset the CPU")
         if not self.executor.interruptible():
             raise _Death(f"HLT before {self.executor.linear_pc:#x} with interrupts off, where nothing wakes the CPU")
         state = self.executor.state()

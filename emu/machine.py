@@ -398,7 +398,8 @@ class Machine:
     def _idle(self, deadline: int | None) -> MachineExit | None:
         """The CPU is halted. Carry it to `deadline` (ns), or say why it will sleep for ever."""
         chipset = self.board.chipset
-        if not self.executor.interruptible() and (chipset is None or not chipset.unmaskable()):
+        acts = deadline is not None and self.board.may_reset
+        if not acts and not self.executor.interruptible() and (chipset is None or not chipset.unmaskable()):
             return MachineExit(MachineStop.DEADLOCK, detail="HLT with interrupts off")
         if self.idle is not None:
             wait = None if deadline is None else deadline - self.clock.now
@@ -408,7 +409,7 @@ class Machine:
             if not passed:
                 self._stop = False
                 return MachineExit(MachineStop.REQUEST)
-        elif self.board.deaf or not self.clock.can_wake(self.board.holds_back):
+        elif not acts and (self.board.deaf or not self.clock.can_wake(self.board.holds_back)):
             # a timer may tick into the mask a million times a second, without end
             priority = self.board.priority
             why = f"all that ticks is masked{' or held back' if priority else ' or waits for an EOI'}"

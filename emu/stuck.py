@@ -62,6 +62,8 @@ def _unstarted(machine: Machine, view: StuckView) -> StuckView:
 def _halted(machine: Machine) -> StuckView:
     where = _far(machine)
     vector = machine.controller.pending_vector()
+    if machine.board.may_reset:
+        return StuckView("idle", f"the CPU is halted before {where} until the keyboard controller has acted")
     if not machine.executor.interruptible():
         waits = (
             "no interrupt waits either"

@@ -101,6 +101,11 @@ class I8042:
         self._drive_irqs()
         self._a20(True)
 
+    @property
+    def acts(self) -> bool:
+        """It has not acted yet on a byte that was written, which may reset the CPU."""
+        return self._input_timer.deadline is not None or self._send_timer.deadline is not None
+
     def save(self) -> State:
         return copied(self.state)
 
