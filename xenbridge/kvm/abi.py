@@ -152,6 +152,18 @@ class DeviceAttribute(ctypes.Structure):
     _fields_ = [("flags", u32), ("group", u32), ("attribute", u64), ("address", u64)]
 
 
+class Xcr(ctypes.Structure):
+    """struct kvm_xcr."""
+
+    _fields_ = [("xcr", u32), ("reserved", u32), ("value", u64)]
+
+
+class Xcrs(ctypes.Structure):
+    """struct kvm_xcrs, of which XCR0 is the only one that there is."""
+
+    _fields_ = [("count", u32), ("flags", u32), ("xcrs", Xcr * 16), ("padding", u64 * 16)]
+
+
 class IrqLevel(ctypes.Structure):
     """struct kvm_irq_level."""
 
@@ -296,6 +308,8 @@ REQUESTS: Final[dict[str, int]] = {
     "ENABLE_CAP": _writes(0xA3, EnableCap),
     "GET_XSAVE": _number(2, 0xA4, XSAVE_SIZE),
     "SET_XSAVE": _number(1, 0xA5, XSAVE_SIZE),
+    "GET_XCRS": _reads(0xA6, Xcrs),
+    "SET_XCRS": _writes(0xA7, Xcrs),
     "X86_SET_MSR_FILTER": _writes(0xC6, MsrFilter),
     "SET_DEVICE_ATTR": _writes(0xE1, DeviceAttribute),
     "HAS_DEVICE_ATTR": _writes(0xE3, DeviceAttribute),
@@ -316,6 +330,7 @@ CAPS: Final[dict[str, int]] = {
     "VCPU_EVENTS": 41,
     "DEBUGREGS": 50,
     "XSAVE": 55,
+    "XCRS": 56,
     "TSC_CONTROL": 60,
     "SYNC_REGS": 74,
     "READONLY_MEM": 81,
