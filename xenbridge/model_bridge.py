@@ -159,13 +159,20 @@ class ModelBridge:
             self._drive(0, level)
 
     def replace_timer(self, on: bool) -> None:
-        """See TimerBridge."""
+        """See PcBridge."""
         with self._lock:
             self.put_back()
             self._run_due()
             if on != self._replaced:
                 self._replaced = on
                 self._drive(0, self._ticks and not on)
+            self._wake()
+
+    def init_lapic(self) -> None:
+        """See PcBridge."""
+        with self._lock:
+            self.put_back()
+            self._lapic.init()
             self._wake()
 
     def set_line(self, irq: int, level: bool) -> None:

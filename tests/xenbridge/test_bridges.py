@@ -26,6 +26,7 @@ from bridges import (
     MOST_SWITCHES,
     PATIENCE,
     SLAVE,
+    SVR,
     TPR,
     initialise,
     kinds,
@@ -38,7 +39,7 @@ from bridges import (
     until,
 )
 from emu.layout import IOAPIC
-from xenbridge.bridge import BridgeError, MachineBridge, TimerBridge
+from xenbridge.bridge import BridgeError, MachineBridge, PcBridge
 from xenbridge.ioreq import State, Type, read, unpack, write
 from xenbridge.signals import Signals
 
@@ -375,7 +376,7 @@ def test_an_hpet_in_its_place_cuts_the_timer_off_line_0_and_nothing_else(kind: s
     if kind == "xen":
         pytest.skip("Xen's HPET is Xen's")
     with made(kind, **({"reinject": kept} if kind == "kvm" else {})) as bridge:
-        assert isinstance(bridge, TimerBridge)
+        assert isinstance(bridge, PcBridge)
         initialise(bridge, 0xFE)
         start_pit(bridge, 1193)
         assert taken(bridge) == MASTER
@@ -402,6 +403,38 @@ def test_an_hpet_in_its_place_cuts_the_timer_off_line_0_and_nothing_else(kind: s
         for _ in range(5):
             assert taken(bridge) == MASTER
             port(bridge, 0x20, 0x20)
+
+
+def test_init_leaves_of_the_local_apic_its_id_alone(kind: str) -> None:
+    """SDM vol. 3A, 11.4.7.3. What the 8259 asks for, it asks for on."""
+    if kind == "xen":
+        pytest.skip("what makes INIT of an isapc knows no local APIC")
+    with made(kind) as bridge:
+        assert isinstance(bridge, PcBridge)
+        initialise(bridge, 0xFE)
+        lapic(bridge, LVT_TIMER, 0x2_0041)
+        lapic(bridge, DIVIDE, 0xB)
+        lapic(bridge, INITIAL, 100_000)
+        assert taken(bridge) == 0x41
+        start_pit(bridge, 1193, mode=4)
+        assert until(lambda: bool(requested(bridge) & 1))
+        lapic(bridge, TPR, 0x50)
+        before = bridge.events
+        lapic(bridge, ICR, SELF | 0x91)
+        bridge.listen(True)
+        assert until(lambda: bridge.events > before)
+        number = lapic(bridge, LAPIC + 0x20)
+        bridge.init_lapic()
+        bridge.listen(False)
+        assert [lapic(bridge, LAPIC + at) for at in (0x320, 0x350, 0x360, 0x80, 0xF0, 0x380, 0x390, 0x20)] == [
+            0x10000, 0x10000, 0x10000, 0, 0xFF, 0, 0, number,
+        ]  # fmt: skip
+        assert [lapic(bridge, at + 0x10 * n) for at in (IRR, ISR) for n in range(8)] == [0] * 16
+        assert taken(bridge, 0.1) is None
+        assert (in_service(bridge), requested(bridge) & 1) == (0, 1)
+        lapic(bridge, SVR, 0x1FF)
+        lapic(bridge, LINT0, 0x700)
+        assert taken(bridge) == MASTER
 
 
 # -- events

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
+from emu.devices.lapic import MASKED
 from emu.devices.pic8259_chip import ICW1
 from emu.engine import MemoryRegion
 from emu.layout import PIC_MASTER, PIC_SLAVE
@@ -54,6 +55,7 @@ _PLACE, _PLACE_AT = struct.Struct("<2Q"), abi.AT_REGS + abi.Regs.rip.offset
 _WORD: Final = struct.Struct("<Q")
 _RSP_AT: Final = abi.AT_REGS + abi.Regs.rsp.offset
 _RESERVED_FLAG: Final = 2
+LAPIC_ID, LINT0 = 0x20, 0x350  #: offsets in the local APIC's page (SDM vol. 3A, table 11-1)
 _TOLD: Final = b"\1"
 _COMMAND, _COMMANDS = PIC_MASTER, 0xFF ^ PIC_MASTER ^ PIC_SLAVE  #: what both ports have, in which bits
 _MOST: Final = 64  #: bytes read at a time, more than ever wait
@@ -88,6 +90,7 @@ class KvmBridge:
         except KvmError:
             self.vm.close()
             raise
+        #: LINT0 of the local APIC is open in it, as the 8259 of an isapc needs it
         self._initial, self._initial_lapic = self.vm.kept(), abi.LapicState()
         ioctl(self.cpu.fd, "GET_LAPIC", self._initial_lapic)
         host = ctypes.addressof(self._page)
@@ -248,13 +251,28 @@ class KvmBridge:
             os.write(self._writer, _TOLD)
 
     def replace_timer(self, on: bool) -> None:
-        """See TimerBridge."""
+        """See PcBridge."""
         self.put_back()
         try:
             with self._lines:
                 if self.vm.replace_timer(on) and on and (pic := self.vm.pic(0)).irr & 1:
                     pic.irr &= ~1 & 0xFF
                     self.vm.set_pic(0, pic)
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+        self._hear()
+
+    def init_lapic(self) -> None:
+        """See PcBridge."""
+        self.put_back()
+        page, initial = abi.LapicState(), bytes(self._initial_lapic.regs)
+        try:
+            ioctl(self.cpu.fd, "GET_LAPIC", page)
+            number = bytes(page.regs[LAPIC_ID : LAPIC_ID + 4])
+            page.regs[:] = initial
+            page.regs[LAPIC_ID : LAPIC_ID + 4] = number
+            page.regs[LINT0 : LINT0 + 4] = MASKED.to_bytes(4, "little")
+            ioctl(self.cpu.fd, "SET_LAPIC", page)
         except KvmError as error:
             raise BridgeError(str(error)) from None
         self._hear()
