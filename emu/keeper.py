@@ -100,6 +100,9 @@ class Keeper:
         """System control port B."""
         return Port61(pit, clock)
 
+    def timer_replaced(self, on: bool) -> None:
+        """An HPET takes ISA line 0 from the 8254, or gives it back. What `pit` was given to drive it by has heard."""
+
     def ports(self, first: int, device: BusDevice) -> BusDevice:
         """What the port bus is given for a device of the keeper's whose first port is `first`."""
         return device

@@ -99,13 +99,14 @@ class Packing(Protocol):
     packed: Packed  #: what it is about; the emulator owns it
     #: The addresses of a C function and of its one argument, `int pack(const void *)`: puts the state there and lowers
     #: INTR, as another CPU goes on. To be called where the emulator is `packable`, and 0, with nothing done, says that
-    #: there is more to the state after all: a delivery that nobody has heard of, an NMI, or system management mode.
+    #: there is more to the state after all: a delivery that nobody has heard of, an NMI, system management mode, or an
+    #: XCR0 that is not 1.
     packer: tuple[int, int]
     odd: bool  #: false: `packable` would say yes, and need not be asked
 
     def packable(self) -> bool:
         """There is no more to the state than what is packed: no NMI, no breakpoint to be passed, no system management
-        mode."""
+        mode; and XCR0 is 1."""
 
     def look(self) -> Flat:
         """The state between two runs, which stays as it is. The same object each time."""

@@ -20,7 +20,7 @@ _OFFSETS: Final = (
     "hflags2", "a20_mask", "efer", "v_tpr", "features", "df", "cc_src", "cc_dst", "cc_src2",
     "fpstt", "fpus", "fpuc", "fptags", "fpregs", "fpop", "fpcs", "fpds", "fpip", "fpdp", "mxcsr", "xmm",
     "sysenter_esp", "sysenter_eip", "star", "lstar", "cstar", "fmask", "kernelgsbase", "tsc_aux", "exception_is_int",
-    "pat",
+    "pat", "xcr0",
 )  # fmt: skip
 
 

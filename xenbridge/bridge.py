@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from emu.layout import LAPIC
 from xenbridge.ioreq import Ioreq, Type
@@ -133,3 +133,16 @@ class MachineBridge(Bridge, Protocol):
 
     def close(self) -> None:
         """Give everything back."""
+
+
+@runtime_checkable
+class PcBridge(MachineBridge, Protocol):
+    """One whose devices stand beside others of a `pc` that are the machine's own."""
+
+    def replace_timer(self, on: bool) -> None:
+        """The HPET's legacy replacement (IA-PC HPET 1.0a, 2.4.2) takes line 0 from the 8254, which counts on, or gives
+        it back. Of the tick that waits to be taken, or is requested, nothing is left. Raises BridgeError."""
+
+    def init_lapic(self) -> None:
+        """INIT: the local APIC's registers are as after RESET, but for its ID and where it is (SDM vol. 3A, 11.4.7.3).
+        Of what it has asked for nothing is left. Raises BridgeError."""

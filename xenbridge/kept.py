@@ -11,6 +11,7 @@ turns its interrupts off before has it put back as soon as it looks at its contr
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -26,7 +27,7 @@ from emu.engine import Executor
 from emu.irq import InterruptController, IntrPin
 from emu.keeper import Keeper
 from emu.x86.cpuid import CpuModel
-from xenbridge.bridge import BridgeError, MachineBridge
+from xenbridge.bridge import BridgeError, MachineBridge, PcBridge
 from xenbridge.ioreq import DATA_OFFSET, STATE_OFFSET, State, Type
 from xenbridge.mirrors import MirroredIoApic, MirroredLapic, MirroredPic, MirroredPit, MirroredPort61, Mirrors
 from xenbridge.submitted import Submitted
@@ -73,7 +74,8 @@ class BridgeKeeper(Keeper):
     def lapic(self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel) -> Lapic:
         """See Keeper."""
         self._mirrors.clock = clock
-        return MirroredLapic(clock, pin, tsc, model, self._mirrors, self._exchange)
+        init = functools.partial(self._have, lambda bridge: bridge.init_lapic())
+        return MirroredLapic(clock, pin, tsc, model, self._mirrors, self._exchange, init)
 
     def ioapic(self, pin: IntrPin, send: Callable[[Message], bool]) -> IoApic:
         """See Keeper."""
@@ -89,6 +91,21 @@ class BridgeKeeper(Keeper):
     def port61(self, pit: Pit8254, clock: Clock) -> Port61:
         """See Keeper."""
         return MirroredPort61(pit, clock, self._mirrors)
+
+    def timer_replaced(self, on: bool) -> None:
+        """See Keeper."""
+        self._have(lambda bridge: bridge.replace_timer(on))
+
+    def _have(self, change: Callable[[PcBridge], None]) -> None:
+        """Nothing to be done where the machine is no `pc`."""
+        if isinstance(self.bridge, PcBridge):
+            assert self._pin is not None
+            self._pin.settle()
+            try:
+                change(self.bridge)
+            except BridgeError as error:
+                self.failed(f"the devices in the hypervisor are lost: {error}")
+            self._look()
 
     def ports(self, first: int, device: BusDevice) -> BusDevice:
         """See Keeper."""

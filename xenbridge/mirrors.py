@@ -83,9 +83,10 @@ class MirroredLapic(Lapic):
 
     def __init__(
         self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel, mirrors: Mirrors,
-        exchange: Callable[[bytes], bytes],
+        exchange: Callable[[bytes], bytes], init: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._mirrors, self._exchange = mirrors, exchange
+        """`init` makes INIT of the hypervisor's."""
+        self._mirrors, self._exchange, self._init = mirrors, exchange, init
         self._priority, self._counted = 0, True
         super().__init__(clock, pin, tsc, model)
 
@@ -95,6 +96,11 @@ class MirroredLapic(Lapic):
             self._priority = value
             address = LAPIC + (R_TPR << 4)
             self._exchange(write(Type.COPY, address, 4, value << _PRIORITY_SHIFT).pack())
+
+    def init(self) -> None:
+        """See Lapic."""
+        self._init()
+        self._priority = 0
 
     def virtual_wire(self) -> None:
         """See Lapic."""

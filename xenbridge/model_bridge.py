@@ -78,7 +78,8 @@ class ModelBridge:
         lapic, pic = self._lapic, self._pic
         lapic.pic, lapic.on_eoi, lapic.io_extint = pic, self._ioapic.end_of_interrupt, lambda: self._ioapic.extint
         pin.before_update = lapic.sample
-        pit = self._pit = keeper.pit(clock, lambda level: self._drive(0, level), None)
+        self._ticks = self._replaced = False  # what counter 0 drives, and whether that is cut off line 0
+        pit = self._pit = keeper.pit(clock, self._tick, None)
         self._port61 = keeper.port61(pit, clock)
         for first, face in (
             (layout.PIC_MASTER, pic.master), (layout.PIC_SLAVE, pic.slave), (layout.ELCR, pic.elcr),
@@ -151,6 +152,28 @@ class ModelBridge:
             self._pic.set_irq(irq, level)
         if irq != IOAPIC_TIMER:
             self._ioapic.set_irq(irq or IOAPIC_TIMER, level)
+
+    def _tick(self, level: bool) -> None:
+        self._ticks = level
+        if not self._replaced:
+            self._drive(0, level)
+
+    def replace_timer(self, on: bool) -> None:
+        """See PcBridge."""
+        with self._lock:
+            self.put_back()
+            self._run_due()
+            if on != self._replaced:
+                self._replaced = on
+                self._drive(0, self._ticks and not on)
+            self._wake()
+
+    def init_lapic(self) -> None:
+        """See PcBridge."""
+        with self._lock:
+            self.put_back()
+            self._lapic.init()
+            self._wake()
 
     def set_line(self, irq: int, level: bool) -> None:
         """See MachineBridge. From any thread."""

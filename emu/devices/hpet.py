@@ -63,8 +63,11 @@ class Hpet:
         irq: Callable[[int, bool], None],
         isa: tuple[Callable[[bool], None], Callable[[bool], None]],
         shared: SharedPorts | None = None,
+        replaces: Callable[[bool], None] = lambda on: None,
     ) -> None:
-        """In `shared` an engine may answer reads of the main counter, and take writes to comparators of idle timers."""
+        """In `shared` an engine may answer reads of the main counter, and take writes to comparators of idle timers.
+        `replaces` is told before legacy replacement begins or ends, for an 8254 that drives nothing here."""
+        self._replaces = replaces
         self._shared = SharedPorts() if shared is None else shared
         self._clock, self._irq, self._isa = clock, irq, isa
         self._timers = [clock.timer(f"hpet.{n}", self._due(n)) for n in range(TIMERS)]
@@ -202,6 +205,7 @@ class Hpet:
         elif before & ENABLE and not s.config & ENABLE:
             s.stopped = now
         if (before ^ s.config) & LEGACY:
+            self._replaces(bool(s.config & LEGACY))
             for n in range(2):
                 self._drive(n, False)
                 self._isa[n](False if s.config & LEGACY else s.displaced[n])
@@ -257,6 +261,8 @@ class Hpet:
             timer.cancel()
         for n in range(TIMERS):
             self._drive(n, False)
+        if self._state.config & LEGACY:
+            self._replaces(False)
         self._state = State(displaced=self._state.displaced, tick=self._state.tick)
         self._share()
         for drive, level in zip(self._isa, self._state.displaced, strict=True):
@@ -268,7 +274,9 @@ class Hpet:
 
     def restore(self, state: State) -> None:
         """Its timers come back with the clock, lines with their receivers."""
-        self._state = copy.deepcopy(state)
+        before, self._state = self._state.config, copy.deepcopy(state)
+        if (before ^ self._state.config) & LEGACY:
+            self._replaces(bool(self._state.config & LEGACY))
         self._share()
 
     def view(self) -> DeviceView:

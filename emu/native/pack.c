@@ -37,7 +37,7 @@ struct state_layout {
     uint32_t hflags2, a20_mask, efer, v_tpr, features, df, cc_src, cc_dst, cc_src2;
     uint32_t fpstt, fpus, fpuc, fptags, fpregs, fpop, fpcs, fpds, fpip, fpdp, mxcsr, xmm;
     uint32_t msrs[PACKED_MSRS - 1]; /* in the order of `struct packed`, but for IA32_SYSENTER_CS, which Unicorn is not shown */
-    uint32_t exception_is_int, pat, xmm_size;
+    uint32_t exception_is_int, pat, xcr0, xmm_size;
 };
 static struct state_layout in;
 
@@ -182,7 +182,7 @@ API int v2e_fast_pack(const struct packing *from)
 {
     engine *e = from->engine;
 
-    if (from->smm || e->control->taken || AT(uint32_t, e->cpu, at.cpu_interrupt_request) & INTERRUPT_NMI)
+    if (from->smm || AT(uint64_t, e->env, in.xcr0) != 1 || e->control->taken || AT(uint32_t, e->cpu, at.cpu_interrupt_request) & INTERRUPT_NMI)
         return 0;
     e->control->masked = e->control->interrupt = 0;
     pack(from, from->packed);

@@ -7,6 +7,7 @@ import pytest
 from emu import machine as machines
 from emu.machine import MachineConfig, MachineExit, MachineStop, build_machine
 from machines import rom
+from oracles import qemu
 
 AN_HOUR = "HLT, and no interrupt for an hour of virtual time"
 NOTHING = "HLT, and all that ticks is masked or waits for an EOI"
@@ -137,3 +138,46 @@ def test_a_reset_by_the_keyboard_controller_finds_the_cpu_halted(
         assert (exit.reason, exit.code) == (MachineStop.EXIT, 3), exit
     else:
         assert exit.reason is MachineStop.DEADLOCK
+
+
+#: Bytes to the keyboard controller that pulse the CPU's reset line: FEh, and the output port without bit 0.
+RESETS = {"pulse": ((0x64, 0xFE),), "output port": ((0x64, 0xD1), (0x60, 0xDE))}
+
+
+@pytest.mark.parametrize("before", ["", "sti\n"], ids=["interrupts off", "all masked"])
+@pytest.mark.parametrize("kind", RESETS)
+@pytest.mark.parametrize("machine", ["isapc", "pc"])
+def test_a_reset_that_the_keyboard_controller_is_about_to_make_is_waited_for(
+    machine: str, kind: str, before: str
+) -> None:
+    """As in QEMU, whose controller is faster."""
+    waits = "full:\nin al, 0x64\ntest al, 2\njnz full\n" if kind == "output port" else ""
+    first, *second = RESETS[kind]
+    body = f"""
+    cmp byte [0x700], 0x5a
+    je again
+    mov byte [0x700], 0x5a
+    {outs((0x21, 0xFF), (0xA1, 0xFF), first)}
+    {waits}
+    {outs(*second)}
+    {before}
+    hlt
+    hlt
+again:
+    mov al, 0x11
+    out 0xf4, al
+    cli
+    hlt
+    """
+    firmware = rom(body)
+    end = build_machine(MachineConfig(machine=machine, firmware=firmware)).run(1_000_000)
+    assert (end.reason, end.code) == (MachineStop.EXIT, 0x11), end
+    assert qemu(firmware).shutdown  # its run ends with the reset
+
+
+@pytest.mark.parametrize("command", [0xAD, 0xC0])
+def test_a_command_that_resets_nothing_is_waited_for_and_not_longer(command: int) -> None:
+    """Disable the keyboard; read the input port, whose answer's interrupt is masked."""
+    made = build_machine(MachineConfig(firmware=rom(outs((0x21, 0xFF), (0xA1, 0xFF), (0x64, command)) + "hlt\n")))
+    end = made.run(1_000_000)
+    assert end.reason is MachineStop.DEADLOCK and made.clock.now < QUIET

@@ -152,10 +152,37 @@ class DeviceAttribute(ctypes.Structure):
     _fields_ = [("flags", u32), ("group", u32), ("attribute", u64), ("address", u64)]
 
 
+class Xcr(ctypes.Structure):
+    """struct kvm_xcr."""
+
+    _fields_ = [("xcr", u32), ("reserved", u32), ("value", u64)]
+
+
+class Xcrs(ctypes.Structure):
+    """struct kvm_xcrs, of which XCR0 is the only one that there is."""
+
+    _fields_ = [("count", u32), ("flags", u32), ("xcrs", Xcr * 16), ("padding", u64 * 16)]
+
+
 class IrqLevel(ctypes.Structure):
     """struct kvm_irq_level."""
 
     _fields_ = [("irq", u32), ("level", u32)]
+
+
+class RoutingHead(ctypes.Structure):
+    """struct kvm_irq_routing, before its entries."""
+
+    _fields_ = [("count", u32), ("flags", u32)]
+
+
+class RoutingEntry(ctypes.Structure):
+    """struct kvm_irq_routing_entry of type IRQCHIP: the line `gsi` is the input `pin` of `chip`, numbered as by
+    Irqchip. It may lead to one input of each chip."""
+
+    IRQCHIP = 1
+    _fields_ = [("gsi", u32), ("type", u32), ("flags", u32), ("pad", u32), ("chip", u32), ("pin", u32),
+                ("reserved", u32 * 6)]  # fmt: skip
 
 
 class PitConfig(ctypes.Structure):
@@ -205,7 +232,9 @@ class PitChannelState(ctypes.Structure):
 
 
 class PitState2(ctypes.Structure):
-    """struct kvm_pit_state2."""
+    """struct kvm_pit_state2. With HPET_LEGACY counter 0 interrupts nobody."""
+
+    HPET_LEGACY = 1
 
     _fields_ = [("channels", PitChannelState * 3), ("flags", u32), ("reserved", u32 * 9)]
 
@@ -252,6 +281,7 @@ REQUESTS: Final[dict[str, int]] = {
     "IRQ_LINE": _writes(0x61, IrqLevel),
     "GET_IRQCHIP": _both(0x62, Irqchip),
     "SET_IRQCHIP": _reads(0x63, Irqchip),  # so in the header, whatever its direction is
+    "SET_GSI_ROUTING": _writes(0x6A, RoutingHead),
     "REINJECT_CONTROL": _plain(0x71),
     "CREATE_PIT2": _writes(0x77, PitConfig),
     "GET_REGS": _reads(0x81, Regs),
@@ -278,6 +308,8 @@ REQUESTS: Final[dict[str, int]] = {
     "ENABLE_CAP": _writes(0xA3, EnableCap),
     "GET_XSAVE": _number(2, 0xA4, XSAVE_SIZE),
     "SET_XSAVE": _number(1, 0xA5, XSAVE_SIZE),
+    "GET_XCRS": _reads(0xA6, Xcrs),
+    "SET_XCRS": _writes(0xA7, Xcrs),
     "X86_SET_MSR_FILTER": _writes(0xC6, MsrFilter),
     "SET_DEVICE_ATTR": _writes(0xE1, DeviceAttribute),
     "HAS_DEVICE_ATTR": _writes(0xE3, DeviceAttribute),
@@ -292,10 +324,13 @@ CAPS: Final[dict[str, int]] = {
     "NR_MEMSLOTS": 10,
     "SET_GUEST_DEBUG": 23,
     "REINJECT_CONTROL": 24,
+    "IRQ_ROUTING": 25,
     "PIT2": 33,
+    "PIT_STATE2": 35,
     "VCPU_EVENTS": 41,
     "DEBUGREGS": 50,
     "XSAVE": 55,
+    "XCRS": 56,
     "TSC_CONTROL": 60,
     "SYNC_REGS": 74,
     "READONLY_MEM": 81,

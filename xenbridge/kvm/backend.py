@@ -144,7 +144,9 @@ class Backend:
         if state.nmi_pending:
             yield Broken("nmi", "an NMI is pending, which the emulator delivers", LIMITS)
         if state.cr4 & CR4_OSXSAVE:
-            yield Broken("cr4", f"CR4 {state.cr4:#x} has OSXSAVE, and XCR0 is not carried over", LIMITS)
+            yield Broken(
+                "cr4", f"CR4 {state.cr4:#x} has OSXSAVE, and what XCR0 adds to SSE is not carried over", LIMITS
+            )
         if state.dr[7] & DR7_ENABLES and not self.breaks_everywhere:
             yield Broken("dr7", f"DR7 {state.dr[7]:#x} enables breakpoints, which do not stop here", SOURCE)
 

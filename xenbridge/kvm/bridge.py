@@ -17,19 +17,22 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
+from emu.devices.lapic import MASKED
+from emu.devices.pic8259_chip import ICW1
 from emu.engine import MemoryRegion
+from emu.layout import PIC_MASTER, PIC_SLAVE
 from emu.x86.cpuid import MODELS, CpuModel
 from emu.x86.msrs import APIC_BASE
 from emu.x86.state import RFLAGS_IF, CpuState
 from xenbridge.bridge import TIMER_AND_LAPIC, BridgeError, Devices, Owned
-from xenbridge.ioreq import LAYOUT, Ioreq, State, Type, unpack
+from xenbridge.ioreq import DATA_OFFSET, LAYOUT, Ioreq, State, Type, unpack
 from xenbridge.kvm import abi, parked
 from xenbridge.kvm.abi import KvmError, ioctl
 from xenbridge.kvm.cpuid import cpuid_entries
 from xenbridge.kvm.devices import ioapic_state, lapic_state, pic_state, pit_state
 from xenbridge.kvm.kick import SIGNAL
 from xenbridge.kvm.requests import MASKS, make_requests
-from xenbridge.kvm.unacknowledge import drop_spurious, put_back, service_of, slave_asks
+from xenbridge.kvm.unacknowledge import drop_spurious, put_back, service_of, shows_in_service, slave_asks
 from xenbridge.kvm.vcpu import AT_INJECTED, INTERRUPTED, Vcpu
 from xenbridge.kvm.vm import Slot, Vm, slots_of
 from xenbridge.service import Service
@@ -52,7 +55,9 @@ _PLACE, _PLACE_AT = struct.Struct("<2Q"), abi.AT_REGS + abi.Regs.rip.offset
 _WORD: Final = struct.Struct("<Q")
 _RSP_AT: Final = abi.AT_REGS + abi.Regs.rsp.offset
 _RESERVED_FLAG: Final = 2
+LAPIC_ID, LINT0 = 0x20, 0x350  #: offsets in the local APIC's page (SDM vol. 3A, table 11-1)
 _TOLD: Final = b"\1"
+_COMMAND, _COMMANDS = PIC_MASTER, 0xFF ^ PIC_MASTER ^ PIC_SLAVE  #: what both ports have, in which bits
 _MOST: Final = 64  #: bytes read at a time, more than ever wait
 
 
@@ -85,6 +90,7 @@ class KvmBridge:
         except KvmError:
             self.vm.close()
             raise
+        #: LINT0 of the local APIC is open in it, as the 8259 of an isapc needs it
         self._initial, self._initial_lapic = self.vm.kept(), abi.LapicState()
         ioctl(self.cpu.fd, "GET_LAPIC", self._initial_lapic)
         host = ctypes.addressof(self._page)
@@ -94,6 +100,7 @@ class KvmBridge:
         blocked = (1 << 64) - 1 & ~(1 << CALL - 1)
         ioctl(self.cpu.fd, "SET_SIGNAL_MASK", ctypes.create_string_buffer(struct.pack("<IQ", 8, blocked)))
         self._page_of_run = self.cpu.page
+        self._shows = self._tried()  # the local APIC shows what is in service
         self.made_by = make_requests(self.cpu, OWNED)  #: what makes the accesses
         self._make = self.made_by.make
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -113,6 +120,14 @@ class KvmBridge:
         self._ends = False
         self._thread = threading.Thread(target=self._listener, name="v2e-kvm-bridge", daemon=True)
         self._thread.start()
+
+    def _tried(self) -> bool:
+        self.cpu.finish(lambda reason: None)
+        state = self.cpu.state()
+        self._load(parked.parked(state))
+        shows = shows_in_service(self.cpu)
+        self._load(state)
+        return shows
 
     @property
     def owned(self) -> tuple[Owned, ...]:
@@ -210,11 +225,20 @@ class KvmBridge:
         refused = answer.__class__ is not bytes
         if refused:
             self.made_by.unanswered(answer)
+        elif raw[0] & _COMMANDS == _COMMAND and raw[DATA_OFFSET] & ICW1 and self._is_command(raw):
+            with self._lines:
+                self.vm.drive_int()
         if self._wanted:
             self._hear()
         if refused:
             raise _refusal(unpack(raw))
         return answer
+
+    @staticmethod
+    def _is_command(raw: bytes) -> bool:
+        """A write to the port of an 8259's ICW1."""
+        request = unpack(raw)
+        return request.type is Type.PIO and not request.reads and request.address in (PIC_MASTER, PIC_SLAVE)
 
     def set_line(self, irq: int, level: bool) -> None:
         """See MachineBridge. From any thread."""
@@ -225,6 +249,33 @@ class KvmBridge:
         if level and self._vector is not None and not self._rose:
             self._rose = True  # what the vCPU may not hear of: see `look`
             os.write(self._writer, _TOLD)
+
+    def replace_timer(self, on: bool) -> None:
+        """See PcBridge."""
+        self.put_back()
+        try:
+            with self._lines:
+                if self.vm.replace_timer(on) and on and (pic := self.vm.pic(0)).irr & 1:
+                    pic.irr &= ~1 & 0xFF
+                    self.vm.set_pic(0, pic)
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+        self._hear()
+
+    def init_lapic(self) -> None:
+        """See PcBridge."""
+        self.put_back()
+        page, initial = abi.LapicState(), bytes(self._initial_lapic.regs)
+        try:
+            ioctl(self.cpu.fd, "GET_LAPIC", page)
+            number = bytes(page.regs[LAPIC_ID : LAPIC_ID + 4])
+            page.regs[:] = initial
+            page.regs[LAPIC_ID : LAPIC_ID + 4] = number
+            page.regs[LINT0 : LINT0 + 4] = MASKED.to_bytes(4, "little")
+            ioctl(self.cpu.fd, "SET_LAPIC", page)
+        except KvmError as error:
+            raise BridgeError(str(error)) from None
+        self._hear()
 
     # -- as a whole
 
@@ -385,12 +436,13 @@ class KvmBridge:
     def _wait_for_interrupt(self) -> None:
         """Have the vCPU halt until an interrupt comes, which is left in `_came`, or until it is called."""
         while True:
+            served = None if self._shows else self.vm.pic(0).isr
             vector = self._taken()
             if vector is None:
                 self._rest()
                 return
             with self._lines:
-                spurious = drop_spurious(self.vm, self.cpu.fd, vector)
+                spurious = drop_spurious(self.vm, self.cpu.fd, vector, served)
             if not spurious:
                 self._came = vector
                 self.events += 1

@@ -16,7 +16,7 @@ from emu.packed import PART_TSC, Packing
 from emu.vcpu import VmExit
 from emu.x86.modes import Mode
 from emu.x86.msrs import APIC_BASE, TSC
-from emu.x86.state import CpuState
+from emu.x86.state import CR4_OSXSAVE, CpuState
 from xenbridge.kvm.abi import KvmError
 from xenbridge.kvm.hop import (
     A20_MASKED,
@@ -119,6 +119,7 @@ class KvmVcpu(Runs):
         fast.beside.given, self._resuming = self._rest, None
         self._fresh = self._packed = self._tables_stale = self._vouched = True
         live.halted = live.nmi_pending = self._free = False
+        fast.load_xcr0(1)  # else it would not be packed
         self.retired, self._laid, self._priority = retired, False, came >> CR8_SHIFT
         if came & UNUSUAL or not self._a20:
             live.halted = came & HALTED != 0
@@ -135,6 +136,8 @@ class KvmVcpu(Runs):
         if fast is None or not self._packed or self._taken is not None or live.nmi_pending:
             return None
         if self.gone or self._accesses.redirected or self._resuming is not None:
+            return None
+        if live.cr4 & CR4_OSXSAVE:  # XCR0 is not packed
             return None
         # RAN, IS_HALTED and A20_OPEN as shifts of truth values, which Python is quicker with than with choices.
         how = self._ran << 1 | live.halted << 2 | self._a20 << 3
@@ -156,7 +159,7 @@ class KvmVcpu(Runs):
         live.halted = self._free = False
         self._fresh = self._tables_stale = self._vouched = True
         fast.beside.given = self._rest
-        self._laid = self._a20 and not (self._sets_tsc or self._priority)
+        self._laid = self._a20 and not (self._sets_tsc or self._priority or fast.has_xcr0)
         if written == NO_ROOM:
             pieces = [(region.host_address, region.size) for region in self._accesses.regions]
             everything = (c_uint64 * (2 * len(pieces)))(*chain.from_iterable(pieces))

@@ -237,6 +237,7 @@ class FastVcpu(Vcpu):
         self.beside.given = state.copy()
         if self._library.enter(self._at):
             raise self.failed()
+        self.load_xcr0(state.xcr0)
 
     def read_back(self) -> None:
         """See Vcpu."""

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from xenbridge.kvm import abi
+from emu.x86.state import RFLAGS_IF
+from xenbridge.ioreq import Type
+from xenbridge.kvm import abi, parked
 from xenbridge.kvm.abi import ioctl
+from xenbridge.kvm.vcpu import INTERRUPTED, Vcpu
 from xenbridge.kvm.vm import Vm
 from xenbridge.service import Service
 
 CASCADE: Final = 1 << 2
 _BASE, _LEVEL = 0xF8, 7
+#: A vector to try, and SVR (SDM vol. 3A, table 11-1) with bit 8, "APIC software enable".
+_TRIED, _SVR, _ENABLED = 0x61, 0xF0, (0xFF, 1)
 #: Offsets of ISR and IRR in the local APIC's page: 32 vectors each 16 bytes (SDM vol. 3A, table 11-1).
 ISR, IRR = 0x100, 0x200
 
@@ -52,7 +57,8 @@ def put_back(vm: Vm, vcpu: int, vector: int) -> None:
     for chip in (1, 0):
         pic = vm.pic(chip)
         bit = 1 << (vector & _LEVEL)
-        if pic.irq_base == vector & _BASE and (pic.isr & bit or pic.auto_eoi) and not _in_lapic(vcpu, vector):
+        taken = pic.isr & bit or (pic.auto_eoi and not pic.imr & bit)
+        if pic.irq_base == vector & _BASE and taken and not _in_lapic(vcpu, vector):
             # Of a level-triggered input the request is the level, which an acknowledge leaves (i8259.c: pic_intack).
             asks = not pic.elcr & bit or bool(pic.irr & bit)
             _request(vm, chip, pic, bit, asks)
@@ -63,25 +69,52 @@ def put_back(vm: Vm, vcpu: int, vector: int) -> None:
                 _request(vm, 0, master, CASCADE, asks, ends=ends)
             return
     state = _lapic(vcpu)
-    at, bit = vector >> 5 << 4 | vector >> 3 & 3, 1 << (vector & 7)
+    at, bit = _place(vector)
     state.regs[ISR + at] &= ~bit & 0xFF
     state.regs[IRR + at] |= bit
     ioctl(vcpu, "SET_LAPIC", state)
 
 
-def drop_spurious(vm: Vm, vcpu: int, vector: int) -> bool:
-    """True: `vector`, acknowledged last, is an 8259's IRQ 7 for nothing (8259A, "interrupt request lines": the request
-    had gone), and nothing of it is left.
+def shows_in_service(cpu: Vcpu) -> bool:
+    """Whether this KVM's local APIC has in its ISR what its vCPU has taken, which `kvm_pvm`'s has not. For a vCPU with
+    the registers of xenbridge.kvm.parked, before anything interrupts it; its local APIC is as before behind this.
+    Raises KvmError."""
+    before, asking = _lapic(cpu.fd), _lapic(cpu.fd)
+    at, bit = _place(_TRIED)
+    asking.regs[_SVR : _SVR + 2] = _ENABLED
+    asking.regs[IRR + at] |= bit
+    ioctl(cpu.fd, "SET_LAPIC", asking)
+    state = cpu.state()
+    # At an access, not at HLT, so that it comes back whether it is interrupted or not.
+    state.rip, state.rflags = parked.ENTRIES[Type.PIO, True, 1], RFLAGS_IF | 2
+    state.regs[2] = parked.DOOR
+    cpu.load(state)
+    while cpu.run() == INTERRUPTED:
+        pass
+    cpu.finish(lambda reason: None)
+    shown = _in_lapic(cpu.fd, _TRIED)
+    ioctl(cpu.fd, "SET_LAPIC", before)
+    return shown
 
-    The guest has not caused it where it had its interrupts off: KVM keeps INT of a controller high whose requests ICW1
-    has dropped, until that is accessed again (arch/x86/kvm/i8259.c: kvm_pic_reset). Raises KvmError."""
+
+def drop_spurious(vm: Vm, vcpu: int, vector: int, served: int | None) -> bool:
+    """True: `vector`, acknowledged last, is an 8259's IRQ 7 for nothing (8259A, "interrupt request lines": the request
+    had gone), and nothing of it is left. `served`: None, or where the local APIC does not show what is in service the
+    master's ISR as it was before, by whose cascade the slave's are told from the local APIC's; what might be the
+    master's is taken for the local APIC's there.
+
+    The guest has not caused it where it had its interrupts off: KVM keeps the master's request for a slave's that has
+    gone (arch/x86/kvm/i8259.c: pic_update_irq). Raises KvmError."""
     if vector & _LEVEL != _LEVEL or _in_lapic(vcpu, vector):
         return False
     master, slave = vm.pic(0), vm.pic(1)
     found = [pic for pic in (master, slave) if pic.irq_base == vector & _BASE]
     if not found or any(pic.isr >> _LEVEL or pic.auto_eoi for pic in found):
         return False
-    if slave in found and not slave.isr and master.isr & CASCADE:
+    slaves = slave in found and not slave.isr and bool(master.isr & CASCADE)
+    if served is not None and not (slaves and not served & CASCADE):
+        return False
+    if slaves:
         master.isr &= ~CASCADE & 0xFF
         vm.set_pic(0, master)
     return True
@@ -101,7 +134,12 @@ def _lapic(vcpu: int) -> abi.LapicState:
     return state
 
 
+def _place(vector: int) -> tuple[int, int]:
+    """Offset to ISR or IRR, and bit."""
+    return vector >> 5 << 4 | vector >> 3 & 3, 1 << (vector & 7)
+
+
 def _in_lapic(vcpu: int, vector: int) -> bool:
     """The local APIC has it in service."""
-    at = vector >> 5 << 4 | vector >> 3 & 3
-    return bool(_lapic(vcpu).regs[ISR + at] >> (vector & 7) & 1)
+    at, bit = _place(vector)
+    return bool(_lapic(vcpu).regs[ISR + at] & bit)

@@ -6,6 +6,7 @@ system call; the FPU, the debug registers and MSRs take one each way, the way in
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -16,7 +17,7 @@ from typing import Final, NamedTuple
 
 from emu.record import fields
 from emu.x86.msrs import TSC
-from emu.x86.state import CpuState, Fpu
+from emu.x86.state import CR4_OSXSAVE, CpuState, Fpu
 from xenbridge.kvm import abi
 from xenbridge.kvm import state as parts
 from xenbridge.kvm.abi import KvmError, ioctl
@@ -87,6 +88,7 @@ class Vcpu:
         ctypes.c_uint64.from_buffer(self._map, abi.RUN_VALID).value = abi.SYNC_REGS | abi.SYNC_SREGS | abi.SYNC_EVENTS
         self._cpuid(cpuid)
         self.tsc = 0  #: the time-stamp counter behind the last `read_back`
+        self._xcr0: int | None = 1 if vm.offers("XCRS") else None  # what KVM has; None: it does not tell
         self._begin([n for n in parts.NATIVE_MSRS if self.read_msr(n) is not None])
 
     def _begin(self, known: Sequence[int]) -> None:
@@ -227,6 +229,7 @@ class Vcpu:
             self._call("SET_XSAVE", self._xsave_at)
             self._fx = bytes(self._xsave[: parts.FX_SIZE])
         self._load_msrs(state)
+        self.load_xcr0(state.xcr0)
         known.fpu, known.dr, known.msrs = state.fpu, state.dr, state.msrs
         known.smbase, known.xcr0 = state.smbase, state.xcr0
 
@@ -237,6 +240,28 @@ class Vcpu:
             changed = {n: values.get(n, 0) for n in self._msr_numbers if values.get(n, 0) != self._known.msrs.get(n, 0)}
             self._set_msrs(changed or {n: values.get(n, 0) for n in self._msr_numbers})
             self._msrs_seen = wanted
+
+    def load_xcr0(self, value: int) -> None:
+        """What it reads once the guest turns CR4.OSXSAVE on. A value that this KVM does not take stays the emulator's,
+        as the guest does with that bit."""
+        if self._xcr0 is not None and value != self._xcr0:
+            xcrs = abi.Xcrs(1)
+            xcrs.xcrs[0].value = value
+            with contextlib.suppress(KvmError):
+                ioctl(self.fd, "SET_XCRS", xcrs)
+                self._xcr0 = value
+
+    @property
+    def has_xcr0(self) -> bool:
+        """KVM has another one than after RESET."""
+        return self._xcr0 not in (None, 1)
+
+    def _read_xcr0(self) -> int | None:
+        if self._xcr0 is not None:
+            xcrs = abi.Xcrs()
+            ioctl(self.fd, "GET_XCRS", xcrs)
+            self._xcr0 = xcrs.xcrs[0].value
+        return self._xcr0
 
     def _call(self, request: str, address: int) -> None:
         if abi.call(self.fd, abi.REQUESTS[request], address) < 0:
@@ -288,13 +313,19 @@ class Vcpu:
     def state(self) -> CpuState:
         """The state behind the last run or `finish`; what KVM does not have is as it was loaded."""
         self.read_back()
-        return self.quick_state()
+        state = self.quick_state()
+        # Without the bit XSETBV is #UD (SDM vol. 2D): it is as it was loaded.
+        if state.cr4 & CR4_OSXSAVE and (xcr0 := self._read_xcr0()) is not None:
+            state.xcr0 = xcr0
+        return state
 
     def check(self, expected: CpuState) -> list[str]:
         """Read everything from KVM anew, through the calls that do not use the page, and say in words what is not as in
         `expected`. Nothing of what KVM is thought to have is taken for it."""
         self.finish(lambda reason: None)
         state = self.state()
+        if (xcr0 := self._read_xcr0()) is not None:
+            state.xcr0 = xcr0
         regs, sregs, events = abi.Regs(), abi.Sregs(), abi.VcpuEvents()
         ioctl(self.fd, "GET_REGS", regs)
         ioctl(self.fd, "GET_SREGS", sregs)

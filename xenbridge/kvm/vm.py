@@ -21,6 +21,24 @@ MIB: Final = 1 << 20
 TSS_ADDRESS, IDENTITY_ADDRESS = 0xFEFFD000, 0xFEFFC000
 
 
+#: Without these capabilities there are no interrupt controllers and timer here.
+NEEDED_DEVICES: Final = ("IRQCHIP", "PIT2", "PIT_STATE2", "REINJECT_CONTROL", "IRQ_ROUTING")
+CASCADE: Final = 2  #: the master's input that the slave is at
+#: The input that line 0, the 8254's, is at (MultiProcessor Specification 1.4, table 5-1).
+IOAPIC_TIMER: Final = 2
+_PIC_LINES, _IOAPIC, _IOAPIC_LINES = 16, 2, 24
+
+
+def routes() -> Iterator[tuple[int, int, int]]:
+    """(line, chip as by abi.Irqchip, its input) of a PC: 0 to 15 at the 8259, all but 2 at the I/O APIC. The kernel's
+    own has line 0, which its 8254 drives, at input 0 there."""
+    for line in range(_IOAPIC_LINES):
+        if line < _PIC_LINES:
+            yield line, line >> 3, line & 7
+        if line != IOAPIC_TIMER:
+            yield line, _IOAPIC, line or IOAPIC_TIMER
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """`size` bytes of this process from `host`, at physical `guest`."""
@@ -82,6 +100,7 @@ class Vm:
         self._device = abi.open_device(device)
         self._slots: dict[Slot, int] = {}
         self._logs: list[_Log] = []
+        self._reinject = False
         self.fd = -1
         try:
             self.fd = _create(self._device, device)
@@ -151,7 +170,7 @@ class Vm:
     def add_devices(self, *, reinject: bool) -> None:
         """Both 8259, the I/O APIC, each vCPU's local APIC, and the 8254 with port 61h, in the kernel. `reinject`: a
         tick that finds the one before not acknowledged comes later instead of being dropped."""
-        missing = [name for name in ("IRQCHIP", "PIT2", "REINJECT_CONTROL") if not self.offers(name)]
+        missing = [name for name in NEEDED_DEVICES if not self.offers(name)]
         if missing:
             raise KvmError(
                 f"the KVM of this host has no interrupt controllers and timer: it lacks {', '.join(missing)}"
@@ -159,10 +178,33 @@ class Vm:
         ioctl(self.fd, "CREATE_IRQCHIP")
         ioctl(self.fd, "CREATE_PIT2", abi.PitConfig(abi.PitConfig.SPEAKER))
         ioctl(self.fd, "REINJECT_CONTROL", abi.ReinjectControl(reinject))
+        self._reinject = reinject
+        entries = [abi.RoutingEntry(gsi, abi.RoutingEntry.IRQCHIP, chip=chip, pin=pin) for gsi, chip, pin in routes()]
+        table = bytes(abi.RoutingHead(len(entries))) + b"".join(map(bytes, entries))
+        ioctl(self.fd, "SET_GSI_ROUTING", ctypes.create_string_buffer(table, len(table)))
 
     def set_line(self, irq: int, level: bool) -> None:
-        """Drive the line `irq` at the controllers in the kernel: 0 to 15 at both kinds, to 23 at the I/O APIC."""
+        """Drive the line `irq` at the controllers in the kernel, as `routes` has it."""
         ioctl(self.fd, "IRQ_LINE", abi.IrqLevel(irq, level))
+
+    def drive_int(self) -> None:
+        """Have the 8259 drive INT by their requests as they are. The kernel does not where ICW1 has dropped one
+        (arch/x86/kvm/i8259.c: kvm_pic_reset), but with each change of a line, of which the cascade is one that nobody
+        drives: the slave's INT is at the master by another way."""
+        self.set_line(CASCADE, False)
+
+    def replace_timer(self, on: bool) -> bool:
+        """Whether counter 0 of the 8254 is cut off the lines, as by an HPET's legacy replacement, and its ticks that
+        are still to come with it. Its period begins anew behind that, and so do the counts of the others at each
+        change. False: it is so already."""
+        state = self.pit()
+        if bool(state.flags & state.HPET_LEGACY) == on:
+            return False
+        # What is kept of the ticks would come behind an acknowledge of the HPET's.
+        ioctl(self.fd, "REINJECT_CONTROL", abi.ReinjectControl(self._reinject and not on))
+        state.flags ^= state.HPET_LEGACY
+        ioctl(self.fd, "SET_PIT2", state)
+        return True
 
     def pic(self, chip: int) -> abi.PicState:
         """The state of the 8259 that is master (0) or slave (1), without side effects."""

@@ -65,6 +65,29 @@ def pair(backend: Backend) -> Iterator[Pair]:
     native.cpu.close()
 
 
+def test_a_state_with_an_xcr0_goes_the_other_way_and_one_without_finds_none_left(pair: Pair, backend: Backend) -> None:
+    if Kind.REAL not in backend.runs:
+        pytest.skip("real mode does not run on this host's KVM")
+    engine, cpu = pair.emulator.engine, pair.native.cpu
+    state = scrambled(Kind.REAL, random.Random(1))
+    for _ in range(3):
+        state.xcr0 = 3
+        engine.load(state)
+        assert not cpu.take_over(engine.retired)
+        cpu.load(engine.state())
+        assert cpu.check(engine.state()) == []
+        state.xcr0 = 1
+        engine.load(state)
+        pair.over()
+        assert cpu.check(engine.state()) == []
+        cpu.load(replace(engine.state(), xcr0=3))
+        engine.load(state)
+        pair.over()
+        pair.back()
+        pair.over()
+        assert cpu.check(engine.state()) == []
+
+
 @pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.value)
 def test_a_random_state_goes_over_and_back_to_the_bit(pair: Pair, backend: Backend, kind: Kind) -> None:
     if kind not in backend.runs:
