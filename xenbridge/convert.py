@@ -41,7 +41,7 @@ from xenbridge.convert_cpu import (
     take_ours,
     xsave_record,
 )
-from xenbridge.convert_notices import absent, unplaced, unsaved
+from xenbridge.convert_notices import absent, beyond, unplaced, unsaved
 from xenbridge.wire import hvm, stream
 from xenbridge.wire.hvm import Record, build_record
 from xenbridge.wire.hvm_devices import HEADER_MAGIC, HEADER_VERSION
@@ -214,6 +214,7 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
     msrs, strange = known_msrs(loaded.msrs, model)
     if strange:
         notices.append(f"not known by this CPU model: MSR {', '.join(f'{n:#x}' for n in strange)}")
+    notices += beyond(loaded, model)
     now = state.retired * NS_PER_INSTRUCTION + state.clock.skipped
     record = hvm.find(records, "CPU", cpu)
     assert record is not None  # context_cpu has found it

@@ -7,7 +7,7 @@ from typing import Final
 
 from emu.x86.cpuid import CpuModel
 from emu.x86.msrs import msrs_of
-from emu.x86.state import CR4_OSXSAVE, CpuState
+from emu.x86.state import CR4_OSXSAVE, EFER_LMA, CpuState
 from xenbridge.convert_cpu import SAVED_MSRS, SSE_STATE, X87_STATE, xcr0_here
 from xenbridge.wire import hvm
 from xenbridge.wire.hvm import Record
@@ -57,6 +57,14 @@ def _xsave(record: Record, cpu: Record | None) -> Iterator[str]:
         yield f"XCR0 = {xcr0:#x} in the stream is {here:#x} here, as XGETBV says"
 
 
+def beyond(cpu: CpuState, model: CpuModel) -> Iterator[str]:
+    """What the loaded CPU has on that a `model` does not have, and nothing on it could have turned on."""
+    known = model.efer_bits | (EFER_LMA if model.long_mode else 0)
+    for name, value, bits in (("CR4", cpu.cr4, model.cr4_bits), ("EFER", cpu.efer, known)):
+        if more := value & ~bits:
+            yield f"{name} = {value:#x} in the file has bits {more:#x}, which --cpu {model.name} does not have"
+
+
 def unsaved(cpu: CpuState, model: CpuModel) -> Iterator[str]:
     """What of the CPU, which is a `model`, is not in a stream: Xen takes no other MSRs than its records have
     (hvm_load_cpu_msrs, xen/arch/x86/hvm/hvm.c of 4.17, refuses a domain for one)."""
@@ -64,5 +72,7 @@ def unsaved(cpu: CpuState, model: CpuModel) -> Iterator[str]:
             if number not in SAVED_MSRS and cpu.msrs.get(number, msr.reset) != msr.reset]  # fmt: skip
     if lost:
         yield f"nor is MSR {', '.join(lost)} in the stream, which is as at power-on where it is loaded"
+    if cpu.xcr0 != X87_STATE and not cpu.cr4 & CR4_OSXSAVE:
+        yield f"nor is XCR0 = {cpu.xcr0:#x} in the stream, which is 1 where it is loaded: CR4.OSXSAVE is clear"
     if not cpu.a20:
         yield "nor is it in the stream that address line 20 is masked"

@@ -12,7 +12,7 @@ from emu.x86.state import CpuState
 from xen_files import with_records
 from xenbridge import convert
 from xenbridge.convert_cpu import SAVED_MSRS, context_cpu, parse_fxsave
-from xenbridge.convert_notices import unplaced, unsaved
+from xenbridge.convert_notices import beyond, unplaced, unsaved
 from xenbridge.wire import hvm
 from xenbridge.wire.hvm import Record, build_record
 from xenbridge.xen.files import parse_file
@@ -145,6 +145,25 @@ def test_another_vcpus_xsave_is_not_this_ones():
 @pytest.mark.parametrize(("cr4", "a20", "said"), [(0, True, 0), (OSXSAVE, True, 0), (0, False, 1)])
 def test_what_of_the_cpu_is_not_in_a_stream_is_named(cr4: int, a20: bool, said: int):
     assert len(list(unsaved(CpuState(cr4=cr4, a20=a20), MODELS["max"]))) == said
+
+
+@pytest.mark.parametrize(("cr4", "named"), [(0, True), (OSXSAVE, False)])
+def test_an_xcr0_that_the_guest_has_hidden_is_named(cr4: int, named: bool):
+    """Its record is there with OSXSAVE alone."""
+    said = list(unsaved(CpuState(cr4=cr4, xcr0=7), MODELS["max"]))
+    assert [text.startswith("nor is XCR0 = 0x7 in the stream") for text in said] == [True] * named
+
+
+@pytest.mark.parametrize(
+    ("model", "cr4", "efer", "said"),
+    [("max", OSXSAVE | 0x620, 0xD01, []), ("pentium3", 0x600, 0, []),
+     ("pentium3", OSXSAVE | 0x20, 0xD00, ["CR4 = 0x40020 in the file has bits 0x40000, which --cpu pentium3",
+                                          "EFER = 0xd00 in the file has bits 0xd00, which --cpu pentium3"]),
+     ("qemu64", OSXSAVE, 0xD01, ["CR4 = 0x40000 in the file has bits 0x40000, which --cpu qemu64"])],
+)  # fmt: skip
+def test_what_the_model_could_not_have_turned_on_is_named(model: str, cr4: int, efer: int, said: list[str]):
+    found = list(beyond(CpuState(cr4=cr4, efer=efer), MODELS[model]))
+    assert [text.removesuffix(" does not have") for text in found] == said
 
 
 def test_an_msr_that_is_not_in_a_stream_is_named_where_the_guest_has_set_it():

@@ -154,6 +154,7 @@ def parse_core(data: Buffer) -> Core:
         if header[name] != known:
             raise WireError(ELF_HEADER.name, name, at, f"{header[name]}, where Xen's cores have {known}")
     sections = _sections(data, header)
+    _ends(data, header, sections)
     named = {section.name: section for section in sections if section.type}
     notes = _notes(data, _need(named, ".note.Xen"))
     found = notes.get(HEADER_NOTE)
@@ -172,6 +173,14 @@ def parse_core(data: Buffer) -> Core:
                             "0.1 is known, so a newer Xen wrote it")  # fmt: skip
     version = VERSION.parse(data, *notes[VERSION_NOTE]) if VERSION_NOTE in notes else None
     return Core(header, sections, info, version, _vcpus(data, named, info), _pages(data, named, info))
+
+
+def _ends(data: Buffer, header: Values, sections: list[Section]) -> None:
+    """Raises WireError for bytes behind all that the headers tell of."""
+    ends = [section.offset + section.size for section in sections if section.type]
+    end = max(header["e_shoff"] + header["e_shnum"] * SECTION.size, ELF_HEADER.size, *ends)
+    if len(data) > end:
+        raise WireError(ELF_HEADER.name, "", end, f"{len(data) - end} bytes follow the last section")
 
 
 def _need(named: dict[str, Section], name: str) -> Section:

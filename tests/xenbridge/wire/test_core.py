@@ -120,3 +120,11 @@ def test_a_core_that_is_cut_is_refused(length):
 def test_any_bytes_behind_a_magic_are_refused(data):
     with pytest.raises(WireError):
         core.parse_core(b"\x7fELF\2\1" + data)
+
+
+@pytest.mark.parametrize("more", [1, 5000])
+def test_a_core_that_is_too_long_is_refused_where_it_should_end(more):
+    data = sample("s_dump.core")
+    with pytest.raises(WireError, match=f"{more} bytes follow the last section") as refused:
+        core.parse_core(data + bytes(more))
+    assert refused.value.offset == len(data)
