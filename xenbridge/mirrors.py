@@ -46,12 +46,18 @@ class MirroredPic(Pic8259Pair):
 
     def __init__(self, pin: IntrPin, mirrors: Mirrors) -> None:
         self._mirrors = mirrors
+        #: as the hypervisor has them; None: perhaps
+        self._levels: list[bool | None] = [False] * 16
         super().__init__(pin)
 
     def set_irq(self, n: int, level: bool) -> None:
-        """See Pic8259Pair."""
+        """See Pic8259Pair. The level that a line has is no news: devices say it with each byte, and when they are put
+        back to where they were."""
+        if level == self._levels[n]:
+            return
         self.raised[n] += level
         self._mirrors.bridge.set_line(n, level)
+        self._levels[n] = level
 
     def _settle(self) -> None:
         self._pin.settle()
@@ -70,6 +76,8 @@ class MirroredPic(Pic8259Pair):
         """Power-on, of all of the hypervisor's devices at once."""
         self._mirrors.bridge.reset()
         self.raised = [0] * 16
+        # Whether a level outlives it is the hypervisor's matter: the next that a device says is told.
+        self._levels = [None if level else level for level in self._levels]
 
     def forget_edges(self) -> None:
         """See Pic8259Pair. The hypervisor resets its own, and levels that were told it are not told again."""

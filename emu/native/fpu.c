@@ -145,6 +145,16 @@ static int may_begin(void *env, uint64_t address)
     return address % 64 == 0 && (&AT(uint64_t, env, at.env_cr))[4] & CR4_OSXSAVE;
 }
 
+/* With CR0.TS they are #NM, behind #UD and before what is wrong with the operand (vol. 2D). Unicorn does not look at it
+ * (QEMU 5.0.1, and 7.2 too, target/i386/tcg/fpu_helper.c, do_xsave and do_xrstor). */
+static void need_fpu(void *env, uint64_t host)
+{
+    const uint64_t *cr = &AT(uint64_t, env, at.env_cr);
+
+    if (cr[4] & CR4_OSXSAVE && cr[0] & CR0_TS)
+        real_raise_exception_err_ra(env, EXCP_NM, 0, host);
+}
+
 static uint64_t components_of(void *env, uint64_t features)
 {
     return features & real_helper_xgetbv(env, 0);
@@ -156,6 +166,7 @@ static void save(void *env, uint64_t address, uint64_t features, void (*real)(vo
     int begins = may_begin(env, address);
     uint64_t asked = begins ? components_of(env, features) : 0;
 
+    need_fpu(env, host);
     if (begins) {
         touch_components(env, address, asked, (asked & (SSE_STATE | AVX_STATE)) != 0, 1, host);
         touch(env, address + HEADER_AT, 8, 1, host);
@@ -183,6 +194,7 @@ REPLACES void helper_xrstor_x86_64(void *env, uint64_t address, uint64_t feature
 {
     uint64_t asked = may_begin(env, address) ? components_of(env, features) : 0, loaded = 0;
 
+    need_fpu(env, HOST);
     if (may_begin(env, address)) {
         touch(env, address + HEADER_AT, 24, 0, HOST);
         loaded = real_cpu_ldq_data_ra(env, address + HEADER_AT, HOST);

@@ -54,6 +54,8 @@ static int refused_first(const struct instruction *in, uint32_t flags)
 {
     if (in->opcode == 0x0fae && in->rm == NONE && in->reg < 2) /* FXSAVE and FXRSTOR */
         return flags & (HF_EM | HF_TS);
+    if (in->opcode == 0x0fae && in->rm == NONE && in->reg >= 4 && in->reg < 7) /* XSAVE, XRSTOR, XSAVEOPT */
+        return flags & HF_TS;
     if (is_vector(in))
         return flags & (HF_EM | HF_TS) || (!(flags & HF_OSFXSR) && in->count && in->references[0].size == 16);
     return is_x87(in) && flags & (HF_EM | HF_TS);

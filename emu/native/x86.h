@@ -26,6 +26,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 
 /* CR0 (vol. 3A, 2.5) */
 #define CR0_PE 1u
+#define CR0_TS 8u
 #define CR0_ET 0x10u
 #define CR0_NE 0x20u
 #define CR0_AM 0x40000u
@@ -55,6 +56,7 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define EXCP_DE 0
 #define EXCP_DB 1
 #define EXCP_UD 6
+#define EXCP_NM 7
 #define EXCP_TS 10
 #define EXCP_SS 12
 #define EXCP_GP 13

@@ -50,6 +50,7 @@ GAPS: Final = (
         "#PF before any effect of PUSHA, ENTER, FNSAVE and others that access two pages in pieces",
     ),
     Gap("the same of XSAVE and XRSTOR", "#PF before any effect of XSAVE and XRSTOR"),
+    Gap("XSAVE, XSAVEOPT and XRSTOR with CR0.TS: #NM", "#NM of XSAVE, XSAVEOPT and XRSTOR with CR0.TS"),
     Gap(
         "#PF of what is only touched: the new top of ENTER, the byte of CLFLUSH, the pointers of FLDENV",
         "#PF of the new top of ENTER, the byte of CLFLUSH, and the pointers of FLDENV",

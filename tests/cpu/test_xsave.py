@@ -16,6 +16,7 @@ pytestmark = needs_helper
 
 AREA = 0x5E00  #: the header, at 512, begins the second page
 OSXSAVE, OSFXSR, OSXMMEXCPT = 1 << 18, 1 << 9, 1 << 10
+TS = 8  #: of CR0
 X87, SSE = 1, 2
 WRITE = 2
 
@@ -75,6 +76,19 @@ def test_what_is_not_asked_for_is_not_touched() -> None:
     cpu = prepared("xsave [rbx]", features=0xFFFF_FFFF, absent=(0x7000,))
     assert cpu.run().reason is ExitReason.HALT
     assert cpu.read32(AREA + 512) & 3 == 3
+
+
+@pytest.mark.parametrize("name", ["xsave", "xsaveopt", "xsave64", "xrstor", "xrstor64"])
+def test_with_cr0_ts_it_is_device_not_available_whatever_the_operand_is(name: str) -> None:
+    """#NM (SDM vol. 2D) comes before #GP of an operand that is not aligned, or not there; #UD before it."""
+    for place, has, expected in ((AREA, OSXSAVE, 7), (AREA + 1, OSXSAVE, 7), (0x7000, OSXSAVE, 7), (AREA, 0, 6)):
+        cpu = prepared(f"{name} [rbx]", features=X87 | SSE, absent=(0x7000,))
+        before, state = filled(cpu), cpu.engine.state()
+        state.cr0, state.cr4, state.regs[3] = state.cr0 | TS, state.cr4 & ~OSXSAVE | has, place
+        cpu.engine.load(state)
+        cpu.engine.run(1)
+        assert cpu.faults[0].vector == expected
+        assert (cpu.read(AREA, len(before)), cpu.engine.state().fpu) == (before, state.fpu)
 
 
 POINTERS = """

@@ -677,6 +677,37 @@ def test_a_look_ahead_reaches_no_device_of_the_hypervisors_and_the_run_goes_on(k
     driven.close()
 
 
+def test_a_look_ahead_tells_the_hypervisor_of_no_line(kind: str, signals: Signals) -> None:
+    """Behind it the devices are put back, and say their levels again: IRQ 4 has not risen again by that, and IRQ 12,
+    which the mouse does not ask for, is left as the hypervisor has it."""
+    body = """
+    mov dx, 0x3fc
+    mov al, 8
+    out dx, al
+    mov dx, 0x3f9
+    mov al, 2
+    out dx, al
+    jmp $
+    """
+    driven = Driven(kind, guest(body, 0), signals)
+    driven.start()
+    assert driven.end(0.2).reason is MachineStop.REQUEST
+    pic, bridge, told = driven.machine.board.pic, driven.keeper.bridge, []
+    assert pic.raised[4] == 1
+    bridge.set_line(12, True)
+    before, set_line = pic.save().slave, bridge.set_line
+    assert before.edges >> 4 & 1
+
+    def tell(irq: int, level: bool) -> None:
+        told.append((irq, level))
+        set_line(irq, level)
+
+    bridge.set_line = tell  # type: ignore[method-assign]
+    assert find_loop(driven.machine).round is not None
+    assert (told, pic.raised[4], pic.save().slave) == ([], 1, before)
+    driven.close()
+
+
 def test_a_hypervisor_that_is_lost_ends_the_machine_in_a_sentence(kind: str, signals: Signals) -> None:
     driven = Driven(kind, guest(COUNTING, 4773, wait="hlt", ticks=1 << 30), signals)
     driven.start()

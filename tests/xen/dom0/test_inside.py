@@ -140,6 +140,9 @@ def test_xens_clock_comes_before_a_lower_vector_that_waits_though_the_cascade_hi
     machine.memory.write(GO, b"\1")
     run_until(found.debugger, lambda: found.word(LATE, 2) == 2 and keeper.pending_vector() == 0x70)
     assert found.word(LOG, 1) == 0, "the guest's interrupts have been off all the time"
+    machine.memory.write(GO, b"\2")
+    assert found.run().exit_code == 7
+    assert machine.memory.read(LOG, 3) == bytes((2, 0x70, 0x74))
 
 
 def emulated(path):
