@@ -342,7 +342,7 @@ def test_an_emulated_cpu_and_the_kernels_timer_go_by_one_clock(policy: str, sign
 
 #: Interrupts off for ten periods of 37 ms or more, then 16 ticks with them on.
 LATE = """
-    mov ecx, 80000000
+    mov ecx, 320000000
     cli
 wait_off:
     dec ecx
