@@ -96,11 +96,16 @@ class _Look:
             self.executor.request_stop()  # at its handler's first instruction
 
     def port(self, place: int, size: int, value: int, write: bool) -> None:
-        self.met.append(Met("port", place, size, value, write, self.machine.ports.owner(place) or ""))
+        self._meet(Met("port", place, size, value, write, self.machine.ports.owner(place) or ""))
 
     def memory(self, place: int, size: int, value: int, write: bool) -> None:
         entry = self.machine.mmio.find(place)
-        self.met.append(Met("memory", place, size, value, write, "" if entry is None else entry.name))
+        self._meet(Met("memory", place, size, value, write, "" if entry is None else entry.name))
+
+    def _meet(self, met: Met) -> None:
+        self.met.append(met)
+        if self._together:
+            self.executor.request_stop()
 
     def one(self) -> None:
         """One instruction, a repeated string instruction as a whole."""
@@ -140,21 +145,24 @@ class _Look:
 
     def _repeat(self, linear: int, counter: int) -> None:
         """To the end of a repeated string instruction. `counter`: the bits of its count, where nothing else ends it."""
-        executor = self.executor
+        executor, alone = self.executor, 0
         while executor.linear_pc == linear:
-            if self.spent >= 2 * REPEATED:
+            if self.spent >= 2 * REPEATED or alone > TOGETHER:
                 raise _End(f"the instruction at {linear:#x} repeats itself")
             left = executor.state().regs[RCX] & (1 << counter) - 1 if counter else 0
             count = min(left - 1, TOGETHER)
             self.spent += 1 + max(count, 0) // CHEAP
             if count <= 1:
+                alone += 1
                 self._run(linear)
                 continue
-            self._together = True
+            self._together, met = True, len(self.met)
             try:
                 self._run(linear, count, _STOPS_WITHIN)
             finally:
                 self._together = False
+            if len(self.met) != met:
+                counter = 0  # each iteration asks a device, or is where no memory is
 
     def _run(self, linear: int, count: int = 1, going: frozenset[ExitReason] = _GOES_ON) -> Exit:
         exit = self.executor.run(count, skip_breakpoint=True)
@@ -251,6 +259,7 @@ def _find(machine: Machine, *, stepping: bool) -> Ahead:
         executor.set_interrupt(None)
         for _ in range(REACH):
             look.one()
+            look.met.clear()  # what was met counts in a round alone
             if look.spent >= REPEATED:
                 break  # some rounds have been seen, if there are any
         for _ in range(TRIES):

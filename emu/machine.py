@@ -176,6 +176,8 @@ class Machine:
         cr2 = f" cr2 {fault.cr2:#x}" if fault.vector == 14 and not fault.software else ""
         if fault.interrupt is None:
             self.pin.settle()  # an interrupt that was taken before comes first
+        elif self._ticks is not None:
+            self._ticks.catch_up()  # and so do those before the one that is being delivered
         during = "" if fault.interrupt is None else f" in delivering interrupt {fault.interrupt:#04x}"
         where = f"{fault.cs:04x}:{fault.rip:x}" + (f" ({fault.hint})" if fault.hint else "")
         self.journal.add(fault.retired, kind, f"{fault.vector:#04x}{code}{cr2}{during} at {where}")
@@ -465,8 +467,8 @@ class Machine:
             kind = "system"  # no firmware is there to tell an INIT from a reset: both start the payload anew
         state.regs[RDX] = MODELS[self.config.cpu].signature
         if kind == "cpu":
-            # INIT leaves the FPU, the MSRs and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
-            state.fpu, state.msrs = before.fpu, before.msrs
+            # INIT leaves FPU, XCR0, MSRs, SMBASE and the cache bits of CR0 as they are (SDM vol. 3A, table 10-1).
+            state.fpu, state.msrs, state.xcr0, state.smbase = before.fpu, before.msrs, before.xcr0, before.smbase
             state.cr0 = state.cr0 & ~CR0_CACHE | before.cr0 & CR0_CACHE
             if self.board.chipset is not None:
                 self.board.chipset.lapic.init()

@@ -68,8 +68,9 @@ class Physical:
         for at, count in _split(address, len(data)):
             part = data[at - address : at - address + count]
             if self._shows_display(at):
-                for i, byte in enumerate(part):
-                    self._display.write(at - layout.VGA_WINDOW + i, byte, 1)
+                for offset, byte in enumerate(part, at - layout.VGA_WINDOW):
+                    if self._display.takes(offset):  # what it does not take is what is read there
+                        self._display.write(offset, byte, 1)
             else:
                 self._memory.write(at, part)
 

@@ -46,6 +46,8 @@ FETCH_ERRORS: Final = frozenset((ERR_FETCH_UNMAPPED, ERR_FETCH_PROT))
 class Running(Parts):
     """An engine that runs, from whatever state its CPU has."""
 
+    passes_edges: bool
+
     @property
     def retired(self) -> int:
         """See Executor."""
@@ -251,6 +253,7 @@ class Running(Parts):
         """Enter Unicorn until there is a reason to return; `entered`: see `_run_on`."""
         control, env, enter, watch = self._control, self._env, self._loop.enter, self._watch
         left, again = control.remaining, 0
+        begun = left
         while True:
             if entered is None:
                 if control.remaining != left:
@@ -266,6 +269,8 @@ class Running(Parts):
                         return HALT, ""
                     if not control.remaining:
                         return BUDGET, ""
+                    if self.passes_edges and control.remaining != begun:
+                        return HALT, ""  # an edge of OUT at this very instant may take the request back
                     self._halted = False
                 if watch.stale:
                     watch.translate()

@@ -119,7 +119,7 @@ class Rig:
         """The stop that ends the run; None when a client killed the guest. Other stops are for who caused them.
 
         A guest that died is kept while a gdb client is there: it wants to see why, and may restart it. So is one that
-        has ended by itself, unless its end `ends` the run for all: a client that cannot restart it hangs up itself."""
+        has ended by itself, unless its end `ends` the run for all: gdb hangs up itself where it cannot restart it."""
         died: Stop | None = None
         while True:
             try:
@@ -129,10 +129,12 @@ class Rig:
                     continue
                 if not self.worker.running:
                     return died
-                died = self.guest_code = None  # it has been begun again
+                died = None  # it has been begun again
                 continue
             if stop is None:
-                return died
+                return died if died is self.debugger.last_stop else None
+            if stop.kind in _DIED or stop.kind is StopKind.LIMIT:
+                self.guest_code = None  # of an end before this one
             kept = stop.kind in _DIED or (stop.kind in _OVER and not ends)
             if kept and self.server is not None and self.server.connected:
                 died = stop

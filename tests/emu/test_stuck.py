@@ -273,6 +273,14 @@ def test_a_cpu_that_runs_off_into_zeros_is_noticed_once() -> None:
     assert run.progress.samples > run.progress.looks == 1
 
 
+@pytest.mark.parametrize("count", ["0xffff", "0xffffffff"])
+def test_long_strings_where_no_memory_is_are_looked_at_in_time_and_space(count: str) -> None:
+    """Each iteration is told of: one string of them all is given up, a loop of shorter ones is found."""
+    into = f"mov es, ax\nl: mov edi, 0x40000000\nmov ecx, {count}\nrep stosd\njmp l"
+    view = stand(PROTECTED.format(limit="0", dies=into)).why_stuck()
+    assert view.verdict == ("forever" if count == "0xffff" else "moves"), view
+
+
 def test_a_loop_over_seven_pages_is_noticed() -> None:
     hops = "".join(f"mov byte [{0x1000 * n:#x}], 0xe9\nmov word [{0x1000 * n + 1:#x}], 0xffd\n" for n in range(1, 7))
     run = run_for(f"{hops}mov byte [0x7000], 0xe9\nmov word [0x7001], 0x9ffd\njmp 0:0x1000", 120_000_000)

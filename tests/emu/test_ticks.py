@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from emu.debugger import Debugger
-from emu.machine import Machine
+from emu.machine import Machine, MachineConfig, MachineStop, build_machine
 from emu.stops import BreakKind, StopKind
-from machines import debugger, rom
+from machines import TIMER_100US, debugger, rom
 from run_loops import needs_helper
 from tick_programs import COUNTS, LIMIT, plain, program
 
@@ -142,3 +142,16 @@ def test_a_stop_that_is_asked_for_between_ticks_shows_the_devices_as_they_are(mo
             states.append((saved.devices, saved.clock, list(made.machine.journal), made.machine.clock.next_deadline()))
             made.machine.close()
         assert states[0] == states[1], at
+
+
+def test_ticks_come_in_the_journal_before_a_fault_in_the_delivery_of_a_later_one() -> None:
+    """Those of the same run, which nobody was told of yet."""
+    guest = (
+        "mov ss, ax\nmov sp, 0x7000\nmov word [0x20], h\nmov [0x22], cs\n" + TIMER_100US + "sti\nmov ecx, 60000\n"
+        "l: a32 loop l\nlidt [cs:z]\nw: jmp w\nz: dw 0, 0, 0\nh: push ax\nmov al, 0x20\nout 0x20, al\npop ax\niret"
+    )
+    machine = build_machine(MachineConfig(firmware=rom(guest)))
+    assert machine.run(1_000_000).reason is MachineStop.SHUTDOWN
+    times = [event.retired for event in machine.journal]
+    machine.close()
+    assert len(times) > 4 and times == sorted(times)

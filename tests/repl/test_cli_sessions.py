@@ -57,6 +57,33 @@ def test_a_server_of_ones_own_outlives_the_guests_end_for_a_gdb_that_can_begin_i
     assert process.wait(SECONDS) == 11
 
 
+#: Of gdb, behind a reset.
+AT_600H = ["set $cs = 0", "set $pc = 0x600"]
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+@pytest.mark.parametrize(
+    ("again", "options", "status", "said"),
+    [([*AT_600H, "set {short}0x600 = 0x0b0f", "set $idtr.limit = 0", "continue"], [], 4, "died: triple fault"),
+     ([*AT_600H, "set {short}0x600 = 0xfeeb", "continue"], ["--limit", "300000"], 6, "300000 instructions ran out"),
+     (["kill"], [], 11, "")],
+)  # fmt: skip
+def test_the_status_of_a_guest_that_is_begun_again_is_that_of_its_last_end(
+    again, options, status, said, firmware, tmp_path
+):
+    command = [*V2E, "run", "--firmware", firmware(EXITING), "--headless", "--wait", "--gdb", "0", *options]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, cwd=ROOT)  # fmt: skip
+    assert process.stderr is not None
+    address = process.stderr.readline().removeprefix("gdb: target remote ").strip()
+    commands = ["set confirm off", f"target extended-remote {address}", "continue", "starti", *again]
+    gdb = ["gdb", "-nx", "-q", "-batch", *(word for line in commands for word in ("-ex", line))]
+    subprocess.run(gdb, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=tmp_path)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == status, errors
+    assert said in errors
+
+
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
 @pytest.mark.started
 def test_v2e_gdb_attaches_at_reset_and_ends_with_gdb(firmware):

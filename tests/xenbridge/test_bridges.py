@@ -334,7 +334,7 @@ def test_a_slaves_request_that_is_masked_in_time_interrupts_nobody(bridge: Machi
     assert taken(bridge) == 0x61
 
 
-def test_the_timer_is_at_input_2_of_the_io_apic(bridge: MachineBridge) -> None:
+def test_the_timer_is_at_input_2_of_the_io_apic(bridge: MachineBridge, kind: str) -> None:
     """As line 0 is: MultiProcessor Specification 1.4, table 5-1; an 8259 is not asked for it."""
     lapic(bridge, LINT0, 0x10700)
     start_pit(bridge, 1193)
@@ -352,9 +352,10 @@ def test_the_timer_is_at_input_2_of_the_io_apic(bridge: MachineBridge) -> None:
     assert taken(bridge) == 0x52
     lapic(bridge, EOI, 0)
     bridge.set_line(0, False)
-    bridge.set_line(2, True)  # the cascade's, which leads to no input
-    assert taken(bridge, 0.05) is None
-    bridge.set_line(2, False)
+    if kind != "xen":  # whose lines 0 and 2 are one there (hvm_isa_irq_to_gsi); no device has line 2
+        bridge.set_line(2, True)  # the cascade's, which leads to no input
+        assert taken(bridge, 0.05) is None
+        bridge.set_line(2, False)
 
 
 def test_ticks_that_are_kept_come_by_the_io_apic_too(kind: str) -> None:

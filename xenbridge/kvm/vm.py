@@ -235,6 +235,9 @@ class Vm:
         for chip in kept[0]:
             ioctl(self.fd, "SET_IRQCHIP", chip)
         ioctl(self.fd, "SET_PIT2", kept[1])
+        ioctl(
+            self.fd, "REINJECT_CONTROL", abi.ReinjectControl(self._reinject and not kept[1].flags & kept[1].HPET_LEGACY)
+        )
 
     def pit(self) -> abi.PitState2:
         """The state of the 8254, without side effects; its counts are those at `count_load_time`."""
