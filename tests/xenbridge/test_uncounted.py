@@ -47,7 +47,7 @@ class Hypervisor:
         mirrors.clock = clock
         clock.skip_to(self.clock.now)
         pit = MirroredPit(clock, mirrors)
-        lapic = MirroredLapic(clock, IntrPin(), lambda: 0, MODEL, mirrors, lambda raw: raw)
+        lapic = MirroredLapic(clock, IntrPin(), lambda: 0, MODEL, mirrors, lambda raw: raw, lambda: None)
         shown = pit.view(), lapic.view(), MirroredPort61(pit, clock, mirrors).view()
         return {view.name: {field.name: field for field in view.fields} for view in shown}
 
