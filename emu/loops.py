@@ -18,6 +18,7 @@ from emu.x86 import disasm
 from emu.x86.counting import LONGEST, Count, counting
 from emu.x86.modes import code_bits
 from emu.x86.polls import Met, Step
+from emu.x86.repeats import plain_counter
 from emu.x86.state import GENERAL, CpuState
 from emu.x86.statediff import Difference, differences
 from emu.x86.undelivered import undelivered
@@ -141,7 +142,7 @@ class _Look:
             state = executor.state()
             raw, bits = self.code(linear), code_bits(state)
             if disasm.is_rep_string(raw, bits):
-                self._repeat(linear, disasm.plain_repeat(raw, bits))
+                self._repeat(linear, plain_counter(raw, bits))
 
     def _repeat(self, linear: int, counter: int) -> None:
         """To the end of a repeated string instruction. `counter`: the bits of its count, where nothing else ends it."""

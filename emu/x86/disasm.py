@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from emu.views import InstructionView
+from emu.x86.repeats import PREFIXES, REPEATS, STRINGS
 
 #: SDM vol. 2A, 2.3.11.
 MAX_INSTRUCTION = 15
 
-#: Group 1 to 4 prefixes (SDM vol. 2A, 2.1.1).
-_PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
-#: INS, OUTS, MOVS, CMPS, STOS, LODS, SCAS (SDM vol. 2, REP/REPE/REPNE).
-_STRINGS = frozenset((*range(0x6C, 0x70), *range(0xA4, 0xA8), *range(0xAA, 0xB0)))
-#: MOVS, STOS, LODS.
-_PLAIN = frozenset((0xA4, 0xA5, 0xAA, 0xAB, 0xAC, 0xAD))
 _CALL_NEAR, _CALL_FAR, _INT3, _INT, _INTO = 0xE8, 0x9A, 0xCC, 0xCD, 0xCE
 _LOOPS = frozenset((0xE0, 0xE1, 0xE2))
 #: Jcc, LOOPcc and JCXZ, CALL, JMP with a displacement and no second opcode byte.
@@ -67,7 +62,7 @@ def length(raw: bytes, bits: int) -> int:
 def _split(raw: bytes, bits: int) -> tuple[frozenset[int], bytes]:
     """The legacy prefixes, and what begins with the opcode (REX skipped)."""
     at = 0
-    while at < len(raw) and raw[at] in _PREFIXES:
+    while at < len(raw) and raw[at] in PREFIXES:
         at += 1
     prefixes = frozenset(raw[:at])
     if bits == 64 and at < len(raw) and raw[at] & 0xF0 == 0x40:
@@ -101,16 +96,7 @@ def _target(raw: bytes, bits: int, offset: int) -> str:
 def is_rep_string(raw: bytes, bits: int) -> bool:
     """True for a string instruction with a REP, REPE or REPNE prefix."""
     prefixes, body = _split(raw, bits)
-    return bool(prefixes & {0xF2, 0xF3}) and bool(body) and body[0] in _STRINGS
-
-
-def plain_repeat(raw: bytes, bits: int) -> int:
-    """The bits of its counter where the instruction is REP MOVS, STOS or LODS, which nothing but that and a fault ends
-    and which reaches no port (SDM vol. 2B, REP); 0 for any other."""
-    prefixes, body = _split(raw, bits)
-    if not prefixes & {0xF2, 0xF3} or not body or body[0] not in _PLAIN:
-        return 0
-    return (32 if bits == 16 else bits // 2) if 0x67 in prefixes else bits
+    return bool(prefixes & REPEATS) and bool(body) and body[0] in STRINGS
 
 
 def is_interrupt(raw: bytes, bits: int) -> bool:
@@ -137,4 +123,4 @@ def is_call_like(raw: bytes, bits: int) -> bool:
         return group == 2 or (group == 3 and body[1] < 0xC0)  # a far pointer is in memory
     if opcode == 0x0F and len(body) > 1:
         return bits == 64 and body[1] == 0x05
-    return bool(prefixes & {0xF2, 0xF3}) and opcode in _STRINGS
+    return bool(prefixes & REPEATS) and opcode in STRINGS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emu.x86.disasm import decode, is_call_like, is_rep_string, length, plain_repeat
+from emu.x86.disasm import decode, is_call_like, is_rep_string, length
 
 
 def texts(code: str, bits: int, offset: int = 0, linear: int | None = None) -> list[str]:
@@ -181,12 +181,3 @@ def test_only_a_string_instruction_with_a_prefix_is_a_repeated_one() -> None:
     assert not is_rep_string(bytes.fromhex("66a5"), 16)
     assert not is_rep_string(bytes.fromhex("e2fe"), 16)
     assert not is_rep_string(b"\xf3", 16)
-
-
-@pytest.mark.parametrize(
-    ("code", "bits", "counter"),
-    [("f3a4", 16, 16), ("67f3a4", 16, 32), ("f367ab", 32, 16), ("f2ad", 32, 32), ("f348ab", 64, 64), ("67f3aa", 64, 32),
-     ("f3a6", 16, 0), ("f2ae", 32, 0), ("f36e", 16, 0), ("f36c", 16, 0), ("a4", 16, 0), ("f390", 32, 0), ("f3", 16, 0)],
-)  # fmt: skip
-def test_what_only_its_count_ends_is_repeated_plainly(code: str, bits: int, counter: int) -> None:
-    assert plain_repeat(bytes.fromhex(code), bits) == counter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emu.x86.repeats import behind_iteration
+from emu.x86.repeats import behind_iteration, plain_counter
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,12 @@ from emu.x86.repeats import behind_iteration
 )  # fmt: skip
 def test_a_repeat_has_ended_when_its_counter_is_zero(code: str, bits: int, count: int, length: int | None) -> None:
     assert behind_iteration(bytes.fromhex(code), bits, count) == length
+
+
+@pytest.mark.parametrize(
+    ("code", "bits", "counter"),
+    [("f3a4", 16, 16), ("67f3a4", 16, 32), ("f367ab", 32, 16), ("f2ad", 32, 32), ("f348ab", 64, 64), ("67f3aa", 64, 32),
+     ("f3a6", 16, 0), ("f2ae", 32, 0), ("f36e", 16, 0), ("f36c", 16, 0), ("a4", 16, 0), ("f390", 32, 0), ("f3", 16, 0)],
+)  # fmt: skip
+def test_what_only_its_count_ends_is_repeated_plainly(code: str, bits: int, counter: int) -> None:
+    assert plain_counter(bytes.fromhex(code), bits) == counter
