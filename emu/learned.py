@@ -116,7 +116,8 @@ def _prices(learner: Learner) -> list[float]:
 def _site_out(site: Hashable, known: SiteKnowledge) -> dict[str, Any]:
     assert isinstance(site, Site)
     return {
-        "cause": site.cause.value, "pc": site.pc, "where": site.where, "mode": site.mode.value, "gaps": known.gaps,
+        "cause": site.cause.value, "pc": site.pc, "where": site.where, "mode": site.mode.value,
+        "gaps": min(known.gaps, MOST_GAPS),
         "last": known.last, "losses": [_within(loss, MOST_MONEY) for loss in known.losses], **_means_out(known),
         "all": _weights_out(known.all_gaps),
         "after": [[kind, _weights_out(after)] for kind, after in sorted(known.after.items())],

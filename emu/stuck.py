@@ -239,7 +239,7 @@ def _owner(machine: Machine, source: Source, on: bool) -> str:
         return ": no memory is there"
     if source.kind == "memory":
         known = firmware_word(machine, source.place, source.size)
-        who = "an interrupt's handler or a bus master" if on else "a bus master or another CPU"
+        who = "an interrupt's handler or a bus master" if on else "a bus master"
         return ": " + (known[1] if known else f"{who} must write it")
     return ""
 

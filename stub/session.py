@@ -214,9 +214,9 @@ class Session(Voice):
             self._answer(self._talk.toggles[number][0][1:-3])  # it has its answer already
         if exchanged.written:
             self._answers.forget()
+        if exchanged.stepped or exchanged.met or exchanged.written:
             self._context.wrote = -1
         if exchanged.stepped or exchanged.met:
-            self._context.wrote = -1
             self._answers.stepped(self._talk.quiet.moded != 0)
             self._ahead.lost()
 

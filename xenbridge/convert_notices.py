@@ -58,7 +58,8 @@ def _xsave(record: Record, cpu: Record | None) -> Iterator[str]:
 
 
 def beyond(cpu: CpuState, model: CpuModel) -> Iterator[str]:
-    """What the loaded CPU has on that a `model` does not have, and nothing on it could have turned on."""
+    """What the loaded CPU has on that a `model` does not have, and nothing on it could have turned on: a bit of CR4 or
+    EFER belongs to what CPUID tells (SDM vol. 3A, 2.5 and table 2-1)."""
     known = model.efer_bits | (EFER_LMA if model.long_mode else 0)
     for name, value, bits in (("CR4", cpu.cr4, model.cr4_bits), ("EFER", cpu.efer, known)):
         if more := value & ~bits:

@@ -76,6 +76,7 @@ class Ticks:
         self._pic.passed(bits, bool(shared.out), rises)
         if count := shared.logged:
             shared.logged = 0
+            shared.room -= count  # the journal is to be looked at behind so many in the whole run
             for i in range(count):
                 self._told(shared.taken_at[i], shared.taken[i])
 

@@ -177,12 +177,13 @@ static void pack(const struct packing *from, struct packed *p)
 }
 
 /* Between two runs: what `pack` says, and INTR is low afterwards. Returns 0, with nothing done, where there is more to the
- * state than that: a delivery that nobody has heard of, an NMI, or system management mode. */
+ * state than that: a delivery that nobody has heard of, an NMI, system management mode, or an XCR0 that is not 1. */
 API int v2e_fast_pack(const struct packing *from)
 {
     engine *e = from->engine;
 
-    if (from->smm || AT(uint64_t, e->env, in.xcr0) != 1 || e->control->taken || AT(uint32_t, e->cpu, at.cpu_interrupt_request) & INTERRUPT_NMI)
+    if (from->smm || AT(uint64_t, e->env, in.xcr0) != 1 || e->control->taken ||
+        AT(uint32_t, e->cpu, at.cpu_interrupt_request) & INTERRUPT_NMI)
         return 0;
     e->control->masked = e->control->interrupt = 0;
     pack(from, from->packed);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -221,10 +222,9 @@ def test_a_side_that_does_not_run_the_guest_is_an_error_with_its_words(tmp_path)
 def test_both_sides_run_the_rom_to_the_guests_exit(tmp_path):
     rom = str(guests.exit_rom(tmp_path / "rom"))
     assert V2e().run(rom, None) > 0
-    try:
-        assert Qemu().run(rom, None) > 0
-    except FileNotFoundError:
+    if shutil.which("qemu-system-i386") is None:
         pytest.skip("QEMU is not installed (Debian: apt-get install qemu-system-x86)")
+    assert Qemu().run(rom, None) > 0
 
 
 def talking_kernel() -> bytes:

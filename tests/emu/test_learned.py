@@ -56,11 +56,12 @@ def test_numbers_that_have_run_over_are_saved_at_the_edge(tmp_path: Path) -> Non
     known = learner.sites[PORT]
     known.losses[:2] = [-2e17, 1e30]
     known.burst.load(-1e19, 7)
-    known.lack.count = 1 << 70
+    known.lack.count = known.gaps = 1 << 70
     learner.prior.counts[0] = -1.5
     learned.save(learner, path)
     other = Learner(PRICES, kind_of)
     assert learned.load(other, path) == 2
+    assert other.sites[PORT].gaps == learned.MOST_GAPS
     assert other.sites[PORT].losses[:2] == [0.0, learned.MOST_MONEY]
     assert (other.sites[PORT].burst.value, other.sites[PORT].lack.count) == (-learned.MOST_MONEY, learned.MOST_GAPS)
 

@@ -90,6 +90,8 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("a checksum by LODSB", "o: mov si, 0x100\nl: lodsb\nadd bl, al\ncmp si, 0xf000\njb l\njmp o", "counts", [],
      ["RSI from"]),
     ("a fill by STOSB", "mov ax, 0x900\nmov es, ax\nl: stosb\ncmp di, 0xf000\njne l", "counts", [], []),
+    ("a byte with interrupts off", "cli\nw: cmp byte [0x500], 1\njne w", "waits", ["the byte at linear 0x500"],
+     ["which holds 0x00: a bus master must write it", "interrupts are off"]),
     ("a byte by LODSB", "w: mov si, 0x501\nlodsb\ncmp al, 7\njne w", "waits",
      ["the byte at linear 0x501", "must become 0x7"], []),
     ("a lock by CMPXCHG", "mov byte [0x500], 1\nw: xor al, al\nmov cl, 1\nlock cmpxchg [0x500], cl\njnz w", "waits",
