@@ -2,6 +2,7 @@
 ; finding to port E9h and ends by the debug-exit port. Flat 32-bit code, ring 0; polls with interrupts off, or takes
 ; them into a log of vectors.
 %include "guest.inc"
+%include "flat32.inc"
 
 bits 16
 org 0
@@ -14,13 +15,7 @@ LOG     equ 0x4010
 IDT     equ 0x1000
 
 start:
-    cli
-    cld
-    o32 lgdt [cs:gdtr]
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    jmp dword 8:flat + 0xf0000
+    TO_FLAT
 
 bits 32
 %define AT(x) ((x) + 0xf0000)
@@ -171,12 +166,7 @@ spurious:
     pop edi
     iret
 
-align 8
-gdt:
-    dq 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
-gdtr:
-    dw $ - gdt - 1
-    dd gdt + 0xf0000
+    FLAT_TABLES
 idtr:
     dw 0x7ff
     dd IDT

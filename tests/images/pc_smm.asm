@@ -1,5 +1,7 @@
 ; System management mode, NMIs and CR8 on a pc: a 64 KiB ROM that prints a line for each finding to port E9h and ends by
 ; the debug-exit port. Flat 32-bit code; SMIs by port B2h; the handler is 16-bit code that is copied to SMRAM.
+%include "flat32.inc"
+
 bits 16
 org 0
 
@@ -13,13 +15,7 @@ RESULT  equ 0x2344              ; of interrupt handlers
 PAGES   equ 0x10000
 
 start:
-    cli
-    cld
-    o32 lgdt [cs:gdtr]
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    jmp dword 8:flat + 0xf0000
+    TO_FLAT
 
 ; Runs at SMBASE + 8000h. Position independent; DS is flat.
 handler:
@@ -123,12 +119,7 @@ general:                        ; #GP: note it, and skip the MOV to CR8 of four 
     add dword [esp], 4
     iret
 
-align 8
-gdt:
-    dq 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00af9b000000ffff
-gdtr:
-    dw $ - gdt - 1
-    dd gdt + 0xf0000
+    FLAT_TABLES 0x00af9b000000ffff
 idtr:
     dw 0x7ff
     dd IDT

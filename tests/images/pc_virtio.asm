@@ -1,5 +1,7 @@
 ; A driver of a virtio block device: a 64 KiB ROM that finds 1AF4:1001 on PCI bus 0, drives it by the legacy and the
 ; modern interface, prints a line for each finding to port E9h and ends by the debug-exit port. Flat 32-bit code.
+%include "flat32.inc"
+
 bits 16
 org 0
 
@@ -16,13 +18,7 @@ DEV     equ 0x4000              ; configuration address of the function
 CAPS    equ 0x4100              ; offsets in BAR 4 by type, then the notify multiplier
 
 start:
-    cli
-    cld
-    o32 lgdt [cs:gdtr]
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    jmp dword 8:flat + 0xf0000
+    TO_FLAT
 
 bits 32
 %define AT(x) ((x) + 0xf0000)
@@ -130,12 +126,7 @@ used:                           ; EAX: length in the last used entry
     mov eax, [USED + 8 + 8 * eax]
     ret
 
-align 8
-gdt:
-    dq 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
-gdtr:
-    dw $ - gdt - 1
-    dd gdt + 0xf0000
+    FLAT_TABLES
 
 flat:
     mov ax, 16

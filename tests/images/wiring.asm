@@ -3,6 +3,7 @@
 ; whether two came in three times 20 ms of the 8254's counter 2, or fewer, and where some are to come in more, as a busy
 ; host is late; what is asked for once is counted.
 %include "guest.inc"
+%include "flat32.inc"
 
 bits 16
 org 0
@@ -17,13 +18,7 @@ TICK    equ 0x40                ; the vector of the I/O APIC's inputs
 PERIOD  equ 2386                ; CLK pulses of the 8254, 2 ms
 
 start:
-    cli
-    cld
-    o32 lgdt [cs:gdtr]
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    jmp dword 8:flat + 0xf0000
+    TO_FLAT
 
 bits 32
 %define AT(x) ((x) + 0xf0000)
@@ -278,12 +273,7 @@ taken:                          ; counts its vector; an EOI at the 8259 that it 
     add esp, 4
     iret
 
-align 8
-gdt:
-    dq 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
-gdtr:
-    dw $ - gdt - 1
-    dd gdt + 0xf0000
+    FLAT_TABLES
 idtr:
     dw 0x7ff
     dd IDT
