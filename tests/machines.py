@@ -133,6 +133,30 @@ def pic(vector: int = 8, mask: int = 0xFE) -> str:
     return "".join(f"mov al, {value:#x}\nout {port:#x}, al\n" for port, value in words)
 
 
+def programs_pics(icw4: str) -> str:
+    """A subroutine's code: both 8259 with vectors from 20h and 28h on, `icw4` a byte or a register, nothing masked."""
+    return f"""
+    mov al, 0x11
+    out 0x20, al
+    out 0xA0, al
+    mov al, 0x20
+    out 0x21, al
+    mov al, 0x28
+    out 0xA1, al
+    mov al, 4
+    out 0x21, al
+    mov al, 2
+    out 0xA1, al
+    mov al, {icw4}
+    out 0x21, al
+    out 0xA1, al
+    mov al, 0
+    out 0x21, al
+    out 0xA1, al
+    ret
+"""
+
+
 def timer(count: int, vector: int = 8) -> str:
     """As `pic`, and counter 0 of the 8254 in mode 2, with a pulse each `count` (0: 65536) of its clocks."""
     low, high = count & 0xFF, count >> 8

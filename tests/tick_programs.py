@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from emu.debugger import Debugger
-from machines import debugger, rom
+from machines import debugger, programs_pics, rom
 from run_loops import loop
 
 #: Both 8259 from 20h on, IRQ 0's handler at `timer`, COM1's at `serial`, all others at `other`, each of which ends its
@@ -40,7 +40,8 @@ vector:
     sti
 turn:
 """
-END = """
+END = (
+    """
     dec word [0x500]
     jnz near turn
     cli
@@ -48,24 +49,9 @@ END = """
     out 0xf4, al
     hlt
 program:
-    mov al, 0x11
-    out 0x20, al
-    out 0xA0, al
-    mov al, 0x20
-    out 0x21, al
-    mov al, 0x28
-    out 0xA1, al
-    mov al, 4
-    out 0x21, al
-    mov al, 2
-    out 0xA1, al
-    mov al, 1
-    out 0x21, al
-    out 0xA1, al
-    mov al, 0
-    out 0x21, al
-    out 0xA1, al
-    ret
+"""
+    + programs_pics("1")
+    + """
 serial:
     push ax
     push dx
@@ -89,6 +75,7 @@ timer:
     push ax
     inc word [0x502]
 """
+)
 HANDLERS = (
     "mov al, 0x20\nout 0x20, al\npop ax\niret",
     "mov al, 0x60\nout 0x20, al\npop ax\niret",

@@ -7,14 +7,15 @@ import pytest
 
 from emu.debugger import Debugger
 from emu.stops import StopKind
-from machines import debugger, rom
+from machines import debugger, programs_pics, rom
 from reaching import run_reaching
 from run_loops import needs_helper
 
 #: IRQ 0 every 30 CLK pulses, handled as Linux does it (mask, EOI, unmask), every other time by a specific EOI; COM1's
 #: transmitter interrupts with each turn, RTC's periodic interrupt comes through the slave. The turns mask at random,
 #: hold interrupts back, look at IRR and ISR, and in the end go through special mask mode, rotation and automatic EOI.
-BODY = """
+BODY = (
+    """
     xor ax, ax
     mov ds, ax
     mov es, ax
@@ -127,24 +128,9 @@ wait_a_little:
     ret
 
 program:                        ; BL: ICW4
-    mov al, 0x11
-    out 0x20, al
-    out 0xA0, al
-    mov al, 0x20
-    out 0x21, al
-    mov al, 0x28
-    out 0xA1, al
-    mov al, 4
-    out 0x21, al
-    mov al, 2
-    out 0xA1, al
-    mov al, bl
-    out 0x21, al
-    out 0xA1, al
-    mov al, 0
-    out 0x21, al
-    out 0xA1, al
-    ret
+"""
+    + programs_pics("bl")
+    + """
 
 timer:
     push ax
@@ -200,6 +186,7 @@ clock:                          ; the first access is the master's, which no one
     pop ax
     iret
 """
+)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, loop: str, **config: object) -> tuple[Debugger, list[int]]:
