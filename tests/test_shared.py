@@ -77,6 +77,7 @@ def set_up(pytester: pytest.Pytester) -> Path:
     return tests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "expected"), [("0", "aabbcc"), ("1", "bbccaa")])
 def test_workers_have_files_with_slow_tests_first(workers: str, expected: str, pytester: pytest.Pytester) -> None:
     tests = set_up(pytester)
@@ -89,6 +90,7 @@ def test_workers_have_files_with_slow_tests_first(workers: str, expected: str, p
     assert "".join(line.partition("/test_")[2][0] for line in passed) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mark", "quick"),
     [("slow_variants", [0]), ("slow_variants(keep=3)", [0, 3, 6]), ("slow_variants(keep=99)", list(range(10)))],

@@ -63,6 +63,7 @@ def test_the_docs_have_each_workload_as_it_is_run_and_learn_within_its_aim() -> 
         assert ratio == pytest.approx(learned / best, abs=0.012), one.name
 
 
+@pytest.mark.slow
 def test_the_docs_say_of_the_tour_what_it_costs() -> None:
     cells = dict(zip(SUMMARY[1:], rows()["tour"], strict=True))
     options = workload("tour").options(Path())
@@ -71,6 +72,7 @@ def test_the_docs_say_of_the_tour_what_it_costs() -> None:
         assert float(cells[policy]) == pytest.approx(cycles / 1e6, abs=0.0501 if cycles >= 1e7 else 0.00501), policy
 
 
+@pytest.mark.slow
 def test_a_run_whose_exits_are_taken_down_costs_what_a_native_one_does() -> None:
     options = workload("tour").options(Path())
     recorded = run(options, "exit", "native", Recorder())
@@ -80,6 +82,7 @@ def test_a_run_whose_exits_are_taken_down_costs_what_a_native_one_does() -> None
     assert recorded.ledger.exits == native.ledger.exits
 
 
+@pytest.mark.slow
 def test_a_part_of_a_workload_is_so_many_instructions_of_it(tmp_path: Path) -> None:
     part = dataclasses.replace(workload("tour"), name="part", first=20_000)
     assert part.length == "first 0.02 million instructions"
@@ -89,6 +92,7 @@ def test_a_part_of_a_workload_is_so_many_instructions_of_it(tmp_path: Path) -> N
     assert lines(part, seen, runs)[0].startswith("part (first 0.02 million instructions): ")
 
 
+@pytest.mark.slow
 def test_the_cheapest_dwell_has_been_run_with_half_and_twice_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -110,6 +114,7 @@ def test_a_workload_that_ends_elsewhere_is_an_error(tmp_path: Path) -> None:
         measure(dataclasses.replace(workload("tour"), name="long", first=10_000_000), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_summary_has_a_row_for_each_workload(tmp_path: Path) -> None:
     part = dataclasses.replace(workload("tour"), name="part", first=20_000)
     seen, runs = measure(part, tmp_path)

@@ -32,6 +32,7 @@ def test_a_stack_that_no_task_has_is_an_invalid_tss(name: str, bits: int, access
     assert (cpu.faults[1].vector, (cpu.faults[1].code or 0) & ~1) == (TS, 0x30)
 
 
+@pytest.mark.slow
 def test_nothing_of_this_needs_the_helper_to_be_loaded() -> None:
     assert " passed" in run_without_the_helper(__file__, "not loaded")
 

@@ -66,6 +66,7 @@ def test_hops_that_cost_little_are_not_noticed() -> None:
     one.run.machine.close()
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("slice", [777, 10_007])
 def test_slices_and_clocks_change_neither_when_nor_what(slice: int) -> None:
     whole, sliced = Run("dwell:1").to(ENOUGH), Run("dwell:1", slice).to(ENOUGH)

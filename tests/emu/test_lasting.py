@@ -118,6 +118,7 @@ def test_handlers_that_return_are_nothing_to_tell_of(monkeypatch: pytest.MonkeyP
     assert told == []
 
 
+@pytest.mark.slow
 def test_each_step_is_told_of() -> None:
     """A handler of 40,000 instructions comes back, too late for SHORT, to ticks that are 100,000 apart."""
     guest = debugger(ticking(f"push cx\nmov cx, 20000\nl: dec cx\njnz l\npop cx\n{RETURNS}", timer=timer(1193)))
@@ -133,6 +134,7 @@ def test_each_step_is_told_of() -> None:
     assert [view.handler for view in told] == ["f000:0200"] * 2
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("into", [True, False])
 def test_steps_that_stop_in_handlers_wait_for_none(into: bool) -> None:
     guest = debugger(ticking(SCHEDULES))

@@ -101,6 +101,7 @@ def toured(load: Path | None = None, save: Path | None = None) -> float:
     return cycles
 
 
+@pytest.mark.slow
 def test_on_the_tour_learn_is_near_the_best_fixed_dwell_and_what_it_learned_is_of_use(
     runs: Runs, tmp_path: Path
 ) -> None:

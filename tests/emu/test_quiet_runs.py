@@ -479,6 +479,7 @@ def test_close_to_a_look_for_a_storm_no_run_is_made() -> None:
     assert refuses(session)
 
 
+@pytest.mark.slow
 def test_storms_are_noticed_behind_quiet_hits_where_they_are_behind_plain_ones() -> None:
     body = """
         mov ss, ax

@@ -53,6 +53,7 @@ def compare(seed: int) -> Outcome:
     return expected
 
 
+@pytest.mark.slow_variants
 @needs_helper
 @pytest.mark.parametrize("seed", SEEDS)
 def test_both_loops_do_the_same_with_random_ports(seed: int) -> None:

@@ -42,6 +42,7 @@ def story(made: Debugger, *, run: bool = True) -> tuple[object, ...]:
 SEEDS = [3028, *range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 40))]
 
 
+@pytest.mark.slow_variants
 @needs_helper
 @pytest.mark.parametrize("seed", SEEDS)
 def test_any_program_sees_the_same_ticks_in_both_loops_and_any_slices(

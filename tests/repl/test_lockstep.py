@@ -75,6 +75,7 @@ def test_the_model_hypervisor_does_what_the_emulator_does(policy: str) -> None:
     assert done.stderr.startswith("v2e: lockstep of unicorn and model: 87680 instructions compared, no difference")
 
 
+@pytest.mark.slow
 def test_the_hypervisors_cpu_is_the_second_one_of_the_command() -> None:
     words = ("--hypervisor", "model", "--policy", "dwell:30", "--until", "insns:4000")
     done = v2e(*words, "-c", "lockstep 5000", "-c", "continue", "-c", "fingerprint")
@@ -114,6 +115,7 @@ def test_a_broken_instruction_is_found_at_its_exact_address(capsys: pytest.Captu
     assert int(told[2], 16) ^ int(told[3], 16) == 0x4000 and told[1] == told[4]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("broken")
 def test_at_the_prompt_the_guest_stands_before_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--headless", "-c", "lockstep 60000", "-c", "step", "-c", "print $al", "-c", "print $ah"]) == 0

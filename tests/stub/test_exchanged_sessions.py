@@ -47,6 +47,7 @@ def test_c_and_python_say_the_same_in_fifty_changed_sessions(ground: ExchangeGro
     )
 
 
+@pytest.mark.slow
 def test_a_packet_that_was_cut_off_is_dropped_where_c_answers_the_next(ground: ExchangeGround) -> None:
     """What a later piece ends, and that Ctrl-C is no part of a packet, goes by what has come before."""
     for part in (b"$m500,", b"$m500,4", b"$m500,4#", b"$M500,1:"):

@@ -155,6 +155,7 @@ def test_a_client_killed_at_every_byte_of_every_session_leaves_the_machine_as_it
     killed_at_every_byte(ground, name)
 
 
+@pytest.mark.slow
 def test_what_a_killed_client_leaves_behind_is_found(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base.Context, "release", lambda context: None)
     with pytest.raises(AssertionError, match="left behind"):

@@ -161,6 +161,7 @@ def test_a_step_whose_handler_does_not_return_is_told_of_while_it_goes_on(rigs: 
     assert stop.startswith(b"T02")  # nothing more was said until then
 
 
+@pytest.mark.slow
 def test_a_client_that_has_gone_is_not_told(rigs: Callable[..., Rig]) -> None:
     rig = rigs(SCHEDULER)
     rig.one(f"Z0,{PLACE:x},1")

@@ -51,6 +51,7 @@ def test_a_hundred_thousand_bad_streams_are_loaded_or_refused(part: int) -> None
     load_cases(part * WHOLE // 100, WHOLE // 100)
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_not_changed_is_loaded_into_each_kind_of_machine() -> None:
     """And leaves no trace in it for the next."""
     loader = Loader()

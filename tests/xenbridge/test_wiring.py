@@ -44,6 +44,7 @@ def wanted() -> tuple[str, ...]:
     return lines
 
 
+@pytest.mark.slow_variants
 @pytest.mark.parametrize("place", PLACES)
 def test_the_8254_the_hpet_and_the_local_apic_reach_the_cpu_as_in_qemu(
     place: str, wanted: tuple[str, ...], tmp_path: Path

@@ -173,6 +173,7 @@ def test_a_limit_ends_a_native_loop_by_time(backend: Backend, monkeypatch: pytes
     made.machine.close()
 
 
+@pytest.mark.slow
 def test_a_kvm_that_vanishes_in_mid_run_leaves_the_guest_to_the_emulator(backend: Backend) -> None:
     said: list[str] = []
     made = debugger(MachineConfig(firmware=tour_rom()), "native", said.append)
