@@ -39,8 +39,8 @@ from xenbridge.convert_cpu import (
     mtrr_record,
     pending_event,
     take_ours,
-    xsave_record,
 )
+from xenbridge.convert_fpu import xsave_record
 from xenbridge.convert_notices import absent, beyond, unplaced, unsaved
 from xenbridge.wire import hvm, stream
 from xenbridge.wire.hvm import Record, build_record

@@ -22,7 +22,8 @@ from xen_files import save_stream, with_records
 from xen_samples import sample
 from xenbridge import convert, convert_irqs, convert_timers
 from xenbridge.convert_checks import ConvertError
-from xenbridge.convert_cpu import build_fxsave, cpu_state, cpu_values, parse_fxsave
+from xenbridge.convert_cpu import cpu_state, cpu_values
+from xenbridge.convert_fpu import build_fxsave, parse_fxsave
 from xenbridge.wire import hvm
 from xenbridge.xen.files import parse_file
 
