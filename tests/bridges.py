@@ -139,7 +139,7 @@ class Driven:
         try:
             # An isapc has no local APIC, and neither has its CPU.
             bridge: MachineBridge = keeper.bridge if keeper is not None else (
-                KvmBridge() if kind == "kvm" else ModelBridge(MODELS["max"])
+                KvmBridge(wired=True) if kind == "kvm" else ModelBridge(MODELS["max"])
             )  # fmt: skip
         except KvmError as error:
             pytest.skip(str(error))

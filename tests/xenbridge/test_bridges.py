@@ -406,6 +406,41 @@ def test_an_hpet_in_its_place_cuts_the_timer_off_line_0_and_nothing_else(kind: s
             port(bridge, 0x20, 0x20)
 
 
+def test_the_local_apic_masks_lint0_until_software_opens_it(kind: str) -> None:
+    """SDM vol. 3A, 11.4.7.1: each entry of the local vector table is masked at RESET, and the APIC is off."""
+    if kind == "xen":
+        pytest.skip("its guests come with LINT0 as a firmware leaves it")
+    with made(kind) as bridge:
+        entries = [lapic(bridge, LAPIC + at) for at in (0xF0, 0x320, 0x350, 0x360)]
+        assert entries == [0xFF, 0x10000, 0x10000, 0x10000]
+        initialise(bridge, 0xFE)
+        start_pit(bridge, 1193)
+        assert taken(bridge) == MASTER
+        bridge.reset()
+        assert lapic(bridge, LINT0) == 0x10000
+
+
+def test_a_local_apic_that_is_switched_off_lets_the_8259_through(kind: str) -> None:
+    """SDM vol. 3A, 11.4.3: by IA32_APIC_BASE; on again it is as after RESET."""
+    if kind == "xen":
+        pytest.skip("what makes INIT of an isapc knows no local APIC")
+    with made(kind) as bridge:
+        assert isinstance(bridge, PcBridge)
+        initialise(bridge, 0xFE)
+        lapic(bridge, LVT_TIMER, 0x2_0041)
+        lapic(bridge, INITIAL, 1_000_000)
+        assert taken(bridge) == 0x41
+        bridge.init_lapic(off=True)
+        assert taken(bridge, 0.1) is None
+        start_pit(bridge, 1193)
+        for _ in range(3):
+            assert taken(bridge) == MASTER
+            port(bridge, 0x20, 0x20)
+        bridge.init_lapic()
+        assert [lapic(bridge, at) for at in (LVT_TIMER, LINT0, SVR)] == [0x10000, 0x10000, 0xFF]
+        assert taken(bridge, 0.1) is None
+
+
 def test_init_leaves_of_the_local_apic_its_id_alone(kind: str) -> None:
     """SDM vol. 3A, 11.4.7.3. What the 8259 asks for, it asks for on."""
     if kind == "xen":

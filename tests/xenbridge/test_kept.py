@@ -360,8 +360,9 @@ wait_on:
 def late_ticks(signals: Signals, fate: str) -> tuple[float, float]:
     """When a late guest has its first tick, and when its last of 16, in periods of its PIT."""
     options = run_parser().parse_args(
-        ["--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host", "--missed-ticks", fate]
-    )
+        ["--machine", "isapc", "--hypervisor", "kvm", "--devices-in", "hypervisor", "--clock", "host",
+         "--missed-ticks", fate]
+    )  # fmt: skip
     make = keeper_of(options, None)
     assert make is not None
     try:
