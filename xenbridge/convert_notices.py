@@ -18,14 +18,17 @@ from xenbridge.wire.hvm import Record
 _VIRIDIAN: Final = ("VIRIDIAN_DOMAIN", "VIRIDIAN_VCPU")
 
 
-def absent(records: tuple[Record, ...], cpu: int) -> Iterator[str]:
-    """What the machine has no place for, or the stream no record of."""
+def absent(records: tuple[Record, ...], cpu: int, *, ours: bool) -> Iterator[str]:
+    """What the machine has no place for, or the stream no record of. `ours`: it is one of v2e's, which has no I/O APIC
+    of an isapc."""
     others = sum(record.code == hvm.CPU_CODE and record.instance != cpu for record in records)
     if others:
         yield f"the domain has {others + 1} vCPUs, the machine one: only vCPU {cpu} is loaded"
-    for name in ("PIC", "PIT"):  # Xen writes them for each domain (xen/arch/x86/hvm/vpic.c, emul-i8254.c)
-        if hvm.find(records, name) is None:
-            yield f"the stream has no record {name}: it is as at power-on, and the guest may wait for ever"
+    # Xen writes them for each domain or vCPU (HVM_REGISTER_SAVE_RESTORE in xen/arch/x86/hvm).
+    for name in ("PIC", "PIT", "RTC", *(() if ours else ("IOAPIC",)), "LAPIC", "LAPIC_REGS"):
+        of = "" if "LAPIC" not in name else f" of vCPU {cpu}"
+        if hvm.find(records, name, cpu if of else 0) is None:
+            yield f"the stream has no record {name}{of}: it is as at power-on, and the guest may wait for ever"
 
 
 def unplaced(records: tuple[Record, ...], cpu: int) -> Iterator[str]:

@@ -130,6 +130,16 @@ def test_settings_that_nothing_here_keeps_are_named(name: str, field: str, words
     assert words in said
 
 
+@pytest.mark.parametrize(("name", "of"), [("PIC", ""), ("PIT", ""), ("IOAPIC", ""), ("LAPIC", " of vCPU 0"),
+                                          ("LAPIC_REGS", " of vCPU 0"), ("RTC", "")])  # fmt: skip
+def test_a_record_of_a_controller_or_timer_that_is_missing_is_named(name: str, of: str):
+    """Xen writes them for each domain, those of the local APIC for each vCPU (HVMSR_PER_VCPU)."""
+    found = convert.load(built(), parse_file(with_records(lambda records: [r for r in records if r.name != name])))
+    assert [text.partition(":")[0] for text in found if "has no record" in text] == [
+        f"the stream has no record {name}{of}"
+    ]
+
+
 def test_records_of_an_unknown_type_are_named_with_their_size():
     said = notices(Record(77, 0, b"hello"), Record(77, 1, b"you"), Record(99, 0, b""))
     assert said == [
