@@ -113,6 +113,7 @@ def test_at_reset_it_is_masked(where: tuple[str, ...], tmp_path: Path) -> None:
     assert (status, lint0(out)) == (3, 0x10000)
 
 
+@pytest.mark.slow_variants(keep=3)
 @pytest.mark.parametrize(("firmware", "opened"), [("builtin", 0x700), ("seabios", 0x8700)])
 def test_a_firmware_opens_it_and_its_clock_ticks(
     where: tuple[str, ...], firmware: str, opened: int, tmp_path: Path
@@ -128,6 +129,7 @@ def test_a_firmware_opens_it_and_its_clock_ticks(
 SWITCHED_OFF = "mov ecx, 0x1b\nrdmsr\nand ah, ~8\nwrmsr\n"
 
 
+@pytest.mark.slow_variants(keep=4)
 @pytest.mark.parametrize(
     ("options", "before", "status"),
     [(("--machine", "pc"), "", 7), (("--machine", "isapc"), "", 3), (("--machine", "pc", "--cpu", "486"), "", 3),
