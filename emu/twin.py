@@ -231,6 +231,8 @@ class Twin:
         if self.native and self.vcpu.refused(state):
             self._to_emulator_without_state()
         self._active.load(state)
+        if self._sharing is not None and not self.native:
+            self._sharing[1].forget()
 
     def _to_emulator_without_state(self) -> None:
         self._share_memory(self.vcpu, self.emulator)

@@ -187,6 +187,10 @@ class Sharing(Protocol):
         retired. The state has been found enterable. False, with nothing done: there is more to it now than is
         packed."""
 
+    def forget(self) -> None:
+        """The emulator has been given a state that it has not come to, as by a reset: what is not packed is not as the
+        vCPU left it."""
+
     def hand_over(self) -> int | None:
         """Pack the state, and tell the emulator what was written to memory: the PART_* that have changed since
         `take_over`. None, with nothing done: there is more to it now; use `state` and `take_written`."""

@@ -126,7 +126,7 @@ def keeper_of(options: argparse.Namespace, native: NativeConfig | None) -> Calla
         if options.load_xen is not None:
             raise UsageError(f"--load-xen and --devices-in {HYPERVISOR}: {name}'s devices take no state of a domain's")
         if name == KVM:
-            return functools.partial(_kept_by_kvm, reinject=ticks == KEPT)
+            return functools.partial(_kept_by_kvm, reinject=ticks == KEPT, wired=_without_apic(options))
         from xenbridge.xen.inside import Joined
 
         assert native is not None and isinstance(native.make, Joined)
@@ -136,14 +136,22 @@ def keeper_of(options: argparse.Namespace, native: NativeConfig | None) -> Calla
     return ModelDevices
 
 
-def _kept_by_kvm(*, reinject: bool) -> Keeper:
+def _without_apic(options: argparse.Namespace) -> bool:
+    """The 8259 leads to the CPU with no local APIC between: that of an isapc, and of a CPU that has none."""
+    from emu.x86.cpuid import MODELS
+
+    model = MODELS.get(options.cpu)  # one that is not there is refused where the machine is built
+    return options.machine == "isapc" or (model is not None and not model.with_apic().has_apic)
+
+
+def _kept_by_kvm(*, reinject: bool, wired: bool) -> Keeper:
     from emu.engine import EngineError
     from xenbridge.kept import BridgeKeeper
     from xenbridge.kvm.abi import KvmError
     from xenbridge.kvm.bridge import KvmBridge
 
     try:
-        return BridgeKeeper(KvmBridge(reinject=reinject))
+        return BridgeKeeper(KvmBridge(reinject=reinject, wired=wired))
     except KvmError as error:
         raise EngineError(f"--devices-in {HYPERVISOR}: {error}") from error
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emu.layout import LAPIC
+from emu.layout import IOAPIC, LAPIC
 from emu.machine import MachineConfig, MachineExit, build_machine
 from emu.transitions import NativeConfig
 from emu.x86.cpuid import MODELS
@@ -30,6 +30,8 @@ TPR, EOI, SVR, ICR, LVT_TIMER, INITIAL, CURRENT, DIVIDE, ISR, IRR, LINT0 = (
 )
 #: Wakes of all threads in a second that are let pass: half of what a poll of 50 ms would make.
 MOST_SWITCHES = 10
+SELF = 0x0004_0000  #: ICR: to itself, fixed
+PIT_HZ = 1_193_182
 MASTER, SLAVE = 0x08, 0x70  #: vectors of `initialise`
 #: Seconds for what has to come, on any host: what does not come in them is a defect, and nothing slow.
 PATIENCE = 60.0
@@ -89,6 +91,29 @@ def start_pit(bridge: MachineBridge, count: int, mode: int = 2) -> None:
         port(bridge, address, value)
 
 
+def redirect(bridge: MachineBridge, number: int, entry: int) -> None:
+    """The low half of an entry of the I/O APIC's redirection table."""
+    lapic(bridge, IOAPIC, 0x10 + 2 * number)
+    lapic(bridge, IOAPIC + 0x10, entry)
+
+
+def in_service(bridge: MachineBridge) -> int:
+    """The master's ISR (8259A, OCW3)."""
+    port(bridge, 0x20, 0x0B)
+    return port(bridge, 0x20)
+
+
+def requested(bridge: MachineBridge) -> int:
+    """The master's IRR."""
+    port(bridge, 0x20, 0x0A)
+    return port(bridge, 0x20)
+
+
+def in_service_of_lapic(bridge: MachineBridge, vector: int) -> bool:
+    """By its state, without an access, before which an interrupt in hand would be put back."""
+    return bool(bridge.devices(0).lapic.isr >> vector & 1)
+
+
 def taken(bridge: MachineBridge, seconds: float = PATIENCE) -> int | None:
     """The next vector; it is waited for at the descriptor alone."""
     end = time.monotonic() + seconds
@@ -139,7 +164,7 @@ class Driven:
         try:
             # An isapc has no local APIC, and neither has its CPU.
             bridge: MachineBridge = keeper.bridge if keeper is not None else (
-                KvmBridge() if kind == "kvm" else ModelBridge(MODELS["max"])
+                KvmBridge(wired=True) if kind == "kvm" else ModelBridge(MODELS["max"])
             )  # fmt: skip
         except KvmError as error:
             pytest.skip(str(error))

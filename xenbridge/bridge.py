@@ -143,6 +143,7 @@ class PcBridge(MachineBridge, Protocol):
         """The HPET's legacy replacement (IA-PC HPET 1.0a, 2.4.2) takes line 0 from the 8254, which counts on, or gives
         it back. Of the tick that waits to be taken, or is requested, nothing is left. Raises BridgeError."""
 
-    def init_lapic(self) -> None:
+    def init_lapic(self, *, off: bool = False) -> None:
         """INIT: the local APIC's registers are as after RESET, but for its ID and where it is (SDM vol. 3A, 11.4.7.3).
-        Of what it has asked for nothing is left. Raises BridgeError."""
+        Of what it has asked for nothing is left. `off`: it is switched off by IA32_APIC_BASE too, and the 8259 leads to
+        the CPU (11.4.3), until it is called without. Raises BridgeError."""

@@ -39,8 +39,8 @@ from xenbridge.convert_cpu import (
     mtrr_record,
     pending_event,
     take_ours,
-    xsave_record,
 )
+from xenbridge.convert_fpu import xsave_record
 from xenbridge.convert_notices import absent, beyond, unplaced, unsaved
 from xenbridge.wire import hvm, stream
 from xenbridge.wire.hvm import Record, build_record
@@ -206,7 +206,12 @@ def load(machine: Machine, source: Source, cpu: int = 0) -> list[str]:
     records = source.records
     if not source.pages or not records:
         raise ConvertError("only a save stream can be loaded, which has memory and the devices' state")
-    notices = [LEFT_OUT, *absent(records, cpu), *unplaced(records, cpu), *_fits(machine, source)]
+    notices = [
+        LEFT_OUT,
+        *absent(records, cpu, ours=source.ours is not None),
+        *unplaced(records, cpu),
+        *_fits(machine, source),
+    ]
     model = cpu_model(machine.config)
     state = machine.save()
     loaded = context_cpu(records, cpu)

@@ -8,6 +8,8 @@ from emu.x86.msrs import APIC_BASE, TSC, TSC_ADJUST, canonical, msrs_of
 from emu.x86.register_writes import CR0_CD, CR0_NW, DR6_FIXED, DR7_FIXED, RFLAGS_FIXED
 from emu.x86.state import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, RFLAGS_VM, SEGMENTS, CpuState
 
+#: XSAVE's components (SDM vol. 1, 13.1).
+_X87, _SSE, _AVX, _MPX, _AVX512 = 1, 2, 4, 0x18, 0xE0
 #: Kept beside the registers, or made from other state.
 _ELSEWHERE = frozenset((APIC_BASE, TSC, TSC_ADJUST))
 
@@ -63,6 +65,19 @@ def check_cpu(state: CpuState) -> None:
     for table, base in (("GDTR", state.gdtr.base), ("IDTR", state.idtr.base)):
         if not canonical(base) if long_mode else base >> 32:
             raise _refuse(f"the base of {table}", base, "is no linear address of its mode")
+
+
+def check_xcr0(xcr0: int) -> None:
+    """Raises ConvertError for a value at which XSETBV raises #GP (SDM vol. 1, 13.3)."""
+    for wrong, why in (
+        (not xcr0 & _X87, "has no x87"),
+        (xcr0 & _AVX and not xcr0 & _SSE, "has AVX without SSE"),
+        (xcr0 & _AVX512 and not xcr0 & _AVX, "has AVX-512 without AVX"),
+        (xcr0 & _AVX512 not in (0, _AVX512), "has not all of AVX-512"),
+        (xcr0 & _MPX not in (0, _MPX), "has one half of MPX"),
+    ):
+        if wrong:
+            raise _refuse("XCR0", xcr0, why)
 
 
 def known_msrs(found: dict[int, int], model: CpuModel) -> tuple[dict[int, int], list[int]]:

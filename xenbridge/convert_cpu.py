@@ -1,7 +1,7 @@
 """A CPU's state to and from the CPU, MTRR, TSC_ADJUST and CPU_MSR records of an HVM save context.
 
 Access rights have bits 15:12 of the descriptor at 11:8 in Xen's records (xen/arch/x86/include/asm/hvm/hvm.h,
-segment_attributes), and a segment that cannot be used is one that is not present. FXSAVE: SDM vol. 1, 10.5.1.
+segment_attributes), and a segment that cannot be used is one that is not present.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 from emu.x86 import msrs as m
 from emu.x86.register_writes import ACCESS_UNUSABLE
 from emu.x86.state import PAT_RESET, CpuState, Fpu, Segment, Table
+from xenbridge.convert_fpu import area_fpu, build_fxsave, parse_fxsave, xcr0_here
 from xenbridge.wire import hvm
 from xenbridge.wire.errors import WireError
 from xenbridge.wire.hvm import Record, build_record
@@ -35,46 +36,7 @@ SAVED_MSRS: Final = frozenset((
     *_MSRS.values(), PAT, MTRR_CAP, MTRR_DEF_TYPE, *range(MTRR_FIRST, MTRR_FIRST + 2 * m.VARIABLE_RANGES),
     *m.FIXED_RANGES, m.APIC_BASE, m.TSC, m.TSC_ADJUST, m.EFER, m.FS_BASE, m.GS_BASE,
 ))  # fmt: skip
-#: XSAVE's components (SDM vol. 1, 13.1): XCR0 has bit 0 always, and AVX_STATE only with SSE_STATE.
-X87_STATE, SSE_STATE, AVX_STATE = 1, 2, 4
-_AVX_SIZE: Final = 256  #: bytes of AVX_STATE, behind the header
-#: FXSAVE: the offsets of its parts, and where Xen notes how wide FIP and FDP are.
-_MXCSR_MASK: Final = 0xFFFF
-_ST, _XMM, _WORD_SIZE = 32, 160, 511
 _WORD = (1 << 64) - 1
-
-
-def parse_fxsave(data: bytes) -> Fpu:
-    """The state in an FXSAVE area of 512 bytes, in the 64-bit form unless byte 511 says 2 or 4."""
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(data[at : at + size], "little")
-
-    fpu = Fpu(number(0, 2), number(2, 2), number(4, 1), number(6, 2), mxcsr=number(24, 4))
-    if data[_WORD_SIZE] in (2, 4):
-        fpu.fip, fpu.fcs, fpu.fdp, fpu.fds = number(8, 4), number(12, 2), number(16, 4), number(20, 2)
-    else:
-        fpu.fip, fpu.fdp = number(8, 8), number(16, 8)
-    fpu.st = [number(_ST + 16 * i, 10) for i in range(8)]
-    fpu.xmm = [number(_XMM + 16 * i, 16) for i in range(16)]
-    return fpu
-
-
-def build_fxsave(fpu: Fpu) -> bytes:
-    """In the 32-bit form where a selector is to be kept."""
-    out = bytearray(512)
-    short = bool(fpu.fcs or fpu.fds)
-    parts = [(0, fpu.fcw, 2), (2, fpu.fsw, 2), (4, fpu.ftw, 1), (6, fpu.fop, 2), (24, fpu.mxcsr, 4),
-             (28, _MXCSR_MASK, 4), (_WORD_SIZE, 4 if short else 8, 1)]  # fmt: skip
-    if short:
-        parts += [(8, fpu.fip & 0xFFFFFFFF, 4), (12, fpu.fcs, 2), (16, fpu.fdp & 0xFFFFFFFF, 4), (20, fpu.fds, 2)]
-    else:
-        parts += [(8, fpu.fip, 8), (16, fpu.fdp, 8)]
-    parts += [(_ST + 16 * i, value, 10) for i, value in enumerate(fpu.st)]
-    parts += [(_XMM + 16 * i, value, 16) for i, value in enumerate(fpu.xmm)]
-    for at, value, size in parts:
-        out[at : at + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
-    return bytes(out)
 
 
 def _access(rights: int) -> int:
@@ -160,26 +122,9 @@ def mtrr_record(msrs: Mapping[int, int]) -> Record:
     })  # fmt: skip
 
 
-def xcr0_here(xcr0: int) -> int:
-    """Which components of a stream's XCR0 a CPU here may have enabled."""
-    here = xcr0 & (X87_STATE | SSE_STATE | AVX_STATE) | X87_STATE
-    return here if here & SSE_STATE else X87_STATE
-
-
-def xsave_record(cpu: CpuState) -> Record:
-    """XCR0 and the XSAVE area of `cpu`, whose upper halves of YMM are zeros. XCR0_ACCUM has all that are in the area
-    too, and decides how long it is (hvm_load_cpu_xsave_states and validate_xstate, xen/arch/x86 of 4.17)."""
-    held = X87_STATE | SSE_STATE
-    return build_record("CPU_XSAVE", {
-        "xfeature_mask": cpu.xcr0 | held, "xcr0": cpu.xcr0, "xcr0_accum": cpu.xcr0 | held,
-        "fpu_sse": build_fxsave(cpu.fpu), "xstate_bv": held, "xcomp_bv": 0, "reserved": bytes(48),
-        "rest": bytes(_AVX_SIZE if cpu.xcr0 & AVX_STATE else 0),
-    })  # fmt: skip
-
-
 def context_cpu(records: tuple[Record, ...], cpu: int = 0) -> CpuState:
-    """The CPU of a context, with what its other records say of it: MSRs, CR8 (the APIC's TPR), XCR0. Raises WireError
-    where there is no such vCPU."""
+    """The CPU of a context, with what its other records say of it: MSRs, CR8 (the APIC's TPR), XCR0 and the FPU, as Xen
+    loads CPU_XSAVE behind CPU. Raises WireError where there is no such vCPU."""
     record = hvm.find(records, "CPU", cpu)
     if record is None:
         raise WireError("HVM context", "CPU", records[0].offset if records else 0, f"it has no vCPU {cpu}")
@@ -188,7 +133,8 @@ def context_cpu(records: tuple[Record, ...], cpu: int = 0) -> CpuState:
     if (regs := hvm.find(records, "LAPIC_REGS", cpu)) is not None:
         state.cr8 = regs.data[0x80] >> 4
     if (xsave := hvm.find(records, "CPU_XSAVE", cpu)) is not None:
-        state.xcr0 = xcr0_here(xsave.values()["xcr0"])
+        values = xsave.values()
+        state.xcr0, state.fpu = xcr0_here(values["xcr0"]), area_fpu(values)
     if (lapic := hvm.find(records, "LAPIC", cpu)) is not None:
         state.msrs[m.APIC_BASE] = lapic.values()["apic_base_msr"]
     return state

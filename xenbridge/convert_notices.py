@@ -8,7 +8,9 @@ from typing import Final
 from emu.x86.cpuid import CpuModel
 from emu.x86.msrs import msrs_of
 from emu.x86.state import CR4_OSXSAVE, EFER_LMA, CpuState
-from xenbridge.convert_cpu import SAVED_MSRS, SSE_STATE, X87_STATE, xcr0_here
+from xenbridge.convert_checks import check_xcr0
+from xenbridge.convert_cpu import SAVED_MSRS
+from xenbridge.convert_fpu import SSE_STATE, X87_STATE, check_xsave, xcr0_here
 from xenbridge.wire import hvm
 from xenbridge.wire.hvm import Record
 
@@ -16,18 +18,22 @@ from xenbridge.wire.hvm import Record
 _VIRIDIAN: Final = ("VIRIDIAN_DOMAIN", "VIRIDIAN_VCPU")
 
 
-def absent(records: tuple[Record, ...], cpu: int) -> Iterator[str]:
-    """What the machine has no place for, or the stream no record of."""
+def absent(records: tuple[Record, ...], cpu: int, *, ours: bool) -> Iterator[str]:
+    """What the machine has no place for, or the stream no record of. `ours`: it is one of v2e's, which has no I/O APIC
+    of an isapc."""
     others = sum(record.code == hvm.CPU_CODE and record.instance != cpu for record in records)
     if others:
         yield f"the domain has {others + 1} vCPUs, the machine one: only vCPU {cpu} is loaded"
-    for name in ("PIC", "PIT"):  # Xen writes them for each domain (xen/arch/x86/hvm/vpic.c, emul-i8254.c)
-        if hvm.find(records, name) is None:
-            yield f"the stream has no record {name}: it is as at power-on, and the guest may wait for ever"
+    # Xen writes them for each domain or vCPU (HVM_REGISTER_SAVE_RESTORE in xen/arch/x86/hvm).
+    for name in ("PIC", "PIT", "RTC", *(() if ours else ("IOAPIC",)), "LAPIC", "LAPIC_REGS"):
+        of = "" if "LAPIC" not in name else f" of vCPU {cpu}"
+        if hvm.find(records, name, cpu if of else 0) is None:
+            yield f"the stream has no record {name}{of}: it is as at power-on, and the guest may wait for ever"
 
 
 def unplaced(records: tuple[Record, ...], cpu: int) -> Iterator[str]:
-    """What the stream has and the machine not, but for the other vCPUs. Raises WireError."""
+    """What the stream has and the machine not, but for the other vCPUs. Raises WireError, and ConvertError for an XCR0
+    that no CPU can have."""
     if (state := hvm.find(records, "CPU_XSAVE", cpu)) is not None:
         yield from _xsave(state, hvm.find(records, "CPU", cpu))
     if any(record.name in _VIRIDIAN and any(record.data) for record in records):
@@ -46,15 +52,23 @@ def unplaced(records: tuple[Record, ...], cpu: int) -> Iterator[str]:
 
 def _xsave(record: Record, cpu: Record | None) -> Iterator[str]:
     """The emulator has no YMM registers. A guest that has not set OSXSAVE cannot read XCR0."""
+    check_xsave(record)
     values = record.values()
     xcr0 = values["xcr0"]
+    check_xcr0(xcr0)
     if beyond := values["xstate_bv"] & ~(X87_STATE | SSE_STATE):
         yield (
             f"registers of XSAVE's components {beyond:#x} (4: the upper halves of YMM) are left out, as the emulator "
-            "has x87 and SSE alone: a guest that uses them goes on without"
+            "has x87 and SSE alone: what a guest does with them, as by AVX's instructions, is #UD here"
         )
     if xcr0 != (here := xcr0_here(xcr0)) and cpu is not None and cpu.values()["cr4"] & CR4_OSXSAVE:
         yield f"XCR0 = {xcr0:#x} in the stream is {here:#x} here, as XGETBV says"
+    host = values["xfeature_mask"]
+    if more := values["xcr0_accum"] & ~host:
+        yield (
+            f"XSAVE's components {more:#x} are in xcr0_accum and not in xfeature_mask ({host:#x}), what the host that "
+            "saved it had"
+        )
 
 
 def beyond(cpu: CpuState, model: CpuModel) -> Iterator[str]:

@@ -11,7 +11,6 @@ turns its interrupts off before has it put back as soon as it looks at its contr
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -74,8 +73,7 @@ class BridgeKeeper(Keeper):
     def lapic(self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel) -> Lapic:
         """See Keeper."""
         self._mirrors.clock = clock
-        init = functools.partial(self._have, lambda bridge: bridge.init_lapic())
-        return MirroredLapic(clock, pin, tsc, model, self._mirrors, self._exchange, init)
+        return MirroredLapic(clock, pin, tsc, model, self._mirrors, self._exchange, self._init_lapic)
 
     def ioapic(self, pin: IntrPin, send: Callable[[Message], bool]) -> IoApic:
         """See Keeper."""
@@ -95,6 +93,9 @@ class BridgeKeeper(Keeper):
     def timer_replaced(self, on: bool) -> None:
         """See Keeper."""
         self._have(lambda bridge: bridge.replace_timer(on))
+
+    def _init_lapic(self, off: bool) -> None:
+        self._have(lambda bridge: bridge.init_lapic(off=off))
 
     def _have(self, change: Callable[[PcBridge], None]) -> None:
         """Nothing to be done where the machine is no `pc`."""

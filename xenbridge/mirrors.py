@@ -91,9 +91,9 @@ class MirroredLapic(Lapic):
 
     def __init__(
         self, clock: Clock, pin: IntrPin, tsc: Callable[[], int], model: CpuModel, mirrors: Mirrors,
-        exchange: Callable[[bytes], bytes], init: Callable[[], None],
+        exchange: Callable[[bytes], bytes], init: Callable[[bool], None],
     ) -> None:  # fmt: skip
-        """`init` makes INIT of the hypervisor's."""
+        """`init` makes INIT of the hypervisor's, which it is told to leave switched off."""
         self._mirrors, self._exchange, self._init = mirrors, exchange, init
         self._priority, self._counted = 0, True
         super().__init__(clock, pin, tsc, model)
@@ -107,8 +107,16 @@ class MirroredLapic(Lapic):
 
     def init(self) -> None:
         """See Lapic."""
-        self._init()
+        self._init(not self.enabled)
         self._priority = 0
+
+    def _write_base(self, value: int) -> bool:
+        """See Lapic. What is switched off loses its state (SDM vol. 3A, 11.4.3)."""
+        before = self.enabled
+        accepted = super()._write_base(value)
+        if self.enabled != before:
+            self.init()
+        return accepted
 
     def virtual_wire(self) -> None:
         """See Lapic."""

@@ -16,7 +16,7 @@ from typing import Final
 
 from emu import layout
 from emu.clock import NS_PER_INSTRUCTION, Clock
-from emu.devices.lapic import Lapic
+from emu.devices.lapic import BASE_MSR, ENABLED, Lapic
 from emu.devices.pic8259 import CASCADE
 from emu.devices.pic8259_chip import ChipState
 from emu.devices.pit8254 import pulses_at
@@ -168,11 +168,13 @@ class ModelBridge:
                 self._drive(0, self._ticks and not on)
             self._wake()
 
-    def init_lapic(self) -> None:
+    def init_lapic(self, *, off: bool = False) -> None:
         """See PcBridge."""
         with self._lock:
             self.put_back()
             self._lapic.init()
+            base = self._lapic.save().base
+            self._lapic.write_msr(BASE_MSR, base & ~ENABLED if off else base | ENABLED)
             self._wake()
 
     def set_line(self, irq: int, level: bool) -> None:

@@ -22,11 +22,19 @@ from xen_files import save_stream, with_records
 from xen_samples import sample
 from xenbridge import convert, convert_irqs, convert_timers
 from xenbridge.convert_checks import ConvertError
-from xenbridge.convert_cpu import build_fxsave, cpu_state, cpu_values, parse_fxsave
+from xenbridge.convert_cpu import cpu_state, cpu_values
+from xenbridge.convert_fpu import build_fxsave, parse_fxsave
 from xenbridge.wire import hvm
 from xenbridge.xen.files import parse_file
 
 FOREVER = 1 << 40
+
+
+@pytest.mark.parametrize(("lines", "inputs"), [(0, 0), (1, 4), (2, 2), (4, 0), (5, 4), (0xFFFF, 0xFFFE)])
+def test_isa_lines_are_at_the_io_apics_inputs_as_a_pc_has_them(lines, inputs):
+    """MultiProcessor Specification 1.4, table 5-1: the 8254 at input 2, and nothing at 0; no device has line 2."""
+    records = hvm.parse_context(sample("s_hvmctx.bin"))
+    assert convert_irqs.ioapic_state(records, lines).inputs == inputs
 
 
 def built(machine="pc", **config) -> Machine:

@@ -19,7 +19,7 @@ from emu.x86.state import Fpu
 from xen_samples import sample
 from xenbridge import convert
 from xenbridge.convert_checks import ConvertError
-from xenbridge.convert_cpu import build_fxsave
+from xenbridge.convert_fpu import build_fxsave
 from xenbridge.wire import hvm
 from xenbridge.wire.hvm import Record, build_record
 from xenbridge.wire.hvm_cpu import SEGMENTS, TABLES

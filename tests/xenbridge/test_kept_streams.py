@@ -4,7 +4,6 @@ request there, and goes on being one here."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,12 +101,6 @@ KINDS = ("model", "kvm")
 MASK_TICKS = write(Type.PIO, 0x21, 1, 0xFB).pack()
 BEHIND_HLT = 0x8001  #: `rom` fills with them
 LATE = 0x510  #: the guest has its interrupts off
-
-
-@pytest.fixture
-def signals() -> Iterator[Signals]:
-    with Signals() as found:
-        yield found
 
 
 def firmware(wait: str = "nop", *, automatic: bool = False) -> bytes:

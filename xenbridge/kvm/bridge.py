@@ -17,7 +17,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from emu.devices.lapic import MASKED
+from emu.devices.lapic import EXTINT, MASKED
 from emu.devices.pic8259_chip import ICW1
 from emu.engine import MemoryRegion
 from emu.layout import PIC_MASTER, PIC_SLAVE
@@ -56,6 +56,7 @@ _WORD: Final = struct.Struct("<Q")
 _RSP_AT: Final = abi.AT_REGS + abi.Regs.rsp.offset
 _RESERVED_FLAG: Final = 2
 LAPIC_ID, LINT0 = 0x20, 0x350  #: offsets in the local APIC's page (SDM vol. 3A, table 11-1)
+_OPEN: Final = (EXTINT << 8).to_bytes(4, "little")
 _TOLD: Final = b"\1"
 _COMMAND, _COMMANDS = PIC_MASTER, 0xFF ^ PIC_MASTER ^ PIC_SLAVE  #: what both ports have, in which bits
 _MOST: Final = 64  #: bytes read at a time, more than ever wait
@@ -77,9 +78,11 @@ class KvmBridge:
     Its vCPU is the guest's until `borrow`. Raises KvmError where it cannot be had. `close` ends it."""
 
     def __init__(
-        self, regions: Sequence[MemoryRegion] = (), model: CpuModel | None = None, *, reinject: bool = False
-    ) -> None:
-        """`regions`: the guest's memory, for one that runs natively too. `reinject`: see Vm.add_devices."""
+        self, regions: Sequence[MemoryRegion] = (), model: CpuModel | None = None, *, reinject: bool = False,
+        wired: bool = False,
+    ) -> None:  # fmt: skip
+        """`regions`: the guest's memory, for one that runs natively too. `reinject`: see Vm.add_devices. `wired`: the
+        8259 leads to the CPU without a local APIC between, as on an isapc."""
         #: what the borrowed vCPU executes
         self.parked_code = parked.code()
         self._page = ctypes.c_uint8.from_buffer(self.parked_code)
@@ -90,9 +93,8 @@ class KvmBridge:
         except KvmError:
             self.vm.close()
             raise
-        #: LINT0 of the local APIC is open in it, as the 8259 of an isapc needs it
         self._initial, self._initial_lapic = self.vm.kept(), abi.LapicState()
-        ioctl(self.cpu.fd, "GET_LAPIC", self._initial_lapic)
+        self._lapic_as_made(wired)
         host = ctypes.addressof(self._page)
         self.vm.place((*slots_of(regions, a20=True), Slot(parked.BASE, parked.SIZE, host, False)))
         # CALL ends KVM_RUN and stays pending, as it is blocked outside, and it alone: a signal to the vCPU of a guest
@@ -120,6 +122,14 @@ class KvmBridge:
         self._ends = False
         self._thread = threading.Thread(target=self._listener, name="v2e-kvm-bridge", daemon=True)
         self._thread.start()
+
+    def _lapic_as_made(self, wired: bool) -> None:
+        """The local APIC as RESET leaves it. KVM's of the first vCPU lets the 8259 through at LINT0, for firmware that
+        does not ask for it (KVM_X86_QUIRK_LINT0_REENABLED), where a CPU's masks it (SDM vol. 3A, 11.4.7.1)."""
+        page = self._initial_lapic
+        ioctl(self.cpu.fd, "GET_LAPIC", page)
+        page.regs[LINT0 : LINT0 + 4] = _OPEN if wired else MASKED.to_bytes(4, "little")
+        ioctl(self.cpu.fd, "SET_LAPIC", page)
 
     def _tried(self) -> bool:
         self.cpu.finish(lambda reason: None)
@@ -262,8 +272,8 @@ class KvmBridge:
             raise BridgeError(str(error)) from None
         self._hear()
 
-    def init_lapic(self) -> None:
-        """See PcBridge."""
+    def init_lapic(self, *, off: bool = False) -> None:
+        """See PcBridge. Not by KVM's own IA32_APIC_BASE, with which it would answer no request for the page."""
         self.put_back()
         page, initial = abi.LapicState(), bytes(self._initial_lapic.regs)
         try:
@@ -271,7 +281,8 @@ class KvmBridge:
             number = bytes(page.regs[LAPIC_ID : LAPIC_ID + 4])
             page.regs[:] = initial
             page.regs[LAPIC_ID : LAPIC_ID + 4] = number
-            page.regs[LINT0 : LINT0 + 4] = MASKED.to_bytes(4, "little")
+            if off:
+                page.regs[LINT0 : LINT0 + 4] = _OPEN
             ioctl(self.cpu.fd, "SET_LAPIC", page)
         except KvmError as error:
             raise BridgeError(str(error)) from None
@@ -293,7 +304,7 @@ class KvmBridge:
         return Devices(pic, lapic_state(bytes(page.regs), self.cpu.apic_base, now), ioapic, pit, port61)
 
     def reset(self) -> None:
-        """See MachineBridge: what the kernel gave them when they were made."""
+        """See MachineBridge: as they were when they were made."""
         self.put_back()
         try:
             self.vm.restore(self._initial)

@@ -130,6 +130,10 @@ class KvmVcpu(Runs):
             fast.try_msr(TSC, self.time_stamp())
         return True
 
+    def forget(self) -> None:
+        """See Sharing."""
+        self._laid = False
+
     def hand_over(self) -> int | None:
         """See Sharing."""
         fast, live = self._fast, self._live

@@ -243,8 +243,8 @@ class Vcpu:
 
     def load_xcr0(self, value: int) -> None:
         """What it reads once the guest turns CR4.OSXSAVE on. A value that this KVM does not take stays the emulator's,
-        as the guest does with that bit."""
-        if self._xcr0 is not None and value != self._xcr0:
+        as the guest does with that bit. Whatever KVM had last: a guest may have set it since, and hidden that."""
+        if self._xcr0 is not None:
             xcrs = abi.Xcrs(1)
             xcrs.xcrs[0].value = value
             with contextlib.suppress(KvmError):

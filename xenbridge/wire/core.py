@@ -6,6 +6,7 @@ vcpu_guest_context: xen/include/public/arch-x86/xen.h and arch-x86/xen-x86_64.h.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 from construct import Array, Bytes, Int8ul, Int16ul, Int32ul, Int64ul
@@ -155,6 +156,7 @@ def parse_core(data: Buffer) -> Core:
             raise WireError(ELF_HEADER.name, name, at, f"{header[name]}, where Xen's cores have {known}")
     sections = _sections(data, header)
     _ends(data, header, sections)
+    _apart(header, sections)
     named = {section.name: section for section in sections if section.type}
     notes = _notes(data, _need(named, ".note.Xen"))
     found = notes.get(HEADER_NOTE)
@@ -181,6 +183,21 @@ def _ends(data: Buffer, header: Values, sections: list[Section]) -> None:
     end = max(header["e_shoff"] + header["e_shnum"] * SECTION.size, ELF_HEADER.size, *ends)
     if len(data) > end:
         raise WireError(ELF_HEADER.name, "", end, f"{len(data) - end} bytes follow the last section")
+
+
+def _apart(header: Values, sections: list[Section]) -> None:
+    """Raises WireError for sections that have bytes in common, with each other or with the headers."""
+    first = header["e_shoff"]
+    places = [(section.offset, section.offset + section.size, section.name or f"section {n}", n)
+              for n, section in enumerate(sections) if section.type and section.size]  # fmt: skip
+    places += [(0, ELF_HEADER.size, "the ELF header", 0), (first, first + len(sections) * SECTION.size,
+                                                           "the section headers", 0)]  # fmt: skip
+    places.sort()
+    for (_, end, name, number), (start, _, other, later) in itertools.pairwise(places):
+        if start < end:
+            n = later or number
+            raise WireError(SECTION.name, f"sh_offset of section {n}", first + n * SECTION.size + 24,
+                            f"{name} and {other} overlap at {start:#x}")  # fmt: skip
 
 
 def _need(named: dict[str, Section], name: str) -> Section:
@@ -223,6 +240,8 @@ def _notes(data: Buffer, section: Section) -> dict[int, tuple[int, int]]:
             raise WireError(NOTE.name, "", at, f"more than {MAX_NOTES} notes, where a core has four")
         head = NOTE.parse(data, at, end)
         start = at + NOTE.size + -(-head["namesz"] // 4) * 4
+        if start > end:
+            raise WireError(NOTE.name, "namesz", at, f"{head['namesz']} bytes are beyond the section's end")
         stop = start + head["descsz"]
         if stop > end:
             raise WireError(NOTE.name, "descsz", at + 4, f"{head['descsz']} bytes are beyond the section's end")

@@ -131,9 +131,11 @@ def parse_context(data: Buffer, start: int = 0, end: int | None = None) -> tuple
     Raises WireError."""
     stop = len(data) if end is None else end
     records: list[Record] = []
-    cpus: set[int] = set()
+    seen: set[tuple[int, int]] = set()
     at = start
     while True:
+        if at >= stop and records:
+            raise WireError(name_of(END_CODE), "", at, "it is missing")
         head = DESCRIPTOR.parse(data, at, stop)
         code, length = head["typecode"], head["length"]
         if not records and code != HEADER_CODE:
@@ -147,10 +149,9 @@ def parse_context(data: Buffer, start: int = 0, end: int | None = None) -> tuple
             raise WireError(name_of(code), "", at, f"more than {MAX_RECORDS} records")
         record = Record(code, head["instance"], bytes(data[at : at + length]), at)
         _check(record)
-        if code == CPU_CODE:
-            if record.instance in cpus:
-                raise WireError("CPU", "instance", at - 6, f"{record.instance}: that vCPU has a record already")
-            cpus.add(record.instance)
+        if (code, record.instance) in seen and code in LAYOUTS:
+            raise WireError(record.name, "instance", at - 6, f"{record.instance}: it has a record already")
+        seen.add((code, record.instance))
         records.append(record)
         at += length
     if length or at != stop:

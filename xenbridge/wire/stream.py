@@ -217,6 +217,8 @@ def parse_stream(data: Buffer, start: int = 0) -> Stream:
     at += DOMAIN_HEADER.size
     others, type = 0, -1
     while type != END:
+        if at >= len(data):
+            raise WireError(NAMES[END], "", at, "it is missing")
         record = _record(data, at)
         type = record.type
         stream.records.append(record)

@@ -36,8 +36,12 @@ PENDING_KIND: Final = PENDING_VALID | 0x700
 _XCR0: Final = struct.Struct("<3Q")
 _XSAVE_AREA, _XSTATE_BV = 24, 24 + 512
 XSAVE_LENGTH: Final = _XSTATE_BV + 64
-_X87_AND_SSE: Final = 3
+_X87, _SSE = 1, 2
+_X87_AND_SSE: Final = _X87 | _SSE
 _AVX, _AVX_LENGTH = 4, 256
+#: In an FXSAVE area (SDM vol. 1, table 10-2); FCW, with which it begins, after FNINIT.
+_MXCSR, _ST, _XMM, _XMM_END = 24, 32, 160, 416
+_AFTER_FNINIT: Final = 0x37F
 #: Descriptor attributes are 12 bits in the record: bits 7:0 as in a descriptor, 11:8 its G, D/B, L and AVL.
 UNUSABLE: Final = 1 << 16
 _FXSAVE: Final = struct.Struct("<HHBxHIHxxIHxxII")  #: SDM vol. 1, table 10-2, without REX.W
@@ -75,6 +79,25 @@ def join(records: list[Record]) -> bytes:
     """The context that holds `records`, END included."""
     parts = [_HEAD.pack(code, instance, len(data)) + data for code, instance, data in records]
     return b"".join([*parts, _HEAD.pack(END, 0, 0)])
+
+
+def restored(records: list[Record]) -> list[Record]:
+    """The records with each CPU record's FXSAVE area as XRSTOR makes it of the vCPU's CPU_XSAVE: a component that
+    XSTATE_BV leaves out is in its initial state, and what is in the area of it, which Xen has in both records, is of
+    some time before (SDM vol. 1, 13.8.1 and 13.9)."""
+    has = {r.instance: r.data[_XSTATE_BV] for r in records if r.code == CPU_XSAVE and len(r.data) >= XSAVE_LENGTH}
+    out = []
+    for record in records:
+        if record.code == CPU and ~(bits := has.get(record.instance, _X87_AND_SSE)) & _X87_AND_SSE:
+            data = bytearray(record.data)
+            if not bits & _X87:
+                data[:_MXCSR] = _AFTER_FNINIT.to_bytes(_MXCSR, "little")
+                data[_ST:_XMM] = bytes(_XMM - _ST)
+            if not bits & _SSE:
+                data[_XMM:_XMM_END] = bytes(_XMM_END - _XMM)
+            record = Record(record.code, record.instance, bytes(data))
+        out.append(record)
+    return out
 
 
 def agreed(records: list[Record]) -> list[Record]:

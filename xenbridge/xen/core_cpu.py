@@ -7,7 +7,7 @@ the bases of FS and GS (Xen 4.17, xen/arch/x86/domctl.c, arch_get_info_guest), n
 from __future__ import annotations
 
 from emu.x86.state import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, RFLAGS_VM, SEGMENTS, CpuState, Segment
-from xenbridge.convert_cpu import parse_fxsave
+from xenbridge.convert_fpu import parse_fxsave
 from xenbridge.wire.schema import Values
 
 _GENERAL = (

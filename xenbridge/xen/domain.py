@@ -218,10 +218,11 @@ class Domain:
     # -- context
 
     def records(self) -> list[Record]:
-        """Its whole HVM context. Raises XenError, or ContextError for one that cannot be read."""
+        """Its whole HVM context, each CPU record's FPU as the vCPU goes on with it. Raises XenError, or ContextError
+        for one that cannot be read."""
         self._info()  # a domain that is gone may have a context yet
         try:
-            return context.split(self._context())
+            return context.restored(context.split(self._context()))
         except XenError:
             self._check_alive()
             raise

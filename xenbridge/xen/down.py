@@ -24,7 +24,7 @@ _FPU_VALID: Final = 1
 def state_of(domain: Domain, known: CpuState) -> CpuState:
     """The registers of vCPU 0, whose state was `known` before it ran. Raises XenError."""
     # What most runs never need: construct takes 0.1 s to load.
-    from xenbridge.convert_cpu import parse_fxsave
+    from xenbridge.convert_fpu import parse_fxsave
     from xenbridge.wire.core import CONTEXT
     from xenbridge.xen.core_cpu import gs_base
 

@@ -36,7 +36,9 @@ class XenFile:
         """`pages`: frame number to offset in `data`; `cpus`: the numbers of the vCPUs, ascending. Raises WireError
         where `cpu` is none of them."""
         if cpu not in cpus:
-            last = "it has none" if not cpus else f"the last one is {cpus[-1]}" if cpu > cpus[-1] else "it was offline"
+            there = ", ".join(map(str, cpus[:8])) + (", ..." if len(cpus) > 8 else "")
+            last = f"the last one is {cpus[-1]}" if cpus and cpu > cpus[-1] else f"it was offline; the file has {there}"
+            last = last if cpus else "it has none"
             raise WireError("file", f"vCPU {cpu}", 0, last)
         self._what = about
         self.data, self.pages = data, pages
@@ -180,6 +182,8 @@ def _stream_file(data: Buffer, parsed: stream.Stream, about: str, cpu: int) -> X
 
 def parse_file(data: Buffer, cpu: int = 0) -> XenFile:
     """The subject that `data` is. Raises WireError."""
+    if not len(data):
+        raise WireError("file", "", 0, "it is empty")
     if xl.is_xl(data):
         return _stream_file(data, xl.parse_xl(data).stream, "domain saved by xl on Xen {xen}", cpu)
     if core.is_elf(data):

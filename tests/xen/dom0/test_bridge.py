@@ -1,6 +1,7 @@
 """The bridge to a real Xen and the domain around it: records, the guest that goes on, and what is left behind.
 
-What holds for the bridges of all hypervisors is in test_bridges.py, which runs here too.
+What holds for the bridges of all hypervisors is in test_bridges.py and test_bridge_*.py of tests/xenbridge, which run
+here too.
 """
 
 import struct

@@ -9,7 +9,7 @@ from streams import Guests, Served
 from emu.firmware.roms import builtin_bios
 from emu.machine import Machine, MachineConfig, build_machine
 from emu.media import Disk
-from emu.x86.state import CR4_OSXSAVE
+from emu.x86.state import CR4_OSXSAVE, Fpu
 from machines import Board, sector
 from xenbridge.xen import context
 from xenbridge.xen.files import open_file
@@ -99,6 +99,31 @@ def test_xcr0_goes_into_xen_with_the_registers_that_xsave_has(guests, tmp_path) 
         assert int.from_bytes(record.data[8:16], "little") == 3
         again = restored.domain.cpu_state()
     assert (again.fpu.xmm[5], again.cr4 & CR4_OSXSAVE) == (0x1234 << 64, CR4_OSXSAVE)
+
+
+def test_components_that_an_area_leaves_out_are_initial_in_a_domain_and_stay_so(guests, tmp_path) -> None:
+    """Their bytes are in Xen's records all the same, of both kinds; a register that is changed brings none back."""
+    machine, path = counting(), tmp_path / "initial.save"
+    state = machine.cpu_state()
+    state.cr4, state.xcr0, state.fpu.xmm[5], state.fpu.st[2] = state.cr4 | CR4_OSXSAVE, 3, 0x1234 << 64, 0x4000 << 64
+    machine.load_cpu(state)
+    save_file(machine, path)
+    data = bytearray(path.read_bytes())
+    record = next(r for r in open_file(path).records if r.name == "CPU_XSAVE")
+    at = record.offset + 24 + 512
+    data[at : at + 8] = bytes(8)  # XSTATE_BV
+    path.write_bytes(data)
+    assert open_file(path).cpu_state().fpu == Fpu()
+    with Served(guests.restore(path, MEMORY), Board()) as restored:
+        domain = restored.domain
+        raw = next(r.data for r in context.split(domain._context()) if r.code == context.CPU)
+        assert context.cpu_state(raw).fpu.xmm[5] == 0x1234 << 64
+        for _ in range(2):
+            found = domain.cpu_state()
+            assert found.fpu == Fpu()
+            found.regs[0] ^= 0x5555
+            domain.load_cpu(found)
+        assert domain.cpu_state().regs[0] == state.regs[0]
 
 
 def test_the_records_of_a_stream_of_ours_are_what_xen_gives_back(guests, emulated) -> None:

@@ -63,7 +63,7 @@ def ticking(backend: Backend) -> Iterator[tuple[KvmBridge, PhysicalMemory]]:
         pytest.skip(f"{backend.name} does not run real mode")
     memory = PhysicalMemory([Part(0, 1 << 20, "ram", "ram")])
     memory.write(CODE, assemble(f"bits 16\n{GUEST}", CODE))
-    bridge = KvmBridge(memory.regions)
+    bridge = KvmBridge(memory.regions, wired=True)
     state = CpuState(rip=CODE, rflags=2, cr0=0x10)
     state.cs = Segment(0, 0, 0xFFFF, 0x9B)
     state.regs[4], state.regs[3] = 0x7000, 0x12345678

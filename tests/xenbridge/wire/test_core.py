@@ -91,6 +91,40 @@ def test_what_xen_would_not_write_is_refused(at, value, why):
         core.parse_core(changed(at, value))
 
 
+def moved(name, to):
+    """The sample's core with the section of that name at that one's place."""
+    data = bytearray(sample("s_dump.core"))
+    parsed = core.parse_core(data)
+    numbers = {section.name: n for n, section in enumerate(parsed.sections)}
+    head = parsed.sections[numbers[name]].head | {"sh_offset": parsed.sections[numbers[to]].offset}
+    at = parsed.header["e_shoff"] + numbers[name] * core.SECTION.size
+    data[at : at + core.SECTION.size] = core.SECTION.build(head)
+    return data
+
+
+@pytest.mark.parametrize(("name", "to"), [(".note.Xen", ".xen_prstatus"), (".xen_pfn", ".xen_pages")])
+def test_sections_that_overlap_are_refused(name, to):
+    with pytest.raises(WireError, match=rf"^section header, sh_offset of section \d at offset 0x[0-9a-f]+: {name} and "
+                       rf"{to} overlap|^section header, .*: {to} and {name} overlap"):  # fmt: skip
+        core.parse_core(moved(name, to))
+
+
+def test_a_core_whose_headers_lie_in_a_section_is_refused():
+    data = bytearray(sample("s_dump.core"))
+    parsed = core.parse_core(data)
+    at = parsed.header["e_shoff"] + 2 * core.SECTION.size
+    data[at : at + core.SECTION.size] = core.SECTION.build(parsed.sections[2].head | {"sh_offset": 64})
+    with pytest.raises(WireError, match=r"the section headers and \.note\.Xen overlap"):
+        core.parse_core(data)
+
+
+def test_a_note_whose_name_is_too_long_is_named_for_that():
+    with pytest.raises(
+        WireError, match=r"^note, namesz at offset 0x1c0: 4294967295 bytes are beyond the section's end"
+    ):
+        core.parse_core(changed(0x1C0, b"\xff" * 4))
+
+
 def test_a_newer_format_is_refused():
     at = sample("s_dump.core").index((1).to_bytes(8, "little"), 0x700)
     data = changed(at + 4, b"\1")

@@ -10,7 +10,6 @@ from xen_samples import sample
 from xenbridge.wire.errors import WireError
 from xenbridge.wire.hvm import (
     CODES,
-    CPU_CODE,
     LAYOUTS,
     OPEN_ENDED,
     Record,
@@ -77,11 +76,11 @@ records_of_any_type = st.one_of(*(_bytes_of(code) for code in LAYOUTS if code no
 unknown_records = st.builds(Record, st.integers(21, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=64))
 
 
-#: A vCPU has one CPU record.
+#: What is known there is one of, of an instance.
 any_records = st.lists(
     st.one_of(records_of_any_type, unknown_records),
     max_size=6,
-    unique_by=lambda record: record.instance if record.code == CPU_CODE else (record.code, id(record)),
+    unique_by=lambda record: (record.code, record.instance if record.code in LAYOUTS else id(record)),
 )
 
 
@@ -198,9 +197,19 @@ def test_any_bytes_are_read_or_refused(data):
         assert 0 <= error.offset <= len(data)
 
 
-def test_a_second_record_of_one_vcpu_is_refused_with_its_place():
+@pytest.mark.parametrize(("name", "instance"), [("CPU", 0), ("LAPIC", 0), ("PIC", 1), ("HEADER", 0)])
+def test_a_second_record_of_one_instance_is_refused_with_its_place(name, instance):
+    """Which of the two counts would be a guess; Xen writes one."""
     records = parse_context(sample("s_hvmctx.bin"))
-    cpu = next(r for r in records if r.name == "CPU")
+    again = next(r for r in records if (r.name, r.instance) == (name, instance))
     at = len(sample("s_hvmctx.bin")) - 8 + 2
-    with pytest.raises(WireError, match=f"CPU, instance at offset {at:#x}: 0: that vCPU has a record already"):
-        parse_context(build_context((*records, cpu)))
+    with pytest.raises(WireError, match=f"^{name}, instance at offset {at:#x}: {instance}: it has a record already"):
+        parse_context(build_context((*records, again)))
+    other = Record(77, 0, b"")
+    assert parse_context(build_context((*records, other, other)))[-2:] == (other, other)
+
+
+def test_a_context_that_lacks_its_end_says_so():
+    data = sample("s_hvmctx.bin")[:-8]
+    with pytest.raises(WireError, match=f"^END at offset {len(data):#x}: it is missing"):
+        parse_context(data)

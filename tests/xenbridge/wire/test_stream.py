@@ -27,6 +27,12 @@ def test_a_real_stream_is_built_again_bit_for_bit():
     assert rebuilt(data, parsed) == data
 
 
+def test_a_stream_that_lacks_its_end_says_so():
+    data = sample("s_stream.bin")[:-8]
+    with pytest.raises(WireError, match=f"^END at offset {len(data):#x}: it is missing"):
+        stream.parse_stream(data)
+
+
 def test_a_real_stream_has_its_pages_and_the_same_context_as_the_hypervisor_gave():
     data = sample("s_stream.bin")
     parsed = stream.parse_stream(data)

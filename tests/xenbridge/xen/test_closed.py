@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from xenbridge.xen.libraries import Handle, XenError, _checked
+from xenbridge.xen.libraries import Handle, Libraries, XenError, _checked
 
 ROOT = Path(__file__).parents[3]
 #: A domain whose frames cannot be mapped: as privcmd leaves it, nothing is at the address then.
@@ -72,6 +72,21 @@ def test_a_call_behind_the_end_of_its_handle_is_refused_in_a_sentence() -> None:
         call(3)
     handle.close(function)
     assert reached == [0x1000, 0x1000], "one call and one end"
+
+
+def test_what_is_mapped_when_the_libraries_are_closed_stays_so() -> None:
+    """Nothing of them is called then, by whoever gives it back later."""
+    reached: list[int] = []
+    handle, function = freed(reached)
+    libraries = Libraries.__new__(Libraries)
+    libraries._fmem, libraries._unmap, libraries._unresource = handle, function, function
+    libraries.unmap_pages(0x2000, 1)
+    libraries.unmap_resource(ctypes.c_void_p(0x3000))
+    assert reached == [0x1000, 0x1000]
+    handle.close(function)
+    libraries.unmap_pages(0x2000, 1)
+    libraries.unmap_resource(ctypes.c_void_p(0x3000))
+    assert reached == [0x1000] * 3, "two calls and one end"
 
 
 def test_an_end_waits_for_the_call_that_another_thread_makes() -> None:

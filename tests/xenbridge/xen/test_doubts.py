@@ -77,6 +77,21 @@ def test_else_nothing_is_looked_for(kept: tuple[XenKeeper, Bridge, Clock], vecto
     assert clock.next_deadline() is None
 
 
+@pytest.mark.parametrize("change", ["the guest runs natively", "nothing waits"])
+def test_a_while_that_ends_too_late_is_no_look(kept: tuple[XenKeeper, Bridge, Clock], change: str) -> None:
+    """The timer was armed before, and nobody has cancelled it."""
+    keeper, bridge, clock = kept
+    bridge.vector, bridge.deaf = 0x74, True
+    keeper._look()
+    assert clock.next_deadline() == MS
+    if change == "nothing waits":
+        keeper._waiting = None
+    else:
+        bridge.borrowed = False
+    pass_by(clock, 3)
+    assert bridge.doubts == 0
+
+
 def test_a_guest_that_runs_natively_is_not_looked_after(kept: tuple[XenKeeper, Bridge, Clock]) -> None:
     keeper, bridge, clock = kept
     bridge.vector, bridge.deaf = 0x74, True

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emu.x86.state import GENERAL, CpuState, Fpu, Segment, Table
-from xenbridge.convert_cpu import build_fxsave
+from xenbridge.convert_fpu import build_fxsave
 from xenbridge.wire.core import CONTEXT
 from xenbridge.xen.down import state_of
 

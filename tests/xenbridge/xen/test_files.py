@@ -233,7 +233,7 @@ def test_what_would_run_or_write_is_refused(do):
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "neither a save stream, nor an HVM context, nor a core"),
+        (b"\0", "neither a save stream, nor an HVM context, nor a core"),
         (b"hello world, this is no domain", "neither a save stream"),
         (b"\x1f\x8b\x08\0\0", "unpack it with gunzip"),
         (sample("s_stream.bin") + b"more", "4 bytes follow"),
@@ -314,8 +314,9 @@ def test_a_vcpu_that_was_offline_has_no_record_and_is_not_counted():
     assert [v.number for v in debugger.vcpus()] == [0, 2]
     with pytest.raises(DebuggerError, match="no vCPU 1: there are 0, 2"):
         debugger.show_vcpu(1)
-    with pytest.raises(WireError, match="vCPU 1 at offset 0x0: it was offline"):
-        parse_file(two(0, 2), 1)
+    for numbers, asked, there in (((0, 2), 1, "0, 2"), ((200, 201), 0, "200, 201")):
+        with pytest.raises(WireError, match=f"vCPU {asked} at offset 0x0: it was offline; the file has {there}$"):
+            parse_file(two(*numbers), asked)
     assert parse_file(two(0, 2), 2).cpu_state().rip == 0x1000
 
 
@@ -335,6 +336,11 @@ def test_the_vcpus_of_a_core_are_shown_one_by_one():
     assert [(v.number, v.offset, v.linear_pc) for v in debugger.vcpus()] == [(0, 0x7C8F, None), (1, 0x1234, None)]
     debugger.show_vcpu(1)
     assert debugger.read_register("rip") == 0x1234
+
+
+def test_an_empty_file_is_said_to_be_one():
+    with pytest.raises(WireError, match="file at offset 0x0: it is empty"):
+        parse_file(b"")
 
 
 def test_a_vcpu_that_is_not_there_is_refused():

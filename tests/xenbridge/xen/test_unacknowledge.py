@@ -149,6 +149,7 @@ def test_a_vector_gives_way_to_what_the_8259_would_give_first(
         (pic(isr=0x04, mode=SFNM), pic(isr=0x10, base=0x70), 0x74, False),  # the cascade lets it through
         (pic(isr=0x10), pic(base=0x70), 0x0C, False),  # the master's own
         (pic(), pic(base=0x70), 0x74, False),
+        (pic(), pic(isr=0x10, base=0x70), 0x74, False),  # ended at the master alone, which holds nothing back then
     ],
 )
 def test_what_the_cascade_holds_back(master: bytes, slave: bytes, vector: int, held: bool) -> None:
