@@ -74,8 +74,12 @@ class Faults:
         self._before: tuple[int, int, bool] | None = None
         #: asked of each #UD that no INT raised: True when it was RSM in system management mode, where the run ends
         self.resume: Callable[[], bool] | None = None
+        #: forgets the data breakpoint that was met last
+        self.untrap: Callable[[], None] | None = None
         #: how many instructions a translation may have, 0 where the loop sees to that itself
         self.longest = 0
+        #: (instructions counted, linear address) of the translation that is to be made again of one instruction
+        self._alone: tuple[int, int] | None = None
         #: (instructions counted, linear address) at which an NMI waits to be delivered
         self.nmi: tuple[int, int] | None = None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
@@ -146,6 +150,7 @@ class Faults:
     def _record(self, vector: int) -> None:
         env, control, request = self._ov.env, self._control, self._ov.request
         software = env.exception_is_int != 0
+        fetching, raised = False, self.transfers is not None and self.transfers.raising
         long64 = env.hflags & HF_CS64
         base, width = (0, (1 << 64) - 1) if long64 else (env.segs[1].base, MASK32)
         last = control.last & width
@@ -154,13 +159,18 @@ class Faults:
             # delivery itself saves exception_next_eip.
             env.eip = last - base & width
         elif vector == VECTOR_GP and long64 and not env.error_code and not request.value & CPU_INTERRUPT_VIRQ:
-            if canonical(env.eip):
-                vector = self._by_stack_segment()
-            elif not control.remaining:
-                self._leave_to_the_next_run()
+            if not canonical(env.eip):
+                fetching = not self._take_branch_back()
+            elif (
+                self.longest
+                and env.eip != last
+                and not raised
+                and (self._counted(), env.eip) not in (self._alone, self.nmi)
+            ):
+                self._try_alone(env.eip)
                 return
             else:
-                self._take_branch_back(last)
+                vector = self._by_stack_segment()
         linear = base + env.eip & width
         interrupt: int | None = None
         running = 1  # the instruction that raised it has been counted and has not retired
@@ -172,17 +182,19 @@ class Faults:
         elif self.nmi == (self._counted(), linear) and not software:
             # The delivery of an NMI faulted, before anything was executed.
             running, external, interrupt = 0, True, VECTOR_NMI
-        elif (
-            vector == VECTOR_PF
-            and not software
-            and linear != last
-            and not (self.transfers is not None and self.transfers.raising)
-        ):
+        elif fetching or (vector == VECTOR_PF and not software and linear != last and not raised):
             # An instruction fetch faulted: the gate has not seen this instruction.
-            if not control.remaining:
+            if self.longest and self._alone != (self._counted(), linear):
+                self._try_alone(linear)
+                return
+            if control.trap:  # a data breakpoint of the one before comes first (SDM vol. 3A, table 6-2)
+                self._ov.exception_index.value = vector = VECTOR_DB
+                env.error_code = 0
+            elif not control.remaining:
                 self._leave_to_the_next_run()
                 return
-            control.remaining -= 1
+            else:
+                control.remaining -= 1
         elif vector == VECTOR_DB and self._execution_breakpoint(linear):
             running = 0  # met before its instruction
         elif vector == VECTOR_DB and not software and linear == last:
@@ -217,6 +229,8 @@ class Faults:
                 control.trap = 0  # DR6 has what else was met at this boundary
         elif not software and vector in FAULT_CLASS:
             env.eflags |= RFLAGS_RF
+            if control.trap and self.untrap is not None:  # the access was of an instruction that has not been executed
+                self.untrap()
         if self.transfers is not None:
             self.transfers.event(vector, software=software, external=external, code=fault.code)
 
@@ -230,6 +244,14 @@ class Faults:
         """The first byte behind the prefixes of the instruction at `linear`."""
         bits = 64 if self._ov.env.hflags & HF_CS64 else 32
         return split(self._read_linear(linear, LONGEST), bits)[1][:1]
+
+    def _try_alone(self, linear: int) -> None:
+        """The fetch that faulted may be of a later instruction of the translation that begins at `linear`: what comes
+        before it is to be executed first."""
+        self._alone = self._counted(), linear
+        self._control.suppress = 1
+        self._ov.env.old_exception = NO_EXCEPTION
+        self._ov.cflags_next.value = 1
 
     def _leave_to_the_next_run(self) -> None:
         """The fetch that faulted belongs to the next run, which will meet it again."""
@@ -246,13 +268,26 @@ class Faults:
         self._ov.exception_index.value = VECTOR_SS
         return VECTOR_SS
 
-    def _take_branch_back(self, last: int) -> None:
-        """The instruction at `last` went to an address that is not canonical: a near branch faults itself."""
+    def _branch(self) -> tuple[int, int] | None:
+        """Of the instruction executed last, which went to an address that is not canonical: see `taken_back`."""
         env = self._ov.env
-        pops = taken_back(self._read_linear(last, LONGEST))
-        if pops is not None:
-            env.eip = last
-            env.regs[RSP] = env.regs[RSP] + pops & (1 << 64) - 1
+        flags = self._ov.call.read_eflags(self._ov.env_address)
+        return taken_back(self._read_linear(self._control.last, LONGEST), flags, env.regs[RCX])
+
+    def branched(self) -> bool:
+        """True when that instruction is the one that is at fault, a near branch."""
+        return self._branch() is not None
+
+    def _take_branch_back(self) -> bool:
+        """A near branch faults itself. False when it is none, and fetching what follows it is what faults."""
+        env = self._ov.env
+        before = self._branch()
+        if before is None:
+            return False
+        env.eip = self._control.last
+        env.regs[RSP] = env.regs[RSP] + before[0] & (1 << 64) - 1
+        env.regs[RCX] = before[1]
+        return True
 
     def _execution_breakpoint(self, linear: int) -> bool:
         """True when DR6 reports an enabled execution breakpoint of DR0 to DR3 at `linear`."""

@@ -149,6 +149,7 @@ class Parts(ABC):
         self._watch = Watchpoints(
             self._ov, self._control, self._loop, self.state, self.live(), self._memory.read, self._callbacks
         )  # fmt: skip
+        self._faults.untrap = self._watch.untrap
         reader = self._reader = code_reader(self._ov, self._memory, self._watch.read_linear)
         if isinstance(HELPER, Helper):
             self._reader = executed_reader(self._ov, HELPER.code_seen, reader)

@@ -27,6 +27,7 @@ from emu.unicorn_faults import A20_MASKED, NOWHERE
 from emu.unicorn_layout import ANY_LENGTH, CPU_INTERRUPT_NMI, DOUBLE_FAULT, HF2_NMI, HF_CS64, HF_INHIBIT_IRQ
 from emu.unicorn_library import ERR_FETCH_PROT, ERR_FETCH_UNMAPPED
 from emu.unicorn_parts import Parts
+from emu.x86.msrs import canonical
 from emu.x86.state import RFLAGS_IF
 
 RSP: Final = 4
@@ -285,6 +286,11 @@ class Running(Parts):
                 self._shutdown = True
             elif code and code != STEP_DONE:
                 return FAILURE, self._failure(code)
+            elif env.hflags & HF_CS64 and (reason == STOP_BUDGET or code == STEP_DONE) and self._branched_beyond():
+                # The fault is the branch's, which has been executed: it is delivered now, and then the budget is spent.
+                control.step = control.reason = 0
+                self._ov.cflags_next.value = ANY_LENGTH
+                entered = enter()
             elif reason == STOP_BUDGET:
                 return BUDGET, ""
             elif reason == STOP_BREAKPOINT:
@@ -310,6 +316,10 @@ class Running(Parts):
                 control.step = 0
             else:
                 return FAILURE, f"unicorn stopped without a reason at {self.linear_pc:#x}"
+
+    def _branched_beyond(self) -> bool:
+        """True behind a near branch of 64-bit code to an address that is not canonical."""
+        return not canonical(self._env.eip) and self._faults.branched()
 
     def _asked(self) -> bool:
         """True when the stop is one to return for, not only to translate the watchpoints again."""

@@ -41,9 +41,9 @@ static int branched_beyond(const engine *e)
     hide_ignored_66(e, bytes, length);
     if (!decode(bytes, length, 64, 32, &in))
         return 0;
-    if (in.branch == BRANCH_CONDITION)
+    if (in.branch == BRANCH_CONDITION || in.branch == BRANCH_LOOP)
         return *e->eip != s->last + in.length;
-    return in.branch != BRANCH_NONE && in.branch != BRANCH_LOOP;
+    return in.branch != BRANCH_NONE;
 }
 
 /* #DB behind the instruction that has just ended, as TF was set when it began; EIP is the next one's. DR6 has what else

@@ -55,6 +55,7 @@ IMAGES = {
     "cpu_rex64": 2772,
     "cpu_code64": 259,
     "cpu_bytes64": 79,
+    "cpu_branch64": 41,
 }
 #: Bochs's model for images of what its own default lacks.
 _MODELS = dict.fromkeys(("cpu_rex64", "cpu_code64", "cpu_bytes64"), "corei7_haswell_4770")
