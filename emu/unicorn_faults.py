@@ -94,7 +94,7 @@ class Faults:
 
     def forget(self) -> None:
         """The CPU has been given another state: what was being delivered is not."""
-        self._before = None
+        self._before = self._alone = None
 
     def _invalid(self, uc: int, _data: int) -> int:
         if self._exception(uc, VECTOR_UD, 0):
@@ -161,12 +161,7 @@ class Faults:
         elif vector == VECTOR_GP and long64 and not env.error_code and not request.value & CPU_INTERRUPT_VIRQ:
             if not canonical(env.eip):
                 fetching = not self._take_branch_back()
-            elif (
-                self.longest
-                and env.eip != last
-                and not raised
-                and (self._counted(), env.eip) not in (self._alone, self.nmi)
-            ):
+            elif self.longest and env.eip != last and not raised and not self._known_at(env.eip):
                 self._try_alone(env.eip)
                 return
             else:
@@ -184,7 +179,7 @@ class Faults:
             running, external, interrupt = 0, True, VECTOR_NMI
         elif fetching or (vector == VECTOR_PF and not software and linear != last and not raised):
             # An instruction fetch faulted: the gate has not seen this instruction.
-            if self.longest and self._alone != (self._counted(), linear):
+            if self.longest and not self._known_at(linear):
                 self._try_alone(linear)
                 return
             if control.trap:  # a data breakpoint of the one before comes first (SDM vol. 3A, table 6-2)
@@ -244,6 +239,10 @@ class Faults:
         """The first byte behind the prefixes of the instruction at `linear`."""
         bits = 64 if self._ov.env.hflags & HF_CS64 else 32
         return split(self._read_linear(linear, LONGEST), bits)[1][:1]
+
+    def _known_at(self, linear: int) -> bool:
+        """That the fault at `linear` is that of the one instruction there, or of the NMI that comes before it."""
+        return (self._counted(), linear) in (self._alone, self.nmi)
 
     def _try_alone(self, linear: int) -> None:
         """The fetch that faulted may be of a later instruction of the translation that begins at `linear`: what comes

@@ -97,8 +97,8 @@ def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> 
 
 def taken_back(code: bytes, rflags: int, rcx: int) -> tuple[int, int] | None:
     """What to add to RSP, and RCX as it was, to undo the near branch in `code`, which went to no canonical address: the
-    fault is the branch's, before any effect (vol. 2A, CALL, Jcc, JMP, LOOP; vol. 2B, RET). `rflags` and `rcx` are what it
-    left. None when it is no near branch, or one that was not taken."""
+    fault is the branch's, before any effect (vol. 2A, CALL, Jcc, JMP, LOOP; vol. 2B, RET). `rflags` and `rcx` are what
+    it left. None when it is no near branch, or one that was not taken."""
     prefixes, op, _ = split(code, 64)
     opcode, operand = op[:1], op[1:]
     if opcode == b"\xff" and operand:

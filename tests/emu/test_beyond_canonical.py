@@ -1,4 +1,4 @@
-"""Near branches of 64-bit code to addresses that are not canonical: whatever comes behind one, its fault has come before.
+"""Near branches of 64-bit code to addresses that are not canonical: its fault comes before whatever comes behind one.
 
 SDM vol. 2A, CALL, Jcc, JMP, LOOP; vol. 2B, RET: the branch itself is #GP(0), before any effect of it. cpu_branch64 has
 the same beside Bochs (tests/cpu/test_checks.py); here are runs that end, snapshots and events at that very boundary.

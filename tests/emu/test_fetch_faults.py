@@ -1,7 +1,7 @@
 """A page fault of a fetch comes behind all that stands before it, with the data breakpoint that the last of it has met.
 
-SDM vol. 3A, 6.5: exceptions are reported on an instruction boundary, as if one instruction were executed after the other;
-table 6-2: traps of the previous instruction come before faults of fetching the next one.
+SDM vol. 3A, 6.5: exceptions are reported on an instruction boundary, as if one instruction were executed after
+the other; table 6-2: traps of the previous instruction come before faults of fetching the next one.
 """
 
 from __future__ import annotations
