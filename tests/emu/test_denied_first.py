@@ -1,4 +1,4 @@
-"""What a CPU model lacks is #UD before anything is asked about its operand: segment, page and alignment, or an exception
+"""What a CPU model lacks is #UD before anything is asked about its operand: segment, page, alignment, or an exception
 of the x87 for which it would wait.
 
 SDM vol. 3A, table 6-2: an instruction is decoded before its operand is reached. The rule needs no other oracle: what is
