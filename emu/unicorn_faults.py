@@ -78,8 +78,10 @@ class Faults:
         self.untrap: Callable[[], None] | None = None
         #: how many instructions a translation may have, 0 where the loop sees to that itself
         self.longest = 0
+        #: fetches beyond the limit of CS are refused here, where their page is absent
+        self.limits = False
         #: (instructions counted, linear address) of the translation that is to be made again of one instruction
-        self._alone: tuple[int, int] | None = None
+        self.alone: tuple[int, int] | None = None
         #: (instructions counted, linear address) at which an NMI waits to be delivered
         self.nmi: tuple[int, int] | None = None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
@@ -94,7 +96,7 @@ class Faults:
 
     def forget(self) -> None:
         """The CPU has been given another state: what was being delivered is not."""
-        self._before = self._alone = None
+        self._before = self.alone = None
 
     def _invalid(self, uc: int, _data: int) -> int:
         if self._exception(uc, VECTOR_UD, 0):
@@ -182,6 +184,10 @@ class Faults:
             if self.longest and not self._known_at(linear):
                 self._try_alone(linear)
                 return
+            if self.limits and not long64 and env.cr[2] - base & MASK32 > env.segs[1].limit:
+                # beyond the limit of CS that is looked at first (SDM vol. 3A, table 6-2)
+                self._ov.exception_index.value = vector = VECTOR_GP
+                env.error_code = 0
             if control.trap:  # a data breakpoint of the one before comes first (SDM vol. 3A, table 6-2)
                 self._ov.exception_index.value = vector = VECTOR_DB
                 env.error_code = 0
@@ -242,13 +248,14 @@ class Faults:
 
     def _known_at(self, linear: int) -> bool:
         """That the fault at `linear` is that of the one instruction there, or of the NMI that comes before it."""
-        return (self._counted(), linear) in (self._alone, self.nmi)
+        return (self._counted(), linear) in (self.alone, self.nmi)
 
     def _try_alone(self, linear: int) -> None:
         """The fetch that faulted may be of a later instruction of the translation that begins at `linear`: what comes
         before it is to be executed first."""
-        self._alone = self._counted(), linear
+        self.alone = self._counted(), linear
         self._control.suppress = 1
+        self._control.leave = 0  # the translation has been left
         self._ov.env.old_exception = NO_EXCEPTION
         self._ov.cflags_next.value = 1
 

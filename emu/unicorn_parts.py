@@ -168,6 +168,8 @@ class Parts(ABC):
             self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed,
             HELPER.gate_unsure if isinstance(HELPER, Helper) else lambda env, vector: 0,
         )  # fmt: skip
+        if self._fast is None:
+            self._checks.transfer = self._transfers.far
         self._faults.transfers = self._transfers
         self._faults.resume = self._resume
         self._faults.longest = self._loop.longest
@@ -230,6 +232,7 @@ class Parts(ABC):
         else:
             from emu.unicorn_checks import Checks
 
+            self._faults.limits = level is not CheckLevel.OFF
             self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
             self._loop.run_ended = self._checks.run_ended
 

@@ -192,7 +192,7 @@ class Running(Parts):
         finally:
             self._live, self.odd = 0, True
             control.halt_run = control.step = 0
-            self._ov.cflags_next.value = ANY_LENGTH
+            self._ov.cflags_next.value, self._faults.alone = ANY_LENGTH, None
         if self._callbacks.error is not None and (error := self._callbacks.take_error()) is not None:
             raise error
         if self._nmi and not self._ov.request.value & CPU_INTERRUPT_NMI:
@@ -289,7 +289,7 @@ class Running(Parts):
             elif env.hflags & HF_CS64 and (reason == STOP_BUDGET or code == STEP_DONE) and self._branched_beyond():
                 # The fault is the branch's, which has been executed: it is delivered now, and then the budget is spent.
                 control.step = control.reason = 0
-                self._ov.cflags_next.value = ANY_LENGTH
+                self._ov.cflags_next.value, self._faults.alone = ANY_LENGTH, None
                 entered = enter()
             elif reason == STOP_BUDGET:
                 return BUDGET, ""

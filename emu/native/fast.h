@@ -96,7 +96,7 @@ struct control {
     int64_t remaining; /* instructions that may still be counted */
     uint64_t last;     /* linear address of the instruction counted last, where it is known */
     uint64_t invalidated, rcx, rsp;
-    uint8_t masked, pad[6], checks;
+    uint8_t masked, hold, flags_before, pad[4], checks; /* the second and third are of the other run loop */
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
     uint8_t taken, suppress, taken_vector, ports;
     uint32_t reason;

@@ -58,13 +58,16 @@ def transfer(core: Core, selector: int, source: Source, offset: int = 0, size: i
 
 
 def _direct(core: Core, entry: Entry, offset: int, pushed: int) -> None:
-    """JMP or CALL to a code segment: raise what an offset beyond it raises, unless something else is wrong earlier
-    (SDM vol. 2A, JMP, CALL: CONFORMING-CODE-SEGMENT, NONCONFORMING-CODE-SEGMENT). `pushed` bytes are the frame."""
+    """JMP or CALL to a code segment: raise what a frame or an offset beyond its segment raises, unless something else
+    is wrong earlier (SDM vol. 2A, JMP, CALL: CONFORMING-CODE-SEGMENT, NONCONFORMING-CODE-SEGMENT). The frame has
+    `pushed` bytes."""
     same_ring = entry.selector & 3 <= core.cpl and entry.dpl == core.cpl
     allowed = entry.dpl <= core.cpl if entry.conforming else same_ring
-    if entry.code and allowed and entry.present and offset > entry.descriptor.limit:
-        if pushed and not core.has_room(core.state.ss, core.state.regs[ESP], pushed):
-            raise CpuFault(VECTOR_SS)
+    if not (entry.code and allowed and entry.present):
+        return
+    if pushed and not core.has_room(core.state.ss, core.state.regs[ESP], pushed):
+        raise CpuFault(VECTOR_SS)
+    if offset > entry.descriptor.limit:
         raise CpuFault(VECTOR_GP)
 
 
