@@ -461,7 +461,7 @@ _PORTABLE = {
 
 @pytest.mark.parametrize(
     "image",
-    [pytest.param(name, marks=pytest.mark.slow) if name in _LONG or "div" in name else name for name in _PORTABLE],
+    [pytest.param(name, marks=pytest.mark.slow) if name in (*_LONG, "cpu_divide") else name for name in _PORTABLE],
 )
 def test_the_portable_loop_does_it_without_the_helper(image: str) -> None:
     """In an interpreter that has no C helper, which mends functions that both loops call."""
