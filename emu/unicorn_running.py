@@ -310,9 +310,10 @@ class Running(Parts):
                 if self._asked() or not watch.stale:
                     return REQUEST, "interrupt delivered" if control.taken else ""
             elif code == STEP_DONE:
-                if not control.trap:
+                if not control.trap and not control.remaining:
                     return BUDGET, ""
-                # The step met a data breakpoint: the gate delivers it, and then finds the budget spent.
+                # The step met a data breakpoint: the gate delivers it, and then finds the budget spent. Or a breakpoint
+                # of the guest's own is on its instruction, and the #DB is delivered before that.
                 control.step = 0
             else:
                 return FAILURE, f"unicorn stopped without a reason at {self.linear_pc:#x}"

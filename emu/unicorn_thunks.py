@@ -365,6 +365,18 @@ def port_check(*, env: int, eflags: int, hflags: int, checks: tuple[int, int, in
     return c.bytes()
 
 
+def debug_exception(*, env: int, callback: int, original: int, raise_exception: int) -> bytes:
+    """What is called `(cpu)` where a breakpoint of DR0 to DR3 is met: #DB is raised, by longjmp, where `callback` says so,
+    else it is for the `original`. `env` is how far the CPU's state is from the CPU."""
+    c = Code()
+    c.add("57").add("48b8", _u64(callback)).add("ffd05f")  # push rdi; call callback; pop rdi
+    c.add("85c0").jump("je", "original")
+    c.add("4881c7", _s32(env)).add("be01000000").add("31d2")  # (env, 1, 0)
+    c.add("48b8", _u64(raise_exception)).add("ffe0")
+    c.label("original").add("48b8", _u64(original)).add("ffe0")
+    return c.bytes()
+
+
 class CodePages:
     """Executable memory for the thunks, freed with the object."""
 

@@ -76,8 +76,8 @@ API int v2e_fast_go(engine *e, int64_t budget, int skip)
             AT(int32_t, e->env, at.env_old_exception) != DOUBLE_FAULT && likely(is_somewhere(e));
     if (quiet && c->reason == STOP_BREAKPOINT) {
         code = AT_BREAKPOINT;
-    } else if (quiet && ((c->reason == STOP_BUDGET && !c->remaining) ||
-                         (!c->reason && code == STEP_DONE && !AT(uint32_t, e->cpu, at.cpu_halted)))) {
+    } else if (quiet && !c->remaining && /* else its instruction is under a breakpoint of DR0 to DR3 */
+               (c->reason == STOP_BUDGET || (!c->reason && code == STEP_DONE && !AT(uint32_t, e->cpu, at.cpu_halted)))) {
         code = SPENT;
     } else {
         return NOT_PLAIN | code << CODE_SHIFT;
