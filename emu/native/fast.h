@@ -478,8 +478,11 @@ extern int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 extern void (*real_cpu_exit)(void *);
 extern void (*real_cpu_abort)(void *, const char *, ...);
 
-/* ---- count.c */
+/* ---- alone.c */
 void be_alone(engine *e, uint64_t host);
+
+/* ---- count.c */
+void enable_hooks(const engine *e);
 void keep_skip(engine *e, const tb *block);
 engine *look_behind(void *env);
 __attribute__((noreturn)) void leave_block(engine *e);
@@ -591,8 +594,6 @@ void grow_tlb(engine *e);
 
 /* ---- translate.c */
 extern __thread engine *translating;
-int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous);
-int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
 void block_was_wasted(engine *e, const tb *block, int done);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 void read_code(engine *e, uint64_t from, uint8_t *bytes, int count);
@@ -600,6 +601,15 @@ int shadow_of_its_own(engine *e, uint64_t pc, uint32_t flags);
 void end_false_shadow(engine *e);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
+
+/* ---- unwind.c */
+int64_t signed_leb(const uint8_t **data);
+int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous);
+int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
+
+/* ---- code_pages.c */
+void page_has_code(engine *e, uint64_t ram);
+uint64_t host_of(engine *e, uint64_t ram);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
 
 /* ---- integers.c */
