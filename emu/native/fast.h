@@ -270,7 +270,8 @@ typedef struct engine {
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;
-    const tb *making; /* the block being translated */
+    tb *making; /* the block being translated */
+    uint8_t repeated; /* its instruction is a repeated string instruction; of those that begin with RF set */
     uint64_t known_aligned; /* the sum that the block being translated has just asked about (checks.c); 0: none */
     uint64_t begun_before; /* `begun` when the translation being made began */
     uint32_t exempt; /* the first instruction in it, but its first, that is exempt (integers.c); 0: none */
@@ -372,6 +373,7 @@ int has_a20(const engine *e);
     X(void, helper_ljmp_protected, (void *, uint64_t, uint64_t, uint64_t))                                             \
     X(void, helper_lcall_protected, (void *, uint64_t, uint64_t, uint64_t, uint64_t))                                  \
     X(void, helper_lcall_real, (void *, int, uint64_t, int, int))                                                      \
+    X(void, helper_hlt, (void *, int))                                                                                 \
     X(void, helper_iret_real, (void *, uint64_t))                                                                      \
     X(void, helper_iret_protected, (void *, uint64_t, uint64_t))                                                       \
     X(void, helper_lret_protected, (void *, uint64_t, uint64_t))                                                       \
@@ -510,6 +512,7 @@ void task_register_loaded(void *env);
 
 /* ---- entry.c */
 void emit_check(engine *e, const slot *s);
+void ends_otherwise(engine *e, const void *function);
 void block_needs(engine *e, int64_t need);
 void emit_slow_way(engine *e, const slot *s);
 #define FCMOV 0x100
@@ -554,6 +557,7 @@ void hide_ignored_66(const engine *e, uint8_t *code, int length);
 /* ---- steps.c */
 __attribute__((noreturn)) void step_trap(void *env);
 void end_of_instruction(void *env);
+void end_resume(void *env);
 
 /* ---- mmx.c */
 void mmx_called(engine *e, const void *function);

@@ -64,6 +64,7 @@ static void ask(void *env, uint32_t kind, uint64_t a, uint64_t b, uint64_t host)
     if (!f)
         return;
     real_cpu_restore_state(cpu, host, 0);
+    end_resume(env);
     answer = f(env, kind, a, b);
     if (!answer)
         return;
@@ -183,6 +184,7 @@ REPLACES void helper_ljmp_protected_x86_64(void *env, uint64_t selector, uint64_
     uint64_t host = (uint64_t)__builtin_return_address(0);
 
     look_behind(env);
+    end_resume(env);
     if (legacy_mode(env) && (rare(env, (uint32_t)selector, 1, host) ||
                         beyond(env, (uint32_t)selector, (uint32_t)offset, host)))
         ask(env, JUMP, (selector & 0xffff) | offset << 32, (uint32_t)next, host);
@@ -196,6 +198,7 @@ REPLACES void helper_lcall_protected_x86_64(void *env, uint64_t selector, uint64
     uint64_t host = (uint64_t)__builtin_return_address(0);
 
     look_behind(env);
+    end_resume(env);
     if (!(AT(uint32_t, env, at.env_hflags) & HF_CS64))
         refuse_pushes(env, (uint32_t)selector, 2u << (shift & 1), host);
     if (alignment_checked(env))
@@ -230,6 +233,7 @@ REPLACES void helper_lcall_real_x86_64(void *env, int selector, uint64_t offset,
 REPLACES void helper_iret_real_x86_64(void *env, uint64_t shift)
 {
     look_behind(env);
+    end_resume(env);
     touch_pops(env, shift & 1 ? 4 : 2, 3, (uint64_t)__builtin_return_address(0));
     real_helper_iret_real(env, shift);
 }
@@ -269,6 +273,7 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
     engine *e;
 
     e = look_behind(env);
+    end_resume(env);
     if (of_users(env) && !(AT(uint64_t, env, at.env_eflags) & EFLAGS_NT)) /* in 64-bit code SS:RSP is always there */
         touch_pops(env, 2u << (shift & 3), AT(uint32_t, env, at.env_hflags) & HF_CS64 ? 5 : 3, host);
     if (!(*flags & EFLAGS_NT))

@@ -208,11 +208,70 @@ REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int 
             emit_check(e, &e->slots[e->used]);
         return;
     }
+    if (e && e->tcg == tcg && unlikely(e->making->flags & EFLAGS_RF))
+        ends_otherwise(e, function);
     real_tcg_gen_callN(tcg, function, result, count, arguments);
     if (e && e->tcg == tcg)
         mmx_called(e, function);
     if (e && e->tcg == tcg && function == (void *)helper_pause_x86_64) /* steps.c */
         tcg_gen_lookup_and_goto_ptr_x86_64(tcg);
+}
+
+/* How many bytes the counter has of a repeated string instruction (REP INS OUTS MOVS CMPS STOS LODS SCAS) that begins
+ * `code`; 0 when it is none. */
+static int counter_of(const uint8_t *code, uint64_t length, uint32_t flags)
+{
+    int repeated = 0, bytes = flags & HF_CS64 ? 8 : flags & HF_CS32 ? 4 : 2;
+
+    for (uint64_t i = 0; i < length; i++) {
+        uint8_t byte = code[i];
+
+        switch (byte) {
+        case 0xf2: case 0xf3:
+            repeated = 1;
+            break;
+        case 0x67:
+            bytes = flags & (HF_CS64 | HF_CS32) ? (flags & HF_CS64 ? 4 : 2) : 4;
+            break;
+        case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0xf0:
+            break;
+        default:
+            if (flags & HF_CS64 && (byte & 0xf0) == 0x40)
+                break;
+            return repeated && ((byte >= 0x6c && byte <= 0x6f) || (byte >= 0xa4 && byte <= 0xa7) ||
+                                (byte >= 0xaa && byte <= 0xaf))
+                       ? bytes
+                       : 0;
+        }
+    }
+    return 0;
+}
+
+/* The same of the block's only instruction. */
+static int repeats(engine *e, const tb *block)
+{
+    uint8_t code[LONGEST];
+    uint64_t length = block->size < LONGEST ? block->size : LONGEST;
+
+    if (block->icount != 1 || block->page_addr[0] == EMPTY)
+        return 0;
+    for (uint64_t i = 0; i < length; i++) {
+        uint64_t offset = block->pc % PAGE + i;
+        uint64_t page = offset < PAGE ? block->page_addr[0] : block->page_addr[1];
+
+        code[i] = *(const uint8_t *)(host_of(e, page) + offset % PAGE);
+    }
+    return counter_of(code, length, block->flags);
+}
+
+/* The same of the first instruction of a block that is to be made, as far as its bytes are in the block's page. */
+static int will_repeat(engine *e, const tb *block)
+{
+    uint64_t left = PAGE - block->pc % PAGE, length = left < LONGEST ? left : LONGEST;
+    uint8_t code[LONGEST];
+
+    read_code(e, block->pc, code, (int)length);
+    return counter_of(code, length, block->flags) != 0;
 }
 
 REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
@@ -225,6 +284,10 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
         return;
     }
     most = most_instructions(e, block, most);
+    if (unlikely(flags & EFLAGS_RF)) { /* RF is of the first instruction: breakpoints of DR0 to DR3 are met behind it */
+        most = 1;
+        e->repeated = (uint8_t)will_repeat(e, block);
+    }
     if (unlikely(is_exempt(e, block->pc, flags))) {
         block->flags = (flags & ~(HF_EM | HF_TS)) | HF_OSFXSR;
         most = 1;
@@ -248,40 +311,6 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
     }
     translating = NULL;
     e->making = NULL;
-}
-
-/* How many bytes the counter of the block has when that is one repeated string instruction (REP INS OUTS MOVS CMPS STOS
- * LODS SCAS); 0 when it is not. */
-static int repeats(engine *e, const tb *block)
-{
-    int repeated = 0, bytes = block->flags & HF_CS64 ? 8 : block->flags & HF_CS32 ? 4 : 2;
-
-    if (block->icount != 1 || block->page_addr[0] == EMPTY)
-        return 0;
-    for (uint64_t i = 0; i < block->size; i++) {
-        uint64_t offset = block->pc % PAGE + i;
-        uint64_t page = offset < PAGE ? block->page_addr[0] : block->page_addr[1];
-        uint8_t byte = *(const uint8_t *)(host_of(e, page) + offset % PAGE);
-
-        switch (byte) {
-        case 0xf2: case 0xf3:
-            repeated = 1;
-            break;
-        case 0x67:
-            bytes = block->flags & (HF_CS64 | HF_CS32) ? (block->flags & HF_CS64 ? 4 : 2) : 4;
-            break;
-        case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0xf0:
-            break;
-        default:
-            if (block->flags & HF_CS64 && (byte & 0xf0) == 0x40)
-                break;
-            return repeated && ((byte >= 0x6c && byte <= 0x6f) || (byte >= 0xa4 && byte <= 0xa7) ||
-                                (byte >= 0xaa && byte <= 0xaf))
-                       ? bytes
-                       : 0;
-        }
-    }
-    return 0;
 }
 
 REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32_t flags, int cflags)

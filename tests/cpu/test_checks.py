@@ -37,6 +37,7 @@ IMAGES = {
     "cpu_debug": 100,
     "cpu_far": 109,
     "cpu_repeat": 59,
+    "cpu_resume": 45,
     "cpu_fetch": 68,
     "cpu_tsc": 11,
     "cpu_control": 119,
