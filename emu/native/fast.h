@@ -250,6 +250,7 @@ typedef struct engine {
     struct home homes[HOMES];
     uint64_t pages;
     uint64_t fills; /* entries made in the TLB since it was flushed last; THRASHES: it is to be flushed, and grows by that */
+    uint32_t tlb_flushes; /* modulo 2^32 */
     uint8_t *marks; /* per page of the guest's memory from `marked` on in this process: written */
     uint8_t *traces; /* the same for somebody else, who clears them at other times; NULL: there is nobody */
     uint64_t marked, marked_pages;
@@ -454,6 +455,8 @@ int has_a20(const engine *e);
     X(void, helper_rdtsc, (void *))                                                                                    \
     X(void, helper_rdtscp, (void *))                                                                                   \
     X(void, tlb_set_page_with_attrs, (void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t))                       \
+    X(void, tlb_flush_by_mmuidx, (void *, uint16_t))                                                                   \
+    X(void, tlb_flush_page_by_mmuidx, (void *, uint64_t, uint16_t))                                                    \
     X(void, tlb_flush, (void *))                                                                                       \
     X(void, tlb_reset_dirty, (void *, uint64_t, uint64_t))                                                             \
     X(void, tlb_reset_dirty_by_vaddr, (void *, uint64_t, uint64_t))                                                    \
