@@ -366,8 +366,8 @@ def port_check(*, env: int, eflags: int, hflags: int, checks: tuple[int, int, in
 
 
 def debug_exception(*, env: int, callback: int, original: int, raise_exception: int) -> bytes:
-    """What is called `(cpu)` where a breakpoint of DR0 to DR3 is met: #DB is raised, by longjmp, where `callback` says so,
-    else it is for the `original`. `env` is how far the CPU's state is from the CPU."""
+    """What is called `(cpu)` where a breakpoint of DR0 to DR3 is met: #DB is raised, by longjmp, where `callback` says
+    so, else it is for the `original`. `env` is how far the CPU's state is from the CPU."""
     c = Code()
     c.add("57").add("48b8", _u64(callback)).add("ffd05f")  # push rdi; call callback; pop rdi
     c.add("85c0").jump("je", "original")

@@ -19,8 +19,8 @@ class Gap:
 
 GAPS: Final = (
     Gap(
-        "entries of page tables that are changed without INVLPG (SDM vol. 3A, 4.10.2.3 allows both outcomes): the same in "
-        "equal runs and in any slices",
+        "entries of page tables that are changed without INVLPG (SDM vol. 3A, 4.10.2.3 allows both outcomes): the same "
+        "in equal runs and in any slices",
         "what the TLB keeps of entries changed without INVLPG, in snapshots",
         always=True,
     ),

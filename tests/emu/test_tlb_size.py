@@ -1,5 +1,5 @@
-"""The size of the TLB, and so which of its entries go, follows what the guest does: equal runs are equal for a guest, too,
-that changes its page tables without INVLPG, whatever time they take and however they are sliced."""
+"""The size of the TLB, and so which of its entries go, follows what the guest does: equal runs are equal for a guest,
+too, that changes its page tables without INVLPG, whatever time they take and however they are sliced."""
 
 from __future__ import annotations
 
