@@ -14,16 +14,18 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import c_uint64, c_void_p
+from enum import IntEnum
 from typing import Final
 
 from emu.engine import CheckLevel
 from emu.record import replace
 from emu.unicorn_bases import Bases
 from emu.unicorn_control import CHECKED_MODE, INSTEAD, Control
-from emu.unicorn_layout import HF_ADDSEG, HF_CPL, HF_CS64, HF_PE, Env, EnvSegment, offset_of
+from emu.unicorn_layout import HF_ADDSEG, HF_CPL, HF_CS64, HF_LMA, HF_PE, Env, EnvSegment, offset_of
 from emu.unicorn_overlay import Overlay
 from emu.x86.core import alignment_checked
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
+from emu.x86.precedence import FAR_CALL, FAR_JUMP, GROUP_5, GROUP_6, LTR, comes_first, undefined
 from emu.x86.segcheck import (
     FLAT,
     VECTOR_AC,
@@ -46,6 +48,36 @@ PRIVILEGED: Final = frozenset((0x6C, 0x6D))
 MASK32 = (1 << 32) - 1
 LONGEST = 15
 RING_3: Final = 3
+VECTOR_UD: Final = 6
+
+
+class Far(IntEnum):
+    """The far transfers, by the numbers of emu/native/tasks.c."""
+
+    JUMP = 1
+    CALL = 2
+    INTERRUPT_RETURN = 3
+    RETURN = 4
+
+
+#: But for group 5.
+_FAR: Final = {0x9A: Far.CALL, 0xEA: Far.JUMP, 0xCA: Far.RETURN, 0xCB: Far.RETURN, 0xCF: Far.INTERRUPT_RETURN}
+
+
+def far_kind(instruction: Instruction) -> Far | None:
+    """Which far transfer it is; None for another instruction."""
+    if instruction.opcode == GROUP_5 and instruction.rm is None:
+        return {FAR_CALL: Far.CALL, FAR_JUMP: Far.JUMP}.get(instruction.reg)
+    return _FAR.get(instruction.opcode)
+
+
+def _calls_far(instruction: Instruction) -> bool:
+    return far_kind(instruction) is Far.CALL
+
+
+def _without_frame(instruction: Instruction) -> Instruction:
+    kept = tuple(r for r in instruction.references if r.segment != SS or not r.write)
+    return replace(instruction, references=kept)
 
 
 class _Cache:
@@ -84,6 +116,9 @@ class Checks:
         self._registers = (c_uint64 * 8).from_address(overlay.env_address)
         self._bits = self._stack_bits = 16
         self._vm = False
+        #: asks `emu.unicorn_transfers` for a far transfer: as of the helper's
+        self.transfer: Callable[[int, int, int], int] | None = None
+        self._instead = False  # the instruction has been done
         self._callback = _CHECKER(self._check)
         if level is not CheckLevel.OFF:
             control.checker = ctypes.cast(self._callback, c_void_p).value or 0
@@ -116,7 +151,10 @@ class Checks:
                 self._classify(raw, vm)
             if not control.checks:
                 return 0
+            self._instead = False
             found = self._violation(address)
+            if self._instead:
+                return INSTEAD
             return 0 if found is None else found.vector | found.code << 32
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self._failed(error)
@@ -172,30 +210,82 @@ class Checks:
             found = fetch(code, env.eip, instruction.length)
             if found is not None:
                 return found
+        if undefined(instruction):
+            return Violation(VECTOR_UD)
         if instruction.opcode in PRIVILEGED:
             found = self._privileged(instruction)
             if found is not None:
                 return found
-        if limited and (self._vm or not env.hflags & HF_PE):
+        protected = env.hflags & HF_PE and not self._vm
+        far = far_kind(instruction) if protected else None
+        if limited and not protected:
             instruction = far_branch(instruction)
-        if not instruction.references and (instruction.branch is None or not limited):
+        loads_task = protected and instruction.opcode == GROUP_6 and instruction.reg == LTR
+        if not (instruction.references or far or loads_task or (instruction.branch is not None and limited)):
             return None
         regs = [value & MASK32 for value in self._registers]
-        found = operands(self._caches, regs, instruction)
-        if found is None and env.hflags & HF_CPL == RING_3 and alignment_checked(env.cr[0], env.eflags):
-            found = self._alignment(regs, instruction)
+        found = None
+        cpl = env.hflags & HF_CPL
+        if not comes_first(instruction, cr0=env.cr[0], cr4=env.cr[4], rflags=env.eflags, cpl=cpl):
+            found = self._operands(instruction, regs)
+            if found is None and loads_task:
+                return self._null_task(instruction, regs)
+        if found is None and far is not None and not env.hflags & HF_LMA:
+            return self._transfer(far, instruction, regs)
         if found is not None or instruction.branch is None or not limited:
             return found
         return self._branch(instruction, env.eip, regs)
 
-    def _alignment(self, regs: list[int], instruction: Instruction) -> Violation | None:
-        """But for the frame of a far CALL of protected mode, which may go to another stack."""
-        far = instruction.opcode == 0x9A or (instruction.opcode == 0xFF and instruction.reg == 3)
-        if far and not self._vm:
-            kept = tuple(r for r in instruction.references if r.segment != SS or not r.write)
-            instruction = replace(instruction, references=kept)
-        bases = [segment.base for segment in self._ov.env.segs]
-        return Violation(VECTOR_AC) if misaligned(bases, regs, instruction) else None
+    def _operands(self, instruction: Instruction, regs: list[int]) -> Violation | None:
+        env = self._ov.env
+        if not self._vm and env.hflags & HF_PE and _calls_far(instruction):
+            instruction = _without_frame(instruction)  # which may go to another stack, and is behind the selector
+        found = operands(self._caches, regs, instruction)
+        if found is None and env.hflags & HF_CPL == RING_3 and alignment_checked(env.cr[0], env.eflags):
+            bases = [segment.base for segment in env.segs]
+            found = Violation(VECTOR_AC) if misaligned(bases, regs, instruction) else None
+        return found
+
+    def _null_task(self, instruction: Instruction, regs: list[int]) -> Violation | None:
+        """LTR of a null selector is #GP(0) (SDM vol. 2A, LTR), which Unicorn loads."""
+        if instruction.rm is not None:
+            selector = regs[instruction.rm]
+        else:
+            reference = instruction.references[0]
+            linear = self._ov.env.segs[reference.segment].base + reference.address(regs) & MASK32
+            data = self._read(linear, 2)
+            if len(data) < 2:
+                return None
+            selector = int.from_bytes(data, "little")
+        return None if selector & 0xFFFC else Violation(VECTOR_GP)
+
+    def _transfer(self, kind: Far, instruction: Instruction, regs: list[int]) -> Violation | None:
+        """A far transfer of protected mode: what Unicorn does otherwise is done here, as with the C helper."""
+        if self.transfer is None:
+            return None
+        env, size = self._ov.env, instruction.operand_size
+        following = env.eip + (instruction.length or 0) & MASK32
+        if kind is Far.INTERRUPT_RETURN:
+            return self._answered(self.transfer(kind, size, following))
+        if kind is Far.RETURN:
+            return self._answered(self.transfer(kind, size, instruction.immediate & 0xFFFF))
+        if instruction.opcode == GROUP_5:
+            reference = instruction.references[0]
+            linear = env.segs[reference.segment].base + reference.address(regs) & MASK32
+            pointer = self._read(linear, size + 2)
+            if len(pointer) < size + 2:
+                return None  # a page fault, of the instruction's own
+            value = int.from_bytes(pointer, "little")
+        else:
+            value = instruction.immediate
+        offset, selector = value & (1 << 8 * size) - 1, value >> 8 * size
+        wide = size >> 2 << 32 if kind is Far.CALL else 0
+        return self._answered(self.transfer(kind, selector | offset << 32, following | wide))
+
+    def _answered(self, answer: int) -> Violation | None:
+        if answer == INSTEAD:
+            self._instead = True
+        return Violation(answer & 0xFF, answer >> 32) if answer and answer != INSTEAD else None
 
     def _privileged(self, instruction: Instruction) -> Violation | None:
         """INS: Unicorn writes its operand once before it asks for the port."""

@@ -34,7 +34,9 @@ class Control(ctypes.Structure):
         ("rcx", ctypes.c_uint64),
         ("rsp", ctypes.c_uint64),
         ("masked", ctypes.c_uint8),  # fast loop: INTR is high, but IF was clear when that was looked at last
-        ("_pad", ctypes.c_uint8 * 6),
+        ("hold", ctypes.c_uint8),  # gate: the shadow goes on, though the CPU is not told so (emu.unicorn_shadow)
+        ("flags_before", ctypes.c_uint8),  # gate: the second byte of EFLAGS before the instruction counted last
+        ("_pad", ctypes.c_uint8 * 4),
         # The gate tests the eight bytes from `stop` as one, the fast loop the seven from `checks`: 0 lets an
         # instruction or a block pass on the short way.
         ("checks", ctypes.c_uint8),  # ask the checker before each instruction even while the caches are the same
@@ -90,6 +92,8 @@ class Control(ctypes.Structure):
     halt_run: int
     interrupt: int
     masked: int
+    hold: int
+    flags_before: int
     leave: int
     breakpoints: int
     paging: int

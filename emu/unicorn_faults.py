@@ -43,9 +43,10 @@ LOCK: Final = 0xF0
 #: What is said where no instruction can be fetched.
 NOWHERE: Final = "no RAM or ROM is there"
 A20_MASKED: Final = "with A20 masked (address bit 20 is 0)"
-RFLAGS_RF, DR7_GD, DR6_BD = 1 << 16, 1 << 13, 1 << 13
+RFLAGS_RF, DR7_GD, DR6_BD, DR6_B = 1 << 16, 1 << 13, 1 << 13, 0xF
 
 _INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
+_DEBUG = ctypes.CFUNCTYPE(c_uint32, c_void_p)
 _INVALID = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
 _INTERRUPT = ctypes.CFUNCTYPE(None)
 
@@ -74,12 +75,20 @@ class Faults:
         self._before: tuple[int, int, bool] | None = None
         #: asked of each #UD that no INT raised: True when it was RSM in system management mode, where the run ends
         self.resume: Callable[[], bool] | None = None
+        #: forgets the data breakpoint that was met last
+        self.untrap: Callable[[], None] | None = None
         #: how many instructions a translation may have, 0 where the loop sees to that itself
         self.longest = 0
+        #: fetches beyond the limit of CS are refused here, where their page is absent
+        self.limits = False
+        #: (instructions counted, linear address) of the translation that is to be made again of one instruction
+        self.alone: tuple[int, int] | None = None
         #: (instructions counted, linear address) at which an NMI waits to be delivered
         self.nmi: tuple[int, int] | None = None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
         self.on_exception = _INTR(self._hooked)
+        #: for emu.unicorn_thunks.debug_exception
+        self.on_debug = _DEBUG(self._debugged)
         self.on_invalid = _INVALID(self._invalid)
         #: the gate takes an interrupt before the instruction that was executed last
         self.on_interrupt = _INTERRUPT(self._interrupted)
@@ -90,7 +99,7 @@ class Faults:
 
     def forget(self) -> None:
         """The CPU has been given another state: what was being delivered is not."""
-        self._before = None
+        self._before = self.alone = None
 
     def _invalid(self, uc: int, _data: int) -> int:
         if self._exception(uc, VECTOR_UD, 0):
@@ -146,6 +155,7 @@ class Faults:
     def _record(self, vector: int) -> None:
         env, control, request = self._ov.env, self._control, self._ov.request
         software = env.exception_is_int != 0
+        fetching, raised = False, self.transfers is not None and self.transfers.raising
         long64 = env.hflags & HF_CS64
         base, width = (0, (1 << 64) - 1) if long64 else (env.segs[1].base, MASK32)
         last = control.last & width
@@ -154,13 +164,13 @@ class Faults:
             # delivery itself saves exception_next_eip.
             env.eip = last - base & width
         elif vector == VECTOR_GP and long64 and not env.error_code and not request.value & CPU_INTERRUPT_VIRQ:
-            if canonical(env.eip):
-                vector = self._by_stack_segment()
-            elif not control.remaining:
-                self._leave_to_the_next_run()
+            if not canonical(env.eip):
+                fetching = not self._take_branch_back()
+            elif self.longest and env.eip != last and not raised and not self._known_at(env.eip):
+                self._try_alone(env.eip)
                 return
             else:
-                self._take_branch_back(last)
+                vector = self._by_stack_segment()
         linear = base + env.eip & width
         interrupt: int | None = None
         running = 1  # the instruction that raised it has been counted and has not retired
@@ -172,17 +182,23 @@ class Faults:
         elif self.nmi == (self._counted(), linear) and not software:
             # The delivery of an NMI faulted, before anything was executed.
             running, external, interrupt = 0, True, VECTOR_NMI
-        elif (
-            vector == VECTOR_PF
-            and not software
-            and linear != last
-            and not (self.transfers is not None and self.transfers.raising)
-        ):
+        elif fetching or (vector == VECTOR_PF and not software and linear != last and not raised):
             # An instruction fetch faulted: the gate has not seen this instruction.
-            if not control.remaining:
+            if self.longest and not self._known_at(linear):
+                self._try_alone(linear)
+                return
+            if self.limits and not long64 and env.cr[2] - base & MASK32 > env.segs[1].limit:
+                # beyond the limit of CS that is looked at first (SDM vol. 3A, table 6-2)
+                self._ov.exception_index.value = vector = VECTOR_GP
+                env.error_code = 0
+            if control.trap:  # a data breakpoint of the one before comes first (SDM vol. 3A, table 6-2)
+                self._ov.exception_index.value = vector = VECTOR_DB
+                env.error_code = 0
+            elif not control.remaining:
                 self._leave_to_the_next_run()
                 return
-            control.remaining -= 1
+            else:
+                control.remaining -= 1
         elif vector == VECTOR_DB and self._execution_breakpoint(linear):
             running = 0  # met before its instruction
         elif vector == VECTOR_DB and not software and linear == last:
@@ -217,6 +233,8 @@ class Faults:
                 control.trap = 0  # DR6 has what else was met at this boundary
         elif not software and vector in FAULT_CLASS:
             env.eflags |= RFLAGS_RF
+            if control.trap and self.untrap is not None:  # the access was of an instruction that has not been executed
+                self.untrap()
         if self.transfers is not None:
             self.transfers.event(vector, software=software, external=external, code=fault.code)
 
@@ -230,6 +248,19 @@ class Faults:
         """The first byte behind the prefixes of the instruction at `linear`."""
         bits = 64 if self._ov.env.hflags & HF_CS64 else 32
         return split(self._read_linear(linear, LONGEST), bits)[1][:1]
+
+    def _known_at(self, linear: int) -> bool:
+        """That the fault at `linear` is that of the one instruction there, or of the NMI that comes before it."""
+        return (self._counted(), linear) in (self.alone, self.nmi)
+
+    def _try_alone(self, linear: int) -> None:
+        """The fetch that faulted may be of a later instruction of the translation that begins at `linear`: what comes
+        before it is to be executed first."""
+        self.alone = self._counted(), linear
+        self._control.suppress = 1
+        self._control.leave = 0  # the translation has been left
+        self._ov.env.old_exception = NO_EXCEPTION
+        self._ov.cflags_next.value = 1
 
     def _leave_to_the_next_run(self) -> None:
         """The fetch that faulted belongs to the next run, which will meet it again."""
@@ -246,13 +277,43 @@ class Faults:
         self._ov.exception_index.value = VECTOR_SS
         return VECTOR_SS
 
-    def _take_branch_back(self, last: int) -> None:
-        """The instruction at `last` went to an address that is not canonical: a near branch faults itself."""
+    def _branch(self) -> tuple[int, int] | None:
+        """Of the instruction executed last, which went to an address that is not canonical: see `taken_back`."""
         env = self._ov.env
-        pops = taken_back(self._read_linear(last, LONGEST))
-        if pops is not None:
-            env.eip = last
-            env.regs[RSP] = env.regs[RSP] + pops & (1 << 64) - 1
+        flags = self._ov.call.read_eflags(self._ov.env_address)
+        return taken_back(self._read_linear(self._control.last, LONGEST), flags, env.regs[RCX])
+
+    def branched(self) -> bool:
+        """True when that instruction is the one that is at fault, a near branch."""
+        return self._branch() is not None
+
+    def _take_branch_back(self) -> bool:
+        """A near branch faults itself. False when it is none, and fetching what follows it is what faults."""
+        env = self._ov.env
+        before = self._branch()
+        if before is None:
+            return False
+        env.eip = self._control.last
+        env.regs[RSP] = env.regs[RSP] + before[0] & (1 << 64) - 1
+        env.regs[RCX] = before[1]
+        return True
+
+    def _debugged(self, _cpu: int) -> int:
+        """A breakpoint of DR0 to DR3 is met: 1 when #DB is to be raised for it. Addresses in DR0 to DR3 are linear (SDM
+        vol. 3B, 17.2.1), and Unicorn's own compares EIP with them, so that is for it where the segment's base is 0."""
+        try:
+            env = self._ov.env
+            if env.hflags & HF_CS64 or not env.segs[1].base:
+                return 0
+            linear, dr = env.segs[1].base + env.eip & MASK32, env.dr
+            met = sum(1 << n for n in range(4) if not dr[7] >> 16 + 4 * n & 3 and dr[n] == linear)
+            if not any(met >> n & 1 and dr[7] >> 2 * n & 3 for n in range(4)):
+                return 0
+            dr[6] = dr[6] & ~DR6_B | met
+            return 1
+        except BaseException as error:  # noqa: BLE001 - raised again by run()
+            self._callbacks.failed(error)
+            return 0
 
     def _execution_breakpoint(self, linear: int) -> bool:
         """True when DR6 reports an enabled execution breakpoint of DR0 to DR3 at `linear`."""

@@ -11,6 +11,7 @@ from emu.unicorn_control import EMPTY, Control
 from emu.unicorn_division import Divisions
 from emu.unicorn_layout import ANY_LENGTH, HF_CS64, PORTABLE_LENGTH
 from emu.unicorn_overlay import Overlay
+from emu.unicorn_shadow import Shadows
 from emu.unicorn_shared import Met, Watched
 from emu.unicorn_system import System
 from emu.unicorn_thunks import CodePages, gate, port_check
@@ -47,6 +48,7 @@ class GateLoop:
         divisions: Divisions,
     ) -> None:
         self._ov, self._control, self._read, self._divisions = overlay, control, read_linear, divisions
+        self._shadows = Shadows(overlay.env, control, read_linear, callbacks.failed)
         self.run_ended: Callable[[], None] | None = None  #: called when Unicorn returns
         self.run_end = memoryview(bytearray(8)).cast(
             "q"
@@ -54,6 +56,7 @@ class GateLoop:
         place = code.place
         addresses = {
             "control": ctypes.addressof(control), "repeat": repeat, "divide": divisions.address,
+            "shadow": self._shadows.address,
             **overlay.gate_addresses(),
         }  # fmt: skip
         overlay.add_hook(HOOK_CODE, place(gate(**addresses)))
@@ -89,6 +92,7 @@ class GateLoop:
         code: int = self._ov.call.emu_start(self._ov.uc, env.eip, 0, 0, 0)
         if not env.hflags & HF_CS64:
             env.eip &= 0xFFFFFFFF  # Unicorn has 64 bits of it behind a Jcc that goes beyond 4 GiB
+        self._shadows.run_ended()
         if self.run_ended is not None:
             self.run_ended()
         return code

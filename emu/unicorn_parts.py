@@ -29,7 +29,7 @@ from emu.unicorn_memory import GuestMemory, code_reader, executed_reader
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import Seldom
 from emu.unicorn_system import System
-from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
+from emu.unicorn_thunks import CodePages, debug_exception, deliver_exception, deliver_invalid
 from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
@@ -149,6 +149,7 @@ class Parts(ABC):
         self._watch = Watchpoints(
             self._ov, self._control, self._loop, self.state, self.live(), self._memory.read, self._callbacks
         )  # fmt: skip
+        self._faults.untrap = self._watch.untrap
         reader = self._reader = code_reader(self._ov, self._memory, self._watch.read_linear)
         if isinstance(HELPER, Helper):
             self._reader = executed_reader(self._ov, HELPER.code_seen, reader)
@@ -167,6 +168,8 @@ class Parts(ABC):
             self._ov, self._control, self._memory, self._write_physical, reader, self._callbacks.failed,
             HELPER.gate_unsure if isinstance(HELPER, Helper) else lambda env, vector: 0,
         )  # fmt: skip
+        if self._fast is None:
+            self._checks.transfer = self._transfers.far
         self._faults.transfers = self._transfers
         self._faults.resume = self._resume
         self._faults.longest = self._loop.longest
@@ -229,6 +232,7 @@ class Parts(ABC):
         else:
             from emu.unicorn_checks import Checks
 
+            self._faults.limits = level is not CheckLevel.OFF
             self._checks = Checks(self._ov, self._control, level, reader, self._callbacks.failed)
             self._loop.run_ended = self._checks.run_ended
 
@@ -254,6 +258,8 @@ class Parts(ABC):
         ov.add_hook(invalid, self._faults.on_invalid)
         ov.add_hook(intr, code.place(deliver_exception(**delivery)))
         ov.add_hook(invalid, code.place(deliver_invalid(**delivery)))
+        debug = ctypes.cast(self._faults.on_debug, ctypes.c_void_p).value or 0
+        ov.take_debug_exceptions(code.place(debug_exception(callback=debug, **ov.debug_addresses())))
         if isinstance(HELPER, Helper):
             if not HELPER.transfers(ov.env_address, self._transfers.callback):
                 raise EngineError("too many engines at once")

@@ -27,6 +27,7 @@ from emu.unicorn_faults import A20_MASKED, NOWHERE
 from emu.unicorn_layout import ANY_LENGTH, CPU_INTERRUPT_NMI, DOUBLE_FAULT, HF2_NMI, HF_CS64, HF_INHIBIT_IRQ
 from emu.unicorn_library import ERR_FETCH_PROT, ERR_FETCH_UNMAPPED
 from emu.unicorn_parts import Parts
+from emu.x86.msrs import canonical
 from emu.x86.state import RFLAGS_IF
 
 RSP: Final = 4
@@ -191,7 +192,7 @@ class Running(Parts):
         finally:
             self._live, self.odd = 0, True
             control.halt_run = control.step = 0
-            self._ov.cflags_next.value = ANY_LENGTH
+            self._ov.cflags_next.value, self._faults.alone = ANY_LENGTH, None
         if self._callbacks.error is not None and (error := self._callbacks.take_error()) is not None:
             raise error
         if self._nmi and not self._ov.request.value & CPU_INTERRUPT_NMI:
@@ -285,6 +286,11 @@ class Running(Parts):
                 self._shutdown = True
             elif code and code != STEP_DONE:
                 return FAILURE, self._failure(code)
+            elif env.hflags & HF_CS64 and (reason == STOP_BUDGET or code == STEP_DONE) and self._branched_beyond():
+                # The fault is the branch's, which has been executed: it is delivered now, and then the budget is spent.
+                control.step = control.reason = 0
+                self._ov.cflags_next.value, self._faults.alone = ANY_LENGTH, None
+                entered = enter()
             elif reason == STOP_BUDGET:
                 return BUDGET, ""
             elif reason == STOP_BREAKPOINT:
@@ -304,12 +310,17 @@ class Running(Parts):
                 if self._asked() or not watch.stale:
                     return REQUEST, "interrupt delivered" if control.taken else ""
             elif code == STEP_DONE:
-                if not control.trap:
+                if not control.trap and not control.remaining:
                     return BUDGET, ""
-                # The step met a data breakpoint: the gate delivers it, and then finds the budget spent.
+                # The step met a data breakpoint: the gate delivers it, and then finds the budget spent. Or a breakpoint
+                # of the guest's own is on its instruction, and the #DB is delivered before that.
                 control.step = 0
             else:
                 return FAILURE, f"unicorn stopped without a reason at {self.linear_pc:#x}"
+
+    def _branched_beyond(self) -> bool:
+        """True behind a near branch of 64-bit code to an address that is not canonical."""
+        return not canonical(self._env.eip) and self._faults.branched()
 
     def _asked(self) -> bool:
         """True when the stop is one to return for, not only to translate the watchpoints again."""

@@ -99,7 +99,7 @@ class Cells(ctypes.Structure):
 
 
 class MemoryHook(ctypes.Structure):
-    """struct memory_hook of emu/native/count.c."""
+    """struct memory_hook of emu/native/alone.c."""
 
     _fields_ = (
         ("engine", c_void_p), ("callback", c_void_p), ("number", c_uint64), ("first", c_uint64), ("length", c_uint64),

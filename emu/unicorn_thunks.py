@@ -13,6 +13,7 @@ The gate decides, before an instruction, in this order:
 2. Something that watchpoints depend on has changed (DR7; with any set, CR0, CR3, CR4, DR0 to DR3): stop the engine, to
    be resumed at once. A data breakpoint of the guest's was met: raise #DB here, a trap behind its instruction.
 3. `remaining` is 0, or a stop is asked for: stop the engine. Nothing of the instruction has happened yet.
+   In the shadow of STI or of a load of SS Python is asked first whether it is one (`emu.unicorn_shadow`).
 4. An interrupt is pending, EFLAGS.IF is set and no STI or MOV SS shadow is on: raise the engine's own request for it
    and leave the translation, so that it is delivered here, wherever translations and slices begin and end. Behind an
    iteration of a repeated instruction EIP and RF are put right first (`emu.unicorn_faults`), and the translation is
@@ -41,7 +42,7 @@ from emu.unicorn_control import (
     STOP_CHANGED,
     offset,
 )
-from emu.unicorn_layout import HF_CS64, PORTABLE_LENGTH
+from emu.unicorn_layout import HF_CS64, HF_INHIBIT_IRQ, PORTABLE_LENGTH
 from emu.x86.operands import DS, ES, SS
 
 #: P, S and the type without the busy bit, of a descriptor cache; a present TSS of 32 and 64 bits, and of 16 (SDM
@@ -123,12 +124,14 @@ def gate(
     task: int,
     length: int,
     divide: int,
+    shadow: int,
 ) -> bytes:
     """The CODE hook `(uc, address, size, user_data)`.
 
     Addresses: `control`; `repeat`, called for an interrupt that comes before the instruction executed last; `env`;
     `invalidated`, the count of dropped translations; `emu_stop`; `cpu`; `raise_exception`; `leave`
-    (cpu_loop_exit_noexc); `divide`, asked while EDX:EAX is -2**63 (`emu.unicorn_division`). Offsets from env: `eflags`,
+    (cpu_loop_exit_noexc); `divide`, asked while EDX:EAX is -2**63 (`emu.unicorn_division`); `shadow`, asked of
+    an instruction that is in a shadow (`emu.unicorn_shadow`). Offsets from env: `eflags`,
     `hflags`, `segs` (the segment caches), `cr` (CR0), `dr` (DR0), `error_code`, `exception` (exception_index),
     `request` (interrupt_request), `exit_request`, `task` (the task register's cache), `length`
     (cflags_next_tb: how long the next translation may be, wherever it is). Offset from uc: `invalid_error`. The
@@ -157,14 +160,18 @@ def gate(
     c.label("fresh")
     c.add("8b51", offset("dr7")).add("413b90", _s32(dr + 56)).jump("jne", "changed")  # mov edx, [dr7]; cmp edx, [DR7]
     c.add("488379", offset("remaining"), 0).jump("je", "budget")  # cmp qword [remaining], 0
+    c.add("41f680", _s32(hflags), HF_INHIBIT_IRQ).jump("jne", "shadow")  # test byte [r8+hflags], HF_INHIBIT_IRQ
+    c.label("looked")
     c.add("488379", offset("stop"), 0).jump("jne", "attention")  # cmp qword [stop...], 0
     c.label("go")
     c.add("48ff49", offset("remaining"))  # dec [remaining]
     c.add("488971", offset("last"))  # mov [last], rsi
+    c.add("49b8", _u64(env))  # mov r8, env: the search has used it
+    c.add("418a90", _s32(eflags + 1)).add("8851", offset("flags_before"))  # mov dl, [r8+eflags+1]; mov [...], dl
+    c.add("c641", offset("hold"), 0)
     c.add("488941", offset("invalidated"))  # mov [invalidated], rax
     c.add("4c8949", offset("rcx"))  # mov [rcx], r9
     c.add("4c8951", offset("rsp"))  # mov [rsp], r10
-    c.add("49b8", _u64(env))  # mov r8, env: the search has used it
     for i in range(6):
         c.add("498b90", _s32(segs + 24 * i + 16))  # mov rdx, [r8+limit and flags]
         c.add("483b91", _s32(offset("caches") + 8 * i)).jump("jne", "check")  # cmp rdx, [copy]
@@ -201,12 +208,20 @@ def gate(
     c.add("4c8951", offset("skip_rsp"))
     c.jump("jmp", "fresh")
 
+    c.label("shadow")
+    c.add("575651").add("4150").add("50").add("4151").add("4152")  # push rdi, rsi, rcx, r8, rax, r9, r10
+    c.add("48b8", _u64(shadow)).add("ffd0").add("4885c0")  # call shadow; test rax, rax
+    c.add("415a").add("4159").add("58").add("4158").add("595e5f").jump("je", "looked")  # pop them
+    c.add("41c780", _s32(length), _s32(1))  # mov dword [r8+length], 1: as a step wants it
+    c.add("48bf", _u64(cpu)).add("48b8", _u64(leave)).add("ffe0")  # jmp cpu_loop_exit_noexc(cpu)
+
     c.label("attention")
     c.add("8079", offset("trap"), 0).jump("jne", "trap")
     c.add("668379", offset("stop"), 0).jump("jne", "asked")  # cmp word [stop, halt_run], 0
     c.add("8079", offset("interrupt"), 0).jump("je", "no_interrupt")
     c.add("41f780", _s32(eflags), _s32(0x200)).jump("je", "no_interrupt")  # IF
-    c.add("41f780", _s32(hflags), _s32(0x8)).jump("jne", "no_interrupt")  # HF_INHIBIT_IRQ
+    c.add("41f680", _s32(hflags), HF_INHIBIT_IRQ).jump("jne", "no_interrupt")
+    c.add("8079", offset("hold"), 0).jump("jne", "no_interrupt")
     c.add("483b71", offset("last")).jump("jne", "interrupt")  # cmp rsi, [last]
     c.add("51").add("4150").add("56")  # push rcx; push r8; push rsi
     c.add("48b8", _u64(repeat)).add("ffd0").add("5e").add("4158").add("59")  # call repeat; pop rsi; pop r8; pop rcx
@@ -347,6 +362,18 @@ def port_check(*, env: int, eflags: int, hflags: int, checks: tuple[int, int, in
     c.add("48b8", _u64(checks[2]))
     c.label("call").add("ffd0").add("4158595a5e5f")  # call rax; pop r8, rcx, rdx, rsi, rdi
     c.label("go").add("48b8", _u64(callback)).add("ffe0")  # jmp callback
+    return c.bytes()
+
+
+def debug_exception(*, env: int, callback: int, original: int, raise_exception: int) -> bytes:
+    """What is called `(cpu)` where a breakpoint of DR0 to DR3 is met: #DB is raised, by longjmp, where `callback` says
+    so, else it is for the `original`. `env` is how far the CPU's state is from the CPU."""
+    c = Code()
+    c.add("57").add("48b8", _u64(callback)).add("ffd05f")  # push rdi; call callback; pop rdi
+    c.add("85c0").jump("je", "original")
+    c.add("4881c7", _s32(env)).add("be01000000").add("31d2")  # (env, 1, 0)
+    c.add("48b8", _u64(raise_exception)).add("ffe0")
+    c.label("original").add("48b8", _u64(original)).add("ffe0")
     return c.bytes()
 
 

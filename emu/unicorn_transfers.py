@@ -299,6 +299,10 @@ class Transfers:
             self._failed(error)
             return 0
 
+    def far(self, kind: int, a: int, b: int) -> int:
+        """The same of the portable loop, before the instruction executes."""
+        return self._asked(0, kind, a, b)
+
     def _refused(self, vector: int, code: int) -> int:
         """The answer that has it raised."""
         self.raising = True

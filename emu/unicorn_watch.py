@@ -87,6 +87,7 @@ class Watchpoints:
         self._hit: WatchHit | None = None  # the first since the last run, unless `_first` still has that
         self._first = loop.met
         self.stale = False
+        self._dr6 = 0  # before `_met`
         self._callbacks = _MEMORY(self._access), _MEMORY(self._entry)
         self._on_access, self._on_entry = (ctypes.cast(c, c_void_p).value or 0 for c in self._callbacks)
 
@@ -221,9 +222,16 @@ class Watchpoints:
         was met there, not what was before (SDM vol. 3B, 18.2.3: they may be cleared)."""
         dr, control = self._ov.env.dr, self._control
         if not control.trap:
+            self._dr6 = dr[6]
             dr[6] &= ~DR6_B
         dr[6] |= which
         control.trap = 1
+
+    def untrap(self) -> None:
+        """The instruction that met a breakpoint of the guest's own ends with a fault: it is not reported (SDM vol. 3B,
+        17.3.1.2: the trap is behind the instruction that accesses)."""
+        self._control.trap = 0
+        self._ov.env.dr[6] = self._dr6
 
     def _port(self, port: int, size: int) -> None:
         """An instruction has accessed `size` ports from `port` (SDM vol. 3B, 18.2.5)."""

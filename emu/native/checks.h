@@ -52,7 +52,13 @@ enum {
     EXTENSION_MOVBE = 16384,
     EXTENSION_NONE = 0x8000, /* which no model has: another form of an opcode with forms */
     EXTENSION_BMI1 = 0x10000,
-    EXTENSION_BMI2 = 0x20000
+    EXTENSION_BMI2 = 0x20000,
+    EXTENSION_CMOV = 0x40000,
+    EXTENSION_CX8 = 0x80000,
+    EXTENSION_CX16 = 0x100000,
+    EXTENSION_FXSR = 0x200000,
+    EXTENSION_CLFLUSH = 0x400000,
+    EXTENSION_ADX = 0x800000
 };
 #define GROUPS 13
 #define SSE_FORMS 18

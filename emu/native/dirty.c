@@ -1,7 +1,7 @@
 /* Which pages of its memory the guest has written: a mark a page, for checkpoints.
  *
  * A page without mark is kept TLB_NOTDIRTY in all write entries of the TLB, as a page that holds code is: the first store
- * takes the long way, through tb_invalidate_phys_page_fast (translate.c), which marks the page and lets the stores behind
+ * takes the long way, through tb_invalidate_phys_page_fast (code_pages.c), which marks the page and lets the stores behind
  * it take the short way. So a running guest pays one long store for each page and checkpoint, and nothing else.
  */
 #include "fast.h"

@@ -47,7 +47,7 @@ static int shifts(const struct instruction *in)
 }
 
 /* What is behind 0F 38 and 0F 3A without VEX (vol. 2D, tables A-4 and A-5), by its mandatory prefix: the extension, 0 for
- * what is here whatever the model is asked about, EXTENSION_NONE for no instruction. ADX is Unicorn's to deny. */
+ * what is here whatever the model is asked about, EXTENSION_NONE for no instruction. */
 static uint32_t extension_behind(const struct instruction *in)
 {
     int with_66 = in->form == 1;
@@ -70,7 +70,7 @@ static uint32_t extension_behind(const struct instruction *in)
             return in->form == 2 ? EXTENSION_NONE : EXTENSION_SSE42;
         return in->rm == NONE ? EXTENSION_MOVBE : EXTENSION_NONE;
     case 0x38f6: /* ADCX, ADOX */
-        return in->form == 1 || in->form == 2 ? 0 : EXTENSION_NONE;
+        return in->form == 1 || in->form == 2 ? EXTENSION_ADX : EXTENSION_NONE;
     default:
         return EXTENSION_NONE;
     }
@@ -112,7 +112,16 @@ int is_undefined(const struct instruction *in, uint32_t denied)
         return in->rm != NONE;                                                   /* MOVNTQ, LDDQU: of memory alone */
     case 0x0f12: case 0x0f16: /* MOVLPD and MOVHPD */
         return in->form == 1 && in->rm != NONE;
+    case 0x0f40 ... 0x0f4f: /* CMOVcc */
+        return (denied & EXTENSION_CMOV) != 0;
+    case 0xda: case 0xdb: case 0xdf: /* FCMOVcc, FUCOMI and FCOMI (vol. 2A: "CPUID Feature Flag") */
+        return in->rm != NONE && denied & EXTENSION_CMOV &&
+               ((in->opcode != 0xdf && in->reg < 4) || (in->opcode != 0xda && (in->reg == 5 || in->reg == 6)));
+    case 0x0fc7: /* CMPXCHG8B and CMPXCHG16B */
+        return in->reg == 1 && (denied & (in->wide ? EXTENSION_CX16 : EXTENSION_CX8)) != 0;
     case 0x0fae: /* with a mandatory prefix there are RDFSBASE and its kind, of 64-bit code, which Unicorn knows */
+        if (!in->form && in->rm == NONE && (in->reg < 2 || in->reg == 7))
+            return (denied & (in->reg == 7 ? EXTENSION_CLFLUSH : EXTENSION_FXSR)) != 0;
         return in->form && !(in->form == 2 && in->rm != NONE && in->reg < 4);
     case 0x0f50: case 0x0fc5: case 0x0fd7: case 0x0ff7: /* MOVMSKPS, PEXTRW, PMOVMSKB, MASKMOVQ: of registers alone */
         return in->rm == NONE;

@@ -121,10 +121,42 @@ void block_needs(engine *e, int64_t need)
     *e->need = (uint64_t)-need;
 }
 
-/* The two ways from one block to another that do not go through the CPU loop. */
+/* EFLAGS.RF = 0, as the instruction is at its end. */
+static void emit_end_of_resume(engine *e)
+{
+    uint64_t flags = new_temporary(e), mask = constant(e, (void *)~(uint64_t)EFLAGS_RF), env = (uint64_t)e->tcg + CPU_ENV;
+
+    real_tcg_gen_op3(e->tcg, LD_I64, flags, env, at.env_eflags);
+    real_tcg_gen_op3(e->tcg, AND_I64, flags, flags, mask);
+    real_tcg_gen_op3(e->tcg, ST_I64, flags, env, at.env_eflags);
+    free_temporary(e, mask);
+    free_temporary(e, flags);
+}
+
+/* Of a block whose first instruction has RF set, `function` is about to be called: HLT, behind which the block ends as it
+ * is; or what may load RF itself, before which RF is cleared (end_resume of steps.c), and not behind it. */
+void ends_otherwise(engine *e, const void *function)
+{
+    extern void helper_iret_real_x86_64(void *, uint64_t), helper_iret_protected_x86_64(void *, uint64_t, uint64_t),
+        helper_ljmp_protected_x86_64(void *, uint64_t, uint64_t, uint64_t),
+        helper_lcall_protected_x86_64(void *, uint64_t, uint64_t, uint64_t, uint64_t);
+
+    if (function == (void *)real_helper_hlt)
+        emit_end_of_resume(e);
+    else if (function == (void *)helper_iret_real_x86_64 || function == (void *)helper_iret_protected_x86_64 ||
+             function == (void *)helper_ljmp_protected_x86_64 || function == (void *)helper_lcall_protected_x86_64)
+        e->making->flags &= ~EFLAGS_RF;
+}
+
+/* The two ways from one block to another that do not go through the CPU loop. Where Unicorn ends a block by the first it
+ * leaves RF set. A repeated string instruction goes back to itself by way 0, with RF as it is, and behind its last
+ * iteration by way 1. */
 REPLACES void tcg_gen_goto_tb_x86_64(void *tcg, unsigned way)
 {
     engine *e = translating;
+
+    if (e && e->tcg == tcg && unlikely(e->making->flags & EFLAGS_RF) && (way || !e->repeated))
+        emit_end_of_resume(e);
 
     if (e && e->tcg == tcg && e->single)
         allow_devices(e, 0);

@@ -96,7 +96,7 @@ struct control {
     int64_t remaining; /* instructions that may still be counted */
     uint64_t last;     /* linear address of the instruction counted last, where it is known */
     uint64_t invalidated, rcx, rsp;
-    uint8_t masked, pad[6], checks;
+    uint8_t masked, hold, flags_before, pad[4], checks; /* the second and third are of the other run loop */
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
     uint8_t taken, suppress, taken_vector, ports;
     uint32_t reason;
@@ -250,6 +250,7 @@ typedef struct engine {
     struct home homes[HOMES];
     uint64_t pages;
     uint64_t fills; /* entries made in the TLB since it was flushed last; THRASHES: it is to be flushed, and grows by that */
+    uint32_t tlb_flushes; /* modulo 2^32 */
     uint8_t *marks; /* per page of the guest's memory from `marked` on in this process: written */
     uint8_t *traces; /* the same for somebody else, who clears them at other times; NULL: there is nobody */
     uint64_t marked, marked_pages;
@@ -270,7 +271,8 @@ typedef struct engine {
     uint32_t classes, signatures[CLASSES];
     uint8_t *records;
     uint64_t records_used;
-    const tb *making; /* the block being translated */
+    tb *making; /* the block being translated */
+    uint8_t repeated; /* its instruction is a repeated string instruction; of those that begin with RF set */
     uint64_t known_aligned; /* the sum that the block being translated has just asked about (checks.c); 0: none */
     uint64_t begun_before; /* `begun` when the translation being made began */
     uint32_t exempt; /* the first instruction in it, but its first, that is exempt (integers.c); 0: none */
@@ -372,6 +374,7 @@ int has_a20(const engine *e);
     X(void, helper_ljmp_protected, (void *, uint64_t, uint64_t, uint64_t))                                             \
     X(void, helper_lcall_protected, (void *, uint64_t, uint64_t, uint64_t, uint64_t))                                  \
     X(void, helper_lcall_real, (void *, int, uint64_t, int, int))                                                      \
+    X(void, helper_hlt, (void *, int))                                                                                 \
     X(void, helper_iret_real, (void *, uint64_t))                                                                      \
     X(void, helper_iret_protected, (void *, uint64_t, uint64_t))                                                       \
     X(void, helper_lret_protected, (void *, uint64_t, uint64_t))                                                       \
@@ -452,6 +455,8 @@ int has_a20(const engine *e);
     X(void, helper_rdtsc, (void *))                                                                                    \
     X(void, helper_rdtscp, (void *))                                                                                   \
     X(void, tlb_set_page_with_attrs, (void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t))                       \
+    X(void, tlb_flush_by_mmuidx, (void *, uint16_t))                                                                   \
+    X(void, tlb_flush_page_by_mmuidx, (void *, uint64_t, uint16_t))                                                    \
     X(void, tlb_flush, (void *))                                                                                       \
     X(void, tlb_reset_dirty, (void *, uint64_t, uint64_t))                                                             \
     X(void, tlb_reset_dirty_by_vaddr, (void *, uint64_t, uint64_t))                                                    \
@@ -478,8 +483,11 @@ extern int (*real_uc_emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
 extern void (*real_cpu_exit)(void *);
 extern void (*real_cpu_abort)(void *, const char *, ...);
 
-/* ---- count.c */
+/* ---- alone.c */
 void be_alone(engine *e, uint64_t host);
+
+/* ---- count.c */
+void enable_hooks(const engine *e);
 void keep_skip(engine *e, const tb *block);
 engine *look_behind(void *env);
 __attribute__((noreturn)) void leave_block(engine *e);
@@ -507,6 +515,7 @@ void task_register_loaded(void *env);
 
 /* ---- entry.c */
 void emit_check(engine *e, const slot *s);
+void ends_otherwise(engine *e, const void *function);
 void block_needs(engine *e, int64_t need);
 void emit_slow_way(engine *e, const slot *s);
 #define FCMOV 0x100
@@ -551,6 +560,7 @@ void hide_ignored_66(const engine *e, uint8_t *code, int length);
 /* ---- steps.c */
 __attribute__((noreturn)) void step_trap(void *env);
 void end_of_instruction(void *env);
+void end_resume(void *env);
 
 /* ---- mmx.c */
 void mmx_called(engine *e, const void *function);
@@ -591,8 +601,6 @@ void grow_tlb(engine *e);
 
 /* ---- translate.c */
 extern __thread engine *translating;
-int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous);
-int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
 void block_was_wasted(engine *e, const tb *block, int done);
 void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 void read_code(engine *e, uint64_t from, uint8_t *bytes, int count);
@@ -600,6 +608,15 @@ int shadow_of_its_own(engine *e, uint64_t pc, uint32_t flags);
 void end_false_shadow(engine *e);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
+
+/* ---- unwind.c */
+int64_t signed_leb(const uint8_t **data);
+int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous);
+int index_of_host(const tb *block, uint64_t host, uint64_t *pc);
+
+/* ---- code_pages.c */
+void page_has_code(engine *e, uint64_t ram);
+uint64_t host_of(engine *e, uint64_t ram);
 API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
 
 /* ---- integers.c */

@@ -280,6 +280,20 @@ static void emit(engine *e, void *tcg, uint64_t pc)
         emit_end_if(e);
 }
 
+/* A breakpoint of DR0 to DR3 is on the instruction at `pc`: in its place Unicorn raises #DB, which comes before any other
+ * fault of it (SDM vol. 3A, table 6-2). When one comes or goes, the block is made anew. */
+static int under_breakpoint(const engine *e, uint64_t pc)
+{
+    const uint64_t *dr = &AT(uint64_t, e->env, at.env_dr);
+
+    if (likely(!(dr[7] & DR7_ENABLES)) || e->making->flags & EFLAGS_RF)
+        return 0;
+    for (int i = 0; i < BREAKPOINTS; i++)
+        if (dr[7] >> 2 * i & 3 && !(dr[7] >> (16 + 4 * i) & 3) && dr[i] == pc)
+            return 1;
+    return 0;
+}
+
 REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_t b)
 {
     engine *e = translating;
@@ -297,7 +311,7 @@ REPLACES void tcg_gen_op2_x86_64(void *tcg, uint32_t opcode, uint64_t a, uint64_
         show_begin(e, a);
         e->begun_at = a;
         e->mmx = e->status_word = EMPTY;
-        if (e->signatures[0])
+        if (e->signatures[0] && !under_breakpoint(e, a))
             emit(e, tcg, a);
     }
 }

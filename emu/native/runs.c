@@ -2,6 +2,7 @@
  * the shared structures takes longer than an instruction. Only what is not plain is left to Python (Running.run
  * of emu/unicorn_running.py), which does all of it for the other run loop. */
 #include "fast.h"
+#include "segments.h"
 
 /* How `v2e_fast_go` ended: the numbers of emu/unicorn_fast.py. */
 enum { NOT_BEGUN, SPENT, AT_BREAKPOINT, NOT_PLAIN };
@@ -39,6 +40,12 @@ static uint64_t linear_pc(const engine *e)
     return AT(uint32_t, e->env, at.env_hflags) & HF_CS64 ? *e->eip : (uint32_t)(base + *e->eip);
 }
 
+/* The run has not ended behind a near branch of 64-bit code that went to no canonical address, and that will fault. */
+static int is_somewhere(const engine *e)
+{
+    return !(AT(uint32_t, e->env, at.env_hflags) & HF_CS64) || canonical(*e->eip);
+}
+
 /* Run at most `budget` instructions; with `skip` the first is not checked against the
  * breakpoints. Two ends are told as they are: the budget is SPENT, or the run is AT_BREAKPOINT, and nothing else
  * happened. NOT_BEGUN: nothing was done, as a stop is asked for, or nobody has yet heard of an interrupt. Any other end
@@ -66,11 +73,11 @@ API int v2e_fast_go(engine *e, int64_t budget, int skip)
     code = v2e_fast_run(e);
     c->suppress = 0;
     quiet = !c->stop && !c->halt_run && c->taken != TAKEN && !c->trap && (!code || code == STEP_DONE) &&
-            AT(int32_t, e->env, at.env_old_exception) != DOUBLE_FAULT;
+            AT(int32_t, e->env, at.env_old_exception) != DOUBLE_FAULT && likely(is_somewhere(e));
     if (quiet && c->reason == STOP_BREAKPOINT) {
         code = AT_BREAKPOINT;
-    } else if (quiet && ((c->reason == STOP_BUDGET && !c->remaining) ||
-                         (!c->reason && code == STEP_DONE && !AT(uint32_t, e->cpu, at.cpu_halted)))) {
+    } else if (quiet && !c->remaining && /* else its instruction is under a breakpoint of DR0 to DR3 */
+               (c->reason == STOP_BUDGET || (!c->reason && code == STEP_DONE && !AT(uint32_t, e->cpu, at.cpu_halted)))) {
         code = SPENT;
     } else {
         return NOT_PLAIN | code << CODE_SHIFT;

@@ -4,8 +4,6 @@
 
 #define DR6_BS 0x4000u
 #define DR6_B 0xfu
-#define DR7_ENABLES 0xffu
-#define BREAKPOINTS 4
 
 /* The bits of DR6 for the breakpoints of DR0 to DR3 on the execution of what is at CS:EIP, which are compared with its
  * linear address (SDM vol. 3B, 17.2.1). Those of breakpoints that are not enabled may be set or not (17.2.3): here, as in
@@ -41,9 +39,9 @@ static int branched_beyond(const engine *e)
     hide_ignored_66(e, bytes, length);
     if (!decode(bytes, length, 64, 32, &in))
         return 0;
-    if (in.branch == BRANCH_CONDITION)
+    if (in.branch == BRANCH_CONDITION || in.branch == BRANCH_LOOP)
         return *e->eip != s->last + in.length;
-    return in.branch != BRANCH_NONE && in.branch != BRANCH_LOOP;
+    return in.branch != BRANCH_NONE;
 }
 
 /* #DB behind the instruction that has just ended, as TF was set when it began; EIP is the next one's. DR6 has what else
@@ -68,11 +66,17 @@ REPLACES void helper_single_step_x86_64(void *env)
     step_trap(env);
 }
 
+/* RF is not to outlive the instruction, which may load it. Of one that faults it is pushed as 1. */
+void end_resume(void *env)
+{
+    AT(uint64_t, env, at.env_eflags) &= ~(uint64_t)EFLAGS_RF;
+}
+
 /* An instruction that its block ends with, and that Unicorn ends the block behind in a way of its own: what the end of any
  * other does. */
 void end_of_instruction(void *env)
 {
-    AT(uint64_t, env, at.env_eflags) &= ~(uint64_t)EFLAGS_RF;
+    end_resume(env);
     AT(uint32_t, env, at.env_hflags) &= ~HF_INHIBIT_IRQ;
 }
 

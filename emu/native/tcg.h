@@ -16,6 +16,7 @@ enum {
     ST_I64 = 77,
     ADD_I64 = 78,
     SUB_I64 = 79,
+    AND_I64 = 87,
     OR_I64 = 88,
     SHL_I64 = 90,
     NEG_I64 = 114,

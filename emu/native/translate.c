@@ -1,4 +1,4 @@
-/* Translation: one slot for each block, where blocks are cut, and which pages hold code. */
+/* Translation: one slot for each block, and where blocks are cut. */
 #include "checks.h"
 
 #include <string.h>
@@ -11,67 +11,6 @@ enum { MOST = 512, FEW = 16 };
 
 /* The engine whose block is being made by this thread. */
 __thread engine *translating;
-
-/* ---- Unwind data: for each instruction the differences of its linear address, its flags' state and the end of its
- * machine code, as signed LEB128 numbers behind the code (encode_search of translate-all.c). */
-
-static int64_t signed_leb(const uint8_t **data)
-{
-    const uint8_t *p = *data;
-    int64_t value = 0;
-    int shift = 0;
-    uint8_t byte;
-
-    do {
-        byte = *p++;
-        value |= (int64_t)((uint64_t)(byte & 0x7f) << shift);
-        shift += 7;
-    } while (byte & 0x80);
-    if (shift < 64 && byte & 0x40)
-        value |= (int64_t)(UINT64_MAX << shift);
-    *data = p;
-    return value;
-}
-
-/* Which instruction of the block is at linear `pc`, -1 if none; `previous` gets the address of the one before. */
-int index_of_pc(const tb *block, uint64_t pc, uint64_t *previous)
-{
-    const uint8_t *data = block->code + block->code_size;
-    uint64_t here = block->pc, before = EMPTY;
-
-    for (int i = 0; i < block->icount; i++) {
-        here += (uint64_t)signed_leb(&data);
-        signed_leb(&data);
-        signed_leb(&data);
-        if (here == pc) {
-            *previous = before;
-            return i;
-        }
-        before = here;
-    }
-    return -1;
-}
-
-/* Which instruction of the block the return address `host` is in, -1 if none; its linear address in `pc`. */
-int index_of_host(const tb *block, uint64_t host, uint64_t *pc)
-{
-    const uint8_t *data = block->code + block->code_size;
-    uint64_t end = (uint64_t)block->code, here = block->pc;
-
-    host -= 2; /* from the return address back into the call, as cpu_restore_state does */
-    if (host < end)
-        return -1;
-    for (int i = 0; i < block->icount; i++) {
-        here += (uint64_t)signed_leb(&data);
-        signed_leb(&data);
-        end += (uint64_t)signed_leb(&data);
-        if (end > host) {
-            *pc = here;
-            return i;
-        }
-    }
-    return -1;
-}
 
 /* ---- Cuts: how many instructions a block beginning at an address may have at most. Another address in the same place
  * of the table makes this one forgotten, which costs time and nothing else. */
@@ -227,169 +166,6 @@ API void v2e_fast_breakpoints(engine *e)
     }
 }
 
-/* ---- Pages that hold code
- *
- * Stores to them must be noticed. Unicorn never lets a store into executable memory take the short way again; here the
- * pages that hold code are known by their place in RAM, whichever linear addresses lead there.
- */
-
-static uint8_t *code_flag(engine *e, uint64_t ram)
-{
-    return ram / PAGE < e->pages ? &e->has_code[ram / PAGE] : NULL;
-}
-
-static uint64_t host_of(engine *e, uint64_t ram)
-{
-    return (uint64_t)real_qemu_map_ram_ptr(e->uc, NULL, ram & ~(PAGE - 1)) & ~(PAGE - 1);
-}
-
-static void page_has_code(engine *e, uint64_t ram)
-{
-    uint8_t *flag = code_flag(e, ram);
-
-    if (flag && !*flag) {
-        *flag = 1;
-        if (exposed(e, ram))
-            real_tlb_flush(e->cpu);
-        else
-            real_tlb_reset_dirty(e->cpu, host_of(e, ram), PAGE);
-    }
-}
-
-/* Let stores by this entry take the short way, if it leads to the page at `host`. */
-static int make_plain(tlb_entry *t, uint64_t host)
-{
-    uint64_t page = t->write & ~(PAGE - 1);
-
-    if ((t->write & (PAGE - 1)) != TLB_NOTDIRTY || page + t->addend != host)
-        return 0;
-    t->write = page;
-    return 1;
-}
-
-/* Stores to the page need not be noticed any more: let those through its TLB entries take the short way. The entry made
- * last for the page is most likely the one in use; any other one that a store comes through has all looked at. */
-static void page_is_plain(engine *e, uint64_t ram)
-{
-    const tlb_fast *tlb = &AT(tlb_fast, e->env, at.env_tlb);
-    uint64_t host = host_of(e, ram);
-    int found = 0;
-
-    for (int mode = 0; mode < MMU_MODES; mode++)
-        found |= make_plain(tlb[mode].table + (e->linear[ram / PAGE] & tlb[mode].mask / sizeof(tlb_entry)), host);
-    if (found)
-        return;
-    for (int mode = 0; mode < MMU_MODES; mode++) {
-        uint64_t entries = tlb[mode].mask / sizeof(tlb_entry) + 1;
-
-        for (tlb_entry *t = tlb[mode].table; entries--; t++)
-            make_plain(t, host);
-    }
-}
-
-REPLACES void tlb_unprotect_code_x86_64(void *uc, uint64_t ram)
-{
-    engine *e = engine_of_uc(uc);
-    uint8_t *flag = e ? code_flag(e, ram) : NULL;
-
-    if (flag) {
-        *flag = 0;
-        bytes_are_plain(e, ram);
-        if (!is_unmarked(e, host_of(e, ram)))
-            page_is_plain(e, ram);
-    } else {
-        real_tlb_unprotect_code(uc, ram);
-    }
-}
-
-/* A store took the long way: to a page that holds code, to one whose code has gone since, or to one that was not written
- * since the last checkpoint. */
-REPLACES void tb_invalidate_phys_page_fast_x86_64(void *uc, void *pages, uint64_t ram, int size, uint64_t host)
-{
-    engine *e = engine_of_uc(uc);
-    uint8_t *flag = e ? code_flag(e, ram) : NULL;
-
-    if (flag)
-        mark_written(e, host_of(e, ram));
-    if (flag && !*flag)
-        page_is_plain(e, ram);
-    else
-        real_tb_invalidate_phys_page_fast(uc, pages, ram, size, host);
-}
-
-REPLACES void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t linear, uint64_t physical, uint32_t attributes,
-                                             int protection, int mode, uint64_t size)
-{
-    engine *e = engine_of_cpu(cpu);
-
-    real_tlb_set_page_with_attrs(cpu, linear, physical, attributes, protection, mode, size);
-    if (e) {
-        const tlb_fast *tlb = &AT(tlb_fast, e->env, at.env_tlb) + mode;
-        uint64_t page = linear & ~(PAGE - 1);
-        uint64_t entries = tlb->mask / sizeof(tlb_entry) + 1;
-        tlb_entry *t = tlb->table + (page / PAGE & (entries - 1));
-
-        tlb_filled(e, tlb);
-
-        if (e->display)
-            expose_display(e, physical & ~(PAGE - 1), page, t);
-        if (t->write == (page | TLB_NOTDIRTY)) {
-            uint64_t host = t->addend + page, ram = real_qemu_ram_addr_from_host(e->uc, (void *)host);
-            uint8_t *flag = code_flag(e, ram);
-
-            if (!flag)
-                return;
-            e->linear[ram / PAGE] = page / PAGE;
-            remember_home(e, host, ram);
-            if (!*flag && !is_unmarked(e, host))
-                t->write = page;
-        }
-    }
-}
-
-/* Unicorn has the stores to a page take the long way at each translation made from it, and looks through the TLB for
- * that; `page_has_code` does so once. */
-REPLACES void tlb_reset_dirty_by_vaddr_x86_64(void *cpu, uint64_t linear, uint64_t size)
-{
-    if (!engine_of_cpu(cpu))
-        real_tlb_reset_dirty_by_vaddr(cpu, linear, size);
-}
-
-/* The number of the first page from `page` on that may have code in it, or `stop` or more where none does up to there. Most
- * have none, so eight are looked at at once. */
-static uint64_t page_with_code(const engine *e, uint64_t page, uint64_t stop)
-{
-    const uint8_t *flags = e->has_code;
-    uint64_t word;
-
-    if (stop > e->pages)
-        stop = e->pages;
-    while (page + sizeof word <= stop) {
-        memcpy(&word, flags + page, sizeof word);
-        if (word)
-            break;
-        page += sizeof word;
-    }
-    while (page < stop && !flags[page])
-        page++;
-    return page;
-}
-
-/* The host wrote [first, end) of Unicorn's RAM numbering: drop translations made from it. */
-API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end)
-{
-    while (first < end) {
-        uint64_t page = page_with_code(e, first / PAGE, (end + PAGE - 1) / PAGE), next = (page + 1) * PAGE;
-
-        if (first < page * PAGE)
-            first = page * PAGE;
-        if (first >= end)
-            break;
-        real_tb_invalidate_phys_range(e->uc, first, next < end ? next : end);
-        first = next;
-    }
-}
-
 /* ---- Making a block */
 
 void forget_translations(engine *e)
@@ -432,11 +208,70 @@ REPLACES void tcg_gen_callN_x86_64(void *tcg, void *function, void *result, int 
             emit_check(e, &e->slots[e->used]);
         return;
     }
+    if (e && e->tcg == tcg && unlikely(e->making->flags & EFLAGS_RF))
+        ends_otherwise(e, function);
     real_tcg_gen_callN(tcg, function, result, count, arguments);
     if (e && e->tcg == tcg)
         mmx_called(e, function);
     if (e && e->tcg == tcg && function == (void *)helper_pause_x86_64) /* steps.c */
         tcg_gen_lookup_and_goto_ptr_x86_64(tcg);
+}
+
+/* How many bytes the counter has of a repeated string instruction (REP INS OUTS MOVS CMPS STOS LODS SCAS) that begins
+ * `code`; 0 when it is none. */
+static int counter_of(const uint8_t *code, uint64_t length, uint32_t flags)
+{
+    int repeated = 0, bytes = flags & HF_CS64 ? 8 : flags & HF_CS32 ? 4 : 2;
+
+    for (uint64_t i = 0; i < length; i++) {
+        uint8_t byte = code[i];
+
+        switch (byte) {
+        case 0xf2: case 0xf3:
+            repeated = 1;
+            break;
+        case 0x67:
+            bytes = flags & (HF_CS64 | HF_CS32) ? (flags & HF_CS64 ? 4 : 2) : 4;
+            break;
+        case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0xf0:
+            break;
+        default:
+            if (flags & HF_CS64 && (byte & 0xf0) == 0x40)
+                break;
+            return repeated && ((byte >= 0x6c && byte <= 0x6f) || (byte >= 0xa4 && byte <= 0xa7) ||
+                                (byte >= 0xaa && byte <= 0xaf))
+                       ? bytes
+                       : 0;
+        }
+    }
+    return 0;
+}
+
+/* The same of the block's only instruction. */
+static int repeats(engine *e, const tb *block)
+{
+    uint8_t code[LONGEST];
+    uint64_t length = block->size < LONGEST ? block->size : LONGEST;
+
+    if (block->icount != 1 || block->page_addr[0] == EMPTY)
+        return 0;
+    for (uint64_t i = 0; i < length; i++) {
+        uint64_t offset = block->pc % PAGE + i;
+        uint64_t page = offset < PAGE ? block->page_addr[0] : block->page_addr[1];
+
+        code[i] = *(const uint8_t *)(host_of(e, page) + offset % PAGE);
+    }
+    return counter_of(code, length, block->flags);
+}
+
+/* The same of the first instruction of a block that is to be made, as far as its bytes are in the block's page. */
+static int will_repeat(engine *e, const tb *block)
+{
+    uint64_t left = PAGE - block->pc % PAGE, length = left < LONGEST ? left : LONGEST;
+    uint8_t code[LONGEST];
+
+    read_code(e, block->pc, code, (int)length);
+    return counter_of(code, length, block->flags) != 0;
 }
 
 REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
@@ -449,6 +284,10 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
         return;
     }
     most = most_instructions(e, block, most);
+    if (unlikely(flags & EFLAGS_RF)) { /* RF is of the first instruction: breakpoints of DR0 to DR3 are met behind it */
+        most = 1;
+        e->repeated = (uint8_t)will_repeat(e, block);
+    }
     if (unlikely(is_exempt(e, block->pc, flags))) {
         block->flags = (flags & ~(HF_EM | HF_TS)) | HF_OSFXSR;
         most = 1;
@@ -472,40 +311,6 @@ REPLACES void gen_intermediate_code_x86_64(void *cpu, tb *block, int most)
     }
     translating = NULL;
     e->making = NULL;
-}
-
-/* How many bytes the counter of the block has when that is one repeated string instruction (REP INS OUTS MOVS CMPS STOS
- * LODS SCAS); 0 when it is not. */
-static int repeats(engine *e, const tb *block)
-{
-    int repeated = 0, bytes = block->flags & HF_CS64 ? 8 : block->flags & HF_CS32 ? 4 : 2;
-
-    if (block->icount != 1 || block->page_addr[0] == EMPTY)
-        return 0;
-    for (uint64_t i = 0; i < block->size; i++) {
-        uint64_t offset = block->pc % PAGE + i;
-        uint64_t page = offset < PAGE ? block->page_addr[0] : block->page_addr[1];
-        uint8_t byte = *(const uint8_t *)(host_of(e, page) + offset % PAGE);
-
-        switch (byte) {
-        case 0xf2: case 0xf3:
-            repeated = 1;
-            break;
-        case 0x67:
-            bytes = block->flags & (HF_CS64 | HF_CS32) ? (block->flags & HF_CS64 ? 4 : 2) : 4;
-            break;
-        case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0xf0:
-            break;
-        default:
-            if (block->flags & HF_CS64 && (byte & 0xf0) == 0x40)
-                break;
-            return repeated && ((byte >= 0x6c && byte <= 0x6f) || (byte >= 0xa4 && byte <= 0xa7) ||
-                                (byte >= 0xaa && byte <= 0xaf))
-                       ? bytes
-                       : 0;
-        }
-    }
-    return 0;
 }
 
 REPLACES tb *tb_gen_code_x86_64(void *cpu, uint64_t pc, uint64_t cs_base, uint32_t flags, int cflags)

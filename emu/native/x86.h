@@ -19,6 +19,8 @@ enum { ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT };
 #define EFLAGS_IOPL (3u << EFLAGS_IOPL_SHIFT)
 #define EFLAGS_NT 0x4000u
 #define EFLAGS_RF 0x10000u
+#define DR7_ENABLES 0xffu /* of the BREAKPOINTS in DR0 to DR3 */
+#define BREAKPOINTS 4
 #define EFLAGS_VM 0x20000u
 #define EFLAGS_AC 0x40000u
 #define EFLAGS_VIF 0x80000u

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
+from emu.x86.classes import split
 from emu.x86.msrs import canonical
 from emu.x86.operands import decode
+from emu.x86.segcheck import condition
 
 SS, FS, GS = 2, 4, 5
 RSP: Final = 4
@@ -19,6 +22,12 @@ ENTER: Final = 0xC8
 REX_B, REX_X = 1, 2
 #: Bytes of what 64-bit code pushes and pops.
 STACK_SIZE: Final = 8
+#: The high four bits of Jcc with a displacement of a byte, and behind 0Fh with one of four.
+JCC_SHORT, JCC_NEAR = 7, 8
+#: LOOPNE, LOOPE, LOOP by what they want of ZF; and JRCXZ.
+LOOPS: Final[Mapping[int, bool | None]] = MappingProxyType({0xE0: False, 0xE1: True, 0xE2: None, 0xE3: None})
+JRCXZ: Final = 0xE3
+RFLAGS_ZF: Final = 1 << 6
 #: Opcodes that touch memory and have no ModRM.
 IMPLICIT: Final = frozenset(
     (
@@ -86,16 +95,28 @@ def by_stack_segment(code: bytes, regs: Sequence[int], bases: Sequence[int]) -> 
     return False
 
 
-def taken_back(code: bytes) -> int | None:
-    """What to add to RSP to undo the near branch in `code`, which went to no canonical address: the fault is the
-    branch's, before any effect (vol. 2A, CALL, JMP; vol. 2B, RET). None when it is no near branch."""
-    _, _, rest = _prefixes(code)
-    rest = rest.lstrip(bytes(KEPT))
-    opcode, operand = rest[:1], rest[1:]
+def taken_back(code: bytes, rflags: int, rcx: int) -> tuple[int, int] | None:
+    """What to add to RSP, and RCX as it was, to undo the near branch in `code`, which went to no canonical address: the
+    fault is the branch's, before any effect (vol. 2A, CALL, Jcc, JMP, LOOP; vol. 2B, RET). `rflags` and `rcx` are what
+    it left. None when it is no near branch, or one that was not taken."""
+    prefixes, op, _ = split(code, 64)
+    opcode, operand = op[:1], op[1:]
     if opcode == b"\xff" and operand:
-        return {2: 8, 4: 0}.get(operand[0] >> 3 & 7)
+        pushed = {2: STACK_SIZE, 4: 0}.get(operand[0] >> 3 & 7)
+        return None if pushed is None else (pushed, rcx)
     if opcode == b"\xc2":
-        return -8 - int.from_bytes(operand[:2], "little")
-    if opcode == b"\x0f":
-        return 0 if operand[:1] and operand[0] >> 4 == 8 else None
-    return {b"\xe8": 8, b"\xe9": 0, b"\xeb": 0, b"\xc3": -8}.get(opcode)
+        return -STACK_SIZE - int.from_bytes(operand[:2], "little"), rcx
+    conditional = op[0] if opcode and op[0] >> 4 == JCC_SHORT else None
+    if opcode == b"\x0f" and operand[:1] and operand[0] >> 4 == JCC_NEAR:
+        conditional = operand[0]
+    if conditional is not None:
+        return (0, rcx) if condition(conditional & 0xF, rflags) else None
+    if opcode and op[0] in LOOPS:
+        width = MASK32 if ADDRESS_SIZE in prefixes else MASK64
+        if op[0] == JRCXZ:
+            return None if rcx & width else (0, rcx)
+        wanted = LOOPS[op[0]]
+        taken = rcx & width and (wanted is None or bool(rflags & RFLAGS_ZF) is wanted)
+        return (0, rcx + 1 & width) if taken else None
+    pushed = {b"\xe8": STACK_SIZE, b"\xe9": 0, b"\xeb": 0, b"\xc3": -STACK_SIZE}.get(opcode)
+    return None if pushed is None else (pushed, rcx)

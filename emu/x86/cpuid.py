@@ -16,6 +16,7 @@ from emu.record import dataclass, replace
 # CPUID.1:EDX (SDM vol. 2A, table 3-11).
 FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC = (1 << n for n in range(10))
 SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36 = (1 << n for n in range(11, 18))
+CLFSH = 1 << 19
 MMX, FXSR, SSE, SSE2 = (1 << n for n in range(23, 27))
 # CPUID.1:ECX (table 3-10).
 SSE3, MONITOR, SMX, CX16, PCID = 1 << 0, 1 << 3, 1 << 6, 1 << 13, 1 << 17
@@ -24,7 +25,7 @@ X2APIC, MOVBE, POPCNT, TSC_DEADLINE = 1 << 21, 1 << 22, 1 << 23, 1 << 24
 XSAVE, RDRAND = 1 << 26, 1 << 30
 # CPUID.7.0:EBX, ECX (table 3-8).
 FSGSBASE, TSC_ADJUST, SMEP, SMAP = 1 << 0, 1 << 1, 1 << 7, 1 << 20
-BMI1, BMI2 = 1 << 3, 1 << 8
+BMI1, BMI2, ADX = 1 << 3, 1 << 8, 1 << 19
 UMIP, PKU, LA57 = 1 << 2, 1 << 3, 1 << 16
 # CPUID.80000001h:EDX and ECX; 3DNow!, SVM and SSE4A of AMD (AMD64 APM vol. 3, E.4.2).
 SYSCALL, NX, FFXSR, RDTSCP, LM, SVM = 1 << 11, 1 << 20, 1 << 25, 1 << 27, 1 << 29, 1 << 2

@@ -58,13 +58,16 @@ def transfer(core: Core, selector: int, source: Source, offset: int = 0, size: i
 
 
 def _direct(core: Core, entry: Entry, offset: int, pushed: int) -> None:
-    """JMP or CALL to a code segment: raise what an offset beyond it raises, unless something else is wrong earlier
-    (SDM vol. 2A, JMP, CALL: CONFORMING-CODE-SEGMENT, NONCONFORMING-CODE-SEGMENT). `pushed` bytes are the frame."""
+    """JMP or CALL to a code segment: raise what a frame or an offset beyond its segment raises, unless something else
+    is wrong earlier (SDM vol. 2A, JMP, CALL: CONFORMING-CODE-SEGMENT, NONCONFORMING-CODE-SEGMENT). The frame has
+    `pushed` bytes."""
     same_ring = entry.selector & 3 <= core.cpl and entry.dpl == core.cpl
     allowed = entry.dpl <= core.cpl if entry.conforming else same_ring
-    if entry.code and allowed and entry.present and offset > entry.descriptor.limit:
-        if pushed and not core.has_room(core.state.ss, core.state.regs[ESP], pushed):
-            raise CpuFault(VECTOR_SS)
+    if not (entry.code and allowed and entry.present):
+        return
+    if pushed and not core.has_room(core.state.ss, core.state.regs[ESP], pushed):
+        raise CpuFault(VECTOR_SS)
+    if offset > entry.descriptor.limit:
         raise CpuFault(VECTOR_GP)
 
 
@@ -136,7 +139,7 @@ def interrupt_return(core: Core, size: int) -> bool:
     if size == 4 and core.cpl == 0 and _stacked(core, 8, 4, user) & RFLAGS_VM:
         _frame(core, 9 * size)
     else:
-        if _stacked(core, size, 2, user) & 3 > core.cpl:
+        if _outwards(core, size, user):
             _frame(core, 5 * size)
         _return_address(core, size, 3 * size)
     return False
@@ -145,10 +148,26 @@ def interrupt_return(core: Core, size: int) -> bool:
 def far_return(core: Core, size: int, parameters: int) -> bool:
     """RETF: the check of the whole frame. `parameters`: bytes to be dropped. Always False."""
     _frame(core, 2 * size)
-    if _stacked(core, size, 2, core.cpl == 3) & 3 > core.cpl:
+    if _outwards(core, size, core.cpl == 3):
         _frame(core, 4 * size + parameters)
     _return_address(core, size, 2 * size + parameters)
     return False
+
+
+def _returned_to(core: Core, selector: int) -> Entry | None:
+    """The code segment that a return leads to; None when something is wrong about it."""
+    entry = core.entry(selector) if selector & 0xFFFC else None
+    rpl = selector & 3
+    if entry is None or not entry.code or not entry.present or rpl < core.cpl:
+        return None
+    return None if (entry.dpl > rpl if entry.conforming else entry.dpl != rpl) else entry
+
+
+def _outwards(core: Core, size: int, user: bool) -> bool:
+    """A return to an outer ring, whose code segment is looked at before the second half of the frame (SDM vol. 2B, RET;
+    vol. 2A, IRET). What is wrong about it is for the engine to say."""
+    selector = _stacked(core, size, 2, user)
+    return selector & 3 > core.cpl and _returned_to(core, selector) is not None
 
 
 def _return_address(core: Core, size: int, outer: int) -> None:
@@ -157,11 +176,8 @@ def _return_address(core: Core, size: int, outer: int) -> None:
     RET; vol. 2A, IRET)."""
     user = core.cpl == 3
     selector = _stacked(core, size, 2, user)
-    entry = core.entry(selector) if selector & 0xFFFC else None
-    rpl = selector & 3
-    if entry is None or not entry.code or not entry.present or rpl < core.cpl:
-        return
-    if entry.dpl > rpl if entry.conforming else entry.dpl != rpl:
+    entry, rpl = _returned_to(core, selector), selector & 3
+    if entry is None:
         return
     if rpl > core.cpl:
         stack_selector = _stacked(core, outer + size, 2, user)

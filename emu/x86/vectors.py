@@ -6,7 +6,8 @@ m MMX, s SSE, 2 SSE2, 3 SSE3, a SSE4A, r MSRs, n the NOPs with ModRM of the P6, 
 instruction, or reserved). SDM vol. 2A to 2C, "CPUID Feature Flag" of each instruction; vol. 2D, tables A-3 and A-4;
 AMD64 APM vol. 3, appendix A. Of later extensions (0F 38 and 0F 3A) Unicorn asks CPUID; 5 SSSE3, 4 SSE4.1, 6 SSE4.2,
 e AES and p PCLMULQDQ are what the C helper has to know of the model before it asks for aligned operands, c POPCNT,
-v MOVBE, b BMI1 and B BMI2 before it executes them.
+v MOVBE, b BMI1 and B BMI2 before it executes them, o CMOVcc, FCMOVcc and FCOMI, 8 CMPXCHG8B, x CMPXCHG16B, f FXSAVE
+and FXRSTOR, l CLFLUSH and A ADCX and ADOX before it asks about their operands.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ EXTENSIONS: Final[Mapping[str, int]] = MappingProxyType(
         "-": 0, "m": 1, "s": 2, "2": 4, "3": 8, "r": 16, "a": 32, "n": 64, "w": 128,
         "5": 256, "4": 512, "6": 1024, "e": 2048, "p": 4096, "c": 8192, "v": 16384,
         "b": 1 << 16, "B": 1 << 17,
+        "o": 1 << 18, "8": 1 << 19, "x": 1 << 20, "f": 1 << 21, "l": 1 << 22, "A": 1 << 23,
     }
 )  # fmt: skip
 
@@ -74,5 +76,7 @@ def denied(model: CpuModel) -> int:
         ("5", model.ecx1 & cpuid.SSSE3), ("4", model.ecx1 & cpuid.SSE41), ("6", model.ecx1 & cpuid.SSE42),
         ("e", model.ecx1 & cpuid.AES), ("p", model.ecx1 & cpuid.PCLMULQDQ), ("c", model.ecx1 & cpuid.POPCNT),
         ("v", model.ecx1 & cpuid.MOVBE), ("b", model.ebx7 & cpuid.BMI1), ("B", model.ebx7 & cpuid.BMI2),
+        ("o", model.edx1 & cpuid.CMOV), ("8", model.edx1 & cpuid.CX8), ("x", model.ecx1 & cpuid.CX16),
+        ("f", model.edx1 & cpuid.FXSR), ("l", model.edx1 & cpuid.CLFSH), ("A", model.ebx7 & cpuid.ADX),
     )  # fmt: skip
     return sum(EXTENSIONS[letter] for letter, present in words if not present) | (IGNORES_66 if model.intel else 0)

@@ -66,6 +66,7 @@ def emulate(core: Core, data: bytes) -> bool:
         size_mask = 0xFFFF
     else:
         return False
+    state.rflags &= ~RFLAGS_RF  # it was set for the fault that this is not
     following = state.rip + at + 1 & size_mask
     if code == CLI:
         state.rflags &= ~RFLAGS_VIF

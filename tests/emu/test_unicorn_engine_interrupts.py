@@ -9,6 +9,7 @@ from bare_cpu import CODE, BareCpu, bare_cpu
 from emu.engine import Exit, ExitReason
 from emu.unicorn_engine import HELPER
 from emu.x86.state import Segment
+from run_loops import make
 
 SLICES = (1, 2, 3, 7, 1000)
 
@@ -30,9 +31,9 @@ start:
 """
 
 
-def with_line(source: str, bits: int = 16) -> tuple[BareCpu, list[tuple[int, int]]]:
+def with_line(source: str, bits: int = 16, loop: str = "") -> tuple[BareCpu, list[tuple[int, int]]]:
     """A CPU whose INTR rises by a write to port 70h and falls by one to port 21h; and what is written there."""
-    cpu = bare_cpu(source, bits)
+    cpu = make(loop, source, bits) if loop else bare_cpu(source, bits)
     taken: list[tuple[int, int]] = []
 
     def out(port: int, _size: int, value: int) -> None:
@@ -65,8 +66,8 @@ SEQUENCES = {
     "between iterations": "sti\nmov dx, 0x70\nmov cx, 5\nmov si, 0\nhere: rep outsb\nlast: hlt",
 }
 
-#: Shadows one behind the other, which only the C helper knows (docs/fidelity.md).
-WITH_HELPER = {
+#: Shadows one behind the other.
+SEQUENCES |= {
     "sti; mov ss": "xor ax, ax\nout 0x70, al\nsti\nmov ss, ax\nmov sp, 0x7000\nhere: nop\nhlt",
     "sti; mov ss from memory": "out 0x70, al\nsti\nmov ss, [es:0x60]\nmov sp, 0x7000\nhere: nop\nhlt",
     "sti; pop ss": "push ss\nout 0x70, al\nsti\npop ss\nmov sp, 0x7000\nhere: nop\nhlt",
@@ -79,17 +80,18 @@ WITH_HELPER = {
     "mov ss; sti with if set": "xor ax, ax\nsti\nnop\nmov ss, ax\nsti\nout 0x70, al\nhere: nop\nhlt",
     "sti; mov ss; mov ss": "xor ax, ax\nout 0x70, al\nsti\nmov ss, ax\nmov ss, ax\nhere: nop\nhlt",
 }
-SEQUENCES |= {} if isinstance(HELPER, str) else WITH_HELPER
+#: The run loops that there are here.
+LOOPS = ("gate",) if isinstance(HELPER, str) else ("fast", "gate")
 
 
-@pytest.mark.skipif(isinstance(HELPER, str), reason="made by the C helper: docs/fidelity.md")
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("bits", [16, 32, 64])
 @pytest.mark.parametrize(("before", "shadow"), [("nop", True), ("sti\nnop", False), ("sti", False)])
-def test_sti_begins_a_shadow_where_if_was_clear_alone(bits: int, before: str, shadow: bool) -> None:
+def test_sti_begins_a_shadow_where_if_was_clear_alone(bits: int, before: str, shadow: bool, loop: str) -> None:
     """SDM vol. 2B, STI: "If IF = 0, maskable hardware interrupts remain inhibited on the instruction boundary following
     an execution of STI"; by one step, and by a run that ends behind it."""
     for size in (1, 1000):
-        cpu = bare_cpu(f"{before}\nsti\nnop\nnop\nhlt", bits)
+        cpu = make(loop, f"{before}\nsti\nnop\nnop\nhlt", bits)
         count = before.count("\n") + 2
         cpu.run(count, size)
         assert (cpu.engine.retired, cpu.engine.state().shadow, cpu.engine.interruptible()) == (
@@ -101,11 +103,12 @@ def test_sti_begins_a_shadow_where_if_was_clear_alone(bits: int, before: str, sh
 
 @pytest.mark.slow_variants(keep=8)
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_an_interrupt_is_taken_at_the_same_instruction_at_any_slice(name: str) -> None:
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_interrupt_is_taken_at_the_same_instruction_at_any_slice(name: str, loop: str) -> None:
     source = HANDLER + SEQUENCES[name]
     results = []
     for size in SLICES:
-        cpu, taken = with_line(source + "\nmark: db 0", 16)
+        cpu, taken = with_line(source + "\nmark: db 0", 16, loop)
         while True:
             exit = cpu.run(slice=size)
             assert exit.reason is ExitReason.HALT

@@ -154,10 +154,15 @@ PROTECTED_START
         OUTER 'retf-outer-no-ss', USER_STACK, UCODE32, F(user), retf
         OUTER 'retf-outer-half', UCODE32, F(user), retf
         OUTER 'retf-outer-4-no-room', UDATA32, UCODE32, F(user), retf 4
+        OUTER 'retf-outer-half-data', UDATA32, F(user), retf
+        OUTER 'retf-outer-half-beyond', 0xFFF3, F(user), retf
+        OUTER 'retf-outer-half-ring-0', CODE32 | 3, F(user), retf
         OUTER 'retf-half-first', F(user), retf
         OUTER 'iret-outer-whole', UDATA32, USER_STACK, 2, UCODE32, F(user), iretd
         OUTER 'iret-outer-no-ss', USER_STACK, 2, UCODE32, F(user), iretd
         OUTER 'iret-outer-half', 2, UCODE32, F(user), iretd
+        OUTER 'iret-outer-half-data', 2, UDATA32, F(user), iretd
+        OUTER 'iret-outer-half-beyond', 2, 0xFFF3, F(user), iretd
         OUTER 'iret-half-first', UCODE32, F(user), iretd
         OUTER 'iret-v86-whole', 0, 0, 0, 0, 0x500, 0xFFE, 0x23002, CODE_AREA >> 4, 0x100, iretd
         OUTER 'iret-v86-no-gs', 0, 0, 0, 0x500, 0xFFE, 0x23002, CODE_AREA >> 4, 0x100, iretd

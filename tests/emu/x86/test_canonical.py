@@ -62,10 +62,26 @@ def test_the_bases_of_fs_and_gs_count() -> None:
     ("instruction", "add"),
     [
         ("jmp rax", 0), ("jmp [r9]", 0), ("call rax", 8), ("call [rbx]", 8), ("call $ + 0x1000", 8), ("ret", -8),
-        ("ret 16", -24), ("jmp $ + 0x1000", 0), ("jmp short $", 0), ("je $ + 0x1000", 0), ("db 0xf2\nret", -8),
-        ("db 0x48, 0x44\nret 8", -16), ("db 0x41, 0x66, 0x48\njmp rax", 0),
+        ("ret 16", -24), ("jmp $ + 0x1000", 0), ("jmp short $", 0), ("jne $ + 0x1000", 0), ("db 0xf2\nret", -8),
+        ("db 0x48, 0x44\nret 8", -16), ("db 0x41, 0x66, 0x48\njmp rax", 0), ("jns short $", 0),
         ("retf", None), ("iretq", None), ("int 3", None), ("push rax", None), ("inc dword [rax]", None),
+        ("je $ + 0x1000", None), ("je short $", None), ("setne al", None),
     ],
 )  # fmt: skip
 def test_a_near_branch_is_undone_by_what_it_pushed_or_popped(instruction: str, add: int | None) -> None:
-    assert taken_back(assemble(f"bits 64\n{instruction}", 0x1000)) == add
+    found = taken_back(assemble(f"bits 64\n{instruction}", 0x1000), 2, 5)
+    assert found == (None if add is None else (add, 5))
+
+
+@pytest.mark.parametrize(
+    ("instruction", "zero", "left", "before"),
+    [
+        ("loop $", False, 5, 6), ("loop $", True, 0, None), ("loop $", False, (1 << 64) - 1, 0),
+        ("loope $", True, 1, 2), ("loope $", False, 1, None), ("loopne $", False, 1, 2), ("loopne $", True, 1, None),
+        ("a32 loop $", False, 7, 8), ("a32 loop $", False, (1 << 32) - 1, 0), ("a32 loop $", False, 1 << 32, None),
+        ("jrcxz $", False, 0, 0), ("jrcxz $", False, 1 << 32, None), ("jecxz $", False, 1 << 32, 1 << 32),
+    ],
+)  # fmt: skip
+def test_a_loop_is_undone_by_its_count(instruction: str, zero: bool, left: int, before: int | None) -> None:
+    found = taken_back(assemble(f"bits 64\n{instruction}", 0x1000), 2 | zero << 6, left)
+    assert found == (None if before is None else (0, before))
