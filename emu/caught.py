@@ -20,7 +20,6 @@ from emu.x86.state import CR0_PE
 
 #: How soon a state that could not be entered is looked at again, in instructions: at first, and at most.
 LOOK_FIRST, LOOK_LAST = 16, 65_536
-NATIVE_NS = 1  #: what an instruction is taken to last on a vCPU that does not count them
 #: Accesses to devices, which the emulator may answer by itself.
 _DEVICES = frozenset((ExitCause.PIO, ExitCause.MMIO))
 TOLD = 16  #: of the accesses that the emulator has answered by itself so many are told to the policy
@@ -99,7 +98,7 @@ class Caught(Twin):
                 emulated = gap - exit.before - (native - self._native)
                 emulated = max(0, min(gap, emulated))
                 if not self.vcpu.counts:
-                    gap = emulated + max(1, self._elapsed // NATIVE_NS)
+                    gap = emulated + max(1, int(self._elapsed / self.ledger.costs.native_ns))
                 self.policy.missed(before, gap, emulated, self.vcpu.counts)
             self._elapsed = 0
             self._exit, self._site, self._access_at, self._native = exit, site, at, native
