@@ -56,7 +56,6 @@ def test_the_docs_have_each_workload_as_it_is_run_and_learn_within_its_aim() -> 
         assert cells["run"] == one.length, one.name
         ratio = float(cells["learn / best"])
         assert ratio <= AIM, one.name
-        assert (ratio > AIM) is (one.name in MISSED), f"{one.name} is no exception"
         learned, best = (float(cells[column].split()[0].replace(",", "")) for column in ("learn", "best fixed N"))
         assert ratio == pytest.approx(learned / best, abs=0.012), one.name
 
