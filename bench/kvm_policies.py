@@ -47,12 +47,13 @@ COLUMNS = ("exits", "hops", "emulated", "Mcycles", "CPU s", "s", "outcome")
 
 class Ran(NamedTuple):
     """A run: its ledger (None without a hypervisor), seconds of processor time and by the clock, what was shown and
-    sent, how it ended."""
+    sent and what kind of end it came to, and that end in words."""
 
     ledger: Ledger | None
     cpu: float
     wall: float
     outcome: tuple[str, str, str]
+    end: str
 
 
 def run(workload: Workload, options: Sequence[str], words: Sequence[str]) -> Ran:
@@ -61,16 +62,16 @@ def run(workload: Workload, options: Sequence[str], words: Sequence[str]) -> Ran
     debugger = Debugger(build_machine(config))
     machine = debugger.machine
     try:
-        machine.native_limit = LONGEST_NS
         debugger.set_until(parse_until(workload.until))
         debugger.set_limit(LIMIT)
+        machine.native_limit = LONGEST_NS  # the limit has set another
         debugger.begin_continue()
         wall, cpu = time.perf_counter(), time.process_time()
         stop = debugger.run()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         ledger = None if machine.transitions is None else machine.transitions.ledger
         # An event is met somewhere in a loop that waits: only what kind of end it was is the guest's.
-        return Ran(ledger, cpu, wall, (machine.screen().text, machine.serial_text(), stop.kind.name))
+        return Ran(ledger, cpu, wall, (machine.screen().text, machine.serial_text(), stop.kind.name), stop.text)
     finally:
         machine.close()
 
@@ -95,7 +96,7 @@ def lines(workload: Workload, found: dict[str, Ran]) -> list[str]:
     rows = [f"| {workload.name} | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     first = next(iter(found.values()))
     for name, one in found.items():
-        ledger, same = one.ledger, "the same" if one.outcome == first.outcome else "ANOTHER"
+        ledger, same = one.ledger, "the same" if one.outcome == first.outcome else f"ANOTHER: {one.end}"
         counts = ["", "", "", ""]
         if ledger is not None:
             exits, cycles = sum(ledger.exits.values()), ledger.cost / 1e6

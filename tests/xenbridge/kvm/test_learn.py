@@ -69,7 +69,10 @@ def test_the_table_says_where_a_guest_came_to_something_else() -> None:
     ledger.emulated = 1_000_000
     rows = lines(
         workload("tour"),
-        {"no hypervisor": Ran(None, 1.0, 2.0, ("a", "b", "EXIT")), "learn": Ran(ledger, 1.5, 3.0, ("a", "c", "EXIT"))},
+        {
+            "no hypervisor": Ran(None, 1.0, 2.0, ("a", "b", "EXIT"), "the end"),
+            "learn": Ran(ledger, 1.5, 3.0, ("a", "c", "EXIT"), "the same end"),
+        },
     )
     assert rows[2].endswith("| 1.00 | 2.00 | the same |")
-    assert rows[3] == "| learn | 0 | 0 | 1,000,000 | 30.0 | 1.50 | 3.00 | ANOTHER |"
+    assert rows[3] == "| learn | 0 | 0 | 1,000,000 | 30.0 | 1.50 | 3.00 | ANOTHER: the same end |"
