@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from emu.engine import Change, ExitReason
 from emu.ledger import Costs
 from emu.machine import Machine, MachineConfig, build_machine
 from emu.policies import Policy, policy_named
@@ -17,6 +18,7 @@ from emu.transitions import NativeConfig
 from emu.unicorn_engine import HELPER, UnicornEngine
 from emu.unicorn_helper import Helper
 from emu.vcpu import ExitCause, Site, VmExit
+from emu.x86.classes import InstructionClass
 from emu.x86.modes import Mode
 from emu.x86.vmentry import VTX, VTX2006, Rules
 from machines import protected, rom
@@ -138,6 +140,26 @@ def test_telling_changes_neither_the_guest_nor_where_it_is_cut(slice: int) -> No
     ran(whole).close()
     assert told.touches == whole.touches
     first.close(), second.close()
+
+
+def test_an_instruction_that_is_stopped_at_is_told_once_when_it_is_executed() -> None:
+    whole, stepped = Seen(FOR_GOOD), Seen(FOR_GOOD)
+    ran(whole).close()
+    machine = made(stepped, EACH)
+    cpu = machine.transitions
+    assert cpu is not None
+    cpu.set_event_stops(int(InstructionClass.CPUID | InstructionClass.RDMSR), (), Change.NONE)
+    stops = 0
+    while (left := LENGTH - cpu.retired) > 0:
+        exit = cpu.run(left, skip_breakpoint=True)
+        if exit.reason is ExitReason.BREAKPOINT:
+            stops += 1
+            told = len(stepped.touches)
+            assert cpu.run(1, skip_breakpoint=True).executed == 1
+            assert len(stepped.touches) == told + 1
+    assert stops == 20 * 5
+    assert stepped.touches == whole.touches
+    machine.close()
 
 
 @pytest.mark.parametrize("policy", ["native", "emulated", "dwell:100"])
