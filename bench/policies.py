@@ -131,7 +131,7 @@ WORKLOADS = (
 )
 SUMMARY = (
     "workload", "run", "exits if native", "native", "dwell:100", "best fixed N", "emulated", "learn", "learn / best",
-    "clairvoyant",
+    "best replayed", "clairvoyant",
 )  # fmt: skip
 COLUMNS = ("exits", "hops", "emulated", "native", "Mcycles", "to best N", "seconds")
 
@@ -217,17 +217,17 @@ def summary(rows: Sequence[tuple[Workload, Hindsight, Sequence[Run]]]) -> list[s
         costs = {one.policy: one.ledger.cycles for one in runs}
         fixed = cheapest(runs)
         dwell = {"native": "0", "emulated": "no end"}.get(fixed.policy, fixed.policy.removeprefix("dwell:"))
-        native, hundred, best, emulated, learn, least = (
+        native, hundred, best, emulated, learn, replayed, least = (
             f"{cycles / MILLION:,.{1 if cycles >= 10 * MILLION else 2}f}"
             for cycles in (
                 costs["native"], costs["dwell:100"], fixed.ledger.cycles, costs["emulated"], costs["learn"],
-                seen.clairvoyant,
+                seen.best_cost, seen.clairvoyant,
             )
         )  # fmt: skip
         ratio = f"{costs['learn'] / fixed.ledger.cycles:.3f}"
         cells = (
             workload.name, workload.length, f"{seen.touches:,}", native, hundred, f"{best} ({dwell})", emulated, learn,
-            ratio, least,
+            ratio, f"{replayed} ({seen.best})", least,
         )  # fmt: skip
         table.append("| " + " | ".join(cells) + " |")
     return table

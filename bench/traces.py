@@ -26,7 +26,7 @@ FIXED = (0, *(edge for edge in EDGES if edge <= 1 << 20), 1 << 40)
 class Recorder:
     """A policy that is native wherever that can be, and takes down every exit."""
 
-    name, enters, learns, fixed = "native", True, True, None
+    name, enters, learns, sees_all, fixed = "native", True, True, False, None
 
     def __init__(self) -> None:
         self.trace: list[Touch] = []

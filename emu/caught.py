@@ -20,7 +20,8 @@ from emu.x86.state import CR0_PE
 
 #: How soon a state that could not be entered is looked at again, in instructions: at first, and at most.
 LOOK_FIRST, LOOK_LAST = 16, 65_536
-NATIVE_NS = 1  #: what an instruction is taken to last on a vCPU that does not count them
+#: Accesses to devices, which the emulator may answer by itself.
+_DEVICES = frozenset((ExitCause.PIO, ExitCause.MMIO))
 TOLD = 16  #: of the accesses that the emulator has answered by itself so many are told to the policy
 
 
@@ -56,10 +57,12 @@ class Caught(Twin):
         self._site: Site | None = None  # of the access before
         self._access_at = 0  # instructions retired before it
         self._exit: VmExit | None = None  # itself
+        self._access: VmExit | None = None  # that one, or the last that was to a device
         self._native = 0  # the ledger's native instructions up to it
         self._elapsed = 0  # ns that a vCPU which does not count has spent since
         self._dwell = 0  # decided at it
         emulator.note_answers()
+        self._ask_to_be_told()
 
     @property
     def wants_native(self) -> bool:
@@ -70,6 +73,11 @@ class Caught(Twin):
         """Decide by `policy` from now on."""
         self.policy, self._site, self._until = policy, None, 0
         policy.moved()
+        self._ask_to_be_told()
+
+    def _ask_to_be_told(self) -> None:
+        """Whether the emulator tells of instructions that would have been exits, or of accesses alone."""
+        self.emulator.tell_instructions(self.vcpu.exiting if self.policy.sees_all else 0, self._instruction)
 
     def _forget(self) -> None:
         """What comes now is no consequence of what the policy decided."""
@@ -90,10 +98,12 @@ class Caught(Twin):
                 emulated = gap - exit.before - (native - self._native)
                 emulated = max(0, min(gap, emulated))
                 if not self.vcpu.counts:
-                    gap = emulated + max(1, self._elapsed // NATIVE_NS)
+                    gap = emulated + max(1, int(self._elapsed / self.ledger.costs.native_ns))
                 self.policy.missed(before, gap, emulated, self.vcpu.counts)
             self._elapsed = 0
             self._exit, self._site, self._access_at, self._native = exit, site, at, native
+            if exit.cause in _DEVICES:
+                self._access = exit
         self._dwell = self.policy.dwell(exit, not caught)
         return self._dwell
 
@@ -117,6 +127,19 @@ class Caught(Twin):
         mode = mode_of(live)
         barred = "system management mode is the emulator's" if live.smm else self.barred(pc, mode)
         return VmExit(cause, pc, mode, address, write, barred=barred)
+
+    def _instruction(self, code: bytes) -> None:
+        """The emulator is about to execute an instruction that may be an exit."""
+        if self._quiet or not self.wants_native or self.native:
+            return
+        emulator = self.emulator
+        at = emulator.retired
+        if self._site is not None and at == self._access_at:
+            return  # the exit was before it, and is known
+        if (found := self.vcpu.exits_at(code, emulator.live())) is not None:
+            cause, address, write = found
+            self._catch_up()
+            self._caught(self._met(cause, emulator.instruction_pc, address, write), at)
 
     def barred(self, pc: int, mode: Mode) -> str:
         """Why no code in this mode, at the linear address `pc`, can be native, whatever is decided; empty: it may."""
@@ -153,10 +176,12 @@ class Caught(Twin):
             self.emulator.request_stop()
 
     def _catch_up(self) -> None:
-        """Accesses that the emulator has answered by itself: as if they had come at equal distances from where the last
-        one was that is known."""
+        """Accesses that the emulator has answered by itself: as if they were like the last one that is known in this
+        mode, and had come at equal distances from the last touch."""
         count, at = self.emulator.take_answered()
-        exit = self._exit
+        exit, access = self._exit, self._access
+        if exit is not None and access is not None and access.mode is exit.mode:
+            exit = access
         if not count or self._quiet or self.native or not self.wants_native:
             return
         self.ledger.caught += count
@@ -164,6 +189,6 @@ class Caught(Twin):
         if self.policy.learns and exit is not None and site is not None and span > 0:
             for _ in range(min(count, TOLD)):
                 self.policy.hit(site, max(1, span // count))
-                self._dwell = self.policy.dwell(exit, False)
-            self._access_at, self._native = at, self.ledger.native
+                self._dwell, site = self.policy.dwell(exit, False), exit.site
+            self._site, self._access_at, self._native = site, at, self.ledger.native
         self._until = max(self._until, at + 1 + self._dwell)

@@ -380,6 +380,12 @@ class Executor(Cpu, Protocol):
         (one that is `answered` with this call does not). The engine may answer them by itself. `kept`: the device is a
         hypervisor's own, and the answers are counted by `take_kept` alone."""
 
+    def tell_instructions(self, classes: int, told: Callable[[bytes], None]) -> None:
+        """From now on call `told` with the bytes of each instruction of these InstructionClass bits (0: of none), some
+        more may be behind them, before it is executed; `retired` and `instruction_pc` are as in a port's access. It may
+        be called twice for one that faults. Not while it runs. An engine that cannot tell does not (the portable
+        loop)."""
+
     def note_answers(self) -> None:
         """Before the first run: every access to a device is to be asked for, or counted by `take_answered`."""
 

@@ -167,25 +167,29 @@ class Mean:
     the last trials is right where they are drawn at random. Where the guest comes to something else, and trials are of
     many gaps, it is late, and a quicker one is asked: the one which has forecast the better lately."""
 
-    __slots__ = ("_quick", "_quick_error", "_slow", "_slow_error", "count", "parent")
+    __slots__ = ("_quick", "_quick_error", "_slow", "_slow_error", "_untried", "count", "parent")
 
     def __init__(self, parent: Mean | None = None) -> None:
         self.parent = parent
         self.load(0.0, 0)
 
     def load(self, value: float, count: int) -> None:
-        """It was of so many."""
+        """It was of so many, in another run. Until one has come in this run neither has forecast anything, and the
+        quicker one is believed: it is the same until there is something new."""
         self.count, self._slow, self._quick = count, value, value
         self._slow_error = self._quick_error = 0.0
+        self._untried = True
 
     @property
     def value(self) -> float:
         """Without what is known of others."""
-        return self._quick if self._quick_error < BETTER * self._slow_error else self._slow
+        quick = self._untried or self._quick_error < BETTER * self._slow_error
+        return self._quick if quick else self._slow
 
     def add(self, value: float, gaps: int) -> None:
         """One more, which took so many gaps to be known."""
         self.count += 1
+        self._untried = False
         if self.count > 1:
             self._slow_error = self._slow_error * ERROR_FADE + abs(value - self._slow)
             self._quick_error = self._quick_error * ERROR_FADE + abs(value - self._quick)

@@ -19,7 +19,7 @@ MOST_SITES = 4096
 #: A site is asked for its own gaps from so many on, and tells its kind of so many.
 ENOUGH, YOUNG = 2, 8
 #: In trials a hop out is taken for dearer than it is, by half of both hops where they cost so many exits.
-DEARER_HALF = 6
+DEARER_HALF = 6.0
 
 
 @dataclass(frozen=True, slots=True)

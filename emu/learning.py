@@ -31,7 +31,7 @@ def kind_of(site: Hashable) -> Hashable:
 class Learn:
     """Policy `learn`. `learner` has what is known."""
 
-    name, learns, fixed = LEARN, True, None
+    name, learns, sees_all, fixed = LEARN, True, True, None
 
     def __init__(self, costs: Costs) -> None:
         self.learner = Learner(prices_of(costs), kind_of)

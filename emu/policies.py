@@ -27,6 +27,7 @@ class Policy(Protocol):
     name: str  #: as `--policy` takes it
     enters: bool  #: False: the CPU never goes native
     learns: bool  #: False: `hit`, `missed` and `moved` need not be told
+    sees_all: bool  #: instructions of the emulator are touches too, where a native CPU exits for them; else accesses
 
     @property
     def fixed(self) -> int | None:
@@ -53,7 +54,7 @@ class Policy(Protocol):
 class Emulated:
     """Never native."""
 
-    name, enters, learns, fixed = "emulated", False, False, 0
+    name, enters, learns, sees_all, fixed = "emulated", False, False, False, 0
 
     def dwell(self, exit: VmExit, native: bool) -> int:
         return 0
@@ -69,7 +70,7 @@ class Emulated:
 class Native:
     """Native wherever the state can be entered; the hypervisor handles each exit by itself."""
 
-    enters, learns, fixed = True, False, 0
+    enters, learns, sees_all, fixed = True, False, False, 0
 
     def __init__(self, name: str = "native") -> None:
         self.name = name
@@ -88,7 +89,7 @@ class Native:
 class Dwell:
     """Emulated for a fixed number of instructions behind each access."""
 
-    enters, learns = True, False
+    enters, learns, sees_all = True, False, False
 
     def __init__(self, instructions: int) -> None:
         self.name, self.fixed = f"dwell:{instructions}", instructions

@@ -377,6 +377,10 @@ class Twin:
         elif kept and self._resident is not None:  # the access is no exit
             self._resident.hold_input(port, value, until, answered=answered, kept=kept)
 
+    def tell_instructions(self, classes: int, told: Callable[[bytes], None]) -> None:
+        """See Executor."""
+        self.emulator.tell_instructions(classes, told)
+
     def note_answers(self) -> None:
         """See Executor."""
         self.emulator.note_answers()

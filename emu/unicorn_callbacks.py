@@ -23,6 +23,8 @@ _IN = ctypes.CFUNCTYPE(c_uint32, c_void_p, c_uint32, c_int, c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_int, c_uint32, c_void_p)
 _READ = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint64, c_uint, c_void_p)
 _WRITE = ctypes.CFUNCTYPE(None, c_void_p, c_uint64, c_uint, c_uint64, c_void_p)
+#: The C helper's: the bytes of an instruction, and how many.
+TOLD = ctypes.CFUNCTYPE(None, c_void_p, c_int)
 
 
 class Callbacks:
@@ -37,6 +39,9 @@ class Callbacks:
         self.after_port: Callable[[int, int], None] | None = None
         #: told each time stamp that RDTSC (False) or RDTSCP (True) is answered with
         self.told_time: Callable[[int, bool], None] | None = None
+        #: told the bytes of an instruction that is about to be executed, of the classes asked for
+        self.told_instruction: Callable[[bytes], None] | None = None
+        self.instruction = TOLD(self._instruction)
         #: told that the time-stamp counter has been written
         self.set_time: Callable[[], None] | None = None
         #: (instruction, function) of each INSN hook; kept alive here
@@ -93,6 +98,13 @@ class Callbacks:
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self.failed(error)
         return (1 << 8 * size) - 1
+
+    def _instruction(self, code: int, length: int) -> None:
+        try:
+            if self.told_instruction is not None:
+                self.told_instruction(ctypes.string_at(code, length))
+        except BaseException as error:  # noqa: BLE001 - raised again by run()
+            self.failed(error)
 
     def floats(self, address: int) -> bool:
         """No device is in the page of the physical address."""

@@ -51,6 +51,7 @@ class UnicornEngine(Running):
     name = "unicorn"
     answers_ahead = True
     passes_edges = False
+    _telling = 0  # classes of instructions
 
     def _begin(self, model: CpuModel) -> None:
         self._prove()
@@ -383,6 +384,13 @@ class UnicornEngine(Running):
     ) -> None:
         """See Executor."""
         self._loop.hold(port, value, ALWAYS if until is None else self._run_end[0] - 1 - until, answered, kept)
+
+    def tell_instructions(self, classes: int, told: Callable[[bytes], None]) -> None:
+        """See Executor."""
+        self._callbacks.told_instruction = told
+        if classes != self._telling:
+            self._telling = classes
+            self._loop.tell(classes)
 
     def note_answers(self) -> None:
         """See Executor."""

@@ -67,6 +67,7 @@ class FastLoop:
         #: Forgets the engine; set by whoever knows when it goes.
         self.close: Callable[[], object] = detacher(helper, overlay.uc)
         self._callbacks = PORT_IN(callbacks.port_in), PORT_OUT(callbacks.port_out)
+        self._told = callbacks.instruction
         callbacks.before_port = self.settle
         callbacks.told_time = self._hold_time
         callbacks.set_time = self._forget_time
@@ -189,6 +190,11 @@ class FastLoop:
     def uncount(self) -> None:
         """The access counted last is not to be."""
         self._cells.answered -= 1
+
+    def tell(self, classes: int) -> None:
+        """See Executor.tell_instructions."""
+        self._helper.tell(self._engine, classes, ctypes.cast(self._told, c_void_p))
+        self.flush()
 
     def note_answers(self) -> None:
         """See Executor."""

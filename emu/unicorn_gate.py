@@ -65,6 +65,9 @@ class GateLoop:
             checked = place(port_check(callback=callback, **overlay.port_check_addresses()))
             overlay.add_hook(HOOK_INSN, checked, instruction=number)
 
+    def tell(self, classes: int) -> None:
+        """See Executor.tell_instructions: it would have to look at each instruction for that, and tells of none."""
+
     def note_answers(self) -> None:
         """Each access is asked for."""
 

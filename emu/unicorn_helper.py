@@ -87,6 +87,7 @@ class Helper:
         self.go.restype = self.go_few.restype = c_int
         self.stopped_code = f("stopped_code", c_int, p, p)
         self.class_of = f("class_of", c_uint32, c_char_p, c_int, c_int)
+        self.tell = f("tell", None, p, c_uint32, p)
         self.breakpoints = f("breakpoints", None, p)
         self.memory_changed = f("memory_changed", None, p, c_uint64, c_uint64)
         self.flush = f("flush", None, p)

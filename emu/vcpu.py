@@ -118,6 +118,13 @@ class Vcpu(Cpu, Protocol):
     #: Real mode runs as virtual 8086 mode: software interrupts and faults are exits there.
     real_is_v86: bool
 
+    #: InstructionClass bits of those that are exits, and access no device
+    exiting: int
+
+    def exits_at(self, code: bytes, state: CpuState) -> tuple[ExitCause, int, bool] | None:
+        """What the instruction of these classes that begins `code` would be an exit for, in a state that may be in
+        place (`Cpu.live`): with its address as in VmExit, and whether it writes. None: it is none."""
+
     def refused(self, state: CpuState) -> tuple[Broken, ...]:
         """The rules that `state` breaks; empty: it can be entered."""
 

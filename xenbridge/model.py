@@ -50,6 +50,7 @@ class ModelVcpu(UnicornEngine):
     name = "model"
     title = "the reference hypervisor, VT-x as of 2006"
     counts = translates = True
+    exiting = CLASSES
     _unentered = True  # it has been given another state since it was entered last
 
     def __init__(self, place: Place, rules: Rules = VTX2006) -> None:
@@ -231,16 +232,29 @@ class ModelVcpu(UnicornEngine):
         hflags = env.hflags
         bits = 64 if hflags & HF_CS64 else 32 if hflags & HF_CS32 else 16
         real = self.real_is_v86 and not hflags & HF_PE
-        if (found := self._exits.get((code, bits, real), MISSING)) is MISSING:
-            if len(self._exits) >= REMEMBERED:
-                self._exits.clear()
-            found = self._exits[code, bits, real] = exits_for(code, bits, real)
-        if found is None:
+        if (found := self._exits_for(code, bits, real)) is None:
             return None
         cause, write, any_ring = found
         if not real and not any_ring and (env.eflags & RFLAGS_VM or hflags & HF_CPL):
             return None
         return cause, write
+
+    def _exits_for(self, code: bytes, bits: int, real: bool) -> tuple[ExitCause, bool, bool] | None:
+        """`exits_for`, remembered."""
+        if (found := self._exits.get((code, bits, real), MISSING)) is MISSING:
+            if len(self._exits) >= REMEMBERED:
+                self._exits.clear()
+            found = self._exits[code, bits, real] = exits_for(code, bits, real)
+        return found
+
+    def exits_at(self, code: bytes, state: CpuState) -> tuple[ExitCause, int, bool] | None:
+        """See Vcpu."""
+        real = self.real_is_v86 and not state.cr0 & CR0_PE
+        found = self._exits_for(code, code_bits(state), real)
+        if found is None or (not real and not found[2] and state.cpl):
+            return None
+        cause, write, _ = found
+        return cause, state.regs[RCX] & MASK32 if cause is ExitCause.MSR else 0, write
 
     def _exit_before(self, found: tuple[ExitCause, bool]) -> VmExit | None:
         """The exit that the next instruction makes; None where the hypervisor has done it and goes on."""

@@ -179,6 +179,8 @@ static __attribute__((noinline)) void check(struct record *r, uint64_t host)
     e->asked++;
     if (unlikely(!r->length) && !complete(e, r, host))
         return;
+    if (unlikely(r->told)) /* a hypervisor is exited to whether or not it may be executed */
+        tell(r, host);
     if (r->fetch && (uint64_t)(uint32_t)(r->pc - cs->base) + r->length - 1 > cs->limit)
         vector = EXCP_GP;
     else if (r->undefined || (r->apart == APART_XSETBV && !((&AT(uint64_t, e->env, at.env_cr))[4] & CR4_OSXSAVE)))

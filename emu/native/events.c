@@ -151,7 +151,7 @@ static uint64_t place_of(const tb *block, uint64_t pc)
 }
 
 /* The bytes of `block` from linear `pc` on, as many as an instruction may have; how many they are. */
-static int code_at(engine *e, const tb *block, uint64_t pc, uint8_t code[LONGEST])
+int code_at(engine *e, const tb *block, uint64_t pc, uint8_t *code)
 {
     int length = 0;
 

@@ -224,6 +224,7 @@ enum { NOTE_ACCESSES = 1, NOTE_INSTRUCTIONS };
 typedef uint32_t port_in(uint32_t port, int size);
 typedef void port_out(uint32_t port, int size, uint32_t value);
 typedef uint64_t system_call(uint32_t operation, uint64_t operand);
+typedef void told_call(const uint8_t *code, int length);
 
 typedef struct engine {
     struct control *control;
@@ -259,6 +260,8 @@ typedef struct engine {
     port_in *in;
     port_out *out;
     system_call *system;
+    told_call *tell; /* told.c; `told`: classes of events.c, 0: nothing is */
+    uint32_t told;
     struct cells *cells;
     struct shared_ports *ports; /* NULL: none are answered here */
     int64_t beyond; /* instructions that the run has left behind the part that `remaining` and `end` know of (cut_run) */
@@ -509,6 +512,8 @@ void take_traces(engine *e, uint8_t *traces);
 
 /* ---- events.c */
 int is_event(engine *e, const tb *block, uint64_t pc);
+int code_at(engine *e, const tb *block, uint64_t pc, uint8_t *code);
+API uint32_t v2e_fast_class_of(const uint8_t *code, int length, int bits);
 int mode_or_task_changed(const engine *e);
 enum { CHANGE_MODE = 1, CHANGE_TASK = 2 }; /* bits of `changes` in struct control */
 void task_register_loaded(void *env);

@@ -45,6 +45,7 @@ struct record {
     uint8_t waits;      /* for an exception of the x87 */
     uint8_t loads_base; /* LGDT and LIDT of 64-bit code */
     uint8_t apart;      /* APART_*: it may be executed, or is refused, by a function of its own */
+    uint8_t told;       /* Python is told before it is executed (told.c) */
     uint8_t enters_mmx; /* 1 + the register that it writes: they are to become those of MMX; 0: they are not */
     uint32_t displacement, address_mask;
     struct reference references[];
@@ -73,6 +74,10 @@ uint8_t byte_behind(engine *e, const struct record *r, int number, uint64_t host
 
 /* ---- classes.c */
 int never_breaks(const struct reference *ref, uint32_t sign);
+
+/* ---- told.c */
+uint32_t told_classes(const engine *e, const uint8_t *code, int length, int bits);
+void tell(const struct record *r, uint64_t host);
 
 /* ---- records.c */
 int decode_for(struct record *r, uint8_t *bytes, int length, uint32_t sign, uint32_t flags);

@@ -20,7 +20,7 @@ static void simplify(struct record *r, uint32_t sign)
     const uint64_t *regs = registers(r->engine->env);
 
     r->quick.limit = NULL;
-    if (r->count != 1 || r->undefined || r->alignment.asked || r->apart || r->enters_mmx || r->narrow.opcode || r->aligned || r->touched || r->branch || r->fetch || r->input || r->first ||
+    if (r->count != 1 || r->undefined || r->told || r->alignment.asked || r->apart || r->enters_mmx || r->narrow.opcode || r->aligned || r->touched || r->branch || r->fetch || r->input || r->first ||
         ref->kind & (XLAT | REPEATED) ||
         ref->bits != NONE || (sign >> 2 * ref->segment & 3) != DATA_64K)
         return;
@@ -114,7 +114,7 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
     if (wide) {
         r->quick.limit = NULL;
         return r->aligned || r->undefined || r->touched || r->input || r->enters_mmx || r->alignment.asked || r->apart ||
-               r->loads_base;
+               r->loads_base || r->told;
     }
     if (limited)
         r->branch = in->branch != BRANCH_NONE || !real_mode(r->engine->env) ? in->branch : (uint8_t)far_branch(in);
@@ -127,7 +127,8 @@ static int reduce(struct record *r, const struct instruction *in, uint32_t ip, u
             (i == 0 && (r->aligned || r->narrow.opcode || r->branch == BRANCH_OPERAND || r->branch == BRANCH_RETURN)))
             r->references[r->count++] = in->references[i];
     simplify(r, sign);
-    return r->count || r->branch || r->fetch || r->input || r->undefined || r->enters_mmx || r->narrow.opcode || r->apart;
+    return r->count || r->branch || r->fetch || r->input || r->undefined || r->enters_mmx || r->narrow.opcode || r->apart ||
+           r->told;
 }
 
 /* What is to be looked at of the instruction that begins `bytes`; -1 when they end before it does. Of some the length
@@ -139,6 +140,7 @@ int decode_for(struct record *r, uint8_t *bytes, int length, uint32_t sign, uint
 
     if (r->bits == 64)
         hide_ignored_66(r->engine, bytes, length);
+    r->told = told_classes(r->engine, bytes, length, r->bits) != 0;
     if (decode(bytes, length, r->bits, r->stack_bits, &in))
         return reduce(r, &in, ip, sign, flags);
     if (!in.unknown)
@@ -150,14 +152,14 @@ int decode_for(struct record *r, uint8_t *bytes, int length, uint32_t sign, uint
 /* Nothing but the alignment of the only operand is to be asked. */
 static int only_alignment(const struct record *r, uint32_t sign)
 {
-    return r->aligned && r->count == 1 && !r->alignment.asked && !r->undefined && !r->fetch && !r->branch &&
+    return r->aligned && r->count == 1 && !r->told && !r->alignment.asked && !r->undefined && !r->fetch && !r->branch &&
            (r->bits == 64 || never_breaks(r->references, sign));
 }
 
 /* Nothing but whether its operands' pages are there is to be asked. */
 static int only_pages(const struct record *r, uint32_t sign)
 {
-    if (!r->touched || r->alignment.asked || r->undefined || r->fetch || r->branch)
+    if (!r->touched || r->told || r->alignment.asked || r->undefined || r->fetch || r->branch)
         return 0;
     for (int i = 0; i < r->count && r->bits != 64; i++)
         if (!never_breaks(&r->references[i], sign))

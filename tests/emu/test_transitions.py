@@ -484,7 +484,7 @@ DESCRIPTORS = "dq 0x00009b0f0000ffff\n dq 0x000093000000ffff"
 class _Behind:
     """Native behind each exit; behind an access in the emulator it keeps the CPU for 300 instructions."""
 
-    name, enters, learns, fixed = "behind", True, True, None
+    name, enters, learns, sees_all, fixed = "behind", True, True, False, None
 
     def __init__(self) -> None:
         self.asked: list[tuple[ExitCause, bool]] = []

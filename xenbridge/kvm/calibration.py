@@ -158,4 +158,5 @@ def measured_costs(backend: Backend, model: CpuModel) -> Costs | None:
     finally:
         look.close()
     ghz = host_ghz()
-    return Costs(*(min(MOST, max(1, round(ns * ghz))) for ns in times))
+    exit, hop, emulated, native = (min(MOST, max(1, round(ns * ghz))) for ns in times)
+    return Costs(exit, hop, emulated, native, native_ns=max(0.01, times[3]))

@@ -13,7 +13,8 @@ from itertools import chain
 
 from emu.engine import Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, Watch
 from emu.packed import PART_TSC, Packing
-from emu.vcpu import VmExit
+from emu.vcpu import ExitCause, VmExit
+from emu.x86.classes import InstructionClass
 from emu.x86.modes import Mode
 from emu.x86.msrs import APIC_BASE, TSC
 from emu.x86.state import CR4_OSXSAVE, CpuState
@@ -42,6 +43,7 @@ class KvmVcpu(Runs):
     name = "kvm"
     title = "Linux's KVM"
     counts = translates = real_is_v86 = False
+    exiting = InstructionClass.HLT
 
     def unable(self) -> str:
         """See Vcpu."""
@@ -60,6 +62,10 @@ class KvmVcpu(Runs):
         self._forbidden = tuple(ranges), frozenset(modes)
         watched = self._forbidden != NOTHING_FORBIDDEN or not self.backend.runs_all
         self._period = WATCHED if watched else LONGEST
+
+    def exits_at(self, code: bytes, state: CpuState) -> tuple[ExitCause, int, bool] | None:
+        """See Vcpu."""
+        return None if state.cpl else (ExitCause.HLT, 0, False)
 
     def complete(self, exit: VmExit) -> Exit:
         """See Vcpu. No exit of this one is completed by it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from emu.engine import Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, Watch
-from emu.vcpu import Place, VmExit
+from emu.vcpu import ExitCause, Place, VmExit
 from emu.x86.modes import Mode
 from emu.x86.msrs import TSC_ADJUST
 from emu.x86.state import CpuState
@@ -65,6 +65,7 @@ class XenVcpu(NativeRuns):
     name = "xen"
     title = "a domain of Xen"
     counts = translates = real_is_v86 = False
+    exiting = 0  # Xen answers all of them by itself
     _others = ""  # stops that are set and cannot be kept
     _points: frozenset[int] = frozenset()
 
@@ -78,6 +79,10 @@ class XenVcpu(NativeRuns):
 
     def forbid(self, ranges: Sequence[tuple[int, int]], modes: Collection[Mode]) -> None:
         """See Vcpu. It cannot exit there: it is only kept from being entered there."""
+
+    def exits_at(self, code: bytes, state: CpuState) -> tuple[ExitCause, int, bool] | None:
+        """See Vcpu."""
+        return None
 
     def complete(self, exit: VmExit) -> Exit:
         """See Vcpu. No exit of this one is completed by it."""
