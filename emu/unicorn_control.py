@@ -33,8 +33,9 @@ class Control(ctypes.Structure):
         ("invalidated", ctypes.c_uint64),  # the engine's count of dropped translations at that time
         ("rcx", ctypes.c_uint64),
         ("rsp", ctypes.c_uint64),
+        ("running", ctypes.c_uint32),  # fast loop: the block entered last
         ("masked", ctypes.c_uint8),  # fast loop: INTR is high, but IF was clear when that was looked at last
-        ("_pad", ctypes.c_uint8 * 6),
+        ("_pad", ctypes.c_uint8 * 2),
         # The gate tests the eight bytes from `stop` as one, the fast loop the seven from `checks`: 0 lets an
         # instruction or a block pass on the short way.
         ("checks", ctypes.c_uint8),  # ask the checker before each instruction even while the caches are the same
@@ -78,7 +79,7 @@ class Control(ctypes.Structure):
         ("_pad5", ctypes.c_uint8 * 7),
         ("ranges", ctypes.c_uint64),  # address of pairs of linear addresses, first and last, to stop in
         ("range_count", ctypes.c_uint32),
-        ("running", ctypes.c_uint32),  # fast loop: the block entered last
+        ("_pad6", ctypes.c_uint32),
     )
 
     remaining: int

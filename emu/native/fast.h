@@ -96,7 +96,10 @@ struct control {
     int64_t remaining; /* instructions that may still be counted */
     uint64_t last;     /* linear address of the instruction counted last, where it is known */
     uint64_t invalidated, rcx, rsp;
-    uint8_t masked, pad[6], checks;
+    /* 1 more than the number of the slot of the block entered last; 0, when it was left otherwise than by its end. Each
+     * block stores it and `remaining`: they share a cache line, so that the host writes both back at once */
+    uint32_t running;
+    uint8_t masked, pad[2], checks;
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
     uint8_t taken, suppress, taken_vector, ports;
     uint32_t reason;
@@ -118,8 +121,7 @@ struct control {
     uint64_t taken_at;
     uint8_t last_for_now, pad5[7];
     uint64_t ranges; /* pairs of linear addresses, first and last: stop at each instruction in one */
-    uint32_t range_count;
-    uint32_t running; /* 1 more than the number of the slot of the block entered last; 0, when it was left otherwise than by its end */
+    uint32_t range_count, pad6;
 } __attribute__((packed));
 enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED, STOP_EVENT };
 enum { TAKEN = 1, TAKEN_ON };
