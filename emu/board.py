@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
 
 from emu import layout
 from emu.bus import BusDevice, Mmio, Ports
@@ -33,6 +32,7 @@ from emu.irq import InterruptController, IntrPin
 from emu.keeper import Keeper
 from emu.memory import PhysicalMemory
 from emu.outputs import Outputs
+from emu.typed import TYPE_CHECKING, Any, Protocol
 from emu.views import DeviceView
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from emu.breakpoints import Counted
 from emu.engine import EngineError, WatchHit
@@ -23,6 +22,7 @@ from emu.quiet import MOST_HITS, Begun
 from emu.record import replace
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
+from emu.typed import TYPE_CHECKING
 from emu.views import LockstepView, StuckView
 
 if TYPE_CHECKING:

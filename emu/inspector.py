@@ -6,10 +6,10 @@ Every method runs on the thread that owns the subject.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
 
 from emu.subject import MemoryUnavailable, Several, Subject, is_unknown
 from emu.sweep import Run, readable_runs
+from emu.typed import TYPE_CHECKING
 from emu.views import (
     DeviceView,
     InstructionView,

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from typing import Final
 
+from emu.typed import Final
 from emu.unicorn_layout import offset_of
 
 #: Multiplier of the breakpoint table's hash: 2**64 divided by the golden ratio, odd (multiplicative hashing).

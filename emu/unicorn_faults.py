@@ -10,9 +10,9 @@ import ctypes
 from collections import deque
 from collections.abc import Callable
 from ctypes import c_int, c_uint32, c_void_p
-from typing import Final
 
 from emu.engine import Fault
+from emu.typed import Final
 from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_control import STOP_ASKED, STOP_BUDGET, Control
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS32, HF_CS64, NO_EXCEPTION

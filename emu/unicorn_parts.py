@@ -12,9 +12,9 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
 
 from emu.engine import CheckLevel, EngineError, Exit, ExitReason, MemoryRegion, MmioBus, PortIo, SharedDisplay
+from emu.typed import TYPE_CHECKING, Final
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_control import BreakpointTable, Control
 from emu.unicorn_copy import Copier

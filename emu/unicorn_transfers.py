@@ -12,8 +12,8 @@ import ctypes
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64, c_void_p
 from functools import partial
-from typing import Final
 
+from emu.typed import Final
 from emu.unicorn_control import INSTEAD, Control
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CPL, HF_LMA, HF_PE, HF_SMAP, NO_EXCEPTION, EnvSegment
 from emu.unicorn_memory import GuestMemory

@@ -12,10 +12,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import c_int, c_int64, c_uint64, c_void_p
-from typing import Final, Protocol
 
 from emu.engine import Access, Watch, WatchHit
 from emu.record import dataclass
+from emu.typed import Final, Protocol
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_control import Control
 from emu.unicorn_far_return import far_return

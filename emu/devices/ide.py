@@ -9,7 +9,6 @@ give FFh.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from emu.clock import Clock
 from emu.devices.atapi_commands import PACKETS
@@ -19,6 +18,7 @@ from emu.devices.ide_commands import COMMANDS
 from emu.devices.ide_drive import COMMAND, DEV, DEVICE, DRQ, DmaEngine, Drive, DriveState
 from emu.media import Disk
 from emu.record import dataclass, field
+from emu.typed import Protocol
 from emu.views import DeviceView, FieldView
 
 # device control register

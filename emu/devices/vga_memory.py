@@ -15,7 +15,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_uint8, c_uint32, c_uint64
-from typing import Final
+
+from emu.typed import Final
 
 SIZE: Final = 0x20000  #: of the window at A0000h
 PLANES: Final = 0x40000  #: bytes of the four planes of a VGA

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
+from emu.typed import Final
 from emu.x86.msrs import canonical
 from emu.x86.operands import decode
 

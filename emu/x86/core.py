@@ -8,9 +8,9 @@ A transfer works on a copy of the state. It raises `CpuFault`; what it has chang
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from emu.record import dataclass
+from emu.typed import Final
 from emu.x86.descriptors import Descriptor, parse_descriptor
 from emu.x86.paging import ReadPhysical, walk
 from emu.x86.state import CR0_AM, CR0_WP, EFER_LMA, RFLAGS_AC, RFLAGS_VM, CpuState, Segment

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from emu.typed import Final
 from emu.x86.core import (
     ESP,
     MASK32,

@@ -7,9 +7,9 @@ before any effect of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
 
 from emu.record import dataclass, replace
+from emu.typed import Final, Protocol
 from emu.x86.operands import SS, Branch, Instruction
 
 FLAT: Final = 0xFFFFFFFF

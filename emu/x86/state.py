@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
 
 from emu.record import dataclass, field, fields
+from emu.typed import Any
 
 #: Segment registers in the order of the SDM's encoding (vol. 2A, table 2-1: ES 0, CS 1, SS 2, DS 3, FS 4, GS 5).
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from emu.named import Enum
+from emu.typed import Final
 from emu.x86.core import (
     ESP,
     MASK32,

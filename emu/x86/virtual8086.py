@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from emu.typed import Final
 from emu.x86.core import ESP, MASK32, RFLAGS_NT, RFLAGS_RF, VECTOR_GP, Core, CpuFault, v86_segment
 from emu.x86.state import RFLAGS_IF, RFLAGS_TF
 
