@@ -26,7 +26,6 @@ from emu.devices.vga_registers import (
     State,
 )
 from emu.devices.vga_timing import Timing, timing
-from emu.devices.vga_view import view
 from emu.views import DeviceView
 
 #: the first port of the range the adapter is mapped at; offsets count from it
@@ -210,6 +209,8 @@ class Vga:
         self._program()
 
     def view(self) -> DeviceView:
+        from emu.devices.vga_view import view
+
         return view(self.save(), self.timing(), self.memory.size)
 
 
