@@ -608,6 +608,7 @@ API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
 int is_exempt(engine *e, uint64_t pc, uint32_t flags);
 
 /* ---- vga.c */
+int dac_written(struct display *d, uint32_t port, uint32_t value);
 void note_shared(engine *e, uint32_t port);
 int shared_in(engine *e, uint32_t port, uint32_t *value);
 int shared_out(engine *e, uint32_t port, uint32_t value);
