@@ -40,6 +40,7 @@
 #define HF_LMA 0x4000u
 #define HF_CS64 0x8000u
 #define HF_VM 0x20000u
+#define HF_SMM 0x80000u
 #define HF_OSFXSR 0x400000u
 #define HF_SMAP 0x800000u
 #define CF_NOCACHE 0x10000u
@@ -288,6 +289,7 @@ typedef struct engine {
     uint8_t override; /* the prefix of FS or GS that it has read of this instruction, 0: none */
     int longest; /* instructions that a block may have now, 0: any number */
     int nothing; /* the block being made is where no memory is: all of its page is FFh (nothing.c) */
+    int keeps_tlb; /* CR0 changes, and the TLB does not depend on it (tlb.c) */
     int limited; /* the one made last could have had more */
     uint64_t retried_before; /* `retried` when that was made */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
