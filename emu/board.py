@@ -116,6 +116,7 @@ class Board:
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], sends("serial", config.serial_out))
         # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
         self.com1.immediate = True
+        self.com1.transmit_all = partial(outputs.sent, "serial", config.serial_out)
         display.written = partial(memory.changed, "vga")
         self.vga = Vga(clock, display)
         mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, display, "vga", width=8, masters=True)
