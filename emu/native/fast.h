@@ -572,6 +572,7 @@ void leave_mmx_for_exception(void *env, uint64_t host);
 
 /* ---- gates.c */
 API int v2e_fast_gate_unsure(void *env, uint32_t vector);
+int gate_is_usual(void *env, uint32_t vector);
 
 /* ---- shared_ports.c */
 int shared_memory(engine *e, uint64_t address, unsigned size, uint64_t *value);
