@@ -7,6 +7,8 @@ be subscripted, derived from or called. A module that looks at types when it run
 
 from __future__ import annotations
 
+from abc import ABCMeta
+
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -54,12 +56,16 @@ else:
         """See typing."""
         return value
 
-    class _Checked(type):
-        """`isinstance` asks for the members by their names."""
+    class _Checked(ABCMeta):
+        """`isinstance` asks for the members of the protocol itself, and for the class of what is derived from it."""
 
         def __instancecheck__(cls, thing):
-            return all(hasattr(thing, name) for name in cls.__dict__ if not name.startswith("_"))
+            if "_is_checked" not in cls.__dict__:
+                return super().__instancecheck__(thing)
+            names = [name for base in cls.__mro__[:-1] for name in base.__dict__ if not name.startswith("_")]
+            return all(hasattr(thing, name) for name in names)
 
     def runtime_checkable(protocol):
-        """See typing, of a protocol that is derived from `Protocol` alone."""
-        return _Checked(protocol.__name__, (), dict(protocol.__dict__))
+        """See typing."""
+        body = {n: v for n, v in protocol.__dict__.items() if n not in ("__dict__", "__weakref__")}
+        return _Checked(protocol.__name__, protocol.__bases__, {**body, "_is_checked": True})

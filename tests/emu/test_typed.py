@@ -47,6 +47,23 @@ class Sized(Protocol):
     def about(self) -> str: ...
 
 
+@runtime_checkable
+class Shared(Sized, Protocol):
+    def owner(self) -> str: ...
+
+
+class Folder(Shared, ABC):
+    """Of the protocol by name, and abstract."""
+
+    about = "a folder"
+
+    def size(self) -> int:
+        return 0
+
+    def owner(self) -> str:
+        return "root"
+
+
 class File:
     about = "a file"
 
@@ -73,6 +90,24 @@ def test_a_checkable_protocol_asks_for_its_members() -> None:
     assert isinstance(File(), Sized)
     assert not isinstance(Here(), Sized)
     assert not isinstance(File(), Several)
+    assert not isinstance(File(), Shared)
+    assert isinstance(Folder(), Shared)
+    assert isinstance(Folder(), Sized)
+    assert isinstance(Folder(), Folder)
+
+
+def test_a_class_derived_from_a_checkable_protocol_is_no_protocol() -> None:
+    class Drive:
+        about = "a drive"
+
+        def size(self) -> int:
+            return 1
+
+        def owner(self) -> str:
+            return "nobody"
+
+    assert isinstance(Drive(), Shared)
+    assert not isinstance(Drive(), Folder)
 
 
 def test_the_names_are_those_that_type_checkers_are_given() -> None:
