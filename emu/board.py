@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
 
 from emu import layout
 from emu.bus import BusDevice, Mmio, Ports
@@ -33,6 +32,7 @@ from emu.irq import InterruptController, IntrPin
 from emu.keeper import Keeper
 from emu.memory import PhysicalMemory
 from emu.outputs import Outputs
+from emu.typed import TYPE_CHECKING, Any, Protocol
 from emu.views import DeviceView
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class Board:
         self.com1 = Uart16550(clock, irq[layout.IRQ_COM1], sends("serial", config.serial_out))
         # A kernel that waits for each of its messages to leave at 9600 baud would be busy with that for most of a boot.
         self.com1.immediate = True
+        self.com1.transmit_all = partial(outputs.sent, "serial", config.serial_out)
         display.written = partial(memory.changed, "vga")
         self.vga = Vga(clock, display)
         mmio.map(layout.VGA_WINDOW, layout.VGA_WINDOW_SIZE, display, "vga", width=8, masters=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from emu.record import dataclass
+from emu.typed import Protocol
 
 
 class BusDevice(Protocol):

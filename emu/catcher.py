@@ -17,7 +17,6 @@ from emu.stops import VECTOR_NAMES, Breakpoint
 from emu.until import TAIL
 from emu.x86 import disasm
 from emu.x86.classes import InstructionClass, classify
-from emu.x86.control import written_control
 from emu.x86.modes import Mode, code_bits, mode_of
 from emu.x86.state import CpuState
 
@@ -313,6 +312,8 @@ class Catcher:
         text = shown.text if shown is not None else catch.kind.value
         if catch.kind is not CatchKind.CR:
             return f"about to execute {text}"
+        from emu.x86.control import written_control
+
         number, old, new = written_control(code, bits, state, self._glance)
         if not catch.covers(number) or (catch.mask and new is not None and not (old ^ new) & catch.mask):
             return ""

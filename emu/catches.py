@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
-
 from emu.engine import Access
 from emu.named import Enum
 from emu.record import dataclass
+from emu.typed import TYPE_CHECKING
 from emu.x86.classes import InstructionClass
 
 if TYPE_CHECKING:
+    import re
+
     from emu.x86.vmentry import Rules
 
 

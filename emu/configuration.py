@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from emu import layout
 from emu.devices.floppy_drive import LARGEST
@@ -12,6 +11,7 @@ from emu.keeper import Keeper
 from emu.media import SECTOR, Disk
 from emu.memory import Kind, Part
 from emu.record import dataclass, field
+from emu.typed import TYPE_CHECKING
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from emu.breakpoints import Counted
 from emu.engine import EngineError, WatchHit
@@ -19,14 +18,14 @@ from emu.machine_exits import LIMIT, MachineExit, MachineStop
 from emu.meeting import hit_words
 from emu.points import NO_LIMITS, UNBOUNDED
 from emu.progress import Watch
-from emu.quiet import MOST_HITS, Begun
 from emu.record import replace
 from emu.steps import Action, Request, Steps
 from emu.stops import BreakKind, Breakpoint, Stop, StopKind
+from emu.typed import TYPE_CHECKING
 from emu.views import LockstepView, StuckView
 
 if TYPE_CHECKING:
-    from emu.quiet import Quiet, QuietHit
+    from emu.quiet import Begun, Quiet, QuietHit
 
 __all__ = ["BreakKind", "Breakpoint", "Debugger", "DebuggerError", "Stop", "StopKind"]
 
@@ -159,6 +158,8 @@ class Debugger(Steps):
     def _runs_plainly(self, watches: Container[int]) -> bool:
         """A run would begin with the points that the engine has, all its watchpoints are among these and stop it each
         time, and the storm watch wakes behind more events than these."""
+        from emu.quiet import MOST_HITS
+
         if self._armed != self._execute_points() or not self.progress.rests(MOST_HITS):
             return False
         for ids in self._watch_ids.values():
@@ -209,6 +210,8 @@ class Debugger(Steps):
         if quiet.hit_count:
             self.lasting.renew()
         if begun:
+            from emu.quiet import Begun
+
             self._begun = Begun(quiet.ended, quiet.from_, quiet.budget)
         if moved or begun:
             self._passed_at = -1

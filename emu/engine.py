@@ -6,12 +6,11 @@ engine's; when to run and for how long is the machine's.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
 
-from emu.named import Enum, NamedTuple
+from emu.named import Enum, IntFlag, NamedTuple
 from emu.record import dataclass
+from emu.typed import TYPE_CHECKING, Protocol
 from emu.x86.state import CpuState
 
 if TYPE_CHECKING:
@@ -46,17 +45,15 @@ class CheckLevel(Enum):
     FULL = "full"  #: everywhere
 
 
-class Access(enum.Flag):
+class Access(IntFlag):
     """Kinds of data access."""
-
-    __hash__ = object.__hash__  # that of Enum is Python's, and asked at each stop
 
     READ = 1
     WRITE = 2
     BOTH = 3
 
 
-class Change(enum.IntFlag):
+class Change(IntFlag):
     """What may change behind an instruction; the numbers are those of emu/native/events.c."""
 
     NONE = 0

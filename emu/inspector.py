@@ -6,10 +6,9 @@ Every method runs on the thread that owns the subject.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
 
 from emu.subject import MemoryUnavailable, Several, Subject, is_unknown
-from emu.sweep import Run, readable_runs
+from emu.typed import TYPE_CHECKING
 from emu.views import (
     DeviceView,
     InstructionView,
@@ -22,15 +21,15 @@ from emu.views import (
     TableEntryView,
     VcpuView,
 )
-from emu.x86 import descriptors, disasm, paging, segviews
-from emu.x86.extents import extents
+from emu.x86 import disasm, paging
 from emu.x86.modes import Mode, code_bits, mode_of
-from emu.x86.pagemap import Page, pages
 from emu.x86.registers import REGISTERS, RegisterError, flag_names
 from emu.x86.state import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, RFLAGS_VM, SEGMENTS, CpuState
 
 if TYPE_CHECKING:
     from emu.packed import Flat
+    from emu.sweep import Run
+    from emu.x86.pagemap import Page
 
 PHYSICAL_BITS = 40  #: of the engine's CPU (CPUID 80000008h, EAX 7:0)
 MAX_INSTRUCTION = 15  #: bytes (SDM vol. 2A, 2.3.11)
@@ -213,7 +212,9 @@ class Inspector:
         state = self.cpu().copy()
         try:
             if name in (*SEGMENTS, "ldtr", "tr"):
-                descriptors.load_selector(state, name, value, self._try_linear)
+                from emu.x86.descriptors import load_selector
+
+                load_selector(state, name, value, self._try_linear)
             elif register.set is None:
                 raise DebuggerError(f"{name} is derived from other registers and cannot be written")
             else:
@@ -285,6 +286,9 @@ class Inspector:
 
     def runs(self, address: int, length: int, *, physical: bool = False) -> Iterator[Run]:
         """What of the range can be read, in runs that are one piece of memory each: see `emu.sweep`."""
+        from emu.sweep import readable_runs
+        from emu.x86.extents import extents
+
         if physical:
             return readable_runs(self.subject, ((address, address, length),) if length else ())
         state = self.cpu_in_place()
@@ -385,7 +389,9 @@ class Inspector:
         return self._register_views("dr0 dr1 dr2 dr3 dr6 dr7")
 
     def segments(self) -> tuple[SegmentView, ...]:
-        return segviews.segment_views(self.cpu(), self._try_linear, self.subject.unknown())
+        from emu.x86.segviews import segment_views
+
+        return segment_views(self.cpu(), self._try_linear, self.subject.unknown())
 
     def _table(self, base: int, limit: int) -> bytes:
         length = limit + 1
@@ -395,7 +401,9 @@ class Inspector:
         self.need("gdtr", "efer")
         state = self.cpu()
         raw = self._table(state.gdtr.base, state.gdtr.limit)
-        return descriptors.table_entries(raw, state.gdtr.base, self._long_mode())
+        from emu.x86.descriptors import table_entries
+
+        return table_entries(raw, state.gdtr.base, self._long_mode())
 
     def ldt(self) -> tuple[TableEntryView, ...]:
         """Empty when LDTR is null or unusable."""
@@ -403,7 +411,9 @@ class Inspector:
         ldtr = self.cpu().ldtr
         if not ldtr.present or not ldtr.selector & ~3:
             return ()
-        return descriptors.table_entries(self._table(ldtr.base, ldtr.limit), ldtr.base, self._long_mode())
+        from emu.x86.descriptors import table_entries
+
+        return table_entries(self._table(ldtr.base, ldtr.limit), ldtr.base, self._long_mode())
 
     def idt(self) -> tuple[TableEntryView, ...]:
         """In real mode the IVT, at IDTR's base."""
@@ -411,7 +421,9 @@ class Inspector:
         if not state.cr0 & CR0_PE:
             return self.ivt()
         self.need("idtr", "efer")
-        return descriptors.idt_entries(self._table(state.idtr.base, min(state.idtr.limit, 0xFFF)), self._long_mode())
+        from emu.x86.descriptors import idt_entries
+
+        return idt_entries(self._table(state.idtr.base, min(state.idtr.limit, 0xFFF)), self._long_mode())
 
     def ivt(self) -> tuple[TableEntryView, ...]:
         """256 real-mode vectors: at IDTR's base in real mode, else at linear 0."""
@@ -419,7 +431,9 @@ class Inspector:
         if not state.cr0 & CR0_PE:
             self.need("idtr")
         base, limit = (0, 0x3FF) if state.cr0 & CR0_PE else (state.idtr.base, min(state.idtr.limit, 0x3FF))
-        return descriptors.ivt_entries(self._table(base, limit))
+        from emu.x86.descriptors import ivt_entries
+
+        return ivt_entries(self._table(base, limit))
 
     def _long_mode(self) -> bool:
         return bool(self.cpu().efer & EFER_LMA)
@@ -430,6 +444,8 @@ class Inspector:
 
     def pages(self) -> Iterator[Page]:
         """All pages that the page tables map now, see `emu.x86.pagemap`."""
+        from emu.x86.pagemap import pages
+
         self._need_paging(self.cpu())
         return pages(self.cpu(), self._try_physical, PHYSICAL_BITS)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+
+from emu.typed import Protocol
 
 
 class InterruptController(Protocol):

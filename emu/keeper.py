@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from emu.bus import BusDevice
 from emu.clock import Clock
@@ -17,6 +16,7 @@ from emu.devices.pit8254 import Pit8254, Port61
 from emu.devices.shared_ports import SharedPorts
 from emu.engine import Executor
 from emu.irq import InterruptController, IntrPin
+from emu.typed import TYPE_CHECKING, Any, ClassVar
 from emu.x86.cpuid import CpuModel
 
 if TYPE_CHECKING:

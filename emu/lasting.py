@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from emu.machine import Machine
+from emu.typed import TYPE_CHECKING
 from emu.views import LastingView
-from emu.x86.descriptors import ReadLinear
-from emu.x86.entrypoints import entry_point
+
+if TYPE_CHECKING:
+    from emu.x86.descriptors import ReadLinear
 
 #: Virtual ns that a handler may take before it is told of: 50 million instructions, of a tick a few thousand.
 LONG = 500_000_000
@@ -54,6 +56,8 @@ class Lasting:
         self._vector = machine.controller.pending_vector() if machine.interrupt_due else None
         self._handler = ""
         if self._vector is not None:
+            from emu.x86.entrypoints import entry_point
+
             entry = entry_point(machine.cpu_state(), self._vector, self._read)
             self._handler = "" if entry is None else f"{entry[0]:04x}:{entry[1]:04x}"
         self._back = self._where()

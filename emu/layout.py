@@ -1,7 +1,8 @@
 """Every magic address and port of the PC, once, with its source."""
 
 from types import MappingProxyType
-from typing import Final
+
+from emu.typed import Final
 
 # Physical memory of a PC/AT (IBM PC/AT Technical Reference, "System memory map").
 CONVENTIONAL_END = 0xA0000  #: 640 KiB of RAM

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
 
 from emu import layout
 from emu.answers import CpuPorts
@@ -27,6 +26,7 @@ from emu.physical import Physical
 from emu.screen import screen_view
 from emu.standstill import Standstill
 from emu.subject import MemoryUnavailable
+from emu.typed import TYPE_CHECKING, Any, cast
 from emu.views import DeviceView, FingerprintView, PictureView, RegionView, ScreenView
 from emu.x86.cpuid import MODELS
 from emu.x86.msrs import TSC_ADJUST

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from emu.clock import ClockState
 from emu.configuration import MachineConfig
 from emu.media import Disk
 from emu.pages import Pages
 from emu.record import dataclass, field
+from emu.typed import Any
 from emu.x86.state import CpuState
 
 

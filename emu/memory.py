@@ -7,11 +7,11 @@ import mmap
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Literal
 
 from emu.pages import GROUP, PAGE, ZERO, Pages
 from emu.record import dataclass, replace
 from emu.subject import MemoryUnavailable
+from emu.typed import Literal
 
 _ZEROS = ZERO * GROUP
 #: C's, over addresses: half a megabyte of zeros are told without a copy of it, and without Python for each page.

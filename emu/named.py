@@ -1,4 +1,4 @@
-"""`NamedTuple` and `Enum` without their cost at start-up.
+"""`NamedTuple`, `Enum` and `IntFlag` without their cost at start-up.
 
 The standard tuple compiles `__new__` from source and makes each class twice, 0.4 ms each; here `__new__` is compiled
 when many are made. A standard enumeration takes 0.3 ms, and its members' values are looked up by functions of Python.
@@ -7,10 +7,11 @@ For a type checker these and the standard ones are the same.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from emu.typed import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from enum import Enum as Enum
+    from enum import IntFlag as IntFlag
     from typing import NamedTuple as NamedTuple
 else:
     # CPython's own accessor of an item, of half a property's time; `collections` has it from there too.
@@ -140,3 +141,53 @@ else:
 
         def __deepcopy__(self, _memo: object) -> Any:
             return self
+
+    class _Flags(_Enumeration):
+        """The same of flags: what they are combined to is made when it is asked for."""
+
+        def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
+            values = {n: v for n, v in body.items() if not n.startswith("_") and not hasattr(v, "__get__")}
+            made = type.__new__(cls, name, bases, {n: v for n, v in body.items() if n not in values})
+            made.__members__, made._by_value = {}, {}
+            for n, value in values.items():
+                made.__members__[n] = made._of(value, n)
+                setattr(made, n, made.__members__[n])
+            return made
+
+        def _of(cls, value: int, name: str | None) -> Any:
+            member = int.__new__(cls, value)
+            member.name, member.value = name, value
+            cls._by_value[value] = member
+            return member
+
+        def __call__(cls, value: int) -> Any:
+            known = cls._by_value.get(value)
+            if known is not None:
+                return known
+            within = [m for m in cls if m.value and m.value & value == m.value and not m.value & m.value - 1]
+            if sum(within) != value:
+                raise ValueError(f"{value!r} is not a valid {cls.__qualname__}")
+            return cls._of(value, "|".join([m.name for m in within]) or None)
+
+    class IntFlag(int, metaclass=_Flags):
+        """`enum.IntFlag` of positive values; each bit of one that is combined of others has a name. It is shown as
+        `enum.Flag` is, and a value with other bits is refused, as there."""
+
+        def __iter__(self) -> Any:
+            return iter([m for m in self.__class__ if m & m - 1 == 0 != m and m & self])
+
+        def __or__(self, other: int) -> Any:
+            return self.__class__(int(self) | int(other))
+
+        def __and__(self, other: int) -> Any:
+            return self.__class__(int(self) & int(other))
+
+        __ror__, __rand__ = __or__, __and__
+
+        def __repr__(self) -> str:
+            return f"<{self}: {self.value}>"
+
+        def __str__(self) -> str:
+            return f"{self.__class__.__name__}.{self.name or self.value}"
+
+        __reduce_ex__, __copy__, __deepcopy__ = Enum.__reduce_ex__, Enum.__copy__, Enum.__deepcopy__

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
-from typing import Final, Protocol
 
+from emu.typed import Final, Protocol
 from emu.x86 import msrs as m
 from emu.x86.state import SEGMENTS, CpuState, Fpu, Segment, Table
 

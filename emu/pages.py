@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+
+from emu.typed import Final
 
 PAGE: Final = 0x1000
 #: Pages are kept in tuples of so many: a state that differs from the last by one page has one new tuple of these, one

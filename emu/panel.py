@@ -6,7 +6,6 @@ Every method runs on the thread that owns the machine.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError, Inspector
 from emu.journal import Event
@@ -14,6 +13,7 @@ from emu.machine import Machine, MachineError
 from emu.record import replace
 from emu.steering import Steering
 from emu.stops import Stop
+from emu.typed import TYPE_CHECKING
 from emu.views import EntryView, FingerprintView, RegisterView, SegmentView, StuckView
 from emu.x86 import disasm
 from emu.x86.modes import code_bits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from emu.catcher import Catcher
 from emu.catches import Catch, CatchKind
@@ -12,6 +11,7 @@ from emu.inspector import DebuggerError
 from emu.machine import Machine
 from emu.panel import Panel
 from emu.stops import BreakKind, Breakpoint, Condition
+from emu.typed import Final
 from emu.until import SCREEN_IDLE_PERIODS, SCREEN_PERIOD_NS, TAIL, Until
 
 UNBOUNDED = 1 << 62

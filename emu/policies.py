@@ -7,10 +7,10 @@ behind an access that is an exit, in the hope that the next one comes within it 
 from __future__ import annotations
 
 import re
-from typing import Protocol
 
 from emu.learning import LEARN, Learn
 from emu.ledger import Costs
+from emu.typed import Protocol
 from emu.vcpu import Site, VmExit
 
 #: Instructions, the most that `dwell:` takes: ten seconds of virtual time.

@@ -6,7 +6,9 @@ from __future__ import annotations
 import ctypes
 import struct
 from ctypes import c_int32, c_int64, c_uint32, c_uint64, c_void_p
-from typing import Final, NamedTuple
+
+from emu.named import NamedTuple
+from emu.typed import Final
 
 MOST_HITS: Final = 256  #: watchpoints' that one `Quiet` has room for
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from functools import cached_property
 from operator import attrgetter
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, Final
+
+from emu.typed import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass

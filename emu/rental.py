@@ -8,9 +8,9 @@ the terms, and has the theorem that `Account` is the ledger of.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Protocol
 
 from emu.record import dataclass
+from emu.typed import Protocol
 
 #: A dwell that no gap is longer than: remain in the emulator for good.
 FOR_GOOD = 1 << 62

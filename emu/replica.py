@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from emu.clock import NS_PER_INSTRUCTION
 from emu.engine import Executor, ExitReason, MsrDevice
 from emu.memory import Part, PhysicalMemory, Region
 from emu.pages import Pages
 from emu.tape import Access, Request, Tape
+from emu.typed import Protocol
 from emu.x86.msrs import APIC_BASE
 from emu.x86.state import CpuState
 

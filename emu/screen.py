@@ -7,7 +7,6 @@ picture is made by `emu.picture`.
 from __future__ import annotations
 
 import codecs
-from typing import Final
 
 from emu.devices import bochs_vbe
 from emu.devices.vga_memory import place
@@ -25,6 +24,7 @@ from emu.scanout import (
     shows,
     start_address,
 )
+from emu.typed import Final
 from emu.views import ScreenView
 
 #: The glyphs of code page 437 below 20h and at 7Fh, which text encodings take for control characters.

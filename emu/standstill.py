@@ -3,10 +3,9 @@ not change when, nor does how the runs are sliced."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from emu.engine import Exit
 from emu.machine_exits import MachineExit, MachineStop
+from emu.typed import Final
 
 #: Interrupts one behind the other, or runs, in which nothing retires, until the machine says so. Of an 8259 or a local
 #: APIC 16 may come so; one that is level triggered and ends automatically comes for ever through a gate that leaves IF

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError
 from emu.machine import Machine
+from emu.typed import TYPE_CHECKING
 from emu.views import LedgerView, TransitionsView, TransitionView
 from emu.x86.modes import Mode
 

@@ -6,7 +6,6 @@ from collections import Counter
 
 from emu.machine import Machine
 from emu.named import NamedTuple
-from emu.pending import tick_rate
 from emu.stops import VECTOR_NAMES
 from emu.views import StuckView
 
@@ -49,6 +48,8 @@ def storm(machine: Machine) -> StuckView | None:
         return None
     often = f"{found.times} times, every {found.apart:.0f} instructions"
     if found.kind == "interrupt":
+        from emu.pending import tick_rate
+
         vector = int(found.text.split()[1], 16)
         return StuckView(
             "interrupts", f"the interrupt with vector {vector:#04x} comes without end: {often}",

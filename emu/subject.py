@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol, runtime_checkable
 
+from emu.typed import Protocol, runtime_checkable
 from emu.views import DeviceView, PictureView, RegionView, ScreenView
 from emu.x86.registers import MSRS
 from emu.x86.state import CpuState

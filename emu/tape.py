@@ -8,11 +8,11 @@ counts of retired instructions: those before the instruction that makes the acce
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from emu.engine import Executor
 from emu.memory import Region
 from emu.record import dataclass, field
+from emu.typed import Protocol
 from emu.x86.state import CpuState
 
 

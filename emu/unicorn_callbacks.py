@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import c_int, c_uint, c_uint32, c_uint64, c_void_p
-from typing import Any, Final
 
 from emu.engine import MmioBus, PortIo
+from emu.typed import Any, Final
 from emu.unicorn_control import Control
 
 MASK32: Final = (1 << 32) - 1

@@ -23,7 +23,6 @@ from emu.unicorn_bases import Bases
 from emu.unicorn_control import CHECKED_MODE, INSTEAD, Control
 from emu.unicorn_layout import HF_ADDSEG, HF_CPL, HF_CS64, HF_LMA, HF_PE, Env, EnvSegment, offset_of
 from emu.unicorn_overlay import Overlay
-from emu.x86.core import alignment_checked
 from emu.x86.operands import CS, DS, SS, Branch, Instruction, decode
 from emu.x86.precedence import FAR_CALL, FAR_JUMP, GROUP_5, GROUP_6, LTR, comes_first, undefined
 from emu.x86.segcheck import (
@@ -31,6 +30,7 @@ from emu.x86.segcheck import (
     VECTOR_AC,
     VECTOR_GP,
     Violation,
+    alignment_checked,
     far_branch,
     fetch,
     harmless,

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from typing import Final
 
+from emu.typed import Final
 from emu.unicorn_layout import offset_of
 
 #: Multiplier of the breakpoint table's hash: 2**64 divided by the golden ratio, odd (multiplicative hashing).
@@ -33,10 +33,10 @@ class Control(ctypes.Structure):
         ("invalidated", ctypes.c_uint64),  # the engine's count of dropped translations at that time
         ("rcx", ctypes.c_uint64),
         ("rsp", ctypes.c_uint64),
+        ("running", ctypes.c_uint32),  # fast loop: the block entered last
         ("masked", ctypes.c_uint8),  # fast loop: INTR is high, but IF was clear when that was looked at last
         ("hold", ctypes.c_uint8),  # gate: the shadow goes on, though the CPU is not told so (emu.unicorn_shadow)
         ("flags_before", ctypes.c_uint8),  # gate: the second byte of EFLAGS before the instruction counted last
-        ("_pad", ctypes.c_uint8 * 4),
         # The gate tests the eight bytes from `stop` as one, the fast loop the seven from `checks`: 0 lets an
         # instruction or a block pass on the short way.
         ("checks", ctypes.c_uint8),  # ask the checker before each instruction even while the caches are the same
@@ -80,7 +80,7 @@ class Control(ctypes.Structure):
         ("_pad5", ctypes.c_uint8 * 7),
         ("ranges", ctypes.c_uint64),  # address of pairs of linear addresses, first and last, to stop in
         ("range_count", ctypes.c_uint32),
-        ("running", ctypes.c_uint32),  # fast loop: the block entered last
+        ("_pad6", ctypes.c_uint32),
     )
 
     remaining: int

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from ctypes import c_uint32, c_uint64, c_void_p
 from functools import partial
 from itertools import chain
-from typing import Final, cast
 
 from emu.engine import EngineError
+from emu.typed import Final, cast
 from emu.unicorn_fast import FastLoop
 from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF2_VINTR, NO_EXCEPTION, Env, offset_of
 from emu.unicorn_overlay import Overlay

@@ -13,9 +13,9 @@ debugger and the devices ask of it between and during them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, cast
 
 from emu.engine import Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch, WatchHit
+from emu.typed import TYPE_CHECKING, Final, cast
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
 from emu.unicorn_fast import ALWAYS, FastLoop

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from emu.engine import Change
+from emu.typed import Final
 from emu.unicorn_control import Control
 from emu.unicorn_layout import HF_CS32, HF_CS64, HF_LMA, HF_PE
 from emu.unicorn_memory import GuestMemory

@@ -8,8 +8,8 @@ helper leaves EIP alone (cpu_restore_state in emu/native/count.c).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
+from emu.typed import Final
 from emu.x86.state import CR0_PE, RFLAGS_VM, CpuState
 
 _PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))

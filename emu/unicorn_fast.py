@@ -9,9 +9,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_int64, c_void_p
-from typing import Final
 
 from emu.engine import EngineError, SharedDisplay
+from emu.typed import Final
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_control import EMPTY, Control
 from emu.unicorn_helper import PORT_IN, PORT_OUT, Helper

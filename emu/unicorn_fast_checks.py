@@ -7,8 +7,8 @@ import functools
 from collections.abc import Iterable
 from ctypes import c_char, c_uint8, c_uint16, c_uint32
 from struct import pack
-from typing import Final
 
+from emu.typed import Final
 from emu.x86 import operands, vectors
 
 #: No register, in a reference or for ModRM.

@@ -10,20 +10,18 @@ import ctypes
 from collections import deque
 from collections.abc import Callable
 from ctypes import c_int, c_uint32, c_void_p
-from typing import Final
 
 from emu.engine import Fault
+from emu.typed import Final
 from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_control import STOP_ASKED, STOP_BUDGET, Control
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS32, HF_CS64, NO_EXCEPTION
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_transfers import Transfers
-from emu.x86.canonical import by_stack_segment, taken_back
 from emu.x86.classes import split
-from emu.x86.delivery import WITH_CODE
 from emu.x86.msrs import canonical
 from emu.x86.repeats import behind_iteration
-from emu.x86.state import CR0_PE, EFER_LMA
+from emu.x86.state import CR0_PE, EFER_LMA, WITH_CODE
 
 FAULTS_KEPT: Final = 8
 LONGEST: Final = 15  #: bytes of an instruction
@@ -270,6 +268,8 @@ class Faults:
 
     def _by_stack_segment(self) -> int:
         """#SS in place of #GP when it is by way of the stack segment that an address is not canonical."""
+        from emu.x86.canonical import by_stack_segment
+
         env = self._ov.env
         bases = [segment.base for segment in env.segs]
         if not by_stack_segment(self._read_linear(env.eip, LONGEST), list(env.regs), bases):
@@ -279,6 +279,8 @@ class Faults:
 
     def _branch(self) -> tuple[int, int] | None:
         """Of the instruction executed last, which went to an address that is not canonical: see `taken_back`."""
+        from emu.x86.canonical import taken_back
+
         env = self._ov.env
         flags = self._ov.call.read_eflags(self._ov.env_address)
         return taken_back(self._read_linear(self._control.last, LONGEST), flags, env.regs[RCX])

@@ -13,12 +13,12 @@ import weakref
 from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_uint32, c_uint64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
-from typing import Any, Final
 
 from emu.devices.shared_ports import SharedPorts
 from emu.devices.vga_memory import Shared
 from emu.engine import EngineError
 from emu.native import sources_checksum
+from emu.typed import Any, Final
 from emu.unicorn_control import EMPTY, STOP_BUDGET, Control, offset
 from emu.unicorn_fast_checks import instruction_maps
 from emu.unicorn_layout import (

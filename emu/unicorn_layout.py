@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_int32, c_uint8, c_uint16, c_uint32, c_uint64
-from typing import Final
 
+from emu.typed import Final
 from emu.x86.cpuid import APIC, LM, RDRAND, SVM, TSC_DEADLINE, VME, X2APIC
 
 VERSION: Final = "2.1.4"

@@ -12,9 +12,9 @@ import os
 import weakref
 from ctypes import c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from importlib.util import find_spec
-from typing import Any, Final
 
 from emu.engine import EngineError
+from emu.typed import Any, Final
 
 ARCH_X86, MODE_64 = 4, 8
 #: uc_hook_type

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any, cast
 
+from emu.typed import Any, cast
 from emu.unicorn_layout import CPU_INTERRUPT_NMI, HF2_NMI, HF_CS64, HF_INHIBIT_IRQ, Env, EnvSegment, offset_of
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import AVAILABLE_TSS, SYSTEM_TYPE, TSS_BUSY, accessed

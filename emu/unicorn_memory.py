@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from ctypes import c_int, c_int64, c_uint64, c_void_p
 from functools import partial
 from itertools import pairwise
-from typing import Any, Final
 
 from emu.engine import EngineError, MemoryRegion
 from emu.record import dataclass
+from emu.typed import Any, Final
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_layout import PHYSICAL_END
 from emu.unicorn_overlay import Overlay

@@ -13,9 +13,9 @@ import ctypes
 import os
 from collections.abc import Callable
 from ctypes import c_int, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
-from typing import Any, Final
 
 from emu.engine import EngineError
+from emu.typed import Any, Final
 from emu.unicorn_layout import (
     ANY_LENGTH,
     CPU_CFLAGS_NEXT,

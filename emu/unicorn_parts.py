@@ -12,12 +12,11 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
 
 from emu.engine import CheckLevel, EngineError, Exit, ExitReason, MemoryRegion, MmioBus, PortIo, SharedDisplay
+from emu.typed import TYPE_CHECKING, Final
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_control import BreakpointTable, Control
-from emu.unicorn_copy import Copier
 from emu.unicorn_events import EventStops
 from emu.unicorn_fast import TRANSLATIONS, FastLoop, detacher
 from emu.unicorn_faults import Faults
@@ -38,6 +37,7 @@ from emu.x86.state import CpuState
 from emu.x86.vectors import denied
 
 if TYPE_CHECKING:
+    from emu.unicorn_copy import Copier
     from emu.unicorn_gate import GateLoop
     from emu.unicorn_pack import Packer
     from emu.unicorn_quiet import QuietEngine

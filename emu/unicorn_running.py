@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_int64
-from typing import Final
 
 from emu.engine import Change, EngineError, Exit, ExitReason
+from emu.typed import Final
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import (
     EMPTY,

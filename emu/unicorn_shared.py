@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_char_p, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
-from typing import Final, NamedTuple
+
+from emu.named import NamedTuple
+from emu.typed import Final
 
 CELLS: Final = 64
 #: `Cells.time_known`: by which instruction Python has told the time.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
-from typing import Final
 
+from emu.typed import Final
 from emu.unicorn_layout import (
     CC_OP_EFLAGS,
     CPU_INTERRUPT_NMI,

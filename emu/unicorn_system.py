@@ -14,9 +14,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64
-from typing import Final
 
 from emu.engine import MsrDevice
+from emu.typed import Final
 from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_control import Hidden
 from emu.unicorn_layout import (

@@ -12,21 +12,20 @@ import ctypes
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64, c_void_p
 from functools import partial
-from typing import Final
 
+from emu.typed import TYPE_CHECKING, Final
 from emu.unicorn_control import INSTEAD, Control
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CPL, HF_LMA, HF_PE, HF_SMAP, NO_EXCEPTION, EnvSegment
 from emu.unicorn_memory import GuestMemory
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_transfer
-from emu.x86.core import VECTOR_DB, VECTOR_GP, VECTOR_SS, Core, CpuFault, alignment_checked
-from emu.x86.delivery import WITH_CODE, deliver
-from emu.x86.farcalls import far_return, interrupt_return, transfer
 from emu.x86.msrs import canonical
-from emu.x86.segcheck import within, writable
-from emu.x86.state import CR0_PG, RFLAGS_VM
-from emu.x86.tasks import TASK_GATE, Source
-from emu.x86.virtual8086 import CR4_PVI, CR4_VME, INT_N, RFLAGS_VIF, RFLAGS_VIP, emulate, opcode, redirect, redirected
+from emu.x86.segcheck import VECTOR_DB, VECTOR_GP, VECTOR_SS, alignment_checked, within, writable
+from emu.x86.state import CR0_PG, CR4_PVI, CR4_VME, RFLAGS_VIF, RFLAGS_VIP, RFLAGS_VM, TASK_GATE, WITH_CODE
+
+# What of `emu.x86` executes such a transfer is loaded with the first one.
+if TYPE_CHECKING:
+    from emu.x86.core import Core
 
 #: What the helper asks about: emu/native/tasks.c.
 KIND_JUMP, KIND_CALL, KIND_IRET, KIND_RETF, KIND_INTERRUPT = range(1, 6)
@@ -82,6 +81,8 @@ class Transfers:
     # -- state
 
     def _core(self, external: int = 0) -> Core:
+        from emu.x86.core import Core
+
         ov = self._ov
         state = read_state(ov, halted=False)
         state.rflags = ov.call.read_eflags(ov.env_address) & ~RFLAGS_OUTSIDE_READ_EFLAGS | (
@@ -97,6 +98,8 @@ class Transfers:
 
     def _attempt(self, core: Core, action: Callable[[], bool | None]) -> tuple[int, int] | bool:
         """Do it: True done, False not to be done here, or the vector and code to raise."""
+        from emu.x86.core import CpuFault
+
         task = core.state.tr
         try:
             if action() is False:
@@ -135,6 +138,8 @@ class Transfers:
         refused = vector == VECTOR_GP and not software and not code
         # With VIF and VIP both set no instruction begins: the refusal is that of the boundary (SDM vol. 3A, 20.3.2).
         if refused and env.cr[4] & (CR4_VME | CR4_PVI) and ~env.eflags & (RFLAGS_VIF | RFLAGS_VIP):
+            from emu.x86.virtual8086 import emulate
+
             core = self._core()
             data = self._linear(core.state.linear_pc, LONGEST)
             result = self._attempt(core, partial(emulate, core, data))
@@ -143,6 +148,8 @@ class Transfers:
                 env.old_exception = NO_EXCEPTION
                 return
         if software and virtual and env.cr[4] & CR4_VME and self._int_n():
+            from emu.x86.virtual8086 import redirect, redirected
+
             core = self._core()
             core.state.rip = saved
             if redirected(core, vector):
@@ -150,6 +157,8 @@ class Transfers:
                 return
         if self._usual(vector):
             return
+        from emu.x86.delivery import deliver
+
         core = self._core(int(external))
         core.state.rip = saved
         self._finish(self._attempt(core, partial(deliver, core, vector, code, software=software)))
@@ -166,6 +175,8 @@ class Transfers:
             self._control.suppress = SUPPRESS_DONE
 
     def _int_n(self) -> bool:
+        from emu.x86.virtual8086 import INT_N, opcode
+
         env = self._ov.env
         return opcode(self._linear(env.segs[1].base + env.eip, LONGEST))[0] == INT_N
 
@@ -276,6 +287,8 @@ class Transfers:
 
     def _pushed(self, top: int, count: int) -> tuple[int, int] | None:
         """The #PF of as many pushes of 8 bytes as an access of ring 3's, which Unicorn makes as the supervisor."""
+        from emu.x86.core import CpuFault
+
         core = self._core()
         try:
             for number in range(count):
@@ -318,9 +331,14 @@ class Transfers:
                 return 0 if self._frame_fits() else self._refused(VECTOR_SS, 0)
             if self._usual(a):
                 return 0
+            from emu.x86.delivery import deliver
+
             core = self._core(1)
             action: Callable[[], bool | None] = partial(deliver, core, a, None, software=False)
         else:
+            from emu.x86.farcalls import far_return, interrupt_return, transfer
+            from emu.x86.tasks import Source
+
             core = self._core()
             source = Source.JUMP if kind == KIND_JUMP else Source.CALL
             if kind in (KIND_JUMP, KIND_CALL):

@@ -12,13 +12,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import c_int, c_int64, c_uint64, c_void_p
-from typing import Final, Protocol
 
 from emu.engine import Access, Watch, WatchHit
 from emu.record import dataclass
+from emu.typed import Final, Protocol
 from emu.unicorn_callbacks import Callbacks
 from emu.unicorn_control import Control
-from emu.unicorn_far_return import far_return
 from emu.unicorn_layout import HF_IOBPT
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_shared import MET_WRITE, Met, Watched
@@ -203,6 +202,8 @@ class Watchpoints:
 
     def _access(self, _uc: int, kind: int, address: int, size: int, value: int, number: int) -> None:
         if kind != MEM_WRITE and not self._loop.keeps_pc:
+            from emu.unicorn_far_return import far_return
+
             target = far_return(self._state(), self.read_linear)
             if target is not None:
                 self._ov.env.eip = target

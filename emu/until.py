@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from typing import Literal
+from emu.typed import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import re
 
 from emu.record import dataclass
 
@@ -61,6 +63,8 @@ def parse_until(spec: str) -> Until:
         if count < 1:
             raise UntilError(f"instruction count {count} is less than 1")
         return Until("insns", spec, value=count)
+    import re  # no other kind has it loaded
+
     try:
         pattern = re.compile(rest, re.MULTILINE)
     except re.error as error:

@@ -9,11 +9,11 @@ then executed by `complete`, or by the emulator.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
 
 from emu.engine import CheckLevel, Cpu, Exit, MemoryRegion, MmioBus, PortIo
 from emu.named import Enum, NamedTuple
 from emu.packed import Packing
+from emu.typed import Protocol, runtime_checkable
 from emu.x86.cpuid import CpuModel
 from emu.x86.modes import Mode
 from emu.x86.state import CpuState

@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Container
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from emu.debugger import Debugger, DebuggerError, Stop
+from emu.typed import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from emu.quiet import Quiet

@@ -11,8 +11,8 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from emu.typed import TYPE_CHECKING
 from repl.options import UsageError
 from repl.outcome import STATUS_INTERNAL, STATUS_USAGE
 from repl.quick import SCRIPT, Declares, QuickParser

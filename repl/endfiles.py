@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError
+from emu.typed import TYPE_CHECKING
 from repl.machine_options import input_files
 from repl.options import UsageError, refuse_input
 from repl.outcome import STATUS_OK, STATUS_USAGE, notice

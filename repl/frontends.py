@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
+from emu.typed import TYPE_CHECKING
 from repl.options import UsageError
 from repl.outcome import STATUS_OK, STATUS_USAGE, notice
 from repl.rig import Rig

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from emu.named import Enum
+from emu.named import Enum, IntFlag
 from emu.views import PictureView
 from repl.command import Result
 
@@ -21,9 +20,9 @@ def plain(value: object) -> Any:
         return {name: plain(member) for name, member in members.items() if not callable(member)}
     if isinstance(value, re.Pattern):
         return value.pattern
-    if isinstance(value, enum.Flag):
+    if isinstance(value, IntFlag):
         return [member.name.lower() for member in value if member.name]
-    if isinstance(value, (enum.Enum, Enum)):
+    if isinstance(value, Enum):
         return plain(value.value)
     if isinstance(value, (bytes, bytearray)):
         return value.hex()

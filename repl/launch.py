@@ -6,10 +6,10 @@ import os
 import sys
 import threading
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from emu.inspector import DebuggerError
 from emu.machine import Machine
+from emu.typed import TYPE_CHECKING
 from emu.until import Until, UntilError, parse_until
 from repl.endfiles import check_end_files, write_end_files
 from repl.frontends import run_prompt, run_script, script_lines, script_printer

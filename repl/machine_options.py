@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from emu.engine import CheckLevel, EngineError
 from emu.firmware.payload import KernelError
 from emu.firmware.roms import FirmwareError, builtin_bios, find_firmware, find_vga_rom, read_rom, tour_rom
 from emu.machine import MACHINES, MachineConfig, MachineError
 from emu.media import MediaError
+from emu.typed import TYPE_CHECKING
 from emu.until import UntilError
 from emu.x86.cpuid import MODELS
 from repl.media import open_media

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from emu.devices.floppy_drive import FORMATS
 from emu.machine import MachineConfig
 from emu.media import SECTOR, Disk
+from emu.typed import TYPE_CHECKING
 from repl.options import UsageError, choose
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from emu.typed import TYPE_CHECKING
 from repl.options import UsageError, choose
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 
 MIB = 1 << 20
@@ -24,10 +23,11 @@ class UsageError(Exception):
 
 def parse_memory(text: str) -> int:
     """`--memory`: bytes. A whole number of MiB from 1M to 3G, with a suffix. Raises UsageError."""
-    match = re.fullmatch(r"([0-9]+)([kKmMgG])(?:i?[bB])?", text)
-    if match is None:
+    digits = text.rstrip("kKmMgGiIbB")
+    unit, rest = text[len(digits) :][:1].lower(), text[len(digits) + 1 :]
+    if not (digits.isascii() and digits.isdigit()) or unit not in _SUFFIXES or rest not in ("", "b", "B", "ib", "iB"):
         raise UsageError(f"--memory {text!r} is not a size: write a number with k, M or G, as 64M")
-    size = int(match[1][:20]) * _SUFFIXES[match[2].lower()]
+    size = int(digits[:20]) * _SUFFIXES[unit]
     if not MEMORY_MIN <= size <= MEMORY_MAX:
         raise UsageError(f"--memory {text} is out of range: 1M to 3G is possible")
     if size % MIB:
@@ -48,6 +48,8 @@ def parse_count(option: str, text: str) -> int:
 
 def _wanted(option: str, text: str) -> str:
     """How to write what was meant: digits, whatever was added to them, or an example where none can be made out."""
+    import re  # for what is refused only
+
     plain = re.fullmatch(r"\s*0*([1-9][0-9]{0,11})\s*", text)
     scaled = re.fullmatch(r"\s*0*([1-9][0-9]{0,8})\s*([kmg])\s*", text, re.IGNORECASE)
     power = re.fullmatch(r"\s*0*([1-9][0-9]{0,8})e\+?([0-9])\s*", text, re.IGNORECASE)

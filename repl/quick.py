@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from emu.typed import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from argparse import Namespace

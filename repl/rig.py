@@ -9,13 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
 
 from emu.debugger import Debugger
 from emu.engine import EngineError
 from emu.machine import Machine, MachineConfig, build_machine
 from emu.media import Disk
 from emu.stops import Stop, StopKind
+from emu.typed import TYPE_CHECKING
 from emu.worker import Worker, WorkerClosed
 from repl.machine_options import BUILD_FAILURES, input_files, machine_config
 from repl.options import UsageError, parse_count

@@ -6,9 +6,8 @@ brought into range as QEMU's adapter does: widths to multiples of 8, heights to 
 
 from __future__ import annotations
 
-from typing import Final
-
 from emu.record import dataclass, field
+from emu.typed import Final
 
 ID, XRES, YRES, BPP, ENABLE, BANK, VIRT_WIDTH, VIRT_HEIGHT, X_OFFSET, Y_OFFSET, MEMORY_64K = range(11)
 REGISTERS: Final = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from emu.typed import Any, TypeVar
 
 S = TypeVar("S")
 

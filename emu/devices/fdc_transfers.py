@@ -7,7 +7,6 @@ phase's C, H, R, N. Each sector is found when its ID field passes the head, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from emu.clock import Clock
 from emu.devices.dma8237 import DmaPair
@@ -33,6 +32,7 @@ from emu.devices.fdc82077_registers import (
 )
 from emu.devices.floppy_drive import HASTE, FloppyDrive, SectorId
 from emu.media import DiskError
+from emu.typed import Protocol
 
 READ_TRACK, WRITE, READ, WRITE_DELETED, READ_ID, READ_DELETED, FORMAT = 0x02, 0x05, 0x06, 0x09, 0x0A, 0x0C, 0x0D
 SCAN_EQUAL, VERIFY, SCAN_LOW, SCAN_HIGH = 0x11, 0x16, 0x19, 0x1D

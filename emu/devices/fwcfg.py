@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Protocol
 
 from emu.record import dataclass, replace
+from emu.typed import Protocol
 from emu.views import DeviceView, FieldView
 
 # Item keys, from the specification's "Select" and "Signature, ID and file directory" sections and QEMU's

@@ -9,12 +9,12 @@ controllers of AT clones, whose manuals call them "disable/enable address line A
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from emu.clock import Clock
 from emu.devices.copied import copied
 from emu.devices.i8042_registers import AUX_INT, AUX_OFF, INPUT_PORT, KBD_INT, KBD_OFF, SYS_FLAG, TRANSLATE, State, view
 from emu.devices.keyboard_tables import KEYS, TRANSLATION
+from emu.typed import Protocol
 from emu.views import DeviceView
 
 #: From a write until the controller's program has read its input buffer and acted: tens of instructions of 2.5 us.

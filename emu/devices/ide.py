@@ -9,17 +9,18 @@ give FFh.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from emu.clock import Clock
-from emu.devices.atapi_commands import PACKETS
 from emu.devices.copied import copied
-from emu.devices.ide_cdrom import Cdrom
 from emu.devices.ide_commands import COMMANDS
 from emu.devices.ide_drive import COMMAND, DEV, DEVICE, DRQ, DmaEngine, Drive, DriveState
 from emu.media import Disk
 from emu.record import dataclass, field
+from emu.typed import TYPE_CHECKING, Protocol
 from emu.views import DeviceView, FieldView
+
+if TYPE_CHECKING:
+    from emu.devices.ide_cdrom import Cdrom
 
 # device control register
 NIEN, SRST, HOB = 0x02, 0x04, 0x80
@@ -83,10 +84,11 @@ class IdeChannel:
         """`packet`: which of the drives are CD-ROM drives."""
         self._irq, self.name = irq, name
         self.control = ControlFace(self)
+        self.cdroms: list[Cdrom] = []
         self._drives = tuple(
             None
             if disk is None
-            else Cdrom(clock, disk, i, name, self._drive_irq, PACKETS)
+            else self._cdrom(clock, disk, i)
             if packet[i]
             else Drive(clock, disk, i, name, self._drive_irq, COMMANDS)
             for i, disk in enumerate(drives)
@@ -101,9 +103,13 @@ class IdeChannel:
         self.acknowledged = False
         self._select(0)
 
-    @property
-    def cdroms(self) -> list[Cdrom]:
-        return [drive for drive in self._drives if isinstance(drive, Cdrom)]
+    def _cdrom(self, clock: Clock, disk: Disk, index: int) -> Cdrom:
+        from emu.devices.atapi_commands import PACKETS
+        from emu.devices.ide_cdrom import Cdrom
+
+        drive = Cdrom(clock, disk, index, self.name, self._drive_irq, PACKETS)
+        self.cdroms.append(drive)
+        return drive
 
     def reset(self) -> None:
         """Power-on (and the hardware reset line)."""
@@ -322,6 +328,8 @@ def _before_last_word(s: DriveState) -> int:
 
 
 def _drive_fields(index: int, drive: Drive) -> list[FieldView]:
+    from emu.devices.ide_cdrom import Cdrom
+
     s = drive.state
     if isinstance(drive, Cdrom):
         return _cdrom_fields(index, drive)

@@ -7,11 +7,11 @@ Sources: AT Attachment with Packet Interface - 4 to 6 (T13 1153D, 1321D, 1410D):
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from emu.clock import Clock
 from emu.media import SECTOR, Disk, DiskError
 from emu.record import dataclass, field
+from emu.typed import Protocol
 
 # status register
 BSY, DRDY, DF, DSC, DRQ, CORR, IDX, ERR = (1 << i for i in range(7, -1, -1))

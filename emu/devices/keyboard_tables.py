@@ -7,9 +7,8 @@ not a table of its own: each of its codes is what a keyboard controller makes of
 
 from __future__ import annotations
 
-from typing import Final
-
 from emu.record import dataclass
+from emu.typed import Final
 
 #: What an 8042 with translation on makes of a set 2 byte 00h-7Fh (IBM PC/AT Technical Reference, 8042 "scan code
 #: translation"; values without a key as measured on the chip). Higher bytes pass unchanged, but for 83h and 84h.

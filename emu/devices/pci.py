@@ -8,9 +8,9 @@ control and passes through.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from emu.record import dataclass
+from emu.typed import Protocol
 from emu.views import DeviceView, FieldView
 
 # Offsets in the configuration header (PCI, figure 6-1).

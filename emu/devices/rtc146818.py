@@ -11,10 +11,10 @@ Time is computed when looked at. A timer is armed only while an enabled interrup
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
 
 from emu.clock import Clock
 from emu.record import dataclass, field, replace
+from emu.typed import Final, Protocol
 from emu.views import DeviceView, FieldView
 
 

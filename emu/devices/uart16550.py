@@ -75,6 +75,8 @@ class Uart16550:
         self, clock: Clock, irq: Callable[[bool], None], transmit: Callable[[int], None], name: str = "com1"
     ) -> None:
         self._clock, self._irq, self._transmit, self.name = clock, irq, transmit, name
+        #: told what `transmit` would be told one by one, where many characters are known at once
+        self.transmit_all: Callable[[bytes], None] | None = None
         self._driven: bool | None = None  # the level of its interrupt line, if that is known
         #: characters leave as soon as they are written, whatever rate is programmed, as if the line had no end
         self.immediate = False
@@ -271,6 +273,11 @@ class Uart16550:
 
     def written(self, data: bytes) -> None:
         """Bytes that were written to THR while `passes_on`."""
+        if self.transmit_all is not None and len(data) > 1:
+            # Each leaves the registers as the one before it found them, so the last one tells them all.
+            mask = self.state.mask()
+            self.transmit_all(bytes([value & mask for value in data[:-1]]))
+            data = data[-1:]
         for value in data:
             self._write_thr(value)
 

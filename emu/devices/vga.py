@@ -26,7 +26,6 @@ from emu.devices.vga_registers import (
     State,
 )
 from emu.devices.vga_timing import Timing, timing
-from emu.devices.vga_view import view
 from emu.views import DeviceView
 
 #: the first port of the range the adapter is mapped at; offsets count from it
@@ -43,9 +42,16 @@ class Vga:
 
     def __init__(self, clock: Clock, memory: DisplayMemory) -> None:
         self._clock, self.memory = clock, memory
-        self.state = State()
+        self._state = State()
         self.vbe = VbePorts(self)
         self._program()
+
+    @property
+    def state(self) -> State:
+        """The registers, as they are now."""
+        if self.memory.shared.dac_written:
+            self._take_dac()
+        return self._state
 
     def reset(self) -> None:
         """Power-on: registers zero, the screen off. IBM leaves most registers undefined here. Video memory keeps its
@@ -57,8 +63,10 @@ class Vga:
         return _copy(self.state)
 
     def restore(self, state: State) -> None:
-        self.state = _copy(state)
-        self.memory.shared.latch = state.latch
+        self._state = _copy(state)
+        shared = self.memory.shared
+        shared.latch, shared.dac_written = state.latch, 0
+        shared.dac[:] = [*state.dac]
         self._program()
 
     def _program(self) -> None:
@@ -66,6 +74,7 @@ class Vga:
         s = self.state
         vbe = (s.vbe.registers[bochs_vbe.BANK], s.vbe.packed) if s.vbe.enabled else None
         self.memory.program(s.sequencer, s.graphics, s.misc if s.enabled else 0, vbe)
+        self._give_dac()
 
     # -- decoding
 
@@ -93,6 +102,7 @@ class Vga:
             if s.dac_component == 3:
                 s.dac_component = 0
                 s.dac_read_index = s.dac_read_index + 1 & 0xFF
+            self._give_dac()
         return value
 
     def peek(self, offset: int, size: int) -> int:
@@ -179,7 +189,22 @@ class Vga:
         if index == 0x11 and not value & CR11_CLEAR_INT:
             s.interrupt_cleared = self._clock.now
 
-    # -- DAC
+    # -- DAC: an engine takes writes to it, too (dac_written of emu/native/vga.c)
+
+    def _give_dac(self) -> None:
+        """What a write to the DAC depends on may have changed."""
+        s, shared = self._state, self.memory.shared
+        shared.dac_bits = _component_bits(s) if s.enabled else 0
+        shared.dac_index, shared.dac_component, shared.dac_reading = s.dac_write_index, s.dac_component, s.dac_reading
+        shared.dac_latch[:] = [*s.dac_latch]
+
+    def _take_dac(self) -> None:
+        s, shared = self._state, self.memory.shared
+        s.dac_write_index, s.dac_component, s.dac_reading = (
+            shared.dac_index, shared.dac_component, bool(shared.dac_reading)
+        )  # fmt: skip
+        s.dac_latch, s.dac = shared.dac_latch[:], shared.dac[:]
+        shared.dac_written = 0
 
     def _dac_address(self, value: int, reading: bool) -> None:
         s = self.state
@@ -188,16 +213,20 @@ class Vga:
             s.dac_read_index = value
         else:
             s.dac_write_index = value
+        self._give_dac()
 
     def _write_dac(self, value: int) -> None:
         """Three writes, red, green and blue, set one colour; the address then advances."""
         s = self.state
-        s.dac_latch[s.dac_component] = value if s.vbe.dac_8bit else value & 0x3F
+        s.dac_latch[s.dac_component] = value & _component_bits(s)
         s.dac_component += 1
         if s.dac_component == 3:
-            s.dac[3 * s.dac_write_index : 3 * s.dac_write_index + 3] = s.dac_latch
+            colour = slice(3 * s.dac_write_index, 3 * s.dac_write_index + 3)
+            s.dac[colour] = s.dac_latch
+            self.memory.shared.dac[colour] = [*s.dac_latch]
             s.dac_component = 0
             s.dac_write_index = s.dac_write_index + 1 & 0xFF
+        self._give_dac()
 
     # -- Bochs VBE
 
@@ -210,7 +239,13 @@ class Vga:
         self._program()
 
     def view(self) -> DeviceView:
+        from emu.devices.vga_view import view
+
         return view(self.save(), self.timing(), self.memory.size)
+
+
+def _component_bits(state: State) -> int:
+    return 0xFF if state.vbe.dac_8bit else 0x3F
 
 
 def _copy(state: State) -> State:

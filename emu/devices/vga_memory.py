@@ -15,7 +15,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_uint8, c_uint32, c_uint64
-from typing import Final
+
+from emu.typed import Final
 
 SIZE: Final = 0x20000  #: of the window at A0000h
 PLANES: Final = 0x40000  #: bytes of the four planes of a VGA
@@ -45,7 +46,10 @@ _SPREAD: Final = tuple(spread(planes) for planes in range(16))
 
 class Shared(ctypes.Structure):
     """struct display of emu/native/vga.h: what the registers make of an access, ready for use. 32-bit values hold a
-    byte for each plane. `latch` is the only one that accesses change."""
+    byte for each plane. Of display memory's accesses change `latch` only.
+
+    The DAC's part is that of `emu.devices.vga`, which keeps it here for an engine to take what is written to ports 3C8h
+    and 3C9h: firmware sets all of a palette, three bytes a colour, with each mode."""
 
     _fields_ = (
         ("memory", c_uint64), ("engine", c_uint64), ("ram", c_uint64), ("mask", c_uint32), ("latch", c_uint32),
@@ -54,6 +58,8 @@ class Shared(ctypes.Structure):
         ("chain_4", c_uint8), ("odd_even_write", c_uint8), ("odd_even_read", c_uint8), ("odd_even_address", c_uint8),
         ("write_mode", c_uint8), ("read_mode", c_uint8), ("rotate", c_uint8), ("function", c_uint8),
         ("read_map", c_uint8), ("direct", c_uint8), ("pad", c_uint8 * 6),
+        ("dac_bits", c_uint8), ("dac_index", c_uint8), ("dac_component", c_uint8), ("dac_reading", c_uint8),
+        ("dac_written", c_uint8), ("dac_latch", c_uint8 * 3), ("dac", c_uint8 * 768),
     )  # fmt: skip
     memory: int  #: host address of display memory
     engine: int  #: of the C helper: struct engine, or 0; `ram` is memory's place in Unicorn's numbering of RAM
@@ -79,6 +85,13 @@ class Shared(ctypes.Structure):
     function: int
     read_map: int
     direct: int  #: the window is plain memory: chain-4, and no register changes what is written or read
+    dac_bits: int  #: those of a component that exist; 0: nothing is to be taken
+    dac_index: int  #: the colour that is written next
+    dac_component: int
+    dac_reading: int  #: the address was written for reads
+    dac_written: int  #: an engine has taken something since the device looked
+    dac_latch: ctypes.Array[c_uint8]
+    dac: ctypes.Array[c_uint8]
 
 
 class DisplayMemory:

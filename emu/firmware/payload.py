@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from emu import layout
 from emu.record import dataclass
+from emu.typed import TYPE_CHECKING
 from emu.x86.state import CR0_PE, CpuState, Segment, Table
 
 if TYPE_CHECKING:

@@ -319,7 +319,6 @@ engine *look_behind(void *env)
         look_behind(env);                                                                                              \
         real_##name arguments;                                                                                         \
     }
-LOOK_BEHIND(cpu_x86_update_cr0, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_cr3, (void *env, uint64_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_cr4, (void *env, uint32_t a), (env, a))
 LOOK_BEHIND(cpu_x86_update_dr7, (void *env, uint32_t a), (env, a))

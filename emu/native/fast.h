@@ -40,6 +40,7 @@
 #define HF_LMA 0x4000u
 #define HF_CS64 0x8000u
 #define HF_VM 0x20000u
+#define HF_SMM 0x80000u
 #define HF_OSFXSR 0x400000u
 #define HF_SMAP 0x800000u
 #define CF_NOCACHE 0x10000u
@@ -96,7 +97,10 @@ struct control {
     int64_t remaining; /* instructions that may still be counted */
     uint64_t last;     /* linear address of the instruction counted last, where it is known */
     uint64_t invalidated, rcx, rsp;
-    uint8_t masked, hold, flags_before, pad[4], checks; /* the second and third are of the other run loop */
+    /* 1 more than the number of the slot of the block entered last; 0, when it was left otherwise than by its end. Each
+     * block stores it and `remaining`: they share a cache line, so that the host writes both back at once */
+    uint32_t running;
+    uint8_t masked, hold, flags_before, checks; /* the second and third are of the other run loop */
     uint8_t stop, halt_run, interrupt, leave, trap, step, breakpoints, paging;
     uint8_t taken, suppress, taken_vector, ports;
     uint32_t reason;
@@ -118,8 +122,7 @@ struct control {
     uint64_t taken_at;
     uint8_t last_for_now, pad5[7];
     uint64_t ranges; /* pairs of linear addresses, first and last: stop at each instruction in one */
-    uint32_t range_count;
-    uint32_t running; /* 1 more than the number of the slot of the block entered last; 0, when it was left otherwise than by its end */
+    uint32_t range_count, pad6;
 } __attribute__((packed));
 enum { STOP_BUDGET = 1, STOP_ASKED, STOP_BREAKPOINT, STOP_CHANGED, STOP_EVENT };
 enum { TAKEN = 1, TAKEN_ON };
@@ -291,6 +294,7 @@ typedef struct engine {
     uint8_t override; /* the prefix of FS or GS that it has read of this instruction, 0: none */
     int longest; /* instructions that a block may have now, 0: any number */
     int nothing; /* the block being made is where no memory is: all of its page is FFh (nothing.c) */
+    int keeps_tlb; /* CR0 changes, and the TLB does not depend on it (tlb.c) */
     int limited; /* the one made last could have had more */
     uint64_t retried_before; /* `retried` when that was made */
     const tb *stopped; /* that before which a breakpoint ended the run; good until anything else happens */
@@ -583,6 +587,7 @@ void leave_mmx_for_exception(void *env, uint64_t host);
 
 /* ---- gates.c */
 API int v2e_fast_gate_unsure(void *env, uint32_t vector);
+int gate_is_usual(void *env, uint32_t vector);
 
 /* ---- shared_ports.c */
 int shared_memory(engine *e, uint64_t address, unsigned size, uint64_t *value);
@@ -628,6 +633,7 @@ API void v2e_fast_memory_changed(engine *e, uint64_t first, uint64_t end);
 int is_exempt(engine *e, uint64_t pc, uint32_t flags);
 
 /* ---- vga.c */
+int dac_written(struct display *d, uint32_t port, uint32_t value);
 void note_shared(engine *e, uint32_t port);
 int shared_in(engine *e, uint32_t port, uint32_t *value);
 int shared_out(engine *e, uint32_t port, uint32_t value);

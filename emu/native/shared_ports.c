@@ -204,7 +204,7 @@ int next_part(engine *e)
 /* An access to `port` needed no Python. */
 void note_shared(engine *e, uint32_t port)
 {
-    if (e->ports->kept && port != POST_CODE)
+    if (e->ports->kept && port < POST_CODE)
         e->cells->kept++;
     else
         note_answer(e);
@@ -239,6 +239,8 @@ int shared_out(engine *e, uint32_t port, uint32_t value)
         p->post = (uint8_t)value;
         return 1;
     }
+    if (dac_written(e->display, port, value))
+        return 1;
     if (port == PIC_COMMAND || port == PIC_MASK)
         return pic_written(e, p, port, value);
     if (port != PIT_CONTROL || value & COUNTER_AND_RW || !p->ready)

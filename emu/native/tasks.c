@@ -348,7 +348,8 @@ int interrupt_delivered(void *cpu, int request)
 
     if (!f || frame_of_real_mode_fits(env) || !(AT(uint64_t, env, at.env_eflags) & EFLAGS_IF) || AT(uint32_t, env, at.env_hflags) & HF_INHIBIT_IRQ)
         return 0;
-    if (e && !legacy_mode(env) && !v2e_fast_gate_unsure(env, e->control->vector))
+    if (e && (legacy_mode(env) ? AT(uint32_t, env, at.env_hflags) & HF_PE && gate_is_usual(env, e->control->vector)
+                               : !v2e_fast_gate_unsure(env, e->control->vector)))
         return 0; /* of the portable loop, whose vector is not known here, Python looks */
     answer = f(env, INTERRUPT, 0, 0);
     if (answer && answer != INSTEAD)

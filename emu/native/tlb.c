@@ -69,7 +69,23 @@ REPLACES void tlb_flush_x86_64(void *cpu)
 {
     engine *e = engine_of_cpu(cpu);
 
+    if (e && e->keeps_tlb)
+        return;
     if (e)
         e->fills = 0;
     real_tlb_flush(cpu);
+}
+
+/* Unicorn flushes the TLB when PE or WP change, and with it forgets where the next block is. Without paging the TLB knows
+ * neither of them, and the block is looked up by the mode that it was made for: firmware that goes to protected mode and
+ * back with each call kept filling both. In system management mode other memory may be behind an address. */
+REPLACES void cpu_x86_update_cr0_x86_64(void *env, uint32_t value)
+{
+    engine *e = look_behind(env);
+
+    if (e)
+        e->keeps_tlb = !((AT(uint64_t, env, at.env_cr) | value) & CR0_PG) && !(AT(uint32_t, env, at.env_hflags) & HF_SMM);
+    real_cpu_x86_update_cr0(env, value);
+    if (e)
+        e->keeps_tlb = 0;
 }

@@ -1,8 +1,9 @@
-/* The VGA's display memory: windows, planes, latches, write and read modes. Says in C what emu/devices/vga_memory.py
- * says in Python, with the sources; the two are tested to be equal. */
+/* The VGA's display memory: windows, planes, latches, write and read modes, and what is written to its DAC. Says in C what
+ * emu/devices/vga_memory.py and vga.py say in Python, with the sources; they are tested to be equal. */
 #include "fast.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #define FLOATING 0xffu
 #define WINDOW 0x20000u
@@ -110,6 +111,29 @@ static void write_byte(struct display *d, uint32_t offset, uint32_t value)
     word = word_at(d, at);
     *word = (*word & ~planes) | (modify(d, value) & planes);
     written(d, at, 4);
+}
+
+#define DAC_ADDRESS 0x3c8 /* of writes */
+#define DAC_DATA 0x3c9
+#define COMPONENTS 3
+
+/* True when a byte written to `port` was one for the DAC: nothing but its own reads tells of that. */
+int dac_written(struct display *d, uint32_t port, uint32_t value)
+{
+    if ((port != DAC_ADDRESS && port != DAC_DATA) || !d || !d->dac_bits)
+        return 0;
+    d->dac_written = 1;
+    if (port == DAC_ADDRESS) {
+        d->dac_index = (uint8_t)value;
+        d->dac_component = d->dac_reading = 0;
+        return 1;
+    }
+    d->dac_latch[d->dac_component++] = (uint8_t)value & d->dac_bits;
+    if (d->dac_component == COMPONENTS) {
+        memcpy(d->dac + COMPONENTS * d->dac_index++, d->dac_latch, COMPONENTS);
+        d->dac_component = 0;
+    }
+    return 1;
 }
 
 static void noted(const struct display *d)

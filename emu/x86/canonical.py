@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
 
+from emu.typed import Final
 from emu.x86.classes import split
 from emu.x86.msrs import canonical
 from emu.x86.operands import decode

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from emu.record import dataclass
+from emu.typed import Final
 from emu.x86.cpuid import CpuModel
 from emu.x86.state import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
 

@@ -8,12 +8,13 @@ A transfer works on a copy of the state. It raises `CpuFault`; what it has chang
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from emu.record import dataclass
+from emu.typed import Final
 from emu.x86.descriptors import Descriptor, parse_descriptor
 from emu.x86.paging import ReadPhysical, walk
-from emu.x86.state import CR0_AM, CR0_WP, EFER_LMA, RFLAGS_AC, RFLAGS_VM, CpuState, Segment
+from emu.x86.segcheck import alignment_checked
+from emu.x86.state import CR0_WP, EFER_LMA, RFLAGS_VM, CpuState, Segment
 
 VECTOR_DB, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF, VECTOR_AC = 1, 10, 11, 12, 13, 14, 17
 RFLAGS_RF, RFLAGS_NT = 1 << 16, 1 << 14
@@ -29,11 +30,6 @@ ESP: Final = 4
 
 #: Writes bytes at a physical address; what is no RAM takes none.
 WritePhysical = Callable[[int, bytes], None]
-
-
-def alignment_checked(cr0: int, rflags: int) -> bool:
-    """Whether the CPU checks the alignment of what ring 3 accesses (SDM vol. 3A, 2.5, AM)."""
-    return bool(cr0 & CR0_AM and rflags & RFLAGS_AC)
 
 
 class CpuFault(Exception):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
 
 from emu.record import dataclass, replace
+from emu.typed import Final
 
 # CPUID.1:EDX (SDM vol. 2A, table 3-11).
 FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC = (1 << n for n in range(10))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from emu.typed import Final
 from emu.x86.core import (
     ESP,
     MASK32,
@@ -18,12 +17,10 @@ from emu.x86.core import (
     null_segment,
 )
 from emu.x86.descriptors import Gate, parse_gate
-from emu.x86.state import RFLAGS_IF, RFLAGS_TF, RFLAGS_VM
-from emu.x86.tasks import TASK_GATE, Source, check_available, switch
+from emu.x86.state import RFLAGS_IF, RFLAGS_TF, RFLAGS_VM, TASK_GATE
+from emu.x86.tasks import Source, check_available, switch
 
 CODE_IDT: Final = 2
-#: Exceptions that push an error code in protected mode (SDM vol. 3A, table 6-1).
-WITH_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
 INTERRUPT_GATES: Final = frozenset((6, 14))
 TRAP_GATES: Final = frozenset((7, 15))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from emu.typed import Any
 from emu.views import InstructionView
 from emu.x86.repeats import PREFIXES, REPEATS, STRINGS
 

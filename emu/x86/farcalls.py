@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from emu.typed import Final
 from emu.x86.core import (
     ESP,
     MASK32,
@@ -17,8 +16,8 @@ from emu.x86.core import (
     room,
 )
 from emu.x86.descriptors import parse_gate
-from emu.x86.state import RFLAGS_VM
-from emu.x86.tasks import AVAILABLE, BUSY, TASK_GATE, Source, check_available, switch, task_return
+from emu.x86.state import RFLAGS_VM, TASK_GATE
+from emu.x86.tasks import AVAILABLE, BUSY, Source, check_available, switch, task_return
 
 CALL_GATES: Final = frozenset((4, 12))
 

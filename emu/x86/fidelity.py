@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from emu.record import dataclass
+from emu.typed import Final
 
 
 @dataclass(frozen=True, slots=True)

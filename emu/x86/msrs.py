@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Final
 
 from emu.record import dataclass
+from emu.typed import Final
 from emu.x86 import cpuid
 from emu.x86.cpuid import CpuModel
 from emu.x86.state import PAT_RESET

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Final
 
 from emu.named import Enum
 from emu.record import dataclass
+from emu.typed import Final
 
 ES, CS, SS, DS, FS, GS = range(6)
 AX, CX, DX, BX, SP, BP, SI, DI = range(8)

@@ -7,9 +7,9 @@ instruction that set the flags, then what loaded the registers that it compared.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
 
 from emu.record import dataclass, field
+from emu.typed import Any, Final
 from emu.x86.disasm import MAX_INSTRUCTION
 from emu.x86.state import SEGMENTS, CpuState
 

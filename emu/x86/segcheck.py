@@ -7,16 +7,22 @@ before any effect of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
 
 from emu.record import dataclass, replace
+from emu.typed import Final, Protocol
 from emu.x86.operands import SS, Branch, Instruction
+from emu.x86.state import CR0_AM, RFLAGS_AC
 
 FLAT: Final = 0xFFFFFFFF
-VECTOR_SS, VECTOR_GP, VECTOR_AC = 12, 13, 17
+VECTOR_DB, VECTOR_SS, VECTOR_GP, VECTOR_AC = 1, 12, 13, 17
 #: Access rights, as in `emu.x86.state.Segment`.
 TYPE_CODE, TYPE_EXPAND_DOWN, TYPE_CONFORMING, TYPE_WRITABLE, TYPE_READABLE = 8, 4, 4, 2, 2
 ACCESS_PRESENT, ACCESS_BIG = 0x80, 0x4000
+
+
+def alignment_checked(cr0: int, rflags: int) -> bool:
+    """Whether the CPU checks the alignment of what ring 3 accesses (SDM vol. 3A, 2.5, AM)."""
+    return bool(cr0 & CR0_AM and rflags & RFLAGS_AC)
 
 
 class Cache(Protocol):

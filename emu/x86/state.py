@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
 
 from emu.record import dataclass, field, fields
+from emu.typed import Any
 
 #: Segment registers in the order of the SDM's encoding (vol. 2A, table 2-1: ES 0, CS 1, SS 2, DS 3, FS 4, GS 5).
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
@@ -22,6 +22,8 @@ CR0_WP = 1 << 16
 CR0_AM = 1 << 18
 CR0_CACHE = 3 << 29  #: NW and CD
 CR0_PG = 1 << 31
+CR4_VME = 1 << 0
+CR4_PVI = 1 << 1
 CR4_PSE = 1 << 4
 CR4_PAE = 1 << 5
 CR4_OSXSAVE = 1 << 18
@@ -36,8 +38,14 @@ RFLAGS_IF = 1 << 9
 RFLAGS_DF = 1 << 10
 RFLAGS_VM = 1 << 17
 RFLAGS_AC = 1 << 18
+RFLAGS_VIF = 1 << 19
+RFLAGS_VIP = 1 << 20
 #: Flags that are always 0 (SDM vol. 1, 3.4.3).
 RFLAGS_ZERO = ~((1 << 22) - 1) | 1 << 15 | 1 << 5 | 1 << 3
+#: Type of a descriptor (SDM vol. 3A, table 3-2).
+TASK_GATE = 5
+#: Exceptions that push an error code in protected mode (SDM vol. 3A, table 6-1).
+WITH_CODE = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
 
 
 @dataclass(slots=True)

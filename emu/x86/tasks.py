@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from emu.named import Enum
+from emu.typed import Final
 from emu.x86.core import (
     ESP,
     MASK32,
@@ -26,7 +25,6 @@ from emu.x86.state import CR0_PG, RFLAGS_VM, SEGMENTS, Segment
 AVAILABLE: Final = frozenset((1, 9))
 BUSY: Final = frozenset((3, 11))
 BUSY_BIT: Final = 2
-TASK_GATE: Final = 5
 #: The largest limit that is too small: less than 68h or 2Ch bytes (SDM vol. 3A, 7.2.2; table 7-1).
 LEAST_LIMIT_32, LEAST_LIMIT_16 = 0x67, 0x2B
 CR0_TS: Final = 1 << 3

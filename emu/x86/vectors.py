@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
 
+from emu.typed import Final
 from emu.x86 import cpuid
 from emu.x86.cpuid import CpuModel
 

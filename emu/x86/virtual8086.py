@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from emu.typed import Final
 from emu.x86.core import ESP, MASK32, RFLAGS_NT, RFLAGS_RF, VECTOR_GP, Core, CpuFault, v86_segment
-from emu.x86.state import RFLAGS_IF, RFLAGS_TF
+from emu.x86.state import CR4_PVI, CR4_VME, RFLAGS_IF, RFLAGS_TF, RFLAGS_VIF, RFLAGS_VIP
 
-CR4_VME, CR4_PVI = 1 << 0, 1 << 1
 RFLAGS_IOPL: Final = 3 << 12
-RFLAGS_VIF, RFLAGS_VIP = 1 << 19, 1 << 20
 TSS_MAP: Final = 0x66  #: offset of the I/O map base; the redirection bitmap is the 32 bytes below the map
 #: What POPF and IRET of 16 bits change here: CF PF AF ZF SF TF DF OF NT (SDM vol. 2B, POPF, table 4-16).
 CHANGED: Final = 0x0DD5 | RFLAGS_NT

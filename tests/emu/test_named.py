@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import emu.named
-from emu.engine import ExitReason
+from emu.engine import Access, Change, ExitReason
 from emu.media import Geometry
 from repl.json_text import plain
 
@@ -134,3 +134,45 @@ def test_two_members_of_one_value_are_refused() -> None:
         class Twice(emu.named.Enum):
             A = 1
             B = 1
+
+
+def flags(base: Any, *, strict: bool) -> Any:
+    """`strict` for the standard one's boundary: other bits are refused."""
+
+    class Kinds(base, **({"boundary": enum.STRICT} if strict else {})):  # type: ignore[misc]
+        NONE = 0
+        A = 1
+        B = 2
+        BOTH = 3
+        D = 8
+
+        @property
+        def odd(self) -> bool:
+            return bool(self & Kinds.A)
+
+    return Kinds
+
+
+def flag_facts(kind: Any) -> list[Any]:
+    a, b, d = kind.A, kind.B, kind.D
+    return [
+        a | b is kind.BOTH, (a | d).name, (a | d).value, a & d is kind.NONE, kind.BOTH & b is b, bool(a & b),
+        bool(a | b),
+        kind(9) == a | d, kind(9) is a | d, kind(2) is b, kind["B"] is b, a | 2 is kind.BOTH, 2 | a is kind.BOTH, a & 1,
+        [m.name for m in kind.BOTH], [m.name for m in a | d], [m.name for m in kind.NONE], a == 1, a + 1, {a: 5}[1],
+        d.odd, (a | d).odd, hash(a) == hash(kind(1)), copy.copy(a) is a, copy.deepcopy([a])[0] is a, isinstance(a, int),
+        outcome(lambda: kind(4))[0], outcome(lambda: kind["C"])[0], list(kind.__members__),
+    ]  # fmt: skip
+
+
+def test_flags_behave_as_the_standard_ones() -> None:
+    mine, standard = flags(emu.named.IntFlag, strict=False), flags(enum.IntFlag, strict=True)
+    assert flag_facts(mine) == flag_facts(standard)
+    shown = flags(enum.Flag, strict=False)
+    for value in (0, 1, 3, 9):
+        assert (repr(mine(value)), str(mine(value))) == (repr(shown(value)), str(shown(value)))
+
+
+def test_flags_survive_pickling_and_are_shown_by_their_names() -> None:
+    assert pickle.loads(pickle.dumps(Change.MODE | Change.TASK)) is Change.MODE | Change.TASK
+    assert plain({"access": Access.BOTH}) == {"access": ["read", "write"]}

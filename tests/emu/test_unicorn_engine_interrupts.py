@@ -8,7 +8,8 @@ from asm import assemble
 from bare_cpu import CODE, BareCpu, bare_cpu
 from emu.engine import Exit, ExitReason
 from emu.unicorn_engine import HELPER
-from emu.x86.state import Segment
+from emu.unicorn_transfers import KIND_INTERRUPT, Transfers
+from emu.x86.state import Segment, Table
 from run_loops import make
 
 SLICES = (1, 2, 3, 7, 1000)
@@ -323,3 +324,71 @@ def test_an_interrupt_to_an_address_that_is_not_canonical_faults_once(
 
 def _assembled(source: str, bits: int = 16) -> bytes:
     return assemble(f"bits {bits}\n{source}", CODE)
+
+
+#: null, code and data of ring 0, code and data of ring 3, at 3000h; the TSS at 3800h.
+RINGS = (0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFFB000000FFFF, 0x00CFF3000000FFFF)
+
+
+@pytest.mark.skipif(isinstance(HELPER, str), reason=f"made by the C helper: {HELPER}")
+@pytest.mark.parametrize("ring", [0, 3])
+@pytest.mark.parametrize("gate", [0x8E, 0x8F])
+@pytest.mark.parametrize(
+    ("odd", "asked"), [("", 2), ("the stack's limit", 40), ("the gate's width", 40)], ids=["plain", "limit", "width"]
+)
+def test_python_is_asked_about_unusual_interrupts_alone(
+    monkeypatch: pytest.MonkeyPatch, ring: int, gate: int, odd: str, asked: int
+) -> None:
+    source = """
+        mov ecx, 40
+        again:
+        out 0x70, al
+        nop
+        loop again
+        mov al, 1
+        out 0x99, al
+        jmp $
+        handler:
+        inc ebx
+        out 0x21, eax
+        iret{}
+    """.format("w" if odd == "the gate's width" else "d")
+    calls: list[int] = []
+    real = Transfers._answer
+    monkeypatch.setattr(Transfers, "_answer", lambda self, kind, a, b: calls.append(kind) or real(self, kind, a, b))
+    cpu, taken = with_line(source, 32)
+    handler = int.from_bytes(_assembled(f"{source}\ndd handler", 32)[-4:], "little")
+    limited = odd == "the stack's limit"
+    narrow = 8 if odd == "the gate's width" else 0
+    cpu.write(0x2100, (handler & 0xFFFF | 8 << 16 | gate - narrow << 40 | handler >> 16 << 48).to_bytes(8, "little"))
+    cpu.write(0x3000, b"".join(word.to_bytes(8, "little") for word in RINGS))
+    if limited:
+        cpu.write(0x3010, 0x004F93000000FFFF.to_bytes(8, "little"))
+    cpu.write(0x3804, (0x6F00 | 0x10 << 32).to_bytes(8, "little"))
+    state = cpu.engine.state()
+    state.gdtr, state.idtr = Table(0x3000, 0x27), Table(0x2000, 0x107)
+    state.cs = Segment(0x18 + ring, 0, 0xFFFFFFFF, 0xC0FB) if ring else Segment(8, 0, 0xFFFFFFFF, 0xC09B)
+    for name in ("es", "ss", "ds"):
+        selector, access = (0x20 + ring, 0xC0F3) if ring else (0x10, 0xC093)
+        setattr(state, name, Segment(selector, 0, 0xFFFFF if limited and not ring else 0xFFFFFFFF, access))
+    state.tr = Segment(0x28, 0x3800, 0x67, 0x8B)
+    state.rflags |= 0x3202  # IOPL 3, IF
+    cpu.engine.load(state)
+    ended: list[int] = []
+    out = cpu.on_out
+
+    def ends(port: int, size: int, value: int) -> None:
+        if port == 0x99:
+            ended.append(value)
+            cpu.engine.request_stop()
+        else:
+            out(port, size, value)
+
+    cpu.on_out = ends
+    for _ in range(200):
+        if ended:
+            break
+        cpu.engine.run(100)
+    assert (ended, len(taken), cpu.engine.state().regs[3]) == ([1], 40, 40)
+    assert cpu.faults == []
+    assert (calls.count(KIND_INTERRUPT) <= asked) if asked < 40 else calls.count(KIND_INTERRUPT) == 40

@@ -73,6 +73,7 @@ def test_a_run_with_plain_options_loads_no_argparse() -> None:
     code = (
         "import sys; from repl.cli import main; main(['run', 'tour', '--until', 'insns:1', '--machine', 'isapc'])\n"
         "print(sorted({'argparse', 'locale', 'pathlib', 'dataclasses', 'inspect', 'json', 'datetime',"
+        " 'typing', 're', 'enum',"
         " 'importlib.resources', 'emu.vcpu', 'emu.packed', 'emu.unicorn_gate', 'emu.devices.lapic', 'repl.commands'}"
         " & sys.modules.keys()))"
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from emu.devices.floppy_drive import FloppyDrive, SectorId
 from emu.devices.ide_cdrom import Cdrom
 from emu.firmware.bios.state import Emulation
 from emu.media import SECTOR, Disk, DiskError, Geometry
+from emu.typed import Protocol
 
 #: INT 13h, AH on return (IBM PS/2 and PC BIOS Interface Technical Reference, "Interrupt 13h", status).
 SUCCESS, INVALID, NO_ADDRESS_MARK, PROTECTED, NOT_FOUND, CHANGED, BOUNDARY = 0x00, 0x01, 0x02, 0x03, 0x04, 0x06, 0x09

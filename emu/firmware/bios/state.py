@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from emu.record import dataclass
+from emu.typed import Protocol
 
 FLOPPY_TYPES = {1: (80, 2, 15), 2: (80, 2, 18), 3: (80, 2, 36)}  #: El Torito media types, cylinders, heads, sectors
 NO_EMULATION, HARD_DISK = 0, 4

@@ -478,3 +478,25 @@ def test_view_says_what_the_registers_mean():
     assert fields["LCR"].text == "8 data, no parity, 1 stop"
     assert fields["IIR"].text == "transmitter holding register empty"
     assert fields["divisor"].text == "115200 baud"
+
+
+@pytest.mark.parametrize("fcr", [0, 0x01, 0xC9])
+@pytest.mark.parametrize("lcr", [0x00, 0x03, 0x1B])
+@pytest.mark.parametrize("data", [b"", b"\xff", b"a message\xe9 on the line"])
+def test_many_characters_at_once_are_as_one_by_one(fcr: int, lcr: int, data: bytes):
+    one, many = Bench(fcr=fcr), Bench(fcr=fcr)
+    pieces: list[bytes] = []
+    many.uart.transmit_all = lambda piece: (pieces.append(piece), many.sent.extend(piece))[0]
+    for bench in (one, many):
+        bench.uart.immediate = True
+        bench.out(LCR, lcr)
+        assert bench.uart.passes_on is False  # its interrupt has not been pending yet
+        bench.out(THR, 0x41)
+        assert bench.uart.passes_on
+    for value in data:
+        one.out(THR, value)
+    many.uart.written(data)
+    assert many.sent == one.sent
+    assert many.uart.save() == one.uart.save()
+    assert many.levels == one.levels
+    assert len(pieces) == (len(data) > 1)
