@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Final
 
 from emu.x86.cpuid import CpuModel
@@ -55,6 +55,16 @@ def _xsave(record: Record, cpu: Record | None) -> Iterator[str]:
         )
     if xcr0 != (here := xcr0_here(xcr0)) and cpu is not None and cpu.values()["cr4"] & CR4_OSXSAVE:
         yield f"XCR0 = {xcr0:#x} in the stream is {here:#x} here, as XGETBV says"
+
+
+def ended(requests: Sequence[int], timers: Container[int]) -> Iterator[str]:
+    """`requests` of these IRQs that are dropped; `timers` are the IRQs whose device the stream has."""
+    for why, irqs in (
+        ("as their devices' state is not in the stream", [irq for irq in requests if irq not in timers]),
+        ("as no timer of the stream drives them now", [irq for irq in requests if irq in timers]),
+    ):
+        if irqs:
+            yield f"requests of IRQ {', '.join(map(str, irqs))} are dropped, {why}"
 
 
 def beyond(cpu: CpuState, model: CpuModel) -> Iterator[str]:
