@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = "tests/xen/dom0"
 OURS = ("emu", "stub", "xenbridge", "repl", TESTS)
 #: Tests that hold for Xen as for other hypervisors, and what tests share; they go beside those of dom0.
-SHARED = ("tests/bridges.py", "tests/pausing.py", "tests/xenbridge/test_bridges.py")
+SHARED = ("tests/bridges.py", "tests/pausing.py", "tests/starting.py", "tests/xenbridge/test_bridges.py")
 #: Of this environment: the test runner, and what our own packages import.
 SITE = (
     "pytest",
