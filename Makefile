@@ -28,8 +28,8 @@ test-again: setup
 test-fast: setup
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -rs -m 'not slow' --hypothesis-profile quick --forked
 
-# in dom0 of a real Xen, which QEMU boots: Debian's packages are fetched once, 125 MB; ONLY=EXPRESSION as pytest's -k;
-# AGAIN=yes: what fails is run once more, in a second dom0
+# in dom0 of a real Xen, which QEMU boots, twice, for two parts of the tests: Debian's packages are fetched once, 125 MB;
+# ONLY=EXPRESSION as pytest's -k: one boot; AGAIN=yes: what fails is run once more, in another dom0
 ONLY ?=
 AGAIN ?=
 test-xen: setup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from repl.inspection import look
-from repl.options import UsageError, parse_count
+from repl.options import UsageError, parse_count, parse_domain
 from repl.outcome import notice
 from xenbridge.xen.debugger import DomainDebugger
 from xenbridge.xen.domain import Domain
@@ -14,9 +14,7 @@ from xenbridge.xen.running import PATIENCE, UNANSWERED, RunningDomain
 from xenbridge.xen.server import pause_between_accesses
 
 
-def _paused(libraries: Libraries, options: argparse.Namespace) -> RunningDomain:
-    number = 0 if options.domain == "0" else parse_count("DOMAIN", options.domain)
-    cpu = 0 if options.vcpu == "0" else parse_count("--vcpu", options.vcpu)
+def _paused(libraries: Libraries, number: int, cpu: int) -> RunningDomain:
     domain = Domain(libraries, number)
     if cpu >= (count := domain.vcpus()):
         raise UsageError(f"--vcpu {cpu}: domain {number} has {count}, counted from 0")
@@ -27,12 +25,13 @@ def _paused(libraries: Libraries, options: argparse.Namespace) -> RunningDomain:
 
 def attach(options: argparse.Namespace) -> int:
     """`v2e attach`. Returns the exit status; raises UsageError."""
+    number, cpu = parse_domain(options.domain), parse_count("--vcpu", options.vcpu, 0)
     try:
         libraries = Libraries()
     except XenError as error:
         raise UsageError(str(error)) from error
     try:
-        live = _paused(libraries, options)
+        live = _paused(libraries, number, cpu)
         try:
             about = f"domain {live.domain.domid} of Xen {libraries.release}, paused"
             return look(options, lambda: DomainDebugger(live, about))

@@ -46,7 +46,7 @@ class LookRig(Rig):
 
 
 def _open(options: argparse.Namespace) -> XenFile:
-    cpu = 0 if options.vcpu == "0" else parse_count("--vcpu", options.vcpu)
+    cpu = parse_count("--vcpu", options.vcpu, 0)
     try:
         return open_file(Path(options.file), cpu)
     except FileError as error:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 MIB = 1 << 20
 MEMORY_MIN, MEMORY_MAX = 1 * MIB, 3072 * MIB
+#: DOMID_FIRST_RESERVED of xen/include/public/xen.h is the first that no domain has.
+DOMAIN_MAX = 0x7FF0 - 1
 #: Where gdb is awaited at a prompt.
 DEFAULT_GDB = "127.0.0.1:1234"
 GDB_OFF = "off"
@@ -35,14 +37,28 @@ def parse_memory(text: str) -> int:
     return size
 
 
-def parse_count(option: str, text: str) -> int:
-    """A positive number, decimal or 0x. Raises UsageError, with the wanted form of what looks like a number."""
+def parse_count(option: str, text: str, least: int = 1) -> int:
+    """A number of `least` or more, decimal or 0x. Raises UsageError, with the wanted form of what looks like a
+    number."""
     try:
         value = int(text, 0)
     except ValueError:
         raise UsageError(f"{option} {text!r} is not a whole number: {_wanted(option, text)}") from None
-    if not 1 <= value < 1 << 62:
-        raise UsageError(f"{option} {text} is out of range: 1 to 2**62 - 1 is possible")
+    if not least <= value < 1 << 62:
+        raise UsageError(f"{option} {text} is out of range: {least} to 2**62 - 1 is possible")
+    return value
+
+
+def parse_domain(text: str) -> int:
+    """`DOMAIN`, a number of Xen's. Raises UsageError."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        raise UsageError(
+            f"DOMAIN {text!r} is not a number of a domain: `xl list` shows them, beside the names"
+        ) from None
+    if not 0 <= value <= DOMAIN_MAX:
+        raise UsageError(f"DOMAIN {text} is out of range: 0 to {DOMAIN_MAX} is possible")
     return value
 
 

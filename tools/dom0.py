@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gzip
 import json
 import os
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,10 +48,12 @@ CPU = "max,-smap"
 FEW = 3
 #: Lines of the console that are shown when the tests did not come to their end.
 TAIL = 40
-#: What is run unless others are asked for (`ONLY=EXPRESSION`). QEMU may deliver an interrupt twice, which SeaBIOS does
-#: not bear (docs/xen.md, Tests). With the tests that are left out here before it test_xl met that in one of four runs,
-#: without them in none of twelve: it depends on the instants at which timers meet, not on what those tests do.
-USUAL = "not xcr0 and not xsave and not step_checks and not comes_before_a_lower and not what_xen_has_and_the_tick"
+#: Tests that have a dom0 of their own, behind that of the others, unless tests are asked for by name
+#: (`ONLY=EXPRESSION`). QEMU may deliver an interrupt twice, which SeaBIOS does not bear (docs/xen.md, Tests). With
+#: these before it test_xl met that in one of four runs, without them in none of twelve: it depends on the instants at
+#: which timers meet, not on what those tests do.
+APART = "xcr0 or xsave or step_checks or comes_before_a_lower or what_xen_has_and_the_tick"
+SESSIONS = (f"not ({APART})", APART)
 #: Above it, a shell's status is that of a process which a signal has ended.
 SIGNALLED = 128
 
@@ -62,12 +66,10 @@ class Dom0Error(Exception):
 class Outcome:
     """What has come over the serial line."""
 
-    collected: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: {"passed": 0, "failed": 0, "skipped": 0})
-    status: int | None = None
-    last: str = ""  #: the test that was heard of last
-    failed: list[str] = field(default_factory=list)
-    unheard: list[str] = field(default_factory=list)  #: tests that were collected, and of which nothing has come yet
+    tests: list[str] = field(default_factory=list)  #: that were collected
+    results: dict[str, str] = field(default_factory=dict)  #: by test, in the order of their ends
+    again: int = 0  #: starts of a domain that were made once more
+    status: int | None = None  #: pytest's; None: dom0 has not come to the end of its tests
 
     def take(self, line: str) -> str:
         """One line of the protocol; returns what people are shown of it. Raises Dom0Error for a line that is none."""
@@ -80,28 +82,43 @@ class Outcome:
             raise Dom0Error(f"dom0 said what is no result: {line!r}") from None
         if "table" in said:
             return "\n".join(map(str, said["table"]))
-        if "collected" in said:
-            self.collected, self.unheard = int(said["collected"]), [str(test) for test in said.get("tests", ())]
-            return f"{self.collected} tests in dom0"
-        self.counts[said["outcome"]] += 1
-        self.last = str(said["test"])
-        if self.last in self.unheard:
-            self.unheard.remove(self.last)
-        if said["outcome"] == "failed":
-            self.failed.append(self.last)
+        if "again" in said:
+            self.again += 1
+            return f"ONCE MORE {said['again']}"
+        if "tests" in said:
+            self.tests = [str(test) for test in said["tests"]]
+            return f"{len(self.tests)} tests in dom0"
+        self.results[str(said["test"])] = said["outcome"]
         text = f"{said['outcome'].upper()} {said['test']} ({said['seconds']} s)"
         return f"{text}\n{said['text']}" if said["text"] else text
 
-    def summary(self, seconds: float) -> str:
-        """As pytest's last line."""
-        parts = [f"{count} {name}" for name, count in self.counts.items() if count or name == "passed"]
-        return f"{', '.join(parts)} in dom0, {seconds:.0f} s from power-on to power-off"
+    def counted(self) -> str:
+        """As in pytest's last line."""
+        numbers = Counter(self.results.values())
+        parts = [
+            f"{numbers[name]} {name}" for name in ("passed", "failed", "skipped") if numbers[name] or name == "passed"
+        ]
+        if self.unheard:
+            parts.append(f"{len(self.unheard)} not heard of")
+        if self.again:
+            parts.append(f"{self.again} start{'s' * (self.again > 1)} of a domain made once more")
+        return ", ".join(parts)
 
     def broken_off(self, status: int, ended: str) -> str:
         """Why there is no result, where QEMU ended with `status` before dom0 had said one, or was `ended` for that."""
         why = ended or f"QEMU ended with status {status}"
-        heard = f"{sum(self.counts.values())} of {self.collected} tests had been heard of"
-        return f"dom0 did not come to the end of its tests: {why}; {heard}, the last of them {self.last or 'none'}"
+        heard, last = f"{len(self.results)} of {len(self.tests)} tests", next(reversed(self.results), "none")
+        return f"dom0 did not come to the end of its tests: {why}; {heard} had been heard of, the last of them {last}"
+
+    @property
+    def failed(self) -> list[str]:
+        """Tests that did."""
+        return [test for test, outcome in self.results.items() if outcome == "failed"]
+
+    @property
+    def unheard(self) -> list[str]:
+        """Tests that were collected, and of which nothing has come."""
+        return [test for test in self.tests if test not in self.results]
 
     @property
     def crash(self) -> str:
@@ -112,7 +129,12 @@ class Outcome:
     @property
     def good(self) -> bool:
         """All that was collected has been heard of, and nothing failed."""
-        return self.status == 0 and not self.counts["failed"] and sum(self.counts.values()) == self.collected > 0
+        return self.status == 0 and not self.failed and bool(self.tests) and not self.unheard
+
+    def beside(self, other: Outcome) -> Outcome:
+        """All that came in this dom0 and in a later one, whose status it has, and whose result of a test in both."""
+        tests = list(dict.fromkeys((*self.tests, *other.tests)))
+        return Outcome(tests, self.results | other.results, self.again + other.again, other.status)
 
 
 def qemu_command(qemu: str, append: str = "") -> list[str]:
@@ -191,9 +213,8 @@ def lines(process: subprocess.Popen[str]) -> Iterator[str]:
         process.wait()
 
 
-def run(folder: Path, qemu: str) -> Outcome:
+def run(folder: Path, qemu: str, outcome: Outcome) -> None:
     """Boot what `folder` holds and hear its tests out. Raises Dom0Error."""
-    outcome = Outcome()
     process = subprocess.Popen(
         qemu_command(qemu), cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
     )
@@ -211,41 +232,54 @@ def run(folder: Path, qemu: str) -> Outcome:
         print("\n".join(console[-TAIL:]))
     if outcome.status is None:
         raise Dom0Error(outcome.broken_off(process.returncode, watchdog.ended))
-    return outcome
 
 
-def attempt(folder: Path, qemu: str, arguments: str, only: Sequence[str]) -> Outcome | None:
-    """One dom0 and what it comes to, which is printed; None where there is no result. Raises AssetMissing."""
+def attempt(folder: Path, qemu: str, arguments: str, only: Sequence[str]) -> Outcome:
+    """One dom0 and what it comes to, which is printed. Raises AssetMissing."""
     lay_out(folder, arguments, only)
-    began = time.monotonic()
+    outcome, began = Outcome(), time.monotonic()
     try:
-        outcome = run(folder, qemu)
+        run(folder, qemu, outcome)
     except Dom0Error as error:
+        outcome.status = None
         print(f"test-xen: {error}")
-        return None
+        return outcome
     if not outcome.good:
         print(f"test-xen: {outcome.crash or f'pytest in dom0 ended with status {outcome.status}'}")
-    print(outcome.summary(time.monotonic() - began))
+    print(f"{outcome.counted()} in dom0, {time.monotonic() - began:.0f} s from power-on to power-off", flush=True)
     return outcome
 
 
-def attempts(folder: Path, qemu: str, arguments: str, *, again: bool) -> bool:
-    """True when all passed, or, with `again`, what failed, or was cut off, passed in a second dom0. Raises
-    AssetMissing."""
-    outcome = attempt(folder, qemu, arguments, ())
-    if outcome is not None and outcome.good:
-        return True
-    failed: list[str] = []
-    if outcome is not None:
-        failed = outcome.failed + (outcome.unheard if outcome.crash else [])
-    if not again or (outcome is not None and not (failed and len(outcome.failed) <= FEW)):
-        return False
-    print(f"test-xen: once more, in a second dom0: {', '.join(failed) or 'all tests'}", flush=True)
+def attempts(folder: Path, qemu: str, arguments: str, *, again: bool) -> tuple[Outcome, list[str]]:
+    """What the tests of one session come to. With `again`, what failed, or was cut off, is run in another dom0, whose
+    results count; and which tests passed there only. Raises AssetMissing."""
+    first = attempt(folder, qemu, arguments, ())
+    if first.good or not again:
+        return first, []
+    failed = first.failed + (first.unheard if first.crash else [])
+    if first.status is None:
+        failed = []
+    elif not failed or len(first.failed) > FEW:
+        return first, []
+    names = ", ".join(failed) or "all tests"
+    print(f"test-xen: once more, in another dom0: {names}", flush=True)
     second = attempt(folder, qemu, arguments, failed)
-    if second is None or not second.good:
-        return False
-    print(f"test-xen: passed the second time only, see above: {', '.join(failed) or 'all tests'}")
-    return True
+    if second.good:
+        print(f"test-xen: passed the second time only, see above: {names}")
+    return first.beside(second), (failed or ["all tests"]) if second.good else []
+
+
+def total(outcomes: Sequence[Outcome], late: Sequence[str], seconds: float) -> str:
+    """What all sessions come to, in a line. `late`: tests that passed the second time only."""
+    each = " and ".join(str(Counter(outcome.results.values())["passed"]) for outcome in outcomes)
+    broken = [str(number) for number, outcome in enumerate(outcomes, 1) if outcome.status is None]
+    all_of_them = functools.reduce(Outcome.beside, outcomes)
+    parts = [f"{all_of_them.counted()} in {len(outcomes)} dom0s ({each} passed), {seconds:.0f} s in all"]
+    if broken:
+        parts.append(f"without an end: dom0 {', '.join(broken)}")
+    if late:
+        parts.append(f"passed the second time only: {', '.join(late)}")
+    return "; ".join(parts)
 
 
 def skipped(why: str) -> int:
@@ -260,24 +294,39 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make test-xen", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-k", metavar="EXPRESSION", help="only these tests, as pytest's -k")
     parser.add_argument("--console", metavar="FILE", help="keep what the console said")
-    parser.add_argument("--again", action="store_true", help="what fails once more, in a second dom0; both are told")
+    parser.add_argument("--again", action="store_true", help="what fails once more, in another dom0; both are told")
     options = parser.parse_args()
     qemu = shutil.which("qemu-system-x86_64")
     if qemu is None:
         return skipped("qemu-system-x86_64 is not there (Debian package qemu-system-x86)")
-    with tempfile.TemporaryDirectory(prefix="v2e-dom0-") as name:
-        folder = Path(name)
-        try:
-            good = attempts(folder, qemu, f"-k {shlex.quote(options.k or USUAL)}", again=options.again)
-        except assets.AssetGone as gone:
-            print(f"test-xen: {gone}, although Debian's archive answers: bench/assets.py is to be mended")
-            return 1
-        except assets.AssetMissing as missing:
-            return skipped(str(missing))
-        finally:
-            if options.console and (folder / "console").exists():
-                shutil.copy(folder / "console", options.console)
-    return 0 if good else 1
+    sessions = SESSIONS if options.k is None else (options.k,)
+    outcomes: list[Outcome] = []
+    late: list[str] = []
+    began = time.monotonic()
+    for number, expression in enumerate(sessions, 1):
+        if len(sessions) > 1:
+            print(f"test-xen: dom0 {number} of {len(sessions)}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="v2e-dom0-") as name:
+            folder = Path(name)
+            try:
+                outcome, second_time = attempts(folder, qemu, f"-k {shlex.quote(expression)}", again=options.again)
+            except assets.AssetGone as gone:
+                print(f"test-xen: {gone}, although Debian's archive answers: bench/assets.py is to be mended")
+                return 1
+            except assets.AssetMissing as missing:
+                if outcomes:  # which is no reason to say that nothing was run
+                    print(f"test-xen: {missing}")
+                    return 1
+                return skipped(str(missing))
+            finally:
+                if options.console and (folder / "console").exists():
+                    with open(options.console, "ab" if number > 1 else "wb") as file:
+                        file.write((folder / "console").read_bytes())
+        outcomes.append(outcome)
+        late += second_time
+    if len(outcomes) > 1:
+        print(total(outcomes, late, time.monotonic() - began))
+    return 0 if all(outcome.good for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from xenbridge.convert_cpu import (
     take_ours,
 )
 from xenbridge.convert_fpu import xsave_record
-from xenbridge.convert_notices import absent, beyond, unplaced, unsaved
+from xenbridge.convert_notices import absent, beyond, ended, unplaced, unsaved
 from xenbridge.wire import hvm, stream
 from xenbridge.wire.hvm import Record, build_record
 from xenbridge.wire.hvm_devices import HEADER_MAGIC, HEADER_VERSION
@@ -304,9 +304,8 @@ def _load_devices(machine: Machine, devices: dict[str, object], source: Source, 
         lines |= rtc.interrupt << layout.IRQ_RTC
     if (pic := irqs.pic_state(records, machine.board.pic.save())) is not None:
         devices["pic"] = pic
-        if dropped := irqs.rewire(pic, lines):
-            lost = ", ".join(str(n) for n in dropped)
-            notices.append(f"requests of IRQ {lost} are dropped, as their devices' state is not in the stream")
+        timed = {irq for irq, device in ((layout.IRQ_PIT, found), (layout.IRQ_RTC, rtc)) if device is not None}
+        notices += ended(irqs.rewire(pic, lines), timed)
     if machine.board.chipset is None:
         apic = irqs.lapic_state(records, now)
         if apic is not None and (apic.isr or apic.irr or apic.timer.initial):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Final
 
 from emu.x86.cpuid import CpuModel
@@ -69,6 +69,16 @@ def _xsave(record: Record, cpu: Record | None) -> Iterator[str]:
             f"XSAVE's components {more:#x} are in xcr0_accum and not in xfeature_mask ({host:#x}), what the host that "
             "saved it had"
         )
+
+
+def ended(requests: Sequence[int], timers: Container[int]) -> Iterator[str]:
+    """`requests` of these IRQs that are dropped; `timers` are the IRQs whose device the stream has."""
+    for why, irqs in (
+        ("as their devices' state is not in the stream", [irq for irq in requests if irq not in timers]),
+        ("as no timer of the stream drives them now", [irq for irq in requests if irq in timers]),
+    ):
+        if irqs:
+            yield f"requests of IRQ {', '.join(map(str, irqs))} are dropped, {why}"
 
 
 def beyond(cpu: CpuState, model: CpuModel) -> Iterator[str]:

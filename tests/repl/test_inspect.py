@@ -125,6 +125,7 @@ def test_the_file_is_never_written(any_file):
 @pytest.mark.parametrize(
     ("words", "why"),
     [(["--vcpu", "3"], "vCPU 3"), (["--vcpu", "x"], "--vcpu 'x' is not a whole number"),
+     (["--vcpu", "-1"], "--vcpu -1 is out of range: 0 to 2**62 - 1 is possible"),
      (["--headless"], "--headless needs --gdb ADDRESS"), (["--gdb", "stdio", "--json"], "cannot share stdout")],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(stream, words, why, capsys):

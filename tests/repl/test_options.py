@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from repl.options import UsageError, choose, parse_count, parse_memory
+from repl.options import UsageError, choose, parse_count, parse_domain, parse_memory
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,35 @@ def test_a_count_is_positive(text, count):
 def test_a_count_that_is_none_is_refused_by_name(text):
     with pytest.raises(UsageError, match="--limit"):
         parse_count("--limit", text)
+
+
+@pytest.mark.parametrize(("least", "good", "bad"), [(0, "0", "-1"), (0, "00", "-0x1"), (1, "1", "0")])
+def test_the_least_that_is_possible_is_said(least, good, bad):
+    assert parse_count("--vcpu", good, least) == int(good)
+    with pytest.raises(UsageError, match=rf"^--vcpu {bad} is out of range: {least} to 2\*\*62 - 1 is possible$"):
+        parse_count("--vcpu", bad, least)
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("00", 0), ("7", 7), ("0x10", 16), ("32751", 0x7FEF)])
+def test_a_domain_is_a_number(text, number):
+    assert parse_domain(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x", "DOMAIN 'x' is not a number of a domain: `xl list` shows them, beside the names"),
+        ("", "DOMAIN '' is not a number of a domain: `xl list` shows them, beside the names"),
+        ("1.5", "DOMAIN '1.5' is not a number of a domain: `xl list` shows them, beside the names"),
+        ("a\nb", "DOMAIN 'a\\nb' is not a number of a domain: `xl list` shows them, beside the names"),
+        ("-1", "DOMAIN -1 is out of range: 0 to 32751 is possible"),
+        ("32752", "DOMAIN 32752 is out of range: 0 to 32751 is possible"),
+    ],
+)
+def test_what_is_no_number_of_a_domain_is_said(text, said):
+    with pytest.raises(UsageError) as caught:
+        parse_domain(text)
+    assert str(caught.value) == said
 
 
 @pytest.mark.parametrize(

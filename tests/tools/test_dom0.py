@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression
 
 from bench import assets
 from bench.initramfs import DIRECTORY
@@ -28,19 +29,41 @@ def result(name: str, outcome: str = "passed") -> dict:
     return {"test": name, "outcome": outcome, "seconds": 0.1, "text": ""}
 
 
+def collected(names: str) -> dict:
+    return {"tests": list(names)}
+
+
 def test_all_passed_is_good_and_counted() -> None:
-    outcome = heard({"collected": 2}, result("a"), result("b"), "status 0")
+    outcome = heard(collected("ab"), result("a"), result("b"), "status 0")
     assert outcome.good
-    assert outcome.summary(61.2) == "2 passed in dom0, 61 s from power-on to power-off"
+    assert outcome.counted() == "2 passed"
+
+
+def test_what_did_not_pass_is_counted_too() -> None:
+    said = (result("a", "failed"), result("b", "skipped"), {"again": "start 1"})
+    assert heard(collected("abcd"), *said, "status 1").counted() == (
+        "0 passed, 1 failed, 1 skipped, 2 not heard of, 1 start of a domain made once more"
+    )
+
+
+def test_a_start_that_is_made_again_is_shown_with_its_reason_and_is_no_result() -> None:
+    outcome = heard(collected("a"))
+    assert outcome.take(json.dumps({"again": "start 1 of a domain: why"})) == "ONCE MORE start 1 of a domain: why"
+    outcome.take(json.dumps({"again": "start 2 of a domain: why"}))
+    assert outcome.results == {}
+    outcome.take(json.dumps(result("a")))
+    outcome.take("status 0")
+    assert outcome.good
+    assert outcome.counted() == "1 passed, 2 starts of a domain made once more"
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        [{"collected": 2}, result("a"), "status 0"],  # one was never heard of
-        [{"collected": 1}, result("a", "failed"), "status 1"],
-        [{"collected": 1}, result("a")],  # dom0 died
-        [{"collected": 0}, "status 5"],
+        [collected("ab"), result("a"), "status 0"],  # one was never heard of
+        [collected("a"), result("a", "failed"), "status 1"],
+        [collected("a"), result("a")],  # dom0 died
+        [collected(""), "status 5"],
     ],
 )
 def test_anything_less_is_not(said) -> None:
@@ -51,23 +74,27 @@ def test_anything_less_is_not(said) -> None:
     ("ended", "why"),
     [("", "QEMU ended with status -9"), ("it had taken 9 s of CPU time", "it had taken 9 s of CPU time")],
 )
-def test_an_end_without_a_result_says_how_far_it_came(ended: str, why: str) -> None:
-    outcome = heard({"collected": 3}, result("a"), result("b"))
+@pytest.mark.parametrize("last", ["none", "b"])
+def test_an_end_without_a_result_says_how_far_it_came(ended: str, why: str, last: str) -> None:
+    outcome = heard(collected("abc"), *(result(name) for name in "ab" if last == "b"))
+    count = 2 if last == "b" else 0
     assert outcome.broken_off(-9, ended) == (
-        f"dom0 did not come to the end of its tests: {why}; 2 of 3 tests had been heard of, the last of them b"
+        f"dom0 did not come to the end of its tests: {why}; {count} of 3 tests had been heard of, the last of them "
+        f"{last}"
     )
+
+
+def says(monkeypatch, *lines: str) -> None:
+    """QEMU is a program that says these lines on the serial line."""
+    monkeypatch.setattr(dom0, "qemu_command", lambda qemu: ["printf", r"%s\n", *lines])
 
 
 def test_a_signal_that_ends_pytest_is_told_with_the_console(monkeypatch, capsys, tmp_path) -> None:
     """On which Python says where it was; what was cut off is known."""
-    said = [
-        json.dumps({"collected": 2, "tests": ["a", "b"]}),
-        json.dumps(result("a")),
-        f"status {128 + signal.SIGSEGV}",
-    ]
     (tmp_path / "console").write_text("Fatal Python error: Segmentation fault\n")
-    monkeypatch.setattr(dom0, "qemu_command", lambda qemu: ["printf", r"%s\n", *said])
-    outcome = dom0.run(tmp_path, "")
+    says(monkeypatch, json.dumps(collected("ab")), json.dumps(result("a")), f"status {128 + signal.SIGSEGV}")
+    outcome = Outcome()
+    dom0.run(tmp_path, "", outcome)
     assert (outcome.good, outcome.crash, outcome.unheard) == (False, "signal 11 ended pytest", ["b"])
     assert "Fatal Python error" in capsys.readouterr().out
 
@@ -111,7 +138,7 @@ def test_a_process_that_gets_little_of_the_host_is_let_go_on(monkeypatch) -> Non
 def test_a_table_is_shown_and_is_no_result() -> None:
     outcome = Outcome()
     assert outcome.take(json.dumps({"table": ["a request 1 ms", "an event 2 ms"]})) == "a request 1 ms\nan event 2 ms"
-    assert sum(outcome.counts.values()) == 0
+    assert outcome.results == {}
 
 
 def test_what_is_no_result_is_an_error() -> None:
@@ -137,8 +164,8 @@ def test_the_second_archive_has_our_modules_compiled_and_the_arguments() -> None
 # -- a second time
 
 
-def tried(monkeypatch, outcomes: list[Outcome | None], **options: bool) -> tuple[bool, list[list[str]]]:
-    """Whether it is a success, and which tests each dom0 was given."""
+def tried(monkeypatch, outcomes: list[Outcome], **options: bool) -> tuple[Outcome, list[str], list[list[str]]]:
+    """What it comes to, what passed the second time only, and which tests each dom0 was given."""
     given: list[list[str]] = []
 
     def attempt(folder, qemu, arguments, only):
@@ -146,42 +173,145 @@ def tried(monkeypatch, outcomes: list[Outcome | None], **options: bool) -> tuple
         return outcomes[len(given) - 1]
 
     monkeypatch.setattr(dom0, "attempt", attempt)
-    return dom0.attempts(Path(), "qemu", "", **options), given
+    return *dom0.attempts(Path(), "qemu", "", **options), given
 
 
-def one_of(*names: str) -> Outcome:
-    """What dom0 says whose tests a, b, c and d are run, and these fail."""
-    said = (result(name, "failed" if name in names else "passed") for name in "abcd")
-    return heard({"collected": 4}, *said, f"status {1 if names else 0}")
+def one_of(*names: str, tests: str = "abcd") -> Outcome:
+    """What dom0 says whose tests are run, and these fail."""
+    said = (result(name, "failed" if name in names else "passed") for name in tests)
+    return heard(collected(tests), *said, f"status {1 if names else 0}")
 
 
-def cut_off(*failed: str) -> Outcome:
-    """The same where a signal ends pytest in the second of three tests."""
-    said = result("a", "failed" if failed else "passed")
-    return heard({"collected": 3, "tests": list("abc")}, said, "status 139")
+def cut_off(*failed: str, tests: str = "abc") -> Outcome:
+    """The same where a signal ends pytest in the second of the tests."""
+    said = result(tests[0], "failed" if failed else "passed")
+    return heard(collected(tests), said, "status 139")
+
+
+def broken_off() -> Outcome:
+    """The same where dom0 dies in the second of its tests."""
+    return heard(collected("abcd"), result("a"))
 
 
 @pytest.mark.parametrize(
     ("outcomes", "good", "given"),
     [
         ([one_of()], True, [[]]),
-        ([one_of("b"), one_of()], True, [[], ["b"]]),
-        ([one_of("b"), one_of("b")], False, [[], ["b"]]),
-        ([one_of("b"), None], False, [[], ["b"]]),
-        ([None, one_of()], True, [[], []]),
+        ([one_of("b"), one_of(tests="b")], True, [[], ["b"]]),
+        ([one_of("b"), one_of("b", tests="b")], False, [[], ["b"]]),
+        ([one_of("b"), heard()], False, [[], ["b"]]),
+        ([broken_off(), one_of()], True, [[], []]),
+        ([heard(), one_of()], True, [[], []]),
+        ([broken_off(), broken_off()], False, [[], []]),
         ([one_of(*"abcd")], False, [[]]),
-        ([cut_off(), one_of()], True, [[], ["b", "c"]]),
+        ([cut_off(), one_of(tests="bc")], True, [[], ["b", "c"]]),
         ([cut_off("a"), one_of()], True, [[], ["a", "b", "c"]]),
-        ([cut_off(), cut_off()], False, [[], ["b", "c"]]),
+        ([cut_off(), cut_off(tests="bc")], False, [[], ["b", "c"]]),
     ],
 )
 def test_what_failed_is_given_a_second_dom0_once(monkeypatch, capsys, outcomes, good, given) -> None:
-    assert tried(monkeypatch, outcomes, again=True) == (good, given)
-    assert ("passed the second time only" in capsys.readouterr().out) == (good and len(given) == 2)
+    outcome, late, asked = tried(monkeypatch, outcomes, again=True)
+    assert (outcome.good, asked) == (good, given)
+    twice = good and len(given) == 2
+    assert ("passed the second time only" in capsys.readouterr().out) == twice
+    assert late == ((given[1] or ["all tests"]) if twice else [])
+    assert outcome.counted().startswith(f"{len(outcome.tests)} passed") == good
 
 
 def test_a_second_dom0_is_not_for_those_who_did_not_ask(monkeypatch) -> None:
-    assert tried(monkeypatch, [one_of("b")], again=False) == (False, [[]])
+    outcome, late, asked = tried(monkeypatch, [one_of("b")], again=False)
+    assert (outcome.good, late, asked) == (False, [], [[]])
+
+
+# -- sessions
+
+
+def test_each_test_is_of_one_session() -> None:
+    """By pytest's own reading of the two expressions."""
+    usual, apart = (Expression.compile(one) for one in dom0.SESSIONS)
+    for name in ("test_xcr0_goes_along", "test_step_checks.py::a", "test_what_xen_has_and_the_tick_x", "test_xl.py::a"):
+        words = [
+            usual.evaluate(lambda word, name=name, **_: word in name),
+            apart.evaluate(lambda word, name=name, **_: word in name),
+        ]
+        assert sorted(words) == [False, True]
+
+
+def whole(monkeypatch, capsys, *outcomes: Outcome, words: tuple[str, ...] = ()) -> tuple[int, list[str], list[str]]:
+    """Status and lines of `make test-xen` whose dom0s come to these, and the arguments of each."""
+    given: list[str] = []
+
+    def attempt(folder, qemu, arguments, only):
+        given.append(arguments)
+        return outcomes[len(given) - 1]
+
+    monkeypatch.setattr("sys.argv", ["dom0", *words])
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(dom0, "attempt", attempt)
+    status = dom0.main()
+    return status, capsys.readouterr().out.splitlines(), given
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status", "line"),
+    [
+        ((one_of(), one_of(tests="ef")), 0, "6 passed in 2 dom0s (4 and 2 passed), 0 s in all"),
+        ((one_of("b"), one_of(tests="ef")), 1, "5 passed, 1 failed in 2 dom0s (3 and 2 passed), 0 s in all"),
+        ((one_of(), one_of("e", tests="ef")), 1, "5 passed, 1 failed in 2 dom0s (4 and 1 passed), 0 s in all"),
+        ((broken_off(), one_of(tests="ef")), 1,
+         "3 passed, 3 not heard of in 2 dom0s (1 and 2 passed), 0 s in all; without an end: dom0 1"),
+        ((heard(), heard()), 1, "0 passed in 2 dom0s (0 and 0 passed), 0 s in all; without an end: dom0 1, 2"),
+        ((one_of(), cut_off(tests="efg")), 1,
+         "5 passed, 2 not heard of in 2 dom0s (4 and 1 passed), 0 s in all"),
+    ],
+)  # fmt: skip
+def test_all_tests_are_run_in_two_dom0s_whatever_becomes_of_the_first(
+    monkeypatch, capsys, outcomes, status: int, line: str
+) -> None:
+    said = whole(monkeypatch, capsys, *outcomes)
+    assert (said[0], said[1][-1]) == (status, line)
+    assert said[2] == [f"-k '{expression}'" for expression in dom0.SESSIONS]
+
+
+def test_what_passed_the_second_time_is_in_the_last_line(monkeypatch, capsys) -> None:
+    outcomes = (one_of("b"), one_of(tests="b"), one_of("e", tests="ef"), one_of(tests="e"))
+    status, lines, _ = whole(monkeypatch, capsys, *outcomes, words=("--again",))
+    assert (status, lines[-1]) == (
+        0, "6 passed in 2 dom0s (4 and 2 passed), 0 s in all; passed the second time only: b, e",
+    )  # fmt: skip
+
+
+def test_what_is_asked_for_by_name_has_one_dom0(monkeypatch, capsys) -> None:
+    assert whole(monkeypatch, capsys, one_of(), words=("-k", "some")) == (0, [], ["-k some"])
+
+
+@pytest.mark.parametrize("session", [1, 2])
+def test_a_dom0_that_dies_is_told_with_its_console_and_the_other_is_run(
+    monkeypatch, capsys, tmp_path, session: int
+) -> None:
+    """QEMU ends in the midst of its tests."""
+    ends = [json.dumps(collected("ab")), json.dumps(result("a"))]
+    booted: list[list[str]] = []
+
+    def command(qemu: str) -> list[str]:
+        booted.append(
+            ends if len(booted) + 1 == session else [json.dumps(collected("c")), json.dumps(result("c")), "status 0"]
+        )
+        return ["printf", r"%s\n", *booted[-1]]
+
+    monkeypatch.setattr("sys.argv", ["dom0", "--console", str(tmp_path / "kept")])
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(dom0, "qemu_command", command)
+    monkeypatch.setattr(
+        dom0, "lay_out", lambda folder, arguments, only: (folder / "console").write_text(f"of {len(booted) + 1}\n")
+    )
+    assert (dom0.main(), len(booted)) == (1, 2)
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.startswith("of ")] == [f"of {session}"]
+    assert "1 of 2 tests had been heard of, the last of them a" in said
+    assert said.splitlines()[-1].startswith("2 passed, 1 not heard of in 2 dom0s (1 and 1 passed), ")
+    assert said.splitlines()[-1].endswith(f"; without an end: dom0 {session}")
+    assert (tmp_path / "kept").read_text() == "of 1\nof 2\n"
 
 
 # -- where it cannot be run
@@ -205,6 +335,19 @@ def test_a_host_that_cannot_run_it_says_skipped_and_why_in_its_last_line(monkeyp
         status, last = said_last(monkeypatch, capsys, error)
         assert status == 0
         assert last.startswith(f"SKIPPED test-xen, not one test was run: {why}")
+
+
+def test_what_is_missing_behind_the_first_dom0_is_no_reason_to_say_that_nothing_was_run(monkeypatch, capsys) -> None:
+    def attempt(folder, qemu, arguments, only):
+        if arguments == f"-k '{dom0.APART}'":
+            raise assets.AssetMissing("no nasm")
+        return one_of("b")
+
+    monkeypatch.setattr("sys.argv", ["dom0"])
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(dom0, "attempt", attempt)
+    assert dom0.main() == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "test-xen: no nasm"
 
 
 def test_a_package_that_the_archive_no_longer_has_is_a_failure(monkeypatch, capsys) -> None:

@@ -43,6 +43,45 @@ def notices(*more: Record, cr4: int = 0) -> list[str]:
     return [notice for notice in found[1:] if "pages left out" not in notice and "requests of IRQ" not in notice]
 
 
+def dropped(*irqs: int, without: str = "", **timer: int) -> list[str]:
+    """What is said of the sample's stream where Xen's 8259s have these requests, none masked, and counter 0 of the 8254
+    is as `timer` says; the record `without` is left out."""
+
+    def change(records: tuple[Record, ...]) -> list[Record]:
+        changed = []
+        for record in records:
+            values = record.values()
+            if record.name == "PIC":
+                asked = sum(1 << n % 8 for n in irqs if n // 8 == record.instance)
+                values |= {"imr": 0, "irr": asked}
+            elif record.name == "PIT":
+                values["channels"] = [values["channels"][0] | timer, *values["channels"][1:]]
+            changed.append(build_record(record.name, values, record.instance))
+        return [record for record in changed if record.name != without]
+
+    found = convert.load(built(), parse_file(with_records(change)))
+    return [notice for notice in found if "requests of IRQ" in notice]
+
+
+@pytest.mark.parametrize(
+    ("irqs", "changes", "said"),
+    [
+        ((0,), {"mode": 2}, []),  # the output is high until the count is at its end (8254, mode 2)
+        ((0, 8), {"mode": 0}, ["requests of IRQ 0, 8 are dropped, as no timer of the stream drives them now"]),
+        ((4, 14), {}, ["requests of IRQ 4, 14 are dropped, as their devices' state is not in the stream"]),
+        ((0, 4), {"mode": 0}, [
+            "requests of IRQ 4 are dropped, as their devices' state is not in the stream",
+            "requests of IRQ 0 are dropped, as no timer of the stream drives them now",
+        ]),
+        ((0,), {"without": "PIT"}, ["requests of IRQ 0 are dropped, as their devices' state is not in the stream"]),
+        ((8,), {"without": "RTC"}, ["requests of IRQ 8 are dropped, as their devices' state is not in the stream"]),
+    ],
+)  # fmt: skip
+def test_a_request_that_ends_is_named_with_the_reason(irqs, changes, said):
+    """The 8254 and the clock are in a stream: what they do not drive is not lost for want of their state."""
+    assert dropped(*irqs, **changes) == said
+
+
 def xsave(*, xcr0: int = 7, xstate_bv: int = 7) -> Record:
     """The host has had all of them."""
     had = xcr0 | 7

@@ -82,7 +82,7 @@ class XenBridge:
         self._vector: int | None = None
         self._came: int | None = None  # what has been acknowledged beside it, or before anything was in hand
         self._service: Service | None = None  # where the vector in hand is; None: nobody has asked
-        self._deaf = False  # where the service is known: see `deaf`
+        self._deaf = False  # where the service is known: the cascade's hides others, see `deaf`
         self._rose = False  # somebody may ask beside the vector in hand
         self._record = b""
         self._halted = self._shadow = False
@@ -345,16 +345,28 @@ class XenBridge:
 
     @property
     def deaf(self) -> bool:
-        """The vCPU, which listens on, does not hear of the slave's inputs above that of the vector in hand: of IRQ 8,
-        Xen's clock, no line of the machine's tells, so somebody has to look. Raises BridgeError."""
+        """The vCPU does not hear of all that comes before the vector in hand: beside one that is not in service it does
+        not listen, and by the cascade's service it hears of no other of the slave's. Of Xen's timers and clock no line
+        of the machine's tells, so somebody has to look. Raises BridgeError."""
         try:
-            return self._vector is not None and self._serves() is Service.PIC and self._deaf
+            if self._vector is None:
+                return False
+            service = self._serves()
+            return service is Service.NONE or (service is Service.PIC and self._deaf)
         except XenError as error:
             raise BridgeError(str(error)) from None
 
     def doubt(self) -> None:
-        """Have `look` see whether another comes before the vector in hand by now."""
+        """Have `look` see whether another comes before the vector in hand by now. A vCPU that does not listen is sent
+        through its code for that: Xen's timers ask at entries alone (pt_update_irq, xen/arch/x86/hvm/vpt.c of 4.17).
+        Raises BridgeError."""
         self._rose = True
+        if self._at is _At.DOOR:
+            try:
+                self._do(_NOTHING)
+                self._until_door()
+            except XenError as error:
+                raise BridgeError(str(error)) from None
 
     def _answer_bell(self) -> None:
         """The vCPU is at the bell: learn the vector, and send it to the door."""

@@ -146,8 +146,8 @@ class XenKeeper(BridgeKeeper):
         self._look()
 
     def _look(self) -> None:
-        """See BridgeKeeper. While a vector waits beside which Xen's clock would not be heard, that is looked for: the
-        guest has its interrupts off meanwhile, and takes the highest when they are on again."""
+        """See BridgeKeeper. While a vector waits beside which Xen's timers and clock would not be heard, they are
+        looked for: the guest has its interrupts off meanwhile, and takes the highest when they are on again."""
         super()._look()
         if (doubt := self._doubt) is None:
             return
@@ -167,7 +167,10 @@ class XenKeeper(BridgeKeeper):
     def _look_again(self, now: int) -> None:
         """The while is over."""
         if self.xen.borrowed and self._waiting is not None:
-            self.xen.doubt()
+            try:
+                self.xen.doubt()
+            except BridgeError as error:
+                self.failed(f"the devices in the hypervisor are lost: {error}")
             self._look()
 
     def natively(self) -> None:

@@ -22,7 +22,7 @@ class Results:
             left = left[os.write(self.line, left) :]
 
     def pytest_collection_finish(self, session) -> None:
-        self.say(collected=len(session.items), tests=[item.nodeid for item in session.items])
+        self.say(tests=[item.nodeid for item in session.items])
 
     def pytest_collectreport(self, report) -> None:
         if report.failed:
@@ -102,3 +102,10 @@ def ticks(libraries):
     guest, board = booted(libraries, "ticks")
     yield guest, board
     guest.close()
+
+
+@pytest.fixture(scope="session")
+def told_again(request):
+    """Has `make test-xen` say, and count, that something was made again, and why."""
+    results = request.config.pluginmanager.get_plugin("results")
+    return print if results is None else (lambda why: results.say(again=why))

@@ -1,5 +1,5 @@
-; A boot sector whose interrupts are off until GO is 2. At GO = 1 it has the clock ask for IRQ 8,
-; which comes before IRQ 12; LOG has the vectors in the order in which they were delivered.
+; A boot sector whose interrupts are off until GO is 2. At GO = 1 it has the clock ask for IRQ 8, which comes before
+; IRQ 12, within half a second, when that has been acknowledged; LOG has the vectors as they were delivered.
 LATE    equ 0x510               ; 1: interrupts are off, 2: the timer runs
 GO      equ 0x514
 LOG     equ 0x520               ; its length, then the vectors
@@ -31,21 +31,24 @@ LOG     equ 0x520               ; its length, then the vectors
         out 0x21, al
         mov al, 2
         out 0xA1, al
-        mov al, 1
+        mov al, [icw4]
         out 0x21, al
         out 0xA1, al
         mov al, 0xFB            ; all masked but IRQ 8 and 12
         out 0x21, al
         mov al, 0xEE
         out 0xA1, al
-        mov ax, 0x028B          ; the clock: 1024 Hz, no interrupts
+        mov ax, 0x028B          ; the clock: 2 Hz, no interrupts
         call write
-        mov ax, 0x268A
+        mov ax, 0x2F8A
         call write
         inc word [LATE]
         mov cx, 1
         call wait_
-        mov ax, 0x428B          ; the clock's periodic interrupt
+        mov al, 0x8C            ; the clock's periodic interrupt, the next one: what has been is forgotten
+        out 0x70, al
+        in al, 0x71
+        mov ax, 0x428B
         call write
         inc word [LATE]
         mov cx, 2
@@ -90,5 +93,6 @@ log:    push bx
         pop bx
         pop ax
         iret
-        times 510-($-$$) db 0
+        times 509-($-$$) db 0
+icw4:   db 1                    ; ICW4 of both, at 7DFDh
         dw 0xAA55

@@ -74,10 +74,10 @@ def served(guest: Guest) -> Iterator[None]:
         thread.join()
 
 
-def until(met: Callable[[], object], every: float = 0.01) -> bool:
-    """Look until it is `met`. False after a minute, which is no pace that is asked of anything: what does not come in
-    it is a defect."""
-    patience = Patience(60.0)
+def until(met: Callable[[], object], every: float = 0.01, seconds: float = 60.0) -> bool:
+    """Look until it is `met`. False after so many seconds: a minute is no pace that is asked of anything, and what does
+    not come in it is a defect."""
+    patience = Patience(seconds)
     while not (held := met()) and not patience.over:
         time.sleep(every)
     return bool(held)

@@ -27,6 +27,7 @@ TOLD = "abcdefghij."
 #: xor ax, ax; mov ds, ax; xor ecx, ecx; xgetbv; mov [600h], eax; out F4h, al; jmp to the XOR ECX
 XGETBV = bytes.fromhex("31c0 8ed8 6631c9 0f01d0 66a30006 e6f4 ebf2")
 COUNT, LATE, GO, LOG, TICK = 0x500, 0x510, 0x514, 0x520, 8  #: of kept.asm and kept_low.asm
+ICW4 = 0x7DFD  #: of kept_low.asm
 MOST = 100_000_000
 
 
@@ -130,10 +131,13 @@ def test_a_stream_has_what_xen_has_and_the_tick_that_is_kept_goes_on_in_the_emul
     assert found.word(COUNT) >= 15  # what was missed meanwhile comes one behind the other
 
 
-def test_xens_clock_comes_before_a_lower_vector_that_waits_though_the_cascade_hides_it(joint) -> None:
-    """IRQ 8 beside IRQ 12, which is acknowledged while the guest's interrupts are off."""
+@pytest.mark.parametrize("icw4", [1, 3], ids=["in service", "automatic EOI"])
+def test_xens_clock_comes_before_a_lower_vector_that_waits_though_nobody_tells_of_it(joint, icw4) -> None:
+    """IRQ 8 beside IRQ 12, which is acknowledged while the guest's interrupts are off: the cascade's service holds
+    IRQ 8 back, and with automatic EOI the vCPU does not listen."""
     found = joint("kept_low", "emulated")
     machine, keeper = found.machine, found.machine.keeper
+    machine.memory.write(ICW4, bytes((icw4,)))
     run_until(found.debugger, lambda: found.word(LATE, 2) == 1)
     keeper.bridge.set_line(12, True)
     run_until(found.debugger, lambda: keeper.pending_vector() == 0x74)

@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,18 @@ from emu.firmware.roms import builtin_bios
 from emu.inspector import DebuggerError, Inspector
 from emu.machine import MachineConfig, build_machine
 from machines import sector, until
+from starting import Spoilt, astray, started
 from xenbridge import convert
+from xenbridge.xen import context
+from xenbridge.xen.context import ContextError
 from xenbridge.xen.domain import Domain
 from xenbridge.xen.files import open_file
 from xenbridge.xen.libraries import XenError
 from xenbridge.xen.live import LiveDomain
 
 BIOS = range(0xE0000, 0x100000)
+IMR = 1  #: of a PIC's record
+START = 30.0  #: seconds of the machine's time in which SeaBIOS has booted the sector
 #: As xen-hvmctx shows GDTR and IDTR.
 TABLE = r"^ +(idtr|gdtr) +\( *(\w+) \+ +(\w+)\)$"
 
@@ -40,10 +46,53 @@ def _tools():
 
 
 @pytest.fixture(scope="module")
-def idle(tmp_path_factory):
-    """A domain whose boot sector waits for a key in SeaBIOS."""
-    folder = tmp_path_factory.mktemp("idle")
-    domain = XlDomain("idle", folder, disk(folder, "keys"))
+def booted_by_xl(libraries, told_again, tmp_path_factory):
+    """A domain that `xl` makes and SeaBIOS boots NAME.asm in, when it is as `there` has it. A start that QEMU's second
+    delivery of a tick has spoilt is made again; see tests/starting.py."""
+
+    def make(name: str, there: Callable[[XlDomain, Domain], bool]) -> XlDomain:
+        folder = tmp_path_factory.mktemp(name)
+        image = disk(folder, name)
+        return started(
+            lambda: XlDomain(name, folder, image),
+            lambda one: settle(Domain(libraries, one.domid), one, there),
+            told_again,
+        )
+
+    return make
+
+
+def settle(domain: Domain, made: XlDomain, there: Callable[[XlDomain, Domain], bool]) -> None:
+    """Wait until the domain is `there`, which is asked while it is paused. Raises Spoilt where it goes astray, ends, or
+    does not come there."""
+    where = ""
+
+    def look() -> bool:
+        nonlocal where
+        domain.pause()
+        state = domain.cpu_state()
+        if wrong := "it has shut down" if "shutdown" in domain.states() else astray(state):
+            raise Spoilt(wrong)
+        where, met = f"{state.cs.selector:04x}:{state.rip:04x}", there(made, domain)
+        domain.resume()
+        return met
+
+    try:
+        if not until(look, every=0.1, seconds=START):
+            raise Spoilt(f"it stood still, at {where} after {START:.0f} s")
+    except (XenError, ContextError) as error:
+        raise Spoilt(f"it has ended: {error}") from None
+
+
+@pytest.fixture(scope="module")
+def idle(booted_by_xl):
+    """A domain whose boot sector, which has masked the timer, waits for a key in SeaBIOS."""
+
+    def waits(made: XlDomain, domain: Domain) -> bool:
+        state, masks = domain.cpu_state(), domain.record(context.PIC).data[IMR]
+        return state.halted and state.cs.base == 0xF0000 and bool(masks & 1)
+
+    domain = booted_by_xl("keys", waits)
     yield domain
     domain.destroy()
 
@@ -123,11 +172,11 @@ def test_a_program_attaches_twice_and_the_domain_runs_on(idle, paused) -> None:
     a device there would be a notice."""
     command = [sys.executable, "-m", "repl.cli", "attach", str(idle.domid), "-c", "sreg", "-c", "x/1xb 0xffff0"]
     for held in (True, False):
-        toolstack.program("xl", "pause" if held else "unpause", "idle")
+        toolstack.program("xl", "pause" if held else "unpause", "keys")
         if held:
             paused.resume()  # it remains paused by xl
         attached = subprocess.run(command, capture_output=True, text=True, timeout=80, check=False)
-        states = toolstack.program("xl", "list", "idle").splitlines()[1].split()[4]
+        states = toolstack.program("xl", "list", "keys").splitlines()[1].split()[4]
         assert (attached.returncode, attached.stderr, "p" in states) == (0, "", held)
         assert re.search(r"^cs +f000 +000f0000 ", attached.stdout, re.MULTILINE)
         assert re.search(r"^000ffff0 +ea ", attached.stdout, re.MULTILINE)
@@ -158,10 +207,11 @@ def test_a_domain_that_xl_destroys_meanwhile_is_a_sentence(paused, idle) -> None
 
 
 @pytest.mark.timeout(240)  # making, saving, and reading a million frames, all emulated
-def test_a_domain_that_xl_saves_is_inspected_and_goes_on_in_the_emulator_to_the_same_end(tmp_path) -> None:
-    domain, path = XlDomain("counts", tmp_path, disk(tmp_path, "count")), tmp_path / "xl.save"
+def test_a_domain_that_xl_saves_is_inspected_and_goes_on_in_the_emulator_to_the_same_end(
+    booted_by_xl, tmp_path
+) -> None:
+    domain, path = booted_by_xl("count", lambda made, _: made.serial().count("\n") >= 6), tmp_path / "xl.save"
     try:
-        assert until(lambda: domain.serial().count("\n") >= 6, every=0.05)
         domain.save(path)
     finally:
         domain.destroy()

@@ -8,6 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from emu.clock import Clock
+from xenbridge.bridge import BridgeError
+from xenbridge.xen import context
+from xenbridge.xen.bridge import _NOTHING, XenBridge, _At
+from xenbridge.xen.context import Record
 from xenbridge.xen.kept import XenKeeper
 
 MS = 1_000_000
@@ -98,3 +102,57 @@ def test_a_guest_that_runs_natively_is_not_looked_after(kept: tuple[XenKeeper, B
     keeper._look()
     keeper.natively()
     assert clock.next_deadline() is None
+
+
+def test_a_domain_that_is_lost_at_a_look_ends_the_machine(kept: tuple[XenKeeper, Bridge, Clock]) -> None:
+    keeper, bridge, clock = kept
+    said: list[str] = []
+    keeper.failed = said.append  # type: ignore[method-assign]
+
+    def lost() -> None:
+        raise BridgeError("there is no domain 7")
+
+    bridge.vector, bridge.deaf, bridge.doubt = 0x74, True, lost  # type: ignore[method-assign]
+    keeper._look()
+    pass_by(clock, 1)
+    assert said == ["the devices in the hypervisor are lost: there is no domain 7"]
+
+
+@pytest.mark.parametrize(("at", "enters"), [(_At.DOOR, 1), (_At.LISTENING, 0)])
+def test_a_vcpu_that_does_not_listen_enters_its_code_for_a_look(at: _At, enters: int) -> None:
+    """Without that Xen's timers ask for nothing."""
+    bridge, done = XenBridge.__new__(XenBridge), []
+    bridge._at, bridge._rose = at, False
+    bridge._do = done.append  # type: ignore[method-assign]
+    bridge._until_door = lambda: done.append("door")  # type: ignore[method-assign]
+    bridge.doubt()
+    assert (bridge._rose, done) == (True, [_NOTHING, "door"] * enters)
+
+
+def pic(base: int, isr: int = 0, mode: int = 0) -> bytes:
+    """A record of Xen's 8259 with this in service."""
+    return bytes((0, 0, isr, base, 0, mode, 0, 0))
+
+
+AEOI, SPECIAL_MASK = 4, 32
+
+
+@pytest.mark.parametrize(
+    ("vector", "master", "slave", "deaf"),
+    [
+        (None, pic(8, mode=AEOI), pic(0x70, mode=AEOI), False),
+        (0x74, pic(8, isr=4), pic(0x70, isr=0x10), True),  # of the slave's by the cascade
+        (0x0C, pic(8, isr=0x10), pic(0x70), False),  # it listens for all that comes before
+        (0x74, pic(8, mode=AEOI), pic(0x70, mode=AEOI), True),  # it does not listen: all would come
+        (0x0C, pic(8, mode=AEOI), pic(0x70, mode=AEOI), True),
+        (0x0C, pic(8, isr=0x10, mode=SPECIAL_MASK), pic(0x70), True),
+    ],
+)
+def test_beside_which_vectors_the_vcpu_does_not_hear_all(
+    vector: int | None, master: bytes, slave: bytes, deaf: bool
+) -> None:
+    bridge = XenBridge.__new__(XenBridge)
+    records = [Record(context.PIC, 0, master), Record(context.PIC, 1, slave)]
+    bridge._domain = SimpleNamespace(records=lambda: records)  # type: ignore[assignment]
+    bridge._vector, bridge._service, bridge._deaf = vector, None, False
+    assert bridge.deaf is deaf
