@@ -599,6 +599,7 @@ void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 void read_code(engine *e, uint64_t from, uint8_t *bytes, int count);
 int shadow_of_its_own(engine *e, uint64_t pc, uint32_t flags);
 void end_false_shadow(engine *e);
+int holds_traps(engine *e);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
 

@@ -126,6 +126,10 @@ GAPS: Final = (
         "the same by far CALL and JMP, task gates of the GDT, and IRET with NT",
         "task switches by far CALL and JMP and by IRET with NT, but with --checks full",
     ),
+    Gap(
+        "data breakpoints that MOV SS and POP SS meet: #DB behind the next instruction (SDM vol. 3A, 6.8.3)",
+        "data breakpoints met by MOV SS and POP SS, behind the next instruction",
+    ),
     Gap("DR7.GD", "DR7.GD"),
     Gap(
         "reserved bits of DR6 and DR7: fixed values; of their high halves: #GP(0)",

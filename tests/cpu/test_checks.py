@@ -56,6 +56,7 @@ IMAGES = {
     "cpu_code64": 259,
     "cpu_bytes64": 79,
     "cpu_branch64": 41,
+    "cpu_watch": 130,
 }
 #: Bochs's model for images of what its own default lacks.
 _MODELS = dict.fromkeys(("cpu_rex64", "cpu_code64", "cpu_bytes64"), "corei7_haswell_4770")
@@ -280,6 +281,17 @@ DIFFERENCES = (
         "IRET of 64-bit code pops SS:RSP whatever its operands' size is (vol. 2A, IRET); Bochs only with 64 bits",
     ),
     Difference(
+        "cpu_watch",
+        ("mov-ss-int",),
+        "a data breakpoint that MOV SS has met is reported behind the next instruction (vol. 3A, 6.8.3), of INT n at its "
+        "handler; Bochs forgets it",
+    ),
+    Difference(
+        "cpu_watch",
+        ("not-enabled",),
+        "DR6 may have the bits of breakpoints that are not enabled or not (vol. 3B, 17.2.3)",
+    ),
+    Difference(
         "cpu_bytes64",
         ("3dnow-absent", "3dnow-rex"),
         "without 3DNow! 0F 0F is no instruction (vol. 2D, table A-3), which comes before its operand (vol. 3A, 6.9)",
@@ -322,6 +334,7 @@ _WITH_HELPER = frozenset(
         "cpu_rex64",
         "cpu_code64",
         "cpu_bytes64",
+        "cpu_watch",
     )
 )
 #: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.
