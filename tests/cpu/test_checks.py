@@ -58,6 +58,7 @@ IMAGES = {
     "cpu_branch64": 41,
     "cpu_watch": 130,
     "cpu_watch64": 41,
+    "cpu_taskdebug": 39,
 }
 #: Bochs's model for images of what its own default lacks.
 _MODELS = dict.fromkeys(("cpu_rex64", "cpu_code64", "cpu_bytes64"), "corei7_haswell_4770")
@@ -288,6 +289,11 @@ DIFFERENCES = (
         "handler; Bochs forgets it",
     ),
     Difference(
+        "cpu_taskdebug",
+        tuple(f"{name}-{way}" for name in ("t-global", "tf-t") for way in range(3)),
+        "of DR6 bits 0 to 3 alone may be cleared by a debug exception (vol. 3B, 17.2.3); Bochs clears BT",
+    ),
+    Difference(
         "cpu_watch64",
         ("user-syscall-step", "user-sysret-step"),
         "behind SYSCALL and SYSRET TF is looked at as they have left it, as on CPUs of both vendors (target/i386/tcg/"
@@ -354,6 +360,7 @@ _WITH_HELPER = frozenset(
         "cpu_bytes64",
         "cpu_watch",
         "cpu_watch64",
+        "cpu_taskdebug",
     )
 )
 #: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.
