@@ -103,6 +103,7 @@ class Internals:
         self.do_interrupt_address = _address(f("x86_cpu_do_interrupt_x86_64", None, p))
         self.port_check_addresses = tuple(_address(f(f"helper_check_io{size}_x86_64", None, p, u32)) for size in "bwl")
         self.raise_exception_address = _address(f("raise_exception_err_x86_64", None, p, c_int, c_int))
+        self.breakpoint_handler_address = _address(f("breakpoint_handler_x86_64", None, p))
         self.leave_address = _address(f("cpu_loop_exit_noexc_x86_64", None, p))
 
 

@@ -304,6 +304,17 @@ def deliver_exception(*, control: int, cpu: int, do_interrupt: int, env: int, re
     return c.bytes()
 
 
+def breakpoint_handler(*, callback: int, env: int, raise_exception: int, original: int) -> bytes:
+    """In place of `original`, of the CPU as well: on an answer of `callback` other than 0 it raises #DB, by longjmp."""
+    c = Code()
+    c.add("57").add("48b8", _u64(callback)).add("ffd0").add("5f")  # push rdi; call callback; pop rdi
+    c.add("85c0").jump("je", "original")  # test eax, eax
+    c.add("48bf", _u64(env)).add("be01000000").add("31d2")  # mov rdi, env; mov esi, #DB; xor edx, edx
+    c.add("48b8", _u64(raise_exception)).add("ffe0")
+    c.label("original").add("48b8", _u64(original)).add("ffe0")
+    return c.bytes()
+
+
 def system_hook(*, callback: int, operation: int, env: int, raise_exception: int) -> bytes:
     """An INSN hook that asks `callback(operation, 0)` (`emu.unicorn_system`): on 0 it says that the instruction is
     done, on anything else it raises that exception and leaves by longjmp."""

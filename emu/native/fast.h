@@ -357,6 +357,7 @@ int has_a20(const engine *e);
     X(tb *, tcg_tb_lookup, (void *, uint64_t))                                                                         \
     X(void, tb_phys_invalidate, (void *, tb *, uint64_t))                                                              \
     X(void, tb_flush, (void *))                                                                                        \
+    X(void, breakpoint_handler, (void *))                                                                              \
     X(void, cpu_loop_exit, (void *))                                                                                   \
     X(int, cpu_restore_state, (void *, uint64_t, int))                                                                 \
     X(int, x86_cpu_exec_interrupt, (void *, int))                                                                      \
