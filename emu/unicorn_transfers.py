@@ -24,7 +24,7 @@ from emu.x86.delivery import WITH_CODE, deliver
 from emu.x86.farcalls import far_return, interrupt_return, transfer
 from emu.x86.msrs import canonical
 from emu.x86.segcheck import within, writable
-from emu.x86.state import CR0_PG, RFLAGS_VM
+from emu.x86.state import CR0_PG, RFLAGS_TF, RFLAGS_VM
 from emu.x86.tasks import TASK_GATE, Source
 from emu.x86.virtual8086 import CR4_PVI, CR4_VME, INT_N, RFLAGS_VIF, RFLAGS_VIP, emulate, opcode, redirect, redirected
 
@@ -41,6 +41,7 @@ RING_3: Final = 3
 RSP: Final = 4
 IST_1, RSP_0 = 36, 4  #: in the 64-bit TSS: the first slot of the interrupt stack table, and ring 0's stack
 RFLAGS_IOPL: Final = 3 << 12
+DR6_BS: Final = 1 << 14
 RFLAGS_OUTSIDE_READ_EFLAGS: Final = 3 << 16  #: RF and VM
 
 TRANSFER = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint32, c_uint64, c_uint64)
@@ -136,8 +137,12 @@ class Transfers:
         # With VIF and VIP both set no instruction begins: the refusal is that of the boundary (SDM vol. 3A, 20.3.2).
         if refused and env.cr[4] & (CR4_VME | CR4_PVI) and ~env.eflags & (RFLAGS_VIF | RFLAGS_VIP):
             core = self._core()
-            data = self._linear(core.state.linear_pc, LONGEST)
+            data, stepped = self._linear(core.state.linear_pc, LONGEST), env.eflags & RFLAGS_TF
             result = self._attempt(core, partial(emulate, core, data))
+            # TF was set when the instruction began; of INT n it is the handler's (SDM vol. 2A, INT n)
+            if result is True and stepped and opcode(data)[0] != INT_N:
+                env.dr[6] |= DR6_BS
+                result = VECTOR_DB, 0
             if result and result != (VECTOR_GP, 0):  # that one is on its way
                 self._finish(result)
                 env.old_exception = NO_EXCEPTION

@@ -69,7 +69,8 @@ GAPS: Final = (
         "INS denied before it writes, but with --checks full, and OUTS before its page is looked at",
     ),
     Gap(
-        "V86 with CR4.VME: VIF, VIP, interrupt redirection; ring 3 with CR4.PVI", "VIF and VIP loaded by IRET of ring 0"
+        "V86 with CR4.VME: VIF, VIP, interrupt redirection; ring 3 with CR4.PVI; single steps of them",
+        "VIF and VIP loaded by IRET of ring 0",
     ),
     Gap(
         "VIF and VIP both set: #GP(0) before the next instruction",
@@ -121,6 +122,7 @@ GAPS: Final = (
         "the accessed bit of a descriptor in memory for far transfers, returns and interrupts",
         always=True,
     ),
+    Gap("IRET to V86 mode loads RF", "RF loaded by IRET to V86 mode"),
     Gap("PUSHF pushes VM and RF as 0", "PUSHF pushing VM and RF as 0"),
     Gap(
         "the same by far CALL and JMP, task gates of the GDT, and IRET with NT",
