@@ -41,10 +41,9 @@ LOCK: Final = 0xF0
 #: What is said where no instruction can be fetched.
 NOWHERE: Final = "no RAM or ROM is there"
 A20_MASKED: Final = "with A20 masked (address bit 20 is 0)"
-RFLAGS_RF, DR7_GD, DR6_BD, DR6_B = 1 << 16, 1 << 13, 1 << 13, 0xF
+RFLAGS_RF, DR7_GD, DR6_BD = 1 << 16, 1 << 13, 1 << 13
 
 _INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
-_DEBUG = ctypes.CFUNCTYPE(c_uint32, c_void_p)
 _INVALID = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
 _INTERRUPT = ctypes.CFUNCTYPE(None)
 
@@ -85,8 +84,6 @@ class Faults:
         self.nmi: tuple[int, int] | None = None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
         self.on_exception = _INTR(self._hooked)
-        #: for emu.unicorn_thunks.debug_exception
-        self.on_debug = _DEBUG(self._debugged)
         self.on_invalid = _INVALID(self._invalid)
         #: the gate takes an interrupt before the instruction that was executed last
         self.on_interrupt = _INTERRUPT(self._interrupted)
@@ -299,23 +296,6 @@ class Faults:
         env.regs[RSP] = env.regs[RSP] + before[0] & (1 << 64) - 1
         env.regs[RCX] = before[1]
         return True
-
-    def _debugged(self, _cpu: int) -> int:
-        """A breakpoint of DR0 to DR3 is met: 1 when #DB is to be raised for it. Addresses in DR0 to DR3 are linear (SDM
-        vol. 3B, 17.2.1), and Unicorn's own compares EIP with them, so that is for it where the segment's base is 0."""
-        try:
-            env = self._ov.env
-            if env.hflags & HF_CS64 or not env.segs[1].base:
-                return 0
-            linear, dr = env.segs[1].base + env.eip & MASK32, env.dr
-            met = sum(1 << n for n in range(4) if not dr[7] >> 16 + 4 * n & 3 and dr[n] == linear)
-            if not any(met >> n & 1 and dr[7] >> 2 * n & 3 for n in range(4)):
-                return 0
-            dr[6] = dr[6] & ~DR6_B | met
-            return 1
-        except BaseException as error:  # noqa: BLE001 - raised again by run()
-            self._callbacks.failed(error)
-            return 0
 
     def _execution_breakpoint(self, linear: int) -> bool:
         """True when DR6 reports an enabled execution breakpoint of DR0 to DR3 at `linear`."""

@@ -9,6 +9,7 @@ from typing import Final
 from emu.unicorn_callbacks import MASK32, Callbacks
 from emu.unicorn_control import EMPTY, Control
 from emu.unicorn_division import Divisions
+from emu.unicorn_execution import ExecutionBreakpoints
 from emu.unicorn_layout import ANY_LENGTH, HF_CS64, PORTABLE_LENGTH
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_shadow import Shadows
@@ -54,6 +55,7 @@ class GateLoop:
             "q"
         )  #: instructions retired when the run has none left: one number
         place = code.place
+        self._execution = ExecutionBreakpoints(overlay, code, callbacks.failed)
         addresses = {
             "control": ctypes.addressof(control), "repeat": repeat, "divide": divisions.address,
             "shadow": self._shadows.address,

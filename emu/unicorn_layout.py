@@ -31,7 +31,7 @@ CPU_CAN_DO_IO = 0x819C  #: uint32_t can_do_io: not 0 while a device may be acces
 CPU_EXCEPTION_INDEX = 0x81A0  #: int32_t exception_index: the exception the main loop is to deliver, or -1
 CPU_UC = 0x81A8  #: struct uc_struct *uc
 CPU_ENV = 0x8A50  #: CPUX86State itself, in X86CPU
-CPU_DEBUG_HANDLER = 0xA788  #: void (*debug_excp_handler)(CPUState *), in CPUClass, which X86CPU has within
+CPU_DEBUG_HANDLER = 0xA788  #: CPUClass.debug_excp_handler of the class that each X86CPU has behind it
 #: From env: CPUNegativeOffsetState.icount_decr; its high half < 0 makes translations give way.
 ENV_ICOUNT_DECR = -0x10
 #: From env: CPUTLBDescFast of each of the three MMU modes, just before.

@@ -19,7 +19,6 @@ from emu.typed import Any, Final
 from emu.unicorn_layout import (
     ANY_LENGTH,
     CPU_CFLAGS_NEXT,
-    CPU_DEBUG_HANDLER,
     CPU_ENV,
     CPU_ENV_POINTER,
     CPU_EXCEPTION_INDEX,
@@ -104,8 +103,8 @@ class Internals:
         self.do_interrupt_address = _address(f("x86_cpu_do_interrupt_x86_64", None, p))
         self.port_check_addresses = tuple(_address(f(f"helper_check_io{size}_x86_64", None, p, u32)) for size in "bwl")
         self.raise_exception_address = _address(f("raise_exception_err_x86_64", None, p, c_int, c_int))
+        self.breakpoint_handler_address = _address(f("breakpoint_handler_x86_64", None, p))
         self.leave_address = _address(f("cpu_loop_exit_noexc_x86_64", None, p))
-        self.debug_handler_address = _address(f("breakpoint_handler_x86_64", None, p))
 
 
 class Overlay:
@@ -120,7 +119,6 @@ class Overlay:
             (self.cpu + CPU_UC, handle, "CPUState.uc"),
             (self.cpu + CPU_ENV_POINTER, self.env_address, "CPUState.env_ptr"),
             (self.cpu + CPU_ENV_POINTER + 8, self.env_address + ENV_ICOUNT_DECR, "CPUState.icount_decr_ptr"),
-            (self.cpu + CPU_DEBUG_HANDLER, self.call.debug_handler_address, "CPUClass.debug_excp_handler"),
         ):
             _expect(_peek(at, what), expected, what)
         self.env: Env = Env.from_address(self.env_address)
@@ -191,18 +189,6 @@ class Overlay:
             "hflags": offset_of(Env, "hflags"),
             "checks": self.call.port_check_addresses,
         }
-
-    def debug_addresses(self) -> dict[str, int]:
-        """What `emu.unicorn_thunks.debug_exception` must know."""
-        return {
-            "env": CPU_ENV,
-            "original": self.call.debug_handler_address,
-            "raise_exception": self.call.raise_exception_address,
-        }
-
-    def take_debug_exceptions(self, handler: int) -> None:
-        """`handler` is the address of what Unicorn calls from now on where a breakpoint of DR0 to DR3 is met."""
-        c_uint64.from_address(self.cpu + CPU_DEBUG_HANDLER).value = handler
 
     def gate_addresses(self) -> dict[str, int]:
         """What `emu.unicorn_thunks.gate` must know, by the names of its arguments."""

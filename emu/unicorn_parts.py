@@ -28,7 +28,7 @@ from emu.unicorn_memory import GuestMemory, code_reader, executed_reader
 from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import Seldom
 from emu.unicorn_system import System
-from emu.unicorn_thunks import CodePages, debug_exception, deliver_exception, deliver_invalid
+from emu.unicorn_thunks import CodePages, deliver_exception, deliver_invalid
 from emu.unicorn_transfers import Transfers
 from emu.unicorn_watch import Watchpoints
 from emu.x86.cpuid import DEFAULT_MODEL, MODELS, CpuModel
@@ -258,8 +258,6 @@ class Parts(ABC):
         ov.add_hook(invalid, self._faults.on_invalid)
         ov.add_hook(intr, code.place(deliver_exception(**delivery)))
         ov.add_hook(invalid, code.place(deliver_invalid(**delivery)))
-        debug = ctypes.cast(self._faults.on_debug, ctypes.c_void_p).value or 0
-        ov.take_debug_exceptions(code.place(debug_exception(callback=debug, **ov.debug_addresses())))
         if isinstance(HELPER, Helper):
             if not HELPER.transfers(ov.env_address, self._transfers.callback):
                 raise EngineError("too many engines at once")

@@ -304,6 +304,17 @@ def deliver_exception(*, control: int, cpu: int, do_interrupt: int, env: int, re
     return c.bytes()
 
 
+def breakpoint_handler(*, callback: int, env: int, raise_exception: int, original: int) -> bytes:
+    """In place of `original`, of the CPU as well: on an answer of `callback` other than 0 it raises #DB, by longjmp."""
+    c = Code()
+    c.add("57").add("48b8", _u64(callback)).add("ffd0").add("5f")  # push rdi; call callback; pop rdi
+    c.add("85c0").jump("je", "original")  # test eax, eax
+    c.add("48bf", _u64(env)).add("be01000000").add("31d2")  # mov rdi, env; mov esi, #DB; xor edx, edx
+    c.add("48b8", _u64(raise_exception)).add("ffe0")
+    c.label("original").add("48b8", _u64(original)).add("ffe0")
+    return c.bytes()
+
+
 def system_hook(*, callback: int, operation: int, env: int, raise_exception: int) -> bytes:
     """An INSN hook that asks `callback(operation, 0)` (`emu.unicorn_system`): on 0 it says that the instruction is
     done, on anything else it raises that exception and leaves by longjmp."""
@@ -362,18 +373,6 @@ def port_check(*, env: int, eflags: int, hflags: int, checks: tuple[int, int, in
     c.add("48b8", _u64(checks[2]))
     c.label("call").add("ffd0").add("4158595a5e5f")  # call rax; pop r8, rcx, rdx, rsi, rdi
     c.label("go").add("48b8", _u64(callback)).add("ffe0")  # jmp callback
-    return c.bytes()
-
-
-def debug_exception(*, env: int, callback: int, original: int, raise_exception: int) -> bytes:
-    """What is called `(cpu)` where a breakpoint of DR0 to DR3 is met: #DB is raised, by longjmp, where `callback` says
-    so, else it is for the `original`. `env` is how far the CPU's state is from the CPU."""
-    c = Code()
-    c.add("57").add("48b8", _u64(callback)).add("ffd05f")  # push rdi; call callback; pop rdi
-    c.add("85c0").jump("je", "original")
-    c.add("4881c7", _s32(env)).add("be01000000").add("31d2")  # (env, 1, 0)
-    c.add("48b8", _u64(raise_exception)).add("ffe0")
-    c.label("original").add("48b8", _u64(original)).add("ffe0")
     return c.bytes()
 
 

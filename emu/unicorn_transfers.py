@@ -21,7 +21,7 @@ from emu.unicorn_overlay import Overlay
 from emu.unicorn_state import read_state, write_transfer
 from emu.x86.msrs import canonical
 from emu.x86.segcheck import VECTOR_DB, VECTOR_GP, VECTOR_SS, alignment_checked, within, writable
-from emu.x86.state import CR0_PG, CR4_PVI, CR4_VME, RFLAGS_VIF, RFLAGS_VIP, RFLAGS_VM, TASK_GATE, WITH_CODE
+from emu.x86.state import CR0_PG, CR4_PVI, CR4_VME, RFLAGS_TF, RFLAGS_VIF, RFLAGS_VIP, RFLAGS_VM, TASK_GATE, WITH_CODE
 
 # What of `emu.x86` executes such a transfer is loaded with the first one.
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ RING_3: Final = 3
 RSP: Final = 4
 IST_1, RSP_0 = 36, 4  #: in the 64-bit TSS: the first slot of the interrupt stack table, and ring 0's stack
 RFLAGS_IOPL: Final = 3 << 12
+DR6_BS: Final = 1 << 14
 RFLAGS_OUTSIDE_READ_EFLAGS: Final = 3 << 16  #: RF and VM
 
 TRANSFER = ctypes.CFUNCTYPE(c_uint64, c_void_p, c_uint32, c_uint64, c_uint64)
@@ -138,11 +139,15 @@ class Transfers:
         refused = vector == VECTOR_GP and not software and not code
         # With VIF and VIP both set no instruction begins: the refusal is that of the boundary (SDM vol. 3A, 20.3.2).
         if refused and env.cr[4] & (CR4_VME | CR4_PVI) and ~env.eflags & (RFLAGS_VIF | RFLAGS_VIP):
-            from emu.x86.virtual8086 import emulate
+            from emu.x86.virtual8086 import INT_N, emulate, opcode
 
             core = self._core()
-            data = self._linear(core.state.linear_pc, LONGEST)
+            data, stepped = self._linear(core.state.linear_pc, LONGEST), env.eflags & RFLAGS_TF
             result = self._attempt(core, partial(emulate, core, data))
+            # TF was set when the instruction began; of INT n it is the handler's (SDM vol. 2A, INT n)
+            if result is True and stepped and opcode(data)[0] != INT_N:
+                env.dr[6] |= DR6_BS
+                result = VECTOR_DB, 0
             if result and result != (VECTOR_GP, 0):  # that one is on its way
                 self._finish(result)
                 env.old_exception = NO_EXCEPTION

@@ -144,6 +144,7 @@ class Watchpoints:
         if not (self._watches or self._hooks or dr7 & 0xFF):
             self._ports.after_port = None
             control.ports = False
+            control.paging = 0  # what was watched may have been nowhere
             env.hflags &= ~HF_IOBPT
             return
         on_ports = any(_enabled(env.dr[7], n) == DR7_IO for n in range(4))

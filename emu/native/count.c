@@ -73,7 +73,7 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
     if ((uint32_t)(&AT(uint64_t, e->env, at.env_dr))[7] != c->dr7)
         stop_run(e, STOP_CHANGED);
     /* A data breakpoint of DR0 to DR3 was met: a trap behind its instruction. */
-    if (c->trap) {
+    if (c->trap && !holds_traps(e)) {
         c->trap = c->step = 0;
         AT(uint64_t, e->env, at.env_error_code) = 0; /* and exception_is_int */
         AT(int32_t, e->cpu, at.cpu_exception_index) = 1;
@@ -131,6 +131,8 @@ static __attribute__((noinline)) void look(engine *e, slot *s)
     }
     if (e->fills == THRASHES)
         grow_tlb(e);
+    if (c->trap) /* behind the one instruction to come */
+        most = 1;
     /* Too long for what is left: the next block is one of exactly so many. */
     if (s->insns > most) {
         e->partial++;

@@ -366,6 +366,7 @@ int has_a20(const engine *e);
     X(tb *, tcg_tb_lookup, (void *, uint64_t))                                                                         \
     X(void, tb_phys_invalidate, (void *, tb *, uint64_t))                                                              \
     X(void, tb_flush, (void *))                                                                                        \
+    X(void, breakpoint_handler, (void *))                                                                              \
     X(void, cpu_loop_exit, (void *))                                                                                   \
     X(int, cpu_restore_state, (void *, uint64_t, int))                                                                 \
     X(int, x86_cpu_exec_interrupt, (void *, int))                                                                      \
@@ -616,6 +617,7 @@ void remember_cut(engine *e, uint64_t pc, uint32_t flags, uint32_t insns);
 void read_code(engine *e, uint64_t from, uint8_t *bytes, int count);
 int shadow_of_its_own(engine *e, uint64_t pc, uint32_t flags);
 void end_false_shadow(engine *e);
+int holds_traps(engine *e);
 int is_breakpoint(const engine *e, uint64_t pc, uint32_t flags);
 void forget_translations(engine *e);
 

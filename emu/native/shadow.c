@@ -47,6 +47,15 @@ int shadow_of_its_own(engine *e, uint64_t pc, uint32_t flags)
     return (kind == 1) == (before == 0xfb);
 }
 
+/* The instruction that has just ended is MOV SS or POP SS, behind which debug traps wait for the end of the next one (SDM vol.
+ * 3A, 6.8.3). */
+int holds_traps(engine *e)
+{
+    uint32_t flags = AT(uint32_t, e->env, at.env_hflags);
+
+    return flags & HF_INHIBIT_IRQ && kind_of(e, e->control->last, flags) == 1;
+}
+
 /* STI begins a shadow only where IF was clear (SDM vol. 2B, STI). Unicorn's code for it begins one whatever IF was, behind
  * the call that would tell; it is taken back before anything looks at it: at the next block, or the run's end. */
 REPLACES void helper_sti_x86_64(void *env)

@@ -24,6 +24,22 @@ static uint32_t execution_breakpoints(void *env)
     return found;
 }
 
+/* A block has ended before an instruction with an execution breakpoint. Unicorn compares it with EIP here, though with the
+ * linear address where it translates, and would go back to the same block for ever where CS has a base. */
+REPLACES void breakpoint_handler_x86_64(void *cpu)
+{
+    void *env = (uint8_t *)cpu + at.cpu_env;
+    uint64_t *dr6 = &AT(uint64_t, env, at.env_dr) + 6;
+    uint32_t found;
+
+    if (AT(uint32_t, env, at.env_hflags) & HF_CS64 || !segment_of(env, CS)->base || !(found = execution_breakpoints(env))) {
+        real_breakpoint_handler(cpu);
+        return;
+    }
+    *dr6 = (*dr6 & ~(uint64_t)DR6_B) | found;
+    real_raise_exception_err(env, EXCP_DB, 0);
+}
+
 /* True when the instruction that has just ended is a near branch to an address that is not canonical, by which it faults
  * itself (vol. 2A, CALL, JMP; vol. 2B, RET): no #DB comes behind it. */
 static int branched_beyond(const engine *e)

@@ -270,6 +270,7 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
 {
     uint64_t host = (uint64_t)__builtin_return_address(0), *flags = &AT(uint64_t, env, at.env_eflags);
     uint32_t image;
+    int resumes;
     engine *e;
 
     e = look_behind(env);
@@ -296,13 +297,16 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
     frame_without_vm = shift == 1 && (!legacy_mode(env) || AT(uint32_t, env, at.env_hflags) & HF_CPL) && !(*flags & EFLAGS_NT)
                            ? on_stack(env, AT(uint64_t, env, at.env_rsp) + 8)
                            : EMPTY;
-    if ((!legacy_mode(env) || !(image & EFLAGS_VM)) && (image ^ *flags) & EFLAGS_VIRTUAL) {
+    /* Its return to V86 mode loads RF (vol. 3B, 17.3.1.1), which Unicorn leaves out. */
+    resumes = legacy_mode(env) && shift == 1 && image & EFLAGS_VM && image & EFLAGS_RF &&
+              !(AT(uint32_t, env, at.env_hflags) & HF_CPL) && !(*flags & EFLAGS_NT);
+    if (resumes || ((!legacy_mode(env) || !(image & EFLAGS_VM)) && (image ^ *flags) & EFLAGS_VIRTUAL)) {
         /* It finds its instruction by its return address, which is in the block only where it is jumped to. */
         cpu_restore_state_x86_64((uint8_t *)env - at.cpu_env, host, 1);
         real_helper_iret_protected(env, shift, next);
         if (e)
             e->unwinding = 0;
-        *flags = (*flags & ~(uint64_t)EFLAGS_VIRTUAL) | (image & EFLAGS_VIRTUAL);
+        *flags = (*flags & ~(uint64_t)EFLAGS_VIRTUAL) | (image & EFLAGS_VIRTUAL) | (resumes ? EFLAGS_RF : 0);
         return;
     }
     real_helper_iret_protected(env, shift, next);

@@ -78,7 +78,8 @@ GAPS: Final = (
         "INS denied before it writes, but with --checks full, and OUTS before its page is looked at",
     ),
     Gap(
-        "V86 with CR4.VME: VIF, VIP, interrupt redirection; ring 3 with CR4.PVI", "VIF and VIP loaded by IRET of ring 0"
+        "V86 with CR4.VME: VIF, VIP, interrupt redirection; ring 3 with CR4.PVI; single steps of them",
+        "VIF and VIP loaded by IRET of ring 0",
     ),
     Gap(
         "VIF and VIP both set: #GP(0) before the next instruction",
@@ -130,10 +131,20 @@ GAPS: Final = (
         "the accessed bit of a descriptor in memory for far transfers, returns and interrupts",
         always=True,
     ),
+    Gap("IRET to V86 mode loads RF", "RF loaded by IRET to V86 mode"),
     Gap("PUSHF pushes VM and RF as 0", "PUSHF pushing VM and RF as 0"),
     Gap(
         "the same by far CALL and JMP, task gates of the GDT, and IRET with NT",
         "task switches by far CALL and JMP and by IRET with NT, but with --checks full",
+    ),
+    Gap(
+        "data breakpoints go by linear addresses: the same memory by another address does not meet one",
+        "which linear address an access that meets a data breakpoint of DR0 to DR3 has been made by",
+        always=True,
+    ),
+    Gap(
+        "data breakpoints that MOV SS and POP SS meet: #DB behind the next instruction (SDM vol. 3A, 6.8.3)",
+        "data breakpoints met by MOV SS and POP SS, behind the next instruction",
     ),
     Gap("DR7.GD", "DR7.GD"),
     Gap(

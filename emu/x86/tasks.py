@@ -29,7 +29,8 @@ BUSY_BIT: Final = 2
 LEAST_LIMIT_32, LEAST_LIMIT_16 = 0x67, 0x2B
 CR0_TS: Final = 1 << 3
 DR6_BT: Final = 1 << 15
-DR7_LOCAL: Final = 0x55  #: L0 to L3, cleared by each switch (SDM vol. 3B, 17.2.4)
+#: L0 to L3 and LE, cleared by each switch (SDM vol. 3B, 17.2.4; of LE the 80386 Programmer's Reference Manual, 12.2.2)
+DR7_LOCAL: Final = 0x155
 #: Flags a TSS can load (SDM vol. 1, 3.4.3).
 FLAGS_KEPT: Final = 0x3F7FD7
 

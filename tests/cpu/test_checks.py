@@ -57,6 +57,10 @@ IMAGES = {
     "cpu_code64": 259,
     "cpu_bytes64": 79,
     "cpu_branch64": 41,
+    "cpu_watch": 130,
+    "cpu_watch64": 41,
+    "cpu_taskdebug": 39,
+    "cpu_vdebug": 52,
 }
 #: Bochs's model for images of what its own default lacks.
 _MODELS = dict.fromkeys(("cpu_rex64", "cpu_code64", "cpu_bytes64"), "corei7_haswell_4770")
@@ -281,6 +285,44 @@ DIFFERENCES = (
         "IRET of 64-bit code pops SS:RSP whatever its operands' size is (vol. 2A, IRET); Bochs only with 64 bits",
     ),
     Difference(
+        "cpu_watch",
+        ("mov-ss-int",),
+        "a data breakpoint that MOV SS has met is reported behind the next instruction (vol. 3A, 6.8.3), INT n at its "
+        "handler; Bochs forgets it",
+    ),
+    Difference(
+        "cpu_vdebug",
+        tuple(f"int-{what}-{iopl}" for what in ("frame", "table") for iopl in (0, 3)),
+        "what a redirected INT reads and stores meets no data breakpoint here, as docs/fidelity.md says",
+    ),
+    Difference(
+        "cpu_taskdebug",
+        tuple(f"{name}-{way}" for name in ("t-global", "tf-t") for way in range(3)),
+        "of DR6 bits 0 to 3 alone may be cleared by a debug exception (vol. 3B, 17.2.3); Bochs clears BT",
+    ),
+    Difference(
+        "cpu_watch64",
+        ("user-syscall-step", "user-sysret-step"),
+        "behind SYSCALL and SYSRET TF is looked at as they have left it, as on CPUs of both vendors (target/i386/tcg/"
+        "translate.c of QEMU 7.2 on it); Bochs goes by TF before them",
+    ),
+    Difference(
+        "cpu_watch64",
+        ("high-not-low", "low-not-high"),
+        "breakpoints are compared with linear addresses (vol. 3B, 17.2.1); here with what they lead to, as "
+        "docs/fidelity.md says",
+    ),
+    Difference(
+        "cpu_watch64",
+        ("step-ist", "watch-ist"),
+        "SS stays as it is where the ring does (vol. 3A, 6.14.5); Unicorn makes it null, as docs/fidelity.md says",
+    ),
+    Difference(
+        "cpu_watch",
+        ("not-enabled",),
+        "DR6 may have the bits of breakpoints that are not enabled or not (vol. 3B, 17.2.3)",
+    ),
+    Difference(
         "cpu_bytes64",
         ("3dnow-absent", "3dnow-rex"),
         "without 3DNow! 0F 0F is no instruction (vol. 2D, table A-3), which comes before its operand (vol. 3A, 6.9)",
@@ -323,6 +365,10 @@ _WITH_HELPER = frozenset(
         "cpu_rex64",
         "cpu_code64",
         "cpu_bytes64",
+        "cpu_watch",
+        "cpu_watch64",
+        "cpu_taskdebug",
+        "cpu_vdebug",
     )
 )
 #: Of cpu_prefix64: where the prefix of ES, CS, SS or DS behind one of FS or GS makes a difference in the portable loop.
