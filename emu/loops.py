@@ -18,8 +18,8 @@ from emu.stops import fault_chain
 from emu.x86 import disasm
 from emu.x86.counting import LONGEST, Count, counting
 from emu.x86.modes import code_bits
-from emu.x86.polls import Met, Step
 from emu.x86.repeats import plain_counter
+from emu.x86.rounds import Met, Step
 from emu.x86.state import GENERAL, CpuState
 from emu.x86.statediff import Difference, differences
 from emu.x86.undelivered import undelivered

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from emu.devices.pic8259 import CASCADE
 from emu.devices.pit8254 import FREQUENCY
 from emu.machine import Machine
-from emu.x86.polls import Source
+from emu.x86.rounds import Source
 
 #: The tick count of a PC's firmware and its midnight flag, linear, which INT 8 alone changes (IBM PC/AT Technical
 #: Reference, BIOS data area 40:6C to 40:70); it is IRQ 0's handler.

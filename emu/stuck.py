@@ -19,7 +19,8 @@ from emu.storms import masked, storm
 from emu.timekeepers import clock_of
 from emu.views import InstructionView, StuckView
 from emu.x86 import disasm, paging
-from emu.x86.polls import Loop, Source, WayOut
+from emu.x86.polls import Loop, WayOut
+from emu.x86.rounds import Source
 from emu.x86.state import CR0_PE, GENERAL, RFLAGS_IF
 
 #: Native entries that failed, with none between them that did not, before they are spoken of: by rules, which are asked
@@ -164,8 +165,10 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
                              tuple(details), code)  # fmt: skip
         verdict = "idle" if found.halts and on else "forever"
         return StuckView(verdict, f"{where} has no way out, and nothing changes in it", tuple(details), code)
+    through = {way.past for way in ways}
     for way in ways:
-        details += _told(machine, found, way, on)
+        if way.branch not in through:
+            details += _told(machine, found, way, on)
     if own or running or found.stored:
         details.append(f"each round changes {_changes(found)}")
     if clocks:
@@ -176,7 +179,9 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
         return StuckView("counts", f"{where} counts or works: it ends by itself", tuple(details), code)
     tick = not steps[0].state.cr0 & CR0_PE and any(is_tick(way.sources) for way in ways)
     details += _interrupts(machine, on=on, leaves=False, tick=tick)
-    memory = [(s.place, s.size) for way in ways for s in way.sources if s.kind == "memory"] if on else []
+    # what a handler keeps for itself may change with each call
+    own_ways = [way for way in ways if not way.within] or ways
+    memory = [(s.place, s.size) for way in own_ways for s in way.sources if s.kind == "memory"] if on else []
     awaited = tuple(
         (at, size)
         for linear, size in memory
@@ -192,6 +197,11 @@ def _first(machine: Machine, ways: Sequence[WayOut]) -> str:
     names = [_named(machine, source) for source in outside or way.sources]
     if not names:
         return f"{way.which} {way.must}"
+    if way.past is not None:
+        which, must = way.instead
+        return f"{way.which or 'it'} {way.must}: {f'{which} of ' if which else ''}{names[0]}, {must}"
+    if way.called:
+        return f"{way.which} {way.must}: it comes from {names[0]}"
     return f"{way.which} of {names[0]}, {way.must}" if way.which else f"{names[0]}, {way.must}"
 
 
@@ -199,7 +209,12 @@ def _told(machine: Machine, found: Round, way: WayOut, on: bool) -> Iterator[str
     """`on`: interrupts come within the loop."""
     at = found.steps[way.branch].linear
     by = "" if way.by is None else f" (decided at {found.steps[way.by].linear:#x})"
-    yield f"way out at {at:#x}{by}: {way.which or 'it'} {way.must}"
+    if way.past is None:
+        yield f"way out at {at:#x}{by}: {way.which or 'it'} {way.must}"
+    else:
+        which, must = way.instead
+        yield f"way out at {at:#x}: {way.which or 'it'} {way.must}"
+        yield f"  that goes by the branch at {found.steps[way.past].linear:#x}{by}: {which or 'it'} {must}"
     for source in way.sources:
         clock = clock_of(machine, found, way, source)
         if source.kind == "stamp" and clock is not None:

@@ -38,7 +38,8 @@ from emu.loops import Round
 from emu.machine import Machine
 from emu.pending import TICK, is_tick, tick_comes
 from emu.record import dataclass
-from emu.x86.polls import Source, WayOut
+from emu.x86.polls import WayOut
+from emu.x86.rounds import Source
 from emu.x86.state import CR0_PE, RFLAGS_IF
 
 #: The timer register of the PM block (82371AB data sheet, PMTMR, offset 08h; ACPI 4.8.3.3), and its length in bytes.

@@ -18,7 +18,8 @@ from emu.transitions import NativeConfig
 from emu.vcpu import ExitCause, VmExit
 from emu.views import StuckView
 from emu.x86.modes import mode_of
-from emu.x86.polls import Loop, Step
+from emu.x86.polls import Loop
+from emu.x86.rounds import Step
 from emu.x86.state import CpuState, Segment
 from emu.x86.vmentry import VTX2006
 from machines import TIMER_100US, debugger, rom
@@ -86,7 +87,7 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("a poll of memory beside a count that ends nothing", "w: inc dword [0x9000]\ncmp byte [0x500], 1\njne w", "waits",
      ["the byte at linear 0x500"], ["memory in the page at byte 0x9000"]),
     ("a poll kept in memory", "w: in al, 0x64\nmov [0x500], al\ntest byte [0x500], 1\njz w", "waits",
-     ["bit 0 of the byte at linear 0x500"], []),
+     ["bit 0 of port 0x64 (kbc)"], []),
     ("a checksum by LODSB", "o: mov si, 0x100\nl: lodsb\nadd bl, al\ncmp si, 0xf000\njb l\njmp o", "counts", [],
      ["RSI from"]),
     ("a fill by STOSB", "mov ax, 0x900\nmov es, ax\nl: stosb\ncmp di, 0xf000\njne l", "counts", [], []),
