@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
-from emu.engine import Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch, WatchHit
+from emu.engine import CallNotes, Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch, WatchHit
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
 from emu.unicorn_fast import ALWAYS, FastLoop
@@ -185,6 +185,10 @@ class UnicornEngine(Running):
 
             self._quiet = QuietEngine(self._fast, self._system.hidden)
         return self
+
+    def call_notes(self) -> CallNotes | None:
+        """See Executor."""
+        return self._calls
 
     def begin_quiet(self, steps: int, run: int, regions: Sequence[MemoryRegion]) -> Quiet:
         """See emu.quiet."""
