@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from emu.awaited import firmware_word
+from emu.handlers import writer_of
 from emu.inspector import PHYSICAL_BITS
 from emu.loops import Round, find_loop, reasons
 from emu.machine import Machine
@@ -187,6 +188,11 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
         for linear, size in memory
         if (at := _physical(machine, linear)) is not None and machine.readable_physical(at, size) == size
     )
+    if awaited and (writer := writer_of(machine, awaited)) is not None:
+        who = f"the handler of the interrupt with vector {writer.vector:#04x}"
+        times = "when it comes next" if writer.times == 1 else f"within {writer.times} more interrupts"
+        details.append(f"{who} comes again and again, and changes what is waited for {times}")
+        return StuckView("clock", f"{where} waits for {who}: {_first(machine, ways)}", tuple(details), code)
     return StuckView("waits", f"{where} waits: {_first(machine, ways)}", tuple(details), code, awaited)
 
 

@@ -33,6 +33,9 @@ _ON_FLAG: Final = {
 }  # fmt: skip
 _COUNTED: Final = frozenset(("loop", "loope", "loopne", "jcxz", "jecxz", "jrcxz"))
 _CALLS: Final = frozenset(("call", "lcall", "int", "int3", "into"))
+#: Shifts whose carry is the bit shifted out last.
+_RIGHT: Final = frozenset(("shr", "sar", "ror", "rcr"))
+_LEFT: Final = frozenset(("shl", "sal", "rol", "rcl"))
 _BIT_TESTS: Final = frozenset(("bt", "bts", "btr", "btc"))
 #: What writes an operand that it has read, so that the value moves on from round to round.
 _MOVES_ON: Final = frozenset(
@@ -135,7 +138,7 @@ class Loop:
             by = setter.at
             origin = self._flow.operands(by)
             which, must = self._wanted(by, mnemonic, taken)
-            mask = origin.mask or self._tested(by)
+            mask = origin.mask or self._tested(by, mnemonic)
             way = WayOut(at, by, which or (_bits(mask) if mask else ""), must, tuple(origin.sources), mask=mask)
         else:
             origin = Origin(constants=[setter.at]) if setter.kind == "constant" else self._flow.value(setter)
@@ -237,6 +240,8 @@ class Loop:
             return "", something
         if flag == "CF" and what in _BIT_TESTS and fixed is not None:
             return f"bit {fixed}", f"must become {leaves}"
+        if flag == "CF" and (bit := self._shifted_out(by)) is not None:
+            return f"bit {bit}", f"must become {leaves}"
         if flag == "ZF" and (what in ("cmp", "sub", "cmpxchg") or code.mnemonic[:4] == "scas") and fixed is not None:
             return "", f"must become {fixed:#x}" if leaves else f"must become something but {fixed:#x}"
         text = f"`{code.mnemonic} {code.op_str}`".replace(" `", "`")
@@ -244,8 +249,18 @@ class Loop:
             return text, f"must give {'0' if leaves else 'something but 0'}"
         return text, f"must give that with which `{mnemonic}` {'does not jump' if taken else 'jumps'}"
 
-    def _tested(self, by: int) -> int:
-        """The bits that the instruction which sets the flags looks at; 0: all."""
+    def _shifted_out(self, by: int) -> int | None:
+        """The bit that a shift by a constant leaves in CF (SDM vol. 2B, SAL and RCL); None: it is none."""
+        code = self.instructions[by]
+        if verb(code) not in (*_RIGHT, *_LEFT) or len(code.operands) != 2 or code.operands[1].type != IMMEDIATE:
+            return None
+        size, count = 8 * int(code.operands[0].size), int(code.operands[1].imm) & 31
+        return (count - 1 if verb(code) in _RIGHT else size - count) if 0 < count <= size else None
+
+    def _tested(self, by: int, mnemonic: str) -> int:
+        """The bits that the branch by the instruction which sets the flags looks at; 0: all."""
+        if _ON_FLAG.get(mnemonic, ("", 0))[0] == "CF" and (bit := self._shifted_out(by)) is not None:
+            return 1 << bit
         code, fixed = self.instructions[by], self._fixed(by)
         if fixed is None or (len(code.operands) == 2 and is_same(*code.operands)):
             return 0

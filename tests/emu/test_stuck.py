@@ -32,6 +32,8 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("a jump to itself", "jmp $", "forever", ["no way out"], ["interrupts are off"]),
     ("a bit of a port", "mov dx, 0x3fd\nw: in al, dx\ntest al, 1\njz w", "waits",
      ["bit 0 of port 0x3fd (com1)", "reads 0x60", "must become 1"], ["the device com1 must change it"]),
+    ("a bit that is shifted out", "w: in al, 0x64\nshl al, 3\njnc w", "waits",
+     ["bit 5 of port 0x64 (kbc)", "must become 1"], []),
     ("a bit that must be clear", "w: in al, 0x64\ntest al, 0x10\njnz w", "waits",
      ["bit 4 of port 0x64 (kbc)", "must become 0"], []),
     ("a masked value", "w: in al, 0x64\nand al, 3\ncmp al, 1\njne w", "waits",
