@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from emu.record import dataclass, replace
-from emu.x86.dataflow import RETURNS, Flow, Origin
+from emu.x86.dataflow import Flow, Origin
+from emu.x86.moves import RETURNS
 from emu.x86.rounds import (
     IMMEDIATE,
     MASK64,
