@@ -340,7 +340,7 @@ class QuietSteps(Protocol):
 
 
 class Call(NamedTuple):
-    """INT n (CD n) of real mode at `cs`:`ip`, executed when so many instructions had `retired`."""
+    """INT n (CD n) of real mode and of IA-32e mode at `cs`:`ip`, executed when so many instructions had `retired`."""
 
     retired: int
     vector: int
@@ -349,8 +349,8 @@ class Call(NamedTuple):
 
 
 class CallNotes(Protocol):
-    """INT n of real mode that `on_fault` is not told of at once, or at all. What is noted was on its way to its handler
-    like any other. Whoever is told of faults takes what came before first."""
+    """INT n of real mode and of IA-32e mode that `on_fault` is not told of at once, or at all. What is noted was on its
+    way to its handler like any other. Whoever is told of faults takes what came before first."""
 
     #: so many may still be noted; those that come with none left are told at once
     room: int

@@ -1,4 +1,4 @@
-"""INT n of real mode, noted by the C helper and told of later, many at once (emu/native/calls.c)."""
+"""INT n of real mode and of IA-32e mode, noted by the C helper and told of later, many at once (emu/native/calls.c)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Noted(ctypes.Structure):
     """struct call."""
 
     _fields_ = (
-        ("counted", c_uint64), ("linear", c_uint32), ("cs", c_uint32), ("ip", c_uint32), ("vector", c_uint32),
+        ("counted", c_uint64), ("linear", c_uint64), ("ip", c_uint64), ("cs", c_uint32), ("vector", c_uint32),
     )  # fmt: skip
     counted: int
     linear: int
-    cs: int
     ip: int
+    cs: int
     vector: int
 
 

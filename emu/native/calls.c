@@ -1,5 +1,5 @@
-/* INT n of real mode, as programs wait by it: on its way to its handler it is noted here, and Python told of many at once
- * (emu/unicorn_calls.py). What is not plain is Python's, as emu/unicorn_faults.py does it. */
+/* INT n of real mode and of IA-32e mode, as programs wait by it: on its way to its handler it is noted here, and Python told
+ * of many at once (emu/unicorn_calls.py). What is not plain is Python's, as emu/unicorn_faults.py does it. */
 #include "segments.h"
 
 #define INTERRUPT_NUMBERS 256
@@ -13,7 +13,8 @@
 
 struct call {
     uint64_t counted; /* instructions, the INT included */
-    uint32_t linear, cs, ip, vector;
+    uint64_t linear, ip;
+    uint32_t cs, vector;
 };
 
 /* Shared with Python: emu/unicorn_calls.py, Shared. */
@@ -35,6 +36,16 @@ static int frame_fits(void *env)
     return ss->limit >= 0xffff && (ss->flags & STACK_KIND) == STACK_PLAIN && (!(sp & 1) || sp > FRAME);
 }
 
+/* Nothing is to be looked at before it is delivered (emu/unicorn_transfers.py, event). */
+static int is_plain(void *env, uint32_t vector)
+{
+    uint32_t hflags = AT(uint32_t, env, at.env_hflags);
+
+    if (hflags & HF_LMA)
+        return !v2e_fast_gate_unsure(env, vector);
+    return !(hflags & HF_PE) && frame_fits(env);
+}
+
 /* The INTR hook of an engine, before that which delivers. */
 API void v2e_fast_call(void *uc, uint32_t vector, struct calls *c)
 {
@@ -45,18 +56,22 @@ API void v2e_fast_call(void *uc, uint32_t vector, struct calls *c)
     struct call *noted;
 
     if (c->room <= 0 || !software || vector >= INTERRUPT_NUMBERS || vector == DB || vector == BP || vector == OF ||
-        AT(uint32_t, env, at.env_hflags) & HF_PE || control->stop || control->halt_run || control->taken ||
-        AT(uint32_t, e->cpu, at.cpu_interrupt_request) & INTERRUPT_VIRQ || !frame_fits(env)) {
+        control->stop || control->halt_run || control->taken ||
+        AT(uint32_t, e->cpu, at.cpu_interrupt_request) & INTERRUPT_VIRQ || !is_plain(env, vector)) {
         c->python(uc, vector, NULL);
         return;
     }
     /* Unicorn has moved EIP behind it. A fault in the delivery is to save its beginning. */
-    *e->eip = (uint32_t)(control->last - segment_of(env, CS)->base);
     noted = &c->call[c->noted++ % KEPT];
+    if (AT(uint32_t, env, at.env_hflags) & HF_CS64) {
+        *e->eip = noted->linear = control->last;
+    } else {
+        noted->linear = (uint32_t)control->last;
+        *e->eip = (uint32_t)(control->last - segment_of(env, CS)->base);
+    }
     noted->counted = e->cells->end - (uint64_t)control->remaining;
-    noted->linear = (uint32_t)control->last;
     noted->cs = segment_of(env, CS)->selector;
-    noted->ip = (uint32_t)*e->eip;
+    noted->ip = *e->eip;
     noted->vector = vector;
     c->room--;
     control->suppress = 0;

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import pytest
 
+from asm import assemble
+from bare_cpu import CODE, long_state
 from emu.debugger import Debugger
 from emu.journal import Event
 from emu.machine import Machine
 from emu.progress import Watch
 from emu.stops import StopKind
 from emu.unicorn_engine import HELPER, UnicornEngine
+from emu.x86.state import Segment, Table
 from machines import TIMER_100US, debugger, rom
 
 pytestmark = pytest.mark.skipif(isinstance(HELPER, str), reason="it is the C helper that notes")
@@ -142,3 +145,44 @@ def test_who_catches_calls_is_told_of_each(monkeypatch: pytest.MonkeyPatch) -> N
     started.machine.run(1_100)
     assert len(caught) == 1_000 // 6, "six instructions a round"
     started.machine.close()
+
+
+#: In 64-bit code, of ring 0 with the IDT at 2000h; INT 41h has no gate, and INT 42h one whose stack is not canonical.
+LONG = {
+    "calls": "w: int 0x40\njmp w",
+    "calls and exceptions": "w: int 0x40\nud2\nint 0x40\nint 0x40\njmp w",
+    "a gate that is not there": "times 50 int 0x40\nint 0x41\nhlt",
+    "a stack that is not canonical": "times 50 int 0x40\nint 0x42\nhlt",
+}
+
+
+@pytest.mark.parametrize("source", LONG.values(), ids=LONG)
+def test_in_64_bit_code_too(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = {0x40: "inc dword [0x9000]\niretq", 6: "add qword [rsp], 2\niretq", 0x42: "iretq"}
+    seen = []
+    for noting in (True, False):
+        for piece in (None, 97):
+            with monkeypatch.context() as patched:
+                if not noting:
+                    patched.setattr(UnicornEngine, "call_notes", lambda self: None)
+                started = debugger(rom("hlt"), slice=piece, memory=8 << 20)
+            machine = started.machine
+            state = long_state(machine.memory)
+            machine.memory.write(CODE, assemble(f"bits 64\norg {CODE:#x}\n{source}"))
+            for n, (vector, text) in enumerate(handlers.items()):
+                at = CODE + 0x400 + 0x20 * n
+                gate = bytearray((at & 0xFFFF).to_bytes(2, "little") + b"\x18\0\0\x8e" + bytes(10))
+                gate[4] = 1 if vector == 0x42 else 0  # the interrupt stack table's first slot
+                machine.memory.write(0x2000 + 16 * vector, bytes(gate))
+                machine.memory.write(at, assemble(f"bits 64\norg {at:#x}\n{text}"))
+            state.idtr = Table(0x2000, 0xFFF)
+            state.tr = Segment(0x30, 0x3000, 0x67, 0x8B)
+            machine.memory.write(0x3000 + 36, (1 << 55).to_bytes(8, "little"))
+            machine.load_cpu(state)
+            started.set_limit(3_001)
+            started.begin_continue()
+            started.run()
+            seen.append(told(started))
+            assert any(event.kind == "int" for event in seen[-1][0])
+            machine.close()
+    assert seen[1:] == seen[:1] * 3
