@@ -336,6 +336,27 @@ class QuietSteps(Protocol):
         """What ended a quiet run; before anything else is asked."""
 
 
+class Call(NamedTuple):
+    """INT n (CD n) of real mode and of IA-32e mode at `cs`:`ip`, executed when so many instructions had `retired`."""
+
+    retired: int
+    vector: int
+    cs: int
+    ip: int
+
+
+class CallNotes(Protocol):
+    """INT n of real mode and of IA-32e mode that `on_fault` is not told of at once, or at all. What is noted was on its
+    way to its handler like any other. Whoever is told of faults takes what came before first."""
+
+    #: so many may still be noted; those that come with none left are told at once
+    room: int
+
+    def take(self, before: int | None = None) -> tuple[int, list[Call]]:
+        """What was noted since the last call, with fewer than `before` instructions retired; the last ones, and how
+        many came before them."""
+
+
 class Executor(Cpu, Protocol):
     """A CPU that executes. Made and used by one thread, except for `request_stop`."""
 
@@ -357,6 +378,9 @@ class Executor(Cpu, Protocol):
 
     def quiet_steps(self) -> QuietSteps | None:
         """How it is stepped without Python; None: it is not."""
+
+    def call_notes(self) -> CallNotes | None:
+        """How it is told to note INT n; None: it tells of each. There is no room at first."""
 
     @property
     def stop_flag(self) -> int | None:

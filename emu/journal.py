@@ -30,12 +30,12 @@ class Journal:
         self.on_due: Callable[[], None] = lambda: None
         #: called before an event is added: there are some to be added before it that nobody was told of yet
         self.before: Callable[[], None] | None = None
+        self.first: Callable[[], None] | None = None  #: the same, and comes before `before`
         self._kept: Event | None = None
         self._events: deque[Event | tuple[int, str, str | Callable[[], str]]] = deque(maxlen=size)
 
     def add(self, retired: int, kind: str, text: str) -> None:
-        if self.before is not None:
-            self.before()
+        self._come_first()
         self.added += 1
         self._events.append((retired, kind, text))
         if self.added >= self.due:
@@ -43,8 +43,7 @@ class Journal:
 
     def add_lazy(self, retired: int, kind: str, text: Callable[[], str]) -> None:
         """As `add`; `text` is called when somebody looks, and gives the same at any time."""
-        if self.before is not None:
-            self.before()
+        self._come_first()
         self.added += 1
         self._events.append((retired, kind, text))
         if self.added >= self.due:
@@ -53,8 +52,7 @@ class Journal:
     def keep(self, retired: int, kind: str, text: str) -> None:
         """As `add`; it stays, as the oldest event, until there is another one that does: what is said of a storm is not
         to drown in it."""
-        if self.before is not None:
-            self.before()
+        self._come_first()
         self._kept = Event(retired, kind, text)
         self.added += 1
         self._events.append(self._kept)
@@ -67,12 +65,22 @@ class Journal:
         if self.added >= self.due:
             self._ring()
 
+    def add_lost(self, count: int) -> None:
+        """As `add_untold`, of so many events that later ones push out."""
+        self.added += count
+
     def add_untold(self, retired: int, kind: str, text: str | Callable[[], str]) -> None:
         """As `add` or `add_lazy`, of an event that nobody was told of when it happened: `before` adds it."""
         self.added += 1
         self._events.append((retired, kind, text))
         if self.added >= self.due:
             self._ring()
+
+    def _come_first(self) -> None:
+        if self.first is not None:
+            self.first()
+        if self.before is not None:
+            self.before()
 
     def _ring(self) -> None:
         self.due = NEVER

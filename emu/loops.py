@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from emu.endings import Endings
 from emu.engine import Exit, ExitReason, Fault
 from emu.machine import Machine
 from emu.record import dataclass, field
@@ -17,8 +18,8 @@ from emu.stops import fault_chain
 from emu.x86 import disasm
 from emu.x86.counting import LONGEST, Count, counting
 from emu.x86.modes import code_bits
-from emu.x86.polls import Met, Step
 from emu.x86.repeats import plain_counter
+from emu.x86.rounds import Met, Step
 from emu.x86.state import GENERAL, CpuState
 from emu.x86.statediff import Difference, differences
 from emu.x86.undelivered import undelivered
@@ -30,6 +31,7 @@ TRIES = 8
 #: What iterations of repeated string instructions may cost in all, in runs of the engine; and how many of them one run
 #: makes where nothing but the count ends them, which cost a run more for each so many.
 REPEATED, TOGETHER, CHEAP = 1 << 18, 1 << 16, 256
+RESETS = "the keyboard controller is about to reset the CPU"
 RCX, RSP = GENERAL.index("rcx"), GENERAL.index("rsp")
 _GOES_ON = frozenset((ExitReason.BUDGET, ExitReason.REQUEST, ExitReason.WATCHPOINT, ExitReason.EVENT))
 _STOPS_WITHIN = frozenset((*_GOES_ON, ExitReason.BREAKPOINT))
@@ -89,6 +91,7 @@ class _Look:
         self.halted = False
         self.spent = 0  #: of REPEATED
         self._together = False  # iterations are made in one run
+        self._endings, self._ending = Endings(machine), ""
 
     def fault(self, fault: Fault) -> None:
         """An exception or software interrupt is about to be delivered."""
@@ -98,6 +101,10 @@ class _Look:
 
     def port(self, place: int, size: int, value: int, write: bool) -> None:
         self._meet(Met("port", place, size, value, write, self.machine.ports.owner(place) or ""))
+        if write and not self._ending and (ends := self._endings.of(place, size, value)):
+            at = self.executor.instruction_pc
+            self._ending = f"the write of {value:#x} to port {place:#x} at {at:#x} {ends}"
+            self.executor.request_stop()
 
     def memory(self, place: int, size: int, value: int, write: bool) -> None:
         entry = self.machine.mmio.find(place)
@@ -170,6 +177,8 @@ class _Look:
         if exit.reason is ExitReason.REQUEST and not exit.executed:
             # asked for before: the machine's own `run` asks in each round whether it was meant so
             exit = self.executor.run(count, skip_breakpoint=True)
+        if self._ending:
+            raise _End(self._ending)
         if exit.reason is ExitReason.HALT:
             self.halted = True
         elif exit.reason is ExitReason.SHUTDOWN:
@@ -180,8 +189,6 @@ class _Look:
 
     def _wake(self) -> None:
         """As an interrupt whose handler changes nothing would."""
-        if self.machine.board.kbc.resets_ahead:
-            raise _End("the keyboard controller is about to reset the CPU")
         if not self.executor.interruptible():
             raise _Death(f"HLT before {self.executor.linear_pc:#x} with interrupts off, where nothing wakes the CPU")
         state = self.executor.state()
@@ -257,6 +264,8 @@ def _find(machine: Machine, *, stepping: bool) -> Ahead:
     machine.caught_fault = look.fault
     machine.look(look.port, look.memory)
     try:
+        if machine.board.kbc.resets_ahead:
+            raise _End(RESETS)
         executor.set_interrupt(None)
         for _ in range(REACH):
             look.one()

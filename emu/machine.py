@@ -14,7 +14,7 @@ from emu.clock import NS_PER_INSTRUCTION, Clock, ClockState
 from emu.configuration import MACHINES, MachineConfig, MachineError, cpu_model, memory_parts
 from emu.devices.ticks import Ticks
 from emu.devices.vga_memory import DisplayMemory
-from emu.engine import EngineError, Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay, WatchHit
+from emu.engine import Call, EngineError, Executor, Exit, ExitReason, Fault, MmioBus, PortIo, SharedDisplay, WatchHit
 from emu.inputs import InputRecord, Inputs
 from emu.irq import InterruptController, IntrPin
 from emu.journal import Journal
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 IDLE_LIMIT_NS = 3600 * 1_000_000_000
 RDX = 2  #: in CpuState.regs
 _BUDGET, _WATCHPOINT = ExitReason.BUDGET, ExitReason.WATCHPOINT
+MOST_UNTOLD = 1 << 30  #: events of a run that the journal may be told of later
 MOST_QUIET = 1 << 30  #: steps that `begin_quiet` allows at most
 
 
@@ -101,6 +102,7 @@ class Machine:
         self.pin.may_go_on = self._may_go_on
         self.executor.on_fault(self._on_fault)
         self._ticks = self._make_ticks()
+        self._calls, self._notes_calls = self.executor.call_notes(), False
         #: who executes, where that is a question
         self.transitions: Transitions | None = None
         self.native_ns = 0  #: spent by a vCPU that does not count its instructions
@@ -128,7 +130,8 @@ class Machine:
         board = self.board
         if self.config.native is not None or self.keeper.hypervisor or board.chipset is not None:
             return None
-        ticks = Ticks(self.clock, board.pit, board.pic, board.shared_ports, self._ticked, self.executor.request_stop)
+        stop = self.executor.request_stop
+        ticks = Ticks(self.clock, board.pit, board.pic, board.shared_ports, self._ticked_within, stop)
         self.pin.before_settle = ticks.catch_up
         return ticks
 
@@ -183,6 +186,34 @@ class Machine:
         self.journal.add(fault.retired, kind, f"{fault.vector:#04x}{code}{cr2}{during} at {where}")
         if self.caught_fault is not None:
             self.caught_fault(fault)
+        if self._notes_calls and self._calls is not None:
+            self._calls.room = self._room  # used up, or less now
+
+    @property
+    def _room(self) -> int:
+        """Events that may be told of later, of each of the two kinds that are, before the journal is looked at."""
+        return min((self.journal.due - self.journal.added - 1) // 2, MOST_UNTOLD)
+
+    def _tell_calls(self) -> None:
+        """Have the journal know of each INT n up to now."""
+        if self._ticks is not None:
+            self._ticks.catch_up()
+        self._take_calls(None)
+
+    def _take_calls(self, before: int | None) -> None:
+        if self._calls is None:
+            return
+        lost, calls = self._calls.take(before)
+        if calls:
+            self.journal.add_lost(lost)
+            for call in calls:
+                self.journal.add_untold(call.retired, "int", partial(_call_text, call))
+
+    def _ticked_within(self, retired: int, vector: int) -> None:
+        """As `_ticked`, of what came in a run when so many instructions had retired."""
+        self._take_calls(retired)
+        self.journal.add_untold(retired, "interrupt", f"vector {vector:#04x}")
+        self.standstill.delivered(retired)
 
     def _ticked(self, retired: int, vector: int) -> None:
         self.journal.add(retired, "interrupt", f"vector {vector:#04x}")
@@ -289,7 +320,7 @@ class Machine:
             transitions.keeps_pace(False)
 
     def _run(self, until: int, skip_breakpoint: bool, passed: Callable[[], bool] | None) -> MachineExit:
-        executor, clock, standstill = self.executor, self.clock, self.standstill
+        executor, clock, standstill, calls = self.executor, self.clock, self.standstill, self._calls
         cap = self.config.slice or (1 << 62)
         hit = False
         while True:
@@ -321,11 +352,16 @@ class Machine:
             if deadline is not None:
                 budget = min(budget, -((now - deadline) // NS_PER_INSTRUCTION))
             clock.horizon = deadline
+            if calls is not None and self.caught_fault is None:
+                self._notes_calls, calls.room, self.journal.first = True, self._room, self._tell_calls
             try:
                 exit = executor.run(budget, skip_breakpoint=skip_breakpoint)
             finally:
                 if ticks is not None:
                     ticks.end()
+                if self._notes_calls:
+                    self._take_calls(None)
+                    self._end_notes()
             if skip_breakpoint and executor.retired != before:
                 skip_breakpoint = False
             idle = not exit.executed and not exit.detail and exit.reason is not _WATCHPOINT
@@ -338,10 +374,14 @@ class Machine:
                     continue
                 return MachineExit(EXIT_STOPS[exit.reason], exit, detail=exit.detail)
 
+    def _end_notes(self) -> None:
+        self._notes_calls, self.journal.first = False, None
+        if self._calls is not None:
+            self._calls.room = 0
+
     def _goes_on(self, ticks: Ticks) -> bool:
         """The run that begins may go on behind ticks: nobody is told of each, nor woken by so many."""
-        journal = self.journal
-        return self._caught_interrupt is None and ticks.begin(journal.due - journal.added - 1)
+        return self._caught_interrupt is None and ticks.begin(self._room)
 
     def step(self) -> MachineExit | None:
         """One instruction, whatever breakpoint is on it, where nothing comes before it: as `run` would with
@@ -639,6 +679,10 @@ class Machine:
             raise EngineError("close() was called while the machine runs: stop it first, and wait for its run's end")
         self.executor.close()
         self.keeper.close()
+
+
+def _call_text(call: Call) -> str:
+    return f"{call.vector:#04x} at {call.cs:04x}:{call.ip:x}"
 
 
 def build_machine(config: MachineConfig) -> Machine:

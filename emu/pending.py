@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from emu.devices.pic8259 import CASCADE
 from emu.devices.pit8254 import FREQUENCY
 from emu.machine import Machine
-from emu.x86.polls import Source
+from emu.x86.rounds import Source
 
 #: The tick count of a PC's firmware and its midnight flag, linear, which INT 8 alone changes (IBM PC/AT Technical
 #: Reference, BIOS data area 40:6C to 40:70); it is IRQ 0's handler.
@@ -29,16 +29,16 @@ def waiting(machine: Machine, *, tick: bool) -> Iterator[str]:
     others = [n for n in requested if not (tick and n == TICK)]
     for n in others:
         but = ", but it is not what the loop waits for" if tick else ""
-        yield f"the interrupt with vector {_vector(machine, n):#04x} (IRQ {n}) waits for IF{but}"
+        yield f"the interrupt with vector {vector_of(machine, n):#04x} (IRQ {n}) waits for IF{but}"
     first = machine.controller.pending_vector()
-    if first is not None and first not in {_vector(machine, n) for n in requested}:
+    if first is not None and first not in {vector_of(machine, n) for n in requested}:
         yield f"the interrupt with vector {first:#04x} waits for IF"
 
 
 def tick_rate(machine: Machine, vector: int) -> str | None:
     """How often the tick is asked for, if that is the interrupt with this vector."""
     counter = machine.board.pit.save().counters[0]
-    if vector != _vector(machine, TICK) or counter.mode not in (2, 3) or not counter.loaded:
+    if vector != vector_of(machine, TICK) or counter.mode not in (2, 3) or not counter.loaded:
         return None
     return (
         f"it is the tick (IRQ {TICK}), and the 8254's counter 0 asks for it each {counter.loaded} pulses,"
@@ -60,7 +60,7 @@ def tick_comes(machine: Machine) -> bool:
 
 def _tick(machine: Machine, requested: bool, *, on: bool) -> str:
     state = machine.board.pic.chips[0].state
-    what = f"the tick (IRQ {TICK}, vector {_vector(machine, TICK):#04x}), whose handler counts there,"
+    what = f"the tick (IRQ {TICK}, vector {vector_of(machine, TICK):#04x}), whose handler counts there,"
     if state.imr >> TICK & 1:
         return f"{what} is masked at the 8259" + ("" if on else ", and waits for IF besides")
     if state.isr >> TICK & 1:
@@ -82,5 +82,6 @@ def _requested(machine: Machine) -> Iterator[int]:
             yield from (8 + m for m in range(8) if (slave.irr & ~slave.state.imr) >> m & 1)
 
 
-def _vector(machine: Machine, irq: int) -> int:
+def vector_of(machine: Machine, irq: int) -> int:
+    """What the 8259 pair answers an acknowledge of `irq` with."""
     return machine.board.pic.chips[irq >> 3].vector(irq & 7)

@@ -45,7 +45,7 @@ class Watch:
         self._held: list[bytes] = []  # and what that held, at virtual time `_asked`
         self._asked = 0
         self._raging: Raging | None = None
-        self._raged, self._calls = 0, self.CALLS
+        self._raged, self._calls, self._storms = 0, self.CALLS, self.STORM
         self.noticed = None
 
     def arm(self, on: bool) -> None:
@@ -129,15 +129,16 @@ class Watch:
         before, self._raging = self._raging, found
         told, self._told = self._told, sent
         if found is None or before is None or found[:2] != before[:2] or sent != told:
-            self._raged, self._calls = 1, self.CALLS
+            self._raged, self._calls, self._storms = 1, self.CALLS, self.STORM
             return None
         self._raged += 1
-        if self.noticed is not None or self._raged < (self._calls if found.kind == "int" else self.STORM):
+        if self.noticed is not None or self._raged < (self._calls if found.kind == "int" else self._storms):
             return None
-        if found.kind != "int":
+        if found.kind == "interrupt":
             self.noticed = storm(machine)
             return self.noticed
         self._calls *= 2
+        self._storms *= 2
         view = self._look()
         if view.stuck:
             self.noticed = view

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from emu.awaited import firmware_word
+from emu.engine import Fault
+from emu.handlers import writer_of
 from emu.inspector import PHYSICAL_BITS
-from emu.loops import Round, find_loop, reasons
+from emu.loops import Ahead, Round, find_loop, reasons
 from emu.machine import Machine
 from emu.pending import is_tick, late_tick, waiting
 from emu.record import replace
@@ -19,7 +21,8 @@ from emu.storms import masked, storm
 from emu.timekeepers import clock_of
 from emu.views import InstructionView, StuckView
 from emu.x86 import disasm, paging
-from emu.x86.polls import Loop, Source, WayOut
+from emu.x86.polls import Loop, WayOut
+from emu.x86.rounds import Source, Step
 from emu.x86.state import CR0_PE, GENERAL, RFLAGS_IF
 
 #: Native entries that failed, with none between them that did not, before they are spoken of: by rules, which are asked
@@ -44,7 +47,7 @@ def explain(machine: Machine, stop: Stop | None = None) -> StuckView:
             return StuckView("ended", f"it has ended: {ahead.death}", ahead.why)
         if any(fault.interrupt is not None for fault in stop.faults):  # a look ahead has no interrupts
             return StuckView("ended", f"it has ended: {stop.text}", reasons(machine, stop.faults))
-    view = _entries(machine, storm(machine) or _zeros(machine) or _ahead(machine))
+    view = _entries(machine, _storm(machine) or _zeros(machine) or _ahead(machine))
     return view if machine.executor.retired or machine.clock.now else _unstarted(machine, view)
 
 
@@ -54,6 +57,20 @@ def _unstarted(machine: Machine, view: StuckView) -> StuckView:
     if view.stuck:
         return replace(view, details=(nothing, *view.details))
     return StuckView("moves", nothing, (f"ahead of it: {view.summary}",))
+
+
+def _storm(machine: Machine) -> StuckView | None:
+    """What keeps the CPU from anything else. Faults do not where their handler does what the instruction would, as a
+    monitor of virtual-8086 mode, and goes on behind it."""
+    if (view := storm(machine)) is None or view.verdict != "faults":
+        return view
+    ahead = find_loop(machine)
+    if ahead.round is None:
+        return view if ahead.death else _of(machine, ahead)
+    if all(fault.software for fault in ahead.round.faults):
+        return view  # a loop within the handler
+    found = _of_round(machine, ahead.round)
+    return view if found.verdict == "faults" else found
 
 
 # -- without a look ahead
@@ -121,7 +138,10 @@ def _zeros(machine: Machine) -> StuckView | None:
 
 
 def _ahead(machine: Machine) -> StuckView:
-    ahead = find_loop(machine)
+    return _of(machine, find_loop(machine))
+
+
+def _of(machine: Machine, ahead: Ahead) -> StuckView:
     if ahead.death:
         when = f"after {ahead.gone} more instructions" if ahead.gone else "at the next instruction"
         return StuckView("ended", f"it ends {when}: {ahead.death}", ahead.why)
@@ -135,16 +155,6 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     low = min(step.linear for step in steps)
     high = max(step.linear for step in steps)
     where = f"the loop at {low:#x}" if low == high else f"the loop from {low:#x} to {high:#x}"
-    if found.faults:
-        fault = found.faults[0]
-        name = VECTOR_NAMES[fault.vector] if fault.vector < len(VECTOR_NAMES) else f"vector {fault.vector:#x}"
-        error = "" if fault.code is None else f"({fault.code:#x})"
-        hint = f" ({fault.hint})" if fault.hint else ""
-        if not fault.software:
-            return StuckView(
-                "faults", f"{name}{error} is raised at {fault.cs:04x}:{fault.rip:x}{hint} in each round of {where}",
-                ("its handler returns without having removed the cause",), code,
-            )  # fmt: skip
     loop = Loop(steps)
     ways = loop.ways_out()
     running = _running(found)
@@ -152,7 +162,12 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     own = [w for w in ways if w.counted or _moved_by(w, running) or _stored_by(machine, w, found, counters)]
     known = [(way, clock) for way in ways for s in way.sources if (clock := clock_of(machine, found, way, s))]
     clocks = [(way, clock.name) for way, clock in known if clock.runs]
-    details = [
+    fault = next((f for f in found.faults if not f.software), None)
+    if fault is not None and not own and not clocks and _comes_back(steps, fault):
+        told = ("its handler returns without having removed the cause",)
+        return StuckView("faults", f"{_raised(fault)} in each round of {where}", told, code)
+    details = [] if fault is None else [f"{_raised(fault)} in each round, whose handler lets it go on"]
+    details += [
         f"the loop that ends at {count.branch:#x} only counts {count.name.upper()}: it was stepped over"
         for count in found.counted
     ]
@@ -164,8 +179,10 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
                              tuple(details), code)  # fmt: skip
         verdict = "idle" if found.halts and on else "forever"
         return StuckView(verdict, f"{where} has no way out, and nothing changes in it", tuple(details), code)
+    through = {way.past for way in ways}
     for way in ways:
-        details += _told(machine, found, way, on)
+        if way.branch not in through:
+            details += _told(machine, found, way, on, counters)
     if own or running or found.stored:
         details.append(f"each round changes {_changes(found)}")
     if clocks:
@@ -176,13 +193,33 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
         return StuckView("counts", f"{where} counts or works: it ends by itself", tuple(details), code)
     tick = not steps[0].state.cr0 & CR0_PE and any(is_tick(way.sources) for way in ways)
     details += _interrupts(machine, on=on, leaves=False, tick=tick)
-    memory = [(s.place, s.size) for way in ways for s in way.sources if s.kind == "memory"] if on else []
+    # what a handler keeps for itself may change with each call
+    own_ways = [way for way in ways if not way.within] or ways
+    memory = [(s.place, s.size) for way in own_ways for s in way.sources if s.kind == "memory"] if on else []
     awaited = tuple(
         (at, size)
         for linear, size in memory
         if (at := _physical(machine, linear)) is not None and machine.readable_physical(at, size) == size
     )
+    if awaited and (writer := writer_of(machine, awaited)) is not None:
+        who = f"the handler of the interrupt with vector {writer.vector:#04x}"
+        times = "when it comes next" if writer.times == 1 else f"within {writer.times} more interrupts"
+        details.append(f"{who} comes again and again, and changes what is waited for {times}")
+        return StuckView("clock", f"{where} waits for {who}: {_first(machine, ways)}", tuple(details), code)
     return StuckView("waits", f"{where} waits: {_first(machine, ways)}", tuple(details), code, awaited)
+
+
+def _comes_back(steps: Sequence[Step], fault: Fault) -> bool:
+    """A handler returns to the instruction that has faulted, and not behind it, as one does that carries it out."""
+    returns = (step for step in steps if step.following == fault.linear)
+    return any(step.code.lstrip(b"\x66\x48")[:1] in (b"\xcf", b"\xcb", b"\xca") for step in returns)
+
+
+def _raised(fault: Fault) -> str:
+    name = VECTOR_NAMES[fault.vector] if fault.vector < len(VECTOR_NAMES) else f"vector {fault.vector:#x}"
+    error = "" if fault.code is None else f"({fault.code:#x})"
+    hint = f" ({fault.hint})" if fault.hint else ""
+    return f"{name}{error} is raised at {fault.cs:04x}:{fault.rip:x}{hint}"
 
 
 def _first(machine: Machine, ways: Sequence[WayOut]) -> str:
@@ -192,18 +229,30 @@ def _first(machine: Machine, ways: Sequence[WayOut]) -> str:
     names = [_named(machine, source) for source in outside or way.sources]
     if not names:
         return f"{way.which} {way.must}"
+    if way.past is not None:
+        which, must = way.instead
+        return f"{way.which or 'it'} {way.must}: {f'{which} of ' if which else ''}{names[0]}, {must}"
+    if way.called:
+        return f"{way.which} {way.must}: it comes from {names[0]}"
     return f"{way.which} of {names[0]}, {way.must}" if way.which else f"{names[0]}, {way.must}"
 
 
-def _told(machine: Machine, found: Round, way: WayOut, on: bool) -> Iterator[str]:
+def _told(machine: Machine, found: Round, way: WayOut, on: bool, counters: Sequence[tuple[int, int]]) -> Iterator[str]:
     """`on`: interrupts come within the loop."""
     at = found.steps[way.branch].linear
     by = "" if way.by is None else f" (decided at {found.steps[way.by].linear:#x})"
-    yield f"way out at {at:#x}{by}: {way.which or 'it'} {way.must}"
+    if way.past is None:
+        yield f"way out at {at:#x}{by}: {way.which or 'it'} {way.must}"
+    else:
+        which, must = way.instead
+        yield f"way out at {at:#x}: {way.which or 'it'} {way.must}"
+        yield f"  that goes by the branch at {found.steps[way.past].linear:#x}{by}: {which or 'it'} {must}"
     for source in way.sources:
         clock = clock_of(machine, found, way, source)
         if source.kind == "stamp" and clock is not None:
             yield f"  {clock.told}"
+        elif clock is None and _stored(machine, source, found, counters):
+            yield f"  {_named(machine, source)}: the loop itself writes it"
         else:
             yield f"  {_named(machine, source)}{_owner(machine, source, on) if clock is None else ': ' + clock.told}"
 
@@ -263,15 +312,16 @@ def _moved_by(way: WayOut, running: set[str]) -> bool:
 
 def _stored_by(machine: Machine, way: WayOut, found: Round, counters: Sequence[tuple[int, int]]) -> bool:
     """A round itself changes the memory that the way depends on, or counts there."""
-    for source in way.sources:
-        if source.kind != "memory":
-            continue
-        first = _physical(machine, source.place)
-        if first is not None and any(first + n in found.written for n in range(source.size)):
-            return True
-        if any(at < source.place + source.size and source.place < at + size for at, size in counters):
-            return True
-    return False
+    return any(_stored(machine, source, found, counters) for source in way.sources)
+
+
+def _stored(machine: Machine, source: Source, found: Round, counters: Sequence[tuple[int, int]]) -> bool:
+    if source.kind != "memory":
+        return False
+    first = _physical(machine, source.place)
+    if first is not None and any(first + n in found.written for n in range(source.size)):
+        return True
+    return any(at < source.place + source.size and source.place < at + size for at, size in counters)
 
 
 def _physical(machine: Machine, linear: int) -> int | None:

@@ -34,11 +34,14 @@ from emu.devices.rtc146818 import (
     YEAR,
     State,
 )
+from emu.devices.vga_registers import MISC_COLOUR
+from emu.devices.vga_timing import ST1_BLANK, ST1_RETRACE
 from emu.loops import Round
 from emu.machine import Machine
 from emu.pending import TICK, is_tick, tick_comes
 from emu.record import dataclass
-from emu.x86.polls import Source, WayOut
+from emu.x86.polls import WayOut
+from emu.x86.rounds import Source
 from emu.x86.state import CR0_PE, RFLAGS_IF
 
 #: The timer register of the PM block (82371AB data sheet, PMTMR, offset 08h; ACPI 4.8.3.3), and its length in bytes.
@@ -94,11 +97,34 @@ def _behind_port(machine: Machine, found: Round, mask: int, source: Source) -> T
         return _port61(machine, mask or 0xFF)
     if source.name == "rtc" and place == layout.RTC + 1:
         return _rtc(machine, _index(machine, found), mask or 0xFF)
+    if source.name == "vga" and place in (0x3BA, layout.VGA_STATUS):
+        return _beam(machine, place, mask or 0xFF)
     if source.name == "piix4-pm" and (chipset := machine.board.chipset) is not None:
         base = chipset.pm.pm_base
         if base is not None and _PM_TIMER <= place - base < _PM_TIMER + _PM_TIMER_SIZE:
             return Timekeeper("the ACPI timer")
     return None
+
+
+# -- the VGA
+
+
+def _beam(machine: Machine, port: int, mask: int) -> Timekeeper | None:
+    """The display and retrace bits of input status 1, which is at the one of its two ports that the miscellaneous
+    output register says (IBM PS/2 Hardware Interface Technical Reference, "Input Status Register 1")."""
+    if not mask & (ST1_BLANK | ST1_RETRACE):
+        return None
+    bit = "the vertical retrace (bit 3" if mask & ST1_RETRACE else "the display's blanking (bit 0"
+    name = f"{bit} of port {port:X}h, the VGA's beam)"
+    state = machine.board.vga.save()
+    if not state.enabled:
+        return Timekeeper(name, "the VGA is disabled (bit 0 of port 3C3h is 0)")
+    if (port == layout.VGA_STATUS) is not bool(state.misc & MISC_COLOUR):
+        other = "must become 1" if port == layout.VGA_STATUS else "must become 0"
+        return Timekeeper(
+            name, f"bit 0 of the miscellaneous output register has the VGA at the other port, and {other}"
+        )
+    return Timekeeper(name)
 
 
 # -- the 8254

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes import addressof, c_uint8
 from typing import Any, cast
 
-from emu.engine import Change, Cpu, Executor, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch
+from emu.engine import CallNotes, Change, Cpu, Executor, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch
 from emu.packed import Packing
 from emu.unicorn_engine import UnicornEngine
 from emu.vcpu import Lending, Resident, Sharing, Vcpu
@@ -343,6 +343,10 @@ class Twin:
 
     def quiet_steps(self) -> QuietSteps | None:
         """See Executor. Each of its steps may be the other CPU's."""
+        return None
+
+    def call_notes(self) -> CallNotes | None:
+        """See Executor. The CPU that is not emulated tells of each."""
         return None
 
     def mark_writes(self, host_address: int, pages: int, marks: int) -> Callable[[], None] | None:

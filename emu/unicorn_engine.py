@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from emu.engine import Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch, WatchHit
+from emu.engine import CallNotes, Change, EngineError, Exit, Fault, MemoryRegion, MsrDevice, QuietSteps, Watch, WatchHit
 from emu.typed import TYPE_CHECKING, Final, cast
 from emu.unicorn_callbacks import MASK32
 from emu.unicorn_control import EMPTY
@@ -186,6 +186,10 @@ class UnicornEngine(Running):
 
             self._quiet = QuietEngine(self._fast, self._system.hidden)
         return self
+
+    def call_notes(self) -> CallNotes | None:
+        """See Executor."""
+        return self._calls
 
     def begin_quiet(self, steps: int, run: int, regions: Sequence[MemoryRegion]) -> Quiet:
         """See emu.quiet."""

@@ -14,6 +14,7 @@ from ctypes import c_int, c_uint32, c_void_p
 from emu.engine import Fault
 from emu.typed import Final
 from emu.unicorn_callbacks import MASK32, Callbacks
+from emu.unicorn_calls import Noted
 from emu.unicorn_control import STOP_ASKED, STOP_BUDGET, Control
 from emu.unicorn_layout import CPU_INTERRUPT_VIRQ, HF_CS32, HF_CS64, NO_EXCEPTION
 from emu.unicorn_overlay import Overlay
@@ -82,6 +83,8 @@ class Faults:
         self.alone: tuple[int, int] | None = None
         #: (instructions counted, linear address) at which an NMI waits to be delivered
         self.nmi: tuple[int, int] | None = None
+        #: INT n that was noted when so many instructions had been counted, and not told here; None: there was none
+        self.noted: Callable[[int], Noted | None] = lambda counted: None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
         self.on_exception = _INTR(self._hooked)
         self.on_invalid = _INVALID(self._invalid)
@@ -199,6 +202,8 @@ class Faults:
         elif vector == VECTOR_DB and not software and linear == last:
             self._behind_iteration(linear)
         now = self._counted()
+        if (call := self.noted(now)) is not None and not (self._ring and self._ring[-1][0] == now):
+            self._ring.append((now, _called(call, env.cr[2])))  # its delivery faults
         if self._ring and self._ring[-1][0] == now and self._ring[-1][1].retired == now:
             running = 0  # a fault of the fault of an interrupt's delivery
         external = external or self._before == (now, linear, False)
@@ -328,3 +333,7 @@ class Faults:
         if code & CODE_IDT and self._ov.env.efer & EFER_LMA:
             code = code >> 4 << 3 | CODE_IDT
         return code | CODE_EXT if external else code
+
+
+def _called(call: Noted, cr2: int) -> Fault:
+    return Fault(call.vector, None, call.cs, call.ip, call.linear, cr2, software=True, retired=call.counted - 1)

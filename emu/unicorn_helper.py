@@ -115,6 +115,7 @@ class Helper:
         self.display_write = ctypes.cast(library.v2e_vga_write, c_void_p).value or 0
         library.v2e_vga_layout.restype = c_uint64
         self.display_layout: Callable[[], int] = library.v2e_vga_layout
+        self.call_hook_address = ctypes.cast(library.v2e_fast_call, c_void_p).value or 0
         self.memory_hook_address = ctypes.cast(library.v2e_fast_memory_hook, c_void_p).value or 0
         self._refusal: str | None = None  # empty once it is proved to work
 

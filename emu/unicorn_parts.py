@@ -16,6 +16,7 @@ from functools import partial
 from emu.engine import CheckLevel, EngineError, Exit, ExitReason, MemoryRegion, MmioBus, PortIo, SharedDisplay
 from emu.typed import TYPE_CHECKING, Final
 from emu.unicorn_callbacks import Callbacks
+from emu.unicorn_calls import Calls
 from emu.unicorn_control import BreakpointTable, Control
 from emu.unicorn_events import EventStops
 from emu.unicorn_fast import TRANSLATIONS, FastLoop, detacher
@@ -108,6 +109,7 @@ class Parts(ABC):
         self._halted = False
         self._shutdown = False
         self._smm = self._smm_nmi = False
+        self._calls: Calls | None = None
         self._smbase = 0
         self._nmi = False  # an NMI may be pending: one that came while they were blocked is delivered behind IRET
         self._tell_rsm: Callable[[], None] | None = None
@@ -254,7 +256,12 @@ class Parts(ABC):
         }  # fmt: skip
         # The recording hooks come before the delivering ones: Unicorn calls them in this order.
         intr, invalid = HOOK_INTR, HOOK_INSN_INVALID
-        ov.add_hook(intr, self._faults.on_exception)
+        if isinstance(HELPER, Helper) and self._fast is not None:
+            self._calls = Calls(self._fast.engine.value, self._faults.on_exception)
+            self._faults.noted = self._calls.last
+            ov.add_hook(intr, HELPER.call_hook_address, user_data=self._calls.address)
+        else:
+            ov.add_hook(intr, self._faults.on_exception)
         ov.add_hook(invalid, self._faults.on_invalid)
         ov.add_hook(intr, code.place(deliver_exception(**delivery)))
         ov.add_hook(invalid, code.place(deliver_invalid(**delivery)))

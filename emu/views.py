@@ -244,7 +244,8 @@ class LastingView:
 class StuckView:
     """Whether the guest gets anywhere. `verdict` is one word: halted, idle (for an interrupt), forever (a loop without
     a way out), waits (a loop that something else must end), counts (a loop that ends by itself), faults, interrupts
-    (a storm of them), clock (a loop that a clock ends, which runs), entries (the hypervisor's CPU fails to enter again
+    (a storm of them), clock (a loop that a clock ends, which runs, or the
+    handler of an interrupt that comes again and again), entries (the hypervisor's CPU fails to enter again
     and again, though its rules let it in), zeros (the CPU has run off into memory of zeros),
     ended (it has, or is about to), or moves. `summary` is a sentence, `details` more of them, `code` the loop.
     `awaited` are the (physical address, length) of memory that it waits for, with interrupts on: as these change, the

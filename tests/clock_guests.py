@@ -21,6 +21,15 @@ COUNTED_TICKS = (
     + "sti\nmov ebx, 60000000\nw: cmp [{0}], ebx\njb w\nh: push ax\ninc dword [{0}]\nmov al, 0x20\nout 0x20, al\n"
     "pop ax\niret"
 )
+#: The VGA enabled, its registers at 3D4h and 3DAh.
+VGA = "mov dx, 0x3c3\nmov al, 1\nout dx, al\nmov dx, 0x3c2\nmov al, 0x67\nout dx, al\nmov dx, 0x3da\n"
+#: A handler of the tick that sets a flag when it has counted so many; another, which the flag waits for in vain.
+FLAGGED_TICKS = (
+    "mov word [0x20], h\nmov word [0x22], 0xf000\nmov ss, ax\nmov sp, 0x7000\n"
+    + TIMER_100US
+    + "sti\nw: cmp byte [0x9002], 1\njne w\ncli\nhlt\nh: push ax\ninc word [0x9000]\ncmp word [0x9000], {0}\njne k\n"
+    "mov byte [0x9002], 1\nk: mov al, 0x20\nout 0x20, al\npop ax\niret"
+)
 #: (name, nasm text, verdict, parts of the summary, parts of the details)
 CLOCKS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("the refresh toggle", COUNTERS + "w: in al, 0x61\nand al, 0x10\ncmp al, ah\nje w\nmov ah, al\njmp w", "clock",
@@ -60,6 +69,18 @@ CLOCKS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("a poll of a device with a time-out by a clock", "rdtsc\nmov ebx, edx\nadd ebx, 2\nw: in al, 0x64\n"
      "test al, 1\njnz o\nrdtsc\ncmp edx, ebx\njb w\no: hlt", "clock", ["the time-stamp counter"],
      ["bit 0", "port 0x64 (kbc)", "  the time-stamp counter runs, and changes it by itself"]),
+    ("a flag that the tick's handler sets", FLAGGED_TICKS.format(3000), "clock",
+     ["waits for the handler of the interrupt with vector 0x08", "the byte at linear 0x9002", "must become 0x1"],
+     ["comes again and again, and changes what is waited for within 29"]),
+    ("a flag that the tick's handler never sets", FLAGGED_TICKS.format(3000).replace("inc word [0x9000]", "nop"),
+     "waits", ["waits: the byte at linear 0x9002"], []),
+    ("the vertical retrace", VGA + "w: in al, dx\ntest al, 8\njz w\nv: in al, dx\ntest al, 8\njnz v\njmp w", "clock",
+     ["the vertical retrace (bit 3 of port 3DAh, the VGA's beam)"], []),
+    ("the display's blanking", VGA + "w: in al, dx\nshr al, 1\njc w\nv: in al, dx\nshr al, 1\njnc v\njmp w", "clock",
+     ["the display's blanking", "bit 0"], []),
+    ("the vertical retrace at the other port", VGA + "mov dx, 0x3ba\nw: in al, dx\ntest al, 8\njnz w", "waits",
+     ["bit 3 of port 0x3ba (vga)"], ["has the VGA at the other port, and must become 0"]),
+    ("the VGA's reserved bit", VGA + "w: in al, dx\ntest al, 0x40\njz w", "waits", ["bit 6 of port 0x3da"], []),
     ("the RTC's interrupt flag", RTC_RUNS + "mov al, 11\nout 0x70, al\nmov al, 0x12\nout 0x71, al\nw: mov al, 12\n"
      "out 0x70, al\nin al, 0x71\ntest al, 0x80\njz w", "clock", ["the real-time clock"], []),
     ("the RTC's interrupt flag with none enabled", RTC_RUNS + "w: mov al, 12\nout 0x70, al\nin al, 0x71\n"

@@ -195,8 +195,13 @@ class PowerManagement(PciFunction):
         if value in (ACPI_ENABLE, ACPI_DISABLE):
             s.control = s.control & ~SCI_EN | (SCI_EN if value == ACPI_ENABLE else 0)
             self._changed()
-        elif self._smi is not None and self.word(DEVACTB, 4) & APMC_EN:
+        elif self._smi is not None and self.asks_smi(value):
             self._smi()
+
+    def asks_smi(self, value: int) -> bool:
+        """Written to APM control, `value` makes a system management interrupt."""
+        own = value in (ACPI_ENABLE, ACPI_DISABLE)
+        return self._smi is not None and not own and bool(self.word(DEVACTB, 4) & APMC_EN)
 
     # -- state
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from emu.record import dataclass
-from emu.x86.polls import WHOLE, Step
+from emu.x86.rounds import WHOLE, Step
 from emu.x86.state import GENERAL, CpuState
 
 #: A longer round is no delay.

@@ -46,8 +46,9 @@ def lockstep(session: Session, args: Args) -> Result:
         "and what would have to change. A loop that ends by itself is told from one that waits.\n"
         "Told too are a halted CPU with what could wake it; faults and interrupts that come without end; a CPU that\n"
         "executes zeros, memory that nobody wrote; native entries that fail again and again, with the rules that are\n"
-        "broken; a loop that polls a clock which runs, and so is not stuck; and a guest that has ended, or is about\n"
-        "to, with what is wrong on the way to its handlers.\n"
+        "broken; a loop that polls a clock which runs, or waits for what the handler of an interrupt that comes again\n"
+        "and again will have written, and so is not stuck; and a guest that has ended, or is about to, with what is\n"
+        "wrong on the way to its handlers.\n"
         "While the guest runs this is noticed after a second of its time, a storm of faults or interrupts after\n"
         "80,000 of them, as an event of kind `stuck`, which stays in the journal."
     ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from asm import assemble
 from clock_guests import CLOCKS, COUNTED_TICKS
 from emu.debugger import Debugger
 from emu.ledger import Costs
@@ -18,12 +19,14 @@ from emu.transitions import NativeConfig
 from emu.vcpu import ExitCause, VmExit
 from emu.views import StuckView
 from emu.x86.modes import mode_of
-from emu.x86.polls import Loop, Step
+from emu.x86.polls import Loop
+from emu.x86.rounds import Step
 from emu.x86.state import CpuState, Segment
 from emu.x86.vmentry import VTX2006
 from machines import TIMER_100US, debugger, rom
 from repl.render import view_lines
 from repl.style import Style
+from v86_monitor import MONITOR
 from xenbridge.model import ModelVcpu, make_model
 
 #: (name, nasm text, verdict, parts of the summary, parts of the details)
@@ -31,6 +34,8 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("a jump to itself", "jmp $", "forever", ["no way out"], ["interrupts are off"]),
     ("a bit of a port", "mov dx, 0x3fd\nw: in al, dx\ntest al, 1\njz w", "waits",
      ["bit 0 of port 0x3fd (com1)", "reads 0x60", "must become 1"], ["the device com1 must change it"]),
+    ("a bit that is shifted out", "w: in al, 0x64\nshl al, 3\njnc w", "waits",
+     ["bit 5 of port 0x64 (kbc)", "must become 1"], []),
     ("a bit that must be clear", "w: in al, 0x64\ntest al, 0x10\njnz w", "waits",
      ["bit 4 of port 0x64 (kbc)", "must become 0"], []),
     ("a masked value", "w: in al, 0x64\nand al, 3\ncmp al, 1\njne w", "waits",
@@ -76,7 +81,7 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
      "counts", [], ["bit 0", "port 0x64 (kbc)", "RCX from"]),
     ("work", "w: inc dword [0x500]\nadd eax, [0x500]\njmp w", "counts", ["RAX from", "memory in the page"], []),
     ("a count in memory", "mov dword [0x9000], 60000000\nw: sub dword [0x9000], 1\njnz w", "counts",
-     ["ends by itself"], ["memory in the page at byte 0x9000"]),
+     ["ends by itself"], ["memory in the page at byte 0x9000", ": the loop itself writes it"]),
     ("a count in memory by way of a register", "w: mov eax, [0x9000]\ninc eax\nmov [0x9000], eax\n"
      "cmp dword [0x9000], 77000000\njb w", "counts", [], []),
     ("the upper half of a count in memory", "w: add word [0x9000], 1\nadc word [0x9002], 0\n"
@@ -86,7 +91,7 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
     ("a poll of memory beside a count that ends nothing", "w: inc dword [0x9000]\ncmp byte [0x500], 1\njne w", "waits",
      ["the byte at linear 0x500"], ["memory in the page at byte 0x9000"]),
     ("a poll kept in memory", "w: in al, 0x64\nmov [0x500], al\ntest byte [0x500], 1\njz w", "waits",
-     ["bit 0 of the byte at linear 0x500"], []),
+     ["bit 0 of port 0x64 (kbc)"], []),
     ("a checksum by LODSB", "o: mov si, 0x100\nl: lodsb\nadd bl, al\ncmp si, 0xf000\njb l\njmp o", "counts", [],
      ["RSI from"]),
     ("a fill by STOSB", "mov ax, 0x900\nmov es, ax\nl: stosb\ncmp di, 0xf000\njne l", "counts", [], []),
@@ -124,6 +129,11 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
      "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov ss, ax\nmov sp, 0x7000\nud2\nh: iret", "faults",
      ["#UD is raised again and again at f000:"],
      ["without having removed the cause"]),
+    ("a poll that a handler carries out",
+     "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov ss, ax\nmov sp, 0x7000\nw: ud2\ntest al, 1\njz w\nhlt\n"
+     "h: push bp\nmov bp, sp\nadd word [bp+2], 2\npop bp\nin al, 0x64\niret", "waits",
+     ["bit 0 of port 0x64 (kbc)", "must become 1"],
+     ["#UD is raised at f000:16 in each round, whose handler lets it go on"]),
     ("a device that interrupts without end",
      "mov word [0x20], h\nmov word [0x22], 0xf000\nmov ss, ax\nmov sp, 0x7000\n" + TIMER_100US
      + "mov al, 0x14\nout 0x43, al\nmov al, 2\nout 0x40, al\nsti\nw: jmp w\nh: push ax\nmov al, 0x20\nout 0x20, al\n"
@@ -240,6 +250,28 @@ def test_whether_interrupts_come_does_not_go_by_where_the_look_begins() -> None:
             run = stand(source, 1000 + more)
             assert any(said in text for text in run.why_stuck().details), (source, more)
             run.machine.close()
+
+
+@pytest.mark.parametrize(
+    ("guest", "verdict", "told"),
+    [
+        ("mov cx, 0xffff\nw: hlt\nloop w", "counts", "counts or works"),
+        ("w: hlt\ncmp byte [es:0x1234], 7\njne w", "waits", "the byte at linear 0x11234, which holds"),
+        ("w: hlt\njmp w", "forever", "no way out"),
+        ("w: cmp byte [es:0x1234], 7\njne w", "waits", "the byte at linear 0x11234, which holds"),
+        ("jmp $", "forever", "no way out"),
+    ],
+)
+def test_virtual_8086_code_under_a_monitor_is_told_as_what_it_does(guest: str, verdict: str, told: str) -> None:
+    """HLT is privileged there, and the monitor goes on behind it."""
+    before, after = MONITOR.split("guest:", 1)
+    run = debugger(assemble(f"{before}guest:\n{guest}\njmp guest\nold:{after.replace('jmp guest', 'jmp old', 1)}"))
+    run.set_limit(3_000)
+    run.begin_continue()
+    run.run()
+    view = run.why_stuck()
+    assert view.verdict == verdict and told in view.summary, view
+    run.machine.close()
 
 
 def test_a_guest_that_has_ended_by_itself_is_said_to_have() -> None:

@@ -8,7 +8,7 @@ from emu.loops import read_linear
 from emu.machine import Machine, MachineStop
 from emu.x86.counting import Count, counting
 from emu.x86.modes import code_bits
-from emu.x86.polls import Step
+from emu.x86.rounds import Step
 from emu.x86.state import CpuState
 from emu.x86.statediff import differences
 from machines import debugger, rom
