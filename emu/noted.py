@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from emu.typed import Final
 
 from emu.engine import MmioBus, PortIo
 from emu.vcpu import ExitCause

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_int64, c_uint32, c_uint64, c_void_p
-from typing import Any, Final
+from emu.typed import Any, Final
 
 from emu.engine import Call
 

@@ -29,7 +29,8 @@ OURS = ("emu", "stub", "xenbridge", "repl", TESTS)
 #: Tests that hold for Xen as for other hypervisors, and what tests share; they go beside those of dom0.
 SHARED = (
     "tests/bridges.py", "tests/pausing.py", "tests/starting.py", "tests/xenbridge/test_bridges.py",
-    "tests/xenbridge/test_bridge_apics.py", "tests/xenbridge/test_bridge_put_back.py", "tests/xenbridge/test_bridge_signals.py",
+    "tests/xenbridge/test_bridge_apics.py", "tests/xenbridge/test_bridge_put_back.py",
+    "tests/xenbridge/test_bridge_signals.py",
 )  # fmt: skip
 #: Of this environment: the test runner, and what our own packages import.
 SITE = (
