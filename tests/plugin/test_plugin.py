@@ -274,14 +274,14 @@ def test_a_missing_nasm_fails_or_skips_as_the_ini_option_says(suite, pytester, m
     assert "nasm is not installed (Debian: apt-get install nasm)" in result.stdout.str()
 
 
-def test_the_plugin_imports_nothing_of_the_emulator_but_what_replaces_dataclass():
+def test_the_plugin_imports_nothing_of_the_emulator_but_what_replaces_dataclass_and_typing():
     check = (
         "import sys, repl.pytest_plugin\n"
         "rooms = ('unicorn', 'pygdbmi', 'emu', 'stub')\n"
         "print(sorted(m for m in sys.modules if m.partition('.')[0] in rooms))"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    assert done.stdout == "['emu', 'emu.record']\n"
+    assert done.stdout == "['emu', 'emu.record', 'emu.typed']\n"
 
 
 def test_suites_without_the_fixtures_run_as_before(pytester):

@@ -110,6 +110,7 @@ def test_of_the_steps_that_gdb_makes_the_last_is_said(typist):
         try:
             for _ in range(600):
                 worker.step()
+                worker.wait()  # the prompt's own questions may come between
             where.append(f"linear {worker.call(debugger.linear_pc):08x}")
             typist.until(lambda: typist.said and where[0] in typist.said[-1])
         finally:
