@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from emu.typed import Final
 
 from emu.engine import MmioBus, PortIo
+from emu.typed import Final
 from emu.vcpu import ExitCause
 
 __all__: Final = ["Note", "NotedMemory", "NotedPorts"]

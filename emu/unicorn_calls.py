@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_int64, c_uint32, c_uint64, c_void_p
-from emu.typed import Any, Final
 
 from emu.engine import Call
+from emu.typed import Any, Final
 
 KEPT: Final = 256
 
