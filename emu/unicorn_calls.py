@@ -42,6 +42,7 @@ class Calls:
     def __init__(self, engine: int | None, hook: Any) -> None:
         self._shared = _Shared(engine=engine, python=ctypes.cast(hook, c_void_p).value)
         self._told = 0  # of those that were noted
+        self._forgotten = 0  # of those that were noted
 
     @property
     def address(self) -> int:
@@ -73,10 +74,14 @@ class Calls:
         self._told = noted
         return lost, found
 
+    def forget(self) -> None:
+        """What comes is no consequence of the calls up to now."""
+        self._forgotten = self._shared.noted
+
     def last(self, counted: int) -> Noted | None:
         """The call that was noted when so many instructions had been counted, if that was the last one."""
         noted = self._shared.noted
-        if not noted:
+        if noted == self._forgotten:
             return None
         call = self._shared.call[(noted - 1) % KEPT]
         return call if call.counted == counted else None

@@ -85,6 +85,8 @@ class Faults:
         self.nmi: tuple[int, int] | None = None
         #: INT n that was noted when so many instructions had been counted, and not told here; None: there was none
         self.noted: Callable[[int], Noted | None] = lambda counted: None
+        #: has that forget what was noted up to now
+        self.forget_noted: Callable[[], object] = lambda: None
         #: the INTR hook, and the INSN_INVALID hook, by which #UD and `int 6` come
         self.on_exception = _INTR(self._hooked)
         self.on_invalid = _INVALID(self._invalid)
@@ -98,6 +100,8 @@ class Faults:
     def forget(self) -> None:
         """The CPU has been given another state: what was being delivered is not."""
         self._before = self.alone = None
+        self._ring.clear()
+        self.forget_noted()
 
     def _invalid(self, uc: int, _data: int) -> int:
         if self._exception(uc, VECTOR_UD, 0):
@@ -144,6 +148,7 @@ class Faults:
             return False
         env.eip = env.eip + len(prefixes) + 1 & (1 << bits) - 1
         self._ov.exception_index.value = VECTOR_DB
+        self._ov.env.eflags &= ~RFLAGS_RF
         return True
 
     def _stop(self, reason: int) -> None:
@@ -159,8 +164,9 @@ class Faults:
         last = control.last & width
         if software:
             # Unicorn has moved EIP behind the instruction. A fault during the delivery must save its beginning; the
-            # delivery itself saves exception_next_eip.
+            # delivery itself saves exception_next_eip. RF is over when it begins to execute (SDM vol. 3B, 17.3.1.1).
             env.eip = last - base & width
+            env.eflags &= ~RFLAGS_RF
         elif vector == VECTOR_GP and long64 and not env.error_code and not request.value & CPU_INTERRUPT_VIRQ:
             if not canonical(env.eip):
                 fetching = not self._take_branch_back()

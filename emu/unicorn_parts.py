@@ -258,7 +258,7 @@ class Parts(ABC):
         intr, invalid = HOOK_INTR, HOOK_INSN_INVALID
         if isinstance(HELPER, Helper) and self._fast is not None:
             self._calls = Calls(self._fast.engine.value, self._faults.on_exception)
-            self._faults.noted = self._calls.last
+            self._faults.noted, self._faults.forget_noted = self._calls.last, self._calls.forget
             ov.add_hook(intr, HELPER.call_hook_address, user_data=self._calls.address)
         else:
             ov.add_hook(intr, self._faults.on_exception)

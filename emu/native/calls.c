@@ -69,6 +69,7 @@ API void v2e_fast_call(void *uc, uint32_t vector, struct calls *c)
         noted->linear = (uint32_t)control->last;
         *e->eip = (uint32_t)(control->last - segment_of(env, CS)->base);
     }
+    end_resume(env);
     noted->counted = e->cells->end - (uint64_t)control->remaining;
     noted->cs = segment_of(env, CS)->selector;
     noted->ip = *e->eip;

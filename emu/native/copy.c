@@ -76,7 +76,7 @@ API uint32_t v2e_fast_copy(const struct copying *c)
     to->remaining = 0;
     to->last = from->last;
     to->skip = EMPTY;
-    to->trap = 0;
+    to->trap = from->trap; /* one that MOV SS holds back; DR6 has what was met */
     to->leave = LEAVE_BLOCK;
     to->dr7 = (uint32_t)dr[7];
     return (AT(uint32_t, e->cpu, at.cpu_interrupt_request) ? COPIED_NMI : 0) | (dr[7] & 0xff ? COPIED_BREAKPOINTS : 0) |

@@ -38,6 +38,7 @@ IMAGES = {
     "cpu_far": 114,
     "cpu_repeat": 59,
     "cpu_resume": 44,
+    "cpu_resume32": 3,
     "cpu_fetch": 68,
     "cpu_tsc": 11,
     "cpu_control": 119,

@@ -191,10 +191,6 @@ DIFFERENCES += (
     ),
 )
 
-#: An INT n begun again with RF set pushes RF as it is (vol. 3B, 17.3.1.1); Bochs pushes 0.
-RF_OF_INT = {("exc_task", "ts-ss0-dpl")}
-
-
 def by_test(lines: tuple[str, ...]) -> dict[str, str]:
     """What each test printed; a name used again has its number behind it."""
     found: dict[str, str] = {}
@@ -280,7 +276,6 @@ def test_ours_delivers_as_qemu_does(image: str) -> None:
 def test_ours_delivers_as_bochs_does(image: str) -> None:
     found = differing(ours(image), bochs(image))
     expected = listed(image, agreeing_with="qemu") | unlike_both(image)
-    expected |= {test for name, test in RF_OF_INT if name == image}
     assert {name: pair for name, pair in found.items() if name not in expected} == {}
 
 
