@@ -60,6 +60,10 @@ class Keeper:
     def service(self) -> None:
         """Bring the CPU's INTR to this instant."""
 
+    def ahead(self, on: bool) -> None:
+        """While it is on, the CPU looks ahead, or is put back to where it was before: of what it does in its registers
+        alone, as WRMSR and CR8, a hypervisor's devices are told nothing."""
+
     def attach(self, executor: Executor) -> None:
         """The machine is built, and this is its CPU."""
 

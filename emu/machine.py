@@ -270,6 +270,7 @@ class Machine:
     def seal(self, touched: Callable[[], None] | None) -> None:
         """From now on no access reaches a device: `touched` is called instead. None: the devices are there again."""
         self.ports.sealed = self.mmio.sealed = touched
+        self.keeper.ahead(touched is not None)
         if self.transitions is not None:
             self.transitions.quiet(touched is not None)
 
@@ -277,6 +278,7 @@ class Machine:
         """From now on accesses to devices do nothing: reads give what a look without side effects gives, and `ports`
         or `memory` is told (place, size, value, is_write) of each. None: the devices are there again."""
         self.ports.looked_at, self.mmio.looked_at = ports, memory
+        self.keeper.ahead(ports is not None)
         if self.transitions is not None:
             self.transitions.quiet(ports is not None)
 
@@ -523,6 +525,7 @@ class Machine:
                     self.memory.write(part.base, part.content)
             if payload is not None:
                 state = self._place(payload)
+        self._forget_rest()
         self._load(state)
         self.pin.update()
 
@@ -573,11 +576,25 @@ class Machine:
         where a hypervisor has devices whose state cannot be put back."""
         if not self.keeper.restorable:
             raise MachineError("the interrupt controllers and timers are the hypervisor's, which takes no state back")
+        self._forget_rest()
         self.look_back(state)
+
+    def _forget_rest(self) -> None:
+        """The CPU's next state is not one that it had before a look ahead."""
+        if self.transitions is not None:
+            self.transitions.forget_rest()
 
     def look_back(self, state: MachineState) -> None:
         """Continue from `state`, since which the CPU has run without its devices (`seal`, `look`): those that a
         hypervisor has are as they were. Raises as `restore` does for one of another machine."""
+        self.keeper.ahead(True)
+        try:
+            self._put_back(state)
+        finally:
+            self.keeper.ahead(False)
+        self.pin.update()
+
+    def _put_back(self, state: MachineState) -> None:
         self.memory.restore(state.memory)
         self.executor.set_retired(state.retired)
         self.executor.load(state.cpu)
@@ -594,7 +611,6 @@ class Machine:
             disk.restore(state.devices[name])
         self._ended = self._reset = None
         self._last = state
-        self.pin.update()
 
     def fingerprint(self) -> FingerprintView:
         """Hashes of RAM, CPU and devices, BLAKE2b-128."""
@@ -636,6 +652,8 @@ class Machine:
         self._physical.check(address, data)
 
     def load_cpu(self, state: CpuState, cpu: int = 0) -> None:
+        if state.xcr0 != self.executor.state().xcr0:
+            self._forget_rest()
         self._load(state)
         self.pin.update()
 

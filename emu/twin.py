@@ -231,7 +231,10 @@ class Twin:
         if self.native and self.vcpu.refused(state):
             self._to_emulator_without_state()
         self._active.load(state)
-        if self._sharing is not None and not self.native:
+
+    def forget_rest(self) -> None:
+        """What a vCPU that shares has of the guest's and does not pack is not the guest's any more, as behind RESET."""
+        if self._sharing is not None:
             self._sharing[1].forget()
 
     def _to_emulator_without_state(self) -> None:

@@ -195,8 +195,8 @@ class Sharing(Protocol):
         packed."""
 
     def forget(self) -> None:
-        """The emulator has been given a state that it has not come to, as by a reset: what is not packed is not as the
-        vCPU left it."""
+        """The guest's next state is none that it has come to, as behind RESET: what is not packed is not as the vCPU
+        left it. Not for a state that is taken back behind a look ahead."""
 
     def hand_over(self) -> int | None:
         """Pack the state, and tell the emulator what was written to memory: the PART_* that have changed since

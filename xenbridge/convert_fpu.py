@@ -72,7 +72,8 @@ def area_fpu(values: Values) -> Fpu:
 
 
 def check_xsave(record: Record) -> None:
-    """Raises WireError for a CPU_XSAVE record that Xen would not take, or an area at which XRSTOR would raise #GP."""
+    """Raises WireError for a CPU_XSAVE record whose parts do not agree, at which Xen or XRSTOR (#GP) would fail. The
+    compacted form is read, though Xen takes none, and whether xcr0_accum is a value for XCR0 is not asked."""
     values = record.values()
     has, had, compacted = values["xstate_bv"], values["xcr0_accum"], values["xcomp_bv"]
 

@@ -94,12 +94,16 @@ class BridgeKeeper(Keeper):
         """See Keeper."""
         self._have(lambda bridge: bridge.replace_timer(on))
 
+    def ahead(self, on: bool) -> None:
+        """See Keeper."""
+        self._mirrors.ahead = on
+
     def _init_lapic(self, off: bool) -> None:
         self._have(lambda bridge: bridge.init_lapic(off=off))
 
     def _have(self, change: Callable[[PcBridge], None]) -> None:
-        """Nothing to be done where the machine is no `pc`."""
-        if isinstance(self.bridge, PcBridge):
+        """Nothing to be done where the machine is no `pc`, and in a look ahead."""
+        if isinstance(self.bridge, PcBridge) and not self._mirrors.ahead:
             assert self._pin is not None
             self._pin.settle()
             try:

@@ -35,6 +35,7 @@ class Mirrors:
     def __init__(self, bridge: MachineBridge) -> None:
         self.bridge = bridge
         self.clock: Clock | None = None
+        self.ahead = False  #: see Keeper.ahead
 
     def look(self) -> Devices:
         """The hypervisor's devices as they are now."""
@@ -100,15 +101,20 @@ class MirroredLapic(Lapic):
 
     def set_task_priority(self, value: int) -> None:
         """See Lapic."""
-        if value != self._priority:
+        if value != self._priority and not self._mirrors.ahead:
             self._priority = value
             address = LAPIC + (R_TPR << 4)
             self._exchange(write(Type.COPY, address, 4, value << _PRIORITY_SHIFT).pack())
 
     def init(self) -> None:
         """See Lapic."""
-        self._init(not self.enabled)
-        self._priority = 0
+        if not self._mirrors.ahead:
+            self._init(not self.enabled)
+            self._priority = 0
+
+    def write_msr(self, number: int, value: int) -> bool:
+        """See Lapic. In a look ahead INTR is nobody's: what the hypervisor has acknowledged waits."""
+        return self._write_msr(number, value) if self._mirrors.ahead else super().write_msr(number, value)
 
     def _write_base(self, value: int) -> bool:
         """See Lapic. What is switched off loses its state (SDM vol. 3A, 11.4.3)."""
@@ -149,7 +155,8 @@ class MirroredLapic(Lapic):
         return view if self._counted else uncounted.lapic_view(view)
 
     def restore(self, state: LapicState) -> None:
-        """The hypervisor's state is not taken back; where the page is, and how it is reached, is known here."""
+        """The hypervisor's state is not taken back; where the page is, and how it is reached, is known here. What has
+        changed that since the state is a look ahead, of which the hypervisor has not heard."""
         if self._state.base != state.base:
             self._state.base = state.base
             self.on_base()

@@ -152,8 +152,8 @@ class Moves:
                 yield other, size, one
         elif what == "leave":
             size = 8 if state.long64 else 4 if state.ss.big else 2
-            base = state.ss.base + state.regs[ORDER.index("rbp")]
-            yield Wanted("register", "rbp"), size, Wanted("memory", place=base, size=size)
+            frame = stack_at(state, 0, "rbp")
+            yield Wanted("register", "rbp"), size, Wanted("memory", place=frame, size=size)
         elif what == "lahf":
             yield Wanted("register", "rax", bits=0xFF00), 1, Wanted("flag")
         elif what in STRING and what[:4] in ("movs", "stos"):

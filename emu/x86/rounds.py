@@ -131,9 +131,10 @@ def address(step: Step, code: Any, operand: Any) -> int:
     return segment.base + offset & 0xFFFFFFFF
 
 
-def stack_at(state: CpuState, offset: int) -> int:
-    """The linear address `offset` bytes above the top of the stack."""
+def stack_at(state: CpuState, offset: int, pointer: str = "rsp") -> int:
+    """The linear address `offset` bytes above where `pointer` is on the stack, of whose width it is."""
+    at = state.regs[ORDER.index(pointer)] + offset
     if state.long64:
-        return state.regs[ORDER.index("rsp")] + offset & MASK64
+        return at & MASK64
     wide = (1 << (32 if state.ss.big else 16)) - 1
-    return state.ss.base + (state.regs[ORDER.index("rsp")] + offset & wide) & 0xFFFFFFFF
+    return state.ss.base + (at & wide) & 0xFFFFFFFF

@@ -86,6 +86,10 @@ HANDLERS: dict[str, tuple[str, str, bytes, dict[str, str]]] = {
         "h: pusha\nmov bp, sp\nmov bx, [0x9000]\nmov [bp+8], bx\npopa\npush bx\nor bx, bx\npop bx\nretf 2",
         "the 2 bytes at linear 0x9000, which holds 0x0000, must become something but 0", b"\1", {},
     ),
+    "a frame left by LEAVE, with ones above BP": (
+        "h: mov ebp, 0x10000\nmov bp, [0x9000]\npush bp\nmov bp, sp\nxor bx, bx\nleave\nor bp, bp\nretf 2",
+        "the 2 bytes at linear 0x9000, which holds 0x0000, must become something but 0", b"\1", {},
+    ),
     "registers that are exchanged": (
         "h: mov cx, [0x9000]\nxchg cx, dx\nxchg dx, [0x9010]\nmov bx, [0x9010]\ncmp bl, 9\nretf 2",
         "linear 0x9000", b"\x09", {"branch": "jnz"},

@@ -143,3 +143,36 @@ def test_a_guest_that_leaves_it_as_it_is_has_ticks_where_there_is_no_local_apic_
     process = v2e(*where, *options, "--firmware", firmware, "--until", "exit")
     process.communicate(timeout=100)
     assert process.returncode == status
+
+
+#: Switches it off behind `p`, at 7C04h.
+AHEAD = f"""
+    bits 16
+    org 0x7c00
+    xor ax, ax
+    mov ds, ax
+p:  nop
+    {SWITCHED_OFF}
+    nop
+    jmp $
+    times 510-($-$$) db 0
+    dw 0xaa55
+"""
+
+
+def test_a_look_ahead_leaves_one_on_that_is_about_to_be_switched_off(where: tuple[str, ...], tmp_path: Path) -> None:
+    """Which has an effect once it really does."""
+    code = assemble(AHEAD)
+    end = 0x7C00 + code.index(b"\x0f\x30\x90") + 2
+    commands = ("b 0x7c04", "c", "dev lapic", "why stuck", "dev lapic", "why stuck", "delete 1", f"b {end:#x}", "c",
+                "dev lapic")  # fmt: skip
+    disk = image(tmp_path, code.ljust(1 << 20, b"\0"))
+    given = (part for command in commands for part in ("-c", command))
+    process = v2e(*where, "--machine", "pc", "--disk", disk, *given)
+    out, err = process.communicate(timeout=100)
+    assert "Traceback" not in err
+    rows = [re.findall(rf"^ +{name} +(0x[0-9a-f]+)", out, re.MULTILINE) for name in ("SVR", "LVT LINT0", "LVT LINT1")]
+    # KVM's LINT0 is open while it is off, which is how it lets the 8259 through.
+    assert (rows[0], rows[1][:2], rows[2]) == (
+        ["0x1ff", "0x1ff", "0xff"], ["0x700", "0x700"], ["0x400", "0x400", "0x10000"],
+    ), out  # fmt: skip

@@ -110,7 +110,7 @@ class KvmVcpu(Runs):
         came = self._over()
         if came or not self._laid:
             return came != MORE and self._take_rest(retired, came)
-        self.retired, self._laid = retired, False
+        self.retired, self._laid, self._left = retired, False, False
         return True
 
     def _tell_apic_base(self, device: MsrDevice) -> None:
@@ -125,8 +125,10 @@ class KvmVcpu(Runs):
         fast.beside.given, self._resuming = self._rest, None
         self._fresh = self._packed = self._tables_stale = self._vouched = True
         live.halted = live.nmi_pending = self._free = False
-        fast.load_xcr0(1)  # else it would not be packed
-        self.retired, self._laid, self._priority = retired, False, came >> CR8_SHIFT
+        if not self._left:
+            fast.load_xcr0(1)  # else it would not be packed
+        self.retired, self._priority = retired, came >> CR8_SHIFT
+        self._laid = self._left = False
         if came & UNUSUAL or not self._a20:
             live.halted = came & HALTED != 0
             self.set_a20(not came & A20_MASKED)
@@ -138,7 +140,7 @@ class KvmVcpu(Runs):
 
     def forget(self) -> None:
         """See Sharing."""
-        self._laid = False
+        self._laid = self._left = False
 
     def hand_over(self) -> int | None:
         """See Sharing."""
@@ -147,7 +149,7 @@ class KvmVcpu(Runs):
             return None
         if self.gone or self._accesses.redirected or self._resuming is not None:
             return None
-        if live.cr4 & CR4_OSXSAVE:  # XCR0 is not packed
+        if live.cr4 & CR4_OSXSAVE or fast.has_xcr0:  # XCR0 is not packed
             return None
         # RAN, IS_HALTED and A20_OPEN as shifts of truth values, which Python is quicker with than with choices.
         how = self._ran << 1 | live.halted << 2 | self._a20 << 3
@@ -169,7 +171,8 @@ class KvmVcpu(Runs):
         live.halted = self._free = False
         self._fresh = self._tables_stale = self._vouched = True
         fast.beside.given = self._rest
-        self._laid = self._a20 and not (self._sets_tsc or self._priority or fast.has_xcr0)
+        self._left = True
+        self._laid = self._a20 and not (self._sets_tsc or self._priority)
         if written == NO_ROOM:
             pieces = [(region.host_address, region.size) for region in self._accesses.regions]
             everything = (c_uint64 * (2 * len(pieces)))(*chain.from_iterable(pieces))

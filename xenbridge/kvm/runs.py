@@ -95,6 +95,7 @@ class Runs:
         self._resuming: tuple[int, int, bool] | None = None
         self._packed = False  # the state was given packed, and nobody has given another one since
         self._laid = False  # all beside the state is as it is to be when the next one is given packed
+        self._left = False  # what is not packed, XCR0, is as the guest left it by `hand_over`
         self._fresh = True  # nothing has run since the state was given or somebody stopped the CPU
         self._task_priority: Callable[[int], None] | None = None
         self._claimed: dict[int, MsrDevice] = {}
@@ -448,7 +449,7 @@ class Runs:
         except KvmError as error:
             self._lose(error)
         self._fresh, self._checked = True, b""
-        self._free = self._packed = self._laid = self._vouched = False
+        self._free = self._packed = self._laid = self._left = self._vouched = False
         self._resuming = None
 
     def _tell_priority(self) -> None:

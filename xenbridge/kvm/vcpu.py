@@ -89,6 +89,7 @@ class Vcpu:
         self._cpuid(cpuid)
         self.tsc = 0  #: the time-stamp counter behind the last `read_back`
         self._xcr0: int | None = 1 if vm.offers("XCRS") else None  # what KVM has; None: it does not tell
+        self._takes_xcr0 = True  # that has been what a state was to have
         self._begin([n for n in parts.NATIVE_MSRS if self.read_msr(n) is not None])
 
     def _begin(self, known: Sequence[int]) -> None:
@@ -247,13 +248,14 @@ class Vcpu:
         if self._xcr0 is not None:
             xcrs = abi.Xcrs(1)
             xcrs.xcrs[0].value = value
+            self._takes_xcr0 = False
             with contextlib.suppress(KvmError):
                 ioctl(self.fd, "SET_XCRS", xcrs)
-                self._xcr0 = value
+                self._xcr0, self._takes_xcr0 = value, True
 
     @property
     def has_xcr0(self) -> bool:
-        """KVM has another one than after RESET."""
+        """KVM had another one than after RESET when somebody last looked, or loaded it."""
         return self._xcr0 not in (None, 1)
 
     def _read_xcr0(self) -> int | None:
@@ -314,8 +316,8 @@ class Vcpu:
         """The state behind the last run or `finish`; what KVM does not have is as it was loaded."""
         self.read_back()
         state = self.quick_state()
-        # Without the bit XSETBV is #UD (SDM vol. 2D): it is as it was loaded.
-        if state.cr4 & CR4_OSXSAVE and (xcr0 := self._read_xcr0()) is not None:
+        # A guest may have set it since it was loaded, and have hidden that.
+        if (self._takes_xcr0 or state.cr4 & CR4_OSXSAVE) and (xcr0 := self._read_xcr0()) is not None:
             state.xcr0 = xcr0
         return state
 

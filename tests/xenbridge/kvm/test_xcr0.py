@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from emu.debugger import Debugger
 from emu.engine import EngineError
 from emu.ledger import Costs
 from emu.machine import MachineConfig, MachineStop, build_machine
 from emu.policies import policy_named
+from emu.stops import BreakKind, StopKind
+from emu.stuck import explain
 from emu.transitions import NativeConfig
 from emu.x86.state import CR4_OSXSAVE, CpuState
 from machines import rom
@@ -107,6 +110,51 @@ def test_what_is_hidden_at_a_reset_does_not_outlive_it(backend: Backend, policy:
     end = machine.run(1 << 60)
     assert (end.reason, machine.debugcon_text()) == (MachineStop.EXIT, "\x01")
     machine.close()
+
+
+#: As HIDDEN, shown again behind the second NOP, where somebody looks.
+KEPT = f"""
+{SET.format(value=7)}
+    xor eax, eax
+    mov cr4, eax
+    {{pause}}
+    nop
+    nop
+    in al, 0x61
+    mov cx, 2000
+    loop $
+    mov eax, 0x40600
+    mov cr4, eax
+    {SHOW.replace("0x99, al", "0xe9, al")}
+    mov al, 0x11
+    out 0xf4, al
+    hlt
+"""
+
+
+@pytest.mark.parametrize("before", ["", "in al, 0x61"], ids=["native", "emulated"])
+@pytest.mark.parametrize("policy", ["native", "dwell:1000"])
+@pytest.mark.parametrize("looks", [0, 1, 2])
+def test_what_is_hidden_stays_behind_a_look_ahead(backend: Backend, looks: int, policy: str, before: str) -> None:
+    if Kind.REAL not in backend.runs:
+        pytest.skip(f"{backend.name} does not run real mode")
+    try:
+        native = NativeConfig(make_kvm(lambda notice: None), policy_named(policy, Costs()), Costs())
+    except EngineError as error:
+        pytest.skip(str(error))
+    firmware = rom(KEPT.format(pause=before))
+    session = Debugger(build_machine(MachineConfig(firmware=firmware, cpu="max", native=native)))
+    point = session.add_breakpoint(BreakKind.EXECUTE, 0xF0000 + firmware.index(b"\x90\xe4\x61"))
+    session.begin_continue()
+    assert session.run().kind is StopKind.BREAKPOINT
+    for _ in range(looks):
+        view = explain(session.machine)
+        assert "ends the run with code" in view.summary
+    session.remove_breakpoint(point.id)
+    session.begin_continue()
+    assert session.run().kind is StopKind.EXIT
+    assert session.machine.debugcon_text() == "\x07"
+    session.machine.close()
 
 
 @pytest.mark.parametrize("policy", ["native", "dwell:1000", "emulated"])
