@@ -5,6 +5,7 @@ It is asked by a person, and by `emu.progress` while the guest runs. Nothing of 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from emu.awaited import firmware_word
@@ -67,10 +68,12 @@ def _storm(machine: Machine) -> StuckView | None:
     ahead = find_loop(machine)
     if ahead.round is None:
         return view if ahead.death else _of(machine, ahead)
-    if all(fault.software for fault in ahead.round.faults):
+    fault = _hardware(ahead.round)
+    if fault is None:
         return view  # a loop within the handler
-    found = _of_round(machine, ahead.round)
-    return view if found.verdict == "faults" else found
+    if _goes_on(ahead.round, fault):
+        return _of_round(machine, ahead.round)
+    return replace(view, details=(_cause(ahead.round.steps, fault),))
 
 
 # -- without a look ahead
@@ -162,10 +165,9 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     own = [w for w in ways if w.counted or _moved_by(w, running) or _stored_by(machine, w, found, counters)]
     known = [(way, clock) for way in ways for s in way.sources if (clock := clock_of(machine, found, way, s))]
     clocks = [(way, clock.name) for way, clock in known if clock.runs]
-    fault = next((f for f in found.faults if not f.software), None)
-    if fault is not None and not own and not clocks and _comes_back(steps, fault):
-        told = ("its handler returns without having removed the cause",)
-        return StuckView("faults", f"{_raised(fault)} in each round of {where}", told, code)
+    fault = _hardware(found)
+    if fault is not None and not own and not clocks and not _goes_on(found, fault):
+        return StuckView("faults", f"{_raised(fault)} in each round of {where}", (_cause(steps, fault),), code)
     details = [] if fault is None else [f"{_raised(fault)} in each round, whose handler lets it go on"]
     details += [
         f"the loop that ends at {count.branch:#x} only counts {count.name.upper()}: it was stepped over"
@@ -209,10 +211,41 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     return StuckView("waits", f"{where} waits: {_first(machine, ways)}", tuple(details), code, awaited)
 
 
-def _comes_back(steps: Sequence[Step], fault: Fault) -> bool:
-    """A handler returns to the instruction that has faulted, and not behind it, as one does that carries it out."""
-    returns = (step for step in steps if step.following == fault.linear)
-    return any(step.code.lstrip(b"\x66\x48")[:1] in (b"\xcf", b"\xcb", b"\xca") for step in returns)
+def _hardware(found: Round) -> Fault | None:
+    """The exception that a round has most often, but for those that software raises."""
+    faults = [f for f in found.faults if not f.software]
+    places = Counter((f.vector, f.linear) for f in faults)
+    return max(faults, key=lambda f: places[f.vector, f.linear], default=None)
+
+
+def _goes_on(found: Round, fault: Fault) -> bool:
+    """The guest gets over the instruction that faults: it is carried out in the end, or a return leads behind it, or to
+    an outer ring and not back to it."""
+    steps = found.steps
+    met = sum(f.linear == fault.linear for f in found.faults)
+    if sum(step.linear == fault.linear for step in steps) > met:
+        return True
+    for step, after in zip(steps, (*steps[1:], steps[0]), strict=True):
+        if not _returns(step) or step.following == fault.linear:
+            continue
+        if 0 < step.following - fault.linear <= disasm.MAX_INSTRUCTION or after.state.cpl > step.state.cpl:
+            return True
+    return False
+
+
+def _returns(step: Step) -> bool:
+    """It is IRET or RETF."""
+    return step.code.lstrip(b"\x66\x48")[:1] in (b"\xcf", b"\xcb", b"\xca")
+
+
+def _cause(steps: Sequence[Step], fault: Fault) -> str:
+    """Why a fault is raised again, of one that the guest does not get over."""
+    returns = [step.following for step in steps if _returns(step)]
+    if fault.linear in returns:
+        return "its handler returns to the instruction without having removed the cause"
+    if not returns:
+        return "its handler does not return before it is raised again"
+    return "its handler does not go on behind the instruction"
 
 
 def _raised(fault: Fault) -> str:
