@@ -31,6 +31,7 @@ from emu.x86.state import CR0_PE, GENERAL, RFLAGS_IF
 REFUSED, ENTRIES = 50, 1000
 #: Instructions of a loop that are shown.
 SHOWN = 24
+_COMES_BACK = "its handler returns to the instruction without having removed the cause"
 #: Stops behind which there is no guest, whatever its CPU would go on to do.
 _ENDED = (StopKind.EXIT, StopKind.POWEROFF)
 
@@ -73,7 +74,7 @@ def _storm(machine: Machine) -> StuckView | None:
         return view  # a loop within the handler
     if _goes_on(ahead.round, fault):
         return _of_round(machine, ahead.round)
-    return replace(view, details=(_cause(ahead.round.steps, fault),))
+    return replace(view, details=(_cause(ahead.round, fault),))
 
 
 # -- without a look ahead
@@ -166,9 +167,11 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     known = [(way, clock) for way in ways for s in way.sources if (clock := clock_of(machine, found, way, s))]
     clocks = [(way, clock.name) for way, clock in known if clock.runs]
     fault = _hardware(found)
-    if fault is not None and not own and not clocks and not _goes_on(found, fault):
-        return StuckView("faults", f"{_raised(fault)} in each round of {where}", (_cause(steps, fault),), code)
-    details = [] if fault is None else [f"{_raised(fault)} in each round, whose handler lets it go on"]
+    raised = "" if fault is None else f"{_raised(fault)} in each round"
+    cause = "" if fault is None or _goes_on(found, fault) else _cause(found, fault)
+    if cause and not own and not clocks and (not ways or cause is _COMES_BACK):
+        return StuckView("faults", f"{raised} of {where}", (cause,), code)
+    details = [f"{raised}, {cause or 'whose handler lets it go on'}"] if raised else []
     details += [
         f"the loop that ends at {count.branch:#x} only counts {count.name.upper()}: it was stepped over"
         for count in found.counted
@@ -221,29 +224,29 @@ def _hardware(found: Round) -> Fault | None:
 def _goes_on(found: Round, fault: Fault) -> bool:
     """The guest gets over the instruction that faults: it is carried out in the end, or a return leads behind it, or to
     an outer ring and not back to it."""
-    steps = found.steps
-    met = sum(f.linear == fault.linear for f in found.faults)
-    if sum(step.linear == fault.linear for step in steps) > met:
+    place = fault.linear
+    if sum(step.linear == place for step in found.steps) > sum(f.linear == place for f in found.faults):
         return True
+    return any(
+        0 < step.following - place <= disasm.MAX_INSTRUCTION or (outward and step.following != place)
+        for step, outward in _returns(found)
+    )
+
+
+def _returns(found: Round) -> Iterator[tuple[Step, bool]]:
+    """Each IRET and RETF that is carried out, and whether it leads to an outer ring."""
+    steps, refused = found.steps, {fault.linear for fault in found.faults}
     for step, after in zip(steps, (*steps[1:], steps[0]), strict=True):
-        if not _returns(step) or step.following == fault.linear:
-            continue
-        if 0 < step.following - fault.linear <= disasm.MAX_INSTRUCTION or after.state.cpl > step.state.cpl:
-            return True
-    return False
+        if step.linear not in refused and step.code.lstrip(b"\x66\x48")[:1] in (b"\xcf", b"\xcb", b"\xca"):
+            yield step, after.state.cpl > step.state.cpl
 
 
-def _returns(step: Step) -> bool:
-    """It is IRET or RETF."""
-    return step.code.lstrip(b"\x66\x48")[:1] in (b"\xcf", b"\xcb", b"\xca")
-
-
-def _cause(steps: Sequence[Step], fault: Fault) -> str:
+def _cause(found: Round, fault: Fault) -> str:
     """Why a fault is raised again, of one that the guest does not get over."""
-    returns = [step.following for step in steps if _returns(step)]
-    if fault.linear in returns:
-        return "its handler returns to the instruction without having removed the cause"
-    if not returns:
+    places = [step.following for step, _ in _returns(found)]
+    if fault.linear in places:
+        return _COMES_BACK
+    if not places:
         return "its handler does not return before it is raised again"
     return "its handler does not go on behind the instruction"
 

@@ -195,6 +195,22 @@ def test_a_fault_within_its_handler_is_told_before_it_is_a_storm() -> None:
     assert view.details == ("its handler does not return before it is raised again",)
 
 
+def test_an_iret_that_faults_returns_nowhere() -> None:
+    """Not behind itself either, where its fault's handler is."""
+    frame = "mov word [0x30], h\nmov word [0x32], 0xf000\nmov ss, ax\nmov sp, 0xffff\n"
+    view = stand(frame + "w: iret\nh: mov sp, 0xffff\njmp w", 2_000).why_stuck()
+    assert view.verdict == "faults" and "#SS is raised again and again" in view.summary, view
+    assert view.details == ("its handler does not return before it is raised again",)
+
+
+def test_a_poll_with_a_fault_whose_handler_jumps_is_told_as_the_poll() -> None:
+    """As long as it is no storm. The fault is not what keeps it."""
+    faults = "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov ss, ax\nmov sp, 0x7000\n"
+    view = stand(faults + "w: in al, 0x64\ntest al, 1\njnz o\nud2\nh: add sp, 6\njmp w\no: hlt", 60).why_stuck()
+    assert view.verdict == "waits" and "bit 0 of port 0x64" in view.summary, view
+    assert any("its handler does not return before it is raised again" in text for text in view.details), view
+
+
 #: Protected mode with an IDT at 600h that holds null entries alone; {limit} is its limit, {dies} what is executed.
 PROTECTED = """
     o32 lgdt [cs:gr]
