@@ -5,6 +5,7 @@ It is asked by a person, and by `emu.progress` while the guest runs. Nothing of 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from emu.awaited import firmware_word
@@ -30,6 +31,7 @@ from emu.x86.state import CR0_PE, GENERAL, RFLAGS_IF
 REFUSED, ENTRIES = 50, 1000
 #: Instructions of a loop that are shown.
 SHOWN = 24
+_COMES_BACK = "its handler returns to the instruction without having removed the cause"
 #: Stops behind which there is no guest, whatever its CPU would go on to do.
 _ENDED = (StopKind.EXIT, StopKind.POWEROFF)
 
@@ -67,10 +69,12 @@ def _storm(machine: Machine) -> StuckView | None:
     ahead = find_loop(machine)
     if ahead.round is None:
         return view if ahead.death else _of(machine, ahead)
-    if all(fault.software for fault in ahead.round.faults):
+    fault = _hardware(ahead.round)
+    if fault is None:
         return view  # a loop within the handler
-    found = _of_round(machine, ahead.round)
-    return view if found.verdict == "faults" else found
+    if _goes_on(ahead.round, fault):
+        return _of_round(machine, ahead.round)
+    return replace(view, details=(_cause(ahead.round, fault),))
 
 
 # -- without a look ahead
@@ -162,11 +166,12 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     own = [w for w in ways if w.counted or _moved_by(w, running) or _stored_by(machine, w, found, counters)]
     known = [(way, clock) for way in ways for s in way.sources if (clock := clock_of(machine, found, way, s))]
     clocks = [(way, clock.name) for way, clock in known if clock.runs]
-    fault = next((f for f in found.faults if not f.software), None)
-    if fault is not None and not own and not clocks and _comes_back(steps, fault):
-        told = ("its handler returns without having removed the cause",)
-        return StuckView("faults", f"{_raised(fault)} in each round of {where}", told, code)
-    details = [] if fault is None else [f"{_raised(fault)} in each round, whose handler lets it go on"]
+    fault = _hardware(found)
+    raised = "" if fault is None else f"{_raised(fault)} in each round"
+    cause = "" if fault is None or _goes_on(found, fault) else _cause(found, fault)
+    if cause and not own and not clocks and (not ways or cause is _COMES_BACK):
+        return StuckView("faults", f"{raised} of {where}", (cause,), code)
+    details = [f"{raised}, {cause or 'whose handler lets it go on'}"] if raised else []
     details += [
         f"the loop that ends at {count.branch:#x} only counts {count.name.upper()}: it was stepped over"
         for count in found.counted
@@ -209,10 +214,41 @@ def _of_round(machine: Machine, found: Round) -> StuckView:
     return StuckView("waits", f"{where} waits: {_first(machine, ways)}", tuple(details), code, awaited)
 
 
-def _comes_back(steps: Sequence[Step], fault: Fault) -> bool:
-    """A handler returns to the instruction that has faulted, and not behind it, as one does that carries it out."""
-    returns = (step for step in steps if step.following == fault.linear)
-    return any(step.code.lstrip(b"\x66\x48")[:1] in (b"\xcf", b"\xcb", b"\xca") for step in returns)
+def _hardware(found: Round) -> Fault | None:
+    """The exception that a round has most often, but for those that software raises."""
+    faults = [f for f in found.faults if not f.software]
+    places = Counter((f.vector, f.linear) for f in faults)
+    return max(faults, key=lambda f: places[f.vector, f.linear], default=None)
+
+
+def _goes_on(found: Round, fault: Fault) -> bool:
+    """The guest gets over the instruction that faults: it is carried out in the end, or a return leads behind it, or to
+    an outer ring and not back to it."""
+    place = fault.linear
+    if sum(step.linear == place for step in found.steps) > sum(f.linear == place for f in found.faults):
+        return True
+    return any(
+        0 < step.following - place <= disasm.MAX_INSTRUCTION or (outward and step.following != place)
+        for step, outward in _returns(found)
+    )
+
+
+def _returns(found: Round) -> Iterator[tuple[Step, bool]]:
+    """Each IRET and RETF that is carried out, and whether it leads to an outer ring."""
+    steps, refused = found.steps, {fault.linear for fault in found.faults}
+    for step, after in zip(steps, (*steps[1:], steps[0]), strict=True):
+        if step.linear not in refused and step.code.lstrip(b"\x66\x48")[:1] in (b"\xcf", b"\xcb", b"\xca"):
+            yield step, after.state.cpl > step.state.cpl
+
+
+def _cause(found: Round, fault: Fault) -> str:
+    """Why a fault is raised again, of one that the guest does not get over."""
+    places = [step.following for step, _ in _returns(found)]
+    if fault.linear in places:
+        return _COMES_BACK
+    if not places:
+        return "its handler does not return before it is raised again"
+    return "its handler does not go on behind the instruction"
 
 
 def _raised(fault: Fault) -> str:

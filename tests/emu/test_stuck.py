@@ -129,6 +129,25 @@ GUESTS: list[tuple[str, str, str, list[str], list[str]]] = [
      "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov ss, ax\nmov sp, 0x7000\nud2\nh: iret", "faults",
      ["#UD is raised again and again at f000:"],
      ["without having removed the cause"]),
+    *(
+        (f"a fault {name}",
+         f"mov word [0x18], h\nmov word [0x1a], 0xf000\nmov bx, 0x5000\nmov ss, bx\nmov sp, {sp}\n{rest}", "faults",
+         ["#UD is raised again and again at f000:"], [why])
+        for name, sp, rest, why in (
+            ("that is its own handler", "0", "h: ud2\njmp h", "handler does not return before it is raised again"),
+            ("within its handler", "0", "jmp g\nh: push ax\npush bx\nmov bx, [0x600]\ndb 0x0f, 0xff\npop bx\npop ax\n"
+             "iret\ng: ud2\njmp g", "handler does not return before it is raised again"),
+            ("whose handler drops the frame and jumps back", "0x7000", "b: ud2\njmp $\nh: add sp, 6\n"
+             "inc word [0x600]\njmp b", "handler does not return before it is raised again"),
+            ("whose handler drops the frame and counts", "0x7000", "b: ud2\njmp $\nh: add sp, 6\n"
+             "mov cx, 3\nd: loop d\njmp b", "handler does not return before it is raised again"),
+            ("whose handler returns to before it", "0x7000", "b: mov bx, 5\nud2\njmp $\nh: mov bp, sp\n"
+             "mov word [bp], b\niret", "handler does not go on behind the instruction"),
+        )
+    ),
+    ("a fault that is mended each time",
+     "mov word [0], h\nmov word [2], 0xf000\nmov ss, ax\nmov sp, 0x7000\nw: xor cx, cx\nxor dx, dx\nmov ax, 5\ndiv cx\n"
+     "jmp w\nh: mov cx, 1\niret", "forever", ["no way out"], ["#DE is raised at f000:", "lets it go on"]),
     ("a poll that a handler carries out",
      "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov ss, ax\nmov sp, 0x7000\nw: ud2\ntest al, 1\njz w\nhlt\n"
      "h: push bp\nmov bp, sp\nadd word [bp+2], 2\npop bp\nin al, 0x64\niret", "waits",
@@ -166,6 +185,30 @@ def test_what_the_guest_waits_for_is_told(source: str, verdict: str, summary: li
         assert any(part in text for text in view.details), (part, view.details)
     assert view_lines(view, Style())
     run.machine.close()
+
+
+def test_a_fault_within_its_handler_is_told_before_it_is_a_storm() -> None:
+    view = stand(
+        "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov bx, 0x5000\nmov ss, bx\nh: push ax\nud2", 60
+    ).why_stuck()
+    assert view.verdict == "faults" and "in each round of the loop" in view.summary, view
+    assert view.details == ("its handler does not return before it is raised again",)
+
+
+def test_an_iret_that_faults_returns_nowhere() -> None:
+    """Not behind itself either, where its fault's handler is."""
+    frame = "mov word [0x30], h\nmov word [0x32], 0xf000\nmov ss, ax\nmov sp, 0xffff\n"
+    view = stand(frame + "w: iret\nh: mov sp, 0xffff\njmp w", 2_000).why_stuck()
+    assert view.verdict == "faults" and "#SS is raised again and again" in view.summary, view
+    assert view.details == ("its handler does not return before it is raised again",)
+
+
+def test_a_poll_with_a_fault_whose_handler_jumps_is_told_as_the_poll() -> None:
+    """As long as it is no storm. The fault is not what keeps it."""
+    faults = "mov word [0x18], h\nmov word [0x1a], 0xf000\nmov ss, ax\nmov sp, 0x7000\n"
+    view = stand(faults + "w: in al, 0x64\ntest al, 1\njnz o\nud2\nh: add sp, 6\njmp w\no: hlt", 60).why_stuck()
+    assert view.verdict == "waits" and "bit 0 of port 0x64" in view.summary, view
+    assert any("its handler does not return before it is raised again" in text for text in view.details), view
 
 
 #: Protected mode with an IDT at 600h that holds null entries alone; {limit} is its limit, {dies} what is executed.
