@@ -191,6 +191,7 @@ DIFFERENCES += (
     ),
 )
 
+
 def by_test(lines: tuple[str, ...]) -> dict[str, str]:
     """What each test printed; a name used again has its number behind it."""
     found: dict[str, str] = {}
