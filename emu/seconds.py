@@ -50,8 +50,6 @@ def _emulator(*, checks: CheckLevel, portable: bool, hooked: bool) -> Callable[[
                 replica.memory.regions, replica, replica, timestamp=replica.timestamp, checks=checks,
                 model=cpu_model(config), portable=portable,
             )  # fmt: skip
-            if portable:
-                replica.hidden = RFLAGS_RF  # ends there with a translation (docs/fidelity.md)
             if hooked:
                 engine.set_breakpoints((NOWHERE,))
                 engine.set_watchpoints((Watch(NOWHERE, 8, Access.BOTH),))

@@ -297,8 +297,9 @@ REPLACES void helper_iret_protected_x86_64(void *env, uint64_t shift, uint64_t n
     frame_without_vm = shift == 1 && (!legacy_mode(env) || AT(uint32_t, env, at.env_hflags) & HF_CPL) && !(*flags & EFLAGS_NT)
                            ? on_stack(env, AT(uint64_t, env, at.env_rsp) + 8)
                            : EMPTY;
-    /* Its return to V86 mode loads RF (vol. 3B, 17.3.1.1), which Unicorn leaves out. */
-    resumes = legacy_mode(env) && shift == 1 && image & EFLAGS_VM && image & EFLAGS_RF &&
+    /* Its return to V86 mode loads RF (vol. 3B, 17.3.1.1), which Unicorn leaves out. The portable loop could not end it
+     * behind one instruction. */
+    resumes = e && legacy_mode(env) && shift == 1 && image & EFLAGS_VM && image & EFLAGS_RF &&
               !(AT(uint32_t, env, at.env_hflags) & HF_CPL) && !(*flags & EFLAGS_NT);
     if (resumes || ((!legacy_mode(env) || !(image & EFLAGS_VM)) && (image ^ *flags) & EFLAGS_VIRTUAL)) {
         /* It finds its instruction by its return address, which is in the block only where it is jumped to. */

@@ -121,7 +121,7 @@ def test_of_the_steps_that_gdb_makes_the_last_is_said(typist):
     typist.prompt.run()
     thread.join()
     assert where[0] in typist.said[-1]
-    assert len(typist.said) < 300  # of 600
+    assert len(typist.said) < 50
 
 
 def test_history_is_kept_in_a_file_and_a_home_that_cannot_be_written_is_borne(session, tmp_path):
